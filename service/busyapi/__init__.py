@@ -1,0 +1,1 @@
+"""busyapi: takes inhaler usages, gives each an id, keeps every one it answered for."""

@@ -1,0 +1,1 @@
+"""Step 6: files anyone can read."""

@@ -1,0 +1,1 @@
+"""Step 3: group commit, many usages in one call to Redis."""

@@ -1,0 +1,128 @@
+"""Every failure with a name.
+
+    BusyapiError
+    ├── ConfigError            a setting is wrong: exit 2 with what to change
+    ├── Refused                nothing was stored, a retry is safe
+    │   ├── BufferFull         the bound between issue and archive is reached
+    │   ├── NotSeeded          no flusher has vouched for this Redis server yet
+    │   ├── Overloaded         too much is pending in this process
+    │   └── RedisAway          Redis does not answer or cannot write
+    ├── StoredUnknown          the answer was lost: it may be stored
+    ├── KeyReused              an Idempotency-Key came with another body
+    ├── BadUsage               what the device sent cannot be taken
+    │   ├── MalformedBody      400
+    │   ├── BodyTooLarge       413
+    │   ├── UnsupportedMedia   415
+    │   └── NotAUsage          422
+    ├── LeaseLost              another flusher owns the partition
+    └── ArchiveError
+        ├── ArchiveLocked      another process writes this archive
+        ├── PartitionMismatch  archive, Redis and settings disagree on P
+        ├── LossSuspected      usages may be gone: only a person may go on
+        ├── ArchiveFull        the volume has no space: wait and try again
+        └── SyncFailed         fsync failed: exit, recover into a new file
+
+An exception's docstring is its message unless it is raised with a better one.
+No message holds a payload value or a patient id.
+"""
+
+from typing import NamedTuple
+
+
+class BusyapiError(Exception):
+    """Something went wrong in busyapi."""
+
+    def __str__(self) -> str:
+        """Return the message given, or the docstring's first line."""
+        return super().__str__() or (self.__doc__ or "").strip().splitlines()[0]
+
+
+class ConfigError(BusyapiError):
+    """A setting is wrong."""
+
+
+class Refused(BusyapiError):  # noqa: N818 - names a fact, as style.md asks
+    """Nothing was stored. It is safe to send this again."""
+
+
+class BufferFull(Refused):
+    """The buffer is full: the archive is behind by the most usages allowed."""
+
+
+class NotSeeded(Refused):
+    """The buffer is being prepared after a start or a failover."""
+
+
+class Overloaded(Refused):
+    """This process has more usages waiting than it may hold."""
+
+
+class RedisAway(Refused):
+    """The buffer does not answer."""
+
+
+class StoredUnknown(BusyapiError):  # noqa: N818
+    """The buffer's answer was lost. The usage may be stored already."""
+
+
+class KeyReused(BusyapiError):  # noqa: N818
+    """This Idempotency-Key was used with another body."""
+
+
+class Fault(NamedTuple):
+    """One reason why a body is not a usage: a JSON pointer (RFC 6901) and a sentence."""
+
+    pointer: str
+    detail: str
+
+
+class BadUsage(BusyapiError):  # noqa: N818
+    """The request cannot be taken."""
+
+
+class MalformedBody(BadUsage):
+    """The body is not a JSON object in UTF-8."""
+
+
+class BodyTooLarge(BadUsage):
+    """The body is larger than the limit."""
+
+
+class UnsupportedMedia(BadUsage):
+    """The body is neither JSON nor a form, or its Content-Encoding is unknown."""
+
+
+class NotAUsage(BadUsage):
+    """The body is JSON, but not a usage."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        super().__init__()
+        self.faults = faults
+
+
+class LeaseLost(BusyapiError):  # noqa: N818
+    """Another flusher holds this partition's lease."""
+
+
+class ArchiveError(BusyapiError):
+    """The archive cannot be used."""
+
+
+class ArchiveLocked(ArchiveError):
+    """Another process writes this archive."""
+
+
+class PartitionMismatch(ArchiveError):
+    """Settings, Redis and archive disagree about the partitions."""
+
+
+class LossSuspected(ArchiveError):
+    """Usages may be gone. Only `busyapi archive accept-loss`, typed by a person, goes on."""
+
+
+class ArchiveFull(ArchiveError):
+    """The archive's volume is full. Nothing is lost; flushing goes on when space returns."""
+
+
+class SyncFailed(ArchiveError):
+    """The disk did not take an fsync. What it holds is unknown until recovery rewrites it."""

@@ -1,0 +1,168 @@
+"""Every setting: one row each, read from the environment once, in the command line's wiring."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from busyapi.errors import ConfigError
+
+TIERS = ("fsync", "replicated", "memory")
+VALIDATIONS = ("strict", "lenient")
+
+
+def row(
+    name: str,
+    default: Any,
+    unit: str,
+    reason: str,
+    *,
+    choices: tuple[str, ...] = (),
+    least: int = 0,
+) -> Any:
+    """Declare a setting: environment variable, default, unit, and why one would change it."""
+    return field(
+        default=default,
+        metadata={
+            "name": name,
+            "unit": unit,
+            "reason": reason,
+            "choices": choices,
+            "least": least,
+        },
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings of one process. `docs/settings.md` lists them; a test holds it to this."""
+
+    port: int = row("PORT", 3000, "TCP port", "where devices post usages")
+    metrics_port: int = row(
+        "BUSYAPI_METRICS_PORT", 9090, "TCP port", "where Prometheus scrapes the API; never routed"
+    )
+    flusher_port: int = row(
+        "BUSYAPI_FLUSHER_PORT", 9100, "TCP port", "the flusher's probes, metrics and read door"
+    )
+    flusher_urls: str = row(
+        "BUSYAPI_FLUSHER_URLS",
+        "http://127.0.0.1:9100",
+        "URL, or one for each partition, split by commas; {partition} is replaced",
+        "where the API asks for archived usages",
+    )
+    redis_url: str = row(
+        "BUSYAPI_REDIS_URL",
+        "redis://127.0.0.1:6379",
+        "URL",
+        "redis://host:port, redis+sentinel://host:port,host:port/service or"
+        " redis+cluster://host:port,host:port; rediss for TLS",
+    )
+    redis_username: str = row("BUSYAPI_REDIS_USERNAME", "", "", "the ACL user")
+    redis_password: str = row("BUSYAPI_REDIS_PASSWORD", "", "", "that user's password")
+    redis_password_file: str = row(
+        "BUSYAPI_REDIS_PASSWORD_FILE",
+        "",
+        "path",
+        "a file with the password, read at every connection, so that it can be rotated",
+    )
+    redis_ca_file: str = row(
+        "BUSYAPI_REDIS_CA_FILE", "", "path", "the CA of a server that the system does not trust"
+    )
+    partitions: int = row(
+        "BUSYAPI_PARTITIONS", 1, "partitions", "fixed at install and recorded in Redis", least=1
+    )
+    bound: int = row(
+        "BUSYAPI_BOUND",
+        1_000_000,
+        "usages",
+        "most usages a partition holds between issue and archive: Redis memory for an outage",
+        least=1,
+    )
+    durability: str = row("BUSYAPI_DURABILITY", "fsync", "", "what a 201 means", choices=TIERS)
+    validation: str = row(
+        "BUSYAPI_VALIDATION",
+        "strict",
+        "",
+        "lenient takes any JSON object, as the original did",
+        choices=VALIDATIONS,
+    )
+    max_body: int = row("BUSYAPI_MAX_BODY_BYTES", 65_536, "bytes", "a single usage", least=2)
+    max_batch_bytes: int = row(
+        "BUSYAPI_MAX_BATCH_BYTES", 4_194_304, "bytes", "a batch, also when inflated", least=2
+    )
+    max_batch_items: int = row(
+        "BUSYAPI_MAX_BATCH_ITEMS", 10_000, "usages", "usages in one batch", least=1
+    )
+    pending_max: int = row(
+        "BUSYAPI_PENDING_MAX",
+        100_000,
+        "usages",
+        "waiting in one API process; over it, 503",
+        least=1,
+    )
+    pending_bytes: int = row(
+        "BUSYAPI_PENDING_BYTES", 67_108_864, "bytes", "likewise, by size", least=2
+    )
+    commit_deadline: float = row(
+        "BUSYAPI_COMMIT_DEADLINE", 10.0, "seconds", "a usage waits this long for Redis, then 503"
+    )
+    request_deadline: float = row(
+        "BUSYAPI_REQUEST_DEADLINE", 15.0, "seconds", "a request must arrive whole in this time"
+    )
+    drain_delay: float = row(
+        "BUSYAPI_DRAIN_DELAY",
+        5.0,
+        "seconds",
+        "not ready, still serving, while endpoints forget this pod",
+    )
+    stop_timeout: float = row(
+        "BUSYAPI_STOP_TIMEOUT", 15.0, "seconds", "for accepted requests to finish after that"
+    )
+    idempotency_ttl: int = row(
+        "BUSYAPI_IDEMPOTENCY_TTL", 3600, "seconds", "how long an Idempotency-Key is known", least=1
+    )
+    archive_dir: str = row(
+        "BUSYAPI_ARCHIVE_DIR", "/var/lib/busyapi/archive", "path", "the archive volume"
+    )
+    segment_bytes: int = row(
+        "BUSYAPI_SEGMENT_BYTES", 67_108_864, "bytes", "a segment is closed at this size", least=1
+    )
+    segment_age: float = row(
+        "BUSYAPI_SEGMENT_AGE", 3600.0, "seconds", "or at this age, or at midnight UTC"
+    )
+    retention_days: int = row(
+        "BUSYAPI_RETENTION_DAYS", 0, "days", "older segments are deleted; 0 keeps all"
+    )
+    log_level: str = row(
+        "BUSYAPI_LOG_LEVEL", "info", "", "how much to log", choices=("debug", "info", "warning")
+    )
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+        """Read and check every setting.
+
+        Raises:
+            ConfigError: a value is not of its type or not allowed; the message names it.
+        """
+        values: dict[str, Any] = {}
+        for each in fields(cls):
+            raw = environment.get(each.metadata["name"])
+            if raw is not None and raw != "":
+                values[each.name] = _parse(raw, type(each.default), each.metadata)
+        return cls(**values)
+
+
+def _parse(raw: str, kind: type, meta: Mapping[str, Any]) -> Any:
+    name, choices = meta["name"], meta["choices"]
+    try:
+        value = kind(raw)
+    except ValueError:
+        noun = {int: "a whole number", float: "a number"}[kind]
+        raise ConfigError(f"{name} must be {noun} ({meta['unit']})") from None
+    if choices and value not in choices:
+        raise ConfigError(f"{name} must be one of {', '.join(choices)}")
+    if kind is not str and not meta["least"] <= value < float("inf"):
+        raise ConfigError(f"{name} must be at least {meta['least']}")
+    return value
