@@ -6,7 +6,8 @@
     │   ├── BufferFull         the bound between issue and archive is reached
     │   ├── NotSeeded          no flusher has vouched for this Redis server yet
     │   ├── Overloaded         too much is pending in this process
-    │   └── RedisAway          Redis does not answer or cannot write
+    │   ├── RedisAway          Redis does not answer or cannot write
+    │   └── TooWeak            Redis is weaker than the durability tier
     ├── StoredUnknown          the answer was lost: it may be stored
     ├── KeyReused              an Idempotency-Key came with another body
     ├── BadUsage               what the device sent cannot be taken
@@ -59,6 +60,10 @@ class Overloaded(Refused):
 
 class RedisAway(Refused):
     """The buffer does not answer."""
+
+
+class TooWeak(Refused):
+    """Redis is weaker than the durability tier that is configured."""
 
 
 class StoredUnknown(BusyapiError):  # noqa: N818

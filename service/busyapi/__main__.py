@@ -1,0 +1,7 @@
+"""`python -m busyapi`."""
+
+import sys
+
+from busyapi.cli import main
+
+sys.exit(main())

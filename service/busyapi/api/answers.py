@@ -1,0 +1,55 @@
+"""The 201 of a single usage, rendered without Sanic's general machinery.
+
+`HTTPResponse` builds a multidict, sanitises each header and encodes it again: a fifth of what a
+whole request costs. This answer has four headers whose values are ours. It leans on two things
+of the pinned Sanic: `http1_response_header` sets content-length and connection in `headers`, and
+sends what `processed_headers` gives.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from sanic.response import HTTPResponse
+
+from busyapi.ids import UsageId
+
+JSON = "application/json"
+_CONTENT_TYPE = (b"content-type", b"application/json")
+_KEEP_ALIVE = (b"connection", b"keep-alive")
+_CLOSE = (b"connection", b"close")
+
+
+class Created(HTTPResponse):
+    """201 with one id."""
+
+    __slots__ = ("_location",)
+
+    def __init__(self, usage: UsageId) -> None:  # the parent's would build what this avoids
+        number = b"%d" % usage
+        self.asgi = False
+        self.body = b'{"id":%b}' % number
+        self.content_type = JSON
+        self.stream = None
+        self.status = 201
+        self.headers: Any = {}
+        self._cookies = None
+        self._location = b"/api/usages/" + number
+
+    @property
+    def processed_headers(self) -> Iterable[tuple[bytes, bytes]]:  # type: ignore[override]
+        """Give the headers as they are sent."""
+        headers = self.headers
+        return (
+            _CONTENT_TYPE,
+            (b"location", self._location),
+            (b"content-length", b"%d" % headers["content-length"]),
+            _KEEP_ALIVE if headers["connection"] == "keep-alive" else _CLOSE,
+        )
+
+
+def json_answer(
+    body: Any, status: int = 200, headers: dict[str, str] | None = None
+) -> HTTPResponse:
+    """Answer with JSON."""
+    return HTTPResponse(msgspec.json.encode(body), status, headers, JSON)

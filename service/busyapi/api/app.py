@@ -1,0 +1,117 @@
+"""One API process: its routes and its life.
+
+start   lanes and readers open; the port is open at once, /readyz says when to send
+drain   SIGTERM: /readyz fails, everything is served, each answer closes its connection
+close   no new connections; accepted requests are answered; lanes settle; Redis closed last
+"""
+
+import asyncio
+from typing import Any
+
+import structlog
+from prometheus_client import start_http_server
+from sanic import Sanic
+
+from busyapi.api.lookup import get_count, get_usage
+from busyapi.api.pages import get_landing, get_openapi
+from busyapi.api.probes import livez, readyz
+from busyapi.api.problems import Problems
+from busyapi.api.protocol import DeadlineProtocol
+from busyapi.api.service import Service
+from busyapi.api.usages import post_batch, post_usage
+from busyapi.listen import listen
+
+log = structlog.get_logger()
+
+BACKLOG = 4096
+IDLE_SECONDS = 120
+"""Keep-alive outlives that of any ingress, so that it is the ingress that closes."""
+
+
+def make_app(service: Service) -> Sanic[Any, Any]:
+    """Build the Sanic application around a service."""
+    app: Sanic[Any, Any] = Sanic("busyapi", configure_logging=False, error_handler=Problems())
+    app.ctx.service = service
+    _configure(app, service)
+    app.add_route(post_usage, "/api/usages", methods=["POST"])
+    app.add_route(post_batch, "/api/usages/batch", methods=["POST"])
+    app.add_route(get_count, "/api/usages/count")
+    app.add_route(get_usage, "/api/usages/<usage:int>")
+    app.add_route(get_landing, "/")
+    app.add_route(get_openapi, "/openapi.json")
+    app.add_route(livez, "/livez")
+    app.add_route(readyz, "/readyz")
+    app.register_listener(_open, "before_server_start")
+    app.register_listener(_drain, "before_server_stop")
+    app.register_listener(_close, "after_server_stop")
+    return app
+
+
+def _configure(app: Sanic[Any, Any], service: Service) -> None:
+    settings = service.settings
+    app.config.update(
+        ACCESS_LOG=False,
+        MOTD=False,
+        REQUEST_MAX_SIZE=max(settings.max_batch_bytes, settings.max_body),
+        REQUEST_TIMEOUT=settings.request_deadline,
+        # A commit is answered by its own deadline long before this.
+        RESPONSE_TIMEOUT=settings.commit_deadline + settings.request_deadline + 30,
+        KEEP_ALIVE_TIMEOUT=IDLE_SECONDS,
+        GRACEFUL_SHUTDOWN_TIMEOUT=settings.stop_timeout,
+    )
+
+
+async def _open(app: Sanic[Any, Any]) -> None:
+    service: Service = app.ctx.service
+
+    def fatal(error: BaseException) -> None:
+        log.error("cannot_run", reason=type(error).__name__, detail=str(error))
+        service.fatal = error
+        app.stop(terminate=False)
+
+    service.lanes.open(fatal)
+    service.metrics.pending.set_function(lambda: service.lanes.admission.count)
+    service.metrics.lanes.set_function(lambda: sum(lane.ready for lane in service.lanes.lanes))
+    app.ctx.metrics_server, _ = start_http_server(
+        service.settings.metrics_port, registry=service.metrics.registry
+    )
+    log.info("api_started", port=service.settings.port, metrics=service.settings.metrics_port)
+
+
+async def _drain(app: Sanic[Any, Any]) -> None:
+    service: Service = app.ctx.service
+    if service.draining:
+        return  # Sanic may call this twice
+    service.draining = True
+    log.info("draining", seconds=service.settings.drain_delay)
+    if service.fatal is None:
+        # Connections are still accepted: endpoints forget a pod seconds after its SIGTERM.
+        await asyncio.sleep(service.settings.drain_delay)
+
+
+async def _close(app: Sanic[Any, Any]) -> None:
+    service: Service = app.ctx.service
+    await service.lanes.close(service.settings.stop_timeout)
+    for reader in service.readers:
+        await reader.close()
+    await service.archive.close()
+    app.ctx.metrics_server.shutdown()
+    log.info("api_stopped")
+
+
+def serve(service: Service) -> int:
+    """Serve until SIGTERM or SIGINT; give the process's exit code."""
+    app = make_app(service)
+    protocol = type(
+        "Protocol", (DeadlineProtocol,), {"deadline": service.settings.request_deadline}
+    )
+    sock = listen(service.settings.port)
+    app.run(
+        sock=sock,
+        protocol=protocol,
+        backlog=BACKLOG,
+        single_process=True,
+        access_log=False,
+        motd=False,
+    )
+    return 1 if service.fatal else 0

@@ -1,0 +1,65 @@
+"""The read door of the flushers: usages that have left the buffer."""
+
+from http import HTTPStatus
+
+import aiohttp
+
+from busyapi.errors import ConfigError, Refused
+from busyapi.ids import Seq
+
+ANSWER_SECONDS = 3.0
+
+
+class ArchiveAway(Refused):
+    """The archive of this usage does not answer."""
+
+
+class NoLongerKept(Exception):  # noqa: N818 - names a fact
+    """The usage was archived, and its retention time is over."""
+
+
+class ArchiveDoor:
+    """Asks the flusher of a partition."""
+
+    def __init__(self, urls: str, partitions: int) -> None:
+        self._urls = _spread(urls, partitions)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def find(self, partition: int, seq: Seq) -> bytes | None:
+        """Give an archived line, None where there is none (a gap).
+
+        Raises:
+            ArchiveAway: the flusher does not answer.
+            NoLongerKept: retention has passed.
+        """
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+            self._session = aiohttp.ClientSession(timeout=timeout)
+        url = f"{self._urls[partition]}/usages/{seq}"
+        try:
+            async with self._session.get(url) as answer:
+                if answer.status == HTTPStatus.OK:
+                    return await answer.read()
+                if answer.status == HTTPStatus.NOT_FOUND:
+                    return None
+                if answer.status == HTTPStatus.GONE:
+                    raise NoLongerKept
+        except (TimeoutError, aiohttp.ClientError, OSError):
+            pass
+        raise ArchiveAway
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session:
+            await self._session.close()
+
+
+def _spread(urls: str, partitions: int) -> list[str]:
+    each = [url.strip().rstrip("/") for url in urls.split(",")]
+    if len(each) == 1:
+        return [each[0].replace("{partition}", str(p)) for p in range(partitions)]
+    if len(each) != partitions:
+        raise ConfigError(
+            "BUSYAPI_FLUSHER_URLS must be one URL with {partition}, or one for each partition"
+        )
+    return each

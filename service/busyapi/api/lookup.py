@@ -1,0 +1,69 @@
+"""GET /api/usages/{id} and /api/usages/count."""
+
+import asyncio
+
+from sanic import Request
+from sanic.response import HTTPResponse
+
+from busyapi.api.answers import JSON, json_answer
+from busyapi.api.archive import NoLongerKept
+from busyapi.api.problems import Problem
+from busyapi.api.service import Service
+from busyapi.errors import RedisAway
+from busyapi.ids import MAX_ID, Seq, UsageId, locate
+from busyapi.record import record
+
+NEVER = "No usage has this id."
+
+
+async def get_usage(request: Request, usage: int) -> HTTPResponse:
+    """Give one usage, from the buffer or the archive."""
+    service: Service = request.app.ctx.service
+    if not 1 <= usage <= MAX_ID:
+        raise Problem(404, NEVER)
+    partition, seq = locate(UsageId(usage), service.settings.partitions)
+    away = False
+    try:
+        line = await _buffered(service, UsageId(usage), partition, seq)
+    except RedisAway:
+        # The archive may have it all the same.
+        line, away = None, True
+    if line is None:
+        line = await _archived(service, partition, seq)
+    if line is None:
+        raise RedisAway if away else Problem(404, NEVER)
+    return service.done(request, HTTPResponse(line, 200, content_type=JSON))
+
+
+async def _buffered(service: Service, usage: UsageId, partition: int, seq: Seq) -> bytes | None:
+    state, found = await service.readers[partition].usage(seq)
+    if found:
+        return record(usage, found.received_ms, found.line)
+    if state.seq is not None and seq > state.seq:
+        raise Problem(404, NEVER)
+    return None
+
+
+async def _archived(service: Service, partition: int, seq: Seq) -> bytes | None:
+    try:
+        return await service.archive.find(partition, seq)
+    except NoLongerKept:
+        raise Problem(410, "The usage is no longer kept.") from None
+
+
+async def get_count(request: Request) -> HTTPResponse:
+    """Count usages: those given an id, those in the archive, those on the way."""
+    service: Service = request.app.ctx.service
+    return service.done(request, json_answer(await counts(service)))
+
+
+async def counts(service: Service) -> dict[str, int]:
+    """Count over all partitions, from their counters: it costs the same at any size.
+
+    Raises:
+        RedisAway: a partition's Redis does not answer.
+    """
+    states = await asyncio.gather(*(reader.state() for reader in service.readers))
+    count = sum((state.seq or 0) - state.skipped for state in states)
+    archived = sum(state.archived - state.skipped for state in states)
+    return {"count": count, "archived": archived, "buffered": count - archived}

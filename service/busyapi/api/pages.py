@@ -1,0 +1,78 @@
+"""GET / and /openapi.json."""
+
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+from sanic import Request
+from sanic.response import HTTPResponse
+
+from busyapi.api.answers import json_answer
+from busyapi.api.lookup import counts
+from busyapi.api.service import Service
+from busyapi.errors import Refused
+
+# The page has one script and one style of its own and loads nothing.
+SECURITY = {
+    "Content-Security-Policy": "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline';"
+    " script-src 'unsafe-inline'; img-src data:; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Vary": "Accept",
+}
+CURL = (
+    "curl -X POST -H 'Content-Type: application/json' --data '"
+    '{"patientId":"100","timestamp":"Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)",'
+    '"medication":"Albuterol"}\' '
+)
+
+
+@cache
+def _page() -> str:
+    return (files("busyapi.api") / "landing.html").read_text(encoding="utf-8")
+
+
+@cache
+def description() -> dict[str, Any]:
+    """Give the contract as OpenAPI 3.1, with this version."""
+    raw = (files("busyapi.api") / "openapi.json").read_bytes()
+    found: dict[str, Any] = msgspec.json.decode(raw)
+    found["info"]["version"] = version("busyapi")
+    return found
+
+
+async def get_openapi(request: Request) -> HTTPResponse:
+    """Give the API's description."""
+    return request.app.ctx.service.done(request, json_answer(description()))  # type: ignore[no-any-return]
+
+
+async def get_landing(request: Request) -> HTTPResponse:
+    """Tell a person, or a program that asks for JSON, what this is."""
+    service: Service = request.app.ctx.service
+    if _wants_json(request.headers.get("accept", "")):
+        return service.done(request, json_answer(await _facts(service), headers={"Vary": "Accept"}))
+    page = _page().replace("{{version}}", version("busyapi"))
+    return service.done(
+        request, HTTPResponse(page, 200, SECURITY, content_type="text/html; charset=utf-8")
+    )
+
+
+def _wants_json(accept: str) -> bool:
+    kinds = [each.split(";")[0].strip().lower() for each in accept.split(",")]
+    return "application/json" in kinds and "text/html" not in kinds
+
+
+async def _facts(service: Service) -> dict[str, Any]:
+    try:
+        counted: dict[str, int] | None = await counts(service)
+    except Refused:
+        counted = None
+    return {
+        "name": "busyapi",
+        "version": version("busyapi"),
+        "counts": counted,
+        "post": "/api/usages",
+        "description": "/openapi.json",
+        "curl": CURL + "<this address>/api/usages",
+    }

@@ -1,0 +1,135 @@
+"""Every error as application/problem+json (RFC 9457).
+
+No payload value, patient id or stack trace leaves here: details are sentences of ours.
+"""
+
+import random
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+import structlog
+from sanic import Request
+from sanic.exceptions import SanicException
+from sanic.handlers import ErrorHandler
+from sanic.response import HTTPResponse
+
+from busyapi.errors import (
+    BadUsage,
+    BodyTooLarge,
+    KeyReused,
+    MalformedBody,
+    NotAUsage,
+    Refused,
+    StoredUnknown,
+    UnsupportedMedia,
+)
+
+log = structlog.get_logger()
+
+STATUSES: dict[type[BadUsage] | type[KeyReused], int] = {
+    MalformedBody: 400,
+    BodyTooLarge: 413,
+    UnsupportedMedia: 415,
+    NotAUsage: 422,
+    KeyReused: 422,
+}
+
+# What Sanic says of its own errors may quote the request.
+SANIC_DETAILS = {
+    400: "The request is not well-formed HTTP.",
+    404: "There is nothing at this path.",
+    405: "This path does not take this method; Allow says which it takes.",
+    408: "The request did not arrive whole in time.",
+    413: "The request is larger than the limit.",
+    417: "Only `Expect: 100-continue` is known.",
+    503: "The answer took too long; the usage may be stored.",
+}
+
+RETRY_SECONDS = (1, 5)
+
+
+class Problem(Exception):  # noqa: N818 - what RFC 9457 calls it
+    """An error with its status, for what has no exception of its own."""
+
+    def __init__(
+        self, status: int, detail: str, headers: dict[str, str] | None = None, **members: Any
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers or {}
+        self.members = members
+
+
+def response(problem: Problem) -> HTTPResponse:
+    """Render a problem."""
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+        **problem.members,
+    }
+    return HTTPResponse(
+        msgspec.json.encode(body),
+        status=problem.status,
+        headers=problem.headers,
+        content_type="application/problem+json",
+    )
+
+
+def problem(error: Exception) -> Problem:
+    """Say what an exception means to the one who sent the request."""
+    match error:
+        case Problem():
+            return error
+        case Refused():
+            return _unavailable(str(error), "no")
+        case StoredUnknown():
+            return _unavailable(str(error), "unknown")
+        case NotAUsage():
+            faults = [fault._asdict() for fault in error.faults]
+            return Problem(422, str(error), errors=faults)
+        case BadUsage() | KeyReused():
+            return Problem(STATUSES[type(error)], str(error))
+        case SanicException():
+            return _from_sanic(error)
+    log.error("unexpected_error", error=type(error).__name__, where=_where(error))
+    return Problem(500, "Something went wrong here. The usage may be stored.")
+
+
+def _unavailable(detail: str, stored: str) -> Problem:
+    # Jitter: devices that were refused together must not come back together.
+    seconds = random.randint(*RETRY_SECONDS)  # noqa: S311
+    return Problem(503, detail, {"Retry-After": str(seconds)}, stored=stored)
+
+
+def _from_sanic(error: SanicException) -> Problem:
+    status = error.status_code or 500
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return _unavailable(SANIC_DETAILS[503], "unknown")
+    detail = SANIC_DETAILS.get(status, "The request cannot be answered.")
+    headers = {name: str(value) for name, value in (error.headers or {}).items()}
+    return Problem(status, detail, headers)
+
+
+def _where(error: Exception) -> str:
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}" if trace else ""
+
+
+class Problems(ErrorHandler):
+    """Sanic's door for every exception, its own included."""
+
+    def default(self, request: Request, exception: Exception) -> HTTPResponse:
+        """Answer an exception."""
+        found = problem(exception)
+        service = request.app.ctx.service
+        service.failed(request, exception, found.status)
+        return response(found)
+
+    def log(self, request: Request, exception: Exception) -> None:
+        """Log nothing: Sanic would print the request and a stack trace."""

@@ -1,0 +1,67 @@
+"""POST /api/usages and /api/usages/batch."""
+
+import re
+from hashlib import sha256
+
+from sanic import Request
+from sanic.response import HTTPResponse
+
+from busyapi.api.answers import Created, json_answer
+from busyapi.api.problems import Problem
+from busyapi.api.service import Service
+from busyapi.commit.batch import Key
+from busyapi.decode.body import read_batch, read_single
+from busyapi.ids import Seq, usage_id
+
+KEY_HEADER = "idempotency-key"
+KEY = re.compile(r"[\x21-\x7e]{1,128}")
+REPLAYED = {"Idempotency-Replayed": "true"}
+
+
+async def post_usage(request: Request) -> HTTPResponse:
+    """Take one usage; 201 once it is as durable as the tier says."""
+    service: Service = request.app.ctx.service
+    settings, headers = service.settings, request.headers
+    line = read_single(
+        request.body,
+        headers.get("content-type", ""),
+        headers.get("content-encoding", ""),
+        strict=service.strict,
+        limit=settings.max_body,
+    )
+    key = _key(request, [line]) if KEY_HEADER in headers else None
+    future, partition = service.lanes.submit((line,), len(line), key)
+    last = await future
+    usage = usage_id(Seq(abs(last)), partition, settings.partitions)
+    if last > 0:
+        return service.done(request, Created(usage))
+    location = {"Location": f"/api/usages/{usage}"}
+    return service.done(request, json_answer({"id": usage}, 201, REPLAYED | location))
+
+
+async def post_batch(request: Request) -> HTTPResponse:
+    """Take many usages: all of them or none."""
+    service: Service = request.app.ctx.service
+    settings, headers = service.settings, request.headers
+    lines = read_batch(
+        request.body,
+        headers.get("content-type", ""),
+        headers.get("content-encoding", ""),
+        strict=service.strict,
+        limit=settings.max_batch_bytes,
+        most=settings.max_batch_items,
+    )
+    key = _key(request, lines) if KEY_HEADER in headers else None
+    future, partition = service.lanes.submit(lines, sum(map(len, lines)), key)
+    last = await future
+    ids = service.lanes.ids(abs(last), len(lines), partition)
+    return service.done(request, json_answer({"ids": ids}, 201, REPLAYED if last < 0 else None))
+
+
+def _key(request: Request, lines: list[bytes]) -> Key:
+    found = request.headers.getall(KEY_HEADER)
+    if len(found) != 1 or not KEY.fullmatch(found[0]):
+        raise Problem(400, "Idempotency-Key must be one header of 1 to 128 visible characters.")
+    # The path is part of what is repeated: a batch of one is another request than a usage.
+    body = sha256(b"\n".join([request.path.encode(), *lines]))
+    return Key(sha256(found[0].encode()).hexdigest()[:32], body.hexdigest()[:32])

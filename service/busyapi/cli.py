@@ -1,0 +1,75 @@
+"""The command line: the only place that reads settings and wires the parts together."""
+
+import argparse
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from busyapi import logs
+from busyapi.archive import commands as archive_commands
+from busyapi.errors import BusyapiError, ConfigError
+from busyapi.settings import Settings
+
+EPILOG = """\
+Settings are environment variables: see docs/settings.md.
+To try it on this machine, with nothing else installed: busyapi dev
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; give the exit code: 0 fine, 1 failed, 2 asked for wrongly."""
+    try:
+        settings = Settings.from_environment()
+        options = _parser(settings).parse_args(arguments)
+        return int(options.run(options, settings))
+    except ConfigError as error:
+        print(f"busyapi: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except (BusyapiError, OSError) as error:
+        print(f"busyapi: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser(settings: Settings) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="busyapi",
+        description="Takes inhaler usages over HTTP, gives each an id, keeps every one.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"busyapi {version('busyapi')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    api = commands.add_parser("api", help="take usages over HTTP", description=_api.__doc__)
+    api.set_defaults(run=_api)
+    flusher = commands.add_parser(
+        "flusher", help="archive one partition", description=_flusher.__doc__
+    )
+    flusher.add_argument(
+        "--partition", type=int, required=True, metavar="N", help="which one, from 0"
+    )
+    flusher.set_defaults(run=_flusher)
+    archive_commands.add_commands(commands, Path(settings.archive_dir))
+    return parser
+
+
+def _api(_: argparse.Namespace, settings: Settings) -> int:
+    """Take usages on PORT, and answer Prometheus on BUSYAPI_METRICS_PORT."""
+    from busyapi.wiring import api  # noqa: PLC0415 - the archive commands need no web server
+
+    logs.configure(settings.log_level, role="api")
+    return api(settings)
+
+
+def _flusher(options: argparse.Namespace, settings: Settings) -> int:
+    """Archive one partition into BUSYAPI_ARCHIVE_DIR."""
+    from busyapi.wiring import flusher  # noqa: PLC0415 - likewise
+
+    if not 0 <= options.partition < settings.partitions:
+        raise ConfigError(
+            f"--partition must be from 0 to {settings.partitions - 1}:"
+            f" BUSYAPI_PARTITIONS is {settings.partitions}"
+        )
+    logs.configure(settings.log_level, role="flusher", partition=options.partition)
+    return flusher(settings, options.partition)

@@ -1,0 +1,89 @@
+"""A flight: what one lane has sent in one go and must settle before it sends more.
+
+    groups ──take──> one call for all that have no key, one for each that has ──> replies
+
+A flight is repeated until it is answered or its requests' time is up. Repeats are safe: the
+script knows the lane's batch number, and a keyed call's key.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterator
+
+from busyapi.commit.batch import Group
+from busyapi.stream.entry import encode
+from busyapi.stream.keys import Keys
+from busyapi.stream.session import LANE_MEMORY_SECONDS, Call
+
+MOST_USAGES = 10_000
+MOST_BYTES = 1 << 20
+"""A flight stops growing here; one request may be larger and then travels alone."""
+MOST_KEYED = 256
+
+
+class Flight:
+    """Calls with the groups that wait for them."""
+
+    def __init__(self, calls: list[tuple[Call, list[Group]]]) -> None:
+        self.calls = calls
+        self.epoch = ""
+        self.sending = False
+        self.uncertain = False
+        """A send went unanswered: each call may be stored already."""
+
+    def groups(self) -> Iterator[Group]:
+        """Go through every group that is not settled."""
+        return (group for _, groups in self.calls for group in groups)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any request still waits."""
+        return any(not group.future.done() for group in self.groups())
+
+
+def take(pending: deque[Group], keys: Keys, producer: str, number: int, key_seconds: int) -> Flight:
+    """Move the oldest groups, at least one, from `pending` into a flight."""
+    plain: list[Group] = []
+    keyed: list[Group] = []
+    count = size = 0
+    while pending and (
+        not count
+        or (
+            count + pending[0].count <= MOST_USAGES
+            and size + pending[0].size <= MOST_BYTES
+            and len(keyed) < MOST_KEYED
+        )
+    ):
+        group = pending.popleft()
+        count += group.count
+        size += group.size
+        (plain if group.key is None else keyed).append(group)
+    now = time.time_ns() // 1_000_000
+    calls = [(_keyed_call(each, keys, now, key_seconds), [each]) for each in keyed]
+    if plain:
+        calls.append((_batch_call(plain, keys, now, producer, number), plain))
+    return Flight(calls)
+
+
+def _batch_call(groups: list[Group], keys: Keys, now: int, producer: str, number: int) -> Call:
+    lines = [line for group in groups for line in group.lines]
+    return Call(
+        value=encode(lines, now),
+        usages=len(lines),
+        guard=keys.lane(producer),
+        mode="batch",
+        token=str(number),
+        guard_seconds=LANE_MEMORY_SECONDS,
+    )
+
+
+def _keyed_call(group: Group, keys: Keys, now: int, key_seconds: int) -> Call:
+    assert group.key is not None  # noqa: S101 - take() sorted them
+    return Call(
+        value=encode(list(group.lines), now),
+        usages=group.count,
+        guard=keys.idempotency(group.key.digest),
+        mode="key",
+        token=group.key.body,
+        guard_seconds=key_seconds,
+    )

@@ -1,0 +1,312 @@
+"""A lane: one task, one connection, one flight at a time.
+
+    submit ──> pending ──take──> flight ──commit──> answers
+                  ^                 │ connection lost: repeat under the same number
+                  └ expire ─────────┘ time is up: 503, "no" if never sent, else "unknown"
+
+The lane sends what is pending as soon as its previous answer is in. There is no timer: while
+Redis fsyncs, the next batch grows. Requests never touch the connection, so a device that hangs
+up cannot cancel a commit under way.
+"""
+
+import asyncio
+import random
+from collections import deque
+from secrets import token_hex
+from time import monotonic
+from typing import Protocol
+
+from busyapi.commit.batch import Admission, Group
+from busyapi.commit.flight import Flight, take
+from busyapi.errors import (
+    BufferFull,
+    BusyapiError,
+    KeyReused,
+    NotSeeded,
+    RedisAway,
+    Refused,
+    StoredUnknown,
+    TooWeak,
+)
+from busyapi.ids import Seq
+from busyapi.stream.endpoint import Endpoint
+from busyapi.stream.keys import Keys
+from busyapi.stream.session import Call, Session
+from busyapi.stream.wire import ServerError
+
+SWEEP_SECONDS = 0.1
+RECHECK_SECONDS = 5.0
+"""How often an open connection is checked again: its settings may be made weaker."""
+RETRY_SECONDS = (0.05, 1.0)
+PATIENCE_SECONDS = 1.0
+"""New requests wait this long for a lost connection; after that they are refused at once."""
+
+
+class Observer(Protocol):
+    """What a lane tells the metrics."""
+
+    def committed(self, usages: int, seconds: float) -> None:
+        """One call was stored."""
+
+    def reconnecting(self, error: BusyapiError) -> None:
+        """The lane has no checked connection, and why."""
+
+
+class Lane:
+    """Commits to one partition. `run` is its life; `submit` is safe from the same loop only."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        partition: int,
+        partitions: int,
+        *,
+        tier: str,
+        deadline: float,
+        key_seconds: int,
+        admission: Admission,
+        observer: Observer,
+    ) -> None:
+        self.partition = partition
+        self._endpoint = endpoint
+        self._partitions = partitions
+        self._tier = tier
+        self._deadline = deadline
+        self._key_seconds = key_seconds
+        self._admission = admission
+        self._observer = observer
+        self._keys = Keys(partition)
+        self._producer = token_hex(8)
+        self._number = 0
+        self._highest = Seq(0)
+        self._pending: deque[Group] = deque()
+        self._flight: Flight | None = None
+        self._session: Session | None = None
+        self._work = asyncio.Event()
+        self._trouble: Refused = NotSeeded()
+        self._down_since: float | None = monotonic()
+        self._backoff = RETRY_SECONDS[0]
+        self._next_check = 0.0
+
+    # --- for requests -------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether the lane has a checked connection."""
+        return self._session is not None
+
+    @property
+    def trouble(self) -> Refused:
+        """Why the lane has no checked connection, or had none the last time."""
+        return self._trouble
+
+    @property
+    def weak(self) -> TooWeak | None:
+        """What makes Redis weaker than the tier, as of the last try."""
+        if self._session is None and isinstance(self._trouble, TooWeak):
+            return self._trouble
+        return None
+
+    @property
+    def refusal(self) -> Refused | None:
+        """Why a new request should not even wait, or None."""
+        if self._down_since is None or monotonic() - self._down_since < PATIENCE_SECONDS:
+            return None
+        return self._trouble
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait, the flight left out."""
+        return len(self._pending)
+
+    def submit(self, group: Group) -> None:
+        """Put an admitted group in line."""
+        self._pending.append(group)
+        self._work.set()
+
+    # --- its life -----------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Commit until cancelled.
+
+        Raises:
+            PartitionMismatch: this process must not run with these settings.
+        """
+        sweeper = asyncio.create_task(self._sweep())
+        try:
+            while True:
+                await self.turn()
+        finally:
+            sweeper.cancel()
+            if self._session:
+                await self._session.close()
+
+    async def turn(self) -> None:
+        """Do one thing: connect, wait for work, or send a flight once."""
+        if self._session is None:
+            await self._connect()
+        elif self._flight is None and not self._pending and monotonic() < self._next_check:
+            self._work.clear()
+            await self._work.wait()
+        elif monotonic() > self._next_check:
+            await self._recheck(self._session)
+        else:
+            await self._send(self._session)
+
+    async def drained(self) -> None:
+        """Wait until every submitted group has been settled."""
+        while self._pending or self._flight:
+            await asyncio.sleep(SWEEP_SECONDS / 10)
+
+    def abandon(self) -> None:
+        """Settle what is left when the lane has stopped: nobody else will."""
+        self._fail(list(self._pending), self._trouble)
+        self._pending.clear()
+        if self._flight:
+            self._settle_all(self._flight, StoredUnknown())
+
+    async def _connect(self) -> None:
+        try:
+            self._session = await Session.open(
+                self._endpoint, self.partition, self._partitions, self._tier, self._highest
+            )
+        except (RedisAway, NotSeeded, TooWeak) as error:
+            self._lose(error)
+            await asyncio.sleep(self._backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            self._backoff = min(self._backoff * 2, RETRY_SECONDS[1])
+            return
+        self._down_since = None
+        self._backoff = RETRY_SECONDS[0]
+        self._next_check = monotonic() + RECHECK_SECONDS
+        flight = self._flight
+        if flight and flight.uncertain and flight.epoch != self._session.epoch:
+            # Ids were lost in between, and with them the memory of our batch number. The old
+            # server may have stored the flight, and the flusher archived it: a repeat could be
+            # a second line.
+            self._settle_all(flight, StoredUnknown())
+
+    async def _recheck(self, session: Session) -> None:
+        self._next_check = monotonic() + RECHECK_SECONDS
+        try:
+            await session.recheck(self._partitions, self._highest)
+        except (RedisAway, NotSeeded, TooWeak) as error:
+            await self._drop(session, error)
+
+    async def _send(self, session: Session) -> None:
+        flight = self._flight
+        if flight is None:
+            self._number += 1
+            flight = self._flight = take(
+                self._pending, self._keys, self._producer, self._number, self._key_seconds
+            )
+        if not flight.uncertain:
+            flight.epoch = session.epoch
+        started = monotonic()
+        flight.sending = True
+        try:
+            replies = await session.commit([call for call, _ in flight.calls])
+        except RedisAway as error:
+            flight.uncertain = True
+            await self._drop(session, error)
+        else:
+            await self._settle(flight, replies, session, monotonic() - started)
+        flight.sending = False
+        if not flight.wanted:
+            self._settle_all(flight, StoredUnknown())
+
+    # --- settling -----------------------------------------------------------------------
+
+    async def _settle(
+        self, flight: Flight, replies: list[object], session: Session, seconds: float
+    ) -> None:
+        left = []
+        trouble: ServerError | None = None
+        for (call, groups), reply in zip(flight.calls, replies, strict=True):
+            if isinstance(reply, int):
+                self._answer(call, groups, reply)
+                self._observer.committed(call.usages if reply > 0 else 0, seconds)
+            elif isinstance(reply, ServerError) and (error := _final(reply, flight.uncertain)):
+                self._fail(groups, error)
+            else:
+                left.append((call, groups))
+                trouble = reply if isinstance(reply, ServerError) else trouble
+        flight.calls = left
+        if trouble is not None:
+            if "equal or smaller" in str(trouble):
+                await session.give_up_epoch()
+            await self._drop(session, RedisAway(f"Redis refuses commits: {trouble.code}"))
+
+    def _answer(self, call: Call, groups: list[Group], reply: int) -> None:
+        self._highest = Seq(max(self._highest, abs(reply)))
+        if call.mode == "key":
+            # A keyed call stands alone; the sign tells the handler of a repeat.
+            groups[0].answer(reply)
+            self._admission.leave(groups[0])
+            return
+        seq = abs(reply) - call.usages
+        for group in groups:
+            seq += group.count
+            group.answer(seq)
+            self._admission.leave(group)
+
+    def _fail(self, groups: list[Group], error: Exception) -> None:
+        for group in groups:
+            group.fail(error)
+            self._admission.leave(group)
+
+    def _settle_all(self, flight: Flight, error: Exception) -> None:
+        self._fail(list(flight.groups()), error)
+        self._flight = None
+
+    async def _drop(self, session: Session, error: Refused) -> None:
+        await session.close()
+        self._session = None
+        self._lose(error)
+
+    def _lose(self, error: Refused) -> None:
+        self._trouble = error
+        self._down_since = self._down_since or monotonic()
+        self._observer.reconnecting(error)
+
+    # --- deadlines ----------------------------------------------------------------------
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            now = monotonic()
+            self.expire(now - self._deadline)
+            if now > self._next_check:
+                self._work.set()
+
+    def expire(self, before: float) -> None:
+        """Give up every request that was born before a moment of the monotonic clock."""
+        while self._pending and self._pending[0].born < before:
+            # Never sent: a retry is safe.
+            self._fail([self._pending.popleft()], self._trouble)
+        flight = self._flight
+        if flight is None:
+            return
+        unknown = flight.uncertain or flight.sending
+        for group in flight.groups():
+            if group.born < before:
+                group.fail(StoredUnknown() if unknown else self._trouble)
+        if not flight.sending and not flight.wanted:
+            self._settle_all(flight, StoredUnknown())
+
+
+def _final(reply: ServerError, uncertain: bool) -> Exception | None:  # noqa: FBT001
+    """Tell what a refusal means for the requests; None when another try may go better.
+
+    After an unanswered send nothing may be called "not stored": that send may still be on its
+    way to the server.
+    """
+    match reply.code:
+        case "KEYREUSED":
+            return KeyReused()
+        case "FULL" | "OOM":
+            if uncertain:
+                return StoredUnknown()
+            return BufferFull() if reply.code == "FULL" else BufferFull("Redis's memory is full")
+        case "STALE":
+            return StoredUnknown()
+    return None

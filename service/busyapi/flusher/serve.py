@@ -1,0 +1,90 @@
+"""A flusher's own port: probes, metrics, and the read door that the API asks."""
+
+import asyncio
+from typing import Any
+
+import structlog
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from sanic import Request, Sanic
+from sanic.response import HTTPResponse
+
+from busyapi.archive.reader import NoLongerKept
+from busyapi.errors import ArchiveError
+from busyapi.flusher.loop import Flusher
+from busyapi.ids import Seq
+from busyapi.listen import listen
+from busyapi.metrics import FlusherMetrics
+
+log = structlog.get_logger()
+
+STOP_SECONDS = 10.0
+TEXT = "text/plain; charset=utf-8"
+
+
+class Door:
+    """The flusher's Sanic application, and its life."""
+
+    def __init__(self, flusher: Flusher, metrics: FlusherMetrics) -> None:
+        self.failed: BaseException | None = None
+        self._flusher = flusher
+        self._metrics = metrics
+        self._task: asyncio.Task[None] | None = None
+        app = self.app = Sanic("busyapi-flusher", configure_logging=False)
+        app.config.update(ACCESS_LOG=False, GRACEFUL_SHUTDOWN_TIMEOUT=1.0, KEEP_ALIVE_TIMEOUT=60)
+        app.add_route(self._livez, "/livez")
+        app.add_route(self._readyz, "/readyz")
+        app.add_route(self._scrape, "/metrics")
+        app.add_route(self._find, "/usages/<seq:int>")
+        app.register_listener(self._open, "after_server_start")
+        app.register_listener(self._close, "before_server_stop")
+
+    def serve(self, port: int) -> int:
+        """Flush and serve until SIGTERM; give the process's exit code."""
+        self.app.run(sock=listen(port), single_process=True, access_log=False, motd=False)
+        return 1 if self.failed else 0
+
+    async def _open(self, app: Sanic[Any, Any]) -> None:
+        # The loop's own task: Sanic would cancel one of its own at SIGTERM, in mid-flush.
+        self._task = asyncio.get_running_loop().create_task(self._flusher.run())
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            self.failed = error
+            log.error("flusher_failed", error=type(error).__name__, detail=str(error))
+            self.app.stop(terminate=False)
+
+    async def _close(self, app: Sanic[Any, Any]) -> None:
+        self._flusher.stop()
+        if self._task:
+            await asyncio.wait([self._task], timeout=STOP_SECONDS)
+        log.info("flusher_stopped")
+
+    async def _livez(self, request: Request) -> HTTPResponse:
+        return HTTPResponse("loop: ok\n", content_type=TEXT)
+
+    async def _readyz(self, request: Request) -> HTTPResponse:
+        trouble = self._flusher.trouble
+        return HTTPResponse(
+            f"flusher: {trouble or 'ok'}\n", 503 if trouble else 200, content_type=TEXT
+        )
+
+    async def _scrape(self, request: Request) -> HTTPResponse:
+        body = generate_latest(self._metrics.registry)
+        return HTTPResponse(body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _find(self, request: Request, seq: int) -> HTTPResponse:
+        writer = self._flusher.writer
+        if writer is None:
+            return HTTPResponse("the archive is not open\n", 503, content_type=TEXT)
+        try:
+            line = await asyncio.to_thread(writer.find, Seq(seq))
+        except NoLongerKept:
+            return HTTPResponse("", 410, content_type=TEXT)
+        except (ArchiveError, OSError) as error:
+            log.warning("lookup_failed", error=type(error).__name__)
+            return HTTPResponse("the archive cannot be read\n", 503, content_type=TEXT)
+        if line is None:
+            return HTTPResponse("", 404, content_type=TEXT)
+        return HTTPResponse(line, content_type="application/json")

@@ -1,0 +1,43 @@
+-- Commit n usages as one stream entry: all of it or nothing.
+--
+-- KEYS  state, seq, stream, guard (this lane's last batch, or one Idempotency-Key)
+-- ARGV  1 epoch  2 'batch' or 'key'  3 token: batch number, or digest of the body
+--       4 n  5 seconds the guard is kept  6 the entry's value
+-- Gives the last seq, negative when it is the answer of an earlier call.
+--
+-- The guard comes before the bound: a repeat of what was stored must get its answer although
+-- the buffer has filled since. A repeat writes its guard again although nothing changed: WAIT
+-- counts from a connection's last write, so without one it would confirm a batch that no
+-- replica has.
+local state = redis.call('HMGET', KEYS[1], 'epoch', 'bound', 'archived')
+local seq = redis.call('GET', KEYS[2])
+if state[1] ~= ARGV[1] or not seq then
+  return redis.error_reply('EPOCH not the epoch this connection was checked for')
+end
+
+local guard = redis.call('GET', KEYS[4])
+if guard then
+  local token, last = string.match(guard, '^(%S+) (%d+)$')
+  if token == ARGV[3] then
+    redis.call('SET', KEYS[4], guard, 'KEEPTTL')
+    return -tonumber(last)
+  end
+  if ARGV[2] == 'key' then
+    return redis.error_reply('KEYREUSED another body under this key')
+  end
+  if tonumber(token) > tonumber(ARGV[3]) then
+    -- An old call that was long on its way. Its usages were given up: it must not store them.
+    return redis.error_reply('STALE a later batch of this lane is stored')
+  end
+end
+
+local n = tonumber(ARGV[4])
+local last = tonumber(seq) + n
+if last - tonumber(state[3]) > tonumber(state[2]) then
+  return redis.error_reply('FULL the archive is behind by the bound')
+end
+-- XADD before INCRBY: a counter that went back makes XADD fail, and then nothing is written.
+redis.call('XADD', KEYS[3], string.format('%.0f-%.0f', last, n), 'u', ARGV[6])
+redis.call('INCRBY', KEYS[2], n)
+redis.call('SET', KEYS[4], string.format('%s %.0f', ARGV[3], last), 'EX', ARGV[5])
+return last

@@ -1,0 +1,71 @@
+"""Is this Redis as durable as the tier that the settings promise?"""
+
+from typing import NamedTuple
+
+from busyapi.errors import RedisAway, TooWeak
+from busyapi.stream.wire import ServerError, Wire
+
+# What each tier needs. `everysec` can lose answered writes even when only the process dies,
+# and `no-appendfsync-on-rewrite yes` skips the fsync even under `always`.
+ALWAYS = {
+    "appendonly": "yes",
+    "appendfsync": "always",
+    "no-appendfsync-on-rewrite": "no",
+    "maxmemory-policy": "noeviction",
+}
+NEEDS = {"fsync": ALWAYS, "replicated": ALWAYS, "memory": {"maxmemory-policy": "noeviction"}}
+
+
+class Server(NamedTuple):
+    """What a server says of itself."""
+
+    run_id: str
+    role: str
+    replicas: int
+    promoted: bool
+    """It was a replica of another server in this life."""
+
+
+async def inspect(wire: Wire, tier: str) -> Server:
+    """Ask a server who it is, and hold its settings against the tier.
+
+    Raises:
+        TooWeak: it is weaker; the message names each line to change.
+        RedisAway: the connection failed.
+    """
+    info_server, info_replication, config = await wire.call(
+        ("INFO", "server"), ("INFO", "replication"), ("CONFIG", "GET", *ALWAYS)
+    )
+    for reply in (info_server, info_replication):
+        if isinstance(reply, ServerError):
+            raise RedisAway(f"Redis at {wire.address}: INFO is refused ({reply.code})")
+    facts = _info(info_server) | _info(info_replication)
+    found = Server(
+        facts["run_id"],
+        facts["role"],
+        int(facts.get("connected_slaves", 0)),
+        facts.get("master_replid2", "0").strip("0") != "",
+    )
+    _check(tier, config, found)
+    return found
+
+
+def _check(tier: str, config: object, server: Server) -> None:
+    if not isinstance(config, list):
+        raise TooWeak(f"Redis does not let CONFIG GET be asked, so tier {tier} cannot be checked")
+    texts = [each.decode() for each in config]
+    settings = dict(zip(texts[::2], texts[1::2], strict=True))
+    lines = [
+        f"{name} is {settings.get(name, 'unknown')}: set `{name} {wanted}`"
+        for name, wanted in NEEDS[tier].items()
+        if settings.get(name) != wanted
+    ]
+    if tier == "replicated" and server.role == "master" and server.replicas == 0:
+        lines.append("no replica is connected: add one")
+    if lines:
+        raise TooWeak(f"Redis is weaker than BUSYAPI_DURABILITY={tier}: {'; '.join(lines)}")
+
+
+def _info(raw: bytes) -> dict[str, str]:
+    lines = (each.partition(":") for each in raw.decode().splitlines())
+    return {name: value for name, _, value in lines}

@@ -1,0 +1,147 @@
+"""Where a partition's primary is: one server, a Sentinel's master, or a cluster's slot owner.
+
+Only finding differs between the three. What follows is always one plain connection to one
+server, so that "which server answered" has one meaning (see `session`).
+"""
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from redis.crc import key_slot
+
+from busyapi.errors import ConfigError, RedisAway
+from busyapi.stream.keys import Keys
+from busyapi.stream.wire import ServerError, Wire
+
+MODES = {"redis": "standalone", "redis+sentinel": "sentinel", "redis+cluster": "cluster"}
+DEFAULT_PORTS = {"standalone": 6379, "sentinel": 26379, "cluster": 6379}
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """A Redis as the settings name it."""
+
+    mode: str
+    seeds: tuple[Address, ...]
+    service: str = ""
+    username: str = ""
+    password: str = ""
+    password_file: str = ""
+    tls: bool = False
+    ca_file: str = ""
+
+    async def connect(self, partition: int) -> Wire:
+        """Open a wire to the server that owns the partition now, scripts loaded.
+
+        Raises:
+            RedisAway: no server can be found or reached.
+        """
+        wire = await self._open(await self._primary(partition))
+        await wire.load_scripts()
+        return wire
+
+    async def _primary(self, partition: int) -> Address:
+        if self.mode == "standalone":
+            return self.seeds[0]
+        problem = "none was asked"
+        for seed in self.seeds:
+            try:
+                found = await self._ask(seed, partition)
+            except (RedisAway, ServerError) as error:
+                problem = str(error)
+            else:
+                if found:
+                    return found
+                problem = f"{seed[0]}:{seed[1]} does not know"
+        raise RedisAway(
+            f"no {self.mode} node tells the primary of partition {partition}: {problem}"
+        )
+
+    async def _ask(self, seed: Address, partition: int) -> Address | None:
+        # Sentinels here have no password of their own, as in the common charts.
+        wire = await self._open(seed, login=self.mode == "cluster")
+        try:
+            if self.mode == "sentinel":
+                found = await wire.one("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
+                return (found[0].decode(), int(found[1])) if found else None
+            slot = key_slot(Keys(partition).state.encode())
+            for low, high, primary, *_ in await wire.one("CLUSTER", "SLOTS"):
+                if low <= slot <= high:
+                    # An empty host means: the one that you asked.
+                    return ((primary[0] or b"").decode() or seed[0], int(primary[1]))
+            return None
+        finally:
+            await wire.close()
+
+    async def _open(self, address: Address, *, login: bool = True) -> Wire:
+        options: dict[str, Any] = {"host": address[0], "port": address[1]}
+        if login:
+            options |= {"username": self.username or None, "password": self._secret() or None}
+        if self.tls:
+            options |= {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": self.ca_file or None}
+        return await Wire.open(options, tls=self.tls)
+
+    def _secret(self) -> str:
+        # Read anew at every connection: a rotated Secret is taken without a restart.
+        if not self.password_file:
+            return self.password
+        try:
+            return Path(self.password_file).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise RedisAway(f"BUSYAPI_REDIS_PASSWORD_FILE: {error.strerror}") from None
+
+
+def endpoint(
+    url: str, *, username: str = "", password: str = "", password_file: str = "", ca_file: str = ""
+) -> Endpoint:
+    """Read a Redis URL.
+
+    Raises:
+        ConfigError: it is not a URL of the three modes; the message says what one looks like.
+    """
+    parts = urlsplit(url)
+    tls = parts.scheme.startswith("rediss")
+    mode = MODES.get(parts.scheme.replace("rediss", "redis", 1))
+    if mode is None or not parts.netloc:
+        raise ConfigError(
+            "BUSYAPI_REDIS_URL must look like redis://host:6379,"
+            " redis+sentinel://host:26379,host:26379/service or redis+cluster://host:6379,host:6379"
+        )
+    userinfo, _, hosts = parts.netloc.rpartition("@")
+    user, _, secret = userinfo.partition(":")
+    seeds = tuple(_address(each, DEFAULT_PORTS[mode]) for each in hosts.split(","))
+    service = parts.path.strip("/")
+    if mode == "sentinel" and not service:
+        raise ConfigError("BUSYAPI_REDIS_URL: a sentinel URL ends in /<name of the service>")
+    if mode != "sentinel" and service not in {"", "0"}:
+        raise ConfigError("BUSYAPI_REDIS_URL: only database 0 is used, as in a cluster")
+    if mode == "standalone" and len(seeds) > 1:
+        raise ConfigError(
+            "BUSYAPI_REDIS_URL: one host only, or say redis+cluster or redis+sentinel"
+        )
+    return Endpoint(
+        mode=mode,
+        seeds=seeds,
+        service=service,
+        username=username or unquote(user),
+        password=password or unquote(secret),
+        password_file=password_file,
+        tls=tls,
+        ca_file=ca_file,
+    )
+
+
+def _address(text: str, default: int) -> Address:
+    parts = urlsplit(f"//{text}")
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if not parts.hostname or port == -1:
+        raise ConfigError("BUSYAPI_REDIS_URL: a host or port in it cannot be read")
+    return parts.hostname, port or default

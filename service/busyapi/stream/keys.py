@@ -1,0 +1,52 @@
+"""The names of a partition's keys in Redis. They are made here and nowhere else.
+
+Every key holds the tag `{p}`, so that a partition lives in one slot of a cluster and a script
+may touch all of it.
+
+    busyapi:{0}:state     hash: epoch, run_id, partitions, bound, archived, skipped, …
+    busyapi:{0}:seq       the last seq given out; INCRBY makes the next ones
+    busyapi:{0}:stream    one entry a batch; its id is <last seq>-<number of usages>
+    busyapi:{0}:lease     the flusher that owns the partition, with an expiry
+    busyapi:{0}:lane:…    the last batch of one lane, so that a repeat is answered, not stored
+    busyapi:{0}:key:…     the answer that an Idempotency-Key got
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one partition."""
+
+    partition: int
+
+    def _key(self, name: str) -> str:
+        return f"busyapi:{{{self.partition}}}:{name}"
+
+    @property
+    def state(self) -> str:
+        """The epoch record and the archive's cursor."""
+        return self._key("state")
+
+    @property
+    def seq(self) -> str:
+        """The counter."""
+        return self._key("seq")
+
+    @property
+    def stream(self) -> str:
+        """The buffer."""
+        return self._key("stream")
+
+    @property
+    def lease(self) -> str:
+        """The owner."""
+        return self._key("lease")
+
+    def lane(self, producer: str) -> str:
+        """One lane's last batch."""
+        return self._key(f"lane:{producer}")
+
+    def idempotency(self, digest: str) -> str:
+        """One Idempotency-Key, by digest: what devices send is not ours to show."""
+        return self._key(f"key:{digest}")

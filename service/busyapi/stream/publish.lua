@@ -1,0 +1,21 @@
+-- Say how far the archive is, and drop from the stream what it holds.
+--
+-- KEYS  state, stream, lease, seq
+-- ARGV  1 lease token  2 archived seq  3 lease milliseconds
+--
+-- Gives the partition's seq.
+--
+-- The token is checked in the same step: a flusher that lost its lease while it slept must not
+-- trim what the new owner has yet to read.
+if redis.call('GET', KEYS[3]) ~= ARGV[1] then
+  return redis.error_reply('LEASE held by another flusher')
+end
+redis.call('PEXPIRE', KEYS[3], ARGV[3])
+if redis.call('HEXISTS', KEYS[1], 'epoch') == 0 then
+  return redis.error_reply('EPOCH the partition is no longer seeded')
+end
+if tonumber(redis.call('HGET', KEYS[1], 'archived') or '0') < tonumber(ARGV[2]) then
+  redis.call('HSET', KEYS[1], 'archived', ARGV[2])
+  redis.call('XTRIM', KEYS[2], 'MINID', '=', string.format('%.0f-0', tonumber(ARGV[2]) + 1))
+end
+return tonumber(redis.call('GET', KEYS[4]) or '0')

@@ -1,0 +1,133 @@
+"""A lane's checked connection, and the commit call on it.
+
+A commit is allowed only on a connection for which one check was made: the server's own run_id
+equals the one in the partition's record, and the counter is not below what this process has
+been given. The epoch alone would not do: a promoted replica carries it in its copied data, and
+could hand out again the ids of the tail that it never got. A connection belongs to one server
+process, so one check a connection is enough.
+"""
+
+from typing import Any, NamedTuple
+
+from busyapi.errors import NotSeeded, PartitionMismatch, RedisAway
+from busyapi.ids import Seq
+from busyapi.stream.durability import inspect
+from busyapi.stream.endpoint import Endpoint
+from busyapi.stream.keys import Keys
+from busyapi.stream.scripts import COMMIT, UNSEED
+from busyapi.stream.state import ask, parse
+from busyapi.stream.wire import Command, ServerError, Wire, evalsha
+
+LANE_MEMORY_SECONDS = 3600
+"""How long a lane's last batch number is known: far beyond any request's deadline."""
+
+WAIT_MS = 2000
+"""How long a replica may take to confirm before the batch is sent again."""
+
+
+class Call(NamedTuple):
+    """One script call: the usages of one stream entry."""
+
+    value: bytes
+    usages: int
+    guard: str
+    mode: str
+    """`batch` (guarded by the lane's batch number) or `key` (by an Idempotency-Key)."""
+    token: str
+    guard_seconds: int
+
+
+class Session:
+    """One lane's connection, after its check."""
+
+    def __init__(self, wire: Wire, keys: Keys, epoch: str, tier: str) -> None:
+        self._wire = wire
+        self._keys = keys
+        self._tier = tier
+        self.epoch = epoch
+
+    @classmethod
+    async def open(
+        cls, endpoint: Endpoint, partition: int, partitions: int, tier: str, highest: Seq
+    ) -> "Session":
+        """Connect and check. `highest` is the largest seq this process was ever given.
+
+        Raises:
+            RedisAway: no connection.
+            NotSeeded: the flusher has not vouched for this server; a later try may succeed.
+            PartitionMismatch: this installation has another number of partitions.
+            TooWeak: Redis does not hold the tier.
+        """
+        wire = await endpoint.connect(partition)
+        session = cls(wire, Keys(partition), "", tier)
+        try:
+            await session._check(partitions, highest)
+        except BaseException:
+            await wire.close()
+            raise
+        return session
+
+    async def _check(self, partitions: int, highest: Seq) -> None:
+        server = await inspect(self._wire, self._tier)
+        record, seq = await self._wire.call(*ask(self._keys))
+        if isinstance(record, ServerError) or isinstance(seq, ServerError):
+            raise RedisAway(f"Redis at {self._wire.address} refuses to be read: {record}")
+        state = parse(record, seq)
+        if state.partitions not in {None, partitions}:
+            raise PartitionMismatch(
+                f"this installation has {state.partitions} partitions,"
+                f" BUSYAPI_PARTITIONS says {partitions}: the number is fixed at install"
+            )
+        if not state.epoch or state.seq is None:
+            raise NotSeeded(f"partition {self._keys.partition} is not seeded yet")
+        if state.seq < highest:
+            # This server is older than what we were told. Its epoch must go, or a process
+            # that knows less would commit on it.
+            await self._wire.call(evalsha(UNSEED, [self._keys.state], state.epoch))
+            raise NotSeeded(f"partition {self._keys.partition} went back: waiting for the flusher")
+        if server.role != "master" or state.run_id != server.run_id:
+            raise NotSeeded(f"partition {self._keys.partition} is not seeded for this server")
+        self.epoch = state.epoch
+
+    async def recheck(self, partitions: int, highest: Seq) -> None:
+        """Check again on the same connection; raises as `open` does."""
+        epoch = self.epoch
+        await self._check(partitions, highest)
+        if self.epoch != epoch:
+            raise NotSeeded("the epoch changed")
+
+    def command(self, call: Call) -> Command:
+        """Make the commit command of one call."""
+        keys = self._keys
+        return evalsha(
+            COMMIT,
+            [keys.state, keys.seq, keys.stream, call.guard],
+            self.epoch,
+            call.mode,
+            call.token,
+            call.usages,
+            call.guard_seconds,
+            call.value,
+        )
+
+    async def commit(self, calls: list[Call]) -> list[Any]:
+        """Send calls in one go; give for each a last seq (negative for a repeat) or ServerError.
+
+        Raises:
+            RedisAway: the answer was lost, or no replica confirmed: each may be stored or not.
+        """
+        commands = [self.command(each) for each in calls]
+        if self._tier != "replicated":
+            return await self._wire.call(*commands)
+        *replies, confirmed = await self._wire.call(*commands, ("WAIT", 1, WAIT_MS))
+        if isinstance(confirmed, ServerError) or confirmed < 1:
+            raise RedisAway("no replica confirmed the batch")
+        return replies
+
+    async def give_up_epoch(self) -> None:
+        """Unseed: the stream is ahead of the counter, so this server lost writes."""
+        await self._wire.call(evalsha(UNSEED, [self._keys.state], self.epoch))
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._wire.close()

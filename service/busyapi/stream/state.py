@@ -1,0 +1,49 @@
+"""A partition's record in Redis, read as one."""
+
+from typing import NamedTuple
+
+from busyapi.ids import Seq
+from busyapi.stream.keys import Keys
+from busyapi.stream.wire import Command
+
+
+class State(NamedTuple):
+    """The epoch record with the counter beside it. `None` and "" mean that it is not there."""
+
+    epoch: str
+    """Names a history of ids. It changes exactly when ids may have been lost."""
+    run_id: str
+    """The server that was vouched for. A replica copies the epoch but cannot copy this."""
+    partitions: int | None
+    bound: int
+    archived: Seq
+    skipped: int
+    """Seqs up to `archived` that no usage has: the archive's gaps."""
+    doubt: str
+    """Why a restart of this server must be taken for a loss, "" if it need not."""
+    seq: Seq | None
+
+
+FIELDS = ("epoch", "run_id", "partitions", "bound", "archived", "skipped", "doubt")
+
+
+def ask(keys: Keys) -> tuple[Command, Command]:
+    """Make the two commands whose replies `parse` takes."""
+    return ("HMGET", keys.state, *FIELDS), ("GET", keys.seq)
+
+
+def parse(record: list[bytes | None], seq: bytes | None) -> State:
+    """Read the two replies."""
+    epoch, run_id, partitions, bound, archived, skipped, doubt = (
+        None if each is None else each.decode() for each in record
+    )
+    return State(
+        epoch=epoch or "",
+        run_id=run_id or "",
+        partitions=int(partitions) if partitions else None,
+        bound=int(bound or 0),
+        archived=Seq(int(archived or 0)),
+        skipped=int(skipped or 0),
+        doubt=doubt or "",
+        seq=None if seq is None else Seq(int(seq)),
+    )
