@@ -42,7 +42,7 @@ class ConfigError(BusyapiError):
     """A setting is wrong."""
 
 
-class Refused(BusyapiError):  # noqa: N818 - names a fact, as style.md asks
+class Refused(BusyapiError):
     """Nothing was stored. It is safe to send this again."""
 
 
@@ -66,11 +66,11 @@ class TooWeak(Refused):
     """Redis is weaker than the durability tier that is configured."""
 
 
-class StoredUnknown(BusyapiError):  # noqa: N818
+class StoredUnknown(BusyapiError):
     """The buffer's answer was lost. The usage may be stored already."""
 
 
-class KeyReused(BusyapiError):  # noqa: N818
+class KeyReused(BusyapiError):
     """This Idempotency-Key was used with another body."""
 
 
@@ -81,7 +81,7 @@ class Fault(NamedTuple):
     detail: str
 
 
-class BadUsage(BusyapiError):  # noqa: N818
+class BadUsage(BusyapiError):
     """The request cannot be taken."""
 
 
@@ -105,7 +105,7 @@ class NotAUsage(BadUsage):
         self.faults = faults
 
 
-class LeaseLost(BusyapiError):  # noqa: N818
+class LeaseLost(BusyapiError):
     """Another flusher holds this partition's lease."""
 
 

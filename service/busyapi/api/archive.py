@@ -14,7 +14,7 @@ class ArchiveAway(Refused):
     """The archive of this usage does not answer."""
 
 
-class NoLongerKept(Exception):  # noqa: N818 - names a fact
+class NoLongerKept(Exception):
     """The usage was archived, and its retention time is over."""
 
 

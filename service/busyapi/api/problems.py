@@ -49,7 +49,7 @@ SANIC_DETAILS = {
 RETRY_SECONDS = (1, 5)
 
 
-class Problem(Exception):  # noqa: N818 - what RFC 9457 calls it
+class Problem(Exception):
     """An error with its status, for what has no exception of its own."""
 
     def __init__(

@@ -155,7 +155,7 @@ class Lane:
 
     async def drained(self) -> None:
         """Wait until every submitted group has been settled."""
-        while self._pending or self._flight:
+        while self._pending or self._flight:  # noqa: ASYNC110 - once in a life
             await asyncio.sleep(SWEEP_SECONDS / 10)
 
     def abandon(self) -> None:

@@ -1,7 +1,7 @@
-"""One stream entry: a batch of usages as one field, made by a lane and read by a flusher.
+r"""One stream entry: a batch of usages as one field, made by a lane and read by a flusher.
 
-    1 <received at, ms since 1970> <CRC-32 of the lines, 8 hex digits>\\n
-    <usage>\\n<usage>\\n…<usage>
+    1 <received at, ms since 1970> <CRC-32 of the lines, 8 hex digits>\n
+    <usage>\n<usage>\n…<usage>
 
 The entry's id `<last>-<n>` says which seqs the lines have. One entry a batch, because it costs
 Redis a fraction of one entry a usage and turns the audit into interval arithmetic.
@@ -31,7 +31,7 @@ class Usages(NamedTuple):
     lines: list[bytes]
 
 
-class BadEntry(ValueError):  # noqa: N818 - a fact about the entry
+class BadEntry(ValueError):
     """The entry cannot be read: its checksum, its header or its count is wrong."""
 
 
