@@ -123,6 +123,15 @@ class Settings:
     idempotency_ttl: int = row(
         "BUSYAPI_IDEMPOTENCY_TTL", 3600, "seconds", "how long an Idempotency-Key is known", least=1
     )
+    tokens_file: str = row(
+        "BUSYAPI_TOKENS_FILE", "", "path", "turns authentication on: lines of rights and token"
+    )
+    rate_limit: float = row(
+        "BUSYAPI_RATE_LIMIT",
+        0.0,
+        "requests a second",
+        "for each token, or each address without authentication; 0 is no limit",
+    )
     archive_dir: str = row(
         "BUSYAPI_ARCHIVE_DIR", "/var/lib/busyapi/archive", "path", "the archive volume"
     )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from busyapi.api.app import serve
 from busyapi.api.archive import ArchiveDoor
+from busyapi.api.guard import guard
 from busyapi.api.service import Service
 from busyapi.archive.writer import PartitionWriter
 from busyapi.commit.batch import Admission
@@ -55,6 +56,7 @@ def api(settings: Settings) -> int:
         readers=[Reader(where, each) for each in partitions],
         archive=ArchiveDoor(settings.flusher_urls, settings.partitions),
         metrics=metrics,
+        guard=guard(settings.tokens_file, settings.rate_limit),
     )
     return serve(service)
 

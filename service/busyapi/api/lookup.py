@@ -19,6 +19,8 @@ NEVER = "No usage has this id."
 async def get_usage(request: Request, usage: int) -> HTTPResponse:
     """Give one usage, from the buffer or the archive."""
     service: Service = request.app.ctx.service
+    if service.guard:
+        service.guard.check(request, "read")
     if not 1 <= usage <= MAX_ID:
         raise Problem(404, NEVER)
     partition, seq = locate(UsageId(usage), service.settings.partitions)

@@ -7,6 +7,7 @@ from sanic import Request
 from sanic.response import HTTPResponse
 
 from busyapi.api.archive import ArchiveDoor
+from busyapi.api.guard import Guard
 from busyapi.commit.lanes import Lanes
 from busyapi.errors import Refused, StoredUnknown
 from busyapi.metrics import ApiMetrics
@@ -23,6 +24,7 @@ class Service:
     readers: list[Reader]
     archive: ArchiveDoor
     metrics: ApiMetrics
+    guard: Guard | None = None
     draining: bool = False
     fatal: BaseException | None = None
     strict: bool = field(init=False)

@@ -22,6 +22,8 @@ async def post_usage(request: Request) -> HTTPResponse:
     """Take one usage; 201 once it is as durable as the tier says."""
     service: Service = request.app.ctx.service
     settings, headers = service.settings, request.headers
+    if service.guard:
+        service.guard.check(request, "write")
     line = read_single(
         request.body,
         headers.get("content-type", ""),
@@ -43,6 +45,8 @@ async def post_batch(request: Request) -> HTTPResponse:
     """Take many usages: all of them or none."""
     service: Service = request.app.ctx.service
     settings, headers = service.settings, request.headers
+    if service.guard:
+        service.guard.check(request, "write")
     lines = read_batch(
         request.body,
         headers.get("content-type", ""),
