@@ -20,8 +20,10 @@
         ├── ArchiveLocked      another process writes this archive
         ├── PartitionMismatch  archive, Redis and settings disagree on P
         ├── LossSuspected      usages may be gone: only a person may go on
+        ├── ArchiveDamaged     a file cannot be trusted, and going on would make it worse
         ├── ArchiveFull        the volume has no space: wait and try again
-        └── SyncFailed         fsync failed: exit, recover into a new file
+        ├── SyncFailed         fsync failed: exit, recover into a new file
+        └── NoLongerKept       the usage was archived, and its retention time is over: 410
 
 An exception's docstring is its message unless it is raised with a better one.
 No message holds a payload value or a patient id.
@@ -125,9 +127,17 @@ class LossSuspected(ArchiveError):
     """Usages may be gone. Only `busyapi archive accept-loss`, typed by a person, goes on."""
 
 
+class ArchiveDamaged(ArchiveError):
+    """A file of the archive cannot be trusted. A person has to look at it."""
+
+
 class ArchiveFull(ArchiveError):
     """The archive's volume is full. Nothing is lost; flushing goes on when space returns."""
 
 
 class SyncFailed(ArchiveError):
     """The disk did not take an fsync. What it holds is unknown until recovery rewrites it."""
+
+
+class NoLongerKept(ArchiveError):  # noqa: N818 - names a fact, as style.md asks
+    """The usage was archived, and its retention time is over."""
