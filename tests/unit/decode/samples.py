@@ -1,0 +1,118 @@
+"""JSON as no encoder would write it, and what the reference parser makes of it."""
+
+import json
+import math
+from typing import Any, NoReturn
+
+from hypothesis import strategies as st
+
+from busyapi.decode.line import DEPTH_LIMIT
+
+USAGE = (
+    b'{"patientId":"100","timestamp":"Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)",'
+    b'"medication":"Albuterol"}'
+)
+
+_blank = st.sampled_from(["", "", "", " ", "\t", "\r\n", "\n  "])
+_characters = st.characters(exclude_characters='"\\', exclude_categories=["Cc", "Cs"])
+_escapes = st.sampled_from(
+    ['\\"', "\\\\", "\\/", "\\b", "\\n", "\\r", "\\t", "\\u0000", "\\u00e9", "\\u2028", "\\uFFFF"]
+)
+_surrogates = st.sampled_from(["\\ud800", "\\udc00", "\\ud83d\\ude00", "\\uDBFF", "\ufeff", "\x7f"])
+_pieces = st.one_of(_characters, _characters, _escapes, _surrogates)
+_numbers = st.one_of(
+    st.from_regex(r"-?(0|[1-9][0-9]{0,40})(\.[0-9]{1,25})?([eE][+-]?[0-9]{1,3})?", fullmatch=True),
+    st.sampled_from(["-0", "-0.0", "1e999", "-1e400", "1e-400", "5e-324", "1.0", "1E5", "1e23"]),
+    st.sampled_from([str(2**63), str(-(2**63) - 1), str(2**64), "9" * 4300, "9" * 4301, "NaN"]),
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+)
+
+
+def _text(pieces: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return st.lists(pieces, max_size=6).map(lambda parts: f'"{"".join(parts)}"')
+
+
+_strings = _text(_pieces)
+# Few names, so that they repeat.
+_names = st.one_of(st.sampled_from(['"a"', '"b"', '"\\u0061"', '"patientId"', '"a/b~c"']), _strings)
+_scalars = st.one_of(st.sampled_from(["true", "false", "null"]), _numbers, _strings)
+
+
+@st.composite
+def _container(draw: st.DrawFn, inner: st.SearchStrategy[str]) -> str:
+    if draw(st.booleans()):
+        return draw(_object(inner))
+    items = draw(st.lists(inner, max_size=4))
+    return "[" + ",".join(draw(_blank) + item + draw(_blank) for item in items) + "]"
+
+
+@st.composite
+def _object(draw: st.DrawFn, inner: st.SearchStrategy[str]) -> str:
+    members = draw(st.lists(st.tuples(_names, inner), max_size=4))
+    between = draw(_blank)
+    return "{" + between + ",".join(f"{n}{between}:{between}{v}" for n, v in members) + "}"
+
+
+values = st.recursive(_scalars, _container, max_leaves=12)
+"""Texts of JSON values, now and then of what only Python calls JSON."""
+
+objects = st.builds(lambda left, text, right: left + text + right, _blank, _object(values), _blank)
+"""Texts of JSON objects."""
+
+
+@st.composite
+def _broken(draw: st.DrawFn) -> bytes:
+    raw = bytearray(draw(objects).encode())
+    at = draw(st.integers(0, len(raw)))
+    raw[at : at + draw(st.integers(0, 2))] = draw(st.binary(max_size=2))
+    return bytes(raw)
+
+
+_any_start = st.sampled_from([b"", b"\xef\xbb\xbf", b"\x0c", b"\xfe\xff"])
+bodies = st.one_of(
+    st.builds(lambda start, text: start + text.encode(), _any_start, objects),
+    _broken(),
+    values.map(str.encode),
+    st.binary(max_size=40),
+    st.integers(1, 2 * DEPTH_LIMIT).map(lambda n: b'{"a":' * n + b"1" + b"}" * n),
+)
+"""Bodies: good, broken somewhere, too deep, and noise."""
+
+
+class NotReadable(ValueError):
+    """The reference parser does not take it."""
+
+
+def reference(raw: bytes) -> Any:
+    """Read a body with Python's parser, NaN and Infinity left out: RFC 8259 has none."""
+    try:
+        return json.loads(raw.decode("utf-8-sig"), parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise NotReadable from None
+
+
+def _no_constant(_name: str) -> NoReturn:
+    raise NotReadable
+
+
+def can_be_kept(value: Any) -> bool:
+    """Say whether a line of UTF-8 JSON of allowed depth can give this value back."""
+    return _depth(value) <= DEPTH_LIMIT and all(map(_leaf_can_be_kept, _leaves(value)))
+
+
+def _depth(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + max(map(_depth, value.values()), default=0)
+    return 1 + max(map(_depth, value), default=0) if isinstance(value, list) else 0
+
+
+def _leaves(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [leaf for name, inner in value.items() for leaf in [name, *_leaves(inner)]]
+    return [leaf for inner in value for leaf in _leaves(inner)] if type(value) is list else [value]
+
+
+def _leaf_can_be_kept(leaf: Any) -> bool:
+    if isinstance(leaf, float):
+        return math.isfinite(leaf)
+    return not isinstance(leaf, str) or not any("\ud800" <= each <= "\udfff" for each in leaf)

@@ -1,0 +1,275 @@
+"""One usage: what is kept, what is refused, and for which reasons."""
+
+import json
+import sys
+
+import pytest
+from hypothesis import given, settings
+
+from busyapi.decode.line import DEPTH_LIMIT
+from busyapi.decode.reference import MOST_FAULTS, POINTER_LENGTH
+from busyapi.decode.usage import decode_usage
+from busyapi.errors import BadUsage, MalformedBody, NotAUsage
+from tests.unit.decode.samples import USAGE, NotReadable, bodies, can_be_kept, reference
+
+GOOD = {"patientId": "100", "timestamp": 1478009511000, "medication": "Albuterol"}
+
+
+def body(**members: object) -> bytes:
+    return json.dumps(GOOD | members, ensure_ascii=False).encode()
+
+
+def faults(raw: bytes, *, strict: bool = True) -> dict[str, str]:
+    with pytest.raises(NotAUsage) as caught:
+        decode_usage(raw, strict=strict)
+    return dict(caught.value.faults)
+
+
+def malformed(raw: bytes) -> str:
+    with pytest.raises(MalformedBody) as caught:
+        decode_usage(raw, strict=False)
+    return str(caught.value)
+
+
+@given(bodies)
+@settings(max_examples=800)
+def test_lenient_takes_exactly_the_objects_that_can_be_kept(raw: bytes) -> None:
+    try:
+        value = reference(raw)
+        expected = type(value) is dict and can_be_kept(value)
+    except NotReadable:
+        expected = False
+    try:
+        line = decode_usage(raw, strict=False)
+    except (MalformedBody, NotAUsage):
+        assert not expected
+        return
+    assert expected
+    # repr also tells 1 from 1.0 and True, -0.0 from 0.0, and the order of members.
+    assert repr(json.loads(line)) == repr(value)
+
+
+@given(bodies)
+@settings(max_examples=150)
+def test_line_is_its_own_line(raw: bytes) -> None:
+    try:
+        line = decode_usage(raw, strict=False)
+    except BadUsage:
+        return
+    assert b"\n" not in line
+    assert b"\r" not in line
+    assert decode_usage(line, strict=False) == line
+
+
+@given(bodies)
+@settings(max_examples=150)
+def test_strict_gives_the_lenient_line_or_refuses(raw: bytes) -> None:
+    member = USAGE[1:-1]
+    for candidate in (raw, b"{" + member + b',"x":' + raw + b"}"):
+        try:
+            line = decode_usage(candidate, strict=True)
+        except BadUsage:
+            continue
+        assert line == decode_usage(candidate, strict=False)
+
+
+def test_usage_of_the_contract_is_kept_byte_for_byte() -> None:
+    assert decode_usage(USAGE, strict=True) == USAGE
+
+
+def test_other_members_are_kept_to_any_allowed_depth() -> None:
+    raw = body(device={"model": "Ω", "log": [[1, 2.5, None], {"ok": True}]}, note="a\nb\u2028")
+    assert json.loads(decode_usage(raw, strict=True)) == json.loads(raw)
+
+
+def test_blanks_and_escapes_go_and_the_value_stays() -> None:
+    raw = b'\r\n { "patient\\u0049d" : 100 ,\n"timestamp":0,"medication":"\\u0041\\/b" } \t'
+    expected = b'{"patientId":100,"timestamp":0,"medication":"A/b"}'
+    assert decode_usage(raw, strict=True) == expected
+
+
+def test_the_last_of_a_repeated_member_is_validated_and_kept() -> None:
+    good_last = b'{"patientId":"","timestamp":0,"medication":"m","patientId":"100"}'
+    bad_last = b'{"patientId":"100","timestamp":0,"medication":"m","patientId":""}'
+    assert json.loads(decode_usage(good_last, strict=True))["patientId"] == "100"
+    assert list(faults(bad_last)) == ["/patientId"]
+
+
+def test_byte_order_mark_is_passed_over() -> None:
+    assert decode_usage(b"\xef\xbb\xbf" + USAGE, strict=True) == USAGE
+
+
+@pytest.mark.parametrize("patient", ["1", "x" * 128, "ä" * 128, "😀" * 128, 0, -1, 2**53, -(2**53)])
+def test_patient_id_within_its_bounds_is_taken(patient: object) -> None:
+    assert json.loads(decode_usage(body(patientId=patient), strict=True))["patientId"] == patient
+
+
+@pytest.mark.parametrize(
+    "patient",
+    ["", "x" * 129, 2**53 + 1, -(2**53) - 1, 10**30, 1.0, True, False, None, [], {}, ["100"]],
+)
+def test_patient_id_out_of_its_bounds_is_named(patient: object) -> None:
+    assert list(faults(body(patientId=patient))) == ["/patientId"]
+
+
+@pytest.mark.parametrize("medication", ["m", "x" * 256, "😀" * 256])
+def test_medication_within_its_bounds_is_taken(medication: str) -> None:
+    line = decode_usage(body(medication=medication), strict=True)
+    assert json.loads(line)["medication"] == medication
+
+
+@pytest.mark.parametrize("medication", ["", "x" * 257, 1, True, None, [], {}])
+def test_medication_out_of_its_bounds_is_named(medication: object) -> None:
+    assert list(faults(body(medication=medication))) == ["/medication"]
+
+
+@pytest.mark.parametrize("timestamp", ["", "Wed Feb 30 2016 09:11:51 GMT-0500", 1.5, True, None])
+def test_timestamp_of_no_form_is_named(timestamp: object) -> None:
+    assert list(faults(body(timestamp=timestamp))) == ["/timestamp"]
+
+
+def test_every_fault_is_named_at_once() -> None:
+    found = faults(b'{"patientId":[],"medication":7,"x":{"y":[0,1e999]}}')
+    assert list(found) == ["/patientId", "/timestamp", "/medication", "/x/y/1"]
+    assert found["/timestamp"].startswith("is required: must be ")
+    assert found["/medication"] == "must be a string of 1 to 256 characters"
+    assert found["/x/y/1"] == "is a number beyond the range of a double"
+
+
+def test_empty_object_is_a_usage_only_when_lenient() -> None:
+    assert list(faults(b"{}")) == ["/patientId", "/timestamp", "/medication"]
+    assert decode_usage(b" {} ", strict=False) == b"{}"
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "1e309", "9" * 400 + ".0"])
+@pytest.mark.parametrize("strict", [True, False])
+def test_number_beyond_a_double_is_named_not_changed(number: str, strict: bool) -> None:  # noqa: FBT001
+    raw = USAGE[:-1] + b',"x":' + number.encode() + b"}"
+    assert faults(raw, strict=strict) == {"/x": "is a number beyond the range of a double"}
+
+
+def test_integer_of_any_kept_size_is_kept() -> None:
+    most = sys.get_int_max_str_digits()
+    raw = b'{"a":%b,"b":-%b}' % (b"9" * most, b"8" * most)
+    assert decode_usage(raw, strict=False) == raw
+    assert faults(b'{"a":' + b"9" * (most + 1) + b"}", strict=False) == {
+        "/a": "is an integer of too many digits"
+    }
+
+
+@pytest.mark.parametrize("text", [r"\ud800", r"\udfff", r"\ud800A", r"\ude00\ud83d", r"a\ud83d"])
+def test_unpaired_surrogate_is_named_not_changed(text: str) -> None:
+    assert list(faults(f'{{"a":["{text}"]}}'.encode(), strict=False)) == ["/a/0"]
+
+
+def test_unpaired_surrogate_in_a_name_is_named_by_its_object() -> None:
+    found = faults(b'{"a":{"\\ud800":{"b":1e999}}}', strict=False)
+    # The name itself has no place in a pointer of UTF-8.
+    assert list(found) == ["/a", "/a/b"]
+    assert "name holds an unpaired surrogate" in found["/a"]
+
+
+def test_pointer_escapes_as_rfc_6901_says() -> None:
+    assert list(faults(b'{"a/b":{"m~n":[{"":1e999}]}}', strict=False)) == ["/a~1b/m~0n/0/"]
+
+
+def test_pointer_stops_before_it_grows_too_long() -> None:
+    name = b"n" * POINTER_LENGTH
+    found = faults(b'{"a":{"' + name + b'":1e999}}', strict=False)
+    assert list(found) == ["/a"]
+
+
+def test_faults_stop_at_the_most() -> None:
+    raw = b'{"a":[' + b"1e999," * MOST_FAULTS + b"1e999]}"
+    with pytest.raises(NotAUsage) as caught:
+        decode_usage(raw, strict=True)
+    pointers = [fault.pointer for fault in caught.value.faults]
+    assert len(pointers) == MOST_FAULTS
+    assert pointers[:4] == ["/patientId", "/timestamp", "/medication", "/a/0"]
+    assert pointers[-1] == f"/a/{MOST_FAULTS - 4}"
+
+
+@pytest.mark.parametrize("padding", ["", "x" * 200])
+@pytest.mark.parametrize(("opening", "closing"), [('{"a":', "}"), ("[", "]")])
+def test_nesting_is_taken_up_to_the_limit_and_no_further(
+    opening: str, closing: str, padding: str
+) -> None:
+    def nested(levels: int) -> bytes:
+        inner = levels - 1  # the usage itself is the first
+        return f'{{"p":"{padding}","a":{opening * inner}1{closing * inner}}}'.encode()
+
+    assert decode_usage(nested(DEPTH_LIMIT), strict=False) == nested(DEPTH_LIMIT)
+    assert malformed(nested(DEPTH_LIMIT + 1)) == "The body is nested deeper than 60 levels."
+
+
+@pytest.mark.parametrize("unit", [b"[", b'{"a":', b'{"a":['])
+def test_nesting_beyond_any_stack_is_refused(unit: bytes) -> None:
+    assert malformed(unit * 100_000) == "The body is nested deeper than 60 levels."
+
+
+def test_brackets_in_strings_and_side_by_side_are_no_nesting() -> None:
+    raw = json.dumps({"s": "[{" * 100, "wide": [[], {}] * 100}, separators=(",", ":")).encode()
+    assert decode_usage(raw, strict=False) == raw
+
+
+@pytest.mark.parametrize(
+    "raw", [b"\xff", b'{"a":"\xff"}', b'{"a":"\xed\xa0\x80"}', b'{"\xc0\x80":1}']
+)
+def test_body_that_is_not_utf_8_is_malformed(raw: bytes) -> None:
+    assert malformed(raw) == "The body is not UTF-8."
+
+
+def test_invalid_utf_8_in_a_member_nobody_asked_for_is_malformed() -> None:
+    with pytest.raises(MalformedBody):
+        decode_usage(USAGE[:-1] + b',"x":"\xff"}', strict=True)
+
+
+@pytest.mark.parametrize("raw", [b"[]", b"null", b"1", b'"{}"', b"true", b"[{}]"])
+def test_json_that_is_no_object_is_malformed(raw: bytes) -> None:
+    assert malformed(raw) == "The body is not a JSON object."
+
+
+@pytest.mark.parametrize("raw", [b"", b" \r\n\t", b"\xef\xbb\xbf"])
+def test_empty_body_is_malformed(raw: bytes) -> None:
+    assert malformed(raw) == "The body is empty."
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity"])
+def test_number_that_only_python_writes_is_malformed(number: bytes) -> None:
+    assert malformed(b'{"a":' + number + b"}").startswith("The body is not JSON")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"{} x",
+        b"{}{}",
+        b"{}\x00",
+        b"{},",
+        b'{"a":1',
+        b'{"a":1,}',
+        b"{'a':1}",
+        b"{a:1}",
+        b'{"a":01}',
+        b'{"a":+1}',
+        b'{"a":.5}',
+        b'{"a":1.}',
+        b'{"a":1e}',
+        b'{"a":0x1}',
+        b'{"a":"\n"}',
+        b'{"a":"\x00"}',
+        b'{"a":"\\x"}',
+        b'{"a":"\\u12g4"}',
+        b"{}//",
+        b"\x0c{}",
+        b"\xc2\xa0{}",
+        b"\xef\xbb\xbf\xef\xbb\xbf{}",
+        "{}".encode("utf-16-be"),
+    ],
+)
+def test_body_that_is_not_json_is_malformed(raw: bytes) -> None:
+    assert malformed(raw).startswith("The body is not JSON, at line 1, column ")
+
+
+def test_malformed_body_is_told_where() -> None:
+    assert malformed(b'{"a":1,\n"b":x}') == "The body is not JSON, at line 2, column 5."
