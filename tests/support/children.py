@@ -1,10 +1,12 @@
 """Child processes that a test can kill, pause and stop, and that never outlive the test run.
 
 The kernel kills a child when the *thread* that started it ends (PR_SET_PDEATHSIG), so all of them
-are started by one thread that lives as long as the run. `setpriv` sets this and becomes the
-program: same pid, and no Python code between fork and exec while other threads hold locks.
+are started by one thread that lives as long as the run. `setpriv` sets this, `sh` sees that the
+run has not ended just before, and both become the program: same pid, and no Python code between
+fork and exec while other threads hold locks.
 """
 
+import os
 import signal
 import subprocess
 from abc import ABC, abstractmethod
@@ -16,6 +18,9 @@ from typing import Self
 from tests.support.waiting import wait_until
 
 _launcher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="launcher")
+
+TIED = ("setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", 'test "$PPID" = "$0" && exec "$@"')
+"""The start of a command line that goes on with our pid and the program's own."""
 
 LOG_TAIL = 4000
 
@@ -80,7 +85,7 @@ class Child(Lifetime):
     def _open(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", "--", *self.argv],
+                [*TIED, str(os.getpid()), *self.argv],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -130,7 +135,7 @@ class Child(Lifetime):
         """Stop it in its tracks (SIGSTOP); returns when it has stopped."""
         process = self._started()
         process.send_signal(signal.SIGSTOP)
-        wait_until(lambda: _state(process.pid) in "TZ", f"{self} to pause")
+        wait_until(lambda: state(process.pid) in {"T", "Z", ""}, f"{self} to pause")
 
     def resume(self) -> None:
         """Let a paused process go on."""
@@ -160,6 +165,9 @@ class Child(Lifetime):
         return True
 
 
-def _state(pid: int) -> str:
-    """Return the letter of its state in proc(5): T is stopped, Z has ended."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+def state(pid: int) -> str:
+    """Return the letter of a process's state in proc(5): T is stopped, Z has ended; "" is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return ""

@@ -1,4 +1,3 @@
-import os
 import signal
 import socket
 import subprocess
@@ -9,21 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.children import Child, Lifetime
+from tests.support.children import Child, Lifetime, state
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 
 def python(tmp_path: Path, code: str) -> Child:
     return Child([sys.executable, "-u", "-c", code], log=tmp_path / "child.log")
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_output_and_exit_code_are_kept(tmp_path: Path) -> None:
@@ -95,7 +86,7 @@ def test_child_dies_with_the_test_run_however_that_ends() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=False)
     assert run.returncode == -signal.SIGKILL
-    wait_until(lambda: not alive(int(run.stdout)), "the child to be gone", seconds=5)
+    wait_until(lambda: state(int(run.stdout)) in {"Z", ""}, "the child to be gone", seconds=5)
 
 
 def test_what_failed_to_start_is_closed() -> None:
