@@ -65,7 +65,7 @@ class Proxy(Lifetime):
         self._do(self._unlisten)
 
     def cut(self) -> None:
-        """Reset (RST) every connection; what clients sent still reaches the server."""
+        """Reset (RST) every connection; the server still gets what has arrived here."""
         self._do(self._cut)
 
     def mute(self) -> None:
@@ -141,7 +141,7 @@ class Proxy(Lifetime):
         try:
             await asyncio.gather(
                 self._pass(reader, server, pair.ask),
-                self._pass(answers, client, lambda chunk: self._admits(pair, chunk)),
+                self._pass(answers, client, lambda _: self._admits(pair)),
             )
         finally:
             self._pairs.discard(pair)
@@ -163,15 +163,16 @@ class Proxy(Lifetime):
                     loop.call_at(due, writer.write, chunk)
         loop.call_at(max(loop.time() + self.latency, due + 1e-6), writer.close)
 
-    def _admits(self, pair: "_Pair", answer: bytes) -> bool:
+    def _admits(self, pair: "_Pair") -> bool:
+        """Say whether an answer may pass."""
         if self._losing is not None and self._losing in pair.asked:
             self._losing = None
             pair.cut()
             self._lost.set()
             return False
-        pair.missed |= self._mute and bool(answer)
+        pair.missed = self._mute
         pair.asked = b""
-        return not pair.missed
+        return not self._mute
 
 
 class _Pair:
@@ -192,7 +193,7 @@ class _Pair:
         return True
 
     def cut(self) -> None:
-        """Reset the client; the server still gets what was on its way to it."""
+        """Reset the client, and close the server's side once it has all that was written."""
         _reset(self.client)
         self.server.close()
 
