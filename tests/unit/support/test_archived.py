@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from tests.support.archived import Gap, read_archive
+from tests.support.history import digest
+from tests.unit.support.handmade import (
+    line,
+    note,
+    segment,
+    usage,
+    write,
+    write_gap,
+    write_segment,
+)
+
+
+def ids(folder: Path, partition: int = 0) -> list[int]:
+    return [each.id for each in read_archive(folder).partition(partition).lines]
+
+
+def test_lines_are_read_across_frames_and_past_notes(tmp_path: Path) -> None:
+    path = write_segment(tmp_path, [line(n, f"u{n}") for n in (1, 2, 3)])
+    archive = read_archive(tmp_path)
+    assert [tuple(each) for each in archive.partition(0).lines] == [
+        (n, digest(usage(f"u{n}")), path.name) for n in (1, 2, 3)
+    ]
+    assert not archive.damaged
+    assert not archive.torn
+
+
+def test_segments_are_read_in_the_order_of_their_seqs_over_days(tmp_path: Path) -> None:
+    write_segment(tmp_path, [line(3, "c")], day="2026-11-24")
+    write_segment(tmp_path, [line(1, "a"), line(2, "b")], day="2026-11-23")
+    assert ids(tmp_path) == [1, 2, 3]
+
+
+def test_partitions_and_gaps_are_kept_apart(tmp_path: Path) -> None:
+    write_segment(tmp_path, [line(1, "a")], partitions=2)
+    write_segment(tmp_path, [line(2, "b")], partition=1, partitions=2)
+    gap = write_gap(tmp_path, 2, 9, partition=1)
+    archive = read_archive(tmp_path)
+    assert sorted(archive.partitions) == [0, 1]
+    assert archive.partition(1).gaps == [Gap(2, 9, gap.name)]
+    assert archive.partition(0).gaps == []
+
+
+@pytest.mark.parametrize("tail", [b"", segment([line(3, "c")])[:-30], b"\0" * 40])
+def test_open_segment_is_read_up_to_its_torn_tail(tmp_path: Path, tail: bytes) -> None:
+    content = segment([line(1, "a"), line(2, "b")])
+    name = "usages-p00-0000000000000001.ndjson.zst.open"
+    write(tmp_path / "p00" / "2026-11-23" / name, content + tail)
+    assert ids(tmp_path) == [1, 2]
+    assert not read_archive(tmp_path).damaged
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        segment([line(1, "a")])[:40],
+        segment([line(1, "a")]) + b"no zstd frame",
+        note(b"x") + segment([{"id": 1}]),
+        zstandard.ZstdCompressor().compress(b'{"id":1,"usage":{}}') + segment([line(2, "b")]),
+    ],
+    ids=["torn", "garbage", "no usage", "no newline"],
+)
+def test_published_segment_that_cannot_be_read_is_damaged(tmp_path: Path, content: bytes) -> None:
+    path = write_segment(tmp_path, [line(1, "a")])
+    path.write_bytes(content)
+    assert [path.name in each for each in read_archive(tmp_path).damaged] == [True]
