@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from typing import Any, NoReturn
 
 from hypothesis import strategies as st
@@ -86,13 +87,21 @@ class NotReadable(ValueError):
 def reference(raw: bytes) -> Any:
     """Read a body with Python's parser, NaN and Infinity left out: RFC 8259 has none."""
     try:
-        return json.loads(raw.decode("utf-8-sig"), parse_constant=_no_constant)
+        text = raw.decode("utf-8-sig")
+        return json.loads(text, parse_constant=_no_constant, parse_int=_int)
     except (ValueError, RecursionError):
         raise NotReadable from None
 
 
 def _no_constant(_name: str) -> NoReturn:
     raise NotReadable
+
+
+def _int(digits: str) -> float:
+    # Python's guard on digits is no rule of JSON: past it, a number that cannot be kept, which is
+    # no reason against the body if a later member of the same name replaces it.
+    guard = sys.get_int_max_str_digits()
+    return int(digits) if len(digits.lstrip("-")) <= guard else math.inf
 
 
 def can_be_kept(value: Any) -> bool:
