@@ -139,5 +139,5 @@ class SyncFailed(ArchiveError):
     """The disk did not take an fsync. What it holds is unknown until recovery rewrites it."""
 
 
-class NoLongerKept(ArchiveError):  # noqa: N818 - names a fact, as style.md asks
+class NoLongerKept(ArchiveError):
     """The usage was archived, and its retention time is over."""

@@ -39,9 +39,7 @@ def parse(spec: str) -> dict[str, _Action]:
     for part in spec.split(","):
         match = _SPEC.fullmatch(part.strip())
         if not match:
-            raise ValueError(
-                f"{VARIABLE}: {part!r} is not name=kill|eio|enospc|sleep:SECONDS[@HIT]"
-            )
+            raise ValueError(f"{VARIABLE}: {part!r} is not name=kill|eio|enospc|sleep:S[@HIT]")
         name, verb, seconds, hit = match.groups()
         actions[name] = _Action(verb.partition(":")[0], float(seconds or 0), int(hit or 0))
     return actions

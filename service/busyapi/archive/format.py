@@ -1,0 +1,183 @@
+"""The bytes of a segment, made and parsed here alone. FORMAT.md describes them.
+
+    block header | zstd frame | block header | zstd frame | … | footer
+
+Headers and footer are skippable frames of zstd: every zstd reader passes over them.
+"""
+
+import struct
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+from zlib import crc32
+
+from busyapi.ids import Seq, usage_id
+from busyapi.record import received_at
+
+MARK = b"busyapi\x01"
+"""Opens what we put into a skippable frame; its last byte is the format's version."""
+
+_BLOCK_MAGIC = 0x184D2A5B
+_FOOTER_MAGIC = 0x184D2A5F
+_PREFIX = 8
+"""Bytes of a skippable frame before its content: magic and length."""
+
+_BLOCK = struct.Struct("<II8sIIQQQQII")
+_CRC = struct.Struct("<I")
+BLOCK_SIZE = _BLOCK.size + _CRC.size
+BLOCK_START = struct.pack("<II8s", _BLOCK_MAGIC, BLOCK_SIZE - _PREFIX, MARK)
+"""What every block header begins with: how one is found behind damage."""
+
+_FOOTER = struct.Struct("<II8sIIQQQQI")
+_TRAILER = struct.Struct("<I8s")
+SHA_SIZE = 32
+TAIL_SIZE = SHA_SIZE + _TRAILER.size
+"""The end of a finished segment: SHA-256 of every byte before it, footer's length, mark."""
+
+_ENTRY = struct.Struct("<QQQQQ")
+
+
+class Batch(NamedTuple):
+    """Usages with consecutive seqs, received at once: canonical JSON, without newlines."""
+
+    first: Seq
+    last: Seq
+    received_ms: int
+    usages: list[bytes]
+
+
+class Block(NamedTuple):
+    """What a block header says of the zstd frame behind it."""
+
+    partition: int
+    partitions: int
+    first: Seq
+    last: Seq
+    earliest_ms: int
+    latest_ms: int
+    length: int
+    """Bytes of the zstd frame."""
+    checksum: int
+    """CRC-32 of the zstd frame."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of header and frame."""
+        return BLOCK_SIZE + self.length
+
+
+class Entry(NamedTuple):
+    """Where a block stands in its segment, and what it holds."""
+
+    offset: int
+    first: Seq
+    last: Seq
+    earliest_ms: int
+    latest_ms: int
+
+
+class Index:
+    """The entries of a segment, kept as their bytes: a long segment has tens of thousands."""
+
+    def __init__(self, packed: bytes = b"") -> None:
+        self.packed = bytearray(packed)
+
+    def __len__(self) -> int:
+        return len(self.packed) // _ENTRY.size
+
+    def __getitem__(self, at: int) -> Entry:
+        offset, first, last, earliest, latest = _ENTRY.unpack_from(self.packed, at * _ENTRY.size)
+        return Entry(offset, Seq(first), Seq(last), earliest, latest)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (self[at] for at in range(len(self)))
+
+    def add(self, offset: int, block: Block) -> None:
+        """Add the block at this offset."""
+        self.packed += _ENTRY.pack(
+            offset, block.first, block.last, block.earliest_ms, block.latest_ms
+        )
+
+    def find(self, seq: Seq) -> Entry | None:
+        """Return the entry that holds a seq."""
+        at = bisect_right(range(len(self)), seq, key=lambda each: self[each].first) - 1
+        return self[at] if at >= 0 and seq <= self[at].last else None
+
+
+class Footer(NamedTuple):
+    """What stands at the end of a finished segment."""
+
+    partition: int
+    partitions: int
+    first: Seq
+    last: Seq
+    usages: int
+    raw_bytes: int
+    """Bytes of all lines, uncompressed."""
+    blocks: Index
+    offset: int
+    """Where the footer begins: the end of the last block."""
+    sha256: bytes
+
+
+def render(batches: Sequence[Batch], partition: int, partitions: int) -> bytes:
+    """Render the lines of batches whose seqs follow each other."""
+    lines: list[bytes] = []
+    for each in batches:
+        at = received_at(each.received_ms).encode()
+        line = b'{"id":%%d,"receivedAt":"%b","usage":%%b}\n' % at
+        start = usage_id(each.first, partition, partitions)
+        ids = range(start, start + len(each.usages) * partitions, partitions)
+        lines += [line % pair for pair in zip(ids, each.usages, strict=True)]
+    return b"".join(lines)
+
+
+def encode_block(block: Block) -> bytes:
+    """Render a block header."""
+    head = _BLOCK.pack(_BLOCK_MAGIC, BLOCK_SIZE - _PREFIX, MARK, *block)
+    return head + _CRC.pack(crc32(head))
+
+
+def decode_block(raw: bytes) -> Block | None:
+    """Read a block header; None if this is none, or a damaged one."""
+    if len(raw) < BLOCK_SIZE or not raw.startswith(BLOCK_START):
+        return None
+    if _CRC.unpack_from(raw, _BLOCK.size)[0] != crc32(raw[: _BLOCK.size]):
+        return None
+    return Block(*_BLOCK.unpack_from(raw)[3:])
+
+
+def encode_footer(footer: Footer) -> bytes:
+    """Render a footer up to its SHA-256, which covers these bytes too."""
+    size = _FOOTER.size + len(footer.blocks.packed) + _CRC.size + TAIL_SIZE
+    head = _FOOTER.pack(
+        _FOOTER_MAGIC, size - _PREFIX, MARK, *footer[:6], len(footer.blocks)
+    )  # fmt: skip
+    body = head + footer.blocks.packed
+    return body + _CRC.pack(crc32(body))
+
+
+def encode_tail(sha256: bytes, footer_size: int) -> bytes:
+    """Render what follows the footer's body: its size is that of the whole footer."""
+    return sha256 + _TRAILER.pack(footer_size, MARK)
+
+
+def footer_size(tail: bytes) -> int | None:
+    """Return the footer's length from a file's last TAIL_SIZE bytes; None if there is none."""
+    if len(tail) < TAIL_SIZE:
+        return None
+    size, mark = _TRAILER.unpack_from(tail, SHA_SIZE)
+    return int(size) if mark == MARK else None
+
+
+def decode_footer(raw: bytes, offset: int) -> Footer | None:
+    """Read the footer that stands at this offset; None if this is none, or a damaged one."""
+    body = len(raw) - TAIL_SIZE - _CRC.size
+    if body < _FOOTER.size or _CRC.unpack_from(raw, body)[0] != crc32(raw[:body]):
+        return None
+    magic, size, mark, p, partitions, first, last, usages, lines, entries = _FOOTER.unpack_from(raw)
+    blocks = Index(raw[_FOOTER.size : body])
+    if (magic, size + _PREFIX, mark) != (_FOOTER_MAGIC, len(raw), MARK) or len(blocks) != entries:
+        return None
+    sha256 = raw[body + _CRC.size :][:SHA_SIZE]
+    return Footer(p, partitions, first, last, usages, lines, blocks, offset, sha256)

@@ -1,0 +1,108 @@
+"""Finding one archived line while the writer goes on.
+
+The work is bounded: a bisection of the list of files, the footer of one of them (the last few
+stay in memory), and one block, whatever the size of the archive.
+"""
+
+import os
+import threading
+from bisect import bisect_right
+from functools import lru_cache
+from pathlib import Path
+
+from busyapi.archive.format import Footer
+from busyapi.archive.names import File, Kind
+from busyapi.archive.reader import Frame, block_at, read_footer
+from busyapi.archive.segment import Segment
+from busyapi.errors import ArchiveDamaged, NoLongerKept
+from busyapi.ids import Seq
+
+FOOTERS = 8
+"""Footers kept in memory, of at most 3 MiB each and mostly far less."""
+
+
+class Lookup:
+    """What of a partition can be read: its files, and the accepted blocks of the open segment."""
+
+    def __init__(self, folder: Path, files: list[File], kept_from: Seq) -> None:
+        self.lock = threading.Lock()
+        """Guards the three below, the index of the open segment, and that segment's descriptor:
+        no one reads from a descriptor that the writer has closed. It is held for reading one
+        block, never for a sync."""
+        self.files = files
+        self.segment: Segment | None = None
+        self.kept_from = kept_from
+        self._folder = folder
+        self._footer = lru_cache(maxsize=FOOTERS)(self._read_footer)
+
+    def begin(self, segment: Segment) -> None:
+        """Take a new open segment."""
+        with self.lock:
+            self.segment = segment
+
+    def add(self, file: File) -> None:
+        """Take a file that is on disk, in place of the open segment if it was that."""
+        with self.lock:
+            self.segment = None
+            self.files.append(file)
+            self.files.sort()
+
+    def close(self) -> None:
+        """Let go of the open segment."""
+        with self.lock:
+            if self.segment:
+                self.segment.close()
+            self.segment = None
+
+    def drop(self, files: list[File], kept_from: Seq) -> None:
+        """Forget files that are about to be deleted."""
+        with self.lock:
+            self.kept_from = kept_from
+            self.files = sorted(set(self.files).difference(files))
+
+    def find(self, seq: Seq) -> bytes | None:
+        """Return the line of a seq, without newline; None if there is none.
+
+        Raises:
+            NoLongerKept: it was deleted when its retention time was over.
+            ArchiveDamaged: its block cannot be read.
+        """
+        with self.lock:
+            if 0 < seq < self.kept_from:
+                raise NoLongerKept
+            frame = self.segment.frame(seq) if self.segment else None
+            file = self._covering(seq)
+        if frame is None and file is not None and file.kind is Kind.SEGMENT:
+            frame = self._frame(file, seq)
+        return frame.line(seq) if frame else None
+
+    def _covering(self, seq: Seq) -> File | None:
+        at = bisect_right(self.files, seq, key=lambda each: each.first) - 1
+        # Files set aside are in the list too, and may begin where one that covers does.
+        for file in reversed(self.files[: at + 1]):
+            if file.kind is not Kind.DAMAGED:
+                return file if seq <= file.last else None
+        return None
+
+    def _frame(self, file: File, seq: Seq) -> Frame | None:
+        try:
+            entry = self._footer(file).blocks.find(seq)
+            fd = os.open(self._folder / file.path, os.O_RDONLY)
+        except FileNotFoundError:
+            if seq < self.kept_from:  # retention was faster
+                raise NoLongerKept from None
+            raise ArchiveDamaged(f"{file.path} is gone") from None
+        try:
+            return block_at(fd, entry.offset, file.path) if entry else None
+        finally:
+            os.close(fd)
+
+    def _read_footer(self, file: File) -> Footer:
+        fd = os.open(self._folder / file.path, os.O_RDONLY)
+        try:
+            footer = read_footer(fd)
+        finally:
+            os.close(fd)
+        if footer is None:
+            raise ArchiveDamaged(f"{file.path}: its footer is damaged")
+        return footer

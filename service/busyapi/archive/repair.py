@@ -1,0 +1,188 @@
+"""Recovery: from whatever a crash, a full disk or rot left behind to files that can be trusted.
+
+    temporary file            removed: it was not whole
+    newest finished segments  read and hashed; one that does not hold is set aside, never deleted
+    open segment              its whole blocks are copied into a new, finished segment; unlinked
+      torn at its end           the torn block was never synced: it is dropped
+      damaged before its end    set aside
+    set aside                 its whole blocks go into new segments, what lies between is a hole
+
+An open file is never written on: after a failed fsync the page cache may hold what the disk does
+not, and only a new file with an fsync of its own is known to be there. A hole stays until a
+person types `busyapi archive accept-loss`.
+
+If we die anywhere in here, the next recovery finds one of the states above: a block is copied
+only where no finished file holds its seqs, and a source is unlinked only after that. Of old
+segments nothing is read but their names.
+"""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from busyapi.archive import names
+from busyapi.archive.coverage import Range, holes, overlaps
+from busyapi.archive.durable import rename, sync_folder
+from busyapi.archive.frames import content_size
+from busyapi.archive.identity import Identity
+from busyapi.archive.names import TEMPORARY, File, Kind
+from busyapi.archive.reader import Frame, block_at, is_of, read_footer, sha256_holds, walk
+from busyapi.archive.segment import Segment
+from busyapi.errors import ArchiveDamaged
+from busyapi.failpoints import failpoint
+from busyapi.ids import Seq
+
+CHECKED = 3
+"""The newest finished segments that are read whole at each recovery."""
+
+
+class Repair:
+    """One recovery of one partition, whose lock is held."""
+
+    def __init__(self, folder: Path, identity: Identity) -> None:
+        self.alarms: list[str] = []
+        """What was found damaged: to be logged and looked at."""
+        self.files: list[File] = []
+        self._folder = folder
+        self._identity = identity
+
+    def run(self) -> list[File]:
+        """Repair, and return the partition's files in order; none is open.
+
+        Raises:
+            ArchiveDamaged: two files hold the same seqs.
+        """
+        self._list()
+        for each in self._of(Kind.SEGMENT)[-CHECKED:]:
+            if not self._holds(each):
+                self._set_aside(each, each.last)
+        for each in self._of(Kind.OPEN):
+            self._settle(each)
+        for each in self._of(Kind.DAMAGED):
+            self._salvage(each, each.last)
+        for one, other in overlaps(self.files):
+            raise ArchiveDamaged(
+                f"{one.path} and {other.path} in {self._folder} hold the same seqs: move one away"
+            )
+        return self.files
+
+    def _list(self) -> None:
+        self.files, others = names.list_files(self._folder, self._identity.partition)
+        for each in others:
+            if each.endswith(TEMPORARY):
+                (self._folder / each).unlink()
+        # Who renamed the newest files may have died before the folder was synced.
+        sync_folder(self._folder)
+        newest = [*self.files[-CHECKED:], *self._of(Kind.OPEN)]
+        for day in {each.day for each in newest}:
+            sync_folder(self._folder / day)
+
+    def _of(self, kind: Kind) -> list[File]:
+        return [each for each in self.files if each.kind is kind]
+
+    @contextmanager
+    def _opened(self, file: File) -> Iterator[int]:
+        fd = os.open(self._folder / file.path, os.O_RDONLY)
+        try:
+            yield fd
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            raise ArchiveDamaged(f"{self._folder / file.path} cannot be read or copied") from error
+        finally:
+            os.close(fd)
+
+    def _holds(self, file: File) -> bool:
+        """Tell whether a finished segment is what its writer made."""
+        with self._opened(file) as fd:
+            footer = read_footer(fd)
+            return (
+                footer is not None
+                and is_of(footer, file, self._identity.partition, self._identity.partitions)
+                and sha256_holds(fd, footer)
+            )
+
+    def _settle(self, file: File) -> None:
+        """Turn an open segment into a finished one, or set it aside."""
+        end, last, intact = 0, Seq(file.first - 1), True
+        with self._opened(file) as fd:
+            for frame in walk(fd):
+                # Blocks are synced one by one: a whole one stands behind damage only if the disk
+                # has changed what was once there.
+                follows = frame.offset == end and frame.block.first == last + 1
+                intact = intact and follows and self._ours(frame)
+                end, last = frame.end, Seq(max(last, frame.block.last))
+        if not intact:
+            self._set_aside(file, last)
+            return
+        self._salvage(file, last)
+        if any(holes(self.files, file.first, last)):
+            self._set_aside(file, last)
+            return
+        failpoint("archive-recover-before-unlink")
+        self._unlink(file)
+
+    def _ours(self, frame: Frame) -> bool:
+        of = (frame.block.partition, frame.block.partitions)
+        return of == (self._identity.partition, self._identity.partitions)
+
+    def _salvage(self, file: File, last: Seq) -> None:
+        """Copy the whole blocks that fill holes into finished segments, one for each run."""
+        missing = list(holes(self.files, max(file.first, self._identity.kept_from), last))
+        if not missing:
+            return
+        with self._opened(file) as fd:
+            runs: list[list[Frame]] = []
+            for frame in walk(fd):
+                if self._ours(frame) and _fills(frame, missing):
+                    if not runs or frame.block.first != runs[-1][-1].block.last + 1:
+                        runs.append([])
+                    runs[-1].append(frame._replace(data=b""))
+            for each in runs:
+                self._copy(fd, file.day, each)
+
+    def _copy(self, fd: int, day: str, run: list[Frame]) -> None:
+        """Copy blocks that follow each other into one finished segment, on disk."""
+        copy = Segment(self._folder, self._identity, day, run[0].block.first, TEMPORARY)
+        try:
+            for each in run:
+                frame = block_at(fd, each.offset, f"a segment of {day}")
+                written = copy.write(frame.block, frame.data)
+                copy.accept(frame.block, written, content_size(frame.data))
+            failpoint("archive-recover-copied")
+            self._add(copy.finish())
+        except BaseException:
+            copy.remove()  # on a full volume every byte counts
+            raise
+        finally:
+            copy.close()
+
+    def _set_aside(self, file: File, last: Seq) -> None:
+        """Rename a damaged file, under a name that no file has."""
+        damaged = names.file(Kind.DAMAGED, file.day, self._identity.partition, file.first, last)
+        path, n = damaged.path, 1
+        while (self._folder / path).exists():
+            n += 1
+            path = f"{damaged.path}{n}"
+        failpoint("archive-recover-set-aside")
+        rename(self._folder / file.path, self._folder / path)
+        self.files.remove(file)
+        self._add(damaged._replace(path=path))
+        self.alarms.append(f"{self._folder / file.path} is damaged, and set aside as {path}")
+
+    def _unlink(self, file: File) -> None:
+        (self._folder / file.path).unlink()
+        failpoint("archive-recover-unlinked")
+        sync_folder(self._folder / file.day)
+        self.files.remove(file)
+
+    def _add(self, file: File) -> None:
+        self.files.append(file)
+        self.files.sort()
+
+
+def _fills(frame: Frame, missing: list[Range]) -> bool:
+    block = frame.block
+    return any(each.first <= block.first and block.last <= each.last for each in missing)

@@ -1,0 +1,180 @@
+"""One segment while it is written.
+
+    create ──> write, sync, accept ──> write, sync, accept ──> … ──> finish: footer, sync, rename
+
+What is not accepted does not count: a block becomes part of the segment, of its index and of its
+SHA-256 only after its sync, and until then a failed write is cut off again.
+"""
+
+import hashlib
+import os
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from busyapi.archive import names
+from busyapi.archive.durable import create, make_folder, rename, sync, write_at
+from busyapi.archive.format import (
+    TAIL_SIZE,
+    Block,
+    Footer,
+    Index,
+    encode_block,
+    encode_footer,
+    encode_tail,
+)
+from busyapi.archive.identity import Identity
+from busyapi.archive.names import File, Kind
+from busyapi.archive.reader import Frame, block_at
+from busyapi.errors import SyncFailed
+from busyapi.failpoints import failpoint
+from busyapi.ids import Seq
+
+MOST_BLOCKS = 65_536
+"""Blocks of one segment: its index, which find() reads whole, stays below 3 MiB."""
+
+
+class Rolling(NamedTuple):
+    """When a segment is finished, besides at midnight UTC, and how long it is kept."""
+
+    bytes: int
+    age: float
+    """Seconds."""
+    keep_days: int
+    """0 keeps all."""
+
+
+class Segment:
+    """A file that holds the blocks from `first` on."""
+
+    def __init__(
+        self, folder: Path, identity: Identity, day: str, first: Seq, suffix: str = ""
+    ) -> None:
+        """Create the file, on disk.
+
+        A suffix is for a copy that recovery makes: it is no open segment, whatever becomes of it.
+        """
+        self.first, self.last = first, Seq(first - 1)
+        self.day = day
+        self.size = 0
+        self.raw_bytes = 0
+        self.index = Index()
+        self._opened = time.monotonic()
+        self._identity = identity
+        self._folder = folder
+        self._path = folder / (names.file(Kind.OPEN, day, identity.partition, first).path + suffix)
+        self._sha = hashlib.sha256()
+        make_folder(folder / day)
+        self._fd = create(self._path)
+
+    def write(self, block: Block, data: bytes) -> bytes:
+        """Write a block behind the accepted ones; return its bytes, for `accept`.
+
+        Raises:
+            OSError: it was cut off again; the segment is as before.
+            SyncFailed: it could not be cut off.
+        """
+        written = encode_block(block) + data
+        self._write(written)
+        return written
+
+    def sync(self) -> None:
+        """Put what was written on disk.
+
+        Raises:
+            SyncFailed: what the disk holds is unknown.
+        """
+        sync(self._fd, self._path.name)
+
+    def accept(self, block: Block, written: bytes, raw_bytes: int) -> None:
+        """Make a written block part of the segment."""
+        self.index.add(self.size, block)
+        self._sha.update(written)
+        self.size += len(written)
+        self.raw_bytes += raw_bytes
+        self.last = block.last
+
+    def frame(self, seq: Seq) -> Frame | None:
+        """Read the block that holds a seq; None if none does.
+
+        Raises:
+            ArchiveDamaged: what was written is not what is read.
+        """
+        entry = self.index.find(seq)
+        return block_at(self._fd, entry.offset, self._path.name) if entry else None
+
+    def is_due(self, rolling: Rolling) -> bool:
+        """Tell whether it is to be finished now."""
+        return (
+            self.size >= rolling.bytes
+            or len(self.index) >= MOST_BLOCKS
+            or time.monotonic() - self._opened >= rolling.age
+            or self.day != names.day_of()
+        )
+
+    def finish(self) -> File:
+        """Write the footer and give the file the name of a finished segment, all on disk.
+
+        It stays readable through this object until `close`. If we die before the rename, recovery
+        copies the blocks and writes the footer anew.
+
+        Raises:
+            OSError: the footer was cut off again; the segment is as before.
+            SyncFailed: what the disk holds is unknown.
+        """
+        footer = self._footer()
+        file = names.file(Kind.SEGMENT, self.day, self._identity.partition, self.first, self.last)
+        self._write(footer)
+        failpoint("archive-after-footer")
+        self.sync()
+        try:
+            rename(self._path, self._folder / file.path)
+        except OSError:
+            self._cut()
+            raise
+        return file
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._fd)
+
+    def remove(self) -> None:
+        """Remove the file: it holds nothing that counts."""
+        self._path.unlink(missing_ok=True)
+
+    def _footer(self) -> bytes:
+        body = encode_footer(
+            Footer(
+                self._identity.partition,
+                self._identity.partitions,
+                self.first,
+                self.last,
+                self.last - self.first + 1,
+                self.raw_bytes,
+                self.index,
+                self.size,
+                b"",
+            )
+        )
+        sha = self._sha.copy()
+        sha.update(body)
+        return body + encode_tail(sha.digest(), len(body) + TAIL_SIZE)
+
+    def _write(self, data: bytes) -> None:
+        try:
+            failpoint("archive-write")
+            write_at(self._fd, data, self.size)
+        except OSError:
+            self._cut()
+            raise
+
+    def _cut(self) -> None:
+        """Cut off what is behind the accepted blocks."""
+        try:
+            failpoint("archive-cut")
+            os.ftruncate(self._fd, self.size)
+        except OSError as error:
+            raise SyncFailed(
+                f"{self._path.name} cannot be cut back to {self.size} bytes:"
+                f" {os.strerror(error.errno or 0)}"
+            ) from error
