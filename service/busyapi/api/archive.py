@@ -4,7 +4,7 @@ from http import HTTPStatus
 
 import aiohttp
 
-from busyapi.errors import ConfigError, Refused
+from busyapi.errors import ConfigError, NoLongerKept, Refused
 from busyapi.ids import Seq
 
 ANSWER_SECONDS = 3.0
@@ -12,10 +12,6 @@ ANSWER_SECONDS = 3.0
 
 class ArchiveAway(Refused):
     """The archive of this usage does not answer."""
-
-
-class NoLongerKept(Exception):
-    """The usage was archived, and its retention time is over."""
 
 
 class ArchiveDoor:

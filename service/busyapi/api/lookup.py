@@ -6,10 +6,9 @@ from sanic import Request
 from sanic.response import HTTPResponse
 
 from busyapi.api.answers import JSON, json_answer
-from busyapi.api.archive import NoLongerKept
 from busyapi.api.problems import Problem
 from busyapi.api.service import Service
-from busyapi.errors import RedisAway
+from busyapi.errors import NoLongerKept, RedisAway
 from busyapi.ids import MAX_ID, Seq, UsageId, locate
 from busyapi.record import record
 

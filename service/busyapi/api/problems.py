@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import structlog
 from sanic import Request
-from sanic.exceptions import SanicException
+from sanic.exceptions import RequestCancelled, SanicException
 from sanic.handlers import ErrorHandler
 from sanic.response import HTTPResponse
 
@@ -47,6 +47,7 @@ SANIC_DETAILS = {
 }
 
 RETRY_SECONDS = (1, 5)
+CLIENT_GONE = 499
 
 
 class Problem(Exception):
@@ -66,7 +67,9 @@ def response(problem: Problem) -> HTTPResponse:
     """Render a problem."""
     body = {
         "type": "about:blank",
-        "title": HTTPStatus(problem.status).phrase,
+        "title": HTTPStatus(problem.status).phrase
+        if problem.status != CLIENT_GONE
+        else "Gone away",
         "status": problem.status,
         "detail": problem.detail,
         **problem.members,
@@ -93,6 +96,9 @@ def problem(error: Exception) -> Problem:
             return Problem(422, str(error), errors=faults)
         case BadUsage() | KeyReused():
             return Problem(STATUSES[type(error)], str(error))
+        case RequestCancelled():
+            # Nobody reads this answer; the number is what nginx made of it.
+            return Problem(CLIENT_GONE, "The client went away.")
         case SanicException():
             return _from_sanic(error)
     log.error("unexpected_error", error=type(error).__name__, where=_where(error))
@@ -131,5 +137,6 @@ class Problems(ErrorHandler):
         service.failed(request, exception, found.status)
         return response(found)
 
-    def log(self, request: Request, exception: Exception) -> None:
+    @staticmethod
+    def log(request: Request, exception: Exception) -> None:
         """Log nothing: Sanic would print the request and a stack trace."""

@@ -30,14 +30,14 @@ class DeadlineProtocol(HttpProtocol):
 
     def connection_made(self, transport: Any) -> None:
         """Start looking."""
-        super().connection_made(transport)
+        super().connection_made(transport)  # type: ignore[no-untyped-call]
         self._schedule()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop looking."""
         if self._look_handle:
             self._look_handle.cancel()
-        super().connection_lost(exc)
+        super().connection_lost(exc)  # type: ignore[no-untyped-call]
 
     def _schedule(self) -> None:
         self._look_handle = self.loop.call_later(self.deadline / LOOKS, self._look)

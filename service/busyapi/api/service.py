@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 from sanic import Request
+from sanic.http import Http
 from sanic.response import HTTPResponse
 
 from busyapi.api.archive import ArchiveDoor
@@ -35,27 +36,26 @@ class Service:
         self.strict = self.settings.validation == "strict"
 
     def done(self, request: Request, answer: HTTPResponse) -> HTTPResponse:
-        """Count an answer. While draining it is the last one on its connection."""
-        stream = request.stream
-        if stream is not None:
-            # Set by Sanic when the header had been read.
-            started = stream.perft0
-            if self.draining:
-                stream.keep_alive = False
-            if started is not None:
-                self._count(request, answer.status, perf_counter() - started)
+        """Count an answer."""
+        self._count(request, answer.status)
         return answer
 
     def failed(self, request: Request, error: Exception, status: int) -> None:
         """Count an error's answer."""
         if isinstance(error, Refused | StoredUnknown):
             self.metrics.refused.labels(type(error).__name__).inc()
-        started = request.stream.perft0 if request.stream else None
-        if self.draining and request.stream:
-            request.stream.keep_alive = False
-        self._count(request, status, perf_counter() - started if started else 0.0)
+        self._count(request, status)
 
-    def _count(self, request: Request, status: int, seconds: float) -> None:
+    def _count(self, request: Request, status: int) -> None:
+        seconds = 0.0
+        stream = request.stream
+        if isinstance(stream, Http):
+            if self.draining:
+                # The last answer on its connection.
+                stream.keep_alive = False
+            # Set by Sanic when the header had been read; a broken header never gets there.
+            if stream.perft0 is not None:
+                seconds = perf_counter() - stream.perft0
         # The route's pattern, not the path: paths hold ids and are without bound.
         route = request.route
         self.metrics.requests.done(f"/{route.path}" if route else "none", status, seconds)

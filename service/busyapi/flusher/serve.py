@@ -9,8 +9,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from sanic import Request, Sanic
 from sanic.response import HTTPResponse
 
-from busyapi.archive.reader import NoLongerKept
-from busyapi.errors import ArchiveError
+from busyapi.errors import ArchiveError, NoLongerKept
 from busyapi.flusher.loop import Flusher
 from busyapi.ids import Seq
 from busyapi.listen import listen
