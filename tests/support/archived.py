@@ -1,8 +1,9 @@
 """What an archive folder holds, read with zstandard and json alone.
 
 This is on purpose not the archive's own reader: an error there must not hide an error of the
-writer. It knows only what any reader of the files would: their names, that they are zstd frames
-with JSON lines, and what the JSON of a gap record says.
+writer. It knows only what any reader of FORMAT.md would: the names, that segments are zstd frames
+of JSON lines, and what the JSON of a gap or quarantine record says. Read when no flusher is
+between a crash and its recovery: until then two files may hold the same lines.
 """
 
 import json
@@ -16,8 +17,7 @@ import zstandard
 
 from tests.support.history import digest
 
-SEGMENT = re.compile(r"usages-p(\d+)-(\d+)(?:-(\d+))?\.ndjson\.zst(\.open)?")
-GAP = re.compile(r"gap-.*\.json")
+NAME = re.compile(r"(usages|gap|quarantine)-p(\d+)-\d+(?:-\d+)?\.(.+)")
 
 CHUNK = 1 << 16
 
@@ -30,8 +30,8 @@ class Line(NamedTuple):
     file: str
 
 
-class Gap(NamedTuple):
-    """Seqs that a record says were skipped."""
+class Span(NamedTuple):
+    """Seqs without lines: skipped by a gap record, or put into quarantine unread."""
 
     first: int
     last: int
@@ -43,7 +43,8 @@ class Partition:
     """The files of one partition, segments in the order of their first seq."""
 
     lines: list[Line] = field(default_factory=list)
-    gaps: list[Gap] = field(default_factory=list)
+    gaps: list[Span] = field(default_factory=list)
+    quarantined: list[Span] = field(default_factory=list)
 
 
 @dataclass
@@ -62,28 +63,48 @@ class Archive:
 
 
 def read_archive(folder: Path) -> Archive:
-    """Read every segment, the open ones included, and every gap record below a folder."""
+    """Read every file of the archive below a folder, segments that are still written included."""
     archive = Archive()
-    segments = []
-    for path in folder.rglob("*"):
-        if match := SEGMENT.fullmatch(path.name):
-            partition, first, last, is_open = match.groups()
-            segments.append((int(partition), int(first), int(last or 0), bool(is_open), path))
-        elif GAP.fullmatch(path.name):
-            _read_gap(archive, path)
-    for partition, _, _, is_open, path in sorted(segments):
-        _read_segment(archive, archive.partition(partition), path, is_open=is_open)
+    # Names sort as their seqs do.
+    for path in sorted(folder.rglob("*"), key=lambda each: each.name):
+        if match := NAME.fullmatch(path.name):
+            _read_file(archive, archive.partition(int(match[2])), path, (match[1], match[3]))
     return archive
 
 
-def _read_segment(archive: Archive, partition: Partition, path: Path, *, is_open: bool) -> None:
+def _read_file(
+    archive: Archive, partition: Partition, path: Path, stem_and_end: tuple[str, str]
+) -> None:
+    match stem_and_end:
+        case "usages", "ndjson.zst":
+            archive.damaged += _read_segment(partition, path)
+        case "usages", "ndjson.zst.open":
+            archive.torn += _read_segment(partition, path)
+        case "usages", end if end.startswith("ndjson.zst.damaged"):
+            archive.damaged.append(f"{path.name}: set aside")
+        case "gap", "json":
+            partition.gaps.append(_span(path))
+        case "quarantine", "bin":
+            partition.quarantined.append(_span(path))
+
+
+def _read_segment(partition: Partition, path: Path) -> list[str]:
+    """Add a segment's lines up to its end or its first damage; return what the damage is."""
     try:
         for content in _frames(path):
             for line in content.splitlines():
                 said = json.loads(line)
                 partition.lines.append(Line(said["id"], digest(said["usage"]), path.name))
     except (zstandard.ZstdError, ValueError, KeyError, TypeError) as error:
-        (archive.torn if is_open else archive.damaged).append(f"{path.name}: {error}")
+        return [f"{path.name}: {error}"]
+    return []
+
+
+def _span(path: Path) -> Span:
+    """Read a gap record, or the line of JSON that a quarantine file begins with."""
+    with path.open("rb") as file:
+        said = json.loads(file.readline() if path.suffix == ".bin" else file.read())
+    return Span(said["from"], said["to"], path.name)
 
 
 def _frames(path: Path) -> Iterator[bytes]:
@@ -106,9 +127,3 @@ def _frames(path: Path) -> Iterator[bytes]:
                 frame, content = None, b""
     if frame:
         raise ValueError("it ends within a frame")
-
-
-def _read_gap(archive: Archive, path: Path) -> None:
-    said = json.loads(path.read_bytes())
-    partition = int(re.findall(r"p(\d+)", str(path))[-1])
-    archive.partition(partition).gaps.append(Gap(said["from"], said["to"], path.name))

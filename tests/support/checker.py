@@ -19,6 +19,7 @@ class Defect(StrEnum):
     """What the checker can find wrong."""
 
     MISSING = "acknowledged but missing"
+    QUARANTINED = "acknowledged but only in quarantine"
     MISMATCH = "id acknowledged for one usage, archived with another"
     REFUSED_PRESENT = "refused but archived"
     UNKNOWN_TWICE = "unknown and archived more than once"
@@ -27,8 +28,9 @@ class Defect(StrEnum):
     UNREADABLE_ANSWER = "acknowledged without one id for each usage"
     WENT_BACK = "id not above one that was answered before the request was sent"
     NEVER_SENT = "archived but never sent"
-    HOLE = "seq neither archived nor in a gap record"
-    OVERLAP = "seq in a gap record and archived, or in two gap records"
+    HOLE = "seq neither archived nor accounted for"
+    """By a gap record or a quarantine file."""
+    OVERLAP = "seq accounted for twice"
     ORDER = "id below the one archived before it"
     WRONG_PARTITION = "id in the files of another partition"
     DAMAGED = "file that cannot be read"
@@ -87,8 +89,9 @@ def check(history: History, archive: Archive, *, partitions: int = 1) -> Verdict
         ),
         unknown_archived=sum(copies[each] > 0 for each in _digests(history, Outcome.UNKNOWN)),
     )
-    _check_answers(verdict, partitions)
-    _check_acknowledged(verdict, lines, copies)
+    _check_answers(verdict)
+    _check_real_time(verdict, partitions)
+    _check_acknowledged(verdict, archive, copies, partitions)
     _check_unacknowledged(verdict, copies)
     _check_strangers(verdict, lines)
     for number, partition in archive.partitions.items():
@@ -107,7 +110,7 @@ def _acknowledged(history: History) -> list[Request]:
     return [each for each in history.requests if each.outcome is Outcome.OK]
 
 
-def _check_answers(verdict: Verdict, partitions: int) -> None:
+def _check_answers(verdict: Verdict) -> None:
     """Hold the answers against each other, without the archive."""
     requests = _acknowledged(verdict.history)
     for request in requests:
@@ -117,7 +120,11 @@ def _check_answers(verdict: Verdict, partitions: int) -> None:
     for usage_id, n in Counter(i for each in requests for i in each.ids).items():
         if n > 1:
             verdict.found(Defect.ID_ANSWERED_TWICE, f"id {usage_id}, {n} times")
-    # Every id known to a device before a request was sent must be below the request's own.
+
+
+def _check_real_time(verdict: Verdict, partitions: int) -> None:
+    """Every id that some device knew before a request was sent must be below the request's own."""
+    requests = _acknowledged(verdict.history)
     answered = sorted(requests, key=lambda each: each.answered)
     highest: Counter[int] = Counter()
     known = 0
@@ -133,18 +140,33 @@ def _check_answers(verdict: Verdict, partitions: int) -> None:
                 verdict.found(Defect.WENT_BACK, f"id {usage_id} after {before}")
 
 
-def _check_acknowledged(verdict: Verdict, lines: list[Line], copies: Counter[bytes]) -> None:
+def _check_acknowledged(
+    verdict: Verdict, archive: Archive, copies: Counter[bytes], partitions: int
+) -> None:
     """Every acknowledged usage must be archived under its id, and once."""
-    by_id = {line.id: line for line in lines}
+    by_id = {line.id: line for each in archive.partitions.values() for line in each.lines}
     for request in _acknowledged(verdict.history):
         for usage_id, digest in zip(request.ids, request.digests, strict=False):
             line = by_id.get(usage_id)
             if line is None:
-                verdict.found(Defect.MISSING, f"id {usage_id}")
+                verdict.found(*_whereabouts(archive, usage_id, partitions))
             elif line.digest != digest:
                 verdict.found(Defect.MISMATCH, f"id {usage_id} in {line.file}")
             if copies[digest] > 1:
                 verdict.found(Defect.ARCHIVED_TWICE, f"the usage answered with id {usage_id}")
+
+
+def _whereabouts(archive: Archive, usage_id: int, partitions: int) -> tuple[Defect, str]:
+    """Say what became of an id that has no line."""
+    seq, number = (usage_id - 1) // partitions + 1, (usage_id - 1) % partitions
+    partition = archive.partitions.get(number, Partition())
+    for span in partition.quarantined:
+        if span.first <= seq <= span.last:
+            return Defect.QUARANTINED, f"id {usage_id} in {span.file}"
+    for span in partition.gaps:
+        if span.first <= seq <= span.last:
+            return Defect.MISSING, f"id {usage_id}, skipped by {span.file}"
+    return Defect.MISSING, f"id {usage_id}"
 
 
 def _check_unacknowledged(verdict: Verdict, copies: Counter[bytes]) -> None:
@@ -177,12 +199,13 @@ def _check_order(verdict: Verdict, number: int, partition: Partition, partitions
 
 
 def _check_contiguity(verdict: Verdict, number: int, partition: Partition, partitions: int) -> None:
-    """Every seq from 1 to the highest must be archived once or in one gap record."""
+    """Every seq from 1 to the highest must be archived once or accounted for once."""
     seqs = Counter((line.id - 1) // partitions + 1 for line in partition.lines)
     for seq, n in seqs.items():
         if n > 1:
             verdict.found(Defect.ARCHIVED_TWICE, f"partition {number}, seq {seq}, {n} times")
-    spans = [(gap.first, gap.last) for gap in partition.gaps] + [(seq, seq) for seq in seqs]
+    spans = [(seq, seq) for seq in seqs]
+    spans += [(each.first, each.last) for each in partition.gaps + partition.quarantined]
     reached = 0
     for first, last in sorted(spans):
         if first > reached + 1:

@@ -52,7 +52,15 @@ def write_gap(folder: Path, first: int, last: int, *, partition: int = 0) -> Pat
     """Write a gap record."""
     name = f"gap-p{partition:02}-{first:016}-{last:016}.json"
     said = {"from": first, "to": last, "why": "a test says so"}
-    return write(folder / f"p{partition:02}" / name, json.dumps(said).encode())
+    content = json.dumps(said, indent=2).encode()
+    return write(folder / f"p{partition:02}" / "2026-11-23" / name, content)
+
+
+def write_quarantine(folder: Path, first: int, last: int) -> Path:
+    """Write an entry that nobody could read."""
+    name = f"quarantine-p00-{first:016}-{last:016}.bin"
+    content = json.dumps({"from": first, "to": last}).encode() + b"\nno\nsuch\nentry"
+    return write(folder / "p00" / "2026-11-23" / name, content)
 
 
 def write(path: Path, content: bytes) -> Path:

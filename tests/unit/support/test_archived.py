@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from tests.support.archived import Gap, read_archive
+from tests.support.archived import Span, read_archive
 from tests.support.history import digest
 from tests.unit.support.handmade import (
     line,
@@ -12,6 +12,7 @@ from tests.unit.support.handmade import (
     usage,
     write,
     write_gap,
+    write_quarantine,
     write_segment,
 )
 
@@ -42,7 +43,7 @@ def test_partitions_and_gaps_are_kept_apart(tmp_path: Path) -> None:
     gap = write_gap(tmp_path, 2, 9, partition=1)
     archive = read_archive(tmp_path)
     assert sorted(archive.partitions) == [0, 1]
-    assert archive.partition(1).gaps == [Gap(2, 9, gap.name)]
+    assert archive.partition(1).gaps == [Span(2, 9, gap.name)]
     assert archive.partition(0).gaps == []
 
 
@@ -69,3 +70,16 @@ def test_published_segment_that_cannot_be_read_is_damaged(tmp_path: Path, conten
     path = write_segment(tmp_path, [line(1, "a")])
     path.write_bytes(content)
     assert [path.name in each for each in read_archive(tmp_path).damaged] == [True]
+
+
+def test_quarantined_entry_is_known_by_its_seqs(tmp_path: Path) -> None:
+    path = write_quarantine(tmp_path, 3, 5)
+    assert read_archive(tmp_path).partition(0).quarantined == [Span(3, 5, path.name)]
+
+
+def test_segment_set_aside_is_damage_and_a_temporary_file_is_nothing(tmp_path: Path) -> None:
+    path = write_segment(tmp_path, [line(1, "a")])
+    path.rename(f"{path}.damaged2")
+    write(path.with_suffix(".zst.tmp"), b"")
+    assert read_archive(tmp_path).damaged == [f"{path.name}.damaged2: set aside"]
+    assert ids(tmp_path) == []

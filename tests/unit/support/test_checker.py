@@ -8,7 +8,7 @@ import pytest
 from tests.support.archived import read_archive
 from tests.support.checker import EXAMPLES, Defect, Verdict, check
 from tests.support.history import History, Outcome
-from tests.unit.support.handmade import asked, line, write_gap, write_segment
+from tests.unit.support.handmade import asked, line, write_gap, write_quarantine, write_segment
 
 OK, REFUSED, UNKNOWN = Outcome.OK, Outcome.REFUSED, Outcome.UNKNOWN
 
@@ -205,9 +205,19 @@ def test_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     assert set(run.verdict(tmp_path).defects) == {Defect.DAMAGED}
 
 
+def test_acknowledged_and_quarantined_is_reported_and_its_seq_accounted_for(
+    tmp_path: Path,
+) -> None:
+    run = Run()
+    asked(run.history, OK, ["unread"], [22], at=7)
+    write_quarantine(tmp_path, 22, 23)
+    assert set(run.verdict(tmp_path).defects) == {Defect.QUARANTINED}
+
+
 def test_every_defect_has_a_case() -> None:
     cases = set[Defect]().union(*(defects for _, defects in CASES))
-    assert cases | {Defect.WRONG_PARTITION, Defect.DAMAGED} == set(Defect)
+    others = {Defect.WRONG_PARTITION, Defect.DAMAGED, Defect.QUARANTINED}
+    assert cases | others == set(Defect)
 
 
 def test_summary_counts_all_and_shows_the_first(tmp_path: Path) -> None:
