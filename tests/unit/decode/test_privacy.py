@@ -53,7 +53,7 @@ bodies = st.one_of(
 ).map(str.encode)
 broken = st.one_of(
     bodies,
-    bodies.map(lambda body: body.replace(b'"', b'"\xff', 1)),
+    bodies.map(lambda body: body.replace(TEXT.encode(), TEXT.encode() + b"\xff", 1)),
     bodies.map(gzip.compress),
     bodies.map(lambda body: gzip.compress(body, 0)[:-6]),
 )
