@@ -81,13 +81,9 @@ def partition_folder(root: Path, partition: int) -> Path:
 
 
 def partition_folders(root: Path) -> dict[int, Path]:
-    """List the partitions below a root that have an identity, by number."""
-    found = {}
-    for path in root.iterdir():
-        match = _PARTITION.fullmatch(path.name)
-        if match and (path / IDENTITY).is_file():
-            found[int(match[1])] = path
-    return dict(sorted(found.items()))
+    """List the folders of partitions below a root, by number."""
+    matches = [(_PARTITION.fullmatch(each.name), each) for each in root.iterdir() if each.is_dir()]
+    return dict(sorted((int(match[1]), path) for match, path in matches if match))
 
 
 def day_of(seconds: float | None = None) -> str:

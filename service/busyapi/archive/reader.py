@@ -84,18 +84,22 @@ def walk(fd: int) -> Iterator[Frame]:
     What lies between them is damage: a block that does not begin where the one before it ends
     stands behind some. What follows the last one is a footer, a torn tail, or nothing.
     """
+    # No further than the file reaches now: behind a block that is being written there is nothing
+    # yet, and what came later must not make it look like damage.
+    end = os.fstat(fd).st_size
     offset: int | None = 0
     while offset is not None:
-        if frame := frame_at(fd, offset):
+        frame = frame_at(fd, offset)
+        if frame and frame.end <= end:
             yield frame
             offset = frame.end
         else:
-            offset = _next_block(fd, offset + 1)
+            offset = _next_block(fd, offset + 1, end)
 
 
-def _next_block(fd: int, offset: int) -> int | None:
+def _next_block(fd: int, offset: int, end: int) -> int | None:
     """Search for the next thing that looks like a block header."""
-    while chunk := os.pread(fd, _CHUNK, offset):
+    while chunk := os.pread(fd, min(_CHUNK, max(0, end - offset)), offset):
         at = chunk.find(BLOCK_START)
         if at >= 0:
             return offset + at

@@ -135,7 +135,7 @@ class PartitionWriter:
             block, data, raw_bytes = pack(
                 batches, self._identity.partition, self._identity.partitions
             )
-            segment = self._open(block.first)
+            segment = self._readable.segment or self._begin(block.first)
             written = segment.write(block, data)
             failpoint("archive-after-write")
             synced_from = perf_counter()
@@ -161,8 +161,12 @@ class PartitionWriter:
             raise ValueError(f"seq {through} is not beyond the cursor, {self.cursor}")
         with self._changing():
             self._finish()
-            for hole in list(coverage.holes(self._files, Seq(self.cursor + 1), through)):
+            for hole in self.holes(through):
                 self._add(records.write_gap(self._folder, self._identity, hole, why))
+
+    def holes(self, through: Seq) -> list[Range]:
+        """List what `gap` would record: the seqs behind the cursor that no file answers for."""
+        return list(coverage.holes(self._files, Seq(self.cursor + 1), through))
 
     def quarantine(self, first: Seq, last: Seq, raw: bytes, why: str) -> None:
         """Keep an entry behind the cursor that could not be rendered, as it came.
@@ -247,13 +251,10 @@ class PartitionWriter:
         if first != self.cursor + 1 or last < first:
             raise ValueError(f"seqs {first} to {last} do not follow the cursor, {self.cursor}")
 
-    def _open(self, first: Seq) -> Segment:
-        """Return the open segment; begin one if there is none."""
-        if self._readable.segment is None:
-            segment = Segment(self._folder, self._identity, names.day_of(), first)
-            self._readable.begin(segment)
-            return segment
-        return self._readable.segment
+    def _begin(self, first: Seq) -> Segment:
+        segment = Segment(self._folder, self._identity, names.day_of(), first)
+        self._readable.begin(segment)
+        return segment
 
     def _finish(self) -> None:
         """Make the open segment a finished one; remove it if nothing was ever accepted."""
@@ -273,8 +274,7 @@ class PartitionWriter:
 
     def _count(self) -> None:
         """Take the figures that follow from the files; there is no open segment now."""
-        gaps = (each.seqs for each in self._files if each.kind is Kind.GAP)
-        self.skipped = sum(gaps)
+        self.skipped = sum(each.seqs for each in self._files if each.kind is Kind.GAP)
         """Usages in gap records: ids that were never given to one."""
         self.cursor = coverage.cursor(self._files, self.kept_from)
         """The last seq that is in the archive, with all below it."""

@@ -1,0 +1,81 @@
+"""Giving up usages that the archive lacks: a decision of a person, who says why."""
+
+import sys
+from pathlib import Path
+
+from busyapi.archive.browse import NoArchive, Partition, partitions
+from busyapi.archive.writer import PartitionWriter
+from busyapi.errors import ArchiveError, ArchiveLocked
+from busyapi.ids import MAX_ID, Seq
+
+
+class NothingMissing(ArchiveError):
+    """The archive is whole up to that seq: there is nothing to accept."""
+
+
+class NotConfirmed(ArchiveError):
+    """Nothing was recorded: it was not confirmed."""
+
+
+def accept_loss(root: Path, number: int, through: Seq, reason: str, *, confirmed: bool) -> None:
+    """Record every seq behind the cursor, up to `through`, that no file holds as lost.
+
+    The lock is held while a person thinks: what they confirm is what is recorded.
+
+    Raises:
+        NoArchive: this partition is not here.
+        ArchiveLocked: a flusher holds it.
+        NothingMissing: `through` is not beyond the cursor, or beyond every id.
+        NotConfirmed: the number was not typed.
+    """
+    partition = _partition(root, number)
+    writer = _recover(root, partition)
+    try:
+        if not writer.cursor < through <= MAX_ID // partition.identity.partitions:
+            raise NothingMissing(
+                f"partition {number} is whole up to seq {writer.cursor}: --through must lie beyond"
+            )
+        holes = writer.holes(through)
+        for each in holes:
+            sys.stdout.write(f"given up: seqs {each.first} to {each.last}, {partition.ids(each)}\n")
+        if not confirmed:
+            _confirm(sum(each.last - each.first + 1 for each in holes))
+        writer.gap(through, f"accepted by a person: {reason}")
+        sys.stdout.write(f"recorded: partition {number} now ends at seq {writer.cursor}\n")
+        if writer.highest > writer.cursor:
+            sys.stdout.write(f"usages are still missing, up to seq {writer.highest}\n")
+    finally:
+        writer.close()
+
+
+def _partition(root: Path, number: int) -> Partition:
+    for each in partitions(root):
+        if each.identity.partition == number:
+            return each
+    raise NoArchive(f"partition {number} is not in {root}")
+
+
+def _recover(root: Path, partition: Partition) -> PartitionWriter:
+    try:
+        return PartitionWriter.recover(
+            root,
+            partition.identity.partition,
+            partition.identity.partitions,
+            bound=partition.identity.bound,
+            segment_bytes=1 << 26,
+            segment_age=3600.0,
+            retention_days=0,
+        )
+    except ArchiveLocked as error:
+        raise ArchiveLocked(
+            f"{error}: a flusher that suspects a loss lets go of it; this one works, or try again"
+        ) from error
+
+
+def _confirm(count: int) -> None:
+    if not sys.stdin.isatty():
+        raise NotConfirmed("not a terminal: add --yes to record this")
+    sys.stdout.write(f"Type {count}, the number of seqs, to give them up for good: ")
+    sys.stdout.flush()
+    if sys.stdin.readline().strip() != str(count):
+        raise NotConfirmed

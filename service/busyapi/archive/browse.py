@@ -1,0 +1,105 @@
+"""Reading an archive without its lock, while a writer may go on.
+
+What a writer does meanwhile changes few names: the open segment gets its finished name, retention
+deletes the oldest files. Both are seen here and followed; nothing else of a file ever changes.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from busyapi.archive import identity, names
+from busyapi.archive.coverage import Range
+from busyapi.archive.identity import Identity
+from busyapi.archive.names import File, Kind, Listing
+from busyapi.errors import ArchiveDamaged, ArchiveError
+from busyapi.ids import Seq, UsageId, usage_id
+
+_TRIES = 10
+
+
+class NoArchive(ArchiveError):
+    """There is no archive in this folder."""
+
+
+class Partition(NamedTuple):
+    """A partition that can be read."""
+
+    folder: Path
+    identity: Identity
+
+    def id_of(self, seq: Seq) -> UsageId:
+        """Return the id of a seq."""
+        return usage_id(seq, self.identity.partition, self.identity.partitions)
+
+    def ids(self, span: Range) -> str:
+        """Name the ids that a range of seqs has."""
+        first, last, step = self.id_of(span.first), self.id_of(span.last), self.identity.partitions
+        if last <= first:
+            return "no ids" if last < first else f"id {first}"
+        return f"ids {first} to {last}" + (f" in steps of {step}" if step > 1 else "")
+
+    def listing(self) -> Listing:
+        """List its files, as they were at one moment."""
+        listing = names.list_files(self.folder, self.identity.partition)
+        for _ in range(_TRIES):
+            # A folder that changes while it is listed may show a renamed file twice or never.
+            again = names.list_files(self.folder, self.identity.partition)
+            if again == listing:
+                break
+            listing = again
+        return listing
+
+    @contextmanager
+    def opened(self, file: File) -> Iterator[tuple[int, File] | None]:
+        """Open a file under the name it has now; None if it is rightly gone.
+
+        Raises:
+            ArchiveDamaged: it is gone, and should not be.
+        """
+        found = self._open(file)
+        try:
+            yield found
+        finally:
+            if found:
+                os.close(found[0])
+
+    def _open(self, file: File) -> tuple[int, File] | None:
+        now: File | None = file
+        while now:
+            try:
+                return os.open(self.folder / now.path, os.O_RDONLY), now
+            except FileNotFoundError:
+                now = self._renamed(now)
+        return None
+
+    def _renamed(self, file: File) -> File | None:
+        files = self.listing().files
+        if file.kind is Kind.OPEN:
+            for each in files:
+                if (each.first, each.day, each.kind) == (file.first, file.day, Kind.SEGMENT):
+                    return each
+            if any(each.first >= file.first for each in files):
+                return None  # it was empty: what came instead begins where it did
+        said = identity.read(self.folder)
+        if said and file.first < said.kept_from:
+            return None
+        raise ArchiveDamaged(f"{file.path} is gone")
+
+
+def partitions(root: Path) -> list[Partition]:
+    """List the partitions of an archive.
+
+    Raises:
+        NoArchive: there is none.
+        ArchiveDamaged: the identity of one cannot be read.
+    """
+    if not root.is_dir():
+        raise NoArchive(f"{root} is no folder")
+    folders = names.partition_folders(root).values()
+    found = [Partition(each, said) for each in folders if (said := identity.read(each))]
+    if not found:
+        raise NoArchive(f"{root} holds no archive: no folder p00 with a {names.IDENTITY}")
+    return found

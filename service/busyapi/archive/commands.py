@@ -1,0 +1,245 @@
+"""`busyapi archive …`: what a person does with the files."""
+
+import argparse
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from busyapi.archive.accept import accept_loss
+from busyapi.archive.browse import NoArchive, partitions
+from busyapi.archive.choose import Selection, choose, find_line
+from busyapi.archive.export import export
+from busyapi.archive.ls import table
+from busyapi.archive.progress import Progress
+from busyapi.archive.verify import Report, bytes_to_read, verify
+from busyapi.errors import ArchiveError
+from busyapi.ids import MAX_ID, Seq, UsageId
+
+Handler = Callable[[argparse.Namespace], int]
+
+FINE, FAILED, WRONG = 0, 1, 2
+
+
+def add_commands(commands: Any, archive_dir: Path) -> None:
+    """Add `archive` and what it can do; `archive_dir` is where --dir points by default.
+
+    Each sets `run`, which takes the options and the settings and returns an exit code: 0 fine,
+    1 problems found or failed, 2 asked for wrongly or no archive there.
+    """
+    archive = commands.add_parser(
+        "archive",
+        help="list, read, prove and export the archive",
+        description="Look into the archive. All but accept-loss only read, while flushers go on.",
+    )
+    of = archive.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, handler: Handler, examples: str) -> argparse.ArgumentParser:
+        about = inspect.cleandoc(handler.__doc__ or "")
+        parser: argparse.ArgumentParser = of.add_parser(
+            name,
+            help=about.splitlines()[0].rstrip(".").lower(),
+            description=about,
+            epilog="examples:\n" + examples,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parser.add_argument(
+            "--dir",
+            type=Path,
+            default=archive_dir,
+            metavar="PATH",
+            help="the folder that holds p00 (default: BUSYAPI_ARCHIVE_DIR, now %(default)s)",
+        )
+        parser.set_defaults(run=_guarded(handler))
+        return parser
+
+    add("ls", _ls, "  busyapi archive ls\n")
+    cat = add("cat", _cat, _CAT_EXAMPLES)
+    cat.add_argument("--id", type=_id, metavar="ID", help="the one usage with this id")
+    _add_selection(cat)
+    add("verify", _verify, "  busyapi archive verify && echo whole\n")
+    exporting = add("export", _export, _EXPORT_EXAMPLES)
+    exporting.add_argument("file", type=Path, metavar="FILE", help="replaced if it exists")
+    _add_selection(exporting)
+    accept = add("accept-loss", _accept_loss, _ACCEPT_EXAMPLES)
+    accept.add_argument("--partition", type=int, required=True, metavar="N", help="from 0")
+    accept.add_argument(
+        "--through", type=int, required=True, metavar="SEQ", help="the last seq to give up"
+    )
+    accept.add_argument("--reason", required=True, metavar="TEXT", help="kept in the record")
+    accept.add_argument("--yes", action="store_true", help="do not ask")
+
+
+_CAT_EXAMPLES = """\
+  busyapi archive cat --id 22954
+  busyapi archive cat --from 2026-11-23 --to 2026-11-24 > day.ndjson
+  busyapi archive cat --patient 100 | head
+"""
+_EXPORT_EXAMPLES = """\
+  busyapi archive export usages.parquet
+  busyapi archive export --from 2026-11-23T00:00:00Z --to 2026-11-24T00:00:00Z day.parquet
+"""
+_ACCEPT_EXAMPLES = """\
+  busyapi archive accept-loss --partition 0 --through 22954 --reason 'volume lost, ticket 123'
+"""
+
+
+def _add_selection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--from", dest="since", type=_time, metavar="TIME", help="received then or later (RFC 3339)"
+    )
+    parser.add_argument(
+        "--to", dest="until", type=_time, metavar="TIME", help="received before then"
+    )
+    parser.add_argument("--patient", metavar="ID", help="of this patientId")
+
+
+def _ls(options: argparse.Namespace) -> int:
+    """List the archive's files, with the ids in them.
+
+    Columns: kind, ids, how many, when the first and the last were received, file.
+    """
+    for partition in partitions(options.dir):
+        for row in table(partition):
+            sys.stdout.write(row + "\n")
+    return FINE
+
+
+def _cat(options: argparse.Namespace) -> int:
+    """Print archived usages as NDJSON.
+
+    In the order of their ids, one partition after the other. What cannot be read is named on
+    stderr and passed over; the exit code is then 1.
+    """
+    if options.id is not None:
+        return _cat_one(options.dir, options.id)
+    troubles: list[str] = []
+    for lines in _chosen(options, "reading", troubles):
+        if lines:
+            sys.stdout.buffer.write(b"\n".join(lines) + b"\n")
+    sys.stdout.buffer.flush()
+    return FAILED if troubles else FINE
+
+
+def _cat_one(root: Path, usage: UsageId) -> int:
+    line = find_line(partitions(root), usage)
+    if line is None:
+        _say(f"no usage with id {usage} is archived")
+        return FAILED
+    sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.buffer.flush()
+    return FINE
+
+
+def _verify(options: argparse.Namespace) -> int:
+    """Prove that the archive is whole.
+
+    Every usage from the first one kept to the last one archived must be in exactly one file, each
+    checksum must hold, and each line must be what FORMAT.md says. Exit code 0 if so, 1 if not, 2
+    if there is no archive.
+    """
+    progress = Progress("verifying", bytes_to_read(options.dir))
+    found = 0
+    for report in verify(options.dir, progress.advance):
+        progress.clear()
+        found += len(report.problems)
+        for row in _told(report):
+            sys.stdout.write(row + "\n")
+    sys.stdout.write("no problem found\n" if not found else f"{found} problems found\n")
+    return FAILED if found else FINE
+
+
+def _export(options: argparse.Namespace) -> int:
+    """Write archived usages into a Parquet file.
+
+    Columns: id, received_at, patient_id, medication, timestamp, and usage, which is the whole
+    usage as JSON. The file appears when it is whole. Needs pip install 'busyapi[parquet]'.
+    """
+    troubles: list[str] = []
+    rows = export(_chosen(options, "exporting", troubles), options.file)
+    sys.stdout.write(f"{rows} usages in {options.file}\n")
+    return FAILED if troubles else FINE
+
+
+def _accept_loss(options: argparse.Namespace) -> int:
+    """Record usages that are missing as lost, so that the flusher goes on.
+
+    Only for a flusher that has stopped because usages may be gone, when they will not come back:
+    it says which partition and which seq. What the archive does hold stays.
+    """
+    through = Seq(options.through)
+    accept_loss(options.dir, options.partition, through, options.reason, confirmed=options.yes)
+    return FINE
+
+
+def _chosen(options: argparse.Namespace, verb: str, troubles: list[str]) -> Iterator[list[bytes]]:
+    selection = Selection(options.since or 0, options.until, options.patient)
+    progress = Progress(verb, bytes_to_read(options.dir))
+
+    def complain(what: str) -> None:
+        progress.clear()
+        troubles.append(what)
+        _say(what)
+
+    for partition in partitions(options.dir):
+        yield from choose(partition, selection, complain, progress.advance)
+    progress.clear()
+
+
+def _told(report: Report) -> Iterator[str]:
+    yield (
+        f"partition {report.number}: {report.usages} usages up to seq {report.cursor};"
+        f" {report.skipped} seqs in {report.gaps} gap records; {report.quarantined} in quarantine"
+    )
+    for problem in report.problems:
+        yield f"  {problem.kind:8}  {problem.where + ' ' if problem.where else ''}{problem.what}"
+    for note in report.notes:
+        yield f"  note      {note}"
+
+
+def _guarded(handler: Handler) -> Callable[[argparse.Namespace, object], int]:
+    """Turn what a person can run into into a sentence and an exit code."""
+
+    def run(options: argparse.Namespace, _settings: object) -> int:
+        try:
+            return handler(options)
+        except BrokenPipeError:
+            # Who reads has seen enough. Python must not find the pipe again when it exits.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return FINE
+        except NoArchive as error:
+            _say(str(error))
+            return WRONG
+        except ArchiveError as error:
+            _say(str(error))
+        except OSError as error:
+            _say(f"{error.filename or 'archive'}: {error.strerror}")
+        return FAILED
+
+    return run
+
+
+def _say(what: str) -> None:
+    sys.stderr.write(f"busyapi: {what}\n")
+
+
+def _time(text: str) -> int:
+    """Read RFC 3339, or a date for its midnight in UTC, as milliseconds since 1970."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time like 2026-11-23T19:12:00Z") from None
+    if moment.tzinfo is None:
+        if len(text) != len("2026-11-23"):
+            raise argparse.ArgumentTypeError(f"{text!r} has no time zone: end it with Z")
+        moment = moment.replace(tzinfo=UTC)
+    return max(0, round(moment.timestamp() * 1000))
+
+
+def _id(text: str) -> UsageId:
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_ID:
+        raise argparse.ArgumentTypeError(f"{text!r} is no id: they are whole numbers from 1")
+    return UsageId(int(text))

@@ -1,0 +1,42 @@
+"""The list of files that a person sees."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from busyapi.archive.browse import Partition
+from busyapi.archive.coverage import Range
+from busyapi.archive.names import File, Kind
+from busyapi.archive.reader import read_footer
+
+
+def table(partition: Partition) -> Iterator[str]:
+    """Give one line for the partition and one for each of its files."""
+    said = partition.identity
+    yield (
+        f"partition {said.partition} of {said.partitions}, archive {said.archive_id},"
+        f" bound {said.bound}, kept from id {partition.id_of(said.kept_from)}"
+    )
+    for file in partition.listing().files:
+        if file.kind is Kind.OPEN:
+            yield f"  {'open':10}  from id {partition.id_of(file.first):<40}  {file.path}"
+        else:
+            ids = partition.ids(Range(file.first, file.last))
+            times = _times(partition, file)
+            yield f"  {file.kind:10}  {ids:48}  {file.seqs:>10}  {times:41}  {file.path}"
+
+
+def _times(partition: Partition, file: File) -> str:
+    """Tell when the first and the last usage of a segment were received."""
+    if file.kind is not Kind.SEGMENT:
+        return ""
+    with partition.opened(file) as found:
+        footer = read_footer(found[0]) if found else None
+    if footer is None:
+        return "footer damaged: see verify"
+    earliest = min(each.earliest_ms for each in footer.blocks)
+    latest = max(each.latest_ms for each in footer.blocks)
+    return f"{_second(earliest)} {_second(latest)}"
+
+
+def _second(ms: int) -> str:
+    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
