@@ -166,7 +166,7 @@ class PartitionWriter:
 
     def holes(self, through: Seq) -> list[Range]:
         """List what `gap` would record: the seqs behind the cursor that no file answers for."""
-        return list(coverage.holes(self._files, Seq(self.cursor + 1), through))
+        return list(coverage.holes(self._readable.files, Seq(self.cursor + 1), through))
 
     def quarantine(self, first: Seq, last: Seq, raw: bytes, why: str) -> None:
         """Keep an entry behind the cursor that could not be rendered, as it came.
@@ -177,8 +177,8 @@ class PartitionWriter:
         with self._changing():
             self._check_next(first, last)
             self._finish()
-            span = Range(first, last)
-            self._add(records.write_quarantine(self._folder, self._identity, span, raw, why))
+            at = self._folder, self._identity, Range(first, last)
+            self._add(records.write_quarantine(*at, raw, why))
 
     def roll_if_due(self) -> bool:
         """Finish the open segment if it is large or old enough; delete what retention ends.
@@ -200,7 +200,7 @@ class PartitionWriter:
         Raises:
             NoLongerKept: it was deleted when its retention time was over.
             ArchiveDamaged: it cannot be read.
-            SyncFailed: an fsync has failed; the process must exit.
+            SyncFailed: as append.
         """
         self._usable()
         return self._readable.find(seq)
@@ -221,10 +221,6 @@ class PartitionWriter:
             os.close(self._lock)
             self._lock = None
             self._readable.close()
-
-    @property
-    def _files(self) -> list[File]:
-        return self._readable.files
 
     def _usable(self) -> None:
         if self._poison:
@@ -274,11 +270,11 @@ class PartitionWriter:
 
     def _count(self) -> None:
         """Take the figures that follow from the files; there is no open segment now."""
-        self.skipped = sum(each.seqs for each in self._files if each.kind is Kind.GAP)
+        self.skipped = sum(each.seqs for each in self._readable.files if each.kind is Kind.GAP)
         """Usages in gap records: ids that were never given to one."""
-        self.cursor = coverage.cursor(self._files, self.kept_from)
+        self.cursor = coverage.cursor(self._readable.files, self.kept_from)
         """The last seq that is in the archive, with all below it."""
-        self.highest = max([self.cursor, *(each.last for each in self._files)])
+        self.highest = max([self.cursor, *(each.last for each in self._readable.files)])
         """The largest seq that any file, also one set aside, is known to have held."""
 
     def _expire(self) -> None:
@@ -290,7 +286,9 @@ class PartitionWriter:
         today = names.day_of()
         if not self._rolling.keep_days or today == self._expired_on or self.highest > self.cursor:
             return
-        old = retention.expired(self._folder, self._files, self.kept_from, self._rolling.keep_days)
+        old = retention.expired(
+            self._folder, self._readable.files, self.kept_from, self._rolling.keep_days
+        )
         if old:
             kept_from = max(self.kept_from, Seq(old[-1].last + 1))
             raised = self._identity._replace(kept_from=kept_from)
