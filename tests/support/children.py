@@ -120,10 +120,14 @@ class Child(Lifetime):
 
     def stop(self, seconds: float = 20.0) -> int:
         """Ask it to end (SIGTERM), also when it is paused, and return its exit code."""
+        self.terminate()
+        return self.wait(seconds)
+
+    def terminate(self) -> None:
+        """Ask it to end, and do not wait."""
         process = self._started()
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGCONT)
-        return self.wait(seconds)
 
     def kill9(self) -> None:
         """End it with SIGKILL. When this returns it is gone; gone before is fine too."""

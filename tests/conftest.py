@@ -1,0 +1,55 @@
+"""Fixtures: real servers and our own processes, each test's in its own folder."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.processes import Stack, Store
+from tests.support.servers import FLAVOURS, Flavour, Server
+
+Stacks = Callable[..., Stack]
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[Server]:
+    """A running Valkey."""
+    with Server(tmp_path / "valkey", "valkey") as server:
+        yield server
+
+
+@pytest.fixture
+def redis7(tmp_path: Path) -> Iterator[Server]:
+    """A running Redis 7.0, the oldest that is supported."""
+    with Server(tmp_path / "redis", "redis") as server:
+        yield server
+
+
+@pytest.fixture(params=FLAVOURS)
+def flavour(request: pytest.FixtureRequest) -> Flavour:
+    """Each flavour in turn, for a test that makes its own servers."""
+    chosen: Flavour = request.param
+    return chosen
+
+
+@pytest.fixture
+def any_server(tmp_path: Path, flavour: Flavour) -> Iterator[Server]:
+    """A running server of each flavour in turn."""
+    with Server(tmp_path / flavour, flavour) as server:
+        yield server
+
+
+@pytest.fixture
+def stacks(tmp_path: Path) -> Iterator[Stacks]:
+    """A maker of running stacks: `stacks(store, apis=2, partitions=1, settings={...})`."""
+    with ExitStack() as running:
+
+        def make(store: Store, **options: Any) -> Stack:
+            folder = tmp_path / f"stack-{len(made)}"
+            made.append(stack := Stack(folder, store, **options))
+            return running.enter_context(stack)
+
+        made: list[Stack] = []
+        yield make
