@@ -96,20 +96,16 @@ def test_valkey_of_the_wheel_says_that_it_has_no_tls(tmp_path: Path) -> None:
         Server(tmp_path / "s", "valkey", certificates=make_certificates(tmp_path))
 
 
-def test_replica_starts_with_its_primarys_data(any_server: Server, tmp_path: Path) -> None:
-    any_server.client().set("a", "1")
-    with Server(tmp_path / "replica", any_server.flavour, replica_of=any_server) as replica:
-        assert replica.client().get("a") == "1"
-        replica.restart()
-        assert replica.replication()["master_link_status"] == "up"
-
-
-def test_replica_logs_in_at_its_primary(tmp_path: Path, flavour: Flavour) -> None:
-    with (
-        Server(tmp_path / "one", flavour, password="secret") as primary,
-        Server(tmp_path / "two", flavour, password="secret", replica_of=primary) as replica,
-    ):
-        assert replica.replication()["master_link_status"] == "up"
+def test_replica_logs_in_and_starts_with_its_primarys_data(
+    tmp_path: Path, flavour: Flavour
+) -> None:
+    with Server(tmp_path / "primary", flavour, password="secret") as primary:
+        primary.client().set("a", "1")
+        replica = Server(tmp_path / "replica", flavour, password="secret", replica_of=primary)
+        with replica:
+            assert replica.client().get("a") == "1"
+            replica.restart()
+            assert replica.replication()["master_link_status"] == "up"
 
 
 def test_server_that_cannot_start_says_why(tmp_path: Path, flavour: Flavour) -> None:

@@ -7,24 +7,19 @@ from tests.support.topologies import ClusterOfThree, SentinelSet
 from tests.support.waiting import wait_until
 
 
-def test_cluster_shares_the_slots_among_three(tmp_path: Path, flavour: Flavour) -> None:
-    with ClusterOfThree(tmp_path / "c", flavour) as cluster:
+def test_cluster_shares_the_slots_among_three(tmp_path: Path) -> None:
+    with ClusterOfThree(tmp_path / "c", "redis") as cluster:
         for n in range(4):
             cluster.client().set(f"{{{n}}}", n)
-        holders = {cluster.primary_of(f"{{{n}}}") for n in range(4)}
-        assert len(holders) > 1
+        assert len({cluster.primary_of(f"{{{n}}}") for n in range(4)}) > 1
         for n in range(4):
             assert cluster.primary_of(f"{{{n}}}").client().get(f"{{{n}}}") == str(n)
-        node = cluster.primary_of("{0}")
-        node.kill9()
-        node.start()
-        cluster.wait_until_complete()
-        assert cluster.client().get("{0}") == "0"
         assert cluster.settings()["BUSYAPI_REDIS_URL"].count("127.0.0.1") == 3
 
 
 def test_replica_takes_over_a_dead_primarys_slots(tmp_path: Path) -> None:
-    with ClusterOfThree(tmp_path / "c", replicas=True) as cluster:
+    hasty = ["cluster-node-timeout 1000"]
+    with ClusterOfThree(tmp_path / "c", "valkey", config=hasty, replicas=True) as cluster:
         old = cluster.primary_of("{0}")
         old.client().set("{0}", "kept")
         assert old.client().wait(1, 5000) == 1
@@ -36,7 +31,7 @@ def test_replica_takes_over_a_dead_primarys_slots(tmp_path: Path) -> None:
 
 
 def test_sentinels_promote_the_replica_of_a_dead_primary(tmp_path: Path, flavour: Flavour) -> None:
-    with SentinelSet(tmp_path / "s", flavour, password="secret") as sentinels:
+    with SentinelSet(tmp_path / "s", flavour, password="secret", down_after_ms=500) as sentinels:
         old = sentinels.primary()
         old.client().set("a", "1")
         assert old.client().wait(1, 5000) == 1
