@@ -13,7 +13,7 @@ from busyapi.stream.durability import Server, inspect
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.entry import Entry, entry
 from busyapi.stream.keys import Keys
-from busyapi.stream.scripts import LEASE, PUBLISH, SEED
+from busyapi.stream.scripts import DOUBT, LEASE, PUBLISH, SEED
 from busyapi.stream.state import State, ask, parse
 from busyapi.stream.wire import ANSWER_SECONDS, ServerError, Wire, evalsha
 
@@ -110,7 +110,7 @@ class Partition:
 
     async def doubt(self, why: str) -> None:
         """Note that a restart of this server must be taken for a loss."""
-        await self._run(("HSET", self.keys.state, "doubt", why))
+        await self._run(evalsha(DOUBT, [self.keys.state, self.keys.lease], self._lease, why))
 
     async def read(self, after: Seq, count: int, block_ms: int) -> list[Entry]:
         """Read up to `count` entries whose last seq is above `after`.

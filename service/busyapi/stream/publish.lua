@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Say how far the archive is, and drop from the stream what it holds.
 --
 -- KEYS  state, stream, lease, seq

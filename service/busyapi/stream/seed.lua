@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Make the partition this server's, or say again that it is.
 --
 -- KEYS  state, seq, stream, lease

@@ -1,0 +1,354 @@
+"""Each script is one atomic step: what it refuses, it leaves as it was."""
+
+from collections.abc import AsyncIterator
+from secrets import token_hex
+from typing import Any
+
+import pytest
+
+from busyapi.errors import LeaseLost, NotSeeded, PartitionMismatch
+from busyapi.ids import Seq
+from busyapi.stream.endpoint import Endpoint
+from busyapi.stream.entry import decode, encode
+from busyapi.stream.keys import Keys
+from busyapi.stream.partition import Partition
+from busyapi.stream.scripts import UNSEED
+from busyapi.stream.session import Call, Session
+from busyapi.stream.wire import ServerError, evalsha
+from tests.support.inside import where
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
+
+KEYS = Keys(0)
+BOUND = 10
+
+
+def batch(number: int, usages: int = 1, *, lane: str = "lane", name: str = "") -> Call:
+    lines = [b'{"n":"%b-%d-%d"}' % (name.encode(), number, n) for n in range(usages)]
+    return Call(encode(lines, 1), usages, KEYS.lane(lane), "batch", str(number), 3600)
+
+
+def keyed(key: str, body: str, usages: int = 1) -> Call:
+    value = encode([b"{}"] * usages, 1)
+    return Call(value, usages, KEYS.idempotency(key), "key", body, 60)
+
+
+class Seeded:
+    """A partition that a flusher has seeded, and one lane's session on it."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.endpoint: Endpoint = where(server)
+        self.owner = Partition(self.endpoint, 0, "fsync", "archive-a")
+        self.session: Session
+
+    async def start(self, seq: int = 0, bound: int = BOUND) -> None:
+        await self.owner.connect()
+        await self.reseed(seq, bound=bound)
+        self.session = await self.open()
+
+    async def reseed(self, seq: int, **changes: Any) -> None:
+        record = {
+            "run_id": self.server.client().info("server")["run_id"],
+            "partitions": 1,
+            "bound": BOUND,
+            "skipped": 0,
+            "doubt": "",
+            "epoch": token_hex(8),
+        }
+        await self.owner.seed(Seq(seq), record | changes, seq=Seq(seq))
+
+    async def open(self, highest: int = 0, partitions: int = 1) -> Session:
+        return await Session.open(self.endpoint, 0, partitions, "fsync", Seq(highest))
+
+    async def commit(self, *calls: Call) -> list[Any]:
+        return await self.session.commit(list(calls))
+
+    async def refused(self, call: Call) -> str:
+        """Commit, see it refused and nothing changed; return the refusal's code."""
+        before = self.everything()
+        (reply,) = await self.commit(call)
+        assert isinstance(reply, ServerError), reply
+        assert self.everything() == before
+        return reply.code
+
+    def everything(self) -> dict[str, Any]:
+        """Return all that is stored, by key."""
+        found: dict[str, Any] = {}
+        for key in self.server.command("KEYS", "busyapi:*"):
+            match self.server.command("TYPE", key):
+                case "string":
+                    found[key] = self.server.command("GET", key)
+                case "hash":
+                    found[key] = self.server.command("HGETALL", key)
+                case "stream":
+                    found[key] = self.server.command("XRANGE", key, "-", "+")
+        return found
+
+    def entries(self) -> list[str]:
+        return [each for each, _ in self.server.command("XRANGE", KEYS.stream, "-", "+")]
+
+    async def close(self) -> None:
+        await self.owner.close()
+        if hasattr(self, "session"):
+            await self.session.close()
+
+
+@pytest.fixture
+async def bare(any_server: Server) -> AsyncIterator[Seeded]:
+    """A server that nothing was done to."""
+    seeded = Seeded(any_server)
+    yield seeded
+    await seeded.close()
+
+
+@pytest.fixture
+async def seeded(bare: Seeded) -> Seeded:
+    await bare.start()
+    return bare
+
+
+async def test_commit_is_one_entry_whose_id_says_its_seqs(seeded: Seeded) -> None:
+    assert await seeded.commit(batch(1, 3)) == [3]
+    assert await seeded.commit(batch(2, 2), keyed("k", "b")) == [5, 6]
+    assert seeded.entries() == ["3-3", "5-2", "6-1"]
+    assert seeded.server.client().get(KEYS.seq) == "6"
+    found = await seeded.owner.read(Seq(0), 10, 0)
+    assert [(each.first, each.last) for each in found] == [(1, 3), (4, 5), (6, 6)]
+    assert decode(found[0]).lines == [b'{"n":"-1-0"}', b'{"n":"-1-1"}', b'{"n":"-1-2"}']
+
+
+async def test_repeat_of_a_batch_number_gets_its_answer_and_stores_nothing(seeded: Seeded) -> None:
+    assert await seeded.commit(batch(1, 3)) == [3]
+    assert await seeded.commit(batch(1, lane="other")) == [4]
+    before = seeded.everything()
+    assert await seeded.commit(batch(1, 3), batch(1, 3)) == [-3, -3]
+    assert seeded.everything() == before
+
+
+async def test_repeat_on_a_new_connection_gets_its_answer(seeded: Seeded) -> None:
+    assert await seeded.commit(batch(1, 2)) == [2]
+    await seeded.session.close()
+    seeded.session = await seeded.open(2)
+    assert await seeded.commit(batch(1, 2)) == [-2]
+    assert seeded.entries() == ["2-2"]
+
+
+async def test_repeat_gets_its_answer_although_the_buffer_is_full_by_now(seeded: Seeded) -> None:
+    assert await seeded.commit(batch(1, BOUND)) == [BOUND]
+    assert await seeded.commit(batch(1, BOUND)) == [-BOUND]
+    assert await seeded.refused(batch(2)) == "FULL"
+
+
+async def test_old_batch_that_comes_late_is_never_stored(seeded: Seeded) -> None:
+    assert await seeded.commit(batch(2)) == [1]
+    assert await seeded.refused(batch(1)) == "STALE"
+    assert await seeded.commit(batch(10), batch(11)) == [2, 3]
+    # As numbers, not as text: "9" is above "11".
+    assert await seeded.refused(batch(9)) == "STALE"
+
+
+async def test_commit_under_another_epoch_is_refused(seeded: Seeded) -> None:
+    await seeded.reseed(0)
+    assert await seeded.refused(batch(1)) == "EPOCH"
+    assert await seeded.refused(keyed("k", "b")) == "EPOCH"
+
+
+async def test_commit_without_an_epoch_or_a_counter_is_refused(seeded: Seeded) -> None:
+    seeded.server.client().delete(KEYS.seq)
+    assert await seeded.refused(batch(1)) == "EPOCH"
+    await seeded.owner.unseed()
+    assert await seeded.refused(batch(1)) == "EPOCH"
+
+
+async def test_buffer_is_full_at_the_bound_exactly(seeded: Seeded) -> None:
+    assert await seeded.commit(batch(1, BOUND - 1)) == [BOUND - 1]
+    assert await seeded.refused(batch(2, 2)) == "FULL"
+    assert await seeded.commit(batch(3)) == [BOUND]
+    assert await seeded.refused(batch(4)) == "FULL"
+    assert await seeded.refused(keyed("k", "b")) == "FULL"
+    # Archived are the 9 of the first entry: room for 9, not for 10.
+    assert await seeded.owner.publish(Seq(BOUND - 1)) == BOUND
+    assert seeded.entries() == [f"{BOUND}-1"]
+    assert await seeded.refused(batch(5, 10)) == "FULL"
+    assert await seeded.commit(batch(6, 9)) == [2 * BOUND - 1]
+
+
+async def test_key_with_the_same_body_gets_the_same_answer(seeded: Seeded) -> None:
+    assert await seeded.commit(keyed("k", "body", 2)) == [2]
+    before = seeded.everything()
+    assert await seeded.commit(keyed("k", "body", 2)) == [-2]
+    assert seeded.everything() == before
+    assert await seeded.commit(keyed("other", "body")) == [3]
+    assert 0 < seeded.server.client().ttl(KEYS.idempotency("k")) <= 60
+
+
+async def test_key_with_another_body_is_refused(seeded: Seeded) -> None:
+    assert await seeded.commit(keyed("k", "body")) == [1]
+    assert await seeded.refused(keyed("k", "another")) == "KEYREUSED"
+
+
+async def test_counter_that_went_back_makes_the_commit_fail_with_nothing_written(
+    seeded: Seeded,
+) -> None:
+    assert await seeded.commit(batch(1, 3), batch(2, 3)) == [3, 6]
+    seeded.server.client().set(KEYS.seq, 3)
+    for call in (batch(3, 3), keyed("k", "b"), batch(4)):
+        before = seeded.everything()
+        (reply,) = await seeded.commit(call)
+        assert "equal or smaller" in str(reply)
+        assert seeded.everything() == before
+
+
+async def test_full_memory_refuses_a_commit_before_anything_is_written(seeded: Seeded) -> None:
+    assert await seeded.commit(batch(1)) == [1]
+    seeded.server.client().config_set("maxmemory", 1)
+    assert await seeded.refused(batch(2)) == "OOM"
+    assert await seeded.refused(keyed("k", "b")) == "OOM"
+    seeded.server.client().config_set("maxmemory", 0)
+    assert await seeded.commit(batch(3)) == [2]
+
+
+async def test_flusher_can_lease_seed_and_trim_while_the_memory_is_full(seeded: Seeded) -> None:
+    assert await seeded.commit(batch(1), batch(2)) == [1, 2]
+    seeded.server.client().config_set("maxmemory", 1)
+    owner = Partition(seeded.endpoint, 0, "fsync", "archive-a")
+    await owner.connect()
+    await owner.doubt("a test says so")
+    await owner.seed(Seq(0), {"doubt": ""})
+    assert await owner.publish(Seq(1)) == 2
+    assert seeded.entries() == ["2-1"]
+    await owner.close()
+
+
+async def test_large_seqs_stay_whole_numbers(bare: Seeded) -> None:
+    high = 9_007_199_254_000_000  # a double's %g would be 9.0072e+15
+    await bare.start(high)
+    assert await bare.commit(batch(1, 2)) == [high + 2]
+    assert await bare.commit(batch(1, 2)) == [-high - 2]
+    assert await bare.commit(keyed("k", "b")) == [high + 3]
+    assert await bare.commit(keyed("k", "b")) == [-high - 3]
+    client = bare.server.client()
+    assert client.get(KEYS.seq) == f"{high + 3}"
+    assert client.get(KEYS.lane("lane")) == f"1 {high + 2}"
+    assert bare.entries() == [f"{high + 2}-2", f"{high + 3}-1"]
+    assert await bare.owner.keep_lease() == high + 3
+    assert await bare.owner.publish(Seq(high + 2)) == high + 3
+    assert bare.entries() == [f"{high + 3}-1"]
+    assert client.hget(KEYS.state, "archived") == f"{high + 2}"
+    assert [each.first for each in await bare.owner.read(Seq(high + 2), 10, 0)] == [high + 3]
+
+
+# --- the lease ----------------------------------------------------------------------------
+
+
+async def test_second_archive_cannot_lease(seeded: Seeded) -> None:
+    other = Partition(seeded.endpoint, 0, "fsync", "archive-b")
+    with pytest.raises(LeaseLost):
+        await other.connect()
+    before = seeded.everything()
+    with pytest.raises(LeaseLost):
+        await other.publish(Seq(0))
+    with pytest.raises(LeaseLost):
+        await other.seed(Seq(0), {"epoch": "stolen"}, seq=Seq(7))
+    assert seeded.everything() == before
+    # A name that begins like the owner's is another name.
+    with pytest.raises(LeaseLost):
+        await Partition(seeded.endpoint, 0, "fsync", "archive").connect()
+    assert await seeded.owner.publish(Seq(0)) == 0
+    await other.close()
+
+
+async def test_same_archive_takes_the_lease_over_at_once(seeded: Seeded) -> None:
+    again = Partition(seeded.endpoint, 0, "fsync", "archive-a")
+    await again.connect()
+    assert await again.publish(Seq(0)) == 0
+    with pytest.raises(LeaseLost):
+        await seeded.owner.publish(Seq(0))
+    await again.close()
+
+
+async def test_flusher_that_slept_through_its_lease_can_trim_nothing(seeded: Seeded) -> None:
+    assert await seeded.commit(batch(1), batch(2)) == [1, 2]
+    client = seeded.server.client()
+    assert 5_000 < client.pttl(KEYS.lease) <= 10_000
+    client.pexpire(KEYS.lease, 20)
+    wait_until(lambda: not client.exists(KEYS.lease), "the lease to expire")
+    before = seeded.everything()
+    with pytest.raises(LeaseLost):
+        await seeded.owner.publish(Seq(2))
+    other = Partition(seeded.endpoint, 0, "fsync", "archive-b")
+    await other.connect()
+    with pytest.raises(LeaseLost):
+        await seeded.owner.publish(Seq(2))
+    with pytest.raises(LeaseLost):
+        await seeded.owner.seed(Seq(2), {"epoch": "old"})
+    after = seeded.everything()
+    assert after.pop(KEYS.lease).startswith("archive-b:")
+    assert after == before
+    await other.close()
+
+
+async def test_publish_renews_the_lease_and_never_goes_back(seeded: Seeded) -> None:
+    assert await seeded.commit(batch(1), batch(2)) == [1, 2]
+    client = seeded.server.client()
+    client.pexpire(KEYS.lease, 3_000)
+    assert await seeded.owner.publish(Seq(2)) == 2
+    assert client.pttl(KEYS.lease) > 5_000
+    assert await seeded.owner.publish(Seq(1)) == 2
+    assert client.hget(KEYS.state, "archived") == "2"
+
+
+# --- seeding, and the check of a connection ------------------------------------------------
+
+
+async def test_seed_trims_what_the_archive_has_and_keeps_the_rest(seeded: Seeded) -> None:
+    assert await seeded.commit(batch(1, 2), batch(2, 2)) == [2, 4]
+    await seeded.owner.seed(Seq(2), {"skipped": 1})
+    assert seeded.entries() == ["4-2"]
+    assert await seeded.commit(batch(3)) == [5]
+
+
+async def test_unseed_takes_only_the_epoch_that_was_seen(seeded: Seeded) -> None:
+    old = seeded.session.epoch
+    await seeded.reseed(0)
+    newer = await seeded.open()
+    await seeded.session.give_up_epoch()
+    assert await newer.commit([batch(1)]) == [1]
+    wire = await seeded.endpoint.connect(0)
+    assert await wire.one(*evalsha(UNSEED, [KEYS.state], old)) == 0
+    assert await wire.one(*evalsha(UNSEED, [KEYS.state], newer.epoch)) == 1
+    (reply,) = await newer.commit([batch(2)])
+    assert reply.code == "EPOCH"
+    await newer.close()
+    await wire.close()
+
+
+async def test_session_opens_only_on_the_server_that_was_seeded(seeded: Seeded) -> None:
+    await seeded.reseed(0, run_id="0" * 40)
+    with pytest.raises(NotSeeded, match="not seeded for this server"):
+        await seeded.open()
+    with pytest.raises(NotSeeded, match="not seeded for this server"):
+        await seeded.session.recheck(1, Seq(0))
+
+
+async def test_session_does_not_open_on_a_partition_never_seeded(bare: Seeded) -> None:
+    with pytest.raises(NotSeeded, match="not seeded yet"):
+        await bare.open()
+    assert bare.everything() == {}
+
+
+async def test_session_that_was_told_more_takes_the_epoch_away(seeded: Seeded) -> None:
+    assert await seeded.commit(batch(1, 3)) == [3]
+    with pytest.raises(NotSeeded, match="went back"):
+        await seeded.open(highest=4)
+    assert not seeded.server.client().hexists(KEYS.state, "epoch")
+    (reply,) = await seeded.commit(batch(2))
+    assert reply.code == "EPOCH"
+
+
+async def test_session_with_another_number_of_partitions_says_both(seeded: Seeded) -> None:
+    with pytest.raises(PartitionMismatch, match=r"has 1 partitions, BUSYAPI_PARTITIONS says 4"):
+        await seeded.open(partitions=4)
+    with pytest.raises(PartitionMismatch):
+        await seeded.session.recheck(4, Seq(0))
