@@ -7,6 +7,7 @@ from pathlib import Path
 
 from busyapi import logs
 from busyapi.archive import commands as archive_commands
+from busyapi.dev import command as dev_command
 from busyapi.errors import BusyapiError, ConfigError
 from busyapi.settings import Settings
 
@@ -51,6 +52,7 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
     )
     flusher.set_defaults(run=_flusher)
     archive_commands.add_commands(commands, Path(settings.archive_dir))
+    dev_command.add_command(commands, settings)
     return parser
 
 

@@ -1,0 +1,1 @@
+"""All of it on one machine: Valkey, API processes, a flusher for each partition."""
