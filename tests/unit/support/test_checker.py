@@ -210,6 +210,8 @@ def test_acknowledged_and_quarantined_is_reported_and_its_seq_accounted_for(
 ) -> None:
     run = Run()
     asked(run.history, OK, ["unread"], [22], at=7)
+    asked(run.history, OK, ["after"], [24], at=8)
+    run.lines.append((24, "after"))
     write_quarantine(tmp_path, 22, 23)
     assert set(run.verdict(tmp_path).defects) == {Defect.QUARANTINED}
 
