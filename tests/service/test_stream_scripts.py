@@ -299,6 +299,18 @@ async def test_publish_renews_the_lease_and_never_goes_back(seeded: Seeded) -> N
     assert client.hget(KEYS.state, "archived") == "2"
 
 
+async def test_publish_on_a_partition_without_epoch_or_counter_asks_for_seeding(
+    seeded: Seeded,
+) -> None:
+    seeded.server.client().delete(KEYS.seq)
+    with pytest.raises(NotSeeded):
+        await seeded.owner.publish(Seq(0))
+    await seeded.reseed(0)
+    await seeded.owner.unseed()
+    with pytest.raises(NotSeeded):
+        await seeded.owner.publish(Seq(0))
+
+
 # --- seeding, and the check of a connection ------------------------------------------------
 
 

@@ -142,19 +142,18 @@ class Flusher:
         """Gather, archive, publish: the one thing that a flusher does."""
         writer, partition, intake = self._running()
         await intake.gather(partition, self._stopping)
-        if intake.due or intake.batches:
-            bad = intake.bad
-            started = monotonic()
-            usages, flushed = await intake.flush(writer)
-            failpoint("flusher-before-publish")
-            issued = await partition.publish(writer.cursor)
-            failpoint("flusher-after-publish")
-            if bad:
-                self._metrics.quarantined.inc(bad[0].last - bad[0].first + 1)
-                log.error("entry_quarantined", first=bad[0].first, last=bad[0].last, why=bad[1])
-            self._measure_flush(usages, flushed, monotonic() - started)
-        else:
-            issued = await partition.keep_lease()
+        bad = intake.bad
+        started = monotonic()
+        usages, flushed = await intake.flush(writer)
+        failpoint("flusher-before-publish")
+        # Also when there was nothing to flush: it keeps the lease, and is how a flusher learns
+        # that a lane took the epoch away.
+        issued = await partition.publish(writer.cursor)
+        failpoint("flusher-after-publish")
+        if bad:
+            self._metrics.quarantined.inc(bad[0].last - bad[0].first + 1)
+            log.error("entry_quarantined", first=bad[0].first, last=bad[0].last, why=bad[1])
+        self._measure_flush(usages, flushed, monotonic() - started)
         await asyncio.to_thread(writer.roll_if_due)
         await self._inspect(partition)
         self._ready(writer, issued)

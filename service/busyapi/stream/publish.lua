@@ -12,11 +12,12 @@ if redis.call('GET', KEYS[3]) ~= ARGV[1] then
   return redis.error_reply('LEASE held by another flusher')
 end
 redis.call('PEXPIRE', KEYS[3], ARGV[3])
-if redis.call('HEXISTS', KEYS[1], 'epoch') == 0 then
+local seq = redis.call('GET', KEYS[4])
+if not seq or redis.call('HEXISTS', KEYS[1], 'epoch') == 0 then
   return redis.error_reply('EPOCH the partition is no longer seeded')
 end
 if tonumber(redis.call('HGET', KEYS[1], 'archived') or '0') < tonumber(ARGV[2]) then
   redis.call('HSET', KEYS[1], 'archived', ARGV[2])
   redis.call('XTRIM', KEYS[2], 'MINID', '=', string.format('%.0f-0', tonumber(ARGV[2]) + 1))
 end
-return tonumber(redis.call('GET', KEYS[4]) or '0')
+return tonumber(seq)
