@@ -96,6 +96,10 @@ def test_ndjson_may_end_in_blank_lines(between: bytes, end: bytes) -> None:
     assert batch(USAGE + between + USAGE + end, ndjson=True) == [USAGE, USAGE]
 
 
+def test_only_the_blanks_of_json_are_blank() -> None:
+    assert pointers(USAGE + b"\n\x0c", ndjson=True) == ["/1"]
+
+
 def test_blank_line_before_a_usage_is_a_bad_item() -> None:
     found = faults(USAGE + b"\n\n" + USAGE, ndjson=True)
     assert found == [Fault("/1", "is empty")]

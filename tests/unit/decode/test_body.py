@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from busyapi.decode.body import read_batch, read_single
+from busyapi.decode.form import MOST_FIELDS
 from busyapi.errors import BadUsage, BodyTooLarge, MalformedBody, NotAUsage, UnsupportedMedia
 from tests.unit.decode.samples import USAGE, bodies
 
@@ -163,12 +164,19 @@ def test_field_sent_twice_is_named(strict: bool) -> None:  # noqa: FBT001
         b'["a=b"]',
         b"a=%ff",
         b"a=\xff",
-        b"a=1&" * 1001,
+        b"a=1&",
     ],
 )
 def test_what_is_no_form_is_malformed(form: bytes) -> None:
     with pytest.raises(MalformedBody):
         single(form, FORM, strict=False)
+
+
+def test_form_of_the_most_fields_is_taken_and_one_more_is_not() -> None:
+    fields = [b"f%d=" % number for number in range(MOST_FIELDS + 1)]
+    assert len(json.loads(single(b"&".join(fields[1:]), FORM, strict=False))) == MOST_FIELDS
+    with pytest.raises(MalformedBody):
+        single(b"&".join(fields), FORM, strict=False)
 
 
 @pytest.mark.parametrize("encoding", ["", "identity", "Identity", " identity "])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from busyapi.decode.inflate import MOST_MEMBERS, inflate
 from busyapi.errors import BadUsage, BodyTooLarge, MalformedBody
 
-LIMIT = 100_000
+LIMIT = 1_000_000
 PACKED = gzip.compress(b'{"patientId":"100"}')
 
 
@@ -75,9 +75,9 @@ def test_limit_is_exact_over_several_members() -> None:
         inflate(packed, 600)
 
 
-@pytest.mark.parametrize("members", [1, MOST_MEMBERS])
-def test_bomb_is_refused_before_it_fills_memory(members: int) -> None:
-    bomb = gzip.compress(b"\0" * 50_000_000) * members
+@pytest.mark.parametrize("before", [b"", gzip.compress(b"x" * LIMIT)])
+def test_bomb_is_refused_before_it_fills_memory(before: bytes) -> None:
+    bomb = before + gzip.compress(b"\0" * 50_000_000)
     tracemalloc.start()
     try:
         with pytest.raises(BodyTooLarge):
@@ -85,4 +85,5 @@ def test_bomb_is_refused_before_it_fills_memory(members: int) -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 10 * LIMIT + len(bomb)
+    # What is inflated so far, once in zlib's hands and once in ours.
+    assert peak < 2.5 * LIMIT + len(bomb)
