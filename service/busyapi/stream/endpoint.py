@@ -5,7 +5,7 @@ server, so that "which server answered" has one meaning (see `session`).
 """
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -30,7 +30,7 @@ class Endpoint:
     seeds: tuple[Address, ...]
     service: str = ""
     username: str = ""
-    password: str = ""
+    password: str = field(default="", repr=False)
     password_file: str = ""
     tls: bool = False
     ca_file: str = ""

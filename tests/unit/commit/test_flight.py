@@ -1,0 +1,123 @@
+"""What one flight takes along, and what it leaves for the next."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from busyapi.commit.batch import Admission, Group, Key
+from busyapi.commit.flight import MOST_BYTES, MOST_KEYED, MOST_USAGES, take
+from busyapi.errors import Overloaded
+from busyapi.stream.entry import decode, entry
+from busyapi.stream.keys import Keys
+
+KEYS = Keys(0)
+
+
+def group(lines: Sequence[bytes], key: Key | None = None, size: int | None = None) -> Group:
+    # Nothing here awaits: the future needs a loop only to be made.
+    loop = asyncio.new_event_loop()
+    future: asyncio.Future[int] = loop.create_future()
+    loop.close()
+    size = sum(map(len, lines)) if size is None else size
+    return Group(lines, size, future, 0.0, key)
+
+
+def plain(count: int = 1, size: int | None = None) -> Group:
+    return group([b"{}"] * count, size=size)
+
+
+def keyed(name: str) -> Group:
+    return group([b"{}"], Key(name, "body"))
+
+
+def test_waiting_groups_become_one_call_in_their_order() -> None:
+    pending = deque([group([b"a"]), group([b"b", b"c"]), group([b"d"])])
+    flight = take(pending, KEYS, "me", 7, 60)
+    ((call, groups),) = flight.calls
+    assert (call.usages, call.token, call.mode, call.guard) == (4, "7", "batch", KEYS.lane("me"))
+    assert decode(entry(b"4-4", [b"u", call.value])).lines == [b"a", b"b", b"c", b"d"]
+    assert [each.count for each in groups] == [1, 2, 1]
+    assert not pending
+
+
+def test_each_key_is_a_call_of_its_own() -> None:
+    pending = deque([plain(), keyed("k1"), plain(2), keyed("k2")])
+    calls = [call for call, _ in take(pending, KEYS, "me", 1, 60).calls]
+    assert sorted((call.mode, call.usages, call.guard) for call in calls) == [
+        ("batch", 3, KEYS.lane("me")),
+        ("key", 1, KEYS.idempotency("k1")),
+        ("key", 1, KEYS.idempotency("k2")),
+    ]
+
+
+def test_flight_ends_at_the_most_usages() -> None:
+    pending = deque([plain(MOST_USAGES - 1), plain(), plain()])
+    assert take(pending, KEYS, "me", 1, 60).calls[0][0].usages == MOST_USAGES
+    assert len(pending) == 1
+
+
+def test_flight_ends_at_the_most_bytes() -> None:
+    pending = deque([plain(size=MOST_BYTES - 1), plain(size=1), plain(size=1)])
+    assert take(pending, KEYS, "me", 1, 60).calls[0][0].usages == 2
+    assert len(pending) == 1
+
+
+def test_flight_ends_at_the_most_keys() -> None:
+    pending = deque([keyed(str(n)) for n in range(MOST_KEYED + 1)])
+    assert len(take(pending, KEYS, "me", 1, 60).calls) == MOST_KEYED
+    assert len(pending) == 1
+
+
+def test_larger_request_than_a_flight_travels_alone() -> None:
+    pending = deque([plain(size=5 * MOST_BYTES), plain()])
+    assert take(pending, KEYS, "me", 1, 60).calls[0][0].usages == 1
+    assert len(pending) == 1
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 4000), st.integers(1, 1 << 19), st.booleans()), max_size=30)
+)
+def test_every_group_flies_once_and_within_the_limits(said: list[tuple[int, int, bool]]) -> None:
+    groups = [
+        group([b"{}"] * count, Key(str(n), "body") if has_key else None, size)
+        for n, (count, size, has_key) in enumerate(said)
+    ]
+    pending = deque(groups)
+    flown: list[Group] = []
+    while pending:
+        flight = take(pending, KEYS, "me", 1, 60)
+        aboard = list(flight.groups())
+        assert aboard
+        assert len(aboard) == 1 or (
+            sum(each.count for each in aboard) <= MOST_USAGES
+            and sum(each.size for each in aboard) <= MOST_BYTES
+        )
+        for call, those in flight.calls:
+            assert call.usages == sum(each.count for each in those)
+            assert (call.mode == "key") == (those[0].key is not None)
+        flown += aboard
+    assert sorted(map(id, flown)) == sorted(map(id, groups))
+
+
+def test_admission_refuses_what_is_too_much_and_takes_nothing_of_it() -> None:
+    admission = Admission(most=3, most_bytes=100)
+    admission.enter(2, 50)
+    for count, size in ((2, 1), (1, 51)):
+        with pytest.raises(Overloaded):
+            admission.enter(count, size)
+    assert (admission.count, admission.bytes) == (2, 50)
+    admission.enter(1, 50)
+    admission.leave(plain(1, size=50))
+    assert (admission.count, admission.bytes) == (2, 50)
+
+
+async def test_answer_to_a_request_that_went_away_is_dropped() -> None:
+    waiting = Group([b"{}"], 2, asyncio.get_running_loop().create_future(), 0.0, None)
+    waiting.future.cancel()
+    waiting.answer(1)
+    waiting.fail(Overloaded())
+    assert waiting.future.cancelled()

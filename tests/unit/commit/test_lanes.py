@@ -1,0 +1,86 @@
+"""Which lane takes a request, and which ids it gives."""
+
+import pytest
+
+from busyapi.commit.batch import Admission, Key
+from busyapi.commit.lane import Lane
+from busyapi.commit.lanes import Lanes
+from busyapi.errors import NotSeeded, Overloaded
+from busyapi.ids import Seq
+from busyapi.stream.endpoint import endpoint
+from tests.support.inside import Failures
+
+
+def lanes(count: int, most: int = 100) -> Lanes:
+    admission = Admission(most, 1000)
+    where = endpoint("redis://127.0.0.1:1")
+    made = [
+        Lane(
+            where,
+            each,
+            count,
+            tier="fsync",
+            deadline=10,
+            key_seconds=60,
+            admission=admission,
+            observer=Failures(),
+        )
+        for each in range(count)
+    ]
+    return Lanes(made, admission)
+
+
+def mark_ready(lane: Lane) -> None:
+    lane._session = object()  # type: ignore[assignment]
+    lane._down_since = None
+
+
+def test_ids_of_partitions_interleave_and_never_meet() -> None:
+    four = lanes(4)
+    assert four.ids(Seq(3), 3, 0) == [1, 5, 9]
+    assert four.ids(Seq(3), 2, 3) == [8, 12]
+    everything = [each for p in range(4) for each in four.ids(Seq(100), 100, p)]
+    assert sorted(everything) == list(range(1, 401))
+
+
+async def test_requests_go_round_while_all_lanes_are_alike() -> None:
+    four = lanes(4)
+    for each in four.lanes:
+        mark_ready(each)
+    assert sorted(four.submit([b"{}"], 2)[1] for _ in range(8)) == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+async def test_request_goes_to_a_ready_lane_with_less_to_do() -> None:
+    four = lanes(4)
+    mark_ready(four.lanes[2])
+    assert {four.submit([b"{}"], 2)[1] for _ in range(6)} == {2}
+    mark_ready(four.lanes[1])
+    assert {four.submit([b"{}"], 2)[1] for _ in range(6)} == {1}
+
+
+async def test_key_always_meets_the_same_lane_ready_or_not() -> None:
+    four = lanes(4)
+    met = {}
+    for name in "abcdefghijkl":
+        met[name] = four.submit([b"{}"], 2, Key(name, "body"))[1]
+    assert len(set(met.values())) > 1
+    mark_ready(four.lanes[0])
+    for name, partition in met.items():
+        assert four.submit([b"{}"], 2, Key(name, "body"))[1] == partition
+
+
+async def test_request_too_many_is_refused_and_not_counted() -> None:
+    one = lanes(1, most=2)
+    one.submit([b"{}", b"{}"], 4)
+    with pytest.raises(Overloaded):
+        one.submit([b"{}"], 2)
+    assert one.admission.count == 2
+
+
+async def test_lane_that_is_down_for_long_refuses_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = lanes(1)
+    one.submit([b"{}"], 2)
+    monkeypatch.setattr("busyapi.commit.lane.PATIENCE_SECONDS", 0.0)
+    with pytest.raises(NotSeeded):
+        one.submit([b"{}"], 2)
+    assert one.admission.count == 1

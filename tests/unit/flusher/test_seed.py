@@ -1,0 +1,101 @@
+"""When ids must jump: the table that seed.py opens with, row by row."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from busyapi.archive.writer import PartitionWriter
+from busyapi.errors import LossSuspected, PartitionMismatch
+from busyapi.flusher.seed import Install, _compare, _why_jump, doubt
+from busyapi.ids import Seq
+from busyapi.stream.durability import Server
+from busyapi.stream.partition import Found
+from busyapi.stream.state import State
+
+SERVER = Server(run_id="this", role="master", replicas=0, promoted=False)
+STATE = State(
+    epoch="e",
+    run_id="this",
+    partitions=1,
+    bound=100,
+    archived=Seq(10),
+    skipped=10,
+    doubt="",
+    seq=Seq(15),
+)
+INSTALL = Install(partition=0, partitions=1, bound=100, tier="fsync")
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> Iterator[PartitionWriter]:
+    """An archive that ends at seq 10."""
+    writer = PartitionWriter.recover(
+        tmp_path, 0, 1, bound=100, segment_bytes=1 << 20, segment_age=3600, retention_days=0
+    )
+    writer.gap(Seq(10), "a test says so")
+    yield writer
+    writer.close()
+
+
+def why(writer: PartitionWriter, *, standalone: bool = True, **changes: Any) -> str:
+    server = SERVER._replace(
+        **{k: v for k, v in changes.items() if k in Server._fields and k != "run_id"}
+    )
+    state = STATE._replace(**{k: v for k, v in changes.items() if k in State._fields})
+    return _why_jump(Found(server, state, empty=False), writer, standalone)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"standalone": False},
+        {"run_id": "an earlier life"},
+        {"seq": Seq(10)},
+        # Doubt and replicas matter at a restart only.
+        {"doubt": "it has had replicas", "promoted": True},
+    ],
+)
+def test_ids_go_on(writer: PartitionWriter, changes: dict[str, Any]) -> None:
+    assert why(writer, **changes) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"seq": None}, "lost its data"),
+        ({"epoch": ""}, "went back"),
+        ({"epoch": "", "run_id": "an earlier life"}, "went back"),
+        ({"seq": Seq(9)}, "older than the archive"),
+        ({"seq": Seq(9), "run_id": "an earlier life"}, "older than the archive"),
+        ({"run_id": "another", "standalone": False}, "failover"),
+        ({"run_id": "another", "promoted": True}, "promoted replica"),
+        ({"run_id": "an earlier life", "doubt": "tier memory"}, "doubt: tier memory"),
+    ],
+)
+def test_ids_jump(writer: PartitionWriter, changes: dict[str, Any], reason: str) -> None:
+    assert reason in why(writer, **changes)
+
+
+def test_archive_behind_redis_says_both_figures_and_the_way_out(writer: PartitionWriter) -> None:
+    _compare(STATE, writer, INSTALL)
+    with pytest.raises(LossSuspected) as halted:
+        _compare(STATE._replace(archived=Seq(11)), writer, INSTALL)
+    said = str(halted.value)
+    assert "up to seq 11" in said
+    assert "ends at seq 10" in said
+    assert "busyapi archive accept-loss --partition 0 --through 11 --reason" in said
+
+
+def test_other_number_of_partitions_says_both(writer: PartitionWriter) -> None:
+    with pytest.raises(PartitionMismatch, match=r"with 4 partitions, BUSYAPI_PARTITIONS says 1"):
+        _compare(STATE._replace(partitions=4), writer, INSTALL)
+    _compare(STATE._replace(partitions=None), writer, INSTALL)
+
+
+def test_restart_is_doubtful_without_fsync_or_with_replicas() -> None:
+    assert doubt(SERVER, "fsync") == ""
+    assert doubt(SERVER, "memory")
+    assert doubt(SERVER._replace(replicas=1), "replicated")

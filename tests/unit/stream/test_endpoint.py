@@ -1,0 +1,110 @@
+"""Redis URLs: what they say, and what a wrong one is told."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.crc import key_slot
+
+from busyapi.errors import ConfigError, RedisAway
+from busyapi.stream.endpoint import Endpoint, endpoint
+from busyapi.stream.keys import Keys
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis://one", {"mode": "standalone", "seeds": (("one", 6379),)}),
+        ("redis://one:7000/", {"seeds": (("one", 7000),)}),
+        ("redis://one:7000/0", {"seeds": (("one", 7000),)}),
+        ("redis://[::1]:7000", {"seeds": (("::1", 7000),)}),
+        ("rediss://one:7000", {"mode": "standalone", "tls": True}),
+        ("redis://user:pa%40ss%2F@one", {"username": "user", "password": "pa@ss/"}),
+        ("redis://:secret@one", {"username": "", "password": "secret"}),
+        (
+            "redis://user:a@b@one",
+            {"username": "user", "password": "a@b", "seeds": (("one", 6379),)},
+        ),
+        (
+            "redis+sentinel://one,two:7000/main",
+            {"mode": "sentinel", "service": "main", "seeds": (("one", 26379), ("two", 7000))},
+        ),
+        ("rediss+sentinel://:pw@one/main", {"mode": "sentinel", "tls": True, "password": "pw"}),
+        (
+            "redis+cluster://one:7000,two:7001,[::1]:7002",
+            {"mode": "cluster", "seeds": (("one", 7000), ("two", 7001), ("::1", 7002))},
+        ),
+        ("rediss+cluster://one", {"mode": "cluster", "tls": True, "seeds": (("one", 6379),)}),
+    ],
+)
+def test_url_is_read(url: str, said: dict[str, Any]) -> None:
+    found = endpoint(url)
+    assert {name: getattr(found, name) for name in said} == said
+    assert found.tls is url.startswith("rediss")
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("", "must look like redis://host:6379"),
+        ("one:6379", "must look like"),
+        ("redis://", "must look like"),
+        ("http://one", "must look like"),
+        ("rediss+rediss://one", "must look like"),
+        ("unix:///run/redis.sock", "must look like"),
+        ("redis://one:port", "cannot be read"),
+        ("redis://one:70000", "cannot be read"),
+        ("redis://:6379", "cannot be read"),
+        ("redis+cluster://one,,two", "cannot be read"),
+        ("redis+cluster://one,", "cannot be read"),
+        ("redis://one,two", "one host only"),
+        ("redis://one/1", "only database 0"),
+        ("redis+cluster://one/3", "only database 0"),
+        ("redis+sentinel://one", "ends in /<name of the service>"),
+    ],
+)
+def test_wrong_url_is_told_what_is_wrong_without_its_password(url: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        endpoint(url)
+    secret = url.replace("://", "://user:hush@", 1)
+    with pytest.raises(ConfigError) as refused:
+        endpoint(secret)
+    assert "hush" not in str(refused.value)
+
+
+def test_settings_of_their_own_come_before_the_url() -> None:
+    found = endpoint("redis://user:old@one", username="other", password="new")
+    assert (found.username, found.password) == ("other", "new")
+
+
+def test_password_file_is_read_anew_each_time(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    found = endpoint("redis://one", password_file=str(file))
+    with pytest.raises(RedisAway, match="BUSYAPI_REDIS_PASSWORD_FILE: No such file"):
+        found._secret()
+    file.write_text("first\n")
+    assert found._secret() == "first"
+    file.write_text("second")
+    assert found._secret() == "second"
+
+
+def test_keys_of_a_partition_share_a_slot_and_those_of_four_do_not() -> None:
+    slots = []
+    for keys in map(Keys, range(4)):
+        names = [
+            keys.state,
+            keys.seq,
+            keys.stream,
+            keys.lease,
+            keys.lane("a"),
+            keys.idempotency("b"),
+        ]
+        assert len(set(names)) == len(names)
+        (slot,) = {key_slot(each.encode()) for each in names}
+        slots.append(slot)
+    assert len(set(slots)) == 4
+
+
+def test_endpoint_does_not_show_its_password() -> None:
+    assert "hush" not in repr(endpoint("redis://user:hush@one"))
+    assert isinstance(endpoint("redis://one"), Endpoint)

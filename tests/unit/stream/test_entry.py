@@ -1,0 +1,77 @@
+"""One stream entry: what a lane encodes a flusher decodes, and anything else it refuses."""
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from busyapi.ids import Seq
+from busyapi.stream.entry import FIELD, BadEntry, Entry, decode, encode, entry
+
+# No line holds a newline, and none is empty: each is a JSON object.
+lines_of_bytes = st.lists(
+    st.binary(min_size=1, max_size=40).map(lambda raw: raw.replace(b"\n", b" ")),
+    min_size=1,
+    max_size=20,
+)
+times = st.integers(0, 2**53)
+last_seqs = st.integers(100, 2**53)
+
+
+def stored(lines: list[bytes], received_ms: int = 1, last: int = 1000) -> Entry:
+    fields = [FIELD, encode(lines, received_ms)]
+    return entry(b"%d-%d" % (last, len(lines)), fields)
+
+
+@given(lines_of_bytes, times, last_seqs)
+def test_decoded_is_what_was_encoded(lines: list[bytes], received_ms: int, last: int) -> None:
+    found = stored(lines, received_ms, last)
+    assert (found.first, found.last) == (last - len(lines) + 1, last)
+    usages = decode(found)
+    assert usages.lines == lines
+    assert usages.received_ms == received_ms
+
+
+@given(lines_of_bytes, st.data())
+def test_changed_byte_behind_the_header_is_refused(lines: list[bytes], data: st.DataObject) -> None:
+    found = stored(lines)
+    at = data.draw(st.integers(found.value.index(b"\n") + 1, len(found.value) - 1))
+    other = data.draw(st.integers(0, 255))
+    assume(other != found.value[at])
+    changed = found.value[:at] + bytes([other]) + found.value[at + 1 :]
+    with pytest.raises(BadEntry):
+        decode(found._replace(value=changed))
+
+
+@given(lines_of_bytes, st.data())
+def test_value_cut_short_is_refused(lines: list[bytes], data: st.DataObject) -> None:
+    found = stored(lines)
+    end = data.draw(st.integers(0, len(found.value) - 1))
+    with pytest.raises(BadEntry):
+        decode(found._replace(value=found.value[:end]))
+
+
+@given(st.binary(max_size=60))
+def test_any_other_bytes_are_refused_or_read_never_worse(value: bytes) -> None:
+    try:
+        decode(Entry(Seq(1), Seq(1), value))
+    except BadEntry:
+        pass
+
+
+@pytest.mark.parametrize("claimed", [1, 3])
+def test_id_that_claims_another_number_of_usages_is_refused(claimed: int) -> None:
+    found = entry(b"10-%d" % claimed, [FIELD, encode([b"{}", b"{}"], 1)])
+    with pytest.raises(BadEntry, match="count"):
+        decode(found)
+
+
+@pytest.mark.parametrize("fields", [[], [FIELD], [FIELD, b"x", b"more", b"y"]])
+def test_entry_with_other_fields_than_one_is_refused(fields: list[bytes]) -> None:
+    with pytest.raises(BadEntry, match="header"):
+        decode(entry(b"10-1", fields))
+
+
+def test_other_version_is_refused() -> None:
+    found = stored([b"{}"])
+    with pytest.raises(BadEntry, match="header"):
+        decode(found._replace(value=b"2" + found.value[1:]))
