@@ -1,6 +1,7 @@
 """The command line: the only place that reads settings and wires the parts together."""
 
 import argparse
+import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -52,7 +53,7 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
     )
     flusher.set_defaults(run=_flusher)
     archive_commands.add_commands(commands, Path(settings.archive_dir))
-    dev_command.add_command(commands, settings)
+    dev_command.add_command(commands, settings, os.environ)
     return parser
 
 

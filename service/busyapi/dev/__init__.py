@@ -1,1 +1,1 @@
-"""All of it on one machine: Valkey, API processes, a flusher for each partition."""
+"""All parts on one machine: Valkey, API processes and flushers, and one process that minds them."""

@@ -1,123 +1,132 @@
-"""One supervised process: started, watched, started again, stopped."""
+"""One child process: started, waited for, started again when it dies, and stopped."""
 
 import asyncio
-import ctypes
 import os
 import signal
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 
+from busyapi.dev import tied
+from busyapi.dev.folder import StateFolder
+from busyapi.dev.program import Program
 from busyapi.errors import BusyapiError
 
-READY_SECONDS = 30.0
-BACKOFF_SECONDS = (0.2, 5.0)
-STEADY_SECONDS = 10.0
-"""A child that ran this long starts again at once when it dies."""
-TAIL_LINES = 8
-PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None)
+READY_SECONDS = 60.0
+PATIENCE_SECONDS = 5.0
+"""After this long it is said what a child waits for."""
+BACKOFF_SECONDS = (0.2, 10.0)
+STEADY_SECONDS = 30.0
+"""A child that lived this long is started again at once."""
+LOG_LINES = 15
+
+Say = Callable[[str], None]
 
 
-class StartFailed(BusyapiError):
-    """A process did not become ready."""
+class DidNotStart(BusyapiError):
+    """A part did not start."""
 
 
 class Child:
-    """A process of `busyapi dev`. It dies with its parent, also when that is killed."""
+    """Runs a program. It is in a session of its own: a Ctrl-C reaches the parent alone."""
 
-    def __init__(
-        self,
-        name: str,
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        log: Path,
-        ready: Callable[[], Awaitable[bool]],
-        *,
-        keep: int,
-    ) -> None:
-        self.name = name
+    def __init__(self, program: Program, folder: StateFolder, say: Say) -> None:
+        self.program = program
+        self.name = program.name
         self.restarts = 0
-        self._command = command
-        self._environment = environment
-        self._log = log
-        self._ready = ready
-        self._keep = keep
+        self._folder = folder
+        self._say = say
         self._process: asyncio.subprocess.Process | None = None
-        self._watcher: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start the process, wait until it is ready, and watch it from then on.
+        """Start it, ready or not."""
+        with self.program.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", tied.__file__),
+                *(str(int(self.program.when_orphaned)), str(os.getpid())),
+                *self.program.command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=asyncio.subprocess.STDOUT,
+                env=dict(self.program.environment),
+                cwd=self.program.folder,
+                pass_fds=(self._folder.children_lock,),
+                start_new_session=True,
+            )
+        self._folder.record(self.name, self._process.pid)
+
+    async def until_ready(self) -> None:
+        """Wait until it is ready.
 
         Raises:
-            StartFailed: it ended, or was not ready in time; the message has the end of its log.
+            DidNotStart: it ended or took too long; the message has the end of its log.
         """
-        self._process = await self._spawn()
-        until = monotonic() + READY_SECONDS
-        while not await self._ready():
-            if self._process.returncode is not None or monotonic() > until:
-                why = "ended" if self._process.returncode is not None else "is not ready"
-                raise StartFailed(f"{self.name} {why}; the end of {self._log}:\n{self._tail()}")
+        began, told = monotonic(), ""
+        while trouble := await self._trouble():
+            waited = monotonic() - began
+            if waited > READY_SECONDS:
+                raise DidNotStart(self._with_log(f"is not ready after {waited:.0f} s: {trouble}"))
+            if waited > PATIENCE_SECONDS and trouble != told:
+                self._say(f"{self.name} is not ready: {trouble}")
+                told = trouble
             await asyncio.sleep(0.05)
-        self._watcher = asyncio.create_task(self._watch(self._process))
 
-    async def stop(self, seconds: float) -> None:
-        """End the process with SIGTERM, after `seconds` with SIGKILL."""
-        if self._watcher:
-            self._watcher.cancel()
+    async def _trouble(self) -> str:
+        if self._process and self._process.returncode is not None:
+            how = _how(self._process.returncode)
+            raise DidNotStart(self._with_log(f"{how} before it was ready"))
+        return await self.program.trouble()
+
+    def _with_log(self, what: str) -> str:
+        log = self.program.log
+        return f"{self.name} {what}. The end of {log}:\n{_tail(log)}"
+
+    async def keep(self) -> None:
+        """Start it again whenever it dies, until this is cancelled."""
+        backoff = BACKOFF_SECONDS[0]
+        while self._process:
+            began = monotonic()
+            how = _how(await self._process.wait())
+            if monotonic() - began > STEADY_SECONDS:
+                backoff = BACKOFF_SECONDS[0]
+            self.restarts += 1
+            self._say(f"{self.name} {how}; it is started again. Its log: {self.program.log}")
+            await asyncio.sleep(backoff)
+            backoff = min(backoff * 2, BACKOFF_SECONDS[1])
+            try:
+                await self.start()
+            except OSError as error:
+                self._say(f"{self.name} cannot be started: {error.strerror}")
+
+    async def stop(self) -> bool:
+        """End it, by force when it takes too long; tell whether it ended well by itself."""
         process = self._process
         if process is None or process.returncode is not None:
-            return
+            return True
         process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), seconds)
+            code = await asyncio.wait_for(process.wait(), self.program.stop_seconds)
         except TimeoutError:
+            self._say(f"{self.name} did not end in {self.program.stop_seconds:g} s")
             process.kill()
-            await process.wait()
+            code = await process.wait()
+        # One that had just been started ends by the signal, and had taken nothing yet.
+        well = code in {0, -signal.SIGTERM}
+        if not well:
+            self._say(f"{self.name} {_how(code)}. Its log: {self.program.log}")
+        return well
 
     def kill(self) -> None:
-        """End the process at once."""
+        """End it at once."""
         if self._process and self._process.returncode is None:
             self._process.kill()
 
-    async def _watch(self, process: asyncio.subprocess.Process) -> None:
-        pause = BACKOFF_SECONDS[0]
-        while True:
-            started = monotonic()
-            await process.wait()
-            self.restarts += 1
-            if monotonic() - started > STEADY_SECONDS:
-                pause = BACKOFF_SECONDS[0]
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, BACKOFF_SECONDS[1])
-            process = self._process = await self._spawn()
 
-    async def _spawn(self) -> asyncio.subprocess.Process:
-        with self._log.open("ab") as log:
-            return await asyncio.create_subprocess_exec(
-                *self._command,
-                env=dict(self._environment),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                # Its own session: a Ctrl-C of the terminal reaches the parent alone, which stops
-                # the parts in order.
-                start_new_session=True,
-                preexec_fn=_die_with_parent(os.getpid()),
-                # The state folder's lock stays taken until the last child has gone.
-                pass_fds=[self._keep],
-            )
-
-    def _tail(self) -> str:
-        lines = self._log.read_text(errors="replace").splitlines()
-        return "\n".join(f"    {line}" for line in lines[-TAIL_LINES:])
+def _how(code: int) -> str:
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
 
 
-def _die_with_parent(parent: int) -> Callable[[], None]:
-    def arrange() -> None:
-        # SIGKILL: nothing that was answered is only in memory, so nothing is lost by it.
-        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)  # the parent died before the line above
-
-    return arrange
+def _tail(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
+    return "\n".join(f"    {line}" for line in lines) or "    (empty)"

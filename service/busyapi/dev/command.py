@@ -1,78 +1,95 @@
-"""The command line of `busyapi dev`."""
+"""`busyapi dev`: what a person may ask for."""
 
 import argparse
-import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from busyapi.dev.parts import Plan
-from busyapi.dev.run import check_ports, lock, run
-from busyapi.errors import ConfigError
+from busyapi.dev.plan import HIGHEST_PORT, Plan
 from busyapi.settings import Settings
 
 DESCRIPTION = """\
-Run all of busyapi on this machine: a Valkey of its own, API processes on one port, a flusher for
-each partition. A process that dies is started again. Ctrl-C stops all of it in order.
+Start all of busyapi on this machine and keep it running: a Valkey, API processes that share one
+port, a flusher for each partition. Ctrl-C stops all of it, a second one at once.
+
+What it takes is kept in one folder (--state) and found again by the next start, also after a
+kill -9 of everything: valkey/ is the buffer, archive/ the archive, log/ a log for each process.
 """
 EPILOG = """\
-examples:
-  busyapi dev                                      port 3000, state in ./.busyapi
-  busyapi dev --port 3001 --state /tmp/another
-  busyapi dev --redis redis://127.0.0.1:6379       a Redis that runs already
+Settings of the parts are environment variables, as everywhere. BUSYAPI_METRICS_PORT is the
+metrics port of the first API process and BUSYAPI_FLUSHER_PORT the port of the first flusher;
+the others take the ports that follow. Where Redis, the flushers and the archive are is decided
+here, and only here.
 
-Ports besides --port: metrics from BUSYAPI_METRICS_PORT on (9090), flushers from
-BUSYAPI_FLUSHER_PORT on (9100). Every other setting is taken from the environment too.
+examples:
+  busyapi dev
+  busyapi dev --port 8080 --processes 4
+  busyapi dev --state /var/tmp/usages --partitions 2
+  BUSYAPI_VALIDATION=lenient busyapi dev
+  busyapi dev --redis redis://127.0.0.1:6379
 """
 
 
-def add_command(commands: Any, settings: Settings) -> None:
-    """Add `dev` to the command line."""
+def add_command(commands: Any, settings: Settings, environment: Mapping[str, str]) -> None:
+    """Add `dev`; its children get this environment, changed where it must be."""
     parser = commands.add_parser(
         "dev",
-        help="run everything on this machine",
+        help="run all of it on this machine",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--port", type=int, default=settings.port, metavar="N", help="default: %(default)s"
+        "--port",
+        type=_from_one("a TCP port", HIGHEST_PORT),
+        default=settings.port,
+        metavar="N",
+        help="where devices post usages (default: PORT, now %(default)s)",
     )
     parser.add_argument(
-        "--processes", type=int, default=2, metavar="N", help="API processes; default: %(default)s"
+        "--processes",
+        type=_from_one("a number of processes"),
+        default=2,
+        metavar="N",
+        help="API processes (default: %(default)s)",
     )
     parser.add_argument(
         "--partitions",
-        type=int,
+        type=_from_one("a number of partitions"),
         default=settings.partitions,
         metavar="N",
-        help="default: %(default)s; a state folder keeps the number it began with",
+        help="fixed by the first start in a folder (default: BUSYAPI_PARTITIONS, now %(default)s)",
     )
     parser.add_argument(
         "--state",
         type=Path,
         default=Path(".busyapi"),
         metavar="DIR",
-        help="Valkey's data, the archive and the logs, kept between runs; default: %(default)s",
+        help="the folder that is kept (default: %(default)s)",
     )
-    parser.add_argument(
-        "--redis", default="", metavar="URL", help="use this Redis instead of a Valkey of our own"
-    )
-    parser.set_defaults(run=_dev)
+    parser.add_argument("--redis", metavar="URL", help="use this server, and start no Valkey")
+
+    def run(options: argparse.Namespace, settings: Settings) -> int:
+        from busyapi.dev.run import run  # noqa: PLC0415 - other commands need no asyncio
+
+        plan = Plan(
+            port=options.port,
+            processes=options.processes,
+            partitions=options.partitions,
+            state=options.state.absolute(),
+            redis_url=options.redis or "",
+            settings=settings,
+            environment=environment,
+        )
+        return run(plan)
+
+    parser.set_defaults(run=run)
 
 
-def _dev(options: argparse.Namespace, settings: Settings) -> int:
-    for name in ("port", "processes", "partitions"):
-        if getattr(options, name) < 1:
-            raise ConfigError(f"--{name} must be at least 1")
-    state = options.state.resolve()
-    plan = Plan(
-        state=state,
-        port=options.port,
-        processes=options.processes,
-        partitions=options.partitions,
-        redis=options.redis,
-        settings=settings,
-        lock=lock(state),
-    )
-    check_ports(plan)
-    return asyncio.run(run(plan))
+def _from_one(what: str, most: int = 256) -> Any:
+    def whole(text: str) -> int:
+        if not text.isdecimal() or not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what} from 1 to {most}")
+        return int(text)
+
+    return whole

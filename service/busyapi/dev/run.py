@@ -1,162 +1,115 @@
-"""`busyapi dev`: start in order, show what happens, stop in order.
-
-start   Valkey, flushers, API processes: each when the one before is ready
-stop    API processes (they answer what they took), flushers, Valkey
-"""
+"""The life of `busyapi dev`: take the folder, start all, tell, keep, stop."""
 
 import asyncio
-import fcntl
-import os
+import shlex
 import signal
 import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
 
-from busyapi.dev import parts
-from busyapi.dev.child import Child
-from busyapi.dev.parts import Plan
-from busyapi.errors import BusyapiError, ConfigError
+from busyapi.dev.folder import StateFolder, take
+from busyapi.dev.plan import Plan
+from busyapi.dev.ports import held_port, refuse_taken
+from busyapi.dev.probes import counts
+from busyapi.dev.screen import Screen
+from busyapi.dev.stack import Stack
 
-LOCK_SECONDS = 15.0
-STOP_SECONDS = 25.0
-LINE_SECONDS = 10.0
-"""Between status lines when nobody looks at a terminal."""
-CURL = """\
-curl -X POST -H "Content-Type: application/json" \
---data '{"patientId":"100","timestamp":"Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)",\
-"medication":"Albuterol"}' http://localhost:%d/api/usages"""
+LIVE_SECONDS, PLAIN_SECONDS = 1.0, 10.0
 
-
-class StateInUse(BusyapiError):
-    """The state folder is in use."""
+USAGE = (
+    '{"patientId":"100","timestamp":"Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)",'
+    '"medication":"Albuterol"}'
+)
 
 
-def lock(state: Path) -> int:
-    """Take the state folder; give the lock's descriptor, which children inherit.
-
-    Processes of a run that was killed are on their way out: they are waited for.
+def run(plan: Plan) -> int:
+    """Run all parts until Ctrl-C or SIGTERM; give the exit code.
 
     Raises:
-        StateInUse: another `busyapi dev` runs on it.
+        BusyapiError: it cannot start; the message says what to change.
     """
-    state.mkdir(parents=True, exist_ok=True)
-    held = os.open(state / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-    until = monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if monotonic() > until:
-                raise StateInUse(
-                    f"{state} is in use by another busyapi dev: stop that, or give --state"
-                ) from None
-            time.sleep(0.1)
+    screen = Screen(sys.stdout)
+    with take(plan.state, screen.say) as folder, held_port() as valkey_port:
+        # After the folder: what an earlier run left behind may still have had the ports.
+        for port in plan.ports():
+            refuse_taken(port)
+        stack = Stack(plan, folder, valkey_port, screen.say)
+        return asyncio.run(_live(plan, folder, stack, screen))
+
+
+async def _live(plan: Plan, folder: StateFolder, stack: Stack, screen: Screen) -> int:
+    work = asyncio.create_task(_work(plan, folder, stack, screen))
+    _on_signals(work, stack, screen)
+    await asyncio.wait([work])
+    screen.no_status()
+    well = await stack.stop()
+    if not work.cancelled():
+        work.result()  # it can only have failed
+    screen.say("stopped; what was taken is kept in " + _path(folder.path))
+    return 0 if well else 1
+
+
+def _on_signals(work: asyncio.Task[None], stack: Stack, screen: Screen) -> None:
+    def stop() -> None:
+        if work.cancel():
+            screen.say("stopping; once more to stop at once")
         else:
-            return held
-
-
-def check_ports(plan: Plan) -> None:
-    """See that every port is free.
-
-    Raises:
-        ConfigError: one is not; the message says which setting moves it.
-    """
-    wanted = [(plan.port, "--port")]
-    first = plan.settings.metrics_port
-    wanted += [(first + n, "BUSYAPI_METRICS_PORT") for n in range(plan.processes)]
-    first = plan.settings.flusher_port
-    wanted += [(first + p, "BUSYAPI_FLUSHER_PORT") for p in range(plan.partitions)]
-    for port, setting in wanted:
-        if parts.taken(port):
-            raise ConfigError(f"port {port} is taken: stop what listens there, or set {setting}")
-
-
-async def run(plan: Plan) -> int:
-    """Run everything until Ctrl-C or SIGTERM; give the exit code."""
-    stopping = asyncio.Event()
-    groups: list[list[Child]] = []
-
-    def interrupt() -> None:
-        if stopping.is_set():
-            for child in (each for group in groups for each in group):
-                child.kill()
-        stopping.set()
+            stack.kill()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, interrupt)
-    status = asyncio.ensure_future(_start_and_show(plan, groups))
-    stopped = asyncio.ensure_future(stopping.wait())
-    try:
-        await asyncio.wait([status, stopped], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        stopping.set()
-        status.cancel()
-        await asyncio.wait([status])
-        _say("\nstopping: every accepted usage is answered first")
-        await _stop(groups)
-    if not status.cancelled() and (error := status.exception()):
-        raise error
-    _say("stopped")
-    return 0
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # nohup ignores the end of its terminal, and so must we then.
+        if signal.getsignal(each) is not signal.SIG_IGN or each is not signal.SIGHUP:
+            loop.add_signal_handler(each, stop)
 
 
-async def _start_and_show(plan: Plan, groups: list[list[Child]]) -> None:
-    redis = plan.redis
-    if not redis:
-        server, redis = parts.valkey(plan)
-        await _start(groups, [server])
-    await _start(groups, parts.flushers(plan, redis))
-    await _start(groups, parts.apis(plan, redis))
-    _say(f"""
-post a usage:    {CURL % plan.port}
-look at it:      http://localhost:{plan.port}/
-archive:         {plan.archive}
-prove it whole:  {_program()} archive verify --dir {plan.archive}
-stop:            Ctrl-C
-""")
-    await _show(plan, groups)
+async def _work(plan: Plan, folder: StateFolder, stack: Stack, screen: Screen) -> None:
+    await stack.start()
+    screen.say(_greeting(plan, folder))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(stack.keep())
+        tasks.create_task(_report(plan, stack, screen))
 
 
-async def _start(groups: list[list[Child]], children: Sequence[Child]) -> None:
-    # Known before it runs: whatever happens, it is stopped.
-    groups.append(list(children))
-    for child in children:
-        await child.start()
-        _say(f"{child.name} is ready")
-
-
-async def _stop(groups: list[list[Child]]) -> None:
-    for group in reversed(groups):
-        await asyncio.gather(*(child.stop(STOP_SECONDS) for child in group))
-
-
-async def _show(plan: Plan, groups: list[list[Child]]) -> None:
-    """Say once a second, on one line, how it goes."""
-    terminal = sys.stdout.isatty()
-    last, then = None, monotonic()
+async def _report(plan: Plan, stack: Stack, screen: Screen) -> None:
+    """Show how many usages there are, and how fast they come."""
+    before: tuple[float, int] | None = None
     while True:
-        await asyncio.sleep(1.0 if terminal else LINE_SECONDS)
-        found, now = await parts.counts(plan.port), monotonic()
-        line = "no counts: Redis or the API is starting"
-        if found:
-            rate = (found["count"] - last) / (now - then) if last is not None else 0.0
-            line = (
-                f"{rate:,.0f} usages/s   {found['count']:,} in all   "
-                f"{found['buffered']:,} on the way   {found['archived']:,} archived"
+        found = await counts(plan.port)
+        now = monotonic()
+        if found is None:
+            screen.status(f"the API gives no counts; restarts {stack.restarts}")
+            before = None
+        else:
+            speed = (found["count"] - before[1]) / (now - before[0]) if before else 0
+            before = now, found["count"]
+            screen.status(
+                f"{speed:,.0f} usages a second, {found['count']:,} in all, backlog"
+                f" {found['buffered']:,}, archived {found['archived']:,}, restarts {stack.restarts}"
             )
-            last, then = found["count"], now
-        again = [f"{c.name} x{c.restarts}" for group in groups for c in group if c.restarts]
-        if again:
-            line += f"   started again: {', '.join(again)}"
-        _say(f"\r\x1b[K{line}" if terminal else line, end="" if terminal else "\n")
+        await asyncio.sleep(LIVE_SECONDS if screen.live else PLAIN_SECONDS)
 
 
-def _program() -> str:
-    return "python -m busyapi" if sys.argv[0].endswith("__main__.py") else sys.argv[0]
+def _greeting(plan: Plan, folder: StateFolder) -> str:
+    site = f"http://localhost:{plan.port}"
+    archive = _path(folder.archive)
+    return f"""
+Post a usage:
+    curl -X POST -H "Content-Type: application/json" --data '{USAGE}' {site}/api/usages
+See what is there:
+    {site}/
+The archive is {archive}. Prove that it is whole:
+    {_myself()} archive verify --dir {archive}
+Logs are in {_path(folder.logs)}. Ctrl-C stops all of it.
+"""
 
 
-def _say(line: str, end: str = "\n") -> None:
-    print(line, end=end, flush=True)  # noqa: T201 - this is what the command is for
+def _path(path: Path) -> str:
+    """Give a path as a person would type it here."""
+    here = Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
+
+
+def _myself() -> str:
+    program = Path(sys.argv[0])
+    return _path(program) if program.name == "busyapi" else "python -m busyapi"
