@@ -64,7 +64,7 @@ def read_quarantine(folder: Path, file: File, identity: Identity) -> Quarantined
     """
     head, _, raw = (folder / file.path).read_bytes().partition(b"\n")
     said = _checked(head, file, identity)
-    if said.get("sha256") != hashlib.sha256(raw).hexdigest():
+    if (said.get("bytes"), said.get("sha256")) != (len(raw), hashlib.sha256(raw).hexdigest()):
         raise ArchiveDamaged(f"{file.path}: its SHA-256 does not hold")
     return Quarantined(said["why"], said["when"], raw)
 

@@ -1,0 +1,112 @@
+"""Archives made for tests, and a second reader of them.
+
+The second reader is written after FORMAT.md with struct, zlib and zstandard alone: it shares
+nothing with the code that wrote the files.
+"""
+
+import hashlib
+import json
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import zstandard
+
+from busyapi.archive.writer import Batch, PartitionWriter
+from busyapi.ids import Seq
+
+AT = 1_763_925_120_123
+"""2025-11-23T19:12:00.123Z."""
+
+
+def usage(seq: int) -> bytes:
+    """Return a usage that is unlike any of another seq."""
+    return b'{"patientId":"%d","timestamp":%d,"medication":"Albuterol"}' % (seq % 7, seq)
+
+
+def batch(first: int, count: int = 1, received_ms: int = AT) -> Batch:
+    """Return a batch of `count` usages from this seq on."""
+    usages = [usage(seq) for seq in range(first, first + count)]
+    return Batch(Seq(first), Seq(first + count - 1), received_ms, usages)
+
+
+def recover(root: Path, partition: int = 0, partitions: int = 1, **options: Any) -> PartitionWriter:
+    """Recover a partition with settings that roll nothing."""
+    settings = {"bound": 1000, "segment_bytes": 1 << 30, "segment_age": 1e9, "retention_days": 0}
+    return PartitionWriter.recover(root, partition, partitions, **(settings | options))
+
+
+def abandon(writer: PartitionWriter) -> None:
+    """Let go of the lock and nothing else, as a process does that is killed."""
+    writer._readable.segment = None
+    writer.close()
+
+
+def write(root: Path, *blocks: int, partition: int = 0, partitions: int = 1) -> Path:
+    """Append blocks of so many usages, and die; return the open segment."""
+    writer = recover(root, partition, partitions)
+    for count in blocks:
+        writer.append([batch(writer.cursor + 1, count)])
+    abandon(writer)
+    return opened(root)
+
+
+def finished(root: Path) -> list[Path]:
+    """List the finished segments."""
+    return sorted(root.rglob("*.ndjson.zst"))
+
+
+def opened(root: Path) -> Path:
+    """Return the one open segment."""
+    (path,) = root.rglob("*.open")
+    return path
+
+
+def files(root: Path) -> list[str]:
+    """List the names in the day folders of partition 0."""
+    return sorted(each.name for each in root.glob("p00/*/*"))
+
+
+class Block(NamedTuple):
+    """A block as FORMAT.md describes it."""
+
+    offset: int
+    first: int
+    last: int
+    lines: list[dict[str, Any]]
+    end: int
+
+
+def blocks(path: Path) -> Iterator[Block]:
+    """Read the whole blocks from offset 0 on, as FORMAT.md says."""
+    data, offset = path.read_bytes(), 0
+    while len(data) - offset >= 68:
+        head = data[offset : offset + 68]
+        magic, size, mark, _, _, first, last, _, _, length, crc, own = struct.unpack(
+            "<II8sIIQQQQIII", head
+        )
+        frame = data[offset + 68 : offset + 68 + length]
+        whole = (magic, size, mark) == (0x184D2A5B, 60, b"busyapi\x01")
+        if not whole or own != zlib.crc32(head[:64]) or crc != zlib.crc32(frame):
+            return
+        raw = zstandard.ZstdDecompressor().decompress(frame)
+        lines = [json.loads(each) for each in raw.splitlines()]
+        yield Block(offset, first, last, lines, offset + 68 + length)
+        offset += 68 + length
+
+
+def ids(root: Path) -> list[int]:
+    """Read the ids of every line in finished segments and whole blocks of open ones, in order."""
+    paths = [*root.rglob("*.ndjson.zst"), *root.rglob("*.ndjson.zst.open")]
+    found = [line for path in sorted(paths) for block in blocks(path) for line in block.lines]
+    for line in found:
+        assert line["usage"]["timestamp"] == line["id"], "a line has another's usage"
+    return [line["id"] for line in found]
+
+
+def seal(body: bytes) -> bytes:
+    """Add to a footer's bytes, up to its own CRC-32, what FORMAT.md says must follow."""
+    (size,) = struct.unpack_from("<I", body, body.rindex(struct.pack("<I", 0x184D2A5F)) + 4)
+    return body + hashlib.sha256(body).digest() + struct.pack("<I8s", size + 8, b"busyapi\x01")

@@ -1,0 +1,356 @@
+import errno
+import os
+import resource
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from busyapi import failpoints
+from busyapi.archive import durable, segment
+from busyapi.archive.writer import Batch, PartitionWriter
+from busyapi.errors import ArchiveError, ArchiveFull, SyncFailed
+from busyapi.ids import Seq
+from tests.unit.archive.making import AT, abandon, batch, files, finished, ids, recover, usage
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> Iterator[PartitionWriter]:
+    made = recover(tmp_path)
+    yield made
+    abandon(made)
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
+    """Make a failpoint fail with an errno until further notice."""
+    actions = {name: failpoints._Action("eio" if number == errno.EIO else "enospc", 0, 0)}
+    for module in (durable, segment):
+        monkeypatch.setattr(module, "failpoint", failpoints.armed(actions))
+
+
+def test_an_append_moves_the_cursor_and_tells_its_figures(writer: PartitionWriter) -> None:
+    figures = writer.append([batch(1, 3), batch(4, 2)])
+    assert (writer.cursor, writer.highest, writer.skipped) == (5, 5, 0)
+    assert figures.usages == 5
+    assert figures.raw_bytes == sum(len(writer.find(Seq(n)) or b"") + 1 for n in range(1, 6))
+    assert figures.bytes == writer.open_bytes
+    assert figures.write_seconds > 0
+    assert figures.sync_seconds >= 0
+
+
+def test_what_was_appended_is_read_back_by_another_reader(tmp_path: Path) -> None:
+    writer = recover(tmp_path)
+    for first in range(1, 100, 3):
+        writer.append([batch(first), batch(first + 1, 2)])
+    assert ids(tmp_path) == list(range(1, 100))
+    writer.close()
+    assert ids(tmp_path) == list(range(1, 100))
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        [batch(1)],
+        [batch(4)],
+        [batch(3), batch(5)],
+        [batch(3), batch(3)],
+        [Batch(Seq(3), Seq(4), AT, [usage(3)])],
+        [Batch(Seq(3), Seq(3), AT, [usage(3), usage(4)])],
+        [Batch(Seq(3), Seq(2), AT, [])],
+        [Batch(Seq(3), Seq(3), AT, [b'{"a":\n1}'])],
+        [Batch(Seq(3), Seq(3), -1, [usage(3)])],
+        [Batch(Seq(3), Seq(3), 10**18, [usage(3)])],
+    ],
+    ids=[
+        *("again", "hole", "hole within", "twice within", "too few", "too many", "none"),
+        *("newline", "before 1970", "far"),
+    ],
+)
+def test_batches_that_do_not_follow_or_fit_are_refused(
+    writer: PartitionWriter, batches: list[Batch]
+) -> None:
+    writer.append([batch(1, 2)])
+    size = writer.open_bytes
+    with pytest.raises(ValueError, match="seq"):
+        writer.append(batches)
+    assert (writer.cursor, writer.open_bytes) == (2, size)
+    writer.append([batch(3)])
+    assert writer.cursor == 3
+
+
+def test_a_message_about_a_refused_batch_holds_no_usage(writer: PartitionWriter) -> None:
+    with pytest.raises(ValueError, match="seq") as caught:
+        writer.append([Batch(Seq(1), Seq(1), AT, [b'{"patientId":"secret"\n}'])])
+    assert "secret" not in str(caught.value)
+
+
+def test_nothing_is_readable_before_it_is_synced(
+    writer: PartitionWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer.append([batch(1)])
+    seen: list[tuple[int, bytes | None]] = []
+    sync = os.fdatasync
+
+    def look(fd: int) -> None:
+        seen.append((writer.cursor, writer.find(Seq(2))))
+        sync(fd)
+
+    monkeypatch.setattr(os, "fdatasync", look)
+    writer.append([batch(2)])
+    assert seen == [(1, None)]
+    assert writer.find(Seq(2)) is not None
+
+
+def test_every_change_is_synced_before_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order of system calls over a life, as a power cut would see it."""
+    told: list[str] = []
+
+    def record(verb: str, call: Any, name_of: Any) -> Any:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            told.append(f"{verb} {name_of(*args)}")
+            return call(*args, **kwargs)
+
+        return wrapped
+
+    def by_fd(fd: int, *_: object) -> str:
+        return Path(f"/proc/self/fd/{fd}").readlink().name.removesuffix(".tmp")
+
+    writer = recover(tmp_path)
+    monkeypatch.setattr(os, "pwrite", record("write", os.pwrite, by_fd))
+    monkeypatch.setattr(os, "fdatasync", record("sync", os.fdatasync, by_fd))
+    monkeypatch.setattr(os, "fsync", record("sync", os.fsync, by_fd))
+    monkeypatch.setattr(Path, "rename", record("rename to", Path.rename, lambda _, new: new.name))
+    writer.append([batch(1)])
+    writer.append([batch(2)])
+    writer.gap(Seq(3), "why")
+    day = next(tmp_path.glob("p00/*-*")).name
+    open_one = "usages-p00-0000000000000001.ndjson.zst.open"
+    gap = "gap-p00-0000000000000003-0000000000000003.json"
+    assert told == [
+        "sync p00",  # the day's folder is there
+        f"sync {day}",  # the file is there
+        f"write {open_one}",
+        f"sync {open_one}",
+        f"write {open_one}",
+        f"sync {open_one}",
+        f"write {open_one}",  # the footer
+        f"sync {open_one}",
+        "rename to usages-p00-0000000000000001-0000000000000002.ndjson.zst",
+        f"sync {day}",
+        "sync p00",
+        f"write {gap}",
+        f"sync {gap}",
+        f"rename to {gap}",
+        f"sync {day}",
+    ]
+    abandon(writer)
+
+
+@pytest.mark.parametrize("failpoint", ["archive-sync", "archive-sync-folder"])
+def test_after_a_failed_sync_nothing_is_done_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failpoint: str
+) -> None:
+    writer = recover(tmp_path)
+    if failpoint == "archive-sync":
+        writer.append([batch(1)])
+    cursor = writer.cursor
+    with monkeypatch.context() as patched:
+        failing(patched, failpoint, errno.EIO)
+        with pytest.raises(SyncFailed):
+            writer.append([batch(cursor + 1)])
+    assert writer.cursor == cursor
+    before = files(tmp_path)
+    for call in (
+        lambda: writer.append([batch(cursor + 1)]),
+        lambda: writer.gap(Seq(9), "why"),
+        lambda: writer.quarantine(Seq(cursor + 1), Seq(cursor + 1), b"", "why"),
+        writer.roll_if_due,
+        lambda: writer.find(Seq(1)),
+    ):
+        with pytest.raises(SyncFailed):
+            call()
+    writer.close()
+    assert files(tmp_path) == before, "close() must not go on with the file either"
+    again = recover(tmp_path)
+    assert again.cursor in {cursor, cursor + 1}
+    assert ids(tmp_path) == list(range(1, again.cursor + 1))
+    again.close()
+
+
+def test_a_write_that_fails_midway_is_cut_off_and_works_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = recover(tmp_path)
+    writer.append([batch(1)])
+    size = writer.open_bytes
+    pwrite = os.pwrite
+
+    def short(fd: int, data: bytes, offset: int) -> int:
+        if offset > size:
+            raise OSError(errno.EDQUOT, "quota")
+        return pwrite(fd, bytes(data)[:10], offset)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", short)
+        for _ in range(2):
+            with pytest.raises(ArchiveFull):
+                writer.append([batch(2, 5)])
+            assert next(tmp_path.rglob("*.open")).stat().st_size == size
+    assert writer.find(Seq(1)) is not None
+    writer.append([batch(2, 5)])
+    writer.close()
+    assert ids(tmp_path) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_write_that_cannot_be_cut_off_poisons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = recover(tmp_path)
+    writer.append([batch(1)])
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "I/O error")
+
+    with monkeypatch.context() as patched:
+        failing(patched, "archive-write", errno.ENOSPC)
+        patched.setattr(os, "ftruncate", refuse)
+        with pytest.raises(SyncFailed):
+            writer.append([batch(2)])
+    with pytest.raises(SyncFailed):
+        writer.append([batch(2)])
+    writer.close()
+
+
+CHANGES: dict[str, Callable[[PartitionWriter], object]] = {
+    "roll": lambda writer: writer.roll_if_due(),
+    "gap": lambda writer: writer.gap(Seq(20), "why"),
+    "quarantine": lambda writer: writer.quarantine(
+        Seq(writer.cursor + 1), Seq(writer.cursor + 1), b"raw", "why"
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    "failpoint", ["archive-write", "archive-before-rename", "archive-write-small"]
+)
+def test_a_full_volume_refuses_a_change_and_takes_it_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failpoint: str, change: str
+) -> None:
+    writer = recover(tmp_path, segment_bytes=1)
+    writer.append([batch(1, 9)])
+    if failpoint == "archive-write-small":
+        writer.roll_if_due()
+    with monkeypatch.context() as patched:
+        failing(patched, failpoint, errno.ENOSPC)
+        if (failpoint, change) != ("archive-write-small", "roll"):
+            for _ in range(2):
+                with pytest.raises(ArchiveFull):
+                    CHANGES[change](writer)
+    assert writer.cursor == 9
+    assert not list(tmp_path.rglob("*.json.tmp"))
+    # A block that is shorter than the footer that was cut off.
+    writer.append([batch(10)])
+    CHANGES[change](writer)
+    end = writer.cursor
+    abandon(writer)
+    writer = recover(tmp_path)
+    assert (writer.cursor, writer.alarms) == (end, [])
+    writer.close()
+    assert ids(tmp_path) == list(range(1, 11))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
+def test_a_volume_that_is_really_full_loses_nothing(tmp_path: Path) -> None:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "archive", str(tmp_path)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        pytest.skip("mounting is not allowed here")
+    try:
+        writer = recover(tmp_path, segment_bytes=20_000)
+        ballast = tmp_path / "ballast"
+        ballast.write_bytes(b"x" * 100_000)
+        refused = 0
+        while refused < 3:
+            noise = [b'{"timestamp":%d,"n":"%b"}' % (seq, os.urandom(400).hex().encode())
+                     for seq in range(writer.cursor + 1, writer.cursor + 11)]  # fmt: skip
+            first = Seq(writer.cursor + 1)
+            try:
+                writer.append([Batch(first, Seq(first + 9), AT, noise)])
+                writer.roll_if_due()
+            except ArchiveFull:
+                refused += 1
+        cursor = writer.cursor
+        assert cursor > 10
+        abandon(writer)
+        with pytest.raises(ArchiveFull):  # there is no space to recover in, either
+            recover(tmp_path)
+        assert ids(tmp_path) == list(range(1, cursor + 1))
+        ballast.unlink()
+        writer = recover(tmp_path)
+        assert (writer.cursor, writer.alarms) == (cursor, [])
+        writer.append([batch(cursor + 1)])
+        writer.close()
+        assert ids(tmp_path) == list(range(1, cursor + 2))
+    finally:
+        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def test_a_file_size_limit_is_an_error_that_a_new_recovery_survives(tmp_path: Path) -> None:
+    """Any other failed write: no promise is kept by going on, so the writer stops."""
+    writer = recover(tmp_path)
+    writer.append([batch(1)])
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (writer.open_bytes + 20, limit[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            writer.append([batch(2)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, previous)
+    with pytest.raises(SyncFailed):
+        writer.append([batch(2)])
+    writer.close()
+    again = recover(tmp_path)
+    again.append([batch(2)])
+    again.close()
+    assert ids(tmp_path) == [1, 2]
+
+
+def test_close_finishes_the_segment_and_nothing_works_after_it(tmp_path: Path) -> None:
+    writer = recover(tmp_path)
+    writer.append([batch(1)])
+    writer.close()
+    writer.close()
+    assert len(finished(tmp_path)) == 1
+    with pytest.raises(ArchiveError, match="closed"):
+        writer.append([batch(2)])
+
+
+def test_a_reader_sees_every_line_while_segments_come_and_go(tmp_path: Path) -> None:
+    writer = recover(tmp_path, segment_bytes=2000)
+    missing: list[int] = []
+    stop = threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            seq = writer.cursor
+            if seq and writer.find(Seq(seq)) is None:
+                missing.append(seq)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(400):
+        writer.append([batch(writer.cursor + 1, 3)])
+        writer.roll_if_due()
+    stop.set()
+    reader.join()
+    assert writer.segments > 5
+    assert not missing
+    writer.close()

@@ -1,0 +1,410 @@
+"""The commands as a person runs them: in a process of their own, or with its parser."""
+
+import argparse
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow.parquet
+import pytest
+
+from busyapi.archive import commands, export, progress
+from busyapi.ids import Seq
+from tests.unit.archive.making import AT, abandon, batch, finished, recover, write
+
+
+class Done(NamedTuple):
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An archive: segment 1-6 of two days, gap 7-8, segment 9, open 10-11."""
+    made = tmp_path / "archive"
+    writer = recover(made)
+    writer.append([batch(1, 3), batch(4, 1, received_ms=AT + 86_400_000)])
+    writer.append([batch(5, 2, received_ms=AT + 86_400_000)])
+    writer.gap(Seq(8), "why")
+    writer.append([batch(9)])
+    writer.close()
+    write(made, 2)
+    return made
+
+
+@pytest.fixture
+def run(root: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Run:
+    """A function that runs `busyapi archive …` on the archive."""
+
+    def runs(name: str, *arguments: str, folder: Path = root) -> Done:
+        parser = argparse.ArgumentParser(prog="busyapi")
+        commands.add_commands(parser.add_subparsers(required=True), folder)
+        try:
+            options = parser.parse_args(["archive", name, *arguments])
+            code = options.run(options, None)
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        sys.stdout.flush()
+        out, err = capfdbinary.readouterr()
+        return Done(code, out.decode(), err.decode())
+
+    return runs
+
+
+def ids(out: str) -> list[int]:
+    return [json.loads(each)["id"] for each in out.splitlines()]
+
+
+def test_cat_prints_every_usage_in_order(run: Run) -> None:
+    done = run("cat")
+    assert done.code == 0
+    assert ids(done.out) == [1, 2, 3, 4, 5, 6, 9, 10, 11]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--from", "2025-11-24T19:12:00.123Z"], [4, 5, 6]),
+        (["--from", "2025-11-24T20:12:00.123+01:00"], [4, 5, 6]),
+        (["--from", "2025-11-24T19:12:00.124Z"], []),
+        (["--to", "2025-11-24T19:12:00.123Z"], [1, 2, 3, 9, 10, 11]),
+        (["--to", "2025-11-24T19:12:00.124Z"], [1, 2, 3, 4, 5, 6, 9, 10, 11]),
+        (["--from", "2025-11-24", "--to", "2025-11-25"], [4, 5, 6]),
+        (["--from", "2025-11-25"], []),
+        (["--patient", "2"], [2, 9]),
+        (["--patient", "2", "--to", "2025-11-24"], [2, 9]),
+        (["--patient", "4", "--to", "2025-11-24"], [11]),
+        (["--patient", "nobody"], []),
+    ],
+)
+def test_cat_chooses_by_time_and_by_patient(
+    run: Run, arguments: list[str], expected: list[int]
+) -> None:
+    done = run("cat", *arguments)
+    assert (done.code, ids(done.out)) == (0, expected)
+
+
+def test_a_patient_is_found_whether_sent_as_text_or_as_a_number(run: Run, tmp_path: Path) -> None:
+    writer = recover(tmp_path / "other")
+    usages = [b'{"patientId":100}', b'{"patientId":"100"}', b'{"patientId":[100]}', b"{}"]
+    writer.append([batch(1, 4)._replace(usages=usages)])
+    writer.close()
+    assert ids(run("cat", "--patient", "100", folder=tmp_path / "other").out) == [1, 2]
+
+
+@pytest.mark.parametrize("seq", [1, 3, 4, 6, 9, 11])
+def test_cat_prints_one_usage_by_its_id(run: Run, seq: int) -> None:
+    done = run("cat", "--id", str(seq))
+    assert (done.code, ids(done.out)) == (0, [seq])
+
+
+@pytest.mark.parametrize("seq", [7, 8, 12, 2**53])
+def test_cat_says_that_an_id_is_not_archived(run: Run, seq: int) -> None:
+    done = run("cat", "--id", str(seq))
+    assert (done.code, done.out) == (1, "")
+    assert str(seq) in done.err
+
+
+def test_cat_finds_the_partition_of_an_id(run: Run, tmp_path: Path) -> None:
+    for partition in (0, 2):
+        write(tmp_path / "four", 5, partition=partition, partitions=4)
+        recover(tmp_path / "four", partition, 4).close()
+    assert ids(run("cat", "--id", "7", folder=tmp_path / "four").out) == [7]
+    done = run("cat", "--id", "8", folder=tmp_path / "four")
+    assert done.code == 2
+    assert "partition 3" in done.err
+    assert ids(run("cat", folder=tmp_path / "four").out) == [1, 5, 9, 13, 17, 3, 7, 11, 15, 19]
+
+
+def test_an_id_below_the_retention_floor_is_no_longer_kept(run: Run, root: Path) -> None:
+    path = root / "p00" / "partition.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"keptFrom": 3}))
+    done = run("cat", "--id", "2")
+    assert done.code == 1
+    assert "retention" in done.err
+
+
+@pytest.mark.parametrize("at", [80, -60])
+def test_cat_and_export_read_on_behind_damage_and_say_so(
+    run: Run, root: Path, tmp_path: Path, at: int
+) -> None:
+    path = finished(root)[0]
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+    expected = [5, 6, 9, 10, 11] if at > 0 else [1, 2, 3, 4, 5, 6, 9, 10, 11]
+    done = run("cat")
+    assert (done.code, ids(done.out)) == (1, expected)
+    assert path.name in done.err
+    done = run("export", str(tmp_path / "x.parquet"))
+    assert done.code == 1
+    assert pyarrow.parquet.read_table(tmp_path / "x.parquet")["id"].to_pylist() == expected
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["cat", "--from", "yesterday"],
+        ["cat", "--from", "2025-11-24T19:12:00"],
+        ["cat", "--id", "0"],
+        ["cat", "--id", "-1"],
+        ["cat", "--id", "9007199254740993"],
+        ["cat", "--id", "x"],
+        ["accept-loss", "--partition", "0", "--through", "9"],
+        ["nothing"],
+    ],
+)
+def test_bad_input_is_answered_with_a_sentence(run: Run, arguments: list[str]) -> None:
+    done = run(*arguments)
+    assert done.code == 2
+    assert done.out == ""
+    assert "Traceback" not in done.err
+    assert done.err.strip()
+
+
+@pytest.mark.parametrize("command", ["ls", "cat", "verify", "export x"])
+def test_where_there_is_no_archive_the_exit_code_is_2(
+    run: Run, tmp_path: Path, command: str
+) -> None:
+    for folder in (tmp_path / "nothing", tmp_path):
+        done = run(*command.split(), folder=folder)
+        assert done.code == 2
+        assert str(folder) in done.err
+
+
+def test_ls_lists_every_file_with_its_ids(run: Run) -> None:
+    done = run("ls")
+    rows = [each.split() for each in done.out.splitlines()]
+    assert done.code == 0
+    assert [row[0] for row in rows] == ["partition", "segment", "gap", "segment", "open"]
+    assert "ids 1 to 6" in done.out
+    assert "ids 7 to 8" in done.out
+    assert "2025-11-23T19:12:00Z 2025-11-24T19:12:00Z" in done.out
+
+
+def test_verify_tells_figures_and_exits_0_or_1(run: Run, root: Path) -> None:
+    done = run("verify")
+    assert done.code == 0
+    assert "partition 0: 9 usages up to seq 11; 2 seqs in 1 gap records" in done.out
+    assert "no problem found" in done.out
+    finished(root)[1].unlink()
+    done = run("verify")
+    assert done.code == 1
+    assert "missing   id 9 in no file" in done.out
+    assert "1 problems found" in done.out
+
+
+def test_accept_loss_records_what_is_missing_and_no_more(run: Run, root: Path) -> None:
+    finished(root)[0].unlink()
+    done = run(
+        "accept-loss", "--partition", "0", "--through", "14", "--reason", "disk 7 died", "--yes"
+    )  # fmt: skip
+    assert done.code == 0
+    assert "seqs 1 to 6" in done.out
+    assert "seqs 12 to 14" in done.out
+    assert "now ends at seq 14" in done.out
+    assert run("verify").code == 0
+    assert ids(run("cat").out) == [9, 10, 11]
+    said = json.loads(next(root.rglob("gap-p00-0000000000000001*")).read_text())
+    assert (said["from"], said["to"]) == (1, 6)
+    assert "disk 7 died" in said["why"]
+    assert said["when"].endswith("Z")
+    writer = recover(root)
+    assert (writer.cursor, writer.skipped) == (14, 11)
+    writer.close()
+
+
+def test_accept_loss_says_what_is_still_missing(run: Run, root: Path) -> None:
+    finished(root)[0].unlink()
+    done = run("accept-loss", "--partition", "0", "--through", "3", "--reason", "x", "--yes")
+    assert done.code == 0
+    assert "still missing, up to seq 11" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--partition", "0", "--through", "11"], 1),
+        (["--partition", "0", "--through", str(2**53 + 1)], 1),
+        (["--partition", "1", "--through", "20"], 2),
+        (["--partition", "-1", "--through", "20"], 2),
+    ],
+)
+def test_accept_loss_refuses_what_makes_no_sense(
+    run: Run, root: Path, arguments: list[str], code: int
+) -> None:
+    before = sorted(root.rglob("gap*"))
+    done = run("accept-loss", *arguments, "--reason", "x", "--yes")
+    assert done.code == code
+    assert done.err.startswith("busyapi: ")
+    assert sorted(root.rglob("gap*")) == before
+
+
+def test_accept_loss_waits_for_the_flusher_to_let_go(run: Run, root: Path) -> None:
+    writer = recover(root)
+    done = run("accept-loss", "--partition", "0", "--through", "20", "--reason", "x", "--yes")
+    assert done.code == 1
+    assert "another process writes" in done.err
+    assert writer.cursor == 11
+    writer.append([batch(12)])
+    writer.close()
+
+
+def test_accept_loss_asks_for_yes_where_nobody_can_type(run: Run, root: Path) -> None:
+    done = run("accept-loss", "--partition", "0", "--through", "20", "--reason", "x")
+    assert done.code == 1
+    assert "--yes" in done.err
+    assert len(list(root.rglob("gap*"))) == 1
+
+
+@pytest.mark.parametrize(("typed", "code"), [("9", 0), ("8", 1), ("y", 1), ("", 1)])
+def test_accept_loss_takes_the_typed_number_and_nothing_else(
+    run: Run, root: Path, monkeypatch: pytest.MonkeyPatch, typed: str, code: int
+) -> None:
+    terminal = io.StringIO(typed + "\n")
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", terminal)
+    done = run("accept-loss", "--partition", "0", "--through", "20", "--reason", "x")
+    assert done.code == code
+    assert len(list(root.rglob("gap*"))) == (2 if code == 0 else 1)
+
+
+def test_export_is_read_back_by_pyarrow(run: Run, root: Path, tmp_path: Path) -> None:
+    writer = recover(root)
+    odd = [
+        '{"patientId":100,"medication":"Ä","timestamp":1763925120123,"more":{"a":[1.10]}}'.encode(),
+        b'{"patientId":true,"medication":null,"timestamp":{}}',
+    ]
+    writer.append([batch(12, 2)._replace(usages=odd)])
+    abandon(writer)
+    target = tmp_path / "x.parquet"
+    done = run("export", str(target))
+    assert done.code == 0
+    assert "11 usages" in done.out
+    table = pyarrow.parquet.read_table(target)
+    assert [f"{each.name} {each.type}" for each in table.schema] == [
+        "id int64",
+        "received_at timestamp[ms, tz=UTC]",
+        *("patient_id string", "medication string", "timestamp string", "usage string"),
+    ]
+    rows = table.to_pylist()
+    assert [each["id"] for each in rows] == [1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13]
+    assert rows[0]["received_at"].isoformat() == "2025-11-23T19:12:00.123000+00:00"
+    assert [rows[0][name] for name in ("patient_id", "medication", "timestamp")] == [
+        *("1", "Albuterol", "1")
+    ]
+    assert rows[-2]["usage"].encode() == odd[0]
+    assert [rows[-2][name] for name in ("patient_id", "medication", "timestamp")] == [
+        *("100", "Ä", "1763925120123")
+    ]
+    assert [rows[-1][name] for name in ("patient_id", "medication", "timestamp")] == [None] * 3
+    assert list(tmp_path.glob("*.tmp")) == []
+
+
+def test_export_writes_in_groups_of_rows(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "ROW_GROUP", 4)
+    target = tmp_path / "x.parquet"
+    assert run("export", "--to", "2026-01-01", str(target)).code == 0
+    assert pyarrow.parquet.ParquetFile(target).num_row_groups == 3
+    assert pyarrow.parquet.read_table(target).num_rows == 9
+
+
+def test_export_that_fails_leaves_what_was_there(run: Run, tmp_path: Path) -> None:
+    target = tmp_path / "x.parquet"
+    target.write_bytes(b"before")
+    assert run("export", str(target), folder=tmp_path / "nothing").code == 2
+    assert target.read_bytes() == b"before"
+    done = run("export", str(tmp_path / "no-such-folder" / "x.parquet"))
+    assert done.code == 1
+    assert "Traceback" not in done.err
+    assert list(tmp_path.glob("*.tmp")) == []
+
+
+def test_export_without_pyarrow_says_what_to_install(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    done = run("export", str(tmp_path / "x.parquet"))
+    assert done.code == 1
+    assert "pip install 'busyapi[parquet]'" in done.err
+
+
+SCRIPT = """
+import argparse, sys
+from pathlib import Path
+from busyapi.archive import commands
+parser = argparse.ArgumentParser(prog="busyapi")
+commands.add_commands(parser.add_subparsers(required=True), Path(sys.argv[1]))
+options = parser.parse_args(["archive", *sys.argv[2:]])
+sys.exit(options.run(options, None))
+"""
+
+
+def command(root: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-c", SCRIPT, str(root), *arguments]
+
+
+def test_cat_is_quiet_when_the_reader_has_seen_enough(tmp_path: Path) -> None:
+    write(tmp_path, *[5000] * 10)
+    with subprocess.Popen(
+        command(tmp_path, "cat"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
+
+
+def test_progress_is_shown_to_a_person_and_to_nobody_else(tmp_path: Path) -> None:
+    write(tmp_path, *[20_000] * 10)
+    patient, terminal = pty.openpty()
+    with subprocess.Popen(
+        command(tmp_path, "verify"), stdout=subprocess.PIPE, stderr=terminal
+    ) as process:
+        out = process.communicate()[0]
+    os.close(terminal)
+    assert b"\rverifying: " in os.read(patient, 10_000)
+    os.close(patient)
+    assert b"verifying" not in out
+    silent = subprocess.run(command(tmp_path, "verify"), capture_output=True, check=True)
+    assert silent.stderr == b""
+
+
+def test_progress_ends_at_100_percent_and_wipes_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(progress, "_EVERY_SECONDS", 0)
+    shown = progress.Progress("reading", 10)
+    shown.advance(5)
+    shown.advance(7)
+    shown.clear()
+    assert terminal.getvalue().split("\r")[1:] == [
+        *("reading: 0 MB, 50 % ", "reading: 0 MB, 100 % ", "\x1b[K")
+    ]
+
+
+def test_every_command_has_help_with_an_example(run: Run) -> None:
+    for name in ("ls", "cat", "verify", "export", "accept-loss"):
+        done = run(name, "--help")
+        assert done.code == 0
+        assert f"  busyapi archive {name}" in done.out
+        assert "--dir" in done.out

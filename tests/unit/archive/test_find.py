@@ -1,0 +1,226 @@
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from busyapi.archive import lookup, names, segment
+from busyapi.archive.format import Footer
+from busyapi.archive.names import day_of
+from busyapi.archive.reader import read_footer
+from busyapi.archive.writer import PartitionWriter
+from busyapi.errors import ArchiveDamaged, NoLongerKept
+from busyapi.ids import Seq
+from tests.unit.archive.making import AT, abandon, batch, finished, ids, opened, recover
+
+DAY_MS = 86_400_000
+
+
+def found(writer: PartitionWriter, seq: int) -> int | None:
+    """Return the id in the line that is found."""
+    line = writer.find(Seq(seq))
+    return json.loads(line)["id"] if line else None
+
+
+def age(root: Path, days: int) -> None:
+    """Make all that was written so far some days older than today."""
+    now = day_of()
+    for folder in root.glob(f"p00/{now}"):
+        seconds = folder.stat().st_mtime - days * DAY_MS / 1000
+        folder.rename(folder.with_name(day_of(seconds)))
+
+
+def test_every_seq_is_found_at_every_boundary_and_none_beside_them(tmp_path: Path) -> None:
+    writer = recover(tmp_path, segment_bytes=1)
+    writer.append([batch(1, 3), batch(4)])
+    writer.append([batch(5, 2)])
+    writer.roll_if_due()
+    writer.append([batch(7)])
+    writer.roll_if_due()
+    writer.gap(Seq(10), "why")
+    writer.quarantine(Seq(11), Seq(11), b"raw", "why")
+    writer.append([batch(12, 2)])
+    writer.append([batch(14)])
+    for kept in (writer, None):
+        if kept is None:
+            abandon(writer)
+            writer = recover(tmp_path)
+        for seq in range(-1, 17):
+            expected = seq if 1 <= seq <= 14 and not 8 <= seq <= 11 else None
+            assert found(writer, seq) == expected
+    writer.close()
+
+
+def test_ids_of_several_partitions_are_those_of_their_seqs(tmp_path: Path) -> None:
+    writer = recover(tmp_path, 2, 4)
+    writer.append([batch(1, 3)])
+    assert [found(writer, seq) for seq in (1, 2, 3)] == [3, 7, 11]
+    writer.close()
+
+
+def test_lookups_keep_few_footers_and_read_no_other_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = recover(tmp_path, segment_bytes=1)
+    for seq in range(1, 31):
+        writer.append([batch(seq)])
+        writer.roll_if_due()
+    reads: list[int] = []
+
+    def count(fd: int) -> Footer | None:
+        reads.append(fd)
+        return read_footer(fd)
+
+    monkeypatch.setattr(lookup, "read_footer", count)
+    for _ in range(3):
+        assert found(writer, 17) == 17
+    assert len(reads) == 1
+    for seq in range(1, 31):
+        assert found(writer, seq) == seq
+    assert writer._readable._footer.cache_info().currsize == lookup.FOOTERS
+    writer.close()
+
+
+@pytest.mark.parametrize("where", ["block", "footer", "open", "gone"])
+def test_a_damaged_block_is_not_given_out(tmp_path: Path, where: str) -> None:
+    writer = recover(tmp_path)
+    writer.append([batch(1, 3)])
+    if where != "open":
+        writer.gap(Seq(4), "why")
+    path = opened(tmp_path) if where == "open" else finished(tmp_path)[0]
+    data = bytearray(path.read_bytes())
+    data[-60 if where == "footer" else 80] ^= 1
+    path.write_bytes(data)
+    if where == "gone":
+        path.unlink()
+    with pytest.raises(ArchiveDamaged):
+        writer.find(Seq(2))
+    abandon(writer)
+
+
+def test_a_segment_rolls_at_its_size_its_age_its_blocks_and_at_midnight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = recover(tmp_path, segment_bytes=300, segment_age=1e9)
+    assert not writer.roll_if_due()
+    writer.append([batch(1)])
+    assert not writer.roll_if_due()
+    writer.append([batch(2)])
+    assert writer.open_bytes >= 300
+    assert writer.roll_if_due()
+    assert (writer.open_bytes, writer.segments) == (0, 1)
+
+    writer.append([batch(3)])
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "monotonic", lambda: 1e10)
+        assert writer.roll_if_due()
+
+    writer.append([batch(4)])
+    with monkeypatch.context() as patched:
+        patched.setattr(segment, "MOST_BLOCKS", 1)
+        assert writer.roll_if_due()
+
+    writer.append([batch(5)])
+    with monkeypatch.context() as patched:
+        patched.setattr(names, "day_of", lambda: "2999-01-01")
+        assert writer.roll_if_due()
+    assert [each.parent.name for each in finished(tmp_path)] == [day_of()] * 4
+    writer.close()
+    assert ids(tmp_path) == [1, 2, 3, 4, 5]
+
+
+def test_retention_deletes_whole_old_segments_and_raises_the_floor(tmp_path: Path) -> None:
+    writer = recover(tmp_path, segment_bytes=1)
+    writer.append([batch(1, 3)])
+    writer.roll_if_due()
+    writer.quarantine(Seq(4), Seq(5), b"raw", "why")
+    writer.gap(Seq(7), "why")
+    writer.append([batch(8)])
+    writer.close()
+    age(tmp_path, 3)
+    writer = recover(tmp_path)
+    writer.append([batch(9, received_ms=AT)])
+    writer.close()
+
+    kept = recover(tmp_path, retention_days=3)
+    kept.roll_if_due()
+    assert (kept.kept_from, found(kept, 1)) == (1, 1), "three days old is not older than that"
+    kept.close()
+
+    writer = recover(tmp_path, retention_days=2)
+    writer.roll_if_due()
+    assert (writer.kept_from, writer.cursor, writer.skipped) == (9, 9, 2)
+    for seq in (1, 3, 4, 8):
+        with pytest.raises(NoLongerKept):
+            writer.find(Seq(seq))
+    assert found(writer, 9) == 9
+    assert found(writer, 10) is None
+    writer.append([batch(10)])
+    abandon(writer)
+    assert ids(tmp_path) == [9, 10]
+    assert not list(tmp_path.rglob("*.bin"))
+    assert len(list(tmp_path.rglob("gap*"))) == 1
+
+    writer = recover(tmp_path)
+    assert (writer.kept_from, writer.cursor, writer.highest, writer.skipped) == (9, 10, 10, 2)
+    writer.close()
+
+
+def test_retention_of_everything_leaves_the_cursor_where_it_was(tmp_path: Path) -> None:
+    writer = recover(tmp_path)
+    writer.append([batch(1, 3)])
+    writer.close()
+    age(tmp_path, 9)
+    writer = recover(tmp_path, retention_days=1)
+    writer.roll_if_due()
+    assert (writer.kept_from, writer.cursor) == (4, 3)
+    writer.close()
+    assert not list(tmp_path.rglob("usages*"))
+    assert not list(tmp_path.glob("p00/*-*")), "empty day folders go too"
+    writer = recover(tmp_path)
+    writer.append([batch(4)])
+    writer.close()
+    assert ids(tmp_path) == [4]
+
+
+def test_retention_goes_by_the_time_of_the_usages_too(tmp_path: Path) -> None:
+    """This machine's clock stood in 1970 when the folder was made; the senders' did not."""
+    tomorrow_ms = 4_000_000_000_000
+    writer = recover(tmp_path)
+    writer.append([batch(1, received_ms=AT), batch(2, received_ms=tomorrow_ms)])
+    writer.close()
+    (day,) = tmp_path.glob("p00/*-*")
+    day.rename(day.with_name("1970-01-01"))
+    writer = recover(tmp_path, retention_days=1)
+    writer.roll_if_due()
+    assert (writer.kept_from, found(writer, 1)) == (1, 1)
+    writer.close()
+
+
+def test_files_below_the_floor_are_deleted_by_the_next_one(tmp_path: Path) -> None:
+    """The process died after the floor was raised, before the unlink."""
+    writer = recover(tmp_path)
+    writer.append([batch(1, 2)])
+    writer.close()
+    (old,) = finished(tmp_path)
+    data = old.read_bytes()
+    age(tmp_path, 9)
+    writer = recover(tmp_path, retention_days=1)
+    writer.roll_if_due()
+    writer.append([batch(3)])
+    writer.close()
+    old.parent.mkdir(exist_ok=True)
+    old.write_bytes(data)
+    writer = recover(tmp_path, retention_days=10_000)
+    assert (writer.cursor, writer.highest, writer.kept_from) == (3, 3, 3)
+    with pytest.raises(NoLongerKept):
+        writer.find(Seq(1))
+    writer.roll_if_due()
+    assert not old.exists()
+    writer.close()
+
+
+def test_free_space_is_told(tmp_path: Path) -> None:
+    writer = recover(tmp_path)
+    assert writer.free_bytes() > 0
+    writer.close()

@@ -1,0 +1,140 @@
+import hashlib
+import json
+import shutil
+import struct
+import subprocess
+import zlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from busyapi.archive import names
+from busyapi.archive.format import (
+    BLOCK_SIZE,
+    Batch,
+    Block,
+    Footer,
+    Index,
+    decode_block,
+    decode_footer,
+    encode_block,
+    encode_footer,
+    encode_tail,
+    render,
+)
+from busyapi.archive.names import File, Kind
+from busyapi.ids import Seq, usage_id
+from busyapi.record import record
+from tests.unit.archive.making import AT, batch, blocks, finished, recover, usage
+
+BLOCK = Block(1, 4, Seq(8), Seq(9), AT, AT + 1, 1000, 77)
+
+
+def test_lines_are_what_the_buffer_gives_for_the_same_usage() -> None:
+    batches = [batch(5, 3), batch(8, 1, received_ms=AT + 1000)]
+    lines = render(batches, 1, 4).split(b"\n")
+    expected = [
+        record(usage_id(Seq(seq), 1, 4), at, usage(seq))
+        for seq, at in ((5, AT), (6, AT), (7, AT), (8, AT + 1000))
+    ]
+    assert lines == [*expected, b""]
+
+
+def test_a_percent_sign_in_a_usage_stays_one() -> None:
+    lines = render([Batch(Seq(1), Seq(1), AT, [b'{"a":"100%d %b %%"}'])], 0, 1)
+    assert json.loads(lines)["usage"] == {"a": "100%d %b %%"}
+
+
+def test_a_block_header_reads_back_and_every_changed_byte_is_seen() -> None:
+    raw = encode_block(BLOCK)
+    assert len(raw) == BLOCK_SIZE == 68
+    assert decode_block(raw) == BLOCK
+    for at in range(len(raw)):
+        assert decode_block(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]) is None
+        assert decode_block(raw[:at]) is None
+
+
+def test_a_footer_reads_back_and_every_changed_byte_of_its_body_is_seen() -> None:
+    index = Index()
+    index.add(0, BLOCK)
+    footer = Footer(1, 4, Seq(8), Seq(9), 2, 300, index, 1068, b"s" * 32)
+    body = encode_footer(footer)
+    raw = body + encode_tail(b"s" * 32, len(body) + 44)
+    read = decode_footer(raw, 1068)
+    assert read
+    assert read.blocks.packed == index.packed
+    assert read._replace(blocks=index) == footer
+    for at in range(len(body)):
+        assert decode_footer(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :], 1068) is None
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=30))
+def test_the_index_finds_the_block_of_every_seq_and_of_no_other(counts: list[int]) -> None:
+    index, first = Index(), 10
+    owner: dict[int, int] = {}
+    for offset, count in enumerate(counts):
+        index.add(offset, BLOCK._replace(first=Seq(first), last=Seq(first + count - 1)))
+        owner |= dict.fromkeys(range(first, first + count), offset)
+        first += count
+    for seq in range(first + 10):
+        entry = index.find(Seq(seq))
+        assert (entry.offset if entry else None) == owner.get(seq)
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_name_reads_back(kind: Kind) -> None:
+    last = names.UNKNOWN if kind is Kind.OPEN else Seq(9)
+    made = names.file(kind, "2026-11-23", 3, Seq(7), last)
+    day, name = made.path.split("/")
+    assert names.parse(day, name, 3) == made == File(Seq(7), last, kind, made.path)
+    assert names.parse(day, name, 4) is None
+    assert names.parse(day, name + ".tmp", 3) is None
+
+
+def test_names_sort_as_seqs_do() -> None:
+    seqs = [1, 2, 9, 10, 99, 100, 2**31, 2**53]
+    made = [names.file(Kind.SEGMENT, "d", 0, Seq(each), Seq(each)).path for each in seqs]
+    assert sorted(made) == made
+
+
+def test_a_finished_segment_is_as_the_format_document_says(tmp_path: Path) -> None:
+    writer = recover(tmp_path, 1, 2)
+    writer.append([batch(1, 3, received_ms=AT + 5), batch(4, 1)])
+    writer.append([batch(5, 2)])
+    writer.close()
+    (path,) = finished(tmp_path)
+    data, found = path.read_bytes(), list(blocks(path))
+    assert path.name == "usages-p01-0000000000000001-0000000000000006.ndjson.zst"
+    assert [(each.first, each.last) for each in found] == [(1, 4), (5, 6)]
+    assert [line["id"] for each in found for line in each.lines] == [2, 4, 6, 8, 10, 12]
+
+    footer = data[found[-1].end :]
+    head = struct.unpack_from("<II8sIIQQQQI", footer)
+    lines = sum(len(json.dumps(x, separators=(",", ":"))) + 1 for b in found for x in b.lines)
+    assert head == (0x184D2A5F, 100 + 80, b"busyapi\x01", 1, 2, 1, 6, 6, lines, 2)
+    assert struct.unpack_from("<10Q", footer, 60) == (
+        *(0, 1, 4, AT, AT + 5),
+        *(found[1].offset, 5, 6, AT, AT),
+    )
+    assert struct.unpack_from("<I", footer, 140)[0] == zlib.crc32(footer[:140])
+    assert footer[144:176] == hashlib.sha256(data[:-44]).digest()
+    assert struct.unpack_from("<I8s", footer, 176) == (len(footer), b"busyapi\x01")
+
+
+@pytest.mark.skipif(not shutil.which("zstd"), reason="zstd is not installed")
+def test_the_zstd_tool_reads_segments_finished_and_open(tmp_path: Path) -> None:
+    writer = recover(tmp_path)
+    writer.append([batch(1, 3)])
+    writer.append([batch(4, 2)])
+    open_one = subprocess.run(
+        ["zstd", "-dc"], input=next(tmp_path.rglob("*.open")).read_bytes(), check=True,
+        capture_output=True,
+    ).stdout  # fmt: skip
+    writer.close()
+    whole = subprocess.run(
+        ["zstd", "-dc", *finished(tmp_path)], check=True, capture_output=True
+    ).stdout
+    assert whole == open_one
+    assert [json.loads(each)["id"] for each in whole.splitlines()] == [1, 2, 3, 4, 5]

@@ -1,0 +1,373 @@
+"""Each defect that verify can name is made here, and named; nothing else is."""
+
+import json
+import shutil
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from busyapi.archive import names
+from busyapi.archive.browse import NoArchive
+from busyapi.archive.verify import Problem, Report, verify
+from busyapi.ids import Seq
+from tests.unit.archive.making import (
+    AT,
+    abandon,
+    batch,
+    blocks,
+    finished,
+    opened,
+    recover,
+    seal,
+    write,
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An archive of each kind of file: segments 1-5 and 6-8, gap 9-10, quarantine 11, 12-13."""
+    made = tmp_path / "archive"
+    writer = recover(made, segment_bytes=1)
+    writer.append([batch(1, 2), batch(3, 1, received_ms=AT + 7)])
+    writer.append([batch(4, 2)])
+    writer.roll_if_due()
+    writer.append([batch(6, 3)])
+    writer.gap(Seq(10), "why")
+    writer.quarantine(Seq(11), Seq(11), b"raw", "why")
+    writer.append([batch(12, 2)])
+    writer.close()
+    return made
+
+
+def check(root: Path) -> Report:
+    """Verify the one partition of an archive."""
+    (report,) = verify(root)
+    return report
+
+
+def problems(root: Path) -> list[tuple[str, str]]:
+    """Return each problem's kind and ids."""
+    return [(each.kind, each.where) for each in check(root).problems]
+
+
+def one(root: Path, pattern: str) -> Path:
+    """Return the first file of a pattern."""
+    return min(root.rglob(pattern))
+
+
+def test_a_whole_archive_has_no_problem_and_its_figures_are_told(root: Path) -> None:
+    report = check(root)
+    assert report.problems == []
+    assert report.notes == []
+    assert (report.usages, report.cursor) == (10, 13)
+    assert (report.gaps, report.skipped, report.quarantined) == (1, 2, 1)
+
+
+def facts(data: bytes) -> dict[str, Any]:
+    """Return what a gap or quarantine record says, but for its words on why and when."""
+    try:
+        said = json.loads(data if data.startswith(b"{\n") else data.partition(b"\n")[0])
+    except ValueError:
+        return {}
+    return {name: said[name] for name in said if name not in {"why", "when"}}
+
+
+def test_every_changed_byte_of_every_file_is_found(root: Path) -> None:
+    for path in sorted(root.glob("p00/*/*")):
+        data = path.read_bytes()
+        for at in range(len(data)):
+            changed = data[:at] + bytes([data[at] ^ 0x04]) + data[at + 1 :]
+            path.write_bytes(changed)
+            found = check(root).problems
+            if found:
+                assert {each.kind for each in found} == {"damaged"}
+                assert all(path.name in each.what for each in found)
+            else:
+                assert path.suffix != ".zst", f"{path.name}, byte {at}"
+                assert facts(changed) == facts(data), f"{path.name}, byte {at}"
+                assert path.suffix == ".json" or changed.endswith(b"\nraw")
+        path.write_bytes(data)
+    assert not check(root).problems
+
+
+def test_every_length_that_a_file_is_cut_to_is_found(root: Path) -> None:
+    for path in sorted(root.glob("p00/*/usages*")):
+        data = path.read_bytes()
+        for length in range(len(data)):
+            path.write_bytes(data[:length])
+            assert check(root).problems, f"{path.name} cut to {length}"
+        path.write_bytes(data)
+
+
+def test_damage_is_told_with_the_ids_in_doubt(root: Path) -> None:
+    path = finished(root)[0]
+    second = list(blocks(path))[1]
+    data = bytearray(path.read_bytes())
+    data[second.offset + 70] ^= 1
+    path.write_bytes(data)
+    found = problems(root)
+    assert ("damaged", "ids 4 to 5") in found
+    assert check(root).usages == 8
+
+
+@pytest.mark.parametrize(
+    ("pattern", "ids"),
+    [
+        ("usages*1-*5.ndjson.zst", "ids 1 to 5"),
+        ("usages*6-*8.ndjson.zst", "ids 6 to 8"),
+        ("gap*", "ids 9 to 10"),
+        ("quarantine*", "id 11"),
+    ],
+)
+def test_a_missing_file_is_told_by_its_ids(root: Path, pattern: str, ids: str) -> None:
+    one(root, pattern).unlink()
+    assert problems(root) == [("missing", ids)]
+
+
+def test_a_second_copy_of_a_file_is_told_as_repeated(root: Path) -> None:
+    path = one(root, "usages*6-*8.ndjson.zst")
+    other = path.parent.with_name("2020-01-01")
+    other.mkdir()
+    shutil.copy(path, other)
+    assert problems(root) == [("repeated", "ids 6 to 8")]
+
+
+def test_a_gap_record_over_archived_usages_is_told_as_repeated(root: Path) -> None:
+    path = one(root, "gap*")
+    said = json.loads(path.read_text()) | {"from": 8, "to": 12}
+    path.unlink()
+    path.with_name("gap-p00-0000000000000008-0000000000000012.json").write_text(json.dumps(said))
+    assert problems(root) == [
+        ("repeated", "id 8"),
+        ("repeated", "id 11"),
+        ("repeated", "id 12"),
+    ]
+
+
+@pytest.mark.parametrize("pattern", ["gap*", "quarantine*", "usages*"])
+def test_a_file_under_another_name_is_told(root: Path, pattern: str) -> None:
+    path = one(root, pattern)
+    path.rename(path.with_name(path.name.replace("p00-00", "p00-01")))
+    assert {"damaged", "missing"} <= {kind for kind, _ in problems(root)}
+
+
+def remade(path: Path, change: Callable[[list[bytes]], list[bytes]]) -> None:
+    """Write a segment of one block anew with other lines, and every checksum right."""
+    data = path.read_bytes()
+    (block,) = blocks(path)
+    lines = zstandard.ZstdDecompressor().decompress(data[68 : block.end]).splitlines()
+    raw = b"".join(each + b"\n" for each in change(lines))
+    frame = zstandard.ZstdCompressor(write_checksum=True).compress(raw)
+    head = data[:56] + struct.pack("<II", len(frame), zlib.crc32(frame))
+    body = bytearray(data[block.end : block.end + 100])
+    body[48:56] = struct.pack("<Q", len(raw))
+    footer = bytes(body) + struct.pack("<I", zlib.crc32(body))
+    path.write_bytes(seal(head + struct.pack("<I", zlib.crc32(head)) + frame + footer))
+
+
+def replace(old: bytes, new: bytes) -> Callable[[list[bytes]], list[bytes]]:
+    return lambda lines: [each.replace(old, new) for each in lines]
+
+
+def test_a_segment_made_anew_without_a_change_is_fine(root: Path) -> None:
+    """The control of the tests below: what they find is the change, not the making."""
+    remade(one(root, "usages*6-*8.ndjson.zst"), list)
+    assert not check(root).problems
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        (replace(b'"id":7', b'"id":8'), "id 7"),
+        (lambda lines: [lines[1], lines[0], lines[2]], "ids 6 to 7"),
+        (lambda lines: lines[:2], "ids 6 to 8"),
+        (lambda lines: [*lines, lines[2]], "ids 6 to 8"),
+        (replace(b"}}", b"}"), "ids 6 to 8"),
+        (replace(b'"usage":{', b'"usage":{"\xff":1,'), "ids 6 to 8"),
+        (replace(b'"usage":{', b'"more":1,"usage":{'), "ids 6 to 8"),
+        (replace(b'"usage":{"patientId":"6"', b'"usage":[],"x":{"a":1'), "id 6"),
+        (replace(b"2025-11-23T19:12:00.123Z", b"2025-11-23T19:12:00.124Z"), "ids 6 to 8"),
+        (replace(b"2025-11-23T19:12:00.123Z", b"2025-11-23 19:12:00.123Z"), "ids 6 to 8"),
+        (replace(b'"receivedAt":"2025-11-23T19:12:00.123Z",', b""), "ids 6 to 8"),
+        (replace(b'"2025-11-23T19:12:00.123Z"', b"1763925120123"), "ids 6 to 8"),
+    ],
+)
+def test_lines_that_are_wrong_under_right_checksums_are_told(
+    root: Path, change: Callable[[list[bytes]], list[bytes]], where: str
+) -> None:
+    remade(one(root, "usages*6-*8.ndjson.zst"), change)
+    assert problems(root) == [("damaged", where)]
+
+
+@pytest.mark.parametrize("at", [16, 20, 24, 32, 40, 48, 60, 68, 76, 84, 92])
+def test_a_footer_that_says_other_things_under_right_checksums_is_told(root: Path, at: int) -> None:
+    path = one(root, "usages*6-*8.ndjson.zst")
+    data, (block,) = bytearray(path.read_bytes()), blocks(path)
+    data[block.end + at] += 1
+    body = bytes(data[block.end : block.end + 100])
+    footer = body + struct.pack("<I", zlib.crc32(body))
+    path.write_bytes(seal(bytes(data[: block.end]) + footer))
+    assert problems(root) == [("damaged", "")]
+
+
+def test_a_footer_whose_sha256_is_of_other_bytes_is_told(root: Path) -> None:
+    path = finished(root)[0]
+    data = bytearray(path.read_bytes())
+    data[-44] ^= 1
+    path.write_bytes(data)
+    (found,) = check(root).problems
+    assert "SHA-256" in found.what
+
+
+def test_an_open_segment_counts_as_far_as_it_is_whole(root: Path) -> None:
+    path = write(root, 2, 1)
+    path.write_bytes(path.read_bytes()[:-1])
+    report = check(root)
+    assert not report.problems
+    assert (report.cursor, report.usages) == (15, 12)
+    (note,) = report.notes
+    assert "open" in note
+    assert "ids 14 to 15" in note
+
+
+def test_damage_within_an_open_segment_is_told(root: Path) -> None:
+    path = write(root, 2, 1)
+    data = bytearray(path.read_bytes())
+    data[70] ^= 1
+    path.write_bytes(data)
+    assert problems(root) == [("damaged", "ids 14 to 15")]
+
+
+def test_seqs_beyond_the_cursor_that_a_file_set_aside_held_are_missing(root: Path) -> None:
+    path = finished(root)[-1]
+    data = bytearray(path.read_bytes())
+    data[70] ^= 1
+    path.write_bytes(data)
+    recover(root).close()
+    assert problems(root) == [("missing", "ids 12 to 13")]
+    writer = recover(root)
+    writer.gap(Seq(13), "accepted")
+    writer.close()
+    report = check(root)
+    assert not report.problems
+    (note,) = report.notes
+    assert "set aside" in note
+
+
+def test_a_strange_file_is_noted_and_a_temporary_one_is_not(root: Path) -> None:
+    day = finished(root)[0].parent
+    (day / "usages-p01-0000000000000001-0000000000000005.ndjson.zst").write_bytes(b"")
+    (day / "gap-p00-0000000000000014-0000000000000014.json.tmp").write_bytes(b"")
+    report = check(root)
+    assert not report.problems
+    assert len(report.notes) == 1
+
+
+def test_all_partitions_are_checked_and_their_ids_told(tmp_path: Path) -> None:
+    for partition in (0, 1, 3):
+        write(tmp_path, 2, partition=partition, partitions=4)
+        recover(tmp_path, partition, 4).close()
+    path = one(tmp_path, "p03/*/usages*")
+    path.rename(path.with_name("usages-p03-0000000000000003-0000000000000004.ndjson.zst"))
+    reports = list(verify(tmp_path))
+    assert [each.number for each in reports] == [0, 1, 3]
+    assert [bool(each.problems) for each in reports] == [False, False, True]
+    assert Problem("missing", "ids 4 to 8 in steps of 4", "in no file") in reports[2].problems
+
+
+@pytest.mark.parametrize("said", [None, "", '{"format":9}'])
+def test_a_partition_without_a_readable_identity_is_a_problem(root: Path, said: str | None) -> None:
+    path = root / "p00" / names.IDENTITY
+    path.unlink()
+    if said is not None:
+        path.write_text(said)
+    assert problems(root) == [("damaged", "")]
+
+
+def test_where_there_is_no_archive_there_is_nothing_to_prove(tmp_path: Path) -> None:
+    for path in (tmp_path / "nothing", tmp_path):
+        with pytest.raises(NoArchive):
+            list(verify(path))
+    (tmp_path / "p00").mkdir()
+    with pytest.raises(NoArchive):
+        list(verify(tmp_path))
+
+
+def test_below_the_retention_floor_nothing_is_missing(root: Path) -> None:
+    finished(root)[0].unlink()
+    path = root / "p00" / names.IDENTITY
+    said = json.loads(path.read_text())
+    path.write_text(json.dumps(said | {"keptFrom": 6}))
+    assert problems(root) == []
+    path.write_text(json.dumps(said | {"keptFrom": 5}))
+    assert problems(root) == [("missing", "id 5")]
+
+
+def test_a_live_archive_has_no_problem_while_it_is_written(fast_path: Path) -> None:
+    writer = recover(fast_path, segment_bytes=3000)
+    writer.append([batch(1)])
+
+    def archive() -> None:
+        for step in range(300):
+            writer.append([batch(writer.cursor + 1, 5)])
+            writer.roll_if_due()
+            if step % 20 == 0:
+                writer.gap(Seq(writer.cursor + 3), "why")
+            time.sleep(0.003)
+
+    thread = threading.Thread(target=archive)
+    thread.start()
+    times = 0
+    while thread.is_alive():
+        told = writer.cursor
+        report = check(fast_path)
+        assert not report.problems
+        assert report.cursor >= told
+        times += 1
+    assert times > 5
+    assert writer.segments > 20
+    abandon(writer)
+
+
+def test_memory_does_not_grow_with_the_archive(fast_path: Path) -> None:
+    import tracemalloc  # noqa: PLC0415
+
+    def peak() -> int:
+        tracemalloc.start()
+        assert not check(fast_path).problems
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    writer = recover(fast_path, segment_bytes=100_000)
+    for _ in range(5):
+        writer.append([batch(writer.cursor + 1, 2000)])
+    small = peak()
+    for _ in range(50):
+        writer.append([batch(writer.cursor + 1, 2000)])
+        writer.roll_if_due()
+    assert peak() < small * 1.5
+    writer.close()
+
+
+def test_open_of_a_segment_that_was_finished_meanwhile_follows_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(root, 2)
+    path = opened(root)
+    listed = names.list_files(root / "p00", 0)
+    recover(root).close()
+    assert not path.exists()
+    real = names.list_files
+    answers = [listed, listed]
+    monkeypatch.setattr(names, "list_files", lambda *of: answers.pop() if answers else real(*of))
+    report = check(root)
+    assert not report.problems
+    assert report.usages == 12
