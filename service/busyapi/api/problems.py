@@ -14,6 +14,7 @@ from sanic.exceptions import RequestCancelled, SanicException
 from sanic.handlers import ErrorHandler
 from sanic.response import HTTPResponse
 
+from busyapi.api.protocol import NumberedHttp
 from busyapi.errors import (
     BadUsage,
     BodyTooLarge,
@@ -135,6 +136,8 @@ class Problems(ErrorHandler):
         found = problem(exception)
         service = request.app.ctx.service
         service.failed(request, exception, found.status)
+        if isinstance(request.stream, NumberedHttp):
+            request.stream.read_on()
         return response(found)
 
     @staticmethod

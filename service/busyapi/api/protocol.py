@@ -1,31 +1,72 @@
-"""A deadline for the whole of a request.
+"""A deadline for the whole of a request, and for the client that does not read its answer.
 
 Sanic's REQUEST_TIMEOUT starts anew at every byte, and does not cover the body, so a client that
 sends one byte a second holds a connection for ever. Here a connection is looked at now and then:
 a request that is still arriving at every look of a whole deadline is answered 408 and the
-connection closed. It costs nothing for each request.
+connection closed.
+
+    header ──> body ──> handler ──> answer ──> rest of the body, if an error left it unread
+    └── 408 after the deadline ──┘             └── hung up after the deadline
 """
 
 import asyncio
+import math
 from typing import Any
 
-from sanic.exceptions import RequestTimeout
+from sanic.exceptions import BadRequest, RequestTimeout
+from sanic.http import Http
 from sanic.http.constants import Stage
 from sanic.server import HttpProtocol
 
 LOOKS = 8
 """A request is cut off between one deadline and 1 + 1/8 of one."""
 
+_NOTHING = 0
+_UNREAD = -1
+"""What a look finds besides the number of a request that is arriving."""
+
+
+class NumberedHttp(Http):
+    """Sanic's side of one connection, with its requests numbered and two errors mended."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, protocol: Any) -> None:
+        super().__init__(protocol)  # type: ignore[no-untyped-call]
+        self.number = 0
+
+    def init_for_request(self) -> None:
+        """Begin with the next request."""
+        super().init_for_request()  # type: ignore[no-untyped-call]
+        self.number += 1
+
+    def create_empty_request(self) -> None:
+        """Stand in for a request that could not be read, also when its URL is why."""
+        try:
+            super().create_empty_request()
+        except BadRequest:
+            self.url = None
+            super().create_empty_request()
+
+    def read_on(self) -> None:
+        """After an error, read what is left of the body, whatever its length.
+
+        Closing with unread bytes would reset the connection, and a client that sends all before
+        it reads would never see the answer. The deadline ends this.
+        """
+        self.request_bytes = -math.inf  # is compared with the limit, and no more
+
 
 class DeadlineProtocol(HttpProtocol):
     """Sanic's protocol with that look."""
 
+    HTTP_CLASS = NumberedHttp
     deadline: float = 15.0
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._looks = 0
-        self._arriving: object = None
+        self._seen = _NOTHING
         self._look_handle: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -46,14 +87,24 @@ class DeadlineProtocol(HttpProtocol):
         http = self.http
         if not self._task or http is None:
             return
-        # No request yet means that its header is still arriving; one object is one request.
-        header = http.stage is Stage.REQUEST
-        body = http.stage is Stage.HANDLER and bool(http.request_body)
-        arriving = (http.request or "header") if header or body else None
-        self._looks = self._looks + 1 if arriving and arriving is self._arriving else 0
-        self._arriving = arriving
-        if self._looks < LOOKS:
-            self._schedule()
+        seen = self._see(http)
+        self._looks = self._looks + 1 if seen and seen == self._seen else 0
+        self._seen = seen
+        if self._looks >= LOOKS:
+            self._give_up(http, self._task)
+        self._schedule()
+
+    def _see(self, http: Any) -> int:
+        if not self._can_write.is_set():
+            return _UNREAD
+        arriving = http.stage is Stage.REQUEST or http.request_body
+        return http.number if arriving else _NOTHING
+
+    def _give_up(self, http: Any, task: asyncio.Task[Any]) -> None:
+        if self._seen == _UNREAD and self.transport:
+            self.transport.abort()
             return
-        http.exception = RequestTimeout("Request Timeout")
-        self._task.cancel()
+        if http.stage in {Stage.REQUEST, Stage.HANDLER}:
+            http.exception = RequestTimeout("Request Timeout")
+        # Without an exception, as once the answer is sent, this closes the connection.
+        task.cancel()

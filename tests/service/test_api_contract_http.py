@@ -1,0 +1,162 @@
+"""Errors before a handler: HTTP that is broken, paths and methods that are not there."""
+
+import pytest
+
+from tests.support.asking import BODY, Raw, nothing_stored, problem, request, stored
+from tests.support.http1 import fetch
+from tests.support.processes import Stack
+
+MARKER = "zQ7-never-shown"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api",
+        "/api/usage",
+        "/api/usages/abc",
+        "/api/usages/1.5",
+        "/api/usages/1/more",
+        "/api/usages/" + "9" * 5000,
+        "//api/usages",
+        "/api//usages",
+        "/metrics",
+        "/../etc/passwd",
+        "/%00",
+        "/" + "x" * 7000,
+    ],
+)
+def test_an_unknown_path_is_404(contract: Stack, path: str) -> None:
+    for method in ("GET", "POST", "DELETE"):
+        answer = fetch(contract.port, f"{path}?{MARKER}", method=method)
+        problem(answer, 404)
+        assert MARKER.encode() not in answer.body
+
+
+@pytest.mark.parametrize(
+    ("path", "takes"),
+    [
+        ("/api/usages", "POST"),
+        ("/api/usages/", "POST"),
+        ("/api/usages/batch", "POST"),
+        ("/api/usages/count", "GET"),
+        ("/api/usages/1", "GET"),
+        ("/", "GET"),
+        ("/openapi.json", "GET"),
+        ("/livez", "GET"),
+        ("/readyz", "GET"),
+    ],
+)
+def test_a_wrong_method_is_405_and_told_the_right_one(
+    contract: Stack, path: str, takes: str
+) -> None:
+    for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} - {takes}:
+        with nothing_stored(contract.port):
+            answer = fetch(contract.port, path, method=method, body=BODY)
+        problem(answer, 405)
+        assert answer.headers["allow"] == takes
+
+
+def test_an_unknown_method_is_405(contract: Stack) -> None:
+    with Raw(contract.port) as device:
+        device.send(request("BREW", "/api/usages"))
+        problem(device.answer(), 405)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"zQ7-never-shown\r\n\r\n",
+        b"GET /\r\n\r\n",
+        b"GET / HTTP/1.1 more\r\n\r\n",
+        b"GET / HTTP/3.0\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\n\r\n",
+        b"GET http:// HTTP/1.1\r\n\r\n",
+        b"GET http://zQ7-never-shown:port/ HTTP/1.1\r\n\r\n",
+        b"GET zQ7-never-shown HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nno colon zQ7-never-shown\r\n\r\n",
+        b"POST /api/usages HTTP/1.1\r\nContent-Length: zQ7-never-shown\r\n\r\n",
+        b"POST /api/usages HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"POST /api/usages HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
+        b"POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /api/usages HTTP/1.1\r\nTransfer-Encoding: zQ7-never-shown\r\n\r\n",
+        b"POST /api/usages HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzQ7-never-shown\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+    ],
+)
+def test_broken_http_is_400_and_ends_the_connection(contract: Stack, broken: bytes) -> None:
+    with nothing_stored(contract.port), Raw(contract.port) as device:
+        device.send(broken)
+        answer = device.answer()
+        problem(answer, 400)
+        assert MARKER.encode() not in answer.body
+        assert answer.headers["connection"] == "close"
+        assert device.ends(5)
+
+
+def test_a_header_beyond_its_limit_is_413(contract: Stack) -> None:
+    with Raw(contract.port) as device:
+        device.send(request("GET", "/livez", headers=("X: " + MARKER * 1000,)))
+        problem(device.answer(), 413)
+        assert device.ends(5)
+
+
+def test_an_unknown_expectation_is_417(contract: Stack) -> None:
+    with nothing_stored(contract.port), Raw(contract.port) as device:
+        device.send(request("POST", "/api/usages", BODY, headers=(f"Expect: {MARKER}",)))
+        answer = device.answer()
+        problem(answer, 417)
+        assert MARKER.encode() not in answer.body
+
+
+def test_a_client_that_expects_100_continue_is_told_to_go_on(contract: Stack) -> None:
+    with Raw(contract.port) as device:
+        device.send(request("POST", "/api/usages", BODY, headers=("Expect: 100-continue",)))
+        assert device.answer().status == 100
+        stored(device.answer())
+
+
+def test_header_bytes_that_are_no_text_change_nothing(contract: Stack) -> None:
+    names = ("X: \xff\xfe", "Authorization: Bearer \xff", "Content-Type: \xff", "Accept: \xff")
+    for head in (
+        request("POST", "/api/usages", BODY, headers=names),
+        request("GET", "/", headers=names),
+    ):
+        with Raw(contract.port) as device:
+            device.send(head)
+            assert device.answer().status in {200, 201}
+
+
+def test_an_error_leaves_the_connection_fit_for_the_next_request(contract: Stack) -> None:
+    """The body that a 404 or 405 did not read is no next request."""
+    with Raw(contract.port) as device:
+        for path, body, status in (
+            ("/nowhere", BODY, 404),
+            ("/livez", BODY, 405),
+            ("/api/usages", b"<", 415),
+            ("/api/usages", b"{", 400),
+            ("/api/usages", b"{}", 422),
+        ):
+            device.send(request("POST", path, body))
+            answer = device.answer()
+            problem(answer, status)
+            assert answer.headers["connection"] == "keep-alive"
+        device.send(request("POST", "/api/usages", BODY))
+        stored(device.answer())
+
+
+def test_pipelined_requests_are_answered_in_order(contract: Stack) -> None:
+    with Raw(contract.port) as device:
+        device.send(request("POST", "/api/usages", BODY) * 20 + request("GET", "/livez"))
+        ids = [stored(device.answer()) for _ in range(20)]
+        assert device.answer().body == b"loop: ok\n"
+    assert ids == sorted(set(ids))
+
+
+def test_http_1_0_is_answered_and_closed(contract: Stack) -> None:
+    with Raw(contract.port) as device:
+        device.send(request("POST", "/api/usages", BODY).replace(b"HTTP/1.1", b"HTTP/1.0"))
+        answer = device.answer()
+        stored(answer)
+        assert answer.headers["connection"] == "close"
+        assert device.ends(5)
