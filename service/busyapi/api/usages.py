@@ -63,7 +63,8 @@ async def post_batch(request: Request) -> HTTPResponse:
 
 
 def _key(request: Request, lines: list[bytes]) -> Key:
-    found = request.headers.getall(KEY_HEADER)
+    # Sanic leaves the blanks behind a value, which are no part of it (RFC 9110, section 5.5).
+    found = [each.strip(" \t") for each in request.headers.getall(KEY_HEADER)]
     if len(found) != 1 or not KEY.fullmatch(found[0]):
         raise Problem(400, "Idempotency-Key must be one header of 1 to 128 visible characters.")
     # The path is part of what is repeated: a batch of one is another request than a usage.

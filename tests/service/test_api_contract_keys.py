@@ -1,0 +1,174 @@
+"""Idempotency-Key: the same key with the same body gives the same answer, and stores it once."""
+
+import gzip
+import json
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.conftest import Stacks
+from tests.service.conftest import Apis
+from tests.support.asking import (
+    BODY,
+    USAGE,
+    Raw,
+    count,
+    nothing_stored,
+    problem,
+    request,
+    send,
+    stored,
+)
+from tests.support.http1 import Answer
+from tests.support.processes import Stack
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
+
+BATCH = "/api/usages/batch"
+
+
+def key() -> str:
+    """Return a new key."""
+    return uuid.uuid4().hex
+
+
+def replayed(answer: Answer) -> bool:
+    """Say whether an answer calls itself a repeat."""
+    said = answer.headers.get("idempotency-replayed")
+    assert said in {None, "true"}
+    return said is not None
+
+
+def test_the_same_key_and_body_give_the_same_id_and_say_so(contract: Stack) -> None:
+    name = key()
+    first = send(contract.port, USAGE, idempotency_key=name)
+    assert not replayed(first)
+    with nothing_stored(contract.port):
+        for _ in range(3):
+            again = send(contract.port, USAGE, idempotency_key=name)
+            assert replayed(again)
+            assert stored(again) == stored(first)
+
+
+def test_another_spelling_of_the_same_usage_is_the_same_body(contract: Stack) -> None:
+    name = key()
+    first = send(contract.port, USAGE, idempotency_key=name)
+    packed = gzip.compress(json.dumps(USAGE, indent=4).encode())
+    again = send(contract.port, packed, idempotency_key=name, content_encoding="gzip")
+    assert stored(again) == stored(first)
+
+
+def test_the_same_key_with_another_body_is_422(contract: Stack) -> None:
+    name = key()
+    first = stored(send(contract.port, USAGE, idempotency_key=name))
+    with nothing_stored(contract.port):
+        other = send(contract.port, USAGE | {"medication": "other"}, idempotency_key=name)
+        assert "errors" not in problem(other, 422)
+        problem(send(contract.port, [USAGE], BATCH, idempotency_key=name), 422)
+    assert stored(send(contract.port, USAGE, idempotency_key=name)) == first
+
+
+def test_a_batch_has_its_key_too(contract: Stack) -> None:
+    name = key()
+    first = send(contract.port, [USAGE] * 7, BATCH, idempotency_key=name)
+    assert not replayed(first)
+    with nothing_stored(contract.port):
+        again = send(contract.port, [USAGE] * 7, BATCH, idempotency_key=name)
+        assert replayed(again)
+        assert again.json() == first.json()
+        assert len(first.json()["ids"]) == 7
+        problem(send(contract.port, [USAGE] * 8, BATCH, idempotency_key=name), 422)
+
+
+def test_a_refused_usage_leaves_its_key_free(contract: Stack) -> None:
+    name = key()
+    problem(send(contract.port, {}, idempotency_key=name), 422)
+    assert not replayed(send(contract.port, USAGE, idempotency_key=name))
+
+
+@pytest.mark.parametrize("bad", ["", "x" * 129, "two words", "tab\there", "\x7f", "é"])
+def test_a_malformed_key_is_400(contract: Stack, bad: str) -> None:
+    with nothing_stored(contract.port):
+        for path, body in (("/api/usages", USAGE), (BATCH, [USAGE])):
+            answer = send(contract.port, body, path, idempotency_key=bad)
+            problem(answer, 400)
+            assert not bad or bad.encode() not in answer.body
+
+
+@pytest.mark.parametrize("good", ["!", "~" * 128, '"quoted-as-in-the-draft"', "a,b;c=d"])
+def test_visible_characters_are_a_key(contract: Stack, good: str) -> None:
+    assert not replayed(send(contract.port, USAGE, idempotency_key=good))
+    assert replayed(send(contract.port, USAGE, idempotency_key=good))
+
+
+def test_blanks_around_a_key_are_no_part_of_it(contract: Stack) -> None:
+    """RFC 9110, section 5.5: a field value does not include them."""
+    name = key()
+    first = stored(send(contract.port, USAGE, idempotency_key=name))
+    with Raw(contract.port) as device:
+        device.send(
+            request("POST", "/api/usages", BODY, headers=(f"Idempotency-Key: \t {name} \t",))
+        )
+        assert stored(device.answer()) == first
+
+
+def test_two_keys_are_400(contract: Stack) -> None:
+    twice = (f"Idempotency-Key: {key()}",) * 2
+    with Raw(contract.port) as device, nothing_stored(contract.port):
+        device.send(request("POST", "/api/usages", BODY, headers=twice))
+        problem(device.answer(), 400)
+
+
+def test_a_key_is_known_to_every_api_process(contract: Stack, beside: Apis) -> None:
+    other = beside()
+    name = key()
+    first = send(contract.port, USAGE, idempotency_key=name)
+    again = send(other.port, USAGE, idempotency_key=name)
+    assert (replayed(first), replayed(again)) == (False, True)
+    assert stored(again) == stored(first)
+
+
+def test_one_key_sent_by_many_at_once_stores_one_usage(contract: Stack, beside: Apis) -> None:
+    ports = [contract.port, beside().port]
+    for _ in range(5):
+        name, together = key(), threading.Barrier(16)
+
+        def ask(number: int, name: str = name, together: Any = together) -> Answer:
+            together.wait(10)
+            return send(ports[number % 2], USAGE, idempotency_key=name)
+
+        before = count(contract.port)
+        with ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(ask, range(16)))
+        assert len({stored(each) for each in answers}) == 1
+        assert [replayed(each) for each in answers].count(False) == 1
+        assert count(contract.port) == before + 1
+
+
+def test_a_key_with_another_body_at_the_same_time_stores_one_of_the_two(contract: Stack) -> None:
+    name, together = key(), threading.Barrier(8)
+
+    def ask(number: int) -> Answer:
+        together.wait(10)
+        return send(contract.port, USAGE | {"n": number % 2}, idempotency_key=name)
+
+    before = count(contract.port)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, range(8)))
+    assert sorted(each.status for each in answers) == [201] * 4 + [422] * 4
+    assert count(contract.port) == before + 1
+
+
+def test_a_key_is_forgotten_after_its_time(stacks: Stacks, valkey: Server) -> None:
+    stack = stacks(valkey, settings={"BUSYAPI_IDEMPOTENCY_TTL": "1"})
+    first = stored(send(stack.port, USAGE, idempotency_key="k"))
+
+    def another() -> int:
+        number = stored(send(stack.port, USAGE, idempotency_key="k"))
+        return number if number != first else 0
+
+    # Each repeat must not keep it alive for ever.
+    assert wait_until(another, "the key to be forgotten", seconds=10, every=0.2)
