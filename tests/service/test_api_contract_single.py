@@ -1,0 +1,164 @@
+"""POST /api/usages: what is taken, how it is answered, how it is kept."""
+
+import gzip
+import json
+import subprocess
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from tests.conftest import Stacks
+from tests.service.conftest import Apis
+from tests.support.asking import BODY, USAGE, count, nothing_stored, problem, send, stored
+from tests.support.http1 import fetch
+from tests.support.processes import Stack
+from tests.support.servers import Server
+
+CURL_DATA = (
+    '{"patientId":"100","timestamp":"Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)",'
+    '"medication":"Albuterol"}'
+)
+
+
+def curl(*arguments: str) -> str:
+    """Run the real curl and return what it prints."""
+    run = subprocess.run(
+        ["curl", "-sS", *arguments], capture_output=True, text=True, timeout=60, check=True
+    )
+    return run.stdout
+
+
+def kept(port: int, number: int) -> Any:
+    """Return a usage as it is kept."""
+    answer = fetch(port, f"/api/usages/{number}")
+    assert answer.status == 200, answer
+    return answer.json()["usage"]
+
+
+def test_the_contracts_curl_line_is_answered_with_id_and_location(contract: Stack) -> None:
+    url = f"http://localhost:{contract.port}/api/usages"
+    said = curl(
+        "-i", "-X", "POST", "-H", "Content-Type: application/json", "--data", CURL_DATA, url
+    )
+    head, _, body = said.partition("\n\n")
+    assert head.startswith("HTTP/1.1 201 ")
+    number = json.loads(body)["id"]
+    assert body == f'{{"id":{number}}}'
+    assert f"\nlocation: /api/usages/{number}" in head.lower()
+    assert kept(contract.port, number) == USAGE
+
+
+def test_the_first_ids_of_an_installation_are_1_2_3(stacks: Stacks, valkey: Server) -> None:
+    stack = stacks(valkey)
+    assert [stored(send(stack.port, USAGE)) for _ in range(3)] == [1, 2, 3]
+    assert send(stack.port, [USAGE] * 3, "/api/usages/batch").json() == {"ids": [4, 5, 6]}
+    assert stored(send(stack.port, USAGE)) == 7
+
+
+def test_curls_globbing_of_the_query_string_posts_each_time(contract: Stack) -> None:
+    before = count(contract.port)
+    url = f"http://localhost:{contract.port}/api/usages?[1-1000]"
+    json_type = "Content-Type: application/json"
+    said = curl("-X", "POST", "-H", json_type, "--data", CURL_DATA, "-w", "\n", url)
+    ids = [json.loads(line)["id"] for line in said.split()]
+    assert ids == list(range(before + 1, before + 1001))
+
+
+def test_brackets_in_the_query_string_are_ignored(contract: Stack) -> None:
+    url = f"http://localhost:{contract.port}/api/usages?[1-1000]&a=%ff"
+    assert "id" in json.loads(curl("-g", "--data", CURL_DATA, url))
+
+
+def test_a_trailing_slash_is_the_same_path(contract: Stack) -> None:
+    stored(send(contract.port, USAGE, "/api/usages/"))
+
+
+def test_a_plain_curl_data_is_read_as_json(contract: Stack) -> None:
+    """It calls every body a form."""
+    said = curl("--data", CURL_DATA, f"http://localhost:{contract.port}/api/usages")
+    assert kept(contract.port, json.loads(said)["id"]) == USAGE
+
+
+def test_ab_without_a_type_option_is_answered_each_time(contract: Stack, tmp_path: Any) -> None:
+    (tmp_path / "data.json").write_text(CURL_DATA)
+    command = ["ab", "-q", "-l", "-c", "20", "-n", "400", "-p", str(tmp_path / "data.json")]
+    run = subprocess.run(
+        [*command, f"http://localhost:{contract.port}/api/usages"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    lines = {" ".join(line.split()) for line in run.stdout.splitlines()}
+    assert {"Complete requests: 400", "Failed requests: 0"} <= lines, run.stdout
+    assert not any(line.startswith("Non-2xx") for line in lines), run.stdout
+
+
+@pytest.mark.parametrize("patient", ["100", 100, "x" * 128, "ä€😀", 0, -1, 2**53])
+def test_a_patient_id_is_kept_as_it_was_sent(contract: Stack, patient: str | int) -> None:
+    number = stored(send(contract.port, USAGE | {"patientId": patient}))
+    assert kept(contract.port, number) == USAGE | {"patientId": patient}
+
+
+@pytest.mark.parametrize(
+    "timestamp",
+    [
+        "Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)",
+        "2016-11-01T09:11:51.25-05:00",
+        "Tue, 01 Nov 2016 14:11:51 GMT",
+        1478009511000,
+    ],
+)
+def test_each_spelling_of_a_timestamp_is_kept_as_it_was_sent(
+    contract: Stack, timestamp: str | int
+) -> None:
+    number = stored(send(contract.port, USAGE | {"timestamp": timestamp}))
+    assert kept(contract.port, number)["timestamp"] == timestamp
+
+
+def test_other_members_are_kept_to_any_depth(contract: Stack) -> None:
+    other: dict[str, Any] = {
+        "device": {"model": "β", "readings": [1, -2.5e-3, None, True, {"": []}]},
+        "zero\u0000newline\n": "\u2028",
+    }
+    number = stored(send(contract.port, USAGE | other))
+    found = kept(contract.port, number)
+    assert found == USAGE | other
+    assert list(found) == [*USAGE, *other], "members keep their order"
+
+
+def test_form_fields_are_members(contract: Stack) -> None:
+    form = urlencode(USAGE | {"note": "a b&c=ä"}).encode()
+    answer = send(contract.port, form, content_type="application/x-www-form-urlencoded")
+    assert kept(contract.port, stored(answer)) == USAGE | {"note": "a b&c=ä"}
+
+
+def test_curls_urlencoded_fields_are_members(contract: Stack) -> None:
+    fields = [word for name in USAGE for word in ("--data-urlencode", f"{name}={USAGE[name]}")]
+    said = curl(*fields, f"http://localhost:{contract.port}/api/usages")
+    assert kept(contract.port, json.loads(said)["id"]) == USAGE
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "application/octet-stream", "application/json; charset=utf-8"]
+)
+def test_a_body_that_starts_with_a_brace_is_json_whatever_its_type(
+    contract: Stack, content_type: str
+) -> None:
+    stored(send(contract.port, USAGE, content_type=content_type))
+
+
+def test_a_gzip_body_is_understood(contract: Stack) -> None:
+    answer = send(contract.port, gzip.compress(BODY), content_encoding="gzip")
+    assert kept(contract.port, stored(answer)) == USAGE
+
+
+def test_lenient_validation_takes_any_object(contract: Stack, beside: Apis) -> None:
+    lenient = beside(BUSYAPI_VALIDATION="lenient")
+    for usage in ({}, {"patientId": None}, {"anything": [1]}):
+        assert kept(contract.port, stored(send(lenient.port, usage))) == usage
+        with nothing_stored(contract.port):
+            problem(send(contract.port, usage), 422)
+    with nothing_stored(contract.port):
+        problem(send(lenient.port, [USAGE]), 400)
