@@ -1,0 +1,1 @@
+"""`python -m bench`: how fast busyapi is on this machine, beside Sanic answering nothing."""

@@ -1,0 +1,54 @@
+"""What is posted, and the script that has wrk post it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+SINGLE_BODY = (
+    '{"patientId":"100","timestamp":"Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)",'
+    '"medication":"Albuterol"}'
+)
+"""The usage of the README's curl line."""
+
+BATCH = 100
+
+
+def _batch_body() -> str:
+    usages = [
+        {
+            "patientId": str(100 + n),
+            "timestamp": f"2016-11-01T09:{n // 60:02d}:{n % 60:02d}Z",
+            "medication": "Albuterol",
+        }
+        for n in range(BATCH)
+    ]
+    return json.dumps(usages, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class Load:
+    """One kind of request. Every request of a run is the same: wrk then runs no Lua for each."""
+
+    name: str
+    path: str
+    usages: int
+    """In one request."""
+    body: str
+
+    def script(self) -> str:
+        """Return the Lua that sets the request up, once."""
+        return (
+            'wrk.method = "POST"\n'
+            'wrk.headers["Content-Type"] = "application/json"\n'
+            f"wrk.body = [==[{self.body}]==]\n"
+        )
+
+    def write_script(self, folder: Path) -> Path:
+        """Write it where wrk finds it."""
+        path = folder / f"{self.name}.lua"
+        path.write_text(self.script())
+        return path
+
+
+SINGLE = Load("single", "/api/usages", 1, SINGLE_BODY)
+BATCHES = Load(f"batch-{BATCH}", "/api/usages/batch", BATCH, _batch_body())
