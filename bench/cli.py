@@ -1,0 +1,146 @@
+"""The benchmark's command line."""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+
+import redis
+
+from bench import wrk
+from bench.machine import machine
+from bench.markdown import render
+from bench.progress import tell
+from bench.report import Report
+from bench.scenarios import SCENARIOS, chosen, measure
+
+EPILOG = """\
+It starts what it measures, on free ports and in a temporary folder, and stops and removes it all.
+Runs are interleaved and the median is shown; before each run there is a warm-up of two seconds.
+With the defaults it takes about four minutes. Nothing else should run on the machine.
+
+The exit code is about correctness alone: 0 when every usage that was answered with 201 is in the
+archive once, and nothing else was answered; 1 when not; 2 when it cannot run. Whether the floors
+are met is printed.
+
+scenarios:
+"""
+
+TROUBLE = (wrk.WrkFailed, RuntimeError, OSError, ValueError, HTTPException, redis.RedisError)
+"""What ends a scenario early. A wait that took too long is an OSError that says what for."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure; give the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        wrk.find()
+        report = _run(options)
+    except wrk.WrkMissing as error:
+        tell(str(error))
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    if options.json:
+        options.json.write_text(json.dumps(report.as_json(), indent=2) + "\n")
+    sys.stdout.write(render(report))
+    return 1 if report.failures else 0
+
+
+def _run(options: argparse.Namespace) -> Report:
+    settings = {
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "connections": options.connections,
+    }
+    with _temporary(options.folder) as folder:
+        report = Report(machine(folder), settings, {}, [])
+        if not report.machine.on_disk:
+            tell(f"{options.folder} is in memory: choose a --folder on disk")
+        for each in chosen(options.scenario):
+            try:
+                report.scenarios[each.name] = measure(each, folder, **settings)
+            except TROUBLE as error:
+                # The others may still tell something.
+                report.errors.append(f"{each.name}: {type(error).__name__}: {error}")
+                tell(report.errors[-1])
+    return report
+
+
+@contextmanager
+def _temporary(parent: Path) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="busyapi-bench-", dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measure how fast busyapi is on this machine, beside Sanic's own no-op.",
+        epilog=EPILOG + "".join(f"  {each.name:10}{each.about}\n" for each in SCENARIOS),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--scenario",
+        action="append",
+        default=[],
+        choices=[each.name for each in SCENARIOS],
+        help="only this one; may be given more than once",
+    )
+    parser.add_argument(
+        "--seconds", type=_count(1), default=8, metavar="N", help="of one run (default 8)"
+    )
+    parser.add_argument(
+        "--rounds", type=_count(1), default=3, metavar="N", help="runs of each (default 3)"
+    )
+    parser.add_argument(
+        "--connections",
+        type=_count(wrk.THREADS),
+        default=256,
+        metavar="N",
+        help="that wrk keeps busy (default 256)",
+    )
+    parser.add_argument(
+        "--folder",
+        type=_folder,
+        default=Path("/var/tmp"),  # noqa: S108 - a folder of our own is made in it
+        metavar="DIR",
+        help="on the disk that Valkey and the archive are to use (default /var/tmp)",
+    )
+    parser.add_argument(
+        "--json", type=_new_file, metavar="FILE", help="also write everything as JSON"
+    )
+    return parser
+
+
+def _count(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        number = int(text)
+        if number < least:
+            raise argparse.ArgumentTypeError(f"at least {least}")
+        return number
+
+    return parse
+
+
+def _folder(text: str) -> Path:
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is no folder")
+    return path
+
+
+def _new_file(text: str) -> Path:
+    # Seen now, not after minutes of measuring.
+    path = Path(text)
+    if path.is_dir() or not path.resolve().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} cannot be written")
+    return path

@@ -1,0 +1,35 @@
+"""What is driven: something that takes posts on a port."""
+
+from abc import abstractmethod
+from http import HTTPStatus
+
+from bench.load import Load
+from tests.support.children import Child, Lifetime
+from tests.support.http1 import fetch
+
+
+class Contender(Lifetime):
+    """It runs within a `with`; all its processes are ours."""
+
+    port: int
+
+    @property
+    @abstractmethod
+    def processes(self) -> dict[str, Child]:
+        """By the names that the report uses."""
+
+    def probe(self, load: Load) -> None:
+        """Post one request and see that it is answered as all of a load must be.
+
+        Raises:
+            RuntimeError: it is not; nothing should be measured then.
+        """
+        answer = fetch(
+            self.port,
+            load.path,
+            method="POST",
+            body=load.body.encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        if answer.status != HTTPStatus.CREATED:
+            raise RuntimeError(f"{self} answered {answer.status}: {answer.body[:500]!r}")

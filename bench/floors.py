@@ -1,0 +1,52 @@
+"""What a quiet machine with two cores must reach.
+
+Whether it did is printed, and never decides the exit code: a machine that does something else as
+well is no defect.
+"""
+
+from dataclasses import dataclass
+
+POSTS_PER_SECOND = 30_000
+OF_NOOP = 0.95
+BATCHED_PER_SECOND = 200_000
+LAG_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Floor:
+    """One figure against what is wanted of it."""
+
+    what: str
+    wanted: str
+    found: str
+    met: bool
+
+
+def posts(rate: float) -> Floor:
+    """Judge single posts a second, two durable API processes."""
+    return _rate("durable single posts, 2 API processes", rate, POSTS_PER_SECOND)
+
+
+def batches(rate: float) -> Floor:
+    """Judge usages a second in batches."""
+    return _rate("durable usages in batches, 2 API processes", rate, BATCHED_PER_SECOND)
+
+
+def of_noop(ratio: float) -> Floor:
+    """Judge one durable API process by one of Sanic's no-op."""
+    what = "durable single posts, 1 API process, of a Sanic no-op process"
+    return Floor(what, f"≥ {OF_NOOP}", f"{ratio:.2f}", ratio >= OF_NOOP)
+
+
+def lag(seconds: float) -> Floor:
+    """Judge how far the flusher was behind, at worst."""
+    return Floor(
+        "greatest lag of the flusher",
+        f"≤ {LAG_SECONDS:g} s",
+        f"{seconds:.1f} s",
+        seconds <= LAG_SECONDS,
+    )
+
+
+def _rate(what: str, rate: float, wanted: int) -> Floor:
+    return Floor(what, f"≥ {wanted:,}/s", f"{rate:,.0f}/s", rate >= wanted)

@@ -1,0 +1,129 @@
+"""The report as a person reads it, and as the README holds it."""
+
+from collections.abc import Iterable, Sequence
+
+from bench.outcome import Outcome
+from bench.report import Report
+from bench.runs import median_run
+
+MIB = 2**20
+
+
+def render(report: Report) -> str:
+    """Return the whole report as Markdown."""
+    parts = (
+        _failures(report.failures),
+        _rates(report.rows),
+        _ratios(report),
+        _processes(report.rows),
+        _counts(report.rows),
+        _floors(report),
+        _machine(report),
+        _commands(report.rows),
+    )
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _failures(failures: Sequence[str]) -> str:
+    return "\n".join(["FAILED", "", *(f"- {each}" for each in failures)]) if failures else ""
+
+
+def _rates(rows: Iterable[Outcome]) -> str:
+    head = ("median run", "usages/s", "each run", "p50 ms", "p99 ms", "lag s", "behind", "not 201")
+    return _table(head, (_rate_cells(row) for row in rows))
+
+
+def _rate_cells(row: Outcome) -> tuple[str, ...]:
+    run = median_run(row.runs)
+    lags = [each.lag for each in row.runs if each.lag]
+    return (
+        row.title,
+        f"{run.usages_per_second:,.0f}",
+        " · ".join(f"{each.usages_per_second:,.0f}" for each in row.runs),
+        f"{run.wrk.p50_ms:.1f}",
+        f"{run.wrk.p99_ms:.1f}",
+        f"{max(each.seconds for each in lags):.1f}" if lags else "",
+        f"{max(each.usages for each in lags):,}" if lags else "",
+        f"{row.not_201:,}",
+    )
+
+
+def _ratios(report: Report) -> str:
+    return "\n".join(
+        f"- {report.scenarios[name][0].title} / {report.scenarios[name][1].title}: {ratio:.2f}"
+        " (median of the rounds' ratios)"
+        for name, ratio in report.ratios.items()
+    )
+
+
+def _processes(rows: Iterable[Outcome]) -> str:
+    head = ("process", "resident MiB at the end", "CPU seconds for a million usages")
+    return _table(head, (cells for row in rows for cells in _process_cells(row)))
+
+
+def _process_cells(row: Outcome) -> list[tuple[str, ...]]:
+    resident, cpu = row.runs[-1].resident_bytes, median_run(row.runs).cpu_per_million
+    return [
+        (f"{row.title}: {name}", f"{resident[name] / MIB:.0f}", f"{cpu[name]:.2f}") for name in cpu
+    ]
+
+
+def _counts(rows: Iterable[Outcome]) -> str:
+    head = ("usages", "sent", "stored", "counted", "archived", "in files", "201 seen", "")
+    return _table(head, (_count_cells(row) for row in rows if row.counts))
+
+
+def _count_cells(row: Outcome) -> tuple[str, ...]:
+    assert row.counts  # noqa: S101 - chosen by it
+    counts = row.counts
+    figures = (
+        counts.sent,
+        counts.stored,
+        counts.counted,
+        counts.archived,
+        counts.lines,
+        counts.seen,
+    )
+    verdict = "DISAGREE" if row.failures else "agree"
+    return (row.title, *(f"{each:,}" for each in figures), verdict)
+
+
+def _floors(report: Report) -> str:
+    head = ("floor", "wanted", "found", "")
+    return _table(
+        head,
+        (
+            (each.what, each.wanted, each.found, "met" if each.met else "not met")
+            for each in report.floors
+        ),
+    )
+
+
+def _machine(report: Report) -> str:
+    here = report.machine
+    where = f"{here.cores} cores of {here.cpu}, {here.memory_gib} GiB, {here.kernel}"
+    lines = [f"- {where}, {here.file_system}; load {here.load_before} before the start"]
+    durable = next((row for row in report.rows if row.versions), None)
+    if durable:
+        lines.append("- " + ", ".join(f"{name} {is_}" for name, is_ in durable.versions.items()))
+        said = (f"{name} {value or 'off'}" for name, value in durable.durability.items())
+        lines.append(f"- as Valkey says: {', '.join(said)}")
+        lines.append("- busyapi: every setting at its default, but ports and folders")
+    if not here.on_disk:
+        lines.append("- NOT ON DISK: every fsync was free; choose another --folder")
+    return "\n".join(lines)
+
+
+def _commands(rows: Iterable[Outcome]) -> str:
+    lines = []
+    for row in rows:
+        lines += [f"# {row.title}", *row.commands]
+    return "\n".join(f"    {line}" for line in lines)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    body = list(rows)
+    if not body:
+        return ""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

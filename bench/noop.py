@@ -1,0 +1,61 @@
+"""The reference: Sanic answering 201 with a number, and doing nothing else.
+
+It runs as an API process does: one process, the same socket options and backlog, no access log.
+Its handler is what Sanic's documentation would have one write. Sanic reads the body before it.
+"""
+
+import argparse
+import sys
+from itertools import count
+from typing import Any
+
+from sanic import Request, Sanic
+from sanic.response import HTTPResponse, json
+
+from busyapi.listen import listen
+
+# Those of `busyapi.api.app`, which is not imported here: its modules would count as memory.
+BACKLOG = 4096
+IDLE_SECONDS = 120
+
+LISTENING = "listening"
+
+_numbers = count(1)
+
+
+async def post_usage(_: Request) -> HTTPResponse:
+    """Answer as if it were stored."""
+    return json({"id": next(_numbers)}, 201)
+
+
+def make_app() -> Sanic[Any, Any]:
+    """Build the application."""
+    app: Sanic[Any, Any] = Sanic("noop", configure_logging=False)
+    app.config.update(ACCESS_LOG=False, MOTD=False, KEEP_ALIVE_TIMEOUT=IDLE_SECONDS)
+    app.add_route(post_usage, "/api/usages", methods=["POST"])
+    app.register_listener(_say_so, "after_server_start")
+    return app
+
+
+async def _say_so(_: Sanic[Any, Any]) -> None:
+    # On a shared port a request does not tell which of the processes are there.
+    sys.stdout.write(f"{LISTENING}\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m bench.noop", description=main.__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    port = parser.parse_args().port
+    make_app().run(
+        sock=listen(port),
+        backlog=BACKLOG,
+        single_process=True,
+        access_log=False,
+        motd=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

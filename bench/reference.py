@@ -1,0 +1,46 @@
+"""The no-op as a contender."""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+from bench.contenders import Contender
+from bench.noop import LISTENING
+from tests.support.children import Child
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
+
+START_SECONDS = 30.0
+
+
+class Noop(Contender):
+    """`bench.noop` in one or more processes on one port."""
+
+    def __init__(self, folder: Path, processes: int) -> None:
+        folder.mkdir(parents=True)
+        self.port = free_port()
+        argv = [sys.executable, "-m", "bench.noop", "--port", str(self.port)]
+        self._children = {
+            f"noop-{n}": Child(argv, log=folder / f"noop-{n}.log") for n in range(processes)
+        }
+
+    @property
+    def processes(self) -> dict[str, Child]:
+        """Its processes."""
+        return self._children
+
+    def start(self) -> None:
+        """Start all and wait until each says that it listens."""
+        for child in self._children.values():
+            child.spawn()
+        for child in self._children.values():
+            wait_until(partial(_listens, child), f"{child} to listen", seconds=START_SECONDS)
+
+    def close(self) -> None:
+        """Stop all."""
+        for child in self._children.values():
+            child.close()
+
+
+def _listens(child: Child) -> bool:
+    return child.alive() and LISTENING in child.log.read_text()

@@ -1,0 +1,119 @@
+"""One result run, and what many of them come to."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import procfs, wrk
+from bench.contenders import Contender
+from bench.durable import Durable
+from bench.lag import Lag
+from bench.load import Load
+from bench.wrk import Result
+
+WARM_UP_SECONDS = 2
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one contender."""
+
+    wrk: Result
+    usages_per_second: float
+    resident_bytes: dict[str, int]
+    """Of each process, at the end."""
+    cpu_per_million: dict[str, float]
+    """Seconds of each process for a million usages, from the first to the last one archived."""
+    lag: Lag | None
+
+
+@dataclass
+class Tally:
+    """All that wrk saw of one contender, warm-ups included."""
+
+    answered: int = 0
+    runs: int = 0
+    errors: int = 0
+
+    def add(self, result: Result) -> None:
+        """Take a run in."""
+        self.runs += 1
+        self.answered += result.requests - result.not_2xx
+        self.errors += result.not_2xx + result.socket_errors
+
+
+class Driver:
+    """Drives one contender with one load."""
+
+    def __init__(self, contender: Contender, load: Load, folder: Path, connections: int) -> None:
+        self.contender = contender
+        self.load = load
+        self.tally = Tally()
+        self._folder = folder
+        self._connections = connections
+        self._script = load.write_script(folder)
+
+    def command(self, seconds: int) -> list[str]:
+        """Return the command line of a run."""
+        return wrk.command(self.load, self._script, self.contender.port, seconds, self._connections)
+
+    def drive(self, seconds: int) -> Result:
+        """Run wrk once."""
+        result = wrk.run(self.command(seconds), self._folder / "wrk.log", seconds)
+        self.tally.add(result)
+        return result
+
+    def measure(self, seconds: int) -> Run:
+        """Warm up, run, and wait until all is archived."""
+        self.drive(WARM_UP_SECONDS)
+        if isinstance(self.contender, Durable):
+            return self._measure_durable(self.contender, seconds)
+        before = _cpu(self.contender)
+        result = self.drive(seconds)
+        return self._run(result, before, result.requests, None)
+
+    def _measure_durable(self, contender: Durable, seconds: int) -> Run:
+        stored = contender.settle(self.load).stored
+        before = _cpu(contender)
+        with contender.watch() as watch:
+            result = self.drive(seconds)
+            stored = contender.settle(self.load).stored - stored
+        return self._run(result, before, stored, watch.lag)
+
+    def _run(self, result: Result, before: dict[str, float], usages: int, lag: Lag | None) -> Run:
+        processes = self.contender.processes
+        million = max(usages, 1) / 1e6
+        return Run(
+            wrk=result,
+            usages_per_second=round(result.requests_per_second * self.load.usages, 1),
+            resident_bytes={n: procfs.resident_bytes(p.pid) for n, p in processes.items()},
+            cpu_per_million={
+                name: round((seconds - before[name]) / million, 2)
+                for name, seconds in _cpu(self.contender).items()
+            },
+            lag=lag,
+        )
+
+
+def _cpu(contender: Contender) -> dict[str, float]:
+    return {name: procfs.cpu_seconds(each.pid) for name, each in contender.processes.items()}
+
+
+def median_run(runs: Sequence[Run]) -> Run:
+    """Return the run whose rate is the median: its figures belong together.
+
+    Of an even number of runs it is the lower of the two in the middle.
+    """
+    return sorted(runs, key=lambda each: each.usages_per_second)[(len(runs) - 1) // 2]
+
+
+def median_ratio(runs: Sequence[Run], references: Sequence[Run]) -> float:
+    """Return the median of each run's rate against that of the reference run beside it.
+
+    Both of a pair ran within seconds of each other, so what else the machine did weighs on both.
+    """
+    pairs = zip(runs, references, strict=True)
+    return statistics.median(
+        ours.usages_per_second / theirs.usages_per_second for ours, theirs in pairs
+    )

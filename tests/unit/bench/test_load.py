@@ -1,0 +1,33 @@
+import json
+import re
+
+import pytest
+
+from bench import noop
+from bench.load import BATCHES, SINGLE, Load
+from busyapi.api import app
+from busyapi.decode.body import read_batch, read_single
+
+
+def test_the_single_usage_is_valid() -> None:
+    assert json.loads(
+        read_single(SINGLE.body.encode(), "application/json", "", strict=True, limit=999)
+    )
+
+
+def test_a_batch_holds_as_many_usages_as_are_counted_for_it() -> None:
+    lines = read_batch(
+        BATCHES.body.encode(), "application/json", "", strict=True, limit=99_999, most=999
+    )
+    assert len(lines) == BATCHES.usages == 100
+
+
+@pytest.mark.parametrize("load", [SINGLE, BATCHES])
+def test_the_script_holds_the_body_as_it_is(load: Load) -> None:
+    found = re.search(r"^wrk\.body = \[==\[(.*?)\]==\]$", load.script(), re.MULTILINE)
+    assert found
+    assert found[1] == load.body
+
+
+def test_the_noop_is_set_up_as_the_api_is() -> None:
+    assert (noop.BACKLOG, noop.IDLE_SECONDS) == (app.BACKLOG, app.IDLE_SECONDS)

@@ -1,0 +1,94 @@
+import json
+
+import pytest
+
+from bench import floors
+from bench.machine import Machine
+from bench.markdown import render
+from bench.outcome import Outcome
+from bench.reconcile import disagreements
+from bench.report import Report
+from tests.unit.bench.figures import counts, run
+
+HERE = Machine(2, "Fast 9000", 24.0, "Linux 6", "ext4", 0.1)
+
+
+def durable(*rates: float, lag: float = 0.5) -> Outcome:
+    return Outcome("durable", 1, ["api"], [run(each, lag=lag) for each in rates], counts())
+
+
+def noop(*rates: float) -> Outcome:
+    return Outcome("no-op", 1, ["noop"], [run(each) for each in rates])
+
+
+def report(**scenarios: list[Outcome]) -> Report:
+    return Report(HERE, {"rounds": 3}, scenarios, [])
+
+
+def test_a_report_without_disagreement_has_no_failure() -> None:
+    assert not report(posts=[durable(1, 2, 3), noop(1, 2, 3)]).failures
+
+
+def test_floors_not_met_are_no_failure() -> None:
+    found = report(process=[durable(10, 10, 10, lag=9), noop(100, 100, 100)])
+    assert [each.met for each in found.floors] == [False, False]
+    assert not found.failures
+
+
+@pytest.mark.parametrize(
+    ("floor", "met"),
+    [
+        (floors.posts(30_000), True),
+        (floors.posts(29_999), False),
+        (floors.of_noop(0.95), True),
+        (floors.of_noop(0.949), False),
+        (floors.batches(200_000), True),
+        (floors.batches(199_999), False),
+        (floors.lag(2.0), True),
+        (floors.lag(2.01), False),
+    ],
+)
+def test_a_floor_is_met_at_its_figure(floor: floors.Floor, met: bool) -> None:  # noqa: FBT001
+    assert floor.met is met
+
+
+def test_only_floors_of_what_ran_are_judged() -> None:
+    found = report(batches=[durable(1, 2, 3)]).floors
+    assert [each.what for each in found] == [floors.batches(0).what, floors.lag(0).what]
+
+
+def test_the_worst_lag_of_all_runs_is_judged() -> None:
+    rows = [durable(1, lag=0.5), durable(1, lag=2.5)]
+    assert report(posts=rows).floors[-1].found == "2.5 s"
+
+
+def test_a_disagreement_is_shown_first_and_named() -> None:
+    row = durable(1)
+    row.counts = counts(lines=999)
+    row.failures += disagreements(row.counts)
+    found = report(batches=[row])
+    assert found.failures[0].startswith("durable: ")
+    assert render(found).startswith("FAILED\n\n- durable: ")
+    assert "DISAGREE" in render(found)
+
+
+def test_a_scenario_that_could_not_run_is_a_failure() -> None:
+    found = Report(HERE, {}, {}, ["posts: valkey ended"])
+    assert found.failures == ["posts: valkey ended"]
+    assert "posts: valkey ended" in render(found)
+
+
+def test_every_table_row_has_as_many_cells_as_its_head() -> None:
+    text = render(report(posts=[durable(1, 2, 3), noop(1, 2, 3)]))
+    tables = [part.splitlines() for part in text.split("\n\n") if part.startswith("|")]
+    assert len(tables) == 4
+    for table in tables:
+        assert len({line.count("|") for line in table}) == 1
+
+
+def test_json_holds_every_run_and_the_median() -> None:
+    found = json.loads(json.dumps(report(posts=[durable(1, 3, 2), noop(1, 2, 4)]).as_json()))
+    row = found["scenarios"]["posts"][0]
+    assert [each["usages_per_second"] for each in row["runs"]] == [1, 3, 2]
+    assert row["median"]["usages_per_second"] == 2
+    assert found["ratios"] == {"posts": 1.0}
