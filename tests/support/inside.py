@@ -16,7 +16,7 @@ from busyapi.commit.batch import Admission, Group, Key
 from busyapi.commit.lane import Lane
 from busyapi.errors import BusyapiError
 from busyapi.flusher.loop import Flusher
-from busyapi.flusher.seed import Install
+from busyapi.flusher.seed import Install, seed
 from busyapi.metrics import FlusherMetrics
 from busyapi.settings import Settings
 from busyapi.stream.endpoint import Endpoint
@@ -121,6 +121,35 @@ async def committing(
     assert (committer.admission.count, committer.admission.bytes) == (0, 0)
 
 
+def open_archive(
+    archive: Path, *, bound: int = 1000, partitions: int = 1, segment_bytes: int = 1 << 26
+) -> PartitionWriter:
+    """Take partition 0 of an archive folder."""
+    return PartitionWriter.recover(
+        archive,
+        0,
+        partitions,
+        bound=bound,
+        segment_bytes=segment_bytes,
+        segment_age=3600.0,
+        retention_days=0,
+    )
+
+
+async def seed_once(
+    endpoint: Endpoint, archive: Path, *, bound: int = 1000, tier: str = "fsync"
+) -> str:
+    """Do what a flusher does before its first turn, and let go again; give the reason."""
+    writer = open_archive(archive, bound=bound)
+    partition = Partition(endpoint, 0, tier, writer.archive_id)
+    try:
+        await partition.connect()
+        return await seed(partition, writer, Install(0, 1, bound, tier))
+    finally:
+        await partition.close()
+        writer.close()
+
+
 def make_flusher(
     endpoint: Endpoint,
     archive: Path,
@@ -133,14 +162,8 @@ def make_flusher(
     """Return a flusher of partition 0."""
 
     def recover() -> PartitionWriter:
-        return PartitionWriter.recover(
-            archive,
-            0,
-            partitions,
-            bound=bound,
-            segment_bytes=segment_bytes,
-            segment_age=3600.0,
-            retention_days=0,
+        return open_archive(
+            archive, bound=bound, partitions=partitions, segment_bytes=segment_bytes
         )
 
     def connect(archive_id: str) -> Partition:

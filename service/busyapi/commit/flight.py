@@ -11,9 +11,11 @@ from collections import deque
 from collections.abc import Iterator
 
 from busyapi.commit.batch import Group
+from busyapi.errors import BufferFull, KeyReused, StoredUnknown
 from busyapi.stream.entry import encode
 from busyapi.stream.keys import Keys
 from busyapi.stream.session import LANE_MEMORY_SECONDS, Call
+from busyapi.stream.wire import ServerError
 
 MOST_USAGES = 10_000
 MOST_BYTES = 1 << 20
@@ -87,3 +89,21 @@ def _keyed_call(group: Group, keys: Keys, now: int, key_seconds: int) -> Call:
         token=group.key.body,
         guard_seconds=key_seconds,
     )
+
+
+def final(reply: ServerError, uncertain: bool) -> Exception | None:  # noqa: FBT001
+    """Tell what a refusal means for the requests; None when another try may go better.
+
+    After an unanswered send nothing may be called "not stored": that send may still be on its
+    way to the server.
+    """
+    match reply.code:
+        case "KEYREUSED":
+            return KeyReused()
+        case "FULL" | "OOM":
+            if uncertain:
+                return StoredUnknown()
+            return BufferFull() if reply.code == "FULL" else BufferFull("Redis's memory is full")
+        case "STALE":
+            return StoredUnknown()
+    return None

@@ -16,23 +16,19 @@ from secrets import token_hex
 from time import monotonic
 from typing import Protocol
 
+import structlog
+
 from busyapi.commit.batch import Admission, Group
-from busyapi.commit.flight import Flight, take
-from busyapi.errors import (
-    BufferFull,
-    BusyapiError,
-    KeyReused,
-    NotSeeded,
-    RedisAway,
-    Refused,
-    StoredUnknown,
-    TooWeak,
-)
+from busyapi.commit.flight import Flight, final, take
+from busyapi.errors import BusyapiError, NotSeeded, RedisAway, Refused, StoredUnknown, TooWeak
+from busyapi.failpoints import failpoint
 from busyapi.ids import Seq
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.keys import Keys
 from busyapi.stream.session import Call, Session
 from busyapi.stream.wire import ServerError
+
+log = structlog.get_logger()
 
 SWEEP_SECONDS = 0.1
 RECHECK_SECONDS = 5.0
@@ -175,6 +171,7 @@ class Lane:
             await asyncio.sleep(self._backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             self._backoff = min(self._backoff * 2, RETRY_SECONDS[1])
             return
+        log.info("lane_ready", partition=self.partition)
         self._down_since = None
         self._backoff = RETRY_SECONDS[0]
         self._next_check = monotonic() + RECHECK_SECONDS
@@ -203,8 +200,10 @@ class Lane:
             flight.epoch = session.epoch
         started = monotonic()
         flight.sending = True
+        failpoint("api-before-commit")
         try:
             replies = await session.commit([call for call, _ in flight.calls])
+            failpoint("api-after-commit")
         except RedisAway as error:
             flight.uncertain = True
             await self._drop(session, error)
@@ -225,7 +224,7 @@ class Lane:
             if isinstance(reply, int):
                 self._answer(call, groups, reply)
                 self._observer.committed(call.usages if reply > 0 else 0, seconds)
-            elif isinstance(reply, ServerError) and (error := _final(reply, flight.uncertain)):
+            elif isinstance(reply, ServerError) and (error := final(reply, flight.uncertain)):
                 self._fail(groups, error)
             else:
                 left.append((call, groups))
@@ -264,6 +263,9 @@ class Lane:
         self._lose(error)
 
     def _lose(self, error: Refused) -> None:
+        if self._down_since is None or str(error) != str(self._trouble):
+            found = {"reason": type(error).__name__, "detail": str(error)}
+            log.warning("lane_not_ready", partition=self.partition, **found)
         self._trouble = error
         self._down_since = self._down_since or monotonic()
         self._observer.reconnecting(error)
@@ -292,21 +294,3 @@ class Lane:
                 group.fail(StoredUnknown() if unknown else self._trouble)
         if not flight.sending and not flight.wanted:
             self._settle_all(flight, StoredUnknown())
-
-
-def _final(reply: ServerError, uncertain: bool) -> Exception | None:  # noqa: FBT001
-    """Tell what a refusal means for the requests; None when another try may go better.
-
-    After an unanswered send nothing may be called "not stored": that send may still be on its
-    way to the server.
-    """
-    match reply.code:
-        case "KEYREUSED":
-            return KeyReused()
-        case "FULL" | "OOM":
-            if uncertain:
-                return StoredUnknown()
-            return BufferFull() if reply.code == "FULL" else BufferFull("Redis's memory is full")
-        case "STALE":
-            return StoredUnknown()
-    return None

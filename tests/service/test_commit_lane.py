@@ -1,0 +1,382 @@
+"""One lane under faults: what was acknowledged is stored, and nothing is stored twice."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from busyapi.commit.batch import Key
+from busyapi.errors import BufferFull, KeyReused, Refused, StoredUnknown, TooWeak
+from busyapi.stream.endpoint import Endpoint, endpoint
+from busyapi.stream.entry import decode, entry
+from busyapi.stream.keys import Keys
+from busyapi.stream.scripts import COMMIT, UNSEED
+from busyapi.stream.wire import Wire
+from tests.support.archived import read_archive
+from tests.support.history import digest
+from tests.support.inside import (
+    committing,
+    flushing,
+    make_flusher,
+    numbered,
+    seed_once,
+    settled,
+    until,
+    where,
+)
+from tests.support.proxy import Proxy
+from tests.support.servers import Server
+
+KEYS = Keys(0)
+THE_COMMIT = COMMIT.sha.encode()
+BOUND = 1000
+
+
+class Line:
+    """A seeded server, and a proxy that a lane goes through. Nobody archives."""
+
+    def __init__(self, server: Server, proxy: Proxy, archive: Path) -> None:
+        self.server = server
+        self.proxy = proxy
+        self.archive = archive
+        self.endpoint: Endpoint = endpoint(proxy.url)
+
+    async def reseed(self, bound: int = BOUND) -> str:
+        return await seed_once(where(self.server), self.archive, bound=bound)
+
+    def stored(self) -> list[str]:
+        """Return the ids of all entries."""
+        return [each for each, _ in self.server.command("XRANGE", KEYS.stream, "-", "+")]
+
+    def stored_lines(self) -> list[bytes]:
+        """Return every usage in the stream."""
+        found = self.server.command("XRANGE", KEYS.stream, "-", "+")
+        return [
+            line
+            for name, fields in found
+            for line in decode(entry(name.encode(), [b"u", fields["u"].encode()])).lines
+        ]
+
+
+@pytest.fixture
+async def line(any_server: Server, tmp_path: Path) -> AsyncIterator[Line]:
+    with Proxy(any_server.port) as proxy:
+        line = Line(any_server, proxy, tmp_path / "archive")
+        assert await line.reseed() == "fresh install"
+        yield line
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take a silent server for gone after half a second."""
+    defaults = Wire.call.__kwdefaults__
+    assert defaults
+    monkeypatch.setitem(defaults, "seconds", 0.5)
+
+
+# --- an answer is lost ---------------------------------------------------------------------
+
+
+async def test_lost_answer_is_asked_for_again_and_stored_once(line: Line) -> None:
+    async with committing(line.endpoint) as committer:
+        await committer.until_ready()
+        line.proxy.lose_answer(THE_COMMIT)
+        futures = [committer.post(each) for each in numbered("a", 3)]
+        assert await settled(futures) == [1, 2, 3]
+        line.proxy.wait_until_lost()
+        assert await committer.post(b"{}") == 4
+    assert line.stored() == ["3-3", "4-1"]
+
+
+async def test_answer_lost_again_and_again_is_stored_once(line: Line) -> None:
+    async with committing(line.endpoint) as committer:
+        await committer.until_ready()
+        line.proxy.lose_answer(THE_COMMIT)
+        future = committer.post(b"{}", b"{}")
+        for _ in range(2):
+            await asyncio.to_thread(line.proxy.wait_until_lost)
+            line.proxy.lose_answer(THE_COMMIT)
+        await asyncio.to_thread(line.proxy.wait_until_lost)
+        assert await settled([future]) == [2]
+    assert line.stored() == ["2-2"]
+
+
+async def test_lost_answer_of_a_keyed_usage_is_asked_for_again(line: Line) -> None:
+    async with committing(line.endpoint) as committer:
+        await committer.until_ready()
+        line.proxy.lose_answer(THE_COMMIT)
+        futures = [
+            committer.post(b"{}", key=Key("a", "body")),
+            committer.post(b"[]"),
+            committer.post(b"{}", key=Key("b", "body")),
+            committer.post(b"{}", key=Key("a", "body")),
+            committer.post(b"{}", key=Key("a", "other")),
+        ]
+        one, two, three, again, refused = await settled(futures)
+        assert isinstance(one, int)
+        assert isinstance(two, int)
+        assert again == one < 0
+        assert {abs(each) for each in (one, two, three) if isinstance(each, int)} == {1, 2, 3}
+        assert isinstance(refused, KeyReused)
+    assert line.stored() == ["1-1", "2-1", "3-1"]
+
+
+async def test_connection_cut_before_the_commit_is_made_again(line: Line) -> None:
+    async with committing(line.endpoint) as committer:
+        await committer.until_ready()
+        line.proxy.cut()
+        assert await settled([committer.post(b"{}"), committer.post(b"[]")]) == [1, 2]
+    assert line.stored_lines() == [b"{}", b"[]"]
+
+
+async def test_usages_wait_while_no_connection_can_be_made(line: Line) -> None:
+    async with committing(line.endpoint) as committer:
+        await committer.until_ready()
+        line.proxy.refuse()
+        line.proxy.cut()
+        futures = [committer.post(each) for each in numbered("a", 3)]
+        await asyncio.sleep(0.5)
+        futures += [committer.post(each) for each in numbered("b", 3)]
+        assert not any(each.done() for each in futures)
+        line.proxy.accept()
+        assert await settled(futures) == [1, 2, 3, 4, 5, 6]
+    assert line.stored_lines() == numbered("a", 3) + numbered("b", 3)
+
+
+# --- the deadline --------------------------------------------------------------------------
+
+
+async def test_over_the_deadline_what_was_sent_is_unknown_and_the_rest_is_not_stored(
+    line: Line,
+) -> None:
+    async with committing(line.endpoint, deadline=0.5) as committer:
+        await committer.until_ready()
+        line.proxy.mute()
+        sent = committer.post(b'"sent"')
+        await until(lambda: line.stored() == ["1-1"], "the commit to arrive")
+        waiting = committer.post(b'"waiting"')
+        answers = await settled([sent, waiting])
+        assert isinstance(answers[0], StoredUnknown)
+        assert isinstance(answers[1], Refused)
+        line.proxy.unmute()
+        assert await committer.post(b'"later"') == 2
+    assert line.stored_lines() == [b'"sent"', b'"later"']
+
+
+async def test_over_the_deadline_without_a_connection_nothing_is_stored(line: Line) -> None:
+    async with committing(line.endpoint, deadline=0.5) as committer:
+        await committer.until_ready()
+        line.proxy.refuse()
+        line.proxy.cut()
+        # The connection is dead, but the lane finds that out by sending on it.
+        first = committer.post(b'"first"')
+        await until(lambda: not committer.lane.ready, "the lane to notice")
+        second = committer.post(b'"second"')
+        answers = await settled([first, second])
+        assert isinstance(answers[0], StoredUnknown)
+        assert isinstance(answers[1], Refused)
+        line.proxy.accept()
+        await committer.until_ready()
+        await asyncio.sleep(0.2)
+    assert line.stored() == []
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_commit_that_comes_late_is_not_stored_beside_its_repeat(line: Line) -> None:
+    async with committing(line.endpoint) as committer:
+        await committer.until_ready()
+        line.proxy.latency = 1.5
+        future = committer.post(b"{}")
+        await asyncio.sleep(0.1)
+        line.proxy.latency = 0
+        assert await settled([future]) == [1]
+        await asyncio.sleep(1.6)
+    assert line.stored() == ["1-1"]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_commit_that_comes_after_a_later_one_is_never_stored(line: Line) -> None:
+    async with committing(line.endpoint, deadline=0.3) as committer:
+        await committer.until_ready()
+        line.proxy.latency = 2.0
+        late = committer.post(b'"late"')
+        await asyncio.sleep(0.1)
+        line.proxy.latency = 0
+        (answer,) = await settled([late])
+        assert isinstance(answer, StoredUnknown)
+        await until(lambda: committer.failures.errors, "the lane to give the connection up")
+        await committer.until_ready()
+        assert await committer.post(b'"later"') == 1
+        await asyncio.sleep(2.0)
+    assert line.stored_lines() == [b'"later"']
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_paused_server_stores_once_what_it_finds_when_it_wakes(line: Line) -> None:
+    async with committing(line.endpoint) as committer:
+        await committer.until_ready()
+        line.server.pause()
+        futures = [committer.post(each) for each in numbered("a", 3)]
+        # Sent, given up, and asked for again on connections that the kernel has accepted.
+        await asyncio.sleep(1.5)
+        line.server.resume()
+        assert await settled(futures) == [1, 2, 3]
+        await asyncio.sleep(0.3)
+    assert line.stored_lines() == numbered("a", 3)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_server_paused_beyond_the_deadline_stores_at_most_once(line: Line) -> None:
+    async with committing(line.endpoint, deadline=0.7) as committer:
+        await committer.until_ready()
+        line.server.pause()
+        sent = committer.post(b'"sent"')
+        await asyncio.sleep(0.2)
+        answers = await settled([sent, committer.post(b'"waiting"')])
+        assert isinstance(answers[0], StoredUnknown)
+        assert isinstance(answers[1], Refused)
+        line.server.resume()
+        await committer.until_ready()
+        assert await committer.post(b'"later"') in {1, 2}
+    assert line.stored_lines() in ([b'"sent"', b'"later"'], [b'"later"'])
+
+
+# --- epochs --------------------------------------------------------------------------------
+
+
+async def test_uncertain_usage_is_given_up_when_the_epoch_has_changed(line: Line) -> None:
+    async with committing(line.endpoint) as committer:
+        await committer.until_ready()
+        line.proxy.lose_answer(THE_COMMIT)
+        line.proxy.refuse()
+        sent = committer.post(b'"sent"')
+        await asyncio.to_thread(line.proxy.wait_until_lost)
+        waiting = committer.post(b'"waiting"')
+        # As after a failover: what the stream has goes to the archive, and ids jump.
+        line.server.command("HDEL", KEYS.state, "epoch")
+        assert await line.reseed() == "a process saw that Redis went back"
+        line.proxy.accept()
+        answers = await settled([sent, waiting])
+        assert isinstance(answers[0], StoredUnknown)
+        assert answers[1] == 1 + BOUND + 2
+    assert line.stored_lines() == [b'"waiting"']
+    archived = read_archive(line.archive).partition(0).lines
+    assert [(each.id, each.digest) for each in archived] == [(1, digest("sent"))]
+
+
+async def test_usage_refused_for_its_epoch_is_stored_under_the_next(line: Line) -> None:
+    async with committing(line.endpoint) as committer:
+        await committer.until_ready()
+        line.server.command("HDEL", KEYS.state, "epoch")
+        future = committer.post(b"{}")
+        await until(lambda: not committer.lane.ready, "the lane to be refused")
+        await line.reseed()
+        assert await settled([future]) == [BOUND + 2]
+    assert line.stored() == [f"{BOUND + 2}-1"]
+
+
+# --- refusals ------------------------------------------------------------------------------
+
+
+async def test_full_buffer_is_refused_and_takes_again_when_it_was_archived(line: Line) -> None:
+    await line.reseed(bound=BOUND)
+    line.server.command("HSET", KEYS.state, "bound", 3)
+    async with committing(line.endpoint) as committer:
+        await committer.until_ready()
+        assert await committer.post(b"{}", b"{}") == 2
+        answers = await settled([committer.post(b"[]", b"[]")])
+        assert isinstance(answers[0], BufferFull)
+        assert await committer.post(b"{}") == 3
+        assert line.stored() == ["2-2", "3-1"]
+        async with flushing(make_flusher(where(line.server), line.archive, bound=BOUND)):
+            await until(lambda: line.stored() == [], "the buffer to be archived")
+            assert await committer.post(b"[]", b"[]") == 5
+
+
+async def test_refusal_after_a_lost_answer_is_unknown(line: Line) -> None:
+    line.server.command("HSET", KEYS.state, "bound", 1)
+    async with committing(line.endpoint) as committer:
+        await committer.until_ready()
+        assert await committer.post(b"{}") == 1
+        line.proxy.lose_answer(THE_COMMIT)
+        answers = await settled([committer.post(b"[]")])
+        assert isinstance(answers[0], StoredUnknown)
+    assert line.stored() == ["1-1"]
+
+
+async def test_full_memory_is_refused_and_recovers(line: Line) -> None:
+    async with committing(line.endpoint) as committer:
+        await committer.until_ready()
+        line.server.client().config_set("maxmemory", 1)
+        answers = await settled([committer.post(b"{}"), committer.post(b"{}", key=Key("a", "b"))])
+        assert all(isinstance(each, BufferFull) for each in answers)
+        assert "memory" in str(answers[0])
+        line.server.client().config_set("maxmemory", 0)
+        assert await committer.post(b"{}") == 1
+    assert line.stored() == ["1-1"]
+
+
+async def test_scripts_that_were_flushed_are_loaded_again(line: Line) -> None:
+    async with committing(line.endpoint) as committer:
+        await committer.until_ready()
+        line.server.command("SCRIPT FLUSH")
+        assert await committer.post(b"{}") == 1
+    assert line.stored() == ["1-1"]
+
+
+async def test_server_made_weaker_while_it_runs_is_refused_until_it_is_mended(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("busyapi.commit.lane.RECHECK_SECONDS", 0.2)
+    async with committing(line.endpoint, deadline=0.5) as committer:
+        await committer.until_ready()
+        line.server.client().config_set("appendfsync", "everysec")
+        # Without a usage to send, too.
+        await until(lambda: committer.lane.weak, "the lane to notice", seconds=3)
+        assert "set `appendfsync always`" in str(committer.lane.weak)
+        answers = await settled([committer.post(b"{}")])
+        assert isinstance(answers[0], TooWeak)
+        line.server.client().config_set("appendfsync", "always")
+        await committer.until_ready()
+        assert committer.lane.weak is None
+        assert await committer.post(b"{}") == 1
+
+
+async def test_server_is_checked_again_under_load_too(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("busyapi.commit.lane.RECHECK_SECONDS", 0.2)
+    async with committing(line.endpoint, deadline=0.3) as committer:
+        await committer.until_ready()
+        line.server.client().config_set("no-appendfsync-on-rewrite", "yes")
+        end = time.monotonic() + 3
+        answers: list[int | BaseException] = [0]
+        while isinstance(answers[0], int) and time.monotonic() < end:
+            answers = await settled([committer.post(b"{}")])
+        assert isinstance(answers[0], TooWeak)
+
+
+async def test_device_that_hangs_up_does_not_stop_its_commit(line: Line) -> None:
+    async with committing(line.endpoint) as committer:
+        await committer.until_ready()
+        futures = [committer.post(each) for each in numbered("a", 3)]
+        futures[1].cancel()
+        assert [await futures[0], await futures[2]] == [1, 3]
+    assert line.stored_lines() == numbered("a", 3)
+
+
+async def test_what_is_left_when_a_lane_stops_is_settled(line: Line) -> None:
+    async with committing(line.endpoint) as committer:
+        await committer.until_ready()
+        line.proxy.mute()
+        sent = committer.post(b'"sent"')
+        await until(lambda: line.stored() == ["1-1"], "the commit to arrive")
+        waiting = committer.post(b'"waiting"')
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await committer.lane.drained()
+    answers = await settled([sent, waiting])
+    assert isinstance(answers[0], StoredUnknown)
+    assert isinstance(answers[1], Refused)
