@@ -277,6 +277,20 @@ async def test_usage_refused_for_its_epoch_is_stored_under_the_next(line: Line) 
     assert line.stored() == [f"{BOUND + 2}-1"]
 
 
+async def test_lane_lives_on_when_the_connection_fails_as_it_takes_the_epoch_away(
+    line: Line,
+) -> None:
+    async with committing(line.endpoint) as committer:
+        await committer.until_ready()
+        assert await committer.post(b"{}", b"{}") == 2
+        line.server.command("SET", KEYS.seq, 1)
+        line.proxy.lose_answer(UNSEED.sha.encode())
+        future = committer.post(b'"next"')
+        await asyncio.to_thread(line.proxy.wait_until_lost)
+        await line.reseed()
+        assert await settled([future]) == [2 + BOUND + 2]
+
+
 # --- refusals ------------------------------------------------------------------------------
 
 
