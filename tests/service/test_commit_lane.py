@@ -123,6 +123,18 @@ async def test_lost_answer_of_a_keyed_usage_is_asked_for_again(line: Line) -> No
     assert line.stored() == ["1-1", "2-1", "3-1"]
 
 
+async def test_key_outlives_the_repeats_of_its_own_usage(line: Line) -> None:
+    async with committing(line.endpoint, key_seconds=1) as committer:
+        await committer.until_ready()
+        line.proxy.lose_answer(THE_COMMIT)
+        line.proxy.refuse()
+        future = committer.post(b"{}", key=Key("a", "body"))
+        await asyncio.sleep(1.2)
+        line.proxy.accept()
+        assert await settled([future]) == [-1]
+    assert line.stored() == ["1-1"]
+
+
 async def test_connection_cut_before_the_commit_is_made_again(line: Line) -> None:
     async with committing(line.endpoint) as committer:
         await committer.until_ready()

@@ -34,6 +34,8 @@ SWEEP_SECONDS = 0.1
 RECHECK_SECONDS = 5.0
 """How often an open connection is checked again: its settings may be made weaker."""
 RETRY_SECONDS = (0.05, 1.0)
+KEY_SECONDS = 60
+"""The least that an Idempotency-Key is known beyond a request's deadline."""
 PATIENCE_SECONDS = 1.0
 """New requests wait this long for a lost connection; after that they are refused at once."""
 
@@ -68,7 +70,8 @@ class Lane:
         self._partitions = partitions
         self._tier = tier
         self._deadline = deadline
-        self._key_seconds = key_seconds
+        # A key must outlive the repeats of its own usage, or one of them would store it again.
+        self._key_seconds = max(key_seconds, int(deadline) + KEY_SECONDS)
         self._admission = admission
         self._observer = observer
         self._keys = Keys(partition)
