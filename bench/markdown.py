@@ -84,7 +84,7 @@ def _count_cells(row: Outcome) -> tuple[str, ...]:
         counts.lines,
         counts.seen,
     )
-    verdict = "DISAGREE" if row.failures else "agree"
+    verdict = "FAILED" if row.failures else "agree"
     return (row.title, *(f"{each:,}" for each in figures), verdict)
 
 

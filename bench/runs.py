@@ -39,7 +39,7 @@ class Tally:
     def add(self, result: Result) -> None:
         """Take a run in."""
         self.runs += 1
-        self.answered += result.requests - result.not_2xx
+        self.answered += result.accepted
         self.errors += result.not_2xx + result.socket_errors
 
 
@@ -71,7 +71,7 @@ class Driver:
             return self._measure_durable(self.contender, seconds)
         before = _cpu(self.contender)
         result = self.drive(seconds)
-        return self._run(result, before, result.requests, None)
+        return self._run(result, before, result.accepted, None)
 
     def _measure_durable(self, contender: Durable, seconds: int) -> Run:
         stored = contender.settle(self.load).stored
@@ -86,7 +86,7 @@ class Driver:
         million = max(usages, 1) / 1e6
         return Run(
             wrk=result,
-            usages_per_second=round(result.requests_per_second * self.load.usages, 1),
+            usages_per_second=round(result.accepted_per_second * self.load.usages, 1),
             resident_bytes={n: procfs.resident_bytes(p.pid) for n, p in processes.items()},
             cpu_per_million={
                 name: round((seconds - before[name]) / million, 2)

@@ -46,6 +46,16 @@ class Result:
     """Connections that could not be made, read or written."""
     timeouts: int
 
+    @property
+    def accepted(self) -> int:
+        """Answers without an error."""
+        return self.requests - self.not_2xx
+
+    @property
+    def accepted_per_second(self) -> float:
+        """The rate of those: refusing fast is no speed."""
+        return self.requests_per_second * self.accepted / max(self.requests, 1)
+
 
 def find() -> str:
     """Return where wrk is.

@@ -37,7 +37,7 @@ def test_a_run_whose_archive_lacks_a_line_fails(
 
     monkeypatch.setattr(archived, "count", one_less)
     assert main([*SHORT, "--folder", str(tmp_path)]) == 1
-    assert "| DISAGREE |" in capsys.readouterr().out
+    assert "| FAILED |" in capsys.readouterr().out
 
 
 def test_without_wrk_it_says_how_to_get_it(

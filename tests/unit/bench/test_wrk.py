@@ -60,6 +60,13 @@ def test_errors_are_summed_and_timeouts_stand_apart() -> None:
     assert (result.not_2xx, result.socket_errors, result.timeouts) == (41, 321, 7)
 
 
+def test_refusals_are_no_part_of_the_rate() -> None:
+    refusing = QUIET.replace("Requests/sec", "  Non-2xx or 3xx responses: 20000\nRequests/sec")
+    assert parse(refusing).accepted == 901
+    assert parse(refusing).accepted_per_second == pytest.approx(10201.22 * 901 / 20901)
+    assert parse(QUIET).accepted_per_second == 10201.22
+
+
 @pytest.mark.parametrize(
     ("printed", "milliseconds"),
     [("790.00us", 0.79), ("17.58ms", 17.58), ("1.09s ", 1090.0), ("1.50m ", 90_000.0)],
