@@ -1,0 +1,92 @@
+"""The `replicated` tier: no answer before a replica has the usage."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from busyapi.commit.batch import Key
+from busyapi.errors import StoredUnknown, TooWeak
+from busyapi.stream.keys import Keys
+from tests.support.inside import committing, seed_once, settled, until, where
+from tests.support.servers import Flavour, Server
+
+KEYS = Keys(0)
+
+
+class Pair:
+    """A seeded primary and its replica."""
+
+    def __init__(self, folder: Path, flavour: Flavour) -> None:
+        self.primary = Server(folder / "primary", flavour)
+        self.replica = Server(folder / "replica", flavour, replica_of=self.primary)
+        self.where = where(self.primary)
+
+    def entries(self, server: Server) -> list[str]:
+        return [each for each, _ in server.command("XRANGE", KEYS.stream, "-", "+")]
+
+
+@pytest.fixture
+async def pair(
+    tmp_path: Path, flavour: Flavour, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Pair]:
+    monkeypatch.setattr("busyapi.stream.session.WAIT_MS", 300)
+    pair = Pair(tmp_path, flavour)
+    with pair.primary, pair.replica:
+        await seed_once(pair.where, tmp_path / "archive", tier="replicated")
+        yield pair
+
+
+async def test_answered_usage_is_on_the_replica(pair: Pair) -> None:
+    async with committing(pair.where, tier="replicated") as committer:
+        await committer.until_ready()
+        assert await committer.post(b"{}", b"{}") == 2
+        assert pair.entries(pair.replica) == ["2-2"]
+        assert await committer.post(b"{}", key=Key("a", "body")) == 3
+        assert pair.entries(pair.replica) == ["2-2", "3-1"]
+
+
+@pytest.mark.parametrize("key", [None, Key("a", "body")])
+async def test_repeat_is_not_confirmed_by_a_replica_that_lacks_it(
+    pair: Pair, key: Key | None
+) -> None:
+    # The repeat is the first thing on its connection. If it wrote nothing, WAIT would have
+    # nothing to wait for, and count the paused replica.
+    async with committing(pair.where, tier="replicated", deadline=1.5) as committer:
+        await committer.until_ready()
+        pair.replica.pause()
+        answers = await settled([committer.post(b"{}", key=key)])
+        assert isinstance(answers[0], StoredUnknown)
+        assert pair.entries(pair.primary) == ["1-1"]
+        assert len(committer.failures.errors) >= 2  # it was sent again at least once
+        pair.replica.resume()
+
+
+async def test_paused_replica_delays_the_answer_and_the_usage_is_stored_once(pair: Pair) -> None:
+    async with committing(pair.where, tier="replicated") as committer:
+        await committer.until_ready()
+        pair.replica.pause()
+        futures = [committer.post(b"{}"), committer.post(b"{}", key=Key("a", "body"))]
+        await until(lambda: len(committer.failures.errors) >= 2, "two tries without a replica")
+        assert not any(each.done() for each in futures)
+        pair.replica.resume()
+        assert sorted(abs(each) for each in await asyncio.gather(*futures)) == [1, 2]
+        assert pair.entries(pair.replica) == ["1-1", "2-1"]
+
+
+async def test_without_a_replica_nothing_is_taken_and_the_reason_is_told(pair: Pair) -> None:
+    async with committing(pair.where, tier="replicated", deadline=1.0) as committer:
+        await committer.until_ready()
+        pair.replica.kill9()
+        sent = committer.post(b"{}")
+        await until(lambda: committer.lane.weak, "the lane to be refused")
+        waiting = committer.post(b"{}")
+        answers = await settled([sent, waiting])
+        assert isinstance(answers[0], StoredUnknown)
+        assert isinstance(answers[1], TooWeak)
+        assert "no replica is connected: add one" in str(answers[1])
+        pair.replica.start()
+        await committer.until_ready()
+        assert await committer.post(b"{}") == 2
+        assert pair.entries(pair.replica) == ["1-1", "2-1"]
