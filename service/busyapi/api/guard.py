@@ -11,7 +11,9 @@ Tokens are kept as digests: comparing them takes the same time wherever they dif
 dump holds none.
 """
 
+import re
 from hashlib import sha256
+from math import ceil
 from pathlib import Path
 from time import monotonic
 
@@ -21,6 +23,8 @@ from busyapi.api.problems import Problem
 from busyapi.errors import ConfigError
 
 RIGHTS = {"write", "read"}
+COMMENT = re.compile(r"(^|\s)#.*")
+"""A # within a token is a part of it."""
 BURST_SECONDS = 2.0
 """A device that was silent may send this many seconds' worth at once."""
 MOST_DEVICES = 100_000
@@ -72,7 +76,7 @@ class Guard:
         if len(self._buckets) > MOST_DEVICES:
             del self._buckets[next(iter(self._buckets))]
         if not allowed:
-            seconds = max(1, round((1.0 - left) / self._rate))
+            seconds = max(1, ceil((1.0 - left) / self._rate))
             raise Problem(
                 429, "This device sends more than its rate.", {"Retry-After": str(seconds)}
             )
@@ -96,7 +100,7 @@ def _read(path: str) -> dict[str, set[str]]:
         raise ConfigError(f"BUSYAPI_TOKENS_FILE cannot be read: {error}") from None
     found: dict[str, set[str]] = {}
     for number, line in enumerate(lines, 1):
-        words = line.split("#")[0].split()
+        words = COMMENT.sub("", line).split()
         if not words:
             continue
         rights = set(words[0].split(","))
@@ -112,4 +116,5 @@ def _read(path: str) -> dict[str, set[str]]:
 
 
 def _digest(token: str) -> str:
-    return sha256(token.encode()).hexdigest()
+    # Sanic gives bytes that are no UTF-8 as surrogates; no token in the file has any.
+    return sha256(token.encode(errors="surrogateescape")).hexdigest()

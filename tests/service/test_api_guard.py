@@ -1,0 +1,231 @@
+"""Who may ask for what and how often, and how much one process takes in."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Stacks
+from tests.service.conftest import Apis
+from tests.support.asking import (
+    BODY,
+    USAGE,
+    Raw,
+    count,
+    nothing_stored,
+    problem,
+    refusal,
+    request,
+    send,
+    stored,
+)
+from tests.support.http1 import Answer, fetch
+from tests.support.processes import Api, Stack
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
+
+TOKENS = """\
+# a device, a reader, and one that may do both
+
+write  device-3f9c0d
+read   reader-77ab21   # of the clinic
+write,read both#51ee08
+"""
+
+
+def bearer(token: str) -> dict[str, str]:
+    """Return the header that carries a token."""
+    return {"authorization": f"Bearer {token}"}
+
+
+@pytest.fixture(scope="module")
+def guarded(beside: Apis, tmp_path_factory: pytest.TempPathFactory) -> Api:
+    """An API process that asks for a token."""
+    path = tmp_path_factory.mktemp("tokens") / "tokens"
+    path.write_text(TOKENS)
+    return beside(BUSYAPI_TOKENS_FILE=str(path))
+
+
+class TestAuthentication:
+    """With a token file, every request for usages needs a token with the right for it."""
+
+    def test_each_token_may_do_what_its_line_says(self, contract: Stack, guarded: Api) -> None:
+        number = stored(send(contract.port, USAGE))
+        for token, may_write, may_read in (
+            ("device-3f9c0d", True, False),
+            ("reader-77ab21", False, True),
+            ("both#51ee08", True, True),
+        ):
+            wrote = send(guarded.port, USAGE, authorization=f"Bearer {token}")
+            batch = send(
+                guarded.port, [USAGE], "/api/usages/batch", authorization=f"bearer  {token}"
+            )
+            read = fetch(guarded.port, f"/api/usages/{number}", headers=bearer(token))
+            assert wrote.status == batch.status == (201 if may_write else 403)
+            assert read.status == (200 if may_read else 403)
+            for each in (wrote, batch, read):
+                if each.status == 403:
+                    problem(each, 403)
+
+    @pytest.mark.parametrize(
+        "credential",
+        [
+            "",
+            "Bearer",
+            "Bearer ",
+            "Bearer wrong",
+            "Bearer both",
+            "Bearer \xff\xfe",
+            "Bearer device-3f9c0d x",
+            "Bearer device-3f9c0d,both#51ee08",
+            "Basic device-3f9c0d",
+            "device-3f9c0d",
+        ],
+    )
+    def test_no_known_token_is_401(self, contract: Stack, guarded: Api, credential: str) -> None:
+        header = (f"Authorization: {credential}",) if credential else ()
+        with nothing_stored(contract.port):
+            for method, path in (("POST", "/api/usages"), ("POST", "/api/usages/batch")):
+                with Raw(guarded.port) as device:
+                    device.send(request(method, path, BODY, headers=header))
+                    answer = device.answer()
+                problem(answer, 401)
+                assert answer.headers["www-authenticate"] == 'Bearer realm="busyapi"'
+                assert b"3f9c0d" not in answer.body
+        with Raw(guarded.port) as device:
+            device.send(request("GET", "/api/usages/1", headers=header))
+            problem(device.answer(), 401)
+
+    def test_what_holds_no_usage_needs_no_token(self, guarded: Api) -> None:
+        for path in ("/", "/openapi.json", "/livez", "/readyz", "/api/usages/count"):
+            assert fetch(guarded.port, path).status == 200
+
+    def test_a_usage_is_judged_only_after_its_token(self, guarded: Api) -> None:
+        problem(send(guarded.port, b"no json"), 401)
+
+    def test_a_bad_token_file_is_exit_code_2_and_names_the_line_not_the_token(
+        self, contract: Stack, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "tokens"
+        path.write_text("write good-secret\n\nadmin other-secret\n")
+        environment = {**(contract.apis[0].environment or {}), "BUSYAPI_TOKENS_FILE": str(path)}
+        run = subprocess.run(
+            [sys.executable, "-m", "busyapi", "api"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert run.returncode == 2, run
+        assert run.stderr.startswith("busyapi: BUSYAPI_TOKENS_FILE, line 3: ")
+        assert "secret" not in run.stdout + run.stderr
+
+
+class TestRate:
+    """With a rate, each token or address has its own."""
+
+    def test_over_the_rate_is_429_until_retry_after(self, contract: Stack, beside: Apis) -> None:
+        # One in 2.5 seconds: rounded down, Retry-After would be too early.
+        limited = beside(BUSYAPI_RATE_LIMIT="0.4")
+        stored(send(limited.port, USAGE))
+        with nothing_stored(contract.port):
+            answer = send(limited.port, USAGE)
+            problem(answer, 429)
+            problem(fetch(limited.port, "/api/usages/1"), 429)
+        time.sleep(int(answer.headers["retry-after"]))
+        stored(send(limited.port, USAGE))
+
+    def test_a_burst_of_two_seconds_worth_is_let_through(self, beside: Apis) -> None:
+        limited = beside(BUSYAPI_RATE_LIMIT="5")
+        statuses = [send(limited.port, USAGE).status for _ in range(60)]
+        assert statuses[:10] == [201] * 10
+        assert 429 in statuses
+
+    def test_each_token_has_a_rate_of_its_own(self, beside: Apis, tmp_path: Path) -> None:
+        path = tmp_path / "tokens"
+        path.write_text("write first\nwrite second\n")
+        limited = beside(BUSYAPI_TOKENS_FILE=str(path), BUSYAPI_RATE_LIMIT="0.01")
+
+        def post(token: str) -> int:
+            return send(limited.port, USAGE, authorization=f"Bearer {token}").status
+
+        assert [post("first"), post("first"), post("second"), post("second")] == [201, 429] * 2
+        assert post("unknown") == 401
+
+
+@contextmanager
+def waiting(stack: Stack, usages: int) -> Iterator[list[Future[Answer]]]:
+    """Have usages pending, one a request, while Redis stands still."""
+    with ThreadPoolExecutor(usages) as pool:
+        answers = [pool.submit(send, stack.port, USAGE) for _ in range(usages)]
+        pending = stack.apis[0]
+        wait_until(
+            lambda: pending.metric("busyapi_pending_usages") == usages, "the usages to be pending"
+        )
+        yield answers
+
+
+@pytest.mark.parametrize(
+    "bound",
+    [{"BUSYAPI_PENDING_MAX": "20"}, {"BUSYAPI_PENDING_BYTES": str(20 * len(BODY) + 50)}],
+    ids=["count", "bytes"],
+)
+def test_more_than_may_be_pending_is_refused_and_taken_later(
+    stacks: Stacks, valkey: Server, bound: dict[str, str]
+) -> None:
+    stack = stacks(valkey, settings=bound)
+    api = stack.apis[0]
+    valkey.pause()
+    with waiting(stack, usages=20) as answers:
+        refused = [send(stack.port, USAGE) for _ in range(40)]
+        assert api.metric("busyapi_pending_usages") == 20
+        # Overload is no reason to leave the Service: every process would, one after the other.
+        assert fetch(stack.port, "/readyz").status == 200
+        valkey.resume()
+        ids = {stored(each.result(20)) for each in answers}
+    for each in refused:
+        refusal(each, stored="no")
+    assert len({each.headers["retry-after"] for each in refused}) > 1, "they come back together"
+    assert api.metric("busyapi_refused_total", reason="Overloaded") == 40
+    assert len(ids) == count(stack.port) == 20
+    assert api.metric("busyapi_pending_usages") == 0
+    # None of the bound has leaked.
+    valkey.pause()
+    with waiting(stack, usages=20) as answers:
+        refusal(send(stack.port, USAGE), stored="no")
+        valkey.resume()
+        assert {stored(each.result(20)) for each in answers}.isdisjoint(ids)
+
+
+def test_after_the_deadline_only_what_was_never_sent_is_called_not_stored(
+    stacks: Stacks, valkey: Server
+) -> None:
+    stack = stacks(valkey, settings={"BUSYAPI_COMMIT_DEADLINE": "1"})
+    api = stack.apis[0]
+
+    def one_sent_and_one_behind() -> tuple[Answer, Answer]:
+        valkey.pause()
+        with ThreadPoolExecutor(2) as pool:
+            sent = pool.submit(send, stack.port, USAGE)
+            wait_until(lambda: api.metric("busyapi_pending_usages") == 1, "the first to be sent")
+            behind = pool.submit(send, stack.port, USAGE)
+            answers = sent.result(20), behind.result(20)
+        valkey.resume()
+        wait_until(lambda: api.metric("busyapi_pending_usages") == 0, "nothing to be pending")
+        return answers
+
+    sent, behind = one_sent_and_one_behind()
+    if sent.json()["stored"] == "no":
+        # The pause fell into the check of the connection that is made every five seconds.
+        sent, behind = one_sent_and_one_behind()
+    refusal(sent, stored="unknown")
+    refusal(behind, stored="no")
+    wait_until(lambda: send(stack.port, USAGE).status == 201, "the next to be taken")
+    # The one of unknown outcome was stored, the other was not.
+    assert count(stack.port) == 2
