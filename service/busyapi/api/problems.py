@@ -18,6 +18,7 @@ from busyapi.api.protocol import NumberedHttp
 from busyapi.errors import (
     BadUsage,
     BodyTooLarge,
+    BusyapiError,
     KeyReused,
     MalformedBody,
     NotAUsage,
@@ -89,9 +90,9 @@ def problem(error: Exception) -> Problem:
         case Problem():
             return error
         case Refused():
-            return _unavailable(str(error), "no")
+            return _unavailable(_general(error), "no")
         case StoredUnknown():
-            return _unavailable(str(error), "unknown")
+            return _unavailable(_general(error), "unknown")
         case NotAUsage():
             faults = [fault._asdict() for fault in error.faults]
             return Problem(422, str(error), errors=faults)
@@ -104,6 +105,11 @@ def problem(error: Exception) -> Problem:
             return _from_sanic(error)
     log.error("unexpected_error", error=type(error).__name__, where=_where(error))
     return Problem(500, "Something went wrong here. The usage may be stored.")
+
+
+def _general(error: BusyapiError) -> str:
+    # The message of this one says where Redis is or how it is set up: for operators alone.
+    return str(type(error)())
 
 
 def _unavailable(detail: str, stored: str) -> Problem:
