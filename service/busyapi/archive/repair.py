@@ -105,18 +105,13 @@ class Repair:
             )
 
     def _settle(self, file: File) -> None:
-        """Turn an open segment into a finished one, or set it aside."""
-        end, last, intact = 0, Seq(file.first - 1), True
+        """Turn an open segment into finished ones; set it aside if that leaves a hole.
+
+        Blocks are synced one by one, so a torn one has none behind it and leaves no hole. A hole
+        means that the disk has changed what was once there.
+        """
         with self._opened(file) as fd:
-            for frame in walk(fd):
-                # Blocks are synced one by one: a whole one stands behind damage only if the disk
-                # has changed what was once there.
-                follows = frame.offset == end and frame.block.first == last + 1
-                intact = intact and follows and self._ours(frame)
-                end, last = frame.end, Seq(max(last, frame.block.last))
-        if not intact:
-            self._set_aside(file, last)
-            return
+            last = max((each.block.last for each in walk(fd)), default=Seq(file.first - 1))
         self._salvage(file, last)
         if any(holes(self.files, file.first, last)):
             self._set_aside(file, last)

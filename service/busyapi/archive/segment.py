@@ -119,7 +119,7 @@ class Segment:
         copies the blocks and writes the footer anew.
 
         Raises:
-            OSError: the footer was cut off again; the segment is as before.
+            OSError: it is not finished, and can be gone on with.
             SyncFailed: what the disk holds is unknown.
         """
         footer = self._footer()
@@ -127,11 +127,9 @@ class Segment:
         self._write(footer)
         failpoint("archive-after-footer")
         self.sync()
-        try:
-            rename(self._path, self._folder / file.path)
-        except OSError:
-            self._cut()
-            raise
+        # Where the rename fails the footer stays: whatever is written next begins where it does,
+        # and reaches further.
+        rename(self._path, self._folder / file.path)
         return file
 
     def close(self) -> None:

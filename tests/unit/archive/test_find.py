@@ -81,6 +81,25 @@ def test_lookups_keep_few_footers_and_read_no_other_file(
     writer.close()
 
 
+def test_while_a_segment_is_finished_its_lines_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = recover(tmp_path, segment_bytes=1)
+    writer.append([batch(1)])
+    seen = []
+    add = writer._readable.add
+
+    def look(file: names.File) -> None:
+        seen.append(found(writer, 1))
+        add(file)
+        seen.append(found(writer, 1))
+
+    monkeypatch.setattr(writer._readable, "add", look)
+    assert writer.roll_if_due()
+    assert seen == [1, 1]
+    writer.close()
+
+
 @pytest.mark.parametrize("where", ["block", "footer", "open", "gone"])
 def test_a_damaged_block_is_not_given_out(tmp_path: Path, where: str) -> None:
     writer = recover(tmp_path)

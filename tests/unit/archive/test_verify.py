@@ -1,6 +1,7 @@
 """Each defect that verify can name is made here, and named; nothing else is."""
 
 import json
+import os
 import shutil
 import struct
 import threading
@@ -15,6 +16,7 @@ import zstandard
 
 from busyapi.archive import names
 from busyapi.archive.browse import NoArchive
+from busyapi.archive.reader import walk
 from busyapi.archive.verify import Problem, Report, verify
 from busyapi.ids import Seq
 from tests.unit.archive.making import (
@@ -334,6 +336,25 @@ def test_a_live_archive_has_no_problem_while_it_is_written(fast_path: Path) -> N
     assert times > 5
     assert writer.segments > 20
     abandon(writer)
+
+
+@pytest.mark.parametrize("reached", ["within the second", "behind the second"])
+def test_blocks_written_after_the_look_at_a_torn_one_do_not_make_it_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reached: str
+) -> None:
+    """The file ended within the second block when reading began; now a third follows it."""
+    path = write(tmp_path, 2, 1, 1)
+    first, second, third = blocks(path)
+    end = second.end - 1 if reached == "within the second" else third.end - 1
+    data = bytearray(path.read_bytes())
+    if reached == "behind the second":
+        data[second.end - 1] ^= 1
+    path.write_bytes(data)
+    with path.open("rb") as file:
+        real = os.fstat(file.fileno())
+        as_it_was = os.stat_result([*real[:6], end, *real[7:]])
+        monkeypatch.setattr(os, "fstat", lambda _: as_it_was)
+        assert [each.end for each in walk(file.fileno())] == [first.end]
 
 
 def test_memory_does_not_grow_with_the_archive(fast_path: Path) -> None:
