@@ -47,8 +47,12 @@ def test_a_fresh_archive_is_empty_and_has_an_identity(tmp_path: Path) -> None:
     assert (writer.cursor, writer.highest, writer.skipped, writer.kept_from) == (0, 0, 0, 1)
     said = json.loads((tmp_path / "deep/root/p02/partition.json").read_text())
     expected = {
-        **{"format": 1, "archive": writer.archive_id, "partition": 2, "partitions": 4},
-        **{"bound": 500, "keptFrom": 1},
+        "format": 1,
+        "archive": writer.archive_id,
+        "partition": 2,
+        "partitions": 4,
+        "bound": 500,
+        "keptFrom": 1,
     }
     assert {name: said[name] for name in expected} == expected
     writer.close()
