@@ -39,7 +39,7 @@ def configure(level: str, **context: Any) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
-    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     for name in ("sanic.root", "sanic.error", "sanic.server", "sanic.access", "asyncio", "aiohttp"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

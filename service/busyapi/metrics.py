@@ -112,7 +112,7 @@ class ApiMetrics(Metrics):
         self.registry.register(self.requests)
         # Read by Overview: usages a second, which batches make more than requests.
         self.usages = PrometheusCounter(
-            "busyapi_usages", "Usages answered with 201.", registry=self.registry
+            "busyapi_usages", "Usages that this process has stored.", registry=self.registry
         )
         # Read by the alerts on a full buffer and on overload; Data path.
         self.refused = PrometheusCounter(
@@ -211,6 +211,8 @@ class FlusherMetrics(Metrics):
         )
         # Read by the alert on failing fsyncs and a full volume.
         self.errors = counter("archive_errors", "Failed writes, by kind.", ["kind"])
+        # Read by the alert on a damaged archive.
+        self.damaged = counter("archive_damaged_files", "Files that recovery set aside.")
         # Read by Data path.
         self.segment_bytes = gauge("segment_bytes", "Size of the open segment.")
         self.written = counter("archive_written_bytes", "Bytes written to segments.")

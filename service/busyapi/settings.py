@@ -11,6 +11,9 @@ from busyapi.errors import ConfigError
 
 TIERS = ("fsync", "replicated", "memory")
 VALIDATIONS = ("strict", "lenient")
+LEAST_DEADLINE = 0.1
+MOST_DEADLINE = 300
+"""Seconds. Redis remembers what a lane may repeat for much longer (session.LANE_MEMORY_SECONDS)."""
 
 
 def row(
@@ -160,7 +163,19 @@ class Settings:
             raw = environment.get(each.metadata["name"])
             if raw is not None and raw != "":
                 values[each.name] = _parse(raw, type(each.default), each.metadata)
-        return cls(**values)
+        found = cls(**values)
+        found._check()
+        return found
+
+    def _check(self) -> None:
+        for name, seconds in (
+            ("COMMIT_DEADLINE", self.commit_deadline),
+            ("REQUEST_DEADLINE", self.request_deadline),
+        ):
+            if not LEAST_DEADLINE <= seconds <= MOST_DEADLINE:
+                raise ConfigError(
+                    f"BUSYAPI_{name} must be from {LEAST_DEADLINE} to {MOST_DEADLINE} seconds"
+                )
 
 
 def _parse(raw: str, kind: type, meta: Mapping[str, Any]) -> Any:

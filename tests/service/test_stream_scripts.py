@@ -49,7 +49,7 @@ class Seeded:
 
     async def reseed(self, seq: int, **changes: Any) -> None:
         record = {
-            "run_id": self.server.client().info("server")["run_id"],
+            "run_id": (await self.owner.find()).server.run_id,
             "partitions": 1,
             "bound": BOUND,
             "skipped": 0,

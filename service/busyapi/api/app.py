@@ -19,7 +19,7 @@ from busyapi.api.problems import Problems
 from busyapi.api.protocol import DeadlineProtocol
 from busyapi.api.service import Service
 from busyapi.api.usages import post_batch, post_usage
-from busyapi.listen import listen
+from busyapi.web import close_idle, listen, stop
 
 log = structlog.get_logger()
 
@@ -67,7 +67,7 @@ async def _open(app: Sanic[Any, Any]) -> None:
     def fatal(error: BaseException) -> None:
         log.error("cannot_run", reason=type(error).__name__, detail=str(error))
         service.fatal = error
-        app.stop(terminate=False)
+        stop(app, lambda: service.draining)
 
     service.lanes.open(fatal)
     service.metrics.pending.set_function(lambda: service.lanes.admission.count)
@@ -87,6 +87,7 @@ async def _drain(app: Sanic[Any, Any]) -> None:
     if service.fatal is None:
         # Connections are still accepted: endpoints forget a pod seconds after its SIGTERM.
         await asyncio.sleep(service.settings.drain_delay)
+    close_idle()
 
 
 async def _close(app: Sanic[Any, Any]) -> None:

@@ -16,7 +16,8 @@ from typing import Any
 from sanic.exceptions import BadRequest, RequestTimeout
 from sanic.http import Http
 from sanic.http.constants import Stage
-from sanic.server import HttpProtocol
+
+from busyapi.web import KnownProtocol
 
 LOOKS = 8
 """A request is cut off between one deadline and 1 + 1/8 of one."""
@@ -57,7 +58,7 @@ class NumberedHttp(Http):
         self.request_bytes = -math.inf  # is compared with the limit, and no more
 
 
-class DeadlineProtocol(HttpProtocol):
+class DeadlineProtocol(KnownProtocol):
     """Sanic's protocol with that look."""
 
     HTTP_CLASS = NumberedHttp
@@ -71,14 +72,14 @@ class DeadlineProtocol(HttpProtocol):
 
     def connection_made(self, transport: Any) -> None:
         """Start looking."""
-        super().connection_made(transport)  # type: ignore[no-untyped-call]
+        super().connection_made(transport)
         self._schedule()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop looking."""
         if self._look_handle:
             self._look_handle.cancel()
-        super().connection_lost(exc)  # type: ignore[no-untyped-call]
+        super().connection_lost(exc)
 
     def _schedule(self) -> None:
         self._look_handle = self.loop.call_later(self.deadline / LOOKS, self._look)

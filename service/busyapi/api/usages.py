@@ -59,7 +59,8 @@ async def post_batch(request: Request) -> HTTPResponse:
     future, partition = service.lanes.submit(lines, sum(map(len, lines)), key)
     last = await future
     ids = service.lanes.ids(abs(last), len(lines), partition)
-    return service.done(request, json_answer({"ids": ids}, 201, REPLAYED if last < 0 else None))
+    answer = json_answer({"ids": ids}, 201, REPLAYED if last < 0 else None)
+    return service.done(request, answer)
 
 
 def _key(request: Request, lines: list[bytes]) -> Key:
@@ -68,5 +69,6 @@ def _key(request: Request, lines: list[bytes]) -> Key:
     if len(found) != 1 or not KEY.fullmatch(found[0]):
         raise Problem(400, "Idempotency-Key must be one header of 1 to 128 visible characters.")
     # The path is part of what is repeated: a batch of one is another request than a usage.
-    body = sha256(b"\n".join([request.path.encode(), *lines]))
+    path = request.path.rstrip("/").encode()
+    body = sha256(b"\n".join([path, *lines]))
     return Key(sha256(found[0].encode()).hexdigest()[:32], body.hexdigest()[:32])

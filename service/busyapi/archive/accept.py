@@ -17,9 +17,12 @@ class NotConfirmed(ArchiveError):
     """Nothing was recorded: it was not confirmed."""
 
 
-def accept_loss(root: Path, number: int, through: Seq, reason: str, *, confirmed: bool) -> None:
+def accept_loss(
+    root: Path, number: int, through: Seq, reason: str, *, replaces: str = "", confirmed: bool
+) -> None:
     """Record every seq behind the cursor, up to `through`, that no file holds as lost.
 
+    With `replaces` the archive also stands in for another one, that Redis was seeded from.
     The lock is held while a person thinks: what they confirm is what is recorded.
 
     Raises:
@@ -31,16 +34,20 @@ def accept_loss(root: Path, number: int, through: Seq, reason: str, *, confirmed
     partition = _partition(root, number)
     writer = _recover(root, partition)
     try:
-        if not writer.cursor < through <= MAX_ID // partition.identity.partitions:
+        beyond = writer.cursor < through <= MAX_ID // partition.identity.partitions
+        if not beyond and not replaces:
             raise NothingMissing(
                 f"partition {number} is whole up to seq {writer.cursor}: --through must lie beyond"
             )
-        holes = writer.holes(through)
+        holes = writer.holes(through) if beyond else []
         for each in holes:
             sys.stdout.write(f"given up: seqs {each.first} to {each.last}, {partition.ids(each)}\n")
         if not confirmed:
             _confirm(sum(each.last - each.first + 1 for each in holes))
-        writer.gap(through, f"accepted by a person: {reason}")
+        if replaces:
+            writer.mark(replaces=replaces)
+        if beyond:
+            writer.gap(through, f"accepted by a person: {reason}")
         sys.stdout.write(f"recorded: partition {number} now ends at seq {writer.cursor}\n")
         if writer.highest > writer.cursor:
             sys.stdout.write(f"usages are still missing, up to seq {writer.highest}\n")

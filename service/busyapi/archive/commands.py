@@ -69,6 +69,9 @@ def add_commands(commands: Any, archive_dir: Path) -> None:
     accept.add_argument(
         "--through", type=int, required=True, metavar="SEQ", help="the last seq to give up"
     )
+    accept.add_argument(
+        "--replaces", default="", metavar="ARCHIVE", help="this archive stands in for that one"
+    )
     accept.add_argument("--reason", required=True, metavar="TEXT", help="kept in the record")
     accept.add_argument("--yes", action="store_true", help="do not ask")
 

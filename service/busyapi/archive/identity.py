@@ -25,6 +25,10 @@ class Identity(NamedTuple):
     """The largest bound ever in force: no id given out before can lie beyond cursor + bound."""
     kept_from: Seq
     """Usages below it were deleted when their retention time was over."""
+    seeded: bool = False
+    """Ids may have been given out that this archive is to hold: an empty Redis has lost them."""
+    replaces: str = ""
+    """The archive that a person said this one stands in for."""
 
 
 def lock(folder: Path) -> int:
@@ -82,7 +86,16 @@ def read(folder: Path) -> Identity | None:
         numbers = [said[name] for name in ("partition", "partitions", "bound", "keptFrom")]
         if not all(type(each) is int and each >= 0 for each in numbers):
             raise ArchiveDamaged(f"{path} cannot be read: a figure is none")
-        return Identity(str(said["archive"]), *numbers)
+        partition, partitions, bound, kept_from = numbers
+        return Identity(
+            str(said["archive"]),
+            partition,
+            partitions,
+            bound,
+            Seq(kept_from),
+            bool(said["seeded"]),
+            str(said["replaces"]),
+        )
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
@@ -98,5 +111,7 @@ def write(folder: Path, identity: Identity) -> None:
         "partitions": identity.partitions,
         "bound": identity.bound,
         "keptFrom": identity.kept_from,
+        "seeded": identity.seeded,
+        "replaces": identity.replaces,
     }
     write_small(folder / names.IDENTITY, json.dumps(said, indent=2).encode() + b"\n")

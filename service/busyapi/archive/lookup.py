@@ -79,10 +79,9 @@ class Lookup:
     def _covering(self, seq: Seq) -> File | None:
         at = bisect_right(self.files, seq, key=lambda each: each.first) - 1
         # Files set aside are in the list too, and may begin where one that covers does.
-        for file in reversed(self.files[: at + 1]):
-            if file.kind is not Kind.DAMAGED:
-                return file if seq <= file.last else None
-        return None
+        while at >= 0 and self.files[at].kind is Kind.DAMAGED:
+            at -= 1
+        return self.files[at] if at >= 0 and seq <= self.files[at].last else None
 
     def _frame(self, file: File, seq: Seq) -> Frame | None:
         try:

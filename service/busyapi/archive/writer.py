@@ -104,6 +104,29 @@ class PartitionWriter:
         return self._identity.kept_from
 
     @property
+    def seeded(self) -> bool:
+        """Whether ids may have been given out that this archive is to hold."""
+        return self._identity.seeded
+
+    @property
+    def replaces(self) -> str:
+        """The archive that a person said this one stands in for, "" for none."""
+        return self._identity.replaces
+
+    def mark(self, *, seeded: bool = False, replaces: str = "") -> None:
+        """Put one of the two on disk.
+
+        Raises:
+            ArchiveFull, SyncFailed: as append.
+        """
+        with self._changing():
+            marked = self._identity._replace(
+                seeded=self.seeded or seeded, replaces=replaces or self.replaces
+            )
+            identity.write(self._folder, marked)
+            self._identity = marked
+
+    @property
     def segments(self) -> int:
         """Finished segments."""
         return sum(each.kind is Kind.SEGMENT for each in self._readable.files)

@@ -84,6 +84,8 @@ class Lane:
         self._work = asyncio.Event()
         self._trouble: Refused = NotSeeded()
         self._down_since: float | None = monotonic()
+        self._refused = False
+        """The last flight was refused on a checked connection: another may fare no better."""
         self._backoff = RETRY_SECONDS[0]
         self._next_check = 0.0
 
@@ -171,12 +173,10 @@ class Lane:
             )
         except (RedisAway, NotSeeded, TooWeak) as error:
             self._lose(error)
-            await asyncio.sleep(self._backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-            self._backoff = min(self._backoff * 2, RETRY_SECONDS[1])
+            await self._pause()
             return
-        log.info("lane_ready", partition=self.partition)
-        self._down_since = None
-        self._backoff = RETRY_SECONDS[0]
+        if self._refused is False:
+            self._recovered()
         self._next_check = monotonic() + RECHECK_SECONDS
         flight = self._flight
         if flight and flight.uncertain and flight.epoch != self._session.epoch:
@@ -184,6 +184,17 @@ class Lane:
             # server may have stored the flight, and the flusher archived it: a repeat could be
             # a second line.
             self._settle_all(flight, StoredUnknown())
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(self._backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+        self._backoff = min(self._backoff * 2, RETRY_SECONDS[1])
+
+    def _recovered(self) -> None:
+        if self._down_since is not None:
+            log.info("lane_ready", partition=self.partition)
+        self._refused = False
+        self._down_since = None
+        self._backoff = RETRY_SECONDS[0]
 
     async def _recheck(self, session: Session) -> None:
         self._next_check = monotonic() + RECHECK_SECONDS
@@ -226,17 +237,23 @@ class Lane:
         for (call, groups), reply in zip(flight.calls, replies, strict=True):
             if isinstance(reply, int):
                 self._answer(call, groups, reply)
-                self._observer.committed(call.usages if reply > 0 else 0, seconds)
+                # A repeated batch is our own, a repeated key may be another process's.
+                ours = reply > 0 or call.mode == "batch"
+                self._observer.committed(call.usages if ours else 0, seconds)
             elif isinstance(reply, ServerError) and (error := final(reply, flight.uncertain)):
                 self._fail(groups, error)
             else:
                 left.append((call, groups))
                 trouble = reply if isinstance(reply, ServerError) else trouble
         flight.calls = left
-        if trouble is not None:
+        if trouble is None:
+            self._recovered()
+        else:
+            self._refused = True
             if "equal or smaller" in str(trouble):
                 await session.give_up_epoch()
             await self._drop(session, RedisAway(f"Redis refuses commits: {trouble.code}"))
+            await self._pause()
 
     def _answer(self, call: Call, groups: list[Group], reply: int) -> None:
         self._highest = Seq(max(self._highest, abs(reply)))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic
 from zlib import crc32
 
@@ -11,7 +12,7 @@ from busyapi.ids import Seq, UsageId, usage_id
 
 
 class Lanes:
-    """One lane a partition. `open`, `close`, and `commit` between them."""
+    """One lane a partition. `open`, `close`, and `submit` between them."""
 
     def __init__(self, lanes: Sequence[Lane], admission: Admission) -> None:
         self.lanes = lanes
@@ -28,7 +29,7 @@ class Lanes:
         loop = asyncio.get_running_loop()
         for lane in self.lanes:
             task = loop.create_task(lane.run(), name=f"lane-{lane.partition}")
-            task.add_done_callback(lambda done: _report(done, fatal))
+            task.add_done_callback(partial(_ended, lane, fatal))
             self._tasks.append(task)
 
     async def close(self, seconds: float) -> None:
@@ -43,8 +44,6 @@ class Lanes:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
-        for lane in self.lanes:
-            lane.abandon()
 
     @property
     def ready(self) -> bool:
@@ -70,7 +69,8 @@ class Lanes:
     def ids(self, last: int, count: int, partition: int) -> list[UsageId]:
         """Give the ids of the `count` usages that end at a seq."""
         total = len(self.lanes)
-        return [usage_id(Seq(seq), partition, total) for seq in range(last - count + 1, last + 1)]
+        first = usage_id(Seq(last - count + 1), partition, total)
+        return [*range(first, first + count * total, total)]
 
     def _pick(self, key: Key | None) -> Lane:
         if len(self.lanes) == 1:
@@ -83,6 +83,8 @@ class Lanes:
         return min(turned, key=lambda lane: (not lane.ready, lane.waiting))
 
 
-def _report(done: asyncio.Task[None], fatal: Callable[[BaseException], None]) -> None:
+def _ended(lane: Lane, fatal: Callable[[BaseException], None], done: asyncio.Task[None]) -> None:
+    # Its sweeper has gone with it: nobody else settles what waits.
+    lane.abandon()
     if not done.cancelled() and (error := done.exception()):
         fatal(error)

@@ -58,9 +58,9 @@ class StateFolder:
     def record(self, name: str, pid: int) -> None:
         """Write down which processes there are, for who finds them left over."""
         self._pids[name] = pid
-        text = "".join(f"{each} {pid}\n" for each, pid in self._pids.items()).encode()
-        os.ftruncate(self.children_lock, 0)
-        os.pwrite(self.children_lock, text, 0)
+        # Of one width, so that a line is written over by its like and a reader never sees half.
+        text = "".join(f"{each} {pid:<10}\n" for each, pid in self._pids.items())
+        os.pwrite(self.children_lock, text.encode(), 0)
 
 
 @contextmanager
@@ -81,6 +81,7 @@ def take(path: Path, say: Callable[[str], None]) -> Iterator[StateFolder]:
         os.ftruncate(ours, 0)
         os.pwrite(ours, str(os.getpid()).encode(), 0)
         _wait_for_orphans(path, theirs, say)
+        os.ftruncate(theirs, 0)
         yield StateFolder(path, theirs)
 
 
@@ -88,7 +89,7 @@ def _wait_for_orphans(path: Path, lock: int, say: Callable[[str], None]) -> None
     end = time.monotonic() + ORPHAN_SECONDS
     told = False
     while not _lock(lock):
-        left = ", ".join(_content(lock).splitlines())
+        left = ", ".join(each.strip() for each in _content(lock).splitlines())
         if time.monotonic() > end:
             raise StateInUse(
                 f"{path} is still used by processes of an earlier run that do not end."

@@ -118,3 +118,4 @@ async def drain(partition: Partition, writer: PartitionWriter) -> None:
     intake = Intake(writer.cursor)
     while await intake.read(partition):
         await intake.flush(writer)
+        await partition.keep_lease()

@@ -36,7 +36,7 @@ from busyapi.stream.partition import Partition
 
 log = structlog.get_logger()
 
-INSPECT_SECONDS = 5.0
+INSPECT_SECONDS = 1.0
 HALT_SECONDS = 3.0
 RETRY_SECONDS = 0.3
 
@@ -64,6 +64,7 @@ class Flusher:
         self._intake: Intake | None = None
         self._stopping = asyncio.Event()
         self._next_inspect = 0.0
+        self._weak = ""
         metrics.bound.set(install.bound)
         metrics.oldest.set_function(self._oldest_seconds)
 
@@ -91,6 +92,7 @@ class Flusher:
             self._intake = None
         except ArchiveFull as error:
             self._metrics.errors.labels("full").inc()
+            await self._keep_lease()
             await self._unready(error, RETRY_SECONDS)
         except SyncFailed as error:
             self._metrics.errors.labels("sync").inc()
@@ -101,10 +103,18 @@ class Flusher:
             self._metrics.halted.set(1)
             await self._close()
             await self._unready(error, HALT_SECONDS)
-        except (ArchiveError, OSError) as error:
+        except (ArchiveError, OSError, ValueError) as error:
             self._metrics.errors.labels("io").inc()
             await self._close()
             await self._unready(error, HALT_SECONDS)
+
+    async def _keep_lease(self) -> None:
+        """While nothing can be archived: stay the owner, and go on telling how far ids are."""
+        try:
+            if self._partition:
+                self._metrics.issued.set(await self._partition.keep_lease())
+        except (RedisAway, LeaseLost, NotSeeded):
+            self._intake = None
 
     async def _unready(self, error: Exception, seconds: float) -> None:
         self._metrics.seeded.set(0)
@@ -122,6 +132,9 @@ class Flusher:
         if self.writer is None:
             self.writer = await asyncio.to_thread(self._recover_writer)
             log.info("archive_recovered", cursor=self.writer.cursor)
+            for alarm in self.writer.alarms:
+                self._metrics.damaged.inc()
+                log.error("archive_damaged", detail=alarm)
         if self._intake is None or self._partition is None:
             await self._seed(self.writer)
         await self.turn()
@@ -169,20 +182,21 @@ class Flusher:
         if monotonic() < self._next_inspect:
             return
         self._next_inspect = monotonic() + INSPECT_SECONDS
-        try:
-            server = await partition.inspect()
-        except TooWeak:
-            # Written first: what is answered from now on may be lost at a restart.
-            await partition.doubt("weaker than its tier for a while")
-            raise
-        if why := doubt(server, self._install.tier):
+        server = await partition.inspect()
+        # Lanes refuse a weak server; what they stored before they saw it is archived all the more.
+        self._weak = server.weak
+        why = "weaker than its tier for a while" if server.weak else ""
+        if why := why or doubt(server, self._install.tier):
             await partition.doubt(why)
 
     def _ready(self, writer: PartitionWriter, issued: int) -> None:
-        if self.trouble:
-            log.info("flusher_ready", cursor=writer.cursor)
-        self.trouble = ""
-        self._metrics.seeded.set(1)
+        if self.trouble != self._weak:
+            if self._weak:
+                log.warning("redis_too_weak", detail=self._weak)
+            else:
+                log.info("flusher_ready", cursor=writer.cursor)
+        self.trouble = self._weak
+        self._metrics.seeded.set(0 if self._weak else 1)
         self._metrics.halted.set(0)
         self._metrics.issued.set(issued)
         self._metrics.archived.set(writer.cursor)

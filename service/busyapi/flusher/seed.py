@@ -15,12 +15,15 @@ from secrets import token_hex
 from typing import Any, NamedTuple
 
 from busyapi.archive.writer import PartitionWriter
-from busyapi.errors import LossSuspected, PartitionMismatch
+from busyapi.errors import LossSuspected, PartitionMismatch, TooWeak
 from busyapi.flusher.intake import drain
 from busyapi.ids import Seq
 from busyapi.stream.durability import Server
 from busyapi.stream.partition import Found, Partition
 from busyapi.stream.state import State
+
+LANES_LOOK_SECONDS = 1.5
+"""Longer than a lane ever pauses between two looks at a server."""
 
 
 class Install(NamedTuple):
@@ -43,16 +46,34 @@ async def seed(partition: Partition, writer: PartitionWriter, install: Install) 
     """
     found = await partition.find()
     _compare(found.state, writer, install)
-    record = _record(found, writer, install)
-    if found.empty and writer.cursor == 0:
-        await partition.seed(Seq(0), record | _mint("fresh install"), seq=Seq(0))
+    if found.empty and writer.cursor == 0 and not writer.seeded:
+        _need_tier(found.server)
+        # Marked first: from now on an empty Redis has lost something.
+        await asyncio.to_thread(writer.mark, seeded=True)
+        record = _record(found, writer, install) | _mint("fresh install")
+        await partition.seed(Seq(0), record, seq=Seq(0))
         return "fresh install"
     why = _why_jump(found, writer, partition.standalone)
+    if not why and found.state.run_id != found.server.run_id:
+        _need_tier(found.server)
+        # A lane that was given more than this server has takes its epoch away. Each gets the
+        # time to look before a process that knows less may commit here.
+        await asyncio.sleep(LANES_LOOK_SECONDS)
+        found = await partition.find()
+        why = _why_jump(found, writer, partition.standalone)
     if not why:
-        await partition.seed(writer.cursor, record)
+        await partition.seed(writer.cursor, _record(found, writer, install))
         return "same history"
+    _need_tier(found.server)
     await _jump(partition, writer, install, why)
     return why
+
+
+def _need_tier(server: Server) -> None:
+    # A weak server that is vouched for already is still archived from: its usages are the ones
+    # in danger. But it is not vouched for anew.
+    if server.weak:
+        raise TooWeak(server.weak)
 
 
 def _compare(state: State, writer: PartitionWriter, install: Install) -> None:
@@ -62,12 +83,22 @@ def _compare(state: State, writer: PartitionWriter, install: Install) -> None:
             f" {install.partitions}: the number is fixed at install"
         )
     known = max(state.archived, writer.highest)
+    command = (
+        f"busyapi archive accept-loss --partition {install.partition}"
+        f" --through {max(known, writer.cursor)}"
+    )
+    if state.archive_id not in {"", writer.archive_id, writer.replaces}:
+        raise LossSuspected(
+            f"Redis was seeded from archive {state.archive_id}, this volume holds archive"
+            f" {writer.archive_id}, which ends at seq {writer.cursor}; seq {known} was archived in"
+            " the other. Mount that one; or, to go on with this one, type:"
+            f" {command} --replaces {state.archive_id} --reason '…'"
+        )
     if known > writer.cursor:
         raise LossSuspected(
             f"usages up to seq {known} were archived, but this archive ends at seq"
             f" {writer.cursor}: an empty, wrong, older or damaged volume. Mount the right one; or,"
-            " to give up what is missing, type: busyapi archive accept-loss --partition"
-            f" {install.partition} --through {known} --reason '…'"
+            f" to give up what is missing, type: {command} --reason '…'"
         )
 
 
@@ -81,6 +112,8 @@ def _why_jump(found: Found, writer: PartitionWriter, standalone: bool) -> str:  
         return "Redis is older than the archive"
     if state.run_id == server.run_id:
         return ""
+    if _process(state.run_id) == _process(server.run_id) and not server.promoted:
+        return ""  # it began a replication history of its own, as at its first replica
     if not standalone:
         return "another server, after a failover"
     if server.promoted:
@@ -88,6 +121,10 @@ def _why_jump(found: Found, writer: PartitionWriter, standalone: bool) -> str:  
     if state.doubt:
         return f"a restart after doubt: {state.doubt}"
     return ""
+
+
+def _process(run_id: str) -> str:
+    return run_id.partition("-")[0]
 
 
 def doubt(server: Server, tier: str) -> str:
@@ -104,6 +141,7 @@ def _record(found: Found, writer: PartitionWriter, install: Install) -> dict[str
     return {
         "run_id": found.server.run_id,
         "partitions": install.partitions,
+        "archive_id": writer.archive_id,
         # The archive knows this bound by now: a jump after it is wide enough.
         "bound": install.bound,
         "skipped": writer.skipped,

@@ -12,8 +12,8 @@ from sanic.response import HTTPResponse
 from busyapi.errors import ArchiveError, NoLongerKept
 from busyapi.flusher.loop import Flusher
 from busyapi.ids import Seq
-from busyapi.listen import listen
 from busyapi.metrics import FlusherMetrics
+from busyapi.web import KnownProtocol, close_idle, listen, stop
 
 log = structlog.get_logger()
 
@@ -28,6 +28,7 @@ class Door:
         self.failed: BaseException | None = None
         self._flusher = flusher
         self._metrics = metrics
+        self._stopping = False
         self._task: asyncio.Task[None] | None = None
         app = self.app = Sanic("busyapi-flusher", configure_logging=False)
         app.config.update(ACCESS_LOG=False, GRACEFUL_SHUTDOWN_TIMEOUT=1.0, KEEP_ALIVE_TIMEOUT=60)
@@ -40,7 +41,13 @@ class Door:
 
     def serve(self, port: int) -> int:
         """Flush and serve until SIGTERM; give the process's exit code."""
-        self.app.run(sock=listen(port), single_process=True, access_log=False, motd=False)
+        self.app.run(
+            sock=listen(port),
+            protocol=KnownProtocol,
+            single_process=True,
+            access_log=False,
+            motd=False,
+        )
         return 1 if self.failed else 0
 
     async def _open(self, app: Sanic[Any, Any]) -> None:
@@ -52,12 +59,14 @@ class Door:
         if not task.cancelled() and (error := task.exception()):
             self.failed = error
             log.error("flusher_failed", error=type(error).__name__, detail=str(error))
-            self.app.stop(terminate=False)
+            stop(self.app, lambda: self._stopping)
 
     async def _close(self, app: Sanic[Any, Any]) -> None:
+        self._stopping = True
         self._flusher.stop()
         if self._task:
             await asyncio.wait([self._task], timeout=STOP_SECONDS)
+        close_idle()
         log.info("flusher_stopped")
 
     async def _livez(self, request: Request) -> HTTPResponse:

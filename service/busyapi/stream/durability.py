@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from busyapi.errors import RedisAway, TooWeak
+from busyapi.errors import RedisAway
 from busyapi.stream.wire import ServerError, Wire
 
 # What each tier needs. `everysec` can lose answered writes even when only the process dies,
@@ -20,18 +20,21 @@ class Server(NamedTuple):
     """What a server says of itself."""
 
     run_id: str
+    """The process, and its replication history: a server that was demoted and promoted again
+    has the same run_id, and may have lost what the other never got."""
     role: str
     replicas: int
     promoted: bool
     """It was a replica of another server in this life."""
+    weak: str = ""
+    """Which lines make it weaker than its tier, "" if it holds it."""
 
 
 async def inspect(wire: Wire, tier: str) -> Server:
     """Ask a server who it is, and hold its settings against the tier.
 
     Raises:
-        TooWeak: it is weaker; the message names each line to change.
-        RedisAway: the connection failed.
+        RedisAway: the connection failed, or the server does not tell.
     """
     info_server, info_replication, config = await wire.call(
         ("INFO", "server"), ("INFO", "replication"), ("CONFIG", "GET", *ALWAYS)
@@ -40,19 +43,20 @@ async def inspect(wire: Wire, tier: str) -> Server:
         if isinstance(reply, ServerError):
             raise RedisAway(f"Redis at {wire.address}: INFO is refused ({reply.code})")
     facts = _info(info_server) | _info(info_replication)
+    if not {"run_id", "role", "master_replid"} <= facts.keys():
+        raise RedisAway(f"Redis at {wire.address} does not tell its run_id: is it a proxy?")
     found = Server(
-        facts["run_id"],
+        f"{facts['run_id']}-{facts['master_replid']}",
         facts["role"],
         int(facts.get("connected_slaves", 0)),
         facts.get("master_replid2", "0").strip("0") != "",
     )
-    _check(tier, config, found)
-    return found
+    return found._replace(weak=_weak(tier, config, found))
 
 
-def _check(tier: str, config: object, server: Server) -> None:
+def _weak(tier: str, config: object, server: Server) -> str:
     if not isinstance(config, list):
-        raise TooWeak(f"Redis does not let CONFIG GET be asked, so tier {tier} cannot be checked")
+        return f"Redis does not let CONFIG GET be asked, so tier {tier} cannot be checked"
     texts = [each.decode() for each in config]
     settings = dict(zip(texts[::2], texts[1::2], strict=True))
     lines = [
@@ -62,10 +66,11 @@ def _check(tier: str, config: object, server: Server) -> None:
     ]
     if tier == "replicated" and server.role == "master" and server.replicas == 0:
         lines.append("no replica is connected: add one")
-    if lines:
-        raise TooWeak(f"Redis is weaker than BUSYAPI_DURABILITY={tier}: {'; '.join(lines)}")
+    if not lines:
+        return ""
+    return f"Redis is weaker than BUSYAPI_DURABILITY={tier}: {'; '.join(lines)}"
 
 
 def _info(raw: bytes) -> dict[str, str]:
-    lines = (each.partition(":") for each in raw.decode().splitlines())
+    lines = (each.partition(":") for each in raw.decode(errors="replace").splitlines())
     return {name: value for name, _, value in lines}

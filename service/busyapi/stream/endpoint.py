@@ -94,6 +94,8 @@ class Endpoint:
             return Path(self.password_file).read_text(encoding="utf-8").strip()
         except OSError as error:
             raise RedisAway(f"BUSYAPI_REDIS_PASSWORD_FILE: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise RedisAway("BUSYAPI_REDIS_PASSWORD_FILE is not UTF-8") from None
 
 
 def endpoint(

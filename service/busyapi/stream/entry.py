@@ -12,8 +12,9 @@ from zlib import crc32
 
 from busyapi.ids import Seq
 
-FIELD = b"u"
 VERSION = b"1"
+LATEST_MS = 253_402_300_800_000
+"""The year 10000, which RFC 3339 cannot write."""
 
 
 class Entry(NamedTuple):
@@ -44,6 +45,8 @@ def encode(lines: list[bytes], received_ms: int) -> bytes:
 def entry(entry_id: bytes, fields: list[bytes]) -> Entry:
     """Read an entry's id; the value is left for `decode`."""
     last, count = map(int, entry_id.split(b"-"))
+    # An id with no count was made by hand: `decode` refuses the one usage that it then claims.
+    count = max(count, 1)
     return Entry(Seq(last - count + 1), Seq(last), fields[1] if len(fields) == 2 else b"")  # noqa: PLR2004
 
 
@@ -61,6 +64,8 @@ def decode(found: Entry) -> Usages:
         received_ms, checksum = int(parts[1]), int(parts[2], 16)
     except ValueError:
         raise BadEntry("header") from None
+    if not 0 <= received_ms < LATEST_MS:
+        raise BadEntry("time")
     if crc32(body) != checksum:
         raise BadEntry("checksum")
     lines = body.split(b"\n")

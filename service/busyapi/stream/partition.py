@@ -13,7 +13,7 @@ from busyapi.stream.durability import Server, inspect
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.entry import Entry, entry
 from busyapi.stream.keys import Keys
-from busyapi.stream.scripts import DOUBT, LEASE, PUBLISH, SEED
+from busyapi.stream.scripts import DOUBT, FENCE, LEASE, PUBLISH, SEED
 from busyapi.stream.state import State, ask, parse
 from busyapi.stream.wire import ANSWER_SECONDS, ServerError, Wire, evalsha
 
@@ -40,6 +40,8 @@ class Partition:
         self._tier = tier
         self._archive_id = archive_id
         self._token = token_hex(8)
+        self._server = ""
+        """Whom the last `find` found."""
         self._wire: Wire | None = None
 
     @property
@@ -63,17 +65,25 @@ class Partition:
         return Seq(await self._run(evalsha(LEASE, keys, self._archive_id, self._token, LEASE_MS)))
 
     async def inspect(self) -> Server:
-        """Ask who the server is and whether it holds the tier; raises `TooWeak`, `RedisAway`."""
-        return await inspect(self._open, self._tier)
+        """Ask who the server is and whether it holds the tier.
+
+        Raises:
+            NotSeeded: its replication history is another than `find` found.
+            RedisAway: the connection failed.
+        """
+        server = await inspect(self._open, self._tier)
+        if server.run_id != self._server:
+            raise NotSeeded("the server's replication history has changed")
+        return server
 
     async def find(self) -> Found:
         """Read the server's identity and the partition's record.
 
         Raises:
-            TooWeak: the server does not hold the tier.
             RedisAway: the connection failed, or the server is not a primary.
         """
-        server = await self.inspect()
+        server = await inspect(self._open, self._tier)
+        self._server = server.run_id
         if server.role != "master":
             raise RedisAway(f"Redis at {self._open.address} is a replica")
         record, seq, streams = await self._open.call(
@@ -86,7 +96,7 @@ class Partition:
 
     async def unseed(self) -> None:
         """Stop commits: take the epoch away. Only the owner of the lease mints one."""
-        await self._run(("HDEL", self.keys.state, "epoch"))
+        await self._run(evalsha(FENCE, [self.keys.state, self.keys.lease], self._lease))
 
     async def seed(self, archived: Seq, record: dict[str, Any], seq: Seq | None = None) -> None:
         """Write the record, and the counter if `seq` is given.

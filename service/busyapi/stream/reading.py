@@ -14,6 +14,8 @@ from busyapi.stream.keys import Keys
 from busyapi.stream.state import State, ask, parse
 from busyapi.stream.wire import Command, ServerError, Wire
 
+READ_SECONDS = 3.0
+
 
 class Buffered(NamedTuple):
     """A usage that is still in the stream."""
@@ -53,15 +55,22 @@ class Reader:
         return parse(record, counter), _pick(found, seq)
 
     async def _call(self, *commands: Command) -> list[Any]:
-        async with self._lock:
-            # Reads may be repeated: once, on a new connection.
-            if self._wire and not self._wire.closed:
-                try:
-                    return _all_good(await self._wire.call(*commands))
-                except RedisAway:
-                    pass
-            self._wire = await self._endpoint.connect(self._keys.partition)
-            return _all_good(await self._wire.call(*commands))
+        try:
+            # Around the lock too: behind a silent server nobody waits longer than the first.
+            async with asyncio.timeout(READ_SECONDS), self._lock:
+                return await self._ask(commands)
+        except TimeoutError:
+            raise RedisAway from None
+
+    async def _ask(self, commands: tuple[Command, ...]) -> list[Any]:
+        # Reads may be repeated: once, on a new connection.
+        if self._wire and not self._wire.closed:
+            try:
+                return _all_good(await self._wire.call(*commands))
+            except RedisAway:
+                await self._wire.close()
+        self._wire = await self._endpoint.connect(self._keys.partition)
+        return _all_good(await self._wire.call(*commands))
 
     async def close(self) -> None:
         """Close the connection."""

@@ -9,7 +9,7 @@ process, so one check a connection is enough.
 
 from typing import Any, NamedTuple
 
-from busyapi.errors import NotSeeded, PartitionMismatch, RedisAway
+from busyapi.errors import NotSeeded, PartitionMismatch, RedisAway, TooWeak
 from busyapi.ids import Seq
 from busyapi.stream.durability import inspect
 from busyapi.stream.endpoint import Endpoint
@@ -69,6 +69,8 @@ class Session:
 
     async def _check(self, partitions: int, highest: Seq) -> None:
         server = await inspect(self._wire, self._tier)
+        if server.weak:
+            raise TooWeak(server.weak)
         record, seq = await self._wire.call(*ask(self._keys))
         if isinstance(record, ServerError) or isinstance(seq, ServerError):
             raise RedisAway(f"Redis at {self._wire.address} refuses to be read: {record}")

@@ -13,7 +13,8 @@ class State(NamedTuple):
     epoch: str
     """Names a history of ids. It changes exactly when ids may have been lost."""
     run_id: str
-    """The server that was vouched for. A replica copies the epoch but cannot copy this."""
+    """The server that was vouched for (see `durability.Server`): a copy of the data has it too,
+    but runs as another."""
     partitions: int | None
     bound: int
     archived: Seq
@@ -22,9 +23,11 @@ class State(NamedTuple):
     doubt: str
     """Why a restart of this server must be taken for a loss, "" if it need not."""
     seq: Seq | None
+    archive_id: str = ""
+    """The archive that the partition was seeded from."""
 
 
-FIELDS = ("epoch", "run_id", "partitions", "bound", "archived", "skipped", "doubt")
+FIELDS = ("epoch", "run_id", "partitions", "bound", "archived", "skipped", "doubt", "archive_id")
 
 
 def ask(keys: Keys) -> tuple[Command, Command]:
@@ -34,7 +37,7 @@ def ask(keys: Keys) -> tuple[Command, Command]:
 
 def parse(record: list[bytes | None], seq: bytes | None) -> State:
     """Read the two replies."""
-    epoch, run_id, partitions, bound, archived, skipped, doubt = (
+    epoch, run_id, partitions, bound, archived, skipped, doubt, archive_id = (
         None if each is None else each.decode() for each in record
     )
     return State(
@@ -46,4 +49,5 @@ def parse(record: list[bytes | None], seq: bytes | None) -> State:
         skipped=int(skipped or 0),
         doubt=doubt or "",
         seq=None if seq is None else Seq(int(seq)),
+        archive_id=archive_id or "",
     )

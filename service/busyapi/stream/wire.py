@@ -61,10 +61,10 @@ class Wire:
 
     @classmethod
     async def open(cls, options: dict[str, Any], *, tls: bool) -> "Wire":
-        """Connect, log in and load the scripts.
+        """Connect and log in.
 
         Raises:
-            RedisAway: it cannot be reached, or the login or a script is refused.
+            RedisAway: it cannot be reached, or the login is refused.
         """
         kind = SSLConnection if tls else Connection
         address = f"{options['host']}:{options['port']}"
@@ -84,7 +84,7 @@ class Wire:
         except AuthenticationError:
             await wire.close()
             raise RedisAway(f"Redis at {address} refuses the user or password") from None
-        except (RedisError, OSError, TimeoutError) as error:
+        except (RedisError, OSError, TimeoutError, UnicodeError) as error:
             await wire.close()
             kind_of = type(error).__name__
             raise RedisAway(f"no connection to Redis at {address}: {kind_of}") from None
@@ -110,6 +110,10 @@ class Wire:
         if self.closed:
             raise RedisAway(f"the connection to Redis at {self.address} is closed")
         connection = self._connection
+        if not connection.is_connected:
+            # redis-py would connect anew by itself, to a server that nobody has checked.
+            await self.close()
+            raise RedisAway(f"the connection to Redis at {self.address} is gone")
         try:
             async with asyncio.timeout(seconds):
                 packed = connection.pack_commands(commands)

@@ -5,7 +5,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from busyapi.ids import Seq
-from busyapi.stream.entry import FIELD, BadEntry, Entry, decode, encode, entry
+from busyapi.stream.entry import LATEST_MS, BadEntry, Entry, decode, encode, entry
+
+FIELD = b"u"
 
 # No line holds a newline, and none is empty: each is a JSON object.
 lines_of_bytes = st.lists(
@@ -13,12 +15,12 @@ lines_of_bytes = st.lists(
     min_size=1,
     max_size=20,
 )
-times = st.integers(0, 2**53)
+times = st.integers(0, LATEST_MS - 1)
 last_seqs = st.integers(100, 2**53)
 
 
 def stored(lines: list[bytes], received_ms: int = 1, last: int = 1000) -> Entry:
-    fields = [FIELD, encode(lines, received_ms)]
+    fields = [b"u", encode(lines, received_ms)]
     return entry(b"%d-%d" % (last, len(lines)), fields)
 
 
@@ -60,12 +62,12 @@ def test_any_other_bytes_are_refused_or_read_never_worse(value: bytes) -> None:
 
 @pytest.mark.parametrize("claimed", [1, 3])
 def test_id_that_claims_another_number_of_usages_is_refused(claimed: int) -> None:
-    found = entry(b"10-%d" % claimed, [FIELD, encode([b"{}", b"{}"], 1)])
+    found = entry(b"10-%d" % claimed, [b"u", encode([b"{}", b"{}"], 1)])
     with pytest.raises(BadEntry, match="count"):
         decode(found)
 
 
-@pytest.mark.parametrize("fields", [[], [FIELD], [FIELD, b"x", b"more", b"y"]])
+@pytest.mark.parametrize("fields", [[], [b"u"], [b"u", b"x", b"more", b"y"]])
 def test_entry_with_other_fields_than_one_is_refused(fields: list[bytes]) -> None:
     with pytest.raises(BadEntry, match="header"):
         decode(entry(b"10-1", fields))

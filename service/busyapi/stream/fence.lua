@@ -1,0 +1,9 @@
+#!lua flags=allow-oom
+-- Take the epoch away, as the owner: nothing is committed until it mints another.
+--
+-- KEYS  state, lease
+-- ARGV  1 lease token
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then
+  return redis.error_reply('LEASE held by another flusher')
+end
+return redis.call('HDEL', KEYS[1], 'epoch')
