@@ -2,12 +2,19 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+UV := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --upgrade
 ARGS ?=
 IMAGE ?= busyapi:dev
 BASE ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help run test soak lint bench image lock clean
+
+# Gone, or the Python that it was made with is: what the stamps say went with it.
+ifeq ($(wildcard $(BIN)/python),)
+$(shell rm -f $(VENV)/.run $(VENV)/.test)
+endif
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,34 +39,34 @@ bench: $(VENV)/.test  ## measure this machine; ARGS="--help"
 	.ci/system-packages
 	$(BIN)/python -m bench $(ARGS)
 
-image:  ## one container image for both roles, with docker, podman or buildah
-	@tool=$$(command -v docker || command -v podman || command -v buildah) || \
-	  { echo "make image needs docker, podman or buildah on PATH" >&2; exit 1; }; \
-	case $$tool in */buildah) build=bud ;; *) build=build ;; esac; \
-	$$tool $$build -f service/Dockerfile -t $(IMAGE) $(if $(BASE),--build-arg BASE=$(BASE)) .
+# A docker without its daemon is passed over.
+image:  ## one container image for both roles, by docker, podman or buildah; IMAGE=, BASE=
+	@if docker info >/dev/null 2>&1; then tool="docker build"; \
+	elif command -v podman >/dev/null; then tool="podman build"; \
+	elif command -v buildah >/dev/null; then tool="buildah build"; \
+	else echo "make image needs docker (with its daemon), podman or buildah" >&2; exit 1; fi; \
+	set -x; $$tool -f service/Dockerfile -t $(IMAGE) $(if $(BASE),--build-arg BASE=$(BASE)) .
 
+# The later ones hold to the first, so that what is tested is what runs.
 lock: $(VENV)/.test  ## write the lock files anew from pyproject.toml
-	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --upgrade \
-	  pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --upgrade \
-	  --extra dev-server pyproject.toml -o requirements-dev.lock
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --upgrade \
-	  --extra test pyproject.toml -o requirements-test.lock
+	$(PIP) install uv
+	$(UV) pyproject.toml -o requirements.lock
+	$(UV) pyproject.toml -c requirements.lock --extra dev-server -o requirements-dev.lock
+	$(UV) pyproject.toml -c requirements-dev.lock --extra test -o requirements-test.lock
 
 clean:  ## remove what make made; the state of `make run` stays
 	rm -rf $(VENV) build dist service/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-$(VENV)/bin/python:
+$(BIN)/python:
 	.ci/make-venv $(VENV)
 
 # A stamp is older than a lock that changed, so the next make installs again.
-$(VENV)/.run: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+$(VENV)/.run: requirements-dev.lock pyproject.toml | $(BIN)/python
+	$(PIP) install -r requirements-dev.lock
+	$(PIP) install --no-deps -e .
 	@touch $@
 
-$(VENV)/.test: requirements-test.lock pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+$(VENV)/.test: requirements-test.lock pyproject.toml | $(BIN)/python
+	$(PIP) install -r requirements-test.lock
+	$(PIP) install --no-deps -e .
 	@touch $@ $(VENV)/.run
