@@ -16,9 +16,9 @@ from busyapi.errors import BusyapiError
 READY_SECONDS = 60.0
 PATIENCE_SECONDS = 5.0
 """After this long it is said what a child waits for."""
-BACKOFF_SECONDS = (0.2, 10.0)
-STEADY_SECONDS = 30.0
-"""A child that lived this long is started again at once."""
+BACKOFF_SECONDS = (0.1, 5.0)
+STEADY_SECONDS = 5.0
+"""A child that lived this long is started again without a long wait."""
 LOG_LINES = 15
 
 Say = Callable[[str], None]

@@ -1,0 +1,45 @@
+"""What a person sees of `busyapi dev`."""
+
+import io
+
+from busyapi.dev.screen import CLEAR, Screen
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Closed(io.StringIO):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+def test_on_a_terminal_a_line_goes_above_the_status_and_the_status_stays_one_line() -> None:
+    terminal = Terminal()
+    screen = Screen(terminal)
+    screen.status("1 usage")
+    screen.say("api-0 died")
+    screen.status("2 usages")
+    screen.no_status()
+    expected = ["1 usage", "api-0 died\n1 usage", "2 usages", ""]
+    assert terminal.getvalue() == "".join(CLEAR + each for each in expected)
+
+
+def test_a_status_longer_than_the_terminal_is_cut() -> None:
+    terminal = Terminal()
+    Screen(terminal).status("x" * 1000)
+    assert len(terminal.getvalue()) < 1000
+
+
+def test_elsewhere_every_line_stays() -> None:
+    out = io.StringIO()
+    screen = Screen(out)
+    screen.status("1 usage")
+    screen.no_status()
+    screen.say("done")
+    assert out.getvalue() == "1 usage\ndone\n"
+
+
+def test_output_that_nobody_reads_is_no_reason_to_stop() -> None:
+    Screen(Closed()).say("hello")
