@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from busyapi.commit.batch import Key
-from busyapi.errors import BufferFull, KeyReused, Refused, StoredUnknown, TooWeak
+from busyapi.errors import BufferFull, KeyReused, NotSeeded, Refused, StoredUnknown, TooWeak
 from busyapi.stream.endpoint import Endpoint, endpoint
 from busyapi.stream.entry import decode, entry
 from busyapi.stream.keys import Keys
@@ -287,6 +287,15 @@ async def test_usage_refused_for_its_epoch_is_stored_under_the_next(line: Line) 
         await line.reseed()
         assert await settled([future]) == [BOUND + 2]
     assert line.stored() == [f"{BOUND + 2}-1"]
+
+
+async def test_usage_refused_for_its_epoch_until_the_deadline_is_not_stored(line: Line) -> None:
+    async with committing(line.endpoint, deadline=0.3) as committer:
+        await committer.until_ready()
+        line.server.command("HDEL", KEYS.state, "epoch")
+        (answer,) = await settled([committer.post(b"{}")])
+        assert isinstance(answer, NotSeeded)
+    assert line.stored() == []
 
 
 async def test_lane_lives_on_when_the_connection_fails_as_it_takes_the_epoch_away(
