@@ -2,9 +2,19 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from busyapi.errors import Overloaded
+from busyapi.errors import BusyapiError, Overloaded
+
+
+class Observer(Protocol):
+    """What a lane tells the metrics."""
+
+    def committed(self, usages: int, seconds: float) -> None:
+        """One call was stored."""
+
+    def reconnecting(self, error: BusyapiError) -> None:
+        """The lane has no checked connection, and why."""
 
 
 class Key(NamedTuple):

@@ -91,6 +91,18 @@ def _keyed_call(group: Group, keys: Keys, now: int, key_seconds: int) -> Call:
     )
 
 
+def answer(call: Call, groups: list[Group], reply: int) -> None:
+    """Give each group of a stored call its last seq."""
+    if call.mode == "key":
+        # A keyed call stands alone; the sign tells the handler of a repeat.
+        groups[0].answer(reply)
+        return
+    seq = abs(reply) - call.usages
+    for group in groups:
+        seq += group.count
+        group.answer(seq)
+
+
 def final(reply: ServerError, uncertain: bool) -> Exception | None:  # noqa: FBT001
     """Tell what a refusal means for the requests; None when another try may go better.
 

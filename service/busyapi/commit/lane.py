@@ -14,13 +14,12 @@ import random
 from collections import deque
 from secrets import token_hex
 from time import monotonic
-from typing import Protocol
 
 import structlog
 
-from busyapi.commit.batch import Admission, Group
-from busyapi.commit.flight import Flight, final, take
-from busyapi.errors import BusyapiError, NotSeeded, RedisAway, Refused, StoredUnknown, TooWeak
+from busyapi.commit.batch import Admission, Group, Observer
+from busyapi.commit.flight import Flight, answer, final, take
+from busyapi.errors import NotSeeded, RedisAway, Refused, StoredUnknown, TooWeak
 from busyapi.failpoints import failpoint
 from busyapi.ids import Seq
 from busyapi.stream.endpoint import Endpoint
@@ -38,16 +37,6 @@ KEY_SECONDS = 60
 """The least that an Idempotency-Key is known beyond a request's deadline."""
 PATIENCE_SECONDS = 1.0
 """New requests wait this long for a lost connection; after that they are refused at once."""
-
-
-class Observer(Protocol):
-    """What a lane tells the metrics."""
-
-    def committed(self, usages: int, seconds: float) -> None:
-        """One call was stored."""
-
-    def reconnecting(self, error: BusyapiError) -> None:
-        """The lane has no checked connection, and why."""
 
 
 class Lane:
@@ -257,15 +246,8 @@ class Lane:
 
     def _answer(self, call: Call, groups: list[Group], reply: int) -> None:
         self._highest = Seq(max(self._highest, abs(reply)))
-        if call.mode == "key":
-            # A keyed call stands alone; the sign tells the handler of a repeat.
-            groups[0].answer(reply)
-            self._admission.leave(groups[0])
-            return
-        seq = abs(reply) - call.usages
+        answer(call, groups, reply)
         for group in groups:
-            seq += group.count
-            group.answer(seq)
             self._admission.leave(group)
 
     def _fail(self, groups: list[Group], error: Exception) -> None:

@@ -1,0 +1,111 @@
+"""The table of imports in ARCHITECTURE.md is what the code does."""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "service" / "busyapi"
+LEAVES = "leaves"
+ANYWHERE = {"structlog"}
+WIRING = {"cli", "wiring", "__main__"}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(module: Path) -> str:
+    parts = module.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def folder_of(name: str) -> str:
+    """The row of the table that a module of ours belongs to."""
+    parts = name.split(".")
+    if len(parts) > 1 and (PACKAGE / parts[1]).is_dir():
+        return parts[1]
+    return "cli" if len(parts) > 1 and parts[1] in WIRING else LEAVES
+
+
+def imports(module: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            known = {name_of(each) for each in modules()}
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole in known else node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def table() -> dict[str, tuple[set[str], set[str]]]:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    body = text.split("<!-- imports -->")[1].split("<!-- /imports -->")[0]
+    rows = {}
+    for line in body.strip().splitlines()[2:]:
+        folders, ours, foreign = (cell.strip() for cell in line.strip("|").split("|"))
+        allowed = set(re.findall(r"\w+", ours))
+        doors = set(re.findall(r"\w+", re.sub(r"\([^)]*\)", "", foreign)))
+        for folder in re.findall(r"\w+", folders):
+            rows[folder] = (allowed, doors)
+    return rows
+
+
+def ours(module: Path) -> set[str]:
+    return {each for each in imports(module) if each.split(".")[0] == "busyapi"}
+
+
+@pytest.mark.parametrize("module", modules(), ids=name_of)
+def test_folder_imports_only_what_the_table_allows(module: Path) -> None:
+    folder = folder_of(name_of(module))
+    allowed, _ = table()[folder]
+    if "all" in allowed:
+        return
+    wrong = {each for each in ours(module) if folder_of(each) not in allowed | {folder}}
+    assert not wrong
+
+
+@pytest.mark.parametrize("module", modules(), ids=name_of)
+def test_foreign_library_is_imported_behind_its_door(module: Path) -> None:
+    folder = folder_of(name_of(module))
+    behind = {door: row for row, (_, doors) in table().items() for door in doors}
+    doors = {door: {r for r, (_, d) in table().items() if door in d} for door in behind}
+    for each in imports(module):
+        top = each.split(".")[0]
+        if top in sys.stdlib_module_names | ANYWHERE or top == "busyapi":
+            continue
+        assert folder in doors.get(top, set()), f"{top} has no door in {folder}"
+
+
+def test_no_import_cycle() -> None:
+    names = {name_of(each) for each in modules()}
+    graph = {name_of(each): ours(each) & names - {name_of(each)} for each in modules()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(str(error.args[1]))
+
+
+def test_no_module_is_longer_than_three_hundred_lines() -> None:
+    long = {
+        name_of(each): lines
+        for each in modules()
+        if (lines := len(each.read_text().splitlines())) > 300
+    }
+    assert not long
+
+
+def test_only_the_command_line_reads_the_environment() -> None:
+    readers = {name_of(each) for each in modules() if "environ" in each.read_text()}
+    # failpoints is no setting; dev hands its environment to its children.
+    assert {name for name in readers if not name.startswith("busyapi.dev")} <= {
+        "busyapi.cli",
+        "busyapi.settings",
+        "busyapi.failpoints",
+    }
