@@ -105,15 +105,18 @@ class Raw:
         self._socket.sendall(data)
 
     def drip(self, data: bytes, every: float) -> int:
-        """Send a byte, wait, and so on, until the server speaks or hangs up; tell how many."""
+        """Wait, send a byte, and so on, until the server speaks or hangs up; tell how many.
+
+        What is sent to one that has hung up resets the connection, its last words included.
+        """
         for at in range(len(data)):
+            if self._heard or self.ended or self.listen(every):
+                return at
             try:
                 self.send(data[at : at + 1])
             except ConnectionError:
                 self.ended = True
                 return at
-            if self.listen(every):
-                return at + 1
         return len(data)
 
     def listen(self, seconds: float) -> bool:

@@ -75,7 +75,12 @@ async def _open(app: Sanic[Any, Any]) -> None:
     app.ctx.metrics_server, _ = start_http_server(
         service.settings.metrics_port, registry=service.metrics.registry
     )
-    log.info("api_started", port=service.settings.port, metrics=service.settings.metrics_port)
+    log.info(
+        "api_started",
+        port=service.settings.port,
+        metrics=service.settings.metrics_port,
+        loop=type(asyncio.get_running_loop()).__module__.partition(".")[0],
+    )
 
 
 async def _drain(app: Sanic[Any, Any]) -> None:
