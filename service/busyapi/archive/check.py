@@ -57,11 +57,10 @@ class SegmentCheck:
     def _check_place(self, frame: Frame) -> None:
         """The block must stand behind the one before it, and go on where that one ends."""
         block = frame.block
-        if frame.offset != self._end:
-            what = f"bytes {self._end} to {frame.offset - 1} are no block"
-            self._damage(self.next, Seq(block.first - 1), what)
-        elif block.first != self.next:
-            what = f"goes on at seq {block.first} where {self.next} should be"
+        if (frame.offset, block.first) != (self._end, self.next):
+            what = (
+                f"no whole block of seq {self.next} at {self._end}, the next is at {frame.offset}"
+            )
             self._damage(self.next, Seq(block.first - 1), what)
         identity = self._partition.identity
         if (block.partition, block.partitions) != (identity.partition, identity.partitions):

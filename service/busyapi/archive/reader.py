@@ -94,12 +94,12 @@ def walk(fd: int) -> Iterator[Frame]:
             yield frame
             offset = frame.end
         else:
-            offset = _next_block(fd, offset + 1, end)
+            offset = _next_block(fd, offset + 1)
 
 
-def _next_block(fd: int, offset: int, end: int) -> int | None:
+def _next_block(fd: int, offset: int) -> int | None:
     """Search for the next thing that looks like a block header."""
-    while chunk := os.pread(fd, min(_CHUNK, max(0, end - offset)), offset):
+    while chunk := os.pread(fd, _CHUNK, offset):
         at = chunk.find(BLOCK_START)
         if at >= 0:
             return offset + at

@@ -290,6 +290,7 @@ def test_a_volume_that_is_really_full_loses_nothing(tmp_path: Path) -> None:
         abandon(writer)
         with pytest.raises(ArchiveFull):  # there is no space to recover in, either
             recover(tmp_path)
+        assert not list(tmp_path.rglob("*.tmp"))
         assert ids(tmp_path) == list(range(1, cursor + 1))
         ballast.unlink()
         writer = recover(tmp_path)

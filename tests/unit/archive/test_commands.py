@@ -176,8 +176,9 @@ def test_bad_input_is_answered_with_a_sentence(run: Run, arguments: list[str]) -
 
 @pytest.mark.parametrize("command", ["ls", "cat", "verify", "export x"])
 def test_where_there_is_no_archive_the_exit_code_is_2(
-    run: Run, tmp_path: Path, command: str
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     for folder in (tmp_path / "nothing", tmp_path):
         done = run(*command.split(), folder=folder)
         assert done.code == 2

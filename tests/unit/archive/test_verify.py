@@ -247,6 +247,13 @@ def test_damage_within_an_open_segment_is_told(root: Path) -> None:
     assert problems(root) == [("damaged", "ids 14 to 15")]
 
 
+def test_bytes_between_two_blocks_that_are_none_are_told(root: Path) -> None:
+    path = write(root, 2, 1)
+    data, second = path.read_bytes(), list(blocks(path))[1].offset
+    path.write_bytes(data[:second] + b"strange" + data[second:])
+    assert problems(root) == [("damaged", "")]
+
+
 def test_seqs_beyond_the_cursor_that_a_file_set_aside_held_are_missing(root: Path) -> None:
     path = finished(root)[-1]
     data = bytearray(path.read_bytes())
