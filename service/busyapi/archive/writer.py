@@ -19,10 +19,11 @@ from typing import Self
 from busyapi.archive import coverage, identity, names, records, retention
 from busyapi.archive.coverage import Range
 from busyapi.archive.durable import full_named, make_folder
+from busyapi.archive.figures import Figures
 from busyapi.archive.format import Batch
 from busyapi.archive.identity import Identity
 from busyapi.archive.lookup import Lookup
-from busyapi.archive.names import File, Kind
+from busyapi.archive.names import File
 from busyapi.archive.packing import Flushed, pack
 from busyapi.archive.repair import Repair
 from busyapi.archive.segment import Rolling, Segment
@@ -33,7 +34,7 @@ from busyapi.ids import Seq
 __all__ = ["Batch", "Flushed", "PartitionWriter"]
 
 
-class PartitionWriter:
+class PartitionWriter(Figures):
     """Owns the folder of one partition."""
 
     def __init__(
@@ -42,14 +43,11 @@ class PartitionWriter:
         """Take what recovery found. Use `recover`."""
         self.alarms = repair.alarms
         """What recovery found damaged and set aside, one sentence each."""
-        self._folder = folder
+        super().__init__(folder, found, Lookup(folder, repair.files, found.kept_from))
         self._lock: int | None = lock
-        self._identity = found
         self._rolling = rolling
-        self._readable = Lookup(folder, repair.files, found.kept_from)
         self._poison = ""
         self._expired_on = ""
-        self._count()
 
     @classmethod
     def recover(
@@ -88,31 +86,6 @@ class PartitionWriter:
                 raise
         return cls(folder, lock, found, repair, Rolling(segment_bytes, segment_age, retention_days))
 
-    @property
-    def archive_id(self) -> str:
-        """A random name, made once."""
-        return self._identity.archive_id
-
-    @property
-    def bound(self) -> int:
-        """The largest bound ever in force, in usages."""
-        return self._identity.bound
-
-    @property
-    def kept_from(self) -> Seq:
-        """The first seq that retention has left."""
-        return self._identity.kept_from
-
-    @property
-    def seeded(self) -> bool:
-        """Whether ids may have been given out that this archive is to hold."""
-        return self._identity.seeded
-
-    @property
-    def replaces(self) -> str:
-        """The archive that a person said this one stands in for, "" for none."""
-        return self._identity.replaces
-
     def mark(self, *, seeded: bool = False, replaces: str = "") -> None:
         """Put one of the two on disk.
 
@@ -125,22 +98,6 @@ class PartitionWriter:
             )
             identity.write(self._folder, marked)
             self._identity = marked
-
-    @property
-    def segments(self) -> int:
-        """Finished segments."""
-        return sum(each.kind is Kind.SEGMENT for each in self._readable.files)
-
-    @property
-    def open_bytes(self) -> int:
-        """Size of the open segment, 0 if there is none."""
-        segment = self._readable.segment
-        return segment.size if segment else 0
-
-    def free_bytes(self) -> int:
-        """Free space of the volume."""
-        volume = os.statvfs(self._folder)
-        return volume.f_bavail * volume.f_frsize
 
     def append(self, batches: Sequence[Batch]) -> Flushed:
         """Archive batches that follow the cursor and each other, as one block, on disk.
@@ -290,15 +247,6 @@ class PartitionWriter:
     def _add(self, file: File) -> None:
         self._readable.add(file)
         self._count()
-
-    def _count(self) -> None:
-        """Take the figures that follow from the files; there is no open segment now."""
-        self.skipped = sum(each.seqs for each in self._readable.files if each.kind is Kind.GAP)
-        """Usages in gap records: ids that were never given to one."""
-        self.cursor = coverage.cursor(self._readable.files, self.kept_from)
-        """The last seq that is in the archive, with all below it."""
-        self.highest = max([self.cursor, *(each.last for each in self._readable.files)])
-        """The largest seq that any file, also one set aside, is known to have held."""
 
     def _expire(self) -> None:
         """Once a day, delete what is older than it is kept.

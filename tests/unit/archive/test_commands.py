@@ -234,6 +234,17 @@ def test_accept_loss_says_what_is_still_missing(run: Run, root: Path) -> None:
     assert "still missing, up to seq 11" in done.out
 
 
+@pytest.mark.parametrize("through", ["11", "20"])
+def test_accept_loss_may_also_put_this_archive_in_the_place_of_another(
+    run: Run, root: Path, through: str
+) -> None:
+    arguments = ["--partition", "0", "--through", through, "--reason", "x", "--yes"]
+    assert run("accept-loss", *arguments, "--replaces", "another").code == 0
+    writer = recover(root)
+    assert (writer.replaces, writer.cursor) == ("another", int(through))
+    writer.close()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

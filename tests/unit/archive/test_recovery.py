@@ -339,6 +339,20 @@ def test_the_bound_only_grows_and_is_on_disk_at_once(tmp_path: Path) -> None:
         abandon(writer)
 
 
+def test_marks_are_on_disk_at_once_and_do_not_take_each_other_away(tmp_path: Path) -> None:
+    writer = recover(tmp_path)
+    assert (writer.seeded, writer.replaces) == (False, "")
+    writer.mark(seeded=True)
+    abandon(writer)
+    writer = recover(tmp_path, bound=5000)
+    assert (writer.seeded, writer.replaces) == (True, "")
+    writer.mark(replaces="another")
+    abandon(writer)
+    writer = recover(tmp_path)
+    assert (writer.seeded, writer.replaces, writer.bound) == (True, "another", 5000)
+    writer.close()
+
+
 def test_a_bound_that_could_not_be_written_is_not_in_force(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,70 @@
+"""What the archive of a partition tells about itself: its identity, how far it goes, its size."""
+
+import os
+from pathlib import Path
+
+from busyapi.archive import coverage
+from busyapi.archive.identity import Identity
+from busyapi.archive.lookup import Lookup
+from busyapi.archive.names import Kind
+from busyapi.ids import Seq
+
+
+class Figures:
+    """The figures of one partition, kept up to date by its writer."""
+
+    def __init__(self, folder: Path, identity: Identity, readable: Lookup) -> None:
+        self._folder = folder
+        self._identity = identity
+        self._readable = readable
+        self._count()
+
+    @property
+    def archive_id(self) -> str:
+        """A random name, made once."""
+        return self._identity.archive_id
+
+    @property
+    def bound(self) -> int:
+        """The largest bound ever in force, in usages."""
+        return self._identity.bound
+
+    @property
+    def kept_from(self) -> Seq:
+        """The first seq that retention has left."""
+        return self._identity.kept_from
+
+    @property
+    def seeded(self) -> bool:
+        """Whether ids may have been given out that this archive is to hold."""
+        return self._identity.seeded
+
+    @property
+    def replaces(self) -> str:
+        """The archive that a person said this one stands in for, "" for none."""
+        return self._identity.replaces
+
+    @property
+    def segments(self) -> int:
+        """Finished segments."""
+        return sum(each.kind is Kind.SEGMENT for each in self._readable.files)
+
+    @property
+    def open_bytes(self) -> int:
+        """Size of the open segment, 0 if there is none."""
+        segment = self._readable.segment
+        return segment.size if segment else 0
+
+    def free_bytes(self) -> int:
+        """Free space of the volume."""
+        volume = os.statvfs(self._folder)
+        return volume.f_bavail * volume.f_frsize
+
+    def _count(self) -> None:
+        """Take the figures that follow from the files; there is no open segment now."""
+        self.skipped = sum(each.seqs for each in self._readable.files if each.kind is Kind.GAP)
+        """Usages in gap records: ids that were never given to one."""
+        self.cursor = coverage.cursor(self._readable.files, self.kept_from)
+        """The last seq that is in the archive, with all below it."""
+        self.highest = max([self.cursor, *(each.last for each in self._readable.files)])
+        """The largest seq that any file, also one set aside, is known to have held."""
