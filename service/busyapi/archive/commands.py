@@ -174,7 +174,14 @@ def _accept_loss(options: argparse.Namespace) -> int:
     it says which partition and which seq. What the archive does hold stays.
     """
     through = Seq(options.through)
-    accept_loss(options.dir, options.partition, through, options.reason, confirmed=options.yes)
+    accept_loss(
+        options.dir,
+        options.partition,
+        through,
+        options.reason,
+        replaces=options.replaces,
+        confirmed=options.yes,
+    )
     return FINE
 
 
