@@ -20,6 +20,7 @@ from tests.support.children import Child, state
 from tests.support.http1 import fetch
 from tests.support.ports import free_port
 from tests.support.processes import answers
+from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
 START_SECONDS = 40.0
@@ -210,6 +211,19 @@ def test_two_partitions_are_two_flushers_and_both_are_counted(tmp_path: Path) ->
         assert {"flusher-0", "flusher-1"} < set(dev.children())
         assert dev.stop(40) == 0
         assert "the number is fixed at install" in refused(dev, "--partitions", "1")
+
+
+def test_beside_a_server_that_goes_on_orphans_finish_before_the_next_start(
+    tmp_path: Path, valkey: Server
+) -> None:
+    with Dev(tmp_path / "dev", "--redis", valkey.url, "--processes", "1") as dev:
+        assert set(dev.children()) == {"flusher-0", "api-0"}
+        ids = [dev.post() for _ in range(10)]
+        dev.kill9()
+        dev.start()
+        logs = [dev.state / "log" / f"{name}.log.1" for name in ("api-0", "flusher-0")]
+        assert ["_stopped" in log.read_text() for log in logs] == [True, True]
+        assert dev.post() == ids[-1] + 1
 
 
 def test_ctrl_c_in_a_terminal_stops_in_order_and_the_status_stands_on_one_line(

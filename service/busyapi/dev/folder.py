@@ -15,7 +15,7 @@ from pathlib import Path
 from busyapi.errors import BusyapiError
 
 ORPHAN_SECONDS = 30.0
-"""Children of a killed parent are told to end by the kernel, and finish what they had accepted."""
+"""Children of a killed parent are ended by the kernel, or told to finish what they accepted."""
 
 
 class StateInUse(BusyapiError):

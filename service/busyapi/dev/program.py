@@ -42,7 +42,8 @@ class Program:
     """Why it is not ready, or ""."""
     stop_seconds: float
     """It has this long to end before it is killed."""
-    when_orphaned: Signals = SIGTERM
+    when_orphaned: Signals
+    """What the kernel sends it when `busyapi dev` dies."""
     folder: Path | None = None
 
 
@@ -85,6 +86,7 @@ def flusher(plan: Plan, folder: StateFolder, redis_url: str, partition: int) -> 
         place=f"port {port}",
         trouble=partial(flusher_trouble, port),
         stop_seconds=FLUSHER_STOP_SECONDS,
+        when_orphaned=_when_orphaned(plan),
     )
 
 
@@ -99,4 +101,11 @@ def api(plan: Plan, folder: StateFolder, redis_url: str, number: int) -> Program
         place=f"port {plan.port}, metrics on {metrics}",
         trouble=partial(api_trouble, plan.port, metrics, plan.partitions),
         stop_seconds=plan.settings.stop_timeout + API_SPARE_SECONDS,
+        when_orphaned=_when_orphaned(plan),
     )
+
+
+def _when_orphaned(plan: Plan) -> Signals:
+    # Beside a server that goes on it can finish what it had accepted. Our Valkey dies too: it
+    # could only wait for answers until its deadline, and keep the next start waiting.
+    return SIGTERM if plan.redis_url else SIGKILL
