@@ -1,0 +1,106 @@
+"""A death at every step between the commit and the archive, and a disk that fails, under load."""
+
+from tests.conftest import Stacks
+from tests.crash.verify import verify
+from tests.support.load import Load
+from tests.support.processes import Flusher, Process, Stack
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
+
+VARIABLE = "BUSYAPI_FAILPOINTS"
+SMALL_SEGMENTS = {"BUSYAPI_SEGMENT_BYTES": "3000"}
+"""One is finished with every few flushes."""
+KILLED = -9
+
+API = ("api-before-commit=kill@30", "api-after-commit=kill@30")
+# A second one is of the work itself: the first is of the recovery from the death before.
+FLUSHER = (
+    "flusher-before-publish=kill",
+    "flusher-after-publish=kill",
+    "archive-after-write=kill",
+    "archive-sync=kill@2",
+    "archive-after-sync=kill",
+    "archive-after-footer=kill@2",
+    "archive-before-rename=kill@2",
+    "archive-after-rename=kill@2",
+)
+RECOVERY = (
+    "archive-recover-copied=kill",
+    "archive-recover-before-unlink=kill",
+    "archive-recover-unlinked=kill",
+)
+"""Each needs an open segment, so a death in the midst of the work before it."""
+
+
+def die(process: Process, spec: str) -> int:
+    """Run a process until its failpoint has ended it; return its exit code."""
+    process.kill9()
+    process.environment[VARIABLE] = spec
+    process.spawn()
+    code = process.wait(30)
+    del process.environment[VARIABLE]
+    return code
+
+
+def errors(flusher: Flusher) -> float:
+    return flusher.metric("busyapi_archive_errors_total")
+
+
+def go_on(stack: Stack) -> None:
+    """Wait until the flusher has archived more than now."""
+    (flusher,) = stack.flushers
+    before = flusher.metric("busyapi_archived_seq")
+    wait_until(
+        lambda: flusher.metric("busyapi_archived_seq") > before, "more in the archive", seconds=20
+    )
+
+
+def test_death_at_every_step_loses_nothing_and_repeats_nothing(
+    valkey: Server, stacks: Stacks
+) -> None:
+    stack = stacks(valkey, settings=SMALL_SEGMENTS)
+    (flusher,), (api,) = stack.flushers, stack.apis
+    with (
+        Load(stack.port, connections=4) as load,
+        Load(stack.port, connections=2, batch=5, keys=True, history=load.history),
+    ):
+        for spec in API:
+            assert die(api, spec) == KILLED, spec
+            api.start()
+        for spec in FLUSHER:
+            assert die(flusher, spec) == KILLED, spec
+        flusher.start()
+        for spec in RECOVERY:
+            assert die(flusher, "archive-after-sync=kill") == KILLED
+            assert die(flusher, spec) == KILLED, spec
+        flusher.start()
+    stack.wait_until_archived()
+    assert set(stack.stop().values()) == {0}
+    verdict = stack.verdict(load.history)
+    assert verdict.ok, verdict
+    assert verdict.skipped == 0
+    assert verify(stack.archive) == 0
+
+
+def test_failing_disk_loses_nothing_and_ends_the_flusher_on_a_failed_fsync(
+    valkey: Server, stacks: Stacks
+) -> None:
+    stack = stacks(valkey, settings=SMALL_SEGMENTS)
+    (flusher,) = stack.flushers
+    with Load(stack.port, connections=4) as load:
+        assert die(flusher, "archive-sync=eio") == 1
+        assert "fsync_failed" in flusher.tail()
+        assert die(flusher, "archive-sync-folder=eio") == 1
+        # A write that fails is tried again by the same process, in a new file.
+        flusher.restart()
+        flusher.environment[VARIABLE] = "archive-write=eio@1"
+        flusher.restart()
+        wait_until(lambda: errors(flusher) == 1, "the write to fail", seconds=20)
+        go_on(stack)
+        assert flusher.running
+    stack.wait_until_archived()
+    assert set(stack.stop().values()) == {0}
+    verdict = stack.verdict(load.history)
+    assert verdict.ok, verdict
+    assert verdict.skipped == 0
+    assert verify(stack.archive) == 0
