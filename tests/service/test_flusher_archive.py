@@ -115,7 +115,6 @@ async def test_hole_in_the_stream_halts_behind_what_is_before_it(
 # --- the volume ----------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(reason="accept-loss drops what --replaces says", strict=True)
 async def test_empty_volume_halts_until_a_person_accepts_the_loss(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
