@@ -13,6 +13,7 @@ from busyapi.api.answers import json_answer
 from busyapi.api.lookup import counts
 from busyapi.api.service import Service
 from busyapi.errors import Refused
+from busyapi.settings import Settings
 
 # The page has one script and one style of its own and loads nothing.
 SECURITY = {
@@ -34,17 +35,29 @@ def _page() -> str:
 
 
 @cache
-def description() -> dict[str, Any]:
-    """Give the contract as OpenAPI 3.1, with this version."""
+def description(settings: Settings) -> dict[str, Any]:
+    """Give the contract as OpenAPI 3.1, as this process keeps it."""
     raw = (files("busyapi.api") / "openapi.json").read_bytes()
     found: dict[str, Any] = msgspec.json.decode(raw)
     found["info"]["version"] = version("busyapi")
+    paths, schemas = found["paths"], found["components"]["schemas"]
+    batch = paths["/api/usages/batch"]["post"]
+    batch["requestBody"]["content"]["application/json"]["schema"]["maxItems"] = (
+        settings.max_batch_items
+    )
+    if settings.validation == "lenient":
+        schemas["Usage"] = schemas["UsageForm"] = {"type": "object"}
+    if settings.tokens_file:
+        found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        for operation in (batch, paths["/api/usages"]["post"], paths["/api/usages/{id}"]["get"]):
+            operation["security"] = [{"token": []}]
     return found
 
 
 async def get_openapi(request: Request) -> HTTPResponse:
     """Give the API's description."""
-    return request.app.ctx.service.done(request, json_answer(description()))  # type: ignore[no-any-return]
+    service: Service = request.app.ctx.service
+    return service.done(request, json_answer(description(service.settings)))
 
 
 async def get_landing(request: Request) -> HTTPResponse:
