@@ -1,0 +1,123 @@
+"""A replica that lacks the tail is promoted: no id comes twice, and nothing a replica had is lost.
+
+The replica is kept behind by a proxy that passes it nothing any more. The flusher sleeps while the
+replica is promoted, and the API is a new process that was never told an id: only the check of the
+server's run_id stands between it and the ids of the lost tail.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tests.support.archived import read_archive
+from tests.support.broken import broken_build
+from tests.support.checker import Defect, Verdict
+from tests.support.load import Load
+from tests.support.processes import Stack
+from tests.support.proxy import Proxy
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
+
+TWICE = {Defect.ID_ANSWERED_TWICE, Defect.MISMATCH, Defect.ARCHIVED_TWICE, Defect.UNKNOWN_TWICE}
+
+
+class Promotion:
+    """A primary, a replica of it through a proxy, and a replica of that one."""
+
+    def __init__(self, folder: Path, tier: str, build: dict[str, str]) -> None:
+        self.primary = Server(folder / "primary")
+        self.replica = Server(folder / "replica", replica_of=self.primary)
+        # Of the replica: when that one is promoted, the tier has a replica again.
+        self.second = Server(folder / "second", replica_of=self.replica)
+        self.link = Proxy(self.primary.port)
+        self.front = Proxy(self.primary.port)
+        settings = {
+            "BUSYAPI_REDIS_URL": self.front.url,
+            "BUSYAPI_DURABILITY": tier,
+            "BUSYAPI_COMMIT_DEADLINE": "3",
+            "BUSYAPI_BOUND": "100000",
+        }
+        self.stack = Stack(folder / "stack", self.primary, settings=settings | build)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Start all of it."""
+        with ExitStack() as running:
+            for each in (self.primary, self.replica, self.link, self.front):
+                running.enter_context(each)
+            self.replica.command("REPLICAOF", "127.0.0.1", self.link.port)
+            running.enter_context(self.second)
+            wait_until(
+                lambda: self.replica.replication()["master_link_status"] == "up",
+                "the replica to follow through the proxy",
+            )
+            running.enter_context(self.stack)
+            yield
+
+    def run(self, *, to_the_end: bool = True) -> Verdict:
+        """Post, let the replica fall behind, post on, promote it, post on."""
+        with self.running():
+            with Load(self.stack.port, connections=4, timeout=8) as load:
+                wait_until(lambda: load.history.acknowledged > 50, "usages")
+                self.link.mute()
+                time.sleep(1.0)
+                self._promote()
+                before = load.history.acknowledged
+                self.stack.apis[0].spawn()
+                time.sleep(2.0)
+                self.acknowledged_unseeded = load.history.acknowledged - before
+                if to_the_end:
+                    self.stack.flushers[0].resume()
+                    self.stack.flushers[0].wait_until_ready()
+                    after = load.history.acknowledged
+                    wait_until(lambda: load.history.acknowledged > after + 50, "usages", seconds=20)
+            if to_the_end:
+                self.stack.wait_until_archived()
+                self.stack.stop()
+        return self.stack.verdict(load.history)
+
+    def _promote(self) -> None:
+        """Put the replica in the primary's place, while the flusher sleeps and no API runs."""
+        self.stack.flushers[0].pause()
+        time.sleep(0.3)
+        self.stack.apis[0].kill9()
+        self.primary.kill9()
+        self.replica.command("REPLICAOF", "NO", "ONE")
+        self.front.target = self.replica.port
+
+    def gaps(self) -> int:
+        return len(read_archive(self.stack.archive).partition(0).gaps)
+
+
+def test_promoted_replica_without_the_tail_repeats_no_id(tmp_path: Path) -> None:
+    promotion = Promotion(tmp_path, "fsync", {})
+    verdict = promotion.run()
+    # What only the dead primary had is lost, as this tier allows; its ids are not given again.
+    assert set(verdict.defects) == {Defect.MISSING}, verdict
+    assert promotion.acknowledged_unseeded == 0
+    assert promotion.gaps() == 1
+    assert verdict.skipped > 100_000
+
+
+def test_build_without_the_check_of_the_run_id_is_caught(tmp_path: Path) -> None:
+    build = broken_build(tmp_path, {"stream/session.py": ("or state.run_id != server.run_id", "")})
+    # What the flusher makes of it afterwards is of no interest.
+    verdict = Promotion(tmp_path, "fsync", build).run(to_the_end=False)
+    assert Defect.ID_ANSWERED_TWICE in verdict.defects, verdict
+
+
+def test_replicated_tier_loses_nothing_when_a_replica_is_promoted(tmp_path: Path) -> None:
+    promotion = Promotion(tmp_path, "replicated", {})
+    verdict = promotion.run()
+    assert verdict.ok, verdict
+    assert promotion.gaps() == 1
+
+
+def test_build_that_does_not_wait_for_a_replica_is_caught(tmp_path: Path) -> None:
+    build = broken_build(
+        tmp_path, {"stream/session.py": ('if self._tier != "replicated":', "if True:")}
+    )
+    verdict = Promotion(tmp_path, "replicated", build).run()
+    assert Defect.MISSING in verdict.defects, verdict
+    assert not TWICE & set(verdict.defects), verdict
