@@ -107,5 +107,6 @@ class DeadlineProtocol(KnownProtocol):
             return
         if http.stage in {Stage.REQUEST, Stage.HANDLER}:
             http.exception = RequestTimeout("Request Timeout")
+            http.perft0 = None
         # Without an exception, as once the answer is sent, this closes the connection.
         task.cancel()

@@ -35,6 +35,11 @@ class Service:
     def __post_init__(self) -> None:
         self.strict = self.settings.validation == "strict"
 
+    def arrived(self, request: Request) -> None:
+        """Take the time from here: the body is whole, which may have taken a device long."""
+        if isinstance(request.stream, Http):
+            request.stream.perft0 = perf_counter()
+
     def done(self, request: Request, answer: HTTPResponse) -> HTTPResponse:
         """Count an answer."""
         self._count(request, answer.status)
@@ -53,7 +58,8 @@ class Service:
             if self.draining:
                 # The last answer on its connection.
                 stream.keep_alive = False
-            # Set by Sanic when the header had been read; a broken header never gets there.
+            # Set by Sanic when the header had been read, and by `arrived`. There is none of what
+            # never arrived whole.
             if stream.perft0 is not None:
                 seconds = perf_counter() - stream.perft0
         # The route's pattern, not the path: paths hold ids and are without bound.

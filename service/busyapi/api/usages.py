@@ -21,6 +21,7 @@ REPLAYED = {"Idempotency-Replayed": "true"}
 async def post_usage(request: Request) -> HTTPResponse:
     """Take one usage; 201 once it is as durable as the tier says."""
     service: Service = request.app.ctx.service
+    service.arrived(request)
     settings, headers = service.settings, request.headers
     if service.guard:
         service.guard.check(request, "write")
@@ -44,6 +45,7 @@ async def post_usage(request: Request) -> HTTPResponse:
 async def post_batch(request: Request) -> HTTPResponse:
     """Take many usages: all of them or none."""
     service: Service = request.app.ctx.service
+    service.arrived(request)
     settings, headers = service.settings, request.headers
     if service.guard:
         service.guard.check(request, "write")

@@ -1,0 +1,177 @@
+"""The metrics say what happened: neither more nor less."""
+
+import time
+from collections import Counter
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from busyapi.metrics import ApiMetrics, FlusherMetrics, Metrics
+from tests.conftest import Stacks
+from tests.service.conftest import Apis
+from tests.support.asking import BODY, USAGE, Raw, request, send
+from tests.support.http1 import fetch
+from tests.support.processes import Process, Stack
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
+
+USAGES, BATCHES, ONE = "/api/usages", "/api/usages/batch", "/api/usages/<usage:int>"
+
+
+def samples(process: Process, name: str) -> list[tuple[dict[str, str], float]]:
+    """Return the samples of one name with their labels."""
+    text = fetch(process.scraped, "/metrics").body.decode()
+    families = text_string_to_metric_families(text)
+    return [
+        (each.labels, each.value)
+        for family in families
+        for each in family.samples
+        if each.name == name
+    ]
+
+
+def requests(process: Process) -> Counter[tuple[str, int]]:
+    """Return the counts of answers by route and status, the probes left out."""
+    return Counter(
+        {
+            (labels["route"], int(labels["status"])): int(value)
+            for labels, value in samples(process, "busyapi_requests_total")
+            if labels["route"] != "/readyz"
+        }
+    )
+
+
+def test_requests_are_counted_by_route_and_status(contract: Stack, beside: Apis) -> None:
+    api = beside()
+    assert not requests(api)
+    sent: Counter[tuple[str, int]] = Counter()
+
+    def post(body: object, path: str, status: int, **headers: str) -> None:
+        assert send(api.port, body, path, **headers).status == status
+        sent[path.rstrip("/") if path != "/nowhere" else "none", status] += 1
+
+    for _ in range(5):
+        post(USAGE, USAGES, 201)
+    post(USAGE, "/api/usages/", 201)
+    for size in (1, 10, 100):
+        post([USAGE] * size, BATCHES, 201)
+    for _ in range(2):
+        post(USAGE, USAGES, 201, idempotency_key="metrics")
+    post({}, USAGES, 422)
+    post(b"{", USAGES, 400)
+    post(b"<", USAGES, 415, content_type="text/plain")
+    post([{}], BATCHES, 422)
+    post({}, "/nowhere", 404)
+    for path, route, status in (
+        ("/api/usages/1", ONE, 200),
+        ("/api/usages/999999999", ONE, 404),
+        ("/api/usages/count", "/api/usages/count", 200),
+        ("/", "/", 200),
+        ("/livez", "/livez", 200),
+        ("/openapi.json", "/openapi.json", 200),
+        ("/api/usages", "none", 405),
+        ("/nowhere/1", "none", 404),
+        ("/nowhere/2?x=y", "none", 404),
+    ):
+        assert fetch(api.port, path).status == status
+        sent[route, status] += 1
+    with Raw(api.port) as device:
+        device.send(b"BROKEN\r\n\r\n")
+        assert device.answer().status == 400
+        sent["none", 400] += 1
+    assert requests(api) == sent
+    took = {
+        labels["route"]: value
+        for labels, value in samples(api, "busyapi_request_seconds_count")
+        if labels["route"] != "/readyz"
+    }
+    by_route: Counter[str] = Counter()
+    for (route, _), times in sent.items():
+        by_route[route] += times
+    assert took == by_route
+
+    # 6 single, 3 batches, and one of the two with the same key.
+    assert api.metric("busyapi_usages_total") == 6 + 111 + 1
+    assert api.metric("busyapi_batch_usages_sum") == 6 + 111 + 1
+    # Nothing came at the same time, so that each request was a commit of its own.
+    assert api.metric("busyapi_batch_usages_count") == 6 + 3 + 1
+    buckets = {labels["le"]: value for labels, value in samples(api, "busyapi_batch_usages_bucket")}
+    assert (buckets["1.0"], buckets["10.0"], buckets["100.0"], buckets["+Inf"]) == (8, 9, 10, 10)
+    assert api.metric("busyapi_commit_seconds_count") == 11
+    assert api.metric("busyapi_pending_usages") == 0
+    assert api.metric("busyapi_lanes_ready") == 1
+    assert api.metric("busyapi_refused_total") == 0
+    assert contract.apis[0].metric("busyapi_build_info", role="api") == 1
+
+
+def test_a_request_takes_from_its_last_byte_to_its_answer(beside: Apis) -> None:
+    """A device on a slow line is not what the latency objective is about."""
+    api = beside(BUSYAPI_REQUEST_DEADLINE="3")
+    with Raw(api.port) as slow, Raw(api.port) as slower:
+        slow.send(request("POST", USAGES, BODY)[:-1])
+        slower.send(request("POST", USAGES, BODY)[:-1])
+        time.sleep(2)
+        slow.send(BODY[-1:])
+        assert slow.answer().status == 201
+        assert slower.answer().status == 408
+    assert api.metric("busyapi_request_seconds_count", route=USAGES) == 2
+    assert api.metric("busyapi_request_seconds_sum", route=USAGES) < 2
+
+
+def test_a_refusal_and_a_lost_connection_are_counted_by_reason(
+    stacks: Stacks, valkey: Server
+) -> None:
+    settings = {"BUSYAPI_BOUND": "10", "BUSYAPI_COMMIT_DEADLINE": "1"}
+    stack = stacks(valkey, settings=settings)
+    api, flusher = stack.apis[0], stack.flushers[0]
+    assert flusher.stop() == 0
+    statuses = [send(stack.port, USAGE).status for _ in range(14)]
+    assert statuses == [201] * 10 + [503] * 4
+    assert api.metric("busyapi_refused_total", reason="BufferFull") == 4
+    assert requests(api) == {(USAGES, 201): 10, (USAGES, 503): 4}
+    flusher.start()
+    wait_until(lambda: flusher.metric("busyapi_archived_seq") == 10, "the archive to catch up")
+    assert flusher.metric("busyapi_issued_seq") == 10
+    assert flusher.metric("busyapi_bound_usages") == 10
+    assert flusher.metric("busyapi_flush_usages_sum") == 10
+    flushes = flusher.metric("busyapi_flush_usages_count")
+    assert flushes >= 1
+    for each in ("flush_seconds", "fsync_seconds"):
+        assert flusher.metric(f"busyapi_{each}_count") == flushes
+    written = sum(path.stat().st_size for path in stack.archive.rglob("*.ndjson.zst*"))
+    assert 0 < flusher.metric("busyapi_archive_written_bytes_total") <= written
+    assert flusher.metric("busyapi_segment_bytes") > 0
+    assert flusher.metric("busyapi_archive_free_bytes") > 0
+    assert flusher.metric("busyapi_oldest_unarchived_seconds") == 0
+    assert flusher.metric("busyapi_seeded") == 1
+    assert flusher.metric("busyapi_halted") == 0
+    lost = api.metric("busyapi_lane_failures_total", reason="RedisAway")
+    valkey.kill9()
+    wait_until(lambda: api.metric("busyapi_lanes_ready") == 0, "the lane to see that Redis died")
+    assert api.metric("busyapi_lane_failures_total", reason="RedisAway") > lost
+    wait_until(lambda: flusher.metric("busyapi_seeded") == 0, "the flusher to see it too")
+
+
+def names(metrics: Metrics) -> set[str]:
+    """Return the families of a registry."""
+    return {family.name for family in metrics.registry.collect()}
+
+
+@pytest.mark.parametrize("role", ["api", "flusher"])
+def test_a_process_gives_the_families_of_the_catalogue_and_no_other(
+    contract: Stack, role: str
+) -> None:
+    assert send(contract.port, BODY).status == 201
+    process, catalogue = {
+        "api": (contract.apis[0], ApiMetrics("fsync")),
+        "flusher": (contract.flushers[0], FlusherMetrics("fsync")),
+    }[role]
+    text = fetch(process.scraped, "/metrics").body.decode()
+    given = {family.name for family in text_string_to_metric_families(text)}
+    assert given == names(catalogue)
+
+
+def test_metrics_are_not_on_the_public_port(contract: Stack) -> None:
+    with Raw(contract.port) as device:
+        device.send(request("GET", "/metrics"))
+        assert device.answer().status == 404
