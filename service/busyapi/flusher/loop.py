@@ -100,8 +100,8 @@ class Flusher:
             raise
         except (LossSuspected, PartitionMismatch, ArchiveLocked, ArchiveDamaged) as error:
             # The lock is let go, so that a person can repair; then everything is read anew.
-            self._metrics.halted.set(1)
             await self._close()
+            self._metrics.halted.set(1)
             await self._unready(error, HALT_SECONDS)
         except (ArchiveError, OSError, ValueError) as error:
             self._metrics.errors.labels("io").inc()
