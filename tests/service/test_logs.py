@@ -1,68 +1,249 @@
-"""Nothing that a device sent is in a log line, an error or a metric."""
+"""Logs: events in JSON, no line for a request, and nothing of what was sent."""
 
+import contextlib
+import gzip
 import json
+import os
+import pty
+import socket
+import struct
 import subprocess
 import sys
+import uuid
+from collections.abc import Iterator
+from urllib.parse import quote
+
+import pytest
 
 from tests.conftest import Stacks
-from tests.support.http1 import fetch
+from tests.support.asking import BODY, USAGE, Raw, request, send
+from tests.support.children import Child
+from tests.support.http1 import Answer, fetch
+from tests.support.processes import Stack
 from tests.support.servers import Server
+from tests.support.waiting import wait_until
 
-MARK = "zq7k"
-REQUESTS: list[tuple[str, bytes, dict[str, str]]] = [
-    (
-        "/api/usages",
-        b'{"patientId":"zq7k-p","timestamp":5,"medication":"zq7k-m","note":{"zq7k-n":"zq7k-v"}}',
-        {"Idempotency-Key": "zq7k-key", "X-Device": "zq7k-header"},
-    ),
-    ("/api/usages", b'{"patientId":"zq7k-p","timestamp":"zq7k-t","medication":7}', {}),
-    ("/api/usages", b'{"patientId":"zq7k-p', {}),
-    ("/api/usages", b"zq7k-text", {"Content-Type": "text/plain"}),
-    ("/api/usages", b"zq7k", {"Content-Encoding": "gzip"}),
-    ("/api/usages?token=zq7k-query", b"[1]", {"Authorization": "Bearer zq7k-token"}),
-    ("/api/usages/zq7k-path", b"{}", {}),
-    ("/api/usages/batch", b'[{"patientId":"zq7k-p"},{"patientId":"zq7k-q"}]', {}),
-    (
-        "/api/usages",
-        b'{"patientId":"zq7k-p","timestamp":5,"medication":"another"}',
-        {"Idempotency-Key": "zq7k-key"},
-    ),
-    ("/api/usages", b"{}", {"Idempotency-Key": "zq7k key"}),
-]
+MARKER = f"zq{uuid.uuid4().hex}"
+USAGES, BATCH = "/api/usages", "/api/usages/batch"
 
 
-def test_nothing_that_was_sent_is_in_logs_errors_or_metrics(valkey: Server, stacks: Stacks) -> None:
-    stack = stacks(valkey, settings={"BUSYAPI_LOG_LEVEL": "debug"})
-    for path, body, headers in REQUESTS:
-        answer = fetch(stack.port, path, method="POST", body=body, headers=headers)
-        if answer.status != 201:
-            assert MARK not in answer.body.decode(), (path, answer)
-    stack.wait_until_archived()
-    metrics = [fetch(each.scraped, "/metrics").body.decode() for each in stack.processes]
-    stack.stop()
-    for text in (*metrics, *(each.log.read_text() for each in stack.processes)):
-        assert MARK not in text
-    # The mark went all the way: it is in the archive.
-    printed = subprocess.run(
-        [sys.executable, "-m", "busyapi", "archive", "cat", "--dir", str(stack.archive)],
-        capture_output=True,
-        check=True,
-        timeout=30,
-    )
-    assert MARK.encode() in printed.stdout
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Valkey of the tests here."""
+    with Server(tmp_path_factory.mktemp("logs") / "valkey") as server:
+        yield server
 
 
-def test_log_lines_are_json_events_and_none_is_for_a_request(
-    valkey: Server, stacks: Stacks
+@pytest.fixture(scope="module")
+def stack(store: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack that says all it can say, and soon."""
+    tokens = tmp_path_factory.mktemp("tokens") / "tokens"
+    tokens.write_text(f"write,read good{MARKER}\nwrite dumb{MARKER}\n")
+    settings = {
+        "BUSYAPI_LOG_LEVEL": "debug",
+        "BUSYAPI_REQUEST_DEADLINE": "0.5",
+        "BUSYAPI_COMMIT_DEADLINE": "1",
+        "BUSYAPI_TOKENS_FILE": str(tokens),
+    }
+    with Stack(tmp_path_factory.mktemp("logs"), store, settings=settings) as running:
+        yield running
+
+
+def post(stack: Stack, body: object, path: str = USAGES, **headers: str) -> Answer:
+    """Post with a good token and the marker in the query string."""
+    token = {"authorization": f"Bearer good{MARKER}"}
+    return send(stack.port, body, f"{path}?{MARKER}={MARKER}", **(token | headers))
+
+
+def good(stack: Stack) -> Iterator[Answer]:
+    """Send what is taken, with the marker wherever it may stand."""
+    marked = {
+        "patientId": MARKER,
+        "timestamp": f"Tue Nov 01 2016 09:11:51 GMT-0500 ({MARKER})",
+        "medication": f"{MARKER} \n\u2028",
+        MARKER: {MARKER: [MARKER]},
+    }
+    yield post(stack, marked)
+    yield post(stack, [marked] * 3, BATCH, idempotency_key=f"batch-{MARKER}")
+    for _ in range(2):
+        yield post(stack, marked, idempotency_key=MARKER)
+    yield post(stack, gzip.compress(json.dumps(marked).encode()), content_encoding="gzip")
+    form = f"patientId={MARKER}&timestamp=2016-11-01T00:00:00Z&medication={MARKER}"
+    yield post(stack, form.encode(), content_type="application/x-www-form-urlencoded")
+
+
+def bad(stack: Stack) -> Iterator[Answer]:
+    """Send what is refused, with the marker wherever it may stand.
+
+    It is no name of a member that is refused itself: pointers name those.
+    """
+    yield post(stack, {"patientId": [MARKER], "timestamp": MARKER, "medication": {MARKER: 1}})
+    yield post(stack, USAGE | {"timestamp": MARKER, "patientId": MARKER * 10})
+    yield post(stack, [USAGE, MARKER, {"medication": MARKER}], BATCH)
+    yield post(stack, USAGE, idempotency_key=MARKER)  # used with another body
+    for body in (f'{{"a":"{MARKER}'.encode(), b'{"\xff":"' + MARKER.encode() + b'"}'):
+        for path in (USAGES, BATCH):
+            yield post(stack, body, path)
+    yield post(stack, MARKER.encode(), content_type=f"text/{MARKER}")
+    yield post(stack, BODY, content_encoding=MARKER)
+    yield post(stack, MARKER.encode(), content_encoding="gzip")
+    yield post(stack, BODY, idempotency_key=f"two {MARKER}")
+    yield post(stack, USAGE | {"more": MARKER * 5000})
+    yield send(stack.port, USAGE, authorization=f"Bearer {MARKER}")
+    yield send(stack.port, USAGE, authorization=f"Basic {MARKER}")
+    for path in (f"/{MARKER}", f"/api/usages/{MARKER}", f"/api/usages/1/{MARKER}"):
+        yield fetch(stack.port, path, headers={"authorization": f"Bearer good{MARKER}"})
+    yield fetch(stack.port, "/api/usages/1", headers={"authorization": f"Bearer dumb{MARKER}"})
+    yield fetch(stack.port, "/", method=MARKER)
+    for broken in (
+        MARKER.encode() + b"\r\n\r\n",
+        f"GET http://{MARKER}:{MARKER}/ HTTP/1.1\r\n\r\n".encode(),
+        f"GET / HTTP/1.1\r\n{MARKER}\r\n\r\n".encode(),
+        f"GET / HTTP/1.1\r\nX: {MARKER * 300}\r\n\r\n".encode(),
+        f"POST {USAGES} HTTP/1.1\r\nContent-Length: {MARKER}\r\n\r\n".encode(),
+        f"POST {USAGES} HTTP/1.1\r\nContent-Length: 99\r\nExpect: {MARKER}\r\n\r\n".encode(),
+        f"POST {USAGES} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{MARKER}\r\n".encode(),
+        f"POST {USAGES}?{MARKER} HTTP/1.1\r\nContent-Length: 99\r\n\r\n{MARKER}".encode(),
+        f"POST {USAGES}?{MARKER} HTTP/1.1\r\nX: {MARKER}".encode(),
+    ):
+        with Raw(stack.port) as device:
+            device.send(broken)
+            yield device.answer()
+
+
+def hang_up(stack: Stack) -> None:
+    """Send the marker and go, before the header, the body and the answer are there."""
+    whole = request("POST", f"/api/usages?{MARKER}", json.dumps({"patientId": MARKER}).encode())
+    for part in (whole[:40], whole[:-5], whole):
+        with Raw(stack.port) as device:
+            device.send(part)
+    for _ in range(3):
+        with contextlib.closing(socket.create_connection(("127.0.0.1", stack.port))) as reset:
+            reset.sendall(whole)
+            reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def lines(child: Child) -> list[dict[str, object]]:
+    """Read the log of a process: JSON, and nothing else, on every line."""
+    return [json.loads(line) for line in child.log.read_text().splitlines()]
+
+
+def test_nothing_that_was_sent_is_logged_measured_or_said_in_an_error(
+    stack: Stack, store: Server
 ) -> None:
+    taken = list(good(stack))
+    assert [each.status for each in taken] == [201] * len(taken)
+    refused = list(bad(stack))
+    assert {each.status for each in refused} == {400, 401, 403, 404, 405, 408, 413, 415, 417, 422}
+    hang_up(stack)
+    stack.wait_until_archived()
+    # The same with Redis away, and with it the flusher; and as they come back.
+    store.kill9()
+    api, flusher = stack.apis[0], stack.flushers[0]
+    wait_until(lambda: api.metric("busyapi_lanes_ready") == 0, "the lane to see that Redis died")
+    for _ in range(2):
+        refused += good(stack)
+    store.start()
+    wait_until(lambda: post(stack, USAGE).status == 201, "Redis to be back", seconds=20)
+    assert flusher.stop() == 0
+    read = {"authorization": f"Bearer good{MARKER}"}
+    refused.append(fetch(stack.port, f"/api/usages/1?{MARKER}", headers=read))
+    flusher.start()
+    stack.wait_until_archived()
+    metrics = [fetch(each.scraped, "/metrics").body for each in stack.processes]
+    assert [each.stop() for each in (api, flusher)] == [0, 0]
+    api.start()
+    flusher.start()
+
+    for answer in refused:
+        assert answer.status in range(400, 504)
+        assert MARKER.encode() not in answer.body, answer
+    for text in (*metrics, *(each.log.read_bytes() for each in (api, flusher, store))):
+        for hidden in (MARKER, MARKER.upper(), quote(MARKER), USAGE["medication"]):
+            assert hidden.encode() not in text
+
+
+def test_every_line_is_an_event_with_a_time_and_a_level(stack: Stack) -> None:
+    for process, role in ((stack.apis[0], "api"), (stack.flushers[0], "flusher")):
+        logged = lines(process)
+        assert logged
+        for line in logged:
+            assert {"timestamp", "level", "event", "role"} <= line.keys(), line
+            assert line["role"] == role
+            assert line["level"] in {"debug", "info", "warning", "error"}
+            assert str(line["event"]).isidentifier(), line
+        times = [str(line["timestamp"]) for line in logged]
+        assert times == sorted(times)
+    assert "api_started" in {line["event"] for line in lines(stack.apis[0])}
+    assert "partition_seeded" in {line["event"] for line in lines(stack.flushers[0])}
+
+
+def test_there_is_no_line_for_a_request(stack: Stack) -> None:
+    before = [len(lines(each)) for each in stack.processes]
+    for _ in range(5):
+        list(good(stack))
+        hang_up(stack)
+    for _ in range(2):
+        list(bad(stack))
+    stack.wait_until_archived()
+    assert [len(lines(each)) for each in stack.processes] == before
+
+
+def test_a_scrape_that_is_broken_off_is_not_logged(stacks: Stacks, valkey: Server) -> None:
     stack = stacks(valkey)
-    body = b'{"patientId":1,"timestamp":5,"medication":"m"}'
-    before = sum(len(each.log.read_text().splitlines()) for each in stack.processes)
-    for _ in range(50):
-        assert fetch(stack.port, "/api/usages", method="POST", body=body).status == 201
-        assert fetch(stack.port, "/nothing-here").status == 404
-    lines = [line for each in stack.processes for line in each.log.read_text().splitlines()]
-    assert len(lines) - before < 10
-    for line in lines:
-        event = json.loads(line)
-        assert {"timestamp", "level", "event", "role"} <= event.keys()
+    before = [each.log.read_bytes() for each in stack.processes]
+    for process in stack.processes:
+        for _ in range(30):
+            with Raw(process.scraped) as scraper:
+                scraper.send(request("GET", f"/metrics?{MARKER}"))
+                reset = struct.pack("ii", 1, 0)
+                scraper._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        with Raw(process.scraped) as scraper:
+            scraper.send(MARKER.encode() + b"\r\n\r\n")
+        assert process.metric("busyapi_build_info") == 1
+    assert [each.log.read_bytes() for each in stack.processes] == before
+
+
+LIBRARY = f"""
+import logging, sys
+from busyapi import logs
+import structlog
+logs.configure("info", role="test")
+secret = "{MARKER}"
+try:
+    raise ValueError(secret)
+except ValueError:
+    logging.getLogger("asyncio").error("failed with %s", secret, exc_info=True)
+    logging.getLogger("some.library").warning(secret, stack_info=True)
+    structlog.get_logger().error("ours", exc_info=True)
+logging.getLogger("sanic.root").info(secret)
+structlog.get_logger().debug("too much")
+"""
+
+
+def test_what_a_library_logs_is_reduced_to_who_and_where() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", LIBRARY], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert run.stderr == ""
+    first, second, third = (json.loads(line) for line in run.stdout.splitlines())
+    assert (first["event"], first["logger"], first["error"]) == (
+        "library_log",
+        "asyncio",
+        "ValueError",
+    )
+    assert (second["level"], second["logger"]) == ("warning", "some.library")
+    assert third.keys() == {"timestamp", "level", "event", "role"}
+    assert MARKER not in run.stdout
+
+
+def test_on_a_terminal_lines_are_for_people() -> None:
+    leader, follower = pty.openpty()
+    text = "from busyapi import logs; import structlog; logs.configure('info', role='test');"
+    text += "structlog.get_logger().info('an_event', seq=7)"
+    subprocess.run([sys.executable, "-c", text], stdout=follower, timeout=30, check=True)
+    said = os.read(leader, 10_000).decode()
+    os.close(leader)
+    os.close(follower)
+    assert "an_event" in said
+    assert not said.lstrip().startswith("{")
