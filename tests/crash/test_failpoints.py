@@ -1,7 +1,7 @@
 """A death at every step between the commit and the archive, and a disk that fails, under load."""
 
 from tests.conftest import Stacks
-from tests.crash.verify import verify
+from tests.crash.commands import verify
 from tests.support.load import Load
 from tests.support.processes import Flusher, Process, Stack
 from tests.support.servers import Server

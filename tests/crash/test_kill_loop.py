@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Stacks
-from tests.crash.verify import verify
+from tests.crash.commands import verify
 from tests.support.children import Child
 from tests.support.history import History
 from tests.support.load import Load

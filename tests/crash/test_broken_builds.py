@@ -1,0 +1,111 @@
+"""Builds that lose or repeat are caught by the checker, and the sound one passes the same trial."""
+
+import re
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.crash.commands import busyapi
+from tests.support.broken import broken_build
+from tests.support.checker import Defect, Verdict
+from tests.support.load import Load
+from tests.support.processes import Flusher, Stack
+from tests.support.proxy import Proxy
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
+
+ACCEPT = re.compile(r"busyapi (archive accept-loss .*) --reason")
+
+THE_COMMIT = b":lane:"
+"""In the key that each batch's commit names, and no other command."""
+
+REPEATS_STORED_AGAIN = {"stream/commit.lua": ("if token == ARGV[3] then", "if false then")}
+FLUSHES_NOT_WRITTEN = {
+    "flusher/intake.py": (
+        "flushed = await asyncio.to_thread(writer.append, self.batches)",
+        """flushed = (
+                writer.gap(self.batches[-1].last, 'not written') if writer.cursor
+                else await asyncio.to_thread(writer.append, self.batches)
+            )""",
+    )
+}
+LOST_ANSWERS_CALLED_REFUSALS = {
+    "commit/lane.py": (
+        "            flight.uncertain = True\n",
+        "            self._settle_all(flight, error)\n",
+    )
+}
+PUBLISHED_BEFORE_IT_IS_WRITTEN = {
+    "flusher/loop.py": (
+        "        usages, flushed = await intake.flush(writer)\n",
+        """        await partition.publish(intake._last)
+        failpoint('published')
+        usages, flushed = await intake.flush(writer)
+""",
+    )
+}
+
+
+def wait_until_flushed(flusher: Flusher) -> None:
+    """Wait until all that was issued before now is archived."""
+    seq = flusher.metric("busyapi_issued_seq")
+    wait_until(lambda: flusher.metric("busyapi_archived_seq") > seq, "a flush")
+
+
+def trial(folder: Path, server: Server, build: dict[str, str]) -> Verdict:
+    """Post while answers are lost; flush more than once."""
+    with ExitStack() as running:
+        proxy = running.enter_context(Proxy(server.port))
+        stack = Stack(folder / "stack", server, settings=build)
+        (api,), (flusher,) = stack.apis, stack.flushers
+        api.environment["BUSYAPI_REDIS_URL"] = proxy.url
+        running.enter_context(stack)
+        with Load(stack.port, connections=4) as load:
+            for _ in range(3):
+                proxy.lose_answer(THE_COMMIT)
+                proxy.wait_until_lost()
+                wait_until_flushed(flusher)
+        stack.wait_until_archived()
+        stack.stop()
+        return stack.verdict(load.history)
+
+
+@pytest.mark.parametrize(
+    ("changes", "defects"),
+    [
+        ({}, set()),
+        (REPEATS_STORED_AGAIN | FLUSHES_NOT_WRITTEN, {Defect.ARCHIVED_TWICE, Defect.MISSING}),
+        (LOST_ANSWERS_CALLED_REFUSALS, {Defect.REFUSED_PRESENT}),
+    ],
+    ids=["sound", "repeats stored again and flushes not written", "lost answers called refusals"],
+)
+def test_trial_finds_what_is_broken(
+    tmp_path: Path,
+    valkey: Server,
+    changes: dict[str, tuple[str, str]],
+    defects: set[Defect],
+) -> None:
+    build = broken_build(tmp_path, changes) if changes else {}
+    verdict = trial(tmp_path, valkey, build)
+    assert set(verdict.defects) == defects, verdict
+
+
+def test_flusher_that_publishes_before_it_writes_is_caught(tmp_path: Path, valkey: Server) -> None:
+    build = broken_build(tmp_path, PUBLISHED_BEFORE_IT_IS_WRITTEN)
+    with Stack(tmp_path / "stack", valkey, settings=build) as stack:
+        (flusher,) = stack.flushers
+        with Load(stack.port, connections=4) as load:
+            flusher.kill9()
+            flusher.environment["BUSYAPI_FAILPOINTS"] = "published=kill@2"
+            flusher.spawn()
+            assert flusher.wait(20) == -9
+            del flusher.environment["BUSYAPI_FAILPOINTS"]
+        # The next one sees that usages are gone, and waits for a person.
+        flusher.spawn()
+        said = wait_until(lambda: ACCEPT.findall(flusher.tail()), "the flusher to halt")
+        assert busyapi(stack.archive, *said[0].split(), "--reason", "a test", "--yes") == 0
+        flusher.wait_until_ready()
+        stack.wait_until_archived()
+    verdict = stack.verdict(load.history)
+    assert set(verdict.defects) == {Defect.MISSING}, verdict
