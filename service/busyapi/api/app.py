@@ -1,8 +1,10 @@
 """One API process: its routes and its life.
 
-start   lanes and readers open; the port is open at once, /readyz says when to send
-drain   SIGTERM: /readyz fails, everything is served, each answer closes its connection
-close   no new connections; accepted requests are answered; lanes settle; Redis closed last
+    start   lanes and readers open; the port is open at once, /readyz says when to send
+    drain   SIGTERM: /readyz fails, everything is served, each answer closes its connection
+    close   no new connections; accepted requests are answered; lanes settle; Redis closed last
+
+Sanic's listeners are the three steps.
 """
 
 import asyncio

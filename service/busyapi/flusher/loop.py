@@ -1,9 +1,10 @@
 """The flusher's life: recover, seed, flush, until it is told to stop.
 
-recover ──> seed ──> turn ──┐        Redis away: seed again
-^          ^ └───────────┘        archive behind or damaged: halt, lock released, and try
-└──halt────┘                      again after a person has typed `accept-loss`
-fsync failed: exit; the next start writes a new file
+    recover ──> seed ──> turn ──┐     Redis away: seed again
+       ^          ^ └───────────┘     archive behind or damaged: halt, the lock let go, and try
+       └──halt────┘                   again after a person has typed `accept-loss`
+
+A failed fsync ends the process; the next start writes a new file.
 """
 
 import asyncio

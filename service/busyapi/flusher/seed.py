@@ -1,12 +1,16 @@
 """Before a flusher flushes: archive, Redis and settings must agree who has given out what.
 
-same server as in the record           go on
-one standalone server, restarted,      go on: nothing it answered for is gone, so the epoch
-appendfsync always all its life        stays and lanes may repeat what was under way
-nothing in Redis, nothing archived     a fresh install: seq 0
-anything else                          jump: a tail may be lost, so no id up to
-cursor + bound may ever be given again
-the archive is behind what Redis says  stop: usages may be gone, a person decides
+    same server as in the record            go on
+    one standalone server, restarted,       go on: nothing it answered for is gone, so the epoch
+      appendfsync always all its life         stays and lanes may repeat what was under way
+    nothing in Redis, nothing archived,     a fresh install: seq 0
+      no id ever given out
+    anything else                           jump: a tail may be lost, so no id up to
+                                              cursor + bound may ever be given again
+    another archive, or one that is         stop: usages may be gone, a person decides
+      behind what Redis says
+
+The rules behind the table are in ARCHITECTURE.md.
 """
 
 import asyncio
