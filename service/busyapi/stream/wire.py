@@ -119,6 +119,10 @@ class Wire:
                 packed = connection.pack_commands(commands)
                 await connection.send_packed_command(packed, check_health=False)
                 return [await self._reply() for _ in commands]
+        except AuthenticationError:
+            # Nobody logged in, because no password was given.
+            await self.close()
+            raise RedisAway(f"Redis at {self.address} refuses the user or password") from None
         except (RedisError, OSError, TimeoutError) as error:
             await self.close()
             raise RedisAway(f"Redis at {self.address}: {type(error).__name__}") from None

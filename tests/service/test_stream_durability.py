@@ -1,0 +1,133 @@
+"""A Redis that is weaker than its tier: refused, with the line to change."""
+
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from busyapi.errors import TooWeak
+from busyapi.ids import Seq
+from busyapi.stream.session import Session
+from tests.support.http1 import fetch
+from tests.support.inside import seed_once, where
+from tests.support.processes import Api, Flusher, Stack
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
+
+USAGE = b'{"patientId":"100","timestamp":0,"medication":"Albuterol"}'
+
+
+@pytest.fixture
+async def seeded(any_server: Server, tmp_path: Path) -> Server:
+    await seed_once(where(any_server), tmp_path / "archive")
+    return any_server
+
+
+async def open_session(server: Server, tier: str = "fsync") -> None:
+    session = await Session.open(where(server), 0, 1, tier, Seq(0))
+    await session.close()
+
+
+@pytest.mark.parametrize(
+    ("setting", "weak"),
+    [
+        ("appendonly", "no"),
+        ("appendfsync", "everysec"),
+        ("appendfsync", "no"),
+        ("no-appendfsync-on-rewrite", "yes"),
+        ("maxmemory-policy", "allkeys-lru"),
+    ],
+)
+async def test_weak_setting_is_named_with_the_line_to_change(
+    seeded: Server, setting: str, weak: str
+) -> None:
+    right = str(seeded.client().config_get(setting)[setting])
+    seeded.client().config_set(setting, weak)
+    with pytest.raises(TooWeak) as refused:
+        await open_session(seeded)
+    assert f"{setting} is {weak}: set `{setting} {right}`" in str(refused.value)
+    seeded.client().config_set(setting, right)
+    await open_session(seeded)
+
+
+async def test_each_weak_setting_is_named(seeded: Server) -> None:
+    seeded.client().config_set("appendfsync", "everysec")
+    seeded.client().config_set("maxmemory-policy", "volatile-ttl")
+    with pytest.raises(TooWeak, match=r"appendfsync always.*maxmemory-policy noeviction"):
+        await open_session(seeded)
+
+
+async def test_tier_memory_wants_no_file_but_no_eviction_either(seeded: Server) -> None:
+    seeded.client().config_set("appendonly", "no")
+    await open_session(seeded, "memory")
+    seeded.client().config_set("maxmemory-policy", "allkeys-random")
+    with pytest.raises(TooWeak, match="set `maxmemory-policy noeviction`"):
+        await open_session(seeded, "memory")
+
+
+async def test_tier_replicated_wants_a_replica(seeded: Server) -> None:
+    with pytest.raises(TooWeak, match="no replica is connected"):
+        await open_session(seeded, "replicated")
+
+
+async def test_server_that_does_not_tell_its_settings_cannot_be_checked(
+    tmp_path: Path,
+) -> None:
+    acl = ["user default on nopass ~* +@all -config"]
+    refused = pytest.raises(TooWeak, match="does not let CONFIG GET be asked")
+    with Server(tmp_path / "server", acl=acl) as server, refused:
+        await open_session(server)
+
+
+def test_processes_are_not_ready_on_a_weak_server_and_become_so_when_it_is_mended(
+    tmp_path: Path, valkey: Server
+) -> None:
+    valkey.client().config_set("appendfsync", "everysec")
+    stack = Stack(tmp_path / "stack", valkey, settings={"BUSYAPI_COMMIT_DEADLINE": "1"})
+    (api,), (flusher,) = stack.apis, stack.flushers
+    told = "appendfsync is everysec: set `appendfsync always`"
+    try:
+        for each in stack.processes:
+            each.spawn()
+        for each in (api, flusher):
+            wait_until(partial(tells, each, told), "the reason", seconds=20)
+            assert told in each.tail()
+        assert post(api.port) == (503, "no")
+
+        valkey.client().config_set("appendfsync", "always")
+        for each in stack.processes:
+            each.wait_until_ready()
+        assert post(api.port) == (201, "")
+
+        # Made weaker while it runs: noticed within one recheck of the lane.
+        valkey.client().config_set("appendfsync", "everysec")
+        began = time.monotonic()
+        wait_until(lambda: post(api.port) == (503, "no"), "a refusal", seconds=15)
+        assert time.monotonic() - began < 8
+        for each in (api, flusher):
+            wait_until(partial(tells, each, told), "the reason")
+    finally:
+        stack.close()
+
+
+def tells(process: Api | Flusher, what: str) -> bool:
+    """Ask whether a process is not ready, and says this."""
+    try:
+        answer = fetch(process.port, "/readyz", seconds=2)
+    except OSError:
+        return False
+    return answer.status == 503 and what in answer.body.decode()
+
+
+def post(port: int) -> tuple[int, str]:
+    """Post one usage; return the status and what `stored` says."""
+    answer = fetch(
+        port,
+        "/api/usages",
+        method="POST",
+        body=USAGE,
+        headers={"Content-Type": "application/json"},
+        seconds=15,
+    )
+    return answer.status, answer.json().get("stored", "")
