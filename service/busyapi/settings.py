@@ -11,6 +11,7 @@ from busyapi.errors import ConfigError
 
 TIERS = ("fsync", "replicated", "memory")
 VALIDATIONS = ("strict", "lenient")
+MOST_PORT = 65535
 LEAST_DEADLINE = 0.1
 MOST_DEADLINE = 300
 """Seconds. Redis remembers what a lane may repeat for much longer (session.LANE_MEMORY_SECONDS)."""
@@ -23,7 +24,8 @@ def row(
     reason: str,
     *,
     choices: tuple[str, ...] = (),
-    least: int = 0,
+    least: float = 0,
+    most: float = float("inf"),
 ) -> Any:
     """Declare a setting: environment variable, default, unit, and why one would change it."""
     return field(
@@ -34,6 +36,7 @@ def row(
             "reason": reason,
             "choices": choices,
             "least": least,
+            "most": most,
         },
     )
 
@@ -42,12 +45,20 @@ def row(
 class Settings:
     """The settings of one process. `docs/settings.md` lists them; a test holds it to this."""
 
-    port: int = row("PORT", 3000, "TCP port", "where devices post usages")
+    port: int = row("PORT", 3000, "TCP port", "where devices post usages", most=MOST_PORT)
     metrics_port: int = row(
-        "BUSYAPI_METRICS_PORT", 9090, "TCP port", "where Prometheus scrapes the API; never routed"
+        "BUSYAPI_METRICS_PORT",
+        9090,
+        "TCP port",
+        "where Prometheus scrapes the API; never routed",
+        most=MOST_PORT,
     )
     flusher_port: int = row(
-        "BUSYAPI_FLUSHER_PORT", 9100, "TCP port", "the flusher's probes, metrics and read door"
+        "BUSYAPI_FLUSHER_PORT",
+        9100,
+        "TCP port",
+        "the flusher's probes, metrics and read door",
+        most=MOST_PORT,
     )
     flusher_urls: str = row(
         "BUSYAPI_FLUSHER_URLS",
@@ -109,10 +120,20 @@ class Settings:
         "BUSYAPI_PENDING_BYTES", 67_108_864, "bytes", "likewise, by size", least=2
     )
     commit_deadline: float = row(
-        "BUSYAPI_COMMIT_DEADLINE", 10.0, "seconds", "a usage waits this long for Redis, then 503"
+        "BUSYAPI_COMMIT_DEADLINE",
+        10.0,
+        "seconds",
+        "a usage waits this long for Redis, then 503",
+        least=LEAST_DEADLINE,
+        most=MOST_DEADLINE,
     )
     request_deadline: float = row(
-        "BUSYAPI_REQUEST_DEADLINE", 15.0, "seconds", "a request must arrive whole in this time"
+        "BUSYAPI_REQUEST_DEADLINE",
+        15.0,
+        "seconds",
+        "a request must arrive whole in this time",
+        least=LEAST_DEADLINE,
+        most=MOST_DEADLINE,
     )
     drain_delay: float = row(
         "BUSYAPI_DRAIN_DELAY",
@@ -163,19 +184,7 @@ class Settings:
             raw = environment.get(each.metadata["name"])
             if raw is not None and raw != "":
                 values[each.name] = _parse(raw, type(each.default), each.metadata)
-        found = cls(**values)
-        found._check()
-        return found
-
-    def _check(self) -> None:
-        for name, seconds in (
-            ("COMMIT_DEADLINE", self.commit_deadline),
-            ("REQUEST_DEADLINE", self.request_deadline),
-        ):
-            if not LEAST_DEADLINE <= seconds <= MOST_DEADLINE:
-                raise ConfigError(
-                    f"BUSYAPI_{name} must be from {LEAST_DEADLINE} to {MOST_DEADLINE} seconds"
-                )
+        return cls(**values)
 
 
 def _parse(raw: str, kind: type, meta: Mapping[str, Any]) -> Any:
@@ -187,6 +196,8 @@ def _parse(raw: str, kind: type, meta: Mapping[str, Any]) -> Any:
         raise ConfigError(f"{name} must be {noun} ({meta['unit']})") from None
     if choices and value not in choices:
         raise ConfigError(f"{name} must be one of {', '.join(choices)}")
-    if kind is not str and not meta["least"] <= value < float("inf"):
-        raise ConfigError(f"{name} must be at least {meta['least']}")
+    least, most = meta["least"], meta["most"]
+    if kind is not str and not (least <= value <= most and value < float("inf")):
+        allowed = f"from {least} to {most}" if most < float("inf") else f"at least {least}"
+        raise ConfigError(f"{name} must be {allowed} ({meta['unit']})")
     return value

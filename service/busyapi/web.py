@@ -62,5 +62,14 @@ def listen(port: int) -> socket.socket:
         address = ("0.0.0.0", port)  # noqa: S104 - a server for others
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    sock.bind(address)
+    try:
+        sock.bind(address)
+    except OSError as error:
+        sock.close()
+        raise port_error(port, error) from None
     return sock
+
+
+def port_error(port: int, error: OSError) -> OSError:
+    """Say which port it was."""
+    return OSError(error.errno, f"port {port}: {error.strerror}")

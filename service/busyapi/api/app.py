@@ -21,7 +21,7 @@ from busyapi.api.problems import Problems
 from busyapi.api.protocol import DeadlineProtocol
 from busyapi.api.service import Service
 from busyapi.api.usages import post_batch, post_usage
-from busyapi.web import close_idle, listen, stop
+from busyapi.web import close_idle, listen, port_error, stop
 
 log = structlog.get_logger()
 
@@ -74,9 +74,11 @@ async def _open(app: Sanic[Any, Any]) -> None:
     service.lanes.open(fatal)
     service.metrics.pending.set_function(lambda: service.lanes.admission.count)
     service.metrics.lanes.set_function(lambda: sum(lane.ready for lane in service.lanes.lanes))
-    app.ctx.metrics_server, _ = start_http_server(
-        service.settings.metrics_port, registry=service.metrics.registry
-    )
+    port = service.settings.metrics_port
+    try:
+        app.ctx.metrics_server, _ = start_http_server(port, registry=service.metrics.registry)
+    except OSError as error:
+        raise port_error(port, error) from None
     log.info(
         "api_started",
         port=service.settings.port,

@@ -1,0 +1,51 @@
+"""Settings: what is taken, and that what is not is said by name and never by value."""
+
+from dataclasses import fields
+
+import pytest
+
+from busyapi.errors import ConfigError
+from busyapi.settings import Settings
+
+NAMES = {each.metadata["name"]: each for each in fields(Settings)}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "zq"),
+        ("PORT", "3000.5"),
+        ("PORT", "-1"),
+        ("PORT", "65536"),
+        ("BUSYAPI_METRICS_PORT", "tcp://10.0.0.1:9090"),
+        ("BUSYAPI_PARTITIONS", "0"),
+        ("BUSYAPI_DURABILITY", "FSYNC"),
+        ("BUSYAPI_COMMIT_DEADLINE", "0"),
+        ("BUSYAPI_REQUEST_DEADLINE", "301"),
+        ("BUSYAPI_STOP_TIMEOUT", "inf"),
+        ("BUSYAPI_RATE_LIMIT", "nan"),
+        ("BUSYAPI_RETENTION_DAYS", "-1"),
+    ],
+)
+def test_a_value_that_is_not_allowed_is_named_with_what_is(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{name} must be ") as error:
+        Settings.from_environment({name: value})
+    assert value not in str(error.value) or value in {"0", "-1"}
+
+
+def test_nothing_and_empty_values_are_the_defaults() -> None:
+    assert Settings.from_environment({}) == Settings()
+    assert Settings.from_environment(dict.fromkeys(NAMES, "")) == Settings()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_default_may_also_be_given(name: str) -> None:
+    given = {name: str(NAMES[name].default)}
+    assert Settings.from_environment(given) == Settings()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_setting_has_a_reason_and_a_number_its_unit(name: str) -> None:
+    each = NAMES[name]
+    assert each.metadata["reason"]
+    assert type(each.default) is str or each.metadata["unit"]
