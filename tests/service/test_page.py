@@ -1,5 +1,6 @@
 """The landing page in a real browser."""
 
+import html
 import re
 import shutil
 import subprocess
@@ -52,6 +53,17 @@ def test_page_shows_the_curl_line_and_live_counts(
     assert shown == {"count": "3", "archived": "3", "buffered": "0"}
     curl = re.search(r'<pre id="curl">(.*?)</pre>', run.stdout, re.DOTALL)
     assert curl
-    assert f"http://localhost:{stack.port}/api/usages" in curl[1]
-    assert "Albuterol" in curl[1]
+    typed = subprocess.run(
+        ["sh", "-c", html.unescape(curl[1])],
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=20,
+    )
+    assert typed.stdout == '{"id":4}'
+    links = re.findall(r'<a href="([^"]+)"', run.stdout)
+    assert "/openapi.json" in links
+    for link in links:
+        assert link.startswith(("/api/", "/openapi.json")), "no Ingress routes anything else"
+        assert fetch(stack.port, link).status == 200
     assert re.search(r'<p id="state" role="status"></p>', run.stdout), "the page shows an error"
