@@ -1,112 +1,121 @@
-"""End to end over every shape of Redis: partitions, Cluster, Sentinel, TLS, logins."""
+"""Four partitions, a cluster of three, and a failover by sentinels, end to end."""
 
-import subprocess
-import sys
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
-from tests.conftest import Stacks
-from tests.support.certificates import make_certificates
+import pytest
+
+from busyapi.stream.keys import Keys
+from tests.support.archived import read_archive
+from tests.support.checker import Defect
 from tests.support.history import History
 from tests.support.load import Load
-from tests.support.processes import Stack
+from tests.support.ports import free_port
+from tests.support.processes import Api, Flusher, Stack, Store
 from tests.support.servers import Flavour, Server
 from tests.support.topologies import ClusterOfThree, SentinelSet
 from tests.support.waiting import wait_until
 
-SECONDS = 3.0
 
-
-def loaded(stack: Stack) -> History:
-    """Post for a while, single and in batches, and see everything archived."""
-    with (
-        Load(stack.port, connections=8, seconds=SECONDS) as load,
-        Load(
-            stack.port, connections=2, batch=20, keys=True, seconds=SECONDS, history=load.history
-        ) as batches,
-    ):
-        batches.finish()
-        history = load.finish()
-    stack.wait_until_archived()
+def post_all_kinds(stack: Stack, requests: int) -> History:
+    """Post singles and batches, with keys and without."""
+    history = History()
+    with ExitStack() as running:
+        for batch, keys in ((0, False), (0, True), (7, False), (7, True)):
+            load = Load(
+                stack.port,
+                connections=4,
+                batch=batch,
+                keys=keys,
+                requests=requests,
+                history=history,
+            )
+            running.callback(running.enter_context(load).finish)
     return history
 
 
-def holds(stack: Stack, history: History) -> None:
+def assert_four_partitions_hold(stack: Stack, requests: int) -> None:
+    history = post_all_kinds(stack, requests)
+    assert history.acknowledged == 2 * requests + 2 * 7 * requests, history
+    stack.wait_until_archived()
     verdict = stack.verdict(history)
     assert verdict.ok, verdict
-    assert history.acknowledged > 0
+    lines = {n: len(each.lines) for n, each in read_archive(stack.archive).partitions.items()}
+    assert set(lines) == {0, 1, 2, 3}
+    assert all(lines.values()), lines
 
 
-def verified(stack: Stack) -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "busyapi", "archive", "verify", "--dir", str(stack.archive)],
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=60,
-    )
-    assert run.returncode == 0, run.stdout
-
-
-def test_four_partitions_archive_into_four_folders(valkey: Server, stacks: Stacks) -> None:
-    stack = stacks(valkey, partitions=4, apis=2)
-    history = loaded(stack)
-    holds(stack, history)
-    verified(stack)
-    assert sorted(each.name for each in stack.archive.iterdir()) == ["p00", "p01", "p02", "p03"]
-
-
-def test_cluster_of_three_carries_four_partitions(
-    tmp_path: Path, flavour: Flavour, stacks: Stacks
+def test_four_partitions_on_one_server_and_no_other_number_of_them(
+    tmp_path: Path, valkey: Server
 ) -> None:
-    with ClusterOfThree(tmp_path / "cluster", flavour) as cluster:
-        stack = stacks(cluster, partitions=4)
-        holds(stack, loaded(stack))
-        owners = {cluster.primary_of(f"{{{p}}}").port for p in range(4)}
-        assert len(owners) > 1, "the partitions should not all be on one node"
-        stack.close()
+    with Stack(tmp_path / "stack", valkey, apis=2, partitions=4) as stack:
+        assert_four_partitions_hold(stack, 50)
+        # Whoever is started with another number is turned away, and says why.
+        told = "installation has 4 partitions, BUSYAPI_PARTITIONS says 1"
+        other = {**valkey.settings(), "BUSYAPI_PARTITIONS": "1"}
+        api = Api(tmp_path / "other", "api", free_port(), other)
+        api.spawn()
+        assert api.wait(20) == 1
+        assert told in api.tail()
+
+        stack.flushers[0].stop()
+        valkey.command("DEL", Keys(0).lease)  # as if it had expired
+        for folder, why in (
+            (tmp_path / "elsewhere", "installed with 4 partitions, BUSYAPI_PARTITIONS says 1"),
+            (stack.archive, "is partition 0 of 4, not 0 of 1"),
+        ):
+            settings = {**other, "BUSYAPI_ARCHIVE_DIR": str(folder)}
+            flusher = Flusher(tmp_path / f"other-{folder.name}", 0, free_port(), settings)
+            flusher.spawn()
+            try:
+                wait_until(partial(says, flusher, why), f"{flusher} to say why", seconds=20)
+                assert not flusher.ready()
+            finally:
+                flusher.close()
+        flusher = Flusher(tmp_path / "fifth", 4, free_port(), stack.flushers[0].environment)
+        flusher.spawn()
+        assert flusher.wait(20) == 2
+        assert "--partition must be from 0 to 3" in flusher.tail()
 
 
-def test_sentinel_failover_repeats_no_id_and_loses_nothing_replicated(
-    tmp_path: Path, flavour: Flavour, stacks: Stacks
+def says(flusher: Flusher, what: str) -> bool:
+    return what in flusher.tail()
+
+
+def test_four_partitions_on_a_cluster_of_three(tmp_path: Path, flavour: Flavour) -> None:
+    with (
+        ClusterOfThree(tmp_path / "cluster", flavour) as cluster,
+        Stack(tmp_path / "stack", cluster, partitions=4) as stack,
+    ):
+        assert_four_partitions_hold(stack, 25)
+
+
+@pytest.mark.parametrize("tier", ["fsync", "replicated"])
+def test_failover_repeats_no_id_and_loses_only_what_its_tier_allows(
+    tmp_path: Path, tier: str
 ) -> None:
-    with SentinelSet(tmp_path / "sentinel", flavour) as sentinels:
-        stack = stacks(sentinels, settings={"BUSYAPI_DURABILITY": "replicated"})
-        with Load(stack.port, connections=8) as load:
-            wait_until(lambda: load.history.acknowledged > 200, "some load")
-            old = sentinels.primary()
-            old.kill9()
-            new = sentinels.wait_for_failover(old)
-            # Without a replica nothing may be answered in this tier; the old one comes back as one.
-            old.start()
-            wait_until(
-                lambda: new.replication().get("connected_slaves", 0) == 1,
-                "the old primary to follow",
-                seconds=30,
-            )
-            before = load.history.acknowledged
-            wait_until(lambda: load.history.acknowledged > before + 200, "answers", seconds=60)
-            history = load.stop()
-        stack.wait_until_archived(60)
-        holds(stack, history)
-        assert stack.flushers[0].metric("busyapi_epoch_jumps_total") >= 1
-        stack.close()
-
-
-def test_tls_with_a_ca_of_ones_own(tmp_path: Path, stacks: Stacks) -> None:
-    # The wheel's Valkey is built without TLS; Debian's Redis has it.
-    certificates = make_certificates(tmp_path)
-    with Server(tmp_path / "tls", "redis", certificates=certificates, password="pw") as server:
-        stack = stacks(server)
-        holds(stack, loaded(stack))
-        stack.close()
-
-
-def test_another_number_of_partitions_is_refused(valkey: Server, stacks: Stacks) -> None:
-    stack = stacks(valkey)
-    api = stack.apis[0]
-    api.stop()
-    api.environment["BUSYAPI_PARTITIONS"] = "2"
-    api.environment["BUSYAPI_FLUSHER_URLS"] = "http://127.0.0.1:1,http://127.0.0.1:2"
-    api.spawn()
-    assert api.wait(20) == 1
-    assert "1 partitions, BUSYAPI_PARTITIONS says 2" in api.log.read_text()
+    settings = {"BUSYAPI_DURABILITY": tier, "BUSYAPI_COMMIT_DEADLINE": "3"}
+    with SentinelSet(tmp_path / "sentinels", password="s3cret") as sentinels:
+        store: Store = sentinels
+        with Stack(tmp_path / "stack", store, apis=2, settings=settings) as stack:
+            with Load(stack.port, connections=4) as load:
+                wait_until(lambda: load.history.acknowledged > 100, "usages")
+                old = sentinels.primary()
+                old.kill9()
+                new = sentinels.wait_for_failover(old)
+                # The replicated tier has to have a replica; sentinels would take ten seconds.
+                old.start()
+                old.command("REPLICAOF", "127.0.0.1", new.port)
+                for each in stack.processes:
+                    each.wait_until_ready()
+                before = load.history.acknowledged
+                wait_until(lambda: load.history.acknowledged > before + 100, "usages", seconds=20)
+            stack.wait_until_archived()
+            jumps = stack.flushers[0].metric("busyapi_epoch_jumps_total")
+            assert set(stack.stop().values()) == {0}
+    verdict = stack.verdict(load.history)
+    allowed = {Defect.MISSING} if tier == "fsync" else set()
+    assert set(verdict.defects) <= allowed, verdict
+    assert jumps >= 1
+    assert len(read_archive(stack.archive).partition(0).gaps) == jumps
