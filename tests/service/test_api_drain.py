@@ -128,7 +128,7 @@ def acknowledged(load: Load, usages: int) -> bool:
 def test_a_rolling_restart_under_load_loses_nothing(stacks: Stacks, valkey: Server) -> None:
     stack = stacks(valkey, apis=2, settings={"BUSYAPI_DRAIN_DELAY": "0.5"})
     with Load(stack.port, connections=16) as load:
-        for api in stack.apis * 2:
+        for api in stack.apis:
             enough = load.history.acknowledged + 50
             wait_until(partial(acknowledged, load, enough), "the load to go on")
             assert api.stop(GRACE) == 0
