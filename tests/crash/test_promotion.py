@@ -35,7 +35,7 @@ class Promotion:
         settings = {
             "BUSYAPI_REDIS_URL": self.front.url,
             "BUSYAPI_DURABILITY": tier,
-            "BUSYAPI_COMMIT_DEADLINE": "3",
+            "BUSYAPI_COMMIT_DEADLINE": "1.5",
             "BUSYAPI_BOUND": "100000",
         }
         self.stack = Stack(folder / "stack", self.primary, settings=settings | build)
@@ -61,11 +61,11 @@ class Promotion:
             with Load(self.stack.port, connections=4, timeout=8) as load:
                 wait_until(lambda: load.history.acknowledged > 50, "usages")
                 self.link.mute()
-                time.sleep(1.0)
+                time.sleep(0.5)
                 self._promote()
                 before = load.history.acknowledged
                 self.stack.apis[0].spawn()
-                time.sleep(2.0)
+                time.sleep(1.5)
                 self.acknowledged_unseeded = load.history.acknowledged - before
                 if to_the_end:
                     self.stack.flushers[0].resume()

@@ -27,7 +27,7 @@ from tests.support.inside import (
     where,
 )
 from tests.support.proxy import Proxy
-from tests.support.servers import Server
+from tests.support.servers import FLAVOURS, Flavour, Server
 
 KEYS = Keys(0)
 THE_COMMIT = COMMIT.sha.encode()
@@ -61,9 +61,10 @@ class Line:
 
 
 @pytest.fixture
-async def line(any_server: Server, tmp_path: Path) -> AsyncIterator[Line]:
-    with Proxy(any_server.port) as proxy:
-        line = Line(any_server, proxy, tmp_path / "archive")
+async def line(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Line]:
+    flavour: Flavour = getattr(request, "param", "valkey")
+    with Server(tmp_path / "server", flavour) as server, Proxy(server.port) as proxy:
+        line = Line(server, proxy, tmp_path / "archive")
         assert await line.reseed() == "fresh install"
         yield line
 
@@ -79,6 +80,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- an answer is lost ---------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("line", FLAVOURS, indirect=True)
 async def test_lost_answer_is_asked_for_again_and_stored_once(line: Line) -> None:
     async with committing(line.endpoint) as committer:
         await committer.until_ready()
@@ -199,20 +201,21 @@ async def test_over_the_deadline_without_a_connection_nothing_is_stored(line: Li
 async def test_commit_that_comes_late_is_not_stored_beside_its_repeat(line: Line) -> None:
     async with committing(line.endpoint) as committer:
         await committer.until_ready()
-        line.proxy.latency = 1.5
+        line.proxy.latency = 1.0
         future = committer.post(b"{}")
         await asyncio.sleep(0.1)
         line.proxy.latency = 0
         assert await settled([future]) == [1]
-        await asyncio.sleep(1.6)
+        await asyncio.sleep(1.1)
     assert line.stored() == ["1-1"]
 
 
+@pytest.mark.parametrize("line", FLAVOURS, indirect=True)
 @pytest.mark.usefixtures("impatient")
 async def test_commit_that_comes_after_a_later_one_is_never_stored(line: Line) -> None:
     async with committing(line.endpoint, deadline=0.3) as committer:
         await committer.until_ready()
-        line.proxy.latency = 2.0
+        line.proxy.latency = 1.2
         late = committer.post(b'"late"')
         await asyncio.sleep(0.1)
         line.proxy.latency = 0
@@ -221,10 +224,11 @@ async def test_commit_that_comes_after_a_later_one_is_never_stored(line: Line) -
         await until(lambda: committer.failures.errors, "the lane to give the connection up")
         await committer.until_ready()
         assert await committer.post(b'"later"') == 1
-        await asyncio.sleep(2.0)
+        await asyncio.sleep(1.2)
     assert line.stored_lines() == [b'"later"']
 
 
+@pytest.mark.parametrize("line", FLAVOURS, indirect=True)
 @pytest.mark.usefixtures("impatient")
 async def test_paused_server_stores_once_what_it_finds_when_it_wakes(line: Line) -> None:
     async with committing(line.endpoint) as committer:
@@ -258,6 +262,7 @@ async def test_server_paused_beyond_the_deadline_stores_at_most_once(line: Line)
 # --- epochs --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("line", FLAVOURS, indirect=True)
 async def test_uncertain_usage_is_given_up_when_the_epoch_has_changed(line: Line) -> None:
     async with committing(line.endpoint) as committer:
         await committer.until_ready()
@@ -341,6 +346,7 @@ async def test_refusal_after_a_lost_answer_is_unknown(line: Line) -> None:
     assert line.stored() == ["1-1"]
 
 
+@pytest.mark.parametrize("line", FLAVOURS, indirect=True)
 async def test_full_memory_is_refused_and_recovers(line: Line) -> None:
     async with committing(line.endpoint) as committer:
         await committer.until_ready()
@@ -353,6 +359,7 @@ async def test_full_memory_is_refused_and_recovers(line: Line) -> None:
     assert line.stored() == ["1-1"]
 
 
+@pytest.mark.parametrize("line", FLAVOURS, indirect=True)
 async def test_scripts_that_were_flushed_are_loaded_again(line: Line) -> None:
     async with committing(line.endpoint) as committer:
         await committer.until_ready()

@@ -10,7 +10,7 @@ from busyapi.commit.batch import Key
 from busyapi.errors import StoredUnknown, TooWeak
 from busyapi.stream.keys import Keys
 from tests.support.inside import committing, seed_once, settled, until, where
-from tests.support.servers import Flavour, Server
+from tests.support.servers import FLAVOURS, Flavour, Server
 
 KEYS = Keys(0)
 
@@ -29,8 +29,9 @@ class Pair:
 
 @pytest.fixture
 async def pair(
-    tmp_path: Path, flavour: Flavour, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Pair]:
+    flavour: Flavour = getattr(request, "param", "valkey")
     monkeypatch.setattr("busyapi.stream.session.WAIT_MS", 300)
     pair = Pair(tmp_path, flavour)
     with pair.primary, pair.replica:
@@ -47,6 +48,7 @@ async def test_answered_usage_is_on_the_replica(pair: Pair) -> None:
         assert pair.entries(pair.replica) == ["2-2", "3-1"]
 
 
+@pytest.mark.parametrize("pair", FLAVOURS, indirect=True)
 @pytest.mark.parametrize("key", [None, Key("a", "body")])
 async def test_repeat_is_not_confirmed_by_a_replica_that_lacks_it(
     pair: Pair, key: Key | None

@@ -1,6 +1,7 @@
 """Who has given out what: archive, Redis and lanes must agree before a commit is taken."""
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,18 +10,23 @@ from busyapi.errors import StoredUnknown
 from busyapi.flusher.loop import Flusher
 from tests.service.site import BOUND, KEYS, Site
 from tests.support.inside import flushing, until
-from tests.support.servers import Server
+from tests.support.servers import FLAVOURS, Flavour, Server
 
 
 @pytest.fixture
-def site(any_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
-    return Site(any_server, tmp_path / "archive", monkeypatch)
+def site(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Site]:
+    flavour: Flavour = getattr(request, "param", "valkey")
+    with Server(tmp_path / "server", flavour) as server:
+        yield Site(server, tmp_path / "archive", monkeypatch)
 
 
 def jumped(flusher: Flusher) -> float:
     return float(flusher._metrics.jumps._value.get())
 
 
+@pytest.mark.parametrize("site", FLAVOURS, indirect=True)
 async def test_fresh_install_counts_from_one(site: Site) -> None:
     async with site.running() as (flusher, committer):
         assert await site.post(committer, "a", 3) == [1, 2, 3]
@@ -35,6 +41,7 @@ async def test_fresh_install_counts_from_one(site: Site) -> None:
     assert site.gaps() == []
 
 
+@pytest.mark.parametrize("site", FLAVOURS, indirect=True)
 async def test_killed_server_goes_on_counting_where_it_was(site: Site) -> None:
     async with site.running() as (flusher, committer):
         assert await site.post(committer, "a", 3) == [1, 2, 3]
@@ -60,6 +67,7 @@ async def test_restarted_flusher_goes_on_where_the_archive_ends(site: Site) -> N
     assert site.gaps() == []
 
 
+@pytest.mark.parametrize("site", FLAVOURS, indirect=True)
 async def test_wiped_server_is_refused_until_ids_have_jumped(site: Site) -> None:
     async with flushing(site.flusher()), site.lane() as committer:
         assert await site.post(committer, "a", 3) == [1, 2, 3]
@@ -100,6 +108,7 @@ async def test_server_wiped_before_anything_was_archived_repeats_no_id(site: Sit
         assert again == BOUND + 2
 
 
+@pytest.mark.parametrize("site", FLAVOURS, indirect=True)
 async def test_server_restored_from_below_the_cursor_jumps(site: Site) -> None:
     async with flushing(site.flusher()):
         async with site.lane() as committer:

@@ -83,6 +83,7 @@ def says(flusher: Flusher, what: str) -> bool:
     return what in flusher.tail()
 
 
+@pytest.mark.parametrize("flavour", ["redis", pytest.param("valkey", marks=pytest.mark.long)])
 def test_four_partitions_on_a_cluster_of_three(tmp_path: Path, flavour: Flavour) -> None:
     with (
         ClusterOfThree(tmp_path / "cluster", flavour) as cluster,
@@ -91,7 +92,7 @@ def test_four_partitions_on_a_cluster_of_three(tmp_path: Path, flavour: Flavour)
         assert_four_partitions_hold(stack, 25)
 
 
-@pytest.mark.parametrize("tier", ["fsync", "replicated"])
+@pytest.mark.parametrize("tier", ["replicated", pytest.param("fsync", marks=pytest.mark.long)])
 def test_failover_repeats_no_id_and_loses_only_what_its_tier_allows(
     tmp_path: Path, tier: str
 ) -> None:
