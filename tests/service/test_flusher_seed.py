@@ -8,9 +8,19 @@ import pytest
 
 from busyapi.errors import StoredUnknown
 from busyapi.flusher.loop import Flusher
+from busyapi.ids import Seq
 from tests.service.site import BOUND, KEYS, Site
-from tests.support.inside import flushing, until
+from tests.support.inside import (
+    flushing,
+    make_flusher,
+    open_archive,
+    until,
+    until_flushing,
+    where,
+)
+from tests.support.proxy import Proxy
 from tests.support.servers import FLAVOURS, Flavour, Server
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -181,3 +191,92 @@ async def test_data_deleted_by_hand_from_a_running_server_is_noticed(site: Site)
         site.server.command("FLUSHALL")
         assert await site.post(committer, "b", 1) == [3 + BOUND + 2]
         assert jumped(flusher) == 1
+
+
+# --- servers that were something else for a while -------------------------------------------
+
+
+async def test_server_demoted_and_promoted_again_jumps(site: Site, tmp_path: Path) -> None:
+    # It is the same process all the time, with the data of one that lacked the tail.
+    link = Proxy(site.server.port)
+    other = Server(tmp_path / "other", replica_of=site.server)
+    with link, other:
+        other.command("REPLICAOF", "127.0.0.1", link.port)
+        wait_until(lambda: follows(other), "the other to follow through the proxy")
+        async with site.running() as (_, committer):
+            assert await site.post(committer, "a", 3) == [1, 2, 3]
+            await site.until_archived(3)
+        wait_until(lambda: other.command("GET", KEYS.seq) == "3", "the other to have that")
+        link.mute()
+        async with site.lane() as committer:
+            assert await site.post(committer, "b", 3) == [4, 5, 6]
+        other.command("REPLICAOF", "NO", "ONE")
+        site.server.command("REPLICAOF", "127.0.0.1", other.port)
+        wait_until(lambda: follows(site.server) and site.seq() == 3, "the tail to be lost")
+        site.server.command("REPLICAOF", "NO", "ONE")
+    async with site.lane() as committer:
+        waits = committer.post(b"{}")
+        await asyncio.sleep(0.5)
+        assert not waits.done()
+        async with flushing(site.flusher()):
+            assert await waits == 3 + BOUND + 2
+
+
+def follows(server: Server) -> bool:
+    return server.replication().get("master_link_status") == "up"
+
+
+async def test_first_replica_of_a_server_costs_no_ids(site: Site, tmp_path: Path) -> None:
+    async with site.running() as (flusher, committer):
+        assert await site.post(committer, "a", 3) == [1, 2, 3]
+        with Server(tmp_path / "other", replica_of=site.server):
+            assert await site.post(committer, "b", 3) == [4, 5, 6]
+            await until(lambda: site.state()["doubt"], "the replica to be noticed")
+        assert await site.post(committer, "c", 3) == [7, 8, 9]
+        assert jumped(flusher) == 0
+        # But which server comes back after a restart is no longer sure.
+        site.server.kill9()
+        site.server.start()
+        (first,) = await site.post(committer, "d", 1)
+        assert isinstance(first, StoredUnknown) or (isinstance(first, int) and first > 9 + BOUND)
+        assert jumped(flusher) == 1
+        assert "replicas" in site.state()["why"]
+
+
+async def test_weak_server_is_archived_from_and_jumps_at_its_restart(site: Site) -> None:
+    async with site.running() as (flusher, committer):
+        assert await site.post(committer, "a", 3) == [1, 2, 3]
+        site.server.client().config_set("appendfsync", "everysec")
+        assert await site.post(committer, "b", 3) == [4, 5, 6]
+        await until(lambda: "appendfsync" in flusher.trouble, "the flusher to notice")
+        await site.until_archived(6)
+        site.server.kill9()
+        site.server.start()  # with `always` again, as its file says
+        await until_flushing(flusher)
+        assert jumped(flusher) == 1
+        assert "weaker" in site.state()["why"]
+    assert site.lines() == [1, 2, 3, 4, 5, 6]
+
+
+async def test_volume_of_another_installation_halts_though_it_is_further_on(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("busyapi.flusher.loop.HALT_SECONDS", 0.2)
+    async with site.running():
+        pass
+    async with site.lane() as committer:
+        assert await site.post(committer, "a", 3) == [1, 2, 3]
+        writer = open_archive(tmp_path / "another")
+        writer.gap(Seq(500), "usages of another installation")
+        writer.close()
+        site.server.command("DEL", KEYS.lease)
+        async with flushing(
+            make_flusher(where(site.server), tmp_path / "another"), ready=False
+        ) as (wrong):
+            await until(lambda: "--replaces" in wrong.trouble, "the flusher to halt")
+            assert len(site.stored()) == len(set(site.stored())) > 0
+            assert await site.post(committer, "b", 1) == [4]
+        site.server.command("DEL", KEYS.lease)
+        async with flushing(site.flusher()):
+            await site.until_archived(4)
+    assert site.lines() == [1, 2, 3, 4]
