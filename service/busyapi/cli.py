@@ -61,6 +61,8 @@ def _api(_: argparse.Namespace, settings: Settings) -> int:
     """Take usages on PORT, and answer Prometheus on BUSYAPI_METRICS_PORT."""
     from busyapi.wiring import api  # noqa: PLC0415 - the archive commands need no web server
 
+    if settings.port == settings.metrics_port != 0:
+        raise ConfigError("PORT and BUSYAPI_METRICS_PORT must differ")
     logs.configure(settings.log_level, role="api")
     return api(settings)
 

@@ -17,6 +17,13 @@ MOST_DEADLINE = 300
 """Seconds. Redis remembers what a lane may repeat for much longer (session.LANE_MEMORY_SECONDS)."""
 
 
+MOST_FIGURE = 2**40
+"""Of any figure that has no smaller limit: what Redis, sockets and file systems still take."""
+MOST_BOUND = 1_000_000_000
+"""A jump skips this many ids. The archive keeps the largest bound for good, and ids end at 2^53."""
+MOST_KEY_SECONDS = 31 * 86_400
+
+
 def row(
     name: str,
     default: Any,
@@ -25,7 +32,7 @@ def row(
     *,
     choices: tuple[str, ...] = (),
     least: float = 0,
-    most: float = float("inf"),
+    most: float = MOST_FIGURE,
 ) -> Any:
     """Declare a setting: environment variable, default, unit, and why one would change it."""
     return field(
@@ -57,7 +64,7 @@ class Settings:
         "BUSYAPI_FLUSHER_PORT",
         9100,
         "TCP port",
-        "the flusher's probes, metrics and read door",
+        "the flusher's probes, metrics and read door, which asks for no token: keep it inside",
         most=MOST_PORT,
     )
     flusher_urls: str = row(
@@ -93,6 +100,7 @@ class Settings:
         "usages",
         "most usages a partition holds between issue and archive: Redis memory for an outage",
         least=1,
+        most=MOST_BOUND,
     )
     durability: str = row("BUSYAPI_DURABILITY", "fsync", "", "what a 201 means", choices=TIERS)
     validation: str = row(
@@ -145,7 +153,12 @@ class Settings:
         "BUSYAPI_STOP_TIMEOUT", 15.0, "seconds", "for accepted requests to finish after that"
     )
     idempotency_ttl: int = row(
-        "BUSYAPI_IDEMPOTENCY_TTL", 3600, "seconds", "how long an Idempotency-Key is known", least=1
+        "BUSYAPI_IDEMPOTENCY_TTL",
+        3600,
+        "seconds",
+        "how long an Idempotency-Key is known",
+        least=1,
+        most=MOST_KEY_SECONDS,
     )
     tokens_file: str = row(
         "BUSYAPI_TOKENS_FILE", "", "path", "turns authentication on: lines of rights and token"
@@ -198,6 +211,6 @@ def _parse(raw: str, kind: type, meta: Mapping[str, Any]) -> Any:
         raise ConfigError(f"{name} must be one of {', '.join(choices)}")
     least, most = meta["least"], meta["most"]
     if kind is not str and not (least <= value <= most and value < float("inf")):
-        allowed = f"from {least} to {most}" if most < float("inf") else f"at least {least}"
+        allowed = f"from {least} to {most}"
         raise ConfigError(f"{name} must be {allowed} ({meta['unit']})")
     return value

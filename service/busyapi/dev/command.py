@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from busyapi.dev.plan import HIGHEST_PORT, Plan
+from busyapi.errors import ConfigError
 from busyapi.settings import Settings
 
 DESCRIPTION = """\
@@ -81,9 +82,20 @@ def add_command(commands: Any, settings: Settings, environment: Mapping[str, str
             settings=settings,
             environment=environment,
         )
+        _check_partitions(plan)
         return run(plan)
 
     parser.set_defaults(run=run)
+
+
+def _check_partitions(plan: Plan) -> None:
+    # Before a flusher of a partition that never was makes a folder for it.
+    found = len(list((plan.state / "archive").glob("p[0-9][0-9]*")))
+    if found not in {0, plan.partitions}:
+        raise ConfigError(
+            f"{plan.state} was begun with {found} partitions: say --partitions {found},"
+            " or another --state"
+        )
 
 
 def _from_one(what: str, most: int = 256) -> Any:

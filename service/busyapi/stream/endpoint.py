@@ -106,7 +106,10 @@ def endpoint(
     Raises:
         ConfigError: it is not a URL of the three modes; the message says what one looks like.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ConfigError("BUSYAPI_REDIS_URL cannot be read: look at its brackets") from None
     tls = parts.scheme.startswith("rediss")
     mode = MODES.get(parts.scheme.replace("rediss", "redis", 1))
     if mode is None or not parts.netloc:
