@@ -208,18 +208,20 @@ async def test_server_demoted_and_promoted_again_jumps(site: Site, tmp_path: Pat
             await site.until_archived(3)
         wait_until(lambda: other.command("GET", KEYS.seq) == "3", "the other to have that")
         link.mute()
-        async with site.lane() as committer:
-            assert await site.post(committer, "b", 3) == [4, 5, 6]
-        other.command("REPLICAOF", "NO", "ONE")
-        site.server.command("REPLICAOF", "127.0.0.1", other.port)
-        wait_until(lambda: follows(site.server) and site.seq() == 3, "the tail to be lost")
-        site.server.command("REPLICAOF", "NO", "ONE")
-    async with site.lane() as committer:
-        waits = committer.post(b"{}")
-        await asyncio.sleep(0.5)
-        assert not waits.done()
-        async with flushing(site.flusher()):
-            assert await waits == 3 + BOUND + 2
+        async with site.lane() as before:
+            assert await site.post(before, "b", 3) == [4, 5, 6]
+            other.command("REPLICAOF", "NO", "ONE")
+            site.server.command("REPLICAOF", "127.0.0.1", other.port)
+            wait_until(lambda: follows(site.server) and site.seq() == 3, "the tail to be lost")
+            site.server.command("REPLICAOF", "NO", "ONE")
+            # This lane's connection is still the one it checked; a later one must be checked.
+            async with site.lane() as after:
+                waiting = [before.post(b"{}"), after.post(b"{}")]
+                await asyncio.sleep(0.5)
+                assert not any(each.done() for each in waiting)
+                async with flushing(site.flusher()):
+                    seqs = await asyncio.gather(*waiting)
+                    assert sorted(seqs) == [3 + BOUND + 2, 3 + BOUND + 3]
 
 
 def follows(server: Server) -> bool:

@@ -41,6 +41,7 @@ class Seeded:
         self.endpoint: Endpoint = where(server)
         self.owner = Partition(self.endpoint, 0, "fsync", "archive-a")
         self.session: Session
+        self.highest = Seq(0)
 
     async def start(self, seq: int = 0, bound: int = BOUND) -> None:
         await self.owner.connect()
@@ -62,7 +63,7 @@ class Seeded:
         return await Session.open(self.endpoint, 0, partitions, "fsync", Seq(highest))
 
     async def commit(self, *calls: Call) -> list[Any]:
-        return await self.session.commit(list(calls))
+        return await self.session.commit(list(calls), self.highest)
 
     async def refused(self, call: Call) -> str:
         """Commit, see it refused and nothing changed; return the refusal's code."""
@@ -200,6 +201,18 @@ async def test_counter_that_went_back_makes_the_commit_fail_with_nothing_written
         assert seeded.everything() == before
 
 
+async def test_commit_below_what_the_lane_was_given_is_refused(seeded: Seeded) -> None:
+    assert await seeded.commit(batch(1, 3), batch(2, 3)) == [3, 6]
+    # The data of another server, which lacks the tail, under the same epoch.
+    seeded.server.client().set(KEYS.seq, 3)
+    seeded.server.client().delete(KEYS.stream)
+    seeded.highest = Seq(6)
+    assert await seeded.refused(batch(3)) == "EPOCH"
+    assert await seeded.refused(keyed("k", "b")) == "EPOCH"
+    seeded.highest = Seq(3)
+    assert await seeded.commit(batch(3)) == [4]
+
+
 async def test_full_memory_refuses_a_commit_before_anything_is_written(seeded: Seeded) -> None:
     assert await seeded.commit(batch(1)) == [1]
     seeded.server.client().config_set("maxmemory", 1)
@@ -326,11 +339,11 @@ async def test_unseed_takes_only_the_epoch_that_was_seen(seeded: Seeded) -> None
     await seeded.reseed(0)
     newer = await seeded.open()
     await seeded.session.give_up_epoch()
-    assert await newer.commit([batch(1)]) == [1]
+    assert await newer.commit([batch(1)], Seq(0)) == [1]
     wire = await seeded.endpoint.connect(0)
     assert await wire.one(*evalsha(UNSEED, [KEYS.state], old)) == 0
     assert await wire.one(*evalsha(UNSEED, [KEYS.state], newer.epoch)) == 1
-    (reply,) = await newer.commit([batch(2)])
+    (reply,) = await newer.commit([batch(2)], Seq(0))
     assert reply.code == "EPOCH"
     await newer.close()
     await wire.close()

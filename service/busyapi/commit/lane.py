@@ -205,7 +205,7 @@ class Lane:
         flight.sending = True
         failpoint("api-before-commit")
         try:
-            replies = await session.commit([call for call, _ in flight.calls])
+            replies = await session.commit([call for call, _ in flight.calls], self._highest)
             failpoint("api-after-commit")
         except RedisAway as error:
             flight.uncertain = True

@@ -2,7 +2,8 @@
 --
 -- KEYS  state, seq, stream, guard (this lane's last batch, or one Idempotency-Key)
 -- ARGV  1 epoch  2 'batch' or 'key'  3 token: batch number, or digest of the body
---       4 n  5 seconds the guard is kept  6 the entry's value
+--       4 n  5 seconds the guard is kept  6 the highest seq this lane was given
+--       7 the entry's value
 -- Gives the last seq, negative when it is the answer of an earlier call.
 --
 -- The guard comes before the bound: a repeat of what was stored must get its answer although
@@ -13,6 +14,10 @@ local state = redis.call('HMGET', KEYS[1], 'epoch', 'bound', 'archived')
 local seq = redis.call('GET', KEYS[2])
 if state[1] ~= ARGV[1] or not seq then
   return redis.error_reply('EPOCH not the epoch this connection was checked for')
+end
+if tonumber(seq) < tonumber(ARGV[6]) then
+  -- Since the check the server was another's replica for a moment, and has that one's data.
+  return redis.error_reply('EPOCH the counter is below what this lane was given')
 end
 
 local guard = redis.call('GET', KEYS[4])
@@ -37,7 +42,7 @@ if last - tonumber(state[3]) > tonumber(state[2]) then
   return redis.error_reply('FULL the archive is behind by the bound')
 end
 -- XADD before INCRBY: a counter that went back makes XADD fail, and then nothing is written.
-redis.call('XADD', KEYS[3], string.format('%.0f-%.0f', last, n), 'u', ARGV[6])
+redis.call('XADD', KEYS[3], string.format('%.0f-%.0f', last, n), 'u', ARGV[7])
 redis.call('INCRBY', KEYS[2], n)
 redis.call('SET', KEYS[4], string.format('%s %.0f', ARGV[3], last), 'EX', ARGV[5])
 return last

@@ -4,7 +4,8 @@ A commit is allowed only on a connection for which one check was made: the serve
 equals the one in the partition's record, and the counter is not below what this process has
 been given. The epoch alone would not do: a promoted replica carries it in its copied data, and
 could hand out again the ids of the tail that it never got. A connection belongs to one server
-process, so one check a connection is enough.
+process, so one check a connection is enough; should that process take over another's data in the
+meantime, the commit script still refuses to go below what this process has been given.
 """
 
 from typing import Any, NamedTuple
@@ -98,7 +99,7 @@ class Session:
         if self.epoch != epoch:
             raise NotSeeded("the epoch changed")
 
-    def command(self, call: Call) -> Command:
+    def command(self, call: Call, highest: Seq) -> Command:
         """Make the commit command of one call."""
         keys = self._keys
         return evalsha(
@@ -109,16 +110,19 @@ class Session:
             call.token,
             call.usages,
             call.guard_seconds,
+            highest,
             call.value,
         )
 
-    async def commit(self, calls: list[Call]) -> list[Any]:
+    async def commit(self, calls: list[Call], highest: Seq) -> list[Any]:
         """Send calls in one go; give for each a last seq (negative for a repeat) or ServerError.
+
+        A server whose counter is below `highest` refuses them.
 
         Raises:
             RedisAway: the answer was lost, or no replica confirmed: each may be stored or not.
         """
-        commands = [self.command(each) for each in calls]
+        commands = [self.command(each, highest) for each in calls]
         if self._tier != "replicated":
             return await self._wire.call(*commands)
         *replies, confirmed = await self._wire.call(*commands, ("WAIT", 1, WAIT_MS))
