@@ -182,6 +182,8 @@ class Lane:
         if self._down_since is not None:
             log.info("lane_ready", partition=self.partition)
         self._refused = False
+        # What a usage is told that expires unsent from here on: a server that went silent.
+        self._trouble = RedisAway()
         self._down_since = None
         self._backoff = RETRY_SECONDS[0]
 
