@@ -1,11 +1,14 @@
 """Who has given out what: archive, Redis and lanes must agree before a commit is taken."""
 
 import asyncio
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import StoredUnknown
 from busyapi.flusher.loop import Flusher
 from busyapi.ids import Seq
@@ -14,6 +17,7 @@ from tests.support.inside import (
     flushing,
     make_flusher,
     open_archive,
+    settled,
     until,
     until_flushing,
     where,
@@ -155,6 +159,51 @@ async def test_server_older_than_what_a_lane_was_told_jumps(site: Site) -> None:
             assert isinstance(first, StoredUnknown)
             assert await site.post(committer, "d", 1) == [3 + BOUND + 2]
             assert site.state()["why"] == "a process saw that Redis went back"
+
+
+async def test_restored_server_is_looked_at_by_every_lane_before_any_commits(site: Site) -> None:
+    async with site.lane() as knows:
+        async with flushing(site.flusher()):
+            await site.post(knows, "a", 3)
+            await site.until_archived(3)
+        copy = site.keep_copy()
+        assert await site.post(knows, "b", 3) == [4, 5, 6]
+        site.server.stop()
+        uncertain = knows.post(b'"sent to nobody"')
+        site.put_back(copy)
+        await asyncio.sleep(1)  # by now it looks for the server once a second
+        site.server.start()
+        # A new process looks at once, and would be given 4 again.
+        async with site.lane() as knows_nothing, flushing(site.flusher(), ready=False):
+            assert await site.post(knows_nothing, "c", 1) == [3 + BOUND + 2]
+            assert isinstance((await settled([uncertain]))[0], StoredUnknown)
+
+
+async def test_nothing_is_committed_while_ids_jump(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with site.lane() as committer:
+        async with flushing(site.flusher()):
+            await site.post(committer, "a", 3)
+            await site.until_archived(3)
+        # The server is the one the lane has checked, but the archive is further on.
+        writer = open_archive(site.archive)
+        writer.gap(Seq(10), "a test says so")
+        writer.close()
+        jumping = threading.Event()
+        record = PartitionWriter.gap
+
+        def slowly(writer: PartitionWriter, through: Seq, why: str) -> None:
+            jumping.set()
+            time.sleep(0.5)
+            record(writer, through, why)
+
+        monkeypatch.setattr(PartitionWriter, "gap", slowly)
+        async with flushing(site.flusher(), ready=False):
+            await until(jumping.is_set, "the jump")
+            assert await site.post(committer, "b", 1) == [10 + BOUND + 2]
+            await site.until_archived(10 + BOUND + 2)
+    assert site.lines() == [1, 2, 3, 10 + BOUND + 2]
 
 
 async def test_idle_flusher_notices_that_a_lane_took_the_epoch_away(site: Site) -> None:
