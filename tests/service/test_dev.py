@@ -210,7 +210,7 @@ def test_two_partitions_are_two_flushers_and_both_are_counted(tmp_path: Path) ->
         assert dev.count()["count"] == 10
         assert {"flusher-0", "flusher-1"} < set(dev.children())
         assert dev.stop(40) == 0
-        assert "the number is fixed at install" in refused(dev, "--partitions", "1")
+        assert "begun with 2 partitions" in refused(dev, "--partitions", "1")
 
 
 def test_beside_a_server_that_goes_on_orphans_finish_before_the_next_start(
