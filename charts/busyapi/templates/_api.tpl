@@ -1,0 +1,50 @@
+{{/* What the API's templates share. */}}
+
+{{/* Does something else than the Deployment set the number of pods? "true" or nothing. */}}
+{{- define "busyapi.scaled" -}}
+{{- if or .Values.autoscaling.enabled .Values.keda.enabled }}true{{ end }}
+{{- end }}
+
+{{/* Most API pods there can be. */}}
+{{- define "busyapi.mostReplicas" -}}
+{{- if .Values.autoscaling.enabled }}{{ .Values.autoscaling.maxReplicas | int }}
+{{- else if .Values.keda.enabled }}{{ .Values.keda.maxReplicas | int }}
+{{- else }}{{ .Values.replicaCount | int }}{{ end }}
+{{- end }}
+
+{{/* Seconds that an API pod may take to stop: what it waits for, one after the other. */}}
+{{- define "busyapi.stopSeconds" -}}
+{{- add (.Values.preStopSleepSeconds | int) (ceil (addf .Values.config.drainDelay .Values.config.stopTimeout) | int) }}
+{{- end }}
+
+{{- define "busyapi.graceSeconds" -}}
+{{- if kindIs "invalid" .Values.terminationGracePeriodSeconds }}
+{{- add (include "busyapi.stopSeconds" . | int) 10 }}
+{{- else }}
+{{- .Values.terminationGracePeriodSeconds | int }}
+{{- end }}
+{{- end }}
+
+{{- define "busyapi.authEnabled" -}}
+{{- if or .Values.auth.tokens .Values.auth.existingSecret }}true{{ end }}
+{{- end }}
+
+{{/* The volume of tokens, for the API and for its test. */}}
+{{- define "busyapi.tokensVolume" -}}
+{{- if include "busyapi.authEnabled" . }}
+- name: tokens
+  secret:
+    secretName: {{ .Values.auth.existingSecret | default (printf "%s-tokens" (include "busyapi.fullname" .)) }}
+    items:
+      - key: {{ ternary .Values.auth.existingSecretKey "tokens" (not (empty .Values.auth.existingSecret)) }}
+        path: tokens
+{{- end }}
+{{- end }}
+
+{{- define "busyapi.tokensMount" -}}
+{{- if include "busyapi.authEnabled" . }}
+- name: tokens
+  mountPath: /etc/busyapi/auth
+  readOnly: true
+{{- end }}
+{{- end }}

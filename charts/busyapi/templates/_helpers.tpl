@@ -1,0 +1,125 @@
+{{/* Names, labels and images: each made in one place. */}}
+
+{{- define "busyapi.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 44 | trimSuffix "-" }}
+{{- end }}
+
+{{/* 44: a StatefulSet's name, with -flusher behind it, ends in a label of its pods with a hash. */}}
+{{- define "busyapi.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride }}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 44 | trimSuffix "-" }}
+{{- else if contains $name .Release.Name }}
+{{- .Release.Name | trunc 44 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 44 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "busyapi.namespace" -}}
+{{- .Release.Namespace }}
+{{- end }}
+
+{{- define "busyapi.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "busyapi.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{/* Of a component: (list $ "api"). These never change, for selectors are immutable. */}}
+{{- define "busyapi.selectorLabels" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: {{ include "busyapi.name" $root }}
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+
+{{/* Of a component's objects: (list $ "api"). */}}
+{{- define "busyapi.labels" -}}
+{{- $root := index . 0 -}}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{ include "busyapi.selectorLabels" . }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+app.kubernetes.io/part-of: busyapi
+{{- with $root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Of a component's pods: (list $ "api" podLabels). The chart's version is not among them: it
+would replace every pod at every upgrade. */}}
+{{- define "busyapi.podLabels" -}}
+{{- $root := index . 0 -}}
+{{ include "busyapi.selectorLabels" . }}
+app.kubernetes.io/part-of: busyapi
+{{- with merge (dict) (index . 2) $root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* An image: (list $ .Values.image). */}}
+{{- define "busyapi.image" -}}
+{{- $root := index . 0 }}
+{{- $image := index . 1 }}
+{{- with $root.Values.global.imageRegistry | default $image.registry }}{{ . }}/{{ end }}
+{{- $image.repository }}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default $root.Chart.AppVersion }}{{ end }}
+{{- end }}
+
+{{/* Prometheus annotations: (list $ port). */}}
+{{- define "busyapi.scrapeAnnotations" -}}
+{{- if (index . 0).Values.metrics.annotations.enabled -}}
+prometheus.io/scrape: "true"
+prometheus.io/port: {{ index . 1 | quote }}
+prometheus.io/path: /metrics
+{{- end }}
+{{- end }}
+
+{{/* Spread constraints, with the component's selector where they have none:
+(list $ "api" constraints). A Deployment's pods are counted by revision, or a rollout would
+end up lopsided. */}}
+{{- define "busyapi.spread" -}}
+{{- $root := index . 0 }}
+{{- $component := index . 1 }}
+{{- $constraints := list }}
+{{- range index . 2 }}
+{{- $constraint := deepCopy . }}
+{{- if not (hasKey $constraint "labelSelector") }}
+{{- $selector := include "busyapi.selectorLabels" (list $root $component) | fromYaml }}
+{{- $_ := set $constraint "labelSelector" (dict "matchLabels" $selector) }}
+{{- if eq $component "api" }}
+{{- $_ := set $constraint "matchLabelKeys" (list "pod-template-hash") }}
+{{- end }}
+{{- end }}
+{{- $constraints = append $constraints $constraint }}
+{{- end }}
+{{- toYaml $constraints }}
+{{- end }}
+
+{{/* IP families of every Service. */}}
+{{- define "busyapi.ipFamilies" -}}
+{{- with .Values.service.ipFamilyPolicy }}
+ipFamilyPolicy: {{ . }}
+{{- end }}
+{{- with .Values.service.ipFamilies }}
+ipFamilies:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* A volume claim's spec. */}}
+{{- define "busyapi.claimSpec" -}}
+accessModes:
+  {{- toYaml .accessModes | nindent 2 }}
+{{- if eq (.storageClass | default "") "-" }}
+storageClassName: ""
+{{- else if .storageClass }}
+storageClassName: {{ .storageClass }}
+{{- end }}
+resources:
+  requests:
+    storage: {{ .size }}
+{{- end }}

@@ -1,0 +1,89 @@
+{{/* Where Redis is, and how a role logs in. The password is a file: it can be rotated. */}}
+
+{{- define "busyapi.redisUrl" -}}
+{{- $external := .Values.externalRedis }}
+{{- $scheme := ternary "rediss" "redis" $external.tls.enabled }}
+{{- if .Values.valkey.enabled -}}
+redis://{{ include "busyapi.fullname" . }}-valkey:6379
+{{- else if eq $external.mode "standalone" -}}
+{{ $scheme }}://{{ $external.host }}:{{ $external.port }}
+{{- else if eq $external.mode "sentinel" -}}
+{{ $scheme }}+sentinel://{{ join "," $external.hosts }}/{{ $external.masterName }}
+{{- else -}}
+{{ $scheme }}+cluster://{{ join "," $external.hosts }}
+{{- end }}
+{{- end }}
+
+{{- define "busyapi.valkeySecret" -}}
+{{- .Values.valkey.auth.existingSecret | default (printf "%s-valkey" (include "busyapi.fullname" .)) }}
+{{- end }}
+
+{{/* Name and key of a role's password: (list $ "api"); nothing where Redis asks for none. */}}
+{{- define "busyapi.redisPassword" -}}
+{{- $root := index . 0 }}
+{{- $external := $root.Values.externalRedis }}
+{{- if $root.Values.valkey.enabled }}
+secretName: {{ include "busyapi.valkeySecret" $root }}
+items:
+  - key: {{ index . 1 }}-password
+    path: password
+{{- else if $external.existingSecret }}
+secretName: {{ $external.existingSecret }}
+items:
+  - key: {{ $external.existingSecretPasswordKey }}
+    path: password
+{{- else if $external.password }}
+secretName: {{ include "busyapi.fullname" $root }}-redis
+items:
+  - key: redis-password
+    path: password
+{{- end }}
+{{- end }}
+
+{{- define "busyapi.redisEnv" -}}
+{{- $root := index . 0 }}
+{{- $external := $root.Values.externalRedis }}
+{{- with ternary (index . 1) $external.username $root.Values.valkey.enabled }}
+- name: BUSYAPI_REDIS_USERNAME
+  value: {{ . | quote }}
+{{- end }}
+{{- if include "busyapi.redisPassword" . }}
+- name: BUSYAPI_REDIS_PASSWORD_FILE
+  value: /etc/busyapi/redis/password
+{{- end }}
+{{- if $external.tls.caSecret }}
+- name: BUSYAPI_REDIS_CA_FILE
+  value: /etc/busyapi/redis-ca/ca.crt
+{{- end }}
+{{- end }}
+
+{{- define "busyapi.redisMounts" -}}
+{{- if include "busyapi.redisPassword" . }}
+- name: redis-password
+  mountPath: /etc/busyapi/redis
+  readOnly: true
+{{- end }}
+{{- if (index . 0).Values.externalRedis.tls.caSecret }}
+- name: redis-ca
+  mountPath: /etc/busyapi/redis-ca
+  readOnly: true
+{{- end }}
+{{- end }}
+
+{{- define "busyapi.redisVolumes" -}}
+{{- with include "busyapi.redisPassword" . }}
+- name: redis-password
+  secret:
+    {{- . | nindent 4 }}
+{{- end }}
+{{- with (index . 0).Values.externalRedis.tls }}
+{{- if .caSecret }}
+- name: redis-ca
+  secret:
+    secretName: {{ .caSecret }}
+    items:
+      - key: {{ .caSecretKey }}
+        path: ca.crt
+{{- end }}
+{{- end }}
+{{- end }}
