@@ -10,6 +10,7 @@ from typing import Any
 from busyapi.errors import ConfigError
 
 TIERS = ("fsync", "replicated", "memory")
+SWITCH = ("on", "off")
 VALIDATIONS = ("strict", "lenient")
 MOST_PORT = 65535
 LEAST_DEADLINE = 0.1
@@ -168,6 +169,13 @@ class Settings:
         0.0,
         "requests a second",
         "for each token, or each address without authentication; 0 is no limit",
+    )
+    fast_lane: str = row(
+        "BUSYAPI_FAST_LANE",
+        "on",
+        "",
+        "off sends every request through Sanic; authentication and rate limits do so anyway",
+        choices=SWITCH,
     )
     archive_dir: str = row(
         "BUSYAPI_ARCHIVE_DIR", "/var/lib/busyapi/archive", "path", "the archive volume"

@@ -14,11 +14,11 @@ import structlog
 from prometheus_client import start_http_server
 from sanic import Sanic
 
+from busyapi.api.fast import protocol_for
 from busyapi.api.lookup import get_count, get_usage
 from busyapi.api.pages import get_landing, get_openapi
 from busyapi.api.probes import livez, readyz
 from busyapi.api.problems import Problems
-from busyapi.api.protocol import DeadlineProtocol
 from busyapi.api.service import Service
 from busyapi.api.usages import post_batch, post_usage
 from busyapi.web import close_idle, listen, port_error, stop
@@ -112,13 +112,10 @@ async def _close(app: Sanic[Any, Any]) -> None:
 def serve(service: Service) -> int:
     """Serve until SIGTERM or SIGINT; give the process's exit code."""
     app = make_app(service)
-    protocol = type(
-        "Protocol", (DeadlineProtocol,), {"deadline": service.settings.request_deadline}
-    )
     sock = listen(service.settings.port)
     app.run(
         sock=sock,
-        protocol=protocol,
+        protocol=protocol_for(service),
         backlog=BACKLOG,
         single_process=True,
         access_log=False,

@@ -49,6 +49,11 @@ class NumberedHttp(Http):
             self.url = None
             super().create_empty_request()
 
+    @property
+    def unread(self) -> bool:
+        """Whether a body, or a part of it, is still to come."""
+        return bool(self.number and self.request_body)
+
     def read_on(self) -> None:
         """After an error, read what is left of the body, whatever its length.
 

@@ -47,9 +47,13 @@ class Service:
 
     def failed(self, request: Request, error: Exception, status: int) -> None:
         """Count an error's answer."""
+        self.refusal(error)
+        self._count(request, status)
+
+    def refusal(self, error: Exception) -> None:
+        """Count why a usage was not, or perhaps not, stored."""
         if isinstance(error, Refused | StoredUnknown):
             self.metrics.refused.labels(type(error).__name__).inc()
-        self._count(request, status)
 
     def _count(self, request: Request, status: int) -> None:
         seconds = 0.0

@@ -1,6 +1,8 @@
 """POST /api/usages and /api/usages/batch."""
 
+import asyncio
 import re
+from collections.abc import Sequence
 from hashlib import sha256
 
 from sanic import Request
@@ -33,8 +35,7 @@ async def post_usage(request: Request) -> HTTPResponse:
         limit=settings.max_body,
     )
     key = _key(request, [line]) if KEY_HEADER in headers else None
-    future, partition = service.lanes.submit((line,), len(line), key)
-    last = await future
+    last, partition = await _commit(service, (line,), len(line), key)
     usage = usage_id(Seq(abs(last)), partition, settings.partitions)
     if last > 0:
         return service.done(request, Created(usage))
@@ -58,11 +59,19 @@ async def post_batch(request: Request) -> HTTPResponse:
         most=settings.max_batch_items,
     )
     key = _key(request, lines) if KEY_HEADER in headers else None
-    future, partition = service.lanes.submit(lines, sum(map(len, lines)), key)
-    last = await future
+    last, partition = await _commit(service, lines, sum(map(len, lines)), key)
     ids = service.lanes.ids(abs(last), len(lines), partition)
     answer = json_answer({"ids": ids}, 201, REPLAYED if last < 0 else None)
     return service.done(request, answer)
+
+
+async def _commit(
+    service: Service, lines: Sequence[bytes], size: int, key: Key | None
+) -> tuple[int, int]:
+    """Give the last seq, negative for a repeat, and the partition."""
+    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    partition = service.lanes.submit(lines, size, future, key)
+    return await future, partition
 
 
 def _key(request: Request, lines: list[bytes]) -> Key:

@@ -1,6 +1,5 @@
 """What waits to be committed, and how much of it one process will hold."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -17,6 +16,22 @@ class Observer(Protocol):
         """The lane has no checked connection, and why."""
 
 
+class Waiter(Protocol):
+    """Who is told how a group ended: an `asyncio.Future[int]`, or what does as one does."""
+
+    def done(self) -> bool:
+        """Say whether nobody waits any more."""
+
+    def set_result(self, result: int, /) -> None:
+        """Take the last seq of the group."""
+
+    def set_exception(self, exception: Exception, /) -> None:
+        """Take why there is none."""
+
+    def exception(self) -> BaseException | None:
+        """Mark the exception as seen."""
+
+
 class Key(NamedTuple):
     """An Idempotency-Key, by digests: neither key nor body is kept as it was sent."""
 
@@ -27,38 +42,38 @@ class Key(NamedTuple):
 class Group:
     """The usages of one request: stored together, answered together.
 
-    The future's result is the last seq of the group, negative when it repeats an earlier
+    What the waiter is told is the last seq of the group, negative when it repeats an earlier
     answer.
     """
 
-    __slots__ = ("born", "count", "future", "key", "lines", "size")
+    __slots__ = ("born", "count", "key", "lines", "size", "waiter")
 
     def __init__(
         self,
         lines: Sequence[bytes],
         size: int,
-        future: asyncio.Future[int],
+        waiter: Waiter,
         born: float,
         key: Key | None,
     ) -> None:
         self.lines = lines
         self.count = len(lines)
         self.size = size
-        self.future = future
+        self.waiter = waiter
         self.born = born
         self.key = key
 
     def answer(self, last: int) -> None:
         """Give the result, unless the request has gone away or was given up."""
-        if not self.future.done():
-            self.future.set_result(last)
+        if not self.waiter.done():
+            self.waiter.set_result(last)
 
     def fail(self, error: Exception) -> None:
         """Give the failure, likewise."""
-        if not self.future.done():
-            self.future.set_exception(error)
+        if not self.waiter.done():
+            self.waiter.set_exception(error)
             # Marked as seen: a device that hung up leaves nobody to look at it.
-            self.future.exception()
+            self.waiter.exception()
 
 
 class Admission:

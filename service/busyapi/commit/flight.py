@@ -40,7 +40,7 @@ class Flight:
     @property
     def wanted(self) -> bool:
         """Whether any request still waits."""
-        return any(not group.future.done() for group in self.groups())
+        return any(not group.waiter.done() for group in self.groups())
 
 
 def take(pending: deque[Group], keys: Keys, producer: str, number: int, key_seconds: int) -> Flight:

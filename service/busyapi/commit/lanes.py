@@ -6,7 +6,7 @@ from functools import partial
 from time import monotonic
 from zlib import crc32
 
-from busyapi.commit.batch import Admission, Group, Key
+from busyapi.commit.batch import Admission, Group, Key, Waiter
 from busyapi.commit.lane import Lane
 from busyapi.ids import Seq, UsageId, usage_id
 
@@ -51,9 +51,9 @@ class Lanes:
         return any(lane.ready for lane in self.lanes)
 
     def submit(
-        self, lines: Sequence[bytes], size: int, key: Key | None = None
-    ) -> tuple[asyncio.Future[int], int]:
-        """Put one request's usages in line; give the future of their last seq, and the partition.
+        self, lines: Sequence[bytes], size: int, waiter: Waiter, key: Key | None = None
+    ) -> int:
+        """Put one request's usages in line; give the partition. The waiter is told the last seq.
 
         Raises:
             Refused: they were not taken; nothing will be stored.
@@ -62,9 +62,8 @@ class Lanes:
         if (refusal := lane.refusal) is not None:
             raise refusal
         self.admission.enter(len(lines), size)
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        lane.submit(Group(lines, size, future, monotonic(), key))
-        return future, lane.partition
+        lane.submit(Group(lines, size, waiter, monotonic(), key))
+        return lane.partition
 
     def ids(self, last: int, count: int, partition: int) -> list[UsageId]:
         """Give the ids of the `count` usages that end at a seq."""

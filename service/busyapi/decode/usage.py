@@ -29,6 +29,12 @@ def decode_line(raw: bytes, *, strict: bool) -> bytes:
         Unreadable: where decode_usage says MalformedBody.
         NotAUsage: as there.
     """
+    line = quick_line(raw, strict=strict)
+    return render_thoroughly(read(raw), strict=strict) if line is None else line
+
+
+def quick_line(raw: bytes, *, strict: bool) -> bytes | None:
+    """Return the line of an ordinary usage; None: `decode_usage` takes it, or says why not."""
     try:
         value = parse(raw)
         if is_usage(value) if strict else is_object(value):
@@ -36,8 +42,8 @@ def decode_line(raw: bytes, *, strict: bool) -> bytes:
             if is_shallow(line, value):
                 return line
     except (ValueError, RecursionError):
-        pass  # the second reading says why; outside this block, so that ours hangs on no error
-    return render_thoroughly(read(raw), strict=strict)
+        pass
+    return None
 
 
 def render_thoroughly(value: object, *, strict: bool) -> bytes:

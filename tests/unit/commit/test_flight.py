@@ -116,8 +116,9 @@ def test_admission_refuses_what_is_too_much_and_takes_nothing_of_it() -> None:
 
 
 async def test_answer_to_a_request_that_went_away_is_dropped() -> None:
-    waiting = Group([b"{}"], 2, asyncio.get_running_loop().create_future(), 0.0, None)
-    waiting.future.cancel()
+    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    waiting = Group([b"{}"], 2, future, 0.0, None)
+    future.cancel()
     waiting.answer(1)
     waiting.fail(Overloaded())
-    assert waiting.future.cancelled()
+    assert future.cancelled()

@@ -1,0 +1,225 @@
+"""The fast lane: one whole `POST /api/usages` in one packet, without Sanic's machinery.
+
+    packet ──whole, plain, valid──> lane ──> answer
+       └──────anything else──> Sanic, untouched
+
+Most of what a request costs is Sanic's task, header objects, router and response. Here the packet
+is looked at once: when it is exactly one ordinary request that Sanic's route would answer with 201,
+its usage goes to the lane, and the answer is written from the lane's callback. Every other packet
+goes to Sanic as it came, so that route stays the reference for whatever is odd or wrong, and
+`tests/service/test_fast_lane.py` holds the two against each other.
+
+While a usage is under way, what else arrives on its connection is held back, so that answers keep
+the order of their requests. A client that hangs up cancels nothing: the lane owns the usage.
+"""
+
+import re
+from functools import lru_cache
+from time import monotonic
+from typing import Any, ClassVar
+
+import sanic
+import structlog
+from sanic.http.constants import Stage
+
+from busyapi.api.answers import created, whole
+from busyapi.api.problems import CLIENT_GONE, problem, response
+from busyapi.api.protocol import DeadlineProtocol
+from busyapi.api.service import Service
+from busyapi.decode.usage import quick_line
+from busyapi.errors import Refused
+from busyapi.ids import Seq, usage_id
+
+log = structlog.get_logger()
+
+SANIC_VERSION = "25.12.1"
+"""Whose protocol this was held against. With another the fast lane stays off."""
+
+ROUTE = "/api/usages"
+START = b"POST /api/usages HTTP/1.1\r\n"
+MOST_HEAD = 2048
+"""Bytes of a header that is worth remembering; larger ones go to Sanic."""
+HEADS = 1024
+"""Headers remembered: 2 MiB at most. A device sends the same one each time."""
+MOST_HELD = 65_536
+"""Bytes of later requests on one connection, before it is read no further."""
+
+_HEAD = re.compile(rb"POST /api/usages HTTP/1\.1(?:\r\n[!#$%&'*+.^_`|~\w-]+:[\t\x20-\x7e]*)+")
+_LENGTH = re.compile(rb"[0-9]{1,8}")
+_FOR_SANIC = {
+    b"content-encoding",
+    b"expect",
+    b"idempotency-key",
+    b"transfer-encoding",
+    b"upgrade",
+}
+"""Headers that change what a request means."""
+
+
+@lru_cache(HEADS)
+def body_length(head: bytes) -> int | None:
+    """Read a header's Content-Length; None when Sanic must read the header."""
+    if not _HEAD.fullmatch(head):
+        return None
+    length = connection = None
+    for line in head.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        name, value = name.lower(), value.lstrip()
+        if name in _FOR_SANIC:
+            return None
+        if name == b"content-length":
+            if length is not None or not _LENGTH.fullmatch(value):
+                return None
+            length = int(value)
+        elif name == b"connection":
+            if connection is not None or value.lower() != b"keep-alive":
+                return None
+            connection = value
+    return length
+
+
+class FastProtocol(DeadlineProtocol):
+    """Sanic's protocol with the fast lane before it."""
+
+    service: ClassVar[Service]
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._under_way: UnderWay | None = None
+        self._held = bytearray()
+
+    def data_received(self, data: bytes) -> None:
+        """Take a packet, hold it back, or leave it to Sanic."""
+        if self._under_way:
+            self._hold(data)
+        elif not self._take(data):
+            super().data_received(data)
+
+    def _hold(self, data: bytes) -> None:
+        self._held += data
+        if len(self._held) >= MOST_HELD and self.transport:
+            self.transport.pause_reading()
+
+    def _take(self, data: bytes) -> bool:
+        """Submit the usage of a packet; False: not a byte of it was taken."""
+        if not data.startswith(START) or self._busy():
+            return False
+        end = data.find(b"\r\n\r\n", 0, MOST_HEAD)
+        length = body_length(data[:end]) if end > 0 else None
+        body = data[end + 4 :]
+        service = self.service
+        if len(body) != length or length > service.settings.max_body or service.draining:
+            return False
+        # Without this bracket the Content-Type decides.
+        line = quick_line(body, strict=service.strict) if body[:1] == b"{" else None
+        if line is None:
+            return False
+        answer = UnderWay(self)
+        try:
+            answer.partition = service.lanes.submit((line,), len(line), answer)
+        except Refused:
+            return False  # Sanic asks again, and says why
+        self._under_way = answer
+        return True
+
+    def _busy(self) -> bool:
+        """Whether Sanic has, or may have, something of an earlier request on this connection."""
+        if self.recv_buffer or not self._task or not self._can_write.is_set():
+            return True
+        if self.transport is None or self.transport.is_closing():
+            return True
+        http = self.http
+        if http is None:
+            return False  # its task has not started
+        # After an error the rest of a body may be unread although the answer is out.
+        return http.stage is not Stage.IDLE or not http.keep_alive or bool(http.unread)
+
+    def answer(self, message: bytes, *, close: bool) -> None:
+        """Send the answer of what was under way, and go on with what was held back."""
+        self._under_way = None
+        if self.transport is None or self.transport.is_closing():
+            return
+        self.transport.write(message)
+        self._time = monotonic()  # Sanic's keep-alive counts from here
+        if close:
+            self.close()
+        elif self._held:
+            held = bytes(self._held)
+            self._held.clear()
+            self.transport.resume_reading()
+            self.data_received(held)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Count the request that was under way as Sanic's route does."""
+        if self._under_way:
+            self._under_way.gone()
+            self._under_way = None
+        super().connection_lost(exc)
+
+    def close_if_idle(self) -> bool:
+        """Close the connection unless a request is under way."""
+        return False if self._under_way else bool(super().close_if_idle())
+
+
+class UnderWay:
+    """A request in the lane: stands where a handler's future would."""
+
+    __slots__ = ("_done", "_protocol", "_started", "partition")
+
+    def __init__(self, protocol: FastProtocol) -> None:
+        self._protocol = protocol
+        self._started = monotonic()
+        self._done = False
+        self.partition = 0
+
+    def done(self) -> bool:
+        """Say whether it was answered, or nobody waits any more."""
+        return self._done
+
+    def set_result(self, last: int) -> None:
+        """Answer 201."""
+        settings = self._protocol.service.settings
+        usage = usage_id(Seq(last), self.partition, settings.partitions)
+        close = self._protocol.service.draining
+        self._answer(201, created(usage, close=close), close=close)
+
+    def set_exception(self, error: Exception) -> None:
+        """Answer why not."""
+        service = self._protocol.service
+        found, close = problem(error), service.draining
+        service.refusal(error)
+        self._answer(found.status, whole(response(found), close=close), close=close)
+
+    def exception(self) -> None:
+        """Nothing need be marked as seen."""
+
+    def gone(self) -> None:
+        """The client hung up: whatever the lane says later is for nobody."""
+        self._count(CLIENT_GONE)
+
+    def _count(self, status: int) -> None:
+        self._done = True
+        seconds = monotonic() - self._started
+        self._protocol.service.metrics.requests.done(ROUTE, status, seconds)
+
+    def _answer(self, status: int, message: bytes, *, close: bool) -> None:
+        self._count(status)
+        try:
+            self._protocol.answer(message, close=close)
+        except Exception as error:  # noqa: BLE001 - it would end the lane for everybody
+            log.error("unexpected_error", error=type(error).__name__, where="fast lane")
+            self._protocol.abort()  # type: ignore[no-untyped-call]
+
+
+def protocol_for(service: Service, version: str = sanic.__version__) -> type[DeadlineProtocol]:
+    """Make the protocol of this process: with the fast lane where it may be used.
+
+    Credentials and rates are looked at by Sanic's route alone.
+    """
+    settings = service.settings
+    fast = settings.fast_lane == "on" and service.guard is None
+    if fast and version != SANIC_VERSION:
+        log.warning("fast_lane_off", sanic=version, known=SANIC_VERSION)
+        fast = False
+    members = {"deadline": settings.request_deadline, "service": service}
+    return type("Protocol", (FastProtocol if fast else DeadlineProtocol,), members)
