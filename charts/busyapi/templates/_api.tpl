@@ -48,3 +48,19 @@
   readOnly: true
 {{- end }}
 {{- end }}
+
+{{/* What devices and people may reach from outside. Metrics have a port of their own, and probes
+are the kubelet's. */}}
+{{- define "busyapi.publicPaths" -}}
+- path: /api
+  pathType: Prefix
+- path: /
+  pathType: Exact
+- path: /openapi.json
+  pathType: Exact
+{{- end }}
+
+{{/* Requests a second of this release's API pods, for KEDA. */}}
+{{- define "busyapi.requestsQuery" -}}
+sum(rate(busyapi_requests_total{namespace={{ include "busyapi.namespace" . | quote }},pod=~"{{ include "busyapi.fullname" . }}-[a-z0-9]+-[a-z0-9]+"}[1m]))
+{{- end }}

@@ -32,7 +32,7 @@
 port 6379
 protected-mode yes
 dir /data
-aclfile /etc/valkey/acl/users.acl
+aclfile /etc/valkey/users.acl
 appendonly yes
 appendfsync {{ ternary "everysec" "always" (eq .Values.config.durability "memory") }}
 no-appendfsync-on-rewrite no
