@@ -1,4 +1,4 @@
-"""One stack for every test of the HTTP contract, and API processes beside it with other settings.
+"""Two stacks for every test of the HTTP contract, and API processes beside it with other settings.
 
 Tests that stop, pause or fill something start their own: `stacks`.
 """
@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from busyapi.settings import SWITCH
 from tests.support.ports import free_port
 from tests.support.processes import Api, Stack
 from tests.support.servers import Server
@@ -15,11 +16,17 @@ from tests.support.servers import Server
 Apis = Callable[..., Api]
 
 
-@pytest.fixture(scope="session")
-def contract(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A running stack with the default settings."""
+@pytest.fixture(scope="session", params=SWITCH)
+def contract(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    """A running stack with the default settings, with the fast lane and without it."""
     folder = tmp_path_factory.mktemp("contract")
-    with Server(folder / "valkey") as server, Stack(folder / "stack", server) as stack:
+    settings = {"BUSYAPI_FAST_LANE": request.param}
+    with (
+        Server(folder / "valkey") as server,
+        Stack(folder / "stack", server, settings=settings) as stack,
+    ):
         yield stack
 
 

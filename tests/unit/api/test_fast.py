@@ -1,0 +1,119 @@
+"""Which requests the fast lane takes for ordinary, and when it stays off."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from busyapi.api.archive import ArchiveDoor
+from busyapi.api.fast import SANIC_VERSION, FastProtocol, UnderWay, body_length, protocol_for
+from busyapi.api.guard import Guard
+from busyapi.api.protocol import DeadlineProtocol
+from busyapi.api.service import Service
+from busyapi.commit.batch import Admission
+from busyapi.commit.lanes import Lanes
+from busyapi.metrics import ApiMetrics
+from busyapi.settings import Settings
+
+START = b"POST /api/usages HTTP/1.1\r\n"
+
+
+def service(*, fast_lane: str = "on", guard: Guard | None = None) -> Service:
+    return Service(
+        settings=Settings(fast_lane=fast_lane),
+        lanes=Lanes([], Admission(1, 1)),
+        readers=[],
+        archive=ArchiveDoor("http://127.0.0.1:1", 1),
+        metrics=ApiMetrics("fsync"),
+        guard=guard,
+    )
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Length: 85",
+        b"Host: a\r\ncontent-length:85",
+        b"Content-Length: 85\r\nConnection: Keep-Alive\r\nX-Anything: at all",
+        b"X:\r\nContent-Length: \t85",
+    ],
+)
+def test_an_ordinary_header_gives_its_length(head: bytes) -> None:
+    assert body_length(START + head) == 85
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Host: a",
+        b"Content-Length: 85 ",
+        b"Content-Length: +85",
+        b"Content-Length: 85\r\nContent-Length: 85",
+        b"Content-Length: 999999999",
+        b"Content-Length: 85\r\nConnection: close",
+        b"Content-Length: 85\r\nConnection: keep-alive\r\nConnection: keep-alive",
+        b"Content-Length: 85\r\nTransfer-Encoding: chunked",
+        b"Content-Length: 85\r\nexpect: 100-continue",
+        b"Content-Length: 85\r\nContent-Encoding: gzip",
+        b"Content-Length: 85\r\nIdempotency-Key: a",
+        b"Content-Length: 85\r\nUpgrade: websocket",
+        b"Content-Length: 85\r\nno colon",
+        b"Content-Length: 85\r\n folded: line",
+        b"Content-Length: 85\r\nX : y",
+        b"Content-Length: 85\r\nX: \xff",
+        b"Content-Length: 85\r\nX: a\nb: c",
+        b"Content-Length: 85\r\nX: \x00",
+    ],
+)
+def test_any_other_header_is_for_sanic(head: bytes) -> None:
+    assert body_length(START + head) is None
+
+
+def test_another_release_of_sanic_switches_it_off_and_is_told() -> None:
+    with capture_logs() as logs:
+        assert issubclass(protocol_for(service(), SANIC_VERSION), FastProtocol)
+        assert not logs
+        assert not issubclass(protocol_for(service(), "25.12.99"), FastProtocol)
+    assert [each["event"] for each in logs] == ["fast_lane_off"]
+
+
+@pytest.mark.parametrize(
+    "made", [lambda: service(fast_lane="off"), lambda: service(guard=Guard(None, 1.0))]
+)
+def test_the_switch_and_a_guard_leave_all_to_sanic(made: Callable[[], Service]) -> None:
+    with capture_logs() as logs:
+        protocol = protocol_for(made())
+    assert issubclass(protocol, DeadlineProtocol)
+    assert not issubclass(protocol, FastProtocol)
+    assert not logs
+
+
+class Unwritable:
+    """A connection on which nothing can be written."""
+
+    aborted = False
+    service = service()
+
+    def answer(self, message: bytes, *, close: bool) -> None:
+        raise RuntimeError(message)
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def test_an_answer_that_cannot_be_written_ends_its_connection_and_nothing_else() -> None:
+    connection: Any = Unwritable()
+    answer = UnderWay(connection)
+    with capture_logs() as logs:
+        answer.set_result(1)
+    assert connection.aborted
+    assert answer.done()
+    assert logs == [
+        {
+            "event": "unexpected_error",
+            "log_level": "error",
+            "error": "RuntimeError",
+            "where": "fast lane",
+        }
+    ]
