@@ -1,0 +1,122 @@
+"""The Pod Security Standard `restricted`, as the API server's admission would judge a pod.
+
+Written from the standard's text, for Linux pods; the cluster tests ask a real admission.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+Json = dict[str, Any]
+
+VOLUMES = {
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+}
+SECCOMP = {"RuntimeDefault", "Localhost"}
+SELINUX = {"", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"}
+SYSCTLS = {
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_wmem",
+}
+HANDLERS = ("livenessProbe", "readinessProbe", "startupProbe")
+
+
+def violations(pod: Json) -> list[str]:
+    """What admission would refuse in a pod's spec, each with where it is."""
+    found = list(of_pod(pod))
+    for container in containers(pod):
+        found += (f"{container['name']}: {each}" for each in of_container(container, pod))
+    return found
+
+
+def containers(pod: Json) -> Iterator[Json]:
+    """Every container, of each of the three lists."""
+    for kind in ("initContainers", "containers", "ephemeralContainers"):
+        yield from pod.get(kind) or []
+
+
+def of_pod(pod: Json) -> Iterator[str]:
+    """What is asked of the pod as a whole."""
+    for name in ("hostNetwork", "hostPID", "hostIPC"):
+        if pod.get(name):
+            yield name
+    for volume in pod.get("volumes") or []:
+        for kind in volume.keys() - {"name"} - VOLUMES:
+            yield f"volume {volume['name']}: {kind}"
+    context = pod.get("securityContext") or {}
+    for sysctl in context.get("sysctls") or []:
+        if sysctl["name"] not in SYSCTLS:
+            yield f"sysctl {sysctl['name']}"
+    yield from of_both(context)
+
+
+def of_both(context: Json) -> Iterator[str]:
+    """What is forbidden in a pod's and in a container's securityContext alike."""
+    if context.get("runAsNonRoot") is False:
+        yield "runAsNonRoot"
+    if context.get("runAsUser") == 0:
+        yield "runAsUser"
+    if (context.get("appArmorProfile") or {}).get("type") == "Unconfined":
+        yield "appArmorProfile"
+    selinux = context.get("seLinuxOptions") or {}
+    if selinux.get("type", "") not in SELINUX or selinux.get("user") or selinux.get("role"):
+        yield "seLinuxOptions"
+    if (context.get("windowsOptions") or {}).get("hostProcess"):
+        yield "hostProcess"
+    if (seccomp := context.get("seccompProfile")) and seccomp["type"] not in SECCOMP:
+        yield "seccompProfile"
+
+
+def of_container(container: Json, pod: Json) -> Iterator[str]:
+    """What is asked of each container; two things may be said by its pod instead."""
+    context = container.get("securityContext") or {}
+    of_all = pod.get("securityContext") or {}
+    yield from of_both(context)
+    if not context.get("runAsNonRoot", of_all.get("runAsNonRoot")):
+        yield "runAsNonRoot is not set"
+    if not context.get("seccompProfile", of_all.get("seccompProfile")):
+        yield "seccompProfile is not set"
+    if context.get("privileged"):
+        yield "privileged"
+    if context.get("allowPrivilegeEscalation") is not False:
+        yield "allowPrivilegeEscalation"
+    if context.get("procMount", "Default") != "Default":
+        yield "procMount"
+    yield from of_capabilities(context.get("capabilities") or {})
+    yield from of_hosts(container)
+
+
+def of_capabilities(capabilities: Json) -> Iterator[str]:
+    """All are dropped, and one may be added."""
+    if "ALL" not in (capabilities.get("drop") or []):
+        yield "capabilities are not dropped"
+    if set(capabilities.get("add") or []) - {"NET_BIND_SERVICE"}:
+        yield "capabilities are added"
+
+
+def of_hosts(container: Json) -> Iterator[str]:
+    """No port of the node, and no probe or hook that talks to another host."""
+    for port in container.get("ports") or []:
+        if port.get("hostPort"):
+            yield "hostPort"
+    handlers = [container.get(each) or {} for each in HANDLERS]
+    handlers += (container.get("lifecycle") or {}).values()
+    for handler in handlers:
+        if any((handler.get(kind) or {}).get("host") for kind in ("httpGet", "tcpSocket")):
+            yield "a probe or hook names a host"

@@ -1,0 +1,142 @@
+"""An upgrade, from a released chart or by a value that may change, meets no immutable field."""
+
+import shutil
+from contextlib import suppress
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import helm_python
+import pytest
+
+from tests.chart.immutable import WHOLE, conflicts
+from tests.chart.release import archives, release
+from tests.chart.support import CHART, MODES, Json, loaded, mode_name, render, values_of
+
+STATEFUL_SET: Json = {
+    "kind": "StatefulSet",
+    "metadata": {"name": "s"},
+    "spec": {
+        "replicas": 1,
+        "serviceName": "s",
+        "selector": {"matchLabels": {"a": "b"}},
+        "template": {"spec": {}},
+        "volumeClaimTemplates": [{"metadata": {"name": "d"}, "spec": {"accessModes": ["x"]}}],
+    },
+}
+OTHERS: dict[str, Json] = {
+    "Deployment": {"spec": {"selector": {"matchLabels": {"a": "b"}}}},
+    "Service": {"spec": {"clusterIP": "None", "ports": []}},
+    "Secret": {"type": "Opaque"},
+    "RoleBinding": {"roleRef": {"name": "r"}},
+    "PersistentVolumeClaim": {"spec": {"accessModes": ["x"], "storageClassName": "s"}},
+}
+CHANGES = [
+    ("spec.serviceName", "t"),
+    ("spec.podManagementPolicy", "Parallel"),
+    ("spec.selector", {"matchLabels": {"a": "c"}}),
+    ("spec.volumeClaimTemplates", []),
+    (
+        "spec.volumeClaimTemplates",
+        [{"metadata": {"name": "d", "labels": {"v": "2"}}, "spec": {"accessModes": ["x"]}}],
+    ),
+]
+# What somebody may well change in a running release.
+ALLOWED: dict[str, Json] = {
+    "another image": {"image": {"tag": "next"}, "valkey": {"image": {"tag": "9.0"}}},
+    "a label": {"commonLabels": {"team": "inhalers"}, "podLabels": {"a": "b"}},
+    "other resources": {"flusher": {"resources": {"requests": {"cpu": "1"}}}},
+    "another service": {"service": {"type": "NodePort"}},
+    "another scaler": {"autoscaling": {"enabled": False}, "replicaCount": 5},
+}
+
+
+def put(document: Json, path: str, value: Any) -> Json:
+    """A copy with another value at the path."""
+    whole = at = deepcopy(document)
+    *way, last = path.split(".")
+    for step in way:
+        at = at[step]
+    at[last] = value
+    return whole
+
+
+@pytest.mark.parametrize(("path", "value"), CHANGES)
+def test_a_change_in_a_stateful_set_is_found(path: str, value: Any) -> None:
+    new = put(STATEFUL_SET, path, value)
+    assert conflicts([STATEFUL_SET], [new]) == [f"StatefulSet/s: {path}"]
+
+
+def test_what_a_stateful_set_may_change_is_no_conflict() -> None:
+    new = put(put(STATEFUL_SET, "spec.replicas", 4), "spec.template", {"spec": {"a": 1}})
+    assert conflicts([STATEFUL_SET], [put(new, "spec.podManagementPolicy", "OrderedReady")]) == []
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_change_in_another_kind_is_found(kind: str) -> None:
+    old = {"kind": kind, "metadata": {"name": "o"}} | OTHERS[kind]
+    first = next(iter(OTHERS[kind]))
+    new = put(old, first, {"clusterIP": "", "name": "z"} if first != "type" else "other")
+    assert conflicts([old], [new])
+
+
+def test_an_immutable_config_map_may_not_change_its_data() -> None:
+    old = {"kind": "ConfigMap", "metadata": {"name": "c"}, "immutable": True, "data": {"a": "1"}}
+    assert conflicts([old], [old | {"data": {}}]) == [f"ConfigMap/c: {WHOLE}"]
+
+
+def test_hooks_and_new_objects_are_no_conflict() -> None:
+    hook = put(STATEFUL_SET, "metadata.annotations", {"helm.sh/hook": "test"})
+    assert conflicts([hook], [put(hook, "spec.serviceName", "t")]) == []
+    assert conflicts([], [STATEFUL_SET]) == []
+
+
+@pytest.mark.parametrize("mode", MODES, ids=mode_name)
+def test_another_version_alone_meets_no_immutable_field(mode: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(CHART, tmp_path / "busyapi"))
+    metadata = (other / "Chart.yaml").read_text()
+    version = loaded(CHART).version
+    (other / "Chart.yaml").write_text(metadata.replace(version, "0.0.1"))
+    values = values_of(mode)
+    assert conflicts(render(values, chart=other), render(values)) == []
+
+
+@pytest.mark.parametrize("change", ALLOWED)
+def test_a_value_that_may_change_meets_no_immutable_field(change: str) -> None:
+    assert conflicts(render(), render(ALLOWED[change], upgrade=True)) == []
+
+
+def test_an_upgrade_from_every_released_chart_meets_no_immutable_field() -> None:
+    for archive in archives():
+        found = upgrades(archive)
+        assert "default" in found
+        assert not any(found.values()), f"{archive.name}: {found}"
+
+
+def test_a_selector_that_changed_since_a_release_is_found(tmp_path: Path) -> None:
+    older = Path(shutil.copytree(CHART, tmp_path / "older"))
+    helpers = older / "templates" / "_helpers.tpl"
+    label = "app.kubernetes.io/instance:"
+    assert label in helpers.read_text()
+    helpers.write_text(helpers.read_text().replace(label, f"older: yes-it-was\n{label}"))
+    found = upgrades(release(older, tmp_path))["default"]
+    assert "Deployment/busyapi: spec.selector" in found
+
+
+def test_a_released_version_is_not_packed_again(tmp_path: Path) -> None:
+    first = release(folder=tmp_path).read_bytes()
+    with pytest.raises(FileExistsError, match="another version"):
+        release(folder=tmp_path)
+    (archive,) = tmp_path.iterdir()
+    assert archive.read_bytes() == first
+
+
+def upgrades(archive: Path) -> dict[str, list[str]]:
+    """The conflicts of an upgrade in each mode; one that the old chart did not know is left out."""
+    found = {}
+    for mode in MODES:
+        values = values_of(mode)
+        with suppress(helm_python.HelmError):
+            old = render(values, chart=archive)
+            found[mode_name(mode)] = conflicts(old, render(values, upgrade=True))
+    return found

@@ -1,0 +1,122 @@
+"""Who sets the number of API pods, and that only one does."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.chart.support import MODES, Json, mode_name, of_kind, one, render, values_of
+
+FIXED: Json = {"autoscaling": {"enabled": False}}
+KEDA: Json = FIXED | {"keda": {"enabled": True, "serverAddress": "http://prometheus:9090"}}
+ALL_TARGETS: Json = {
+    "autoscaling": {
+        "targetCPUUtilizationPercentage": 60,
+        "targetMemoryUtilizationPercentage": 80,
+        "targetRequestsPerSecond": 500,
+    }
+}
+
+
+def hpa(values: Json | None = None) -> Json:
+    found: Json = one(render(values), "HorizontalPodAutoscaler", "busyapi")["spec"]
+    return found
+
+
+@pytest.mark.parametrize("mode", MODES, ids=mode_name)
+def test_the_deployment_has_a_number_of_pods_exactly_when_nothing_scales_it(mode: Path) -> None:
+    documents = render(values_of(mode))
+    scalers = [*of_kind(documents, "HorizontalPodAutoscaler"), *of_kind(documents, "ScaledObject")]
+    (deployment,) = of_kind(documents, "Deployment")
+    assert len(scalers) == ("replicas" not in deployment["spec"])
+    for each in scalers:
+        assert each["spec"]["scaleTargetRef"] == {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "name": deployment["metadata"]["name"],
+        }
+
+
+def test_nothing_scales_it_when_both_are_off() -> None:
+    assert (
+        one(render(FIXED | {"replicaCount": 3}), "Deployment", "busyapi")["spec"]["replicas"] == 3
+    )
+
+
+def test_cpu_alone_is_the_default_and_needs_no_adapter() -> None:
+    (metric,) = hpa()["metrics"]
+    assert metric["resource"]["name"] == "cpu"
+    assert hpa()["minReplicas"] >= 2
+
+
+def test_memory_stands_before_cpu_and_requests_come_last() -> None:
+    metrics = hpa(ALL_TARGETS)["metrics"]
+    assert [each.get("resource", {}).get("name") for each in metrics] == ["memory", "cpu", None]
+    assert metrics[2]["pods"] == {
+        "metric": {"name": "busyapi_requests_per_second"},
+        "target": {"type": "AverageValue", "averageValue": "500"},
+    }
+
+
+def test_up_is_fast_and_down_is_slow() -> None:
+    behavior = hpa()["behavior"]
+    up, down = behavior["scaleUp"], behavior["scaleDown"]
+    assert up["stabilizationWindowSeconds"] == 0
+    assert {"type": "Percent", "value": 100, "periodSeconds": 15} in up["policies"]
+    assert down["stabilizationWindowSeconds"] == 300
+
+
+def test_keda_keeps_its_pods_when_it_cannot_see() -> None:
+    spec = one(render(KEDA), "ScaledObject", "busyapi")["spec"]
+    assert spec["fallback"]["behavior"] == "currentReplicasIfHigher"
+    (trigger,) = spec["triggers"]
+    assert trigger["type"] == "prometheus"
+    assert trigger["metadata"]["ignoreNullValues"] == "false"
+    behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    assert behavior == hpa()["behavior"]
+
+
+def test_keda_asks_for_this_release_over_at_least_four_scrapes() -> None:
+    (trigger,) = one(render(KEDA), "ScaledObject", "busyapi")["spec"]["triggers"]
+    query = trigger["metadata"]["query"]
+    assert 'namespace="usages"' in query
+    pod = re.search(r'pod=~"([^"]+)"', query)
+    assert pod
+    assert re.fullmatch(pod[1], "busyapi-6d4cf56db6-x7k2p")
+    assert not re.fullmatch(pod[1], "other-6d4cf56db6-x7k2p")
+    window = re.search(r"busyapi_requests_total\{.*\}\[1m\]", query)
+    assert window
+    monitors = {"metrics": {"serviceMonitor": {"enabled": True}}}
+    for monitor in of_kind(render(monitors), "ServiceMonitor"):
+        assert monitor["spec"]["endpoints"][0]["interval"] == "15s"
+
+
+@pytest.mark.parametrize(
+    ("values", "there"),
+    [
+        ({}, True),
+        (FIXED | {"replicaCount": 2}, True),
+        (FIXED | {"replicaCount": 1}, False),
+        ({"autoscaling": {"minReplicas": 1, "maxReplicas": 1}}, False),
+        ({"autoscaling": {"minReplicas": 1, "maxReplicas": 2}}, True),
+        (KEDA, True),
+        (KEDA | {"keda": KEDA["keda"] | {"minReplicas": 1, "maxReplicas": 1}}, False),
+        ({"podDisruptionBudget": {"enabled": False}}, False),
+    ],
+)
+def test_a_budget_is_there_exactly_when_more_than_one_pod_can_be(
+    values: Json,
+    there: bool,  # noqa: FBT001
+) -> None:
+    budgets = of_kind(render(values), "PodDisruptionBudget")
+    assert bool(budgets) is there
+    for budget in budgets:
+        assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+        assert budget["spec"]["maxUnavailable"] == 1
+
+
+def test_a_budget_by_the_fewest_that_stay() -> None:
+    values = {"podDisruptionBudget": {"minAvailable": "50%"}}
+    (budget,) = of_kind(render(values), "PodDisruptionBudget")
+    assert budget["spec"]["minAvailable"] == "50%"
+    assert "maxUnavailable" not in budget["spec"]
