@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jsonschema
 import yaml
-from kubernetes_validate import utils  # type: ignore[import-untyped]
+from kubernetes_validate import utils
 
 from tests.chart.support import Json
 

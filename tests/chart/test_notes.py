@@ -1,0 +1,136 @@
+"""What `helm install` tells: a usage that can be posted, and each warning when it is due."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.chart.support import MODES, Json, mode_name, notes, of_kind, one, render, values_of
+
+MEMORY: Json = {"config": {"durability": "memory"}}
+NOT_KEPT = {"persistence": {"enabled": False}}
+WARNINGS = {
+    "config.durability is memory": MEMORY,
+    "flusher.persistence.enabled is false": MEMORY | {"flusher": NOT_KEPT},
+    "valkey.persistence.enabled is false": MEMORY | {"valkey": NOT_KEPT},
+}
+ON: dict[str, Json] = {
+    "authentication": {"auth": {"existingSecret": "s"}},
+    "a way in": {"ingress": {"enabled": True, "hosts": [{"host": ""}]}},
+    "network policies": {"networkPolicy": {"enabled": True}},
+    "metrics": {"metrics": {"podMonitor": {"enabled": True}}},
+    "scaling": {},
+}
+HOST: Json = {"enabled": True, "hosts": [{"host": "{{ .Release.Name }}.example.org"}]}
+
+
+def command(text: str, start: str) -> list[str]:
+    """The one line that starts so, as a shell reads it."""
+    (line,) = (each for each in text.splitlines() if each.strip().startswith(start))
+    return shlex.split(line)
+
+
+@pytest.mark.parametrize("mode", MODES, ids=mode_name)
+def test_every_mode_has_notes_without_a_hole(mode: Path) -> None:
+    text = notes(values_of(mode))
+    assert "<no value>" not in text
+    assert "%!" not in text
+    assert "curl -X POST" in text
+
+
+def test_the_curl_line_posts_a_usage_that_is_taken() -> None:
+    words = command(notes(), "curl")
+    body = words[words.index("--data") + 1]
+    assert words[-1] == "http://localhost:3000/api/usages"
+    assert words[1:3] == ["-X", "POST"]
+    assert "Content-Type: application/json" in words
+    assert json.loads(body) == {
+        "patientId": "100",
+        "timestamp": "Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)",
+        "medication": "Albuterol",
+    }
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert f"--data '{body}' http://localhost:3000/api/usages" in readme
+
+
+def test_the_port_is_forwarded_to_the_service_that_is_there() -> None:
+    values: Json = {"service": {"port": 8080}, "fullnameOverride": "it"}
+    words = command(notes(values), "kubectl -n usages port-forward")
+    assert words[-2:] == ["service/it", "3000:8080"]
+    assert one(render(values), "Service", "it")["spec"]["ports"][0]["port"] == 8080
+
+
+@pytest.mark.parametrize(
+    ("values", "url"),
+    [
+        ({"ingress": HOST}, "http://busyapi.example.org"),
+        (
+            {"ingress": HOST | {"tls": [{"secretName": "t", "hosts": ["busyapi.example.org"]}]}},
+            "https://busyapi.example.org",
+        ),
+        (
+            {
+                "httpRoute": {
+                    "enabled": True,
+                    "parentRefs": [{"name": "g"}],
+                    "hostnames": ["u.example.org"],
+                }
+            },
+            "http://u.example.org",
+        ),
+    ],
+)
+def test_the_curl_line_goes_where_the_way_in_is(values: Json, url: str) -> None:
+    text = notes(values)
+    assert command(text, "curl")[-1] == f"{url}/api/usages"
+    assert "port-forward" not in text
+
+
+def test_the_curl_line_has_a_token_when_one_is_asked_for() -> None:
+    words = command(notes({"auth": {"existingSecret": "s"}}), "curl")
+    assert "Authorization: Bearer $TOKEN" in words
+    assert not any("Authorization" in each for each in command(notes(), "curl"))
+
+
+def test_a_command_for_the_archive_of_every_partition() -> None:
+    text = notes({"config": {"partitions": 3}})
+    for partition in range(3):
+        assert f"exec busyapi-flusher-{partition} -- busyapi archive ls" in text
+    assert "busyapi-flusher-3" not in text
+
+
+@pytest.mark.parametrize("warning", WARNINGS)
+def test_a_warning_appears_when_it_is_due(warning: str) -> None:
+    assert warning in notes(WARNINGS[warning])
+
+
+@pytest.mark.parametrize("mode", MODES, ids=mode_name)
+def test_no_warning_appears_when_it_is_not_due(mode: Path) -> None:
+    values, text = values_of(mode), notes(values_of(mode))
+    durability = (values.get("config") or {}).get("durability", "fsync")
+    assert ("config.durability is memory" in text) == (durability == "memory")
+    stateful = of_kind(render(values), "StatefulSet")
+    for name in ("flusher", "valkey"):
+        there = [each for each in stateful if each["metadata"]["name"] == f"busyapi-{name}"]
+        kept = not there or there[0]["spec"].get("volumeClaimTemplates")
+        assert (f"{name}.persistence.enabled is false" in text) == (not kept)
+
+
+def test_what_is_off_is_told_and_what_is_on_is_not() -> None:
+    fixed: Json = {"autoscaling": {"enabled": False}}
+    everything_off = notes(fixed).partition("\nOff\n")[2]
+    assert all(f"\n- {name}" in everything_off for name in ON)
+    for name, values in ON.items():
+        assert f"\n- {name}" not in notes(values)
+
+
+def test_how_to_remove_the_volumes_is_told_when_there_are_some() -> None:
+    labels = "app.kubernetes.io/name=busyapi,app.kubernetes.io/instance=busyapi"
+    assert f"kubectl -n usages delete pvc -l {labels}" in notes()
+    for each in of_kind(render(), "StatefulSet"):
+        for claim in each["spec"]["volumeClaimTemplates"]:
+            found = claim["metadata"]["labels"]
+            assert all(f"{name}={found[name]}" in labels for name in found if "comp" not in name)
+    none = MEMORY | {"flusher": NOT_KEPT, "valkey": NOT_KEPT}
+    assert "delete pvc" not in notes(none)
