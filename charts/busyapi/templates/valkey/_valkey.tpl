@@ -42,8 +42,16 @@ maxmemory-policy noeviction
 tcp-keepalive 60
 {{- end }}
 
-{{/* The commands of each role, those in its scripts included: a script runs as its caller. */}}
-{{- define "busyapi.aclCommands" -}}
-api: +evalsha +script|load +info +config|get +get +set +hget +hmget +hdel +incrby +xadd +xrange
-flusher: +evalsha +script|load +info +config|get +get +set +pexpire +exists +hget +hmget +hset +hdel +hexists +xread +xtrim
+{{/*
+Who may do what, from the SHA-256 of each role's password. A script runs as its caller, so what the
+scripts call is among a role's commands. The probe may do nothing but PING, and so needs no password.
+
+Nobody can log in as default, yet it must have every right: Valkey and Redis replay their log as that
+user, and silently drop from it what it may not do (valkey#3983, redis#14541).
+*/}}
+{{- define "busyapi.acl" -}}
+user default off ~* &* +@all
+user probe on nopass resetchannels -@all +ping
+user api on #{{ .api }} resetchannels ~busyapi:* -@all +evalsha +script|load +info +config|get +get +set +hget +hmget +hdel +incrby +xadd +xrange
+user flusher on #{{ .flusher }} resetchannels ~busyapi:* -@all +evalsha +script|load +info +config|get +get +set +pexpire +exists +hget +hmget +hset +hdel +hexists +xread +xtrim
 {{- end }}
