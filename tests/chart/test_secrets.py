@@ -90,7 +90,9 @@ def test_valkey_s_passwords_are_random_and_its_users_have_their_digests() -> Non
     made = secret(render(), "busyapi-valkey")
     users = dict(line.split(None, 2)[1:] for line in made["users.acl"].splitlines())
     assert users.keys() == {"default", "probe", "api", "flusher"}
-    assert users["default"] == "off"
+    # It may do everything and nobody can be it: Valkey replays its log as this user.
+    assert users["default"].split()[0] == "off"
+    assert "on" not in users["default"].split()
     assert users["probe"].endswith("-@all +ping")
     assert made["api-password"] != made["flusher-password"]
     for role in ("api", "flusher"):
@@ -103,7 +105,7 @@ def test_valkey_s_passwords_are_random_and_its_users_have_their_digests() -> Non
 
 
 def test_no_role_may_do_what_would_lose_data() -> None:
-    acl = secret(render(), "busyapi-valkey")["users.acl"]
+    _, acl = secret(render(), "busyapi-valkey")["users.acl"].split("\n", 1)
     dangerous = r"\+(@|flush|keys|del\b|config\|set|shutdown|replicaof|acl|debug|eval\b)"
     assert not re.search(dangerous, acl)
     assert re.search(dangerous, acl.replace("+hdel", "+flushall"))
