@@ -1,0 +1,68 @@
+"""Run the scenarios on a cluster, write the report; exit 1 if one failed, 2 without a cluster."""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+from tests.cluster import facts, images
+from tests.cluster.evidence import collect
+from tests.cluster.kube import Kube
+from tests.cluster.plan import FULL, SHORT, Context, Part
+from tests.cluster.report import Report
+from tests.cluster.target import ROOT, NoCluster, find
+
+
+def arguments() -> argparse.Namespace:
+    """What was typed."""
+    parser = argparse.ArgumentParser(prog="make e2e", description=__doc__)
+    parser.add_argument("--short", action="store_true", help="what CI runs; writes no report")
+    parser.add_argument(
+        "--only", nargs="+", choices=[each.name for each in FULL], help="parts; writes no report"
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Find the cluster, give it the images, run."""
+    asked = arguments()
+    try:
+        target = find()
+    except NoCluster as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    kube = Kube(target.kubeconfig, "default")
+    images.busyapi(target, kube.cluster_id(), facts.image())
+    images.valkey(target, facts.valkey_image(), present=kube.has_image(facts.valkey_image()))
+    report = Report(facts.gather(kube))
+    where = Path(tempfile.mkdtemp(prefix="busyapi-e2e-"))
+    context = Context(target, report, where)
+    parts = SHORT if asked.short else [p for p in FULL if not asked.only or p.name in asked.only]
+    for part in parts:
+        attempt(part, context)
+    whole = not asked.short and not asked.only
+    report.write(ROOT / "docs" if whole else where)
+    sys.stdout.write(report.markdown())
+    sys.stdout.write(f"{'docs/e2e.md' if whole else where}\n")
+    return 1 if report.failed else 0
+
+
+def attempt(part: Part, context: Context) -> None:
+    """Run one part in a namespace of its own; those after it run even if it fails."""
+    sys.stdout.write(f"--- {part.name}\n")
+    with context.site(part) as site:
+        try:
+            part.run(site, context.report)
+        except (Exception, subprocess.TimeoutExpired):
+            folder = context.folder / part.name
+            traceback.print_exc()
+            sys.stderr.write(f"what the pods said is in {folder}\n")
+            if not any(row.failure for row in context.report.rows):
+                raise
+            collect(site.kube, folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

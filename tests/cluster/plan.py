@@ -1,0 +1,43 @@
+"""Which scenarios share a release, in which order."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster.report import Report
+from tests.cluster.scenarios import install
+from tests.cluster.site import Site
+from tests.cluster.target import Target
+
+
+@dataclass(frozen=True)
+class Part:
+    """Scenarios in one namespace."""
+
+    name: str
+    scenarios: tuple[Callable[[Site, Report], None], ...]
+    partitions: int = 1
+
+    def run(self, site: Site, report: Report) -> None:
+        """All of them, until one fails."""
+        for each in self.scenarios:
+            each(site, report)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every part is given."""
+
+    target: Target
+    report: Report
+    folder: Path
+
+    def site(self, part: Part) -> Site:
+        """A namespace that no other run has."""
+        name = f"e2e-{os.getpid()}-{part.name}"
+        return Site(self.target, name, partitions=part.partitions)
+
+
+SHORT = (Part("short", (install.install, install.rollout)),)
+FULL = (Part("install", (install.install, install.rollout, install.rollback)),)
