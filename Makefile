@@ -9,7 +9,7 @@ IMAGE ?= busyapi:dev
 BASE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e soak lint bench image values chart-release lock clean kind-up kind-down
+.PHONY: help run test e2e soak lint bench image values lock clean
 
 # Gone, or the Python that it was made with is: what the stamps say went with it.
 ifeq ($(wildcard $(BIN)/python),)
@@ -17,7 +17,7 @@ $(shell rm -f $(VENV)/.run $(VENV)/.test $(VENV)/.chart)
 endif
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run  ## Valkey, two API processes and a flusher on this machine; ARGS="--help"
 	$(BIN)/busyapi dev $(ARGS)
@@ -29,6 +29,9 @@ test: $(VENV)/.test $(VENV)/.chart  ## every test, on real servers; ARGS="-k lan
 soak: $(VENV)/.test $(VENV)/.chart  ## the tests that take many minutes
 	.ci/system-packages
 	$(BIN)/python -m pytest -m long $(ARGS)
+
+e2e: $(VENV)/.test  ## scenarios on a real cluster, KUBECONFIG or ../shared/cluster; ARGS="--short"
+	$(BIN)/python -m tests.cluster $(ARGS)
 
 lint: $(VENV)/.test  ## ruff and mypy
 	$(BIN)/ruff check .

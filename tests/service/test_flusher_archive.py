@@ -268,6 +268,7 @@ async def test_full_volume_stands_still_loses_nothing_and_recovers_by_itself(sit
             await until_flushing(flusher)
             await site.until_archived(2003)
             assert await site.post(committer, "d", 1) == [2004]
+            await site.until_archived(2004)
         assert site.lines() == list(range(1, 2005))
         assert site.gaps() == []
         assert read_archive(site.archive).damaged == []
