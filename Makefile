@@ -9,7 +9,7 @@ IMAGE ?= busyapi:dev
 BASE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e soak lint bench image values lock clean
+.PHONY: help run test e2e soak lint bench image values k8s chart-release kind-up kind-down lock clean
 
 # Gone, or the Python that it was made with is: what the stamps say went with it.
 ifeq ($(wildcard $(BIN)/python),)
@@ -53,6 +53,18 @@ image:  ## one container image for both roles, by docker, podman or buildah; IMA
 
 values: $(VENV)/.test  ## write the table of values in the chart's README
 	$(BIN)/python charts/values_reference.py
+
+k8s: $(VENV)/.test  ## write k8s/ anew from the chart
+	$(BIN)/python k8s/render.py
+
+chart-release: $(VENV)/.test $(VENV)/.chart  ## pack the chart, for later versions to be compared with
+	$(BIN)/python -m tests.chart.release
+
+kind-up:  ## busyapi on a Kubernetes in Docker, at 127.0.0.1:8080; needs docker, kind and kubectl
+	k8s/kind/up
+
+kind-down:  ## remove that Kubernetes and all that is in it
+	kind delete cluster --name busyapi
 
 # The later ones hold to the first, so that what is tested is what runs.
 lock: $(VENV)/.test  ## write the lock files anew from pyproject.toml

@@ -16,18 +16,23 @@ from tests.support.servers import Server
 Apis = Callable[..., Api]
 
 
-@pytest.fixture(scope="session", params=SWITCH)
-def contract(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stack]:
-    """A running stack with the default settings, with the fast lane and without it."""
-    folder = tmp_path_factory.mktemp("contract")
-    settings = {"BUSYAPI_FAST_LANE": request.param}
-    with (
-        Server(folder / "valkey") as server,
-        Stack(folder / "stack", server, settings=settings) as stack,
-    ):
-        yield stack
+@pytest.fixture(scope="session")
+def contracts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Stack]]:
+    """Running stacks with the default settings, with the fast lane and without it."""
+    with ExitStack() as running:
+        stacks = {}
+        for switch in SWITCH:
+            folder = tmp_path_factory.mktemp(f"contract-{switch}")
+            server = running.enter_context(Server(folder / "valkey"))
+            stack = Stack(folder / "stack", server, settings={"BUSYAPI_FAST_LANE": switch})
+            stacks[switch] = running.enter_context(stack)
+        yield stacks
+
+
+@pytest.fixture(scope="module", params=SWITCH)
+def contract(request: pytest.FixtureRequest, contracts: dict[str, Stack]) -> Stack:
+    """One of the two."""
+    return contracts[request.param]
 
 
 @pytest.fixture(scope="module")
