@@ -36,16 +36,15 @@ def main() -> int:
     kube = Kube(target.kubeconfig, "default")
     images.busyapi(target, kube.cluster_id(), facts.image())
     images.valkey(target, facts.valkey_image(), present=kube.has_image(facts.valkey_image()))
-    report = Report(facts.gather(kube))
     where = Path(tempfile.mkdtemp(prefix="busyapi-e2e-"))
+    whole = not asked.short and not asked.only
+    report = Report(facts.gather(kube), ROOT / "docs" if whole else where)
     context = Context(target, report, where)
     parts = SHORT if asked.short else [p for p in FULL if not asked.only or p.name in asked.only]
     for part in parts:
         attempt(part, context)
-    whole = not asked.short and not asked.only
-    report.write(ROOT / "docs" if whole else where)
-    sys.stdout.write(report.markdown())
-    sys.stdout.write(f"{'docs/e2e.md' if whole else where}\n")
+    report.write()
+    sys.stdout.write(f"{report.markdown()}\n{report.folder / 'e2e.md'}\n")
     return 1 if report.failed else 0
 
 

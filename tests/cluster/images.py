@@ -12,7 +12,7 @@ from tests.cluster.target import ROOT, SHARED, Target
 
 STAMP = ROOT / ".venv" / "e2e-images.json"
 """Which sources each cluster was given, by the cluster's own id."""
-SOURCES = ("service/Dockerfile", "service/busyapi", "pyproject.toml", "README.md")
+SOURCES = ("service/Dockerfile", "service/busyapi", "pyproject.toml")
 LOCK = "requirements.lock"
 BASE = "localhost/python:3.13-slim-trixie"
 SECONDS = 900

@@ -32,6 +32,8 @@ class Figures:
     """With 201."""
     failed: int = 0
     """Everything else."""
+    refused: int = 0
+    """Of these, told that nothing was stored, so that a repeat is safe."""
     silence: float = 0.0
     """Longest time without a 201 while the load was on, in seconds."""
     p99: float = 0.0
@@ -49,6 +51,7 @@ def figures(samples: Sequence[Sample], began: float, ended: float) -> Figures:
         sent=len(samples),
         answered=len(good),
         failed=len(samples) - len(good),
+        refused=sum(each.outcome is Outcome.REFUSED for each in samples),
         silence=silence((each.answered for each in good), began, ended),
         p99=quantile([each.answered - each.meant for each in good], 0.99),
         statuses=dict(sorted(statuses.items())),
@@ -86,14 +89,14 @@ def none_failed(result: Figures) -> None:
         raise Broken(f"{result.failed} of {result.sent} requests failed: {result.statuses}")
 
 
-def most_answered(result: Figures, part: float) -> None:
-    """Hold a load through a disturbance to it: it was served for so much of the time.
+def answered_again(result: Figures, seconds: float) -> None:
+    """Hold a load through an outage to it: the outage was not longer than this.
 
     Raises:
-        Broken: it was not.
+        Broken: it was, or nothing was answered at all.
     """
-    if result.answered < result.sent * part:
-        raise Broken(f"{result.answered} of {result.sent} requests answered: {result.statuses}")
+    if result.silence > seconds or not result.answered:
+        raise Broken(f"no answer for {result.silence:.1f} s: {result.statuses}")
 
 
 def nothing_lost(verdict: Verdict) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster.report import Report
-from tests.cluster.scenarios import install
+from tests.cluster.scenarios import autoscale, boundaries, disturb, install, lifetime, redis
 from tests.cluster.site import Site
 from tests.cluster.target import Target
 
@@ -40,4 +40,12 @@ class Context:
 
 
 SHORT = (Part("short", (install.install, install.rollout)),)
-FULL = (Part("install", (install.install, install.rollout, install.rollback)),)
+FULL = (
+    Part("install", (install.install, install.rollout, install.rollback)),
+    Part("disturb", disturb.SCENARIOS),
+    Part("lifetime", lifetime.SCENARIOS),
+    Part("boundaries", boundaries.SCENARIOS, partitions=boundaries.PARTITIONS),
+    Part("sentinel", (redis.with_sentinels,)),
+    Part("cluster", (redis.with_cluster,), partitions=4),
+    Part("autoscale", autoscale.SCENARIOS),
+)

@@ -76,7 +76,9 @@ class Row:
 class Report:
     """A run."""
 
-    facts: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, str]
+    folder: Path
+    """Where it is written, pictures in e2e/ below it."""
     rows: list[Row] = field(default_factory=list)
     pictures: list[tuple[str, str]] = field(default_factory=list)
     """Title and file name, within the report's folder."""
@@ -119,8 +121,9 @@ class Report:
             lines += ["", f"## {title}", "", f"![{title}](e2e/{file})"]
         return "\n".join(lines) + "\n"
 
-    def write(self, folder: Path) -> None:
-        """Write `e2e.md` into the folder, `e2e/e2e.json` beside the pictures below it."""
+    def write(self) -> None:
+        """Write `e2e.md`, and `e2e/e2e.json` beside the pictures."""
+        folder = self.folder
         (folder / "e2e").mkdir(parents=True, exist_ok=True)
         (folder / "e2e.md").write_text(self.markdown())
         said = {"facts": self.facts, "scenarios": [each.json() for each in self.rows]}

@@ -32,6 +32,7 @@ class Site:
 
     def __init__(self, target: Target, namespace: str, *, partitions: int = 1) -> None:
         self.target = target
+        self.namespace = namespace
         self.host = f"{namespace}.busyapi.test"
         self.kube = Kube(target.kubeconfig, namespace)
         self.helm = helm_python.Config(kubeconfig_path=target.kubeconfig, namespace=namespace)

@@ -1,0 +1,111 @@
+"""A small archive volume: filled and given space; kept by uninstall, and found by the next install.
+
+With a chart of an earlier release at hand, the part begins with that one and upgrades from it.
+"""
+
+import re
+import time
+from pathlib import Path
+
+import yaml
+
+from tests.cluster import podarchive
+from tests.cluster.kube import wait_for
+from tests.cluster.measure import Broken, none_failed
+from tests.cluster.report import Report
+from tests.cluster.site import CHART, NAME, Site
+from tests.cluster.target import ROOT
+
+RATE = 60.0
+RELEASED = ROOT / "tests" / "chart" / "released"
+FLUSHER = f"{NAME}-flusher-0"
+FILL = "/var/lib/busyapi/fill"
+STUCK = 500
+"""Usages that cannot be archived: enough to see that they wait elsewhere."""
+SMALL = {"flusher": {"persistence": {"size": "64Mi"}}, "valkey": {"persistence": {"size": "512Mi"}}}
+
+
+def previous() -> Path | None:
+    """The newest released chart before this one."""
+    this = _version(yaml.safe_load((CHART / "Chart.yaml").read_text())["version"])
+    charts = {_version(each.stem): each for each in RELEASED.glob("busyapi-*.tgz")}
+    return max(((v, path) for v, path in charts.items() if v < this), default=(None, None))[1]
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(each) for each in re.findall(r"\d+", text))
+
+
+def upgrade(site: Site, report: Report) -> None:
+    """Upgrade from the chart of the previous release, under load."""
+    values = {**site.routes(), **SMALL}
+    with report.row("upgrade from the previous release's chart") as row:
+        if (chart := previous()) is None:
+            row.left_out = True
+            row.notes.append("this is the first release: there is none to upgrade from")
+            site.install(values)
+            site.wait_routed()
+            return
+        site.install(values, chart)
+        site.wait_routed()
+        with site.load(RATE) as load:
+            time.sleep(3)
+            site.upgrade({})
+            row.figures = load.stop()
+        row.notes.append(f"from {chart.name}")
+        row.verdict = site.audit()
+        none_failed(row.figures)
+
+
+def full(site: Site, report: Report) -> None:
+    """The archive's volume is full: usages wait in Valkey, and nobody outside notices."""
+    with report.row("archive volume filled, then given space") as row:
+        with site.load(RATE) as load:
+            time.sleep(3)
+            site.kube.run(FLUSHER, "sh", "-c", f"cat /dev/zero > {FILL}", check=False)
+            wait_for(lambda: podarchive.backlog(site.kube) >= STUCK, f"{STUCK} to wait", 90)
+            errors = stuck(site)
+            row.notes.append(f"{podarchive.backlog(site.kube)} waited; the flusher said: {errors}")
+            site.kube.run(FLUSHER, "rm", FILL)
+            wait_for(lambda: podarchive.backlog(site.kube) < STUCK / 5, "the flusher to go on", 60)
+            row.figures = load.stop()
+        row.verdict = site.audit()
+        none_failed(row.figures)
+
+
+def stuck(site: Site) -> str:
+    """What its metrics say; they must say something."""
+    scrape = site.kube.ask(FLUSHER, podarchive.PORT, "/metrics")
+    lines = [e for e in scrape.splitlines() if e.startswith("busyapi_archive_errors_total{")]
+    said = [each for each in lines if float(each.split()[-1])]
+    if not said:
+        raise Broken(f"a full volume, and no busyapi_archive_errors_total: {lines}")
+    return ", ".join(said)
+
+
+def again(site: Site, report: Report) -> None:
+    """Uninstall keeps the volumes; install again over them goes on with the ids."""
+    with report.row("uninstall keeps the volumes, install again goes on") as row:
+        last = site.seed()
+        site.wait_flushed()
+        site.helm.uninstall(NAME, wait="watcher", timeout=180)
+        wait_for(lambda: not site.kube.pods(), "the pods to end", 120)
+        claims = volumes(site)
+        if claims != {f"archive-{FLUSHER}", f"data-{NAME}-valkey-0"}:
+            raise Broken(f"claims after uninstall: {claims}")
+        site.install(site.values)
+        site.wait_routed()
+        first = site.seed()
+        row.verdict = site.audit()
+        if first != last + 1 or row.verdict.skipped:
+            raise Broken(f"ids went on with {first} after {last}; {row.verdict.skipped} skipped")
+        row.notes.append(f"id {last} before, {first} after; {', '.join(sorted(claims))} stayed")
+
+
+def volumes(site: Site) -> set[str]:
+    """Names of the namespace's claims."""
+    claims = site.kube.core.list_namespaced_persistent_volume_claim(site.namespace).items
+    return {each.metadata.name for each in claims}
+
+
+SCENARIOS = (upgrade, full, again)
