@@ -260,9 +260,11 @@ def test_extra_objects_are_templated_as_maps_and_as_text() -> None:
 
 
 def test_valkey_keeps_what_a_201_promises_whatever_is_added() -> None:
-    values = {"valkey": {"extraConfig": "appendonly no\nappendfsync no\nmaxmemory-policy lru"}}
+    extra = "appendonly no\nappendfsync no\nmaxmemory-policy lru\nslowlog-max-len 256"
+    values = {"valkey": {"extraConfig": extra}}
     text = one(render(values), "ConfigMap", "busyapi-valkey")["data"]["valkey.conf"]
     last = dict(line.split(None, 1) for line in text.splitlines() if line)
+    assert last["slowlog-max-len"] == "256"
     assert last["appendonly"] == "yes"
     assert last["appendfsync"] == "always"
     assert last["no-appendfsync-on-rewrite"] == "no"
