@@ -24,7 +24,7 @@ run: $(VENV)/.run  ## Valkey, two API processes and a flusher on this machine; A
 
 test: $(VENV)/.test $(VENV)/.chart  ## every test, on real servers; ARGS="-k lane" for some
 	.ci/system-packages
-	$(BIN)/python -m pytest -m "not long" $(ARGS)
+	$(BIN)/python -m pytest -m "not long" -n 2 --dist loadfile $(ARGS)
 
 soak: $(VENV)/.test $(VENV)/.chart  ## the tests that take many minutes
 	.ci/system-packages

@@ -14,7 +14,7 @@ from tests.support.archived import read_archive
 from tests.support.broken import broken_build
 from tests.support.checker import Defect, Verdict
 from tests.support.load import Load
-from tests.support.processes import Stack
+from tests.support.processes import Stack, answers
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
@@ -65,6 +65,7 @@ class Promotion:
                 self._promote()
                 before = load.history.acknowledged
                 self.stack.apis[0].spawn()
+                wait_until(lambda: answers(self.stack.port, "/livez"), "the API to look for itself")
                 time.sleep(1.5)
                 self.acknowledged_unseeded = load.history.acknowledged - before
                 if to_the_end:
@@ -72,6 +73,8 @@ class Promotion:
                     self.stack.flushers[0].wait_until_ready()
                     after = load.history.acknowledged
                     wait_until(lambda: load.history.acknowledged > after + 50, "usages", seconds=20)
+                else:
+                    wait_until(lambda: load.history.acknowledged > before, "a usage", seconds=20)
             if to_the_end:
                 self.stack.wait_until_archived()
                 self.stack.stop()
