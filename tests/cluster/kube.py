@@ -146,7 +146,9 @@ class Kube:
         """Keep new pods off a node, or let them come again."""
         self.core.patch_node(node, {"spec": {"unschedulable": on}})
 
-    def run(self, pod: str, *command: str, check: bool = True) -> bytes:
+    def run(
+        self, pod: str, *command: str, container: str | None = None, check: bool = True
+    ) -> bytes:
         """Run a command in a pod and return its standard output.
 
         Raises:
@@ -157,6 +159,7 @@ class Kube:
             pod,
             self.namespace,
             command=list(command),
+            **({"container": container} if container else {}),
             stdout=True,
             stderr=True,
             binary=True,

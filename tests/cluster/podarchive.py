@@ -22,8 +22,11 @@ def gauge(text: str, name: str) -> float:
 
 
 def backlog(kube: Kube) -> int:
-    """Return how many usages were issued and are not archived, over all partitions."""
-    scrapes = [kube.ask(each.metadata.name, PORT, "/metrics") for each in kube.alive("flusher")]
+    """Return how many usages were issued and are not archived, over all partitions.
+
+    A flusher that cannot write is not ready, and is asked all the same.
+    """
+    scrapes = [kube.ask(each.metadata.name, PORT, "/metrics") for each in kube.pods("flusher")]
     return sum(
         int(gauge(each, "busyapi_issued_seq") - gauge(each, "busyapi_archived_seq"))
         for each in scrapes

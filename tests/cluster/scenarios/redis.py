@@ -53,7 +53,7 @@ def with_cluster(site: Site, report: Report) -> None:
         pods = {p.metadata.name: p.status.pod_ip for p in site.kube.pods() if _redis(p)}
         nodes = [f"{pods[name]}:{servers.PORT}" for name in sorted(pods)]
         create = ("--cluster", "create", *nodes, "--cluster-replicas", "1", "--cluster-yes")
-        site.kube.run("redis-0", *LOGIN, *create)
+        site.kube.run("redis-0", *LOGIN, *create, container="server")
         wait_for(lambda: "cluster_state:ok" in cli(site.kube, "redis-0", "CLUSTER", "INFO"), "it")
         smoke(site, row, external(site, "cluster", servers.PORT))
     with report.row("Cluster failover of one primary") as row:
@@ -92,7 +92,8 @@ def fail_over(site: Site, row: Row, who: Callable[[], str]) -> None:
 def cli(kube: Kube, pod: str, *command: str, port: int = servers.PORT) -> str:
     """What valkey-cli prints."""
     login = LOGIN if port == servers.PORT else LOGIN[:1]
-    return kube.run(pod, *login, "-p", str(port), *command, check=False).decode()
+    asked = (*login, "-p", str(port), *command)
+    return kube.run(pod, *asked, container="server", check=False).decode()
 
 
 def primary(kube: Kube) -> str:

@@ -1,0 +1,89 @@
+"""The load of the cluster's scenarios, against a door that fails on purpose."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.openloop import OpenLoop
+from tests.support.ports import free_port
+
+RATE = 100.0
+
+
+class Door:
+    """Answers 201 with rising ids, but every tenth request as it is told."""
+
+    def __init__(self, bad: bytes) -> None:
+        self.bad = bad
+        self.port = free_port()
+        self.asked = 0
+        self.hosts: set[str] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", self.port))
+        self._loop.run_forever()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                length = int(head.rpartition("Content-Length: ")[2])
+                await reader.readexactly(length)
+                self.hosts.add(head.partition("Host: ")[2].splitlines()[0])
+                self.asked += 1
+                body = b'{"id":%d}' % self.asked
+                answer = b"HTTP/1.1 201 Created\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+                writer.write(self.bad if self.asked % 10 == 0 else answer)
+                if self.asked % 10 == 0 and not self.bad:
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        writer.close()
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+
+@pytest.fixture(
+    params=[b"", b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"], ids=["reset", "502"]
+)
+def door(request: pytest.FixtureRequest) -> Iterator[Door]:
+    made = Door(request.param)
+    yield made
+    made.close()
+
+
+def test_every_request_is_counted_and_none_is_repeated(door: Door) -> None:
+    with OpenLoop(door.port, "somewhere.test", RATE) as load:
+        time.sleep(1.0)
+        seen = load.stop()
+    assert door.hosts == {"somewhere.test"}
+    assert seen.sent == door.asked == seen.answered + seen.failed
+    assert seen.failed == door.asked // 10 > 0
+    assert len({each.digests for each in load.history.requests}) == seen.sent
+
+
+def test_nobody_listening_is_a_failure_and_not_in_the_history() -> None:
+    with OpenLoop(free_port(), "nowhere.test", RATE) as load:
+        time.sleep(0.3)
+        seen = load.stop()
+    assert seen.failed == seen.sent > 0
+    assert not load.history.requests
+
+
+def test_the_rate_is_held_while_answers_are_slow() -> None:
+    """An open loop: it does not wait."""
+    door = Door(b"")
+    door.asked = 1_000_001  # far from a tenth one at first
+    with OpenLoop(door.port, "somewhere.test", RATE) as load:
+        time.sleep(1.0)
+        load.stop()
+    door.close()
+    assert 50 <= load.offered <= 110
