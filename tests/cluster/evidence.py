@@ -1,5 +1,6 @@
 """What is left of a scenario that failed: events, states and the ends of logs, in files."""
 
+from itertools import product
 from pathlib import Path
 
 from kubernetes.client import ApiException
@@ -22,11 +23,16 @@ def collect(kube: Kube, folder: Path) -> None:
     for pod in kube.pods():
         name = pod.metadata.name
         (folder / f"{name}.status.txt").write_text(str(pod.status))
-        for previous in (False, True):
+        for container, previous in product(pod.spec.containers, (False, True)):
             try:
                 log = kube.core.read_namespaced_pod_log(
-                    name, kube.namespace, tail_lines=LOG_LINES, previous=previous
+                    name,
+                    kube.namespace,
+                    container=container.name,
+                    tail_lines=LOG_LINES,
+                    previous=previous,
                 )
             except ApiException:
                 continue
-            (folder / f"{name}{'.previous' if previous else ''}.log").write_text(log)
+            ended = ".previous" if previous else ""
+            (folder / f"{name}.{container.name}{ended}.log").write_text(log)

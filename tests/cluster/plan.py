@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster.report import Report
-from tests.cluster.scenarios import autoscale, boundaries, disturb, install, lifetime, redis
+from tests.cluster.scenarios import autoscale, boundaries, disturb, external, install, lifetime
 from tests.cluster.site import Site
 from tests.cluster.target import Target
 
@@ -45,7 +45,7 @@ FULL = (
     Part("disturb", disturb.SCENARIOS),
     Part("lifetime", lifetime.SCENARIOS),
     Part("boundaries", boundaries.SCENARIOS, partitions=boundaries.PARTITIONS),
-    Part("sentinel", (redis.with_sentinels,)),
-    Part("cluster", (redis.with_cluster,), partitions=4),
+    Part("sentinel", (external.with_sentinels,)),
+    Part("cluster", (external.with_cluster,), partitions=external.PARTITIONS),
     Part("autoscale", autoscale.SCENARIOS),
 )

@@ -9,6 +9,8 @@ Json = dict[str, Any]
 PORT, SENTINEL_PORT = 6379, 26379
 PASSWORD = "not-a-secret-outside-of-this-namespace"
 SECRET = "redis-password"
+SERVER = "server"
+"""The container that has the data."""
 MASTER = "mymaster"
 COMMON = """\
 set -eu
@@ -62,7 +64,7 @@ exec "$@" --cluster-enabled yes --cluster-config-file /data/nodes.conf \\
 def sentinels() -> list[Json]:
     """Three servers, one the primary, each with a Sentinel beside it."""
     containers = [
-        _container("server", REPLICA, PORT),
+        _container(SERVER, REPLICA, PORT),
         _container("sentinel", SENTINEL, SENTINEL_PORT),
     ]
     return [_secret(), _service(), _stateful(3, containers)]
@@ -70,7 +72,7 @@ def sentinels() -> list[Json]:
 
 def cluster() -> list[Json]:
     """Six servers, for three primaries with a replica each."""
-    return [_secret(), _service(), _stateful(6, [_container("server", NODE, PORT)])]
+    return [_secret(), _service(), _stateful(6, [_container(SERVER, NODE, PORT)])]
 
 
 def _secret() -> Json:
