@@ -1,8 +1,13 @@
+import re
+from pathlib import Path
+
 import pytest
 import yaml
 
 from tests.chart.programs import helm3, kubectl
 from tests.chart.support import parse, strings
+
+FOLDER = Path(__file__).parent
 
 
 def test_a_key_that_stands_twice_is_refused() -> None:
@@ -24,3 +29,19 @@ def test_helm_3_and_kubectl_are_unpacked_once() -> None:
         when = path.stat().st_mtime
         assert path.stat().st_mode & 0o111
         assert program().stat().st_mtime == when
+
+
+@pytest.mark.parametrize("name", ["requirements-checkov.lock", "requirements-programs.txt"])
+def test_what_is_installed_beside_is_pinned_and_names_no_registry(name: str) -> None:
+    lines = [each.strip() for each in (FOLDER / name).read_text().splitlines()]
+    wanted = [each for each in lines if each and not each.startswith("#")]
+    assert wanted
+    assert all(re.match(r"[\w.-]+==\S+", each) for each in wanted)
+    assert not re.search(r"://|/(home|root|tmp|work)/", "\n".join(lines))
+
+
+def test_make_installs_both() -> None:
+    makefile = (FOLDER.parents[1] / "Makefile").read_text()
+    for name in ("requirements-checkov.lock", "requirements-programs.txt"):
+        assert f"-r tests/chart/{name}" in makefile
+    assert (FOLDER / "checkov.in").read_text().startswith("checkov>=")
