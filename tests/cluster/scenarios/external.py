@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.cluster import servers
 from tests.cluster.kube import Kube, ready, wait_for
-from tests.cluster.measure import answered_again, none_failed
+from tests.cluster.measure import Broken, answered_again, none_failed
 from tests.cluster.report import Report, Row
 from tests.cluster.scenarios.disturb import failures
 from tests.cluster.site import Site
@@ -96,6 +96,8 @@ def fail_over(site: Site, row: Row, who: Callable[[Kube], str]) -> None:
     row.notes += failures(row.figures)
     row.verdict = site.audit()
     row.notes.append(f"{row.verdict.skipped} ids jumped over")
+    if not row.verdict.skipped:
+        raise Broken("ids did not jump: no flusher took the new primary for another server")
     answered_again(row.figures, OUTAGE_SECONDS)
 
 
