@@ -1,0 +1,112 @@
+"""The users that the chart gives the bundled Valkey, on real servers.
+
+Each role must be able to do its work and nothing besides. And a server must have all of its data
+after a restart: it replays its log as the default user, and silently drops what that user may not
+do (valkey#3983, redis#14541).
+"""
+
+from pathlib import Path
+
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from tests.chart.support import render
+from tests.chart.test_secrets import secret
+from tests.support.asking import USAGE, send, stored
+from tests.support.load import Load
+from tests.support.processes import Stack
+from tests.support.servers import Flavour, Server
+from tests.support.waiting import wait_until
+
+OPERATOR = "user operator on >operator ~* &* +@all"
+DEFAULT = "user default off ~* &* +@all"
+ROLES = ("api", "flusher")
+
+REFUSED = (
+    ("FLUSHALL",),
+    ("KEYS", "*"),
+    ("CONFIG", "SET", "appendonly", "no"),
+    ("EVAL", "return 1", "0"),
+    ("DEL", "busyapi:{0}:seq"),
+    ("ACL", "LIST"),
+    ("SHUTDOWN",),
+    ("GET", "others"),
+)
+
+
+def release() -> dict[str, str]:
+    """Return what the chart's Secret holds."""
+    return secret(render(), "busyapi-valkey")
+
+
+def serving(folder: Path, flavour: Flavour, acl: str) -> Server:
+    """Make a server with the chart's users, and one for the test itself."""
+    lines = (*acl.splitlines(), OPERATOR)
+    return Server(folder / "server", flavour, username="operator", password="operator", acl=lines)
+
+
+def stack_on(server: Server, folder: Path, passwords: dict[str, str]) -> Stack:
+    """Make a stack whose processes log in as their roles."""
+    stack = Stack(folder / "stack", server)
+    for role, processes in (("api", stack.apis), ("flusher", stack.flushers)):
+        for each in processes:
+            each.environment |= {
+                "BUSYAPI_REDIS_USERNAME": role,
+                "BUSYAPI_REDIS_PASSWORD": passwords[f"{role}-password"],
+            }
+    return stack
+
+
+def ids_after_a_crash(folder: Path, flavour: Flavour, made: dict[str, str], acl: str) -> list[int]:
+    """Post while the flusher sleeps, kill the server, start it; give the ids before and after."""
+    with serving(folder, flavour, acl) as server, stack_on(server, folder, made) as stack:
+        with Load(stack.port, requests=50) as load:
+            load.finish()
+        stack.wait_until_archived()
+        stack.flushers[0].pause()
+        ids = [stored(send(stack.port, USAGE)) for _ in range(5)]
+        server.kill9()
+        server.start()
+        stack.flushers[0].resume()
+        wait_until(lambda: send(stack.port, USAGE).status == 201, "the API to go on")
+        ids.append(stored(send(stack.port, USAGE)))
+        stack.wait_until_archived()
+        return ids
+
+
+def test_what_is_not_yet_archived_is_there_after_a_crash(tmp_path: Path, flavour: Flavour) -> None:
+    made = release()
+    ids = ids_after_a_crash(tmp_path, flavour, made, made["users.acl"])
+    assert ids == [51, 52, 53, 54, 55, 57]
+
+
+def test_a_default_user_without_rights_loses_it(tmp_path: Path) -> None:
+    """On Debian's Redis; the Valkey of the wheel is newer than the mend."""
+    made = release()
+    assert DEFAULT in made["users.acl"].splitlines()
+    acl = made["users.acl"].replace(DEFAULT, "user default off")
+    *_, last = ids_after_a_crash(tmp_path, "redis", made, acl)
+    assert last > 1_000_000, "the flusher found it empty, and jumped"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_may_do_nothing_besides_its_work(tmp_path: Path, role: str) -> None:
+    made = release()
+    with serving(tmp_path, "valkey", made["users.acl"]) as server:
+        client = redis.Redis(
+            port=server.port,
+            username=role,
+            password=made[f"{role}-password"],
+            retry=Retry(NoBackoff(), 0),
+        )
+        for command in REFUSED:
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                client.execute_command(*command)  # type: ignore[no-untyped-call]
+        assert client.get("busyapi:{0}:seq") is None
+        client.close()
+        anybody = redis.Redis(port=server.port, retry=Retry(NoBackoff(), 0))
+        with pytest.raises(redis.exceptions.AuthenticationError):
+            anybody.get("busyapi:{0}:seq")
+        anybody.close()
