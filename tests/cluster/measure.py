@@ -107,3 +107,13 @@ def nothing_lost(verdict: Verdict) -> None:
     """
     if not verdict.ok:
         raise Broken(str(verdict))
+
+
+def no_id_jumped(verdict: Verdict) -> None:
+    """Hold an archive to it: Redis was always found with all of its data.
+
+    Raises:
+        Broken: a flusher jumped, because it was not.
+    """
+    if verdict.skipped:
+        raise Broken(f"{verdict.skipped} ids were jumped over: Redis came back without its data")

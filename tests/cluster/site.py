@@ -12,7 +12,7 @@ import helm_python
 
 from tests.cluster import podarchive
 from tests.cluster.kube import Kube, wait_for
-from tests.cluster.measure import nothing_lost
+from tests.cluster.measure import no_id_jumped, nothing_lost
 from tests.cluster.openloop import OpenLoop
 from tests.cluster.target import ROOT, Target
 from tests.support.archived import Archive
@@ -148,16 +148,19 @@ class Site:
             for each in loop.history.requests:
                 self.history.add(each)
 
-    def audit(self, seconds: float = 90) -> Verdict:
+    def audit(self, seconds: float = 90, *, failover: bool = False) -> Verdict:
         """Hold the whole archive against all that was ever sent here.
 
         Raises:
-            Broken: a usage is lost, or twice, or anything else is wrong.
+            Broken: a usage is lost, or twice, or ids were jumped over without a failover, or
+                anything else is wrong.
         """
         self.wait_flushed(seconds)
         archive = self.named(podarchive.read(self.kube))
         verdict = check(self.history, archive, partitions=self.partitions)
         nothing_lost(verdict)
+        if not failover:
+            no_id_jumped(verdict)
         podarchive.verify(self.kube)
         return verdict
 

@@ -94,7 +94,7 @@ def fail_over(site: Site, row: Row, who: Callable[[Kube], str]) -> None:
         time.sleep(5)
         row.figures = load.stop()
     row.notes += failures(row.figures)
-    row.verdict = site.audit()
+    row.verdict = site.audit(failover=True)
     row.notes.append(f"{row.verdict.skipped} ids jumped over")
     if not row.verdict.skipped:
         raise Broken("ids did not jump: no flusher took the new primary for another server")

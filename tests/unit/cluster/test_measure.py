@@ -8,12 +8,13 @@ from tests.cluster.measure import (
     Sample,
     answered_again,
     figures,
+    no_id_jumped,
     none_failed,
     nothing_lost,
     quantile,
     silence,
 )
-from tests.support.archived import Archive, Line
+from tests.support.archived import Archive, Line, Span
 from tests.support.checker import check
 from tests.support.history import History, Outcome, Request
 
@@ -99,3 +100,12 @@ def test_a_lost_usage_fails_the_gate() -> None:
     archive.partition(0).lines.pop()
     with pytest.raises(Broken, match="missing"):
         nothing_lost(check(history, archive))
+
+
+def test_ids_that_were_jumped_over_are_found() -> None:
+    archive = Archive()
+    archive.partition(0).lines = [Line(1, b"\x01", "a")]
+    no_id_jumped(check(History(), archive))
+    archive.partition(0).gaps.append(Span(2, 100, "a"))
+    with pytest.raises(Broken, match="99 ids"):
+        no_id_jumped(check(History(), archive))
