@@ -6,6 +6,7 @@ under way is unknown, and the caller says so. Only this folder imports redis.
 """
 
 import asyncio
+import ssl
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,8 +87,7 @@ class Wire:
             raise RedisAway(f"Redis at {address} refuses the user or password") from None
         except (RedisError, OSError, TimeoutError, UnicodeError) as error:
             await wire.close()
-            kind_of = type(error).__name__
-            raise RedisAway(f"no connection to Redis at {address}: {kind_of}") from None
+            raise RedisAway(f"no connection to Redis at {address}: {_kind(error)}") from None
         return wire
 
     async def load_scripts(self) -> None:
@@ -158,6 +158,16 @@ class Wire:
             await self._connection.disconnect(nowait=True)
         except (RedisError, OSError):
             pass
+
+
+def _kind(error: BaseException) -> str:
+    """Name a failure; of a certificate, also what is wrong with it, which redis-py hides."""
+    cause: BaseException | None = error
+    while cause:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is refused ({cause.verify_message})"
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__
 
 
 def evalsha(script: Script, keys: Sequence[str], *arguments: Any) -> Command:
