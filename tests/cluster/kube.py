@@ -181,6 +181,16 @@ class Kube:
         """GET any path of the API server that answers in JSON."""
         return json.loads(self._get(path, **query))
 
+    def has(self, path: str) -> bool:
+        """Say whether there is such an object."""
+        try:
+            self._get(path)
+        except ApiException as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            return False
+        return True
+
     def _get(self, path: str, **query: str) -> str:
         asked = self.api.param_serialize(
             "GET", path, query_params=list(query.items()), auth_settings=["BearerToken"]

@@ -98,6 +98,12 @@ class Report:
             sys.stdout.write(f"{row}\n")
             sys.stdout.flush()
 
+    def stopped(self, part: str, error: Exception) -> None:
+        """Write down what ended a part, unless the row that it ended has it already."""
+        failure = f"{type(error).__name__}: {error}"
+        if failure not in {each.failure for each in self.rows}:
+            self.rows.append(Row(f"{part}: outside of its scenarios", failure=failure))
+
     @property
     def failed(self) -> list[Row]:
         """Rows that failed."""

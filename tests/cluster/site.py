@@ -23,6 +23,7 @@ from tests.support.http1 import Answer, fetch
 CHART = ROOT / "charts" / "busyapi"
 NAME = "busyapi"
 HELM_SECONDS = 240
+GATEWAY = "/apis/gateway.networking.k8s.io/v1/namespaces/ingress/gateways/gateway"
 SEED = (ROOT / "data.json").read_bytes()
 """The body that the README's curl line posts."""
 
@@ -35,6 +36,10 @@ class Site:
         self.namespace = namespace
         self.host = f"{namespace}.busyapi.test"
         self.kube = Kube(target.kubeconfig, namespace)
+        there = self.kube.has(
+            "/apis/gateway.networking.k8s.io/v1/namespaces/ingress/gateways/gateway"
+        )
+        self.gateway_host = f"gateway-{self.host}" if there else ""
         self.helm = helm_python.Config(kubeconfig_path=target.kubeconfig, namespace=namespace)
         self.partitions = partitions
         self.history = History()
@@ -63,16 +68,21 @@ class Site:
         self.kube.wait_settled()
 
     def routes(self) -> dict[str, Any]:
-        """Values that make the release reachable by this site's host."""
-        gateway = {"name": "gateway", "namespace": "ingress"}
-        return {
-            "ingress": {"enabled": True, "hosts": [{"host": self.host}]},
-            "httpRoute": {
+        """Values that make the release reachable by this site's hosts."""
+        values: dict[str, Any] = {"ingress": {"enabled": True, "hosts": [{"host": self.host}]}}
+        if self.gateway_host:
+            values["httpRoute"] = {
                 "enabled": True,
-                "parentRefs": [gateway],
-                "hostnames": [f"gateway-{self.host}"],
-            },
-        }
+                "parentRefs": [{"name": "gateway", "namespace": "ingress"}],
+                "hostnames": [self.gateway_host],
+            }
+        return values
+
+    @property
+    def doors(self) -> dict[str, str]:
+        """The ways in, with the host that leads to each."""
+        ways = {"Ingress": self.host, "Gateway": self.gateway_host}
+        return {way: host for way, host in ways.items() if host}
 
     def ask(self, path: str, *, body: bytes | None = None, host: str = "") -> Answer:
         """Ask through the ingress controller, by this site's host or another."""

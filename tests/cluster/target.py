@@ -12,10 +12,11 @@ SHARED_HOME = Path(os.environ.get("CLUSTER_HOME", "/var/lib/busyapi-cluster"))
 UP_SECONDS = 600
 
 HELP = """no cluster: KUBECONFIG names none, and there is no {shared}.
-    KUBECONFIG=~/.kube/config make e2e
-runs on any cluster that can have images and has an ingress controller on 127.0.0.1:8080. For kind:
-    make kind-up
-    E2E_LOAD_IMAGE="kind load image-archive --name busyapi" KUBECONFIG=~/.kube/config make e2e
+    KUBECONFIG=~/.kube/config E2E_LOAD_IMAGE="kind load image-archive --name busyapi" make e2e
+runs on any cluster whose ingress controller answers on 127.0.0.1, port E2E_INGRESS_PORT (8080). An
+archive of the image is given to the command in E2E_LOAD_IMAGE; without it nothing is built, and the
+cluster must have the images already. With a Gateway called gateway in namespace ingress, on the
+same port, HTTPRoutes are tried as well.
 """
 
 

@@ -24,6 +24,7 @@ DOORS = {
     "flusher": (f"{NAME}-flusher-0.{NAME}-flusher", 9100),
     "valkey": (f"{NAME}-valkey", 6379),
 }
+HIDDEN = ("/metrics", "/livez", "/readyz", "/usages/1", "/api/../metrics")
 OPEN_TO_ALL = {"api"}
 PROBE = """
 import json, socket, sys
@@ -130,17 +131,15 @@ def reached(site: Site) -> set[str]:
 def outside(site: Site, report: Report) -> None:
     """Neither metrics nor probes can be had through the ingress controller."""
     with report.row("no metrics and no probes through Ingress and Gateway") as row:
-        for host in (site.host, f"gateway-{site.host}"):
+        for host in site.doors.values():
             site.wait_routed(host)
-            for path in ("/metrics", "/livez", "/readyz", "/usages/1", "/api/../metrics"):
-                status = site.ask(path, host=host).status
-                row.notes.append(f"{host} {path}: {status}")
-                if status != 404:
+            for path in HIDDEN:
+                if (status := site.ask(path, host=host).status) != 404:
                     raise Broken(f"{host}{path} answers {status}")
             for path in ("/", "/openapi.json", "/api/usages/count"):
                 if (status := site.ask(path, host=host).status) != 200:
                     raise Broken(f"{host}{path} answers {status}")
-        row.notes = ["404 for /metrics, /livez, /readyz, /usages/1, /api/../metrics by both"]
+        row.notes.append(f"404 for {', '.join(HIDDEN)} by {' and '.join(site.doors)}")
 
 
 def rights(site: Site, report: Report) -> None:

@@ -44,6 +44,16 @@ def drain(report: Report) -> None:
         raise Broken("1 of 5 requests failed")
 
 
+def test_what_fails_outside_of_every_scenario_fails_the_run(tmp_path: Path) -> None:
+    report = Report({}, tmp_path)
+    with pytest.raises(Broken) as caught:
+        drain(report)
+    report.stopped("disturb", caught.value)
+    assert len(report.failed) == 1
+    report.stopped("disturb", TimeoutError("the namespace is still there"))
+    assert [each.name for each in report.failed] == ["drain", "disturb: outside of its scenarios"]
+
+
 def test_a_timeline_is_a_table_and_a_picture(tmp_path: Path) -> None:
     points = [Point(float(n), 20.0, 20.0, 5.0, 2, 2, 0, 20 * n) for n in range(5)]
     write(points, "Autoscaling", tmp_path / "e2e" / "cpu")
