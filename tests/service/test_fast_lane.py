@@ -8,11 +8,14 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from busyapi.settings import SWITCH
 from tests.conftest import Stacks
 from tests.support.asking import BODY, Raw, count, request
 from tests.support.broken import broken_build
@@ -20,6 +23,7 @@ from tests.support.differential import Case, Seen, alike, case, play
 from tests.support.http1 import fetch
 from tests.support.processes import Stack
 from tests.support.servers import Server
+from tests.support.waiting import wait_until
 
 SHORT = 1500
 LONG = 100_000
@@ -36,6 +40,14 @@ ORDER_LOST = {
     )
 }
 KEYS_IGNORED = {"api/fast.py": ('    b"idempotency-key",\n', "")}
+READ_NO_FURTHER = {"api/fast.py": ("            self.transport.resume_reading()\n", "")}
+SOON_IDLE = {"api/app.py": ("IDLE_SECONDS = 120", "IDLE_SECONDS = 1")}
+IDLE_WHILE_WAITING = {
+    "api/fast.py": (
+        "        if self._under_way:\n            self._time",
+        "        if 0:\n            self._time",
+    )
+}
 CLOSE_IGNORED = {
     "api/fast.py": ('or value.lower() != b"keep-alive"', "or not value.lower().strip()")
 }
@@ -102,6 +114,13 @@ def _hold(pair: Pair, cases: dict[int, Case]) -> None:
     one, two = (count(stack.port) - n for stack, n in zip(pair, before, strict=True))
     assert one == two, "they stored as many"
     assert one, "some of the cases are usages"
+    assert _counted(pair.fast) == _counted(pair.plain)
+
+
+def _counted(stack: Stack) -> dict[str, float]:
+    """Return how many posts were answered with each status that no timing decides."""
+    metric = partial(stack.apis[0].metric, "busyapi_requests_total", route="/api/usages")
+    return {status: metric(status=status) for status in ("201", "400", "415", "422")}
 
 
 @pytest.mark.parametrize(
@@ -122,6 +141,85 @@ def test_an_ordinary_request_cut_anywhere_is_answered_alike(pair: Pair) -> None:
     cuts = range(1, len(whole))
     _hold(pair, {at: Case((whole[:at], whole[at:])) for at in cuts})
     _hold(pair, {at: Case((whole + whole[:at], whole[at:] + whole)) for at in cuts[::5]})
+
+
+def _statuses_of_large_requests(stack: Stack, server: Server) -> list[int]:
+    """Post a usage, while it waits one that is more than is held, then another."""
+    large = BODY[:-1] + b',"more":"' + b"x" * (65_000 - len(BODY)) + b'"}'
+    whole = request("POST", "/api/usages", large, headers=(f"X: {'x' * 1000}",))
+    with Raw(stack.port, 5) as device:
+        server.pause()
+        device.send(request("POST", "/api/usages", BODY))
+        device.listen(0.3)
+        device.send(whole)
+        device.listen(0.3)
+        server.resume()
+        statuses = [device.answer().status, device.answer().status]
+        device.send(request("POST", "/api/usages", BODY))
+        return [*statuses, device.answer().status]
+
+
+def test_a_connection_is_read_on_after_more_than_is_held(valkey: Server, stacks: Stacks) -> None:
+    assert _statuses_of_large_requests(stacks(valkey), valkey) == [201, 201, 201]
+
+
+def test_a_fast_lane_that_reads_no_further_is_caught(
+    tmp_path: Path, valkey: Server, stacks: Stacks
+) -> None:
+    stack = stacks(valkey, settings=broken_build(tmp_path, READ_NO_FURTHER))
+    with pytest.raises(TimeoutError):
+        _statuses_of_large_requests(stack, valkey)
+
+
+def _status_after_a_long_commit(stack: Stack, server: Server) -> int:
+    """Post a usage on a connection, and let it wait for longer than an idle one is kept."""
+    with Raw(stack.port) as device:
+        server.pause()
+        device.send(request("POST", "/api/usages", BODY))
+        device.listen(3)
+        server.resume()
+        return device.answer().status
+
+
+def test_a_connection_whose_usage_waits_is_not_idle(
+    tmp_path: Path, valkey: Server, stacks: Stacks
+) -> None:
+    stack = stacks(valkey, settings=broken_build(tmp_path, SOON_IDLE))
+    assert _status_after_a_long_commit(stack, valkey) == 201
+
+
+def test_a_fast_lane_that_is_idle_while_a_usage_waits_is_caught(
+    tmp_path: Path, valkey: Server, stacks: Stacks
+) -> None:
+    stack = stacks(valkey, settings=broken_build(tmp_path, SOON_IDLE | IDLE_WHILE_WAITING))
+    with pytest.raises(EOFError):
+        _status_after_a_long_commit(stack, valkey)
+
+
+@pytest.mark.parametrize("switch", SWITCH)
+def test_a_client_that_hangs_up_is_counted_and_its_usage_kept(
+    valkey: Server, stacks: Stacks, switch: str
+) -> None:
+    stack = stacks(valkey, settings={"BUSYAPI_FAST_LANE": switch})
+    valkey.pause()
+    with Raw(stack.port) as device:
+        device.send(request("POST", "/api/usages", BODY))
+        device.listen(0.3)
+    gone = partial(stack.apis[0].metric, "busyapi_requests_total", status="499")
+    wait_until(lambda: gone() == 1, "the client to be counted")
+    valkey.resume()
+    wait_until(lambda: count(stack.port) == 1, "the usage to be stored")
+    assert stack.apis[0].metric("busyapi_requests_total", route="/api/usages") == 1
+
+
+def test_answers_that_were_lost_are_not_alike() -> None:
+    said = Seen((b"x",), closed=True, ids=(1,), reset=False)
+    assert alike(said, said)
+    assert not alike(Seen((), closed=True, ids=(), reset=False), said)
+    assert not alike(Seen((), closed=True, ids=(), reset=False), replace(said, reset=True))
+    assert not alike(Seen((b"y",), closed=True, ids=(1,), reset=True), said)
+    assert not alike(replace(said, closed=False), said)
+    assert alike(Seen((), closed=True, ids=(), reset=True), said)
 
 
 def test_a_flood_of_pipelined_requests_is_answered_in_order_and_read_on(pair: Pair) -> None:

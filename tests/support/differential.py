@@ -52,9 +52,10 @@ class Seen:
 
 def alike(one: Seen, two: Seen) -> bool:
     """Say whether two servers did the same."""
-    answers = list(zip(one.answers, two.answers, strict=False))
-    whole = one.reset or two.reset or len(one.answers) == len(two.answers)
-    return whole and one.closed == two.closed and all(a == b for a, b in answers)
+    fewer, more = sorted((one, two), key=lambda each: len(each.answers))
+    if len(fewer.answers) < len(more.answers) and not fewer.reset:
+        return False
+    return one.closed == two.closed and fewer.answers == more.answers[: len(fewer.answers)]
 
 
 async def play(port: int, case: Case) -> Seen:

@@ -106,10 +106,12 @@ class FastProtocol(DeadlineProtocol):
             return False
         end = data.find(b"\r\n\r\n", 0, MOST_HEAD)
         length = body_length(data[:end]) if end > 0 else None
-        body = data[end + 4 :]
         service = self.service
-        if len(body) != length or length > service.settings.max_body or service.draining:
+        if length is None or len(data) != end + 4 + length:
             return False
+        if length > service.settings.max_body or service.draining:
+            return False
+        body = data[end + 4 :]
         # Without this bracket the Content-Type decides.
         line = quick_line(body, strict=service.strict) if body[:1] == b"{" else None
         if line is None:
@@ -154,7 +156,14 @@ class FastProtocol(DeadlineProtocol):
         if self._under_way:
             self._under_way.gone()
             self._under_way = None
+        self._held.clear()
         super().connection_lost(exc)
+
+    def check_timeouts(self) -> None:
+        """Keep Sanic, which saw no request, from taking the connection for an idle one."""
+        if self._under_way:
+            self._time = monotonic()
+        super().check_timeouts()  # type: ignore[no-untyped-call]
 
     def close_if_idle(self) -> bool:
         """Close the connection unless a request is under way."""
@@ -178,17 +187,25 @@ class UnderWay:
 
     def set_result(self, last: int) -> None:
         """Answer 201."""
-        settings = self._protocol.service.settings
-        usage = usage_id(Seq(last), self.partition, settings.partitions)
-        close = self._protocol.service.draining
-        self._answer(201, created(usage, close=close), close=close)
+        try:
+            settings = self._protocol.service.settings
+            usage = usage_id(Seq(last), self.partition, settings.partitions)
+            close = self._protocol.service.draining
+            self._count(201)
+            self._protocol.answer(created(usage, close=close), close=close)
+        except Exception as error:  # noqa: BLE001 - it would end the lane for everybody
+            self._broken(error)
 
     def set_exception(self, error: Exception) -> None:
         """Answer why not."""
-        service = self._protocol.service
-        found, close = problem(error), service.draining
-        service.refusal(error)
-        self._answer(found.status, whole(response(found), close=close), close=close)
+        try:
+            service = self._protocol.service
+            found, close = problem(error), service.draining
+            service.refusal(error)
+            self._count(found.status)
+            self._protocol.answer(whole(response(found), close=close), close=close)
+        except Exception as broken:  # noqa: BLE001 - likewise
+            self._broken(broken)
 
     def exception(self) -> None:
         """Nothing need be marked as seen."""
@@ -202,13 +219,10 @@ class UnderWay:
         seconds = monotonic() - self._started
         self._protocol.service.metrics.requests.done(ROUTE, status, seconds)
 
-    def _answer(self, status: int, message: bytes, *, close: bool) -> None:
-        self._count(status)
-        try:
-            self._protocol.answer(message, close=close)
-        except Exception as error:  # noqa: BLE001 - it would end the lane for everybody
-            log.error("unexpected_error", error=type(error).__name__, where="fast lane")
-            self._protocol.abort()  # type: ignore[no-untyped-call]
+    def _broken(self, error: Exception) -> None:
+        self._done = True
+        log.error("unexpected_error", error=type(error).__name__, where="fast lane")
+        self._protocol.abort()  # type: ignore[no-untyped-call]
 
 
 def protocol_for(service: Service, version: str = sanic.__version__) -> type[DeadlineProtocol]:

@@ -93,9 +93,8 @@ class Lane:
     @property
     def weak(self) -> TooWeak | None:
         """What makes Redis weaker than the tier, as of the last try."""
-        if self._session is None and isinstance(self._trouble, TooWeak):
-            return self._trouble
-        return None
+        trouble = self._trouble
+        return trouble if self._session is None and isinstance(trouble, TooWeak) else None
 
     @property
     def refusal(self) -> Refused | None:
@@ -150,6 +149,7 @@ class Lane:
 
     def abandon(self) -> None:
         """Settle what is left when the lane has stopped: nobody else will."""
+        self._down_since = float("-inf")  # refuses at once: whoever is told may submit again
         self._fail(list(self._pending), self._trouble)
         self._pending.clear()
         if self._flight:

@@ -13,6 +13,7 @@ from busyapi.api.protocol import DeadlineProtocol
 from busyapi.api.service import Service
 from busyapi.commit.batch import Admission
 from busyapi.commit.lanes import Lanes
+from busyapi.errors import Overloaded
 from busyapi.metrics import ApiMetrics
 from busyapi.settings import Settings
 
@@ -102,11 +103,17 @@ class Unwritable:
         self.aborted = True
 
 
-def test_an_answer_that_cannot_be_written_ends_its_connection_and_nothing_else() -> None:
+@pytest.mark.parametrize(
+    "tell",
+    [lambda answer: answer.set_result(1), lambda answer: answer.set_exception(Overloaded())],
+)
+def test_an_answer_that_cannot_be_written_ends_its_connection_and_nothing_else(
+    tell: Callable[[UnderWay], None],
+) -> None:
     connection: Any = Unwritable()
     answer = UnderWay(connection)
     with capture_logs() as logs:
-        answer.set_result(1)
+        tell(answer)
     assert connection.aborted
     assert answer.done()
     assert logs == [
