@@ -3,6 +3,7 @@
 import json
 import time
 
+from tests.cluster.facts import valkey_image
 from tests.cluster.kube import RESTRICTED, ready
 from tests.cluster.measure import Broken, Figures, none_failed
 from tests.cluster.report import Report, Row
@@ -24,6 +25,8 @@ def install(site: Site, report: Report) -> None:
         if not all(ready(each) for each in pods):
             raise Broken(f"not ready: {[each.metadata.name for each in pods if not ready(each)]}")
         row.notes.append(f"{len(pods)} pods ready, no value set")
+        said = site.kube.run(f"{NAME}-valkey-0", "valkey-server", "--version").decode()
+        report.facts["Valkey"] = f"{said.partition('v=')[2].split()[0]}, image {valkey_image()}"
     with report.row("helm test") as row:
         site.helm_test()
         row.verdict = site.audit()
