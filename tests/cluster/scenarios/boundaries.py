@@ -213,7 +213,7 @@ def targets(site: Site, report: Report) -> None:
             off: dict[str, Any] = {each: {"enabled": each == way} for each in MONITORS}
             site.upgrade({"metrics": off})
             prefix = pool.format(site.namespace)
-            wait_for(lambda: _all_up(site, prefix), f"targets of {prefix}", 90)  # noqa: B023
+            wait_for(lambda: _all_up(site, prefix), f"targets of {prefix}", 180)  # noqa: B023
             row.notes.append(f"{len(_pods(site))} pods up in {prefix}…")
 
 
