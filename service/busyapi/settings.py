@@ -108,7 +108,7 @@ class Settings:
         "BUSYAPI_VALIDATION",
         "strict",
         "",
-        "lenient takes any JSON object, as the original did",
+        "lenient takes any JSON object",
         choices=VALIDATIONS,
     )
     max_body: int = row("BUSYAPI_MAX_BODY_BYTES", 65_536, "bytes", "a single usage", least=2)

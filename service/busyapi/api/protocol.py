@@ -11,6 +11,7 @@ connection closed.
 
 import asyncio
 import math
+import re
 from typing import Any
 
 from sanic.exceptions import BadRequest, RequestTimeout
@@ -27,8 +28,12 @@ _UNREAD = -1
 """What a look finds besides the number of a request that is arriving."""
 
 
+_NO_NAME = re.compile(rb"\r\n(?:[!#$%&'*+.^_`|~\w-]*[^!#$%&'*+.^_`|~\w:-]|:)")
+"""A line of a header whose name is empty or holds what no token may."""
+
+
 class NumberedHttp(Http):
-    """Sanic's side of one connection, with its requests numbered and two errors mended."""
+    """Sanic's side of one connection, with its requests numbered and three errors mended."""
 
     __slots__ = ("number",)
 
@@ -40,6 +45,15 @@ class NumberedHttp(Http):
         """Begin with the next request."""
         super().init_for_request()  # type: ignore[no-untyped-call]
         self.number += 1
+
+    async def http1_request_header(self) -> None:
+        """Read a header; refuse names that are none (RFC 9112, section 5.1).
+
+        Sanic passes over a `Content-Length :`, and would take the body for the next request.
+        """
+        await super().http1_request_header()  # type: ignore[no-untyped-call]
+        if self.request and _NO_NAME.search(self.request.head):
+            raise BadRequest("Bad Request")
 
     def create_empty_request(self) -> None:
         """Stand in for a request that could not be read, also when its URL is why."""
