@@ -9,7 +9,7 @@ IMAGE ?= busyapi:dev
 BASE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e soak lint bench image values k8s chart-release kind-up kind-down lock clean
+.PHONY: help run test e2e soak lint bench bench-peers image values k8s chart-release kind-up kind-down lock clean
 
 # Gone, or the Python that it was made with is: what the stamps say went with it.
 ifeq ($(wildcard $(BIN)/python),)
@@ -40,8 +40,12 @@ lint: $(VENV)/.test  ## ruff and mypy
 	$(BIN)/python charts/values_reference.py --check
 
 bench: $(VENV)/.test  ## measure this machine; ARGS="--help"
-	.ci/system-packages
+	.ci/system-packages bench
 	$(BIN)/python -m bench $(ARGS)
+
+bench-peers: $(VENV)/.test  ## busyapi beside nginx, webdis, FastAPI, Express and others
+	.ci/system-packages bench
+	$(BIN)/python -m bench --scenario peers $(ARGS)
 
 # A docker without its daemon is passed over.
 image:  ## one container image for both roles, by docker, podman or buildah; IMAGE=, BASE=

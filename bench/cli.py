@@ -15,6 +15,7 @@ import redis
 from bench import wrk
 from bench.machine import machine
 from bench.markdown import render
+from bench.plot import plot
 from bench.progress import tell
 from bench.report import Report
 from bench.scenarios import SCENARIOS, chosen, measure
@@ -22,7 +23,8 @@ from bench.scenarios import SCENARIOS, chosen, measure
 EPILOG = """\
 It starts what it measures, on free ports and in a temporary folder, and stops and removes it all.
 Runs are interleaved and the median is shown; before each run there is a warm-up of two seconds.
-With the defaults it takes about four minutes. Nothing else should run on the machine.
+With the defaults it takes about eight minutes, the scenario `peers` alone six. Nothing else should
+run on the machine.
 
 The exit code is about correctness alone: 0 when every usage that was answered with 201 is in the
 archive once, and nothing else was answered; 1 when not; 2 when it cannot run. Whether the floors
@@ -46,6 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    if options.plot:
+        for name, rows in report.scenarios.items():
+            about = next(each.about for each in SCENARIOS if each.name == name)
+            plot(about, rows, options.plot / f"{name}.png")
     if options.json:
         options.json.write_text(json.dumps(report.as_json(), indent=2) + "\n")
     sys.stdout.write(render(report))
@@ -117,6 +123,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--json", type=_new_file, metavar="FILE", help="also write everything as JSON"
+    )
+    parser.add_argument(
+        "--plot", type=_folder, metavar="DIR", help="also draw each scenario, as DIR/SCENARIO.png"
     )
     return parser
 

@@ -1,8 +1,8 @@
 """What is driven: something that takes posts on a port."""
 
 from abc import abstractmethod
-from http import HTTPStatus
 
+from bench import procfs
 from bench.load import Load
 from tests.support.children import Child, Lifetime
 from tests.support.http1 import fetch
@@ -12,11 +12,17 @@ class Contender(Lifetime):
     """It runs within a `with`; all its processes are ours."""
 
     port: int
+    beside: frozenset[str] = frozenset({"valkey", "flusher"})
+    """Processes that are not the application, when the two are kept on cores of their own."""
 
     @property
     @abstractmethod
     def processes(self) -> dict[str, Child]:
         """By the names that the report uses."""
+
+    @abstractmethod
+    def versions(self) -> dict[str, str]:
+        """Say what runs, by the names that the report uses."""
 
     def probe(self, load: Load) -> None:
         """Post one request and see that it is answered as all of a load must be.
@@ -31,5 +37,10 @@ class Contender(Lifetime):
             body=load.body.encode(),
             headers={"Content-Type": "application/json"},
         )
-        if answer.status != HTTPStatus.CREATED:
+        if answer.status != load.status:
             raise RuntimeError(f"{self} answered {answer.status}: {answer.body[:500]!r}")
+
+    def pin(self, application: int, beside: int) -> None:
+        """Keep the application on one core, and what it leans on on another."""
+        for name, child in self.processes.items():
+            procfs.pin(child.pid, beside if name in self.beside else application)

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
 from http import HTTPStatus
 from pathlib import Path
@@ -13,6 +14,7 @@ from bench import archived
 from bench.contenders import Contender
 from bench.lag import Watch, looker
 from bench.load import Load
+from bench.machine import versions
 from bench.reconcile import Counts
 from tests.support.children import Child
 from tests.support.http1 import fetch
@@ -44,9 +46,9 @@ class Totals(NamedTuple):
 class Durable(Contender):
     """All parts with the settings they have by themselves."""
 
-    def __init__(self, folder: Path, apis: int) -> None:
+    def __init__(self, folder: Path, apis: int, settings: Mapping[str, str] | None = None) -> None:
         self.server = Server(folder / "valkey")
-        self.stack = Stack(folder / "stack", self.server, apis=apis)
+        self.stack = Stack(folder / "stack", self.server, apis=apis, settings=settings)
         self.port = self.stack.port
         self._running = ExitStack()
 
@@ -67,6 +69,10 @@ class Durable(Contender):
     def close(self) -> None:
         """Stop all, Valkey last."""
         self._running.close()
+
+    def versions(self) -> dict[str, str]:
+        """Say what runs."""
+        return versions(self.server)
 
     def watch(self) -> Watch:
         """Return a watch on its lag."""

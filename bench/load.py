@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
 SINGLE_BODY = (
@@ -34,6 +35,8 @@ class Load:
     usages: int
     """In one request."""
     body: str
+    status: int = HTTPStatus.CREATED
+    """Of the answer that says it was taken."""
 
     def script(self) -> str:
         """Return the Lua that sets the request up, once."""

@@ -29,7 +29,17 @@ def _failures(failures: Sequence[str]) -> str:
 
 
 def _rates(rows: Iterable[Outcome]) -> str:
-    head = ("median run", "usages/s", "each run", "p50 ms", "p99 ms", "lag s", "behind", "not 201")
+    head = (
+        "median run",
+        "usages/s",
+        "each run",
+        "p50 ms",
+        "p99 ms",
+        "lag s",
+        "behind",
+        "errors",
+        "kept",
+    )
     return _table(head, (_rate_cells(row) for row in rows))
 
 
@@ -45,14 +55,15 @@ def _rate_cells(row: Outcome) -> tuple[str, ...]:
         f"{max(each.seconds for each in lags):.1f}" if lags else "",
         f"{max(each.usages for each in lags):,}" if lags else "",
         f"{row.not_201:,}",
+        row.keeps,
     )
 
 
 def _ratios(report: Report) -> str:
     return "\n".join(
-        f"- {report.scenarios[name][0].title} / {report.scenarios[name][1].title}: {ratio:.2f}"
-        " (median of the rounds' ratios)"
-        for name, ratio in report.ratios.items()
+        f"- {report.scenarios[name][0].title} / {title}: {ratio:.2f} (median of the rounds' ratios)"
+        for name, ratios in report.ratios.items()
+        for title, ratio in ratios.items()
     )
 
 
@@ -103,9 +114,11 @@ def _machine(report: Report) -> str:
     here = report.machine
     where = f"{here.cores} cores of {here.cpu}, {here.memory_gib} GiB, {here.kernel}"
     lines = [f"- {where}, {here.file_system}; load {here.load_before} before the start"]
-    durable = next((row for row in report.rows if row.versions), None)
+    versions = {name: is_ for row in report.rows for name, is_ in row.versions.items()}
+    if versions:
+        lines.append("- " + ", ".join(f"{name} {is_}" for name, is_ in versions.items()))
+    durable = next((row for row in report.rows if row.durability), None)
     if durable:
-        lines.append("- " + ", ".join(f"{name} {is_}" for name, is_ in durable.versions.items()))
         said = (f"{name} {value or 'off'}" for name, value in durable.durability.items())
         lines.append(f"- as Valkey says: {', '.join(said)}")
         lines.append("- busyapi: every setting at its default, but ports and folders")

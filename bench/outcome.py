@@ -18,6 +18,8 @@ class Outcome:
     counts: Counts | None = None
     """None for a no-op: it stores nothing."""
     failures: list[str] = field(default_factory=list)
+    keeps: str = "nothing"
+    """What it has done with a usage when it answers."""
     versions: dict[str, str] = field(default_factory=dict)
     durability: dict[str, str] = field(default_factory=dict)
 

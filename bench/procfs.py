@@ -1,20 +1,46 @@
-"""What the kernel says of a process: resident memory and CPU time (proc(5))."""
+"""What the kernel says of a process and its descendants: memory and CPU time (proc(5))."""
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
+def descendants(pid: int) -> Iterator[int]:
+    """Go through its children and theirs. One that ends meanwhile may be left out."""
+    with suppress(FileNotFoundError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                yield int(child)
+                yield from descendants(int(child))
+
+
 def resident_bytes(pid: int) -> int:
-    """Return the memory that it holds now."""
-    return parse_resident(Path(f"/proc/{pid}/status").read_text())
+    """Return the memory that all of them hold now; what they share counts for each."""
+    held = parse_resident(Path(f"/proc/{pid}/status").read_text())
+    for each in descendants(pid):
+        with suppress(FileNotFoundError, ValueError):
+            held += parse_resident(Path(f"/proc/{each}/status").read_text())
+    return held
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time of all its threads, and of its children that have ended."""
-    return parse_cpu(Path(f"/proc/{pid}/stat").read_text())
+    """Return the CPU time of all their threads, and of children that have ended."""
+    spent = parse_cpu(Path(f"/proc/{pid}/stat").read_text())
+    for each in descendants(pid):
+        with suppress(FileNotFoundError):
+            spent += parse_cpu(Path(f"/proc/{each}/stat").read_text())
+    return spent
+
+
+def pin(pid: int, core: int) -> None:
+    """Keep every thread of all of them on one core; later threads and children inherit it."""
+    for each in [pid, *descendants(pid)]:
+        for task in Path(f"/proc/{each}/task").iterdir():
+            os.sched_setaffinity(int(task.name), {core})
 
 
 def parse_resident(status: str) -> int:

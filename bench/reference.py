@@ -2,6 +2,7 @@
 
 import sys
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 from bench.contenders import Contender
@@ -28,6 +29,10 @@ class Noop(Contender):
     def processes(self) -> dict[str, Child]:
         """Its processes."""
         return self._children
+
+    def versions(self) -> dict[str, str]:
+        """Say what runs."""
+        return {"sanic": version("sanic")}
 
     def start(self) -> None:
         """Start all and wait until each says that it listens."""

@@ -32,10 +32,10 @@ class Report:
         return [*self.errors, *disagreed]
 
     @property
-    def ratios(self) -> dict[str, float]:
-        """The first row of a scenario against the second, where there is one."""
+    def ratios(self) -> dict[str, dict[str, float]]:
+        """The first row of each scenario against the others, by their titles."""
         return {
-            name: round(median_ratio(rows[0].runs, rows[1].runs), 3)
+            name: {each.title: ratio(rows[0], each) for each in rows[1:]}
             for name, rows in self.scenarios.items()
             if len(rows) > 1
         }
@@ -51,12 +51,34 @@ class Report:
         if "posts" in rates:
             found.append(floors.posts(rates["posts"]))
         if "process" in rates:
-            found.append(floors.of_noop(self.ratios["process"]))
+            found.append(floors.of_noop(ratio(*self.scenarios["process"])))
+            found.append(floors.whole_machine(rates["process"]))
         if "batches" in rates:
             found.append(floors.batches(rates["batches"]))
+            found.append(floors.batches_goal(rates["batches"]))
+            found.append(floors.flusher(self._flusher_rate()))
+        if "pinned" in rates:
+            found += self._references()
         if lags := [run.lag.seconds for row in self.rows for run in row.runs if run.lag]:
             found.append(floors.lag(max(lags)))
         return found
+
+    def _references(self) -> list[Floor]:
+        fast, plain, aiohttp, webdis, nginx = self.scenarios["pinned"]
+        return [
+            floors.reference(ours.title, theirs.title, ratio(ours, theirs), wanted)
+            for ours, theirs, wanted in (
+                (fast, aiohttp, floors.OF_AIOHTTP),
+                (fast, webdis, floors.OF_WEBDIS),
+                (fast, nginx, floors.OF_NGINX),
+                (plain, aiohttp, floors.PLAIN_OF_AIOHTTP),
+            )
+        ]
+
+    def _flusher_rate(self) -> float:
+        """Usages that one core of flusher archives in a second."""
+        run = median_run(self.scenarios["batches"][0].runs)
+        return 1e6 / max(run.cpu_per_million.get("flusher", 0), 0.001)
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it."""
@@ -71,3 +93,8 @@ class Report:
             "floors": [asdict(each) for each in self.floors],
             "failures": self.failures,
         }
+
+
+def ratio(ours: Outcome, theirs: Outcome) -> float:
+    """Return the median of the rounds' ratios."""
+    return round(median_ratio(ours.runs, theirs.runs), 3)

@@ -46,17 +46,21 @@ class Tally:
 class Driver:
     """Drives one contender with one load."""
 
-    def __init__(self, contender: Contender, load: Load, folder: Path, connections: int) -> None:
+    def __init__(
+        self, contender: Contender, load: Load, folder: Path, connections: int, core: int | None
+    ) -> None:
         self.contender = contender
         self.load = load
         self.tally = Tally()
         self._folder = folder
         self._connections = connections
         self._script = load.write_script(folder)
+        self._prefix = [] if core is None else ["taskset", "-c", str(core)]
 
     def command(self, seconds: int) -> list[str]:
         """Return the command line of a run."""
-        return wrk.command(self.load, self._script, self.contender.port, seconds, self._connections)
+        line = wrk.command(self.load, self._script, self.contender.port, seconds, self._connections)
+        return [*self._prefix, *line]
 
     def drive(self, seconds: int) -> Result:
         """Run wrk once."""

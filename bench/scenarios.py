@@ -9,8 +9,9 @@ from pathlib import Path
 from bench.contenders import Contender
 from bench.durable import Durable
 from bench.load import BATCHES, SINGLE, Load
-from bench.machine import durability, versions
+from bench.machine import durability
 from bench.outcome import Outcome
+from bench.peers import contenders as peers
 from bench.progress import tell
 from bench.reconcile import disagreements
 from bench.reference import Noop
@@ -24,6 +25,8 @@ class Row:
     title: str
     make: Callable[[Path], Contender]
     load: Load
+    keeps: str = "nothing"
+    """What it has done with a usage when it answers."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,23 @@ class Scenario:
     name: str
     about: str
     rows: tuple[Row, ...]
+    pinned: bool = False
+    """The application on one core, the load and what stores on the other."""
+    asked_for: bool = False
+    """Runs only when it is named."""
+
+
+DISK = "on disk (fsync)"
+MEMORY = "in memory"
+APPLICATION_CORE, OTHER_CORE = 0, 1
+
+
+def _durable(folder: Path) -> Durable:
+    return Durable(folder, apis=1)
+
+
+def _plain(folder: Path) -> Durable:
+    return Durable(folder, apis=1, settings={"BUSYAPI_FAST_LANE": "off"})
 
 
 SCENARIOS = (
@@ -40,7 +60,7 @@ SCENARIOS = (
         "posts",
         "single posts: two durable API processes, beside two of Sanic's no-op",
         (
-            Row("durable, 2 API processes", lambda folder: Durable(folder, apis=2), SINGLE),
+            Row("durable, 2 API processes", lambda folder: Durable(folder, apis=2), SINGLE, DISK),
             Row("Sanic no-op, 2 processes", lambda folder: Noop(folder, processes=2), SINGLE),
         ),
     ),
@@ -48,7 +68,7 @@ SCENARIOS = (
         "process",
         "single posts: one durable API process, beside one of Sanic's no-op",
         (
-            Row("durable, 1 API process", lambda folder: Durable(folder, apis=1), SINGLE),
+            Row("durable, 1 API process", _durable, SINGLE, DISK),
             Row("Sanic no-op, 1 process", lambda folder: Noop(folder, processes=1), SINGLE),
         ),
     ),
@@ -60,8 +80,37 @@ SCENARIOS = (
                 f"durable, 2 API processes, batches of {BATCHES.usages}",
                 lambda folder: Durable(folder, apis=2),
                 BATCHES,
+                DISK,
             ),
         ),
+    ),
+    Scenario(
+        "pinned",
+        "single posts, the application alone on its core: one process, beside references",
+        (
+            Row("durable, fast lane", _durable, SINGLE, DISK),
+            Row("durable, plain route", _plain, SINGLE, DISK),
+            Row("aiohttp no-op", peers.aiohttp, SINGLE),
+            Row("webdis, XADD", peers.webdis, peers.WEBDIS_LOAD, DISK),
+            Row("nginx, return 201", peers.nginx, SINGLE),
+        ),
+        pinned=True,
+    ),
+    Scenario(
+        "peers",
+        "single posts on the whole machine: one process each, beside what anyone can install",
+        (
+            Row("busyapi, durable", _durable, SINGLE, DISK),
+            Row("busyapi, plain route", _plain, SINGLE, DISK),
+            Row("nginx, return 201", peers.nginx, SINGLE),
+            Row("webdis, XADD, no ids", peers.webdis, peers.WEBDIS_LOAD, DISK),
+            Row("Granian RSGI, no-op", peers.granian, SINGLE),
+            Row("aiohttp, no-op", peers.aiohttp, SINGLE),
+            Row("FastAPI + uvicorn, no-op", peers.fastapi, SINGLE),
+            Row("Express, array", peers.express_array, SINGLE, MEMORY),
+            Row("Express x 2, INCR + HSET", peers.express_redis, SINGLE, DISK),
+        ),
+        asked_for=True,
     ),
 )
 
@@ -76,7 +125,10 @@ def measure(
             here = folder / f"{scenario.name}-{number}"
             tell(f"{scenario.name}: starting: {row.title}")
             contender = running.enter_context(row.make(here))
-            driver = Driver(contender, row.load, here, connections)
+            if scenario.pinned:
+                contender.pin(APPLICATION_CORE, OTHER_CORE)
+            core = OTHER_CORE if scenario.pinned else None
+            driver = Driver(contender, row.load, here, connections, core)
             contender.probe(row.load)
             pairs.append((driver, _outcome(row, driver, _commands(driver, seconds, folder))))
         for turn in range(rounds):
@@ -94,9 +146,14 @@ def measure(
 
 def _outcome(row: Row, driver: Driver, commands: list[str]) -> Outcome:
     contender = driver.contender
-    outcome = Outcome(title=row.title, usages_per_request=row.load.usages, commands=commands)
+    outcome = Outcome(
+        title=row.title,
+        usages_per_request=row.load.usages,
+        commands=commands,
+        keeps=row.keeps,
+        versions=driver.contender.versions(),
+    )
     if isinstance(contender, Durable):
-        outcome.versions = versions(contender.server)
         outcome.durability = durability(contender.server)
     return outcome
 
@@ -133,5 +190,5 @@ def _reconcile(driver: Driver, outcome: Outcome, connections: int) -> None:
 
 
 def chosen(names: Sequence[str]) -> list[Scenario]:
-    """Return the scenarios of these names, all for none, in our order."""
-    return [each for each in SCENARIOS if not names or each.name in names]
+    """Return the scenarios of these names, in our order; for none, all but those asked for."""
+    return [each for each in SCENARIOS if each.name in names or not (names or each.asked_for)]

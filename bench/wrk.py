@@ -96,7 +96,7 @@ def run(argv: list[str], log: Path, seconds: int) -> Result:
         WrkFailed: it did not end in time, or not well.
     """
     log.unlink(missing_ok=True)
-    with Child([find(), *argv[1:]], log=log) as child:
+    with Child(argv, log=log) as child:
         try:
             code = child.wait(seconds + GRACE_SECONDS)
         except TimeoutError as error:

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -6,6 +7,7 @@ from bench import floors
 from bench.machine import Machine
 from bench.markdown import render
 from bench.outcome import Outcome
+from bench.plot import plot
 from bench.reconcile import disagreements
 from bench.report import Report
 from tests.unit.bench.figures import counts, run
@@ -31,7 +33,7 @@ def test_a_report_without_disagreement_has_no_failure() -> None:
 
 def test_floors_not_met_are_no_failure() -> None:
     found = report(process=[durable(10, 10, 10, lag=9), noop(100, 100, 100)])
-    assert [each.met for each in found.floors] == [False, False]
+    assert [each.met for each in found.floors] == [False, False, False]
     assert not found.failures
 
 
@@ -44,6 +46,12 @@ def test_floors_not_met_are_no_failure() -> None:
         (floors.of_noop(0.949), False),
         (floors.batches(200_000), True),
         (floors.batches(199_999), False),
+        (floors.whole_machine(100_000), True),
+        (floors.whole_machine(99_999), False),
+        (floors.batches_goal(800_000), True),
+        (floors.batches_goal(799_999), False),
+        (floors.flusher(1_000_000), True),
+        (floors.flusher(999_999), False),
         (floors.lag(2.0), True),
         (floors.lag(2.01), False),
     ],
@@ -54,7 +62,25 @@ def test_a_floor_is_met_at_its_figure(floor: floors.Floor, met: bool) -> None:  
 
 def test_only_floors_of_what_ran_are_judged() -> None:
     found = report(batches=[durable(1, 2, 3)]).floors
-    assert [each.what for each in found] == [floors.batches(0).what, floors.lag(0).what]
+    of_batches = floors.batches(0), floors.batches_goal(0), floors.flusher(0)
+    assert [each.what for each in found] == [each.what for each in (*of_batches, floors.lag(0))]
+
+
+def test_each_reference_is_judged_by_its_own_bar() -> None:
+    rates = {"fast": 70, "plain": 24, "aiohttp": 20, "webdis": 50, "nginx": 100}
+    rows = [Outcome(name, 1, [], [run(rate)] * 3) for name, rate in rates.items()]
+    judged = {each.what: each.met for each in report(pinned=rows).floors}
+    assert judged == {
+        "goal: fast / aiohttp": True,
+        "goal: fast / webdis": False,
+        "goal: fast / nginx": True,
+        "goal: plain / aiohttp": True,
+    }
+
+
+def test_a_picture_has_a_bar_for_each_row(tmp_path: Path) -> None:
+    plot("posts", [durable(1, 2, 3), noop(1, 2, 3)], tmp_path / "posts.png")
+    assert (tmp_path / "posts.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_worst_lag_of_all_runs_is_judged() -> None:
@@ -91,4 +117,4 @@ def test_json_holds_every_run_and_the_median() -> None:
     row = found["scenarios"]["posts"][0]
     assert [each["usages_per_second"] for each in row["runs"]] == [1, 3, 2]
     assert row["median"]["usages_per_second"] == 2
-    assert found["ratios"] == {"posts": 1.0}
+    assert found["ratios"] == {"posts": {"no-op": 1.0}}

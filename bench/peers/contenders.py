@@ -1,0 +1,240 @@
+"""The peers as contenders: each a program on a port, some with a Valkey of their own."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import cached_property
+from http import HTTPStatus
+from http.client import HTTPException
+from importlib.metadata import version
+from pathlib import Path
+from urllib.parse import quote
+
+from bench.contenders import Contender
+from bench.load import SINGLE, SINGLE_BODY, Load
+from tests.support.children import Child
+from tests.support.ports import free_port
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
+
+HERE = Path(__file__).parent
+EXPRESS = HERE / "express"
+EXPRESS_USES = ("express", "redis")
+START_SECONDS = 30.0
+INSTALL_SECONDS = 300.0
+STREAM_LENGTH = 100_000
+"""Entries that webdis's stream keeps: nobody reads it, so without a bound memory would fill."""
+
+WEBDIS_LOAD = Load(
+    "webdis",
+    "/",
+    1,
+    f"XADD/usages/MAXLEN/~/{STREAM_LENGTH}/*/u/{quote(SINGLE_BODY, safe='')}",
+    status=HTTPStatus.OK,
+)
+"""webdis takes a command: the usage goes into a stream as it is. It answers 200."""
+
+
+class Peer(Contender):
+    """One program; `arguments` gives its command line, once its port and server are known."""
+
+    def __init__(
+        self,
+        folder: Path,
+        arguments: Callable[["Peer"], list[str]],
+        *,
+        versions: Callable[[], dict[str, str]],
+        load: Load = SINGLE,
+        stores: bool = False,
+    ) -> None:
+        folder.mkdir(parents=True)
+        self.folder = folder
+        self.port = free_port()
+        self.load = load
+        self._arguments = arguments
+        self._versions = versions
+        self.server = Server(folder / "valkey") if stores else None
+        self._running = ExitStack()
+
+    @cached_property
+    def program(self) -> Child:
+        """The program itself."""
+        return Child(self._arguments(self), log=self.folder / "peer.log")
+
+    @property
+    def processes(self) -> dict[str, Child]:
+        """The program, and its Valkey."""
+        return {"peer": self.program} | ({"valkey": self.server} if self.server else {})
+
+    @property
+    def redis_port(self) -> int:
+        """Where its Valkey is."""
+        if self.server is None:
+            raise RuntimeError(f"{self} has no Valkey")
+        return self.server.port
+
+    def versions(self) -> dict[str, str]:
+        """Say what runs."""
+        return self._versions()
+
+    def start(self) -> None:
+        """Start all; wait until a request is answered as the load's must be."""
+        if self.server:
+            self._running.enter_context(self.server)
+        self._running.enter_context(self.program)
+        wait_until(self._answers, f"{self.program} to answer", seconds=START_SECONDS)
+
+    def close(self) -> None:
+        """Stop all, Valkey last."""
+        self._running.close()
+
+    def _answers(self) -> bool:
+        self.program.alive()
+        try:
+            self.probe(self.load)
+        except (OSError, HTTPException):
+            return False
+        return True
+
+
+def found(name: str) -> str:
+    """Return where a program is.
+
+    Raises:
+        RuntimeError: it is not installed; the message says what to type.
+    """
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin")
+    if path is None:
+        package = {"node": "nodejs npm", "npm": "npm"}.get(name, name)
+        raise RuntimeError(f"{name} is missing: apt-get install --no-install-recommends {package}")
+    return path
+
+
+def aiohttp(folder: Path) -> Peer:
+    """Run aiohttp's no-op."""
+    return _python(folder, ["aiohttp"], "bench.peers.aiohttp_noop", "--port", "{port}")
+
+
+def fastapi(folder: Path) -> Peer:
+    """Run FastAPI's no-op under uvicorn."""
+    options = ("--host", "127.0.0.1", "--port", "{port}", "--no-access-log", "--backlog", "4096")
+    packages = ["fastapi", "uvicorn"]
+    return _python(folder, packages, "uvicorn", "bench.peers.fastapi_noop:app", *options)
+
+
+def granian(folder: Path) -> Peer:
+    """Run Granian's no-op."""
+    options = ("--host", "127.0.0.1", "--port", "{port}", "--interface", "rsgi", "--no-ws")
+    return _python(folder, ["granian"], "granian", *options, "bench.peers.granian_noop:app")
+
+
+def _python(folder: Path, packages: Sequence[str], module: str, *options: str) -> Peer:
+    return Peer(
+        folder,
+        lambda peer: [
+            sys.executable,
+            "-m",
+            module,
+            *(each.format(port=peer.port) for each in options),
+        ],
+        versions=lambda: {each: version(each) for each in packages},
+    )
+
+
+def nginx(folder: Path) -> Peer:
+    """Run nginx returning 201."""
+
+    def arguments(peer: Peer) -> list[str]:
+        text = (HERE / "nginx.conf").read_text()
+        path = peer.folder / "nginx.conf"
+        path.write_text(text.replace("FOLDER", str(peer.folder)).replace("PORT", str(peer.port)))
+        return [found("nginx"), "-p", str(peer.folder), "-c", str(path)]
+
+    return Peer(folder, arguments, versions=lambda: {"nginx": _says("nginx", "-v")})
+
+
+def webdis(folder: Path) -> Peer:
+    """Run webdis in front of a durable Valkey."""
+
+    def arguments(peer: Peer) -> list[str]:
+        path = peer.folder / "webdis.json"
+        settings = {
+            "redis_host": "127.0.0.1",
+            "redis_port": peer.redis_port,
+            "http_host": "127.0.0.1",
+            "http_port": peer.port,
+            "threads": 1,
+            "pool_size": 20,
+            "daemonize": False,
+            "verbosity": 0,
+            "logfile": str(peer.folder / "webdis.log"),
+        }
+        path.write_text(json.dumps(settings))
+        return [found("webdis"), str(path)]
+
+    return Peer(
+        folder,
+        arguments,
+        # webdis does not tell.
+        versions=lambda: {"webdis": _says("dpkg-query", "-W", "-f", "${Version}", "webdis")},
+        load=WEBDIS_LOAD,
+        stores=True,
+    )
+
+
+def express_array(folder: Path) -> Peer:
+    """Run Express with an array: the original's way."""
+    _install_express()
+    script = str(EXPRESS / "array.js")
+    return Peer(
+        folder, lambda peer: [found("node"), script, str(peer.port)], versions=_node_versions
+    )
+
+
+def express_redis(folder: Path) -> Peer:
+    """Run Express with INCR and HSET, two workers, in front of a durable Valkey."""
+    _install_express()
+    script = str(EXPRESS / "redis.js")
+    return Peer(
+        folder,
+        lambda peer: [found("node"), script, str(peer.port), str(peer.redis_port)],
+        versions=_node_versions,
+        stores=True,
+    )
+
+
+def _node_versions() -> dict[str, str]:
+    lock = json.loads((EXPRESS / "package-lock.json").read_text())["packages"]
+    packages = {f"npm {name}": lock[f"node_modules/{name}"]["version"] for name in EXPRESS_USES}
+    return {"node": _says("node", "--version"), **packages}
+
+
+def _says(program: str, *arguments: str) -> str:
+    """Return what a program prints of itself, on either channel."""
+    run = subprocess.run(
+        [found(program), *arguments], capture_output=True, text=True, timeout=10, check=False
+    )
+    return (run.stdout + run.stderr).strip().rpartition("/")[2]
+
+
+def _install_express() -> None:
+    """Install what its lock file names, unless it is there.
+
+    Raises:
+        RuntimeError: npm failed; the message has what it said.
+    """
+    if (EXPRESS / "node_modules" / "redis").is_dir():
+        return
+    done = subprocess.run(
+        [found("npm"), "ci", "--no-audit", "--no-fund"],
+        cwd=EXPRESS,
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_SECONDS,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"npm ci failed:\n{done.stderr[-2000:]}")

@@ -1,0 +1,48 @@
+"""Every peer starts and answers as its load wants it. Long, for some install themselves."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench import procfs
+from bench.load import Load
+from bench.peers import contenders
+from bench.peers.contenders import Peer
+
+PEERS = [
+    contenders.aiohttp,
+    contenders.fastapi,
+    contenders.granian,
+    contenders.nginx,
+    contenders.webdis,
+    contenders.express_array,
+    contenders.express_redis,
+]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("make", PEERS, ids=lambda make: make.__name__)
+def test_a_peer_answers_and_is_gone_afterwards(
+    make: Callable[[Path], Peer], tmp_path: Path
+) -> None:
+    with make(tmp_path / "peer") as peer:
+        peer.probe(peer.load)
+        assert all(peer.versions().values())
+        pids = [each.pid for each in peer.processes.values()]
+        assert all(procfs.resident_bytes(pid) > 1 << 20 for pid in pids)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_a_peer_that_answers_something_else_is_not_measured(tmp_path: Path) -> None:
+    with (
+        contenders.aiohttp(tmp_path / "peer") as peer,
+        pytest.raises(RuntimeError, match="answered 404"),
+    ):
+        peer.probe(Load("elsewhere", "/nothing", 1, "{}"))
+
+
+def test_a_missing_program_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(RuntimeError, match=r"apt-get install .* nodejs"):
+        contenders.found("node")
