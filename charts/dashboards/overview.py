@@ -1,0 +1,287 @@
+"""Overview: is it well, where on a usage's way is it not, and what do devices see of it?"""
+
+from charts.dashboards.board import Dashboard, Row
+from charts.dashboards.panels import BLUE, GREEN, RED, YELLOW, Heatmap, Lines, Number, Query, Table
+from charts.dashboards.queries import (
+    FLUSHER,
+    POSTS,
+    picked,
+    quantile,
+    rate,
+    total,
+)
+
+HOUR = "[1h]"
+
+
+def _hour(metric: str, *more: str) -> str:
+    return f"sum(rate({picked(metric, *more)}{HOUR}))"
+
+
+def _status(first: int) -> str:
+    return f'status=~"{first}.."'
+
+
+FAILED = _hour("busyapi_requests_total", 'status=~"5.."')
+POSTED = _hour("busyapi_request_seconds_count", POSTS)
+QUICK = _hour("busyapi_request_seconds_bucket", POSTS, 'le="0.05"')
+BACKLOG = (
+    f"clamp_min({picked('busyapi_issued_seq', of=FLUSHER)}"
+    f" - {picked('busyapi_archived_seq', of=FLUSHER)}, 0)"
+)
+
+WELL = Row(
+    "Is it well?",
+    [
+        Number(
+            title="Available, last hour",
+            about="Requests of the last hour that got no 5xx. The objective is 99.9 %. Below it:"
+            " look at the errors by status below, then at what the API refused on Data path.",
+            unit="percentunit",
+            decimals=3,
+            steps=[(float("-inf"), RED), (0.999, YELLOW), (0.9995, GREEN)],
+            queries=[
+                Query(
+                    f"1 - ({FAILED} or vector(0)) / ({_hour('busyapi_requests_total')} > 0)",
+                    "available",
+                )
+            ],
+            alerts=["BusyapiAvailabilityBurn"],
+        ),
+        Number(
+            title="Within 50 ms, last hour",
+            about="POSTs of the last hour that were answered within 50 ms. The objective is 99 %."
+            " Below it: look at the commit time on Data path, which is mostly the fsync of Redis.",
+            unit="percentunit",
+            decimals=2,
+            steps=[(float("-inf"), RED), (0.99, YELLOW), (0.995, GREEN)],
+            queries=[Query(f"{QUICK} / ({POSTED} > 0)", "within 50 ms")],
+            alerts=["BusyapiLatencyBurn"],
+        ),
+        Number(
+            title="Oldest not archived",
+            about="Age of the oldest usage that is in Redis and not yet in the archive. Normal is"
+            " below a few seconds; the objective is 60 s. Above it: is a flusher away or halted?",
+            unit="s",
+            steps=[(10, YELLOW), (60, RED)],
+            queries=[Query(f"max({picked('busyapi_oldest_unarchived_seconds', of=FLUSHER)})")],
+            alerts=["BusyapiArchivingBurn", "BusyapiFlusherStuck"],
+        ),
+        Table(
+            title="Firing alerts",
+            about="Alerts of busyapi that fire now; a name links to its runbook. Empty is normal."
+            " Take a critical one first.",
+            unit="short",
+            width=12,
+            height=4,
+            queries=[
+                Query(
+                    'ALERTS{alertname=~"Busyapi.*", alertstate="firing",'
+                    ' namespace=~"$namespace|", release=~"$release|"}'
+                )
+            ],
+            columns=[
+                ("alertname", "Alert"),
+                ("severity", "Severity"),
+                ("partition", "Partition"),
+                ("pod", "Pod"),
+            ],
+            linked="alertname",
+        ),
+    ],
+)
+
+WAY = Row(
+    "A usage's way, from left to right",
+    [
+        Number(
+            title="Device →",
+            about="Requests a second that were answered, whatever the status. Follows the devices'"
+            " day; a sudden zero means that nobody reaches the API: look at ingress and targets.",
+            unit="reqps",
+            steps=[(float("-inf"), BLUE)],
+            queries=[Query(total(rate("busyapi_requests_total")), "requests")],
+            alerts=["BusyapiTargetsMissing"],
+        ),
+        Number(
+            title="API →",
+            about="Usages a second that were stored. Above the requests when devices send batches."
+            " Below them: requests are refused; see errors by status.",
+            unit="short",
+            steps=[(float("-inf"), BLUE)],
+            queries=[Query(total(rate("busyapi_usages_total")), "usages")],
+            alerts=["BusyapiOverloaded"],
+        ),
+        Number(
+            title="Redis →",
+            about="Time in which 99 % of commits were answered: a script call and the fsync of"
+            " Redis. Normal is a few milliseconds; above 50 ms the disk of Redis is slow.",
+            unit="s",
+            steps=[(0.025, YELLOW), (0.05, RED)],
+            queries=[Query(quantile(0.99, "busyapi_commit_seconds"), "commit p99")],
+            alerts=["BusyapiRedisUnreachable", "BusyapiLatencyBurn"],
+        ),
+        Number(
+            title="waiting →",
+            about="Usages that Redis holds and the archive does not have yet, in all partitions."
+            " Normal is about what comes in a second. Growing: the flusher is too slow or away.",
+            unit="short",
+            steps=[(100_000, YELLOW), (500_000, RED)],
+            queries=[Query(f"sum({BACKLOG})", "backlog")],
+            alerts=["BusyapiBufferFilling", "BusyapiBufferFull"],
+        ),
+        Number(
+            title="Flusher →",
+            about="Time in which 99 % of flushes were rendered, written and fsynced. Normal is"
+            " tens of milliseconds; above a second the disk of the archive is slow.",
+            unit="s",
+            steps=[(0.5, YELLOW), (2, RED)],
+            queries=[Query(quantile(0.99, "busyapi_flush_seconds", of=FLUSHER), "flush p99")],
+            alerts=["BusyapiFlusherStuck", "BusyapiArchiveFsyncSlow"],
+        ),
+        Number(
+            title="Archive",
+            about="Usages a second that reached the archive. Normal is what the API stores, with"
+            " the same mean. Zero while usages wait: the flusher is stuck.",
+            unit="short",
+            steps=[(float("-inf"), BLUE)],
+            queries=[
+                Query(total(rate("busyapi_flush_usages_sum", of=FLUSHER)), "archived"),
+            ],
+            alerts=["BusyapiFlusherStuck", "BusyapiArchiveWriteFailing"],
+        ),
+    ],
+)
+
+REQUESTS = Row(
+    "What devices see",
+    [
+        Lines(
+            title="Requests by status",
+            about="Requests a second by status. 201 and 200 are normal; 4xx are devices that send"
+            " what the contract refuses; 503 are refusals that are safe to repeat or unknown.",
+            unit="reqps",
+            stacked=True,
+            queries=[Query(total(rate("busyapi_requests_total"), "status"), "{{status}}")],
+            alerts=["BusyapiAvailabilityBurn"],
+        ),
+        Lines(
+            title="Share of errors",
+            about="Share of requests with a 5xx, and with a 4xx. The line is what the objective"
+            " allows on average for 5xx. 4xx do not count: find the device or release that began.",
+            unit="percentunit",
+            steps=[(0.001, RED)],
+            queries=[
+                Query(
+                    f"({total(rate('busyapi_requests_total', _status(n)))}"
+                    f" or vector(0)) / ({total(rate('busyapi_requests_total'))} > 0)",
+                    f"{n}xx",
+                )
+                for n in (5, 4)
+            ],
+            alerts=["BusyapiAvailabilityBurn"],
+        ),
+        Lines(
+            title="Time to the answer of a POST",
+            about="Half, 99 % and 99.9 % of POSTs were answered within this time. The line is the"
+            " objective's 50 ms for 99 %. Above it: look at the commit time on Data path.",
+            unit="s",
+            steps=[(0.05, RED)],
+            queries=[
+                Query(quantile(q, "busyapi_request_seconds", POSTS), name)
+                for q, name in ((0.5, "p50"), (0.99, "p99"), (0.999, "p99.9"))
+            ],
+            alerts=["BusyapiLatencyBurn"],
+        ),
+        Heatmap(
+            title="Time to the answer of a POST, all of them",
+            about="How many POSTs a second took how long. A second band far above the first is one"
+            " pod or one partition that is slow; a band that widens is load near the limit.",
+            unit="s",
+            width=16,
+            queries=[
+                Query(total(rate("busyapi_request_seconds_bucket", POSTS), "le"), "{{le}}"),
+            ],
+            alerts=["BusyapiLatencyBurn"],
+        ),
+        Lines(
+            title="Requests by route",
+            about="Requests a second by route. Reads of /api/usages/{id} and counts cost more than"
+            " posts; `none` is what met no route: somebody scans, or a client has a wrong address.",
+            unit="reqps",
+            queries=[Query(total(rate("busyapi_requests_total"), "route"), "{{route}}")],
+        ),
+    ],
+)
+
+BEHIND = Row(
+    "Behind the answer",
+    [
+        Lines(
+            title="Stored and archived",
+            about="Usages a second that the API stored and that the flushers archived. Both have"
+            " the same mean; archived comes in bursts and catches up after a pause.",
+            unit="short",
+            queries=[
+                Query(total(rate("busyapi_usages_total")), "stored"),
+                Query(total(rate("busyapi_flush_usages_sum")), "archived"),
+            ],
+            alerts=["BusyapiFlusherStuck"],
+        ),
+        Lines(
+            title="Backlog",
+            about="Usages that Redis holds and the archive does not have yet. Rises while a flusher"
+            " restarts and falls again. At the bound, which Data path shows, the API refuses.",
+            unit="short",
+            queries=[Query(f"sum by (partition) ({BACKLOG})", "partition {{partition}}")],
+            alerts=["BusyapiBufferFilling", "BusyapiBufferFull"],
+        ),
+        Lines(
+            title="Usages in a request",
+            about="Mean number of usages that one answered request stored. 1 is single posts;"
+            " more are batches. A drop to 0 is load that is refused.",
+            unit="short",
+            queries=[
+                Query(
+                    f"{total(rate('busyapi_usages_total'))}"
+                    f" / ({total(rate('busyapi_requests_total', POSTS))} > 0)",
+                    "mean",
+                )
+            ],
+        ),
+        Lines(
+            title="Processes",
+            about="API processes and flushers that are scraped. API follows the autoscaler;"
+            " flushers are as many as partitions. Fewer: a pod is gone, or not reached.",
+            unit="short",
+            decimals=0,
+            queries=[Query(f"count by (role) ({picked('busyapi_build_info')})", "{{role}}")],
+            alerts=["BusyapiTargetsMissing"],
+        ),
+        Lines(
+            title="Versions",
+            about="Processes by version. Two versions are normal during a rollout only.",
+            unit="short",
+            decimals=0,
+            queries=[Query(f"count by (version) ({picked('busyapi_build_info')})", "{{version}}")],
+        ),
+        Lines(
+            title="Partitions in service",
+            about="Partitions that a flusher vouches for, and that only a person may set going"
+            " again. Normal is all and 0. A halted one: read its runbook before anything else.",
+            unit="short",
+            decimals=0,
+            queries=[
+                Query(f"sum({picked('busyapi_seeded', of=FLUSHER)})", "seeded"),
+                Query(f"sum({picked('busyapi_halted', of=FLUSHER)})", "halted"),
+            ],
+            alerts=["BusyapiPartitionNotSeeded", "BusyapiFlusherHalted"],
+        ),
+    ],
+)
+
+OVERVIEW = Dashboard(
+    "Overview",
+    "Objectives, a usage's way from the device to the archive, and what devices see.",
+    [WELL, WAY, REQUESTS, BEHIND],
+)

@@ -1,0 +1,233 @@
+"""Autoscaling and resources: are there enough pods, and what do they use of the machine?
+
+All but the requests come from kube-state-metrics and from cAdvisor in the kubelet, which
+kube-prometheus-stack scrapes as it is installed.
+"""
+
+from charts.dashboards.board import Dashboard, Row
+from charts.dashboards.panels import RED, YELLOW, Lines, Number, Query
+from charts.dashboards.queries import PODS, picked, rate, total
+
+STATE = "kube-state-metrics"
+CADVISOR = "cAdvisor, which every kubelet has: scrape its /metrics/cadvisor"
+HPA = 'namespace="$namespace", horizontalpodautoscaler=~"$release.*"'
+CONTAINERS = f'{PODS}, container!="", container!="POD"'
+
+
+def _limit(resource: str, kind: str) -> str:
+    return total(
+        picked(f"kube_pod_container_resource_{kind}", f'resource="{resource}"', of=PODS), "pod"
+    )
+
+
+SCALING = Row(
+    "Autoscaler",
+    [
+        Number(
+            title="API pods now",
+            about="Pods of the API that the autoscaler counts. Between the two limits is normal.",
+            unit="short",
+            needs=STATE,
+            queries=[
+                Query(
+                    f"sum({picked('kube_horizontalpodautoscaler_status_current_replicas', of=HPA)})"
+                )
+            ],
+            alerts=["BusyapiAutoscalerAtMaximum"],
+        ),
+        Number(
+            title="Of the maximum",
+            about="Share of the largest number of pods that is wanted. At 100 % nothing is left for"
+            " more load: raise autoscaling.maxReplicas, or find out who sends.",
+            unit="percentunit",
+            needs=STATE,
+            steps=[(0.8, YELLOW), (1, RED)],
+            queries=[
+                Query(
+                    f"sum({picked('kube_horizontalpodautoscaler_status_desired_replicas', of=HPA)})"
+                    f" / sum({picked('kube_horizontalpodautoscaler_spec_max_replicas', of=HPA)})"
+                )
+            ],
+            alerts=["BusyapiAutoscalerAtMaximum"],
+        ),
+        Lines(
+            title="API pods: wanted, there, limits",
+            about="What the autoscaler wants, what is there, and its limits. There follows wanted"
+            " within a minute; if not, pods do not start: look at their events.",
+            unit="short",
+            needs=STATE,
+            decimals=0,
+            width=16,
+            queries=[
+                Query(f"sum({picked(f'kube_horizontalpodautoscaler_{name}', of=HPA)})", legend)
+                for name, legend in (
+                    ("status_desired_replicas", "wanted"),
+                    ("status_current_replicas", "there"),
+                    ("spec_min_replicas", "minimum"),
+                    ("spec_max_replicas", "maximum"),
+                )
+            ],
+            alerts=["BusyapiAutoscalerAtMaximum"],
+        ),
+        Lines(
+            title="Requests a second of each pod",
+            about="What the autoscaler divides by autoscaling.targetRequestsPerSecond. Pods should"
+            " be alike: one far above the others has long-lived connections of its own.",
+            unit="reqps",
+            width=12,
+            queries=[Query(total(rate("busyapi_requests_total"), "pod"), "{{pod}}")],
+        ),
+        Lines(
+            title="Pods that are ready",
+            about="Ready pods of API, flushers and Valkey. One fewer for some seconds is a rollout;"
+            " longer: kubectl describe the pod that is missing.",
+            unit="short",
+            needs=STATE,
+            decimals=0,
+            width=12,
+            queries=[
+                Query(
+                    total(picked("kube_pod_status_ready", 'condition="true"', of=PODS), "pod"),
+                    "{{pod}}",
+                )
+            ],
+            alerts=["BusyapiTargetsMissing"],
+        ),
+    ],
+)
+
+USED = Row(
+    "What pods use",
+    [
+        Lines(
+            title="CPU",
+            about="Cores that each pod uses. An API process uses one at most; the autoscaler keeps"
+            " them below autoscaling.targetCPUUtilizationPercentage of their request.",
+            unit="short",
+            needs=CADVISOR,
+            queries=[
+                Query(
+                    total(rate("container_cpu_usage_seconds_total", of=CONTAINERS), "pod"),
+                    "{{pod}}",
+                )
+            ],
+        ),
+        Lines(
+            title="CPU of the request",
+            about="Cores used of those requested. Above 100 % a pod lives on what others leave:"
+            " raise the request, or let the autoscaler begin earlier.",
+            unit="percentunit",
+            needs=f"{STATE} and {CADVISOR}",
+            steps=[(1, RED)],
+            queries=[
+                Query(
+                    f"{total(rate('container_cpu_usage_seconds_total', of=CONTAINERS), 'pod')}"
+                    f" / {_limit('cpu', 'requests')}",
+                    "{{pod}}",
+                )
+            ],
+        ),
+        Lines(
+            title="CPU throttled",
+            about="Share of periods in which a container was held back by its CPU limit. The chart"
+            " sets no limit, so 0 is normal; otherwise take the limit away.",
+            unit="percentunit",
+            needs=CADVISOR,
+            steps=[(0.25, RED)],
+            queries=[
+                Query(
+                    " / ".join(
+                        total(rate(f"container_cpu_cfs_{each}_total", of=CONTAINERS), "pod")
+                        for each in ("throttled_periods", "periods")
+                    ),
+                    "{{pod}}",
+                )
+            ],
+            alerts=["BusyapiPodsThrottled"],
+        ),
+        Lines(
+            title="Memory",
+            about="Working set of each pod. Flat is normal for API and flusher; Valkey's follows"
+            " the backlog.",
+            unit="bytes",
+            needs=CADVISOR,
+            queries=[
+                Query(
+                    total(picked("container_memory_working_set_bytes", of=CONTAINERS), "pod"),
+                    "{{pod}}",
+                )
+            ],
+        ),
+        Lines(
+            title="Memory of the limit",
+            about="Working set of each pod, of its limit. At 100 % the kernel kills it. Valkey"
+            " refuses before that, at valkey.maxmemory.",
+            unit="percentunit",
+            needs=f"{STATE} and {CADVISOR}",
+            steps=[(0.9, RED)],
+            queries=[
+                Query(
+                    f"{total(picked('container_memory_working_set_bytes', of=CONTAINERS), 'pod')}"
+                    f" / {_limit('memory', 'limits')}",
+                    "{{pod}}",
+                )
+            ],
+            alerts=["BusyapiRedisMemoryHigh"],
+        ),
+        Lines(
+            title="Restarts",
+            about="Containers that were started again, in the last hour. 0 is normal. Look at"
+            " kubectl logs --previous, and at whether memory was at its limit.",
+            unit="short",
+            needs=STATE,
+            decimals=0,
+            queries=[
+                Query(
+                    "sum by (pod) (increase("
+                    f"{picked('kube_pod_container_status_restarts_total', of=PODS)}[1h]))",
+                    "{{pod}}",
+                )
+            ],
+        ),
+        Lines(
+            title="Network",
+            about="Bytes a second that each pod sends and receives. The API receives what devices"
+            " send, and sends as much to Redis; the flusher receives it again.",
+            unit="Bps",
+            needs=CADVISOR,
+            width=12,
+            queries=[
+                Query(
+                    total(rate(f"container_network_{way}_bytes_total", of=PODS), "pod"),
+                    "{{pod}} " + way,
+                )
+                for way in ("receive", "transmit")
+            ],
+        ),
+        Lines(
+            title="Volumes",
+            about="Used share of each volume claim of the release, as the kubelet sees it. Archive"
+            " volumes grow; Valkey's is rewritten and falls back.",
+            unit="percentunit",
+            needs="the kubelet's own /metrics",
+            maximum=1,
+            steps=[(0.85, RED)],
+            width=12,
+            queries=[
+                Query(
+                    "1 - max by (persistentvolumeclaim) (kubelet_volume_stats_available_bytes"
+                    '{namespace="$namespace", persistentvolumeclaim=~".*-$release-.*"}'
+                    " / kubelet_volume_stats_capacity_bytes)",
+                    "{{persistentvolumeclaim}}",
+                )
+            ],
+            alerts=["BusyapiArchiveDiskFilling"],
+        ),
+    ],
+)
+
+RESOURCES = Dashboard(
+    "Autoscaling and resources",
+    "Pods of the API and what scales them; CPU, memory and disks of all pods of a release.",
+    [SCALING, USED],
+)
