@@ -9,7 +9,7 @@ IMAGE ?= busyapi:dev
 BASE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e soak lint bench bench-peers image values k8s chart-release kind-up kind-down lock clean
+.PHONY: help run test e2e soak lint bench bench-peers bench-flat image values k8s chart-release kind-up kind-down lock clean
 
 # Gone, or the Python that it was made with is: what the stamps say went with it.
 ifeq ($(wildcard $(BIN)/python),)
@@ -46,6 +46,10 @@ bench: $(VENV)/.test  ## measure this machine; ARGS="--help"
 bench-peers: $(VENV)/.test  ## busyapi beside nginx, webdis, FastAPI, Express and others
 	.ci/system-packages bench
 	$(BIN)/python -m bench --scenario peers $(ARGS)
+
+bench-flat: $(VENV)/.test  ## fill one stack with 50 million usages and see whether anything grows
+	.ci/system-packages
+	$(BIN)/python -m bench.flat $(ARGS)
 
 # A docker without its daemon is passed over.
 image:  ## one container image for both roles, by docker, podman or buildah; IMAGE=, BASE=

@@ -40,7 +40,7 @@ def _rates(rows: Iterable[Outcome]) -> str:
         "errors",
         "kept",
     )
-    return _table(head, (_rate_cells(row) for row in rows))
+    return table(head, (_rate_cells(row) for row in rows))
 
 
 def _rate_cells(row: Outcome) -> tuple[str, ...]:
@@ -69,7 +69,7 @@ def _ratios(report: Report) -> str:
 
 def _processes(rows: Iterable[Outcome]) -> str:
     head = ("process", "resident MiB at the end", "CPU seconds for a million usages")
-    return _table(head, (cells for row in rows for cells in _process_cells(row)))
+    return table(head, (cells for row in rows for cells in _process_cells(row)))
 
 
 def _process_cells(row: Outcome) -> list[tuple[str, ...]]:
@@ -81,7 +81,7 @@ def _process_cells(row: Outcome) -> list[tuple[str, ...]]:
 
 def _counts(rows: Iterable[Outcome]) -> str:
     head = ("usages", "sent", "stored", "counted", "archived", "in files", "201 seen", "")
-    return _table(head, (_count_cells(row) for row in rows if row.counts))
+    return table(head, (_count_cells(row) for row in rows if row.counts))
 
 
 def _count_cells(row: Outcome) -> tuple[str, ...]:
@@ -101,7 +101,7 @@ def _count_cells(row: Outcome) -> tuple[str, ...]:
 
 def _floors(report: Report) -> str:
     head = ("floor", "wanted", "found", "")
-    return _table(
+    return table(
         head,
         (
             (each.what, each.wanted, each.found, "met" if each.met else "not met")
@@ -134,7 +134,8 @@ def _commands(rows: Iterable[Outcome]) -> str:
     return "\n".join(f"    {line}" for line in lines)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table of text, figures to the right."""
     body = list(rows)
     if not body:
         return ""

@@ -1,0 +1,47 @@
+"""The long fill, short; and what it posts."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import archived, flat
+from bench.archived import Archived
+from bench.realistic import batch, usages
+from busyapi.decode import usage
+
+FEW = ["--usages", "2000", "5000"]
+
+
+@pytest.mark.long
+def test_a_short_fill_is_looked_at_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = tmp_path / "looks.json"
+    (work := tmp_path / "work").mkdir()
+    assert flat.main([*FEW, "--folder", str(work), "--json", str(result)]) == 0
+    first, second = json.loads(result.read_text())
+    assert first["usages"] < second["usages"]
+    assert second["restart_seconds"].keys() == {"api-0", "api-1", "flusher", "valkey"}
+    assert "no problem found" in capsys.readouterr().out
+    assert not list(work.iterdir())
+
+
+@pytest.mark.long
+def test_a_line_that_is_not_there_fails_the_fill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archived, "count", lambda _: Archived(lines=1))
+    with pytest.raises(RuntimeError, match="1 lines for"):
+        flat.main([*FEW[:2], "--folder", str(tmp_path)])
+
+
+def test_every_usage_of_a_realistic_batch_is_valid_and_few_are_alike() -> None:
+    made = usages(1, 1000)
+    lines = [usage.quick_line(json.dumps(each).encode(), strict=True) for each in made]
+    assert all(lines)
+    assert len(set(lines)) > 990
+
+
+def test_a_seed_makes_its_own_batch_again() -> None:
+    assert batch(1, 10) == batch(1, 10) != batch(2, 10)
