@@ -1,8 +1,9 @@
-"""The catalogue: every metric, and who reads it.
+"""The metrics of a process, made from the rows of the catalogue.
 
 One registry a process. What happens for each request is tallied in plain integers and turned
 into metrics at the scrape: a prometheus_client call for each costs a tenth of a core at a million
-a minute. Labels are bounded: routes and reasons are those of the code, statuses those of HTTP.
+a minute. What a label may say is what the catalogue lists: counters with a reason are a dictionary
+of them, all there from the start.
 """
 
 import platform
@@ -14,16 +15,15 @@ from importlib.metadata import version
 from prometheus_client import CollectorRegistry, Gauge, Histogram, disable_created_metrics
 from prometheus_client import Counter as PrometheusCounter
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from busyapi import catalogue, catalogue_api, catalogue_flusher
+from busyapi.catalogue import PARTITION, Row
 from busyapi.errors import BusyapiError
 
 # They are a series more for each counter and histogram, and nobody reads them.
 disable_created_metrics()  # type: ignore[no-untyped-call]
-
-LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-COUNT_BUCKETS = (1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
-FLUSH_BUCKETS = (1, 10, 100, 1000, 3000, 10000, 30000, 100000)
 
 
 class Tally:
@@ -54,56 +54,85 @@ class Requests(Collector):
     def __init__(self) -> None:
         self._statuses: Counter[tuple[str, int]] = Counter()
         self._seconds: dict[str, Tally] = {}
+        for route in catalogue_api.POST_ROUTES:
+            self._seconds[route] = Tally(catalogue.LATENCY_BUCKETS)
+            for status in catalogue_api.POST_STATUSES:
+                self._statuses[route, status] = 0
 
     def done(self, route: str, status: int, seconds: float) -> None:
         """Count one answered request."""
         self._statuses[route, status] += 1
         tally = self._seconds.get(route)
         if tally is None:
-            tally = self._seconds[route] = Tally(LATENCY_BUCKETS)
+            tally = self._seconds[route] = Tally(catalogue.LATENCY_BUCKETS)
         tally.add(seconds)
 
     def collect(self) -> Iterable[Metric]:
         """Turn the tallies into metrics."""
-        # Read by the autoscaler (requests a second a pod), the availability objective, Overview.
-        total = CounterMetricFamily(
-            "busyapi_requests", "Requests answered.", labels=["route", "status"]
-        )
+        row = catalogue_api.REQUESTS
+        total = CounterMetricFamily(row.name, row.meaning, labels=_labels(row))
         for (route, status), count in list(self._statuses.items()):
             total.add_metric([route, str(status)], count)
         yield total
-        # Read by the latency objective and the Overview heatmap.
-        took = HistogramMetricFamily(
-            "busyapi_request_seconds",
-            "From a whole request to its answer, in seconds.",
-            labels=["route"],
-        )
+        row = catalogue_api.REQUEST_SECONDS
+        took = HistogramMetricFamily(row.name, row.meaning, labels=_labels(row), unit=row.unit)
         for route, tally in list(self._seconds.items()):
             took.add_metric([route], tally.buckets(), tally.total)
         yield took
 
 
 class Metrics:
-    """What every process has."""
+    """What every process has, and how a row becomes a metric."""
 
-    def __init__(self, role: str, tier: str) -> None:
+    def __init__(self, role: str, tier: str, partition: int | None = None) -> None:
         self.registry = CollectorRegistry()
-        # Read by Overview: which versions run.
-        build = Gauge(
-            "busyapi_build_info",
-            "1; the labels say what runs.",
-            ["version", "python", "role"],
-            registry=self.registry,
+        self._partition = [] if partition is None else [str(partition)]
+        build = self._gauge(catalogue.BUILD, [version("busyapi"), platform.python_version(), role])
+        build.set(1)
+        self.held = self._gauge(catalogue.HELD, [tier])
+        self.held.set(1)
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """Give what a scrape reads and its content type: OpenMetrics for who accepts it."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+    def _names(self, row: Row) -> list[str]:
+        # A flusher's partition is on all that it gives, and is the last label.
+        names = [each.name for each in row.labels if each != PARTITION]
+        return names + [PARTITION.name] * len(self._partition)
+
+    def _gauge(self, row: Row, values: Sequence[str] = ()) -> Gauge:
+        gauge = Gauge(row.name, row.meaning, self._names(row), registry=self.registry)
+        return self._one(gauge, values)
+
+    def _one(self, gauge: Gauge, values: Sequence[str]) -> Gauge:
+        return gauge.labels(*values, *self._partition) if values or self._partition else gauge
+
+    def _counter(self, row: Row) -> PrometheusCounter:
+        counter = self._counter_family(row)
+        return counter.labels(*self._partition) if self._partition else counter
+
+    def _counters(self, row: Row) -> dict[str, PrometheusCounter]:
+        """Make a counter for each value of the row's first label."""
+        family = self._counter_family(row)
+        return {each: family.labels(each, *self._partition) for each in row.labels[0].values}
+
+    def _counter_family(self, row: Row) -> PrometheusCounter:
+        return PrometheusCounter(
+            row.name, row.meaning, self._names(row), unit=row.unit, registry=self.registry
         )
-        build.labels(version("busyapi"), platform.python_version(), role).set(1)
-        # Read by the alert on a tier that is not the one wanted.
-        durability = Gauge(
-            "busyapi_durability_tier",
-            "1; the label is the tier a 201 stands for.",
-            ["tier"],
+
+    def _histogram(self, row: Row) -> Histogram:
+        histogram = Histogram(
+            row.name,
+            row.meaning,
+            self._names(row),
+            unit=row.unit,
             registry=self.registry,
+            buckets=row.buckets,
         )
-        durability.labels(tier).set(1)
+        return histogram.labels(*self._partition) if self._partition else histogram
 
 
 class ApiMetrics(Metrics):
@@ -113,50 +142,18 @@ class ApiMetrics(Metrics):
         super().__init__("api", tier)
         self.requests = Requests()
         self.registry.register(self.requests)
-        # Read by Overview: usages a second, which batches make more than requests.
-        self.usages = PrometheusCounter(
-            "busyapi_usages", "Usages that this process has stored.", registry=self.registry
-        )
-        # Read by the alerts on a full buffer and on overload; Data path.
-        self.refused = PrometheusCounter(
-            "busyapi_refused",
-            "Requests answered with 503, by reason.",
-            ["reason"],
-            registry=self.registry,
-        )
-        # Read by Data path: the group commit at work.
-        self.batch = Histogram(
-            "busyapi_batch_usages",
-            "Usages in one commit.",
-            buckets=COUNT_BUCKETS,
-            registry=self.registry,
-        )
-        # Read by Data path: Redis and its fsync, as the lanes see them.
-        self.commit = Histogram(
-            "busyapi_commit_seconds",
-            "From sending a commit to its answer, in seconds.",
-            buckets=LATENCY_BUCKETS,
-            registry=self.registry,
-        )
-        # Read by the alert on overload; Data path.
-        self.pending = Gauge(
-            "busyapi_pending_usages",
-            "Usages that wait in this process or are under way.",
-            registry=self.registry,
-        )
-        # Read by the alert on unseeded partitions.
-        self.lanes = Gauge(
-            "busyapi_lanes_ready",
-            "Lanes of this process that may commit.",
-            registry=self.registry,
-        )
-        # Read by Data path: connections lost, by what was found.
-        self.lost = PrometheusCounter(
-            "busyapi_lane_failures",
-            "Times a lane found no checked connection, by reason.",
-            ["reason"],
-            registry=self.registry,
-        )
+        self.usages = self._counter(catalogue_api.USAGES)
+        self.refused = self._counters(catalogue_api.REFUSED)
+        self.batch = self._histogram(catalogue_api.BATCH)
+        self.commit = self._histogram(catalogue_api.COMMIT)
+        self.pending = self._gauge(catalogue_api.PENDING)
+        self.lanes = self._by_partition(catalogue_api.LANES)
+        self.last_seq = self._by_partition(catalogue_api.COMMITTED)
+        self.lost = self._counters(catalogue_api.LANE_FAILED)
+
+    def _by_partition(self, row: Row) -> Gauge:
+        labels = [PARTITION.name]
+        return Gauge(row.name, row.meaning, labels, unit=row.unit, registry=self.registry)
 
     def committed(self, usages: int, seconds: float) -> None:
         """Count a stored call; a repeat counts 0 usages."""
@@ -167,57 +164,36 @@ class ApiMetrics(Metrics):
 
     def reconnecting(self, error: BusyapiError) -> None:
         """Count a lane's failure."""
-        self.lost.labels(type(error).__name__).inc()
+        self.lost[type(error).__name__].inc()
 
 
 class FlusherMetrics(Metrics):
     """What a flusher measures, all for its one partition."""
 
-    def __init__(self, tier: str) -> None:
-        super().__init__("flusher", tier)
+    def __init__(self, tier: str, partition: int = 0) -> None:
+        super().__init__("flusher", tier, partition)
+        self.issued = self._gauge(catalogue_flusher.ISSUED)
+        self.archived = self._gauge(catalogue_flusher.ARCHIVED)
+        self.bound = self._gauge(catalogue_flusher.BOUND)
+        self.oldest = self._gauge(catalogue_flusher.OLDEST)
+        self.seeded = self._gauge(catalogue_flusher.SEEDED)
+        self.halted = self._gauge(catalogue_flusher.HALTED)
+        self.jumps = self._counter(catalogue_flusher.JUMPS)
+        self.quarantined = self._counter(catalogue_flusher.QUARANTINED)
+        self.flush_usages = self._histogram(catalogue_flusher.FLUSH_USAGES)
+        self.flush_seconds = self._histogram(catalogue_flusher.FLUSH_SECONDS)
+        self.fsync_seconds = self._histogram(catalogue_flusher.FSYNC)
+        self.stages = self._counters(catalogue_flusher.STAGE)
+        self.errors = self._counters(catalogue_flusher.ERRORS)
+        self.damaged = self._gauge(catalogue_flusher.DAMAGED)
+        self.segment_bytes = self._gauge(catalogue_flusher.SEGMENT)
+        self.segments = self._counter(catalogue_flusher.SEGMENTS)
+        self.written = self._counter(catalogue_flusher.WRITTEN)
+        self.free = self._gauge(catalogue_flusher.FREE)
+        self.size = self._gauge(catalogue_flusher.SIZE)
+        self.memory = self._gauge(catalogue_flusher.MEMORY)
+        self.memory_max = self._gauge(catalogue_flusher.MEMORY_MAX)
 
-        def gauge(name: str, meaning: str) -> Gauge:
-            return Gauge(f"busyapi_{name}", meaning, registry=self.registry)
 
-        def counter(name: str, meaning: str, labels: Sequence[str] = ()) -> PrometheusCounter:
-            return PrometheusCounter(f"busyapi_{name}", meaning, labels, registry=self.registry)
-
-        def histogram(name: str, meaning: str, buckets: Sequence[float]) -> Histogram:
-            return Histogram(f"busyapi_{name}", meaning, buckets=buckets, registry=self.registry)
-
-        # Read by the alert on a filling buffer (time left to the bound) and Data path.
-        self.issued = gauge("issued_seq", "The last seq given out.")
-        self.archived = gauge("archived_seq", "The last seq that is safely in the archive.")
-        self.bound = gauge("bound_usages", "Most usages between issued and archived.")
-        # Read by the archiving objective and the alert on a stuck flusher.
-        self.oldest = gauge(
-            "oldest_unarchived_seconds", "Age of the oldest usage read but not archived, 0 if none."
-        )
-        # Read by the alert on an unseeded partition.
-        self.seeded = gauge("seeded", "1 while this flusher vouches for the Redis server.")
-        # Read by the alert on suspected loss.
-        self.halted = gauge("halted", "1 while only a person may go on; /readyz says why.")
-        # Read by the alert on an epoch jump.
-        self.jumps = counter("epoch_jumps", "Times ids jumped past what may have been lost.")
-        # Read by the alert on quarantined usages.
-        self.quarantined = counter("quarantined_usages", "Usages that could not be rendered.")
-        # Read by Data path: flusher stages.
-        self.flush_usages = histogram("flush_usages", "Usages in one flush.", FLUSH_BUCKETS)
-        self.flush_seconds = histogram(
-            "flush_seconds",
-            "Rendering, writing and fsync of one flush, in seconds.",
-            LATENCY_BUCKETS,
-        )
-        # Read by the alert on a slow disk; Data path.
-        self.fsync_seconds = histogram(
-            "fsync_seconds", "One fdatasync of the archive, in seconds.", LATENCY_BUCKETS
-        )
-        # Read by the alert on failing fsyncs and a full volume.
-        self.errors = counter("archive_errors", "Failed writes, by kind.", ["kind"])
-        # Read by the alert on a damaged archive.
-        self.damaged = counter("archive_damaged_files", "Files that recovery set aside.")
-        # Read by Data path.
-        self.segment_bytes = gauge("segment_bytes", "Size of the open segment.")
-        self.written = counter("archive_written_bytes", "Bytes written to segments.")
-        # Read by the alert on a filling volume (days left).
-        self.free = gauge("archive_free_bytes", "Free space of the archive volume.")
+def _labels(row: Row) -> list[str]:
+    return [each.name for each in row.labels]

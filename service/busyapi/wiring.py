@@ -64,7 +64,7 @@ def api(settings: Settings) -> int:
 def flusher(settings: Settings, partition: int) -> int:
     """Run a flusher; give its exit code."""
     where = redis(settings)
-    metrics = FlusherMetrics(settings.durability)
+    metrics = FlusherMetrics(settings.durability, partition)
     install = Install(partition, settings.partitions, settings.bound, settings.durability)
 
     def recover() -> PartitionWriter:

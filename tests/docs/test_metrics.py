@@ -1,66 +1,103 @@
-"""metrics.py is the catalogue: every metric is in it, is given, and somebody reads it."""
+"""docs/metrics.md is what the catalogue says; `python -m tests.docs.test_metrics` writes it.
 
-import ast
+The catalogue is what the processes give, and what reads a metric reads one that there is.
+"""
+
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from busyapi import metrics
-from busyapi.metrics import ApiMetrics, FlusherMetrics
+from busyapi import catalogue_api, catalogue_flusher, errors
+from busyapi.api.archive import ArchiveAway
+from busyapi.catalogue import Row
+from busyapi.metrics import ApiMetrics, FlusherMetrics, Metrics
 
 ROOT = Path(__file__).parents[2]
-SOURCE = Path(metrics.__file__).read_text()
-MAKERS = {
-    "Gauge": "",
-    "Histogram": "",
-    "PrometheusCounter": "",
-    "CounterMetricFamily": "",
-    "HistogramMetricFamily": "",
-    "gauge": "busyapi_",
-    "counter": "busyapi_",
-    "histogram": "busyapi_",
-}
-"""What makes a metric there, and what it puts before its name."""
-
+PAGE = ROOT / "docs" / "metrics.md"
 SUFFIXES = ("", "_total", "_bucket", "_sum", "_count")
-DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("charts/**/*.md")]
+ROWS = {row.name: row for row in (*catalogue_api.ROWS, *catalogue_flusher.ROWS)}
+
+HEAD = """\
+# Metrics
+
+API processes give theirs on `BUSYAPI_METRICS_PORT`, flushers on `BUSYAPI_FLUSHER_PORT`, both at
+`/metrics`, as OpenMetrics to who accepts it and as Prometheus' text to all others. A counter with
+a list of label values has each of them from the start, at 0. Seconds and bytes are the only units;
+what has none is a number of things, or 1 for yes and 0 for no.
+
+Every series of a flusher has its `partition` as a label.
+"""
+COLUMNS = """\
+| metric | type | labels | what it means | read by |
+|---|---|---|---|---|
+"""
 
 
-def made() -> Iterator[tuple[str, int]]:
-    """Give the name of each metric in the source and the line of its statement."""
-    for statement in ast.walk(ast.parse(SOURCE)):
-        if not isinstance(statement, ast.Assign):
-            continue
-        for node in ast.walk(statement):
-            match node:
-                case ast.Call(func=ast.Name(id=maker), args=[ast.Constant(value=str(name)), *_]):
-                    if maker in MAKERS:
-                        yield MAKERS[maker] + name, statement.lineno
+def rendered() -> str:
+    """Make the page."""
+    return "".join(
+        [HEAD, *_section("API", catalogue_api.ROWS), *_section("Flusher", catalogue_flusher.ROWS)]
+    )
 
 
-def given() -> set[str]:
-    """Return the families that the two roles give."""
-    registries = ApiMetrics("fsync").registry, FlusherMetrics("fsync").registry
-    return {family.name for registry in registries for family in registry.collect()}
+def _section(title: str, rows: tuple[Row, ...]) -> list[str]:
+    return [f"\n## {title}\n\n{COLUMNS}", *(f"{_line(row)}\n" for row in rows)]
 
 
-def test_every_metric_of_the_catalogue_is_given_and_the_other_way_round() -> None:
-    assert {name for name, _ in made()} == given()
+def _line(row: Row) -> str:
+    labels = "; ".join(map(str, row.labels))
+    readers = "; ".join(row.read_by)
+    kind = f"{row.kind}, {row.unit}" if row.unit else row.kind
+    return f"| `{row.exposed}` | {kind} | {labels} | {row.meaning} | {readers} |"
 
 
-@pytest.mark.parametrize(("name", "line"), [*made()], ids=str)
-def test_every_metric_says_who_reads_it(name: str, line: int) -> None:
-    above = (text.strip() for text in reversed(SOURCE.splitlines()[: line - 1]))
-    for text in above:
-        assert text, f"{name} has no comment with its reader"
-        if text.startswith("# Read by "):
-            return
-    pytest.fail(f"{name} has no comment with its reader")
+def both() -> tuple[Metrics, Metrics]:
+    """Return what the two roles give."""
+    return ApiMetrics("fsync"), FlusherMetrics("fsync")
+
+
+def test_page_of_metrics_is_what_the_catalogue_says() -> None:
+    assert PAGE.read_text() == rendered(), "make docs/metrics.md anew: see this file's docstring"
+
+
+@pytest.mark.parametrize("role", [0, 1], ids=["api", "flusher"])
+def test_every_metric_of_the_catalogue_is_given_as_it_says_and_no_other(role: int) -> None:
+    rows = (catalogue_api.ROWS, catalogue_flusher.ROWS)[role]
+    given = {family.name: family for family in both()[role].registry.collect()}
+    assert given.keys() == {row.name for row in rows}
+    for row in rows:
+        family = given[row.name]
+        assert (family.type, family.documentation) == (row.kind, row.meaning)
+        names = {name for sample in family.samples for name in sample.labels} - {"le"}
+        known = {label.name for label in row.labels} | ({"partition"} if role else set())
+        assert not family.samples or names == known, row.name
+
+
+def test_label_values_of_the_catalogue_are_those_of_the_code() -> None:
+    refusals = {each.__name__ for each in errors.Refused.__subclasses__()}
+    assert ArchiveAway.__name__ in refusals
+    assert set(catalogue_api.REFUSALS) == refusals | {errors.StoredUnknown.__name__}
+    assert set(catalogue_api.LANE_FAILURES) <= refusals
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=lambda row: row.name)
+def test_names_follow_the_conventions(row: Row) -> None:
+    assert re.fullmatch(r"busyapi_[a-z]+(_[a-z]+)*", row.name)
+    assert not row.name.endswith(("_total", "_count", "_sum", "_bucket", "_created"))
+    assert not re.search(r"_(ms|milliseconds|minutes|hours|kib|mib|percent)(_|$)", row.name)
+    assert row.meaning.endswith(".")
+    assert (row.kind == "histogram") == bool(row.buckets)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_metric_in_a_document_exists(document: Path) -> None:
-    known = {name + suffix for name in given() for suffix in SUFFIXES}
-    assert set(re.findall(r"\bbusyapi_[a-z_]+\b", document.read_text())) <= known
+    known = {name + suffix for name in ROWS for suffix in SUFFIXES}
+    # What the adapter makes of one.
+    known.add("busyapi_requests_per_second")
+    assert set(re.findall(r"\bbusyapi_[a-z_]+[a-z]\b", document.read_text())) <= known
+
+
+if __name__ == "__main__":
+    PAGE.write_text(rendered())

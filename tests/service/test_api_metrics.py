@@ -31,12 +31,12 @@ def samples(process: Process, name: str) -> list[tuple[dict[str, str], float]]:
 
 
 def requests(process: Process) -> Counter[tuple[str, int]]:
-    """Return the counts of answers by route and status, the probes left out."""
+    """Return the counts of answers by route and status, the probes and what is 0 left out."""
     return Counter(
         {
             (labels["route"], int(labels["status"])): int(value)
             for labels, value in samples(process, "busyapi_requests_total")
-            if labels["route"] != "/readyz"
+            if labels["route"] != "/readyz" and value
         }
     )
 

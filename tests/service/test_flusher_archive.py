@@ -256,7 +256,7 @@ async def test_full_volume_stands_still_loses_nothing_and_recovers_by_itself(sit
             ballast = fill(site.archive)
             await settled([committer.post(each) for each in incompressible(1000)])
             await until(lambda: "No space" in flusher.trouble, "the flusher to notice")
-            assert flusher._metrics.errors.labels("full")._value.get() > 0
+            assert flusher._metrics.errors["full"]._value.get() > 0
             cursor = int(site.state()["archived"])
             assert cursor < 1003
             # The backlog is seen to grow meanwhile.

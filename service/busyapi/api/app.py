@@ -8,6 +8,7 @@ Sanic's listeners are the three steps.
 """
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import structlog
@@ -21,6 +22,7 @@ from busyapi.api.probes import livez, readyz
 from busyapi.api.problems import Problems
 from busyapi.api.service import Service
 from busyapi.api.usages import post_batch, post_usage
+from busyapi.commit.lane import Lane
 from busyapi.web import close_idle, listen, port_error, stop
 
 log = structlog.get_logger()
@@ -73,7 +75,10 @@ async def _open(app: Sanic[Any, Any]) -> None:
 
     service.lanes.open(fatal)
     service.metrics.pending.set_function(lambda: service.lanes.admission.count)
-    service.metrics.lanes.set_function(lambda: sum(lane.ready for lane in service.lanes.lanes))
+    service.metrics.held.set_function(lambda: not any(lane.weak for lane in service.lanes.lanes))
+    for lane in service.lanes.lanes:
+        service.metrics.lanes.labels(lane.partition).set_function(partial(_ready, lane))
+        service.metrics.last_seq.labels(lane.partition).set_function(partial(_highest, lane))
     port = service.settings.metrics_port
     try:
         app.ctx.metrics_server, _ = start_http_server(port, registry=service.metrics.registry)
@@ -85,6 +90,14 @@ async def _open(app: Sanic[Any, Any]) -> None:
         metrics=service.settings.metrics_port,
         loop=type(asyncio.get_running_loop()).__module__.partition(".")[0],
     )
+
+
+def _ready(lane: Lane) -> float:
+    return float(lane.ready)
+
+
+def _highest(lane: Lane) -> float:
+    return float(lane.highest)
 
 
 async def _drain(app: Sanic[Any, Any]) -> None:

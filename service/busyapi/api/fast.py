@@ -25,7 +25,7 @@ from sanic.http.constants import Stage
 from busyapi.api.answers import created, whole
 from busyapi.api.problems import CLIENT_GONE, problem, response
 from busyapi.api.protocol import DeadlineProtocol
-from busyapi.api.service import Service
+from busyapi.api.service import NO_ANSWER, Service
 from busyapi.decode.usage import quick_line
 from busyapi.errors import Refused
 from busyapi.ids import Seq, usage_id
@@ -211,8 +211,9 @@ class UnderWay:
         """Nothing need be marked as seen."""
 
     def gone(self) -> None:
-        """The client hung up: whatever the lane says later is for nobody."""
-        self._count(CLIENT_GONE)
+        """The connection ended: whatever the lane says later is for nobody."""
+        # Without a transport it was cut off by us, at a stop that took too long.
+        self._count(CLIENT_GONE if self._protocol.transport else NO_ANSWER)
 
     def _count(self, status: int) -> None:
         self._done = True
@@ -222,7 +223,7 @@ class UnderWay:
     def _broken(self, error: Exception) -> None:
         self._done = True
         log.error("unexpected_error", error=type(error).__name__, where="fast lane")
-        self._protocol.abort()  # type: ignore[no-untyped-call]
+        self._protocol.abort()
 
 
 def protocol_for(service: Service, version: str = sanic.__version__) -> type[DeadlineProtocol]:
@@ -235,5 +236,9 @@ def protocol_for(service: Service, version: str = sanic.__version__) -> type[Dea
     if fast and version != SANIC_VERSION:
         log.warning("fast_lane_off", sanic=version, known=SANIC_VERSION)
         fast = False
-    members = {"deadline": settings.request_deadline, "service": service}
+    members = {
+        "deadline": settings.request_deadline,
+        "service": service,
+        "cut_off": staticmethod(service.cut_off),
+    }
     return type("Protocol", (FastProtocol if fast else DeadlineProtocol,), members)

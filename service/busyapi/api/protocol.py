@@ -12,8 +12,10 @@ connection closed.
 import asyncio
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
+from sanic import Request
 from sanic.exceptions import BadRequest, RequestTimeout
 from sanic.http import Http
 from sanic.http.constants import Stage
@@ -82,6 +84,8 @@ class DeadlineProtocol(KnownProtocol):
 
     HTTP_CLASS = NumberedHttp
     deadline: float = 15.0
+    cut_off: Callable[[Request], None]
+    """Told of a request that came whole and gets no answer."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -93,6 +97,13 @@ class DeadlineProtocol(KnownProtocol):
         """Start looking."""
         super().connection_made(transport)
         self._schedule()
+
+    def abort(self) -> None:
+        """Cut the connection, as Sanic does when a stop takes too long."""
+        http = self.http
+        if self.transport and http and http.stage is Stage.HANDLER and not http.unread:
+            self.cut_off(http.request)
+        super().abort()  # type: ignore[no-untyped-call]
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop looking."""

@@ -15,6 +15,8 @@ from busyapi.metrics import ApiMetrics
 from busyapi.settings import Settings
 from busyapi.stream.reading import Reader
 
+NO_ANSWER = 500
+
 
 @dataclass
 class Service:
@@ -53,7 +55,11 @@ class Service:
     def refusal(self, error: Exception) -> None:
         """Count why a usage was not, or perhaps not, stored."""
         if isinstance(error, Refused | StoredUnknown):
-            self.metrics.refused.labels(type(error).__name__).inc()
+            self.metrics.refused[type(error).__name__].inc()
+
+    def cut_off(self, request: Request) -> None:
+        """Count a request that gets no answer from us: the device sees a failure of ours."""
+        self._count(request, NO_ANSWER)
 
     def _count(self, request: Request, status: int) -> None:
         seconds = 0.0

@@ -55,10 +55,15 @@ class Figures:
         segment = self._readable.segment
         return segment.size if segment else 0
 
-    def free_bytes(self) -> int:
-        """Free space of the volume."""
+    @property
+    def damaged(self) -> int:
+        """Files that were set aside, by this recovery or one before."""
+        return sum(each.kind is Kind.DAMAGED for each in self._readable.files)
+
+    def volume_bytes(self) -> tuple[int, int]:
+        """Free space of the volume, and its size."""
         volume = os.statvfs(self._folder)
-        return volume.f_bavail * volume.f_frsize
+        return volume.f_bavail * volume.f_frsize, volume.f_blocks * volume.f_frsize
 
     def _count(self) -> None:
         """Take the figures that follow from the files; there is no open segment now."""

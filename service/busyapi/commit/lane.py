@@ -66,7 +66,7 @@ class Lane:
         self._keys = Keys(partition)
         self._producer = token_hex(8)
         self._number = 0
-        self._highest = Seq(0)
+        self.highest = Seq(0)  # the largest seq that this process was given
         self._pending: deque[Group] = deque()
         self._flight: Flight | None = None
         self._session: Session | None = None
@@ -158,7 +158,7 @@ class Lane:
     async def _connect(self) -> None:
         try:
             self._session = await Session.open(
-                self._endpoint, self.partition, self._partitions, self._tier, self._highest
+                self._endpoint, self.partition, self._partitions, self._tier, self.highest
             )
         except (RedisAway, NotSeeded, TooWeak) as error:
             self._lose(error)
@@ -190,7 +190,7 @@ class Lane:
     async def _recheck(self, session: Session) -> None:
         self._next_check = monotonic() + RECHECK_SECONDS
         try:
-            await session.recheck(self._partitions, self._highest)
+            await session.recheck(self._partitions, self.highest)
         except (RedisAway, NotSeeded, TooWeak) as error:
             await self._drop(session, error)
 
@@ -207,7 +207,7 @@ class Lane:
         flight.sending = True
         failpoint("api-before-commit")
         try:
-            replies = await session.commit([call for call, _ in flight.calls], self._highest)
+            replies = await session.commit([call for call, _ in flight.calls], self.highest)
             failpoint("api-after-commit")
         except RedisAway as error:
             flight.uncertain = True
@@ -247,7 +247,7 @@ class Lane:
             await self._pause()
 
     def _answer(self, call: Call, groups: list[Group], reply: int) -> None:
-        self._highest = Seq(max(self._highest, abs(reply)))
+        self.highest = Seq(max(self.highest, abs(reply)))
         answer(call, groups, reply)
         for group in groups:
             self._admission.leave(group)

@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 ANSWER_SECONDS = 2.0
 ANSWER_BYTES = 1 << 20
-LANES = "busyapi_lanes_ready "
+LANES = "busyapi_lanes_ready{"
 
 
 async def get(port: int, path: str) -> tuple[int, str]:
@@ -44,9 +44,8 @@ async def api_trouble(port: int, metrics_port: int, partitions: int) -> str:
     status, body = await get(metrics_port, "/metrics")
     if status != HTTPStatus.OK:
         return "it does not answer"
-    ready = next(
-        (float(line.split()[-1]) for line in body.splitlines() if line.startswith(LANES)), 0
-    )
+    lines = body.splitlines()
+    ready = sum(float(line.split()[-1]) for line in lines if line.startswith(LANES))
     status, body = await get(port, "/readyz")
     if status != HTTPStatus.OK:
         return _failed_checks(body)

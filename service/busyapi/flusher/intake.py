@@ -36,6 +36,11 @@ class Intake:
         return self.batches[0].received_ms if self.batches else None
 
     @property
+    def newest_ms(self) -> int | None:
+        """When the newest waiting usage was received."""
+        return self.batches[-1].received_ms if self.batches else None
+
+    @property
     def due(self) -> bool:
         """Whether what waits should be flushed."""
         late = self._since is not None and monotonic() - self._since >= FLUSH_SECONDS

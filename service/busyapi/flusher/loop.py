@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from time import monotonic
+from typing import NamedTuple
 
 import structlog
 
@@ -40,8 +41,19 @@ log = structlog.get_logger()
 INSPECT_SECONDS = 1.0
 HALT_SECONDS = 3.0
 RETRY_SECONDS = 0.3
+IDLE_SECONDS = 3.0
+"""A turn that finds nothing takes a second; one that takes longer than this could not look."""
 
 Recover = Callable[[], PartitionWriter]
+
+
+class Times(NamedTuple):
+    """When a turn's stages ended."""
+
+    began: float
+    gathered: float
+    written: float
+    published: float
 
 
 class Flusher:
@@ -67,6 +79,10 @@ class Flusher:
         self._next_inspect = 0.0
         self._weak = ""
         metrics.bound.set(install.bound)
+        self._archived_until = time.time()
+        """Nothing that was received before this time is unarchived, as of the last turn."""
+        self._caught_up = True
+        """That turn left nothing."""
         metrics.oldest.set_function(self._oldest_seconds)
 
     async def run(self) -> None:
@@ -89,14 +105,18 @@ class Flusher:
             await self._step()
         except (RedisAway, NotSeeded, LeaseLost, TooWeak) as error:
             # Read again from the cursor: what was taken in but not archived is still there.
+            if isinstance(error, TooWeak):
+                self._metrics.held.set(0)
             await self._unready(error, RETRY_SECONDS)
             self._intake = None
         except ArchiveFull as error:
-            self._metrics.errors.labels("full").inc()
+            self._metrics.errors["full"].inc()
+            self._measure_volume()
             await self._keep_lease()
             await self._unready(error, RETRY_SECONDS)
         except SyncFailed as error:
-            self._metrics.errors.labels("sync").inc()
+            self._metrics.errors["sync"].inc()
+            self.trouble = str(error)
             log.error("fsync_failed", detail=str(error))
             raise
         except (LossSuspected, PartitionMismatch, ArchiveLocked, ArchiveDamaged) as error:
@@ -105,7 +125,7 @@ class Flusher:
             self._metrics.halted.set(1)
             await self._unready(error, HALT_SECONDS)
         except (ArchiveError, OSError, ValueError) as error:
-            self._metrics.errors.labels("io").inc()
+            self._metrics.errors["io"].inc()
             await self._close()
             await self._unready(error, HALT_SECONDS)
 
@@ -133,8 +153,8 @@ class Flusher:
         if self.writer is None:
             self.writer = await asyncio.to_thread(self._recover_writer)
             log.info("archive_recovered", cursor=self.writer.cursor)
+            self._metrics.damaged.set(self.writer.damaged)
             for alarm in self.writer.alarms:
-                self._metrics.damaged.inc()
                 log.error("archive_damaged", detail=alarm)
         if self._intake is None or self._partition is None:
             await self._seed(self.writer)
@@ -155,10 +175,12 @@ class Flusher:
     async def turn(self) -> None:
         """Gather, archive, publish: the one thing that a flusher does."""
         writer, partition, intake = self._running()
+        began = monotonic()
         await intake.gather(partition, self._stopping)
-        bad = intake.bad
-        started = monotonic()
+        bad, newest_ms = intake.bad, intake.newest_ms
+        gathered = monotonic()
         usages, flushed = await intake.flush(writer)
+        written = monotonic()
         failpoint("flusher-before-publish")
         # Also when there was nothing to flush: it keeps the lease, and is how a flusher learns
         # that a lane took the epoch away.
@@ -167,8 +189,14 @@ class Flusher:
         if bad:
             self._metrics.quarantined.inc(bad[0].last - bad[0].first + 1)
             log.error("entry_quarantined", first=bad[0].first, last=bad[0].last, why=bad[1])
-        self._measure_flush(usages, flushed, monotonic() - started)
-        await asyncio.to_thread(writer.roll_if_due)
+        self._measure_flush(usages, flushed, Times(began, gathered, written, monotonic()))
+        self._caught_up = issued <= writer.cursor
+        if self._caught_up:
+            self._archived_until = time.time()
+        elif newest_ms:
+            self._archived_until = newest_ms / 1000
+        if await asyncio.to_thread(writer.roll_if_due):
+            self._metrics.segments.inc()
         await self._inspect(partition)
         self._ready(writer, issued)
 
@@ -186,6 +214,9 @@ class Flusher:
         server = await partition.inspect()
         # Lanes refuse a weak server; what they stored before they saw it is archived all the more.
         self._weak = server.weak
+        self._metrics.held.set(0 if server.weak else 1)
+        self._metrics.memory.set(server.memory_bytes)
+        self._metrics.memory_max.set(server.memory_max_bytes)
         why = "weaker than its tier for a while" if server.weak else ""
         if why := why or doubt(server, self._install.tier):
             await partition.doubt(why)
@@ -202,19 +233,35 @@ class Flusher:
         self._metrics.issued.set(issued)
         self._metrics.archived.set(writer.cursor)
         self._metrics.segment_bytes.set(writer.open_bytes)
-        self._metrics.free.set(writer.free_bytes())
+        self._measure_volume()
 
-    def _measure_flush(self, usages: int, flushed: Flushed | None, seconds: float) -> None:
+    def _measure_volume(self) -> None:
+        if self.writer:
+            free, size = self.writer.volume_bytes()
+            self._metrics.free.set(free)
+            self._metrics.size.set(size)
+
+    def _measure_flush(self, usages: int, flushed: Flushed | None, times: "Times") -> None:
+        stages = self._metrics.stages
+        synced = flushed.sync_seconds if flushed else 0.0
+        stages["read"].inc(times.gathered - times.began)
+        stages["write"].inc(max(0.0, times.written - times.gathered - synced))
+        stages["fsync"].inc(synced)
+        stages["publish"].inc(times.published - times.written)
         if flushed is None:
             return
         self._metrics.flush_usages.observe(usages)
-        self._metrics.flush_seconds.observe(seconds)
+        self._metrics.flush_seconds.observe(times.published - times.gathered)
         self._metrics.fsync_seconds.observe(flushed.sync_seconds)
         self._metrics.written.inc(flushed.bytes)
 
     def _oldest_seconds(self) -> float:
+        """Take the worst for true when nobody could look: what is not known archived may wait."""
         oldest = self._intake.oldest_ms if self._intake else None
-        return max(0.0, time.time() - oldest / 1000) if oldest else 0.0
+        age = time.time() - (oldest / 1000 if oldest else self._archived_until)
+        if oldest is None and self._caught_up and age < IDLE_SECONDS:
+            return 0.0
+        return max(0.0, age)
 
     async def _close(self) -> None:
         self._intake = None

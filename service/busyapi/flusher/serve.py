@@ -1,11 +1,10 @@
 """A flusher's own port: probes, metrics, and the read door that the API asks."""
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import structlog
-from prometheus_client import generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from sanic import Request, Sanic
 from sanic.response import HTTPResponse
 
@@ -18,6 +17,9 @@ from busyapi.web import KnownProtocol, close_idle, listen, stop
 log = structlog.get_logger()
 
 STOP_SECONDS = 10.0
+SCRAPE_SECONDS = 20.0
+"""A flusher that failed ends no later than this, and before that when its metrics were read: what
+it counted last is why."""
 TEXT = "text/plain; charset=utf-8"
 
 
@@ -30,6 +32,7 @@ class Door:
         self._metrics = metrics
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
+        self._scraped = asyncio.Event()
         app = self.app = Sanic("busyapi-flusher", configure_logging=False)
         app.config.update(ACCESS_LOG=False, GRACEFUL_SHUTDOWN_TIMEOUT=1.0, KEEP_ALIVE_TIMEOUT=60)
         app.add_route(self._livez, "/livez")
@@ -52,18 +55,23 @@ class Door:
 
     async def _open(self, app: Sanic[Any, Any]) -> None:
         # The loop's own task: Sanic would cancel one of its own at SIGTERM, in mid-flush.
-        self._task = asyncio.get_running_loop().create_task(self._flusher.run())
-        self._task.add_done_callback(self._ended)
+        self._task = asyncio.get_running_loop().create_task(self._flush())
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()):
+    async def _flush(self) -> None:
+        try:
+            await self._flusher.run()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the process ends with it
             self.failed = error
             log.error("flusher_failed", error=type(error).__name__, detail=str(error))
+            self._scraped.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._scraped.wait(), SCRAPE_SECONDS)
             stop(self.app, lambda: self._stopping)
 
     async def _close(self, app: Sanic[Any, Any]) -> None:
         self._stopping = True
         self._flusher.stop()
+        self._scraped.set()
         if self._task:
             await asyncio.wait([self._task], timeout=STOP_SECONDS)
         close_idle()
@@ -79,8 +87,9 @@ class Door:
         )
 
     async def _scrape(self, request: Request) -> HTTPResponse:
-        body = generate_latest(self._metrics.registry)
-        return HTTPResponse(body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+        body, content_type = self._metrics.exposition(request.headers.get("accept", ""))
+        self._scraped.set()
+        return HTTPResponse(body, headers={"Content-Type": content_type})
 
     async def _find(self, request: Request, seq: int) -> HTTPResponse:
         writer = self._flusher.writer

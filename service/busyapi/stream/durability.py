@@ -26,6 +26,9 @@ class Server(NamedTuple):
     replicas: int
     promoted: bool
     """It was a replica of another server in this life."""
+    memory_bytes: int
+    memory_max_bytes: int
+    """0 when it has no limit."""
     weak: str = ""
     """Which lines make it weaker than its tier, "" if it holds it."""
 
@@ -36,13 +39,15 @@ async def inspect(wire: Wire, tier: str) -> Server:
     Raises:
         RedisAway: the connection failed, or the server does not tell.
     """
-    info_server, info_replication, config = await wire.call(
-        ("INFO", "server"), ("INFO", "replication"), ("CONFIG", "GET", *ALWAYS)
+    *infos, config = await wire.call(
+        *(("INFO", each) for each in ("server", "replication", "memory")),
+        ("CONFIG", "GET", *ALWAYS),
     )
-    for reply in (info_server, info_replication):
+    facts: dict[str, str] = {}
+    for reply in infos:
         if isinstance(reply, ServerError):
             raise RedisAway(f"Redis at {wire.address}: INFO is refused ({reply.code})")
-    facts = _info(info_server) | _info(info_replication)
+        facts |= _info(reply)
     if not {"run_id", "role", "master_replid"} <= facts.keys():
         raise RedisAway(f"Redis at {wire.address} does not tell its run_id: is it a proxy?")
     found = Server(
@@ -50,6 +55,8 @@ async def inspect(wire: Wire, tier: str) -> Server:
         facts["role"],
         int(facts.get("connected_slaves", 0)),
         facts.get("master_replid2", "0").strip("0") != "",
+        int(facts.get("used_memory", 0)),
+        int(facts.get("maxmemory", 0)),
     )
     return found._replace(weak=_weak(tier, config, found))
 

@@ -14,7 +14,7 @@ from busyapi.stream.durability import Server
 from busyapi.stream.partition import Found
 from busyapi.stream.state import State
 
-SERVER = Server(run_id="this", role="master", replicas=0, promoted=False)
+SERVER = Server("this", "master", 0, promoted=False, memory_bytes=0, memory_max_bytes=0)
 STATE = State(
     epoch="e",
     run_id="this",

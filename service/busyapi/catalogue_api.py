@@ -1,0 +1,103 @@
+"""The metrics of an API process."""
+
+from busyapi.catalogue import BUILD, HELD, LATENCY_BUCKETS, PARTITION, Label, Row
+
+COUNT_BUCKETS = (1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
+
+POST_ROUTES = ("/api/usages", "/api/usages/batch")
+POST_STATUSES = (201, 500, 503)
+"""There at 0 from the start for these routes: `increase()` misses a series that is born at 1."""
+
+REFUSALS = (
+    "ArchiveAway",
+    "BufferFull",
+    "NotSeeded",
+    "Overloaded",
+    "RedisAway",
+    "StoredUnknown",
+    "TooWeak",
+)
+LANE_FAILURES = ("NotSeeded", "RedisAway", "TooWeak")
+
+ROUTE = Label("route", "9: the routes of the API by pattern, and `none`")
+STATUS = Label(
+    "status", "about 20 of HTTP; 499 when the device hung up, 500 also when we cut a request off"
+)
+
+REQUESTS = Row(
+    "busyapi_requests",
+    "counter",
+    "Requests answered. Many of 503: look at busyapi_refused_total for why.",
+    (),
+    (ROUTE, STATUS),
+)
+REQUEST_SECONDS = Row(
+    "busyapi_request_seconds",
+    "histogram",
+    "From a whole request to its answer. High: compare busyapi_commit_seconds, then the CPU.",
+    (),
+    (ROUTE,),
+    LATENCY_BUCKETS,
+)
+USAGES = Row(
+    "busyapi_usages",
+    "counter",
+    "Usages that this process has stored; batches make it more than requests.",
+    (),
+)
+REFUSED = Row(
+    "busyapi_refused",
+    "counter",
+    "Requests answered with 503. BufferFull and ArchiveAway (a lookup): see to the flusher;"
+    " NotSeeded, RedisAway, TooWeak: to Redis; Overloaded: more API pods; StoredUnknown: answers of Redis were lost.",
+    (),
+    (Label("reason", "7", REFUSALS),),
+)
+BATCH = Row(
+    "busyapi_batch_usages",
+    "histogram",
+    "Usages in one commit. It grows with the load, and with the time that Redis takes.",
+    (),
+    buckets=COUNT_BUCKETS,
+)
+COMMIT = Row(
+    "busyapi_commit_seconds",
+    "histogram",
+    "From sending a commit to Redis to its answer. High: the disk of Redis, or the network.",
+    (),
+    buckets=LATENCY_BUCKETS,
+)
+PENDING = Row(
+    "busyapi_pending_usages",
+    "gauge",
+    "Usages that wait in this process or are under way; at BUSYAPI_PENDING_MAX it refuses.",
+    (),
+)
+LANES = Row(
+    "busyapi_lanes_ready",
+    "gauge",
+    "1 while this process may commit to the partition. 0: busyapi_lane_failures_total says why.",
+    (),
+    (PARTITION,),
+)
+LANE_FAILED = Row(
+    "busyapi_lane_failures",
+    "counter",
+    "Times that a lane found no checked connection. RedisAway: is Redis up; NotSeeded: is the"
+    " flusher; TooWeak: /readyz says which setting.",
+    (),
+    (Label("reason", "3", LANE_FAILURES),),
+)
+COMMITTED = Row(
+    "busyapi_committed_seq",
+    "gauge",
+    "The last seq that this process was given. The largest of all processes is how far ids are,"
+    " also while the flusher is away.",
+    (),
+    (PARTITION,),
+)
+
+ROWS = (
+    *(BUILD, HELD, REQUESTS, REQUEST_SECONDS, USAGES, REFUSED),
+    *(BATCH, COMMIT, PENDING, LANES, LANE_FAILED, COMMITTED),
+)

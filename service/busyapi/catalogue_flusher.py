@@ -1,0 +1,157 @@
+"""The metrics of a flusher: each has its partition as a label."""
+
+from busyapi.catalogue import BUILD, HELD, LATENCY_BUCKETS, PARTITION, Label, Row
+
+FLUSH_BUCKETS = (1, 10, 100, 1000, 3000, 10000, 30000, 100000)
+
+ARCHIVE_ERRORS = ("full", "io", "sync")
+STAGES = ("read", "write", "fsync", "publish")
+
+ISSUED = Row(
+    "busyapi_issued_seq",
+    "gauge",
+    "The last seq given out, as the flusher last read it. Less archived is what waits.",
+    (),
+    (PARTITION,),
+)
+ARCHIVED = Row(
+    "busyapi_archived_seq",
+    "gauge",
+    "The last seq that is safely in the archive. Stands still while usages wait: see /readyz.",
+    (),
+    (PARTITION,),
+)
+BOUND = Row(
+    "busyapi_bound_usages",
+    "gauge",
+    "Most usages between issued and archived; when they are reached, posts are refused.",
+    (),
+    (PARTITION,),
+)
+OLDEST = Row(
+    "busyapi_oldest_unarchived_seconds",
+    "gauge",
+    "Age of the oldest usage that may not be archived, 0 if none. Grows also while the flusher"
+    " cannot look; /readyz says why.",
+    (),
+    (PARTITION,),
+)
+SEEDED = Row(
+    "busyapi_seeded",
+    "gauge",
+    "1 while this flusher vouches for the Redis server. 0: nothing new is stored; see /readyz.",
+    (),
+    (PARTITION,),
+)
+HALTED = Row(
+    "busyapi_halted",
+    "gauge",
+    "1 while only a person may go on, for usages may be gone; /readyz says what to do.",
+    (),
+    (PARTITION,),
+)
+JUMPS = Row(
+    "busyapi_epoch_jumps",
+    "counter",
+    "Times that ids jumped past what Redis may have lost. Find out why Redis lost it.",
+    (),
+    (PARTITION,),
+)
+QUARANTINED = Row(
+    "busyapi_quarantined_usages",
+    "counter",
+    "Usages that could not be read, kept as they came in a quarantine file. Find what wrote them.",
+    (),
+    (PARTITION,),
+)
+FLUSH_USAGES = Row(
+    "busyapi_flush_usages",
+    "histogram",
+    "Usages in one flush; its sum is all that were archived.",
+    (),
+    (PARTITION,),
+    FLUSH_BUCKETS,
+)
+FLUSH_SECONDS = Row(
+    "busyapi_flush_seconds",
+    "histogram",
+    "From gathered usages to their being published. High: see busyapi_flush_stage_seconds_total.",
+    (),
+    (PARTITION,),
+    LATENCY_BUCKETS,
+)
+FSYNC = Row(
+    "busyapi_fsync_seconds",
+    "histogram",
+    "One fdatasync of the archive. High: the volume is slow or shared.",
+    (),
+    (PARTITION,),
+    LATENCY_BUCKETS,
+)
+STAGE = Row(
+    "busyapi_flush_stage_seconds",
+    "counter",
+    "Where the flusher's time goes; read has the waiting for usages in it.",
+    (),
+    (Label("stage", "4", STAGES), PARTITION),
+)
+ERRORS = Row(
+    "busyapi_archive_errors",
+    "counter",
+    "Failed tries to write the archive. full: make the volume larger; sync: the disk failed an"
+    " fsync, look at its node; io: any other, the log says which.",
+    (),
+    (Label("kind", "3", ARCHIVE_ERRORS), PARTITION),
+)
+DAMAGED = Row(
+    "busyapi_archive_damaged_files",
+    "gauge",
+    "Files that recovery found damaged and set aside, as of the last recovery. Keep them; bring"
+    " the segment back from a backup.",
+    (),
+    (PARTITION,),
+)
+SEGMENT = Row("busyapi_segment_bytes", "gauge", "Size of the open segment.", (), (PARTITION,))
+SEGMENTS = Row(
+    "busyapi_segments_finished",
+    "counter",
+    "Segments that were finished for their size, age or day. Many small ones: raise"
+    " BUSYAPI_SEGMENT_BYTES or _AGE.",
+    (),
+    (PARTITION,),
+)
+WRITTEN = Row(
+    "busyapi_archive_written_bytes",
+    "counter",
+    "Bytes written to segments; times 86400 a second, what a day takes of the volume.",
+    (),
+    (PARTITION,),
+)
+FREE = Row(
+    "busyapi_archive_free_bytes",
+    "gauge",
+    "Free space of the archive volume. Make it larger, or set BUSYAPI_RETENTION_DAYS, before 0.",
+    (),
+    (PARTITION,),
+)
+SIZE = Row("busyapi_archive_size_bytes", "gauge", "Size of the archive volume.", (), (PARTITION,))
+MEMORY = Row(
+    "busyapi_redis_memory_bytes",
+    "gauge",
+    "Memory that Redis uses. At its maximum it refuses commits: see to the flusher, then add some.",
+    (),
+    (PARTITION,),
+)
+MEMORY_MAX = Row(
+    "busyapi_redis_memory_max_bytes",
+    "gauge",
+    "maxmemory of Redis, 0 when it has none.",
+    (),
+    (PARTITION,),
+)
+
+ROWS = (
+    *(BUILD, HELD, ISSUED, ARCHIVED, BOUND, OLDEST, SEEDED, HALTED, JUMPS, QUARANTINED),
+    *(FLUSH_USAGES, FLUSH_SECONDS, FSYNC, STAGE, ERRORS, DAMAGED),
+    *(SEGMENT, SEGMENTS, WRITTEN, FREE, SIZE, MEMORY, MEMORY_MAX),
+)
