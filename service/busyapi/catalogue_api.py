@@ -49,7 +49,8 @@ REFUSED = Row(
     "busyapi_refused",
     "counter",
     "Requests answered with 503. BufferFull and ArchiveAway (a lookup): see to the flusher;"
-    " NotSeeded, RedisAway, TooWeak: to Redis; Overloaded: more API pods; StoredUnknown: answers of Redis were lost.",
+    " NotSeeded, RedisAway, TooWeak: to Redis; Overloaded: more API pods; StoredUnknown: answers"
+    " of Redis were lost.",
     (),
     (Label("reason", "7", REFUSALS),),
 )
