@@ -1,0 +1,1 @@
+"""Alerts and panels against real faults: Prometheus scrapes a running stack."""
