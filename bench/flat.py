@@ -10,29 +10,25 @@ restarts, so the memory is that of processes which took 1, 9 and 40 million usag
 
 import argparse
 import json
-import random
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from http import HTTPStatus
+from dataclasses import asdict
 from http.client import HTTPConnection
 from pathlib import Path
 
-from bench import archived, procfs, wrk
-from bench.durable import SETTLE_SECONDS, Durable
+from bench import archived, wrk
+from bench.durable import Durable
 from bench.load import SINGLE, Load
+from bench.look import Look, archived_usages, look, render, spent
 from bench.machine import machine, versions
-from bench.markdown import MIB, table
 from bench.progress import tell
 from bench.realistic import batch
-from tests.support.children import Child
-from tests.support.http1 import fetch
+from busyapi.stream.keys import Keys
 
 MILLION = 1_000_000
 CONNECTIONS = 64
@@ -42,27 +38,9 @@ BODIES = 200
 POSTERS = 4
 SINGLES = 0.1
 """The part that is posted one by one."""
-LOOKUPS = 200
 SLICE_SECONDS = 5
-
-
-@dataclass(frozen=True)
-class Look:
-    """What was found when so many usages were archived."""
-
-    usages: int
-    resident_mib: dict[str, float]
-    cpu_us_a_usage: dict[str, float]
-    """Of each process, since the look before."""
-    usages_a_second: float
-    """Likewise, while filling."""
-    archive_bytes_a_usage: float
-    redis_mib: float
-    lookup_ms: float
-    """Median, of ids from the whole archive; a connection each."""
-    count_ms: float
-    restart_seconds: dict[str, float]
-    """From SIGTERM to ready again."""
+BUFFERED = 200_000
+ALONE = 2000
 
 
 class Filler:
@@ -79,120 +57,92 @@ class Filler:
         """Go on until `target` usages were stored since the start, or a few more."""
         while (stored := archived_usages(self._contender)) < target:
             if self._singles < SINGLES * stored:
-                self._singles += self._one_by_one()
+                self._singles += self.one_by_one()
             else:
-                self._batches(min(target - stored, MILLION))
+                self.batches(min(target - stored, MILLION))
 
-    def _one_by_one(self) -> int:
+    def one_by_one(self) -> int:
+        """Post single usages for some seconds; give how many were answered."""
         line = wrk.command(SINGLE, self._script, self._contender.port, SLICE_SECONDS, CONNECTIONS)
         result = wrk.run(line, self._folder / "wrk.log", SLICE_SECONDS)
         if result.not_2xx or result.socket_errors:
             raise RuntimeError(f"wrk saw {result.not_2xx + result.socket_errors} errors")
         return result.accepted
 
-    def _batches(self, usages: int) -> None:
+    def one_at_a_time(self) -> None:
+        """Post single usages, each when the one before it is answered."""
+        self._post([SINGLE] * ALONE)
+
+    def batches(self, usages: int) -> None:
+        """Post usages in batches, not fewer than one each poster."""
         rounds = max(1, usages // (BATCH * POSTERS))
         with ThreadPoolExecutor(POSTERS) as pool:
-            list(pool.map(self._post, range(POSTERS), [rounds] * POSTERS))
+            turns = [range(poster, rounds * POSTERS, POSTERS) for poster in range(POSTERS)]
+            loads = [[self._bodies[turn % BODIES] for turn in each] for each in turns]
+            list(pool.map(self._post, loads))
 
-    def _post(self, poster: int, rounds: int) -> None:
+    def _post(self, loads: Iterable[Load]) -> None:
         connection = HTTPConnection("127.0.0.1", self._contender.port, timeout=60)
         headers = {"Content-Type": "application/json"}
-        for turn in range(rounds):
-            load = self._bodies[(turn * POSTERS + poster) % BODIES]
+        for load in loads:
             connection.request("POST", load.path, load.body, headers)
             answer = connection.getresponse()
             answer.read()
             if answer.status != load.status:
-                raise RuntimeError(f"a batch was answered {answer.status}")
+                raise RuntimeError(f"{load.path} was answered {answer.status}")
         connection.close()
 
 
-def run(folder: Path, targets: Sequence[int]) -> tuple[list[Look], str, dict[str, str]]:
-    """Fill, look, and verify at the end; give the looks, what verify said, and versions."""
+def run(folder: Path, targets: Sequence[int]) -> tuple[list[Look], list[str], dict[str, str]]:
+    """Fill, look, and verify at the end; give the looks, what else was found, and versions."""
     looks: list[Look] = []
     with Durable(folder / "stack", apis=2) as contender:
         filler = Filler(contender, folder)
         stored = 0
         for target in targets:
             tell(f"flat: filling to {target:,}")
-            cpu, started = _cpu(contender), time.monotonic()
+            cpu, started = spent(contender), time.monotonic()
             filler.fill(target)
             looks.append(look(contender, stored, cpu, time.monotonic() - started))
             stored = looks[-1].usages
             tell(f"flat: {looks[-1]}")
         what = versions(contender.server)
+        tell("flat: filling Redis with the flusher paused")
+        waiting = [
+            f"a usage that waits in Redis, {how}: {_waiting_bytes(contender, post):.0f} bytes"
+            for how, post in (
+                ("posted in batches", lambda: filler.batches(BUFFERED)),
+                (f"{CONNECTIONS} devices at a time", filler.one_by_one),
+                ("one device, an entry each", filler.one_at_a_time),
+            )
+        ]
+        stored = archived_usages(contender)
         for each in [*contender.stack.apis, *contender.stack.flushers]:
             each.stop()
         found = archived.count(contender.stack.archive)
         if found.lines != stored or found.fault:
             raise RuntimeError(f"{found.lines:,} lines for {stored:,} usages; {found.fault}")
-        return looks, verify(contender.stack.archive), what
+        return looks, [*waiting, verify(contender.stack.archive)], what
 
 
-def look(contender: Durable, before: int, cpu: dict[str, float], seconds: float) -> Look:
-    """Look at a settled stack."""
-    processes = contender.processes
-    usages = archived_usages(contender)
-    more = usages - before
-    memory = contender.server.client().info("memory")
-    return Look(
-        usages=usages,
-        resident_mib={
-            n: round(procfs.resident_bytes(p.pid) / MIB, 1) for n, p in processes.items()
-        },
-        cpu_us_a_usage={
-            name: round((spent - cpu[name]) / more * 1e6, 2)
-            for name, spent in _cpu(contender).items()
-        },
-        usages_a_second=round(more / seconds),
-        archive_bytes_a_usage=round(_size(contender.stack.archive) / usages, 2),
-        redis_mib=round(memory["used_memory"] / MIB, 1),
-        lookup_ms=_timed(lambda: _found(contender.port, random.randint(1, usages)), LOOKUPS),  # noqa: S311
-        count_ms=_timed(lambda: _ok(contender.port, "/api/usages/count"), LOOKUPS // 10),
-        restart_seconds={name: _restart(each) for name, each in processes.items()},
-    )
+def _waiting_bytes(contender: Durable, post: Callable[[], object]) -> float:
+    """Return what Redis holds for one usage while nobody archives."""
+    (flusher,) = contender.stack.flushers
+    archived_usages(contender)
+    flusher.pause()
+    try:
+        before = _buffered(contender)
+        post()
+        after = _buffered(contender)
+    finally:
+        flusher.resume()
+    return (after[1] - before[1]) / (after[0] - before[0])
 
 
-def archived_usages(contender: Durable) -> int:
-    """Wait until all that is stored is archived; say how many that is."""
-    contender.stack.wait_until_archived(SETTLE_SECONDS)
-    count: int = fetch(contender.port, "/api/usages/count").json()["count"]
-    return count
-
-
-def _cpu(contender: Durable) -> dict[str, float]:
-    return {name: procfs.cpu_seconds(each.pid) for name, each in contender.processes.items()}
-
-
-def _size(folder: Path) -> int:
-    return sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
-
-
-def _timed(ask: Callable[[], None], times: int) -> float:
-    """Return the median in milliseconds."""
-    took = []
-    for _ in range(times):
-        started = time.perf_counter()
-        ask()
-        took.append(time.perf_counter() - started)
-    return round(statistics.median(took) * 1e3, 2)
-
-
-def _found(port: int, usage: int) -> None:
-    _ok(port, f"/api/usages/{usage}")
-
-
-def _ok(port: int, path: str) -> None:
-    answer = fetch(port, path, seconds=30)
-    if answer.status != HTTPStatus.OK:
-        raise RuntimeError(f"{path} was answered {answer.status}")
-
-
-def _restart(process: Child) -> float:
-    started = time.monotonic()
-    process.restart()
-    return round(time.monotonic() - started, 2)
+def _buffered(contender: Durable) -> tuple[int, int]:
+    """Return the partition's seq, and the bytes that Redis uses."""
+    client = contender.server.client()
+    return int(client.get(Keys(0).seq) or 0), client.info("memory")["used_memory"]
 
 
 def verify(archive: Path) -> str:
@@ -207,7 +157,7 @@ def verify(archive: Path) -> str:
     )
     if done.returncode:
         raise RuntimeError(f"verify ended with {done.returncode}:\n{done.stdout[-2000:]}")
-    return f"{done.stdout.strip().splitlines()[-1]} ({time.monotonic() - started:.0f} s)"
+    return f"verify: {done.stdout.strip().splitlines()[-1]} ({time.monotonic() - started:.0f} s)"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -237,36 +187,13 @@ def main(arguments: list[str] | None = None) -> int:
     folder = Path(tempfile.mkdtemp(prefix="busyapi-flat-", dir=options.folder))
     try:
         here = machine(folder)
-        looks, verified, what = run(folder, options.usages)
+        looks, found, what = run(folder, options.usages)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if options.json:
         options.json.write_text(json.dumps([asdict(each) for each in looks], indent=2) + "\n")
-    sys.stdout.write(render(looks) + f"\n\nverify: {verified}\n\n{here}\n{what}\n")
+    sys.stdout.write("\n\n".join([render(looks), *found, f"{here}\n{what}\n"]))
     return 0
-
-
-def render(looks: Sequence[Look]) -> str:
-    """Return the looks as a table, one column each."""
-    head = ("when all was archived", *(f"{each.usages:,} usages" for each in looks))
-    rows: list[tuple[str, ...]] = []
-    names = looks[0].resident_mib
-
-    def row(title: str, values: Iterable[float]) -> None:
-        rows.append((title, *(f"{each:,}" for each in values)))
-
-    for name in names:
-        row(f"{name}: resident MiB", [each.resident_mib[name] for each in looks])
-    for name in names:
-        row(f"{name}: CPU µs a usage", [each.cpu_us_a_usage[name] for each in looks])
-    for name in names:
-        row(f"{name}: restart, s", [each.restart_seconds[name] for each in looks])
-    row("usages a second while filling", [each.usages_a_second for each in looks])
-    row("archive bytes a usage", [each.archive_bytes_a_usage for each in looks])
-    row("Redis memory in use, MiB", [each.redis_mib for each in looks])
-    row("lookup by id, ms", [each.lookup_ms for each in looks])
-    row("count, ms", [each.count_ms for each in looks])
-    return table(head, rows)
 
 
 if __name__ == "__main__":
