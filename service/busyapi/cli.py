@@ -6,7 +6,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from busyapi import logs
+from busyapi import logs, sizing
 from busyapi.archive import commands as archive_commands
 from busyapi.dev import command as dev_command
 from busyapi.errors import BusyapiError, ConfigError
@@ -54,6 +54,7 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
     flusher.set_defaults(run=_flusher)
     archive_commands.add_commands(commands, Path(settings.archive_dir))
     dev_command.add_command(commands, settings, os.environ)
+    sizing.add_command(commands)
     return parser
 
 
