@@ -9,7 +9,7 @@ IMAGE ?= busyapi:dev
 BASE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e soak lint bench bench-peers bench-flat image values k8s chart-release kind-up kind-down lock clean
+.PHONY: help run test e2e soak lint bench bench-peers bench-flat image values k8s dashboards dashboards-preview chart-release kind-up kind-down lock clean
 
 # Gone, or the Python that it was made with is: what the stamps say went with it.
 ifeq ($(wildcard $(BIN)/python),)
@@ -17,7 +17,7 @@ $(shell rm -f $(VENV)/.run $(VENV)/.test $(VENV)/.chart)
 endif
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run  ## Valkey, two API processes and a flusher on this machine; ARGS="--help"
 	$(BIN)/busyapi dev $(ARGS)
@@ -30,7 +30,7 @@ soak: $(VENV)/.test $(VENV)/.chart  ## the tests that take many minutes
 	.ci/system-packages
 	$(BIN)/python -m pytest -m long $(ARGS)
 
-e2e: $(VENV)/.test  ## scenarios on a real cluster, KUBECONFIG or ../shared/cluster; ARGS="--short"
+e2e: $(VENV)/.test  ## scenarios on a real cluster, the one of KUBECONFIG; ARGS="--short"
 	$(BIN)/python -m tests.cluster $(ARGS)
 
 lint: $(VENV)/.test  ## ruff and mypy
@@ -38,6 +38,7 @@ lint: $(VENV)/.test  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python charts/values_reference.py --check
+	$(BIN)/python -m charts.dashboards --check
 
 bench: $(VENV)/.test  ## measure this machine; ARGS="--help"
 	.ci/system-packages bench
@@ -64,6 +65,13 @@ values: $(VENV)/.test  ## write the table of values in the chart's README
 
 k8s: $(VENV)/.test  ## write k8s/ anew from the chart
 	$(BIN)/python k8s/render.py
+
+dashboards: $(VENV)/.test  ## write the chart's dashboards anew from charts/dashboards
+	$(BIN)/python -m charts.dashboards
+
+dashboards-preview: $(VENV)/.test  ## draw the dashboards from a loaded stack into docs/dashboards; ARGS="--help"
+	.ci/system-packages
+	$(BIN)/python -m tests.preview $(ARGS)
 
 chart-release: $(VENV)/.test $(VENV)/.chart  ## pack the chart, for later versions to be compared with
 	$(BIN)/python -m tests.chart.release
