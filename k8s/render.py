@@ -25,6 +25,7 @@ K8S = Path(__file__).parent
 CHART = K8S.parent / "charts" / "busyapi"
 NAME = "busyapi"
 HEAD = "# Made by k8s/render.py from charts/busyapi. Change it there, or patch it in an overlay.\n"
+HEAD_RULES = "# Made by k8s/render.py from charts/busyapi/files/rules.yaml. Change them there.\n"
 HELMS = ("helm.sh/chart", "app.kubernetes.io/managed-by")
 COMPONENT = "app.kubernetes.io/component"
 
@@ -113,12 +114,34 @@ def extra(name: str) -> str:
     return dump(added)
 
 
+def rules() -> str:
+    """The rules for every release that a Prometheus scrapes.
+
+    Series of busyapi need no choosing, and keep their namespace and release; only where names are
+    anyone's it is by a name with busyapi in it.
+    """
+    text = (CHART / "files" / "rules.yaml").read_text(encoding="utf-8")
+    text = text[text.index("groups:") :]
+    for old, new in (
+        ('up{namespace="NAMESPACE", release="RELEASE"}', 'up{job=~".*busyapi.*"}'),
+        ('{namespace="NAMESPACE", release="RELEASE"}', ""),
+        ('namespace="NAMESPACE", release="RELEASE", ', ""),
+        ('namespace="NAMESPACE", ', ""),
+        ("FULLNAME", ".*busyapi"),
+        ("RUNBOOKS/", "docs/runbooks/"),
+    ):
+        assert old in text, old  # noqa: S101 - ours, not a user's
+        text = text.replace(old, new)
+    return HEAD_RULES + text
+
+
 def files() -> dict[str, str]:
     """Every file that is made, by its path below k8s/."""
     return {
         **base(),
         "base/users.acl": rights(),
         **{f"components/{name}/{name}.yaml": extra(name) for name in EXTRAS},
+        "observability/rules.yaml": rules(),
     }
 
 

@@ -73,6 +73,18 @@ REFUSALS: list[tuple[str, Json]] = [
         {"metrics": {"annotations": {"enabled": True}, "podMonitor": {"enabled": True}}},
     ),
     (
+        "metrics.prometheusRule.disabled has BusyapiBuferFull, which is no alert",
+        {"metrics": {"prometheusRule": {"disabled": {"BusyapiBuferFull": True}}}},
+    ),
+    (
+        "metrics.prometheusRule.overrides has BusyapiBufferful, which is no alert",
+        {"metrics": {"prometheusRule": {"overrides": {"BusyapiBufferful": {"for": "1m"}}}}},
+    ),
+    (
+        "metrics.prometheusRule.overrides.BusyapiLatencyBurn has an expr, and this alert has 4",
+        {"metrics": {"prometheusRule": {"overrides": {"BusyapiLatencyBurn": {"expr": "1"}}}}},
+    ),
+    (
         "valkey.resources.limits.memory is not set",
         {"valkey": {"resources": {"limits": {"memory": None}}}},
     ),

@@ -7,10 +7,13 @@
   {{- with .scrapeTimeout }}
   scrapeTimeout: {{ . }}
   {{- end }}
-  {{- with .relabelings }}
+  # By which rules and dashboards tell releases apart.
   relabelings:
+    - sourceLabels: [__meta_kubernetes_pod_label_app_kubernetes_io_instance]
+      targetLabel: release
+    {{- with .relabelings }}
     {{- toYaml . | nindent 4 }}
-  {{- end }}
+    {{- end }}
   {{- with .metricRelabelings }}
   metricRelabelings:
     {{- toYaml . | nindent 4 }}
