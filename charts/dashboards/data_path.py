@@ -1,9 +1,12 @@
 """Data path: group commit, Redis, flusher, archive; which of them is slow, or fills up?"""
 
+from charts.dashboards.archiving import ARCHIVE, FLUSH
 from charts.dashboards.board import Dashboard, Row
-from charts.dashboards.panels import RED, YELLOW, Heatmap, Lines, Number, Query
+from charts.dashboards.panels import GREEN, LOWEST, RED, YELLOW, Heatmap, Lines, Number, Query
 from charts.dashboards.queries import (
+    BACKLOG,
     FLUSHER,
+    PARTITION,
     increase,
     largest,
     mean,
@@ -13,12 +16,7 @@ from charts.dashboards.queries import (
     total,
 )
 
-ISSUED = picked("busyapi_issued_seq", of=FLUSHER)
-ARCHIVED = picked("busyapi_archived_seq", of=FLUSHER)
-BOUND = picked("busyapi_bound_usages", of=FLUSHER)
-BACKLOG = f"clamp_min({ISSUED} - {ARCHIVED}, 0)"
-FREE = picked("busyapi_archive_free_bytes", of=FLUSHER)
-PARTITION = "partition {{partition}}"
+BOUND = f"max by (partition) (last_over_time({picked('busyapi_bound_usages', of=FLUSHER)}[1h]))"
 
 COMMIT = Row(
     "API: one commit for what came meanwhile",
@@ -62,6 +60,7 @@ COMMIT = Row(
             about="503 a second by reason; none is normal. BufferFull: the flusher is too slow or"
             " away. Overloaded: more pods. NotSeeded: the flusher has not vouched for Redis yet.",
             unit="reqps",
+            none="None refused",
             stacked=True,
             queries=[Query(total(rate("busyapi_refused_total"), "reason"), "{{reason}}")],
             alerts=["BusyapiBufferFull", "BusyapiOverloaded"],
@@ -69,8 +68,9 @@ COMMIT = Row(
         Lines(
             title="Lanes without Redis, by reason",
             about="Times that a lane found no checked connection, in each interval. None is normal;"
-            " a failover gives some. WeakerThanTier: Redis was set weaker than the tier asks.",
+            " a failover gives some. TooWeak: Redis was set weaker than the tier asks.",
             unit="short",
+            none="None lost",
             queries=[Query(total(increase("busyapi_lane_failures_total"), "reason"), "{{reason}}")],
             alerts=["BusyapiRedisUnreachable", "BusyapiDurabilityNotHeld"],
         ),
@@ -81,57 +81,56 @@ BUFFER = Row(
     "Redis: the buffer",
     [
         Lines(
-            title="Backlog and bound",
-            about="Usages that wait for the archive, and the most that may wait. At the bound the"
-            " API answers 503 BufferFull and nothing is lost. The scale is logarithmic.",
-            unit="short",
-            logarithmic=True,
-            queries=[
-                Query(f"sum by (partition) ({BACKLOG})", "waiting, " + PARTITION),
-                Query(f"sum by (partition) ({BOUND})", "bound, " + PARTITION),
-            ],
+            title="Share of the bound in use",
+            about="Usages that wait for the archive, of the most that may wait. Normal is near 0."
+            " At 100 % the API answers 503 BufferFull, and nothing that was answered 201 is lost.",
+            unit="percentunit",
+            steps=[(0.8, RED)],
+            queries=[Query(f"{BACKLOG} / on (partition) {BOUND}", PARTITION)],
             alerts=["BusyapiBufferFilling", "BusyapiBufferFull"],
         ),
         Lines(
             title="Time until the buffer is full",
-            about="At the present rate, were nothing archived from now on: how long a flusher may"
-            " be away. Below ten minutes with a flusher away: wake someone.",
+            about="At the growth of the last 5 minutes (no line while it does not grow), and were"
+            " nothing archived from now on. With a flusher away and minutes left: wake someone.",
             unit="s",
-            steps=[(float("-inf"), RED), (600, YELLOW)],
+            none="Nothing comes in",
             logarithmic=True,
             queries=[
+                Query(picked("busyapi:buffer_left:seconds", of=FLUSHER), "as now, " + PARTITION),
                 Query(
-                    f"sum by (partition) ({BOUND} - {BACKLOG})"
-                    f" / (sum by (partition) ({rate('busyapi_issued_seq', of=FLUSHER)}) > 0)",
-                    PARTITION,
-                )
+                    f"({BOUND} - on (partition) {BACKLOG}) / (max by (partition)"
+                    f" ({rate('busyapi_committed_seq', of=FLUSHER)}) > 0)",
+                    "flusher away, " + PARTITION,
+                ),
             ],
             alerts=["BusyapiBufferFilling"],
         ),
         Lines(
-            title="Oldest not archived",
-            about="Age of the oldest usage that was read and is not in the archive. Normal is below"
-            " a few seconds; the line is the objective of 60 s.",
-            unit="s",
-            steps=[(60, RED)],
+            title="Redis memory",
+            about="What the data of the partition's Redis takes, and what it may take. Follows the"
+            " backlog. At the limit it refuses commits, and nothing is lost: raise the limit.",
+            unit="bytes",
             queries=[
                 Query(
-                    largest(picked("busyapi_oldest_unarchived_seconds", of=FLUSHER), "partition"),
-                    PARTITION,
-                )
+                    largest(picked("busyapi_redis_memory_bytes", of=FLUSHER), "partition") + " > 0",
+                    "used, " + PARTITION,
+                ),
+                Query(
+                    largest(picked("busyapi_redis_memory_max_bytes", of=FLUSHER), "partition")
+                    + " > 0",
+                    "limit, " + PARTITION,
+                ),
             ],
-            alerts=["BusyapiArchivingBurn", "BusyapiFlusherStuck"],
+            alerts=["BusyapiRedisMemoryHigh"],
         ),
         Number(
-            title="Epoch jumps, last day",
-            about="Times in a day that ids jumped past what Redis may have lost. 0 is normal; each"
-            " one is a restart of Redis without its data, or a failover. The archive says why.",
+            title="Epoch jumps",
+            about="Times that ids jumped past what Redis may have lost, since the flushers started."
+            " 0 is normal; each is a failover, or a Redis without its data. The archive says why.",
             unit="short",
             steps=[(1, RED)],
-            width=6,
-            queries=[
-                Query(f"sum(increase({picked('busyapi_epoch_jumps_total', of=FLUSHER)}[1d]))")
-            ],
+            queries=[Query(f"sum({picked('busyapi_epoch_jumps_total', of=FLUSHER)})")],
             alerts=["BusyapiEpochJump"],
         ),
         Number(
@@ -139,8 +138,7 @@ BUFFER = Row(
             about="Partitions whose flusher has compared Redis with the archive and vouches for it."
             " Fewer than partitions: the API answers 503 NotSeeded for the others.",
             unit="short",
-            steps=[(float("-inf"), RED), (1, "green")],
-            width=6,
+            steps=[(LOWEST, RED), (1, GREEN)],
             queries=[Query(f"sum({picked('busyapi_seeded', of=FLUSHER)})")],
             alerts=["BusyapiPartitionNotSeeded"],
         ),
@@ -149,8 +147,7 @@ BUFFER = Row(
             about="Lanes of all API processes that may commit: processes times partitions. Fewer:"
             " Redis is away, or not what the partition's record says.",
             unit="short",
-            steps=[(float("-inf"), RED), (1, "green")],
-            width=6,
+            steps=[(LOWEST, RED), (1, GREEN)],
             queries=[Query(f"sum({picked('busyapi_lanes_ready')})")],
             alerts=["BusyapiRedisUnreachable"],
         ),
@@ -160,129 +157,27 @@ BUFFER = Row(
             " decide: read the runbook before `busyapi archive accept-loss`.",
             unit="short",
             steps=[(1, RED)],
-            width=6,
             queries=[Query(f"sum({picked('busyapi_halted', of=FLUSHER)})")],
             alerts=["BusyapiFlusherHalted"],
         ),
-    ],
-)
-
-FLUSH = Row(
-    "Flusher: from Redis to files",
-    [
-        Lines(
-            title="Usages in a flush",
-            about="Mean, and what 99 % of flushes are not above. Follows the load; after a pause a"
-            " flush takes as many as it may until the backlog is gone.",
+        Number(
+            title="Durability",
+            about="Whether every process found Redis as strong as the tier that a 201 stands for."
+            " Not held: the API refuses; the log says which line of Redis's settings to change.",
             unit="short",
-            queries=[
-                Query(mean("busyapi_flush_usages", of=FLUSHER), "mean"),
-                Query(quantile(0.99, "busyapi_flush_usages", of=FLUSHER), "p99"),
-            ],
+            steps=[(LOWEST, RED), (1, GREEN)],
+            words=[(0, "not held"), (1, "held")],
+            queries=[Query(f"min({picked('busyapi_durability_held')})")],
+            alerts=["BusyapiDurabilityNotHeld"],
         ),
-        Lines(
-            title="Time of a flush",
-            about="Rendering, writing and fsync of one flush. Tens of milliseconds are normal;"
-            " when the fsync beside it is as long, the disk is what takes the time.",
+        Number(
+            title="Oldest not archived",
+            about="Age of the oldest usage that is in Redis and not yet in the archive. Normal is"
+            " below a few seconds; the objective is 60 s.",
             unit="s",
-            queries=[
-                Query(mean("busyapi_flush_seconds", of=FLUSHER), "flush, mean"),
-                Query(quantile(0.99, "busyapi_flush_seconds", of=FLUSHER), "flush, p99"),
-                Query(mean("busyapi_fsync_seconds", of=FLUSHER), "fsync, mean"),
-            ],
-            alerts=["BusyapiFlusherStuck"],
-        ),
-        Lines(
-            title="Archived",
-            about="Usages a second that reached the archive, by partition. Zero while usages wait:"
-            " the flusher is stuck, halted or away.",
-            unit="short",
-            queries=[
-                Query(total(rate("busyapi_flush_usages_sum", of=FLUSHER), "partition"), PARTITION)
-            ],
-            alerts=["BusyapiFlusherStuck"],
-        ),
-    ],
-)
-
-ARCHIVE = Row(
-    "Archive: the disk",
-    [
-        Heatmap(
-            title="Time of an fsync",
-            about="How many fsyncs a second took how long. One band of some milliseconds is normal;"
-            " a band that climbs is a disk that is shared, throttled or dying.",
-            unit="s",
-            cells="iops",
-            queries=[
-                Query(total(rate("busyapi_fsync_seconds_bucket", of=FLUSHER), "le"), "{{le}}")
-            ],
-            alerts=["BusyapiArchiveFsyncSlow"],
-        ),
-        Lines(
-            title="Written",
-            about="Compressed bytes a second that were written to segments. Follows the usages:"
-            " some tens of bytes each.",
-            unit="Bps",
-            queries=[
-                Query(
-                    total(rate("busyapi_archive_written_bytes_total", of=FLUSHER), "partition"),
-                    PARTITION,
-                )
-            ],
-        ),
-        Lines(
-            title="Open segment",
-            about="Size of the segment that is written now. Climbs to config.segmentBytes or until"
-            " config.segmentAge has gone by, then begins anew.",
-            unit="bytes",
-            queries=[
-                Query(total(picked("busyapi_segment_bytes", of=FLUSHER), "partition"), PARTITION)
-            ],
-        ),
-        Lines(
-            title="Free on the volume",
-            about="Free bytes of each archive volume. Falls steadily; enlarge the claim or set"
-            " config.retentionDays long before it is gone.",
-            unit="bytes",
-            queries=[Query(f"min by (partition) ({FREE})", PARTITION)],
-            alerts=["BusyapiArchiveDiskFilling", "BusyapiArchiveDiskFull"],
-        ),
-        Lines(
-            title="Days until the volume is full",
-            about="If it goes on as in the last six hours. No line is a volume that does not fill."
-            " Below the line: enlarge the claim this week.",
-            unit="d",
-            steps=[(float("-inf"), RED), (7, YELLOW)],
-            queries=[
-                Query(f"min by (partition) ({FREE} / (-deriv({FREE}[6h]) > 0)) / 86400", PARTITION)
-            ],
-            alerts=["BusyapiArchiveDiskFilling"],
-        ),
-        Lines(
-            title="What went wrong",
-            about="Failed writes and fsyncs by kind, files that recovery set aside and usages that"
-            " could not be rendered, in each interval. None of it is normal: read the runbook.",
-            unit="short",
-            queries=[
-                Query(
-                    total(increase("busyapi_archive_errors_total", of=FLUSHER), "kind"), "{{kind}}"
-                ),
-                Query(
-                    total(increase("busyapi_archive_damaged_files_total", of=FLUSHER)),
-                    "files set aside",
-                ),
-                Query(
-                    total(increase("busyapi_quarantined_usages_total", of=FLUSHER)),
-                    "usages quarantined",
-                ),
-            ],
-            alerts=[
-                "BusyapiArchiveWriteFailing",
-                "BusyapiArchiveDiskFull",
-                "BusyapiArchiveDamaged",
-                "BusyapiUsagesQuarantined",
-            ],
+            steps=[(10, YELLOW), (60, RED)],
+            queries=[Query(f"max({picked('busyapi_oldest_unarchived_seconds', of=FLUSHER)})")],
+            alerts=["BusyapiArchivingBurn", "BusyapiFlusherStuck"],
         ),
     ],
 )

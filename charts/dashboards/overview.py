@@ -1,9 +1,22 @@
 """Overview: is it well, where on a usage's way is it not, and what do devices see of it?"""
 
 from charts.dashboards.board import Dashboard, Row
-from charts.dashboards.panels import BLUE, GREEN, RED, YELLOW, Heatmap, Lines, Number, Query, Table
+from charts.dashboards.objectives import WELL
+from charts.dashboards.panels import (
+    BLUE,
+    GREEN,
+    LOWEST,
+    RED,
+    YELLOW,
+    Heatmap,
+    Lines,
+    Number,
+    Query,
+)
 from charts.dashboards.queries import (
+    BACKLOG,
     FLUSHER,
+    PARTITION,
     POSTS,
     picked,
     quantile,
@@ -11,109 +24,35 @@ from charts.dashboards.queries import (
     total,
 )
 
-HOUR = "[1h]"
-
-
-def _hour(metric: str, *more: str) -> str:
-    return f"sum(rate({picked(metric, *more)}{HOUR}))"
-
 
 def _status(first: int) -> str:
     return f'status=~"{first}.."'
 
 
-FAILED = _hour("busyapi_requests_total", 'status=~"5.."')
-POSTED = _hour("busyapi_request_seconds_count", POSTS)
-QUICK = _hour("busyapi_request_seconds_bucket", POSTS, 'le="0.05"')
-BACKLOG = (
-    f"clamp_min({picked('busyapi_issued_seq', of=FLUSHER)}"
-    f" - {picked('busyapi_archived_seq', of=FLUSHER)}, 0)"
-)
-
-WELL = Row(
-    "Is it well?",
-    [
-        Number(
-            title="Available, last hour",
-            about="Requests of the last hour that got no 5xx. The objective is 99.9 %. Below it:"
-            " look at the errors by status below, then at what the API refused on Data path.",
-            unit="percentunit",
-            decimals=3,
-            steps=[(float("-inf"), RED), (0.999, YELLOW), (0.9995, GREEN)],
-            queries=[
-                Query(
-                    f"1 - ({FAILED} or vector(0)) / ({_hour('busyapi_requests_total')} > 0)",
-                    "available",
-                )
-            ],
-            alerts=["BusyapiAvailabilityBurn"],
-        ),
-        Number(
-            title="Within 50 ms, last hour",
-            about="POSTs of the last hour that were answered within 50 ms. The objective is 99 %."
-            " Below it: look at the commit time on Data path, which is mostly the fsync of Redis.",
-            unit="percentunit",
-            decimals=2,
-            steps=[(float("-inf"), RED), (0.99, YELLOW), (0.995, GREEN)],
-            queries=[Query(f"{QUICK} / ({POSTED} > 0)", "within 50 ms")],
-            alerts=["BusyapiLatencyBurn"],
-        ),
-        Number(
-            title="Oldest not archived",
-            about="Age of the oldest usage that is in Redis and not yet in the archive. Normal is"
-            " below a few seconds; the objective is 60 s. Above it: is a flusher away or halted?",
-            unit="s",
-            steps=[(10, YELLOW), (60, RED)],
-            queries=[Query(f"max({picked('busyapi_oldest_unarchived_seconds', of=FLUSHER)})")],
-            alerts=["BusyapiArchivingBurn", "BusyapiFlusherStuck"],
-        ),
-        Table(
-            title="Firing alerts",
-            about="Alerts of busyapi that fire now; a name links to its runbook. Empty is normal."
-            " Take a critical one first.",
-            unit="short",
-            width=12,
-            height=4,
-            queries=[
-                Query(
-                    'ALERTS{alertname=~"Busyapi.*", alertstate="firing",'
-                    ' namespace=~"$namespace|", release=~"$release|"}'
-                )
-            ],
-            columns=[
-                ("alertname", "Alert"),
-                ("severity", "Severity"),
-                ("partition", "Partition"),
-                ("pod", "Pod"),
-            ],
-            linked="alertname",
-        ),
-    ],
-)
-
 WAY = Row(
     "A usage's way, from left to right",
     [
         Number(
-            title="Device →",
+            title="Devices send →",
             about="Requests a second that were answered, whatever the status. Follows the devices'"
             " day; a sudden zero means that nobody reaches the API: look at ingress and targets.",
             unit="reqps",
-            steps=[(float("-inf"), BLUE)],
+            steps=[(LOWEST, BLUE)],
             queries=[Query(total(rate("busyapi_requests_total")), "requests")],
             alerts=["BusyapiTargetsMissing"],
         ),
         Number(
-            title="API →",
+            title="API stores →",
             about="Usages a second that were stored. Above the requests when devices send batches."
             " Below them: requests are refused; see errors by status.",
-            unit="short",
-            steps=[(float("-inf"), BLUE)],
+            unit="suffix: usages/s",
+            decimals=0,
+            steps=[(LOWEST, BLUE)],
             queries=[Query(total(rate("busyapi_usages_total")), "usages")],
             alerts=["BusyapiOverloaded"],
         ),
         Number(
-            title="Redis →",
+            title="Redis commits in →",
             about="Time in which 99 % of commits were answered: a script call and the fsync of"
             " Redis. Normal is a few milliseconds; above 50 ms the disk of Redis is slow.",
             unit="s",
@@ -122,7 +61,7 @@ WAY = Row(
             alerts=["BusyapiRedisUnreachable", "BusyapiLatencyBurn"],
         ),
         Number(
-            title="waiting →",
+            title="Redis holds →",
             about="Usages that Redis holds and the archive does not have yet, in all partitions."
             " Normal is about what comes in a second. Growing: the flusher is too slow or away.",
             unit="short",
@@ -131,7 +70,7 @@ WAY = Row(
             alerts=["BusyapiBufferFilling", "BusyapiBufferFull"],
         ),
         Number(
-            title="Flusher →",
+            title="Flusher writes in →",
             about="Time in which 99 % of flushes were rendered, written and fsynced. Normal is"
             " tens of milliseconds; above a second the disk of the archive is slow.",
             unit="s",
@@ -140,11 +79,12 @@ WAY = Row(
             alerts=["BusyapiFlusherStuck", "BusyapiArchiveFsyncSlow"],
         ),
         Number(
-            title="Archive",
+            title="Archive gets",
             about="Usages a second that reached the archive. Normal is what the API stores, with"
             " the same mean. Zero while usages wait: the flusher is stuck.",
-            unit="short",
-            steps=[(float("-inf"), BLUE)],
+            unit="suffix: usages/s",
+            decimals=0,
+            steps=[(LOWEST, BLUE)],
             queries=[
                 Query(total(rate("busyapi_flush_usages_sum", of=FLUSHER)), "archived"),
             ],
@@ -162,6 +102,7 @@ REQUESTS = Row(
             " what the contract refuses; 503 are refusals that are safe to repeat or unknown.",
             unit="reqps",
             stacked=True,
+            colors=[("200", BLUE), ("201", GREEN), ("4", YELLOW), ("5", RED)],
             queries=[Query(total(rate("busyapi_requests_total"), "status"), "{{status}}")],
             alerts=["BusyapiAvailabilityBurn"],
         ),
@@ -171,6 +112,7 @@ REQUESTS = Row(
             " allows on average for 5xx. 4xx do not count: find the device or release that began.",
             unit="percentunit",
             steps=[(0.001, RED)],
+            colors=[("4", YELLOW), ("5", RED)],
             queries=[
                 Query(
                     f"({total(rate('busyapi_requests_total', _status(n)))}"
@@ -233,7 +175,7 @@ BEHIND = Row(
             about="Usages that Redis holds and the archive does not have yet. Rises while a flusher"
             " restarts and falls again. At the bound, which Data path shows, the API refuses.",
             unit="short",
-            queries=[Query(f"sum by (partition) ({BACKLOG})", "partition {{partition}}")],
+            queries=[Query(BACKLOG, PARTITION)],
             alerts=["BusyapiBufferFilling", "BusyapiBufferFull"],
         ),
         Lines(

@@ -12,6 +12,8 @@ Json = dict[str, Any]
 
 DATASOURCE: Json = {"type": "prometheus", "uid": "${datasource}"}
 GREEN, YELLOW, RED, BLUE = "green", "yellow", "red", "blue"
+LOWEST = float("-inf")
+"""In place of green."""
 Steps = Sequence[tuple[float, str]]
 """From which value on a number has which colour; below the first it is green."""
 
@@ -36,6 +38,8 @@ class Panel:
     queries: Sequence[Query]
     alerts: Sequence[str] = ()
     """Alerts about what it shows; it links to their runbooks."""
+    none: str = ""
+    """What is said in place of data that is not there, where that is normal."""
     needs: str = ""
     """What must run in the cluster for it to have data; empty when busyapi itself gives it."""
     width: int = 8
@@ -86,18 +90,16 @@ class Panel:
 
     def defaults(self) -> Json:
         """Give what holds for each of its series."""
-        bases = [{"color": GREEN, "value": None}]
-        if self.steps and self.steps[0][0] == float("-inf"):
-            bases = []
+        base = [] if self.steps and self.steps[0][0] == LOWEST else [(LOWEST, GREEN)]
         steps = [
-            {"color": color, "value": None if value == float("-inf") else value}
-            for value, color in self.steps
+            {"color": color, "value": None if value == LOWEST else value}
+            for value, color in (*base, *self.steps)
         ]
-        limits = {"max": self.maximum, "decimals": self.decimals}
+        some = {"max": self.maximum, "decimals": self.decimals, "noValue": self.none or None}
         return {
             "unit": self.unit,
-            **{name: each for name, each in limits.items() if each is not None},
-            "thresholds": {"mode": "absolute", "steps": [*bases, *steps]},
+            **{name: each for name, each in some.items() if each is not None},
+            "thresholds": {"mode": "absolute", "steps": steps},
         }
 
     def overrides(self) -> list[Json]:
@@ -115,6 +117,8 @@ class Lines(Panel):
 
     kind = "timeseries"
     stacked: bool = False
+    colors: Sequence[tuple[str, str]] = ()
+    """Beginnings of names, and the colour of such series."""
     logarithmic: bool = False
 
     def defaults(self) -> Json:
@@ -133,6 +137,16 @@ class Lines(Panel):
         least = {} if self.logarithmic else {"min": 0}
         palette = {"color": {"mode": "palette-classic"}}
         return {**super().defaults(), **least, **palette, "custom": custom}
+
+    def overrides(self) -> list[Json]:
+        """Give the series that have a colour of their own."""
+        return [
+            {
+                "matcher": {"id": "byRegexp", "options": f"/^{begin}/"},
+                "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": color}}],
+            }
+            for begin, color in self.colors
+        ]
 
     def options(self) -> Json:
         """Give legend and tooltip."""

@@ -9,6 +9,7 @@ PODS = 'namespace="$namespace", pod=~"$release-.*"'
 """Of cAdvisor and kube-state-metrics, which know no release: all names of a release begin so."""
 
 POSTS = 'route=~"/api/usages(/batch)?"'
+PARTITION = "partition {{partition}}"
 
 
 def picked(metric: str, *more: str, of: str = RELEASE) -> str:
@@ -46,3 +47,7 @@ def mean(histogram: str, *more: str, of: str = RELEASE, by: str = "") -> str:
     """Give the mean of what was observed."""
     sums = (total(rate(f"{histogram}_{part}", *more, of=of), by) for part in ("sum", "count"))
     return " / ".join(sums)
+
+
+BACKLOG = picked("busyapi:unarchived_usages:max", of=FLUSHER)
+"""Recorded by the chart's rules, which know what to think of a flusher that is away."""

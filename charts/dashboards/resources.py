@@ -9,8 +9,8 @@ from charts.dashboards.panels import RED, YELLOW, Lines, Number, Query
 from charts.dashboards.queries import PODS, picked, rate, total
 
 STATE = "kube-state-metrics"
-CADVISOR = "cAdvisor, which every kubelet has: scrape its /metrics/cadvisor"
-HPA = 'namespace="$namespace", horizontalpodautoscaler=~"$release.*"'
+CADVISOR = "cAdvisor (the kubelet's /metrics/cadvisor)"
+HPA = 'namespace="$namespace", horizontalpodautoscaler=~"(keda-hpa-)?$release.*"'
 CONTAINERS = f'{PODS}, container!="", container!="POD"'
 
 
@@ -25,6 +25,7 @@ SCALING = Row(
     [
         Number(
             title="API pods now",
+            height=8,
             about="Pods of the API that the autoscaler counts. Between the two limits is normal.",
             unit="short",
             needs=STATE,
@@ -37,6 +38,7 @@ SCALING = Row(
         ),
         Number(
             title="Of the maximum",
+            height=8,
             about="Share of the largest number of pods that is wanted. At 100 % nothing is left for"
             " more load: raise autoscaling.maxReplicas, or find out who sends.",
             unit="percentunit",
