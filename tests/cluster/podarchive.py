@@ -14,10 +14,10 @@ PORT = 9100
 
 
 def gauge(text: str, name: str) -> float:
-    """Return one sample without labels of a scrape."""
+    """Return the one sample of this name, with labels or without."""
     for line in text.splitlines():
-        if line.startswith(f"{name} "):
-            return float(line.split()[1])
+        if line.startswith((f"{name} ", f"{name}{{")):
+            return float(line.rpartition(" ")[2])
     raise ValueError(f"no {name} in the scrape")
 
 
