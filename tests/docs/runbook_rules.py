@@ -1,0 +1,217 @@
+"""What a runbook must be and may name. Each rule gives complaints, none when all is well."""
+
+import ast
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from busyapi import cli, errors
+from busyapi.errors import ConfigError
+from busyapi.metrics import ApiMetrics, FlusherMetrics
+from busyapi.settings import Settings
+from tests.support.pages import OVER, RUNBOOKS, Page
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts" / "busyapi"
+MODULES = sorted((ROOT / "service" / "busyapi").rglob("*.py"))
+HEADINGS = [
+    "What it means",
+    "How to see it",
+    "What to do first",
+    "What must not be done",
+    "When to wake someone",
+    OVER,
+]
+BOARDS = "Overview|Data path|Autoscaling and resources"
+FOREIGN = {"up", "container_cpu_cfs_throttled_periods_total", "kube_horizontalpodautoscaler_"}
+"""Beginnings of what cAdvisor, kube-state-metrics and Prometheus itself give."""
+REASONS = {name for name in vars(errors) if name[0].isupper()} | {"OSError"}
+_PANELS = re.compile(rf"anels? ((?:\*[^*]+\*(?:, | and )?)+) of \*({BOARDS})\*")
+_LOGGED = re.compile(r"kubectl .*?logs .*?\| grep (?:-E )?'?([a-z_|]+)'?|log event\s+`([a-z_]+)`")
+_ARCHIVE = re.compile(r"-- (busyapi archive [^|>&\n]+)")
+_REASONS = re.compile(r"^ *\| *reason .*\n(?: *\|.*\n)+", re.MULTILINE)
+_SAYS = re.compile(r"^ *\| (?:it says|why) .*\n(?: *\|.*\n)+", re.MULTILINE)
+_DECIDES = re.compile(r"(\S+\.py)::(\w+)")
+
+
+@dataclass(frozen=True)
+class Known:
+    """All that may be named."""
+
+    alerts: dict[str, set[str]]
+    """With their severities."""
+    panels: dict[str, set[str]]
+    metrics: set[str]
+    settings: set[str]
+    values: dict[str, Any]
+    events: set[str]
+    source: str
+    """All of the service's."""
+
+
+def known() -> Known:
+    """Collect it from where it is made."""
+    return Known(
+        alerts=_alerts(),
+        panels=dict(_boards()),
+        metrics=set(_metrics()),
+        settings={str(each.metadata["name"]) for each in fields(Settings)},
+        values=yaml.safe_load((CHART / "values.yaml").read_text()),
+        events=set(_events()),
+        source="".join(each.read_text() for each in MODULES),
+    )
+
+
+def _alerts() -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for group in yaml.safe_load((CHART / "files" / "rules.yaml").read_text())["groups"]:
+        for rule in group["rules"]:
+            if "alert" in rule:
+                found.setdefault(rule["alert"], set()).add(rule["labels"]["severity"])
+    return found
+
+
+def boards() -> Iterator[dict[str, Any]]:
+    """Give each dashboard of the chart."""
+    for each in sorted((CHART / "dashboards").glob("*.json")):
+        yield json.loads(each.read_text())
+
+
+def panels(board: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Give its panels, those within rows too."""
+    for each in board["panels"]:
+        yield from (each, *each.get("panels", []))
+
+
+def _boards() -> Iterator[tuple[str, set[str]]]:
+    for board in boards():
+        title = board["title"].rpartition(" / ")[2]
+        yield title, {each["title"] for each in panels(board) if each["type"] != "row"}
+
+
+def _metrics() -> Iterator[str]:
+    for registry in (ApiMetrics("fsync").registry, FlusherMetrics("fsync", 0).registry):
+        for family in registry.collect():
+            yield from (family.name + end for end in ("", "_total", "_bucket", "_sum", "_count"))
+
+
+def _events() -> Iterator[str]:
+    for module in MODULES:
+        for node in ast.walk(ast.parse(module.read_text())):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(attr="info" | "warning" | "error"),
+                    args=[ast.Constant(value=str(event)), *_],
+                ):
+                    yield event
+
+
+def complaints(page: Page, known: Known) -> list[str]:
+    """Hold one page to everything."""
+    rules = (_shape, _named, _commands, _decisions, _links)
+    return [each for rule in rules for each in rule(page, known)]
+
+
+def _shape(page: Page, known: Known) -> Iterator[str]:
+    if page.name not in known.alerts:
+        yield f"there is no alert {page.name}"
+    if not page.text.startswith(f"# {page.name}\n\n"):
+        yield "its title is not the alert's name"
+    if page.headings != HEADINGS:
+        yield f"its headings are {page.headings}"
+    if not page.of("promql"):
+        yield "no query"
+    for section in ("What to do first", OVER):
+        if not any(each.kind == "sh" and each.section == section for each in page.blocks):
+            yield f"no command under {section}"
+    for mark in {each.marks[0] for each in page.blocks if each.marks} - {"changes", "decides"}:
+        yield f"a block is marked {mark}"
+
+
+def _named(page: Page, known: Known) -> Iterator[str]:
+    flat = " ".join(page.text.split())
+    shown = [
+        (title, board)
+        for titles, board in _PANELS.findall(flat)
+        for title in re.findall(r"\*([^*]+)\*", titles)
+    ]
+    if not shown:
+        yield "no panel"
+    yield from (f"no panel {t} of {b}" for t, b in shown if t not in known.panels[b])
+    metrics = {each for block in page.of("promql") for each in _series(block.text)}
+    metrics |= set(re.findall(r"\bbusyapi_[a-z_]+", page.text))
+    yield from (f"no metric {each}" for each in metrics if not _is_metric(each, known))
+    settings = set(re.findall(r"\bBUSYAPI_[A-Z_]+", page.text))
+    yield from (f"no setting {each}" for each in settings - known.settings)
+    values = re.findall(r"[Vv]alue `([\w.]+)`|--set ([\w.]+)=", flat)
+    yield from (f"no value {a or b}" for a, b in values if not _has(known.values, a or b))
+    events = {e for a, b in _LOGGED.findall(page.text) for e in (a or b).split("|")}
+    yield from (f"no log event {each}" for each in events - known.events)
+    reasons = {e for row in _REASONS.findall(page.text) for e in re.findall(r"`(\w+)`", row)}
+    yield from (f"no reason {each}" for each in reasons - REASONS)
+    yield from (f"nothing says {each}" for each in _said(page) if each not in known.source)
+
+
+def _said(page: Page) -> Iterator[str]:
+    """Give the beginnings of messages that a table goes by."""
+    for table in _SAYS.findall(page.text):
+        for row in table.splitlines()[2:]:
+            said = row.split("|")[1].strip()
+            for each in re.findall(r"`([^`]+)`", said) or [said]:
+                yield each.partition("…")[0].strip()
+
+
+def _series(query: str) -> set[str]:
+    bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\b(?:by|without) \([^)]*\)|offset \w+", "", query)
+    return set(re.findall(r"\b[a-z_:][a-z_:0-9]*\b(?!\s*\()", bare)) - {"and", "or", "unless", "on"}
+
+
+def _is_metric(name: str, known: Known) -> bool:
+    return name in known.metrics or any(name.startswith(each) for each in FOREIGN)
+
+
+def _has(values: Any, path: str) -> bool:
+    for each in path.split("."):
+        if not isinstance(values, dict) or each not in values:
+            return False
+        values = values[each]
+    return True
+
+
+def _commands(page: Page, known: Known) -> Iterator[str]:
+    """Every `busyapi archive …` must parse, those that a person fills in too."""
+    del known
+    text = "\n".join(each.text for each in page.blocks if each.kind == "sh")
+    for command in _ARCHIVE.findall(text.replace("$P", "0").replace("SEQ", "1")):
+        words = shlex.split(command)[1:]
+        try:
+            cli._parser(Settings.from_environment({})).parse_args(words)
+        except (SystemExit, ConfigError):
+            yield f"busyapi does not know {command}"
+
+
+def _decisions(page: Page, known: Known) -> Iterator[str]:
+    """What cannot be undone names a test that does it."""
+    del known
+    for block in page.blocks:
+        if block.marks[:1] != ["decides"]:
+            continue
+        named = _DECIDES.fullmatch(" ".join(block.marks[1:]))
+        path = ROOT / named[1] if named else None
+        if named is None or path is None or not path.exists():
+            yield f"what decides names no test: {block.marks}"
+        elif f"def {named[2]}(" not in path.read_text():
+            yield f"there is no {named[2]} in {named[1]}"
+
+
+def _links(page: Page, known: Known) -> Iterator[str]:
+    del known
+    for target in re.findall(r"\]\(([^)#]+)\)", page.text):
+        if "://" not in target and not (RUNBOOKS / target).exists():
+            yield f"a link leads nowhere: {target}"

@@ -1,0 +1,97 @@
+"""The runbooks: one for each alert, of one shape, and nothing in them that does not exist."""
+
+import re
+
+import pytest
+
+from tests.docs.runbook_rules import boards, complaints, known, panels
+from tests.support.pages import RUNBOOKS, Page, pages, parse
+
+KNOWN = known()
+PAGES = {each.name: each for each in pages()}
+GOOD = PAGES["BusyapiArchiveDiskFull"]
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_page_is_of_one_shape_and_names_only_what_exists(page: Page) -> None:
+    assert complaints(page, KNOWN) == []
+
+
+def test_every_alert_has_a_page_and_every_page_an_alert() -> None:
+    assert PAGES.keys() == KNOWN.alerts.keys()
+
+
+def test_index_has_every_page_with_the_severities_of_its_alert() -> None:
+    rows = re.findall(
+        r"^\| \[(\w+)\]\((\w+)\.md\) \| ([a-z, ]+) \| \S.* \| \S.* \|$", index(), re.MULTILINE
+    )
+    assert all(name == target for name, target, _ in rows)
+    said = {name: set(severities.split(", ")) for name, _, severities in rows}
+    assert said == KNOWN.alerts
+    assert len(rows) == len(said)
+
+
+def index() -> str:
+    return (RUNBOOKS / "README.md").read_text()
+
+
+def test_every_runbook_that_a_panel_links_to_exists() -> None:
+    linked = {
+        link["url"].rpartition("/")[2].rpartition("}")[2].removesuffix(".md")
+        for board in boards()
+        for panel in panels(board)
+        for link in panel.get("links", [])
+        if "Runbook" in link["title"]
+    }
+    assert linked
+    assert linked <= PAGES.keys()
+
+
+BREAKS = {
+    "its title": ("# BusyapiArchiveDiskFull", "# BusyapiDiskFull"),
+    "its headings": ("## What must not be done", "## Do not"),
+    "no query": ("```promql", "```sh"),
+    "is marked": ("```sh decides", "```sh does"),
+    "no panel What of Data path": ("*What went wrong*", "*What*"),
+    "no metric busyapi_errors_total": ("busyapi_archive_errors_total", "busyapi_errors_total"),
+    "no setting BUSYAPI_BOUNDS": ("the bound.\n", "the `BUSYAPI_BOUNDS`.\n"),
+    "no value config.keepDays": ("config.retentionDays", "config.keepDays"),
+    "no log event disk_full": ("Nothing restarts,", "The log event `disk_full`,"),
+    "no reason DiskFull": (
+        "## What must not",
+        "| reason | then |\n|---|---|\n| `DiskFull` | wait |\n\n## What must not",
+    ),
+    "nothing says no space at all": (
+        "## What must not",
+        "| it says | then |\n|---|---|\n| no space at all | wait |\n\n## What must not",
+    ),
+    "busyapi does not know": ("busyapi archive ls", "busyapi archive list"),
+    "names no test": ("lifetime.py::full", "deathtime.py::full"),
+    "there is no filled": ("lifetime.py::full", "lifetime.py::filled"),
+    "a link leads nowhere": ("(BusyapiBufferFilling.md)", "(BusyapiBuffer.md)"),
+}
+
+
+@pytest.mark.parametrize("complaint", BREAKS)
+def test_broken_page_is_complained_of(complaint: str) -> None:
+    old, new = BREAKS[complaint]
+    assert old in GOOD.text
+    page = parse(GOOD.name, GOOD.text.replace(old, new))
+    assert any(complaint in each for each in complaints(page, KNOWN))
+
+
+def test_page_without_a_command_at_its_end_is_complained_of() -> None:
+    head, over, _ = GOOD.text.rpartition("## When it is over")
+    page = parse(GOOD.name, f"{head}{over}\n\nYou will see.\n")
+    assert complaints(page, KNOWN) == ["no command under When it is over"]
+
+
+def test_page_without_an_alert_is_complained_of() -> None:
+    page = parse("BusyapiAllIsWell", GOOD.text)
+    assert "there is no alert BusyapiAllIsWell" in complaints(page, KNOWN)
+
+
+@pytest.mark.parametrize("text", ["```sh\nls\n", "## A\n```text\nall\n```\n"])
+def test_page_that_cannot_be_read_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"block|output"):
+        parse("Broken", text)

@@ -1,0 +1,97 @@
+"""A runbook as a test reads it: headings, and the blocks of commands, queries and output.
+
+```sh                    looks
+```sh changes            changes a release, and can be undone
+```sh decides FILE::TEST cannot be undone: that test does the same
+```promql                a query
+```text                  what the command block above prints, … for what differs
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from textwrap import dedent
+
+RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks"
+OVER = "When it is over"
+_FENCE = re.compile(r"^ *```(.*)$")
+
+
+@dataclass
+class Block:
+    """A fenced block."""
+
+    kind: str
+    marks: list[str]
+    section: str
+    text: str
+    expected: list[str] = field(default_factory=list)
+    """Lines that it prints, in this order, others between them."""
+
+    def missing(self, output: str) -> list[str]:
+        """Return the expected lines that an output does not have in their order."""
+        lines = iter(output.splitlines())
+        return [
+            each for each in self.expected if not any(_wild(each).fullmatch(line) for line in lines)
+        ]
+
+
+@dataclass
+class Page:
+    """One page."""
+
+    name: str
+    text: str
+    headings: list[str] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
+
+    def of(self, kind: str, mark: str | None = None) -> list[Block]:
+        """Return the blocks of a kind; of commands, those with a mark, or without any."""
+        marks = [] if mark is None else [mark]
+        return [each for each in self.blocks if each.kind == kind and each.marks[:1] == marks]
+
+
+def _wild(line: str) -> re.Pattern[str]:
+    return re.compile(".*".join(re.escape(part) for part in line.split("…")))
+
+
+def parse(name: str, text: str) -> Page:
+    """Read a page.
+
+    Raises:
+        ValueError: a block does not end, or one of output has no command above it.
+    """
+    page = Page(name, text)
+    info, lines, section = None, list[str](), ""
+    for line in text.splitlines():
+        fence = _FENCE.match(line)
+        if fence and info is None:
+            info, lines = fence[1].split(), []
+        elif fence and info is not None:
+            _add(page, info, section, dedent("\n".join(lines)))
+            info = None
+        elif info is not None:
+            lines.append(line)
+        elif line.startswith("## "):
+            section = line[3:]
+            page.headings.append(section)
+    if info is not None:
+        raise ValueError(f"{name}: a block does not end")
+    return page
+
+
+def _add(page: Page, info: list[str], section: str, text: str) -> None:
+    kind, *marks = info or [""]
+    if kind != "text":
+        page.blocks.append(Block(kind, marks, section, text))
+        return
+    above = page.blocks[-1] if page.blocks else None
+    if above is None or above.kind != "sh" or above.section != section:
+        raise ValueError(f"{page.name}: output without a command above it")
+    above.expected = text.splitlines()
+
+
+def pages() -> list[Page]:
+    """Read every runbook; README.md is their index."""
+    found = sorted(RUNBOOKS.glob("*.md"))
+    return [parse(each.stem, each.read_text()) for each in found if each.stem != "README"]
