@@ -88,7 +88,9 @@ class Peer(Contender):
         wait_until(self._answers, f"{self.program} to answer", seconds=START_SECONDS)
 
     def close(self) -> None:
-        """Stop all, Valkey last."""
+        """Stop all, Valkey last. SIGTERM first: some have workers that only they can stop."""
+        if self.program.running:
+            self.program.stop()
         self._running.close()
 
     def _answers(self) -> bool:

@@ -9,6 +9,7 @@ from bench import procfs
 from bench.load import Load
 from bench.peers import contenders
 from bench.peers.contenders import Peer
+from tests.support.waiting import wait_until
 
 PEERS = [
     contenders.aiohttp,
@@ -29,9 +30,11 @@ def test_a_peer_answers_and_is_gone_afterwards(
     with make(tmp_path / "peer") as peer:
         peer.probe(peer.load)
         assert all(peer.versions().values())
-        pids = [each.pid for each in peer.processes.values()]
+        ours = [each.pid for each in peer.processes.values()]
+        pids = [*ours, *(child for pid in ours for child in procfs.descendants(pid))]
         assert all(procfs.resident_bytes(pid) > 1 << 20 for pid in pids)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    # Node's workers end by themselves when their primary has gone.
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "all to be gone")
 
 
 def test_a_peer_that_answers_something_else_is_not_measured(tmp_path: Path) -> None:
