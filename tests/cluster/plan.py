@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster.report import Report
-from tests.cluster.scenarios import autoscale, boundaries, disturb, external, install, lifetime
+from tests.cluster.scenarios import (
+    autoscale,
+    boundaries,
+    disturb,
+    external,
+    install,
+    lifetime,
+    runbooks,
+)
 from tests.cluster.site import Site
 from tests.cluster.target import Target
 
@@ -44,6 +52,7 @@ FULL = (
     Part("install", (install.install, install.rollout, install.rollback)),
     Part("disturb", disturb.SCENARIOS),
     Part("lifetime", lifetime.SCENARIOS),
+    Part("runbooks", runbooks.SCENARIOS),
     Part("boundaries", boundaries.SCENARIOS, partitions=boundaries.PARTITIONS),
     Part("sentinel", (external.with_sentinels,)),
     Part("cluster", (external.with_cluster,), partitions=external.PARTITIONS),

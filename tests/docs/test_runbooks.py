@@ -66,8 +66,8 @@ BREAKS = {
         "| it says | then |\n|---|---|\n| no space at all | wait |\n\n## What must not",
     ),
     "busyapi does not know": ("busyapi archive ls", "busyapi archive list"),
-    "names no test": ("lifetime.py::full", "deathtime.py::full"),
-    "there is no filled": ("lifetime.py::full", "lifetime.py::filled"),
+    "names no test": ("runbooks.py::grow", "books.py::grow"),
+    "there is no grown": ("runbooks.py::grow", "runbooks.py::grown"),
     "a link leads nowhere": ("(BusyapiBufferFilling.md)", "(BusyapiBuffer.md)"),
 }
 
