@@ -34,7 +34,8 @@ class Row(NamedTuple):
     """`counter`, `gauge` or `histogram`."""
     meaning: str
     read_by: tuple[str, ...]
-    """Alerts by their names, panels as `Dashboard: Title`, `autoscaler`, `benchmark`, `tests`."""
+    """Alerts by their names, dashboards by their titles, `autoscaler`, `benchmark`, `busyapi dev`.
+    docs/metrics.md tells the panels."""
     labels: tuple[Label, ...] = ()
     buckets: Sequence[float] = ()
 
@@ -57,7 +58,12 @@ BUILD = Row(
     "busyapi_build_info",
     "gauge",
     "1; the labels say what runs. More than one version for long: a rollout is stuck.",
-    (),
+    (
+        "BusyapiTargetsMissing",
+        "Autoscaling and resources",
+        "Data path",
+        "Overview",
+    ),
     (
         Label("version", "1 a process, 2 while a rollout goes on"),
         Label("python", "1 a process"),
@@ -69,6 +75,9 @@ HELD = Row(
     "gauge",
     "1 while Redis holds the tier that a 201 stands for, 0 when it was found weaker: /readyz says"
     " which line of its settings to change.",
-    (),
+    (
+        "BusyapiDurabilityNotHeld",
+        "Data path",
+    ),
     (TIER,),
 )

@@ -28,14 +28,23 @@ REQUESTS = Row(
     "busyapi_requests",
     "counter",
     "Requests answered. Many of 503: look at busyapi_refused_total for why.",
-    (),
+    (
+        "BusyapiAvailabilityBurn",
+        "Autoscaling and resources",
+        "Overview",
+        "autoscaler",
+        "benchmark",
+    ),
     (ROUTE, STATUS),
 )
 REQUEST_SECONDS = Row(
     "busyapi_request_seconds",
     "histogram",
     "From a whole request to its answer. High: compare busyapi_commit_seconds, then the CPU.",
-    (),
+    (
+        "BusyapiLatencyBurn",
+        "Overview",
+    ),
     (ROUTE,),
     LATENCY_BUCKETS,
 )
@@ -43,7 +52,10 @@ USAGES = Row(
     "busyapi_usages",
     "counter",
     "Usages that this process has stored; batches make it more than requests.",
-    (),
+    (
+        "Overview",
+        "benchmark",
+    ),
 )
 REFUSED = Row(
     "busyapi_refused",
@@ -51,34 +63,48 @@ REFUSED = Row(
     "Requests answered with 503. BufferFull and ArchiveAway (a lookup): see to the flusher;"
     " NotSeeded, RedisAway, TooWeak: to Redis; Overloaded: more API pods; StoredUnknown: answers"
     " of Redis were lost.",
-    (),
+    (
+        "BusyapiBufferFull",
+        "BusyapiOverloaded",
+        "Data path",
+    ),
     (Label("reason", "7", REFUSALS),),
 )
 BATCH = Row(
     "busyapi_batch_usages",
     "histogram",
     "Usages in one commit. It grows with the load, and with the time that Redis takes.",
-    (),
+    ("Data path",),
     buckets=COUNT_BUCKETS,
 )
 COMMIT = Row(
     "busyapi_commit_seconds",
     "histogram",
     "From sending a commit to Redis to its answer. High: the disk of Redis, or the network.",
-    (),
+    (
+        "Data path",
+        "Overview",
+    ),
     buckets=LATENCY_BUCKETS,
 )
 PENDING = Row(
     "busyapi_pending_usages",
     "gauge",
     "Usages that wait in this process or are under way; at BUSYAPI_PENDING_MAX it refuses.",
-    (),
+    ("Data path",),
 )
 LANES = Row(
     "busyapi_lanes_ready",
     "gauge",
     "1 while this process may commit to the partition. 0: busyapi_lane_failures_total says why.",
-    (),
+    (
+        "BusyapiArchivingBurn",
+        "BusyapiRedisUnreachable",
+        "BusyapiTargetsMissing",
+        "Data path",
+        "Overview",
+        "busyapi dev",
+    ),
     (PARTITION,),
 )
 LANE_FAILED = Row(
@@ -86,7 +112,7 @@ LANE_FAILED = Row(
     "counter",
     "Times that a lane found no checked connection. RedisAway: is Redis up; NotSeeded: is the"
     " flusher; TooWeak: /readyz says which setting.",
-    (),
+    ("Data path",),
     (Label("reason", "3", LANE_FAILURES),),
 )
 COMMITTED = Row(
@@ -94,7 +120,12 @@ COMMITTED = Row(
     "gauge",
     "The last seq that this process was given. The largest of all processes is how far ids are,"
     " also while the flusher is away.",
-    (),
+    (
+        "BusyapiBufferFilling",
+        "BusyapiFlusherStuck",
+        "Data path",
+        "Overview",
+    ),
     (PARTITION,),
 )
 

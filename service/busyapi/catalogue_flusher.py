@@ -11,21 +11,38 @@ ISSUED = Row(
     "busyapi_issued_seq",
     "gauge",
     "The last seq given out, as the flusher last read it. Less archived is what waits.",
-    (),
+    (
+        "BusyapiBufferFilling",
+        "BusyapiFlusherStuck",
+        "Data path",
+        "Overview",
+    ),
     (PARTITION,),
 )
 ARCHIVED = Row(
     "busyapi_archived_seq",
     "gauge",
     "The last seq that is safely in the archive. Stands still while usages wait: see /readyz.",
-    (),
+    (
+        "BusyapiBufferFilling",
+        "BusyapiFlusherStuck",
+        "BusyapiTargetsMissing",
+        "Data path",
+        "Overview",
+    ),
     (PARTITION,),
 )
 BOUND = Row(
     "busyapi_bound_usages",
     "gauge",
     "Most usages between issued and archived; when they are reached, posts are refused.",
-    (),
+    (
+        "BusyapiArchivingBurn",
+        "BusyapiBufferFilling",
+        "Autoscaling and resources",
+        "Data path",
+        "Overview",
+    ),
     (PARTITION,),
 )
 OLDEST = Row(
@@ -33,42 +50,64 @@ OLDEST = Row(
     "gauge",
     "Age of the oldest usage that may not be archived, 0 if none. Grows also while the flusher"
     " cannot look; /readyz says why.",
-    (),
+    (
+        "BusyapiArchivingBurn",
+        "Data path",
+        "Overview",
+        "benchmark",
+    ),
     (PARTITION,),
 )
 SEEDED = Row(
     "busyapi_seeded",
     "gauge",
     "1 while this flusher vouches for the Redis server. 0: nothing new is stored; see /readyz.",
-    (),
+    (
+        "BusyapiPartitionNotSeeded",
+        "Data path",
+        "Overview",
+    ),
     (PARTITION,),
 )
 HALTED = Row(
     "busyapi_halted",
     "gauge",
     "1 while only a person may go on, for usages may be gone; /readyz says what to do.",
-    (),
+    (
+        "BusyapiFlusherHalted",
+        "Data path",
+        "Overview",
+    ),
     (PARTITION,),
 )
 JUMPS = Row(
     "busyapi_epoch_jumps",
     "counter",
     "Times that ids jumped past what Redis may have lost. Find out why Redis lost it.",
-    (),
+    (
+        "BusyapiEpochJump",
+        "Data path",
+    ),
     (PARTITION,),
 )
 QUARANTINED = Row(
     "busyapi_quarantined_usages",
     "counter",
     "Usages that could not be read, kept as they came in a quarantine file. Find what wrote them.",
-    (),
+    (
+        "BusyapiUsagesQuarantined",
+        "Data path",
+    ),
     (PARTITION,),
 )
 FLUSH_USAGES = Row(
     "busyapi_flush_usages",
     "histogram",
     "Usages in one flush; its sum is all that were archived.",
-    (),
+    (
+        "Data path",
+        "Overview",
+    ),
     (PARTITION,),
     FLUSH_BUCKETS,
 )
@@ -76,7 +115,10 @@ FLUSH_SECONDS = Row(
     "busyapi_flush_seconds",
     "histogram",
     "From gathered usages to their being published. High: see busyapi_flush_stage_seconds_total.",
-    (),
+    (
+        "Data path",
+        "Overview",
+    ),
     (PARTITION,),
     LATENCY_BUCKETS,
 )
@@ -84,7 +126,10 @@ FSYNC = Row(
     "busyapi_fsync_seconds",
     "histogram",
     "One fdatasync of the archive. High: the volume is slow or shared.",
-    (),
+    (
+        "BusyapiArchiveFsyncSlow",
+        "Data path",
+    ),
     (PARTITION,),
     LATENCY_BUCKETS,
 )
@@ -92,7 +137,7 @@ STAGE = Row(
     "busyapi_flush_stage_seconds",
     "counter",
     "Where the flusher's time goes; read has the waiting for usages in it.",
-    (),
+    ("Data path",),
     (Label("stage", "4", STAGES), PARTITION),
 )
 ERRORS = Row(
@@ -100,53 +145,77 @@ ERRORS = Row(
     "counter",
     "Failed tries to write the archive. full: make the volume larger; sync: the disk failed an"
     " fsync, look at its node; io: any other, the log says which.",
-    (),
+    (
+        "BusyapiArchiveDiskFull",
+        "BusyapiArchiveWriteFailing",
+        "Data path",
+    ),
     (Label("kind", "3", ARCHIVE_ERRORS), PARTITION),
 )
 DAMAGED = Row(
     "busyapi_archive_damaged_files",
     "gauge",
-    "Files that recovery found damaged and set aside, as of the last recovery. Keep them; bring"
-    " the segment back from a backup.",
-    (),
+    "Files that recovery found damaged and set aside, as of the last recovery. See the runbook"
+    " before anything is moved.",
+    (
+        "BusyapiArchiveDamaged",
+        "Data path",
+    ),
     (PARTITION,),
 )
-SEGMENT = Row("busyapi_segment_bytes", "gauge", "Size of the open segment.", (), (PARTITION,))
+SEGMENT = Row(
+    "busyapi_segment_bytes", "gauge", "Size of the open segment.", ("Data path",), (PARTITION,)
+)
 SEGMENTS = Row(
     "busyapi_segments_finished",
     "counter",
     "Segments that were finished for their size, age or day. Many small ones: raise"
     " BUSYAPI_SEGMENT_BYTES or _AGE.",
-    (),
+    ("Data path",),
     (PARTITION,),
 )
 WRITTEN = Row(
     "busyapi_archive_written_bytes",
     "counter",
     "Bytes written to segments; times 86400 a second, what a day takes of the volume.",
-    (),
+    ("Data path",),
     (PARTITION,),
 )
 FREE = Row(
     "busyapi_archive_free_bytes",
     "gauge",
     "Free space of the archive volume. Make it larger, or set BUSYAPI_RETENTION_DAYS, before 0.",
-    (),
+    (
+        "BusyapiArchiveDiskFilling",
+        "Data path",
+    ),
     (PARTITION,),
 )
-SIZE = Row("busyapi_archive_size_bytes", "gauge", "Size of the archive volume.", (), (PARTITION,))
+SIZE = Row(
+    "busyapi_archive_size_bytes",
+    "gauge",
+    "Size of the archive volume.",
+    ("Data path",),
+    (PARTITION,),
+)
 MEMORY = Row(
     "busyapi_redis_memory_bytes",
     "gauge",
     "Memory that Redis uses. At its maximum it refuses commits: see to the flusher, then add some.",
-    (),
+    (
+        "BusyapiRedisMemoryHigh",
+        "Data path",
+    ),
     (PARTITION,),
 )
 MEMORY_MAX = Row(
     "busyapi_redis_memory_max_bytes",
     "gauge",
     "maxmemory of Redis, 0 when it has none.",
-    (),
+    (
+        "BusyapiRedisMemoryHigh",
+        "Data path",
+    ),
     (PARTITION,),
 )
 

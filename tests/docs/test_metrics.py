@@ -7,11 +7,22 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from busyapi import catalogue_api, catalogue_flusher, errors
 from busyapi.api.archive import ArchiveAway
 from busyapi.catalogue import Row
 from busyapi.metrics import ApiMetrics, FlusherMetrics, Metrics
+from tests.docs.readers import (
+    RULES,
+    alerts,
+    family,
+    panels,
+    read_by,
+    readers,
+    recorded,
+    through,
+)
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "metrics.md"
@@ -48,9 +59,18 @@ def _section(title: str, rows: tuple[Row, ...]) -> list[str]:
 
 def _line(row: Row) -> str:
     labels = "; ".join(map(str, row.labels))
-    readers = "; ".join(row.read_by)
+    by = "; ".join(sorted(read_by(set(ROWS)).get(row.name, ()), key=_alerts_first))
     kind = f"{row.kind}, {row.unit}" if row.unit else row.kind
-    return f"| `{row.exposed}` | {kind} | {labels} | {row.meaning} | {readers} |"
+    return f"| `{row.exposed}` | {kind} | {labels} | {row.meaning} | {by} |"
+
+
+def _alerts_first(reader: str) -> tuple[bool, str]:
+    return not reader.startswith("Busyapi"), reader
+
+
+def in_short(readers: set[str]) -> tuple[str, ...]:
+    """Give readers as a row does: a panel is its dashboard."""
+    return tuple(sorted({each.partition(":")[0] for each in readers}, key=_alerts_first))
 
 
 def both() -> tuple[Metrics, Metrics]:
@@ -73,6 +93,47 @@ def test_every_metric_of_the_catalogue_is_given_as_it_says_and_no_other(role: in
         names = {name for sample in family.samples for name in sample.labels} - {"le"}
         known = {label.name for label in row.labels} | ({"partition"} if role else set())
         assert not family.samples or names == known, row.name
+
+
+def test_every_metric_says_what_reads_it_and_nothing_reads_one_that_there_is_not() -> None:
+    found = {name: in_short(readers) for name, readers in read_by(set(ROWS)).items()}
+    assert found == {name: row.read_by for name, row in ROWS.items()}
+
+
+def test_recording_rules_that_are_read_are_made_and_the_other_way_round() -> None:
+    made = recorded(yaml.safe_load(RULES.read_text()))
+    read = set[str]().union(*readers().values(), *made.values())
+    assert {name for name in read if name.startswith("busyapi:")} == made.keys()
+
+
+RULES_OF_ONE = {
+    "groups": [
+        {"rules": [{"record": "busyapi:a:sum", "expr": "sum(busyapi_a_total)"}]},
+        {"rules": [{"alert": "A", "expr": 'busyapi:a:sum{x="busyapi_b"} > busyapi_c_bucket'}]},
+    ]
+}
+
+
+def test_a_reader_is_found_through_a_recording_rule_and_no_label_is_taken_for_a_metric() -> None:
+    (alert, read), *others = alerts(RULES_OF_ONE)
+    assert (alert, others) == ("A", [])
+    found = through(read, recorded(RULES_OF_ONE))
+    assert found == {"busyapi:a:sum", "busyapi_a_total", "busyapi_c_bucket"}
+    assert {family(each, {"busyapi_a"}) for each in found} >= {"busyapi_a", "busyapi_c"}
+
+
+def test_a_panel_and_a_variable_are_readers() -> None:
+    variable = {"name": "release", "query": {"query": "label_values(busyapi_b, release)"}}
+    inner = {"title": "Inner", "targets": [{"expr": "busyapi_a"}]}
+    board = {
+        "title": "busyapi / Overview",
+        "panels": [{"title": "Row", "panels": [inner]}],
+        "templating": {"list": [variable]},
+    }
+    assert [*panels(board)] == [
+        ("Overview: Inner", {"busyapi_a"}),
+        ("Overview: $release", {"busyapi_b"}),
+    ]
 
 
 def test_label_values_of_the_catalogue_are_those_of_the_code() -> None:
