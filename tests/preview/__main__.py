@@ -7,6 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.observability.prometheus import NAMESPACE, RELEASE
 from tests.preview import site
 from tests.preview.ask import Choice, Curve, Json, curves
 from tests.preview.draw import draw
@@ -27,8 +28,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--prometheus", metavar="URL", help="start nothing, ask this one")
     parser.add_argument("--minutes", type=float, default=15, help="to show of it (default: 15)")
     parser.add_argument("--scrape", type=float, default=15, help="seconds between its scrapes")
-    parser.add_argument("--namespace", default=site.NAMESPACE)
-    parser.add_argument("--release", default=site.RELEASE)
+    parser.add_argument("--namespace", default=NAMESPACE)
+    parser.add_argument("--release", default=RELEASE)
     names = [each.stem for each in DASHBOARDS]
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME")
     parser.add_argument("--to", type=Path, default=ROOT / "docs" / "dashboards", metavar="DIR")
@@ -52,22 +53,20 @@ def main() -> int:
         return pictures(choice, asked)
     with (
         tempfile.TemporaryDirectory(prefix="busyapi-preview-") as folder,
-        site.running(Path(folder), [rules(Path(folder))]) as running,
+        site.running(Path(folder)) as running,
     ):
         start = time.time() + WARM
         running.load(asked.seconds)
-        choice = Choice(running.prometheus.url, start, time.time(), 1, "5s")
+        choice = Choice(
+            f"http://127.0.0.1:{running.prometheus.port}",
+            start=start,
+            end=time.time(),
+            step=1,
+            rate_interval="5s",
+            namespace=NAMESPACE,
+            release=RELEASE,
+        )
         return pictures(choice, asked)
-
-
-def rules(folder: Path) -> Path:
-    """Write the chart's rules for the release that is loaded here."""
-    text = (CHART / "files" / "rules.yaml").read_text()
-    for name, value in (("NAMESPACE", site.NAMESPACE), ("RELEASE", site.RELEASE)):
-        text = text.replace(f'"{name}"', f'"{value}"')
-    path = folder / "rules.yaml"
-    path.write_text(text)
-    return path
 
 
 def pictures(choice: Choice, asked: argparse.Namespace) -> int:

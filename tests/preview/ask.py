@@ -19,8 +19,8 @@ class Choice:
     end: float
     step: float
     rate_interval: str
-    namespace: str = "usages"
-    release: str = "busyapi"
+    namespace: str
+    release: str
 
     def filled(self, expr: str) -> str:
         """Put the choices where the variables are."""

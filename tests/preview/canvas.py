@@ -1,6 +1,7 @@
 """A dashboard's sheet: where each panel is, in pixels, and the colours and letters on it."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -48,6 +49,11 @@ def cut(text: str, size: float, room: float) -> str:
         return text
     letters = max(1, int(room / (size * LETTER * DPI / 72)) - 1)
     return text[:letters].rstrip() + "…"
+
+
+def clock(at: float) -> str:
+    """Give the time of a moment."""
+    return f"{datetime.fromtimestamp(at, UTC):%H:%M:%S}"
 
 
 @dataclass(frozen=True)

@@ -1,52 +1,16 @@
-"""A dashboard's picture: each kind of panel from what its queries gave."""
+"""A dashboard's picture: its panels, each in its place."""
 
-import math
-import re
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+import io
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from PIL import Image
 
 from tests.preview.ask import Choice, Curve, Json
-from tests.preview.canvas import (
-    CARD,
-    DPI,
-    FAINT,
-    GRID,
-    HEAD,
-    NAMED,
-    NORMAL,
-    PALETTE,
-    SMALL,
-    TEXT,
-    TITLE,
-    Box,
-    Sheet,
-    cut,
-    width,
-)
-from tests.preview.units import written
+from tests.preview.canvas import DPI, FAINT, HEAD, TITLE, Sheet, clock, cut
+from tests.preview.kinds import KINDS
 
-HEAT = LinearSegmentedColormap.from_list("heat", ["#2b1d14", "#a5480b", "#ff9830", "#fff2cc"])
-LEFT, RIGHT, TOP, BOTTOM, LINE = 66, 14, 34, 22, 17
-"""Pixels within a panel: around its axes, and for a line of the legend."""
-MOST_LEGEND_LINES = 2
-BOLD = 1.2
-"""How much wider bold letters are."""
-SOME = 1e-9
-"""A bucket with less than this is empty."""
-TIMES = (1, 10, 60, 600, 3600, 21_600, 86_400, 604_800, 6_048_000)
-"""Seconds, where a logarithmic axis has its ticks."""
-
-
-class Empty(Exception):
-    """A panel has no data; the message is what a reader is told in its place."""
+COLORS = 192
 
 
 def draw(dashboard: Json, answers: dict[int, list[Curve]], choice: Choice, path: Path) -> list[str]:
@@ -55,16 +19,21 @@ def draw(dashboard: Json, answers: dict[int, list[Curve]], choice: Choice, path:
     panels = dashboard["panels"]
     sheet = Sheet(max(p["gridPos"]["y"] + p["gridPos"]["h"] for p in panels))
     sheet.write(18, HEAD / 2, dashboard["title"], fontsize=15, fontweight="bold")
-    times = f"{_clock(choice.start)} to {_clock(choice.end)} UTC"
+    times = f"{clock(choice.start)} to {clock(choice.end)} UTC"
     shown = f"{choice.namespace} / {choice.release}   {times}"
     sheet.write(sheet.figure.get_figwidth() * DPI - 18, HEAD / 2, shown, ha="right", color=FAINT)
     bare = [p["title"] for p in panels if _panel(sheet, p, answers.get(p["id"], []), choice)]
-    sheet.figure.savefig(path, dpi=DPI, facecolor=sheet.figure.get_facecolor())
+    _save(sheet, path)
     return bare
 
 
-def _clock(at: float) -> str:
-    return f"{datetime.fromtimestamp(at, UTC):%H:%M:%S}"
+def _save(sheet: Sheet, path: Path) -> None:
+    """Write it with as many colours as it takes: it is a third of the size then."""
+    whole = io.BytesIO()
+    sheet.figure.savefig(whole, dpi=DPI, facecolor=sheet.figure.get_facecolor())
+    with Image.open(whole) as picture:
+        few = picture.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
+        few.save(path, optimize=True)
 
 
 def _panel(sheet: Sheet, panel: Json, curves: list[Curve], choice: Choice) -> bool:
@@ -92,195 +61,3 @@ def _absence(panel: Json) -> tuple[str, bool]:
     if needs:
         return f"no data here: needs {needs.partition(' (')[0].rstrip('.')}", False
     return "No data", True
-
-
-def _lines(sheet: Sheet, box: Box, panel: Json, curves: list[Curve], choice: Choice) -> None:
-    defaults = panel["fieldConfig"]["defaults"]
-    colors = [_color(panel, number, curve) for number, curve in enumerate(curves)]
-    legend = _legend(box.w - 24, curves, colors)
-    axes = sheet.axes(_inside(box, len(legend)))
-    below = 0.0
-    stacked = defaults["custom"]["stacking"]["mode"] == "normal"
-    grid = np.arange(choice.start, choice.end + choice.step / 2, choice.step)
-    for curve, color in zip(curves, colors, strict=True):
-        values = _on(grid, curve, choice.step)
-        if stacked:
-            values = np.nan_to_num(values) + below
-        axes.plot(grid, values, color=color, linewidth=1.1)
-        fill = 0.35 if stacked else 0.07
-        axes.fill_between(grid, values, below, color=color, alpha=fill, linewidth=0)
-        if stacked:
-            below = values
-    _scale(axes, defaults)
-    _time_axis(axes, choice)
-    _write_legend(sheet, box, legend)
-
-
-def _color(panel: Json, number: int, curve: Curve) -> str:
-    for each in panel["fieldConfig"]["overrides"]:
-        if re.match(each["matcher"]["options"].strip("/"), curve.name):
-            return NAMED[each["properties"][0]["value"]["fixedColor"]]
-    return PALETTE[number % len(PALETTE)]
-
-
-def _on(grid: Any, curve: Curve, step: float) -> Any:
-    """Give a curve on the grid, NaN where it has no point, so that a gap is a gap."""
-    values = np.full(len(grid), np.nan)
-    for at, value in curve.points:
-        values[min(round((at - grid[0]) / step), len(grid) - 1)] = value
-    return values
-
-
-def _scale(axes: Axes, defaults: Json) -> None:
-    unit = defaults["unit"]
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: written(value, unit)))
-    axes.grid(axis="y", color=GRID, linewidth=0.8)
-    if defaults["custom"]["scaleDistribution"]["type"] == "log":
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(FixedLocator(TIMES))
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: written(value, unit)))
-        return
-    highest = max(np.nanmax(line.get_ydata()) for line in axes.get_lines()) * 1.05
-    for step in defaults["thresholds"]["steps"][1:]:
-        if step["value"] <= highest * 3 and defaults["custom"]["thresholdsStyle"]["mode"] == "line":
-            axes.axhline(step["value"], color=NAMED[step["color"]], linewidth=1, linestyle="--")
-            highest = max(highest, step["value"] * 1.1)
-    top = defaults.get("max") or (highest if highest > 0 else 1)
-    axes.set_ylim(0, top)
-    axes.yaxis.set_major_locator(FixedLocator(_ticks(top, defaults)))
-
-
-def _ticks(top: float, defaults: Json) -> list[float]:
-    """Give round values up to there, round in KiB or MiB where bytes are counted so."""
-    base = 1024 ** max(0, math.floor(math.log(top, 1024))) if defaults["unit"] == "bytes" else 1
-    ticks = MaxNLocator(4, integer=defaults.get("decimals") == 0).tick_values(0, top / base)
-    return [each * base for each in ticks if each * base <= top]
-
-
-def _time_axis(axes: Axes, choice: Choice) -> None:
-    axes.set_xlim(choice.start, choice.end)
-    span = choice.end - choice.start
-    every = next(each for each in (10, 20, 30, 60, 120, 300, 600, 1800, 3600) if span / each <= 6)
-    first = math.ceil(choice.start / every) * every
-    axes.set_xticks(np.arange(first, choice.end - span * 0.03, every))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: _clock(at)))
-    axes.grid(axis="x", color=GRID, linewidth=0.8)
-
-
-def _inside(box: Box, legend_lines: int) -> Box:
-    below = BOTTOM + legend_lines * LINE
-    return Box(box.x + LEFT, box.y + TOP, box.w - LEFT - RIGHT, box.h - TOP - below)
-
-
-Entry = tuple[str, str]
-
-
-def _legend(room: float, curves: Sequence[Curve], colors: Sequence[str]) -> list[list[Entry]]:
-    """Break the names into lines; what does not fit into them is counted."""
-    lines: list[list[Entry]] = [[]]
-    used = 0.0
-    for number, (curve, color) in enumerate(zip(curves, colors, strict=True)):
-        needed = width(curve.name, SMALL) + 34
-        if used + needed > room and lines[-1]:
-            if len(lines) == MOST_LEGEND_LINES:
-                lines[-1].append((f"and {len(curves) - number} more", FAINT))
-                break
-            lines.append([])
-            used = 0
-        lines[-1].append((curve.name, color))
-        used += needed
-    return lines
-
-
-def _write_legend(sheet: Sheet, box: Box, lines: list[list[Entry]]) -> None:
-    y = box.y + box.h - len(lines) * LINE + 4
-    for line in lines:
-        x = box.x + 14
-        for name, color in line:
-            sheet.write(x, y, "▬", color=color, fontsize=SMALL)
-            sheet.write(x + 16, y, name, color=TEXT, fontsize=SMALL)
-            x += width(name, SMALL) + 34
-        y += LINE
-
-
-def _number(sheet: Sheet, box: Box, panel: Json, curves: list[Curve], choice: Choice) -> None:
-    defaults = panel["fieldConfig"]["defaults"]
-    value = curves[0].points[-1][1]
-    steps = [
-        each for each in defaults["thresholds"]["steps"] if (each["value"] or -math.inf) <= value
-    ]
-    color = NAMED[steps[-1]["color"]] if steps else NAMED["green"]
-    axes = sheet.axes(Box(box.x + 1, box.y + box.h * 0.62, box.w - 2, box.h * 0.38 - 1))
-    at, values = zip(*curves[0].points, strict=True)
-    axes.fill_between(at, values, min(0, *values), color=color, alpha=0.18, linewidth=0)
-    axes.plot(at, values, color=color, linewidth=1)
-    axes.set_xlim(choice.start, choice.end)
-    axes.set_ylim(min(0, *values), max(*values, 1e-9) * 1.1)
-    axes.axis("off")
-    text = _worded(value, defaults) or written(value, defaults["unit"], defaults.get("decimals"))
-    size = min(24.0, 24 * (box.w - 30) / (BOLD * width(text, 24)))
-    middle = box.y + 16 + (box.h - 16) * 0.42
-    sheet.write(
-        box.x + box.w / 2, middle, text, ha="center", fontsize=size, color=color, weight="bold"
-    )
-
-
-def _worded(value: float, defaults: Json) -> str:
-    for mapping in defaults.get("mappings", []):
-        if found := mapping["options"].get(f"{value:g}"):
-            return str(found["text"])
-    return ""
-
-
-def _heatmap(sheet: Sheet, box: Box, panel: Json, curves: list[Curve], choice: Choice) -> None:
-    bounds = sorted(curves, key=lambda each: float(each.labels["le"]))
-    grid = np.arange(choice.start, choice.end + choice.step / 2, choice.step)
-    below = np.array([np.nan_to_num(_on(grid, each, choice.step)) for each in bounds])
-    cells = np.diff(below, axis=0, prepend=0)
-    shown = np.ma.masked_less_equal(cells, SOME)
-    axes = sheet.axes(_inside(box, 0))
-    edges = np.append(grid, grid[-1] + choice.step)
-    axes.pcolormesh(
-        edges,
-        np.arange(len(bounds) + 1),
-        np.sqrt(shown),
-        cmap=HEAT,
-        edgecolor=CARD,
-        linewidth=0.2,
-    )
-    used = np.flatnonzero(cells.max(axis=1) > SOME)
-    unit = panel["options"]["yAxis"]["unit"]
-    names = [each.labels["le"] for each in bounds]
-    axes.set_yticks(np.arange(len(names)) + 1)
-    axes.set_yticklabels(["" if n == "+Inf" else written(float(n), unit) for n in names])
-    axes.set_ylim(max(0, used[0] - 1), min(len(bounds), used[-1] + 2))
-    _time_axis(axes, choice)
-    axes.grid(visible=False)
-
-
-def _table(sheet: Sheet, box: Box, panel: Json, curves: list[Curve], _: Choice) -> None:
-    arranged = panel["transformations"][1]["options"]
-    columns = sorted(arranged["indexByName"], key=arranged["indexByName"].__getitem__)
-    shares = [2.2, *([1.0] * (len(columns) - 1))]
-    starts = np.cumsum([0, *shares]) / sum(shares) * (box.w - 24)
-    rows = [[arranged["renameByName"][each] for each in columns]]
-    rows += [[each.labels.get(name, "") for name in columns] for each in curves]
-    fitting = int((box.h - TOP) / LINE)
-    for number, row in enumerate(rows[:fitting]):
-        for start, end, text in zip(starts, starts[1:], row, strict=False):
-            sheet.write(
-                box.x + 12 + start,
-                box.y + TOP + 8 + number * LINE,
-                cut(text, NORMAL, end - start - 8),
-                color=FAINT if number == 0 else TEXT,
-            )
-
-
-Kind = Callable[[Sheet, Box, Json, list[Curve], Choice], None]
-KINDS: dict[str, Kind] = {
-    "timeseries": _lines,
-    "stat": _number,
-    "heatmap": _heatmap,
-    "table": _table,
-}

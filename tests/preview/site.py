@@ -9,18 +9,19 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import aiohttp
+import yaml
 
-from tests.preview.prometheus import Prometheus, Target
-from tests.support.processes import Process, Stack
+from tests.observability.prometheus import NAMESPACE, RELEASE, Prometheus
+from tests.support.processes import Stack
 from tests.support.servers import Server
 
-NAMESPACE, RELEASE = "usages", "busyapi"
+RULES = Path(__file__).parents[2] / "charts" / "busyapi" / "files" / "rules.yaml"
 SETTINGS = {"BUSYAPI_SEGMENT_BYTES": str(64 * 1024), "BUSYAPI_BOUND": "200000"}
 STEP = 0.05
 """Seconds between two bursts of the load."""
@@ -70,21 +71,22 @@ class Site(NamedTuple):
 
 
 @contextmanager
-def running(folder: Path, rules: Sequence[Path]) -> Iterator[Site]:
+def running(folder: Path) -> Iterator[Site]:
     """Start all of it; afterwards none of it runs."""
     with (
         Server(folder / "valkey") as valkey,
         Stack(folder, valkey, apis=2, partitions=2, settings=SETTINGS) as stack,
-        Prometheus(folder / "prometheus", [_target(p) for p in stack.processes], rules) as looks,
+        Prometheus(folder / "prometheus", stack, rules()) as prometheus,
     ):
-        yield Site(valkey, stack, looks)
+        yield Site(valkey, stack, prometheus)
 
 
-def _target(process: Process) -> Target:
-    labels = {"namespace": NAMESPACE, "release": RELEASE, "pod": process.name}
-    if process.name.startswith("flusher-"):
-        labels["partition"] = process.name.removeprefix("flusher-")
-    return Target(process.scraped, labels)
+def rules() -> Any:
+    """Return the chart's rules for the release that Prometheus says this stack is."""
+    text = RULES.read_text()
+    for word, value in (("NAMESPACE", NAMESPACE), ("RELEASE", RELEASE), ("FULLNAME", RELEASE)):
+        text = text.replace(word, value)
+    return yaml.safe_load(text)
 
 
 async def _at(seconds: float, incident: Callable[[], None]) -> None:
