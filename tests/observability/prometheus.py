@@ -17,7 +17,7 @@ from tests.support.waiting import wait_until
 PROGRAM = Path("/usr/bin/prometheus")
 PROMTOOL = Path("/usr/bin/promtool")
 
-NAMESPACE, RELEASE = "busyapi", "busyapi"
+NAMESPACE, RELEASE = "patients", "inhalers"
 FLAGS = ("--storage.tsdb.retention.time=1d", "--log.level=warn", "--web.max-connections=32")
 
 
@@ -78,27 +78,19 @@ class Prometheus(Child):
             raise ValueError(said["error"])
         return said["data"]
 
-    def query(self, expression: str) -> list[Sample]:
-        """Evaluate an expression now; a scalar is one sample without labels."""
-        data = self.ask("query", query=expression)
+    def query(self, expression: str, moment: float | None = None) -> list[Sample]:
+        """Evaluate an expression, now or as of a moment; a scalar is a sample without labels."""
+        at = {} if moment is None else {"time": str(moment)}
+        data = self.ask("query", query=expression, **at)
         if data["resultType"] == "scalar":
             return [Sample({}, float(data["result"][1]))]
         return [Sample(each["metric"], float(each["value"][1])) for each in data["result"]]
 
-    def value(self, expression: str) -> float:
-        """Evaluate what has one series.
-
-        Raises:
-            LookupError: it has none, or several.
-        """
-        found = self.query(expression)
-        if len(found) != 1:
-            raise LookupError(f"{expression}: {len(found)} series")
-        return found[0].value
-
     def firing(self) -> set[str]:
-        """Return the names of the alerts that fire."""
-        return {each["labels"]["alertname"] for each in self.alerts() if each["state"] == "firing"}
+        """Return the names of the alerts that fire; those of a burn also as `name/long window`."""
+        firing = [each["labels"] for each in self.alerts() if each["state"] == "firing"]
+        burns = {f"{each['alertname']}/{each['long']}" for each in firing if "long" in each}
+        return burns | {each["alertname"] for each in firing}
 
     def alerts(self) -> list[dict[str, Any]]:
         """Return all that fire or are about to."""

@@ -1,0 +1,85 @@
+"""A stack on a small volume of its own, under load, with a Prometheus that looks at it."""
+
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.observability.prometheus import Prometheus
+from tests.support.load import Load
+from tests.support.processes import Flusher, Stack
+from tests.support.proxy import Proxy
+from tests.support.servers import Server
+
+
+class Site(NamedTuple):
+    """What a fault is made in."""
+
+    server: Server
+    proxy: Proxy
+    """Between the stack and the server."""
+    stack: Stack
+    prometheus: Prometheus
+
+    @property
+    def flusher(self) -> Flusher:
+        """The one there is."""
+        return self.stack.flushers[0]
+
+    @contextmanager
+    def fault(self, *alerts: str, seconds: float = 30.0) -> Iterator[None]:
+        """Make a fault in the `with`: none of these fires before, each after it."""
+        self.prometheus.wait_until_resolved(*alerts)
+        yield
+        self.prometheus.wait_until_firing(*alerts, seconds=seconds)
+
+    @contextmanager
+    def load(self, connections: int = 2, **options: Any) -> Iterator[Load]:
+        """Post all the time."""
+        with Load(self.stack.port, connections=connections, **options) as load:
+            yield load
+
+
+@contextmanager
+def observed(
+    folder: Path, rules: Mapping[str, Any], size: str = "8m", **settings: str
+) -> Iterator[Site]:
+    """Run all of it."""
+    with ExitStack() as running:
+        stack_folder = folder / "stack"
+        (stack_folder / "archive").mkdir(parents=True)
+        running.enter_context(small_volume(stack_folder / "archive", size))
+        server = running.enter_context(Server(folder / "valkey"))
+        proxy = running.enter_context(Proxy(server.port))
+        settings = {"BUSYAPI_REDIS_URL": proxy.url, **settings}
+        stack = running.enter_context(Stack(stack_folder, server, settings=settings))
+        prometheus = Prometheus(folder / "prometheus", stack, rules)
+        yield Site(server, proxy, stack, running.enter_context(prometheus))
+
+
+@contextmanager
+def small_volume(folder: Path, size: str) -> Iterator[None]:
+    """Mount a tmpfs of this size, and take it away again."""
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "busyapi-test", str(folder)],
+        check=False,
+        capture_output=True,
+    )
+    if made.returncode:
+        pytest.skip(f"cannot mount: {made.stderr.decode().strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Take what is left of a volume; removing the file that is returned gives it back."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", 0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    return ballast

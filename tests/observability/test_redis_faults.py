@@ -1,0 +1,77 @@
+"""Faults of Redis, and more load than is let in, make the alerts fire that are about them.
+
+One stack for all, one fault after the other: each test leaves it as it was.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.observability.site import Site, observed
+from tests.support.processes import Process
+from tests.support.waiting import wait_until
+
+PENDING = "10"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, rules: Mapping[str, Any]) -> Iterator[Site]:
+    """A stack that lets few usages in at a time."""
+    folder = tmp_path_factory.mktemp("faults")
+    with observed(folder, rules, BUSYAPI_PENDING_MAX=PENDING) as site:
+        yield site
+
+
+def test_a_slow_redis_and_then_more_load_than_is_let_in(site: Site) -> None:
+    overload = ("BusyapiOverloaded", "BusyapiAvailabilityBurn/1h")
+    with site.load(connections=2):
+        with site.fault("BusyapiLatencyBurn/1h"):
+            site.proxy.latency = 0.1
+        with site.load(connections=20), site.fault(*overload):
+            pass
+        site.proxy.latency = 0.0
+        site.prometheus.wait_until_resolved("BusyapiLatencyBurn/1h", *overload)
+
+
+def finds_it_weak(process: Process) -> bool:
+    """Tell whether a process knows that the server does not hold the tier."""
+    return process.metric("busyapi_durability_held") == 0
+
+
+def test_a_server_made_weaker_while_it_runs(site: Site) -> None:
+    alerts = ("BusyapiDurabilityNotHeld", "BusyapiPartitionNotSeeded")
+    with site.fault(*alerts):
+        site.server.client().config_set("appendfsync", "everysec")
+        for each in site.stack.processes:
+            wait_until(partial(finds_it_weak, each), f"{each} to see it")
+    site.server.client().config_set("appendfsync", "always")
+    site.prometheus.wait_until_resolved(*alerts)
+
+
+def test_a_redis_that_runs_out_of_memory(site: Site) -> None:
+    client = site.server.client()
+    with site.fault("BusyapiRedisMemoryHigh"):
+        client.config_set("maxmemory", int(client.info("memory")["used_memory"] * 1.1))
+    client.config_set("maxmemory", 0)
+    site.prometheus.wait_until_resolved("BusyapiRedisMemoryHigh")
+
+
+def test_a_redis_that_dies_and_comes_back_empty(site: Site) -> None:
+    gone = ("BusyapiRedisUnreachable", "BusyapiPartitionNotSeeded")
+    with site.load(connections=2):
+        with site.fault(*gone):
+            site.server.kill9()
+        with site.fault("BusyapiEpochJump"):
+            site.server.wipe()
+            site.server.start()
+        site.prometheus.wait_until_resolved(*gone, "BusyapiEpochJump", seconds=40)
+    assert set(site.stack.stop().values()) == {0}
+
+
+def test_api_processes_that_are_gone(site: Site) -> None:
+    with site.fault("BusyapiTargetsMissing"):
+        assert not site.stack.apis[0].running
+    site.stack.start()
+    site.prometheus.wait_until_resolved("BusyapiTargetsMissing")
