@@ -6,12 +6,23 @@ kube-prometheus-stack scrapes as it is installed.
 
 from charts.dashboards.board import Dashboard, Row
 from charts.dashboards.panels import RED, YELLOW, Lines, Number, Query
-from charts.dashboards.queries import PODS, picked, rate, total
+from charts.dashboards.queries import PODS, largest, picked, rate, total
 
 STATE = "kube-state-metrics"
 CADVISOR = "cAdvisor (the kubelet's /metrics/cadvisor)"
 HPA = 'namespace="$namespace", horizontalpodautoscaler=~"(keda-hpa-)?$release.*"'
 CONTAINERS = f'{PODS}, container!="", container!="POD"'
+GROUPS = f'{PODS}, container=""'
+CPU, MEMORY = "container_cpu_usage_seconds_total", "container_memory_working_set_bytes"
+
+
+def _of_pods(containers: str, groups: str) -> str:
+    """Sum a pod's containers; its control group says the same where they have no names."""
+    return f"({total(containers, 'pod')} or {largest(groups, 'pod')})"
+
+
+CPU_USED = _of_pods(rate(CPU, of=CONTAINERS), rate(CPU, of=GROUPS))
+MEMORY_USED = _of_pods(picked(MEMORY, of=CONTAINERS), picked(MEMORY, of=GROUPS))
 
 
 def _limit(resource: str, kind: str) -> str:
@@ -107,12 +118,7 @@ USED = Row(
             " them below autoscaling.targetCPUUtilizationPercentage of their request.",
             unit="short",
             needs=CADVISOR,
-            queries=[
-                Query(
-                    total(rate("container_cpu_usage_seconds_total", of=CONTAINERS), "pod"),
-                    "{{pod}}",
-                )
-            ],
+            queries=[Query(CPU_USED, "{{pod}}")],
         ),
         Lines(
             title="CPU of the request",
@@ -121,19 +127,14 @@ USED = Row(
             unit="percentunit",
             needs=f"{STATE} and {CADVISOR}",
             steps=[(1, RED)],
-            queries=[
-                Query(
-                    f"{total(rate('container_cpu_usage_seconds_total', of=CONTAINERS), 'pod')}"
-                    f" / {_limit('cpu', 'requests')}",
-                    "{{pod}}",
-                )
-            ],
+            queries=[Query(f"{CPU_USED} / {_limit('cpu', 'requests')}", "{{pod}}")],
         ),
         Lines(
             title="CPU throttled",
             about="Share of periods in which a container was held back by its CPU limit. The chart"
             " sets no limit, so 0 is normal; otherwise take the limit away.",
             unit="percentunit",
+            none="No CPU limit, or no cAdvisor",
             needs=CADVISOR,
             steps=[(0.25, RED)],
             queries=[
@@ -153,12 +154,7 @@ USED = Row(
             " the backlog.",
             unit="bytes",
             needs=CADVISOR,
-            queries=[
-                Query(
-                    total(picked("container_memory_working_set_bytes", of=CONTAINERS), "pod"),
-                    "{{pod}}",
-                )
-            ],
+            queries=[Query(MEMORY_USED, "{{pod}}")],
         ),
         Lines(
             title="Memory of the limit",
@@ -167,13 +163,7 @@ USED = Row(
             unit="percentunit",
             needs=f"{STATE} and {CADVISOR}",
             steps=[(0.9, RED)],
-            queries=[
-                Query(
-                    f"{total(picked('container_memory_working_set_bytes', of=CONTAINERS), 'pod')}"
-                    f" / {_limit('memory', 'limits')}",
-                    "{{pod}}",
-                )
-            ],
+            queries=[Query(f"{MEMORY_USED} / {_limit('memory', 'limits')}", "{{pod}}")],
             alerts=["BusyapiRedisMemoryHigh"],
         ),
         Lines(
