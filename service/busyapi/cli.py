@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import socket
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -64,7 +65,7 @@ def _api(_: argparse.Namespace, settings: Settings) -> int:
 
     if settings.port == settings.metrics_port != 0:
         raise ConfigError("PORT and BUSYAPI_METRICS_PORT must differ")
-    logs.configure(settings.log_level, role="api")
+    logs.configure(settings.log_level, role="api", pod=socket.gethostname())
     return api(settings)
 
 
@@ -77,5 +78,6 @@ def _flusher(options: argparse.Namespace, settings: Settings) -> int:
             f"--partition must be from 0 to {settings.partitions - 1}:"
             f" BUSYAPI_PARTITIONS is {settings.partitions}"
         )
-    logs.configure(settings.log_level, role="flusher", partition=options.partition)
+    context = {"role": "flusher", "partition": options.partition, "pod": socket.gethostname()}
+    logs.configure(settings.log_level, **context)
     return flusher(settings, options.partition)

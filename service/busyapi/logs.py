@@ -2,27 +2,28 @@
 
 No line for each request, no payload value, no patient id. Libraries log through the standard
 module and come out in the same form; of their exceptions only type and place are kept, because a
-message or a local variable could hold what a device sent.
+message or a local variable could hold what a device sent. `events.py` lists what we log.
 """
 
 import logging
 import sys
+from time import monotonic
 from typing import Any
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+REPEAT_SECONDS = 10.0
+"""A warning or an error that repeats is written once in this time."""
+MOST_KINDS = 256
+"""Warnings remembered; the one known longest is forgotten, its count written."""
+
 
 def configure(level: str, **context: Any) -> None:
     """Set up logging for one process; `context` stands in every line."""
-    shared = [
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _context(context),
-        _no_traceback,
-    ]
+    shared = [structlog.stdlib.add_log_level, _context(context), _no_traceback]
     renderer = (
-        structlog.dev.ConsoleRenderer()
+        structlog.dev.ConsoleRenderer(timestamp_key="time")
         if sys.stdout.isatty()
         else structlog.processors.JSONRenderer()
     )
@@ -32,16 +33,93 @@ def configure(level: str, **context: Any) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = Sampled(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[_foreign, *shared],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[
+                _repeated,
+                # Of the writing: a count may be written long after what it counts.
+                structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                renderer,
+            ],
         )
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     for name in ("sanic.root", "sanic.error", "sanic.server", "sanic.access", "asyncio", "aiohttp"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class Kind:
+    """Lines that differ in nothing but their time and their request."""
+
+    def __init__(self, now: float) -> None:
+        self.since = now
+        self.count = 0
+        self.last: logging.LogRecord | None = None
+
+
+class Sampled(logging.StreamHandler[Any]):
+    """Writes the first of a kind, then how many more there were, at most once in REPEAT_SECONDS.
+
+    A count that is due is written before the next line of any kind, and at the end. Lines without
+    `repeated` and the sum of all `repeated` are as many as were logged, unless the process is
+    killed.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._kinds: dict[object, Kind] = {}  # by age: a kind whose count is written is new
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, or count it."""
+        now = monotonic()
+        while self._kinds and now - next(iter(self._kinds.values())).since >= REPEAT_SECONDS:
+            self._settle(now)
+        if record.levelno >= logging.WARNING and self._counted(record, now):
+            return
+        super().emit(record)
+
+    def close(self) -> None:
+        """Write all counts."""
+        while self._kinds:
+            self._settle(None)
+        super().close()
+
+    def _counted(self, record: logging.LogRecord, now: float) -> bool:
+        kind = self._kinds.get(key := _kind(record))
+        if kind is None:
+            if len(self._kinds) >= MOST_KINDS:
+                self._settle(None)
+            self._kinds[key] = Kind(now)
+            return False
+        kind.count += 1
+        kind.last = record
+        return True
+
+    def _settle(self, now: float | None) -> None:
+        """Write the count of the oldest kind; with a time, its next count begins."""
+        key = next(iter(self._kinds))
+        kind = self._kinds.pop(key)
+        if kind.last is None:
+            return
+        kind.last.__dict__["repeated"] = kind.count
+        super().emit(kind.last)
+        if now is not None:
+            self._kinds[key] = Kind(now)
+
+
+def _kind(record: logging.LogRecord) -> object:
+    if isinstance(record.msg, dict):
+        fields = {**record.msg, "request_id": None}
+        return tuple(sorted((name, str(value)) for name, value in fields.items()))
+    return (record.name, record.module, record.lineno)
+
+
+def _repeated(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    count = event["_record"].__dict__.get("repeated")
+    return event if count is None else {**event, "repeated": count}
 
 
 def _context(context: dict[str, Any]) -> Any:

@@ -132,14 +132,16 @@ def test_every_line_is_an_event_with_a_time_and_a_level(stack: Stack) -> None:
         logged = lines(process)
         assert logged
         for line in logged:
-            assert {"timestamp", "level", "event", "role"} <= line.keys(), line
+            assert {"time", "level", "event", "role", "pod"} <= line.keys(), line
             assert line["role"] == role
+            assert line["pod"] == socket.gethostname()
             assert line["level"] in {"debug", "info", "warning", "error"}
             assert str(line["event"]).isidentifier(), line
-        times = [str(line["timestamp"]) for line in logged]
+        times = [str(line["time"]) for line in logged]
         assert times == sorted(times)
     assert "api_started" in {line["event"] for line in lines(stack.apis[0])}
     assert "partition_seeded" in {line["event"] for line in lines(stack.flushers[0])}
+    assert {line["partition"] for line in lines(stack.flushers[0])} == {0}
 
 
 def test_there_is_no_line_for_a_request(stack: Stack) -> None:
@@ -196,7 +198,7 @@ def test_what_a_library_logs_is_reduced_to_who_and_where() -> None:
         "ValueError",
     )
     assert (second["level"], second["logger"]) == ("warning", "some.library")
-    assert third.keys() == {"timestamp", "level", "event", "role"}
+    assert third.keys() == {"time", "level", "event", "role"}
     assert MARKER not in run.stdout
 
 

@@ -1,0 +1,158 @@
+"""The catalogue of log events, one row each: `docs/logs.md` is made from it.
+
+Tests hold every log call to its row, and every row to a call.
+"""
+
+from typing import NamedTuple
+
+
+class Event(NamedTuple):
+    """What a line with this name says."""
+
+    name: str
+    level: str
+    fields: tuple[str, ...]
+    when: str
+    do: str
+
+
+NOTHING = "nothing"
+
+EVENTS = (
+    Event(
+        "api_started",
+        "info",
+        ("port", "metrics", "loop"),
+        "an API process opened its ports; `loop` is the event loop's library",
+        NOTHING,
+    ),
+    Event(
+        "draining",
+        "info",
+        ("seconds",),
+        "SIGTERM came, or the process cannot run: /readyz fails, what comes is still answered",
+        NOTHING,
+    ),
+    Event("api_stopped", "info", (), "an API process answered all it had taken", NOTHING),
+    Event(
+        "cannot_run",
+        "error",
+        ("reason", "detail"),
+        "settings and Redis contradict each other, or a lane failed: the process stops",
+        "read `detail`; put the setting right, or report it",
+    ),
+    Event(
+        "fast_lane_off",
+        "warning",
+        ("sanic", "known"),
+        "Sanic is of another version than the fast lane was held against",
+        "install the pinned version: answers are the same, but slower",
+    ),
+    Event(
+        "lane_ready",
+        "info",
+        ("partition",),
+        "a lane that was not ready commits again",
+        NOTHING,
+    ),
+    Event(
+        "lane_not_ready",
+        "warning",
+        ("partition", "reason", "detail"),
+        "a lane lost Redis or was refused by it; its usages are answered 503",
+        "the runbook of BusyapiRedisUnreachable, unless `lane_ready` follows",
+    ),
+    Event(
+        "unexpected_error",
+        "error",
+        ("error", "where"),
+        "a request met an exception that has no answer of its own: 500, or the connection is cut",
+        "a defect: report it with `error` and `where`",
+    ),
+    Event(
+        "archive_recovered",
+        "info",
+        ("cursor",),
+        "a flusher opened its archive, which is whole up to `cursor`",
+        NOTHING,
+    ),
+    Event(
+        "archive_damaged",
+        "error",
+        ("detail",),
+        "a file of the archive is not what was written",
+        "the runbook of BusyapiArchiveDamaged",
+    ),
+    Event(
+        "partition_seeded",
+        "info",
+        ("why", "cursor"),
+        "a flusher told Redis where ids go on; lanes may commit",
+        NOTHING,
+    ),
+    Event(
+        "ids_jumped",
+        "warning",
+        ("why", "before", "after"),
+        "Redis may have lost usages: ids go on far above, and the gap is recorded",
+        "the runbook of BusyapiEpochJump",
+    ),
+    Event(
+        "entry_quarantined",
+        "error",
+        ("first", "last", "why"),
+        "an entry of the stream is damaged: kept as it is, beside the archive",
+        "the runbook of BusyapiUsagesQuarantined",
+    ),
+    Event(
+        "flusher_ready",
+        "info",
+        ("cursor",),
+        "a flusher archives, first or again",
+        NOTHING,
+    ),
+    Event(
+        "flusher_not_ready",
+        "warning",
+        ("reason", "detail"),
+        "a flusher cannot archive; it tries again",
+        "read `detail`; the runbook of BusyapiFlusherStuck, unless `flusher_ready` follows",
+    ),
+    Event(
+        "redis_too_weak",
+        "warning",
+        ("detail",),
+        "Redis does not hold the durability that is set",
+        "the runbook of BusyapiDurabilityNotHeld",
+    ),
+    Event(
+        "fsync_failed",
+        "error",
+        ("detail",),
+        "the archive's disk did not take what was written; the flusher ends and starts anew",
+        "the runbook of BusyapiArchiveWriteFailing",
+    ),
+    Event(
+        "flusher_failed",
+        "error",
+        ("error", "detail"),
+        "a flusher ends because of this",
+        "read `detail`; without `fsync_failed` before it, report it",
+    ),
+    Event(
+        "lookup_failed",
+        "warning",
+        ("error",),
+        "an archived usage was asked for, and the archive could not be read",
+        "the runbook of BusyapiArchiveDamaged",
+    ),
+    Event("flusher_stopped", "info", (), "a flusher let its archive go", NOTHING),
+    Event(
+        "library_log",
+        "warning",
+        ("logger", "where", "error"),
+        "a library logged something, at this level or another; its text could quote a request and"
+        " is left out",
+        "look `where` up in the library's source",
+    ),
+)

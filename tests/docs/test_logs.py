@@ -1,0 +1,150 @@
+"""Log calls and their catalogue, in both directions; `python -m tests.docs.test_logs` writes docs.
+
+A call is `log.<level>("event", field=...)`; what it gives as `**fields` is a dict in its function.
+"""
+
+import ast
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from busyapi.events import EVENTS, Event
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "service" / "busyapi"
+PAGE = ROOT / "docs" / "logs.md"
+HEAD = """\
+# Logs
+
+One JSON object a line on stdout; on a terminal, lines for people. Nothing that a device sent is in
+them: no payload value, no patient id, no text of a library or of an exception that could quote one.
+There is no line for a request that went well or was refused; metrics count those.
+
+| field | in | what |
+|---|---|---|
+| `time` | every line | when it was written, RFC 3339 in UTC |
+| `level` | every line | `debug`, `info`, `warning` or `error`; `BUSYAPI_LOG_LEVEL` is the lowest |
+| `event` | every line | a name from the table below |
+| `role` | every line | `api` or `flusher` |
+| `pod` | every line | the host's name, which in Kubernetes is the pod's |
+| `partition` | a flusher's lines, a lane's lines | its number |
+| `request_id` | errors of one request | what `X-Request-ID` of the answer says |
+| `repeated` | some warnings and errors | this line stands for so many |
+
+A warning or an error that repeats, the same in all but time and request, is written at once the
+first time and then counted: a line with `repeated` says how many more there were, at most one in
+ten seconds, before the next line of any kind or as the process ends. Only a process that is killed
+takes counts with it. A process remembers 256 kinds of lines.
+
+Every answer has an `X-Request-ID`: the request's own, when it is 1 to 128 of letters, digits and
+`. _ : -`, or one made here. It may be logged, so it must hold nothing personal.
+
+| event | level | fields | when | what to do |
+|---|---|---|---|---|
+"""
+
+
+def rendered() -> str:
+    rows = []
+    for each in sorted(EVENTS):
+        fields = ", ".join(f"`{name}`" for name in each.fields) or "none"
+        rows.append(f"| `{each.name}` | {each.level} | {fields} | {each.when} | {each.do} |\n")
+    return HEAD + "".join(rows)
+
+
+def sources() -> list[str]:
+    """Return the modules that log."""
+    found = (path.read_text() for path in PACKAGE.rglob("*.py"))
+    return [source for source in found if "\nlog = structlog.get_logger()\n" in source]
+
+
+def calls(source: str) -> Iterator[Event]:
+    """Find what a module logs."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id="log"), attr=level),
+                args=[ast.Constant(value=str(name))],
+                keywords=given,
+            ):
+                yield Event(name, level, tuple(_fields(given, source)), "", "")
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="log"))):
+                raise AssertionError(f"line {node.lineno}: an event's name is a constant")
+
+
+def _fields(given: list[ast.keyword], source: str) -> Iterator[str]:
+    for each in given:
+        if each.arg:
+            yield each.arg
+            continue
+        assert isinstance(each.value, ast.Name), "fields are named where they are logged"
+        for node in ast.walk(ast.parse(source)):
+            match node:
+                case ast.Assign(targets=[ast.Name(id=name)], value=ast.Dict(keys=keys)):
+                    if name == each.value.id:
+                        yield from (str(key.value) for key in keys if isinstance(key, ast.Constant))
+
+
+def faults(found: list[Event], catalogue: tuple[Event, ...]) -> set[str]:
+    """Say where calls and catalogue differ."""
+    rows = {row.name: row for row in catalogue}
+    bad = {f"{name} is logged nowhere" for name in rows.keys() - {call.name for call in found}}
+    for call in found:
+        row = rows.get(call.name)
+        if row is None:
+            bad.add(f"{call.name} is in no row")
+        elif (row.level, set(row.fields)) != (call.level, set(call.fields)):
+            bad.add(f"{call.name} is logged with {call.level} {sorted(call.fields)}")
+    return bad
+
+
+def test_page_of_logs_is_what_the_catalogue_says() -> None:
+    assert PAGE.read_text() == rendered(), "make docs/logs.md anew: see this file's docstring"
+
+
+def test_every_log_call_has_its_row_and_every_row_its_call() -> None:
+    found = [call for source in sources() for call in calls(source)]
+    ours = tuple(row for row in EVENTS if row.name != "library_log")  # logs.py makes that one
+    assert faults(found, ours) == set()
+    assert len({row.name for row in EVENTS}) == len(EVENTS)
+
+
+def test_there_is_one_way_to_log() -> None:
+    quiet = {"logs.py"}  # sets logging up
+    for path in PACKAGE.rglob("*.py"):
+        source = path.read_text()
+        if source not in sources() and path.name not in quiet:
+            assert "structlog" not in source, path
+            assert "import logging" not in source, path
+
+
+def test_what_a_row_says_to_do_exists() -> None:
+    for row in EVENTS:
+        for word in row.do.replace(",", " ").split():
+            if word.startswith("Busyapi"):
+                assert (ROOT / "docs" / "runbooks" / f"{word}.md").exists(), word
+
+
+@pytest.mark.parametrize(
+    ("call", "fault"),
+    [
+        ('log.info("other", a=1)', "other is in no row"),
+        ('log.error("known", a=1)', "known is logged with error ['a']"),
+        ('log.info("known")', "known is logged with info []"),
+        ('log.info("known", a=1, b=2)', "known is logged with info ['a', 'b']"),
+        ('c = {"b": 1}\nlog.info("known", **c)', "known is logged with info ['b']"),
+        ("pass", "known is logged nowhere"),
+    ],
+)
+def test_a_call_that_differs_is_found(call: str, fault: str) -> None:
+    source = f"def f():\n{textwrap.indent(call, '    ')}\n"
+    known = (Event("known", "info", ("a",), "", ""),)
+    assert fault in faults(list(calls(source)), known)
+    with pytest.raises(AssertionError, match="constant"):
+        list(calls("log.info(name)"))
+
+
+if __name__ == "__main__":
+    PAGE.write_text(rendered())
