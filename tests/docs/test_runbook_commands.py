@@ -13,7 +13,7 @@ from tests.support.servers import Server
 from tests.support.shell import OnStack
 from tests.support.waiting import wait_until
 
-PAGES = {each.name: each for each in pages()}
+PAGES = {each.name: each for each in pages(index=True)}
 WELL = {"BusyapiTargetsMissing"}
 """Pages whose commands print the same in the fault."""
 

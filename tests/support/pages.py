@@ -91,7 +91,7 @@ def _add(page: Page, info: list[str], section: str, text: str) -> None:
     above.expected = text.splitlines()
 
 
-def pages() -> list[Page]:
-    """Read every runbook; README.md is their index."""
+def pages(*, index: bool = False) -> list[Page]:
+    """Read every runbook, and their index if it is asked for."""
     found = sorted(RUNBOOKS.glob("*.md"))
-    return [parse(each.stem, each.read_text()) for each in found if each.stem != "README"]
+    return [parse(each.stem, each.read_text()) for each in found if index or each.stem != "README"]

@@ -31,7 +31,7 @@ def look(site: Site, report: Report) -> None:
         site.seed()
     site.wait_flushed()
     with report.row("runbooks: commands that look") as row, shell(site) as bash:
-        blocks = [(page, block) for page in pages() for block in page.of("sh")]
+        blocks = [(page, block) for page in pages(index=True) for block in page.of("sh")]
         for page, block in blocks:
             tried(bash, page, block)
         row.notes.append(f"{len(blocks)} blocks of {len(pages())} pages")
