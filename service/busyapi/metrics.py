@@ -103,10 +103,9 @@ class Metrics:
         return names + [PARTITION.name] * len(self._partition)
 
     def _gauge(self, row: Row, values: Sequence[str] = ()) -> Gauge:
-        gauge = Gauge(row.name, row.meaning, self._names(row), registry=self.registry)
-        return self._one(gauge, values)
-
-    def _one(self, gauge: Gauge, values: Sequence[str]) -> Gauge:
+        gauge = Gauge(
+            row.name, row.meaning, self._names(row), unit=row.unit, registry=self.registry
+        )
         return gauge.labels(*values, *self._partition) if values or self._partition else gauge
 
     def _counter(self, row: Row) -> PrometheusCounter:

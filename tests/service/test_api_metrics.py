@@ -141,7 +141,14 @@ def test_a_refusal_and_a_lost_connection_are_counted_by_reason(
     written = sum(path.stat().st_size for path in stack.archive.rglob("*.ndjson.zst*"))
     assert 0 < flusher.metric("busyapi_archive_written_bytes_total") <= written
     assert flusher.metric("busyapi_segment_bytes") > 0
-    assert flusher.metric("busyapi_archive_free_bytes") > 0
+    free, size = (flusher.metric(f"busyapi_archive_{each}_bytes") for each in ("free", "size"))
+    assert 0 < free < size
+    assert flusher.metric("busyapi_redis_memory_bytes") > 0
+    assert flusher.metric("busyapi_redis_memory_max_bytes") == 0
+    assert flusher.metric("busyapi_archive_damaged_files") == 0
+    for stage in ("read", "write", "fsync", "publish"):
+        assert flusher.metric("busyapi_flush_stage_seconds_total", stage=stage) > 0
+    assert api.metric("busyapi_committed_seq", partition="0") == 10
     assert flusher.metric("busyapi_oldest_unarchived_seconds") == 0
     assert flusher.metric("busyapi_seeded") == 1
     assert flusher.metric("busyapi_halted") == 0
@@ -150,6 +157,9 @@ def test_a_refusal_and_a_lost_connection_are_counted_by_reason(
     wait_until(lambda: api.metric("busyapi_lanes_ready") == 0, "the lane to see that Redis died")
     assert api.metric("busyapi_lane_failures_total", reason="RedisAway") > lost
     wait_until(lambda: flusher.metric("busyapi_seeded") == 0, "the flusher to see it too")
+    # Nothing waits, but nobody can know.
+    age = "busyapi_oldest_unarchived_seconds"
+    wait_until(lambda: flusher.metric(age) > 3, "the time to grow in which nobody could look")
 
 
 def names(metrics: Metrics) -> set[str]:
