@@ -65,7 +65,7 @@ EVENTS = (
     Event(
         "unexpected_error",
         "error",
-        ("error", "where"),
+        ("error", "where", "request_id"),
         "a request met an exception that has no answer of its own: 500, or the connection is cut",
         "a defect: report it with `error` and `where`",
     ),

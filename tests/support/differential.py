@@ -24,6 +24,7 @@ BETWEEN = 0.001
 """Seconds between packets, so that they are not one by the time they are read."""
 
 ID = re.compile(rb'(?<="id":)\d+|(?<=location: /api/usages/)\d+|(?<="ids":\[)[\d,]+')
+MADE = re.compile(rb"(?<=x-request-id: )[0-9a-f]{12}-[0-9a-f]+(?=\r)")
 WAIT = re.compile(rb"(?<=retry-after: )\d+")
 LENGTH = re.compile(rb"content-length: (\d+)")
 
@@ -108,7 +109,7 @@ def _is_last(answer: bytes) -> bool:
 
 def _plain(answer: bytes) -> bytes:
     # A longer id makes a longer body.
-    return LENGTH.sub(b"content-length: N", WAIT.sub(b"N", ID.sub(b"N", answer)))
+    return LENGTH.sub(b"content-length: N", MADE.sub(b"N", WAIT.sub(b"N", ID.sub(b"N", answer))))
 
 
 def _ids(answer: bytes) -> Iterator[list[bytes]]:
@@ -149,6 +150,12 @@ HEADERS = (
     "X-Real-Ip: 10.0.0.1",
     "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     "Cookie: a=b; c=d",
+    "X-Request-ID: 7f1c.a:b_c-d",
+    "x-request-id:\tother",
+    "X-Request-Id: two words",
+    "X-Request-ID: trailing ",
+    "X-Request-ID:",
+    "X-Request-ID: " + "x" * 129,
     "X: \u00ff\u00fe",
     "X:",
     "X : blank before the colon",

@@ -1,9 +1,9 @@
 """The 201 of a single usage, rendered without Sanic's general machinery; and whole messages.
 
 `HTTPResponse` builds a multidict, sanitises each header and encodes it again: a fifth of what a
-whole request costs. This answer has four headers whose values are ours. It leans on two things
-of the pinned Sanic: `http1_response_header` sets content-length and connection in `headers`, and
-sends what `processed_headers` gives.
+whole request costs. This answer has five headers whose values are ours, or checked. It leans on two
+things of the pinned Sanic: `http1_response_header` sets content-length and connection in `headers`,
+and sends what `processed_headers` gives. The request's id is put there by `NumberedHttp`.
 """
 
 from collections.abc import Iterable
@@ -13,6 +13,7 @@ import msgspec
 from sanic.headers import format_http1_response
 from sanic.response import HTTPResponse
 
+from busyapi.api.request_id import HEADER
 from busyapi.ids import UsageId
 
 JSON = "application/json"
@@ -44,23 +45,25 @@ class Created(HTTPResponse):
         return (
             _CONTENT_TYPE,
             (b"location", self._location),
+            (b"x-request-id", headers[HEADER].encode()),
             (b"content-length", b"%d" % headers["content-length"]),
             _KEEP_ALIVE if headers["connection"] == "keep-alive" else _CLOSE,
         )
 
 
-def created(usage: UsageId, *, close: bool) -> bytes:
+def created(usage: UsageId, request_id: bytes, *, close: bool) -> bytes:
     """Render the same 201 as a whole message, to the byte."""
     number = b"%d" % usage
     return (
         b"HTTP/1.1 201 Created\r\ncontent-type: application/json\r\nlocation: /api/usages/%b\r\n"
-        b'content-length: %d\r\nconnection: %b\r\n\r\n{"id":%b}'
-    ) % (number, 7 + len(number), b"close" if close else b"keep-alive", number)
+        b'x-request-id: %b\r\ncontent-length: %d\r\nconnection: %b\r\n\r\n{"id":%b}'
+    ) % (number, request_id, 7 + len(number), b"close" if close else b"keep-alive", number)
 
 
-def whole(answer: HTTPResponse, *, close: bool) -> bytes:
+def whole(answer: HTTPResponse, request_id: bytes, *, close: bool) -> bytes:
     """Render any answer as a whole message, as Sanic does."""
     body = answer.body or b""
+    answer.headers[HEADER] = request_id.decode()
     answer.headers["content-length"] = str(len(body))
     answer.headers["connection"] = "close" if close else "keep-alive"
     return format_http1_response(answer.status, answer.processed_headers) + body

@@ -25,6 +25,7 @@ from sanic.http.constants import Stage
 from busyapi.api.answers import created, whole
 from busyapi.api.problems import CLIENT_GONE, problem, response
 from busyapi.api.protocol import DeadlineProtocol
+from busyapi.api.request_id import cut, made
 from busyapi.api.service import NO_ANSWER, Service
 from busyapi.decode.usage import quick_line
 from busyapi.errors import Refused
@@ -52,8 +53,9 @@ _FOR_SANIC = {
     b"idempotency-key",
     b"transfer-encoding",
     b"upgrade",
+    b"x-request-id",
 }
-"""Headers that change what a request means."""
+"""Headers that change what a request means; and an id that `cut` left."""
 
 
 @lru_cache(HEADS)
@@ -105,7 +107,8 @@ class FastProtocol(DeadlineProtocol):
         if not data.startswith(START) or self._busy():
             return False
         end = data.find(b"\r\n\r\n", 0, MOST_HEAD)
-        length = body_length(data[:end]) if end > 0 else None
+        head, request_id = cut(data[:end]) if end > 0 else (b"", None)
+        length = body_length(head)
         service = self.service
         if length is None or len(data) != end + 4 + length:
             return False
@@ -121,6 +124,7 @@ class FastProtocol(DeadlineProtocol):
             answer.partition = service.lanes.submit((line,), len(line), answer)
         except Refused:
             return False  # Sanic asks again, and says why
+        answer.request_id = request_id or made()
         self._under_way = answer
         return True
 
@@ -173,13 +177,14 @@ class FastProtocol(DeadlineProtocol):
 class UnderWay:
     """A request in the lane: stands where a handler's future would."""
 
-    __slots__ = ("_done", "_protocol", "_started", "partition")
+    __slots__ = ("_done", "_protocol", "_started", "partition", "request_id")
 
     def __init__(self, protocol: FastProtocol) -> None:
         self._protocol = protocol
         self._started = monotonic()
         self._done = False
         self.partition = 0
+        self.request_id = b""
 
     def done(self) -> bool:
         """Say whether it was answered, or nobody waits any more."""
@@ -192,7 +197,7 @@ class UnderWay:
             usage = usage_id(Seq(last), self.partition, settings.partitions)
             close = self._protocol.service.draining
             self._count(201)
-            self._protocol.answer(created(usage, close=close), close=close)
+            self._protocol.answer(created(usage, self.request_id, close=close), close=close)
         except Exception as error:  # noqa: BLE001 - it would end the lane for everybody
             self._broken(error)
 
@@ -200,10 +205,12 @@ class UnderWay:
         """Answer why not."""
         try:
             service = self._protocol.service
-            found, close = problem(error), service.draining
+            found = problem(error, self.request_id.decode())
+            close = service.draining
             service.refusal(error)
             self._count(found.status)
-            self._protocol.answer(whole(response(found), close=close), close=close)
+            message = whole(response(found), self.request_id, close=close)
+            self._protocol.answer(message, close=close)
         except Exception as broken:  # noqa: BLE001 - likewise
             self._broken(broken)
 
@@ -222,7 +229,12 @@ class UnderWay:
 
     def _broken(self, error: Exception) -> None:
         self._done = True
-        log.error("unexpected_error", error=type(error).__name__, where="fast lane")
+        log.error(
+            "unexpected_error",
+            error=type(error).__name__,
+            where="fast lane",
+            request_id=self.request_id.decode(),
+        )
         self._protocol.abort()
 
 

@@ -84,8 +84,8 @@ def response(problem: Problem) -> HTTPResponse:
     )
 
 
-def problem(error: Exception) -> Problem:
-    """Say what an exception means to the one who sent the request."""
+def problem(error: Exception, request_id: str = "") -> Problem:
+    """Say what an exception means to the one who sent the request; log one that has no meaning."""
     match error:
         case Problem():
             return error
@@ -103,7 +103,12 @@ def problem(error: Exception) -> Problem:
             return Problem(CLIENT_GONE, "The client went away.")
         case SanicException():
             return _from_sanic(error)
-    log.error("unexpected_error", error=type(error).__name__, where=_where(error))
+    log.error(
+        "unexpected_error",
+        error=type(error).__name__,
+        where=_where(error),
+        request_id=request_id,
+    )
     return Problem(500, "Something went wrong here. The usage may be stored.")
 
 
@@ -139,11 +144,13 @@ class Problems(ErrorHandler):
 
     def default(self, request: Request, exception: Exception) -> HTTPResponse:
         """Answer an exception."""
-        found = problem(exception)
+        stream = request.stream
+        numbered = stream if isinstance(stream, NumberedHttp) else None
+        found = problem(exception, numbered.request_id if numbered else "")
         service = request.app.ctx.service
         service.failed(request, exception, found.status)
-        if isinstance(request.stream, NumberedHttp):
-            request.stream.read_on()
+        if numbered:
+            numbered.read_on()
         return response(found)
 
     @staticmethod

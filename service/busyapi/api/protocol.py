@@ -19,7 +19,9 @@ from sanic import Request
 from sanic.exceptions import BadRequest, RequestTimeout
 from sanic.http import Http
 from sanic.http.constants import Stage
+from sanic.response import BaseHTTPResponse
 
+from busyapi.api.request_id import HEADER, chosen
 from busyapi.web import KnownProtocol
 
 LOOKS = 8
@@ -35,18 +37,32 @@ _NO_NAME = re.compile(rb"\r\n(?:[!#$%&'*+.^_`|~\w-]*[^!#$%&'*+.^_`|~\w:-]|:)")
 
 
 class NumberedHttp(Http):
-    """Sanic's side of one connection, with its requests numbered and three errors mended."""
+    """Sanic's side of one connection, its requests numbered and named, three errors mended."""
 
-    __slots__ = ("number",)
+    __slots__ = ("_request_id", "number")
 
     def __init__(self, protocol: Any) -> None:
         super().__init__(protocol)  # type: ignore[no-untyped-call]
         self.number = 0
+        self._request_id = ""
 
     def init_for_request(self) -> None:
         """Begin with the next request."""
         super().init_for_request()  # type: ignore[no-untyped-call]
         self.number += 1
+        self._request_id = ""
+
+    @property
+    def request_id(self) -> str:
+        """The name of the present request: its own, or one made once."""
+        if not self._request_id:
+            self._request_id = chosen(self.request.headers.get(HEADER) if self.request else None)
+        return self._request_id
+
+    def respond(self, response: BaseHTTPResponse) -> BaseHTTPResponse:
+        """Put the name on whatever answer there will be."""
+        response.headers[HEADER] = self.request_id
+        return super().respond(response)
 
     async def http1_request_header(self) -> None:
         """Read a header; refuse names that are none (RFC 9112, section 5.1).

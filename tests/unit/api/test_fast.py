@@ -65,6 +65,7 @@ def test_an_ordinary_header_gives_its_length(head: bytes) -> None:
         b"Content-Length: 85\r\nX: \xff",
         b"Content-Length: 85\r\nX: a\nb: c",
         b"Content-Length: 85\r\nX: \x00",
+        b"Content-Length: 85\r\nx-request-ID: two words",
     ],
 )
 def test_any_other_header_is_for_sanic(head: bytes) -> None:
@@ -122,5 +123,6 @@ def test_an_answer_that_cannot_be_written_ends_its_connection_and_nothing_else(
             "log_level": "error",
             "error": "RuntimeError",
             "where": "fast lane",
+            "request_id": "",
         }
     ]
