@@ -186,7 +186,7 @@ USED = Row(
             about="Bytes a second that each pod sends and receives. The API receives what devices"
             " send, and sends as much to Redis; the flusher receives it again.",
             unit="Bps",
-            needs=CADVISOR,
+            needs="cAdvisor's figures of pods' networks",
             width=12,
             queries=[
                 Query(

@@ -32,6 +32,8 @@ HEAT = LinearSegmentedColormap.from_list("heat", ["#2b1d14", "#a5480b", "#ff9830
 LEFT, RIGHT, TOP, BOTTOM, LINE = 66, 14, 34, 22, 17
 """Pixels within a panel: around its axes, and for a line of the legend."""
 MOST_LEGEND_LINES = 2
+ENTRY = 34
+"""Pixels of a legend's entry beside its name."""
 BOLD = 1.2
 """How much wider bold letters are."""
 SOME = 1e-9
@@ -131,13 +133,16 @@ def _legend(room: float, curves: Sequence[Curve], colors: Sequence[str]) -> list
     lines: list[list[Entry]] = [[]]
     used = 0.0
     for number, (curve, color) in enumerate(zip(curves, colors, strict=True)):
-        needed = width(curve.name, SMALL) + 34
-        if used + needed > room and lines[-1]:
-            if len(lines) == MOST_LEGEND_LINES:
-                lines[-1].append((f"and {len(curves) - number} more", FAINT))
-                break
+        needed = width(curve.name, SMALL) + ENTRY
+        if used + needed > room and lines[-1] and len(lines) < MOST_LEGEND_LINES:
             lines.append([])
             used = 0
+        last = number == len(curves) - 1
+        more = (f"and {len(curves) - number} more", FAINT)
+        rest = 0 if last or len(lines) < MOST_LEGEND_LINES else width(more[0], SMALL) + ENTRY
+        if used + needed + rest > room and lines[-1]:
+            lines[-1].append(more)
+            break
         lines[-1].append((curve.name, color))
         used += needed
     return lines
@@ -150,7 +155,7 @@ def _write_legend(sheet: Sheet, box: Box, lines: list[list[Entry]]) -> None:
         for name, color in line:
             sheet.write(x, y, "▬", color=color, fontsize=SMALL)
             sheet.write(x + 16, y, name, color=TEXT, fontsize=SMALL)
-            x += width(name, SMALL) + 34
+            x += width(name, SMALL) + ENTRY
         y += LINE
 
 

@@ -50,5 +50,5 @@ def _digits(value: float, decimals: int | None) -> str:
     if decimals is not None:
         return f"{value:.{decimals}f}"
     size = abs(value)
-    text = f"{value:.{0 if size >= 100 else 1 if size >= 10 else 2}f}"
+    text = f"{value:.0f}" if size >= 100 else f"{value:.3g}" if size >= 1e-3 else f"{value:.6f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
