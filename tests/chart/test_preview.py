@@ -12,6 +12,7 @@ from tests.preview.ask import Choice, Curve
 from tests.preview.canvas import NAMED, cut, width
 from tests.preview.draw import draw
 from tests.preview.kinds import by_steps
+from tests.preview.state import State
 
 CHOICE = Choice("", 0, 60, 1, "5s", "patients", "inhalers")
 TIMES = [float(at) for at in range(61)]
@@ -64,6 +65,43 @@ def test_a_number_has_the_colour_of_the_step_that_it_has_reached(value: float, c
     budget = next(each for each in board("overview")["panels"] if "budget left" in each["title"])
     steps = budget["fieldConfig"]["defaults"]["thresholds"]["steps"]
     assert by_steps(value, steps) == NAMED[color]
+
+
+def test_the_state_of_a_namespace_has_the_names_of_kube_state_metrics() -> None:
+    meta = {"namespace": "usages", "name": "busyapi"}
+    replicas = {"minReplicas": 2, "maxReplicas": 4}, {"currentReplicas": 2, "desiredReplicas": 3}
+    container = {"name": "api", "resources": {"requests": {"cpu": "60m", "memory": "64Mi"}}}
+    ready = {
+        "conditions": [{"type": "Ready", "status": "False"}],
+        "containerStatuses": [{"name": "api", "restartCount": 1}],
+    }
+    told = {
+        "/apis/autoscaling/v2/namespaces/usages/horizontalpodautoscalers": {
+            "metadata": meta,
+            "spec": replicas[0],
+            "status": replicas[1],
+        },
+        "/api/v1/namespaces/usages/pods": {
+            "metadata": meta,
+            "spec": {"containers": [container]},
+            "status": ready,
+        },
+    }
+    state = State(lambda path: {"items": [told[path]]}, "usages")
+    samples = {
+        (s.name, *s.labels.values()): s.value for each in state.collect() for s in each.samples
+    }
+    of = ("usages", "busyapi")
+    assert samples == {
+        ("kube_horizontalpodautoscaler_spec_min_replicas", *of): 2,
+        ("kube_horizontalpodautoscaler_spec_max_replicas", *of): 4,
+        ("kube_horizontalpodautoscaler_status_current_replicas", *of): 2,
+        ("kube_horizontalpodautoscaler_status_desired_replicas", *of): 3,
+        ("kube_pod_status_ready", *of, "true"): 0,
+        ("kube_pod_container_status_restarts_total", *of, "api"): 1,
+        ("kube_pod_container_resource_requests", *of, "api", "cpu", "core"): 0.06,
+        ("kube_pod_container_resource_requests", *of, "api", "memory", "byte"): 64 * 2**20,
+    }
 
 
 @pytest.mark.parametrize("room", [20, 60, 300])
