@@ -10,7 +10,7 @@ from tests.preview.ask import Choice, Curve, Json
 from tests.preview.canvas import DPI, FAINT, HEAD, TITLE, Sheet, clock, cut
 from tests.preview.kinds import KINDS
 
-COLORS = 192
+COLORS = 256
 
 
 def draw(dashboard: Json, answers: dict[int, list[Curve]], choice: Choice, path: Path) -> list[str]:
@@ -32,7 +32,9 @@ def _save(sheet: Sheet, path: Path) -> None:
     whole = io.BytesIO()
     sheet.figure.savefig(whole, dpi=DPI, facecolor=sheet.figure.get_facecolor())
     with Image.open(whole) as picture:
-        few = picture.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
+        few = picture.convert("RGB").quantize(
+            COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+        )
         few.save(path, optimize=True)
 
 
