@@ -32,9 +32,7 @@ def _save(sheet: Sheet, path: Path) -> None:
     whole = io.BytesIO()
     sheet.figure.savefig(whole, dpi=DPI, facecolor=sheet.figure.get_facecolor())
     with Image.open(whole) as picture:
-        few = picture.convert("RGB").quantize(
-            COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
-        )
+        few = picture.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
         few.save(path, optimize=True)
 
 
