@@ -47,6 +47,8 @@ class Known:
     alerts: dict[str, set[str]]
     """With their severities."""
     panels: dict[str, set[str]]
+    links: dict[str, set[str]]
+    """The panels that link to an alert's page."""
     metrics: set[str]
     settings: set[str]
     values: dict[str, Any]
@@ -60,6 +62,7 @@ def known() -> Known:
     return Known(
         alerts=_alerts(),
         panels=dict(_boards()),
+        links=linked(),
         metrics=set(_metrics()),
         settings={str(each.metadata["name"]) for each in fields(Settings)},
         values=yaml.safe_load((CHART / "values.yaml").read_text()),
@@ -93,6 +96,17 @@ def _boards() -> Iterator[tuple[str, set[str]]]:
     for board in boards():
         title = board["title"].rpartition(" / ")[2]
         yield title, {each["title"] for each in panels(board) if each["type"] != "row"}
+
+
+def linked() -> dict[str, set[str]]:
+    """Give the titles of the panels that link to each page."""
+    found: dict[str, set[str]] = {}
+    for panel in (each for board in boards() for each in panels(board)):
+        for link in panel.get("links", []):
+            if link["title"].startswith("Runbook"):
+                page = re.sub(r".*[/}]", "", link["url"]).removesuffix(".md")
+                found.setdefault(page, set()).add(panel["title"])
+    return found
 
 
 def _metrics() -> Iterator[str]:
@@ -133,6 +147,8 @@ def _named(page: Page, known: Known) -> Iterator[str]:
     if not shown:
         yield "no panel"
     yield from (f"no panel {t} of {b}" for t, b in shown if t not in known.panels[b])
+    if not {title for title, _ in shown} & known.links.get(page.name, set()):
+        yield "none of its panels links to it"
     metrics = {each for block in page.of("promql") for each in _series(block.text)}
     metrics |= set(re.findall(r"\bbusyapi_[a-z_]+", page.text))
     yield from (f"no metric {each}" for each in metrics if not _is_metric(each, known))
