@@ -114,7 +114,7 @@ def _time_axis(axes: Axes, choice: Choice) -> None:
     axes.set_xlim(choice.start, choice.end)
     span = choice.end - choice.start
     every = next(each for each in (10, 20, 30, 60, 120, 300, 600, 1800, 3600) if span / each <= 6)
-    first = math.ceil(choice.start / every) * every
+    first = math.ceil((choice.start + span * 0.06) / every) * every
     axes.set_xticks(np.arange(first, choice.end - span * 0.03, every))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: clock(at)))
     axes.grid(axis="x", color=GRID, linewidth=0.8)
