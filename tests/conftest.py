@@ -7,10 +7,19 @@ from typing import Any
 
 import pytest
 
+from tests.support.leaks import STARTED, leaks
 from tests.support.processes import Stack, Store
 from tests.support.servers import FLAVOURS, Flavour, Server
 
 Stacks = Callable[..., Stack]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_sent_is_logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """At the end of a run, or of a worker of it, when all processes are gone, search their logs."""
+    yield
+    if found := leaks(tmp_path_factory.getbasetemp(), STARTED):
+        pytest.fail("logged, and was sent:\n" + "\n".join(found), pytrace=False)
 
 
 @pytest.fixture

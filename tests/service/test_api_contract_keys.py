@@ -23,6 +23,7 @@ from tests.support.asking import (
     stored,
 )
 from tests.support.http1 import Answer
+from tests.support.leaks import MARK
 from tests.support.processes import Stack
 
 BATCH = "/api/usages/batch"
@@ -30,7 +31,7 @@ BATCH = "/api/usages/batch"
 
 def key() -> str:
     """Return a new key."""
-    return uuid.uuid4().hex
+    return f"{MARK}-{uuid.uuid4().hex}"
 
 
 def replayed(answer: Answer) -> bool:

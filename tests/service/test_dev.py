@@ -24,9 +24,7 @@ from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
 START_SECONDS = 40.0
-USAGE = (
-    b'{"patientId":"100","timestamp":"Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)","medication":"A"}'
-)
+USAGE = b'{"patientId":"zq7-100","timestamp":"Tue Nov 01 2016 09:11:51 GMT-0500","medication":"A"}'
 
 
 class Dev(Child):

@@ -18,11 +18,12 @@ import pytest
 from tests.support.asking import BODY, USAGE, Raw, request, send
 from tests.support.children import Child
 from tests.support.http1 import Answer, fetch
+from tests.support.leaks import MARK
 from tests.support.processes import Stack
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
-MARKER = f"zq{uuid.uuid4().hex}"
+MARKER = f"{MARK}{uuid.uuid4().hex}"
 USAGES, BATCH = "/api/usages", "/api/usages/batch"
 
 

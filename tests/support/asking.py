@@ -9,13 +9,14 @@ from http import HTTPStatus
 from typing import Any, Self
 
 from tests.support.http1 import Answer, fetch
+from tests.support.leaks import MARK
 
 USAGE = {
-    "patientId": "100",
+    "patientId": f"{MARK}-100",
     "timestamp": "Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)",
     "medication": "Albuterol",
 }
-"""The one of the contract's curl line."""
+"""The one of the contract's curl line, its patient marked: see `leaks`."""
 
 BODY = json.dumps(USAGE, separators=(",", ":")).encode()
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.support.asking import BODY, USAGE
+from tests.support.leaks import MARK
 
 LAST = b"GET /livez HTTP/1.1\r\nHost: last\r\n\r\n"
 LAST_TYPE = b"text/plain"
@@ -206,7 +207,7 @@ def _message(chance: random.Random) -> bytes:
     body = chance.choice(BODIES)
     lines = chance.sample(HEADERS, chance.choice((0, 0, 1, 1, 2, 3, 13)))
     if chance.random() < 0.1:
-        lines.append(f"Idempotency-Key: {chance.randrange(1 << 60)}")
+        lines.append(f"Idempotency-Key: {MARK}-{chance.randrange(1 << 60)}")
     if "Transfer-Encoding: chunked" in lines and chance.random() < 0.9:
         body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
         lines += [] if chance.random() < 0.9 else [f"Content-Length: {len(body)}"]

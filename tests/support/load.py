@@ -19,6 +19,7 @@ from typing import Any
 from tests.support.children import Lifetime
 from tests.support.history import History, Outcome, Request, digest
 from tests.support.http1 import Answer, Connection, NotSent, post
+from tests.support.leaks import MARK
 
 PAUSE = 0.02
 """Seconds before a client that was refused or cut off goes on."""
@@ -114,14 +115,14 @@ class Load(Lifetime):
 
     def _usage(self) -> dict[str, str]:
         return {
-            "patientId": "100",
+            "patientId": f"{MARK}-100",
             "timestamp": "Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)",
             "medication": "Albuterol",
             "marker": f"{self._name}-{next(self._usages)}",
         }
 
     def _message(self, usages: list[dict[str, str]]) -> bytes:
-        headers = {"idempotency_key": uuid.uuid4().hex} if self.keys else {}
+        headers = {"idempotency_key": f"{MARK}-{uuid.uuid4().hex}"} if self.keys else {}
         if self.batch:
             return post("/api/usages/batch", json.dumps(usages).encode(), **headers)
         return post("/api/usages", json.dumps(usages[0]).encode(), **headers)

@@ -16,6 +16,7 @@ from tests.support.checker import Verdict, check
 from tests.support.children import Child, Lifetime
 from tests.support.history import History
 from tests.support.http1 import fetch
+from tests.support.leaks import STARTED
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
@@ -45,6 +46,11 @@ class Process(Child):
             log=folder / f"{name}.log",
             environment={**_bare_environment(), **settings},
         )
+
+    def spawn(self) -> None:
+        """Start it, ready or not."""
+        STARTED.add(self.log)
+        super().spawn()
 
     def start(self) -> None:
         """Start it and wait until it is ready."""
