@@ -152,6 +152,20 @@ def test_every_route_is_described_and_everything_described_is_a_route(
     assert routes == {(path, method) for path in paths for method in paths[path]}
 
 
+def test_every_answer_is_described_with_the_id_of_its_request(contract: Stack) -> None:
+    said = described(contract.port)
+    answers = [
+        said["components"]["responses"][answer["$ref"].rpartition("/")[2]]
+        if "$ref" in answer
+        else answer
+        for operations in said["paths"].values()
+        for operation in operations.values()
+        for answer in operation["responses"].values()
+    ]
+    named = {"$ref": "#/components/headers/RequestId"}
+    assert [each["headers"]["X-Request-ID"] for each in answers] == [named] * len(answers)
+
+
 def test_the_description_is_of_the_process_that_gives_it(beside: Apis, tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text("write a\nread b\n")
     api = beside(
