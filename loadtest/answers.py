@@ -1,0 +1,91 @@
+"""A connection that has one request under way at most, and what its answer says."""
+
+import re
+import socket
+from typing import NamedTuple
+
+CREATED, UNAVAILABLE, REFUSED_FROM, FAILED_FROM = 201, 503, 400, 500
+NO_ANSWER = 0
+"""In place of a status: the connection broke, or the time was over."""
+CONNECT_SECONDS = 2.0
+RECEIVE = 65_536
+
+_length = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE).search
+_id = re.compile(rb'"id": ?(\d+)').search
+_nothing_stored = re.compile(rb'"stored": ?"no"').search
+
+
+class Answer(NamedTuple):
+    """A whole one."""
+
+    status: int
+    id: int
+    """0 if it has none."""
+    refused: bool
+    """Nothing was stored, by what it says."""
+    last: bool
+    """The server closes the connection after it."""
+
+
+class Connection:
+    """One socket; opened again when it broke."""
+
+    __slots__ = ("number", "rest", "sock")
+
+    def __init__(self, host: str, port: int) -> None:
+        self.sock = socket.create_connection((host, port), CONNECT_SECONDS)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock.settimeout(0)
+        self.number = -1
+        """Of the request under way; -1 is none."""
+        self.rest = b""
+
+    def send(self, message: bytes) -> bool:
+        """Send a whole request; False: the connection is of no more use."""
+        try:
+            return self.sock.send(message) == len(message)
+        except OSError:
+            return False
+
+    def receive(self) -> Answer | None:
+        """Take in what came; None: the answer is not whole yet.
+
+        Raises:
+            OSError: the connection broke.
+            ValueError: this is no answer that we understand.
+        """
+        data = self.sock.recv(RECEIVE)
+        if not data:
+            raise ConnectionResetError("closed by the server")
+        if self.rest:
+            data = self.rest + data
+        answer = parse(data)
+        self.rest = data if answer is None else b""
+        return answer
+
+
+def parse(data: bytes) -> Answer | None:
+    """Read an answer; None: it is not whole yet.
+
+    Raises:
+        ValueError: it has no length, or is none.
+    """
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        return None
+    length = _length(data, 0, end + 2)
+    if length is None:
+        raise ValueError("an answer without a length")
+    if len(data) < end + 4 + int(length[1]):
+        return None
+    status = int(data[9:12])
+    last = data.find(b"onnection: close", 0, end) >= 0
+    found = _id(data, end) if status == CREATED else None
+    return Answer(status, int(found[1]) if found else 0, is_refusal(status, data), last)
+
+
+def is_refusal(status: int, text: bytes) -> bool:
+    """Say whether an answer means that nothing was stored."""
+    if status == UNAVAILABLE:
+        return _nothing_stored(text) is not None
+    return REFUSED_FROM <= status < FAILED_FROM

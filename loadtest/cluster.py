@@ -1,0 +1,95 @@
+"""A release on a cluster: its archive through `kubectl exec`, its pods through metrics-server."""
+
+import json
+import subprocess
+from typing import Any
+
+from loadtest.target import ARCHIVE, SECONDS, Sample, Target, Unreachable, Verified, verify
+
+UNITS = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+COMPONENT, INSTANCE = "app.kubernetes.io/component", "app.kubernetes.io/instance"
+
+
+def quantity(text: str) -> float:
+    """Read a quantity of Kubernetes, in cores or bytes."""
+    for unit, factor in UNITS.items():
+        if text.endswith(unit):
+            return float(text.removesuffix(unit)) * factor
+    return float(text)
+
+
+class Cluster(Target):
+    """Reached through its ingress; `kubectl` must find the cluster (KUBECONFIG)."""
+
+    def __init__(self, url: str, host: str, namespace: str, release: str) -> None:
+        super().__init__(url, host)
+        self.namespace = namespace
+        self.release = release
+        self._spent: dict[str, float] = {}
+        self._last = 0.0
+
+    def _kubectl(self, *arguments: str) -> dict[str, Any]:
+        command = ["kubectl", "--namespace", self.namespace, *arguments]
+        try:
+            done = subprocess.run(command, check=True, capture_output=True, timeout=SECONDS)
+        except FileNotFoundError:
+            raise Unreachable("kubectl is not installed") from None
+        except subprocess.CalledProcessError as error:
+            raise Unreachable(f"{' '.join(command)}: {error.stderr.decode().strip()}") from None
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def _pods(self) -> list[dict[str, Any]]:
+        selector = f"--selector={INSTANCE}={self.release}"
+        found: list[dict[str, Any]] = self._kubectl("get", "pods", selector, "--output=json")[
+            "items"
+        ]
+        return [each for each in found if COMPONENT in each["metadata"]["labels"]]
+
+    def _of(self, component: str) -> list[dict[str, Any]]:
+        return [p for p in self._pods() if p["metadata"]["labels"][COMPONENT] == component]
+
+    def verified(self) -> Verified:
+        """Have each flusher prove its volume."""
+        pods = [each["metadata"]["name"] for each in self._of("flusher")]
+        if not pods:
+            raise Unreachable(f"no flusher of {self.release} in {self.namespace}")
+        at = ["kubectl", "--namespace", self.namespace, "exec"]
+        command = ["--", "busyapi", "archive", "verify", "--dir", ARCHIVE]
+        return sum((verify([*at, each, *command]) for each in pods), Verified())
+
+    def sample(self, at: float) -> Sample:
+        """Look at the pods. metrics-server knows a rate; its integral is the time spent."""
+        path = f"/apis/metrics.k8s.io/v1beta1/namespaces/{self.namespace}/pods"
+        usage = {
+            each["metadata"]["name"]: each["containers"]
+            for each in self._kubectl("get", "--raw", path)["items"]
+        }
+        names = {p["metadata"]["name"] for p in self._pods()} & usage.keys()
+        for name in names:
+            cores = sum(quantity(each["usage"]["cpu"]) for each in usage[name])
+            self._spent[name] = self._spent.get(name, 0.0) + cores * (at - self._last)
+        self._last = at
+        resident = {
+            name: int(sum(quantity(each["usage"]["memory"]) for each in usage[name]))
+            for name in sorted(names)
+        }
+        backlog = self.counted()["buffered"]
+        return Sample(at, backlog, resident, dict(self._spent), len(self._ready_apis()))
+
+    def _ready_apis(self) -> list[str]:
+        return [
+            each["metadata"]["name"]
+            for each in self._of("api")
+            if any(
+                c["type"] == "Ready" and c["status"] == "True"
+                for c in each["status"].get("conditions", [])
+            )
+        ]
+
+    def about(self) -> dict[str, str]:
+        """Say what it is."""
+        images = {
+            container["image"] for each in self._pods() for container in each["spec"]["containers"]
+        }
+        return {**super().about(), "release": self.release, "images": ", ".join(sorted(images))}

@@ -1,0 +1,58 @@
+"""Two results beside each other."""
+
+from collections.abc import Iterator
+
+from loadtest.result import Json, cost
+
+MIB = 2**20
+
+
+def figures(result: Json) -> Iterator[tuple[str, float]]:
+    """Go through what is worth a comparison."""
+    run = result["openloop"]
+    if run:
+        yield "offered a second", run["planned"] / run["seconds"]
+        yield "answered with 201 a second", run["created"] / max(run["seconds"], run["elapsed"])
+        yield "refused", run["refused"]
+        yield "unknown or not sent", run["unknown"] + run["not_sent"]
+        for name, value in run["latency"].items():
+            yield f"{name.replace('p999', 'p99.9')} ms", value
+    samples = result["samples"]
+    if samples:
+        yield "backlog, most", max(each["backlog"] for each in samples)
+        for name in samples[-1]["resident"]:
+            most = max(each["resident"].get(name, 0) for each in samples)
+            yield f"{name}: MiB, most", most / MIB
+    for name, value in cost(result).items():
+        yield f"{name}: CPU µs a usage", value
+    yield "failures", len(result["failures"])
+
+
+def compare(one: Json, other: Json) -> str:
+    """Return a table: each figure of both, and how the second is to the first."""
+    before, after = dict(figures(one)), dict(figures(other))
+    names = dict.fromkeys([*before, *after])
+    rows = [
+        ("", "A", "B", "B / A"),
+        *(
+            (n, number(before.get(n)), number(after.get(n)), _ratio(n, before, after))
+            for n in names
+        ),
+    ]
+    first, *widths = (max(len(row[column]) for row in rows) for column in range(4))
+    return "\n".join(
+        f"{row[0]:<{first}}  "
+        + "  ".join(f"{cell:>{width}}" for cell, width in zip(row[1:], widths, strict=True))
+        for row in rows
+    )
+
+
+def number(value: float | None) -> str:
+    """Give a figure as a person reads it."""
+    if value is None:
+        return "—"
+    return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:,.2f}"  # noqa: PLR2004
+
+
+def _ratio(name: str, before: dict[str, float], after: dict[str, float]) -> str:
+    return f"{after[name] / before[name]:.2f}" if name in after and before.get(name) else ""

@@ -1,0 +1,91 @@
+"""What an open loop saw, in figures: in all, and for each second of its plan."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from loadtest.generator import NOT_SENT, OK, REFUSED, UNKNOWN, Generator
+
+MS = 1e3
+SKIP_SECONDS = 1.0
+"""The first second is counted, but is not in the percentiles of the whole run: caches are cold."""
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """Latencies of 201s from the planned time, in milliseconds; all 0 when there is none."""
+
+    p50: float = 0.0
+    p90: float = 0.0
+    p95: float = 0.0
+    p99: float = 0.0
+    p999: float = 0.0
+    max: float = 0.0
+
+
+def quantiles(latencies: Sequence[float]) -> Quantiles:
+    """Take them from seconds."""
+    if not latencies:
+        return Quantiles()
+    ordered = sorted(latencies)
+    last = len(ordered) - 1
+
+    def at(q: float) -> float:
+        return round(ordered[min(last, int(len(ordered) * q))] * MS, 3)
+
+    return Quantiles(at(0.5), at(0.9), at(0.95), at(0.99), at(0.999), at(1))
+
+
+def summarise(run: Generator, valid: Sequence[bool]) -> dict[str, Any]:
+    """Sum a run up; `valid` says of each request in turn whether a 201 is due."""
+    outcomes = Counter(run.outcomes)
+    meant = [valid[number % len(valid)] for number in range(len(run.due))]
+    wrong = sum(
+        outcome in {OK, REFUSED} and (outcome == OK) != good
+        for outcome, good in zip(run.outcomes, meant, strict=True)
+    )
+    good = [
+        took
+        for took, due, outcome in zip(run.latencies, run.due, run.outcomes, strict=True)
+        if outcome == OK and due >= SKIP_SECONDS
+    ]
+    return {
+        "planned": len(run.due),
+        "created": outcomes[OK],
+        "refused": outcomes[REFUSED],
+        "unknown": outcomes[UNKNOWN],
+        "not_sent": outcomes[NOT_SENT],
+        "unexpected": wrong,
+        "repeated": len(run.ids) - len(set(run.ids)),
+        "statuses": dict(sorted(Counter(run.statuses).items())),
+        "elapsed": round(run.elapsed, 3),
+        "longest_queue": run.longest_queue,
+        "reopened": run.reopened,
+        "latency": asdict(quantiles(good)),
+        "series": by_second(run),
+    }
+
+
+def by_second(run: Generator) -> list[dict[str, float]]:
+    """Return a row for each second of the plan."""
+    rows = []
+    start = 0
+    for second in range(int(run.due[-1]) + 1):
+        end = start
+        while end < len(run.due) and run.due[end] < second + 1:
+            end += 1
+        outcomes = run.outcomes[start:end]
+        took = [each for each, o in zip(run.latencies[start:end], outcomes, strict=True) if o == OK]
+        rows.append(
+            {
+                "at": second,
+                "planned": end - start,
+                "created": len(took),
+                "failed": sum(each in {NOT_SENT, UNKNOWN} for each in outcomes),
+                "refused": outcomes.count(REFUSED),
+                **asdict(quantiles(took)),
+            }
+        )
+        start = end
+    return rows

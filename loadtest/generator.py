@@ -1,0 +1,162 @@
+"""The open loop: each request is sent at its time, whatever became of those before it.
+
+    planned    |  |    |  ||   |        the times are drawn before the run
+    sent       |  |    |       |||      the server stood still, every connection was busy:
+    latency    from the planned time, so that waiting for a connection is in it
+
+One thread, one epoll. `select` waits on it, for it takes microseconds where epoll takes whole
+milliseconds. A request whose answer was not seen is never sent again: it may be stored.
+"""
+
+import gc
+import random
+import select
+import time
+from array import array
+from collections import deque
+from collections.abc import Sequence
+from itertools import accumulate
+
+from loadtest.answers import CREATED, NO_ANSWER, Connection
+
+REOPEN_SECONDS = 0.05
+"""Between two tries to replace connections that broke."""
+LEAD_SECONDS = 0.1
+
+NOT_SENT, UNKNOWN, REFUSED, OK = range(4)
+"""What became of a request."""
+
+
+def plan(rate: float, seconds: float, *, even: bool = False, seed: int = 1) -> "array[float]":
+    """Draw the times, in seconds from the start: Poisson arrivals, or one every 1/rate."""
+    count = int(rate * seconds)
+    if even:
+        return array("d", (number / rate for number in range(count)))
+    chance = random.Random(seed)  # noqa: S311 - no secret
+    return array("d", accumulate(chance.expovariate(rate) for _ in range(count)))
+
+
+class Generator:
+    """One run; the arrays have an element for each planned request."""
+
+    def __init__(
+        self, host: str, port: int, requests: Sequence[bytes], due: "array[float]", connections: int
+    ) -> None:
+        self.due = due
+        self.outcomes = array("b", bytes(len(due)))
+        self.statuses = array("h", bytes(2 * len(due)))
+        self.latencies = array("d", bytes(8 * len(due)))
+        self.ids = array("q")
+        """Those in the answers, in the order of the answers."""
+        self.longest_queue = 0
+        self.reopened = 0
+        self.elapsed = 0.0
+        self._address = (host, port)
+        self._requests = requests
+        self._epoll = select.epoll()
+        self._all: dict[int, Connection] = {}
+        self._idle: deque[Connection] = deque()
+        self._waiting: deque[int] = deque()
+        self._broken = 0
+        self._under_way = 0
+        for _ in range(connections):
+            self._open()
+
+    def _open(self) -> None:
+        connection = Connection(*self._address)
+        self._all[connection.sock.fileno()] = connection
+        self._epoll.register(connection.sock, select.EPOLLIN)
+        self._idle.append(connection)
+
+    def run(self, grace: float) -> None:
+        """Send all, and wait for the last answers so many seconds at most."""
+        gc.disable()  # a collection would delay what is due meanwhile
+        start = time.perf_counter() + LEAD_SECONDS
+        try:
+            self._run(start, grace)
+        finally:
+            gc.enable()
+            self.elapsed = time.perf_counter() - start
+            for each in self._all.values():
+                each.sock.close()
+            self._epoll.close()
+
+    def _run(self, start: float, grace: float) -> None:
+        due, planned, number, now = self.due, len(self.due), 0, 0.0
+        end, reopen = due[-1] + grace, 0.0
+        while now < end:
+            now = time.perf_counter() - start
+            while number < planned and due[number] <= now:
+                self._waiting.append(number)
+                number += 1
+            self._send_waiting()
+            ready = self._epoll.poll(0)
+            if not ready:
+                if number == planned and not (self._under_way or self._waiting):
+                    break
+                pause = due[number] - now if number < planned else 0.01
+                select.select([self._epoll], [], [], max(0.0, min(pause, 0.01)))
+                ready = self._epoll.poll(0)
+            for fd, _ in ready:
+                self._receive(self._all[fd], start)
+            if self._broken and now >= reopen:
+                self._replace_broken()
+                reopen = now + REOPEN_SECONDS
+
+    def _send_waiting(self) -> None:
+        waiting, idle, requests = self._waiting, self._idle, self._requests
+        self.longest_queue = max(self.longest_queue, len(waiting) - len(idle))
+        while waiting and idle:
+            connection, number = idle.popleft(), waiting.popleft()
+            connection.number = number
+            self.outcomes[number] = UNKNOWN
+            self._under_way += 1
+            if not connection.send(requests[number % len(requests)]):
+                self._drop(connection)
+
+    def _receive(self, connection: Connection, start: float) -> None:
+        if connection.number < 0:
+            # Nothing was asked: the server closes it, perhaps after a 408.
+            self._idle.remove(connection)
+            self._drop(connection)
+            return
+        try:
+            answer = connection.receive()
+        except BlockingIOError:
+            return
+        except (OSError, ValueError):
+            self._drop(connection)
+            return
+        if answer is None:
+            return
+        number, connection.number = connection.number, -1
+        self._under_way -= 1
+        self.latencies[number] = time.perf_counter() - start - self.due[number]
+        self.statuses[number] = answer.status
+        if answer.status == CREATED:
+            self.outcomes[number] = OK
+            self.ids.append(answer.id)
+        elif answer.refused:
+            self.outcomes[number] = REFUSED
+        if answer.last:
+            self._drop(connection)
+        else:
+            self._idle.append(connection)
+
+    def _drop(self, connection: Connection) -> None:
+        """Give a connection up; what was under way on it stays unknown."""
+        if connection.number >= 0:
+            self._under_way -= 1
+            self.statuses[connection.number] = NO_ANSWER
+        del self._all[connection.sock.fileno()]
+        connection.sock.close()
+        self._broken += 1
+
+    def _replace_broken(self) -> None:
+        while self._broken:
+            try:
+                self._open()
+            except OSError:
+                return
+            self._broken -= 1
+            self.reopened += 1

@@ -1,0 +1,62 @@
+// What may be set from outside, and the thresholds that every script has.
+export const BASE_URL = (__ENV.BASE_URL || "http://localhost:3000").replace(/\/$/, "");
+export const HOST = __ENV.HOST || "";
+export const DEVICES = Number(__ENV.DEVICES || 100000);
+export const INVALID = Number(__ENV.INVALID || 0.01);
+
+export function rate(otherwise) {
+  return Number(__ENV.RATE || otherwise);
+}
+
+export function duration(otherwise) {
+  return __ENV.DURATION || otherwise;
+}
+
+export const TRENDS = ["min", "med", "avg", "p(90)", "p(95)", "p(99)", "p(99.9)", "max"];
+
+// Milliseconds of the requests that must be answered with 201.
+export function thresholds(p95, p99) {
+  return {
+    answers_unexpected: ["count==0"],
+    "http_req_duration{due:201}": [`p(95)<${p95}`, `p(99)<${p99}`],
+    dropped_iterations: ["count==0"],
+  };
+}
+
+// Requests that start at their time, however long the answers take.
+export function arrivals(perSecond, length, exec) {
+  return {
+    executor: "constant-arrival-rate",
+    rate: perSecond,
+    timeUnit: "1s",
+    duration: length,
+    preAllocatedVUs: Math.max(10, Math.min(1000, Math.ceil(perSecond / 20))),
+    maxVUs: Math.max(50, Math.min(4000, perSecond)),
+    gracefulStop: "15s",
+    ...(exec ? { exec } : {}),
+  };
+}
+
+// [[requests a second, for how long], ...], each reached evenly.
+export function ramp(from, stages) {
+  const most = Math.max(...stages.map(([target]) => target));
+  return {
+    executor: "ramping-arrival-rate",
+    startRate: from,
+    timeUnit: "1s",
+    stages: stages.map(([target, length]) => ({ target, duration: length })),
+    preAllocatedVUs: Math.max(10, Math.min(1000, Math.ceil(most / 20))),
+    maxVUs: Math.max(50, Math.min(4000, most)),
+    gracefulStop: "15s",
+  };
+}
+
+export function options(scenarios, limits) {
+  return {
+    scenarios,
+    thresholds: limits,
+    summaryTrendStats: TRENDS,
+    discardResponseBodies: false,
+    userAgent: "busyapi-loadtest",
+  };
+}

@@ -1,0 +1,10 @@
+// Does it work at all? A few requests a second; what a deployment runs first.
+import { single } from "./lib/bodies.js";
+import { send } from "./lib/checks.js";
+import { arrivals, duration, options as made, rate, thresholds } from "./lib/options.js";
+
+export const options = made({ smoke: arrivals(rate(20), duration("10s")) }, thresholds(500, 1000));
+
+export default function () {
+  send(single());
+}

@@ -1,0 +1,10 @@
+// An hour at a moderate rate: what leaks, fills or drifts shows only after a while.
+import { single } from "./lib/bodies.js";
+import { send } from "./lib/checks.js";
+import { arrivals, duration, options as made, rate, thresholds } from "./lib/options.js";
+
+export const options = made({ soak: arrivals(rate(1000), duration("1h")) }, thresholds(100, 250));
+
+export default function () {
+  send(single());
+}

@@ -1,0 +1,48 @@
+"""Where a machine's CPU goes, by program: it names the limit when load and pods share it."""
+
+import os
+from collections import defaultdict
+from pathlib import Path
+
+from bench.procfs import parse_cpu
+
+LISTED = 10
+INTERPRETERS = ("python", "node", "sh", "bash")
+
+
+def spent() -> dict[str, float]:
+    """Return the CPU seconds of all processes there are, by program and its first word."""
+    found: defaultdict[str, float] = defaultdict(float)
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                seconds = parse_cpu((folder / "stat").read_text())
+                found[program((folder / "cmdline").read_bytes())] += seconds
+            except (OSError, IndexError):
+                continue  # it has ended meanwhile
+    return dict(found)
+
+
+def program(cmdline: bytes) -> str:
+    """Name a program: its file, for an interpreter also what it runs."""
+    words = [each.decode(errors="replace") for each in cmdline.split(b"\0") if each]
+    if not words:
+        return "kernel"
+    names = [Path(words[0].split()[0]).name]
+    if names[0].rstrip("0123456789.") in INTERPRETERS:
+        names += [Path(each).name for each in words[1:] if not each.startswith("-")][:2]
+    return " ".join(names)
+
+
+def used(before: dict[str, float], after: dict[str, float], seconds: float) -> dict[str, float]:
+    """Return the cores that each used meanwhile, the busiest first."""
+    cores = {
+        name: round((total - before.get(name, 0.0)) / seconds, 3) for name, total in after.items()
+    }
+    busiest = sorted(cores.items(), key=lambda each: -each[1])[:LISTED]
+    return {name: each for name, each in busiest if each > 0}
+
+
+def cores() -> int:
+    """Return how many this process may use."""
+    return len(os.sched_getaffinity(0))

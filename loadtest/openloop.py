@@ -1,0 +1,69 @@
+"""The open-loop generator as a program of its own, so that nothing else delays what it sends."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from loadtest.bodies import Mix, bodies
+from loadtest.figures import summarise
+from loadtest.generator import Generator, plan
+
+GRACE_SECONDS = 15.0
+"""For the last answers; the API answers 503 after 10."""
+DIFFERENT = 20_000
+"""Requests that are made before the run, and sent over and over."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Say what it takes."""
+    found = argparse.ArgumentParser(prog="python -m loadtest.openloop", description=__doc__)
+    found.add_argument("--connect", default="127.0.0.1:3000", metavar="HOST:PORT")
+    found.add_argument("--host", default="", help="Host header (default: that of --connect)")
+    found.add_argument("--path", default="/api/usages")
+    found.add_argument("--rate", type=float, default=16_667, help="requests a second")
+    found.add_argument("--seconds", type=float, default=60)
+    found.add_argument("--connections", type=int, default=256)
+    found.add_argument("--devices", type=int, default=Mix.devices, help="patients")
+    found.add_argument("--invalid", type=float, default=Mix.invalid, help="share to be refused")
+    found.add_argument("--even", action="store_true", help="not Poisson but at even distances")
+    found.add_argument("--json", type=Path, metavar="FILE", help="default: stdout")
+    return found
+
+
+def requests(options: argparse.Namespace) -> tuple[list[bytes], list[bool]]:
+    """Render them, with whether each is valid."""
+    mix = Mix(options.devices, options.invalid)
+    host = options.host or options.connect
+    head = f"POST {options.path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    # Never more than are planned, or the share of the invalid would be another.
+    made = bodies(mix, min(DIFFERENT, max(1, int(options.rate * options.seconds))))
+    messages = [f"{head}Content-Length: {len(each)}\r\n\r\n".encode() + each for each, _ in made]
+    return messages, [valid for _, valid in made]
+
+
+def offer(options: argparse.Namespace) -> dict[str, Any]:
+    """Run it."""
+    host, _, port = options.connect.rpartition(":")
+    messages, valid = requests(options)
+    due = plan(options.rate, options.seconds, even=options.even)
+    run = Generator(host, int(port), messages, due, options.connections)
+    run.run(GRACE_SECONDS)
+    return {"rate": options.rate, "seconds": options.seconds, **summarise(run, valid)}
+
+
+def main() -> int:
+    """Offer the load; 1 when a request was not answered as its body deserves."""
+    options = parser().parse_args()
+    found = offer(options)
+    text = json.dumps(found) + "\n"
+    if options.json:
+        options.json.write_text(text)
+    else:
+        sys.stdout.write(text)
+    return 1 if found["unexpected"] or found["unknown"] or found["not_sent"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""The report as one HTML file: pictures and styles are in it, nothing is fetched."""
+
+import base64
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from loadtest.compare import figures, number
+from loadtest.reconcile import HEAD, Row, cells
+from loadtest.result import Json
+
+STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;color:#212529;max-width:1000px}
+body{margin:2em auto;padding:0 1em}
+h1{margin-bottom:0}h2{margin-top:1.8em;border-bottom:1px solid #dee2e6}
+.verdict{font-weight:600;padding:.6em 1em;border-radius:6px;margin:1em 0}
+.good{background:#d3f9d8;color:#2b8a3e}.bad{background:#ffe3e3;color:#c92a2a}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.6em 0}
+th,td{padding:.25em .8em;text-align:right;border-bottom:1px solid #e9ecef}
+th:first-child,td:first-child{text-align:left}th{background:#f8f9fa}
+img{max-width:100%;display:block;margin:.4em 0}.wide{overflow-x:auto}.faint{color:#868e96}
+ul{margin:.2em 0}
+"""
+
+
+def page(result: Json, pictures: Mapping[str, Path]) -> str:
+    """Write it."""
+    parts = [
+        f"<h1>Load test</h1><p class=faint>{escape(str(result['about'].get('when', '')))}</p>",
+        _verdict(result["failures"]),
+        _section("Who counts, and whether they agree", _counts(result)),
+        _section("Figures of the open loop", _pairs(figures(result), number)),
+        _section("Over time", "".join(map(_image, pictures, pictures.values()))),
+        _section("Cores used on this machine", _pairs(result["cores"].items(), "{:.2f}".format)),
+        _section("k6", _k6(result["k6"])),
+        _section("Where and with what", _pairs(result["about"].items(), str)),
+    ]
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>busyapi load test</title>'
+        '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
+        f"<style>{STYLE}</style>{''.join(parts)}</html>\n"
+    )
+
+
+def _verdict(failures: Sequence[str]) -> str:
+    if not failures:
+        return "<p class='verdict good'>All counts agree, and every threshold held.</p>"
+    items = "".join(f"<li>{escape(each)}</li>" for each in failures)
+    return f"<div class='verdict bad'>Failed:<ul>{items}</ul></div>"
+
+
+def _section(title: str, body: str) -> str:
+    return f"<h2>{escape(title)}</h2>{body}" if body else ""
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    top = "".join(f"<th>{escape(each)}</th>" for each in head)
+    lines = "".join(
+        "<tr>" + "".join(f"<td>{escape(each)}</td>" for each in row) + "</tr>" for row in rows
+    )
+    return f"<div class=wide><table><tr>{top}</tr>{lines}</table></div>"
+
+
+def _pairs(pairs: Iterable[tuple[str, Any]], show: Callable[[Any], str]) -> str:
+    lines = "".join(
+        f"<tr><td>{escape(name)}</td><td>{escape(show(value))}</td></tr>" for name, value in pairs
+    )
+    return f"<table>{lines}</table>" if lines else ""
+
+
+def _counts(result: Json) -> str:
+    rows = [Row(**each) for each in result["rows"]]
+    proven = all(each.proven for each in rows)
+    how = "by busyapi archive verify" if proven else "as the API says; its archive is out of reach"
+    return _table(HEAD, map(cells, rows)) + f"<p class=faint>Archived: {how}.</p>"
+
+
+def _image(title: str, path: Path) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<img alt="{escape(title)}" src="data:image/png;base64,{data}">'
+
+
+def _k6(summaries: Mapping[str, Json]) -> str:
+    head = ("script", "requests", "a second", "dropped", "p50 ms", "p95 ms", "p99 ms", "max ms")
+    rows = []
+    for name, metrics in summaries.items():
+        took: Json = metrics.get("http_req_duration{due:201}") or metrics["http_req_duration"]
+        made = metrics["http_reqs"]
+        dropped = metrics.get("dropped_iterations", {}).get("count", 0)
+        quantiles = (f"{took[each]:,.1f}" for each in ("med", "p(95)", "p(99)", "max"))
+        rows.append(
+            (name, f"{made['count']:,.0f}", f"{made['rate']:,.0f}", f"{dropped:,.0f}", *quantiles)
+        )
+    if not rows:
+        return ""
+    note = "<p class=faint>k6's own milliseconds are in its latencies.</p>"
+    return _table(head, rows) + note

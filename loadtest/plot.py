@@ -1,0 +1,134 @@
+"""The pictures: what was offered and answered, how fast, and how the parts fared."""
+
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from loadtest.result import Json
+
+MIB = 2**20
+SIZE = (8.4, 3.2)
+QUANTILES = {"p50": "#74b816", "p95": "#1c7ed6", "p99": "#f08c00", "p999": "#e03131"}
+ANSWERED, OFFERED, FAILED, REFUSED = "#2b8a3e", "#868e96", "#e03131", "#f08c00"
+
+Draw = Callable[[Axes, Json], None]
+
+
+def pictures(result: Json, folder: Path) -> dict[str, Path]:
+    """Draw those that there is data for; return each by its title."""
+    found = {}
+    for title, (name, wanted, draw) in PICTURES.items():
+        if wanted(result):
+            found[title] = folder / f"{name}.png"
+            _picture(title, draw, result, found[title])
+    return found
+
+
+def _picture(title: str, draw: Draw, result: Json, path: Path) -> None:
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.subplots()
+    draw(axes, result)
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.grid(visible=True, alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("seconds")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    figure.savefig(path, dpi=110)
+
+
+def _series(result: Json, name: str) -> tuple[list[float], list[float]]:
+    # The last second of a plan may be a rest of one: its rate would be no rate.
+    rows = [
+        each for each in result["openloop"]["series"] if each["at"] < result["openloop"]["seconds"]
+    ]
+    return [each["at"] for each in rows], [each[name] for each in rows]
+
+
+def _rates(axes: Axes, result: Json) -> None:
+    axes.plot(*_series(result, "planned"), color=OFFERED, label="offered", linewidth=3, alpha=0.5)
+    axes.plot(*_series(result, "created"), color=ANSWERED, label="answered 201")
+    axes.set_ylabel("requests a second")
+    axes.set_ylim(bottom=0)
+
+
+def _latencies(axes: Axes, result: Json) -> None:
+    for name, colour in QUANTILES.items():
+        label = name.replace("p999", "p99.9")
+        axes.plot(*_series(result, name), color=colour, label=label, linewidth=1.2)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_ylabel("ms from the planned time")
+
+
+def _errors(axes: Axes, result: Json) -> None:
+    axes.plot(*_series(result, "refused"), color=REFUSED, label="refused")
+    axes.plot(*_series(result, "failed"), color=FAILED, label="unknown or\nnot sent")
+    axes.set_ylabel("requests a second")
+    axes.set_ylim(bottom=0)
+
+
+def _backlog(axes: Axes, result: Json) -> None:
+    samples = result["samples"]
+    axes.plot([s["at"] for s in samples], [s["backlog"] for s in samples], color="#1c7ed6")
+    axes.set_ylabel("usages not archived yet")
+    axes.set_ylim(bottom=0)
+
+
+def _memory(axes: Axes, result: Json) -> None:
+    for name in _parts(result, "resident"):
+        had = [each for each in result["samples"] if name in each["resident"]]
+        held = [each["resident"][name] / MIB for each in had]
+        axes.plot([each["at"] for each in had], held, label=name)
+    axes.set_ylabel("resident MiB")
+    axes.set_ylim(bottom=0)
+
+
+def _cpu(axes: Axes, result: Json) -> None:
+    rate = result["openloop"]["created"] / max(
+        result["openloop"]["elapsed"], result["openloop"]["seconds"]
+    )
+    for name in _parts(result, "cpu"):
+        had = [each for each in result["samples"] if name in each["cpu"]]
+        points = [
+            (new["at"], (new["cpu"][name] - old["cpu"][name]) / (new["at"] - old["at"]) / rate)
+            for old, new in pairwise(had)
+            if new["at"] > old["at"]
+        ]
+        axes.plot([at for at, _ in points], [spent * 1e6 for _, spent in points], label=name)
+    axes.set_ylabel("CPU µs a usage")
+    axes.set_ylim(bottom=0)
+
+
+def _replicas(axes: Axes, result: Json) -> None:
+    had = [each for each in result["samples"] if each["replicas"] is not None]
+    axes.step([s["at"] for s in had], [s["replicas"] for s in had], where="post", color="#7048e8")
+    axes.set_ylabel("ready API pods")
+    axes.set_ylim(bottom=0)
+
+
+def _parts(result: Json, what: str) -> Iterable[str]:
+    return dict.fromkeys(name for each in result["samples"] for name in each[what])
+
+
+def _sampled(what: str) -> Callable[[Json], bool]:
+    return lambda result: any(each[what] not in (None, {}) for each in result["samples"])
+
+
+def _ran(result: Json) -> bool:
+    return bool(result["openloop"])
+
+
+PICTURES: dict[str, tuple[str, Callable[[Json], bool], Draw]] = {
+    "Offered and achieved": ("rate", _ran, _rates),
+    "Latency of a 201": ("latency", _ran, _latencies),
+    "Refused, unknown, not sent": ("errors", _ran, _errors),
+    "Backlog": ("backlog", _sampled("backlog"), _backlog),
+    "Memory": ("memory", _sampled("resident"), _memory),
+    "CPU a usage": ("cpu", _sampled("cpu"), _cpu),
+    "Replicas": ("replicas", _sampled("replicas"), _replicas),
+}
+"""By title: the file's name, whether there is data, what draws it."""

@@ -1,0 +1,141 @@
+"""One load test: the open loop and k6 scripts, one after the other, each reconciled."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bench.machine import machine
+from loadtest import k6
+from loadtest import machine as programs
+from loadtest.openloop import GRACE_SECONDS
+from loadtest.reconcile import Said, disagreements, reconcile
+from loadtest.result import Result
+from loadtest.target import State, Target
+from loadtest.watch import Watch
+
+Say = Callable[[str], None]
+
+EVERY_SECONDS = 1.0
+START_SECONDS = 60.0
+"""For the generator to make its requests and to sum up, on a slow machine."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked for."""
+
+    rate: float
+    seconds: float
+    connections: int
+    devices: int
+    invalid: float
+    even: bool
+    scripts: tuple[str, ...]
+    """Of k6."""
+    warm_up: float
+    """Seconds at a tenth of the rate, reconciled with the rest."""
+
+
+def run(target: Target, plan: Plan, say: Say) -> Result:
+    """Run it all.
+
+    Raises:
+        Unreachable: the target did not answer, or a tool did not run.
+    """
+    result = Result(about=_about(target, plan))
+    say(f"looking at {target.url} and its archive")
+    state = target.settled()
+    if plan.warm_up:
+        say(f"warm-up of {plan.warm_up:g} s at {plan.rate / 10:,.0f} a second")
+        warm = _openloop(target, plan, plan.rate / 10, plan.warm_up)
+        state = _hold(result, _said("warm-up", warm), state, target, say)
+    say(f"open loop: {plan.rate:,.0f} a second for {plan.seconds:g} s")
+    before = programs.spent()
+    with Watch(target, EVERY_SECONDS) as watch:
+        result.openloop = _openloop(target, plan, plan.rate, plan.seconds)
+    elapsed = result.openloop["elapsed"]
+    result.cores = programs.used(before, programs.spent(), elapsed)
+    result.samples = watch.samples
+    state = _hold(result, _said("open loop", result.openloop), state, target, say)
+    for script in plan.scripts:
+        say(f"k6 {script}")
+        outcome = k6.run(script, target, {"DEVICES": str(plan.devices)}, ["--quiet"])
+        result.k6[script] = outcome.metrics
+        if not outcome.passed:
+            result.failures.append(f"k6 {script}: a threshold was crossed")
+        state = _hold(result, outcome.said, state, target, say)
+    return result
+
+
+def _hold(result: Result, said: Said, before: State, target: Target, say: Say) -> State:
+    say(f"{said.tool}: {said.created:,} answered with 201; waiting until all is archived")
+    after = target.settled()
+    row = reconcile(said, before, after)
+    result.rows.append(row)
+    result.failures += [f"{said.tool}: {each}" for each in disagreements(said, row)]
+    return after
+
+
+def _openloop(target: Target, plan: Plan, rate: float, seconds: float) -> dict[str, Any]:
+    """Run the generator in a process of its own: ours looks at the target meanwhile."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "figures.json"
+        options: dict[str, Any] = {
+            "connect": target.connect,
+            "host": target.host,
+            "rate": rate,
+            "seconds": seconds,
+            "connections": plan.connections,
+            "devices": plan.devices,
+            "invalid": plan.invalid,
+            "json": path,
+        }
+        words = [f"--{name}={value}" for name, value in options.items() if value != ""]
+        command = [sys.executable, "-m", "loadtest.openloop", *words]
+        limit = seconds + GRACE_SECONDS + START_SECONDS
+        # Its exit code says what its figures say as well.
+        subprocess.run(
+            [*command, *(["--even"] if plan.even else [])],
+            check=False,
+            timeout=limit,
+            cwd=Path(__file__).parents[1],
+        )
+        found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def _said(tool: str, figures: dict[str, Any]) -> Said:
+    return Said(
+        tool=tool,
+        sent=figures["planned"] - figures["not_sent"],
+        created=figures["created"],
+        refused=figures["refused"],
+        unknown=figures["unknown"],
+        not_sent=figures["not_sent"],
+        unexpected=figures["unexpected"],
+        repeated=figures["repeated"],
+    )
+
+
+def _about(target: Target, plan: Plan) -> dict[str, Any]:
+    here = machine(Path(tempfile.gettempdir()))
+    return {
+        "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "command": " ".join(["python -m loadtest", *sys.argv[1:]]),
+        **target.about(),
+        "generator": f"Python {platform.python_version()}, {plan.connections} connections",
+        "arrivals": "even" if plan.even else "Poisson",
+        "bodies": f"{plan.devices:,} patients, {plan.invalid:.1%} to be refused",
+        "k6": version("k6") if plan.scripts else "not run",
+        "machine": f"{here.cores} cores of {here.cpu}, {here.memory_gib} GiB, {here.kernel}",
+        "load before": f"{os.getloadavg()[0]:.1f}",
+    }
