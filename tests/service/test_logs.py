@@ -10,11 +10,16 @@ import struct
 import subprocess
 import sys
 import uuid
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
+from time import monotonic
 from urllib.parse import quote
 
 import pytest
 
+from busyapi.logs import REPEAT_SECONDS
+from tests.conftest import Stacks
 from tests.support.asking import BODY, USAGE, Raw, request, send
 from tests.support.children import Child
 from tests.support.http1 import Answer, fetch
@@ -213,6 +218,30 @@ def test_on_a_terminal_lines_are_for_people() -> None:
     os.close(follower)
     assert "an_event" in said
     assert not said.lstrip().startswith("{")
+
+
+def test_redis_that_comes_and_goes_floods_no_log(valkey: Server, stacks: Stacks) -> None:
+    started = monotonic()
+    stack = stacks(valkey, settings={"BUSYAPI_COMMIT_DEADLINE": "0.5"})
+    api, flusher = stack.apis[0], stack.flushers[0]
+    for tries in (5, 10):
+        valkey.kill9()
+        assert send(stack.port, USAGE).status == 503
+        failed = partial(api.metric, "busyapi_lane_failures_total", reason="RedisAway")
+        wait_until(lambda: failed() >= tries, "the lane to try again", seconds=20)  # noqa: B023
+        wait_until(lambda: not flusher.ready(), "the flusher to see it")
+        valkey.start()
+        for each in stack.processes:
+            each.wait_until_ready()
+    assert stack.stop() == {"flusher-0": 0, "api-0": 0}
+    intervals = (monotonic() - started) // REPEAT_SECONDS
+    for process, event in ((api, "lane_not_ready"), (flusher, "flusher_not_ready")):
+        logged = [line for line in lines(process) if line["event"] == event]
+        away = [line for line in logged if line["reason"] == "RedisAway"]
+        assert sum(int(str(line.get("repeated", 1))) for line in away) >= 2, away
+        assert intervals or any("repeated" in line for line in away), away
+        for count in Counter(line["detail"] for line in logged).values():
+            assert count <= 2 + intervals, logged
 
 
 def test_nothing_that_was_sent_is_logged_measured_or_said_in_an_error(
