@@ -24,7 +24,7 @@ SECONDS = 20.0
 BETWEEN = 0.001
 """Seconds between packets, so that they are not one by the time they are read."""
 
-ID = re.compile(rb'(?<="id":)\d+|(?<=location: /api/usages/)\d+|(?<="ids":\[)[\d,]+')
+ID = re.compile(rb'(?i)(?<="id":)\d+|(?<=location: /api/usages/)\d+|(?<="ids":\[)[\d,]+')
 MADE = re.compile(rb"(?<=x-request-id: )[0-9a-f]{12}-[0-9a-f]+(?=\r)")
 WAIT = re.compile(rb"(?<=retry-after: )\d+")
 LENGTH = re.compile(rb"content-length: (\d+)")
