@@ -40,6 +40,25 @@ class BusyapiError(Exception):
         return super().__str__() or (self.__doc__ or "").strip().splitlines()[0]
 
 
+def told(error: BaseException) -> str:
+    """Say what happened, for a log: in our words or the system's.
+
+    Any other text could quote what a device sent: of such an error only type and place.
+    """
+    if isinstance(error, BusyapiError):
+        return str(error)
+    name = type(error).__name__
+    return f"{name}: {error}" if isinstance(error, OSError) else f"{name} in {place(error)}"
+
+
+def place(error: BaseException) -> str:
+    """Say where an exception was raised."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}" if trace else ""
+
+
 class ConfigError(BusyapiError):
     """A setting is wrong."""
 

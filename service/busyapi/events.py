@@ -142,7 +142,7 @@ EVENTS = (
     Event(
         "lookup_failed",
         "warning",
-        ("error",),
+        ("error", "request_id"),
         "an archived usage was asked for, and the archive could not be read",
         "the runbook of BusyapiArchiveDamaged",
     ),

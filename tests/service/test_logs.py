@@ -20,7 +20,7 @@ import pytest
 
 from busyapi.logs import REPEAT_SECONDS
 from tests.conftest import Stacks
-from tests.support.asking import BODY, USAGE, Raw, request, send
+from tests.support.asking import BODY, USAGE, Raw, refusal, request, send, stored
 from tests.support.children import Child
 from tests.support.http1 import Answer, fetch
 from tests.support.leaks import MARK
@@ -242,6 +242,21 @@ def test_redis_that_comes_and_goes_floods_no_log(valkey: Server, stacks: Stacks)
         assert intervals or any("repeated" in line for line in away), away
         for count in Counter(line["detail"] for line in logged).values():
             assert count <= 2 + intervals, logged
+
+
+def test_an_archive_that_cannot_be_read_is_logged_with_the_request(
+    valkey: Server, stacks: Stacks
+) -> None:
+    stack = stacks(valkey)
+    number = stored(send(stack.port, USAGE))
+    stack.wait_until_archived()
+    for file in stack.archive.rglob("*.zst*"):
+        file.write_bytes(bytes(file.stat().st_size))
+    answer = fetch(stack.port, f"/api/usages/{number}", headers={"x-request-id": "night-3"})
+    refusal(answer, "no")
+    assert answer.headers["x-request-id"] == "night-3"
+    found = [line for line in lines(stack.flushers[0]) if line["event"] == "lookup_failed"]
+    assert [line["request_id"] for line in found] == ["night-3"]
 
 
 def test_nothing_that_was_sent_is_logged_measured_or_said_in_an_error(

@@ -23,6 +23,7 @@ from busyapi.api.problems import Problems
 from busyapi.api.service import Service
 from busyapi.api.usages import post_batch, post_usage
 from busyapi.commit.lane import Lane
+from busyapi.errors import told
 from busyapi.web import close_idle, listen, port_error, stop
 
 log = structlog.get_logger()
@@ -69,7 +70,7 @@ async def _open(app: Sanic[Any, Any]) -> None:
     service: Service = app.ctx.service
 
     def fatal(error: BaseException) -> None:
-        log.error("cannot_run", reason=type(error).__name__, detail=str(error))
+        log.error("cannot_run", reason=type(error).__name__, detail=told(error))
         service.fatal = error
         stop(app, lambda: service.draining)
 

@@ -4,6 +4,7 @@ from http import HTTPStatus
 
 import aiohttp
 
+from busyapi.api.request_id import HEADER
 from busyapi.errors import ConfigError, NoLongerKept, Refused
 from busyapi.ids import Seq
 
@@ -21,8 +22,8 @@ class ArchiveDoor:
         self._urls = _spread(urls, partitions)
         self._session: aiohttp.ClientSession | None = None
 
-    async def find(self, partition: int, seq: Seq) -> bytes | None:
-        """Give an archived line, None where there is none (a gap).
+    async def find(self, partition: int, seq: Seq, request_id: str) -> bytes | None:
+        """Give an archived line, None where there is none (a gap); the flusher may log the id.
 
         Raises:
             ArchiveAway: the flusher does not answer.
@@ -33,7 +34,7 @@ class ArchiveDoor:
             self._session = aiohttp.ClientSession(timeout=timeout)
         url = f"{self._urls[partition]}/usages/{seq}"
         try:
-            async with self._session.get(url) as answer:
+            async with self._session.get(url, headers={HEADER: request_id}) as answer:
                 if answer.status == HTTPStatus.OK:
                     return await answer.read()
                 if answer.status == HTTPStatus.NOT_FOUND:

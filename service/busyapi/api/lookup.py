@@ -7,6 +7,7 @@ from sanic.response import HTTPResponse
 
 from busyapi.api.answers import JSON, json_answer
 from busyapi.api.problems import Problem
+from busyapi.api.protocol import named
 from busyapi.api.service import Service
 from busyapi.errors import NoLongerKept, RedisAway
 from busyapi.ids import MAX_ID, Seq, UsageId, locate
@@ -30,7 +31,7 @@ async def get_usage(request: Request, usage: int) -> HTTPResponse:
         # The archive may have it all the same.
         line, away = None, True
     if line is None:
-        line = await _archived(service, partition, seq)
+        line = await _archived(request, partition, seq)
     if line is None:
         raise RedisAway if away else Problem(404, NEVER)
     return service.done(request, HTTPResponse(line, 200, content_type=JSON))
@@ -45,9 +46,10 @@ async def _buffered(service: Service, usage: UsageId, partition: int, seq: Seq) 
     return None
 
 
-async def _archived(service: Service, partition: int, seq: Seq) -> bytes | None:
+async def _archived(request: Request, partition: int, seq: Seq) -> bytes | None:
+    service: Service = request.app.ctx.service
     try:
-        return await service.archive.find(partition, seq)
+        return await service.archive.find(partition, seq, named(request))
     except NoLongerKept:
         raise Problem(410, "The usage is no longer kept.") from None
 

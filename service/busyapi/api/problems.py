@@ -25,6 +25,7 @@ from busyapi.errors import (
     Refused,
     StoredUnknown,
     UnsupportedMedia,
+    place,
 )
 
 log = structlog.get_logger()
@@ -106,7 +107,7 @@ def problem(error: Exception, request_id: str = "") -> Problem:
     log.error(
         "unexpected_error",
         error=type(error).__name__,
-        where=_where(error),
+        where=place(error),
         request_id=request_id,
     )
     return Problem(500, "Something went wrong here. The usage may be stored.")
@@ -130,13 +131,6 @@ def _from_sanic(error: SanicException) -> Problem:
     detail = SANIC_DETAILS.get(status, "The request cannot be answered.")
     headers = {name: str(value) for name, value in (error.headers or {}).items()}
     return Problem(status, detail, headers)
-
-
-def _where(error: Exception) -> str:
-    trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}" if trace else ""
 
 
 class Problems(ErrorHandler):

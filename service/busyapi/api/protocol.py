@@ -95,6 +95,12 @@ class NumberedHttp(Http):
         self.request_bytes = -math.inf  # is compared with the limit, and no more
 
 
+def named(request: Request) -> str:
+    """Give the name of a request."""
+    stream = request.stream
+    return stream.request_id if isinstance(stream, NumberedHttp) else ""
+
+
 class DeadlineProtocol(KnownProtocol):
     """Sanic's protocol with that look."""
 

@@ -21,7 +21,6 @@ from busyapi.errors import (
     ArchiveError,
     ArchiveFull,
     ArchiveLocked,
-    BusyapiError,
     LeaseLost,
     LossSuspected,
     NotSeeded,
@@ -29,6 +28,7 @@ from busyapi.errors import (
     RedisAway,
     SyncFailed,
     TooWeak,
+    told,
 )
 from busyapi.failpoints import failpoint
 from busyapi.flusher.intake import Intake
@@ -139,8 +139,7 @@ class Flusher:
 
     async def _unready(self, error: Exception, seconds: float) -> None:
         self._metrics.seeded.set(0)
-        named = isinstance(error, BusyapiError)
-        trouble = str(error) if named else f"{type(error).__name__}: {error}"
+        trouble = told(error)
         if trouble != self.trouble:
             log.warning("flusher_not_ready", reason=type(error).__name__, detail=trouble)
         self.trouble = trouble

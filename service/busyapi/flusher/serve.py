@@ -8,7 +8,7 @@ import structlog
 from sanic import Request, Sanic
 from sanic.response import HTTPResponse
 
-from busyapi.errors import ArchiveError, NoLongerKept
+from busyapi.errors import ArchiveError, NoLongerKept, told
 from busyapi.flusher.loop import Flusher
 from busyapi.ids import Seq
 from busyapi.metrics import FlusherMetrics
@@ -62,7 +62,7 @@ class Door:
             await self._flusher.run()
         except Exception as error:  # noqa: BLE001 - whatever it is, the process ends with it
             self.failed = error
-            log.error("flusher_failed", error=type(error).__name__, detail=str(error))
+            log.error("flusher_failed", error=type(error).__name__, detail=told(error))
             self._scraped.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._scraped.wait(), SCRAPE_SECONDS)
@@ -100,7 +100,8 @@ class Door:
         except NoLongerKept:
             return HTTPResponse("", 410, content_type=TEXT)
         except (ArchiveError, OSError) as error:
-            log.warning("lookup_failed", error=type(error).__name__)
+            named = request.headers.get("x-request-id", "")
+            log.warning("lookup_failed", error=type(error).__name__, request_id=named)
             return HTTPResponse("the archive cannot be read\n", 503, content_type=TEXT)
         if line is None:
             return HTTPResponse("", 404, content_type=TEXT)

@@ -1,0 +1,28 @@
+"""What a log says of an exception."""
+
+import pytest
+
+from busyapi.errors import BusyapiError, RedisAway, told
+
+
+def fail(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RedisAway("no connection"), "no connection"),
+        (BusyapiError(), "Something went wrong in busyapi."),
+        (OSError(28, "No space left on device"), "OSError: [Errno 28] No space left on device"),
+    ],
+)
+def test_our_text_and_the_systems_is_said(error: Exception, said: str) -> None:
+    assert told(error) == said
+
+
+@pytest.mark.parametrize("error", [ValueError("secret"), KeyError("secret"), AssertionError()])
+def test_of_any_other_only_type_and_place(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught:
+        fail(error)
+    assert told(caught.value).startswith(f"{type(error).__name__} in fail:")
