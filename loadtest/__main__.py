@@ -120,7 +120,8 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 def _add_reconcile(parser: argparse.ArgumentParser) -> None:
     _add_target(parser)
     parser.add_argument("before", type=Path, metavar="SNAPSHOT.json")
-    parser.add_argument("--tool", required=True)
+    parser.add_argument("--k6-log", type=Path, metavar="FILE", help="of a Job, instead of counts")
+    parser.add_argument("--tool", default="k6")
     for name in ("sent", "created", "refused", "unknown"):
         parser.add_argument(f"--{name}", type=int, default=0, metavar="N")
     parser.set_defaults(act=_reconcile)
@@ -189,7 +190,10 @@ def _snapshot(options: argparse.Namespace) -> int:
 
 
 def _reconcile(options: argparse.Namespace) -> int:
-    said = Said(options.tool, options.sent, options.created, options.refused, options.unknown)
+    if options.k6_log:
+        said = k6.of_log(options.tool, options.k6_log.read_text())
+    else:
+        said = Said(options.tool, options.sent, options.created, options.refused, options.unknown)
     before = State.of(json.loads(options.before.read_text()))
     with _target(options) as target:
         row = reconcile(said, before, target.settled())

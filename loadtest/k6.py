@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,8 +17,13 @@ from loadtest.target import Target, Unreachable
 
 SCRIPTS = Path(__file__).parent / "k6"
 NAMES = sorted(each.stem for each in SCRIPTS.glob("*.js"))
+STDERR = 2
+"""The file: stdout is for our own table."""
 CROSSED = 99
 """k6's exit code when a threshold was crossed."""
+
+
+_counter = re.compile(r"^ *(usages_\w+|answers_\w+)\.*: (\d+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -68,16 +74,28 @@ def run(
         done = subprocess.run(
             [*command, *variables, str(SCRIPTS / f"{script}.js")],
             check=False,
-            stdout=sys.stderr,
+            stdout=STDERR,
             env={**os.environ, "K6_NO_USAGE_REPORT": "true"},
         )
         if done.returncode not in {0, CROSSED} or not summary.exists():
             raise Unreachable(f"k6 run {script}.js ended with {done.returncode}")
         metrics = json.loads(summary.read_text())["metrics"]
-    return Outcome(said(script, metrics), done.returncode == 0, metrics)
+    return Outcome(said(f"k6 {script}", metrics), done.returncode == 0, metrics)
 
 
-def said(script: str, metrics: Mapping[str, Any]) -> Said:
+def of_log(tool: str, log: str) -> Said:
+    """Read the same from the summary that a Job's pod has printed.
+
+    Raises:
+        Unreachable: there is none.
+    """
+    found = {name: {"count": int(count)} for name, count in _counter.findall(log)}
+    if not found:
+        raise Unreachable("the log holds no summary of k6")
+    return said(tool, found)
+
+
+def said(tool: str, metrics: Mapping[str, Any]) -> Said:
     """Read the counters of lib/checks.js. What was cut off at the end has no outcome: unknown."""
 
     def count(name: str) -> int:
@@ -85,7 +103,7 @@ def said(script: str, metrics: Mapping[str, Any]) -> Said:
 
     sent, created, refused = count("usages_sent"), count("usages_created"), count("usages_refused")
     return Said(
-        tool=f"k6 {script}",
+        tool=tool,
         sent=sent,
         created=created,
         refused=refused,

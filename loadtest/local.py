@@ -6,7 +6,6 @@ from pathlib import Path
 
 from bench import procfs
 from bench.durable import Durable
-from bench.lag import looker
 from loadtest.target import Sample, Target
 
 
@@ -16,15 +15,13 @@ class Local(Target):
     def __init__(self, stack: Durable) -> None:
         super().__init__(f"http://127.0.0.1:{stack.port}", archive=stack.stack.archive)
         self._stack = stack
-        self._look = looker(stack.server, stack.stack.flushers[0].port)
 
     def sample(self, at: float) -> Sample:
         """Look at each process."""
-        seen = self._look()
         processes = self._stack.processes
         return Sample(
             at,
-            seen.issued - seen.archived,
+            self.counted()["buffered"],
             {name: procfs.resident_bytes(each.pid) for name, each in processes.items()},
             {name: procfs.cpu_seconds(each.pid) for name, each in processes.items()},
         )

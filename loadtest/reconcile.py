@@ -81,7 +81,7 @@ def disagreements(said: Said, row: Row) -> list[str]:
             f" {said.refused:,} refused and {said.unknown:,} unknown"
         )
     if row.missing:
-        found.append(f"{row.missing:,} were answered with 201 and are not archived")
+        found.append(f"{row.missing:,} are missing from the archive")
     if row.archived > row.created + row.unknown:
         extra = row.archived - row.created - row.unknown
         found.append(f"{extra:,} are archived that nobody sent, or another load ran as well")

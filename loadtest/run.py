@@ -65,6 +65,7 @@ def run(target: Target, plan: Plan, say: Say) -> Result:
     elapsed = result.openloop["elapsed"]
     result.cores = programs.used(before, programs.spent(), elapsed)
     result.samples = watch.samples
+    result.about["looks that failed"] = watch.missed
     state = _hold(result, _said("open loop", result.openloop), state, target, say)
     for script in plan.scripts:
         say(f"k6 {script}")

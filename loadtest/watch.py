@@ -6,8 +6,6 @@ import time
 from http.client import HTTPException
 from typing import Self
 
-import redis
-
 from loadtest.target import Sample, Target, Unreachable
 
 JOIN_SECONDS = 60.0
@@ -16,7 +14,6 @@ TROUBLE = (
     HTTPException,
     ValueError,
     KeyError,
-    redis.RedisError,
     Unreachable,
     subprocess.TimeoutExpired,
 )

@@ -1,0 +1,53 @@
+# What the scripts beside it share: where to, how much, and the counts of all who count.
+#
+# URL     http://localhost:3000, or a remote one        HOST      Host header, for an ingress
+# ARCHIVE its archive folder, when it is on this machine  NAMESPACE, RELEASE  it is on a cluster
+# REQUESTS, CONNECTIONS, RATE, DURATION  how much        WARMUP    requests before the counting (200)
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+url=${URL:-http://localhost:3000}
+endpoint=$url/api/usages
+body='{"patientId":"100","timestamp":"Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)","medication":"Albuterol"}'
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+target=(--url "$url")
+host=()
+if [[ -n ${HOST:-} ]]; then target+=(--host "$HOST"); host=(-H "Host: $HOST"); fi
+if [[ -n ${ARCHIVE:-} ]]; then target+=(--archive "$(realpath "$ARCHIVE")"); fi
+if [[ -n ${NAMESPACE:-} ]]; then target+=(--namespace "$NAMESPACE" --release "${RELEASE:-busyapi}"); fi
+
+need() { command -v "$1" >/dev/null || { echo "$1 is missing: $2" >&2; exit 2; }; }
+
+loadtest() {
+    local python=$root/.venv/bin/python
+    [[ -x $python ]] || python=python3
+    (cd "$root" && "$python" -m loadtest "$@")
+}
+
+# One connection, with curl: caches are filled and the first connections made.
+warm_up() {
+    local count=${WARMUP:-200}
+    ((count == 0)) && return
+    curl --silent --fail-with-body --output /dev/null "${host[@]}" \
+        -H "Content-Type: application/json" --data "$body" "$endpoint?[1-$count]" \
+        || { echo "$endpoint does not take usages" >&2; exit 2; }
+}
+
+begin() {
+    need curl "apt-get install curl"
+    warm_up
+    loadtest snapshot "${target[@]}" >"$work/before.json"
+}
+
+# finish TOOL SENT CREATED UNKNOWN: the rest was refused. Ends with 1 when the counts do not agree.
+finish() {
+    loadtest reconcile "$work/before.json" "${target[@]}" --tool "$1" --sent "$2" --created "$3" \
+        --refused $(($2 - $3 - $4)) --unknown "$4"
+}
+
+# all_created SENT CREATED: these tools send nothing that may be refused.
+all_created() {
+    (($1 == $2)) || { echo "FAILED only $2 of $1 were answered with 201"; exit 1; }
+}
