@@ -14,11 +14,8 @@ from loadtest import k6
 from loadtest.bodies import Mix
 from loadtest.cluster import Cluster
 from loadtest.compare import compare
-from loadtest.page import page
-from loadtest.plot import pictures
 from loadtest.reconcile import Row, Said, disagreements, reconcile, table
-from loadtest.result import Result, read
-from loadtest.run import Plan, run
+from loadtest.result import read
 from loadtest.target import State, Target, Unreachable
 
 ROOT = Path(__file__).parents[1]
@@ -144,6 +141,10 @@ def _target(options: argparse.Namespace) -> Iterator[Target]:
 
 
 def _run(options: argparse.Namespace) -> int:
+    # Only here: what draws takes a second to load.
+    from loadtest.report import write  # noqa: PLC0415
+    from loadtest.run import Plan, run  # noqa: PLC0415
+
     plan = Plan(
         rate=options.rate,
         seconds=options.seconds,
@@ -156,20 +157,11 @@ def _run(options: argparse.Namespace) -> int:
     )
     with _target(options) as target:
         result = run(target, plan, tell)
-    report(result, options.to)
-    return _verdict(result.rows, result.failures)
-
-
-def report(result: Result, folder: Path) -> None:
-    """Write all of it into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    result.write(folder / "result.json")
-    plain = read(folder / "result.json")
-    (folder / "index.html").write_text(page(plain, pictures(plain, folder)))
-    tell(f"see {folder / 'index.html'}")
+    tell(f"see {write(result, options.to)}")
     latency = result.openloop["latency"]
     told = ", ".join(f"{name.replace('p999', 'p99.9')} {ms:g}" for name, ms in latency.items())
     sys.stdout.write(f"open loop, ms from the planned time: {told}\n")
+    return _verdict(result.rows, result.failures)
 
 
 def _k6(options: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 SECONDS = 30.0
 VERIFY_SECONDS = 600.0
 SETTLE_SECONDS = 180.0
-SETTLE_EVERY = 0.5
+SETTLE_EVERY = 0.25
 NO_ARCHIVE = 2
 """Exit code of `busyapi archive verify` where nothing was ever archived."""
 ARCHIVE = "/var/lib/busyapi/archive"

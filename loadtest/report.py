@@ -1,0 +1,17 @@
+"""What a run leaves in its folder: JSON, pictures, and a page with all of it."""
+
+from pathlib import Path
+
+from loadtest.page import page
+from loadtest.plot import pictures
+from loadtest.result import Result, read
+
+
+def write(result: Result, folder: Path) -> Path:
+    """Write it; return the page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    result.write(folder / "result.json")
+    plain = read(folder / "result.json")
+    index = folder / "index.html"
+    index.write_text(page(plain, pictures(plain, folder)))
+    return index

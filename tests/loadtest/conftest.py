@@ -1,0 +1,27 @@
+"""A small stack that the tests of this folder put their load on, one after the other."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from loadtest.target import Target
+from tests.support.processes import Stack
+from tests.support.servers import Server
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("stack")
+    with Server(folder / "valkey") as server, Stack(folder / "stack", server) as running:
+        yield running
+
+
+@pytest.fixture
+def target(stack: Stack) -> Target:
+    return Target(f"http://127.0.0.1:{stack.port}", archive=stack.archive)
+
+
+@pytest.fixture
+def at(stack: Stack) -> list[str]:
+    """The options that name it."""
+    return [f"--url=http://127.0.0.1:{stack.port}", f"--archive={stack.archive}"]

@@ -1,0 +1,114 @@
+"""The open loop offers what it says, and its figures are right where the delays are known."""
+
+import statistics
+from itertools import pairwise
+
+import pytest
+
+from busyapi.decode.timestamp import is_timestamp
+from loadtest.answers import parse
+from loadtest.bodies import START, Mix, bodies, spellings
+from loadtest.figures import quantiles, summarise
+from loadtest.generator import NOT_SENT, OK, REFUSED, UNKNOWN, Generator, plan
+from loadtest.openloop import offer, parser
+from tests.loadtest.slow import Behave, Slow, answer, created
+
+REQUEST = b"POST /api/usages HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+
+
+def run(
+    behave: Behave, *, rate: float, seconds: float, connections: int = 32, grace: float = 5
+) -> Generator:
+    with Slow(behave) as server:
+        due = plan(rate, seconds, even=True)
+        generator = Generator("127.0.0.1", server.port, [REQUEST], due, connections)
+        generator.run(grace)
+    return generator
+
+
+def test_arrivals_are_poisson_or_even() -> None:
+    due = plan(1000, 50)
+    gaps = [after - before for before, after in pairwise(due)]
+    assert len(due) == 50_000
+    assert statistics.mean(gaps) == pytest.approx(1e-3, rel=0.02)
+    # Of an exponential distribution the deviation is the mean; of even ones it is 0.
+    assert statistics.stdev(gaps) == pytest.approx(1e-3, rel=0.05)
+    assert [*plan(4, 1, even=True)] == [0, 0.25, 0.5, 0.75]
+
+
+def test_it_offers_what_it_says() -> None:
+    with Slow(lambda number: (0, created(number))) as server:
+        words = ["--connect", f"127.0.0.1:{server.port}", "--rate", "200", "--seconds", "2"]
+        found = offer(parser().parse_args([*words, "--even", "--invalid", "0"]))
+    assert found["planned"] == found["created"] == 400
+    assert [each["planned"] for each in found["series"]] == [200, 200]
+    assert found["statuses"] == {201: 400}
+    assert found["elapsed"] >= 1.99
+    assert (found["unexpected"], found["unknown"], found["repeated"]) == (0, 0, 0)
+
+
+def test_percentiles_of_known_delays() -> None:
+    # One in ten takes 0.4 s: the median is of the others, the 95th percentile of these.
+    generator = run(
+        lambda number: (0.4 if number % 10 == 0 else 0.02, created(number)), rate=100, seconds=2
+    )
+    latency = quantiles(generator.latencies)
+    assert 20 <= latency.p50 < 400 <= latency.p95 <= latency.p99 <= latency.max
+
+
+def test_a_stall_is_in_every_latency_that_it_delayed() -> None:
+    # One connection, 100 a second; the 20th answer takes half a second, and 50 wait behind it.
+    generator = run(
+        lambda number: (0.5 if number == 20 else 0, created(number)),
+        rate=100,
+        seconds=1,
+        connections=1,
+    )
+    assert sum(each > 0.1 for each in generator.latencies) >= 35
+    assert set(generator.outcomes) == {OK}
+
+
+def test_what_each_answer_means() -> None:
+    said = {
+        1: created(1),
+        2: answer(422, b"{}"),
+        3: answer(503, b'{"stored":"no"}'),
+        4: answer(503, b'{"stored":"unknown"}'),
+        5: answer(502, b"Bad Gateway"),
+        6: b"",
+        7: created(1),
+    }
+    generator = run(lambda number: (0, said[number]), rate=50, seconds=0.14, connections=1)
+    assert [*generator.outcomes] == [OK, REFUSED, REFUSED, UNKNOWN, UNKNOWN, UNKNOWN, OK]
+    assert [*generator.statuses] == [201, 422, 503, 503, 502, 0, 201]
+    assert generator.reopened == 1
+    found = summarise(generator, [True, False, True, True, True, True, True])
+    assert (found["created"], found["refused"], found["unknown"]) == (2, 2, 3)
+    assert found["unexpected"] == 1, "the third should have been taken"
+    assert found["repeated"] == 1
+
+
+def test_what_was_never_sent_is_told_from_what_was_not_answered() -> None:
+    generator = run(lambda _: (60, b""), rate=50, seconds=0.06, connections=1, grace=0.2)
+    assert [*generator.outcomes] == [UNKNOWN, NOT_SENT, NOT_SENT]
+
+
+def test_an_answer_in_pieces_and_one_without_a_length() -> None:
+    whole = created(12)
+    assert all(parse(whole[:cut]) is None for cut in range(len(whole)))
+    found = parse(whole)
+    assert found is not None
+    assert (found.status, found.id) == (201, 12)
+    with pytest.raises(ValueError, match="without a length"):
+        parse(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+
+
+def test_bodies_are_of_many_patients_and_some_are_invalid() -> None:
+    made = bodies(Mix(devices=50, invalid=0.1), 5000)
+    assert bodies(Mix(devices=50, invalid=0.1), 5000) == made
+    assert 350 < sum(not valid for _, valid in made) < 650
+    assert len({text for text, valid in made if valid}) > 4000
+
+
+def test_every_spelling_of_a_time_is_taken_by_the_service() -> None:
+    assert all(is_timestamp(each) for each in spellings(START))

@@ -1,0 +1,124 @@
+"""Counts that agree pass, and each way of not agreeing is found."""
+
+import json
+import re
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from loadtest.__main__ import main
+from loadtest.reconcile import Said, disagreements, reconcile
+from loadtest.target import State, Target, Unreachable, Verified, understand, verify
+from tests.support.asking import USAGE, send, stored
+from tests.support.processes import Stack
+
+BEFORE = State(count=100, archived=100, verified=Verified(lines=100))
+AFTER = State(count=110, archived=110, verified=Verified(lines=110))
+SAID = Said("tool", sent=12, created=10, refused=2)
+
+
+def found(said: Said = SAID, before: State = BEFORE, after: State = AFTER) -> str:
+    return "; ".join(disagreements(said, reconcile(said, before, after)))
+
+
+def test_counts_that_agree() -> None:
+    assert found() == ""
+    assert found(replace(SAID, created=8, unknown=2)) == ""
+    assert found(before=replace(BEFORE, verified=None), after=replace(AFTER, verified=None)) == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "verified", "what"),
+    [
+        ({}, {"lines": 109}, "1 are missing from the archive"),
+        ({}, {"lines": 111}, "1 are archived that nobody sent"),
+        ({}, {"lines": 111}, "the API stored 10, the archive has 11 more"),
+        ({}, {"repeated": 1}, "1 ids were given out or archived twice"),
+        ({}, {"missing": 3}, "3 are missing"),
+        ({}, {"damaged": 1}, "1 places of the archive are damaged"),
+        ({"repeated": 1}, {}, "1 ids were given out or archived twice"),
+        ({"sent": 13}, {}, "13 were sent, but 10 answered with 201"),
+        ({"unexpected": 1}, {}, "otherwise than their body deserves"),
+        ({"not_sent": 1}, {}, "1 were planned and not sent"),
+        ({"created": 7, "unknown": 2, "sent": 11}, {}, "1 are archived that nobody sent"),
+    ],
+)
+def test_counts_that_do_not(said: dict[str, int], verified: dict[str, int], what: str) -> None:
+    changed = {"lines": 110, **verified}
+    of_tool = Said(**{**asdict(SAID), **said})
+    assert what in found(of_tool, after=replace(AFTER, verified=Verified(**changed)))
+
+
+def test_what_verify_prints_is_understood() -> None:
+    text = (
+        "partition 0: 7 usages up to seq 9; 0 seqs in 0 gap records; 0 in quarantine\n"
+        "  missing   ids 3 to 4 in no file\n"
+        "  repeated  id 5 in a and in b\n"
+        "  damaged   a: its checksum\n"
+        "partition 1: 5 usages up to seq 5; 0 seqs in 0 gap records; 0 in quarantine\n"
+        "3 problems found\n"
+    )
+    assert understand(text) == Verified(lines=12, missing=2, repeated=1, damaged=1)
+
+
+def test_a_verify_that_could_not_look_is_no_empty_archive() -> None:
+    with pytest.raises(Unreachable):
+        verify(["sh", "-c", "echo no such pod >&2; exit 1"])
+
+
+def copied(stack: Stack, into: Path) -> Path:
+    """An archive that can be spoilt; give its newest file."""
+    shutil.copytree(stack.archive, into)
+    return max(into.rglob("usages-*"), key=lambda each: each.name)
+
+
+def test_a_line_that_is_gone_or_planted_makes_a_run_fail(
+    stack: Stack, at: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["snapshot", *at]) == 0
+    before = tmp_path / "before.json"
+    before.write_text(capsys.readouterr().out)
+    for _ in range(5):
+        stored(send(stack.port, USAGE))
+    counts = ["reconcile", str(before), "--tool=mine", "--sent=5", "--created=5", at[0]]
+    assert main([*counts, at[1]]) == 0
+    assert "all counts agree" in capsys.readouterr().out
+
+    gone = copied(stack, tmp_path / "gone")
+    gone.write_bytes(gone.read_bytes()[:-20])
+    assert main([*counts, f"--archive={tmp_path / 'gone'}"]) == 1
+    assert "missing from the archive" in capsys.readouterr().out
+
+    planted = copied(stack, tmp_path / "planted")
+    first = int(re.findall(r"-(\d{16})", planted.name)[0])
+    shutil.copy(
+        planted, planted.with_name(planted.name.replace(f"{first:016}", f"{first + 99:016}"))
+    )
+    assert main([*counts, f"--archive={tmp_path / 'planted'}"]) == 1
+    assert "FAILED" in capsys.readouterr().out
+
+
+def test_one_answered_less_than_archived_makes_a_run_fail(
+    at: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = tmp_path / "before.json"
+    before.write_text(json.dumps({"count": 0, "archived": 0, "verified": {"lines": 0}}))
+    assert main(["snapshot", *at]) == 0
+    there = json.loads(capsys.readouterr().out)["count"]
+    counts = ["reconcile", str(before), *at]
+    assert main([*counts, f"--sent={there}", f"--created={there}"]) == 0
+    assert main([*counts, f"--sent={there - 1}", f"--created={there - 1}"]) == 1
+    assert "archived that nobody sent" in capsys.readouterr().out
+
+
+def test_a_load_of_somebody_else_is_found(stack: Stack, target: Target) -> None:
+    before = target.settled()
+    stored(send(stack.port, USAGE))
+    assert "nobody sent" in found(Said("tool", sent=0, created=0), before, target.settled())
+
+
+def test_a_target_that_is_away_is_said_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["snapshot", "--url=http://127.0.0.1:1"]) == 2
+    assert "http://127.0.0.1:1/api/usages/count" in capsys.readouterr().err

@@ -1,0 +1,97 @@
+"""A short run is reported whole: JSON, pictures, a page that fetches nothing. Two are compared."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from loadtest import machine
+from loadtest.__main__ import main, tell
+from loadtest.cluster import quantity
+from loadtest.local import started
+from loadtest.page import page
+from loadtest.report import write
+from loadtest.result import read
+from loadtest.run import Plan, run
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a stack of its own."""
+    folder = tmp_path_factory.mktemp("report")
+    plan = Plan(
+        rate=100,
+        seconds=3,
+        connections=16,
+        devices=9,
+        invalid=0.1,
+        even=False,
+        scripts=(),
+        warm_up=0.5,
+    )
+    with started(tmp_path_factory.mktemp("stack"), 1) as target:
+        write(run(target, plan, tell), folder)
+    return folder
+
+
+def test_the_counts_and_series_are_in_the_json(report: Path) -> None:
+    found = read(report / "result.json")
+    warm, row = found["rows"]
+    assert (warm["tool"], row["tool"]) == ("warm-up", "open loop")
+    assert row["sent"] == found["openloop"]["planned"] == 300
+    assert row["created"] == row["archived"] == row["stored"]
+    assert row["refused"] > 0 == row["missing"] == row["repeated"] == row["unknown"]
+    assert row["proven"]
+    assert len(found["openloop"]["series"]) >= 3
+    assert found["samples"][-1]["resident"].keys() == {"api-0", "flusher", "valkey"}
+    assert found["failures"] == []
+
+
+def test_the_page_has_every_picture_and_fetches_nothing(report: Path) -> None:
+    text = (report / "index.html").read_text()
+    pictures = {each.stem for each in report.glob("*.png")}
+    assert pictures == {"rate", "latency", "errors", "backlog", "memory", "cpu"}
+    assert text.count('src="data:image/png;base64,') == len(pictures)
+    assert not re.search(r'(src|href)="(?!data:)', text)
+    assert "All counts agree" in text
+    assert "<td>p99.9 ms</td>" in text
+
+
+def test_a_failure_is_at_the_top_of_the_page(report: Path) -> None:
+    found = read(report / "result.json")
+    found["failures"] = ["open loop: 3 <lost>"]
+    text = page(found, {})
+    assert "verdict bad" in text
+    assert "3 &lt;lost&gt;" in text
+    assert "All counts agree" not in text
+
+
+def test_two_results_are_compared(
+    report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = read(report / "result.json")
+    other["openloop"]["latency"]["p99"] *= 2
+    (tmp_path / "b.json").write_text(json.dumps(other))
+    assert main(["compare", str(report / "result.json"), str(tmp_path / "b.json")]) == 0
+    lines = {each.split("  ")[0]: each for each in capsys.readouterr().out.splitlines()}
+    assert lines["p99 ms"].endswith("2.00")
+    assert lines["p50 ms"].endswith("1.00")
+
+
+def test_another_file_is_no_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("{}")
+    assert main(["compare", str(path), str(path)]) == 2
+    assert "no result" in capsys.readouterr().err
+
+
+def test_programs_are_named_and_their_cores_counted() -> None:
+    assert machine.program(b"/usr/bin/traefik\0--x\0") == "traefik"
+    assert machine.program(b"python3.13\0-m\0busyapi\0api\0") == "python3.13 busyapi api"
+    assert machine.used({"a": 1.0}, {"a": 3.0, "b": 5.0, "c": 0.0}, 2) == {"b": 2.5, "a": 1.0}
+
+
+@pytest.mark.parametrize(("text", "value"), [("250m", 0.25), ("1500n", 1.5e-6), ("2Mi", 2**21)])
+def test_quantities_of_kubernetes(text: str, value: float) -> None:
+    assert quantity(text) == pytest.approx(value)
