@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from loadtest.generator import NOT_SENT, OK, REFUSED, UNKNOWN, Generator
+from loadtest.native import Native
 
 MS = 1e3
 SKIP_SECONDS = 1.0
@@ -37,7 +38,7 @@ def quantiles(latencies: Sequence[float]) -> Quantiles:
     return Quantiles(at(0.5), at(0.9), at(0.95), at(0.99), at(0.999), at(1))
 
 
-def summarise(run: Generator, valid: Sequence[bool]) -> dict[str, Any]:
+def summarise(run: Generator | Native, valid: Sequence[bool]) -> dict[str, Any]:
     """Sum a run up; `valid` says of each request in turn whether a 201 is due."""
     outcomes = Counter(run.outcomes)
     meant = [valid[number % len(valid)] for number in range(len(run.due))]
@@ -67,7 +68,7 @@ def summarise(run: Generator, valid: Sequence[bool]) -> dict[str, Any]:
     }
 
 
-def by_second(run: Generator) -> list[dict[str, float]]:
+def by_second(run: Generator | Native) -> list[dict[str, float]]:
     """Return a row for each second of the plan."""
     rows = []
     start = 0

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import platform
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from loadtest.bodies import Mix, bodies
 from loadtest.figures import summarise
 from loadtest.generator import Generator, plan
+from loadtest.native import Native, compiled
 
 GRACE_SECONDS = 15.0
 """For the last answers; the API answers 503 after 10."""
@@ -28,6 +30,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--devices", type=int, default=Mix.devices, help="patients")
     found.add_argument("--invalid", type=float, default=Mix.invalid, help="share to be refused")
     found.add_argument("--even", action="store_true", help="not Poisson but at even distances")
+    found.add_argument(
+        "--engine", choices=("c", "python"), help="default: c where there is a cc to compile it"
+    )
     found.add_argument("--json", type=Path, metavar="FILE", help="default: stdout")
     return found
 
@@ -48,9 +53,19 @@ def offer(options: argparse.Namespace) -> dict[str, Any]:
     host, _, port = options.connect.rpartition(":")
     messages, valid = requests(options)
     due = plan(options.rate, options.seconds, even=options.even)
-    run = Generator(host, int(port), messages, due, options.connections)
+    program = None if options.engine == "python" else compiled()
+    if options.engine == "c" and program is None:
+        raise FileNotFoundError("no cc to compile openloop.c with")
+    where = (host, int(port), messages, due, options.connections)
+    run = Native(*where, program=program) if program else Generator(*where)
     run.run(GRACE_SECONDS)
-    return {"rate": options.rate, "seconds": options.seconds, **summarise(run, valid)}
+    engine = "C" if program else f"Python {platform.python_version()}"
+    return {
+        "engine": engine,
+        "rate": options.rate,
+        "seconds": options.seconds,
+        **summarise(run, valid),
+    }
 
 
 def main() -> int:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -63,6 +62,7 @@ def run(target: Target, plan: Plan, say: Say) -> Result:
     with Watch(target, EVERY_SECONDS) as watch:
         result.openloop = _openloop(target, plan, plan.rate, plan.seconds)
     elapsed = result.openloop["elapsed"]
+    result.about["generator"] = result.openloop["engine"]
     result.cores = programs.used(before, programs.spent(), elapsed)
     result.samples = watch.samples
     result.about["looks that failed"] = watch.missed
@@ -133,7 +133,7 @@ def _about(target: Target, plan: Plan) -> dict[str, Any]:
         "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": " ".join(["python -m loadtest", *sys.argv[1:]]),
         **target.about(),
-        "generator": f"Python {platform.python_version()}, {plan.connections} connections",
+        "connections": plan.connections,
         "arrivals": "even" if plan.even else "Poisson",
         "bodies": f"{plan.devices:,} patients, {plan.invalid:.1%} to be refused",
         "k6": version("k6") if plan.scripts else "not run",

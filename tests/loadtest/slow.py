@@ -37,6 +37,12 @@ class Slow(Lifetime):
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
+        # Connections that it was still waiting on.
+        left = asyncio.all_tasks(self._loop)
+        for each in left:
+            each.cancel()
+        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        self._loop.close()
 
     def _run(self) -> None:
         serve = asyncio.start_server(self._converse, "127.0.0.1", self.port)

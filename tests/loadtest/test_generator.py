@@ -10,18 +10,29 @@ from loadtest.answers import parse
 from loadtest.bodies import START, Mix, bodies, spellings
 from loadtest.figures import quantiles, summarise
 from loadtest.generator import NOT_SENT, OK, REFUSED, UNKNOWN, Generator, plan
+from loadtest.native import Native, compiled
 from loadtest.openloop import offer, parser
 from tests.loadtest.slow import Behave, Slow, answer, created
 
+ENGINES = ["c", "python"]
+PROGRAMS = {"c": compiled(), "python": None}
 REQUEST = b"POST /api/usages HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
 
 
 def run(
-    behave: Behave, *, rate: float, seconds: float, connections: int = 32, grace: float = 5
-) -> Generator:
+    behave: Behave,
+    engine: str,
+    *,
+    rate: float,
+    seconds: float,
+    connections: int = 32,
+    grace: float = 5,
+) -> Generator | Native:
     with Slow(behave) as server:
         due = plan(rate, seconds, even=True)
-        generator = Generator("127.0.0.1", server.port, [REQUEST], due, connections)
+        where = ("127.0.0.1", server.port, [REQUEST], due, connections)
+        program = PROGRAMS[engine]
+        generator = Native(*where, program=program) if program else Generator(*where)
         generator.run(grace)
     return generator
 
@@ -36,10 +47,16 @@ def test_arrivals_are_poisson_or_even() -> None:
     assert [*plan(4, 1, even=True)] == [0, 0.25, 0.5, 0.75]
 
 
-def test_it_offers_what_it_says() -> None:
+def test_there_is_a_compiler_here() -> None:
+    # Without one the parameter "c" above would be Python once more.
+    assert compiled() is not None
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_it_offers_what_it_says(engine: str) -> None:
     with Slow(lambda number: (0, created(number))) as server:
         words = ["--connect", f"127.0.0.1:{server.port}", "--rate", "200", "--seconds", "2"]
-        found = offer(parser().parse_args([*words, "--even", "--invalid", "0"]))
+        found = offer(parser().parse_args([*words, "--even", "--invalid", "0", "--engine", engine]))
     assert found["planned"] == found["created"] == 400
     assert [each["planned"] for each in found["series"]] == [200, 200]
     assert found["statuses"] == {201: 400}
@@ -47,19 +64,25 @@ def test_it_offers_what_it_says() -> None:
     assert (found["unexpected"], found["unknown"], found["repeated"]) == (0, 0, 0)
 
 
-def test_percentiles_of_known_delays() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_percentiles_of_known_delays(engine: str) -> None:
     # One in ten takes 0.4 s: the median is of the others, the 95th percentile of these.
     generator = run(
-        lambda number: (0.4 if number % 10 == 0 else 0.02, created(number)), rate=100, seconds=2
+        lambda number: (0.4 if number % 10 == 0 else 0.02, created(number)),
+        engine,
+        rate=100,
+        seconds=2,
     )
     latency = quantiles(generator.latencies)
     assert 20 <= latency.p50 < 400 <= latency.p95 <= latency.p99 <= latency.max
 
 
-def test_a_stall_is_in_every_latency_that_it_delayed() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_stall_is_in_every_latency_that_it_delayed(engine: str) -> None:
     # One connection, 100 a second; the 20th answer takes half a second, and 50 wait behind it.
     generator = run(
         lambda number: (0.5 if number == 20 else 0, created(number)),
+        engine,
         rate=100,
         seconds=1,
         connections=1,
@@ -68,7 +91,8 @@ def test_a_stall_is_in_every_latency_that_it_delayed() -> None:
     assert set(generator.outcomes) == {OK}
 
 
-def test_what_each_answer_means() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_each_answer_means(engine: str) -> None:
     said = {
         1: created(1),
         2: answer(422, b"{}"),
@@ -78,7 +102,7 @@ def test_what_each_answer_means() -> None:
         6: b"",
         7: created(1),
     }
-    generator = run(lambda number: (0, said[number]), rate=50, seconds=0.14, connections=1)
+    generator = run(lambda number: (0, said[number]), engine, rate=50, seconds=0.14, connections=1)
     assert [*generator.outcomes] == [OK, REFUSED, REFUSED, UNKNOWN, UNKNOWN, UNKNOWN, OK]
     assert [*generator.statuses] == [201, 422, 503, 503, 502, 0, 201]
     assert generator.reopened == 1
@@ -88,8 +112,9 @@ def test_what_each_answer_means() -> None:
     assert found["repeated"] == 1
 
 
-def test_what_was_never_sent_is_told_from_what_was_not_answered() -> None:
-    generator = run(lambda _: (60, b""), rate=50, seconds=0.06, connections=1, grace=0.2)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_was_never_sent_is_told_from_what_was_not_answered(engine: str) -> None:
+    generator = run(lambda _: (60, b""), engine, rate=50, seconds=0.06, connections=1, grace=0.2)
     assert [*generator.outcomes] == [UNKNOWN, NOT_SENT, NOT_SENT]
 
 
