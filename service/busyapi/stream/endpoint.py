@@ -7,14 +7,13 @@ server, so that "which server answered" has one meaning (see `session`).
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from redis.crc import key_slot
 
 from busyapi.errors import ConfigError, RedisAway
 from busyapi.stream.keys import Keys
-from busyapi.stream.wire import ServerError, Wire
+from busyapi.stream.wire import Login, ServerError, Wire
 
 MODES = {"redis": "standalone", "redis+sentinel": "sentinel", "redis+cluster": "cluster"}
 DEFAULT_PORTS = {"standalone": 6379, "sentinel": 26379, "cluster": 6379}
@@ -79,12 +78,22 @@ class Endpoint:
             await wire.close()
 
     async def _open(self, address: Address, *, login: bool = True) -> Wire:
-        options: dict[str, Any] = {"host": address[0], "port": address[1]}
-        if login:
-            options |= {"username": self.username or None, "password": self._secret() or None}
-        if self.tls:
-            options |= {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": self.ca_file or None}
-        return await Wire.open(options, tls=self.tls)
+        secret = self._secret() if login else ""
+        return await Wire.open(
+            *address,
+            login=Login(self.username, secret) if secret or (login and self.username) else None,
+            context=self._context() if self.tls else None,
+        )
+
+    def _context(self) -> ssl.SSLContext:
+        # Checks certificate and name; trusts the system, and the CA that the settings name.
+        context = ssl.create_default_context()
+        if self.ca_file:
+            try:
+                context.load_verify_locations(self.ca_file)
+            except OSError as error:  # also what is no certificate
+                raise RedisAway(f"BUSYAPI_REDIS_CA_FILE: {error.strerror or error}") from None
+        return context
 
     def _secret(self) -> str:
         # Read anew at every connection: a rotated Secret is taken without a restart.
@@ -106,21 +115,21 @@ def endpoint(
     Raises:
         ConfigError: it is not a URL of the three modes; the message says what one looks like.
     """
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise ConfigError("BUSYAPI_REDIS_URL cannot be read: look at its brackets") from None
-    tls = parts.scheme.startswith("rediss")
-    mode = MODES.get(parts.scheme.replace("rediss", "redis", 1))
-    if mode is None or not parts.netloc:
+    # Not by urlsplit: newer ones take brackets (IPv6) in the first host only.
+    scheme, _, rest = url.partition("://")
+    netloc, _, path = rest.partition("/")
+    scheme = scheme.lower()
+    tls = scheme.startswith("rediss")
+    mode = MODES.get(scheme.replace("rediss", "redis", 1))
+    if mode is None or not netloc:
         raise ConfigError(
             "BUSYAPI_REDIS_URL must look like redis://host:6379,"
             " redis+sentinel://host:26379,host:26379/service or redis+cluster://host:6379,host:6379"
         )
-    userinfo, _, hosts = parts.netloc.rpartition("@")
+    userinfo, _, hosts = netloc.rpartition("@")
     user, _, secret = userinfo.partition(":")
     seeds = tuple(_address(each, DEFAULT_PORTS[mode]) for each in hosts.split(","))
-    service = parts.path.strip("/")
+    service = path.strip("/")
     if mode == "sentinel" and not service:
         raise ConfigError("BUSYAPI_REDIS_URL: a sentinel URL ends in /<name of the service>")
     if mode != "sentinel" and service not in {"", "0"}:
@@ -142,11 +151,11 @@ def endpoint(
 
 
 def _address(text: str, default: int) -> Address:
-    parts = urlsplit(f"//{text}")
     try:
-        port = parts.port
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port
     except ValueError:
-        port = -1
-    if not parts.hostname or port == -1:
+        host, port = None, None
+    if not host:
         raise ConfigError("BUSYAPI_REDIS_URL: a host or port in it cannot be read")
-    return parts.hostname, port or default
+    return host, port or default

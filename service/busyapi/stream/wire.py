@@ -1,29 +1,22 @@
 """One connection to one Redis server, without a hidden retry.
 
-redis-py by default repeats a command that failed, and a repeated write is a second write. A
-wire sends what it is given once, in one packet, and after any failure it is closed: what was
-under way is unknown, and the caller says so. Only this folder imports redis.
+redis-py by default repeats a command that failed, and a repeated write is a second write; its
+streams also cost the commit path more than the commands do. A wire sends what it is given once, in
+one packet, and after any failure it is closed: what was under way is unknown, and the caller says
+so. Only this folder imports redis or hiredis.
+
+    call ──packed, one write──> server
+    future <──the last of its replies── reader, fed by the event loop
 """
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
-from redis.asyncio import Connection
-from redis.asyncio.connection import SSLConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    NoPermissionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
+import hiredis
 
 from busyapi.errors import RedisAway
 from busyapi.stream.scripts import ALL, Script
@@ -32,63 +25,127 @@ CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 5.0
 """A server that is silent for longer is taken for gone; what was sent to it is unknown."""
 
-TYPED: dict[type[Exception], str] = {
-    NoScriptError: "NOSCRIPT",
-    OutOfMemoryError: "OOM",
-    ReadOnlyError: "READONLY",
-    NoPermissionError: "NOPERM",
-    BusyLoadingError: "LOADING",
-}
-
 Command = tuple[Any, ...]
 
 
 class ServerError(Exception):
     """An error reply: the server refused one command. `code` is its first word."""
 
-    def __init__(self, reply: Exception) -> None:
-        super().__init__(str(reply))
-        # redis-py turns some codes into types and drops the word from the text.
-        self.code = TYPED.get(type(reply)) or str(reply).split(" ", 1)[0]
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.code = text.split(" ", 1)[0]
+
+
+class Login(NamedTuple):
+    """What a server is told first. Without a username the password is the default user's."""
+
+    username: str
+    password: str
+
+
+class _Replies(asyncio.Protocol):
+    """Collects the replies to what was sent last."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._reader = hiredis.Reader(replyError=ServerError)
+        self._replies: list[Any] = []
+        self._wanted = 0
+        self._answer: asyncio.Future[list[Any]] | None = None
+        self.transport: asyncio.Transport | None = None
+        self.why = ""
+        """Why there is no transport any more."""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def expect(self, replies: int) -> asyncio.Future[list[Any]]:
+        """Give the future of that many replies, from now on."""
+        if self._answer:
+            raise RuntimeError("two tasks share a connection")
+        self._replies, self._wanted = [], replies
+        self._answer = self._loop.create_future()
+        return self._answer
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._reader.feed(data)
+            while (reply := self._reader.gets()) is not False:
+                self._replies.append(reply)
+        except hiredis.ProtocolError:
+            self.fail("ProtocolError")
+            return
+        if len(self._replies) < self._wanted:
+            return
+        if self._answer is None or len(self._replies) > self._wanted:
+            # Such as "too many clients", which a server says and hangs up.
+            said = self._replies[-1] if self._replies else None
+            self.fail(str(said) if isinstance(said, ServerError) else "it spoke unasked")
+            return
+        answer, self._answer = self._answer, None
+        if not answer.done():
+            answer.set_result(self._replies)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.fail(type(exc).__name__ if exc else "it closed the connection")
+
+    def fail(self, why: str) -> None:
+        """Close; who waits is told."""
+        transport, self.transport = self.transport, None
+        if transport:
+            self.why = why
+            transport.abort()
+        answer, self._answer = self._answer, None
+        if answer and not answer.done():
+            answer.set_exception(ConnectionError(why))
+            answer.exception()  # marked as seen: the waiter may have been cancelled
 
 
 class Wire:
     """A connection. Calls must not overlap: one task at a time owns it."""
 
-    def __init__(self, connection: Connection, address: str) -> None:
-        self._connection = connection
+    def __init__(self, replies: _Replies, address: str) -> None:
+        self._replies = replies
         self.address = address
-        self.closed = False
 
     @classmethod
-    async def open(cls, options: dict[str, Any], *, tls: bool) -> "Wire":
-        """Connect and log in.
+    async def open(
+        cls, host: str, port: int, *, login: Login | None, context: ssl.SSLContext | None
+    ) -> "Wire":
+        """Connect, over TLS with a context, and log in.
 
         Raises:
             RedisAway: it cannot be reached, or the login is refused.
         """
-        kind = SSLConnection if tls else Connection
-        address = f"{options['host']}:{options['port']}"
-        connection = kind(
-            **options,
-            protocol=2,
-            retry=Retry(NoBackoff(), 0),
-            socket_connect_timeout=CONNECT_SECONDS,
-            socket_timeout=None,
-            socket_keepalive=True,
-            driver_info=None,
-        )
-        wire = cls(connection, address)
+        address = f"{host}:{port}"
+        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                await connection.connect()  # type: ignore[no-untyped-call]
-        except AuthenticationError:
-            await wire.close()
-            raise RedisAway(f"Redis at {address} refuses the user or password") from None
-        except (RedisError, OSError, TimeoutError, UnicodeError) as error:
-            await wire.close()
+                _, replies = await loop.create_connection(
+                    partial(_Replies, loop), host, port, ssl=context
+                )
+        except (OSError, TimeoutError, UnicodeError) as error:
             raise RedisAway(f"no connection to Redis at {address}: {_kind(error)}") from None
+        wire = cls(replies, address)
+        if replies.transport:
+            # A server whose machine is gone says nothing, and an idle lane sends nothing.
+            connection = replies.transport.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if login:
+            await wire._log_in(login)
         return wire
+
+    async def _log_in(self, login: Login) -> None:
+        words = [login.username, login.password] if login.username else [login.password]
+        (reply,) = await self.call(("AUTH", *words), seconds=CONNECT_SECONDS)
+        if isinstance(reply, ServerError):
+            await self.close()
+            raise RedisAway(f"Redis at {self.address} refuses the user or password")
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is of no more use."""
+        return self._replies.transport is None
 
     async def load_scripts(self) -> None:
         """Load every script; they are gone with a restart of the server.
@@ -107,29 +164,41 @@ class Wire:
         Raises:
             RedisAway: the connection failed. What was sent may or may not have been done.
         """
-        if self.closed:
-            raise RedisAway(f"the connection to Redis at {self.address} is closed")
-        connection = self._connection
-        if not connection.is_connected:
-            # redis-py would connect anew by itself, to a server that nobody has checked.
-            await self.close()
-            raise RedisAway(f"the connection to Redis at {self.address} is gone")
+        return await self.answers(self.send(commands), seconds)
+
+    def send(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
+        """Send commands in one go, now; `answers` must be awaited for the replies.
+
+        Raises:
+            RedisAway: there is no connection; nothing was sent.
+        """
+        transport = self._replies.transport
+        if transport is None or transport.is_closing():
+            self._replies.fail("it is closing")
+            raise RedisAway(f"no connection to Redis at {self.address}: {self._replies.why}")
+        answer = self._replies.expect(len(commands))
+        transport.write(b"".join(map(hiredis.pack_command, commands)))
+        return answer
+
+    async def answers(
+        self, answer: asyncio.Future[list[Any]], seconds: float = ANSWER_SECONDS
+    ) -> list[Any]:
+        """Wait for the replies to what was sent last; raises as `call` does."""
         try:
             async with asyncio.timeout(seconds):
-                packed = connection.pack_commands(commands)
-                await connection.send_packed_command(packed, check_health=False)
-                return [await self._reply() for _ in commands]
-        except AuthenticationError:
-            # Nobody logged in, because no password was given.
+                replies = await answer
+        except (ConnectionError, TimeoutError) as error:
             await self.close()
-            raise RedisAway(f"Redis at {self.address} refuses the user or password") from None
-        except (RedisError, OSError, TimeoutError) as error:
-            await self.close()
-            raise RedisAway(f"Redis at {self.address}: {type(error).__name__}") from None
+            raise RedisAway(f"Redis at {self.address}: {str(error) or 'no answer'}") from None
         except BaseException:
             # Cancelled between a command and its reply: the next caller would read it.
             await self.close()
             raise
+        if isinstance(replies[0], ServerError) and replies[0].code == "NOAUTH":
+            # Nobody logged in, because no password was given.
+            await self.close()
+            raise RedisAway(f"Redis at {self.address} refuses the user or password")
+        return replies
 
     async def one(self, *command: Any, seconds: float = ANSWER_SECONDS) -> Any:
         """Send one command.
@@ -143,25 +212,13 @@ class Wire:
             raise reply
         return reply
 
-    async def _reply(self) -> Any:
-        try:
-            return await self._connection.read_response(
-                disable_decoding=True, timeout=float("inf"), disconnect_on_error=False
-            )
-        except ResponseError as error:
-            return ServerError(error)
-
     async def close(self) -> None:
         """Close at once; never raises."""
-        self.closed = True
-        try:
-            await self._connection.disconnect(nowait=True)
-        except (RedisError, OSError):
-            pass
+        self._replies.fail("closed")
 
 
 def _kind(error: BaseException) -> str:
-    """Name a failure; of a certificate, also what is wrong with it, which redis-py hides."""
+    """Name a failure; of a certificate, also what is wrong with it."""
     cause: BaseException | None = error
     while cause:
         if isinstance(cause, ssl.SSLCertVerificationError):
