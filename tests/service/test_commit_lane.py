@@ -72,9 +72,9 @@ async def line(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take a silent server for gone after half a second."""
-    defaults = Wire.call.__kwdefaults__
-    assert defaults
-    monkeypatch.setitem(defaults, "seconds", 0.5)
+    for each in Wire.call, Wire.answers:
+        assert each.__kwdefaults__
+        monkeypatch.setitem(each.__kwdefaults__, "seconds", 0.5)
 
 
 # --- an answer is lost ---------------------------------------------------------------------

@@ -63,7 +63,7 @@ class Seeded:
         return await Session.open(self.endpoint, 0, partitions, "fsync", Seq(highest))
 
     async def commit(self, *calls: Call) -> list[Any]:
-        return await self.session.commit(list(calls), self.highest)
+        return await self.session.replies(self.session.send(list(calls), self.highest))
 
     async def refused(self, call: Call) -> str:
         """Commit, see it refused and nothing changed; return the refusal's code."""
@@ -339,11 +339,11 @@ async def test_unseed_takes_only_the_epoch_that_was_seen(seeded: Seeded) -> None
     await seeded.reseed(0)
     newer = await seeded.open()
     await seeded.session.give_up_epoch()
-    assert await newer.commit([batch(1)], Seq(0)) == [1]
+    assert await newer.replies(newer.send([batch(1)], Seq(0))) == [1]
     wire = await seeded.endpoint.connect(0)
     assert await wire.one(*evalsha(UNSEED, [KEYS.state], old)) == 0
     assert await wire.one(*evalsha(UNSEED, [KEYS.state], newer.epoch)) == 1
-    (reply,) = await newer.commit([batch(2)], Seq(0))
+    (reply,) = await newer.replies(newer.send([batch(2)], Seq(0)))
     assert reply.code == "EPOCH"
     await newer.close()
     await wire.close()

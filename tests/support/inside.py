@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from busyapi import wiring
 from busyapi.archive.writer import PartitionWriter
-from busyapi.commit.batch import Admission, Group, Key
+from busyapi.commit.batch import Admission, Awaited, Key
 from busyapi.commit.lane import Lane
 from busyapi.errors import BusyapiError
 from busyapi.flusher.loop import Flusher
@@ -92,10 +92,10 @@ class Committer:
 
     def post(self, *lines: bytes, key: Key | None = None) -> asyncio.Future[int]:
         """Put one request in line; give the future of its last seq."""
-        self.admission.enter(len(lines), sum(map(len, lines)))
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self.lane.submit(Group(lines, sum(map(len, lines)), future, time.monotonic(), key))
-        return future
+        group = Awaited(lines, key)
+        self.admission.enter(group.count, group.size)
+        self.lane.submit(group)
+        return group.future
 
     async def until_ready(self, seconds: float = 10.0) -> None:
         """Wait for a checked connection."""

@@ -27,6 +27,7 @@ from busyapi.api.problems import CLIENT_GONE, problem, response
 from busyapi.api.protocol import DeadlineProtocol
 from busyapi.api.request_id import cut, made
 from busyapi.api.service import NO_ANSWER, Service
+from busyapi.commit.batch import Group
 from busyapi.decode.usage import quick_line
 from busyapi.errors import Refused
 from busyapi.ids import Seq, usage_id
@@ -119,13 +120,12 @@ class FastProtocol(DeadlineProtocol):
         line = quick_line(body, strict=service.strict) if body[:1] == b"{" else None
         if line is None:
             return False
-        answer = UnderWay(self)
+        under_way = UnderWay(self, line, request_id or made())
         try:
-            answer.partition = service.lanes.submit((line,), len(line), answer)
+            under_way.partition = service.lanes.submit(under_way)
         except Refused:
             return False  # Sanic asks again, and says why
-        answer.request_id = request_id or made()
-        self._under_way = answer
+        self._under_way = under_way
         return True
 
     def _busy(self) -> bool:
@@ -174,24 +174,24 @@ class FastProtocol(DeadlineProtocol):
         return False if self._under_way else bool(super().close_if_idle())
 
 
-class UnderWay:
-    """A request in the lane: stands where a handler's future would."""
+class UnderWay(Group):
+    """A request in the lane, which is answered without a handler."""
 
-    __slots__ = ("_done", "_protocol", "_started", "partition", "request_id")
+    __slots__ = ("_protocol", "partition", "request_id", "wanted")
 
-    def __init__(self, protocol: FastProtocol) -> None:
+    wanted: bool
+
+    def __init__(self, protocol: FastProtocol, line: bytes, request_id: bytes) -> None:
+        super().__init__((line,))
         self._protocol = protocol
-        self._started = monotonic()
-        self._done = False
+        self.wanted = True
         self.partition = 0
-        self.request_id = b""
+        self.request_id = request_id
 
-    def done(self) -> bool:
-        """Say whether it was answered, or nobody waits any more."""
-        return self._done
-
-    def set_result(self, last: int) -> None:
+    def answer(self, last: int) -> None:
         """Answer 201."""
+        if not self.wanted:
+            return
         try:
             settings = self._protocol.service.settings
             usage = usage_id(Seq(last), self.partition, settings.partitions)
@@ -201,8 +201,10 @@ class UnderWay:
         except Exception as error:  # noqa: BLE001 - it would end the lane for everybody
             self._broken(error)
 
-    def set_exception(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         """Answer why not."""
+        if not self.wanted:
+            return
         try:
             service = self._protocol.service
             found = problem(error, self.request_id.decode())
@@ -214,21 +216,18 @@ class UnderWay:
         except Exception as broken:  # noqa: BLE001 - likewise
             self._broken(broken)
 
-    def exception(self) -> None:
-        """Nothing need be marked as seen."""
-
     def gone(self) -> None:
         """The connection ended: whatever the lane says later is for nobody."""
         # Without a transport it was cut off by us, at a stop that took too long.
         self._count(CLIENT_GONE if self._protocol.transport else NO_ANSWER)
 
     def _count(self, status: int) -> None:
-        self._done = True
-        seconds = monotonic() - self._started
+        self.wanted = False
+        seconds = monotonic() - self.born
         self._protocol.service.metrics.requests.done(ROUTE, status, seconds)
 
     def _broken(self, error: Exception) -> None:
-        self._done = True
+        self.wanted = False
         log.error(
             "unexpected_error",
             error=type(error).__name__,

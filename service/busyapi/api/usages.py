@@ -1,8 +1,6 @@
 """POST /api/usages and /api/usages/batch."""
 
-import asyncio
 import re
-from collections.abc import Sequence
 from hashlib import sha256
 
 from sanic import Request
@@ -11,7 +9,7 @@ from sanic.response import HTTPResponse
 from busyapi.api.answers import Created, json_answer
 from busyapi.api.problems import Problem
 from busyapi.api.service import Service
-from busyapi.commit.batch import Key
+from busyapi.commit.batch import Awaited, Key
 from busyapi.decode.body import read_batch, read_single
 from busyapi.ids import Seq, usage_id
 
@@ -35,7 +33,7 @@ async def post_usage(request: Request) -> HTTPResponse:
         limit=settings.max_body,
     )
     key = _key(request, [line]) if KEY_HEADER in headers else None
-    last, partition = await _commit(service, (line,), len(line), key)
+    last, partition = await _commit(service, Awaited((line,), key))
     usage = usage_id(Seq(abs(last)), partition, settings.partitions)
     if last > 0:
         return service.done(request, Created(usage))
@@ -59,19 +57,16 @@ async def post_batch(request: Request) -> HTTPResponse:
         most=settings.max_batch_items,
     )
     key = _key(request, lines) if KEY_HEADER in headers else None
-    last, partition = await _commit(service, lines, sum(map(len, lines)), key)
+    last, partition = await _commit(service, Awaited(lines, key))
     ids = service.lanes.ids(abs(last), len(lines), partition)
     answer = json_answer({"ids": ids}, 201, REPLAYED if last < 0 else None)
     return service.done(request, answer)
 
 
-async def _commit(
-    service: Service, lines: Sequence[bytes], size: int, key: Key | None
-) -> tuple[int, int]:
+async def _commit(service: Service, group: Awaited) -> tuple[int, int]:
     """Give the last seq, negative for a repeat, and the partition."""
-    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    partition = service.lanes.submit(lines, size, future, key)
-    return await future, partition
+    partition = service.lanes.submit(group)
+    return await group.future, partition
 
 
 def _key(request: Request, lines: list[bytes]) -> Key:

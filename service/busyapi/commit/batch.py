@@ -1,6 +1,9 @@
 """What waits to be committed, and how much of it one process will hold."""
 
-from collections.abc import Sequence
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from time import monotonic
 from typing import NamedTuple, Protocol
 
 from busyapi.errors import BusyapiError, Overloaded
@@ -16,22 +19,6 @@ class Observer(Protocol):
         """The lane has no checked connection, and why."""
 
 
-class Waiter(Protocol):
-    """Who is told how a group ended: an `asyncio.Future[int]`, or what does as one does."""
-
-    def done(self) -> bool:
-        """Say whether nobody waits any more."""
-
-    def set_result(self, result: int, /) -> None:
-        """Take the last seq of the group."""
-
-    def set_exception(self, exception: Exception, /) -> None:
-        """Take why there is none."""
-
-    def exception(self) -> BaseException | None:
-        """Mark the exception as seen."""
-
-
 class Key(NamedTuple):
     """An Idempotency-Key, by digests: neither key nor body is kept as it was sent."""
 
@@ -39,41 +26,57 @@ class Key(NamedTuple):
     body: str
 
 
-class Group:
-    """The usages of one request: stored together, answered together.
+class Group(ABC):
+    """The usages of one request: stored together, answered together."""
 
-    What the waiter is told is the last seq of the group, negative when it repeats an earlier
-    answer.
-    """
+    __slots__ = ("born", "count", "key", "lines", "size")
 
-    __slots__ = ("born", "count", "key", "lines", "size", "waiter")
-
-    def __init__(
-        self,
-        lines: Sequence[bytes],
-        size: int,
-        waiter: Waiter,
-        born: float,
-        key: Key | None,
-    ) -> None:
+    def __init__(self, lines: Sequence[bytes], key: Key | None = None) -> None:
         self.lines = lines
         self.count = len(lines)
-        self.size = size
-        self.waiter = waiter
-        self.born = born
+        self.size = sum(map(len, lines))
         self.key = key
+        self.born = monotonic()
 
+    @property
+    @abstractmethod
+    def wanted(self) -> bool:
+        """Whether somebody still waits for the answer."""
+
+    @abstractmethod
     def answer(self, last: int) -> None:
-        """Give the result, unless the request has gone away or was given up."""
-        if not self.waiter.done():
-            self.waiter.set_result(last)
+        """Give the last seq, negative when it repeats an earlier answer, if it is wanted."""
 
+    @abstractmethod
     def fail(self, error: Exception) -> None:
         """Give the failure, likewise."""
-        if not self.waiter.done():
-            self.waiter.set_exception(error)
+
+
+class Awaited(Group):
+    """A group whose handler awaits the answer."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, lines: Sequence[bytes], key: Key | None = None) -> None:
+        super().__init__(lines, key)
+        self.future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the request has neither gone away nor been given up."""
+        return not self.future.done()
+
+    def answer(self, last: int) -> None:
+        """Give the last seq."""
+        if not self.future.done():
+            self.future.set_result(last)
+
+    def fail(self, error: Exception) -> None:
+        """Give the failure."""
+        if not self.future.done():
+            self.future.set_exception(error)
             # Marked as seen: a device that hung up leaves nobody to look at it.
-            self.waiter.exception()
+            self.future.exception()
 
 
 class Admission:
@@ -96,7 +99,8 @@ class Admission:
         self.count += count
         self.bytes += size
 
-    def leave(self, group: Group) -> None:
-        """Let a group go that was answered or given up."""
-        self.count -= group.count
-        self.bytes -= group.size
+    def leave(self, groups: Iterable[Group]) -> None:
+        """Let groups go that were answered or given up."""
+        for group in groups:
+            self.count -= group.count
+            self.bytes -= group.size

@@ -9,6 +9,7 @@ script knows the lane's batch number, and a keyed call's key.
 import time
 from collections import deque
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from busyapi.commit.batch import Group
 from busyapi.errors import BufferFull, KeyReused, StoredUnknown
@@ -21,6 +22,15 @@ MOST_USAGES = 10_000
 MOST_BYTES = 1 << 20
 """A flight stops growing here; one request may be larger and then travels alone."""
 MOST_KEYED = 256
+
+
+class Stored(NamedTuple):
+    """A call that Redis has stored, and who is to be told so."""
+
+    call: Call
+    groups: list[Group]
+    reply: int
+    """The last seq, negative for a repeat."""
 
 
 class Flight:
@@ -40,7 +50,7 @@ class Flight:
     @property
     def wanted(self) -> bool:
         """Whether any request still waits."""
-        return any(not group.waiter.done() for group in self.groups())
+        return any(group.wanted for group in self.groups())
 
 
 def take(pending: deque[Group], keys: Keys, producer: str, number: int, key_seconds: int) -> Flight:
@@ -101,6 +111,33 @@ def answer(call: Call, groups: list[Group], reply: int) -> None:
     for group in groups:
         seq += group.count
         group.answer(seq)
+
+
+class Outcome(NamedTuple):
+    """What became of a flight's calls."""
+
+    stored: list[Stored]
+    refused: list[tuple[list[Group], Exception]]
+    """For good: another try would fare no better."""
+    trouble: ServerError | None
+    """Why the calls that are left in the flight are to be repeated."""
+
+
+def settle(flight: Flight, replies: list[object]) -> Outcome:
+    """Sort the calls of a flight by their replies; those to be repeated stay in it."""
+    found = Outcome([], [], None)
+    left = []
+    trouble = None
+    for (call, groups), reply in zip(flight.calls, replies, strict=True):
+        if isinstance(reply, int):
+            found.stored.append(Stored(call, groups, reply))
+        elif isinstance(reply, ServerError) and (error := final(reply, flight.uncertain)):
+            found.refused.append((groups, error))
+        else:
+            left.append((call, groups))
+            trouble = reply if isinstance(reply, ServerError) else trouble
+    flight.calls = left
+    return found._replace(trouble=trouble)
 
 
 def final(reply: ServerError, uncertain: bool) -> Exception | None:  # noqa: FBT001

@@ -1,10 +1,10 @@
 """A lane: one task, one connection, one flight at a time.
 
-    submit ──> pending ──take──> flight ──commit──> answers
+    submit ──> pending ──take──> flight ──send──> replies ──> answers
                   ^                 │ connection lost: repeat under the same number
                   └ expire ─────────┘ time is up: 503, "no" if never sent, else "unknown"
 
-The lane sends what is pending as soon as its previous answer is in. There is no timer: while
+The lane sends what is pending as soon as its previous reply is in. There is no timer: while
 Redis fsyncs, the next batch grows. Requests never touch the connection, so a device that hangs
 up cannot cancel a commit under way.
 """
@@ -15,19 +15,16 @@ from collections import deque
 from secrets import token_hex
 from time import monotonic
 
-import structlog
-
 from busyapi.commit.batch import Admission, Group, Observer
-from busyapi.commit.flight import Flight, answer, final, take
+from busyapi.commit.flight import Flight, Stored, answer, settle, take
+from busyapi.commit.standing import Standing
 from busyapi.errors import NotSeeded, RedisAway, Refused, StoredUnknown, TooWeak
 from busyapi.failpoints import failpoint
 from busyapi.ids import Seq
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.keys import Keys
-from busyapi.stream.session import Call, Session
+from busyapi.stream.session import Session
 from busyapi.stream.wire import ServerError
-
-log = structlog.get_logger()
 
 SWEEP_SECONDS = 0.1
 RECHECK_SECONDS = 5.0
@@ -35,8 +32,6 @@ RECHECK_SECONDS = 5.0
 RETRY_SECONDS = (0.05, 1.0)
 KEY_SECONDS = 60
 """The least that an Idempotency-Key is known beyond a request's deadline."""
-PATIENCE_SECONDS = 1.0
-"""New requests wait this long for a lost connection; after that they are refused at once."""
 
 
 class Lane:
@@ -66,15 +61,15 @@ class Lane:
         self._keys = Keys(partition)
         self._producer = token_hex(8)
         self._number = 0
-        self.highest = Seq(0)  # the largest seq that this process was given
+        self.highest = Seq(0)  # the largest that this process was given
         self._pending: deque[Group] = deque()
         self._flight: Flight | None = None
+        self._stored: list[Stored] = []
         self._session: Session | None = None
         self._work = asyncio.Event()
-        self._trouble: Refused = NotSeeded()
-        self._down_since: float | None = monotonic()
+        self._standing = Standing(partition)
+        # The last flight was refused on a checked connection: another may fare no better.
         self._refused = False
-        """The last flight was refused on a checked connection: another may fare no better."""
         self._backoff = RETRY_SECONDS[0]
         self._next_check = 0.0
 
@@ -88,20 +83,18 @@ class Lane:
     @property
     def trouble(self) -> Refused:
         """Why the lane has no checked connection, or had none the last time."""
-        return self._trouble
+        return self._standing.trouble
 
     @property
     def weak(self) -> TooWeak | None:
         """What makes Redis weaker than the tier, as of the last try."""
-        trouble = self._trouble
+        trouble = self.trouble
         return trouble if self._session is None and isinstance(trouble, TooWeak) else None
 
     @property
     def refusal(self) -> Refused | None:
         """Why a new request should not even wait, or None."""
-        if self._down_since is None or monotonic() - self._down_since < PATIENCE_SECONDS:
-            return None
-        return self._trouble
+        return self._standing.refusal
 
     @property
     def waiting(self) -> int:
@@ -149,8 +142,8 @@ class Lane:
 
     def abandon(self) -> None:
         """Settle what is left when the lane has stopped: nobody else will."""
-        self._down_since = float("-inf")  # refuses at once: whoever is told may submit again
-        self._fail(list(self._pending), self._trouble)
+        self._standing.ended()  # before anybody is told, who may then submit again
+        self._fail(list(self._pending), self.trouble)
         self._pending.clear()
         if self._flight:
             self._settle_all(self._flight, StoredUnknown())
@@ -179,12 +172,8 @@ class Lane:
         self._backoff = min(self._backoff * 2, RETRY_SECONDS[1])
 
     def _recovered(self) -> None:
-        if self._down_since is not None:
-            log.info("lane_ready", partition=self.partition)
+        self._standing.recovered()
         self._refused = False
-        # What a usage is told that expires unsent from here on: a server that went silent.
-        self._trouble = RedisAway()
-        self._down_since = None
         self._backoff = RETRY_SECONDS[0]
 
     async def _recheck(self, session: Session) -> None:
@@ -195,70 +184,85 @@ class Lane:
             await self._drop(session, error)
 
     async def _send(self, session: Session) -> None:
-        flight = self._flight
-        if flight is None:
-            self._number += 1
-            flight = self._flight = take(
-                self._pending, self._keys, self._producer, self._number, self._key_seconds
-            )
-        if not flight.uncertain:
-            flight.epoch = session.epoch
-        started = monotonic()
-        flight.sending = True
-        failpoint("api-before-commit")
-        try:
-            replies = await session.commit([call for call, _ in flight.calls], self.highest)
-            failpoint("api-after-commit")
-        except RedisAway as error:
-            flight.uncertain = True
-            await self._drop(session, error)
-        else:
-            await self._settle(flight, replies, session, monotonic() - started)
+        """Send a flight, and the ones behind it as long as all goes well.
+
+        What is stored is answered when the next flight has been sent, so that Redis syncs its
+        disk while answers are written. Nothing else runs between a reply and those answers.
+        """
+        while True:
+            flight = self._flight or self._next()
+            if not flight.uncertain:
+                flight.epoch = session.epoch
+            started = monotonic()
+            failpoint("api-before-commit")
+            try:
+                sent = session.send([call for call, _ in flight.calls], self.highest)
+                flight.sending = True
+                self._answer_stored()
+                replies = await session.replies(sent)
+                failpoint("api-after-commit")
+            except RedisAway as error:
+                self._answer_stored()
+                flight.uncertain = flight.uncertain or flight.sending
+                await self._drop(session, error)
+                break
+            trouble = self._settle(flight, replies, monotonic() - started)
+            if trouble:
+                self._answer_stored()
+                await self._refuse(session, trouble)
+                break
+            if not self._pending or monotonic() > self._next_check:
+                break
+        self._answer_stored()
         flight.sending = False
         if not flight.wanted:
             self._settle_all(flight, StoredUnknown())
 
+    def _next(self) -> Flight:
+        self._number += 1
+        name = self._producer, self._number
+        self._flight = flight = take(self._pending, self._keys, *name, self._key_seconds)
+        return flight
+
     # --- settling -----------------------------------------------------------------------
 
-    async def _settle(
-        self, flight: Flight, replies: list[object], session: Session, seconds: float
-    ) -> None:
-        left = []
-        trouble: ServerError | None = None
-        for (call, groups), reply in zip(flight.calls, replies, strict=True):
-            if isinstance(reply, int):
-                self._answer(call, groups, reply)
-                # A repeated batch is our own, a repeated key may be another process's.
-                ours = reply > 0 or call.mode == "batch"
-                self._observer.committed(call.usages if ours else 0, seconds)
-            elif isinstance(reply, ServerError) and (error := final(reply, flight.uncertain)):
-                self._fail(groups, error)
-            else:
-                left.append((call, groups))
-                trouble = reply if isinstance(reply, ServerError) else trouble
-        flight.calls = left
-        if trouble is None:
+    def _settle(self, flight: Flight, replies: list[object], seconds: float) -> ServerError | None:
+        """Note what is stored, fail what is refused; give why the rest must be repeated."""
+        found = settle(flight, replies)
+        for call, _, reply in found.stored:
+            self.highest = Seq(max(self.highest, abs(reply)))
+            # A repeated batch is our own, a repeated key may be another process's.
+            ours = reply > 0 or call.mode == "batch"
+            self._observer.committed(call.usages if ours else 0, seconds)
+        self._stored += found.stored
+        for groups, error in found.refused:
+            self._fail(groups, error)
+        if found.trouble is None:
+            self._flight = None
             self._recovered()
-        else:
-            self._refused = True
-            if "equal or smaller" in str(trouble):
-                await session.give_up_epoch()
-            await self._drop(session, RedisAway(f"Redis refuses commits: {trouble.code}"))
-            await self._pause()
+        return found.trouble
 
-    def _answer(self, call: Call, groups: list[Group], reply: int) -> None:
-        self.highest = Seq(max(self.highest, abs(reply)))
-        answer(call, groups, reply)
-        for group in groups:
-            self._admission.leave(group)
+    def _answer_stored(self) -> None:
+        stored, self._stored = self._stored, []
+        for call, groups, reply in stored:
+            answer(call, groups, reply)
+            self._admission.leave(groups)
+
+    async def _refuse(self, session: Session, trouble: ServerError) -> None:
+        self._refused = True
+        if "equal or smaller" in str(trouble):
+            await session.give_up_epoch()
+        await self._drop(session, RedisAway(f"Redis refuses commits: {trouble.code}"))
+        await self._pause()
 
     def _fail(self, groups: list[Group], error: Exception) -> None:
         for group in groups:
             group.fail(error)
-            self._admission.leave(group)
+        self._admission.leave(groups)
 
     def _settle_all(self, flight: Flight, error: Exception) -> None:
         self._fail(list(flight.groups()), error)
+        flight.calls = []
         self._flight = None
 
     async def _drop(self, session: Session, error: Refused) -> None:
@@ -267,11 +271,7 @@ class Lane:
         self._lose(error)
 
     def _lose(self, error: Refused) -> None:
-        if self._down_since is None or str(error) != str(self._trouble):
-            found = {"reason": type(error).__name__, "detail": str(error)}
-            log.warning("lane_not_ready", partition=self.partition, **found)
-        self._trouble = error
-        self._down_since = self._down_since or monotonic()
+        self._standing.lost(error)
         self._observer.reconnecting(error)
 
     # --- deadlines ----------------------------------------------------------------------
@@ -288,13 +288,13 @@ class Lane:
         """Give up every request that was born before a moment of the monotonic clock."""
         while self._pending and self._pending[0].born < before:
             # Never sent: a retry is safe.
-            self._fail([self._pending.popleft()], self._trouble)
+            self._fail([self._pending.popleft()], self.trouble)
         flight = self._flight
         if flight is None:
             return
         unknown = flight.uncertain or flight.sending
         for group in flight.groups():
             if group.born < before:
-                group.fail(StoredUnknown() if unknown else self._trouble)
+                group.fail(StoredUnknown() if unknown else self.trouble)
         if not flight.sending and not flight.wanted:
             self._settle_all(flight, StoredUnknown())

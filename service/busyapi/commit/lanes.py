@@ -3,10 +3,9 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from time import monotonic
 from zlib import crc32
 
-from busyapi.commit.batch import Admission, Group, Key, Waiter
+from busyapi.commit.batch import Admission, Group, Key
 from busyapi.commit.lane import Lane
 from busyapi.ids import Seq, UsageId, usage_id
 
@@ -50,19 +49,17 @@ class Lanes:
         """Whether a usage could be committed now."""
         return any(lane.ready for lane in self.lanes)
 
-    def submit(
-        self, lines: Sequence[bytes], size: int, waiter: Waiter, key: Key | None = None
-    ) -> int:
-        """Put one request's usages in line; give the partition. The waiter is told the last seq.
+    def submit(self, group: Group) -> int:
+        """Put one request's usages in line; give the partition.
 
         Raises:
             Refused: they were not taken; nothing will be stored.
         """
-        lane = self._pick(key)
+        lane = self._pick(group.key)
         if (refusal := lane.refusal) is not None:
             raise refusal
-        self.admission.enter(len(lines), size)
-        lane.submit(Group(lines, size, waiter, monotonic(), key))
+        self.admission.enter(group.count, group.size)
+        lane.submit(group)
         return lane.partition
 
     def ids(self, last: int, count: int, partition: int) -> list[UsageId]:

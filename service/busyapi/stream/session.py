@@ -8,6 +8,7 @@ process, so one check a connection is enough; should that process take over anot
 meantime, the commit script still refuses to go below what this process has been given.
 """
 
+import asyncio
 from typing import Any, NamedTuple
 
 from busyapi.errors import NotSeeded, PartitionMismatch, RedisAway, TooWeak
@@ -114,20 +115,30 @@ class Session:
             call.value,
         )
 
-    async def commit(self, calls: list[Call], highest: Seq) -> list[Any]:
-        """Send calls in one go; give for each a last seq (negative for a repeat) or ServerError.
+    def send(self, calls: list[Call], highest: Seq) -> asyncio.Future[list[Any]]:
+        """Send calls in one go, now; `replies` must be awaited.
 
         A server whose counter is below `highest` refuses them.
 
         Raises:
-            RedisAway: the answer was lost, or no replica confirmed: each may be stored or not.
+            RedisAway: there is no connection; nothing was sent.
         """
         commands = [self.command(each, highest) for each in calls]
-        if self._tier != "replicated":
-            return await self._wire.call(*commands)
-        *replies, confirmed = await self._wire.call(*commands, ("WAIT", 1, WAIT_MS))
-        if isinstance(confirmed, ServerError) or confirmed < 1:
-            raise RedisAway("no replica confirmed the batch")
+        if self._tier == "replicated":
+            commands.append(("WAIT", 1, WAIT_MS))
+        return self._wire.send(commands)
+
+    async def replies(self, sent: asyncio.Future[list[Any]]) -> list[Any]:
+        """Give for each call a last seq (negative for a repeat) or ServerError.
+
+        Raises:
+            RedisAway: the answer was lost, or no replica confirmed: each may be stored or not.
+        """
+        replies = await self._wire.answers(sent)
+        if self._tier == "replicated":
+            confirmed = replies.pop()
+            if isinstance(confirmed, ServerError) or confirmed < 1:
+                raise RedisAway("no replica confirmed the batch")
         return replies
 
     async def give_up_epoch(self) -> None:

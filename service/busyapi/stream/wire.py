@@ -164,7 +164,7 @@ class Wire:
         Raises:
             RedisAway: the connection failed. What was sent may or may not have been done.
         """
-        return await self.answers(self.send(commands), seconds)
+        return await self.answers(self.send(commands), seconds=seconds)
 
     def send(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
         """Send commands in one go, now; `answers` must be awaited for the replies.
@@ -181,7 +181,7 @@ class Wire:
         return answer
 
     async def answers(
-        self, answer: asyncio.Future[list[Any]], seconds: float = ANSWER_SECONDS
+        self, answer: asyncio.Future[list[Any]], *, seconds: float = ANSWER_SECONDS
     ) -> list[Any]:
         """Wait for the replies to what was sent last; raises as `call` does."""
         try:

@@ -106,23 +106,23 @@ class Unwritable:
 
 @pytest.mark.parametrize(
     "tell",
-    [lambda answer: answer.set_result(1), lambda answer: answer.set_exception(Overloaded())],
+    [lambda answer: answer.answer(1), lambda answer: answer.fail(Overloaded())],
 )
 def test_an_answer_that_cannot_be_written_ends_its_connection_and_nothing_else(
     tell: Callable[[UnderWay], None],
 ) -> None:
     connection: Any = Unwritable()
-    answer = UnderWay(connection)
+    answer = UnderWay(connection, b"{}", b"7-1")
     with capture_logs() as logs:
         tell(answer)
     assert connection.aborted
-    assert answer.done()
+    assert not answer.wanted
     assert logs == [
         {
             "event": "unexpected_error",
             "log_level": "error",
             "error": "RuntimeError",
             "where": "fast lane",
-            "request_id": "",
+            "request_id": "7-1",
         }
     ]

@@ -1,6 +1,5 @@
 """What one flight takes along, and what it leaves for the next."""
 
-import asyncio
 from collections import deque
 from collections.abc import Sequence
 
@@ -8,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from busyapi.commit.batch import Admission, Group, Key
+from busyapi.commit.batch import Admission, Awaited, Group, Key
 from busyapi.commit.flight import MOST_BYTES, MOST_KEYED, MOST_USAGES, take
 from busyapi.errors import Overloaded
 from busyapi.stream.entry import decode, entry
@@ -17,13 +16,22 @@ from busyapi.stream.keys import Keys
 KEYS = Keys(0)
 
 
+class Silent(Group):
+    """A group that nobody waits for."""
+
+    wanted = False
+
+    def answer(self, last: int) -> None:
+        raise NotImplementedError
+
+    def fail(self, error: Exception) -> None:
+        raise NotImplementedError
+
+
 def group(lines: Sequence[bytes], key: Key | None = None, size: int | None = None) -> Group:
-    # Nothing here awaits: the future needs a loop only to be made.
-    loop = asyncio.new_event_loop()
-    future: asyncio.Future[int] = loop.create_future()
-    loop.close()
-    size = sum(map(len, lines)) if size is None else size
-    return Group(lines, size, future, 0.0, key)
+    made = Silent(lines, key)
+    made.size = made.size if size is None else size
+    return made
 
 
 def plain(count: int = 1, size: int | None = None) -> Group:
@@ -111,14 +119,13 @@ def test_admission_refuses_what_is_too_much_and_takes_nothing_of_it() -> None:
             admission.enter(count, size)
     assert (admission.count, admission.bytes) == (2, 50)
     admission.enter(1, 50)
-    admission.leave(plain(1, size=50))
+    admission.leave([plain(1, size=50)])
     assert (admission.count, admission.bytes) == (2, 50)
 
 
 async def test_answer_to_a_request_that_went_away_is_dropped() -> None:
-    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    waiting = Group([b"{}"], 2, future, 0.0, None)
-    future.cancel()
+    waiting = Awaited([b"{}"])
+    waiting.future.cancel()
     waiting.answer(1)
     waiting.fail(Overloaded())
-    assert future.cancelled()
+    assert waiting.future.cancelled()

@@ -1,10 +1,8 @@
 """Which lane takes a request, and which ids it gives."""
 
-import asyncio
-
 import pytest
 
-from busyapi.commit.batch import Admission, Key
+from busyapi.commit.batch import Admission, Awaited, Key
 from busyapi.commit.lane import Lane
 from busyapi.commit.lanes import Lanes
 from busyapi.errors import NotSeeded, Overloaded
@@ -34,13 +32,12 @@ def lanes(count: int, most: int = 100) -> Lanes:
 
 def mark_ready(lane: Lane) -> None:
     lane._session = object()  # type: ignore[assignment]
-    lane._down_since = None
+    lane._standing.recovered()
 
 
 def submit(many: Lanes, lines: list[bytes], key: Key | None = None) -> int:
     """Submit a request that nobody waits for; give its partition."""
-    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    return many.submit(lines, sum(map(len, lines)), future, key)
+    return many.submit(Awaited(lines, key))
 
 
 def test_ids_of_partitions_interleave_and_never_meet() -> None:
@@ -88,7 +85,7 @@ async def test_request_too_many_is_refused_and_not_counted() -> None:
 async def test_lane_that_is_down_for_long_refuses_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     one = lanes(1)
     submit(one, [b"{}"])
-    monkeypatch.setattr("busyapi.commit.lane.PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("busyapi.commit.standing.PATIENCE_SECONDS", 0.0)
     with pytest.raises(NotSeeded):
         submit(one, [b"{}"])
     assert one.admission.count == 1
