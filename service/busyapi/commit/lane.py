@@ -67,7 +67,7 @@ class Lane:
         self._stored: list[Stored] = []
         self._session: Session | None = None
         self._work = asyncio.Event()
-        self._standing = Standing(partition)
+        self.standing = Standing(partition)
         # The last flight was refused on a checked connection: another may fare no better.
         self._refused = False
         self._backoff = RETRY_SECONDS[0]
@@ -83,18 +83,13 @@ class Lane:
     @property
     def trouble(self) -> Refused:
         """Why the lane has no checked connection, or had none the last time."""
-        return self._standing.trouble
+        return self.standing.trouble
 
     @property
     def weak(self) -> TooWeak | None:
         """What makes Redis weaker than the tier, as of the last try."""
         trouble = self.trouble
         return trouble if self._session is None and isinstance(trouble, TooWeak) else None
-
-    @property
-    def refusal(self) -> Refused | None:
-        """Why a new request should not even wait, or None."""
-        return self._standing.refusal
 
     @property
     def waiting(self) -> int:
@@ -137,12 +132,13 @@ class Lane:
 
     async def drained(self) -> None:
         """Wait until every submitted group has been settled."""
-        while self._pending or self._flight:  # noqa: ASYNC110 - once in a life
+        while self._pending or self._flight or self._stored:  # noqa: ASYNC110 - once in a life
             await asyncio.sleep(SWEEP_SECONDS / 10)
 
     def abandon(self) -> None:
         """Settle what is left when the lane has stopped: nobody else will."""
-        self._standing.ended()  # before anybody is told, who may then submit again
+        self._answer_stored()
+        self.standing.ended()  # before anybody is told, who may then submit again
         self._fail(list(self._pending), self.trouble)
         self._pending.clear()
         if self._flight:
@@ -172,7 +168,7 @@ class Lane:
         self._backoff = min(self._backoff * 2, RETRY_SECONDS[1])
 
     def _recovered(self) -> None:
-        self._standing.recovered()
+        self.standing.recovered()
         self._refused = False
         self._backoff = RETRY_SECONDS[0]
 
@@ -187,7 +183,7 @@ class Lane:
         """Send a flight, and the ones behind it as long as all goes well.
 
         What is stored is answered when the next flight has been sent, so that Redis syncs its
-        disk while answers are written. Nothing else runs between a reply and those answers.
+        disk while answers are written.
         """
         while True:
             flight = self._flight or self._next()
@@ -198,7 +194,9 @@ class Lane:
             try:
                 sent = session.send([call for call, _ in flight.calls], self.highest)
                 flight.sending = True
-                self._answer_stored()
+                if self._stored:
+                    await asyncio.sleep(0)  # uvloop writes at the end of a turn, and in any order
+                    self._answer_stored()
                 replies = await session.replies(sent)
                 failpoint("api-after-commit")
             except RedisAway as error:
@@ -271,7 +269,7 @@ class Lane:
         self._lose(error)
 
     def _lose(self, error: Refused) -> None:
-        self._standing.lost(error)
+        self.standing.lost(error)
         self._observer.reconnecting(error)
 
     # --- deadlines ----------------------------------------------------------------------

@@ -56,7 +56,7 @@ class Lanes:
             Refused: they were not taken; nothing will be stored.
         """
         lane = self._pick(group.key)
-        if (refusal := lane.refusal) is not None:
+        if (refusal := lane.standing.refusal) is not None:
             raise refusal
         self.admission.enter(group.count, group.size)
         lane.submit(group)

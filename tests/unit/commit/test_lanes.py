@@ -32,7 +32,7 @@ def lanes(count: int, most: int = 100) -> Lanes:
 
 def mark_ready(lane: Lane) -> None:
     lane._session = object()  # type: ignore[assignment]
-    lane._standing.recovered()
+    lane.standing.recovered()
 
 
 def submit(many: Lanes, lines: list[bytes], key: Key | None = None) -> int:
