@@ -32,8 +32,8 @@ FLUSHES_NOT_WRITTEN = {
 }
 LOST_ANSWERS_CALLED_REFUSALS = {
     "commit/lane.py": (
-        "            flight.uncertain = True\n",
-        "            self._settle_all(flight, error)\n",
+        "                flight.uncertain = flight.uncertain or flight.sending\n",
+        "                self._settle_all(flight, error)\n",
     )
 }
 PUBLISHED_BEFORE_IT_IS_WRITTEN = {

@@ -119,7 +119,8 @@ def test_replicated_tier_loses_nothing_when_a_replica_is_promoted(tmp_path: Path
 
 def test_build_that_does_not_wait_for_a_replica_is_caught(tmp_path: Path) -> None:
     build = broken_build(
-        tmp_path, {"stream/session.py": ('if self._tier != "replicated":', "if True:")}
+        tmp_path,
+        {"stream/session.py": ('self._waits = tier == "replicated"', "self._waits = False")},
     )
     verdict = Promotion(tmp_path, "replicated", build).run()
     assert Defect.MISSING in verdict.defects, verdict

@@ -46,6 +46,7 @@ class Session:
         self._wire = wire
         self._keys = keys
         self._tier = tier
+        self._waits = tier == "replicated"
         self.epoch = epoch
 
     @classmethod
@@ -124,7 +125,7 @@ class Session:
             RedisAway: there is no connection; nothing was sent.
         """
         commands = [self.command(each, highest) for each in calls]
-        if self._tier == "replicated":
+        if self._waits:
             commands.append(("WAIT", 1, WAIT_MS))
         return self._wire.send(commands)
 
@@ -135,7 +136,7 @@ class Session:
             RedisAway: the answer was lost, or no replica confirmed: each may be stored or not.
         """
         replies = await self._wire.answers(sent)
-        if self._tier == "replicated":
+        if self._waits:
             confirmed = replies.pop()
             if isinstance(confirmed, ServerError) or confirmed < 1:
                 raise RedisAway("no replica confirmed the batch")
