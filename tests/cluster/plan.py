@@ -13,6 +13,7 @@ from tests.cluster.scenarios import (
     external,
     install,
     lifetime,
+    operations,
     runbooks,
 )
 from tests.cluster.site import Site
@@ -53,6 +54,7 @@ FULL = (
     Part("disturb", disturb.SCENARIOS),
     Part("lifetime", lifetime.SCENARIOS),
     Part("runbooks", runbooks.SCENARIOS),
+    Part("operations", operations.SCENARIOS),
     Part("boundaries", boundaries.SCENARIOS, partitions=boundaries.PARTITIONS),
     Part("sentinel", (external.with_sentinels,)),
     Part("cluster", (external.with_cluster,), partitions=external.PARTITIONS),
