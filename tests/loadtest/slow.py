@@ -41,7 +41,8 @@ class Slow(Lifetime):
         left = asyncio.all_tasks(self._loop)
         for each in left:
             each.cancel()
-        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        if left:
+            self._loop.run_until_complete(asyncio.wait(left))
         self._loop.close()
 
     def _run(self) -> None:
