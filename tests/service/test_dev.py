@@ -43,7 +43,8 @@ class Dev(Child):
                 *("--state", str(self.state)),
                 *arguments,
             ],
-            log=folder / "dev.log",
+            # Not *.log, where nothing may be that is sent: this tells what to post.
+            log=folder / "dev.out",
             environment={
                 **{k: v for k, v in os.environ.items() if not k.startswith("BUSYAPI_")},
                 "BUSYAPI_METRICS_PORT": str(self.metrics_port),
