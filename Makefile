@@ -9,7 +9,7 @@ IMAGE ?= busyapi:dev
 BASE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e soak lint bench bench-peers bench-flat image values k8s dashboards dashboards-preview chart-release kind-up kind-down lock clean
+.PHONY: help run test e2e soak lint bench bench-peers bench-flat loadtest loadtest-k6 image values k8s dashboards dashboards-preview docs chart-release kind-up kind-down lock clean
 
 # Gone, or the Python that it was made with is: what the stamps say went with it.
 ifeq ($(wildcard $(BIN)/python),)
@@ -65,6 +65,17 @@ values: $(VENV)/.test  ## write the table of values in the chart's README
 
 k8s: $(VENV)/.test  ## write k8s/ anew from the chart
 	$(BIN)/python k8s/render.py
+
+loadtest: $(VENV)/.test  ## a million calls a minute at a stack of its own, with a report; ARGS="--help"
+	.ci/system-packages
+	$(BIN)/python -m loadtest run $(ARGS)
+
+loadtest-k6: $(VENV)/.test  ## one k6 script at a running busyapi; SCRIPT=smoke ARGS="--url http://localhost:3000"
+	$(BIN)/python -m loadtest k6 $(or $(SCRIPT),smoke) $(ARGS)
+
+docs: $(VENV)/.test  ## write docs/metrics.md and docs/logs.md anew from their catalogues
+	$(BIN)/python -m tests.docs.test_metrics
+	$(BIN)/python -m tests.docs.test_logs
 
 dashboards: $(VENV)/.test  ## write the chart's dashboards anew from charts/dashboards
 	$(BIN)/python -m charts.dashboards

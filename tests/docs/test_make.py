@@ -14,7 +14,7 @@ LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-test.lock")
 EXTRAS = {
     "requirements.lock": [],
     "requirements-dev.lock": ["dev-server"],
-    "requirements-test.lock": ["dev-server", "parquet", "test"],
+    "requirements-test.lock": ["dev-server", "loadtest", "parquet", "test"],
 }
 
 
