@@ -21,6 +21,9 @@ def quantity(text: str) -> float:
 class Cluster(Target):
     """Reached through its ingress; `kubectl` must find the cluster (KUBECONFIG)."""
 
+    every = 5.0
+    """Each look starts kubectl twice, which on a small machine is load of its own."""
+
     def __init__(self, url: str, host: str, namespace: str, release: str) -> None:
         super().__init__(url, host)
         self.namespace = namespace

@@ -69,10 +69,15 @@ def summarise(run: Generator | Native, valid: Sequence[bool]) -> dict[str, Any]:
 
 
 def by_second(run: Generator | Native) -> list[dict[str, float]]:
-    """Return a row for each second of the plan."""
+    """Return a row for each second: what became of those planned in it, and what it answered."""
+    answered = Counter(
+        int(due + took)
+        for due, took, outcome in zip(run.due, run.latencies, run.outcomes, strict=True)
+        if outcome == OK
+    )
     rows = []
     start = 0
-    for second in range(int(run.due[-1]) + 1):
+    for second in range(max([int(run.due[-1]), *answered]) + 1):
         end = start
         while end < len(run.due) and run.due[end] < second + 1:
             end += 1
@@ -82,6 +87,7 @@ def by_second(run: Generator | Native) -> list[dict[str, float]]:
             {
                 "at": second,
                 "planned": end - start,
+                "answered": answered[second],
                 "created": len(took),
                 "failed": sum(each in {NOT_SENT, UNKNOWN} for each in outcomes),
                 "refused": outcomes.count(REFUSED),

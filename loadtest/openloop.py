@@ -3,6 +3,7 @@
 import argparse
 import json
 import platform
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from loadtest.native import Native, compiled
 
 GRACE_SECONDS = 15.0
 """For the last answers; the API answers 503 after 10."""
+WHOSE = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 DIFFERENT = 20_000
 """Requests that are made before the run, and sent over and over."""
 

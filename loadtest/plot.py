@@ -1,5 +1,6 @@
 """The pictures: what was offered and answered, how fast, and how the parts fared."""
 
+import math
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
@@ -41,16 +42,13 @@ def _picture(title: str, draw: Draw, result: Json, path: Path) -> None:
 
 
 def _series(result: Json, name: str) -> tuple[list[float], list[float]]:
-    # The last second of a plan may be a rest of one: its rate would be no rate.
-    rows = [
-        each for each in result["openloop"]["series"] if each["at"] < result["openloop"]["seconds"]
-    ]
+    rows = result["openloop"]["series"]
     return [each["at"] for each in rows], [each[name] for each in rows]
 
 
 def _rates(axes: Axes, result: Json) -> None:
     axes.plot(*_series(result, "planned"), color=OFFERED, label="offered", linewidth=3, alpha=0.5)
-    axes.plot(*_series(result, "created"), color=ANSWERED, label="answered 201")
+    axes.plot(*_series(result, "answered"), color=ANSWERED, label="answered 201")
     axes.set_ylabel("requests a second")
     axes.set_ylim(bottom=0)
 
@@ -58,7 +56,9 @@ def _rates(axes: Axes, result: Json) -> None:
 def _latencies(axes: Axes, result: Json) -> None:
     for name, colour in QUANTILES.items():
         label = name.replace("p999", "p99.9")
-        axes.plot(*_series(result, name), color=colour, label=label, linewidth=1.2)
+        at, took = _series(result, name)
+        # A second without a 201 has no latency, which is not 0.
+        axes.plot(at, [each or math.nan for each in took], color=colour, label=label, linewidth=1.2)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_ylabel("ms from the planned time")
@@ -99,7 +99,7 @@ def _cpu(axes: Axes, result: Json) -> None:
             if new["at"] > old["at"]
         ]
         axes.plot([at for at, _ in points], [spent * 1e6 for _, spent in points], label=name)
-    axes.set_ylabel("CPU µs a usage")
+    axes.set_ylabel("CPU µs a usage, at the mean rate")
     axes.set_ylim(bottom=0)
 
 

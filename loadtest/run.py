@@ -23,7 +23,6 @@ from loadtest.watch import Watch
 
 Say = Callable[[str], None]
 
-EVERY_SECONDS = 1.0
 START_SECONDS = 60.0
 """For the generator to make its requests and to sum up, on a slow machine."""
 
@@ -59,9 +58,10 @@ def run(target: Target, plan: Plan, say: Say) -> Result:
         state = _hold(result, _said("warm-up", warm), state, target, say)
     say(f"open loop: {plan.rate:,.0f} a second for {plan.seconds:g} s")
     before = programs.spent()
-    with Watch(target, EVERY_SECONDS) as watch:
+    with Watch(target, target.every) as watch:
         result.openloop = _openloop(target, plan, plan.rate, plan.seconds)
     elapsed = result.openloop["elapsed"]
+    result.cores["the generator"] = round(result.openloop["cpu"] / elapsed, 3)
     result.about["generator"] = result.openloop["engine"]
     result.cores = programs.used(before, programs.spent(), elapsed)
     result.samples = watch.samples

@@ -107,6 +107,9 @@ class Sample:
 class Target:
     """A busyapi behind a URL, with its archive when that is a folder here."""
 
+    every = 1.0
+    """Seconds between two looks at it under load."""
+
     def __init__(self, url: str, host: str = "", archive: Path | None = None) -> None:
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:

@@ -58,7 +58,7 @@ def test_it_offers_what_it_says(engine: str) -> None:
         words = ["--connect", f"127.0.0.1:{server.port}", "--rate", "200", "--seconds", "2"]
         found = offer(parser().parse_args([*words, "--even", "--invalid", "0", "--engine", engine]))
     assert found["planned"] == found["created"] == 400
-    assert [each["planned"] for each in found["series"]] == [200, 200]
+    assert [each["planned"] for each in found["series"][:2]] == [200, 200]
     assert found["statuses"] == {201: 400}
     assert found["elapsed"] >= 1.99
     assert (found["unexpected"], found["unknown"], found["repeated"]) == (0, 0, 0)
