@@ -62,8 +62,10 @@ def offer(options: argparse.Namespace) -> dict[str, Any]:
     run = Native(*where, program=program) if program else Generator(*where)
     run.run(GRACE_SECONDS)
     engine = "C" if program else f"Python {platform.python_version()}"
+    spent = sum(sum(resource.getrusage(who)[:2]) for who in WHOSE)
     return {
         "engine": engine,
+        "cpu": round(spent, 2),
         "rate": options.rate,
         "seconds": options.seconds,
         **summarise(run, valid),

@@ -61,9 +61,9 @@ def run(target: Target, plan: Plan, say: Say) -> Result:
     with Watch(target, target.every) as watch:
         result.openloop = _openloop(target, plan, plan.rate, plan.seconds)
     elapsed = result.openloop["elapsed"]
-    result.cores["the generator"] = round(result.openloop["cpu"] / elapsed, 3)
     result.about["generator"] = result.openloop["engine"]
     result.cores = programs.used(before, programs.spent(), elapsed)
+    result.cores["the generator"] = round(result.openloop["cpu"] / elapsed, 3)
     result.samples = watch.samples
     result.about["looks that failed"] = watch.missed
     state = _hold(result, _said("open loop", result.openloop), state, target, say)
