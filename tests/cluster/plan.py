@@ -13,6 +13,7 @@ from tests.cluster.scenarios import (
     external,
     install,
     lifetime,
+    observability,
     operations,
     runbooks,
 )
@@ -55,6 +56,7 @@ FULL = (
     Part("lifetime", lifetime.SCENARIOS),
     Part("runbooks", runbooks.SCENARIOS),
     Part("operations", operations.SCENARIOS),
+    Part("observability", observability.SCENARIOS),
     Part("boundaries", boundaries.SCENARIOS, partitions=boundaries.PARTITIONS),
     Part("sentinel", (external.with_sentinels,)),
     Part("cluster", (external.with_cluster,), partitions=external.PARTITIONS),
