@@ -1,6 +1,7 @@
 """What both roles need of Sanic: a port, connections that can be closed, a stop that holds."""
 
 import asyncio
+import signal
 import socket
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -45,6 +46,26 @@ def stop(app: Sanic[Any, Any], stopping: Callable[[], bool]) -> None:
     if not stopping():
         app.stop(terminate=False)
         asyncio.get_running_loop().call_later(AGAIN_SECONDS, stop, app, stopping)
+
+
+def stop_at_signals(app: Sanic[Any, Any], stopping: Callable[[], bool]) -> None:
+    """Stop a server at the first SIGTERM or SIGINT, and pass over others: a stop has its bounds.
+
+    Sanic's own handlers are gone once it stops, and a second signal would end the process in the
+    middle of it. A `busyapi dev` that is killed signals its children once for each of its threads.
+    To be called after the server's start, before which Sanic has both ignored, and with
+    `register_sys_signals=False`.
+    """
+    loop = asyncio.get_running_loop()
+    both = signal.SIGTERM, signal.SIGINT
+
+    def first(*_: object) -> None:
+        for each in both:
+            signal.signal(each, signal.SIG_IGN)
+        loop.call_soon_threadsafe(stop, app, stopping)
+
+    for each in both:
+        signal.signal(each, first)
 
 
 def listen(port: int) -> socket.socket:

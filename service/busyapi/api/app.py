@@ -24,7 +24,7 @@ from busyapi.api.service import Service
 from busyapi.api.usages import post_batch, post_usage
 from busyapi.commit.lane import Lane
 from busyapi.errors import told
-from busyapi.web import close_idle, listen, port_error, stop
+from busyapi.web import close_idle, listen, port_error, stop, stop_at_signals
 
 log = structlog.get_logger()
 
@@ -47,6 +47,7 @@ def make_app(service: Service) -> Sanic[Any, Any]:
     app.add_route(livez, "/livez")
     app.add_route(readyz, "/readyz")
     app.register_listener(_open, "before_server_start")
+    app.register_listener(_heed_signals, "after_server_start")
     app.register_listener(_drain, "before_server_stop")
     app.register_listener(_close, "after_server_stop")
     return app
@@ -101,6 +102,11 @@ def _highest(lane: Lane) -> float:
     return float(lane.highest)
 
 
+async def _heed_signals(app: Sanic[Any, Any]) -> None:
+    service: Service = app.ctx.service
+    stop_at_signals(app, lambda: service.draining)
+
+
 async def _drain(app: Sanic[Any, Any]) -> None:
     service: Service = app.ctx.service
     if service.draining:
@@ -132,6 +138,7 @@ def serve(service: Service) -> int:
         protocol=protocol_for(service),
         backlog=BACKLOG,
         single_process=True,
+        register_sys_signals=False,
         access_log=False,
         motd=False,
     )

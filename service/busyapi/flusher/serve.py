@@ -12,7 +12,7 @@ from busyapi.errors import ArchiveError, NoLongerKept, told
 from busyapi.flusher.loop import Flusher
 from busyapi.ids import Seq
 from busyapi.metrics import FlusherMetrics
-from busyapi.web import KnownProtocol, close_idle, listen, stop
+from busyapi.web import KnownProtocol, close_idle, listen, stop, stop_at_signals
 
 log = structlog.get_logger()
 
@@ -48,12 +48,14 @@ class Door:
             sock=listen(port),
             protocol=KnownProtocol,
             single_process=True,
+            register_sys_signals=False,
             access_log=False,
             motd=False,
         )
         return 1 if self.failed else 0
 
     async def _open(self, app: Sanic[Any, Any]) -> None:
+        stop_at_signals(app, lambda: self._stopping)
         # The loop's own task: Sanic would cancel one of its own at SIGTERM, in mid-flush.
         self._task = asyncio.get_running_loop().create_task(self._flush())
 

@@ -1,0 +1,38 @@
+"""SIGTERM and SIGINT: the first one stops a process in order, whatever comes after it."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.conftest import Stacks
+from tests.support.processes import Process, Stack
+from tests.support.servers import Server
+
+GAPS = (0, 0.001, 0.2)
+"""Seconds between two signals: before Sanic stops, as it does, and while it waits."""
+
+
+def api(stack: Stack) -> Process:
+    return stack.apis[0]
+
+
+def flusher(stack: Stack) -> Process:
+    return stack.flushers[0]
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT], ids=lambda each: each.name)
+@pytest.mark.parametrize("chosen", [api, flusher])
+def test_a_second_signal_does_not_cut_the_stop_short(
+    chosen: Callable[[Stack], Process], second: signal.Signals, valkey: Server, stacks: Stacks
+) -> None:
+    process = chosen(stacks(valkey, settings={"BUSYAPI_DRAIN_DELAY": "0.5"}))
+    for gap in GAPS:
+        process.terminate()
+        time.sleep(gap)
+        os.kill(process.pid, second)
+        assert process.wait(20) == 0
+        process.start()
+    assert process.log.read_text().count("_stopped") == len(GAPS)
