@@ -148,13 +148,13 @@ def looker(server: Server, flusher_port: int) -> Callable[[], Sample]:
 
 
 def metric_value(text: str, name: str) -> float:
-    """Return one metric without labels from what Prometheus is told.
+    """Return the first sample of a metric from what Prometheus is told.
 
     Raises:
         ValueError: it is not there.
     """
     # Parsing all of it, five times a second, would cost the run more than the look does.
-    found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+    found = re.search(rf"^{re.escape(name)}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
     if not found:
         raise ValueError(f"no metric {name}")
     return float(found[1])

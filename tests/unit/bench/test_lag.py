@@ -72,6 +72,10 @@ def test_a_metric_is_found_by_its_whole_name() -> None:
     assert metric_value(text, "a_b") == 1.5
 
 
+def test_a_metric_is_found_whatever_its_labels() -> None:
+    assert metric_value('a_b{partition="0"} 2.5\n', "a_b") == 2.5
+
+
 def test_a_metric_that_is_not_there_is_an_error_and_no_0() -> None:
     with pytest.raises(ValueError, match="no metric"):
         metric_value("a_b_total 3.0\n", "a_b")
