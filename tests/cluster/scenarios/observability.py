@@ -93,30 +93,32 @@ def loaded(site: Site, report: Report) -> None:
 def at_maximum(site: Site, report: Report) -> None:
     """The autoscaler asks for all pods it may have, until it may have more."""
     with report.row(f"{MOST} fires and resolves") as row:
-        wait_for(lambda: MOST in alerts(site), f"{MOST} to fire", LOADED_SECONDS)
+        fires(site, MOST, LOADED_SECONDS)
         site.upgrade({"autoscaling": {"maxReplicas": 4, "targetMemoryUtilizationPercentage": 90}})
-        wait_for(lambda: MOST not in alerts(site), f"{MOST} to resolve", FIRES_SECONDS)
+        resolves(site, MOST)
         row.notes.append("at 2 of 1 to 2 pods; resolved with 4 allowed")
 
 
 def throttled(site: Site, report: Report) -> None:
     """A flusher with too little CPU; its limit raised ends it."""
     with report.row(f"{THROTTLED} fires and resolves") as row:
+        resolves(site, THROTTLED)
         few = {"requests": {"cpu": "50m"}, "limits": {"cpu": "50m"}}
         site.upgrade({"flusher": {"resources": few}})
-        wait_for(lambda: THROTTLED in alerts(site), f"{THROTTLED} to fire", FIRES_SECONDS)
+        fires(site, THROTTLED)
         site.upgrade({"flusher": {"resources": {"limits": {"cpu": "2"}}}})
-        wait_for(lambda: THROTTLED not in alerts(site), f"{THROTTLED} to resolve", FIRES_SECONDS)
+        resolves(site, THROTTLED)
         row.notes.append("a flusher limited to 0.05 cores; resolved with 2")
 
 
 def missing(site: Site, report: Report) -> None:
     """No flusher at all; it comes back."""
     with report.row(f"{MISSING} fires and resolves") as row:
+        resolves(site, MISSING)  # the flusher was replaced just now
         scale(site, 0)
-        wait_for(lambda: MISSING in alerts(site), f"{MISSING} to fire", FIRES_SECONDS)
+        fires(site, MISSING)
         scale(site, 1)
-        wait_for(lambda: MISSING not in alerts(site), f"{MISSING} to resolve", FIRES_SECONDS)
+        resolves(site, MISSING)
         row.notes.append("flusher scaled to 0 and back")
 
 
@@ -150,6 +152,16 @@ def ask(site: Site, path: str) -> Any:
 def alerts(site: Site) -> set[str]:
     """Which alerts of this release fire."""
     return firing(ours(ask(site, "/rules"), site.namespace))
+
+
+def fires(site: Site, alert: str, seconds: float = FIRES_SECONDS) -> None:
+    """Wait until an alert of this release fires."""
+    wait_for(lambda: alert in alerts(site), f"{alert} to fire", seconds)
+
+
+def resolves(site: Site, alert: str) -> None:
+    """Wait until it does not."""
+    wait_for(lambda: alert not in alerts(site), f"{alert} to resolve", FIRES_SECONDS)
 
 
 def ours(told: Any, namespace: str) -> list[Any]:
