@@ -44,6 +44,22 @@ async def test_user_with_its_own_keys_and_few_commands_is_enough(
                 await wrong.connect(0)
 
 
+@pytest.mark.parametrize("password", ["", "s3cret"])
+async def test_a_server_without_room_is_not_taken_for_a_wrong_password(
+    tmp_path: Path, flavour: Flavour, password: str
+) -> None:
+    limit = ("maxclients 1",)
+    with Server(tmp_path / "server", flavour, password=password, config=limit) as server:
+        there = endpoint(server.url, password=password)
+        server.client().close()
+        first = await there.connect(0)
+        # The server says "max number of clients reached", which its reset may overtake.
+        with pytest.raises(RedisAway) as told:
+            await there.connect(0)
+        assert "user or password" not in str(told.value)
+        await first.close()
+
+
 def test_tls_with_a_user_and_a_password_file_end_to_end(tmp_path: Path) -> None:
     certificates = make_certificates(tmp_path)
     server = Server(

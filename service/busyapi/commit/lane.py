@@ -125,7 +125,7 @@ class Lane:
         elif self._flight is None and not self._pending and monotonic() < self._next_check:
             self._work.clear()
             await self._work.wait()
-        elif monotonic() > self._next_check:
+        elif monotonic() >= self._next_check:
             await self._recheck(self._session)
         else:
             await self._send(self._session)

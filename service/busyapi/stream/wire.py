@@ -87,7 +87,10 @@ class _Replies(asyncio.Protocol):
             answer.set_result(self._replies)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.fail(type(exc).__name__ if exc else "it closed the connection")
+        # A server that hangs up may have said why instead of a reply.
+        said = self._replies[-1] if self._answer and self._replies else None
+        closed = str(said) if isinstance(said, ServerError) else "it closed the connection"
+        self.fail(type(exc).__name__ if exc else closed)
 
     def fail(self, why: str) -> None:
         """Close; who waits is told."""
@@ -140,7 +143,9 @@ class Wire:
         (reply,) = await self.call(("AUTH", *words), seconds=CONNECT_SECONDS)
         if isinstance(reply, ServerError):
             await self.close()
-            raise RedisAway(f"Redis at {self.address} refuses the user or password")
+            # A full server answers whatever comes first with "max number of clients reached".
+            why = "the user or password" if _of_login(reply) else f"the login: {reply}"
+            raise RedisAway(f"Redis at {self.address} refuses {why}")
 
     @property
     def closed(self) -> bool:
@@ -215,6 +220,10 @@ class Wire:
     async def close(self) -> None:
         """Close at once; never raises."""
         self._replies.fail("closed")
+
+
+def _of_login(refused: ServerError) -> bool:
+    return refused.code in {"WRONGPASS", "NOAUTH"} or "AUTH" in str(refused)
 
 
 def _kind(error: BaseException) -> str:

@@ -21,6 +21,7 @@ def test_a_short_run_agrees_with_itself_and_leaves_nothing(
     (row,) = json.loads(result.read_text())["scenarios"]["batches"]
     assert row["counts"]["lines"] == row["counts"]["stored"] > 100
     assert row["durability"]["appendfsync"] == "always"
+    assert [each["lag"]["missed"] for each in row["runs"]] == [0]
     assert "| agree |" in capsys.readouterr().out
     assert not list(work.iterdir())
 
