@@ -73,7 +73,8 @@ loadtest: $(VENV)/.test  ## a million calls a minute at a stack of its own, with
 loadtest-k6: $(VENV)/.test  ## one k6 script at a running busyapi; SCRIPT=smoke ARGS="--url http://localhost:3000"
 	$(BIN)/python -m loadtest k6 $(or $(SCRIPT),smoke) $(ARGS)
 
-docs: $(VENV)/.test  ## write docs/metrics.md and docs/logs.md anew from their catalogues
+docs: $(VENV)/.test  ## write docs/metrics.md, docs/logs.md and the tables of docs/sizing.md anew
+	$(BIN)/python -m tests.docs.test_sizing
 	$(BIN)/python -m tests.docs.test_metrics
 	$(BIN)/python -m tests.docs.test_logs
 

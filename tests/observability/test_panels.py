@@ -78,15 +78,19 @@ def filled_in(expression: str) -> str:
 
 
 class Loaded(NamedTuple):
-    """A Prometheus, and a moment at which it knew a stack under load."""
+    """A Prometheus, and moments at which it knew a stack under load."""
 
     prometheus: Prometheus
-    moment: float
+    moments: tuple[float, float]
+    """While all went well, and while nothing could be archived."""
 
     def gives_data(self, expression: str) -> bool:
         """Tell whether a query has a sample that is a number."""
-        found = self.prometheus.query(expression, self.moment)
-        return any(not math.isnan(each.value) for each in found)
+        return any(
+            not math.isnan(each.value)
+            for moment in self.moments
+            for each in self.prometheus.query(expression, moment)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +99,12 @@ def loaded(tmp_path_factory: pytest.TempPathFactory, rules: Mapping[str, Any]) -
     folder = tmp_path_factory.mktemp("panels")
     with observed(folder, rules, BUSYAPI_SEGMENT_AGE="3") as site:
         with site.load(), site.load(connections=1, batch=10):
-            moment = everything_happens(site)
-        yield Loaded(site.prometheus, moment)
+            moments = everything_happens(site)
+        yield Loaded(site.prometheus, moments)
 
 
-def everything_happens(site: Site) -> float:
-    """Make a stack under load do what panels show; give the moment."""
+def everything_happens(site: Site) -> tuple[float, float]:
+    """Make a stack under load do what panels show; give the moments."""
     client = site.server.client()
     client.config_set("maxmemory", int(client.info("memory")["used_memory"] * 1.1))
     for _ in range(LOAD_SECONDS * 5):
@@ -108,11 +112,12 @@ def everything_happens(site: Site) -> float:
         assert send(site.stack.port, {}).status == HTTPStatus.UNPROCESSABLE_ENTITY
         time.sleep(0.2)
     site.prometheus.wait_until_firing("BusyapiRedisMemoryHigh")
+    well = time.time()
     # For a moment nothing is archived: there is a time until the buffer is full.
     fill(site.stack.archive)
     left = "busyapi:buffer_left:seconds"
     wait_until(lambda: site.prometheus.query(left), left, every=0.1)
-    return time.time()
+    return well, time.time()
 
 
 @pytest.mark.parametrize("query", HERE, ids=lambda each: f"{each.board}: {each.panel}")
