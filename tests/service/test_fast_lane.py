@@ -150,9 +150,9 @@ def _statuses_of_large_requests(stack: Stack, server: Server) -> list[int]:
     with Raw(stack.port, 5) as device:
         server.pause()
         device.send(request("POST", "/api/usages", BODY))
-        device.listen(0.3)
+        device.listen(1)
         device.send(whole)
-        device.listen(0.3)
+        device.listen(1)
         server.resume()
         statuses = [device.answer().status, device.answer().status]
         device.send(request("POST", "/api/usages", BODY))
