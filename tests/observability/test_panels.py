@@ -116,7 +116,7 @@ def everything_happens(site: Site) -> tuple[float, float]:
     # For a moment nothing is archived: there is a time until the buffer is full.
     fill(site.stack.archive)
     left = "busyapi:buffer_left:seconds"
-    wait_until(lambda: site.prometheus.query(left), left, every=0.1)
+    wait_until(lambda: site.prometheus.query(left), left, seconds=60, every=0.1)
     return well, time.time()
 
 
