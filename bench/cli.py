@@ -64,7 +64,7 @@ def _run(options: argparse.Namespace) -> Report:
         "seconds": options.seconds,
         "connections": options.connections,
     }
-    with _temporary(options.folder) as folder:
+    with temporary(options.folder) as folder:
         report = Report(machine(folder), settings, {}, [])
         if not report.machine.on_disk:
             tell(f"{options.folder} is in memory: choose a --folder on disk")
@@ -79,7 +79,8 @@ def _run(options: argparse.Namespace) -> Report:
 
 
 @contextmanager
-def _temporary(parent: Path) -> Iterator[Path]:
+def temporary(parent: Path) -> Iterator[Path]:
+    """Give a folder of our own, and remove it."""
     folder = Path(tempfile.mkdtemp(prefix="busyapi-bench-", dir=parent))
     try:
         yield folder

@@ -10,10 +10,8 @@ restarts, so the memory is that of processes which took 1, 9 and 40 million usag
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +20,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 from bench import archived, wrk
+from bench.cli import temporary
 from bench.durable import Durable
 from bench.load import SINGLE, Load
 from bench.look import Look, archived_usages, look, render, spent
@@ -184,12 +183,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the looks as JSON")
     options = parser.parse_args(arguments)
-    folder = Path(tempfile.mkdtemp(prefix="busyapi-flat-", dir=options.folder))
-    try:
+    with temporary(options.folder) as folder:
         here = machine(folder)
         looks, found, what = run(folder, options.usages)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     if options.json:
         options.json.write_text(json.dumps([asdict(each) for each in looks], indent=2) + "\n")
     sys.stdout.write("\n\n".join([render(looks), *found, f"{here}\n{what}\n"]))

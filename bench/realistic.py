@@ -2,22 +2,12 @@
 
 import json
 import random
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from bench.load import Load
+from loadtest.bodies import DAY, MEDICATIONS, START
 
-MEDICATIONS = (
-    "Albuterol",
-    "Budesonide",
-    "Fluticasone",
-    "Formoterol",
-    "Ipratropium",
-    "Salmeterol",
-    "Tiotropium",
-)
 PATIENTS = 1_000_000
-START = datetime(2026, 11, 1, tzinfo=UTC)
-SECONDS = 86_400
 
 
 def usages(seed: int, count: int) -> list[dict[str, str]]:
@@ -26,7 +16,7 @@ def usages(seed: int, count: int) -> list[dict[str, str]]:
     return [
         {
             "patientId": str(chance.randrange(PATIENTS)),
-            "timestamp": (START + timedelta(seconds=chance.randrange(SECONDS))).isoformat(),
+            "timestamp": (START + timedelta(seconds=chance.randrange(DAY))).isoformat(),
             "medication": chance.choice(MEDICATIONS),
         }
         for _ in range(count)
