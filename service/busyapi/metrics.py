@@ -8,7 +8,6 @@ of them, all there from the start.
 
 import platform
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 
@@ -48,36 +47,44 @@ class Tally:
         return rows
 
 
+class Answered:
+    """The answered requests of one route."""
+
+    def __init__(self, statuses: Iterable[int] = ()) -> None:
+        self.statuses = dict.fromkeys(statuses, 0)
+        self.seconds = Tally(catalogue.LATENCY_BUCKETS)
+
+    def add(self, status: int, seconds: float) -> None:
+        """Count one."""
+        self.statuses[status] = self.statuses.get(status, 0) + 1
+        self.seconds.add(seconds)
+
+
 class Requests(Collector):
     """Requests by route and status, and how long they took."""
 
     def __init__(self) -> None:
-        self._statuses: Counter[tuple[str, int]] = Counter()
-        self._seconds: dict[str, Tally] = {}
-        for route in catalogue_api.POST_ROUTES:
-            self._seconds[route] = Tally(catalogue.LATENCY_BUCKETS)
-            for status in catalogue_api.POST_STATUSES:
-                self._statuses[route, status] = 0
+        self._routes = {
+            route: Answered(catalogue_api.POST_STATUSES) for route in catalogue_api.POST_ROUTES
+        }
 
-    def done(self, route: str, status: int, seconds: float) -> None:
-        """Count one answered request."""
-        self._statuses[route, status] += 1
-        tally = self._seconds.get(route)
-        if tally is None:
-            tally = self._seconds[route] = Tally(catalogue.LATENCY_BUCKETS)
-        tally.add(seconds)
+    def of(self, route: str) -> Answered:
+        """Give what one route is counted in."""
+        return self._routes.get(route) or self._routes.setdefault(route, Answered())
 
     def collect(self) -> Iterable[Metric]:
         """Turn the tallies into metrics."""
         row = catalogue_api.REQUESTS
         total = CounterMetricFamily(row.name, row.meaning, labels=_labels(row))
-        for (route, status), count in list(self._statuses.items()):
-            total.add_metric([route, str(status)], count)
+        routes = list(self._routes.items())
+        for route, answered in routes:
+            for status, count in list(answered.statuses.items()):
+                total.add_metric([route, str(status)], count)
         yield total
         row = catalogue_api.REQUEST_SECONDS
         took = HistogramMetricFamily(row.name, row.meaning, labels=_labels(row), unit=row.unit)
-        for route, tally in list(self._seconds.items()):
-            took.add_metric([route], tally.buckets(), tally.total)
+        for route, answered in routes:
+            took.add_metric([route], answered.seconds.buckets(), answered.seconds.total)
         yield took
 
 

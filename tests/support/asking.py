@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Iterator
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Self
 
 from tests.support.http1 import Answer, fetch
@@ -104,6 +105,18 @@ class Raw:
         """Send bytes at once."""
         self._socket.settimeout(self._seconds)
         self._socket.sendall(data)
+
+    def unread(self) -> int:
+        """Count the bytes that are sent and that the server has not read yet."""
+        own, peer = self._socket.getsockname()[1], self._socket.getpeername()[1]
+        sides = {f":{own:04X}", f":{peer:04X}"}
+        unread = 0
+        for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
+            _, local, remote, _, queues, *_ = line.split()
+            if {local[-5:], remote[-5:]} == sides:
+                sent, received = queues.split(":")
+                unread += int(sent if local.endswith(f":{own:04X}") else received, 16)
+        return unread
 
     def drip(self, data: bytes, every: float) -> int:
         """Wait, send a byte, and so on, until the server speaks or hangs up; tell how many.

@@ -44,6 +44,7 @@ class NumberedHttp(Http):
     def __init__(self, protocol: Any) -> None:
         super().__init__(protocol)  # type: ignore[no-untyped-call]
         self.number = 0
+        self.request_body = None  # there is none before the first request either
         self._request_id = ""
 
     def init_for_request(self) -> None:
@@ -84,7 +85,7 @@ class NumberedHttp(Http):
     @property
     def unread(self) -> bool:
         """Whether a body, or a part of it, is still to come."""
-        return bool(self.number and self.request_body)
+        return bool(self.request_body)
 
     def read_on(self) -> None:
         """After an error, read what is left of the body, whatever its length.

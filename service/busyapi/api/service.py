@@ -74,4 +74,4 @@ class Service:
                 seconds = perf_counter() - stream.perft0
         # The route's pattern, not the path: paths hold ids and are without bound.
         route = request.route
-        self.metrics.requests.done(f"/{route.path}" if route else "none", status, seconds)
+        self.metrics.requests.of(f"/{route.path}" if route else "none").add(status, seconds)

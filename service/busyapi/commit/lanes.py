@@ -18,6 +18,7 @@ class Lanes:
         self.admission = admission
         self._tasks: list[asyncio.Task[None]] = []
         self._turn = 0
+        self._single = len(lanes) == 1
 
     def open(self, fatal: Callable[[BaseException], None]) -> None:
         """Start every lane; `fatal` is told when one may not run with these settings.
@@ -55,7 +56,7 @@ class Lanes:
         Raises:
             Refused: they were not taken; nothing will be stored.
         """
-        lane = self._pick(group.key)
+        lane = self.lanes[0] if self._single else self._pick(group.key)
         if (refusal := lane.standing.refusal) is not None:
             raise refusal
         self.admission.enter(group.count, group.size)
@@ -69,8 +70,6 @@ class Lanes:
         return [*range(first, first + count * total, total)]
 
     def _pick(self, key: Key | None) -> Lane:
-        if len(self.lanes) == 1:
-            return self.lanes[0]
         if key is not None:
             # A key must meet its earlier self.
             return self.lanes[crc32(key.digest.encode()) % len(self.lanes)]

@@ -7,7 +7,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from busyapi.api.archive import ArchiveDoor
-from busyapi.api.fast import SANIC_VERSION, FastProtocol, UnderWay, body_length, protocol_for
+from busyapi.api.fast import (
+    ROUTE,
+    SANIC_VERSION,
+    FastProtocol,
+    UnderWay,
+    body_length,
+    protocol_for,
+)
 from busyapi.api.guard import Guard
 from busyapi.api.protocol import DeadlineProtocol
 from busyapi.api.service import Service
@@ -96,6 +103,7 @@ class Unwritable:
 
     aborted = False
     service = service()
+    answered = service.metrics.requests.of(ROUTE)
 
     def answer(self, message: bytes, *, close: bool) -> None:
         raise RuntimeError(message)
