@@ -20,6 +20,7 @@ from busyapi.api.lookup import get_count, get_usage
 from busyapi.api.pages import get_landing, get_openapi
 from busyapi.api.probes import livez, readyz
 from busyapi.api.problems import Problems
+from busyapi.api.protocol import WholeRequest
 from busyapi.api.service import Service
 from busyapi.api.usages import post_batch, post_usage
 from busyapi.commit.lane import Lane
@@ -35,7 +36,9 @@ IDLE_SECONDS = 120
 
 def make_app(service: Service) -> Sanic[Any, Any]:
     """Build the Sanic application around a service."""
-    app: Sanic[Any, Any] = Sanic("busyapi", configure_logging=False, error_handler=Problems())
+    app: Sanic[Any, Any] = Sanic(
+        "busyapi", configure_logging=False, error_handler=Problems(), request_class=WholeRequest
+    )
     app.ctx.service = service
     _configure(app, service)
     app.add_route(post_usage, "/api/usages", methods=["POST"])

@@ -13,6 +13,7 @@ import asyncio
 import math
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from sanic import Request
@@ -32,8 +33,26 @@ _UNREAD = -1
 """What a look finds besides the number of a request that is arriving."""
 
 
-_NO_NAME = re.compile(rb"\r\n(?:[!#$%&'*+.^_`|~\w-]*[^!#$%&'*+.^_`|~\w:-]|:)")
-"""A line of a header whose name is empty or holds what no token may."""
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+@lru_cache(256)
+def is_name(name: str) -> bool:
+    """Say whether a header's name is a token (RFC 9110, section 5.6.2)."""
+    return _TOKEN.fullmatch(name) is not None
+
+
+class WholeRequest(Request):
+    """Sanic's request; the body of one is read whole without an asynchronous generator."""
+
+    async def receive_body(self) -> None:
+        """Read the body, as a route that does not stream asks for it."""
+        stream: Any = self.stream
+        parts: list[bytes] = []
+        while stream and stream.request_body:
+            if part := await stream.read():
+                parts.append(part)
+        self.body = self.body or b"".join(parts)
 
 
 class NumberedHttp(Http):
@@ -71,7 +90,7 @@ class NumberedHttp(Http):
         Sanic passes over a `Content-Length :`, and would take the body for the next request.
         """
         await super().http1_request_header()  # type: ignore[no-untyped-call]
-        if self.request and _NO_NAME.search(self.request.head):
+        if self.request and not all(map(is_name, self.request.headers)):
             raise BadRequest("Bad Request")
 
     def create_empty_request(self) -> None:
