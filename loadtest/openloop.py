@@ -4,6 +4,7 @@ import argparse
 import json
 import platform
 import resource
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from loadtest.bodies import Mix, bodies
 from loadtest.figures import summarise
 from loadtest.generator import Generator, plan
 from loadtest.native import Native, compiled
+from loadtest.options import above_zero, share, whole
 
 GRACE_SECONDS = 15.0
 """For the last answers; the API answers 503 after 10."""
@@ -26,11 +28,11 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--connect", default="127.0.0.1:3000", metavar="HOST:PORT")
     found.add_argument("--host", default="", help="Host header (default: that of --connect)")
     found.add_argument("--path", default="/api/usages")
-    found.add_argument("--rate", type=float, default=16_667, help="requests a second")
-    found.add_argument("--seconds", type=float, default=60)
-    found.add_argument("--connections", type=int, default=256)
-    found.add_argument("--devices", type=int, default=Mix.devices, help="patients")
-    found.add_argument("--invalid", type=float, default=Mix.invalid, help="share to be refused")
+    found.add_argument("--rate", type=above_zero, default=16_667, help="requests a second")
+    found.add_argument("--seconds", type=above_zero, default=60)
+    found.add_argument("--connections", type=whole(1), default=256)
+    found.add_argument("--devices", type=whole(1), default=Mix.devices, help="patients")
+    found.add_argument("--invalid", type=share, default=Mix.invalid, help="share to be refused")
     found.add_argument("--even", action="store_true", help="not Poisson but at even distances")
     found.add_argument(
         "--engine", choices=("c", "python"), help="default: c where there is a cc to compile it"
@@ -73,9 +75,15 @@ def offer(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Offer the load; 1 when a request was not answered as its body deserves."""
+    """Offer the load; 1: a request was not answered as its body deserves, 2: it could not."""
     options = parser().parse_args()
-    found = offer(options)
+    try:
+        found = offer(options)
+    except subprocess.CalledProcessError:
+        return 2  # the program in C has said why
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"{options.connect}: {error}\n")
+        return 2
     text = json.dumps(found) + "\n"
     if options.json:
         options.json.write_text(text)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
-from loadtest.result import Json
+from loadtest.result import Json, cost
 
 MIB = 2**20
 SIZE = (8.4, 3.2)
@@ -42,7 +43,10 @@ def _picture(title: str, draw: Draw, result: Json, path: Path) -> None:
 
 
 def _series(result: Json, name: str) -> tuple[list[float], list[float]]:
-    rows = result["openloop"]["series"]
+    run = result["openloop"]
+    # The last answers come in a second of which there is but a moment: that is no fall of the rate.
+    whole = max(math.ceil(run["seconds"]), int(run["elapsed"]))
+    rows = run["series"][:whole]
     return [each["at"] for each in rows], [each[name] for each in rows]
 
 
@@ -60,7 +64,9 @@ def _latencies(axes: Axes, result: Json) -> None:
         # A second without a 201 has no latency, which is not 0.
         axes.plot(at, [each or math.nan for each in took], color=colour, label=label, linewidth=1.2)
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel("ms from the planned time")
 
 
@@ -122,13 +128,21 @@ def _ran(result: Json) -> bool:
     return bool(result["openloop"])
 
 
+def _answered(result: Json) -> bool:
+    return _ran(result) and result["openloop"]["created"] > 0
+
+
+def _cost_known(result: Json) -> bool:
+    return _answered(result) and bool(cost(result))
+
+
 PICTURES: dict[str, tuple[str, Callable[[Json], bool], Draw]] = {
     "Offered and achieved": ("rate", _ran, _rates),
-    "Latency of a 201": ("latency", _ran, _latencies),
+    "Latency of a 201": ("latency", _answered, _latencies),
     "Refused, unknown, not sent": ("errors", _ran, _errors),
     "Backlog": ("backlog", _sampled("backlog"), _backlog),
     "Memory": ("memory", _sampled("resident"), _memory),
-    "CPU a usage": ("cpu", _sampled("cpu"), _cpu),
+    "CPU a usage": ("cpu", _cost_known, _cpu),
     "Replicas": ("replicas", _sampled("replicas"), _replicas),
 }
 """By title: the file's name, whether there is data, what draws it."""

@@ -46,7 +46,10 @@ def read(path: Path) -> Json:
     Raises:
         ValueError: it is another thing.
     """
-    found: Json = json.loads(path.read_text())
+    try:
+        found: Json = json.loads(path.read_text())
+    except ValueError:
+        found = {}
     if not isinstance(found, dict) or found.get("version") != VERSION:
         raise ValueError(f"{path} is no result of a load test, or another version's")
     return found

@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 SECONDS = 30.0
@@ -19,7 +18,9 @@ SETTLE_EVERY = 0.25
 NO_ARCHIVE = 2
 """Exit code of `busyapi archive verify` where nothing was ever archived."""
 ARCHIVE = "/var/lib/busyapi/archive"
+COUNTS = {"count", "archived", "buffered"}
 
+_url = re.compile(r"http://[^/?#@:][^/?#@]*/?")
 _usages = re.compile(r"^partition \d+: (\d+) usages", re.MULTILINE)
 _problem = re.compile(
     r"^  (missing|repeated|damaged) +(?:ids? (\d+)(?: to (\d+))? )?", re.MULTILINE
@@ -84,10 +85,18 @@ class State:
     """None: the archive is out of our reach."""
 
     @classmethod
-    def of(cls, said: dict[str, Any]) -> "State":
-        """Read what was written as JSON."""
-        verified = said["verified"]
-        return cls(said["count"], said["archived"], Verified(**verified) if verified else None)
+    def read(cls, path: Path) -> "State":
+        """Read what was written as JSON.
+
+        Raises:
+            ValueError: it is another thing.
+        """
+        try:
+            said = json.loads(path.read_text())
+            verified = said["verified"]
+            return cls(said["count"], said["archived"], Verified(**verified) if verified else None)
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f"{path} holds no snapshot") from None
 
 
 @dataclass(frozen=True)
@@ -111,11 +120,15 @@ class Target:
     """Seconds between two looks at it under load."""
 
     def __init__(self, url: str, host: str = "", archive: Path | None = None) -> None:
-        parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname:
+        # A path would be asked by k6 and not by the others.
+        if not _url.fullmatch(url):
             raise Unreachable(f"{url}: only http://HOST[:PORT] is taken")
+        parts = urlsplit(url)
         self.url = url.rstrip("/")
-        self.connect = f"{parts.hostname}:{parts.port or 80}"
+        try:
+            self.connect = f"{parts.hostname}:{parts.port or 80}"
+        except ValueError as error:
+            raise Unreachable(f"{url}: {error}") from None
         self.host = host
         self.archive = archive
 
@@ -137,6 +150,8 @@ class Target:
             if answer.status != http.HTTPStatus.OK:
                 raise Unreachable(f"{self.url}/api/usages/count: {answer.status} {said[:200]!r}")
             found: dict[str, int] = json.loads(said)
+            if not isinstance(found, dict) or not found.keys() >= COUNTS:
+                raise Unreachable(f"{self.url}/api/usages/count: no busyapi says {said[:200]!r}")
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise Unreachable(f"{self.url}/api/usages/count: {error}") from None
         finally:

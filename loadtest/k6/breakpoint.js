@@ -1,11 +1,18 @@
 // Ever more, until it breaks: ends early when one answer in a hundred is not what is due, or the
-// slowest one in a hundred takes a second. RATE is the most, DURATION the way there.
+// slowest one in a hundred takes a second. RATE is the most, DURATION the way there. What was offered
+// at the end is rate_reached.
+import exec from "k6/execution";
+import { Gauge } from "k6/metrics";
 import { single } from "./lib/bodies.js";
 import { send } from "./lib/checks.js";
 import { duration, options as made, ramp, rate } from "./lib/options.js";
 
+const FIRST = 100;
+const most = rate(20000);
+const reached = new Gauge("rate_reached");
+
 export const options = made(
-  { breakpoint: ramp(100, [[rate(20000), duration("5m")]]) },
+  { breakpoint: ramp(FIRST, [[most, duration("5m")]]) },
   {
     http_req_failed: [{ threshold: "rate<0.01", abortOnFail: true, delayAbortEval: "5s" }],
     "http_req_duration{due:201}": [
@@ -15,5 +22,6 @@ export const options = made(
 );
 
 export default function () {
+  reached.add(FIRST + (most - FIRST) * exec.scenario.progress);
   send(single());
 }

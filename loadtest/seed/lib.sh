@@ -2,13 +2,17 @@
 #
 # URL     http://localhost:3000, or a remote one        HOST      Host header, for an ingress
 # ARCHIVE its archive folder, when it is on this machine  NAMESPACE, RELEASE  it is on a cluster
-# REQUESTS, CONNECTIONS, RATE, DURATION  how much        WARMUP    requests before the counting (200)
+# REQUESTS, CONNECTIONS, RATE, DURATION (seconds)  how much  WARMUP  requests before the counting (200)
+# BODY    what is posted, if not the usage below
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 url=${URL:-http://localhost:3000}
 endpoint=$url/api/usages
-body='{"patientId":"100","timestamp":"Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)","medication":"Albuterol"}'
+body=${BODY:-'{"patientId":"100","timestamp":"Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)","medication":"Albuterol"}'}
+for name in REQUESTS CONNECTIONS RATE DURATION; do
+    [[ ${!name:-1} =~ ^[1-9][0-9]*$ ]] || { echo "$name: ${!name} is no whole number above 0" >&2; exit 2; }
+done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

@@ -1,6 +1,7 @@
 """The open loop offers what it says, and its figures are right where the delays are known."""
 
 import statistics
+from array import array
 from itertools import pairwise
 
 import pytest
@@ -42,9 +43,11 @@ def test_arrivals_are_poisson_or_even() -> None:
     gaps = [after - before for before, after in pairwise(due)]
     assert len(due) == 50_000
     assert statistics.mean(gaps) == pytest.approx(1e-3, rel=0.02)
+    assert due[-1] < 50, "none is due after the end"
     # Of an exponential distribution the deviation is the mean; of even ones it is 0.
     assert statistics.stdev(gaps) == pytest.approx(1e-3, rel=0.05)
     assert [*plan(4, 1, even=True)] == [0, 0.25, 0.5, 0.75]
+    assert len(plan(0.1, 3)) == 1, "a warm-up may be of less than one"
 
 
 def test_there_is_a_compiler_here() -> None:
@@ -74,6 +77,9 @@ def test_percentiles_of_known_delays(engine: str) -> None:
         seconds=2,
     )
     latency = quantiles(generator.latencies)
+    # A run no longer than the second that is skipped has nothing else.
+    generator.due = array("d", [0.5] * len(generator.due))
+    assert summarise(generator, [True])["latency"]["p50"] == latency.p50
     assert 20 <= latency.p50 < 400 <= latency.p95 <= latency.p99 <= latency.max
 
 

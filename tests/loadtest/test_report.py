@@ -5,12 +5,14 @@ import re
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from loadtest import machine
 from loadtest.__main__ import main, tell
 from loadtest.cluster import quantity
 from loadtest.local import started
 from loadtest.page import page
+from loadtest.plot import _latencies, _series, pictures
 from loadtest.report import write
 from loadtest.result import read
 from loadtest.run import Plan, run
@@ -56,6 +58,33 @@ def test_the_page_has_every_picture_and_fetches_nothing(report: Path) -> None:
     assert not re.search(r'(src|href)="(?!data:)', text)
     assert "All counts agree" in text
     assert "<td>p99.9 ms</td>" in text
+
+
+def test_a_latency_is_written_out_and_the_last_moment_is_no_fall(report: Path) -> None:
+    found = read(report / "result.json")
+    found["openloop"]["series"] = [
+        {**found["openloop"]["series"][0], "at": at, "p50": 3, "p999": 20} for at in range(4)
+    ]
+    figure = Figure()
+    axes = figure.subplots()
+    _latencies(axes, found)
+    figure.canvas.draw()
+    lowest, highest = axes.get_ylim()
+    names = {
+        text.get_text()
+        for text in axes.get_yticklabels(which="both")
+        if lowest <= text.get_position()[1] <= highest
+    }
+    assert {"5", "10", "20"} <= names
+    assert not any("$" in each for each in names)
+    # Of the fourth second there was but the answer to what the third had sent.
+    assert _series(found, "p50") == ([0, 1, 2], [3, 3, 3])
+
+
+def test_nothing_is_drawn_of_which_there_is_nothing(report: Path, tmp_path: Path) -> None:
+    found = read(report / "result.json")
+    found["openloop"]["created"] = 0
+    assert {"latency", "cpu"}.isdisjoint(each.stem for each in pictures(found, tmp_path).values())
 
 
 def test_a_failure_is_at_the_top_of_the_page(report: Path) -> None:

@@ -23,6 +23,15 @@ export function thresholds(p95, p99) {
   };
 }
 
+// One for each request under way. k6 makes more of them slowly, and drops what is due meanwhile, so
+// that a pause of a quarter of a second must find enough of them.
+function users(perSecond) {
+  return {
+    preAllocatedVUs: Math.max(50, Math.min(1000, Math.ceil(perSecond / 4))),
+    maxVUs: Math.max(50, Math.min(4000, perSecond)),
+  };
+}
+
 // Requests that start at their time, however long the answers take.
 export function arrivals(perSecond, length, exec) {
   return {
@@ -30,8 +39,7 @@ export function arrivals(perSecond, length, exec) {
     rate: perSecond,
     timeUnit: "1s",
     duration: length,
-    preAllocatedVUs: Math.max(10, Math.min(1000, Math.ceil(perSecond / 20))),
-    maxVUs: Math.max(50, Math.min(4000, perSecond)),
+    ...users(perSecond),
     gracefulStop: "15s",
     ...(exec ? { exec } : {}),
   };
@@ -45,8 +53,7 @@ export function ramp(from, stages) {
     startRate: from,
     timeUnit: "1s",
     stages: stages.map(([target, length]) => ({ target, duration: length })),
-    preAllocatedVUs: Math.max(10, Math.min(1000, Math.ceil(most / 20))),
-    maxVUs: Math.max(50, Math.min(4000, most)),
+    ...users(most),
     gracefulStop: "15s",
   };
 }

@@ -1,0 +1,198 @@
+"""What the commands take. What cannot be run is refused here, before anything is started."""
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from loadtest import k6
+from loadtest.bodies import Mix
+
+ROOT = Path(__file__).parents[1]
+
+EPILOG = """\
+examples:
+  python -m loadtest run
+  python -m loadtest run --rate 5000 --url http://localhost:3000 --archive .busyapi/archive
+  python -m loadtest run --url http://127.0.0.1:8080 --host usages.example.org \\
+      --namespace busyapi --release busyapi
+  python -m loadtest k6 spike --url http://localhost:3000 --archive .busyapi/archive --env RATE=100
+  python -m loadtest compare build/before/result.json build/loadtest/result.json
+
+Exit code: 0 when all counts agree and every threshold held, 1 when not, 2 when it could not run.
+Nobody else may send to the same busyapi meanwhile: what others stored would be in its counts.
+"""
+
+
+def _number(lowest: float, highest: float, what: str) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        value = float(text)
+        # Also not a number, which is in no order with another.
+        if not lowest <= value <= highest:
+            raise argparse.ArgumentTypeError(f"{text} is not {what}")
+        return value
+
+    read.__name__ = "number"  # in argparse's words on what is none
+    return read
+
+
+def whole(lowest: int) -> Callable[[str], int]:
+    """Take whole numbers from this one."""
+
+    def read(text: str) -> int:
+        value = int(text)
+        if value < lowest:
+            raise argparse.ArgumentTypeError(f"{text} is less than {lowest}")
+        return value
+
+    read.__name__ = "whole number"
+    return read
+
+
+HIGHEST = 1e6
+"""A second, and seconds: no more than what one machine can plan and hold."""
+above_zero = _number(math.ulp(0), HIGHEST, "above 0 and at most a million")
+seconds_or_none = _number(0, HIGHEST, "from 0 to a million")
+share = _number(0, 1, "from 0 to 1")
+
+
+def folder(text: str) -> Path:
+    """Take one that exists: a name with a slip in it would be an empty archive."""
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is no folder")
+    return Path(text)
+
+
+def setting(text: str) -> tuple[str, str]:
+    """Take NAME=VALUE: a name with a slip in it would run for the script's own hour."""
+    name, equals, value = text.partition("=")
+    if not equals or name not in k6.SETTINGS:
+        raise argparse.ArgumentTypeError(f"{text} is not NAME=VALUE of {', '.join(k6.SETTINGS)}")
+    return name, value
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line; exit with 2 and a line of why when it cannot be run."""
+    parser, commands = _parser()
+    options = parser.parse_args(arguments)
+    command = commands[options.command]
+    if options.command != "compare" and not options.url:
+        for name in ("archive", "host", "namespace"):
+            if getattr(options, name):
+                command.error(f"--{name} is of a running busyapi: name it with --url")
+    return options
+
+
+def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtest",
+        description="Put load on a busyapi, and prove that every usage that was answered is"
+        " archived once.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    added: dict[str, argparse.ArgumentParser] = {}
+    for name, (text, add) in COMMANDS.items():
+        added[name] = commands.add_parser(name, help=text, description=f"{text}.".capitalize())
+        add(added[name])
+    return parser, added
+
+
+def _add_target(parser: argparse.ArgumentParser, *, running: bool = False) -> None:
+    default = "" if running else " (default: a stack of its own is started)"
+    parser.add_argument("--url", required=running, help=f"of a running busyapi{default}")
+    archive = parser.add_mutually_exclusive_group()
+    archive.add_argument(
+        "--archive", type=folder, metavar="DIR", help="its archive, when it is a folder here"
+    )
+    archive.add_argument(
+        "--namespace", metavar="NAME", help="its archive is in this one, by kubectl exec"
+    )
+    parser.add_argument(
+        "--release", default="busyapi", metavar="NAME", help="in it (default: %(default)s)"
+    )
+    parser.add_argument("--host", default="", metavar="NAME", help="Host header, for an ingress")
+
+
+def _add_processes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--processes",
+        type=whole(1),
+        default=2,
+        metavar="N",
+        help="API processes of a stack of its own (default: %(default)s)",
+    )
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    _add_target(parser)
+    _add_processes(parser)
+    for name, kind, default, what in (
+        ("rate", above_zero, 16_667, "requests a second"),
+        ("seconds", above_zero, 60, "for so long"),
+        ("warm-up", seconds_or_none, 3, "seconds before it, at a tenth of the rate; 0: none"),
+        ("connections", whole(1), 256, "at most"),
+        ("devices", whole(1), Mix.devices, "patients"),
+        ("invalid", share, Mix.invalid, "share that must be refused"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=kind, default=default, metavar="N", help=f"{what} ({default:,})"
+        )
+    parser.add_argument("--even", action="store_true", help="even arrivals, not Poisson")
+    parser.add_argument(
+        "--k6",
+        nargs="*",
+        default=["smoke"],
+        choices=k6.NAMES,
+        metavar="SCRIPT",
+        help=f"of {', '.join(k6.NAMES)} (smoke); nothing after it: none",
+    )
+    parser.add_argument(
+        "--to",
+        type=Path,
+        default=ROOT / "build" / "loadtest",
+        metavar="DIR",
+        help="where the report goes (build/loadtest)",
+    )
+
+
+def _add_k6(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("script", choices=k6.NAMES, metavar="SCRIPT", help=", ".join(k6.NAMES))
+    parser.add_argument(
+        "--env",
+        type=setting,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"for it: {', '.join(k6.SETTINGS)}",
+    )
+    _add_target(parser)
+    _add_processes(parser)
+
+
+def _add_snapshot(parser: argparse.ArgumentParser) -> None:
+    _add_target(parser, running=True)
+
+
+def _add_reconcile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("before", type=Path, metavar="SNAPSHOT.json")
+    _add_target(parser, running=True)
+    parser.add_argument("--k6-log", type=Path, metavar="FILE", help="of a Job, instead of counts")
+    parser.add_argument("--tool", default="k6", metavar="NAME", help="for the table (%(default)s)")
+    for name in ("sent", "created", "refused", "unknown"):
+        parser.add_argument(f"--{name}", type=whole(0), default=0, metavar="N", help="usages")
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("a", type=Path, metavar="A.json")
+    parser.add_argument("b", type=Path, metavar="B.json")
+
+
+COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
+    "run": ("open loop and k6, with a report in HTML and JSON", _add_run),
+    "k6": ("one k6 script, reconciled", _add_k6),
+    "snapshot": ("write down the counts before another tool runs", _add_snapshot),
+    "reconcile": ("hold another tool's counts against a snapshot", _add_reconcile),
+    "compare": ("two results beside each other", _add_compare),
+}
