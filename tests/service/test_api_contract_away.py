@@ -103,6 +103,17 @@ def test_before_a_flusher_has_seeded_the_partition_nothing_is_taken(
     assert stored(send(stack.port, USAGE)) > last
 
 
+def test_after_a_promotion_that_outlasts_every_deadline_usages_are_taken_again(
+    stack: Stack, store: Server
+) -> None:
+    stored(send(stack.port, USAGE))
+    stack.wait_until_archived()
+    store.command("REPLICAOF", "127.0.0.1", 1)
+    refusal(send(stack.port, USAGE), stored="no")
+    store.command("REPLICAOF", "NO", "ONE")
+    wait_until(lambda: send(stack.port, USAGE).status == 201, "the lane to take usages", seconds=20)
+
+
 def test_redis_weaker_than_the_tier_is_not_ready_and_named(stack: Stack, store: Server) -> None:
     stored(send(stack.port, USAGE))
     store.client().config_set("appendfsync", "everysec")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from busyapi.commit.batch import Key
+from busyapi.commit.standing import PATIENCE_SECONDS
 from busyapi.errors import BufferFull, KeyReused, NotSeeded, Refused, StoredUnknown, TooWeak
 from busyapi.stream.endpoint import Endpoint, endpoint
 from busyapi.stream.entry import decode, entry
@@ -300,7 +301,11 @@ async def test_usage_refused_for_its_epoch_until_the_deadline_is_not_stored(line
         line.server.command("HDEL", KEYS.state, "epoch")
         (answer,) = await settled([committer.post(b"{}")])
         assert isinstance(answer, NotSeeded)
-    assert line.stored() == []
+        assert line.stored() == []
+        await asyncio.sleep(PATIENCE_SECONDS)
+        await line.reseed()
+        await until(lambda: committer.lanes.lanes[0].standing.refusal is None, "it to be let in")
+        assert await committer.post(b"{}") == BOUND + 2
 
 
 async def test_lane_lives_on_when_the_connection_fails_as_it_takes_the_epoch_away(

@@ -14,7 +14,8 @@ from busyapi import wiring
 from busyapi.archive.writer import PartitionWriter
 from busyapi.commit.batch import Admission, Awaited, Key
 from busyapi.commit.lane import Lane
-from busyapi.errors import BusyapiError
+from busyapi.commit.lanes import Lanes
+from busyapi.errors import BusyapiError, Refused
 from busyapi.flusher.loop import Flusher
 from busyapi.flusher.seed import Install, seed
 from busyapi.metrics import FlusherMetrics
@@ -89,12 +90,15 @@ class Committer:
             admission=self.admission,
             observer=self.failures,
         )
+        self.lanes = Lanes([self.lane], self.admission)
 
     def post(self, *lines: bytes, key: Key | None = None) -> asyncio.Future[int]:
-        """Put one request in line; give the future of its last seq."""
+        """Put one request in line, if it is let in; give the future of its last seq."""
         group = Awaited(lines, key)
-        self.admission.enter(group.count, group.size)
-        self.lane.submit(group)
+        try:
+            self.lanes.submit(group)
+        except Refused as error:
+            group.fail(error)
         return group.future
 
     async def until_ready(self, seconds: float = 10.0) -> None:

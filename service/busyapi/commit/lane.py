@@ -153,8 +153,6 @@ class Lane:
             self._lose(error)
             await self._pause()
             return
-        if self._refused is False:
-            self._recovered()
         self._next_check = monotonic() + RECHECK_SECONDS
         flight = self._flight
         if flight and flight.uncertain and flight.epoch != self._session.epoch:
@@ -162,6 +160,10 @@ class Lane:
             # server may have stored the flight, and the flusher archived it: a repeat could be
             # a second line.
             self._settle_all(flight, StoredUnknown())
+        # What was refused tells whether it is taken now. When all of it was given up meanwhile, the
+        # next usage must: while the lane is in trouble none is let in.
+        if not self._refused or not (self._flight or self._pending):
+            self._recovered()
 
     async def _pause(self) -> None:
         await asyncio.sleep(self._backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
