@@ -1,9 +1,10 @@
-"""A picture of the contenders of one scenario: rates as bars, with what each keeps."""
+"""A picture of the contenders of one scenario: rates as bars, with memory and what each keeps."""
 
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from bench.markdown import MIB
 from bench.outcome import Outcome
 from bench.runs import median_run
 
@@ -21,11 +22,15 @@ def plot(title: str, rows: list[Outcome], path: Path) -> None:
         [run.usages_per_second for run in runs],
         color=colours,
     )
-    labels = [f"{run.usages_per_second:,.0f}/s, p99 {run.wrk.p99_ms:,.0f} ms" for run in runs]
+    labels = [
+        f"{run.usages_per_second:,.0f}/s, p99 {run.wrk.p99_ms:,.0f} ms,"
+        f" {sum(run.resident_bytes.values()) / MIB:,.0f} MiB"
+        for run in runs
+    ]
     axes.bar_label(bars, labels, padding=4, fontsize=9)
     axes.invert_yaxis()
-    axes.margins(x=0.28)
-    axes.set_xlabel("usages a second (median run)")
+    axes.margins(x=0.36)
+    axes.set_xlabel("usages a second (median run), with the memory of all its processes")
     axes.set_title(title, loc="left", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(axis="y", labelsize=8)

@@ -98,7 +98,8 @@ SCENARIOS = (
     ),
     Scenario(
         "peers",
-        "single posts on the whole machine: one process each, beside what anyone can install",
+        "single posts on the whole machine, a process each unless it says two:"
+        " beside what anyone can install",
         (
             Row("busyapi, durable", _durable, SINGLE, DISK),
             Row("busyapi, plain route", _plain, SINGLE, DISK),
