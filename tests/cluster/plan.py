@@ -15,6 +15,8 @@ from tests.cluster.scenarios import (
     lifetime,
     observability,
     operations,
+    retention,
+    rotation,
     runbooks,
 )
 from tests.cluster.site import Site
@@ -56,9 +58,11 @@ FULL = (
     Part("lifetime", lifetime.SCENARIOS),
     Part("runbooks", runbooks.SCENARIOS),
     Part("operations", operations.SCENARIOS),
+    Part("retention", (retention.retain,)),
     Part("observability", observability.SCENARIOS),
     Part("boundaries", boundaries.SCENARIOS, partitions=boundaries.PARTITIONS),
     Part("sentinel", (external.with_sentinels,)),
+    Part("rotation", rotation.SCENARIOS),
     Part("cluster", (external.with_cluster,), partitions=external.PARTITIONS),
     Part("autoscale", autoscale.SCENARIOS),
 )

@@ -1,5 +1,6 @@
-"""Redis as others run it, in plain objects: three with Sentinels, and a Cluster of six."""
+"""Redis as others run it, in plain objects: three and Sentinels, a Cluster of six, one with TLS."""
 
+from hashlib import sha256
 from typing import Any
 
 from tests.cluster.facts import valkey_image
@@ -60,6 +61,27 @@ exec "$@" --cluster-enabled yes --cluster-config-file /data/nodes.conf \\
 """
 )
 
+USER, CA, FILES = "busyapi", "redis-ca", "redis-tls"
+"""Of the one with TLS: who logs in there, and its Secrets."""
+RIGHTS = (
+    "~busyapi:* +evalsha +script|load +info +config|get +get +set +pexpire +exists +hget +hmget"
+    " +hset +hdel +hexists +incrby +xadd +xrange +xread +xtrim"
+)
+"""What the chart's page says that it needs."""
+USERS = f"""\
+user default on #{sha256(PASSWORD.encode()).hexdigest()} ~* &* +@all
+user {USER} on #{sha256(PASSWORD.encode()).hexdigest()} {RIGHTS}
+"""
+SINGLE = f"""\
+set -eu
+if [ ! -e /data/users.acl ]; then cat > /data/users.acl <<END
+{USERS}END
+fi
+exec valkey-server --dir /data --port 0 --tls-port {PORT} --tls-auth-clients no \
+  --tls-cert-file /tls/old.crt --tls-key-file /tls/old.key --aclfile /data/users.acl \
+  --appendonly yes --appendfsync always --save '' --maxmemory-policy noeviction
+"""
+
 
 def sentinels() -> list[Json]:
     """Three servers, one the primary, each with a Sentinel beside it."""
@@ -75,12 +97,23 @@ def cluster() -> list[Json]:
     return [_secret(), _service(), _stateful(6, [_container(SERVER, NODE, PORT)])]
 
 
-def _secret() -> Json:
+def single(ca: str, files: dict[str, str]) -> list[Json]:
+    """One server with TLS, the CA that is trusted, and all certificates that it will have."""
+    container = _container(SERVER, SINGLE, PORT)
+    container["volumeMounts"].append({"name": "tls", "mountPath": "/tls", "readOnly": True})
+    stateful = _stateful(1, [container])
+    stateful["spec"]["template"]["spec"]["volumes"] = [
+        {"name": "tls", "secret": {"secretName": FILES}}
+    ]
+    return [_secret(), _secret(CA, {"ca.crt": ca}), _secret(FILES, files), _service(), stateful]
+
+
+def _secret(name: str = SECRET, data: dict[str, str] | None = None) -> Json:
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": SECRET},
-        "stringData": {"redis-password": PASSWORD},
+        "metadata": {"name": name},
+        "stringData": data or {"redis-password": PASSWORD},
     }
 
 
