@@ -22,9 +22,17 @@ To try it on this machine, with nothing else installed: busyapi dev
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; give the exit code: 0 fine, 1 failed, 2 asked for wrongly."""
     try:
-        settings = Settings.from_environment()
-        options = _parser(settings).parse_args(arguments)
-        return int(options.run(options, settings))
+        try:
+            settings = Settings.from_environment()
+            options = _parser(settings).parse_args(arguments)
+            return int(options.run(options, settings))
+        finally:
+            # Here, where it is told what went wrong; also for --help, which leaves by SystemExit.
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads has seen enough. Python must not find the pipe again when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except ConfigError as error:
         print(f"busyapi: {error}", file=sys.stderr)  # noqa: T201
         return 2
