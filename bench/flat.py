@@ -2,6 +2,8 @@
 
     fill to 1 M ── look ── fill to 10 M ── look ── fill to 50 M ── look, verify
 
+At the end it says what a usage and an Idempotency-Key weigh in Redis (docs/sizing.md).
+
 A tenth is posted one by one through wrk, the rest in batches of usages that are not alike, so that
 zstd meets what it would meet. A look is taken when all is archived: memory, CPU since the last
 look, bytes, how long a lookup, a count and a restart of each process take. Each look ends with the
@@ -18,6 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
 
 from bench import archived, wrk
 from bench.cli import temporary
@@ -28,6 +32,8 @@ from bench.machine import machine, versions
 from bench.progress import tell
 from bench.realistic import batch
 from busyapi.stream.keys import Keys
+from tests.support.servers import FLAVOURS, Flavour, Server
+from tests.support.waiting import wait_until
 
 MILLION = 1_000_000
 CONNECTIONS = 64
@@ -40,6 +46,18 @@ SINGLES = 0.1
 SLICE_SECONDS = 5
 BUFFERED = 200_000
 ALONE = 2000
+KEY_COUNTS = (132_000, 263_000, 400_000, 525_000, 800_000, 1_000_000, 1_060_000)
+"""Some just over a power of two, where a server has made its table larger."""
+KEY_SECONDS = 3600
+REWRITE_SECONDS = 60.0
+
+
+class Weight(NamedTuple):
+    """What Redis holds for one usage that waits, in bytes."""
+
+    memory: float
+    log: float
+    """What it appended to its log, before a rewrite."""
 
 
 class Filler:
@@ -72,6 +90,10 @@ class Filler:
         """Post single usages, each when the one before it is answered."""
         self._post([SINGLE] * ALONE)
 
+    def with_keys(self) -> None:
+        """Likewise, each with an Idempotency-Key of its own."""
+        self._post([SINGLE] * ALONE, keyed=True)
+
     def batches(self, usages: int) -> None:
         """Post usages in batches, not fewer than one each poster."""
         rounds = max(1, usages // (BATCH * POSTERS))
@@ -80,10 +102,12 @@ class Filler:
             loads = [[self._bodies[turn % BODIES] for turn in each] for each in turns]
             list(pool.map(self._post, loads))
 
-    def _post(self, loads: Iterable[Load]) -> None:
+    def _post(self, loads: Iterable[Load], *, keyed: bool = False) -> None:
         connection = HTTPConnection("127.0.0.1", self._contender.port, timeout=60)
         headers = {"Content-Type": "application/json"}
         for load in loads:
+            if keyed:
+                headers["Idempotency-Key"] = uuid4().hex
             connection.request("POST", load.path, load.body, headers)
             answer = connection.getresponse()
             answer.read()
@@ -108,11 +132,12 @@ def run(folder: Path, targets: Sequence[int]) -> tuple[list[Look], list[str], di
         what = versions(contender.server)
         tell("flat: filling Redis with the flusher paused")
         waiting = [
-            f"a usage that waits in Redis, {how}: {_waiting_bytes(contender, post):.0f} bytes"
+            f"a usage that waits in Redis, {how}: {_told(_waiting(contender, post))}"
             for how, post in (
                 ("posted in batches", lambda: filler.batches(BUFFERED)),
                 (f"{CONNECTIONS} devices at a time", filler.one_by_one),
                 ("one device, an entry each", filler.one_at_a_time),
+                ("likewise, with keys", filler.with_keys),
             )
         ]
         stored = archived_usages(contender)
@@ -121,13 +146,16 @@ def run(folder: Path, targets: Sequence[int]) -> tuple[list[Look], list[str], di
         found = archived.count(contender.stack.archive)
         if found.lines != stored or found.fault:
             raise RuntimeError(f"{found.lines:,} lines for {stored:,} usages; {found.fault}")
-        return looks, [*waiting, verify(contender.stack.archive)], what
+        proof = verify(contender.stack.archive)
+    return looks, [*waiting, *(key_bytes(folder, each) for each in FLAVOURS), proof], what
 
 
-def _waiting_bytes(contender: Durable, post: Callable[[], object]) -> float:
+def _waiting(contender: Durable, post: Callable[[], object]) -> Weight:
     """Return what Redis holds for one usage while nobody archives."""
     (flusher,) = contender.stack.flushers
     archived_usages(contender)
+    # A rewrite in between would hide what was appended.
+    contender.server.client().config_set("auto-aof-rewrite-percentage", 0)
     flusher.pause()
     try:
         before = _buffered(contender)
@@ -135,13 +163,54 @@ def _waiting_bytes(contender: Durable, post: Callable[[], object]) -> float:
         after = _buffered(contender)
     finally:
         flusher.resume()
-    return (after[1] - before[1]) / (after[0] - before[0])
+    more = after[0] - before[0]
+    return Weight((after[1] - before[1]) / more, (after[2] - before[2]) / more)
 
 
-def _buffered(contender: Durable) -> tuple[int, int]:
-    """Return the partition's seq, and the bytes that Redis uses."""
+def _told(weight: Weight) -> str:
+    return f"{weight.memory:.0f} bytes of memory, {weight.log:.0f} of its log"
+
+
+def _buffered(contender: Durable) -> tuple[int, int, int]:
+    """Return the partition's seq, the bytes that Redis uses, and those of its log."""
     client = contender.server.client()
-    return int(client.get(Keys(0).seq) or 0), client.info("memory")["used_memory"]
+    seq, log = int(client.get(Keys(0).seq) or 0), client.info("persistence")["aof_current_size"]
+    return seq, client.info("memory")["used_memory"], log
+
+
+def key_bytes(folder: Path, flavour: Flavour) -> str:
+    """Say what one Idempotency-Key weighs, at most; written as commit.lua writes it."""
+    lines = []
+    config = ["appendfsync no", "auto-aof-rewrite-percentage 0"]
+    with Server(folder / f"keys-{flavour}", flavour, config=config) as server:
+        client = server.client()
+        empty, done = client.info("memory")["used_memory"], 0
+        for count in KEY_COUNTS:
+            with client.pipeline(transaction=False) as pipeline:
+                for _ in range(count - done):
+                    name = Keys(0).idempotency(uuid4().hex)
+                    pipeline.set(name, f"{uuid4().hex} {2**31}", ex=KEY_SECONDS)
+                pipeline.execute()
+            done = count
+            lines.append((client.info("memory")["used_memory"] - empty) / count)
+        rewritten = _rewritten(server) / done
+    return (
+        f"an Idempotency-Key, {flavour}: {max(lines):.0f} bytes of memory"
+        f" ({min(lines):.0f} at the best number of them), {rewritten:.0f} of a log written anew"
+    )
+
+
+def _rewritten(server: Server) -> int:
+    """Return the size of the server's log after a rewrite."""
+    client = server.client()
+    client.bgrewriteaof()
+    wait_until(
+        lambda: not client.info("persistence")["aof_rewrite_in_progress"],
+        "the log written anew",
+        seconds=REWRITE_SECONDS,
+    )
+    size: int = client.info("persistence")["aof_base_size"]
+    return size
 
 
 def verify(archive: Path) -> str:
