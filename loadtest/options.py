@@ -94,7 +94,9 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     added: dict[str, argparse.ArgumentParser] = {}
     for name, (text, add) in COMMANDS.items():
-        added[name] = commands.add_parser(name, help=text, description=f"{text}.".capitalize())
+        added[name] = commands.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}."
+        )
         add(added[name])
     return parser, added
 

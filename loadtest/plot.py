@@ -42,6 +42,11 @@ def _picture(title: str, draw: Draw, result: Json, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def _from_zero(axes: Axes) -> None:
+    """Show how much it is, not only how it changes, with some room above the highest."""
+    axes.set_ylim(0, axes.dataLim.y1 * 1.08 or 1)
+
+
 def _series(result: Json, name: str) -> tuple[list[float], list[float]]:
     run = result["openloop"]
     # The last answers come in a second of which there is but a moment: that is no fall of the rate.
@@ -54,7 +59,7 @@ def _rates(axes: Axes, result: Json) -> None:
     axes.plot(*_series(result, "planned"), color=OFFERED, label="offered", linewidth=3, alpha=0.5)
     axes.plot(*_series(result, "answered"), color=ANSWERED, label="answered 201")
     axes.set_ylabel("requests a second")
-    axes.set_ylim(bottom=0)
+    _from_zero(axes)
 
 
 def _latencies(axes: Axes, result: Json) -> None:
@@ -74,14 +79,14 @@ def _errors(axes: Axes, result: Json) -> None:
     axes.plot(*_series(result, "refused"), color=REFUSED, label="refused")
     axes.plot(*_series(result, "failed"), color=FAILED, label="unknown or\nnot sent")
     axes.set_ylabel("requests a second")
-    axes.set_ylim(bottom=0)
+    _from_zero(axes)
 
 
 def _backlog(axes: Axes, result: Json) -> None:
     samples = result["samples"]
     axes.plot([s["at"] for s in samples], [s["backlog"] for s in samples], color="#1c7ed6")
     axes.set_ylabel("usages not archived yet")
-    axes.set_ylim(bottom=0)
+    _from_zero(axes)
 
 
 def _memory(axes: Axes, result: Json) -> None:
@@ -90,7 +95,7 @@ def _memory(axes: Axes, result: Json) -> None:
         held = [each["resident"][name] / MIB for each in had]
         axes.plot([each["at"] for each in had], held, label=name)
     axes.set_ylabel("resident MiB")
-    axes.set_ylim(bottom=0)
+    _from_zero(axes)
 
 
 def _cpu(axes: Axes, result: Json) -> None:
@@ -106,14 +111,14 @@ def _cpu(axes: Axes, result: Json) -> None:
         ]
         axes.plot([at for at, _ in points], [spent * 1e6 for _, spent in points], label=name)
     axes.set_ylabel("CPU µs a usage, at the mean rate")
-    axes.set_ylim(bottom=0)
+    _from_zero(axes)
 
 
 def _replicas(axes: Axes, result: Json) -> None:
     had = [each for each in result["samples"] if each["replicas"] is not None]
     axes.step([s["at"] for s in had], [s["replicas"] for s in had], where="post", color="#7048e8")
     axes.set_ylabel("ready API pods")
-    axes.set_ylim(bottom=0)
+    _from_zero(axes)
 
 
 def _parts(result: Json, what: str) -> Iterable[str]:

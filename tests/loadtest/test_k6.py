@@ -77,6 +77,14 @@ def test_a_run_with_answers_that_are_not_due_fails(
     assert "otherwise than their body deserves" in said
 
 
+@pytest.mark.parametrize("rate", ["0", "-4", "0.5", "much"])
+def test_a_rate_that_is_none_is_named(rate: str) -> None:
+    command = [k6.find(), "inspect", "--env", f"RATE={rate}", str(k6.SCRIPTS / "smoke.js")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+    assert done.returncode != 0
+    assert f"RATE is {rate}, which is no whole number above 0" in done.stderr
+
+
 def test_a_rate_that_k6_cannot_offer_is_said_so(
     at: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

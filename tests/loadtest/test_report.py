@@ -12,7 +12,7 @@ from loadtest.__main__ import main, tell
 from loadtest.cluster import quantity
 from loadtest.local import started
 from loadtest.page import page
-from loadtest.plot import _latencies, _series, pictures
+from loadtest.plot import _errors, _latencies, _rates, _series, pictures
 from loadtest.report import write
 from loadtest.result import read
 from loadtest.run import Plan, run
@@ -79,6 +79,21 @@ def test_a_latency_is_written_out_and_the_last_moment_is_no_fall(report: Path) -
     assert not any("$" in each for each in names)
     # Of the fourth second there was but the answer to what the third had sent.
     assert _series(found, "p50") == ([0, 1, 2], [3, 3, 3])
+
+
+def test_the_highest_is_not_cut_off_and_none_is_at_the_bottom(report: Path) -> None:
+    found = read(report / "result.json")
+    # The same in every second: nothing but the room above tells it from the frame.
+    found["openloop"]["series"] = [
+        {**each, "planned": 100, "answered": 100, "refused": 0, "failed": 0}
+        for each in found["openloop"]["series"]
+    ]
+    for draw, most in ((_rates, 100), (_errors, 0)):
+        axes = Figure().subplots()
+        draw(axes, found)
+        lowest, highest = axes.get_ylim()
+        assert lowest == 0
+        assert highest > most * 1.05
 
 
 def test_nothing_is_drawn_of_which_there_is_nothing(report: Path, tmp_path: Path) -> None:

@@ -5,7 +5,11 @@ export const DEVICES = Number(__ENV.DEVICES || 100000);
 export const INVALID = Number(__ENV.INVALID || 0.01);
 
 export function rate(otherwise) {
-  return Number(__ENV.RATE || otherwise);
+  const number = Number(__ENV.RATE || otherwise);
+  if (!Number.isInteger(number) || number < 1) {
+    throw new Error(`RATE is ${__ENV.RATE}, which is no whole number above 0`);
+  }
+  return number;
 }
 
 export function duration(otherwise) {
