@@ -1,16 +1,21 @@
 """`busyapi sizing`: from a rate to pods, memory and disk.
 
-Every figure is one that the benchmark measured (docs/performance.md says on what machine and with
-which command); the rest is arithmetic. It is a place to start from: measure your own cluster with
-the load tests before you rely on it.
+Every figure is one that the benchmark measured, and stands here once, with the command it is from;
+the rest is arithmetic. It is a place to start from: measure your own cluster with the load tests
+before you rely on it.
 """
 
 import argparse
 import math
 from typing import Any, NamedTuple
 
+from busyapi.errors import ConfigError
+from busyapi.settings import MOST_BOUND, Settings
+
 SECONDS_A_DAY = 86_400
 GIB = 2**30
+MOST = 10**9
+"""Of each thing asked for: more is a slip of the keyboard."""
 
 
 class Figures(NamedTuple):
@@ -21,22 +26,77 @@ class Figures(NamedTuple):
     flusher_us: float
     redis_bytes: float
     """While it waits to be archived."""
+    log_bytes: float
+    """Appended to the log of Redis, before that is written anew."""
     archive_bytes: float
+    a_post: int
+    """Usages in one post."""
 
 
-SINGLE = Figures(api_us=39, redis_us=6, flusher_us=2.4, redis_bytes=137, archive_bytes=13.1)
-"""Posted alone; in Redis at its worst, an entry for each usage."""
-BATCHED = Figures(api_us=4.4, redis_us=0.4, flusher_us=1.2, redis_bytes=90, archive_bytes=13.1)
-"""In batches of 100."""
+# CPU: docs/performance.md, "Pinned", durable, fast lane. Archive: "Fifty million usages", its first
+# look, the largest. Memory and log: `python -m bench.flat --usages 50000`, an entry for each usage
+# and a key for each, which is the worst case.
+SINGLE = Figures(
+    api_us=26.0,
+    redis_us=2.9,
+    flusher_us=2.0,
+    redis_bytes=137,
+    log_bytes=409,
+    archive_bytes=13.09,
+    a_post=1,
+)
+# CPU and archive: "Fifty million usages", its first look, which has batches alone; both API
+# processes. Memory and log: as above.
+BATCHED = Figures(
+    api_us=3.18,
+    redis_us=0.63,
+    flusher_us=1.51,
+    redis_bytes=90,
+    log_bytes=89,
+    archive_bytes=13.09,
+    a_post=1000,
+)
+
+# An Idempotency-Key, for as long as it is known: `python -m bench.flat --usages 50000`, the most
+# over several numbers of keys.
+VALKEY_KEY_BYTES = 165
+"""Valkey 9, for the chart's own server."""
+REDIS_KEY_BYTES = 240
+"""Redis 7.0, the oldest that is supported, for an external one."""
+KEY_LOG_BYTES = 103
+"""In a log written anew."""
+KEY_LOGS = 3
+"""The log grows to twice its size before it is written anew, and then the new one is beside it."""
+
+# What the chart installs by itself: nothing is planned smaller.
+LEAST_BOUND = 1_000_000
+LEAST_REDIS_GIB = 1
+LEAST_LOG_GIB = 8
+LEAST_VOLUME_GIB = 10
+LEAST_MAX_REPLICAS = 10
+FEWEST_PODS = 2
 
 BUSY = 0.7
 """How much of a core a process is planned for: the autoscaler's target, and room for a burst."""
 REDIS_ROOM = 4 / 3
 """The chart gives Valkey three quarters of its container's memory for data."""
 DATA_ROOM = 1.25
-"""Memory for data over what the buffer takes: fragmentation, and the rewrite of its log."""
+"""Memory for data over what it takes: fragmentation, and the rewrite of its log."""
 DISK_ROOM = 1.2
-FEWEST_PODS = 2
+
+
+class Wanted(NamedTuple):
+    """What a plan is asked for."""
+
+    per_minute: int
+    batched: bool = False
+    outage_minutes: int = 15
+    days: int = 30
+    partitions: int | None = None
+    """The fewest that carry it when None."""
+    keyed: int = 0
+    """Percent of posts with an Idempotency-Key."""
+    key_seconds: int = Settings.idempotency_ttl
 
 
 class Plan(NamedTuple):
@@ -51,6 +111,10 @@ class Plan(NamedTuple):
     """Of each partition's server, while nothing is wrong."""
     redis_gib: float
     """Memory limit of each partition's server."""
+    keys: int
+    """Idempotency-Keys of each partition that are known at a time."""
+    log_gib: float
+    """Disk of each partition's server."""
     flusher_cores: float
     """Of each flusher."""
     disk_gib_a_day: float
@@ -59,27 +123,47 @@ class Plan(NamedTuple):
     """Of each flusher, for the days asked for."""
 
 
-def plan(
-    per_minute: int, *, batched: bool, outage_minutes: int, days: int, partitions: int | None
-) -> Plan:
+def plan(wanted: Wanted) -> Plan:
     """Work out what a rate of usages a minute needs."""
-    figures = BATCHED if batched else SINGLE
-    rate = per_minute / 60
-    # Redis runs its commands on one core, and so does a flusher.
-    slowest = max(figures.redis_us, figures.flusher_us)
-    parts = partitions or max(1, math.ceil(rate * slowest / 1e6 / BUSY))
-    bound = math.ceil(per_minute * outage_minutes / parts)
+    figures = BATCHED if wanted.batched else SINGLE
+    rate = wanted.per_minute / 60
+    waiting = wanted.per_minute * wanted.outage_minutes
+    parts = wanted.partitions or _fewest(rate, figures, waiting)
+    bound = max(LEAST_BOUND, math.ceil(waiting / parts))
+    # In whole numbers, so that a round rate has a round number of keys.
+    known = wanted.per_minute * wanted.keyed * wanted.key_seconds
+    keys = -(-known // (60 * 100 * figures.a_post * parts))
     a_day = rate * SECONDS_A_DAY * figures.archive_bytes / GIB
     return Plan(
         pods=max(FEWEST_PODS, math.ceil(rate * figures.api_us / 1e6 / BUSY)),
         partitions=parts,
         bound=bound,
         redis_cores=rate / parts * figures.redis_us / 1e6,
-        redis_gib=bound * figures.redis_bytes * DATA_ROOM * REDIS_ROOM / GIB,
+        redis_gib=max(LEAST_REDIS_GIB, _memory_gib(figures, bound, keys, parts)),
+        keys=keys,
+        log_gib=max(LEAST_LOG_GIB, _log_gib(figures, bound, keys)),
         flusher_cores=rate / parts * figures.flusher_us / 1e6,
         disk_gib_a_day=a_day,
-        volume_gib=a_day * days * DISK_ROOM / parts,
+        volume_gib=max(LEAST_VOLUME_GIB, a_day * wanted.days * DISK_ROOM / parts),
     )
+
+
+def _fewest(rate: float, figures: Figures, waiting: int) -> int:
+    # Redis runs its commands on one core, and so does a flusher.
+    slowest = max(figures.redis_us, figures.flusher_us)
+    return max(math.ceil(rate * slowest / 1e6 / BUSY), math.ceil(waiting / MOST_BOUND))
+
+
+def _memory_gib(figures: Figures, bound: int, keys: int, parts: int) -> float:
+    key = VALKEY_KEY_BYTES if parts == 1 else REDIS_KEY_BYTES
+    return (bound * figures.redis_bytes + keys * key) * DATA_ROOM * REDIS_ROOM / GIB
+
+
+def _log_gib(figures: Figures, bound: int, keys: int) -> float:
+    # All that waits as it was appended, and beside it the log written anew, which packs it: no
+    # more than it takes in memory.
+    usage = figures.log_bytes + figures.redis_bytes
+    return (bound * usage + keys * KEY_LOG_BYTES * KEY_LOGS) * DISK_ROOM / GIB
 
 
 def add_command(commands: Any) -> None:
@@ -98,7 +182,7 @@ def add_command(commands: Any) -> None:
         help="usages a minute at the peak (default: %(default)s)",
     )
     parser.add_argument(
-        "--batched", action="store_true", help="they come in batches of about 100, not one by one"
+        "--batched", action="store_true", help="they come in batches of about 1,000, not one by one"
     )
     parser.add_argument(
         "--outage-minutes",
@@ -116,51 +200,86 @@ def add_command(commands: Any) -> None:
         metavar="P",
         help="how many; the fewest that carry it if not given",
     )
+    parser.add_argument(
+        "--keyed",
+        type=_percent,
+        default=0,
+        metavar="PERCENT",
+        help="of posts that have an Idempotency-Key (default: %(default)s)",
+    )
     parser.set_defaults(run=_run)
 
 
 def _from_one(text: str) -> int:
+    return _whole(text, 1, MOST)
+
+
+def _percent(text: str) -> int:
+    return _whole(text, 0, 100)
+
+
+def _whole(text: str, least: int, most: int) -> int:
     try:
         number = int(text)
     except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"a whole number from 1, not {text}")
+        number = least - 1
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f"a whole number from {least} to {most:,}, not {text:.20}")
     return number
 
 
-def _run(options: argparse.Namespace, _: Any) -> int:
-    found = plan(
-        options.per_minute,
+def _run(options: argparse.Namespace, settings: Settings) -> int:
+    wanted = Wanted(
+        per_minute=options.per_minute,
         batched=options.batched,
         outage_minutes=options.outage_minutes,
         days=options.days,
         partitions=options.partitions,
+        keyed=options.keyed,
+        key_seconds=settings.idempotency_ttl,
     )
-    print(render(found))  # noqa: T201 - a command's answer
+    found = plan(wanted)
+    if found.bound > MOST_BOUND:
+        fewest = math.ceil(wanted.per_minute * wanted.outage_minutes / MOST_BOUND)
+        raise ConfigError(f"a partition holds at most {MOST_BOUND:,}: --partitions from {fewest:,}")
+    print(render(found, plan(wanted._replace(keyed=100))))  # noqa: T201 - a command's answer
     return 0
 
 
-def render(found: Plan) -> str:
-    """Return a plan as a person reads it, with the chart's values."""
-    memory, volume = math.ceil(found.redis_gib * 1024), math.ceil(found.volume_gib)
-    redis = (
-        f"valkey.resources.limits.memory: {memory}Mi"
-        if found.partitions == 1
-        else "externalRedis.mode: cluster   (one core for each partition; a single server has one)"
-    )
+def render(found: Plan, keyed: Plan) -> str:
+    """Return a plan as a person reads it, with the chart's values.
+
+    `keyed` is the same when every post has an Idempotency-Key.
+    """
+    log, volume = math.ceil(found.log_gib), math.ceil(found.volume_gib)
     return f"""\
-API pods of one core      {found.pods}
-partitions                {found.partitions}
+API pods of one core      {found.pods:,}
+partitions                {found.partitions:,}
 CPU of Redis a partition  {found.redis_cores:.2f} cores
-its memory                {memory:,} MiB
+its memory                {_mib(found):,} MiB, with {found.keys:,} Idempotency-Keys
+                          {_mib(keyed):,} MiB if every post has a key (--keyed 100)
+its disk                  {log:,} GiB, {math.ceil(keyed.log_gib):,} GiB with --keyed 100
 CPU of each flusher       {found.flusher_cores:.2f} cores
-archive, all partitions   {found.disk_gib_a_day:.1f} GiB a day
+archive, all partitions   {found.disk_gib_a_day:,.1f} GiB a day
 volume of each flusher    {volume:,} GiB
 
 values of the chart:
-  autoscaling.maxReplicas: {2 * found.pods}
+  autoscaling.maxReplicas: {max(LEAST_MAX_REPLICAS, 2 * found.pods)}
   config.partitions: {found.partitions}
   config.bound: {found.bound}
   flusher.persistence.size: {volume}Gi
-  {redis}"""
+  {_redis_values(found, log)}"""
+
+
+def _redis_values(found: Plan, log: int) -> str:
+    if found.partitions > 1:
+        return (
+            "externalRedis.mode: cluster   (one core for each partition; a single server has one)"
+        )
+    return f"""\
+valkey.resources.limits.memory: {_mib(found)}Mi
+  valkey.persistence.size: {log}Gi"""
+
+
+def _mib(found: Plan) -> int:
+    return math.ceil(found.redis_gib * 1024)

@@ -5,28 +5,47 @@ from pathlib import Path
 import pytest
 import yaml
 
+from busyapi import sizing
 from busyapi.cli import main
-from busyapi.sizing import BATCHED, BUSY, FEWEST_PODS, SINGLE, Plan, plan, render
+from busyapi.sizing import (
+    BATCHED,
+    BUSY,
+    FEWEST_PODS,
+    GIB,
+    REDIS_KEY_BYTES,
+    SINGLE,
+    VALKEY_KEY_BYTES,
+    Wanted,
+    plan,
+    render,
+)
+from busyapi.stream.keys import Keys
+from tests.support.servers import FLAVOURS, Flavour, Server
 
 ROOT = Path(__file__).parents[2]
 VALUES = yaml.safe_load((ROOT / "charts/busyapi/values.yaml").read_text())
 MILLION = 1_000_000
 
 
-def planned(
-    per_minute: int = MILLION, *, batched: bool = False, partitions: int | None = None
-) -> Plan:
-    return plan(per_minute, batched=batched, outage_minutes=15, days=30, partitions=partitions)
-
-
-def test_a_small_rate_still_gets_two_pods_and_one_partition() -> None:
-    found = plan(60, batched=False, outage_minutes=1, days=1, partitions=None)
-    assert (found.pods, found.partitions, found.bound) == (FEWEST_PODS, 1, 60)
+@pytest.mark.parametrize("per_minute", [1, 1000])
+def test_nothing_is_smaller_than_the_chart_has_it(per_minute: int) -> None:
+    found = plan(Wanted(per_minute, outage_minutes=1, days=1))
+    assert (found.pods, found.partitions) == (FEWEST_PODS, 1)
+    assert found.bound == VALUES["config"]["bound"]
+    valkey = VALUES["valkey"]
+    for gib, least in (
+        (found.redis_gib, valkey["resources"]["limits"]["memory"]),
+        (found.log_gib, valkey["persistence"]["size"]),
+        (found.volume_gib, VALUES["flusher"]["persistence"]["size"]),
+    ):
+        assert f"{gib}Gi" == least
+    assert VALUES["autoscaling"]["maxReplicas"] == sizing.LEAST_MAX_REPLICAS
+    assert VALUES["config"]["idempotencyTtl"] == Wanted(1).key_seconds
 
 
 @pytest.mark.parametrize("per_minute", [MILLION, 10 * MILLION, 100 * MILLION])
 def test_no_process_is_planned_for_more_than_its_core(per_minute: int) -> None:
-    found = planned(per_minute)
+    found = plan(Wanted(per_minute))
     rate = per_minute / 60
     assert rate / found.pods * SINGLE.api_us / 1e6 <= BUSY
     assert found.redis_cores <= BUSY
@@ -34,19 +53,61 @@ def test_no_process_is_planned_for_more_than_its_core(per_minute: int) -> None:
 
 
 def test_the_outage_asked_for_fits_into_bound_and_memory() -> None:
-    found = plan(MILLION, batched=True, outage_minutes=20, days=1, partitions=2)
+    found = plan(Wanted(MILLION, batched=True, outage_minutes=20, partitions=2))
     assert found.bound * 2 == 20 * MILLION
-    assert found.redis_gib * 2**30 > found.bound * BATCHED.redis_bytes
+    assert found.redis_gib * GIB > found.bound * BATCHED.redis_bytes
+
+
+def test_a_log_and_its_rewrite_fit_into_the_volume() -> None:
+    found = plan(Wanted(10 * MILLION, batched=True))
+    assert found.log_gib * GIB > found.bound * (BATCHED.log_bytes + BATCHED.redis_bytes)
+    longer = plan(Wanted(MILLION, outage_minutes=60))
+    assert longer.log_gib > plan(Wanted(MILLION)).log_gib > 8
+
+
+def test_keys_take_memory_and_log_as_long_as_they_are_known() -> None:
+    bare, keyed = plan(Wanted(MILLION)), plan(Wanted(MILLION, keyed=100))
+    assert (bare.keys, keyed.keys) == (0, 60 * MILLION)
+    assert (keyed.redis_gib - bare.redis_gib) * GIB >= keyed.keys * VALKEY_KEY_BYTES
+    assert keyed.log_gib > 2 * bare.log_gib
+    assert plan(Wanted(MILLION, keyed=100, key_seconds=60)).keys == MILLION
+    assert plan(Wanted(MILLION, keyed=100, batched=True)).keys == 60_000
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_a_key_weighs_no_more_than_is_planned(flavour: Flavour, tmp_path: Path) -> None:
+    count = 20_000
+    planned = {"valkey": VALKEY_KEY_BYTES, "redis": REDIS_KEY_BYTES}[flavour]
+    with Server(tmp_path, flavour, config=["appendfsync no"]) as server:
+        client = server.client()
+        empty = client.info("memory")["used_memory"]
+        with client.pipeline(transaction=False) as pipeline:
+            for each in range(count):
+                name = Keys(0).idempotency(f"{each:032x}")
+                pipeline.set(name, f"{each:032x} {MILLION}", ex=3600)
+            pipeline.execute()
+        used = (client.info("memory")["used_memory"] - empty) / count
+    assert planned / 2 < used <= planned
 
 
 def test_batches_need_fewer_pods() -> None:
-    assert planned(10 * MILLION, batched=True).pods < planned(10 * MILLION).pods
+    assert plan(Wanted(10 * MILLION, batched=True)).pods < plan(Wanted(10 * MILLION)).pods
+
+
+def test_a_bound_that_no_partition_may_have_takes_more_of_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = plan(Wanted(MILLION, outage_minutes=2500))
+    assert (found.partitions, found.bound) == (3, 833_333_334)
+    assert main(["sizing", "--outage-minutes", "2500", "--partitions", "2"]) == 2
+    assert "--partitions from 3" in capsys.readouterr().err
 
 
 def test_every_value_that_is_printed_is_one_of_the_chart() -> None:
-    for found in planned(partitions=1), planned(partitions=4):
-        lines = render(found).partition("values of the chart:\n")[2].splitlines()
-        assert len(lines) == 5
+    for partitions, count in ((1, 6), (4, 5)):
+        found = plan(Wanted(MILLION, partitions=partitions))
+        lines = render(found, found).partition("values of the chart:\n")[2].splitlines()
+        assert len(lines) == count
         for line in lines:
             value = VALUES
             for key in line.strip().partition(":")[0].split("."):
@@ -58,7 +119,26 @@ def test_the_command_prints_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
     assert "API pods of one core" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("wrong", ["0", "-1", "many"])
+def test_the_command_counts_keys_for_the_time_they_are_known(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["sizing"]) == 0
+    told = capsys.readouterr().out
+    assert "with 0 Idempotency-Keys" in told
+    assert "19,002 MiB if every post has a key" in told
+    monkeypatch.setenv("BUSYAPI_IDEMPOTENCY_TTL", "60")
+    assert main(["sizing", "--keyed", "50"]) == 0
+    assert "with 500,000 Idempotency-Keys" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wrong", ["-1", "101", "all"])
+def test_a_share_that_is_none_is_refused(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["sizing", f"--keyed={wrong}"])
+    assert "a whole number from 0 to 100" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "many", "1000000001", "9" * 5000])
 def test_a_rate_that_is_none_is_refused(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["sizing", f"--per-minute={wrong}"])
