@@ -1,5 +1,6 @@
 """What a runbook must be and may name. Each rule gives complaints, none when all is well."""
 
+import builtins
 import json
 import re
 import shlex
@@ -31,7 +32,11 @@ HEADINGS = [
 BOARDS = "Overview|Data path|Autoscaling and resources"
 FOREIGN = {"up", "container_cpu_cfs_throttled_periods_total", "kube_horizontalpodautoscaler_"}
 """Beginnings of what cAdvisor, kube-state-metrics and Prometheus itself give."""
-REASONS = {name for name in vars(errors) if name[0].isupper()} | {"OSError"}
+REASONS = {name for name in vars(errors) if name[0].isupper()} | {
+    name
+    for name, each in vars(builtins).items()
+    if isinstance(each, type) and issubclass(each, OSError)
+}
 _PANELS = re.compile(rf"anels? ((?:\*[^*]+\*(?:, | and )?)+) of \*({BOARDS})\*")
 _LOGGED = re.compile(r"kubectl .*?logs .*?\| grep (?:-E )?'?([a-z_|]+)'?|log event\s+`([a-z_]+)`")
 _ARCHIVE = re.compile(r"-- (busyapi archive [^|>&\n]+)")
@@ -50,6 +55,7 @@ class Known:
     links: dict[str, set[str]]
     """The panels that link to an alert's page."""
     metrics: set[str]
+    """Those of recording rules too."""
     settings: set[str]
     values: dict[str, Any]
     events: set[str]
@@ -63,7 +69,7 @@ def known() -> Known:
         alerts=_alerts(),
         panels=dict(_boards()),
         links=linked(),
-        metrics=set(_metrics()),
+        metrics={*_metrics(), *(each["record"] for each in _rules() if "record" in each)},
         settings={str(each.metadata["name"]) for each in fields(Settings)},
         values=yaml.safe_load((CHART / "values.yaml").read_text()),
         events={each.name for each in EVENTS},
@@ -73,11 +79,15 @@ def known() -> Known:
 
 def _alerts() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
-    for group in yaml.safe_load((CHART / "files" / "rules.yaml").read_text())["groups"]:
-        for rule in group["rules"]:
-            if "alert" in rule:
-                found.setdefault(rule["alert"], set()).add(rule["labels"]["severity"])
+    for rule in _rules():
+        if "alert" in rule:
+            found.setdefault(rule["alert"], set()).add(rule["labels"]["severity"])
     return found
+
+
+def _rules() -> Iterator[dict[str, Any]]:
+    for group in yaml.safe_load((CHART / "files" / "rules.yaml").read_text())["groups"]:
+        yield from group["rules"]
 
 
 def boards() -> Iterator[dict[str, Any]]:
@@ -190,9 +200,11 @@ def _has(values: Any, path: str) -> bool:
 
 
 def _commands(page: Page, known: Known) -> Iterator[str]:
-    """Every `busyapi archive …` must parse, those that a person fills in too."""
+    """Every `busyapi archive …` must parse, those that a person fills in too; no curl may hang."""
     del known
     text = "\n".join(each.text for each in page.blocks if each.kind == "sh")
+    if re.search(r"\bcurl (?!-s -m \d)", text):
+        yield "a curl waits for ever"
     for command in _ARCHIVE.findall(text.replace("$P", "0").replace("SEQ", "1")):
         words = shlex.split(command)[1:]
         try:

@@ -50,6 +50,8 @@ BREAKS = {
         "l *Written*",
     ),
     "no metric busyapi_errors_total": ("busyapi_archive_errors_total", "busyapi_errors_total"),
+    "no metric busyapi:errors:max": ("busyapi_archive_errors_total", "busyapi:errors:max"),
+    "a curl waits": ("curl -s -m 5", "curl -s"),
     "no setting BUSYAPI_BOUNDS": ("the bound.\n", "the `BUSYAPI_BOUNDS`.\n"),
     "no value config.keepDays": ("config.retentionDays", "config.keepDays"),
     "no log event disk_full": ("Nothing restarts,", "The log event `disk_full`,"),

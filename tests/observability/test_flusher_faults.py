@@ -4,6 +4,7 @@ One stack for all, one fault after the other: each test leaves it as it was.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,17 @@ import pytest
 from busyapi.failpoints import VARIABLE
 from busyapi.stream.keys import Keys
 from tests.observability.site import Site, fill, observed
+from tests.support.asking import USAGE, send, stored
+from tests.support.pages import pages
 from tests.support.waiting import wait_until
 
 BOUND = "4000"
 RESERVE = 3 << 20
 KEYS = Keys(0)
+READ = {"BufferFilling", "BufferFull", "RedisMemoryHigh", "ArchiveFsyncSlow", "FlusherStuck"}
+"""Runbooks that are read while the flusher is away."""
+ITS_OWN = "busyapi_issued_seq - busyapi_archived_seq"
+"""A backlog that nobody but the flusher tells of."""
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +67,29 @@ def test_a_flusher_that_hangs(site: Site) -> None:
             site.flusher.pause()
         site.flusher.resume()
         site.prometheus.wait_until_resolved(*alerts)
+
+
+def test_runbooks_ask_for_what_is_known_while_the_flusher_is_away(site: Site) -> None:
+    read = [each for each in pages() if each.name.removeprefix("Busyapi") in READ]
+    unanswered = {query.text for page in read for query in page.of("promql")}
+    assert len(read) == len(READ)
+
+    def answered() -> bool:
+        stored(send(site.stack.port, USAGE))
+        unanswered.difference_update([q for q in unanswered if site.prometheus.query(q)])
+        return not unanswered
+
+    wait_until(lambda: site.prometheus.query(ITS_OWN), "a scrape")
+    site.flusher.pause()
+    try:
+        wait_until(lambda: not site.prometheus.query(ITS_OWN), "a scrape that fails")
+        with suppress(TimeoutError):
+            wait_until(answered, "answers", seconds=20, every=0.2)
+        assert not unanswered
+        assert not site.prometheus.query(ITS_OWN)
+    finally:
+        site.flusher.resume()
+    site.stack.wait_until_archived()
 
 
 def test_a_volume_that_fills(site: Site) -> None:
