@@ -65,6 +65,23 @@ def test_the_plain_file_fires_likewise(tmp_path: Path, case: str) -> None:
     assert not promtool("debian", "test", "rules", copy)
 
 
+def test_the_plain_file_says_who_is_missing_without_a_hole(tmp_path: Path) -> None:
+    """Its absent() gives no namespace and no release."""
+    written(yaml.safe_load(PLAIN.read_text())["groups"], tmp_path)
+    annotations = {
+        "summary": "busyapi's pods are not seen",
+        "description": "Prometheus has no sample of any api process.",
+        "runbook_url": "docs/runbooks/BusyapiTargetsMissing.md",
+    }
+    heard = {"exp_labels": {"severity": "critical", "role": "api"}, "exp_annotations": annotations}
+    asked = {"eval_time": "10m", "alertname": "BusyapiTargetsMissing", "exp_alerts": [heard]}
+    flusher = {"series": 'busyapi_build_info{role="flusher"}', "values": "1x30"}
+    test = {"interval": "1m", "input_series": [flusher], "alert_rule_test": [asked]}
+    path = tmp_path / "absent.yaml"
+    path.write_text(yaml.safe_dump({"rule_files": ["busyapi-pods.yaml"], "tests": [test]}))
+    assert not promtool("debian", "test", "rules", path)
+
+
 @pytest.mark.parametrize("case", ["archive", "buffer", "pods", "redis"])
 def test_another_release_in_the_same_namespace_hears_nothing(tmp_path: Path, case: str) -> None:
     (path,) = (each for each in CASES if each.stem == case)
