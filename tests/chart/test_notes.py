@@ -105,6 +105,19 @@ def test_a_warning_appears_when_it_is_due(warning: str) -> None:
     assert warning in notes(WARNINGS[warning])
 
 
+@pytest.mark.parametrize("which", ["prometheusRule", "dashboards"])
+def test_runbooks_that_no_link_reaches_are_warned_of(which: str) -> None:
+    warning = "WARNING: metrics.prometheusRule.runbookUrl"
+    on: Json = {which: {"enabled": True}}
+    text = notes({"metrics": on})
+    assert warning in text
+    (_, wanted) = command(text, "--set metrics.prometheusRule.runbookUrl=")
+    url = wanted.partition("=")[2]
+    rule = on.get("prometheusRule", {}) | {"runbookUrl": url}
+    assert warning not in notes({"metrics": on | {"prometheusRule": rule}})
+    assert warning not in notes()
+
+
 @pytest.mark.parametrize("mode", MODES, ids=mode_name)
 def test_no_warning_appears_when_it_is_not_due(mode: Path) -> None:
     values, text = values_of(mode), notes(values_of(mode))
