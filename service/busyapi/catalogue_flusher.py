@@ -155,8 +155,8 @@ ERRORS = Row(
 DAMAGED = Row(
     "busyapi_archive_damaged_files",
     "gauge",
-    "Files that recovery found damaged and set aside, as of the last recovery. See the runbook"
-    " before anything is moved.",
+    "Files found damaged: set aside by recovery, or met by a lookup since the last one. See the"
+    " runbook before anything is moved.",
     (
         "BusyapiArchiveDamaged",
         "Data path",

@@ -73,7 +73,7 @@ EVENTS = (
         "archive_recovered",
         "info",
         ("cursor",),
-        "a flusher opened its archive, which is whole up to `cursor`",
+        "a flusher opened its archive, whole up to `cursor`; not said again at the same one",
         NOTHING,
     ),
     Event(

@@ -10,8 +10,10 @@ from pathlib import Path
 from secrets import token_hex
 
 import pytest
+from structlog.testing import capture_logs
 
 from busyapi import cli
+from busyapi.archive.writer import PartitionWriter
 from busyapi.commit.batch import Key
 from busyapi.errors import BufferFull
 from busyapi.flusher.loop import Flusher
@@ -134,6 +136,26 @@ async def test_empty_volume_halts_until_a_person_accepts_the_loss(
         await site.until_archived(5)
     assert site.lines() == [4, 5]
     assert site.gaps() == [(1, 3)]
+
+
+async def test_halted_flusher_says_once_what_it_recovered(site: Site) -> None:
+    async with site.running() as (_, committer):
+        await site.post(committer, "a", 3)
+        await site.until_archived(3)
+    shutil.rmtree(site.archive)
+    site.server.command("DEL", KEYS.lease)
+    flusher = site.flusher()
+    recover, tries = flusher._recover_writer, []
+
+    def counted() -> PartitionWriter:
+        tries.append(1)
+        return recover()
+
+    flusher._recover_writer = counted
+    with capture_logs() as logged:
+        async with flushing(flusher, ready=False):
+            await until(lambda: len(tries) > 3, "the flusher to try again")
+    assert [each["cursor"] for each in logged if each["event"] == "archive_recovered"] == [0]
 
 
 async def test_older_volume_halts_and_goes_on_with_the_right_one(site: Site) -> None:

@@ -250,13 +250,18 @@ def test_an_archive_that_cannot_be_read_is_logged_with_the_request(
     stack = stacks(valkey)
     number = stored(send(stack.port, USAGE))
     stack.wait_until_archived()
-    for file in stack.archive.rglob("*.zst*"):
-        file.write_bytes(bytes(file.stat().st_size))
+    (file,) = stack.archive.rglob("*.zst*")
+    file.write_bytes(bytes(file.stat().st_size))
     answer = fetch(stack.port, f"/api/usages/{number}", headers={"x-request-id": "night-3"})
     refusal(answer, "no")
     assert answer.headers["x-request-id"] == "night-3"
-    found = [line for line in lines(stack.flushers[0]) if line["event"] == "lookup_failed"]
-    assert [line["request_id"] for line in found] == ["night-3"]
+    refusal(fetch(stack.port, f"/api/usages/{number}"), "no")
+    flusher = stack.flushers[0]
+    found = [line for line in lines(flusher) if line["event"] == "lookup_failed"]
+    assert found[0]["request_id"] == "night-3"
+    (damaged,) = [line for line in lines(flusher) if line["event"] == "archive_damaged"]
+    assert file.name in str(damaged["detail"])
+    assert flusher.metric("busyapi_archive_damaged_files") == 1
 
 
 def test_nothing_that_was_sent_is_logged_measured_or_said_in_an_error(

@@ -57,8 +57,9 @@ class Figures:
 
     @property
     def damaged(self) -> int:
-        """Files that were set aside, by this recovery or one before."""
-        return sum(each.kind is Kind.DAMAGED for each in self._readable.files)
+        """Files that were set aside, by this recovery or one before, and those met since."""
+        aside = sum(each.kind is Kind.DAMAGED for each in self._readable.files)
+        return aside + len(self._readable.rotten)
 
     def volume_bytes(self) -> tuple[int, int]:
         """Free space of the volume, and its size."""

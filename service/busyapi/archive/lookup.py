@@ -24,7 +24,7 @@ FOOTERS = 8
 class Lookup:
     """What of a partition can be read: its files, and the accepted blocks of the open segment."""
 
-    def __init__(self, folder: Path, files: list[File], kept_from: Seq) -> None:
+    def __init__(self, folder: Path, files: list[File], kept_from: Seq, alarms: list[str]) -> None:
         self.lock = threading.Lock()
         """Guards the three below, the index of the open segment, and that segment's descriptor:
         no one reads from a descriptor that the writer has closed. It is held for reading one
@@ -32,6 +32,9 @@ class Lookup:
         self.files = files
         self.segment: Segment | None = None
         self.kept_from = kept_from
+        self.rotten: set[Seq] = set()
+        """The first seqs of files that could not be read: at most one for each file."""
+        self._alarms = alarms
         self._folder = folder
         self._footer = lru_cache(maxsize=FOOTERS)(self._read_footer)
 
@@ -67,6 +70,13 @@ class Lookup:
             NoLongerKept: it was deleted when its retention time was over.
             ArchiveDamaged: its block cannot be read.
         """
+        try:
+            return self._find(seq)
+        except ArchiveDamaged:
+            self._alarm(seq)
+            raise
+
+    def _find(self, seq: Seq) -> bytes | None:
         with self.lock:
             if 0 < seq < self.kept_from:
                 raise NoLongerKept
@@ -75,6 +85,18 @@ class Lookup:
         if frame is None and file is not None and file.kind is Kind.SEGMENT:
             frame = self._frame(file, seq)
         return frame.line(seq) if frame else None
+
+    def _alarm(self, seq: Seq) -> None:
+        """Tell of the file that holds a seq, once however often it is asked for."""
+        with self.lock:
+            file, segment = self._covering(seq), self.segment
+            # An open segment keeps its first seq when it gets its final name.
+            first = file.first if file else segment.first if segment else None
+            if first is None or first in self.rotten:
+                return
+            self.rotten.add(first)
+            path = file.path if file else segment.path.name if segment else ""
+            self._alarms.append(f"{path} in {self._folder} is damaged: a lookup could not read it")
 
     def _covering(self, seq: Seq) -> File | None:
         at = bisect_right(self.files, seq, key=lambda each: each.first) - 1

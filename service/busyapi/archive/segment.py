@@ -62,10 +62,10 @@ class Segment:
         self._opened = time.monotonic()
         self._identity = identity
         self._folder = folder
-        self._path = folder / (names.file(Kind.OPEN, day, identity.partition, first).path + suffix)
+        self.path = folder / (names.file(Kind.OPEN, day, identity.partition, first).path + suffix)
         self._sha = hashlib.sha256()
         make_folder(folder / day)
-        self._fd = create(self._path)
+        self._fd = create(self.path)
 
     def write(self, block: Block, data: bytes) -> bytes:
         """Write a block behind the accepted ones; return its bytes, for `accept`.
@@ -84,7 +84,7 @@ class Segment:
         Raises:
             SyncFailed: what the disk holds is unknown.
         """
-        sync(self._fd, self._path.name)
+        sync(self._fd, self.path.name)
 
     def accept(self, block: Block, written: bytes, raw_bytes: int) -> None:
         """Make a written block part of the segment."""
@@ -101,7 +101,7 @@ class Segment:
             ArchiveDamaged: what was written is not what is read.
         """
         entry = self.index.find(seq)
-        return block_at(self._fd, entry.offset, self._path.name) if entry else None
+        return block_at(self._fd, entry.offset, self.path.name) if entry else None
 
     def is_due(self, rolling: Rolling) -> bool:
         """Tell whether it is to be finished now."""
@@ -129,7 +129,7 @@ class Segment:
         self.sync()
         # Where the rename fails the footer stays: whatever is written next begins where it does,
         # and reaches further.
-        rename(self._path, self._folder / file.path)
+        rename(self.path, self._folder / file.path)
         return file
 
     def close(self) -> None:
@@ -138,7 +138,7 @@ class Segment:
 
     def remove(self) -> None:
         """Remove the file: it holds nothing that counts."""
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
     def _footer(self) -> bytes:
         body = encode_footer(
@@ -173,6 +173,6 @@ class Segment:
             os.ftruncate(self._fd, self.size)
         except OSError as error:
             raise SyncFailed(
-                f"{self._path.name} cannot be cut back to {self.size} bytes:"
+                f"{self.path.name} cannot be cut back to {self.size} bytes:"
                 f" {os.strerror(error.errno or 0)}"
             ) from error

@@ -42,8 +42,9 @@ class PartitionWriter(Figures):
     ) -> None:
         """Take what recovery found. Use `recover`."""
         self.alarms = repair.alarms
-        """What recovery found damaged and set aside, one sentence each."""
-        super().__init__(folder, found, Lookup(folder, repair.files, found.kept_from))
+        """What recovery set aside and what lookups found damaged since, one sentence each."""
+        readable = Lookup(folder, repair.files, found.kept_from, self.alarms)
+        super().__init__(folder, found, readable)
         self._lock: int | None = lock
         self._rolling = rolling
         self._poison = ""

@@ -33,6 +33,7 @@ from busyapi.errors import (
 from busyapi.failpoints import failpoint
 from busyapi.flusher.intake import Intake
 from busyapi.flusher.seed import Install, doubt, seed
+from busyapi.ids import Seq
 from busyapi.metrics import FlusherMetrics
 from busyapi.stream.partition import Partition
 
@@ -76,6 +77,7 @@ class Flusher:
         self._partition: Partition | None = None
         self._intake: Intake | None = None
         self._stopping = asyncio.Event()
+        self._recovered: Seq | None = None
         self._next_inspect = 0.0
         self._weak = ""
         metrics.bound.set(install.bound)
@@ -151,13 +153,19 @@ class Flusher:
     async def _step(self) -> None:
         if self.writer is None:
             self.writer = await asyncio.to_thread(self._recover_writer)
-            log.info("archive_recovered", cursor=self.writer.cursor)
-            self._metrics.damaged.set(self.writer.damaged)
-            for alarm in self.writer.alarms:
-                log.error("archive_damaged", detail=alarm)
+            if self.writer.cursor != self._recovered:  # it is recovered at each try of a halt
+                self._recovered = self.writer.cursor
+                log.info("archive_recovered", cursor=self.writer.cursor)
+            self.tell_damage(self.writer)
         if self._intake is None or self._partition is None:
             await self._seed(self.writer)
         await self.turn()
+
+    def tell_damage(self, writer: PartitionWriter) -> None:
+        """Log and count the damage that was not told yet."""
+        self._metrics.damaged.set(writer.damaged)
+        while writer.alarms:
+            log.error("archive_damaged", detail=writer.alarms.pop(0))
 
     async def _seed(self, writer: PartitionWriter) -> None:
         if self._partition is None:

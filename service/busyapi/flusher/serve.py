@@ -104,6 +104,7 @@ class Door:
         except (ArchiveError, OSError) as error:
             named = request.headers.get("x-request-id", "")
             log.warning("lookup_failed", error=type(error).__name__, request_id=named)
+            self._flusher.tell_damage(writer)
             return HTTPResponse("the archive cannot be read\n", 503, content_type=TEXT)
         if line is None:
             return HTTPResponse("", 404, content_type=TEXT)

@@ -112,8 +112,29 @@ def test_a_damaged_block_is_not_given_out(tmp_path: Path, where: str) -> None:
     path.write_bytes(data)
     if where == "gone":
         path.unlink()
-    with pytest.raises(ArchiveDamaged):
-        writer.find(Seq(2))
+    for seq in (2, 3):
+        with pytest.raises(ArchiveDamaged):
+            writer.find(Seq(seq))
+        assert writer.damaged == 1
+    (alarm,) = writer.alarms
+    assert path.name in alarm
+    abandon(writer)
+
+
+def test_an_open_segment_met_damaged_is_counted_once_when_it_is_finished_too(
+    tmp_path: Path,
+) -> None:
+    writer = recover(tmp_path, segment_bytes=1)
+    writer.append([batch(1, 3)])
+    path = opened(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[80] ^= 1
+    path.write_bytes(data)
+    for _ in range(2):
+        with pytest.raises(ArchiveDamaged):
+            writer.find(Seq(2))
+        writer.roll_if_due()
+    assert (writer.damaged, len(writer.alarms), writer.segments) == (1, 1, 1)
     abandon(writer)
 
 
