@@ -101,9 +101,21 @@ def _compare(state: State, writer: PartitionWriter, install: Install) -> None:
     if known > writer.cursor:
         raise LossSuspected(
             f"usages up to seq {known} were archived, but this archive ends at seq"
-            f" {writer.cursor}: an empty, wrong, older or damaged volume. Mount the right one; or,"
+            f" {writer.cursor}: {_lacking(writer, known)}. Mount the right one; or,"
             f" to give up what is missing, type: {command} --reason '…'"
         )
+
+
+def _lacking(writer: PartitionWriter, known: Seq) -> str:
+    """Say what is missing: all behind the cursor, or seqs that whole files follow."""
+    first, *more = writer.holes(known)
+    if first.last >= known:
+        return "an empty, wrong, older or damaged volume"
+    seqs = sum(each.last - each.first + 1 for each in more)
+    return (
+        f"seqs {first.first} to {first.last} are missing{f', and {seqs} more' if more else ''};"
+        f" the next whole file begins at seq {first.last + 1}: files were damaged or deleted"
+    )
 
 
 def _why_jump(found: Found, writer: PartitionWriter, standalone: bool) -> str:  # noqa: FBT001

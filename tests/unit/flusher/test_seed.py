@@ -99,3 +99,22 @@ def test_restart_is_doubtful_without_fsync_or_with_replicas() -> None:
     assert doubt(SERVER, "fsync") == ""
     assert doubt(SERVER, "memory")
     assert doubt(SERVER._replace(replicas=1), "replicated")
+
+
+def test_missing_seqs_that_whole_files_follow_are_named(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"bound": 100, "segment_bytes": 1 << 20, "segment_age": 3600}
+    settings["retention_days"] = 0
+    for last in (10, 20, 30, 40):
+        writer = PartitionWriter.recover(tmp_path, 0, 1, **settings)
+        writer.gap(Seq(last), "a test says so")
+        writer.close()
+    for first in (11, 31):
+        (file,) = tmp_path.rglob(f"gap-p00-{first:016d}-*")
+        file.unlink()
+    writer = PartitionWriter.recover(tmp_path, 0, 1, **settings)
+    with pytest.raises(LossSuspected) as caught:
+        _compare(STATE._replace(archived=Seq(45)), writer, INSTALL)
+    writer.close()
+    said = str(caught.value)
+    assert "ends at seq 10: seqs 11 to 20 are missing, and 15 more;" in said, "21 to 30 are there"
+    assert "the next whole file begins at seq 21:" in said
