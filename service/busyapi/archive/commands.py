@@ -159,7 +159,7 @@ def _export(options: argparse.Namespace) -> int:
     """Write archived usages into a Parquet file.
 
     Columns: id, received_at, patient_id, medication, timestamp, and usage, which is the whole
-    usage as JSON. The file appears when it is whole. Needs pip install 'busyapi[parquet]'.
+    usage as JSON. The file appears when it is whole. Needs pip install pyarrow.
     """
     troubles: list[str] = []
     rows = export(_chosen(options, "exporting", troubles), options.file)

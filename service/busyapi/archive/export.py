@@ -16,7 +16,7 @@ ROW_GROUP = 65_536
 
 
 class NoPyarrow(ArchiveError):
-    """Parquet needs pyarrow: pip install 'busyapi[parquet]'."""
+    """Parquet needs pyarrow: pip install pyarrow."""
 
 
 def export(blocks: Iterable[list[bytes]], target: Path) -> int:
