@@ -31,7 +31,8 @@ class StateFolder:
         """Children inherit this descriptor; they never use it."""
         self._pids: dict[str, int] = {}
         for each in (self.archive, self.valkey, self.logs):
-            each.mkdir(exist_ok=True)
+            # The folder may have been there before, and open to others.
+            each.mkdir(mode=0o700, exist_ok=True)
 
     @property
     def archive(self) -> Path:

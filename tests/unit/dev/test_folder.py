@@ -38,6 +38,13 @@ def test_only_its_owner_may_look_into_it(tmp_path: Path) -> None:
         assert (tmp_path / "state").stat().st_mode & 0o077 == 0
 
 
+def test_what_is_made_in_a_folder_that_others_may_read_is_its_owners_alone(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    with take(tmp_path, print) as taken:
+        for each in (taken.archive, taken.valkey, taken.logs):
+            assert each.stat().st_mode & 0o077 == 0
+
+
 def test_the_log_of_the_run_before_is_kept_beside_the_new_one(tmp_path: Path) -> None:
     with take(tmp_path, print) as taken:
         taken.fresh_log("api-0").write_text("first")
