@@ -3,7 +3,7 @@
     BusyapiError
     ├── ConfigError            a setting is wrong: exit 2 with what to change
     ├── Refused                nothing was stored, a retry is safe
-    │   ├── BufferFull         the bound between issue and archive is reached
+    │   ├── BufferFull         the bound between issue and archive is reached, or memory is out
     │   ├── NotSeeded          no flusher has vouched for this Redis server yet
     │   ├── Overloaded         too much is pending in this process
     │   ├── RedisAway          Redis does not answer or cannot write
@@ -68,7 +68,7 @@ class Refused(BusyapiError):
 
 
 class BufferFull(Refused):
-    """The buffer is full: the archive is behind by the most usages allowed."""
+    """The buffer is full: the archive is behind by the most allowed, or memory has run out."""
 
 
 class NotSeeded(Refused):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from busyapi.errors import BusyapiError, RedisAway, told
+from busyapi.errors import BufferFull, BusyapiError, RedisAway, told
 
 
 def fail(error: Exception) -> None:
@@ -26,3 +26,9 @@ def test_of_any_other_only_type_and_place(error: Exception) -> None:
     with pytest.raises(type(error)) as caught:
         fail(error)
     assert told(caught.value).startswith(f"{type(error).__name__} in fail:")
+
+
+def test_a_full_buffer_is_not_blamed_on_the_archive_alone() -> None:
+    """Devices are told this sentence also when it is Redis that has no memory left."""
+    assert "the archive is behind" in told(BufferFull())
+    assert "or memory has run out" in told(BufferFull())
