@@ -80,7 +80,7 @@ ARCHIVE = Row(
             title="Written",
             about="Compressed bytes a second that were written to segments. Follows the usages:"
             " some tens of bytes each.",
-            unit="Bps",
+            unit="binBps",
             queries=[
                 Query(
                     total(rate("busyapi_archive_written_bytes_total", of=FLUSHER), "partition"),

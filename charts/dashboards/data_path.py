@@ -44,14 +44,14 @@ COMMIT = Row(
             title="Commits",
             about="Commits a second, by pod. One lane has one commit under way: the more time each"
             " takes, the fewer and the larger they are.",
-            unit="cps",
+            unit="suffix: commits/s",
             queries=[Query(total(rate("busyapi_commit_seconds_count"), "pod"), "{{pod}}")],
         ),
         Lines(
             title="Pending in the API",
             about="Usages that wait in an API process or are under way. Some hundreds are normal;"
             " at config.pendingMax the API answers 503. Rising: Redis is slow or away.",
-            unit="short",
+            unit="suffix: usages",
             queries=[Query(total(picked("busyapi_pending_usages"), "pod"), "{{pod}}")],
             alerts=["BusyapiOverloaded"],
         ),

@@ -64,7 +64,7 @@ WAY = Row(
             title="Redis holds →",
             about="Usages that Redis holds and the archive does not have yet, in all partitions."
             " Normal is about what comes in a second. Growing: the flusher is too slow or away.",
-            unit="short",
+            unit="suffix: usages",
             steps=[(100_000, YELLOW), (500_000, RED)],
             queries=[Query(f"sum({BACKLOG})", "backlog")],
             alerts=["BusyapiBufferFilling", "BusyapiBufferFull"],
@@ -103,7 +103,7 @@ REQUESTS = Row(
             unit="reqps",
             stacked=True,
             colors=[("200", BLUE), ("201", GREEN), ("4", YELLOW), ("5", RED)],
-            queries=[Query(total(rate("busyapi_requests_total"), "status"), "{{status}}")],
+            queries=[Query(total(rate("busyapi_requests_total"), "status") + " > 0", "{{status}}")],
             alerts=["BusyapiAvailabilityBurn"],
         ),
         Lines(
@@ -163,7 +163,7 @@ BEHIND = Row(
             title="Stored and archived",
             about="Usages a second that the API stored and that the flushers archived. Both have"
             " the same mean; archived comes in bursts and catches up after a pause.",
-            unit="short",
+            unit="suffix: usages/s",
             queries=[
                 Query(total(rate("busyapi_usages_total")), "stored"),
                 Query(total(rate("busyapi_flush_usages_sum")), "archived"),
@@ -174,7 +174,7 @@ BEHIND = Row(
             title="Backlog",
             about="Usages that Redis holds and the archive does not have yet. Rises while a flusher"
             " restarts and falls again. At the bound, which Data path shows, the API refuses.",
-            unit="short",
+            unit="suffix: usages",
             queries=[Query(BACKLOG, PARTITION)],
             alerts=["BusyapiBufferFilling", "BusyapiBufferFull"],
         ),

@@ -116,7 +116,7 @@ USED = Row(
             title="CPU",
             about="Cores that each pod uses. An API process uses one at most; the autoscaler keeps"
             " them below autoscaling.targetCPUUtilizationPercentage of their request.",
-            unit="short",
+            unit="suffix: cores",
             needs=CADVISOR,
             queries=[Query(CPU_USED, "{{pod}}")],
         ),

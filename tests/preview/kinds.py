@@ -52,9 +52,10 @@ def _lines(sheet: Sheet, box: Box, panel: Json, curves: list[Curve], choice: Cho
     grid = np.arange(choice.start, choice.end + choice.step / 2, choice.step)
     for curve, color in zip(curves, colors, strict=True):
         values = _on(grid, curve, choice.step)
+        there = ~np.isnan(values)
         if stacked:
             values = np.nan_to_num(values) + below
-        axes.plot(grid, values, color=color, linewidth=1.1)
+        axes.plot(grid, np.where(there, values, np.nan), color=color, linewidth=1.1)
         fill = 0.35 if stacked else 0.07
         axes.fill_between(grid, values, below, color=color, alpha=fill, linewidth=0)
         if stacked:
@@ -102,7 +103,7 @@ def _scale(axes: Axes, defaults: Json) -> None:
 def _ticks(top: float, defaults: Json) -> list[float]:
     """Give round values up to there, round in KiB or MiB, or in hours of a day, where it is so."""
     base = 1.0
-    if defaults["unit"] == "bytes":
+    if defaults["unit"] in {"bytes", "binBps"}:
         base = 1024.0 ** max(0, math.floor(math.log(top, 1024)))
     elif defaults["unit"] == "d" and top < 1:
         base = 1 / 24

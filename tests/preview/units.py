@@ -14,6 +14,7 @@ SECONDS: Scale = [
 ]
 THOUSANDS: Scale = [(1, ""), (1e3, " K"), (1e6, " Mil"), (1e9, " Bil")]
 BINARY: Scale = [(1, " B"), (2**10, " KiB"), (2**20, " MiB"), (2**30, " GiB"), (2**40, " TiB")]
+BINARY_RATE: Scale = [(factor, f"{name}/s") for factor, name in BINARY]
 DECIMAL: Scale = [(1, " B/s"), (1e3, " kB/s"), (1e6, " MB/s"), (1e9, " GB/s")]
 PER_SECOND = {"reqps": " req/s", "cps": " c/s", "iops": " io/s"}
 
@@ -32,7 +33,13 @@ def written(value: float, unit: str, decimals: int | None = None) -> str:
         return _scaled(value * 86_400, SECONDS, decimals) if value else "0 days"
     if unit in PER_SECOND:
         return _scaled(value, THOUSANDS, decimals) + PER_SECOND[unit]
-    scales = {"s": SECONDS, "short": THOUSANDS, "bytes": BINARY, "Bps": DECIMAL}
+    scales = {
+        "s": SECONDS,
+        "short": THOUSANDS,
+        "bytes": BINARY,
+        "binBps": BINARY_RATE,
+        "Bps": DECIMAL,
+    }
     return _scaled(value, scales[unit], decimals)
 
 

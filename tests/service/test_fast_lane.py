@@ -169,8 +169,10 @@ def test_a_fast_lane_that_reads_no_further_is_caught(
     tmp_path: Path, valkey: Server, stacks: Stacks
 ) -> None:
     stack = stacks(valkey, settings=broken_build(tmp_path, READ_NO_FURTHER))
+    # On a busy machine Sanic may get a request; it reads on.
     with pytest.raises(TimeoutError):
-        _statuses_of_large_requests(stack, valkey)
+        for _ in range(5):
+            _statuses_of_large_requests(stack, valkey)
 
 
 def _status_after_a_long_commit(stack: Stack, server: Server) -> int:
