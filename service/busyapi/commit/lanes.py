@@ -18,7 +18,6 @@ class Lanes:
         self.admission = admission
         self._tasks: list[asyncio.Task[None]] = []
         self._turn = 0
-        self._single = len(lanes) == 1
 
     def open(self, fatal: Callable[[BaseException], None]) -> None:
         """Start every lane; `fatal` is told when one may not run with these settings.
@@ -56,7 +55,7 @@ class Lanes:
         Raises:
             Refused: they were not taken; nothing will be stored.
         """
-        lane = self.lanes[0] if self._single else self._pick(group.key)
+        lane = self.lanes[0] if len(self.lanes) == 1 else self._pick(group.key)
         if (refusal := lane.standing.refusal) is not None:
             raise refusal
         self.admission.enter(group.count, group.size)
