@@ -6,6 +6,7 @@ from charts.dashboards.panels import (
     BLUE,
     GREEN,
     LOWEST,
+    ORANGE,
     RED,
     YELLOW,
     Heatmap,
@@ -99,10 +100,11 @@ REQUESTS = Row(
         Lines(
             title="Requests by status",
             about="Requests a second by status. 201 and 200 are normal; 4xx are devices that send"
-            " what the contract refuses; 503 are refusals that are safe to repeat or unknown.",
+            " what the contract refuses; 503 are refusals, safe to repeat or not known; another"
+            " 5xx is a defect.",
             unit="reqps",
             stacked=True,
-            colors=[("200", BLUE), ("201", GREEN), ("4", YELLOW), ("5", RED)],
+            colors=[("200", BLUE), ("201", GREEN), ("4", YELLOW), ("503", ORANGE), ("5", RED)],
             queries=[Query(total(rate("busyapi_requests_total"), "status") + " > 0", "{{status}}")],
             alerts=["BusyapiAvailabilityBurn"],
         ),

@@ -11,7 +11,7 @@ from typing import Any
 Json = dict[str, Any]
 
 DATASOURCE: Json = {"type": "prometheus", "uid": "${datasource}"}
-GREEN, YELLOW, RED, BLUE = "green", "yellow", "red", "blue"
+GREEN, YELLOW, ORANGE, RED, BLUE = "green", "yellow", "orange", "red", "blue"
 LOWEST = float("-inf")
 """In place of green."""
 Steps = Sequence[tuple[float, str]]

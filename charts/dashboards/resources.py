@@ -25,6 +25,12 @@ CPU_USED = _of_pods(rate(CPU, of=CONTAINERS), rate(CPU, of=GROUPS))
 MEMORY_USED = _of_pods(picked(MEMORY, of=CONTAINERS), picked(MEMORY, of=GROUPS))
 
 
+# As the alert: a container's, or its pod's where the kubelet names no containers.
+THROTTLED = "({} / {})".format(
+    *(rate(f"container_cpu_cfs_{each}_total", of=PODS) for each in ("throttled_periods", "periods"))
+)
+
+
 def _limit(resource: str, kind: str) -> str:
     return total(
         picked(f"kube_pod_container_resource_{kind}", f'resource="{resource}"', of=PODS), "pod"
@@ -131,21 +137,13 @@ USED = Row(
         ),
         Lines(
             title="CPU throttled",
-            about="Share of periods in which a container was held back by its CPU limit. The chart"
-            " sets no limit, so 0 is normal; otherwise take the limit away.",
+            about="Share of periods in which a pod was held back by its CPU limit. The chart sets"
+            " none, and then there is nothing to show; otherwise take the limit away.",
             unit="percentunit",
             none="No CPU limit, or no cAdvisor",
             needs=CADVISOR,
             steps=[(0.25, RED)],
-            queries=[
-                Query(
-                    " / ".join(
-                        total(rate(f"container_cpu_cfs_{each}_total", of=CONTAINERS), "pod")
-                        for each in ("throttled_periods", "periods")
-                    ),
-                    "{{pod}}",
-                )
-            ],
+            queries=[Query(largest(THROTTLED, "pod"), "{{pod}}")],
             alerts=["BusyapiPodsThrottled"],
         ),
         Lines(
@@ -182,21 +180,6 @@ USED = Row(
             ],
         ),
         Lines(
-            title="Network",
-            about="Bytes a second that each pod sends and receives. The API receives what devices"
-            " send, and sends as much to Redis; the flusher receives it again.",
-            unit="Bps",
-            needs="cAdvisor's figures of pods' networks",
-            width=12,
-            queries=[
-                Query(
-                    total(rate(f"container_network_{way}_bytes_total", of=PODS), "pod"),
-                    "{{pod}} " + way,
-                )
-                for way in ("receive", "transmit")
-            ],
-        ),
-        Lines(
             title="Volumes",
             about="Used share of each volume claim of the release, as the kubelet sees it. Archive"
             " volumes grow; Valkey's is rewritten and falls back.",
@@ -204,7 +187,7 @@ USED = Row(
             needs="the kubelet's own /metrics",
             maximum=1,
             steps=[(0.85, RED)],
-            width=12,
+            width=24,
             queries=[
                 Query(
                     "1 - max by (persistentvolumeclaim) (kubelet_volume_stats_available_bytes"

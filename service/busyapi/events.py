@@ -70,6 +70,13 @@ EVENTS = (
         "a defect: report it with `error` and `where`",
     ),
     Event(
+        "unavailable",
+        "warning",
+        ("reason", "stored", "request_id"),
+        "a request was answered 503; `stored` as the answer says",
+        "the runbook of the alert that names `reason`; metrics count them all",
+    ),
+    Event(
         "archive_recovered",
         "info",
         ("cursor",),

@@ -157,7 +157,8 @@ class Settings:
         "BUSYAPI_IDEMPOTENCY_TTL",
         3600,
         "seconds",
-        "how long an Idempotency-Key is known",
+        "how long an Idempotency-Key is known; each takes 165 bytes of Valkey's memory (240 of"
+        " Redis 7's) until then",
         least=1,
         most=MOST_KEY_SECONDS,
     )

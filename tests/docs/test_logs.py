@@ -20,7 +20,7 @@ HEAD = """\
 
 One JSON object a line on stdout; on a terminal, lines for people. Nothing that a device sent is in
 them: no payload value, no patient id, no text of a library or of an exception that could quote one.
-There is no line for a request that went well or was refused; metrics count those.
+A request that went well, or was refused with a 4xx, has no line: metrics count those.
 
 | field | in | what |
 |---|---|---|

@@ -43,7 +43,6 @@ ON_A_CLUSTER = {
     "Memory",
     "Memory of the limit",
     "Restarts",
-    "Network",
     "Volumes",
 }
 """Panels of `Autoscaling and resources`."""

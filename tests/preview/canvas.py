@@ -18,6 +18,7 @@ TEXT, FAINT, GRID = "#d8d9dd", "#8e9099", "#2c3038"
 NAMED = {
     "green": "#73bf69",
     "yellow": "#f2cc0c",
+    "orange": "#ff9830",
     "red": "#f2495c",
     "blue": "#5794f2",
 }

@@ -199,6 +199,29 @@ async def test_damaged_segment_is_set_aside_and_the_loss_is_a_persons_to_accept(
     assert len(list(site.archive.rglob("*.damaged*"))) == 1
 
 
+async def test_good_file_goes_back_in_the_place_of_what_was_recovered(
+    site: Site, tmp_path: Path
+) -> None:
+    """As the runbook of BusyapiFlusherHalted says, and verify has nothing to say afterwards."""
+    async with site.running() as (_, committer):
+        await site.post(committer, "a", 3)
+        await site.until_archived(3)
+    (segment,) = site.archive.rglob("usages-*.zst")
+    good = segment.read_bytes()
+    content = bytearray(good)
+    content[len(content) // 3] ^= 0xFF
+    segment.write_bytes(content)
+    async with flushing(site.flusher(), ready=False) as flusher, site.lane() as committer:
+        await until_halted(flusher)
+        for each in segment.parent.glob("usages-*"):
+            each.rename(tmp_path / each.name)
+        segment.write_bytes(good)
+        await until_flushing(flusher)
+        assert await site.post(committer, "b", 1) == [4]
+        await site.until_archived(4)
+    assert site.lines() == [1, 2, 3, 4]
+
+
 async def test_second_flusher_on_the_same_volume_waits_for_the_lock(site: Site) -> None:
     async with site.running() as (_, committer):
         async with flushing(site.flusher(), ready=False) as second:

@@ -226,7 +226,8 @@ def test_redis_that_comes_and_goes_floods_no_log(valkey: Server, stacks: Stacks)
     api, flusher = stack.apis[0], stack.flushers[0]
     for tries in (5, 10):
         valkey.kill9()
-        assert send(stack.port, USAGE).status == 503
+        for number in range(5):
+            refusal(send(stack.port, USAGE, x_request_id=f"away-{tries}-{number}"), "no")
         failed = partial(api.metric, "busyapi_lane_failures_total", reason="RedisAway")
         wait_until(lambda: failed() >= tries, "the lane to try again", seconds=20)  # noqa: B023
         wait_until(lambda: not flusher.ready(), "the flusher to see it")
@@ -242,6 +243,10 @@ def test_redis_that_comes_and_goes_floods_no_log(valkey: Server, stacks: Stacks)
         assert intervals or any("repeated" in line for line in away), away
         for count in Counter(line["detail"] for line in logged).values():
             assert count <= 2 + intervals, logged
+    answered = [line for line in lines(api) if line["event"] == "unavailable"]
+    assert (answered[0]["request_id"], answered[0]["reason"]) == ("away-5-0", "RedisAway")
+    assert sum(int(str(line.get("repeated", 1))) for line in answered) == 10
+    assert len(answered) <= 2 + intervals, answered
 
 
 def test_an_archive_that_cannot_be_read_is_logged_with_the_request(
@@ -296,4 +301,5 @@ def test_nothing_that_was_sent_is_logged_measured_or_said_in_an_error(
         for hidden in (MARKER, MARKER.upper(), quote(MARKER), USAGE["medication"]):
             assert hidden.encode() not in text
     for process in (api, flusher):
-        assert lines(process)[-1]["event"] in {"api_stopped", "flusher_stopped"}
+        said = [line["event"] for line in lines(process) if "repeated" not in line]
+        assert said[-1] in {"api_stopped", "flusher_stopped"}

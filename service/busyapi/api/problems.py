@@ -86,14 +86,13 @@ def response(problem: Problem) -> HTTPResponse:
 
 
 def problem(error: Exception, request_id: str = "") -> Problem:
-    """Say what an exception means to the one who sent the request; log one that has no meaning."""
+    """Say what an exception means to the one who sent the request; log what is ours to mend."""
     match error:
         case Problem():
             return error
-        case Refused():
-            return _unavailable(_general(error), "no")
-        case StoredUnknown():
-            return _unavailable(_general(error), "unknown")
+        case Refused() | StoredUnknown():
+            stored = "no" if isinstance(error, Refused) else "unknown"
+            return _unavailable(error, _general(error), stored, request_id)
         case NotAUsage():
             faults = [fault._asdict() for fault in error.faults]
             return Problem(422, str(error), errors=faults)
@@ -103,7 +102,7 @@ def problem(error: Exception, request_id: str = "") -> Problem:
             # Nobody reads this answer; the number is what nginx made of it.
             return Problem(CLIENT_GONE, "The client went away.")
         case SanicException():
-            return _from_sanic(error)
+            return _from_sanic(error, request_id)
     log.error(
         "unexpected_error",
         error=type(error).__name__,
@@ -118,16 +117,18 @@ def _general(error: BusyapiError) -> str:
     return str(type(error)())
 
 
-def _unavailable(detail: str, stored: str) -> Problem:
+def _unavailable(error: Exception, detail: str, stored: str, request_id: str) -> Problem:
+    # A thousand of them a second are still a line of log in ten seconds: see `logs.Sampled`.
+    log.warning("unavailable", reason=type(error).__name__, stored=stored, request_id=request_id)
     # Jitter: devices that were refused together must not come back together.
     seconds = random.randint(*RETRY_SECONDS)  # noqa: S311
     return Problem(503, detail, {"Retry-After": str(seconds)}, stored=stored)
 
 
-def _from_sanic(error: SanicException) -> Problem:
+def _from_sanic(error: SanicException, request_id: str) -> Problem:
     status = error.status_code or 500
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        return _unavailable(SANIC_DETAILS[503], "unknown")
+        return _unavailable(error, SANIC_DETAILS[503], "unknown", request_id)
     detail = SANIC_DETAILS.get(status, "The request cannot be answered.")
     headers = {name: str(value) for name, value in (error.headers or {}).items()}
     return Problem(status, detail, headers)

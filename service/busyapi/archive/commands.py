@@ -152,6 +152,7 @@ def _verify(options: argparse.Namespace) -> int:
         for row in _told(report):
             sys.stdout.write(row + "\n")
     sys.stdout.write("no problem found\n" if not found else f"{found} problems found\n")
+    sys.stdout.flush()
     return FAILED if found else FINE
 
 
@@ -219,7 +220,8 @@ def _guarded(handler: Handler) -> Callable[[argparse.Namespace, object], int]:
         except BrokenPipeError:
             # Who reads has seen enough. Python must not find the pipe again when it exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return FINE
+            # A proof that nobody heard to its end is none.
+            return FAILED if handler is _verify else FINE
         except NoArchive as error:
             _say(str(error))
             return WRONG

