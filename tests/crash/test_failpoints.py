@@ -27,14 +27,22 @@ RECOVERY = ("archive-recover-copied=kill", "archive-recover-before-unlink=kill")
 """Both need an open segment, so a death in the midst of the work before it."""
 
 
-def die(process: Process, spec: str) -> int:
-    """Run a process until its failpoint has ended it; return its exit code."""
+REST = 0.01
+"""Seconds between a connection's requests: deaths are what is tried here, not rates."""
+
+
+def doomed(process: Process, spec: str) -> None:
+    """Start a process anew, with a failpoint."""
     process.kill9()
     process.environment[VARIABLE] = spec
     process.spawn()
-    code = process.wait(30)
     del process.environment[VARIABLE]
-    return code
+
+
+def die(process: Process, spec: str) -> int:
+    """Run a process until its failpoint has ended it; return its exit code."""
+    doomed(process, spec)
+    return process.wait(30)
 
 
 def errors(flusher: Flusher) -> float:
@@ -56,8 +64,8 @@ def test_death_at_every_step_loses_nothing_and_repeats_nothing(
     stack = stacks(valkey, settings=SMALL_SEGMENTS)
     (flusher,), (api,) = stack.flushers, stack.apis
     with (
-        Load(stack.port, connections=4) as load,
-        Load(stack.port, connections=2, batch=5, keys=True, history=load.history),
+        Load(stack.port, connections=4, rest=REST) as load,
+        Load(stack.port, connections=2, batch=5, keys=True, rest=REST, history=load.history),
     ):
         for spec in API:
             assert die(api, spec) == KILLED, spec
@@ -82,8 +90,11 @@ def test_failing_disk_loses_nothing_and_ends_the_flusher_on_a_failed_fsync(
 ) -> None:
     stack = stacks(valkey, settings=SMALL_SEGMENTS)
     (flusher,) = stack.flushers
-    with Load(stack.port, connections=4) as load:
-        assert die(flusher, "archive-sync=eio") == 1
+    with Load(stack.port, connections=4, rest=REST) as load:
+        doomed(flusher, "archive-sync=eio")
+        wait_until(lambda: "flusher_failed" in flusher.tail(), "the flusher to fail", seconds=20)
+        errors(flusher)  # a scrape of its last figures lets it go at once
+        assert flusher.wait(30) == 1
         assert "fsync_failed" in flusher.tail()
         # A write that fails is tried again by the same process, in a new file.
         flusher.restart()

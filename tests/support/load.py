@@ -32,6 +32,7 @@ class Load(Lifetime):
     """Load in a thread of its own, from the entry of a `with` to its end.
 
     It ends by itself after `requests` requests or `seconds`, if given; then `finish` waits for it.
+    After each 201 a connection waits for `rest` seconds.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Load(Lifetime):
         requests: int | None = None,
         seconds: float | None = None,
         timeout: float = 20.0,
+        rest: float = 0.0,
         history: History | None = None,
     ) -> None:
         self.port = port
@@ -51,6 +53,7 @@ class Load(Lifetime):
         self.batch = batch
         self.keys = keys
         self.timeout = timeout
+        self.rest = rest
         self.history = History() if history is None else history
         self._seconds = seconds
         self._left = iter(range(requests)) if requests is not None else count()
@@ -110,8 +113,8 @@ class Load(Lifetime):
                 if request is None:
                     return
                 self.history.add(request)
-                if request.outcome is not Outcome.OK:
-                    await asyncio.sleep(PAUSE)
+                if pause := self.rest if request.outcome is Outcome.OK else PAUSE:
+                    await asyncio.sleep(pause)
 
     def _usage(self) -> dict[str, str]:
         return {

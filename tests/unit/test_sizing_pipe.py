@@ -27,7 +27,7 @@ def run(stdout: int, *arguments: str) -> subprocess.CompletedProcess[bytes]:
 
 @pytest.mark.parametrize(
     "command",
-    ["sizing", "--help", "archive --help", "archive ls", "archive cat", "archive verify"],
+    ["sizing", "--help", "archive --help", "archive ls", "archive cat"],
 )
 def test_a_reader_that_is_gone_is_no_error(command: str, tmp_path: Path) -> None:
     write(tmp_path, 2)
