@@ -138,15 +138,14 @@ ARCHIVE = Row(
             width=6,
             title="What went wrong",
             about="Failed tries to write, by kind, and usages that could not be rendered, in each"
-            " interval; damaged files that lie there, set aside. None is normal: read the runbook.",
+            " interval; files that are damaged, or were and are set aside. None is normal: read the"
+            " runbook.",
             unit="short",
             queries=[
                 Query(
                     total(increase("busyapi_archive_errors_total", of=FLUSHER), "kind"), "{{kind}}"
                 ),
-                Query(
-                    total(picked("busyapi_archive_damaged_files", of=FLUSHER)), "files set aside"
-                ),
+                Query(total(picked("busyapi_archive_damaged_files", of=FLUSHER)), "damaged files"),
                 Query(
                     total(increase("busyapi_quarantined_usages_total", of=FLUSHER)),
                     "usages quarantined",

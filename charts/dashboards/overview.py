@@ -104,7 +104,7 @@ REQUESTS = Row(
             " 5xx is a defect.",
             unit="reqps",
             stacked=True,
-            colors=[("200", BLUE), ("201", GREEN), ("4", YELLOW), ("503", ORANGE), ("5", RED)],
+            colors=[("200", BLUE), ("201", GREEN), ("4", YELLOW), ("5", RED), ("503", ORANGE)],
             queries=[Query(total(rate("busyapi_requests_total"), "status") + " > 0", "{{status}}")],
             alerts=["BusyapiAvailabilityBurn"],
         ),

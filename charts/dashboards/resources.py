@@ -26,7 +26,7 @@ MEMORY_USED = _of_pods(picked(MEMORY, of=CONTAINERS), picked(MEMORY, of=GROUPS))
 
 
 # As the alert: a container's, or its pod's where the kubelet names no containers.
-THROTTLED = "({} / {})".format(
+THROTTLED = "{} / {}".format(
     *(rate(f"container_cpu_cfs_{each}_total", of=PODS) for each in ("throttled_periods", "periods"))
 )
 

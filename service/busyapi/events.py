@@ -72,9 +72,12 @@ EVENTS = (
     Event(
         "unavailable",
         "warning",
-        ("reason", "stored", "request_id"),
-        "a request was answered 503; `stored` as the answer says",
-        "the runbook of the alert that names `reason`; metrics count them all",
+        ("reason", "stored", "requests", "request_id"),
+        "devices are answered 503 (no probe is meant): a line for a `reason` once in ten seconds,"
+        " with the id of one of them; `requests` is how many there were since the line before",
+        "RedisAway, StoredUnknown: the runbook of BusyapiRedisUnreachable. NotSeeded:"
+        " BusyapiPartitionNotSeeded. TooWeak: BusyapiDurabilityNotHeld. BufferFull, Overloaded: the"
+        " alert of that name. ArchiveAway: BusyapiFlusherStuck",
     ),
     Event(
         "archive_recovered",

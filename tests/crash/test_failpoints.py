@@ -1,7 +1,11 @@
 """A death at every step between the commit and the archive, and a disk that fails, under load."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from tests.conftest import Stacks
 from tests.crash.commands import verify
+from tests.support.history import History
 from tests.support.load import Load
 from tests.support.processes import Flusher, Process, Stack
 from tests.support.servers import Server
@@ -28,7 +32,7 @@ RECOVERY = ("archive-recover-copied=kill", "archive-recover-before-unlink=kill")
 
 
 REST = 0.01
-"""Seconds between a connection's requests: deaths are what is tried here, not rates."""
+"""Seconds between a connection's requests, where it is the flusher that dies, and not a flight."""
 
 
 def doomed(process: Process, spec: str) -> None:
@@ -43,6 +47,16 @@ def die(process: Process, spec: str) -> int:
     """Run a process until its failpoint has ended it; return its exit code."""
     doomed(process, spec)
     return process.wait(30)
+
+
+@contextmanager
+def loads(stack: Stack, history: History, *, rest: float) -> Iterator[None]:
+    """Post singles, and batches with keys."""
+    with (
+        Load(stack.port, connections=4, rest=rest, history=history),
+        Load(stack.port, connections=2, batch=5, keys=True, rest=rest, history=history),
+    ):
+        yield
 
 
 def errors(flusher: Flusher) -> float:
@@ -63,13 +77,12 @@ def test_death_at_every_step_loses_nothing_and_repeats_nothing(
 ) -> None:
     stack = stacks(valkey, settings=SMALL_SEGMENTS)
     (flusher,), (api,) = stack.flushers, stack.apis
-    with (
-        Load(stack.port, connections=4, rest=REST) as load,
-        Load(stack.port, connections=2, batch=5, keys=True, rest=REST, history=load.history),
-    ):
+    history = History()
+    with loads(stack, history, rest=0):
         for spec in API:
             assert die(api, spec) == KILLED, spec
             api.start()
+    with loads(stack, history, rest=REST):
         for spec in FLUSHER:
             assert die(flusher, spec) == KILLED, spec
         flusher.start()
@@ -79,7 +92,7 @@ def test_death_at_every_step_loses_nothing_and_repeats_nothing(
         flusher.start()
     stack.wait_until_archived()
     assert set(stack.stop().values()) == {0}
-    verdict = stack.verdict(load.history)
+    verdict = stack.verdict(history)
     assert verdict.ok, verdict
     assert verdict.skipped == 0
     assert verify(stack.archive) == 0
@@ -94,7 +107,7 @@ def test_failing_disk_loses_nothing_and_ends_the_flusher_on_a_failed_fsync(
         doomed(flusher, "archive-sync=eio")
         wait_until(lambda: "flusher_failed" in flusher.tail(), "the flusher to fail", seconds=20)
         errors(flusher)  # a scrape of its last figures lets it go at once
-        assert flusher.wait(30) == 1
+        assert flusher.wait(10) == 1
         assert "fsync_failed" in flusher.tail()
         # A write that fails is tried again by the same process, in a new file.
         flusher.restart()

@@ -66,7 +66,7 @@ def _lines(sheet: Sheet, box: Box, panel: Json, curves: list[Curve], choice: Cho
 
 
 def _color(panel: Json, number: int, curve: Curve) -> str:
-    for each in panel["fieldConfig"]["overrides"]:
+    for each in reversed(panel["fieldConfig"]["overrides"]):  # of several, the last counts
         if re.match(each["matcher"]["options"].strip("/"), curve.name):
             return NAMED[each["properties"][0]["value"]["fixedColor"]]
     return PALETTE[number % len(PALETTE)]

@@ -5,6 +5,8 @@ No payload value, patient id or stack trace leaves here: details are sentences o
 
 import random
 from http import HTTPStatus
+from math import inf
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -50,6 +52,10 @@ SANIC_DETAILS = {
 }
 
 RETRY_SECONDS = (1, 5)
+SAY_SECONDS = 10.0
+"""A reason of 503s has a line of log once in this time."""
+_said: dict[str, tuple[float, int]] = {}
+"""When that was, and how many were answered so since. Reasons are names of exceptions of ours."""
 CLIENT_GONE = 499
 
 
@@ -118,11 +124,23 @@ def _general(error: BusyapiError) -> str:
 
 
 def _unavailable(error: Exception, detail: str, stored: str, request_id: str) -> Problem:
-    # A thousand of them a second are still a line of log in ten seconds: see `logs.Sampled`.
-    log.warning("unavailable", reason=type(error).__name__, stored=stored, request_id=request_id)
+    _say(type(error).__name__, stored, request_id)
     # Jitter: devices that were refused together must not come back together.
     seconds = random.randint(*RETRY_SECONDS)  # noqa: S311
     return Problem(503, detail, {"Retry-After": str(seconds)}, stored=stored)
+
+
+def _say(reason: str, stored: str, request_id: str) -> None:
+    # Counted here and not by `logs.Sampled`: in an overload that costs more than the answer does.
+    now = monotonic()
+    last, since = _said.get(reason, (-inf, 0))
+    if now - last < SAY_SECONDS:
+        _said[reason] = (last, since + 1)
+        return
+    _said[reason] = (now, 0)
+    log.warning(
+        "unavailable", reason=reason, stored=stored, requests=since + 1, request_id=request_id
+    )
 
 
 def _from_sanic(error: SanicException, request_id: str) -> Problem:

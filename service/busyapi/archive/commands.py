@@ -220,8 +220,8 @@ def _guarded(handler: Handler) -> Callable[[argparse.Namespace, object], int]:
         except BrokenPipeError:
             # Who reads has seen enough. Python must not find the pipe again when it exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            # A proof that nobody heard to its end is none.
-            return FAILED if handler is _verify else FINE
+            # But a proof, or a question, that nobody heard to its end is none.
+            return FINE if handler in (_ls, _cat) else FAILED
         except NoArchive as error:
             _say(str(error))
             return WRONG

@@ -132,7 +132,11 @@ def panels(site: Site, report: Report) -> None:
             choice = Choice(
                 url, end - SHOWN_SECONDS, end, 5, f"{4 * COUNTED}s", site.namespace, NAME
             )
-            bare[:] = [each["title"] for each in shown if not curves(each, choice)]
+            bare[:] = [
+                each["title"]
+                for each in shown
+                if not all(curves({**each, "targets": [one]}, choice) for one in each["targets"])
+            ]
             return not bare
 
         try:
