@@ -20,8 +20,9 @@ HEAD = """\
 # Logs
 
 One JSON object a line on stdout; on a terminal, lines for people. Nothing that a device sent is in
-them: no payload value, no patient id, no text of a library or of an exception that could quote one.
-A request that went well, or was refused with a 4xx, has no line: metrics count those.
+them but an `X-Request-ID`: no payload value, no patient id, no text of a library or of an exception
+that could quote one. A request that went well, or was refused with a 4xx, has no line: metrics
+count those.
 
 | field | in | what |
 |---|---|---|

@@ -177,7 +177,7 @@ def test_damaged_file_is_copied_off_and_moved_away_as_its_page_says(
     (damaged,) = stack.archive.rglob("*.damaged")
     (block,) = PAGES["BusyapiArchiveDamaged"].of("sh", "decides")
     copy = tmp_path / "damaged.tar"
-    text = block.text.replace("PATH", str(damaged.relative_to(stack.archive)))
+    text = block.text.replace("PATH.damaged", str(damaged.relative_to(stack.archive)))
     assert shell.run(text.replace("> damaged.tar", f"> {copy}")).failures == []
     assert not damaged.exists()
     assert damaged.name in subprocess.check_output(["tar", "-tf", copy], text=True, timeout=20)

@@ -200,26 +200,32 @@ async def test_damaged_segment_is_set_aside_and_the_loss_is_a_persons_to_accept(
 
 
 async def test_good_file_goes_back_in_the_place_of_what_was_recovered(
-    site: Site, tmp_path: Path
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """As the runbook of BusyapiFlusherHalted says, and verify has nothing to say afterwards."""
+    """As the runbook of BusyapiFlusherHalted says."""
     async with site.running() as (_, committer):
-        await site.post(committer, "a", 3)
-        await site.until_archived(3)
+        for seq in (1, 2, 3):
+            await site.post(committer, "a", 1)
+            await site.until_archived(seq)
     (segment,) = site.archive.rglob("usages-*.zst")
     good = segment.read_bytes()
-    content = bytearray(good)
-    content[len(content) // 3] ^= 0xFF
-    segment.write_bytes(content)
+    segment.write_bytes(good[:80] + bytes([good[80] ^ 0xFF]) + good[81:])  # in the first block
     async with flushing(site.flusher(), ready=False) as flusher, site.lane() as committer:
-        await until_halted(flusher)
-        for each in segment.parent.glob("usages-*"):
+        assert "seqs 1 to 1 are missing" in await until_halted(flusher)
+        damaged, piece = sorted(segment.parent.glob("usages-*"))
+        assert damaged.name == f"{segment.name}.damaged"
+        beside = site.archive / segment.name
+        beside.write_bytes(good)
+        beside.rename(segment)
+        await until(lambda: "hold the same seqs" in flusher.trouble, "the flusher to see both")
+        assert piece.name in flusher.trouble
+        for each in (damaged, piece):
             each.rename(tmp_path / each.name)
-        segment.write_bytes(good)
         await until_flushing(flusher)
         assert await site.post(committer, "b", 1) == [4]
         await site.until_archived(4)
     assert site.lines() == [1, 2, 3, 4]
+    assert verify(site, monkeypatch) == 0
 
 
 async def test_second_flusher_on_the_same_volume_waits_for_the_lock(site: Site) -> None:
