@@ -14,8 +14,12 @@ from tests.cluster.target import ROOT
 
 def image() -> str:
     """The image that the chart runs when nothing is configured."""
-    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
-    return f"docker.io/library/busyapi:{chart['appVersion']}"
+    return image_of(yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"])
+
+
+def image_of(version: str) -> str:
+    """Likewise, of a release's chart."""
+    return f"docker.io/library/busyapi:{version}"
 
 
 def valkey_image() -> str:

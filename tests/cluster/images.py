@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import tomllib
 from pathlib import Path
 
 from tests.cluster.target import ROOT, SHARED, Target
@@ -38,18 +39,47 @@ def busyapi(target: Target, cluster_id: str, tag: str) -> bool:
     wanted = f"{tag} {sources()}"
     if known.get(cluster_id) == wanted:
         return False
-    build(target, tag)
-    with tempfile.TemporaryDirectory() as folder:
-        archive = Path(folder) / "image.tar"
-        save(tag, archive)
-        subprocess.run([*target.load, archive], check=True, timeout=SECONDS)
+    build(target, tag, ROOT)
+    give(target.load, tag)
     STAMP.write_text(json.dumps({**known, cluster_id: wanted}))
     return True
 
 
-def build(target: Target, tag: str) -> None:
-    """Run `make image`."""
-    command = ["make", "--no-print-directory", "-C", str(ROOT), "image", f"IMAGE={tag}"]
+def released(target: Target, chart: Path, tag: str) -> bool:
+    """Build and load the image of an earlier release, from the commit that packed its chart.
+
+    False: this clone has not the history for it.
+    """
+    git = ["git", "-C", str(ROOT)]
+    log = [*git, "log", "-1", "--format=%H", "--", str(chart)]
+    commit = subprocess.run(log, capture_output=True, text=True, check=False).stdout.strip()
+    if not (target.load and commit):
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(
+            [*git, "archive", "-o", f"{folder}/tree.tar", commit], check=True, timeout=60
+        )
+        subprocess.run(["tar", "-xf", f"{folder}/tree.tar", "-C", folder], check=True, timeout=60)
+        # Where history ends, its first commit has every file, of whatever release.
+        project = tomllib.loads((Path(folder) / "pyproject.toml").read_text())["project"]
+        if project["version"] != tag.rpartition(":")[2]:
+            return False
+        build(target, tag, Path(folder))
+    give(target.load, tag)
+    return True
+
+
+def give(load: tuple[str, ...], tag: str) -> None:
+    """Hand an image to the cluster."""
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Path(folder) / "image.tar"
+        save(tag, archive)
+        subprocess.run([*load, archive], check=True, timeout=SECONDS)
+
+
+def build(target: Target, tag: str, root: Path) -> None:
+    """Run `make image` of a source tree."""
+    command = ["make", "--no-print-directory", "-C", str(root), "image", f"IMAGE={tag}"]
     if target.shared:
         subprocess.run([SHARED, "base"], check=True, timeout=SECONDS)
         command.append(f"BASE={BASE}")

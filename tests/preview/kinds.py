@@ -29,7 +29,7 @@ from tests.preview.canvas import (
 from tests.preview.units import written
 
 HEAT = LinearSegmentedColormap.from_list("heat", ["#2b1d14", "#a5480b", "#ff9830", "#fff2cc"])
-LEFT, RIGHT, TOP, BOTTOM, LINE = 66, 14, 34, 22, 17
+LEFT, RIGHT, TOP, BOTTOM, LINE = 92, 14, 34, 22, 17
 """Pixels within a panel: around its axes, and for a line of the legend."""
 MOST_LEGEND_LINES = 2
 ENTRY = 34

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.cluster import podarchive
+from tests.cluster import facts, images, podarchive
 from tests.cluster.kube import wait_for
 from tests.cluster.measure import Broken, Figures, none_failed
 from tests.cluster.report import Report, Row
@@ -49,9 +49,11 @@ def upgrade(site: Site, report: Report) -> None:
     """Upgrade from the chart of the previous release, under load."""
     values = {**site.routes(), **SMALL}
     with report.row("upgrade from the previous release's chart") as row:
-        if (chart := previous()) is None:
+        chart = previous()
+        why = missing(site, chart)
+        if chart is None or why:
             row.left_out = True
-            row.notes.append("this is the first release: there is none to upgrade from")
+            row.notes.append(why)
             site.install(values)
             site.wait_routed()
             return
@@ -67,6 +69,16 @@ def upgrade(site: Site, report: Report) -> None:
         judge(
             row, row.figures, rolled=site.kube.pods("valkey")[0].metadata.uid != valkey.metadata.uid
         )
+
+
+def missing(site: Site, chart: Path | None) -> str:
+    """Say what an upgrade lacks, after trying to get it."""
+    if chart is None:
+        return "this is the first release: there is none to upgrade from"
+    tag = facts.image_of(chart.stem.removeprefix("busyapi-"))
+    if not site.target.load or site.kube.has_image(tag) or images.released(site.target, chart, tag):
+        return ""
+    return f"no {tag} on the cluster, and no history in this clone to build it from"
 
 
 def judge(row: Row, seen: Figures, *, rolled: bool) -> None:
