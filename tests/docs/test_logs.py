@@ -38,7 +38,7 @@ count those.
 A warning or an error that repeats, the same in all but time and request, is written at once the
 first time and then counted: a line with `repeated` says how many more there were, at most one in
 ten seconds, before the next line of any kind or as the process ends. Only a process that is killed
-takes counts with it. A process remembers 256 kinds of lines.
+takes these counts with it. A process remembers 256 kinds of lines.
 
 Every answer has an `X-Request-ID`: the request's own, when it is 1 to 128 of letters, digits and
 `. _ : -`, or one made here. It may be logged, so it must hold nothing personal.

@@ -41,7 +41,9 @@ def accept_loss(
             )
         holes = writer.holes(through) if beyond else []
         for each in holes:
-            sys.stdout.write(f"given up: seqs {each.first} to {each.last}, {partition.ids(each)}\n")
+            sys.stdout.write(
+                f"to give up: seqs {each.first} to {each.last}, {partition.ids(each)}\n"
+            )
         if not confirmed:
             _confirm(sum(each.last - each.first + 1 for each in holes))
         if replaces:

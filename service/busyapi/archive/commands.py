@@ -146,12 +146,14 @@ def _verify(options: argparse.Namespace) -> int:
     """
     progress = Progress("verifying", bytes_to_read(options.dir))
     found = 0
+    rows: list[str] = []
     for report in verify(options.dir, progress.advance):
         progress.clear()
         found += len(report.problems)
-        for row in _told(report):
-            sys.stdout.write(row + "\n")
-    sys.stdout.write("no problem found\n" if not found else f"{found} problems found\n")
+        rows += _told(report)
+    rows.append("no problem found" if not found else f"{found} problems found")
+    # At once: a reader of the first line alone must not make the exit code a matter of chance.
+    sys.stdout.write("\n".join(rows) + "\n")
     sys.stdout.flush()
     return FAILED if found else FINE
 
@@ -221,7 +223,10 @@ def _guarded(handler: Handler) -> Callable[[argparse.Namespace, object], int]:
             # Who reads has seen enough. Python must not find the pipe again when it exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             # But a proof, or a question, that nobody heard to its end is none.
-            return FINE if handler in (_ls, _cat) else FAILED
+            if handler in (_ls, _cat):
+                return FINE
+            _say("nobody read this to its end: it exits with 1")
+            return FAILED
         except NoArchive as error:
             _say(str(error))
             return WRONG
