@@ -74,8 +74,8 @@ EVENTS = (
         "warning",
         ("reason", "stored", "requests", "request_id"),
         "devices are answered 503 (no probe is meant): a line for a `reason` once in ten seconds,"
-        " with the id of one of them; `requests` is how many there were since the line before, so that"
-        " the last of an outage are told by the next: metrics count each",
+        " with the id of one of them; `requests` is how many there were since the line before:"
+        " the last of an outage are told by the next, and metrics count each",
         "RedisAway, StoredUnknown: the runbook of BusyapiRedisUnreachable. NotSeeded:"
         " BusyapiPartitionNotSeeded. TooWeak: BusyapiDurabilityNotHeld. BufferFull, Overloaded: the"
         " alert of that name. ArchiveAway: BusyapiFlusherStuck",
