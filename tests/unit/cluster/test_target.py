@@ -47,7 +47,7 @@ def test_an_image_that_the_cluster_has_is_not_built_again(
     done: list[str] = []
     monkeypatch.setattr(images, "STAMP", tmp_path / "stamp")
     monkeypatch.setattr(images, "sources", lambda: "v1")
-    monkeypatch.setattr(images, "build", lambda _, tag: done.append(f"build {tag}"))
+    monkeypatch.setattr(images, "build", lambda _, tag, __: done.append(f"build {tag}"))
     monkeypatch.setattr(images, "save", lambda tag, _: done.append(f"save {tag}"))
     where = target.Target(tmp_path / "config", ("true",), None)
     assert images.busyapi(where, "one", "busyapi:1")
