@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from tests.conftest import Stacks
 from tests.crash.commands import verify
 from tests.support.history import History
-from tests.support.load import Load
+from tests.support.load import REST, Load
 from tests.support.processes import Flusher, Process, Stack
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
@@ -29,10 +29,6 @@ FLUSHER = (
 )
 RECOVERY = ("archive-recover-copied=kill", "archive-recover-before-unlink=kill")
 """Both need an open segment, so a death in the midst of the work before it."""
-
-
-REST = 0.01
-"""Seconds between a connection's requests, where it is the flusher that dies, and not a flight."""
 
 
 def doomed(process: Process, spec: str) -> None:
@@ -78,6 +74,7 @@ def test_death_at_every_step_loses_nothing_and_repeats_nothing(
     stack = stacks(valkey, settings=SMALL_SEGMENTS)
     (flusher,), (api,) = stack.flushers, stack.apis
     history = History()
+    # Without a rest there is always a flight to die in.
     with loads(stack, history, rest=0):
         for spec in API:
             assert die(api, spec) == KILLED, spec
@@ -103,7 +100,7 @@ def test_failing_disk_loses_nothing_and_ends_the_flusher_on_a_failed_fsync(
 ) -> None:
     stack = stacks(valkey, settings=SMALL_SEGMENTS)
     (flusher,) = stack.flushers
-    with Load(stack.port, connections=4, rest=REST) as load:
+    with Load(stack.port, connections=4) as load:
         doomed(flusher, "archive-sync=eio")
         wait_until(lambda: "flusher_failed" in flusher.tail(), "the flusher to fail", seconds=20)
         errors(flusher)  # a scrape of its last figures lets it go at once

@@ -68,12 +68,12 @@ def test_a_short_run_agrees_with_the_archive(
 def test_a_run_with_answers_that_are_not_due_fails(
     at: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Nothing but broken bodies, sent as if they were good: no percentile can be held.
+    # Good bodies at a path where nothing is, so that few 404s are due: how many, chance says.
     base = at[0].removeprefix("--url=") + "/nowhere"
     code = main(["k6", "smoke", *at, "--env=DURATION=1s", f"--env=BASE_URL={base}"])
     assert code == 1
     said = capsys.readouterr().out
-    assert "a threshold was crossed: answers_unexpected count==0, was 2" in said
+    assert re.search(r"a threshold was crossed: answers_unexpected count==0, was \d+\n", said)
     assert "otherwise than their body deserves" in said
 
 

@@ -37,9 +37,9 @@ class Site(NamedTuple):
         self.prometheus.wait_until_firing(*alerts, seconds=seconds)
 
     @contextmanager
-    def load(self, connections: int = 2, **options: Any) -> Iterator[Load]:
-        """Post all the time."""
-        with Load(self.stack.port, connections=connections, **options) as load:
+    def load(self, connections: int = 2, *, rest: float = 0.02, **options: Any) -> Iterator[Load]:
+        """Post all the time, but no more than an alert needs: Prometheus has to keep up."""
+        with Load(self.stack.port, connections=connections, rest=rest, **options) as load:
             yield load
 
 

@@ -61,7 +61,7 @@ def test_a_flusher_that_hangs(site: Site) -> None:
         "BusyapiAvailabilityBurn/1h",
         "BusyapiTargetsMissing",
     )
-    with site.load():
+    with site.load(batch=20):
         wait_until(lambda: site.flusher.metric("busyapi_archived_seq") > 0, "the first flush")
         with site.fault(*alerts):
             site.flusher.pause()
@@ -94,7 +94,7 @@ def test_runbooks_ask_for_what_is_known_while_the_flusher_is_away(site: Site) ->
 
 def test_a_volume_that_fills(site: Site) -> None:
     """The tests before it have written; an hour, by which nothing is predicted, is over."""
-    with site.load(batch=20), site.fault("BusyapiArchiveDiskFilling", seconds=60):
+    with site.load(batch=20, rest=0), site.fault("BusyapiArchiveDiskFilling", seconds=60):
         pass
     reserve(site.stack.archive).unlink()
     site.prometheus.wait_until_resolved("BusyapiArchiveDiskFilling")

@@ -32,6 +32,8 @@ expected-statuses = ["2xx", "404", "422"]
 """
 EXAMPLES = 10
 """For each operation and phase."""
+ONCE = pytest.mark.parametrize("contract", ["on"], indirect=True)
+"""It is the checker that is tried, not the service."""
 
 
 def described(port: int) -> Description:
@@ -101,6 +103,7 @@ def test_bad_data_is_not_stored(contract: Stack, beside: Apis, tmp_path: Path) -
     assert answered(api, "5") == 0
 
 
+@ONCE
 def test_a_service_that_takes_what_its_description_forbids_is_found(
     contract: Stack, beside: Apis, tmp_path: Path
 ) -> None:
@@ -113,6 +116,7 @@ def test_a_service_that_takes_what_its_description_forbids_is_found(
     assert count(contract.port) > before
 
 
+@ONCE
 def test_a_description_that_is_wrong_is_found(contract: Stack, tmp_path: Path) -> None:
     wrong = described(contract.port)
     paths = wrong["paths"]

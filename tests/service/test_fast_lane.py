@@ -273,6 +273,7 @@ def test_a_fast_lane_that_is_not_alike_is_caught(
         pair = _pair(running, tmp_path, broken_build(tmp_path, broken))
         keyed = request("POST", "/api/usages", BODY, headers=("Idempotency-Key: a b",))
         last = request("POST", "/api/usages", BODY, headers=("Connection: close",))
-        # More than once: an answer that a reset has eaten is not held against anybody.
-        cases = [Case((keyed,)), Case((last,))] * 5
-        assert asyncio.run(_differences(pair, dict(enumerate(cases))))
+        cases = dict(enumerate((Case((keyed,)), Case((last,)))))
+        # More than once: a reset may eat an answer, and on a busy machine what is sent in two
+        # packets may be read as one, which is Sanic's.
+        wait_until(lambda: asyncio.run(_differences(pair, cases)), "a difference", seconds=60)

@@ -24,6 +24,10 @@ from tests.support.leaks import MARK
 PAUSE = 0.02
 """Seconds before a client that was refused or cut off goes on."""
 
+REST = 0.01
+"""Seconds after a 201. Without a rest the client alone takes what a machine has, and every test
+beside it waits; with one there still is something under way at any time."""
+
 TRIES = 200
 """Of one request with an Idempotency-Key, until it is left unknown."""
 
@@ -45,7 +49,7 @@ class Load(Lifetime):
         requests: int | None = None,
         seconds: float | None = None,
         timeout: float = 20.0,
-        rest: float = 0.0,
+        rest: float = REST,
         history: History | None = None,
     ) -> None:
         self.port = port
