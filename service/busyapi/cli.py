@@ -69,7 +69,7 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
 
 def _api(_: argparse.Namespace, settings: Settings) -> int:
     """Take usages on PORT, and answer Prometheus on BUSYAPI_METRICS_PORT."""
-    from busyapi.wiring import api  # noqa: PLC0415 - the archive commands need no web server
+    from busyapi.wiring_api import api  # noqa: PLC0415 - the archive commands need no web server
 
     if settings.port == settings.metrics_port != 0:
         raise ConfigError("PORT and BUSYAPI_METRICS_PORT must differ")
@@ -79,7 +79,7 @@ def _api(_: argparse.Namespace, settings: Settings) -> int:
 
 def _flusher(options: argparse.Namespace, settings: Settings) -> int:
     """Archive one partition into BUSYAPI_ARCHIVE_DIR."""
-    from busyapi.wiring import flusher  # noqa: PLC0415 - likewise
+    from busyapi.wiring_flusher import flusher  # noqa: PLC0415 - likewise
 
     if not 0 <= options.partition < settings.partitions:
         raise ConfigError(

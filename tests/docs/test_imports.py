@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "service" / "busyapi"
 LEAVES = "leaves"
 ANYWHERE = {"structlog"}
-WIRING = {"cli", "wiring", "__main__"}
+COMMAND_LINE = {"cli", "__main__"}
 
 
 def modules() -> list[Path]:
@@ -30,7 +30,9 @@ def folder_of(name: str) -> str:
     parts = name.split(".")
     if len(parts) > 1 and (PACKAGE / parts[1]).is_dir():
         return parts[1]
-    return "cli" if len(parts) > 1 and parts[1] in WIRING else LEAVES
+    if len(parts) > 1 and parts[1].startswith("wiring"):
+        return parts[1]
+    return "cli" if len(parts) > 1 and parts[1] in COMMAND_LINE else LEAVES
 
 
 def imports(module: Path) -> Iterator[str]:

@@ -1,0 +1,35 @@
+"""A flusher, put together from settings: it loads nothing of the API."""
+
+from pathlib import Path
+
+from busyapi.archive.writer import PartitionWriter
+from busyapi.flusher.loop import Flusher
+from busyapi.flusher.seed import Install
+from busyapi.flusher.serve import Door
+from busyapi.metrics import FlusherMetrics
+from busyapi.settings import Settings
+from busyapi.stream.partition import Partition
+from busyapi.wiring import redis
+
+
+def flusher(settings: Settings, partition: int) -> int:
+    """Run a flusher; give its exit code."""
+    where = redis(settings)
+    metrics = FlusherMetrics(settings.durability, partition)
+    install = Install(partition, settings.partitions, settings.bound, settings.durability)
+
+    def recover() -> PartitionWriter:
+        return PartitionWriter.recover(
+            Path(settings.archive_dir),
+            partition,
+            settings.partitions,
+            bound=settings.bound,
+            segment_bytes=settings.segment_bytes,
+            segment_age=settings.segment_age,
+            retention_days=settings.retention_days,
+        )
+
+    def connect(archive_id: str) -> Partition:
+        return Partition(where, partition, settings.durability, archive_id)
+
+    return Door(Flusher(install, recover, connect, metrics), metrics).serve(settings.flusher_port)
