@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.support.leaks import STARTED, leaks
@@ -12,6 +13,12 @@ from tests.support.processes import Stack, Store
 from tests.support.servers import FLAVOURS, Flavour, Server
 
 Stacks = Callable[..., Stack]
+
+# A busy machine is no failure: examples may take their time, the run as a whole may not.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session", autouse=True)

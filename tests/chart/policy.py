@@ -30,7 +30,7 @@ def complaints(folder: Path) -> list[Complaint]:
         check=True,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
     )
     report: dict[str, Any] = json.loads(done.stdout)
     assert report["summary"]["resource_count"]

@@ -23,7 +23,7 @@ SEEN = {
 }
 """What each page says of its fault."""
 
-SEE_SECONDS = 20.0
+SEE_SECONDS = 60.0
 Fault = Callable[[Stack, Server], AbstractContextManager[None]]
 
 

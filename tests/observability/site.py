@@ -32,7 +32,7 @@ class Site(NamedTuple):
     @contextmanager
     def fault(self, *alerts: str, seconds: float = 30.0) -> Iterator[None]:
         """Make a fault in the `with`: none of these fires before, each after it."""
-        self.prometheus.wait_until_resolved(*alerts)
+        self.prometheus.wait_until_resolved(*alerts, seconds=90.0)
         yield
         self.prometheus.wait_until_firing(*alerts, seconds=seconds)
 

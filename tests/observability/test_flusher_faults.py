@@ -4,7 +4,7 @@ One stack for all, one fault after the other: each test leaves it as it was.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,9 @@ def test_a_flusher_that_hangs(site: Site) -> None:
         "BusyapiTargetsMissing",
     )
     with site.load(batch=20):
-        wait_until(lambda: site.flusher.metric("busyapi_archived_seq") > 0, "the first flush")
+        wait_until(
+            lambda: site.flusher.metric("busyapi_archived_seq") > 0, "the first flush", seconds=30
+        )
         with site.fault(*alerts):
             site.flusher.pause()
         site.flusher.resume()
@@ -79,12 +81,12 @@ def test_runbooks_ask_for_what_is_known_while_the_flusher_is_away(site: Site) ->
         unanswered.difference_update([q for q in unanswered if site.prometheus.query(q)])
         return not unanswered
 
-    wait_until(lambda: site.prometheus.query(ITS_OWN), "a scrape")
+    wait_until(lambda: site.prometheus.query(ITS_OWN), "a scrape", seconds=30)
     site.flusher.pause()
     try:
-        wait_until(lambda: not site.prometheus.query(ITS_OWN), "a scrape that fails")
+        wait_until(lambda: not site.prometheus.query(ITS_OWN), "a scrape that fails", seconds=30)
         with suppress(TimeoutError):
-            wait_until(answered, "answers", seconds=20, every=0.2)
+            wait_until(answered, "answers", seconds=60, every=0.2)
         assert not unanswered
         assert not site.prometheus.query(ITS_OWN)
     finally:
@@ -94,8 +96,8 @@ def test_runbooks_ask_for_what_is_known_while_the_flusher_is_away(site: Site) ->
 
 def test_a_volume_that_fills(site: Site) -> None:
     """The tests before it have written; an hour, by which nothing is predicted, is over."""
-    with site.load(batch=20, rest=0), site.fault("BusyapiArchiveDiskFilling", seconds=60):
-        pass
+    with ExitStack() as posting, site.fault("BusyapiArchiveDiskFilling", seconds=60):
+        posting.enter_context(site.load(batch=20, rest=0))
     reserve(site.stack.archive).unlink()
     site.prometheus.wait_until_resolved("BusyapiArchiveDiskFilling")
 
@@ -112,7 +114,7 @@ def test_a_failed_fsync_is_told_although_the_process_ends(site: Site) -> None:
     with site.load():
         with site.fault("BusyapiArchiveWriteFailing"):
             restarted(site, "archive-sync=eio@3")
-            assert site.flusher.wait(30) == 1
+        assert site.flusher.wait(30) == 1
         site.flusher.environment[VARIABLE] = ""
         site.flusher.spawn()
         site.prometheus.wait_until_resolved("BusyapiArchiveWriteFailing")

@@ -4,6 +4,7 @@ One stack for all, one fault after the other: each test leaves it as it was.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -26,13 +27,14 @@ def site(tmp_path_factory: pytest.TempPathFactory, rules: Mapping[str, Any]) -> 
 
 def test_a_slow_redis_and_then_more_load_than_is_let_in(site: Site) -> None:
     overload = ("BusyapiOverloaded", "BusyapiAvailabilityBurn/1h")
-    with site.load(connections=2):
+    with ExitStack() as posting:
         with site.fault("BusyapiLatencyBurn/1h"):
             site.proxy.latency = 0.1
-        with site.load(connections=20), site.fault(*overload):
-            pass
+            posting.enter_context(site.load())
+        with ExitStack() as more, site.fault(*overload):
+            more.enter_context(site.load(connections=20))
         site.proxy.latency = 0.0
-        site.prometheus.wait_until_resolved("BusyapiLatencyBurn/1h", *overload)
+        site.prometheus.wait_until_resolved("BusyapiLatencyBurn/1h", *overload, seconds=60)
 
 
 def finds_it_weak(process: Process) -> bool:
@@ -45,7 +47,7 @@ def test_a_server_made_weaker_while_it_runs(site: Site) -> None:
     with site.fault(*alerts):
         site.server.client().config_set("appendfsync", "everysec")
         for each in site.stack.processes:
-            wait_until(partial(finds_it_weak, each), f"{each} to see it")
+            wait_until(partial(finds_it_weak, each), f"{each} to see it", seconds=30)
     site.server.client().config_set("appendfsync", "always")
     site.prometheus.wait_until_resolved(*alerts)
 
@@ -60,7 +62,7 @@ def test_a_redis_that_runs_out_of_memory(site: Site) -> None:
 
 def test_a_redis_that_dies_and_comes_back_empty(site: Site) -> None:
     gone = ("BusyapiRedisUnreachable", "BusyapiPartitionNotSeeded")
-    with site.load(connections=2):
+    with site.load():
         with site.fault(*gone):
             site.server.kill9()
         with site.fault("BusyapiEpochJump"):

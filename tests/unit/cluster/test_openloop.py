@@ -9,6 +9,7 @@ import pytest
 
 from tests.cluster.openloop import OpenLoop
 from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 
 RATE = 100.0
 
@@ -16,17 +17,22 @@ RATE = 100.0
 class Door:
     """Answers 201 with rising ids, but every tenth request as it is told."""
 
-    def __init__(self, bad: bytes) -> None:
+    def __init__(self, bad: bytes, late: float = 0.0) -> None:
         self.bad = bad
+        self.late = late
+        """Seconds until it answers."""
         self.port = free_port()
         self.asked = 0
         self.hosts: set[str] = set()
         self._loop = asyncio.new_event_loop()
+        self._listening = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
+        assert self._listening.wait(20)
 
     def _run(self) -> None:
         self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", self.port))
+        self._listening.set()
         self._loop.run_forever()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -37,6 +43,7 @@ class Door:
                 await reader.readexactly(length)
                 self.hosts.add(head.partition("Host: ")[2].splitlines()[0])
                 self.asked += 1
+                await asyncio.sleep(self.late)
                 body = b'{"id":%d}' % self.asked
                 answer = b"HTTP/1.1 201 Created\r\nContent-Length: %d\r\n\r\n" % len(body) + body
                 writer.write(self.bad if self.asked % 10 == 0 else answer)
@@ -80,10 +87,10 @@ def test_nobody_listening_is_a_failure_and_not_in_the_history() -> None:
 
 def test_the_rate_is_held_while_answers_are_slow() -> None:
     """An open loop: it does not wait."""
-    door = Door(b"")
-    door.asked = 1_000_001  # far from a tenth one at first
+    door = Door(b"", late=1.0)
+    began = time.monotonic()
     with OpenLoop(door.port, "somewhere.test", RATE) as load:
-        time.sleep(1.0)
+        wait_until(lambda: load.offered >= 50, "half a second's requests")
         load.stop()
     door.close()
-    assert 50 <= load.offered <= 110
+    assert load.offered <= RATE * (time.monotonic() - began) + 1

@@ -22,7 +22,10 @@ def test_what_a_stack_acknowledged_is_archived_and_a_lost_file_is_noticed(
     assert verdict.ok, verdict
     assert verdict.archived == 200
     assert sum(each.metric("busyapi_requests_total", status="201") for each in stack.apis) == 200
-    assert sum(each.metric("busyapi_archived_seq") for each in stack.flushers) == 200
+    wait_until(
+        lambda: sum(each.metric("busyapi_archived_seq") for each in stack.flushers) == 200,
+        "the flushers to say so too",
+    )
     assert stack.stop() == {"flusher-0": 0, "flusher-1": 0, "api-0": 0, "api-1": 0}
 
     lost = next(stack.archive.rglob("p01/*/usages-*"))
@@ -49,7 +52,7 @@ def test_api_without_a_flusher_is_not_ready_and_shows_its_log(
 ) -> None:
     api = Api(tmp_path, "api", free_port(), valkey.settings())
     api.spawn()
-    wait_until(lambda: api.alive() and answers(api.port, "/livez"), "the API to listen")
+    wait_until(lambda: api.alive() and answers(api.port, "/livez"), "the API to listen", seconds=30)
     with pytest.raises(TimeoutError, match=r"to be ready\nend of .*api.log:\n(.|\n)*api_started"):
         api.wait_until_ready(0.1)
     api.close()

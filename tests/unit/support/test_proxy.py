@@ -9,6 +9,7 @@ from redis.retry import Retry
 
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def proxy(valkey: Server) -> Iterator[Proxy]:
 @pytest.fixture
 def client(proxy: Proxy) -> Iterator[redis.Redis]:
     once = Retry(NoBackoff(), 0)
-    client = redis.from_url(proxy.url, decode_responses=True, socket_timeout=1, retry=once)
+    client = redis.from_url(proxy.url, decode_responses=True, socket_timeout=10, retry=once)
     with client:
         yield client
 
@@ -79,7 +80,9 @@ def test_muted_connection_is_reset_before_it_could_get_a_later_answer(
         device.sendall(b"INCR a\r\n")
         with pytest.raises(TimeoutError):
             device.recv(100)
+        wait_until(lambda: any(each.missed for each in proxy._pairs), "an answer to be dropped")
         assert valkey.client().get("a") == "1"
+        device.settimeout(10)
         proxy.unmute()
         with pytest.raises(ConnectionResetError):
             device.recv(100)
