@@ -106,7 +106,7 @@ def test_flusher_that_publishes_before_it_writes_is_caught(tmp_path: Path, valke
             del flusher.environment["BUSYAPI_FAILPOINTS"]
         # The next one sees that usages are gone, and waits for a person.
         flusher.spawn()
-        said = wait_until(lambda: ACCEPT.findall(flusher.tail()), "the flusher to halt")
+        said = wait_until(lambda: ACCEPT.findall(flusher.tail()), "the flusher to halt", seconds=30)
         assert busyapi(stack.archive, *said[0].split(), "--reason", "a test", "--yes") == 0
         flusher.wait_until_ready()
         stack.wait_until_archived()

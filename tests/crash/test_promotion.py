@@ -7,7 +7,7 @@ server's run_id stands between it and the ids of the lost tail.
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tests.support.archived import read_archive
@@ -20,6 +20,13 @@ from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
 TWICE = {Defect.ID_ANSWERED_TWICE, Defect.MISMATCH, Defect.ARCHIVED_TWICE, Defect.UNKNOWN_TWICE}
+
+
+def go_on(load: Load) -> None:
+    """Wait for ten usages more, in a tier that acknowledges them now."""
+    before = load.history.acknowledged
+    with suppress(TimeoutError):
+        wait_until(lambda: load.history.acknowledged > before + 10, "usages", seconds=2)
 
 
 class Promotion:
@@ -61,11 +68,13 @@ class Promotion:
             with Load(self.stack.port, connections=4, timeout=8) as load:
                 wait_until(lambda: load.history.acknowledged > 50, "usages")
                 self.link.mute()
-                time.sleep(0.5)
+                go_on(load)
+                self.stack.flushers[0].pause()
+                go_on(load)
                 self._promote()
                 before = load.history.acknowledged
                 self.stack.apis[0].spawn()
-                wait_until(lambda: answers(self.stack.port, "/livez"), "the API to look for itself")
+                wait_until(lambda: answers(self.stack.port, "/livez"), "it to listen", seconds=30)
                 time.sleep(1.5)
                 self.acknowledged_unseeded = load.history.acknowledged - before
                 if to_the_end:
@@ -82,8 +91,6 @@ class Promotion:
 
     def _promote(self) -> None:
         """Put the replica in the primary's place, while the flusher sleeps and no API runs."""
-        self.stack.flushers[0].pause()
-        time.sleep(0.3)
         self.stack.apis[0].kill9()
         self.primary.kill9()
         self.replica.command("REPLICAOF", "NO", "ONE")

@@ -92,7 +92,7 @@ def test_before_a_flusher_has_seeded_the_partition_nothing_is_taken(
         assert answer.status == 503
         return dict(line.split(": ", 1) for line in answer.body.decode().splitlines())
 
-    wait_until(lines, "the API to listen")
+    wait_until(lines, "the API to listen", seconds=30)
     wait_until(
         lambda: lines()["partition"] == "partition 0 is not seeded yet", "readyz to say why not"
     )

@@ -15,8 +15,8 @@ from tests.support.processes import Stack
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
-DELAY = 1.0
-GRACE = 15.0
+DELAY = 3.0
+GRACE = 25.0
 """Seconds from SIGTERM to the end: the delay, and time enough on a busy machine."""
 
 LOOPS: dict[str, dict[str, str]] = {"uvloop": {}, "asyncio": {"SANIC_USE_UVLOOP": "false"}}

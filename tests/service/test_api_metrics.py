@@ -106,22 +106,22 @@ def test_requests_are_counted_by_route_and_status(contract: Stack, beside: Apis)
 
 def test_a_request_takes_from_its_last_byte_to_its_answer(beside: Apis) -> None:
     """A device on a slow line is not what the latency objective is about."""
-    api = beside(BUSYAPI_REQUEST_DEADLINE="3")
+    api = beside(BUSYAPI_REQUEST_DEADLINE="8")
     with Raw(api.port) as slow, Raw(api.port) as slower:
         slow.send(request("POST", USAGES, BODY)[:-1])
         slower.send(request("POST", USAGES, BODY)[:-1])
-        time.sleep(2)
+        time.sleep(4)
         slow.send(BODY[-1:])
         assert slow.answer().status == 201
         assert slower.answer().status == 408
     assert api.metric("busyapi_request_seconds_count", route=USAGES) == 2
-    assert api.metric("busyapi_request_seconds_sum", route=USAGES) < 2
+    assert api.metric("busyapi_request_seconds_sum", route=USAGES) < 4
 
 
 def test_a_refusal_and_a_lost_connection_are_counted_by_reason(
     stacks: Stacks, valkey: Server
 ) -> None:
-    settings = {"BUSYAPI_BOUND": "10", "BUSYAPI_COMMIT_DEADLINE": "1"}
+    settings = {"BUSYAPI_BOUND": "10"}
     stack = stacks(valkey, settings=settings)
     api, flusher = stack.apis[0], stack.flushers[0]
     assert flusher.stop() == 0
@@ -149,7 +149,8 @@ def test_a_refusal_and_a_lost_connection_are_counted_by_reason(
     for stage in ("read", "write", "fsync", "publish"):
         assert flusher.metric("busyapi_flush_stage_seconds_total", stage=stage) > 0
     assert api.metric("busyapi_committed_seq", partition="0") == 10
-    assert flusher.metric("busyapi_oldest_unarchived_seconds") == 0
+    age = "busyapi_oldest_unarchived_seconds"
+    wait_until(lambda: flusher.metric(age) == 0, "the flusher to have looked")
     assert flusher.metric("busyapi_seeded") == 1
     assert flusher.metric("busyapi_halted") == 0
     lost = api.metric("busyapi_lane_failures_total", reason="RedisAway")
@@ -158,7 +159,6 @@ def test_a_refusal_and_a_lost_connection_are_counted_by_reason(
     assert api.metric("busyapi_lane_failures_total", reason="RedisAway") > lost
     wait_until(lambda: flusher.metric("busyapi_seeded") == 0, "the flusher to see it too")
     # Nothing waits, but nobody can know.
-    age = "busyapi_oldest_unarchived_seconds"
     wait_until(lambda: flusher.metric(age) > 3, "the time to grow in which nobody could look")
 
 

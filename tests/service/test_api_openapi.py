@@ -177,7 +177,7 @@ def test_the_description_is_of_the_process_that_gives_it(beside: Apis, tmp_path:
         BUSYAPI_VALIDATION="lenient",
         BUSYAPI_MAX_BATCH_ITEMS="7",
         BUSYAPI_TOKENS_FILE=str(tmp_path / "tokens"),
-        BUSYAPI_RATE_LIMIT="1",
+        BUSYAPI_RATE_LIMIT="0.01",
     )
     said = described(api.port)
     assert said["components"]["schemas"]["Usage"] == {"type": "object"}

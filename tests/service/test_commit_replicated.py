@@ -44,7 +44,8 @@ async def test_answered_usage_is_on_the_replica(pair: Pair) -> None:
         await committer.until_ready()
         assert await committer.post(b"{}", b"{}") == 2
         assert pair.entries(pair.replica) == ["2-2"]
-        assert await committer.post(b"{}", key=Key("a", "body")) == 3
+        # Below 0 if it had to be asked again.
+        assert abs(await committer.post(b"{}", key=Key("a", "body"))) == 3
         assert pair.entries(pair.replica) == ["2-2", "3-1"]
 
 
@@ -55,7 +56,7 @@ async def test_repeat_is_not_confirmed_by_a_replica_that_lacks_it(
 ) -> None:
     # The repeat is the first thing on its connection. If it wrote nothing, WAIT would have
     # nothing to wait for, and count the paused replica.
-    async with committing(pair.where, tier="replicated", deadline=1.5) as committer:
+    async with committing(pair.where, tier="replicated", deadline=5.0) as committer:
         await committer.until_ready()
         pair.replica.pause()
         answers = await settled([committer.post(b"{}", key=key)])
@@ -78,7 +79,7 @@ async def test_paused_replica_delays_the_answer_and_the_usage_is_stored_once(pai
 
 
 async def test_without_a_replica_nothing_is_taken_and_the_reason_is_told(pair: Pair) -> None:
-    async with committing(pair.where, tier="replicated", deadline=1.0) as committer:
+    async with committing(pair.where, tier="replicated", deadline=3.0) as committer:
         await committer.until_ready()
         pair.replica.kill9()
         sent = committer.post(b"{}")

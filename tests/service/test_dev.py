@@ -157,13 +157,13 @@ def test_a_child_that_is_killed_is_started_again_and_nothing_is_lost(dev: Dev, n
     before = [dev.post() for _ in range(20)]
     killed = dev.children()[name]
     os.kill(killed, signal.SIGKILL)
-    wait_until(lambda: dev.children()[name] != killed, f"{name} to be started again")
+    wait_until(lambda: dev.children()[name] != killed, f"{name} to be started again", seconds=30)
     after = [dev.post() for _ in range(20)]
     assert len({*before, *after}) == 40
     assert min(after) > max(before)
     assert f"{name} was ended by SIGKILL; it is started again" in dev.output()
     for each in (before[0], after[-1]):
-        wait_until(partial(answers, dev.port, f"/api/usages/{each}"), f"usage {each}")
+        wait_until(partial(answers, dev.port, f"/api/usages/{each}"), f"usage {each}", seconds=30)
 
 
 def test_a_second_one_on_its_folder_is_refused_and_told_who_has_it(dev: Dev) -> None:
@@ -263,15 +263,22 @@ def test_ctrl_c_in_a_terminal_stops_in_order_and_the_status_stands_on_one_line(
         os.close(controller)
 
 
+def is_told_to_stop(pid: int) -> bool:
+    """Tell whether a SIGTERM waits for a process that stands still."""
+    (mask,) = re.findall(r"ShdPnd:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return bool(int(mask, 16) & 1 << (signal.SIGTERM - 1))
+
+
 def test_a_second_signal_stops_at_once_what_does_not_stop(tmp_path: Path) -> None:
     with Dev(tmp_path, "--processes", "1") as dev:
         pids = dev.children()
         os.kill(pids["api-0"], signal.SIGSTOP)
         dev.terminate()
         wait_until(lambda: "stopping" in dev.output(), "it to be stopping")
+        wait_until(lambda: is_told_to_stop(pids["api-0"]), "the process to be told")
         assert dev.running
         dev.terminate()
-        assert dev.wait(5) == 1
+        assert dev.wait(15) == 1
         assert not [name for name, pid in pids.items() if runs(pid)]
 
 

@@ -124,7 +124,7 @@ def test_a_request_that_a_stop_cuts_off_counts_as_failed(stacks: Stacks, valkey:
         settings = {
             "BUSYAPI_REDIS_URL": proxy.url,
             "BUSYAPI_COMMIT_DEADLINE": "60",
-            "BUSYAPI_STOP_TIMEOUT": "1",
+            "BUSYAPI_STOP_TIMEOUT": "5",
         }
         api = stacks(valkey, settings=settings).apis[0]
         counts: list[float] = []

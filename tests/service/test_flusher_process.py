@@ -11,7 +11,7 @@ from tests.support.processes import Stack
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
-BOUND = 3000
+BOUND = 1000
 
 
 def count(stack: Stack) -> dict[str, int]:
@@ -80,6 +80,7 @@ def test_full_redis_refuses_and_recovers_and_an_emptied_one_jumps(
     valkey.start()
     jumps = "busyapi_epoch_jumps_total"
     wait_until(lambda: flusher.ready() and flusher.metric(jumps) == 1, "the jump", seconds=20)
+    stack.apis[0].wait_until_ready()
     # The skipped ids are no usages.
     acknowledged = history.acknowledged
     assert count(stack) == {"count": acknowledged, "archived": acknowledged, "buffered": 0}

@@ -154,12 +154,18 @@ async def test_server_older_than_what_a_lane_was_told_jumps(site: Site) -> None:
         site.server.start()
         # For the flusher's eyes this is the same server, restarted: 3 archived, 3 given out.
         async with flushing(site.flusher()):
-            # The lane looks at the new server when it has something to send, and has sent nothing.
+            # If it has not looked yet: a lane does when it has something to send.
+            await committer.until_ready()
             assert await site.post(committer, "c", 1) == [3 + BOUND + 2]
             assert site.state()["why"] == "a process saw that Redis went back"
 
 
-async def test_restored_server_is_looked_at_by_every_lane_before_any_commits(site: Site) -> None:
+async def test_restored_server_is_looked_at_by_every_lane_before_any_commits(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It sends, and does not find out before by itself that nobody is there.
+    monkeypatch.setattr("busyapi.commit.lane.RECHECK_SECONDS", 3600.0)
+    monkeypatch.setattr("busyapi.flusher.seed.LANES_LOOK_SECONDS", 4.0)
     async with site.lane() as knows:
         async with flushing(site.flusher()):
             await site.post(knows, "a", 3)

@@ -46,8 +46,8 @@ def stack(store: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     tokens.write_text(f"write,read good{MARKER}\nwrite dumb{MARKER}\n")
     settings = {
         "BUSYAPI_LOG_LEVEL": "debug",
-        "BUSYAPI_REQUEST_DEADLINE": "0.5",
-        "BUSYAPI_COMMIT_DEADLINE": "1",
+        "BUSYAPI_REQUEST_DEADLINE": "2",
+        "BUSYAPI_COMMIT_DEADLINE": "5",
         "BUSYAPI_TOKENS_FILE": str(tokens),
     }
     with Stack(tmp_path_factory.mktemp("logs"), store, settings=settings) as running:

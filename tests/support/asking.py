@@ -111,7 +111,9 @@ class Raw:
         own, peer = self._socket.getsockname()[1], self._socket.getpeername()[1]
         sides = {f":{own:04X}", f":{peer:04X}"}
         unread = 0
-        for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
+        # The server's end is in the second: it listens on both protocols with one socket.
+        tables = [Path(f"/proc/net/{name}").read_text(encoding="ascii") for name in ("tcp", "tcp6")]
+        for line in (each for table in tables for each in table.splitlines()[1:]):
             _, local, remote, _, queues, *_ = line.split()
             if {local[-5:], remote[-5:]} == sides:
                 sent, received = queues.split(":")
