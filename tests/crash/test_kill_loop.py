@@ -87,7 +87,9 @@ def trial(folder: Path, flavour: Flavour, seconds: float) -> None:
         killer = Killer(stack, server, SEED)
         with ExitStack() as running:
             for batch, keys in KINDS:
-                load = Load(stack.port, connections=3, batch=batch, keys=keys, history=history)
+                load = Load(
+                    stack.port, connections=3, batch=batch, keys=keys, rest=0, history=history
+                )
                 running.enter_context(load)
             killer.go_on(seconds)
             for each in stack.processes:

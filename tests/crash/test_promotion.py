@@ -23,10 +23,13 @@ TWICE = {Defect.ID_ANSWERED_TWICE, Defect.MISMATCH, Defect.ARCHIVED_TWICE, Defec
 
 
 def go_on(load: Load) -> None:
-    """Wait for ten usages more, in a tier that acknowledges them now."""
+    """Wait for ten usages more, or two seconds.
+
+    The replicated tier acknowledges none while its replica is cut off.
+    """
     before = load.history.acknowledged
     with suppress(TimeoutError):
-        wait_until(lambda: load.history.acknowledged > before + 10, "usages", seconds=2)
+        wait_until(lambda: load.history.acknowledged >= before + 10, "usages", seconds=2)
 
 
 class Promotion:
@@ -90,7 +93,7 @@ class Promotion:
         return self.stack.verdict(load.history)
 
     def _promote(self) -> None:
-        """Put the replica in the primary's place, while the flusher sleeps and no API runs."""
+        """Put the replica in the primary's place; the flusher sleeps already, and no API runs."""
         self.stack.apis[0].kill9()
         self.primary.kill9()
         self.replica.command("REPLICAOF", "NO", "ONE")

@@ -32,7 +32,7 @@ def loop(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def stack(loop: str, stacks: Stacks, valkey: Server) -> Stack:
-    """A stack that drains for a second."""
+    """A stack that drains for `DELAY`."""
     settings = {"BUSYAPI_DRAIN_DELAY": str(DELAY), **LOOPS[loop]}
     stack = stacks(valkey, settings=settings)
     assert f'"loop": "{loop}"' in stack.apis[0].log.read_text()

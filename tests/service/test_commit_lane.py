@@ -418,6 +418,8 @@ async def test_server_is_checked_again_under_load_too(
         while not isinstance(answers[0], TooWeak) and time.monotonic() < end:
             answers = await settled([committer.post(b"{}")])
         assert isinstance(answers[0], TooWeak)
+        # The check was made on the connection there was.
+        assert {type(each) for each in committer.failures.errors} <= {TooWeak}
 
 
 async def test_device_that_hangs_up_does_not_stop_its_commit(line: Line) -> None:

@@ -274,16 +274,24 @@ def test_a_fast_lane_that_loses_the_order_is_caught(
     assert _statuses_while_redis_stands_still(stack, valkey, 5) == [404, 201]
 
 
-@pytest.mark.parametrize("broken", [KEYS_IGNORED, CLOSE_IGNORED], ids=["keys", "close"])
+@pytest.mark.parametrize(
+    ("broken", "header"),
+    [(KEYS_IGNORED, "Idempotency-Key: a b"), (CLOSE_IGNORED, "Connection: close")],
+    ids=["keys", "close"],
+)
 def test_a_fast_lane_that_is_not_alike_is_caught(
-    tmp_path: Path, broken: dict[str, tuple[str, str]]
+    tmp_path: Path, broken: dict[str, tuple[str, str]], header: str
 ) -> None:
     """And so the lane was taken at all."""
     with ExitStack() as running:
         pair = _pair(running, tmp_path, broken_build(tmp_path, broken))
-        keyed = request("POST", "/api/usages", BODY, headers=("Idempotency-Key: a b",))
-        last = request("POST", "/api/usages", BODY, headers=("Connection: close",))
-        cases = dict(enumerate((Case((keyed,)), Case((last,)))))
-        # More than once: a reset may eat an answer, and on a busy machine what is sent in two
-        # packets may be read as one, which is Sanic's.
-        wait_until(lambda: asyncio.run(_differences(pair, cases)), "a difference", seconds=60)
+        cases = {0: Case((request("POST", "/api/usages", BODY, headers=(header,)),))}
+
+        def taken() -> bool:
+            found = asyncio.run(_differences(pair, cases))
+            # After a stall one of the two says 408.
+            return any("201 Created" in each and "408" not in each for each in found)
+
+        # More than once: a reset may eat the answer, and on a busy machine the request behind the
+        # case may be read together with it: Sanic answers both then.
+        wait_until(taken, "a difference", seconds=60)

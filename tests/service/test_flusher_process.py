@@ -42,7 +42,7 @@ def test_stopped_flusher_ends_its_segment_and_a_full_buffer_recovers_by_itself(
         archived = int(valkey.command("HGET", "busyapi:{0}:state", "archived"))
         assert archived > 0
         assert len(list(stack.archive.rglob(f"usages-p00-*-{archived:016d}.ndjson.zst"))) == 1
-        # Nobody archives: the buffer takes exactly the bound, once what comes fits in.
+        # Nobody archives: the buffer fills to exactly the bound.
         wait_until(lambda: count(stack)["buffered"] == BOUND, "a full buffer", seconds=30)
         wait_until(lambda: refusals(stack) > 10, "refusals", seconds=30)
         assert count(stack) == {"count": archived + BOUND, "archived": archived, "buffered": BOUND}

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from busyapi.archive.writer import PartitionWriter
+from busyapi.commit.lane import RETRY_SECONDS
 from busyapi.errors import StoredUnknown
 from busyapi.flusher.loop import Flusher
+from busyapi.flusher.seed import LANES_LOOK_SECONDS
 from busyapi.ids import Seq
 from tests.service.site import BOUND, KEYS, Site
 from tests.support.inside import (
@@ -154,7 +156,8 @@ async def test_server_older_than_what_a_lane_was_told_jumps(site: Site) -> None:
         site.server.start()
         # For the flusher's eyes this is the same server, restarted: 3 archived, 3 given out.
         async with flushing(site.flusher()):
-            # If it has not looked yet: a lane does when it has something to send.
+            # It may have noticed by itself, and is then not ready yet; if not, it looks at the
+            # new server when it has something to send.
             await committer.until_ready()
             assert await site.post(committer, "c", 1) == [3 + BOUND + 2]
             assert site.state()["why"] == "a process saw that Redis went back"
@@ -163,8 +166,10 @@ async def test_server_older_than_what_a_lane_was_told_jumps(site: Site) -> None:
 async def test_restored_server_is_looked_at_by_every_lane_before_any_commits(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # It sends, and does not find out before by itself that nobody is there.
+    # The lane must find out by sending that nobody is there, not by a recheck before.
     monkeypatch.setattr("busyapi.commit.lane.RECHECK_SECONDS", 3600.0)
+    # Every lane has looked by then, if the machine lets it; here it has more time.
+    assert max(RETRY_SECONDS) < LANES_LOOK_SECONDS
     monkeypatch.setattr("busyapi.flusher.seed.LANES_LOOK_SECONDS", 4.0)
     async with site.lane() as knows:
         async with flushing(site.flusher()):

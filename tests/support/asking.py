@@ -112,8 +112,9 @@ class Raw:
         sides = {f":{own:04X}", f":{peer:04X}"}
         unread = 0
         # The server's end is in the second: it listens on both protocols with one socket.
-        tables = [Path(f"/proc/net/{name}").read_text(encoding="ascii") for name in ("tcp", "tcp6")]
-        for line in (each for table in tables for each in table.splitlines()[1:]):
+        tables = [path for path in map(Path, ("/proc/net/tcp", "/proc/net/tcp6")) if path.exists()]
+        lines = (line for path in tables for line in path.read_text("ascii").splitlines()[1:])
+        for line in lines:
             _, local, remote, _, queues, *_ = line.split()
             if {local[-5:], remote[-5:]} == sides:
                 sent, received = queues.split(":")

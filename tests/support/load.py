@@ -26,7 +26,7 @@ PAUSE = 0.02
 
 REST = 0.01
 """Seconds after a 201. Without a rest the client alone takes what a machine has, and every test
-beside it waits; with one there still is something under way at any time."""
+beside it waits. Where a death must find something under way, it is 0."""
 
 TRIES = 200
 """Of one request with an Idempotency-Key, until it is left unknown."""

@@ -158,13 +158,15 @@ def test_no_answer_in_time_is_unknown(port: int, peers: Peers) -> None:
         if n > 1:
             return 201, {"id": n}
         load.timeout = 20.0  # from the next one on
-        over.wait(10)
+        assert over.wait(60)
         return RESET
 
+    load = Load(port, connections=1, requests=2, timeout=0.2)
     peers(late_once)
-    with Load(port, connections=1, requests=2, timeout=0.2) as load:
+    with load:
         history = load.finish()
-    over.set()
+        assert not over.is_set()
+        over.set()
     assert [each.outcome for each in history.requests] == [UNKNOWN, OK]
 
 
