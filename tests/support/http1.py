@@ -106,7 +106,7 @@ def fetch(
     method: str = "GET",
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
-    seconds: float = 10.0,
+    seconds: float = 20.0,
 ) -> Answer:
     """Ask once, on a connection of its own.
 
