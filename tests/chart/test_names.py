@@ -128,12 +128,12 @@ def test_no_name_or_label_of_a_long_release_is_too_long(values: Json) -> None:
     [
         ({}, f"busyapi:{loaded(CHART).metadata['appVersion']}"),
         ({"image": {"tag": "2.0"}}, "busyapi:2.0"),
-        ({"image": {"registry": "r.example.org"}}, "r.example.org/busyapi:0.2.0"),
+        ({"image": {"registry": "r.example.org"}}, "r.example.org/busyapi:0.3.0"),
         ({"image": {"repository": "team/busyapi", "tag": "1"}}, "team/busyapi:1"),
         ({"image": {"tag": "1", "digest": "sha256:" + "0" * 64}}, "busyapi@sha256:" + "0" * 64),
         (
             {"global": {"imageRegistry": "g.example.org"}, "image": {"registry": "r.example.org"}},
-            "g.example.org/busyapi:0.2.0",
+            "g.example.org/busyapi:0.3.0",
         ),
     ],
 )
