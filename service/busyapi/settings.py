@@ -92,6 +92,20 @@ class Settings:
     redis_ca_file: str = row(
         "BUSYAPI_REDIS_CA_FILE", "", "path", "the CA of a server that the system does not trust"
     )
+    key_prefix: str = row(
+        "BUSYAPI_KEY_PREFIX",
+        "busyapi",
+        "",
+        "the first word of every key in Redis: installations that share a Redis need different"
+        " ones; fixed at install and recorded in the archive",
+    )
+    installation: str = row(
+        "BUSYAPI_INSTALLATION",
+        "",
+        "",
+        "an id of this installation, recorded in Redis: an API commits only where the record has"
+        " the same one",
+    )
     partitions: int = row(
         "BUSYAPI_PARTITIONS", 1, "partitions", "fixed at install and recorded in Redis", least=1
     )

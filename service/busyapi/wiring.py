@@ -12,4 +12,6 @@ def redis(settings: Settings) -> Endpoint:
         password=settings.redis_password,
         password_file=settings.redis_password_file,
         ca_file=settings.redis_ca_file,
+        prefix=settings.key_prefix,
+        installation=settings.installation,
     )

@@ -37,6 +37,8 @@ ELSEWHERE = {
     "BUSYAPI_REDIS_PASSWORD": "the file is used, so that it can be rotated",
     "BUSYAPI_REDIS_PASSWORD_FILE": "made from valkey and externalRedis",
     "BUSYAPI_REDIS_CA_FILE": "made from externalRedis.tls",
+    "BUSYAPI_KEY_PREFIX": "the default: one installation a Redis",
+    "BUSYAPI_INSTALLATION": "the default: none",
     "BUSYAPI_TOKENS_FILE": "made from auth",
     "BUSYAPI_ARCHIVE_DIR": "fixed: on the archive's volume",
 }

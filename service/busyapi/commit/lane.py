@@ -22,7 +22,6 @@ from busyapi.errors import NotSeeded, RedisAway, Refused, StoredUnknown, TooWeak
 from busyapi.failpoints import failpoint
 from busyapi.ids import Seq
 from busyapi.stream.endpoint import Endpoint
-from busyapi.stream.keys import Keys
 from busyapi.stream.session import Session
 from busyapi.stream.wire import ServerError
 
@@ -58,7 +57,7 @@ class Lane:
         self._key_seconds = max(key_seconds, int(deadline) + KEY_SECONDS)
         self._admission = admission
         self._observer = observer
-        self._keys = Keys(partition)
+        self._keys = endpoint.keys(partition)
         self._producer = token_hex(8)
         self._number = 0
         self.highest = Seq(0)  # the largest that this process was given

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from redis.crc import key_slot
 
 from busyapi.errors import ConfigError, RedisAway
-from busyapi.stream.keys import Keys
+from busyapi.stream.keys import PREFIX, Keys, check_prefix
 from busyapi.stream.wire import Login, ServerError, Wire
 
 MODES = {"redis": "standalone", "redis+sentinel": "sentinel", "redis+cluster": "cluster"}
@@ -23,7 +23,7 @@ Address = tuple[str, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """A Redis as the settings name it."""
+    """A Redis as the settings name it, and which of its keys are this installation's."""
 
     mode: str
     seeds: tuple[Address, ...]
@@ -33,6 +33,14 @@ class Endpoint:
     password_file: str = ""
     tls: bool = False
     ca_file: str = ""
+    prefix: str = PREFIX
+    """The first word of every key."""
+    installation: str = ""
+    """The installation's id, "" when it has none; it is compared with the partition's record."""
+
+    def keys(self, partition: int) -> Keys:
+        """Make the names of a partition's keys."""
+        return Keys(partition, self.prefix)
 
     async def connect(self, partition: int) -> Wire:
         """Open a wire to the server that owns the partition now, scripts loaded.
@@ -68,7 +76,7 @@ class Endpoint:
             if self.mode == "sentinel":
                 found = await wire.one("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
                 return (found[0].decode(), int(found[1])) if found else None
-            slot = key_slot(Keys(partition).state.encode())
+            slot = key_slot(self.keys(partition).state.encode())
             for low, high, primary, *_ in await wire.one("CLUSTER", "SLOTS"):
                 if low <= slot <= high:
                     # An empty host means: the one that you asked.
@@ -108,7 +116,14 @@ class Endpoint:
 
 
 def endpoint(
-    url: str, *, username: str = "", password: str = "", password_file: str = "", ca_file: str = ""
+    url: str,
+    *,
+    username: str = "",
+    password: str = "",
+    password_file: str = "",
+    ca_file: str = "",
+    prefix: str = PREFIX,
+    installation: str = "",
 ) -> Endpoint:
     """Read a Redis URL.
 
@@ -147,6 +162,8 @@ def endpoint(
         password_file=password_file,
         tls=tls,
         ca_file=ca_file,
+        prefix=check_prefix(prefix),
+        installation=installation,
     )
 
 

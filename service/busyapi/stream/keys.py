@@ -1,7 +1,8 @@
 """The names of a partition's keys in Redis. They are made here and nowhere else.
 
 Every key holds the tag `{p}`, so that a partition lives in one slot of a cluster and a script
-may touch all of it.
+may touch all of it. The first word is the installation's prefix: two installations on one Redis
+have different ones.
 
     busyapi:{0}:state     hash: epoch, run_id, partitions, bound, archived, skipped, …
     busyapi:{0}:seq       the last seq given out; INCRBY makes the next ones
@@ -11,7 +12,15 @@ may touch all of it.
     busyapi:{0}:key:…     the answer that an Idempotency-Key got
 """
 
+import re
 from dataclasses import dataclass
+
+from busyapi.errors import ConfigError
+
+PREFIX = "busyapi"
+"""The default, and the only one before 0.3.0."""
+_PREFIX_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+"""Nothing that Redis Cluster takes for a hash tag, and nothing that an ACL takes for a pattern."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +28,10 @@ class Keys:
     """The keys of one partition."""
 
     partition: int
+    prefix: str = PREFIX
 
     def _key(self, name: str) -> str:
-        return f"busyapi:{{{self.partition}}}:{name}"
+        return f"{self.prefix}:{{{self.partition}}}:{name}"
 
     @property
     def state(self) -> str:
@@ -50,3 +60,17 @@ class Keys:
     def idempotency(self, digest: str) -> str:
         """One Idempotency-Key, by digest: what devices send is not ours to show."""
         return self._key(f"key:{digest}")
+
+
+def check_prefix(prefix: str) -> str:
+    """Return the prefix.
+
+    Raises:
+        ConfigError: it cannot begin a key.
+    """
+    if not _PREFIX_PATTERN.fullmatch(prefix):
+        raise ConfigError(
+            "BUSYAPI_KEY_PREFIX must be 1 to 128 letters, digits, dots, colons, dashes or"
+            " underscores, and begin with a letter or digit"
+        )
+    return prefix

@@ -12,7 +12,6 @@ from busyapi.ids import Seq
 from busyapi.stream.durability import Server, inspect
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.entry import Entry, entry
-from busyapi.stream.keys import Keys
 from busyapi.stream.scripts import DOUBT, FENCE, LEASE, PUBLISH, SEED
 from busyapi.stream.state import State, ask, parse
 from busyapi.stream.wire import ANSWER_SECONDS, ServerError, Wire, evalsha
@@ -34,7 +33,7 @@ class Partition:
     """One flusher's connection to its partition. One task at a time may use it."""
 
     def __init__(self, endpoint: Endpoint, partition: int, tier: str, archive_id: str) -> None:
-        self.keys = Keys(partition)
+        self.keys = endpoint.keys(partition)
         self.standalone = endpoint.mode == "standalone"
         self._endpoint = endpoint
         self._tier = tier

@@ -10,7 +10,6 @@ from busyapi.errors import RedisAway
 from busyapi.ids import Seq
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.entry import BadEntry, Entry, decode, entry
-from busyapi.stream.keys import Keys
 from busyapi.stream.state import State, ask, parse
 from busyapi.stream.wire import Command, ServerError, Wire
 
@@ -29,7 +28,7 @@ class Reader:
 
     def __init__(self, endpoint: Endpoint, partition: int) -> None:
         self._endpoint = endpoint
-        self._keys = Keys(partition)
+        self._keys = endpoint.keys(partition)
         self._wire: Wire | None = None
         # Guards the wire: commands and replies of two tasks must not mix.
         self._lock = asyncio.Lock()

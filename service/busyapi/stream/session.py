@@ -62,7 +62,7 @@ class Session:
             TooWeak: Redis does not hold the tier.
         """
         wire = await endpoint.connect(partition)
-        session = cls(wire, Keys(partition), "", tier)
+        session = cls(wire, endpoint.keys(partition), "", tier)
         try:
             await session._check(partitions, highest)
         except BaseException:

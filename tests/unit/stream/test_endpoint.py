@@ -108,3 +108,23 @@ def test_keys_of_a_partition_share_a_slot_and_those_of_four_do_not() -> None:
 def test_endpoint_does_not_show_its_password() -> None:
     assert "hush" not in repr(endpoint("redis://user:hush@one"))
     assert isinstance(endpoint("redis://one"), Endpoint)
+
+
+def test_every_key_of_a_partition_begins_with_the_prefix() -> None:
+    keys = endpoint("redis://one", prefix="busyapi:second").keys(3)
+    for each in (
+        keys.state,
+        keys.seq,
+        keys.stream,
+        keys.lease,
+        keys.lane("l"),
+        keys.idempotency("k"),
+    ):
+        assert each.startswith("busyapi:second:{3}:")
+    assert endpoint("redis://one").keys(3).state == "busyapi:{3}:state"  # as 0.2.0 has it
+
+
+@pytest.mark.parametrize("prefix", ["", "{1}", "a b", "a*", "ü", ":a", "a" * 129, "a\n"])
+def test_a_prefix_that_no_key_or_acl_can_take_is_refused(prefix: str) -> None:
+    with pytest.raises(ConfigError, match=r"^BUSYAPI_KEY_PREFIX must be "):
+        endpoint("redis://one", prefix=prefix)
