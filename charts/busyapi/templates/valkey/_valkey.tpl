@@ -40,6 +40,10 @@ save ""
 maxmemory {{ include "busyapi.maxmemory" . }}
 maxmemory-policy noeviction
 tcp-keepalive 60
+# API and flusher ask at least every five seconds. A connection that is silent for longer, such as one
+# that never logs in, must not keep a place that a pod needs.
+timeout 30
+maxclients 10000
 {{- end }}
 
 {{/*
