@@ -12,7 +12,7 @@ from typing import Any
 from sanic import Request, Sanic
 from sanic.response import HTTPResponse, json
 
-from busyapi.web import listen
+from busyapi.web.server import listen
 
 # Those of `busyapi.api.app`, which is not imported here: its modules would count as memory.
 BACKLOG = 4096

@@ -13,8 +13,8 @@ import msgspec
 from sanic.headers import format_http1_response
 from sanic.response import HTTPResponse
 
-from busyapi.api.request_id import HEADER
 from busyapi.ids import UsageId
+from busyapi.web.request_id import HEADER
 
 JSON = "application/json"
 _CONTENT_TYPE = (b"content-type", b"application/json")

@@ -19,13 +19,13 @@ from busyapi.api.fast import protocol_for
 from busyapi.api.lookup import get_count, get_usage
 from busyapi.api.pages import get_landing, get_openapi
 from busyapi.api.probes import livez, readyz
-from busyapi.api.problems import Problems
-from busyapi.api.protocol import WholeRequest
+from busyapi.api.problems import ApiProblems
 from busyapi.api.service import Service
 from busyapi.api.usages import post_batch, post_usage
 from busyapi.commit.lane import Lane
 from busyapi.errors import told
-from busyapi.web import close_idle, listen, port_error, stop, stop_at_signals
+from busyapi.web.protocol import WholeRequest
+from busyapi.web.server import close_idle, listen, port_error, stop, stop_at_signals
 
 log = structlog.get_logger()
 
@@ -37,7 +37,7 @@ IDLE_SECONDS = 120
 def make_app(service: Service) -> Sanic[Any, Any]:
     """Build the Sanic application around a service."""
     app: Sanic[Any, Any] = Sanic(
-        "busyapi", configure_logging=False, error_handler=Problems(), request_class=WholeRequest
+        "busyapi", configure_logging=False, error_handler=ApiProblems(), request_class=WholeRequest
     )
     app.ctx.service = service
     _configure(app, service)

@@ -4,9 +4,9 @@ from http import HTTPStatus
 
 import aiohttp
 
-from busyapi.api.request_id import HEADER
 from busyapi.errors import ConfigError, NoLongerKept, Refused
 from busyapi.ids import Seq
+from busyapi.web.request_id import HEADER
 
 ANSWER_SECONDS = 3.0
 

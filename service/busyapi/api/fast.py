@@ -22,15 +22,16 @@ import structlog
 from sanic.http.constants import Stage
 
 from busyapi.api.answers import created, whole
-from busyapi.api.problems import CLIENT_GONE, problem, response
-from busyapi.api.protocol import DeadlineProtocol
-from busyapi.api.request_id import cut, made
+from busyapi.api.problems import problem
 from busyapi.api.service import NO_ANSWER, Service
 from busyapi.commit.batch import Group
 from busyapi.decode.usage import quick_line
 from busyapi.errors import Refused
 from busyapi.ids import Seq, usage_id
 from busyapi.metrics import Answered
+from busyapi.web.problems import CLIENT_GONE, response
+from busyapi.web.protocol import DeadlineProtocol
+from busyapi.web.request_id import cut, made
 
 log = structlog.get_logger()
 

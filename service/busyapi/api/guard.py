@@ -19,8 +19,8 @@ from time import monotonic
 
 from sanic import Request
 
-from busyapi.api.problems import Problem
 from busyapi.errors import ConfigError
+from busyapi.web.problems import Problem
 
 RIGHTS = {"write", "read"}
 COMMENT = re.compile(r"(^|\s)#.*")

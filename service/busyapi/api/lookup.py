@@ -6,12 +6,12 @@ from sanic import Request
 from sanic.response import HTTPResponse
 
 from busyapi.api.answers import JSON, json_answer
-from busyapi.api.problems import Problem
-from busyapi.api.protocol import named
 from busyapi.api.service import Service
 from busyapi.errors import NoLongerKept, RedisAway
 from busyapi.ids import MAX_ID, Seq, UsageId, locate
 from busyapi.record import record
+from busyapi.web.problems import Problem
+from busyapi.web.protocol import named
 
 NEVER = "No usage has this id."
 

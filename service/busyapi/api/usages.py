@@ -7,11 +7,11 @@ from sanic import Request
 from sanic.response import HTTPResponse
 
 from busyapi.api.answers import Created, json_answer
-from busyapi.api.problems import Problem
 from busyapi.api.service import Service
 from busyapi.commit.batch import Awaited, Key
 from busyapi.decode.body import read_batch, read_single
 from busyapi.ids import Seq, usage_id
+from busyapi.web.problems import Problem
 
 KEY_HEADER = "idempotency-key"
 KEY = re.compile(r"[\x21-\x7e]{1,128}")

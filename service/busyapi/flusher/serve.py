@@ -12,7 +12,7 @@ from busyapi.errors import ArchiveError, NoLongerKept, told
 from busyapi.flusher.loop import Flusher
 from busyapi.ids import Seq
 from busyapi.metrics import FlusherMetrics
-from busyapi.web import KnownProtocol, close_idle, listen, stop, stop_at_signals
+from busyapi.web.server import KnownProtocol, close_idle, listen, stop, stop_at_signals
 
 log = structlog.get_logger()
 

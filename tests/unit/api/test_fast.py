@@ -16,13 +16,13 @@ from busyapi.api.fast import (
     protocol_for,
 )
 from busyapi.api.guard import Guard
-from busyapi.api.protocol import DeadlineProtocol
 from busyapi.api.service import Service
 from busyapi.commit.batch import Admission
 from busyapi.commit.lanes import Lanes
 from busyapi.errors import Overloaded
 from busyapi.metrics import ApiMetrics
 from busyapi.settings import Settings
+from busyapi.web.protocol import DeadlineProtocol
 
 START = b"POST /api/usages HTTP/1.1\r\n"
 

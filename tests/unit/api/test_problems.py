@@ -7,8 +7,9 @@ from sanic.exceptions import BadRequest, SanicException, ServiceUnavailable
 from structlog.testing import capture_logs
 
 from busyapi import errors
-from busyapi.api.problems import STATUSES, Problem, problem, response
+from busyapi.api.problems import STATUSES, problem
 from busyapi.errors import BadUsage, BusyapiError, Fault, NotAUsage, Refused
+from busyapi.web.problems import Problem, response
 
 SECRET = "zq-secret"
 

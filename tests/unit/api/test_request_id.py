@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from busyapi.api.request_id import chosen, cut, made
+from busyapi.web.request_id import chosen, cut, made
 
 START = b"POST /api/usages HTTP/1.1"
 MADE = re.compile(r"[0-9a-f]{12}-[0-9a-f]+")

@@ -22,8 +22,8 @@ from sanic.http import Http
 from sanic.http.constants import Stage
 from sanic.response import BaseHTTPResponse
 
-from busyapi.api.request_id import HEADER, chosen
-from busyapi.web import KnownProtocol
+from busyapi.web.request_id import HEADER, chosen
+from busyapi.web.server import KnownProtocol
 
 LOOKS = 8
 """A request is cut off between one deadline and 1 + 1/8 of one."""

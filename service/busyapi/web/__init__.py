@@ -1,0 +1,1 @@
+"""What every port shares: connections and their bounds, requests, errors, a stop that holds."""
