@@ -18,6 +18,7 @@
     ├── LeaseLost              another flusher owns the partition
     └── ArchiveError
         ├── ArchiveLocked      another process writes this archive
+        ├── ArchiveTaken       another process may have taken this archive over: recover
         ├── PartitionMismatch  archive, Redis and settings disagree on P
         ├── LossSuspected      usages may be gone: only a person may go on
         ├── ArchiveDamaged     a file cannot be trusted, and going on would make it worse
@@ -136,6 +137,10 @@ class ArchiveError(BusyapiError):
 
 class ArchiveLocked(ArchiveError):
     """Another process writes this archive."""
+
+
+class ArchiveTaken(ArchiveError):
+    """Another process may have taken this archive over. Nothing is published before recovery."""
 
 
 class PartitionMismatch(ArchiveError):

@@ -1,15 +1,13 @@
 """partition.json: which partition of which archive a folder is, and two figures that only grow."""
 
-import fcntl
 import json
-import os
 from pathlib import Path
 from secrets import token_hex
 from typing import NamedTuple
 
 from busyapi.archive import names
 from busyapi.archive.durable import write_small
-from busyapi.errors import ArchiveDamaged, ArchiveLocked, PartitionMismatch
+from busyapi.errors import ArchiveDamaged, PartitionMismatch
 from busyapi.ids import Seq
 
 FORMAT = 1
@@ -29,21 +27,6 @@ class Identity(NamedTuple):
     """Ids may have been given out that this archive is to hold: an empty Redis has lost them."""
     replaces: str = ""
     """The archive that a person said this one stands in for."""
-
-
-def lock(folder: Path) -> int:
-    """Take the folder for this process alone, until the descriptor returned is closed.
-
-    Raises:
-        ArchiveLocked: another process has it.
-    """
-    fd = os.open(folder / names.LOCK, os.O_RDWR | os.O_CREAT, 0o640)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise ArchiveLocked(f"another process writes {folder}") from None
-    return fd
 
 
 def claim(folder: Path, partition: int, partitions: int, bound: int) -> Identity:

@@ -24,9 +24,10 @@ from busyapi.archive.format import (
     encode_tail,
 )
 from busyapi.archive.identity import Identity
+from busyapi.archive.lock import same_file
 from busyapi.archive.names import File, Kind
 from busyapi.archive.reader import Frame, block_at
-from busyapi.errors import SyncFailed
+from busyapi.errors import ArchiveTaken, SyncFailed
 from busyapi.failpoints import failpoint
 from busyapi.ids import Seq
 
@@ -127,10 +128,22 @@ class Segment:
         self._write(footer)
         failpoint("archive-after-footer")
         self.sync()
+        # Another process may have taken the path meanwhile: its file must not get our name.
+        self.check_ours()
         # Where the rename fails the footer stays: whatever is written next begins where it does,
         # and reaches further.
         rename(self.path, self._folder / file.path)
         return file
+
+    def check_ours(self) -> None:
+        """Check that the path still leads to this file.
+
+        Raises:
+            ArchiveTaken: a recovery by another process has copied the file, and removed it. What
+                was written since may be in no file that counts.
+        """
+        if not same_file(self._fd, self.path):
+            raise ArchiveTaken(f"{self.path} was removed or replaced while it was written")
 
     def close(self) -> None:
         """Let go of the file."""

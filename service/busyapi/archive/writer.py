@@ -9,9 +9,8 @@ caller's next step, recovery finds the same cursor in the files.
 One thread at a time may change the archive; find() may be called from any thread meanwhile.
 """
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Self
@@ -21,13 +20,15 @@ from busyapi.archive.coverage import Range
 from busyapi.archive.durable import full_named, make_folder
 from busyapi.archive.figures import Figures
 from busyapi.archive.format import Batch
+from busyapi.archive.holding import Holding
 from busyapi.archive.identity import Identity
+from busyapi.archive.lock import FolderLock
 from busyapi.archive.lookup import Lookup
 from busyapi.archive.names import File
 from busyapi.archive.packing import Flushed, pack
 from busyapi.archive.repair import Repair
 from busyapi.archive.segment import Rolling, Segment
-from busyapi.errors import ArchiveError, ArchiveFull, LossSuspected, SyncFailed
+from busyapi.errors import ArchiveFull, ArchiveTaken, LossSuspected
 from busyapi.failpoints import failpoint
 from busyapi.ids import Seq
 
@@ -38,16 +39,17 @@ class PartitionWriter(Figures):
     """Owns the folder of one partition."""
 
     def __init__(
-        self, folder: Path, lock: int, found: Identity, repair: Repair, rolling: Rolling
+        self, folder: Path, lock: FolderLock, found: Identity, repair: Repair, rolling: Rolling
     ) -> None:
         """Take what recovery found. Use `recover`."""
         self.alarms = repair.alarms
         """What recovery set aside and what lookups found damaged since, one sentence each."""
+        self.notices = [lock.warning] if lock.warning else []
+        """What an operator should know and that is no damage, one sentence each."""
         readable = Lookup(folder, repair.files, found.kept_from, self.alarms)
         super().__init__(folder, found, readable)
-        self._lock: int | None = lock
+        self._holding = Holding(folder, lock)
         self._rolling = rolling
-        self._poison = ""
         self._expired_on = ""
 
     @classmethod
@@ -77,13 +79,13 @@ class PartitionWriter(Figures):
         folder = names.partition_folder(root, partition)
         with full_named(folder):
             make_folder(folder)
-            lock = identity.lock(folder)
+            lock = FolderLock(folder)
             try:
                 found = identity.claim(folder, partition, partitions, bound)
                 repair = Repair(folder, found)
                 repair.run()
             except BaseException:
-                os.close(lock)
+                lock.release()
                 raise
         return cls(folder, lock, found, repair, Rolling(segment_bytes, segment_age, retention_days))
 
@@ -106,6 +108,7 @@ class PartitionWriter(Figures):
         Raises:
             ArchiveFull: nothing was taken; the same append works when there is space.
             SyncFailed: what the disk holds is unknown; the process must exit.
+            ArchiveTaken: as check_ours; so do all that change the archive.
             LossSuspected: seqs below the newest are missing, and nobody has accepted that.
             ValueError: the batches do not follow the cursor, or cannot be lines.
         """
@@ -183,42 +186,42 @@ class PartitionWriter(Figures):
             ArchiveDamaged: it cannot be read.
             SyncFailed: as append.
         """
-        self._usable()
+        self._holding.require()
         return self._readable.find(seq)
 
-    def close(self) -> None:
-        """Finish the open segment if that is possible, and let go of the folder.
+    def check_ours(self) -> None:
+        """Check that no other process has taken the archive over: between append and publish.
+
+        What was appended counts only if the open segment is still the file at its path: a recovery
+        by another process copies the file and removes it, whatever we append after that. After a
+        failure the writer changes nothing any more, and `close` does not finish the segment.
 
         Raises:
-            SyncFailed: the disk refused; the next recovery writes the segment anew.
+            ArchiveTaken: publish nothing; close, and recover.
         """
-        if self._lock is None:
+        self._holding.check_ours(self._readable.segment)
+
+    def close(self, *, finish: bool = True) -> None:
+        """Finish the open segment if that is possible, and release the folder.
+
+        With `finish` false nothing is written: for a writer whose archive another process may
+        have taken over. The segment stays open, for the next recovery.
+
+        Raises:
+            SyncFailed: the disk refused; the next recovery copies the segment.
+        """
+        if not self._holding.held:
             return
         try:
-            if not self._poison:
-                with suppress(ArchiveFull), self._changing():
+            if finish and self._holding.sound:
+                with suppress(ArchiveFull, ArchiveTaken), self._changing():
                     self._finish()
         finally:
-            os.close(self._lock)
-            self._lock = None
+            self._holding.release()
             self._readable.close()
 
-    def _usable(self) -> None:
-        if self._poison:
-            raise SyncFailed(self._poison)
-        if self._lock is None:
-            raise ArchiveError("the archive was closed")
-
-    @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """Give failures their names. After one that leaves the disk unknown, nothing is done."""
-        self._usable()
-        try:
-            with full_named(self._folder):
-                yield
-        except (SyncFailed, OSError) as error:
-            self._poison = f"an earlier failure: {error}"
-            raise
+    def _changing(self) -> AbstractContextManager[None]:
+        return self._holding.changing(self._readable.segment)
 
     def _check_next(self, first: Seq, last: Seq) -> None:
         if self.highest > self.cursor:
@@ -229,7 +232,11 @@ class PartitionWriter(Figures):
             raise ValueError(f"seqs {first} to {last} do not follow the cursor, {self.cursor}")
 
     def _begin(self, first: Seq) -> Segment:
-        segment = Segment(self._folder, self._identity, names.day_of(), first)
+        try:
+            segment = Segment(self._folder, self._identity, names.day_of(), first)
+        except FileExistsError as error:
+            # Recovery leaves no open segment behind: this one is another process's.
+            raise ArchiveTaken(f"{error.filename} was made by another process") from error
         self._readable.begin(segment)
         return segment
 
@@ -239,6 +246,7 @@ class PartitionWriter(Figures):
         if segment is None:
             return
         if len(segment.index) == 0:
+            segment.check_ours()
             self._readable.close()
             segment.remove()
             return

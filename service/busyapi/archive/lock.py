@@ -1,0 +1,83 @@
+"""The lock of a partition's folder: one writing process at a time.
+
+`flock` on `.lock` guards as long as the path leads to the file that is locked. A person, or a tool
+that restores a backup, can remove or replace the file; some network file systems have no flock.
+So this is one guard of several: the lease in Redis is another, and before each publish the writer
+checks that its open segment is still the file at its path. None of them relies on the others.
+"""
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+from busyapi.archive import names
+from busyapi.errors import ArchiveLocked, ArchiveTaken
+
+_NO_FLOCK = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+"""What file systems without flock answer."""
+_TRIES = 10
+
+
+class FolderLock:
+    """The lock of one folder, held until `release`."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take the lock.
+
+        Raises:
+            ArchiveLocked: another process has it.
+        """
+        self.path = folder / names.LOCK
+        self.warning = ""
+        """Why this lock keeps no other process out, "" if it does."""
+        self._fd = self._take()
+
+    def check(self) -> None:
+        """Check that the path still leads to the file that is locked.
+
+        Raises:
+            ArchiveTaken: the file was removed or replaced: another process can lock the new one.
+        """
+        if not same_file(self._fd, self.path):
+            raise ArchiveTaken(f"{self.path} was removed or replaced while it was locked")
+
+    def release(self) -> None:
+        """Let another process take it."""
+        os.close(self._fd)
+
+    def _take(self) -> int:
+        for _ in range(_TRIES):
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o640)
+            try:
+                self._flock(fd)
+                # Removed between open and flock: another process may have locked the next one.
+                if same_file(fd, self.path):
+                    return fd
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
+        raise ArchiveLocked(f"{self.path} is replaced again and again")
+
+    def _flock(self, fd: int) -> None:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ArchiveLocked(f"another process writes {self.path.parent}") from None
+        except OSError as error:
+            if error.errno not in _NO_FLOCK:
+                raise
+            self.warning = (
+                f"{self.path} cannot be locked: {os.strerror(error.errno or 0)}; only the lease in"
+                " Redis and the check of the open segment keep a second flusher out"
+            )
+
+
+def same_file(fd: int, path: Path) -> bool:
+    """Return whether a path leads to the file that is open."""
+    try:
+        at_path = path.stat()
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(fd), at_path)
