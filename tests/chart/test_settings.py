@@ -1,6 +1,7 @@
 """The chart's environment and docs/settings.md, in both directions."""
 
 import re
+from base64 import b64decode
 from dataclasses import fields
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from busyapi.settings import Settings
 from tests.chart.support import (
     CHART,
     MODES,
+    NAMESPACE,
     ROOT,
     Json,
     containers,
@@ -37,12 +39,12 @@ ELSEWHERE = {
     "BUSYAPI_REDIS_PASSWORD": "the file is used, so that it can be rotated",
     "BUSYAPI_REDIS_PASSWORD_FILE": "made from valkey and externalRedis",
     "BUSYAPI_REDIS_CA_FILE": "made from externalRedis.tls",
-    "BUSYAPI_KEY_PREFIX": "the default: one installation a Redis",
-    "BUSYAPI_INSTALLATION": "the default: none",
+    "BUSYAPI_INSTALLATION": "made from the release's namespace and name",
     "BUSYAPI_TOKENS_FILE": "made from auth",
     "BUSYAPI_ARCHIVE_DIR": "fixed: on the archive's volume",
 }
 CHANGED = {
+    "keyPrefix": "other",
     "durability": "memory",
     "validation": "lenient",
     "logLevel": "debug",
@@ -96,6 +98,8 @@ def test_defaults_are_the_service_s_own_but_for_the_drain() -> None:
     own = {each.metadata["name"]: each.default for each in fields(Settings)}
     for name, variable in by_config().items():
         value = loaded(CHART).values["config"][name]
+        if name == "keyPrefix":  # made when empty
+            value = config_map()[variable]
         assert (value > own[variable]) if name == "drainDelay" else (value == own[variable])
 
 
@@ -106,6 +110,30 @@ def test_large_figures_are_not_written_as_powers() -> None:
 
 
 EXTERNAL = {"valkey": {"enabled": False}}
+SHARED = EXTERNAL | {"externalRedis": {"host": "r"}}
+
+
+@pytest.mark.parametrize(
+    ("values", "prefix"),
+    [
+        (SHARED, f"busyapi:{NAMESPACE}:busyapi-two"),
+        (SHARED | {"config": {"keyPrefix": "mine"}}, "mine"),
+        ({}, "busyapi"),
+    ],
+)
+def test_two_releases_on_one_redis_have_keys_of_their_own(values: Json, prefix: str) -> None:
+    given = one(render(values, release="busyapi-two"), "ConfigMap", "busyapi-two")["data"]
+    assert given["BUSYAPI_KEY_PREFIX"] == prefix
+    assert given["BUSYAPI_INSTALLATION"] == f"{NAMESPACE}/busyapi-two"
+
+
+def test_the_bundled_valkey_lets_its_users_at_the_prefix() -> None:
+    secret = one(render({"config": {"keyPrefix": "mine"}}), "Secret", "busyapi-valkey")
+    acl = b64decode(secret["data"]["users.acl"]).decode()
+    assert acl.count(" ~mine:* ") == 2
+    assert "~busyapi" not in acl
+
+
 HOSTS = ["a.example.org:26379", "b.example.org:26379"]
 
 

@@ -7,7 +7,9 @@ from typing import Any
 import helm_python
 import pytest
 
+from busyapi.errors import ConfigError
 from busyapi.settings import Settings
+from busyapi.stream.keys import check_prefix
 from tests.chart.support import CHART, Json, loaded
 
 TYPO = "enabledd"
@@ -117,8 +119,10 @@ STRICTER = {"drainDelay", "partitions", "stopTimeout"}
 
 
 def limits() -> Iterator[tuple[str, Any]]:
-    """Each `config.` key, and what the service's settings say of it."""
+    """Each `config.` key with limits, and what the service's settings say of it."""
     for name in loaded(CHART).values["config"]:
+        if name == "keyPrefix":  # free text: the next test
+            continue
         words = "".join(f"_{letter}" if letter.isupper() else letter for letter in name)
         yield name, SETTINGS[f"BUSYAPI_{words.upper()}"]
 
@@ -136,6 +140,18 @@ def test_a_key_has_the_limits_of_its_setting(name: str, setting: Any) -> None:
     assert taken(setting["most"]) != (name in STRICTER)
     assert not taken(setting["least"] - 1)
     assert not taken(setting["most"] + 1)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["busyapi", "a" * 128, "busyapi:ns:release", "a" * 129, "{0}", "*"]
+)
+def test_a_key_prefix_is_taken_as_the_service_takes_it(prefix: str) -> None:
+    try:
+        check_prefix(prefix)
+    except ConfigError:
+        assert refusal({"config": {"keyPrefix": prefix}})
+    else:
+        assert not refusal({"config": {"keyPrefix": prefix}})
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,25 @@ redis://{{ include "busyapi.fullname" . }}-valkey:6379
 {{- end }}
 {{- end }}
 
+{{/*
+The first word of every key. The bundled Valkey is this release's alone. On an external Redis two
+releases must not meet, so it is made from namespace and release. An installation of 0.2.0 or older
+keeps `busyapi`: its ConfigMap has no such row. Where it cannot be looked up (Argo CD) its flusher
+halts, and says what to set.
+*/}}
+{{- define "busyapi.keyPrefix" -}}
+{{- $old := lookup "v1" "ConfigMap" (include "busyapi.namespace" .) (include "busyapi.fullname" .) }}
+{{- if .Values.config.keyPrefix -}}
+{{ .Values.config.keyPrefix }}
+{{- else if .Values.valkey.enabled -}}
+busyapi
+{{- else if $old -}}
+{{ ($old.data | default dict).BUSYAPI_KEY_PREFIX | default "busyapi" }}
+{{- else -}}
+busyapi:{{ include "busyapi.namespace" . }}:{{ .Release.Name }}
+{{- end }}
+{{- end }}
+
 {{- define "busyapi.valkeySecret" -}}
 {{- .Values.valkey.auth.existingSecret | default (printf "%s-valkey" (include "busyapi.fullname" .)) }}
 {{- end }}

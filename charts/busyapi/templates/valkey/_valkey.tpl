@@ -47,7 +47,7 @@ maxclients 10000
 {{- end }}
 
 {{/*
-Who may do what, from the SHA-256 of each role's password. A script runs as its caller, so what the
+Who may do what, from the SHA-256 of each role's password and the prefix of the keys. A script runs as its caller, so what the
 scripts call is among a role's commands. The probe may do nothing but PING, and so needs no password.
 
 Nobody can log in as default, yet it must have every right: Valkey and Redis replay their log as that
@@ -56,6 +56,6 @@ user, and silently drop from it what it may not do (valkey#3983, redis#14541).
 {{- define "busyapi.acl" -}}
 user default off ~* &* +@all
 user probe on nopass resetchannels -@all +ping
-user api on #{{ .api }} resetchannels ~busyapi:* -@all +evalsha +script|load +info +config|get +get +set +hget +hmget +hdel +incrby +xadd +xrange
-user flusher on #{{ .flusher }} resetchannels ~busyapi:* -@all +evalsha +script|load +info +config|get +get +set +pexpire +exists +hget +hmget +hset +hdel +hexists +xread +xtrim
+user api on #{{ .api }} resetchannels ~{{ .prefix }}:* -@all +evalsha +script|load +info +config|get +get +set +hget +hmget +hdel +incrby +xadd +xrange
+user flusher on #{{ .flusher }} resetchannels ~{{ .prefix }}:* -@all +evalsha +script|load +info +config|get +get +set +pexpire +exists +hget +hmget +hset +hdel +hexists +xread +xtrim
 {{- end }}
