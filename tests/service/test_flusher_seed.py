@@ -282,6 +282,36 @@ async def test_server_demoted_and_promoted_again_jumps(site: Site, tmp_path: Pat
                     assert sorted(seqs) == [3 + BOUND + 2, 3 + BOUND + 3]
 
 
+async def test_promotion_that_the_server_has_forgotten_jumps(site: Site, tmp_path: Path) -> None:
+    # Redis forgets whose data it took over (`master_replid2`) when its backlog's time is over.
+    site.server.command("CONFIG", "SET", "repl-backlog-ttl", 1)
+    link = Proxy(site.server.port)
+    other = Server(tmp_path / "other")
+    with link, other:
+        async with site.running() as (_, committer):
+            assert await site.post(committer, "a", 3) == [1, 2, 3]
+            other.command("REPLICAOF", "127.0.0.1", link.port)
+            await until(lambda: site.state()["doubt"], "the replica to be noticed")
+            assert await site.post(committer, "b", 3) == [4, 5, 6]
+            await site.until_archived(6)
+        wait_until(lambda: other.command("GET", KEYS.seq) == "6", "the other to have that")
+        link.mute()
+        async with site.lane() as before:
+            assert await site.post(before, "c", 3) == [7, 8, 9]
+        other.command("REPLICAOF", "NO", "ONE")
+        site.server.command("REPLICAOF", "127.0.0.1", other.port)
+        wait_until(lambda: follows(site.server) and site.seq() == 6, "the tail to be lost")
+        site.server.command("REPLICAOF", "NO", "ONE")
+    wait_until(lambda: forgot(site.server), "the backlog to be freed")
+    async with site.running() as (flusher, after):
+        assert await site.post(after, "d", 1) == [6 + BOUND + 2]
+        assert jumped(flusher) == 1
+
+
+def forgot(server: Server) -> bool:
+    return not str(server.replication()["master_replid2"]).strip("0")
+
+
 def follows(server: Server) -> bool:
     return server.replication().get("master_link_status") == "up"
 

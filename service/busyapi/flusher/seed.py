@@ -129,7 +129,10 @@ def _why_jump(found: Found, writer: PartitionWriter, standalone: bool) -> str:  
     if state.run_id == server.run_id:
         return ""
     if _process(state.run_id) == _process(server.run_id) and not server.promoted:
-        return ""  # it began a replication history of its own, as at its first replica
+        # It began a replication history of its own, as at its first replica. But a server that has
+        # had replicas may have taken over the data of one, and Redis forgets that promotion
+        # (`master_replid2`) when `repl-backlog-ttl` ends.
+        return f"another replication history after doubt: {state.doubt}" if state.doubt else ""
     if not standalone:
         return "another server, after a failover"
     if server.promoted:

@@ -54,7 +54,8 @@ def why(writer: PartitionWriter, *, standalone: bool = True, **changes: Any) -> 
         {"standalone": False},
         {"run_id": "an earlier life"},
         {"seq": Seq(10)},
-        # Doubt and replicas matter at a restart only.
+        {"run_id": "this-other history"},
+        # Doubt and replicas matter only when the server or its history is another.
         {"doubt": "it has had replicas", "promoted": True},
     ],
 )
@@ -73,6 +74,7 @@ def test_ids_go_on(writer: PartitionWriter, changes: dict[str, Any]) -> None:
         ({"run_id": "another", "standalone": False}, "failover"),
         ({"run_id": "another", "promoted": True}, "promoted replica"),
         ({"run_id": "an earlier life", "doubt": "tier memory"}, "doubt: tier memory"),
+        ({"run_id": "this-other history", "doubt": "it has had replicas"}, "had replicas"),
     ],
 )
 def test_ids_jump(writer: PartitionWriter, changes: dict[str, Any], reason: str) -> None:
