@@ -6,7 +6,7 @@ dropped the pages it could not write, and would call the next fsync a success.
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -104,13 +104,16 @@ def rename(old: Path, new: Path) -> None:
     sync_folder(new.parent)
 
 
-def write_small(path: Path, data: bytes) -> None:
-    """Write a small file so that it is there whole or not at all."""
+def write_small(path: Path, data: bytes | Callable[[int], bytes]) -> None:
+    """Write a small file so that it is there whole or not at all.
+
+    Data that says something of the file itself is made from its descriptor.
+    """
     temporary = path.with_name(path.name + TEMPORARY)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
     try:
         failpoint("archive-write-small")
-        write_at(fd, data, 0)
+        write_at(fd, data if isinstance(data, bytes) else data(fd), 0)
         sync(fd, path.name)
     except BaseException:
         with suppress(OSError):

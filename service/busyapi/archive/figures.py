@@ -40,6 +40,11 @@ class Figures:
         return self._identity.seeded
 
     @property
+    def restored(self) -> bool:
+        """Whether this is a copy of an archive, and `rehome` has not made it the original."""
+        return self._identity.restored
+
+    @property
     def replaces(self) -> str:
         """The archive that a person said this one stands in for, "" for none."""
         return self._identity.replaces

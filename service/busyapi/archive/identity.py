@@ -1,13 +1,15 @@
 """partition.json: which partition of which archive a folder is, and two figures that only grow."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import NamedTuple
 
 from busyapi.archive import names
-from busyapi.archive.durable import write_small
-from busyapi.errors import ArchiveDamaged, PartitionMismatch
+from busyapi.archive.birth import birth, is_birth
+from busyapi.archive.durable import full_named, write_small
+from busyapi.errors import ArchiveDamaged, ArchiveFull, PartitionMismatch
 from busyapi.ids import Seq
 
 FORMAT = 1
@@ -27,6 +29,10 @@ class Identity(NamedTuple):
     """Ids may have been given out that this archive is to hold: an empty Redis has lost them."""
     replaces: str = ""
     """The archive that a person said this one stands in for."""
+    home: str = ""
+    """The birth of the partition.json that says this, "" in what 0.2.0 wrote."""
+    restored: bool = False
+    """That file is a copy: how far the original went after it was made is not known here."""
 
 
 def claim(folder: Path, partition: int, partitions: int, bound: int) -> Identity:
@@ -42,16 +48,18 @@ def claim(folder: Path, partition: int, partitions: int, bound: int) -> Identity
     if found is None:
         if names.list_files(folder, partition).files:
             raise ArchiveDamaged(f"{folder / names.IDENTITY} is missing, but there are segments")
-        found = Identity(token_hex(16), partition, partitions, bound, Seq(1))
-        write(folder, found)
+        found = write(folder, Identity(token_hex(16), partition, partitions, bound, Seq(1)))
     if (found.partition, found.partitions) != (partition, partitions):
         raise PartitionMismatch(
             f"{folder} is partition {found.partition} of {found.partitions}, not {partition} of"
             f" {partitions}: the number of partitions is fixed at install"
         )
     if bound > found.bound:
-        found = found._replace(bound=bound)
-        write(folder, found)
+        found = write(folder, found._replace(bound=bound))
+    if not found.home:
+        # 0.2.0 made it, or wrote it after us. Until there is room, a copy is not known as one.
+        with suppress(ArchiveFull):
+            found = write(folder, found)
     return found
 
 
@@ -63,7 +71,10 @@ def read(folder: Path) -> Identity | None:
     """
     path = folder / names.IDENTITY
     try:
-        said = json.loads(path.read_bytes())
+        with path.open("rb") as file:
+            said = json.loads(file.read())
+            home = str(said.get("home", ""))
+            restored = bool(home) and not is_birth(home, file.fileno())
         if said["format"] != FORMAT:
             raise ArchiveDamaged(f"{path} is of format {said['format']}, not {FORMAT}")
         numbers = [said[name] for name in ("partition", "partitions", "bound", "keptFrom")]
@@ -78,15 +89,36 @@ def read(folder: Path) -> Identity | None:
             Seq(kept_from),
             bool(said["seeded"]),
             str(said["replaces"]),
+            home,
+            restored,
         )
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArchiveDamaged(f"{path} cannot be read: {type(error).__name__}") from error
 
 
-def write(folder: Path, identity: Identity) -> None:
-    """Put an identity on disk, in place of the one before."""
+def write(folder: Path, identity: Identity) -> Identity:
+    """Put an identity on disk, in place of the one before; return it with its new home.
+
+    A copy stays known as one: it keeps the home of the original until `restored` is taken away.
+
+    Raises:
+        ArchiveFull, SyncFailed: the one before is still there.
+    """
+    home = identity.home
+
+    def said(fd: int) -> bytes:
+        nonlocal home
+        home = home if identity.restored else birth(fd)
+        return _encode(identity._replace(home=home))
+
+    with full_named(folder):
+        write_small(folder / names.IDENTITY, said)
+    return identity._replace(home=home)
+
+
+def _encode(identity: Identity) -> bytes:
     said = {
         "format": FORMAT,
         "archive": identity.archive_id,
@@ -96,5 +128,6 @@ def write(folder: Path, identity: Identity) -> None:
         "keptFrom": identity.kept_from,
         "seeded": identity.seeded,
         "replaces": identity.replaces,
+        "home": identity.home,
     }
-    write_small(folder / names.IDENTITY, json.dumps(said, indent=2).encode() + b"\n")
+    return json.dumps(said, indent=2).encode() + b"\n"

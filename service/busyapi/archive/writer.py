@@ -99,8 +99,17 @@ class PartitionWriter(Figures):
             marked = self._identity._replace(
                 seeded=self.seeded or seeded, replaces=replaces or self.replaces
             )
-            identity.write(self._folder, marked)
-            self._identity = marked
+            self._identity = identity.write(self._folder, marked)
+
+    def rehome(self) -> None:
+        """Make a copy the original: nothing after the time when it was made is missing in it.
+
+        Raises:
+            ArchiveFull, SyncFailed: as append.
+        """
+        with self._changing():
+            whole = self._identity._replace(restored=False)
+            self._identity = identity.write(self._folder, whole)
 
     def append(self, batches: Sequence[Batch]) -> Flushed:
         """Archive batches that follow the cursor and each other, as one block, on disk.
@@ -272,8 +281,7 @@ class PartitionWriter(Figures):
         if old:
             kept_from = max(self.kept_from, Seq(old[-1].last + 1))
             raised = self._identity._replace(kept_from=kept_from)
-            identity.write(self._folder, raised)
-            self._identity = raised
+            self._identity = identity.write(self._folder, raised)
             self._readable.drop(old, kept_from)
             retention.delete(self._folder, old)
         self._expired_on = today
