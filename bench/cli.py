@@ -18,7 +18,7 @@ from bench.markdown import render
 from bench.plot import plot
 from bench.progress import tell
 from bench.report import Report
-from bench.scenarios import SCENARIOS, chosen, measure
+from bench.scenarios import SCENARIOS, Scenario, before, chosen, measure
 
 EPILOG = """\
 It starts what it measures, on free ports and in a temporary folder, and stops and removes it all.
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     if options.plot:
         for name, rows in report.scenarios.items():
-            about = next(each.about for each in SCENARIOS if each.name == name)
+            about = next(each.about for each in _scenarios(options) if each.name == name)
             plot(about, rows, options.plot / f"{name}.png")
     if options.json:
         options.json.write_text(json.dumps(report.as_json(), indent=2) + "\n")
@@ -68,7 +68,7 @@ def _run(options: argparse.Namespace) -> Report:
         report = Report(machine(folder), settings, {}, [])
         if not report.machine.on_disk:
             tell(f"{options.folder} is in memory: choose a --folder on disk")
-        for each in chosen(options.scenario):
+        for each in _scenarios(options):
             try:
                 report.scenarios[each.name] = measure(each, folder, **settings)
             except TROUBLE as error:
@@ -76,6 +76,12 @@ def _run(options: argparse.Namespace) -> Report:
                 report.errors.append(f"{each.name}: {type(error).__name__}: {error}")
                 tell(report.errors[-1])
     return report
+
+
+def _scenarios(options: argparse.Namespace) -> list[Scenario]:
+    # Alone unless others are named: two things are compared, not the machine.
+    compared = before(options.before) if options.before else ()
+    return [*compared, *(chosen(options.scenario) if options.scenario or not compared else ())]
 
 
 @contextmanager
@@ -123,6 +129,12 @@ def _parser() -> argparse.ArgumentParser:
         help="on the disk that Valkey and the archive are to use (default /var/tmp)",
     )
     parser.add_argument(
+        "--before",
+        type=_checkout,
+        metavar="DIR",
+        help="another checkout: run its service beside this one's, posts and batches, in turns",
+    )
+    parser.add_argument(
         "--json", type=_new_file, metavar="FILE", help="also write everything as JSON"
     )
     parser.add_argument(
@@ -145,6 +157,13 @@ def _folder(text: str) -> Path:
     path = Path(text)
     if not path.is_dir():
         raise argparse.ArgumentTypeError(f"{text} is no folder")
+    return path
+
+
+def _checkout(text: str) -> Path:
+    path = Path(text)
+    if not (path / "service" / "busyapi").is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is no checkout: it has no folder service/busyapi")
     return path
 
 

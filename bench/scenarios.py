@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench.contenders import Contender
@@ -114,6 +115,38 @@ SCENARIOS = (
         asked_for=True,
     ),
 )
+
+
+def before(checkout: Path) -> tuple[Scenario, ...]:
+    """Return scenarios in which another checkout's service runs beside this one's."""
+    older = {"PYTHONPATH": str((checkout / "service").resolve())}
+    loads: tuple[tuple[str, str, Load, dict[str, str]], ...] = (
+        ("before-posts", "single posts", SINGLE, {}),
+        (
+            "before-plain",
+            "single posts without the fast lane",
+            SINGLE,
+            {"BUSYAPI_FAST_LANE": "off"},
+        ),
+        ("before-batches", f"batches of {BATCHES.usages}", BATCHES, {}),
+    )
+    return tuple(
+        Scenario(
+            name,
+            f"{what}: one durable API process, beside one of --before",
+            (
+                Row(f"{what}, now", partial(Durable, apis=1, settings=settings), load, DISK),
+                Row(
+                    f"{what}, before",
+                    partial(Durable, apis=1, settings=settings | older),
+                    load,
+                    DISK,
+                ),
+            ),
+            pinned=True,
+        )
+        for name, what, load, settings in loads
+    )
 
 
 def measure(

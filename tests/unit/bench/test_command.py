@@ -1,6 +1,9 @@
 """The command itself, once, as short as it goes."""
 
 import json
+import re
+import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,12 @@ import pytest
 from bench import archived
 from bench.archived import Archived
 from bench.cli import main
+from bench.durable import Durable
+from bench.scenarios import Row, before
+from tests.support.http1 import fetch
+from tests.support.processes import Api
+
+SERVICE = Path(__file__).parents[3] / "service"
 
 SHORT = ["--scenario", "batches", "--seconds", "1", "--rounds", "1", "--connections", "4"]
 
@@ -41,6 +50,33 @@ def test_a_run_whose_archive_lacks_a_line_fails(
     assert "| FAILED |" in capsys.readouterr().out
 
 
+def test_another_checkout_is_measured_beside_this_one(tmp_path: Path) -> None:
+    """The copy says another version, so that it shows which one ran."""
+    service = Path(shutil.copytree(SERVICE, tmp_path / "older" / "service"))
+    catalogue = service / "busyapi" / "metrics.py"
+    catalogue.write_text(catalogue.read_text().replace('version("busyapi")', '"older"'))
+    rows = before(tmp_path / "older")[0].rows
+    assert [version_of(row, tmp_path / str(n)) for n, row in enumerate(rows)] == [
+        version("busyapi"),
+        "older",
+    ]
+
+
+def version_of(row: Row, folder: Path) -> str:
+    """Return the version that a contender's API tells Prometheus."""
+    with row.make(folder) as contender:
+        assert isinstance(contender, Durable)
+        (api,) = contender.stack.apis
+        found = re.search(r'busyapi_build_info\{.*version="([^"]+)"', exposed(api))
+    assert found
+    return found[1]
+
+
+def exposed(api: Api) -> str:
+    """Return what an API process tells Prometheus."""
+    return fetch(api.scraped, "/metrics").body.decode()
+
+
 def test_without_wrk_it_says_how_to_get_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,6 +94,7 @@ def test_without_wrk_it_says_how_to_get_it(
         ["--scenario", "none"],
         ["--folder", "/nowhere"],
         ["--json", "/nowhere/result.json"],
+        ["--before", "/"],
     ],
 )
 def test_what_cannot_be_is_said_before_anything_starts(wrong: list[str]) -> None:
