@@ -47,6 +47,8 @@ class Seeded:
         await self.owner.connect()
         await self.reseed(seq, bound=bound)
         self.session = await self.open()
+        for lane in "lane", "other":
+            await self.session.enroll(KEYS.lane(lane))
 
     async def reseed(self, seq: int, **changes: Any) -> None:
         record = {

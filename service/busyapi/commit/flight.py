@@ -3,7 +3,9 @@
     groups ──take──> one call for all that have no key, one for each that has ──> replies
 
 A flight is repeated until it is answered or its requests' time is up. Repeats are safe: the
-script knows the lane's batch number, and a keyed call's key.
+script knows the lane's batch number, and a keyed call's key. A call that may be stored is only ever
+repeated as it was. One that was refused is sent without the requests whose time is up, under a
+number of its own: they were answered "not stored".
 """
 
 import time
@@ -42,6 +44,8 @@ class Flight:
         self.sending = False
         self.uncertain = False
         """A send went unanswered: each call may be stored already."""
+        self.outdated = False
+        """The calls must be made again before they are sent: they name what has left."""
 
     def groups(self) -> Iterator[Group]:
         """Go through every group that is not settled."""
@@ -52,29 +56,62 @@ class Flight:
         """Whether any request still waits."""
         return any(group.wanted for group in self.groups())
 
+    def expire(self, before: float) -> list[Group]:
+        """Give up what was born before a moment; return the groups that are certainly not stored.
+
+        These have left the flight: they will be answered "not stored", so they must not be in what
+        is sent next. The others stay in it: a call that may be stored is repeated as it was.
+        """
+        gone = [group for group in self.groups() if group.born < before]
+        if self.uncertain or self.sending:
+            for group in gone:
+                group.fail(StoredUnknown())
+            return []
+        if gone:
+            left = (
+                (call, [each for each in groups if each.born >= before])
+                for call, groups in self.calls
+            )
+            self.calls = [(call, groups) for call, groups in left if groups]
+            self.outdated = True
+        return gone
+
+    def renew(self, keys: Keys, producer: str, number: int, key_seconds: int) -> None:
+        """Make the calls again, of the groups that are left, under another number."""
+        self.calls = _calls(list(self.groups()), keys, producer, number, key_seconds)
+        self.outdated = False
+
 
 def take(pending: deque[Group], keys: Keys, producer: str, number: int, key_seconds: int) -> Flight:
     """Move the oldest groups, at least one, from `pending` into a flight."""
-    plain: list[Group] = []
-    keyed: list[Group] = []
-    count = size = 0
+    groups: list[Group] = []
+    count = size = keyed = 0
     while pending and (
         not count
         or (
             count + pending[0].count <= MOST_USAGES
             and size + pending[0].size <= MOST_BYTES
-            and len(keyed) < MOST_KEYED
+            and keyed < MOST_KEYED
         )
     ):
         group = pending.popleft()
         count += group.count
         size += group.size
-        (plain if group.key is None else keyed).append(group)
+        keyed += group.key is not None
+        groups.append(group)
+    return Flight(_calls(groups, keys, producer, number, key_seconds))
+
+
+def _calls(
+    groups: list[Group], keys: Keys, producer: str, number: int, key_seconds: int
+) -> list[tuple[Call, list[Group]]]:
+    plain = [each for each in groups if each.key is None]
+    keyed = [each for each in groups if each.key is not None]
     now = time.time_ns() // 1_000_000
     calls = [(_keyed_call(each, keys, now, key_seconds), [each]) for each in keyed]
     if plain:
         calls.append((_batch_call(plain, keys, now, producer, number), plain))
-    return Flight(calls)
+    return calls
 
 
 def _batch_call(groups: list[Group], keys: Keys, now: int, producer: str, number: int) -> Call:
@@ -154,5 +191,8 @@ def final(reply: ServerError, uncertain: bool) -> Exception | None:  # noqa: FBT
                 return StoredUnknown()
             return BufferFull() if reply.code == "FULL" else BufferFull("Redis's memory is full")
         case "STALE":
+            return StoredUnknown()
+        case "LANE" if uncertain:
+            # What would have known it for a repeat is gone.
             return StoredUnknown()
     return None

@@ -2,7 +2,8 @@
 
     submit ──> pending ──take──> flight ──send──> replies ──> answers
                   ^                 │ connection lost: repeat under the same number
-                  └ expire ─────────┘ time is up: 503, "no" if never sent, else "unknown"
+                  └ expire ─────────┘ time is up: 503, "unknown" if it may be stored, else "no",
+                                      and it leaves the flight before that is sent again
 
 The lane sends what is pending as soon as its previous reply is in. There is no timer: while
 Redis fsyncs, the next batch grows. Requests never touch the connection, so a device that hangs
@@ -12,11 +13,11 @@ up cannot cancel a commit under way.
 import asyncio
 import random
 from collections import deque
-from secrets import token_hex
 from time import monotonic
 
 from busyapi.commit.batch import Admission, Group, Observer
-from busyapi.commit.flight import Flight, Stored, answer, settle, take
+from busyapi.commit.flight import Flight, Stored, answer, settle
+from busyapi.commit.producer import Producer
 from busyapi.commit.standing import Standing
 from busyapi.errors import NotSeeded, RedisAway, Refused, StoredUnknown, TooWeak
 from busyapi.failpoints import failpoint
@@ -29,8 +30,6 @@ SWEEP_SECONDS = 0.1
 RECHECK_SECONDS = 5.0
 """How often an open connection is checked again: its settings may be made weaker."""
 RETRY_SECONDS = (0.05, 1.0)
-KEY_SECONDS = 60
-"""The least that an Idempotency-Key is known beyond a request's deadline."""
 
 
 class Lane:
@@ -53,13 +52,9 @@ class Lane:
         self._partitions = partitions
         self._tier = tier
         self._deadline = deadline
-        # A key must outlive the repeats of its own usage, or one of them would store it again.
-        self._key_seconds = max(key_seconds, int(deadline) + KEY_SECONDS)
         self._admission = admission
         self._observer = observer
-        self._keys = endpoint.keys(partition)
-        self._producer = token_hex(8)
-        self._number = 0
+        self._producer = Producer(endpoint.keys(partition), key_seconds, deadline)
         self.highest = Seq(0)  # the largest that this process was given
         self._pending: deque[Group] = deque()
         self._flight: Flight | None = None
@@ -145,16 +140,17 @@ class Lane:
 
     async def _connect(self) -> None:
         try:
-            self._session = await Session.open(
+            session = await Session.open(
                 self._endpoint, self.partition, self._partitions, self._tier, self.highest
             )
+            await self._introduce(session)
         except (RedisAway, NotSeeded, TooWeak) as error:
             self._lose(error)
             await self._pause()
             return
+        self._session = session
         self._next_check = monotonic() + RECHECK_SECONDS
-        flight = self._flight
-        if flight and flight.uncertain and flight.epoch != self._session.epoch:
+        if (flight := self._flight) and flight.uncertain and flight.epoch != session.epoch:
             # Ids were lost in between, and with them the memory of our batch number. The old
             # server may have stored the flight, and the flusher archived it: a repeat could be
             # a second line.
@@ -177,8 +173,18 @@ class Lane:
         self._next_check = monotonic() + RECHECK_SECONDS
         try:
             await session.recheck(self._partitions, self.highest)
+            # So that a lane that was idle for long learns it now, and not by a refusal.
+            await self._introduce(session)
         except (RedisAway, NotSeeded, TooWeak) as error:
             await self._drop(session, error)
+
+    async def _introduce(self, session: Session) -> None:
+        if await self._producer.introduce(session) and (flight := self._flight):
+            if flight.uncertain:
+                # What would have known it for a repeat is gone.
+                self._settle_all(flight, StoredUnknown())
+            else:
+                flight.outdated = True
 
     async def _send(self, session: Session) -> None:
         """Send a flight, and the ones behind it as long as all goes well.
@@ -187,9 +193,11 @@ class Lane:
         disk while answers are written.
         """
         while True:
-            flight = self._flight or self._next()
+            flight = self._flight = self._flight or self._producer.take(self._pending)
             if not flight.uncertain:
                 flight.epoch = session.epoch
+            if flight.outdated:
+                self._producer.renew(flight)
             started = monotonic()
             failpoint("api-before-commit")
             try:
@@ -205,6 +213,7 @@ class Lane:
                 flight.uncertain = flight.uncertain or flight.sending
                 await self._drop(session, error)
                 break
+            flight.sending = False
             trouble = self._settle(flight, replies, monotonic() - started)
             if trouble:
                 self._answer_stored()
@@ -216,12 +225,6 @@ class Lane:
         flight.sending = False
         if not flight.wanted:
             self._settle_all(flight, StoredUnknown())
-
-    def _next(self) -> Flight:
-        self._number += 1
-        name = self._producer, self._number
-        self._flight = flight = take(self._pending, self._keys, *name, self._key_seconds)
-        return flight
 
     # --- settling -----------------------------------------------------------------------
 
@@ -288,12 +291,7 @@ class Lane:
         while self._pending and self._pending[0].born < before:
             # Never sent: a retry is safe.
             self._fail([self._pending.popleft()], self.trouble)
-        flight = self._flight
-        if flight is None:
-            return
-        unknown = flight.uncertain or flight.sending
-        for group in flight.groups():
-            if group.born < before:
-                group.fail(StoredUnknown() if unknown else self.trouble)
-        if not flight.sending and not flight.wanted:
-            self._settle_all(flight, StoredUnknown())
+        if flight := self._flight:
+            self._fail(flight.expire(before), self.trouble)
+            if not flight.sending and not flight.wanted:
+                self._settle_all(flight, StoredUnknown())

@@ -3,14 +3,18 @@
 -- KEYS  state, seq, stream, guard (this lane's last batch, or one Idempotency-Key)
 -- ARGV  1 epoch  2 'batch' or 'key'  3 token: batch number, or digest of the body
 --       4 n  5 seconds the guard is kept  6 the highest seq this lane was given
---       7 the entry's value
+--       7 the entry's value  8 the most replicas that may be connected, '' for any number
 -- Gives the last seq, negative when it is the answer of an earlier call.
+--
+-- The server is asked in the same step who it is. A process that took over another's data since
+-- the connection was checked has another replication id than the record, which came with that
+-- data: it could give out again the ids of the tail that it lost.
 --
 -- The guard comes before the bound: a repeat of what was stored must get its answer although
 -- the buffer has filled since. A repeat writes its guard again although nothing changed: WAIT
 -- counts from a connection's last write, so without one it would confirm a batch that no
 -- replica has.
-local state = redis.call('HMGET', KEYS[1], 'epoch', 'bound', 'archived')
+local state = redis.call('HMGET', KEYS[1], 'epoch', 'bound', 'archived', 'run_id')
 local seq = redis.call('GET', KEYS[2])
 if state[1] ~= ARGV[1] or not seq then
   return redis.error_reply('EPOCH not the epoch this connection was checked for')
@@ -19,8 +23,23 @@ if tonumber(seq) < tonumber(ARGV[6]) then
   -- Since the check the server was another's replica for a moment, and has that one's data.
   return redis.error_reply('EPOCH the counter is below what this lane was given')
 end
+local replication = redis.call('INFO', 'replication')
+local history = string.match(state[4] or '', '%-(%w+)$') or 'none'
+if not string.find(replication, 'role:master', 1, true)
+    or not string.find(replication, 'master_replid:' .. history, 1, true) then
+  return redis.error_reply('EPOCH the server has another replication history than the record')
+end
+if ARGV[8] ~= ''
+    and tonumber(string.match(replication, 'connected_slaves:(%d+)')) > tonumber(ARGV[8]) then
+  return redis.error_reply('REPLICAS more replicas are connected than are waited for')
+end
 
 local guard = redis.call('GET', KEYS[4])
+if not guard and ARGV[2] == 'batch' then
+  -- The lane wrote it before its first commit, so it was deleted, or it expired by a clock that
+  -- stepped. Whether this call repeats a stored one is not known any more.
+  return redis.error_reply('LANE this lane is not remembered')
+end
 if guard then
   local token, last = string.match(guard, '^(%S+) (%d+)$')
   if token == ARGV[3] then

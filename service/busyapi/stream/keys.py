@@ -54,7 +54,7 @@ class Keys:
         return self._key("lease")
 
     def lane(self, producer: str) -> str:
-        """One lane's last batch."""
+        """One lane's last batch: there from before its first commit."""
         return self._key(f"lane:{producer}")
 
     def idempotency(self, digest: str) -> str:

@@ -4,8 +4,9 @@ A commit is allowed only on a connection for which one check was made: the serve
 equals the one in the partition's record, and the counter is not below what this process has
 been given. The epoch alone would not do: a promoted replica carries it in its copied data, and
 could hand out again the ids of the tail that it never got. A connection belongs to one server
-process, so one check a connection is enough; should that process take over another's data in the
-meantime, the commit script still refuses to go below what this process has been given.
+process, and that process may take over another's data without closing it. So the commit script
+compares the replication id with the record's in the same step, and refuses to go below what this
+process has been given.
 """
 
 import asyncio
@@ -16,12 +17,13 @@ from busyapi.ids import Seq
 from busyapi.stream.durability import inspect
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.keys import Keys
-from busyapi.stream.scripts import COMMIT, UNSEED
+from busyapi.stream.scripts import COMMIT, REMEMBER, UNSEED
 from busyapi.stream.state import ask, parse
 from busyapi.stream.wire import Command, ServerError, Wire, evalsha
 
 LANE_MEMORY_SECONDS = 3600
-"""How long a lane's last batch number is known: far beyond any request's deadline."""
+"""How long a silent lane's last batch number is kept. It only cleans up behind lanes that ended:
+the script refuses a lane whose number is gone, so no guarantee depends on the server's clock."""
 
 WAIT_MS = 2000
 """How long a replica may take to confirm before the batch is sent again."""
@@ -47,6 +49,7 @@ class Session:
         self._keys = keys
         self._tier = tier
         self._waits = tier == "replicated"
+        self._most_replicas: int | str = ""
         self.epoch = epoch
 
     @classmethod
@@ -101,6 +104,26 @@ class Session:
         if self.epoch != epoch:
             raise NotSeeded("the epoch changed")
 
+    async def remembers(self, guard: str) -> bool:
+        """Return whether the server still knows a lane's last batch.
+
+        Raises:
+            RedisAway: the connection failed.
+        """
+        (known,) = await self._wire.call(("EXISTS", guard))
+        return bool(known == 1)
+
+    async def enroll(self, guard: str) -> None:
+        """Make the server remember a lane, before its first batch.
+
+        Raises:
+            RedisAway: the connection failed, or the server cannot write.
+        """
+        (reply,) = await self._wire.call(evalsha(REMEMBER, [guard], "0 0", LANE_MEMORY_SECONDS))
+        if isinstance(reply, ServerError):
+            await self.close()
+            raise RedisAway(f"Redis refuses commits: {reply.code}")
+
     def command(self, call: Call, highest: Seq) -> Command:
         """Make the commit command of one call."""
         keys = self._keys
@@ -114,6 +137,7 @@ class Session:
             call.guard_seconds,
             highest,
             call.value,
+            self._most_replicas,
         )
 
     def send(self, calls: list[Call], highest: Seq) -> asyncio.Future[list[Any]]:

@@ -1,0 +1,53 @@
+"""Who a lane is to the server: a name, and the number of its last batch."""
+
+from collections import deque
+from secrets import token_hex
+
+from busyapi.commit.batch import Group
+from busyapi.commit.flight import Flight, take
+from busyapi.stream.keys import Keys
+from busyapi.stream.session import Session
+
+KEY_SECONDS = 60
+"""The least that an Idempotency-Key is known beyond a request's deadline."""
+
+
+class Producer:
+    """Numbers a lane's batches, so that the server can tell a repeat.
+
+    The server remembers the last number under a key that expires, which only cleans up behind
+    lanes that ended: it refuses a batch of a name that it does not remember. So a clock that steps
+    costs a repeat its answer, and never stores it twice.
+    """
+
+    def __init__(self, keys: Keys, key_seconds: int, deadline: float) -> None:
+        self._keys = keys
+        # A key must outlive the repeats of its own usage, or one of them would store it again.
+        self._key_seconds = max(key_seconds, int(deadline) + KEY_SECONDS)
+        self._name = ""
+        self._number = 0
+
+    async def introduce(self, session: Session) -> bool:
+        """Make sure that the server remembers this producer; return whether it did not.
+
+        Then it has a name that no call ever had: a call of the old one that is still on its way
+        is refused, while under the same name it could be stored a second time.
+
+        Raises:
+            RedisAway: the connection failed, or the server cannot write.
+        """
+        if self._name and await session.remembers(self._keys.lane(self._name)):
+            return False
+        self._name = token_hex(8)
+        await session.enroll(self._keys.lane(self._name))
+        return True
+
+    def take(self, pending: deque[Group]) -> Flight:
+        """Move the oldest groups into a flight with the next number."""
+        self._number += 1
+        return take(pending, self._keys, self._name, self._number, self._key_seconds)
+
+    def renew(self, flight: Flight) -> None:
+        """Make a flight's calls again, of what is left in it, with the next number."""
+        self._number += 1
+        flight.renew(self._keys, self._name, self._number, self._key_seconds)
