@@ -25,17 +25,24 @@ CATCH_UP = 1.0
 """Seconds that the sender may lag behind before it gives up what it missed."""
 
 
-def render(path: str, host: str, body: bytes) -> bytes:
+BATCH = 5
+"""Usages of a batch, where the load is mixed."""
+
+
+def render(path: str, host: str, body: bytes, key: str = "") -> bytes:
     """Render a POST for a host of the ingress."""
     head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    head += f"Idempotency-Key: {key}\r\n" if key else ""
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 class OpenLoop(Lifetime):
     """Load in a thread of its own, within a `with`."""
 
-    def __init__(self, port: int, host: str, rate: float) -> None:
+    def __init__(self, port: int, host: str, rate: float, *, mixed: bool = False) -> None:
         self.port = port
+        self.mixed = mixed
+        """Whether posts are in turn single and batches, with and without a key."""
         self.host = host
         self.rate = rate
         """Requests a second; may be changed as it runs."""
@@ -104,9 +111,18 @@ class OpenLoop(Lifetime):
             "marker": f"{self._name}-{next(self._numbers)}",
         }
 
+    def _request(self) -> tuple[bytes, int, list[dict[str, str]]]:
+        """Return the next message, the size of its batch (0: it is single) and its usages."""
+        turn = self.offered % 4 if self.mixed else 0
+        batch = BATCH if turn > 1 else 0
+        usages = [self._usage() for _ in range(batch or 1)]
+        path = "/api/usages/batch" if batch else "/api/usages"
+        body = json.dumps(usages if batch else usages[0]).encode()
+        key = uuid.uuid4().hex if turn % 2 else ""
+        return render(path, self.host, body, key), batch, usages
+
     async def _one(self, due: float) -> None:
-        usage = self._usage()
-        message = render("/api/usages", self.host, json.dumps(usage).encode())
+        message, batch, usages = self._request()
         connection = self._idle.pop() if self._idle else Connection(self.port)
         sent, answer = time.monotonic(), None
         try:
@@ -118,11 +134,11 @@ class OpenLoop(Lifetime):
         except (OSError, EOFError, ValueError):
             connection.close()
         answered = time.monotonic()
-        outcome, ids = understand(answer, batch=0)
+        outcome, ids = understand(answer, batch)
         status = answer.status if answer else 0
         self.history.add(
             Request(
-                digests=(digest(usage),),
+                digests=tuple(map(digest, usages)),
                 outcome=outcome,
                 ids=ids,
                 status=status,

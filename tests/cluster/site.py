@@ -148,9 +148,9 @@ class Site:
         return self.kube.run(pod, *command)
 
     @contextmanager
-    def load(self, rate: float) -> Iterator[OpenLoop]:
+    def load(self, rate: float, *, mixed: bool = False) -> Iterator[OpenLoop]:
         """Load through the ingress; what it was told goes into this site's history."""
-        loop = OpenLoop(self.target.port, self.host, rate)
+        loop = OpenLoop(self.target.port, self.host, rate, mixed=mixed)
         try:
             with loop:
                 yield loop

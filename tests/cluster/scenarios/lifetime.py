@@ -1,10 +1,12 @@
 """A small archive volume: filled and given space; kept by uninstall, and found by the next install.
 
-With a chart of an earlier release at hand, the part begins with that one and upgrades from it.
+With a chart of an earlier release at hand, the part begins with that one, upgrades from it, rolls
+back to it and upgrades again: each finds the archive and the Redis data that the other left.
 """
 
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -14,7 +16,7 @@ from tests.cluster.kube import wait_for
 from tests.cluster.measure import Broken, Figures, none_failed
 from tests.cluster.report import Report, Row
 from tests.cluster.scenarios.disturb import failures, served
-from tests.cluster.site import CHART, NAME, Site
+from tests.cluster.site import CHART, HELM_SECONDS, NAME, Site
 from tests.cluster.target import ROOT
 
 RATE = 60.0
@@ -46,10 +48,10 @@ def _version(text: str) -> tuple[int, ...]:
 
 
 def upgrade(site: Site, report: Report) -> None:
-    """Upgrade from the chart of the previous release, under load."""
+    """Upgrade from the previous release, roll back to it, and upgrade again, each under load."""
     values = {**site.routes(), **SMALL}
+    chart = previous()
     with report.row("upgrade from the previous release's chart") as row:
-        chart = previous()
         why = missing(site, chart)
         if chart is None or why:
             row.left_out = True
@@ -59,16 +61,29 @@ def upgrade(site: Site, report: Report) -> None:
             return
         site.install(values, chart)
         site.wait_routed()
-        (valkey,) = site.kube.pods("valkey")
-        with site.load(RATE) as load:
-            time.sleep(3)
-            site.upgrade({})
-            row.figures = load.stop()
+        under_load(site, row, lambda: site.upgrade({}))
         row.notes.append(f"from {chart.name}")
-        row.verdict = site.audit()
-        judge(
-            row, row.figures, rolled=site.kube.pods("valkey")[0].metadata.uid != valkey.metadata.uid
-        )
+    with report.row("rollback to the previous release") as row:
+        under_load(site, row, lambda: back(site))
+    with report.row("upgrade to this release again") as row:
+        under_load(site, row, lambda: site.upgrade({}))
+
+
+def back(site: Site) -> None:
+    """`helm rollback --wait`."""
+    site.helm.rollback(NAME, wait="watcher", timeout=HELM_SECONDS)
+    site.kube.wait_settled()
+
+
+def under_load(site: Site, row: Row, change: Callable[[], None]) -> None:
+    """Change the release while every kind of post comes in, and audit all that was ever sent."""
+    (valkey,) = site.kube.pods("valkey")
+    with site.load(RATE, mixed=True) as load:
+        time.sleep(3)
+        change()
+        row.figures = load.stop()
+    row.verdict = site.audit()
+    judge(row, row.figures, rolled=site.kube.pods("valkey")[0].metadata.uid != valkey.metadata.uid)
 
 
 def missing(site: Site, chart: Path | None) -> str:

@@ -4,11 +4,15 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.cluster.openloop import OpenLoop
+from busyapi.stream.keys import Keys
+from tests.cluster.openloop import BATCH, OpenLoop
 from tests.support.ports import free_port
+from tests.support.processes import Stack
+from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
 RATE = 100.0
@@ -95,3 +99,19 @@ def test_no_answer_is_waited_for_and_the_rate_is_not_exceeded() -> None:
         load.stop()
     door.close()
     assert load.offered <= RATE * (time.monotonic() - began) + 1
+
+
+def test_a_mixed_load_is_every_kind_of_post_and_is_reconciled(tmp_path: Path) -> None:
+    with Server(tmp_path / "server") as server, Stack(tmp_path, server) as stack:
+        with OpenLoop(stack.port, "somewhere.test", RATE, mixed=True) as load:
+            wait_until(lambda: load.offered >= 40, "forty requests")
+            seen = load.stop()
+        stack.wait_until_archived()
+        issued = server.command("GET", Keys(0).seq)
+        stack.stop()
+        verdict = stack.verdict(load.history)
+    assert verdict.ok, verdict
+    assert seen.failed == 0
+    sizes = {len(each.digests) for each in load.history.requests}
+    assert sizes == {1, BATCH}
+    assert int(issued) == verdict.archived == load.history.acknowledged
