@@ -5,10 +5,11 @@ A defect is told with the seqs it makes doubtful. Memory holds one block and the
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from busyapi.archive.browse import Partition
+from busyapi.archive.coverage import Range, within
 from busyapi.archive.format import Footer, Index
 from busyapi.archive.frames import content_size
 from busyapi.archive.lines import parse
@@ -27,7 +28,10 @@ Damage = Callable[[Seq, Seq, str], None]
 class SegmentCheck:
     """One check of one segment."""
 
-    def __init__(self, partition: Partition, fd: int, file: File, damage: Damage) -> None:
+    def __init__(
+        self, partition: Partition, fd: int, file: File, counts: Sequence[Range], damage: Damage
+    ) -> None:
+        """Begin. `counts` are the seqs of it that no other file answers for."""
         self.usages = 0
         """Lines that are as they should be."""
         self.next = file.first
@@ -35,7 +39,8 @@ class SegmentCheck:
         self.torn_bytes = 0
         """What follows the last whole block of an open segment: a block under way, or torn."""
         self._partition, self._fd, self._file = partition, fd, file
-        self._damage = damage
+        self._counts = counts
+        self._tell = damage
         self._index = Index()
         self._end = 0
         self._raw_bytes = 0
@@ -44,7 +49,8 @@ class SegmentCheck:
         """Check all of it; `advance` is told the bytes that were read."""
         for frame in walk(self._fd):
             self._check_place(frame)
-            self._check_lines(frame)
+            if any(within(Range(frame.block.first, frame.block.last), self._counts)):
+                self._check_lines(frame)
             self._index.add(frame.offset, frame.block)
             self._raw_bytes += content_size(frame.data)
             self.next, self._end = Seq(frame.block.last + 1), frame.end
@@ -79,7 +85,12 @@ class SegmentCheck:
             for seq, line in enumerate(lines, block.first)
             if not self._is_of(Seq(seq), line, times)
         ]
-        self.usages += len(lines) - len(bad)
+        wrong = set(bad)
+        self.usages += sum(
+            seq not in wrong
+            for each in within(Range(block.first, block.last), self._counts)
+            for seq in range(each.first, each.last + 1)
+        )
         if bad:
             what = f"{len(bad)} of these are no lines of the archive, or have another id"
             self._damage(bad[0], bad[-1], what)
@@ -115,6 +126,16 @@ class SegmentCheck:
         said = (footer.usages, footer.raw_bytes, footer.offset, footer.blocks.packed)
         usages = self._file.last - self._file.first + 1
         return said == (usages, self._raw_bytes, self._end, self._index.packed)
+
+    def _damage(self, first: Seq, last: Seq, what: str) -> None:
+        """Tell of damage; in an open segment only of seqs that count, or beside one that does."""
+        if self._file.kind is not Kind.OPEN:
+            self._tell(first, last, what)
+            return
+        if last < first and any(within(Range(Seq(first - 1), first), self._counts)):
+            self._tell(first, last, what)
+        for each in within(Range(first, last), self._counts):
+            self._tell(*each, what)
 
     def _doubt(self, what: str) -> None:
         self._damage(self._file.first, Seq(self._file.first - 1), what)

@@ -33,6 +33,14 @@ def holes(files: Iterable[File], first: Seq, last: Seq) -> Iterator[Range]:
         yield Range(at, last)
 
 
+def within(span: Range, ranges: Iterable[Range]) -> Iterator[Range]:
+    """Give the parts of a range that lie in any of these ranges."""
+    for each in ranges:
+        first, last = max(span.first, each.first), min(span.last, each.last)
+        if first <= last:
+            yield Range(first, last)
+
+
 def cursor(files: Iterable[File], kept_from: Seq) -> Seq:
     """Return the last seq before the first hole."""
     return Seq(next(holes(files, kept_from, Seq(MAX_ID))).first - 1)

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from busyapi.archive import coverage
+from busyapi.archive.highwater import HighWater
 from busyapi.archive.identity import Identity
 from busyapi.archive.lookup import Lookup
 from busyapi.archive.names import Kind
@@ -13,10 +14,13 @@ from busyapi.ids import Seq
 class Figures:
     """The figures of one partition, kept up to date by its writer."""
 
-    def __init__(self, folder: Path, identity: Identity, readable: Lookup) -> None:
+    def __init__(
+        self, folder: Path, identity: Identity, readable: Lookup, reached: HighWater
+    ) -> None:
         self._folder = folder
         self._identity = identity
         self._readable = readable
+        self._reached = reached
         self._count()
 
     @property
@@ -77,5 +81,6 @@ class Figures:
         """Usages in gap records: ids that were never given to one."""
         self.cursor = coverage.cursor(self._readable.files, self.kept_from)
         """The last seq that is in the archive, with all below it."""
-        self.highest = max([self.cursor, *(each.last for each in self._readable.files)])
-        """The largest seq that any file, also one set aside, is known to have held."""
+        lasts = (each.last for each in self._readable.files)
+        self.highest = max([self.cursor, self._reached.seq, *lasts])
+        """The largest seq that any file, also one set aside or gone, is known to have held."""

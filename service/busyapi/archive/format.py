@@ -147,12 +147,21 @@ def decode_block(raw: bytes) -> Block | None:
     return Block(*_BLOCK.unpack_from(raw)[3:])
 
 
+def footer_start(blocks: int) -> bytes:
+    """Return what the footer of so many blocks begins with."""
+    return struct.pack("<II8s", _FOOTER_MAGIC, footer_length(blocks) - _PREFIX, MARK)
+
+
+def footer_length(blocks: int) -> int:
+    """Return the bytes of a footer of so many blocks."""
+    return _FOOTER.size + blocks * _ENTRY.size + _CRC.size + TAIL_SIZE
+
+
 def encode_footer(footer: Footer) -> bytes:
     """Render a footer up to its SHA-256, which covers these bytes too."""
-    size = _FOOTER.size + len(footer.blocks.packed) + _CRC.size + TAIL_SIZE
-    head = _FOOTER.pack(
-        _FOOTER_MAGIC, size - _PREFIX, MARK, *footer[:6], len(footer.blocks)
-    )  # fmt: skip
+    blocks = len(footer.blocks)
+    size = footer_length(blocks) - _PREFIX
+    head = _FOOTER.pack(_FOOTER_MAGIC, size, MARK, *footer[:6], blocks)
     body = head + footer.blocks.packed
     return body + _CRC.pack(crc32(body))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import NamedTuple
 
-from busyapi.archive import names
+from busyapi.archive import highwater, names
 from busyapi.archive.birth import birth, is_birth
 from busyapi.archive.durable import full_named, write_small
 from busyapi.errors import ArchiveDamaged, ArchiveFull, PartitionMismatch
@@ -46,8 +46,10 @@ def claim(folder: Path, partition: int, partitions: int, bound: int) -> Identity
     """
     found = read(folder)
     if found is None:
-        if names.list_files(folder, partition).files:
-            raise ArchiveDamaged(f"{folder / names.IDENTITY} is missing, but there are segments")
+        if names.list_files(folder, partition).files or highwater.is_there(folder):
+            raise ArchiveDamaged(
+                f"{folder / names.IDENTITY} is missing, but there are, or were, segments"
+            )
         found = write(folder, Identity(token_hex(16), partition, partitions, bound, Seq(1)))
     if (found.partition, found.partitions) != (partition, partitions):
         raise PartitionMismatch(

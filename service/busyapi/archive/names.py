@@ -2,11 +2,13 @@
 
     <root>/p00/partition.json
                .lock
+               highwater                                            how far it has been
                2026-11-23/usages-p00-<first>-<last>.ndjson.zst      a finished segment
                           usages-p00-<first>.ndjson.zst.open        the one being written
                           gap-p00-<from>-<to>.json                  seqs that were skipped
                           quarantine-p00-<first>-<last>.bin         an entry nobody could read
                           usages-p00-<first>-<last>.ndjson.zst.damaged   set aside, never deleted
+                          usages-p00-<first>-<last>.ndjson.zst.torn      set aside, its end in doubt
 
 Seqs have 16 digits, as many as 2^53 has, so that names sort as seqs do.
 """
@@ -38,6 +40,7 @@ class Kind(StrEnum):
     GAP = "gap"
     QUARANTINE = "quarantine"
     DAMAGED = "damaged"
+    TORN = "torn"
 
 
 class File(NamedTuple):
@@ -63,12 +66,14 @@ class File(NamedTuple):
 _PARTITION = re.compile(r"p(\d{2,})")
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _FILE = re.compile(
-    r"(usages|gap|quarantine)-p(\d{2,})-(\d{16})(?:-(\d{16}))?(\.[a-z.]+)(?:(?<=damaged)\d+)?"
+    r"(usages|gap|quarantine)-p(\d{2,})-(\d{16})(?:-(\d{16}))?(\.[a-z.]+)"
+    r"(?:(?:(?<=damaged)|(?<=torn))\d+)?"
 )
 _KINDS = {
     ("usages", ".ndjson.zst"): Kind.SEGMENT,
     ("usages", ".ndjson.zst.open"): Kind.OPEN,
     ("usages", ".ndjson.zst.damaged"): Kind.DAMAGED,
+    ("usages", ".ndjson.zst.torn"): Kind.TORN,
     ("gap", ".json"): Kind.GAP,
     ("quarantine", ".bin"): Kind.QUARANTINE,
 }

@@ -4,7 +4,9 @@
     newest finished segments  read and hashed; one that does not hold is set aside, never deleted
     open segment              its whole blocks are copied into a new, finished segment; unlinked
       torn at its end           the torn block was never synced: it is dropped
-      damaged before its end    set aside
+      its end in doubt          kept as `.torn` until its seqs are archived from Redis; no alarm
+      damaged, or shorter than  set aside; what was published is missing
+        the high-water mark
     set aside                 its whole blocks go into new segments, what lies between is a hole
 
 An open file is never written on: after a failed fsync the page cache may hold what the disk does
@@ -19,7 +21,7 @@ segments nothing is read but their names.
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from busyapi.archive import names
@@ -30,6 +32,7 @@ from busyapi.archive.identity import Identity
 from busyapi.archive.names import TEMPORARY, File, Kind
 from busyapi.archive.reader import Frame, block_at, is_of, read_footer, sha256_holds, walk
 from busyapi.archive.segment import Segment
+from busyapi.archive.tail import Blocks, read_blocks
 from busyapi.errors import ArchiveDamaged
 from busyapi.failpoints import failpoint
 from busyapi.ids import Seq
@@ -41,10 +44,13 @@ CHECKED = 3
 class Repair:
     """One recovery of one partition, whose lock is held."""
 
-    def __init__(self, folder: Path, identity: Identity) -> None:
+    def __init__(self, folder: Path, identity: Identity, reached: Seq) -> None:
         self.alarms: list[str] = []
         """What was found damaged: to be logged and looked at."""
         self.files: list[File] = []
+        self.reached = reached
+        """The high-water mark: all seqs up to there were on disk once."""
+        self._torn: list[File] = []
         self._folder = folder
         self._identity = identity
 
@@ -58,18 +64,22 @@ class Repair:
         for each in self._of(Kind.SEGMENT)[-CHECKED:]:
             if not self._holds(each):
                 self._set_aside(each, each.last)
-        for each in self._of(Kind.OPEN):
-            self._settle(each)
+        opened = [(each, self._copy_whole(each)) for each in self._of(Kind.OPEN)]
+        for each, found in opened:
+            self._settle(each, found)
         for each in self._of(Kind.DAMAGED):
             self._salvage(each, each.last)
         for one, other in overlaps(self.files):
             raise ArchiveDamaged(
                 f"{one.path} and {other.path} in {self._folder} hold the same seqs: move one away"
             )
+        self._forget_torn()
         return self.files
 
     def _list(self) -> None:
-        self.files, others = names.list_files(self._folder, self._identity.partition)
+        files, others = names.list_files(self._folder, self._identity.partition)
+        self._torn = [each for each in files if each.kind is Kind.TORN]
+        self.files = [each for each in files if each.kind is not Kind.TORN]
         for each in others:
             if each.endswith(TEMPORARY):
                 (self._folder / each).unlink()
@@ -104,20 +114,28 @@ class Repair:
                 and sha256_holds(fd, footer)
             )
 
-    def _settle(self, file: File) -> None:
-        """Turn an open segment into finished ones; set it aside if that leaves a hole.
-
-        Blocks are synced one by one, so a torn one has none behind it and leaves no hole. A hole
-        means that the disk has changed what was once there.
-        """
+    def _copy_whole(self, file: File) -> Blocks:
+        """Copy the whole blocks of an open segment, as far as no finished file holds them."""
         with self._opened(file) as fd:
-            last = max((each.block.last for each in walk(fd)), default=Seq(file.first - 1))
-        self._salvage(file, last)
-        if any(holes(self.files, file.first, last)):
-            self._set_aside(file, last)
-            return
-        failpoint("archive-recover-before-unlink")
-        self._unlink(file)
+            found = read_blocks(fd)
+        self._salvage(file._replace(first=found.first(file.first)), found.last(Seq(0)))
+        return found
+
+    def _settle(self, file: File, found: Blocks) -> None:
+        """Unlink an open segment, or set it aside if it may hold what no file does now.
+
+        Blocks are synced one by one, so a torn one has none behind it and leaves no hole. A hole,
+        or an end below the high-water mark, means that the disk has changed what was once there.
+        """
+        last = found.last(Seq(file.first - 1))
+        end = self._published_end(last) if found.tail_bytes else last
+        if end > last or any(holes(self.files, found.first(file.first), last)):
+            self._set_aside(file, end)
+        elif found.torn:
+            failpoint("archive-recover-before-unlink")
+            self._unlink(file)
+        else:
+            self._keep_torn(file, found, Seq(last + 1))
 
     def _ours(self, frame: Frame) -> bool:
         of = (frame.block.partition, frame.block.partitions)
@@ -155,17 +173,45 @@ class Repair:
             copy.close()
 
     def _set_aside(self, file: File, last: Seq) -> None:
-        """Rename a damaged file, under a name that no file has."""
-        damaged = names.file(Kind.DAMAGED, file.day, self._identity.partition, file.first, last)
-        path, n = damaged.path, 1
+        """Rename a damaged file."""
+        aside = self._rename(file, Kind.DAMAGED, Range(file.first, last))
+        self._add(aside)
+        self.alarms.append(f"{self._folder / file.path} is damaged, and set aside as {aside.path}")
+
+    def _published_end(self, last: Seq) -> Seq:
+        """Return the last of the seqs behind `last` that were on disk once and are in no file."""
+        lost = next(holes(self.files, Seq(last + 1), self.reached), None)
+        return lost.last if lost and lost.first == last + 1 else last
+
+    def _keep_torn(self, file: File, found: Blocks, first: Seq) -> None:
+        """Rename an open segment whose last block was not published, as far as is known.
+
+        Its name has the seqs that this block may hold. No more than the bound can follow the
+        cursor.
+        """
+        end = Seq(first + self._identity.bound - 1)
+        last = min(found.next.last, end) if found.next else end
+        self._torn.append(self._rename(file, Kind.TORN, Range(first, max(first, last))))
+
+    def _rename(self, file: File, kind: Kind, span: Range) -> File:
+        """Set a file aside under a name that no file has."""
+        aside = names.file(kind, file.day, self._identity.partition, *span)
+        path, n = aside.path, 1
         while (self._folder / path).exists():
             n += 1
-            path = f"{damaged.path}{n}"
+            path = f"{aside.path}{n}"
         failpoint("archive-recover-set-aside")
         rename(self._folder / file.path, self._folder / path)
         self.files.remove(file)
-        self._add(damaged._replace(path=path))
-        self.alarms.append(f"{self._folder / file.path} is damaged, and set aside as {path}")
+        return aside._replace(path=path)
+
+    def _forget_torn(self) -> None:
+        """Delete what was kept in doubt and has been archived since, from Redis."""
+        archived = [each for each in self.files if each.kind is Kind.SEGMENT]
+        for each in self._torn:
+            if not any(holes(archived, max(each.first, self._identity.kept_from), each.last)):
+                with suppress(OSError):  # to be tried again
+                    (self._folder / each.path).unlink()
 
     def _unlink(self, file: File) -> None:
         (self._folder / file.path).unlink()

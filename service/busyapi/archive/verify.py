@@ -1,21 +1,22 @@
 """The proof: every seq from the retention floor to the cursor is in one place, and is readable.
 
 Files are read one after the other, block by block, so memory does not grow with the archive. A
-writer may go on meanwhile: an open segment counts as far as its blocks are whole.
+writer may go on meanwhile: an open segment counts as far as its blocks are whole, and where no
+finished one holds the same seqs (FORMAT.md: recovery may have died between the two).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from busyapi.archive import identity, names, records
+from busyapi.archive import highwater, identity, names, records
 from busyapi.archive.browse import NoArchive, Partition
 from busyapi.archive.check import SegmentCheck
-from busyapi.archive.coverage import COVERING, Range, holes, overlaps
+from busyapi.archive.coverage import COVERING, Range, holes, overlaps, within
 from busyapi.archive.names import TEMPORARY, File, Kind
 from busyapi.errors import ArchiveDamaged
-from busyapi.ids import Seq
+from busyapi.ids import MAX_ID, Seq
 
 
 class Problem(NamedTuple):
@@ -96,18 +97,28 @@ class _Check:
         self._partition = partition
         self._report = report
         self._advance = advance
+        self._torn: dict[Seq, str] = {}
+        """The open segments whose last bytes are no whole block, by the seq that follows it."""
 
     def run(self) -> None:
+        # First: what it covers was on disk before the files are listed.
+        reached = highwater.read(self._partition.folder, self._partition.identity.archive_id)
         files, others = self._partition.listing()
         floor = self._partition.identity.kept_from
         covering: list[File] = []
         for each in files:
-            if each.kind is Kind.OPEN or (each.kind in COVERING and each.last >= floor):
-                covering += self._read(each)
+            if each.kind in COVERING and each.last >= floor:
+                covering += self._read(each, [Range(each.first, each.last)])
+        finished = sorted(each for each in covering if each.kind is Kind.SEGMENT)
+        left = list(holes(finished, floor, Seq(MAX_ID)))
+        for each in files:
+            if each.kind is Kind.OPEN:
+                covering += self._read(each, left, finished)
         # Asked again after them: what retention has deleted meanwhile is not missing.
         kept_from = self._kept_from()
         cursor = max([Seq(kept_from - 1), *(each.last for each in covering)])
-        highest = max([cursor, *(each.last for each in files)])
+        lasts = (each.last for each in files if each.kind is not Kind.TORN)
+        highest = max([cursor, reached, *lasts])
         self._report.cursor = cursor
         self._compare(covering, Range(kept_from, highest))
         self._note(files, others)
@@ -116,7 +127,7 @@ class _Check:
         said = identity.read(self._partition.folder)
         return said.kept_from if said else Seq(1)
 
-    def _read(self, file: File) -> list[File]:
+    def _read(self, file: File, counts: list[Range], finished: Sequence[File] = ()) -> list[File]:
         """Check one file; return it with the seqs it answers for."""
         before = len(self._report.problems)
         try:
@@ -128,7 +139,7 @@ class _Check:
                 records.read_quarantine(self._partition.folder, file, self._partition.identity)
                 self._report.quarantined += file.seqs
             else:
-                return self._read_segment(file)
+                return self._read_segment(file, counts, finished)
         except (ArchiveDamaged, OSError) as error:
             del self._report.problems[before:]
             if file.kind is not Kind.OPEN and file.last < self._kept_from():
@@ -136,24 +147,34 @@ class _Check:
             self._damaged(file, file.first, file.last, str(error))
         return [file]
 
-    def _read_segment(self, file: File) -> list[File]:
+    def _read_segment(
+        self, file: File, counts: list[Range], finished: Sequence[File]
+    ) -> list[File]:
         with self._partition.opened(file) as opened:
-            if opened is None:
+            if opened is None or opened[1] in finished:
                 return []
             fd, found = opened
             check = SegmentCheck(
-                self._partition, fd, found, lambda *what: self._damaged(found, *what)
+                self._partition, fd, found, counts, lambda *what: self._damaged(found, *what)
             )
             check.run(self._advance)
         self._report.usages += check.usages
         if found.kind is not Kind.OPEN:
             return [found]
+        return self._answers_for(found, check, counts)
+
+    def _answers_for(self, found: File, check: SegmentCheck, counts: list[Range]) -> list[File]:
+        """Return an open segment once for each range of seqs that it alone holds."""
         torn = f", {check.torn_bytes} bytes behind them are not" if check.torn_bytes else ""
-        last = Seq(check.next - 1)
+        if torn:
+            self._torn[check.next] = found.path
+        span = Range(found.first, Seq(check.next - 1))
+        spans = list(within(span, counts))
+        copied = "" if spans or span.last < span.first else "; finished files hold them all"
         self._report.notes.append(
-            f"{found.path} is open: {self._partition.ids(Range(found.first, last))} whole{torn}"
+            f"{found.path} is open: {self._partition.ids(span)} whole{torn}{copied}"
         )
-        return [found._replace(last=last, kind=Kind.SEGMENT)] if last >= found.first else []
+        return [found._replace(first=a, last=b, kind=Kind.SEGMENT) for a, b in spans]
 
     def _compare(self, covering: list[File], span: Range) -> None:
         covering.sort()
@@ -162,14 +183,25 @@ class _Check:
             both = f"in {one.path} and in {other.path}"
             self._problem("repeated", Range(other.first, last), both)
         for hole in holes(covering, *span):
-            self._problem("missing", hole, "in no file")
+            if path := self._torn.get(hole.first):
+                self._problem("damaged", hole, f"{path}: they were archived in its last bytes")
+            else:
+                self._problem("missing", hole, "in no file")
 
     def _note(self, files: list[File], others: list[str]) -> None:
         notes = self._report.notes
         notes += [f"{each.path} was set aside" for each in files if each.kind is Kind.DAMAGED]
         notes += [
+            f"{each.path} was set aside: its last bytes were torn, perhaps {self._ids_of(each)}"
+            for each in files
+            if each.kind is Kind.TORN
+        ]
+        notes += [
             f"{each} is no file of this archive" for each in others if not each.endswith(TEMPORARY)
         ]
+
+    def _ids_of(self, file: File) -> str:
+        return self._partition.ids(Range(file.first, file.last))
 
     def _damaged(self, file: File, first: Seq, last: Seq, what: str) -> None:
         self._problem("damaged", Range(first, last), f"{file.path}: {what}")

@@ -15,11 +15,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Self
 
-from busyapi.archive import coverage, identity, names, records, retention
+from busyapi.archive import coverage, highwater, identity, names, records, retention
 from busyapi.archive.coverage import Range
 from busyapi.archive.durable import full_named, make_folder
 from busyapi.archive.figures import Figures
 from busyapi.archive.format import Batch
+from busyapi.archive.highwater import HighWater
 from busyapi.archive.holding import Holding
 from busyapi.archive.identity import Identity
 from busyapi.archive.lock import FolderLock
@@ -47,7 +48,10 @@ class PartitionWriter(Figures):
         self.notices = [lock.warning] if lock.warning else []
         """What an operator should know and that is no damage, one sentence each."""
         readable = Lookup(folder, repair.files, found.kept_from, self.alarms)
-        super().__init__(folder, found, readable)
+        # Now that recovery is over: a mark that lies beyond the files is kept, and halts.
+        cursor = coverage.cursor(repair.files, found.kept_from)
+        reached = HighWater.begin(folder, found.archive_id, max(repair.reached, cursor))
+        super().__init__(folder, found, readable, reached)
         self._holding = Holding(folder, lock)
         self._rolling = rolling
         self._expired_on = ""
@@ -82,7 +86,7 @@ class PartitionWriter(Figures):
             lock = FolderLock(folder)
             try:
                 found = identity.claim(folder, partition, partitions, bound)
-                repair = Repair(folder, found)
+                repair = Repair(folder, found, highwater.read(folder, found.archive_id))
                 repair.run()
             except BaseException:
                 lock.release()
@@ -138,6 +142,7 @@ class PartitionWriter(Figures):
             with self._readable.lock:
                 segment.accept(block, written, raw_bytes)
             self.cursor = self.highest = block.last
+            self._reached.reach(self.cursor)
         usages = block.last - block.first + 1
         return Flushed(usages, raw_bytes, len(written), synced_from - started, synced - synced_from)
 
@@ -228,6 +233,7 @@ class PartitionWriter(Figures):
         finally:
             self._holding.release()
             self._readable.close()
+            self._reached.close()
 
     def _changing(self) -> AbstractContextManager[None]:
         return self._holding.changing(self._readable.segment)
@@ -265,6 +271,8 @@ class PartitionWriter(Figures):
     def _add(self, file: File) -> None:
         self._readable.add(file)
         self._count()
+        self._reached.reach(self.cursor)
+        self._reached.sync()
 
     def _expire(self) -> None:
         """Once a day, delete what is older than it is kept.

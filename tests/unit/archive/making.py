@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import zstandard
 
+from busyapi.archive import highwater, identity
 from busyapi.archive.writer import Batch, PartitionWriter
 from busyapi.ids import Seq
 
@@ -51,6 +52,15 @@ def write(root: Path, *blocks: int, partition: int = 0, partitions: int = 1) -> 
         writer.append([batch(writer.cursor + 1, count)])
     abandon(writer)
     return opened(root)
+
+
+def reached(root: Path, seq: int | None) -> None:
+    """Put the high-water mark at a seq; None removes it, as 0.2.0 would leave the folder."""
+    said = identity.read(root / "p00")
+    assert said
+    (root / "p00" / highwater.NAME).unlink()
+    if seq is not None:
+        highwater.HighWater.begin(root / "p00", said.archive_id, Seq(seq)).close()
 
 
 def finished(root: Path) -> list[Path]:

@@ -137,17 +137,22 @@ def test_every_change_is_synced_before_it_counts(
         f"sync {day}",  # the file is there
         f"write {open_one}",
         f"sync {open_one}",
+        "write highwater",  # never before the sync, and with none of its own
         f"write {open_one}",
         f"sync {open_one}",
+        "write highwater",
         f"write {open_one}",  # the footer
         f"sync {open_one}",
         "rename to usages-p00-0000000000000001-0000000000000002.ndjson.zst",
         f"sync {day}",
+        "sync highwater",
         "sync p00",
         f"write {gap}",
         f"sync {gap}",
         f"rename to {gap}",
         f"sync {day}",
+        "write highwater",
+        "sync highwater",
     ]
     abandon(writer)
 
@@ -274,7 +279,7 @@ def test_a_volume_that_is_really_full_loses_nothing(tmp_path: Path) -> None:
     try:
         writer = recover(tmp_path, segment_bytes=20_000)
         ballast = tmp_path / "ballast"
-        ballast.write_bytes(b"x" * 100_000)
+        ballast.write_bytes(b"x" * 95_000)
         refused = 0
         while refused < 3:
             noise = [b'{"timestamp":%d,"n":"%b"}' % (seq, os.urandom(400).hex().encode())

@@ -26,6 +26,7 @@ from tests.unit.archive.making import (
     blocks,
     finished,
     opened,
+    reached,
     recover,
     seal,
     write,
@@ -231,6 +232,7 @@ def test_a_footer_whose_sha256_is_of_other_bytes_is_told(root: Path) -> None:
 def test_an_open_segment_counts_as_far_as_it_is_whole(root: Path) -> None:
     path = write(root, 2, 1)
     path.write_bytes(path.read_bytes()[:-1])
+    reached(root, 15)
     report = check(root)
     assert not report.problems
     assert (report.cursor, report.usages) == (15, 12)

@@ -1,0 +1,278 @@
+"""The end of the open segment: what was never published is dropped, what was is kept and told."""
+
+from pathlib import Path
+
+import pytest
+
+from busyapi.archive import highwater
+from busyapi.archive.verify import verify
+from busyapi.errors import ArchiveDamaged, LossSuspected
+from busyapi.ids import Seq
+from tests.unit.archive.making import (
+    abandon,
+    batch,
+    blocks,
+    ids,
+    opened,
+    reached,
+    recover,
+    write,
+)
+
+LAST = range(4, 7)
+"""The seqs of the last block."""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An open segment of two blocks, 1 to 3 and 4 to 6, whose writer was killed."""
+    write(tmp_path, 3, 3)
+    return tmp_path
+
+
+def aside(root: Path) -> dict[str, bytes]:
+    """Return what was set aside, by the end of its name."""
+    found = [*root.rglob("*.damaged*"), *root.rglob("*.torn*")]
+    return {path.name.rpartition(".")[2]: path.read_bytes() for path in found}
+
+
+def changed(root: Path, at: int) -> bytes:
+    """Change one bit of the last block, `at` bytes into it; return the file as it is then."""
+    path = opened(root)
+    data = bytearray(path.read_bytes())
+    data[list(blocks(path))[-1].offset + at] ^= 1
+    path.write_bytes(data)
+    return bytes(data)
+
+
+def problems(root: Path) -> list[tuple[str, str]]:
+    """Verify, and return each problem's kind and ids."""
+    return [(each.kind, each.where) for report in verify(root) for each in report.problems]
+
+
+@pytest.mark.parametrize("at", [0, 8, 24, 60, 70, -1])
+def test_a_published_last_block_that_has_changed_is_set_aside_and_halts(
+    root: Path, at: int
+) -> None:
+    data = changed(root, at if at >= 0 else len(opened(root).read_bytes()) - 1 - second(root))
+    assert problems(root) == [("damaged", "ids 4 to 6")]
+    writer = recover(root)
+    assert (writer.cursor, writer.highest, len(writer.alarms)) == (3, 6, 1)
+    assert aside(root) == {"damaged": data}
+    with pytest.raises(LossSuspected):
+        writer.append([batch(4)])
+    abandon(writer)
+    assert problems(root) == [("missing", "ids 4 to 6")]
+    writer = recover(root)
+    assert (writer.cursor, writer.highest, writer.alarms) == (3, 6, [])
+    writer.gap(Seq(6), "accepted")
+    writer.close()
+    assert problems(root) == []
+    assert aside(root) == {"damaged": data}
+
+
+def second(root: Path) -> int:
+    """Return where the last block begins."""
+    return list(blocks(opened(root)))[-1].offset
+
+
+@pytest.mark.parametrize("cut", ["within the last block", "at its begin"])
+def test_a_published_last_block_that_was_cut_off_halts(root: Path, cut: str) -> None:
+    path, start = opened(root), second(root)
+    path.write_bytes(path.read_bytes()[: start + (80 if cut.startswith("within") else 0)])
+    kind = "damaged" if cut.startswith("within") else "missing"
+    assert problems(root) == [(kind, "ids 4 to 6")]
+    writer = recover(root)
+    assert (writer.cursor, writer.highest) == (3, 6)
+    assert len(aside(root)) == len(writer.alarms) == (kind == "damaged")
+    abandon(writer)
+
+
+@pytest.mark.parametrize("known", [3, None])
+def test_a_last_block_that_was_not_published_is_kept_in_doubt_without_an_alarm(
+    root: Path, known: int | None
+) -> None:
+    data = changed(root, 70)
+    reached(root, known)
+    assert problems(root) == []
+    writer = recover(root)
+    assert (writer.cursor, writer.highest, writer.alarms, writer.damaged) == (3, 3, [], 0)
+    assert aside(root) == {"torn": data}
+    assert ids(root) == [1, 2, 3]
+    (report,) = verify(root)
+    assert not report.problems
+    assert "torn" in report.notes[0]
+    writer.append([batch(4, 2)])
+    abandon(writer)
+    recover(root).close()
+    assert aside(root) == {"torn": data}, "seq 6 may be nowhere else"
+    write(root, 1)
+    recover(root).close()
+    assert aside(root) == {}, "all of it has been archived from Redis"
+
+
+def test_a_gap_over_a_block_in_doubt_keeps_it(root: Path) -> None:
+    """Redis has lost its data: what is kept may be the only copy."""
+    data = changed(root, 70)
+    reached(root, 3)
+    writer = recover(root)
+    writer.gap(Seq(6), "Redis has lost its data")
+    writer.append([batch(7)])
+    writer.close()
+    recover(root).close()
+    assert aside(root) == {"torn": data}
+
+
+def test_a_block_in_doubt_without_a_header_is_kept_while_it_may_be_the_only_copy(
+    root: Path,
+) -> None:
+    """Its seqs are not known, but no more than the bound can follow the cursor."""
+    data = changed(root, 24)
+    reached(root, 3)
+    writer = recover(root)
+    writer.append([batch(4, 999)])
+    writer.close()
+    recover(root).close()
+    assert aside(root) == {"torn": data}
+    write(root, 1)
+    recover(root).close()
+    assert aside(root) == {}
+
+
+def test_a_writer_killed_again_and_again_leaves_nothing_behind(root: Path) -> None:
+    for n in range(6):
+        path = opened(root)
+        whole = path.read_bytes()
+        block = whole[: next(blocks(path)).end]
+        path.write_bytes(whole + block[: [1, 15, 16, 67, 68, len(block) - 1][n]])
+        writer = recover(root)
+        assert (writer.alarms, writer.damaged) == ([], 0)
+        assert writer.highest == writer.cursor == 6 + n
+        writer.append([batch(writer.cursor + 1)])
+        abandon(writer)
+    assert aside(root) == {}
+
+
+def test_zeros_and_a_footer_cut_short_are_torn(root: Path) -> None:
+    """A power cut that kept the file's size and nothing else; a kill while it was finished."""
+    whole = opened(root).read_bytes()
+    writer = recover(root)
+    footer = next(root.rglob("*.zst")).read_bytes()[len(whole) :]
+    writer.append([batch(7)])
+    abandon(writer)
+    path = opened(root)
+    path.write_bytes(path.read_bytes() + bytes(5000))
+    writer = recover(root)
+    assert writer.cursor == 7
+    writer.append([batch(8)])
+    writer.append([batch(9)])
+    abandon(writer)
+    opened(root).write_bytes(opened(root).read_bytes() + footer[:50])
+    writer = recover(root)
+    assert (writer.cursor, writer.alarms) == (9, [])
+    writer.close()
+    assert aside(root) == {}
+
+
+def test_blocks_under_another_name_are_not_deleted(root: Path) -> None:
+    """A name says that the file begins at 5: what is in it counts all the same."""
+    path = opened(root)
+    path.rename(path.with_name(path.name.replace("01.ndjson", "05.ndjson")))
+    writer = recover(root)
+    assert writer.cursor == 6
+    writer.close()
+    assert ids(root) == list(range(1, 7))
+
+
+def test_an_open_segment_that_is_copied_already_says_nothing_of_what_follows(root: Path) -> None:
+    """Recovery died before the unlink; then the disk changed the file that counts no more."""
+    path = opened(root)
+    data = path.read_bytes()
+    recover(root).close()
+    path.write_bytes(data[:-1])
+    assert problems(root) == []
+    writer = recover(root)
+    assert (writer.cursor, writer.highest, writer.alarms) == (6, 6, [])
+    writer.close()
+    assert not list(root.rglob("*.open"))
+
+
+def test_the_mark_is_exact_after_a_kill_and_only_grows(root: Path) -> None:
+    said = root / "p00" / highwater.NAME
+
+    def mark() -> int:
+        (line, other) = said.read_text().splitlines()
+        return max(int(each.split()[2]) for each in (line, other))
+
+    assert mark() == 6
+    writer = recover(root)
+    assert mark() == 6
+    for seq in range(7, 12):
+        writer.append([batch(seq)])
+        assert mark() == seq
+    writer.gap(Seq(20), "why")
+    assert mark() == 20
+    writer.quarantine(Seq(21), Seq(21), b"raw", "why")
+    assert mark() == 21
+    writer.close()
+    recover(root).close()
+    assert mark() == 21
+
+
+def test_a_mark_with_one_line_torn_still_counts_and_with_none_proves_nothing(root: Path) -> None:
+    path = root / "p00" / highwater.NAME
+    archive = recover_id(root)
+    first, second = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first[:-3] + b"??\n" + second)
+    assert highwater.read(root / "p00", archive) == 6
+    path.write_bytes(first.replace(b"06 ", b"99 ") + second.replace(b"06 ", b"98 "))
+    assert highwater.read(root / "p00", archive) == 0
+    assert problems(root) == []
+    assert highwater.read(root / "p00", "another") == 0
+
+
+def recover_id(root: Path) -> str:
+    writer = recover(root)
+    writer.close()
+    return writer.archive_id
+
+
+def test_a_writer_that_was_fenced_off_no_longer_moves_the_mark(root: Path) -> None:
+    old = recover(root)
+    old.append([batch(7)])
+    (root / "p00" / ".lock").unlink()  # its lock is void
+    new = recover(root)
+    assert new.cursor == 7
+    old.append([batch(8)])
+    old._readable.segment = None
+    old.close()
+    assert highwater.read(root / "p00", new.archive_id) == 7
+    new.append([batch(8)])
+    new.close()
+    recover(root).close()
+
+
+def test_a_mark_that_cannot_be_written_stops_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(highwater, "write_at", refuse)
+    monkeypatch.setattr(highwater, "write_small", refuse)
+    writer = recover(root)
+    writer.append([batch(7)])
+    writer.gap(Seq(9), "why")
+    writer.close()
+    assert problems(root) == []
+
+
+def test_an_archive_without_an_identity_whose_mark_is_there_is_not_taken_for_a_new_one(
+    root: Path,
+) -> None:
+    recover(root).close()
+    (root / "p00" / "partition.json").unlink()
+    for path in root.rglob("usages*"):
+        path.unlink()
+    with pytest.raises(ArchiveDamaged):
+        recover(root)
