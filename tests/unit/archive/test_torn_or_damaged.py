@@ -238,18 +238,15 @@ def recover_id(root: Path) -> str:
 
 
 def test_a_writer_that_was_fenced_off_no_longer_moves_the_mark(root: Path) -> None:
-    old = recover(root)
-    old.append([batch(7)])
-    (root / "p00" / ".lock").unlink()  # its lock is void
+    archive = recover_id(root)
+    old = highwater.HighWater.begin(root / "p00", archive, Seq(6))
     new = recover(root)
-    assert new.cursor == 7
-    old.append([batch(8)])
-    old._readable.segment = None
-    old.close()
-    assert highwater.read(root / "p00", new.archive_id) == 7
-    new.append([batch(8)])
+    old.reach(Seq(8))
+    assert highwater.read(root / "p00", archive) == 6
+    new.append([batch(7)])
     new.close()
-    recover(root).close()
+    assert highwater.read(root / "p00", archive) == 7
+    old.close()
 
 
 def test_a_mark_that_cannot_be_written_stops_nothing(
