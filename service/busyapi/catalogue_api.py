@@ -11,6 +11,7 @@ POST_STATUSES = (201, 500, 503)
 REFUSALS = (
     "ArchiveAway",
     "BufferFull",
+    "KeysFull",
     "NotSeeded",
     "Overloaded",
     "RedisAway",
@@ -68,7 +69,7 @@ REFUSED = Row(
         "BusyapiOverloaded",
         "Data path",
     ),
-    (Label("reason", "7", REFUSALS),),
+    (Label("reason", "8", REFUSALS),),
 )
 BATCH = Row(
     "busyapi_batch_usages",

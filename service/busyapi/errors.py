@@ -4,6 +4,7 @@
     ├── ConfigError            a setting is wrong: exit 2 with what to change
     ├── Refused                nothing was stored, a retry is safe
     │   ├── BufferFull         the bound between issue and archive is reached, or memory is out
+    │   ├── KeysFull           as many Idempotency-Keys are known as may be
     │   ├── NotSeeded          no flusher has vouched for this Redis server yet
     │   ├── Overloaded         too much is pending in this process
     │   ├── RedisAway          Redis does not answer or cannot write
@@ -70,6 +71,10 @@ class Refused(BusyapiError):
 
 class BufferFull(Refused):
     """The buffer is full: the archive is behind by the most allowed, or memory has run out."""
+
+
+class KeysFull(Refused):
+    """Too many Idempotency-Keys are in use. Send this later, or without the key."""
 
 
 class NotSeeded(Refused):

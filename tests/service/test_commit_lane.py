@@ -13,7 +13,7 @@ from busyapi.errors import BufferFull, KeyReused, NotSeeded, Refused, StoredUnkn
 from busyapi.stream.endpoint import Endpoint, endpoint
 from busyapi.stream.entry import decode, entry
 from busyapi.stream.keys import Keys
-from busyapi.stream.scripts import COMMIT, UNSEED
+from busyapi.stream.scripts import UNSEED
 from busyapi.stream.wire import Wire
 from tests.support.archived import read_archive
 from tests.support.history import digest
@@ -31,7 +31,8 @@ from tests.support.proxy import Proxy
 from tests.support.servers import FLAVOURS, Flavour, Server
 
 KEYS = Keys(0)
-THE_COMMIT = COMMIT.sha.encode()
+THE_COMMIT = b"{0}:seq\r\n$18\r\nbusyapi:{0}:stream\r\n"
+"""The keys that both commit scripts begin with, as they are sent."""
 BOUND = 1000
 
 

@@ -28,9 +28,10 @@ def batch(number: int, usages: int = 1, *, lane: str = "lane", name: str = "") -
     return Call(encode(lines, 1), usages, KEYS.lane(lane), "batch", str(number), 3600)
 
 
-def keyed(key: str, body: str, usages: int = 1) -> Call:
+def keyed(key: str, body: str, usages: int = 1, sign: str = "") -> Call:
     value = encode([b"{}"] * usages, 1)
-    return Call(value, usages, KEYS.idempotency(key), "key", body, 60)
+    legacy = KEYS.idempotency(f"old-{key}")
+    return Call(value, usages, legacy, "key", body, 60, key=key, sign=sign, received_ms=1)
 
 
 class Seeded:
@@ -183,12 +184,58 @@ async def test_key_with_the_same_body_gets_the_same_answer(seeded: Seeded) -> No
     assert await seeded.commit(keyed("k", "body", 2)) == [-2]
     assert seeded.everything() == before
     assert await seeded.commit(keyed("other", "body")) == [3]
-    assert 0 < seeded.server.client().ttl(KEYS.idempotency("k")) <= 60
+    # No clock of Redis ends a key: the flusher empties the hashes by its own.
+    for name in seeded.server.command("KEYS", "*key*"):
+        assert seeded.server.command("PTTL", name) == -1
 
 
 async def test_key_with_another_body_is_refused(seeded: Seeded) -> None:
     assert await seeded.commit(keyed("k", "body")) == [1]
     assert await seeded.refused(keyed("k", "another")) == "KEYREUSED"
+
+
+async def test_own_repeat_of_a_request_is_no_replay(seeded: Seeded) -> None:
+    assert await seeded.commit(keyed("k", "body", sign="a1")) == [1]
+    assert await seeded.commit(keyed("k", "body", sign="a1")) == [1]
+    assert await seeded.commit(keyed("k", "body", sign="a2"), keyed("k", "body")) == [-1, -1]
+    # A request without a sign is nobody's own.
+    assert await seeded.commit(keyed("other", "body")) == [2]
+    assert await seeded.commit(keyed("other", "body")) == [-2]
+
+
+async def test_new_key_leaves_an_entry_for_the_archive_and_a_repeat_none(seeded: Seeded) -> None:
+    assert await seeded.commit(batch(1, 2), keyed("k", "body", 3), keyed("k", "body", 3)) == [
+        2,
+        5,
+        -5,
+    ]
+    found = seeded.server.command("XRANGE", KEYS.keyed, "-", "+")
+    assert found == [("5-3", {"k": "1 k body"})]
+
+
+async def test_key_that_0_2_0_stored_is_known_by_the_same_body_alone(seeded: Seeded) -> None:
+    client = seeded.server.client()
+    client.set(KEYS.idempotency("old-k"), "body 7", ex=100)
+    assert await seeded.commit(keyed("k", "body")) == [-7]
+    assert 90 < client.ttl(KEYS.idempotency("old-k")) <= 100
+    # It had one name space: another body may be another device's.
+    assert await seeded.commit(keyed("k", "another")) == [1]
+
+
+async def test_budget_refuses_new_keys_alone(seeded: Seeded) -> None:
+    seeded.server.client().hset(KEYS.state, "keys_max", 2)
+    assert await seeded.commit(keyed("a", "body"), keyed("b", "body")) == [1, 2]
+    assert await seeded.refused(keyed("c", "body")) == "KEYS"
+    assert await seeded.commit(keyed("a", "body"), batch(1)) == [-1, 3]
+    # Keys of every age count, and where one stands does not matter.
+    client = seeded.server.client()
+    client.hset(KEYS.state, "keys", 6)
+    client.delete(KEYS.hashes[0])
+    client.hset(KEYS.hashes[1], "x", "body 1 ")
+    assert await seeded.commit(keyed("c", "body")) == [4]
+    assert client.hkeys(KEYS.hashes[2]) == ["c"]
+    assert await seeded.commit(keyed("x", "body"), keyed("c", "body")) == [-1, -4]
+    assert await seeded.refused(keyed("x", "another")) == "KEYREUSED"
 
 
 async def test_counter_that_went_back_makes_the_commit_fail_with_nothing_written(

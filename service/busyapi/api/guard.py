@@ -39,8 +39,8 @@ class Guard:
         self._rate = rate
         self._buckets: dict[str, tuple[float, float]] = {}
 
-    def check(self, request: Request, right: str) -> None:
-        """Let a request pass.
+    def check(self, request: Request, right: str) -> str:
+        """Let a request pass; give its credential by digest, "" without authentication.
 
         Raises:
             Problem: 401 without a known token, 403 without the right, 429 over the rate.
@@ -50,6 +50,7 @@ class Guard:
             device = self._credential(request, right)
         if self._rate:
             self._limit(device)
+        return device if self._rights is not None else ""
 
     def _credential(self, request: Request, right: str) -> str:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")

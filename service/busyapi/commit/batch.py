@@ -23,7 +23,12 @@ class Key(NamedTuple):
     """An Idempotency-Key, by digests: neither key nor body is kept as it was sent."""
 
     digest: str
+    """Of the key and whose it is."""
     body: str
+    unscoped: str = ""
+    """Of the key alone, as 0.2.0 had it."""
+    sign: str = ""
+    """Names the request that brought it."""
 
 
 class Group(ABC):

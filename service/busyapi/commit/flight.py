@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from busyapi.commit.batch import Group
-from busyapi.errors import BufferFull, KeyReused, StoredUnknown
+from busyapi.errors import BufferFull, KeyReused, KeysFull, StoredUnknown
 from busyapi.stream.entry import encode
 from busyapi.stream.keys import Keys
 from busyapi.stream.session import LANE_MEMORY_SECONDS, Call
@@ -131,10 +131,13 @@ def _keyed_call(group: Group, keys: Keys, now: int, key_seconds: int) -> Call:
     return Call(
         value=encode(list(group.lines), now),
         usages=group.count,
-        guard=keys.idempotency(group.key.digest),
+        guard=keys.idempotency(group.key.unscoped),
         mode="key",
         token=group.key.body,
         guard_seconds=key_seconds,
+        key=group.key.digest,
+        sign=group.key.sign,
+        received_ms=now,
     )
 
 
@@ -186,9 +189,11 @@ def final(reply: ServerError, uncertain: bool) -> Exception | None:  # noqa: FBT
     match reply.code:
         case "KEYREUSED":
             return KeyReused()
-        case "FULL" | "OOM":
+        case "FULL" | "OOM" | "KEYS":
             if uncertain:
                 return StoredUnknown()
+            if reply.code == "KEYS":
+                return KeysFull()
             return BufferFull() if reply.code == "FULL" else BufferFull("Redis's memory is full")
         case "STALE":
             return StoredUnknown()

@@ -70,8 +70,8 @@ class Lanes:
 
     def _pick(self, key: Key | None) -> Lane:
         if key is not None:
-            # A key must meet its earlier self.
-            return self.lanes[crc32(key.digest.encode()) % len(self.lanes)]
+            # A key must meet its earlier self, also one that 0.2.0 stored.
+            return self.lanes[crc32(key.unscoped.encode()) % len(self.lanes)]
         self._turn = (self._turn + 1) % len(self.lanes)
         turned = [*self.lanes[self._turn :], *self.lanes[: self._turn]]
         return min(turned, key=lambda lane: (not lane.ready, lane.waiting))

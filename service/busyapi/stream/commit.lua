@@ -1,9 +1,8 @@
 -- Commit n usages as one stream entry: all of it or nothing.
 --
--- KEYS  state, seq, stream, guard (this lane's last batch, or one Idempotency-Key)
--- ARGV  1 epoch  2 'batch' or 'key'  3 token: batch number, or digest of the body
---       4 n  5 seconds the guard is kept  6 the highest seq this lane was given
---       7 the entry's value  8 the most replicas that may be connected, '' for any number
+-- KEYS  state, seq, stream, guard (this lane's last batch)
+-- ARGV  1 epoch  2 batch number  3 n  4 seconds the guard is kept
+--       5 the highest seq this lane was given  6 the entry's value  7 the most replicas that may be connected, '' for any number
 -- Gives the last seq, negative when it is the answer of an earlier call.
 --
 -- The server is asked in the same step who it is. A process that took over another's data since
@@ -19,7 +18,7 @@ local seq = redis.call('GET', KEYS[2])
 if state[1] ~= ARGV[1] or not seq then
   return redis.error_reply('EPOCH not the epoch this connection was checked for')
 end
-if tonumber(seq) < tonumber(ARGV[6]) then
+if tonumber(seq) < tonumber(ARGV[5]) then
   -- Since the check the server was another's replica for a moment, and has that one's data.
   return redis.error_reply('EPOCH the counter is below what this lane was given')
 end
@@ -29,39 +28,34 @@ if not string.find(replication, 'role:master', 1, true)
     or not string.find(replication, 'master_replid:' .. history, 1, true) then
   return redis.error_reply('EPOCH the server has another replication history than the record')
 end
-if ARGV[8] ~= ''
-    and tonumber(string.match(replication, 'connected_slaves:(%d+)')) > tonumber(ARGV[8]) then
+if ARGV[7] ~= ''
+    and tonumber(string.match(replication, 'connected_slaves:(%d+)')) > tonumber(ARGV[7]) then
   return redis.error_reply('REPLICAS more replicas are connected than are waited for')
 end
 
 local guard = redis.call('GET', KEYS[4])
-if not guard and ARGV[2] == 'batch' then
+if not guard then
   -- The lane wrote it before its first commit, so it was deleted, or it expired by a clock that
   -- stepped. Whether this call repeats a stored one is not known any more.
   return redis.error_reply('LANE this lane is not remembered')
 end
-if guard then
-  local token, last = string.match(guard, '^(%S+) (%d+)$')
-  if token == ARGV[3] then
-    redis.call('SET', KEYS[4], guard, 'KEEPTTL')
-    return -tonumber(last)
-  end
-  if ARGV[2] == 'key' then
-    return redis.error_reply('KEYREUSED another body under this key')
-  end
-  if tonumber(token) > tonumber(ARGV[3]) then
-    -- An old call that was long on its way. Its usages were given up: it must not store them.
-    return redis.error_reply('STALE a later batch of this lane is stored')
-  end
+local token, last = string.match(guard, '^(%S+) (%d+)$')
+if token == ARGV[2] then
+  redis.call('SET', KEYS[4], guard, 'KEEPTTL')
+  return -tonumber(last)
+end
+if tonumber(token) > tonumber(ARGV[2]) then
+  -- An old call that was long on its way. Its usages were given up: it must not store them.
+  return redis.error_reply('STALE a later batch of this lane is stored')
 end
 
-local n = tonumber(ARGV[4])
-local last = tonumber(seq) + n
+local n = tonumber(ARGV[3])
+last = tonumber(seq) + n
 if last - tonumber(state[3]) > tonumber(state[2]) then
   return redis.error_reply('FULL the archive is behind by the bound')
 end
 -- XADD before INCRBY: a counter that went back makes XADD fail, and then nothing is written.
-redis.call('XADD', KEYS[3], string.format('%.0f-%.0f', last, n), 'u', ARGV[7])
+redis.call('XADD', KEYS[3], string.format('%.0f-%.0f', last, n), 'u', ARGV[6])
 redis.call('INCRBY', KEYS[2], n)
-redis.call('SET', KEYS[4], string.format('%s %.0f', ARGV[3], last), 'EX', ARGV[5])
+redis.call('SET', KEYS[4], string.format('%s %.0f', ARGV[2], last), 'EX', ARGV[4])
 return last

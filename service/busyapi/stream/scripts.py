@@ -14,6 +14,7 @@ class Script:
 
 
 COMMIT = Script("commit")
+KEYED = Script("keyed")
 PUBLISH = Script("publish")
 LEASE = Script("lease")
 SEED = Script("seed")
@@ -21,4 +22,4 @@ UNSEED = Script("unseed")
 DOUBT = Script("doubt")
 FENCE = Script("fence")
 REMEMBER = Script("remember")
-ALL = (FENCE, COMMIT, PUBLISH, LEASE, SEED, UNSEED, DOUBT, REMEMBER)
+ALL = (FENCE, COMMIT, KEYED, PUBLISH, LEASE, SEED, UNSEED, DOUBT, REMEMBER)

@@ -17,7 +17,7 @@ from busyapi.ids import Seq
 from busyapi.stream.durability import inspect
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.keys import Keys
-from busyapi.stream.scripts import COMMIT, REMEMBER, UNSEED
+from busyapi.stream.scripts import COMMIT, KEYED, REMEMBER, UNSEED
 from busyapi.stream.state import ask, parse
 from busyapi.stream.wire import Command, ServerError, Wire, evalsha
 
@@ -39,6 +39,11 @@ class Call(NamedTuple):
     """`batch` (guarded by the lane's batch number) or `key` (by an Idempotency-Key)."""
     token: str
     guard_seconds: int
+    key: str = ""
+    """Digest of the Idempotency-Key in its scope; `guard` is the key as 0.2.0 named it."""
+    sign: str = ""
+    """Names the request, so that the lane's own repeat of it is no replay."""
+    received_ms: int = 0
 
 
 class Session:
@@ -127,17 +132,34 @@ class Session:
     def command(self, call: Call, highest: Seq) -> Command:
         """Make the commit command of one call."""
         keys = self._keys
+        if call.mode == "key":
+            return self._keyed(call, highest)
         return evalsha(
             COMMIT,
             [keys.state, keys.seq, keys.stream, call.guard],
             self.epoch,
-            call.mode,
             call.token,
             call.usages,
             call.guard_seconds,
             highest,
             call.value,
             self._most_replicas,
+        )
+
+    def _keyed(self, call: Call, highest: Seq) -> Command:
+        keys = self._keys
+        return evalsha(
+            KEYED,
+            [keys.state, keys.seq, keys.stream, keys.keyed, call.guard, *keys.hashes],
+            self.epoch,
+            call.key,
+            call.token,
+            call.sign,
+            call.usages,
+            highest,
+            call.value,
+            self._most_replicas,
+            call.received_ms,
         )
 
     def send(self, calls: list[Call], highest: Seq) -> asyncio.Future[list[Any]]:

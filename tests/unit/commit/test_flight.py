@@ -39,7 +39,7 @@ def plain(count: int = 1, size: int | None = None) -> Group:
 
 
 def keyed(name: str) -> Group:
-    return group([b"{}"], Key(name, "body"))
+    return group([b"{}"], Key(name, "body", f"old-{name}"))
 
 
 def test_waiting_groups_become_one_call_in_their_order() -> None:
@@ -57,8 +57,8 @@ def test_each_key_is_a_call_of_its_own() -> None:
     calls = [call for call, _ in take(pending, KEYS, "me", 1, 60).calls]
     assert sorted((call.mode, call.usages, call.guard) for call in calls) == [
         ("batch", 3, KEYS.lane("me")),
-        ("key", 1, KEYS.idempotency("k1")),
-        ("key", 1, KEYS.idempotency("k2")),
+        ("key", 1, KEYS.idempotency("old-k1")),
+        ("key", 1, KEYS.idempotency("old-k2")),
     ]
 
 

@@ -67,11 +67,11 @@ async def test_key_always_meets_the_same_lane_ready_or_not() -> None:
     four = lanes(4)
     met = {}
     for name in "abcdefghijkl":
-        met[name] = submit(four, [b"{}"], Key(name, "body"))
+        met[name] = submit(four, [b"{}"], Key(name, "body", name))
     assert len(set(met.values())) > 1
     mark_ready(four.lanes[0])
     for name, partition in met.items():
-        assert submit(four, [b"{}"], Key(name, "body")) == partition
+        assert submit(four, [b"{}"], Key(name, "body", name)) == partition
 
 
 async def test_request_too_many_is_refused_and_not_counted() -> None:
