@@ -52,7 +52,7 @@ SLOW = {
     "body byte by byte": (HEAD, BODY + b" " * 1000),
     "body cut short": (HEAD + BODY, b""),
     "body not begun": (HEAD, b""),
-    "chunk header without end": (CHUNKED, b"f" * 1000),
+    "chunk header without end": (CHUNKED + b"f;", b"f" * 1000),
     "chunk byte by byte": (CHUNKED + b"100\r\n", b" " * 1000),
     "chunks without end": (CHUNKED + b"1\r\n{\r\n", b"1\r\n \r\n" * 200),
 }
@@ -216,7 +216,7 @@ def hang_up_with_a_commit_under_way(stack: Stack, store: Server, clients: int) -
             each.send(request("POST", "/api/usages", BODY))
         wait_until(lambda: api.metric(pending) == clients, "the usages to be pending")
         for each in devices:
-            each.close()
+            each.reset()
         wait_until(
             lambda: api.metric("busyapi_requests_total", status="499") == clients,
             "the hang-ups to be seen",

@@ -213,6 +213,7 @@ def test_a_client_that_hangs_up_is_counted_and_its_usage_kept(
     with Raw(stack.port) as device:
         device.send(request("POST", "/api/usages", BODY))
         wait_until_pending(stack)
+        device.reset()
     gone = partial(stack.apis[0].metric, "busyapi_requests_total", status="499")
     wait_until(lambda: gone() == 1, "the client to be counted")
     valkey.resume()

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -100,6 +101,15 @@ class Raw:
     def close(self) -> None:
         """Hang up."""
         self._socket.close()
+
+    def reset(self) -> None:
+        """Hang up so that the server can tell it from the end of what is sent: with a RST."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
+
+    def end(self) -> None:
+        """Say that nothing more is sent, and listen on."""
+        self._socket.shutdown(socket.SHUT_WR)
 
     def send(self, data: bytes) -> None:
         """Send bytes at once."""

@@ -27,6 +27,7 @@ BETWEEN = 0.001
 ID = re.compile(rb'(?i)(?<="id":)\d+|(?<=location: /api/usages/)\d+|(?<="ids":\[)[\d,]+')
 MADE = re.compile(rb"(?<=x-request-id: )[0-9a-f]{12}-[0-9a-f]+(?=\r)")
 WAIT = re.compile(rb"(?<=retry-after: )\d+")
+DATE = re.compile(rb"(?<=\r\ndate: )[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} [\d:]{8} GMT(?=\r\n)")
 LENGTH = re.compile(rb"content-length: (\d+)")
 
 
@@ -109,6 +110,7 @@ def _is_last(answer: bytes) -> bool:
 
 
 def _plain(answer: bytes) -> bytes:
+    answer = DATE.sub(b"N", answer)
     # A longer id makes a longer body.
     return LENGTH.sub(b"content-length: N", MADE.sub(b"N", WAIT.sub(b"N", ID.sub(b"N", answer))))
 
@@ -124,7 +126,7 @@ PATHS = (*["/api/usages"] * 12, "/api/usages/", "/api/usages?a=1", "/api/usages/
 METHODS = (*["POST"] * 12, "GET", "PUT", "post")
 VERSIONS = (*["HTTP/1.1"] * 14, "HTTP/1.0", "HTTP/2.0", "http/1.1")
 HEADERS = (
-    "Host: 127.0.0.1",
+    "Host: another",
     "User-Agent: inhaler/2.1 (firmware 7)",
     "Accept: */*",
     "Accept-Encoding: gzip, deflate",
@@ -141,6 +143,7 @@ HEADERS = (
     "Upgrade: h2c",
     "Expect: 100-continue",
     "Expect: more",
+    "Origin: https://page.example",
     "Content-Encoding: gzip",
     "Content-Encoding: br",
     "Transfer-Encoding: chunked",
@@ -213,6 +216,8 @@ def _message(chance: random.Random) -> bytes:
         lines += [] if chance.random() < 0.9 else [f"Content-Length: {len(body)}"]
     else:
         lines += _length(chance, len(body))
+    if chance.random() < 0.97:
+        lines.append("Host: 127.0.0.1")
     chance.shuffle(lines)
     first = f"{chance.choice(METHODS)} {chance.choice(PATHS)} {chance.choice(VERSIONS)}"
     return "\r\n".join([first, *lines, "", ""]).encode("latin-1") + body

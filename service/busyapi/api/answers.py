@@ -1,12 +1,14 @@
 """The 201 of a single usage, rendered without Sanic's general machinery; and whole messages.
 
 `HTTPResponse` builds a multidict, sanitises each header and encodes it again: a fifth of what a
-whole request costs. This answer has five headers whose values are ours, or checked. It leans on two
+whole request costs. This answer has six headers whose values are ours, or checked. It leans on two
 things of the pinned Sanic: `http1_response_header` sets content-length and connection in `headers`,
 and sends what `processed_headers` gives. The request's id is put there by `NumberedHttp`.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
+from time import time
 from typing import Any
 
 import msgspec
@@ -14,6 +16,7 @@ from sanic.headers import format_http1_response
 from sanic.response import HTTPResponse
 
 from busyapi.ids import UsageId
+from busyapi.web.dates import format_http_date, http_date
 from busyapi.web.request_id import HEADER
 
 JSON = "application/json"
@@ -44,6 +47,7 @@ class Created(HTTPResponse):
         headers = self.headers
         return (
             _CONTENT_TYPE,
+            (b"date", headers["date"].encode()),
             (b"location", self._location),
             (b"x-request-id", headers[HEADER].encode()),
             (b"content-length", b"%d" % headers["content-length"]),
@@ -54,16 +58,31 @@ class Created(HTTPResponse):
 def created(usage: UsageId, request_id: bytes, *, close: bool) -> bytes:
     """Render the same 201 as a whole message, to the byte."""
     number = b"%d" % usage
+    return _created_form(int(time())) % (
+        number,
+        request_id,
+        7 + len(number),
+        b"close" if close else b"keep-alive",
+        number,
+    )
+
+
+@lru_cache(1)
+def _created_form(second: int) -> bytes:
+    """Render what is the same in each such message of one second."""
+    date = format_http_date(second).encode()
     return (
-        b"HTTP/1.1 201 Created\r\ncontent-type: application/json\r\nlocation: /api/usages/%b\r\n"
-        b'x-request-id: %b\r\ncontent-length: %d\r\nconnection: %b\r\n\r\n{"id":%b}'
-    ) % (number, request_id, 7 + len(number), b"close" if close else b"keep-alive", number)
+        b"HTTP/1.1 201 Created\r\ncontent-type: application/json\r\ndate: " + date + b"\r\n"
+        b"location: /api/usages/%b\r\nx-request-id: %b\r\ncontent-length: %d\r\n"
+        b'connection: %b\r\n\r\n{"id":%b}'
+    )
 
 
 def whole(answer: HTTPResponse, request_id: bytes, *, close: bool) -> bytes:
     """Render any answer as a whole message, as Sanic does."""
     body = answer.body or b""
     answer.headers[HEADER] = request_id.decode()
+    answer.headers["date"] = http_date()
     answer.headers["content-length"] = str(len(body))
     answer.headers["connection"] = "close" if close else "keep-alive"
     return format_http1_response(answer.status, answer.processed_headers) + body

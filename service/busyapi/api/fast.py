@@ -29,6 +29,8 @@ from busyapi.decode.usage import quick_line
 from busyapi.errors import Refused
 from busyapi.ids import Seq, usage_id
 from busyapi.metrics import Answered
+from busyapi.web.head import is_authority
+from busyapi.web.http1 import EMPTY_LINES
 from busyapi.web.problems import CLIENT_GONE, response
 from busyapi.web.protocol import DeadlineProtocol
 from busyapi.web.request_id import cut, made
@@ -78,7 +80,7 @@ def body_length(head: bytes) -> int | None:
     """Read a header's Content-Length; None when Sanic must read the header."""
     if not _HEAD.fullmatch(head):
         return None
-    length = connection = None
+    length = connection = host = None
     for line in head.split(b"\r\n")[1:]:
         name, _, value = line.partition(b":")
         name, value = name.lower(), value.lstrip()
@@ -92,7 +94,11 @@ def body_length(head: bytes) -> int | None:
             if connection is not None or value.lower() != b"keep-alive":
                 return None
             connection = value
-    return length
+        elif name == b"host":
+            if host is not None or not is_authority(value.decode()):
+                return None
+            host = value
+    return length if host is not None else None
 
 
 class FastProtocol(DeadlineProtocol):
@@ -105,6 +111,7 @@ class FastProtocol(DeadlineProtocol):
         super().__init__(**arguments)
         self._under_way: UnderWay | None = None
         self._held = bytearray()
+        self._end_held = False
 
     def data_received(self, data: bytes) -> None:
         """Take a packet, hold it back, or leave it to Sanic."""
@@ -112,6 +119,13 @@ class FastProtocol(DeadlineProtocol):
             self._hold(data)
         elif not self._take(data):
             super().data_received(data)
+
+    def eof_received(self) -> bool:
+        """Hold the end of a client's requests back as what else arrives."""
+        if self._under_way:
+            self._end_held = True
+            return True
+        return super().eof_received()
 
     def _hold(self, data: bytes) -> None:
         self._held += data
@@ -126,14 +140,15 @@ class FastProtocol(DeadlineProtocol):
         head, request_id = data[:end], None
         length = _lengths.get(head)
         if length is None:
-            head, request_id = cut(head)
+            head, request_id = cut(head.removeprefix(b"\r\n"))
             length = remembered(head)
         service = self.service
-        if length is None or len(data) != end + 4 + length:
-            return False
-        if length > service.settings.max_body or service.draining:
+        if length is None or length > service.settings.max_body or service.draining:
             return False
         body = data[end + 4 :]
+        if len(body) != length:
+            # A device may print its body with a line end.
+            body = body[:length] if body[length:] in EMPTY_LINES else b""
         # Without this bracket the Content-Type decides.
         line = quick_line(body, strict=service.strict) if body[:1] == b"{" else None
         if line is None:
@@ -144,6 +159,8 @@ class FastProtocol(DeadlineProtocol):
         except Refused:
             return False  # Sanic asks again, and says why
         self._under_way = under_way
+        if self.http:
+            self.http.empty_lines = 0
         return True
 
     def _busy(self) -> bool:
@@ -173,6 +190,8 @@ class FastProtocol(DeadlineProtocol):
             self._held.clear()
             transport.resume_reading()
             self.data_received(held)
+        if self._end_held and not self._under_way:
+            super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Count the request that was under way as Sanic's route does."""

@@ -11,17 +11,15 @@ connection closed.
 
 import asyncio
 import math
-import re
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 from sanic import Request
-from sanic.exceptions import BadRequest, RequestTimeout
-from sanic.http import Http
+from sanic.exceptions import RequestTimeout
 from sanic.http.constants import Stage
 from sanic.response import BaseHTTPResponse
 
+from busyapi.web.http1 import StrictHttp
 from busyapi.web.request_id import HEADER, chosen
 from busyapi.web.server import KnownProtocol
 
@@ -31,15 +29,6 @@ LOOKS = 8
 _NOTHING = 0
 _UNREAD = -1
 """What a look finds besides the number of a request that is arriving."""
-
-
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-
-
-@lru_cache(256)
-def is_name(name: str) -> bool:
-    """Say whether a header's name is a token (RFC 9110, section 5.6.2)."""
-    return _TOKEN.fullmatch(name) is not None
 
 
 class WholeRequest(Request):
@@ -55,15 +44,14 @@ class WholeRequest(Request):
         self.body = self.body or b"".join(parts)
 
 
-class NumberedHttp(Http):
-    """Sanic's side of one connection, its requests numbered and named, three errors mended."""
+class NumberedHttp(StrictHttp):
+    """Sanic's side of one connection, its requests numbered and named."""
 
     __slots__ = ("_request_id", "number")
 
     def __init__(self, protocol: Any) -> None:
-        super().__init__(protocol)  # type: ignore[no-untyped-call]
+        super().__init__(protocol)
         self.number = 0
-        self.request_body = None  # there is none before the first request either
         self._request_id = ""
 
     def init_for_request(self) -> None:
@@ -83,23 +71,6 @@ class NumberedHttp(Http):
         """Put the name on whatever answer there will be."""
         response.headers[HEADER] = self.request_id
         return super().respond(response)
-
-    async def http1_request_header(self) -> None:
-        """Read a header; refuse names that are none (RFC 9112, section 5.1).
-
-        Sanic passes over a `Content-Length :`, and would take the body for the next request.
-        """
-        await super().http1_request_header()  # type: ignore[no-untyped-call]
-        if self.request and not all(map(is_name, self.request.headers)):
-            raise BadRequest("Bad Request")
-
-    def create_empty_request(self) -> None:
-        """Stand in for a request that could not be read, also when its URL is why."""
-        try:
-            super().create_empty_request()
-        except BadRequest:
-            self.url = None
-            super().create_empty_request()
 
     @property
     def unread(self) -> bool:

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from sanic import Sanic
-from sanic.server import HttpProtocol
+
+from busyapi.web.http1 import HalfCloseProtocol
 
 AGAIN_SECONDS = 0.1
 
 
-class KnownProtocol(HttpProtocol):
+class KnownProtocol(HalfCloseProtocol):
     """Sanic's protocol; the process knows its connections."""
 
     live: ClassVar[set["KnownProtocol"]] = set()

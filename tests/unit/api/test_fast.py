@@ -41,10 +41,10 @@ def service(*, fast_lane: str = "on", guard: Guard | None = None) -> Service:
 @pytest.mark.parametrize(
     "head",
     [
-        b"Content-Length: 85",
-        b"Host: a\r\ncontent-length:85",
-        b"Content-Length: 85\r\nConnection: Keep-Alive\r\nX-Anything: at all",
-        b"X:\r\nContent-Length: \t85",
+        b"Host: a\r\nContent-Length: 85",
+        b"Host: [::1]:3000\r\ncontent-length:85",
+        b"Host:\r\nContent-Length: 85\r\nConnection: Keep-Alive\r\nX-Anything: at all",
+        b"X:\r\nContent-Length: \t85\r\nHost: a.b-c_d:80",
     ],
 )
 def test_an_ordinary_header_gives_its_length(head: bytes) -> None:
@@ -54,7 +54,10 @@ def test_an_ordinary_header_gives_its_length(head: bytes) -> None:
 @pytest.mark.parametrize(
     "head",
     [
-        b"Host: a",
+        b"",
+        b"Host: b",
+        b"Host: a b",
+        b"Host: a/b",
         b"Content-Length: 85 ",
         b"Content-Length: +85",
         b"Content-Length: 85\r\nContent-Length: 85",
@@ -76,7 +79,11 @@ def test_an_ordinary_header_gives_its_length(head: bytes) -> None:
     ],
 )
 def test_any_other_header_is_for_sanic(head: bytes) -> None:
-    assert body_length(START + head) is None
+    assert body_length(START + b"Host: a\r\n" + head) is None
+
+
+def test_a_header_without_a_host_is_for_sanic() -> None:
+    assert body_length(START + b"Content-Length: 85") is None
 
 
 def test_another_release_of_sanic_switches_it_off_and_is_told() -> None:

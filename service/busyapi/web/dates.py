@@ -1,0 +1,16 @@
+"""The Date of an answer (RFC 9110, section 6.6.1), formatted once a second."""
+
+from email.utils import formatdate
+from functools import lru_cache
+from time import time
+
+
+def http_date() -> str:
+    """Return the present time as HTTP writes it."""
+    return format_http_date(int(time()))
+
+
+@lru_cache(1)
+def format_http_date(second: int) -> str:
+    """Return a time, in seconds since 1970, as HTTP writes it."""
+    return formatdate(second, usegmt=True)

@@ -1,0 +1,205 @@
+"""Sanic's reading of requests, replaced where RFC 9110 and 9112 ask for something else.
+
+`StrictHttp` is Sanic's side of one connection. Sanic reads heads and chunks with `int` and
+`split`, which take more than the RFC allows; here `head` and `chunks` decide. `HalfCloseProtocol`
+is the connection itself: a client that shuts down its sending side still gets its answers.
+"""
+
+import asyncio
+from typing import Any, ClassVar
+
+from sanic.exceptions import BadRequest, ExpectationFailed, PayloadTooLarge
+from sanic.http import Http
+from sanic.http.constants import Stage
+from sanic.http.http1 import HTTP_CONTINUE
+from sanic.response import BaseHTTPResponse
+from sanic.server import HttpProtocol
+
+from busyapi.web.chunks import Chunks, MalformedChunk
+from busyapi.web.dates import http_date
+from busyapi.web.head import Head, MalformedHead, can_become_head, parse_head
+
+MAX_EMPTY_LINES = 8
+"""Passed over before a request line. A device may print its body with a line end."""
+EMPTY_LINES = (b"\r\n", b"\n")
+
+_CHUNKED = "chunked"
+
+
+class NoRequestYet(Exception):
+    """What was received were empty lines, and no request has begun."""
+
+
+class StrictHttp(Http):
+    """Sanic's side of one connection, with strict framing and a Date in each answer."""
+
+    __slots__ = ("_chunks", "empty_lines")
+
+    protocol: Any
+    request_body: Any
+    request_bytes: Any
+    request_bytes_left: Any
+    _chunks: Chunks
+
+    def __init__(self, protocol: Any) -> None:
+        super().__init__(protocol)  # type: ignore[no-untyped-call]
+        self.request_body = None  # there is none before the first request either
+        self.empty_lines = 0
+
+    def respond(self, response: BaseHTTPResponse) -> BaseHTTPResponse:
+        """Date an answer."""
+        response.headers["date"] = http_date()
+        return super().respond(response)
+
+    async def error_response(self, exception: Exception) -> None:
+        """Answer an error; wait for the next request if there was none."""
+        if not isinstance(exception, NoRequestYet):
+            await super().error_response(exception)
+
+    async def http1_request_header(self) -> None:
+        """Receive a head and make a request of it."""
+        self._pass_over_empty_lines()
+        raw = await self._receive_head()
+        try:
+            head = parse_head(raw)
+        except MalformedHead:
+            raise BadRequest("Bad Request") from None
+        self.keep_alive, self.head_only = head.keep_alive, head.method == "HEAD"
+        protocol = self.protocol
+        request = protocol.request_class(
+            url_bytes=head.target,
+            headers=head.headers,
+            head=raw,
+            version=head.version,
+            method=head.method,
+            transport=protocol.transport,
+            app=protocol.app,
+        )
+        if request._parsed_url.path is None:  # noqa: SLF001 - its route would be a defect
+            raise BadRequest("Bad Request")
+        protocol.request_class._current.set(request)  # noqa: SLF001 - as Sanic does
+        self.request, request.stream = request, self
+        protocol.state["requests_count"] += 1
+        self._prepare_body(head)
+
+    def _pass_over_empty_lines(self) -> None:
+        buf = self.recv_buffer
+        while buf.startswith(EMPTY_LINES):
+            del buf[: buf.index(b"\n") + 1]
+            self.empty_lines += 1
+            if self.empty_lines > MAX_EMPTY_LINES:
+                raise BadRequest("Bad Request")
+        if not buf:
+            # Wait as for the first byte: the deadline of a request does not hold yet.
+            self.stage = Stage.IDLE
+            raise NoRequestYet
+
+    async def _receive_head(self) -> bytes:
+        buf, limit, start = self.recv_buffer, self.protocol.max_header, 0
+        while (end := buf.find(b"\r\n\r\n", start)) < 0 or end > limit:
+            # The same answer however the packets were cut: only the first bytes count.
+            if buf != b"\r" and not can_become_head(buf, start, limit):
+                raise BadRequest("Bad Request")
+            if len(buf) > limit + 3:
+                raise PayloadTooLarge("Request header exceeds the size limit")
+            start = max(0, len(buf) - 3)
+            await self._receive_more()
+            if start == 0:
+                self._pass_over_empty_lines()  # the second half of one
+        raw = bytes(buf[:end])
+        del buf[: end + 4]
+        self.empty_lines = 0
+        return raw
+
+    def _prepare_body(self, head: Head) -> None:
+        self.request_bytes_left = self.request_bytes = 0
+        if not head.chunked and head.length is None:
+            return
+        if head.expect is not None:
+            if head.expect.lower() != "100-continue":
+                raise ExpectationFailed("Unknown Expect")
+            self.expecting_continue = True
+        if head.chunked:
+            self.request_body = _CHUNKED
+            self._chunks = Chunks(self.protocol.max_header)
+        else:
+            self.request_body = True
+            self.request_bytes_left = self.request_bytes = head.length
+
+    async def read(self) -> bytes | None:
+        """Receive a part of the body; None at its end."""
+        if self.expecting_continue:
+            self.expecting_continue = False
+            await self._send(HTTP_CONTINUE)
+        if self.request_body == _CHUNKED:
+            return await self._read_chunks()
+        self._check_size()
+        if not self.request_bytes_left:
+            self.request_body = None
+            return None
+        buf = self.recv_buffer
+        if not buf:
+            await self._receive_more()
+        part = bytes(buf[: self.request_bytes_left])
+        del buf[: len(part)]
+        self.request_bytes_left -= len(part)
+        return part
+
+    async def _read_chunks(self) -> bytes | None:
+        buf, chunks = self.recv_buffer, self._chunks
+        while True:
+            before = chunks.announced
+            try:
+                used, part = chunks.take(bytes(buf))
+            except MalformedChunk:
+                self.keep_alive = False
+                raise BadRequest("Bad chunked encoding") from None
+            del buf[:used]
+            self.request_bytes += chunks.announced - before
+            self._check_size()
+            if chunks.done:
+                self.request_body = None
+            if part or chunks.done:
+                return part
+            await self._receive_more()
+
+    def _check_size(self) -> None:
+        if self.request_bytes > self.request_max_size:
+            self.keep_alive = False
+            raise PayloadTooLarge("Request body exceeds the size limit")
+
+
+class HalfCloseProtocol(HttpProtocol):
+    """Sanic's protocol; a client that has sent all its requests may say so and wait.
+
+    It shuts down its sending side. What arrived whole before that is answered, then the
+    connection is closed. What arrived in part is dropped: nothing of it is stored.
+    """
+
+    __slots__ = ("_at_end",)  # Sanic's metaclass leaves instances no other place
+
+    HTTP_CLASS = StrictHttp
+    max_header: ClassVar[int] = 8192
+    """Most bytes of a head, and of the chunk extensions and trailer fields of a body."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._at_end = False
+
+    def eof_received(self) -> bool:
+        """Keep the connection until its requests are answered."""
+        self._at_end = True
+        self._data_received.set()  # to whoever waits for more
+        return True
+
+    async def receive_more(self) -> None:
+        """Wait for more, or close when the client has said that there is none."""
+        transport = self.transport
+        if self._at_end and transport:
+            # Not Sanic's `close`, which drops the transport before this task is cancelled.
+            transport.close()
+            if transport.get_write_buffer_size():
+                # A client that does not read its answers must not hold the connection.
+                self.loop.call_later(self.app.config.GRACEFUL_TCP_CLOSE_TIMEOUT, transport.abort)
+            await asyncio.Event().wait()  # until the loss of the connection cancels this task
+        await super().receive_more()  # type: ignore[no-untyped-call]
