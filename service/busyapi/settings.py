@@ -22,6 +22,7 @@ MOST_FIGURE = 2**40
 """Of any figure that has no smaller limit: what Redis, sockets and file systems still take."""
 MOST_BOUND = 1_000_000_000
 """A jump skips this many ids. The archive keeps the largest bound for good, and ids end at 2^53."""
+MOST_REPLICAS = 100
 MOST_KEY_SECONDS = 31 * 86_400
 
 
@@ -118,6 +119,15 @@ class Settings:
         most=MOST_BOUND,
     )
     durability: str = row("BUSYAPI_DURABILITY", "fsync", "", "what a 201 means", choices=TIERS)
+    replicas: int = row(
+        "BUSYAPI_REPLICAS",
+        1,
+        "replicas",
+        "with the tier `replicated`: how many confirm each commit. No more may be connected: a"
+        " failover could promote one that did not confirm",
+        least=1,
+        most=MOST_REPLICAS,
+    )
     validation: str = row(
         "BUSYAPI_VALIDATION",
         "strict",

@@ -25,6 +25,7 @@ def api(settings: Settings) -> int:
             each,
             settings.partitions,
             tier=settings.durability,
+            replicas=settings.replicas,
             deadline=settings.commit_deadline,
             key_seconds=settings.idempotency_ttl,
             admission=admission,

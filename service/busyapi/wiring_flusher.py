@@ -30,6 +30,6 @@ def flusher(settings: Settings, partition: int) -> int:
         )
 
     def connect(archive_id: str) -> Partition:
-        return Partition(where, partition, settings.durability, archive_id)
+        return Partition(where, partition, settings.durability, archive_id, settings.replicas)
 
     return Door(Flusher(install, recover, connect, metrics), metrics).serve(settings.flusher_port)

@@ -1,6 +1,9 @@
 """A Redis that is weaker than its tier: refused, with the line to change."""
 
+import os
+import signal
 import time
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
@@ -8,13 +11,16 @@ import pytest
 
 from busyapi.errors import TooWeak
 from busyapi.ids import Seq
+from busyapi.stream.durability import Inspector
+from busyapi.stream.keys import Keys
 from busyapi.stream.session import Session
 from tests.support.http1 import fetch
 from tests.support.inside import seed_once, where
 from tests.support.processes import Api, Flusher, Stack
-from tests.support.servers import Server
+from tests.support.servers import FLAVOURS, Server
 from tests.support.waiting import wait_until
 
+KEYS = Keys(0)
 USAGE = b'{"patientId":"100","timestamp":0,"medication":"Albuterol"}'
 
 
@@ -24,8 +30,11 @@ async def seeded(any_server: Server, tmp_path: Path) -> Server:
     return any_server
 
 
-async def open_session(server: Server, tier: str = "fsync") -> None:
-    session = await Session.open(where(server), 0, 1, tier, Seq(0))
+async def open_session(
+    server: Server, tier: str = "fsync", inspector: Inspector | None = None
+) -> None:
+    inspector = inspector or Inspector(tier, KEYS)
+    session = await Session.open(where(server), 0, 1, inspector, Seq(0))
     await session.close()
 
 
@@ -48,6 +57,7 @@ async def test_weak_setting_is_named_with_the_line_to_change(
         await open_session(seeded)
     assert f"{setting} is {weak}: set `{setting} {right}`" in str(refused.value)
     seeded.client().config_set(setting, right)
+    wait_until(lambda: not rewriting(seeded), "the log to be in force")
     await open_session(seeded)
 
 
@@ -78,6 +88,83 @@ async def test_server_that_does_not_tell_its_settings_cannot_be_checked(
     refused = pytest.raises(TooWeak, match="does not let CONFIG GET be asked")
     with Server(tmp_path / "server", acl=acl) as server, refused:
         await open_session(server)
+
+
+# --- whether the log is in force ------------------------------------------------------------
+
+
+def slow_rewrites(server: Server) -> None:
+    """Make a rewrite of the log take half a minute."""
+    server.command("DEBUG", "POPULATE", 300, "other", 10)
+    server.command("CONFIG", "SET", "rdb-key-save-delay", 100_000)
+
+
+def end_rewrite(server: Server) -> None:
+    """Let the rewrite that runs end at once, by another one without the delay."""
+    server.command("CONFIG", "SET", "rdb-key-save-delay", 0)
+    child = int(
+        (server.folder / "server.log").read_text().rsplit("started by pid ", 1)[1].split()[0]
+    )
+    os.kill(child, signal.SIGKILL)
+    wait_until(lambda: not rewriting(server), "the rewrite to end", seconds=20)
+
+
+def rewriting(server: Server) -> bool:
+    info = server.client().info("persistence")
+    return bool(info["aof_rewrite_in_progress"] or info["aof_rewrite_scheduled"])
+
+
+@pytest.fixture(params=FLAVOURS)
+async def slow(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Server]:
+    """A seeded server whose rewrites take long."""
+    monkeypatch.setattr("busyapi.stream.durability.SYNC_MS", 700)
+    config = ["enable-debug-command yes"]
+    with Server(tmp_path / "server", request.param, config=config) as server:
+        await seed_once(where(server), tmp_path / "archive")
+        slow_rewrites(server)
+        yield server
+
+
+@pytest.mark.parametrize("snapshot", [False, True])
+async def test_log_that_was_switched_on_is_not_in_force_before_its_first_rewrite_has_ended(
+    slow: Server, *, snapshot: bool
+) -> None:
+    slow.command("CONFIG", "SET", "appendonly", "no")
+    if snapshot:
+        slow.command("BGSAVE")
+    inspector = Inspector("fsync", KEYS)
+    with pytest.raises(TooWeak, match="set `appendonly yes`"):
+        await open_session(slow, inspector=inspector)
+    slow.command("CONFIG", "SET", "appendonly", "yes")
+    for _ in range(2):
+        with pytest.raises(TooWeak, match="not in force yet"):
+            await open_session(slow, inspector=inspector)
+    # What the check spares: nothing of what is in memory is in a file.
+    assert rewriting(slow)
+    end_rewrite(slow)
+    await open_session(slow, inspector=inspector)
+
+
+async def test_rewrite_of_a_log_in_force_changes_nothing(slow: Server) -> None:
+    inspector = Inspector("fsync", KEYS)
+    await open_session(slow, inspector=inspector)
+    slow.command("CONFIG", "SET", "maxclients", 5000)
+    slow.command("BGREWRITEAOF")
+    for _ in range(2):
+        assert rewriting(slow)
+        await open_session(slow, inspector=inspector)
+
+
+async def test_log_that_was_off_between_two_looks_is_not_in_force(slow: Server) -> None:
+    inspector = Inspector("fsync", KEYS)
+    await open_session(slow, inspector=inspector)
+    slow.command("CONFIG", "SET", "appendonly", "no")
+    slow.command("CONFIG", "SET", "appendonly", "yes")
+    assert rewriting(slow)
+    with pytest.raises(TooWeak, match="not in force yet"):
+        await open_session(slow, inspector=inspector)
 
 
 def test_processes_are_not_ready_on_a_weak_server_and_become_so_when_it_is_mended(

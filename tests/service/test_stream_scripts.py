@@ -8,6 +8,7 @@ import pytest
 
 from busyapi.errors import LeaseLost, NotSeeded, PartitionMismatch
 from busyapi.ids import Seq
+from busyapi.stream.durability import Inspector
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.entry import decode, encode
 from busyapi.stream.keys import Keys
@@ -63,7 +64,9 @@ class Seeded:
         await self.owner.seed(Seq(seq), record | changes, seq=Seq(seq))
 
     async def open(self, highest: int = 0, partitions: int = 1) -> Session:
-        return await Session.open(self.endpoint, 0, partitions, "fsync", Seq(highest))
+        return await Session.open(
+            self.endpoint, 0, partitions, Inspector("fsync", KEYS), Seq(highest)
+        )
 
     async def commit(self, *calls: Call) -> list[Any]:
         return await self.session.replies(self.session.send(list(calls), self.highest))

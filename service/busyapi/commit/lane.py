@@ -22,6 +22,7 @@ from busyapi.commit.standing import Standing
 from busyapi.errors import NotSeeded, RedisAway, Refused, StoredUnknown, TooWeak
 from busyapi.failpoints import failpoint
 from busyapi.ids import Seq
+from busyapi.stream.durability import Inspector
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.session import Session
 from busyapi.stream.wire import ServerError
@@ -42,6 +43,7 @@ class Lane:
         partitions: int,
         *,
         tier: str,
+        replicas: int = 1,
         deadline: float,
         key_seconds: int,
         admission: Admission,
@@ -50,7 +52,7 @@ class Lane:
         self.partition = partition
         self._endpoint = endpoint
         self._partitions = partitions
-        self._tier = tier
+        self._inspector = Inspector(tier, endpoint.keys(partition), replicas)
         self._deadline = deadline
         self._admission = admission
         self._observer = observer
@@ -141,7 +143,7 @@ class Lane:
     async def _connect(self) -> None:
         try:
             session = await Session.open(
-                self._endpoint, self.partition, self._partitions, self._tier, self.highest
+                self._endpoint, self.partition, self._partitions, self._inspector, self.highest
             )
             await self._introduce(session)
         except (RedisAway, NotSeeded, TooWeak) as error:

@@ -12,6 +12,7 @@ have different ones.
     busyapi:{0}:keys:<0…3>  hashes: Idempotency-Keys and the answers they got, by age
     busyapi:{0}:keyed     one entry for each new key, until the archive has it
     busyapi:{0}:key:…     an Idempotency-Key as 0.2.0 kept it; read until it expires
+    busyapi:{0}:probe     what WAITAOF is asked about: whether the server's log is in force
 """
 
 import re
@@ -71,6 +72,11 @@ class Keys:
     def hashes(self) -> list[str]:
         """The Idempotency-Keys that are known. Generation g is in the hash `g % KEY_HASHES`."""
         return [self._key(f"keys:{each}") for each in range(KEY_HASHES)]
+
+    @property
+    def probe(self) -> str:
+        """What is written to see whether the server's log is in force."""
+        return self._key("probe")
 
     def idempotency(self, digest: str) -> str:
         """One Idempotency-Key as 0.2.0 kept it, by digest."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from busyapi.errors import LeaseLost, NotSeeded, RedisAway
 from busyapi.ids import Seq
-from busyapi.stream.durability import Server, inspect
+from busyapi.stream.durability import Inspector, Server
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.entry import Entry, entry
 from busyapi.stream.scripts import DOUBT, FENCE, LEASE, PUBLISH, SEED
@@ -32,11 +32,13 @@ class Found(NamedTuple):
 class Partition:
     """One flusher's connection to its partition. One task at a time may use it."""
 
-    def __init__(self, endpoint: Endpoint, partition: int, tier: str, archive_id: str) -> None:
+    def __init__(
+        self, endpoint: Endpoint, partition: int, tier: str, archive_id: str, replicas: int = 1
+    ) -> None:
         self.keys = endpoint.keys(partition)
         self.standalone = endpoint.mode == "standalone"
         self._endpoint = endpoint
-        self._tier = tier
+        self._inspector = Inspector(tier, self.keys, replicas)
         self._archive_id = archive_id
         self._token = token_hex(8)
         self._server = ""
@@ -70,7 +72,7 @@ class Partition:
             NotSeeded: its replication history is another than `find` found.
             RedisAway: the connection failed.
         """
-        server = await inspect(self._open, self._tier)
+        server = await self._inspector.inspect(self._open)
         if server.run_id != self._server:
             raise NotSeeded("the server's replication history has changed")
         return server
@@ -81,7 +83,7 @@ class Partition:
         Raises:
             RedisAway: the connection failed, or the server is not a primary.
         """
-        server = await inspect(self._open, self._tier)
+        server = await self._inspector.inspect(self._open)
         self._server = server.run_id
         if server.role != "master":
             raise RedisAway(f"Redis at {self._open.address} is a replica")

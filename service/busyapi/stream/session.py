@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from busyapi.errors import NotSeeded, PartitionMismatch, RedisAway, TooWeak
 from busyapi.ids import Seq
-from busyapi.stream.durability import inspect
+from busyapi.stream.durability import Inspector
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.keys import Keys
 from busyapi.stream.scripts import COMMIT, KEYED, REMEMBER, UNSEED
@@ -49,17 +49,21 @@ class Call(NamedTuple):
 class Session:
     """One lane's connection, after its check."""
 
-    def __init__(self, wire: Wire, keys: Keys, epoch: str, tier: str) -> None:
+    def __init__(self, wire: Wire, keys: Keys, inspector: Inspector) -> None:
         self._wire = wire
         self._keys = keys
-        self._tier = tier
-        self._waits = tier == "replicated"
-        self._most_replicas: int | str = ""
-        self.epoch = epoch
+        self._inspector = inspector
+        self._replicas = inspector.replicas
+        self.epoch = ""
 
     @classmethod
     async def open(
-        cls, endpoint: Endpoint, partition: int, partitions: int, tier: str, highest: Seq
+        cls,
+        endpoint: Endpoint,
+        partition: int,
+        partitions: int,
+        inspector: Inspector,
+        highest: Seq,
     ) -> "Session":
         """Connect and check. `highest` is the largest seq this process was ever given.
 
@@ -70,7 +74,7 @@ class Session:
             TooWeak: Redis does not hold the tier.
         """
         wire = await endpoint.connect(partition)
-        session = cls(wire, endpoint.keys(partition), "", tier)
+        session = cls(wire, endpoint.keys(partition), inspector)
         try:
             await session._check(partitions, highest)
         except BaseException:
@@ -79,7 +83,7 @@ class Session:
         return session
 
     async def _check(self, partitions: int, highest: Seq) -> None:
-        server = await inspect(self._wire, self._tier)
+        server = await self._inspector.inspect(self._wire)
         if server.weak:
             raise TooWeak(server.weak)
         record, seq = await self._wire.call(*ask(self._keys))
@@ -143,7 +147,7 @@ class Session:
             call.guard_seconds,
             highest,
             call.value,
-            self._most_replicas,
+            self._replicas or "",
         )
 
     def _keyed(self, call: Call, highest: Seq) -> Command:
@@ -158,7 +162,7 @@ class Session:
             call.usages,
             highest,
             call.value,
-            self._most_replicas,
+            self._replicas or "",
             call.received_ms,
         )
 
@@ -171,21 +175,21 @@ class Session:
             RedisAway: there is no connection; nothing was sent.
         """
         commands = [self.command(each, highest) for each in calls]
-        if self._waits:
-            commands.append(("WAIT", 1, WAIT_MS))
+        if self._replicas:
+            commands.append(("WAIT", self._replicas, WAIT_MS))
         return self._wire.send(commands)
 
     async def replies(self, sent: asyncio.Future[list[Any]]) -> list[Any]:
         """Give for each call a last seq (negative for a repeat) or ServerError.
 
         Raises:
-            RedisAway: the answer was lost, or no replica confirmed: each may be stored or not.
+            RedisAway: the answer was lost, or too few replicas confirmed: each may be stored.
         """
         replies = await self._wire.answers(sent)
-        if self._waits:
+        if self._replicas:
             confirmed = replies.pop()
-            if isinstance(confirmed, ServerError) or confirmed < 1:
-                raise RedisAway("no replica confirmed the batch")
+            if isinstance(confirmed, ServerError) or confirmed < self._replicas:
+                raise RedisAway("too few replicas confirmed the batch")
         return replies
 
     async def give_up_epoch(self) -> None:
