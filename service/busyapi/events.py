@@ -42,6 +42,13 @@ EVENTS = (
         "read `detail`; put the setting right, or report it",
     ),
     Event(
+        "few_files",
+        "warning",
+        ("connections", "wanted"),
+        "the limit of open files allows fewer connections than BUSYAPI_MAX_CONNECTIONS",
+        "raise the hard limit (`ulimit -Hn`), or lower the setting",
+    ),
+    Event(
         "fast_lane_off",
         "warning",
         ("sanic", "known"),

@@ -8,7 +8,8 @@ of them, all there from the start.
 
 import platform
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, disable_created_metrics
@@ -99,10 +100,10 @@ class Metrics:
         self.held = self._gauge(catalogue.HELD, [tier])
         self.held.set(1)
 
-    def exposition(self, accept: str) -> tuple[bytes, str]:
-        """Give what a scrape reads and its content type: OpenMetrics for who accepts it."""
+    def exposition(self, accept: str) -> tuple[Callable[[], bytes], str]:
+        """Return how to render what a scrape reads, and its type: OpenMetrics if accepted."""
         encode, content_type = choose_encoder(accept)
-        return encode(self.registry), content_type
+        return partial(encode, self.registry), content_type
 
     def _names(self, row: Row) -> list[str]:
         # A flusher's partition is on all that it gives, and is the last label.

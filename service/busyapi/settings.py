@@ -23,6 +23,7 @@ MOST_FIGURE = 2**40
 MOST_BOUND = 1_000_000_000
 """A jump skips this many ids. The archive keeps the largest bound for good, and ids end at 2^53."""
 MOST_REPLICAS = 100
+MOST_CONNECTIONS = 1_000_000
 MOST_KEY_SECONDS = 31 * 86_400
 
 
@@ -141,6 +142,14 @@ class Settings:
     )
     max_batch_items: int = row(
         "BUSYAPI_MAX_BATCH_ITEMS", 10_000, "usages", "usages in one batch", least=1
+    )
+    max_connections: int = row(
+        "BUSYAPI_MAX_CONNECTIONS",
+        2048,
+        "connections",
+        "at one port of one process; at the bound a quiet one makes room, or the new one gets 503",
+        least=8,
+        most=MOST_CONNECTIONS,
     )
     pending_max: int = row(
         "BUSYAPI_PENDING_MAX",

@@ -32,4 +32,5 @@ def flusher(settings: Settings, partition: int) -> int:
     def connect(archive_id: str) -> Partition:
         return Partition(where, partition, settings.durability, archive_id, settings.replicas)
 
-    return Door(Flusher(install, recover, connect, metrics), metrics).serve(settings.flusher_port)
+    door = Door(Flusher(install, recover, connect, metrics), metrics, settings.request_deadline)
+    return door.serve(settings.flusher_port, settings.max_connections)

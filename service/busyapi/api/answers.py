@@ -1,4 +1,4 @@
-"""The 201 of a single usage, rendered without Sanic's general machinery; and whole messages.
+"""The 201 of a single usage, rendered without Sanic's general machinery.
 
 `HTTPResponse` builds a multidict, sanitises each header and encodes it again: a fifth of what a
 whole request costs. This answer has six headers whose values are ours, or checked. It leans on two
@@ -12,11 +12,10 @@ from time import time
 from typing import Any
 
 import msgspec
-from sanic.headers import format_http1_response
 from sanic.response import HTTPResponse
 
 from busyapi.ids import UsageId
-from busyapi.web.dates import format_http_date, http_date
+from busyapi.web.dates import format_http_date
 from busyapi.web.request_id import HEADER
 
 JSON = "application/json"
@@ -76,16 +75,6 @@ def _created_form(second: int) -> bytes:
         b"location: /api/usages/%b\r\nx-request-id: %b\r\ncontent-length: %d\r\n"
         b'connection: %b\r\n\r\n{"id":%b}'
     )
-
-
-def whole(answer: HTTPResponse, request_id: bytes, *, close: bool) -> bytes:
-    """Render any answer as a whole message, as Sanic does."""
-    body = answer.body or b""
-    answer.headers[HEADER] = request_id.decode()
-    answer.headers["date"] = http_date()
-    answer.headers["content-length"] = str(len(body))
-    answer.headers["connection"] = "close" if close else "keep-alive"
-    return format_http1_response(answer.status, answer.processed_headers) + body
 
 
 def json_answer(

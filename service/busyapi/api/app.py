@@ -12,20 +12,22 @@ from functools import partial
 from typing import Any
 
 import structlog
-from prometheus_client import start_http_server
 from sanic import Sanic
 
 from busyapi.api.fast import protocol_for
 from busyapi.api.lookup import get_count, get_usage
 from busyapi.api.pages import get_landing, get_openapi
-from busyapi.api.probes import livez, readyz
+from busyapi.api.probes import livez, readyz, unserved_probes
 from busyapi.api.problems import ApiProblems
 from busyapi.api.service import Service
 from busyapi.api.usages import post_batch, post_usage
 from busyapi.commit.lane import Lane
 from busyapi.errors import told
+from busyapi.web.connections import Connections, close_idle
 from busyapi.web.protocol import WholeRequest
-from busyapi.web.server import close_idle, listen, port_error, stop, stop_at_signals
+from busyapi.web.refusal import Refuser
+from busyapi.web.scrape import MetricsPort
+from busyapi.web.server import allow_files, listen, stop, stop_at_signals
 
 log = structlog.get_logger()
 
@@ -84,11 +86,10 @@ async def _open(app: Sanic[Any, Any]) -> None:
     for lane in service.lanes.lanes:
         service.metrics.lanes.labels(lane.partition).set_function(partial(_ready, lane))
         service.metrics.last_seq.labels(lane.partition).set_function(partial(_highest, lane))
-    port = service.settings.metrics_port
-    try:
-        app.ctx.metrics_server, _ = start_http_server(port, registry=service.metrics.registry)
-    except OSError as error:
-        raise port_error(port, error) from None
+    app.ctx.metrics_port = MetricsPort(
+        service.metrics.exposition, service.settings.request_deadline
+    )
+    await app.ctx.metrics_port.open(service.settings.metrics_port)
     log.info(
         "api_started",
         port=service.settings.port,
@@ -128,7 +129,7 @@ async def _close(app: Sanic[Any, Any]) -> None:
     for reader in service.readers:
         await reader.close()
     await service.archive.close()
-    app.ctx.metrics_server.shutdown()
+    await app.ctx.metrics_port.close()
     log.info("api_stopped")
 
 
@@ -136,6 +137,8 @@ def serve(service: Service) -> int:
     """Serve until SIGTERM or SIGINT; give the process's exit code."""
     app = make_app(service)
     sock = listen(service.settings.port)
+    most = allow_files(service.settings.max_connections)
+    service.connections = Connections(most, Refuser(unserved_probes(service), stored="no"))
     app.run(
         sock=sock,
         protocol=protocol_for(service),

@@ -21,7 +21,7 @@ import sanic
 import structlog
 from sanic.http.constants import Stage
 
-from busyapi.api.answers import created, whole
+from busyapi.api.answers import created
 from busyapi.api.problems import problem
 from busyapi.api.service import NO_ANSWER, Service
 from busyapi.commit.batch import Group
@@ -29,6 +29,7 @@ from busyapi.decode.usage import quick_line
 from busyapi.errors import Refused
 from busyapi.ids import Seq, usage_id
 from busyapi.metrics import Answered
+from busyapi.web.answers import whole
 from busyapi.web.head import is_authority
 from busyapi.web.http1 import EMPTY_LINES
 from busyapi.web.problems import CLIENT_GONE, response
@@ -207,6 +208,10 @@ class FastProtocol(DeadlineProtocol):
             self._time = monotonic()
         super().check_timeouts()  # type: ignore[no-untyped-call]
 
+    def make_room(self, before: float) -> bool:
+        """Do as Sanic's side, unless a usage is under way."""
+        return False if self._under_way else super().make_room(before)
+
     def close_if_idle(self) -> bool:
         """Close the connection unless a request is under way."""
         return False if self._under_way else bool(super().close_if_idle())
@@ -291,6 +296,7 @@ def protocol_for(service: Service, version: str = sanic.__version__) -> type[Dea
         log.warning("fast_lane_off", sanic=version, known=SANIC_VERSION)
         fast = False
     members = {
+        "port": service.connections,
         "deadline": settings.request_deadline,
         "service": service,
         "answered": service.metrics.requests.of(ROUTE),

@@ -6,6 +6,7 @@ from sanic import Request
 from sanic.response import HTTPResponse
 
 from busyapi.api.service import Service
+from busyapi.web.refusal import Probes
 
 TEXT = "text/plain; charset=utf-8"
 
@@ -31,14 +32,24 @@ async def readyz(request: Request) -> HTTPResponse:
     for the tier does fail it: nothing will be accepted until someone changes it.
     """
     service: Service = request.app.ctx.service
-    answer = report(
-        [
-            ("draining", "draining" if service.draining else ""),
-            ("partition", _partition_trouble(service)),
-            ("durability", _durability_trouble(service)),
-        ]
-    )
-    return service.done(request, answer)
+    return service.done(request, report(readiness(service)))
+
+
+def readiness(service: Service) -> list[tuple[str, str]]:
+    """List the checks of readiness, each with its trouble or ""."""
+    return [
+        ("draining", "draining" if service.draining else ""),
+        ("partition", _partition_trouble(service)),
+        ("durability", _durability_trouble(service)),
+    ]
+
+
+def unserved_probes(service: Service) -> Probes:
+    """Return the answers to probes of a process that has as many connections as it may have."""
+    return {
+        b"/livez": lambda: report([("loop", "")]),
+        b"/readyz": lambda: report(readiness(service)),
+    }
 
 
 def _partition_trouble(service: Service) -> str:

@@ -14,6 +14,7 @@ from busyapi.errors import Refused, StoredUnknown
 from busyapi.metrics import ApiMetrics
 from busyapi.settings import Settings
 from busyapi.stream.reading import Reader
+from busyapi.web.connections import Connections
 
 NO_ANSWER = 500
 
@@ -28,6 +29,7 @@ class Service:
     archive: ArchiveDoor
     metrics: ApiMetrics
     guard: Guard | None = None
+    connections: Connections = field(default_factory=Connections)
     draining: bool = False
     fatal: BaseException | None = None
     strict: bool = field(init=False)

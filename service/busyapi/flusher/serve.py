@@ -12,7 +12,12 @@ from busyapi.errors import ArchiveError, NoLongerKept, told
 from busyapi.flusher.loop import Flusher
 from busyapi.ids import Seq
 from busyapi.metrics import FlusherMetrics
-from busyapi.web.server import KnownProtocol, close_idle, listen, stop, stop_at_signals
+from busyapi.web.connections import Connections, close_idle
+from busyapi.web.problems import Problem, Problems
+from busyapi.web.protocol import DeadlineProtocol, WholeRequest
+from busyapi.web.refusal import Refuser
+from busyapi.web.scrape import Scrape
+from busyapi.web.server import allow_files, listen, stop, stop_at_signals
 
 log = structlog.get_logger()
 
@@ -20,33 +25,54 @@ STOP_SECONDS = 10.0
 SCRAPE_SECONDS = 20.0
 """A flusher that failed ends no later than this, and before that when its metrics were read: what
 it counted last is why."""
+MAX_BODY_BYTES = 65_536
+"""Of a request that needs none."""
+RETRY = {"Retry-After": "2"}
 TEXT = "text/plain; charset=utf-8"
 
 
 class Door:
     """The flusher's Sanic application, and its life."""
 
-    def __init__(self, flusher: Flusher, metrics: FlusherMetrics) -> None:
+    def __init__(self, flusher: Flusher, metrics: FlusherMetrics, deadline: float) -> None:
         self.failed: BaseException | None = None
         self._flusher = flusher
-        self._metrics = metrics
+        self._deadline = deadline
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
-        self._scraped = asyncio.Event()
-        app = self.app = Sanic("busyapi-flusher", configure_logging=False)
-        app.config.update(ACCESS_LOG=False, GRACEFUL_SHUTDOWN_TIMEOUT=1.0, KEEP_ALIVE_TIMEOUT=60)
-        app.add_route(self._livez, "/livez")
-        app.add_route(self._readyz, "/readyz")
-        app.add_route(self._scrape, "/metrics")
-        app.add_route(self._find, "/usages/<seq:int>")
+        app = self.app = Sanic(
+            "busyapi-flusher",
+            configure_logging=False,
+            error_handler=Problems(),
+            request_class=WholeRequest,
+        )
+        app.config.update(
+            ACCESS_LOG=False,
+            GRACEFUL_SHUTDOWN_TIMEOUT=1.0,
+            KEEP_ALIVE_TIMEOUT=60,
+            REQUEST_TIMEOUT=deadline,
+            REQUEST_MAX_SIZE=MAX_BODY_BYTES,
+        )
+        scrape = Scrape(metrics.exposition)
+        self._scraped = scrape.scraped
+        methods = ["GET", "HEAD"]
+        app.add_route(self._livez, "/livez", methods=methods)
+        app.add_route(self._readyz, "/readyz", methods=methods)
+        app.add_route(scrape.__call__, "/metrics", methods=methods, name="metrics")
+        app.add_route(self._find, "/usages/<seq:int>", methods=methods)
         app.register_listener(self._open, "after_server_start")
         app.register_listener(self._close, "before_server_stop")
 
-    def serve(self, port: int) -> int:
+    def serve(self, port: int, max_connections: int) -> int:
         """Flush and serve until SIGTERM; give the process's exit code."""
+        probes = {b"/livez": self._alive, b"/readyz": self._readiness}
+        members = {
+            "deadline": self._deadline,
+            "port": Connections(allow_files(max_connections), Refuser(probes)),
+        }
         self.app.run(
             sock=listen(port),
-            protocol=KnownProtocol,
+            protocol=type("FlusherProtocol", (DeadlineProtocol,), members),
             single_process=True,
             register_sys_signals=False,
             access_log=False,
@@ -80,32 +106,33 @@ class Door:
         log.info("flusher_stopped")
 
     async def _livez(self, request: Request) -> HTTPResponse:
-        return HTTPResponse("loop: ok\n", content_type=TEXT)
+        return self._alive()
 
     async def _readyz(self, request: Request) -> HTTPResponse:
+        return self._readiness()
+
+    def _alive(self) -> HTTPResponse:
+        return HTTPResponse("loop: ok\n", content_type=TEXT)
+
+    def _readiness(self) -> HTTPResponse:
         trouble = self._flusher.trouble
         return HTTPResponse(
             f"flusher: {trouble or 'ok'}\n", 503 if trouble else 200, content_type=TEXT
         )
 
-    async def _scrape(self, request: Request) -> HTTPResponse:
-        body, content_type = self._metrics.exposition(request.headers.get("accept", ""))
-        self._scraped.set()
-        return HTTPResponse(body, headers={"Content-Type": content_type})
-
     async def _find(self, request: Request, seq: int) -> HTTPResponse:
         writer = self._flusher.writer
         if writer is None:
-            return HTTPResponse("the archive is not open\n", 503, content_type=TEXT)
+            raise Problem(503, "The archive is not open.", RETRY)
         try:
             line = await asyncio.to_thread(writer.find, Seq(seq))
         except NoLongerKept:
-            return HTTPResponse("", 410, content_type=TEXT)
+            raise Problem(410, "The usage is no longer kept.") from None
         except (ArchiveError, OSError) as error:
             named = request.headers.get("x-request-id", "")
             log.warning("lookup_failed", error=type(error).__name__, request_id=named)
             self._flusher.tell_damage(writer)
-            return HTTPResponse("the archive cannot be read\n", 503, content_type=TEXT)
+            raise Problem(503, "The archive cannot be read.", RETRY) from None
         if line is None:
-            return HTTPResponse("", 404, content_type=TEXT)
+            raise Problem(404, "No usage has this seq.")
         return HTTPResponse(line, content_type="application/json")

@@ -19,10 +19,12 @@ from sanic.exceptions import RequestTimeout
 from sanic.http.constants import Stage
 from sanic.response import BaseHTTPResponse
 
+from busyapi.errors import Overloaded
+from busyapi.web.connections import KnownProtocol
 from busyapi.web.http1 import StrictHttp
 from busyapi.web.request_id import HEADER, chosen
-from busyapi.web.server import KnownProtocol
 
+LINGER_SECONDS = 1.0
 LOOKS = 8
 """A request is cut off between one deadline and 1 + 1/8 of one."""
 
@@ -97,7 +99,7 @@ class DeadlineProtocol(KnownProtocol):
 
     HTTP_CLASS = NumberedHttp
     deadline: float = 15.0
-    cut_off: Callable[[Request], None]
+    cut_off: Callable[[Request], None] = staticmethod(lambda _: None)
     """Told of a request that came whole and gets no answer."""
 
     def __init__(self, **arguments: Any) -> None:
@@ -106,10 +108,26 @@ class DeadlineProtocol(KnownProtocol):
         self._seen = _NOTHING
         self._look_handle: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: Any) -> None:
+    def opened(self) -> None:
         """Start looking."""
-        super().connection_made(transport)
         self._schedule()
+
+    def make_room(self, before: float) -> bool:
+        """Give the connection up for another one if it is idle or slow; say so."""
+        if super().make_room(before):
+            return True
+        http, task = self.http, self._task
+        if http is None or not task:
+            return False
+        seen = self._see(http)
+        slow = self._looks > 0 and seen == self._seen
+        if seen == _NOTHING or (self.port.patient and not slow):
+            return False
+        self._seen = seen
+        self._give_up(http, task, Overloaded())
+        # What is left of its body is not waited for: its place is taken.
+        self.loop.call_later(LINGER_SECONDS, self.abort)
+        return True
 
     def abort(self) -> None:
         """Cut the connection, as Sanic does when a stop takes too long."""
@@ -135,7 +153,7 @@ class DeadlineProtocol(KnownProtocol):
         self._looks = self._looks + 1 if seen and seen == self._seen else 0
         self._seen = seen
         if self._looks >= LOOKS:
-            self._give_up(http, self._task)
+            self._give_up(http, self._task, RequestTimeout("Request Timeout"))
         self._schedule()
 
     def _see(self, http: Any) -> int:
@@ -144,12 +162,12 @@ class DeadlineProtocol(KnownProtocol):
         arriving = http.stage is Stage.REQUEST or http.request_body
         return http.number if arriving else _NOTHING
 
-    def _give_up(self, http: Any, task: asyncio.Task[Any]) -> None:
+    def _give_up(self, http: Any, task: asyncio.Task[Any], why: Exception) -> None:
         if self._seen == _UNREAD and self.transport:
             self.transport.abort()
             return
         if http.stage in {Stage.REQUEST, Stage.HANDLER}:
-            http.exception = RequestTimeout("Request Timeout")
+            http.exception = why
             http.perft0 = None
         # Without an exception, as once the answer is sent, this closes the connection.
         task.cancel()

@@ -1,42 +1,21 @@
-"""What both roles need of Sanic: a port, connections that can be closed, a stop that holds."""
+"""Sockets, and a stop that holds."""
 
 import asyncio
+import errno
+import resource
 import signal
 import socket
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
+import structlog
 from sanic import Sanic
 
-from busyapi.web.http1 import HalfCloseProtocol
+log = structlog.get_logger()
 
 AGAIN_SECONDS = 0.1
-
-
-class KnownProtocol(HalfCloseProtocol):
-    """Sanic's protocol; the process knows its connections."""
-
-    live: ClassVar[set["KnownProtocol"]] = set()
-
-    def connection_made(self, transport: Any) -> None:
-        """Remember the connection."""
-        super().connection_made(transport)  # type: ignore[no-untyped-call]
-        self.live.add(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
-        self.live.discard(self)
-        super().connection_lost(exc)  # type: ignore[no-untyped-call]
-
-
-def close_idle() -> None:
-    """Close every connection that has no request under way.
-
-    Sanic does so after the server has closed, and asyncio's own loop, from Python 3.12 on, waits
-    there for every connection (cpython#104344).
-    """
-    for each in list(KnownProtocol.live):
-        each.close_if_idle()
+SPARE_FILES = 640
+"""For what is no client's connection: Redis, the archive, the metrics port, refusals under way."""
 
 
 def stop(app: Sanic[Any, Any], stopping: Callable[[], bool]) -> None:
@@ -69,27 +48,52 @@ def stop_at_signals(app: Sanic[Any, Any], stopping: Callable[[], bool]) -> None:
         signal.signal(each, first)
 
 
-def listen(port: int) -> socket.socket:
-    """Open a port, for IPv6 and IPv4, shared with other processes of this machine.
+def listen(port: int, *, shared: bool = True) -> socket.socket:
+    """Open a port, for IPv6 and IPv4; a shared one also to other processes of this machine.
 
     Raises:
         OSError: the port is taken by a program that does not share it.
     """
     try:
-        sock = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        address: tuple[Any, ...] = ("::", port)
-    except OSError:  # a machine without IPv6
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        address = ("0.0.0.0", port)  # noqa: S104 - a server for others
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        sock.bind(address)
+        return _bound(socket.AF_INET6, ("::", port), shared=shared)
     except OSError as error:
-        sock.close()
+        # A machine without IPv6: no such sockets, or no such address.
+        if error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.ENOPROTOOPT}:
+            raise port_error(port, error) from None
+    try:
+        return _bound(socket.AF_INET, ("0.0.0.0", port), shared=shared)  # noqa: S104 - a server
+    except OSError as error:
         raise port_error(port, error) from None
+
+
+def _bound(
+    family: socket.AddressFamily, address: tuple[str, int], *, shared: bool
+) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
     return sock
+
+
+def allow_files(connections: int) -> int:
+    """Raise the limit of open files to what so many connections need; return how many it allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+        soft = max(soft, most)
+        if soft < wanted:
+            log.warning("few_files", connections=soft - SPARE_FILES, wanted=connections)
+            return max(1, soft - SPARE_FILES)
+    return connections
 
 
 def port_error(port: int, error: OSError) -> OSError:

@@ -1,0 +1,113 @@
+"""The connections of one port: how many there may be, and what becomes of one too many.
+
+    new ──below the bound──────────────> served
+    new ──at it, and one is quiet──────> the quiet one is closed, the new one is served
+    new ──at it, and all are at work───> a short refusal, then closed
+
+A quiet connection has no request under way, or one that has been arriving for long. So silent
+connections hold their places only until somebody needs one, and the port of a probe or a scrape
+cannot be locked. nginx does likewise with its keep-alive connections.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, ClassVar
+
+from sanic.http.constants import Stage
+
+from busyapi.web.http1 import HalfCloseProtocol
+
+QUIET_SECONDS = 1.0
+"""A client's next request is usually sent within this time, so an earlier close would meet it."""
+MAX_LOOKS = 16
+"""Connections looked at for each new one: an accept costs the same however many there are."""
+UNBOUNDED = 1_000_000
+
+
+class Connections:
+    """The connections of one port."""
+
+    def __init__(
+        self,
+        most: int = UNBOUNDED,
+        turn_away: Callable[[Any, asyncio.AbstractEventLoop], None] | None = None,
+        *,
+        patient: bool = True,
+    ) -> None:
+        self.most = most
+        self.patient = patient
+        """Whether a connection has a second, and an arriving request longer, before it is quiet."""
+        self.live: OrderedDict[KnownProtocol, None] = OrderedDict()
+        self.refused = 0
+        self._turn_away = turn_away
+
+    def admit(self, protocol: "KnownProtocol", transport: Any) -> bool:
+        """Say whether a new connection is served; refuse it otherwise."""
+        if len(self.live) >= self.most and not self._make_room():
+            self.refused += 1
+            if self._turn_away:
+                self._turn_away(transport, protocol.loop)
+            else:
+                transport.abort()
+            return False
+        self.live[protocol] = None
+        return True
+
+    def forget(self, protocol: "KnownProtocol") -> None:
+        """Take an ended connection out."""
+        self.live.pop(protocol, None)
+
+    def _make_room(self) -> bool:
+        before = monotonic() - (QUIET_SECONDS if self.patient else 0)
+        for _ in range(min(MAX_LOOKS, len(self.live))):
+            oldest = next(iter(self.live))
+            if oldest.make_room(before):
+                del self.live[oldest]
+                return True
+            self.live.move_to_end(oldest)
+        return False
+
+
+class KnownProtocol(HalfCloseProtocol):
+    """Sanic's protocol; its port knows its connections."""
+
+    port: ClassVar[Connections] = Connections()
+    everywhere: ClassVar[set["KnownProtocol"]] = set()
+    """Those of all ports."""
+
+    def connection_made(self, transport: Any) -> None:
+        """Serve the connection, or leave it to a refusal."""
+        if not self.port.admit(self, transport):
+            return
+        super().connection_made(transport)  # type: ignore[no-untyped-call]
+        self.everywhere.add(self)
+        self._time = monotonic()
+        self.opened()
+
+    def opened(self) -> None:
+        """Begin with a connection that is served."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        self.port.forget(self)
+        self.everywhere.discard(self)
+        super().connection_lost(exc)  # type: ignore[no-untyped-call]
+
+    def make_room(self, before: float) -> bool:
+        """Close the connection if it has been idle since before this time; say so."""
+        http = self.http
+        if self._time > before or (http is not None and http.stage is not Stage.IDLE):
+            return False
+        return bool(self.close_if_idle())
+
+
+def close_idle() -> None:
+    """Close every connection that has no request under way.
+
+    Sanic does so after the server has closed, and asyncio's own loop, from Python 3.12 on, waits
+    there for every connection (cpython#104344).
+    """
+    for each in list(KnownProtocol.everywhere):
+        each.close_if_idle()
