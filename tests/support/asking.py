@@ -159,6 +159,20 @@ class Raw:
         self._heard += chunk
         return True
 
+    def unheard(self) -> bool:
+        """Say whether something came that no answer was read from."""
+        return bool(self._heard)
+
+    def answers_in(self, seconds: float) -> bool:
+        """Say whether something comes within this time."""
+        return bool(self._heard) or (self.listen(seconds) and not self.ended)
+
+    def hung_up(self) -> bool:
+        """Say whether the server has hung up by now; what it said before is kept."""
+        while not self.ended and self.listen(0):
+            pass
+        return self.ended
+
     def answer(self) -> Answer:
         """Read one whole answer.
 
