@@ -208,10 +208,6 @@ class FastProtocol(DeadlineProtocol):
             self._time = monotonic()
         super().check_timeouts()  # type: ignore[no-untyped-call]
 
-    def make_room(self, before: float) -> bool:
-        """Do as Sanic's side, unless a usage is under way."""
-        return False if self._under_way else super().make_room(before)
-
     def close_if_idle(self) -> bool:
         """Close the connection unless a request is under way."""
         return False if self._under_way else bool(super().close_if_idle())
@@ -276,12 +272,8 @@ class UnderWay(Group):
 
     def _broken(self, error: Exception) -> None:
         self.wanted = False
-        log.error(
-            "unexpected_error",
-            error=type(error).__name__,
-            where="fast lane",
-            request_id=self.request_id.decode(),
-        )
+        kind, request_id = type(error).__name__, self.request_id.decode()
+        log.error("unexpected_error", error=kind, where="fast lane", request_id=request_id)
         self._protocol.abort()
 
 
