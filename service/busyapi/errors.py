@@ -8,7 +8,8 @@
     │   ├── NotSeeded          no flusher has vouched for this Redis server yet
     │   ├── Overloaded         too much is pending in this process
     │   ├── RedisAway          Redis does not answer or cannot write
-    │   └── TooWeak            Redis is weaker than the durability tier
+    │   ├── TooWeak            Redis is weaker than the durability tier
+    │   └── UnknownVersion     what is stored was written by another version of busyapi
     ├── StoredUnknown          the answer was lost: it may be stored
     ├── KeyReused              an Idempotency-Key came with another body
     ├── BadUsage               what the device sent cannot be taken
@@ -91,6 +92,10 @@ class RedisAway(Refused):
 
 class TooWeak(Refused):
     """Redis is weaker than the durability tier that is configured."""
+
+
+class UnknownVersion(Refused):
+    """This was written by another version of the service, which this one cannot read."""
 
 
 class StoredUnknown(BusyapiError):

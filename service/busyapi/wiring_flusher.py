@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from busyapi.archive.writer import PartitionWriter
+from busyapi.archive.volume import Volume
 from busyapi.flusher.loop import Flusher
 from busyapi.flusher.seed import Install
 from busyapi.flusher.serve import Door
@@ -16,21 +16,21 @@ def flusher(settings: Settings, partition: int) -> int:
     """Run a flusher; give its exit code."""
     where = redis(settings)
     metrics = FlusherMetrics(settings.durability, partition)
-    install = Install(partition, settings.partitions, settings.bound, settings.durability)
-
-    def recover() -> PartitionWriter:
-        return PartitionWriter.recover(
-            Path(settings.archive_dir),
-            partition,
-            settings.partitions,
-            bound=settings.bound,
-            segment_bytes=settings.segment_bytes,
-            segment_age=settings.segment_age,
-            retention_days=settings.retention_days,
-        )
+    install = Install(
+        partition, settings.partitions, settings.bound, settings.durability, settings.installation
+    )
+    volume = Volume(
+        Path(settings.archive_dir),
+        partition,
+        settings.partitions,
+        bound=settings.bound,
+        segment_bytes=settings.segment_bytes,
+        segment_age=settings.segment_age,
+        retention_days=settings.retention_days,
+    )
 
     def connect(archive_id: str) -> Partition:
         return Partition(where, partition, settings.durability, archive_id, settings.replicas)
 
-    door = Door(Flusher(install, recover, connect, metrics), metrics, settings.request_deadline)
+    door = Door(Flusher(install, volume, connect, metrics), metrics, settings.request_deadline)
     return door.serve(settings.flusher_port, settings.max_connections)

@@ -23,11 +23,12 @@ THE_COMMIT = b":lane:"
 REPEATS_STORED_AGAIN = {"stream/commit.lua": ("if token == ARGV[2] then", "if false then")}
 FLUSHES_NOT_WRITTEN = {
     "flusher/intake.py": (
-        "flushed = await asyncio.to_thread(writer.append, self.batches)",
-        """flushed = (
-                writer.gap(self.batches[-1].last, 'not written') if writer.cursor
-                else await asyncio.to_thread(writer.append, self.batches)
-            )""",
+        "            append = asyncio.to_thread(writer.append, block)\n",
+        """            if writer.cursor:
+                writer.gap(block[-1].last, 'not written')
+                continue
+            append = asyncio.to_thread(writer.append, block)
+""",
     )
 }
 LOST_ANSWERS_CALLED_REFUSALS = {
@@ -41,7 +42,7 @@ PUBLISHED_BEFORE_IT_IS_WRITTEN = {
         "        usages, flushed = await intake.flush(writer)\n",
         """        await partition.publish(intake._last)
         failpoint('published')
-        usages, flushed = await intake.flush(writer)
+        usages, flushed = await intake.flush(writer, partition)
 """,
     )
 }

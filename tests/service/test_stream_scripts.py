@@ -1,12 +1,13 @@
 """Each script is one atomic step: what it refuses, it leaves as it was."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from secrets import token_hex
 from typing import Any
 
 import pytest
 
-from busyapi.errors import LeaseLost, NotSeeded, PartitionMismatch
+from busyapi.errors import NotSeeded, PartitionMismatch
 from busyapi.ids import Seq
 from busyapi.stream.durability import Inspector
 from busyapi.stream.endpoint import Endpoint
@@ -18,7 +19,6 @@ from busyapi.stream.session import Call, Session
 from busyapi.stream.wire import ServerError, evalsha
 from tests.support.inside import where
 from tests.support.servers import Server
-from tests.support.waiting import wait_until
 
 KEYS = Keys(0)
 BOUND = 10
@@ -47,6 +47,7 @@ class Seeded:
 
     async def start(self, seq: int = 0, bound: int = BOUND) -> None:
         await self.owner.connect()
+        await self.owner.take_lease()
         await self.reseed(seq, bound=bound)
         self.session = await self.open()
         for lane in "lane", "other":
@@ -120,7 +121,7 @@ async def test_commit_is_one_entry_whose_id_says_its_seqs(seeded: Seeded) -> Non
     assert await seeded.commit(batch(2, 2), keyed("k", "b")) == [5, 6]
     assert seeded.entries() == ["3-3", "5-2", "6-1"]
     assert seeded.server.client().get(KEYS.seq) == "6"
-    found = await seeded.owner.read(Seq(0), 10, 0)
+    found = await seeded.owner.read(Seq(0))
     assert [(each.first, each.last) for each in found] == [(1, 3), (4, 5), (6, 6)]
     assert decode(found[0]).lines == [b'{"n":"-1-0"}', b'{"n":"-1-1"}', b'{"n":"-1-2"}']
 
@@ -277,8 +278,10 @@ async def test_full_memory_refuses_a_commit_before_anything_is_written(seeded: S
 async def test_flusher_can_lease_seed_and_trim_while_the_memory_is_full(seeded: Seeded) -> None:
     assert await seeded.commit(batch(1), batch(2)) == [1, 2]
     seeded.server.client().config_set("maxmemory", 1)
+    await seeded.owner.release()
     owner = Partition(seeded.endpoint, 0, "fsync", "archive-a")
     await owner.connect()
+    await owner.take_lease()
     await owner.doubt("a test says so")
     await owner.seed(Seq(0), {"doubt": ""})
     assert await owner.publish(Seq(1)) == 2
@@ -301,57 +304,7 @@ async def test_large_seqs_stay_whole_numbers(bare: Seeded) -> None:
     assert await bare.owner.publish(Seq(high + 2)) == high + 3
     assert bare.entries() == [f"{high + 3}-1"]
     assert client.hget(KEYS.state, "archived") == f"{high + 2}"
-    assert [each.first for each in await bare.owner.read(Seq(high + 2), 10, 0)] == [high + 3]
-
-
-# --- the lease ----------------------------------------------------------------------------
-
-
-async def test_second_archive_cannot_lease(seeded: Seeded) -> None:
-    other = Partition(seeded.endpoint, 0, "fsync", "archive-b")
-    with pytest.raises(LeaseLost):
-        await other.connect()
-    before = seeded.everything()
-    with pytest.raises(LeaseLost):
-        await other.publish(Seq(0))
-    with pytest.raises(LeaseLost):
-        await other.seed(Seq(0), {"epoch": "stolen"}, seq=Seq(7))
-    assert seeded.everything() == before
-    # A name that begins like the owner's is another name.
-    with pytest.raises(LeaseLost):
-        await Partition(seeded.endpoint, 0, "fsync", "archive").connect()
-    assert await seeded.owner.publish(Seq(0)) == 0
-    await other.close()
-
-
-async def test_same_archive_takes_the_lease_over_at_once(seeded: Seeded) -> None:
-    again = Partition(seeded.endpoint, 0, "fsync", "archive-a")
-    await again.connect()
-    assert await again.publish(Seq(0)) == 0
-    with pytest.raises(LeaseLost):
-        await seeded.owner.publish(Seq(0))
-    await again.close()
-
-
-async def test_flusher_that_slept_through_its_lease_can_trim_nothing(seeded: Seeded) -> None:
-    assert await seeded.commit(batch(1), batch(2)) == [1, 2]
-    client = seeded.server.client()
-    assert 5_000 < client.pttl(KEYS.lease) <= 10_000
-    client.pexpire(KEYS.lease, 20)
-    wait_until(lambda: not client.exists(KEYS.lease), "the lease to expire")
-    before = seeded.everything()
-    with pytest.raises(LeaseLost):
-        await seeded.owner.publish(Seq(2))
-    other = Partition(seeded.endpoint, 0, "fsync", "archive-b")
-    await other.connect()
-    with pytest.raises(LeaseLost):
-        await seeded.owner.publish(Seq(2))
-    with pytest.raises(LeaseLost):
-        await seeded.owner.seed(Seq(2), {"epoch": "old"})
-    after = seeded.everything()
-    assert after.pop(KEYS.lease).startswith("archive-b:")
-    assert after == before
-    await other.close()
+    assert [each.first for each in await bare.owner.read(Seq(high + 2))] == [high + 3]
 
 
 async def test_publish_renews_the_lease_and_never_goes_back(seeded: Seeded) -> None:
@@ -429,3 +382,15 @@ async def test_session_with_another_number_of_partitions_says_both(seeded: Seede
         await seeded.open(partitions=4)
     with pytest.raises(PartitionMismatch):
         await seeded.session.recheck(4, Seq(0))
+
+
+async def test_session_of_another_installation_is_refused(seeded: Seeded) -> None:
+    await seeded.reseed(0, installation="one/busyapi")
+    mine = replace(seeded.endpoint, installation="one/busyapi")
+    await (await Session.open(mine, 0, 1, "fsync", Seq(0))).close()
+    for other in ("two/busyapi", ""):
+        with pytest.raises(NotSeeded, match=f"installation 'one/busyapi'.* says '{other}'"):
+            await Session.open(replace(seeded.endpoint, installation=other), 0, 1, "fsync", Seq(0))
+    # What an earlier version seeded has no installation: the flusher will write it.
+    await seeded.reseed(0, installation="")
+    await (await Session.open(mine, 0, 1, "fsync", Seq(0))).close()

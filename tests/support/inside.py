@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from busyapi import wiring
+from busyapi.archive.volume import Volume
 from busyapi.archive.writer import PartitionWriter
 from busyapi.commit.batch import Admission, Awaited, Key
 from busyapi.commit.lane import Lane
 from busyapi.commit.lanes import Lanes
 from busyapi.errors import BusyapiError, Refused
 from busyapi.flusher.loop import Flusher
-from busyapi.flusher.seed import Install, seed
+from busyapi.flusher.seed import Install, claim, seed
 from busyapi.metrics import FlusherMetrics
 from busyapi.settings import Settings
 from busyapi.stream.endpoint import Endpoint
@@ -147,11 +148,13 @@ async def seed_once(
     writer = open_archive(archive, bound=bound)
     partition = Partition(endpoint, 0, tier, writer.archive_id)
     try:
+        install = Install(0, 1, bound, tier)
         await partition.connect()
-        return await seed(partition, writer, Install(0, 1, bound, tier))
+        await claim(partition, writer.identity, install)
+        return await seed(partition, writer, install)
     finally:
-        await partition.close()
         writer.close()
+        await partition.release()
 
 
 def make_flusher(
@@ -164,17 +167,21 @@ def make_flusher(
     segment_bytes: int = 1 << 26,
 ) -> Flusher:
     """Return a flusher of partition 0."""
-
-    def recover() -> PartitionWriter:
-        return open_archive(
-            archive, bound=bound, partitions=partitions, segment_bytes=segment_bytes
-        )
+    volume = Volume(
+        archive,
+        0,
+        partitions,
+        bound=bound,
+        segment_bytes=segment_bytes,
+        segment_age=3600.0,
+        retention_days=0,
+    )
 
     def connect(archive_id: str) -> Partition:
         return Partition(endpoint, 0, tier, archive_id)
 
     install = Install(0, partitions, bound, tier)
-    return Flusher(install, recover, connect, FlusherMetrics(tier))
+    return Flusher(install, volume, connect, FlusherMetrics(tier))
 
 
 @asynccontextmanager

@@ -24,6 +24,11 @@ class Figures:
         self._count()
 
     @property
+    def identity(self) -> Identity:
+        """What the folder is."""
+        return self._identity
+
+    @property
     def archive_id(self) -> str:
         """A random name, made once."""
         return self._identity.archive_id

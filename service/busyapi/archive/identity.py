@@ -51,11 +51,7 @@ def claim(folder: Path, partition: int, partitions: int, bound: int) -> Identity
                 f"{folder / names.IDENTITY} is missing, but there are, or were, segments"
             )
         found = write(folder, Identity(token_hex(16), partition, partitions, bound, Seq(1)))
-    if (found.partition, found.partitions) != (partition, partitions):
-        raise PartitionMismatch(
-            f"{folder} is partition {found.partition} of {found.partitions}, not {partition} of"
-            f" {partitions}: the number of partitions is fixed at install"
-        )
+    require(found, folder, partition, partitions)
     if bound > found.bound:
         found = write(folder, found._replace(bound=bound))
     if not found.home:
@@ -63,6 +59,19 @@ def claim(folder: Path, partition: int, partitions: int, bound: int) -> Identity
         with suppress(ArchiveFull):
             found = write(folder, found)
     return found
+
+
+def require(found: Identity, folder: Path, partition: int, partitions: int) -> None:
+    """Check that a folder is this partition of so many.
+
+    Raises:
+        PartitionMismatch: it is not.
+    """
+    if (found.partition, found.partitions) != (partition, partitions):
+        raise PartitionMismatch(
+            f"{folder} is partition {found.partition} of {found.partitions}, not {partition} of"
+            f" {partitions}: the number of partitions is fixed at install"
+        )
 
 
 def read(folder: Path) -> Identity | None:

@@ -67,11 +67,13 @@ class PartitionWriter(Figures):
         segment_bytes: int,
         segment_age: float,
         retention_days: int,
+        lock: FolderLock | None = None,
     ) -> Self:
         """Lock the partition's folder, made if need be, and repair what a crash left behind.
 
         `bound` (usages) is on disk when this returns, if it is larger than any before. Segments
-        are finished at `segment_bytes` or after `segment_age` seconds.
+        are finished at `segment_bytes` or after `segment_age` seconds. A `lock` that is held
+        already is taken over, whatever happens.
 
         Raises:
             ArchiveLocked: another process writes here.
@@ -82,8 +84,9 @@ class PartitionWriter(Figures):
         """
         folder = names.partition_folder(root, partition)
         with full_named(folder):
-            make_folder(folder)
-            lock = FolderLock(folder)
+            if lock is None:
+                make_folder(folder)
+            lock = lock or FolderLock(folder)
             try:
                 found = identity.claim(folder, partition, partitions, bound)
                 repair = Repair(folder, found, highwater.read(folder, found.archive_id))

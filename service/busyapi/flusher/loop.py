@@ -1,26 +1,29 @@
-"""The flusher's life: recover, seed, flush, until it is told to stop.
+"""The flusher's life: claim, recover, seed, flush, until it is asked to stop.
 
-    recover ──> seed ──> turn ──┐     Redis away: seed again
-       ^          ^ └───────────┘     archive behind or damaged: halt, the lock let go, and try
-       └──halt────┘                   again after a person has typed `accept-loss`
+    claim ──> recover ──> seed ──> turn ──┐     Redis away: claim again
+      ^                    ^  └───────────┘     archive behind or damaged: halt, lock and lease
+      └───────halt─────────┘                    released, and try again until a person has acted
 
 A failed fsync ends the process; the next start writes a new file.
 """
 
 import asyncio
 import time
+from asyncio import to_thread
 from collections.abc import Callable
 from time import monotonic
 from typing import NamedTuple
 
 import structlog
 
+from busyapi.archive.volume import Volume
 from busyapi.archive.writer import Flushed, PartitionWriter
 from busyapi.errors import (
     ArchiveDamaged,
     ArchiveError,
     ArchiveFull,
     ArchiveLocked,
+    ArchiveTaken,
     LeaseLost,
     LossSuspected,
     NotSeeded,
@@ -28,12 +31,13 @@ from busyapi.errors import (
     RedisAway,
     SyncFailed,
     TooWeak,
+    UnknownVersion,
     told,
 )
 from busyapi.failpoints import failpoint
+from busyapi.flusher.hold import Hold
 from busyapi.flusher.intake import Intake
 from busyapi.flusher.seed import Install, doubt, seed
-from busyapi.ids import Seq
 from busyapi.metrics import FlusherMetrics
 from busyapi.stream.partition import Partition
 
@@ -44,8 +48,6 @@ HALT_SECONDS = 3.0
 RETRY_SECONDS = 0.3
 IDLE_SECONDS = 3.0
 """A turn that finds nothing takes a second; one that takes longer than this could not look."""
-
-Recover = Callable[[], PartitionWriter]
 
 
 class Times(NamedTuple):
@@ -63,21 +65,17 @@ class Flusher:
     def __init__(
         self,
         install: Install,
-        recover: Recover,
+        volume: Volume,
         connect: Callable[[str], Partition],
         metrics: FlusherMetrics,
     ) -> None:
-        self.writer: PartitionWriter | None = None
         self.trouble = "starting"
         """Why this flusher is not ready, "" when it is."""
         self._install = install
-        self._recover_writer = recover
-        self._connect = connect
+        self._hold = Hold(install, volume, connect)
         self._metrics = metrics
-        self._partition: Partition | None = None
         self._intake: Intake | None = None
         self._stopping = asyncio.Event()
-        self._recovered: Seq | None = None
         self._next_inspect = 0.0
         self._weak = ""
         metrics.bound.set(install.bound)
@@ -87,6 +85,11 @@ class Flusher:
         """That turn left nothing."""
         metrics.oldest.set_function(self._oldest_seconds)
 
+    @property
+    def writer(self) -> PartitionWriter | None:
+        """The archive, while it is open."""
+        return self._hold.writer
+
     async def run(self) -> None:
         """Flush until `stop`.
 
@@ -95,7 +98,7 @@ class Flusher:
         """
         while not self._stopping.is_set():
             await self._guarded()
-        await self._close()
+        await self._hold.close()
 
     def stop(self) -> None:
         """Ask `run` to flush what it has read, and return."""
@@ -120,24 +123,41 @@ class Flusher:
             self._metrics.errors["sync"].inc()
             self.trouble = str(error)
             log.error("fsync_failed", detail=str(error))
+            self._intake = None
+            await self._hold.abandon()
             raise
-        except (LossSuspected, PartitionMismatch, ArchiveLocked, ArchiveDamaged) as error:
-            # The lock is let go, so that a person can repair; then everything is read anew.
-            await self._close()
+        except ArchiveTaken as error:
+            self._intake = None
+            await self._hold.abandon()
+            await self._unready(error, RETRY_SECONDS)
+        except (
+            LossSuspected,
+            PartitionMismatch,
+            ArchiveLocked,
+            ArchiveDamaged,
+            UnknownVersion,
+        ) as error:
+            # Lock and lease are released, so that a person can repair; then all is read again.
+            self._intake = None
+            await self._hold.close()
             self._metrics.halted.set(1)
             await self._unready(error, HALT_SECONDS)
         except (ArchiveError, OSError, ValueError) as error:
             self._metrics.errors["io"].inc()
-            await self._close()
+            self._intake = None
+            await self._hold.close()
             await self._unready(error, HALT_SECONDS)
 
     async def _keep_lease(self) -> None:
         """While nothing can be archived: stay the owner, and go on telling how far ids are."""
         try:
-            if self._partition:
-                self._metrics.issued.set(await self._partition.keep_lease())
+            if self._hold.partition:
+                self._metrics.issued.set(await self._hold.partition.keep_lease())
         except (RedisAway, LeaseLost, NotSeeded):
             self._intake = None
+        except ArchiveTaken:
+            self._intake = None
+            await self._hold.abandon()
 
     async def _unready(self, error: Exception, seconds: float) -> None:
         self._metrics.seeded.set(0)
@@ -151,14 +171,10 @@ class Flusher:
             pass
 
     async def _step(self) -> None:
-        if self.writer is None:
-            self.writer = await asyncio.to_thread(self._recover_writer)
-            if self.writer.cursor != self._recovered:  # it is recovered at each try of a halt
-                self._recovered = self.writer.cursor
-                log.info("archive_recovered", cursor=self.writer.cursor)
-            self.tell_damage(self.writer)
-        if self._intake is None or self._partition is None:
-            await self._seed(self.writer)
+        if self._intake is None:
+            partition, writer = await self._hold.claim()
+            self.tell_damage(writer)
+            await self._seed(partition, writer)
         await self.turn()
 
     def tell_damage(self, writer: PartitionWriter) -> None:
@@ -167,12 +183,9 @@ class Flusher:
         while writer.alarms:
             log.error("archive_damaged", detail=writer.alarms.pop(0))
 
-    async def _seed(self, writer: PartitionWriter) -> None:
-        if self._partition is None:
-            self._partition = self._connect(writer.archive_id)
-        await self._partition.connect()
+    async def _seed(self, partition: Partition, writer: PartitionWriter) -> None:
         cursor = writer.cursor
-        why = await seed(self._partition, writer, self._install)
+        why = await seed(partition, writer, self._install)
         log.info("partition_seeded", why=why, cursor=writer.cursor)
         if why not in {"same history", "fresh install"}:
             self._metrics.jumps.inc()
@@ -186,7 +199,9 @@ class Flusher:
         await intake.gather(partition, self._stopping)
         bad, newest_ms = intake.bad, intake.newest_ms
         gathered = monotonic()
-        usages, flushed = await intake.flush(writer)
+        usages, flushed = await intake.flush(writer, partition)
+        # A recovery by another process copies the open segment: what came after is in no file.
+        await to_thread(writer.check_ours)
         written = monotonic()
         failpoint("flusher-before-publish")
         # Also when there was nothing to flush: it keeps the lease, and is how a flusher learns
@@ -202,16 +217,16 @@ class Flusher:
             self._archived_until = time.time()
         elif newest_ms:
             self._archived_until = newest_ms / 1000
-        if await asyncio.to_thread(writer.roll_if_due):
+        if await partition.while_renewing(to_thread(writer.roll_if_due)):
             self._metrics.segments.inc()
         await self._inspect(partition)
         self._ready(writer, issued)
 
     def _running(self) -> tuple[PartitionWriter, Partition, Intake]:
-        assert self.writer  # noqa: S101 - _step() made all three
-        assert self._partition  # noqa: S101
+        assert self._hold.writer  # noqa: S101 - _step() made all three
+        assert self._hold.partition  # noqa: S101
         assert self._intake  # noqa: S101
-        return self.writer, self._partition, self._intake
+        return self._hold.writer, self._hold.partition, self._intake
 
     async def _inspect(self, partition: Partition) -> None:
         """See that the server still holds the tier, and whether a restart could hide a loss."""
@@ -248,19 +263,20 @@ class Flusher:
             self._metrics.free.set(free)
             self._metrics.size.set(size)
 
-    def _measure_flush(self, usages: int, flushed: Flushed | None, times: "Times") -> None:
+    def _measure_flush(self, usages: int, flushed: list[Flushed], times: "Times") -> None:
         stages = self._metrics.stages
-        synced = flushed.sync_seconds if flushed else 0.0
+        synced = sum(each.sync_seconds for each in flushed)
         stages["read"].inc(times.gathered - times.began)
         stages["write"].inc(max(0.0, times.written - times.gathered - synced))
         stages["fsync"].inc(synced)
         stages["publish"].inc(times.published - times.written)
-        if flushed is None:
+        if not flushed:
             return
         self._metrics.flush_usages.observe(usages)
         self._metrics.flush_seconds.observe(times.published - times.gathered)
-        self._metrics.fsync_seconds.observe(flushed.sync_seconds)
-        self._metrics.written.inc(flushed.bytes)
+        for each in flushed:
+            self._metrics.fsync_seconds.observe(each.sync_seconds)
+        self._metrics.written.inc(sum(each.bytes for each in flushed))
 
     def _oldest_seconds(self) -> float:
         """Take the worst for true when nobody could look: what is not known archived may wait."""
@@ -269,12 +285,3 @@ class Flusher:
         if oldest is None and self._caught_up and age < IDLE_SECONDS:
             return 0.0
         return max(0.0, age)
-
-    async def _close(self) -> None:
-        self._intake = None
-        if self._partition:
-            await self._partition.close()
-            self._partition = None
-        if self.writer:
-            writer, self.writer = self.writer, None
-            await asyncio.to_thread(writer.close)

@@ -10,7 +10,8 @@
     another archive, or one that is         stop: usages may be gone, a person decides
       behind what Redis says
 
-The rules behind the table are in ARCHITECTURE.md.
+The rules behind the table are in ARCHITECTURE.md. `claim` comes first: it compares what needs no
+recovery of the archive, and takes the lease after that.
 """
 
 import asyncio
@@ -18,8 +19,9 @@ from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Any, NamedTuple
 
+from busyapi.archive.identity import Identity
 from busyapi.archive.writer import PartitionWriter
-from busyapi.errors import LossSuspected, PartitionMismatch, TooWeak
+from busyapi.errors import LeaseLost, LossSuspected, PartitionMismatch, TooWeak
 from busyapi.flusher.intake import drain
 from busyapi.ids import Seq
 from busyapi.stream.durability import Server
@@ -37,6 +39,26 @@ class Install(NamedTuple):
     partitions: int
     bound: int
     tier: str
+    installation: str = ""
+
+
+async def claim(partition: Partition, archive: Identity, install: Install) -> bool:
+    """Take the lease if this archive may own the partition; tell whether it was ours already.
+
+    Raises:
+        LossSuspected: the partition was seeded from another archive.
+        PartitionMismatch: Redis was installed with another number of partitions.
+        LeaseLost: another flusher owns the partition now: try again on the same object.
+        RedisAway: to be tried again.
+    """
+    state = (await partition.find()).state
+    if _is_anothers(state, archive) and await partition.holder() == state.archive_id:
+        raise LeaseLost(
+            f"the flusher of archive {state.archive_id} holds this partition's lease. Is it"
+            " another installation's? Then set another BUSYAPI_KEY_PREFIX here"
+        )
+    _compare_install(state, archive, install)
+    return await partition.take_lease()
 
 
 async def seed(partition: Partition, writer: PartitionWriter, install: Install) -> str:
@@ -49,6 +71,7 @@ async def seed(partition: Partition, writer: PartitionWriter, install: Install) 
         RedisAway, LeaseLost: to be tried again.
     """
     found = await partition.find()
+    _compare_install(found.state, writer.identity, install)
     _compare(found.state, writer, install)
     if found.empty and writer.cursor == 0 and not writer.seeded:
         _need_tier(found.server)
@@ -59,50 +82,60 @@ async def seed(partition: Partition, writer: PartitionWriter, install: Install) 
         return "fresh install"
     why = _why_jump(found, writer, partition.standalone)
     if not why and found.state.run_id != found.server.run_id:
+        if found.server.weak:
+            # It may hold the only copy: archive it, although it is not vouched for.
+            await drain(partition, writer)
         _need_tier(found.server)
         # A lane that was given more than this server has takes its epoch away. Each gets the
         # time to look before a process that knows less may commit here.
-        await asyncio.sleep(LANES_LOOK_SECONDS)
+        await partition.while_renewing(asyncio.sleep(LANES_LOOK_SECONDS))
         found = await partition.find()
         why = _why_jump(found, writer, partition.standalone)
     if not why:
         await partition.seed(writer.cursor, _record(found, writer, install))
         return "same history"
-    _need_tier(found.server)
     await _jump(partition, writer, install, why)
     return why
 
 
 def _need_tier(server: Server) -> None:
-    # A weak server that is vouched for already is still archived from: its usages are the ones
-    # in danger. But it is not vouched for anew.
+    # A weak server is still archived from: its usages are the ones in danger. But no usage more
+    # is committed to it than it was vouched for.
     if server.weak:
         raise TooWeak(server.weak)
 
 
-def _compare(state: State, writer: PartitionWriter, install: Install) -> None:
+def _is_anothers(state: State, archive: Identity) -> bool:
+    return state.archive_id not in {"", archive.archive_id, archive.replaces}
+
+
+def _compare_install(state: State, archive: Identity, install: Install) -> None:
     if state.partitions not in {None, install.partitions}:
         raise PartitionMismatch(
             f"Redis was installed with {state.partitions} partitions, BUSYAPI_PARTITIONS says"
             f" {install.partitions}: the number is fixed at install"
         )
-    known = max(state.archived, writer.highest)
-    command = (
-        f"busyapi archive accept-loss --partition {install.partition}"
-        f" --through {max(known, writer.cursor)}"
-    )
-    if state.archive_id not in {"", writer.archive_id, writer.replaces}:
+    if _is_anothers(state, archive):
         raise LossSuspected(
             f"Redis was seeded from archive {state.archive_id}, this volume holds archive"
-            f" {writer.archive_id}, which ends at seq {writer.cursor}; seq {known} was archived in"
-            " the other. Mount that one; or, to go on with this one, type:"
-            f" {command} --replaces {state.archive_id} --reason '…'"
+            f" {archive.archive_id}; seq {state.archived} was archived in the other. Mount that"
+            " one; if it is another installation's, set another BUSYAPI_KEY_PREFIX here; or, to"
+            f" continue with this one, type: {_accept(install, state.archived)} --replaces"
+            f" {state.archive_id} --reason '…'"
         )
+
+
+def _accept(install: Install, through: Seq) -> str:
+    return f"busyapi archive accept-loss --partition {install.partition} --through {through}"
+
+
+def _compare(state: State, writer: PartitionWriter, install: Install) -> None:
+    known = max(state.archived, writer.highest)
     if known > writer.cursor:
         raise LossSuspected(
             f"usages up to seq {known} were archived, but this archive ends at seq"
             f" {writer.cursor}: {_lacking(writer, known)}. Mount the right one; or,"
-            f" to give up what is missing, type: {command} --reason '…'"
+            f" to give up what is missing, type: {_accept(install, known)} --reason '…'"
         )
 
 
@@ -158,6 +191,7 @@ def doubt(server: Server, tier: str) -> str:
 
 def _record(found: Found, writer: PartitionWriter, install: Install) -> dict[str, Any]:
     return {
+        "installation": install.installation,
         "run_id": found.server.run_id,
         "partitions": install.partitions,
         "archive_id": writer.archive_id,
@@ -179,8 +213,10 @@ async def _jump(partition: Partition, writer: PartitionWriter, install: Install,
     # ids and nothing else.
     await partition.unseed()
     await drain(partition, writer)
+    # Draining needs no tier: a promoted server may hold the only copy. Committing does.
     found = await partition.find()
+    _need_tier(found.server)
     landing = Seq(max(found.state.seq or 0, writer.cursor + writer.bound) + 1)
-    await asyncio.to_thread(writer.gap, landing, why)
+    await partition.while_renewing(asyncio.to_thread(writer.gap, landing, why))
     record = _record(found, writer, install) | {"doubt": doubt(found.server, install.tier)}
     await partition.seed(landing, record | _mint(why), seq=landing)

@@ -3,7 +3,8 @@
 --
 -- KEYS  state, lease
 -- ARGV  1 lease token  2 why
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then
-  return redis.error_reply('LEASE held by another flusher')
+local held = redis.call('GET', KEYS[2])
+if held ~= ARGV[1] then
+  return redis.error_reply('LEASE ' .. (held or ''))
 end
 return redis.call('HSET', KEYS[1], 'doubt', ARGV[2])

@@ -5,16 +5,25 @@ r"""One stream entry: a batch of usages as one field, made by a lane and read by
 
 The entry's id `<last>-<n>` says which seqs the lines have. One entry a batch, because it costs
 Redis a fraction of one entry a usage and turns the audit into interval arithmetic.
+
+Unknown is not broken: a header that begins with another version, or another field than ours, was
+written by another busyapi. Such an entry is never set aside.
 """
 
+import re
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from typing import NamedTuple
 from zlib import crc32
 
+from busyapi.errors import UnknownVersion
 from busyapi.ids import Seq
 
 VERSION = b"1"
 LATEST_MS = 253_402_300_800_000
 """The year 10000, which RFC 3339 cannot write."""
+FIELD = b"u"
+_ANY_VERSION = re.compile(rb"[1-9][0-9]{0,5}")
 
 
 class Entry(NamedTuple):
@@ -22,7 +31,9 @@ class Entry(NamedTuple):
 
     first: Seq
     last: Seq
-    value: bytes
+    value: bytes | bytearray
+    known: bool = True
+    """It has the one field that this version writes."""
 
 
 class Usages(NamedTuple):
@@ -30,6 +41,17 @@ class Usages(NamedTuple):
 
     received_ms: int
     lines: list[bytes]
+
+
+class Checked(NamedTuple):
+    """An entry whose header, checksum and count hold; its lines are not split yet."""
+
+    first: Seq
+    last: Seq
+    received_ms: int
+    value: bytes | bytearray
+    start: int
+    """Where the first line begins."""
 
 
 class BadEntry(ValueError):
@@ -42,22 +64,29 @@ def encode(lines: list[bytes], received_ms: int) -> bytes:
     return b"1 %d %08x\n%b" % (received_ms, crc32(body), body)
 
 
-def entry(entry_id: bytes, fields: list[bytes]) -> Entry:
-    """Read an entry's id; the value is left for `decode`."""
+def entry(entry_id: bytes, fields: Sequence[bytes | bytearray]) -> Entry:
+    """Read an entry's id; the value is left for `check`."""
     last, count = map(int, entry_id.split(b"-"))
-    # An id with no count was made by hand: `decode` refuses the one usage that it then claims.
+    # An id with no count was made by hand: `check` refuses the one usage that it then claims.
     count = max(count, 1)
-    return Entry(Seq(last - count + 1), Seq(last), fields[1] if len(fields) == 2 else b"")  # noqa: PLR2004
+    known = not fields or (len(fields) == 2 and fields[0] == FIELD)  # noqa: PLR2004
+    value = fields[1] if fields and known else b""
+    return Entry(Seq(last - count + 1), Seq(last), value, known)
 
 
-def decode(found: Entry) -> Usages:
-    """Check and split one batch.
+def check(found: Entry) -> Checked:
+    """Check one batch without splitting it: an entry may be large.
 
     Raises:
         BadEntry: it is not what `encode` makes, or not as many usages as its id says.
+        UnknownVersion: another version of busyapi made it.
     """
-    head, _, body = found.value.partition(b"\n")
-    parts = head.split(b" ")
+    end = found.value.find(b"\n")
+    parts = bytes(found.value[: end if end >= 0 else None]).split(b" ")
+    if not found.known:
+        raise _unknown(found, "an unknown field")
+    if parts[0] != VERSION and _ANY_VERSION.fullmatch(parts[0]):
+        raise _unknown(found, f"version {parts[0].decode()}")
     if len(parts) != 3 or parts[0] != VERSION:  # noqa: PLR2004 - version, time, checksum
         raise BadEntry("header")
     try:
@@ -66,9 +95,40 @@ def decode(found: Entry) -> Usages:
         raise BadEntry("header") from None
     if not 0 <= received_ms < LATEST_MS:
         raise BadEntry("time")
-    if crc32(body) != checksum:
-        raise BadEntry("checksum")
-    lines = body.split(b"\n")
-    if len(lines) != found.last - found.first + 1:
+    start = end + 1 if end >= 0 else len(found.value)
+    with memoryview(found.value) as whole, whole[start:] as body:
+        if crc32(body) != checksum:
+            raise BadEntry("checksum")
+    if found.value.count(b"\n", start) + 1 != found.last - found.first + 1:
         raise BadEntry("count")
-    return Usages(received_ms, lines)
+    return Checked(found.first, found.last, received_ms, found.value, start)
+
+
+def _unknown(found: Entry, what: str) -> UnknownVersion:
+    return UnknownVersion(
+        f"the stream's entry of seqs {found.first} to {found.last} has {what}, and busyapi"
+        f" {version('busyapi')} reads version {VERSION.decode()} only: start the busyapi that wrote"
+        " it, or a later one. The entry stays in Redis until then"
+    )
+
+
+def decode(found: Entry) -> Usages:
+    """Check and split one batch; raises as `check` does."""
+    checked = check(found)
+    return Usages(checked.received_ms, bytes(checked.value[checked.start :]).split(b"\n"))
+
+
+def pieces(checked: Checked, after: Seq, most_bytes: int, most_lines: int) -> Iterator[list[bytes]]:
+    """Give the lines behind `after` in pieces of about these sizes, one after the other."""
+    value, at = checked.value, checked.start
+    if after >= checked.last:
+        return
+    for _ in range(after - checked.first + 1):
+        at = value.index(b"\n", at) + 1
+    left = checked.last - max(after, checked.first - 1)
+    while left > 0:
+        end = value.find(b"\n", at + most_bytes)
+        lines = bytes(value[at : end if end >= 0 else len(value)]).split(b"\n")[:most_lines]
+        yield lines
+        left -= len(lines)
+        at += sum(map(len, lines)) + len(lines)

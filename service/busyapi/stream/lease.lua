@@ -1,17 +1,17 @@
 #!lua flags=allow-oom
--- Take or keep the lease of a partition.
+-- Take or renew the lease of a partition.
 --
 -- KEYS  lease, seq
--- ARGV  1 archive id  2 token of this run  3 milliseconds
+-- ARGV  1 `<archive id>:<token of this run>`  2 milliseconds  3 the value to be replaced, '' for none
 --
 -- Gives the partition's seq.
 --
--- The value is `<archive id>:<token>`. The same archive may take it over at once: its folder's
--- lock already says that the earlier owner is gone. Another archive waits until it expires. Full
--- memory refuses no script of the flusher (allow-oom): only archiving makes room.
-local held = redis.call('GET', KEYS[1])
-if held and string.sub(held, 1, #ARGV[1] + 1) ~= ARGV[1] .. ':' then
-  return redis.error_reply('LEASE held by another flusher')
+-- Compare and set: who takes the lease names the value that it has watched, or that there was none,
+-- and of two only one succeeds. Who renews it names its own. Full memory refuses no script of the
+-- flusher (allow-oom): only archiving makes room.
+local held = redis.call('GET', KEYS[1]) or ''
+if held ~= ARGV[3] then
+  return redis.error_reply('LEASE ' .. held)
 end
-redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[2], 'PX', ARGV[3])
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return tonumber(redis.call('GET', KEYS[2]) or '0')

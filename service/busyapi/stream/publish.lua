@@ -8,8 +8,9 @@
 --
 -- The token is checked in the same step: a flusher that lost its lease while it slept must not
 -- trim what the new owner has yet to read.
-if redis.call('GET', KEYS[3]) ~= ARGV[1] then
-  return redis.error_reply('LEASE held by another flusher')
+local held = redis.call('GET', KEYS[3])
+if held ~= ARGV[1] then
+  return redis.error_reply('LEASE ' .. (held or ''))
 end
 redis.call('PEXPIRE', KEYS[3], ARGV[3])
 local seq = redis.call('GET', KEYS[4])

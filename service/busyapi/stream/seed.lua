@@ -3,8 +3,9 @@
 --
 -- KEYS  state, seq, stream, lease
 -- ARGV  1 lease token  2 seq, or '' to keep the one there  3 archived  4… pairs for the state
-if redis.call('GET', KEYS[4]) ~= ARGV[1] then
-  return redis.error_reply('LEASE held by another flusher')
+local held = redis.call('GET', KEYS[4])
+if held ~= ARGV[1] then
+  return redis.error_reply('LEASE ' .. (held or ''))
 end
 if ARGV[2] ~= '' then
   redis.call('SET', KEYS[2], ARGV[2])

@@ -49,11 +49,14 @@ class Call(NamedTuple):
 class Session:
     """One lane's connection, after its check."""
 
-    def __init__(self, wire: Wire, keys: Keys, inspector: Inspector) -> None:
+    def __init__(
+        self, wire: Wire, keys: Keys, inspector: Inspector, installation: str
+    ) -> None:
         self._wire = wire
         self._keys = keys
         self._inspector = inspector
         self._replicas = inspector.replicas
+        self._installation = installation
         self.epoch = ""
 
     @classmethod
@@ -74,7 +77,7 @@ class Session:
             TooWeak: Redis does not hold the tier.
         """
         wire = await endpoint.connect(partition)
-        session = cls(wire, endpoint.keys(partition), inspector)
+        session = cls(wire, endpoint.keys(partition), inspector, endpoint.installation)
         try:
             await session._check(partitions, highest)
         except BaseException:
@@ -94,6 +97,12 @@ class Session:
             raise PartitionMismatch(
                 f"this installation has {state.partitions} partitions,"
                 f" BUSYAPI_PARTITIONS says {partitions}: the number is fixed at install"
+            )
+        if state.installation not in {"", self._installation}:
+            raise NotSeeded(
+                f"partition {self._keys.partition} belongs to installation"
+                f" {state.installation!r}, BUSYAPI_INSTALLATION says {self._installation!r}: two"
+                " installations on one Redis need different BUSYAPI_KEY_PREFIX"
             )
         if not state.epoch or state.seq is None:
             raise NotSeeded(f"partition {self._keys.partition} is not seeded yet")

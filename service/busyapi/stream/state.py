@@ -25,9 +25,21 @@ class State(NamedTuple):
     seq: Seq | None
     archive_id: str = ""
     """The archive that the partition was seeded from."""
+    installation: str = ""
+    """The installation that its flusher belongs to, "" if it has no id."""
 
 
-FIELDS = ("epoch", "run_id", "partitions", "bound", "archived", "skipped", "doubt", "archive_id")
+FIELDS = (
+    "epoch",
+    "run_id",
+    "partitions",
+    "bound",
+    "archived",
+    "skipped",
+    "doubt",
+    "archive_id",
+    "installation",
+)
 
 
 def ask(keys: Keys) -> tuple[Command, Command]:
@@ -37,7 +49,7 @@ def ask(keys: Keys) -> tuple[Command, Command]:
 
 def parse(record: list[bytes | None], seq: bytes | None) -> State:
     """Read the two replies."""
-    epoch, run_id, partitions, bound, archived, skipped, doubt, archive_id = (
+    epoch, run_id, partitions, bound, archived, skipped, doubt, archive_id, installation = (
         None if each is None else each.decode() for each in record
     )
     return State(
@@ -50,4 +62,5 @@ def parse(record: list[bytes | None], seq: bytes | None) -> State:
         doubt=doubt or "",
         seq=None if seq is None else Seq(int(seq)),
         archive_id=archive_id or "",
+        installation=installation or "",
     )

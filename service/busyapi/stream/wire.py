@@ -12,7 +12,7 @@ so. Only this folder imports redis or hiredis.
 import asyncio
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,6 +24,9 @@ from busyapi.stream.scripts import ALL, Script
 CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 5.0
 """A server that is silent for longer is taken for gone; what was sent to it is unknown."""
+LARGE_ANSWER_SECONDS = 60.0
+"""A reply that is large for its link may take longer as long as bytes of it arrive, but no longer
+than this."""
 
 Command = tuple[Any, ...]
 
@@ -55,6 +58,8 @@ class _Replies(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.why = ""
         """Why there is no transport any more."""
+        self.on_bytes: Callable[[], None] | None = None
+        """Called when bytes have arrived."""
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -68,6 +73,8 @@ class _Replies(asyncio.Protocol):
         return self._answer
 
     def data_received(self, data: bytes) -> None:
+        if self.on_bytes:
+            self.on_bytes()
         try:
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not False:
@@ -186,11 +193,24 @@ class Wire:
         return answer
 
     async def answers(
-        self, answer: asyncio.Future[list[Any]], *, seconds: float = ANSWER_SECONDS
+        self,
+        answer: asyncio.Future[list[Any]],
+        *,
+        seconds: float = ANSWER_SECONDS,
+        large: bool = False,
     ) -> list[Any]:
-        """Wait for the replies to what was sent last; raises as `call` does."""
+        """Wait for the replies to what was sent last; raises as `call` does.
+
+        Of a large reply `seconds` are those without any byte of it.
+        """
+        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds) as limit:
+                if large:
+                    end = loop.time() + LARGE_ANSWER_SECONDS
+                    self._replies.on_bytes = lambda: limit.reschedule(
+                        min(loop.time() + seconds, end)
+                    )
                 replies = await answer
         except (ConnectionError, TimeoutError) as error:
             await self.close()
@@ -199,20 +219,23 @@ class Wire:
             # Cancelled between a command and its reply: the next caller would read it.
             await self.close()
             raise
+        finally:
+            self._replies.on_bytes = None
         if isinstance(replies[0], ServerError) and replies[0].code == "NOAUTH":
             # Nobody logged in, because no password was given.
             await self.close()
             raise RedisAway(f"Redis at {self.address} refuses the user or password")
         return replies
 
-    async def one(self, *command: Any, seconds: float = ANSWER_SECONDS) -> Any:
-        """Send one command.
+    async def one(self, *command: Any, seconds: float = ANSWER_SECONDS, large: bool = False) -> Any:
+        """Send one command; for `large` see `answers`.
 
         Raises:
             RedisAway: as for `call`.
             ServerError: the server refused it.
         """
-        (reply,) = await self.call(command, seconds=seconds)
+        answer = self.send([command])
+        (reply,) = await self.answers(answer, seconds=seconds, large=large)
         if isinstance(reply, ServerError):
             raise reply
         return reply

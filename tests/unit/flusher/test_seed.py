@@ -8,7 +8,7 @@ import pytest
 
 from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import LossSuspected, PartitionMismatch
-from busyapi.flusher.seed import Install, _compare, _why_jump, doubt
+from busyapi.flusher.seed import Install, _compare, _compare_install, _why_jump, doubt
 from busyapi.ids import Seq
 from busyapi.stream.durability import Server
 from busyapi.stream.partition import Found
@@ -93,8 +93,8 @@ def test_archive_behind_redis_says_both_figures_and_the_way_out(writer: Partitio
 
 def test_other_number_of_partitions_says_both(writer: PartitionWriter) -> None:
     with pytest.raises(PartitionMismatch, match=r"with 4 partitions, BUSYAPI_PARTITIONS says 1"):
-        _compare(STATE._replace(partitions=4), writer, INSTALL)
-    _compare(STATE._replace(partitions=None), writer, INSTALL)
+        _compare_install(STATE._replace(partitions=4), writer.identity, INSTALL)
+    _compare_install(STATE._replace(partitions=None), writer.identity, INSTALL)
 
 
 def test_restart_is_doubtful_without_fsync_or_with_replicas() -> None:

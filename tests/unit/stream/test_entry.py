@@ -4,8 +4,18 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from busyapi.errors import UnknownVersion
 from busyapi.ids import Seq
-from busyapi.stream.entry import LATEST_MS, BadEntry, Entry, decode, encode, entry
+from busyapi.stream.entry import (
+    LATEST_MS,
+    BadEntry,
+    Entry,
+    check,
+    decode,
+    encode,
+    entry,
+    pieces,
+)
 
 FIELD = b"u"
 
@@ -56,7 +66,7 @@ def test_value_cut_short_is_refused(lines: list[bytes], data: st.DataObject) -> 
 def test_any_other_bytes_are_refused_or_read_never_worse(value: bytes) -> None:
     try:
         decode(Entry(Seq(1), Seq(1), value))
-    except BadEntry:
+    except (BadEntry, UnknownVersion):
         pass
 
 
@@ -67,13 +77,43 @@ def test_id_that_claims_another_number_of_usages_is_refused(claimed: int) -> Non
         decode(found)
 
 
-@pytest.mark.parametrize("fields", [[], [b"u"], [b"u", b"x", b"more", b"y"]])
-def test_entry_with_other_fields_than_one_is_refused(fields: list[bytes]) -> None:
+def test_entry_without_fields_is_refused() -> None:
     with pytest.raises(BadEntry, match="header"):
+        decode(entry(b"10-1", []))
+
+
+@pytest.mark.parametrize("fields", [[b"v", b"x"], [b"u", b"1 1 0\n", b"more", b"y"]])
+def test_entry_with_a_field_of_another_version_is_unknown_and_not_bad(fields: list[bytes]) -> None:
+    with pytest.raises(UnknownVersion, match="seqs 10 to 10 has an unknown field"):
         decode(entry(b"10-1", fields))
 
 
-def test_other_version_is_refused() -> None:
+@pytest.mark.parametrize("version", [b"2", b"10", b"999999"])
+def test_other_version_is_unknown_and_not_bad(version: bytes) -> None:
+    found = stored([b"{}"])
+    with pytest.raises(UnknownVersion, match=f"has version {version.decode()}, and busyapi"):
+        decode(found._replace(value=version + found.value[1:]))
+    # Whatever else such a version writes.
+    with pytest.raises(UnknownVersion):
+        decode(found._replace(value=version + b" binary\0 header"))
+
+
+@pytest.mark.parametrize("version", [b"0", b"02", b"1.1", b"-2", b"", b"two", b"9999999"])
+def test_what_is_no_version_is_refused(version: bytes) -> None:
     found = stored([b"{}"])
     with pytest.raises(BadEntry, match="header"):
-        decode(found._replace(value=b"2" + found.value[1:]))
+        decode(found._replace(value=version + found.value[1:]))
+
+
+@given(lines_of_bytes, st.data())
+def test_pieces_behind_a_seq_are_the_lines_behind_it(
+    lines: list[bytes], data: st.DataObject
+) -> None:
+    checked = check(stored(lines))
+    after = data.draw(st.integers(checked.first - 3, checked.last))
+    most_bytes, most_lines = data.draw(st.integers(1, 100)), data.draw(st.integers(1, 9))
+    found = list(pieces(checked, Seq(after), most_bytes, most_lines))
+    assert [line for piece in found for line in piece] == lines[max(0, after - checked.first + 1) :]
+    for piece in found:
+        assert 0 < len(piece) <= most_lines
+        assert sum(map(len, piece[:-1])) <= most_bytes
