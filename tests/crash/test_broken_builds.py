@@ -39,7 +39,7 @@ LOST_ANSWERS_CALLED_REFUSALS = {
 }
 PUBLISHED_BEFORE_IT_IS_WRITTEN = {
     "flusher/loop.py": (
-        "        usages, flushed = await intake.flush(writer)\n",
+        "        usages, flushed = await intake.flush(writer, partition)\n",
         """        await partition.publish(intake._last)
         failpoint('published')
         usages, flushed = await intake.flush(writer, partition)
