@@ -387,10 +387,12 @@ async def test_session_with_another_number_of_partitions_says_both(seeded: Seede
 async def test_session_of_another_installation_is_refused(seeded: Seeded) -> None:
     await seeded.reseed(0, installation="one/busyapi")
     mine = replace(seeded.endpoint, installation="one/busyapi")
-    await (await Session.open(mine, 0, 1, "fsync", Seq(0))).close()
+    await (await Session.open(mine, 0, 1, Inspector("fsync", KEYS), Seq(0))).close()
     for other in ("two/busyapi", ""):
         with pytest.raises(NotSeeded, match=f"installation 'one/busyapi'.* says '{other}'"):
-            await Session.open(replace(seeded.endpoint, installation=other), 0, 1, "fsync", Seq(0))
+            await Session.open(
+                replace(seeded.endpoint, installation=other), 0, 1, Inspector("fsync", KEYS), Seq(0)
+            )
     # What an earlier version seeded has no installation: the flusher will write it.
     await seeded.reseed(0, installation="")
-    await (await Session.open(mine, 0, 1, "fsync", Seq(0))).close()
+    await (await Session.open(mine, 0, 1, Inspector("fsync", KEYS), Seq(0))).close()

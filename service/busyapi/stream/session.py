@@ -49,9 +49,7 @@ class Call(NamedTuple):
 class Session:
     """One lane's connection, after its check."""
 
-    def __init__(
-        self, wire: Wire, keys: Keys, inspector: Inspector, installation: str
-    ) -> None:
+    def __init__(self, wire: Wire, keys: Keys, inspector: Inspector, installation: str) -> None:
         self._wire = wire
         self._keys = keys
         self._inspector = inspector
