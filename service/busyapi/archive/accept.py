@@ -3,9 +3,10 @@
 import sys
 from pathlib import Path
 
-from busyapi.archive.browse import NoArchive, Partition, partitions
+from busyapi.archive.browse import NoArchive, Partition
+from busyapi.archive.survey import survey
 from busyapi.archive.writer import PartitionWriter
-from busyapi.errors import ArchiveError, ArchiveLocked
+from busyapi.errors import ArchiveDamaged, ArchiveError, ArchiveLocked
 from busyapi.ids import MAX_ID, Seq
 
 
@@ -27,6 +28,7 @@ def accept_loss(
 
     Raises:
         NoArchive: this partition is not here.
+        ArchiveDamaged: what it is cannot be read.
         ArchiveLocked: a flusher holds it.
         NothingMissing: `through` is not beyond the cursor, or beyond every id.
         NotConfirmed: the number was not typed.
@@ -58,9 +60,11 @@ def accept_loss(
 
 
 def _partition(root: Path, number: int) -> Partition:
-    for each in partitions(root):
-        if each.identity.partition == number:
-            return each
+    (place,) = survey(root, number)
+    if place.partition:
+        return place.partition
+    if place.kind == "damaged":
+        raise ArchiveDamaged(place.trouble)
     raise NoArchive(f"partition {number} is not in {root}")
 
 

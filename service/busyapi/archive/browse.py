@@ -87,19 +87,3 @@ class Partition(NamedTuple):
         if said and file.first < said.kept_from:
             return None
         raise ArchiveDamaged(f"{file.path} is gone")
-
-
-def partitions(root: Path) -> list[Partition]:
-    """List the partitions of an archive.
-
-    Raises:
-        NoArchive: there is none.
-        ArchiveDamaged: the identity of one cannot be read.
-    """
-    if not root.is_dir():
-        raise NoArchive(f"{root} is no folder")
-    folders = names.partition_folders(root).values()
-    found = [Partition(each, said) for each in folders if (said := identity.read(each))]
-    if not found:
-        raise NoArchive(f"{root} holds no archive: no folder p00 with a {names.IDENTITY}")
-    return found

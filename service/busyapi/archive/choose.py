@@ -1,20 +1,20 @@
 """Choosing lines out of an archive: by id, by time, by patient."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from busyapi.archive import highwater
 from busyapi.archive.browse import NoArchive, Partition
+from busyapi.archive.coverage import COVERING
 from busyapi.archive.format import Entry
+from busyapi.archive.in_order import Complain, InOrder
 from busyapi.archive.lines import parse
 from busyapi.archive.names import File, Kind
 from busyapi.archive.reader import Frame, frame_at, read_footer, walk
+from busyapi.archive.survey import Place
 from busyapi.errors import ArchiveDamaged, NoLongerKept
 from busyapi.ids import Seq, UsageId, locate
 from busyapi.record import received_at
-
-Complain = Callable[[str], None]
-"""Told of each thing that could not be read; reading goes on behind it."""
 
 
 class Selection(NamedTuple):
@@ -59,79 +59,68 @@ def choose(
     complain: Complain,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Iterator[list[bytes]]:
-    """Give the wanted lines in the order of their ids, without newlines, block by block.
+    """Give the wanted lines in the order of their ids, each once, without newlines, block by block.
 
-    `advance` is told the bytes of each file that is done.
+    `advance` gets the size of each file that is done.
     """
-    for file in partition.listing().files:
-        if file.kind in {Kind.SEGMENT, Kind.OPEN}:
-            with partition.opened(file) as found:
-                if found:
-                    yield from _of_file(*found, selection, complain)
-                    advance(os.fstat(found[0]).st_size)
-
-
-def find_line(among: Sequence[Partition], usage: UsageId) -> bytes | None:
-    """Return the line of an id, without newline; None if there is none.
-
-    Raises:
-        NoLongerKept: it was deleted when its retention time was over.
-        NoArchive: its partition is not here.
-        ArchiveDamaged: it cannot be read.
-    """
-    number, seq = locate(usage, among[0].identity.partitions)
-    for each in among:
-        if each.identity.partition == number:
-            return _find(each, seq)
-    raise NoArchive(f"id {usage} is of partition {number}, which is not here")
-
-
-def _of_file(
-    fd: int, file: File, selection: Selection, complain: Complain
-) -> Iterator[list[bytes]]:
-    for frame in _frames(fd, file, selection, complain):
-        times = frame.block.earliest_ms, frame.block.latest_ms
+    for part in InOrder(partition, selection.may_be_in, complain).run(advance):
+        block, (first, last) = part.frame.block, part.span
         try:
-            lines = frame.lines()
-            if not selection.takes_all(*times):
+            lines = part.frame.lines()[first - block.first : last - block.first + 1]
+            if not selection.takes_all(block.earliest_ms, block.latest_ms):
                 lines = [each for each in lines if selection.takes(each)]
         except ArchiveDamaged as error:
-            complain(f"{file.path}: {error}")
+            complain(f"{part.path}: {partition.ids(part.span)} cannot be read: {error}")
             continue
         yield lines
 
 
-def _frames(fd: int, file: File, selection: Selection, complain: Complain) -> Iterator[Frame]:
-    footer = read_footer(fd)
-    if footer is None:
-        if file.kind is Kind.SEGMENT:
-            complain(f"{file.path}: its footer is damaged")
-        for each in walk(fd):
-            if selection.may_be_in(each.block.earliest_ms, each.block.latest_ms):
-                yield each
-        return
-    for entry in footer.blocks:
-        if selection.may_be_in(entry.earliest_ms, entry.latest_ms):
-            if frame := _frame(fd, entry):
-                yield frame
-            else:
-                complain(f"{file.path}: seqs {entry.first} to {entry.last} cannot be read")
+def find_line(places: Sequence[Place], usage: UsageId) -> bytes | None:
+    """Return the line of an id, without newline; None if it is the id of no archived usage.
 
-
-def _frame(fd: int, entry: Entry) -> Frame | None:
-    frame = frame_at(fd, entry.offset)
-    return frame if frame and frame.block.first == entry.first else None
+    Raises:
+        NoLongerKept: it was deleted when its retention time was over.
+        NoArchive: its partition is not here.
+        ArchiveDamaged: it was archived, and cannot be read.
+    """
+    readable = [each.partition for each in places if each.partition]
+    if not readable:
+        raise ArchiveDamaged("; ".join(each.trouble for each in places))
+    number, seq = locate(usage, readable[0].identity.partitions)
+    for each in places:
+        if each.number == number and each.partition:
+            return _find(each.partition, seq)
+        if each.number == number and each.kind == "damaged":
+            raise ArchiveDamaged(each.trouble)
+    raise NoArchive(f"id {usage} is of partition {number}, which is not here")
 
 
 def _find(partition: Partition, seq: Seq) -> bytes | None:
     if seq < partition.identity.kept_from:
         raise NoLongerKept
-    for file in partition.listing().files:
-        within = file.first <= seq and (file.kind is Kind.OPEN or seq <= file.last)
-        if within and file.kind in {Kind.SEGMENT, Kind.OPEN}:
+    reached = highwater.read(partition.folder, partition.identity.archive_id)
+    files = partition.listing().files
+    holding = [each for each in files if each.kind is Kind.SEGMENT and _claims(each, seq)]
+    # The finished one counts, if recovery died before it could delete the open one.
+    holding += [each for each in files if each.kind is Kind.OPEN and each.first <= seq]
+    trouble: ArchiveDamaged | None = None
+    for file in holding:
+        try:
             with partition.opened(file) as found:
-                return _line(*found, seq) if found else None
+                if line := _line(*found, seq) if found else None:
+                    return line
+        except ArchiveDamaged as error:
+            trouble = error
+    if trouble:
+        raise trouble
+    covered = any(each.kind in COVERING and _claims(each, seq) for each in files)
+    if not covered and seq <= max([reached, *(e.last for e in files if e.kind is not Kind.TORN)]):
+        raise ArchiveDamaged(f"id {partition.id_of(seq)} was archived, and is in no file")
     return None
+
+
+def _claims(file: File, seq: Seq) -> bool:
+    return file.first <= seq <= file.last
 
 
 def _line(fd: int, file: File, seq: Seq) -> bytes | None:
@@ -145,3 +134,8 @@ def _line(fd: int, file: File, seq: Seq) -> bytes | None:
     elif (entry := footer.blocks.find(seq)) and (frame := _frame(fd, entry)):
         return frame.line(seq)
     raise ArchiveDamaged(f"{file.path}: seq {seq} cannot be read")
+
+
+def _frame(fd: int, entry: Entry) -> Frame | None:
+    frame = frame_at(fd, entry.offset)
+    return frame if frame and frame.block.first == entry.first else None

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from busyapi.archive.accept import accept_loss
-from busyapi.archive.browse import NoArchive, partitions
+from busyapi.archive.browse import NoArchive
 from busyapi.archive.choose import Selection, choose, find_line
 from busyapi.archive.export import export
 from busyapi.archive.ls import table
 from busyapi.archive.progress import Progress
+from busyapi.archive.survey import survey
 from busyapi.archive.verify import Report, bytes_to_read, verify
 from busyapi.errors import ArchiveError
 from busyapi.ids import MAX_ID, Seq, UsageId
@@ -56,11 +57,11 @@ def add_commands(commands: Any, archive_dir: Path) -> None:
         parser.set_defaults(run=_guarded(handler))
         return parser
 
-    add("ls", _ls, "  busyapi archive ls\n")
+    _add_only(add("ls", _ls, "  busyapi archive ls\n"))
     cat = add("cat", _cat, _CAT_EXAMPLES)
     cat.add_argument("--id", type=_id, metavar="ID", help="the one usage with this id")
     _add_selection(cat)
-    add("verify", _verify, "  busyapi archive verify && echo whole\n")
+    _add_only(add("verify", _verify, _VERIFY_EXAMPLES))
     exporting = add("export", _export, _EXPORT_EXAMPLES)
     exporting.add_argument("file", type=Path, metavar="FILE", help="replaced if it exists")
     _add_selection(exporting)
@@ -81,6 +82,10 @@ _CAT_EXAMPLES = """\
   busyapi archive cat --from 2026-11-23 --to 2026-11-24 > day.ndjson
   busyapi archive cat --patient 100 | head
 """
+_VERIFY_EXAMPLES = """\
+  busyapi archive verify && echo whole
+  busyapi archive verify --partition 1
+"""
 _EXPORT_EXAMPLES = """\
   busyapi archive export usages.parquet
   busyapi archive export --from 2026-11-23T00:00:00Z --to 2026-11-24T00:00:00Z day.parquet
@@ -90,7 +95,18 @@ _ACCEPT_EXAMPLES = """\
 """
 
 
+def _add_only(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--partition",
+        dest="only",
+        type=int,
+        metavar="N",
+        help="this one alone, from 0: for a volume that holds one (default: all there should be)",
+    )
+
+
 def _add_selection(parser: argparse.ArgumentParser) -> None:
+    _add_only(parser)
     parser.add_argument(
         "--from", dest="since", type=_time, metavar="TIME", help="received then or later (RFC 3339)"
     )
@@ -105,8 +121,10 @@ def _ls(options: argparse.Namespace) -> int:
 
     Columns: kind, ids, how many, when the first and the last were received, file.
     """
-    for partition in partitions(options.dir):
-        for row in table(partition):
+    for place in survey(options.dir, options.only):
+        if place.trouble:
+            sys.stdout.write(f"{place.kind}: {place.trouble}\n")
+        for row in table(place.partition) if place.partition else ():
             sys.stdout.write(row + "\n")
     return FINE
 
@@ -114,11 +132,11 @@ def _ls(options: argparse.Namespace) -> int:
 def _cat(options: argparse.Namespace) -> int:
     """Print archived usages as NDJSON.
 
-    In the order of their ids, one partition after the other. What cannot be read is named on
-    stderr and passed over; the exit code is then 1.
+    In the order of their ids, each once, one partition after the other. What cannot be read or is
+    missing is named on stderr and passed over; the exit code is then 1.
     """
     if options.id is not None:
-        return _cat_one(options.dir, options.id)
+        return _cat_one(options)
     troubles: list[str] = []
     for lines in _chosen(options, "reading", troubles):
         if lines:
@@ -127,10 +145,10 @@ def _cat(options: argparse.Namespace) -> int:
     return FAILED if troubles else FINE
 
 
-def _cat_one(root: Path, usage: UsageId) -> int:
-    line = find_line(partitions(root), usage)
+def _cat_one(options: argparse.Namespace) -> int:
+    line = find_line(survey(options.dir, options.only), options.id)
     if line is None:
-        _say(f"no usage with id {usage} is archived")
+        _say(f"no usage with id {options.id} is archived")
         return FAILED
     sys.stdout.buffer.write(line + b"\n")
     sys.stdout.buffer.flush()
@@ -141,13 +159,13 @@ def _verify(options: argparse.Namespace) -> int:
     """Prove that the archive is whole.
 
     Every usage from the first one kept to the last one archived must be in exactly one file, each
-    checksum must hold, and each line must be what FORMAT.md says. Exit code 0 if so, 1 if not, 2
-    if there is no archive.
+    checksum must hold, and each line must be what FORMAT.md says; and every partition must be
+    there, unless one is named. Exit code 0 if so, 1 if not, 2 if there is no archive.
     """
     progress = Progress("verifying", bytes_to_read(options.dir))
     found = 0
     rows: list[str] = []
-    for report in verify(options.dir, progress.advance):
+    for report in verify(options.dir, progress.advance, only=options.only):
         progress.clear()
         found += len(report.problems)
         rows += _told(report)
@@ -197,8 +215,11 @@ def _chosen(options: argparse.Namespace, verb: str, troubles: list[str]) -> Iter
         troubles.append(what)
         _say(what)
 
-    for partition in partitions(options.dir):
-        yield from choose(partition, selection, complain, progress.advance)
+    for place in survey(options.dir, options.only):
+        if place.trouble:
+            complain(place.trouble)
+        if place.partition:
+            yield from choose(place.partition, selection, complain, progress.advance)
     progress.clear()
 
 

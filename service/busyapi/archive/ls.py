@@ -16,9 +16,13 @@ def table(partition: Partition) -> Iterator[str]:
         f"partition {said.partition} of {said.partitions}, archive {said.archive_id},"
         f" bound {said.bound}, kept from id {partition.id_of(said.kept_from)}"
     )
-    for file in partition.listing().files:
+    files = partition.listing().files
+    finished = [each for each in files if each.kind is Kind.SEGMENT]
+    for file in files:
         if file.kind is Kind.OPEN:
-            yield f"  {'open':10}  from id {partition.id_of(file.first):<40}  {file.path}"
+            copied = any(each.first <= file.first <= each.last for each in finished)
+            what = f"from id {partition.id_of(file.first)}{', copied already' if copied else ''}"
+            yield f"  {'open':10}  {what:48}  {file.path}"
         else:
             ids = partition.ids(Range(file.first, file.last))
             times = _times(partition, file)

@@ -88,7 +88,9 @@ def partition_folder(root: Path, partition: int) -> Path:
 def partition_folders(root: Path) -> dict[int, Path]:
     """List the folders of partitions below a root, by number."""
     matches = [(_PARTITION.fullmatch(each.name), each) for each in root.iterdir() if each.is_dir()]
-    return dict(sorted((int(match[1]), path) for match, path in matches if match))
+    found = sorted((int(match[1]), path) for match, path in matches if match)
+    # p001 is a person's copy of p01: it must not stand in for it.
+    return {number: path for number, path in found if path == partition_folder(root, number)}
 
 
 def day_of(seconds: float | None = None) -> str:

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from busyapi.archive import highwater, identity, names, records
-from busyapi.archive.browse import NoArchive, Partition
+from busyapi.archive import highwater, identity, records
+from busyapi.archive.browse import Partition
 from busyapi.archive.check import SegmentCheck
 from busyapi.archive.coverage import COVERING, Range, holes, overlaps, within
 from busyapi.archive.names import TEMPORARY, File, Kind
+from busyapi.archive.survey import survey
 from busyapi.errors import ArchiveDamaged
 from busyapi.ids import MAX_ID, Seq
 
@@ -51,38 +52,26 @@ class Report:
 Advance = Callable[[int], None]
 
 
-def verify(root: Path, advance: Advance = lambda _: None) -> Iterator[Report]:
-    """Check every partition below a root, one report each; `advance` is told the bytes read.
+def verify(
+    root: Path, advance: Advance = lambda _: None, *, only: int | None = None
+) -> Iterator[Report]:
+    """Check every partition that an archive should have, or one; give one report each.
+
+    `advance` gets the number of bytes read, again and again.
 
     Raises:
         NoArchive: there is none.
     """
-    if not root.is_dir():
-        raise NoArchive(f"{root} is no folder")
-    found = False
-    for number, folder in names.partition_folders(root).items():
-        report = Report(number)
+    for place in survey(root, only):
+        report = Report(place.number)
+        if place.trouble:
+            report.problems.append(Problem(place.kind, "", place.trouble))
         try:
-            partition = _partition(folder, number)
-            if partition is None:
-                continue
-            _Check(partition, report, advance).run()
-        except ArchiveDamaged as error:
+            if place.partition:
+                _Check(place.partition, report, advance).run()
+        except (ArchiveDamaged, OSError) as error:
             report.problems.append(Problem("damaged", "", str(error)))
-        found = True
         yield report
-    if not found:
-        raise NoArchive(f"{root} holds no archive: no folder p00 with a {names.IDENTITY}")
-
-
-def _partition(folder: Path, number: int) -> Partition | None:
-    """Return the partition in a folder; None if nothing was ever written there."""
-    said = identity.read(folder)
-    if said is None and not names.list_files(folder, number).files:
-        return None
-    if said is None or said.partition != number:
-        raise ArchiveDamaged(f"{folder / names.IDENTITY} is missing, or another partition's")
-    return Partition(folder, said)
 
 
 def bytes_to_read(root: Path) -> int:
@@ -183,10 +172,19 @@ class _Check:
             both = f"in {one.path} and in {other.path}"
             self._problem("repeated", Range(other.first, last), both)
         for hole in holes(covering, *span):
-            if path := self._torn.get(hole.first):
-                self._problem("damaged", hole, f"{path}: they were archived in its last bytes")
-            else:
-                self._problem("missing", hole, "in no file")
+            self._tell_hole(hole)
+
+    def _tell_hole(self, hole: Range) -> None:
+        """Tell of seqs in no file; those behind a torn open segment were in its last bytes."""
+        torn = min(
+            (seq for seq in self._torn if seq in range(hole.first, hole.last + 1)), default=0
+        )
+        if torn != hole.first:
+            last = Seq(torn - 1) if torn else hole.last
+            self._problem("missing", Range(hole.first, last), "in no file")
+        if torn:
+            what = f"{self._torn[Seq(torn)]}: its last bytes, where they were, do not hold"
+            self._problem("damaged", Range(Seq(torn), hole.last), what)
 
     def _note(self, files: list[File], others: list[str]) -> None:
         notes = self._report.notes

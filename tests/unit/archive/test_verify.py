@@ -288,9 +288,10 @@ def test_all_partitions_are_checked_and_their_ids_told(tmp_path: Path) -> None:
     path = one(tmp_path, "p03/*/usages*")
     path.rename(path.with_name("usages-p03-0000000000000003-0000000000000004.ndjson.zst"))
     reports = list(verify(tmp_path))
-    assert [each.number for each in reports] == [0, 1, 3]
-    assert [bool(each.problems) for each in reports] == [False, False, True]
-    assert Problem("missing", "ids 4 to 8 in steps of 4", "in no file") in reports[2].problems
+    assert [each.number for each in reports] == [0, 1, 2, 3]
+    assert [bool(each.problems) for each in reports] == [False, False, True, True]
+    assert [(each.kind, each.where) for each in reports[2].problems] == [("missing", "")]
+    assert Problem("missing", "ids 4 to 8 in steps of 4", "in no file") in reports[3].problems
 
 
 @pytest.mark.parametrize("said", [None, "", '{"format":9}'])
