@@ -32,7 +32,7 @@ An exception's docstring is its message unless it is raised with a better one.
 No message holds a payload value or a patient id.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 
 class BusyapiError(Exception):
@@ -41,6 +41,18 @@ class BusyapiError(Exception):
     def __str__(self) -> str:
         """Return the message given, or the docstring's first line."""
         return super().__str__() or (self.__doc__ or "").strip().splitlines()[0]
+
+
+E = TypeVar("E", bound=Exception)
+
+
+def fresh(error: E) -> E:
+    """Return the same failure as another object, which was never raised.
+
+    An exception that was raised keeps the frames that it passed through, and with them a request's
+    body; raised again, it keeps those of every time. So each request gets an object of its own.
+    """
+    return type(error)(*error.args)
 
 
 def told(error: BaseException) -> str:

@@ -320,7 +320,7 @@ async def test_usage_refused_for_its_epoch_until_the_deadline_is_not_stored(line
         assert line.stored() == []
         await asyncio.sleep(PATIENCE_SECONDS)
         await line.reseed()
-        await until(lambda: committer.lanes.lanes[0].standing.refusal is None, "it to be let in")
+        await until(lambda: not committer.lanes.lanes[0].standing.refuses, "it to be let in")
         assert await committer.post(b"{}") == BOUND + 2
 
 

@@ -58,5 +58,10 @@ async def post_batch(request: Request) -> HTTPResponse:
 
 async def _commit(service: Service, group: Awaited) -> tuple[int, int]:
     """Give the last seq, negative for a repeat, and the partition."""
-    partition = service.lanes.submit(group)
-    return await group.future, partition
+    try:
+        partition = service.lanes.submit(group)
+        return await group.future, partition
+    finally:
+        # A refusal keeps this frame, and the group's future keeps the refusal: without a cycle all
+        # of it goes with the answer, and does not wait for the collector.
+        del group

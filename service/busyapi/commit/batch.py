@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import NamedTuple, Protocol
 
-from busyapi.errors import BusyapiError, Overloaded
+from busyapi.errors import BusyapiError, Overloaded, fresh
 
 
 class Observer(Protocol):
@@ -77,9 +77,9 @@ class Awaited(Group):
             self.future.set_result(last)
 
     def fail(self, error: Exception) -> None:
-        """Give the failure."""
+        """Give the failure: one of its own, since it is raised in this request's frames."""
         if not self.future.done():
-            self.future.set_exception(error)
+            self.future.set_exception(fresh(error))
             # Marked as seen: a device that hung up leaves nobody to look at it.
             self.future.exception()
 

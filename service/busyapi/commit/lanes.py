@@ -56,8 +56,9 @@ class Lanes:
             Refused: they were not taken; nothing will be stored.
         """
         lane = self.lanes[0] if len(self.lanes) == 1 else self._pick(group.key)
-        if (refusal := lane.standing.refusal) is not None:
-            raise refusal
+        if lane.standing.refuses:
+            # Not by way of a local: frame and exception would keep each other, and the request.
+            raise lane.standing.trouble
         self.admission.enter(group.count, group.size)
         lane.submit(group)
         return lane.partition

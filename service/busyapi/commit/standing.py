@@ -4,7 +4,7 @@ from time import monotonic
 
 import structlog
 
-from busyapi.errors import NotSeeded, RedisAway, Refused
+from busyapi.errors import NotSeeded, RedisAway, Refused, fresh
 
 log = structlog.get_logger()
 
@@ -17,16 +17,20 @@ class Standing:
 
     def __init__(self, partition: int) -> None:
         self._partition = partition
-        self.trouble: Refused = NotSeeded()
-        """Why there is no checked connection, or was none the last time."""
+        self._trouble: Refused = NotSeeded()
+        """Never raised, and never handed out: it lives for as long as Redis is away."""
         self._down_since: float | None = monotonic()
 
     @property
-    def refusal(self) -> Refused | None:
-        """Why a new request should not even wait, or None."""
-        if self._down_since is None or monotonic() - self._down_since < PATIENCE_SECONDS:
-            return None
-        return self.trouble
+    def trouble(self) -> Refused:
+        """Why there is no checked connection, or was none the last time: a new object."""
+        return fresh(self._trouble)
+
+    @property
+    def refuses(self) -> bool:
+        """Whether a new request should not even wait."""
+        since = self._down_since
+        return since is not None and monotonic() - since >= PATIENCE_SECONDS
 
     def recovered(self) -> None:
         """Take note of a checked connection."""
@@ -34,14 +38,14 @@ class Standing:
             log.info("lane_ready", partition=self._partition)
             self._down_since = None
         # What a usage is told that expires unsent from here on: a server that went silent.
-        self.trouble = RedisAway()
+        self._trouble = RedisAway()
 
     def lost(self, error: Refused) -> None:
         """Take note that there is none."""
-        if self._down_since is None or str(error) != str(self.trouble):
+        if self._down_since is None or str(error) != str(self._trouble):
             found = {"reason": type(error).__name__, "detail": str(error)}
             log.warning("lane_not_ready", partition=self._partition, **found)
-        self.trouble = error
+        self._trouble = fresh(error)
         self._down_since = self._down_since or monotonic()
 
     def ended(self) -> None:

@@ -1,5 +1,9 @@
 """Which lane takes a request, and which ids it gives."""
 
+import gc
+import traceback
+from contextlib import suppress
+
 import pytest
 
 from busyapi.commit.batch import Admission, Awaited, Key
@@ -89,3 +93,36 @@ async def test_lane_that_is_down_for_long_refuses_at_once(monkeypatch: pytest.Mo
     with pytest.raises(NotSeeded):
         submit(one, [b"{}"])
     assert one.admission.count == 1
+
+
+async def test_each_refusal_is_an_object_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = lanes(1)
+    waiting = [Awaited([b"{}"]) for _ in range(3)]
+    for each in waiting:
+        one.submit(each)
+    one.lanes[0].abandon()
+    monkeypatch.setattr("busyapi.commit.standing.PATIENCE_SECONDS", 0.0)
+    refusals: list[BaseException | None] = [each.future.exception() for each in waiting]
+    for _ in range(3):
+        with pytest.raises(NotSeeded) as refused:
+            submit(one, [b"{}"])
+        refusals.append(refused.value)
+    assert len({id(each) for each in refusals}) == 6
+    # One that is raised again has the frames of every time: here of `submit` and of the test.
+    assert [len(traceback.extract_tb(each.__traceback__)) for each in refusals[3:] if each] == [
+        3
+    ] * 3
+
+
+async def test_refused_request_goes_without_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = lanes(1)
+    monkeypatch.setattr("busyapi.commit.standing.PATIENCE_SECONDS", 0.0)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            with suppress(NotSeeded):
+                submit(one, [b"{}"])
+        assert not [each for each in gc.get_objects() if isinstance(each, Awaited)]
+    finally:
+        gc.enable()
