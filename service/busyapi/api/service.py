@@ -9,6 +9,7 @@ from sanic.response import HTTPResponse
 
 from busyapi.api.archive import ArchiveDoor
 from busyapi.api.guard import Guard
+from busyapi.api.turns import Turns
 from busyapi.commit.lanes import Lanes
 from busyapi.errors import Refused, StoredUnknown
 from busyapi.metrics import ApiMetrics
@@ -33,11 +34,13 @@ class Service:
     draining: bool = False
     fatal: BaseException | None = None
     strict: bool = field(init=False)
+    turns: Turns = field(init=False)
     seeded_once: bool = False
     """Readiness waits for the first checked connection, and never falls back for overload."""
 
     def __post_init__(self) -> None:
         self.strict = self.settings.validation == "strict"
+        self.turns = Turns(self.settings.commit_deadline)
 
     def arrived(self, request: Request) -> None:
         """Take the time from here: the body is whole, which may have taken a device long."""

@@ -5,9 +5,11 @@ A body that starts as JSON is read as JSON whatever its Content-Type says, becau
 (RFC 8259, section 8.1) and so are forms (WHATWG URL).
 """
 
-from busyapi.decode.batch import decode_batch
+from busyapi.decode.batch import Limits, decode_batch
+from busyapi.decode.bounds import STRETCH
 from busyapi.decode.form import form_to_json
 from busyapi.decode.inflate import inflate
+from busyapi.decode.steps import Steps
 from busyapi.decode.usage import decode_usage
 from busyapi.errors import BodyTooLarge, UnsupportedMedia
 
@@ -19,8 +21,8 @@ _BEFORE_JSON = b" \t\r\n\xef\xbb\xbf"
 
 def read_single(
     body: bytes, content_type: str, content_encoding: str, *, strict: bool, limit: int
-) -> bytes:
-    """Return the one usage of a request's body as its line.
+) -> Steps[bytes]:
+    """Return the one usage of a request's body as its line; a long body takes two steps.
 
     The headers are as received, "" if absent; `limit` holds for the body packed and inflated.
 
@@ -28,7 +30,9 @@ def read_single(
         BadUsage: one of its four kinds.
     """
     if content_encoding or len(body) > limit:
-        body = _unpacked(body, content_encoding, limit)
+        body = yield from _unpacked(body, content_encoding, limit)
+    if len(body) > STRETCH:
+        yield
     # The usual body says what it is by itself: no need to look at its type.
     if body[:1] == b"{":
         return decode_usage(body, strict=strict)
@@ -42,9 +46,18 @@ def read_single(
 
 
 def read_batch(
-    body: bytes, content_type: str, content_encoding: str, *, strict: bool, limit: int, most: int
-) -> list[bytes]:
-    """Return the usages of a request's body as their lines.
+    body: bytes,
+    content_type: str,
+    content_encoding: str,
+    *,
+    strict: bool,
+    limit: int,
+    most: int,
+    most_each: int,
+) -> Steps[list[bytes]]:
+    """Return the usages of a request's body as their lines; a long body takes several steps.
+
+    `limit` holds for the body packed and inflated, `most_each` for the bytes of one usage.
 
     JSON and NDJSON are what they say they are. Of any other type, a body that starts with `[`
     is an array and one that starts with `{` is NDJSON.
@@ -53,22 +66,25 @@ def read_batch(
         BadUsage: one of its four kinds.
     """
     if content_encoding or len(body) > limit:
-        body = _unpacked(body, content_encoding, limit)
+        body = yield from _unpacked(body, content_encoding, limit)
     media, first = _media(content_type), _first_byte(body)
     ndjson = media == _NDJSON or (first == b"{" and not _is_json(media))
     if not ndjson and first != b"[" and not _is_json(media):
         raise UnsupportedMedia
-    return decode_batch(body, ndjson=ndjson, strict=strict, most=most)
+    limits = Limits(most, most_each)
+    lines = yield from decode_batch(body, ndjson=ndjson, strict=strict, limits=limits)
+    return lines
 
 
-def _unpacked(body: bytes, content_encoding: str, limit: int) -> bytes:
+def _unpacked(body: bytes, content_encoding: str, limit: int) -> Steps[bytes]:
     if len(body) > limit:
         raise BodyTooLarge(f"The body is larger than {limit} bytes.")
     match content_encoding.strip().lower():
         case "" | "identity":
             return body
         case "gzip" | "x-gzip":  # RFC 9110, section 8.4.1.3: the same
-            return inflate(body, limit)
+            inflated = yield from inflate(body, limit)
+            return inflated
     # A list of codings is unknown too: packing a usage twice gains nothing.
     raise UnsupportedMedia("The Content-Encoding must be gzip or absent.")
 

@@ -17,8 +17,8 @@ DEPTH_LIMIT = 60
 """Levels of objects and arrays, the usage itself the first. The shallowest of the common readers
 (System.Text.Json) stops at 64, and the archive and the API wrap a usage once more."""
 
-_SHALLOW = 2 * DEPTH_LIMIT
-"""A line nested deeper than the limit has more bytes than this: two brackets a level."""
+SHALLOW_BYTES = 2 * DEPTH_LIMIT
+"""JSON nested deeper than the limit has more bytes than this: two brackets a level."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -31,21 +31,18 @@ def render_all(values: list[Any]) -> list[bytes]:
     return _encoder.encode_lines(values).split(b"\n")[:-1]
 
 
-def is_shallow(line: bytes, value: object) -> bool:
-    """Say whether a value, rendered as this line, is nested no deeper than the limit."""
-    if len(line) <= _SHALLOW or line.count(b"{") + line.count(b"[") <= DEPTH_LIMIT:
-        return True
-    return depth(value) <= DEPTH_LIMIT
-
-
 def depth(value: object) -> int:
     """Count the levels of objects and arrays, without recursion."""
-    levels, level = 0, [value]
-    while level := [each for each in level if type(each) in (dict, list)]:
+    levels, level = 0, [value] if type(value) in _CONTAINERS else []
+    while level:
         levels += 1
-        level = [inner for each in level for inner in _inside(each)]
+        level = [
+            inner
+            for each in level
+            for inner in (each.values() if type(each) is dict else each)  # type: ignore[attr-defined]
+            if type(inner) in _CONTAINERS
+        ]
     return levels
 
 
-def _inside(value: Any) -> Any:
-    return value.values() if type(value) is dict else value
+_CONTAINERS = frozenset((dict, list))

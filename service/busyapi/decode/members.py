@@ -22,11 +22,16 @@ def is_usage(value: object) -> bool:
     """Say whether a value is a usage to strict validation: quick, and without a reason."""
     if type(value) is not dict:
         return False
-    return (
-        is_patient_id(value.get("patientId"))
-        and is_medication(value.get("medication"))
-        and is_timestamp(value.get("timestamp"))
-    )
+    # Written out: two calls less for each usage are a tenth of what reading it costs.
+    medication, patient = value.get("medication"), value.get("patientId")
+    if type(medication) is not str or not 0 < len(medication) <= MEDICATION_LENGTH:
+        return False
+    if type(patient) is str:
+        if not 0 < len(patient) <= PATIENT_ID_LENGTH:
+            return False
+    elif not is_patient_id(patient):
+        return False
+    return is_timestamp(value.get("timestamp"))
 
 
 def is_patient_id(value: object) -> bool:

@@ -12,19 +12,21 @@ beyond DEPTH_LIMIT. Integers go as far as Python's own limit on digits (4,300).
 import json
 import math
 from collections.abc import Iterable, Iterator
+from functools import reduce
 from itertools import islice
+from typing import NamedTuple
 
-from busyapi.decode.line import DEPTH_LIMIT, depth
+from busyapi.decode.line import DEPTH_LIMIT, depth, render
 from busyapi.decode.members import broken_rules
 from busyapi.errors import Fault
 
 MOST_FAULTS = 100
 """An answer names no more than these: it must not outgrow the request by much."""
 
-POINTER_LENGTH = 200
-"""Characters. Names are the device's own: a longer pointer stops at an ancestor."""
+POINTER_BYTES = 200
+"""Bytes of the answer. Names are the device's own: a longer pointer stops at an ancestor."""
 
-_BYTE_ORDER_MARK = "\ufeff"  # RFC 8259, section 8.1, lets a parser ignore it
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # RFC 8259, section 8.1, lets a parser ignore it
 _TOO_DEEP = f"is nested deeper than {DEPTH_LIMIT} levels"
 
 
@@ -32,8 +34,15 @@ class Unreadable(ValueError):
     """The bytes are no JSON object at all; the message completes "The body …"."""
 
 
-_KEPT = (int, float, bool)
-"""What a second reading leaves of these can be kept, and so can what is empty or null."""
+class NotJson(Unreadable):
+    """The bytes are not JSON in UTF-8."""
+
+
+_KEPT = frozenset((int, bool))
+"""What the second reading leaves of these can be kept, and so can what is empty or null."""
+
+_BEYOND_DOUBLE = (math.inf, -math.inf)
+"""What is left of a number beyond a double: JSON has no other way to say infinity."""
 
 
 class _Unkeepable:
@@ -43,7 +52,6 @@ class _Unkeepable:
         self.reason = reason
 
 
-_BEYOND_DOUBLE = _Unkeepable("is a number beyond the range of a double")
 _TOO_MANY_DIGITS = _Unkeepable("is an integer of too many digits")
 
 
@@ -56,7 +64,7 @@ def read(raw: bytes) -> object:
     # Raised below, not in the handlers: the parsers' errors hold the payload and would hang on
     # ours as its context, where a log could print them.
     try:
-        return _DECODER.decode(raw.decode().removeprefix(_BYTE_ORDER_MARK))
+        return _read(raw.removeprefix(BYTE_ORDER_MARK).decode())
     except UnicodeDecodeError:
         reason = "is not UTF-8"
     except json.JSONDecodeError as wrong:
@@ -65,7 +73,18 @@ def read(raw: bytes) -> object:
             reason = "is empty"
     except RecursionError:
         reason = _TOO_DEEP
-    raise Unreadable(reason)
+    raise Unreadable(reason) if reason == _TOO_DEEP else NotJson(reason)
+
+
+def _read(text: str) -> object:
+    try:
+        return _DECODER.decode(text)
+    except (json.JSONDecodeError, Unreadable):
+        raise
+    except ValueError:
+        pass
+    # A function called for each integer makes this three times as slow, so it is the last resort.
+    return _DECODER_OF_DIGITS.decode(text)
 
 
 def faults(value: object, *, strict: bool) -> list[Fault]:
@@ -83,29 +102,52 @@ def faults(value: object, *, strict: bool) -> list[Fault]:
     return found
 
 
+class _Node(NamedTuple):
+    """A value and the way to it: pointers are made of what is named, not of all that is read."""
+
+    parent: "_Node | None"
+    name: str | int
+    value: object
+
+    def pointer(self) -> str:
+        names: list[str] = []
+        node = self
+        while node.parent:
+            names.append(str(node.name))
+            node = node.parent
+        return reduce(step, reversed(names), "")
+
+
 def _unkeepable(usage: object) -> Iterator[Fault]:
-    rest: list[tuple[str, object]] = [("", usage)]
+    rest = [_Node(None, "", usage)]
     while rest:
-        pointer, value = rest.pop()
-        if isinstance(value, _Unkeepable):
-            yield Fault(pointer, value.reason)
-        elif isinstance(value, str):
+        node = rest.pop()
+        value = node.value
+        if type(value) is dict:
+            if not (all(map(str.isascii, value)) or all(map(_is_unicode, value))):
+                detail = "has a member whose name holds an unpaired surrogate"
+                yield Fault(node.pointer(), detail)
+            rest += _to_look_at(node, value.items())
+        elif type(value) is list:
+            rest += _to_look_at(node, enumerate(value))
+        elif type(value) is str:
             if not _is_unicode(value):
-                yield Fault(pointer, "holds an unpaired surrogate, which is no character")
-        elif isinstance(value, dict):
-            if not all(map(_is_unicode, value)):
-                yield Fault(pointer, "has a member whose name holds an unpaired surrogate")
-            rest += _to_look_at(pointer, value.items())
-        elif isinstance(value, list):
-            rest += _to_look_at(pointer, enumerate(value))
+                yield Fault(node.pointer(), "holds an unpaired surrogate, which is no character")
+        elif isinstance(value, _Unkeepable):
+            yield Fault(node.pointer(), value.reason)
+        else:
+            yield Fault(node.pointer(), "is a number beyond the range of a double")
 
 
-def _to_look_at(pointer: str, inside: Iterable[tuple[object, object]]) -> list[tuple[str, object]]:
-    """List what may hold something unkeepable, with pointers, the first last: a stack."""
+def _to_look_at(parent: _Node, inside: Iterable[tuple[str | int, object]]) -> list[_Node]:
+    """List what may hold something unkeepable, the first last: a stack."""
     return [
-        (step(pointer, str(name)), value)
+        _Node(parent, name, value)
         for name, value in inside
-        if value and type(value) not in _KEPT
+        if value
+        and type(value) not in _KEPT
+        and (type(value) is not str or not value.isascii())
+        and (type(value) is not float or value in _BEYOND_DOUBLE)
     ][::-1]
 
 
@@ -120,15 +162,14 @@ def _is_unicode(text: str) -> bool:
 def step(pointer: str, name: str) -> str:
     """Return the pointer one name further (RFC 6901), or the same if that cannot be said."""
     longer = f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}"
-    return longer if len(longer) <= POINTER_LENGTH and _is_unicode(name) else pointer
+    try:
+        size = len(render(longer)) - 2  # without the quotes
+    except UnicodeEncodeError:
+        return pointer
+    return longer if size <= POINTER_BYTES else pointer
 
 
-def _float(digits: str) -> float | _Unkeepable:
-    number = float(digits)
-    return number if math.isfinite(number) else _BEYOND_DOUBLE
-
-
-def _int(digits: str) -> int | _Unkeepable:
+def _integer(digits: str) -> int | _Unkeepable:
     try:
         return int(digits)
     except ValueError:
@@ -136,8 +177,8 @@ def _int(digits: str) -> int | _Unkeepable:
 
 
 def _constant(_name: str) -> None:
-    raise Unreadable("is not JSON: NaN and Infinity are no numbers in it")
+    raise NotJson("is not JSON: NaN and Infinity are no numbers in it")
 
 
-# The hooks may return what they like; only the stub of parse_float says float.
-_DECODER = json.JSONDecoder(parse_float=_float, parse_int=_int, parse_constant=_constant)
+_DECODER = json.JSONDecoder(parse_constant=_constant)
+_DECODER_OF_DIGITS = json.JSONDecoder(parse_constant=_constant, parse_int=_integer)

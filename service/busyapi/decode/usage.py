@@ -1,9 +1,15 @@
 """One usage: bytes to its canonical line, or every reason why not."""
 
-from busyapi.decode.line import is_shallow, parse, render
+from busyapi.decode.bounds import (
+    STRETCH,
+    TOO_DENSE,
+    is_too_dense,
+    most_containers,
+)
+from busyapi.decode.line import DEPTH_LIMIT, SHALLOW_BYTES, depth, parse, render
 from busyapi.decode.members import is_object, is_usage
 from busyapi.decode.reference import Unreadable, faults, read
-from busyapi.errors import MalformedBody, NotAUsage
+from busyapi.errors import Fault, MalformedBody, NotAUsage
 
 
 def decode_usage(raw: bytes, *, strict: bool) -> bytes:
@@ -29,18 +35,30 @@ def decode_line(raw: bytes, *, strict: bool) -> bytes:
         Unreadable: where decode_usage says MalformedBody.
         NotAUsage: as there.
     """
-    line = quick_line(raw, strict=strict)
-    return render_thoroughly(read(raw), strict=strict) if line is None else line
+    line = quick_line(raw, strict=strict, longest=len(raw))
+    if line is None:
+        value = read(raw)
+        if is_too_dense(raw):
+            raise NotAUsage([Fault("", TOO_DENSE)])
+        line = render_thoroughly(value, strict=strict)
+    return line
 
 
-def quick_line(raw: bytes, *, strict: bool) -> bytes | None:
+def quick_line(raw: bytes, *, strict: bool, longest: int = STRETCH) -> bytes | None:
     """Return the line of an ordinary usage; None: `decode_usage` takes it, or says why not."""
+    brackets, size = 0, len(raw)
+    # Fewer bytes than this hold neither many brackets nor deep ones.
+    if size > SHALLOW_BYTES:
+        # Not by a call: this is what every post goes through.
+        brackets = raw.count(b"{") + raw.count(b"[")
+        if size > longest or (brackets > DEPTH_LIMIT and brackets > most_containers(size)):
+            return None
     try:
         value = parse(raw)
-        if is_usage(value) if strict else is_object(value):
-            line = render(value)
-            if is_shallow(line, value):
-                return line
+        if (is_usage(value) if strict else is_object(value)) and (
+            brackets <= DEPTH_LIMIT or depth(value) <= DEPTH_LIMIT
+        ):
+            return render(value)
     except (ValueError, RecursionError):
         pass
     return None

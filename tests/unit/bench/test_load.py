@@ -7,18 +7,18 @@ from bench import noop
 from bench.load import BATCHES, SINGLE, Load
 from busyapi.api import app
 from busyapi.decode.body import read_batch, read_single
+from busyapi.decode.steps import finish
 
 
 def test_the_single_usage_is_valid() -> None:
-    assert json.loads(
-        read_single(SINGLE.body.encode(), "application/json", "", strict=True, limit=999)
-    )
+    body = SINGLE.body.encode()
+    assert json.loads(finish(read_single(body, "application/json", "", strict=True, limit=999)))
 
 
 def test_a_batch_holds_as_many_usages_as_are_counted_for_it() -> None:
-    lines = read_batch(
-        BATCHES.body.encode(), "application/json", "", strict=True, limit=99_999, most=999
-    )
+    limits = {"limit": 99_999, "most": 999, "most_each": 999}
+    body = BATCHES.body.encode()
+    lines = finish(read_batch(body, "application/json", "", strict=True, **limits))
     assert len(lines) == BATCHES.usages == 100
 
 

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from busyapi.decode.batch import decode_batch
+from busyapi.decode.batch import Limits, decode_batch
 from busyapi.decode.line import DEPTH_LIMIT
 from busyapi.decode.reference import MOST_FAULTS
+from busyapi.decode.steps import finish
 from busyapi.decode.usage import decode_usage
 from busyapi.errors import BadUsage, Fault, MalformedBody, NotAUsage
 from tests.unit.decode.samples import USAGE, bodies, objects, values
@@ -21,8 +22,11 @@ def pack(items: list[bytes], *, ndjson: bool) -> bytes:
     return b"\n".join(items) if ndjson else b"[" + b",".join(items) + b"]"
 
 
-def batch(raw: bytes, *, ndjson: bool, strict: bool = True, most: int = 1000) -> list[bytes]:
-    return decode_batch(raw, ndjson=ndjson, strict=strict, most=most)
+def batch(
+    raw: bytes, *, ndjson: bool, strict: bool = True, most: int = 1000, most_each: int = 65_536
+) -> list[bytes]:
+    limits = Limits(most, most_each)
+    return finish(decode_batch(raw, ndjson=ndjson, strict=strict, limits=limits))
 
 
 def faults(raw: bytes, *, ndjson: bool, strict: bool = True, most: int = 1000) -> list[Fault]:

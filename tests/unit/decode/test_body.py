@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from busyapi.decode.body import read_batch, read_single
 from busyapi.decode.form import MOST_FIELDS
+from busyapi.decode.steps import finish
 from busyapi.errors import BadUsage, BodyTooLarge, MalformedBody, NotAUsage, UnsupportedMedia
 from tests.unit.decode.samples import USAGE, bodies
 
@@ -22,11 +23,12 @@ encodings = st.sampled_from(["", "identity", "gzip", "x-gzip", "br", "gzip, gzip
 def single(
     body: bytes, kind: str = JSON, encoding: str = "", *, strict: bool = True, limit: int = 65_536
 ) -> bytes:
-    return read_single(body, kind, encoding, strict=strict, limit=limit)
+    return finish(read_single(body, kind, encoding, strict=strict, limit=limit))
 
 
 def batch(body: bytes, kind: str = JSON, encoding: str = "", *, limit: int = 65_536) -> list[bytes]:
-    return read_batch(body, kind, encoding, strict=True, limit=limit, most=100)
+    steps = read_batch(body, kind, encoding, strict=True, limit=limit, most=100, most_each=limit)
+    return finish(steps)
 
 
 @given(bodies | bodies.map(gzip.compress), types, encodings, st.booleans())

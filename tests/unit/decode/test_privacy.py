@@ -9,6 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from busyapi.decode.body import read_batch, read_single
+from busyapi.decode.steps import finish
 from busyapi.errors import BadUsage, NotAUsage
 
 TEXT = "Zq7Kx"
@@ -81,9 +82,11 @@ def test_refusal_holds_no_value_from_the_body(
 ) -> None:
     try:
         if many:
-            read_batch(body, kind, encoding, strict=strict, limit=9000, most=10)
+            finish(
+                read_batch(body, kind, encoding, strict=strict, limit=9000, most=10, most_each=9000)
+            )
         else:
-            read_single(body, kind, encoding, strict=strict, limit=9000)
+            finish(read_single(body, kind, encoding, strict=strict, limit=9000))
     except BadUsage as error:
         text = said(error)
         assert TEXT not in text
@@ -95,5 +98,5 @@ def test_refusal_holds_no_value_from_the_body(
 @pytest.mark.parametrize("body", [b'{"patientId":1,"patientId":[]}', b"{}", b'{"x":1e999}'])
 def test_faults_are_named_all_the_same(body: bytes) -> None:
     with pytest.raises(NotAUsage) as caught:
-        read_single(body, "", "", strict=True, limit=9000)
+        finish(read_single(body, "", "", strict=True, limit=9000))
     assert all(fault.pointer.startswith("/") and fault.detail for fault in caught.value.faults)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 from busyapi.decode.line import DEPTH_LIMIT
-from busyapi.decode.reference import MOST_FAULTS, POINTER_LENGTH
+from busyapi.decode.reference import MOST_FAULTS, POINTER_BYTES
 from busyapi.decode.usage import decode_usage
 from busyapi.errors import BadUsage, MalformedBody, NotAUsage
 from tests.unit.decode.samples import USAGE, NotReadable, bodies, can_be_kept, reference
@@ -174,7 +174,7 @@ def test_pointer_escapes_as_rfc_6901_says() -> None:
 
 
 def test_pointer_stops_before_it_grows_too_long() -> None:
-    name = b"n" * POINTER_LENGTH
+    name = b"n" * POINTER_BYTES
     found = faults(b'{"a":{"' + name + b'":1e999}}', strict=False)
     assert list(found) == ["/a"]
 

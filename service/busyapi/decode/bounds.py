@@ -1,0 +1,48 @@
+"""Bounds on what a body can cost, checked on its bytes before they are parsed.
+
+Brackets cost more than other bytes: two of them are a list of 56 bytes. So a body may hold only so
+many objects and arrays for its size. An ordinary usage is far from this; a body of brackets alone
+is not, and without the bound it would cost ten times what an ordinary body of its size costs.
+"""
+
+import re
+
+STRETCH = 32_768
+"""Bytes that are parsed, or inflated, without a break. The worst body of this size takes about
+5 ms, so a longer one is read in steps, and other requests are served between them."""
+
+FREE_CONTAINERS = 256
+"""Objects and arrays that a body of any size may hold, besides the usages themselves."""
+
+BYTES_PER_CONTAINER = 8
+"""Each further one needs this many bytes of body."""
+
+TOO_DENSE = (
+    f"holds more than {FREE_CONTAINERS} objects and arrays"
+    f" and one more for each {BYTES_PER_CONTAINER} bytes"
+)
+
+# A string that never ends reaches to the end: tried again from each quote inside it, a body of
+# escaped quotes would cost its square.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+
+
+def count_brackets(raw: bytes) -> int:
+    """Count opening brackets, those inside strings included: no fewer than the containers."""
+    return raw.count(b"{") + raw.count(b"[")
+
+
+def count_containers(raw: bytes) -> int:
+    """Count opening brackets outside of strings."""
+    return count_brackets(_STRING.sub(b"", raw))
+
+
+def most_containers(size: int) -> int:
+    """Return how many objects and arrays a body of this size may hold, besides its usages."""
+    return FREE_CONTAINERS + size // BYTES_PER_CONTAINER
+
+
+def is_too_dense(raw: bytes) -> bool:
+    """Say whether one usage holds too many objects and arrays for its size."""
+    most = 1 + most_containers(len(raw))
+    return count_brackets(raw) > most and count_containers(raw) > most

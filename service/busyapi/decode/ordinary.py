@@ -1,0 +1,74 @@
+"""The quick reading of a JSON array of ordinary usages: a piece at a time, each parsed as a whole.
+
+A piece ends where an object seems to end. If that was inside of a string or of a usage, the piece
+is no JSON, and the thorough way in `batch` begins at the front. If every piece is an array of
+usages, then so is the whole, and of the same usages: between two values there is one comma.
+"""
+
+from busyapi.decode.bounds import count_brackets, most_containers
+from busyapi.decode.line import DEPTH_LIMIT, SHALLOW_BYTES, parse, render_all
+from busyapi.decode.members import is_object, is_usage
+from busyapi.decode.steps import Steps
+
+_BETWEEN = (b"},{", b"}, {", b"},\n", b"},\r\n")
+"""How encoders write the end of one usage and the begin of the next."""
+
+
+def read_ordinary(
+    raw: bytes, most: int, longest: int, *, strict: bool
+) -> Steps[list[bytes] | None]:
+    """Return the lines of an array of up to `most` usages; None: it takes a closer look.
+
+    A piece has up to `longest` bytes, so that no usage in it has more.
+    """
+    text = raw.strip(b" \t\r\n")
+    at, end = 1, len(text) - 1
+    if text[:1] != b"[" or text[-1:] != b"]":
+        return None
+    lines: list[bytes] = []
+    brackets = 0
+    while at < end:
+        if lines:
+            yield
+        stop = end if end - at <= longest else _last_end(text, at, at + longest)
+        piece = text[at:stop]
+        brackets_here = count_brackets(piece)
+        found = quick_lines(piece, brackets_here, strict=strict)
+        if not found or len(lines) + len(found) > most:
+            return None
+        lines += found
+        brackets += brackets_here
+        at = stop + 1  # behind the comma, or the closing bracket
+    # Less, where the last comma has nothing behind it.
+    whole = at == end + 1 and brackets <= len(lines) + most_containers(len(raw))
+    return lines if whole else None
+
+
+def _last_end(text: bytes, at: int, longest: int) -> int:
+    """Return where the last object that seems to end in a stretch does; its begin if none does."""
+    for between in _BETWEEN:
+        found = text.rfind(between, at, longest)
+        if found >= 0:
+            return found + 1
+    return at
+
+
+def quick_lines(items: bytes, brackets: int, *, strict: bool) -> list[bytes] | None:
+    """Return the lines of ordinary usages with commas between; None: they take a closer look."""
+    # Their own brackets included: an ordinary usage is longer than eight bytes.
+    if brackets > most_containers(len(items)):
+        return None
+    try:
+        usages = parse(b"[%b]" % items)
+        if all(map(is_usage if strict else is_object, usages)):
+            lines = render_all(usages)
+            # Each has one bracket; the others are what one of them could be deep or dense with.
+            if brackets <= len(lines) + DEPTH_LIMIT or not any(map(_has_many_brackets, lines)):
+                return lines
+    except (ValueError, RecursionError):
+        pass
+    return None
+
+
+def _has_many_brackets(line: bytes) -> bool:
+    return len(line) > SHALLOW_BYTES and count_brackets(line) > DEPTH_LIMIT

@@ -1,0 +1,120 @@
+"""A JSON array to its items, unparsed: msgspec skips a value 10 times faster than it reads one.
+
+An item's end is certain, whatever the item holds. Its strings may still hold what is no JSON: they
+are looked at when the item is parsed.
+"""
+
+import re
+from typing import Any
+
+import msgspec
+
+from busyapi.decode.line import DEPTH_LIMIT
+from busyapi.decode.steps import Steps
+from busyapi.errors import MalformedBody
+
+MOST_COMMAS = 100_000
+"""With no more of them an array is split in one call: 6 ms and 6 MiB if each ends an item."""
+
+_ITEMS_IN_STEP = 500
+_BLANKS = b" \t\r\n"
+
+_all_items: Any = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_first_item: Any = msgspec.json.Decoder(msgspec.Raw).decode
+_POSITION = re.compile(r"\(byte ([0-9]+)\)")
+_BEHIND = re.compile(r"trailing characters \(byte ([0-9]+)\)")
+"""Said of what follows a value; this position alone is one too far."""
+
+
+def split_array(raw: bytes, most: int) -> Steps[list[Any]]:
+    """Return the items of an array as buffers; where there are more than `most`, at least so many.
+
+    Raises:
+        MalformedBody: it is not an array, or a bracket, a comma or a number is wrong.
+    """
+    # msgspec refuses an unpaired surrogate at once. It is the item's fault, to be named there; so
+    # the ends are looked for in a copy that has another character in its place.
+    scanned = raw.replace(b"\\ud", b"\\u0").replace(b"\\uD", b"\\u0")
+    if raw.lstrip(_BLANKS)[:1] != b"[":
+        _check_json(scanned)
+        raise MalformedBody(
+            "The body is not a JSON array. Lines of JSON are sent as application/x-ndjson."
+        )
+    if scanned != raw or raw.count(b",") > MOST_COMMAS:
+        items: list[Any] = yield from _one_by_one(raw, scanned, most)
+        return items
+    try:
+        items = _all_items(raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        wrong = _explain(raw, 0, error)
+    else:
+        return items
+    raise MalformedBody(wrong)
+
+
+def _one_by_one(raw: bytes, scanned: bytes, most: int) -> Steps[list[Any]]:
+    """Split as far as `most` items and one more, and keep nothing of what follows.
+
+    An array of two million items would take 100 MiB of buffers before they could be counted.
+    """
+    items: list[Any] = []
+    view, at, end = memoryview(scanned), raw.index(b"[") + 1, b","
+    while end == b",":
+        if len(items) > most:
+            return items
+        if len(items) % _ITEMS_IN_STEP == 0:
+            yield
+        stop = _end_of_first(raw, view, at)
+        items.append(raw[at:stop].strip(_BLANKS))
+        end, at = raw[stop : stop + 1], stop + 1
+    rest = raw[at:]
+    if end != b"]" or rest.strip(_BLANKS):
+        wrong = at - 1 if end != b"]" else at + len(rest) - len(rest.lstrip(_BLANKS))
+        raise MalformedBody(_malformed(raw, wrong))
+    return items
+
+
+def _end_of_first(raw: bytes, view: memoryview, at: int) -> int:
+    """Return where the value that begins at a position, and the blanks behind it, end."""
+    try:
+        _first_item(view[at:])
+    except (msgspec.DecodeError, RecursionError) as error:
+        # The only way to learn it from msgspec: it skips one value and complains of the rest.
+        if behind := _BEHIND.search(str(error)):
+            return at + int(behind[1]) - 1
+        wrong = _explain(raw, at, error)
+    else:
+        wrong = _malformed(raw, len(raw))
+    raise MalformedBody(wrong)
+
+
+def _check_json(raw: bytes) -> None:
+    try:
+        _first_item(raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        wrong = _explain(raw, 0, error)
+    else:
+        return
+    raise MalformedBody(wrong)
+
+
+def _explain(raw: bytes, at: int, error: Exception) -> str:
+    """Say where msgspec, given what begins at a position, stopped. Its own words stay inside.
+
+    A message and not an exception: one that a local variable names is in a cycle with its own
+    traceback, and would keep the body until the collector comes.
+    """
+    if isinstance(error, RecursionError):
+        return f"The body is nested deeper than {DEPTH_LIMIT} levels."
+    if not raw.strip(_BLANKS):
+        return "The body is empty."
+    position = _POSITION.search(str(error))
+    wrong = at + int(position[1]) if position else len(raw)
+    return _malformed(raw, wrong - 1 if _BEHIND.search(str(error)) else wrong)
+
+
+def _malformed(raw: bytes, at: int) -> str:
+    before = raw[:at]
+    line, begin = before.count(b"\n") + 1, before.rfind(b"\n") + 1
+    column = len(before[begin:].decode(errors="replace")) + 1
+    return f"The body is not JSON, at line {line}, column {column}."
