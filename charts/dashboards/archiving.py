@@ -139,13 +139,14 @@ ARCHIVE = Row(
             title="What went wrong",
             about="Failed tries to write, by kind, and usages that could not be rendered, in each"
             " interval; files that are damaged, or were and are set aside. None is normal: read the"
-            " runbook.",
+            " runbook. Retention is refused while clocks disagree, or after two idle days.",
             unit="short",
             queries=[
                 Query(
                     total(increase("busyapi_archive_errors_total", of=FLUSHER), "kind"), "{{kind}}"
                 ),
                 Query(total(picked("busyapi_archive_damaged_files", of=FLUSHER)), "damaged files"),
+                Query(total(picked("busyapi_retention_refused", of=FLUSHER)), "retention refused"),
                 Query(
                     total(increase("busyapi_quarantined_usages_total", of=FLUSHER)),
                     "usages quarantined",

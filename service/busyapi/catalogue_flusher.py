@@ -155,12 +155,20 @@ ERRORS = Row(
 DAMAGED = Row(
     "busyapi_archive_damaged_files",
     "gauge",
-    "Files found damaged: set aside by recovery, or met by a lookup since the last one. See the"
-    " runbook before anything is moved.",
+    "Files found damaged: set aside by recovery, or met by a lookup or by retention since the last"
+    " one. See the runbook before anything is moved.",
     (
         "BusyapiArchiveDamaged",
         "Data path",
     ),
+    (PARTITION,),
+)
+RETENTION_REFUSED = Row(
+    "busyapi_retention_refused",
+    "gauge",
+    "1 while old files are not deleted because clocks disagree, or no usage came for two days; the"
+    " log says which. For longer than a day with usages coming in: correct the clock.",
+    ("Data path",),
     (PARTITION,),
 )
 SEGMENT = Row(
@@ -221,6 +229,6 @@ MEMORY_MAX = Row(
 
 ROWS = (
     *(BUILD, HELD, ISSUED, ARCHIVED, BOUND, OLDEST, SEEDED, HALTED, JUMPS, QUARANTINED),
-    *(FLUSH_USAGES, FLUSH_SECONDS, FSYNC, STAGE, ERRORS, DAMAGED),
+    *(FLUSH_USAGES, FLUSH_SECONDS, FSYNC, STAGE, ERRORS, DAMAGED, RETENTION_REFUSED),
     *(SEGMENT, SEGMENTS, WRITTEN, FREE, SIZE, MEMORY, MEMORY_MAX),
 )

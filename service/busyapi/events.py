@@ -102,6 +102,22 @@ EVENTS = (
         "the runbook of BusyapiArchiveDamaged",
     ),
     Event(
+        "archive_notice",
+        "warning",
+        ("detail",),
+        "something about the archive that an operator should know, and that is no damage",
+        "read `detail`; a lock that the file system does not offer: use a volume with flock",
+    ),
+    Event(
+        "retention_refused",
+        "warning",
+        ("detail",),
+        "old files are not deleted: the newest usage's time and this machine's clock differ by more"
+        " than two days, or a file holds a usage that was received in the future",
+        "after an idle time, nothing: the next usage ends it; otherwise check the clocks of the"
+        " flusher's node and of the API's",
+    ),
+    Event(
         "partition_seeded",
         "info",
         ("why", "cursor"),

@@ -193,6 +193,7 @@ class FlusherMetrics(Metrics):
         self.stages = self._counters(catalogue_flusher.STAGE)
         self.errors = self._counters(catalogue_flusher.ERRORS)
         self.damaged = self._gauge(catalogue_flusher.DAMAGED)
+        self.retention_refused = self._gauge(catalogue_flusher.RETENTION_REFUSED)
         self.segment_bytes = self._gauge(catalogue_flusher.SEGMENT)
         self.segments = self._counter(catalogue_flusher.SEGMENTS)
         self.written = self._counter(catalogue_flusher.WRITTEN)

@@ -4,9 +4,9 @@ import json
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from busyapi.archive import highwater, names
+from busyapi.archive import highwater, names, reserve
 from busyapi.archive.birth import birth, is_birth
 from busyapi.archive.durable import full_named, write_small
 from busyapi.errors import ArchiveDamaged, ArchiveFull, PartitionMismatch
@@ -114,23 +114,38 @@ def write(folder: Path, identity: Identity) -> Identity:
 
     A copy stays known as one: it keeps the home of the original until `restored` is taken away.
 
+    On a full volume the reserve is given up for it, or the members that the file has are changed
+    in place: cleaning must not need space.
+
     Raises:
         ArchiveFull, SyncFailed: the one before is still there.
     """
+    path = folder / names.IDENTITY
     home = identity.home
 
     def said(fd: int) -> bytes:
         nonlocal home
         home = home if identity.restored else birth(fd)
-        return _encode(identity._replace(home=home))
+        return json.dumps(_members(identity._replace(home=home)), indent=2).encode() + b"\n"
 
-    with full_named(folder):
-        write_small(folder / names.IDENTITY, said)
+    def write_new() -> None:
+        with full_named(folder):
+            write_small(path, said)
+
+    try:
+        reserve.with_reserve(folder, write_new)
+    except ArchiveFull:
+        # Birth, and so home, stay those of the file.
+        current = read(folder)
+        if current is None or current.restored != identity.restored:
+            raise
+        home = current.home
+        reserve.overwrite(path, _members(identity._replace(home=home)))
     return identity._replace(home=home)
 
 
-def _encode(identity: Identity) -> bytes:
-    said = {
+def _members(identity: Identity) -> dict[str, Any]:
+    return {
         "format": FORMAT,
         "archive": identity.archive_id,
         "partition": identity.partition,
@@ -141,4 +156,3 @@ def _encode(identity: Identity) -> bytes:
         "replaces": identity.replaces,
         "home": identity.home,
     }
-    return json.dumps(said, indent=2).encode() + b"\n"

@@ -31,7 +31,12 @@ class FolderLock:
         self.path = folder / names.LOCK
         self.warning = ""
         """Why this lock keeps no other process out, "" if it does."""
+        self._fd: int | None = None
         self._fd = self._take()
+
+    def __del__(self) -> None:
+        """Release a lock that was forgotten: only a process that dies may leave one behind."""
+        self.release()
 
     def check(self) -> None:
         """Check that the path still leads to the file that is locked.
@@ -39,12 +44,14 @@ class FolderLock:
         Raises:
             ArchiveTaken: the file was removed or replaced: another process can lock the new one.
         """
-        if not same_file(self._fd, self.path):
+        if self._fd is None or not same_file(self._fd, self.path):
             raise ArchiveTaken(f"{self.path} was removed or replaced while it was locked")
 
     def release(self) -> None:
         """Let another process take it."""
-        os.close(self._fd)
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
 
     def _take(self) -> int:
         for _ in range(_TRIES):

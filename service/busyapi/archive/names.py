@@ -3,6 +3,7 @@
     <root>/p00/partition.json
                .lock
                highwater                                            how far it has been
+               .reserve                                             space for cleaning, no data
                2026-11-23/usages-p00-<first>-<last>.ndjson.zst      a finished segment
                           usages-p00-<first>.ndjson.zst.open        the one being written
                           gap-p00-<from>-<to>.json                  seqs that were skipped
@@ -26,6 +27,7 @@ from busyapi.ids import Seq
 
 IDENTITY = "partition.json"
 LOCK = ".lock"
+RESERVE = ".reserve"
 UNKNOWN = Seq(0)
 """The last seq of an open segment, as far as its name goes."""
 TEMPORARY = ".tmp"

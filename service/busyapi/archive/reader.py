@@ -110,6 +110,18 @@ def _next_block(fd: int, offset: int) -> int | None:
     return None
 
 
+def latest_received(fd: int) -> int | None:
+    """Return the latest receivedAt in an open segment, by its block headers; None if it is empty.
+
+    No data is read: a torn last block counts too, for its usages were received all the same.
+    """
+    latest, offset = None, 0
+    while block := decode_block(os.pread(fd, BLOCK_SIZE, offset)):
+        latest = max(latest or 0, block.latest_ms)
+        offset += block.size
+    return latest
+
+
 def read_footer(fd: int) -> Footer | None:
     """Read a file's footer; None if there is none, or a damaged one. SHA-256 is not checked."""
     end = os.fstat(fd).st_size

@@ -1,60 +1,225 @@
-"""Which files are older than they are kept, and their end."""
+"""Which files are older than they are kept, and their end.
+
+A deletion cannot be undone, so no single clock decides it. A file's age counts from the newest
+`receivedAt` in the archive, which API pods stamped, or from this machine's time, whichever is
+older. If the two differ by more than two days, one of them is wrong, or nothing was received for
+that long: nothing is deleted then. The newest segment is never deleted.
+
+Nothing in here may keep a writer from archiving: what cannot be read or deleted is reported with
+its name, and passed over.
+"""
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
+from busyapi.archive import identity, names
 from busyapi.archive.durable import sync_folder
+from busyapi.archive.identity import Identity
 from busyapi.archive.names import File, Kind, day_of
-from busyapi.archive.reader import read_footer
+from busyapi.archive.reader import latest_received, read_footer
+from busyapi.errors import ArchiveDamaged, ArchiveError, ArchiveFull, SyncFailed
 from busyapi.failpoints import failpoint
 from busyapi.ids import Seq
 
-
-def expired(folder: Path, files: Sequence[File], kept_from: Seq, days: int) -> list[File]:
-    """List the oldest segments and quarantine files opened more than this many days ago.
-
-    Gap records stay: they hold no usage, and say which ids never were one. So do files set aside,
-    which are a person's to delete.
-    """
-    limit = (date.fromisoformat(day_of()) - timedelta(days=days)).isoformat()
-    old = []
-    for each in files:
-        if each.kind in {Kind.GAP, Kind.DAMAGED}:
-            continue
-        # Below the floor: we died after raising it, before the file was unlinked.
-        if each.last >= kept_from and not (
-            each.day < limit and _received_before(folder, each, limit)
-        ):
-            break
-        old.append(each)
-    return old
+MOST_APART_SECONDS = 2 * 86_400
+"""By how much the newest usage and this machine's clock may differ."""
+AGAIN_SECONDS = 60.0
+"""Between two tries on a day on which retention was refused or failed."""
 
 
-def _received_before(folder: Path, file: File, limit: str) -> bool:
-    """Tell whether all of a segment was received before a day.
+class Verdict(NamedTuple):
+    """What retention may delete."""
 
-    The folder's day is by this machine's clock. If that once stood far in the past, the usages'
-    own times, which other machines stamped, keep a young segment from being deleted.
-    """
-    if file.kind is not Kind.SEGMENT:
-        return True
-    fd = os.open(folder / file.path, os.O_RDONLY)
+    old: list[File]
+    refused: str
+    """Why nothing more is deleted although files look old, "" if they do not."""
+
+
+class Retention:
+    """The end of one partition's old files."""
+
+    def __init__(self, folder: Path, alarms: list[str], failed: set[Seq]) -> None:
+        """Report to `alarms` what is passed over, and add its first seq to `failed`."""
+        self.refused = ""
+        """Why old files are not deleted, "" if they are."""
+        self._failed = failed
+        self._alarms = alarms
+        self._folder = folder
+        self._done_on = ""
+        self._next_try = 0.0
+        self._clocks_apart = False
+
+    def is_due(self, latest_ms: int | None) -> bool:
+        """Return whether to look for old files: once a day, later again if that failed.
+
+        `latest_ms` is the latest receivedAt in the open segment. Cheap enough for every flush.
+        """
+        if self._done_on == names.day_of():
+            return False
+        if self._clocks_apart and latest_ms is not None and not _apart(latest_ms, time.time()):
+            return True
+        return time.monotonic() >= self._next_try
+
+    def run(
+        self,
+        said: Identity,
+        files: Sequence[File],
+        days: int,
+        latest_ms: int | None,
+        raised: Callable[[Identity], None],
+    ) -> list[File]:
+        """Delete files that were opened and received more than `days` ago; return them.
+
+        The floor is on disk first, and `raised` is called. If we die after that, what is left
+        below it is deleted by the next run; the other way round a deleted segment would look like
+        a lost one. No failure is raised.
+        """
+        self._next_try = time.monotonic() + AGAIN_SECONDS
+        today = names.day_of()
+        try:
+            old, self.refused = self._expired(files, said.kept_from, days, latest_ms)
+            kept_from = max([said.kept_from, *(Seq(each.last + 1) for each in old)])
+            if kept_from > said.kept_from:
+                raised(identity.write(self._folder, said._replace(kept_from=kept_from)))
+        except ArchiveFull:
+            return []  # counted where usages are refused for it
+        except (OSError, ArchiveError, OverflowError) as error:
+            self._alarm(Seq(0), f"{self._folder}: retention failed: {error}")
+            return []
+        deleted = self._delete(old)
+        if not self.refused and len(deleted) == len(old):
+            self._done_on = today
+        return deleted
+
+    def _expired(
+        self, files: Sequence[File], kept_from: Seq, days: int, latest_ms: int | None
+    ) -> Verdict:
+        """List the oldest segments and quarantine files opened more than this many days ago.
+
+        Gap records stay: they hold no usage, and say which ids never were one. So do files set
+        aside, which are a person's to delete.
+        """
+        now = time.time()
+        newest = None
+        if latest_ms is None:
+            newest, latest_ms = self._newest(files)
+        if latest_ms is None:
+            return Verdict([], "")
+        soonest = _limit(max(latest_ms / 1000, now), days)
+        limit = _limit(min(latest_ms / 1000, now), days)
+        apart = _apart(latest_ms, now)
+        self._clocks_apart = bool(apart)
+        if apart:
+            looks_old = any(_ends(each) and each.day < soonest for each in files)
+            return Verdict([], apart if looks_old else "")
+        old: list[File] = []
+        for each in filter(_ends, files):
+            if each is newest or (each.last >= kept_from and each.day >= limit):
+                break
+            try:
+                latest = self._latest(each)
+            except (OSError, ArchiveDamaged) as error:
+                self._alarm(each.first, f"{self._folder / each.path} is passed over: {error}")
+                continue
+            # Below the floor: we died after raising it, before the file was unlinked.
+            if each.last >= kept_from and latest is not None and day_of(latest / 1000) >= limit:
+                future = latest / 1000 - now > MOST_APART_SECONDS
+                return Verdict(old, _future(each, latest) if future else "")
+            old.append(each)
+        return Verdict(old, "")
+
+    def _newest(self, files: Sequence[File]) -> tuple[File | None, int | None]:
+        """Find the newest segment that can be read, and its latest receivedAt."""
+        newest = None
+        for each in reversed(files):
+            if each.kind in {Kind.SEGMENT, Kind.OPEN}:
+                newest = newest or (each if each.kind is Kind.SEGMENT else None)
+                with suppress(OSError, ArchiveDamaged):
+                    if (latest := self._latest(each)) is not None:
+                        return (newest or each), latest
+        return newest, None
+
+    def _latest(self, file: File) -> int | None:
+        """Return the latest receivedAt in a segment; None for a file that has none.
+
+        Raises:
+            ArchiveDamaged, OSError: it cannot be read.
+        """
+        if file.kind not in {Kind.SEGMENT, Kind.OPEN}:
+            return None
+        fd = os.open(self._folder / file.path, os.O_RDONLY)
+        try:
+            if file.kind is Kind.OPEN:
+                return latest_received(fd)
+            footer = read_footer(fd)
+        finally:
+            os.close(fd)
+        if footer is None:
+            raise ArchiveDamaged("its footer is damaged")
+        if len(footer.blocks) == 0:
+            raise ArchiveDamaged("its footer names no block")
+        return max(each.latest_ms for each in footer.blocks)
+
+    def _delete(self, files: Iterable[File]) -> list[File]:
+        """Unlink files, and the day folders that are empty then; return what is gone."""
+        gone = []
+        for each in files:
+            try:
+                failpoint("archive-retention-unlink")
+                (self._folder / each.path).unlink(missing_ok=True)
+            except OSError as error:
+                self._alarm(
+                    each.first, f"{self._folder / each.path} is expired, not deleted: {error}"
+                )
+                continue
+            gone.append(each)
+        for day in {each.day for each in gone}:
+            # A deletion that a power cut undoes is below the floor, and is done again.
+            with suppress(SyncFailed):
+                sync_folder(self._folder / day)
+            with suppress(OSError):  # not empty: gap records stay
+                (self._folder / day).rmdir()
+        return gone
+
+    def _alarm(self, first: Seq, what: str) -> None:
+        if first not in self._failed:
+            self._failed.add(first)
+            self._alarms.append(what)
+
+
+def _ends(file: File) -> bool:
+    return file.kind in {Kind.SEGMENT, Kind.QUARANTINE}
+
+
+def _limit(seconds: float, days: int) -> str:
+    return (date.fromisoformat(day_of(seconds)) - timedelta(days=days)).isoformat()
+
+
+def _apart(latest_ms: int, now: float) -> str:
+    """Say that the newest usage and this machine's clock differ by too much, "" if they do not."""
+    if abs(latest_ms / 1000 - now) <= MOST_APART_SECONDS:
+        return ""
+    return (
+        f"retention deletes nothing: the newest usage was received at {_time(latest_ms)}, and this"
+        f" machine's clock says {_time(now * 1000)}. If no usage came for more than two days, the"
+        " next one ends this. Otherwise correct the clock of this node or of the API's"
+    )
+
+
+def _future(file: File, latest_ms: int) -> str:
+    return (
+        f"retention stops before {file.path}: it holds a usage that was received in the future, at"
+        f" {_time(latest_ms)}. An API pod's clock was wrong; the file is kept until that time"
+    )
+
+
+def _time(ms: float) -> str:
     try:
-        footer = read_footer(fd)
-    finally:
-        os.close(fd)
-    return footer is None or day_of(max(each.latest_ms for each in footer.blocks) / 1000) < limit
-
-
-def delete(folder: Path, files: Sequence[File]) -> None:
-    """Unlink files, and the day folders that are empty then."""
-    for each in files:
-        failpoint("archive-retention-unlink")
-        (folder / each.path).unlink(missing_ok=True)
-    for day in {each.day for each in files}:
-        sync_folder(folder / day)
-        with suppress(OSError):  # not empty: gap records stay
-            (folder / day).rmdir()
+        return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return f"{ms:.0f} ms after 1970"

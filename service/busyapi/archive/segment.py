@@ -59,6 +59,8 @@ class Segment:
         self.day = day
         self.size = 0
         self.raw_bytes = 0
+        self.latest_ms: int | None = None
+        """The latest receivedAt in the accepted blocks."""
         self.index = Index()
         self._opened = time.monotonic()
         self._identity = identity
@@ -94,6 +96,7 @@ class Segment:
         self.size += len(written)
         self.raw_bytes += raw_bytes
         self.last = block.last
+        self.latest_ms = max(self.latest_ms or 0, block.latest_ms)
 
     def frame(self, seq: Seq) -> Frame | None:
         """Read the block that holds a seq; None if none does.

@@ -13,21 +13,20 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from time import perf_counter
-from typing import Self
+from typing import Any, Self
 
-from busyapi.archive import coverage, highwater, identity, names, records, retention
+from busyapi.archive import coverage, identity, names, records, reserve
 from busyapi.archive.coverage import Range
-from busyapi.archive.durable import full_named, make_folder
 from busyapi.archive.figures import Figures
 from busyapi.archive.format import Batch
-from busyapi.archive.highwater import HighWater
 from busyapi.archive.holding import Holding
 from busyapi.archive.identity import Identity
 from busyapi.archive.lock import FolderLock
 from busyapi.archive.lookup import Lookup
 from busyapi.archive.names import File
+from busyapi.archive.opening import Opened, open_folder
 from busyapi.archive.packing import Flushed, pack
-from busyapi.archive.repair import Repair
+from busyapi.archive.retention import Retention
 from busyapi.archive.segment import Rolling, Segment
 from busyapi.errors import ArchiveFull, ArchiveTaken, LossSuspected
 from busyapi.failpoints import failpoint
@@ -39,22 +38,18 @@ __all__ = ["Batch", "Flushed", "PartitionWriter"]
 class PartitionWriter(Figures):
     """Owns the folder of one partition."""
 
-    def __init__(
-        self, folder: Path, lock: FolderLock, found: Identity, repair: Repair, rolling: Rolling
-    ) -> None:
+    def __init__(self, folder: Path, found: Opened, rolling: Rolling) -> None:
         """Take what recovery found. Use `recover`."""
-        self.alarms = repair.alarms
-        """What recovery set aside and what lookups found damaged since, one sentence each."""
-        self.notices = [lock.warning] if lock.warning else []
+        self.alarms = found.repair.alarms
+        """What recovery set aside and what was found damaged since, one sentence each."""
+        self.notices = [found.lock.warning] if found.lock.warning else []
         """What an operator should know and that is no damage, one sentence each."""
-        readable = Lookup(folder, repair.files, found.kept_from, self.alarms)
-        # Now that recovery is over: a mark that lies beyond the files is kept, and halts.
-        cursor = coverage.cursor(repair.files, found.kept_from)
-        reached = HighWater.begin(folder, found.archive_id, max(repair.reached, cursor))
-        super().__init__(folder, found, readable, reached)
-        self._holding = Holding(folder, lock)
+        kept_from = found.identity.kept_from
+        readable = Lookup(folder, found.repair.files, kept_from, self.alarms)
+        super().__init__(folder, found.identity, readable, found.reached)
+        self._holding = Holding(folder, found.lock)
         self._rolling = rolling
-        self._expired_on = ""
+        self._retention = Retention(folder, self.alarms, readable.rotten)
 
     @classmethod
     def recover(
@@ -83,18 +78,10 @@ class PartitionWriter(Figures):
             SyncFailed: the process must exit.
         """
         folder = names.partition_folder(root, partition)
-        with full_named(folder):
-            if lock is None:
-                make_folder(folder)
-            lock = lock or FolderLock(folder)
-            try:
-                found = identity.claim(folder, partition, partitions, bound)
-                repair = Repair(folder, found, highwater.read(folder, found.archive_id))
-                repair.run()
-            except BaseException:
-                lock.release()
-                raise
-        return cls(folder, lock, found, repair, Rolling(segment_bytes, segment_age, retention_days))
+        found = open_folder(
+            folder, partition, partitions, bound=bound, keep_days=retention_days, lock=lock
+        )
+        return cls(folder, found, Rolling(segment_bytes, segment_age, retention_days))
 
     def mark(self, *, seeded: bool = False, replaces: str = "") -> None:
         """Put one of the two on disk.
@@ -102,11 +89,7 @@ class PartitionWriter(Figures):
         Raises:
             ArchiveFull, SyncFailed: as append.
         """
-        with self._changing():
-            marked = self._identity._replace(
-                seeded=self.seeded or seeded, replaces=replaces or self.replaces
-            )
-            self._identity = identity.write(self._folder, marked)
+        self._write_identity(seeded=self.seeded or seeded, replaces=replaces or self.replaces)
 
     def rehome(self) -> None:
         """Make a copy the original: nothing after the time when it was made is missing in it.
@@ -114,9 +97,12 @@ class PartitionWriter(Figures):
         Raises:
             ArchiveFull, SyncFailed: as append.
         """
+        self._write_identity(restored=False)
+
+    def _write_identity(self, **changes: Any) -> None:
         with self._changing():
-            whole = self._identity._replace(restored=False)
-            self._identity = identity.write(self._folder, whole)
+            changed = self._identity._replace(**changes)
+            self._identity = identity.write(self._folder, changed)
 
     def append(self, batches: Sequence[Batch]) -> Flushed:
         """Archive batches that follow the cursor and each other, as one block, on disk.
@@ -128,9 +114,18 @@ class PartitionWriter(Figures):
             LossSuspected: seqs below the newest are missing, and nobody has accepted that.
             ValueError: the batches do not follow the cursor, or cannot be lines.
         """
+        try:
+            return self._append(batches)
+        except ArchiveFull:
+            with self._changing():
+                made_room = self._expire()
+            if not made_room:
+                raise
+        return self._append(batches)
+
+    def _append(self, batches: Sequence[Batch]) -> Flushed:
         with self._changing():
             self._check_next(batches[0].first, batches[-1].last)
-            self._expire()
             started = perf_counter()
             block, data, raw_bytes = pack(
                 batches, self._identity.partition, self._identity.partitions
@@ -193,6 +188,7 @@ class PartitionWriter(Figures):
             due = segment is not None and segment.is_due(self._rolling)
             if due:
                 self._finish()
+                reserve.make(self._folder)
             return due
 
     def find(self, seq: Seq) -> bytes | None:
@@ -231,8 +227,9 @@ class PartitionWriter(Figures):
             return
         try:
             if finish and self._holding.sound:
-                with suppress(ArchiveFull, ArchiveTaken), self._changing():
-                    self._finish()
+                # A footer in the reserve saves the next recovery a copy of the segment.
+                with suppress(ArchiveFull, ArchiveTaken):
+                    reserve.with_reserve(self._folder, self._finish_now)
         finally:
             self._holding.release()
             self._readable.close()
@@ -258,6 +255,10 @@ class PartitionWriter(Figures):
         self._readable.begin(segment)
         return segment
 
+    def _finish_now(self) -> None:
+        with self._changing():
+            self._finish()
+
     def _finish(self) -> None:
         """Make the open segment a finished one; remove it if nothing was ever accepted."""
         segment = self._readable.segment
@@ -277,22 +278,23 @@ class PartitionWriter(Figures):
         self._reached.reach(self.cursor)
         self._reached.sync()
 
-    def _expire(self) -> None:
-        """Once a day, delete what is older than it is kept.
+    @property
+    def retention_refused(self) -> str:
+        """Why old files are not deleted, "" if they are."""
+        return self._retention.refused
 
-        The floor is on disk first. If we die after that, what is left below it is deleted by the
-        next call; the other way round a deleted segment would look like a lost one.
-        """
-        today = names.day_of()
-        if not self._rolling.keep_days or today == self._expired_on or self.highest > self.cursor:
-            return
-        old = retention.expired(
-            self._folder, self._readable.files, self.kept_from, self._rolling.keep_days
-        )
-        if old:
-            kept_from = max(self.kept_from, Seq(old[-1].last + 1))
-            raised = self._identity._replace(kept_from=kept_from)
-            self._identity = identity.write(self._folder, raised)
-            self._readable.drop(old, kept_from)
-            retention.delete(self._folder, old)
-        self._expired_on = today
+    def _expire(self) -> bool:
+        """Delete what retention ends, once a day; return whether something was deleted."""
+        days, segment = self._rolling.keep_days, self._readable.segment
+        latest_ms = segment.latest_ms if segment else None
+        if not days or self.highest > self.cursor or not self._retention.is_due(latest_ms):
+            return False
+        files = self._readable.files
+        gone = self._retention.run(self._identity, files, days, latest_ms, self._raise_floor)
+        self._readable.drop(gone, self.kept_from)
+        reserve.make(self._folder)
+        return bool(gone)
+
+    def _raise_floor(self, raised: Identity) -> None:
+        self._identity = raised
+        self._readable.drop([], raised.kept_from)

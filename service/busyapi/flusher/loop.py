@@ -78,6 +78,7 @@ class Flusher:
         self._stopping = asyncio.Event()
         self._next_inspect = 0.0
         self._weak = ""
+        self._retention_refused = False
         metrics.bound.set(install.bound)
         self._archived_until = time.time()
         """Nothing that was received before this time is unarchived, as of the last turn."""
@@ -182,6 +183,13 @@ class Flusher:
         self._metrics.damaged.set(writer.damaged)
         while writer.alarms:
             log.error("archive_damaged", detail=writer.alarms.pop(0))
+        while writer.notices:
+            log.warning("archive_notice", detail=writer.notices.pop(0))
+        refused = writer.retention_refused
+        self._metrics.retention_refused.set(1 if refused else 0)
+        if refused and not self._retention_refused:
+            log.warning("retention_refused", detail=refused)
+        self._retention_refused = bool(refused)
 
     async def _seed(self, partition: Partition, writer: PartitionWriter) -> None:
         cursor = writer.cursor
@@ -255,6 +263,7 @@ class Flusher:
         self._metrics.issued.set(issued)
         self._metrics.archived.set(writer.cursor)
         self._metrics.segment_bytes.set(writer.open_bytes)
+        self.tell_damage(writer)
         self._measure_volume()
 
     def _measure_volume(self) -> None:

@@ -7,6 +7,7 @@ nothing with the code that wrote the files.
 import hashlib
 import json
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,12 @@ from busyapi.ids import Seq
 
 AT = 1_763_925_120_123
 """2025-11-23T19:12:00.123Z."""
+DAY_MS = 86_400_000
+
+
+def now_ms() -> int:
+    """Return the time at which a usage that is posted now is received."""
+    return int(time.time() * 1000)
 
 
 def usage(seq: int) -> bytes:

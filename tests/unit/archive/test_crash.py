@@ -12,7 +12,7 @@ from busyapi import archive
 WRITING = Path(archive.__file__).parent
 CODE = "".join(each.read_text() for each in WRITING.glob("*.py"))
 FAILPOINTS = set(re.findall(r'failpoint\("(.+?)"\)', CODE))
-ON_ERROR_ONLY = {"archive-cut"}
+ON_ERROR_ONLY = {"archive-cut", "archive-overwrite"}
 
 
 def lives(root: Path, failpoint: str) -> list[str]:

@@ -11,9 +11,17 @@ from busyapi.archive.reader import read_footer
 from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import ArchiveDamaged, NoLongerKept
 from busyapi.ids import Seq
-from tests.unit.archive.making import AT, abandon, batch, finished, ids, opened, recover
-
-DAY_MS = 86_400_000
+from tests.unit.archive.making import (
+    AT,
+    DAY_MS,
+    abandon,
+    batch,
+    finished,
+    ids,
+    now_ms,
+    opened,
+    recover,
+)
 
 
 def found(writer: PartitionWriter, seq: int) -> int | None:
@@ -179,7 +187,7 @@ def test_retention_deletes_whole_old_segments_and_raises_the_floor(tmp_path: Pat
     writer.close()
     age(tmp_path, 3)
     writer = recover(tmp_path)
-    writer.append([batch(9, received_ms=AT)])
+    writer.append([batch(9, received_ms=now_ms())])
     writer.close()
 
     kept = recover(tmp_path, retention_days=3)
@@ -212,15 +220,16 @@ def test_retention_of_everything_leaves_the_cursor_where_it_was(tmp_path: Path) 
     writer.close()
     age(tmp_path, 9)
     writer = recover(tmp_path, retention_days=1)
+    writer.append([batch(4, received_ms=now_ms())])
     writer.roll_if_due()
-    assert (writer.kept_from, writer.cursor) == (4, 3)
-    writer.close()
-    assert not list(tmp_path.rglob("usages*"))
-    assert not list(tmp_path.glob("p00/*-*")), "empty day folders go too"
-    writer = recover(tmp_path)
-    writer.append([batch(4)])
+    assert (writer.kept_from, writer.cursor) == (4, 4)
     writer.close()
     assert ids(tmp_path) == [4]
+    assert [each.name for each in tmp_path.glob("p00/*-*")] == [day_of()], "empty folders go too"
+    writer = recover(tmp_path)
+    writer.append([batch(5)])
+    writer.close()
+    assert ids(tmp_path) == [4, 5]
 
 
 def test_retention_goes_by_the_time_of_the_usages_too(tmp_path: Path) -> None:
@@ -246,8 +255,8 @@ def test_files_below_the_floor_are_deleted_by_the_next_one(tmp_path: Path) -> No
     data = old.read_bytes()
     age(tmp_path, 9)
     writer = recover(tmp_path, retention_days=1)
+    writer.append([batch(3, received_ms=now_ms())])
     writer.roll_if_due()
-    writer.append([batch(3)])
     writer.close()
     old.parent.mkdir(exist_ok=True)
     old.write_bytes(data)

@@ -1,0 +1,91 @@
+"""Room on a full volume for what makes room: raising the retention floor, and a footer at a stop.
+
+`.reserve` holds space that no segment can take. It is deleted when the volume is full, and made
+again when there is room. An archive that was full before it had one can still clean: its
+partition.json is overwritten in place.
+"""
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from busyapi.archive import names
+from busyapi.archive.durable import sync, write_at
+from busyapi.errors import ArchiveFull
+from busyapi.failpoints import failpoint
+
+T = TypeVar("T")
+
+BYTES = 1 << 18
+"""More than partition.json and the footer of a segment of an hour need."""
+_SECTOR = 512
+"""What a disk writes whole or not at all."""
+
+
+def make(folder: Path) -> None:
+    """Make the reserve if it is missing and there is twice its room; no failure matters."""
+    path = folder / names.RESERVE
+    with suppress(OSError):
+        volume = os.statvfs(folder)
+        if path.exists() or volume.f_bavail * volume.f_frsize < 2 * BYTES:
+            return
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640)
+        try:
+            os.posix_fallocate(fd, 0, BYTES)
+        except OSError:
+            path.unlink()
+            raise
+        finally:
+            os.close(fd)
+
+
+def give_up(folder: Path) -> bool:
+    """Delete the reserve; return whether there was one."""
+    try:
+        (folder / names.RESERVE).unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def with_reserve(folder: Path, write: Callable[[], T]) -> T:
+    """Call `write`; if the volume is full, give the reserve up and call it once more.
+
+    Raises:
+        ArchiveFull: there is no space without the reserve either.
+    """
+    try:
+        return write()
+    except ArchiveFull:
+        if not give_up(folder):
+            raise
+    return write()
+
+
+def overwrite(path: Path, changes: dict[str, Any]) -> None:
+    """Change members of a small JSON file in place, which takes no space.
+
+    The file keeps its length, and is one sector: a power cut leaves the old or the new content.
+    Only members that it has are changed.
+
+    Raises:
+        ArchiveFull: it is larger than a sector, or the new content is longer than the file.
+        SyncFailed: what the disk holds is unknown.
+    """
+    fd = os.open(path, os.O_RDWR)
+    try:
+        size = os.fstat(fd).st_size
+        said = json.loads(os.pread(fd, size, 0))
+        said |= {name: value for name, value in changes.items() if name in said}
+        data = json.dumps(said, separators=(",", ":")).encode()
+        if size > _SECTOR or len(data) >= size:
+            raise ArchiveFull(f"{path}: {os.strerror(errno.ENOSPC)}")
+        failpoint("archive-overwrite")
+        write_at(fd, data.ljust(size - 1) + b"\n", 0)
+        sync(fd, path.name)
+    finally:
+        os.close(fd)

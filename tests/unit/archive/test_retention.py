@@ -1,0 +1,272 @@
+"""Retention deletes on the word of two clocks, and never stands in the way of archiving."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from busyapi.archive import retention
+from busyapi.archive.names import day_of
+from busyapi.archive.writer import PartitionWriter
+from busyapi.errors import NoLongerKept, SyncFailed
+from busyapi.ids import Seq
+from tests.unit.archive.making import DAY_MS, abandon, batch, finished, ids, now_ms, recover
+
+FAR_DAYS = 400
+
+
+def old_segments(root: Path, count: int = 3, *, days: int = 30) -> list[Path]:
+    """Make finished segments of one usage each, received and opened so many days ago."""
+    writer = recover(root, segment_bytes=1)
+    for _ in range(count):
+        writer.append([batch(writer.cursor + 1, received_ms=now_ms() - days * DAY_MS)])
+        writer.roll_if_due()
+    writer.close()
+    for folder in root.glob(f"p00/{day_of()}"):
+        folder.rename(folder.with_name(day_of(time.time() - days * 86_400)))
+    return finished(root)
+
+
+def post(writer: PartitionWriter, *, off_days: float = 0) -> None:
+    """Append a usage whose receivedAt is off by so many days."""
+    at = round(now_ms() + off_days * DAY_MS)
+    writer.append([batch(writer.cursor + 1, received_ms=at)])
+
+
+@pytest.fixture
+def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Return a function that makes this process's clock wrong by so many days."""
+    real = time.time, time.gmtime
+
+    def step(days: float) -> None:
+        def now() -> float:
+            return real[0]() + days * 86_400
+
+        monkeypatch.setattr(time, "time", now)
+        monkeypatch.setattr(time, "gmtime", lambda s=None: real[1](now() if s is None else s))
+
+    return step
+
+
+def test_old_segments_are_deleted_when_both_clocks_agree(tmp_path: Path) -> None:
+    """The control: everything below is about these same files."""
+    old_segments(tmp_path)
+    writer = recover(tmp_path, retention_days=5)
+    post(writer)
+    writer.roll_if_due()
+    assert (writer.kept_from, writer.retention_refused) == (4, "")
+    writer.close()
+    assert ids(tmp_path) == [4]
+
+
+@pytest.mark.parametrize("days", [FAR_DAYS, -FAR_DAYS, 3, -3])
+def test_a_wrong_clock_of_the_flusher_deletes_nothing(
+    tmp_path: Path, set_clock: Callable[[float], None], days: int
+) -> None:
+    old_segments(tmp_path)
+    writer = recover(tmp_path, segment_bytes=1, retention_days=5)
+    at = now_ms()
+    set_clock(days)
+    for _ in range(3):
+        writer.append([batch(writer.cursor + 1, received_ms=at)])
+        writer.roll_if_due()
+    assert writer.kept_from == 1
+    assert "this machine's clock says" in writer.retention_refused
+    set_clock(0)
+    writer.append([batch(writer.cursor + 1, received_ms=at)])
+    writer.roll_if_due()
+    assert (writer.kept_from, writer.retention_refused) == (4, "")
+    writer.close()
+    assert sorted(ids(tmp_path)) == [4, 5, 6, 7], (
+        "what a wrong clock filed is kept by its receivedAt"
+    )
+
+
+@pytest.mark.parametrize("days", [FAR_DAYS, -FAR_DAYS])
+def test_a_wrong_clock_of_the_api_deletes_nothing(tmp_path: Path, days: int) -> None:
+    old_segments(tmp_path)
+    writer = recover(tmp_path, segment_bytes=1, retention_days=5)
+    for _ in range(3):
+        post(writer, off_days=days)
+        writer.roll_if_due()
+    assert writer.kept_from == 1
+    assert writer.retention_refused
+    post(writer)
+    writer.roll_if_due()
+    assert writer.kept_from == 4
+    writer.close()
+    assert ids(tmp_path) == [4, 5, 6, 7], "filed today, whatever they say of themselves"
+
+
+@pytest.mark.parametrize("off", [-1.9, 0, 1.9])
+def test_retention_counts_from_the_older_of_the_two_clocks(tmp_path: Path, off: float) -> None:
+    old_segments(tmp_path, 1, days=9)
+    old_segments(tmp_path, 1, days=6)
+    old_segments(tmp_path, 1, days=4)
+    writer = recover(tmp_path, retention_days=5)
+    post(writer, off_days=off)
+    writer.roll_if_due()
+    # 1.9 days back, six days ago is between four and five days ago.
+    assert writer.kept_from == (2 if off < 0 else 3)
+    writer.close()
+
+
+def test_an_idle_service_waits_for_the_next_usage(tmp_path: Path) -> None:
+    old_segments(tmp_path)
+    writer = recover(tmp_path, retention_days=5)
+    writer.roll_if_due()
+    assert len(finished(tmp_path)) == 3
+    assert "If no usage came for more than two days" in writer.retention_refused
+    post(writer)
+    writer.roll_if_due()
+    assert (writer.kept_from, writer.retention_refused) == (4, "")
+    writer.close()
+
+
+def test_an_idle_service_with_nothing_old_has_nothing_to_say(tmp_path: Path) -> None:
+    old_segments(tmp_path, days=4)
+    writer = recover(tmp_path, retention_days=5)
+    writer.roll_if_due()
+    assert writer.retention_refused == ""
+    writer.close()
+
+
+def test_the_newest_segment_is_never_deleted(
+    tmp_path: Path, set_clock: Callable[[float], None]
+) -> None:
+    """Both clocks are wrong in the same way: the API's pod is on the flusher's node."""
+    old_segments(tmp_path, 2, days=0)
+    set_clock(FAR_DAYS)
+    writer = recover(tmp_path, segment_bytes=1, retention_days=5)
+    post(writer)
+    writer.roll_if_due()
+    writer.roll_if_due()
+    writer.close()
+    for _ in range(2):
+        writer = recover(tmp_path, retention_days=5)
+        set_clock(2 * FAR_DAYS)
+        writer.roll_if_due()
+        writer.close()
+    assert max(ids(tmp_path)) == 3
+
+
+def test_a_segment_with_a_usage_of_the_future_is_kept_and_named(tmp_path: Path) -> None:
+    old_segments(tmp_path, 1)
+    old_segments(tmp_path, 1, days=-FAR_DAYS)
+    (tmp_path / "p00" / day_of(time.time() + FAR_DAYS * 86_400)).rename(
+        tmp_path / "p00" / day_of(time.time() - 29 * 86_400)
+    )
+    old_segments(tmp_path, 1, days=28)
+    writer = recover(tmp_path, retention_days=5)
+    post(writer)
+    for _ in range(3):
+        writer.roll_if_due()
+    assert writer.kept_from == 2
+    assert "received in the future" in writer.retention_refused
+    assert finished(tmp_path)[0].name in writer.retention_refused
+    writer.close()
+
+
+# --- not in the path of the write ----------------------------------------------------------
+
+
+def break_reads(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """Fail every read of a file with EIO, as a bad sector does."""
+    pread = os.pread
+
+    def bad(fd: int, size: int, offset: int) -> bytes:
+        if Path(f"/proc/self/fd/{fd}").readlink() == path:
+            raise OSError(5, "Input/output error")
+        return pread(fd, size, offset)
+
+    monkeypatch.setattr(os, "pread", bad)
+
+
+def cut_footer(_: pytest.MonkeyPatch, path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+DAMAGES = {"eio": break_reads, "footer": cut_footer}
+
+
+@pytest.mark.parametrize("which", [0, 2], ids=["oldest", "last of the old"])
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_file_that_cannot_be_read_is_named_counted_and_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, which: int
+) -> None:
+    paths = old_segments(tmp_path, 5)
+    bad = paths[which]
+    for path in old_segments(tmp_path, 4, days=0):
+        assert path.exists()
+    DAMAGES[how](monkeypatch, bad)
+    writer = recover(tmp_path, segment_bytes=1, retention_days=5)
+    for _ in range(3):
+        post(writer)
+        writer.roll_if_due()
+    assert writer.cursor == 12
+    assert [each for each in paths if each.exists()] == [bad]
+    assert (writer.kept_from, writer.damaged) == (6, 1)
+    (alarm,) = writer.alarms
+    assert bad.name in alarm
+    with pytest.raises(NoLongerKept):
+        writer.find(Seq(2))
+    writer.close()
+    # It stays for a person, also when later starts find it below the floor.
+    for _ in range(2):
+        writer = recover(tmp_path, retention_days=5)
+        post(writer)
+        writer.roll_if_due()
+        assert (writer.kept_from, writer.damaged) == (6, 1)
+        writer.close()
+    assert bad.exists()
+
+
+def test_a_file_that_cannot_be_deleted_is_named_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck, *others = old_segments(tmp_path)
+    unlink = Path.unlink
+
+    def refuse(path: Path, *, missing_ok: bool = False) -> None:
+        if path == stuck:
+            raise PermissionError(1, "Operation not permitted")
+        unlink(path, missing_ok=missing_ok)
+
+    writer = recover(tmp_path, retention_days=5)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refuse)
+        post(writer)
+        writer.roll_if_due()
+        post(writer)
+    assert not any(each.exists() for each in others)
+    assert (writer.cursor, writer.kept_from, writer.damaged) == (5, 4, 1)
+    (alarm,) = writer.alarms
+    assert stuck.name in alarm
+    monkeypatch.setattr(retention, "AGAIN_SECONDS", 0.0)
+    writer._retention._next_try = 0.0
+    writer.roll_if_due()
+    assert not stuck.exists()
+    writer.close()
+
+
+def test_a_floor_that_cannot_be_written_keeps_files_and_stops_no_append(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise SyncFailed("fdatasync of partition.json: Input/output error")
+
+    old = old_segments(tmp_path)
+    writer = recover(tmp_path, retention_days=5)
+    with monkeypatch.context() as patched:
+        patched.setattr("busyapi.archive.identity.write_small", fail)
+        for _ in range(3):
+            post(writer)
+            writer.roll_if_due()
+    assert (writer.cursor, writer.kept_from, writer.damaged) == (6, 1, 1)
+    assert all(each.exists() for each in old)
+    (alarm,) = writer.alarms
+    assert "partition.json" in alarm
+    abandon(writer)
+    assert recover(tmp_path).cursor == 6
