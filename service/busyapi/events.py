@@ -42,6 +42,14 @@ EVENTS = (
         "read `detail`; put the setting right, or report it",
     ),
     Event(
+        "credentials_refused",
+        "warning",
+        ("address", "requests"),
+        "so many requests, the last from this address or network, came without a known token after"
+        " its allowance for that was used up, and were answered 429",
+        "a device with an old token, or a client that guesses tokens: find it by the address",
+    ),
+    Event(
         "few_files",
         "warning",
         ("connections", "wanted"),

@@ -201,8 +201,9 @@ class Settings:
     rate_limit: float = row(
         "BUSYAPI_RATE_LIMIT",
         0.0,
-        "requests a second",
-        "for each token, or each address without authentication; 0 is no limit",
+        "usages a second",
+        "for each token, or each address without authentication; a batch counts its usages, a read"
+        " one; 0 is no limit",
     )
     fast_lane: str = row(
         "BUSYAPI_FAST_LANE",

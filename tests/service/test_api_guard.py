@@ -158,6 +158,49 @@ class TestRate:
         assert [post("first"), post("first"), post("second"), post("second")] == [201, 429] * 2
         assert post("unknown") == 401
 
+    def test_a_batch_counts_its_usages(self, contract: Stack, beside: Apis) -> None:
+        # A burst of 10; a token of it is back after five seconds.
+        limited = beside(BUSYAPI_RATE_LIMIT="5")
+
+        def post(usages: int) -> Answer:
+            return send(limited.port, [USAGE] * usages, "/api/usages/batch")
+
+        assert post(8).status == 201
+        with nothing_stored(contract.port):
+            answer = post(9)
+            problem(answer, 429)
+            assert int(answer.headers["retry-after"]) >= 1
+
+    def test_a_batch_larger_than_the_burst_is_taken_into_debt(
+        self, contract: Stack, beside: Apis
+    ) -> None:
+        limited = beside(BUSYAPI_RATE_LIMIT="1")
+        assert send(limited.port, [USAGE] * 500, "/api/usages/batch").status == 201
+        with nothing_stored(contract.port):
+            for body, path in (([USAGE] * 500, "/api/usages/batch"), (USAGE, "/api/usages")):
+                answer = send(limited.port, body, path)
+                problem(answer, 429)
+                assert 490 <= int(answer.headers["retry-after"]) <= 502
+
+    def test_wrong_tokens_have_a_bucket_of_their_own_and_good_ones_pass(
+        self, beside: Apis, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "tokens"
+        path.write_text("write good-token\n")
+        guarded = beside(BUSYAPI_TOKENS_FILE=str(path))
+        statuses = []
+        for number in range(150):
+            headers = bearer(f"guess-{number}")
+            answer = fetch(guarded.port, "/api/usages/1", headers=headers)
+            statuses.append(answer.status)
+        assert set(statuses) == {401, 429}
+        assert statuses[:50] == [401] * 50
+        assert statuses.count(401) < 100
+        problem(answer, 429)
+        assert answer.headers["retry-after"] == "1"
+        assert send(guarded.port, USAGE, authorization="Bearer good-token").status == 201
+        assert b"credentials_refused" in guarded.log.read_bytes()
+
 
 @contextmanager
 def waiting(stack: Stack, usages: int) -> Iterator[list[Future[Answer]]]:

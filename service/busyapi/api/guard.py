@@ -13,22 +13,28 @@ dump holds none.
 
 import re
 from hashlib import sha256
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 from time import monotonic
 
+import structlog
 from sanic import Request
 
+from busyapi.api.rates import Buckets, origin
 from busyapi.errors import ConfigError
 from busyapi.web.problems import Problem
+
+log = structlog.get_logger()
 
 RIGHTS = {"write", "read"}
 COMMENT = re.compile(r"(^|\s)#.*")
 """A # within a token is a part of it."""
 BURST_SECONDS = 2.0
 """A device that was silent may send this many seconds' worth at once."""
-MOST_DEVICES = 100_000
-"""The bound on what the limiter remembers: the longest silent is forgotten first."""
+FAILURE_RATE, FAILURE_BURST = 1.0, 60.0
+"""Requests a second, and at once, that each address may send without a known token."""
+SAY_SECONDS = 10.0
+"""More of them have a line of log once in this time."""
 
 
 class Guard:
@@ -36,51 +42,60 @@ class Guard:
 
     def __init__(self, rights: dict[str, set[str]] | None, rate: float) -> None:
         self._rights = rights
-        self._rate = rate
-        self._buckets: dict[str, tuple[float, float]] = {}
+        self._rates = Buckets(rate, rate * BURST_SECONDS) if rate else None
+        self._failures = Buckets(FAILURE_RATE, FAILURE_BURST)
+        self._said, self._since = -inf, 0
 
     def check(self, request: Request, right: str) -> str:
-        """Let a request pass; give its credential by digest, "" without authentication.
+        """Let a request pass for one usage; give its credential by digest, "" without any.
 
         Raises:
             Problem: 401 without a known token, 403 without the right, 429 over the rate.
         """
-        device = str(request.ip)
-        if self._rights is not None:
-            device = self._credential(request, right)
-        if self._rate:
-            self._limit(device)
-        return device if self._rights is not None else ""
+        credential = "" if self._rights is None else self._credential(request)
+        self._charge(credential or origin(str(request.ip)), 1)
+        if self._rights is not None and right not in self._rights[credential]:
+            raise Problem(403, f"This token may not {right} usages.")
+        return credential
 
-    def _credential(self, request: Request, right: str) -> str:
+    def charge_batch(self, request: Request, credential: str, usages: int) -> None:
+        """Charge the usages of a request that `check` let pass, which charged the first.
+
+        Raises:
+            Problem: 429 over the rate.
+        """
+        self._charge(credential or origin(str(request.ip)), usages - 1, taken=1)
+
+    def _credential(self, request: Request) -> str:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         digest = _digest(token.strip())
-        rights = self._rights.get(digest) if self._rights else None
-        if scheme.lower() != "bearer" or rights is None:
-            raise Problem(
-                401,
-                "Send `Authorization: Bearer <token>` with a token that is known here.",
-                {"WWW-Authenticate": 'Bearer realm="busyapi"'},
-            )
-        if right not in rights:
-            raise Problem(403, f"This token may not {right} usages.")
-        return digest
+        if scheme.lower() == "bearer" and digest in (self._rights or {}):
+            return digest
+        # A good token passes whatever comes from its address: proxies share one.
+        address = origin(str(request.ip))
+        if seconds := self._failures.take(address, 1):
+            self._say(address)
+            raise _too_many("Too many requests from here had no token that is known.", seconds)
+        raise Problem(
+            401,
+            "Send `Authorization: Bearer <token>` with a token that is known here.",
+            {"WWW-Authenticate": 'Bearer realm="busyapi"'},
+        )
 
-    def _limit(self, device: str) -> None:
-        # A token bucket; it refills with time, so only its last state is kept.
+    def _charge(self, device: str, cost: int, *, taken: int = 0) -> None:
+        if self._rates and (seconds := self._rates.take(device, cost, taken=taken)):
+            raise _too_many("This device sends more than its rate.", seconds)
+
+    def _say(self, address: str) -> None:
         now = monotonic()
-        burst = max(1.0, self._rate * BURST_SECONDS)
-        left, since = self._buckets.pop(device, (burst, now))
-        left = min(burst, left + (now - since) * self._rate)
-        allowed = left >= 1.0
-        self._buckets[device] = (left - 1.0 if allowed else left, now)
-        if len(self._buckets) > MOST_DEVICES:
-            del self._buckets[next(iter(self._buckets))]
-        if not allowed:
-            seconds = max(1, ceil((1.0 - left) / self._rate))
-            raise Problem(
-                429, "This device sends more than its rate.", {"Retry-After": str(seconds)}
-            )
+        self._since += 1
+        if now - self._said >= SAY_SECONDS:
+            log.warning("credentials_refused", address=address, requests=self._since)
+            self._said, self._since = now, 0
+
+
+def _too_many(detail: str, seconds: float) -> Problem:
+    return Problem(429, detail, {"Retry-After": str(max(1, ceil(seconds)))})
 
 
 def guard(tokens_file: str, rate: float) -> Guard | None:

@@ -53,6 +53,8 @@ async def post_batch(request: Request) -> HTTPResponse:
     )
     lines = await service.turns.finish(work)
     request.body = b""  # the lines are what waits for Redis; twice the bytes would
+    if service.guard:
+        service.guard.charge_batch(request, credential, len(lines))
     found = key(request, lines, credential) if KEY_HEADER in headers else None
     last, partition = await _commit(service, Awaited(lines, found))
     ids = service.lanes.ids(abs(last), len(lines), partition)

@@ -1,0 +1,46 @@
+"""How often each client may do something: token buckets, one a name, in a table with a bound."""
+
+from ipaddress import IPv6Address, ip_address, ip_network
+from time import monotonic
+
+MAX_NAMES = 100_000
+"""The longest silent is forgotten first."""
+IPV6_NETWORK_BITS = 64
+"""What one site is given: each of its addresses in a bucket of its own would be no limit."""
+
+
+class Buckets:
+    """A bucket for each name. It refills with time, so only its last state is kept."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate = rate
+        self._burst = max(1.0, burst)
+        self._states: dict[str, tuple[float, float]] = {}
+
+    def take(self, name: str, cost: int, *, taken: int = 0) -> float:
+        """Charge a cost; return 0, or after how many seconds it could be, with nothing charged.
+
+        A cost above the burst is charged to a full bucket, into debt: what follows waits longer,
+        so the rate holds. `taken` is a part of the same request that is charged already.
+        """
+        now = monotonic()
+        left, since = self._states.pop(name, (self._burst, now))
+        left = min(self._burst, left + (now - since) * self._rate)
+        missing = min(cost + taken, self._burst) - (left + taken)
+        self._states[name] = (left if missing > 0 else left - cost, now)
+        if len(self._states) > MAX_NAMES:
+            del self._states[next(iter(self._states))]
+        return missing / self._rate if missing > 0 else 0.0
+
+
+def origin(address: str) -> str:
+    """Return what one client's addresses have in common: an IPv4 address, or an IPv6 network."""
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if not isinstance(parsed, IPv6Address):
+        return address
+    if parsed.ipv4_mapped:
+        return str(parsed.ipv4_mapped)
+    return str(ip_network((parsed, IPV6_NETWORK_BITS), strict=False))
