@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from busyapi.archive import restored
 from busyapi.archive.accept import accept_loss
 from busyapi.archive.browse import NoArchive
 from busyapi.archive.choose import Selection, choose, find_line
@@ -34,7 +35,8 @@ def add_commands(commands: Any, archive_dir: Path) -> None:
     archive = commands.add_parser(
         "archive",
         help="list, read, prove and export the archive",
-        description="Look into the archive. All but accept-loss only read, while flushers go on.",
+        description="Look into the archive. All but accept-loss and restored only read, while"
+        " flushers go on.",
     )
     of = archive.add_subparsers(required=True, metavar="COMMAND")
 
@@ -75,6 +77,7 @@ def add_commands(commands: Any, archive_dir: Path) -> None:
     )
     accept.add_argument("--reason", required=True, metavar="TEXT", help="kept in the record")
     accept.add_argument("--yes", action="store_true", help="do not ask")
+    restored.add_command(add, _id)
 
 
 _CAT_EXAMPLES = """\

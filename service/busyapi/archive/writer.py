@@ -92,12 +92,12 @@ class PartitionWriter(Figures):
         self._write_identity(seeded=self.seeded or seeded, replaces=replaces or self.replaces)
 
     def rehome(self) -> None:
-        """Make a copy the original: nothing after the time when it was made is missing in it.
+        """Make a copy the original: no id that it does not cover was given out, or may be again.
 
         Raises:
             ArchiveFull, SyncFailed: as append.
         """
-        self._write_identity(restored=False)
+        self._write_identity(restored=False, seeded=True)
 
     def _write_identity(self, **changes: Any) -> None:
         with self._changing():

@@ -428,7 +428,7 @@ def test_progress_ends_at_100_percent_and_wipes_itself(
 
 
 def test_every_command_has_help_with_an_example(run: Run) -> None:
-    for name in ("ls", "cat", "verify", "export", "accept-loss"):
+    for name in ("ls", "cat", "verify", "export", "accept-loss", "restored"):
         done = run(name, "--help")
         assert done.code == 0
         assert f"  busyapi archive {name}" in done.out
