@@ -3,15 +3,18 @@
 Tests that stop, pause or fill something start their own: `stacks`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from busyapi.settings import SWITCH
+from tests.service.line import Line, give_up_after
 from tests.support.ports import free_port
 from tests.support.processes import Api, Stack
-from tests.support.servers import Server
+from tests.support.proxy import Proxy
+from tests.support.servers import Flavour, Server
 
 Apis = Callable[..., Api]
 
@@ -47,3 +50,18 @@ def beside(contract: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             return running.enter_context(Api(folder, f"api-{port}", port, environment))
 
         yield make
+
+
+@pytest.fixture
+async def line(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Line]:
+    flavour: Flavour = getattr(request, "param", "valkey")
+    with Server(tmp_path / "server", flavour) as server, Proxy(server.port) as proxy:
+        line = Line(server, proxy, tmp_path / "archive")
+        assert await line.reseed() == "fresh install"
+        yield line
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take a silent server for gone after half a second."""
+    give_up_after(monkeypatch, 0.5)

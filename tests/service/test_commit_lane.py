@@ -2,19 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from busyapi.commit.batch import Key
 from busyapi.commit.standing import PATIENCE_SECONDS
 from busyapi.errors import BufferFull, KeyReused, NotSeeded, Refused, StoredUnknown, TooWeak
-from busyapi.stream.endpoint import Endpoint, endpoint
-from busyapi.stream.entry import decode, entry
-from busyapi.stream.keys import Keys
 from busyapi.stream.scripts import UNSEED
-from busyapi.stream.wire import Wire
+from tests.service.line import BOUND, KEYS, THE_COMMIT, Line, give_up_after
 from tests.support.archived import read_archive
 from tests.support.history import digest
 from tests.support.inside import (
@@ -22,71 +17,11 @@ from tests.support.inside import (
     flushing,
     make_flusher,
     numbered,
-    seed_once,
     settled,
     until,
     where,
 )
-from tests.support.proxy import Proxy
-from tests.support.servers import FLAVOURS, Flavour, Server
-
-KEYS = Keys(0)
-THE_COMMIT = b"{0}:seq\r\n$18\r\nbusyapi:{0}:stream\r\n"
-"""The keys that both commit scripts begin with, as they are sent."""
-BOUND = 1000
-
-
-class Line:
-    """A seeded server, and a proxy that a lane goes through. Nobody archives."""
-
-    def __init__(self, server: Server, proxy: Proxy, archive: Path) -> None:
-        self.server = server
-        self.proxy = proxy
-        self.archive = archive
-        self.endpoint: Endpoint = endpoint(proxy.url)
-
-    async def reseed(self, bound: int = BOUND) -> str:
-        return await seed_once(where(self.server), self.archive, bound=bound)
-
-    def is_sent(self, usage: bytes) -> bool:
-        """Tell whether the proxy has a usage."""
-        return any(usage in each.asked for each in list(self.proxy._pairs))
-
-    def stored(self) -> list[str]:
-        """Return the ids of all entries."""
-        return [each for each, _ in self.server.command("XRANGE", KEYS.stream, "-", "+")]
-
-    def stored_lines(self) -> list[bytes]:
-        """Return every usage in the stream."""
-        found = self.server.command("XRANGE", KEYS.stream, "-", "+")
-        return [
-            line
-            for name, fields in found
-            for line in decode(entry(name.encode(), [b"u", fields["u"].encode()])).lines
-        ]
-
-
-@pytest.fixture
-async def line(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Line]:
-    flavour: Flavour = getattr(request, "param", "valkey")
-    with Server(tmp_path / "server", flavour) as server, Proxy(server.port) as proxy:
-        line = Line(server, proxy, tmp_path / "archive")
-        assert await line.reseed() == "fresh install"
-        yield line
-
-
-def give_up_after(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Take a server that is silent for so long for gone."""
-    for each in Wire.call, Wire.answers:
-        assert each.__kwdefaults__
-        monkeypatch.setitem(each.__kwdefaults__, "seconds", seconds)
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take a silent server for gone after half a second."""
-    give_up_after(monkeypatch, 0.5)
-
+from tests.support.servers import FLAVOURS
 
 # --- an answer is lost ---------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from busyapi import wiring
 from busyapi.archive.volume import Volume
@@ -76,6 +76,7 @@ class Committer:
         endpoint: Endpoint,
         *,
         tier: str = "fsync",
+        replicas: int = 1,
         deadline: float = 10.0,
         key_seconds: int = 60,
     ) -> None:
@@ -86,6 +87,7 @@ class Committer:
             0,
             1,
             tier=tier,
+            replicas=replicas,
             deadline=deadline,
             key_seconds=key_seconds,
             admission=self.admission,
@@ -108,11 +110,9 @@ class Committer:
 
 
 @asynccontextmanager
-async def committing(
-    endpoint: Endpoint, *, tier: str = "fsync", deadline: float = 10.0, key_seconds: int = 60
-) -> AsyncIterator[Committer]:
+async def committing(endpoint: Endpoint, **options: Any) -> AsyncIterator[Committer]:
     """Run a lane. It need not be ready yet. A lane that failed fails the test."""
-    committer = Committer(endpoint, tier=tier, deadline=deadline, key_seconds=key_seconds)
+    committer = Committer(endpoint, **options)
     task = asyncio.create_task(committer.lane.run())
     try:
         yield committer
@@ -142,11 +142,16 @@ def open_archive(
 
 
 async def seed_once(
-    endpoint: Endpoint, archive: Path, *, bound: int = 1000, tier: str = "fsync"
+    endpoint: Endpoint,
+    archive: Path,
+    *,
+    bound: int = 1000,
+    tier: str = "fsync",
+    replicas: int = 1,
 ) -> str:
     """Do what a flusher does before its first turn, and let go again; give the reason."""
     writer = open_archive(archive, bound=bound)
-    partition = Partition(endpoint, 0, tier, writer.archive_id)
+    partition = Partition(endpoint, 0, tier, writer.archive_id, replicas)
     try:
         install = Install(0, 1, bound, tier)
         await partition.connect()

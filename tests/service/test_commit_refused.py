@@ -1,0 +1,153 @@
+"""What a lane said of a usage holds: refused is never stored, unknown at most once."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from busyapi.commit.batch import Key
+from busyapi.errors import Refused, StoredUnknown
+from tests.service.line import KEYS, THE_COMMIT, Line, give_up_after
+from tests.support.inside import Committer, committing, settled, until
+from tests.support.servers import FLAVOURS
+
+A, B = b'"A"', b'"B"'
+REFUSALS = {
+    # What a failover does: when the flight arrives, the epoch is gone.
+    "EPOCH": ("HDEL", KEYS.state, "epoch"),
+    "NOREPLICAS": ("CONFIG", "SET", "min-replicas-to-write", "1"),
+}
+
+
+def command(*words: str) -> bytes:
+    """Render a command for a server that is paused: it finds it before what a lane sends next."""
+    return (
+        f"*{len(words)}\r\n" + "".join(f"${len(each)}\r\n{each}\r\n" for each in words)
+    ).encode()
+
+
+@pytest.fixture
+def aside(line: Line) -> Iterator[socket.socket]:
+    """A connection that the server has accepted before it is paused."""
+    with socket.create_connection(("127.0.0.1", line.server.port)) as connection:
+        connection.sendall(command("PING"))
+        assert connection.recv(100)
+        yield connection
+
+
+async def posted_in_one_flight(
+    line: Line, committer: Committer, apart: float, *, keyed: bool = False
+) -> list[asyncio.Future[int]]:
+    """Post A and B, B later than A, so that one flight has both; leave the server paused."""
+    line.server.pause()
+    first = committer.post(b'"first"')
+    await until(lambda: line.is_sent(b'"first"'), "the first flight to be sent")
+    keys = (Key("a", "body"), Key("b", "body")) if keyed else (None, None)
+    older = [committer.post(A, key=each) for each in {None, keys[0]}]
+    await asyncio.sleep(apart)
+    younger = [committer.post(B, key=each) for each in {None, keys[1]}]
+    return [first, *older, *younger]
+
+
+@pytest.mark.parametrize("line", FLAVOURS, indirect=True)
+@pytest.mark.parametrize("keyed", [False, True])
+@pytest.mark.parametrize("refusal", REFUSALS)
+async def test_usage_that_was_called_not_stored_is_not_sent_again_with_younger_ones(
+    line: Line, aside: socket.socket, refusal: str, *, keyed: bool
+) -> None:
+    async with committing(line.endpoint, deadline=3.0) as committer:
+        await committer.until_ready()
+        first, *rest = await posted_in_one_flight(line, committer, 2.0, keyed=keyed)
+        half = len(rest) // 2
+        aside.sendall(command(*REFUSALS[refusal]))
+        line.server.resume()
+        assert await first == 1
+        for answer in await settled(rest[:half]):
+            assert isinstance(answer, Refused)
+        line.server.command("CONFIG", "SET", "min-replicas-to-write", 0)
+        if refusal == "EPOCH":
+            await line.reseed()
+        assert all(isinstance(each, int) for each in await settled(rest[half:]))
+    assert A not in line.stored_lines()
+    assert line.stored_lines().count(B) == half
+
+
+async def test_flight_that_may_be_stored_is_repeated_as_it_was(line: Line) -> None:
+    # Without A it would be another batch under a number that the server knows, or a second B.
+    async with committing(line.endpoint, deadline=3.0) as committer:
+        await committer.until_ready()
+        first, older, younger = await posted_in_one_flight(line, committer, 2.0)
+        line.proxy.lose_answer(A)
+        line.server.resume()
+        assert await first == 1
+        await asyncio.to_thread(line.proxy.wait_until_lost)
+        line.proxy.refuse()
+        assert isinstance((await settled([older]))[0], StoredUnknown)
+        line.proxy.accept()
+        assert await younger == 3
+    assert line.stored_lines() == [b'"first"', A, B]
+
+
+# --- the lane's memory ----------------------------------------------------------------------
+
+
+def forget(line: Line) -> None:
+    """Do what the server does when its clock is set forward by an hour."""
+    for each in line.server.command("KEYS", KEYS.lane("*")):
+        assert line.server.command("TTL", each) > 0
+        line.server.command("DEL", each)
+
+
+@pytest.mark.parametrize("line", FLAVOURS, indirect=True)
+async def test_lane_that_was_forgotten_calls_its_lost_answer_unknown(line: Line) -> None:
+    async with committing(line.endpoint) as committer:
+        await committer.until_ready()
+        line.proxy.lose_answer(THE_COMMIT)
+        line.proxy.refuse()
+        sent = committer.post(A)
+        await asyncio.to_thread(line.proxy.wait_until_lost)
+        forget(line)
+        line.proxy.accept()
+        assert isinstance((await settled([sent]))[0], StoredUnknown)
+        assert await committer.post(B) == 2
+    assert line.stored_lines() == [A, B]
+
+
+async def test_lane_that_is_forgotten_with_nothing_under_way_stores_what_comes(line: Line) -> None:
+    async with committing(line.endpoint) as committer:
+        await committer.until_ready()
+        assert await committer.post(A) == 1
+        forget(line)
+        assert await committer.post(B) == 2
+    assert line.stored_lines() == [A, B]
+
+
+@pytest.mark.parametrize("line", FLAVOURS, indirect=True)
+async def test_call_that_comes_late_is_not_stored_by_a_server_that_forgot_the_lane(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_up_after(monkeypatch, 0.5)
+    async with committing(line.endpoint) as committer:
+        await committer.until_ready()
+        line.proxy.latency = 2.0
+        future = committer.post(A)
+        await until(lambda: line.is_sent(A), "the proxy to have it")
+        line.proxy.latency = 0
+        assert await future == 1
+        forget(line)
+        assert await committer.post(B) == 2
+        await asyncio.sleep(2.2)
+    assert line.stored_lines() == [A, B]
+
+
+async def test_idle_lane_that_was_forgotten_refuses_nothing(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("busyapi.commit.lane.RECHECK_SECONDS", 0.1)
+    async with committing(line.endpoint) as committer:
+        await committer.until_ready()
+        forget(line)
+        await until(lambda: line.server.command("KEYS", KEYS.lane("*")), "the lane to notice")
+        assert await committer.post(A) == 1
+        assert not committer.failures.errors
