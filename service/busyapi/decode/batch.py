@@ -59,7 +59,7 @@ def decode_batch(raw: bytes, *, ndjson: bool, strict: bool, limits: Limits) -> S
     _check_count(len(items), limits.items)
     most = len(items) + most_containers(len(raw))
     if count_brackets(raw) > most:
-        yield from _check_density(items, most)
+        yield from _check_density(items, most, limits.bytes_each)
     reading = _Reading(limits, strict=strict)
     yield from reading.lines_of(items) if ndjson else reading.array_of(items)
     if reading.faults:
@@ -83,13 +83,14 @@ def _check_count(count: int, most: int) -> None:
         raise NotAUsage([Fault("", f"must hold 1 to {most} usages")])
 
 
-def _check_density(items: Sequence[Any], most: int) -> Steps[None]:
-    """Count again, without the brackets inside of strings."""
+def _check_density(items: Sequence[Any], most: int, longest: int) -> Steps[None]:
+    """Count again, without the brackets inside of strings, in what is not too large anyway."""
     found = size = 0
     for item in items:
-        raw = bytes(item)
-        found += count_containers(raw)
-        size += len(raw)
+        length = memoryview(item).nbytes
+        if length <= longest:
+            found += count_containers(bytes(item))
+            size += length
         if found > most:
             raise NotAUsage([Fault("", TOO_DENSE)])
         if size > STRETCH:

@@ -31,7 +31,7 @@ def inflate(body: bytes, limit: int) -> Steps[bytes]:
         BodyTooLarge: it holds more than `limit` bytes, or too many for its size.
     """
     inflated = bytearray()
-    member, members, whole = zlib.decompressobj(_GZIP), 1, False
+    member, members, whole, pause = zlib.decompressobj(_GZIP), 1, False, _OUT_STEP
     for start in range(0, len(body), _IN_STEP):
         if start:
             yield
@@ -47,8 +47,9 @@ def inflate(body: bytes, limit: int) -> Steps[bytes]:
             # Without input left there may be output left, if this step was full.
             if not rest and (whole or len(part) < _OUT_STEP):
                 break
-            if len(part) == _OUT_STEP:
+            if len(inflated) > pause:
                 yield
+                pause = len(inflated) + _OUT_STEP
     if not body:
         raise _not_gzip()
     if not whole:

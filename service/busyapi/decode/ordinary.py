@@ -1,8 +1,9 @@
 """The quick reading of a JSON array of ordinary usages: a piece at a time, each parsed as a whole.
 
-A piece ends where an object seems to end. If that was inside of a string or of a usage, the piece
-is no JSON, and the thorough way in `batch` begins at the front. If every piece is an array of
-usages, then so is the whole, and of the same usages: between two values there is one comma.
+A piece ends where the next usage seems to begin as the first one did. If that was inside of a
+string or of a usage, the piece is no JSON, and the thorough way in `batch` begins at the front. If
+every piece is an array of usages, then so is the whole, and of the same usages: between two values
+there is one comma.
 """
 
 from busyapi.decode.bounds import count_brackets, most_containers
@@ -10,8 +11,9 @@ from busyapi.decode.line import DEPTH_LIMIT, SHALLOW_BYTES, parse, render_all
 from busyapi.decode.members import is_object, is_usage
 from busyapi.decode.steps import Steps
 
-_BETWEEN = (b"},{", b"}, {", b"},\n", b"},\r\n")
-"""How encoders write the end of one usage and the begin of the next."""
+_MOST_HEAD = 64
+_BETWEEN = (b"},", b"}, ", b"},\n")
+"""What encoders write between two usages, before what the first one begins with."""
 
 
 def read_ordinary(
@@ -26,11 +28,11 @@ def read_ordinary(
     if text[:1] != b"[" or text[-1:] != b"]":
         return None
     lines: list[bytes] = []
-    brackets = 0
+    brackets, head = 0, text[1 : text.find(b":", 1, _MOST_HEAD) + 1]
     while at < end:
         if lines:
             yield
-        stop = end if end - at <= longest else _last_end(text, at, at + longest)
+        stop = end if end - at <= longest else _last_end(text, head, at, at + longest)
         piece = text[at:stop]
         brackets_here = count_brackets(piece)
         found = quick_lines(piece, brackets_here, strict=strict)
@@ -44,10 +46,10 @@ def read_ordinary(
     return lines if whole else None
 
 
-def _last_end(text: bytes, at: int, longest: int) -> int:
-    """Return where the last object that seems to end in a stretch does; its begin if none does."""
+def _last_end(text: bytes, head: bytes, at: int, longest: int) -> int:
+    """Return where the last usage that seems to end in a stretch does; its begin if none does."""
     for between in _BETWEEN:
-        found = text.rfind(between, at, longest)
+        found = text.rfind(between + head, at, longest)
         if found >= 0:
             return found + 1
     return at

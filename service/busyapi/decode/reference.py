@@ -38,8 +38,8 @@ class NotJson(Unreadable):
     """The bytes are not JSON in UTF-8."""
 
 
-_KEPT = frozenset((int, bool))
-"""What the second reading leaves of these can be kept, and so can what is empty or null."""
+_KEPT = frozenset((int, bool, type(None)))
+"""What the second reading leaves of these can be kept."""
 
 _BEYOND_DOUBLE = (math.inf, -math.inf)
 """What is left of a number beyond a double: JSON has no other way to say infinity."""
@@ -64,7 +64,7 @@ def read(raw: bytes) -> object:
     # Raised below, not in the handlers: the parsers' errors hold the payload and would hang on
     # ours as its context, where a log could print them.
     try:
-        return _read(raw.removeprefix(BYTE_ORDER_MARK).decode())
+        return _read(raw.decode())
     except UnicodeDecodeError:
         reason = "is not UTF-8"
     except json.JSONDecodeError as wrong:
@@ -127,9 +127,11 @@ def _unkeepable(usage: object) -> Iterator[Fault]:
             if not (all(map(str.isascii, value)) or all(map(_is_unicode, value))):
                 detail = "has a member whose name holds an unpaired surrogate"
                 yield Fault(node.pointer(), detail)
-            rest += _to_look_at(node, value.items())
+            if not _KEPT.issuperset(map(type, value.values())):
+                rest += _to_look_at(node, value.items())
         elif type(value) is list:
-            rest += _to_look_at(node, enumerate(value))
+            if not _KEPT.issuperset(map(type, value)):
+                rest += _to_look_at(node, enumerate(value))
         elif type(value) is str:
             if not _is_unicode(value):
                 yield Fault(node.pointer(), "holds an unpaired surrogate, which is no character")

@@ -13,9 +13,10 @@ from busyapi.decode.line import DEPTH_LIMIT
 from busyapi.decode.steps import Steps
 from busyapi.errors import MalformedBody
 
-MOST_COMMAS = 100_000
-"""With no more of them an array is split in one call: 6 ms and 6 MiB if each ends an item."""
-
+_AT_ONCE = 524_288
+"""An array of this size is split in one call: 10 ms and 16 MiB, were all its items digits."""
+_STEP = 262_144
+"""Bytes of a larger one in one step, or one item."""
 _ITEMS_IN_STEP = 500
 _BLANKS = b" \t\r\n"
 
@@ -40,7 +41,8 @@ def split_array(raw: bytes, most: int) -> Steps[list[Any]]:
         raise MalformedBody(
             "The body is not a JSON array. Lines of JSON are sent as application/x-ndjson."
         )
-    if scanned != raw or raw.count(b",") > MOST_COMMAS:
+    empty = raw.translate(None, _BLANKS) == b"[]"
+    if not empty and (scanned != raw or len(raw) > _AT_ONCE):
         items: list[Any] = yield from _one_by_one(raw, scanned, most)
         return items
     try:
@@ -58,12 +60,13 @@ def _one_by_one(raw: bytes, scanned: bytes, most: int) -> Steps[list[Any]]:
     An array of two million items would take 100 MiB of buffers before they could be counted.
     """
     items: list[Any] = []
-    view, at, end = memoryview(scanned), raw.index(b"[") + 1, b","
+    view, at, end, pause = memoryview(scanned), raw.index(b"[") + 1, b",", 0
     while end == b",":
         if len(items) > most:
             return items
-        if len(items) % _ITEMS_IN_STEP == 0:
+        if at > pause or len(items) % _ITEMS_IN_STEP == 0:
             yield
+            pause = at + _STEP
         stop = _end_of_first(raw, view, at)
         items.append(raw[at:stop].strip(_BLANKS))
         end, at = raw[stop : stop + 1], stop + 1

@@ -8,7 +8,7 @@ from busyapi.decode.bounds import (
 )
 from busyapi.decode.line import DEPTH_LIMIT, SHALLOW_BYTES, depth, parse, render
 from busyapi.decode.members import is_object, is_usage
-from busyapi.decode.reference import Unreadable, faults, read
+from busyapi.decode.reference import BYTE_ORDER_MARK, Unreadable, faults, read
 from busyapi.errors import Fault, MalformedBody, NotAUsage
 
 
@@ -35,6 +35,7 @@ def decode_line(raw: bytes, *, strict: bool) -> bytes:
         Unreadable: where decode_usage says MalformedBody.
         NotAUsage: as there.
     """
+    raw = raw.removeprefix(BYTE_ORDER_MARK)
     line = quick_line(raw, strict=strict, longest=len(raw))
     if line is None:
         value = read(raw)
