@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from busyapi.archive.volume import Volume
+from busyapi.flusher.compare import Install
 from busyapi.flusher.loop import Flusher
-from busyapi.flusher.seed import Install
 from busyapi.flusher.serve import Door
 from busyapi.metrics import FlusherMetrics
 from busyapi.settings import Settings
@@ -16,9 +16,7 @@ def flusher(settings: Settings, partition: int) -> int:
     """Run a flusher; give its exit code."""
     where = redis(settings)
     metrics = FlusherMetrics(settings.durability, partition)
-    install = Install(
-        partition, settings.partitions, settings.bound, settings.durability, settings.installation
-    )
+    install = Install(partition, settings.partitions, settings.bound, settings.durability)
     volume = Volume(
         Path(settings.archive_dir),
         partition,

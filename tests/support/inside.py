@@ -17,8 +17,9 @@ from busyapi.commit.batch import Admission, Awaited, Key
 from busyapi.commit.lane import Lane
 from busyapi.commit.lanes import Lanes
 from busyapi.errors import BusyapiError, Refused
+from busyapi.flusher.compare import Install, claim
 from busyapi.flusher.loop import Flusher
-from busyapi.flusher.seed import Install, claim, seed
+from busyapi.flusher.seed import seed
 from busyapi.metrics import FlusherMetrics
 from busyapi.settings import Settings
 from busyapi.stream.endpoint import Endpoint

@@ -59,6 +59,11 @@ class Figures:
         return self._identity.replaces
 
     @property
+    def prefix(self) -> str:
+        """The prefix of the keys that it was seeded under, "" before it was."""
+        return self._identity.prefix
+
+    @property
     def segments(self) -> int:
         """Finished segments."""
         return sum(each.kind is Kind.SEGMENT for each in self._readable.files)

@@ -13,6 +13,8 @@ from busyapi.errors import ArchiveDamaged, ArchiveFull, PartitionMismatch
 from busyapi.ids import Seq
 
 FORMAT = 1
+FIRST_PREFIX = "busyapi"
+"""What 0.2.0 named its keys with; it records no prefix, and drops one that it finds."""
 
 
 class Identity(NamedTuple):
@@ -33,6 +35,8 @@ class Identity(NamedTuple):
     """The birth of the partition.json that says this, "" in what 0.2.0 wrote."""
     restored: bool = False
     """That file is a copy: how far the original went after it was made is not known here."""
+    prefix: str = ""
+    """The first word of the keys in Redis that it was seeded under, "" before it was."""
 
 
 def claim(folder: Path, partition: int, partitions: int, bound: int) -> Identity:
@@ -102,6 +106,7 @@ def read(folder: Path) -> Identity | None:
             str(said["replaces"]),
             home,
             restored,
+            str(said.get("prefix", FIRST_PREFIX if said["seeded"] else "")),
         )
     except FileNotFoundError:
         return None
@@ -155,4 +160,5 @@ def _members(identity: Identity) -> dict[str, Any]:
         "seeded": identity.seeded,
         "replaces": identity.replaces,
         "home": identity.home,
+        "prefix": identity.prefix,
     }

@@ -83,13 +83,17 @@ class PartitionWriter(Figures):
         )
         return cls(folder, found, Rolling(segment_bytes, segment_age, retention_days))
 
-    def mark(self, *, seeded: bool = False, replaces: str = "") -> None:
-        """Put one of the two on disk.
+    def mark(self, *, seeded: bool = False, replaces: str = "", prefix: str = "") -> None:
+        """Put one of them on disk.
 
         Raises:
             ArchiveFull, SyncFailed: as append.
         """
-        self._write_identity(seeded=self.seeded or seeded, replaces=replaces or self.replaces)
+        self._write_identity(
+            seeded=self.seeded or seeded,
+            replaces=replaces or self.replaces,
+            prefix=prefix or self.prefix,
+        )
 
     def rehome(self) -> None:
         """Make a copy the original: no id that it does not cover was given out, or may be again.

@@ -17,7 +17,7 @@ import structlog
 from busyapi.archive.volume import Volume
 from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import RedisAway
-from busyapi.flusher.seed import Install, claim
+from busyapi.flusher.compare import Install, claim
 from busyapi.ids import Seq
 from busyapi.stream.partition import Partition
 

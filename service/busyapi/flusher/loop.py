@@ -35,9 +35,10 @@ from busyapi.errors import (
     told,
 )
 from busyapi.failpoints import failpoint
+from busyapi.flusher.compare import Install
 from busyapi.flusher.hold import Hold
 from busyapi.flusher.intake import Intake
-from busyapi.flusher.seed import Install, doubt, seed
+from busyapi.flusher.seed import doubt, seed
 from busyapi.metrics import FlusherMetrics
 from busyapi.stream.partition import Partition
 

@@ -10,75 +10,47 @@
     another archive, or one that is         stop: usages may be gone, a person decides
       behind what Redis says
 
-The rules behind the table are in ARCHITECTURE.md. `claim` comes first: it compares what needs no
-recovery of the archive, and takes the lease after that.
+The rules behind the table are in ARCHITECTURE.md. `compare` says what is wrong.
 """
 
 import asyncio
 from datetime import UTC, datetime
 from secrets import token_hex
-from typing import Any, NamedTuple
+from typing import Any
 
-from busyapi.archive.identity import Identity
 from busyapi.archive.writer import PartitionWriter
-from busyapi.errors import LeaseLost, LossSuspected, PartitionMismatch, TooWeak
+from busyapi.errors import TooWeak
+from busyapi.flusher.compare import Install, compare_archive, compare_install, require_whole
 from busyapi.flusher.intake import drain
 from busyapi.ids import Seq
 from busyapi.stream.durability import Server
 from busyapi.stream.partition import Found, Partition
-from busyapi.stream.state import State
 
 LANES_LOOK_SECONDS = 1.5
 """Longer than a lane ever pauses between two looks at a server."""
-
-
-class Install(NamedTuple):
-    """What was fixed at install, and the tier."""
-
-    partition: int
-    partitions: int
-    bound: int
-    tier: str
-    installation: str = ""
-
-
-async def claim(partition: Partition, archive: Identity, install: Install) -> bool:
-    """Take the lease if this archive may own the partition; tell whether it was ours already.
-
-    Raises:
-        LossSuspected: the partition was seeded from another archive.
-        PartitionMismatch: Redis was installed with another number of partitions.
-        LeaseLost: another flusher owns the partition now: try again on the same object.
-        RedisAway: to be tried again.
-    """
-    state = (await partition.find()).state
-    if _is_anothers(state, archive) and await partition.holder() == state.archive_id:
-        raise LeaseLost(
-            f"the flusher of archive {state.archive_id} holds this partition's lease. Is it"
-            " another installation's? Then set another BUSYAPI_KEY_PREFIX here"
-        )
-    _compare_install(state, archive, install)
-    return await partition.take_lease()
 
 
 async def seed(partition: Partition, writer: PartitionWriter, install: Install) -> str:
     """Make the partition fit to be committed to on this server; say what was done.
 
     Raises:
-        LossSuspected: the archive lacks what Redis or its own files speak of.
+        LossSuspected: the archive lacks what Redis or its own files speak of, or is a copy.
         PartitionMismatch: Redis was installed with another number of partitions.
         TooWeak: the server does not hold the tier.
         RedisAway, LeaseLost: to be tried again.
     """
     found = await partition.find()
-    _compare_install(found.state, writer.identity, install)
-    _compare(found.state, writer, install)
+    compare_install(found.state, writer.identity, install, partition.keys.prefix)
+    compare_archive(found.state, writer, install)
+    if writer.restored:
+        require_whole(found, writer, install)
+        await partition.while_renewing(asyncio.to_thread(writer.rehome))
     if found.empty and writer.cursor == 0 and not writer.seeded:
         _need_tier(found.server)
         # Marked first: from now on an empty Redis has lost something.
         await asyncio.to_thread(writer.mark, seeded=True)
-        record = _record(found, writer, install) | _mint("fresh install")
-        await partition.seed(Seq(0), record, seq=Seq(0))
+        record = _record(found, writer, install, partition.installation) | _mint("fresh install")
+        await _write(partition, writer, record, seq=Seq(0))
         return "fresh install"
     why = _why_jump(found, writer, partition.standalone)
     if not why and found.state.run_id != found.server.run_id:
@@ -92,7 +64,7 @@ async def seed(partition: Partition, writer: PartitionWriter, install: Install) 
         found = await partition.find()
         why = _why_jump(found, writer, partition.standalone)
     if not why:
-        await partition.seed(writer.cursor, _record(found, writer, install))
+        await _write(partition, writer, _record(found, writer, install, partition.installation))
         return "same history"
     await _jump(partition, writer, install, why)
     return why
@@ -103,52 +75,6 @@ def _need_tier(server: Server) -> None:
     # is committed to it than it was vouched for.
     if server.weak:
         raise TooWeak(server.weak)
-
-
-def _is_anothers(state: State, archive: Identity) -> bool:
-    return state.archive_id not in {"", archive.archive_id, archive.replaces}
-
-
-def _compare_install(state: State, archive: Identity, install: Install) -> None:
-    if state.partitions not in {None, install.partitions}:
-        raise PartitionMismatch(
-            f"Redis was installed with {state.partitions} partitions, BUSYAPI_PARTITIONS says"
-            f" {install.partitions}: the number is fixed at install"
-        )
-    if _is_anothers(state, archive):
-        raise LossSuspected(
-            f"Redis was seeded from archive {state.archive_id}, this volume holds archive"
-            f" {archive.archive_id}; seq {state.archived} was archived in the other. Mount that"
-            " one; if it is another installation's, set another BUSYAPI_KEY_PREFIX here; or, to"
-            f" continue with this one, type: {_accept(install, state.archived)} --replaces"
-            f" {state.archive_id} --reason '…'"
-        )
-
-
-def _accept(install: Install, through: Seq) -> str:
-    return f"busyapi archive accept-loss --partition {install.partition} --through {through}"
-
-
-def _compare(state: State, writer: PartitionWriter, install: Install) -> None:
-    known = max(state.archived, writer.highest)
-    if known > writer.cursor:
-        raise LossSuspected(
-            f"usages up to seq {known} were archived, but this archive ends at seq"
-            f" {writer.cursor}: {_lacking(writer, known)}. Mount the right one; or,"
-            f" to give up what is missing, type: {_accept(install, known)} --reason '…'"
-        )
-
-
-def _lacking(writer: PartitionWriter, known: Seq) -> str:
-    """Say what is missing: all behind the cursor, or seqs that whole files follow."""
-    first, *more = writer.holes(known)
-    if first.last >= known:
-        return "an empty, wrong, older or damaged volume"
-    seqs = sum(each.last - each.first + 1 for each in more)
-    return (
-        f"seqs {first.first} to {first.last} are missing{f', and {seqs} more' if more else ''};"
-        f" the next whole file begins at seq {first.last + 1}: files were damaged or deleted"
-    )
 
 
 def _why_jump(found: Found, writer: PartitionWriter, standalone: bool) -> str:  # noqa: FBT001
@@ -189,9 +115,11 @@ def doubt(server: Server, tier: str) -> str:
     return ""
 
 
-def _record(found: Found, writer: PartitionWriter, install: Install) -> dict[str, Any]:
+def _record(
+    found: Found, writer: PartitionWriter, install: Install, installation: str
+) -> dict[str, Any]:
     return {
-        "installation": install.installation,
+        "installation": installation,
         "run_id": found.server.run_id,
         "partitions": install.partitions,
         "archive_id": writer.archive_id,
@@ -207,6 +135,16 @@ def _mint(why: str) -> dict[str, Any]:
     return {"epoch": token_hex(8), "minted_at": minted, "why": why}
 
 
+async def _write(
+    partition: Partition, writer: PartitionWriter, record: dict[str, Any], seq: Seq | None = None
+) -> None:
+    if not writer.prefix:
+        # First, so that no later start looks for these usages under other keys.
+        mark = asyncio.to_thread(writer.mark, prefix=partition.keys.prefix)
+        await partition.while_renewing(mark)
+    await partition.seed(writer.cursor, record, seq=seq)
+
+
 async def _jump(partition: Partition, writer: PartitionWriter, install: Install, why: str) -> None:
     # Commits stop first: what is in the stream then is all that this server will have of the
     # old history. If we die after the gap record, the next start jumps once more, which costs
@@ -218,5 +156,6 @@ async def _jump(partition: Partition, writer: PartitionWriter, install: Install,
     _need_tier(found.server)
     landing = Seq(max(found.state.seq or 0, writer.cursor + writer.bound) + 1)
     await partition.while_renewing(asyncio.to_thread(writer.gap, landing, why))
-    record = _record(found, writer, install) | {"doubt": doubt(found.server, install.tier)}
-    await partition.seed(landing, record | _mint(why), seq=landing)
+    record = _record(found, writer, install, partition.installation)
+    record |= {"doubt": doubt(found.server, install.tier)} | _mint(why)
+    await _write(partition, writer, record, seq=landing)

@@ -46,6 +46,7 @@ class Partition:
     ) -> None:
         self.keys = endpoint.keys(partition)
         self.standalone = endpoint.mode == "standalone"
+        self.installation = endpoint.installation
         self._endpoint = endpoint
         self._inspector = Inspector(tier, self.keys, replicas)
         self._archive_id = archive_id

@@ -8,9 +8,11 @@ import pytest
 
 from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import LossSuspected, PartitionMismatch
-from busyapi.flusher.seed import Install, _compare, _compare_install, _why_jump, doubt
+from busyapi.flusher.compare import Install, compare_archive, compare_install
+from busyapi.flusher.seed import _why_jump, doubt
 from busyapi.ids import Seq
 from busyapi.stream.durability import Server
+from busyapi.stream.keys import PREFIX
 from busyapi.stream.partition import Found
 from busyapi.stream.state import State
 
@@ -82,9 +84,9 @@ def test_ids_jump(writer: PartitionWriter, changes: dict[str, Any], reason: str)
 
 
 def test_archive_behind_redis_says_both_figures_and_the_way_out(writer: PartitionWriter) -> None:
-    _compare(STATE, writer, INSTALL)
+    compare_archive(STATE, writer, INSTALL)
     with pytest.raises(LossSuspected) as halted:
-        _compare(STATE._replace(archived=Seq(11)), writer, INSTALL)
+        compare_archive(STATE._replace(archived=Seq(11)), writer, INSTALL)
     said = str(halted.value)
     assert "up to seq 11" in said
     assert "ends at seq 10" in said
@@ -93,8 +95,8 @@ def test_archive_behind_redis_says_both_figures_and_the_way_out(writer: Partitio
 
 def test_other_number_of_partitions_says_both(writer: PartitionWriter) -> None:
     with pytest.raises(PartitionMismatch, match=r"with 4 partitions, BUSYAPI_PARTITIONS says 1"):
-        _compare_install(STATE._replace(partitions=4), writer.identity, INSTALL)
-    _compare_install(STATE._replace(partitions=None), writer.identity, INSTALL)
+        compare_install(STATE._replace(partitions=4), writer.identity, INSTALL, PREFIX)
+    compare_install(STATE._replace(partitions=None), writer.identity, INSTALL, PREFIX)
 
 
 def test_restart_is_doubtful_without_fsync_or_with_replicas() -> None:
@@ -115,7 +117,7 @@ def test_missing_seqs_that_whole_files_follow_are_named(tmp_path: Path) -> None:
         file.unlink()
     writer = PartitionWriter.recover(tmp_path, 0, 1, **settings)
     with pytest.raises(LossSuspected) as caught:
-        _compare(STATE._replace(archived=Seq(45)), writer, INSTALL)
+        compare_archive(STATE._replace(archived=Seq(45)), writer, INSTALL)
     writer.close()
     said = str(caught.value)
     assert "ends at seq 10: seqs 11 to 20 are missing, and 15 more;" in said, "21 to 30 are there"

@@ -1,0 +1,128 @@
+"""Before anything is taken or seeded: may this archive own the partition that Redis has?
+
+`claim` comes first: it compares what needs no recovery of the archive, and takes the lease after
+that. Nothing in here changes an archive.
+"""
+
+from typing import NamedTuple
+
+from busyapi.archive.identity import Identity
+from busyapi.archive.writer import PartitionWriter
+from busyapi.errors import LeaseLost, LossSuspected, PartitionMismatch
+from busyapi.ids import Seq
+from busyapi.stream.partition import Found, Partition
+from busyapi.stream.state import State
+
+
+class Install(NamedTuple):
+    """What was fixed at install, and the tier."""
+
+    partition: int
+    partitions: int
+    bound: int
+    tier: str
+
+
+async def claim(partition: Partition, archive: Identity, install: Install) -> bool:
+    """Take the lease if this archive may own the partition; tell whether it was ours already.
+
+    Raises:
+        LossSuspected: the partition was seeded from another archive.
+        PartitionMismatch: Redis was installed with another number of partitions.
+        LeaseLost: another flusher owns the partition now: try again on the same object.
+        RedisAway: to be tried again.
+    """
+    state = (await partition.find()).state
+    if _is_anothers(state, archive) and await partition.holder() == state.archive_id:
+        raise LeaseLost(
+            f"the flusher of archive {state.archive_id} holds this partition's lease. Is it"
+            " another installation's? Then set another BUSYAPI_KEY_PREFIX here"
+        )
+    compare_install(state, archive, install, partition.keys.prefix)
+    return await partition.take_lease()
+
+
+def _is_anothers(state: State, archive: Identity) -> bool:
+    return state.archive_id not in {"", archive.archive_id, archive.replaces}
+
+
+def compare_install(state: State, archive: Identity, install: Install, prefix: str) -> None:
+    """Compare what was fixed at install.
+
+    Raises:
+        LossSuspected: the partition was seeded from another archive.
+        PartitionMismatch: another number of partitions, or another prefix of the keys.
+    """
+    if archive.prefix not in {"", prefix}:
+        raise PartitionMismatch(
+            f"this archive was seeded under the key prefix {archive.prefix}, BUSYAPI_KEY_PREFIX"
+            f" says {prefix}: set it to {archive.prefix}; it is fixed at install, and usages that"
+            " are not archived yet have keys that begin with it"
+        )
+    if state.partitions not in {None, install.partitions}:
+        raise PartitionMismatch(
+            f"Redis was installed with {state.partitions} partitions, BUSYAPI_PARTITIONS says"
+            f" {install.partitions}: the number is fixed at install"
+        )
+    if _is_anothers(state, archive):
+        raise LossSuspected(
+            f"Redis was seeded from archive {state.archive_id}, this volume holds archive"
+            f" {archive.archive_id}; seq {state.archived} was archived in the other. Mount that"
+            " one; if it is another installation's, set another BUSYAPI_KEY_PREFIX here; or, to"
+            f" continue with this one, type: {_accept(install, state.archived)} --replaces"
+            f" {state.archive_id} --reason '…'"
+        )
+
+
+def _accept(install: Install, through: Seq) -> str:
+    return f"busyapi archive accept-loss --partition {install.partition} --through {through}"
+
+
+def compare_archive(state: State, writer: PartitionWriter, install: Install) -> None:
+    """Compare how far the archive is with how far it was.
+
+    Raises:
+        LossSuspected: it lacks what Redis or its own files speak of.
+    """
+    known = max(state.archived, writer.highest)
+    if known > writer.cursor:
+        raise LossSuspected(
+            f"usages up to seq {known} were archived, but this archive ends at seq"
+            f" {writer.cursor}: {_lacking(writer, known)}. Mount the right one; or,"
+            f" to give up what is missing, type: {_accept(install, known)} --reason '…'"
+        )
+
+
+def _lacking(writer: PartitionWriter, known: Seq) -> str:
+    """Say what is missing: all behind the cursor, or seqs that whole files follow."""
+    first, *more = writer.holes(known)
+    if first.last >= known:
+        return "an empty, wrong, older or damaged volume"
+    seqs = sum(each.last - each.first + 1 for each in more)
+    return (
+        f"seqs {first.first} to {first.last} are missing{f', and {seqs} more' if more else ''};"
+        f" the next whole file begins at seq {first.last + 1}: files were damaged or deleted"
+    )
+
+
+def require_whole(found: Found, writer: PartitionWriter, install: Install) -> None:
+    """Check that a copy of an archive has all that the original had.
+
+    The copy does not know which ids were given out after it was made: cursor + bound limits those
+    of the original. Only the server that its flusher had vouched for knows, if it still runs.
+
+    Raises:
+        LossSuspected: nothing shows it.
+    """
+    state = found.state
+    alive = state.epoch and state.run_id == found.server.run_id
+    # `compare_archive` has seen that nothing is missing up to `archived`.
+    if alive and state.archive_id == writer.archive_id and (state.seq or 0) >= writer.cursor:
+        return
+    raise LossSuspected(
+        f"this archive is a copy, as of a backup, that ends at seq {writer.cursor}, and Redis is"
+        " not the server that the original was seeded on: which ids were given out since is not"
+        " known here. If a later copy or the original exists, mount it. If not, find the highest id"
+        " that any device or log has, and type: busyapi archive restored --partition"
+        f" {install.partition} --last-id ID"
+    )
