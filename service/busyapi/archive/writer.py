@@ -67,8 +67,7 @@ class PartitionWriter(Figures):
         """Lock the partition's folder, made if need be, and repair what a crash left behind.
 
         `bound` (usages) is on disk when this returns, if it is larger than any before. Segments
-        are finished at `segment_bytes` or after `segment_age` seconds. A `lock` that is held
-        already is taken over, whatever happens.
+        are finished at `segment_bytes` or after `segment_age` seconds. A `lock` is taken over.
 
         Raises:
             ArchiveLocked: another process writes here.
@@ -89,11 +88,8 @@ class PartitionWriter(Figures):
         Raises:
             ArchiveFull, SyncFailed: as append.
         """
-        self._write_identity(
-            seeded=self.seeded or seeded,
-            replaces=replaces or self.replaces,
-            prefix=prefix or self.prefix,
-        )
+        seeded, replaces = seeded or self.seeded, replaces or self.replaces
+        self._write_identity(seeded=seeded, replaces=replaces, prefix=prefix or self.prefix)
 
     def rehome(self) -> None:
         """Make a copy the original: no id that it does not cover was given out, or may be again.
