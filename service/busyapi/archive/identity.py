@@ -4,7 +4,7 @@ import json
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from busyapi.archive import highwater, names, reserve
 from busyapi.archive.birth import birth, is_birth
@@ -87,7 +87,7 @@ def read(folder: Path) -> Identity | None:
     path = folder / names.IDENTITY
     try:
         with path.open("rb") as file:
-            said = json.loads(file.read())
+            said = _parse(file)
             home = str(said.get("home", ""))
             restored = bool(home) and not is_birth(home, file.fileno())
         if said["format"] != FORMAT:
@@ -112,6 +112,15 @@ def read(folder: Path) -> Identity | None:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArchiveDamaged(f"{path} cannot be read: {type(error).__name__}") from error
+
+
+def _parse(file: BinaryIO) -> Any:
+    """Parse the file; once more if that fails, for it may have been changed in place meanwhile."""
+    try:
+        return json.loads(file.read())
+    except ValueError:
+        file.seek(0)
+        return json.loads(file.read())
 
 
 def write(folder: Path, identity: Identity) -> Identity:

@@ -1,0 +1,245 @@
+"""Cleaning needs no space: on a full volume of expired segments retention and recovery progress."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from busyapi.archive import identity, names, reserve
+from busyapi.archive.identity import Identity
+from busyapi.archive.names import day_of
+from busyapi.archive.writer import Batch, PartitionWriter
+from busyapi.errors import ArchiveFull
+from busyapi.ids import Seq
+from tests.unit.archive.making import DAY_MS, abandon, batch, files, ids, now_ms, recover
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
+KEEP_DAYS = 5
+OLD = 180
+"""Usages of ten days ago: more bytes than the open segment, which recovery copies."""
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Iterator[Path]:
+    """A volume of one MiB."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "busyapi-test", str(tmp_path)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        pytest.skip("mounting is not allowed here")
+    try:
+        yield tmp_path
+    finally:
+        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def put(writer: PartitionWriter, size: int = 6000, *, at: int | None = None) -> None:
+    """Append a usage that does not compress."""
+    seq = Seq(writer.cursor + 1)
+    line = b'{"timestamp":%d,"n":"%b"}' % (seq, os.urandom(size // 2).hex().encode())
+    writer.append([Batch(seq, seq, at or now_ms(), [line])])
+
+
+def fill(root: Path) -> None:
+    """Take what is left of a volume, to its last page."""
+    with (root / "ballast").open("ab", 0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
+def full(root: Path, *, with_reserve: bool, by_0_2_0: bool = False) -> PartitionWriter:
+    """Fill a volume with expired segments, an open one of today, and what others wrote."""
+    writer = recover(root, segment_bytes=60_000)
+    for _ in range(OLD):
+        put(writer, at=now_ms() - 10 * DAY_MS)
+        writer.roll_if_due()
+    writer.close()
+    old = root / "p00" / day_of()
+    old.rename(old.with_name(day_of(time.time() - 10 * 86_400)))
+    writer = recover(root)
+    if not with_reserve:
+        reserve.give_up(root / "p00")
+    if by_0_2_0:
+        path = root / "p00" / names.IDENTITY
+        said = json.loads(path.read_text())
+        del said["home"]
+        path.write_text(json.dumps(said, indent=2) + "\n")
+    for size in (6000, 100):
+        with pytest.raises(ArchiveFull):  # noqa: PT012 - until there is no room
+            while True:
+                put(writer, size)
+    fill(root)
+    assert os.statvfs(root).f_bavail == 0
+    return writer
+
+
+def expired(root: Path) -> list[Path]:
+    """List the segments that retention should delete."""
+    return [each for each in root.rglob("usages-*.zst") if each.parent.name < day_of()]
+
+
+KINDS = [(True, False), (False, False), (False, True)]
+KIND_NAMES = ["reserve", "no reserve", "as 0.2.0 left it"]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=KIND_NAMES)
+def test_append_on_a_full_volume_deletes_what_is_expired_and_continues(
+    volume: Path, kind: tuple[bool, bool]
+) -> None:
+    writer = full(volume, with_reserve=kind[0], by_0_2_0=kind[1])
+    cursor = writer.cursor
+    writer._rolling = writer._rolling._replace(keep_days=KEEP_DAYS)  # midnight has passed
+    put(writer)
+    assert writer.cursor == cursor + 1
+    assert expired(volume) == []
+    assert writer.kept_from == OLD + 1
+    abandon(writer)
+    writer = recover(volume)
+    assert (writer.cursor, writer.kept_from, writer.restored) == (cursor + 1, OLD + 1, False)
+    assert writer.alarms == []
+    writer.close()
+    assert ids(volume) == list(range(OLD + 1, cursor + 2))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=KIND_NAMES)
+def test_a_killed_writer_recovers_on_a_full_volume_by_deleting_what_is_expired(
+    volume: Path, kind: tuple[bool, bool]
+) -> None:
+    writer = full(volume, with_reserve=kind[0], by_0_2_0=kind[1])
+    cursor = writer.cursor
+    abandon(writer)
+    assert any(each.endswith(".open") for each in files(volume))
+    # A larger bound has to be on disk before it is in force: that takes no space either.
+    writer = recover(volume, bound=9000, retention_days=KEEP_DAYS)
+    assert (writer.cursor, writer.bound) == (cursor, 9000)
+    put(writer)
+    writer.roll_if_due()
+    assert (writer.kept_from, expired(volume)) == (OLD + 1, [])
+    writer.close()
+    assert ids(volume) == list(range(OLD + 1, cursor + 2))
+
+
+def test_without_anything_expired_a_full_volume_deletes_nothing(volume: Path) -> None:
+    """The control: no retention, or none yet."""
+    writer = full(volume, with_reserve=False)
+    cursor = writer.cursor
+    writer._rolling = writer._rolling._replace(keep_days=11)
+    with pytest.raises(ArchiveFull):
+        put(writer)
+    assert (writer.cursor, writer.kept_from) == (cursor, 1)
+    assert expired(volume)
+    abandon(writer)
+    with pytest.raises(ArchiveFull):
+        recover(volume)
+    assert ids(volume) == list(range(1, cursor + 1))
+
+
+def test_a_clean_stop_on_a_full_volume_finishes_the_segment_in_the_reserve(volume: Path) -> None:
+    writer = full(volume, with_reserve=True)
+    cursor = writer.cursor
+    writer.close()
+    assert not any(each.endswith(".open") for each in files(volume))
+    writer = recover(volume)  # there is nothing to copy
+    assert writer.cursor == cursor
+    writer.close()
+
+
+def test_a_stop_without_room_for_the_footer_is_recovered_by_deleting_what_is_expired(
+    volume: Path,
+) -> None:
+    writer = full(volume, with_reserve=False)
+    cursor = writer.cursor
+    writer.close()
+    assert any(each.endswith(".open") for each in files(volume))
+    writer = recover(volume, retention_days=KEEP_DAYS)
+    assert (writer.cursor, expired(volume)) == (cursor, [])
+    writer.close()
+
+
+def test_the_reserve_is_made_again_when_there_is_room(volume: Path) -> None:
+    writer = full(volume, with_reserve=True)
+    path = volume / "p00" / names.RESERVE
+    assert path.stat().st_size == reserve.BYTES
+    assert path.stat().st_blocks * 512 == reserve.BYTES
+    writer.close()
+    assert not path.exists()
+    writer = recover(volume)
+    assert not path.exists(), "it takes no room that is needed"
+    (volume / "ballast").unlink()
+    shutil.rmtree(expired(volume)[0].parent)
+    writer.close()
+    recover(volume).close()
+    assert path.stat().st_size == reserve.BYTES
+
+
+# --- in place ------------------------------------------------------------------------------
+
+
+LARGEST = Identity(
+    archive_id="f" * 32,
+    partition=9999,
+    partitions=10_000,
+    bound=10**9,
+    kept_from=Seq(2**53),
+    seeded=False,
+    replaces="f" * 32,
+    home="born:9763925120123456789",
+)
+
+
+def test_an_identity_of_any_content_is_one_sector(tmp_path: Path) -> None:
+    identity.write(tmp_path, LARGEST)
+    assert (tmp_path / names.IDENTITY).stat().st_size <= reserve._SECTOR
+
+
+def test_overwriting_keeps_length_birth_and_unknown_members(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    path.write_text(json.dumps({"keptFrom": 1, "later": [1]}, indent=2) + "\n")
+    before = path.stat()
+    reserve.overwrite(path, {"keptFrom": 123_456, "absent": True})
+    after = path.stat()
+    assert (after.st_ino, after.st_size) == (before.st_ino, before.st_size)
+    assert json.loads(path.read_text()) == {"keptFrom": 123_456, "later": [1]}
+
+
+@pytest.mark.parametrize("text", ['{"keptFrom":1}', json.dumps({"keptFrom": 1, "x": "y" * 600})])
+def test_overwriting_refuses_what_does_not_fit(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "file.json"
+    path.write_text(text)
+    with pytest.raises(ArchiveFull):
+        reserve.overwrite(path, {"keptFrom": 2})
+    assert path.read_text() == text
+
+
+def test_every_step_of_overwriting_can_be_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.2.0 wrote the file, and the volume has no page left: the old or the new one is there."""
+    recover(tmp_path).close()
+    folder = tmp_path / "p00"
+    found = identity.read(folder)
+    assert found
+    before = (folder / names.IDENTITY).read_bytes()
+
+    def no_space(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    reserve.give_up(folder)
+    with monkeypatch.context() as patched:
+        patched.setattr("busyapi.archive.identity.write_small", no_space)
+        patched.setattr("busyapi.archive.reserve.write_at", no_space)
+        with pytest.raises(OSError, match="No space"):
+            identity.write(folder, found._replace(kept_from=Seq(77)))
+    assert (folder / names.IDENTITY).read_bytes() == before
+    with monkeypatch.context() as patched:
+        patched.setattr("busyapi.archive.identity.write_small", no_space)
+        written = identity.write(folder, found._replace(kept_from=Seq(77)))
+    assert identity.read(folder) == written
+    assert (written.kept_from, written.restored) == (77, False)
+    writer = recover(tmp_path)
+    writer.append([batch(writer.cursor + 1)]) if writer.cursor else writer.close()
+    writer.close()
