@@ -16,6 +16,7 @@
     │   ├── MalformedBody      400
     │   ├── BodyTooLarge       413
     │   ├── UnsupportedMedia   415
+    │   │   └── UnsupportedCoding
     │   └── NotAUsage          422
     ├── LeaseLost              another flusher owns the partition
     └── ArchiveError
@@ -139,6 +140,10 @@ class BodyTooLarge(BadUsage):
 
 class UnsupportedMedia(BadUsage):
     """The body is neither JSON nor a form, or its Content-Encoding is unknown."""
+
+
+class UnsupportedCoding(UnsupportedMedia):
+    """The Content-Encoding must be gzip or absent."""
 
 
 class NotAUsage(BadUsage):

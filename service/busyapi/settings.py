@@ -24,6 +24,8 @@ MOST_BOUND = 1_000_000_000
 """A jump skips this many ids. The archive keeps the largest bound for good, and ids end at 2^53."""
 MOST_REPLICAS = 100
 MOST_CONNECTIONS = 1_000_000
+MOST_HEADER = 65_536
+"""Bytes. Sanic reads no further ahead than this."""
 MOST_KEY_SECONDS = 31 * 86_400
 
 
@@ -151,6 +153,15 @@ class Settings:
         least=8,
         most=MOST_CONNECTIONS,
     )
+    max_header: int = row(
+        "BUSYAPI_MAX_HEADER_BYTES",
+        8192,
+        "bytes",
+        "a request's line and headers, 413 over it; a mesh that forwards client certificates"
+        " needs more",
+        least=1024,
+        most=MOST_HEADER,
+    )
     pending_max: int = row(
         "BUSYAPI_PENDING_MAX",
         100_000,
@@ -204,6 +215,12 @@ class Settings:
         "usages a second",
         "for each token, or each address without authentication; a batch counts its usages, a read"
         " one; 0 is no limit",
+    )
+    cors_origins: str = row(
+        "BUSYAPI_CORS_ORIGINS",
+        "",
+        "origins, split by commas",
+        "pages of these origins may call the API from a browser; none by default",
     )
     fast_lane: str = row(
         "BUSYAPI_FAST_LANE",

@@ -2,6 +2,7 @@
 
 from busyapi.api.app import serve
 from busyapi.api.archive import ArchiveDoor
+from busyapi.api.cors import cors
 from busyapi.api.guard import guard
 from busyapi.api.service import Service
 from busyapi.commit.batch import Admission
@@ -40,5 +41,6 @@ def api(settings: Settings) -> int:
         archive=ArchiveDoor(settings.flusher_urls, settings.partitions),
         metrics=metrics,
         guard=guard(settings.tokens_file, settings.rate_limit),
+        cors=cors(settings.cors_origins),
     )
     return serve(service)

@@ -31,4 +31,4 @@ def flusher(settings: Settings, partition: int) -> int:
         return Partition(where, partition, settings.durability, archive_id, settings.replicas)
 
     door = Door(Flusher(install, volume, connect, metrics), metrics, settings.request_deadline)
-    return door.serve(settings.flusher_port, settings.max_connections)
+    return door.serve(settings.flusher_port, settings.max_connections, settings.max_header)

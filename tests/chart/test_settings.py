@@ -49,6 +49,7 @@ CHANGED = {
     "validation": "lenient",
     "logLevel": "debug",
     "fastLane": "off",
+    "corsOrigins": "https://a.example",
 }
 
 

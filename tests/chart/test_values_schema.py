@@ -7,6 +7,7 @@ from typing import Any
 import helm_python
 import pytest
 
+from busyapi.api.cors import cors
 from busyapi.errors import ConfigError
 from busyapi.settings import Settings
 from busyapi.stream.keys import check_prefix
@@ -121,7 +122,7 @@ STRICTER = {"drainDelay", "partitions", "stopTimeout"}
 def limits() -> Iterator[tuple[str, Any]]:
     """Each `config.` key with limits, and what the service's settings say of it."""
     for name in loaded(CHART).values["config"]:
-        if name == "keyPrefix":  # free text: the next test
+        if name in {"keyPrefix", "corsOrigins"}:  # free text: the next tests
             continue
         words = "".join(f"_{letter}" if letter.isupper() else letter for letter in name)
         yield name, SETTINGS[f"BUSYAPI_{words.upper()}"]
@@ -140,6 +141,31 @@ def test_a_key_has_the_limits_of_its_setting(name: str, setting: Any) -> None:
     assert taken(setting["most"]) != (name in STRICTER)
     assert not taken(setting["least"] - 1)
     assert not taken(setting["most"] + 1)
+
+
+@pytest.mark.parametrize(
+    ("origins", "taken"),
+    [
+        ("", True),
+        ("https://a.example", True),
+        ("http://localhost:8080,https://a.example", True),
+        ("https://a.example, https://b.example", True),
+        ("*", False),
+        ("a.example", False),
+        ("https://a.example/", False),
+        ("https://A.example", False),
+        ("https://*.example", False),
+        ("null", False),
+    ],
+)
+def test_origins_are_taken_as_the_service_takes_them(origins: str, taken: bool) -> None:  # noqa: FBT001
+    assert (not refusal({"config": {"corsOrigins": origins}})) == taken
+    try:
+        cors(origins)
+    except ConfigError:
+        assert not taken
+    else:
+        assert taken
 
 
 @pytest.mark.parametrize(

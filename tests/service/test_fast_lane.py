@@ -40,7 +40,7 @@ ORDER_LOST = {
         "        if not",
     )
 }
-KEYS_IGNORED = {"api/fast.py": ('    b"idempotency-key",\n', "")}
+KEYS_IGNORED = {"api/request_head.py": ('    b"idempotency-key",\n', "")}
 READ_NO_FURTHER = {"api/fast.py": ("            transport.resume_reading()\n", "")}
 SOON_IDLE = {"api/app.py": ("IDLE_SECONDS = 120", "IDLE_SECONDS = 1")}
 IDLE_WHILE_WAITING = {
@@ -50,7 +50,7 @@ IDLE_WHILE_WAITING = {
     )
 }
 CLOSE_IGNORED = {
-    "api/fast.py": ('or value.lower() != b"keep-alive"', "or not value.lower().strip()")
+    "api/request_head.py": ('or value.lower() != b"keep-alive"', "or not value.lower().strip()")
 }
 
 

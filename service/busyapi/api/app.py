@@ -12,9 +12,11 @@ from functools import partial
 from typing import Any
 
 import structlog
-from sanic import Sanic
+from sanic import Request, Sanic
+from sanic.response import HTTPResponse
 
-from busyapi.api.fast import protocol_for
+from busyapi.api.cors import Cors
+from busyapi.api.fast import ROUTE, protocol_for
 from busyapi.api.lookup import get_count, get_usage
 from busyapi.api.pages import get_landing, get_openapi
 from busyapi.api.probes import livez, readyz, unserved_probes
@@ -31,6 +33,7 @@ from busyapi.web.server import allow_files, listen, stop, stop_at_signals
 
 log = structlog.get_logger()
 
+READ = ["GET", "HEAD"]
 BACKLOG = 4096
 IDLE_SECONDS = 120
 """Keep-alive outlives that of any ingress, so that it is the ingress that closes."""
@@ -45,17 +48,30 @@ def make_app(service: Service) -> Sanic[Any, Any]:
     _configure(app, service)
     app.add_route(post_usage, "/api/usages", methods=["POST"])
     app.add_route(post_batch, "/api/usages/batch", methods=["POST"])
-    app.add_route(get_count, "/api/usages/count")
-    app.add_route(get_usage, "/api/usages/<usage:int>")
-    app.add_route(get_landing, "/")
-    app.add_route(get_openapi, "/openapi.json")
-    app.add_route(livez, "/livez")
-    app.add_route(readyz, "/readyz")
+    app.add_route(get_count, "/api/usages/count", methods=READ)
+    app.add_route(get_usage, "/api/usages/<usage:int>", methods=READ)
+    app.add_route(get_landing, "/", methods=READ)
+    app.add_route(get_openapi, "/openapi.json", methods=READ)
+    app.add_route(livez, "/livez", methods=READ)
+    app.add_route(readyz, "/readyz", methods=READ)
+    if service.cors:
+        _share(app, service, service.cors)
     app.register_listener(_open, "before_server_start")
     app.register_listener(_heed_signals, "after_server_start")
     app.register_listener(_drain, "before_server_stop")
     app.register_listener(_close, "after_server_stop")
     return app
+
+
+def _share(app: Sanic[Any, Any], service: Service, cors: Cors) -> None:
+    """Let pages of other origins call the API."""
+
+    async def options(request: Request, **_: int) -> HTTPResponse:
+        return service.done(request, cors.preflight(request))
+
+    for path in (ROUTE, f"{ROUTE}/batch", f"{ROUTE}/count", f"{ROUTE}/<usage:int>"):
+        app.add_route(options, path, methods=["OPTIONS"], name=f"options {path}")
+    app.register_middleware(cors.allow, "response")
 
 
 def _configure(app: Sanic[Any, Any], service: Service) -> None:
@@ -86,10 +102,11 @@ async def _open(app: Sanic[Any, Any]) -> None:
     for lane in service.lanes.lanes:
         service.metrics.lanes.labels(lane.partition).set_function(partial(_ready, lane))
         service.metrics.last_seq.labels(lane.partition).set_function(partial(_highest, lane))
+    settings = service.settings
     app.ctx.metrics_port = MetricsPort(
-        service.metrics.exposition, service.settings.request_deadline
+        service.metrics.exposition, settings.request_deadline, settings.max_header
     )
-    await app.ctx.metrics_port.open(service.settings.metrics_port)
+    await app.ctx.metrics_port.open(settings.metrics_port)
     log.info(
         "api_started",
         port=service.settings.port,

@@ -13,7 +13,6 @@ While a usage is under way, what else arrives on its connection is held back, so
 the order of their requests. A client that hangs up cancels nothing: the lane owns the usage.
 """
 
-import re
 from time import monotonic
 from typing import Any, ClassVar
 
@@ -23,6 +22,7 @@ from sanic.http.constants import Stage
 
 from busyapi.api.answers import created
 from busyapi.api.problems import problem
+from busyapi.api.request_head import LENGTHS, MOST_HEAD, remembered
 from busyapi.api.service import NO_ANSWER, Service
 from busyapi.commit.batch import Group
 from busyapi.decode.usage import quick_line
@@ -30,7 +30,6 @@ from busyapi.errors import Refused
 from busyapi.ids import Seq, usage_id
 from busyapi.metrics import Answered
 from busyapi.web.answers import whole
-from busyapi.web.head import is_authority
 from busyapi.web.http1 import EMPTY_LINES
 from busyapi.web.problems import CLIENT_GONE, response
 from busyapi.web.protocol import DeadlineProtocol
@@ -42,64 +41,10 @@ SANIC_VERSION = "25.12.1"
 """Whose protocol this was held against. With another the fast lane stays off."""
 
 ROUTE = "/api/usages"
-MOST_HEAD = 2048
-"""Bytes of a header that is worth remembering; larger ones go to Sanic."""
-HEADS = 1024
-"""Headers remembered: 2 MiB at most. A device sends the same one each time."""
 MOST_HELD = 65_536
 """Bytes of later requests on one connection, before it is read no further."""
 
-_HEAD = re.compile(rb"POST /api/usages HTTP/1\.1(?:\r\n[!#$%&'*+.^_`|~\w-]+:[\t\x20-\x7e]*)+")
 _IDLE = Stage.IDLE  # Python 3.11 takes its time to look an enum's member up
-_LENGTH = re.compile(rb"[0-9]{1,8}")
-_FOR_SANIC = {
-    b"content-encoding",
-    b"expect",
-    b"idempotency-key",
-    b"transfer-encoding",
-    b"upgrade",
-    b"x-request-id",
-}
-"""Headers that change what a request means; and an id that `cut` left."""
-
-
-_lengths: dict[bytes, int] = {}
-"""What `body_length` said of headers without an id of their own."""
-
-
-def remembered(head: bytes) -> int | None:
-    """Do as `body_length`, and remember what it said."""
-    length = _lengths.get(head)
-    if length is None and (length := body_length(head)) is not None:
-        if len(_lengths) >= HEADS:
-            _lengths.clear()  # those in use are back at their next request
-        _lengths[head] = length
-    return length
-
-
-def body_length(head: bytes) -> int | None:
-    """Read a header's Content-Length; None when Sanic must read the header."""
-    if not _HEAD.fullmatch(head):
-        return None
-    length = connection = host = None
-    for line in head.split(b"\r\n")[1:]:
-        name, _, value = line.partition(b":")
-        name, value = name.lower(), value.lstrip()
-        if name in _FOR_SANIC:
-            return None
-        if name == b"content-length":
-            if length is not None or not _LENGTH.fullmatch(value):
-                return None
-            length = int(value)
-        elif name == b"connection":
-            if connection is not None or value.lower() != b"keep-alive":
-                return None
-            connection = value
-        elif name == b"host":
-            if host is not None or not is_authority(value.decode()):
-                return None
-            host = value
-    return length if host is not None else None
 
 
 class FastProtocol(DeadlineProtocol):
@@ -139,7 +84,7 @@ class FastProtocol(DeadlineProtocol):
         if end < 0 or self._busy():
             return False
         head, request_id = data[:end], None
-        length = _lengths.get(head)
+        length = LENGTHS.get(head)
         if length is None:
             head, request_id = cut(head.removeprefix(b"\r\n"))
             length = remembered(head)
@@ -160,7 +105,7 @@ class FastProtocol(DeadlineProtocol):
         except Refused:
             return False  # Sanic asks again, and says why
         self._under_way = under_way
-        if self.http:
+        if self.http is not None:  # it is false while it is idle
             self.http.empty_lines = 0
         return True
 
@@ -289,6 +234,7 @@ def protocol_for(service: Service, version: str = sanic.__version__) -> type[Dea
         fast = False
     members = {
         "port": service.connections,
+        "max_header": settings.max_header,
         "deadline": settings.request_deadline,
         "service": service,
         "answered": service.metrics.requests.of(ROUTE),

@@ -10,7 +10,7 @@ from busyapi.api.service import Service
 from busyapi.errors import NoLongerKept, RedisAway
 from busyapi.ids import MAX_ID, Seq, UsageId, locate
 from busyapi.record import record
-from busyapi.web.problems import Problem
+from busyapi.web.problems import NOT_CACHED, Problem
 from busyapi.web.protocol import named
 
 NEVER = "No usage has this id."
@@ -34,7 +34,7 @@ async def get_usage(request: Request, usage: int) -> HTTPResponse:
         line = await _archived(request, partition, seq)
     if line is None:
         raise RedisAway if away else Problem(404, NEVER)
-    return service.done(request, HTTPResponse(line, 200, content_type=JSON))
+    return service.done(request, HTTPResponse(line, 200, NOT_CACHED, JSON))
 
 
 async def _buffered(service: Service, usage: UsageId, partition: int, seq: Seq) -> bytes | None:

@@ -51,7 +51,26 @@ def description(settings: Settings) -> dict[str, Any]:
         found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         for operation in (batch, paths["/api/usages"]["post"], paths["/api/usages/{id}"]["get"]):
             operation["security"] = [{"token": []}]
+    _describe_head(found)
     return found
+
+
+def _describe_head(description: dict[str, Any]) -> None:
+    """Describe HEAD beside each GET: the same without content."""
+    components = description["components"]["responses"]
+    for operations in description["paths"].values():
+        if "get" not in operations:
+            continue
+        get = operations["get"]
+        bare = {}
+        for status, answer in get["responses"].items():
+            whole = components[answer["$ref"].rpartition("/")[2]] if "$ref" in answer else answer
+            bare[status] = {name: part for name, part in whole.items() if name != "content"}
+        operations["head"] = get | {
+            "operationId": f"{get['operationId']}Head",
+            "summary": f"{get['summary']}: the headers alone",
+            "responses": bare,
+        }
 
 
 async def get_openapi(request: Request) -> HTTPResponse:

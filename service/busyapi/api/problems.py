@@ -21,6 +21,7 @@ from busyapi.errors import (
     NotAUsage,
     Refused,
     StoredUnknown,
+    UnsupportedCoding,
     UnsupportedMedia,
 )
 from busyapi.web.problems import Problem, Problems, general_problem
@@ -31,6 +32,7 @@ STATUSES: dict[type[BadUsage] | type[KeyReused], int] = {
     MalformedBody: 400,
     BodyTooLarge: 413,
     UnsupportedMedia: 415,
+    UnsupportedCoding: 415,
     NotAUsage: 422,
     KeyReused: 422,
 }
@@ -52,6 +54,9 @@ def problem(error: Exception, request_id: str = "") -> Problem:
         case NotAUsage():
             faults = [fault._asdict() for fault in error.faults]
             return Problem(422, str(error), errors=faults)
+        case UnsupportedCoding():
+            # Not with another 415 (RFC 9110, section 12.5.3): it says which of the two it was.
+            return Problem(415, str(error), {"Accept-Encoding": "gzip"})
         case BadUsage() | KeyReused():
             return Problem(STATUSES[type(error)], str(error))
         case ServiceUnavailable():

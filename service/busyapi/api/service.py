@@ -8,6 +8,7 @@ from sanic.http import Http
 from sanic.response import HTTPResponse
 
 from busyapi.api.archive import ArchiveDoor
+from busyapi.api.cors import Cors
 from busyapi.api.guard import Guard
 from busyapi.api.turns import Turns
 from busyapi.commit.lanes import Lanes
@@ -31,6 +32,7 @@ class Service:
     metrics: ApiMetrics
     guard: Guard | None = None
     connections: Connections = field(default_factory=Connections)
+    cors: Cors | None = None
     draining: bool = False
     fatal: BaseException | None = None
     strict: bool = field(init=False)

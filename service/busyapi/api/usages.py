@@ -30,10 +30,10 @@ async def post_usage(request: Request) -> HTTPResponse:
     found = key(request, [line], credential) if KEY_HEADER in headers else None
     last, partition = await _commit(service, Awaited((line,), found))
     usage = usage_id(Seq(abs(last)), partition, settings.partitions)
-    if last > 0:
+    if last > 0 and not service.cors:  # which adds headers
         return service.done(request, Created(usage))
-    location = {"Location": f"/api/usages/{usage}"}
-    return service.done(request, json_answer({"id": usage}, 201, REPLAYED | location))
+    location = {"Location": f"/api/usages/{usage}"} | (REPLAYED if last < 0 else {})
+    return service.done(request, json_answer({"id": usage}, 201, location))
 
 
 async def post_batch(request: Request) -> HTTPResponse:

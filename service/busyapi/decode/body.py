@@ -11,7 +11,7 @@ from busyapi.decode.form import form_to_json
 from busyapi.decode.inflate import inflate
 from busyapi.decode.steps import Steps
 from busyapi.decode.usage import decode_usage
-from busyapi.errors import BodyTooLarge, UnsupportedMedia
+from busyapi.errors import BodyTooLarge, UnsupportedCoding, UnsupportedMedia
 
 _FORM = "application/x-www-form-urlencoded"
 _NDJSON = "application/x-ndjson"
@@ -86,7 +86,7 @@ def _unpacked(body: bytes, content_encoding: str, limit: int) -> Steps[bytes]:
             inflated = yield from inflate(body, limit)
             return inflated
     # A list of codings is unknown too: packing a usage twice gains nothing.
-    raise UnsupportedMedia("The Content-Encoding must be gzip or absent.")
+    raise UnsupportedCoding
 
 
 def _media(content_type: str) -> str:

@@ -13,7 +13,7 @@ from busyapi.flusher.loop import Flusher
 from busyapi.ids import Seq
 from busyapi.metrics import FlusherMetrics
 from busyapi.web.connections import Connections, close_idle
-from busyapi.web.problems import Problem, Problems
+from busyapi.web.problems import NOT_CACHED, Problem, Problems
 from busyapi.web.protocol import DeadlineProtocol, WholeRequest
 from busyapi.web.refusal import Refuser
 from busyapi.web.scrape import Scrape
@@ -63,11 +63,12 @@ class Door:
         app.register_listener(self._open, "after_server_start")
         app.register_listener(self._close, "before_server_stop")
 
-    def serve(self, port: int, max_connections: int) -> int:
+    def serve(self, port: int, max_connections: int, max_header: int) -> int:
         """Flush and serve until SIGTERM; give the process's exit code."""
         probes = {b"/livez": self._alive, b"/readyz": self._readiness}
         members = {
             "deadline": self._deadline,
+            "max_header": max_header,
             "port": Connections(allow_files(max_connections), Refuser(probes)),
         }
         self.app.run(
@@ -135,4 +136,4 @@ class Door:
             raise Problem(503, "The archive cannot be read.", RETRY) from None
         if line is None:
             raise Problem(404, "No usage has this seq.")
-        return HTTPResponse(line, content_type="application/json")
+        return HTTPResponse(line, 200, NOT_CACHED, "application/json")

@@ -112,7 +112,7 @@ def _is_chunked(framing: dict[str, list[str]], *, allowed: bool) -> bool:
     # With a Content-Length beside it, or in HTTP/1.0, another recipient may not heed it.
     if not allowed or "content-length" in framing:
         raise MalformedHead
-    if len(codings) != 1 or codings[0].lower() != "chunked":
+    if len(codings) != 1 or _lower(codings[0]) != "chunked":
         raise MalformedHead
     return True
 
@@ -126,10 +126,15 @@ def _content_length(fields: list[str]) -> int:
     return int(value) if len(value) <= MAX_LENGTH_DIGITS else 10**MAX_LENGTH_DIGITS
 
 
+def _lower(value: str) -> str:
+    # `lower` makes ASCII letters of a few others, such as the Kelvin sign.
+    return value.lower() if value.isascii() else value
+
+
 def _keep_alive(fields: list[str], *, default: bool) -> bool:
     if not fields:
         return default
-    options = {each.strip(" \t").lower() for each in ",".join(fields).split(",")}
+    options = {_lower(each.strip(" \t")) for each in ",".join(fields).split(",")}
     return "close" not in options and (default or "keep-alive" in options)
 
 

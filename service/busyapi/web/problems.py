@@ -29,6 +29,9 @@ SANIC_DETAILS = {
     503: "The answer took too long.",
 }
 CLIENT_GONE = 499
+NOT_CACHED = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+"""On usages, and on errors: a cache may keep a 404 of its own accord, and its id may be given out
+a moment later."""
 
 
 class Problem(Exception):
@@ -58,7 +61,7 @@ def response(problem: Problem) -> HTTPResponse:
     return HTTPResponse(
         msgspec.json.encode(body),
         status=problem.status,
-        headers=problem.headers,
+        headers=NOT_CACHED | problem.headers,
         content_type="application/problem+json",
     )
 

@@ -77,7 +77,7 @@ class Scrape:
 class MetricsPort:
     """A port for metrics alone, beside the one that serves devices."""
 
-    def __init__(self, choose: Choose, deadline: float) -> None:
+    def __init__(self, choose: Choose, deadline: float, max_header: int) -> None:
         self._server: AsyncioServer | None = None
         app = self._app = Sanic(
             "busyapi-metrics",
@@ -90,6 +90,7 @@ class MetricsPort:
         app.add_route(Scrape(choose).__call__, "/metrics", methods=["GET", "HEAD"], name="metrics")
         members = {
             "deadline": deadline,
+            "max_header": max_header,
             "port": Connections(MAX_CONNECTIONS, Refuser({}), patient=False),
         }
         self._protocol = type("MetricsProtocol", (DeadlineProtocol,), members)

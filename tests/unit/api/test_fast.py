@@ -12,10 +12,10 @@ from busyapi.api.fast import (
     SANIC_VERSION,
     FastProtocol,
     UnderWay,
-    body_length,
     protocol_for,
 )
 from busyapi.api.guard import Guard
+from busyapi.api.request_head import body_length
 from busyapi.api.service import Service
 from busyapi.commit.batch import Admission
 from busyapi.commit.lanes import Lanes

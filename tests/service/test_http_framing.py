@@ -1,0 +1,136 @@
+"""Framing that a proxy may read otherwise is refused, on every port; what is legal is taken."""
+
+import pytest
+
+from tests.support.asking import BODY, Raw, nothing_stored, problem, request, stored
+from tests.support.framing import CHUNKS_REFUSED, HEADS_REFUSED, SMUGGLED, SMUGGLED_ANSWER, TAKEN
+from tests.support.processes import Stack
+
+QUIET_SECONDS = 0.15
+"""Without a further answer. A connection that ends says so at once."""
+
+
+def for_the_flusher(raw: bytes) -> bytes:
+    """Ask its port, which takes no posts, in the same way."""
+    return raw.replace(b"/api/usages", b"/livez", 1)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [*HEADS_REFUSED.values(), *CHUNKS_REFUSED.values()],
+    ids=[*HEADS_REFUSED, *CHUNKS_REFUSED],
+)
+def test_ambiguous_framing_is_400_and_ends_the_connection(contract: Stack, raw: bytes) -> None:
+    with nothing_stored(contract.port), Raw(contract.port) as device:
+        device.send(raw + SMUGGLED)
+        answer = device.answer()
+        problem(answer, 400)
+        assert answer.headers["connection"] == "close"
+        assert device.ends(5), "answered what it was to drop"
+
+
+@pytest.mark.parametrize("raw", HEADS_REFUSED.values(), ids=HEADS_REFUSED)
+def test_the_flusher_s_port_refuses_the_same_heads(contract: Stack, raw: bytes) -> None:
+    with Raw(contract.flushers[0].port) as device:
+        device.send(for_the_flusher(raw) + SMUGGLED)
+        assert device.answer().status == 400
+        assert device.ends(5)
+
+
+@pytest.mark.parametrize("raw", CHUNKS_REFUSED.values(), ids=CHUNKS_REFUSED)
+def test_no_port_takes_a_part_of_a_bad_body_for_a_request(contract: Stack, raw: bytes) -> None:
+    """Here the path refuses it, before its body is read."""
+    for port, bad in (
+        (contract.flushers[0].port, for_the_flusher(raw)),
+        (contract.port, raw.replace(b"/api/usages", b"/nowhere", 1)),
+    ):
+        with Raw(port) as device:
+            device.send(bad + SMUGGLED)
+            assert device.answer().status in {400, 404, 405}
+            assert device.ends(5)
+
+
+@pytest.mark.parametrize("raw", TAKEN.values(), ids=TAKEN)
+def test_legal_framing_is_taken_and_the_connection_kept(contract: Stack, raw: bytes) -> None:
+    with Raw(contract.port) as device:
+        device.send(raw + SMUGGLED)
+        stored(device.answer())
+        assert device.answer().body.startswith(SMUGGLED_ANSWER)
+        assert not device.listen(QUIET_SECONDS)
+    with Raw(contract.flushers[0].port) as device:
+        device.send(for_the_flusher(raw) + SMUGGLED)
+        assert device.answer().status in {404, 405}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "GET http://a HTTP/1.1",
+        "GET http://a?x HTTP/1.1",
+        "GET http://a#x HTTP/1.1",
+        "OPTIONS http://a:80 HTTP/1.1",
+        "POST a://b HTTP/1.1",
+        "OPTIONS * HTTP/1.1",
+        "GET //a HTTP/1.1",
+        "GET //a:b@c:d HTTP/1.1",
+        "GET ///// HTTP/1.1",
+        "GET /%ff%00%zz HTTP/1.1",
+        'GET /"<>\\^`{|} HTTP/1.1',
+        "GET /api/usages/%2d1 HTTP/1.1",
+        "GET http://a//b HTTP/1.1",
+        "GET /;a=b HTTP/1.1",
+        "GET /?http://a HTTP/1.1",
+        "GET http://[::1]:80/livez HTTP/1.1",
+        "TRACE / HTTP/1.1",
+        "CONNECT / HTTP/1.1",
+        "GET /livez:80 HTTP/1.1",
+    ],
+)
+def test_no_request_line_is_an_error_of_the_server(contract: Stack, line: str) -> None:
+    for port in (contract.port, contract.flushers[0].port):
+        with Raw(port) as device:
+            device.send(f"{line}\r\nHost: a\r\n\r\n".encode())
+            answer = device.answer()
+            assert 200 <= answer.status < 500, answer
+
+
+def test_an_absolute_target_without_a_path_asks_for_the_root(contract: Stack) -> None:
+    with Raw(contract.port) as device:
+        device.send(b"GET http://a HTTP/1.1\r\nHost: b\r\nAccept: application/json\r\n\r\n")
+        assert device.answer().json()["name"] == "busyapi"
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"])
+def test_a_line_end_behind_a_body_does_not_end_the_connection(contract: Stack, end: bytes) -> None:
+    whole = request("POST", "/api/usages", BODY)
+    with Raw(contract.port) as device:
+        for _ in range(20):
+            device.send(whole + end)
+            stored(device.answer())
+        for _ in range(20):
+            device.send(whole)
+            stored(device.answer())
+            device.send(end)
+        device.send((whole + end) * 20)
+        for _ in range(20):
+            stored(device.answer())
+        assert not device.listen(QUIET_SECONDS), "waits for the next request"
+
+
+def test_empty_lines_without_end_are_refused(contract: Stack) -> None:
+    for port in (contract.port, contract.flushers[0].port):
+        with Raw(port) as device:
+            device.send(b"\r\n" * 9)
+            assert device.answer().status == 400
+            assert device.ends(5)
+
+
+@pytest.mark.parametrize(
+    "sent", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", b"GET / HTTP/1.1\nHost: a\n\n"]
+)
+def test_what_never_becomes_a_request_is_not_waited_for(contract: Stack, sent: bytes) -> None:
+    for port in (contract.port, contract.flushers[0].port):
+        with Raw(port, seconds=5) as device:
+            device.send(sent)
+            assert device.answer().status == 400
+            assert device.ends(5)

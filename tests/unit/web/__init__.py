@@ -1,0 +1,1 @@
+"""The layer under every port."""

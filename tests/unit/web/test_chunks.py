@@ -1,0 +1,86 @@
+"""A chunked body gives the same data however it arrives, or is refused."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from busyapi.web.chunks import Chunks, MalformedChunk
+from tests.support.framing import CHUNKS_REFUSED
+
+NEXT = b"GET / HTTP/1.1\r\n"
+MAX_OVERHEAD = 1000
+
+
+def read(pieces: list[bytes]) -> tuple[bytes, bytes]:
+    """Return the data of a body that arrives in pieces, and what is left behind it."""
+    chunks, held, data = Chunks(MAX_OVERHEAD), b"", b""
+    for each in pieces:
+        held += each
+        if not chunks.done:
+            used, part = chunks.take(held)
+            held, data = held[used:], data + part
+    assert chunks.done
+    assert chunks.announced == len(data)
+    return data, held
+
+
+def encoded(parts: list[bytes], extension: bytes = b"", trailers: bytes = b"") -> bytes:
+    chunks = [b"%x%b\r\n%b\r\n" % (len(each), extension, each) for each in parts if each]
+    return b"".join(chunks) + b"0\r\n" + trailers + b"\r\n"
+
+
+@given(
+    parts=st.lists(st.binary(max_size=40), max_size=8),
+    extension=st.sampled_from([b"", b";a", b';a="b c"']),
+    trailers=st.sampled_from([b"", b"X: y\r\n", b"X:\r\nY: z\r\n"]),
+    cuts=st.lists(st.integers(0, 200), max_size=6),
+)
+def test_a_body_cut_anywhere_gives_the_same_data(
+    parts: list[bytes], extension: bytes, trailers: bytes, cuts: list[int]
+) -> None:
+    raw = encoded(parts, extension, trailers) + NEXT
+    places = [0, *sorted(min(each, len(raw)) for each in cuts), len(raw)]
+    pieces = [raw[a:b] for a, b in pairwise(places)]
+    assert read(pieces) == (b"".join(parts), NEXT)
+
+
+def test_a_body_that_arrives_byte_by_byte_gives_the_same_data() -> None:
+    raw = encoded([b"abc", b"d" * 300], b";x=y", b"X: y\r\n")
+    assert read([bytes([each]) for each in raw]) == (b"abc" + b"d" * 300, b"")
+
+
+@pytest.mark.parametrize("raw", CHUNKS_REFUSED.values(), ids=CHUNKS_REFUSED)
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+def test_an_ambiguous_body_is_refused_however_it_arrives(raw: bytes, size: int) -> None:
+    body = raw.partition(b"\r\n\r\n")[2] + NEXT + b"\r\n" * 2
+    chunks = Chunks(MAX_OVERHEAD)
+
+    def arrive() -> None:
+        held = b""
+        for at in range(0, len(body), size):
+            held += body[at : at + size]
+            held = held[chunks.take(held)[0] :]
+            assert not chunks.done
+
+    with pytest.raises(MalformedChunk):
+        arrive()
+    with pytest.raises(MalformedChunk):
+        chunks.take(encoded([]))
+
+
+def test_what_is_no_chunk_is_refused_before_its_line_ends() -> None:
+    for begun in (b"x", b"+", b"123456789", b"1;" + b"x" * 257, b"1;\x00", b"1\n", b"1\rx"):
+        with pytest.raises(MalformedChunk):
+            Chunks(MAX_OVERHEAD).take(begun)
+    for begun in (b"", b"1", b"12345678", b"1\r", b"1;", b"1;" + b"x" * 256 + b"\r", b"0\r\nX"):
+        chunks = Chunks(MAX_OVERHEAD)
+        chunks.take(begun)
+        assert not chunks.done
+
+
+def test_the_size_of_a_body_is_known_before_its_data() -> None:
+    chunks = Chunks(MAX_OVERHEAD)
+    chunks.take(b"FFFFFFFF\r\n")
+    assert chunks.announced == 2**32 - 1
