@@ -89,6 +89,8 @@ def _from_sanic(error: SanicException) -> Problem:
     status = error.status_code or 500
     detail = SANIC_DETAILS.get(status, "The request cannot be answered.")
     headers = {name: str(value) for name, value in (error.headers or {}).items()}
+    if "Allow" in headers:  # in the order of a set
+        headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))
     return Problem(status, detail, headers)
 
 
