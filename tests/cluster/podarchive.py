@@ -73,5 +73,8 @@ def verify(kube: Kube) -> None:
     Raises:
         ExecFailed: it says otherwise.
     """
-    for pod in kube.alive("flusher"):
-        kube.run(pod.metadata.name, "busyapi", "archive", "verify", "--dir", FOLDER)
+    names = [pod.metadata.name for pod in kube.alive("flusher")]
+    for name in names:
+        # A volume holds one partition, that of its pod's number.
+        only = ["--partition", name.rpartition("-")[2]] if len(names) > 1 else []
+        kube.run(name, "busyapi", "archive", "verify", "--dir", FOLDER, *only)

@@ -56,7 +56,9 @@ class SegmentCheck:
             self.next, self._end = Seq(frame.block.last + 1), frame.end
             advance(frame.block.size)
         if self._file.kind is Kind.OPEN:
-            self.torn_bytes = os.fstat(self._fd).st_size - self._end
+            footer = read_footer(self._fd)  # there if its writer died before the rename
+            end = footer.offset if footer else os.fstat(self._fd).st_size
+            self.torn_bytes = max(0, end - self._end)
         else:
             self._check_end()
 

@@ -93,13 +93,12 @@ def is_there(folder: Path) -> bool:
 
 def _lines(folder: Path) -> list[tuple[str, Seq]]:
     try:
-        lines = (folder / NAME).read_bytes().split(b"\n")
+        data = (folder / NAME).read_bytes()
     except OSError:
         return []
-    matches = [match for line in lines if (match := _LINE.fullmatch(line))]
     return [
         (match[2].decode("ascii", "replace"), Seq(int(match[3])))
-        for match in matches
+        for match in _LINE.finditer(data)
         if match[4] == _crc(match[1])
     ]
 

@@ -21,7 +21,7 @@ from busyapi.archive.format import (
     footer_length,
     footer_start,
 )
-from busyapi.archive.reader import walk
+from busyapi.archive.reader import read_footer, walk
 from busyapi.ids import Seq
 
 _CHUNK = 1 << 20
@@ -33,7 +33,7 @@ class Blocks(NamedTuple):
     blocks: list[Block]
     """The whole ones, also those behind damage."""
     tail_bytes: int
-    """What follows the last of them."""
+    """What follows the last of them, but for a whole footer."""
     torn: bool
     """These bytes are none, or what a killed writer leaves."""
     next: Block | None
@@ -54,6 +54,9 @@ def read_blocks(fd: int) -> Blocks:
     for frame in walk(fd):
         blocks.append(frame.block)
         end = frame.end
+    footer = read_footer(fd)  # there if its writer died before the rename
+    if footer and footer.offset == end:
+        return Blocks(blocks, 0, torn=True, next=None)
     size = max(0, os.fstat(fd).st_size - end)
     head = os.pread(fd, BLOCK_SIZE, end)
     following = decode_block(head)

@@ -155,10 +155,10 @@ class _Check:
     def _answers_for(self, found: File, check: SegmentCheck, counts: list[Range]) -> list[File]:
         """Return an open segment once for each range of seqs that it alone holds."""
         torn = f", {check.torn_bytes} bytes behind them are not" if check.torn_bytes else ""
-        if torn:
-            self._torn[check.next] = found.path
         span = Range(found.first, Seq(check.next - 1))
         spans = list(within(span, counts))
+        if torn and (spans or span.last < span.first):
+            self._torn[check.next] = found.path
         copied = "" if spans or span.last < span.first else "; finished files hold them all"
         self._report.notes.append(
             f"{found.path} is open: {self._partition.ids(span)} whole{torn}{copied}"

@@ -33,6 +33,8 @@ class Expected:
         self.repeated: set[int] = set()
         self.doubt = False
         """A finished file is not what was written, whatever became of its blocks."""
+        self.open_damaged = False
+        """An open segment holds bytes that are no whole block any more, and were one."""
         self.partitions_missing = 0
 
 
@@ -121,6 +123,7 @@ def change(deed: Deed) -> None:
             expected.missing |= ids
         else:
             expected.damaged |= ids
+            expected.open_damaged |= bool(ids) and path.suffix == ".open"
         expected.doubt |= path.suffix != ".open"
     elif facts(changed) != facts(data):
         expected.damaged |= archive.ids_of(path)

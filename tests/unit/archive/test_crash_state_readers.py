@@ -1,0 +1,154 @@
+"""A copy and the open segment that it was made of are both there: the finished one counts."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from busyapi.archive import commands
+from busyapi.archive.choose import find_line
+from busyapi.archive.survey import survey
+from busyapi.archive.verify import verify
+from busyapi.errors import ArchiveDamaged
+from busyapi.ids import UsageId
+from tests.unit.archive.making import blocks, finished, opened, recover, write
+
+DIE = "from tests.unit.archive.making import recover, Path; recover(Path({root!r}))"
+
+
+def died(root: Path, failpoint: str) -> None:
+    """Recover in a process that is killed at a failpoint."""
+    done = subprocess.run(
+        [sys.executable, "-c", DIE.format(root=str(root))],
+        env=os.environ | {"BUSYAPI_FAILPOINTS": f"{failpoint}=kill"},
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == -signal.SIGKILL
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Segment 1 to 2, and of 3 to 8 a finished segment and the open one."""
+    write(tmp_path, 2)
+    recover(tmp_path).close()
+    write(tmp_path, 3, 2, 1)
+    died(tmp_path, "archive-recover-before-unlink")
+    assert opened(tmp_path).exists()
+    assert len(finished(tmp_path)) == 2
+    return tmp_path
+
+
+def run(root: Path, *words: str) -> int:
+    parser = argparse.ArgumentParser()
+    commands.add_commands(parser.add_subparsers(), root)
+    options = parser.parse_args(["archive", *words])
+    return int(options.run(options, None))
+
+
+def break_block(path: Path, number: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[list(blocks(path))[number].offset + 70] ^= 1
+    path.write_bytes(data)
+
+
+def test_nothing_is_repeated_and_each_usage_is_counted_once(root: Path) -> None:
+    (report,) = verify(root)
+    assert report.problems == []
+    assert (report.usages, report.cursor) == (8, 8)
+
+
+def test_cat_and_export_give_each_usage_once(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(root, "cat") == 0
+    out, err = capfd.readouterr()
+    assert [json.loads(each)["id"] for each in out.splitlines()] == list(range(1, 9))
+    assert err == ""
+    assert run(root, "export", str(root / "usages.parquet")) == 0
+    assert capfd.readouterr().out.startswith("8 usages")
+    assert run(root, "ls") == 0
+    assert "copied already" in capfd.readouterr().out
+
+
+def test_damage_in_the_open_segment_that_no_longer_counts_is_no_damage(
+    root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    break_block(opened(root), 1)
+    (report,) = verify(root)
+    assert report.problems == []
+    assert run(root, "cat") == 0
+    assert len(capfd.readouterr().out.splitlines()) == 8
+    for id in range(1, 9):  # noqa: A001
+        assert find_line(survey(root), UsageId(id))
+
+
+def test_of_a_finished_segment_that_is_damaged_one_usage_is_found_in_the_open_one(
+    root: Path,
+) -> None:
+    break_block(finished(root)[1], 1)
+    (report,) = verify(root)
+    assert {each.where for each in report.problems} == {"ids 6 to 7", ""}
+    assert find_line(survey(root), UsageId(6))
+    opened(root).unlink()
+    with pytest.raises(ArchiveDamaged):
+        find_line(survey(root), UsageId(6))
+
+
+def test_a_part_that_is_copied_and_a_part_that_is_not_are_read_in_order(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The open segment is damaged within, and recovery died after the first of two copies."""
+    break_block(write(tmp_path, 3, 2, 4), 1)
+    died_after_one_copy = "archive-after-rename"
+    died(tmp_path, died_after_one_copy)
+    assert len(finished(tmp_path)) == 1
+    (report,) = verify(tmp_path)
+    assert [(each.kind, each.where) for each in report.problems] == [("damaged", "ids 4 to 5")]
+    assert report.usages == 7
+    assert run(tmp_path, "cat") == 1
+    out, err = capfd.readouterr()
+    assert [json.loads(each)["id"] for each in out.splitlines()] == [1, 2, 3, 6, 7, 8, 9]
+    assert "ids 4 to 5 cannot be read" in err
+
+
+def deleted(path: Path) -> None:
+    path.unlink()
+
+
+def doubled(path: Path) -> None:
+    day = path.parent.with_name("2020-01-01")
+    day.mkdir()
+    (day / path.name).write_bytes(path.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("deed", "count", "says"),
+    [(deleted, 2, "ids 3 to 8: in no file"), (doubled, 8, "ids 3 to 8: in 20")],
+)
+def test_cat_and_export_say_what_is_missing_or_in_two_files(
+    root: Path,
+    capfd: pytest.CaptureFixture[str],
+    deed: Callable[[Path], None],
+    count: int,
+    says: str,
+) -> None:
+    opened(root).unlink()
+    deed(finished(root)[-1])
+    for words in (["cat"], ["export", str(root / "usages.parquet")]):
+        assert run(root, *words) == 1
+        out, err = capfd.readouterr()
+        assert says in err
+        assert len(out.splitlines()) == count or out.startswith(f"{count} usages")
+
+
+def test_one_usage_that_was_archived_and_is_in_no_file_is_damage_not_absence(root: Path) -> None:
+    opened(root).unlink()
+    finished(root)[-1].unlink()
+    with pytest.raises(ArchiveDamaged, match="id 5 was archived"):
+        find_line(survey(root), UsageId(5))
+    assert find_line(survey(root), UsageId(9)) is None
