@@ -11,6 +11,7 @@ from busyapi.errors import StoredUnknown, TooWeak
 from busyapi.stream.keys import Keys
 from tests.support.inside import committing, seed_once, settled, until, where
 from tests.support.servers import FLAVOURS, Flavour, Server
+from tests.support.waiting import wait_until
 
 KEYS = Keys(0)
 
@@ -27,6 +28,12 @@ class Pair:
         return [each for each, _ in server.command("XRANGE", KEYS.stream, "-", "+")]
 
 
+def online(primary: Server) -> int:
+    """Count the replicas that have all data, as the primary sees it."""
+    facts = primary.replication().values()
+    return sum(isinstance(each, dict) and each["state"] == "online" for each in facts)
+
+
 @pytest.fixture
 async def pair(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -35,6 +42,7 @@ async def pair(
     monkeypatch.setattr("busyapi.stream.session.WAIT_MS", 300)
     pair = Pair(tmp_path, flavour)
     with pair.primary, pair.replica:
+        wait_until(lambda: online(pair.primary) == 1, "the replica to be online")
         await seed_once(pair.where, tmp_path / "archive", tier="replicated")
         yield pair
 
@@ -93,3 +101,48 @@ async def test_without_a_replica_nothing_is_taken_and_the_reason_is_told(pair: P
         await committer.until_ready()
         assert await committer.post(b"{}") == 2
         assert pair.entries(pair.replica) == ["1-1", "2-1"]
+
+
+# --- more replicas than confirm --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pair", FLAVOURS, indirect=True)
+async def test_replica_that_need_not_confirm_stops_commits_until_it_must(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The commit itself must find out: a failover could promote the second one.
+    monkeypatch.setattr("busyapi.commit.lane.RECHECK_SECONDS", 3600.0)
+    second = Server(tmp_path / "second", pair.primary.flavour, replica_of=pair.primary)
+    async with committing(pair.where, tier="replicated", deadline=2.0) as one:
+        await one.until_ready()
+        assert await one.post(b"{}") == 1
+        with second:
+            wait_until(lambda: online(pair.primary) == 2, "the second replica to be online")
+            answers = await settled([one.post(b"[]")])
+            assert isinstance(answers[0], TooWeak)
+            assert "set BUSYAPI_REPLICAS=2, or disconnect" in str(answers[0])
+            async with committing(pair.where, tier="replicated", replicas=2) as both:
+                await both.until_ready()
+                assert await both.post(b'"both"') == 2
+                assert pair.entries(pair.replica) == pair.entries(second) == ["1-1", "2-1"]
+        await one.until_ready()
+        assert await one.post(b"{}") == 3
+
+
+async def test_each_of_two_replicas_must_confirm(pair: Pair, tmp_path: Path) -> None:
+    second = Server(tmp_path / "second", replica_of=pair.primary)
+    tier = {"tier": "replicated", "replicas": 2}
+    with second:
+        wait_until(lambda: online(pair.primary) == 2, "the second replica to be online")
+        async with committing(pair.where, deadline=2.0, **tier) as committer:
+            await committer.until_ready()
+            second.pause()
+            answers = await settled([committer.post(b"{}")])
+            assert isinstance(answers[0], StoredUnknown)
+            second.resume()
+            await committer.until_ready()
+            assert await committer.post(b"{}") == 2
+            assert pair.entries(second) == ["1-1", "2-1"]
+    async with committing(pair.where, deadline=1.0, **tier) as committer:
+        await until(lambda: committer.lane.weak, "the lane to be refused")
+        assert "1 replicas are online, BUSYAPI_REPLICAS is 2" in str(committer.lane.weak)
