@@ -282,6 +282,37 @@ async def test_server_demoted_and_promoted_again_jumps(site: Site, tmp_path: Pat
                     assert sorted(seqs) == [3 + BOUND + 2, 3 + BOUND + 3]
 
 
+async def test_lane_of_before_a_server_took_over_other_data_gives_no_id_of_the_lost_tail(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The server is the lane's, its epoch too, and the lane was given nothing of what is lost: only
+    # the commit itself can find out.
+    monkeypatch.setattr("busyapi.commit.lane.RECHECK_SECONDS", 3600.0)
+    link = Proxy(site.server.port)
+    other = Server(tmp_path / "other", replica_of=site.server)
+    with link, other:
+        other.command("REPLICAOF", "127.0.0.1", link.port)
+        wait_until(lambda: follows(other), "the other to follow through the proxy")
+        async with flushing(site.flusher()), site.lane() as first:
+            assert await site.post(first, "a", 3) == [1, 2, 3]
+            await site.until_archived(3)
+        wait_until(lambda: other.command("GET", KEYS.seq) == "3", "the other to have that")
+        async with site.lane() as idle, site.lane() as knows:
+            await idle.until_ready()
+            await knows.until_ready()
+            link.mute()
+            assert await site.post(knows, "b", 3) == [4, 5, 6]
+            other.command("REPLICAOF", "NO", "ONE")
+            site.server.command("REPLICAOF", "127.0.0.1", other.port)
+            wait_until(lambda: follows(site.server) and site.seq() == 3, "the tail to be lost")
+            site.server.command("REPLICAOF", "NO", "ONE")
+            waiting = idle.post(b'"c"')
+            await asyncio.sleep(0.5)
+            assert not waiting.done()
+            async with flushing(site.flusher()):
+                assert await waiting == 3 + BOUND + 2
+
+
 async def test_promotion_that_the_server_has_forgotten_jumps(site: Site, tmp_path: Path) -> None:
     # Redis forgets whose data it took over (`master_replid2`) when its backlog's time is over.
     site.server.command("CONFIG", "SET", "repl-backlog-ttl", 1)

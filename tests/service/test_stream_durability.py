@@ -17,7 +17,7 @@ from busyapi.stream.session import Session
 from tests.support.http1 import fetch
 from tests.support.inside import seed_once, where
 from tests.support.processes import Api, Flusher, Stack
-from tests.support.servers import FLAVOURS, Server
+from tests.support.servers import FLAVOURS, Flavour, Server
 from tests.support.waiting import wait_until
 
 KEYS = Keys(0)
@@ -147,6 +147,21 @@ async def test_log_that_was_switched_on_is_not_in_force_before_its_first_rewrite
     await open_session(slow, inspector=inspector)
 
 
+async def test_waitaof_judges_what_its_own_connection_has_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The control of the check: asked without a write, WAITAOF confirms a log that is not in force.
+    monkeypatch.setattr("busyapi.stream.durability.SYNC_MS", 300)
+    with Server(tmp_path / "server", config=["enable-debug-command yes"]) as server:
+        slow_rewrites(server)
+        server.command("CONFIG", "SET", "appendonly", "no")
+        server.command("CONFIG", "SET", "appendonly", "yes")
+        wire = await where(server).connect(0)
+        assert (await wire.one("WAITAOF", 1, 0, 300))[0] == 1
+        assert await Inspector("fsync", KEYS)._judge(wire) is False
+        await wire.close()
+
+
 async def test_rewrite_of_a_log_in_force_changes_nothing(slow: Server) -> None:
     inspector = Inspector("fsync", KEYS)
     await open_session(slow, inspector=inspector)
@@ -196,6 +211,38 @@ def test_processes_are_not_ready_on_a_weak_server_and_become_so_when_it_is_mende
             wait_until(partial(tells, each, told), "the reason")
     finally:
         stack.close()
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_what_is_taken_after_the_log_was_switched_on_survives_a_kill(
+    tmp_path: Path, flavour: Flavour
+) -> None:
+    config = ["appendonly no", "enable-debug-command yes"]
+    with Server(tmp_path / "server", flavour, config=config) as server:
+        stack = Stack(tmp_path / "stack", server, settings={"BUSYAPI_COMMIT_DEADLINE": "1"})
+        (api,), (flusher,) = stack.apis, stack.flushers
+        try:
+            slow_rewrites(server)
+            server.command("CONFIG", "SET", "appendonly", "yes")
+            for each in stack.processes:
+                each.spawn()
+            for each in (api, flusher):
+                wait_until(partial(tells, each, "not in force yet"), "the reason", seconds=20)
+            assert post(api.port) == (503, "no")
+            assert rewriting(server)
+            end_rewrite(server)
+            for each in stack.processes:
+                each.wait_until_ready()
+            flusher.pause()
+            assert post(api.port) == (201, "")
+            server.kill9()
+            (server.folder / "server.conf").open("a").write("appendonly yes\n")
+            server.start()
+            flusher.resume()
+            stack.wait_until_archived()
+            assert fetch(api.port, "/api/usages/1").status == 200
+        finally:
+            stack.close()
 
 
 def tells(process: Api | Flusher, what: str) -> bool:
