@@ -17,6 +17,7 @@ REFUSALS = (
     "RedisAway",
     "StoredUnknown",
     "TooWeak",
+    "UnknownVersion",
 )
 LANE_FAILURES = ("NotSeeded", "RedisAway", "TooWeak")
 
@@ -69,7 +70,7 @@ REFUSED = Row(
         "BusyapiOverloaded",
         "Data path",
     ),
-    (Label("reason", "8", REFUSALS),),
+    (Label("reason", "9", REFUSALS),),
 )
 BATCH = Row(
     "busyapi_batch_usages",
