@@ -171,6 +171,7 @@ def make_flusher(
     tier: str = "fsync",
     partitions: int = 1,
     segment_bytes: int = 1 << 26,
+    retention_days: int = 0,
 ) -> Flusher:
     """Return a flusher of partition 0."""
     volume = Volume(
@@ -180,7 +181,7 @@ def make_flusher(
         bound=bound,
         segment_bytes=segment_bytes,
         segment_age=3600.0,
-        retention_days=0,
+        retention_days=retention_days,
     )
 
     def connect(archive_id: str) -> Partition:

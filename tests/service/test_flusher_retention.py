@@ -1,0 +1,82 @@
+"""A flusher's retention: what it says of files it cannot delete, while it archives all the same."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from busyapi.archive.names import day_of
+from busyapi.archive.writer import Batch
+from busyapi.ids import Seq
+from tests.service.site import Site
+from tests.support.inside import open_archive, until
+from tests.support.servers import Server
+
+DAY_SECONDS = 86_400
+
+
+@pytest.fixture
+def site(valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """Three segments of one usage each, ten days old."""
+    made = Site(valkey, tmp_path / "archive", monkeypatch)
+    writer = open_archive(made.archive, bound=1000, segment_bytes=1)
+    then = time.time() - 10 * DAY_SECONDS
+    for seq in (1, 2, 3):
+        writer.append([Batch(Seq(seq), Seq(seq), int(then * 1000), [b"{}"])])
+        writer.roll_if_due()
+    writer.close()
+    (today,) = (made.archive / "p00").glob("????-??-??")
+    today.rename(today.with_name(day_of(then)))
+    return made
+
+
+def logged(lines: list[Any], event: str) -> list[str]:
+    return [each["detail"] for each in lines if each["event"] == event]
+
+
+def segments(site: Site) -> list[str]:
+    return sorted(each.name for each in site.archive.rglob("usages-*.zst"))
+
+
+async def test_an_idle_service_says_once_that_retention_waits_for_a_usage(site: Site) -> None:
+    with capture_logs() as lines:
+        async with site.running(retention_days=5) as (flusher, committer):
+            refused = flusher._metrics.retention_refused._value
+            await until(lambda: refused.get() == 1, "the metric")
+            await until(lambda: logged(lines, "retention_refused"), "the log line")
+            assert len(segments(site)) == 3
+            (first, *_) = await site.post(committer, "a", 1)
+            assert isinstance(first, int)
+            await site.until_archived(first)
+            await until(lambda: refused.get() == 0, "the metric to fall")
+            assert segments(site) == [], "the usage ended it: the open segment is the newest"
+    (detail,) = logged(lines, "retention_refused")
+    assert "If no usage came for more than two days, the next one ends this" in detail
+    assert site.lines() == [first]
+
+
+async def test_a_damaged_old_segment_is_named_and_counted_and_archiving_continues(
+    site: Site,
+) -> None:
+    name = segments(site)[0]
+    # Old enough that recovery does not read it.
+    writer = open_archive(site.archive, bound=1000, segment_bytes=1)
+    for seq in (4, 5, 6):
+        writer.append([Batch(Seq(seq), Seq(seq), int(time.time() * 1000), [b"{}"])])
+        writer.roll_if_due()
+    writer.close()
+    (path,) = site.archive.rglob(name)
+    path.write_bytes(path.read_bytes()[:-5])
+    with capture_logs() as lines:
+        async with site.running(retention_days=5) as (flusher, committer):
+            for _ in range(3):
+                (answer,) = await site.post(committer, "a", 1)
+                assert isinstance(answer, int)
+                await site.until_archived(answer)
+            await until(lambda: flusher._metrics.damaged._value.get() == 1, "the metric")
+            assert not flusher.trouble
+    (detail,) = logged(lines, "archive_damaged")
+    assert name in detail
+    assert [each.name for each in path.parent.glob("usages-*")] == [name]
