@@ -188,18 +188,32 @@ class Raw:
                 raise TimeoutError(f"after {self._seconds} s only {self._heard!r}")
         return found
 
+    def head(self) -> Answer:
+        """Read an answer that has headers alone, as one to HEAD.
+
+        Raises:
+            EOFError, TimeoutError: as `answer`.
+        """
+        while b"\r\n\r\n" not in self._heard:
+            if self.ended:
+                raise EOFError(f"hung up after {self._heard!r}")
+            if not self.listen(self._seconds):
+                raise TimeoutError(f"after {self._seconds} s only {self._heard!r}")
+        head, _, rest = self._heard.partition(b"\r\n\r\n")
+        found = _parsed(head, b"")
+        self._heard = rest
+        return found
+
     def _whole(self) -> Answer | None:
         head, blank, rest = self._heard.partition(b"\r\n\r\n")
         if not blank:
             return None
-        first, *lines = head.decode("latin-1").split("\r\n")
-        named = (line.partition(":") for line in lines)
-        headers = {name.lower(): value.strip() for name, _, value in named}
-        length = int(headers.get("content-length", "0"))
+        found = _parsed(head, b"")
+        length = int(found.headers.get("content-length", "0"))
         if len(rest) < length:
             return None
         self._heard = rest[length:]
-        return Answer(int(first.split(" ", 2)[1]), headers, rest[:length])
+        return found._replace(body=rest[:length])
 
     def ends(self, seconds: float) -> bool:
         """Say whether the server hangs up within this time and says nothing more."""
@@ -207,6 +221,13 @@ class Raw:
         while not self.ended and not self._heard and (left := end - time.monotonic()) > 0:
             self.listen(left)
         return self.ended and not self._heard
+
+
+def _parsed(head: bytes, body: bytes) -> Answer:
+    first, *lines = head.decode("latin-1").split("\r\n")
+    named = (line.partition(":") for line in lines)
+    headers = {name.lower(): value.strip() for name, _, value in named}
+    return Answer(int(first.split(" ", 2)[1]), headers, body)
 
 
 def request(method: str, path: str, body: bytes = b"", *, headers: tuple[str, ...] = ()) -> bytes:

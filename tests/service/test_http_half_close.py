@@ -1,0 +1,139 @@
+"""A client that has sent its requests and shuts down its sending side is answered, then closed."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from busyapi.settings import SWITCH
+from tests.conftest import Stacks
+from tests.service.test_api_drain import LOOPS
+from tests.support.asking import BODY, Raw, count, nothing_stored, request, stored
+from tests.support.broken import broken_build
+from tests.support.processes import Stack
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
+
+POST = request("POST", "/api/usages", BODY)
+CHUNKED = (
+    b"POST /api/usages HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+)
+GET = request("GET", "/livez")
+WHOLE = {
+    "one": ([POST], [201]),
+    "one in two packets": ([POST[:50], POST[50:]], [201]),
+    "one for Sanic": ([CHUNKED], [201]),
+    "three at once": ([POST * 3], [201, 201, 201]),
+    "mixed at once": ([POST + CHUNKED + GET + POST], [201, 201, 200, 201]),
+    "mixed in packets": ([POST, CHUNKED, POST, GET], [201, 201, 201, 200]),
+    "a line end behind": ([POST + b"\r\n"], [201]),
+    "an error": ([request("POST", "/api/usages", b"{}")], [422]),
+    "a read": ([GET], [200]),
+}
+"""Packets, and the statuses of their answers."""
+HALF = {
+    "nothing": b"",
+    "a line end": b"\r\n",
+    "a part of a line": b"POST /api/us",
+    "a part of a head": POST[: POST.index(b"\r\n\r\n")],
+    "a head": POST[: POST.index(b"\r\n\r\n") + 4],
+    "a part of a body": POST[:-1],
+    "a part of a chunk": CHUNKED[:-20],
+    "a body without its last chunk": CHUNKED[:-5],
+    "a body without its last line": CHUNKED[:-2],
+}
+NOT_KEPT = {
+    "web/http1.py": (
+        "        self._data_received.set()  # to whoever waits for more\n        return True",
+        "        return False",
+    )
+}
+
+
+@pytest.fixture(scope="module", params=[(loop, switch) for loop in LOOPS for switch in SWITCH])
+def stack(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    """A stack on each event loop, with the fast lane and without."""
+    loop, switch = request.param
+    folder = tmp_path_factory.mktemp(f"{loop}-{switch}")
+    with ExitStack() as running:
+        server = running.enter_context(Server(folder / "valkey"))
+        settings = {**LOOPS[loop], "BUSYAPI_FAST_LANE": switch}
+        yield running.enter_context(Stack(folder / "stack", server, settings=settings))
+
+
+def statuses(port: int, packets: list[bytes]) -> list[int]:
+    """Send packets, end the sending side at once, and return what is answered until the end."""
+    with Raw(port) as device:
+        for packet in packets:
+            device.send(packet)
+        device.end()
+        found = []
+        while not device.ends(5):
+            found.append(device.answer().status)
+        return found
+
+
+@pytest.mark.parametrize(("packets", "answers"), WHOLE.values(), ids=WHOLE)
+def test_whole_requests_are_answered_before_the_connection_ends(
+    stack: Stack, packets: list[bytes], answers: list[int]
+) -> None:
+    before = count(stack.port)
+    assert statuses(stack.port, packets) == answers
+    assert count(stack.port) == before + answers.count(201)
+
+
+@pytest.mark.parametrize("begun", HALF.values(), ids=HALF)
+def test_a_part_of_a_request_is_dropped(stack: Stack, begun: bytes) -> None:
+    with nothing_stored(stack.port):
+        assert statuses(stack.port, [begun]) == []
+    before = count(stack.port)
+    assert statuses(stack.port, [POST + begun]) == [201]
+    assert count(stack.port) == before + 1
+
+
+def test_the_flusher_s_port_answers_too(stack: Stack) -> None:
+    port = stack.flushers[0].port
+    assert statuses(port, [GET]) == [200]
+    assert statuses(port, [GET * 2]) == [200, 200]
+    assert statuses(port, [GET[:-1]]) == []
+
+
+def test_an_answer_with_a_connection_that_was_kept_follows_the_end(stack: Stack) -> None:
+    with Raw(stack.port) as device:
+        device.send(POST)
+        stored(device.answer())
+        device.send(POST)
+        device.end()
+        answer = device.answer()
+        stored(answer)
+        assert device.ends(5)
+
+
+@pytest.mark.parametrize("switch", SWITCH)
+def test_the_end_may_come_while_a_usage_waits(valkey: Server, stacks: Stacks, switch: str) -> None:
+    """And long before its answer: the connection is no idle one."""
+    stack = stacks(valkey, settings={"BUSYAPI_FAST_LANE": switch})
+    pending = "busyapi_pending_usages"
+    valkey.pause()
+    with Raw(stack.port) as device:
+        device.send(POST)
+        wait_until(lambda: stack.apis[0].metric(pending) == 1, "the usage to be read")
+        device.end()
+        device.listen(0.3)
+        valkey.resume()
+        stored(device.answer())
+        assert device.ends(5)
+    assert stack.apis[0].metric("busyapi_requests_total", status="499") == 0
+
+
+def test_a_server_that_closes_at_the_end_of_the_requests_is_caught(
+    valkey: Server, stacks: Stacks, tmp_path: Path
+) -> None:
+    broken = broken_build(tmp_path, NOT_KEPT)
+    stack = stacks(valkey, settings={**broken, "BUSYAPI_FAST_LANE": "off"})
+    assert statuses(stack.port, [POST]) == []
+    assert count(stack.port) == 1, "stored and not answered, as a retry would be"

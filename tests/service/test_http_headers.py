@@ -1,0 +1,249 @@
+"""What every answer carries, HEAD, CORS, and the limit of a head."""
+
+import re
+import time
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Stacks
+from tests.service.conftest import Apis
+from tests.support.asking import (
+    BODY,
+    USAGE,
+    Raw,
+    nothing_stored,
+    problem,
+    request,
+    send,
+    stored,
+)
+from tests.support.broken import broken_build
+from tests.support.http1 import Answer, fetch
+from tests.support.processes import Stack
+from tests.support.servers import Server
+
+READ = ["/", "/openapi.json", "/livez", "/readyz", "/api/usages/count", "/api/usages/1"]
+VARYING = {"date", "x-request-id"}
+PAGE = "https://page.example"
+OTHER = "https://other.example"
+PREFLIGHT = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
+
+
+def dated(answer: Answer) -> None:
+    """Hold a Date to the present, in the form that is preferred."""
+    said = answer.headers["date"]
+    assert re.fullmatch(
+        r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT", said
+    )
+    assert abs(parsedate_to_datetime(said).timestamp() - time.time()) < 10
+
+
+def test_every_answer_has_a_date(contract: Stack) -> None:
+    asked = [
+        request("POST", "/api/usages", BODY),
+        request("POST", "/api/usages", BODY, headers=("Idempotency-Key: dated",)),
+        request("POST", "/api/usages/batch", b"[" + BODY + b"]"),
+        request("POST", "/api/usages", b"{}"),
+        request("GET", "/api/usages/9007199254740992"),
+        request("GET", "/nowhere"),
+        request("PUT", "/"),
+        *(request("GET", path) for path in READ),
+        b"broken\r\n\r\n",
+    ]
+    ports = [contract.port, contract.flushers[0].port, contract.apis[0].metrics_port]
+    for port in ports:
+        with Raw(port) as device:
+            for each in asked:
+                device.send(each)
+                dated(device.answer())
+
+
+def test_a_date_counts_seconds(contract: Stack) -> None:
+    seen = set()
+    end = time.monotonic() + 2.5
+    with Raw(contract.port) as device:
+        while time.monotonic() < end:
+            device.send(request("POST", "/api/usages", BODY))
+            answer = device.answer()
+            dated(answer)
+            seen.add(answer.headers["date"])
+            time.sleep(0.05)
+    assert len(seen) in {3, 4}
+
+
+@pytest.mark.parametrize("path", READ)
+def test_head_is_answered_as_get_without_a_body(contract: Stack, path: str) -> None:
+    stored(send(contract.port, BODY))
+    if path == "/api/usages/1":
+        contract.wait_until_archived()  # later the same answer comes from elsewhere
+    get = fetch(contract.port, path)
+    with Raw(contract.port) as device:
+        for headers in ((), ("Connection: close",)):
+            device.send(request("HEAD", path, headers=headers))
+            head = device.head()
+            assert head.status == get.status == 200
+            assert head.headers.keys() == get.headers.keys()
+            fixed = head.headers.keys() - VARYING - {"connection"}
+            if path != "/api/usages/count":
+                assert {n: head.headers[n] for n in fixed} == {n: get.headers[n] for n in fixed}
+        assert device.ends(5), "a body behind the headers"
+
+
+def test_errors_of_head_have_no_body(contract: Stack) -> None:
+    for port, path, status in (
+        (contract.port, "/nowhere", 404),
+        (contract.port, "/api/usages", 405),
+        (contract.port, "/api/usages/0", 404),
+        (contract.flushers[0].port, "/nowhere", 404),
+        (contract.flushers[0].port, "/usages/999999999", 404),
+    ):
+        with Raw(port) as device:
+            device.send(request("HEAD", path) + request("GET", "/livez"))
+            assert device.head().status == status
+            assert device.answer().body == b"loop: ok\n"
+
+
+def test_head_on_the_ports_inside(contract: Stack) -> None:
+    for port in (contract.flushers[0].port, contract.apis[0].metrics_port):
+        with Raw(port) as device:
+            device.send(request("HEAD", "/metrics", headers=("Connection: close",)))
+            head = device.head()
+            assert head.status == 200
+            assert int(head.headers["content-length"]) > 1000
+            assert device.ends(5)
+
+
+def test_an_unknown_coding_is_415_and_says_which_is_known(contract: Stack) -> None:
+    for path in ("/api/usages", "/api/usages/batch"):
+        with nothing_stored(contract.port):
+            answer = send(contract.port, USAGE, path, content_encoding="br")
+            problem(answer, 415)
+            assert answer.headers["accept-encoding"] == "gzip"
+            answer = send(contract.port, b"<a/>", path, content_type="text/xml")
+            problem(answer, 415)
+            assert "accept-encoding" not in answer.headers, "the coding was not why"
+
+
+def test_usages_and_errors_are_kept_by_no_cache(contract: Stack) -> None:
+    usage = stored(send(contract.port, BODY))
+    contract.wait_until_archived()
+    for answer in (
+        fetch(contract.port, f"/api/usages/{usage}"),
+        fetch(contract.port, "/api/usages/9007199254740992"),
+        fetch(contract.port, "/nowhere"),
+        send(contract.port, b"{}"),
+        fetch(contract.flushers[0].port, f"/usages/{usage}"),
+        fetch(contract.flushers[0].port, "/usages/999999999"),
+    ):
+        assert answer.headers["cache-control"] == "no-store", answer
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_limit_of_a_head_is_a_setting(contract: Stack, beside: Apis) -> None:
+    large = beside(BUSYAPI_MAX_HEADER_BYTES="20000")
+    mesh = (f"X-Forwarded-Client-Cert: {'c' * 15_000}",)
+    raw = request("POST", "/api/usages", BODY, headers=mesh)
+    with nothing_stored(contract.port), Raw(contract.port) as device:
+        device.send(raw)
+        problem(device.answer(), 413)
+        assert device.ends(5)
+    with Raw(large.port) as device:
+        device.send(raw)
+        stored(device.answer())
+        device.send(request("POST", "/api/usages", BODY, headers=(*mesh, *mesh)))
+        problem(device.answer(), 413)
+
+
+class TestCors:
+    """Pages of other origins: off, on for those that are named."""
+
+    def test_it_is_off_by_default(self, contract: Stack) -> None:
+        problem(fetch(contract.port, "/api/usages", method="OPTIONS", headers=PREFLIGHT), 405)
+        answer = send(contract.port, BODY, origin=PAGE)
+        stored(answer)
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+
+    def test_a_named_origin_may_post_and_read(self, beside: Apis) -> None:
+        port = beside(BUSYAPI_CORS_ORIGINS=f"{PAGE}, http://localhost:8080").port
+        for origin in (PAGE, "http://localhost:8080"):
+            asked = {**PREFLIGHT, "Origin": origin}
+            for path in ("/api/usages", "/api/usages/batch", "/api/usages/count", "/api/usages/1"):
+                answer = fetch(port, path, method="OPTIONS", headers=asked)
+                assert (answer.status, answer.body) == (204, b"")
+                assert answer.headers["access-control-allow-origin"] == origin
+                assert "POST" in answer.headers["access-control-allow-methods"]
+                assert "Idempotency-Key" in answer.headers["access-control-allow-headers"]
+                assert answer.headers["vary"] == "Origin"
+            answer = send(port, BODY, origin=origin)
+            usage = stored(answer)
+            assert answer.headers["access-control-allow-origin"] == origin
+            assert "Location" in answer.headers["access-control-expose-headers"]
+            for refused in (
+                send(port, b"{}", origin=origin),
+                fetch(port, "/api/usages/0", headers={"Origin": origin}),
+            ):
+                assert refused.status in {404, 422}
+                assert refused.headers["access-control-allow-origin"] == origin
+            answer = fetch(port, f"/api/usages/{usage}", headers={"Origin": origin})
+            assert answer.status == 200
+            assert answer.headers["access-control-allow-origin"] == origin
+
+    @pytest.mark.parametrize("origin", [OTHER, "null", "*", PAGE.upper(), f"{PAGE}:443"])
+    def test_no_other_origin_is_allowed(self, beside: Apis, origin: str) -> None:
+        port = beside(BUSYAPI_CORS_ORIGINS=PAGE).port
+        asked = {**PREFLIGHT, "Origin": origin}
+        for answer in (
+            fetch(port, "/api/usages", method="OPTIONS", headers=asked),
+            send(port, BODY, origin=origin),
+        ):
+            assert answer.status in {201, 204}
+            assert not [name for name in answer.headers if name.startswith("access-control")]
+            assert answer.headers["vary"] == "Origin"
+
+    def test_a_preflight_needs_no_token(self, beside: Apis, tmp_path: Path) -> None:
+        tokens = tmp_path / "tokens"
+        tokens.write_text("write,read a\n")
+        port = beside(BUSYAPI_CORS_ORIGINS=PAGE, BUSYAPI_TOKENS_FILE=str(tokens)).port
+        answer = fetch(port, "/api/usages", method="OPTIONS", headers=PREFLIGHT)
+        assert answer.status == 204
+        refused = send(port, BODY, origin=PAGE)
+        problem(refused, 401)
+        assert refused.headers["access-control-allow-origin"] == PAGE
+
+
+SOON_IDLE = {"api/app.py": ("IDLE_SECONDS = 120", "IDLE_SECONDS = 2")}
+UPGRADING = {
+    "web/http1.py": (
+        "        self._prepare_body(head)\n",
+        (
+            "        self._prepare_body(head)\n"
+            "        self.upgrade_websocket = request.headers.get('upgrade') == 'websocket'\n"
+        ),
+    )
+}
+
+
+def idle_ends(stack: Stack, upgrade: str) -> bool:
+    """Send a request that asks for an upgrade, slowly; say whether its idle connection ends."""
+    with Raw(stack.port) as device:
+        lines = ("Connection: upgrade", f"Upgrade: {upgrade}")
+        device.send(request("POST", "/api/usages", BODY, headers=lines)[:-1])
+        time.sleep(2.2)  # Sanic looks at its timeouts meanwhile
+        device.send(BODY[-1:])
+        stored(device.answer())
+        return device.ends(8)
+
+
+def test_a_request_for_an_upgrade_keeps_the_idle_timeout(
+    tmp_path: Path, valkey: Server, stacks: Stacks
+) -> None:
+    stack = stacks(valkey, settings=broken_build(tmp_path, SOON_IDLE))
+    assert idle_ends(stack, "websocket")
+    assert idle_ends(stack, "h2c")
+
+
+def test_a_server_that_upgrades_is_caught(tmp_path: Path, valkey: Server, stacks: Stacks) -> None:
+    stack = stacks(valkey, settings=broken_build(tmp_path, SOON_IDLE | UPGRADING))
+    assert not idle_ends(stack, "websocket")
