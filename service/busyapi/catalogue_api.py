@@ -64,7 +64,7 @@ REFUSED = Row(
     "counter",
     "Requests answered with 503. BufferFull and ArchiveAway (a lookup): see to the flusher;"
     " NotSeeded, RedisAway, TooWeak: to Redis; Overloaded: more API pods; StoredUnknown: answers"
-    " of Redis were lost.",
+    " of Redis were lost; UnknownVersion (a lookup): start the newer busyapi again.",
     (
         "BusyapiBufferFull",
         "BusyapiOverloaded",

@@ -93,7 +93,8 @@ EVENTS = (
         " the last of an outage are told by the next, and metrics count each",
         "RedisAway, StoredUnknown: the runbook of BusyapiRedisUnreachable. NotSeeded:"
         " BusyapiPartitionNotSeeded. TooWeak: BusyapiDurabilityNotHeld. BufferFull, Overloaded: the"
-        " alert of that name. ArchiveAway: BusyapiFlusherStuck",
+        " alert of that name. ArchiveAway: BusyapiFlusherStuck. UnknownVersion:"
+        " BusyapiFlusherHalted",
     ),
     Event(
         "archive_recovered",

@@ -16,6 +16,8 @@ from tests.support.children import Lifetime
 from tests.support.ports import free_port
 
 CHUNK = 1 << 16
+SLOW_CHUNK = 1 << 13
+"""Of a link with a rate: so that it is shared, and bytes arrive all the time."""
 
 HEAD = 4096
 """Of what a client asked, this much is looked at by `lose_answer`."""
@@ -29,6 +31,11 @@ class Proxy(Lifetime):
         self.port = free_port()
         self.latency = 0.0
         """Seconds that every byte is late, each way. It may be set at any time."""
+        self.rate = 0
+        """Bytes a second that the link passes, each way, all connections together; 0 is any
+        number. It may be set at any time."""
+        self._free: dict[str, float] = {"ask": 0.0, "answer": 0.0}
+        """When the link has passed what was sent so far, each way."""
         self._pairs: set[_Pair] = set()
         self._mute = False
         self._losing: bytes | None = None
@@ -140,8 +147,8 @@ class Proxy(Lifetime):
         self._pairs.add(pair)
         try:
             await asyncio.gather(
-                self._pass(reader, server, pair.ask),
-                self._pass(answers, client, lambda _: self._admits(pair)),
+                self._pass(reader, server, pair.ask, "ask"),
+                self._pass(answers, client, lambda _: self._admits(pair), "answer"),
             )
         finally:
             self._pairs.discard(pair)
@@ -151,12 +158,16 @@ class Proxy(Lifetime):
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         admits: Callable[[bytes], bool],
+        way: str,
     ) -> None:
-        """Pass bytes one way, each as late as the latency says, and then the end."""
+        """Pass bytes one way, each as late as latency and rate say, and then the end."""
         loop = asyncio.get_running_loop()
         due = 0.0
         with contextlib.suppress(OSError):
-            while chunk := await reader.read(CHUNK):
+            while chunk := await reader.read(CHUNK if not self.rate else SLOW_CHUNK):
+                if self.rate:
+                    self._free[way] = max(loop.time(), self._free[way]) + len(chunk) / self.rate
+                    await asyncio.sleep(self._free[way] - loop.time())
                 # Later than the bytes before it, also when the latency has just become less.
                 due = max(loop.time() + self.latency, due + 1e-6)
                 if admits(chunk):

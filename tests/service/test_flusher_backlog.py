@@ -1,0 +1,156 @@
+"""A backlog of large batches: archived with bounded memory, over any link, in small blocks."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from busyapi.archive.frames import content_size
+from busyapi.archive.reader import walk
+from busyapi.stream.entry import encode
+from busyapi.stream.keys import Keys
+from tests.conftest import Stacks
+from tests.service.site import Site
+from tests.support.archived import read_archive
+from tests.support.inside import flushing, make_flusher, until, until_flushing, where
+from tests.support.proxy import Proxy
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
+
+KEYS = Keys(0)
+MIB = 1 << 20
+SLOWEST_LINK = 1_000_000
+"""Bytes a second."""
+
+
+def entry_of(first: int, usages: int, size: int) -> bytes:
+    """Return an entry's value; its lines pack like prose."""
+    words = b"inhaled twice, spacer used; " * (size // usages // 28)
+    return encode([b'{"n":%d,"note":"%b"}' % (first + n, words) for n in range(usages)], 1)
+
+
+def fill(server: Server, entries: int, usages: int, size: int) -> int:
+    """Store entries as the commit script does; return the last seq."""
+    client = server.client()
+    last = int(client.get(KEYS.seq) or 0)
+    for _ in range(entries):
+        value = entry_of(last + 1, usages, size)
+        last += usages
+        client.xadd(KEYS.stream, {"u": value}, id=f"{last}-{usages}")
+        client.incrby(KEYS.seq, usages)
+    return last
+
+
+def peak_bytes(pid: int) -> int:
+    """Return the most memory that a process ever had resident."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) << 10
+    raise LookupError(pid)
+
+
+def block_bytes(archive: Path) -> list[int]:
+    """Return the size of each block's lines."""
+    sizes = []
+    for path in sorted(archive.rglob("usages-*.zst")):
+        with path.open("rb") as file:
+            sizes += [content_size(frame.data) for frame in walk(file.fileno())]
+    return sizes
+
+
+def archived_ids(archive: Path) -> list[int]:
+    return [each.id for each in read_archive(archive).partition(0).lines]
+
+
+def test_backlog_of_large_batches_takes_little_memory(valkey: Server, stacks: Stacks) -> None:
+    stack = stacks(valkey)
+    (flusher,) = stack.flushers
+    flusher.stop()
+    last = fill(valkey, 16, 9000, 4 * MIB)
+    valkey.command("CONFIG", "RESETSTAT")
+    used = valkey.client().info("memory")["used_memory"]
+    flusher.start()
+    wait_until(
+        lambda: valkey.command("HGET", KEYS.state, "archived") == str(last), "it", seconds=60
+    )
+    # All at once it would be 64 MiB, and several times that while it is packed.
+    assert peak_bytes(flusher.pid) < 128 * MIB
+    # What a reply takes in the server counts against its limit.
+    assert valkey.client().info("memory")["used_memory_peak"] - used < 8 * MIB
+    assert flusher.stop() == 0
+    assert archived_ids(stack.archive) == list(range(1, last + 1))
+    sizes = block_bytes(stack.archive)
+    assert len(sizes) > 16 * 4
+    assert max(sizes) < 2 * MIB
+
+
+@pytest.fixture
+def site(tmp_path: Path, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> Site:
+    return Site(valkey, tmp_path / "archive", monkeypatch)
+
+
+@pytest.mark.parametrize("jump", [False, True], ids=["same history", "drained for a jump"])
+async def test_slow_link_archives_batches_that_take_longer_than_an_answer_may(
+    site: Site, *, jump: bool
+) -> None:
+    async with flushing(site.flusher(bound=100_000)):
+        pass
+    last = fill(site.server, 2, 1000, 4 * MIB)
+    if jump:
+        site.server.command("HDEL", KEYS.state, "epoch")
+    with Proxy(site.server.port) as link:
+        link.rate = SLOWEST_LINK
+        behind = replace(where(site.server), seeds=(("127.0.0.1", link.port),))
+        flusher = make_flusher(behind, site.archive, bound=100_000)
+        lease_seconds: list[int] = []
+
+        def archived() -> bool:
+            left = int(site.server.command("PTTL", KEYS.lease))
+            lease_seconds.append(left)
+            assert flusher.trouble in {"", "starting"}
+            return (flusher.writer.cursor if flusher.writer else 0) >= last
+
+        async with flushing(flusher, ready=False):
+            await until(archived, "the backlog", seconds=40)
+            await until_flushing(flusher, seconds=20)
+            # Renewed all the time: nobody may take it for one that has ended.
+            assert min(each for each in lease_seconds if each > 0) > 8_000
+    assert site.lines() == list(range(1, last + 1))
+    assert bool(site.gaps()) == jump
+
+
+async def test_link_that_fails_in_the_middle_is_read_in_smaller_parts(site: Site) -> None:
+    async with flushing(site.flusher(bound=100_000)):
+        pass
+    last = fill(site.server, 2, 1000, 4 * MIB)
+    with Proxy(site.server.port) as link:
+        link.rate = 4 * SLOWEST_LINK
+        behind = replace(where(site.server), seeds=(("127.0.0.1", link.port),))
+        flusher = make_flusher(behind, site.archive, bound=100_000)
+        async with flushing(flusher, ready=False):
+            for _ in range(4):
+                await asyncio.sleep(0.7)
+                await asyncio.to_thread(link.cut)
+            await until(lambda: site.state()["archived"] == str(last), "it", seconds=20)
+    assert site.lines() == list(range(1, last + 1))
+
+
+def test_flusher_killed_between_two_blocks_of_an_entry_repeats_and_loses_nothing(
+    valkey: Server, stacks: Stacks
+) -> None:
+    stack = stacks(valkey)
+    (flusher,) = stack.flushers
+    flusher.stop()
+    last = fill(valkey, 2, 1000, 4 * MIB)
+    flusher.environment["BUSYAPI_FAILPOINTS"] = "archive-after-sync=kill@3"
+    flusher.spawn()
+    flusher.wait(20)
+    assert valkey.command("HGET", KEYS.state, "archived") == "0"
+    found = archived_ids(stack.archive)
+    assert 0 < len(found) < 1000, "it died within the first entry"
+    del flusher.environment["BUSYAPI_FAILPOINTS"]
+    flusher.start()
+    wait_until(lambda: valkey.command("HGET", KEYS.state, "archived") == str(last), "the rest")
+    flusher.stop()
+    assert archived_ids(stack.archive) == list(range(1, last + 1))

@@ -1,0 +1,219 @@
+"""Entries that this version does not know, that begin below the cursor, or whose server is weak."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from busyapi import cli
+from busyapi.ids import Seq
+from busyapi.stream.entry import encode
+from busyapi.stream.keys import Keys
+from tests.conftest import Stacks
+from tests.service.site import BOUND, Site
+from tests.support.archived import read_archive
+from tests.support.http1 import fetch
+from tests.support.inside import flushing, make_flusher, until, until_flushing, where
+from tests.support.servers import FLAVOURS, Server
+from tests.support.waiting import wait_until
+
+KEYS = Keys(0)
+
+
+@pytest.fixture
+def site(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Site]:
+    monkeypatch.setattr("busyapi.flusher.loop.HALT_SECONDS", 0.2)
+    with Server(tmp_path / "server", getattr(request, "param", "valkey")) as server:
+        yield Site(server, tmp_path / "archive", monkeypatch)
+
+
+def store(server: Server, value: bytes, usages: int = 1, field: str = "u") -> int:
+    """Store an entry as the commit script does; return its last seq."""
+    last = int(server.command("GET", KEYS.seq) or 0) + usages
+    server.client().xadd(KEYS.stream, {field: value}, id=f"{last}-{usages}")
+    server.command("INCRBY", KEYS.seq, usages)
+    return last
+
+
+def quarantined(site: Site) -> list[tuple[int, int]]:
+    return [each[:2] for each in read_archive(site.archive).partition(0).quarantined]
+
+
+# --- unknown is not broken ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("site", FLAVOURS, indirect=True)
+async def test_entry_of_another_version_halts_and_waits_for_that_version(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with site.running() as (flusher, committer):
+        assert await site.post(committer, "a", 2) == [1, 2]
+        newer = encode([b'{"n":3}', b'{"n":4}'], 1).replace(b"1", b"7", 1)
+        assert store(site.server, newer, 2) == 4
+        assert await site.post(committer, "b", 1) == [5]
+        await until(lambda: "seqs 3 to 4 has version 7" in flusher.trouble, "the flusher to halt")
+        # What stands before it is archived; it and what follows stay where they are.
+        await site.until_archived(2)
+        assert flusher._metrics.halted._value.get() == 1
+        assert site.stored() == ["4-2", "5-1"]
+        # Devices notice nothing before the bound.
+        assert await site.post(committer, "c", 1) == [6]
+        assert quarantined(site) == []
+        # The version that wrote it takes over.
+        monkeypatch.setattr("busyapi.stream.entry.VERSION", b"7")
+        await until(lambda: "seqs 5 to 5 has version 1" in flusher.trouble, "the next entry")
+        await site.until_archived(4)
+        monkeypatch.setattr("busyapi.stream.entry.VERSION", b"1")
+        await until_flushing(flusher)
+        await site.until_archived(6)
+        assert flusher._metrics.halted._value.get() == 0
+    assert site.lines() == [1, 2, 3, 4, 5, 6]
+    assert site.gaps() == []
+
+
+async def test_entry_with_a_field_of_another_version_halts_and_is_not_trimmed(site: Site) -> None:
+    async with site.running() as (flusher, committer):
+        assert await site.post(committer, "a", 1) == [1]
+        store(site.server, encode([b"{}"], 1), field="v2")
+        await until(lambda: "has an unknown field" in flusher.trouble, "the flusher to halt")
+        assert site.stored()[-1] == "2-1"
+        assert quarantined(site) == []
+
+
+async def test_entry_of_another_version_stops_a_jump_before_anything_is_skipped(
+    site: Site,
+) -> None:
+    async with site.running() as (_, committer):
+        assert await site.post(committer, "a", 1) == [1]
+        await site.until_archived(1)
+    store(site.server, b"2 newer\n{}")
+    site.server.command("HDEL", KEYS.state, "epoch")
+    async with flushing(site.flusher(), ready=False) as flusher:
+        await until(lambda: "has version 2" in flusher.trouble, "the flusher to halt")
+        assert site.stored() == ["2-1"]
+        assert "epoch" not in site.state()
+    assert site.gaps() == []
+
+
+async def test_broken_entry_of_a_known_version_is_still_set_aside(site: Site) -> None:
+    async with site.running() as (_, committer):
+        assert await site.post(committer, "a", 1) == [1]
+        store(site.server, b"1 1 00000000\n{}")
+        assert await site.post(committer, "b", 1) == [3]
+        await site.until_archived(3)
+    assert quarantined(site) == [(2, 2)]
+    assert site.lines() == [1, 3]
+
+
+def test_lookup_of_an_entry_of_another_version_says_try_later(
+    valkey: Server, stacks: Stacks
+) -> None:
+    stack = stacks(valkey)
+    last = store(valkey, b"2 newer\n{}")
+    answer = fetch(stack.port, f"/api/usages/{last}")
+    assert answer.status == 503
+    assert "another version" in answer.json()["detail"]
+    (flusher,) = stack.flushers
+    wait_until(
+        lambda: b"has version 2" in fetch(flusher.port, "/readyz").body, "the flusher to halt"
+    )
+    assert fetch(stack.port, f"/api/usages/{last}").status == 503
+    stack.close()
+
+
+# --- a cursor within an entry ---------------------------------------------------------------
+
+
+def give_up(site: Site, through: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUSYAPI_ARCHIVE_DIR", str(site.archive))
+    words = f"archive accept-loss --partition 0 --through {through} --reason typo --yes"
+    assert cli.main(words.split()) == 0
+
+
+async def test_rest_of_an_entry_is_archived_when_its_begin_was_given_up(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with site.running() as (_, committer):
+        assert await site.post(committer, "a", 1) == [1]
+        await site.until_archived(1)
+    store(site.server, encode([b'{"n":%d}' % n for n in range(2, 12)], 1), 10)
+    give_up(site, 5, monkeypatch)
+    async with site.running() as (_, committer):
+        assert await site.post(committer, "b", 1) == [12]
+        await site.until_archived(12)
+    assert site.lines() == [1, 6, 7, 8, 9, 10, 11, 12]
+    assert site.gaps() == [(2, 5)]
+    (line,) = (each for each in lines_of(site) if b'"id":6,' in each)
+    assert b'{"n":6}' in line
+
+
+def lines_of(site: Site) -> list[bytes]:
+    writer = site.flusher()._hold._volume.recover()
+    try:
+        return [found for seq in range(1, 13) if (found := writer.find(Seq(seq)))]
+    finally:
+        writer.close()
+
+
+async def test_rest_of_a_broken_entry_is_set_aside_from_the_cursor_on(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with site.running():
+        pass
+    store(site.server, b"1 1 00000000\n{}\n{}\n{}\n{}", 4)
+    give_up(site, 2, monkeypatch)
+    async with site.running():
+        await site.until_archived(4)
+    assert quarantined(site) == [(3, 4)]
+    assert site.gaps() == [(1, 2)]
+
+
+# --- draining needs no tier, committing does ------------------------------------------------
+
+
+async def test_promoted_server_that_is_weak_is_drained_before_it_may_be_committed_to(
+    site: Site, tmp_path: Path
+) -> None:
+    weak = ["appendfsync everysec"]
+    with Server(tmp_path / "replica", replica_of=site.server, config=weak) as replica:
+        wait_until(lambda: replica.replication()["master_link_status"] == "up", "the replica")
+        async with site.running() as (_, committer):
+            assert await site.post(committer, "a", 2) == [1, 2]
+            await site.until_archived(2)
+        last = store(site.server, encode([b'{"only":"copy"}'], 1))
+        wait_until(lambda: replica.command("GET", KEYS.seq) == str(last), "the copy")
+        site.server.stop()
+        replica.command("REPLICAOF", "NO", "ONE")
+        async with flushing(
+            make_flusher(where(replica), site.archive, bound=BOUND), ready=False
+        ) as flusher:
+            await until(lambda: "appendfsync" in flusher.trouble, "the flusher to see it")
+            await until(lambda: flusher.writer and flusher.writer.cursor == last, "the copy")
+            assert replica.command("HGET", KEYS.state, "epoch") is None
+            replica.client().config_set("appendfsync", "always")
+            await until_flushing(flusher)
+            assert replica.command("HGET", KEYS.state, "epoch")
+    assert site.lines() == [1, 2, 3]
+    assert site.gaps() == [(4, last + BOUND + 1)]
+
+
+async def test_restarted_server_that_is_weak_is_drained_and_keeps_its_history(site: Site) -> None:
+    async with site.running() as (_, committer):
+        assert await site.post(committer, "a", 2) == [1, 2]
+        await site.until_archived(2)
+    last = store(site.server, encode([b'{"only":"copy"}'], 1))
+    config = site.server.folder / "server.conf"
+    durable = config.read_text()
+    site.server.stop()
+    config.write_text(durable + "no-appendfsync-on-rewrite yes\n")
+    site.server.start()
+    async with flushing(site.flusher(), ready=False) as flusher:
+        await until(lambda: "no-appendfsync" in flusher.trouble, "the flusher to see it")
+        await until(lambda: flusher.writer and flusher.writer.cursor == last, "the copy")
+        site.server.client().config_set("no-appendfsync-on-rewrite", "no")
+        await until_flushing(flusher)
+        await site.until_archived(last)
+    assert site.lines() == [1, 2, 3]
+    assert site.gaps() == []

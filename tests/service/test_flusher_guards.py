@@ -1,0 +1,177 @@
+"""Two flushers of one archive whose lock does not hold: the lease and the open segment do."""
+
+import asyncio
+import fcntl
+from pathlib import Path
+
+import pytest
+
+from busyapi.stream.keys import Keys
+from tests.conftest import Stacks
+from tests.service.site import Site
+from tests.support.archived import read_archive
+from tests.support.history import Outcome
+from tests.support.inside import flushing, make_flusher, until, until_flushing, where
+from tests.support.load import Load
+from tests.support.ports import free_port
+from tests.support.processes import Flusher, Stack
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
+
+KEYS = Keys(0)
+
+
+@pytest.fixture
+def site(tmp_path: Path, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> Site:
+    return Site(valkey, tmp_path / "archive", monkeypatch)
+
+
+@pytest.fixture
+def no_flock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every process have the lock, as NFS without a lock daemon does (`nolock`)."""
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+
+
+@pytest.mark.usefixtures("no_flock")
+async def test_second_flusher_without_flock_waits_and_changes_nothing(site: Site) -> None:
+    async with site.running() as (first, committer):
+        await site.post(committer, "a", 3)
+        await site.until_archived(3)
+        (opened,) = site.archive.rglob("*.open")
+        async with flushing(site.flusher(), ready=False) as second:
+            await until(lambda: "lease" in second.trouble, "the second to wait")
+            for n in range(5):
+                await site.post(committer, f"b{n}", 2)
+                await asyncio.sleep(0.7)
+            await site.until_archived(13)
+            assert "lease" in second.trouble
+            assert second.writer is None
+            assert not first.trouble
+            assert opened.exists(), "nobody has recovered what the first writes"
+        assert not first.trouble
+    assert site.lines() == list(range(1, 14))
+
+
+@pytest.mark.usefixtures("no_flock")
+async def test_second_flusher_without_flock_follows_when_the_first_stops(site: Site) -> None:
+    async with site.lane() as committer, flushing(site.flusher(), ready=False) as second:
+        await until_flushing(second)
+        async with flushing(site.flusher(), ready=False) as third:
+            await committer.until_ready()
+            await site.post(committer, "a", 3)
+            await until(lambda: "lease" in third.trouble, "the third to wait")
+            second.stop()
+            await until_flushing(third)
+            await site.post(committer, "b", 3)
+            await site.until_archived(6)
+    assert site.lines() == [1, 2, 3, 4, 5, 6]
+
+
+async def test_owner_that_sees_another_token_of_its_archive_begins_again(site: Site) -> None:
+    async with site.running() as (first, committer):
+        await site.post(committer, "a", 3)
+        await site.until_archived(3)
+        (opened,) = site.archive.rglob("*.open")
+        archive_id = site.state()["archive_id"]
+        before = opened.stat().st_ino
+        site.server.command("SET", KEYS.lease, f"{archive_id}:another", "PX", 10_000)
+        await site.post(committer, "b", 3)
+        await until(lambda: first.trouble, "the first to notice")
+        # It is not finished under the other's feet.
+        assert opened.stat().st_ino == before
+        assert first.writer is None
+        await until_flushing(first)
+        assert site.server.command("GET", KEYS.lease) != f"{archive_id}:another"
+        await site.until_archived(6)
+    assert site.lines() == [1, 2, 3, 4, 5, 6]
+
+
+async def test_flusher_whose_open_segment_was_taken_publishes_nothing_of_it(site: Site) -> None:
+    async with site.running() as (first, committer):
+        await site.post(committer, "a", 3)
+        await site.until_archived(3)
+        (opened,) = site.archive.rglob("*.open")
+        opened.unlink()  # as a recovery by another process does, that had copied it before
+        await site.post(committer, "b", 3)
+        await until(lambda: first.trouble, "the first to notice")
+        assert site.state()["archived"] == "3"
+        assert len(site.stored()) > 0
+
+
+def second_flusher(stack: Stack, folder: Path) -> Flusher:
+    settings = {
+        name: value
+        for name, value in stack.flushers[0].environment.items()
+        if name.startswith("BUSYAPI_")
+    }
+    return Flusher(folder, 0, free_port(), settings)
+
+
+@pytest.mark.parametrize("resumed_before_the_end", [True, False])
+def test_frozen_owner_without_its_lock_loses_and_repeats_nothing(
+    valkey: Server, stacks: Stacks, tmp_path: Path, *, resumed_before_the_end: bool
+) -> None:
+    stack = stacks(valkey)
+    (first,) = stack.flushers
+    second = second_flusher(stack, tmp_path / "second")
+    try:
+        with Load(stack.port, connections=4) as load:
+            wait_until(lambda: load.history.acknowledged > 200, "usages")
+            first.pause()
+            (stack.archive / "p00" / ".lock").unlink()
+            second.spawn()
+            second.wait_until_ready()
+            goal = load.history.acknowledged + 200
+            wait_until(lambda: load.history.acknowledged > goal, "more usages")
+            if resumed_before_the_end:
+                first.resume()
+                goal = load.history.acknowledged + 500
+                wait_until(lambda: load.history.acknowledged > goal, "usages with both")
+                wait_until(lambda: not first.ready(), "the first to see that it was replaced")
+            history = load.stop()
+        stack.wait_until_archived()
+        if not resumed_before_the_end:
+            first.resume()
+            wait_until(lambda: not first.ready(), "the first to see that it was replaced")
+        assert second.ready()
+        assert second.stop() == 0
+        wait_until(first.ready, "the first, now that the second has ended")
+        assert first.stop() == 0
+    finally:
+        second.close()
+    assert history.usages[Outcome.UNKNOWN] == 0
+    verdict = stack.verdict(history)
+    assert verdict.ok, verdict
+    assert read_archive(stack.archive).partition(0).gaps == []
+
+
+# --- what is kept in a failed state: nothing ------------------------------------------------
+
+
+async def test_halted_flusher_keeps_no_lease_and_takes_none(site: Site, tmp_path: Path) -> None:
+    async with site.running() as (_, committer):
+        await site.post(committer, "a", 3)
+        await site.until_archived(3)
+    assert site.server.command("EXISTS", KEYS.lease) == 0, "a clean stop gives it back"
+    held: list[int] = []
+    elsewhere = make_flusher(where(site.server), tmp_path / "other", partitions=4)
+    async with flushing(elsewhere, ready=False) as wrong:
+        await until(lambda: "installed with 1 partitions" in wrong.trouble, "the wrong one to halt")
+        for _ in range(100):
+            held.append(int(site.server.command("EXISTS", KEYS.lease)))
+            await asyncio.sleep(0.04)
+        async with site.running() as (right, committer):
+            assert await site.post(committer, "b", 1) == [4]
+            await site.until_archived(4)
+            assert not right.trouble
+    assert not any(held)
+
+
+async def test_flusher_that_halts_after_it_had_the_lease_gives_it_back(site: Site) -> None:
+    async with site.running() as (flusher, committer):
+        await site.post(committer, "a", 3)
+        await site.until_archived(3)
+        site.server.client().xadd(KEYS.stream, {"u": b"2 of another version"}, id="4-1")
+        site.server.command("INCRBY", KEYS.seq, 1)
+        await until(lambda: "has version 2" in flusher.trouble, "the flusher to halt")
+        await until(lambda: not site.server.command("EXISTS", KEYS.lease), "the lease to be free")
