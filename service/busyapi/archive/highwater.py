@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Self
 from zlib import crc32
 
+from busyapi.archive import names
 from busyapi.archive.durable import sync, write_at, write_small
 from busyapi.errors import SyncFailed
 from busyapi.ids import Seq
 
-NAME = "highwater"
 NOTHING = Seq(0)
 """No mark: nothing is known."""
 
@@ -50,10 +50,10 @@ class HighWater:
         """
         line = _line(archive_id, seq)
         with suppress(OSError, SyncFailed):
-            write_small(folder / NAME, line + line)
+            write_small(folder / names.HIGHWATER, line + line)
         fd = None
         with suppress(OSError):
-            fd = os.open(folder / NAME, os.O_RDWR)
+            fd = os.open(folder / names.HIGHWATER, os.O_RDWR)
         return cls(fd, archive_id, seq)
 
     def reach(self, seq: Seq) -> None:
@@ -72,7 +72,7 @@ class HighWater:
         """Put the mark on disk."""
         if self._fd is not None:
             with suppress(SyncFailed):
-                sync(self._fd, NAME)
+                sync(self._fd, names.HIGHWATER)
 
     def close(self) -> None:
         """Close the file."""
@@ -93,7 +93,7 @@ def is_there(folder: Path) -> bool:
 
 def _lines(folder: Path) -> list[tuple[str, Seq]]:
     try:
-        data = (folder / NAME).read_bytes()
+        data = (folder / names.HIGHWATER).read_bytes()
     except OSError:
         return []
     return [

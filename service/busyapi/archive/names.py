@@ -28,6 +28,7 @@ from busyapi.ids import Seq
 IDENTITY = "partition.json"
 LOCK = ".lock"
 RESERVE = ".reserve"
+HIGHWATER = "highwater"
 UNKNOWN = Seq(0)
 """The last seq of an open segment, as far as its name goes."""
 TEMPORARY = ".tmp"

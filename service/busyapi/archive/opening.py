@@ -71,7 +71,7 @@ def open_folder(
 def _expire(folder: Path, found: Identity, days: int, alarms: list[str]) -> Identity:
     """Delete what retention ends; return the identity with the floor that is on disk."""
     files = names.list_files(folder, found.partition).files
-    whole = [each for each in files if each.kind is not Kind.OPEN]
+    whole = [each for each in files if each.kind not in {Kind.OPEN, Kind.TORN}]
     cursor = coverage.cursor(whole, found.kept_from)
     # Below a hole nothing is deleted: a person has to look at it first.
     hole = any(each.last > cursor for each in whole)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
-from busyapi.archive import highwater
+from busyapi.archive import names
 from busyapi.ids import Seq
 from tests.unit.archive.making import abandon, batch, blocks, recover
 
@@ -142,7 +142,7 @@ def tear(deed: Deed) -> None:
 def litter(deed: Deed) -> None:
     """Leave a temporary file, and break the older line of the mark."""
     deed.path.with_name(deed.path.name + ".tmp").write_bytes(b"x")
-    mark = deed.archive.folder / highwater.NAME
+    mark = deed.archive.folder / names.HIGHWATER
     lines = mark.read_bytes().splitlines(keepends=True)
     lines[lines.index(min(lines))] = b"?" * len(min(lines))
     mark.write_bytes(b"".join(lines))

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import zstandard
 
-from busyapi.archive import highwater, identity
+from busyapi.archive import highwater, identity, names
 from busyapi.archive.writer import Batch, PartitionWriter
 from busyapi.ids import Seq
 
@@ -65,7 +65,7 @@ def reached(root: Path, seq: int | None) -> None:
     """Put the high-water mark at a seq; None removes it, as 0.2.0 would leave the folder."""
     said = identity.read(root / "p00")
     assert said
-    (root / "p00" / highwater.NAME).unlink()
+    (root / "p00" / names.HIGHWATER).unlink()
     if seq is not None:
         highwater.HighWater.begin(root / "p00", said.archive_id, Seq(seq)).close()
 

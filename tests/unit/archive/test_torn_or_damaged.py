@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from busyapi.archive import highwater
+from busyapi.archive import highwater, names
 from busyapi.archive.verify import verify
 from busyapi.errors import ArchiveDamaged, LossSuspected
 from busyapi.ids import Seq
@@ -198,7 +198,7 @@ def test_an_open_segment_that_is_copied_already_says_nothing_of_what_follows(roo
 
 
 def test_the_mark_is_exact_after_a_kill_and_only_grows(root: Path) -> None:
-    said = root / "p00" / highwater.NAME
+    said = root / "p00" / names.HIGHWATER
 
     def mark() -> int:
         (line, other) = said.read_text().splitlines()
@@ -220,7 +220,7 @@ def test_the_mark_is_exact_after_a_kill_and_only_grows(root: Path) -> None:
 
 
 def test_a_mark_with_one_line_torn_still_counts_and_with_none_proves_nothing(root: Path) -> None:
-    path = root / "p00" / highwater.NAME
+    path = root / "p00" / names.HIGHWATER
     archive = recover_id(root)
     first, second = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(first[:-3] + b"??\n" + second)

@@ -1,0 +1,83 @@
+"""The last block of a killed flusher: published and changed since, or never published."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import Stacks
+from tests.support.history import Outcome
+from tests.support.http1 import fetch
+from tests.support.load import Load
+from tests.support.processes import Flusher, Stack
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
+
+DAMAGED = "busyapi_archive_damaged_files"
+
+
+def archive(root: Path, command: str) -> tuple[int, str]:
+    """Run `busyapi archive …`; return its exit code and what it prints."""
+    words = [sys.executable, "-m", "busyapi", "archive", command, "--dir", str(root)]
+    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout
+
+
+def loaded(stack: Stack, requests: int) -> None:
+    with Load(stack.port, connections=1, requests=requests) as load:
+        history = load.finish()
+    assert history.usages[Outcome.OK] == requests
+    stack.wait_until_archived()
+
+
+def metric(flusher: Flusher, name: str) -> float:
+    try:
+        return flusher.metric(name)
+    except OSError:
+        return -1.0
+
+
+def test_a_published_last_block_that_has_changed_is_reported_and_kept(
+    valkey: Server, stacks: Stacks
+) -> None:
+    stack = stacks(valkey)
+    (flusher,) = stack.flushers
+    loaded(stack, 5)
+    loaded(stack, 1)
+    flusher.kill9()
+    (path,) = stack.archive.rglob("*.open")
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    code, said = archive(stack.archive, "verify")
+    assert (code, "damaged   id 6 " in said) == (1, True), said
+    flusher.spawn()
+    wait_until(lambda: metric(flusher, "busyapi_halted") == 1, "a halt", seconds=20)
+    assert "usages up to seq 6 were archived" in fetch(flusher.port, "/readyz").body.decode()
+    assert flusher.metric(DAMAGED) == 1
+    (aside,) = stack.archive.rglob("*.damaged")
+    assert aside.read_bytes() == data
+    code, said = archive(stack.archive, "verify")
+    assert (code, "missing   id 6 " in said) == (1, True), said
+    # All but the changed block is still there.
+    assert len(archive(stack.archive, "cat")[1].splitlines()) == 5
+
+
+def test_a_block_that_was_not_published_is_archived_again_without_an_alarm(
+    valkey: Server, stacks: Stacks
+) -> None:
+    """The control: what a kill leaves of a write is no damage, however often it happens."""
+    stack = stacks(valkey)
+    (flusher,) = stack.flushers
+    for n in range(2):
+        loaded(stack, 3)
+        flusher.kill9()
+        (path,) = stack.archive.rglob("*.open")
+        data = path.read_bytes()
+        path.write_bytes(data + data[: [100, 20][n]])
+        assert archive(stack.archive, "verify")[0] == 0
+        flusher.start()
+        assert flusher.metric(DAMAGED) == 0
+    loaded(stack, 1)
+    assert len(archive(stack.archive, "cat")[1].splitlines()) == 7
+    assert archive(stack.archive, "verify")[0] == 0
+    assert not [*stack.archive.rglob("*.damaged*"), *stack.archive.rglob("*.torn*")]
