@@ -1,9 +1,13 @@
 """The end of the open segment: what was never published is dropped, what was is kept and told."""
 
+import json
+import re
+import zlib
 from pathlib import Path
 
 import pytest
 
+from busyapi import archive
 from busyapi.archive import highwater, names
 from busyapi.archive.verify import verify
 from busyapi.errors import ArchiveDamaged, LossSuspected
@@ -219,14 +223,29 @@ def test_the_mark_is_exact_after_a_kill_and_only_grows(root: Path) -> None:
     assert mark() == 21
 
 
+def test_the_mark_is_as_the_format_says(root: Path) -> None:
+    """Read as FORMAT.md has it, with zlib alone; its own example too."""
+    said = json.loads((root / "p00/partition.json").read_text())
+    text = Path(archive.__file__).with_name("FORMAT.md").read_text()
+    example = re.findall(r"^    (busyapi-highwater .*)", text, re.MULTILINE)
+    lines = (root / "p00/highwater").read_text().splitlines()
+    assert len(example) == len(lines) == 2
+    for line in [*example, *lines]:
+        before, _, crc = line.rpartition(" ")
+        assert crc == f"{zlib.crc32(before.encode()):08x}"
+        name, of, seq = before.split(" ")
+        assert (name, len(seq)) == ("busyapi-highwater", 16)
+        assert of == said["archive"] or line in example
+
+
 def test_a_mark_with_one_line_torn_still_counts_and_with_none_proves_nothing(root: Path) -> None:
     path = root / "p00" / names.HIGHWATER
-    archive = recover_id(root)
+    identity = recover_id(root)
     first, second = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(first[:-3] + b"??\n" + second)
-    assert highwater.read(root / "p00", archive) == 6
+    assert highwater.read(root / "p00", identity) == 6
     path.write_bytes(first.replace(b"06 ", b"99 ") + second.replace(b"06 ", b"98 "))
-    assert highwater.read(root / "p00", archive) == 0
+    assert highwater.read(root / "p00", identity) == 0
     assert problems(root) == []
     assert highwater.read(root / "p00", "another") == 0
 
@@ -238,14 +257,14 @@ def recover_id(root: Path) -> str:
 
 
 def test_a_writer_that_was_fenced_off_no_longer_moves_the_mark(root: Path) -> None:
-    archive = recover_id(root)
-    old = highwater.HighWater.begin(root / "p00", archive, Seq(6))
+    identity = recover_id(root)
+    old = highwater.HighWater.begin(root / "p00", identity, Seq(6))
     new = recover(root)
     old.reach(Seq(8))
-    assert highwater.read(root / "p00", archive) == 6
+    assert highwater.read(root / "p00", identity) == 6
     new.append([batch(7)])
     new.close()
-    assert highwater.read(root / "p00", archive) == 7
+    assert highwater.read(root / "p00", identity) == 7
     old.close()
 
 
