@@ -145,6 +145,14 @@ class Settings:
     max_batch_items: int = row(
         "BUSYAPI_MAX_BATCH_ITEMS", 10_000, "usages", "usages in one batch", least=1
     )
+    receiving_bytes: int = row(
+        "BUSYAPI_RECEIVING_BYTES",
+        67_108_864,
+        "bytes",
+        "requests on their way into one process, over all connections; over it, the slowest get"
+        " 503. At least twice the largest body",
+        least=65_536,
+    )
     max_connections: int = row(
         "BUSYAPI_MAX_CONNECTIONS",
         2048,

@@ -11,6 +11,7 @@ from busyapi.commit.lanes import Lanes
 from busyapi.metrics import ApiMetrics
 from busyapi.settings import Settings
 from busyapi.stream.reading import Reader
+from busyapi.web.budget import Budget
 from busyapi.wiring import redis
 
 
@@ -34,6 +35,7 @@ def api(settings: Settings) -> int:
         )
         for each in partitions
     ]
+    largest = max(settings.max_body, settings.max_batch_bytes)
     service = Service(
         settings=settings,
         lanes=Lanes(lanes, admission),
@@ -42,5 +44,6 @@ def api(settings: Settings) -> int:
         metrics=metrics,
         guard=guard(settings.tokens_file, settings.rate_limit),
         cors=cors(settings.cors_origins),
+        budget=Budget(max(settings.receiving_bytes, 2 * largest)),
     )
     return serve(service)

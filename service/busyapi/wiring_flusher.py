@@ -9,6 +9,8 @@ from busyapi.flusher.serve import Door
 from busyapi.metrics import FlusherMetrics
 from busyapi.settings import Settings
 from busyapi.stream.partition import Partition
+from busyapi.web.budget import Budget
+from busyapi.web.protocol import Bounds
 from busyapi.wiring import redis
 
 
@@ -31,4 +33,6 @@ def flusher(settings: Settings, partition: int) -> int:
         return Partition(where, partition, settings.durability, archive_id, settings.replicas)
 
     door = Door(Flusher(install, volume, connect, metrics), metrics, settings.request_deadline)
-    return door.serve(settings.flusher_port, settings.max_connections, settings.max_header)
+    budget = Budget(settings.receiving_bytes)
+    bounds = Bounds(settings.request_deadline, settings.max_header, budget)
+    return door.serve(settings.flusher_port, settings.max_connections, bounds)

@@ -26,7 +26,7 @@ from busyapi.api.usages import post_batch, post_usage
 from busyapi.commit.lane import Lane
 from busyapi.errors import told
 from busyapi.web.connections import Connections, close_idle
-from busyapi.web.protocol import WholeRequest
+from busyapi.web.protocol import Bounds, WholeRequest
 from busyapi.web.refusal import Refuser
 from busyapi.web.scrape import MetricsPort
 from busyapi.web.server import allow_files, listen, stop, stop_at_signals
@@ -46,8 +46,9 @@ def make_app(service: Service) -> Sanic[Any, Any]:
     )
     app.ctx.service = service
     _configure(app, service)
-    app.add_route(post_usage, "/api/usages", methods=["POST"])
-    app.add_route(post_batch, "/api/usages/batch", methods=["POST"])
+    # They receive their bodies themselves, after what the header alone decides.
+    app.add_route(post_usage, "/api/usages", methods=["POST"], stream=True)
+    app.add_route(post_batch, "/api/usages/batch", methods=["POST"], stream=True)
     app.add_route(get_count, "/api/usages/count", methods=READ)
     app.add_route(get_usage, "/api/usages/<usage:int>", methods=READ)
     app.add_route(get_landing, "/", methods=READ)
@@ -79,7 +80,7 @@ def _configure(app: Sanic[Any, Any], service: Service) -> None:
     app.config.update(
         ACCESS_LOG=False,
         MOTD=False,
-        REQUEST_MAX_SIZE=max(settings.max_batch_bytes, settings.max_body),
+        REQUEST_MAX_SIZE=settings.max_body,  # of requests that need no body
         REQUEST_TIMEOUT=settings.request_deadline,
         # A commit is answered by its own deadline long before this.
         RESPONSE_TIMEOUT=settings.commit_deadline + settings.request_deadline + 30,
@@ -104,7 +105,8 @@ async def _open(app: Sanic[Any, Any]) -> None:
         service.metrics.last_seq.labels(lane.partition).set_function(partial(_highest, lane))
     settings = service.settings
     app.ctx.metrics_port = MetricsPort(
-        service.metrics.exposition, settings.request_deadline, settings.max_header
+        service.metrics.exposition,
+        Bounds(settings.request_deadline, settings.max_header, service.budget),
     )
     await app.ctx.metrics_port.open(settings.metrics_port)
     log.info(

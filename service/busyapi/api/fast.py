@@ -75,8 +75,13 @@ class FastProtocol(DeadlineProtocol):
 
     def _hold(self, data: bytes) -> None:
         self._held += data
+        self.count_held()
         if len(self._held) >= MOST_HELD and self.transport:
             self.transport.pause_reading()
+
+    def buffered(self) -> int:
+        """Return how many bytes wait to be read by this process."""
+        return len(self.recv_buffer) + len(self._held)
 
     def _take(self, data: bytes) -> bool:
         """Submit the usage of a packet; False: not a byte of it was taken."""
@@ -134,6 +139,7 @@ class FastProtocol(DeadlineProtocol):
         elif self._held:
             held = bytes(self._held)
             self._held.clear()
+            self.count_held()
             transport.resume_reading()
             self.data_received(held)
         if self._end_held and not self._under_way:
@@ -236,6 +242,7 @@ def protocol_for(service: Service, version: str = sanic.__version__) -> type[Dea
         "port": service.connections,
         "max_header": settings.max_header,
         "deadline": settings.request_deadline,
+        "budget": service.budget,
         "service": service,
         "answered": service.metrics.requests.of(ROUTE),
         "cut_off": staticmethod(service.cut_off),

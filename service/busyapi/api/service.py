@@ -16,6 +16,7 @@ from busyapi.errors import Refused, StoredUnknown
 from busyapi.metrics import ApiMetrics
 from busyapi.settings import Settings
 from busyapi.stream.reading import Reader
+from busyapi.web.budget import Budget
 from busyapi.web.connections import Connections
 
 NO_ANSWER = 500
@@ -33,6 +34,7 @@ class Service:
     guard: Guard | None = None
     connections: Connections = field(default_factory=Connections)
     cors: Cors | None = None
+    budget: Budget = field(default_factory=Budget)
     draining: bool = False
     fatal: BaseException | None = None
     strict: bool = field(init=False)

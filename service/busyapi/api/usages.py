@@ -1,24 +1,34 @@
 """POST /api/usages and /api/usages/batch."""
 
-from sanic import Request
+from functools import partial
+
 from sanic.response import HTTPResponse
 
 from busyapi.api.answers import Created, json_answer
 from busyapi.api.keys import KEY_HEADER, key
 from busyapi.api.service import Service
 from busyapi.commit.batch import Awaited
-from busyapi.decode.body import read_batch, read_single
+from busyapi.decode.body import (
+    read_batch,
+    read_single,
+    refuse_batch_type,
+    refuse_coding,
+    refuse_single_type,
+)
 from busyapi.ids import Seq, usage_id
+from busyapi.web.protocol import WholeRequest
 
 REPLAYED = {"Idempotency-Replayed": "true"}
 
 
-async def post_usage(request: Request) -> HTTPResponse:
+async def post_usage(request: WholeRequest) -> HTTPResponse:
     """Take one usage; 201 once it is as durable as the tier says."""
     service: Service = request.app.ctx.service
-    service.arrived(request)
     settings, headers = service.settings, request.headers
     credential = service.guard.check(request, "write") if service.guard else ""
+    refuse_coding(headers.get("content-encoding", ""))
+    await request.receive(settings.max_body, partial(refuse_single_type, headers))
+    service.arrived(request)
     work = read_single(
         request.body,
         headers.get("content-type", ""),
@@ -27,6 +37,7 @@ async def post_usage(request: Request) -> HTTPResponse:
         limit=settings.max_body,
     )
     line = await service.turns.finish(work)
+    request.release_body()
     found = key(request, [line], credential) if KEY_HEADER in headers else None
     last, partition = await _commit(service, Awaited((line,), found))
     usage = usage_id(Seq(abs(last)), partition, settings.partitions)
@@ -36,12 +47,14 @@ async def post_usage(request: Request) -> HTTPResponse:
     return service.done(request, json_answer({"id": usage}, 201, location))
 
 
-async def post_batch(request: Request) -> HTTPResponse:
+async def post_batch(request: WholeRequest) -> HTTPResponse:
     """Take many usages: all of them or none."""
     service: Service = request.app.ctx.service
-    service.arrived(request)
     settings, headers = service.settings, request.headers
     credential = service.guard.check(request, "write") if service.guard else ""
+    refuse_coding(headers.get("content-encoding", ""))
+    await request.receive(settings.max_batch_bytes, partial(refuse_batch_type, headers))
+    service.arrived(request)
     work = read_batch(
         request.body,
         headers.get("content-type", ""),
@@ -52,7 +65,7 @@ async def post_batch(request: Request) -> HTTPResponse:
         most_each=settings.max_body,
     )
     lines = await service.turns.finish(work)
-    request.body = b""  # the lines are what waits for Redis; twice the bytes would
+    request.release_body()  # the lines are what waits for Redis; twice the bytes would
     if service.guard:
         service.guard.charge_batch(request, credential, len(lines))
     found = key(request, lines, credential) if KEY_HEADER in headers else None

@@ -5,6 +5,8 @@ A body that starts as JSON is read as JSON whatever its Content-Type says, becau
 (RFC 8259, section 8.1) and so are forms (WHATWG URL).
 """
 
+from collections.abc import Mapping
+
 from busyapi.decode.batch import Limits, decode_batch
 from busyapi.decode.bounds import STRETCH
 from busyapi.decode.form import form_to_json
@@ -15,6 +17,8 @@ from busyapi.errors import BodyTooLarge, UnsupportedCoding, UnsupportedMedia
 
 _FORM = "application/x-www-form-urlencoded"
 _NDJSON = "application/x-ndjson"
+_PLAIN = ("", "identity")
+_CODINGS = (*_PLAIN, "gzip", "x-gzip")  # RFC 9110, section 8.4.1.3: the last two are the same
 # What may stand before JSON: its own whitespace, and the bytes of a byte order mark.
 _BEFORE_JSON = b" \t\r\n\xef\xbb\xbf"
 
@@ -74,6 +78,41 @@ def read_batch(
     limits = Limits(most, most_each)
     lines = yield from decode_batch(body, ndjson=ndjson, strict=strict, limits=limits)
     return lines
+
+
+def refuse_coding(content_encoding: str) -> None:
+    """Refuse a body by its Content-Encoding, before it has come.
+
+    Raises:
+        UnsupportedCoding: it is unknown.
+    """
+    if content_encoding and content_encoding.strip().lower() not in _CODINGS:
+        raise UnsupportedCoding
+
+
+def refuse_single_type(headers: Mapping[str, str], start: bytes) -> None:
+    """Refuse a usage by its type and its first bytes, before the others have come.
+
+    Raises:
+        UnsupportedMedia: whatever follows, it is not a usage.
+    """
+    if start[:1] != b"{":
+        _refuse_type(headers, start, b"{", (_FORM,))
+
+
+def refuse_batch_type(headers: Mapping[str, str], start: bytes) -> None:
+    """Refuse a batch, likewise."""
+    if start[:1] != b"[":
+        _refuse_type(headers, start, b"[{", (_NDJSON,))
+
+
+def _refuse_type(
+    headers: Mapping[str, str], start: bytes, brackets: bytes, others: tuple[str, ...]
+) -> None:
+    first, media = _first_byte(start), _media(headers.get("content-type", ""))
+    packed = headers.get("content-encoding", "").strip().lower() not in _PLAIN
+    if first and first not in brackets and not (packed or _is_json(media) or media in others):
+        raise UnsupportedMedia
 
 
 def _unpacked(body: bytes, content_encoding: str, limit: int) -> Steps[bytes]:

@@ -14,7 +14,7 @@ from busyapi.ids import Seq
 from busyapi.metrics import FlusherMetrics
 from busyapi.web.connections import Connections, close_idle
 from busyapi.web.problems import NOT_CACHED, Problem, Problems
-from busyapi.web.protocol import DeadlineProtocol, WholeRequest
+from busyapi.web.protocol import Bounds, DeadlineProtocol, WholeRequest
 from busyapi.web.refusal import Refuser
 from busyapi.web.scrape import Scrape
 from busyapi.web.server import allow_files, listen, stop, stop_at_signals
@@ -37,7 +37,6 @@ class Door:
     def __init__(self, flusher: Flusher, metrics: FlusherMetrics, deadline: float) -> None:
         self.failed: BaseException | None = None
         self._flusher = flusher
-        self._deadline = deadline
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
         app = self.app = Sanic(
@@ -63,12 +62,11 @@ class Door:
         app.register_listener(self._open, "after_server_start")
         app.register_listener(self._close, "before_server_stop")
 
-    def serve(self, port: int, max_connections: int, max_header: int) -> int:
+    def serve(self, port: int, max_connections: int, bounds: Bounds) -> int:
         """Flush and serve until SIGTERM; give the process's exit code."""
         probes = {b"/livez": self._alive, b"/readyz": self._readiness}
         members = {
-            "deadline": self._deadline,
-            "max_header": max_header,
+            **bounds._asdict(),
             "port": Connections(allow_files(max_connections), Refuser(probes)),
         }
         self.app.run(

@@ -13,7 +13,7 @@ from sanic.exceptions import RequestCancelled, SanicException
 from sanic.handlers import ErrorHandler
 from sanic.response import HTTPResponse
 
-from busyapi.errors import place
+from busyapi.errors import Refused, place
 from busyapi.web.protocol import NumberedHttp
 
 log = structlog.get_logger()
@@ -32,6 +32,7 @@ CLIENT_GONE = 499
 NOT_CACHED = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 """On usages, and on errors: a cache may keep a 404 of its own accord, and its id may be given out
 a moment later."""
+RETRY_SECONDS = "2"
 
 
 class Problem(Exception):
@@ -71,6 +72,8 @@ def general_problem(error: Exception, request_id: str = "") -> Problem:
     match error:
         case Problem():
             return error
+        case Refused():
+            return Problem(503, str(type(error)()), {"Retry-After": RETRY_SECONDS})
         case RequestCancelled():
             # No client reads this answer; the number is what nginx made of it.
             return Problem(CLIENT_GONE, "The client went away.")

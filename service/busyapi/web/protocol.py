@@ -10,21 +10,23 @@ connection closed.
 """
 
 import asyncio
-import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 from sanic import Request
 from sanic.exceptions import RequestTimeout
 from sanic.http.constants import Stage
 from sanic.response import BaseHTTPResponse
 
-from busyapi.errors import Overloaded
+from busyapi.errors import BodyTooLarge, Overloaded
+from busyapi.web.budget import FREE_BYTES, Budget
 from busyapi.web.connections import KnownProtocol
 from busyapi.web.http1 import StrictHttp
 from busyapi.web.request_id import HEADER, chosen
 
 LINGER_SECONDS = 1.0
+MAX_PASSED_BYTES = 67_108_864
+"""Of a refused body. They are dropped as they come, so they cost their reading and no memory."""
 LOOKS = 8
 """A request is cut off between one deadline and 1 + 1/8 of one."""
 
@@ -33,17 +35,62 @@ _UNREAD = -1
 """What a look finds besides the number of a request that is arriving."""
 
 
+class Bounds(NamedTuple):
+    """What holds for each connection of a port, as members of its protocol's class."""
+
+    deadline: float
+    max_header: int
+    budget: Budget
+
+
 class WholeRequest(Request):
-    """Sanic's request; the body of one is read whole without an asynchronous generator."""
+    """Sanic's request; a body is received when its handler asks for it, and within its limit."""
 
     async def receive_body(self) -> None:
-        """Read the body, as a route that does not stream asks for it."""
+        """Pass over the body of a request that needs none; Sanic calls this before a handler."""
         stream: Any = self.stream
-        parts: list[bytes] = []
         while stream and stream.request_body:
-            if part := await stream.read():
-                parts.append(part)
-        self.body = self.body or b"".join(parts)
+            await stream.read()
+
+    async def receive(self, limit: int, look: Callable[[bytes], None] | None = None) -> None:
+        """Receive the whole body; `look` sees its first part, and may refuse it.
+
+        Raises:
+            BodyTooLarge: its length says so already.
+            PayloadTooLarge: its chunks do.
+            Overloaded: too much is on its way into this process.
+        """
+        stream: Any = self.stream
+        if not stream or not stream.request_body:
+            return
+        stream.request_max_size = limit
+        if stream.request_bytes > limit:
+            stream.keep_alive = False
+            raise BodyTooLarge(f"The body is larger than {limit} bytes.")
+        body: bytes | bytearray = b""
+        while stream.request_body:
+            part = await stream.read()
+            if not part:
+                continue
+            stream.protocol.kept += len(part)
+            if body:
+                # One buffer that grows: a list of parts would be as large again when it is joined,
+                # and many times larger when they are of a byte each.
+                body = bytearray(body) if isinstance(body, bytes) else body
+                body += part
+            else:
+                body = part
+                if look:
+                    look(part)
+        stream.protocol.received_whole()
+        self.body = bytes(body)
+
+    def release_body(self) -> None:
+        """Forget the body: it is decoded, or refused."""
+        self.body = b""
+        stream: Any = self.stream
+        if stream:
+            stream.protocol.forget_body()
 
 
 class NumberedHttp(StrictHttp):
@@ -59,6 +106,7 @@ class NumberedHttp(StrictHttp):
     def init_for_request(self) -> None:
         """Begin with the next request."""
         super().init_for_request()  # type: ignore[no-untyped-call]
+        self.protocol.forget_body()
         self.number += 1
         self._request_id = ""
 
@@ -70,8 +118,10 @@ class NumberedHttp(StrictHttp):
         return self._request_id
 
     def respond(self, response: BaseHTTPResponse) -> BaseHTTPResponse:
-        """Put the name on whatever answer there will be."""
+        """Put the name on whatever answer there will be; the body is not needed any more."""
         response.headers[HEADER] = self.request_id
+        if isinstance(self.request, WholeRequest):
+            self.request.release_body()
         return super().respond(response)
 
     @property
@@ -80,12 +130,20 @@ class NumberedHttp(StrictHttp):
         return bool(self.request_body)
 
     def read_on(self) -> None:
-        """After an error, read what is left of the body, whatever its length.
+        """After an error, pass over what is left of the body, up to MAX_PASSED_BYTES.
 
         Closing with unread bytes would reset the connection, and a client that sends all before
-        it reads would never see the answer. The deadline ends this.
+        it reads would never see the answer. The deadline ends this too.
         """
-        self.request_bytes = -math.inf  # is compared with the limit, and no more
+        if self.expecting_continue:
+            # The client waits for a word before it sends the body, and gets the answer.
+            self.expecting_continue = self.keep_alive = False
+            self.request_body = None
+        elif self.request_bytes_left is not None and self.request_bytes_left > MAX_PASSED_BYTES:
+            self.request_bytes_left = MAX_PASSED_BYTES
+            self.keep_alive = False
+        # What chunks announce is added to this, and compared with the limit.
+        self.request_bytes, self.request_max_size = -MAX_PASSED_BYTES, 0
 
 
 def named(request: Request) -> str:
@@ -99,11 +157,16 @@ class DeadlineProtocol(KnownProtocol):
 
     HTTP_CLASS = NumberedHttp
     deadline: float = 15.0
+    budget: ClassVar[Budget] = Budget()
     cut_off: Callable[[Request], None] = staticmethod(lambda _: None)
     """Told of a request that came whole and gets no answer."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
+        self.kept = 0
+        """Bytes of a body that were taken out of the receive buffer and are not decoded."""
+        self.held_bytes, self.held_since = 0, 0.0
+        self._waiting_whole = 0
         self._looks = 0
         self._seen = _NOTHING
         self._look_handle: asyncio.TimerHandle | None = None
@@ -129,6 +192,48 @@ class DeadlineProtocol(KnownProtocol):
         self.loop.call_later(LINGER_SECONDS, self.abort)
         return True
 
+    def data_received(self, data: bytes) -> None:
+        """Take what came, and count what is held."""
+        super().data_received(data)
+        self.count_held()
+
+    def buffered(self) -> int:
+        """Return how many bytes wait to be read by this process."""
+        return len(self.recv_buffer)
+
+    def count_held(self) -> None:
+        """Tell the budget what this connection holds."""
+        size = self.buffered() + self.kept
+        if size > FREE_BYTES or self.held_bytes:
+            self.budget.hold(self, size)
+
+    def received_whole(self) -> None:
+        """Note that the body is whole, and waits to be decoded."""
+        self._waiting_whole = self.budget.wait_whole(self.kept)
+
+    def forget_body(self) -> None:
+        """Note that the body is not held any more."""
+        self.kept = 0
+        if self._waiting_whole:
+            self.budget.decoded(self._waiting_whole)
+            self._waiting_whole = 0
+        if self.held_bytes:
+            self.count_held()
+
+    def give_way(self) -> bool:
+        """Refuse a request that is arriving; cut off a client that sends far ahead of answers."""
+        http, task = self.http, self._task
+        if http is None or not task:
+            return False
+        self._seen = self._see(http)
+        if self._seen != _NOTHING:
+            self._give_up(http, task, Overloaded())
+            return True
+        if self.buffered() > FREE_BYTES:
+            self.abort()
+            return True
+        return False
+
     def abort(self) -> None:
         """Cut the connection, as Sanic does when a stop takes too long."""
         http = self.http
@@ -140,6 +245,8 @@ class DeadlineProtocol(KnownProtocol):
         """Stop looking."""
         if self._look_handle:
             self._look_handle.cancel()
+        self.forget_body()
+        self.budget.hold(self, 0)
         super().connection_lost(exc)
 
     def _schedule(self) -> None:

@@ -17,7 +17,7 @@ from sanic.server import AsyncioServer
 from busyapi.errors import place
 from busyapi.web.connections import Connections
 from busyapi.web.problems import Problem, Problems
-from busyapi.web.protocol import DeadlineProtocol, WholeRequest
+from busyapi.web.protocol import Bounds, DeadlineProtocol, WholeRequest
 from busyapi.web.refusal import Refuser
 from busyapi.web.server import listen
 
@@ -25,6 +25,8 @@ log = structlog.get_logger()
 
 REST = 9.0
 """Times as long as a rendering took, before the next."""
+MAX_BODY_BYTES = 65_536
+"""Of a request that needs none."""
 MAX_CONNECTIONS = 256
 """Prometheus keeps one or two; the oldest quiet one makes room for the next."""
 
@@ -77,7 +79,7 @@ class Scrape:
 class MetricsPort:
     """A port for metrics alone, beside the one that serves devices."""
 
-    def __init__(self, choose: Choose, deadline: float, max_header: int) -> None:
+    def __init__(self, choose: Choose, bounds: Bounds) -> None:
         self._server: AsyncioServer | None = None
         app = self._app = Sanic(
             "busyapi-metrics",
@@ -86,11 +88,15 @@ class MetricsPort:
             request_class=WholeRequest,
         )
         # The first application of the process has prepared Sanic's methods for both.
-        app.config.update(ACCESS_LOG=False, TOUCHUP=False, REQUEST_TIMEOUT=deadline)
+        app.config.update(
+            ACCESS_LOG=False,
+            TOUCHUP=False,
+            REQUEST_TIMEOUT=bounds.deadline,
+            REQUEST_MAX_SIZE=MAX_BODY_BYTES,
+        )
         app.add_route(Scrape(choose).__call__, "/metrics", methods=["GET", "HEAD"], name="metrics")
         members = {
-            "deadline": deadline,
-            "max_header": max_header,
+            **bounds._asdict(),
             "port": Connections(MAX_CONNECTIONS, Refuser({}), patient=False),
         }
         self._protocol = type("MetricsProtocol", (DeadlineProtocol,), members)
