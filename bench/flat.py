@@ -48,7 +48,6 @@ BUFFERED = 200_000
 ALONE = 2000
 KEY_COUNTS = (132_000, 263_000, 400_000, 525_000, 800_000, 1_000_000, 1_060_000)
 """Some just over a power of two, where a server has made its table larger."""
-KEY_SECONDS = 3600
 REWRITE_SECONDS = 60.0
 
 
@@ -179,17 +178,17 @@ def _buffered(contender: Durable) -> tuple[int, int, int]:
 
 
 def key_bytes(folder: Path, flavour: Flavour) -> str:
-    """Say what one Idempotency-Key weighs, at most; written as commit.lua writes it."""
+    """Say what one Idempotency-Key weighs, at most; written as keyed.lua writes it."""
     lines = []
     config = ["appendfsync no", "auto-aof-rewrite-percentage 0"]
     with Server(folder / f"keys-{flavour}", flavour, config=config) as server:
-        client = server.client()
+        client, hashes = server.client(), Keys(0).hashes
         empty, done = client.info("memory")["used_memory"], 0
         for count in KEY_COUNTS:
             with client.pipeline(transaction=False) as pipeline:
-                for _ in range(count - done):
-                    name = Keys(0).idempotency(uuid4().hex)
-                    pipeline.set(name, f"{uuid4().hex} {2**31}", ex=KEY_SECONDS)
+                for each in range(done, count):
+                    name = hashes[each % len(hashes)]
+                    pipeline.hset(name, uuid4().hex, f"{uuid4().hex} {2**31} {2**31:x}{each:x}")
                 pipeline.execute()
             done = count
             lines.append((client.info("memory")["used_memory"] - empty) / count)

@@ -124,6 +124,23 @@ BUFFER = Row(
             ],
             alerts=["BusyapiRedisMemoryHigh"],
         ),
+        Lines(
+            title="Idempotency-Keys",
+            about="Keys that a partition knows, and the most it may know. At the most a post with a"
+            " new key is refused, and no other: raise config.idempotencyKeys, or the memory.",
+            unit="short",
+            queries=[
+                Query(
+                    largest(picked("busyapi_idempotency_keys", of=FLUSHER), "partition") + " > 0",
+                    "known, " + PARTITION,
+                ),
+                Query(
+                    largest(picked("busyapi_idempotency_keys_max", of=FLUSHER), "partition")
+                    + " > 0",
+                    "most, " + PARTITION,
+                ),
+            ],
+        ),
         Number(
             title="Epoch jumps",
             about="Times that ids jumped past what Redis may have lost, since the flushers started."

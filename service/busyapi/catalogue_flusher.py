@@ -226,9 +226,23 @@ MEMORY_MAX = Row(
     ),
     (PARTITION,),
 )
+KEYS = Row(
+    "busyapi_idempotency_keys",
+    "gauge",
+    "Idempotency-Keys that are known. At their maximum a post with a new key is refused, no other.",
+    ("Data path",),
+    (PARTITION,),
+)
+KEYS_MAX = Row(
+    "busyapi_idempotency_keys_max",
+    "gauge",
+    "Most Idempotency-Keys: BUSYAPI_IDEMPOTENCY_KEYS, or what half of Redis' maxmemory holds.",
+    ("Data path",),
+    (PARTITION,),
+)
 
 ROWS = (
     *(BUILD, HELD, ISSUED, ARCHIVED, BOUND, OLDEST, SEEDED, HALTED, JUMPS, QUARANTINED),
     *(FLUSH_USAGES, FLUSH_SECONDS, FSYNC, STAGE, ERRORS, DAMAGED, RETENTION_REFUSED),
-    *(SEGMENT, SEGMENTS, WRITTEN, FREE, SIZE, MEMORY, MEMORY_MAX),
+    *(SEGMENT, SEGMENTS, WRITTEN, FREE, SIZE, MEMORY, MEMORY_MAX, KEYS, KEYS_MAX),
 )

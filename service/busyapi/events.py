@@ -92,8 +92,8 @@ EVENTS = (
         " with the id of one of them; `requests` is how many there were since the line before:"
         " the last of an outage are told by the next, and metrics count each",
         "RedisAway, StoredUnknown: the runbook of BusyapiRedisUnreachable. NotSeeded:"
-        " BusyapiPartitionNotSeeded. TooWeak: BusyapiDurabilityNotHeld. BufferFull, Overloaded: the"
-        " alert of that name. ArchiveAway: BusyapiFlusherStuck. UnknownVersion:"
+        " BusyapiPartitionNotSeeded. TooWeak: BusyapiDurabilityNotHeld. BufferFull, KeysFull,"
+        " Overloaded: the alert of that name. ArchiveAway: BusyapiFlusherStuck. UnknownVersion:"
         " BusyapiFlusherHalted",
     ),
     Event(
@@ -139,6 +139,28 @@ EVENTS = (
         ("why", "before", "after"),
         "Redis may have lost usages: ids go on far above, and the gap is recorded",
         "the runbook of BusyapiEpochJump",
+    ),
+    Event(
+        "keys_given_back",
+        "info",
+        ("keys",),
+        "a flusher gave a Redis server the Idempotency-Keys that it may have lost",
+        NOTHING,
+    ),
+    Event(
+        "keys_damaged",
+        "error",
+        ("file", "detail"),
+        "a file of Idempotency-Keys in the archive is not what was written: a repeat of a key that"
+        " is lost with it is stored a second time. No usage is in such a file",
+        "look at the volume, as the runbook of BusyapiArchiveDamaged does",
+    ),
+    Event(
+        "keys_not_deleted",
+        "warning",
+        ("detail",),
+        "a file of Idempotency-Keys whose time is over could not be deleted; it is tried again",
+        "read `detail`; look at the volume",
     ),
     Event(
         "entry_quarantined",

@@ -201,6 +201,8 @@ class FlusherMetrics(Metrics):
         self.size = self._gauge(catalogue_flusher.SIZE)
         self.memory = self._gauge(catalogue_flusher.MEMORY)
         self.memory_max = self._gauge(catalogue_flusher.MEMORY_MAX)
+        self.keys = self._gauge(catalogue_flusher.KEYS)
+        self.keys_max = self._gauge(catalogue_flusher.KEYS_MAX)
 
 
 def _labels(row: Row) -> list[str]:

@@ -59,12 +59,14 @@ BATCHED = Figures(
 
 # An Idempotency-Key, for as long as it is known: `python -m bench.flat --usages 50000`, the most
 # over several numbers of keys.
-VALKEY_KEY_BYTES = 165
+VALKEY_KEY_BYTES = 135
 """Valkey 9, for the chart's own server."""
-REDIS_KEY_BYTES = 240
+REDIS_KEY_BYTES = 180
 """Redis 7.0, the oldest that is supported, for an external one."""
-KEY_LOG_BYTES = 103
+KEY_LOG_BYTES = 90
 """In a log written anew."""
+KEY_WAITING_BYTES = 95
+"""More memory while its usage waits to be archived."""
 KEY_LOGS = 3
 """The log grows to twice its size before it is written anew, and then the new one is beside it."""
 
@@ -131,15 +133,17 @@ def plan(wanted: Wanted) -> Plan:
     parts = wanted.partitions or _fewest(rate, figures, waiting)
     bound = max(LEAST_BOUND, math.ceil(waiting / parts))
     # In whole numbers, so that a round rate has a round number of keys.
-    known = wanted.per_minute * wanted.keyed * wanted.key_seconds
-    keys = -(-known // (60 * 100 * figures.a_post * parts))
+    # A key is known for up to a third longer than its time.
+    known = wanted.per_minute * wanted.keyed * wanted.key_seconds * 4
+    keys = -(-known // (3 * 60 * 100 * figures.a_post * parts))
+    waiting_keys = bound * wanted.keyed / 100 / figures.a_post
     a_day = rate * SECONDS_A_DAY * figures.archive_bytes / GIB
     return Plan(
         pods=max(FEWEST_PODS, math.ceil(rate * figures.api_us / 1e6 / BUSY)),
         partitions=parts,
         bound=bound,
         redis_cores=rate / parts * figures.redis_us / 1e6,
-        redis_gib=max(LEAST_REDIS_GIB, _memory_gib(figures, bound, keys, parts)),
+        redis_gib=max(LEAST_REDIS_GIB, _memory_gib(figures, bound, keys, waiting_keys, parts)),
         keys=keys,
         log_gib=max(LEAST_LOG_GIB, _log_gib(figures, bound, keys)),
         flusher_cores=rate / parts * figures.flusher_us / 1e6,
@@ -154,9 +158,10 @@ def _fewest(rate: float, figures: Figures, waiting: int) -> int:
     return max(math.ceil(rate * slowest / 1e6 / BUSY), math.ceil(waiting / MOST_BOUND))
 
 
-def _memory_gib(figures: Figures, bound: int, keys: int, parts: int) -> float:
+def _memory_gib(figures: Figures, bound: int, keys: int, waiting: float, parts: int) -> float:
     key = VALKEY_KEY_BYTES if parts == 1 else REDIS_KEY_BYTES
-    return (bound * figures.redis_bytes + keys * key) * DATA_ROOM * REDIS_ROOM / GIB
+    data = bound * figures.redis_bytes + keys * key + waiting * KEY_WAITING_BYTES
+    return data * DATA_ROOM * REDIS_ROOM / GIB
 
 
 def _log_gib(figures: Figures, bound: int, keys: int) -> float:
@@ -267,6 +272,7 @@ values of the chart:
   autoscaling.maxReplicas: {max(LEAST_MAX_REPLICAS, 2 * found.pods)}
   config.partitions: {found.partitions}
   config.bound: {found.bound}
+  config.idempotencyKeys: {found.keys or 0}
   flusher.persistence.size: {volume}Gi
   {_redis_values(found, log)}"""
 

@@ -11,6 +11,7 @@ import pytest
 from busyapi.sizing import (
     BATCHED,
     KEY_LOG_BYTES,
+    KEY_WAITING_BYTES,
     REDIS_KEY_BYTES,
     SINGLE,
     VALKEY_KEY_BYTES,
@@ -63,6 +64,7 @@ def figures() -> str:
         "\n| an Idempotency-Key | bytes |\n|---|---:|\n"
         f"| memory of Valkey 9 | {VALKEY_KEY_BYTES} |\n"
         f"| memory of Redis 7.0 | {REDIS_KEY_BYTES} |\n"
+        f"| more memory while its usage waits | {KEY_WAITING_BYTES} |\n"
         f"| a log written anew | {KEY_LOG_BYTES} |\n"
     )
     return head + "".join(lines) + key

@@ -18,6 +18,7 @@ from busyapi.commit.lane import Lane
 from busyapi.commit.lanes import Lanes
 from busyapi.errors import BusyapiError, Refused
 from busyapi.flusher.compare import Install, claim
+from busyapi.flusher.keys import KeyKeeper
 from busyapi.flusher.loop import Flusher
 from busyapi.flusher.seed import seed
 from busyapi.metrics import FlusherMetrics
@@ -157,7 +158,7 @@ async def seed_once(
         install = Install(0, 1, bound, tier)
         await partition.connect()
         await claim(partition, writer.identity, install)
-        return await seed(partition, writer, install)
+        return await seed(partition, writer, install, KeyKeeper(3600, 1000))
     finally:
         writer.close()
         await partition.release()
@@ -172,6 +173,8 @@ def make_flusher(
     partitions: int = 1,
     segment_bytes: int = 1 << 26,
     retention_days: int = 0,
+    key_seconds: float = 3600,
+    most_keys: int = 1000,
 ) -> Flusher:
     """Return a flusher of partition 0."""
     volume = Volume(
@@ -188,7 +191,8 @@ def make_flusher(
         return Partition(endpoint, 0, tier, archive_id)
 
     install = Install(0, partitions, bound, tier)
-    return Flusher(install, volume, connect, FlusherMetrics(tier))
+    keys = KeyKeeper(key_seconds, most_keys)
+    return Flusher(install, volume, connect, FlusherMetrics(tier), keys)
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ from busyapi.sizing import (
     plan,
     render,
 )
-from busyapi.stream.keys import Keys
+from busyapi.stream.keys import KEY_HASHES, Keys
 from tests.support.servers import FLAVOURS, Flavour, Server
 
 ROOT = Path(__file__).parents[2]
@@ -67,11 +67,11 @@ def test_a_log_and_its_rewrite_fit_into_the_volume() -> None:
 
 def test_keys_take_memory_and_log_as_long_as_they_are_known() -> None:
     bare, keyed = plan(Wanted(MILLION)), plan(Wanted(MILLION, keyed=100))
-    assert (bare.keys, keyed.keys) == (0, 60 * MILLION)
+    assert (bare.keys, keyed.keys) == (0, 80 * MILLION)
     assert (keyed.redis_gib - bare.redis_gib) * GIB >= keyed.keys * VALKEY_KEY_BYTES
     assert keyed.log_gib > 2 * bare.log_gib
-    assert plan(Wanted(MILLION, keyed=100, key_seconds=60)).keys == MILLION
-    assert plan(Wanted(MILLION, keyed=100, batched=True)).keys == 60_000
+    assert plan(Wanted(MILLION, keyed=100, key_seconds=60)).keys == 1_333_334
+    assert plan(Wanted(MILLION, keyed=100, batched=True)).keys == 80_000
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
@@ -83,8 +83,8 @@ def test_a_key_weighs_no_more_than_is_planned(flavour: Flavour, tmp_path: Path) 
         empty = client.info("memory")["used_memory"]
         with client.pipeline(transaction=False) as pipeline:
             for each in range(count):
-                name = Keys(0).idempotency(f"{each:032x}")
-                pipeline.set(name, f"{each:032x} {MILLION}", ex=3600)
+                name = Keys(0).hashes[each % KEY_HASHES]
+                pipeline.hset(name, f"{each:032x}", f"{each:032x} {MILLION} {2**31:x}{each:x}")
             pipeline.execute()
         used = (client.info("memory")["used_memory"] - empty) / count
     assert planned / 2 < used <= planned
@@ -104,7 +104,7 @@ def test_a_bound_that_no_partition_may_have_takes_more_of_them(
 
 
 def test_every_value_that_is_printed_is_one_of_the_chart() -> None:
-    for partitions, count in ((1, 6), (4, 5)):
+    for partitions, count in ((1, 7), (4, 6)):
         found = plan(Wanted(MILLION, partitions=partitions))
         lines = render(found, found).partition("values of the chart:\n")[2].splitlines()
         assert len(lines) == count
@@ -125,10 +125,10 @@ def test_the_command_counts_keys_for_the_time_they_are_known(
     assert main(["sizing"]) == 0
     told = capsys.readouterr().out
     assert "with 0 Idempotency-Keys" in told
-    assert "19,002 MiB if every post has a key" in told
+    assert "22,698 MiB if every post has a key" in told
     monkeypatch.setenv("BUSYAPI_IDEMPOTENCY_TTL", "60")
     assert main(["sizing", "--keyed", "50"]) == 0
-    assert "with 500,000 Idempotency-Keys" in capsys.readouterr().out
+    assert "with 666,667 Idempotency-Keys" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("wrong", ["-1", "101", "all"])

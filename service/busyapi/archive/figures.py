@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from busyapi.archive import coverage
+from busyapi.archive.coverage import Range
 from busyapi.archive.highwater import HighWater
 from busyapi.archive.identity import Identity
 from busyapi.archive.lookup import Lookup
@@ -62,6 +63,13 @@ class Figures:
     def prefix(self) -> str:
         """The prefix of the keys that it was seeded under, "" before it was."""
         return self._identity.prefix
+
+    @property
+    def gaps(self) -> list[Range]:
+        """The seqs of each gap record, in their order."""
+        return [
+            Range(each.first, each.last) for each in self._readable.files if each.kind is Kind.GAP
+        ]
 
     @property
     def segments(self) -> int:

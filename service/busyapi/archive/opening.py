@@ -12,6 +12,7 @@ from busyapi.archive import coverage, highwater, identity, names, reserve
 from busyapi.archive.durable import full_named, make_folder
 from busyapi.archive.highwater import HighWater
 from busyapi.archive.identity import Identity
+from busyapi.archive.keys import KeyLog
 from busyapi.archive.lock import FolderLock
 from busyapi.archive.names import Kind
 from busyapi.archive.repair import Repair
@@ -26,6 +27,7 @@ class Opened(NamedTuple):
     identity: Identity
     repair: Repair
     reached: HighWater
+    keys: KeyLog
 
 
 def open_folder(
@@ -61,11 +63,12 @@ def open_folder(
             # Now that recovery is over: a mark that lies beyond the files is kept, and halts.
             cursor = coverage.cursor(repair.files, found.kept_from)
             mark = HighWater.begin(folder, found.archive_id, max(repair.reached, cursor))
+            keys = KeyLog.recover(folder, partition, mark.seq, repair.alarms)
             reserve.make(folder)
         except BaseException:
             lock.release()
             raise
-    return Opened(lock, found, repair, mark)
+    return Opened(lock, found, repair, mark, keys)
 
 
 def _expire(folder: Path, found: Identity, days: int, alarms: list[str]) -> Identity:

@@ -48,7 +48,7 @@ class PartitionWriter(Figures):
         readable = Lookup(folder, found.repair.files, kept_from, self.alarms)
         super().__init__(folder, found.identity, readable, found.reached)
         self._holding = Holding(folder, found.lock)
-        self._rolling = rolling
+        self._rolling, self.keys = rolling, found.keys
         self._retention = Retention(folder, self.alarms, readable.rotten)
 
     @classmethod
@@ -232,8 +232,8 @@ class PartitionWriter(Figures):
                     reserve.with_reserve(self._folder, self._finish_now)
         finally:
             self._holding.release()
-            self._readable.close()
-            self._reached.close()
+            for each in (self.keys, self._readable, self._reached):
+                each.close()
 
     def _changing(self) -> AbstractContextManager[None]:
         return self._holding.changing(self._readable.segment)

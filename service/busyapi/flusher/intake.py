@@ -11,6 +11,7 @@ from time import monotonic
 
 from busyapi.archive.writer import Batch, Flushed, PartitionWriter
 from busyapi.errors import BusyapiError, LossSuspected, UnknownVersion
+from busyapi.flusher.keys import KeyKeeper
 from busyapi.ids import Seq
 from busyapi.stream.entry import BadEntry, Checked, Entry, check, pieces
 from busyapi.stream.partition import Partition
@@ -26,7 +27,8 @@ BLOCK_LINES = 10_000
 class Intake:
     """What has been read from the stream and is not in the archive yet."""
 
-    def __init__(self, after: Seq) -> None:
+    def __init__(self, after: Seq, keys: KeyKeeper) -> None:
+        self._keys = keys
         self.bad: tuple[Entry, str] | None = None
         """An entry that cannot be read, behind the others; it begins behind the cursor."""
         self._entries: list[Checked] = []
@@ -122,6 +124,8 @@ class Intake:
             SyncFailed: the process must exit.
             RedisAway, LeaseLost, ArchiveTaken: the lease could not be renewed meanwhile.
         """
+        # First: if we die behind it, Redis still has the usages.
+        await self._keys.archive(partition, self._last)
         before, flushed = writer.cursor, []
         for block in _blocks(self._entries, writer.cursor):
             append = asyncio.to_thread(writer.append, block)
@@ -157,9 +161,9 @@ def _blocks(entries: list[Checked], cursor: Seq) -> Iterator[list[Batch]]:
         yield block
 
 
-async def drain(partition: Partition, writer: PartitionWriter) -> None:
+async def drain(partition: Partition, writer: PartitionWriter, keys: KeyKeeper) -> None:
     """Archive everything that the stream holds beyond the cursor, without publishing."""
-    intake = Intake(writer.cursor)
+    intake = Intake(writer.cursor, keys)
     while await intake.read(partition):
         await intake.flush(writer, partition)
         await partition.renew_if_due()

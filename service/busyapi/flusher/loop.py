@@ -11,6 +11,7 @@ import asyncio
 import time
 from asyncio import to_thread
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import NamedTuple
 
@@ -38,6 +39,7 @@ from busyapi.failpoints import failpoint
 from busyapi.flusher.compare import Install
 from busyapi.flusher.hold import Hold
 from busyapi.flusher.intake import Intake
+from busyapi.flusher.keys import KeyKeeper
 from busyapi.flusher.seed import doubt, seed
 from busyapi.metrics import FlusherMetrics
 from busyapi.stream.partition import Partition
@@ -69,12 +71,13 @@ class Flusher:
         volume: Volume,
         connect: Callable[[str], Partition],
         metrics: FlusherMetrics,
+        keys: KeyKeeper,
     ) -> None:
         self.trouble = "starting"
         """Why this flusher is not ready, "" when it is."""
         self._install = install
         self._hold = Hold(install, volume, connect)
-        self._metrics = metrics
+        self._metrics, self._keys = metrics, keys
         self._intake: Intake | None = None
         self._stopping = asyncio.Event()
         self._next_inspect = 0.0
@@ -167,10 +170,8 @@ class Flusher:
         if trouble != self.trouble:
             log.warning("flusher_not_ready", reason=type(error).__name__, detail=trouble)
         self.trouble = trouble
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
-        except TimeoutError:
-            pass
 
     async def _step(self) -> None:
         if self._intake is None:
@@ -194,12 +195,12 @@ class Flusher:
 
     async def _seed(self, partition: Partition, writer: PartitionWriter) -> None:
         cursor = writer.cursor
-        why = await seed(partition, writer, self._install)
+        why = await seed(partition, writer, self._install, self._keys)
         log.info("partition_seeded", why=why, cursor=writer.cursor)
         if why not in {"same history", "fresh install"}:
             self._metrics.jumps.inc()
             log.warning("ids_jumped", why=why, before=cursor, after=writer.cursor)
-        self._intake = Intake(writer.cursor)
+        self._intake = Intake(writer.cursor, self._keys)
 
     async def turn(self) -> None:
         """Gather, archive, publish: the one thing that a flusher does."""
@@ -217,6 +218,7 @@ class Flusher:
         # that a lane took the epoch away.
         issued = await partition.publish(writer.cursor)
         failpoint("flusher-after-publish")
+        await self._keys.keep(partition, writer.cursor)
         if bad:
             self._metrics.quarantined.inc(bad[0].last - bad[0].first + 1)
             log.error("entry_quarantined", first=bad[0].first, last=bad[0].last, why=bad[1])
@@ -248,6 +250,7 @@ class Flusher:
         self._metrics.held.set(0 if server.weak else 1)
         self._metrics.memory.set(server.memory_bytes)
         self._metrics.memory_max.set(server.memory_max_bytes)
+        self._keys.look(server.memory_max_bytes, self._metrics)
         why = "weaker than its tier for a while" if server.weak else ""
         if why := why or doubt(server, self._install.tier):
             await partition.doubt(why)

@@ -22,6 +22,7 @@ from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import TooWeak
 from busyapi.flusher.compare import Install, compare_archive, compare_install, require_whole
 from busyapi.flusher.intake import drain
+from busyapi.flusher.keys import KeyKeeper
 from busyapi.ids import Seq
 from busyapi.stream.durability import Server
 from busyapi.stream.partition import Found, Partition
@@ -30,7 +31,9 @@ LANES_LOOK_SECONDS = 1.5
 """Longer than a lane ever pauses between two looks at a server."""
 
 
-async def seed(partition: Partition, writer: PartitionWriter, install: Install) -> str:
+async def seed(
+    partition: Partition, writer: PartitionWriter, install: Install, keys: KeyKeeper
+) -> str:
     """Make the partition fit to be committed to on this server; say what was done.
 
     Raises:
@@ -45,10 +48,13 @@ async def seed(partition: Partition, writer: PartitionWriter, install: Install) 
     if writer.restored:
         require_whole(found, writer, install)
         await partition.while_renewing(asyncio.to_thread(writer.rehome))
+    await keys.open(partition, writer)
+    keys.limit(found.server.memory_max_bytes)
     if found.empty and writer.cursor == 0 and not writer.seeded:
         _need_tier(found.server)
         # Marked first: from now on an empty Redis has lost something.
         await asyncio.to_thread(writer.mark, seeded=True)
+        await partition.known.forget()
         record = _record(found, writer, install, partition.installation) | _mint("fresh install")
         await _write(partition, writer, record, seq=Seq(0))
         return "fresh install"
@@ -56,7 +62,7 @@ async def seed(partition: Partition, writer: PartitionWriter, install: Install) 
     if not why and found.state.run_id != found.server.run_id:
         if found.server.weak:
             # It may hold the only copy: archive it, although it is not vouched for.
-            await drain(partition, writer)
+            await drain(partition, writer, keys)
         _need_tier(found.server)
         # A lane that was given more than this server has takes its epoch away. Each gets the
         # time to look before a process that knows less may commit here.
@@ -64,9 +70,14 @@ async def seed(partition: Partition, writer: PartitionWriter, install: Install) 
         found = await partition.find()
         why = _why_jump(found, writer, partition.standalone)
     if not why:
-        await _write(partition, writer, _record(found, writer, install, partition.installation))
+        record = _record(found, writer, install, partition.installation)
+        if (await partition.known.turn()).given != found.state.epoch:
+            # A flusher that knows nothing of keys prepared this server.
+            await keys.restore(partition, writer)
+            record["keys_epoch"] = found.state.epoch
+        await _write(partition, writer, record)
         return "same history"
-    await _jump(partition, writer, install, why)
+    await _jump(partition, writer, install, why, keys)
     return why
 
 
@@ -132,7 +143,8 @@ def _record(
 
 def _mint(why: str) -> dict[str, Any]:
     minted = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"epoch": token_hex(8), "minted_at": minted, "why": why}
+    epoch = token_hex(8)
+    return {"epoch": epoch, "keys_epoch": epoch, "minted_at": minted, "why": why}
 
 
 async def _write(
@@ -145,17 +157,22 @@ async def _write(
     await partition.seed(writer.cursor, record, seq=seq)
 
 
-async def _jump(partition: Partition, writer: PartitionWriter, install: Install, why: str) -> None:
+async def _jump(
+    partition: Partition, writer: PartitionWriter, install: Install, why: str, keys: KeyKeeper
+) -> None:
     # Commits stop first: what is in the stream then is all that this server will have of the
     # old history. If we die after the gap record, the next start jumps once more, which costs
     # ids and nothing else.
     await partition.unseed()
-    await drain(partition, writer)
+    await drain(partition, writer, keys)
     # Draining needs no tier: a promoted server may hold the only copy. Committing does.
     found = await partition.find()
     _need_tier(found.server)
     landing = Seq(max(found.state.seq or 0, writer.cursor + writer.bound) + 1)
     await partition.while_renewing(asyncio.to_thread(writer.gap, landing, why))
+    # Behind the gap, which tells the usages that are lost; before the epoch, under which a repeat
+    # may come.
+    await keys.restore(partition, writer)
     record = _record(found, writer, install, partition.installation)
     record |= {"doubt": doubt(found.server, install.tier)} | _mint(why)
     await _write(partition, writer, record, seq=landing)

@@ -16,6 +16,7 @@ from busyapi.ids import Seq
 from busyapi.stream.durability import Inspector, Server
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.entry import Entry, entry
+from busyapi.stream.known import KnownKeys
 from busyapi.stream.lease import LEASE_SECONDS, RENEW_SECONDS, STALE_SECONDS, Watch
 from busyapi.stream.pace import Pace
 from busyapi.stream.scripts import DOUBT, FENCE, LEASE, PUBLISH, READ, RELEASE, SEED
@@ -57,6 +58,7 @@ class Partition:
         self._server = ""
         """Whom the last `find` found."""
         self._wire: Wire | None = None
+        self.known = KnownKeys(self.keys, self._lease, self._run)
 
     async def connect(self) -> None:
         """Open a new connection. Nothing is taken.

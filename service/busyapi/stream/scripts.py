@@ -15,6 +15,8 @@ class Script:
 
 COMMIT = Script("commit")
 KEYED = Script("keyed")
+KEYS = Script("keys")
+GIVEKEYS = Script("givekeys")
 PUBLISH = Script("publish")
 LEASE = Script("lease")
 RELEASE = Script("release")
@@ -24,4 +26,7 @@ UNSEED = Script("unseed")
 DOUBT = Script("doubt")
 FENCE = Script("fence")
 REMEMBER = Script("remember")
-ALL = (FENCE, COMMIT, KEYED, PUBLISH, LEASE, RELEASE, READ, SEED, UNSEED, DOUBT, REMEMBER)
+ALL = (
+    *(COMMIT, KEYED, REMEMBER, UNSEED),
+    *(FENCE, PUBLISH, LEASE, RELEASE, READ, SEED, DOUBT, KEYS, GIVEKEYS),
+)

@@ -1,0 +1,209 @@
+"""An Idempotency-Key holds for its time, whatever becomes of Redis and of its clock."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from busyapi.archive.keys import KeyLog, list_parts, read
+from busyapi.commit.batch import Key
+from busyapi.errors import KeyReused, KeysFull, StoredUnknown
+from busyapi.flusher.keys import SPANS
+from busyapi.ids import Seq
+from busyapi.known import KnownKey
+from busyapi.sizing import REDIS_KEY_BYTES
+from tests.service.site import BOUND, KEYS, Site
+from tests.support.inside import Committer, flushing, settled, until
+from tests.support.servers import FLAVOURS, Flavour, Server
+
+
+@pytest.fixture
+def site(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Site]:
+    flavour: Flavour = getattr(request, "param", "valkey")
+    monkeypatch.setattr("busyapi.flusher.keys.KEEP_SECONDS", 0.1)
+    with Server(tmp_path / "server", flavour) as server:
+        yield Site(server, tmp_path / "archive", monkeypatch)
+
+
+def key(name: str, body: str = "body") -> Key:
+    return Key(name, body, f"old-{name}")
+
+
+def parts(site: Site) -> list[Path]:
+    with suppress(FileNotFoundError):
+        return sorted((site.archive / "p00" / "keys").iterdir())
+    return []
+
+
+def archived_keys(site: Site) -> list[tuple[str, int]]:
+    """Return the keys in the archive's files, and the last seq of each."""
+    found = [each for part in list_parts(site.archive / "p00", 0) for each in read(part)]
+    return [(each.digest, each.last) for each in found if each]
+
+
+async def retried(committer: Committer, *lines: bytes, key: Key) -> int:
+    """Post as a device does that was told "unknown": again."""
+    for _ in range(3):
+        (answer,) = await settled([committer.post(*lines, key=key)])
+        if not isinstance(answer, StoredUnknown):
+            break
+    assert isinstance(answer, int), answer
+    return answer
+
+
+def wipe(site: Site) -> None:
+    site.server.stop()
+    site.server.wipe()
+    site.server.start()
+
+
+@pytest.mark.parametrize("site", FLAVOURS, indirect=True)
+async def test_key_outlives_the_loss_of_redis(site: Site) -> None:
+    async with site.running() as (_, committer):
+        assert await settled([committer.post(b"1", b"2", key=key("k"))]) == [2]
+        await site.until_archived(2)
+        assert archived_keys(site) == [("k", 2)]
+        wipe(site)
+        assert await retried(committer, b"1", b"2", key=key("k")) == -2
+        (reused,) = await settled([committer.post(b"3", key=key("k", "another"))])
+        assert isinstance(reused, KeyReused)
+        # And again: what was given back is not written twice.
+        wipe(site)
+        assert await retried(committer, b"1", b"2", key=key("k")) == -2
+        new = await retried(committer, b"3", key=key("new"))
+        await site.until_archived(new)
+    assert site.lines() == [1, 2, new]
+    assert archived_keys(site) == [("k", 2), ("new", new)]
+
+
+async def test_key_whose_usages_redis_lost_is_free_again(site: Site) -> None:
+    async with site.running() as (_, committer):
+        assert await settled([committer.post(b"1", key=key("old"))]) == [1]
+        await site.until_archived(1)
+    # The key is on disk and the usage is not: the flusher died between the two.
+    log = KeyLog.recover(site.archive / "p00", 0, Seq(1), [])
+    log.append([KnownKey(Seq(1), 1, 1, "old", "body"), KnownKey(Seq(3), 2, 1, "lost", "body")])
+    log.close()
+    wipe(site)
+    async with site.running() as (_, committer):
+        (seq,) = await settled([committer.post(b"1", b"2", key=key("lost"))])
+        assert isinstance(seq, int)
+        assert seq > BOUND
+        assert await settled([committer.post(b"1", key=key("old"))]) == [-1]
+
+
+async def test_keys_that_redis_has_and_the_archive_not_are_archived_once(site: Site) -> None:
+    async with site.lane() as committer:
+        async with flushing(site.flusher()):
+            assert await settled([committer.post(b"1", key=key("a"))]) == [1]
+            await site.until_archived(1)
+        assert await settled([committer.post(b"2", key=key("b"))]) == [2]
+        # As a flusher that knows nothing of keys would leave it.
+        entries = site.server.command("XRANGE", KEYS.keyed, "-", "+")
+        assert [each for each, _ in entries] == ["2-1"]
+        async with flushing(site.flusher()):
+            await site.until_archived(2)
+            await until(lambda: not site.server.command("XLEN", KEYS.keyed), "it to be trimmed")
+    assert archived_keys(site) == [("a", 1), ("b", 2)]
+
+
+async def test_key_files_with_a_torn_end_and_damage_give_back_the_rest(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with site.running() as (_, committer):
+        futures = [committer.post(b"1", key=key(each)) for each in ("a", "b", "c")]
+        assert sorted(await settled(futures)) == [1, 2, 3]  # type: ignore[type-var]
+        await site.until_archived(3)
+    (part,) = parts(site)
+    first, second, third = part.read_bytes().splitlines(keepends=True)
+    part.write_bytes(
+        first + second.replace(b" ", b"-", 3) + b"x" * 5000 + b"\n" + third + third[:9]
+    )
+    wipe(site)
+    async with site.running() as (_, committer):
+        for name, line in (("a", first), ("c", third)):
+            last = int(line.split()[1])
+            assert await settled([committer.post(b"1", key=key(name))]) == [-last]
+        (again,) = await settled([committer.post(b"1", key=key("b"))])
+        assert isinstance(again, int)
+        assert again > BOUND
+    assert "keys_damaged" in capsys.readouterr().out
+
+
+async def test_key_lives_for_its_time_and_no_more_than_a_third_longer(site: Site) -> None:
+    seconds = 3.0
+    clock = asyncio.get_running_loop().time
+    async with site.running(key_seconds=seconds) as (_, committer):
+        began = clock()
+        assert await settled([committer.post(b"1", key=key("k"))]) == [1]
+        while await settled([committer.post(b"1", key=key("k"))]) == [-1]:
+            assert clock() - began < 2 * seconds
+            await asyncio.sleep(0.05)
+        lived = clock() - began
+        assert seconds <= lived <= seconds * (1 + 1 / SPANS) + 1.5
+        await until(lambda: len(parts(site)) <= SPANS + 1, "the old files to be deleted")
+
+
+async def test_restarted_flusher_counts_on(site: Site) -> None:
+    seconds = 3.0
+    clock = asyncio.get_running_loop().time
+    async with site.lane() as committer:
+        began = clock()
+        lived = 0.0
+        while not lived:
+            async with flushing(site.flusher(key_seconds=seconds)):
+                await asyncio.sleep(0.7)
+                answer = await settled([committer.post(b"1", key=key("k"))])
+                if answer not in ([-1], [1]):
+                    lived = clock() - began
+            assert clock() - began < 3 * seconds
+        assert lived >= seconds
+
+
+async def test_over_the_budget_new_keys_alone_are_refused(site: Site) -> None:
+    async with site.running(most_keys=5, key_seconds=3.0) as (_, committer):
+        futures = [committer.post(b"1", key=key(str(n))) for n in range(7)]
+        answers = await settled(futures)
+        assert [isinstance(each, KeysFull) for each in answers] == [False] * 5 + [True] * 2
+        assert await settled([committer.post(b"2")]) == [6]
+        assert await settled([committer.post(b"1", key=key("0"))]) == [-1]
+
+        async def taken() -> bool:
+            return isinstance((await settled([committer.post(b"1", key=key("x"))]))[0], int)
+
+        async with asyncio.timeout(10):
+            while not await taken():  # noqa: ASYNC110 - it asks a server
+                await asyncio.sleep(0.1)
+
+
+async def test_memory_of_redis_decides_the_budget_if_no_setting_does(site: Site) -> None:
+    site.server.client().config_set("maxmemory", "24mb")
+    async with site.running(most_keys=0):
+        share = 24 * 2**20 // 2 // REDIS_KEY_BYTES
+        await until(lambda: site.state().get("keys_max") == str(share), "the budget")
+
+
+async def test_fresh_install_forgets_what_another_left(site: Site) -> None:
+    async with site.running() as (_, committer):
+        assert await settled([committer.post(b"1", key=key("k"))]) == [1]
+        await site.until_archived(1)
+    site.server.command("DEL", KEYS.state, KEYS.seq, KEYS.stream, KEYS.lease)
+    site.archive = site.archive.with_name("another")
+    async with site.running() as (_, committer):
+        assert await settled([committer.post(b"1", key=key("k"))]) == [1]
+
+
+async def test_server_that_an_older_flusher_prepared_is_given_its_keys(site: Site) -> None:
+    async with site.running() as (_, committer):
+        assert await settled([committer.post(b"1", key=key("k"))]) == [1]
+        await site.until_archived(1)
+    # 0.2.0 would have prepared an empty server without them, under an epoch of its own.
+    site.server.command("DEL", *KEYS.hashes)
+    site.server.command("HSET", KEYS.state, "epoch", "of-another")
+    async with site.running() as (_, committer):
+        assert await settled([committer.post(b"1", key=key("k"))]) == [-1]
+        assert site.state()["epoch"] == "of-another"
