@@ -48,6 +48,8 @@ class Repair:
         self.alarms: list[str] = []
         """What was found damaged: to be logged and looked at."""
         self.files: list[File] = []
+        self.unreadable: set[Seq] = set()
+        """The first seqs of finished segments that the disk does not give back."""
         self.reached = reached
         """The high-water mark: all seqs up to there were on disk once."""
         self._torn: list[File] = []
@@ -62,7 +64,7 @@ class Repair:
         """
         self._list()
         for each in self._of(Kind.SEGMENT)[-CHECKED:]:
-            if not self._holds(each):
+            if not self._is_sound(each):
                 self._set_aside(each, each.last)
         opened = [(each, self._copy_whole(each)) for each in self._of(Kind.OPEN)]
         for each, found in opened:
@@ -103,6 +105,23 @@ class Repair:
             raise ArchiveDamaged(f"{self._folder / file.path} cannot be read or copied") from error
         finally:
             os.close(fd)
+
+    def _is_sound(self, file: File) -> bool:
+        """Tell whether a finished segment can stay what it is.
+
+        One that the disk does not read stays too: all in it was published, and nothing becomes
+        better by a halt. It is an alarm.
+        """
+        try:
+            return self._holds(file)
+        except ArchiveDamaged as error:
+            self.alarms.append(str(error))
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            self.alarms.append(f"{self._folder / file.path} cannot be opened: {error.strerror}")
+        self.unreadable.add(file.first)
+        return True
 
     def _holds(self, file: File) -> bool:
         """Tell whether a finished segment is what its writer made."""

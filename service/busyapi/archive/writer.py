@@ -44,8 +44,8 @@ class PartitionWriter(Figures):
         """What recovery set aside and what was found damaged since, one sentence each."""
         self.notices = [found.lock.warning] if found.lock.warning else []
         """What an operator should know and that is no damage, one sentence each."""
-        kept_from = found.identity.kept_from
-        readable = Lookup(folder, found.repair.files, kept_from, self.alarms)
+        readable = Lookup(folder, found.repair.files, found.identity.kept_from, self.alarms)
+        readable.rotten |= found.repair.unreadable
         super().__init__(folder, found.identity, readable, found.reached)
         self._holding = Holding(folder, found.lock)
         self._rolling, self.keys = rolling, found.keys

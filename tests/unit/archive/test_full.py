@@ -188,6 +188,7 @@ LARGEST = Identity(
     seeded=False,
     replaces="f" * 32,
     home="born:9763925120123456789",
+    prefix="p" * 63,
 )
 
 

@@ -270,3 +270,19 @@ def test_a_floor_that_cannot_be_written_keeps_files_and_stops_no_append(
     assert "partition.json" in alarm
     abandon(writer)
     assert recover(tmp_path).cursor == 6
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_bad_sector_in_a_segment_that_recovery_checks_stops_no_archiving(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int
+) -> None:
+    bad = old_segments(tmp_path, days=0)[which]
+    with monkeypatch.context() as patched:
+        break_reads(patched, bad)
+        writer = recover(tmp_path)
+        assert (writer.cursor, writer.damaged) == (3, 1)
+        (alarm,) = writer.alarms
+        assert bad.name in alarm
+        post(writer)
+        writer.close()
+    assert ids(tmp_path) == [1, 2, 3, 4]
