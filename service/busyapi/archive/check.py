@@ -87,12 +87,8 @@ class SegmentCheck:
             for seq, line in enumerate(lines, block.first)
             if not self._is_of(Seq(seq), line, times)
         ]
-        wrong = set(bad)
-        self.usages += sum(
-            seq not in wrong
-            for each in within(Range(block.first, block.last), self._counts)
-            for seq in range(each.first, each.last + 1)
-        )
+        for first, last in within(Range(block.first, block.last), self._counts):
+            self.usages += last - first + 1 - sum(first <= each <= last for each in bad)
         if bad:
             what = f"{len(bad)} of these are no lines of the archive, or have another id"
             self._damage(bad[0], bad[-1], what)

@@ -188,6 +188,12 @@ class _Check:
 
     def _note(self, files: list[File], others: list[str]) -> None:
         notes = self._report.notes
+        floor = self._kept_from()
+        notes += [
+            f"{each.path} is below the retention floor, seq {floor}: it is to be deleted"
+            for each in files
+            if each.kind in {Kind.SEGMENT, Kind.QUARANTINE} and each.last < floor
+        ]
         notes += [f"{each.path} was set aside" for each in files if each.kind is Kind.DAMAGED]
         notes += [
             f"{each.path} was set aside: its last bytes were torn, perhaps {self._ids_of(each)}"

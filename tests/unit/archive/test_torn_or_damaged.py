@@ -2,13 +2,14 @@
 
 import json
 import re
+import time
 import zlib
 from pathlib import Path
 
 import pytest
 
 from busyapi import archive
-from busyapi.archive import highwater, names
+from busyapi.archive import highwater, identity, names, opening
 from busyapi.archive.verify import verify
 from busyapi.errors import ArchiveDamaged, LossSuspected
 from busyapi.ids import Seq
@@ -113,6 +114,27 @@ def test_a_last_block_that_was_not_published_is_kept_in_doubt_without_an_alarm(
     write(root, 1)
     recover(root).close()
     assert aside(root) == {}, "all of it has been archived from Redis"
+
+
+def test_a_block_in_doubt_does_not_keep_a_full_volume_from_expiring(tmp_path: Path) -> None:
+    """Its seqs lie behind the cursor as a file behind a hole does, but nothing is missing."""
+    now = round(time.time() * 1000)
+    writer = recover(tmp_path)
+    writer.append([batch(1, 3, now - 10 * 86_400_000)])
+    writer.close()
+    (day,) = tmp_path.glob("p00/*-*")
+    day.rename(day.with_name("2020-01-01"))
+    writer = recover(tmp_path)
+    writer.append([batch(4, 1, now)])
+    writer.append([batch(5, 4, now)])
+    abandon(writer)
+    changed(tmp_path, 70)
+    reached(tmp_path, 4)
+    recover(tmp_path).close()
+    assert list(aside(tmp_path)) == ["torn"]
+    said = identity.read(tmp_path / "p00")
+    assert said
+    assert opening._expire(tmp_path / "p00", said, 1, []).kept_from == 4
 
 
 def test_a_gap_over_a_block_in_doubt_keeps_it(root: Path) -> None:
@@ -240,12 +262,12 @@ def test_the_mark_is_as_the_format_says(root: Path) -> None:
 
 def test_a_mark_with_one_line_torn_still_counts_and_with_none_proves_nothing(root: Path) -> None:
     path = root / "p00" / names.HIGHWATER
-    identity = recover_id(root)
+    archive_id = recover_id(root)
     first, second = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(first[:-3] + b"??\n" + second)
-    assert highwater.read(root / "p00", identity) == 6
+    assert highwater.read(root / "p00", archive_id) == 6
     path.write_bytes(first.replace(b"06 ", b"99 ") + second.replace(b"06 ", b"98 "))
-    assert highwater.read(root / "p00", identity) == 0
+    assert highwater.read(root / "p00", archive_id) == 0
     assert problems(root) == []
     assert highwater.read(root / "p00", "another") == 0
 
@@ -257,14 +279,14 @@ def recover_id(root: Path) -> str:
 
 
 def test_a_writer_that_was_fenced_off_no_longer_moves_the_mark(root: Path) -> None:
-    identity = recover_id(root)
-    old = highwater.HighWater.begin(root / "p00", identity, Seq(6))
+    archive_id = recover_id(root)
+    old = highwater.HighWater.begin(root / "p00", archive_id, Seq(6))
     new = recover(root)
     old.reach(Seq(8))
-    assert highwater.read(root / "p00", identity) == 6
+    assert highwater.read(root / "p00", archive_id) == 6
     new.append([batch(7)])
     new.close()
-    assert highwater.read(root / "p00", identity) == 7
+    assert highwater.read(root / "p00", archive_id) == 7
     old.close()
 
 

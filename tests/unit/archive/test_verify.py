@@ -322,6 +322,16 @@ def test_below_the_retention_floor_nothing_is_missing(root: Path) -> None:
     assert problems(root) == [("missing", "id 5")]
 
 
+def test_what_is_left_below_the_retention_floor_is_noted(root: Path) -> None:
+    """Retention died before the unlink; or the floor is not what it was."""
+    path = root / "p00" / names.IDENTITY
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"keptFrom": 6}))
+    report = check(root)
+    assert not report.problems
+    (note,) = report.notes
+    assert "below the retention floor, seq 6" in note
+
+
 def test_a_live_archive_has_no_problem_while_it_is_written(fast_path: Path) -> None:
     writer = recover(fast_path, segment_bytes=3000)
     writer.append([batch(1)])
