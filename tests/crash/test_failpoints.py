@@ -20,6 +20,8 @@ API = ("api-before-commit=kill@30", "api-after-commit=kill@30")
 # Each of the archive's has a test of its own beside the archive; these are the steps between it and
 # Redis. A second one is of the work: the first is of the recovery from the death before.
 FLUSHER = (
+    "archive-keys-after-write=kill",
+    "flusher-keys-archived=kill",
     "flusher-before-publish=kill",
     "flusher-after-publish=kill",
     "archive-after-write=kill",

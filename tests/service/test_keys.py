@@ -4,16 +4,18 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from busyapi.archive.keys import KeyLog, list_parts, read
 from busyapi.commit.batch import Key
-from busyapi.errors import KeyReused, KeysFull, StoredUnknown
+from busyapi.errors import KeyReused, KeysFull, RedisAway, StoredUnknown
 from busyapi.flusher.keys import SPANS
 from busyapi.ids import Seq
 from busyapi.known import KnownKey
 from busyapi.sizing import REDIS_KEY_BYTES
+from busyapi.stream.known import KnownKeys
 from tests.service.site import BOUND, KEYS, Site
 from tests.support.inside import Committer, flushing, settled, until
 from tests.support.servers import FLAVOURS, Flavour, Server
@@ -78,6 +80,49 @@ async def test_key_outlives_the_loss_of_redis(site: Site) -> None:
         await site.until_archived(new)
     assert site.lines() == [1, 2, new]
     assert archived_keys(site) == [("k", 2), ("new", new)]
+
+
+@pytest.mark.parametrize("site", FLAVOURS, indirect=True)
+async def test_key_outlives_a_server_that_lacks_the_tail(site: Site) -> None:
+    """As a replica that is promoted without it; the flusher had archived the tail."""
+    async with site.running() as (_, committer):
+        assert await settled([committer.post(b"1", key=key("both"))]) == [1]
+        await site.until_archived(1)
+        copy = site.keep_copy()
+        assert await settled([committer.post(b"2", key=key("tail"))]) == [2]
+        await site.until_archived(2)
+        site.server.stop()
+        site.put_back(copy)
+        site.server.start()
+        assert await retried(committer, b"2", key=key("tail")) == -2
+        assert await retried(committer, b"1", key=key("both")) == -1
+    assert site.lines() == [1, 2]
+
+
+async def test_death_while_keys_are_given_back_loses_none(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("busyapi.flusher.keys.GIVEN_AT_ONCE", 2)
+    async with site.running() as (_, committer):
+        names = [str(each) for each in range(7)]
+        first = await settled([committer.post(b"1", key=key(each)) for each in names])
+        await site.until_archived(7)
+    wipe(site)
+    give = KnownKeys.give
+    given = 0
+
+    async def once(*args: Any) -> None:
+        nonlocal given
+        given += 1
+        if given == 2:
+            raise RedisAway
+        await give(*args)
+
+    monkeypatch.setattr(KnownKeys, "give", once)
+    async with site.running() as (_, committer):
+        assert given > 4
+        again = await settled([committer.post(b"1", key=key(each)) for each in names])
+        assert [-each for each in again if isinstance(each, int)] == first
 
 
 async def test_key_whose_usages_redis_lost_is_free_again(site: Site) -> None:

@@ -100,7 +100,11 @@ def test_failover_repeats_no_id_and_loses_only_what_its_tier_allows(
     with SentinelSet(tmp_path / "sentinels", password="s3cret") as sentinels:
         store: Store = sentinels
         with Stack(tmp_path / "stack", store, apis=2, settings=settings) as stack:
-            with Load(stack.port, connections=4) as load:
+            with (
+                Load(stack.port, connections=4) as load,
+                # Repeated until they are answered: none may be stored a second time.
+                Load(stack.port, connections=4, keys=True, history=load.history),
+            ):
                 wait_until(lambda: load.history.acknowledged > 100, "usages")
                 old = sentinels.primary()
                 old.kill9()
