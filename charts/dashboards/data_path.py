@@ -66,6 +66,32 @@ COMMIT = Row(
             alerts=["BusyapiBufferFull", "BusyapiOverloaded"],
         ),
         Lines(
+            title="Connections",
+            about="Connections of devices and proxies, by pod. At config.maxConnections quiet ones"
+            " are closed for new ones: then more pods, or find the client that opens them.",
+            unit="short",
+            decimals=0,
+            queries=[Query(total(picked("busyapi_connections"), "pod"), "{{pod}}")],
+        ),
+        Lines(
+            title="Connections turned away",
+            about="Refused: all others were at work, and it got 503. Dropped: the kernel's queue"
+            " was full, because the process did not accept in time. None of both is normal.",
+            unit="suffix: connections/s",
+            none="None turned away",
+            queries=[
+                Query(total(rate("busyapi_connections_refused_total")), "refused"),
+                Query(total(rate("busyapi_accept_queue_overflows_total")), "dropped"),
+            ],
+        ),
+        Lines(
+            title="Requests on their way in",
+            about="Bytes of requests that are arriving, by pod, beyond some kB for each connection."
+            " At config.receivingBytes the slowest get 503.",
+            unit="bytes",
+            queries=[Query(total(picked("busyapi_receiving_bytes"), "pod"), "{{pod}}")],
+        ),
+        Lines(
             title="Lanes without Redis, by reason",
             about="Times that a lane found no checked connection, in each interval. None is normal;"
             " a failover gives some. TooWeak: Redis was set weaker than the tier asks.",

@@ -130,8 +130,35 @@ COMMITTED = Row(
     ),
     (PARTITION,),
 )
+CONNECTIONS = Row(
+    "busyapi_connections",
+    "gauge",
+    "Connections of devices and proxies; at BUSYAPI_MAX_CONNECTIONS quiet ones make room.",
+    ("Data path",),
+)
+CONNECTIONS_REFUSED = Row(
+    "busyapi_connections_refused",
+    "counter",
+    "Connections that got 503 because all others were at work. More API pods, or a client that"
+    " opens too many.",
+    ("Data path",),
+)
+RECEIVING = Row(
+    "busyapi_receiving_bytes",
+    "gauge",
+    "Bytes of requests that are arriving; at BUSYAPI_RECEIVING_BYTES the slowest get 503.",
+    ("Data path",),
+)
+ACCEPT_QUEUE = Row(
+    "busyapi_accept_queue_overflows",
+    "counter",
+    "Connections that the kernel dropped because the process did not accept them in time; of the"
+    " whole pod, or host. No series where /proc/net/netstat does not tell.",
+    ("Data path",),
+)
 
 ROWS = (
     *(BUILD, HELD, REQUESTS, REQUEST_SECONDS, USAGES, REFUSED),
     *(BATCH, COMMIT, PENDING, LANES, LANE_FAILED, COMMITTED),
+    *(CONNECTIONS, CONNECTIONS_REFUSED, RECEIVING, ACCEPT_QUEUE),
 )

@@ -19,6 +19,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from busyapi import catalogue, catalogue_api, catalogue_flusher
+from busyapi.accept_queue import AcceptQueue
 from busyapi.catalogue import PARTITION, Row
 from busyapi.errors import BusyapiError
 
@@ -157,6 +158,10 @@ class ApiMetrics(Metrics):
         self.lanes = self._by_partition(catalogue_api.LANES)
         self.last_seq = self._by_partition(catalogue_api.COMMITTED)
         self.lost = self._counters(catalogue_api.LANE_FAILED)
+        self.connections = self._gauge(catalogue_api.CONNECTIONS)
+        self.connections_refused = self._counter(catalogue_api.CONNECTIONS_REFUSED)
+        self.receiving = self._gauge(catalogue_api.RECEIVING)
+        self.registry.register(AcceptQueue(catalogue_api.ACCEPT_QUEUE))
 
     def _by_partition(self, row: Row) -> Gauge:
         labels = [PARTITION.name]

@@ -99,6 +99,9 @@ async def _open(app: Sanic[Any, Any]) -> None:
 
     service.lanes.open(fatal)
     service.metrics.pending.set_function(lambda: service.lanes.admission.count)
+    service.metrics.connections.set_function(lambda: len(service.connections.live))
+    service.metrics.receiving.set_function(lambda: service.budget.used)
+    service.connections.refused = service.metrics.connections_refused.inc
     service.metrics.held.set_function(lambda: not any(lane.weak for lane in service.lanes.lanes))
     for lane in service.lanes.lanes:
         service.metrics.lanes.labels(lane.partition).set_function(partial(_ready, lane))

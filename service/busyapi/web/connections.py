@@ -40,13 +40,14 @@ class Connections:
         self.patient = patient
         """Whether a connection has a second, and an arriving request longer, before it is quiet."""
         self.live: OrderedDict[KnownProtocol, None] = OrderedDict()
-        self.refused = 0
+        self.refused: Callable[[], object] = int
+        """Called at each refusal, to count it."""
         self._turn_away = turn_away
 
     def admit(self, protocol: "KnownProtocol", transport: Any) -> bool:
         """Say whether a new connection is served; refuse it otherwise."""
         if len(self.live) >= self.most and not self._make_room():
-            self.refused += 1
+            self.refused()
             if self._turn_away:
                 self._turn_away(transport, protocol.loop)
             else:

@@ -1,0 +1,49 @@
+"""The kernel's count of connections that it had no place for."""
+
+from pathlib import Path
+
+import pytest
+
+from busyapi import catalogue_api
+from busyapi.accept_queue import AcceptQueue, overflows
+
+NETSTAT = """\
+TcpExt: SyncookiesSent ListenOverflows ListenDrops
+TcpExt: 3 17 19
+IpExt: InNoRoutes ListenOverflows
+IpExt: 5 6
+"""
+
+
+def test_the_count_is_that_of_the_tcp_section(tmp_path: Path) -> None:
+    path = tmp_path / "netstat"
+    path.write_text(NETSTAT)
+    assert overflows(path) == 17
+    (family,) = AcceptQueue(catalogue_api.ACCEPT_QUEUE, path).collect()
+    assert [(each.name, each.value) for each in family.samples] == [
+        ("busyapi_accept_queue_overflows_total", 17)
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        "TcpExt: A B\n",
+        "TcpExt: SyncookiesSent\nTcpExt: 3\n",
+        "TcpExt: ListenOverflows\nTcpExt: x\n",
+        "TcpExt: ListenOverflows\nTcpExt:\n",
+        "\xff",
+    ],
+)
+def test_where_the_kernel_does_not_say_there_is_no_series(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "netstat"
+    if text is not None:
+        path.write_bytes(text.encode("latin-1"))
+    assert overflows(path) is None
+    assert list(AcceptQueue(catalogue_api.ACCEPT_QUEUE, path).collect()) == []
+
+
+def test_this_kernel_says() -> None:
+    assert overflows() is not None
