@@ -56,6 +56,6 @@ user, and silently drop from it what it may not do (valkey#3983, redis#14541).
 {{- define "busyapi.acl" -}}
 user default off ~* &* +@all
 user probe on nopass resetchannels -@all +ping
-user api on #{{ .api }} resetchannels ~{{ .prefix }}:* -@all +evalsha +script|load +info +config|get +get +set +hget +hlen +hmget +hset +hdel +incrby +xadd +xrange
-user flusher on #{{ .flusher }} resetchannels ~{{ .prefix }}:* -@all +evalsha +script|load +info +config|get +get +set +pexpire +exists +hget +hmget +hset +hdel +hexists +xread +xtrim
+user api on #{{ .api }} resetchannels ~{{ .prefix }}:* -@all +evalsha +script|load +info +config|get +waitaof +get +set +exists +hget +hlen +hmget +hset +hdel +incrby +xadd +xrange
+user flusher on #{{ .flusher }} resetchannels ~{{ .prefix }}:* -@all +evalsha +script|load +info +config|get +waitaof +get +set +pexpire +pttl +exists +hget +hlen +hmget +hset +hdel +hexists +xread +xtrim
 {{- end }}
