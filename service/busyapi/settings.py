@@ -138,7 +138,9 @@ class Settings:
         "lenient takes any JSON object",
         choices=VALIDATIONS,
     )
-    max_body: int = row("BUSYAPI_MAX_BODY_BYTES", 65_536, "bytes", "a single usage", least=2)
+    max_body: int = row(
+        "BUSYAPI_MAX_BODY_BYTES", 65_536, "bytes", "a usage, alone or in a batch", least=2
+    )
     max_batch_bytes: int = row(
         "BUSYAPI_MAX_BATCH_BYTES", 4_194_304, "bytes", "a batch, also when inflated", least=2
     )

@@ -16,7 +16,7 @@ from busyapi.decode.bounds import (
     TOO_DENSE,
     count_brackets,
     count_containers,
-    most_containers,
+    most_in_batch,
 )
 from busyapi.decode.ordinary import quick_lines, read_ordinary
 from busyapi.decode.reference import BYTE_ORDER_MARK, MOST_FAULTS, NotJson, Unreadable
@@ -57,7 +57,7 @@ def decode_batch(raw: bytes, *, ndjson: bool, strict: bool, limits: Limits) -> S
             return lines
         items = yield from split_array(raw, limits.items)
     _check_count(len(items), limits.items)
-    most = len(items) + most_containers(len(raw))
+    most = most_in_batch(len(raw), len(items))
     if count_brackets(raw) > most:
         yield from _check_density(items, most, limits.bytes_each)
     reading = _Reading(limits, strict=strict)

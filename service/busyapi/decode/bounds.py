@@ -14,13 +14,13 @@ STRETCH = 32_768
 FREE_CONTAINERS = 256
 """Objects and arrays that a body of any size may hold, besides the usages themselves."""
 
+FREE_IN_BATCH = 16
+"""And this many for each usage of a batch."""
+
 BYTES_PER_CONTAINER = 8
 """Each further one needs this many bytes of body."""
 
-TOO_DENSE = (
-    f"holds more than {FREE_CONTAINERS} objects and arrays"
-    f" and one more for each {BYTES_PER_CONTAINER} bytes"
-)
+TOO_DENSE = "holds too many objects and arrays for its size"
 
 # A string that never ends reaches to the end: tried again from each quote inside it, a body of
 # escaped quotes would cost its square.
@@ -40,6 +40,11 @@ def count_containers(raw: bytes) -> int:
 def most_containers(size: int) -> int:
     """Return how many objects and arrays a body of this size may hold, besides its usages."""
     return FREE_CONTAINERS + size // BYTES_PER_CONTAINER
+
+
+def most_in_batch(size: int, usages: int) -> int:
+    """Return how many a batch of this size may hold, its usages included."""
+    return usages * (1 + FREE_IN_BATCH) + most_containers(size)
 
 
 def is_too_dense(raw: bytes) -> bool:

@@ -6,7 +6,7 @@ every piece is an array of usages, then so is the whole, and of the same usages:
 there is one comma.
 """
 
-from busyapi.decode.bounds import count_brackets, most_containers
+from busyapi.decode.bounds import count_brackets, most_containers, most_in_batch
 from busyapi.decode.line import DEPTH_LIMIT, SHALLOW_BYTES, parse, render_all
 from busyapi.decode.members import is_object, is_usage
 from busyapi.decode.steps import Steps
@@ -42,7 +42,7 @@ def read_ordinary(
         brackets += brackets_here
         at = stop + 1  # behind the comma, or the closing bracket
     # Less, where the last comma has nothing behind it.
-    whole = at == end + 1 and brackets <= len(lines) + most_containers(len(raw))
+    whole = at == end + 1 and brackets <= most_in_batch(len(raw), len(lines))
     return lines if whole else None
 
 

@@ -10,11 +10,11 @@ beyond DEPTH_LIMIT. Integers go as far as Python's own limit on digits (4,300).
 """
 
 import json
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import reduce
 from itertools import islice
-from typing import NamedTuple
+from math import inf
+from typing import Any, NamedTuple
 
 from busyapi.decode.line import DEPTH_LIMIT, depth, render
 from busyapi.decode.members import broken_rules
@@ -40,9 +40,6 @@ class NotJson(Unreadable):
 
 _KEPT = frozenset((int, bool, type(None)))
 """What the second reading leaves of these can be kept."""
-
-_BEYOND_DOUBLE = (math.inf, -math.inf)
-"""What is left of a number beyond a double: JSON has no other way to say infinity."""
 
 
 class _Unkeepable:
@@ -87,8 +84,10 @@ def _read(text: str) -> object:
     return _DECODER_OF_DIGITS.decode(text)
 
 
-def faults(value: object, *, strict: bool) -> list[Fault]:
+def faults(value: object, *, strict: bool, surrogates: bool) -> list[Fault]:
     """Name every reason, up to MOST_FAULTS, why a parsed value cannot be taken as a usage.
+
+    `surrogates` says whether its texts may hold any.
 
     Raises:
         Unreadable: it is no object, or nested too deep.
@@ -98,7 +97,7 @@ def faults(value: object, *, strict: bool) -> list[Fault]:
     if depth(value) > DEPTH_LIMIT:
         raise Unreadable(_TOO_DEEP)
     found = list(broken_rules(value)) if strict else []
-    found.extend(islice(_unkeepable(value), MOST_FAULTS - len(found)))
+    found.extend(islice(_unkeepable(value, surrogates=surrogates), MOST_FAULTS - len(found)))
     return found
 
 
@@ -118,7 +117,10 @@ class _Node(NamedTuple):
         return reduce(step, reversed(names), "")
 
 
-def _unkeepable(usage: object) -> Iterator[Fault]:
+def _unkeepable(usage: object, *, surrogates: bool) -> Iterator[Fault]:
+    # Most objects and arrays hold nothing to look at, which these say at the speed of C.
+    kept = _KEPT if surrogates else _KEPT | {str}
+    numbers = kept | {float}
     rest = [_Node(None, "", usage)]
     while rest:
         node = rest.pop()
@@ -127,30 +129,27 @@ def _unkeepable(usage: object) -> Iterator[Fault]:
             if not (all(map(str.isascii, value)) or all(map(_is_unicode, value))):
                 detail = "has a member whose name holds an unpaired surrogate"
                 yield Fault(node.pointer(), detail)
-            if not _KEPT.issuperset(map(type, value.values())):
-                rest += _to_look_at(node, value.items())
+            inside: Any = value.values()
         elif type(value) is list:
-            if not _KEPT.issuperset(map(type, value)):
-                rest += _to_look_at(node, enumerate(value))
-        elif type(value) is str:
-            if not _is_unicode(value):
-                yield Fault(node.pointer(), "holds an unpaired surrogate, which is no character")
-        elif isinstance(value, _Unkeepable):
-            yield Fault(node.pointer(), value.reason)
+            inside = value
         else:
-            yield Fault(node.pointer(), "is a number beyond the range of a double")
+            if detail := _why_not_kept(value):
+                yield Fault(node.pointer(), detail)
+            continue
+        if not numbers.issuperset(map(type, inside)) or inf in inside or -inf in inside:
+            named: Any = value.items() if type(value) is dict else enumerate(inside)
+            found = [_Node(node, n, each) for n, each in named if each and type(each) not in kept]
+            rest += found[::-1]  # a stack: the first is looked at first
 
 
-def _to_look_at(parent: _Node, inside: Iterable[tuple[str | int, object]]) -> list[_Node]:
-    """List what may hold something unkeepable, the first last: a stack."""
-    return [
-        _Node(parent, name, value)
-        for name, value in inside
-        if value
-        and type(value) not in _KEPT
-        and (type(value) is not str or not value.isascii())
-        and (type(value) is not float or value in _BEYOND_DOUBLE)
-    ][::-1]
+def _why_not_kept(value: object) -> str:
+    if isinstance(value, _Unkeepable):
+        return value.reason
+    if type(value) is float and value in {inf, -inf}:
+        return "is a number beyond the range of a double"
+    if type(value) is str and not (value.isascii() or _is_unicode(value)):
+        return "holds an unpaired surrogate, which is no character"
+    return ""
 
 
 def _is_unicode(text: str) -> bool:

@@ -38,10 +38,7 @@ def decode_line(raw: bytes, *, strict: bool) -> bytes:
     raw = raw.removeprefix(BYTE_ORDER_MARK)
     line = quick_line(raw, strict=strict, longest=len(raw))
     if line is None:
-        value = read(raw)
-        if is_too_dense(raw):
-            raise NotAUsage([Fault("", TOO_DENSE)])
-        line = render_thoroughly(value, strict=strict)
+        line = _read_thoroughly(raw, strict=strict)
     return line
 
 
@@ -65,13 +62,12 @@ def quick_line(raw: bytes, *, strict: bool, longest: int = STRETCH) -> bytes | N
     return None
 
 
-def render_thoroughly(value: object, *, strict: bool) -> bytes:
-    """Return the line of a value from the second reading.
-
-    Raises:
-        Unreadable: it is no object, or nested too deep.
-        NotAUsage: every reason.
-    """
-    if found := faults(value, strict=strict):
+def _read_thoroughly(raw: bytes, *, strict: bool) -> bytes:
+    value = read(raw)
+    if is_too_dense(raw):
+        raise NotAUsage([Fault("", TOO_DENSE)])
+    # UTF-8 has none of its own.
+    surrogates = b"\\ud" in raw or b"\\uD" in raw
+    if found := faults(value, strict=strict, surrogates=surrogates):
         raise NotAUsage(found)
     return render(value)

@@ -1,0 +1,271 @@
+"""What one request may cost an API process: CPU by its bytes, no stall of others, little memory.
+
+Every attack is held against a control in the same run: a batch of ordinary usages. What another
+client waits is counted in CPU of the process, which is the same on a busy machine: what the process
+did between a question and its answer.
+"""
+
+import gzip
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.support.asking import Raw, request
+from tests.support.http1 import Answer
+from tests.support.ports import free_port
+from tests.support.processes import Api, Stack
+
+SINGLE, BATCH = "/api/usages", "/api/usages/batch"
+USAGE = b'{"patientId":"1","timestamp":1478009511000,"medication":"a"}'
+LARGEST = 4_190_000
+"""Bytes just below the limit of a batch."""
+LARGEST_USAGE = 65_000
+
+TIMES = 10.0
+"""An attack's CPU a byte, inflated, against the control's."""
+STALL_SECONDS = 0.05
+MEMORY_MIB = 64
+MOST_MIB = 400
+LARGEST_ERROR = 40_000
+TRIES = 3
+"""The best of these counts: a client that is not scheduled sees more than was done for others."""
+
+
+def array(item: bytes, size: int = LARGEST, most: int = 10_000_000) -> bytes:
+    return b"[" + b",".join([item] * min(most, size // (len(item) + 1))) + b"]"
+
+
+def usage(member: bytes) -> bytes:
+    return USAGE[:-1] + b"," + member + b"}"
+
+
+def usages(element: bytes, more: bytes = b'"y":0') -> bytes:
+    """Return a batch of usages as large as one may be, full of an element."""
+    inside = array(element, LARGEST_USAGE - 200 - len(more))
+    return array(usage(b'"x":%b,%b' % (inside, more)))
+
+
+# Read thoroughly because of the first, and taken because of the second.
+AGAIN = b'"y":1e400,"y":1'
+NAMES = b",".join(b'"k%d":{}' % number for number in range(300_000))
+NESTED = b"[" * 57 + b"]" * 57
+OBJECTS = b'{"a":' * 57 + b"1" + b"}" * 57
+ENDS = b'"' + b'},{"patientId":' * 8 + b'"'
+
+ATTACKS: dict[str, bytes] = {
+    "last of 9,999 bad": array(USAGE, most=9_999)[:-1] + b",1]",
+    "10,000 bad": array(b'{"a":1}', most=10_000),
+    "some bad": b"[" + b",".join(b"1" if n % 250 == 9 else USAGE for n in range(9_999)) + b"]",
+    "array of []": array(b"[]"),
+    "array of {}": array(b"{}"),
+    "array of digits": array(b"1"),
+    "array of nested arrays": array(NESTED),
+    "only opening brackets": b"[" * LARGEST,
+    "one usage of {}": b"[" + usage(b'"x":' + array(b"{}")) + b"]",
+    "one usage of [[]], bad end": b"[" + usage(b'"x":' + array(b"[[]]")[:-1] + b",1e400]") + b"]",
+    "one usage of nested arrays": b"[" + usage(b'"x":' + array(NESTED)) + b"]",
+    "one usage of nested objects": b"[" + usage(b'"x":' + array(OBJECTS)) + b"]",
+    "one usage of names, bad end": b"[" + usage(NAMES)[:-1] + b',"z":1e400}]',
+    "one usage of one name": b"[" + usage(b",".join([b'"k":[]'] * 500_000)) + b"]",
+    "one number of 4 MB": b"[" + usage(b'"x":0.' + b"1" * (LARGEST - 100)) + b"]",
+    "one name of 4 MB": b"[" + usage(b'"%b":1e400' % (b"k" * (LARGEST - 100))) + b"]",
+    "usages of []": usages(b"[]"),
+    "usages of {}": usages(b"{}"),
+    "usages of nested arrays": usages(NESTED),
+    "usages of as many arrays as are taken": usages(b"[],1111,11"),
+    "usages of objects, read twice": usages(b'{"":0},11,"aaaa"', AGAIN),
+    "usages of digits, read twice": usages(b"1", AGAIN),
+    "usages of fractions, read twice": usages(b"1.5", AGAIN),
+    "usages of texts, read twice": usages(b'"a"', AGAIN),
+    "usages of other texts, read twice": usages('"é"'.encode(), AGAIN),
+    "usages of numbers too large": usages(b"1e400"),
+    "usages of 4,300 digits": usages(b"9" * 4_300),
+    "usages of 4,301 digits": usages(b"9" * 4_301),
+    "usages of long fractions": usages(b"0." + b"123456789" * 33 + b"1e-5"),
+    "usages of escapes": usages(b'"' + b"\\ud83d\\ude00" * 500 + b'"'),
+    "usages of what looks like their ends": usages(ENDS),
+    "a text without an end": b'["' + b'\\"' * (LARGEST // 2),
+    "blanks": b"[" + b" " * LARGEST + b"]",
+    "a byte order mark": b"\xef\xbb\xbf" + array(USAGE, most=10_000),
+    "unpaired surrogates": array(usage(b'"x":"\\ud800"'), most=10_000),
+    "lines: empty": b"{" + b"\n" * LARGEST + b"}",
+    "lines: marks": b"\n".join([b"\xef\xbb\xbf" + USAGE] * 9_999),
+    "lines: read twice": b"\n".join([usage(b'"x":' + array(b"1", 300) + b"," + AGAIN)] * 9_999),
+}
+PACKED = ["array of nested arrays", "one usage of nested arrays", "usages of []", "10,000 bad"]
+"""These are sent as gzip too."""
+SLOWEST = [name for name in ATTACKS if "read twice" in name and "lines" not in name]
+
+
+class Cost(NamedTuple):
+    """What one request cost, and whom."""
+
+    status: int
+    size: int
+    """Bytes of the answer."""
+    seconds: float
+    stall: float
+    mib: float
+
+
+class Watched:
+    """An API process, and what it uses."""
+
+    def __init__(self, api: Api) -> None:
+        self.port = api.port
+        self._proc = Path(f"/proc/{api.pid}")
+
+    def cpu(self) -> float:
+        """Return the seconds of CPU it has used."""
+        tasks = (self._proc / "task").iterdir()
+        return sum(int((each / "schedstat").read_text().split()[0]) for each in tasks) / 1e9
+
+    def memory(self, field: str) -> float:
+        """Return a figure of its status, in MiB."""
+        text = (self._proc / "status").read_text()
+        found = re.search(rf"^{field}:\s+(\d+) kB$", text, re.MULTILINE)
+        assert found
+        return int(found[1]) / 1024
+
+    def cost(self, message: bytes) -> Cost:
+        """Send a request, and watch."""
+        self.forget_peak()
+        before, begun = self.memory("VmRSS"), self.cpu()
+        with self.another(request("GET", "/livez")) as stalls:
+            answer = self.send(message)
+        seconds, peak = self.cpu() - begun, self.memory("VmHWM")
+        return Cost(answer.status, len(answer.body), seconds, max(stalls), peak - before)
+
+    def send(self, message: bytes) -> Answer:
+        """Send a request and wait for its answer."""
+        with Raw(self.port, 60) as device:
+            device.send(message)
+            return device.answer()
+
+    def forget_peak(self) -> None:
+        """Let the peak of its memory count from here."""
+        (self._proc / "clear_refs").write_text("5")
+
+    @contextmanager
+    def another(self, message: bytes) -> Iterator[list[float]]:
+        """Let another client ask meanwhile; give the CPU before each of its answers."""
+        done = threading.Event()
+        stalls: list[float] = []
+        other = threading.Thread(target=self._ask, args=(message, done, stalls))
+        other.start()
+        try:
+            yield stalls
+        finally:
+            done.set()
+            other.join()
+
+    def _ask(self, message: bytes, done: threading.Event, stalls: list[float]) -> None:
+        with Raw(self.port, 60) as other:
+            while not (done.is_set() and stalls):
+                begun = self.cpu()
+                other.send(message)
+                other.answer()
+                stalls.append(self.cpu() - begun)
+                time.sleep(0.002)
+
+
+@pytest.fixture(scope="module")
+def watched(
+    contracts: dict[str, Stack], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Watched]:
+    stack = contracts["on"]
+    port, folder = free_port(), tmp_path_factory.mktemp("bounds")
+    with Api(folder, "api", port, stack.apis[0].environment or {}) as api:
+        yield Watched(api)
+
+
+def post(
+    body: bytes, path: str = BATCH, *, packed: bool = False, kind: str = "application/json"
+) -> bytes:
+    headers = (f"Content-Type: {kind}", *(("Content-Encoding: gzip",) if packed else ()))
+    return request("POST", path, gzip.compress(body) if packed else body, headers=headers)
+
+
+def best(watched: Watched, message: bytes, holds: Callable[[Cost], bool]) -> Cost:
+    for _ in range(TRIES):
+        cost = watched.cost(message)
+        if holds(cost):
+            break
+    return cost
+
+
+@pytest.fixture(scope="module")
+def control(watched: Watched) -> float:
+    """Return the seconds of CPU for a byte of ordinary usages."""
+    body = b"[" + b",".join(USAGE.replace(b"1", b"%d" % n, 1) for n in range(9_999)) + b"]"
+    costs = [watched.cost(post(body)) for _ in range(TRIES)]
+    assert {cost.status for cost in costs} == {201}
+    return min(cost.seconds for cost in costs) / len(body)
+
+
+@pytest.mark.parametrize(
+    ("name", "packed"),
+    [*((name, False) for name in ATTACKS), *((name, True) for name in PACKED)],
+)
+def test_a_batch_costs_what_its_bytes_cost(
+    watched: Watched,
+    control: float,
+    name: str,
+    packed: bool,  # noqa: FBT001
+) -> None:
+    body = ATTACKS[name]
+    kind = "application/x-ndjson" if name.startswith("lines") else "application/json"
+    hold_to_bounds(watched, post(body, packed=packed, kind=kind), TIMES * control * len(body))
+
+
+SINGLES = {
+    "[]": usage(b'"x":' + array(b"[]", LARGEST_USAGE)),
+    "nested arrays": usage(b'"x":' + array(NESTED, LARGEST_USAGE)),
+    "objects, read twice": usage(b'"x":%b,%b' % (array(b'{"":0},11,"aaaa"', 64_000), AGAIN)),
+    "texts, read twice": usage(b'"x":%b,%b' % (array(b'"a"', 64_000), AGAIN)),
+    "numbers too large": usage(b'"x":' + array(b"1e400", LARGEST_USAGE)),
+    "4,300 digits": usage(b'"x":' + array(b"9" * 4_300, LARGEST_USAGE)),
+    "escaped quotes": b'{"' + b'\\"' * 32_000,
+    "form": b"&".join(b"f%d=%%41%b" % (n, b"%C3%A9" * 9) for n in range(999)),
+    "form of signs": b"&=" * 32_000,
+}
+
+
+@pytest.mark.parametrize("name", SINGLES)
+def test_a_usage_costs_what_its_bytes_cost(watched: Watched, control: float, name: str) -> None:
+    kind = "application/x-www-form-urlencoded" if "form" in name else "application/json"
+    body = SINGLES[name]
+    hold_to_bounds(watched, post(body, SINGLE, kind=kind), TIMES * control * len(body))
+
+
+def hold_to_bounds(watched: Watched, message: bytes, seconds: float) -> None:
+    # Any request costs something, and the other client's do.
+    allowed = seconds + 0.02
+
+    def holds(cost: Cost) -> bool:
+        cheap = cost.seconds <= allowed and cost.mib <= MEMORY_MIB
+        return cheap and cost.stall <= STALL_SECONDS
+
+    cost = best(watched, message, holds)
+    assert holds(cost), f"{cost} allowed {allowed:.3f} s"
+    assert cost.status in {201, 400, 413, 422}
+    assert cost.status == 201 or cost.size < LARGEST_ERROR
+
+
+def test_many_attackers_at_once_take_turns(watched: Watched) -> None:
+    usual = post(USAGE, SINGLE)
+    messages = [post(ATTACKS[name]) for name in SLOWEST]
+    watched.forget_peak()
+    with watched.another(usual) as stalls, ThreadPoolExecutor(len(messages)) as attackers:
+        answers = list(attackers.map(watched.send, messages))
+    assert [answer.status for answer in answers] == [201] * len(messages)
+    assert watched.memory("VmHWM") < MOST_MIB
+    # Of each of the two, one step of whose turn it is.
+    assert sorted(stalls)[len(stalls) * 9 // 10] <= STALL_SECONDS / 2
