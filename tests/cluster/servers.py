@@ -64,8 +64,8 @@ exec "$@" --cluster-enabled yes --cluster-config-file /data/nodes.conf \\
 USER, CA, FILES = "busyapi", "redis-ca", "redis-tls"
 """Of the one with TLS: who logs in there, and its Secrets."""
 RIGHTS = (
-    "~busyapi:* +evalsha +script|load +info +config|get +get +set +pexpire +exists +hget +hmget"
-    " +hset +hdel +hexists +incrby +xadd +xrange +xread +xtrim"
+    "~busyapi:* +evalsha +script|load +info +config|get +waitaof +get +set +pexpire +exists"
+    " +hget +hlen +hmget +hset +hdel +hexists +incrby +xadd +xrange +xread +xtrim"
 )
 """What the chart's page says that it needs."""
 USERS = f"""\

@@ -124,10 +124,13 @@ class Session:
         """Return whether the server still knows a lane's last batch.
 
         Raises:
-            RedisAway: the connection failed.
+            RedisAway: the connection failed, or the server refuses.
         """
-        (known,) = await self._wire.call(("EXISTS", guard))
-        return bool(known == 1)
+        (known,) = await self._wire.call(("GET", guard))
+        if isinstance(known, ServerError):
+            await self.close()
+            raise RedisAway(f"Redis at {self._wire.address} refuses to be read: {known}")
+        return known is not None
 
     async def enroll(self, guard: str) -> None:
         """Make the server remember a lane, before its first batch.
