@@ -82,9 +82,16 @@ class FolderLock:
 
 
 def same_file(fd: int, path: Path) -> bool:
-    """Return whether a path leads to the file that is open."""
+    """Return whether a path leads to the file that is open.
+
+    The path is opened, not only looked up: an NFS client may answer a lookup from its cache for a
+    minute, but asks the server when a file is opened.
+    """
     try:
-        at_path = path.stat()
+        at_path = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return False
-    return os.path.samestat(os.fstat(fd), at_path)
+    try:
+        return os.path.samestat(os.fstat(fd), os.fstat(at_path))
+    finally:
+        os.close(at_path)
