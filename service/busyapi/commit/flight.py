@@ -105,8 +105,8 @@ def take(pending: deque[Group], keys: Keys, producer: str, number: int, key_seco
 def _calls(
     groups: list[Group], keys: Keys, producer: str, number: int, key_seconds: int
 ) -> list[tuple[Call, list[Group]]]:
-    plain = [each for each in groups if each.key is None]
     keyed = [each for each in groups if each.key is not None]
+    plain = [each for each in groups if each.key is None] if keyed else groups
     now = time.time_ns() // 1_000_000
     calls = [(_keyed_call(each, keys, now, key_seconds), [each]) for each in keyed]
     if plain:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from busyapi.commit.batch import Admission, Awaited, Group, Key
-from busyapi.commit.flight import MOST_BYTES, MOST_KEYED, MOST_USAGES, take
-from busyapi.errors import Overloaded
+from busyapi.commit.flight import MOST_BYTES, MOST_KEYED, MOST_USAGES, Flight, take
+from busyapi.errors import Overloaded, StoredUnknown
 from busyapi.stream.entry import decode, entry
 from busyapi.stream.keys import Keys
 
@@ -109,6 +109,57 @@ def test_every_group_flies_once_and_within_the_limits(said: list[tuple[int, int,
             assert (call.mode == "key") == (those[0].key is not None)
         flown += aboard
     assert sorted(map(id, flown)) == sorted(map(id, groups))
+
+
+def lines_of(flight: Flight) -> list[bytes]:
+    """Return what a flight would send, in order."""
+    return [
+        line
+        for call, _ in flight.calls
+        for line in decode(entry(b"%d-%d" % (call.usages, call.usages), [b"u", call.value])).lines
+    ]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3), st.booleans()), min_size=1, max_size=9)
+)
+def test_what_has_expired_is_not_in_the_calls_that_are_sent_next(
+    said: list[tuple[int, int, bool]],
+) -> None:
+    groups = [
+        group([b'"%d"' % n] * count, Key(str(n), "body") if has_key else None)
+        for n, (_, count, has_key) in enumerate(said)
+    ]
+    for each, (born, _, _) in zip(groups, said, strict=True):
+        each.born = born
+    flight = take(deque(groups), KEYS, "me", 7, 60)
+    gone = flight.expire(2)
+    assert sorted(map(id, gone)) == sorted(id(each) for each in groups if each.born < 2)
+    assert flight.outdated == bool(gone)
+    flight.renew(KEYS, "me", 8, 60)
+    left = [each for each in groups if each.born >= 2]
+    keyed_first = sorted(left, key=lambda each: each.key is None)
+    assert lines_of(flight) == [line for each in keyed_first for line in each.lines]
+    assert all(call.token == "8" for call, _ in flight.calls if call.mode == "batch")
+
+
+@pytest.mark.parametrize("state", ["uncertain", "sending"])
+def test_what_may_be_stored_stays_as_it_was_sent(state: str) -> None:
+    told: list[Exception] = []
+
+    class Waiting(Silent):
+        def fail(self, error: Exception) -> None:
+            told.append(error)
+
+    groups = [Waiting([b"a"]), Waiting([b"b"])]
+    groups[0].born = 0
+    flight = take(deque(groups), KEYS, "me", 7, 60)
+    setattr(flight, state, True)
+    calls = list(flight.calls)
+    assert flight.expire(1) == []
+    assert flight.calls == calls
+    assert not flight.outdated
+    assert [type(each) for each in told] == [StoredUnknown]
 
 
 def test_admission_refuses_what_is_too_much_and_takes_nothing_of_it() -> None:
