@@ -14,6 +14,7 @@ from busyapi.archive import identity, names
 from busyapi.archive.coverage import Range
 from busyapi.archive.identity import Identity
 from busyapi.archive.names import File, Kind, Listing
+from busyapi.archive.versions import require_known
 from busyapi.errors import ArchiveDamaged, ArchiveError
 from busyapi.ids import Seq, UsageId, usage_id
 
@@ -58,9 +59,12 @@ class Partition(NamedTuple):
 
         Raises:
             ArchiveDamaged: it is gone, and should not be.
+            UnknownVersion: a later version wrote it.
         """
         found = self._open(file)
         try:
+            if found and found[1].kind in {Kind.SEGMENT, Kind.OPEN}:
+                require_known(found[0], str(self.folder / found[1].path))
             yield found
         finally:
             if found:

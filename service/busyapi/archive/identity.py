@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, NamedTuple
 from busyapi.archive import highwater, names, reserve
 from busyapi.archive.birth import birth, is_birth
 from busyapi.archive.durable import full_named, write_small
+from busyapi.archive.versions import require_known_format
 from busyapi.errors import ArchiveDamaged, ArchiveFull, PartitionMismatch
 from busyapi.ids import Seq
 
@@ -83,6 +84,7 @@ def read(folder: Path) -> Identity | None:
 
     Raises:
         ArchiveDamaged: it cannot be read.
+        UnknownVersion: a later version wrote it.
     """
     path = folder / names.IDENTITY
     try:
@@ -90,6 +92,7 @@ def read(folder: Path) -> Identity | None:
             said = _parse(file)
             home = str(said.get("home", ""))
             restored = bool(home) and not is_birth(home, file.fileno())
+        require_known_format(said, str(path))
         if said["format"] != FORMAT:
             raise ArchiveDamaged(f"{path} is of format {said['format']}, not {FORMAT}")
         numbers = [said[name] for name in ("partition", "partitions", "bound", "keptFrom")]

@@ -14,6 +14,7 @@ from busyapi.archive.format import Footer
 from busyapi.archive.names import File, Kind
 from busyapi.archive.reader import Frame, block_at, read_footer
 from busyapi.archive.segment import Segment
+from busyapi.archive.versions import require_known
 from busyapi.errors import ArchiveDamaged, NoLongerKept
 from busyapi.ids import Seq
 
@@ -122,6 +123,8 @@ class Lookup:
         fd = os.open(self._folder / file.path, os.O_RDONLY)
         try:
             footer = read_footer(fd)
+            if footer is None:
+                require_known(fd, file.path)
         finally:
             os.close(fd)
         if footer is None:

@@ -14,6 +14,7 @@ from busyapi.archive.coverage import Range
 from busyapi.archive.durable import make_folder, write_small
 from busyapi.archive.identity import FORMAT, Identity
 from busyapi.archive.names import File, Kind
+from busyapi.archive.versions import require_known_format
 from busyapi.errors import ArchiveDamaged
 
 
@@ -92,6 +93,7 @@ def _checked(raw: bytes, file: File, identity: Identity) -> dict[str, Any]:
     expected = _head(identity, Range(file.first, file.last), "")
     try:
         said: dict[str, Any] = json.loads(raw)
+        require_known_format(said, file.path)
         wrong = [name for name in expected if name not in {"why", "when"}]
         wrong = [name for name in wrong if said[name] != expected[name]]
         texts = isinstance(said["why"], str) and isinstance(said["when"], str)

@@ -33,6 +33,7 @@ from busyapi.archive.names import TEMPORARY, File, Kind
 from busyapi.archive.reader import Frame, block_at, is_of, read_footer, sha256_holds, walk
 from busyapi.archive.segment import Segment
 from busyapi.archive.tail import Blocks, read_blocks
+from busyapi.archive.versions import require_known
 from busyapi.errors import ArchiveDamaged
 from busyapi.failpoints import failpoint
 from busyapi.ids import Seq
@@ -98,6 +99,8 @@ class Repair:
     def _opened(self, file: File) -> Iterator[int]:
         fd = os.open(self._folder / file.path, os.O_RDONLY)
         try:
+            if file.kind in {Kind.SEGMENT, Kind.OPEN}:
+                require_known(fd, str(self._folder / file.path))
             yield fd
         except OSError as error:
             if error.errno != errno.EIO:

@@ -8,7 +8,7 @@ import structlog
 from sanic import Request, Sanic
 from sanic.response import HTTPResponse
 
-from busyapi.errors import ArchiveError, NoLongerKept, told
+from busyapi.errors import ArchiveError, NoLongerKept, UnknownVersion, told
 from busyapi.flusher.loop import Flusher
 from busyapi.ids import Seq
 from busyapi.metrics import FlusherMetrics
@@ -127,7 +127,7 @@ class Door:
             line = await asyncio.to_thread(writer.find, Seq(seq))
         except NoLongerKept:
             raise Problem(410, "The usage is no longer kept.") from None
-        except (ArchiveError, OSError) as error:
+        except (ArchiveError, UnknownVersion, OSError) as error:
             named = request.headers.get("x-request-id", "")
             log.warning("lookup_failed", error=type(error).__name__, request_id=named)
             self._flusher.tell_damage(writer)
