@@ -1,0 +1,90 @@
+"""Two installations on one Redis: each has keys of its own, and neither takes the other's."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from busyapi.stream.keys import Keys
+from tests.service.site import Site
+from tests.support.inside import committing, flushing, make_flusher, until, until_flushing, where
+from tests.support.servers import Server
+
+KEYS = Keys(0)
+
+
+@pytest.fixture
+def site(tmp_path: Path, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> Site:
+    monkeypatch.setattr("busyapi.flusher.loop.HALT_SECONDS", 0.2)
+    return Site(valkey, tmp_path / "archive", monkeypatch)
+
+
+async def test_two_installations_with_different_prefixes_share_a_redis(
+    site: Site, tmp_path: Path
+) -> None:
+    other = replace(where(site.server), prefix="busyapi:other", installation="ns/other")
+    async with (
+        site.running() as (_, committer),
+        flushing(make_flusher(other, tmp_path / "other")),
+        committing(other) as second,
+    ):
+        await second.until_ready()
+        assert await site.post(committer, "a", 3) == [1, 2, 3]
+        assert await site.post(second, "b", 2) == [1, 2]
+        state = Keys(0, "busyapi:other").state
+        await until(lambda: site.server.command("HGET", state, "archived") == "2", "both")
+        await site.until_archived(3)
+        assert site.server.command("HGET", state, "installation") == "ns/other"
+    names = site.server.command("KEYS", "*")
+    assert all(each.startswith(("busyapi:{0}:", "busyapi:other:{0}:")) for each in names)
+
+
+async def test_archive_that_was_seeded_under_another_prefix_halts_and_says_which(
+    site: Site,
+) -> None:
+    async with site.running() as (_, committer):
+        assert await site.post(committer, "a", 3) == [1, 2, 3]
+        await site.until_archived(3)
+    other = replace(where(site.server), prefix="busyapi-new")
+    async with flushing(make_flusher(other, site.archive), ready=False) as wrong:
+        await until(lambda: "BUSYAPI_KEY_PREFIX says busyapi-new" in wrong.trouble, "it to halt")
+        assert "set it to busyapi;" in wrong.trouble
+        assert not site.server.command("KEYS", "busyapi-new*")
+    async with site.running() as (_, committer):
+        assert await site.post(committer, "b", 1) == [4]
+        await site.until_archived(4)
+    assert site.gaps() == []
+
+
+async def test_archive_of_an_earlier_version_keeps_the_prefix_that_it_had(site: Site) -> None:
+    async with site.running() as (_, committer):
+        assert await site.post(committer, "a", 1) == [1]
+        await site.until_archived(1)
+    identity = site.archive / "p00" / "partition.json"
+    kept = [line for line in identity.read_text().splitlines() if '"prefix"' not in line]
+    identity.write_text("\n".join(kept).replace('",\n}', '"\n}'))  # as 0.2.0 writes it
+    other = replace(where(site.server), prefix="busyapi-new")
+    async with flushing(make_flusher(other, site.archive), ready=False) as wrong:
+        await until(lambda: "set it to busyapi;" in wrong.trouble, "it to halt")
+    async with site.running() as (_, committer):
+        assert await site.post(committer, "b", 1) == [2]
+
+
+async def test_lane_of_another_installation_stores_nothing_and_says_why(site: Site) -> None:
+    mine = replace(where(site.server), installation="one/busyapi")
+    other = replace(where(site.server), installation="two/busyapi")
+    async with flushing(make_flusher(mine, site.archive)) as flusher, committing(mine) as right:
+        await right.until_ready()
+        async with committing(other, deadline=0.5) as wrong:
+            posted = wrong.post(b"{}")
+            await until(lambda: "two/busyapi" in str(wrong.lane.trouble), "the reason")
+            assert "installation 'one/busyapi'" in str(wrong.lane.trouble)
+            await until(posted.done, "the deadline")
+            assert posted.exception()
+        assert await site.post(right, "a", 1) == [1]
+        await until_flushing(flusher)
+    # The flusher of the same archive gives the record its new name.
+    async with flushing(make_flusher(other, site.archive)), committing(other) as renamed:
+        await renamed.until_ready()
+        assert await site.post(renamed, "b", 1) == [2]
+        assert site.state()["installation"] == "two/busyapi"
