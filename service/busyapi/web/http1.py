@@ -6,6 +6,7 @@ is the connection itself: a client that shuts down its sending side still gets i
 """
 
 import asyncio
+from http import HTTPStatus
 from typing import Any, ClassVar
 
 from sanic.exceptions import BadRequest, ExpectationFailed, PayloadTooLarge
@@ -22,6 +23,8 @@ from busyapi.web.head import Head, MalformedHead, can_become_head, parse_head
 MAX_EMPTY_LINES = 8
 """Passed over before a request line. A device may print its body with a line end."""
 EMPTY_LINES = (b"\r\n", b"\n")
+LINGER_SECONDS = 1.0
+"""How long a client that was refused may still send."""
 
 _CHUNKED = "chunked"
 
@@ -50,6 +53,12 @@ class StrictHttp(Http):
         """Date an answer."""
         response.headers["date"] = http_date()
         return super().respond(response)
+
+    async def http1(self) -> None:
+        """Serve the requests of the connection until it is to be closed."""
+        await super().http1()  # type: ignore[no-untyped-call]
+        if self.response is not None and self.response.status >= HTTPStatus.BAD_REQUEST:
+            await self.protocol.linger()
 
     async def error_response(self, exception: Exception) -> None:
         """Answer an error; wait for the next request if there was none."""
@@ -203,3 +212,21 @@ class HalfCloseProtocol(HttpProtocol):
                 self.loop.call_later(self.app.config.GRACEFUL_TCP_CLOSE_TIMEOUT, transport.abort)
             await asyncio.Event().wait()  # until the loss of the connection cancels this task
         await super().receive_more()  # type: ignore[no-untyped-call]
+
+    async def linger(self) -> None:
+        """End our side after an error, and drop what still arrives (RFC 9112, section 9.6).
+
+        Closing at once would reset the connection of a client that is still sending, and TCP
+        would throw the answer away.
+        """
+        transport = self.transport
+        if transport is None or transport.is_closing() or self._at_end:
+            return
+        transport.write_eof()
+        try:
+            async with asyncio.timeout(LINGER_SECONDS):
+                while not self._at_end:
+                    self.recv_buffer.clear()
+                    await self.receive_more()
+        except TimeoutError:
+            pass

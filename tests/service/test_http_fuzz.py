@@ -1,0 +1,116 @@
+"""Whatever bytes arrive: no failure of the server, nothing stored that was refused.
+
+A case that failed is played again with BUSYAPI_TEST_CASES_FROM and its number.
+"""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Stacks
+from tests.support.asking import count
+from tests.support.broken import broken_build
+from tests.support.fuzzing import Outcome, case, parse_answers, play_all
+from tests.support.processes import Stack
+from tests.support.servers import Server
+
+FIRST = int(os.environ.get("BUSYAPI_TEST_CASES_FROM", "0"))
+SHORT = 5_000
+LONG = 100_000
+FLUSHER_SHARE = 5
+"""One of so many cases is played at the flusher's port too; it reads heads with the same code."""
+
+AWAY = {
+    "web/http1.py": (
+        "        self._at_end = True\n",
+        "        self._at_end = True\n        return False\n",
+    )
+}
+FAILING = {"web/http1.py": ("except MalformedHead:", "except ZeroDivisionError:")}
+
+
+def played(port: int, numbers: range) -> Outcome:
+    """Play cases, and hold each of them to what must hold by itself."""
+    outcome = asyncio.run(play_all(port, numbers))
+    assert not outcome.faults, f"{len(outcome.faults)} faults\n" + "\n".join(outcome.faults[:5])
+    return outcome
+
+
+def hold(stack: Stack, numbers: range) -> Outcome:
+    """Play cases at an API, and hold what is stored against what was answered."""
+    api = stack.apis[0]
+    pid, before = api.pid, count(stack.port)
+    outcome = played(stack.port, numbers)
+    added = count(stack.port) - before
+    assert len(set(outcome.ids)) == len(outcome.ids), "an id twice"
+    assert len(outcome.ids) <= added <= len(outcome.ids) + outcome.unheard
+    assert all(before < each <= before + added for each in outcome.ids)
+    assert (api.pid, api.alive()) == (pid, True)
+    failures = api.metric("busyapi_requests_total", status="500")
+    assert failures == 0
+    return outcome
+
+
+@pytest.mark.parametrize(
+    ("cases", "first"),
+    [
+        pytest.param(SHORT, FIRST, marks=pytest.mark.timeout(240)),
+        pytest.param(
+            LONG,
+            FIRST or time.time_ns() % 10**12,
+            marks=[pytest.mark.long, pytest.mark.timeout(7200)],
+        ),
+    ],
+    ids=["short", "long"],
+)
+def test_whatever_arrives_is_answered_or_dropped(contract: Stack, cases: int, first: int) -> None:
+    outcome = hold(contract, range(first, first + cases))
+    assert outcome.statuses[201] > cases / 10, outcome.statuses
+    assert outcome.statuses[400] > cases / 10, outcome.statuses
+    assert {200, 404, 405, 413, 415, 417, 422} <= outcome.statuses.keys(), outcome.statuses
+    assert outcome.unheard < cases / 10, "too many connections were reset to prove anything"
+    inside = played(contract.flushers[0].port, range(first, first + cases // FLUSHER_SHARE))
+    assert {200, 400, 404, 405} <= inside.statuses.keys(), inside.statuses
+    assert 201 not in inside.statuses
+
+
+def test_a_server_that_stores_without_an_answer_is_caught(
+    tmp_path: Path, valkey: Server, stacks: Stacks
+) -> None:
+    broken = broken_build(tmp_path, AWAY)
+    stack = stacks(valkey, settings={**broken, "BUSYAPI_FAST_LANE": "off"})
+    with pytest.raises(AssertionError, match="assert"):
+        hold(stack, range(200))
+
+
+def test_a_server_that_fails_is_caught(tmp_path: Path, valkey: Server, stacks: Stacks) -> None:
+    stack = stacks(valkey, settings=broken_build(tmp_path, FAILING))
+    with pytest.raises(AssertionError, match="500"):
+        hold(stack, range(200))
+
+
+@pytest.mark.parametrize(
+    "heard",
+    [
+        b"HTTP/1.1 500 Internal Server Error\r\ndate: x\r\nx-request-id: a\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nx-request-id: a\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ndate: x\r\nx-request-id: a\r\nA: b\r\na: b\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ndate: x\r\nx-request-id: a\r\ncontent-length: 2\r\n\r\nx",
+        b"HTTP/1.1 200 OK\r\ndate: x\r\nx-request-id: a\r\nconnection: close\r\n\r\nHTTP/1.1 2",
+        b"HTTP/1.1 400 Bad Request\r\ndate: x\r\nx-request-id: a\r\ncontent-type: text/a\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ndate: x\ny\r\nx-request-id: a\r\n\r\n",
+        b"<html>\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n",
+    ],
+)
+def test_an_answer_that_is_none_is_caught(heard: bytes) -> None:
+    with pytest.raises((AssertionError, KeyError)):
+        list(parse_answers(heard, whole=True))
+
+
+def test_a_case_is_a_function_of_its_number() -> None:
+    assert [case(n) for n in range(50)] == [case(n) for n in range(50)]
+    assert len({case(n).packets for n in range(50)}) > 45
