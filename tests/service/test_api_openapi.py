@@ -139,7 +139,7 @@ def test_a_description_that_is_wrong_is_found(contract: Stack, tmp_path: Path) -
 @pytest.fixture
 def app() -> Iterator[Sanic[Any, Any]]:
     """The application as it is put together, not started."""
-    service: Any = SimpleNamespace(settings=Settings())
+    service: Any = SimpleNamespace(settings=Settings(), cors=None)
     made = make_app(service)
     yield made
     Sanic.unregister_app(made)
@@ -190,7 +190,7 @@ def test_the_description_is_of_the_process_that_gives_it(beside: Apis, tmp_path:
         if "security" in operation
     }
     asked = [("/api/usages", "post"), ("/api/usages/batch", "post"), ("/api/usages/{id}", "get")]
-    assert guarded == set(asked)
+    assert guarded == {*asked, ("/api/usages/{id}", "head")}
     for path, method in asked:
         # A wrong token, one without the right, and one right thing too much.
         found = set()
