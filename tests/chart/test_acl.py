@@ -142,6 +142,28 @@ def sources(pattern: str) -> str:
     return "".join(each.read_text() for each in sorted(STREAM.glob(pattern)))
 
 
+def test_each_role_may_do_what_keys_need(tmp_path: Path) -> None:
+    made = release()
+    with (
+        serving(tmp_path, "valkey", made["users.acl"]) as server,
+        stack_on(server, tmp_path, made) as stack,
+    ):
+        for replayed in (None, "true"):
+            answer = send(stack.port, USAGE, idempotency_key="k")
+            assert stored(answer) == 1
+            assert answer.headers.get("idempotency-replayed") == replayed
+        (flusher,) = stack.flushers
+        wait_until(lambda: flusher.metric("busyapi_idempotency_keys") == 1, "the figure")
+        stack.wait_until_archived()
+        wait_until(lambda: not server.command("XLEN", "busyapi:{0}:keyed"), "it to be trimmed")
+        # All that a flusher does with keys after the loss of the server.
+        for each in stack.processes:
+            each.stop()
+        server.command("FLUSHALL")
+        stack.start()
+        assert stored(send(stack.port, USAGE, idempotency_key="k")) == 1
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_a_role_may_do_nothing_besides_its_work(tmp_path: Path, role: str) -> None:
     made = release()
