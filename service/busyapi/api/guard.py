@@ -52,10 +52,8 @@ class Guard:
         Raises:
             Problem: 401 without a known token, 403 without the right, 429 over the rate.
         """
-        credential = "" if self._rights is None else self._credential(request)
+        credential = "" if self._rights is None else self._credential(request, right)
         self._charge(credential or origin(str(request.ip)), 1)
-        if self._rights is not None and right not in self._rights[credential]:
-            raise Problem(403, f"This token may not {right} usages.")
         return credential
 
     def charge_batch(self, request: Request, credential: str, usages: int) -> None:
@@ -66,16 +64,21 @@ class Guard:
         """
         self._charge(credential or origin(str(request.ip)), usages - 1, taken=1)
 
-    def _credential(self, request: Request) -> str:
+    def _credential(self, request: Request, right: str) -> str:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         digest = _digest(token.strip())
-        if scheme.lower() == "bearer" and digest in (self._rights or {}):
+        rights = self._rights.get(digest) if self._rights else None
+        if scheme.lower() == "bearer" and rights and right in rights:
             return digest
         # A good token passes whatever comes from its address: proxies share one.
         address = origin(str(request.ip))
         if seconds := self._failures.take(address, 1):
             self._say(address)
-            raise _too_many("Too many requests from here had no token that is known.", seconds)
+            raise _too_many(
+                "Too many requests from here had no token that is good for them.", seconds
+            )
+        if scheme.lower() == "bearer" and rights:
+            raise Problem(403, f"This token may not {right} usages.")
         raise Problem(
             401,
             "Send `Authorization: Bearer <token>` with a token that is known here.",

@@ -1,0 +1,236 @@
+"""What is refused by its header alone, and what requests on their way may hold of memory."""
+
+import gzip
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Stacks
+from tests.service.conftest import Apis
+from tests.support.asking import (
+    BODY,
+    USAGE,
+    Raw,
+    nothing_stored,
+    problem,
+    refusal,
+    request,
+    send,
+    stored,
+)
+from tests.support.http1 import fetch
+from tests.support.processes import Api, Process, Stack
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
+
+MIB = 1 << 20
+MOST_RESIDENT = 400 * MIB
+BATCH = "/api/usages/batch"
+ATTACKERS = 200
+
+
+def resident(process: Process) -> int:
+    """Return a process's resident bytes."""
+    text = Path(f"/proc/{process.pid}/status").read_text()
+    return int(text.split("VmRSS:")[1].split()[0]) * 1024
+
+
+@contextmanager
+def peak_of(process: Process) -> Iterator[Callable[[], int]]:
+    """Watch a process's resident bytes; what is given tells the most so far."""
+    most, stopping = [resident(process)], threading.Event()
+
+    def watch() -> None:
+        while not stopping.wait(0.02):
+            most[0] = max(most[0], resident(process))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield lambda: most[0]
+    finally:
+        stopping.set()
+        watching.join()
+
+
+@pytest.fixture(scope="module")
+def guarded(beside: Apis, tmp_path_factory: pytest.TempPathFactory) -> Api:
+    """An API process with tokens and a rate that one request uses up."""
+    path = tmp_path_factory.mktemp("tokens") / "tokens"
+    path.write_text("write writer\nread reader\nwrite spent\n")
+    api = beside(BUSYAPI_TOKENS_FILE=str(path), BUSYAPI_RATE_LIMIT="0.001")
+    assert send(api.port, USAGE, authorization="Bearer spent").status == 201
+    return api
+
+
+LENGTH = "Content-Length: 60000"
+REFUSED = {
+    "no token": ("POST", "/api/usages", 401, (LENGTH,)),
+    "no token, batch": ("POST", BATCH, 401, (LENGTH,)),
+    "no right": ("POST", "/api/usages", 403, (LENGTH, "Authorization: Bearer reader")),
+    "no path": ("POST", "/nowhere", 404, (LENGTH,)),
+    "no method": ("PUT", "/api/usages", 405, (LENGTH,)),
+    "rate": ("POST", BATCH, 429, (LENGTH, "Authorization: Bearer spent")),
+    "no token, chunked": ("POST", "/api/usages", 401, ("Transfer-Encoding: chunked",)),
+}
+OPEN_REFUSED = {
+    "too large": ("/api/usages", 413, ("Content-Length: 65537",)),
+    "much too large": ("/api/usages", 413, ("Content-Length: 4194304",)),
+    "too large a batch": (BATCH, 413, ("Content-Length: 4194305",)),
+    "coding": ("/api/usages", 415, (LENGTH, "Content-Encoding: br")),
+    "coding of a batch": (BATCH, 415, (LENGTH, "Content-Encoding: gzip, gzip")),
+}
+EXPECT = ((), ("Expect: 100-continue",))
+
+
+class TestHeaderAlone:
+    """An answer that the header decides does not wait for the body, nor asks for it."""
+
+    @pytest.mark.parametrize("expect", EXPECT, ids=["plain", "expect"])
+    @pytest.mark.parametrize("case", REFUSED)
+    def test_refused_before_the_body(
+        self, guarded: Api, case: str, expect: tuple[str, ...]
+    ) -> None:
+        method, path, status, headers = REFUSED[case]
+        with Raw(guarded.port) as client:
+            client.send(request(method, path, headers=(*headers, *expect)))
+            problem(client.answer(), status)
+
+    @pytest.mark.parametrize("expect", EXPECT, ids=["plain", "expect"])
+    @pytest.mark.parametrize("case", OPEN_REFUSED)
+    def test_refused_before_the_body_without_tokens(
+        self, contract: Stack, case: str, expect: tuple[str, ...]
+    ) -> None:
+        path, status, headers = OPEN_REFUSED[case]
+        with Raw(contract.port) as client:
+            client.send(request("POST", path, headers=(*headers, *expect)))
+            problem(client.answer(), status)
+
+    def test_a_chunk_that_announces_too_much_is_413_before_it_comes(self, contract: Stack) -> None:
+        with Raw(contract.port) as client:
+            client.send(request("POST", "/api/usages", headers=("Transfer-Encoding: chunked",)))
+            client.send(b"10001\r\n")
+            problem(client.answer(), 413)
+
+    def test_a_type_and_a_first_byte_that_are_no_usage_are_415(self, contract: Stack) -> None:
+        for path in ("/api/usages", BATCH):
+            with Raw(contract.port) as client:
+                client.send(request("POST", path, headers=(LENGTH, "Content-Type: text/plain")))
+                client.send(b"<")
+                problem(client.answer(), 415)
+
+    def test_the_body_of_a_refused_request_is_passed_over_and_the_connection_kept(
+        self, guarded: Api
+    ) -> None:
+        with Raw(guarded.port) as client:
+            for _ in range(3):
+                client.send(request("POST", "/api/usages", b" " * 60_000))
+                answer = client.answer()
+                problem(answer, 401)
+                assert answer.headers["connection"] == "keep-alive"
+
+    def test_a_refused_body_beyond_the_bound_closes_the_connection(self, guarded: Api) -> None:
+        with Raw(guarded.port) as client:
+            client.send(request("POST", "/api/usages", headers=("Content-Length: 99000000",)))
+            answer = client.answer()
+            problem(answer, 401)
+            assert answer.headers["connection"] == "close"
+
+
+BEGUN = {
+    "length": (("Content-Length: 4194304",), b""),
+    "chunked": (("Transfer-Encoding: chunked",), b"3fffff\r\n"),
+    "gzip": (("Content-Length: 4194304", "Content-Encoding: gzip"), gzip.compress(b"[")[:10]),
+}
+
+
+class TestBodiesUnderWay:
+    """Two hundred bodies of 4 MiB are more than a process may hold."""
+
+    @pytest.mark.parametrize("kind", BEGUN)
+    def test_memory_is_bounded_and_freed_and_a_whole_batch_passes(
+        self, contract: Stack, beside: Apis, kind: str
+    ) -> None:
+        api = beside(BUSYAPI_REQUEST_DEADLINE="60")
+        headers, start = BEGUN[kind]
+        part = b" " * 131_072 if kind != "gzip" else os.urandom(131_072)
+        before = resident(api)
+        with ExitStack() as clients, peak_of(api) as most, nothing_stored(contract.port):
+            slow = [clients.enter_context(Raw(api.port)) for _ in range(ATTACKERS)]
+            for each in slow:
+                with suppress(ConnectionError):
+                    each.send(request("POST", BATCH, headers=headers) + start)
+                    for _ in range(31):
+                        each.send(part)
+            assert fetch(api.port, "/livez").status == 200
+            assert most() < before + 200 * MIB < MOST_RESIDENT
+            assert api.metric("busyapi_receiving_bytes") <= 64 * MIB
+            told = [each for each in slow if each.answers_in(0)]
+            assert len(told) > ATTACKERS - 20
+            for each in told[:5]:
+                refusal(each.answer(), stored="no")
+        with ExitStack() as clients:
+            for each in slow[-16:]:
+                each.close()
+            # The process serves batches all the same while others hold what they may.
+            held = [clients.enter_context(Raw(api.port)) for _ in range(20)]
+            for each in held:
+                with suppress(ConnectionError):
+                    each.send(request("POST", BATCH, headers=headers) + start + part * 31)
+            usages = b"[" + b",".join([BODY] * 9_000) + b"]"
+            assert len(send(api.port, usages, BATCH).json()["ids"]) == 9_000
+            stored(send(api.port, USAGE))
+        wait_until(lambda: api.metric("busyapi_receiving_bytes") == 0, "the bodies to be let go")
+        wait_until(lambda: resident(api) < before + 110 * MIB, "the memory to be given back")
+
+    def test_single_bytes_of_a_body_cost_no_more_than_large_parts(self, beside: Apis) -> None:
+        """A list of parts would hold fifty bytes for each."""
+        api = beside()
+        before = resident(api)
+        with Raw(api.port) as client:
+            client.send(request("POST", BATCH, headers=("Transfer-Encoding: chunked",)))
+            for _ in range(60):
+                client.send(b"1\r\n \r\n" * 5_000)
+            assert fetch(api.port, "/livez").status == 200
+            assert resident(api) < before + 12 * MIB
+
+
+def test_everything_at_its_limit_stays_below_400_mib(stacks: Stacks, valkey: Server) -> None:
+    """Pending usages, bodies under way, connections, and the headers of each."""
+    stack = stacks(valkey, settings={"BUSYAPI_REQUEST_DEADLINE": "60"})
+    api, pending = stack.apis[0], "busyapi_pending_usages"
+    # The largest header that is taken, of many lines.
+    long = tuple(f"X-{number}: {'x' * 90}" for number in range(75))
+    # As many as may wait, and as many bytes: 4 MB in a batch, each usage of 640.
+    large = BODY[:-1] + b',"note":"%b"}' % (b"x" * (640 - len(BODY)))
+    usages = b"[" + b",".join([large] * 6_200) + b"]"
+    with ExitStack() as clients, peak_of(api) as most:
+        valkey.pause()
+        for number in range(1, 17):
+            batch = clients.enter_context(Raw(stack.port))
+            batch.send(request("POST", BATCH, usages, headers=long))
+            wait_until(lambda: api.metric(pending) == 6_200 * number, "it to wait", seconds=30)  # noqa: B023
+        refusal(send(stack.port, usages, BATCH), stored="no")
+        for _ in range(300):
+            single = clients.enter_context(Raw(stack.port))
+            single.send(request("POST", "/api/usages", BODY, headers=long))
+        slow = [clients.enter_context(Raw(stack.port)) for _ in range(40)]
+        for each in slow:
+            with suppress(ConnectionError):
+                each.send(request("POST", BATCH, headers=(*long, "Content-Length: 4194304")))
+                each.send(b" " * 4_100_000)
+        begun = request("POST", "/api/usages", headers=long)[:-2]
+        for _ in range(1500):
+            clients.enter_context(Raw(stack.port)).send(begun)
+        assert fetch(stack.port, "/livez").status == 200
+        assert api.metric(pending) == 16 * 6_200 + 300
+        assert api.metric("busyapi_receiving_bytes") > 32 * MIB
+        assert api.metric("busyapi_connections") > 1800
+        time.sleep(1)
+        assert most() <= MOST_RESIDENT
+        valkey.resume()
