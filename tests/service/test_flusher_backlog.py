@@ -76,8 +76,8 @@ def test_backlog_of_large_batches_takes_little_memory(valkey: Server, stacks: St
     )
     # All at once it would be 64 MiB, and several times that while it is packed.
     assert peak_bytes(flusher.pid) < 128 * MIB
-    # What a reply takes in the server counts against its limit.
-    assert valkey.client().info("memory")["used_memory_peak"] - used < 8 * MIB
+    # What a reply takes in the server counts against its limit: two copies of an entry, here.
+    assert valkey.client().info("memory")["used_memory_peak"] - used < 16 * MIB
     assert flusher.stop() == 0
     assert archived_ids(stack.archive) == list(range(1, last + 1))
     sizes = block_bytes(stack.archive)
