@@ -23,7 +23,8 @@ LANE_FAILURES = ("NotSeeded", "RedisAway", "TooWeak")
 
 ROUTE = Label("route", "9: the routes of the API by pattern, and `none`")
 STATUS = Label(
-    "status", "about 20 of HTTP; 499 when the device hung up, 500 also when we cut a request off"
+    "status",
+    "about 20 of HTTP; 499 when the device reset its connection, 500 also when we cut one off",
 )
 
 REQUESTS = Row(

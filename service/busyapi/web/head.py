@@ -21,12 +21,11 @@ _HEAD = re.compile(
 _NEVER = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])")
 """What no head holds: control characters, and a CR or LF alone."""
 
-_HOST = (
-    r"(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*+"  # a name or an IPv4 address
-    r"|\[[0-9A-Fa-f:.]+\]"
-)
-_AUTHORITY = re.compile(rf"(?:{_HOST})(?::[0-9]{{0,5}})?")
+_AUTHORITY = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+;=%-]*+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]+)([^#]*)")
+_ORIGIN = re.compile(rb"/[\x21\x22\x24-\x7e]*")
+_LENGTH = re.compile(r"[0-9]{1,18}")
 _DIGITS = re.compile(r"[0-9]+")
 MAX_LENGTH_DIGITS = 18
 """A longer Content-Length is beyond any limit; what it says does not matter."""
@@ -61,7 +60,9 @@ def can_become_head(partial: bytes | bytearray, start: int, end: int) -> bool:
 
 def is_authority(text: str) -> bool:
     """Return whether a text is `host` or `host:port` (RFC 3986, section 3.2, no user)."""
-    return _AUTHORITY.fullmatch(text) is not None
+    if _AUTHORITY.fullmatch(text) is None:
+        return False
+    return "%" not in text or _BAD_PERCENT.search(text) is None
 
 
 def parse_head(raw: bytes) -> Head:
@@ -79,36 +80,35 @@ def parse_head(raw: bytes) -> Head:
     # Bytes that are no UTF-8 are kept as surrogates: some header may hold them.
     for line in fields.decode(errors="surrogateescape").split("\r\n")[1:]:
         name, _, value = line.partition(":")
-        field = name.lower(), value.strip(" \t")
-        headers.append(field)
-        if field[0] in _FRAMING:
-            framing.setdefault(field[0], []).append(field[1])
+        name, value = name.lower(), value.strip(" \t")
+        headers.append((name, value))
+        if name in _FRAMING:
+            framing.setdefault(name, []).append(value)
     modern = minor == b"1"
-    _check_host(framing.get("host", []), required=modern)
-    chunked = _is_chunked(framing, allowed=modern)
+    _check_host(framing.get("host"), required=modern)
+    lengths, options = framing.get("content-length"), framing.get("connection")
     return Head(
-        method=method.decode(),
-        target=_origin_form(method, target),
-        version="1.1" if modern else "1.0",
-        headers=headers,
-        keep_alive=_keep_alive(framing.get("connection", []), default=modern),
-        chunked=chunked,
-        length=_content_length(framing["content-length"]) if "content-length" in framing else None,
-        expect=",".join(framing["expect"]) if modern and "expect" in framing else None,
+        method.decode(),
+        target if _ORIGIN.fullmatch(target) else _origin_form(method, target),
+        "1.1" if modern else "1.0",
+        headers,
+        _keep_alive(options, default=modern) if options else modern,
+        "transfer-encoding" in framing and _is_chunked(framing, allowed=modern),
+        None if lengths is None else _content_length(lengths),
+        ",".join(framing["expect"]) if modern and "expect" in framing else None,
     )
 
 
-def _check_host(hosts: list[str], *, required: bool) -> None:
-    if len(hosts) > 1 or (required and not hosts):
-        raise MalformedHead
-    if hosts and not is_authority(hosts[0]):
+def _check_host(hosts: list[str] | None, *, required: bool) -> None:
+    if hosts is None:
+        if required:
+            raise MalformedHead
+    elif len(hosts) > 1 or not is_authority(hosts[0]):
         raise MalformedHead
 
 
 def _is_chunked(framing: dict[str, list[str]], *, allowed: bool) -> bool:
-    codings = framing.get("transfer-encoding")
-    if codings is None:
-        return False
+    codings = framing["transfer-encoding"]
     # With a Content-Length beside it, or in HTTP/1.0, another recipient may not heed it.
     if not allowed or "content-length" in framing:
         raise MalformedHead
@@ -119,6 +119,8 @@ def _is_chunked(framing: dict[str, list[str]], *, allowed: bool) -> bool:
 
 def _content_length(fields: list[str]) -> int:
     """Parse the Content-Length; equal repetitions count as one (RFC 9112, section 6.3)."""
+    if len(fields) == 1 and _LENGTH.fullmatch(fields[0]):
+        return int(fields[0])
     values = {each.strip(" \t") for each in ",".join(fields).split(",")}
     value = values.pop()
     if values or not _DIGITS.fullmatch(value):
@@ -132,8 +134,6 @@ def _lower(value: str) -> str:
 
 
 def _keep_alive(fields: list[str], *, default: bool) -> bool:
-    if not fields:
-        return default
     options = {_lower(each.strip(" \t")) for each in ",".join(fields).split(",")}
     return "close" not in options and (default or "keep-alive" in options)
 
