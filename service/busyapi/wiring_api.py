@@ -29,7 +29,6 @@ def api(settings: Settings) -> int:
             tier=settings.durability,
             replicas=settings.replicas,
             deadline=settings.commit_deadline,
-            key_seconds=settings.idempotency_ttl,
             admission=admission,
             observer=metrics,
         )

@@ -26,13 +26,13 @@ BOUND = 10
 
 def batch(number: int, usages: int = 1, *, lane: str = "lane", name: str = "") -> Call:
     lines = [b'{"n":"%b-%d-%d"}' % (name.encode(), number, n) for n in range(usages)]
-    return Call(encode(lines, 1), usages, KEYS.lane(lane), "batch", str(number), 3600)
+    return Call(encode(lines, 1), usages, KEYS.lane(lane), "batch", str(number))
 
 
 def keyed(key: str, body: str, usages: int = 1, sign: str = "") -> Call:
     value = encode([b"{}"] * usages, 1)
     legacy = KEYS.idempotency(f"old-{key}")
-    return Call(value, usages, legacy, "key", body, 60, key=key, sign=sign, received_ms=1)
+    return Call(value, usages, legacy, "key", body, key=key, sign=sign, received_ms=1)
 
 
 class Seeded:

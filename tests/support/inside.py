@@ -80,7 +80,6 @@ class Committer:
         tier: str = "fsync",
         replicas: int = 1,
         deadline: float = 10.0,
-        key_seconds: int = 60,
     ) -> None:
         self.failures = Failures()
         self.admission = Admission(100_000, 1 << 26)
@@ -91,7 +90,6 @@ class Committer:
             tier=tier,
             replicas=replicas,
             deadline=deadline,
-            key_seconds=key_seconds,
             admission=self.admission,
             observer=self.failures,
         )

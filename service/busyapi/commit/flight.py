@@ -17,7 +17,7 @@ from busyapi.commit.batch import Group
 from busyapi.errors import BufferFull, KeyReused, KeysFull, StoredUnknown
 from busyapi.stream.entry import encode
 from busyapi.stream.keys import Keys
-from busyapi.stream.session import LANE_MEMORY_SECONDS, Call
+from busyapi.stream.session import Call
 from busyapi.stream.wire import ServerError
 
 MOST_USAGES = 10_000
@@ -76,13 +76,13 @@ class Flight:
             self.outdated = True
         return gone
 
-    def renew(self, keys: Keys, producer: str, number: int, key_seconds: int) -> None:
+    def renew(self, keys: Keys, producer: str, number: int) -> None:
         """Make the calls again, of the groups that are left, under another number."""
-        self.calls = _calls(list(self.groups()), keys, producer, number, key_seconds)
+        self.calls = _calls(list(self.groups()), keys, producer, number)
         self.outdated = False
 
 
-def take(pending: deque[Group], keys: Keys, producer: str, number: int, key_seconds: int) -> Flight:
+def take(pending: deque[Group], keys: Keys, producer: str, number: int) -> Flight:
     """Move the oldest groups, at least one, from `pending` into a flight."""
     groups: list[Group] = []
     count = size = keyed = 0
@@ -99,16 +99,16 @@ def take(pending: deque[Group], keys: Keys, producer: str, number: int, key_seco
         size += group.size
         keyed += group.key is not None
         groups.append(group)
-    return Flight(_calls(groups, keys, producer, number, key_seconds))
+    return Flight(_calls(groups, keys, producer, number))
 
 
 def _calls(
-    groups: list[Group], keys: Keys, producer: str, number: int, key_seconds: int
+    groups: list[Group], keys: Keys, producer: str, number: int
 ) -> list[tuple[Call, list[Group]]]:
     keyed = [each for each in groups if each.key is not None]
     plain = [each for each in groups if each.key is None] if keyed else groups
     now = time.time_ns() // 1_000_000
-    calls = [(_keyed_call(each, keys, now, key_seconds), [each]) for each in keyed]
+    calls = [(_keyed_call(each, keys, now), [each]) for each in keyed]
     if plain:
         calls.append((_batch_call(plain, keys, now, producer, number), plain))
     return calls
@@ -122,11 +122,10 @@ def _batch_call(groups: list[Group], keys: Keys, now: int, producer: str, number
         guard=keys.lane(producer),
         mode="batch",
         token=str(number),
-        guard_seconds=LANE_MEMORY_SECONDS,
     )
 
 
-def _keyed_call(group: Group, keys: Keys, now: int, key_seconds: int) -> Call:
+def _keyed_call(group: Group, keys: Keys, now: int) -> Call:
     assert group.key is not None  # noqa: S101 - take() sorted them
     return Call(
         value=encode(list(group.lines), now),
@@ -134,7 +133,6 @@ def _keyed_call(group: Group, keys: Keys, now: int, key_seconds: int) -> Call:
         guard=keys.idempotency(group.key.unscoped),
         mode="key",
         token=group.key.body,
-        guard_seconds=key_seconds,
         key=group.key.digest,
         sign=group.key.sign,
         received_ms=now,

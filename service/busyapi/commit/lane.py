@@ -45,7 +45,6 @@ class Lane:
         tier: str,
         replicas: int = 1,
         deadline: float,
-        key_seconds: int,
         admission: Admission,
         observer: Observer,
     ) -> None:
@@ -56,7 +55,7 @@ class Lane:
         self._deadline = deadline
         self._admission = admission
         self._observer = observer
-        self._producer = Producer(endpoint.keys(partition), key_seconds, deadline)
+        self._producer = Producer(endpoint.keys(partition))
         self.highest = Seq(0)  # the largest that this process was given
         self._pending: deque[Group] = deque()
         self._flight: Flight | None = None

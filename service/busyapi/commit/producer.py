@@ -8,9 +8,6 @@ from busyapi.commit.flight import Flight, take
 from busyapi.stream.keys import Keys
 from busyapi.stream.session import Session
 
-KEY_SECONDS = 60
-"""The least that an Idempotency-Key is known beyond a request's deadline."""
-
 
 class Producer:
     """Numbers a lane's batches, so that the server can tell a repeat.
@@ -20,10 +17,8 @@ class Producer:
     costs a repeat its answer, and never stores it twice.
     """
 
-    def __init__(self, keys: Keys, key_seconds: int, deadline: float) -> None:
+    def __init__(self, keys: Keys) -> None:
         self._keys = keys
-        # A key must outlive the repeats of its own usage, or one of them would store it again.
-        self._key_seconds = max(key_seconds, int(deadline) + KEY_SECONDS)
         self._name = ""
         self._number = 0
 
@@ -45,9 +40,9 @@ class Producer:
     def take(self, pending: deque[Group]) -> Flight:
         """Move the oldest groups into a flight with the next number."""
         self._number += 1
-        return take(pending, self._keys, self._name, self._number, self._key_seconds)
+        return take(pending, self._keys, self._name, self._number)
 
     def renew(self, flight: Flight) -> None:
         """Make a flight's calls again, of what is left in it, with the next number."""
         self._number += 1
-        flight.renew(self._keys, self._name, self._number, self._key_seconds)
+        flight.renew(self._keys, self._name, self._number)

@@ -38,7 +38,6 @@ class Call(NamedTuple):
     mode: str
     """`batch` (guarded by the lane's batch number) or `key` (by an Idempotency-Key)."""
     token: str
-    guard_seconds: int
     key: str = ""
     """Digest of the Idempotency-Key in its scope; `guard` is the key as 0.2.0 named it."""
     sign: str = ""
@@ -154,7 +153,7 @@ class Session:
             self.epoch,
             call.token,
             call.usages,
-            call.guard_seconds,
+            LANE_MEMORY_SECONDS,
             highest,
             call.value,
             self._replicas or "",

@@ -44,7 +44,7 @@ def keyed(name: str) -> Group:
 
 def test_waiting_groups_become_one_call_in_their_order() -> None:
     pending = deque([group([b"a"]), group([b"b", b"c"]), group([b"d"])])
-    flight = take(pending, KEYS, "me", 7, 60)
+    flight = take(pending, KEYS, "me", 7)
     ((call, groups),) = flight.calls
     assert (call.usages, call.token, call.mode, call.guard) == (4, "7", "batch", KEYS.lane("me"))
     assert decode(entry(b"4-4", [b"u", call.value])).lines == [b"a", b"b", b"c", b"d"]
@@ -54,7 +54,7 @@ def test_waiting_groups_become_one_call_in_their_order() -> None:
 
 def test_each_key_is_a_call_of_its_own() -> None:
     pending = deque([plain(), keyed("k1"), plain(2), keyed("k2")])
-    calls = [call for call, _ in take(pending, KEYS, "me", 1, 60).calls]
+    calls = [call for call, _ in take(pending, KEYS, "me", 1).calls]
     assert sorted((call.mode, call.usages, call.guard) for call in calls) == [
         ("batch", 3, KEYS.lane("me")),
         ("key", 1, KEYS.idempotency("old-k1")),
@@ -64,25 +64,25 @@ def test_each_key_is_a_call_of_its_own() -> None:
 
 def test_flight_ends_at_the_most_usages() -> None:
     pending = deque([plain(MOST_USAGES - 1), plain(), plain()])
-    assert take(pending, KEYS, "me", 1, 60).calls[0][0].usages == MOST_USAGES
+    assert take(pending, KEYS, "me", 1).calls[0][0].usages == MOST_USAGES
     assert len(pending) == 1
 
 
 def test_flight_ends_at_the_most_bytes() -> None:
     pending = deque([plain(size=MOST_BYTES - 1), plain(size=1), plain(size=1)])
-    assert take(pending, KEYS, "me", 1, 60).calls[0][0].usages == 2
+    assert take(pending, KEYS, "me", 1).calls[0][0].usages == 2
     assert len(pending) == 1
 
 
 def test_flight_ends_at_the_most_keys() -> None:
     pending = deque([keyed(str(n)) for n in range(MOST_KEYED + 1)])
-    assert len(take(pending, KEYS, "me", 1, 60).calls) == MOST_KEYED
+    assert len(take(pending, KEYS, "me", 1).calls) == MOST_KEYED
     assert len(pending) == 1
 
 
 def test_larger_request_than_a_flight_travels_alone() -> None:
     pending = deque([plain(size=5 * MOST_BYTES), plain()])
-    assert take(pending, KEYS, "me", 1, 60).calls[0][0].usages == 1
+    assert take(pending, KEYS, "me", 1).calls[0][0].usages == 1
     assert len(pending) == 1
 
 
@@ -97,7 +97,7 @@ def test_every_group_flies_once_and_within_the_limits(said: list[tuple[int, int,
     pending = deque(groups)
     flown: list[Group] = []
     while pending:
-        flight = take(pending, KEYS, "me", 1, 60)
+        flight = take(pending, KEYS, "me", 1)
         aboard = list(flight.groups())
         assert aboard
         assert len(aboard) == 1 or (
@@ -132,11 +132,11 @@ def test_what_has_expired_is_not_in_the_calls_that_are_sent_next(
     ]
     for each, (born, _, _) in zip(groups, said, strict=True):
         each.born = born
-    flight = take(deque(groups), KEYS, "me", 7, 60)
+    flight = take(deque(groups), KEYS, "me", 7)
     gone = flight.expire(2)
     assert sorted(map(id, gone)) == sorted(id(each) for each in groups if each.born < 2)
     assert flight.outdated == bool(gone)
-    flight.renew(KEYS, "me", 8, 60)
+    flight.renew(KEYS, "me", 8)
     left = [each for each in groups if each.born >= 2]
     keyed_first = sorted(left, key=lambda each: each.key is None)
     assert lines_of(flight) == [line for each in keyed_first for line in each.lines]
@@ -153,7 +153,7 @@ def test_what_may_be_stored_stays_as_it_was_sent(state: str) -> None:
 
     groups = [Waiting([b"a"]), Waiting([b"b"])]
     groups[0].born = 0
-    flight = take(deque(groups), KEYS, "me", 7, 60)
+    flight = take(deque(groups), KEYS, "me", 7)
     setattr(flight, state, True)
     calls = list(flight.calls)
     assert flight.expire(1) == []

@@ -25,7 +25,6 @@ def lanes(count: int, most: int = 100) -> Lanes:
             count,
             tier="fsync",
             deadline=10,
-            key_seconds=60,
             admission=admission,
             observer=Failures(),
         )
