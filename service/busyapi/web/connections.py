@@ -4,9 +4,10 @@
     new ──at it, and one is quiet──────> the quiet one is closed, the new one is served
     new ──at it, and all are at work───> a short refusal, then closed
 
-A quiet connection has no request under way, or one that has been arriving for long. So silent
-connections hold their places only until somebody needs one, and the port of a probe or a scrape
-cannot be locked. nginx does likewise with its keep-alive connections.
+A quiet connection has not said a word, is idle for a second, has sent a part of a header, or a body
+for long; the oldest goes first. So silent connections hold their places only until others need
+them, and whoever sends a request at once has as long for it as a flood takes to fill the bound.
+nginx does likewise with its keep-alive connections.
 """
 
 import asyncio
@@ -84,7 +85,7 @@ class KnownProtocol(HalfCloseProtocol):
             return
         super().connection_made(transport)  # type: ignore[no-untyped-call]
         self.everywhere.add(self)
-        self._time = monotonic()
+        self._time = self._begun = monotonic()
         self.opened()
 
     def opened(self) -> None:
@@ -96,10 +97,16 @@ class KnownProtocol(HalfCloseProtocol):
         self.everywhere.discard(self)
         super().connection_lost(exc)  # type: ignore[no-untyped-call]
 
+    def _setup_connection(self, *arguments: Any, **more: Any) -> None:
+        super()._setup_connection(*arguments, **more)  # type: ignore[no-untyped-call]
+        self._begun = self._time
+
     def make_room(self, before: float) -> bool:
-        """Close the connection if it has been idle since before this time; say so."""
+        """Close the connection if it never said a word or is idle since before this time."""
         http = self.http
-        if self._time > before or (http is not None and http.stage is not Stage.IDLE):
+        if http is not None and http.stage is not Stage.IDLE:
+            return False
+        if self._time > before and self._time != self._begun:
             return False
         return bool(self.close_if_idle())
 

@@ -183,7 +183,7 @@ class DeadlineProtocol(KnownProtocol):
         if http is None or not task:
             return False
         seen = self._see(http)
-        slow = self._looks > 0 and seen == self._seen
+        slow = http.stage is Stage.REQUEST or (self._looks > 0 and seen == self._seen)
         if seen == _NOTHING or (self.port.patient and not slow):
             return False
         self._seen = seen

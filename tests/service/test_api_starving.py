@@ -1,0 +1,169 @@
+"""While one client attacks a port, what others wait is held against a quiet time of the same run.
+
+A busy machine is slow at any moment, so quiet and attacked times take turns, and the best of some
+rounds counts: an attack that starves others does so in each of them.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from statistics import quantiles
+
+import pytest
+
+from tests.service.conftest import Apis
+from tests.support.asking import BODY, Raw, request, stored
+from tests.support.processes import Api
+
+TIMES = 3.0
+ROUNDS = 6
+ASKED = 150
+CONNECTIONS = 300
+"""The bound of the attacked process."""
+BATCH = "/api/usages/batch"
+
+Attack = Callable[[Api, ExitStack], None]
+
+
+@pytest.fixture(scope="module")
+def attacked(beside: Apis, tmp_path_factory: pytest.TempPathFactory) -> Api:
+    """An API process with tokens and few connections."""
+    path = tmp_path_factory.mktemp("tokens") / "tokens"
+    path.write_text("write good\n")
+    return beside(BUSYAPI_TOKENS_FILE=str(path), BUSYAPI_MAX_CONNECTIONS=str(CONNECTIONS))
+
+
+def p99(api: Api) -> float:
+    """Return what the slowest of a hundred posts waits, as another client sees it."""
+    waits = []
+    post = request("POST", "/api/usages", BODY, headers=("Authorization: Bearer good",))
+    with Raw(api.port) as client:
+        for _ in range(ASKED):
+            began = time.monotonic()
+            client.send(post)
+            stored(client.answer())
+            waits.append(time.monotonic() - began)
+    return quantiles(waits, n=100)[98]
+
+
+def opened(clients: ExitStack, port: int, count: int, begun: bytes) -> list[Raw]:
+    """Open connections that send something and wait."""
+    made = []
+    for _ in range(count):
+        with suppress(OSError):
+            made.append(clients.enter_context(Raw(port)))
+            made[-1].send(begun)
+    return made
+
+
+@contextmanager
+def repeating(act: Callable[[], None], every: float) -> Iterator[None]:
+    """Do something again and again beside the test."""
+    done = threading.Event()
+
+    def run() -> None:
+        while not done.wait(every):
+            with suppress(OSError, EOFError):
+                act()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def silent_scrapers(api: Api, clients: ExitStack) -> None:
+    opened(clients, api.scraped, 400, b"GET")
+
+
+def slow_headers(api: Api, clients: ExitStack) -> None:
+    opened(clients, api.port, CONNECTIONS - 50, request("POST", "/api/usages")[:-2])
+
+
+def bodies(api: Api, clients: ExitStack) -> None:
+    headers = ("Content-Length: 4194304", "Authorization: Bearer good")
+    for each in opened(clients, api.port, 60, request("POST", BATCH, headers=headers)):
+        with suppress(OSError):
+            each.send(b" " * 4_000_000)
+
+
+def connections(api: Api, clients: ExitStack) -> None:
+    opened(clients, api.port, 2 * CONNECTIONS, b"")
+
+    def one_more() -> None:
+        with Raw(api.port) as client:
+            client.send(request("GET", "/livez"))
+            client.answer()
+
+    clients.enter_context(repeating(one_more, 0.01))
+
+
+def scrapes(api: Api, clients: ExitStack) -> None:
+    scraper = clients.enter_context(Raw(api.scraped))
+
+    def scrape() -> None:
+        scraper.send(request("GET", "/metrics") * 4)
+        for _ in range(4):
+            scraper.answer()
+
+    clients.enter_context(repeating(scrape, 0.005))
+
+
+def wrong_tokens(api: Api, clients: ExitStack) -> None:
+    guesser = clients.enter_context(Raw(api.port))
+    guess = request("POST", BATCH, b" " * 100_000, headers=("Authorization: Bearer bad",))
+
+    def ask() -> None:
+        guesser.send(guess)
+        guesser.answer()
+
+    clients.enter_context(repeating(ask, 0.005))
+
+
+ATTACKS: dict[str, Attack] = {
+    "silent connections to the metrics": silent_scrapers,
+    "slow headers": slow_headers,
+    "bodies that stop": bodies,
+    "more connections than the bound": connections,
+    "scrapes without end": scrapes,
+    "wrong tokens with bodies": wrong_tokens,
+}
+
+
+def ratios(api: Api, attack: Attack) -> Iterator[float]:
+    """Give what others wait under the attack, against a quiet time just before."""
+    for _ in range(ROUNDS):
+        quiet = p99(api)
+        with ExitStack() as clients:
+            attack(api, clients)
+            yield p99(api) / quiet
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_others_are_not_starved(attacked: Api, name: str) -> None:
+    seen = []
+    for ratio in ratios(attacked, ATTACKS[name]):
+        seen.append(ratio)
+        if ratio <= TIMES:
+            return
+    pytest.fail(f"others wait {seen} times as long")
+
+
+def test_an_attack_that_starves_would_be_seen(attacked: Api) -> None:
+    """The process stands still now and then, ten times as long as anybody waits."""
+
+    def stand_still(api: Api, clients: ExitStack) -> None:
+        seconds = 10 * p99(api)
+
+        def stop() -> None:
+            api.pause()
+            time.sleep(seconds)
+            api.resume()
+
+        clients.enter_context(repeating(stop, seconds / 10))
+
+    assert min(next(ratios(attacked, stand_still)) for _ in range(2)) > TIMES
