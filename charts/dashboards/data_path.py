@@ -166,6 +166,7 @@ BUFFER = Row(
                     "most, " + PARTITION,
                 ),
             ],
+            alerts=["BusyapiIdempotencyKeysFilling"],
         ),
         Number(
             title="Epoch jumps",

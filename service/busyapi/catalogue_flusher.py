@@ -230,14 +230,14 @@ KEYS = Row(
     "busyapi_idempotency_keys",
     "gauge",
     "Idempotency-Keys that are known. At their maximum a post with a new key is refused, no other.",
-    ("Data path",),
+    ("BusyapiIdempotencyKeysFilling", "Data path"),
     (PARTITION,),
 )
 KEYS_MAX = Row(
     "busyapi_idempotency_keys_max",
     "gauge",
     "Most Idempotency-Keys: BUSYAPI_IDEMPOTENCY_KEYS, or what half of Redis' maxmemory holds.",
-    ("Data path",),
+    ("BusyapiIdempotencyKeysFilling", "Data path"),
     (PARTITION,),
 )
 

@@ -11,17 +11,23 @@ from typing import Any
 import pytest
 
 from tests.observability.site import Site, observed
+from tests.support.asking import USAGE, refusal, send, stored
 from tests.support.processes import Process
 from tests.support.waiting import wait_until
 
 PENDING = "10"
+MOST_KEYS = 10
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, rules: Mapping[str, Any]) -> Iterator[Site]:
     """A stack that lets few usages in at a time."""
     folder = tmp_path_factory.mktemp("faults")
-    with observed(folder, rules, BUSYAPI_PENDING_MAX=PENDING) as site:
+    settings = {
+        "BUSYAPI_PENDING_MAX": PENDING,
+        "BUSYAPI_IDEMPOTENCY_KEYS": str(MOST_KEYS),
+    }
+    with observed(folder, rules, **settings) as site:
         yield site
 
 
@@ -58,6 +64,17 @@ def test_a_redis_that_runs_out_of_memory(site: Site) -> None:
         client.config_set("maxmemory", int(client.info("memory")["used_memory"] * 1.1))
     client.config_set("maxmemory", 0)
     site.prometheus.wait_until_resolved("BusyapiRedisMemoryHigh")
+
+
+def test_more_idempotency_keys_than_there_is_room_for(site: Site) -> None:
+    with site.fault("BusyapiIdempotencyKeysFilling"):
+        for key in range(MOST_KEYS):
+            stored(send(site.stack.port, USAGE, idempotency_key=f"key-{key}"))
+        refusal(send(site.stack.port, USAGE, idempotency_key="one-more"), "no")
+        stored(send(site.stack.port, USAGE))
+    site.flusher.environment["BUSYAPI_IDEMPOTENCY_KEYS"] = str(2 * MOST_KEYS)
+    site.flusher.restart()
+    site.prometheus.wait_until_resolved("BusyapiIdempotencyKeysFilling", seconds=60)
 
 
 def test_a_redis_that_dies_and_comes_back_empty(site: Site) -> None:
