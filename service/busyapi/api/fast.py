@@ -86,7 +86,7 @@ class FastProtocol(DeadlineProtocol):
     def _take(self, data: bytes) -> bool:
         """Submit the usage of a packet; False: not a byte of it was taken."""
         end = data.find(b"\r\n\r\n", 0, MOST_HEAD)
-        if end < 0 or self._busy():
+        if end <= 0 or self._busy():
             return False
         head, request_id = data[:end], None
         length = LENGTHS.get(head)
@@ -110,8 +110,6 @@ class FastProtocol(DeadlineProtocol):
         except Refused:
             return False  # Sanic asks again, and says why
         self._under_way = under_way
-        if self.http is not None:  # it is false while it is idle
-            self.http.empty_lines = 0
         return True
 
     def _busy(self) -> bool:
@@ -124,7 +122,10 @@ class FastProtocol(DeadlineProtocol):
         if http is None:
             return False  # its task has not started
         # After an error the rest of a body may be unread although the answer is out.
-        return http.stage is not _IDLE or not http.keep_alive or http.unread
+        if http.stage is not _IDLE or not http.keep_alive or http.unread:
+            return True
+        http.empty_lines = 0  # counted from the last request
+        return False
 
     def answer(self, message: bytes, *, close: bool) -> None:
         """Send the answer of what was under way, and go on with what was held back."""
