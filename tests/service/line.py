@@ -7,14 +7,15 @@ import pytest
 from busyapi.stream.endpoint import Endpoint, endpoint
 from busyapi.stream.entry import decode, entry
 from busyapi.stream.keys import Keys
+from busyapi.stream.scripts import COMMIT, KEYED
 from busyapi.stream.wire import Wire
 from tests.support.inside import seed_once, where
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 
 KEYS = Keys(0)
-THE_COMMIT = b"{0}:seq\r\n$18\r\nbusyapi:{0}:stream\r\n"
-"""The keys that both commit scripts begin with, as they are sent."""
+THE_COMMIT = COMMIT.sha.encode(), KEYED.sha.encode()
+"""In a commit, without an Idempotency-Key or with one, and in no other command."""
 BOUND = 1000
 
 

@@ -38,7 +38,7 @@ class Proxy(Lifetime):
         """When the link has passed what was sent so far, each way."""
         self._pairs: set[_Pair] = set()
         self._mute = False
-        self._losing: bytes | None = None
+        self._losing: tuple[bytes, ...] = ()
         self._lost = threading.Event()
         self._listener: asyncio.Server | None = None
         self._stopped = asyncio.Event()
@@ -83,10 +83,10 @@ class Proxy(Lifetime):
         """Pass answers again. A connection that missed some is reset: it must not get the next."""
         self._do(lambda: self._set_mute(on=False))
 
-    def lose_answer(self, to: bytes) -> None:
-        """Drop the next answer to a request with these bytes in it, and reset its connection."""
+    def lose_answer(self, to: bytes | tuple[bytes, ...]) -> None:
+        """Drop the next answer to a request with (one of) these bytes, and reset its connection."""
         self._lost.clear()
-        self._losing = to
+        self._losing = (to,) if isinstance(to, bytes) else to
 
     def wait_until_lost(self, seconds: float = 10.0) -> None:
         """Wait for what `lose_answer` announced.
@@ -176,8 +176,8 @@ class Proxy(Lifetime):
 
     def _admits(self, pair: "_Pair") -> bool:
         """Say whether an answer may pass."""
-        if self._losing is not None and self._losing in pair.asked:
-            self._losing = None
+        if any(each in pair.asked for each in self._losing):
+            self._losing = ()
             pair.cut()
             self._lost.set()
             return False
