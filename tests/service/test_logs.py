@@ -29,6 +29,7 @@ from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
 MARKER = f"{MARK}{uuid.uuid4().hex}"
+HOST = "Host: a\r\n"
 USAGES, BATCH = "/api/usages", "/api/usages/batch"
 
 
@@ -102,14 +103,14 @@ def bad(stack: Stack) -> Iterator[Answer]:
     yield fetch(stack.port, "/", method=MARKER)
     for broken in (
         MARKER.encode() + b"\r\n\r\n",
-        f"GET http://{MARKER}:{MARKER}/ HTTP/1.1\r\n\r\n".encode(),
-        f"GET / HTTP/1.1\r\n{MARKER}\r\n\r\n".encode(),
-        f"GET / HTTP/1.1\r\nX: {MARKER * 300}\r\n\r\n".encode(),
-        f"POST {USAGES} HTTP/1.1\r\nContent-Length: {MARKER}\r\n\r\n".encode(),
-        f"POST {USAGES} HTTP/1.1\r\nContent-Length: 99\r\nExpect: {MARKER}\r\n\r\n".encode(),
-        f"POST {USAGES} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{MARKER}\r\n".encode(),
-        f"POST {USAGES}?{MARKER} HTTP/1.1\r\nContent-Length: 99\r\n\r\n{MARKER}".encode(),
-        f"POST {USAGES}?{MARKER} HTTP/1.1\r\nX: {MARKER}".encode(),
+        f"GET http://{MARKER}:{MARKER}/ HTTP/1.1\r\n{HOST}\r\n".encode(),
+        f"GET / HTTP/1.1\r\n{HOST}{MARKER}\r\n\r\n".encode(),
+        f"GET / HTTP/1.1\r\n{HOST}X: {MARKER * 300}\r\n\r\n".encode(),
+        f"POST {USAGES} HTTP/1.1\r\n{HOST}Content-Length: {MARKER}\r\n\r\n".encode(),
+        f"POST {USAGES} HTTP/1.1\r\n{HOST}Content-Length: 99\r\nExpect: {MARKER}\r\n\r\n".encode(),
+        f"POST {USAGES} HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n{MARKER}\r\n".encode(),
+        f"POST {USAGES}?{MARKER} HTTP/1.1\r\n{HOST}Content-Length: 99\r\n\r\n{MARKER}".encode(),
+        f"POST {USAGES}?{MARKER} HTTP/1.1\r\n{HOST}X: {MARKER}".encode(),
     ):
         with Raw(stack.port) as device:
             device.send(broken)
