@@ -92,7 +92,8 @@ EVENTS = (
         " with the id of one of them; `requests` is how many there were since the line before:"
         " the last of an outage are told by the next, and metrics count each",
         "RedisAway, StoredUnknown: the runbook of BusyapiRedisUnreachable. NotSeeded:"
-        " BusyapiPartitionNotSeeded. TooWeak: BusyapiDurabilityNotHeld. BufferFull, KeysFull,"
+        " BusyapiPartitionNotSeeded. TooWeak: BusyapiDurabilityNotHeld. KeysFull:"
+        " BusyapiIdempotencyKeysFilling. BufferFull,"
         " Overloaded: the alert of that name. ArchiveAway: BusyapiFlusherStuck. UnknownVersion:"
         " BusyapiFlusherHalted",
     ),
