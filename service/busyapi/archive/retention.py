@@ -3,7 +3,8 @@
 A deletion cannot be undone, so no single clock decides it. A file's age counts from the newest
 `receivedAt` in the archive, which API pods stamped, or from this machine's time, whichever is
 older. If the two differ by more than two days, one of them is wrong, or nothing was received for
-that long: nothing is deleted then. The newest segment is never deleted.
+that long: nothing is deleted then. The newest segment is never deleted. A quarantine file has no
+`receivedAt`: it is deleted with the segment behind it.
 
 Nothing in here may keep a writer from archiving: what cannot be read or deleted is reported with
 its name, and passed over.
@@ -117,9 +118,11 @@ class Retention:
         if apart:
             looks_old = any(_ends(each) and each.day < soonest for each in files)
             return Verdict([], apart if looks_old else "")
+        today = day_of(now + MOST_APART_SECONDS)
         old: list[File] = []
         for each in filter(_ends, files):
-            if each is newest or (each.last >= kept_from and each.day >= limit):
+            # A folder of a day to come was made by a wrong clock: what was received decides.
+            if each is newest or (each.last >= kept_from and limit <= each.day <= today):
                 break
             try:
                 latest = self._latest(each)
@@ -129,9 +132,9 @@ class Retention:
             # Below the floor: we died after raising it, before the file was unlinked.
             if each.last >= kept_from and latest is not None and day_of(latest / 1000) >= limit:
                 future = latest / 1000 - now > MOST_APART_SECONDS
-                return Verdict(old, _future(each, latest) if future else "")
+                return Verdict(_proven(old, kept_from), _future(each, latest) if future else "")
             old.append(each)
-        return Verdict(old, "")
+        return Verdict(_proven(old, kept_from), "")
 
     def _newest(self, files: Sequence[File]) -> tuple[File | None, int | None]:
         """Find the newest segment that can be read, and its latest receivedAt."""
@@ -194,6 +197,16 @@ class Retention:
 
 def _ends(file: File) -> bool:
     return file.kind in {Kind.SEGMENT, Kind.QUARANTINE}
+
+
+def _proven(old: list[File], kept_from: Seq) -> list[File]:
+    """Leave out the last quarantine files: no usage that was received after them is old.
+
+    They have no receivedAt, and the day of their folder is the word of one clock.
+    """
+    while old and old[-1].kind is Kind.QUARANTINE and old[-1].last >= kept_from:
+        old = old[:-1]
+    return old
 
 
 def _limit(seconds: float, days: int) -> str:

@@ -169,6 +169,52 @@ def test_a_segment_with_a_usage_of_the_future_is_kept_and_named(tmp_path: Path) 
     writer.close()
 
 
+def test_what_a_clock_in_the_past_put_into_quarantine_is_kept(
+    tmp_path: Path, set_clock: Callable[[float], None]
+) -> None:
+    """The day of its folder is all that a quarantine file says of its age."""
+    old_segments(tmp_path, 2)
+    set_clock(-FAR_DAYS)
+    writer = recover(tmp_path, retention_days=5)
+    writer.quarantine(Seq(3), Seq(4), b"raw", "why")
+    writer.close()
+    set_clock(0)
+    writer = recover(tmp_path, retention_days=5)
+    post(writer)
+    writer.roll_if_due()
+    assert writer.kept_from == 3
+    assert len(list(tmp_path.rglob("quarantine-*"))) == 1
+    writer.close()
+
+
+def test_a_quarantine_file_is_deleted_with_the_segment_behind_it(tmp_path: Path) -> None:
+    writer = recover(tmp_path)
+    writer.quarantine(Seq(1), Seq(2), b"raw", "why")
+    writer.close()
+    old_segments(tmp_path, 1)
+    assert len(list(tmp_path.rglob("quarantine-*"))) == 1
+    writer = recover(tmp_path, retention_days=5)
+    post(writer)
+    writer.roll_if_due()
+    assert writer.kept_from == 4
+    assert not list(tmp_path.rglob("quarantine-*"))
+    writer.close()
+
+
+def test_what_a_clock_in_the_future_filed_is_deleted_when_its_usages_are_old(
+    tmp_path: Path,
+) -> None:
+    old_segments(tmp_path, 2)
+    for folder in (tmp_path / "p00").glob("*-*"):
+        folder.rename(folder.with_name(day_of(time.time() + FAR_DAYS * 86_400)))
+    writer = recover(tmp_path, retention_days=5)
+    post(writer)
+    writer.roll_if_due()
+    assert (writer.kept_from, writer.retention_refused) == (3, "")
+    writer.close()
+    assert ids(tmp_path) == [3]
+
+
 # --- not in the path of the write ----------------------------------------------------------
 
 
