@@ -91,6 +91,7 @@ class InOrder:
         said = self._partition.identity
         footer = read_footer(fd) if file.kind is Kind.SEGMENT else None
         if footer and is_of(footer, file, said.partition, said.partitions):
+            self._next = Seq(file.last + 1)
             for entry in footer.blocks:
                 if not self._times(entry.earliest_ms, entry.latest_ms):
                     continue

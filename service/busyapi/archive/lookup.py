@@ -4,6 +4,7 @@ The work is bounded: a bisection of the list of files, the footer of one of them
 stay in memory), and one block, whatever the size of the archive.
 """
 
+import errno
 import os
 import threading
 from bisect import bisect_right
@@ -75,6 +76,10 @@ class Lookup:
             return self._find(seq)
         except ArchiveDamaged:
             self._alarm(seq)
+            raise
+        except OSError as error:
+            if error.errno == errno.EIO:  # a bad sector; others say nothing of the file
+                self._alarm(seq)
             raise
 
     def _find(self, seq: Seq) -> bytes | None:

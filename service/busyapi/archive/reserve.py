@@ -27,13 +27,16 @@ _SECTOR = 512
 
 
 def make(folder: Path) -> None:
-    """Make the reserve if it is missing and there is twice its room; no failure matters."""
+    """Make the reserve if there is twice its room; no failure matters.
+
+    One that is there gets the space that it lacks: who made it may have died before it had any.
+    """
     path = folder / names.RESERVE
     with suppress(OSError):
         volume = os.statvfs(folder)
-        if path.exists() or volume.f_bavail * volume.f_frsize < 2 * BYTES:
+        if volume.f_bavail * volume.f_frsize < 2 * BYTES:
             return
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o640)
         try:
             os.posix_fallocate(fd, 0, BYTES)
         except OSError:

@@ -16,7 +16,7 @@ from busyapi.archive.check import SegmentCheck
 from busyapi.archive.coverage import COVERING, Range, holes, overlaps, within
 from busyapi.archive.names import TEMPORARY, File, Kind
 from busyapi.archive.survey import survey
-from busyapi.errors import ArchiveDamaged
+from busyapi.errors import ArchiveDamaged, UnknownVersion
 from busyapi.ids import MAX_ID, Seq
 
 
@@ -24,7 +24,7 @@ class Problem(NamedTuple):
     """One defect."""
 
     kind: str
-    """missing, repeated or damaged."""
+    """missing, repeated, damaged, or unknown: a later version wrote it."""
     where: str
     """The ids in question, "" where it is a file and no id is in doubt."""
     what: str
@@ -88,10 +88,13 @@ class _Check:
         self._advance = advance
         self._torn: dict[Seq, str] = {}
         """The open segments whose last bytes are no whole block, by the seq that follows it."""
+        self._reached = highwater.NOTHING
 
     def run(self) -> None:
         # First: what it covers was on disk before the files are listed.
-        reached = highwater.read(self._partition.folder, self._partition.identity.archive_id)
+        self._reached = reached = highwater.read(
+            self._partition.folder, self._partition.identity.archive_id
+        )
         files, others = self._partition.listing()
         floor = self._partition.identity.kept_from
         covering: list[File] = []
@@ -129,12 +132,22 @@ class _Check:
                 self._report.quarantined += file.seqs
             else:
                 return self._read_segment(file, counts, finished)
+        except UnknownVersion as error:
+            return self._unknown(file, counts, str(error))
         except (ArchiveDamaged, OSError) as error:
             del self._report.problems[before:]
             if file.kind is not Kind.OPEN and file.last < self._kept_from():
                 return []
             self._damaged(file, file.first, file.last, str(error))
         return [file]
+
+    def _unknown(self, file: File, counts: list[Range], what: str) -> list[File]:
+        """Tell of a file of a later version; what its name says may be true, so it answers."""
+        if file.kind is Kind.OPEN:
+            file = file._replace(last=self._reached, kind=Kind.SEGMENT)
+        span = Range(file.first, file.last)
+        self._problem("unknown", span, what)
+        return [file._replace(first=a, last=b) for a, b in within(span, counts)]
 
     def _read_segment(
         self, file: File, counts: list[Range], finished: Sequence[File]

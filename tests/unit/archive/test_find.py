@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import time
 from pathlib import Path
 
@@ -127,6 +129,26 @@ def test_a_damaged_block_is_not_given_out(tmp_path: Path, where: str) -> None:
     (alarm,) = writer.alarms
     assert path.name in alarm
     abandon(writer)
+
+
+def test_a_bad_sector_met_by_a_lookup_is_an_alarm_and_other_failures_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = recover(tmp_path)
+    writer.append([batch(1, 3)])
+    writer.gap(Seq(4), "why")
+    for number, alarms in ((errno.EMFILE, 0), (errno.EIO, 1), (errno.EIO, 1)):
+
+        def fail(*_: object, number: int = number) -> bytes:
+            raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "pread", fail)
+            with pytest.raises(OSError, match=os.strerror(number)):
+                writer.find(Seq(2))
+        assert len(writer.alarms) == writer.damaged == alarms
+    assert finished(tmp_path)[0].name in writer.alarms[0]
+    writer.close()
 
 
 def test_an_open_segment_met_damaged_is_counted_once_when_it_is_finished_too(

@@ -176,6 +176,14 @@ def test_the_reserve_is_made_again_when_there_is_room(volume: Path) -> None:
     assert path.stat().st_size == reserve.BYTES
 
 
+def test_a_reserve_whose_maker_died_before_it_had_space_gets_it(tmp_path: Path) -> None:
+    recover(tmp_path).close()
+    path = tmp_path / "p00" / names.RESERVE
+    path.write_bytes(b"")
+    recover(tmp_path).close()
+    assert path.stat().st_blocks * 512 >= reserve.BYTES
+
+
 # --- in place ------------------------------------------------------------------------------
 
 

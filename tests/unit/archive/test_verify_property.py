@@ -42,7 +42,8 @@ def named(root: Path) -> tuple[dict[str, set[int]], list[str]]:
     others = []
     for report in verify(root):
         for problem in report.problems:
-            ids[problem.kind] |= parsed(problem.where)
+            # Rot in a record may make it one of a later version.
+            ids["damaged" if problem.kind == "unknown" else problem.kind] |= parsed(problem.where)
             if not problem.where:
                 others.append(problem.kind)
     return ids, others

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from busyapi import cli
+from busyapi.archive.verify import verify
 from busyapi.errors import UnknownVersion
 from busyapi.ids import Seq
 from tests.unit.archive.making import abandon, batch, finished, opened, recover, write
@@ -108,7 +109,7 @@ def test_identity_and_records_of_a_later_version_are_not_called_damaged(
             with pytest.raises(UnknownVersion, match="format 2"):
                 recover(tmp_path)
         assert cli.main(["archive", "verify", "--dir", str(tmp_path)]) == 1
-        assert "is of format 2" in capsys.readouterr().err
+        assert "is of format 2" in "".join(capsys.readouterr())
         path.write_text(json.dumps(said))
     assert cli.main(["archive", "verify", "--dir", str(tmp_path)]) == 0
 
@@ -119,7 +120,21 @@ def test_commands_that_meet_a_segment_of_a_later_version_say_so(
 ) -> None:
     of_a_later_version(finish(tmp_path))
     assert cli.main(["archive", command, "--dir", str(tmp_path)]) == 1
-    assert "is of format 2, and busyapi" in capsys.readouterr().err
+    assert "is of format 2, and busyapi" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("state", ["finished", "open"])
+def test_verify_tells_of_a_file_of_a_later_version_and_checks_the_others(
+    tmp_path: Path, state: str
+) -> None:
+    path = finish(tmp_path)
+    if state == "open":
+        path = write(tmp_path, 2, 2)
+    of_a_later_version(path)
+    (report,) = verify(tmp_path)
+    ids = "ids 1 to 6" if state == "finished" else "ids 7 to 10"
+    assert [(each.kind, each.where) for each in report.problems] == [("unknown", ids)]
+    assert report.usages == (0 if state == "finished" else 6)
 
 
 def test_header_of_another_length_is_still_known_by_its_mark(tmp_path: Path) -> None:
