@@ -8,6 +8,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from busyapi.archive import highwater, names, reserve
 from busyapi.archive.birth import birth, is_birth
+from busyapi.archive.checksum import MEMBER, holds, with_checksum
 from busyapi.archive.durable import full_named, write_small
 from busyapi.archive.versions import require_known_format
 from busyapi.errors import ArchiveDamaged, ArchiveFull, PartitionMismatch
@@ -93,6 +94,10 @@ def read(folder: Path) -> Identity | None:
             home = str(said.get("home", ""))
             restored = bool(home) and not is_birth(home, file.fileno())
         require_known_format(said, str(path))
+        if not holds(said):
+            raise ArchiveDamaged(
+                f"{path}: its checksum does not hold. If a person changed it, remove {MEMBER}"
+            )
         if said["format"] != FORMAT:
             raise ArchiveDamaged(f"{path} is of format {said['format']}, not {FORMAT}")
         numbers = [said[name] for name in ("partition", "partitions", "bound", "keptFrom")]
@@ -119,11 +124,11 @@ def read(folder: Path) -> Identity | None:
 
 def _parse(file: BinaryIO) -> Any:
     """Parse the file; once more if that fails, for it may have been changed in place meanwhile."""
-    try:
-        return json.loads(file.read())
-    except ValueError:
-        file.seek(0)
-        return json.loads(file.read())
+    with suppress(ValueError):
+        if holds(said := json.loads(file.read())):
+            return said
+    file.seek(0)
+    return json.loads(file.read())
 
 
 def write(folder: Path, identity: Identity) -> Identity:
@@ -143,7 +148,8 @@ def write(folder: Path, identity: Identity) -> Identity:
     def said(fd: int) -> bytes:
         nonlocal home
         home = home if identity.restored else birth(fd)
-        return json.dumps(_members(identity._replace(home=home)), indent=2).encode() + b"\n"
+        members = with_checksum(_members(identity._replace(home=home)))
+        return json.dumps(members, indent=2).encode() + b"\n"
 
     def write_new() -> None:
         with full_named(folder):
@@ -154,7 +160,9 @@ def write(folder: Path, identity: Identity) -> Identity:
     except ArchiveFull:
         # Birth, and so home, stay those of the file.
         current = read(folder)
-        if current is None or current.restored != identity.restored:
+        # A file of 0.2.0 has no room for a prefix either.
+        changed = (identity.restored, identity.prefix)
+        if current is None or (current.restored, current.prefix) != changed:
             raise
         home = current.home
         reserve.overwrite(path, _members(identity._replace(home=home)))

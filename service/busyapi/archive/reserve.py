@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from busyapi.archive import names
+from busyapi.archive.checksum import MEMBER, with_checksum
 from busyapi.archive.durable import sync, write_at
 from busyapi.errors import ArchiveFull
 from busyapi.failpoints import failpoint
@@ -84,6 +85,7 @@ def overwrite(path: Path, changes: dict[str, Any]) -> None:
         size = os.fstat(fd).st_size
         said = json.loads(os.pread(fd, size, 0))
         said |= {name: value for name, value in changes.items() if name in said}
+        said = with_checksum(said) if MEMBER in said else said
         data = json.dumps(said, separators=(",", ":")).encode()
         if size > _SECTOR or len(data) >= size:
             raise ArchiveFull(f"{path}: {os.strerror(errno.ENOSPC)}")

@@ -55,6 +55,7 @@ def accept(root: Path, writer: Any) -> None:
 def live(root: Path, acknowledged: Path) -> None:
     """Recover, archive, and say after each step how far the cursor has come."""
     from busyapi.ids import Seq  # noqa: PLC0415
+    from busyapi.known import KnownKey  # noqa: PLC0415
     from tests.unit.archive.making import batch, now_ms, recover  # noqa: PLC0415
 
     say = os.open(acknowledged, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -67,6 +68,7 @@ def live(root: Path, acknowledged: Path) -> None:
         elif step == 6:
             writer.quarantine(following, Seq(following + 1), b"raw", "why")
         else:
+            writer.keys.append([KnownKey(following, 1, now_ms(), "a" * 32, "b" * 32)])
             writer.append([batch(following), batch(following + 1, step, now_ms())])
         os.write(say, b"%d\n" % writer.cursor)
         writer.roll_if_due()

@@ -70,6 +70,21 @@ def reached(root: Path, seq: int | None) -> None:
         highwater.HighWater.begin(root / "p00", said.archive_id, Seq(seq)).close()
 
 
+def say(path: Path, **members: object) -> None:
+    """Change members of a partition.json as a person does: without its checksum."""
+    said = json.loads(path.read_text()) | members
+    said.pop("crc", None)
+    path.write_text(json.dumps(said))
+
+
+def as_0_2_0_writes(path: Path) -> None:
+    """Leave out of a partition.json what 0.2.0 does not know."""
+    said = json.loads(path.read_text())
+    for name in ("home", "prefix", "crc"):
+        said.pop(name, None)
+    path.write_text(json.dumps(said, indent=2) + "\n")
+
+
 def finished(root: Path) -> list[Path]:
     """List the finished segments."""
     return sorted(root.rglob("*.ndjson.zst"))

@@ -16,7 +16,7 @@ import pytest
 
 from busyapi.archive import commands, export, progress
 from busyapi.ids import Seq
-from tests.unit.archive.making import AT, abandon, batch, finished, recover, write
+from tests.unit.archive.making import AT, abandon, batch, finished, recover, say, write
 
 
 class Done(NamedTuple):
@@ -130,7 +130,7 @@ def test_cat_finds_the_partition_of_an_id(run: Run, tmp_path: Path) -> None:
 
 def test_an_id_below_the_retention_floor_is_no_longer_kept(run: Run, root: Path) -> None:
     path = root / "p00" / "partition.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"keptFrom": 3}))
+    say(path, keptFrom=3)
     done = run("cat", "--id", "2")
     assert done.code == 1
     assert "retention" in done.err

@@ -17,7 +17,16 @@ from busyapi.archive.names import day_of
 from busyapi.archive.writer import Batch, PartitionWriter
 from busyapi.errors import ArchiveFull
 from busyapi.ids import Seq
-from tests.unit.archive.making import DAY_MS, abandon, batch, files, ids, now_ms, recover
+from tests.unit.archive.making import (
+    DAY_MS,
+    abandon,
+    as_0_2_0_writes,
+    batch,
+    files,
+    ids,
+    now_ms,
+    recover,
+)
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
 KEEP_DAYS = 5
@@ -64,10 +73,7 @@ def full(root: Path, *, with_reserve: bool, by_0_2_0: bool = False) -> Partition
     if not with_reserve:
         reserve.give_up(root / "p00")
     if by_0_2_0:
-        path = root / "p00" / names.IDENTITY
-        said = json.loads(path.read_text())
-        del said["home"]
-        path.write_text(json.dumps(said, indent=2) + "\n")
+        as_0_2_0_writes(root / "p00" / names.IDENTITY)
     for size in (6000, 100):
         with pytest.raises(ArchiveFull):  # noqa: PT012 - until there is no room
             while True:
@@ -252,3 +258,23 @@ def test_every_step_of_overwriting_can_be_the_last(
     writer = recover(tmp_path)
     writer.append([batch(writer.cursor + 1)]) if writer.cursor else writer.close()
     writer.close()
+
+
+def test_a_prefix_that_a_file_of_0_2_0_has_no_room_for_is_refused_on_a_full_volume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told to be on disk and then not found there, it would halt the next start."""
+    recover(tmp_path).close()
+    folder = tmp_path / "p00"
+    as_0_2_0_writes(folder / names.IDENTITY)
+    reserve.give_up(folder)
+    found = identity.read(folder)
+    assert found
+
+    def no_space(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("busyapi.archive.identity.write_small", no_space)
+    with pytest.raises(ArchiveFull):
+        identity.write(folder, found._replace(seeded=True, prefix="other"))
+    assert identity.read(folder) == found

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from busyapi.archive import birth, identity
-from tests.unit.archive.making import abandon, batch, recover
+from tests.unit.archive.making import abandon, as_0_2_0_writes, batch, recover, say
 
 
 def home(root: Path) -> Any:
@@ -97,11 +97,9 @@ def test_an_archive_of_0_2_0_is_adopted(tmp_path: Path, home_of_0_2_0: str | Non
     """0.2.0 writes no home, and leaves ours out when it writes the file after a rollback."""
     recover(tmp_path).close()
     path = tmp_path / "p00" / "partition.json"
-    said = json.loads(path.read_text())
-    del said["home"]
+    as_0_2_0_writes(path)
     if home_of_0_2_0 is not None:
-        said["home"] = home_of_0_2_0
-    path.write_text(json.dumps(said, indent=2) + "\n")
+        say(path, home=home_of_0_2_0)
     writer = recover(tmp_path)
     assert not writer.restored
     writer.close()

@@ -3,12 +3,14 @@ import json
 import os
 import shutil
 import tempfile
+import zlib
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from busyapi import archive
 from busyapi.archive import names, repair
 from busyapi.archive.identity import read
 from busyapi.errors import (
@@ -17,6 +19,7 @@ from busyapi.errors import (
     LossSuspected,
     PartitionMismatch,
     SyncFailed,
+    UnknownVersion,
 )
 from busyapi.ids import Seq
 from tests.unit.archive.making import (
@@ -29,6 +32,7 @@ from tests.unit.archive.making import (
     opened,
     reached,
     recover,
+    say,
     write,
 )
 
@@ -376,7 +380,7 @@ def test_a_bound_that_could_not_be_written_is_not_in_force(
     writer.close()
 
 
-@pytest.mark.parametrize("said", [None, "", "{}", "[1]", '{"format":2}', '{"format":1}'])
+@pytest.mark.parametrize("said", [None, "", "{}", "[1]", '{"format":0}', '{"format":1}'])
 def test_an_identity_that_is_gone_or_unreadable_is_not_made_anew(
     tmp_path: Path, said: str | None
 ) -> None:
@@ -388,3 +392,43 @@ def test_an_identity_that_is_gone_or_unreadable_is_not_made_anew(
     with pytest.raises(ArchiveDamaged):
         recover(tmp_path)
     assert ids(tmp_path) == [1]
+
+
+def test_every_changed_digit_of_an_identity_is_damage_and_deletes_nothing(tmp_path: Path) -> None:
+    write(tmp_path, 3)
+    path = tmp_path / "p00" / "partition.json"
+    said = path.read_text()
+    assert '"crc"' in said
+    for at in range(len(said)):
+        changed = said[:at] + chr(ord(said[at]) ^ 1) + said[at + 1 :]
+        # Without the member's name it is as if 0.2.0 had written it.
+        if said[at].isalnum() and '"crc"' in changed:
+            path.write_text(changed)
+            with pytest.raises((ArchiveDamaged, UnknownVersion, PartitionMismatch)):
+                recover(tmp_path, retention_days=1)
+    path.write_text(said)
+    recover(tmp_path).close()
+    assert ids(tmp_path) == [1, 2, 3]
+
+
+def test_an_identity_that_a_person_or_0_2_0_wrote_needs_no_checksum(tmp_path: Path) -> None:
+    write(tmp_path, 3)
+    path = tmp_path / "p00" / "partition.json"
+    say(path, bound=2000)
+    for bound in (1000, 3000):
+        writer = recover(tmp_path, bound=bound)
+        assert (writer.cursor, writer.bound) == (3, max(2000, bound))
+        writer.close()
+    assert "crc" in json.loads(path.read_text())
+
+
+def test_the_checksum_of_an_identity_is_what_format_md_says(tmp_path: Path) -> None:
+    """By zlib alone; the example in there too."""
+    write(tmp_path, 1)
+    text = Path(archive.__file__).with_name("FORMAT.md").read_text()
+    example = text[text.index("{\n") : text.index("}\n") + 1]
+    for said in ((tmp_path / "p00" / "partition.json").read_text(), example):
+        members = json.loads(said)
+        crc = members.pop("crc")
+        others = json.dumps(members, sort_keys=True, separators=(",", ":"))
+        assert crc == f"{zlib.crc32(others.encode()):08x}"

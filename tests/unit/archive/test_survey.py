@@ -11,7 +11,7 @@ from busyapi.archive.browse import NoArchive
 from busyapi.archive.survey import survey
 from busyapi.archive.verify import verify
 from busyapi.errors import ArchiveDamaged
-from tests.unit.archive.making import recover, write
+from tests.unit.archive.making import recover, say, write
 
 
 @pytest.fixture
@@ -74,10 +74,9 @@ def test_days_without_an_identity_are_damaged_and_so_is_a_mark_without_one(root:
 
 def test_an_identity_of_another_partition_or_number_of_them_is_damaged(root: Path) -> None:
     path = root / "p02/partition.json"
-    said = json.loads(path.read_text())
-    path.write_text(json.dumps(said | {"partition": 1}))
+    say(path, partition=1)
     assert wrong(root) == [(2, "damaged")]
-    path.write_text(json.dumps(said | {"partitions": 4}))
+    say(path, partition=2, partitions=4)
     assert (2, "damaged") in wrong(root)
     assert {number for number, _ in wrong(root)} == {2}
 

@@ -30,6 +30,7 @@ from tests.unit.archive.making import (
     opened,
     reached,
     recover,
+    say,
     seal,
     write,
 )
@@ -318,17 +319,16 @@ def test_where_there_is_no_archive_there_is_nothing_to_prove(tmp_path: Path) -> 
 def test_below_the_retention_floor_nothing_is_missing(root: Path) -> None:
     finished(root)[0].unlink()
     path = root / "p00" / names.IDENTITY
-    said = json.loads(path.read_text())
-    path.write_text(json.dumps(said | {"keptFrom": 6}))
+    say(path, keptFrom=6)
     assert problems(root) == []
-    path.write_text(json.dumps(said | {"keptFrom": 5}))
+    say(path, keptFrom=5)
     assert problems(root) == [("missing", "id 5")]
 
 
 def test_what_is_left_below_the_retention_floor_is_noted(root: Path) -> None:
     """Retention died before the unlink; or the floor is not what it was."""
     path = root / "p00" / names.IDENTITY
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"keptFrom": 6}))
+    say(path, keptFrom=6)
     report = check(root)
     assert not report.problems
     (note,) = report.notes
