@@ -133,9 +133,13 @@ class Segment:
         self.sync()
         # Another process may have taken the path meanwhile: its file must not get our name.
         self.check_ours()
-        # Where the rename fails the footer stays: whatever is written next begins where it does,
-        # and reaches further.
-        rename(self.path, self._folder / file.path)
+        try:
+            rename(self.path, self._folder / file.path)
+        except OSError:
+            # A shorter block over the footer would leave bytes that look like one in doubt.
+            if same_file(self._fd, self.path):
+                self._cut()
+            raise
         return file
 
     def check_ours(self) -> None:

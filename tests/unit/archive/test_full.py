@@ -190,6 +190,28 @@ def test_a_reserve_whose_maker_died_before_it_had_space_gets_it(tmp_path: Path) 
     assert path.stat().st_blocks * 512 >= reserve.BYTES
 
 
+def test_a_footer_whose_file_could_not_be_renamed_leaves_nothing_in_doubt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = recover(tmp_path, segment_bytes=1)
+    for _ in range(20):
+        writer.append([batch(writer.cursor + 1)])
+
+    def no_space(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", no_space)
+        with pytest.raises(ArchiveFull):
+            writer.roll_if_due()
+    writer.append([batch(21)])
+    abandon(writer)
+    writer = recover(tmp_path)
+    assert (writer.cursor, writer.alarms) == (21, [])
+    assert len(files(tmp_path)) == 1, "and no file set aside"
+    writer.close()
+
+
 # --- in place ------------------------------------------------------------------------------
 
 
