@@ -98,7 +98,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory, rules: Mapping[str, Any]) -
     """A stack that has stored, archived, answered and refused, with an alert that fires."""
     folder = tmp_path_factory.mktemp("panels")
     with observed(folder, rules, BUSYAPI_SEGMENT_AGE="3") as site:
-        with site.load(), site.load(connections=1, batch=10):
+        with site.load(), site.load(connections=1, batch=10), site.load(connections=1, keys=True):
             moments = everything_happens(site)
         yield Loaded(site.prometheus, moments)
 

@@ -73,7 +73,10 @@ def test_a_usage_whose_retention_is_over_is_410(stacks: Stacks, valkey: Server) 
     (day,) = (stack.archive / "p00").glob("????-??-??")
     day.rename(day.with_name(f"{old:%Y-%m-%d}"))
     flusher.start()
+    # A usage of today: until there is one, the newest is as old as the clocks differ.
     wait_until(lambda: send(stack.port, USAGE).status == 201, "usages to be taken", seconds=20)
+    path = "/api/usages/1"
+    wait_until(lambda: fetch(stack.port, path).status == 410, "the old ones to go", seconds=20)
     for number in (1, 2, 3):
         said = problem(fetch(stack.port, f"/api/usages/{number}"), 410)
         assert said["detail"] == "The usage is no longer kept."

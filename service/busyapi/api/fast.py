@@ -141,7 +141,8 @@ class FastProtocol(DeadlineProtocol):
             held = bytes(self._held)
             self._held.clear()
             self.count_held()
-            transport.resume_reading()
+            # So much that reading was paused is more than one ordinary request: Sanic gets it,
+            # and reads on when it has used it.
             self.data_received(held)
         if self._end_held and not self._under_way:
             super().eof_received()
