@@ -168,8 +168,8 @@ def growth(api: Api, count: int, stored: str) -> int:
     refuse(api, FEW // 4)
     before = resident(api)
     said = refuse(api, count)
-    # Between two lost answers one may pass.
-    assert said.count(stored) > len(said) // 2, said
+    # Between two lost answers some may pass, or be refused for the lost connection.
+    assert said.count(stored) > len(said) // 4, said
     return resident(api) - before
 
 
