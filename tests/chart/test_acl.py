@@ -7,6 +7,7 @@ do (valkey#3983, redis#14541).
 
 import contextlib
 import re
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from redis.retry import Retry
 
 from tests.chart.support import CHART, ROOT, render
 from tests.chart.test_secrets import secret
-from tests.support.asking import USAGE, send, stored
+from tests.support.asking import USAGE, refusal, send, stored
 from tests.support.load import Load
 from tests.support.processes import Stack
 from tests.support.servers import Flavour, Server
@@ -25,6 +26,12 @@ from tests.support.waiting import wait_until
 OPERATOR = "user operator on >operator ~* &* +@all"
 DEFAULT = "user default off ~* &* +@all"
 ROLES = ("api", "flusher")
+RIGHTS_OF_0_2_0 = {
+    "api": "resetchannels ~busyapi:* -@all +evalsha +script|load +info +config|get +get +set +hget"
+    " +hmget +hdel +incrby +xadd +xrange",
+    "flusher": "resetchannels ~busyapi:* -@all +evalsha +script|load +info +config|get +get +set"
+    " +pexpire +exists +hget +hmget +hset +hdel +hexists +xread +xtrim",
+}
 README = (CHART / "README.md").read_text()
 STREAM = ROOT / "service" / "busyapi" / "stream"
 
@@ -117,6 +124,26 @@ def test_a_right_that_is_missing_is_seen(tmp_path: Path) -> None:
                 "a command to be denied",
                 seconds=30,
             )
+
+
+def test_with_the_rights_of_the_release_before_only_posts_with_a_key_are_refused(
+    tmp_path: Path,
+) -> None:
+    """As for the seconds of an upgrade in which Valkey still has the users of 0.2.0."""
+    made = release()
+    acl = "\n".join(
+        f"user {role} on #{sha256(made[f'{role}-password'].encode()).hexdigest()} {rights}"
+        for role, rights in RIGHTS_OF_0_2_0.items()
+    )
+    acl += f"\n{DEFAULT}\n"
+    with serving(tmp_path, "valkey", acl) as server, stack_on(server, tmp_path, made) as stack:
+        lost = stack.apis[0].metric("busyapi_lane_failures_total")
+        for key in range(5):
+            said = refusal(send(stack.port, USAGE, idempotency_key=f"key-{key}"), "no")
+            assert "Idempotency-Key" in said["detail"]
+            stored(send(stack.port, USAGE))
+        assert stack.apis[0].metric("busyapi_lane_failures_total") == lost
+        stack.wait_until_archived()
 
 
 def test_the_rights_asked_for_an_external_redis_are_those_of_both_roles() -> None:

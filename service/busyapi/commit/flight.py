@@ -187,12 +187,16 @@ def final(reply: ServerError, uncertain: bool) -> Exception | None:  # noqa: FBT
     match reply.code:
         case "KEYREUSED":
             return KeyReused()
-        case "FULL" | "OOM" | "KEYS":
-            if uncertain:
-                return StoredUnknown()
-            if reply.code == "KEYS":
-                return KeysFull()
-            return BufferFull() if reply.code == "FULL" else BufferFull("Redis's memory is full")
+        case "FULL" | "OOM" | "KEYS" | "KEYRIGHTS" if uncertain:
+            return StoredUnknown()
+        case "FULL":
+            return BufferFull()
+        case "OOM":
+            return BufferFull("Redis's memory is full")
+        case "KEYS":
+            return KeysFull()
+        case "KEYRIGHTS":
+            return KeysFull("Redis's user may not keep Idempotency-Keys: grant it +hlen and +hset")
         case "STALE":
             return StoredUnknown()
         case "LANE" if uncertain:

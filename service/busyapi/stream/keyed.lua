@@ -64,7 +64,12 @@ if last - tonumber(state[3]) > tonumber(state[2]) then
 end
 local count = 0
 for each = 6, #KEYS do
-  count = count + redis.call('HLEN', KEYS[each])
+  local known = redis.pcall('HLEN', KEYS[each])
+  if type(known) ~= 'number' then
+    -- The rights of an older release: said before anything is written, so that only keys are refused.
+    return redis.error_reply('KEYRIGHTS this user may not keep Idempotency-Keys')
+  end
+  count = count + known
 end
 -- A partition that 0.2.0 seeded has no budget yet, and nobody who empties the hashes.
 if count >= tonumber(state[6] or '100000') then
