@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from busyapi.ids import Seq
 from busyapi.known import KnownKey
 from busyapi.stream.keys import Keys
-from busyapi.stream.scripts import GIVEKEYS, KEYS
+from busyapi.stream.scripts import FORGETKEYS, GIVEKEYS, KEYS
 from busyapi.stream.wire import Command, evalsha
 
 ENTRIES = 2000
@@ -61,8 +61,8 @@ class KnownKeys:
 
     async def forget(self) -> None:
         """Delete every key: what a fresh install finds is of another one's usages."""
-        for each in (self._keys.keyed, *self._keys.hashes):
-            await self._run(("PEXPIRE", each, -1))
+        names = [self._keys.lease, self._keys.keyed, *self._keys.hashes]
+        await self._run(evalsha(FORGETKEYS, names, self._lease))
 
     async def keep(self, generation: int, age_ms: int, most: int, archived: Seq) -> int:
         """Say where the hashes are in their turn; give the number of known keys, -1 for unknown.

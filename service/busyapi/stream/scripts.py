@@ -17,6 +17,7 @@ COMMIT = Script("commit")
 KEYED = Script("keyed")
 KEYS = Script("keys")
 GIVEKEYS = Script("givekeys")
+FORGETKEYS = Script("forgetkeys")
 PUBLISH = Script("publish")
 LEASE = Script("lease")
 RELEASE = Script("release")
@@ -28,5 +29,5 @@ FENCE = Script("fence")
 REMEMBER = Script("remember")
 ALL = (
     *(COMMIT, KEYED, REMEMBER, UNSEED),
-    *(FENCE, PUBLISH, LEASE, RELEASE, READ, SEED, DOUBT, KEYS, GIVEKEYS),
+    *(FENCE, PUBLISH, LEASE, RELEASE, READ, SEED, DOUBT, KEYS, GIVEKEYS, FORGETKEYS),
 )
