@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from busyapi.errors import NotSeeded, PartitionMismatch
+from busyapi.commit.flight import final
+from busyapi.errors import LeaseLost, NotSeeded, PartitionMismatch, StoredUnknown
 from busyapi.ids import Seq
 from busyapi.stream.durability import Inspector
 from busyapi.stream.endpoint import Endpoint
@@ -396,3 +397,27 @@ async def test_session_of_another_installation_is_refused(seeded: Seeded) -> Non
     # What an earlier version seeded has no installation: the flusher will write it.
     await seeded.reseed(0, installation="")
     await (await Session.open(mine, 0, 1, Inspector("fsync", KEYS), Seq(0))).close()
+
+
+async def test_flusher_that_has_lost_its_lease_forgets_no_keys(seeded: Seeded) -> None:
+    assert await seeded.commit(keyed("k", "body")) == [1]
+    seeded.server.command("SET", KEYS.lease, "archive-b:token")
+    with pytest.raises(LeaseLost):
+        await seeded.owner.known.forget()
+    assert await seeded.commit(keyed("k", "body")) == [-1]
+
+
+async def test_repeat_of_what_is_stored_is_answered_when_memory_is_full(seeded: Seeded) -> None:
+    assert await seeded.commit(keyed("k", "body"), batch(1)) == [1, 2]
+    seeded.server.command("SET", KEYS.idempotency("old-before"), "body 1", "EX", 60)
+    seeded.server.command("CONFIG", "SET", "maxmemory", 1)
+    again = keyed("k", "body"), keyed("before", "body"), batch(1)
+    assert await seeded.commit(*again) == [-1, -1, -2]
+    assert await seeded.refused(keyed("new", "body")) == "OOM"
+    assert await seeded.refused(batch(2)) == "OOM"
+    # With replicas to be waited for, a repeat needs a write: what may be stored is not refused.
+    seeded.session._replicas = 1
+    for each in again[:2]:
+        (reply,) = await seeded.session._wire.call(seeded.session.command(each, Seq(0)))
+        assert isinstance(reply, ServerError), reply
+        assert isinstance(final(reply, uncertain=False), StoredUnknown)

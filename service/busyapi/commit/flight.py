@@ -197,7 +197,7 @@ def final(reply: ServerError, uncertain: bool) -> Exception | None:  # noqa: FBT
             return KeysFull()
         case "KEYRIGHTS":
             return KeysFull("Redis's user may not keep Idempotency-Keys: grant it +hlen and +hset")
-        case "STALE":
+        case "STALE" | "KNOWN":
             return StoredUnknown()
         case "LANE" if uncertain:
             # What would have known it for a repeat is gone.

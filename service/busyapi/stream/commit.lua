@@ -10,9 +10,9 @@
 -- data: it could give out again the ids of the tail that it lost.
 --
 -- The guard comes before the bound: a repeat of what was stored must get its answer although
--- the buffer has filled since. A repeat writes its guard again although nothing changed: WAIT
--- counts from a connection's last write, so without one it would confirm a batch that no
--- replica has.
+-- the buffer, or memory, has filled since. Where replicas are waited for it writes its guard again
+-- although nothing changed: WAIT counts from a connection's last write, so without one it would
+-- confirm a batch that no replica has.
 local state = redis.call('HMGET', KEYS[1], 'epoch', 'bound', 'archived', 'run_id')
 local seq = redis.call('GET', KEYS[2])
 if state[1] ~= ARGV[1] or not seq then
@@ -41,7 +41,9 @@ if not guard then
 end
 local token, last = string.match(guard, '^(%S+) (%d+)$')
 if token == ARGV[2] then
-  redis.call('SET', KEYS[4], guard, 'KEEPTTL')
+  if ARGV[7] ~= '' then
+    redis.call('SET', KEYS[4], guard, 'KEEPTTL')
+  end
   return -tonumber(last)
 end
 if tonumber(token) > tonumber(ARGV[2]) then

@@ -15,8 +15,9 @@
 -- has without its usages would answer for what is not there.
 --
 -- Known keys come before the bound and the budget: a repeat of what was stored must get its answer
--- although the buffer has filled since. A repeat writes its field again although nothing changed:
--- WAIT counts from a connection's last write.
+-- although the buffer, or memory, has filled since. Where replicas are waited for it writes its field
+-- again although nothing changed: WAIT counts from a connection's last write. A server that cannot
+-- write, such as one whose memory is full, cannot be asked then: KNOWN.
 local state = redis.call('HMGET', KEYS[1], 'epoch', 'bound', 'archived', 'run_id', 'keys', 'keys_max')
 local seq = redis.call('GET', KEYS[2])
 if state[1] ~= ARGV[1] or not seq then
@@ -43,7 +44,9 @@ for each = 6, #KEYS do
     if body ~= ARGV[3] then
       return redis.error_reply('KEYREUSED another body under this key')
     end
-    redis.call('HSET', KEYS[each], ARGV[2], known)
+    if ARGV[8] ~= '' and redis.pcall('HSET', KEYS[each], ARGV[2], known) ~= 0 then
+      return redis.error_reply('KNOWN it is stored, and whether replicas have it is not known')
+    end
     return sign ~= '' and sign == ARGV[4] and tonumber(last) or -tonumber(last)
   end
 end
@@ -52,7 +55,9 @@ local legacy = redis.call('GET', KEYS[5])
 if legacy then
   local body, last = string.match(legacy, '^(%S+) (%d+)$')
   if body == ARGV[3] then
-    redis.call('SET', KEYS[5], legacy, 'KEEPTTL')
+    if ARGV[8] ~= '' and redis.pcall('SET', KEYS[5], legacy, 'KEEPTTL').err then
+      return redis.error_reply('KNOWN it is stored, and whether replicas have it is not known')
+    end
     return -tonumber(last)
   end
 end
