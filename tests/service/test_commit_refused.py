@@ -8,6 +8,7 @@ import pytest
 
 from busyapi.commit.batch import Key
 from busyapi.errors import Refused, StoredUnknown
+from busyapi.stream.scripts import REMEMBER
 from tests.service.line import KEYS, THE_COMMIT, Line, give_up_after
 from tests.support.inside import Committer, committing, settled, until
 from tests.support.servers import FLAVOURS
@@ -151,3 +152,22 @@ async def test_idle_lane_that_was_forgotten_refuses_nothing(
         await until(lambda: line.server.command("KEYS", KEYS.lane("*")), "the lane to notice")
         assert await committer.post(A) == 1
         assert not committer.failures.errors
+
+
+async def test_lost_answer_to_a_lane_that_names_itself_again_costs_no_refusal(
+    line: Line, impatient: None
+) -> None:
+    del impatient
+    async with committing(line.endpoint, deadline=6.0) as committer:
+        await committer.until_ready()
+        assert await committer.post(b'"first"') == 1
+        line.server.command("HDEL", KEYS.state, "epoch")
+        answer = committer.post(A)
+        await until(lambda: not committer.lane.ready, "the flight to be refused")
+        (guard,) = line.server.command("KEYS", KEYS.lane("*"))
+        line.server.command("DEL", guard)
+        line.proxy.lose_answer(REMEMBER.sha.encode())
+        await line.reseed()
+        await asyncio.to_thread(line.proxy.wait_until_lost)
+        assert isinstance(await answer, int)
+    assert line.stored_lines().count(A) == 1

@@ -33,8 +33,10 @@ class Producer:
         """
         if self._name and await session.remembers(self._keys.lane(self._name)):
             return False
-        self._name = token_hex(8)
-        await session.enroll(self._keys.lane(self._name))
+        name = token_hex(8)
+        await session.enroll(self._keys.lane(name))
+        # Not before: after a lost answer the next call must still say that the old name is gone.
+        self._name = name
         return True
 
     def take(self, pending: deque[Group]) -> Flight:
