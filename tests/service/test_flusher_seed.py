@@ -5,12 +5,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from busyapi.archive.writer import PartitionWriter
 from busyapi.commit.lane import RETRY_SECONDS
 from busyapi.errors import StoredUnknown
+from busyapi.flusher.intake import drain
 from busyapi.flusher.loop import Flusher
 from busyapi.flusher.seed import LANES_LOOK_SECONDS
 from busyapi.ids import Seq
@@ -406,3 +408,34 @@ async def test_volume_of_another_installation_halts_though_it_is_further_on(
         async with flushing(site.flusher()):
             await site.until_archived(4)
     assert site.lines() == [1, 2, 3, 4]
+
+
+async def test_data_that_a_server_takes_over_while_it_is_drained_is_archived(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The other one has usages that this server lacks, and no flusher has archived.
+    with Server(tmp_path / "other", replica_of=site.server) as other:
+        async with site.lane() as committer:
+            async with flushing(site.flusher()):
+                assert await site.post(committer, "a", 3) == [1, 2, 3]
+                await site.until_archived(3)
+            assert await site.post(committer, "b", 3) == [4, 5, 6]
+            wait_until(lambda: other.command("GET", KEYS.seq) == "6", "the other to have that")
+        other.command("REPLICAOF", "NO", "ONE")
+        site.server.command("DEL", KEYS.stream)
+        site.server.command("SET", KEYS.seq, 3)
+        site.server.command("HDEL", KEYS.state, "epoch")
+
+        async def once(*args: Any) -> None:
+            monkeypatch.setattr("busyapi.flusher.seed.drain", drain)
+            await drain(*args)
+            site.server.command("REPLICAOF", "127.0.0.1", other.port)
+            wait_until(lambda: follows(site.server) and site.seq() == 6, "the other's data")
+            site.server.command("REPLICAOF", "NO", "ONE")
+
+        monkeypatch.setattr("busyapi.flusher.seed.drain", once)
+        async with site.running() as (_, committer):
+            (new,) = await site.post(committer, "c", 1)
+            assert isinstance(new, int)
+            await site.until_archived(new)
+    assert site.lines() == [1, 2, 3, 4, 5, 6, new]

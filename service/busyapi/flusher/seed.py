@@ -40,7 +40,7 @@ async def seed(
         LossSuspected: the archive lacks what Redis or its own files speak of, or is a copy.
         PartitionMismatch: Redis was installed with another number of partitions.
         TooWeak: the server does not hold the tier.
-        RedisAway, LeaseLost: to be tried again.
+        RedisAway, LeaseLost, NotSeeded: to be tried again.
     """
     found = await partition.find()
     compare_install(found.state, writer.identity, install, partition.keys.prefix)
@@ -165,6 +165,8 @@ async def _jump(
     # ids and nothing else.
     await partition.unseed()
     await drain(partition, writer, keys)
+    # If it was another's replica meanwhile, what it took over from that one is not drained yet.
+    await partition.inspect()
     # Draining needs no tier: a promoted server may hold the only copy. Committing does.
     found = await partition.find()
     _need_tier(found.server)
