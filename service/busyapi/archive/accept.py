@@ -34,7 +34,8 @@ def accept_loss(
         NotConfirmed: the number was not typed.
     """
     partition = _partition(root, number)
-    writer = _recover(root, partition)
+    advice = "a flusher that suspects a loss lets go of it; this one works, or try again"
+    writer = recover(root, partition, advice)
     try:
         beyond = writer.cursor < through <= MAX_ID // partition.identity.partitions
         if not beyond and not replaces:
@@ -68,7 +69,12 @@ def _partition(root: Path, number: int) -> Partition:
     raise NoArchive(f"partition {number} is not in {root}")
 
 
-def _recover(root: Path, partition: Partition) -> PartitionWriter:
+def recover(root: Path, partition: Partition, advice: str) -> PartitionWriter:
+    """Recover a partition for a person's command, as a flusher would, and hold its lock.
+
+    Raises:
+        ArchiveLocked: a flusher holds it; `advice` is what to do then.
+    """
     try:
         return PartitionWriter.recover(
             root,
@@ -80,9 +86,7 @@ def _recover(root: Path, partition: Partition) -> PartitionWriter:
             retention_days=0,
         )
     except ArchiveLocked as error:
-        raise ArchiveLocked(
-            f"{error}: a flusher that suspects a loss lets go of it; this one works, or try again"
-        ) from error
+        raise ArchiveLocked(f"{error}: {advice}") from error
 
 
 def _confirm(count: int) -> None:

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from busyapi.archive.accept import NotConfirmed
+from busyapi.archive.accept import NotConfirmed, recover
 from busyapi.archive.browse import NoArchive, Partition
 from busyapi.archive.coverage import Range
 from busyapi.archive.survey import survey
 from busyapi.archive.writer import PartitionWriter
-from busyapi.errors import ArchiveDamaged, ArchiveError, ArchiveLocked
+from busyapi.errors import ArchiveDamaged, ArchiveError
 from busyapi.ids import Seq, UsageId, locate
 
 Add = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
@@ -82,7 +82,7 @@ def accept_restored(
     with ExitStack() as stack:
         writers = []
         for each in found:
-            writer = _recover(root, each)
+            writer = recover(root, each, "stop its flusher, or wait until it has halted")
             stack.callback(writer.close)
             writers.append((each, writer))
         throughs = [_through(each, writer, last_id) for each, writer in writers]
@@ -144,23 +144,6 @@ def _describe(partition: Partition, writer: PartitionWriter, through: Seq) -> in
             f"  recorded as lost: seqs {each.first} to {each.last}, {partition.ids(each)}\n"
         )
     return sum(each.last - each.first + 1 for each in holes)
-
-
-def _recover(root: Path, partition: Partition) -> PartitionWriter:
-    try:
-        return PartitionWriter.recover(
-            root,
-            partition.identity.partition,
-            partition.identity.partitions,
-            bound=partition.identity.bound,
-            segment_bytes=1 << 26,
-            segment_age=3600.0,
-            retention_days=0,
-        )
-    except ArchiveLocked as error:
-        raise ArchiveLocked(
-            f"{error}: stop its flusher, or wait until it has halted, and try again"
-        ) from error
 
 
 def _confirm(last_id: UsageId, lost: int) -> None:
