@@ -421,3 +421,13 @@ async def test_repeat_of_what_is_stored_is_answered_when_memory_is_full(seeded: 
         (reply,) = await seeded.session._wire.call(seeded.session.command(each, Seq(0)))
         assert isinstance(reply, ServerError), reply
         assert isinstance(final(reply, uncertain=False), StoredUnknown)
+
+
+async def test_user_with_a_part_of_the_rights_stores_nothing_with_a_key(seeded: Seeded) -> None:
+    await seeded.commit(batch(1))
+    seeded.server.command("ACL", "SETUSER", "default", "-hset")
+    try:
+        assert await seeded.refused(keyed("k", "body")) == "KEYRIGHTS"
+        assert seeded.server.command("GET", KEYS.seq) == "1"
+    finally:
+        seeded.server.command("ACL", "SETUSER", "default", "+hset")

@@ -76,6 +76,11 @@ for each = 6, #KEYS do
   end
   count = count + known
 end
+local hash = KEYS[6 + tonumber(state[5] or '0') % (#KEYS - 5)]
+if not redis.acl_check_cmd('HSET', hash, ARGV[2], ARGV[3]) then
+  -- A refusal behind XADD would leave the usages stored, and the next try stores them again.
+  return redis.error_reply('KEYRIGHTS this user may not keep Idempotency-Keys')
+end
 -- A partition that 0.2.0 seeded has no budget yet, and nobody who empties the hashes.
 if count >= tonumber(state[6] or '100000') then
   return redis.error_reply('KEYS as many Idempotency-Keys are known as may be')
@@ -84,7 +89,6 @@ end
 local id = string.format('%.0f-%.0f', last, n)
 redis.call('XADD', KEYS[3], id, 'u', ARGV[7])
 redis.call('INCRBY', KEYS[2], n)
-local hash = KEYS[6 + tonumber(state[5] or '0') % (#KEYS - 5)]
 redis.call('HSET', hash, ARGV[2], string.format('%s %.0f %s', ARGV[3], last, ARGV[4]))
 redis.call('XADD', KEYS[4], id, 'k', string.format('%s %s %s', ARGV[9], ARGV[2], ARGV[3]))
 return last
