@@ -431,3 +431,17 @@ async def test_user_with_a_part_of_the_rights_stores_nothing_with_a_key(seeded: 
         assert seeded.server.command("GET", KEYS.seq) == "1"
     finally:
         seeded.server.command("ACL", "SETUSER", "default", "+hset")
+
+
+@pytest.mark.parametrize("call", [batch(1), keyed("k", "body")])
+async def test_commit_on_another_history_than_the_record_is_refused(
+    seeded: Seeded, call: Call
+) -> None:
+    seeded.server.command("HSET", KEYS.state, "run_id", "process-history")
+    assert await seeded.refused(call) == "EPOCH"
+
+
+@pytest.mark.parametrize("call", [batch(1), keyed("k", "body")])
+async def test_counter_below_what_the_lane_was_given_is_refused(seeded: Seeded, call: Call) -> None:
+    seeded.highest = Seq(5)
+    assert await seeded.refused(call) == "EPOCH"
