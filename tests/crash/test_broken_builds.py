@@ -20,7 +20,7 @@ ACCEPT = re.compile(r"busyapi (archive accept-loss .*) --reason")
 THE_COMMIT = b":lane:"
 """In the key that each batch's commit names, and no other command."""
 
-REPEATS_STORED_AGAIN = {"stream/commit.lua": ("if token == ARGV[2] then", "if false then")}
+REPEATS_STORED_AGAIN = {"stream/commit.lua": ("if token == ARGV[4] then", "if false then")}
 FLUSHES_NOT_WRITTEN = {
     "flusher/intake.py": (
         "            append = asyncio.to_thread(writer.append, block)\n",

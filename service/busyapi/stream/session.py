@@ -151,12 +151,12 @@ class Session:
             COMMIT,
             [keys.state, keys.seq, keys.stream, call.guard],
             self.epoch,
+            highest,
+            self._replicas or "",
             call.token,
             call.usages,
             LANE_MEMORY_SECONDS,
-            highest,
             call.value,
-            self._replicas or "",
         )
 
     def _keyed(self, call: Call, highest: Seq) -> Command:
@@ -165,13 +165,13 @@ class Session:
             KEYED,
             [keys.state, keys.seq, keys.stream, keys.keyed, call.guard, *keys.hashes],
             self.epoch,
+            highest,
+            self._replicas or "",
             call.key,
             call.token,
             call.sign,
             call.usages,
-            highest,
             call.value,
-            self._replicas or "",
             call.received_ms,
         )
 
