@@ -30,6 +30,14 @@ def test_ambiguous_framing_is_400_and_ends_the_connection(contract: Stack, raw: 
 
 
 @pytest.mark.parametrize("raw", HEADS_REFUSED.values(), ids=HEADS_REFUSED)
+def test_a_head_is_refused_where_nothing_follows(contract: Stack, raw: bytes) -> None:
+    """The fast lane leaves two requests in one packet to Sanic, and looks at one alone."""
+    with nothing_stored(contract.port), Raw(contract.port) as device:
+        device.send(raw)
+        problem(device.answer(), 400)
+
+
+@pytest.mark.parametrize("raw", HEADS_REFUSED.values(), ids=HEADS_REFUSED)
 def test_the_flusher_s_port_refuses_the_same_heads(contract: Stack, raw: bytes) -> None:
     with Raw(contract.flushers[0].port) as device:
         device.send(for_the_flusher(raw) + SMUGGLED)

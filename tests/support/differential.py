@@ -158,6 +158,8 @@ HEADERS = (
     "x-request-id:\tother",
     "X-Request-Id: two words",
     "X-Request-ID: trailing ",
+    "X-Request-ID:\nTransfer-Encoding:chunked",
+    "X-Request-ID: \x0ba",
     "X-Request-ID:",
     "X-Request-ID: " + "x" * 129,
     "X: \u00ff\u00fe",

@@ -35,7 +35,8 @@ def cut(head: bytes) -> tuple[bytes, bytes | None]:
         return head, None
     end = head.find(b"\r\n", at + 2)
     end = len(head) if end < 0 else end
-    sent = head[at + len(_LINE) : end].lstrip()
+    # No other blanks: a line feed here would be the end of a line to some proxies.
+    sent = head[at + len(_LINE) : end].lstrip(b" \t")
     if not SANE.fullmatch(sent.decode("latin-1")):
         return head, None
     return head[:at] + head[end:], sent

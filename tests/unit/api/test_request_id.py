@@ -26,7 +26,9 @@ def test_a_sane_id_is_taken_and_the_header_is_as_without_it(sent: str) -> None:
     assert cut(START + b"\r\nHost: a" + line) == (START + b"\r\nHost: a", sent.encode())
 
 
-@pytest.mark.parametrize("sent", ["", "two words", "x" * 129, "a\n", 'a"', "\u00e9", "a ", "a\x00"])
+@pytest.mark.parametrize(
+    "sent", ["", "two words", "x" * 129, "a\n", 'a"', "\u00e9", "a ", "a\x00", "\na", "\n\x0ba:b"]
+)
 def test_any_other_is_made_anew_and_left_for_sanic(sent: str) -> None:
     assert MADE.fullmatch(chosen(sent))
     head = START + f"\r\nX-Request-Id: {sent}\r\nHost: a".encode()
