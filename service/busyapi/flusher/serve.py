@@ -14,7 +14,7 @@ from busyapi.ids import Seq
 from busyapi.metrics import FlusherMetrics
 from busyapi.web.connections import Connections, close_idle
 from busyapi.web.problems import NOT_CACHED, Problem, Problems
-from busyapi.web.protocol import Bounds, DeadlineProtocol, WholeRequest
+from busyapi.web.protocol import Bounds, DeadlineProtocol, WholeRequest, named
 from busyapi.web.refusal import Refuser
 from busyapi.web.scrape import Scrape
 from busyapi.web.server import allow_files, listen, stop, stop_at_signals
@@ -128,8 +128,7 @@ class Door:
         except NoLongerKept:
             raise Problem(410, "The usage is no longer kept.") from None
         except (ArchiveError, UnknownVersion, OSError) as error:
-            named = request.headers.get("x-request-id", "")
-            log.warning("lookup_failed", error=type(error).__name__, request_id=named)
+            log.warning("lookup_failed", error=type(error).__name__, request_id=named(request))
             self._flusher.tell_damage(writer)
             raise Problem(503, "The archive cannot be read.", RETRY) from None
         if line is None:
