@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from busyapi.settings import SWITCH
 from tests.conftest import Stacks
 from tests.service.conftest import Apis
 from tests.support.asking import (
     BODY,
     USAGE,
     Raw,
+    count,
     nothing_stored,
     problem,
     refusal,
@@ -198,6 +200,35 @@ class TestBodiesUnderWay:
                 client.send(b"1\r\n \r\n" * 5_000)
             assert fetch(api.port, "/livez").status == 200
             assert resident(api) < before + 12 * MIB
+
+
+@pytest.mark.parametrize("switch", SWITCH)
+def test_requests_that_come_at_once_are_each_answered(
+    contract: Stack, beside: Apis, switch: str
+) -> None:
+    """Also those that came whole, and that no task has looked at yet."""
+    api = beside(
+        BUSYAPI_MAX_BATCH_BYTES="65536", BUSYAPI_RECEIVING_BYTES="131072", BUSYAPI_FAST_LANE=switch
+    )
+    large = BODY[:-1] + b',"more":"%b"}' % (b"x" * 60_000)
+    before = count(contract.port)
+    with ExitStack() as clients:
+        devices = [clients.enter_context(Raw(api.port)) for _ in range(12)]
+        for each in devices:
+            each.send(request("GET", "/livez"))
+            assert each.answer().status == 200
+        api.pause()
+        for each in devices:
+            each.send(request("POST", "/api/usages", large))
+        api.resume()
+        answers = [each.answer() for each in devices]
+    refused = [answer for answer in answers if answer.status != 201]
+    assert refused, "they were more than the budget"
+    for answer in refused:
+        refusal(answer, stored="no")
+    assert count(contract.port) == before + len(answers) - len(refused)
+    assert api.metric("busyapi_requests_total", status="500") == 0
+    wait_until(lambda: api.metric("busyapi_receiving_bytes") == 0, "all to be given back")
 
 
 def test_everything_at_its_limit_stays_below_400_mib(stacks: Stacks, valkey: Server) -> None:

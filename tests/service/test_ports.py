@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from busyapi.web.connections import MAX_LEAVING
+from busyapi.web.refusal import MAX_REFUSALS
 from tests.conftest import Stacks
 from tests.service.conftest import Apis
 from tests.support.asking import BODY, Raw, problem, refusal, request, stored
@@ -68,6 +70,11 @@ def threads(process: Process) -> int:
     """Return how many threads a process has."""
     text = Path(f"/proc/{process.pid}/status").read_text()
     return int(text.split("Threads:")[1].split()[0])
+
+
+def files(process: Process) -> int:
+    """Return how many files and sockets a process has open."""
+    return len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
 
 
 class TestErrors:
@@ -235,3 +242,37 @@ class TestBound:
             assert len(told) == 2
             for each in told:
                 refusal(each.answer(), stored="no")
+
+    def test_a_flood_of_slow_requests_holds_no_more_than_the_bound(
+        self, stacks: Stacks, valkey: Server
+    ) -> None:
+        """Those that made room, and do not hang up, are few."""
+        stack = stacks(valkey, settings={"BUSYAPI_MAX_CONNECTIONS": "8"})
+        api = stack.apis[0]
+        before = files(api)
+        with ExitStack() as clients:
+            for _ in range(MANY):
+                clients.enter_context(Raw(stack.port)).send(b"GET")
+            wait_until(lambda: files(api) > before + 8, "the flood to be seen")
+            time.sleep(0.2)
+            assert files(api) <= before + 8 + MAX_LEAVING
+            wait_until(lambda: files(api) <= before + 8 + 2, "all others to be closed")
+            with Raw(stack.port) as client:
+                client.send(request("POST", "/api/usages", BODY))
+                stored(client.answer())
+
+    def test_connections_beyond_all_refusals_are_cut_off_without_an_error(
+        self, stacks: Stacks, valkey: Server
+    ) -> None:
+        stack = stacks(valkey, settings={"BUSYAPI_MAX_CONNECTIONS": "8"})
+        api = stack.apis[0]
+        valkey.pause()
+        with ExitStack() as clients:
+            for _ in range(8):
+                busy = clients.enter_context(Raw(stack.port))
+                busy.send(request("POST", "/api/usages", BODY))
+            wait_until(lambda: api.metric("busyapi_pending_usages") == 8, "all to be at work")
+            refused = [clients.enter_context(Raw(stack.port)) for _ in range(MAX_REFUSALS + 20)]
+            wait_until(lambda: any(each.hung_up() for each in refused), "one to be cut off")
+            valkey.resume()
+        assert b"library_log" not in api.log.read_bytes()

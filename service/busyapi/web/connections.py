@@ -24,6 +24,9 @@ QUIET_SECONDS = 1.0
 """A client's next request is usually sent within this time, so an earlier close would meet it."""
 MAX_LOOKS = 16
 """Connections looked at for each new one: an accept costs the same however many there are."""
+MAX_LEAVING = 256
+"""Connections of one port that made room and still hear why; further ones are cut off at once. A
+flood would otherwise hold as many as it opens in a second, beyond the bound."""
 UNBOUNDED = 1_000_000
 
 
@@ -41,6 +44,7 @@ class Connections:
         self.patient = patient
         """Whether a connection has a second, and an arriving request longer, before it is quiet."""
         self.live: OrderedDict[KnownProtocol, None] = OrderedDict()
+        self._leaving: set[KnownProtocol] = set()
         self.refused: Callable[[], object] = int
         """Called at each refusal, to count it."""
         self._turn_away = turn_away
@@ -60,6 +64,14 @@ class Connections:
     def forget(self, protocol: "KnownProtocol") -> None:
         """Take an ended connection out."""
         self.live.pop(protocol, None)
+        self._leaving.discard(protocol)
+
+    def leave(self, protocol: "KnownProtocol") -> bool:
+        """Say whether a connection that makes room may stay for its answer until it is lost."""
+        if len(self._leaving) >= MAX_LEAVING:
+            return False
+        self._leaving.add(protocol)
+        return True
 
     def _make_room(self) -> bool:
         before = monotonic() - (QUIET_SECONDS if self.patient else 0)
@@ -95,7 +107,8 @@ class KnownProtocol(HalfCloseProtocol):
         """Forget it."""
         self.port.forget(self)
         self.everywhere.discard(self)
-        super().connection_lost(exc)  # type: ignore[no-untyped-call]
+        if self.conn_info:  # None: it was cut off before it was served
+            super().connection_lost(exc)  # type: ignore[no-untyped-call]
 
     def _setup_connection(self, *arguments: Any, **more: Any) -> None:
         super()._setup_connection(*arguments, **more)  # type: ignore[no-untyped-call]

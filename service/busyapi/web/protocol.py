@@ -96,12 +96,20 @@ class WholeRequest(Request):
 class NumberedHttp(StrictHttp):
     """Sanic's side of one connection, its requests numbered and named."""
 
-    __slots__ = ("_request_id", "number")
+    __slots__ = ("_request_id", "number", "turned_away")
 
     def __init__(self, protocol: Any) -> None:
         super().__init__(protocol)
         self.number = 0
+        self.turned_away = False
+        """Whether the next request is refused, whatever it is."""
         self._request_id = ""
+
+    async def http1_request_header(self) -> None:
+        """Receive a head, unless its request gave way to others."""
+        if self.turned_away:
+            raise Overloaded
+        await super().http1_request_header()
 
     def init_for_request(self) -> None:
         """Begin with the next request."""
@@ -186,6 +194,10 @@ class DeadlineProtocol(KnownProtocol):
         slow = http.stage is Stage.REQUEST or (self._looks > 0 and seen == self._seen)
         if seen == _NOTHING or (self.port.patient and not slow):
             return False
+        if not self.port.leave(self):
+            if self.transport:
+                self.transport.abort()
+            return True
         self._seen = seen
         self._give_up(http, task, Overloaded())
         # What is left of its body is not waited for: its place is taken.
@@ -228,6 +240,10 @@ class DeadlineProtocol(KnownProtocol):
         self._seen = self._see(http)
         if self._seen != _NOTHING:
             self._give_up(http, task, Overloaded())
+            return True
+        if http.stage is Stage.IDLE and len(self.recv_buffer) > FREE_BYTES:
+            # It came this moment, and its task has not run: nothing is there to be interrupted.
+            http.turned_away = True
             return True
         if self.buffered() > FREE_BYTES:
             self.abort()

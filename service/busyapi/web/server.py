@@ -14,8 +14,9 @@ from sanic import Sanic
 log = structlog.get_logger()
 
 AGAIN_SECONDS = 0.1
-SPARE_FILES = 640
-"""For what is no client's connection: Redis, the archive, the metrics port, refusals under way."""
+SPARE_FILES = 1408
+"""For what is no client's connection: Redis and the archive (128), the metrics port (256), and on
+both ports those that are refused (256) or made room (256) and still hear why."""
 
 
 def stop(app: Sanic[Any, Any], stopping: Callable[[], bool]) -> None:
