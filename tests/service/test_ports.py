@@ -105,6 +105,19 @@ class TestErrors:
             client.send(raw)
             problem(client.answer(), status)
 
+    def test_a_client_that_is_gone_before_its_answer_is_no_error(
+        self, stacks: Stacks, valkey: Server
+    ) -> None:
+        stack = stacks(valkey)
+        api = stack.apis[0]
+        for method in ("HEAD", "GET"):
+            for _ in range(100):
+                with Raw(stack.port) as client:
+                    client.send(request(method, "/livez") * 30)
+                    client.reset()
+        assert fetch(stack.port, "/livez").status == 200
+        assert b"library_log" not in api.log.read_bytes()
+
 
 class TestDeadline:
     """A request arrives whole within the deadline, or is answered 408."""

@@ -60,6 +60,17 @@ class StrictHttp(Http):
         if self.response is not None and self.response.status >= HTTPStatus.BAD_REQUEST:
             await self.protocol.linger()
 
+    async def head_response_ignored(  # type: ignore[override]
+        self,
+        data: bytes,
+        end_stream: bool,  # noqa: FBT001
+    ) -> None:
+        """Send no body in answer to HEAD; Sanic awaits this, and its own cannot be awaited.
+
+        It is called where the client was gone before the header was sent.
+        """
+        super().head_response_ignored(data, end_stream)
+
     async def error_response(self, exception: Exception) -> None:
         """Answer an error; wait for the next request if there was none."""
         if not isinstance(exception, NoRequestYet):
