@@ -27,12 +27,16 @@ SMALL: dict[str, Any] = {
 }
 
 
-def values(site: Site, mode: str, port: int) -> dict[str, Any]:
-    """Values for one of the two."""
+def values(site: Site, mode: str, port: int, each: int) -> dict[str, Any]:
+    """Values for one of the two; a primary has `each` replicas, and waits for all of them."""
     return {
         **site.routes(),
         **SMALL,
-        "config": {"durability": "replicated", "partitions": site.partitions},
+        "config": {
+            "durability": "replicated",
+            "replicas": each,
+            "partitions": site.partitions,
+        },
         "valkey": {"enabled": False},
         "externalRedis": {
             "mode": mode,
@@ -49,7 +53,7 @@ def with_sentinels(site: Site, report: Report) -> None:
         site.kube.apply(*servers.sentinels())
         wait_for(lambda: whole(site.kube, 3), "Redis and its Sentinels", 90)
         wait_for(lambda: replicas(site.kube, primary(site.kube)) == 2, "two replicas", 60)
-        smoke(site, row, values(site, "sentinel", servers.SENTINEL_PORT))
+        smoke(site, row, values(site, "sentinel", servers.SENTINEL_PORT, 2))
     with report.row("Sentinel failover") as row:
         fail_over(site, row, primary)
         wait_for(lambda: replicas(site.kube, primary(site.kube)) == 2, "both replicas again", 60)
@@ -64,7 +68,7 @@ def with_cluster(site: Site, report: Report) -> None:
         create = ("--cluster", "create", *nodes, "--cluster-replicas", "1", "--cluster-yes")
         site.kube.run("redis-0", *LOGIN, *create)
         wait_for(lambda: roles(site.kube) == (3, 3), "three primaries, three replicas", 60)
-        smoke(site, row, values(site, "cluster", servers.PORT))
+        smoke(site, row, values(site, "cluster", servers.PORT, 1))
     with report.row("Cluster failover of one primary") as row:
         fail_over(site, row, owner)
         wait_for(lambda: roles(site.kube) == (3, 3), "the old primary to be a replica", 60)
