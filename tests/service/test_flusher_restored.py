@@ -107,6 +107,27 @@ async def test_moved_archive_continues_with_the_server_that_knows_it(site: Site)
         assert await site.post(committer, "c", 1) == [4 + BOUND + 2]
 
 
+async def test_restored_archive_and_restarted_redis_need_one_command(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = await give_out(site)
+    restore(site, backup)
+    site.server.stop()
+    site.server.start()
+    async with flushing(site.flusher(), ready=False) as flusher, site.lane() as committer:
+        said = await until_halted(flusher)
+        assert "is a copy" in said
+        assert "at least that of seq 6" in said
+        monkeypatch.setenv("BUSYAPI_ARCHIVE_DIR", str(site.archive))
+        words = ["--partition", "0", "--last-id", "6", "--yes"]
+        assert cli.main(["archive", "restored", *words]) == 0
+        await until_flushing(flusher)
+        await committer.until_ready()
+        assert await site.post(committer, "c", 1) == [7]
+        await site.until_archived(7)
+    assert site.lines() == [1, 2, 3, 7]
+
+
 async def test_restored_archive_whose_loss_was_accepted_is_an_original(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

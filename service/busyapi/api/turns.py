@@ -1,13 +1,16 @@
 """Long work of one request, in steps between which the event loop serves others.
 
 One long body is read at a time: with a turn each, two hundred of them would hold the loop for two
-hundred steps, and all their lines would be in memory at once. A short one does not wait.
+hundred steps, and all their lines would be in memory at once. A short one does not wait. Senders
+take turns: one that has forty long bodies waiting delays another's by one of them, not by forty.
 
 Whoever sends what is slow to read gets no more than half of the loop: a step that took long is
 followed by a pause that is as long.
 """
 
 import asyncio
+from collections import deque
+from collections.abc import Callable
 from time import thread_time
 from typing import TypeVar
 
@@ -25,17 +28,19 @@ class Turns:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._busy = asyncio.Lock()
+        self._busy = False
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        """By sender; the first one is the next. Bounded by the connections."""
 
-    async def finish(self, steps: Steps[_T]) -> _T:
-        """Do the work; give its result.
+    async def finish(self, steps: Steps[_T], sender: Callable[[], str]) -> _T:
+        """Do the work; give its result. The sender is asked for only if the work is long.
 
         Raises:
             Overloaded: its turn did not come in time.
         """
         try:
             next(steps)
-            await self._take()
+            await self._take(sender())
             try:
                 seconds = 0.0
                 while True:
@@ -44,17 +49,36 @@ class Turns:
                     next(steps)
                     seconds = thread_time() - begun
             finally:
-                self._busy.release()
+                self._give()
         except StopIteration as end:
             result: _T = end.value
         return result
 
-    async def _take(self) -> None:
+    async def _take(self, sender: str) -> None:
+        if not self._busy:
+            self._busy = True
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(sender, deque()).append(turn)
         try:
             async with asyncio.timeout(self._seconds):
-                await self._busy.acquire()
-        except TimeoutError:
-            pass
-        else:
-            return
-        raise Overloaded
+                await turn
+        except (TimeoutError, asyncio.CancelledError) as error:
+            if turn.done() and not turn.cancelled():
+                self._give()  # it came in the same moment
+            if isinstance(error, TimeoutError):
+                raise Overloaded from None
+            raise
+
+    def _give(self) -> None:
+        """Give the turn to the next sender's oldest work that still waits for it."""
+        while self._waiting:
+            sender = next(iter(self._waiting))
+            line = self._waiting.pop(sender)
+            turn = line.popleft()
+            if line:
+                self._waiting[sender] = line  # behind all others
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._busy = False

@@ -6,6 +6,7 @@ from sanic.response import HTTPResponse
 
 from busyapi.api.answers import Created, json_answer
 from busyapi.api.keys import KEY_HEADER, key
+from busyapi.api.rates import origin
 from busyapi.api.service import Service
 from busyapi.commit.batch import Awaited
 from busyapi.decode.body import (
@@ -36,7 +37,7 @@ async def post_usage(request: WholeRequest) -> HTTPResponse:
         strict=service.strict,
         limit=settings.max_body,
     )
-    line = await service.turns.finish(work)
+    line = await service.turns.finish(work, partial(_sender, request, credential))
     request.release_body()
     found = key(request, [line], credential) if KEY_HEADER in headers else None
     last, partition = await _commit(service, Awaited((line,), found))
@@ -64,7 +65,7 @@ async def post_batch(request: WholeRequest) -> HTTPResponse:
         most=settings.max_batch_items,
         most_each=settings.max_body,
     )
-    lines = await service.turns.finish(work)
+    lines = await service.turns.finish(work, partial(_sender, request, credential))
     request.release_body()  # the lines are what waits for Redis; twice the bytes would
     if service.guard:
         service.guard.charge_batch(request, credential, len(lines))
@@ -73,6 +74,10 @@ async def post_batch(request: WholeRequest) -> HTTPResponse:
     ids = service.lanes.ids(abs(last), len(lines), partition)
     answer = json_answer({"ids": ids}, 201, REPLAYED if last < 0 else None)
     return service.done(request, answer)
+
+
+def _sender(request: WholeRequest, credential: str) -> str:
+    return credential or origin(str(request.ip))
 
 
 async def _commit(service: Service, group: Awaited) -> tuple[int, int]:

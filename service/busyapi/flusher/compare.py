@@ -105,8 +105,8 @@ def _lacking(writer: PartitionWriter, known: Seq) -> str:
     )
 
 
-def require_whole(found: Found, writer: PartitionWriter, install: Install) -> None:
-    """Check that a copy of an archive has all that the original had.
+def require_original(found: Found, writer: PartitionWriter, install: Install) -> None:
+    """Check that the server knows how far the original of a copied archive was.
 
     The copy does not know which ids were given out after it was made: cursor + bound limits those
     of the original. Only the server that its flusher had vouched for knows, if it still runs.
@@ -116,13 +116,15 @@ def require_whole(found: Found, writer: PartitionWriter, install: Install) -> No
     """
     state = found.state
     alive = state.epoch and state.run_id == found.server.run_id
-    # `compare_archive` has seen that nothing is missing up to `archived`.
+    # `compare_archive` sees afterwards whether something is missing up to `archived`.
     if alive and state.archive_id == writer.archive_id and (state.seq or 0) >= writer.cursor:
         return
+    known = max(state.archived, state.seq or 0, writer.highest)
+    least = f", at least that of seq {known}," if known > writer.cursor else ""
     raise LossSuspected(
         f"this archive is a copy, as of a backup, that ends at seq {writer.cursor}, and Redis is"
         " not the server that the original was seeded on: which ids were given out since is not"
         " known here. If a later copy or the original exists, mount it. If not, find the highest id"
-        " that any device or log has, and type: busyapi archive restored --partition"
+        f"{least} that any device or log has, and type: busyapi archive restored --partition"
         f" {install.partition} --last-id ID"
     )

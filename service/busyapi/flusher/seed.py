@@ -20,7 +20,7 @@ from typing import Any
 
 from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import TooWeak
-from busyapi.flusher.compare import Install, compare_archive, compare_install, require_whole
+from busyapi.flusher.compare import Install, compare_archive, compare_install, require_original
 from busyapi.flusher.intake import drain
 from busyapi.flusher.keys import KeyKeeper
 from busyapi.ids import Seq
@@ -44,9 +44,11 @@ async def seed(
     """
     found = await partition.find()
     compare_install(found.state, writer.identity, install, partition.keys.prefix)
+    if writer.restored:
+        # First: what it asks for settles what the next one would ask for as well.
+        require_original(found, writer, install)
     compare_archive(found.state, writer, install)
     if writer.restored:
-        require_whole(found, writer, install)
         await partition.while_renewing(asyncio.to_thread(writer.rehome))
     await keys.open(partition, writer)
     keys.limit(found.server.memory_max_bytes)
