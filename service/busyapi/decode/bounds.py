@@ -29,7 +29,8 @@ _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 
 def count_brackets(raw: bytes) -> int:
     """Count opening brackets, those inside strings included: no fewer than the containers."""
-    return raw.count(b"{") + raw.count(b"[")
+    # To look for the first one is ten times as fast as to count, and most usages have no array.
+    return raw.count(b"{") + (raw.count(b"[") if b"[" in raw else 0)
 
 
 def count_containers(raw: bytes) -> int:
