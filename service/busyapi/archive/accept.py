@@ -48,7 +48,8 @@ def accept_loss(
                 f"to give up: seqs {each.first} to {each.last}, {partition.ids(each)}\n"
             )
         if not confirmed:
-            _confirm(sum(each.last - each.first + 1 for each in holes))
+            count = sum(each.last - each.first + 1 for each in holes)
+            confirm(count, f"Type {count}, the number of seqs, to give them up for good: ")
         if replaces:
             writer.mark(replaces=replaces)
         if beyond:
@@ -89,10 +90,15 @@ def recover(root: Path, partition: Partition, advice: str) -> PartitionWriter:
         raise ArchiveLocked(f"{error}: {advice}") from error
 
 
-def _confirm(count: int) -> None:
+def confirm(number: int, question: str) -> None:
+    """Ask a person to type a number.
+
+    Raises:
+        NotConfirmed: they did not, or there is no terminal to ask at.
+    """
     if not sys.stdin.isatty():
         raise NotConfirmed("not a terminal: add --yes to record this")
-    sys.stdout.write(f"Type {count}, the number of seqs, to give them up for good: ")
+    sys.stdout.write(question)
     sys.stdout.flush()
-    if sys.stdin.readline().strip() != str(count):
+    if sys.stdin.readline().strip() != str(number):
         raise NotConfirmed

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from busyapi.archive.accept import NotConfirmed, recover
+from busyapi.archive.accept import confirm, recover
 from busyapi.archive.browse import NoArchive, Partition
 from busyapi.archive.coverage import Range
 from busyapi.archive.survey import survey
@@ -91,7 +91,9 @@ def accept_restored(
             for (each, writer), through in zip(writers, throughs, strict=True)
         )
         if not confirmed:
-            _confirm(last_id, lost)
+            confirm(
+                last_id, f"Type {last_id}, the last id, to record {lost} seqs as lost for good: "
+            )
         for (each, writer), through in zip(writers, throughs, strict=True):
             if through > writer.cursor:
                 writer.gap(through, f"restored from a backup; a person said: last id {last_id}")
@@ -144,12 +146,3 @@ def _describe(partition: Partition, writer: PartitionWriter, through: Seq) -> in
             f"  recorded as lost: seqs {each.first} to {each.last}, {partition.ids(each)}\n"
         )
     return sum(each.last - each.first + 1 for each in holes)
-
-
-def _confirm(last_id: UsageId, lost: int) -> None:
-    if not sys.stdin.isatty():
-        raise NotConfirmed("not a terminal: add --yes to record this")
-    sys.stdout.write(f"Type {last_id}, the last id, to record {lost} seqs as lost for good: ")
-    sys.stdout.flush()
-    if sys.stdin.readline().strip() != str(last_id):
-        raise NotConfirmed
