@@ -75,15 +75,16 @@ loadtest: $(VENV)/.test  ## a million calls a minute at a stack of its own, with
 loadtest-k6: $(VENV)/.test  ## one k6 script at a running busyapi; SCRIPT=smoke ARGS="--url http://localhost:3000"
 	$(BIN)/python -m loadtest k6 $(or $(SCRIPT),smoke) $(ARGS)
 
-docs: $(VENV)/.test  ## write docs/metrics.md, docs/logs.md and the tables of docs/sizing.md anew
+docs: $(VENV)/.test  ## write the generated pages of docs/reference
 	$(BIN)/python -m tests.docs.test_sizing
+	$(BIN)/python -m tests.docs.test_settings
 	$(BIN)/python -m tests.docs.test_metrics
 	$(BIN)/python -m tests.docs.test_logs
 
 dashboards: $(VENV)/.test  ## write the chart's dashboards anew from charts/dashboards
 	$(BIN)/python -m charts.dashboards
 
-dashboards-preview: $(VENV)/.test  ## draw the dashboards from a loaded stack into docs/dashboards; ARGS="--help"
+dashboards-preview: $(VENV)/.test  ## draw the dashboards from a loaded stack into docs/reference/dashboards; ARGS="--help"
 	.ci/system-packages
 	$(BIN)/python -m tests.preview $(ARGS)
 

@@ -2,7 +2,7 @@
 
     fill to 1 M ── look ── fill to 10 M ── look ── fill to 50 M ── look, verify
 
-At the end it says what a usage and an Idempotency-Key weigh in Redis (docs/sizing.md).
+At the end it says what a usage and an Idempotency-Key weigh in Redis (docs/reference/sizing.md).
 
 A tenth is posted one by one through wrk, the rest in batches of usages that are not alike, so that
 zstd meets what it would meet. A look is taken when all is archived: memory, CPU since the last

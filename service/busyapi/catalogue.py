@@ -1,7 +1,7 @@
 """The catalogue: every metric as data, and what reads it.
 
 The rows are in `catalogue_api.py` and `catalogue_flusher.py`, those of both roles in here.
-`metrics.py` makes them from the rows, docs/metrics.md is made from them, and `tests/docs` holds
+`metrics.py` and docs/reference/metrics.md are made from the rows, and `tests/docs` holds
 what alerts, dashboards and the autoscaler read against them, both ways. The meaning is what
 `# HELP` says. A label's bound is the most values it can have, or names the setting that it is.
 """
@@ -35,7 +35,7 @@ class Row(NamedTuple):
     meaning: str
     read_by: tuple[str, ...]
     """Alerts by their names, dashboards by their titles, `autoscaler`, `benchmark`, `busyapi dev`.
-    docs/metrics.md tells the panels."""
+    docs/reference/metrics.md tells the panels."""
     labels: tuple[Label, ...] = ()
     buckets: Sequence[float] = ()
 

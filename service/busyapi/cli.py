@@ -14,7 +14,7 @@ from busyapi.errors import BusyapiError, ConfigError
 from busyapi.settings import Settings
 
 EPILOG = """\
-Settings are environment variables: see docs/settings.md.
+Settings are environment variables: see docs/reference/settings.md.
 To try it on this machine, with nothing else installed: busyapi dev
 """
 

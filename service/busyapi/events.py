@@ -1,4 +1,4 @@
-"""The catalogue of log events, one row each: `docs/logs.md` is made from it.
+"""The catalogue of log events, one row each: `docs/reference/logs.md` is made from it.
 
 Tests hold every log call to its row, and every row to a call.
 """

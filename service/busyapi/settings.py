@@ -55,7 +55,7 @@ def row(
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The settings of one process. `docs/settings.md` lists them; a test holds it to this."""
+    """The settings of one process; docs/reference/settings.md is generated from them."""
 
     port: int = row("PORT", 3000, "TCP port", "where devices post usages", most=MOST_PORT)
     metrics_port: int = row(

@@ -33,9 +33,9 @@ class Figures(NamedTuple):
     """Usages in one post."""
 
 
-# CPU: docs/performance.md, "Pinned", durable, fast lane. Archive: "Fifty million usages", its first
-# look, the largest. Memory and log: `python -m bench.flat --usages 50000`, an entry for each usage
-# and a key for each, which is the worst case.
+# CPU: docs/reports/performance.md, "Pinned", durable, fast lane. Archive: "Fifty million usages",
+# the first look, the largest. Memory and log: `python -m bench.flat --usages 50000`, an entry for
+# each usage and a key for each, which is the worst case.
 SINGLE = Figures(
     api_us=30.7,
     redis_us=3.3,

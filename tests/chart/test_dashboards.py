@@ -245,9 +245,9 @@ def test_without_being_asked_for_there_is_none() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_dashboard_has_a_picture_that_is_small(name: str) -> None:
-    picture = ROOT / "docs" / "dashboards" / f"{name}.png"
+    picture = ROOT / "docs" / "reference" / "dashboards" / f"{name}.png"
     assert picture.stat().st_size < LARGEST_PICTURE
-    assert f"dashboards/{name}.png" in (ROOT / "docs" / "dashboards.md").read_text()
+    assert f"dashboards/{name}.png" in (ROOT / "docs" / "reference" / "dashboards.md").read_text()
 
 
 def test_the_chart_packs_them() -> None:

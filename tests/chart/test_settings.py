@@ -1,4 +1,4 @@
-"""The chart's environment and docs/settings.md, in both directions."""
+"""The chart's environment and docs/reference/settings.md, in both directions."""
 
 import re
 from base64 import b64decode
@@ -24,7 +24,7 @@ from tests.chart.support import (
     values_of,
 )
 
-DOCUMENT = (ROOT / "docs" / "settings.md").read_text()
+DOCUMENT = (ROOT / "docs" / "reference" / "settings.md").read_text()
 DOCUMENTED = set(re.findall(r"^\| `([A-Z_]+)` \|", DOCUMENT, re.MULTILINE))
 # The flusher's number in its StatefulSet, for its own command line.
 NOT_SETTINGS = {"POD_INDEX"}

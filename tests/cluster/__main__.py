@@ -39,7 +39,7 @@ def main() -> int:
     images.valkey(target, facts.valkey_image(), present=kube.has_image(facts.valkey_image()))
     where = Path(tempfile.mkdtemp(prefix="busyapi-e2e-"))
     whole = not asked.short and not asked.only
-    report = Report(facts.gather(kube), ROOT / "docs" if whole else where)
+    report = Report(facts.gather(kube), ROOT / "docs" / "reports" if whole else where)
     context = Context(target, report, where)
     parts = SHORT if asked.short else [p for p in FULL if not asked.only or p.name in asked.only]
     for part in parts:

@@ -1,11 +1,11 @@
-"""docs/settings.md is what settings.py says; `python -m tests.docs.test_settings` writes it."""
+"""docs/reference/settings.md is what settings.py says; `make docs` writes it."""
 
 from dataclasses import fields
 from pathlib import Path
 
 from busyapi.settings import Settings
 
-PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
 HEAD = """\
 # Settings
 
@@ -28,7 +28,7 @@ def rendered() -> str:
 
 
 def test_page_of_settings_is_what_the_code_reads() -> None:
-    assert PAGE.read_text() == rendered(), "make docs/settings.md anew: see this file's docstring"
+    assert PAGE.read_text() == rendered(), "out of date: run `make docs`"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""docs/sizing.md holds what `busyapi sizing` works out; `make docs` writes its tables anew.
+"""docs/reference/sizing.md holds what `busyapi sizing` works out; `make docs` writes its tables.
 
-And the calculator starts from what docs/performance.md says was measured, not from older figures.
+And the calculator starts from the figures of docs/reports/performance.md.
 """
 
 import math
@@ -21,8 +21,8 @@ from busyapi.sizing import (
 )
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGE = DOCS / "sizing.md"
-PERFORMANCE = (DOCS / "performance.md").read_text()
+PAGE = DOCS / "reference" / "sizing.md"
+PERFORMANCE = (DOCS / "reports" / "performance.md").read_text()
 MILLION = 1_000_000
 START, END = "<!-- sizing -->\n", "<!-- /sizing -->"
 HEAD = (
@@ -86,7 +86,7 @@ def test_the_page_has_its_tables() -> None:
 
 
 def measured(text: str, row: str) -> list[float]:
-    """Return the figures of the one row of docs/performance.md that begins so."""
+    """Return the figures of the one row of docs/reports/performance.md that begins so."""
     (line,) = [each for each in text.splitlines() if each.startswith(f"| {row} |")]
     cells = [each.strip().replace(",", "") for each in line.split("|")[2:-1]]
     return [float(each) for each in cells if each]

@@ -36,7 +36,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only", nargs="+", choices=names, metavar="NAME", help="default: those it has data for"
     )
-    parser.add_argument("--to", type=Path, default=ROOT / "docs" / "dashboards", metavar="DIR")
+    parser.add_argument(
+        "--to", type=Path, default=ROOT / "docs" / "reference" / "dashboards", metavar="DIR"
+    )
     return parser.parse_args()
 
 
