@@ -1,4 +1,4 @@
-"""The procedures of docs/operations.md, by the commands as they stand there, under load.
+"""The procedures of docs/how-to, by the commands of the pages, under load.
 
 What takes nothing away may lose nothing. What does, a restored backup and a Redis lost for good,
 loses what the page says that it does, to the last usage.
@@ -24,12 +24,12 @@ from tests.cluster.site import NAME, Site
 from tests.cluster.target import ROOT
 from tests.support.checker import Defect, Verdict, check
 from tests.support.history import History, Outcome
-from tests.support.pages import parse
+from tests.support.pages import Block, parse
 from tests.support.shell import Shell, on_cluster
 
 RATE = 60.0
 STEADY = 3.0
-PAGE = ROOT / "docs" / "operations.md"
+HOW_TO = ROOT / "docs" / "how-to"
 FLUSHER = f"{NAME}-flusher-0"
 SMALL = {
     "config": {"segmentAge": 2},
@@ -52,17 +52,23 @@ def shell(site: Site) -> Iterator[Shell]:
 
 
 def do(bash: Shell, mark: str) -> str:
-    """Run the page's blocks of a mark, in their order, and return what they print.
+    """Run the blocks with a mark, in their order, and return what they print.
 
     Raises:
         Broken: a command failed, or there is no such block.
     """
-    blocks = parse("operations", PAGE.read_text()).of("sh", mark)
+    blocks = blocks_of(mark)
     results = [bash.run(each.text) for each in blocks]
     failed = [each for result in results for each in result.failures]
     if failed or not blocks:
         raise Broken(f"{mark}, {len(blocks)} blocks: {failed} {[e.output for e in results]}")
     return "".join(each.output for each in results)
+
+
+def blocks_of(mark: str) -> list[Block]:
+    """Return the blocks with a mark, which are all on one page."""
+    pages = (parse(path.stem, path.read_text()) for path in sorted(HOW_TO.glob("*.md")))
+    return [block for page in pages for block in page.of("sh", mark)]
 
 
 def seconds(bash: Shell, mark: str) -> str:
