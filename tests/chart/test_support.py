@@ -31,17 +31,17 @@ def test_helm_3_and_kubectl_are_unpacked_once() -> None:
         assert program().stat().st_mtime == when
 
 
-@pytest.mark.parametrize("name", ["requirements-checkov.lock", "requirements-programs.txt"])
+@pytest.mark.parametrize("name", ["requirements-checkov.lock", "requirements-programs.lock"])
 def test_what_is_installed_beside_is_pinned_and_names_no_registry(name: str) -> None:
     lines = [each.strip() for each in (FOLDER / name).read_text().splitlines()]
     wanted = [each for each in lines if each and not each.startswith("#")]
     assert wanted
-    assert all(re.match(r"[\w.-]+==\S+", each) for each in wanted)
+    assert all(re.match(r"[\w.-]+==\S+ .*\\$|--hash=sha256:[0-9a-f]{64}", each) for each in wanted)
     assert not re.search(r"://|/(home|root|tmp|work)/", "\n".join(lines))
 
 
 def test_make_installs_both() -> None:
     makefile = (FOLDER.parents[1] / "Makefile").read_text()
-    for name in ("requirements-checkov.lock", "requirements-programs.txt"):
+    for name in ("requirements-checkov.lock", "requirements-programs.lock"):
         assert f"-r tests/chart/{name}" in makefile
     assert (FOLDER / "checkov.in").read_text().startswith("checkov>=")

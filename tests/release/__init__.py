@@ -1,0 +1,1 @@
+"""Tests of what a release consists of: locks, workflows, builds, signatures and a registry."""

@@ -1,0 +1,38 @@
+"""Every package is installed from a lock that holds its hash."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROJECT_LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-test.lock")
+PLACES = ("requirements*.lock", "docs/**/*.lock", "tests/**/*.lock")
+LOCKS = sorted(str(path.relative_to(ROOT)) for place in PLACES for path in ROOT.glob(place))
+ENTRY = re.compile(r"^(\S+)==\S+.*\n((?:    --hash=sha256:[0-9a-f]{64}.*\n)*)", re.MULTILINE)
+INSTALL = re.compile(r"\bpip[3\d.]* +(?:--?\S+ +)*install\b.*")
+SOURCES = ("Makefile", "service/Dockerfile", ".ci/*", ".github/workflows/*", "k8s/kind/up")
+VERIFIED = re.compile(r"--require-hashes --only-binary :all: |--no-index ")
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_every_package_of_a_lock_has_a_hash(name: str) -> None:
+    entries = ENTRY.findall((ROOT / name).read_text())
+    assert entries
+    assert [package for package, hashes in entries if not hashes] == []
+
+
+@pytest.mark.parametrize("name", PROJECT_LOCKS)
+def test_a_lock_has_the_tool_that_builds_busyapi(name: str) -> None:
+    assert re.search(r"^setuptools==", (ROOT / name).read_text(), re.MULTILINE)
+
+
+def test_pip_installs_nothing_without_a_hash() -> None:
+    installs = [
+        (path.name, match[0])
+        for pattern in SOURCES
+        for path in sorted(ROOT.glob(pattern))
+        for match in INSTALL.finditer(re.sub(r"\$\(PIP\)", "pip", path.read_text()))
+    ]
+    assert {name for name, _ in installs} >= {"Makefile", "Dockerfile"}
+    assert [each for each in installs if not VERIFIED.search(each[1] + " ")] == []
