@@ -13,11 +13,11 @@ IMAGE ?= busyapi:dev
 BASE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e soak lint bench bench-peers bench-flat loadtest loadtest-k6 image values k8s dashboards dashboards-preview docs chart-release kind-up kind-down lock clean
+.PHONY: help run test e2e soak lint bench bench-peers bench-flat loadtest loadtest-k6 image values k8s dashboards dashboards-preview docs docs-site chart-release kind-up kind-down lock clean
 
 # Gone, or the Python that it was made with is: what the stamps say went with it.
 ifeq ($(wildcard $(BIN)/python),)
-$(shell rm -f $(VENV)/.run $(VENV)/.test $(VENV)/.chart)
+$(shell rm -f $(VENV)/.run $(VENV)/.test $(VENV)/.chart $(VENV)/.docs)
 endif
 
 help:  ## list the targets
@@ -39,7 +39,7 @@ soak: $(VENV)/.test $(VENV)/.chart  ## the tests that take many minutes
 e2e: $(VENV)/.test  ## scenarios on a real cluster, the one of KUBECONFIG; ARGS="--short"
 	$(BIN)/python -m tests.cluster $(ARGS)
 
-lint: $(VENV)/.test  ## ruff and mypy
+lint: $(VENV)/.test docs-site  ## ruff, mypy, and the documentation site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -85,6 +85,9 @@ docs: $(VENV)/.test  ## write the generated pages of docs/reference
 	$(BIN)/python -m tests.docs.test_metrics
 	$(BIN)/python -m tests.docs.test_logs
 
+docs-site: $(VENV)/.docs  ## build the documentation site into build/site; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/python -m mkdocs build --quiet
+
 dashboards: $(VENV)/.test  ## write the chart's dashboards anew from charts/dashboards
 	$(BIN)/python -m charts.dashboards
 
@@ -106,6 +109,7 @@ lock: $(VENV)/.test  ## update the lock files from pyproject.toml; ARGS=--upgrad
 	$(UV) pyproject.toml -o requirements.lock
 	$(UV) pyproject.toml -c requirements.lock --extra dev-server -o requirements-dev.lock
 	$(UV) pyproject.toml -c requirements-dev.lock --extra test -o requirements-test.lock
+	$(UV) --generate-hashes docs/requirements.in -o docs/requirements.lock
 	$(UV) tests/chart/checkov.in -o tests/chart/requirements-checkov.lock
 	$(UV) --no-deps tests/chart/programs.in -o tests/chart/requirements-programs.lock
 
@@ -131,4 +135,10 @@ $(VENV)/.chart: tests/chart/requirements-programs.lock tests/chart/requirements-
 	$(INSTALL) --no-deps --upgrade --target $(VENV)/programs -r tests/chart/requirements-programs.lock
 	$(BIN)/python -m venv $(VENV)/checkov
 	$(INSTALL:$(BIN)%=$(VENV)/checkov/bin%) -r tests/chart/requirements-checkov.lock
+	@touch $@
+
+# mkdocs, apart from what is tested.
+$(VENV)/.docs: docs/requirements.lock | $(BIN)/python
+	$(BIN)/python -m venv $(VENV)/docs
+	$(VENV)/docs/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r docs/requirements.lock
 	@touch $@
