@@ -21,7 +21,7 @@ FLUSH = Row(
     "Flusher: from Redis to files",
     [
         Lines(
-            title="Usages in a flush",
+            title="Usages per flush",
             about="Mean, and what 99 % of flushes are not above. Follows the load; after a pause a"
             " flush takes as many as it may until the backlog is gone.",
             unit="short",
@@ -31,7 +31,7 @@ FLUSH = Row(
             ],
         ),
         Lines(
-            title="Time of a flush",
+            title="Flush duration",
             about="Rendering, writing and fsync of one flush. Tens of milliseconds are normal;"
             " when the fsync beside it is as long, the disk is what takes the time.",
             unit="s",
@@ -43,7 +43,7 @@ FLUSH = Row(
             alerts=["BusyapiFlusherStuck"],
         ),
         Lines(
-            title="Where a flusher's work goes",
+            title="Flusher time by stage",
             about="Share of its time that a flusher spends in each stage, on average of the"
             " partitions. What is left is reading and waiting for usages. Near 100 % it is at its"
             " limit: the stage that grew says why.",
@@ -66,7 +66,7 @@ ARCHIVE = Row(
     "Archive: the disk",
     [
         Heatmap(
-            title="Time of an fsync",
+            title="Fsync duration",
             about="How many fsyncs a second took how long. One band of some milliseconds is normal;"
             " a band that climbs is a disk that is shared, throttled or dying.",
             unit="s",
@@ -77,7 +77,7 @@ ARCHIVE = Row(
             alerts=["BusyapiArchiveFsyncSlow"],
         ),
         Lines(
-            title="Written",
+            title="Archive write rate",
             about="Compressed bytes a second that were written to segments. Follows the usages:"
             " some tens of bytes each.",
             unit="binBps",
@@ -89,7 +89,7 @@ ARCHIVE = Row(
             ],
         ),
         Lines(
-            title="Open segment",
+            title="Open segment size",
             about="Size of the segment that is written now. Climbs to config.segmentBytes or until"
             " config.segmentAge has gone by, then begins anew.",
             unit="bytes",
@@ -111,7 +111,7 @@ ARCHIVE = Row(
             ],
         ),
         Lines(
-            title="Volume in use",
+            title="Archive volume used",
             about="Used share of each archive volume. Climbs steadily; enlarge the claim or set"
             " config.retentionDays long before it is full. A full one loses nothing: it stops.",
             unit="percentunit",
@@ -136,7 +136,7 @@ ARCHIVE = Row(
         ),
         Lines(
             width=6,
-            title="What went wrong",
+            title="Archive errors",
             about="Failed tries to write, by kind, and usages that could not be rendered, in each"
             " interval; files that are damaged, or were and are set aside. None is normal: read the"
             " runbook. Retention is refused while clocks disagree, or after two idle days.",

@@ -22,7 +22,7 @@ COMMIT = Row(
     "API: one commit for what came meanwhile",
     [
         Lines(
-            title="Usages in a commit",
+            title="Usages per commit",
             about="Mean, and what 99 % of commits are not above. Grows with the load, and that is"
             " what keeps Redis idle. 1 under load means that requests no longer meet.",
             unit="short",
@@ -32,7 +32,7 @@ COMMIT = Row(
             ],
         ),
         Heatmap(
-            title="Time of a commit",
+            title="Commit duration",
             about="How many commits a second took how long: the script in Redis and its fsync. One"
             " band of some milliseconds is normal. Above 50 ms the disk of Redis is slow.",
             unit="s",
@@ -48,7 +48,7 @@ COMMIT = Row(
             queries=[Query(total(rate("busyapi_commit_seconds_count"), "pod"), "{{pod}}")],
         ),
         Lines(
-            title="Pending in the API",
+            title="Pending usages",
             about="Usages that wait in an API process or are under way. Some hundreds are normal;"
             " at config.pendingMax the API answers 503. Rising: Redis is slow or away.",
             unit="suffix: usages",
@@ -56,7 +56,7 @@ COMMIT = Row(
             alerts=["BusyapiOverloaded"],
         ),
         Lines(
-            title="Refused, by reason",
+            title="Refused requests by reason",
             about="503 a second by reason; none is normal. BufferFull: the flusher is too slow or"
             " away. Overloaded: more pods. NotSeeded: the flusher has not vouched for Redis yet.",
             unit="reqps",
@@ -74,7 +74,7 @@ COMMIT = Row(
             queries=[Query(total(picked("busyapi_connections"), "pod"), "{{pod}}")],
         ),
         Lines(
-            title="Connections turned away",
+            title="Refused and dropped connections",
             about="Refused: all others were at work, and it got 503. Dropped: the kernel's queue"
             " was full, because the process did not accept in time. None of both is normal.",
             unit="suffix: connections/s",
@@ -85,14 +85,14 @@ COMMIT = Row(
             ],
         ),
         Lines(
-            title="Requests on their way in",
+            title="Bytes being received",
             about="Bytes of requests that are arriving, by pod, beyond some kB for each connection."
             " At config.receivingBytes the slowest get 503.",
             unit="bytes",
             queries=[Query(total(picked("busyapi_receiving_bytes"), "pod"), "{{pod}}")],
         ),
         Lines(
-            title="Lanes without Redis, by reason",
+            title="Committer failures by reason",
             about="Times that a lane found no checked connection, in each interval. None is normal;"
             " a failover gives some. TooWeak: Redis was set weaker than the tier asks.",
             unit="short",
@@ -107,7 +107,7 @@ BUFFER = Row(
     "Redis: the buffer",
     [
         Lines(
-            title="Share of the bound in use",
+            title="Buffer fill level",
             about="Usages that wait for the archive, of the most that may wait. Normal is near 0."
             " At 100 % the API answers 503 BufferFull, and nothing that was answered 201 is lost.",
             unit="percentunit",
@@ -187,7 +187,7 @@ BUFFER = Row(
             alerts=["BusyapiPartitionNotSeeded"],
         ),
         Number(
-            title="Lanes ready",
+            title="Committers ready",
             about="Lanes of all API processes that may commit: processes times partitions. Fewer:"
             " Redis is away, or not what the partition's record says.",
             unit="short",
@@ -215,7 +215,7 @@ BUFFER = Row(
             alerts=["BusyapiDurabilityNotHeld"],
         ),
         Number(
-            title="Oldest not archived",
+            title="Oldest unarchived usage",
             about="Age of the oldest usage that is in Redis and not yet in the archive. Normal is"
             " below a few seconds; the objective is 60 s.",
             unit="s",

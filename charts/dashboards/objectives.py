@@ -19,7 +19,7 @@ def _burn(objective: str, window: str) -> str:
 
 def _left(objective: str, about: str) -> Number:
     return Number(
-        title=f"{objective.capitalize()}: budget left",
+        title=f"{objective.capitalize()}: error budget left",
         about=f"{about} Over the last 3 days: 100 % is none missed, 0 % as many as may be, below it"
         " more than that. The row below tells whether it still goes on.",
         unit="percentunit",
@@ -63,7 +63,7 @@ WELL = Row(
             linked="alertname",
         ),
         Lines(
-            title="How fast budgets are used",
+            title="Error budget burn rate",
             about="Over the last hour: at 1 a budget lasts just as long as it must. An alert wakes"
             " someone above 14.4, where a month's budget is gone in two days.",
             unit="short",
@@ -74,7 +74,7 @@ WELL = Row(
             alerts=[f"Busyapi{each.capitalize()}Burn" for each in BUDGETS],
         ),
         Lines(
-            title="Oldest not archived",
+            title="Oldest unarchived usage",
             about="Age of the oldest usage that is in Redis and not yet in the archive. Normal is"
             " below a few seconds; the line is the objective of 60 s. Above it a flusher is away,"
             " halted or slow.",

@@ -34,7 +34,7 @@ WAY = Row(
     "A usage's way, from left to right",
     [
         Number(
-            title="Devices send →",
+            title="Requests →",
             about="Requests a second that were answered, whatever the status. Follows the devices'"
             " day; a sudden zero means that nobody reaches the API: look at ingress and targets.",
             unit="reqps",
@@ -43,7 +43,7 @@ WAY = Row(
             alerts=["BusyapiTargetsMissing"],
         ),
         Number(
-            title="API stores →",
+            title="Usages stored →",
             about="Usages a second that were stored. Above the requests when devices send batches."
             " Below them: requests are refused; see errors by status.",
             unit="suffix: usages/s",
@@ -53,7 +53,7 @@ WAY = Row(
             alerts=["BusyapiOverloaded"],
         ),
         Number(
-            title="Redis commits in →",
+            title="Commit p99 →",
             about="Time in which 99 % of commits were answered: a script call and the fsync of"
             " Redis. Normal is a few milliseconds; above 50 ms the disk of Redis is slow.",
             unit="s",
@@ -62,7 +62,7 @@ WAY = Row(
             alerts=["BusyapiRedisUnreachable", "BusyapiLatencyBurn"],
         ),
         Number(
-            title="Redis holds →",
+            title="Backlog in Redis →",
             about="Usages that Redis holds and the archive does not have yet, in all partitions."
             " Normal is about what comes in a second. Growing: the flusher is too slow or away.",
             unit="suffix: usages",
@@ -71,7 +71,7 @@ WAY = Row(
             alerts=["BusyapiBufferFilling", "BusyapiBufferFull"],
         ),
         Number(
-            title="Flusher writes in →",
+            title="Flush p99 →",
             about="Time in which 99 % of flushes were rendered, written and fsynced. Normal is"
             " tens of milliseconds; above a second the disk of the archive is slow.",
             unit="s",
@@ -80,7 +80,7 @@ WAY = Row(
             alerts=["BusyapiFlusherStuck", "BusyapiArchiveFsyncSlow"],
         ),
         Number(
-            title="Archive gets",
+            title="Usages archived",
             about="Usages a second that reached the archive. Normal is what the API stores, with"
             " the same mean. Zero while usages wait: the flusher is stuck.",
             unit="suffix: usages/s",
@@ -109,7 +109,7 @@ REQUESTS = Row(
             alerts=["BusyapiAvailabilityBurn"],
         ),
         Lines(
-            title="Share of errors",
+            title="Error rate",
             about="Share of requests with a 5xx, and with a 4xx. The line is what the objective"
             " allows on average for 5xx. 4xx do not count: find the device or release that began.",
             unit="percentunit",
@@ -126,7 +126,7 @@ REQUESTS = Row(
             alerts=["BusyapiAvailabilityBurn"],
         ),
         Lines(
-            title="Time to the answer of a POST",
+            title="POST latency",
             about="Half, 99 % and 99.9 % of POSTs were answered within this time. The line is the"
             " objective's 50 ms for 99 %. Above it: look at the commit time on Data path.",
             unit="s",
@@ -138,7 +138,7 @@ REQUESTS = Row(
             alerts=["BusyapiLatencyBurn"],
         ),
         Heatmap(
-            title="Time to the answer of a POST, all of them",
+            title="POST latency distribution",
             about="How many POSTs a second took how long. A second band far above the first is one"
             " pod or one partition that is slow; a band that widens is load near the limit.",
             unit="s",
@@ -181,7 +181,7 @@ BEHIND = Row(
             alerts=["BusyapiBufferFilling", "BusyapiBufferFull"],
         ),
         Lines(
-            title="Usages in a request",
+            title="Usages per request",
             about="Mean number of usages that one answered request stored. 1 is single posts;"
             " more are batches. A drop to 0 is load that is refused.",
             unit="short",
@@ -210,7 +210,7 @@ BEHIND = Row(
             queries=[Query(f"count by (version) ({picked('busyapi_build_info')})", "{{version}}")],
         ),
         Lines(
-            title="Partitions in service",
+            title="Seeded and halted partitions",
             about="Partitions that a flusher vouches for, and that only a person may set going"
             " again. Normal is all and 0. A halted one: read its runbook before anything else.",
             unit="short",

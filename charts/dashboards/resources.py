@@ -41,7 +41,7 @@ SCALING = Row(
     "Autoscaler",
     [
         Number(
-            title="API pods now",
+            title="API pods",
             height=8,
             about="Pods of the API that the autoscaler counts. Between the two limits is normal.",
             unit="short",
@@ -54,7 +54,7 @@ SCALING = Row(
             alerts=["BusyapiAutoscalerAtMaximum"],
         ),
         Number(
-            title="Of the maximum",
+            title="Share of the maximum",
             height=8,
             about="Share of the largest number of pods that is wanted. At 100 % nothing is left for"
             " more load: raise autoscaling.maxReplicas, or find out who sends.",
@@ -70,7 +70,7 @@ SCALING = Row(
             alerts=["BusyapiAutoscalerAtMaximum"],
         ),
         Lines(
-            title="API pods: wanted, there, limits",
+            title="API pods: desired, current, limits",
             about="What the autoscaler wants, what is there, and its limits. There follows wanted"
             " within a minute; if not, pods do not start: look at their events.",
             unit="short",
@@ -89,7 +89,7 @@ SCALING = Row(
             alerts=["BusyapiAutoscalerAtMaximum"],
         ),
         Lines(
-            title="Requests a second of each pod",
+            title="Requests per second by pod",
             about="What the autoscaler divides by autoscaling.targetRequestsPerSecond. Pods should"
             " be alike: one far above the others has long-lived connections of its own.",
             unit="reqps",
@@ -97,7 +97,7 @@ SCALING = Row(
             queries=[Query(total(rate("busyapi_requests_total"), "pod"), "{{pod}}")],
         ),
         Lines(
-            title="Pods that are ready",
+            title="Ready pods",
             about="Ready pods of API, flushers and Valkey. One fewer for some seconds is a rollout;"
             " longer: kubectl describe the pod that is missing.",
             unit="short",
@@ -127,7 +127,7 @@ USED = Row(
             queries=[Query(CPU_USED, "{{pod}}")],
         ),
         Lines(
-            title="CPU of the request",
+            title="CPU used of request",
             about="Cores used of those requested. Above 100 % a pod lives on what others leave:"
             " raise the request, or let the autoscaler begin earlier.",
             unit="percentunit",
@@ -155,7 +155,7 @@ USED = Row(
             queries=[Query(MEMORY_USED, "{{pod}}")],
         ),
         Lines(
-            title="Memory of the limit",
+            title="Memory used of limit",
             about="Working set of each pod, of its limit. At 100 % the kernel kills it. Valkey"
             " refuses before that, at valkey.maxmemory.",
             unit="percentunit",
@@ -180,7 +180,7 @@ USED = Row(
             ],
         ),
         Lines(
-            title="Volumes",
+            title="Volumes used",
             about="Used share of each volume claim of the release, as the kubelet sees it. Archive"
             " volumes grow; Valkey's is rewritten and falls back.",
             unit="percentunit",

@@ -50,14 +50,12 @@ def test_a_panel_that_lacks_data_is_told(tmp_path: Path) -> None:
 
 def test_a_panel_that_needs_a_cluster_may_be_without_data(tmp_path: Path) -> None:
     dashboard = board("resources")
-    assert draw(dashboard, {}, CHOICE, tmp_path / "picture.png") == [
-        "Requests a second of each pod"
-    ]
+    assert draw(dashboard, {}, CHOICE, tmp_path / "picture.png") == ["Requests per second by pod"]
     careless = copy.deepcopy(dashboard)
     for each in careless["panels"]:
         each["description"] = "What it shows."
     bare = draw(careless, {}, CHOICE, tmp_path / "picture.png")
-    assert "API pods now" in bare
+    assert "API pods" in bare
 
 
 @pytest.mark.parametrize(("value", "color"), [(-8, "red"), (0, "yellow"), (0.7, "green")])

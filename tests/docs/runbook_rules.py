@@ -16,19 +16,12 @@ from busyapi.errors import ConfigError
 from busyapi.events import EVENTS
 from busyapi.metrics import ApiMetrics, FlusherMetrics
 from busyapi.settings import Settings
-from tests.support.pages import OVER, RUNBOOKS, Page
+from tests.support.pages import RECOVERY, RUNBOOKS, Page
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "busyapi"
 MODULES = sorted((ROOT / "service" / "busyapi").rglob("*.py"))
-HEADINGS = [
-    "What it means",
-    "How to see it",
-    "What to do first",
-    "What must not be done",
-    "When to wake someone",
-    OVER,
-]
+HEADINGS = ["Meaning", "Impact", "Diagnose", "Fix", "Do not", RECOVERY, "Escalate"]
 BOARDS = "Overview|Data path|Autoscaling and resources"
 FOREIGN = {"up", "container_cpu_cfs_throttled_periods_total", "kube_horizontalpodautoscaler_"}
 """Beginnings of what cAdvisor, kube-state-metrics and Prometheus itself give."""
@@ -41,7 +34,7 @@ _PANELS = re.compile(rf"anels? ((?:\*[^*]+\*(?:, | and )?)+) of \*({BOARDS})\*")
 _LOGGED = re.compile(r"kubectl .*?logs .*?\| grep (?:-E )?'?([a-z_|]+)'?|log event\s+`([a-z_]+)`")
 _ARCHIVE = re.compile(r"-- (busyapi archive [^|>&\n]+)")
 _REASONS = re.compile(r"^ *\| *reason .*\n(?: *\|.*\n)+", re.MULTILINE)
-_SAYS = re.compile(r"^ *\| (?:it says|why) .*\n(?: *\|.*\n)+", re.MULTILINE)
+_SAYS = re.compile(r"^ *\| (?:message contains|why) .*\n(?: *\|.*\n)+", re.MULTILINE)
 _DECIDES = re.compile(r"(\S+\.py)::(\w+)")
 
 
@@ -140,9 +133,11 @@ def _shape(page: Page, known: Known) -> Iterator[str]:
         yield f"its headings are {page.headings}"
     if not page.of("promql"):
         yield "no query"
-    for section in ("What to do first", OVER):
+    for section in ("Diagnose", RECOVERY):
         if not any(each.kind == "sh" and each.section == section for each in page.blocks):
             yield f"no command under {section}"
+    for section in {each.section for each in page.blocks if each.marks} - {"Fix"}:
+        yield f"a command under {section} changes something"
     for mark in {each.marks[0] for each in page.blocks if each.marks} - {"changes", "decides"}:
         yield f"a block is marked {mark}"
 
@@ -229,6 +224,15 @@ def _decisions(page: Page, known: Known) -> Iterator[str]:
 
 def _links(page: Page, known: Known) -> Iterator[str]:
     del known
-    for target in re.findall(r"\]\(([^)#]+)\)", page.text):
-        if "://" not in target and not (RUNBOOKS / target).exists():
+    for target, anchor in re.findall(r"\]\(([^)#:]+)(?:#([^)]+))?\)", page.text):
+        path = RUNBOOKS / target
+        if not path.exists():
             yield f"a link leads nowhere: {target}"
+        elif anchor and anchor not in _anchors(path):
+            yield f"there is no heading for {target}#{anchor}"
+
+
+def _anchors(path: Path) -> set[str]:
+    """Return the anchors of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings}

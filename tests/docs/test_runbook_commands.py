@@ -8,7 +8,7 @@ import yaml
 
 from tests.docs.runbook_rules import FOREIGN, ROOT
 from tests.observability.prometheus import Prometheus
-from tests.support.pages import OVER, Page, pages, parse
+from tests.support.pages import RECOVERY, Page, pages, parse
 from tests.support.processes import Stack
 from tests.support.servers import Server
 from tests.support.shell import OnStack
@@ -35,7 +35,7 @@ def troubles(page: Page, shell: OnStack) -> list[str]:
         result = shell.run(block.text)
         # grep ends with 1 when there is no such line, and that is well.
         found += result.failures
-        if block.section == OVER or page.name in WELL:
+        if block.section == RECOVERY or page.name in WELL:
             found += [f"not in {result.output!r}: {each}" for each in block.missing(result.output)]
     return found
 
@@ -63,7 +63,7 @@ def test_commands_that_look_work_and_show_that_it_is_over(page: Page, shell: OnS
 def test_command_that_fails_or_prints_otherwise_is_told(
     shell: OnStack, command: str, trouble: str
 ) -> None:
-    page = parse("Broken", f"## {OVER}\n```sh\n{command}\n```\n")
+    page = parse("Broken", f"## {RECOVERY}\n```sh\n{command}\n```\n")
     (found,) = troubles(page, shell)
     assert found.startswith(trouble)
 

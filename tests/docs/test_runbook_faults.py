@@ -10,14 +10,14 @@ import pytest
 
 from tests.docs.test_runbook_commands import PAGES, WELL
 from tests.support.asking import USAGE, send, stored
-from tests.support.pages import OVER, Page
+from tests.support.pages import RECOVERY, Page
 from tests.support.processes import Stack
 from tests.support.servers import Server
 from tests.support.shell import OnStack
 from tests.support.waiting import wait_until
 
 SEEN = {
-    name: [each for each in page.blocks if each.expected and each.section != OVER]
+    name: [each for each in page.blocks if each.expected and each.section != RECOVERY]
     for name, page in PAGES.items()
     if name not in WELL
 }

@@ -33,15 +33,15 @@ VARIABLES = {
 LOAD_SECONDS = 8
 
 ON_A_CLUSTER = {
-    "API pods now",
-    "Of the maximum",
-    "API pods: wanted, there, limits",
-    "Pods that are ready",
+    "API pods",
+    "Share of the maximum",
+    "API pods: desired, current, limits",
+    "Ready pods",
     "CPU",
-    "CPU of the request",
+    "CPU used of request",
     "CPU throttled",
     "Memory",
-    "Memory of the limit",
+    "Memory used of limit",
     "Restarts",
     "Volumes",
 }

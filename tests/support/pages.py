@@ -13,7 +13,8 @@ from pathlib import Path
 from textwrap import dedent
 
 RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks"
-OVER = "When it is over"
+RECOVERY = "Verify recovery"
+"""The heading whose commands print what a page shows when all is well."""
 _FENCE = re.compile(r"^ *```(.*)$")
 
 

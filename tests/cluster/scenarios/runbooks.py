@@ -13,7 +13,7 @@ from tests.cluster.kube import wait_for
 from tests.cluster.measure import Broken
 from tests.cluster.report import Report
 from tests.cluster.site import Site
-from tests.support.pages import OVER, Block, Page, pages
+from tests.support.pages import RECOVERY, Block, Page, pages
 from tests.support.shell import Shell, on_cluster
 
 NO_GROWTH = "must support resize"
@@ -85,7 +85,7 @@ def tried(bash: Shell, page: Page, block: Block) -> None:
 def troubles(bash: Shell, block: Block) -> list[str]:
     """Run a block; tell which commands failed, and what was to be printed and was not."""
     result = bash.run(block.text)
-    missing = block.missing(result.output) if block.section == OVER else []
+    missing = block.missing(result.output) if block.section == RECOVERY else []
     return [*result.failures, *(f"not in {result.output!r}: {each}" for each in missing)]
 
 
