@@ -16,6 +16,7 @@ from busyapi.errors import ConfigError
 from busyapi.events import EVENTS
 from busyapi.metrics import ApiMetrics, FlusherMetrics
 from busyapi.settings import Settings
+from tests.docs.test_links import broken_links
 from tests.support.pages import RECOVERY, RUNBOOKS, Page
 
 ROOT = Path(__file__).parents[2]
@@ -224,15 +225,5 @@ def _decisions(page: Page, known: Known) -> Iterator[str]:
 
 def _links(page: Page, known: Known) -> Iterator[str]:
     del known
-    for target, anchor in re.findall(r"\]\(([^)#:]+)(?:#([^)]+))?\)", page.text):
-        path = RUNBOOKS / target
-        if not path.exists():
-            yield f"a link leads nowhere: {target}"
-        elif anchor and anchor not in _anchors(path):
-            yield f"there is no heading for {target}#{anchor}"
-
-
-def _anchors(path: Path) -> set[str]:
-    """Return the anchors of a page's headings."""
-    headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings}
+    for link in broken_links(RUNBOOKS, page.text):
+        yield f"a link leads nowhere: {link}"

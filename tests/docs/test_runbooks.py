@@ -68,7 +68,7 @@ BREAKS = {
     "names no test": ("runbooks.py::grow", "books.py::grow"),
     "there is no grown": ("runbooks.py::grow", "runbooks.py::grown"),
     "a link leads nowhere": ("(BusyapiBufferFilling.md#", "(BusyapiBuffer.md#"),
-    "no heading for BusyapiBufferFilling.md#see": ("Filling.md#diagnose", "Filling.md#see"),
+    "a link leads nowhere: BusyapiBufferFilling.md#see": ("Filling.md#diagnose", "Filling.md#see"),
 }
 
 

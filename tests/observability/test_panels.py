@@ -43,7 +43,7 @@ ON_A_CLUSTER = {
     "Memory",
     "Memory used of limit",
     "Restarts",
-    "Volumes",
+    "Volumes used",
 }
 """Panels of `Autoscaling and resources`."""
 
