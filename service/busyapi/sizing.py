@@ -33,7 +33,7 @@ class Figures(NamedTuple):
     """Usages in one post."""
 
 
-# CPU: docs/reports/performance.md, "Pinned", durable, fast lane. Archive: "Fifty million usages",
+# CPU: docs/reports/performance.md, "Pinned", durable, fast path. Archive: "Fifty million usages",
 # the first look, the largest. Memory and log: `python -m bench.flat --usages 50000`, an entry for
 # each usage and a key for each, which is the worst case.
 SINGLE = Figures(

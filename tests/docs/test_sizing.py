@@ -101,8 +101,8 @@ def starts_from(text: str) -> tuple[list[float], list[float]]:
     }
     archive = measured(flat, "archive bytes a usage")[0]
     many = [round(first["api-0"] + first["api-1"], 2), first["valkey"], first["flusher"], archive]
-    pinned = text.partition("### Pinned")[2].partition("\n##")[0]
-    return [*measured(pinned, "durable, fast lane")[-3:], archive], many
+    pinned = text.partition("## Pinned")[2].partition("\n##")[0]
+    return [*measured(pinned, "durable, fast path")[-3:], archive], many
 
 
 def planned() -> tuple[list[float], list[float]]:
@@ -118,7 +118,7 @@ def test_the_calculator_starts_from_what_was_measured() -> None:
     assert planned() == starts_from(PERFORMANCE)
 
 
-@pytest.mark.parametrize("row", ["durable, fast lane", "flusher: CPU µs a usage"])
+@pytest.mark.parametrize("row", ["durable, fast path", "flusher: CPU µs a usage"])
 def test_another_measurement_is_noticed(row: str) -> None:
     (line,) = [each for each in PERFORMANCE.splitlines() if each.startswith(f"| {row} |")]
     other = PERFORMANCE.replace(line, f"| {row} | 9 | 9 | 9 | 9 | 9 |")
