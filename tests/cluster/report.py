@@ -13,11 +13,14 @@ from tests.support.checker import Verdict
 
 INTRO = """# On a real cluster
 
-Written by `make e2e`: the run itself, not by hand. Each load is an open loop through the ingress
-controller, every request with a payload of its own and never repeated. *Failed* is every request
-that was not answered with 201, reset ones too; *lost* are usages answered with 201 that the archive
-lacks, *repeated* those that it has twice: the history checker holds all that was ever answered
-against the whole archive after each scenario. *Silence* is the longest time without a 201.
+Written by `make e2e`. Each load is an open loop through the ingress controller. Every request has a
+payload of its own and is sent once. After each scenario, the history checker compares all answers
+so far with the whole archive.
+
+- *Failed*: requests that were not answered with 201, including reset ones.
+- *Lost*: usages that were answered with 201 and that the archive lacks.
+- *Repeated*: usages that the archive has twice.
+- *Silence*: the longest time without a 201.
 """
 
 
@@ -114,7 +117,8 @@ class Report:
         heads = ["scenario", "", "sent", "answered", "failed", "lost", "repeated"]
         heads += ["silence s", "p99 ms", "took s"]
         table = [heads, ["---", "---", *["---:"] * 8], *(each.cells() for each in self.rows)]
-        lines = [INTRO, *(f"- {name}: {said}" for name, said in self.facts.items()), ""]
+        lines = [INTRO, "## Setup", ""]
+        lines += [*(f"- {name}: {said}" for name, said in self.facts.items()), "", "## Results", ""]
         lines += ["| " + " | ".join(cells) + " |" for cells in table]
         notes = [(each.name, note) for each in self.rows for note in each.notes]
         if notes:

@@ -19,29 +19,29 @@ PAGE = ROOT / "docs" / "reference" / "logs.md"
 HEAD = """\
 # Logs
 
-One JSON object a line on stdout; on a terminal, lines for people. Nothing that a device sent is in
-them but an `X-Request-ID`: no payload value, no patient id, no text of a library or of an exception
-that could quote one. A request that went well, or was refused with a 4xx, has no line: metrics
-count those.
+One JSON object a line on stdout; on a terminal, readable lines instead. Lines hold no data from a
+device except an `X-Request-ID`: no payload value, no patient id, and no text of a library or an
+exception that could quote one. A request that succeeded, or was refused with a 4xx, has no line:
+metrics count those.
 
-| field | in | what |
+| field | in | meaning |
 |---|---|---|
-| `time` | every line | when it was written, RFC 3339 in UTC |
-| `level` | every line | `debug`, `info`, `warning` or `error`; `BUSYAPI_LOG_LEVEL` is the lowest |
+| `time` | every line | when the line was written, RFC 3339 in UTC |
+| `level` | every line | `debug`, `info`, `warning` or `error`, from `BUSYAPI_LOG_LEVEL` up |
 | `event` | every line | a name from the table below |
 | `role` | every line | `api` or `flusher` |
-| `pod` | every line | the host's name, which in Kubernetes is the pod's |
-| `partition` | a flusher's lines, a lane's lines | its number |
-| `request_id` | errors of one request | what `X-Request-ID` of the answer says |
-| `repeated` | some warnings and errors | this line stands for so many |
+| `pod` | every line | the host name, which in Kubernetes is the pod's name |
+| `partition` | lines of a flusher or a committer | the partition's number |
+| `request_id` | errors of one request | the `X-Request-ID` of the answer |
+| `repeated` | some warnings and errors | how many equal lines this line stands for |
 
-A warning or an error that repeats, the same in all but time and request, is written at once the
-first time and then counted: a line with `repeated` says how many more there were, at most one in
-ten seconds, before the next line of any kind or as the process ends. Only a process that is killed
-takes these counts with it. A process remembers 256 kinds of lines.
+If a warning or an error repeats, equal in everything but time and request, the first one is written
+at once and the others are counted. A line with `repeated` gives their number: at most once in ten
+seconds, before the next line of any kind, or when the process ends. Only a killed process loses
+these counts. A process tracks 256 kinds of lines.
 
-Every answer has an `X-Request-ID`: the request's own, when it is 1 to 128 of letters, digits and
-`. _ : -`, or one made here. It may be logged, so it must hold nothing personal.
+Every answer has an `X-Request-ID`: the request's own, if it is 1 to 128 letters, digits and
+`. _ : -`, or a generated one. It may be logged, so it must not contain personal data.
 
 | event | level | fields | when | what to do |
 |---|---|---|---|---|

@@ -33,12 +33,12 @@ ROWS = {row.name: row for row in (*catalogue_api.ROWS, *catalogue_flusher.ROWS)}
 HEAD = """\
 # Metrics
 
-API processes give theirs on `BUSYAPI_METRICS_PORT`, flushers on `BUSYAPI_FLUSHER_PORT`, both at
-`/metrics`, as OpenMetrics to who accepts it and as Prometheus' text to all others. A counter with
-a list of label values has each of them from the start, at 0. Seconds and bytes are the only units;
-what has none is a number of things, or 1 for yes and 0 for no.
+API processes serve metrics on `BUSYAPI_METRICS_PORT`, flushers on `BUSYAPI_FLUSHER_PORT`, both at
+`/metrics`. The format is OpenMetrics for clients that accept it, and Prometheus text otherwise. A
+counter with a fixed list of label values has all of them from the start, at 0. The only units are
+seconds and bytes. A metric without a unit is a count, or 1 for yes and 0 for no.
 
-Every series of a flusher has its `partition` as a label.
+Every series of a flusher has the label `partition`.
 """
 COLUMNS = """\
 | metric | type | labels | what it means | read by |

@@ -9,8 +9,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
 HEAD = """\
 # Settings
 
-Every setting is an environment variable, read once when a process starts. An empty value is the
-default. A value that is not allowed ends the process with exit code 2 and says which one.
+Every setting is an environment variable, read once when a process starts. An empty value means the
+default. If a value is not allowed, the process prints which one and exits with code 2.
 
 | variable | default | unit | what for |
 |---|---|---|---|
