@@ -69,7 +69,7 @@ def test_the_plain_file_says_who_is_missing_without_a_hole(tmp_path: Path) -> No
     """Its absent() gives no namespace and no release."""
     written(yaml.safe_load(PLAIN.read_text())["groups"], tmp_path)
     annotations = {
-        "summary": "busyapi's pods are not seen",
+        "summary": "Prometheus does not scrape busyapi pods",
         "description": "Prometheus has no sample of any api process.",
         "runbook_url": "docs/runbooks/BusyapiTargetsMissing.md",
     }
