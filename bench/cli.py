@@ -12,13 +12,13 @@ from pathlib import Path
 
 import redis
 
-from bench import wrk
-from bench.machine import machine
 from bench.markdown import render
 from bench.plot import plot
 from bench.progress import tell
 from bench.report import Report
 from bench.scenarios import SCENARIOS, Scenario, before, chosen, measure
+from perf import wrk
+from perf.machine import machine
 
 EPILOG = """\
 It starts what it measures, on free ports and in a temporary folder, and stops and removes it all.

@@ -23,17 +23,17 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
 
-from bench import archived, wrk
 from bench.cli import temporary
-from bench.durable import Durable
-from bench.load import SINGLE, Load
 from bench.look import Look, archived_usages, look, render, spent
-from bench.machine import machine, versions
 from bench.progress import tell
 from bench.realistic import batch
 from busyapi.stream.keys import Keys
-from tests.support.servers import FLAVOURS, Flavour, Server
-from tests.support.waiting import wait_until
+from perf import archive_ids, wrk
+from perf.load import SINGLE, Load
+from perf.machine import machine, versions
+from perf.stack import Durable
+from testkit.servers import FLAVOURS, Flavour, Server
+from testkit.waiting import wait_until
 
 MILLION = 1_000_000
 CONNECTIONS = 64
@@ -142,7 +142,7 @@ def run(folder: Path, targets: Sequence[int]) -> tuple[list[Look], list[str], di
         stored = archived_usages(contender)
         for each in [*contender.stack.apis, *contender.stack.flushers]:
             each.stop()
-        found = archived.count(contender.stack.archive)
+        found = archive_ids.count(contender.stack.archive)
         if found.lines != stored or found.fault:
             raise RuntimeError(f"{found.lines:,} lines for {stored:,} usages; {found.fault}")
         proof = verify(contender.stack.archive)

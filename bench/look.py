@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
-from bench import procfs
-from bench.durable import SETTLE_SECONDS, Durable
 from bench.markdown import MIB, table
-from tests.support.children import Child
-from tests.support.http1 import fetch
+from perf import procfs
+from perf.stack import SETTLE_SECONDS, Durable
+from testkit.child_process import Child
+from testkit.http1 import fetch
 
 LOOKUPS = 200
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from bench.reconcile import Counts
 from bench.runs import Run
+from perf.reconcile import Counts
 
 
 @dataclass

@@ -4,8 +4,8 @@ import json
 import random
 from datetime import timedelta
 
-from bench.load import Load
-from loadtest.bodies import DAY, MEDICATIONS, START
+from perf.bodies import DAY, MEDICATIONS, START
+from perf.load import Load
 
 PATIENTS = 1_000_000
 

@@ -5,11 +5,11 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from bench.contenders import Contender
 from bench.noop import LISTENING
-from tests.support.children import Child
-from tests.support.ports import free_port
-from tests.support.waiting import wait_until
+from perf.contender import Contender
+from testkit.child_process import Child
+from testkit.ports import free_port
+from testkit.waiting import wait_until
 
 START_SECONDS = 30.0
 

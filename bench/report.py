@@ -5,9 +5,9 @@ from typing import Any
 
 from bench import floors
 from bench.floors import Floor
-from bench.machine import Machine
 from bench.outcome import Outcome
 from bench.runs import median_ratio, median_run
+from perf.machine import Machine
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import procfs, wrk
-from bench.contenders import Contender
-from bench.durable import Durable
-from bench.lag import Lag
-from bench.load import Load
-from bench.wrk import Result
+from perf import procfs, wrk
+from perf.contender import Contender
+from perf.lag import Lag
+from perf.load import Load
+from perf.stack import Durable
+from perf.wrk import Result
 
 WARM_UP_SECONDS = 2
 

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench.contenders import Contender
-from bench.durable import Durable
-from bench.load import BATCHES, SINGLE, Load
-from bench.machine import durability
 from bench.outcome import Outcome
 from bench.peers import contenders as peers
 from bench.progress import tell
-from bench.reconcile import disagreements
 from bench.reference import Noop
 from bench.runs import Driver
+from perf.contender import Contender
+from perf.load import BATCHES, SINGLE, Load
+from perf.machine import durability
+from perf.reconcile import disagreements
+from perf.stack import Durable
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench import procfs
-from bench.durable import Durable
 from loadtest.target import Sample, Target
+from perf import procfs
+from perf.stack import Durable
 
 
 class Local(Target):

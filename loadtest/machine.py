@@ -4,7 +4,7 @@ import os
 from collections import defaultdict
 from pathlib import Path
 
-from bench.procfs import TICKS
+from perf.procfs import TICKS
 
 LISTED = 10
 INTERPRETERS = ("python", "node", "sh", "bash")

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from loadtest.bodies import Mix, bodies
 from loadtest.figures import summarise
 from loadtest.generator import Generator, plan
 from loadtest.native import Native, compiled
 from loadtest.options import above_zero, share, whole
+from perf.bodies import Mix, bodies
 
 GRACE_SECONDS = 15.0
 """For the last answers; the API answers 503 after 10."""

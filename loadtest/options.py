@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from loadtest import k6
-from loadtest.bodies import Mix
+from perf.bodies import Mix
 
 ROOT = Path(__file__).parents[1]
 

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.machine import machine
 from loadtest import k6
 from loadtest import machine as programs
 from loadtest.openloop import GRACE_SECONDS
@@ -19,6 +18,7 @@ from loadtest.reconcile import Said, disagreements, reconcile
 from loadtest.result import Result
 from loadtest.target import State, Target, Unreachable
 from loadtest.watch import Watch
+from perf.machine import machine
 
 Say = Callable[[str], None]
 

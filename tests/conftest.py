@@ -8,9 +8,9 @@ from typing import Any
 import hypothesis
 import pytest
 
-from tests.support.leaks import STARTED, leaks
-from tests.support.processes import Stack, Store
-from tests.support.servers import FLAVOURS, Flavour, Server
+from testkit.log_leaks import STARTED, leaks
+from testkit.processes import Stack, Store
+from testkit.servers import FLAVOURS, Flavour, Server
 
 Stacks = Callable[..., Stack]
 

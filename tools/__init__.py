@@ -1,1 +1,1 @@
-"""Programs for developers of this repository."""
+"""Developers' commands: generated files, pictures of dashboards, the site, the chart's releases."""

@@ -13,12 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import quote
 
-from bench.contenders import Contender
-from bench.load import SINGLE, SINGLE_BODY, Load
-from tests.support.children import Child
-from tests.support.ports import free_port
-from tests.support.servers import Server
-from tests.support.waiting import wait_until
+from perf.contender import Contender
+from perf.load import SINGLE, SINGLE_BODY, Load
+from testkit.child_process import Child
+from testkit.ports import free_port
+from testkit.servers import Server
+from testkit.waiting import wait_until
 
 HERE = Path(__file__).parent
 EXPRESS = HERE / "express"

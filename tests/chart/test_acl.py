@@ -15,13 +15,13 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.chart.support import CHART, ROOT, render
+from testkit.api_client import USAGE, refusal, send, stored
+from testkit.chart.rendering import CHART, ROOT, render
+from testkit.load import Load
+from testkit.processes import Stack
+from testkit.servers import Flavour, Server
+from testkit.waiting import wait_until
 from tests.chart.test_secrets import secret
-from tests.support.asking import USAGE, refusal, send, stored
-from tests.support.load import Load
-from tests.support.processes import Stack
-from tests.support.servers import Flavour, Server
-from tests.support.waiting import wait_until
 
 OPERATOR = "user operator on >operator ~* &* +@all"
 DEFAULT = "user default off ~* &* +@all"

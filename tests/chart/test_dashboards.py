@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import yaml
 
-from charts.dashboards.__main__ import ALL, FOLDER, main, stale
 from charts.dashboards.board import COLUMNS, UIDS
-from tests.chart.support import CHART, ROOT, Json, of_kind, render, render3
-from tests.observability.prometheus import PROMTOOL
-from tests.preview.ask import Choice
-from tests.preview.units import written
+from testkit.chart.rendering import CHART, ROOT, Json, of_kind, render, render3
+from testkit.prometheus import PROMTOOL
+from tools.preview.panel_queries import Choice
+from tools.preview.units import written
 
-NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+DASHBOARDS = CHART / "dashboards"
+NAMES = sorted(path.stem for path in DASHBOARDS.glob("*.json"))
 KNOWN = {"datasource", "namespace", "release", "partition", "runbooks", "__rate_interval"}
 """Variables; one that is not there is an empty panel in Grafana, without an error."""
 LARGEST_PICTURE = 400_000
@@ -28,7 +28,7 @@ ON: Json = {"metrics": {"dashboards": {"enabled": True}}}
 
 
 def dashboard(name: str) -> Json:
-    loaded: Json = json.loads((FOLDER / f"{name}.json").read_text())
+    loaded: Json = json.loads((DASHBOARDS / f"{name}.json").read_text())
     return loaded
 
 
@@ -72,24 +72,6 @@ def overlap(one: Json, other: Json) -> bool:
         one[at] < other[at] + other[size] and other[at] < one[at] + one[size]
         for at, size in (("x", "w"), ("y", "h"))
     )
-
-
-def test_the_chart_has_what_the_code_makes() -> None:
-    assert stale(FOLDER) == []
-    assert {f"{each.name}.json" for each in ALL} == {path.name for path in FOLDER.iterdir()}
-
-
-def test_a_dashboard_that_is_stale_missing_or_not_made_by_code_is_found(tmp_path: Path) -> None:
-    options = ["--folder", str(tmp_path)]
-    assert main([*options, "--check"]) == 1
-    assert main(options) == 0
-    assert main([*options, "--check"]) == 0
-    (tmp_path / "overview.json").write_text((tmp_path / "overview.json").read_text() + " ")
-    (tmp_path / "own.json").write_text("{}")
-    assert stale(tmp_path) == ["overview.json", "own.json"]
-    assert main([*options, "--check"]) == 1
-    assert main(options) == 0
-    assert stale(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,9 +9,9 @@ from typing import Any
 import helm_python
 import pytest
 
-from tests.chart.immutable import WHOLE, conflicts
-from tests.chart.release import archives, release
-from tests.chart.support import CHART, MODES, Json, loaded, mode_name, render, values_of
+from testkit.chart.immutable_fields import WHOLE, conflicts
+from testkit.chart.rendering import CHART, MODES, Json, loaded, mode_name, render, values_of
+from tools.chart_release import archives, release
 
 STATEFUL_SET: Json = {
     "kind": "StatefulSet",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.support import ROOT
+from testkit.chart.rendering import ROOT
 
 UP = ROOT / "k8s" / "kind" / "up"
 RECORD = 'echo "$(basename "$0") $*" >>"$LOG"; '

@@ -3,28 +3,20 @@
 import hashlib
 import os
 import re
-import shutil
 import subprocess
-import sys
 from functools import cache
-from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.chart.programs import kubectl
-from tests.chart.restricted import violations
-from tests.chart.schemas import VERSIONS, problem
-from tests.chart.support import ROOT, Json, key, of_kind, one, parse, pods, render
+from testkit.chart.pod_security import violations
+from testkit.chart.programs import kubectl
+from testkit.chart.rendering import ROOT, Json, key, of_kind, one, parse, pods, render
+from testkit.chart.schemas import VERSIONS, problem
 
 K8S = ROOT / "k8s"
 OVERLAYS = ["local", "production"]
 ZONE, PORT = "topology.kubernetes.io/zone", 30080
-
-
-def check(into: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(K8S / "render.py"), "--check", "--into", str(into)]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
 
 
 @cache
@@ -47,20 +39,6 @@ def secret(**environment: str) -> Json:
     )
     (found,) = parse(done.stdout)
     return found
-
-
-def test_what_is_made_from_the_chart_is_fresh() -> None:
-    done = check(K8S)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("name", ["base/api.yaml", "base/users.acl", "base/config.env"])
-def test_a_stale_file_is_found(name: str, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(K8S, tmp_path / "k8s"))
-    (copy / name).write_text((copy / name).read_text().replace("a", "b", 1))
-    done = check(copy)
-    assert done.returncode == 1
-    assert f"stale: {name}:" in done.stderr
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.support import (
+from testkit.chart.rendering import (
     CHART,
     MODES,
     Json,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.support import MODES, Json, mode_name, notes, of_kind, one, render, values_of
+from testkit.chart.rendering import MODES, Json, mode_name, notes, of_kind, one, render, values_of
 
 MEMORY: Json = {"config": {"durability": "memory"}}
 NOT_KEPT = {"persistence": {"enabled": False}}

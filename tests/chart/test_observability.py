@@ -6,7 +6,7 @@ import shlex
 import helm_python
 import yaml
 
-from tests.chart.support import ROOT, Json, of_kind, one, render
+from testkit.chart.rendering import ROOT, Json, of_kind, one, render
 
 FOLDER = ROOT / "k8s" / "observability"
 

@@ -5,8 +5,8 @@ from copy import deepcopy
 import pytest
 import yaml
 
-from tests.chart.policy import SKIPS, Complaint, complaints, unanswered, unused
-from tests.chart.support import MODES, Json, mode_name, one, render, values_of
+from testkit.chart.policy import SKIPS, Complaint, complaints, unanswered, unused
+from testkit.chart.rendering import MODES, Json, mode_name, one, render, values_of
 
 BAD = "bad"
 # What a user adds is the user's.

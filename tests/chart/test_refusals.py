@@ -8,8 +8,8 @@ from pathlib import Path
 import helm_python
 import pytest
 
-from tests.chart.refusals import REFUSALS, messages
-from tests.chart.support import CHART, Json, one, render
+from testkit.chart.refused_values import REFUSALS, messages
+from testkit.chart.rendering import CHART, Json, one, render
 
 PASSWORDS = {"api-password": "an-old-one", "flusher-password": "another-old-one"}
 

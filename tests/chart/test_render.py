@@ -5,7 +5,7 @@ from pathlib import Path
 import helm_python
 import pytest
 
-from tests.chart.support import CHART, MODES, Json, mode_name, render, render3, values_of
+from testkit.chart.rendering import CHART, MODES, Json, mode_name, render, render3, values_of
 
 WANTED = {
     "default",

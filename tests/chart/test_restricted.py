@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.chart.restricted import violations
-from tests.chart.support import MODES, Json, mode_name, pods, render, values_of
+from testkit.chart.pod_security import violations
+from testkit.chart.rendering import MODES, Json, mode_name, pods, render, values_of
 
 GOOD: Json = {
     "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.promtool import (
+from testkit.chart.promtool import (
     CASES,
     PLAIN,
     PROGRAMS,
@@ -19,7 +19,7 @@ from tests.chart.promtool import (
     promtool,
     written,
 )
-from tests.chart.support import CHART, ROOT, Json, values_of
+from testkit.chart.rendering import CHART, ROOT, Json, values_of
 
 RUNBOOKS = ROOT / "docs" / "runbooks"
 EVERYTHING = values_of(CHART / "ci" / "everything-values.yaml")["metrics"]["prometheusRule"]

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from tests.chart.promtool import alerts, groups
-from tests.chart.schemas import problem
-from tests.chart.support import CHART, Json, of_kind, one, render, values_of
+from testkit.chart.promtool import alerts, groups
+from testkit.chart.rendering import CHART, Json, of_kind, one, render, values_of
+from testkit.chart.schemas import problem
 
 FULL = "BusyapiBufferFull"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.support import MODES, Json, mode_name, of_kind, one, render, values_of
+from testkit.chart.rendering import MODES, Json, mode_name, of_kind, one, render, values_of
 
 FIXED: Json = {"autoscaling": {"enabled": False}}
 KEDA: Json = FIXED | {"keda": {"enabled": True, "serverAddress": "http://prometheus:9090"}}

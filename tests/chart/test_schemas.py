@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.schemas import CARRIED, CRDS, VERSIONS, is_foreign, name, problem
-from tests.chart.support import CHART, MODES, Json, key, loaded, mode_name, render, values_of
+from testkit.chart.rendering import CHART, MODES, Json, key, loaded, mode_name, render, values_of
+from testkit.chart.schemas import CARRIED, CRDS, VERSIONS, is_foreign, name, problem
 
 POD = {"name": "c", "image": "i"}
 DEPLOYMENT: Json = {

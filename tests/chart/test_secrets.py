@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.support import (
+from testkit.chart.rendering import (
     MODES,
     Json,
     mode_name,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from busyapi.settings import Settings
-from tests.chart.support import (
+from testkit.chart.rendering import (
     CHART,
     MODES,
     NAMESPACE,

@@ -5,7 +5,17 @@ from typing import Any
 
 import pytest
 
-from tests.chart.support import MODES, Json, key, mode_name, of_kind, one, pods, render, values_of
+from testkit.chart.rendering import (
+    MODES,
+    Json,
+    key,
+    mode_name,
+    of_kind,
+    one,
+    pods,
+    render,
+    values_of,
+)
 
 PUBLIC = {("/api", "Prefix"), ("/", "Exact"), ("/openapi.json", "Exact")}
 INGRESS: Json = {"ingress": {"enabled": True, "hosts": [{"host": "usages.example.org"}]}}

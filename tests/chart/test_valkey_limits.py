@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from busyapi.commit.lane import RECHECK_SECONDS
-from tests.chart.support import Json, of_kind, one, render
-from tests.support.asking import USAGE, send, stored
-from tests.support.processes import Stack
-from tests.support.servers import Server
-from tests.support.waiting import wait_until
+from testkit.api_client import USAGE, send, stored
+from testkit.chart.rendering import Json, of_kind, one, render
+from testkit.processes import Stack
+from testkit.servers import Server
+from testkit.waiting import wait_until
 
 PLACES = 20
 SILENCE = 6

@@ -11,7 +11,7 @@ from busyapi.api.cors import cors
 from busyapi.errors import ConfigError
 from busyapi.settings import Settings
 from busyapi.stream.keys import check_prefix
-from tests.chart.support import CHART, Json, loaded
+from testkit.chart.rendering import CHART, Json, loaded
 
 TYPO = "enabledd"
 # Open on purpose: what is in them is Kubernetes' or another chart's, and checked there.

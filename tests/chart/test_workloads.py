@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.chart.support import (
+from testkit.chart.rendering import (
     MODES,
     Json,
     containers,

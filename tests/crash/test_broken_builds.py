@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.commands import busyapi
-from tests.support.broken import broken_build
-from tests.support.checker import Defect, Verdict
-from tests.support.load import Load
-from tests.support.processes import Flusher, Stack
-from tests.support.proxy import Proxy
-from tests.support.servers import Server
-from tests.support.waiting import wait_until
+from testkit.archive.command import busyapi
+from testkit.broken_build import broken_build
+from testkit.checker import Defect, Verdict
+from testkit.load import Load
+from testkit.processes import Flusher, Stack
+from testkit.proxy import Proxy
+from testkit.servers import Server
+from testkit.waiting import wait_until
 
 ACCEPT = re.compile(r"busyapi (archive accept-loss .*) --reason")
 

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from testkit.archive.command import verify
+from testkit.history import History
+from testkit.load import REST, Load
+from testkit.processes import Flusher, Process, Stack
+from testkit.servers import Server
+from testkit.waiting import wait_until
 from tests.conftest import Stacks
-from tests.crash.commands import verify
-from tests.support.history import History
-from tests.support.load import REST, Load
-from tests.support.processes import Flusher, Process, Stack
-from tests.support.servers import Server
-from tests.support.waiting import wait_until
 
 VARIABLE = "BUSYAPI_FAILPOINTS"
 SMALL_SEGMENTS = {"BUSYAPI_SEGMENT_BYTES": "3000"}

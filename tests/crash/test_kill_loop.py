@@ -17,14 +17,14 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.crash.commands import verify
-from tests.support.checker import Verdict
-from tests.support.children import Child
-from tests.support.history import History
-from tests.support.load import Load
-from tests.support.processes import Stack
-from tests.support.servers import FLAVOURS, Flavour, Server
-from tests.support.topologies import SentinelSet
+from testkit.archive.command import verify
+from testkit.checker import Verdict
+from testkit.child_process import Child
+from testkit.history import History
+from testkit.load import Load
+from testkit.processes import Stack
+from testkit.servers import FLAVOURS, Flavour, Server
+from testkit.topologies import SentinelSet
 
 DEFAULT_SECONDS = 60.0
 SECONDS = float(os.environ.get("BUSYAPI_TEST_KILL_SECONDS", DEFAULT_SECONDS))

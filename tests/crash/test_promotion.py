@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from tests.support.archived import read_archive
-from tests.support.broken import broken_build
-from tests.support.checker import Defect, Verdict
-from tests.support.load import Load
-from tests.support.processes import Stack, answers
-from tests.support.proxy import Proxy
-from tests.support.servers import Server
-from tests.support.waiting import wait_until
+from testkit.archive_reader import read_archive
+from testkit.broken_build import broken_build
+from testkit.checker import Defect, Verdict
+from testkit.load import Load
+from testkit.processes import Stack, answers
+from testkit.proxy import Proxy
+from testkit.servers import Server
+from testkit.waiting import wait_until
 
 TWICE = {Defect.ID_ANSWERED_TWICE, Defect.MISMATCH, Defect.ARCHIVED_TWICE, Defect.UNKNOWN_TWICE}
 

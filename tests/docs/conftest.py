@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.asking import USAGE, send, stored
-from tests.support.processes import Stack
-from tests.support.servers import Server
+from testkit.api_client import USAGE, send, stored
+from testkit.processes import Stack
+from testkit.servers import Server
 
 # As on a cluster: nobody is `default`, the flusher's user looks, the probe's may only PING.
 USERS = (

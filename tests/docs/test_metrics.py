@@ -1,85 +1,39 @@
-"""docs/reference/metrics.md is what the catalogue says; `make docs` writes it.
-
-The catalogue is what the processes give, and what reads a metric reads one that there is.
-"""
+"""The catalogue is what the processes give, and what reads a metric reads one that there is."""
 
 import re
 from pathlib import Path
 
 import pytest
-import yaml
 
 from busyapi import catalogue_api, catalogue_flusher, errors
 from busyapi.api.archive import ArchiveAway
 from busyapi.catalogue import Row
 from busyapi.metrics import ApiMetrics, FlusherMetrics, Metrics
-from tests.docs.readers import (
-    RULES,
+from tools.generate.metric_readers import (
     alerts,
     family,
     panels,
     read_by,
     readers,
     recorded,
+    rules_of,
     through,
 )
+from tools.generate.metrics_page import ROWS, alerts_first
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "reference" / "metrics.md"
 SUFFIXES = ("", "_total", "_bucket", "_sum", "_count")
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("charts/**/*.md")]
-ROWS = {row.name: row for row in (*catalogue_api.ROWS, *catalogue_flusher.ROWS)}
-
-HEAD = """\
-# Metrics
-
-API processes serve metrics on `BUSYAPI_METRICS_PORT`, flushers on `BUSYAPI_FLUSHER_PORT`, both at
-`/metrics`. The format is OpenMetrics for clients that accept it, and Prometheus text otherwise. A
-counter with a fixed list of label values has all of them from the start, at 0. The only units are
-seconds and bytes. A metric without a unit is a count, or 1 for yes and 0 for no.
-
-Every series of a flusher has the label `partition`.
-"""
-COLUMNS = """\
-| metric | type | labels | what it means | read by |
-|---|---|---|---|---|
-"""
-
-
-def rendered() -> str:
-    """Make the page."""
-    return "".join(
-        [HEAD, *_section("API", catalogue_api.ROWS), *_section("Flusher", catalogue_flusher.ROWS)]
-    )
-
-
-def _section(title: str, rows: tuple[Row, ...]) -> list[str]:
-    return [f"\n## {title}\n\n{COLUMNS}", *(f"{_line(row)}\n" for row in rows)]
-
-
-def _line(row: Row) -> str:
-    labels = "; ".join(map(str, row.labels))
-    by = "; ".join(sorted(read_by(set(ROWS)).get(row.name, ()), key=_alerts_first))
-    kind = f"{row.kind}, {row.unit}" if row.unit else row.kind
-    return f"| `{row.exposed}` | {kind} | {labels} | {row.meaning} | {by} |"
-
-
-def _alerts_first(reader: str) -> tuple[bool, str]:
-    return not reader.startswith("Busyapi"), reader
 
 
 def in_short(readers: set[str]) -> tuple[str, ...]:
     """Give readers as a row does: a panel is its dashboard."""
-    return tuple(sorted({each.partition(":")[0] for each in readers}, key=_alerts_first))
+    return tuple(sorted({each.partition(":")[0] for each in readers}, key=alerts_first))
 
 
 def both() -> tuple[Metrics, Metrics]:
     """Return what the two roles give."""
     return ApiMetrics("fsync"), FlusherMetrics("fsync")
-
-
-def test_page_of_metrics_is_what_the_catalogue_says() -> None:
-    assert PAGE.read_text() == rendered(), "out of date: run `make docs`"
 
 
 @pytest.mark.parametrize("role", [0, 1], ids=["api", "flusher"])
@@ -101,7 +55,7 @@ def test_every_metric_says_what_reads_it_and_nothing_reads_one_that_there_is_not
 
 
 def test_recording_rules_that_are_read_are_made_and_the_other_way_round() -> None:
-    made = recorded(yaml.safe_load(RULES.read_text()))
+    made = recorded(rules_of())
     read = set[str]().union(*readers().values(), *made.values())
     assert {name for name in read if name.startswith("busyapi:")} == made.keys()
 
@@ -158,7 +112,3 @@ def test_every_metric_in_a_document_exists(document: Path) -> None:
     # What the adapter makes of one.
     known.add("busyapi_requests_per_second")
     assert set(re.findall(r"\bbusyapi_[a-z_]+[a-z]\b", document.read_text())) <= known
-
-
-if __name__ == "__main__":
-    PAGE.write_text(rendered())

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import Stack
-from tests.support.servers import Server
+from testkit.processes import Stack
+from testkit.servers import Server
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/tutorial/getting-started.md")

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.docs.runbook_rules import FOREIGN, ROOT
-from tests.observability.prometheus import Prometheus
-from tests.support.pages import RECOVERY, Page, pages, parse
-from tests.support.processes import Stack
-from tests.support.servers import Server
-from tests.support.shell import OnStack
-from tests.support.waiting import wait_until
+from testkit.docs.runbook_rules import FOREIGN, ROOT
+from testkit.docs.runbook_shell import OnStack
+from testkit.docs.runbooks import RECOVERY, Page, pages, parse
+from testkit.processes import Stack
+from testkit.prometheus import Prometheus
+from testkit.servers import Server
+from testkit.waiting import wait_until
 
 PAGES = {each.name: each for each in pages(index=True)}
 WELL = {"BusyapiTargetsMissing"}

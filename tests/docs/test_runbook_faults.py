@@ -8,13 +8,13 @@ from secrets import token_hex
 
 import pytest
 
+from testkit.api_client import USAGE, send, stored
+from testkit.docs.runbook_shell import OnStack
+from testkit.docs.runbooks import RECOVERY, Page
+from testkit.processes import Stack
+from testkit.servers import Server
+from testkit.waiting import wait_until
 from tests.docs.test_runbook_commands import PAGES, WELL
-from tests.support.asking import USAGE, send, stored
-from tests.support.pages import RECOVERY, Page
-from tests.support.processes import Stack
-from tests.support.servers import Server
-from tests.support.shell import OnStack
-from tests.support.waiting import wait_until
 
 SEEN = {
     name: [each for each in page.blocks if each.expected and each.section != RECOVERY]

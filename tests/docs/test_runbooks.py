@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from tests.docs.runbook_rules import complaints, known
-from tests.support.pages import RUNBOOKS, Page, pages, parse
+from testkit.docs.runbook_rules import complaints, known
+from testkit.docs.runbooks import RUNBOOKS, Page, pages, parse
 
 KNOWN = known()
 PAGES = {each.name: each for each in pages()}

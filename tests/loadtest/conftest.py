@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from loadtest.target import Target
-from tests.support.processes import Stack
-from tests.support.servers import Server
+from testkit.processes import Stack
+from testkit.servers import Server
 
 
 @pytest.fixture(scope="module")

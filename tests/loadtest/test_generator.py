@@ -8,12 +8,12 @@ import pytest
 
 from busyapi.decode.timestamp import is_timestamp
 from loadtest.answers import parse
-from loadtest.bodies import START, Mix, bodies, spellings
 from loadtest.figures import quantiles, summarise
 from loadtest.generator import NOT_SENT, OK, REFUSED, UNKNOWN, Generator, plan
 from loadtest.native import Native, compiled
 from loadtest.openloop import offer, parser
-from tests.loadtest.slow import Behave, Slow, answer, created
+from perf.bodies import START, Mix, bodies, spellings
+from testkit.slow_server import Behave, SlowServer, answer, created
 
 ENGINES = ["c", "python"]
 PROGRAMS = {"c": compiled(), "python": None}
@@ -29,7 +29,7 @@ def run(
     connections: int = 32,
     grace: float = 5,
 ) -> Generator | Native:
-    with Slow(behave) as server:
+    with SlowServer(behave) as server:
         due = plan(rate, seconds, even=True)
         where = ("127.0.0.1", server.port, [REQUEST], due, connections)
         program = PROGRAMS[engine]
@@ -57,7 +57,7 @@ def test_there_is_a_compiler_here() -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_it_offers_what_it_says(engine: str) -> None:
-    with Slow(lambda number: (0, created(number))) as server:
+    with SlowServer(lambda number: (0, created(number))) as server:
         words = ["--connect", f"127.0.0.1:{server.port}", "--rate", "200", "--seconds", "2"]
         found = offer(parser().parse_args([*words, "--even", "--invalid", "0", "--engine", engine]))
     assert found["planned"] == found["created"] == 400

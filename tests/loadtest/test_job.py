@@ -6,10 +6,10 @@ from functools import cache
 import pytest
 
 from loadtest import k6
-from tests.chart.programs import kubectl
-from tests.chart.restricted import violations
-from tests.chart.schemas import VERSIONS, problem
-from tests.chart.support import ROOT, Json, key, of_kind, one, parse
+from testkit.chart.pod_security import violations
+from testkit.chart.programs import kubectl
+from testkit.chart.rendering import ROOT, Json, key, of_kind, one, parse
+from testkit.chart.schemas import VERSIONS, problem
 
 
 @cache

@@ -11,8 +11,8 @@ import pytest
 from loadtest.__main__ import main
 from loadtest.reconcile import Said, disagreements, reconcile
 from loadtest.target import State, Target, Unreachable, Verified, understand, verify
-from tests.support.asking import USAGE, send, stored
-from tests.support.processes import Stack
+from testkit.api_client import USAGE, send, stored
+from testkit.processes import Stack
 
 BEFORE = State(count=100, archived=100, verified=Verified(lines=100))
 AFTER = State(count=110, archived=110, verified=Verified(lines=110))

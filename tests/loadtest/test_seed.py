@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import Stack
+from testkit.processes import Stack
 
 ROOT = Path(__file__).parents[2]
 SEED, DATA = ROOT / "loadtest" / "seed", ROOT / "data.json"

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.observability.prometheus import NAMESPACE, RELEASE
-from tests.observability.scaling import scaled
+from testkit.prometheus import NAMESPACE, RELEASE
+from testkit.time_scale import scaled
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "charts" / "busyapi" / "files" / "rules.yaml"

@@ -12,10 +12,10 @@ import pytest
 
 from busyapi.failpoints import VARIABLE
 from busyapi.stream.keys import Keys
-from tests.observability.site import Site, fill, observed
-from tests.support.asking import USAGE, send, stored
-from tests.support.pages import pages
-from tests.support.waiting import wait_until
+from testkit.api_client import USAGE, send, stored
+from testkit.docs.runbooks import pages
+from testkit.monitored_stack import MonitoredStack, fill, observed
+from testkit.waiting import wait_until
 
 BOUND = "4000"
 RESERVE = 3 << 20
@@ -27,7 +27,9 @@ ITS_OWN = "busyapi_issued_seq - busyapi_archived_seq"
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, rules: Mapping[str, Any]) -> Iterator[Site]:
+def site(
+    tmp_path_factory: pytest.TempPathFactory, rules: Mapping[str, Any]
+) -> Iterator[MonitoredStack]:
     """A stack whose buffer is soon full."""
     folder = tmp_path_factory.mktemp("faults")
     with observed(folder, rules, BUSYAPI_BOUND=BOUND, BUSYAPI_SEGMENT_AGE="5") as site:
@@ -40,19 +42,19 @@ def reserve(archive: Path) -> Path:
     return archive / "reserve"
 
 
-def restarted(site: Site, failpoints: str) -> None:
+def restarted(site: MonitoredStack, failpoints: str) -> None:
     """Start the flusher anew with these failpoints."""
     site.flusher.stop()
     site.flusher.environment[VARIABLE] = failpoints
     site.flusher.spawn()
 
 
-def segments(site: Site) -> Iterator[Path]:
+def segments(site: MonitoredStack) -> Iterator[Path]:
     """List the finished segments."""
     return site.stack.archive.rglob("usages-*.zst")
 
 
-def test_a_flusher_that_hangs(site: Site) -> None:
+def test_a_flusher_that_hangs(site: MonitoredStack) -> None:
     alerts = (
         "BusyapiFlusherStuck",
         "BusyapiArchivingBurn/1h",
@@ -71,7 +73,7 @@ def test_a_flusher_that_hangs(site: Site) -> None:
         site.prometheus.wait_until_resolved(*alerts)
 
 
-def test_runbooks_ask_for_what_is_known_while_the_flusher_is_away(site: Site) -> None:
+def test_runbooks_ask_for_what_is_known_while_the_flusher_is_away(site: MonitoredStack) -> None:
     read = [each for each in pages() if each.name.removeprefix("Busyapi") in READ]
     unanswered = {query.text for page in read for query in page.of("promql")}
     assert len(read) == len(READ)
@@ -94,7 +96,7 @@ def test_runbooks_ask_for_what_is_known_while_the_flusher_is_away(site: Site) ->
     site.stack.wait_until_archived()
 
 
-def test_a_volume_that_fills(site: Site) -> None:
+def test_a_volume_that_fills(site: MonitoredStack) -> None:
     """The tests before it have written; an hour, by which nothing is predicted, is over."""
     with ExitStack() as posting, site.fault("BusyapiArchiveDiskFilling", seconds=60):
         posting.enter_context(site.load(batch=20, rest=0))
@@ -102,7 +104,7 @@ def test_a_volume_that_fills(site: Site) -> None:
     site.prometheus.wait_until_resolved("BusyapiArchiveDiskFilling")
 
 
-def test_a_full_volume(site: Site) -> None:
+def test_a_full_volume(site: MonitoredStack) -> None:
     with site.load():
         with site.fault("BusyapiArchiveDiskFull"):
             ballast = fill(site.stack.archive)
@@ -110,7 +112,7 @@ def test_a_full_volume(site: Site) -> None:
         site.prometheus.wait_until_resolved("BusyapiArchiveDiskFull")
 
 
-def test_a_failed_fsync_is_told_although_the_process_ends(site: Site) -> None:
+def test_a_failed_fsync_is_told_although_the_process_ends(site: MonitoredStack) -> None:
     with site.load():
         with site.fault("BusyapiArchiveWriteFailing"):
             restarted(site, "archive-sync=eio@3")
@@ -120,7 +122,7 @@ def test_a_failed_fsync_is_told_although_the_process_ends(site: Site) -> None:
         site.prometheus.wait_until_resolved("BusyapiArchiveWriteFailing")
 
 
-def test_a_slow_fsync(site: Site) -> None:
+def test_a_slow_fsync(site: MonitoredStack) -> None:
     with site.load():
         with site.fault("BusyapiArchiveFsyncSlow"):
             restarted(site, "archive-sync=sleep:0.8")
@@ -128,14 +130,14 @@ def test_a_slow_fsync(site: Site) -> None:
         site.prometheus.wait_until_resolved("BusyapiArchiveFsyncSlow")
 
 
-def test_an_entry_that_nobody_can_read(site: Site) -> None:
+def test_an_entry_that_nobody_can_read(site: MonitoredStack) -> None:
     with site.fault("BusyapiUsagesQuarantined"):
         last = int(site.server.command("INCRBY", KEYS.seq, 1))
         site.server.client().xadd(KEYS.stream, {"u": b"no entry of ours"}, id=f"{last}-1")
     site.prometheus.wait_until_resolved("BusyapiUsagesQuarantined", seconds=40)
 
 
-def test_a_damaged_segment(site: Site) -> None:
+def test_a_damaged_segment(site: MonitoredStack) -> None:
     alerts = ("BusyapiArchiveDamaged", "BusyapiFlusherHalted", "BusyapiPartitionNotSeeded")
     site.stack.wait_until_archived()
     site.flusher.stop()

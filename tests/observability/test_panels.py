@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.observability.prometheus import NAMESPACE, RELEASE, Prometheus
-from tests.observability.site import Site, fill, observed
-from tests.support.asking import send
-from tests.support.http1 import fetch
-from tests.support.waiting import wait_until
+from testkit.api_client import send
+from testkit.http1 import fetch
+from testkit.monitored_stack import MonitoredStack, fill, observed
+from testkit.prometheus import NAMESPACE, RELEASE, Prometheus
+from testkit.waiting import wait_until
 
 DASHBOARDS = Path(__file__).parents[2] / "charts" / "busyapi" / "dashboards"
 VARIABLES = {
@@ -103,7 +103,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory, rules: Mapping[str, Any]) -
         yield Loaded(site.prometheus, moments)
 
 
-def everything_happens(site: Site) -> tuple[float, float]:
+def everything_happens(site: MonitoredStack) -> tuple[float, float]:
     """Make a stack under load do what panels show; give the moments."""
     path = "/api/usages/1"
     wait_until(lambda: fetch(site.stack.port, path).status == HTTPStatus.OK, "the first usage")
@@ -121,7 +121,7 @@ def everything_happens(site: Site) -> tuple[float, float]:
     return well, wait_until(lambda: filling(site), "a time until the buffer is full", seconds=60)
 
 
-def filling(site: Site) -> float:
+def filling(site: MonitoredStack) -> float:
     """Return the moment, if it is known now when the buffer will be full; else 0."""
     now = time.time()
     return now if site.prometheus.query("busyapi:buffer_left:seconds", now) else 0.0

@@ -10,17 +10,19 @@ from typing import Any
 
 import pytest
 
-from tests.observability.site import Site, observed
-from tests.support.asking import USAGE, refusal, send, stored
-from tests.support.processes import Process
-from tests.support.waiting import wait_until
+from testkit.api_client import USAGE, refusal, send, stored
+from testkit.monitored_stack import MonitoredStack, observed
+from testkit.processes import Process
+from testkit.waiting import wait_until
 
 PENDING = "10"
 MOST_KEYS = 10
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, rules: Mapping[str, Any]) -> Iterator[Site]:
+def site(
+    tmp_path_factory: pytest.TempPathFactory, rules: Mapping[str, Any]
+) -> Iterator[MonitoredStack]:
     """A stack that lets few usages in at a time."""
     folder = tmp_path_factory.mktemp("faults")
     settings = {
@@ -31,7 +33,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, rules: Mapping[str, Any]) -> 
         yield site
 
 
-def test_a_slow_redis_and_then_more_load_than_is_let_in(site: Site) -> None:
+def test_a_slow_redis_and_then_more_load_than_is_let_in(site: MonitoredStack) -> None:
     overload = ("BusyapiOverloaded", "BusyapiAvailabilityBurn/1h")
     with ExitStack() as posting:
         with site.fault("BusyapiLatencyBurn/1h"):
@@ -48,7 +50,7 @@ def finds_it_weak(process: Process) -> bool:
     return process.metric("busyapi_durability_held") == 0
 
 
-def test_a_server_made_weaker_while_it_runs(site: Site) -> None:
+def test_a_server_made_weaker_while_it_runs(site: MonitoredStack) -> None:
     alerts = ("BusyapiDurabilityNotHeld", "BusyapiPartitionNotSeeded")
     with site.fault(*alerts):
         site.server.client().config_set("appendfsync", "everysec")
@@ -58,7 +60,7 @@ def test_a_server_made_weaker_while_it_runs(site: Site) -> None:
     site.prometheus.wait_until_resolved(*alerts)
 
 
-def test_a_redis_that_runs_out_of_memory(site: Site) -> None:
+def test_a_redis_that_runs_out_of_memory(site: MonitoredStack) -> None:
     client = site.server.client()
     with site.fault("BusyapiRedisMemoryHigh"):
         client.config_set("maxmemory", int(client.info("memory")["used_memory"] * 1.1))
@@ -66,7 +68,7 @@ def test_a_redis_that_runs_out_of_memory(site: Site) -> None:
     site.prometheus.wait_until_resolved("BusyapiRedisMemoryHigh")
 
 
-def test_more_idempotency_keys_than_there_is_room_for(site: Site) -> None:
+def test_more_idempotency_keys_than_there_is_room_for(site: MonitoredStack) -> None:
     with site.fault("BusyapiIdempotencyKeysFilling"):
         for key in range(MOST_KEYS):
             stored(send(site.stack.port, USAGE, idempotency_key=f"key-{key}"))
@@ -77,7 +79,7 @@ def test_more_idempotency_keys_than_there_is_room_for(site: Site) -> None:
     site.prometheus.wait_until_resolved("BusyapiIdempotencyKeysFilling", seconds=60)
 
 
-def test_a_redis_that_dies_and_comes_back_empty(site: Site) -> None:
+def test_a_redis_that_dies_and_comes_back_empty(site: MonitoredStack) -> None:
     gone = ("BusyapiRedisUnreachable", "BusyapiPartitionNotSeeded")
     with site.load():
         with site.fault(*gone):
@@ -88,7 +90,7 @@ def test_a_redis_that_dies_and_comes_back_empty(site: Site) -> None:
         site.prometheus.wait_until_resolved(*gone, "BusyapiEpochJump", seconds=40)
 
 
-def test_api_processes_that_are_gone(site: Site) -> None:
+def test_api_processes_that_are_gone(site: MonitoredStack) -> None:
     with site.fault("BusyapiTargetsMissing"):
         assert set(site.stack.stop().values()) == {0}
     site.stack.start()

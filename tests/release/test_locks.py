@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROJECT_LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-test.lock")
-PLACES = ("requirements*.lock", "docs/**/*.lock", "tests/**/*.lock")
+PLACES = ("requirements*.lock", "docs/**/*.lock", "testkit/**/*.lock")
 LOCKS = sorted(str(path.relative_to(ROOT)) for place in PLACES for path in ROOT.glob(place))
 ENTRY = re.compile(r"^(\S+)==\S+.*\n((?:    --hash=sha256:[0-9a-f]{64}.*\n)*)", re.MULTILINE)
 INSTALL = re.compile(r"\bpip[3\d.]* +(?:--?\S+ +)*install\b.*")

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from busyapi.settings import SWITCH
-from tests.service.line import Line, give_up_after
-from tests.support.ports import free_port
-from tests.support.processes import Api, Stack
-from tests.support.proxy import Proxy
-from tests.support.servers import Flavour, Server
+from testkit.ports import free_port
+from testkit.processes import Api, Stack
+from testkit.proxied_server import ProxiedServer, give_up_after
+from testkit.proxy import Proxy
+from testkit.servers import Flavour, Server
 
 Apis = Callable[..., Api]
 
@@ -53,10 +53,10 @@ def beside(contract: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture
-async def line(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Line]:
+async def line(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ProxiedServer]:
     flavour: Flavour = getattr(request, "param", "valkey")
     with Server(tmp_path / "server", flavour) as server, Proxy(server.port) as proxy:
-        line = Line(server, proxy, tmp_path / "archive")
+        line = ProxiedServer(server, proxy, tmp_path / "archive")
         assert await line.reseed() == "fresh install"
         yield line
 

@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.asking import Raw, request
-from tests.support.http1 import Answer
-from tests.support.ports import free_port
-from tests.support.processes import Api, Stack
+from testkit.api_client import Raw, request
+from testkit.http1 import Answer
+from testkit.ports import free_port
+from testkit.processes import Api, Stack
 
 SINGLE, BATCH = "/api/usages", "/api/usages/batch"
 USAGE = b'{"patientId":"1","timestamp":1478009511000,"medication":"a"}'

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.asking import USAGE, problem, refusal, send, stored
-from tests.support.http1 import fetch
-from tests.support.processes import Stack
-from tests.support.servers import Server
-from tests.support.waiting import wait_until
+from testkit.api_client import USAGE, problem, refusal, send, stored
+from testkit.http1 import fetch
+from testkit.processes import Stack
+from testkit.servers import Server
+from testkit.waiting import wait_until
 
 
 @pytest.fixture(scope="module")

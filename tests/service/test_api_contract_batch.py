@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from tests.support.asking import BODY, USAGE, nothing_stored, problem, send
-from tests.support.http1 import Answer, fetch
-from tests.support.processes import Stack
+from testkit.api_client import BODY, USAGE, nothing_stored, problem, send
+from testkit.http1 import Answer, fetch
+from testkit.processes import Stack
 
 PATH = "/api/usages/batch"
 NDJSON = "application/x-ndjson"

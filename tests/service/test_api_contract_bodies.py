@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from testkit.api_client import BODY, USAGE, Raw, nothing_stored, problem, request, send, stored
+from testkit.processes import Stack
 from tests.service.conftest import Apis
-from tests.support.asking import BODY, USAGE, Raw, nothing_stored, problem, request, send, stored
-from tests.support.processes import Stack
 
 MARKER = b"zQ7-never-shown"
 """Stands in the bodies, and may not stand in the errors."""

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.support.asking import BODY, Raw, nothing_stored, problem, request, stored
-from tests.support.http1 import fetch
-from tests.support.processes import Stack
+from testkit.api_client import BODY, Raw, nothing_stored, problem, request, stored
+from testkit.http1 import fetch
+from testkit.processes import Stack
 
 MARKER = "zQ7-never-shown"
 

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from tests.service.conftest import Apis
-from tests.support.asking import (
+from testkit.api_client import (
     BODY,
     USAGE,
     Raw,
@@ -22,9 +21,10 @@ from tests.support.asking import (
     send,
     stored,
 )
-from tests.support.http1 import Answer
-from tests.support.leaks import MARK
-from tests.support.processes import Stack
+from testkit.http1 import Answer
+from testkit.log_leaks import MARK
+from testkit.processes import Stack
+from tests.service.conftest import Apis
 
 BATCH = "/api/usages/batch"
 

@@ -8,13 +8,13 @@ import pytest
 
 from busyapi.archive.format import Batch
 from busyapi.ids import Seq
+from testkit.api_client import BODY, USAGE, problem, send, stored
+from testkit.http1 import fetch
+from testkit.in_process import open_archive
+from testkit.processes import Stack
+from testkit.servers import Server
+from testkit.waiting import wait_until
 from tests.conftest import Stacks
-from tests.support.asking import BODY, USAGE, problem, send, stored
-from tests.support.http1 import fetch
-from tests.support.inside import open_archive
-from tests.support.processes import Stack
-from tests.support.servers import Server
-from tests.support.waiting import wait_until
 
 BATCH = "/api/usages/batch"
 

@@ -8,12 +8,12 @@ from urllib.parse import urlencode
 
 import pytest
 
+from testkit.api_client import BODY, USAGE, count, nothing_stored, problem, send, stored
+from testkit.http1 import fetch
+from testkit.processes import Stack
+from testkit.servers import Server
 from tests.conftest import Stacks
 from tests.service.conftest import Apis
-from tests.support.asking import BODY, USAGE, count, nothing_stored, problem, send, stored
-from tests.support.http1 import fetch
-from tests.support.processes import Stack
-from tests.support.servers import Server
 
 CURL_DATA = (
     '{"patientId":"100","timestamp":"Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)",'

@@ -6,14 +6,14 @@ from functools import partial
 
 import pytest
 
+from testkit.api_client import BODY, USAGE, Raw, count, request, send, stored
+from testkit.history import Outcome
+from testkit.http1 import fetch
+from testkit.load import Load
+from testkit.processes import Stack
+from testkit.servers import Server
+from testkit.waiting import wait_until
 from tests.conftest import Stacks
-from tests.support.asking import BODY, USAGE, Raw, count, request, send, stored
-from tests.support.history import Outcome
-from tests.support.http1 import fetch
-from tests.support.load import Load
-from tests.support.processes import Stack
-from tests.support.servers import Server
-from tests.support.waiting import wait_until
 
 DELAY = 3.0
 GRACE = 25.0

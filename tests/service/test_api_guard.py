@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Stacks
-from tests.service.conftest import Apis
-from tests.support.asking import (
+from testkit.api_client import (
     BODY,
     USAGE,
     Raw,
@@ -24,10 +22,12 @@ from tests.support.asking import (
     send,
     stored,
 )
-from tests.support.http1 import Answer, fetch
-from tests.support.processes import Api, Stack
-from tests.support.servers import Server
-from tests.support.waiting import wait_until
+from testkit.http1 import Answer, fetch
+from testkit.processes import Api, Stack
+from testkit.servers import Server
+from testkit.waiting import wait_until
+from tests.conftest import Stacks
+from tests.service.conftest import Apis
 
 TOKENS = """\
 # a device, a reader, and one that may do both

@@ -7,13 +7,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from busyapi.metrics import ApiMetrics, FlusherMetrics, Metrics
+from testkit.api_client import BODY, USAGE, Raw, request, send
+from testkit.http1 import fetch
+from testkit.processes import Process, Stack
+from testkit.servers import Server
+from testkit.waiting import wait_until
 from tests.conftest import Stacks
 from tests.service.conftest import Apis
-from tests.support.asking import BODY, USAGE, Raw, request, send
-from tests.support.http1 import fetch
-from tests.support.processes import Process, Stack
-from tests.support.servers import Server
-from tests.support.waiting import wait_until
 
 USAGES, BATCHES, ONE = "/api/usages", "/api/usages/batch", "/api/usages/<usage:int>"
 

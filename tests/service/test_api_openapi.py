@@ -19,10 +19,10 @@ from sanic import Sanic
 
 from busyapi.api.app import make_app
 from busyapi.settings import Settings
+from testkit.api_client import USAGE, count, nothing_stored, send, stored
+from testkit.http1 import fetch
+from testkit.processes import Api, Stack
 from tests.service.conftest import Apis
-from tests.support.asking import USAGE, count, nothing_stored, send, stored
-from tests.support.http1 import fetch
-from tests.support.processes import Api, Stack
 
 Description = dict[str, Any]
 

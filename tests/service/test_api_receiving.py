@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 
 from busyapi.settings import SWITCH
-from tests.conftest import Stacks
-from tests.service.conftest import Apis
-from tests.support.asking import (
+from testkit.api_client import (
     BODY,
     USAGE,
     Raw,
@@ -25,10 +23,12 @@ from tests.support.asking import (
     send,
     stored,
 )
-from tests.support.http1 import fetch
-from tests.support.processes import Api, Process, Stack
-from tests.support.servers import Server
-from tests.support.waiting import wait_until
+from testkit.http1 import fetch
+from testkit.processes import Api, Process, Stack
+from testkit.servers import Server
+from testkit.waiting import wait_until
+from tests.conftest import Stacks
+from tests.service.conftest import Apis
 
 MIB = 1 << 20
 MOST_RESIDENT = 400 * MIB

@@ -5,9 +5,9 @@ from itertools import count
 
 import pytest
 
-from tests.support.asking import BODY, USAGE, Raw, request, send
-from tests.support.http1 import fetch
-from tests.support.processes import Stack
+from testkit.api_client import BODY, USAGE, Raw, request, send
+from testkit.http1 import fetch
+from testkit.processes import Stack
 
 MADE = re.compile(r"[0-9a-f]{12}-[0-9a-f]+")
 PATHS = ("/", "/openapi.json", "/livez", "/readyz", "/api/usages/count", "/nowhere", "/api/usages")

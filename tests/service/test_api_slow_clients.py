@@ -10,9 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.conftest import Stacks
-from tests.service.conftest import Apis
-from tests.support.asking import (
+from testkit.api_client import (
     BODY,
     Raw,
     count,
@@ -21,11 +19,13 @@ from tests.support.asking import (
     send,
     stored,
 )
-from tests.support.http1 import Answer
-from tests.support.load import Load
-from tests.support.processes import Api, Stack
-from tests.support.servers import Server
-from tests.support.waiting import wait_until
+from testkit.http1 import Answer
+from testkit.load import Load
+from testkit.processes import Api, Stack
+from testkit.servers import Server
+from testkit.waiting import wait_until
+from tests.conftest import Stacks
+from tests.service.conftest import Apis
 
 DEADLINE = 1.0
 EARLY, LATE = 0.9 * DEADLINE, 8 * DEADLINE

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.support.processes import Stack
+from testkit.processes import Stack
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from statistics import quantiles
 
 import pytest
 
+from testkit.api_client import BODY, Raw, request, stored
+from testkit.processes import Api
 from tests.service.conftest import Apis
-from tests.support.asking import BODY, Raw, request, stored
-from tests.support.processes import Api
 
 TIMES = 3.0
 ROUNDS = 6

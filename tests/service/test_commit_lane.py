@@ -9,10 +9,9 @@ from busyapi.commit.batch import Key
 from busyapi.commit.standing import PATIENCE_SECONDS
 from busyapi.errors import BufferFull, KeyReused, NotSeeded, Refused, StoredUnknown, TooWeak
 from busyapi.stream.scripts import UNSEED
-from tests.service.line import BOUND, KEYS, THE_COMMIT, Line, give_up_after
-from tests.support.archived import read_archive
-from tests.support.history import digest
-from tests.support.inside import (
+from testkit.archive_reader import read_archive
+from testkit.history import digest
+from testkit.in_process import (
     committing,
     flushing,
     make_flusher,
@@ -21,13 +20,14 @@ from tests.support.inside import (
     until,
     where,
 )
-from tests.support.servers import FLAVOURS
+from testkit.proxied_server import BOUND, KEYS, THE_COMMIT, ProxiedServer, give_up_after
+from testkit.servers import FLAVOURS
 
 # --- an answer is lost ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("line", FLAVOURS, indirect=True)
-async def test_lost_answer_is_asked_for_again_and_stored_once(line: Line) -> None:
+async def test_lost_answer_is_asked_for_again_and_stored_once(line: ProxiedServer) -> None:
     async with committing(line.endpoint) as committer:
         await committer.until_ready()
         line.proxy.lose_answer(THE_COMMIT)
@@ -38,7 +38,7 @@ async def test_lost_answer_is_asked_for_again_and_stored_once(line: Line) -> Non
     assert line.stored() == ["3-3", "4-1"]
 
 
-async def test_answer_lost_again_and_again_is_stored_once(line: Line) -> None:
+async def test_answer_lost_again_and_again_is_stored_once(line: ProxiedServer) -> None:
     async with committing(line.endpoint) as committer:
         await committer.until_ready()
         line.proxy.lose_answer(THE_COMMIT)
@@ -51,7 +51,7 @@ async def test_answer_lost_again_and_again_is_stored_once(line: Line) -> None:
     assert line.stored() == ["2-2"]
 
 
-async def test_lost_answer_of_a_keyed_usage_is_asked_for_again(line: Line) -> None:
+async def test_lost_answer_of_a_keyed_usage_is_asked_for_again(line: ProxiedServer) -> None:
     async with committing(line.endpoint) as committer:
         await committer.until_ready()
         line.proxy.lose_answer(THE_COMMIT)
@@ -71,7 +71,7 @@ async def test_lost_answer_of_a_keyed_usage_is_asked_for_again(line: Line) -> No
     assert line.stored() == ["1-1", "2-1", "3-1"]
 
 
-async def test_own_repeat_of_a_keyed_usage_is_no_replay(line: Line) -> None:
+async def test_own_repeat_of_a_keyed_usage_is_no_replay(line: ProxiedServer) -> None:
     async with committing(line.endpoint) as committer:
         await committer.until_ready()
         line.proxy.lose_answer(THE_COMMIT)
@@ -82,7 +82,7 @@ async def test_own_repeat_of_a_keyed_usage_is_no_replay(line: Line) -> None:
     assert line.stored() == ["1-1"]
 
 
-async def test_connection_cut_before_the_commit_is_made_again(line: Line) -> None:
+async def test_connection_cut_before_the_commit_is_made_again(line: ProxiedServer) -> None:
     async with committing(line.endpoint) as committer:
         await committer.until_ready()
         line.proxy.cut()
@@ -91,7 +91,7 @@ async def test_connection_cut_before_the_commit_is_made_again(line: Line) -> Non
 
 
 async def test_usages_wait_while_no_connection_can_be_made(
-    line: Line, monkeypatch: pytest.MonkeyPatch
+    line: ProxiedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("busyapi.commit.standing.PATIENCE_SECONDS", 60.0)
     async with committing(line.endpoint) as committer:
@@ -111,7 +111,7 @@ async def test_usages_wait_while_no_connection_can_be_made(
 
 
 async def test_over_the_deadline_what_was_sent_is_unknown_and_the_rest_is_not_stored(
-    line: Line,
+    line: ProxiedServer,
 ) -> None:
     async with committing(line.endpoint, deadline=2.0) as committer:
         await committer.until_ready()
@@ -127,7 +127,9 @@ async def test_over_the_deadline_what_was_sent_is_unknown_and_the_rest_is_not_st
     assert line.stored_lines() == [b'"sent"', b'"later"']
 
 
-async def test_over_the_deadline_without_a_connection_nothing_is_stored(line: Line) -> None:
+async def test_over_the_deadline_without_a_connection_nothing_is_stored(
+    line: ProxiedServer,
+) -> None:
     async with committing(line.endpoint, deadline=2.0) as committer:
         await committer.until_ready()
         line.proxy.refuse()
@@ -146,7 +148,7 @@ async def test_over_the_deadline_without_a_connection_nothing_is_stored(line: Li
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_commit_that_comes_late_is_not_stored_beside_its_repeat(line: Line) -> None:
+async def test_commit_that_comes_late_is_not_stored_beside_its_repeat(line: ProxiedServer) -> None:
     async with committing(line.endpoint) as committer:
         await committer.until_ready()
         line.proxy.latency = 1.0
@@ -160,7 +162,7 @@ async def test_commit_that_comes_late_is_not_stored_beside_its_repeat(line: Line
 
 @pytest.mark.parametrize("line", FLAVOURS, indirect=True)
 async def test_commit_that_comes_after_a_later_one_is_never_stored(
-    line: Line, monkeypatch: pytest.MonkeyPatch
+    line: ProxiedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Later than the deadline, so that it is not sent again.
     give_up_after(monkeypatch, 1.5)
@@ -181,7 +183,7 @@ async def test_commit_that_comes_after_a_later_one_is_never_stored(
 
 @pytest.mark.parametrize("line", FLAVOURS, indirect=True)
 @pytest.mark.usefixtures("impatient")
-async def test_paused_server_stores_once_what_it_finds_when_it_wakes(line: Line) -> None:
+async def test_paused_server_stores_once_what_it_finds_when_it_wakes(line: ProxiedServer) -> None:
     async with committing(line.endpoint) as committer:
         await committer.until_ready()
         line.server.pause()
@@ -195,7 +197,7 @@ async def test_paused_server_stores_once_what_it_finds_when_it_wakes(line: Line)
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_server_paused_beyond_the_deadline_stores_at_most_once(line: Line) -> None:
+async def test_server_paused_beyond_the_deadline_stores_at_most_once(line: ProxiedServer) -> None:
     async with committing(line.endpoint, deadline=2.0) as committer:
         await committer.until_ready()
         line.server.pause()
@@ -214,7 +216,7 @@ async def test_server_paused_beyond_the_deadline_stores_at_most_once(line: Line)
 
 
 @pytest.mark.parametrize("line", FLAVOURS, indirect=True)
-async def test_uncertain_usage_is_given_up_when_the_epoch_has_changed(line: Line) -> None:
+async def test_uncertain_usage_is_given_up_when_the_epoch_has_changed(line: ProxiedServer) -> None:
     async with committing(line.endpoint) as committer:
         await committer.until_ready()
         line.proxy.lose_answer(THE_COMMIT)
@@ -234,7 +236,7 @@ async def test_uncertain_usage_is_given_up_when_the_epoch_has_changed(line: Line
     assert [(each.id, each.digest) for each in archived] == [(1, digest("sent"))]
 
 
-async def test_usage_refused_for_its_epoch_is_stored_under_the_next(line: Line) -> None:
+async def test_usage_refused_for_its_epoch_is_stored_under_the_next(line: ProxiedServer) -> None:
     async with committing(line.endpoint) as committer:
         await committer.until_ready()
         line.server.command("HDEL", KEYS.state, "epoch")
@@ -245,7 +247,9 @@ async def test_usage_refused_for_its_epoch_is_stored_under_the_next(line: Line) 
     assert line.stored() == [f"{BOUND + 2}-1"]
 
 
-async def test_usage_refused_for_its_epoch_until_the_deadline_is_not_stored(line: Line) -> None:
+async def test_usage_refused_for_its_epoch_until_the_deadline_is_not_stored(
+    line: ProxiedServer,
+) -> None:
     async with committing(line.endpoint, deadline=2.0) as committer:
         await committer.until_ready()
         line.server.command("HDEL", KEYS.state, "epoch")
@@ -259,7 +263,7 @@ async def test_usage_refused_for_its_epoch_until_the_deadline_is_not_stored(line
 
 
 async def test_lane_lives_on_when_the_connection_fails_as_it_takes_the_epoch_away(
-    line: Line,
+    line: ProxiedServer,
 ) -> None:
     async with committing(line.endpoint) as committer:
         await committer.until_ready()
@@ -275,7 +279,9 @@ async def test_lane_lives_on_when_the_connection_fails_as_it_takes_the_epoch_awa
 # --- refusals ------------------------------------------------------------------------------
 
 
-async def test_full_buffer_is_refused_and_takes_again_when_it_was_archived(line: Line) -> None:
+async def test_full_buffer_is_refused_and_takes_again_when_it_was_archived(
+    line: ProxiedServer,
+) -> None:
     await line.reseed(bound=BOUND)
     line.server.command("HSET", KEYS.state, "bound", 3)
     async with committing(line.endpoint) as committer:
@@ -290,7 +296,7 @@ async def test_full_buffer_is_refused_and_takes_again_when_it_was_archived(line:
             assert await committer.post(b"[]", b"[]") == 5
 
 
-async def test_refusal_after_a_lost_answer_is_unknown(line: Line) -> None:
+async def test_refusal_after_a_lost_answer_is_unknown(line: ProxiedServer) -> None:
     line.server.command("HSET", KEYS.state, "bound", 1)
     async with committing(line.endpoint) as committer:
         await committer.until_ready()
@@ -302,7 +308,7 @@ async def test_refusal_after_a_lost_answer_is_unknown(line: Line) -> None:
 
 
 @pytest.mark.parametrize("line", FLAVOURS, indirect=True)
-async def test_full_memory_is_refused_and_recovers(line: Line) -> None:
+async def test_full_memory_is_refused_and_recovers(line: ProxiedServer) -> None:
     async with committing(line.endpoint) as committer:
         await committer.until_ready()
         line.server.client().config_set("maxmemory", 1)
@@ -315,7 +321,7 @@ async def test_full_memory_is_refused_and_recovers(line: Line) -> None:
 
 
 @pytest.mark.parametrize("line", FLAVOURS, indirect=True)
-async def test_scripts_that_were_flushed_are_loaded_again(line: Line) -> None:
+async def test_scripts_that_were_flushed_are_loaded_again(line: ProxiedServer) -> None:
     async with committing(line.endpoint) as committer:
         await committer.until_ready()
         line.server.command("SCRIPT FLUSH")
@@ -324,7 +330,7 @@ async def test_scripts_that_were_flushed_are_loaded_again(line: Line) -> None:
 
 
 async def test_server_made_weaker_while_it_runs_is_refused_until_it_is_mended(
-    line: Line, monkeypatch: pytest.MonkeyPatch
+    line: ProxiedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("busyapi.commit.lane.RECHECK_SECONDS", 0.2)
     async with committing(line.endpoint, deadline=2.0) as committer:
@@ -342,7 +348,7 @@ async def test_server_made_weaker_while_it_runs_is_refused_until_it_is_mended(
 
 
 async def test_server_is_checked_again_under_load_too(
-    line: Line, monkeypatch: pytest.MonkeyPatch
+    line: ProxiedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("busyapi.commit.lane.RECHECK_SECONDS", 0.2)
     async with committing(line.endpoint, deadline=2.0) as committer:
@@ -357,7 +363,7 @@ async def test_server_is_checked_again_under_load_too(
         assert {type(each) for each in committer.failures.errors} <= {TooWeak}
 
 
-async def test_device_that_hangs_up_does_not_stop_its_commit(line: Line) -> None:
+async def test_device_that_hangs_up_does_not_stop_its_commit(line: ProxiedServer) -> None:
     async with committing(line.endpoint) as committer:
         await committer.until_ready()
         futures = [committer.post(each) for each in numbered("a", 3)]
@@ -366,7 +372,7 @@ async def test_device_that_hangs_up_does_not_stop_its_commit(line: Line) -> None
     assert line.stored_lines() == numbered("a", 3)
 
 
-async def test_what_is_left_when_a_lane_stops_is_settled(line: Line) -> None:
+async def test_what_is_left_when_a_lane_stops_is_settled(line: ProxiedServer) -> None:
     async with committing(line.endpoint) as committer:
         await committer.until_ready()
         line.proxy.mute()

@@ -9,9 +9,9 @@ import pytest
 from busyapi.commit.batch import Key
 from busyapi.errors import Refused, StoredUnknown
 from busyapi.stream.scripts import REMEMBER
-from tests.service.line import KEYS, THE_COMMIT, Line, give_up_after
-from tests.support.inside import Committer, committing, settled, until
-from tests.support.servers import FLAVOURS
+from testkit.in_process import CommitterHarness, committing, settled, until
+from testkit.proxied_server import KEYS, THE_COMMIT, ProxiedServer, give_up_after
+from testkit.servers import FLAVOURS
 
 A, B = b'"A"', b'"B"'
 REFUSALS = {
@@ -29,7 +29,7 @@ def command(*words: str) -> bytes:
 
 
 @pytest.fixture
-def aside(line: Line) -> Iterator[socket.socket]:
+def aside(line: ProxiedServer) -> Iterator[socket.socket]:
     """A connection that the server has accepted before it is paused."""
     with socket.create_connection(("127.0.0.1", line.server.port)) as connection:
         connection.sendall(command("PING"))
@@ -38,7 +38,7 @@ def aside(line: Line) -> Iterator[socket.socket]:
 
 
 async def posted_in_one_flight(
-    line: Line, committer: Committer, apart: float, *, keyed: bool = False
+    line: ProxiedServer, committer: CommitterHarness, apart: float, *, keyed: bool = False
 ) -> list[asyncio.Future[int]]:
     """Post A and B, B later than A, so that one flight has both; leave the server paused."""
     line.server.pause()
@@ -55,7 +55,7 @@ async def posted_in_one_flight(
 @pytest.mark.parametrize("keyed", [False, True])
 @pytest.mark.parametrize("refusal", REFUSALS)
 async def test_usage_that_was_called_not_stored_is_not_sent_again_with_younger_ones(
-    line: Line, aside: socket.socket, refusal: str, *, keyed: bool
+    line: ProxiedServer, aside: socket.socket, refusal: str, *, keyed: bool
 ) -> None:
     async with committing(line.endpoint, deadline=3.0) as committer:
         await committer.until_ready()
@@ -74,7 +74,7 @@ async def test_usage_that_was_called_not_stored_is_not_sent_again_with_younger_o
     assert line.stored_lines().count(B) == half
 
 
-async def test_flight_that_may_be_stored_is_repeated_as_it_was(line: Line) -> None:
+async def test_flight_that_may_be_stored_is_repeated_as_it_was(line: ProxiedServer) -> None:
     # Without A it would be another batch under a number that the server knows, or a second B.
     async with committing(line.endpoint, deadline=3.0) as committer:
         await committer.until_ready()
@@ -93,7 +93,7 @@ async def test_flight_that_may_be_stored_is_repeated_as_it_was(line: Line) -> No
 # --- the lane's memory ----------------------------------------------------------------------
 
 
-def forget(line: Line) -> None:
+def forget(line: ProxiedServer) -> None:
     """Do what the server does when its clock is set forward by an hour."""
     for each in line.server.command("KEYS", KEYS.lane("*")):
         assert line.server.command("TTL", each) > 0
@@ -101,7 +101,7 @@ def forget(line: Line) -> None:
 
 
 @pytest.mark.parametrize("line", FLAVOURS, indirect=True)
-async def test_lane_that_was_forgotten_calls_its_lost_answer_unknown(line: Line) -> None:
+async def test_lane_that_was_forgotten_calls_its_lost_answer_unknown(line: ProxiedServer) -> None:
     async with committing(line.endpoint) as committer:
         await committer.until_ready()
         line.proxy.lose_answer(THE_COMMIT)
@@ -115,7 +115,9 @@ async def test_lane_that_was_forgotten_calls_its_lost_answer_unknown(line: Line)
     assert line.stored_lines() == [A, B]
 
 
-async def test_lane_that_is_forgotten_with_nothing_under_way_stores_what_comes(line: Line) -> None:
+async def test_lane_that_is_forgotten_with_nothing_under_way_stores_what_comes(
+    line: ProxiedServer,
+) -> None:
     async with committing(line.endpoint) as committer:
         await committer.until_ready()
         assert await committer.post(A) == 1
@@ -126,7 +128,7 @@ async def test_lane_that_is_forgotten_with_nothing_under_way_stores_what_comes(l
 
 @pytest.mark.parametrize("line", FLAVOURS, indirect=True)
 async def test_call_that_comes_late_is_not_stored_by_a_server_that_forgot_the_lane(
-    line: Line, monkeypatch: pytest.MonkeyPatch
+    line: ProxiedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     give_up_after(monkeypatch, 0.5)
     async with committing(line.endpoint) as committer:
@@ -143,7 +145,7 @@ async def test_call_that_comes_late_is_not_stored_by_a_server_that_forgot_the_la
 
 
 async def test_idle_lane_that_was_forgotten_refuses_nothing(
-    line: Line, monkeypatch: pytest.MonkeyPatch
+    line: ProxiedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("busyapi.commit.lane.RECHECK_SECONDS", 0.1)
     async with committing(line.endpoint) as committer:
@@ -155,7 +157,7 @@ async def test_idle_lane_that_was_forgotten_refuses_nothing(
 
 
 async def test_lost_answer_to_a_lane_that_names_itself_again_costs_no_refusal(
-    line: Line, impatient: None
+    line: ProxiedServer, impatient: None
 ) -> None:
     del impatient
     async with committing(line.endpoint, deadline=6.0) as committer:

@@ -9,9 +9,9 @@ import pytest
 from busyapi.commit.batch import Key
 from busyapi.errors import StoredUnknown, TooWeak
 from busyapi.stream.keys import Keys
-from tests.support.inside import committing, seed_once, settled, until, where
-from tests.support.servers import FLAVOURS, Flavour, Server
-from tests.support.waiting import wait_until
+from testkit.in_process import committing, seed_once, settled, until, where
+from testkit.servers import FLAVOURS, Flavour, Server
+from testkit.waiting import wait_until
 
 KEYS = Keys(0)
 

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.children import Child, state
-from tests.support.http1 import fetch
-from tests.support.ports import free_port
-from tests.support.processes import answers
-from tests.support.servers import Server
-from tests.support.waiting import wait_until
+from testkit.child_process import Child, state
+from testkit.http1 import fetch
+from testkit.ports import free_port
+from testkit.processes import answers
+from testkit.servers import Server
+from testkit.waiting import wait_until
 
 START_SECONDS = 40.0
 USAGE = b'{"patientId":"zq7-100","timestamp":"Tue Nov 01 2016 09:11:51 GMT-0500","medication":"A"}'

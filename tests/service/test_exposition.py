@@ -12,15 +12,15 @@ from prometheus_client.openmetrics import parser
 from prometheus_client.parser import text_string_to_metric_families
 
 from busyapi import catalogue_api, catalogue_flusher
+from testkit.api_client import BODY, Raw, request
+from testkit.http1 import fetch
+from testkit.processes import Process, Stack
+from testkit.proxy import Proxy
+from testkit.servers import Server
+from testkit.waiting import wait_until
 from tests.conftest import Stacks
 from tests.service.conftest import Apis
 from tests.service.test_api_metrics import samples
-from tests.support.asking import BODY, Raw, request
-from tests.support.http1 import fetch
-from tests.support.processes import Process, Stack
-from tests.support.proxy import Proxy
-from tests.support.servers import Server
-from tests.support.waiting import wait_until
 
 OPENMETRICS = "application/openmetrics-text"
 PROMTOOL = Path("/usr/bin/promtool")

@@ -17,14 +17,14 @@ import pytest
 
 from busyapi.api.fast import MOST_HELD
 from busyapi.settings import SWITCH
+from testkit.api_client import BODY, Raw, count, request
+from testkit.broken_build import broken_build
+from testkit.differential import Case, Seen, alike, case, play
+from testkit.http1 import fetch
+from testkit.processes import Stack
+from testkit.servers import Server
+from testkit.waiting import wait_until
 from tests.conftest import Stacks
-from tests.support.asking import BODY, Raw, count, request
-from tests.support.broken import broken_build
-from tests.support.differential import Case, Seen, alike, case, play
-from tests.support.http1 import fetch
-from tests.support.processes import Stack
-from tests.support.servers import Server
-from tests.support.waiting import wait_until
 
 SHORT = 1500
 LONG = 100_000

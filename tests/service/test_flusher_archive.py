@@ -19,9 +19,8 @@ from busyapi.commit.batch import Key
 from busyapi.errors import BufferFull
 from busyapi.flusher.loop import Flusher
 from busyapi.stream.entry import encode
-from tests.service.site import KEYS, Site
-from tests.support.archived import read_archive
-from tests.support.inside import (
+from testkit.archive_reader import read_archive
+from testkit.in_process import (
     flushing,
     make_flusher,
     numbered,
@@ -30,13 +29,14 @@ from tests.support.inside import (
     until_flushing,
     where,
 )
-from tests.support.servers import Server
+from testkit.in_process_stack import KEYS, InProcessStack
+from testkit.servers import Server
 
 
 @pytest.fixture
-def site(valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+def site(valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InProcessStack:
     monkeypatch.setattr("busyapi.flusher.loop.HALT_SECONDS", 0.2)
-    return Site(valkey, tmp_path / "archive", monkeypatch)
+    return InProcessStack(valkey, tmp_path / "archive", monkeypatch)
 
 
 async def until_halted(flusher: Flusher) -> str:
@@ -45,7 +45,7 @@ async def until_halted(flusher: Flusher) -> str:
     return flusher.trouble
 
 
-def accept_loss(site: Site, monkeypatch: pytest.MonkeyPatch, said: str) -> int:
+def accept_loss(site: InProcessStack, monkeypatch: pytest.MonkeyPatch, said: str) -> int:
     """Type what the flusher said."""
     words = said[said.index("busyapi archive accept-loss") :].split()[1:]
     words[words.index("--reason") + 1] = "a test says so"
@@ -53,7 +53,7 @@ def accept_loss(site: Site, monkeypatch: pytest.MonkeyPatch, said: str) -> int:
     return cli.main([*words, "--yes"])
 
 
-def verify(site: Site, monkeypatch: pytest.MonkeyPatch) -> int:
+def verify(site: InProcessStack, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setenv("BUSYAPI_ARCHIVE_DIR", str(site.archive))
     return cli.main(["archive", "verify"])
 
@@ -70,7 +70,7 @@ def verify(site: Site, monkeypatch: pytest.MonkeyPatch) -> int:
     ],
 )
 async def test_entry_that_cannot_be_read_is_quarantined_and_the_rest_goes_on(
-    site: Site, value: bytes, why: str, monkeypatch: pytest.MonkeyPatch
+    site: InProcessStack, value: bytes, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with site.running() as (flusher, committer):
         assert await site.post(committer, "a", 3) == [1, 2, 3]
@@ -91,7 +91,7 @@ async def test_entry_that_cannot_be_read_is_quarantined_and_the_rest_goes_on(
 
 
 async def test_hole_in_the_stream_halts_behind_what_is_before_it(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: InProcessStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with site.running():
         pass
@@ -119,7 +119,7 @@ async def test_hole_in_the_stream_halts_behind_what_is_before_it(
 
 
 async def test_empty_volume_halts_until_a_person_accepts_the_loss(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: InProcessStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with site.running() as (_, committer):
         await site.post(committer, "a", 3)
@@ -140,7 +140,7 @@ async def test_empty_volume_halts_until_a_person_accepts_the_loss(
 
 
 async def test_halted_flusher_says_once_what_it_recovered(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: InProcessStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with site.running() as (_, committer):
         await site.post(committer, "a", 3)
@@ -161,7 +161,7 @@ async def test_halted_flusher_says_once_what_it_recovered(
     assert [each["cursor"] for each in logged if each["event"] == "archive_recovered"] == [0]
 
 
-async def test_older_volume_halts_and_goes_on_with_the_right_one(site: Site) -> None:
+async def test_older_volume_halts_and_goes_on_with_the_right_one(site: InProcessStack) -> None:
     async with site.running() as (_, committer):
         await site.post(committer, "a", 3)
         await site.until_archived(3)
@@ -183,7 +183,7 @@ async def test_older_volume_halts_and_goes_on_with_the_right_one(site: Site) -> 
 
 
 async def test_damaged_segment_is_set_aside_and_the_loss_is_a_persons_to_accept(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: InProcessStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with site.running() as (_, committer):
         await site.post(committer, "a", 3)
@@ -203,7 +203,7 @@ async def test_damaged_segment_is_set_aside_and_the_loss_is_a_persons_to_accept(
 
 
 async def test_good_file_goes_back_in_the_place_of_what_was_recovered(
-    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    site: InProcessStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """As the runbook of BusyapiFlusherHalted says."""
     async with site.running() as (_, committer):
@@ -231,7 +231,7 @@ async def test_good_file_goes_back_in_the_place_of_what_was_recovered(
     assert verify(site, monkeypatch) == 0
 
 
-async def test_second_flusher_on_the_same_volume_waits_for_the_lock(site: Site) -> None:
+async def test_second_flusher_on_the_same_volume_waits_for_the_lock(site: InProcessStack) -> None:
     async with site.running() as (_, committer):
         async with flushing(site.flusher(), ready=False) as second:
             await until(lambda: "another process writes" in second.trouble, "the second to halt")
@@ -243,7 +243,9 @@ async def test_second_flusher_on_the_same_volume_waits_for_the_lock(site: Site) 
         assert await site.post(committer, "c", 1) == [5]
 
 
-async def test_second_flusher_on_another_volume_gets_no_lease(site: Site, tmp_path: Path) -> None:
+async def test_second_flusher_on_another_volume_gets_no_lease(
+    site: InProcessStack, tmp_path: Path
+) -> None:
     elsewhere = make_flusher(where(site.server), tmp_path / "other")
     async with site.running() as (first, committer), flushing(elsewhere, ready=False) as second:
         await until(lambda: "lease" in second.trouble, "the second to be refused")
@@ -256,7 +258,9 @@ async def test_second_flusher_on_another_volume_gets_no_lease(site: Site, tmp_pa
     assert read_archive(tmp_path / "other").partition(0).lines == []
 
 
-async def test_flusher_that_lost_its_lease_while_it_slept_harms_nothing(site: Site) -> None:
+async def test_flusher_that_lost_its_lease_while_it_slept_harms_nothing(
+    site: InProcessStack,
+) -> None:
     async with site.running() as (first, committer):
         await site.post(committer, "a", 3)
         await site.until_archived(3)
@@ -303,7 +307,9 @@ def incompressible(count: int) -> list[bytes]:
     return [b'{"random":"%b"}' % token_hex(100).encode() for _ in range(count)]
 
 
-async def test_full_volume_stands_still_loses_nothing_and_recovers_by_itself(site: Site) -> None:
+async def test_full_volume_stands_still_loses_nothing_and_recovers_by_itself(
+    site: InProcessStack,
+) -> None:
     with small_volume(site.archive, "512k"):
         async with site.running(bound=5000) as (flusher, committer):
             await site.post(committer, "a", 3)
@@ -332,7 +338,9 @@ async def test_full_volume_stands_still_loses_nothing_and_recovers_by_itself(sit
 # --- a full buffer -------------------------------------------------------------------------
 
 
-async def test_full_buffer_refuses_and_takes_again_when_the_flusher_is_back(site: Site) -> None:
+async def test_full_buffer_refuses_and_takes_again_when_the_flusher_is_back(
+    site: InProcessStack,
+) -> None:
     async with site.running(bound=10):
         pass
     async with site.lane() as committer:
@@ -350,7 +358,7 @@ async def test_full_buffer_refuses_and_takes_again_when_the_flusher_is_back(site
     assert site.lines() == list(range(1, last + 1))
 
 
-async def test_full_memory_is_mended_by_a_flusher_that_comes_back(site: Site) -> None:
+async def test_full_memory_is_mended_by_a_flusher_that_comes_back(site: InProcessStack) -> None:
     async with site.running():
         pass
     async with site.lane() as committer:
@@ -372,7 +380,7 @@ async def test_full_memory_is_mended_by_a_flusher_that_comes_back(site: Site) ->
     assert site.lines() == list(range(1, posted + 1))
 
 
-async def test_larger_bound_than_the_setting_is_remembered_for_a_jump(site: Site) -> None:
+async def test_larger_bound_than_the_setting_is_remembered_for_a_jump(site: InProcessStack) -> None:
     async with site.running(bound=5000) as (_, committer):
         await site.post(committer, "a", 3)
         await site.until_archived(3)

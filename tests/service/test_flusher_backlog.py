@@ -10,13 +10,13 @@ from busyapi.archive.frames import content_size
 from busyapi.archive.reader import walk
 from busyapi.stream.entry import encode
 from busyapi.stream.keys import Keys
+from testkit.archive_reader import read_archive
+from testkit.in_process import flushing, make_flusher, until, until_flushing, where
+from testkit.in_process_stack import InProcessStack
+from testkit.proxy import Proxy
+from testkit.servers import Server
+from testkit.waiting import wait_until
 from tests.conftest import Stacks
-from tests.service.site import Site
-from tests.support.archived import read_archive
-from tests.support.inside import flushing, make_flusher, until, until_flushing, where
-from tests.support.proxy import Proxy
-from tests.support.servers import Server
-from tests.support.waiting import wait_until
 
 KEYS = Keys(0)
 MIB = 1 << 20
@@ -86,13 +86,13 @@ def test_backlog_of_large_batches_takes_little_memory(valkey: Server, stacks: St
 
 
 @pytest.fixture
-def site(tmp_path: Path, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> Site:
-    return Site(valkey, tmp_path / "archive", monkeypatch)
+def site(tmp_path: Path, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> InProcessStack:
+    return InProcessStack(valkey, tmp_path / "archive", monkeypatch)
 
 
 @pytest.mark.parametrize("jump", [False, True], ids=["same history", "drained for a jump"])
 async def test_slow_link_archives_batches_that_take_longer_than_an_answer_may(
-    site: Site, *, jump: bool
+    site: InProcessStack, *, jump: bool
 ) -> None:
     async with flushing(site.flusher(bound=100_000)):
         pass
@@ -120,7 +120,7 @@ async def test_slow_link_archives_batches_that_take_longer_than_an_answer_may(
     assert bool(site.gaps()) == jump
 
 
-async def test_link_that_fails_in_the_middle_is_read_in_smaller_parts(site: Site) -> None:
+async def test_link_that_fails_in_the_middle_is_read_in_smaller_parts(site: InProcessStack) -> None:
     async with flushing(site.flusher(bound=100_000)):
         pass
     last = fill(site.server, 2, 1000, 4 * MIB)

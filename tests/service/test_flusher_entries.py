@@ -9,13 +9,13 @@ from busyapi import cli
 from busyapi.ids import Seq
 from busyapi.stream.entry import encode
 from busyapi.stream.keys import Keys
+from testkit.archive_reader import read_archive
+from testkit.http1 import fetch
+from testkit.in_process import flushing, make_flusher, until, until_flushing, where
+from testkit.in_process_stack import BOUND, InProcessStack
+from testkit.servers import FLAVOURS, Server
+from testkit.waiting import wait_until
 from tests.conftest import Stacks
-from tests.service.site import BOUND, Site
-from tests.support.archived import read_archive
-from tests.support.http1 import fetch
-from tests.support.inside import flushing, make_flusher, until, until_flushing, where
-from tests.support.servers import FLAVOURS, Server
-from tests.support.waiting import wait_until
 
 KEYS = Keys(0)
 
@@ -23,10 +23,10 @@ KEYS = Keys(0)
 @pytest.fixture
 def site(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Site]:
+) -> Iterator[InProcessStack]:
     monkeypatch.setattr("busyapi.flusher.loop.HALT_SECONDS", 0.2)
     with Server(tmp_path / "server", getattr(request, "param", "valkey")) as server:
-        yield Site(server, tmp_path / "archive", monkeypatch)
+        yield InProcessStack(server, tmp_path / "archive", monkeypatch)
 
 
 def store(server: Server, value: bytes, usages: int = 1, field: str = "u") -> int:
@@ -37,7 +37,7 @@ def store(server: Server, value: bytes, usages: int = 1, field: str = "u") -> in
     return last
 
 
-def quarantined(site: Site) -> list[tuple[int, int]]:
+def quarantined(site: InProcessStack) -> list[tuple[int, int]]:
     return [each[:2] for each in read_archive(site.archive).partition(0).quarantined]
 
 
@@ -46,7 +46,7 @@ def quarantined(site: Site) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("site", FLAVOURS, indirect=True)
 async def test_entry_of_another_version_halts_and_waits_for_that_version(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: InProcessStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with site.running() as (flusher, committer):
         assert await site.post(committer, "a", 2) == [1, 2]
@@ -73,7 +73,9 @@ async def test_entry_of_another_version_halts_and_waits_for_that_version(
     assert site.gaps() == []
 
 
-async def test_entry_with_a_field_of_another_version_halts_and_is_not_trimmed(site: Site) -> None:
+async def test_entry_with_a_field_of_another_version_halts_and_is_not_trimmed(
+    site: InProcessStack,
+) -> None:
     async with site.running() as (flusher, committer):
         assert await site.post(committer, "a", 1) == [1]
         store(site.server, encode([b"{}"], 1), field="v2")
@@ -83,7 +85,7 @@ async def test_entry_with_a_field_of_another_version_halts_and_is_not_trimmed(si
 
 
 async def test_entry_of_another_version_stops_a_jump_before_anything_is_skipped(
-    site: Site,
+    site: InProcessStack,
 ) -> None:
     async with site.running() as (_, committer):
         assert await site.post(committer, "a", 1) == [1]
@@ -97,7 +99,7 @@ async def test_entry_of_another_version_stops_a_jump_before_anything_is_skipped(
     assert site.gaps() == []
 
 
-async def test_broken_entry_of_a_known_version_is_still_set_aside(site: Site) -> None:
+async def test_broken_entry_of_a_known_version_is_still_set_aside(site: InProcessStack) -> None:
     async with site.running() as (_, committer):
         assert await site.post(committer, "a", 1) == [1]
         store(site.server, b"1 1 00000000\n{}")
@@ -126,14 +128,14 @@ def test_lookup_of_an_entry_of_another_version_says_try_later(
 # --- a cursor within an entry ---------------------------------------------------------------
 
 
-def give_up(site: Site, through: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def give_up(site: InProcessStack, through: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BUSYAPI_ARCHIVE_DIR", str(site.archive))
     words = f"archive accept-loss --partition 0 --through {through} --reason typo --yes"
     assert cli.main(words.split()) == 0
 
 
 async def test_rest_of_an_entry_is_archived_when_its_begin_was_given_up(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: InProcessStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with site.running() as (_, committer):
         assert await site.post(committer, "a", 1) == [1]
@@ -149,7 +151,7 @@ async def test_rest_of_an_entry_is_archived_when_its_begin_was_given_up(
     assert b'{"n":6}' in line
 
 
-def lines_of(site: Site) -> list[bytes]:
+def lines_of(site: InProcessStack) -> list[bytes]:
     writer = site.flusher()._hold._volume.recover()
     try:
         return [found for seq in range(1, 13) if (found := writer.find(Seq(seq)))]
@@ -158,7 +160,7 @@ def lines_of(site: Site) -> list[bytes]:
 
 
 async def test_rest_of_a_broken_entry_is_set_aside_from_the_cursor_on(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: InProcessStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with site.running():
         pass
@@ -174,7 +176,7 @@ async def test_rest_of_a_broken_entry_is_set_aside_from_the_cursor_on(
 
 
 async def test_promoted_server_that_is_weak_is_drained_before_it_may_be_committed_to(
-    site: Site, tmp_path: Path
+    site: InProcessStack, tmp_path: Path
 ) -> None:
     weak = ["appendfsync everysec"]
     with Server(tmp_path / "replica", replica_of=site.server, config=weak) as replica:
@@ -199,7 +201,9 @@ async def test_promoted_server_that_is_weak_is_drained_before_it_may_be_committe
     assert site.gaps() == [(4, last + BOUND + 1)]
 
 
-async def test_restarted_server_that_is_weak_is_drained_and_keeps_its_history(site: Site) -> None:
+async def test_restarted_server_that_is_weak_is_drained_and_keeps_its_history(
+    site: InProcessStack,
+) -> None:
     async with site.running() as (_, committer):
         assert await site.post(committer, "a", 2) == [1, 2]
         await site.until_archived(2)

@@ -7,23 +7,23 @@ from pathlib import Path
 import pytest
 
 from busyapi.stream.keys import Keys
+from testkit.archive_reader import read_archive
+from testkit.history import Outcome
+from testkit.in_process import flushing, make_flusher, until, until_flushing, where
+from testkit.in_process_stack import InProcessStack
+from testkit.load import Load
+from testkit.ports import free_port
+from testkit.processes import Flusher, Stack
+from testkit.servers import Server
+from testkit.waiting import wait_until
 from tests.conftest import Stacks
-from tests.service.site import Site
-from tests.support.archived import read_archive
-from tests.support.history import Outcome
-from tests.support.inside import flushing, make_flusher, until, until_flushing, where
-from tests.support.load import Load
-from tests.support.ports import free_port
-from tests.support.processes import Flusher, Stack
-from tests.support.servers import Server
-from tests.support.waiting import wait_until
 
 KEYS = Keys(0)
 
 
 @pytest.fixture
-def site(tmp_path: Path, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> Site:
-    return Site(valkey, tmp_path / "archive", monkeypatch)
+def site(tmp_path: Path, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> InProcessStack:
+    return InProcessStack(valkey, tmp_path / "archive", monkeypatch)
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def no_flock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_flock")
-async def test_second_flusher_without_flock_waits_and_changes_nothing(site: Site) -> None:
+async def test_second_flusher_without_flock_waits_and_changes_nothing(site: InProcessStack) -> None:
     async with site.running() as (first, committer):
         await site.post(committer, "a", 3)
         await site.until_archived(3)
@@ -53,7 +53,9 @@ async def test_second_flusher_without_flock_waits_and_changes_nothing(site: Site
 
 
 @pytest.mark.usefixtures("no_flock")
-async def test_second_flusher_without_flock_follows_when_the_first_stops(site: Site) -> None:
+async def test_second_flusher_without_flock_follows_when_the_first_stops(
+    site: InProcessStack,
+) -> None:
     async with site.lane() as committer, flushing(site.flusher(), ready=False) as second:
         await until_flushing(second)
         async with flushing(site.flusher(), ready=False) as third:
@@ -67,7 +69,9 @@ async def test_second_flusher_without_flock_follows_when_the_first_stops(site: S
     assert site.lines() == [1, 2, 3, 4, 5, 6]
 
 
-async def test_owner_that_sees_another_token_of_its_archive_begins_again(site: Site) -> None:
+async def test_owner_that_sees_another_token_of_its_archive_begins_again(
+    site: InProcessStack,
+) -> None:
     async with site.running() as (first, committer):
         await site.post(committer, "a", 3)
         await site.until_archived(3)
@@ -86,7 +90,9 @@ async def test_owner_that_sees_another_token_of_its_archive_begins_again(site: S
     assert site.lines() == [1, 2, 3, 4, 5, 6]
 
 
-async def test_flusher_whose_open_segment_was_taken_publishes_nothing_of_it(site: Site) -> None:
+async def test_flusher_whose_open_segment_was_taken_publishes_nothing_of_it(
+    site: InProcessStack,
+) -> None:
     async with site.running() as (first, committer):
         await site.post(committer, "a", 3)
         await site.until_archived(3)
@@ -148,7 +154,9 @@ def test_frozen_owner_without_its_lock_loses_and_repeats_nothing(
 # --- what is kept in a failed state: nothing ------------------------------------------------
 
 
-async def test_halted_flusher_keeps_no_lease_and_takes_none(site: Site, tmp_path: Path) -> None:
+async def test_halted_flusher_keeps_no_lease_and_takes_none(
+    site: InProcessStack, tmp_path: Path
+) -> None:
     async with site.running() as (_, committer):
         await site.post(committer, "a", 3)
         await site.until_archived(3)
@@ -167,7 +175,9 @@ async def test_halted_flusher_keeps_no_lease_and_takes_none(site: Site, tmp_path
     assert not any(held)
 
 
-async def test_flusher_that_halts_after_it_had_the_lease_gives_it_back(site: Site) -> None:
+async def test_flusher_that_halts_after_it_had_the_lease_gives_it_back(
+    site: InProcessStack,
+) -> None:
     async with site.running() as (flusher, committer):
         await site.post(committer, "a", 3)
         await site.until_archived(3)

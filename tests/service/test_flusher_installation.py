@@ -7,21 +7,21 @@ from pathlib import Path
 import pytest
 
 from busyapi.stream.keys import Keys
-from tests.service.site import Site
-from tests.support.inside import committing, flushing, make_flusher, until, until_flushing, where
-from tests.support.servers import Server
+from testkit.in_process import committing, flushing, make_flusher, until, until_flushing, where
+from testkit.in_process_stack import InProcessStack
+from testkit.servers import Server
 
 KEYS = Keys(0)
 
 
 @pytest.fixture
-def site(tmp_path: Path, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> Site:
+def site(tmp_path: Path, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> InProcessStack:
     monkeypatch.setattr("busyapi.flusher.loop.HALT_SECONDS", 0.2)
-    return Site(valkey, tmp_path / "archive", monkeypatch)
+    return InProcessStack(valkey, tmp_path / "archive", monkeypatch)
 
 
 async def test_two_installations_with_different_prefixes_share_a_redis(
-    site: Site, tmp_path: Path
+    site: InProcessStack, tmp_path: Path
 ) -> None:
     other = replace(where(site.server), prefix="busyapi:other", installation="ns/other")
     async with (
@@ -41,7 +41,7 @@ async def test_two_installations_with_different_prefixes_share_a_redis(
 
 
 async def test_archive_that_was_seeded_under_another_prefix_halts_and_says_which(
-    site: Site,
+    site: InProcessStack,
 ) -> None:
     async with site.running() as (_, committer):
         assert await site.post(committer, "a", 3) == [1, 2, 3]
@@ -57,7 +57,9 @@ async def test_archive_that_was_seeded_under_another_prefix_halts_and_says_which
     assert site.gaps() == []
 
 
-async def test_archive_of_an_earlier_version_keeps_the_prefix_that_it_had(site: Site) -> None:
+async def test_archive_of_an_earlier_version_keeps_the_prefix_that_it_had(
+    site: InProcessStack,
+) -> None:
     async with site.running() as (_, committer):
         assert await site.post(committer, "a", 1) == [1]
         await site.until_archived(1)
@@ -72,7 +74,9 @@ async def test_archive_of_an_earlier_version_keeps_the_prefix_that_it_had(site: 
         assert await site.post(committer, "b", 1) == [2]
 
 
-async def test_lane_of_another_installation_stores_nothing_and_says_why(site: Site) -> None:
+async def test_lane_of_another_installation_stores_nothing_and_says_why(
+    site: InProcessStack,
+) -> None:
     mine = replace(where(site.server), installation="one/busyapi")
     other = replace(where(site.server), installation="two/busyapi")
     async with flushing(make_flusher(mine, site.archive)) as flusher, committing(mine) as right:

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from testkit.history import Outcome
+from testkit.http1 import fetch
+from testkit.load import Load
+from testkit.processes import Stack
+from testkit.servers import Server
+from testkit.waiting import wait_until
 from tests.conftest import Stacks
-from tests.support.history import Outcome
-from tests.support.http1 import fetch
-from tests.support.load import Load
-from tests.support.processes import Stack
-from tests.support.servers import Server
-from tests.support.waiting import wait_until
 
 BOUND = 1000
 

@@ -8,30 +8,30 @@ import pytest
 
 from busyapi import cli
 from busyapi.flusher.loop import Flusher
-from tests.service.site import BOUND, Site
-from tests.support.inside import flushing, until, until_flushing
-from tests.support.servers import Server
+from testkit.in_process import flushing, until, until_flushing
+from testkit.in_process_stack import BOUND, InProcessStack
+from testkit.servers import Server
 
 
 @pytest.fixture
-def site(valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+def site(valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InProcessStack:
     monkeypatch.setattr("busyapi.flusher.loop.HALT_SECONDS", 0.2)
-    return Site(valkey, tmp_path / "archive", monkeypatch)
+    return InProcessStack(valkey, tmp_path / "archive", monkeypatch)
 
 
-def back_up(site: Site) -> Path:
+def back_up(site: InProcessStack) -> Path:
     """Copy the archive while its flusher is at work."""
     backup = site.archive.with_name("backup")
     shutil.copytree(site.archive, backup, ignore=shutil.ignore_patterns(".lock", ".reserve"))
     return backup
 
 
-def restore(site: Site, backup: Path) -> None:
+def restore(site: InProcessStack, backup: Path) -> None:
     shutil.rmtree(site.archive)
     shutil.copytree(backup, site.archive)
 
 
-def lose_redis(site: Site) -> None:
+def lose_redis(site: InProcessStack) -> None:
     site.server.stop()
     site.server.wipe()
     site.server.start()
@@ -42,7 +42,7 @@ async def until_halted(flusher: Flusher) -> str:
     return flusher.trouble
 
 
-async def give_out(site: Site) -> Path:
+async def give_out(site: InProcessStack) -> Path:
     """Give out ids 1 to 6, of which the backup that is returned holds 3."""
     async with site.running() as (_, committer):
         await site.post(committer, "a", 3)
@@ -54,7 +54,7 @@ async def give_out(site: Site) -> Path:
 
 
 async def test_restored_archive_and_lost_redis_give_no_id_twice(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: InProcessStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backup = await give_out(site)
     restore(site, backup)
@@ -80,7 +80,7 @@ async def test_restored_archive_and_lost_redis_give_no_id_twice(
         pass
 
 
-async def test_archive_of_0_2_0_is_not_known_as_a_copy(site: Site) -> None:
+async def test_archive_of_0_2_0_is_not_known_as_a_copy(site: InProcessStack) -> None:
     """The control, and what the operations guide says of backups made before 0.3.0."""
     backup = await give_out(site)
     path = backup / "p00" / "partition.json"
@@ -94,7 +94,7 @@ async def test_archive_of_0_2_0_is_not_known_as_a_copy(site: Site) -> None:
         assert await site.post(committer, "c", 1) == [3 + BOUND + 2]
 
 
-async def test_moved_archive_continues_with_the_server_that_knows_it(site: Site) -> None:
+async def test_moved_archive_continues_with_the_server_that_knows_it(site: InProcessStack) -> None:
     async with site.running() as (_, committer):
         await site.post(committer, "a", 3)
         await site.until_archived(3)
@@ -108,7 +108,7 @@ async def test_moved_archive_continues_with_the_server_that_knows_it(site: Site)
 
 
 async def test_restored_archive_and_restarted_redis_need_one_command(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: InProcessStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backup = await give_out(site)
     restore(site, backup)
@@ -129,7 +129,7 @@ async def test_restored_archive_and_restarted_redis_need_one_command(
 
 
 async def test_restored_archive_whose_loss_was_accepted_is_an_original(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: InProcessStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backup = await give_out(site)
     restore(site, backup)
@@ -145,7 +145,9 @@ async def test_restored_archive_whose_loss_was_accepted_is_an_original(
     assert site.lines() == [1, 2, 3, 7]
 
 
-async def test_original_archive_and_lost_redis_jump_without_a_question(site: Site) -> None:
+async def test_original_archive_and_lost_redis_jump_without_a_question(
+    site: InProcessStack,
+) -> None:
     await give_out(site)
     lose_redis(site)
     async with site.running() as (_, committer):

@@ -10,17 +10,17 @@ from structlog.testing import capture_logs
 from busyapi.archive.names import day_of
 from busyapi.archive.writer import Batch
 from busyapi.ids import Seq
-from tests.service.site import Site
-from tests.support.inside import open_archive, until
-from tests.support.servers import Server
+from testkit.in_process import open_archive, until
+from testkit.in_process_stack import InProcessStack
+from testkit.servers import Server
 
 DAY_SECONDS = 86_400
 
 
 @pytest.fixture
-def site(valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+def site(valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InProcessStack:
     """Three segments of one usage each, ten days old."""
-    made = Site(valkey, tmp_path / "archive", monkeypatch)
+    made = InProcessStack(valkey, tmp_path / "archive", monkeypatch)
     writer = open_archive(made.archive, bound=1000, segment_bytes=1)
     then = time.time() - 10 * DAY_SECONDS
     for seq in (1, 2, 3):
@@ -36,11 +36,13 @@ def logged(lines: list[Any], event: str) -> list[str]:
     return [each["detail"] for each in lines if each["event"] == event]
 
 
-def segments(site: Site) -> list[str]:
+def segments(site: InProcessStack) -> list[str]:
     return sorted(each.name for each in site.archive.rglob("usages-*.zst"))
 
 
-async def test_an_idle_service_says_once_that_retention_waits_for_a_usage(site: Site) -> None:
+async def test_an_idle_service_says_once_that_retention_waits_for_a_usage(
+    site: InProcessStack,
+) -> None:
     with capture_logs() as lines:
         async with site.running(retention_days=5) as (flusher, committer):
             refused = flusher._metrics.retention_refused._value
@@ -58,7 +60,7 @@ async def test_an_idle_service_says_once_that_retention_waits_for_a_usage(site: 
 
 
 async def test_a_damaged_old_segment_is_named_and_counted_and_archiving_continues(
-    site: Site,
+    site: InProcessStack,
 ) -> None:
     name = segments(site)[0]
     # Old enough that recovery does not read it.

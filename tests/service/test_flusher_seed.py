@@ -16,8 +16,7 @@ from busyapi.flusher.intake import drain
 from busyapi.flusher.loop import Flusher
 from busyapi.flusher.seed import LANES_LOOK_SECONDS
 from busyapi.ids import Seq
-from tests.service.site import BOUND, KEYS, Site
-from tests.support.inside import (
+from testkit.in_process import (
     flushing,
     make_flusher,
     open_archive,
@@ -26,18 +25,19 @@ from tests.support.inside import (
     until_flushing,
     where,
 )
-from tests.support.proxy import Proxy
-from tests.support.servers import FLAVOURS, Flavour, Server
-from tests.support.waiting import wait_until
+from testkit.in_process_stack import BOUND, KEYS, InProcessStack
+from testkit.proxy import Proxy
+from testkit.servers import FLAVOURS, Flavour, Server
+from testkit.waiting import wait_until
 
 
 @pytest.fixture
 def site(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Site]:
+) -> Iterator[InProcessStack]:
     flavour: Flavour = getattr(request, "param", "valkey")
     with Server(tmp_path / "server", flavour) as server:
-        yield Site(server, tmp_path / "archive", monkeypatch)
+        yield InProcessStack(server, tmp_path / "archive", monkeypatch)
 
 
 def jumped(flusher: Flusher) -> float:
@@ -45,7 +45,7 @@ def jumped(flusher: Flusher) -> float:
 
 
 @pytest.mark.parametrize("site", FLAVOURS, indirect=True)
-async def test_fresh_install_counts_from_one(site: Site) -> None:
+async def test_fresh_install_counts_from_one(site: InProcessStack) -> None:
     async with site.running() as (flusher, committer):
         assert await site.post(committer, "a", 3) == [1, 2, 3]
         await site.until_archived(3)
@@ -60,7 +60,7 @@ async def test_fresh_install_counts_from_one(site: Site) -> None:
 
 
 @pytest.mark.parametrize("site", FLAVOURS, indirect=True)
-async def test_killed_server_goes_on_counting_where_it_was(site: Site) -> None:
+async def test_killed_server_goes_on_counting_where_it_was(site: InProcessStack) -> None:
     async with site.running() as (flusher, committer):
         assert await site.post(committer, "a", 3) == [1, 2, 3]
         epoch = site.state()["epoch"]
@@ -74,7 +74,7 @@ async def test_killed_server_goes_on_counting_where_it_was(site: Site) -> None:
     assert site.gaps() == []
 
 
-async def test_restarted_flusher_goes_on_where_the_archive_ends(site: Site) -> None:
+async def test_restarted_flusher_goes_on_where_the_archive_ends(site: InProcessStack) -> None:
     async with site.lane() as committer:
         async with flushing(site.flusher()):
             assert await site.post(committer, "a", 3) == [1, 2, 3]
@@ -86,7 +86,7 @@ async def test_restarted_flusher_goes_on_where_the_archive_ends(site: Site) -> N
 
 
 @pytest.mark.parametrize("site", FLAVOURS, indirect=True)
-async def test_wiped_server_is_refused_until_ids_have_jumped(site: Site) -> None:
+async def test_wiped_server_is_refused_until_ids_have_jumped(site: InProcessStack) -> None:
     async with flushing(site.flusher()), site.lane() as committer:
         assert await site.post(committer, "a", 3) == [1, 2, 3]
         await site.until_archived(3)
@@ -111,7 +111,9 @@ async def test_wiped_server_is_refused_until_ids_have_jumped(site: Site) -> None
     assert site.lines() == [1, 2, 3, 3 + BOUND + 2]
 
 
-async def test_server_wiped_before_anything_was_archived_repeats_no_id(site: Site) -> None:
+async def test_server_wiped_before_anything_was_archived_repeats_no_id(
+    site: InProcessStack,
+) -> None:
     async with site.lane() as committer:
         flusher = site.flusher()
         async with flushing(flusher):
@@ -127,7 +129,7 @@ async def test_server_wiped_before_anything_was_archived_repeats_no_id(site: Sit
 
 
 @pytest.mark.parametrize("site", FLAVOURS, indirect=True)
-async def test_server_restored_from_below_the_cursor_jumps(site: Site) -> None:
+async def test_server_restored_from_below_the_cursor_jumps(site: InProcessStack) -> None:
     async with flushing(site.flusher()):
         async with site.lane() as committer:
             await site.post(committer, "a", 3)
@@ -146,7 +148,7 @@ async def test_server_restored_from_below_the_cursor_jumps(site: Site) -> None:
     assert site.lines() == [1, 2, 3, 4, 5, 6, 6 + BOUND + 2]
 
 
-async def test_server_older_than_what_a_lane_was_told_jumps(site: Site) -> None:
+async def test_server_older_than_what_a_lane_was_told_jumps(site: InProcessStack) -> None:
     async with site.lane() as committer:
         async with flushing(site.flusher()):
             await site.post(committer, "a", 3)
@@ -166,7 +168,7 @@ async def test_server_older_than_what_a_lane_was_told_jumps(site: Site) -> None:
 
 
 async def test_restored_server_is_looked_at_by_every_lane_before_any_commits(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: InProcessStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The lane must find out by sending that nobody is there, not by a recheck before.
     monkeypatch.setattr("busyapi.commit.lane.RECHECK_SECONDS", 3600.0)
@@ -191,7 +193,7 @@ async def test_restored_server_is_looked_at_by_every_lane_before_any_commits(
 
 
 async def test_nothing_is_committed_while_ids_jump(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: InProcessStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with site.lane() as committer:
         async with flushing(site.flusher()):
@@ -217,7 +219,7 @@ async def test_nothing_is_committed_while_ids_jump(
     assert site.lines() == [1, 2, 3, 10 + BOUND + 2]
 
 
-async def test_idle_flusher_notices_that_a_lane_took_the_epoch_away(site: Site) -> None:
+async def test_idle_flusher_notices_that_a_lane_took_the_epoch_away(site: InProcessStack) -> None:
     async with site.running() as (flusher, committer):
         assert await site.post(committer, "a", 3) == [1, 2, 3]
         await site.until_archived(3)
@@ -226,7 +228,7 @@ async def test_idle_flusher_notices_that_a_lane_took_the_epoch_away(site: Site) 
         assert await site.post(committer, "b", 1) == [3 + BOUND + 2]
 
 
-async def test_counter_deleted_by_hand_is_noticed_and_jumped(site: Site) -> None:
+async def test_counter_deleted_by_hand_is_noticed_and_jumped(site: InProcessStack) -> None:
     async with site.running() as (flusher, committer):
         assert await site.post(committer, "a", 3) == [1, 2, 3]
         await site.until_archived(3)
@@ -235,7 +237,7 @@ async def test_counter_deleted_by_hand_is_noticed_and_jumped(site: Site) -> None
         assert await site.post(committer, "b", 1) == [3 + BOUND + 2]
 
 
-async def test_counter_set_back_by_hand_gives_no_id_twice(site: Site) -> None:
+async def test_counter_set_back_by_hand_gives_no_id_twice(site: InProcessStack) -> None:
     async with site.running() as (flusher, committer):
         assert await site.post(committer, "a", 3) == [1, 2, 3]
         await site.until_archived(3)
@@ -244,7 +246,7 @@ async def test_counter_set_back_by_hand_gives_no_id_twice(site: Site) -> None:
         assert jumped(flusher) == 1
 
 
-async def test_data_deleted_by_hand_from_a_running_server_is_noticed(site: Site) -> None:
+async def test_data_deleted_by_hand_from_a_running_server_is_noticed(site: InProcessStack) -> None:
     async with site.running() as (flusher, committer):
         assert await site.post(committer, "a", 3) == [1, 2, 3]
         await site.until_archived(3)
@@ -256,7 +258,9 @@ async def test_data_deleted_by_hand_from_a_running_server_is_noticed(site: Site)
 # --- servers that were something else for a while -------------------------------------------
 
 
-async def test_server_demoted_and_promoted_again_jumps(site: Site, tmp_path: Path) -> None:
+async def test_server_demoted_and_promoted_again_jumps(
+    site: InProcessStack, tmp_path: Path
+) -> None:
     # It is the same process all the time, with the data of one that lacked the tail.
     link = Proxy(site.server.port)
     other = Server(tmp_path / "other", replica_of=site.server)
@@ -285,7 +289,7 @@ async def test_server_demoted_and_promoted_again_jumps(site: Site, tmp_path: Pat
 
 
 async def test_lane_of_before_a_server_took_over_other_data_gives_no_id_of_the_lost_tail(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: InProcessStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The server is the lane's, its epoch too, and the lane was given nothing of what is lost: only
     # the commit itself can find out.
@@ -315,7 +319,9 @@ async def test_lane_of_before_a_server_took_over_other_data_gives_no_id_of_the_l
                 assert await waiting == 3 + BOUND + 2
 
 
-async def test_promotion_that_the_server_has_forgotten_jumps(site: Site, tmp_path: Path) -> None:
+async def test_promotion_that_the_server_has_forgotten_jumps(
+    site: InProcessStack, tmp_path: Path
+) -> None:
     # Redis forgets whose data it took over (`master_replid2`) when its backlog's time is over.
     site.server.command("CONFIG", "SET", "repl-backlog-ttl", 1)
     link = Proxy(site.server.port)
@@ -349,7 +355,7 @@ def follows(server: Server) -> bool:
     return server.replication().get("master_link_status") == "up"
 
 
-async def test_first_replica_of_a_server_costs_no_ids(site: Site, tmp_path: Path) -> None:
+async def test_first_replica_of_a_server_costs_no_ids(site: InProcessStack, tmp_path: Path) -> None:
     async with site.running() as (flusher, committer):
         assert await site.post(committer, "a", 3) == [1, 2, 3]
         with Server(tmp_path / "other", replica_of=site.server):
@@ -366,7 +372,7 @@ async def test_first_replica_of_a_server_costs_no_ids(site: Site, tmp_path: Path
         assert "replicas" in site.state()["why"]
 
 
-async def test_weak_server_is_archived_from_and_jumps_at_its_restart(site: Site) -> None:
+async def test_weak_server_is_archived_from_and_jumps_at_its_restart(site: InProcessStack) -> None:
     async with site.running() as (flusher, committer):
         assert await site.post(committer, "a", 3) == [1, 2, 3]
         site.server.client().config_set("appendfsync", "everysec")
@@ -387,7 +393,7 @@ async def test_weak_server_is_archived_from_and_jumps_at_its_restart(site: Site)
 
 
 async def test_volume_of_another_installation_halts_though_it_is_further_on(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: InProcessStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("busyapi.flusher.loop.HALT_SECONDS", 0.2)
     async with site.running():
@@ -411,7 +417,7 @@ async def test_volume_of_another_installation_halts_though_it_is_further_on(
 
 
 async def test_data_that_a_server_takes_over_while_it_is_drained_is_archived(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: InProcessStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The other one has usages that this server lacks, and no flusher has archived.
     with Server(tmp_path / "other", replica_of=site.server) as other:

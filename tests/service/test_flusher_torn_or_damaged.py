@@ -4,13 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from testkit.history import Outcome
+from testkit.http1 import fetch
+from testkit.load import Load
+from testkit.processes import Flusher, Stack
+from testkit.servers import Server
+from testkit.waiting import wait_until
 from tests.conftest import Stacks
-from tests.support.history import Outcome
-from tests.support.http1 import fetch
-from tests.support.load import Load
-from tests.support.processes import Flusher, Stack
-from tests.support.servers import Server
-from tests.support.waiting import wait_until
 
 DAMAGED = "busyapi_archive_damaged_files"
 

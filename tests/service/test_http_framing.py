@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.support.asking import BODY, Raw, nothing_stored, problem, request, stored
-from tests.support.framing import CHUNKS_REFUSED, HEADS_REFUSED, SMUGGLED, SMUGGLED_ANSWER, TAKEN
-from tests.support.processes import Stack
+from testkit.api_client import BODY, Raw, nothing_stored, problem, request, stored
+from testkit.framing_cases import CHUNKS_REFUSED, HEADS_REFUSED, SMUGGLED, SMUGGLED_ANSWER, TAKEN
+from testkit.processes import Stack
 
 QUIET_SECONDS = 0.15
 """Without a further answer. A connection that ends says so at once."""

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from testkit.api_client import count
+from testkit.broken_build import broken_build
+from testkit.fuzzing import Outcome, case, parse_answers, play_all
+from testkit.processes import Stack
+from testkit.servers import Server
 from tests.conftest import Stacks
-from tests.support.asking import count
-from tests.support.broken import broken_build
-from tests.support.fuzzing import Outcome, case, parse_answers, play_all
-from tests.support.processes import Stack
-from tests.support.servers import Server
 
 FIRST = int(os.environ.get("BUSYAPI_TEST_CASES_FROM", "0"))
 SHORT = 5_000

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from busyapi.settings import SWITCH
+from testkit.api_client import BODY, Raw, count, nothing_stored, request, stored
+from testkit.broken_build import broken_build
+from testkit.processes import Stack
+from testkit.servers import Server
+from testkit.waiting import wait_until
 from tests.conftest import Stacks
 from tests.service.test_api_drain import LOOPS
-from tests.support.asking import BODY, Raw, count, nothing_stored, request, stored
-from tests.support.broken import broken_build
-from tests.support.processes import Stack
-from tests.support.servers import Server
-from tests.support.waiting import wait_until
 
 POST = request("POST", "/api/usages", BODY)
 CHUNKED = (

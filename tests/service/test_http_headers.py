@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Stacks
-from tests.service.conftest import Apis
-from tests.support.asking import (
+from testkit.api_client import (
     BODY,
     USAGE,
     Raw,
@@ -19,10 +17,12 @@ from tests.support.asking import (
     send,
     stored,
 )
-from tests.support.broken import broken_build
-from tests.support.http1 import Answer, fetch
-from tests.support.processes import Stack
-from tests.support.servers import Server
+from testkit.broken_build import broken_build
+from testkit.http1 import Answer, fetch
+from testkit.processes import Stack
+from testkit.servers import Server
+from tests.conftest import Stacks
+from tests.service.conftest import Apis
 
 READ = ["/", "/openapi.json", "/livez", "/readyz", "/api/usages/count", "/api/usages/1"]
 VARYING = {"date", "x-request-id"}

@@ -16,38 +16,38 @@ from busyapi.ids import Seq
 from busyapi.known import KnownKey
 from busyapi.sizing import REDIS_KEY_BYTES
 from busyapi.stream.known import KnownKeys
-from tests.service.site import BOUND, KEYS, Site
-from tests.support.inside import Committer, flushing, settled, until
-from tests.support.servers import FLAVOURS, Flavour, Server
+from testkit.in_process import CommitterHarness, flushing, settled, until
+from testkit.in_process_stack import BOUND, KEYS, InProcessStack
+from testkit.servers import FLAVOURS, Flavour, Server
 
 
 @pytest.fixture
 def site(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Site]:
+) -> Iterator[InProcessStack]:
     flavour: Flavour = getattr(request, "param", "valkey")
     monkeypatch.setattr("busyapi.flusher.keys.KEEP_SECONDS", 0.1)
     with Server(tmp_path / "server", flavour) as server:
-        yield Site(server, tmp_path / "archive", monkeypatch)
+        yield InProcessStack(server, tmp_path / "archive", monkeypatch)
 
 
 def key(name: str, body: str = "body") -> Key:
     return Key(name, body, f"old-{name}")
 
 
-def parts(site: Site) -> list[Path]:
+def parts(site: InProcessStack) -> list[Path]:
     with suppress(FileNotFoundError):
         return sorted((site.archive / "p00" / "keys").iterdir())
     return []
 
 
-def archived_keys(site: Site) -> list[tuple[str, int]]:
+def archived_keys(site: InProcessStack) -> list[tuple[str, int]]:
     """Return the keys in the archive's files, and the last seq of each."""
     found = [each for part in list_parts(site.archive / "p00", 0) for each in read(part)]
     return [(each.digest, each.last) for each in found if each]
 
 
-async def retried(committer: Committer, *lines: bytes, key: Key) -> int:
+async def retried(committer: CommitterHarness, *lines: bytes, key: Key) -> int:
     """Post as a device does that was told "unknown": again."""
     for _ in range(3):
         (answer,) = await settled([committer.post(*lines, key=key)])
@@ -57,14 +57,14 @@ async def retried(committer: Committer, *lines: bytes, key: Key) -> int:
     return answer
 
 
-def wipe(site: Site) -> None:
+def wipe(site: InProcessStack) -> None:
     site.server.stop()
     site.server.wipe()
     site.server.start()
 
 
 @pytest.mark.parametrize("site", FLAVOURS, indirect=True)
-async def test_key_outlives_the_loss_of_redis(site: Site) -> None:
+async def test_key_outlives_the_loss_of_redis(site: InProcessStack) -> None:
     async with site.running() as (_, committer):
         assert await settled([committer.post(b"1", b"2", key=key("k"))]) == [2]
         await site.until_archived(2)
@@ -83,7 +83,7 @@ async def test_key_outlives_the_loss_of_redis(site: Site) -> None:
 
 
 @pytest.mark.parametrize("site", FLAVOURS, indirect=True)
-async def test_key_outlives_a_server_that_lacks_the_tail(site: Site) -> None:
+async def test_key_outlives_a_server_that_lacks_the_tail(site: InProcessStack) -> None:
     """As a replica that is promoted without it; the flusher had archived the tail."""
     async with site.running() as (_, committer):
         assert await settled([committer.post(b"1", key=key("both"))]) == [1]
@@ -100,7 +100,7 @@ async def test_key_outlives_a_server_that_lacks_the_tail(site: Site) -> None:
 
 
 async def test_death_while_keys_are_given_back_loses_none(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: InProcessStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("busyapi.flusher.keys.GIVEN_AT_ONCE", 2)
     async with site.running() as (_, committer):
@@ -125,7 +125,7 @@ async def test_death_while_keys_are_given_back_loses_none(
         assert [-each for each in again if isinstance(each, int)] == first
 
 
-async def test_key_whose_usages_redis_lost_is_free_again(site: Site) -> None:
+async def test_key_whose_usages_redis_lost_is_free_again(site: InProcessStack) -> None:
     async with site.running() as (_, committer):
         assert await settled([committer.post(b"1", key=key("old"))]) == [1]
         await site.until_archived(1)
@@ -141,7 +141,9 @@ async def test_key_whose_usages_redis_lost_is_free_again(site: Site) -> None:
         assert await settled([committer.post(b"1", key=key("old"))]) == [-1]
 
 
-async def test_keys_that_redis_has_and_the_archive_not_are_archived_once(site: Site) -> None:
+async def test_keys_that_redis_has_and_the_archive_not_are_archived_once(
+    site: InProcessStack,
+) -> None:
     async with site.lane() as committer:
         async with flushing(site.flusher()):
             assert await settled([committer.post(b"1", key=key("a"))]) == [1]
@@ -157,7 +159,7 @@ async def test_keys_that_redis_has_and_the_archive_not_are_archived_once(site: S
 
 
 async def test_key_files_with_a_torn_end_and_damage_give_back_the_rest(
-    site: Site, capsys: pytest.CaptureFixture[str]
+    site: InProcessStack, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with site.running() as (_, committer):
         futures = [committer.post(b"1", key=key(each)) for each in ("a", "b", "c")]
@@ -179,7 +181,7 @@ async def test_key_files_with_a_torn_end_and_damage_give_back_the_rest(
     assert "keys_damaged" in capsys.readouterr().out
 
 
-async def test_key_lives_for_its_time_and_no_more_than_a_third_longer(site: Site) -> None:
+async def test_key_lives_for_its_time_and_no_more_than_a_third_longer(site: InProcessStack) -> None:
     seconds = 3.0
     clock = asyncio.get_running_loop().time
     async with site.running(key_seconds=seconds) as (_, committer):
@@ -193,7 +195,7 @@ async def test_key_lives_for_its_time_and_no_more_than_a_third_longer(site: Site
         await until(lambda: len(parts(site)) <= SPANS + 1, "the old files to be deleted")
 
 
-async def test_restarted_flusher_counts_on(site: Site) -> None:
+async def test_restarted_flusher_counts_on(site: InProcessStack) -> None:
     seconds = 3.0
     clock = asyncio.get_running_loop().time
     async with site.lane() as committer:
@@ -209,7 +211,7 @@ async def test_restarted_flusher_counts_on(site: Site) -> None:
         assert lived >= seconds
 
 
-async def test_over_the_budget_new_keys_alone_are_refused(site: Site) -> None:
+async def test_over_the_budget_new_keys_alone_are_refused(site: InProcessStack) -> None:
     async with site.running(most_keys=5, key_seconds=3.0) as (_, committer):
         futures = [committer.post(b"1", key=key(str(n))) for n in range(7)]
         answers = await settled(futures)
@@ -225,14 +227,14 @@ async def test_over_the_budget_new_keys_alone_are_refused(site: Site) -> None:
                 await asyncio.sleep(0.1)
 
 
-async def test_memory_of_redis_decides_the_budget_if_no_setting_does(site: Site) -> None:
+async def test_memory_of_redis_decides_the_budget_if_no_setting_does(site: InProcessStack) -> None:
     site.server.client().config_set("maxmemory", "24mb")
     async with site.running(most_keys=0):
         share = 24 * 2**20 // 2 // REDIS_KEY_BYTES
         await until(lambda: site.state().get("keys_max") == str(share), "the budget")
 
 
-async def test_fresh_install_forgets_what_another_left(site: Site) -> None:
+async def test_fresh_install_forgets_what_another_left(site: InProcessStack) -> None:
     async with site.running() as (_, committer):
         assert await settled([committer.post(b"1", key=key("k"))]) == [1]
         await site.until_archived(1)
@@ -242,7 +244,9 @@ async def test_fresh_install_forgets_what_another_left(site: Site) -> None:
         assert await settled([committer.post(b"1", key=key("k"))]) == [1]
 
 
-async def test_server_that_an_older_flusher_prepared_is_given_its_keys(site: Site) -> None:
+async def test_server_that_an_older_flusher_prepared_is_given_its_keys(
+    site: InProcessStack,
+) -> None:
     async with site.running() as (_, committer):
         assert await settled([committer.post(b"1", key=key("k"))]) == [1]
         await site.until_archived(1)

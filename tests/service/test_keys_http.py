@@ -8,12 +8,12 @@ import pytest
 
 from busyapi.decode.usage import decode_usage
 from busyapi.stream.keys import Keys
-from tests.service.line import THE_COMMIT
-from tests.support.asking import BODY, USAGE, problem, send, stored
-from tests.support.processes import Stack
-from tests.support.proxy import Proxy
-from tests.support.servers import Server
-from tests.support.waiting import wait_until
+from testkit.api_client import BODY, USAGE, problem, send, stored
+from testkit.processes import Stack
+from testkit.proxied_server import THE_COMMIT
+from testkit.proxy import Proxy
+from testkit.servers import Server
+from testkit.waiting import wait_until
 
 BATCH = "/api/usages/batch"
 BUDGET = 5

@@ -19,14 +19,14 @@ from urllib.parse import quote
 import pytest
 
 from busyapi.logs import REPEAT_SECONDS
+from testkit.api_client import BODY, USAGE, Raw, refusal, request, send, stored
+from testkit.child_process import Child
+from testkit.http1 import Answer, fetch
+from testkit.log_leaks import MARK
+from testkit.processes import Stack
+from testkit.servers import Server
+from testkit.waiting import wait_until
 from tests.conftest import Stacks
-from tests.support.asking import BODY, USAGE, Raw, refusal, request, send, stored
-from tests.support.children import Child
-from tests.support.http1 import Answer, fetch
-from tests.support.leaks import MARK
-from tests.support.processes import Stack
-from tests.support.servers import Server
-from tests.support.waiting import wait_until
 
 MARKER = f"{MARK}{uuid.uuid4().hex}"
 HOST = "Host: a\r\n"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from testkit.http1 import fetch
+from testkit.servers import Server
 from tests.conftest import Stacks
-from tests.support.http1 import fetch
-from tests.support.servers import Server
 
 QUIET = [
     "--headless",

@@ -10,14 +10,14 @@ import pytest
 
 from busyapi.web.connections import MAX_LEAVING
 from busyapi.web.refusal import MAX_REFUSALS
+from testkit.api_client import BODY, Raw, problem, refusal, request, stored
+from testkit.http1 import fetch
+from testkit.ports import free_port
+from testkit.processes import Api, Process, Stack
+from testkit.servers import Server
+from testkit.waiting import wait_until
 from tests.conftest import Stacks
 from tests.service.conftest import Apis
-from tests.support.asking import BODY, Raw, problem, refusal, request, stored
-from tests.support.http1 import fetch
-from tests.support.ports import free_port
-from tests.support.processes import Api, Process, Stack
-from tests.support.servers import Server
-from tests.support.waiting import wait_until
 
 DEADLINE = 1.0
 LATE = 10 * DEADLINE

@@ -11,13 +11,13 @@ import pytest
 
 from busyapi.stream.keys import Keys
 from busyapi.stream.scripts import COMMIT
-from tests.support.broken import broken_build
-from tests.support.http1 import Connection, post
-from tests.support.ports import free_port
-from tests.support.processes import Api, Stack
-from tests.support.proxy import Proxy
-from tests.support.servers import Server
-from tests.support.waiting import wait_until
+from testkit.broken_build import broken_build
+from testkit.http1 import Connection, post
+from testkit.ports import free_port
+from testkit.processes import Api, Stack
+from testkit.proxy import Proxy
+from testkit.servers import Server
+from testkit.waiting import wait_until
 
 STATE = Keys(0).state
 SMALL = {"patientId": "1", "timestamp": 0, "medication": "x"}

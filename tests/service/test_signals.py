@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
+from testkit.processes import Process, Stack
+from testkit.servers import Server
 from tests.conftest import Stacks
-from tests.support.processes import Process, Stack
-from tests.support.servers import Server
 
 GAPS = (0, 0.001, 0.2)
 """Seconds between two signals: before Sanic stops, as it does, and while it waits."""

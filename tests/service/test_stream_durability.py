@@ -14,11 +14,11 @@ from busyapi.ids import Seq
 from busyapi.stream.durability import Inspector
 from busyapi.stream.keys import Keys
 from busyapi.stream.session import Session
-from tests.support.http1 import fetch
-from tests.support.inside import seed_once, where
-from tests.support.processes import Api, Flusher, Stack
-from tests.support.servers import FLAVOURS, Flavour, Server
-from tests.support.waiting import wait_until
+from testkit.http1 import fetch
+from testkit.in_process import seed_once, where
+from testkit.processes import Api, Flusher, Stack
+from testkit.servers import FLAVOURS, Flavour, Server
+from testkit.waiting import wait_until
 
 KEYS = Keys(0)
 USAGE = b'{"patientId":"100","timestamp":0,"medication":"Albuterol"}'

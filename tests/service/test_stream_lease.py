@@ -13,8 +13,8 @@ from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.keys import Keys
 from busyapi.stream.lease import STALE_SECONDS
 from busyapi.stream.partition import Partition
-from tests.support.inside import where
-from tests.support.servers import FLAVOURS, Server
+from testkit.in_process import where
+from testkit.servers import FLAVOURS, Server
 
 KEYS = Keys(0)
 # The bundled Valkey's ACL before 0.3.0: no PTTL, no DEL.

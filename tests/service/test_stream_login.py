@@ -7,12 +7,12 @@ import pytest
 
 from busyapi.errors import RedisAway
 from busyapi.stream.endpoint import endpoint
-from tests.support.certificates import make_certificates
-from tests.support.inside import committing, seed_once, where
-from tests.support.load import Load
-from tests.support.processes import Process, Stack
-from tests.support.servers import Flavour, Server
-from tests.support.waiting import wait_until
+from testkit.certificates import make_certificates
+from testkit.in_process import committing, seed_once, where
+from testkit.load import Load
+from testkit.processes import Process, Stack
+from testkit.servers import Flavour, Server
+from testkit.waiting import wait_until
 
 # One user for both roles: its own keys, the commands it sends, and nothing else.
 COMMANDS = "-@all +@read +@write +@scripting +info +config|get +wait +select +ping"

@@ -18,8 +18,8 @@ from busyapi.stream.partition import Partition
 from busyapi.stream.scripts import UNSEED
 from busyapi.stream.session import Call, Session
 from busyapi.stream.wire import ServerError, evalsha
-from tests.support.inside import where
-from tests.support.servers import Server
+from testkit.in_process import where
+from testkit.servers import Server
 
 KEYS = Keys(0)
 BOUND = 10

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from busyapi.stream.keys import Keys
-from tests.support.archived import read_archive
-from tests.support.checker import Defect
-from tests.support.history import History
-from tests.support.load import Load
-from tests.support.ports import free_port
-from tests.support.processes import Api, Flusher, Stack, Store
-from tests.support.servers import Flavour, Server
-from tests.support.topologies import ClusterOfThree, SentinelSet
-from tests.support.waiting import wait_until
+from testkit.archive_reader import read_archive
+from testkit.checker import Defect
+from testkit.history import History
+from testkit.load import Load
+from testkit.ports import free_port
+from testkit.processes import Api, Flusher, Stack, Store
+from testkit.servers import Flavour, Server
+from testkit.topologies import ClusterOfThree, SentinelSet
+from testkit.waiting import wait_until
 
 
 def post_all_kinds(stack: Stack, requests: int) -> History:

@@ -20,7 +20,7 @@ from busyapi.sizing import (
     render,
 )
 from busyapi.stream.keys import KEY_HASHES, Keys
-from tests.support.servers import FLAVOURS, Flavour, Server
+from testkit.servers import FLAVOURS, Flavour, Server
 
 ROOT = Path(__file__).parents[2]
 VALUES = yaml.safe_load((ROOT / "charts/busyapi/values.yaml").read_text())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.archive.making import write
+from testkit.archive.builder import write
 
 FULL = Path("/dev/full")
 

@@ -1,4 +1,4 @@
-// Usages as devices send them; loadtest/bodies.py makes the same ones.
+// Usages as devices send them; perf/bodies.py makes the same ones.
 import { DEVICES, INVALID } from "./options.js";
 
 const MEDICATIONS = [

@@ -15,7 +15,7 @@ from busyapi.archive import durable, segment
 from busyapi.archive.writer import Batch, PartitionWriter
 from busyapi.errors import ArchiveError, ArchiveFull, SyncFailed
 from busyapi.ids import Seq
-from tests.unit.archive.making import AT, abandon, batch, files, finished, ids, recover, usage
+from testkit.archive.builder import AT, abandon, batch, files, finished, ids, recover, usage
 
 
 @pytest.fixture

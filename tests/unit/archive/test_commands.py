@@ -16,7 +16,7 @@ import pytest
 
 from busyapi.archive import commands, export, progress
 from busyapi.ids import Seq
-from tests.unit.archive.making import AT, abandon, batch, finished, recover, say, write
+from testkit.archive.builder import AT, abandon, batch, finished, recover, say, write
 
 
 class Done(NamedTuple):

@@ -17,7 +17,7 @@ ON_ERROR_ONLY = {"archive-cut", "archive-overwrite"}
 
 def lives(root: Path, failpoint: str) -> list[str]:
     """Return what the lives that end at a failpoint print."""
-    script = [sys.executable, "-m", "tests.unit.archive.life"]
+    script = [sys.executable, "-m", "testkit.archive.crash_cycle"]
     done = subprocess.run(
         [*script, str(root / "archive"), str(root / "acknowledged"), failpoint],
         check=True,

@@ -17,9 +17,9 @@ from busyapi.archive.survey import survey
 from busyapi.archive.verify import verify
 from busyapi.errors import ArchiveDamaged
 from busyapi.ids import UsageId
-from tests.unit.archive.making import blocks, finished, opened, recover, write
+from testkit.archive.builder import blocks, finished, opened, recover, write
 
-DIE = "from tests.unit.archive.making import recover, Path; recover(Path({root!r}))"
+DIE = "from testkit.archive.builder import recover, Path; recover(Path({root!r}))"
 
 
 def died(root: Path, failpoint: str) -> None:

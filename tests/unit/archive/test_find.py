@@ -13,7 +13,7 @@ from busyapi.archive.reader import read_footer
 from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import ArchiveDamaged, NoLongerKept
 from busyapi.ids import Seq
-from tests.unit.archive.making import (
+from testkit.archive.builder import (
     AT,
     DAY_MS,
     abandon,

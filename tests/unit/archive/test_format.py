@@ -27,7 +27,7 @@ from busyapi.archive.format import (
 from busyapi.archive.names import File, Kind
 from busyapi.ids import Seq, usage_id
 from busyapi.record import record
-from tests.unit.archive.making import AT, batch, blocks, finished, recover, usage
+from testkit.archive.builder import AT, batch, blocks, finished, recover, usage
 
 BLOCK = Block(1, 4, Seq(8), Seq(9), AT, AT + 1, 1000, 77)
 

@@ -17,7 +17,7 @@ from busyapi.archive.names import day_of
 from busyapi.archive.writer import Batch, PartitionWriter
 from busyapi.errors import ArchiveFull
 from busyapi.ids import Seq
-from tests.unit.archive.making import (
+from testkit.archive.builder import (
     DAY_MS,
     abandon,
     as_0_2_0_writes,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from busyapi.archive import birth, identity
-from tests.unit.archive.making import abandon, as_0_2_0_writes, batch, recover, say
+from testkit.archive.builder import abandon, as_0_2_0_writes, batch, recover, say
 
 
 def home(root: Path) -> Any:

@@ -22,7 +22,7 @@ from busyapi.errors import (
     UnknownVersion,
 )
 from busyapi.ids import Seq
-from tests.unit.archive.making import (
+from testkit.archive.builder import (
     abandon,
     batch,
     blocks,

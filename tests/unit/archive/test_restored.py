@@ -12,7 +12,7 @@ from busyapi.archive import commands
 from busyapi.archive.verify import verify
 from busyapi.cli import main
 from busyapi.ids import Seq
-from tests.unit.archive.making import batch, recover
+from testkit.archive.builder import batch, recover
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from busyapi.archive.names import day_of
 from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import NoLongerKept, SyncFailed
 from busyapi.ids import Seq
-from tests.unit.archive.making import DAY_MS, abandon, batch, finished, ids, now_ms, recover
+from testkit.archive.builder import DAY_MS, abandon, batch, finished, ids, now_ms, recover
 
 FAR_DAYS = 400
 

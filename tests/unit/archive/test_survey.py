@@ -11,7 +11,7 @@ from busyapi.archive.browse import NoArchive
 from busyapi.archive.survey import survey
 from busyapi.archive.verify import verify
 from busyapi.errors import ArchiveDamaged
-from tests.unit.archive.making import recover, say, write
+from testkit.archive.builder import recover, say, write
 
 
 @pytest.fixture

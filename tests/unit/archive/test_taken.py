@@ -13,7 +13,7 @@ import pytest
 from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import ArchiveLocked, ArchiveTaken
 from busyapi.ids import Seq
-from tests.unit.archive.making import abandon, batch, files, ids, recover
+from testkit.archive.builder import abandon, batch, files, ids, recover
 
 CHANGES: dict[str, Callable[[PartitionWriter], object]] = {
     "check_ours": lambda writer: writer.check_ours(),
@@ -177,7 +177,7 @@ def test_a_lock_file_removed_while_it_is_taken_is_taken_again(
 
 def test_two_processes_cannot_both_hold_the_lock(tmp_path: Path) -> None:
     writer = recover(tmp_path)
-    code = "import sys; from tests.unit.archive.making import recover; recover(sys.argv[1])"
+    code = "import sys; from testkit.archive.builder import recover; recover(sys.argv[1])"
     code = code.replace("sys.argv[1]", "__import__('pathlib').Path(sys.argv[1])")
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False

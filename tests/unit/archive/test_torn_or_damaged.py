@@ -13,7 +13,7 @@ from busyapi.archive import highwater, identity, names, opening
 from busyapi.archive.verify import verify
 from busyapi.errors import ArchiveDamaged, LossSuspected
 from busyapi.ids import Seq
-from tests.unit.archive.making import (
+from testkit.archive.builder import (
     abandon,
     batch,
     blocks,

@@ -21,7 +21,7 @@ from busyapi.archive.reader import walk
 from busyapi.archive.survey import survey
 from busyapi.archive.verify import Problem, Report, verify
 from busyapi.ids import Seq
-from tests.unit.archive.making import (
+from testkit.archive.builder import (
     AT,
     abandon,
     batch,

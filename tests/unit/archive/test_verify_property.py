@@ -23,8 +23,8 @@ from busyapi.archive.lines import parse
 from busyapi.archive.survey import Place, survey
 from busyapi.archive.verify import verify
 from busyapi.errors import ArchiveDamaged
-from tests.unit.archive.deeds import DEEDS, Archive, Deed, Expected, make
-from tests.unit.archive.making import abandon, batch, recover
+from testkit.archive.builder import abandon, batch, recover
+from testkit.archive.damage import DEEDS, Archive, Deed, Expected, make
 
 
 def parsed(text: str) -> set[int]:

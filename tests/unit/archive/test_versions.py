@@ -10,7 +10,7 @@ from busyapi import cli
 from busyapi.archive.verify import verify
 from busyapi.errors import UnknownVersion
 from busyapi.ids import Seq
-from tests.unit.archive.making import abandon, batch, finished, opened, recover, write
+from testkit.archive.builder import abandon, batch, finished, opened, recover, write
 
 MARK, NEWER = b"busyapi\x01", b"busyapi\x02"
 HEADER = 68

@@ -1,10 +1,13 @@
-"""What the benchmark starts is gone with its folder."""
+"""What the benchmark starts is gone with its folder; runs with given figures."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support.leaks import STARTED
+from bench.runs import Run
+from perf.lag import Lag
+from perf.wrk import Result
+from testkit.log_leaks import STARTED
 
 
 @pytest.fixture(autouse=True)
@@ -13,3 +16,17 @@ def _logs_go_with_their_folder() -> Iterator[None]:
     before = set(STARTED)
     yield
     STARTED.intersection_update(before)
+
+
+def run(rate: float, *, lag: float | None = None, p50: float = 1.0) -> Run:
+    result = Result(
+        requests=int(rate),
+        requests_per_second=rate,
+        p50_ms=p50,
+        p99_ms=2 * p50,
+        not_2xx=0,
+        socket_errors=0,
+        timeouts=0,
+    )
+    watched = None if lag is None else Lag(lag, 0.0, 1234, 40, 0)
+    return Run(result, rate, {"api-0": 50 << 20}, {"api-0": 12.5}, watched)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import archived
-from bench.archived import Archived
 from bench.cli import main
-from bench.durable import Durable
 from bench.scenarios import Row, before
-from tests.support.http1 import fetch
-from tests.support.processes import Api
+from perf import archive_ids
+from perf.archive_ids import Archived
+from perf.stack import Durable
+from testkit.http1 import fetch
+from testkit.processes import Api
 
 SERVICE = Path(__file__).parents[3] / "service"
 
@@ -38,14 +38,14 @@ def test_a_short_run_agrees_with_itself_and_leaves_nothing(
 def test_a_run_whose_archive_lacks_a_line_fails(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    count = archived.count
+    count = archive_ids.count
 
     def one_less(folder: Path) -> Archived:
         found = count(folder)
         found.lines -= 1
         return found
 
-    monkeypatch.setattr(archived, "count", one_less)
+    monkeypatch.setattr(archive_ids, "count", one_less)
     assert main([*SHORT, "--folder", str(tmp_path)]) == 1
     assert "| FAILED |" in capsys.readouterr().out
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import archived, flat
-from bench.archived import Archived
+from bench import flat
 from bench.realistic import batch, usages
 from busyapi.decode import usage
+from perf import archive_ids
+from perf.archive_ids import Archived
 
 FEW = ["--usages", "2000", "5000"]
 
@@ -31,7 +32,7 @@ def test_a_short_fill_is_looked_at_twice(
 def test_a_line_that_is_not_there_fails_the_fill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archived, "count", lambda _: Archived(lines=1))
+    monkeypatch.setattr(archive_ids, "count", lambda _: Archived(lines=1))
     with pytest.raises(RuntimeError, match="1 lines for"):
         flat.main([*FEW[:2], "--folder", str(tmp_path)])
 

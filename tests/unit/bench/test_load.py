@@ -4,10 +4,10 @@ import re
 import pytest
 
 from bench import noop
-from bench.load import BATCHES, SINGLE, Load
 from busyapi.api import app
 from busyapi.decode.body import read_batch, read_single
 from busyapi.decode.steps import finish
+from perf.load import BATCHES, SINGLE, Load
 
 
 def test_the_single_usage_is_valid() -> None:

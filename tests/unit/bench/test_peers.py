@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import procfs
-from bench.load import Load
 from bench.peers import contenders
 from bench.peers.contenders import Peer
-from tests.support.waiting import wait_until
+from perf import procfs
+from perf.load import Load
+from testkit.waiting import wait_until
 
 PEERS = [
     contenders.aiohttp,

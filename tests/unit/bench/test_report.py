@@ -4,13 +4,14 @@ from pathlib import Path
 import pytest
 
 from bench import floors
-from bench.machine import Machine
 from bench.markdown import render
 from bench.outcome import Outcome
 from bench.plot import plot
-from bench.reconcile import disagreements
 from bench.report import Report
-from tests.unit.bench.figures import counts, run
+from perf.machine import Machine
+from perf.reconcile import disagreements
+from tests.unit.bench.conftest import run
+from tests.unit.perf.conftest import counts
 
 HERE = Machine(2, "Fast 9000", 24.0, "Linux 6", "ext4", 0.1)
 

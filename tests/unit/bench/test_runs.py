@@ -1,6 +1,6 @@
 from bench.runs import Tally, median_ratio, median_run
-from bench.wrk import Result
-from tests.unit.bench.figures import run
+from perf.wrk import Result
+from tests.unit.bench.conftest import run
 
 
 def test_the_median_run_is_one_run_with_all_its_figures() -> None:

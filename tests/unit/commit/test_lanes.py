@@ -12,7 +12,7 @@ from busyapi.commit.lanes import Lanes
 from busyapi.errors import NotSeeded, Overloaded
 from busyapi.ids import Seq
 from busyapi.stream.endpoint import endpoint
-from tests.support.inside import Failures
+from testkit.in_process import Failures
 
 
 def lanes(count: int, most: int = 100) -> Lanes:

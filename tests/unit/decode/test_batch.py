@@ -12,7 +12,7 @@ from busyapi.decode.reference import MOST_FAULTS
 from busyapi.decode.steps import finish
 from busyapi.decode.usage import decode_usage
 from busyapi.errors import BadUsage, Fault, MalformedBody, NotAUsage
-from tests.unit.decode.samples import USAGE, bodies, objects, values
+from testkit.json_samples import USAGE, bodies, objects, values
 
 BAD = USAGE.replace(b"Albuterol", b"")
 both = pytest.mark.parametrize("ndjson", [True, False], ids=["ndjson", "array"])

@@ -11,7 +11,7 @@ from busyapi.decode.body import read_batch, read_single
 from busyapi.decode.form import MOST_FIELDS
 from busyapi.decode.steps import finish
 from busyapi.errors import BadUsage, BodyTooLarge, MalformedBody, NotAUsage, UnsupportedMedia
-from tests.unit.decode.samples import USAGE, bodies
+from testkit.json_samples import USAGE, bodies
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"

@@ -18,7 +18,7 @@ from busyapi.decode.bounds import (
 from busyapi.decode.steps import finish
 from busyapi.decode.usage import decode_usage
 from busyapi.errors import BadUsage, Fault, MalformedBody, NotAUsage
-from tests.unit.decode.samples import USAGE, bodies, objects
+from testkit.json_samples import USAGE, bodies, objects
 
 Outcome = list[bytes] | list[Fault] | type[BadUsage]
 

@@ -10,7 +10,7 @@ from busyapi.decode.line import DEPTH_LIMIT
 from busyapi.decode.reference import MOST_FAULTS, POINTER_BYTES
 from busyapi.decode.usage import decode_usage
 from busyapi.errors import BadUsage, MalformedBody, NotAUsage
-from tests.unit.decode.samples import USAGE, NotReadable, bodies, can_be_kept, reference
+from testkit.json_samples import USAGE, NotReadable, bodies, can_be_kept, reference
 
 GOOD = {"patientId": "100", "timestamp": 1478009511000, "medication": "Albuterol"}
 

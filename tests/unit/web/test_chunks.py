@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from busyapi.web.chunks import Chunks, MalformedChunk
-from tests.support.framing import CHUNKS_REFUSED
+from testkit.framing_cases import CHUNKS_REFUSED
 
 NEXT = b"GET / HTTP/1.1\r\n"
 MAX_OVERHEAD = 1000

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from busyapi.web.head import MalformedHead, can_become_head, is_authority, parse_head
-from tests.support.framing import HEADS_REFUSED, TAKEN
+from testkit.framing_cases import HEADS_REFUSED, TAKEN
 
 LINES = b"\r\nHost: a"
 

@@ -1,0 +1,54 @@
+"""What ran where: the head of the report."""
+
+import os
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import yaml
+
+from e2e.kube import Kube, now
+from e2e.release import CHART
+from e2e.target import ROOT
+
+
+def image() -> str:
+    """The image that the chart runs when nothing is configured."""
+    return image_of(yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"])
+
+
+def image_of(version: str) -> str:
+    """Likewise, of a release's chart."""
+    return f"docker.io/library/busyapi:{version}"
+
+
+def valkey_image() -> str:
+    """Likewise, of the bundled Valkey."""
+    said = yaml.safe_load((CHART / "values.yaml").read_text())["valkey"]["image"]
+    return f"{said['registry']}/{said['repository']}:{said['tag']}"
+
+
+def gather(kube: Kube) -> dict[str, str]:
+    """Versions and the machine's size."""
+    nodes = [each.metadata.name for each in kube.core.list_node().items]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    return {
+        "run": now(),
+        "busyapi": f"{chart['appVersion']}, chart {chart['version']}, commit {_commit()}",
+        "Kubernetes": f"{kube.version()}, nodes {', '.join(nodes)}",
+        "helm-python-sdk": version("helm-python-sdk"),
+        "kubernetes (Python)": version("kubernetes"),
+        "Valkey": f"image {valkey_image()}",
+        "machine": f"{os.cpu_count()} cores, {_memory():.0f} GiB, shared by nodes, load and all",
+    }
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def _memory() -> float:
+    first = Path("/proc/meminfo").read_text().split()[1]
+    return int(first) / (1 << 20)

@@ -1,0 +1,38 @@
+"""What is left of a scenario that failed: events, states and the ends of logs, in files."""
+
+from itertools import product
+from pathlib import Path
+
+from kubernetes.client import ApiException
+
+from e2e.kube import Kube
+
+LOG_LINES = 200
+
+
+def collect(kube: Kube, folder: Path) -> None:
+    """Write all that a person would ask for next; a pod that is gone has nothing to say."""
+    folder.mkdir(parents=True, exist_ok=True)
+    events = kube.core.list_namespaced_event(kube.namespace).items
+    lines = [
+        f"{each.last_timestamp or each.event_time} {each.involved_object.name}"
+        f" {each.reason}: {each.message}"
+        for each in events
+    ]
+    (folder / "events.txt").write_text("\n".join(sorted(lines)) + "\n")
+    for pod in kube.pods():
+        name = pod.metadata.name
+        (folder / f"{name}.status.txt").write_text(str(pod.status))
+        for container, previous in product(pod.spec.containers, (False, True)):
+            try:
+                log = kube.core.read_namespaced_pod_log(
+                    name,
+                    kube.namespace,
+                    container=container.name,
+                    tail_lines=LOG_LINES,
+                    previous=previous,
+                )
+            except ApiException:
+                continue
+            ended = ".previous" if previous else ""
+            (folder / f"{name}.{container.name}{ended}.log").write_text(log)

@@ -1,0 +1,116 @@
+"""The images: built when a source is newer than what the cluster was given, else left alone."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import tomllib
+from pathlib import Path
+
+from e2e.target import ROOT, SHARED, Target
+
+STAMP = ROOT / ".venv" / "e2e-images.json"
+"""Which sources each cluster was given, by the cluster's own id."""
+SOURCES = ("service/Dockerfile", "service/busyapi", "pyproject.toml")
+LOCK = "requirements.lock"
+BASE = "localhost/python:3.13-slim-trixie"
+SECONDS = 900
+
+
+def sources() -> str:
+    """Return a digest of all that the image is made from."""
+    seen = hashlib.sha256()
+    for name in (*SOURCES, LOCK):
+        path = ROOT / name
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for each in files:
+            if each.is_file() and "__pycache__" not in each.parts:
+                seen.update(str(each.relative_to(ROOT)).encode() + b"\0" + each.read_bytes())
+    return seen.hexdigest()
+
+
+def busyapi(target: Target, cluster_id: str, tag: str) -> bool:
+    """Build the service's image and load it, if it is not there as the sources are; say if so."""
+    if not target.load:
+        return False
+    known: dict[str, str] = json.loads(STAMP.read_text()) if STAMP.exists() else {}
+    wanted = f"{tag} {sources()}"
+    if known.get(cluster_id) == wanted:
+        return False
+    build(target, tag, ROOT)
+    give(target.load, tag)
+    STAMP.write_text(json.dumps({**known, cluster_id: wanted}))
+    return True
+
+
+def released(target: Target, chart: Path, tag: str) -> bool:
+    """Build and load the image of an earlier release, from the commit that packed its chart.
+
+    False: this clone has not the history for it.
+    """
+    git = ["git", "-C", str(ROOT)]
+    log = [*git, "log", "-1", "--format=%H", "--", str(chart)]
+    commit = subprocess.run(log, capture_output=True, text=True, check=False).stdout.strip()
+    if not (target.load and commit):
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(
+            [*git, "archive", "-o", f"{folder}/tree.tar", commit], check=True, timeout=60
+        )
+        subprocess.run(["tar", "-xf", f"{folder}/tree.tar", "-C", folder], check=True, timeout=60)
+        # Where history ends, its first commit has every file, of whatever release.
+        project = tomllib.loads((Path(folder) / "pyproject.toml").read_text())["project"]
+        if project["version"] != tag.rpartition(":")[2]:
+            return False
+        build(target, tag, Path(folder))
+    give(target.load, tag)
+    return True
+
+
+def give(load: tuple[str, ...], tag: str) -> None:
+    """Hand an image to the cluster."""
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Path(folder) / "image.tar"
+        save(tag, archive)
+        subprocess.run([*load, archive], check=True, timeout=SECONDS)
+
+
+def build(target: Target, tag: str, root: Path) -> None:
+    """Run `make image` of a source tree."""
+    command = ["make", "--no-print-directory", "-C", str(root), "image", f"IMAGE={tag}"]
+    if target.shared:
+        subprocess.run([SHARED, "base"], check=True, timeout=SECONDS)
+        command.append(f"BASE={BASE}")
+    subprocess.run(command, check=True, timeout=SECONDS, env=_environment())
+
+
+def save(tag: str, archive: Path) -> None:
+    """Write the image into an archive, with the tool that `make image` took."""
+    if _docker():
+        command = ["docker", "save", "-o", str(archive), tag]
+    elif shutil.which("podman"):
+        command = ["podman", "save", "-o", str(archive), tag]
+    else:
+        command = ["buildah", "push", "-q", tag, f"docker-archive:{archive}:{tag}"]
+    subprocess.run(command, check=True, timeout=SECONDS, env=_environment())
+
+
+def _docker() -> bool:
+    """Say whether there is a docker with its daemon."""
+    if not shutil.which("docker"):
+        return False
+    return not subprocess.run(["docker", "info"], capture_output=True, check=False).returncode
+
+
+def _environment() -> dict[str, str]:
+    """Give buildah what it needs to work as root in a container, and layers to use again."""
+    ours = {"STORAGE_DRIVER": "overlay", "BUILDAH_ISOLATION": "chroot", "BUILDAH_LAYERS": "true"}
+    return {**ours, **os.environ}
+
+
+def valkey(target: Target, tag: str, present: bool) -> None:  # noqa: FBT001
+    """Build the bundled Valkey's image where none can be pulled."""
+    if target.shared and not present:
+        target.cluster("valkey", "-t", tag)

@@ -1,0 +1,245 @@
+"""One namespace of a cluster, by the official Python client."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from kubernetes import client, config, utils
+from kubernetes.client import ApiException
+from kubernetes.stream import stream
+
+from testkit.waiting import wait_until
+
+Json = dict[str, Any]
+
+REQUEST_SECONDS = 20
+EXEC_SECONDS = 120
+RESTRICTED = {
+    "pod-security.kubernetes.io/enforce": "restricted",
+    "pod-security.kubernetes.io/enforce-version": "latest",
+}
+
+
+class ExecFailed(Exception):
+    """A command in a pod ended with another code than 0; the message has its output."""
+
+
+class Kube:
+    """What the scenarios ask of the API server."""
+
+    def __init__(self, kubeconfig: Path, namespace: str) -> None:
+        self.namespace = namespace
+        # Any: every member of every object is optional to this client's types.
+        self.api: Any = _connect(kubeconfig)
+        self.core: Any = client.CoreV1Api(self.api)
+        self.apps: Any = client.AppsV1Api(self.api)
+        # `stream` borrows its client's way of asking, so nothing else may use that one.
+        self._exec: Any = client.CoreV1Api(_connect(kubeconfig))
+
+    def cluster_id(self) -> str:
+        """What names this cluster and no other."""
+        return str(self.core.read_namespace("kube-system").metadata.uid)
+
+    def version(self) -> str:
+        """Kubernetes' version."""
+        return str(client.VersionApi(self.api).get_code().git_version)
+
+    def nodes(self) -> list[Any]:
+        """Nodes that are ready and take pods."""
+        return [
+            each
+            for each in self.core.list_node().items
+            if not each.spec.unschedulable and ready(each) and not _tainted(each)
+        ]
+
+    def has_image(self, tag: str) -> bool:
+        """Say whether every node has an image."""
+        return all(
+            any(tag in (each.names or []) for each in node.status.images or [])
+            for node in self.core.list_node().items
+        )
+
+    def create_namespace(self, labels: dict[str, str] | None = None) -> None:
+        """Make the namespace; it enforces `restricted`."""
+        meta = client.V1ObjectMeta(name=self.namespace, labels={**RESTRICTED, **(labels or {})})
+        self.core.create_namespace(client.V1Namespace(metadata=meta))
+
+    def delete_namespace(self, *, seconds: float = 120) -> None:
+        """Remove it with all that is in it, and wait until it is gone."""
+        pods = f"pods of {self.namespace}"
+        for each in self.pods():
+            self.delete_pod(each.metadata.name, grace=1)
+        self.core.delete_namespace(self.namespace)
+        if seconds:
+            wait_until(self._gone, f"{pods} to end", seconds=seconds, every=0.5)
+
+    def _gone(self) -> bool:
+        try:
+            self.core.read_namespace(self.namespace)
+        except ApiException as error:
+            return bool(error.status == HTTPStatus.NOT_FOUND)
+        return False
+
+    def apply(self, *objects: Json) -> None:
+        """Create plain objects."""
+        create: Any = utils.create_from_dict
+        for each in objects:
+            create(self.api, each, namespace=self.namespace)
+
+    def pods(self, component: str = "") -> list[Any]:
+        """Pods of the namespace, or of one component of the release."""
+        selector = f"app.kubernetes.io/component={component}" if component else ""
+        return list(
+            self.core.list_namespaced_pod(
+                self.namespace, label_selector=selector, _request_timeout=REQUEST_SECONDS
+            ).items
+        )
+
+    def alive(self, component: str) -> list[Any]:
+        """Pods of a component that are ready and not on their way out."""
+        return [each for each in self.pods(component) if ready(each) and not leaving(each)]
+
+    def settled(self, components: tuple[str, ...] = ("api", "flusher", "valkey")) -> bool:
+        """Say whether every workload has what it wants, up to date and ready, and no pod more."""
+        names = [each for each in self._workloads() if _complete(each)]
+        pods = [each for part in components for each in self.pods(part)]
+        whole = len(names) == len(self._workloads())
+        return whole and all(ready(each) and not leaving(each) for each in pods)
+
+    def _workloads(self) -> list[Any]:
+        return [
+            *self.apps.list_namespaced_deployment(self.namespace).items,
+            *self.apps.list_namespaced_stateful_set(self.namespace).items,
+        ]
+
+    def wait_settled(self, seconds: float = 180) -> None:
+        """Wait for that."""
+        wait_until(self.settled, f"{self.namespace} to settle", seconds=seconds, every=0.5)
+
+    def delete_pod(self, name: str, *, grace: int | None = None) -> None:
+        """Delete a pod; with grace 0 it is killed where it stands."""
+        options = client.V1DeleteOptions(grace_period_seconds=grace)
+        try:
+            self.core.delete_namespaced_pod(name, self.namespace, body=options)
+        except ApiException as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+
+    def evict(self, pod: Any) -> bool:
+        """Evict as a drain does; False: a disruption budget forbids it for now."""
+        meta = client.V1ObjectMeta(name=pod.metadata.name, namespace=pod.metadata.namespace)
+        try:
+            self.core.create_namespaced_pod_eviction(
+                pod.metadata.name, pod.metadata.namespace, client.V1Eviction(metadata=meta)
+            )
+        except ApiException as error:
+            if error.status == HTTPStatus.TOO_MANY_REQUESTS:
+                return False
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+        return True
+
+    def cordon(self, node: str, *, on: bool) -> None:
+        """Keep new pods off a node, or let them come again."""
+        self.core.patch_node(node, {"spec": {"unschedulable": on}})
+
+    def run(
+        self, pod: str, *command: str, container: str | None = None, check: bool = True
+    ) -> bytes:
+        """Run a command in a pod and return its standard output.
+
+        Raises:
+            ExecFailed: it ended with another code than 0.
+        """
+        answer = stream(
+            self._exec.connect_get_namespaced_pod_exec,
+            pod,
+            self.namespace,
+            command=list(command),
+            **({"container": container} if container else {}),
+            stdout=True,
+            stderr=True,
+            binary=True,
+            _preload_content=False,
+            _request_timeout=REQUEST_SECONDS,
+        )
+        answer.run_forever(timeout=EXEC_SECONDS)
+        out, err, code = answer.read_stdout(), answer.read_stderr(), answer.returncode
+        answer.close()
+        if check and code != 0:
+            raise ExecFailed(f"{pod}: {command[:3]} ended with {code}: {(out + err)[-2000:]!r}")
+        return bytes(out)
+
+    def ask(self, pod: str, port: int, path: str) -> str:
+        """GET from a pod, through the API server."""
+        return self._get(f"/api/v1/namespaces/{self.namespace}/pods/{pod}:{port}/proxy{path}")
+
+    def raw(self, path: str, **query: str) -> Any:
+        """GET any path of the API server that answers in JSON."""
+        return json.loads(self._get(path, **query))
+
+    def has(self, path: str) -> bool:
+        """Say whether there is such an object."""
+        try:
+            self._get(path)
+        except ApiException as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            return False
+        return True
+
+    def _get(self, path: str, **query: str) -> str:
+        asked = self.api.param_serialize(
+            "GET", path, query_params=list(query.items()), auth_settings=["BearerToken"]
+        )
+        answer = self.api.call_api(*asked, _request_timeout=REQUEST_SECONDS)
+        answer.read()
+        if answer.status >= HTTPStatus.BAD_REQUEST:
+            raise ApiException(status=answer.status, reason=path)
+        return str(answer.data.decode())
+
+
+def _connect(kubeconfig: Path) -> client.ApiClient:
+    settings = client.Configuration()
+    load: Any = config.load_kube_config
+    load(str(kubeconfig), client_configuration=settings)
+    return client.ApiClient(settings)
+
+
+def ready(thing: Any) -> bool:
+    """Say whether a pod or node has the condition Ready."""
+    conditions = thing.status.conditions or []
+    return any(each.type == "Ready" and each.status == "True" for each in conditions)
+
+
+def leaving(pod: Any) -> bool:
+    """Say whether a pod was told to go."""
+    return pod.metadata.deletion_timestamp is not None
+
+
+def _tainted(node: Any) -> bool:
+    return any(each.effect in {"NoSchedule", "NoExecute"} for each in node.spec.taints or [])
+
+
+def _complete(workload: Any) -> bool:
+    wanted = 1 if workload.spec.replicas is None else workload.spec.replicas
+    status = workload.status
+    return (
+        (status.observed_generation or 0) >= workload.metadata.generation
+        and (status.ready_replicas or 0) == wanted
+        and (status.updated_replicas or 0) == wanted
+        and (status.replicas or 0) == wanted
+    )
+
+
+def now() -> str:
+    """Return the time, for reports."""
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
+    """Wait as `wait_until` does, at a pace that spares the API server."""
+    return wait_until(condition, what, seconds=seconds, every=0.5)

@@ -1,0 +1,68 @@
+"""Which scenarios share a release, in which order."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from e2e.release import Release
+from e2e.report import Report
+from e2e.scenarios import (
+    autoscale,
+    boundaries,
+    external,
+    faults,
+    install,
+    lifetime,
+    observability,
+    operations,
+    retention,
+    rotation,
+    runbooks,
+)
+from e2e.target import Target
+
+
+@dataclass(frozen=True)
+class Part:
+    """Scenarios in one namespace."""
+
+    name: str
+    scenarios: tuple[Callable[[Release, Report], None], ...]
+    partitions: int = 1
+
+    def run(self, site: Release, report: Report) -> None:
+        """All of them, until one fails."""
+        for each in self.scenarios:
+            each(site, report)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every part is given."""
+
+    target: Target
+    report: Report
+    folder: Path
+
+    def site(self, part: Part) -> Release:
+        """A namespace that no other run has."""
+        name = f"e2e-{os.getpid()}-{part.name}"
+        return Release(self.target, name, partitions=part.partitions)
+
+
+SHORT = (Part("short", (install.install, install.rollout)),)
+FULL = (
+    Part("install", (install.install, install.rollout, install.rollback)),
+    Part("disturb", faults.SCENARIOS),
+    Part("lifetime", lifetime.SCENARIOS),
+    Part("runbooks", runbooks.SCENARIOS),
+    Part("operations", operations.SCENARIOS),
+    Part("retention", (retention.retain,)),
+    Part("observability", observability.SCENARIOS),
+    Part("boundaries", boundaries.SCENARIOS, partitions=boundaries.PARTITIONS),
+    Part("sentinel", (external.with_sentinels,)),
+    Part("rotation", rotation.SCENARIOS),
+    Part("cluster", (external.with_cluster,), partitions=external.PARTITIONS),
+    Part("autoscale", autoscale.SCENARIOS),
+)

@@ -1,0 +1,80 @@
+"""The archive, copied out of the flushers' pods, for the project's own checker."""
+
+import io
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from e2e.kube import Kube, wait_for
+from testkit.archive_reader import Archive, read_archive
+
+FOLDER = "/var/lib/busyapi/archive"
+PORT = 9100
+
+
+def gauge(text: str, name: str) -> float:
+    """Return the one sample of this name, with labels or without."""
+    for line in text.splitlines():
+        if line.startswith((f"{name} ", f"{name}{{")):
+            return float(line.rpartition(" ")[2])
+    raise ValueError(f"no {name} in the scrape")
+
+
+def backlog(kube: Kube) -> int:
+    """Return how many usages were issued and are not archived, over all partitions.
+
+    A flusher that cannot write is not ready, and is asked all the same.
+    """
+    scrapes = [kube.ask(each.metadata.name, PORT, "/metrics") for each in kube.pods("flusher")]
+    return sum(
+        int(gauge(each, "busyapi_issued_seq") - gauge(each, "busyapi_archived_seq"))
+        for each in scrapes
+    )
+
+
+def wait_flushed(kube: Kube, highest: dict[int, int], seconds: float = 60) -> None:
+    """Wait until each partition is archived up to its highest answered seq, and nothing waits.
+
+    What a flusher reports as issued is what it has seen, so that alone would be too early.
+    """
+
+    def flushed() -> bool:
+        pods = kube.alive("flusher")
+        found = {int(each.metadata.name.rpartition("-")[2]): archived(kube, each) for each in pods}
+        return all(found.get(p, 0) >= seq for p, seq in highest.items()) and backlog(kube) == 0
+
+    wait_for(flushed, f"the flushers to reach {highest}", seconds)
+
+
+def archived(kube: Kube, pod: Any) -> int:
+    """Return the last seq that a flusher has in its archive."""
+    return int(gauge(kube.ask(pod.metadata.name, PORT, "/metrics"), "busyapi_archived_seq"))
+
+
+def read(kube: Kube) -> Archive:
+    """Copy every flusher's files into one folder and read them."""
+    with tempfile.TemporaryDirectory() as folder:
+        for pod in kube.alive("flusher"):
+            copy(kube, pod.metadata.name, Path(folder))
+        return read_archive(Path(folder))
+
+
+def copy(kube: Kube, pod: str, into: Path) -> None:
+    """Copy one flusher's files."""
+    packed = kube.run(pod, "tar", "-C", FOLDER, "-cf", "-", ".")
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        tar.extractall(into, filter="data")
+
+
+def verify(kube: Kube) -> None:
+    """Have `busyapi archive verify` say of every volume that it is whole.
+
+    Raises:
+        ExecFailed: it says otherwise.
+    """
+    names = [pod.metadata.name for pod in kube.alive("flusher")]
+    for name in names:
+        # A volume holds one partition, that of its pod's number.
+        only = ["--partition", name.rpartition("-")[2]] if len(names) > 1 else []
+        kube.run(name, "busyapi", "archive", "verify", "--dir", FOLDER, *only)

@@ -1,0 +1,140 @@
+"""What a run saw: a row for each scenario, as Markdown for people and JSON for programs."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import monotonic
+
+from e2e.measure import LOST, REPEATED, Figures, count
+from testkit.checker import Verdict
+
+INTRO = """# On a real cluster
+
+Written by `make e2e`. Each load is an open loop through the ingress controller. Every request has a
+payload of its own and is sent once. After each scenario, the history checker compares all answers
+so far with the whole archive.
+
+- *Failed*: requests that were not answered with 201, including reset ones.
+- *Lost*: usages that were answered with 201 and that the archive lacks.
+- *Repeated*: usages that the archive has twice.
+- *Silence*: the longest time without a 201.
+"""
+
+
+@dataclass
+class Row:
+    """One scenario."""
+
+    name: str
+    figures: Figures | None = None
+    verdict: Verdict | None = None
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    failure: str = ""
+    left_out: bool = False
+    """It needs what this cluster does not have; a note says what."""
+
+    @property
+    def lost(self) -> int | None:
+        """Usages lost, where there was a look."""
+        return None if self.verdict is None else count(self.verdict, LOST)
+
+    @property
+    def repeated(self) -> int | None:
+        """Likewise, repeated."""
+        return None if self.verdict is None else count(self.verdict, REPEATED)
+
+    def __str__(self) -> str:
+        return " | ".join(each for each in self.cells() if each)
+
+    def cells(self) -> list[str]:
+        """The row of the table."""
+        seen = self.figures
+        load = [f"{seen.sent:,}", f"{seen.answered:,}", f"{seen.failed:,}"] if seen else [""] * 3
+        looked = ["" if each is None else str(each) for each in (self.lost, self.repeated)]
+        quiet = [f"{seen.silence:.1f}", f"{seen.p99 * 1000:.0f}"] if seen else [""] * 2
+        said = "failed" if self.failure else "left out" if self.left_out else "passed"
+        return [self.name, said, *load, *looked, *quiet, f"{self.seconds:.0f}"]
+
+    def json(self) -> dict[str, object]:
+        """The same for programs."""
+        return {
+            "scenario": self.name,
+            "passed": not self.failure and not self.left_out,
+            "left_out": self.left_out,
+            "load": asdict(self.figures) if self.figures else None,
+            "lost": self.lost,
+            "repeated": self.repeated,
+            "archived": self.verdict.archived if self.verdict else None,
+            "seconds": round(self.seconds, 1),
+            "notes": self.notes,
+            "failure": self.failure,
+        }
+
+
+@dataclass
+class Report:
+    """A run."""
+
+    facts: dict[str, str]
+    folder: Path
+    """Where it is written, pictures in e2e/ below it."""
+    rows: list[Row] = field(default_factory=list)
+    pictures: list[tuple[str, str]] = field(default_factory=list)
+    """Title and file name, within the report's folder."""
+
+    @contextmanager
+    def row(self, name: str) -> Iterator[Row]:
+        """Time a scenario, and write down that it failed when it raises."""
+        row, began = Row(name), monotonic()
+        self.rows.append(row)
+        try:
+            yield row
+        except BaseException as error:
+            row.failure = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            row.seconds = monotonic() - began
+            sys.stdout.write(f"{row}\n")
+            sys.stdout.flush()
+
+    def stopped(self, part: str, error: Exception) -> None:
+        """Write down what ended a part, unless the row that it ended has it already."""
+        failure = f"{type(error).__name__}: {error}"
+        if failure not in {each.failure for each in self.rows}:
+            self.rows.append(Row(f"{part}: outside of its scenarios", failure=failure))
+
+    @property
+    def failed(self) -> list[Row]:
+        """Rows that failed."""
+        return [each for each in self.rows if each.failure]
+
+    def markdown(self) -> str:
+        """Render it."""
+        heads = ["scenario", "", "sent", "answered", "failed", "lost", "repeated"]
+        heads += ["silence s", "p99 ms", "took s"]
+        table = [heads, ["---", "---", *["---:"] * 8], *(each.cells() for each in self.rows)]
+        lines = [INTRO, "## Setup", ""]
+        lines += [*(f"- {name}: {said}" for name, said in self.facts.items()), "", "## Results", ""]
+        lines += ["| " + " | ".join(cells) + " |" for cells in table]
+        notes = [(each.name, note) for each in self.rows for note in each.notes]
+        if notes:
+            lines += ["", "## Notes", "", *(f"- **{name}**: {note}" for name, note in notes)]
+        failures = [(each.name, each.failure) for each in self.failed]
+        if failures:
+            lines += ["", "## Failures"]
+            lines += [f"\n**{name}**\n\n```\n{said[:4000]}\n```" for name, said in failures]
+        for title, file in self.pictures:
+            lines += ["", f"## {title}", "", f"![{title}](e2e/{file})"]
+        return "\n".join(lines) + "\n"
+
+    def write(self) -> None:
+        """Write `e2e.md`, and `e2e/e2e.json` beside the pictures."""
+        folder = self.folder
+        (folder / "e2e").mkdir(parents=True, exist_ok=True)
+        (folder / "e2e.md").write_text(self.markdown())
+        said = {"facts": self.facts, "scenarios": [each.json() for each in self.rows]}
+        (folder / "e2e" / "e2e.json").write_text(json.dumps(said, indent=1) + "\n")

@@ -1,0 +1,239 @@
+"""Four partitions, and what may reach what: network, rights, evictions, Prometheus's targets."""
+
+import json
+import time
+from base64 import b64decode
+from typing import Any
+
+from kubernetes.client import ApiException
+
+from e2e import pod_archive
+from e2e.environment import image
+from e2e.kube import Kube, wait_for
+from e2e.measure import Broken, none_failed
+from e2e.release import NAME, Release
+from e2e.report import Report
+
+RATE = 60.0
+PARTITIONS = 4
+STRANGER = "stranger"
+VALKEY = f"{NAME}-valkey-0"
+DOORS = {
+    "api": (NAME, 80),
+    "api metrics": ("", 9090),
+    "flusher": (f"{NAME}-flusher-0.{NAME}-flusher", 9100),
+    "valkey": (f"{NAME}-valkey", 6379),
+}
+HIDDEN = ("/metrics", "/livez", "/readyz", "/usages/1", "/api/../metrics")
+OPEN_TO_ALL = {"api"}
+PROBE = """
+import json, socket, sys
+for name, (host, port) in json.loads(sys.argv[1]).items():
+    try:
+        socket.create_connection((host, port), 3).close()
+        print(name)
+    except OSError:
+        pass
+"""
+SAFE: dict[str, Any] = {
+    "allowPrivilegeEscalation": False,
+    "runAsNonRoot": True,
+    "runAsUser": 10001,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+MONITORS = {"serviceMonitor": "serviceMonitor/{}/", "annotations": "podMonitor/monitoring/"}
+
+
+def start(site: Release, report: Report) -> None:
+    """Four partitions run, and archive in four volumes."""
+    with report.row("four partitions, four volumes") as row:
+        monitor = {"serviceMonitor": {"enabled": True, "interval": "5s"}}
+        small = {"persistence": {"size": "1Gi"}}
+        site.install(
+            {
+                **site.routes(),
+                "config": {"partitions": PARTITIONS},
+                "flusher": {**small, "resources": {"requests": {"cpu": "50m"}}},
+                "metrics": monitor,
+            }
+        )
+        site.wait_routed()
+        with site.load(RATE) as load:
+            time.sleep(8)
+            row.figures = load.stop()
+        row.verdict = site.audit()
+        none_failed(row.figures)
+        lines = {n: len(part.lines) for n, part in pod_archive.read(site.kube).partitions.items()}
+        claims = site.kube.core.list_namespaced_persistent_volume_claim(site.namespace).items
+        names = {each.metadata.name for each in claims if each.status.phase == "Bound"}
+        if not {f"archive-{NAME}-flusher-{n}" for n in range(PARTITIONS)} <= names:
+            raise Broken(f"bound claims: {names}")
+        if len(lines) != PARTITIONS or not all(lines.values()):
+            raise Broken(f"archived by partition: {lines}")
+        row.notes.append(f"archived by partition: {lines}")
+
+
+def network(site: Release, report: Report) -> None:
+    """A pod of nobody's reaches the API alone; without the policy it reaches everything."""
+    with report.row("NetworkPolicy: a stranger reaches the API alone") as row:
+        site.kube.apply(stranger())
+        wait_for(lambda: _running(site.kube, STRANGER), "the stranger to run", 60)
+        before = reached(site)
+        if before != set(DOORS):
+            raise Broken(f"without a policy a stranger reaches only {before}: the probe is blind")
+        site.upgrade({"networkPolicy": {"enabled": True}})
+        wait_for(lambda: reached(site) == OPEN_TO_ALL, "the policy to hold", 30)
+        with site.load(RATE) as load:
+            time.sleep(3)
+            site.helm_test()
+            row.figures = load.stop()
+        row.verdict = site.audit()
+        none_failed(row.figures)
+        row.notes.append(f"before: {sorted(before)}; with it: {sorted(reached(site))}")
+
+
+def stranger() -> dict[str, Any]:
+    """A pod that has nothing to do with the release."""
+    command = ["python3", "-c", "import signal; signal.pause()"]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": STRANGER},
+        "spec": {
+            "terminationGracePeriodSeconds": 1,
+            "enableServiceLinks": False,
+            "containers": [
+                {
+                    "name": STRANGER,
+                    "image": image(),
+                    "imagePullPolicy": "IfNotPresent",
+                    "command": command,
+                    "securityContext": SAFE,
+                }
+            ],
+        },
+    }
+
+
+def _running(kube: Kube, name: str) -> bool:
+    return bool(kube.core.read_namespaced_pod(name, kube.namespace).status.phase == "Running")
+
+
+def reached(site: Release) -> set[str]:
+    """Which doors open to the stranger."""
+    address = site.kube.alive("api")[0].status.pod_ip
+    doors = {name: (host or address, port) for name, (host, port) in DOORS.items()}
+    said = site.kube.run(STRANGER, "python3", "-c", PROBE, json.dumps(doors))
+    return set(said.decode().splitlines())
+
+
+def outside(site: Release, report: Report) -> None:
+    """Neither metrics nor probes can be had through the ingress controller."""
+    with report.row("no metrics and no probes through Ingress and Gateway") as row:
+        for host in site.doors.values():
+            site.wait_routed(host)
+            for path in HIDDEN:
+                if (status := site.ask(path, host=host).status) != 404:
+                    raise Broken(f"{host}{path} answers {status}")
+            for path in ("/", "/openapi.json", "/api/usages/count"):
+                if (status := site.ask(path, host=host).status) != 200:
+                    raise Broken(f"{host}{path} answers {status}")
+        row.notes.append(f"404 for {', '.join(HIDDEN)} by {' and '.join(site.doors)}")
+
+
+def rights(site: Release, report: Report) -> None:
+    """Passwords outlive upgrades; each role may do its part in Valkey, and no more."""
+    with report.row("Secret, Valkey's users, ServiceAccount") as row:
+        secret = _secret(site)
+        site.upgrade({"podAnnotations": {"busyapi.test/again": "yes"}})
+        if _secret(site) != secret:
+            raise Broken("an upgrade made other passwords")
+        for role in ("api", "flusher"):
+            password = b64decode(secret[f"{role}-password"]).decode()
+            refused(site, role, password)
+        said = ask_valkey(site, "PING")
+        if "NOAUTH" not in said:
+            raise Broken(f"without a password Valkey says {said}")
+        for pod in site.kube.pods("api") + site.kube.pods("flusher") + site.kube.pods("valkey"):
+            mounts = [m.mount_path for c in pod.spec.containers for m in c.volume_mounts]
+            if any("serviceaccount" in each for each in mounts):
+                raise Broken(f"{pod.metadata.name} has a token of the API server: {mounts}")
+        row.notes.append("FLUSHALL, KEYS, CONFIG SET, ACL LIST and other keys refused to both")
+
+
+def _secret(site: Release) -> dict[str, str]:
+    return dict(site.kube.core.read_namespaced_secret(f"{NAME}-valkey", site.namespace).data)
+
+
+def refused(site: Release, role: str, password: str) -> None:
+    """Hold a role to it: what it does not need it may not do."""
+    login = ("--user", role, "--pass", password, "--no-auth-warning")
+    if not ask_valkey(site, *login, "GET", "busyapi:{0}:seq").strip().isdigit():
+        raise Broken(f"{role} may not read its own keys")
+    for command in (
+        ("FLUSHALL",),
+        ("KEYS", "*"),
+        ("CONFIG", "SET", "appendonly", "no"),
+        ("ACL", "LIST"),
+        ("GET", "somebody-elses"),
+    ):
+        said = ask_valkey(site, *login, *command)
+        if "NOPERM" not in said:
+            raise Broken(f"{role} may {command}: {said}")
+
+
+def ask_valkey(site: Release, *arguments: str) -> str:
+    """What valkey-cli prints in Valkey's own pod."""
+    return site.kube.run(VALKEY, "valkey-cli", *arguments, check=False).decode()
+
+
+def budget(site: Release, report: Report) -> None:
+    """Of the API's pods one may be evicted, and the next not before another is ready."""
+    with report.row("PodDisruptionBudget: one at a time") as row:
+        first, second, *_ = site.kube.alive("api")
+        if not site.kube.evict(first):
+            raise Broken("the first eviction was refused")
+        if site.kube.evict(second):
+            raise Broken("the second eviction was let through")
+        site.kube.wait_settled()
+        row.notes.append("the first was evicted, the second refused")
+
+
+def targets(site: Release, report: Report) -> None:
+    """Prometheus has every pod up, by ServiceMonitor and then by annotation."""
+    for way, pool in MONITORS.items():
+        with report.row(f"Prometheus has every pod up, by {way}") as row:
+            try:
+                site.kube.core.read_namespaced_service("prometheus", "monitoring")
+            except ApiException:
+                row.left_out = True
+                row.notes.append("needs a Service prometheus in namespace monitoring")
+                continue
+            off: dict[str, Any] = {each: {"enabled": each == way} for each in MONITORS}
+            site.upgrade({"metrics": off})
+            prefix = pool.format(site.namespace)
+            wait_for(lambda: _all_up(site, prefix), f"targets of {prefix}", 180)  # noqa: B023
+            row.notes.append(f"{len(_pods(site))} pods up in {prefix}…")
+
+
+def _pods(site: Release) -> set[str]:
+    pods = site.kube.alive("api") + site.kube.alive("flusher")
+    return {each.metadata.name for each in pods}
+
+
+def _all_up(site: Release, pool: str) -> bool:
+    """Say whether the pods of a scrape pool that are up are those there are."""
+    path = "/api/v1/namespaces/monitoring/services/prometheus:9090/proxy/api/v1/targets"
+    active = site.kube.raw(path, state="active")["data"]["activeTargets"]
+    up = {
+        each["labels"]["pod"]
+        for each in active
+        if each["labels"].get("namespace") == site.namespace
+        and each["scrapePool"].startswith(pool)
+        and each["health"] == "up"
+    }
+    return _pods(site) == up
+
+
+SCENARIOS = (start, network, outside, rights, budget, targets)

@@ -1,0 +1,87 @@
+"""Install with nothing configured; the README's curl line; a rolling upgrade and its way back."""
+
+import json
+import time
+
+from e2e.environment import valkey_image
+from e2e.kube import RESTRICTED, ready
+from e2e.measure import Broken, Figures, none_failed
+from e2e.release import NAME, SEED, Release
+from e2e.report import Report, Row
+
+RATE = 60.0
+STEADY = 3.0
+"""Seconds of load before a disturbance and after it is over."""
+
+
+def install(site: Release, report: Report) -> None:
+    """Install, helm test, curl through both doors."""
+    with report.row("install with defaults, restricted namespace") as row:
+        site.install()
+        said = site.kube.core.read_namespace(site.kube.namespace).metadata.labels
+        if not RESTRICTED.items() <= said.items():
+            raise Broken(f"the namespace does not enforce restricted: {said}")
+        pods = site.kube.pods()
+        if not all(ready(each) for each in pods):
+            raise Broken(f"not ready: {[each.metadata.name for each in pods if not ready(each)]}")
+        row.notes.append(f"{len(pods)} pods ready, no value set")
+        said = site.kube.run(f"{NAME}-valkey-0", "valkey-server", "--version").decode()
+        report.facts["Valkey"] = f"{said.partition('v=')[2].split()[0]}, image {valkey_image()}"
+    with report.row("helm test") as row:
+        site.helm_test()
+        row.verdict = site.audit()
+    with report.row("the README's curl line, by Ingress and by Gateway") as row:
+        site.upgrade(site.routes())
+        curl(site, row)
+
+
+def curl(site: Release, row: Row) -> None:
+    """Post data.json through each door and find both lines in the archive."""
+    for way, host in site.doors.items():
+        site.wait_routed(host)
+        number = site.seed(host)
+        site.wait_flushed()
+        line = json.loads(site.flusher_line(number))
+        if line["id"] != number or line["usage"] != json.loads(SEED):
+            raise Broken(f"posted as {number}, archived: {line}")
+        row.notes.append(f"id {number} by {way}")
+    if "Gateway" not in site.doors:
+        row.notes.append("this cluster has no Gateway")
+    row.verdict = site.audit()
+
+
+def rollout(site: Release, report: Report) -> None:
+    """A rolling upgrade under load fails no request."""
+    with report.row("rolling upgrade") as row:
+        pods = names(site)
+        with site.load(RATE) as load:
+            time.sleep(STEADY)
+            site.upgrade({"config": {"pendingMax": 90000}})
+            time.sleep(STEADY)
+            row.figures = load.stop()
+        _judge(site, row, row.figures, pods)
+
+
+def rollback(site: Release, report: Report) -> None:
+    """`helm rollback` under load fails none either."""
+    with report.row("helm rollback") as row:
+        pods = names(site)
+        with site.load(RATE) as load:
+            time.sleep(STEADY)
+            site.helm.rollback(NAME, wait="watcher", timeout=240)
+            site.kube.wait_settled()
+            time.sleep(STEADY)
+            row.figures = load.stop()
+        _judge(site, row, row.figures, pods)
+
+
+def _judge(site: Release, row: Row, seen: Figures, before: set[str]) -> None:
+    row.verdict = site.audit()
+    if names(site) & before:
+        raise Broken(f"not replaced: {names(site) & before}")
+    none_failed(seen)
+
+
+def names(site: Release) -> set[str]:
+    """The API's pods."""
+    return {each.metadata.name for each in site.kube.alive("api")}

@@ -1,0 +1,245 @@
+"""The procedures of docs/how-to, by the commands of the pages, under load.
+
+What takes nothing away may lose nothing. What does, a restored backup and a Redis lost for good,
+loses what the page says that it does, to the last usage.
+"""
+
+import re
+import sys
+import tempfile
+import time
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from e2e import pod_archive
+from e2e.kube import wait_for
+from e2e.measure import Broken, none_failed
+from e2e.release import NAME, Release
+from e2e.report import Report
+from e2e.scenarios.boundaries import ask_valkey
+from e2e.scenarios.faults import failures, served
+from e2e.target import ROOT
+from testkit.chart.programs import helm3, kubectl
+from testkit.checker import Defect, Verdict, check
+from testkit.docs.runbook_shell import Shell, on_cluster
+from testkit.docs.runbooks import Block, parse
+from testkit.history import History, Outcome
+
+RATE = 60.0
+STEADY = 3.0
+HOW_TO = ROOT / "docs" / "how-to"
+FLUSHER = f"{NAME}-flusher-0"
+SMALL = {
+    "config": {"segmentAge": 2},
+    "flusher": {"persistence": {"size": "128Mi"}},
+    "valkey": {"persistence": {"size": "256Mi"}},
+}
+SUSPECTED = re.compile(r"usages up to seq (\d+) were archived, but this archive ends at seq (\d+)")
+RENEWED_SECONDS = 150
+"""A kubelet renews a pod's files within a minute or two."""
+
+
+@contextmanager
+def shell(site: Release) -> Iterator[Shell]:
+    """A bash for this site's release."""
+    with tempfile.TemporaryDirectory() as folder:
+        bash = on_cluster(Path(folder), kubectl(), helm3(), site.target.kubeconfig, site.namespace)
+        bash.settings["WORK"] = folder
+        bash.put("busyapi", f'#!/bin/sh\nexec {sys.executable} -m busyapi "$@"\n')
+        yield bash
+
+
+def do(bash: Shell, mark: str) -> str:
+    """Run the blocks with a mark, in their order, and return what they print.
+
+    Raises:
+        Broken: a command failed, or there is no such block.
+    """
+    blocks = blocks_of(mark)
+    results = [bash.run(each.text) for each in blocks]
+    failed = [each for result in results for each in result.failures]
+    if failed or not blocks:
+        raise Broken(f"{mark}, {len(blocks)} blocks: {failed} {[e.output for e in results]}")
+    return "".join(each.output for each in results)
+
+
+def blocks_of(mark: str) -> list[Block]:
+    """Return the blocks with a mark, which are all on one page."""
+    pages = (parse(path.stem, path.read_text()) for path in sorted(HOW_TO.glob("*.md")))
+    return [block for page in pages for block in page.of("sh", mark)]
+
+
+def seconds(bash: Shell, mark: str) -> str:
+    """Run them, and say how long that took."""
+    began = time.monotonic()
+    do(bash, mark)
+    return f"{mark}: {time.monotonic() - began:.0f} s"
+
+
+def start(site: Release, report: Report) -> None:
+    """Install for what follows."""
+    with report.row("install for operations"):
+        site.install({**site.routes(), **SMALL})
+        site.wait_routed()
+
+
+def move(site: Release, report: Report) -> None:
+    """A partition's archive on another volume; nobody outside notices."""
+    with report.row("partition moved to another volume") as row, shell(site) as bash:
+        before = volume(site)
+        with site.load(RATE) as load:
+            time.sleep(STEADY)
+            row.notes.append(seconds(bash, "move"))
+            site.kube.wait_settled()
+            time.sleep(STEADY)
+            row.figures = load.stop()
+        do(bash, "move-finish")
+        if volume(site) == before:
+            raise Broken(f"the flusher is still on {before}")
+        row.verdict = site.audit()
+        none_failed(row.figures)
+
+
+def volume(site: Release) -> str:
+    """What the flusher's claim is bound to."""
+    found = site.kube.core.read_namespaced_persistent_volume_claim(
+        f"archive-{FLUSHER}", site.namespace
+    )
+    return str(found.spec.volume_name)
+
+
+def rotate(site: Release, report: Report) -> None:
+    """New passwords: two restarts of Valkey are noticed, and nothing between them."""
+    with report.row("Valkey's passwords rotated") as row, shell(site) as bash:
+        old = passwords(site)
+        with site.load(RATE) as load:
+            time.sleep(STEADY)
+            row.notes.append(seconds(bash, "rotate"))
+            wait_for(lambda: renewed(site), "the pods to have the new passwords", RENEWED_SECONDS)
+            do(bash, "rotate-new")
+            row.notes.append(seconds(bash, "rotate-old"))
+            site.kube.wait_settled()
+            time.sleep(STEADY)
+            row.figures = load.stop()
+        row.notes += failures(row.figures)
+        row.verdict = site.audit()
+        site.upgrade({})
+        for role, password in passwords(site).items():
+            if not said_by(site, role, password).strip().isdigit():
+                raise Broken(f"{role} cannot log in with the new password")
+            if "NOAUTH" not in (said := said_by(site, role, old[role])):
+                raise Broken(f"{role}, with the old password: {said}")
+        served(row.figures)
+
+
+def passwords(site: Release) -> dict[str, str]:
+    """Of each role."""
+    data = site.kube.core.read_namespaced_secret(f"{NAME}-valkey", site.namespace).data
+    return {role: b64decode(data[f"{role}-password"]).decode() for role in ("api", "flusher")}
+
+
+def said_by(site: Release, role: str, password: str) -> str:
+    """What Valkey answers a role that asks for its own key."""
+    login = ("--user", role, "--pass", password, "--no-auth-warning")
+    return ask_valkey(site, *login, "GET", "busyapi:{0}:seq")
+
+
+def renewed(site: Release) -> bool:
+    """Say whether each pod has the password that the Secret has."""
+    read = ("cat", "/etc/busyapi/redis/password")
+    return all(
+        site.kube.run(each.metadata.name, *read).decode() == password
+        for role, password in passwords(site).items()
+        for each in site.kube.alive(role)
+    )
+
+
+def restore(site: Release, report: Report) -> None:
+    """A running flusher's archive, backed up, its volume lost: what came later is given up."""
+    with report.row("archive backed up, its volume lost, restored") as row, shell(site) as bash:
+        with site.load(RATE) as load:
+            time.sleep(STEADY)
+            row.notes.append(seconds(bash, "back-up"))
+            time.sleep(STEADY)
+            row.notes.append(seconds(bash, "restore"))
+            said = wait_for(lambda: suspected(site), "the flusher to suspect a loss")
+            row.notes.append(f"{said[0]}; given up: {int(said[1]) - int(said[2])}")
+            do(bash, "restore-accept")
+            site.kube.wait_settled()
+            time.sleep(STEADY)
+            row.figures = load.stop()
+        verdict = given_up(site)
+        row.notes.append(f"of those that were answered with 201, {missing(verdict)} are gone")
+        none_failed(row.figures)
+        if missing(verdict) != int(said[1]) - int(said[2]):
+            raise Broken(f"it said {said[0]}, and {missing(verdict)} are gone")
+
+
+def suspected(site: Release) -> re.Match[str] | None:
+    """What the flusher says of a loss, when it does."""
+    runs = [each for each in site.kube.pods("flusher") if each.status.phase == "Running"]
+    log = site.kube.core.read_namespaced_pod_log(FLUSHER, site.namespace) if runs else ""
+    return SUSPECTED.search(log)
+
+
+def lost(site: Release, report: Report) -> None:
+    """Valkey's volume is gone, and usages with it that no flusher had archived yet."""
+    with report.row("Redis lost for good, with what was not archived") as row, shell(site) as bash:
+        with site.load(RATE) as load:
+            time.sleep(STEADY)
+            flushers(site, 0)
+            time.sleep(STEADY)
+            row.notes.append(seconds(bash, "lost"))
+            known = max(int(float(each.split()[1])) for each in do(bash, "lost-count").splitlines())
+            flushers(site, 1)
+            site.kube.wait_settled()
+            time.sleep(STEADY)
+            row.figures = load.stop()
+        verdict = given_up(site)
+        gap = pod_archive.read(site.kube).partitions[0].gaps[-1]
+        gone, unsure = known - gap.first + 1, site.history.usages[Outcome.UNKNOWN]
+        row.notes += failures(row.figures)
+        row.notes.append(
+            f"the page counts {gone}, {missing(verdict)} of them were answered with 201;"
+            f" {gap.last - gap.first + 1} ids jumped over"
+        )
+        if not missing(verdict) or not 0 <= gone - missing(verdict) <= unsure:
+            raise Broken(f"{row.notes[-1]}; {unsure} unknown")
+        served(row.figures)
+
+
+def flushers(site: Release, replicas: int) -> None:
+    """Stop them, or start them again."""
+    body = {"spec": {"replicas": replicas}}
+    site.kube.apps.patch_namespaced_stateful_set_scale(f"{NAME}-flusher", site.namespace, body)
+    wait_for(lambda: len(site.kube.pods("flusher")) == replicas, "the flushers to end or begin")
+
+
+def given_up(site: Release) -> Verdict:
+    """Hold the archive against the history: usages may be missing, and nothing else be wrong.
+
+    Those that are missing are forgotten, so that the next look counts its own.
+    """
+    site.wait_flushed()
+    archive = site.named(pod_archive.read(site.kube))
+    verdict = check(site.history, archive)
+    if set(verdict.defects) - {Defect.MISSING}:
+        raise Broken(str(verdict))
+    pod_archive.verify(site.kube)
+    there = {each.digest for each in archive.partitions[0].lines}
+    kept = History()
+    for each in site.history.requests:
+        if each.outcome is not Outcome.OK or each.digests[0] in there:
+            kept.add(each)
+    site.history = kept
+    return verdict
+
+
+def missing(verdict: Verdict) -> int:
+    """How many of those that were answered with 201 the archive lacks."""
+    return verdict.defects[Defect.MISSING]
+
+
+SCENARIOS: tuple[Callable[[Release, Report], None], ...] = (start, move, rotate, restore, lost)

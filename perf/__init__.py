@@ -1,0 +1,1 @@
+"""What bench/ and loadtest/ share: load, stacks, machine figures and reconciliation."""

@@ -1,0 +1,160 @@
+"""How far the archive is behind, watched from outside while the load runs.
+
+Two answers to one question. The flusher's own metric is what operators see: the age of the oldest
+usage that it has read. What it has not read yet it cannot know, so the counters in Valkey are
+watched too, and the age follows from when they stood where:
+
+    issued     100 ──── 250 ──── 400        when was usage 151 issued? between the 1st and 2nd look
+    archived    90       90      150        so at the 3rd look it is about 1.7 looks old
+"""
+
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from typing import NamedTuple, Self
+
+import redis
+
+from busyapi.stream.keys import Keys
+from testkit.http1 import fetch
+from testkit.servers import Server
+
+EVERY_SECONDS = 0.2
+ANSWER_SECONDS = 5.0
+OLDEST = "busyapi_oldest_unarchived_seconds"
+
+
+class Sample(NamedTuple):
+    """One look."""
+
+    at: float
+    issued: int
+    archived: int
+    metric: float
+    """The age that the flusher says."""
+
+
+@dataclass(frozen=True)
+class Lag:
+    """The greatest of each over one run, until all was archived."""
+
+    metric_seconds: float
+    counted_seconds: float
+    """The same age from the counters: what is not read yet is in it."""
+    usages: int
+    samples: int
+    missed: int
+    """Looks that got no answer."""
+
+    @property
+    def seconds(self) -> float:
+        """The greater of the two ages."""
+        return max(self.metric_seconds, self.counted_seconds)
+
+
+def summarise(samples: Sequence[Sample], missed: int = 0) -> Lag:
+    """Find the greatest of each."""
+    return Lag(
+        metric_seconds=round(max((each.metric for each in samples), default=0.0), 3),
+        counted_seconds=round(max(ages(samples), default=0.0), 3),
+        usages=max((each.issued - each.archived for each in samples), default=0),
+        samples=len(samples),
+        missed=missed,
+    )
+
+
+def ages(samples: Sequence[Sample]) -> list[float]:
+    """Return at each look the age of the oldest usage that was not archived, 0 if none.
+
+    The time at which a seq was issued is interpolated between two looks. What was issued before
+    the first look counts from there.
+    """
+    found = []
+    # Both counters only grow, so the look that saw a seq issued is never before the last one's.
+    seen = 0
+    for each in samples:
+        oldest = each.archived + 1
+        if each.issued < oldest:
+            found.append(0.0)
+            continue
+        while samples[seen].issued < oldest:
+            seen += 1
+        found.append(each.at - _issued_at(samples, seen, oldest))
+    return found
+
+
+def _issued_at(samples: Sequence[Sample], seen: int, seq: int) -> float:
+    after = samples[seen]
+    if seen == 0:
+        return after.at
+    before = samples[seen - 1]
+    share = (seq - before.issued) / (after.issued - before.issued)
+    return before.at + share * (after.at - before.at)
+
+
+class Watch:
+    """Looks every 0.2 s, in a thread, within a `with`; `lag` is there after it."""
+
+    def __init__(self, look: Callable[[], Sample]) -> None:
+        self.samples: list[Sample] = []
+        self.missed = 0
+        self._look = look
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._once()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._ended.set()
+        self._thread.join(2 * ANSWER_SECONDS)
+
+    def _run(self) -> None:
+        while not self._ended.wait(EVERY_SECONDS):
+            self._once()
+
+    def _once(self) -> None:
+        try:
+            self.samples.append(self._look())
+        except (OSError, HTTPException, ValueError, redis.RedisError):
+            self.missed += 1
+
+    @property
+    def lag(self) -> Lag:
+        """What it saw."""
+        return summarise(self.samples, self.missed)
+
+
+def looker(server: Server, flusher_port: int) -> Callable[[], Sample]:
+    """Return what looks at partition 0."""
+    keys = Keys(0)
+    client = server.client()
+
+    def look() -> Sample:
+        with client.pipeline(transaction=True) as both:
+            both.get(keys.seq)
+            both.hget(keys.state, "archived")
+            issued, archived = both.execute()
+        at = time.monotonic()
+        text = fetch(flusher_port, "/metrics", seconds=ANSWER_SECONDS).body.decode()
+        return Sample(at, int(issued or 0), int(archived or 0), metric_value(text, OLDEST))
+
+    return look
+
+
+def metric_value(text: str, name: str) -> float:
+    """Return the first sample of a metric from what Prometheus is told.
+
+    Raises:
+        ValueError: it is not there.
+    """
+    # Parsing all of it, five times a second, would cost the run more than the look does.
+    found = re.search(rf"^{re.escape(name)}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
+    if not found:
+        raise ValueError(f"no metric {name}")
+    return float(found[1])

@@ -1,0 +1,143 @@
+"""busyapi as a contender: Valkey, API processes and a flusher, with an archive on disk."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack
+from http import HTTPStatus
+from pathlib import Path
+from typing import NamedTuple
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from perf import archive_ids
+from perf.contender import Contender
+from perf.lag import Watch, looker
+from perf.load import Load
+from perf.machine import versions
+from perf.reconcile import Counts
+from testkit.child_process import Child
+from testkit.http1 import fetch
+from testkit.processes import Stack
+from testkit.servers import Server
+
+SETTLE_SECONDS = 90.0
+"""A full buffer of a million usages is archived in less, on any disk worth measuring."""
+STILL_SECONDS = 10.0
+"""Counts that do not agree and have not moved for so long never will."""
+SETTLE_EVERY = 0.3
+
+
+class Totals(NamedTuple):
+    """What the running parts of a stack say at one time, of its whole life."""
+
+    statuses: Counter[int]
+    """Requests of the load's path, by the status that they were answered with."""
+    stored: int
+    counted: int
+    archived: int
+
+    @property
+    def settled(self) -> bool:
+        """Whether all is archive_ids."""
+        return self.stored == self.counted == self.archived
+
+
+class Durable(Contender):
+    """All parts with the settings they have by themselves."""
+
+    def __init__(self, folder: Path, apis: int, settings: Mapping[str, str] | None = None) -> None:
+        self.server = Server(folder / "valkey")
+        self.stack = Stack(folder / "stack", self.server, apis=apis, settings=settings)
+        self.port = self.stack.port
+        self._running = ExitStack()
+
+    @property
+    def processes(self) -> dict[str, Child]:
+        """Its processes, the API's first."""
+        return {
+            **{f"api-{n}": each for n, each in enumerate(self.stack.apis)},
+            "flusher": self.stack.flushers[0],
+            "valkey": self.server,
+        }
+
+    def start(self) -> None:
+        """Start all, each when what it needs is there."""
+        self._running.enter_context(self.server)
+        self._running.enter_context(self.stack)
+
+    def close(self) -> None:
+        """Stop all, Valkey last."""
+        self._running.close()
+
+    def versions(self) -> dict[str, str]:
+        """Say what runs."""
+        return versions(self.server)
+
+    def watch(self) -> Watch:
+        """Return a watch on its lag."""
+        return Watch(looker(self.server, self.stack.flushers[0].port))
+
+    def totals(self, load: Load) -> Totals:
+        """Ask every part."""
+        scrapes = [fetch(api.scraped, "/metrics").body.decode() for api in self.stack.apis]
+        count = self._count()
+        return Totals(
+            # Our own questions go to other paths.
+            statuses=sum((statuses(each, load.path) for each in scrapes), Counter()),
+            stored=sum(int(api.metric("busyapi_usages_total")) for api in self.stack.apis),
+            counted=count["count"],
+            archived=count["archived"],
+        )
+
+    def _count(self) -> dict[str, int]:
+        answer = fetch(self.port, "/api/usages/count")
+        if answer.status != HTTPStatus.OK:
+            raise RuntimeError(f"{self} does not count: {answer.status} {answer.body!r}")
+        count: dict[str, int] = answer.json()
+        return count
+
+    def settle(self, load: Load) -> Totals:
+        """Wait until two looks see the same, and all archived; give up when nothing moves.
+
+        One look would not do: what wrk had sent when it ended may be on its way in.
+        """
+        end = time.monotonic() + SETTLE_SECONDS
+        now, moved = self.totals(load), time.monotonic()
+        while time.monotonic() < min(end, moved + STILL_SECONDS):
+            time.sleep(SETTLE_EVERY)
+            before, now = now, self.totals(load)
+            if now != before:
+                moved = time.monotonic()
+            elif now.settled:
+                break
+        return now
+
+    def finish(self, load: Load, *, seen: int, cut_off: int, errors: int) -> Counts:
+        """Stop it as an operator would, and count what is on disk."""
+        totals = self.settle(load)
+        for each in [*self.stack.apis, *self.stack.flushers]:
+            each.stop()
+        found = archive_ids.count(self.stack.archive)
+        return Counts(
+            seen=seen,
+            cut_off=cut_off,
+            sent=totals.statuses.total() * load.usages,
+            stored=totals.stored,
+            counted=totals.counted,
+            archived=totals.archived,
+            lines=found.lines,
+            fault=found.fault,
+            statuses=dict(totals.statuses),
+            errors=errors,
+        )
+
+
+def statuses(scrape: str, path: str) -> Counter[int]:
+    """Read from what Prometheus is told how a path's requests were answered."""
+    found: Counter[int] = Counter()
+    for family in text_string_to_metric_families(scrape):
+        for sample in family.samples:
+            if sample.name == "busyapi_requests_total" and sample.labels["route"] == path:
+                found[int(sample.labels["status"])] += int(sample.value)
+    return found

@@ -1,0 +1,148 @@
+"""wrk: its command line, and what it printed.
+
+wrk is a closed loop: a connection sends its next request when it has the answer to the last. So
+its rate is the ceiling, and its latencies are those at the ceiling, with every connection busy.
+"""
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from perf.load import Load
+from testkit.child_process import Child
+
+THREADS = 2
+PATIENCE_SECONDS = 30
+"""wrk counts an answer that takes longer as a timeout; it still waits for it."""
+GRACE_SECONDS = 60.0
+"""How much longer than asked wrk may run, on a machine that does much else."""
+
+
+class WrkMissing(Exception):
+    """wrk is not installed: apt-get install wrk."""
+
+    def __str__(self) -> str:
+        return str(self.__doc__)
+
+
+class WrkFailed(Exception):
+    """wrk did not run, or printed something else than it should."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What wrk counted in one run."""
+
+    requests: int
+    """Answers that came in, whatever their status."""
+    requests_per_second: float
+    p50_ms: float
+    p99_ms: float
+    not_2xx: int
+    """Answers with a status of 400 and more: wrk does not look closer."""
+    socket_errors: int
+    """Connections that could not be made, read or written."""
+    timeouts: int
+
+    @property
+    def accepted(self) -> int:
+        """Answers without an error."""
+        return self.requests - self.not_2xx
+
+    @property
+    def accepted_per_second(self) -> float:
+        """The rate of those: refusing fast is no speed."""
+        return self.requests_per_second * self.accepted / max(self.requests, 1)
+
+
+def find() -> str:
+    """Return where wrk is.
+
+    Raises:
+        WrkMissing: nowhere on PATH.
+    """
+    path = shutil.which("wrk")
+    if path is None:
+        raise WrkMissing
+    return path
+
+
+def version() -> str:
+    """Return wrk's version as it says it. It exits with 1 when asked."""
+    run = subprocess.run([find(), "-v"], capture_output=True, text=True, timeout=10, check=False)
+    return (run.stdout + run.stderr).partition(" [")[0].removeprefix("wrk").strip()
+
+
+def command(load: Load, script: Path, port: int, seconds: int, connections: int) -> list[str]:
+    """Return the command line of one run."""
+    return [
+        "wrk",
+        f"-t{THREADS}",
+        f"-c{connections}",
+        f"-d{seconds}s",
+        "--latency",
+        f"--timeout={PATIENCE_SECONDS}s",
+        f"--script={script}",
+        f"http://127.0.0.1:{port}{load.path}",
+    ]
+
+
+def run(argv: list[str], log: Path, seconds: int) -> Result:
+    """Run wrk to its end.
+
+    Raises:
+        WrkFailed: it did not end in time, or not well.
+    """
+    log.unlink(missing_ok=True)
+    with Child(argv, log=log) as child:
+        try:
+            code = child.wait(seconds + GRACE_SECONDS)
+        except TimeoutError as error:
+            raise WrkFailed(str(error)) from None
+    text = log.read_text(errors="replace")
+    if code != 0:
+        raise WrkFailed(f"wrk ended with {code}:\n{text}")
+    return parse(text)
+
+
+_TO_MS = {"us": 0.001, "ms": 1.0, "s": 1e3, "m": 6e4, "h": 3.6e6}
+_PERCENTILE = r"^\s+{}%\s+([\d.]+)(us|ms|s|m|h)\s*$"
+_REQUESTS = re.compile(r"^\s*(\d+) requests in ", re.MULTILINE)
+_RATE = re.compile(r"^Requests/sec:\s+([\d.]+)$", re.MULTILINE)
+_NOT_2XX = re.compile(r"^\s*Non-2xx or 3xx responses: (\d+)$", re.MULTILINE)
+_SOCKET = re.compile(
+    r"^\s*Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)$", re.MULTILINE
+)
+
+
+def parse(text: str) -> Result:
+    """Read what wrk printed with --latency.
+
+    Raises:
+        WrkFailed: a line is missing; the message has all of it.
+    """
+    requests, rate = _REQUESTS.search(text), _RATE.search(text)
+    p50, p99 = (_percentile(text, each) for each in (50, 99))
+    if not requests or not rate or p50 is None or p99 is None:
+        raise WrkFailed(f"wrk printed no result:\n{text}")
+    # wrk prints these two lines only when there is something to say.
+    not_2xx, sockets = _NOT_2XX.search(text), _SOCKET.search(text)
+    connect, read, write, timeouts = (
+        int(each) for each in (sockets.groups() if sockets else "0000")
+    )
+    return Result(
+        requests=int(requests[1]),
+        requests_per_second=float(rate[1]),
+        p50_ms=p50,
+        p99_ms=p99,
+        not_2xx=int(not_2xx[1]) if not_2xx else 0,
+        socket_errors=connect + read + write,
+        timeouts=timeouts,
+    )
+
+
+def _percentile(text: str, percent: int) -> float | None:
+    found = re.search(_PERCENTILE.format(percent), text, re.MULTILINE)
+    return round(float(found[1]) * _TO_MS[found[2]], 3) if found else None

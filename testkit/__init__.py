@@ -1,0 +1,1 @@
+"""Servers, processes, load and checks for tests, e2e, perf, bench and tools."""

@@ -1,0 +1,1 @@
+"""Archives built, damaged and killed for tests."""

@@ -1,0 +1,145 @@
+"""Lives of a writer that end at a failpoint, each in a process of its own.
+
+    python -m testkit.archive.crash_cycle ROOT ACKNOWLEDGED FAILPOINT
+
+For each hit of the failpoint in turn, until a life passes without one: lay out the folder as
+`prepare` does, let a process live and be killed there, let another recover from that and be killed
+at the same hit, and then look at what is left. Prints what is wrong, and how many were killed.
+"""
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec  # noqa: F401 - loaded here once, and not in every life
+import zstandard  # noqa: F401
+
+LIVES = 2
+_OLD_DAY = "2020-01-01"
+
+
+def prepare(root: Path) -> None:
+    """Make what a life may find: old segments to delete, an open one with a torn tail."""
+    from testkit.archive.builder import opened, write  # noqa: PLC0415 - only in a child
+
+    write(root, 2, 1)
+    write(root, 1)
+    write(root, 3)
+    for day in root.glob("p00/*-*"):
+        day.rename(day.with_name(_OLD_DAY))
+    path = opened(root)
+    path.write_bytes(path.read_bytes() + path.read_bytes()[:-5])
+
+
+def prepare_damaged(root: Path) -> None:
+    """Make an open segment whose second block of three is damaged."""
+    from testkit.archive.builder import blocks, write  # noqa: PLC0415
+
+    path = write(root, 2, 3, 2)
+    data = bytearray(path.read_bytes())
+    data[list(blocks(path))[1].end - 1] ^= 1
+    path.write_bytes(data)
+
+
+def accept(root: Path, writer: Any) -> None:
+    """Accept the loss of what was damaged: nothing else may be missing."""
+    if writer.highest > writer.cursor:
+        if not list(root.rglob("*.damaged")):
+            raise AssertionError(f"only {writer.cursor} of {writer.highest} are there")
+        writer.gap(writer.highest, "accepted")
+
+
+def live(root: Path, acknowledged: Path) -> None:
+    """Recover, archive, and say after each step how far the cursor has come."""
+    from busyapi.ids import Seq  # noqa: PLC0415
+    from busyapi.known import KnownKey  # noqa: PLC0415
+    from testkit.archive.builder import batch, now_ms, recover  # noqa: PLC0415
+
+    say = os.open(acknowledged, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    writer = recover(root, segment_bytes=700, retention_days=1)
+    accept(root, writer)
+    for step in range(1, 9):
+        following = Seq(writer.cursor + 1)
+        if step == 4:
+            writer.gap(Seq(following + 4), "why")
+        elif step == 6:
+            writer.quarantine(following, Seq(following + 1), b"raw", "why")
+        else:
+            writer.keys.append([KnownKey(following, 1, now_ms(), "a" * 32, "b" * 32)])
+            writer.append([batch(following), batch(following + 1, step, now_ms())])
+        os.write(say, b"%d\n" % writer.cursor)
+        writer.roll_if_due()
+    writer.close()
+
+
+def examine(root: Path, acknowledged: Path) -> str:
+    """Recover once more, undisturbed, and tell what is wrong."""
+    from busyapi.archive.verify import verify  # noqa: PLC0415
+    from busyapi.ids import Seq  # noqa: PLC0415
+    from testkit.archive.builder import batch, ids, recover  # noqa: PLC0415
+
+    told = max(map(int, acknowledged.read_text().split()), default=0)
+    writer = recover(root)
+    accept(root, writer)
+    if writer.cursor < told:
+        return f"the cursor is {writer.cursor}, but {told} was acknowledged"
+    writer.append([batch(writer.cursor + 1)])
+    (report,) = verify(root)
+    if report.problems:
+        return f"verify: {report.problems}"
+    found = ids(root)
+    if len(set(found)) != len(found):
+        return f"twice: {found}"
+    gone = set(range(writer.kept_from, writer.cursor + 1)) - set(found)
+    unread = {n for n in gone if writer.find(Seq(n)) is None}
+    if gone != unread or len(gone) != report.skipped + report.quarantined:
+        return f"missing: {sorted(gone)}"
+    writer.close()
+    return ""
+
+
+def in_child(what: str, root: Path, acknowledged: Path, failpoints: str = "") -> tuple[bool, str]:
+    """Do one of the above in a child; return whether it was killed, and what it said."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.environ["BUSYAPI_FAILPOINTS"] = failpoints
+            result = globals()[what](*(root, acknowledged)[: 1 if "prepare" in what else 2])
+            os.write(writing, (result or "").encode())
+        except BaseException as error:  # noqa: BLE001 - told to the parent, which fails
+            os.write(writing, f"{what}: {error!r}".encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        said = answer.read()
+    status = os.waitpid(pid, 0)[1]
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, said
+
+
+def main() -> int:
+    """Go through every hit of one failpoint."""
+    root, acknowledged, failpoint = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    killed, hit = True, 0
+    while killed:
+        hit += 1
+        shutil.rmtree(root, ignore_errors=True)
+        acknowledged.write_text("")
+        in_child("prepare_damaged" if "set-aside" in failpoint else "prepare", root, acknowledged)
+        for life in range(LIVES):
+            again, said = in_child("live", root, acknowledged, f"{failpoint}=kill@{hit}")
+            killed = again if life == 0 else killed
+            if said:
+                sys.stdout.write(f"{failpoint}@{hit}: {said}\n")
+        _, said = in_child("examine", root, acknowledged)
+        if said:
+            sys.stdout.write(f"{failpoint}@{hit}: {said}\n")
+    sys.stdout.write(f"killed {hit - 1}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""What an archive folder holds, read with zstandard and json alone.
+
+This is on purpose not the archive's own reader: an error there must not hide an error of the
+writer. It knows only what any reader of FORMAT.md would: the names, that segments are zstd frames
+of JSON lines, and what the JSON of a gap or quarantine record says. Read when no flusher is
+between a crash and its recovery: until then two files may hold the same lines.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import zstandard
+
+from testkit.history import digest
+
+NAME = re.compile(r"(usages|gap|quarantine)-p(\d+)-\d+(?:-\d+)?\.(.+)")
+
+CHUNK = 1 << 16
+
+
+class Line(NamedTuple):
+    """One archived usage."""
+
+    id: int
+    digest: bytes
+    file: str
+
+
+class Span(NamedTuple):
+    """Seqs without lines: skipped by a gap record, or put into quarantine unread."""
+
+    first: int
+    last: int
+    file: str
+
+
+@dataclass
+class Partition:
+    """The files of one partition, segments in the order of their first seq."""
+
+    lines: list[Line] = field(default_factory=list)
+    gaps: list[Span] = field(default_factory=list)
+    quarantined: list[Span] = field(default_factory=list)
+
+
+@dataclass
+class Archive:
+    """The files of all partitions below one folder."""
+
+    partitions: dict[int, Partition] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
+    """What could not be read, with the file's name."""
+    torn: list[str] = field(default_factory=list)
+    """Open segments with a torn tail: the flusher cuts it off when it starts, so no damage."""
+
+    def partition(self, number: int) -> Partition:
+        """Return one partition, empty if it has no files."""
+        return self.partitions.setdefault(number, Partition())
+
+
+def read_archive(folder: Path) -> Archive:
+    """Read every file of the archive below a folder, segments that are still written included."""
+    archive = Archive()
+    # Names sort as their seqs do.
+    for path in sorted(folder.rglob("*"), key=lambda each: each.name):
+        if match := NAME.fullmatch(path.name):
+            _read_file(archive, archive.partition(int(match[2])), path, (match[1], match[3]))
+    return archive
+
+
+def _read_file(
+    archive: Archive, partition: Partition, path: Path, stem_and_end: tuple[str, str]
+) -> None:
+    match stem_and_end:
+        case "usages", "ndjson.zst":
+            archive.damaged += _read_segment(partition, path)
+        case "usages", "ndjson.zst.open":
+            archive.torn += _read_segment(partition, path)
+        case "usages", end if end.startswith("ndjson.zst.damaged"):
+            archive.damaged.append(f"{path.name}: set aside")
+        case "gap", "json":
+            partition.gaps.append(_span(path))
+        case "quarantine", "bin":
+            partition.quarantined.append(_span(path))
+
+
+def _read_segment(partition: Partition, path: Path) -> list[str]:
+    """Add a segment's lines up to its end or its first damage; return what the damage is."""
+    try:
+        for content in _frames(path):
+            for line in content.splitlines():
+                said = json.loads(line)
+                partition.lines.append(Line(said["id"], digest(said["usage"]), path.name))
+    except (zstandard.ZstdError, ValueError, KeyError, TypeError) as error:
+        return [f"{path.name}: {error}"]
+    return []
+
+
+def _span(path: Path) -> Span:
+    """Read a gap record, or the line of JSON that a quarantine file begins with."""
+    with path.open("rb") as file:
+        said = json.loads(file.readline() if path.suffix == ".bin" else file.read())
+    return Span(said["from"], said["to"], path.name)
+
+
+def _frames(path: Path) -> Iterator[bytes]:
+    """Give the content of each zstd frame; a skippable one, with the archive's notes, has none.
+
+    Raises:
+        ZstdError, ValueError: the file holds something else, or ends within a frame.
+    """
+    decompressor = zstandard.ZstdDecompressor()
+    with path.open("rb") as file:
+        frame, content, rest = None, b"", b""
+        while rest := rest or file.read(CHUNK):
+            frame = frame or decompressor.decompressobj()
+            content += frame.decompress(rest)
+            rest = frame.unused_data
+            if frame.eof:
+                if content[-1:] not in {b"", b"\n"}:
+                    raise ValueError("a frame ends within a line")
+                yield content
+                frame, content = None, b""
+    if frame:
+        raise ValueError("it ends within a frame")

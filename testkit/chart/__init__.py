@@ -1,0 +1,1 @@
+"""The chart rendered as objects, and judges of it: schemas, promtool, policies."""

@@ -1,0 +1,115 @@
+"""Every contradiction that the templates refuse, each by values with that one alone."""
+
+import re
+
+from testkit.chart.rendering import CHART, Json
+
+FIXED: Json = {"autoscaling": {"enabled": False}}
+SENTINEL: Json = {"mode": "sentinel", "hosts": ["s.example.org:26379"]}
+MEMORY: Json = {"config": {"durability": "memory"}}
+
+
+def external(**said: object) -> Json:
+    """An external Redis."""
+    return {"valkey": {"enabled": False}, "externalRedis": {"host": "r.example.org"} | said}
+
+
+def keda(**said: object) -> Json:
+    """KEDA alone."""
+    return FIXED | {"keda": {"enabled": True, "serverAddress": "http://p:9090"} | said}
+
+
+# The start of the message that is expected, and what brings it about.
+REFUSALS: list[tuple[str, Json]] = [
+    (
+        "valkey.enabled is true and externalRedis names a host",
+        {"externalRedis": {"host": "r.example.org"}},
+    ),
+    ("no Redis", {"valkey": {"enabled": False}}),
+    ("externalRedis.mode is standalone", external(hosts=["r.example.org:6379"])),
+    ("externalRedis.mode is cluster: set", external(mode="cluster")),
+    (
+        "externalRedis.mode is sentinel: set externalRedis.masterName",
+        external(host="", masterName="", **SENTINEL),
+    ),
+    ("externalRedis.password and", external(password="p", existingSecret="s")),
+    ("externalRedis.tls.caSecret", external(tls={"caSecret": "ca"})),
+    ("externalRedis has a login or TLS", {"externalRedis": {"username": "u"}}),
+    ("config.durability is replicated", {"config": {"durability": "replicated"}}),
+    ("flusher.persistence.enabled is false", {"flusher": {"persistence": {"enabled": False}}}),
+    ("valkey.persistence.enabled is false", {"valkey": {"persistence": {"enabled": False}}}),
+    (
+        "auth.tokens and auth.existingSecret",
+        {"auth": {"tokens": "read t", "existingSecret": "s"}},
+    ),
+    (
+        "autoscaling.enabled and keda.enabled",
+        {"keda": {"enabled": True, "serverAddress": "http://p:9090"}},
+    ),
+    ("autoscaling.minReplicas is above", {"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}),
+    (
+        "autoscaling.enabled is true without a target",
+        {"autoscaling": {"targetCPUUtilizationPercentage": None}},
+    ),
+    (
+        "autoscaling.targetCPUUtilizationPercentage is a part",
+        {"resources": {"requests": {"cpu": None}}},
+    ),
+    (
+        "autoscaling.targetMemoryUtilizationPercentage is a part",
+        {
+            "autoscaling": {"targetMemoryUtilizationPercentage": 80},
+            "resources": {"requests": {"memory": None}},
+        },
+    ),
+    ("keda.minReplicas is above", keda(minReplicas=3, maxReplicas=2)),
+    ("keda.enabled is true without a Prometheus", keda(serverAddress="")),
+    ("terminationGracePeriodSeconds must be above", {"terminationGracePeriodSeconds": 20}),
+    ("ingress.enabled is true without a host", {"ingress": {"enabled": True}}),
+    ("httpRoute.enabled is true without a Gateway", {"httpRoute": {"enabled": True}}),
+    ("service.nodePort is set", {"service": {"nodePort": 30080}}),
+    (
+        "metrics.annotations.enabled and metrics.podMonitor.enabled are all true",
+        {"metrics": {"annotations": {"enabled": True}, "podMonitor": {"enabled": True}}},
+    ),
+    (
+        "metrics.prometheusRule.disabled has BusyapiBuferFull, which is no alert",
+        {"metrics": {"prometheusRule": {"disabled": {"BusyapiBuferFull": True}}}},
+    ),
+    (
+        "metrics.prometheusRule.overrides has BusyapiBufferful, which is no alert",
+        {"metrics": {"prometheusRule": {"overrides": {"BusyapiBufferful": {"for": "1m"}}}}},
+    ),
+    (
+        "metrics.prometheusRule.overrides.BusyapiLatencyBurn has an expr, and this alert has 4",
+        {"metrics": {"prometheusRule": {"overrides": {"BusyapiLatencyBurn": {"expr": "1"}}}}},
+    ),
+    (
+        "valkey.resources.limits.memory is not set",
+        {"valkey": {"resources": {"limits": {"memory": None}}}},
+    ),
+    (
+        "valkey.resources.limits.memory: 1Pi cannot be read",
+        {"valkey": {"resources": {"limits": {"memory": "1Pi"}}}},
+    ),
+]
+
+_TEXT = r'\(?(?:printf )?"((?:[^"\\]|\\.)*)"'
+_MESSAGE = re.compile(rf"(?:append \$wrong|fail|required) {_TEXT}")
+_GLUE = "\n\n  busyapi: %s\n"
+"""What puts the messages together, and is none itself."""
+
+
+def messages() -> list[str]:
+    """Every message in the templates, as a pattern of what a user reads."""
+    found = [
+        text.replace('\\"', '"').replace("\\n", "\n")
+        for template in sorted((CHART / "templates").rglob("*.*"))
+        for text in _MESSAGE.findall(template.read_text())
+    ]
+    return [pattern(each) for each in found if each != _GLUE]
+
+
+def pattern(text: str) -> str:
+    """A format string as a regular expression."""
+    return ".+?".join(re.escape(part) for part in re.split(r"%[sdq]", text))

@@ -1,0 +1,231 @@
+"""Requests whose end, or whose meaning, two recipients could read in different ways.
+
+`REFUSED` are answered 400 and their connection is closed. `TAKEN` look like them and are legal.
+Neither may make an answer of the request that a case hides, `SMUGGLED`.
+"""
+
+from testkit.api_client import BODY
+
+MARKED = b"/livez?smuggled"
+SMUGGLED = b"GET %b HTTP/1.1\r\nHost: smuggled\r\n\r\n" % MARKED
+SMUGGLED_ANSWER = b"loop: ok"
+
+_LENGTH = len(BODY)
+_HEX = b"%x" % _LENGTH
+_FIRST, _REST = BODY[:10], BODY[10:]
+
+
+def start(path: bytes = b"/api/usages", host: bytes = b"Host: a\r\n") -> bytes:
+    """Return a request line and a Host."""
+    return b"POST %b HTTP/1.1\r\n%b" % (path, host)
+
+
+def with_length(*lines: bytes | str) -> bytes:
+    """Return a request with these lines before its Content-Length and body."""
+    raw = b"".join(each if isinstance(each, bytes) else each.encode() for each in lines)
+    return start() + raw + b"Content-Length: %d\r\n\r\n" % _LENGTH + BODY
+
+
+def with_lengths(value: str) -> bytes:
+    """Return a request with this as its Content-Length, N for the right number."""
+    text = f"Content-Length:{value.replace('N', str(_LENGTH))}\r\n\r\n"
+    return start() + text.encode() + BODY
+
+
+def chunked(*parts: bytes | str, coding: bytes = b"Transfer-Encoding: chunked\r\n") -> bytes:
+    """Return a chunked request of these bytes."""
+    raw = b"".join(each if isinstance(each, bytes) else each.encode() for each in parts)
+    return start() + coding + b"\r\n" + raw
+
+
+def one_chunk(size: bytes | str, after: bytes = b"\r\n0\r\n\r\n") -> bytes:
+    """Return a chunked request with this as the line before its data."""
+    return chunked(size, BODY, after)
+
+
+def coded(line: bytes | str) -> bytes:
+    """Return a chunked request that says so in this line."""
+    coding = line if isinstance(line, bytes) else line.encode()
+    return chunked(_HEX, b"\r\n", BODY, b"\r\n0\r\n\r\n", coding=coding)
+
+
+HEADS_REFUSED = {
+    "length and coding": coded(b"Content-Length: %d\r\nTransfer-Encoding: chunked\r\n" % _LENGTH),
+    "coding and length": coded("Transfer-Encoding: chunked\r\nContent-Length: 4\r\n"),
+    "two codings": coded("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n"),
+    "chunked twice": coded("Transfer-Encoding: chunked, chunked\r\n"),
+    "an unknown coding": coded("Transfer-Encoding: x, chunked\r\n"),
+    "a coding behind VT": coded(b"Transfer-Encoding: \x0bchunked\r\n"),
+    "a coding behind NBSP": coded("Transfer-Encoding: \u00a0chunked\r\n"),
+    "a coding behind LF": coded("Transfer-Encoding:\nchunked\r\n"),
+    "a coding with the Kelvin sign": coded("Transfer-Encoding: chun\u212aed\r\n"),
+    "a blank before the colon": coded("Transfer-Encoding : chunked\r\n"),
+    "a folded coding": coded("Transfer-Encoding:\r\n chunked\r\n"),
+    "a coding in HTTP/1.0": coded("Transfer-Encoding: chunked\r\n").replace(b"1.1", b"1.0"),
+    "+N": with_lengths(" +N"),
+    "-N": with_lengths(" -N"),
+    "0xN": with_lengths(f" 0x{_LENGTH:x}"),
+    "N_N": with_lengths(" 7_0"),
+    "N.0": with_lengths(" N.0"),
+    "N N": with_lengths(" N N"),
+    "no length": with_lengths(""),
+    "different lengths": with_lengths(" N, 4"),
+    "different lengths in two lines": with_length("Content-Length: 4\r\n"),
+    "a list with an empty element": with_lengths(" N,"),
+    "fullwidth digits": with_lengths(" \uff17\uff10"),
+    "arabic digits": with_lengths(" \u0667\u0660"),
+    "a superscript digit": with_lengths(" 7\u00b2"),
+    "N behind VT": with_lengths(" N\x0b"),
+    "N behind FF": with_lengths("\x0cN"),
+    "N behind NBSP": with_lengths(" N\u00a0"),
+    "N behind LF": with_lengths("\nN"),
+    "N before LF": with_lengths(" N\n"),
+    "N before NUL": with_lengths(" N\0"),
+    "LF in a value": with_length("X: a\nb\r\n"),
+    "CR in a value": with_length("X: a\rb\r\n"),
+    "NUL in a value": with_length("X: a\0b\r\n"),
+    "ESC in a value": with_length("X: a\x1bb\r\n"),
+    "DEL in a value": with_length("X: a\x7fb\r\n"),
+    "a hidden coding": with_length("X-Request-ID:\nTransfer-Encoding:chunked\r\n"),
+    "a blank in a name": with_length("X Y: z\r\n"),
+    "no name": with_length(": z\r\n"),
+    "no colon": with_length("X\r\n"),
+    "a name with the Kelvin sign": with_length("Idempotency-\u212aey: z\r\n"),
+    "a name with a dotted I": with_length("Content-\u0130ength: 4\r\n"),
+    "a folded value": with_length("X: a\r\n b\r\n"),
+    "no Host": start(host=b"") + b"Content-Length: %d\r\n\r\n" % _LENGTH + BODY,
+    "two Hosts": with_length("Host: b\r\n"),
+    "two equal Hosts": with_length("Host: a\r\n"),
+    **{
+        f"Host {host!r}": start(host=f"Host: {host}\r\n".encode())
+        + b"Content-Length: %d\r\n\r\n" % _LENGTH
+        + BODY
+        for host in (
+            "a b",
+            "a/b",
+            "a@b",
+            "a,b",
+            "a:b",
+            "a:1:2",
+            "[::1",
+            "\u00e9",
+            "a%2",
+            "a?",
+            "a#",
+        )
+    },
+    "line ends of LF": with_length().replace(b"\r\n", b"\n"),
+    "one line end of LF": with_length().replace(b"\r\nHost", b"\nHost"),
+    "one line end of CR": with_length().replace(b"\r\nHost", b"\rHost"),
+    "TAB in the request line": with_length().replace(b" /", b"\t/", 1),
+    "two blanks in the request line": with_length().replace(b" /", b"  /", 1),
+    "two blanks before the version": with_length().replace(b" HTTP", b"  HTTP", 1),
+    "a blank behind the version": with_length().replace(b"1.1\r\n", b"1.1 \r\n", 1),
+    "a blank before the method": b" " + with_length(),
+    "LF in the target": with_length().replace(b"usages ", b"usages\n ", 1),
+    "NUL in the target": with_length().replace(b"usages ", b"usages\0 ", 1),
+    "a path that is no ASCII": with_length().replace(b"usages ", "usag\u00e9s ".encode(), 1),
+    "no path": with_length().replace(b"/api/usages ", b"? ", 1),
+    "a fragment alone": with_length().replace(b"/api/usages ", b"# ", 1),
+    "an asterisk": with_length().replace(b"/api/usages ", b"* ", 1),
+    "a user in the target": with_length().replace(b" /api", b" http://u@h/api", 1),
+    "no host in the target": with_length().replace(b" /api", b" http:///api", 1),
+    "a method that is no token": with_length().replace(b"POST", b"PO(ST", 1),
+    "no version": with_length().replace(b" HTTP/1.1", b"", 1),
+    "HTTP/1.2": with_length().replace(b"HTTP/1.1", b"HTTP/1.2", 1),
+    "HTTP/2.0": with_length().replace(b"HTTP/1.1", b"HTTP/2.0", 1),
+    "http/1.1": with_length().replace(b"HTTP/1.1", b"http/1.1", 1),
+    "HTTP/1.10": with_length().replace(b"HTTP/1.1", b"HTTP/1.10", 1),
+    "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "CONNECT": b"CONNECT evil.example:80 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "nine empty lines": b"\r\n" * 9 + with_length(),
+}
+"""Refused by their head alone, on every port."""
+
+CHUNKS_REFUSED = {
+    "0xN": one_chunk(b"0x%b\r\n" % _HEX),
+    "0XN": one_chunk(b"0X%b\r\n" % _HEX),
+    "a blank before N": one_chunk(b" %b\r\n" % _HEX),
+    "a blank behind N": one_chunk(b"%b \r\n" % _HEX),
+    "a TAB behind N": one_chunk(b"%b\t\r\n" % _HEX),
+    "a blank before an extension": one_chunk(b"%b ;a=b\r\n" % _HEX),
+    "VT before N": one_chunk(b"\x0b%b\r\n" % _HEX),
+    "CRLF before N": one_chunk(b"\r\n%b\r\n" % _HEX),
+    "LF before N": one_chunk(b"\n%b\r\n" % _HEX),
+    "+N": one_chunk(b"+%b\r\n" % _HEX),
+    "-N": one_chunk(b"-%b\r\n" % _HEX),
+    "N_N": one_chunk("4_6\r\n"),
+    "no N": one_chunk("\r\n"),
+    "fullwidth digits": one_chunk("\uff14\uff16\r\n"),
+    "nine digits": one_chunk(_HEX.rjust(9, b"0") + b"\r\n"),
+    "LF in an extension": one_chunk(b"%b;\n\r\n" % _HEX),
+    "CR in an extension": one_chunk(b"%b;\rx\r\n" % _HEX),
+    "NUL in an extension": one_chunk(b"%b;\0\r\n" % _HEX),
+    "DEL in an extension": one_chunk(b"%b;\x7f\r\n" % _HEX),
+    "an extension of 257 bytes": one_chunk(b"%b;%b\r\n" % (_HEX, b"x" * 257)),
+    "an extension of 60 kB": one_chunk(b"%b;%b\r\n" % (_HEX, b"x" * 60_000)),
+    "many long extensions": chunked(
+        *(b"1;%b\r\n%c\r\n" % (b"x" * 250, each) for each in BODY), b"0\r\n\r\n"
+    ),
+    "LF behind N": one_chunk(b"%b\n" % _HEX),
+    "LF only": one_chunk(b"%b\n" % _HEX, b"\n0\n\n"),
+    "XX behind data": chunked("a\r\n", _FIRST, b"XX%x\r\n" % len(_REST), _REST, "\r\n0\r\n\r\n"),
+    "LF LF behind data": chunked(
+        "a\r\n", _FIRST, b"\n\n%x\r\n" % len(_REST), _REST, "\r\n0\r\n\r\n"
+    ),
+    "LF behind data": chunked("a\r\n", _FIRST, b"\n%x\r\n" % len(_REST), _REST, "\r\n0\r\n\r\n"),
+    "more data than N": chunked(
+        "9\r\n", _FIRST, b"\r\n%x\r\n" % len(_REST), _REST, "\r\n0\r\n\r\n"
+    ),
+    "XX before the last": one_chunk(b"%b\r\n" % _HEX, b"XX0\r\n\r\n"),
+    "0x0": one_chunk(b"%b\r\n" % _HEX, b"\r\n0x0\r\n\r\n"),
+    "a trailer without a colon": one_chunk(b"%b\r\n" % _HEX, b"\r\n0\r\nX\r\n\r\n"),
+    "a trailer with NUL": one_chunk(b"%b\r\n" % _HEX, b"\r\n0\r\nX: \0\r\n\r\n"),
+    "a trailer with LF": one_chunk(b"%b\r\n" % _HEX, b"\r\n0\r\nX: y\n\r\n"),
+    "trailers of 10 kB": one_chunk(
+        b"%b\r\n" % _HEX, b"\r\n0\r\n" + b"X: yyyy\r\n" * 1000 + b"\r\n"
+    ),
+    "a request for a trailer": one_chunk(b"%b\r\n" % _HEX, b"\r\n0\r\n" + SMUGGLED),
+}
+"""Refused once the body is read."""
+
+TAKEN = {
+    "a length": with_length(),
+    "chunked": one_chunk(b"%b\r\n" % _HEX),
+    "Chunked": coded("Transfer-Encoding: Chunked\r\n"),
+    "CHUNKED, no blank": coded("transfer-encoding:CHUNKED\r\n"),
+    "a blank behind the coding": coded("Transfer-Encoding: chunked \t\r\n"),
+    "equal lengths": with_length(f"Content-Length: {_LENGTH}\r\n"),
+    "a list of equal lengths": with_lengths(" N, N"),
+    "a list of equal lengths in two lines": with_lengths(f" N ,\tN\r\nContent-Length: {_LENGTH}"),
+    "a blank behind the length": with_lengths(" N \t"),
+    "a length with zeros": with_lengths(" 000N"),
+    "eight digits": one_chunk(_HEX.rjust(8, b"0").upper() + b"\r\n"),
+    "an extension": one_chunk(b'%b;a=b;c="d e"\r\n' % _HEX),
+    "an extension of 256 bytes": one_chunk(b"%b;%b\r\n" % (_HEX, b"x" * 256)),
+    "000 at the end": one_chunk(b"%b\r\n" % _HEX, b"\r\n000\r\n\r\n"),
+    "two chunks": chunked("a\r\n", _FIRST, b"\r\n%x\r\n" % len(_REST), _REST, "\r\n0\r\n\r\n"),
+    "a chunk for each byte": chunked(*(b"1\r\n%c\r\n" % each for each in BODY), b"0\r\n\r\n"),
+    "a trailer": one_chunk(b"%b\r\n" % _HEX, b"\r\n0\r\nX: y\r\nExpires:\r\n\r\n"),
+    "Expect in HTTP/1.0": with_length("Connection: keep-alive\r\nExpect: more\r\n").replace(
+        b"1.1", b"1.0"
+    ),
+    "an empty line before": b"\r\n" + with_length(),
+    "eight empty lines before": b"\r\n" * 8 + with_length(),
+    "an absolute target": with_length().replace(b" /api", b" http://evil.example:80/api", 1),
+    "UTF-8 in a query": with_length().replace(b"usages ", "usages?q=\u00e9\u20ac ".encode(), 1),
+    "Latin-1 in a query": with_length().replace(b"usages ", b"usages?q=\xe9 ", 1),
+    "Latin-1 in a value": with_length(b"X: \xe9\xff\r\n"),
+    "TAB in a value": with_length("X: a\tb\r\n"),
+    "an upgrade to h2c": with_length(
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+    ),
+    "an upgrade to websocket": with_length("Connection: upgrade\r\nUpgrade: websocket\r\n"),
+    **{
+        f"Host {host!r}": start(host=f"Host: {host}\r\n".encode())
+        + b"Content-Length: %d\r\n\r\n" % _LENGTH
+        + BODY
+        for host in ("", "a_b.c", "127.0.0.1:80", "[::1]:3000", "a:", "a%2Db")
+    },
+}
+"""Legal: stored, and the connection is kept."""

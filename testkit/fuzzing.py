@@ -1,0 +1,370 @@
+"""Bytes that nearly are HTTP, and what must hold for whatever a server makes of them.
+
+A case is a function of its number. It is sent on a connection of its own, packet by packet, then
+the sending side is shut down: so each request that arrived whole is answered, and the connection
+ends, without a deadline in the way.
+"""
+
+import asyncio
+import gzip
+import json
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from testkit.api_client import BODY, PROBLEM_MEMBERS, USAGE, request
+from testkit.framing_cases import CHUNKS_REFUSED, HEADS_REFUSED, TAKEN
+from testkit.log_leaks import MARK
+
+SECONDS = 20.0
+"""Until a connection that does not end is a failure."""
+BETWEEN = 0.001
+"""Seconds between packets, so that most of them are read one by one."""
+LARGEST_ERROR = 70_000
+
+_STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) [A-Za-z -]+")
+_FIELD = re.compile(rb"([a-z0-9-]+): ([\x20-\x7e]*)")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one client sends."""
+
+    number: int
+    packets: tuple[bytes, ...]
+
+    @property
+    def largest(self) -> int:
+        """The most usages that it may have stored, if its answers were lost."""
+        raw = b"".join(self.packets)
+        return raw.count(b"medic") + 2 * raw.count(b"\x1f\x8b")
+
+
+@dataclass
+class Outcome:
+    """What came of many cases."""
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    ids: list[int] = field(default_factory=list)
+    """Of usages that were answered 201 for the first time."""
+    unheard: int = 0
+    """The most usages of connections that were reset, whose answers may be lost."""
+    faults: list[str] = field(default_factory=list)
+
+
+# --- cases --------------------------------------------------------------------------------------
+
+PATHS = (
+    *["/api/usages"] * 8,
+    *["/api/usages/batch"] * 3,
+    "/api/usages/",
+    "/api/usages?q=1",
+    "/api/usages/1",
+    "/api/usages/count",
+    "/api/usages/-1",
+    "/api/usages/" + "9" * 4400,
+    "/usages/1",
+    "/usages/" + "9" * 400,
+    "/livez",
+    "/readyz",
+    "/",
+    "/openapi.json",
+    "//api/usages",
+    "/api/usages;a=b",
+    "/api%2fusages",
+    "/api/usages/%31",
+    "/api/../api/usages",
+    "http://h",
+    "http://h/api/usages",
+    "a://b?c#d",
+    "*",
+    "?",
+    "/%00%ff",
+    "/" + "a" * 3000,
+)
+METHODS = (
+    *["POST"] * 14,
+    "GET",
+    "GET",
+    "HEAD",
+    "PUT",
+    "OPTIONS",
+    "TRACE",
+    "CONNECT",
+    "post",
+    "X" * 99,
+)
+VERSIONS = (*["HTTP/1.1"] * 20, "HTTP/1.0", "HTTP/1.0", "HTTP/2.0", "")
+FIELDS = (
+    "Content-Type: application/json",
+    "Content-Type: application/x-ndjson",
+    "Content-Type: application/x-www-form-urlencoded",
+    "Content-Type: text/plain",
+    "Content-Encoding: gzip",
+    "Content-Encoding: br",
+    "Accept: application/json",
+    "Authorization: Bearer x",
+    "Connection: close",
+    "Connection: keep-alive",
+    "Connection: Upgrade, HTTP2-Settings",
+    "Upgrade: websocket",
+    "Upgrade: h2c",
+    "Expect: 100-continue",
+    "Expect: more",
+    "Transfer-Encoding: chunked",
+    "Transfer-Encoding: Chunked",
+    "Transfer-Encoding: gzip",
+    "Idempotency-Key: a b",
+    "Origin: https://page.example",
+    "Cookie: a=b",
+    "X-Request-ID: 7f-1",
+    "X-Request-ID: two words",
+    "Range: bytes=0-1",
+    "Host: b",
+    "X: " + "y" * 900,
+    "X: \u00ff\u00e9",
+)
+TOKENS = (
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b"\r\n\r\n",
+    b"0\r\n\r\n",
+    b"0\r\nX: y\r\n\r\n",
+    b";a=b",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Content-Length: 5\r\n",
+    b"Content-Length: 0\r\n",
+    b"Host: a\r\n",
+    b"Upgrade: websocket\r\n",
+    b"Connection: close\r\n",
+    b"HTTP/1.0",
+    b"http://",
+    b"\xc2\xa0",
+    b"\xe2\x84\xaa",
+    b"\xff",
+    b"\x00",
+    b"\x0b",
+    b" ",
+    b"\t",
+    b"%",
+    b"#",
+    b"?",
+    b"[[[[",
+    b'{"a":',
+    b"1e999",
+)
+KNOWN = (*HEADS_REFUSED.values(), *CHUNKS_REFUSED.values(), *TAKEN.values())
+ALPHABET = b'\r\n:;,{}[]"\\\x00\x7f \t09-+_xX\xff\xc2'
+
+
+def case(number: int) -> Case:
+    """Make the case of a number."""
+    chance = random.Random(number)
+    stream = b"".join(_message(chance) for _ in range(chance.choice((1, 1, 1, 2, 4))))
+    if chance.random() < 0.6:
+        stream = _mutated(chance, stream)
+    return Case(number, tuple(_cut(chance, stream)))
+
+
+def _message(chance: random.Random) -> bytes:
+    kind = chance.random()
+    if kind < 0.15:
+        return chance.choice(KNOWN)
+    if kind < 0.3:
+        return request("POST", "/api/usages", BODY)
+    path = chance.choice(PATHS)
+    body = _body(chance, batch="batch" in path)
+    fields = chance.sample(FIELDS, chance.choice((0, 1, 1, 2, 4)))
+    if chance.random() < 0.1:
+        fields.append(f"Idempotency-Key: {MARK}-{chance.randrange(1 << 60)}")
+    if "Content-Encoding: gzip" in fields:
+        body = gzip.compress(body, mtime=0)
+    lower = [each.lower() for each in fields]
+    if "transfer-encoding: chunked" in lower:
+        body = _chunks(chance, body)
+    else:
+        fields.append(f"Content-Length: {_length(chance, len(body))}")
+    if chance.random() < 0.97:
+        fields.append("Host: a")
+    chance.shuffle(fields)
+    first = f"{chance.choice(METHODS)} {path} {chance.choice(VERSIONS)}"
+    return "\r\n".join([first, *fields, "", ""]).encode("latin-1") + body
+
+
+def _body(chance: random.Random, *, batch: bool) -> bytes:
+    usages = [
+        {**USAGE, "more": [chance.randrange(9), "\u00e9", None]}
+        for _ in range(chance.choice((1, 2, 20)) if batch else 1)
+    ]
+    if not batch:
+        raw = json.dumps(usages[0], ensure_ascii=chance.random() < 0.5).encode()
+    elif chance.random() < 0.5:
+        raw = json.dumps(usages).encode()
+    else:
+        raw = b"\n".join(json.dumps(each).encode() for each in usages)
+    return _mutated(chance, raw) if chance.random() < 0.3 else raw
+
+
+def _chunks(chance: random.Random, body: bytes) -> bytes:
+    parts, at = [], 0
+    while at < len(body):
+        part = body[at : at + chance.choice((1, 7, 60, 5000))]
+        extension = chance.choice((b"", b"", b"", b";x", b' ;x="y"', b";" + b"x" * 100))
+        parts.append(b"%x%b\r\n%b\r\n" % (len(part), extension, part))
+        at += len(part)
+    trailer = chance.choice((b"", b"", b"X: y\r\n", b"X y\r\n"))
+    return b"".join(parts) + b"0\r\n" + trailer + b"\r\n"
+
+
+def _length(chance: random.Random, length: int) -> str:
+    if chance.random() < 0.9:
+        return str(length)
+    odd = (f"{length}, {length}", length + 3, max(0, length - 3), f"+{length}", "", 10**20, "1_0")
+    return str(chance.choice(odd))
+
+
+def _mutated(chance: random.Random, raw: bytes) -> bytes:
+    found = bytearray(raw)
+    for _ in range(chance.choice((1, 1, 2, 4, 9))):
+        if not found:
+            break
+        at = chance.randrange(len(found))
+        some = chance.randrange(1, 40)
+        match chance.randrange(7):
+            case 0:
+                found[at] = chance.randrange(256)
+            case 1:
+                found[at] ^= 1 << chance.randrange(8)
+            case 2:
+                del found[at : at + chance.choice((1, some))]
+            case 3:
+                found.insert(at, chance.choice(ALPHABET))
+            case 4:
+                found[at:at] = found[at : at + some]
+            case 5:
+                found[at:at] = chance.choice(TOKENS)
+            case _:
+                del found[len(found) - some :]
+    return bytes(found)
+
+
+def _cut(chance: random.Random, stream: bytes) -> Iterator[bytes]:
+    cuts = sorted(chance.randrange(len(stream) + 1) for _ in range(chance.choice((0, 0, 0, 1, 3))))
+    for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        if start < end:
+            yield stream[start:end]
+
+
+# --- what is held of each -----------------------------------------------------------------------
+
+
+async def play_all(port: int, numbers: range, at_once: int = 32) -> Outcome:
+    """Play these cases at a port."""
+    outcome, waiting = Outcome(), iter(numbers)
+
+    async def work() -> None:
+        for number in waiting:
+            await _play(port, case(number), outcome)
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(at_once):
+            tasks.create_task(work())
+    return outcome
+
+
+async def _play(port: int, played: Case, outcome: Outcome) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    heard, reset = bytearray(), False
+    try:
+        async with asyncio.timeout(SECONDS):
+            try:
+                for packet in played.packets:
+                    writer.write(packet)
+                    await writer.drain()
+                    await asyncio.sleep(BETWEEN)
+                writer.write_eof()
+                while chunk := await reader.read(1 << 16):
+                    heard += chunk
+            except (ConnectionError, OSError):
+                # The server closed with bytes unread, and TCP may have thrown answers away.
+                reset = True
+                while chunk := reader._buffer:  # type: ignore[attr-defined]
+                    heard += chunk
+                    break
+    except TimeoutError:
+        outcome.faults.append(f"case {played.number}: no end after {bytes(heard[-300:])!r}")
+    finally:
+        writer.close()
+    try:
+        for status, fields, body in parse_answers(bytes(heard), whole=not reset):
+            outcome.statuses[status] += 1
+            if status == 201 and "idempotency-replayed" not in fields:
+                said = json.loads(body)
+                outcome.ids += said["ids"] if "ids" in said else [said["id"]]
+    except (AssertionError, ValueError) as fault:
+        outcome.faults.append(f"case {played.number}: {fault!r}: {bytes(heard[:600])!r}")
+    if reset:
+        outcome.unheard += played.largest
+
+
+Parsed = tuple[int, dict[str, str], bytes]
+
+
+def parse_answers(heard: bytes, *, whole: bool) -> Iterator[Parsed]:
+    """Split what a server said into answers, and hold each to what every answer must be.
+
+    The last one may be cut short when the connection was reset.
+
+    Raises:
+        AssertionError: what is wrong.
+    """
+    closed = False
+    while heard:
+        head, blank, rest = heard.partition(b"\r\n\r\n")
+        if not blank:
+            assert not whole, "a head without an end"
+            return
+        assert not closed, "an answer behind the last one"
+        first, *lines = head.split(b"\r\n")
+        status_line = _STATUS.fullmatch(first)
+        assert status_line, f"no status line: {first!r}"
+        status = int(status_line[1])
+        fields = dict(_parse_field(line) for line in lines)
+        assert len(fields) == len(lines), "a field twice"
+        if status == 100:
+            heard = rest
+            continue
+        length = int(fields.get("content-length", "0"))
+        # Nothing but a status line follows the headers of an answer to HEAD.
+        body = b"" if not rest or rest.startswith(b"HTTP/1.1 ") else rest[:length]
+        if body and len(body) < length:
+            assert not whole, "a body without an end"
+            return
+        heard = rest[len(body) :]
+        closed = fields.get("connection") == "close"
+        _hold(status, fields, body)
+        yield status, fields, body
+
+
+def _parse_field(line: bytes) -> tuple[str, str]:
+    found = _FIELD.fullmatch(line.lower())
+    assert found, f"an odd field: {line!r}"
+    return found[1].decode(), found[2].decode()
+
+
+def _hold(status: int, fields: dict[str, str], body: bytes) -> None:
+    assert status < 500 or status == 503, f"{status}: {body[:200]!r}"
+    assert "date" in fields, "no date"
+    assert "x-request-id" in fields, "no id of the request"
+    if status >= 400 and fields.get("content-type") != "text/plain; charset=utf-8":
+        assert fields["content-type"] == "application/problem+json", fields
+        assert len(body) < LARGEST_ERROR, f"an error of {len(body)} bytes"
+        if body:
+            said = json.loads(body)
+            assert said["status"] == status
+            assert said["title"]
+            assert said["detail"]
+            assert said.keys() <= PROBLEM_MEMBERS

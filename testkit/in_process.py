@@ -1,0 +1,229 @@
+"""Lanes and flushers within the test's own process, against real servers.
+
+What needs no HTTP, no exit code and no kill is shown faster and finer here than on a `Stack`.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from busyapi import wiring
+from busyapi.archive.volume import Volume
+from busyapi.archive.writer import PartitionWriter
+from busyapi.commit.batch import Admission, Awaited, Key
+from busyapi.commit.lane import Lane
+from busyapi.commit.lanes import Lanes
+from busyapi.errors import BusyapiError, Refused
+from busyapi.flusher.compare import Install, claim
+from busyapi.flusher.keys import KeyKeeper
+from busyapi.flusher.loop import Flusher
+from busyapi.flusher.seed import seed
+from busyapi.metrics import FlusherMetrics
+from busyapi.settings import Settings
+from busyapi.stream.endpoint import Endpoint
+from busyapi.stream.partition import Partition
+from testkit.processes import Store
+
+T = TypeVar("T")
+
+LINE = b'{"patientId":"100"}'
+
+
+def where(store: Store) -> Endpoint:
+    """Return where busyapi finds these servers, as its own wiring reads it."""
+    return wiring.redis(Settings.from_environment(store.settings()))
+
+
+async def until(condition: Callable[[], T], what: str, *, seconds: float = 10.0) -> T:
+    """Ask until the answer is true, and return it; lanes and flushers go on meanwhile.
+
+    Raises:
+        TimeoutError: it did not become true.
+    """
+    end = time.monotonic() + seconds
+    while not (answer := condition()):
+        if time.monotonic() > end:
+            raise TimeoutError(f"after {seconds:g} s still waiting for {what}")
+        await asyncio.sleep(0.01)
+    return answer
+
+
+class Failures:
+    """What a lane tells the metrics."""
+
+    def __init__(self) -> None:
+        self.errors: list[BusyapiError] = []
+        self.usages = 0
+        self.calls = 0
+
+    def committed(self, usages: int, seconds: float) -> None:
+        """One call was answered."""
+        del seconds
+        self.usages += usages
+        self.calls += 1
+
+    def reconnecting(self, error: BusyapiError) -> None:
+        """The lane has lost its connection."""
+        self.errors.append(error)
+
+
+class CommitterHarness:
+    """A lane with what an API process puts around it."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        tier: str = "fsync",
+        replicas: int = 1,
+        deadline: float = 10.0,
+    ) -> None:
+        self.failures = Failures()
+        self.admission = Admission(100_000, 1 << 26)
+        self.lane = Lane(
+            endpoint,
+            0,
+            1,
+            tier=tier,
+            replicas=replicas,
+            deadline=deadline,
+            admission=self.admission,
+            observer=self.failures,
+        )
+        self.lanes = Lanes([self.lane], self.admission)
+
+    def post(self, *lines: bytes, key: Key | None = None) -> asyncio.Future[int]:
+        """Put one request in line, if it is let in; give the future of its last seq."""
+        group = Awaited(lines, key)
+        try:
+            self.lanes.submit(group)
+        except Refused as error:
+            group.fail(error)
+        return group.future
+
+    async def until_ready(self, seconds: float = 10.0) -> None:
+        """Wait for a checked connection."""
+        await until(lambda: self.lane.ready, f"a connection: {self.lane.trouble}", seconds=seconds)
+
+
+@asynccontextmanager
+async def committing(endpoint: Endpoint, **options: Any) -> AsyncIterator[CommitterHarness]:
+    """Run a lane. It need not be ready yet. A lane that failed fails the test."""
+    committer = CommitterHarness(endpoint, **options)
+    task = asyncio.create_task(committer.lane.run())
+    try:
+        yield committer
+    finally:
+        failed = task.exception() if task.done() else None
+        task.cancel()
+        await asyncio.wait([task])
+        committer.lane.abandon()
+    if failed:
+        raise failed
+    assert (committer.admission.count, committer.admission.bytes) == (0, 0)
+
+
+def open_archive(
+    archive: Path, *, bound: int = 1000, partitions: int = 1, segment_bytes: int = 1 << 26
+) -> PartitionWriter:
+    """Take partition 0 of an archive folder."""
+    return PartitionWriter.recover(
+        archive,
+        0,
+        partitions,
+        bound=bound,
+        segment_bytes=segment_bytes,
+        segment_age=3600.0,
+        retention_days=0,
+    )
+
+
+async def seed_once(
+    endpoint: Endpoint,
+    archive: Path,
+    *,
+    bound: int = 1000,
+    tier: str = "fsync",
+    replicas: int = 1,
+) -> str:
+    """Do what a flusher does before its first turn, and let go again; give the reason."""
+    writer = open_archive(archive, bound=bound)
+    partition = Partition(endpoint, 0, tier, writer.archive_id, replicas)
+    try:
+        install = Install(0, 1, bound, tier)
+        await partition.connect()
+        await claim(partition, writer.identity, install)
+        return await seed(partition, writer, install, KeyKeeper(3600, 1000))
+    finally:
+        writer.close()
+        await partition.release()
+
+
+def make_flusher(
+    endpoint: Endpoint,
+    archive: Path,
+    *,
+    bound: int = 1000,
+    tier: str = "fsync",
+    partitions: int = 1,
+    segment_bytes: int = 1 << 26,
+    retention_days: int = 0,
+    key_seconds: float = 3600,
+    most_keys: int = 1000,
+) -> Flusher:
+    """Return a flusher of partition 0."""
+    volume = Volume(
+        archive,
+        0,
+        partitions,
+        bound=bound,
+        segment_bytes=segment_bytes,
+        segment_age=3600.0,
+        retention_days=retention_days,
+    )
+
+    def connect(archive_id: str) -> Partition:
+        return Partition(endpoint, 0, tier, archive_id)
+
+    install = Install(0, partitions, bound, tier)
+    keys = KeyKeeper(key_seconds, most_keys)
+    return Flusher(install, volume, connect, FlusherMetrics(tier), keys)
+
+
+@asynccontextmanager
+async def flushing(flusher: Flusher, *, ready: bool = True) -> AsyncIterator[Flusher]:
+    """Run a flusher until the end of the `with`, and see it end well."""
+    task = asyncio.create_task(flusher.run())
+    try:
+        if ready:
+            await until_flushing(flusher)
+        yield flusher
+    finally:
+        flusher.stop()
+        await asyncio.wait([task], timeout=15)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+    task.result()
+
+
+async def until_flushing(flusher: Flusher, seconds: float = 10.0) -> None:
+    """Wait until a flusher has no trouble."""
+    try:
+        await until(lambda: not flusher.trouble, "the flusher to be ready", seconds=seconds)
+    except TimeoutError as error:
+        raise TimeoutError(f"{error}: {flusher.trouble}") from None
+
+
+def numbered(name: str, count: int) -> list[bytes]:
+    """Return lines that are unlike any other."""
+    return [b'{"marker":"%b-%d"}' % (name.encode(), n) for n in range(count)]
+
+
+async def settled(futures: Iterable[asyncio.Future[int]]) -> list[int | BaseException]:
+    """Wait for every answer; a failure stands for itself."""
+    async with asyncio.timeout(30):
+        return await asyncio.gather(*futures, return_exceptions=True)

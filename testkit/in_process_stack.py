@@ -1,0 +1,96 @@
+"""One server and one archive, with flushers and lanes in the test's own process between them."""
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from busyapi.flusher.loop import Flusher
+from busyapi.stream.keys import Keys
+from testkit.archive_reader import read_archive
+from testkit.in_process import (
+    CommitterHarness,
+    committing,
+    flushing,
+    make_flusher,
+    numbered,
+    settled,
+    until,
+    where,
+)
+from testkit.servers import Server
+
+KEYS = Keys(0)
+BOUND = 1000
+
+
+class InProcessStack:
+    """A server, an archive folder, and what runs between them."""
+
+    def __init__(self, server: Server, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.server = server
+        self.archive = archive
+        # A turn waits this long for work: a whole second in each test adds up.
+        monkeypatch.setattr("busyapi.flusher.intake.FLUSH_SECONDS", 0.1)
+
+    @asynccontextmanager
+    async def lane(self) -> AsyncIterator[CommitterHarness]:
+        """Run a lane on the server."""
+        async with committing(where(self.server)) as committer:
+            yield committer
+
+    def flusher(self, **options: Any) -> Flusher:
+        """Return a flusher of the archive; `options` replace the defaults."""
+        return make_flusher(where(self.server), self.archive, **{"bound": BOUND, **options})
+
+    @asynccontextmanager
+    async def running(self, **options: Any) -> AsyncIterator[tuple[Flusher, CommitterHarness]]:
+        """Run a flusher and a lane, both ready."""
+        async with flushing(self.flusher(**options)) as flusher, self.lane() as committer:
+            await committer.until_ready()
+            yield flusher, committer
+
+    def state(self) -> dict[str, str]:
+        """Return the partition's state hash."""
+        found: dict[str, str] = self.server.command("HGETALL", KEYS.state)
+        return found
+
+    def seq(self) -> int:
+        """Return the highest seq issued."""
+        return int(self.server.command("GET", KEYS.seq) or 0)
+
+    def stored(self) -> list[str]:
+        """Return the ids of the entries in the stream."""
+        return [each for each, _ in self.server.command("XRANGE", KEYS.stream, "-", "+")]
+
+    async def until_archived(self, seq: int) -> None:
+        """Wait until the state says that the archive has this seq."""
+        await until(lambda: self.state().get("archived") == str(seq), f"seq {seq} to be archived")
+
+    def lines(self) -> list[int]:
+        """Return the ids in the archive, in order."""
+        return [each.id for each in read_archive(self.archive).partition(0).lines]
+
+    def gaps(self) -> list[tuple[int, int]]:
+        """Return the first and last id of each gap record."""
+        return [each[:2] for each in read_archive(self.archive).partition(0).gaps]
+
+    async def post(
+        self, committer: CommitterHarness, name: str, count: int
+    ) -> list[int | BaseException]:
+        """Post usages one by one; give their seqs."""
+        return await settled([committer.post(each) for each in numbered(name, count)])
+
+    def keep_copy(self) -> Path:
+        """Copy the server's data aside."""
+        copy = self.server.folder / "copy"
+        shutil.copytree(self.server.folder / "appendonlydir", copy)
+        return copy
+
+    def put_back(self, copy: Path) -> None:
+        """Put the copy in place of the data of a server that does not run."""
+        self.server.wipe()
+        shutil.copytree(copy, self.server.folder / "appendonlydir")

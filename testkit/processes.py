@@ -1,0 +1,227 @@
+"""Our own processes, started as a container starts them, and all parts together as a `Stack`."""
+
+import os
+import sys
+from abc import abstractmethod
+from collections.abc import Mapping
+from http import HTTPStatus
+from http.client import HTTPException
+from pathlib import Path
+from typing import Protocol
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from testkit.archive_reader import read_archive
+from testkit.checker import Verdict, check
+from testkit.child_process import Child, Lifetime
+from testkit.history import History
+from testkit.http1 import fetch
+from testkit.log_leaks import STARTED
+from testkit.ports import free_port
+from testkit.waiting import wait_until
+
+READY_SECONDS = 30.0
+
+
+class Store(Protocol):
+    """Redis in any form: a `Server`, a `SentinelSet` or a `ClusterOfThree`."""
+
+    def settings(self) -> dict[str, str]:
+        """Return the settings that send busyapi there."""
+
+
+class Process(Child):
+    """One of our processes. It keeps its ports, its log and its settings over restarts."""
+
+    environment: dict[str, str]
+    """Settings; a change holds from the next start on."""
+
+    def __init__(
+        self, folder: Path, name: str, arguments: list[str], settings: Mapping[str, str]
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.name = name
+        super().__init__(
+            [sys.executable, "-m", "busyapi", *arguments],
+            log=folder / f"{name}.log",
+            environment={**_bare_environment(), **settings},
+        )
+
+    def spawn(self) -> None:
+        """Start it, ready or not."""
+        STARTED.add(self.log)
+        super().spawn()
+
+    def start(self) -> None:
+        """Start it and wait until it is ready."""
+        self.spawn()
+        self.wait_until_ready()
+
+    def wait_until_ready(self, seconds: float = READY_SECONDS) -> None:
+        """Wait for its readiness.
+
+        Raises:
+            TimeoutError: it is not ready in time; the message has the end of its log.
+            RuntimeError: it has ended, likewise.
+        """
+        try:
+            wait_until(
+                lambda: self.alive() and self.ready(), f"{self} to be ready", seconds=seconds
+            )
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}\n{self.tail()}") from None
+
+    @abstractmethod
+    def ready(self) -> bool:
+        """Ask whether it is ready."""
+
+    @property
+    @abstractmethod
+    def scraped(self) -> int:
+        """The port that Prometheus asks."""
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of a metric's samples that have these labels; 0 if there is none."""
+        text = fetch(self.scraped, "/metrics").body.decode()
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+
+class Api(Process):
+    """`busyapi api`. Its port may be shared with others, its metrics port is its own."""
+
+    def __init__(self, folder: Path, name: str, port: int, settings: Mapping[str, str]) -> None:
+        self.port = port
+        self.metrics_port = free_port()
+        ports = {"PORT": str(port), "BUSYAPI_METRICS_PORT": str(self.metrics_port)}
+        super().__init__(folder, name, ["api"], {**settings, **ports})
+
+    @property
+    def scraped(self) -> int:
+        """The port that Prometheus asks."""
+        return self.metrics_port
+
+    def ready(self) -> bool:
+        """Ask whether it is ready.
+
+        On a shared port /readyz is answered by any of the processes, so its own lanes are
+        counted on its own port as well.
+        """
+        partitions = int(self.environment.get("BUSYAPI_PARTITIONS", "1"))
+        try:
+            lanes = self.metric("busyapi_lanes_ready")
+        except (OSError, HTTPException):
+            return False
+        return lanes == partitions and answers(self.port, "/readyz")
+
+
+class Flusher(Process):
+    """`busyapi flusher --partition N`."""
+
+    def __init__(
+        self, folder: Path, partition: int, port: int, settings: Mapping[str, str]
+    ) -> None:
+        self.partition = partition
+        self.port = port
+        super().__init__(
+            folder,
+            f"flusher-{partition}",
+            ["flusher", "--partition", str(partition)],
+            {**settings, "BUSYAPI_FLUSHER_PORT": str(port)},
+        )
+
+    @property
+    def scraped(self) -> int:
+        """The port that Prometheus asks."""
+        return self.port
+
+    def ready(self) -> bool:
+        """Ask whether it is ready."""
+        return answers(self.port, "/readyz")
+
+
+class Stack(Lifetime):
+    """API processes on one port, a flusher for each partition, one archive folder.
+
+    The store is the caller's: it runs before, and after.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        store: Store,
+        *,
+        apis: int = 1,
+        partitions: int = 1,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        self.port = free_port()
+        self.partitions = partitions
+        self.archive = folder / "archive"
+        self.archive.mkdir(parents=True, exist_ok=True)
+        flusher_ports = [free_port() for _ in range(partitions)]
+        common = {
+            "BUSYAPI_DRAIN_DELAY": "0",
+            "BUSYAPI_PARTITIONS": str(partitions),
+            "BUSYAPI_ARCHIVE_DIR": str(self.archive),
+            "BUSYAPI_FLUSHER_URLS": ",".join(f"http://127.0.0.1:{p}" for p in flusher_ports),
+            **store.settings(),
+            **(settings or {}),
+        }
+        self.flushers = [Flusher(folder, n, port, common) for n, port in enumerate(flusher_ports)]
+        self.apis = [Api(folder, f"api-{n}", self.port, common) for n in range(apis)]
+
+    @property
+    def processes(self) -> list[Process]:
+        """All of them, flushers first."""
+        return [*self.flushers, *self.apis]
+
+    def start(self) -> None:
+        """Start all and wait until each is ready. An API process waits for its flushers."""
+        for each in self.processes:
+            each.spawn()
+        for each in self.processes:
+            each.wait_until_ready()
+
+    def close(self) -> None:
+        """Whatever their state: afterwards none of them runs."""
+        for each in self.processes:
+            each.close()
+
+    def stop(self, seconds: float = 30.0) -> dict[str, int]:
+        """Ask all to end at once, and return the exit code of each by its name."""
+        for each in self.processes:
+            each.terminate()
+        return {each.name: each.wait(seconds) for each in self.processes}
+
+    def wait_until_archived(self, seconds: float = 30.0) -> None:
+        """Wait until the buffer is empty, by what the API says; nobody should post meanwhile."""
+        wait_until(self._buffer_empty, "the buffer to be archived", seconds=seconds)
+
+    def _buffer_empty(self) -> bool:
+        try:
+            answer = fetch(self.port, "/api/usages/count")
+        except (OSError, HTTPException):
+            return False
+        return answer.status == HTTPStatus.OK and answer.json()["buffered"] == 0
+
+    def verdict(self, history: History) -> Verdict:
+        """Hold a history against the archive as it is now on disk."""
+        return check(history, read_archive(self.archive), partitions=self.partitions)
+
+
+def answers(port: int, path: str) -> bool:
+    """Ask whether a GET of this path is answered 200, within two seconds."""
+    try:
+        return fetch(port, path, seconds=2).status == HTTPStatus.OK
+    except (OSError, HTTPException):
+        return False
+
+
+def _bare_environment() -> dict[str, str]:
+    """Return our environment without settings that a developer's shell may have."""
+    return {k: v for k, v in os.environ.items() if k != "PORT" and not k.startswith("BUSYAPI_")}

@@ -1,0 +1,57 @@
+"""A server, and a proxy that a lane goes through; nobody archives."""
+
+from pathlib import Path
+
+import pytest
+
+from busyapi.stream.endpoint import Endpoint, endpoint
+from busyapi.stream.entry import decode, entry
+from busyapi.stream.keys import Keys
+from busyapi.stream.scripts import COMMIT, KEYED
+from busyapi.stream.wire import Wire
+from testkit.in_process import seed_once, where
+from testkit.proxy import Proxy
+from testkit.servers import Server
+
+KEYS = Keys(0)
+THE_COMMIT = COMMIT.sha.encode(), KEYED.sha.encode()
+"""In a commit, without an Idempotency-Key or with one, and in no other command."""
+BOUND = 1000
+
+
+class ProxiedServer:
+    """A seeded server, and a proxy that a lane goes through. Nobody archives."""
+
+    def __init__(self, server: Server, proxy: Proxy, archive: Path) -> None:
+        self.server = server
+        self.proxy = proxy
+        self.archive = archive
+        self.endpoint: Endpoint = endpoint(proxy.url)
+
+    async def reseed(self, bound: int = BOUND) -> str:
+        """Seed the server as a flusher does; return the reason."""
+        return await seed_once(where(self.server), self.archive, bound=bound)
+
+    def is_sent(self, usage: bytes) -> bool:
+        """Tell whether the proxy has a usage."""
+        return any(usage in each.asked for each in list(self.proxy._pairs))
+
+    def stored(self) -> list[str]:
+        """Return the ids of all entries."""
+        return [each for each, _ in self.server.command("XRANGE", KEYS.stream, "-", "+")]
+
+    def stored_lines(self) -> list[bytes]:
+        """Return every usage in the stream."""
+        found = self.server.command("XRANGE", KEYS.stream, "-", "+")
+        return [
+            line
+            for name, fields in found
+            for line in decode(entry(name.encode(), [b"u", fields["u"].encode()])).lines
+        ]
+
+
+def give_up_after(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Take a server that is silent for so long for gone."""
+    for each in Wire.call, Wire.answers:
+        assert each.__kwdefaults__
+        monkeypatch.setitem(each.__kwdefaults__, "seconds", seconds)

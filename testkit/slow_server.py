@@ -1,0 +1,70 @@
+"""A server whose delays and faults are known."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+from testkit.child_process import Lifetime
+from testkit.ports import free_port
+
+Behave = Callable[[int], tuple[float, bytes]]
+"""Of the request with this number: after how long, and what; b"" closes the connection."""
+
+
+def answer(status: int, body: bytes) -> bytes:
+    """Render an answer."""
+    return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body)
+
+
+def created(number: int) -> bytes:
+    """Render the answer to a usage that was stored as this id."""
+    return answer(201, b'{"id":%d}' % number)
+
+
+class SlowServer(Lifetime):
+    """Runs in a thread, within a `with`."""
+
+    def __init__(self, behave: Behave) -> None:
+        self.port = free_port()
+        self._behave = behave
+        self._number = 0
+        self._loop = asyncio.new_event_loop()
+        self._listening = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Listen; return when the port is open."""
+        self._thread.start()
+        assert self._listening.wait(10)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        # Connections that it was still waiting on.
+        left = asyncio.all_tasks(self._loop)
+        for each in left:
+            each.cancel()
+        if left:
+            self._loop.run_until_complete(asyncio.wait(left))
+        self._loop.close()
+
+    def _run(self) -> None:
+        serve = asyncio.start_server(self._converse, "127.0.0.1", self.port)
+        self._loop.run_until_complete(serve)
+        self._listening.set()
+        self._loop.run_forever()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                await reader.readexactly(int(head.rpartition(b"Content-Length: ")[2]))
+                self._number += 1
+                delay, text = self._behave(self._number)
+                await asyncio.sleep(delay)
+                writer.write(text)
+                if not text:
+                    break
+        except asyncio.IncompleteReadError:
+            pass
+        writer.close()

@@ -1,0 +1,254 @@
+"""Several servers as one: three sentinels over a primary and its replica, and a cluster."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.cluster import RedisCluster
+
+from testkit.child_process import Child, Lifetime
+from testkit.ports import free_port
+from testkit.servers import Flavour, Server, program
+from testkit.waiting import wait_until
+
+SLOTS = 16_384
+
+
+class Sentinel(Child):
+    """One sentinel process, watching `primary` under the name `service`."""
+
+    def __init__(self, folder: Path, primary: Server, service: str, down_after_ms: int) -> None:
+        folder.mkdir(parents=True)
+        self.port = free_port()
+        lines = [
+            f"port {self.port}",
+            "bind 127.0.0.1",
+            "protected-mode no",
+            f"dir {folder}",
+            f"sentinel monitor {service} 127.0.0.1 {primary.port} 2",
+            f"sentinel down-after-milliseconds {service} {down_after_ms}",
+            # A failover that got stuck is tried again after twice this.
+            f"sentinel failover-timeout {service} 3000",
+        ]
+        if primary.username:
+            lines.append(f"sentinel auth-user {service} {primary.username}")
+        if primary.password:
+            lines.append(f"sentinel auth-pass {service} {primary.password}")
+        # Sentinel rewrites this file with what it learns.
+        path = folder / "sentinel.conf"
+        path.write_text("".join(f"{line}\n" for line in lines))
+        argv: list[str | Path] = [program(primary.flavour), path, "--sentinel"]
+        super().__init__(argv, log=folder / "sentinel.log")
+        self.client = redis.Redis(port=self.port, decode_responses=True)
+
+    def close(self) -> None:
+        """End it."""
+        super().close()
+        self.client.close()
+
+
+class SentinelSet(Lifetime):
+    """A primary, a replica and three sentinels of which two must agree."""
+
+    service = "busyapi"
+
+    def __init__(
+        self,
+        folder: Path,
+        flavour: Flavour = "valkey",
+        *,
+        config: Sequence[str] = (),
+        password: str = "",
+        down_after_ms: int = 1000,
+    ) -> None:
+        self.folder = folder
+        self.down_after_ms = down_after_ms
+        if password:
+            # A primary that comes back is made a replica, and must be able to log in.
+            config = [*config, f"masterauth {password}"]
+        first = Server(folder / "first", flavour, config=config, password=password)
+        second = Server(
+            folder / "second", flavour, config=config, password=password, replica_of=first
+        )
+        self.servers = [first, second]
+        self.sentinels: list[Sentinel] = []
+
+    def __repr__(self) -> str:
+        return f"<sentinels over {self.servers}, logs in {self.folder}>"
+
+    @property
+    def url(self) -> str:
+        """Where the sentinels are, and the name they watch."""
+        where = ",".join(f"127.0.0.1:{each.port}" for each in self.sentinels)
+        return f"redis+sentinel://{where}/{self.service}"
+
+    def settings(self) -> dict[str, str]:
+        """Return the settings that send busyapi to these sentinels."""
+        return self.servers[0].settings() | {"BUSYAPI_REDIS_URL": self.url}
+
+    def start(self) -> None:
+        """Start all five and wait until every sentinel knows the replica and the two others."""
+        for server in self.servers:
+            server.start()
+        # Made only now: a sentinel that starts before its primary calls it down.
+        for n in range(3):
+            folder = self.folder / f"sentinel-{n}"
+            self.sentinels.append(
+                Sentinel(folder, self.servers[0], self.service, self.down_after_ms)
+            )
+        for sentinel in self.sentinels:
+            sentinel.start()
+        for sentinel in self.sentinels:
+            wait_until(partial(self._knows_all, sentinel), f"{self} to find each other", seconds=20)
+
+    def _knows_all(self, sentinel: Sentinel) -> bool:
+        sentinel.alive()
+        try:
+            state: Any = sentinel.client.sentinel_master(self.service)
+        except redis.RedisError:
+            return False
+        return bool(state["num-slaves"] == 1 and state["num-other-sentinels"] == 2)
+
+    def primary(self) -> Server:
+        """Return the server that most sentinels take for the primary."""
+        named = [self._named_by(each) for each in self.sentinels if each.running]
+        return next(each for each in self.servers if named.count(each.port) * 2 > len(named))
+
+    def _named_by(self, sentinel: Sentinel) -> int:
+        address: Any = sentinel.client.sentinel_get_master_addr_by_name(self.service)
+        return int(address[1]) if address else 0
+
+    def other(self, server: Server) -> Server:
+        """Return the one of the two servers that this is not."""
+        return self.servers[1 - self.servers.index(server)]
+
+    def wait_for_failover(self, old: Server, seconds: float = 30.0) -> Server:
+        """Wait until every sentinel names the other server and it is a primary; return it."""
+        new = self.other(old)
+        wait_until(
+            lambda: (
+                all(self._named_by(each) == new.port for each in self.sentinels)
+                and new.replication()["role"] == "master"
+            ),
+            f"{self} to make {new} the primary",
+            seconds=seconds,
+        )
+        return new
+
+    def close(self) -> None:
+        """Whatever their state: afterwards none of the five runs."""
+        for sentinel in self.sentinels:
+            sentinel.close()
+        for server in self.servers:
+            server.close()
+
+
+class ClusterOfThree(Lifetime):
+    """Three primaries that share the slots, each with a replica if asked."""
+
+    def __init__(
+        self,
+        folder: Path,
+        flavour: Flavour = "valkey",
+        *,
+        config: Sequence[str] = (),
+        replicas: bool = False,
+    ) -> None:
+        self.folder = folder
+        self.primaries = [self._node(f"primary-{n}", flavour, config) for n in range(3)]
+        self.replicas = [self._node(f"replica-{n}", flavour, config) for n in range(3 * replicas)]
+        self._client: RedisCluster | None = None
+
+    def _node(self, name: str, flavour: Flavour, config: Sequence[str]) -> Server:
+        return Server(
+            self.folder / name,
+            flavour,
+            config=[
+                "cluster-enabled yes",
+                f"cluster-port {free_port()}",
+                "cluster-config-file nodes.conf",
+                "cluster-node-timeout 2000",
+                *config,
+            ],
+        )
+
+    def __repr__(self) -> str:
+        return f"<cluster of {self.nodes}, logs in {self.folder}>"
+
+    @property
+    def nodes(self) -> list[Server]:
+        """All servers, primaries first, as they were at the start."""
+        return self.primaries + self.replicas
+
+    @property
+    def url(self) -> str:
+        """Where the first primaries are."""
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{each.port}" for each in self.primaries)
+
+    def settings(self) -> dict[str, str]:
+        """Return the settings that send busyapi to this cluster."""
+        return {"BUSYAPI_REDIS_URL": self.url}
+
+    def start(self) -> None:
+        """Start the nodes, give out the slots, and wait until every node calls it complete."""
+        for node in self.nodes:
+            node.start()
+        for n, node in enumerate(self.primaries):
+            first, last = SLOTS * n // 3, SLOTS * (n + 1) // 3 - 1
+            node.command("CLUSTER ADDSLOTSRANGE", first, last)
+        for n, node in enumerate(self.nodes):
+            # Different epochs from the start, or they would have to fight over them first.
+            node.command("CLUSTER SET-CONFIG-EPOCH", n + 1)
+        for node in self.nodes:
+            self._meet(node)
+        self.wait_until_complete()
+        for primary, replica in zip(self.primaries, self.replicas, strict=False):
+            replica.command("CLUSTER REPLICATE", primary.command("CLUSTER MYID"))
+            wait_until(partial(_follows, replica), f"{replica} to have its primary's data")
+
+    def _meet(self, node: Server) -> None:
+        bus = node.client().config_get("cluster-port")["cluster-port"] or 0
+        for other in self.nodes:
+            if other is not node:
+                other.command("CLUSTER MEET", "127.0.0.1", node.port, bus)
+
+    def wait_until_complete(self, seconds: float = 20.0) -> None:
+        """Wait until every node that runs knows all the others and every slot is served."""
+        wait_until(
+            lambda: all(self._complete(each) for each in self.nodes if each.running),
+            f"{self} to be complete",
+            seconds=seconds,
+        )
+
+    def _complete(self, node: Server) -> bool:
+        info: dict[str, str] = node.client().cluster("INFO")
+        return info["cluster_state"] == "ok" and info["cluster_known_nodes"] == str(len(self.nodes))
+
+    def client(self) -> RedisCluster:
+        """Return a client of the whole cluster for assertions."""
+        if self._client is None:
+            running = next(each for each in self.nodes if each.running)
+            self._client = RedisCluster.from_url(running.url, decode_responses=True)
+        return self._client
+
+    def primary_of(self, key: str) -> Server:
+        """Return the server that now holds the slot of a key."""
+        asked = next(each for each in self.nodes if each.running)
+        slot = asked.command("CLUSTER KEYSLOT", key)
+        for first, last, (_, port, *_), *_ in asked.command("CLUSTER SLOTS"):
+            if first <= slot <= last:
+                return next(each for each in self.nodes if each.port == port)
+        raise LookupError(f"no node of {self} holds slot {slot}")
+
+    def close(self) -> None:
+        """Whatever their state: afterwards none of them runs."""
+        if self._client is not None:
+            self._client.close()
+        for node in self.nodes:
+            node.close()
+
+
+def _follows(replica: Server) -> bool:
+    return replica.replication().get("master_link_status") == "up"

@@ -1,0 +1,23 @@
+"""The image of an earlier release is built from its own sources, or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from e2e.images import released
+from e2e.target import ROOT, Target
+
+CLUSTER = Target(Path("none"), ("false",), None)
+"""Whoever builds something for it fails."""
+
+
+@pytest.mark.parametrize(
+    "chart",
+    [
+        ROOT / "tests" / "chart" / "released" / "busyapi-9.9.9.tgz",  # in no commit
+        ROOT / "pyproject.toml",  # in one whose version is another
+    ],
+    ids=lambda path: path.name,
+)
+def test_a_release_that_history_does_not_hold_is_not_built(chart: Path) -> None:
+    assert not released(CLUSTER, chart, "docker.io/library/busyapi:9.9.9")

@@ -1,0 +1,111 @@
+"""What judges a run on a cluster must be able to fail one."""
+
+import pytest
+
+from e2e.measure import (
+    Broken,
+    Figures,
+    Sample,
+    answered_again,
+    figures,
+    no_id_jumped,
+    none_failed,
+    nothing_lost,
+    quantile,
+    silence,
+)
+from testkit.archive_reader import Archive, Line, Span
+from testkit.checker import check
+from testkit.history import History, Outcome, Request
+
+
+def answered(at: float) -> Sample:
+    return Sample(at - 0.1, at, Outcome.OK, 201)
+
+
+STEADY = [answered(at / 10) for at in range(1, 101)]
+
+
+def test_a_steady_load_passes_every_gate() -> None:
+    seen = figures(STEADY, 0.0, 10.0)
+    assert (seen.sent, seen.answered, seen.failed, seen.statuses) == (100, 100, 0, {201: 100})
+    assert seen.silence == pytest.approx(0.1)
+    assert seen.p99 == pytest.approx(0.1)
+    none_failed(seen)
+    answered_again(seen, 1)
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        Sample(5.0, 5.1, Outcome.REFUSED, 503),
+        Sample(5.0, 5.1, Outcome.UNKNOWN, 502),
+        Sample(5.0, 5.1, Outcome.UNKNOWN, 0),
+        Sample(5.0, 5.1, Outcome.REFUSED, 0),
+    ],
+)
+def test_one_request_that_failed_in_any_way_fails_the_gate(sample: Sample) -> None:
+    seen = figures([*STEADY, sample], 0.0, 10.0)
+    assert seen.failed == 1
+    with pytest.raises(Broken, match="1 of 101 requests failed"):
+        none_failed(seen)
+
+
+def test_no_request_at_all_proves_nothing() -> None:
+    with pytest.raises(Broken):
+        none_failed(Figures())
+    with pytest.raises(Broken):
+        answered_again(Figures(), 60)
+
+
+@pytest.mark.parametrize(
+    ("answers", "longest"),
+    [([], 10.0), ([9.0], 9.0), ([1.0], 9.0), ([1.0, 8.0, 2.0], 6.0), ([1.0, 5.0, 15.0], 5.0)],
+)
+def test_silence_counts_the_time_before_the_first_answer_and_after_the_last(
+    answers: list[float], longest: float
+) -> None:
+    assert silence(answers, 0.0, 10.0) == longest
+
+
+def test_an_outage_that_is_too_long_fails_the_gate() -> None:
+    quiet = [each for each in STEADY if not 3 < each.answered < 6]
+    seen = figures(quiet, 0.0, 10.0)
+    assert seen.silence == pytest.approx(3.0, abs=0.2)
+    answered_again(seen, 4)
+    with pytest.raises(Broken, match="no answer for"):
+        answered_again(seen, 2)
+
+
+def test_only_an_answer_that_says_so_counts_as_refused() -> None:
+    samples = [Sample(0, 1, Outcome.REFUSED, 503), Sample(0, 1, Outcome.UNKNOWN, 503)]
+    seen = figures(samples, 0.0, 1.0)
+    assert (seen.failed, seen.refused) == (2, 1)
+
+
+def test_quantile() -> None:
+    assert quantile([], 0.99) == 0
+    assert quantile([float(each) for each in range(100, 0, -1)], 0.99) == 100
+    assert quantile([1.0], 0.99) == 1
+
+
+def test_a_lost_usage_fails_the_gate() -> None:
+    history = History()
+    for number in (1, 2):
+        name = bytes([number])
+        history.add(Request(digests=(name,), outcome=Outcome.OK, ids=(number,), status=201))
+    archive = Archive()
+    archive.partition(0).lines = [Line(1, b"\x01", "a"), Line(2, b"\x02", "a")]
+    nothing_lost(check(history, archive))
+    archive.partition(0).lines.pop()
+    with pytest.raises(Broken, match="missing"):
+        nothing_lost(check(history, archive))
+
+
+def test_ids_that_were_jumped_over_are_found() -> None:
+    archive = Archive()
+    archive.partition(0).lines = [Line(1, b"\x01", "a")]
+    no_id_jumped(check(History(), archive))
+    archive.partition(0).gaps.append(Span(2, 100, "a"))
+    with pytest.raises(Broken, match="99 ids"):
+        no_id_jumped(check(History(), archive))

@@ -1,0 +1,63 @@
+"""The report says what was seen, also what failed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from e2e.measure import Broken, Figures
+from e2e.report import Report
+from e2e.timeline import Point, write
+from testkit.archive_reader import Archive
+from testkit.checker import check
+from testkit.history import History, Outcome, Request
+
+
+def test_what_passed_and_what_did_not_can_be_told_apart(tmp_path: Path) -> None:
+    report = Report({"Kubernetes": "v1.0"}, tmp_path)
+    with report.row("rolling upgrade") as row:
+        row.figures = Figures(sent=1000, answered=1000, silence=0.25, p99=0.0123)
+        row.verdict = check(History(), Archive())
+    with report.row("needs more") as row:
+        row.left_out = True
+        row.notes.append("needs a second node")
+    with pytest.raises(Broken):
+        drain(report)
+    assert [each.name for each in report.failed] == ["drain"]
+    report.write()
+    text = (tmp_path / "e2e.md").read_text()
+    assert "| rolling upgrade | passed | 1,000 | 1,000 | 0 | 0 | 0 | 0.2 | 12 | 0 |" in text
+    assert "| needs more | left out |" in text
+    assert "- **needs more**: needs a second node" in text
+    assert "| drain | failed |  |  |  | 1 | 0 |" in text
+    assert "Broken: 1 of 5 requests failed" in text
+    said = json.loads((tmp_path / "e2e/e2e.json").read_text())["scenarios"]
+    assert [each["passed"] for each in said] == [True, False, False]
+    assert said[0]["load"]["sent"] == 1000
+
+
+def drain(report: Report) -> None:
+    history = History()
+    history.add(Request(digests=(b"a",), outcome=Outcome.OK, ids=(1,), status=201))
+    with report.row("drain") as row:
+        row.verdict = check(history, Archive())
+        raise Broken("1 of 5 requests failed")
+
+
+def test_what_fails_outside_of_every_scenario_fails_the_run(tmp_path: Path) -> None:
+    report = Report({}, tmp_path)
+    with pytest.raises(Broken) as caught:
+        drain(report)
+    report.stopped("disturb", caught.value)
+    assert len(report.failed) == 1
+    report.stopped("disturb", TimeoutError("the namespace is still there"))
+    assert [each.name for each in report.failed] == ["drain", "disturb: outside of its scenarios"]
+
+
+def test_a_timeline_is_a_table_and_a_picture(tmp_path: Path) -> None:
+    points = [Point(float(n), 20.0, 20.0, 5.0, 2, 2, 0, 20 * n) for n in range(5)]
+    write(points, "Autoscaling", tmp_path / "e2e" / "cpu")
+    lines = (tmp_path / "e2e/cpu.csv").read_text().splitlines()
+    assert lines[0] == "second,offered,answered,p99_ms,wanted,ready,backlog,archived"
+    assert len(lines) == 6
+    assert (tmp_path / "e2e/cpu.png").read_bytes().startswith(b"\x89PNG")

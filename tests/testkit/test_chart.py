@@ -1,0 +1,46 @@
+import re
+
+import pytest
+import yaml
+
+from testkit.chart.programs import helm3, kubectl
+from testkit.chart.rendering import ROOT, parse, strings
+
+FOLDER = ROOT / "testkit" / "chart"
+
+
+def test_a_key_that_stands_twice_is_refused() -> None:
+    with pytest.raises(yaml.constructor.ConstructorError, match="twice"):
+        parse("spec:\n  replicas: 1\n  replicas: 2\n")
+
+
+def test_comments_alone_are_no_object() -> None:
+    assert parse("---\n# nothing\n---\nkind: Pod\n") == [{"kind": "Pod"}]
+
+
+def test_a_string_is_found_at_any_depth() -> None:
+    assert "deep" in strings({"a": [{"b": [["deep"]]}]})
+
+
+def test_helm_3_and_kubectl_are_unpacked_once() -> None:
+    for program in (helm3, kubectl):
+        path = program()
+        when = path.stat().st_mtime
+        assert path.stat().st_mode & 0o111
+        assert program().stat().st_mtime == when
+
+
+@pytest.mark.parametrize("name", ["requirements-checkov.lock", "requirements-programs.lock"])
+def test_what_is_installed_beside_is_pinned_and_names_no_registry(name: str) -> None:
+    lines = [each.strip() for each in (FOLDER / name).read_text().splitlines()]
+    wanted = [each for each in lines if each and not each.startswith("#")]
+    assert wanted
+    assert all(re.match(r"[\w.-]+==\S+ .*\\$|--hash=sha256:[0-9a-f]{64}", each) for each in wanted)
+    assert not re.search(r"://|/(home|root|tmp|work)/", "\n".join(lines))
+
+
+def test_make_installs_both() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for name in ("requirements-checkov.lock", "requirements-programs.lock"):
+        assert f"-r testkit/chart/{name}" in makefile
+    assert (FOLDER / "checkov.in").read_text().startswith("checkov>=")

@@ -1,0 +1,126 @@
+"""Generated files are fresh, and `--check` finds each way in which one is not."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tools.generate.__main__ import MODULES, ROOT, main
+
+SOURCES = ("charts", "docs", "k8s", "bench", "perf", "service/busyapi")
+"""What the generators read or write, below the repository."""
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A repository to be changed."""
+    for name in SOURCES:
+        shutil.copytree(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def swap(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_generated_files_are_fresh(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--check", name]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("settings", "docs/reference/settings.md"),
+        ("k8s", "k8s/base/api.yaml"),
+        ("k8s", "k8s/base/users.acl"),
+        ("k8s", "k8s/base/config.env"),
+        ("k8s", "k8s/observability/rules.yaml"),
+        ("dashboards", "charts/busyapi/dashboards/overview.json"),
+        ("docs", "docs/reference/metrics.md"),
+        ("docs", "docs/reference/logs.md"),
+    ],
+)
+def test_a_stale_file_is_found_and_mended(
+    name: str, file: str, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fresh = (copy / file).read_text()
+    (copy / file).write_text(fresh.replace("a", "b", 1))
+    options = ["--root", str(copy), name]
+    assert main(["--check", *options]) == 1
+    assert f"{file} is stale: run `make generate ARGS={name}`" in capsys.readouterr().err
+    assert (copy / file).read_text() != fresh
+    assert main(options) == 0
+    assert (copy / file).read_text() == fresh
+    assert main(["--check", *options]) == 0
+
+
+def test_a_stale_table_of_sizing_is_found(copy: Path) -> None:
+    swap(
+        copy / "docs/reference/sizing.md",
+        "| 100 million | by the thousand |",
+        "| 100 million | else |",
+    )
+    assert main(["--check", "--root", str(copy), "docs"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("replicaCount: 2", "replicaCount: 3", "is stale"),
+        ("# -- Fewest pods.", "# -- The fewest pods.", "is stale"),
+        ("# -- API pods, when", "# API pods, when", "replicaCount has no comment"),
+    ],
+)
+def test_a_value_that_the_readme_does_not_describe_is_found(
+    copy: Path, old: str, new: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    swap(copy / "charts/busyapi/values.yaml", old, new)
+    assert main(["--check", "--root", str(copy), "values"]) == 1
+    assert says in capsys.readouterr().err
+
+
+def test_a_check_writes_nothing_and_a_run_mends_the_table(copy: Path) -> None:
+    readme = copy / "charts/busyapi/README.md"
+    fresh = readme.read_text()
+    swap(readme, "| `replicaCount` |", "| `replicas` |")
+    stale = readme.read_text()
+    options = ["--root", str(copy), "values"]
+    assert main(["--check", *options]) == 1
+    assert readme.read_text() == stale
+    assert main(options) == 0
+    assert readme.read_text() == fresh
+
+
+def test_a_dashboard_that_no_code_makes_is_found_and_removed(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = copy / "charts/busyapi/dashboards/own.json"
+    own.write_text("{}")
+    options = ["--root", str(copy), "dashboards"]
+    assert main(["--check", *options]) == 1
+    assert "own.json is stale" in capsys.readouterr().err
+    assert main(options) == 0
+    assert not own.exists()
+
+
+def test_a_missing_file_is_written(copy: Path) -> None:
+    lost = copy / "charts/busyapi/dashboards/overview.json"
+    fresh = lost.read_text()
+    lost.unlink()
+    assert main(["--check", "--root", str(copy), "dashboards"]) == 1
+    assert main(["--root", str(copy), "dashboards"]) == 0
+    assert lost.read_text() == fresh
+
+
+def test_a_name_that_there_is_not_lists_those_that_there_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["valeus"])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert "unknown: valeus" in error
+    assert all(name in error for name in MODULES)

@@ -1,0 +1,16 @@
+"""Make the chart's dashboards from `charts.dashboards`."""
+
+from pathlib import Path
+
+from charts.dashboards.data_path import DATA_PATH
+from charts.dashboards.overview import OVERVIEW
+from charts.dashboards.resources import RESOURCES
+
+FOLDER = "charts/busyapi/dashboards"
+OWNED = f"{FOLDER}/*.json"
+ALL = (OVERVIEW, DATA_PATH, RESOURCES)
+
+
+def files(_root: Path) -> dict[str, str]:
+    """Return each dashboard as Grafana reads it."""
+    return {f"{FOLDER}/{each.name}.json": each.text() for each in ALL}

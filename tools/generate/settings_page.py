@@ -1,0 +1,33 @@
+"""Make docs/reference/settings.md from settings.py."""
+
+from dataclasses import fields
+from pathlib import Path
+
+from busyapi.settings import Settings
+
+OWNED = ""
+HEAD = """\
+# Settings
+
+Every setting is an environment variable, read once when a process starts. An empty value means the
+default. If a value is not allowed, the process prints which one and exits with code 2.
+
+| variable | default | unit | what for |
+|---|---|---|---|
+"""
+
+
+def rendered() -> str:
+    """Return the page."""
+    rows = []
+    for each in fields(Settings):
+        meta = each.metadata
+        unit = meta["unit"] or ", ".join(f"`{choice}`" for choice in meta["choices"])
+        default = f"`{each.default}`" if each.default != "" else "none"
+        rows.append(f"| `{meta['name']}` | {default} | {unit} | {meta['reason']} |\n")
+    return HEAD + "".join(rows)
+
+
+def files(_root: Path) -> dict[str, str]:
+    """Return the page by its path."""
+    return {"docs/reference/settings.md": rendered()}

@@ -1,0 +1,75 @@
+"""Make the tables of docs/reference/sizing.md from what `busyapi sizing` works out."""
+
+import math
+from pathlib import Path
+
+from busyapi.sizing import (
+    BATCHED,
+    KEY_LOG_BYTES,
+    KEY_WAITING_BYTES,
+    REDIS_KEY_BYTES,
+    SINGLE,
+    VALKEY_KEY_BYTES,
+    Figures,
+    Wanted,
+    plan,
+)
+
+OWNED = ""
+PAGE = "docs/reference/sizing.md"
+MILLION = 1_000_000
+START, END = "<!-- sizing -->\n", "<!-- /sizing -->"
+HEAD = (
+    "| usages a minute | posted | API pods | partitions | CPU of Redis, flusher a partition"
+    " | Redis memory a partition | with keys | Redis disk a partition | with keys"
+    " | archive a day |\n|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|\n"
+)
+
+
+def rows() -> str:
+    """Return the table: 15 minutes without a flusher, 30 days kept; without keys and with."""
+    lines = []
+    for millions in (1, 10, 100):
+        for posted, batched in (("one by one", False), ("by the thousand", True)):
+            wanted = Wanted(millions * MILLION, batched=batched)
+            found, keyed = plan(wanted), plan(wanted._replace(keyed=100))
+            lines.append(
+                f"| {millions:,} million | {posted} | {found.pods} | {found.partitions}"
+                f" | {found.redis_cores:.2f}, {found.flusher_cores:.2f} cores"
+                f" | {found.redis_gib:.1f} GiB | {keyed.redis_gib:.1f} GiB"
+                f" | {math.ceil(found.log_gib)} GiB | {math.ceil(keyed.log_gib)} GiB"
+                f" | {found.disk_gib_a_day:,.0f} GiB |\n"
+            )
+    return HEAD + "".join(lines)
+
+
+def figures() -> str:
+    """Return the table of what the plans start from."""
+    named: tuple[tuple[str, Figures], ...] = (("one by one", SINGLE), ("by the thousand", BATCHED))
+    head = (
+        "| posted | API µs | Redis µs | flusher µs | bytes in Redis | bytes of its log"
+        " | bytes in the archive |\n|---|---:|---:|---:|---:|---:|---:|\n"
+    )
+    lines = [
+        f"| {name} | " + " | ".join(f"{each:g}" for each in row[:-1]) + " |\n"
+        for name, row in named
+    ]
+    key = (
+        "\n| an Idempotency-Key | bytes |\n|---|---:|\n"
+        f"| memory of Valkey 9 | {VALKEY_KEY_BYTES} |\n"
+        f"| memory of Redis 7.0 | {REDIS_KEY_BYTES} |\n"
+        f"| more memory while its usage waits | {KEY_WAITING_BYTES} |\n"
+        f"| a log written anew | {KEY_LOG_BYTES} |\n"
+    )
+    return head + "".join(lines) + key
+
+
+def renewed(page: str) -> str:
+    """Return the page with new tables."""
+    before, _, rest = page.partition(START)
+    return before + START + figures() + "\n" + rows() + END + rest.partition(END)[2]
+
+
+def files(root: Path) -> dict[str, str]:
+    """Return the page by its path."""
+    return {PAGE: renewed((root / PAGE).read_text(encoding="utf-8"))}
