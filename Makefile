@@ -127,5 +127,5 @@ $(VENV)/.chart: testkit/chart/requirements-programs.lock testkit/chart/requireme
 # mkdocs, apart from what is tested.
 $(VENV)/.docs: docs/requirements.lock | $(BIN)/python
 	$(BIN)/python -m venv $(VENV)/docs
-	$(VENV)/docs/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r docs/requirements.lock
+	$(INSTALL:$(BIN)%=$(VENV)/docs/bin%) -r docs/requirements.lock
 	@touch $@

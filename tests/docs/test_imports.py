@@ -111,3 +111,29 @@ def test_only_the_command_line_reads_the_environment() -> None:
         "busyapi.settings",
         "busyapi.failpoints",
     }
+
+
+TREES = ("service", "testkit", "tests", "e2e", "perf", "bench", "loadtest", "charts", "tools")
+MAY_IMPORT = {
+    "service": set(),
+    "testkit": set(),
+    "charts": set(),
+    "perf": {"testkit"},
+    "bench": {"perf", "testkit"},
+    "loadtest": {"perf", "testkit"},
+    "e2e": {"perf", "testkit", "tools"},
+    "tools": {"testkit", "charts"},
+    "tests": set(TREES),
+}
+"""Folders beside service/, which all of these may import as `busyapi`."""
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_top_level_folder_imports_only_those_below_it(tree: str) -> None:
+    wrong = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in (ROOT / tree).rglob("*.py")
+        for name in imports(path)
+        if name.split(".")[0] in set(TREES) - MAY_IMPORT[tree] - {tree}
+    }
+    assert not wrong

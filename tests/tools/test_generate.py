@@ -58,11 +58,8 @@ def test_a_stale_file_is_found_and_mended(
 
 
 def test_a_stale_table_of_sizing_is_found(copy: Path) -> None:
-    swap(
-        copy / "docs/reference/sizing.md",
-        "| 100 million | by the thousand |",
-        "| 100 million | else |",
-    )
+    page = copy / "docs/reference/sizing.md"
+    swap(page, "| 100 million | by the thousand |", "| 100 million | else |")
     assert main(["--check", "--root", str(copy), "docs"]) == 1
 
 
