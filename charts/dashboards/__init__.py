@@ -1,6 +1,6 @@
-"""The Grafana dashboards of the chart, as code: what a panel asks, and what it tells a reader.
+"""The Grafana dashboards of the chart, as code.
 
-`make generate ARGS=dashboards` writes them to charts/busyapi/dashboards. A panel is a line or two
-in `overview`, `data_path` or `resources`; `panels` knows what Grafana wants of one, `board` where
-it is and what a dashboard has around its panels.
+`make generate ARGS=dashboards` writes them to charts/busyapi/dashboards. `overview`, `data_path` and
+`resources` define the panels, `panels` renders one as JSON, and `board` lays them out and adds
+links and variables.
 """

@@ -1,4 +1,4 @@
-"""The second half of the data path: from Redis to files, and the disk that they are on."""
+"""The second half of the dashboard "Data path": the flusher, and the archive and its disk."""
 
 from charts.dashboards.board import Row
 from charts.dashboards.panels import LOWEST, RED, YELLOW, Heatmap, Lines, Query
@@ -18,12 +18,12 @@ FREE = picked("busyapi:archive_free_bytes:max", of=FLUSHER)
 SIZE = largest(picked("busyapi_archive_size_bytes", of=FLUSHER), "partition")
 
 FLUSH = Row(
-    "Flusher: from Redis to files",
+    "Flusher: from Redis to the archive",
     [
         Lines(
             title="Usages per flush",
-            about="Mean, and what 99 % of flushes are not above. Follows the load; after a pause a"
-            " flush takes as many as it may until the backlog is gone.",
+            about="Mean and 99th percentile. Follows the load. After a pause each flush is as"
+            " large as allowed until the backlog is gone.",
             unit="short",
             queries=[
                 Query(mean("busyapi_flush_usages", of=FLUSHER), "mean"),
@@ -32,8 +32,8 @@ FLUSH = Row(
         ),
         Lines(
             title="Flush duration",
-            about="Rendering, writing and fsync of one flush. Tens of milliseconds are normal;"
-            " when the fsync beside it is as long, the disk is what takes the time.",
+            about="Encoding, write and fsync of one flush. Normal: tens of milliseconds. If the"
+            " fsync takes as long as the flush, the disk is slow.",
             unit="s",
             queries=[
                 Query(mean("busyapi_flush_seconds", of=FLUSHER), "flush, mean"),
@@ -44,9 +44,9 @@ FLUSH = Row(
         ),
         Lines(
             title="Flusher time by stage",
-            about="Share of its time that a flusher spends in each stage, on average of the"
-            " partitions. What is left is reading and waiting for usages. Near 100 % it is at its"
-            " limit: the stage that grew says why.",
+            about="Share of its time that a flusher spends in each stage, averaged over"
+            " partitions. The rest is reading and idle time. Near 100 % the flusher is at its"
+            " limit: see which stage grew.",
             unit="percentunit",
             stacked=True,
             queries=[
@@ -63,12 +63,12 @@ FLUSH = Row(
 )
 
 ARCHIVE = Row(
-    "Archive: the disk",
+    "Archive: files and disk",
     [
         Heatmap(
             title="Fsync duration",
-            about="How many fsyncs a second took how long. One band of some milliseconds is normal;"
-            " a band that climbs is a disk that is shared, throttled or dying.",
+            about="Fsyncs per second by duration. Normal: one band of a few milliseconds. A"
+            " rising band: the disk is shared, throttled or failing.",
             unit="s",
             cells="iops",
             queries=[
@@ -78,8 +78,8 @@ ARCHIVE = Row(
         ),
         Lines(
             title="Archive write rate",
-            about="Compressed bytes a second that were written to segments. Follows the usages:"
-            " some tens of bytes each.",
+            about="Compressed bytes written to segments per second. Follows the usages: some"
+            " tens of bytes each.",
             unit="binBps",
             queries=[
                 Query(
@@ -90,8 +90,8 @@ ARCHIVE = Row(
         ),
         Lines(
             title="Open segment size",
-            about="Size of the segment that is written now. Climbs to config.segmentBytes or until"
-            " config.segmentAge has gone by, then begins anew.",
+            about="Size of the segment that is being written. Grows until config.segmentBytes"
+            " or config.segmentAge is reached, then starts again.",
             unit="bytes",
             queries=[
                 Query(total(picked("busyapi_segment_bytes", of=FLUSHER), "partition"), PARTITION)
@@ -99,8 +99,8 @@ ARCHIVE = Row(
         ),
         Lines(
             title="Segments finished",
-            about="Segments that were finished, in each interval: for their size under load, once"
-            " in config.segmentAge without. Many small ones: raise config.segmentBytes.",
+            about="Segments finished in each interval: by size under load, otherwise one per"
+            " config.segmentAge. Many small ones: raise config.segmentBytes.",
             unit="short",
             width=6,
             queries=[
@@ -112,8 +112,9 @@ ARCHIVE = Row(
         ),
         Lines(
             title="Archive volume used",
-            about="Used share of each archive volume. Climbs steadily; enlarge the claim or set"
-            " config.retentionDays long before it is full. A full one loses nothing: it stops.",
+            about="Used share of each archive volume. Grows steadily: enlarge the claim or set"
+            " config.retentionDays long before it is full. A full volume stops archiving and"
+            " loses nothing.",
             unit="percentunit",
             width=6,
             maximum=1,
@@ -125,11 +126,11 @@ ARCHIVE = Row(
         ),
         Lines(
             title="Days until the volume is full",
-            about="If it goes on as in the last six hours. No line is a volume that does not fill."
-            " Below the line: enlarge the claim this week.",
+            about="At the rate of the last six hours. No line: the volume is not filling. Below"
+            " the line: enlarge the claim this week.",
             unit="d",
             width=6,
-            none="None fills",
+            none="Not filling",
             steps=[(LOWEST, RED), (4, YELLOW)],
             queries=[Query(picked("busyapi:archive_left:days", of=FLUSHER), PARTITION)],
             alerts=["BusyapiArchiveDiskFilling"],
@@ -137,9 +138,10 @@ ARCHIVE = Row(
         Lines(
             width=6,
             title="Archive errors",
-            about="Failed tries to write, by kind, and usages that could not be rendered, in each"
-            " interval; files that are damaged, or were and are set aside. None is normal: read the"
-            " runbook. Retention is refused while clocks disagree, or after two idle days.",
+            about="Failed writes by kind, and usages that could not be decoded, in each"
+            " interval; damaged files, counting those that were set aside. Normal: none;"
+            " otherwise read the runbook. Retention is refused while clocks disagree, or after"
+            " two idle days.",
             unit="short",
             queries=[
                 Query(

@@ -1,4 +1,4 @@
-"""A dashboard: rows of panels that find their places by themselves, and what is around them."""
+"""A dashboard: rows of panels, which this module lays out, with links and variables."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -8,17 +8,17 @@ from charts.dashboards.panels import DATASOURCE, Json, Panel
 
 COLUMNS = 24
 SCHEMA = 39
-"""Of Grafana 10.4. Later ones read it and bring it up to theirs."""
+"""The schema of Grafana 10.4. Later versions read and upgrade it."""
 
 UIDS = {
     "Overview": "busyapi-overview",
     "Data path": "busyapi-data-path",
     "Autoscaling and resources": "busyapi-resources",
 }
-"""Never changed: people keep links to them."""
+"""Never change these: links to dashboards contain them."""
 
 RUNBOOKS = "RUNBOOKS/"
-"""The chart's template puts `metrics.dashboards.runbooks` in its place."""
+"""The chart's template replaces it by `metrics.prometheusRule.runbookUrl`."""
 
 ANY_PROCESS = "busyapi_build_info"
 ANY_PARTITION = "busyapi_bound_usages"
@@ -26,7 +26,7 @@ ANY_PARTITION = "busyapi_bound_usages"
 
 @dataclass(frozen=True)
 class Row:
-    """A heading, and panels from left to right; those that have no room begin a new line."""
+    """A heading, and panels from left to right. A panel without room starts a new line."""
 
     title: str
     panels: Sequence[Panel]
@@ -34,7 +34,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Dashboard:
-    """One of the three."""
+    """One of the three dashboards."""
 
     title: str
     about: str
@@ -42,15 +42,15 @@ class Dashboard:
 
     @property
     def name(self) -> str:
-        """Its file's name, without the ending."""
+        """Return the file name without its extension."""
         return UIDS[self.title].removeprefix("busyapi-")
 
     def text(self) -> str:
-        """Give the file."""
+        """Return the contents of the file."""
         return json.dumps(self.json(), indent=2, ensure_ascii=False) + "\n"
 
     def json(self) -> Json:
-        """Give it as Grafana keeps it."""
+        """Return the dashboard in the JSON model of Grafana."""
         return {
             "uid": UIDS[self.title],
             "title": f"busyapi / {self.title}",
@@ -83,7 +83,7 @@ class Dashboard:
 
 
 def placed(rows: Sequence[Row]) -> Iterator[Json]:
-    """Give each row's heading and panels their places and numbers."""
+    """Return all rows and panels with their ids and positions."""
     identity, y = 0, 0
     for row in rows:
         identity += 1
@@ -106,7 +106,7 @@ def placed(rows: Sequence[Row]) -> Iterator[Json]:
 
 
 def variables() -> list[Json]:
-    """Give what a reader chooses at the top."""
+    """Return the variables that a reader chooses at the top."""
     chosen = 'namespace="$namespace", release="$release"'
     return [
         {"name": "datasource", "type": "datasource", "label": "Data source", "query": "prometheus"},
@@ -135,7 +135,7 @@ def _choice(name: str, label: str, query: str) -> Json:
         "datasource": DATASOURCE,
         "query": {"query": query, "refId": name},
         "definition": query,
-        # When the time range changes, for pods and releases come and go.
+        # Refresh when the time range changes, because releases come and go.
         "refresh": 2,
         "sort": 1,
     }

@@ -1,4 +1,4 @@
-"""Data path: group commit, Redis, flusher, archive; which of them is slow, or fills up?"""
+"""The dashboard "Data path": which of commit, Redis, flusher and archive is slow or fills up?"""
 
 from charts.dashboards.archiving import ARCHIVE, FLUSH
 from charts.dashboards.board import Dashboard, Row
@@ -19,12 +19,12 @@ from charts.dashboards.queries import (
 BOUND = f"max by (partition) (last_over_time({picked('busyapi_bound_usages', of=FLUSHER)}[1h]))"
 
 COMMIT = Row(
-    "API: one commit for what came meanwhile",
+    "API: group commit",
     [
         Lines(
             title="Usages per commit",
-            about="Mean, and what 99 % of commits are not above. Grows with the load, and that is"
-            " what keeps Redis idle. 1 under load means that requests no longer meet.",
+            about="Mean and 99th percentile. Grows with the load, so that Redis has fewer"
+            " commits to do. 1 under load: requests are no longer grouped.",
             unit="short",
             queries=[
                 Query(mean("busyapi_batch_usages"), "mean"),
@@ -33,8 +33,8 @@ COMMIT = Row(
         ),
         Heatmap(
             title="Commit duration",
-            about="How many commits a second took how long: the script in Redis and its fsync. One"
-            " band of some milliseconds is normal. Above 50 ms the disk of Redis is slow.",
+            about="Commits per second by duration: the script in Redis and its fsync. Normal:"
+            " one band of a few milliseconds. Above 50 ms the disk of Redis is slow.",
             unit="s",
             cells="cps",
             queries=[Query(total(rate("busyapi_commit_seconds_bucket"), "le"), "{{le}}")],
@@ -42,43 +42,45 @@ COMMIT = Row(
         ),
         Lines(
             title="Commits",
-            about="Commits a second, by pod. One lane has one commit under way: the more time each"
-            " takes, the fewer and the larger they are.",
+            about="Commits per second by pod. A committer has one commit in flight at a time:"
+            " the longer a commit takes, the fewer and larger they are.",
             unit="suffix: commits/s",
             queries=[Query(total(rate("busyapi_commit_seconds_count"), "pod"), "{{pod}}")],
         ),
         Lines(
             title="Pending usages",
-            about="Usages that wait in an API process or are under way. Some hundreds are normal;"
-            " at config.pendingMax the API answers 503. Rising: Redis is slow or away.",
+            about="Usages that wait in an API process or are in flight. Normal: up to some"
+            " hundreds. At config.pendingMax the API answers 503. Rising: Redis is slow or"
+            " down.",
             unit="suffix: usages",
             queries=[Query(total(picked("busyapi_pending_usages"), "pod"), "{{pod}}")],
             alerts=["BusyapiOverloaded"],
         ),
         Lines(
             title="Refused requests by reason",
-            about="503 a second by reason; none is normal. BufferFull: the flusher is too slow or"
-            " away. Overloaded: more pods. NotSeeded: the flusher has not vouched for Redis yet.",
+            about="503 responses per second by reason. Normal: none. BufferFull: the flusher is"
+            " too slow or down. Overloaded: add pods. NotSeeded: the flusher has not approved"
+            " Redis yet.",
             unit="reqps",
-            none="None refused",
+            none="No refusals",
             stacked=True,
             queries=[Query(total(rate("busyapi_refused_total"), "reason"), "{{reason}}")],
             alerts=["BusyapiBufferFull", "BusyapiOverloaded"],
         ),
         Lines(
             title="Connections",
-            about="Connections of devices and proxies, by pod. At config.maxConnections quiet ones"
-            " are closed for new ones: then more pods, or find the client that opens them.",
+            about="Connections of devices and proxies by pod. At config.maxConnections idle"
+            " ones are closed for new ones: add pods, or find the client that opens them.",
             unit="short",
             decimals=0,
             queries=[Query(total(picked("busyapi_connections"), "pod"), "{{pod}}")],
         ),
         Lines(
             title="Refused and dropped connections",
-            about="Refused: all others were at work, and it got 503. Dropped: the kernel's queue"
-            " was full, because the process did not accept in time. None of both is normal.",
+            about="Refused: answered 503 because all other connections were busy. Dropped: the"
+            " kernel's accept queue was full because the process was too slow. Normal: none.",
             unit="suffix: connections/s",
-            none="None turned away",
+            none="None",
             queries=[
                 Query(total(rate("busyapi_connections_refused_total")), "refused"),
                 Query(total(rate("busyapi_accept_queue_overflows_total")), "dropped"),
@@ -86,17 +88,17 @@ COMMIT = Row(
         ),
         Lines(
             title="Bytes being received",
-            about="Bytes of requests that are arriving, by pod, beyond some kB for each connection."
-            " At config.receivingBytes the slowest get 503.",
+            about="Bytes of incomplete requests by pod, without the first few kB of each"
+            " connection. At config.receivingBytes the slowest requests get 503.",
             unit="bytes",
             queries=[Query(total(picked("busyapi_receiving_bytes"), "pod"), "{{pod}}")],
         ),
         Lines(
             title="Committer failures by reason",
-            about="Times that a lane found no checked connection, in each interval. None is normal;"
-            " a failover gives some. TooWeak: Redis was set weaker than the tier asks.",
+            about="How often a committer had no usable connection to Redis. Normal: none; a"
+            " failover causes some. TooWeak: Redis does not meet the durability tier.",
             unit="short",
-            none="None lost",
+            none="No failures",
             queries=[Query(total(increase("busyapi_lane_failures_total"), "reason"), "{{reason}}")],
             alerts=["BusyapiRedisUnreachable", "BusyapiDurabilityNotHeld"],
         ),
@@ -108,8 +110,8 @@ BUFFER = Row(
     [
         Lines(
             title="Buffer fill level",
-            about="Usages that wait for the archive, of the most that may wait. Normal is near 0."
-            " At 100 % the API answers 503 BufferFull, and nothing that was answered 201 is lost.",
+            about="Usages that wait for the archive, as a share of the bound. Normal: near 0."
+            " At 100 % the API answers 503 BufferFull; nothing that was answered 201 is lost.",
             unit="percentunit",
             steps=[(0.8, RED)],
             queries=[Query(f"{BACKLOG} / on (partition) {BOUND}", PARTITION)],
@@ -117,25 +119,29 @@ BUFFER = Row(
         ),
         Lines(
             title="Time until the buffer is full",
-            about="At the growth of the last 5 minutes (no line while it does not grow), and were"
-            " nothing archived from now on. With a flusher away and minutes left: wake someone.",
+            about="At the growth of the last 5 minutes (no line while it does not grow), and if"
+            " the flusher stopped now. Only minutes left and the flusher is down: call"
+            " someone.",
             unit="s",
-            none="Nothing comes in",
+            none="Not filling",
             logarithmic=True,
             queries=[
-                Query(picked("busyapi:buffer_left:seconds", of=FLUSHER), "as now, " + PARTITION),
+                Query(
+                    picked("busyapi:buffer_left:seconds", of=FLUSHER), "current rate, " + PARTITION
+                ),
                 Query(
                     f"({BOUND} - on (partition) {BACKLOG}) / (max by (partition)"
                     f" ({rate('busyapi_committed_seq', of=FLUSHER)}) > 0)",
-                    "flusher away, " + PARTITION,
+                    "flusher down, " + PARTITION,
                 ),
             ],
             alerts=["BusyapiBufferFilling"],
         ),
         Lines(
             title="Redis memory",
-            about="What the data of the partition's Redis takes, and what it may take. Follows the"
-            " backlog. At the limit it refuses commits, and nothing is lost: raise the limit.",
+            about="Memory that the data of each partition's Redis uses, and its limit. Follows"
+            " the backlog. At the limit Redis refuses commits and loses nothing: raise the"
+            " limit.",
             unit="bytes",
             queries=[
                 Query(
@@ -152,26 +158,27 @@ BUFFER = Row(
         ),
         Lines(
             title="Idempotency-Keys",
-            about="Keys that a partition knows, and the most it may know. At the most a post with a"
-            " new key is refused, and no other: raise config.idempotencyKeys, or the memory.",
+            about="Keys that a partition holds, and the maximum. At the maximum only POST"
+            " requests with a new key are refused: raise config.idempotencyKeys or the memory.",
             unit="short",
             queries=[
                 Query(
                     largest(picked("busyapi_idempotency_keys", of=FLUSHER), "partition") + " > 0",
-                    "known, " + PARTITION,
+                    "held, " + PARTITION,
                 ),
                 Query(
                     largest(picked("busyapi_idempotency_keys_max", of=FLUSHER), "partition")
                     + " > 0",
-                    "most, " + PARTITION,
+                    "maximum, " + PARTITION,
                 ),
             ],
             alerts=["BusyapiIdempotencyKeysFilling"],
         ),
         Number(
             title="Epoch jumps",
-            about="Times that ids jumped past what Redis may have lost, since the flushers started."
-            " 0 is normal; each is a failover, or a Redis without its data. The archive says why.",
+            about="How often ids were skipped because Redis may have lost usages, since the"
+            " flushers started. Normal: 0. Each jump is a failover, or a Redis that lost its"
+            " data.",
             unit="short",
             steps=[(1, RED)],
             queries=[Query(f"sum({picked('busyapi_epoch_jumps_total', of=FLUSHER)})")],
@@ -179,8 +186,8 @@ BUFFER = Row(
         ),
         Number(
             title="Seeded partitions",
-            about="Partitions whose flusher has compared Redis with the archive and vouches for it."
-            " Fewer than partitions: the API answers 503 NotSeeded for the others.",
+            about="Partitions whose flusher has compared Redis with the archive and approved"
+            " it. Fewer than all: the API answers 503 NotSeeded for the others.",
             unit="short",
             steps=[(LOWEST, RED), (1, GREEN)],
             queries=[Query(f"sum({picked('busyapi_seeded', of=FLUSHER)})")],
@@ -188,8 +195,8 @@ BUFFER = Row(
         ),
         Number(
             title="Committers ready",
-            about="Lanes of all API processes that may commit: processes times partitions. Fewer:"
-            " Redis is away, or not what the partition's record says.",
+            about="Committers that can write to Redis, over all API processes: processes times"
+            " partitions. Fewer: Redis is down, or is not the server that was seeded.",
             unit="short",
             steps=[(LOWEST, RED), (1, GREEN)],
             queries=[Query(f"sum({picked('busyapi_lanes_ready')})")],
@@ -197,8 +204,8 @@ BUFFER = Row(
         ),
         Number(
             title="Halted partitions",
-            about="Partitions whose archive lacks what Redis speaks of. Normal is 0. A person must"
-            " decide: read the runbook before `busyapi archive accept-loss`.",
+            about="Partitions whose archive is missing usages that Redis refers to. Normal: 0."
+            " An operator must decide: read the runbook before `busyapi archive accept-loss`.",
             unit="short",
             steps=[(1, RED)],
             queries=[Query(f"sum({picked('busyapi_halted', of=FLUSHER)})")],
@@ -206,18 +213,19 @@ BUFFER = Row(
         ),
         Number(
             title="Durability",
-            about="Whether every process found Redis as strong as the tier that a 201 stands for."
-            " Not held: the API refuses; the log says which line of Redis's settings to change.",
+            about="Whether Redis meets the durability tier that a 201 promises, for every"
+            " process. Not met: the API refuses usages, and the log names the Redis setting to"
+            " change.",
             unit="short",
             steps=[(LOWEST, RED), (1, GREEN)],
-            words=[(0, "not held"), (1, "held")],
+            words=[(0, "not met"), (1, "met")],
             queries=[Query(f"min({picked('busyapi_durability_held')})")],
             alerts=["BusyapiDurabilityNotHeld"],
         ),
         Number(
             title="Oldest unarchived usage",
-            about="Age of the oldest usage that is in Redis and not yet in the archive. Normal is"
-            " below a few seconds; the objective is 60 s.",
+            about="Age of the oldest usage that is in Redis and not yet in the archive. Normal:"
+            " below a few seconds. The objective is 60 s.",
             unit="s",
             steps=[(10, YELLOW), (60, RED)],
             queries=[Query(f"max({picked('busyapi_oldest_unarchived_seconds', of=FLUSHER)})")],

@@ -1,7 +1,7 @@
 """The first row of the overview: the objectives, and the alerts that fire.
 
-The chart's rules record the share of what missed an objective, over windows from 5 minutes to 3
-days; the budget is the share that may.
+The chart's rules record the share of requests or time that missed an objective, over windows from 5
+minutes to 3 days. The error budget is the share that may miss it.
 """
 
 from charts.dashboards.board import Row
@@ -12,7 +12,7 @@ BUDGETS = {"availability": 0.001, "latency": 0.01, "archiving": 0.001}
 
 
 def _burn(objective: str, window: str) -> str:
-    """Give how fast a budget is used: 1 is just as fast as it may be."""
+    """Return the burn rate of a budget: at 1 it lasts exactly its 30 days."""
     errors = picked(f"busyapi:{objective}_errors:ratio_rate{window}")
     return f"max({errors}) / {BUDGETS[objective]}"
 
@@ -20,8 +20,8 @@ def _burn(objective: str, window: str) -> str:
 def _left(objective: str, about: str) -> Number:
     return Number(
         title=f"{objective.capitalize()}: error budget left",
-        about=f"{about} Over the last 3 days: 100 % is none missed, 0 % as many as may be, below it"
-        " more than that. The row below tells whether it still goes on.",
+        about=f"{about} Over the last 3 days. 100 %: the objective was never missed. 0 %: the"
+        " budget is used up. Below 0: overspent. The next row shows whether it still burns.",
         unit="percentunit",
         decimals=1,
         steps=[(LOWEST, RED), (0, YELLOW), (0.5, GREEN)],
@@ -31,21 +31,21 @@ def _left(objective: str, about: str) -> Number:
 
 
 WELL = Row(
-    "Is it well?",
+    "Service level objectives",
     [
-        _left("availability", "Of the requests, 0.1 % may get a 5xx."),
-        _left("latency", "Of the POSTs, 1 % may take longer than 50 ms."),
+        _left("availability", "At most 0.1 % of requests may be answered 5xx."),
+        _left("latency", "At most 1 % of POST requests may take longer than 50 ms."),
         _left(
             "archiving",
-            "For 0.1 % of the time, a partition's oldest usage may wait longer than 60 s for the"
-            " archive.",
+            "For at most 0.1 % of the time, the oldest usage of a partition may wait longer than"
+            " 60 s for the archive.",
         ),
         Table(
             title="Firing alerts",
-            about="Alerts of busyapi that fire now; a name links to its runbook. Empty is normal."
-            " Take a critical one first.",
+            about="Alerts of busyapi that fire now. Each name links to its runbook. Normal:"
+            " none. Take a critical one first.",
             unit="short",
-            none="None fires",
+            none="No alerts",
             width=12,
             height=4,
             queries=[
@@ -64,8 +64,8 @@ WELL = Row(
         ),
         Lines(
             title="Error budget burn rate",
-            about="Over the last hour: at 1 a budget lasts just as long as it must. An alert wakes"
-            " someone above 14.4, where a month's budget is gone in two days.",
+            about="Over the last hour. 1: the budget lasts exactly its 30 days. Above 14.4 a"
+            " critical alert fires: the budget would be gone in two days.",
             unit="short",
             width=12,
             height=7,
@@ -75,9 +75,9 @@ WELL = Row(
         ),
         Lines(
             title="Oldest unarchived usage",
-            about="Age of the oldest usage that is in Redis and not yet in the archive. Normal is"
-            " below a few seconds; the line is the objective of 60 s. Above it a flusher is away,"
-            " halted or slow.",
+            about="Age of the oldest usage that is in Redis and not yet in the archive. Normal:"
+            " below a few seconds. The line is the objective of 60 s. Above it: a flusher is"
+            " down, halted or slow.",
             unit="s",
             width=12,
             height=7,

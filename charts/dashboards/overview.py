@@ -1,4 +1,4 @@
-"""Overview: is it well, where on a usage's way is it not, and what do devices see of it?"""
+"""The dashboard "Overview": objectives, the data path from left to right, and what devices see."""
 
 from charts.dashboards.board import Dashboard, Row
 from charts.dashboards.objectives import WELL
@@ -31,12 +31,12 @@ def _status(first: int) -> str:
 
 
 WAY = Row(
-    "A usage's way, from left to right",
+    "Data path, from left to right",
     [
         Number(
             title="Requests →",
-            about="Requests a second that were answered, whatever the status. Follows the devices'"
-            " day; a sudden zero means that nobody reaches the API: look at ingress and targets.",
+            about="Requests answered per second, with any status. Follows the devices' day. A"
+            " sudden zero: no client reaches the API; check ingress and targets.",
             unit="reqps",
             steps=[(LOWEST, BLUE)],
             queries=[Query(total(rate("busyapi_requests_total")), "requests")],
@@ -44,8 +44,8 @@ WAY = Row(
         ),
         Number(
             title="Usages stored →",
-            about="Usages a second that were stored. Above the requests when devices send batches."
-            " Below them: requests are refused; see errors by status.",
+            about="Usages stored per second. Above the requests if devices send batches. Below"
+            " them: requests are refused; see the errors by status.",
             unit="suffix: usages/s",
             decimals=0,
             steps=[(LOWEST, BLUE)],
@@ -54,8 +54,8 @@ WAY = Row(
         ),
         Number(
             title="Commit p99 →",
-            about="Time in which 99 % of commits were answered: a script call and the fsync of"
-            " Redis. Normal is a few milliseconds; above 50 ms the disk of Redis is slow.",
+            about="99th percentile of the commit duration: a script call and the fsync of"
+            " Redis. Normal: a few milliseconds. Above 50 ms the disk of Redis is slow.",
             unit="s",
             steps=[(0.025, YELLOW), (0.05, RED)],
             queries=[Query(quantile(0.99, "busyapi_commit_seconds"), "commit p99")],
@@ -63,8 +63,8 @@ WAY = Row(
         ),
         Number(
             title="Backlog in Redis →",
-            about="Usages that Redis holds and the archive does not have yet, in all partitions."
-            " Normal is about what comes in a second. Growing: the flusher is too slow or away.",
+            about="Usages in Redis that are not in the archive yet, over all partitions."
+            " Normal: about one second of traffic. Growing: the flusher is too slow or down.",
             unit="suffix: usages",
             steps=[(100_000, YELLOW), (500_000, RED)],
             queries=[Query(f"sum({BACKLOG})", "backlog")],
@@ -72,8 +72,8 @@ WAY = Row(
         ),
         Number(
             title="Flush p99 →",
-            about="Time in which 99 % of flushes were rendered, written and fsynced. Normal is"
-            " tens of milliseconds; above a second the disk of the archive is slow.",
+            about="99th percentile of the flush duration: encoding, write and fsync. Normal:"
+            " tens of milliseconds. Above a second the disk of the archive is slow.",
             unit="s",
             steps=[(0.5, YELLOW), (2, RED)],
             queries=[Query(quantile(0.99, "busyapi_flush_seconds", of=FLUSHER), "flush p99")],
@@ -81,8 +81,8 @@ WAY = Row(
         ),
         Number(
             title="Usages archived",
-            about="Usages a second that reached the archive. Normal is what the API stores, with"
-            " the same mean. Zero while usages wait: the flusher is stuck.",
+            about="Usages archived per second. Normal: the same mean as usages stored. Zero"
+            " while usages wait: the flusher is stuck.",
             unit="suffix: usages/s",
             decimals=0,
             steps=[(LOWEST, BLUE)],
@@ -99,9 +99,9 @@ REQUESTS = Row(
     [
         Lines(
             title="Requests by status",
-            about="Requests a second by status. 201 and 200 are normal; 4xx are devices that send"
-            " what the contract refuses; 503 are refusals, safe to repeat or not known; another"
-            " 5xx is a defect.",
+            about="Requests per second by status. Normal: 201 and 200. 4xx: devices send what"
+            " the contract refuses. 503: refused, see `stored` in the response. Any other 5xx"
+            " is a defect.",
             unit="reqps",
             stacked=True,
             colors=[("200", BLUE), ("201", GREEN), ("4", YELLOW), ("5", RED), ("503", ORANGE)],
@@ -110,8 +110,8 @@ REQUESTS = Row(
         ),
         Lines(
             title="Error rate",
-            about="Share of requests with a 5xx, and with a 4xx. The line is what the objective"
-            " allows on average for 5xx. 4xx do not count: find the device or release that began.",
+            about="Share of requests answered 5xx and 4xx. The line is the objective for 5xx."
+            " 4xx do not count against it: find the device or release that causes them.",
             unit="percentunit",
             steps=[(0.001, RED)],
             colors=[("4", YELLOW), ("5", RED)],
@@ -127,8 +127,8 @@ REQUESTS = Row(
         ),
         Lines(
             title="POST latency",
-            about="Half, 99 % and 99.9 % of POSTs were answered within this time. The line is the"
-            " objective's 50 ms for 99 %. Above it: look at the commit time on Data path.",
+            about="Median, 99th and 99.9th percentile. The line is the objective: 50 ms for 99"
+            " %. Above it: look at the commit duration on Data path.",
             unit="s",
             steps=[(0.05, RED)],
             queries=[
@@ -139,8 +139,8 @@ REQUESTS = Row(
         ),
         Heatmap(
             title="POST latency distribution",
-            about="How many POSTs a second took how long. A second band far above the first is one"
-            " pod or one partition that is slow; a band that widens is load near the limit.",
+            about="POST requests per second by duration. A second band far above the first: one"
+            " slow pod or partition. A widening band: the load is near the limit.",
             unit="s",
             width=16,
             queries=[
@@ -150,8 +150,9 @@ REQUESTS = Row(
         ),
         Lines(
             title="Requests by route",
-            about="Requests a second by route. Reads of /api/usages/{id} and counts cost more than"
-            " posts; `none` is what met no route: somebody scans, or a client has a wrong address.",
+            about="Requests per second by route. Lookups and counts cost more than POST"
+            " requests. `none`: no route matched, so someone scans, or a client has a wrong"
+            " address.",
             unit="reqps",
             queries=[Query(total(rate("busyapi_requests_total"), "route"), "{{route}}")],
         ),
@@ -159,12 +160,12 @@ REQUESTS = Row(
 )
 
 BEHIND = Row(
-    "Behind the answer",
+    "Storage and processes",
     [
         Lines(
             title="Stored and archived",
-            about="Usages a second that the API stored and that the flushers archived. Both have"
-            " the same mean; archived comes in bursts and catches up after a pause.",
+            about="Usages stored by the API and archived by the flushers, per second. Both have"
+            " the same mean. Archiving comes in bursts and catches up after a pause.",
             unit="suffix: usages/s",
             queries=[
                 Query(total(rate("busyapi_usages_total")), "stored"),
@@ -174,16 +175,16 @@ BEHIND = Row(
         ),
         Lines(
             title="Backlog",
-            about="Usages that Redis holds and the archive does not have yet. Rises while a flusher"
-            " restarts and falls again. At the bound, which Data path shows, the API refuses.",
+            about="Usages in Redis that are not in the archive yet. Rises while a flusher"
+            " restarts, and falls again. At the bound (see Data path) the API refuses usages.",
             unit="suffix: usages",
             queries=[Query(BACKLOG, PARTITION)],
             alerts=["BusyapiBufferFilling", "BusyapiBufferFull"],
         ),
         Lines(
             title="Usages per request",
-            about="Mean number of usages that one answered request stored. 1 is single posts;"
-            " more are batches. A drop to 0 is load that is refused.",
+            about="Mean number of usages stored per answered request. 1: single POST requests."
+            " More: batches. A drop to 0: requests are refused.",
             unit="short",
             queries=[
                 Query(
@@ -195,8 +196,9 @@ BEHIND = Row(
         ),
         Lines(
             title="Processes",
-            about="API processes and flushers that are scraped. API follows the autoscaler;"
-            " flushers are as many as partitions. Fewer: a pod is gone, or not reached.",
+            about="API processes and flushers that Prometheus scrapes. The API follows the"
+            " autoscaler; there is one flusher per partition. Fewer: a pod is gone or"
+            " unreachable.",
             unit="short",
             decimals=0,
             queries=[Query(f"count by (role) ({picked('busyapi_build_info')})", "{{role}}")],
@@ -204,15 +206,15 @@ BEHIND = Row(
         ),
         Lines(
             title="Versions",
-            about="Processes by version. Two versions are normal during a rollout only.",
+            about="Processes by version. Two versions are normal only during a rollout.",
             unit="short",
             decimals=0,
             queries=[Query(f"count by (version) ({picked('busyapi_build_info')})", "{{version}}")],
         ),
         Lines(
             title="Seeded and halted partitions",
-            about="Partitions that a flusher vouches for, and that only a person may set going"
-            " again. Normal is all and 0. A halted one: read its runbook before anything else.",
+            about="Partitions whose Redis a flusher has approved, and partitions whose flusher"
+            " has halted. Normal: all and 0. A halted one: read its runbook first.",
             unit="short",
             decimals=0,
             queries=[
@@ -226,6 +228,6 @@ BEHIND = Row(
 
 OVERVIEW = Dashboard(
     "Overview",
-    "Objectives, a usage's way from the device to the archive, and what devices see.",
+    "Objectives, the data path from the device to the archive, and what devices see.",
     [WELL, WAY, REQUESTS, BEHIND],
 )

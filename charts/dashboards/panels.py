@@ -1,7 +1,7 @@
-"""A panel: what it asks, and the JSON that Grafana wants for it.
+"""A panel: its queries, and its JSON for Grafana.
 
-Plain dictionaries: what Grafana's own library for Python would add is a builder for each of the
-some thirty keys here, in a package whose newest version by number is not the newest Grafana.
+The JSON is built from plain dictionaries. Grafana's Python library would only add a builder for
+each of about thirty keys, and its versions do not follow those of Grafana.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,14 +13,14 @@ Json = dict[str, Any]
 DATASOURCE: Json = {"type": "prometheus", "uid": "${datasource}"}
 GREEN, YELLOW, ORANGE, RED, BLUE = "green", "yellow", "orange", "red", "blue"
 LOWEST = float("-inf")
-"""In place of green."""
+"""The value of a first step that replaces the default green."""
 Steps = Sequence[tuple[float, str]]
-"""From which value on a number has which colour; below the first it is green."""
+"""From this value on a number has this colour. Below the first step it is green."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """One question to Prometheus, and what its series are called."""
+    """A PromQL expression and the legend of its series."""
 
     expr: str
     legend: str = ""
@@ -28,22 +28,22 @@ class Query:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """What all panels have; `kind` and `options` are Grafana's."""
+    """The fields of every panel. `kind` and `options` are terms of Grafana."""
 
     title: str
     about: str
-    """What it shows, what is normal, what to do when it is not."""
+    """What the panel shows, what is normal, and what to do otherwise."""
     unit: str
-    """One of Grafana's: s, bytes, percentunit, reqps, short …"""
+    """A unit of Grafana: s, bytes, percentunit, reqps, short …"""
     queries: Sequence[Query]
     alerts: Sequence[str] = ()
-    """Alerts about what it shows; it links to their runbooks."""
+    """Alerts about the same data. The panel links to their runbooks."""
     none: str = ""
-    """What is said in place of data that is not there, where that is normal."""
+    """The text shown when there is normally no data."""
     needs: str = ""
-    """What must run in the cluster for it to have data; empty when busyapi itself gives it."""
+    """What the cluster must run to provide the data; empty for metrics of busyapi."""
     width: int = 8
-    """Of 24."""
+    """In columns, of 24."""
     height: int = 8
     maximum: float | None = None
     decimals: int | None = None
@@ -51,10 +51,10 @@ class Panel:
 
     kind = ""
     instant = False
-    """Whether the newest value is all that is asked for."""
+    """Whether the panel queries only the newest value."""
 
     def json(self, identity: int, x: int, y: int) -> Json:
-        """Give the panel as Grafana keeps it."""
+        """Return the panel in the JSON model of Grafana."""
         return {
             "id": identity,
             "type": self.kind,
@@ -73,11 +73,11 @@ class Panel:
 
     @property
     def description(self) -> str:
-        """What a reader is told, with what must be installed."""
+        """Return the text for readers, including what must be installed."""
         return f"{self.about} Needs {self.needs}." if self.needs else self.about
 
     def targets(self) -> Iterator[Json]:
-        """Give its queries."""
+        """Return the queries."""
         for number, query in enumerate(self.queries):
             yield {
                 "refId": chr(ord("A") + number),
@@ -89,7 +89,7 @@ class Panel:
             }
 
     def defaults(self) -> Json:
-        """Give what holds for each of its series."""
+        """Return the settings of all series."""
         base = [] if self.steps and self.steps[0][0] == LOWEST else [(LOWEST, GREEN)]
         steps = [
             {"color": color, "value": None if value == LOWEST else value}
@@ -103,26 +103,26 @@ class Panel:
         }
 
     def overrides(self) -> list[Json]:
-        """Give what holds for some of its series only."""
+        """Return the settings of some series."""
         return []
 
     def options(self) -> Json:
-        """Give what this kind of panel is told."""
+        """Return the options of this kind of panel."""
         return {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lines(Panel):
-    """Curves over time; with `steps`, their values are lines across."""
+    """Lines over time. `steps` are drawn as horizontal lines."""
 
     kind = "timeseries"
     stacked: bool = False
     colors: Sequence[tuple[str, str]] = ()
-    """Beginnings of names, and the colour of such series."""
+    """Prefixes of series names, and their colours."""
     logarithmic: bool = False
 
     def defaults(self) -> Json:
-        """Add how the lines are drawn; they begin at zero."""
+        """Return the settings of all series, with the style of lines. The axis begins at zero."""
         scale: Json = {"type": "log", "log": 10} if self.logarithmic else {"type": "linear"}
         custom = {
             "drawStyle": "line",
@@ -139,7 +139,7 @@ class Lines(Panel):
         return {**super().defaults(), **least, **palette, "custom": custom}
 
     def overrides(self) -> list[Json]:
-        """Give the series that have a colour of their own."""
+        """Return the series with fixed colours."""
         return [
             {
                 "matcher": {"id": "byRegexp", "options": f"/^{begin}/"},
@@ -149,7 +149,7 @@ class Lines(Panel):
         ]
 
     def options(self) -> Json:
-        """Give legend and tooltip."""
+        """Return legend and tooltip."""
         return {
             "legend": {"showLegend": True, "displayMode": "list", "placement": "bottom"},
             "tooltip": {"mode": "multi", "sort": "desc"},
@@ -158,16 +158,16 @@ class Lines(Panel):
 
 @dataclass(frozen=True, kw_only=True)
 class Number(Panel):
-    """The newest value, large, with its colour by `steps`."""
+    """The newest value in large type, coloured by `steps`."""
 
     kind = "stat"
     width: int = 4
     height: int = 4
     words: Sequence[tuple[float, str]] = ()
-    """What is said in place of a value."""
+    """Texts shown instead of values."""
 
     def defaults(self) -> Json:
-        """Add the words."""
+        """Return the settings of all series, with the texts for values."""
         options = {
             f"{value:g}": {"index": index, "text": text}
             for index, (value, text) in enumerate(self.words)
@@ -176,7 +176,7 @@ class Number(Panel):
         return {**super().defaults(), "color": {"mode": "thresholds"}, "mappings": mappings}
 
     def options(self) -> Json:
-        """Give how the number is drawn."""
+        """Return the style of the number."""
         return {
             "colorMode": "value",
             "graphMode": "area",
@@ -189,19 +189,19 @@ class Number(Panel):
 
 @dataclass(frozen=True, kw_only=True)
 class Heatmap(Panel):
-    """Buckets of a histogram over time; `unit` is the buckets'."""
+    """Buckets of a histogram over time. `unit` is the unit of the buckets."""
 
     kind = "heatmap"
     cells: str = "reqps"
-    """The unit of what is counted in a bucket."""
+    """The unit of the count in a bucket."""
 
     def targets(self) -> Iterator[Json]:
-        """Say that these are buckets."""
+        """Return the queries in heatmap format."""
         for each in super().targets():
             yield {**each, "format": "heatmap"}
 
     def options(self) -> Json:
-        """Give axes and colours."""
+        """Return axes and colours."""
         return {
             "calculate": False,
             "cellGap": 1,
@@ -217,22 +217,22 @@ class Heatmap(Panel):
 
 @dataclass(frozen=True, kw_only=True)
 class Table(Panel):
-    """The newest series, a row each: some of their labels, in this order."""
+    """The newest series, one per row, with some of their labels as columns."""
 
     kind = "table"
     instant = True
     columns: Sequence[tuple[str, str]]
-    """A label, and what stands above it."""
+    """Labels and their column titles."""
     linked: str = ""
-    """A label whose value links to a runbook of that name."""
+    """A label whose value links to the runbook of that name."""
 
     def targets(self) -> Iterator[Json]:
-        """Ask for a table."""
+        """Return the queries in table format."""
         for each in super().targets():
             yield {**each, "format": "table"}
 
     def overrides(self) -> list[Json]:
-        """Give the link of a row."""
+        """Return the link of each row."""
         if not self.linked:
             return []
         link = {"title": "Runbook", "url": "${runbooks}${__value.raw}.md", "targetBlank": True}
@@ -240,7 +240,7 @@ class Table(Panel):
         return [{"matcher": matcher, "properties": [{"id": "links", "value": [link]}]}]
 
     def json(self, identity: int, x: int, y: int) -> Json:
-        """Add the choice of columns."""
+        """Return the panel with its selection of columns."""
         names = [name for name, _ in self.columns]
         choose = {"id": "filterFieldsByName", "options": {"include": {"names": names}}}
         order = {name: place for place, name in enumerate(names)}
@@ -251,5 +251,5 @@ class Table(Panel):
         return {**super().json(identity, x, y), "transformations": [choose, arrange]}
 
     def options(self) -> Json:
-        """Give how rows are drawn."""
+        """Return the style of rows."""
         return {"showHeader": True, "cellHeight": "sm"}

@@ -1,7 +1,7 @@
-"""Autoscaling and resources: are there enough pods, and what do they use of the machine?
+"""The dashboard "Autoscaling and resources": are there enough pods, and what do they use?
 
-All but the requests come from kube-state-metrics and from cAdvisor in the kubelet, which
-kube-prometheus-stack scrapes as it is installed.
+All metrics but the requests come from kube-state-metrics and from cAdvisor in the kubelet, which
+kube-prometheus-stack scrapes by default.
 """
 
 from charts.dashboards.board import Dashboard, Row
@@ -17,7 +17,7 @@ CPU, MEMORY = "container_cpu_usage_seconds_total", "container_memory_working_set
 
 
 def _of_pods(containers: str, groups: str) -> str:
-    """Sum a pod's containers; its control group says the same where they have no names."""
+    """Return the sum over a pod's containers, or its control group if they have no names."""
     return f"({total(containers, 'pod')} or {largest(groups, 'pod')})"
 
 
@@ -25,7 +25,7 @@ CPU_USED = _of_pods(rate(CPU, of=CONTAINERS), rate(CPU, of=GROUPS))
 MEMORY_USED = _of_pods(picked(MEMORY, of=CONTAINERS), picked(MEMORY, of=GROUPS))
 
 
-# As the alert: a container's, or its pod's where the kubelet names no containers.
+# Like the alert: per container, or per pod where the kubelet does not name containers.
 THROTTLED = "{} / {}".format(
     *(rate(f"container_cpu_cfs_{each}_total", of=PODS) for each in ("throttled_periods", "periods"))
 )
@@ -43,7 +43,7 @@ SCALING = Row(
         Number(
             title="API pods",
             height=8,
-            about="Pods of the API that the autoscaler counts. Between the two limits is normal.",
+            about="API pods that the autoscaler counts. Normal: between its minimum and maximum.",
             unit="short",
             needs=STATE,
             queries=[
@@ -56,8 +56,8 @@ SCALING = Row(
         Number(
             title="Share of the maximum",
             height=8,
-            about="Share of the largest number of pods that is wanted. At 100 % nothing is left for"
-            " more load: raise autoscaling.maxReplicas, or find out who sends.",
+            about="Desired pods as a share of the maximum. At 100 % the API cannot scale"
+            " further: raise autoscaling.maxReplicas, or find out who sends.",
             unit="percentunit",
             needs=STATE,
             steps=[(0.8, YELLOW), (1, RED)],
@@ -71,8 +71,8 @@ SCALING = Row(
         ),
         Lines(
             title="API pods: desired, current, limits",
-            about="What the autoscaler wants, what is there, and its limits. There follows wanted"
-            " within a minute; if not, pods do not start: look at their events.",
+            about="What the autoscaler wants, what exists, and its limits. Current follows"
+            " desired within a minute. If not, pods do not start: see their events.",
             unit="short",
             needs=STATE,
             decimals=0,
@@ -80,8 +80,8 @@ SCALING = Row(
             queries=[
                 Query(f"sum({picked(f'kube_horizontalpodautoscaler_{name}', of=HPA)})", legend)
                 for name, legend in (
-                    ("status_desired_replicas", "wanted"),
-                    ("status_current_replicas", "there"),
+                    ("status_desired_replicas", "desired"),
+                    ("status_current_replicas", "current"),
                     ("spec_min_replicas", "minimum"),
                     ("spec_max_replicas", "maximum"),
                 )
@@ -90,16 +90,16 @@ SCALING = Row(
         ),
         Lines(
             title="Requests per second by pod",
-            about="What the autoscaler divides by autoscaling.targetRequestsPerSecond. Pods should"
-            " be alike: one far above the others has long-lived connections of its own.",
+            about="The autoscaler divides this by autoscaling.targetRequestsPerSecond. Pods"
+            " should be similar. One far above the others has long-lived connections.",
             unit="reqps",
             width=12,
             queries=[Query(total(rate("busyapi_requests_total"), "pod"), "{{pod}}")],
         ),
         Lines(
             title="Ready pods",
-            about="Ready pods of API, flushers and Valkey. One fewer for some seconds is a rollout;"
-            " longer: kubectl describe the pod that is missing.",
+            about="Ready pods of API, flushers and Valkey. One fewer for some seconds is a"
+            " rollout. Longer: run kubectl describe for the missing pod.",
             unit="short",
             needs=STATE,
             decimals=0,
@@ -116,20 +116,20 @@ SCALING = Row(
 )
 
 USED = Row(
-    "What pods use",
+    "Pod resources",
     [
         Lines(
             title="CPU",
-            about="Cores that each pod uses. An API process uses one at most; the autoscaler keeps"
-            " them below autoscaling.targetCPUUtilizationPercentage of their request.",
+            about="Cores used by pod. An API process uses at most one. The autoscaler keeps API"
+            " pods below autoscaling.targetCPUUtilizationPercentage of their request.",
             unit="suffix: cores",
             needs=CADVISOR,
             queries=[Query(CPU_USED, "{{pod}}")],
         ),
         Lines(
             title="CPU used of request",
-            about="Cores used of those requested. Above 100 % a pod lives on what others leave:"
-            " raise the request, or let the autoscaler begin earlier.",
+            about="Used cores as a share of the request. Above 100 % a pod depends on spare"
+            " CPU: raise the request, or make the autoscaler start earlier.",
             unit="percentunit",
             needs=f"{STATE} and {CADVISOR}",
             steps=[(1, RED)],
@@ -137,8 +137,8 @@ USED = Row(
         ),
         Lines(
             title="CPU throttled",
-            about="Share of periods in which a pod was held back by its CPU limit. The chart sets"
-            " none, and then there is nothing to show; otherwise take the limit away.",
+            about="Share of periods in which the CPU limit slowed a pod down. The chart sets no"
+            " limit, so normally there is no data. Otherwise remove the limit.",
             unit="percentunit",
             none="No CPU limit, or no cAdvisor",
             needs=CADVISOR,
@@ -148,16 +148,16 @@ USED = Row(
         ),
         Lines(
             title="Memory",
-            about="Working set of each pod. Flat is normal for API and flusher; Valkey's follows"
-            " the backlog.",
+            about="Working set by pod. Normal: flat for API and flusher. Valkey follows the"
+            " backlog.",
             unit="bytes",
             needs=CADVISOR,
             queries=[Query(MEMORY_USED, "{{pod}}")],
         ),
         Lines(
             title="Memory used of limit",
-            about="Working set of each pod, of its limit. At 100 % the kernel kills it. Valkey"
-            " refuses before that, at valkey.maxmemory.",
+            about="Working set as a share of the memory limit. At 100 % the kernel kills the"
+            " pod. Valkey refuses usages before that, at valkey.maxmemory.",
             unit="percentunit",
             needs=f"{STATE} and {CADVISOR}",
             steps=[(0.9, RED)],
@@ -166,8 +166,8 @@ USED = Row(
         ),
         Lines(
             title="Restarts",
-            about="Containers that were started again, in the last hour. 0 is normal. Look at"
-            " kubectl logs --previous, and at whether memory was at its limit.",
+            about="Container restarts in the last hour. Normal: 0. Otherwise check kubectl logs"
+            " --previous, and whether memory reached its limit.",
             unit="short",
             needs=STATE,
             decimals=0,
@@ -181,8 +181,8 @@ USED = Row(
         ),
         Lines(
             title="Volumes used",
-            about="Used share of each volume claim of the release, as the kubelet sees it. Archive"
-            " volumes grow; Valkey's is rewritten and falls back.",
+            about="Used share of each volume claim of the release, as the kubelet reports it."
+            " Archive volumes grow. Valkey's shrinks when its file is rewritten.",
             unit="percentunit",
             needs="the kubelet's own /metrics",
             maximum=1,
@@ -203,6 +203,6 @@ USED = Row(
 
 RESOURCES = Dashboard(
     "Autoscaling and resources",
-    "Pods of the API and what scales them; CPU, memory and disks of all pods of a release.",
+    "API pods and their autoscaler; CPU, memory and disks of all pods of a release.",
     [SCALING, USED],
 )
