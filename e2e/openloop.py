@@ -16,6 +16,7 @@ from testkit.child_process import Lifetime
 from testkit.history import History, Outcome, Request, digest
 from testkit.http1 import Connection, NotSent
 from testkit.load import understand
+from testkit.threads import CoroutineThread
 
 TIMEOUT = 20.0
 """Seconds; the API answers 503 after 10."""
@@ -55,8 +56,7 @@ class OpenLoop(Lifetime):
         self._name = uuid.uuid4().hex[:12]
         self._numbers = count()
         self._stopping = threading.Event()
-        self._failures: list[BaseException] = []
-        self._thread = threading.Thread(target=self._run, name=f"load of {host}", daemon=True)
+        self._thread = CoroutineThread(self._drive, f"load of {host}")
 
     def start(self) -> None:
         """Begin."""
@@ -67,22 +67,12 @@ class OpenLoop(Lifetime):
         """Send nothing new, wait for what is under way, and sum up."""
         self._stopping.set()
         self._thread.join(TIMEOUT * 2)
-        if self._thread.is_alive():
-            raise TimeoutError(f"the load still runs: {self.history}")
-        if self._failures:
-            raise self._failures[0]
         return figures(self.samples, self.began, self.ended)
 
     def close(self) -> None:
         """End it."""
-        if self._thread.ident is not None:
+        if self._thread.started:
             self.stop()
-
-    def _run(self) -> None:
-        try:
-            asyncio.run(self._drive())
-        except BaseException as error:  # noqa: BLE001 - raised again by stop
-            self._failures.append(error)
 
     async def _drive(self) -> None:
         async with asyncio.TaskGroup() as under_way:

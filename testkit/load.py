@@ -20,6 +20,7 @@ from testkit.child_process import Lifetime
 from testkit.history import History, Outcome, Request, digest
 from testkit.http1 import Answer, Connection, NotSent, post
 from testkit.log_leaks import MARK
+from testkit.threads import CoroutineThread
 
 PAUSE = 0.02
 """Seconds before a client that was refused or cut off goes on."""
@@ -64,8 +65,7 @@ class Load(Lifetime):
         self._name = uuid.uuid4().hex[:12]
         self._usages = count()
         self._stopping = threading.Event()
-        self._failures: list[BaseException] = []
-        self._thread = threading.Thread(target=self._run, name=f"load {port}", daemon=True)
+        self._thread = CoroutineThread(self._drive, f"load of port {port}")
 
     def start(self) -> None:
         """Begin."""
@@ -86,22 +86,12 @@ class Load(Lifetime):
 
     def _join(self, seconds: float) -> History:
         self._thread.join(seconds)
-        if self._thread.is_alive():
-            raise TimeoutError(f"the load still runs: {self.history}")
-        if self._failures:
-            raise self._failures[0]
         return self.history
 
     def close(self) -> None:
         """End it, and raise what went wrong in the client itself."""
-        if self._thread.ident is not None:
+        if self._thread.started:
             self.stop()
-
-    def _run(self) -> None:
-        try:
-            asyncio.run(self._drive())
-        except BaseException as error:  # noqa: BLE001 - raised again by _join
-            self._failures.append(error)
 
     async def _drive(self) -> None:
         if self._seconds is not None:

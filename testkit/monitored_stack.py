@@ -1,18 +1,16 @@
 """A stack on a small volume of its own, under load, with a Prometheus that looks at it."""
 
-import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import pytest
 
 from testkit.load import Load
 from testkit.processes import Flusher, Stack
 from testkit.prometheus import Prometheus
 from testkit.proxy import Proxy
 from testkit.servers import Server
+from testkit.volume import small_volume
 
 
 class MonitoredStack(NamedTuple):
@@ -50,7 +48,6 @@ def observed(
     """Run all of it."""
     with ExitStack() as running:
         stack_folder = folder / "stack"
-        (stack_folder / "archive").mkdir(parents=True)
         running.enter_context(small_volume(stack_folder / "archive", size))
         server = running.enter_context(Server(folder / "valkey"))
         proxy = running.enter_context(Proxy(server.port))
@@ -58,28 +55,3 @@ def observed(
         stack = running.enter_context(Stack(stack_folder, server, settings=settings))
         prometheus = Prometheus(folder / "prometheus", stack, rules)
         yield MonitoredStack(server, proxy, stack, running.enter_context(prometheus))
-
-
-@contextmanager
-def small_volume(folder: Path, size: str) -> Iterator[None]:
-    """Mount a tmpfs of this size, and take it away again."""
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "busyapi-test", str(folder)],
-        check=False,
-        capture_output=True,
-    )
-    if made.returncode:
-        pytest.skip(f"cannot mount: {made.stderr.decode().strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(folder: Path) -> Path:
-    """Take what is left of a volume; removing the file that is returned gives it back."""
-    ballast = folder / "ballast"
-    with ballast.open("wb", 0) as file, suppress(OSError):
-        while True:
-            file.write(bytes(4096))
-    return ballast

@@ -9,11 +9,11 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
+from collections.abc import Callable
 
 from testkit.child_process import Lifetime
 from testkit.ports import free_port
+from testkit.threads import LoopThread
 
 CHUNK = 1 << 16
 SLOW_CHUNK = 1 << 13
@@ -41,9 +41,7 @@ class Proxy(Lifetime):
         self._losing: tuple[bytes, ...] = ()
         self._lost = threading.Event()
         self._listener: asyncio.Server | None = None
-        self._stopped = asyncio.Event()
-        self._loop: Future[asyncio.AbstractEventLoop] = Future()
-        self._thread = threading.Thread(target=self._run, name=f"proxy {self.port}", daemon=True)
+        self._loop = LoopThread(f"proxy {self.port}")
 
     @property
     def url(self) -> str:
@@ -52,36 +50,35 @@ class Proxy(Lifetime):
 
     def start(self) -> None:
         """Listen; the server need not run yet."""
-        self._thread.start()
+        self._loop.start()
         self.accept()
 
     def close(self) -> None:
         """Reset every connection and end."""
-        if self._thread.is_alive():
+        if self._loop.running:
             self.refuse()
             self.cut()
-            self._do(self._stopped.set)
-            self._thread.join(10)
+            self._loop.close()
 
     def accept(self) -> None:
         """Take new connections: so from the start, and again after `refuse`."""
-        self._do(self._listen)
+        self._loop.do(self._listen)
 
     def refuse(self) -> None:
         """Take no new connections; those there are stay."""
-        self._do(self._unlisten)
+        self._loop.do(self._unlisten)
 
     def cut(self) -> None:
         """Reset (RST) every connection; the server still gets what has arrived here."""
-        self._do(self._cut)
+        self._loop.do(self._cut)
 
     def mute(self) -> None:
         """Pass nothing of what the server says any more, as if it had hung."""
-        self._do(lambda: self._set_mute(on=True))
+        self._loop.do(lambda: self._set_mute(on=True))
 
     def unmute(self) -> None:
         """Pass answers again. A connection that missed some is reset: it must not get the next."""
-        self._do(lambda: self._set_mute(on=False))
+        self._loop.do(lambda: self._set_mute(on=False))
 
     def lose_answer(self, to: bytes | tuple[bytes, ...]) -> None:
         """Drop the next answer to a request with (one of) these bytes, and reset its connection."""
@@ -102,21 +99,7 @@ class Proxy(Lifetime):
         """How many clients are connected."""
         return len(self._pairs)
 
-    # From here on everything runs in the proxy's own thread, but for `_do`.
-
-    def _do(self, step: Callable[[], Awaitable[None] | None]) -> None:
-        async def call() -> None:
-            if (rest := step()) is not None:
-                await rest
-
-        asyncio.run_coroutine_threadsafe(call(), self._loop.result(10)).result(10)
-
-    def _run(self) -> None:
-        asyncio.run(self._live())
-
-    async def _live(self) -> None:
-        self._loop.set_result(asyncio.get_running_loop())
-        await self._stopped.wait()
+    # From here on everything runs in the proxy's own thread.
 
     async def _listen(self) -> None:
         if self._listener is None:

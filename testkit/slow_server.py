@@ -1,11 +1,11 @@
 """A server whose delays and faults are known."""
 
 import asyncio
-import threading
 from collections.abc import Callable
 
 from testkit.child_process import Lifetime
 from testkit.ports import free_port
+from testkit.threads import LoopThread
 
 Behave = Callable[[int], tuple[float, bytes]]
 """Of the request with this number: after how long, and what; b"" closes the connection."""
@@ -28,32 +28,19 @@ class SlowServer(Lifetime):
         self.port = free_port()
         self._behave = behave
         self._number = 0
-        self._loop = asyncio.new_event_loop()
-        self._listening = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._loop = LoopThread(f"slow server {self.port}")
 
     def start(self) -> None:
         """Listen; return when the port is open."""
-        self._thread.start()
-        assert self._listening.wait(10)
+        self._loop.start()
+        self._loop.do(self._listen)
 
     def close(self) -> None:
-        """Stop listening."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        # Connections that it was still waiting on.
-        left = asyncio.all_tasks(self._loop)
-        for each in left:
-            each.cancel()
-        if left:
-            self._loop.run_until_complete(asyncio.wait(left))
+        """Stop listening, and drop the connections that it still delays."""
         self._loop.close()
 
-    def _run(self) -> None:
-        serve = asyncio.start_server(self._converse, "127.0.0.1", self.port)
-        self._loop.run_until_complete(serve)
-        self._listening.set()
-        self._loop.run_forever()
+    async def _listen(self) -> None:
+        await asyncio.start_server(self._converse, "127.0.0.1", self.port)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -1,7 +1,6 @@
 """The load of the cluster's scenarios, against a door that fails on purpose."""
 
 import asyncio
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from e2e.openloop import BATCH, OpenLoop
 from testkit.ports import free_port
 from testkit.processes import Stack
 from testkit.servers import Server
+from testkit.threads import LoopThread
 from testkit.waiting import wait_until
 
 RATE = 100.0
@@ -28,16 +28,12 @@ class Door:
         self.port = free_port()
         self.asked = 0
         self.hosts: set[str] = set()
-        self._loop = asyncio.new_event_loop()
-        self._listening = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-        assert self._listening.wait(20)
+        self._loop = LoopThread("door")
+        self._loop.start()
+        self._loop.do(self._listen)
 
-    def _run(self) -> None:
-        self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", self.port))
-        self._listening.set()
-        self._loop.run_forever()
+    async def _listen(self) -> None:
+        await asyncio.start_server(self._serve, "127.0.0.1", self.port)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -59,8 +55,7 @@ class Door:
         writer.close()
 
     def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._loop.close()
 
 
 @pytest.fixture(

@@ -14,7 +14,8 @@ from busyapi.failpoints import VARIABLE
 from busyapi.stream.keys import Keys
 from testkit.api_client import USAGE, send, stored
 from testkit.docs.runbooks import pages
-from testkit.monitored_stack import MonitoredStack, fill, observed
+from testkit.monitored_stack import MonitoredStack, observed
+from testkit.volume import fill_volume
 from testkit.waiting import wait_until
 
 BOUND = "4000"
@@ -107,7 +108,7 @@ def test_a_volume_that_fills(site: MonitoredStack) -> None:
 def test_a_full_volume(site: MonitoredStack) -> None:
     with site.load():
         with site.fault("BusyapiArchiveDiskFull"):
-            ballast = fill(site.stack.archive)
+            ballast = fill_volume(site.stack.archive)
         ballast.unlink()
         site.prometheus.wait_until_resolved("BusyapiArchiveDiskFull")
 

@@ -17,8 +17,9 @@ import pytest
 
 from testkit.api_client import send
 from testkit.http1 import fetch
-from testkit.monitored_stack import MonitoredStack, fill, observed
+from testkit.monitored_stack import MonitoredStack, observed
 from testkit.prometheus import NAMESPACE, RELEASE, Prometheus
+from testkit.volume import fill_volume
 from testkit.waiting import wait_until
 
 DASHBOARDS = Path(__file__).parents[2] / "charts" / "busyapi" / "dashboards"
@@ -117,7 +118,7 @@ def everything_happens(site: MonitoredStack) -> tuple[float, float]:
     well = time.time()
     # Nothing is archived and Redis has room again: what waits grows for as long as anybody looks.
     client.config_set("maxmemory", 0)
-    fill(site.stack.archive)
+    fill_volume(site.stack.archive)
     return well, wait_until(lambda: filling(site), "a time until the buffer is full", seconds=60)
 
 

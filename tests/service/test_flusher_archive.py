@@ -3,9 +3,6 @@
 import asyncio
 import json
 import shutil
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -31,6 +28,7 @@ from testkit.in_process import (
 )
 from testkit.in_process_stack import KEYS, InProcessStack
 from testkit.servers import Server
+from testkit.volume import fill_volume, small_volume
 
 
 @pytest.fixture
@@ -276,32 +274,6 @@ async def test_flusher_that_lost_its_lease_while_it_slept_harms_nothing(
     assert site.lines() == [1, 2, 3, 4, 5, 6]
 
 
-@contextmanager
-def small_volume(folder: Path, size: str) -> Iterator[None]:
-    """Mount a tmpfs of this size, and take it away again."""
-    folder.mkdir(parents=True)
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "busyapi-test", folder],
-        check=False,
-        capture_output=True,
-    )
-    if made.returncode:
-        pytest.skip(f"cannot mount: {made.stderr.decode().strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
-
-
-def fill(folder: Path) -> Path:
-    """Take what is left of a volume; removing the file that is returned gives it back."""
-    ballast = folder / "ballast"
-    with ballast.open("wb", 0) as file, suppress(OSError):
-        while True:
-            file.write(bytes(4096))
-    return ballast
-
-
 def incompressible(count: int) -> list[bytes]:
     """Return usages that do not fit into the last block of a file."""
     return [b'{"random":"%b"}' % token_hex(100).encode() for _ in range(count)]
@@ -314,7 +286,7 @@ async def test_full_volume_stands_still_loses_nothing_and_recovers_by_itself(
         async with site.running(bound=5000) as (flusher, committer):
             await site.post(committer, "a", 3)
             await site.until_archived(3)
-            ballast = fill(site.archive)
+            ballast = fill_volume(site.archive)
             await settled([committer.post(each) for each in incompressible(1000)])
             await until(lambda: "No space" in flusher.trouble, "the flusher to notice")
             assert flusher._metrics.errors["full"]._value.get() > 0

@@ -3,10 +3,8 @@
 import json
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -27,6 +25,7 @@ from testkit.archive.builder import (
     now_ms,
     recover,
 )
+from testkit.volume import fill_volume, small_volume
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
 KEEP_DAYS = 5
@@ -37,13 +36,8 @@ OLD = 180
 @pytest.fixture
 def volume(tmp_path: Path) -> Iterator[Path]:
     """A volume of one MiB."""
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "busyapi-test", str(tmp_path)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
-        pytest.skip("mounting is not allowed here")
-    try:
+    with small_volume(tmp_path, "1m"):
         yield tmp_path
-    finally:
-        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
 
 
 def put(writer: PartitionWriter, size: int = 6000, *, at: int | None = None) -> None:
@@ -51,13 +45,6 @@ def put(writer: PartitionWriter, size: int = 6000, *, at: int | None = None) -> 
     seq = Seq(writer.cursor + 1)
     line = b'{"timestamp":%d,"n":"%b"}' % (seq, os.urandom(size // 2).hex().encode())
     writer.append([Batch(seq, seq, at or now_ms(), [line])])
-
-
-def fill(root: Path) -> None:
-    """Take what is left of a volume, to its last page."""
-    with (root / "ballast").open("ab", 0) as file, suppress(OSError):
-        while True:
-            file.write(bytes(4096))
 
 
 def full(root: Path, *, with_reserve: bool, by_0_2_0: bool = False) -> PartitionWriter:
@@ -78,7 +65,7 @@ def full(root: Path, *, with_reserve: bool, by_0_2_0: bool = False) -> Partition
         with pytest.raises(ArchiveFull):  # noqa: PT012 - until there is no room
             while True:
                 put(writer, size)
-    fill(root)
+    fill_volume(root)
     assert os.statvfs(root).f_bavail == 0
     return writer
 

@@ -1,0 +1,34 @@
+"""A small file system of its own for a folder, and a way to fill it."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+
+@contextmanager
+def small_volume(folder: Path, size: str) -> Iterator[None]:
+    """Mount a tmpfs of this size on the folder; skip the test where mounting is not allowed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "busyapi-test", str(folder)],
+        check=False,
+        capture_output=True,
+    )
+    if mount.returncode:
+        pytest.skip(f"cannot mount: {mount.stderr.decode().strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill_volume(folder: Path) -> Path:
+    """Use up the volume's space to its last page; return the file to delete to free it."""
+    ballast = folder / "ballast"
+    with ballast.open("ab", 0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    return ballast
