@@ -59,7 +59,7 @@ def figures() -> str:
         f"| memory of Valkey 9 | {VALKEY_KEY_BYTES} |\n"
         f"| memory of Redis 7.0 | {REDIS_KEY_BYTES} |\n"
         f"| more memory while its usage waits | {KEY_WAITING_BYTES} |\n"
-        f"| a log written anew | {KEY_LOG_BYTES} |\n"
+        f"| a rewritten log | {KEY_LOG_BYTES} |\n"
     )
     return head + "".join(lines) + key
 
