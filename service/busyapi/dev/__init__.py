@@ -1,1 +1,1 @@
-"""All parts on one machine: Valkey, API processes and flushers, and one process that minds them."""
+"""All parts on one machine: Valkey, API processes, flushers, and a process that supervises them."""

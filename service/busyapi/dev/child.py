@@ -1,31 +1,34 @@
-"""One child process: started, waited for, started again when it dies, and stopped."""
+"""One child process: its start, its restarts, its end."""
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from time import monotonic
 
 from busyapi.dev import tied
 from busyapi.dev.folder import StateFolder
+from busyapi.dev.log_tail import find_last_error, format_tail
 from busyapi.dev.program import Program
+from busyapi.dev.typed import format_path
 from busyapi.errors import BusyapiError
 
-READY_SECONDS = 60.0
-PATIENCE_SECONDS = 5.0
-"""After this long it is said what a child waits for."""
-BACKOFF_SECONDS = (0.1, 5.0)
-STEADY_SECONDS = 5.0
-"""A child that lived this long is started again without a long wait."""
-LOG_LINES = 15
+MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.1, 30.0
+"""The wait before a restart doubles from the first to the second."""
+STEADY_SECONDS = 30.0
+"""After a run of this length the wait starts from its minimum again."""
+FULL_BYTES = 1 << 20
+"""A volume with less free space is called full."""
+ASKED_TO_END = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT}
+"""A child that ends by one of these has no reason of its own."""
 
 Say = Callable[[str], None]
 
 
 class DidNotStart(BusyapiError):
-    """A part did not start."""
+    """A child did not start."""
 
 
 class Child:
@@ -38,10 +41,19 @@ class Child:
         self._folder = folder
         self._say = say
         self._process: asyncio.subprocess.Process | None = None
+        self._log_start = 0
+        """Where the log of this run begins: a restart appends to the file."""
+        self._last_end = ""
+
+    @property
+    def is_started(self) -> bool:
+        """Return whether it was started at least once."""
+        return self._process is not None
 
     async def start(self) -> None:
-        """Start it, ready or not."""
+        """Start it; it may become ready later."""
         with self.program.log.open("ab") as log:
+            self._log_start = log.seek(0, os.SEEK_END)
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", tied.__file__),
                 *(str(int(self.program.when_orphaned)), str(os.getpid())),
@@ -56,51 +68,63 @@ class Child:
             )
         self._folder.record(self.name, self._process.pid)
 
-    async def until_ready(self) -> None:
-        """Wait until it is ready.
+    def require_running(self) -> None:
+        """Check that it has not ended.
 
         Raises:
-            DidNotStart: it ended or took too long; the message has the end of its log.
+            DidNotStart: it has; the message has the end of its log.
         """
-        began, told = monotonic(), ""
-        while trouble := await self._trouble():
-            waited = monotonic() - began
-            if waited > READY_SECONDS:
-                raise DidNotStart(self._with_log(f"is not ready after {waited:.0f} s: {trouble}"))
-            if waited > PATIENCE_SECONDS and trouble != told:
-                self._say(f"{self.name} is not ready: {trouble}")
-                told = trouble
-            await asyncio.sleep(0.05)
-
-    async def _trouble(self) -> str:
         if self._process and self._process.returncode is not None:
-            how = _how(self._process.returncode)
-            raise DidNotStart(self._with_log(f"{how} before it was ready"))
-        return await self.program.trouble()
+            raise self.failed_start(f"{_describe(self._process.returncode)} before it was ready")
 
-    def _with_log(self, what: str) -> str:
+    def failed_start(self, problem: str) -> DidNotStart:
+        """Return the error for a child that did not become ready."""
         log = self.program.log
-        return f"{self.name} {what}. The end of {log}:\n{_tail(log)}"
+        note = self._describe_full_volume()
+        return DidNotStart(
+            f"{self.name} {problem}. {note + ' ' if note else ''}"
+            f"The end of {format_path(log)}:\n{format_tail(log)}"
+        )
 
-    async def keep(self) -> None:
-        """Start it again whenever it dies, until this is cancelled."""
-        backoff = BACKOFF_SECONDS[0]
+    async def run_forever(self) -> None:
+        """Restart it whenever it ends, until this is cancelled."""
+        backoff = MIN_BACKOFF_SECONDS
         while self._process:
             began = monotonic()
-            how = _how(await self._process.wait())
+            code = await self._process.wait()
             if monotonic() - began > STEADY_SECONDS:
-                backoff = BACKOFF_SECONDS[0]
+                backoff = MIN_BACKOFF_SECONDS
             self.restarts += 1
-            self._say(f"{self.name} {how}; it is started again. Its log: {self.program.log}")
+            self._report_end(code, backoff)
             await asyncio.sleep(backoff)
-            backoff = min(backoff * 2, BACKOFF_SECONDS[1])
+            backoff = min(backoff * 2, MAX_BACKOFF_SECONDS)
             try:
                 await self.start()
             except OSError as error:
                 self._say(f"{self.name} cannot be started: {error.strerror}")
 
+    def _report_end(self, code: int, backoff: float) -> None:
+        """Print why it ended; for the same reason again, only that it did."""
+        end, restart = _describe(code), f"restarting in {backoff:.2g} s"
+        error = "" if -code in ASKED_TO_END else find_last_error(self.program.log, self._log_start)
+        full = self._describe_full_volume()
+        # The log is on the full volume too, so the error may be missing there.
+        reason = f"{end} {full or error}"
+        if reason == self._last_end and (full or error):
+            self._say(f"{self.name} {end} again for the same reason; {restart}")
+            return
+        self._last_end = reason
+        details = [error, full, f"log: {format_path(self.program.log)}"]
+        lines = [f"    {detail}" for detail in details if detail]
+        self._say("\n".join([f"{self.name} {end}; {restart}", *lines]))
+
+    def _describe_full_volume(self) -> str:
+        if shutil.disk_usage(self._folder.path).free >= FULL_BYTES:
+            return ""
+        return f"The volume of {format_path(self._folder.path)} is full: free some space."
+
     async def stop(self) -> bool:
-        """End it, by force when it takes too long; tell whether it ended well by itself."""
+        """End it, by force when it takes too long; return whether it ended well by itself."""
         process = self._process
         if process is None or process.returncode is not None:
             return True
@@ -108,14 +132,14 @@ class Child:
         try:
             code = await asyncio.wait_for(process.wait(), self.program.stop_seconds)
         except TimeoutError:
-            self._say(f"{self.name} did not end in {self.program.stop_seconds:g} s")
+            self._say(f"{self.name} did not end in {self.program.stop_seconds:g} s: killing it")
             process.kill()
             code = await process.wait()
-        # One that had just been started ends by the signal, and had taken nothing yet.
-        well = code in {0, -signal.SIGTERM}
-        if not well:
-            self._say(f"{self.name} {_how(code)}. Its log: {self.program.log}")
-        return well
+        # A child that has just been started is ended by the signal itself: it had no work yet.
+        ended_well = code in {0, -signal.SIGTERM}
+        if not ended_well:
+            self._say(f"{self.name} {_describe(code)}. Log: {format_path(self.program.log)}")
+        return ended_well
 
     def kill(self) -> None:
         """End it at once."""
@@ -123,10 +147,7 @@ class Child:
             self._process.kill()
 
 
-def _how(code: int) -> str:
-    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-
-
-def _tail(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
-    return "\n".join(f"    {line}" for line in lines) or "    (empty)"
+def _describe(code: int) -> str:
+    if code < 0:
+        return f"was ended by {signal.Signals(-code).name}"
+    return f"ended with exit code {code}"

@@ -1,26 +1,27 @@
-"""`busyapi dev`: what a person may ask for."""
+"""The command `busyapi dev` and its options."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from busyapi.dev.plan import HIGHEST_PORT, Plan
+from busyapi.dev.plan import MAX_PORT, Plan
+from busyapi.dev.typed import format_path, format_this_command
 from busyapi.errors import ConfigError
 from busyapi.settings import Settings
 
 DESCRIPTION = """\
-Start all of busyapi on this machine and keep it running: a Valkey, API processes that share one
-port, a flusher for each partition. Ctrl-C stops all of it, a second one at once.
+Start all parts of busyapi on this machine and keep them running: a Valkey, API processes that share
+one port, and a flusher for each partition. Ctrl-C stops everything; a second one, at once.
 
-What it takes is kept in one folder (--state) and found again by the next start, also after a
-kill -9 of everything: valkey/ is the buffer, archive/ the archive, log/ a log for each process.
+All data is kept in one folder (--state). The next start continues with it, also after a kill -9 of
+every process: valkey/ is the buffer, archive/ the archive, log/ has a log for each process.
 """
 EPILOG = """\
-Settings of the parts are environment variables, as everywhere. BUSYAPI_METRICS_PORT is the
-metrics port of the first API process and BUSYAPI_FLUSHER_PORT the port of the first flusher;
-the others take the ports that follow. Where Redis, the flushers and the archive are is decided
-here, and only here.
+Settings of the parts are environment variables: see docs/reference/settings.md.
+BUSYAPI_METRICS_PORT is the metrics port of the first API process and BUSYAPI_FLUSHER_PORT the port
+of the first flusher; the others use the ports that follow. The addresses of Redis and of the
+flushers, and the archive's folder, are set here and not by the environment.
 
 examples:
   busyapi dev
@@ -32,31 +33,31 @@ examples:
 
 
 def add_command(commands: Any, settings: Settings, environment: Mapping[str, str]) -> None:
-    """Add `dev`; its children get this environment, changed where it must be."""
+    """Add `dev`. Its children get this environment, with a few variables replaced."""
     parser = commands.add_parser(
         "dev",
-        help="run all of it on this machine",
+        help="run all parts on this machine",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--port",
-        type=_from_one("a TCP port", HIGHEST_PORT),
+        type=_count_type("a TCP port", MAX_PORT),
         default=settings.port,
         metavar="N",
         help="where devices post usages (default: PORT, now %(default)s)",
     )
     parser.add_argument(
         "--processes",
-        type=_from_one("a number of processes"),
+        type=_count_type("a number of processes"),
         default=2,
         metavar="N",
         help="API processes (default: %(default)s)",
     )
     parser.add_argument(
         "--partitions",
-        type=_from_one("a number of partitions"),
+        type=_count_type("a number of partitions"),
         default=settings.partitions,
         metavar="N",
         help="fixed by the first start in a folder (default: BUSYAPI_PARTITIONS, now %(default)s)",
@@ -66,9 +67,9 @@ def add_command(commands: Any, settings: Settings, environment: Mapping[str, str
         type=Path,
         default=Path(".busyapi"),
         metavar="DIR",
-        help="the folder that is kept (default: %(default)s)",
+        help="the folder with all data (default: %(default)s)",
     )
-    parser.add_argument("--redis", metavar="URL", help="use this server, and start no Valkey")
+    parser.add_argument("--redis", metavar="URL", help="use this server, start no Valkey")
 
     def run(options: argparse.Namespace, settings: Settings) -> int:
         from busyapi.dev.run import run  # noqa: PLC0415 - other commands need no asyncio
@@ -89,19 +90,20 @@ def add_command(commands: Any, settings: Settings, environment: Mapping[str, str
 
 
 def _check_partitions(plan: Plan) -> None:
-    # Before a flusher of a partition that never was makes a folder for it.
+    # Before a flusher of a new partition creates a folder for it.
     found = len(list((plan.state / "archive").glob("p[0-9][0-9]*")))
     if found not in {0, plan.partitions}:
         raise ConfigError(
-            f"{plan.state} was begun with {found} partitions: say --partitions {found},"
-            " or another --state"
+            f"{format_path(plan.state)} was created with {found} partitions, which cannot change."
+            f" Type: {format_this_command('--partitions', str(found))}; or choose another folder"
+            " with --state"
         )
 
 
-def _from_one(what: str, most: int = 256) -> Any:
-    def whole(text: str) -> int:
-        if not text.isdecimal() or not 1 <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what} from 1 to {most}")
+def _count_type(noun: str, maximum: int = 256) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not 1 <= int(text) <= maximum:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {noun} from 1 to {maximum}")
         return int(text)
 
-    return whole
+    return parse

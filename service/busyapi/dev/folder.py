@@ -1,8 +1,8 @@
-"""The state folder: what is in it, and who may use it.
+"""The state folder: its contents, and who may use it.
 
 dev.lock        held by the one `busyapi dev` that runs here
-children.lock   held by it and, inherited, by every child: as long as one of them lives, a new
-                start must wait, because two Valkeys would write one append-only file
+children.lock   held by it and, inherited, by every child: as long as one of them lives a new start
+                must wait, because two Valkeys would write one append-only file
 """
 
 import fcntl
@@ -15,7 +15,7 @@ from pathlib import Path
 from busyapi.errors import BusyapiError
 
 ORPHAN_SECONDS = 30.0
-"""Children of a killed parent are ended by the kernel, or told to finish what they accepted."""
+"""The kernel kills the children of a killed parent, or signals them to finish their work."""
 
 
 class StateInUse(BusyapiError):
@@ -23,61 +23,61 @@ class StateInUse(BusyapiError):
 
 
 class StateFolder:
-    """A state folder that this process has for itself."""
+    """A state folder, locked for this process."""
 
     def __init__(self, path: Path, children_lock: int) -> None:
         self.path = path
         self.children_lock = children_lock
-        """Children inherit this descriptor; they never use it."""
+        """Children inherit this descriptor and never use it."""
         self._pids: dict[str, int] = {}
-        for each in (self.archive, self.valkey, self.logs):
-            # The folder may have been there before, and open to others.
-            each.mkdir(mode=0o700, exist_ok=True)
+        for folder in (self.archive, self.valkey, self.logs):
+            # The state folder may have existed before, readable by others.
+            folder.mkdir(mode=0o700, exist_ok=True)
 
     @property
     def archive(self) -> Path:
-        """Where the flushers write."""
+        """Return the folder that flushers write to."""
         return self.path / "archive"
 
     @property
     def valkey(self) -> Path:
-        """Where Valkey has its append-only file."""
+        """Return the folder of Valkey's append-only file."""
         return self.path / "valkey"
 
     @property
     def logs(self) -> Path:
-        """A log for each process."""
+        """Return the folder with a log for each process."""
         return self.path / "log"
 
-    def fresh_log(self, name: str) -> Path:
-        """Give the log of a process, empty; that of the run before is kept beside it."""
+    def rotate_log(self, name: str) -> Path:
+        """Return the path of a process's log; the log of the run before is kept as `.log.1`."""
         log = self.logs / f"{name}.log"
         if log.exists():
             log.replace(log.with_suffix(".log.1"))
         return log
 
     def record(self, name: str, pid: int) -> None:
-        """Write down which processes there are, for who finds them left over."""
+        """Record the pid of a child, for a start that finds it left over."""
         self._pids[name] = pid
-        # Of one width, so that a line is written over by its like and a reader never sees half.
-        text = "".join(f"{each} {pid:<10}\n" for each, pid in self._pids.items())
+        # Of a fixed width: a line overwrites a line, so a reader never sees half of one.
+        text = "".join(f"{child} {pid:<10}\n" for child, pid in self._pids.items())
         os.pwrite(self.children_lock, text.encode(), 0)
 
 
 @contextmanager
-def take(path: Path, say: Callable[[str], None]) -> Iterator[StateFolder]:
-    """Take a folder for this process; wait for processes that a killed run left behind.
+def lock_state_folder(path: Path, say: Callable[[str], None]) -> Iterator[StateFolder]:
+    """Lock a folder for this process; wait for processes that a killed run left behind.
 
     Raises:
-        StateInUse: another `busyapi dev` has it, or such processes do not end.
+        StateInUse: another `busyapi dev` uses it, or such processes do not end.
     """
-    # What devices send is personal: the folder is its owner's alone.
+    # It holds personal data of patients: only its owner may read it.
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _opened(path / "dev.lock") as ours, _opened(path / "children.lock") as theirs:
+    with _open(path / "dev.lock") as ours, _open(path / "children.lock") as theirs:
         if not _lock(ours):
             raise StateInUse(
-                f"{path} is used by another busyapi dev, process {_content(ours)}:"
-                " stop it, or name another folder by --state"
+                f"{path} is used by another busyapi dev, process {_content(ours)}."
+                " Stop that one, or choose another folder with --state"
             )
         os.ftruncate(ours, 0)
         os.pwrite(ours, str(os.getpid()).encode(), 0)
@@ -88,23 +88,23 @@ def take(path: Path, say: Callable[[str], None]) -> Iterator[StateFolder]:
 
 def _wait_for_orphans(path: Path, lock: int, say: Callable[[str], None]) -> None:
     end = time.monotonic() + ORPHAN_SECONDS
-    told = False
+    is_reported = False
     while not _lock(lock):
-        left = ", ".join(each.strip() for each in _content(lock).splitlines())
+        orphans = ", ".join(line.strip() for line in _content(lock).splitlines())
         if time.monotonic() > end:
             raise StateInUse(
-                f"{path} is still used by processes of an earlier run that do not end."
-                f" They were: {left}"
+                f"{path} is still used by processes of an earlier run that do not end: {orphans}."
+                " Look at them with ps, and kill them by their pids"
             )
-        if not told:
-            say(f"waiting for processes of an earlier run to end: {left}")
-            told = True
+        if not is_reported:
+            say(f"waiting for processes of an earlier run to end: {orphans}")
+            is_reported = True
         time.sleep(0.1)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    # Never deleted: who locks a deleted file shares it with nobody.
+def _open(path: Path) -> Iterator[int]:
+    # Never deleted: a lock on a deleted file excludes no other process.
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         yield fd

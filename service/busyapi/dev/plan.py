@@ -1,4 +1,4 @@
-"""What is to run: names, ports, folders and settings, all known before anything is started."""
+"""What will run: names, ports, folders and settings, all known before anything starts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from busyapi.errors import ConfigError
 from busyapi.settings import Settings
 
-HIGHEST_PORT = 65_535
+MAX_PORT = 65_535
 
 
 class Port(NamedTuple):
@@ -17,7 +17,10 @@ class Port(NamedTuple):
     number: int
     use: str
     setting: str
-    """What to change for another one."""
+    """The option or the environment variable that sets it."""
+    first: int
+    siblings: int
+    """The setting names the first of so many ports that follow each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,54 +32,58 @@ class Plan:
     partitions: int
     state: Path
     redis_url: str
-    """Empty: a Valkey of our own."""
+    """Empty: start a Valkey."""
     settings: Settings
     environment: Mapping[str, str]
 
     def __post_init__(self) -> None:
-        """Refuse what cannot run.
+        """Refuse a plan that cannot run.
 
         Raises:
             ConfigError: ports overlap or do not exist, or the tier needs another server.
         """
-        seen: dict[int, Port] = {}
-        for each in self.ports():
-            if not 1 <= each.number <= HIGHEST_PORT:
-                raise ConfigError(f"{each.use} would be port {each.number}: change {each.setting}")
-            if other := seen.get(each.number):
+        used: dict[int, Port] = {}
+        for port in self.ports():
+            if not 1 <= port.number <= MAX_PORT:
+                raise ConfigError(f"{port.use} would be port {port.number}: change {port.setting}")
+            if other := used.get(port.number):
                 raise ConfigError(
-                    f"{each.use} and {other.use} would both be port {each.number}:"
-                    f" change {each.setting}"
+                    f"{port.use} and {other.use} would both be port {port.number}:"
+                    f" change {port.setting}"
                 )
-            seen[each.number] = each
+            used[port.number] = port
         if self.settings.durability == "replicated" and not self.redis_url:
             raise ConfigError(
-                "BUSYAPI_DURABILITY=replicated needs a server with a replica: give it by --redis"
+                "BUSYAPI_DURABILITY=replicated needs a server with a replica: name it with --redis"
             )
 
     def ports(self) -> list[Port]:
-        """Give every port that the processes will open, Valkey's left out."""
-        api = Port(self.port, "the API", "--port")
-        metrics = [
-            Port(self.metrics_port(n), f"the metrics of api-{n}", "BUSYAPI_METRICS_PORT")
-            for n in range(self.processes)
+        """Return every port that the processes will open, Valkey's left out."""
+        metrics, flusher = self.settings.metrics_port, self.settings.flusher_port
+        return [
+            Port(self.port, "the API", "--port", self.port, 1),
+            *(
+                Port(number, f"the metrics of api-{n}", "BUSYAPI_METRICS_PORT", metrics, count)
+                for count in [self.processes]
+                for n, number in enumerate(range(metrics, metrics + count))
+            ),
+            *(
+                Port(number, f"flusher-{n}", "BUSYAPI_FLUSHER_PORT", flusher, count)
+                for count in [self.partitions]
+                for n, number in enumerate(range(flusher, flusher + count))
+            ),
         ]
-        flushers = [
-            Port(self.flusher_port(p), f"flusher-{p}", "BUSYAPI_FLUSHER_PORT")
-            for p in range(self.partitions)
-        ]
-        return [api, *metrics, *flushers]
 
     def metrics_port(self, process: int) -> int:
-        """Give the metrics port of an API process."""
+        """Return the metrics port of an API process."""
         return self.settings.metrics_port + process
 
     def flusher_port(self, partition: int) -> int:
-        """Give the port of a flusher."""
+        """Return the port of a flusher."""
         return self.settings.flusher_port + partition
 
     def child_environment(self, redis_url: str) -> dict[str, str]:
-        """Give what all API processes and flushers share."""
+        """Return the environment of API processes and flushers."""
         urls = [f"http://127.0.0.1:{self.flusher_port(p)}" for p in range(self.partitions)]
         shared = {
             "PORT": str(self.port),
@@ -84,11 +91,11 @@ class Plan:
             "BUSYAPI_REDIS_URL": redis_url,
             "BUSYAPI_FLUSHER_URLS": ",".join(urls),
             "BUSYAPI_ARCHIVE_DIR": str(self.state / "archive"),
-            # Nobody routes to these processes by their readiness.
+            # No load balancer watches the readiness of these processes.
             "BUSYAPI_DRAIN_DELAY": "0",
         }
         if not self.redis_url:
-            # Our Valkey knows no user; a login meant for another server would be refused.
+            # The Valkey started here has no users: it would refuse a login for another server.
             logins = ("USERNAME", "PASSWORD", "PASSWORD_FILE", "CA_FILE")
             shared |= {f"BUSYAPI_REDIS_{each}": "" for each in logins}
         return {**self.environment, **shared}

@@ -1,64 +1,88 @@
-"""Is a child ready? Each answer is "" or why not."""
+"""Probes of the children over HTTP, and of Valkey over its own protocol."""
 
 import asyncio
 import json
 from http import HTTPStatus
+from typing import NamedTuple
 
-ANSWER_SECONDS = 2.0
-ANSWER_BYTES = 1 << 20
+PROBE_SECONDS = 2.0
+MAX_REPLY_BYTES = 1 << 20
 LANES = "busyapi_lanes_ready{"
+HALTED = "busyapi_halted{"
+
+NO_REPLY = "it does not answer"
 
 
-async def get(port: int, path: str) -> tuple[int, str]:
-    """Ask a process of this machine over HTTP; status 0 when it does not answer."""
+class Readiness(NamedTuple):
+    """The outcome of one probe."""
+
+    reason: str = ""
+    """Why the child is not ready, "" if it is."""
+    is_halted: bool = False
+    """It continues only after a person has decided something."""
+    is_loading: bool = False
+    """It reads its data, which takes as long as there is data."""
+
+
+async def fetch(port: int, path: str) -> tuple[int, str]:
+    """GET a path from a process on this machine; return status 0 if it does not answer."""
     request = f"GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n"
     try:
-        answer = await _exchange(port, request, until_end=True)
-        head, _, body = answer.partition("\r\n\r\n")
+        reply = await _exchange(port, request, until_end=True)
+        head, _, body = reply.partition("\r\n\r\n")
         return int(head.split(" ", 2)[1]), body
     except (OSError, TimeoutError, ValueError, IndexError):
-        return 0, "it does not answer"
+        return 0, NO_REPLY
 
 
-async def valkey_trouble(port: int) -> str:
-    """Ask a Valkey; it refuses while it reads its file."""
+async def probe_valkey(port: int) -> Readiness:
+    """Ping a Valkey; it refuses while it loads its append-only file."""
     try:
-        answer = await _exchange(port, "PING\r\n", until_end=False)
+        reply = await _exchange(port, "PING\r\n", until_end=False)
     except (OSError, TimeoutError):
-        return "it does not answer"
-    return "" if answer.startswith("+PONG") else answer.strip()
+        return Readiness(NO_REPLY)
+    if reply.startswith("+PONG"):
+        return Readiness()
+    return Readiness(reply.strip().removeprefix("-"), is_loading=reply.startswith("-LOADING"))
 
 
-async def flusher_trouble(port: int) -> str:
-    """Ask a flusher."""
-    status, body = await get(port, "/readyz")
-    return "" if status == HTTPStatus.OK else _failed_checks(body)
+async def probe_flusher(port: int) -> Readiness:
+    """Probe a flusher; its metrics say whether it is halted."""
+    status, body = await fetch(port, "/readyz")
+    if status == HTTPStatus.OK:
+        return Readiness()
+    reason = _failed_checks(body).removeprefix("flusher: ")
+    _, metrics = await fetch(port, "/metrics")
+    return Readiness(reason, is_halted=_sum_samples(metrics, HALTED) > 0)
 
 
-async def api_trouble(port: int, metrics_port: int, partitions: int) -> str:
-    """Ask an API process.
+async def probe_api(port: int, metrics_port: int, partitions: int) -> Readiness:
+    """Probe one API process.
 
-    Any of those that share the port may answer /readyz, so this one's lanes are counted on the
-    port that is its own.
+    Any of the processes that share `port` may answer /readyz, so the committers of this one are
+    counted on its metrics port, which it has for itself.
     """
-    status, body = await get(metrics_port, "/metrics")
+    status, metrics = await fetch(metrics_port, "/metrics")
     if status != HTTPStatus.OK:
-        return "it does not answer"
-    lines = body.splitlines()
-    ready = sum(float(line.split()[-1]) for line in lines if line.startswith(LANES))
-    status, body = await get(port, "/readyz")
+        return Readiness(NO_REPLY)
+    ready = _sum_samples(metrics, LANES)
+    status, body = await fetch(port, "/readyz")
     if status != HTTPStatus.OK:
-        return _failed_checks(body)
-    return "" if ready == partitions else f"{ready:g} of {partitions} partitions"
+        return Readiness(_failed_checks(body))
+    return Readiness("" if ready == partitions else f"{ready:g} of {partitions} partitions")
 
 
-async def counts(port: int) -> dict[str, int] | None:
-    """Ask the API for its counts; None when it does not give them."""
-    status, body = await get(port, "/api/usages/count")
+async def fetch_counts(port: int) -> dict[str, int] | None:
+    """Return the counts of the API, None if it does not give them."""
+    status, body = await fetch(port, "/api/usages/count")
     if status != HTTPStatus.OK:
         return None
-    found: dict[str, int] = json.loads(body)
-    return found
+    counts: dict[str, int] = json.loads(body)
+    return counts
+
+
+def _sum_samples(metrics: str, start: str) -> float:
+    return sum(float(line.split()[-1]) for line in metrics.splitlines() if line.startswith(start))
 
 
 def _failed_checks(body: str) -> str:
@@ -67,11 +91,11 @@ def _failed_checks(body: str) -> str:
 
 
 async def _exchange(port: int, request: str, *, until_end: bool) -> str:
-    async with asyncio.timeout(ANSWER_SECONDS):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=ANSWER_BYTES)
+    async with asyncio.timeout(PROBE_SECONDS):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=MAX_REPLY_BYTES)
         try:
             writer.write(request.encode())
-            answer = await reader.read() if until_end else await reader.readline()
+            reply = await reader.read() if until_end else await reader.readline()
         finally:
             writer.close()
-        return answer.decode(errors="replace")
+        return reply.decode(errors="replace")

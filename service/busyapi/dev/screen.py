@@ -1,5 +1,6 @@
-"""What a person sees: lines that stay and, on a terminal, one status line below them."""
+"""Output: lines that stay and, on a terminal, one status line below them."""
 
+import io
 import shutil
 from typing import TextIO
 
@@ -7,11 +8,14 @@ CLEAR = "\r\x1b[K"
 
 
 class Screen:
-    """Prints. A terminal that is closed while we run must not keep us from stopping well."""
+    """Prints to a terminal or a file. A terminal that is closed must not disturb the stop."""
 
     def __init__(self, out: TextIO) -> None:
         self.live = out.isatty()
-        """Whether a status replaces the one before."""
+        """On a terminal a status line replaces the one before."""
+        if isinstance(out, io.TextIOWrapper):
+            # The status has a dot that a terminal in a single-byte locale may not have.
+            out.reconfigure(errors="replace")
         self._out = out
         self._status = ""
 
@@ -20,16 +24,16 @@ class Screen:
         self._write(f"{CLEAR}{text}\n{self._status}" if self.live else f"{text}\n")
 
     def status(self, text: str) -> None:
-        """Show how things are: in place on a terminal, as a line elsewhere."""
+        """Show a status: in place on a terminal, as a line that stays elsewhere."""
         if not self.live:
             self.say(text)
             return
-        # A status that wraps could not be cleared.
+        # A status line that wraps cannot be cleared.
         self._status = text[: shutil.get_terminal_size().columns - 1]
         self._write(CLEAR + self._status)
 
-    def no_status(self) -> None:
-        """Take the status line away."""
+    def clear_status(self) -> None:
+        """Remove the status line."""
         if self.live:
             self.status("")
 

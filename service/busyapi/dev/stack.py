@@ -1,18 +1,26 @@
-"""All children: in which order they start and stop.
+"""All children, in the order in which they start and stop.
 
-start   Valkey, then flushers and API processes together: an API is ready when its partitions
-        are seeded, which flushers do
-stop    API processes, so that nothing new comes in and every accepted request is answered;
-        then flushers, which archive what they have read; then Valkey
+start   Valkey, then flushers and API processes together: an API process is ready when its
+        partitions are seeded, which flushers do
+stop    API processes, so that nothing new arrives and every accepted request is answered; then
+        flushers, which archive what they have read; then Valkey
 """
 
 import asyncio
 from collections.abc import Sequence
+from time import monotonic
 
-from busyapi.dev import program
 from busyapi.dev.child import Child, Say
 from busyapi.dev.folder import StateFolder
 from busyapi.dev.plan import Plan
+from busyapi.dev.program import api_program, flusher_program, valkey_program
+from busyapi.dev.readiness import PATIENCE_SECONDS, ReadinessMonitor
+
+READY_SECONDS = 60.0
+"""A start that takes longer has failed. A child that loads its data has no limit."""
+START_POLL_SECONDS, SLOW_POLL_SECONDS = 0.05, 0.5
+POLL_SECONDS = 5.0
+"""Between two probes of children that are ready."""
 
 
 class Stack:
@@ -20,61 +28,81 @@ class Stack:
 
     def __init__(self, plan: Plan, folder: StateFolder, valkey_port: int, say: Say) -> None:
         url = plan.redis_url or f"redis://127.0.0.1:{valkey_port}"
-        ours = [] if plan.redis_url else [program.valkey(plan, folder, valkey_port)]
-        flushers = [program.flusher(plan, folder, url, p) for p in range(plan.partitions)]
-        apis = [program.api(plan, folder, url, n) for n in range(plan.processes)]
-        self._say = say
-        self._valkey = [Child(each, folder, say) for each in ours]
-        self._flushers = [Child(each, folder, say) for each in flushers]
-        self._apis = [Child(each, folder, say) for each in apis]
+        valkeys = [] if plan.redis_url else [valkey_program(plan, folder, valkey_port)]
+        flushers = [flusher_program(plan, folder, url, p) for p in range(plan.partitions)]
+        apis = [api_program(plan, folder, url, n) for n in range(plan.processes)]
+        self._valkey = [Child(program, folder, say) for program in valkeys]
+        self._flushers = [Child(program, folder, say) for program in flushers]
+        self._apis = [Child(program, folder, say) for program in apis]
+        groups = (self._valkey, self._flushers, self._apis)
+        self.ready = asyncio.Event()
+        """Set when all children are ready for the first time."""
+        self._monitor = ReadinessMonitor(groups, folder.archive, say)
 
     @property
     def children(self) -> list[Child]:
-        """All of them."""
+        """Return all children, in the order of their start."""
         return [*self._valkey, *self._flushers, *self._apis]
 
     @property
     def restarts(self) -> int:
-        """How often a child was started again."""
-        return sum(each.restarts for each in self.children)
+        """Return how often a child was restarted."""
+        return sum(child.restarts for child in self.children)
 
     async def start(self) -> None:
-        """Start all and wait until each is ready.
+        """Start all children; return when each is ready, or when one is halted until a person acts.
 
         Raises:
             DidNotStart: one ended or took too long.
         """
         for group in (self._valkey, [*self._flushers, *self._apis]):
-            for each in group:
-                await each.start()
-            try:
-                async with asyncio.TaskGroup() as waiting:
-                    for each in group:
-                        waiting.create_task(self._until_ready(each))
-            except ExceptionGroup as failed:
-                # One that cannot run keeps others waiting: the first to fail says why.
-                raise failed.exceptions[0] from None
+            for child in group:
+                await child.start()
+            await self._wait_until_ready()
 
-    async def _until_ready(self, child: Child) -> None:
-        await child.until_ready()
-        self._say(f"{child.name} is ready on {child.program.place}")
+    async def _wait_until_ready(self) -> None:
+        began = deadline_from = monotonic()
+        while not await self._monitor.poll() and not self._monitor.is_halted:
+            for child in self.children:
+                child.require_running()
+            if self._monitor.is_loading:
+                deadline_from = monotonic()
+            elif monotonic() - deadline_from > READY_SECONDS:
+                raise self._timed_out()
+            is_slow = monotonic() - began > PATIENCE_SECONDS
+            await asyncio.sleep(SLOW_POLL_SECONDS if is_slow else START_POLL_SECONDS)
 
-    async def keep(self) -> None:
-        """Start again whichever dies, until this is cancelled."""
-        async with asyncio.TaskGroup() as keepers:
-            for each in self.children:
-                keepers.create_task(each.keep())
+    def _timed_out(self) -> Exception:
+        child = next(child for child in self.children if self._monitor.reason(child))
+        reason = self._monitor.reason(child)
+        return child.failed_start(f"is not ready after {READY_SECONDS:.0f} s: {reason}")
+
+    async def run_forever(self) -> None:
+        """Restart each child that ends, and print which are not ready, until this is cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for child in self.children:
+                tasks.create_task(child.run_forever())
+            tasks.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while True:
+            if is_ready := await self._monitor.poll():
+                self.ready.set()
+            await asyncio.sleep(POLL_SECONDS if is_ready else SLOW_POLL_SECONDS)
 
     async def stop(self) -> bool:
-        """End all; tell whether all ended well by themselves. Nothing may start any meanwhile."""
-        well = [await _stop(group) for group in (self._apis, self._flushers, self._valkey)]
-        return all(well)
+        """End all children; return whether all ended well by themselves.
+
+        The caller has cancelled `run_forever`: nothing may start a child meanwhile.
+        """
+        ended_well = [await _stop(group) for group in (self._apis, self._flushers, self._valkey)]
+        return all(ended_well)
 
     def kill(self) -> None:
-        """End all at once."""
-        for each in self.children:
-            each.kill()
+        """End all children at once."""
+        for child in self.children:
+            child.kill()
 
 
 async def _stop(group: Sequence[Child]) -> bool:
-    return all(await asyncio.gather(*(each.stop() for each in group)))
+    return all(await asyncio.gather(*(child.stop() for child in group)))

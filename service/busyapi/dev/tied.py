@@ -2,8 +2,8 @@
 
     python -I -S tied.py SIGNAL PARENT PROGRAM ARGUMENT...
 
-A program of its own rather than code between fork and exec: there, another thread's lock could
-be held for good. It is run by its path and imports nothing of ours, so it starts in no time.
+It is a program of its own, not code between fork and exec: there, a lock of another thread could be
+held forever. It is run by its path and imports nothing of busyapi, so that it starts fast.
 """
 
 import ctypes
@@ -14,13 +14,13 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(signal: str, parent: str, *program: str) -> None:
-    """Tie this process, and run the program in its place."""
+    """Tie this process to its parent, and replace it by the program."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal))
-        # It may have died just before.
+        # The parent may have died just before.
         if os.getppid() != int(parent):
             sys.exit(1)
-    # Elsewhere a parent killed by -9 leaves its children; the state folder's lock tells of them.
+    # Elsewhere a parent killed by -9 leaves its children; the state folder's lock detects them.
     os.execv(program[0], program)  # noqa: S606 - no shell on purpose
 
 

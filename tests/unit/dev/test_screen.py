@@ -21,7 +21,7 @@ def test_on_a_terminal_a_line_goes_above_the_status_and_the_status_stays_one_lin
     screen.status("1 usage")
     screen.say("api-0 died")
     screen.status("2 usages")
-    screen.no_status()
+    screen.clear_status()
     expected = ["1 usage", "api-0 died\n1 usage", "2 usages", ""]
     assert terminal.getvalue() == "".join(CLEAR + each for each in expected)
 
@@ -36,7 +36,7 @@ def test_elsewhere_every_line_stays() -> None:
     out = io.StringIO()
     screen = Screen(out)
     screen.status("1 usage")
-    screen.no_status()
+    screen.clear_status()
     screen.say("done")
     assert out.getvalue() == "1 usage\ndone\n"
 

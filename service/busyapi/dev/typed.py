@@ -1,0 +1,45 @@
+"""Paths and commands printed so that a person can type them as they are."""
+
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+# Not the end of a longer path: that one is complete already.
+_ARCHIVE_COMMAND = re.compile(r"(?<![\w./-])busyapi archive ([a-z-]+)")
+
+
+def format_path(path: Path) -> str:
+    """Return a path relative to the working directory, quoted for a shell."""
+    here = Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
+
+
+def format_program() -> str:
+    """Return how this program is started: by its name where PATH has it, otherwise by its path."""
+    program = Path(sys.argv[0])
+    if program.name != "busyapi":
+        return f"{format_path(Path(sys.executable))} -m busyapi"
+    installed = shutil.which("busyapi")
+    if installed and Path(installed).absolute() == program.absolute():
+        return "busyapi"
+    return format_path(program.absolute())
+
+
+def format_this_command(*options: str) -> str:
+    """Return the command line of this process with more options: the last of two equals wins."""
+    return " ".join([format_program(), shlex.join([*sys.argv[1:], *options])])
+
+
+def complete_commands(text: str, archive: Path) -> str:
+    """Name program and archive in each `busyapi archive …` of a message.
+
+    A flusher knows neither: in a container the command is typed as the message has it.
+    """
+    folder = format_path(archive)
+
+    def complete(command: re.Match[str]) -> str:
+        return f"{format_program()} archive {command[1]} --dir {folder}"
+
+    return _ARCHIVE_COMMAND.sub(complete, text)

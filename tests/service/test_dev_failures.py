@@ -1,0 +1,103 @@
+"""`busyapi dev` when a part fails: it keeps running, and what it prints can be acted on."""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
+from pathlib import Path
+
+from testkit.dev_process import STARTED, USAGE, Dev
+from testkit.http1 import fetch
+
+POSTS = 200
+"""More than fit into the last page of an append-only file."""
+
+
+@contextmanager
+def small_volume(folder: Path) -> Iterator[None]:
+    """Mount a tmpfs of 16 MiB."""
+    folder.mkdir(parents=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "busyapi-test", folder], check=True, timeout=20
+    )
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True, timeout=20)
+
+
+def fill(volume: Path) -> Path:
+    """Leave no free page on a volume; return the file to delete."""
+    path = volume / "fill"
+    done = subprocess.run(
+        ["dd", "if=/dev/zero", f"of={path}", "bs=4k"], check=False, stderr=subprocess.DEVNULL
+    )
+    assert done.returncode == 1
+    return path
+
+
+def test_full_volume_is_named_and_restarts_back_off_until_there_is_space(tmp_path: Path) -> None:
+    settings = {"BUSYAPI_COMMIT_DEADLINE": "1"}
+    with small_volume(tmp_path / "state"), Dev(tmp_path, settings=settings) as dev:
+        first = dev.post()
+        filled = fill(dev.state)
+        for _ in range(POSTS):
+            if "valkey ended" in dev.output():
+                break
+            with suppress(OSError, HTTPException):
+                fetch(dev.port, "/api/usages", method="POST", body=USAGE)
+        dev.wait_for_output("valkey ended with exit code 1; restarting in 0.1 s\n")
+        assert f"    The volume of {dev.state} is full: free some space.\n" in dev.output()
+        # Each write that is repeated or new ends the Valkey that was just started.
+        while "restarting in 0.8 s" not in dev.output():
+            with suppress(OSError, HTTPException):
+                fetch(dev.port, "/api/usages", method="POST", body=USAGE, seconds=1)
+        same = "valkey ended with exit code 1 again for the same reason; restarting in"
+        assert re.findall(f"{same} (.*) s", dev.output())[:3] == ["0.2", "0.4", "0.8"]
+        filled.unlink()
+        assert dev.post() > first
+        dev.wait_for_output("valkey is ready again")
+
+
+def test_last_error_line_of_a_child_is_shown(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("write,read secret\n")
+    with Dev(tmp_path, "--processes", "1", settings={"BUSYAPI_TOKENS_FILE": str(tokens)}) as dev:
+        tokens.unlink()
+        os.kill(dev.children()["api-0"], signal.SIGKILL)
+        dev.wait_for_output("api-0 ended with exit code 2; restarting in 0.2 s")
+        shown = dev.output()
+        assert "    busyapi: BUSYAPI_TOKENS_FILE cannot be read" in shown
+        assert f"    log: {dev.state}/log/api-0.log" in shown
+
+
+def test_restored_archive_waits_for_a_person_and_its_command_works_as_printed(
+    tmp_path: Path,
+) -> None:
+    with Dev(tmp_path, "--processes", "1") as dev:
+        last = [dev.post() for _ in range(5)][-1]
+        assert dev.stop(40) == 0
+        # As after a restore: the files are copies, and Valkey's data is lost.
+        original = dev.state / "archive.original"
+        (dev.state / "archive").rename(original)
+        shutil.copytree(original, dev.state / "archive")
+        shutil.rmtree(dev.state / "valkey")
+        dev.begin()
+        dev.wait_for_output("flusher-0 is halted and needs a decision")
+        (command,) = re.findall(r"type: (.* archive restored .*)", dev.output())
+        # The start is over, and with it its deadline: what ends is restarted.
+        os.kill(dev.children()["valkey"], signal.SIGKILL)
+        dev.wait_for_output("valkey was ended by SIGKILL; restarting")
+        assert STARTED not in dev.output()
+        words = shlex.split(command.replace(" ID", f" {last}"))
+        typed = subprocess.run(
+            [*words, "--yes"], check=False, capture_output=True, text=True, timeout=30
+        )
+        assert typed.returncode == 0, typed.stderr
+        dev.wait_for_output(STARTED)
+        assert dev.post() > last
