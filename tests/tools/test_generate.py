@@ -67,8 +67,8 @@ def test_a_stale_table_of_sizing_is_found(copy: Path) -> None:
     ("old", "new", "says"),
     [
         ("replicaCount: 2", "replicaCount: 3", "is stale"),
-        ("# -- Fewest pods.", "# -- The fewest pods.", "is stale"),
-        ("# -- API pods, when", "# API pods, when", "replicaCount has no comment"),
+        ("# -- Minimum number of pods.", "# -- The minimum number of pods.", "is stale"),
+        ("# -- Number of API pods", "# Number of API pods", "replicaCount has no comment"),
     ],
 )
 def test_a_value_that_the_readme_does_not_describe_is_found(
