@@ -98,8 +98,11 @@ def test_before_a_flusher_has_seeded_the_partition_nothing_is_taken(
     )
     assert fetch(stack.port, "/livez").status == 200
     refusal(send(stack.port, USAGE), stored="no")
+    refusal(fetch(stack.port, "/api/usages/count"), stored="no")
+    assert fetch(stack.port, "/", headers={"accept": "application/json"}).json()["counts"] is None
     flusher.start()
     wait_until(lambda: fetch(stack.port, "/readyz").status == 200, "the API to be ready")
+    assert fetch(stack.port, "/api/usages/count").json()["archived"] == last
     assert stored(send(stack.port, USAGE)) > last
 
 

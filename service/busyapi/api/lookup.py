@@ -7,7 +7,7 @@ from sanic.response import HTTPResponse
 
 from busyapi.api.answers import JSON, json_answer
 from busyapi.api.service import Service
-from busyapi.errors import NoLongerKept, RedisAway
+from busyapi.errors import NoLongerKept, NotSeeded, RedisAway
 from busyapi.ids import MAX_ID, Seq, UsageId, locate
 from busyapi.record import record
 from busyapi.web.problems import NOT_CACHED, Problem
@@ -65,8 +65,12 @@ async def counts(service: Service) -> dict[str, int]:
 
     Raises:
         RedisAway: a partition's Redis does not answer.
+        NotSeeded: a partition's Redis has no counter that a flusher has vouched for, as after a
+            loss of its data: the counts are unknown, not 0.
     """
     states = await asyncio.gather(*(reader.state() for reader in service.readers))
+    if any(state.seq is None or not state.epoch for state in states):
+        raise NotSeeded
     count = sum((state.seq or 0) - state.skipped for state in states)
     archived = sum(state.archived - state.skipped for state in states)
     return {"count": count, "archived": archived, "buffered": count - archived}
