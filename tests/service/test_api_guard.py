@@ -29,6 +29,7 @@ from testkit.waiting import wait_until
 from tests.conftest import Stacks
 from tests.service.conftest import Apis
 
+BATCH = "/api/usages/batch"
 TOKENS = """\
 # a device, a reader, and one that may do both
 
@@ -181,6 +182,26 @@ class TestRate:
                 answer = send(limited.port, body, path)
                 problem(answer, 429)
                 assert 490 <= int(answer.headers["retry-after"]) <= 502
+
+    def test_client_whose_batch_was_refused_is_held_to_its_retry_after_unread(
+        self, contract: Stack, beside: Apis
+    ) -> None:
+        # A burst of 4, of which a token is back after half a second.
+        limited = beside(BUSYAPI_RATE_LIMIT="2")
+        assert [send(limited.port, USAGE).status for _ in range(3)] == [201] * 3
+        with nothing_stored(contract.port):
+            answer = send(limited.port, [USAGE] * 5_000, BATCH)
+            problem(answer, 429)
+            assert answer.headers["retry-after"] == "2"
+            refused = time.monotonic()
+            time.sleep(1)
+            # The bucket is not empty. A batch is refused all the same, before its body is sent.
+            with Raw(limited.port) as device:
+                device.send(request("POST", BATCH, headers=("Content-Length: 4000000",)))
+                problem(device.answer(), 429)
+        stored(send(limited.port, USAGE))
+        time.sleep(max(0.0, refused + 2.5 - time.monotonic()))
+        assert send(limited.port, [USAGE], BATCH).status == 201
 
     def test_wrong_tokens_have_a_bucket_of_their_own_and_good_ones_pass(
         self, beside: Apis, tmp_path: Path

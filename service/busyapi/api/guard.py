@@ -20,7 +20,7 @@ from time import monotonic
 import structlog
 from sanic import Request
 
-from busyapi.api.rates import Buckets, origin
+from busyapi.api.rates import Buckets, Holds, origin
 from busyapi.errors import ConfigError
 from busyapi.web.problems import Problem
 
@@ -43,6 +43,7 @@ class Guard:
     def __init__(self, rights: dict[str, set[str]] | None, rate: float) -> None:
         self._rights = rights
         self._rates = Buckets(rate, rate * BURST_SECONDS) if rate else None
+        self._holds = Holds()
         self._failures = Buckets(FAILURE_RATE, FAILURE_BURST)
         self._said, self._since = -inf, 0
 
@@ -56,13 +57,34 @@ class Guard:
         self._charge(credential or origin(str(request.ip)), 1)
         return credential
 
+    def check_batch(self, request: Request) -> str:
+        """Let a batch pass; as `check`, before a byte of it is read.
+
+        How many usages a batch holds is known only after it is decoded. So a client whose batch
+        was refused then is held to its Retry-After: otherwise it could make this process decode
+        batch after batch for a usage each.
+
+        Raises:
+            Problem: as `check`; 429 before the Retry-After of the last refused batch has passed.
+        """
+        credential = "" if self._rights is None else self._credential(request, "write")
+        device = credential or origin(str(request.ip))
+        if seconds := self._holds.left(device):
+            raise _over_rate(seconds)
+        self._charge(device, 1)
+        return credential
+
     def charge_batch(self, request: Request, credential: str, usages: int) -> None:
-        """Charge the usages of a request that `check` let pass, which charged the first.
+        """Charge the usages of a batch that `check_batch` let pass, which charged the first.
 
         Raises:
             Problem: 429 over the rate.
         """
-        self._charge(credential or origin(str(request.ip)), usages - 1, taken=1)
+        device = credential or origin(str(request.ip))
+        if self._rates and (seconds := self._rates.take(device, usages - 1, taken=1)):
+            refusal = _over_rate(seconds)
+            self._holds.add(device, int(refusal.headers["Retry-After"]))
+            raise refusal
 
     def _credential(self, request: Request, right: str) -> str:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -85,9 +107,9 @@ class Guard:
             {"WWW-Authenticate": 'Bearer realm="busyapi"'},
         )
 
-    def _charge(self, device: str, cost: int, *, taken: int = 0) -> None:
-        if self._rates and (seconds := self._rates.take(device, cost, taken=taken)):
-            raise _too_many("This device sends more than its rate.", seconds)
+    def _charge(self, device: str, cost: int) -> None:
+        if self._rates and (seconds := self._rates.take(device, cost)):
+            raise _over_rate(seconds)
 
     def _say(self, address: str) -> None:
         now = monotonic()
@@ -95,6 +117,10 @@ class Guard:
         if now - self._said >= SAY_SECONDS:
             log.warning("credentials_refused", address=address, requests=self._since)
             self._said, self._since = now, 0
+
+
+def _over_rate(seconds: float) -> Problem:
+    return _too_many("This device sends more than its rate.", seconds)
 
 
 def _too_many(detail: str, seconds: float) -> Problem:

@@ -33,6 +33,28 @@ class Buckets:
         return missing / self._rate if missing > 0 else 0.0
 
 
+class Holds:
+    """Until when each name is refused something, in a table with the same bound."""
+
+    def __init__(self) -> None:
+        self._ends: dict[str, float] = {}
+
+    def add(self, name: str, seconds: float) -> None:
+        """Refuse a name for this time from now."""
+        self._ends.pop(name, None)
+        self._ends[name] = monotonic() + seconds
+        if len(self._ends) > MAX_NAMES:
+            del self._ends[next(iter(self._ends))]
+
+    def left(self, name: str) -> float:
+        """Return for how many seconds a name is still refused; 0 if it is not."""
+        left = self._ends.get(name, 0.0) - monotonic()
+        if left > 0:
+            return left
+        self._ends.pop(name, None)
+        return 0.0
+
+
 def origin(address: str) -> str:
     """Return what one client's addresses have in common: an IPv4 address, or an IPv6 network."""
     try:

@@ -52,7 +52,7 @@ async def post_batch(request: WholeRequest) -> HTTPResponse:
     """Take many usages: all of them or none."""
     service: Service = request.app.ctx.service
     settings, headers = service.settings, request.headers
-    credential = service.guard.check(request, "write") if service.guard else ""
+    credential = service.guard.check_batch(request) if service.guard else ""
     refuse_coding(headers.get("content-encoding", ""))
     await request.receive(settings.max_batch_bytes, partial(refuse_batch_type, headers))
     service.arrived(request)

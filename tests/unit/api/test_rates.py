@@ -3,7 +3,7 @@
 import pytest
 
 from busyapi.api import rates
-from busyapi.api.rates import Buckets, origin
+from busyapi.api.rates import Buckets, Holds, origin
 
 
 class Clock:
@@ -79,3 +79,21 @@ def test_the_table_is_bounded_and_forgets_the_longest_silent(
 )
 def test_a_client_is_an_ipv4_address_or_an_ipv6_network(address: str, common: str) -> None:
     assert origin(address) == common
+
+
+def test_a_hold_ends_with_its_time_and_is_one_names_own(clock: Clock) -> None:
+    holds = Holds()
+    holds.add("a", 2)
+    assert (holds.left("a"), holds.left("b")) == (2.0, 0.0)
+    clock.now += 1.5
+    assert holds.left("a") == 0.5
+    clock.now += 0.5
+    assert holds.left("a") == 0.0
+
+
+def test_the_table_of_holds_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("busyapi.api.rates.MAX_NAMES", 2)
+    holds = Holds()
+    for name in ("a", "b", "c"):
+        holds.add(name, 60)
+    assert [bool(holds.left(name)) for name in ("a", "b", "c")] == [False, True, True]
