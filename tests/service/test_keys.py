@@ -234,6 +234,53 @@ async def test_memory_of_redis_decides_the_budget_if_no_setting_does(site: InPro
         await until(lambda: site.state().get("keys_max") == str(share), "the budget")
 
 
+async def test_keyed_entry_says_its_version_and_one_without_is_read(site: InProcessStack) -> None:
+    async with site.lane() as committer:
+        async with flushing(site.flusher()):
+            assert await settled([committer.post(b"1", key=key("a"))]) == [1]
+            await site.until_archived(1)
+        assert await settled([committer.post(b"2", b"3", key=key("b"))]) == [3]
+        ((entry_id, fields),) = site.server.command("XRANGE", KEYS.keyed, "-", "+")
+        ((field, value),) = fields.items()
+        assert (entry_id, field) == ("3-2", "k")
+        version, received, *words = value.split(" ")
+        assert (version, words) == ("1", ["b", "body"])
+        site.server.command("DEL", KEYS.keyed)
+        site.server.command("XADD", KEYS.keyed, entry_id, field, f"{received} b body")
+        async with flushing(site.flusher()):
+            await site.until_archived(3)
+    assert archived_keys(site) == [("a", 1), ("b", 3)]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "what"),
+    [
+        ("k", "2 1478009511000 b body of-2", "version 2"),
+        ("k", "2", "version 2"),
+        ("k2", "1 1478009511000 b body", "an unknown field"),
+    ],
+)
+async def test_keyed_entry_of_another_version_halts_and_waits_for_that_version(
+    site: InProcessStack, monkeypatch: pytest.MonkeyPatch, field: str, value: str, what: str
+) -> None:
+    monkeypatch.setattr("busyapi.flusher.loop.HALT_SECONDS", 0.2)
+    async with site.running() as (flusher, committer):
+        assert await settled([committer.post(b"1", key=key("a"))]) == [1]
+        await site.until_archived(1)
+        site.server.command("XADD", KEYS.keyed, "2-1", field, value)
+        assert await settled([committer.post(b"2")]) == [2]
+        await until(lambda: f"seq 2 has {what}" in flusher.trouble, "the flusher to halt")
+        assert flusher._metrics.halted._value.get() == 1
+        # Neither the key nor its usages are passed over or trimmed.
+        assert site.lines() == [1]
+        assert site.server.command("XRANGE", KEYS.keyed, "2", "2")
+        # As the version that wrote it would: it takes what it knows.
+        site.server.command("DEL", KEYS.keyed)
+        site.server.command("XADD", KEYS.keyed, "2-1", "k", "1 1478009511000 b body")
+        await site.until_archived(2)
+    assert archived_keys(site) == [("a", 1), ("b", 2)]
+
+
 async def test_fresh_install_forgets_what_another_left(site: InProcessStack) -> None:
     async with site.running() as (_, committer):
         assert await settled([committer.post(b"1", key=key("k"))]) == [1]

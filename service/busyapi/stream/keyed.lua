@@ -10,7 +10,7 @@
 -- empties the hashes in turn by its own clock: no key leans on this server's clock.
 --
 -- The key goes to the archive too, by way of `keyed`, so that whoever prepares another server can
--- give it back. It is written in the same step as the usages, after them: a key that the archive
+-- give it back. Its entry begins with its version, which `known.py` checks. It is written in the same step as the usages, after them: a key that the archive
 -- has without its usages would answer for what is not there.
 --
 -- Known keys come before the bound and the budget: a repeat of what was stored must get its answer
@@ -74,5 +74,5 @@ local id = string.format('%.0f-%.0f', last, n)
 redis.call('XADD', KEYS[3], id, 'u', ARGV[8])
 redis.call('INCRBY', KEYS[2], n)
 redis.call('HSET', hash, ARGV[4], string.format('%s %.0f %s', ARGV[5], last, ARGV[6]))
-redis.call('XADD', KEYS[4], id, 'k', string.format('%s %s %s', ARGV[9], ARGV[4], ARGV[5]))
+redis.call('XADD', KEYS[4], id, 'k', string.format('1 %s %s %s', ARGV[9], ARGV[4], ARGV[5]))
 return last

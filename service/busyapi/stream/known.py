@@ -1,8 +1,20 @@
-"""A partition's Idempotency-Keys as its flusher sees them."""
+"""A partition's Idempotency-Keys as its flusher sees them.
 
+An entry of the stream of new keys has one field, `k`, and the id of its usages' entry:
+
+    1 <received at, ms since 1970> <digest of key and owner> <digest of the body>
+
+The first word is the version. An entry without it has the same three words, from before entries
+had a version. An entry of another version, or with another field, was written by another busyapi:
+it is neither passed over nor trimmed, or its key would be lost.
+"""
+
+import re
 from collections.abc import Awaitable, Callable, Sequence
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
+from busyapi.errors import UnknownVersion
 from busyapi.ids import Seq
 from busyapi.known import KnownKey
 from busyapi.stream.keys import Keys
@@ -11,6 +23,10 @@ from busyapi.stream.wire import Command, evalsha
 
 ENTRIES = 2000
 """New keys of one reply: about 200 kB."""
+VERSION = "1"
+_FIELD = b"k"
+# A time in ms has more digits since 1970 was twelve days old.
+_ANY_VERSION = re.compile(r"[1-9][0-9]{0,5}")
 
 
 class Turn(NamedTuple):
@@ -51,12 +67,27 @@ class KnownKeys:
         return Turn(int(generation or 0), int(age or 0), (given or b"").decode())
 
     async def read(self, after: Seq) -> NewKeys:
-        """Read the next new keys behind a seq, up to ENTRIES of them."""
+        """Read the next new keys behind a seq, up to ENTRIES of them.
+
+        Raises:
+            UnknownVersion: another version of busyapi made the first one. Those before such an
+                entry are returned first.
+        """
         start = f"{after}-18446744073709551615"
         reply = await self._run(("XREAD", "COUNT", ENTRIES, "STREAMS", self._keys.keyed, start))
         entries = reply[0][1] if reply else []
-        keys = [key for each in entries if (key := _parse(*each))]
-        last = Seq(int(entries[-1][0].partition(b"-")[0])) if entries else Seq(0)
+        keys: list[KnownKey] = []
+        last = Seq(0)
+        for entry_id, fields in entries:
+            try:
+                key = _parse(entry_id, fields)
+            except UnknownVersion:
+                if not last:
+                    raise
+                return NewKeys(keys, last, all=False)
+            last = Seq(int(entry_id.partition(b"-")[0]))
+            if key:
+                keys.append(key)
         return NewKeys(keys, last, len(entries) < ENTRIES)
 
     async def forget(self) -> None:
@@ -84,10 +115,29 @@ class KnownKeys:
 
 
 def _parse(entry_id: bytes, fields: list[bytes]) -> KnownKey | None:
-    """Read an entry; None if it was made by hand: the usages behind it are to be archived."""
+    """Read an entry; None if it was made by hand: the usages behind it are to be archived.
+
+    Raises:
+        UnknownVersion: another version of busyapi made it.
+    """
     last, count = map(int, entry_id.split(b"-"))
+    if len(fields) != 2 or fields[0] != _FIELD:  # noqa: PLR2004 - a field and its value
+        raise _unknown(last, "an unknown field")
+    words = fields[1].decode(errors="replace").split(" ")
+    if _ANY_VERSION.fullmatch(words[0]):
+        if words[0] != VERSION:
+            raise _unknown(last, f"version {words[0]}")
+        del words[0]
     try:
-        received, digest, body = fields[1].decode().split(" ")
+        received, digest, body = words
         return KnownKey(Seq(last), count, int(received), digest, body)
     except ValueError:
         return None
+
+
+def _unknown(last: int, what: str) -> UnknownVersion:
+    return UnknownVersion(
+        f"the entry of the Idempotency-Key of the usages up to seq {last} has {what}, and busyapi"
+        f" {version('busyapi')} reads version {VERSION} only: start the busyapi that wrote it, or"
+        " a later one. The entry stays in Redis until then"
+    )
