@@ -65,8 +65,8 @@ async def counts(service: Service) -> dict[str, int]:
 
     Raises:
         RedisAway: a partition's Redis does not answer.
-        NotSeeded: a partition's Redis has no counter that a flusher has vouched for, as after a
-            loss of its data: the counts are unknown, not 0.
+        NotSeeded: no flusher has prepared a partition's Redis, as after a loss of its data: the
+            counts are unknown, not 0.
     """
     states = await asyncio.gather(*(reader.state() for reader in service.readers))
     if any(state.seq is None or not state.epoch for state in states):

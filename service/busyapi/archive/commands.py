@@ -183,7 +183,8 @@ def _export(options: argparse.Namespace) -> int:
     """Write archived usages into a Parquet file.
 
     Columns: id, received_at, patient_id, medication, timestamp, and usage, which is the whole
-    usage as JSON. The file appears when it is whole. Needs pip install pyarrow.
+    usage as JSON. The file appears when it is whole. Needs pyarrow: in a clone, run
+    `.venv/bin/pip install -e '.[parquet]'`.
     """
     troubles: list[str] = []
     rows = export(_chosen(options, "exporting", troubles), options.file)

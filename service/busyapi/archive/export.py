@@ -16,7 +16,7 @@ ROW_GROUP = 65_536
 
 
 class NoPyarrow(ArchiveError):
-    """Parquet needs pyarrow: pip install pyarrow."""
+    """Parquet needs pyarrow: run `.venv/bin/pip install -e '.[parquet]'` in a clone."""
 
 
 def export(blocks: Iterable[list[bytes]], target: Path) -> int:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,8 @@ import pytest
 from busyapi.archive import commands, export, progress
 from busyapi.ids import Seq
 from testkit.archive.builder import AT, abandon, batch, finished, recover, say, write
+
+COMMAND_LINE = Path(__file__).parents[3] / "docs/reference/command-line.md"
 
 
 class Done(NamedTuple):
@@ -352,7 +355,9 @@ def test_export_without_pyarrow_says_what_to_install(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     done = run("export", str(tmp_path / "x.parquet"))
     assert done.code == 1
-    assert "pip install pyarrow" in done.err
+    (said,) = re.findall(r"`(\S*pip install [^`]+)`", done.err)
+    assert f"`{said}`" in COMMAND_LINE.read_text(encoding="utf-8")
+    assert f"`{said}`" in run("export", "--help").out
 
 
 SCRIPT = """
