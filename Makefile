@@ -13,7 +13,7 @@ IMAGE ?= busyapi:dev
 BASE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e soak lint bench bench-peers bench-flat loadtest loadtest-k6 image generate dashboards-preview docs-site chart-release kind-up kind-down lock clean
+.PHONY: help run test e2e soak test-release lint bench bench-peers bench-flat loadtest loadtest-k6 image generate dashboards-preview docs-site chart-release release release-push kind-up kind-down lock clean
 
 # Gone, or the Python that it was made with is: what the stamps say went with it.
 ifeq ($(wildcard $(BIN)/python),)
@@ -30,11 +30,15 @@ run: $(VENV)/.run  ## Valkey, two API processes and a flusher on this machine; A
 # folders short files come last, so that no long one ends alone.
 test: $(VENV)/.test $(VENV)/.chart  ## every test, on real servers; ARGS="-k lane" for some
 	.ci/system-packages
-	$(BIN)/python -m pytest -m "not long" -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -m "not long and not release" -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 soak: $(VENV)/.test $(VENV)/.chart  ## the tests that take many minutes
 	.ci/system-packages
 	$(BIN)/python -m pytest -m long $(ARGS)
+
+test-release: $(VENV)/.test  ## build, push, pull and verify a release; BASE= where no image can be pulled
+	.ci/system-packages release
+	BASE=$(BASE) $(BIN)/python -m pytest -m release $(ARGS)
 
 e2e: $(VENV)/.test  ## scenarios on a real cluster, the one of KUBECONFIG; ARGS="--short"
 	$(BIN)/python -m e2e $(ARGS)
@@ -85,6 +89,12 @@ dashboards-preview: $(VENV)/.test  ## draw the dashboards from a loaded stack in
 chart-release: $(VENV)/.test $(VENV)/.chart  ## pack the chart, for later versions to be compared with
 	$(BIN)/python -m tools.chart_release
 
+release: $(VENV)/.test  ## build and sign the tag at HEAD into dist/; see RELEASING.md
+	$(BIN)/python -m tools.release build $(if $(BASE),--base $(BASE)) $(ARGS)
+
+release-push: $(VENV)/.test  ## push image and chart of dist/ to REGISTRY=registry.example.org/team, signed
+	$(BIN)/python -m tools.release push $(REGISTRY) $(ARGS)
+
 kind-up:  ## busyapi on a Kubernetes in Docker, at 127.0.0.1:8080; needs docker, kind and kubectl
 	k8s/kind/up
 
@@ -96,7 +106,7 @@ lock: $(VENV)/.test  ## update the lock files from pyproject.toml; ARGS=--upgrad
 	$(UV) pyproject.toml -o requirements.lock
 	$(UV) pyproject.toml -c requirements.lock --extra dev-server -o requirements-dev.lock
 	$(UV) pyproject.toml -c requirements-dev.lock --extra test -o requirements-test.lock
-	$(UV) --generate-hashes docs/requirements.in -o docs/requirements.lock
+	$(UV) docs/requirements.in -o docs/requirements.lock
 	$(UV) testkit/chart/checkov.in -o testkit/chart/requirements-checkov.lock
 	$(UV) --no-deps testkit/chart/programs.in -o testkit/chart/requirements-programs.lock
 

@@ -1,0 +1,85 @@
+"""A whole release: built from a tag, pushed, pulled, and run."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from testkit.releases import LocalRegistry, Repository
+from tests.release.conftest import Keys
+from tools.release.commands import run
+from tools.release.errors import ReleaseError
+
+pytestmark = [pytest.mark.release, pytest.mark.timeout(1200)]
+
+BASE = os.environ.get("BASE", "")
+"""Image to build from where the pinned one cannot be pulled."""
+FILES = {
+    "SHA256SUMS",
+    "SHA256SUMS.sig",
+    "busyapi-0.3.0-image.cdx.json",
+    "busyapi-0.3.0-image.tar",
+    "busyapi-0.3.0-py3-none-any.whl",
+    "busyapi-0.3.0.cdx.json",
+    "busyapi-0.3.0.tar.gz",
+    "busyapi-0.3.0.tgz",
+}
+
+
+@pytest.fixture(autouse=True)
+def builder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let buildah work as root in a container, and a base be there."""
+    for name, value in (("STORAGE_DRIVER", "overlay"), ("BUILDAH_ISOLATION", "chroot")):
+        monkeypatch.setenv(name, os.environ.get(name, value))
+    if not BASE and not os.environ.get("CI"):
+        pinned = run("sed", "-n", "s/^ARG BASE=//p", "service/Dockerfile")
+        name, digest = pinned.split("@")
+        try:
+            run("skopeo", "inspect", "--raw", f"docker://{name.rpartition(':')[0]}@{digest}")
+        except ReleaseError:
+            pytest.skip("the base image cannot be pulled: set BASE to one that is here")
+
+
+@pytest.fixture
+def dist(repository: Repository, keys: Keys) -> Path:
+    """The files of a release."""
+    repository.git("remote", "remove", "origin")
+    base = ("--base", BASE) if BASE else ()
+    built = repository.release("build", *base, key=keys.private_file)
+    assert built.returncode == 0, built.stderr
+    return repository.root / "dist"
+
+
+def test_a_release_is_built_pushed_pulled_and_run(
+    dist: Path,
+    repository: Repository,
+    local_registry: LocalRegistry,
+    keys: Keys,
+    tmp_path: Path,
+) -> None:
+    assert {path.name for path in dist.iterdir()} == FILES
+    remote = (local_registry.prefix, "--plain-http")
+    pushed = repository.release("push", *remote, key=keys.private_file)
+    assert pushed.returncode == 0, pushed.stderr
+    folder = tmp_path / "pulled"
+    pulled = repository.release("pull", *remote, "0.3.0", "--dist", str(folder))
+    assert pulled.returncode == 0, pulled.stderr
+    assert (folder / "busyapi-0.3.0.tgz").read_bytes() == (dist / "busyapi-0.3.0.tgz").read_bytes()
+    assert run_image(folder / "busyapi-0.3.0-image.tar", "--version") == "busyapi 0.3.0"
+
+    with (dist / "busyapi-0.3.0-image.tar").open("r+b") as archive:
+        archive.seek(-20_000, os.SEEK_END)
+        archive.write(b"changed")
+    refused = repository.release("push", *remote, key=keys.private_file)
+    assert refused.returncode == 1
+    assert "busyapi-0.3.0-image.tar is not the file that was signed" in refused.stderr
+
+
+def run_image(archive: Path, *arguments: str) -> str:
+    """Run busyapi in a container of an OCI archive and return what it printed."""
+    container = run("buildah", "from", "--pull-never", f"oci-archive:{archive}")
+    try:
+        return run("buildah", "run", container, "--", "busyapi", *arguments)
+    finally:
+        subprocess.run(["buildah", "rm", container], check=True, capture_output=True, timeout=60)
