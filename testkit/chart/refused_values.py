@@ -52,11 +52,11 @@ REFUSALS: list[tuple[str, Json]] = [
         {"autoscaling": {"targetCPUUtilizationPercentage": None}},
     ),
     (
-        "autoscaling.targetCPUUtilizationPercentage is a part",
+        "autoscaling.targetCPUUtilizationPercentage is a percentage",
         {"resources": {"requests": {"cpu": None}}},
     ),
     (
-        "autoscaling.targetMemoryUtilizationPercentage is a part",
+        "autoscaling.targetMemoryUtilizationPercentage is a percentage",
         {
             "autoscaling": {"targetMemoryUtilizationPercentage": 80},
             "resources": {"requests": {"memory": None}},
@@ -73,11 +73,11 @@ REFUSALS: list[tuple[str, Json]] = [
         {"metrics": {"annotations": {"enabled": True}, "podMonitor": {"enabled": True}}},
     ),
     (
-        "metrics.prometheusRule.disabled has BusyapiBuferFull, which is no alert",
+        "metrics.prometheusRule.disabled has BusyapiBuferFull, which is not an alert",
         {"metrics": {"prometheusRule": {"disabled": {"BusyapiBuferFull": True}}}},
     ),
     (
-        "metrics.prometheusRule.overrides has BusyapiBufferful, which is no alert",
+        "metrics.prometheusRule.overrides has BusyapiBufferful, which is not an alert",
         {"metrics": {"prometheusRule": {"overrides": {"BusyapiBufferful": {"for": "1m"}}}}},
     ),
     (
@@ -89,13 +89,13 @@ REFUSALS: list[tuple[str, Json]] = [
         {"valkey": {"resources": {"limits": {"memory": None}}}},
     ),
     (
-        "valkey.resources.limits.memory: 1Pi cannot be read",
+        "valkey.resources.limits.memory: 1Pi cannot be parsed",
         {"valkey": {"resources": {"limits": {"memory": "1Pi"}}}},
     ),
 ]
 
 _TEXT = r'\(?(?:printf )?"((?:[^"\\]|\\.)*)"'
-_MESSAGE = re.compile(rf"(?:append \$wrong|fail|required) {_TEXT}")
+_MESSAGE = re.compile(rf"(?:append \$errors|fail|required) {_TEXT}")
 _GLUE = "\n\n  busyapi: %s\n"
 """What puts the messages together, and is none itself."""
 

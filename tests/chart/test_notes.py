@@ -17,7 +17,7 @@ WARNINGS = {
 }
 ON: dict[str, Json] = {
     "authentication": {"auth": {"existingSecret": "s"}},
-    "a way in": {"ingress": {"enabled": True, "hosts": [{"host": ""}]}},
+    "access from outside": {"ingress": {"enabled": True, "hosts": [{"host": ""}]}},
     "network policies": {"networkPolicy": {"enabled": True}},
     "metrics": {"metrics": {"podMonitor": {"enabled": True}}},
     "scaling": {},
@@ -132,7 +132,7 @@ def test_no_warning_appears_when_it_is_not_due(mode: Path) -> None:
 
 def test_what_is_off_is_told_and_what_is_on_is_not() -> None:
     fixed: Json = {"autoscaling": {"enabled": False}}
-    everything_off = notes(fixed).partition("\nOff\n")[2]
+    everything_off = notes(fixed).partition("\nNot enabled\n")[2]
     assert all(f"\n- {name}" in everything_off for name in ON)
     for name, values in ON.items():
         assert f"\n- {name}" not in notes(values)

@@ -1,18 +1,18 @@
-{{/* What the API's templates share. */}}
+{{/* Helpers of the API's templates. */}}
 
-{{/* Does something else than the Deployment set the number of pods? "true" or nothing. */}}
+{{/* Return "true" if an autoscaler sets the number of API pods, otherwise nothing. */}}
 {{- define "busyapi.scaled" -}}
 {{- if or .Values.autoscaling.enabled .Values.keda.enabled }}true{{ end }}
 {{- end }}
 
-{{/* Most API pods there can be. */}}
+{{/* Return the maximum number of API pods. */}}
 {{- define "busyapi.mostReplicas" -}}
 {{- if .Values.autoscaling.enabled }}{{ .Values.autoscaling.maxReplicas | int }}
 {{- else if .Values.keda.enabled }}{{ .Values.keda.maxReplicas | int }}
 {{- else }}{{ .Values.replicaCount | int }}{{ end }}
 {{- end }}
 
-{{/* Seconds that an API pod may take to stop: what it waits for, one after the other. */}}
+{{/* Return the seconds that an API pod may take to stop: the sum of all its waits. */}}
 {{- define "busyapi.stopSeconds" -}}
 {{- add (.Values.preStopSleepSeconds | int) (ceil (addf .Values.config.drainDelay .Values.config.stopTimeout) | int) }}
 {{- end }}
@@ -29,7 +29,7 @@
 {{- if or .Values.auth.tokens .Values.auth.existingSecret }}true{{ end }}
 {{- end }}
 
-{{/* The volume of tokens, for the API and for its test. */}}
+{{/* The volume with the tokens, for the API and for `helm test`. */}}
 {{- define "busyapi.tokensVolume" -}}
 {{- if include "busyapi.authEnabled" . }}
 - name: tokens
@@ -49,8 +49,8 @@
 {{- end }}
 {{- end }}
 
-{{/* What devices and people may reach from outside. Metrics have a port of their own, and probes
-are the kubelet's. */}}
+{{/* The paths that are reachable from outside. Metrics have their own port, and probes are for the
+kubelet only. */}}
 {{- define "busyapi.publicPaths" -}}
 - path: /api
   pathType: Prefix
@@ -60,7 +60,7 @@ are the kubelet's. */}}
   pathType: Exact
 {{- end }}
 
-{{/* Requests a second of this release's API pods, for KEDA. */}}
+{{/* The request rate of this release's API pods, for KEDA. */}}
 {{- define "busyapi.requestsQuery" -}}
 sum(rate(busyapi_requests_total{namespace={{ include "busyapi.namespace" . | quote }},pod=~"{{ include "busyapi.fullname" . }}-[a-z0-9]+-[a-z0-9]+"}[1m]))
 {{- end }}

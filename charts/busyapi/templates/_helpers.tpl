@@ -1,10 +1,10 @@
-{{/* Names, labels and images: each made in one place. */}}
+{{/* Names, labels and images. Each is built in one place. */}}
 
 {{- define "busyapi.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 44 | trimSuffix "-" }}
 {{- end }}
 
-{{/* 44: a StatefulSet's name, with -flusher behind it, ends in a label of its pods with a hash. */}}
+{{/* At most 44 characters: with -flusher and a hash it becomes a pod label of at most 63. */}}
 {{- define "busyapi.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride }}
 {{- if .Values.fullnameOverride }}
@@ -99,7 +99,7 @@ end up lopsided. */}}
 {{- toYaml $constraints }}
 {{- end }}
 
-{{/* IP families of every Service. */}}
+{{/* The IP families of every Service. */}}
 {{- define "busyapi.ipFamilies" -}}
 {{- with .Values.service.ipFamilyPolicy }}
 ipFamilyPolicy: {{ . }}
@@ -110,7 +110,7 @@ ipFamilies:
 {{- end }}
 {{- end }}
 
-{{/* A volume claim's spec. */}}
+{{/* The spec of a volume claim. */}}
 {{- define "busyapi.claimSpec" -}}
 accessModes:
   {{- toYaml .accessModes | nindent 2 }}

@@ -1,4 +1,4 @@
-{{/* Where Redis is, and how a role logs in. The password is a file: it can be rotated. */}}
+{{/* The address of Redis, and the login of a role. The password is a file, so that it can be rotated. */}}
 
 {{- define "busyapi.redisUrl" -}}
 {{- $external := .Values.externalRedis }}
@@ -15,10 +15,10 @@ redis://{{ include "busyapi.fullname" . }}-valkey:6379
 {{- end }}
 
 {{/*
-The first word of every key. The bundled Valkey is this release's alone. On an external Redis two
-releases must not meet, so it is made from namespace and release. An installation of 0.2.0 or older
-keeps `busyapi`: its ConfigMap has no such row. Where it cannot be looked up (Argo CD) its flusher
-halts, and says what to set.
+The prefix of every key. Only this release uses the bundled Valkey. On an external Redis the keys of
+two releases must differ, so the prefix is made from namespace and release. An installation of 0.2.0 or
+older keeps `busyapi`: its ConfigMap has no BUSYAPI_KEY_PREFIX. If there is no cluster to look it up in
+(Argo CD), the flusher halts and names the value to set.
 */}}
 {{- define "busyapi.keyPrefix" -}}
 {{- $old := lookup "v1" "ConfigMap" (include "busyapi.namespace" .) (include "busyapi.fullname" .) }}

@@ -7,7 +7,7 @@
   {{- with .scrapeTimeout }}
   scrapeTimeout: {{ . }}
   {{- end }}
-  # By which rules and dashboards tell releases apart.
+  # Rules and dashboards distinguish releases by this label.
   relabelings:
     - sourceLabels: [__meta_kubernetes_pod_label_app_kubernetes_io_instance]
       targetLabel: release

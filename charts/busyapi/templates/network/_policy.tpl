@@ -1,5 +1,5 @@
-{{/* Pieces of the NetworkPolicies. An empty list of peers would mean anybody, so rules are left
-out rather than left empty. */}}
+{{/* Parts of the NetworkPolicies. An empty list of peers means everyone, so rules without peers are
+left out. */}}
 
 {{- define "busyapi.policyMetadata" -}}
 {{- $root := index . 0 -}}
