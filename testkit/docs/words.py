@@ -17,7 +17,7 @@ class Rule(NamedTuple):
 PROSE = (
     Rule(r"anew", "again; rewrite", "writes the file anew"),
     Rule(r"ours|theirs", "busyapi's; say whose", "an exception of ours"),
-    Rule(r"(?:is|are|was|were|be|been) none", "there is no; is not one", "a line is none"),
+    Rule(r"(?<!there\s)(?:is|are|was|were|be|been) none", "there is no", "a line is none"),
     Rule(r"let(?:s|ting)? (?:\w+ ){0,3}go", "release", "lets its lock go"),
     Rule(r"(?:go|goes|going|went|gone) on", "continue", "the flusher goes on"),
     Rule(r"(?:stands?|stood)(?! for)(?!-)", "is", "a rule stands in two places"),
@@ -37,7 +37,7 @@ PROSE = (
     Rule(r"held to", "checked against", "the page is held to the code"),
     Rule(r"vouch(?:es|ed)?", "accept", "a flusher vouches for it"),
     Rule(r"(?:there|here|where)(?:of|in|upon|by|to)", "say of what", "the end thereof"),
-    Rule(r"whence|thence|hence(?:forth)?|thither|hither", "so; from there", "hence a retry"),
+    Rule(r"whence|thence|henceforth|thither|hither", "so; from there", "thence to Redis"),
     Rule(r"naught|nought|save for|ere|thus", "nothing; except; so", "thus it waits"),
     Rule(r"what is meant|is meant by", "means", "what is meant by it"),
     Rule(r"(?:fast )?lanes?", "committer; fast path", "a lane lost Redis"),
@@ -76,19 +76,15 @@ FIRST_WORDS = {"What", "Who", "Whose", "Whether", "Give", "Say", "Tell", "Likewi
 """No function's docstring begins with these."""
 
 PENDING = (
-    ".ci/",
     "Makefile",
     "ARCHITECTURE.md",
     "bench/",
     "charts/busyapi/README.md",
-    "charts/busyapi/ci/",
     "charts/busyapi/dashboards/",
-    "charts/busyapi/files/",
     "charts/busyapi/templates/",
     "charts/busyapi/values.yaml",
     "charts/busyapi/values.schema.json",
     "charts/dashboards/",
-    "charts/*.py",
     "docs/reference/logs.md",
     "docs/reference/metrics.md",
     "docs/reference/settings.md",
@@ -99,8 +95,6 @@ PENDING = (
     "k8s/",
     "loadtest/",
     "perf/",
-    "pyproject.toml",
-    "service/Dockerfile",
     "service/busyapi/api/",
     "service/busyapi/archive/",
     "service/busyapi/archive_cli/",
@@ -131,8 +125,17 @@ PENDING = (
 )
 """Files and folders that are not rewritten yet. Remove an entry when you rewrite what it names."""
 
-ALLOWED: dict[str, tuple[str, ...]] = {}
-"""Texts that a file may have all the same, and why they must stay."""
+ALLOWED = {
+    # In these, nobody is a person.
+    "docs/runbooks/BusyapiArchiveDiskFilling.md": ("nobody at night",),
+    "docs/runbooks/BusyapiArchiveFsyncSlow.md": ("Otherwise nobody",),
+    "docs/runbooks/BusyapiArchivingBurn.md": ("Otherwise nobody",),
+    "docs/runbooks/BusyapiAutoscalerAtMaximum.md": ("Otherwise nobody",),
+    "docs/runbooks/BusyapiEpochJump.md": ("if nobody knows",),
+    "docs/runbooks/BusyapiIdempotencyKeysFilling.md": ("At night nobody",),
+    "docs/runbooks/BusyapiPodsThrottled.md": ("At night nobody",),
+}
+"""Texts that a file may have all the same."""
 
 SKIPPED = (
     "tests/docs/word_rules.py",
