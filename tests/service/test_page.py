@@ -1,69 +1,199 @@
-"""The landing page in a real browser."""
+"""The landing page, in a real browser."""
 
-import html
+import json
+import os
 import re
-import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from busyapi.api.pages import SECURITY, _page
+from busyapi.settings import Settings
+from testkit.browser import Browser
 from testkit.http1 import fetch
+from testkit.ports import free_port
+from testkit.processes import Api, Stack, answers
 from testkit.servers import Server
-from tests.conftest import Stacks
+from testkit.waiting import wait_until
 
-QUIET = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--virtual-time-budget=4000",
-]
-USAGE = b'{"patientId":"100","timestamp":1478009511000,"medication":"Albuterol"}'
+MAX_BYTES = 8000
+TOKEN = "device-3f9c0d"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("browser")) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("page")
+    with Server(folder / "valkey") as server, Stack(folder / "stack", server) as stack:
+        yield stack
 
 
 @pytest.fixture
-def chromium() -> str:
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.fail("chromium is missing: run .ci/system-packages, or apt-get install chromium")
-    return path
+def page(stack: Stack) -> str:
+    return f"http://localhost:{stack.port}/"
 
 
-def test_page_shows_the_curl_line_and_live_counts(
-    valkey: Server, stacks: Stacks, chromium: str, tmp_path: Path
-) -> None:
-    stack = stacks(valkey)
-    for _ in range(3):
-        assert fetch(stack.port, "/api/usages", method="POST", body=USAGE).status == 201
-    stack.wait_until_archived()
-    profile, address = f"--user-data-dir={tmp_path / 'profile'}", f"http://localhost:{stack.port}/"
+def beside(stack: Stack, folder: Path, **settings: str) -> Api:
+    """Return one more API process, not yet started."""
+    port = free_port()
+    return Api(folder, f"api-{port}", port, {**(stack.apis[0].environment or {}), **settings})
+
+
+def shows(browser: Browser, selector: str, pattern: str) -> re.Match[str]:
+    """Wait until an element's text has a pattern, and return the match."""
+    found: list[re.Match[str]] = []
+
+    def look() -> bool:
+        found.extend(re.finditer(pattern, browser.text(selector)))
+        return bool(found)
+
+    try:
+        wait_until(look, f"{pattern!r} in {selector}")
+    except TimeoutError:
+        pytest.fail(f"{selector} has no {pattern!r}: {browser.text(selector)!r}")
+    return found[0]
+
+
+def run_curl(line: str, **environment: str) -> Any:
+    """Run a curl line as a person would and return what it prints."""
     run = subprocess.run(
-        [chromium, *QUIET, profile, "--dump-dom", address],
-        capture_output=True,
+        ["sh", "-c", line],
         check=True,
-        text=True,
-        timeout=60,
-    )
-    shown = dict(re.findall(r'<dd id="(\w+)">([^<]*)</dd>', run.stdout))
-    assert shown == {"count": "3", "archived": "3", "buffered": "0"}
-    curl = re.search(r'<pre id="curl">(.*?)</pre>', run.stdout, re.DOTALL)
-    assert curl
-    typed = subprocess.run(
-        ["sh", "-c", html.unescape(curl[1])],
         capture_output=True,
-        check=True,
         text=True,
         timeout=20,
+        env={**os.environ, **environment},
     )
-    assert typed.stdout == '{"id":4}'
-    links = re.findall(r'<a href="([^"]+)"', run.stdout)
+    return json.loads(run.stdout)
+
+
+@pytest.mark.parametrize("settings", [Settings(), Settings(tokens_file="tokens")])
+def test_page_is_small_and_fully_rendered(settings: Settings) -> None:
+    page = _page(settings)
+    assert len(page.encode()) <= MAX_BYTES
+    assert "{{" not in page
+    assert not re.search(r"(?:src|href|action)=\"(?!/|data:)", page), "it loads from elsewhere"
+
+
+def test_page_is_served_under_its_policy(stack: Stack) -> None:
+    reply = fetch(stack.port, "/", headers={"accept": "text/html"})
+    assert (
+        SECURITY.items() <= {name.title(): value for name, value in reply.headers.items()}.items()
+    )
+
+
+def test_figures_are_shown_and_grow_with_what_is_posted(
+    stack: Stack, browser: Browser, page: str
+) -> None:
+    browser.open(page)
+    shows(browser, "#ready", "^Ready.$")
+    before = int(shows(browser, "#count", r"^\d+$")[0])
+    browser.click("button")
+    shows(browser, "#count", f"^{before + 1}$")
+    stack.wait_until_archived()
+    shows(browser, "#archived", f"^{before + 1}$")
+    shows(browser, "#buffered", "^0$")
+    # A second apart from the one before, so that there is a rate to draw.
+    shows(browser, "#rate", r"^[\d.]+$")
+    shows(browser, "#peak", r"^peak [\d.]+$")
+    assert browser.evaluate("document.querySelector('#line').points.length") > 0
+    assert browser.text("#state") == ""
+    assert browser.problems == []
+
+
+def test_form_posts_and_shows_the_id_the_answer_and_a_curl_line_that_works(
+    stack: Stack, browser: Browser, page: str
+) -> None:
+    browser.open(page)
+    browser.type("[name=patientId]", 'it\'s "100"')
+    browser.click("button")
+    number = int(shows(browser, "#answer", r'201 Created\n\{"id":(\d+)\}')[1])
+    sent = fetch(stack.port, f"/api/usages/{number}").json()["usage"]
+    assert sent["patientId"] == 'it\'s "100"'
+    link = browser.evaluate("document.querySelector('#answer a').getAttribute('href')")
+    assert link == f"/api/usages/{number}"
+    again = run_curl(browser.text("#curl"))
+    assert fetch(stack.port, f"/api/usages/{again['id']}").json()["usage"] == sent
+    browser.type("[name=timestamp]", "yesterday")
+    browser.click("button")
+    shows(browser, "#answer", r"^422 .*\n.*/timestamp")
+    assert not browser.evaluate("!!document.querySelector('#answer a')")
+
+
+def test_table_has_every_operation_and_links_only_what_an_ingress_routes(
+    stack: Stack, browser: Browser, page: str
+) -> None:
+    browser.open(page)
+    rows = browser.evaluate("[...document.querySelectorAll('tr')].map(r => r.innerText)")
+    paths = fetch(stack.port, "/openapi.json").json()["paths"]
+    for path, operations in paths.items():
+        for method in set(operations) - {"head"}:
+            (row,) = [row for row in rows if row.startswith(f"{method.upper()} {path}\t")]
+            assert operations[method]["summary"] in row
+    links = browser.evaluate("[...document.links].map(a => a.getAttribute('href'))")
     assert "/openapi.json" in links
     for link in links:
         assert link.startswith(("/api/", "/openapi.json")), "no Ingress routes anything else"
         assert fetch(stack.port, link).status == 200
-    assert re.search(r'<p id="state" role="status"></p>', run.stdout), "the page shows an error"
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_page_fits_a_phone(browser: Browser, page: str, *, dark: bool) -> None:
+    browser.open(page, width=390, dark=dark)
+    shows(browser, "#count", r"^\d+$")
+    assert browser.evaluate("document.documentElement.scrollWidth") <= 390
+    colour = browser.evaluate("getComputedStyle(document.documentElement).colorScheme")
+    assert colour == "light dark"
+    assert browser.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") == dark
+
+
+def test_without_javascript_the_form_posts_and_the_curl_line_works(
+    stack: Stack, browser: Browser, page: str
+) -> None:
+    browser.open(page, javascript=False)
+    assert "Figures need JavaScript" in browser.evaluate("document.body.innerText")
+    assert browser.evaluate("document.querySelector('dl').checkVisibility()") is False
+    first = run_curl(browser.text("#curl").replace("localhost:3000", f"localhost:{stack.port}"))
+    browser.click("button")
+    assert shows(browser, "body", r'^\{"id":(\d+)\}$')[1] == str(first["id"] + 1)
+
+
+def test_token_is_asked_for_used_and_not_kept(
+    stack: Stack, browser: Browser, tmp_path: Path
+) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"write {TOKEN}\n")
+    with beside(stack, tmp_path, BUSYAPI_TOKENS_FILE=str(tokens)) as api:
+        browser.open(f"http://localhost:{api.port}/")
+        assert "token (required here, and not kept)" in browser.text("form")
+        browser.type("[name=token]", "wrong")
+        browser.click("button")
+        shows(browser, "#answer", "^401 ")
+        browser.type("[name=token]", TOKEN)
+        browser.click("button")
+        number = int(shows(browser, "#answer", r'201 Created\n\{"id":(\d+)\}$')[1])
+        line = browser.text("#curl")
+        assert TOKEN not in line
+        assert run_curl(line, TOKEN=TOKEN)["id"] == number + 1
+        browser.open(f"http://localhost:{api.port}/")
+        kept = "[fields.token.value, document.cookie, localStorage.length, sessionStorage.length]"
+        assert browser.evaluate(kept) == ["", "", 0, 0]
+
+
+def test_process_that_is_not_ready_says_why(stack: Stack, browser: Browser, tmp_path: Path) -> None:
+    api = beside(stack, tmp_path, BUSYAPI_DURABILITY="replicated")
+    try:
+        api.spawn()
+        wait_until(lambda: api.alive() and answers(api.port, "/livez"), f"{api}")
+        browser.open(f"http://localhost:{api.port}/")
+        shows(browser, "#ready", "^Not ready: .*replica")
+    finally:
+        api.close()

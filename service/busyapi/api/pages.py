@@ -1,6 +1,7 @@
 """GET / and /openapi.json."""
 
 from functools import cache
+from html import escape
 from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
@@ -15,7 +16,7 @@ from busyapi.api.service import Service
 from busyapi.errors import Refused
 from busyapi.settings import Settings
 
-# The page has one script and one style of its own and loads nothing.
+# The page has one script and one style, both inline, and loads nothing from elsewhere.
 SECURITY = {
     "Content-Security-Policy": "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline';"
     " script-src 'unsafe-inline'; img-src data:; base-uri 'none'; frame-ancestors 'none'",
@@ -29,18 +30,55 @@ CURL = (
 )
 
 
+CREDENTIAL_FIELD = (
+    '<label class="wide">token (required here, and not kept)'
+    ' <input name="token" type="password" autocomplete="off" required></label>'
+)
+AUTHORIZATION = ' -H "Authorization: Bearer $TOKEN"'
+
+
 @cache
-def _page() -> str:
-    return (files("busyapi.api") / "landing.html").read_text(encoding="utf-8")
+def _page(settings: Settings) -> str:
+    """Render the landing page: all but the figures is there without JavaScript."""
+    page = (files("busyapi.api") / "landing.html").read_text(encoding="utf-8")
+    values = {
+        "version": escape(version("busyapi")),
+        "port": str(settings.port),
+        "token": CREDENTIAL_FIELD if settings.tokens_file else "",
+        "authorization": AUTHORIZATION if settings.tokens_file else "",
+        "rows": _rows(description(settings)),
+    }
+    for name, value in values.items():
+        page = page.replace(f"{{{{{name}}}}}", value)
+    return page
+
+
+def _rows(description: dict[str, Any]) -> str:
+    """Render the operations as table rows; HEAD is left out, it is the same as GET."""
+    return "\n".join(
+        _row(path, method, operation)
+        for path, operations in description["paths"].items()
+        for method, operation in operations.items()
+        if method != "head"
+    )
+
+
+def _row(path: str, method: str, operation: dict[str, Any]) -> str:
+    name = f"<code>{method.upper()} {escape(path)}</code>"
+    # An Ingress routes the API and its description, and no probes.
+    if method == "get" and path.startswith(("/api/", "/openapi")) and "{" not in path:
+        name = f'<a href="{escape(path)}">{name}</a>'
+    cells = (name, escape(operation["summary"]), " ".join(operation["responses"]))
+    return "<tr>" + "".join(f"<td>{cell}" for cell in cells)
 
 
 @cache
 def description(settings: Settings) -> dict[str, Any]:
-    """Give the contract as OpenAPI 3.1, as this process keeps it."""
+    """Return the contract of this process, with its settings, as OpenAPI 3.1."""
     raw = (files("busyapi.api") / "openapi.json").read_bytes()
-    found: dict[str, Any] = msgspec.json.decode(raw)
-    found["info"]["version"] = version("busyapi")
-    paths, schemas = found["paths"], found["components"]["schemas"]
+    document: dict[str, Any] = msgspec.json.decode(raw)
+    document["info"]["version"] = version("busyapi")
+    paths, schemas = document["paths"], document["components"]["schemas"]
     batch = paths["/api/usages/batch"]["post"]
     batch["requestBody"]["content"]["application/json"]["schema"]["maxItems"] = (
         settings.max_batch_items
@@ -48,51 +86,51 @@ def description(settings: Settings) -> dict[str, Any]:
     if settings.validation == "lenient":
         schemas["Usage"] = schemas["UsageForm"] = {"type": "object"}
     if settings.tokens_file:
-        found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         for operation in (batch, paths["/api/usages"]["post"], paths["/api/usages/{id}"]["get"]):
             operation["security"] = [{"token": []}]
-    _describe_head(found)
-    return found
+    _describe_head(document)
+    return document
 
 
 def _describe_head(description: dict[str, Any]) -> None:
-    """Describe HEAD beside each GET: the same without content."""
+    """Add HEAD to each path with GET: the same responses without content."""
     components = description["components"]["responses"]
     for operations in description["paths"].values():
         if "get" not in operations:
             continue
         get = operations["get"]
-        bare = {}
-        for status, answer in get["responses"].items():
-            whole = components[answer["$ref"].rpartition("/")[2]] if "$ref" in answer else answer
-            bare[status] = {name: part for name, part in whole.items() if name != "content"}
+        responses = {}
+        for status, entry in get["responses"].items():
+            response = components[entry["$ref"].rpartition("/")[2]] if "$ref" in entry else entry
+            responses[status] = {name: part for name, part in response.items() if name != "content"}
         operations["head"] = get | {
             "operationId": f"{get['operationId']}Head",
-            "summary": f"{get['summary']}: the headers alone",
-            "responses": bare,
+            "summary": f"{get['summary']}: headers only",
+            "responses": responses,
         }
 
 
 async def get_openapi(request: Request) -> HTTPResponse:
-    """Give the API's description."""
+    """Return the description of the API."""
     service: Service = request.app.ctx.service
     return service.done(request, json_answer(description(service.settings)))
 
 
 async def get_landing(request: Request) -> HTTPResponse:
-    """Tell a person, or a program that asks for JSON, what this is."""
+    """Return the landing page; the main facts as JSON to a program that asks for JSON."""
     service: Service = request.app.ctx.service
     if _wants_json(request.headers.get("accept", "")):
         return service.done(request, json_answer(await _facts(service), headers={"Vary": "Accept"}))
-    page = _page().replace("{{version}}", version("busyapi"))
+    page = _page(service.settings)
     return service.done(
         request, HTTPResponse(page, 200, SECURITY, content_type="text/html; charset=utf-8")
     )
 
 
 def _wants_json(accept: str) -> bool:
-    kinds = [each.split(";")[0].strip().lower() for each in accept.split(",")]
-    return "application/json" in kinds and "text/html" not in kinds
+    types = [media_range.split(";")[0].strip().lower() for media_range in accept.split(",")]
+    return "application/json" in types and "text/html" not in types
 
 
 async def _facts(service: Service) -> dict[str, Any]:
