@@ -21,6 +21,31 @@ NAMESPACE, RELEASE = "patients", "inhalers"
 FLAGS = ("--storage.tsdb.retention.time=1d", "--log.level=warn", "--web.max-connections=32")
 
 
+RULES = Path(__file__).parents[1] / "charts" / "busyapi" / "files" / "rules.yaml"
+TOKENS = {
+    "__NAMESPACE__": NAMESPACE,
+    "__RELEASE__": RELEASE,
+    "__FULLNAME__": RELEASE,
+    "__RUNBOOKS__": "docs/runbooks",
+}
+
+
+def chart_rules() -> dict[str, Any]:
+    """Return the chart's rules for the release that `scraping` names.
+
+    Raises:
+        ValueError: the file has a token that is not replaced here.
+    """
+    text = RULES.read_text()
+    text = text[text.index("groups:") :]
+    for token, value in TOKENS.items():
+        text = text.replace(token, value)
+    if "__" in text:
+        raise ValueError(f"{RULES} has an unknown token: {text[text.index('__') :][:40]}")
+    rules: dict[str, Any] = yaml.safe_load(text)
+    return rules
+
+
 class Sample(NamedTuple):
     """One series of an answer."""
 

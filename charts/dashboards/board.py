@@ -17,7 +17,7 @@ UIDS = {
 }
 """Never change these: links to dashboards contain them."""
 
-RUNBOOKS = "RUNBOOKS/"
+RUNBOOKS = "__RUNBOOKS__/"
 """The chart's template replaces it by `metrics.prometheusRule.runbookUrl`."""
 
 ANY_PROCESS = "busyapi_build_info"

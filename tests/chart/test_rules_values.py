@@ -53,11 +53,14 @@ def test_an_alert_is_changed_where_values_say_and_nowhere_else() -> None:
     assert changed == before | {"for": "5m", "labels": labels}
 
 
-def test_an_expression_is_given_the_release_s_names() -> None:
-    mine = (
-        'busyapi_pending_usages{namespace="NAMESPACE", release="RELEASE", pod=~"FULLNAME-.*"} > 9'
+@pytest.mark.parametrize("mark", ["__", ""], ids=["tokens", "as in 0.2.0"])
+def test_tokens_in_an_expression_are_replaced(mark: str) -> None:
+    namespace, release, name = (
+        f"{mark}{each}{mark}" for each in ("NAMESPACE", "RELEASE", "FULLNAME")
     )
-    given = rule(FULL, overrides={FULL: {"expr": mine}})
+    chosen = f'namespace="{namespace}", release="{release}", pod=~"{name}-.*"'
+    expr = f"busyapi_pending_usages{{{chosen}}} > 9"
+    given = rule(FULL, overrides={FULL: {"expr": expr}})
     wanted = 'busyapi_pending_usages{namespace="usages", release="busyapi", pod=~"busyapi-.*"} > 9'
     assert given["expr"] == wanted
 

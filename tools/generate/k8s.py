@@ -119,12 +119,12 @@ def rules(chart: Path) -> str:
     text = (chart / "files" / "rules.yaml").read_text(encoding="utf-8")
     text = text[text.index("groups:") :]
     for old, new in (
-        ('up{namespace="NAMESPACE", release="RELEASE"}', 'up{job=~".*busyapi.*"}'),
-        ('{namespace="NAMESPACE", release="RELEASE"}', ""),
-        ('namespace="NAMESPACE", release="RELEASE", ', ""),
-        ('namespace="NAMESPACE", ', ""),
-        ("FULLNAME", ".*busyapi"),
-        ("RUNBOOKS/", "docs/runbooks/"),
+        ('up{namespace="__NAMESPACE__", release="__RELEASE__"}', 'up{job=~".*busyapi.*"}'),
+        ('{namespace="__NAMESPACE__", release="__RELEASE__"}', ""),
+        ('namespace="__NAMESPACE__", release="__RELEASE__", ', ""),
+        ('namespace="__NAMESPACE__", ', ""),
+        ("__FULLNAME__", ".*busyapi"),
+        ("__RUNBOOKS__/", "docs/runbooks/"),
     ):
         assert old in text, old  # noqa: S101 - ours, not a user's
         text = text.replace(old, new)

@@ -12,13 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import aiohttp
-import yaml
 
 from testkit.processes import Stack
-from testkit.prometheus import NAMESPACE, RELEASE, Prometheus
+from testkit.prometheus import Prometheus, chart_rules
 from testkit.servers import Server
 
 RULES = Path(__file__).parents[2] / "charts" / "busyapi" / "files" / "rules.yaml"
@@ -76,17 +75,9 @@ def running(folder: Path) -> Iterator[LoadedStack]:
     with (
         Server(folder / "valkey") as valkey,
         Stack(folder, valkey, apis=2, partitions=2, settings=SETTINGS) as stack,
-        Prometheus(folder / "prometheus", stack, rules()) as prometheus,
+        Prometheus(folder / "prometheus", stack, chart_rules()) as prometheus,
     ):
         yield LoadedStack(valkey, stack, prometheus)
-
-
-def rules() -> Any:
-    """Return the chart's rules for the release that Prometheus says this stack is."""
-    text = RULES.read_text()
-    for word, value in (("NAMESPACE", NAMESPACE), ("RELEASE", RELEASE), ("FULLNAME", RELEASE)):
-        text = text.replace(word, value)
-    return yaml.safe_load(text)
 
 
 async def _at(seconds: float, incident: Callable[[], None]) -> None:

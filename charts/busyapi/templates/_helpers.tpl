@@ -28,17 +28,17 @@
 {{- end }}
 {{- end }}
 
-{{/* Of a component: (list $ "api"). These never change, for selectors are immutable. */}}
+{{/* Of a component: dict root, component. These never change, for selectors are immutable. */}}
 {{- define "busyapi.selectorLabels" -}}
-{{- $root := index . 0 -}}
+{{- $root := .root -}}
 app.kubernetes.io/name: {{ include "busyapi.name" $root }}
 app.kubernetes.io/instance: {{ $root.Release.Name }}
-app.kubernetes.io/component: {{ index . 1 }}
+app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
-{{/* Of a component's objects: (list $ "api"). */}}
+{{/* Of a component's objects: dict root, component. */}}
 {{- define "busyapi.labels" -}}
-{{- $root := index . 0 -}}
+{{- $root := .root -}}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{ include "busyapi.selectorLabels" . }}
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
@@ -49,46 +49,46 @@ app.kubernetes.io/part-of: busyapi
 {{- end }}
 {{- end }}
 
-{{/* Of a component's pods: (list $ "api" podLabels). The chart's version is not among them: it
+{{/* Of a component's pods: dict root, component, labels. The chart's version is not among them: it
 would replace every pod at every upgrade. */}}
 {{- define "busyapi.podLabels" -}}
-{{- $root := index . 0 -}}
+{{- $root := .root -}}
 {{ include "busyapi.selectorLabels" . }}
 app.kubernetes.io/part-of: busyapi
-{{- with merge (dict) (index . 2) $root.Values.commonLabels }}
+{{- with merge (dict) .labels $root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
 
-{{/* An image: (list $ .Values.image). */}}
+{{/* An image: dict root, image. */}}
 {{- define "busyapi.image" -}}
-{{- $root := index . 0 }}
-{{- $image := index . 1 }}
+{{- $root := .root }}
+{{- $image := .image }}
 {{- with $root.Values.global.imageRegistry | default $image.registry }}{{ . }}/{{ end }}
 {{- $image.repository }}
 {{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default $root.Chart.AppVersion }}{{ end }}
 {{- end }}
 
-{{/* Prometheus annotations: (list $ port). */}}
+{{/* Prometheus annotations: dict root, port. */}}
 {{- define "busyapi.scrapeAnnotations" -}}
-{{- if (index . 0).Values.metrics.annotations.enabled -}}
+{{- if .root.Values.metrics.annotations.enabled -}}
 prometheus.io/scrape: "true"
-prometheus.io/port: {{ index . 1 | quote }}
+prometheus.io/port: {{ .port | quote }}
 prometheus.io/path: /metrics
 {{- end }}
 {{- end }}
 
 {{/* Spread constraints, with the component's selector where they have none:
-(list $ "api" constraints). A Deployment's pods are counted by revision, or a rollout would
+dict root, component, constraints. A Deployment's pods are counted by revision, or a rollout would
 end up lopsided. */}}
 {{- define "busyapi.spread" -}}
-{{- $root := index . 0 }}
-{{- $component := index . 1 }}
+{{- $root := .root }}
+{{- $component := .component }}
 {{- $constraints := list }}
-{{- range index . 2 }}
+{{- range .constraints }}
 {{- $constraint := deepCopy . }}
 {{- if not (hasKey $constraint "labelSelector") }}
-{{- $selector := include "busyapi.selectorLabels" (list $root $component) | fromYaml }}
+{{- $selector := include "busyapi.selectorLabels" (dict "root" $root "component" $component) | fromYaml }}
 {{- $_ := set $constraint "labelSelector" (dict "matchLabels" $selector) }}
 {{- if eq $component "api" }}
 {{- $_ := set $constraint "matchLabelKeys" (list "pod-template-hash") }}

@@ -37,14 +37,14 @@ busyapi:{{ include "busyapi.namespace" . }}:{{ .Release.Name }}
 {{- .Values.valkey.auth.existingSecret | default (printf "%s-valkey" (include "busyapi.fullname" .)) }}
 {{- end }}
 
-{{/* Name and key of a role's password: (list $ "api"); nothing where Redis asks for none. */}}
+{{/* Name and key of a role's password: dict root, role; nothing where Redis asks for none. */}}
 {{- define "busyapi.redisPassword" -}}
-{{- $root := index . 0 }}
+{{- $root := .root }}
 {{- $external := $root.Values.externalRedis }}
 {{- if $root.Values.valkey.enabled }}
 secretName: {{ include "busyapi.valkeySecret" $root }}
 items:
-  - key: {{ index . 1 }}-password
+  - key: {{ .role }}-password
     path: password
 {{- else if $external.existingSecret }}
 secretName: {{ $external.existingSecret }}
@@ -60,9 +60,9 @@ items:
 {{- end }}
 
 {{- define "busyapi.redisEnv" -}}
-{{- $root := index . 0 }}
+{{- $root := .root }}
 {{- $external := $root.Values.externalRedis }}
-{{- with ternary (index . 1) $external.username $root.Values.valkey.enabled }}
+{{- with ternary .role $external.username $root.Values.valkey.enabled }}
 - name: BUSYAPI_REDIS_USERNAME
   value: {{ . | quote }}
 {{- end }}
@@ -82,7 +82,7 @@ items:
   mountPath: /etc/busyapi/redis
   readOnly: true
 {{- end }}
-{{- if (index . 0).Values.externalRedis.tls.caSecret }}
+{{- if .root.Values.externalRedis.tls.caSecret }}
 - name: redis-ca
   mountPath: /etc/busyapi/redis-ca
   readOnly: true
@@ -95,7 +95,7 @@ items:
   secret:
     {{- . | nindent 4 }}
 {{- end }}
-{{- with (index . 0).Values.externalRedis.tls }}
+{{- with .root.Values.externalRedis.tls }}
 {{- if .caSecret }}
 - name: redis-ca
   secret:

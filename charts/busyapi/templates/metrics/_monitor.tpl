@@ -1,8 +1,8 @@
-{{/* One component's endpoint of a ServiceMonitor or PodMonitor: (list monitor "port"). */}}
+{{/* One component's endpoint of a ServiceMonitor or PodMonitor: dict monitor, port. */}}
 {{- define "busyapi.monitorEndpoint" -}}
-- port: {{ index . 1 }}
+- port: {{ .port }}
   path: /metrics
-  {{- with index . 0 }}
+  {{- with .monitor }}
   interval: {{ .interval }}
   {{- with .scrapeTimeout }}
   scrapeTimeout: {{ . }}
@@ -21,17 +21,17 @@
   {{- end }}
 {{- end }}
 
-{{/* Its metadata: (list $ monitor "component" "name"). */}}
+{{/* Its metadata: dict root, monitor, component, name. */}}
 {{- define "busyapi.monitorMetadata" -}}
-{{- $root := index . 0 -}}
-name: {{ index . 3 }}
+{{- $root := .root -}}
+name: {{ .name }}
 namespace: {{ include "busyapi.namespace" $root }}
 labels:
-  {{- include "busyapi.labels" (list $root (index . 2)) | nindent 2 }}
-  {{- with (index . 1).labels }}
+  {{- include "busyapi.labels" (dict "root" $root "component" .component) | nindent 2 }}
+  {{- with .monitor.labels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
-{{- with (index . 1).annotations }}
+{{- with .monitor.annotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}

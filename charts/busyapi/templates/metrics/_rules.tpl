@@ -1,27 +1,31 @@
-{{/* Text of rules, for this release: (list $ text). */}}
+{{/* Text of rules, for this release: dict root, text. */}}
 {{- define "busyapi.ruleText" -}}
-{{- $root := index . 0 -}}
-{{- index . 1
-  | replace "NAMESPACE" (include "busyapi.namespace" $root)
-  | replace "FULLNAME" (include "busyapi.fullname" $root)
-  | replace "RELEASE" $root.Release.Name
-  | replace "RUNBOOKS/" $root.Values.metrics.prometheusRule.runbookUrl -}}
+{{- $root := .root -}}
+{{- .text
+  | replace "__NAMESPACE__" (include "busyapi.namespace" $root)
+  | replace "__FULLNAME__" (include "busyapi.fullname" $root)
+  | replace "__RELEASE__" $root.Release.Name
+  | replace "__RUNBOOKS__/" $root.Values.metrics.prometheusRule.runbookUrl -}}
 {{- end }}
 
 {{/* files/rules.yaml, for this release. */}}
 {{- define "busyapi.rules" -}}
-{{- include "busyapi.ruleText" (list . (.Files.Get "files/rules.yaml")) }}
+{{- include "busyapi.ruleText" (dict "root" . "text" (.Files.Get "files/rules.yaml")) }}
 {{- end }}
 
-{{/* A rule, with what values change of it: (list $ rule). */}}
+{{/* A rule, with what values change of it: dict root, rule. */}}
 {{- define "busyapi.rule" -}}
-{{- $root := index . 0 -}}
-{{- $rule := deepCopy (index . 1) -}}
+{{- $root := .root -}}
+{{- $rule := deepCopy .rule -}}
 {{- with $rule.alert -}}
 {{- $values := $root.Values.metrics.prometheusRule -}}
 {{- $override := get $values.overrides . | default dict -}}
 {{- with $override.for }}{{ $_ := set $rule "for" . }}{{ end -}}
-{{- with $override.expr }}{{ $_ := set $rule "expr" (include "busyapi.ruleText" (list $root .)) }}{{ end -}}
+{{- with $override.expr -}}
+{{- /* Without underscores too, as in 0.2.0. */ -}}
+{{- $expr := regexReplaceAll "_*(NAMESPACE|RELEASE|FULLNAME)_*" . "__${1}__" -}}
+{{- $_ := set $rule "expr" (include "busyapi.ruleText" (dict "root" $root "text" $expr)) -}}
+{{- end -}}
 {{- $_ := set $rule "labels" (merge (dict) ($override.labels | default dict) $values.additionalRuleLabels $rule.labels) -}}
 {{- end -}}
 {{- toYaml $rule }}

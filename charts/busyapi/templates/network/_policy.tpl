@@ -2,14 +2,14 @@
 left out. */}}
 
 {{- define "busyapi.policyMetadata" -}}
-{{- $root := index . 0 -}}
-name: {{ include "busyapi.fullname" $root }}-{{ index . 1 }}
+{{- $root := .root -}}
+name: {{ include "busyapi.fullname" $root }}-{{ .component }}
 namespace: {{ include "busyapi.namespace" $root }}
 labels:
   {{- include "busyapi.labels" . | nindent 2 }}
 {{- end }}
 
-{{/* Pods of this release's component: (list $ "flusher"). */}}
+{{/* Pods of this release's component: dict root, component. */}}
 {{- define "busyapi.peer" -}}
 - podSelector:
     matchLabels:
@@ -27,7 +27,7 @@ labels:
 {{- define "busyapi.egressRedis" -}}
 {{- if .Values.valkey.enabled -}}
 - to:
-    {{- include "busyapi.peer" (list . "valkey") | nindent 4 }}
+    {{- include "busyapi.peer" (dict "root" . "component" "valkey") | nindent 4 }}
   ports:
     - port: redis
 {{- else -}}
@@ -42,12 +42,12 @@ labels:
 {{- end }}
 {{- end }}
 
-{{/* Prometheus, to one port: (list $ "metrics"). */}}
+{{/* Prometheus, to one port: dict root, port. */}}
 {{- define "busyapi.ingressMetrics" -}}
-{{- with (index . 0).Values.networkPolicy.metricsFrom -}}
+{{- with .root.Values.networkPolicy.metricsFrom -}}
 - from:
     {{- toYaml . | nindent 4 }}
   ports:
-    - port: {{ index $ 1 }}
+    - port: {{ $.port }}
 {{- end }}
 {{- end }}
