@@ -13,7 +13,7 @@ IMAGE ?= busyapi:dev
 BASE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e soak test-release lint bench bench-peers bench-flat loadtest loadtest-k6 image generate dashboards-preview docs-site chart-release release release-push kind-up kind-down lock clean
+.PHONY: help run test e2e soak test-release lint bench bench-peers bench-flat loadtest loadtest-k6 image generate generate-check dashboards-preview docs-site chart-release release release-push kind-up kind-down lock clean
 
 # Gone, or the Python that it was made with is: what the stamps say went with it.
 ifeq ($(wildcard $(BIN)/python),)
@@ -69,6 +69,9 @@ image:  ## one container image for both roles, by docker, podman or buildah; IMA
 	else echo "make image needs docker (with its daemon), podman or buildah" >&2; exit 1; fi; \
 	set -x; $$tool -f service/Dockerfile -t $(IMAGE) $(if $(BASE),--build-arg BASE=$(BASE)) .
 
+generate-check: generate  ## fail if the tree has changes after make generate
+	@test -z "$$(git status --porcelain)" || { git status --short; git diff; exit 1; }
+
 generate: $(VENV)/.test  ## write the files that are generated; ARGS="k8s docs" for some
 	$(BIN)/python -m tools.generate $(ARGS)
 
@@ -106,6 +109,7 @@ lock: $(VENV)/.test  ## update the lock files from pyproject.toml; ARGS=--upgrad
 	$(UV) pyproject.toml -o requirements.lock
 	$(UV) pyproject.toml -c requirements.lock --extra dev-server -o requirements-dev.lock
 	$(UV) pyproject.toml -c requirements-dev.lock --extra test -o requirements-test.lock
+	$(UV) --no-deps -c requirements-test.lock k8s/loadtest/requirements.in -o k8s/loadtest/requirements.lock
 	$(UV) docs/requirements.in -o docs/requirements.lock
 	$(UV) testkit/chart/checkov.in -o testkit/chart/requirements-checkov.lock
 	$(UV) --no-deps testkit/chart/programs.in -o testkit/chart/requirements-programs.lock
