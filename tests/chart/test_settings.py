@@ -23,26 +23,12 @@ from testkit.chart.rendering import (
     render,
     values_of,
 )
+from tools.generate.chart_config import ELSEWHERE
 
 DOCUMENT = (ROOT / "docs" / "reference" / "settings.md").read_text()
 DOCUMENTED = set(re.findall(r"^\| `([A-Z_]+)` \|", DOCUMENT, re.MULTILINE))
 # The flusher's number in its StatefulSet, for its own command line.
 NOT_SETTINGS = {"POD_INDEX"}
-# What no `config.` key sets, and why.
-ELSEWHERE = {
-    "PORT": "fixed: the Service's port is service.port",
-    "BUSYAPI_METRICS_PORT": "fixed: named by monitors and policies",
-    "BUSYAPI_FLUSHER_PORT": "fixed: part of BUSYAPI_FLUSHER_URLS",
-    "BUSYAPI_FLUSHER_URLS": "made from the release's name",
-    "BUSYAPI_REDIS_URL": "made from valkey and externalRedis",
-    "BUSYAPI_REDIS_USERNAME": "made from valkey and externalRedis",
-    "BUSYAPI_REDIS_PASSWORD": "the file is used, so that it can be rotated",
-    "BUSYAPI_REDIS_PASSWORD_FILE": "made from valkey and externalRedis",
-    "BUSYAPI_REDIS_CA_FILE": "made from externalRedis.tls",
-    "BUSYAPI_INSTALLATION": "made from the release's namespace and name",
-    "BUSYAPI_TOKENS_FILE": "made from auth",
-    "BUSYAPI_ARCHIVE_DIR": "fixed: on the archive's volume",
-}
 CHANGED = {
     "keyPrefix": "other",
     "durability": "memory",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tools.generate import chart_config
 from tools.generate.__main__ import MODULES, ROOT, main
 
 SOURCES = ("charts", "docs", "k8s", "bench", "perf", "service/busyapi")
@@ -61,6 +62,40 @@ def test_a_stale_table_of_sizing_is_found(copy: Path) -> None:
     page = copy / "docs/reference/sizing.md"
     swap(page, "| 100 million | by the thousand |", "| 100 million | else |")
     assert main(["--check", "--root", str(copy), "docs"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("templates/configmap.yaml", ".partitions | int64", ".partitions"),
+        ("templates/configmap.yaml", "  BUSYAPI_LOG_LEVEL: {{ .logLevel | quote }}\n", ""),
+        ("values.schema.json", '"maximum": 300\n', '"maximum": 301\n'),
+    ],
+)
+def test_a_stale_config_of_the_chart_is_found_and_mended(
+    copy: Path, file: str, old: str, new: str
+) -> None:
+    path = copy / "charts/busyapi" / file
+    fresh = path.read_text()
+    swap(path, old, new)
+    options = ["--root", str(copy), "settings"]
+    assert main(["--check", *options]) == 1
+    assert main(options) == 0
+    assert path.read_text() == fresh
+
+
+def test_a_config_map_without_a_place_for_the_rows_is_refused(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    swap(copy / chart_config.CONFIG_MAP, chart_config.END, "")
+    assert main(["--root", str(copy), "settings"]) == 1
+    assert "configmap.yaml has no" in capsys.readouterr().err
+
+
+def test_text_of_no_known_form_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(chart_config.PATTERNS, "corsOrigins")
+    with pytest.raises(ValueError, match=r"config\.corsOrigins: add it to PATTERNS"):
+        chart_config.schema((ROOT / chart_config.SCHEMA).read_text())
 
 
 @pytest.mark.parametrize(

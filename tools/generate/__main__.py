@@ -13,7 +13,7 @@ from typing import Protocol, cast
 
 ROOT = Path(__file__).parents[2]
 MODULES = {
-    "settings": ("settings_page",),
+    "settings": ("settings_page", "chart_config"),
     "values": ("values",),
     "k8s": ("k8s",),
     "dashboards": ("dashboards",),

@@ -1,0 +1,114 @@
+"""Make the chart's `config` from settings.py: its rows in the ConfigMap and its part of the schema.
+
+A key is its variable in camel case, without BUSYAPI. Defaults and comments of values.yaml are
+written by hand: a cluster's are not always those of a single process.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Any
+
+from busyapi.settings import Settings
+
+OWNED = ""
+SCHEMA = "charts/busyapi/values.schema.json"
+CONFIG_MAP = "charts/busyapi/templates/configmap.yaml"
+BEGIN, END = "{{- /* Generated from settings.py by `make generate`. */}}", "{{- /* End. */}}"
+
+ELSEWHERE = {
+    "PORT": "fixed: the Service's port is service.port",
+    "BUSYAPI_METRICS_PORT": "fixed: named by monitors and policies",
+    "BUSYAPI_FLUSHER_PORT": "fixed: part of BUSYAPI_FLUSHER_URLS",
+    "BUSYAPI_FLUSHER_URLS": "made from the release's name",
+    "BUSYAPI_REDIS_URL": "made from valkey and externalRedis",
+    "BUSYAPI_REDIS_USERNAME": "made from valkey and externalRedis",
+    "BUSYAPI_REDIS_PASSWORD": "the file is used, so that it can be rotated",
+    "BUSYAPI_REDIS_PASSWORD_FILE": "made from valkey and externalRedis",
+    "BUSYAPI_REDIS_CA_FILE": "made from externalRedis.tls",
+    "BUSYAPI_INSTALLATION": "made from the release's namespace and name",
+    "BUSYAPI_TOKENS_FILE": "made from auth",
+    "BUSYAPI_ARCHIVE_DIR": "fixed: on the archive's volume",
+}
+"""Variables that no `config` key sets, and why."""
+COMPUTED = {"keyPrefix"}
+"""Keys whose variable a template works out."""
+OPTIONAL = {"keyPrefix", "replicas"}
+"""Keys that values of an older release may lack: `helm upgrade --reuse-values`."""
+PATTERNS = {
+    "keyPrefix": "^([A-Za-z0-9][A-Za-z0-9._:-]{0,127})?$",
+    "corsOrigins": "^(https?://[^/*A-Z ]+( *, *https?://[^/*A-Z ]+)*)?$",
+}
+"""Of text that is not one of a few words."""
+MAXIMA = {"partitions": 1000, "drainDelay": 3600, "stopTimeout": 3600}
+"""Where Kubernetes, or a person, takes less than the service."""
+
+
+def key(variable: str) -> str:
+    """Return the key of a variable."""
+    first, *others = variable.removeprefix("BUSYAPI_").lower().split("_")
+    return first + "".join(word.capitalize() for word in others)
+
+
+def settings() -> Iterator[tuple[str, Field[Any]]]:
+    """Return each setting that has a key, with it."""
+    for each in fields(Settings):
+        if each.metadata["name"] not in ELSEWHERE:
+            yield key(each.metadata["name"]), each
+
+
+def config_map(text: str) -> str:
+    """Return the template with fresh rows.
+
+    Raises:
+        ValueError: it has no place for them.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{CONFIG_MAP} has no {BEGIN} … {END}")
+    rows = (row(name, each) for name, each in settings() if name not in COMPUTED)
+    return f"{before}{begin}\n{''.join(rows)}  {end}{after}"
+
+
+def row(name: str, setting: Field[Any]) -> str:
+    """Return a row of the ConfigMap. Without int64 a large number would be written as a power."""
+    default = f" | default {json.dumps(setting.default)}" if name in OPTIONAL else ""
+    whole = " | int64" if type(setting.default) is int else ""
+    return f"  {setting.metadata['name']}: {{{{ .{name}{default}{whole} | quote }}}}\n"
+
+
+def schema(text: str) -> str:
+    """Return the schema with a fresh `config`."""
+    found = json.loads(text)
+    config = found["properties"]["config"]
+    config["required"] = [name for name, _ in settings() if name not in OPTIONAL]
+    config["properties"] = {name: rule(name, each) for name, each in settings()}
+    return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
+
+
+def rule(name: str, setting: Field[Any]) -> dict[str, Any]:
+    """Return what the schema says of a key.
+
+    Raises:
+        ValueError: it is text, and nothing says of which form.
+    """
+    meta, kind = setting.metadata, type(setting.default)
+    if meta["choices"]:
+        return {"type": "string", "enum": list(meta["choices"])}
+    if kind is str:
+        if name not in PATTERNS:
+            raise ValueError(f"config.{name}: add it to PATTERNS or ELSEWHERE in {__name__}")
+        return {"type": "string", "pattern": PATTERNS[name]}
+    return {
+        "type": "integer" if kind is int else "number",
+        "minimum": meta["least"],
+        "maximum": MAXIMA.get(name, meta["most"]),
+    }
+
+
+def files(root: Path) -> dict[str, str]:
+    """Return the template and the schema by their paths."""
+    texts = {name: (root / name).read_text(encoding="utf-8") for name in (CONFIG_MAP, SCHEMA)}
+    return {CONFIG_MAP: config_map(texts[CONFIG_MAP]), SCHEMA: schema(texts[SCHEMA])}
