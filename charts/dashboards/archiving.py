@@ -8,14 +8,14 @@ from charts.dashboards.queries import (
     increase,
     largest,
     mean,
-    picked,
     quantile,
     rate,
+    select,
     total,
 )
 
-FREE = picked("busyapi:archive_free_bytes:max", of=FLUSHER)
-SIZE = largest(picked("busyapi_archive_size_bytes", of=FLUSHER), "partition")
+FREE = select("busyapi:archive_free_bytes:max", of=FLUSHER)
+SIZE = largest(select("busyapi_archive_size_bytes", of=FLUSHER), "partition")
 
 FLUSH = Row(
     "Flusher: from Redis to the archive",
@@ -94,7 +94,7 @@ ARCHIVE = Row(
             " or config.segmentAge is reached, then starts again.",
             unit="bytes",
             queries=[
-                Query(total(picked("busyapi_segment_bytes", of=FLUSHER), "partition"), PARTITION)
+                Query(total(select("busyapi_segment_bytes", of=FLUSHER), "partition"), PARTITION)
             ],
         ),
         Lines(
@@ -130,9 +130,9 @@ ARCHIVE = Row(
             " the line: enlarge the claim this week.",
             unit="d",
             width=6,
-            none="Not filling",
+            no_data="Not filling",
             steps=[(LOWEST, RED), (4, YELLOW)],
-            queries=[Query(picked("busyapi:archive_left:days", of=FLUSHER), PARTITION)],
+            queries=[Query(select("busyapi:archive_left:days", of=FLUSHER), PARTITION)],
             alerts=["BusyapiArchiveDiskFilling"],
         ),
         Lines(
@@ -147,8 +147,8 @@ ARCHIVE = Row(
                 Query(
                     total(increase("busyapi_archive_errors_total", of=FLUSHER), "kind"), "{{kind}}"
                 ),
-                Query(total(picked("busyapi_archive_damaged_files", of=FLUSHER)), "damaged files"),
-                Query(total(picked("busyapi_retention_refused", of=FLUSHER)), "retention refused"),
+                Query(total(select("busyapi_archive_damaged_files", of=FLUSHER)), "damaged files"),
+                Query(total(select("busyapi_retention_refused", of=FLUSHER)), "retention refused"),
                 Query(
                     total(increase("busyapi_quarantined_usages_total", of=FLUSHER)),
                     "usages quarantined",

@@ -66,7 +66,7 @@ class Dashboard:
             "annotations": {"list": []},
             "links": [*self._links()],
             "templating": {"list": variables()},
-            "panels": [*placed(self.rows)],
+            "panels": [*layout(self.rows)],
         }
 
     def _links(self) -> Iterator[Json]:
@@ -82,7 +82,7 @@ class Dashboard:
                 }
 
 
-def placed(rows: Sequence[Row]) -> Iterator[Json]:
+def layout(rows: Sequence[Row]) -> Iterator[Json]:
     """Return all rows and panels with their ids and positions."""
     identity, y = 0, 0
     for row in rows:

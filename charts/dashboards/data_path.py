@@ -10,13 +10,13 @@ from charts.dashboards.queries import (
     increase,
     largest,
     mean,
-    picked,
     quantile,
     rate,
+    select,
     total,
 )
 
-BOUND = f"max by (partition) (last_over_time({picked('busyapi_bound_usages', of=FLUSHER)}[1h]))"
+BOUND = f"max by (partition) (last_over_time({select('busyapi_bound_usages', of=FLUSHER)}[1h]))"
 
 COMMIT = Row(
     "API: group commit",
@@ -53,7 +53,7 @@ COMMIT = Row(
             " hundreds. At config.pendingMax the API answers 503. Rising: Redis is slow or"
             " down.",
             unit="suffix: usages",
-            queries=[Query(total(picked("busyapi_pending_usages"), "pod"), "{{pod}}")],
+            queries=[Query(total(select("busyapi_pending_usages"), "pod"), "{{pod}}")],
             alerts=["BusyapiOverloaded"],
         ),
         Lines(
@@ -62,7 +62,7 @@ COMMIT = Row(
             " too slow or down. Overloaded: add pods. NotSeeded: the flusher has not approved"
             " Redis yet.",
             unit="reqps",
-            none="No refusals",
+            no_data="No refusals",
             stacked=True,
             queries=[Query(total(rate("busyapi_refused_total"), "reason"), "{{reason}}")],
             alerts=["BusyapiBufferFull", "BusyapiOverloaded"],
@@ -73,14 +73,14 @@ COMMIT = Row(
             " ones are closed for new ones: add pods, or find the client that opens them.",
             unit="short",
             decimals=0,
-            queries=[Query(total(picked("busyapi_connections"), "pod"), "{{pod}}")],
+            queries=[Query(total(select("busyapi_connections"), "pod"), "{{pod}}")],
         ),
         Lines(
             title="Refused and dropped connections",
             about="Refused: answered 503 because all other connections were busy. Dropped: the"
             " kernel's accept queue was full because the process was too slow. Normal: none.",
             unit="suffix: connections/s",
-            none="None",
+            no_data="None",
             queries=[
                 Query(total(rate("busyapi_connections_refused_total")), "refused"),
                 Query(total(rate("busyapi_accept_queue_overflows_total")), "dropped"),
@@ -91,14 +91,14 @@ COMMIT = Row(
             about="Bytes of incomplete requests by pod, without the first few kB of each"
             " connection. At config.receivingBytes the slowest requests get 503.",
             unit="bytes",
-            queries=[Query(total(picked("busyapi_receiving_bytes"), "pod"), "{{pod}}")],
+            queries=[Query(total(select("busyapi_receiving_bytes"), "pod"), "{{pod}}")],
         ),
         Lines(
             title="Committer failures by reason",
             about="How often a committer had no usable connection to Redis. Normal: none; a"
             " failover causes some. TooWeak: Redis does not meet the durability tier.",
             unit="short",
-            none="No failures",
+            no_data="No failures",
             queries=[Query(total(increase("busyapi_lane_failures_total"), "reason"), "{{reason}}")],
             alerts=["BusyapiRedisUnreachable", "BusyapiDurabilityNotHeld"],
         ),
@@ -123,11 +123,11 @@ BUFFER = Row(
             " the flusher stopped now. Only minutes left and the flusher is down: call"
             " someone.",
             unit="s",
-            none="Not filling",
+            no_data="Not filling",
             logarithmic=True,
             queries=[
                 Query(
-                    picked("busyapi:buffer_left:seconds", of=FLUSHER), "current rate, " + PARTITION
+                    select("busyapi:buffer_left:seconds", of=FLUSHER), "current rate, " + PARTITION
                 ),
                 Query(
                     f"({BOUND} - on (partition) {BACKLOG}) / (max by (partition)"
@@ -145,11 +145,11 @@ BUFFER = Row(
             unit="bytes",
             queries=[
                 Query(
-                    largest(picked("busyapi_redis_memory_bytes", of=FLUSHER), "partition") + " > 0",
+                    largest(select("busyapi_redis_memory_bytes", of=FLUSHER), "partition") + " > 0",
                     "used, " + PARTITION,
                 ),
                 Query(
-                    largest(picked("busyapi_redis_memory_max_bytes", of=FLUSHER), "partition")
+                    largest(select("busyapi_redis_memory_max_bytes", of=FLUSHER), "partition")
                     + " > 0",
                     "limit, " + PARTITION,
                 ),
@@ -163,11 +163,11 @@ BUFFER = Row(
             unit="short",
             queries=[
                 Query(
-                    largest(picked("busyapi_idempotency_keys", of=FLUSHER), "partition") + " > 0",
+                    largest(select("busyapi_idempotency_keys", of=FLUSHER), "partition") + " > 0",
                     "held, " + PARTITION,
                 ),
                 Query(
-                    largest(picked("busyapi_idempotency_keys_max", of=FLUSHER), "partition")
+                    largest(select("busyapi_idempotency_keys_max", of=FLUSHER), "partition")
                     + " > 0",
                     "maximum, " + PARTITION,
                 ),
@@ -181,7 +181,7 @@ BUFFER = Row(
             " data.",
             unit="short",
             steps=[(1, RED)],
-            queries=[Query(f"sum({picked('busyapi_epoch_jumps_total', of=FLUSHER)})")],
+            queries=[Query(f"sum({select('busyapi_epoch_jumps_total', of=FLUSHER)})")],
             alerts=["BusyapiEpochJump"],
         ),
         Number(
@@ -190,7 +190,7 @@ BUFFER = Row(
             " it. Fewer than all: the API answers 503 NotSeeded for the others.",
             unit="short",
             steps=[(LOWEST, RED), (1, GREEN)],
-            queries=[Query(f"sum({picked('busyapi_seeded', of=FLUSHER)})")],
+            queries=[Query(f"sum({select('busyapi_seeded', of=FLUSHER)})")],
             alerts=["BusyapiPartitionNotSeeded"],
         ),
         Number(
@@ -199,7 +199,7 @@ BUFFER = Row(
             " partitions. Fewer: Redis is down, or is not the server that was seeded.",
             unit="short",
             steps=[(LOWEST, RED), (1, GREEN)],
-            queries=[Query(f"sum({picked('busyapi_lanes_ready')})")],
+            queries=[Query(f"sum({select('busyapi_lanes_ready')})")],
             alerts=["BusyapiRedisUnreachable"],
         ),
         Number(
@@ -208,7 +208,7 @@ BUFFER = Row(
             " An operator must decide: read the runbook before `busyapi archive accept-loss`.",
             unit="short",
             steps=[(1, RED)],
-            queries=[Query(f"sum({picked('busyapi_halted', of=FLUSHER)})")],
+            queries=[Query(f"sum({select('busyapi_halted', of=FLUSHER)})")],
             alerts=["BusyapiFlusherHalted"],
         ),
         Number(
@@ -218,8 +218,8 @@ BUFFER = Row(
             " change.",
             unit="short",
             steps=[(LOWEST, RED), (1, GREEN)],
-            words=[(0, "not met"), (1, "met")],
-            queries=[Query(f"min({picked('busyapi_durability_held')})")],
+            value_texts=[(0, "not met"), (1, "met")],
+            queries=[Query(f"min({select('busyapi_durability_held')})")],
             alerts=["BusyapiDurabilityNotHeld"],
         ),
         Number(
@@ -228,7 +228,7 @@ BUFFER = Row(
             " below a few seconds. The objective is 60 s.",
             unit="s",
             steps=[(10, YELLOW), (60, RED)],
-            queries=[Query(f"max({picked('busyapi_oldest_unarchived_seconds', of=FLUSHER)})")],
+            queries=[Query(f"max({select('busyapi_oldest_unarchived_seconds', of=FLUSHER)})")],
             alerts=["BusyapiArchivingBurn", "BusyapiFlusherStuck"],
         ),
     ],

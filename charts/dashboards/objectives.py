@@ -6,18 +6,18 @@ minutes to 3 days. The error budget is the share that may miss it.
 
 from charts.dashboards.board import Row
 from charts.dashboards.panels import GREEN, LOWEST, RED, YELLOW, Lines, Number, Query, Table
-from charts.dashboards.queries import FLUSHER, PARTITION, largest, picked
+from charts.dashboards.queries import FLUSHER, PARTITION, largest, select
 
 BUDGETS = {"availability": 0.001, "latency": 0.01, "archiving": 0.001}
 
 
 def _burn(objective: str, window: str) -> str:
     """Return the burn rate of a budget: at 1 it lasts exactly its 30 days."""
-    errors = picked(f"busyapi:{objective}_errors:ratio_rate{window}")
+    errors = select(f"busyapi:{objective}_errors:ratio_rate{window}")
     return f"max({errors}) / {BUDGETS[objective]}"
 
 
-def _left(objective: str, about: str) -> Number:
+def _budget_left(objective: str, about: str) -> Number:
     return Number(
         title=f"{objective.capitalize()}: error budget left",
         about=f"{about} Over the last 3 days. 100 %: the objective was never missed. 0 %: the"
@@ -30,12 +30,12 @@ def _left(objective: str, about: str) -> Number:
     )
 
 
-WELL = Row(
+OBJECTIVES = Row(
     "Service level objectives",
     [
-        _left("availability", "At most 0.1 % of requests may be answered 5xx."),
-        _left("latency", "At most 1 % of POST requests may take longer than 50 ms."),
-        _left(
+        _budget_left("availability", "At most 0.1 % of requests may be answered 5xx."),
+        _budget_left("latency", "At most 1 % of POST requests may take longer than 50 ms."),
+        _budget_left(
             "archiving",
             "For at most 0.1 % of the time, the oldest usage of a partition may wait longer than"
             " 60 s for the archive.",
@@ -45,7 +45,7 @@ WELL = Row(
             about="Alerts of busyapi that fire now. Each name links to its runbook. Normal:"
             " none. Take a critical one first.",
             unit="short",
-            none="No alerts",
+            no_data="No alerts",
             width=12,
             height=4,
             queries=[
@@ -70,8 +70,8 @@ WELL = Row(
             width=12,
             height=7,
             steps=[(1, YELLOW), (14.4, RED)],
-            queries=[Query(_burn(each, "1h"), each) for each in BUDGETS],
-            alerts=[f"Busyapi{each.capitalize()}Burn" for each in BUDGETS],
+            queries=[Query(_burn(objective, "1h"), objective) for objective in BUDGETS],
+            alerts=[f"Busyapi{objective.capitalize()}Burn" for objective in BUDGETS],
         ),
         Lines(
             title="Oldest unarchived usage",
@@ -84,7 +84,7 @@ WELL = Row(
             steps=[(60, RED)],
             queries=[
                 Query(
-                    largest(picked("busyapi_oldest_unarchived_seconds", of=FLUSHER), "partition"),
+                    largest(select("busyapi_oldest_unarchived_seconds", of=FLUSHER), "partition"),
                     PARTITION,
                 )
             ],

@@ -1,7 +1,7 @@
 """The dashboard "Overview": objectives, the data path from left to right, and what devices see."""
 
 from charts.dashboards.board import Dashboard, Row
-from charts.dashboards.objectives import WELL
+from charts.dashboards.objectives import OBJECTIVES
 from charts.dashboards.panels import (
     BLUE,
     GREEN,
@@ -19,9 +19,9 @@ from charts.dashboards.queries import (
     FLUSHER,
     PARTITION,
     POSTS,
-    picked,
     quantile,
     rate,
+    select,
     total,
 )
 
@@ -30,7 +30,7 @@ def _status(first: int) -> str:
     return f'status=~"{first}.."'
 
 
-WAY = Row(
+DATA_PATH_SUMMARY = Row(
     "Data path, from left to right",
     [
         Number(
@@ -159,7 +159,7 @@ REQUESTS = Row(
     ],
 )
 
-BEHIND = Row(
+STORAGE = Row(
     "Storage and processes",
     [
         Lines(
@@ -201,7 +201,7 @@ BEHIND = Row(
             " unreachable.",
             unit="short",
             decimals=0,
-            queries=[Query(f"count by (role) ({picked('busyapi_build_info')})", "{{role}}")],
+            queries=[Query(f"count by (role) ({select('busyapi_build_info')})", "{{role}}")],
             alerts=["BusyapiTargetsMissing"],
         ),
         Lines(
@@ -209,7 +209,7 @@ BEHIND = Row(
             about="Processes by version. Two versions are normal only during a rollout.",
             unit="short",
             decimals=0,
-            queries=[Query(f"count by (version) ({picked('busyapi_build_info')})", "{{version}}")],
+            queries=[Query(f"count by (version) ({select('busyapi_build_info')})", "{{version}}")],
         ),
         Lines(
             title="Seeded and halted partitions",
@@ -218,8 +218,8 @@ BEHIND = Row(
             unit="short",
             decimals=0,
             queries=[
-                Query(f"sum({picked('busyapi_seeded', of=FLUSHER)})", "seeded"),
-                Query(f"sum({picked('busyapi_halted', of=FLUSHER)})", "halted"),
+                Query(f"sum({select('busyapi_seeded', of=FLUSHER)})", "seeded"),
+                Query(f"sum({select('busyapi_halted', of=FLUSHER)})", "halted"),
             ],
             alerts=["BusyapiPartitionNotSeeded", "BusyapiFlusherHalted"],
         ),
@@ -229,5 +229,5 @@ BEHIND = Row(
 OVERVIEW = Dashboard(
     "Overview",
     "Objectives, the data path from the device to the archive, and what devices see.",
-    [WELL, WAY, REQUESTS, BEHIND],
+    [OBJECTIVES, DATA_PATH_SUMMARY, REQUESTS, STORAGE],
 )

@@ -38,7 +38,7 @@ class Panel:
     queries: Sequence[Query]
     alerts: Sequence[str] = ()
     """Alerts about the same data. The panel links to their runbooks."""
-    none: str = ""
+    no_data: str = ""
     """The text shown when there is normally no data."""
     needs: str = ""
     """What the cluster must run to provide the data; empty for metrics of busyapi."""
@@ -66,8 +66,12 @@ class Panel:
             "fieldConfig": {"defaults": self.defaults(), "overrides": self.overrides()},
             "options": self.options(),
             "links": [
-                {"title": f"Runbook: {each}", "url": f"${{runbooks}}{each}.md", "targetBlank": True}
-                for each in self.alerts
+                {
+                    "title": f"Runbook: {alert}",
+                    "url": f"${{runbooks}}{alert}.md",
+                    "targetBlank": True,
+                }
+                for alert in self.alerts
             ],
         }
 
@@ -95,10 +99,10 @@ class Panel:
             {"color": color, "value": None if value == LOWEST else value}
             for value, color in (*base, *self.steps)
         ]
-        some = {"max": self.maximum, "decimals": self.decimals, "noValue": self.none or None}
+        optional = {"max": self.maximum, "decimals": self.decimals, "noValue": self.no_data or None}
         return {
             "unit": self.unit,
-            **{name: each for name, each in some.items() if each is not None},
+            **{name: value for name, value in optional.items() if value is not None},
             "thresholds": {"mode": "absolute", "steps": steps},
         }
 
@@ -163,14 +167,14 @@ class Number(Panel):
     kind = "stat"
     width: int = 4
     height: int = 4
-    words: Sequence[tuple[float, str]] = ()
+    value_texts: Sequence[tuple[float, str]] = ()
     """Texts shown instead of values."""
 
     def defaults(self) -> Json:
         """Return the settings of all series, with the texts for values."""
         options = {
             f"{value:g}": {"index": index, "text": text}
-            for index, (value, text) in enumerate(self.words)
+            for index, (value, text) in enumerate(self.value_texts)
         }
         mappings = [{"type": "value", "options": options}] if options else []
         return {**super().defaults(), "color": {"mode": "thresholds"}, "mappings": mappings}
@@ -197,8 +201,8 @@ class Heatmap(Panel):
 
     def targets(self) -> Iterator[Json]:
         """Return the queries in heatmap format."""
-        for each in super().targets():
-            yield {**each, "format": "heatmap"}
+        for target in super().targets():
+            yield {**target, "format": "heatmap"}
 
     def options(self) -> Json:
         """Return axes and colours."""
@@ -228,8 +232,8 @@ class Table(Panel):
 
     def targets(self) -> Iterator[Json]:
         """Return the queries in table format."""
-        for each in super().targets():
-            yield {**each, "format": "table"}
+        for target in super().targets():
+            yield {**target, "format": "table"}
 
     def overrides(self) -> list[Json]:
         """Return the link of each row."""

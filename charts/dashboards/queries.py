@@ -12,19 +12,19 @@ POSTS = 'route=~"/api/usages(/batch)?"'
 PARTITION = "partition {{partition}}"
 
 
-def picked(metric: str, *more: str, of: str = RELEASE) -> str:
+def select(metric: str, *more: str, of: str = RELEASE) -> str:
     """Return the series of this release."""
     return f"{metric}{{{', '.join((of, *more))}}}"
 
 
 def rate(metric: str, *more: str, of: str = RELEASE) -> str:
     """Return the rate of a counter per second, for each series."""
-    return f"rate({picked(metric, *more, of=of)}[$__rate_interval])"
+    return f"rate({select(metric, *more, of=of)}[$__rate_interval])"
 
 
 def increase(metric: str, *more: str, of: str = RELEASE) -> str:
     """Return how much a counter grew since the previous point."""
-    return f"increase({picked(metric, *more, of=of)}[$__rate_interval])"
+    return f"increase({select(metric, *more, of=of)}[$__rate_interval])"
 
 
 def total(expr: str, by: str = "") -> str:
@@ -49,5 +49,5 @@ def mean(histogram: str, *more: str, of: str = RELEASE, by: str = "") -> str:
     return " / ".join(sums)
 
 
-BACKLOG = picked("busyapi:unarchived_usages:max", of=FLUSHER)
+BACKLOG = select("busyapi:unarchived_usages:max", of=FLUSHER)
 """Recorded by the chart's rules, which handle a flusher that is down."""

@@ -6,7 +6,7 @@ kube-prometheus-stack scrapes by default.
 
 from charts.dashboards.board import Dashboard, Row
 from charts.dashboards.panels import RED, YELLOW, Lines, Number, Query
-from charts.dashboards.queries import PODS, largest, picked, rate, total
+from charts.dashboards.queries import PODS, largest, rate, select, total
 
 STATE = "kube-state-metrics"
 CADVISOR = "cAdvisor (the kubelet's /metrics/cadvisor)"
@@ -22,18 +22,18 @@ def _of_pods(containers: str, groups: str) -> str:
 
 
 CPU_USED = _of_pods(rate(CPU, of=CONTAINERS), rate(CPU, of=GROUPS))
-MEMORY_USED = _of_pods(picked(MEMORY, of=CONTAINERS), picked(MEMORY, of=GROUPS))
+MEMORY_USED = _of_pods(select(MEMORY, of=CONTAINERS), select(MEMORY, of=GROUPS))
 
 
 # Like the alert: per container, or per pod where the kubelet does not name containers.
 THROTTLED = "{} / {}".format(
-    *(rate(f"container_cpu_cfs_{each}_total", of=PODS) for each in ("throttled_periods", "periods"))
+    *(rate(f"container_cpu_cfs_{part}_total", of=PODS) for part in ("throttled_periods", "periods"))
 )
 
 
 def _limit(resource: str, kind: str) -> str:
     return total(
-        picked(f"kube_pod_container_resource_{kind}", f'resource="{resource}"', of=PODS), "pod"
+        select(f"kube_pod_container_resource_{kind}", f'resource="{resource}"', of=PODS), "pod"
     )
 
 
@@ -48,7 +48,7 @@ SCALING = Row(
             needs=STATE,
             queries=[
                 Query(
-                    f"sum({picked('kube_horizontalpodautoscaler_status_current_replicas', of=HPA)})"
+                    f"sum({select('kube_horizontalpodautoscaler_status_current_replicas', of=HPA)})"
                 )
             ],
             alerts=["BusyapiAutoscalerAtMaximum"],
@@ -63,8 +63,8 @@ SCALING = Row(
             steps=[(0.8, YELLOW), (1, RED)],
             queries=[
                 Query(
-                    f"sum({picked('kube_horizontalpodautoscaler_status_desired_replicas', of=HPA)})"
-                    f" / sum({picked('kube_horizontalpodautoscaler_spec_max_replicas', of=HPA)})"
+                    f"sum({select('kube_horizontalpodautoscaler_status_desired_replicas', of=HPA)})"
+                    f" / sum({select('kube_horizontalpodautoscaler_spec_max_replicas', of=HPA)})"
                 )
             ],
             alerts=["BusyapiAutoscalerAtMaximum"],
@@ -78,7 +78,7 @@ SCALING = Row(
             decimals=0,
             width=16,
             queries=[
-                Query(f"sum({picked(f'kube_horizontalpodautoscaler_{name}', of=HPA)})", legend)
+                Query(f"sum({select(f'kube_horizontalpodautoscaler_{name}', of=HPA)})", legend)
                 for name, legend in (
                     ("status_desired_replicas", "desired"),
                     ("status_current_replicas", "current"),
@@ -106,7 +106,7 @@ SCALING = Row(
             width=12,
             queries=[
                 Query(
-                    total(picked("kube_pod_status_ready", 'condition="true"', of=PODS), "pod"),
+                    total(select("kube_pod_status_ready", 'condition="true"', of=PODS), "pod"),
                     "{{pod}}",
                 )
             ],
@@ -140,7 +140,7 @@ USED = Row(
             about="Share of periods in which the CPU limit slowed a pod down. The chart sets no"
             " limit, so normally there is no data. Otherwise remove the limit.",
             unit="percentunit",
-            none="No CPU limit, or no cAdvisor",
+            no_data="No CPU limit, or no cAdvisor",
             needs=CADVISOR,
             steps=[(0.25, RED)],
             queries=[Query(largest(THROTTLED, "pod"), "{{pod}}")],
@@ -174,7 +174,7 @@ USED = Row(
             queries=[
                 Query(
                     "sum by (pod) (increase("
-                    f"{picked('kube_pod_container_status_restarts_total', of=PODS)}[1h]))",
+                    f"{select('kube_pod_container_status_restarts_total', of=PODS)}[1h]))",
                     "{{pod}}",
                 )
             ],
