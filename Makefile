@@ -9,6 +9,8 @@ INSTALL := $(PIP) install --require-hashes --only-binary :all:
 INSTALL_BUSYAPI := $(PIP) install --no-index --no-build-isolation --no-deps -e .
 UV = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --generate-hashes $(ARGS)
 ARGS ?=
+# A program that runs a Kubernetes on this machine, if there is one: see e2e/README.md. KUBECONFIG selects any other.
+export E2E_CLUSTER ?= $(abspath $(wildcard ../shared/cluster/cluster))
 IMAGE ?= busyapi:dev
 BASE ?=
 

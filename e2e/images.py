@@ -9,7 +9,7 @@ import tempfile
 import tomllib
 from pathlib import Path
 
-from e2e.target import ROOT, SHARED, Target
+from e2e.target import ROOT, Target
 
 STAMP = ROOT / ".venv" / "e2e-images.json"
 """Which sources each cluster was given, by the cluster's own id."""
@@ -80,8 +80,8 @@ def give(load: tuple[str, ...], tag: str) -> None:
 def build(target: Target, tag: str, root: Path) -> None:
     """Run `make image` of a source tree."""
     command = ["make", "--no-print-directory", "-C", str(root), "image", f"IMAGE={tag}"]
-    if target.shared:
-        subprocess.run([SHARED, "base"], check=True, timeout=SECONDS)
+    if target.program:
+        target.cluster("base")
         command.append(f"BASE={BASE}")
     subprocess.run(command, check=True, timeout=SECONDS, env=_environment())
 
@@ -112,5 +112,5 @@ def _environment() -> dict[str, str]:
 
 def valkey(target: Target, tag: str, present: bool) -> None:  # noqa: FBT001
     """Build the bundled Valkey's image where none can be pulled."""
-    if target.shared and not present:
+    if target.program and not present:
         target.cluster("valkey", "-t", tag)

@@ -1,4 +1,4 @@
-"""Which cluster: that of KUBECONFIG, or the one that ../shared/cluster starts on this machine."""
+"""Which cluster: that of KUBECONFIG, or one that the program in E2E_CLUSTER starts here."""
 
 import os
 import shlex
@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SHARED = ROOT.parent / "shared" / "cluster" / "cluster"
-SHARED_HOME = Path(os.environ.get("CLUSTER_HOME", "/var/lib/busyapi-cluster"))
+PROGRAM = os.environ.get("E2E_CLUSTER", "")
+"""The program that runs a cluster on this machine; README.md says what it must do."""
+HOME = Path(os.environ.get("CLUSTER_HOME", "/var/lib/busyapi-cluster"))
 UP_SECONDS = 600
 
-HELP = """no cluster: KUBECONFIG names none, and there is no {shared}.
+HELP = """no cluster: set KUBECONFIG.
     KUBECONFIG=~/.kube/config E2E_LOAD_IMAGE="kind load image-archive --name busyapi" make e2e
 runs on any cluster whose ingress controller answers on 127.0.0.1, port E2E_INGRESS_PORT (8080). An
 archive of the image is given to the command in E2E_LOAD_IMAGE; without it nothing is built, and the
 cluster must have the images already. With a Gateway called gateway in namespace ingress, on the
-same port, HTTPRoutes are tried as well.
+same port, HTTPRoutes are tried as well. e2e/README.md says more.
 """
 
 
@@ -31,21 +32,21 @@ class Target:
     kubeconfig: Path
     load: tuple[str, ...]
     """The command that loads an image archive; none when images are there already."""
-    shared: Path | None
-    """The program that runs the cluster, when it is the one of this machine."""
+    program: Path | None
+    """The program that runs the cluster, if it is the one of this machine."""
     port: int = int(os.environ.get("E2E_INGRESS_PORT", "8080"))
     """Of the ingress controller, on 127.0.0.1."""
 
     def cluster(self, *arguments: str | Path) -> None:
-        """Have the shared cluster's program do something."""
-        if self.shared is None:
-            raise NoCluster(f"only ../shared/cluster can do {arguments}")
-        subprocess.run([self.shared, *arguments], check=True, timeout=UP_SECONDS)
+        """Run a command of the program that runs the cluster."""
+        if self.program is None:
+            raise NoCluster(f"only the program in E2E_CLUSTER can run {arguments}")
+        subprocess.run([self.program, *arguments], check=True, timeout=UP_SECONDS)
 
     def pid(self, process: str) -> int | None:
-        """Give a process of the shared cluster; None on any other."""
-        path = SHARED_HOME / "run" / f"{process}.pid"
-        return int(path.read_text()) if self.shared and path.exists() else None
+        """Return the id of a process of the cluster on this machine; None on any other."""
+        path = HOME / "run" / f"{process}.pid"
+        return int(path.read_text()) if self.program and path.exists() else None
 
 
 def find() -> Target:
@@ -58,13 +59,14 @@ def find() -> Target:
     load = tuple(shlex.split(os.environ.get("E2E_LOAD_IMAGE", "")))
     if named:
         kubeconfig = Path(named).expanduser()
-        ours = SHARED.exists() and kubeconfig == SHARED_HOME / "kubeconfig"
-        return Target(kubeconfig, load or _load(ours), SHARED if ours else None)
-    if not SHARED.exists():
-        raise NoCluster(HELP.format(shared=SHARED))
-    subprocess.run([SHARED, "up"], check=True, timeout=UP_SECONDS)
-    return Target(SHARED_HOME / "kubeconfig", load or _load(ours=True), SHARED)
+        local = Path(PROGRAM) if PROGRAM and kubeconfig == HOME / "kubeconfig" else None
+        return Target(kubeconfig, load or _load_command(local), local)
+    if not PROGRAM:
+        raise NoCluster(HELP)
+    program = Path(PROGRAM)
+    subprocess.run([program, "up"], check=True, timeout=UP_SECONDS)
+    return Target(HOME / "kubeconfig", load or _load_command(program), program)
 
 
-def _load(ours: bool) -> tuple[str, ...]:  # noqa: FBT001
-    return (str(SHARED), "load") if ours else ()
+def _load_command(program: Path | None) -> tuple[str, ...]:
+    return (str(program), "load") if program else ()

@@ -63,9 +63,9 @@ def _scaling(cpu: int | None, requests: int | None) -> dict[str, Any]:
 def by_requests(site: Release, report: Report) -> None:
     """HPA on a Pods metric, by the rule that k8s/observability ships."""
     with report.row("autoscaling on requests a second") as row:
-        if site.target.shared is None:
+        if site.target.program is None:
             row.left_out = True
-            row.notes.append("needs ../shared/cluster, whose adapter may be given our rule")
+            row.notes.append("needs the cluster of E2E_CLUSTER: its adapter gets our rule")
             return
         # The adapter looks which series there are when it starts, and long after that again.
         wait_for(lambda: _scraped(site), "Prometheus to have the API's series", 120)
@@ -84,9 +84,9 @@ def by_cpu(site: Release, report: Report) -> None:
 def by_keda(site: Release, report: Report) -> None:
     """A ScaledObject that asks Prometheus."""
     with report.row("autoscaling through KEDA") as row:
-        if site.target.shared is None:
+        if site.target.program is None:
             row.left_out = True
-            row.notes.append("needs ../shared/cluster, which brings KEDA")
+            row.notes.append("needs the cluster of E2E_CLUSTER, which brings KEDA")
             return
         site.target.cluster("keda")
         keda = {

@@ -151,7 +151,7 @@ def kubelet(site: Release, report: Report) -> None:
         if pid is None:
             row.left_out = True
             row.notes.append(
-                "needs ../shared/cluster, whose kubelets are processes of this machine"
+                "needs the cluster of E2E_CLUSTER, whose kubelets are processes of this machine"
             )
             return
         populate(site, node)

@@ -73,12 +73,12 @@ def observe(site: Release, report: Report) -> None:
     """Install; what needs series from outside of the release is left out where they cannot come."""
     with report.row("install for observability"):
         site.install(values((CHART / "files" / "rules.yaml").read_text()))
-    if site.target.shared is None:
+    if site.target.program is None:
         loaded(site, report)
         missing(site, report)
         with report.row("alerts of the cluster's own figures") as row:
             row.left_out = True
-            row.notes.append("needs ../shared/cluster, whose pods reach this machine")
+            row.notes.append("needs the cluster of E2E_CLUSTER, whose pods reach this machine")
         return
     with scraped(site):
         for each in (loaded, at_maximum, throttled, panels, unthrottled, missing):

@@ -12,10 +12,10 @@ from e2e.scenarios.lifetime import _version
 
 
 @pytest.fixture
-def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.delenv("E2E_LOAD_IMAGE", raising=False)
-    monkeypatch.setattr(target, "SHARED", tmp_path / "cluster")
+    monkeypatch.setattr(target, "PROGRAM", "")
 
 
 @pytest.mark.usefixtures("nowhere")
@@ -35,7 +35,7 @@ def test_another_cluster_is_never_treated_as_this_machines(
     monkeypatch.setenv("E2E_LOAD_IMAGE", "kind load image-archive --name busyapi")
     found = target.find()
     assert found.load == ("kind", "load", "image-archive", "--name", "busyapi")
-    assert found.shared is None
+    assert found.program is None
     assert found.pid("node-2-kubelet") is None
     with pytest.raises(target.NoCluster):
         found.cluster("keda")
