@@ -11,6 +11,9 @@ import re
 ELSEWHERE = {
     "ARCHITECTURE.md": "explanation/architecture.md",
     "CHANGELOG.md": "CHANGELOG.md",
+    "CONTRIBUTING.md": "CONTRIBUTING.md",
+    "RELEASING.md": "RELEASING.md",
+    "SECURITY.md": "SECURITY.md",
     "charts/busyapi/README.md": "reference/chart.md",
     "service/busyapi/api/openapi.json": "reference/openapi.json",
     "service/busyapi/archive/FORMAT.md": "reference/archive-format.md",
