@@ -5,7 +5,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
@@ -17,6 +17,7 @@ from bench.plot import plot
 from bench.progress import tell
 from bench.report import Report
 from bench.scenarios import SCENARIOS, Scenario, before, chosen, measure
+from busyapi.argument_types import whole_number
 from perf import wrk
 from perf.machine import machine
 
@@ -109,14 +110,14 @@ def _parser() -> argparse.ArgumentParser:
         help="only this one; may be given more than once",
     )
     parser.add_argument(
-        "--seconds", type=_count(1), default=8, metavar="N", help="of one run (default 8)"
+        "--seconds", type=whole_number(1), default=8, metavar="N", help="of one run (default 8)"
     )
     parser.add_argument(
-        "--rounds", type=_count(1), default=3, metavar="N", help="runs of each (default 3)"
+        "--rounds", type=whole_number(1), default=3, metavar="N", help="runs of each (default 3)"
     )
     parser.add_argument(
         "--connections",
-        type=_count(wrk.THREADS),
+        type=whole_number(wrk.THREADS),
         default=256,
         metavar="N",
         help="that wrk keeps busy (default 256)",
@@ -141,16 +142,6 @@ def _parser() -> argparse.ArgumentParser:
         "--plot", type=_folder, metavar="DIR", help="also draw each scenario, as DIR/SCENARIO.png"
     )
     return parser
-
-
-def _count(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        number = int(text)
-        if number < least:
-            raise argparse.ArgumentTypeError(f"at least {least}")
-        return number
-
-    return parse
 
 
 def _folder(text: str) -> Path:

@@ -27,6 +27,7 @@ from bench.cli import temporary
 from bench.look import Look, archived_usages, look, render, spent
 from bench.progress import tell
 from bench.realistic import batch
+from busyapi.argument_types import whole_number
 from busyapi.stream.keys import Keys
 from perf import archive_ids, wrk
 from perf.load import SINGLE, Load
@@ -236,7 +237,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--usages",
-        type=int,
+        type=whole_number(1),
         nargs="+",
         default=[MILLION, 10 * MILLION, 50 * MILLION],
         metavar="N",

@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from busyapi.argument_types import whole_number
 from loadtest.figures import summarise
 from loadtest.generator import Generator, plan
 from loadtest.native import Native, compiled
-from loadtest.options import above_zero, share, whole
+from loadtest.options import above_zero, share
 from perf.bodies import Mix, bodies
 
 GRACE_SECONDS = 15.0
@@ -30,8 +31,8 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--path", default="/api/usages")
     found.add_argument("--rate", type=above_zero, default=16_667, help="requests a second")
     found.add_argument("--seconds", type=above_zero, default=60)
-    found.add_argument("--connections", type=whole(1), default=256)
-    found.add_argument("--devices", type=whole(1), default=Mix.devices, help="patients")
+    found.add_argument("--connections", type=whole_number(1), default=256)
+    found.add_argument("--devices", type=whole_number(1), default=Mix.devices, help="patients")
     found.add_argument("--invalid", type=share, default=Mix.invalid, help="share to be refused")
     found.add_argument("--even", action="store_true", help="not Poisson but at even distances")
     found.add_argument(

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+from busyapi.argument_types import whole_number
 from loadtest import k6
 from perf.bodies import Mix
 
@@ -33,19 +34,6 @@ def _number(lowest: float, highest: float, what: str) -> Callable[[str], float]:
         return value
 
     read.__name__ = "number"  # in argparse's words on what is none
-    return read
-
-
-def whole(lowest: int) -> Callable[[str], int]:
-    """Take whole numbers from this one."""
-
-    def read(text: str) -> int:
-        value = int(text)
-        if value < lowest:
-            raise argparse.ArgumentTypeError(f"{text} is less than {lowest}")
-        return value
-
-    read.__name__ = "whole number"
     return read
 
 
@@ -120,7 +108,7 @@ def _add_target(parser: argparse.ArgumentParser, *, running: bool = False) -> No
 def _add_processes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--processes",
-        type=whole(1),
+        type=whole_number(1),
         default=2,
         metavar="N",
         help="API processes of a stack of its own (default: %(default)s)",
@@ -134,8 +122,8 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         ("rate", above_zero, 16_667, "requests a second"),
         ("seconds", above_zero, 60, "for so long"),
         ("warm-up", seconds_or_none, 3, "seconds before it, at a tenth of the rate; 0: none"),
-        ("connections", whole(1), 256, "at most"),
-        ("devices", whole(1), Mix.devices, "patients"),
+        ("connections", whole_number(1), 256, "at most"),
+        ("devices", whole_number(1), Mix.devices, "patients"),
         ("invalid", share, Mix.invalid, "share that must be refused"),
     ):
         parser.add_argument(
@@ -183,7 +171,9 @@ def _add_reconcile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--k6-log", type=Path, metavar="FILE", help="of a Job, instead of counts")
     parser.add_argument("--tool", default="k6", metavar="NAME", help="for the table (%(default)s)")
     for name in ("sent", "created", "refused", "unknown"):
-        parser.add_argument(f"--{name}", type=whole(0), default=0, metavar="N", help="usages")
+        parser.add_argument(
+            f"--{name}", type=whole_number(0), default=0, metavar="N", help="usages"
+        )
 
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ import argparse
 import math
 from typing import Any, NamedTuple
 
+from busyapi.argument_types import whole_number
 from busyapi.errors import ConfigError
 from busyapi.settings import MOST_BOUND, Settings
 
@@ -181,7 +182,7 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument(
         "--per-minute",
-        type=_from_one,
+        type=whole_number(1, MOST),
         default=1_000_000,
         metavar="N",
         help="usages a minute at the peak (default: %(default)s)",
@@ -191,46 +192,31 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument(
         "--outage-minutes",
-        type=_from_one,
+        type=whole_number(1, MOST),
         default=15,
         metavar="M",
         help="how long a flusher may be away before devices are refused (default: %(default)s)",
     )
     parser.add_argument(
-        "--days", type=_from_one, default=30, help="kept in the archive (default: %(default)s)"
+        "--days",
+        type=whole_number(1, MOST),
+        default=30,
+        help="kept in the archive (default: %(default)s)",
     )
     parser.add_argument(
         "--partitions",
-        type=_from_one,
+        type=whole_number(1, MOST),
         metavar="P",
         help="how many; the fewest that carry it if not given",
     )
     parser.add_argument(
         "--keyed",
-        type=_percent,
+        type=whole_number(0, 100),
         default=0,
         metavar="PERCENT",
         help="of posts that have an Idempotency-Key (default: %(default)s)",
     )
     parser.set_defaults(run=_run)
-
-
-def _from_one(text: str) -> int:
-    return _whole(text, 1, MOST)
-
-
-def _percent(text: str) -> int:
-    return _whole(text, 0, 100)
-
-
-def _whole(text: str, least: int, most: int) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = least - 1
-    if not least <= number <= most:
-        raise argparse.ArgumentTypeError(f"a whole number from {least} to {most:,}, not {text:.20}")
-    return number
 
 
 def _run(options: argparse.Namespace, settings: Settings) -> int:

@@ -1,15 +1,17 @@
 """The command `busyapi dev` and its options."""
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from busyapi.argument_types import whole_number
 from busyapi.dev.plan import MAX_PORT, Plan
 from busyapi.dev.typed import format_path, format_this_command
 from busyapi.errors import ConfigError
 from busyapi.settings import Settings
 
+MAX_CHILDREN = 256
 DESCRIPTION = """\
 Start all parts of busyapi on this machine and keep them running: a Valkey, API processes that share
 one port, and a flusher for each partition. Ctrl-C stops everything; a second one, at once.
@@ -43,21 +45,21 @@ def add_command(commands: Any, settings: Settings, environment: Mapping[str, str
     )
     parser.add_argument(
         "--port",
-        type=_count_type("a TCP port", MAX_PORT),
+        type=whole_number(1, MAX_PORT, "a TCP port"),
         default=settings.port,
         metavar="N",
         help="where devices post usages (default: PORT, now %(default)s)",
     )
     parser.add_argument(
         "--processes",
-        type=_count_type("a number of processes"),
+        type=whole_number(1, MAX_CHILDREN, "a number of processes"),
         default=2,
         metavar="N",
         help="API processes (default: %(default)s)",
     )
     parser.add_argument(
         "--partitions",
-        type=_count_type("a number of partitions"),
+        type=whole_number(1, MAX_CHILDREN, "a number of partitions"),
         default=settings.partitions,
         metavar="N",
         help="fixed by the first start in a folder (default: BUSYAPI_PARTITIONS, now %(default)s)",
@@ -98,12 +100,3 @@ def _check_partitions(plan: Plan) -> None:
             f" Type: {format_this_command('--partitions', str(found))}; or choose another folder"
             " with --state"
         )
-
-
-def _count_type(noun: str, maximum: int = 256) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not text.isdecimal() or not 1 <= int(text) <= maximum:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {noun} from 1 to {maximum}")
-        return int(text)
-
-    return parse
