@@ -8,6 +8,7 @@ INSTALL := $(PIP) install --require-hashes --only-binary :all:
 # setuptools, which builds busyapi, is in the locks too.
 INSTALL_BUSYAPI := $(PIP) install --no-index --no-build-isolation --no-deps -e .
 UV = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --generate-hashes $(ARGS)
+PYTEST := $(BIN)/python -m pytest
 ARGS ?=
 # A program that runs a Kubernetes on this machine, if there is one: see e2e/README.md. KUBECONFIG selects any other.
 export E2E_CLUSTER ?= $(abspath $(wildcard ../shared/cluster/cluster))
@@ -15,7 +16,7 @@ IMAGE ?= busyapi:dev
 BASE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e soak test-release lint bench bench-peers bench-flat loadtest loadtest-k6 image generate generate-check dashboards-preview docs-site chart-release release release-push kind-up kind-down lock clean
+.PHONY: help run check test test-later test-all e2e soak test-release lint bench bench-peers bench-flat loadtest loadtest-k6 image generate generate-check dashboards-preview docs-site chart-release release release-push kind-up kind-down lock clean
 
 # Gone, or the Python that it was made with is: what the stamps say went with it.
 ifeq ($(wildcard $(BIN)/python),)
@@ -28,24 +29,51 @@ help:  ## list the targets
 run: $(VENV)/.run  ## Valkey, two API processes and a flusher on this machine; ARGS="--help"
 	$(BIN)/busyapi dev $(ARGS)
 
+# Some images set this. Without compiled files each start of a process takes a fifth longer, and each
+# worker of pytest compiles all tests again.
+unexport PYTHONDONTWRITEBYTECODE
+
+# docs/reference/tests.md lists the tiers, and why a test is in a later one.
+ELSEWHERE := long or release
+LATER := chart or alerts or mutants or tools or full
+
 # Tests wait as much as they compute: four at a time keep two cores busy. In the order of their
-# folders short files come last, so that no long one ends alone.
-test: $(VENV)/.test $(VENV)/.chart  ## every test, on real servers; ARGS="-k lane" for some
-	.ci/system-packages
-	$(BIN)/python -m pytest -m "not long and not release" -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+# folders short files come last, so that no long one ends alone. What measures time or CPU runs
+# afterwards, one test at a time. A part of the tests (-k, -m or a path) takes one process, which is
+# ready when four still start.
+PART := $(strip $(foreach option,-k -m tests/,$(findstring $(option),$(ARGS))))
+WORKERS := -n 4 --dist loadfile --no-loadscope-reorder
+ifdef PART
+run_tests = $(PYTEST) -m "$(1)" $(ARGS)
+else
+run_tests = $(PYTEST) -m "($(1)) and not alone" $(WORKERS) $(ARGS) && $(PYTEST) -m "($(1)) and alone" $(ARGS)
+endif
+
+check: lint  ## ruff, mypy, fresh generated files and the unit tests, in a minute; needs no system packages
+	$(PYTEST) -m "not (servers or $(LATER) or $(ELSEWHERE))" -n 2 tests/unit tests/docs
+
+test: $(VENV)/.test  ## the tests of each change, on real servers; ARGS="-k decode" for some
+	@.ci/system-packages
+	$(call run_tests,not ($(LATER) or $(ELSEWHERE)))
+
+test-later: $(VENV)/.test $(VENV)/.chart  ## what make test leaves out: chart, alerts, mutants, tools, full lengths
+	@.ci/system-packages
+	$(call run_tests,($(LATER)) and not ($(ELSEWHERE)))
+
+test-all: test test-later  ## make test, then make test-later
 
 soak: $(VENV)/.test $(VENV)/.chart  ## the tests that take many minutes
-	.ci/system-packages
-	$(BIN)/python -m pytest -m long $(ARGS)
+	@.ci/system-packages
+	$(PYTEST) -m long $(ARGS)
 
 test-release: $(VENV)/.test  ## build, push, pull and verify a release; BASE= where no image can be pulled
 	.ci/system-packages release
-	BASE=$(BASE) $(BIN)/python -m pytest -m release $(ARGS)
+	BASE=$(BASE) $(PYTEST) -m release $(ARGS)
 
 e2e: $(VENV)/.test  ## scenarios on a real cluster, the one of KUBECONFIG; ARGS="--short"
 	$(BIN)/python -m e2e $(ARGS)
 
-lint: $(VENV)/.test docs-site  ## ruff, mypy, fresh generated files and the documentation site
+lint: $(VENV)/.test  ## ruff, mypy and fresh generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

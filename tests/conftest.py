@@ -14,11 +14,39 @@ from testkit.servers import FLAVOURS, Flavour, Server
 
 Stacks = Callable[..., Stack]
 
+TESTS = Path(__file__).parent
+MARKERS = {
+    "chart": "chart",
+    "docs/test_readme.py": "servers",
+    "docs/test_runbook_commands.py": "servers",
+    "docs/test_runbook_faults.py": "servers",
+    "e2e": "tools",
+    "loadtest": "tools",
+    "observability": "alerts",
+    "release": "tools",
+    "testkit": "tools",
+    "tools": "tools",
+    "unit/archive/test_crash.py": "servers",
+    "unit/bench": "tools",
+    "unit/perf": "tools",
+}
+"""The marker of each test in a file or folder. pyproject.toml says what a marker is for."""
+
 # A busy machine is no failure: examples may take their time, the run as a whole may not.
 hypothesis.settings.register_profile(
     "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("patient")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test before pytest selects by markers."""
+    for item in items:
+        path = item.path.relative_to(TESTS)
+        for place in (path, *path.parents):
+            if marker := MARKERS.get(str(place)):
+                item.add_marker(marker)
 
 
 @pytest.fixture(scope="session", autouse=True)
