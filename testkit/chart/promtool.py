@@ -1,7 +1,8 @@
-"""promtool, the rules of the chart as it reads them, and the cases in rules/ as data.
+"""Run promtool on the rules of the chart and on the cases in tests/chart/rules.
 
-Debian's is Prometheus 2, and must be there. Where the cluster's files lie beside the repository its
-promtool is asked too: Prometheus 3 counts windows and escapes names in another way.
+Debian's promtool (Prometheus 2) is required. If the files of the test cluster are next to the
+repository, its promtool (Prometheus 3) runs too, because it counts windows and escapes names
+differently.
 """
 
 import shutil
@@ -25,15 +26,15 @@ PROGRAMS = ["debian", *(["cluster"] if CLUSTERS.exists() else [])]
 
 
 def program(name: str) -> str:
-    """Where it is; Debian's must be."""
-    found = str(unpacked()) if name == "cluster" else shutil.which("promtool")
-    assert found, "promtool is missing: apt-get install prometheus"
-    return found
+    """Return the path of a promtool. Debian's must exist."""
+    path = str(unpack_cluster_promtool()) if name == "cluster" else shutil.which("promtool")
+    assert path, "promtool is missing: apt-get install prometheus"
+    return path
 
 
 @cache
-def unpacked() -> Path:
-    """The cluster's, once in a run."""
+def unpack_cluster_promtool() -> Path:
+    """Unpack the promtool of the cluster, once per run."""
     path = Path(tempfile.mkdtemp()) / "promtool"
     with CLUSTERS.open("rb") as packed, path.open("wb") as file:
         zstandard.ZstdDecompressor().copy_stream(packed, file)
@@ -42,35 +43,35 @@ def unpacked() -> Path:
 
 
 def promtool(name: str, *arguments: str | Path) -> str:
-    """What it finds wrong; nothing when all is well."""
-    done = subprocess.run(
+    """Run promtool, and return its output if it fails, otherwise nothing."""
+    process = subprocess.run(
         [program(name), *arguments], capture_output=True, text=True, timeout=120, check=False
     )
-    return f"{done.stdout}{done.stderr}" if done.returncode else ""
+    return f"{process.stdout}{process.stderr}" if process.returncode else ""
 
 
 def groups(values: Json | None = None, release: str = "busyapi") -> list[Json]:
-    """The groups of the PrometheusRule that these values make."""
-    said = {"metrics": {"prometheusRule": {"enabled": True, **(values or {})}}}
-    (rule,) = of_kind(render(said, release=release), "PrometheusRule")
-    found: list[Json] = rule["spec"]["groups"]
-    return found
+    """Return the groups of the PrometheusRule with these values."""
+    metrics = {"metrics": {"prometheusRule": {"enabled": True, **(values or {})}}}
+    (rule,) = of_kind(render(metrics, release=release), "PrometheusRule")
+    rule_groups: list[Json] = rule["spec"]["groups"]
+    return rule_groups
 
 
-def written(of: list[Json], folder: Path) -> list[Path]:
-    """A file for each group: a case evaluates its own alone, in a tenth of the time."""
+def write_groups(rule_groups: list[Json], folder: Path) -> list[Path]:
+    """Write a file for each group. A case evaluates only its own group, in a tenth of the time."""
     paths = []
-    for each in of:
-        paths.append(folder / f"{each['name']}.yaml")
-        paths[-1].write_text(yaml.safe_dump({"groups": [each]}))
+    for group in rule_groups:
+        paths.append(folder / f"{group['name']}.yaml")
+        paths[-1].write_text(yaml.safe_dump({"groups": [group]}))
     return paths
 
 
-def alerts(of: list[Json]) -> list[Json]:
-    """The alerts of these groups."""
-    return [rule for group in of for rule in group["rules"] if "alert" in rule]
+def alerts(rule_groups: list[Json]) -> list[Json]:
+    """Return the alerts of these groups."""
+    return [rule for group in rule_groups for rule in group["rules"] if "alert" in rule]
 
 
 def cases() -> list[Json]:
-    """Every case of every file."""
-    return [each for path in CASES for each in yaml.safe_load(path.read_text())["tests"]]
+    """Return all cases of all files."""
+    return [case for path in CASES for case in yaml.safe_load(path.read_text())["tests"]]

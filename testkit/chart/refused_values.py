@@ -1,4 +1,4 @@
-"""Every contradiction that the templates refuse, each by values with that one alone."""
+"""Values for each contradiction that the templates refuse."""
 
 import re
 
@@ -9,17 +9,17 @@ SENTINEL: Json = {"mode": "sentinel", "hosts": ["s.example.org:26379"]}
 MEMORY: Json = {"config": {"durability": "memory"}}
 
 
-def external(**said: object) -> Json:
-    """An external Redis."""
-    return {"valkey": {"enabled": False}, "externalRedis": {"host": "r.example.org"} | said}
+def external(**options: object) -> Json:
+    """Return values with an external Redis."""
+    return {"valkey": {"enabled": False}, "externalRedis": {"host": "r.example.org"} | options}
 
 
-def keda(**said: object) -> Json:
-    """KEDA alone."""
-    return FIXED | {"keda": {"enabled": True, "serverAddress": "http://p:9090"} | said}
+def keda(**options: object) -> Json:
+    """Return values with KEDA as the only autoscaler."""
+    return FIXED | {"keda": {"enabled": True, "serverAddress": "http://p:9090"} | options}
 
 
-# The start of the message that is expected, and what brings it about.
+# The start of the expected message, and the values that cause it.
 REFUSALS: list[tuple[str, Json]] = [
     (
         "valkey.enabled is true and externalRedis names a host",
@@ -96,20 +96,20 @@ REFUSALS: list[tuple[str, Json]] = [
 
 _TEXT = r'\(?(?:printf )?"((?:[^"\\]|\\.)*)"'
 _MESSAGE = re.compile(rf"(?:append \$errors|fail|required) {_TEXT}")
-_GLUE = "\n\n  busyapi: %s\n"
-"""What puts the messages together, and is none itself."""
+_FORMAT = "\n\n  busyapi: %s\n"
+"""The format that joins the messages. It is not a message."""
 
 
 def messages() -> list[str]:
-    """Every message in the templates, as a pattern of what a user reads."""
-    found = [
+    """Return a pattern for each message in the templates."""
+    texts = [
         text.replace('\\"', '"').replace("\\n", "\n")
         for template in sorted((CHART / "templates").rglob("*.*"))
         for text in _MESSAGE.findall(template.read_text())
     ]
-    return [pattern(each) for each in found if each != _GLUE]
+    return [pattern(text) for text in texts if text != _FORMAT]
 
 
 def pattern(text: str) -> str:
-    """A format string as a regular expression."""
+    """Return a format string as a regular expression."""
     return ".+?".join(re.escape(part) for part in re.split(r"%[sdq]", text))

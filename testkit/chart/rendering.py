@@ -1,4 +1,4 @@
-"""Renders of the chart as objects, and the few ways in which the tests look at them."""
+"""Render the chart as objects, and select from them."""
 
 import json
 import subprocess
@@ -24,35 +24,37 @@ TEMPLATED = {"Deployment", "StatefulSet", "DaemonSet", "Job"}
 
 
 def mode_name(path: Path) -> str:
-    """`ci/keda-values.yaml` is keda."""
+    """Return the mode of a values file: keda for `ci/keda-values.yaml`."""
     return path.name.removesuffix("-values.yaml")
 
 
 class Strict(yaml.CSafeLoader):
-    """Refuses a mapping with the same key twice, of which YAML readers silently take the last."""
+    """A loader that rejects duplicate keys, of which YAML readers silently use the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002
-        """As the base does, after a look at the keys."""
+        """Construct a mapping after a check for duplicate keys."""
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = {str(key) for key in keys if keys.count(key) > 1}
-        if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"twice: {twice}", node.start_mark)
+        duplicates = {str(key) for key in keys if keys.count(key) > 1}
+        if duplicates:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"duplicate keys: {duplicates}", node.start_mark
+            )
         return super().construct_mapping(node, deep)
 
 
 def parse(text: str) -> list[Json]:
-    """The objects of a YAML stream; comments alone are none."""
-    return [each for each in yaml.load_all(text, Strict) if each]
+    """Return the objects of a YAML stream, without documents that only have comments."""
+    return [document for document in yaml.load_all(text, Strict) if document]
 
 
 def values_of(path: Path) -> Json:
-    """A values file."""
+    """Read a values file."""
     return helm_python.values_from_yaml(path.read_text())
 
 
 @cache
 def loaded(chart: Path) -> helm_python.Chart:
-    """A chart, read once; what a test changes, it changes in a copy elsewhere."""
+    """Load a chart once. A test that changes a chart changes a copy elsewhere."""
     return helm_python.Chart.load(chart)
 
 
@@ -68,7 +70,7 @@ def texts(
     chart: Path = CHART,
     upgrade: bool = False,
 ) -> dict[str, str]:
-    """What Helm 4 makes of each template."""
+    """Render each template with Helm 4."""
     options = {
         "name": release,
         "namespace": NAMESPACE,
@@ -79,7 +81,7 @@ def texts(
 
 
 def render(values: Json | None = None, **options: Any) -> list[Json]:
-    """The objects that Helm 4 makes; options as for `texts`."""
+    """Render the objects with Helm 4, with the options of `texts`."""
     return [
         document
         for name, text in texts(values, **options).items()
@@ -89,67 +91,67 @@ def render(values: Json | None = None, **options: Any) -> list[Json]:
 
 
 def notes(values: Json | None = None, **options: Any) -> str:
-    """What `helm install` tells."""
+    """Return the notes that `helm install` prints."""
     return texts(values, **options)[NOTES]
 
 
 def render3(values: Json | None = None, *, release: str = "busyapi") -> list[Json]:
-    """The objects that Helm 3 makes."""
+    """Render the objects with Helm 3."""
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(values or {}, file)
         file.flush()
         command = [str(helm3()), "template", release, str(CHART), "-n", NAMESPACE, "-f", file.name]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-    return parse(done.stdout)
+        process = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    return parse(process.stdout)
 
 
 def key(document: Json) -> str:
-    """Kind and name, for messages and comparison."""
+    """Return kind and name, for messages and comparison."""
     return f"{document['kind']}/{document['metadata']['name']}"
 
 
 def of_kind(documents: list[Json], kind: str) -> list[Json]:
-    """All of one kind."""
-    return [each for each in documents if each["kind"] == kind]
+    """Return all objects of a kind."""
+    return [document for document in documents if document["kind"] == kind]
 
 
 def one(documents: list[Json], kind: str, name: str) -> Json:
-    """The one of this kind and name; anything else is an error."""
-    (found,) = (each for each in documents if key(each) == f"{kind}/{name}")
-    return found
+    """Return the only object of this kind and name."""
+    (match,) = (document for document in documents if key(document) == f"{kind}/{name}")
+    return match
 
 
 def pods(documents: list[Json]) -> Iterator[tuple[str, Json]]:
-    """Every pod that the objects make: what they are called, and the pod (metadata, spec)."""
-    for each in documents:
-        if each["kind"] in TEMPLATED:
-            yield key(each), each["spec"]["template"]
-        elif each["kind"] == "Pod":
-            yield key(each), each
+    """Yield the name and the pod (metadata, spec) of each object that creates pods."""
+    for document in documents:
+        if document["kind"] in TEMPLATED:
+            yield key(document), document["spec"]["template"]
+        elif document["kind"] == "Pod":
+            yield key(document), document
 
 
 def containers(pod: Json) -> list[Json]:
-    """A pod's containers, those that only begin it too."""
+    """Return the containers of a pod, including init containers."""
     spec = pod["spec"]
     return [*(spec.get("initContainers") or []), *spec["containers"]]
 
 
 def environment(container: Json) -> dict[str, Any]:
-    """Name to value, or to where the value comes from."""
+    """Return the value of each variable, or its source."""
     return {
-        each["name"]: each.get("value", each.get("valueFrom"))
-        for each in container.get("env") or []
+        variable["name"]: variable.get("value", variable.get("valueFrom"))
+        for variable in container.get("env") or []
     }
 
 
 def strings(value: Any) -> Iterator[str]:
-    """Every string in it, at any depth, keys too."""
+    """Yield every string at any depth, including keys."""
     if isinstance(value, dict):
-        for name, each in value.items():
+        for name, child in value.items():
             yield str(name)
-            yield from strings(each)
+            yield from strings(child)
     elif isinstance(value, list):
-        for each in value:
-            yield from strings(each)
+        for child in value:
+            yield from strings(child)
     elif isinstance(value, str):
         yield value

@@ -1,4 +1,4 @@
-"""Is an object what a version of Kubernetes, or a CRD, takes? Strictly: it knows every field."""
+"""Validate objects against strict schemas of Kubernetes versions and of CRDs."""
 
 from functools import cache
 from pathlib import Path
@@ -10,25 +10,25 @@ from kubernetes_validate import utils
 from testkit.chart.rendering import Json
 
 VERSIONS = [f"1.{minor}" for minor in range(29, 38)]
-CARRIED = [utils.major_minor(each) for each in utils.all_versions()]
+CARRIED = [utils.major_minor(version) for version in utils.all_versions()]
 CRDS = yaml.safe_load((Path(__file__).parent / "crds.yaml").read_text())
 
-# It reads a megabyte of JSON anew for each object.
+# Cached, because the library reads a megabyte of JSON for each object.
 utils.schema_contents = cache(utils.schema_contents)
 
 
 def is_foreign(document: Json) -> bool:
-    """Is it of a kind that a CRD brings?"""
+    """Return whether a CRD defines its kind."""
     return name(document) in CRDS
 
 
 def name(document: Json) -> str:
-    """How crds.yaml calls its kind."""
+    """Return the name of its kind in crds.yaml."""
     return f"{document['apiVersion']} {document['kind']}"
 
 
 def problem(document: Json, version: str) -> str:
-    """What that version of Kubernetes, or the CRD, would refuse; nothing when it is taken."""
+    """Return why this version of Kubernetes, or the CRD, refuses an object, or nothing."""
     try:
         if is_foreign(document):
             schema = CRDS[name(document)] | {"definitions": CRDS["definitions"]}
@@ -43,7 +43,7 @@ def problem(document: Json, version: str) -> str:
 
 
 def nulls(value: object, path: str) -> str:
-    """Where a null is: the schemas take it, a server drops it, and a diff finds it for ever."""
+    """Return the path of a null. Schemas accept it, but servers drop it, so diffs never end."""
     if value is None:
         return f"{path}: null"
     children: list[tuple[object, object]] = []
@@ -51,4 +51,4 @@ def nulls(value: object, path: str) -> str:
         children = [*value.items()]
     elif isinstance(value, list):
         children = [*enumerate(value)]
-    return next(filter(None, (nulls(each, f"{path}.{key}") for key, each in children)), "")
+    return next(filter(None, (nulls(child, f"{path}.{key}") for key, child in children)), "")

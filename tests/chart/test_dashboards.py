@@ -1,4 +1,4 @@
-"""The chart's dashboards: what the code makes, as Grafana takes it, with sound queries."""
+"""The chart's dashboards are up to date, valid for Grafana, and have valid queries."""
 
 import copy
 import json
@@ -21,9 +21,9 @@ from tools.preview.units import written
 DASHBOARDS = CHART / "dashboards"
 NAMES = sorted(path.stem for path in DASHBOARDS.glob("*.json"))
 KNOWN = {"datasource", "namespace", "release", "partition", "runbooks", "__rate_interval"}
-"""Variables; one that is not there is an empty panel in Grafana, without an error."""
-LARGEST_PICTURE = 400_000
-SHORTEST_DESCRIPTION = 60
+"""Variables. With an unknown one a panel in Grafana is empty, without an error."""
+MAX_PICTURE_BYTES = 400_000
+MIN_DESCRIPTION = 60
 ON: Json = {"metrics": {"dashboards": {"enabled": True}}}
 
 
@@ -33,12 +33,12 @@ def dashboard(name: str) -> Json:
 
 
 def panels(board: Json) -> list[Json]:
-    return [each for each in board["panels"] if each["type"] != "row"]
+    return [panel for panel in board["panels"] if panel["type"] != "row"]
 
 
 def defects(board: Json) -> Iterator[str]:
-    """Say what is wrong with a dashboard."""
-    ids = [each["id"] for each in board["panels"]]
+    """Yield the defects of a dashboard."""
+    ids = [panel["id"] for panel in board["panels"]]
     if len(ids) != len(set(ids)):
         yield "two panels have one id"
     for one, other in combinations(board["panels"], 2):
@@ -48,7 +48,7 @@ def defects(board: Json) -> Iterator[str]:
         if panel["gridPos"]["x"] + panel["gridPos"]["w"] > COLUMNS:
             yield f"{panel['title']} is beyond the edge"
     for panel in panels(board):
-        yield from (f"{panel['title']}: {each}" for each in panel_defects(panel))
+        yield from (f"{panel['title']}: {defect}" for defect in panel_defects(panel))
     for name in set(re.findall(r"\$\{?(\w+)", json.dumps(board))) - KNOWN - {"__value", "__all"}:
         yield f"there is no variable {name}"
 
@@ -58,13 +58,13 @@ def panel_defects(panel: Json) -> Iterator[str]:
         yield "no unit"
     if not panel["title"]:
         yield "no title"
-    if len(panel["description"]) < SHORTEST_DESCRIPTION or not panel["description"].endswith("."):
+    if len(panel["description"]) < MIN_DESCRIPTION or not panel["description"].endswith("."):
         yield "no description"
-    if not panel["targets"] or not all(each["expr"] for each in panel["targets"]):
+    if not panel["targets"] or not all(target["expr"] for target in panel["targets"]):
         yield "no query"
-    sources = [panel["datasource"], *(each["datasource"] for each in panel["targets"])]
-    if any(each["uid"] != "${datasource}" for each in sources):
-        yield "a data source of its own"
+    sources = [panel["datasource"], *(target["datasource"] for target in panel["targets"])]
+    if any(source["uid"] != "${datasource}" for source in sources):
+        yield "a fixed data source"
 
 
 def overlap(one: Json, other: Json) -> bool:
@@ -75,18 +75,18 @@ def overlap(one: Json, other: Json) -> bool:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_panel_has_a_unit_a_description_a_query_and_a_place(name: str) -> None:
+def test_every_panel_has_a_unit_a_description_a_query_and_a_position(name: str) -> None:
     assert [*defects(dashboard(name))] == []
 
 
 @pytest.mark.parametrize(
-    ("change", "found"),
+    ("change", "defect"),
     [
         ({"fieldConfig": {"defaults": {}}}, "no unit"),
         ({"title": ""}, "no title"),
         ({"description": "Requests."}, "no description"),
         ({"targets": []}, "no query"),
-        ({"datasource": {"type": "prometheus", "uid": "P123"}}, "a data source of its own"),
+        ({"datasource": {"type": "prometheus", "uid": "P123"}}, "a fixed data source"),
         ({"id": 1}, "one id"),
         ({"gridPos": {"x": 20, "y": 1, "w": 6, "h": 4}}, "overlap"),
         ({"gridPos": {"x": 20, "y": 500, "w": 6, "h": 4}}, "beyond the edge"),
@@ -95,15 +95,15 @@ def test_every_panel_has_a_unit_a_description_a_query_and_a_place(name: str) -> 
             "DS_PROMETHEUS",
         ),
     ],
-    ids=lambda each: each if isinstance(each, str) else "",
+    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_defect_is_found(change: Json, found: str) -> None:
+def test_defect_is_found(change: Json, defect: str) -> None:
     board = copy.deepcopy(dashboard("overview"))
     panels(board)[0].update(change)
-    assert found in " ".join(defects(board))
+    assert defect in " ".join(defects(board))
 
 
-def test_the_uids_are_those_that_people_have_links_to() -> None:
+def test_dashboards_keep_their_uids() -> None:
     assert {dashboard(name)["title"]: dashboard(name)["uid"] for name in NAMES} == {
         "busyapi / Overview": "busyapi-overview",
         "busyapi / Data path": "busyapi-data-path",
@@ -112,11 +112,11 @@ def test_the_uids_are_those_that_people_have_links_to() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_dashboard_leads_to_the_other_two(name: str) -> None:
+def test_each_dashboard_links_to_the_other_two(name: str) -> None:
     board = dashboard(name)
     others = {f"/d/{uid}" for uid in UIDS.values()} - {f"/d/{board['uid']}"}
-    assert {each["url"] for each in board["links"]} == others
-    assert all(each["includeVars"] and each["keepTime"] for each in board["links"])
+    assert {link["url"] for link in board["links"]} == others
+    assert all(link["includeVars"] and link["keepTime"] for link in board["links"])
 
 
 def rules() -> list[Json]:
@@ -125,51 +125,53 @@ def rules() -> list[Json]:
 
 
 def linked(boards: list[Json]) -> set[str]:
-    """Return the alerts whose runbooks panels lead to."""
-    links = [link["url"] for board in boards for each in panels(board) for link in each["links"]]
+    """Return the alerts whose runbooks are linked from panels."""
+    links = [link["url"] for board in boards for panel in panels(board) for link in panel["links"]]
     return {re.fullmatch(r"\$\{runbooks\}(\w+)\.md", url)[1] for url in links}  # type: ignore[index]
 
 
-def test_every_alert_has_a_panel_that_leads_to_its_runbook_and_no_panel_to_another() -> None:
+def test_panels_link_to_the_runbook_of_every_alert_and_to_no_other() -> None:
     alerts = {rule["alert"] for rule in rules() if "alert" in rule}
     assert linked([dashboard(name) for name in NAMES]) == alerts
 
 
-def test_every_recording_rule_that_a_panel_reads_is_one_of_the_chart() -> None:
+def test_every_recording_rule_that_a_panel_reads_exists() -> None:
     recorded = {rule["record"] for rule in rules() if "record" in rule}
     read = set(re.findall(r"busyapi:\w+:\w+", "".join(map(str, map(dashboard, NAMES)))))
     assert read
     assert read <= recorded
 
 
-def refused(expressions: list[str], folder: Path) -> str:
-    """Say what promtool has against queries: it reads them in rules, and in nothing else."""
+def promtool_error(expressions: list[str], folder: Path) -> str:
+    """Return promtool's error about queries. It reads queries only in rules."""
     path = folder / "rules.yaml"
-    rule = [{"record": f"query:{n}", "expr": each} for n, each in enumerate(expressions)]
+    rule = [
+        {"record": f"query:{n}", "expr": expression} for n, expression in enumerate(expressions)
+    ]
     path.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rule}]}))
     command = [str(PROMTOOL), "check", "rules", str(path)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
-    return done.stderr if done.returncode else ""
+    process = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    return process.stderr if process.returncode else ""
 
 
 def expressions(name: str) -> list[str]:
     choice = Choice("", 0, 60, 1, "1m", "usages", "busyapi")
-    targets = [target for each in panels(dashboard(name)) for target in each["targets"]]
-    return [choice.filled(each["expr"]) for each in targets]
+    targets = [target for panel in panels(dashboard(name)) for target in panel["targets"]]
+    return [choice.filled(target["expr"]) for target in targets]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_query_is_one_that_prometheus_takes(name: str, tmp_path: Path) -> None:
-    assert refused(expressions(name), tmp_path) == ""
+def test_every_query_is_valid_for_prometheus(name: str, tmp_path: Path) -> None:
+    assert promtool_error(expressions(name), tmp_path) == ""
 
 
-def test_a_query_that_prometheus_refuses_is_found(tmp_path: Path) -> None:
+def test_invalid_query_is_found(tmp_path: Path) -> None:
     broken = [*expressions("overview"), "sum(rate(busyapi_requests_total)"]
-    assert "could not parse expression" in refused(broken, tmp_path)
+    assert "could not parse expression" in promtool_error(broken, tmp_path)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_unit_is_one_that_the_preview_can_write(name: str) -> None:
+def test_preview_knows_every_unit(name: str) -> None:
     for panel in panels(dashboard(name)):
         assert written(1.5, panel["fieldConfig"]["defaults"]["unit"])
 
@@ -190,48 +192,56 @@ def test_every_unit_is_one_that_the_preview_can_write(name: str) -> None:
         (12, "suffix: usages/s", "12 usages/s"),
     ],
 )
-def test_a_value_is_written_as_grafana_writes_it(value: float, unit: str, text: str) -> None:
+def test_value_is_formatted_as_in_grafana(value: float, unit: str, text: str) -> None:
     assert written(value, unit) == text
 
 
 @pytest.mark.parametrize("by_helm", [render, render3], ids=["helm 4", "helm 3"])
-def test_a_config_map_for_each_dashboard_as_the_sidecar_takes_it(by_helm: Any) -> None:
-    maps = [each for each in of_kind(by_helm(ON), "ConfigMap") if "-dashboard-" in str(each)]
-    assert {each["metadata"]["name"] for each in maps} == {
+def test_each_dashboard_has_a_config_map_for_the_sidecar(by_helm: Any) -> None:
+    maps = [
+        config_map
+        for config_map in of_kind(by_helm(ON), "ConfigMap")
+        if "-dashboard-" in str(config_map)
+    ]
+    assert {config_map["metadata"]["name"] for config_map in maps} == {
         f"busyapi-dashboard-{name}" for name in NAMES
     }
-    for each in maps:
-        assert each["metadata"]["labels"]["grafana_dashboard"] == "1"
-        assert each["metadata"]["annotations"] == {"grafana_folder": "busyapi"}
-        ((name, text),) = each["data"].items()
+    for config_map in maps:
+        assert config_map["metadata"]["labels"]["grafana_dashboard"] == "1"
+        assert config_map["metadata"]["annotations"] == {"grafana_folder": "busyapi"}
+        ((name, text),) = config_map["data"].items()
         assert json.loads(text)["uid"] == name.removesuffix(".json")
 
 
-def test_the_config_maps_can_be_where_the_sidecar_looks() -> None:
+def test_config_maps_can_be_in_the_namespace_of_the_sidecar() -> None:
     values = copy.deepcopy(ON)
     values["metrics"]["dashboards"] |= {
         "namespace": "monitoring",
         "labels": {"grafana_dashboard": "yes"},
         "annotations": {"grafana_folder": "Devices"},
     }
-    for each in of_kind(render(values), "ConfigMap"):
-        if "-dashboard-" in each["metadata"]["name"]:
-            assert each["metadata"]["namespace"] == "monitoring"
-            assert each["metadata"]["labels"]["grafana_dashboard"] == "yes"
-            assert each["metadata"]["annotations"] == {"grafana_folder": "Devices"}
+    for config_map in of_kind(render(values), "ConfigMap"):
+        if "-dashboard-" in config_map["metadata"]["name"]:
+            assert config_map["metadata"]["namespace"] == "monitoring"
+            assert config_map["metadata"]["labels"]["grafana_dashboard"] == "yes"
+            assert config_map["metadata"]["annotations"] == {"grafana_folder": "Devices"}
 
 
-def test_without_being_asked_for_there_is_none() -> None:
-    assert not [each for each in of_kind(render(), "ConfigMap") if "-dashboard-" in str(each)]
+def test_no_dashboard_is_installed_by_default() -> None:
+    assert not [
+        config_map
+        for config_map in of_kind(render(), "ConfigMap")
+        if "-dashboard-" in str(config_map)
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_dashboard_has_a_picture_that_is_small(name: str) -> None:
+def test_every_dashboard_has_a_small_picture_in_the_docs(name: str) -> None:
     picture = ROOT / "docs" / "reference" / "dashboards" / f"{name}.png"
-    assert picture.stat().st_size < LARGEST_PICTURE
+    assert picture.stat().st_size < MAX_PICTURE_BYTES
     assert f"dashboards/{name}.png" in (ROOT / "docs" / "reference" / "dashboards.md").read_text()
 
 
-def test_the_chart_packs_them() -> None:
+def test_chart_contains_the_dashboards() -> None:
     ignored = (CHART / ".helmignore").read_text().splitlines()
-    assert not [each for each in ignored if "dashboards" in each or "json" in each]
+    assert not [pattern for pattern in ignored if "dashboards" in pattern or "json" in pattern]

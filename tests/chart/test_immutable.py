@@ -1,4 +1,4 @@
-"""An upgrade, from a released chart or by a value that may change, meets no immutable field."""
+"""No upgrade from a released chart or by a changed value touches an immutable field."""
 
 import shutil
 from contextlib import suppress
@@ -41,7 +41,7 @@ CHANGES = [
         [{"metadata": {"name": "d", "labels": {"v": "2"}}, "spec": {"accessModes": ["x"]}}],
     ),
 ]
-# What somebody may well change in a running release.
+# Changes that users may make to a running release.
 ALLOWED: dict[str, Json] = {
     "another image": {"image": {"tag": "next"}, "valkey": {"image": {"tag": "9.0"}}},
     "a label": {"commonLabels": {"team": "inhalers"}, "podLabels": {"a": "b"}},
@@ -51,48 +51,53 @@ ALLOWED: dict[str, Json] = {
 }
 
 
-def put(document: Json, path: str, value: Any) -> Json:
-    """A copy with another value at the path."""
-    whole = at = deepcopy(document)
-    *way, last = path.split(".")
-    for step in way:
+def replace_at(document: Json, path: str, value: Any) -> Json:
+    """Return a copy with another value at the path."""
+    copy = at = deepcopy(document)
+    *parents, last = path.split(".")
+    for step in parents:
         at = at[step]
     at[last] = value
-    return whole
+    return copy
 
 
 @pytest.mark.parametrize(("path", "value"), CHANGES)
-def test_a_change_in_a_stateful_set_is_found(path: str, value: Any) -> None:
-    new = put(STATEFUL_SET, path, value)
+def test_change_of_a_fixed_field_of_a_stateful_set_is_found(path: str, value: Any) -> None:
+    new = replace_at(STATEFUL_SET, path, value)
     assert conflicts([STATEFUL_SET], [new]) == [f"StatefulSet/s: {path}"]
 
 
-def test_what_a_stateful_set_may_change_is_no_conflict() -> None:
-    new = put(put(STATEFUL_SET, "spec.replicas", 4), "spec.template", {"spec": {"a": 1}})
-    assert conflicts([STATEFUL_SET], [put(new, "spec.podManagementPolicy", "OrderedReady")]) == []
+def test_change_of_a_mutable_field_of_a_stateful_set_is_allowed() -> None:
+    new = replace_at(
+        replace_at(STATEFUL_SET, "spec.replicas", 4), "spec.template", {"spec": {"a": 1}}
+    )
+    assert (
+        conflicts([STATEFUL_SET], [replace_at(new, "spec.podManagementPolicy", "OrderedReady")])
+        == []
+    )
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_a_change_in_another_kind_is_found(kind: str) -> None:
+def test_change_in_another_kind_is_found(kind: str) -> None:
     old = {"kind": kind, "metadata": {"name": "o"}} | OTHERS[kind]
     first = next(iter(OTHERS[kind]))
-    new = put(old, first, {"clusterIP": "", "name": "z"} if first != "type" else "other")
+    new = replace_at(old, first, {"clusterIP": "", "name": "z"} if first != "type" else "other")
     assert conflicts([old], [new])
 
 
-def test_an_immutable_config_map_may_not_change_its_data() -> None:
+def test_changed_data_of_an_immutable_config_map_is_found() -> None:
     old = {"kind": "ConfigMap", "metadata": {"name": "c"}, "immutable": True, "data": {"a": "1"}}
     assert conflicts([old], [old | {"data": {}}]) == [f"ConfigMap/c: {WHOLE}"]
 
 
-def test_hooks_and_new_objects_are_no_conflict() -> None:
-    hook = put(STATEFUL_SET, "metadata.annotations", {"helm.sh/hook": "test"})
-    assert conflicts([hook], [put(hook, "spec.serviceName", "t")]) == []
+def test_hooks_and_new_objects_are_allowed() -> None:
+    hook = replace_at(STATEFUL_SET, "metadata.annotations", {"helm.sh/hook": "test"})
+    assert conflicts([hook], [replace_at(hook, "spec.serviceName", "t")]) == []
     assert conflicts([], [STATEFUL_SET]) == []
 
 
 @pytest.mark.parametrize("mode", MODES, ids=mode_name)
-def test_another_version_alone_meets_no_immutable_field(mode: Path, tmp_path: Path) -> None:
+def test_new_chart_version_changes_no_immutable_field(mode: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(CHART, tmp_path / "busyapi"))
     metadata = (other / "Chart.yaml").read_text()
     version = loaded(CHART).version
@@ -102,28 +107,28 @@ def test_another_version_alone_meets_no_immutable_field(mode: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("change", ALLOWED)
-def test_a_value_that_may_change_meets_no_immutable_field(change: str) -> None:
+def test_allowed_value_changes_no_immutable_field(change: str) -> None:
     assert conflicts(render(), render(ALLOWED[change], upgrade=True)) == []
 
 
-def test_an_upgrade_from_every_released_chart_meets_no_immutable_field() -> None:
+def test_upgrade_from_each_released_chart_changes_no_immutable_field() -> None:
     for archive in archives():
-        found = upgrades(archive)
-        assert "default" in found
-        assert not any(found.values()), f"{archive.name}: {found}"
+        conflicts_by_mode = upgrades(archive)
+        assert "default" in conflicts_by_mode
+        assert not any(conflicts_by_mode.values()), f"{archive.name}: {conflicts_by_mode}"
 
 
-def test_a_selector_that_changed_since_a_release_is_found(tmp_path: Path) -> None:
+def test_selector_that_changed_since_a_release_is_found(tmp_path: Path) -> None:
     older = Path(shutil.copytree(CHART, tmp_path / "older"))
     helpers = older / "templates" / "_helpers.tpl"
     label = "app.kubernetes.io/instance:"
     assert label in helpers.read_text()
     helpers.write_text(helpers.read_text().replace(label, f"older: yes-it-was\n{label}"))
-    found = upgrades(release(older, tmp_path))["default"]
-    assert "Deployment/busyapi: spec.selector" in found
+    conflicts_by_mode = upgrades(release(older, tmp_path))["default"]
+    assert "Deployment/busyapi: spec.selector" in conflicts_by_mode
 
 
-def test_a_released_version_is_not_packed_again(tmp_path: Path) -> None:
+def test_released_version_is_not_packed_again(tmp_path: Path) -> None:
     first = release(folder=tmp_path).read_bytes()
     with pytest.raises(FileExistsError, match="another version"):
         release(folder=tmp_path)
@@ -132,11 +137,11 @@ def test_a_released_version_is_not_packed_again(tmp_path: Path) -> None:
 
 
 def upgrades(archive: Path) -> dict[str, list[str]]:
-    """The conflicts of an upgrade in each mode; one that the old chart did not know is left out."""
-    found = {}
+    """Return the conflicts of an upgrade in each mode that the old chart supports."""
+    conflicts_by_mode = {}
     for mode in MODES:
         values = values_of(mode)
         with suppress(helm_python.HelmError):
             old = render(values, chart=archive)
-            found[mode_name(mode)] = conflicts(old, render(values, upgrade=True))
-    return found
+            conflicts_by_mode[mode_name(mode)] = conflicts(old, render(values, upgrade=True))
+    return conflicts_by_mode

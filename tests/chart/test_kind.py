@@ -1,4 +1,4 @@
-"""k8s/kind/up, with programs that only write down what they are asked: Docker is not everywhere."""
+"""Tests of k8s/kind/up with programs that only record their arguments, without Docker."""
 
 import shutil
 import subprocess
@@ -13,19 +13,19 @@ RECORD = 'echo "$(basename "$0") $*" >>"$LOG"; '
 
 
 def kind_up(folder: Path, programs: tuple[str, ...]) -> tuple[int, str]:
-    """Run k8s/kind/up with nothing but these programs, which write down what they were asked."""
+    """Run k8s/kind/up with these programs only, and return its exit code and their arguments."""
     path = folder / "bin"
     path.mkdir(parents=True)
     for name in ("dirname", "basename", "grep", "cat", "tr", "head", "sed", "cut", "sha256sum"):
         (path / name).symlink_to(shutil.which(name) or name)
     for name in programs:
-        # No Secret is there yet, and what comes by a pipe is read.
+        # There is no Secret yet, and piped input is read.
         script = f'{RECORD}case "$*" in *"get secret"*) exit 1;; *"-f -"*) cat >/dev/null;; esac'
         (path / name).write_text(f"#!/bin/sh\n{script}\n")
         (path / name).chmod(0o755)
     log = folder / "log"
     log.touch()
-    done = subprocess.run(
+    process = subprocess.run(
         ["/bin/sh", str(UP)],
         check=False,
         capture_output=True,
@@ -33,10 +33,10 @@ def kind_up(folder: Path, programs: tuple[str, ...]) -> tuple[int, str]:
         timeout=30,
         env={"PATH": str(path), "LOG": str(log)},
     )
-    return done.returncode, log.read_text() + done.stderr
+    return process.returncode, log.read_text() + process.stderr
 
 
-def test_kind_up_makes_builds_loads_and_applies_in_this_order(tmp_path: Path) -> None:
+def test_kind_up_creates_builds_loads_and_applies_in_this_order(tmp_path: Path) -> None:
     code, log = kind_up(tmp_path, ("docker", "kind", "kubectl"))
     assert code == 0, log
     steps = [
@@ -55,8 +55,8 @@ def test_kind_up_makes_builds_loads_and_applies_in_this_order(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("missing", ["docker", "kind", "kubectl"])
-def test_kind_up_says_what_is_missing(missing: str, tmp_path: Path) -> None:
-    there = tuple(each for each in ("docker", "kind", "kubectl") if each != missing)
-    code, log = kind_up(tmp_path, there)
+def test_kind_up_names_the_missing_program(missing: str, tmp_path: Path) -> None:
+    programs = tuple(program for program in ("docker", "kind", "kubectl") if program != missing)
+    code, log = kind_up(tmp_path, programs)
     assert code == 1
     assert f"{missing} is missing" in log

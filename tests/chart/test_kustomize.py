@@ -1,4 +1,4 @@
-"""k8s/ is what the chart makes, builds with kustomize, and holds no password."""
+"""k8s/ matches the chart, builds with kustomize, and contains no password."""
 
 import hashlib
 import os
@@ -20,16 +20,16 @@ ZONE, PORT = "topology.kubernetes.io/zone", 30080
 
 
 @cache
-def built(path: str) -> list[Json]:
-    """What kustomize makes of a folder below k8s/."""
+def build(path: str) -> list[Json]:
+    """Build a folder below k8s/ with kustomize."""
     command = [str(kubectl()), "kustomize", str(K8S / path)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-    return parse(done.stdout)
+    process = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    return parse(process.stdout)
 
 
 def secret(**environment: str) -> Json:
-    """What k8s/secret prints."""
-    done = subprocess.run(
+    """Return the Secret that k8s/secret prints."""
+    process = subprocess.run(
         [str(K8S / "secret")],
         check=True,
         capture_output=True,
@@ -37,55 +37,55 @@ def secret(**environment: str) -> Json:
         timeout=20,
         env={"PATH": os.environ["PATH"]} | environment,
     )
-    (found,) = parse(done.stdout)
-    return found
+    (secret_object,) = parse(process.stdout)
+    return secret_object
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 @pytest.mark.parametrize("version", [VERSIONS[0], VERSIONS[-1]])
-def test_an_overlay_is_what_kubernetes_takes(overlay: str, version: str) -> None:
-    wrong = {key(each): problem(each, version) for each in built(f"overlays/{overlay}")}
+def test_overlay_is_valid_for_kubernetes(overlay: str, version: str) -> None:
+    wrong = {key(document): problem(document, version) for document in build(f"overlays/{overlay}")}
     assert not any(wrong.values()), wrong
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_an_overlay_is_restricted_and_in_its_namespace(overlay: str) -> None:
-    documents = built(f"overlays/{overlay}")
+def test_overlay_is_restricted_and_in_its_namespace(overlay: str) -> None:
+    documents = build(f"overlays/{overlay}")
     assert [violations(pod["spec"]) for _, pod in pods(documents)] == [[], [], []]
     namespace = one(documents, "Namespace", "busyapi")["metadata"]
     assert namespace["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    others = [each for each in documents if each["kind"] != "Namespace"]
-    assert {each["metadata"]["namespace"] for each in others} == {"busyapi"}
+    others = [document for document in documents if document["kind"] != "Namespace"]
+    assert {document["metadata"]["namespace"] for document in others} == {"busyapi"}
 
 
-@pytest.mark.parametrize("path", ["base", *(f"overlays/{each}" for each in OVERLAYS)])
+@pytest.mark.parametrize("path", ["base", *(f"overlays/{overlay}" for overlay in OVERLAYS)])
 def test_no_password_is_in_the_repository(path: str) -> None:
-    documents = built(path)
+    documents = build(path)
     assert of_kind(documents, "Secret") == []
     mounted = re.findall(r"'secretName': '([^']+)'", str([*pods(documents)]))
     assert set(mounted) == {"busyapi-valkey"}
 
 
-@pytest.mark.parametrize("path", ["base", *(f"overlays/{each}" for each in OVERLAYS)])
+@pytest.mark.parametrize("path", ["base", *(f"overlays/{overlay}" for overlay in OVERLAYS)])
 def test_pods_refer_to_the_generated_config_maps(path: str) -> None:
-    documents = built(path)
-    made = {each["metadata"]["name"] for each in of_kind(documents, "ConfigMap")}
+    documents = build(path)
+    generated = {config_map["metadata"]["name"] for config_map in of_kind(documents, "ConfigMap")}
     used = set(re.findall(r"'config[Mm]ap(?:Ref)?': \{'name': '([^']+)'", str(documents)))
     used |= set(re.findall(r"'configMap': \{[^}]*?'name': '([^']+)'", str(documents)))
-    assert used == made
-    assert all(re.fullmatch(r"busyapi(-valkey)?-[a-z0-9]{10}", name) for name in made)
+    assert used == generated
+    assert all(re.fullmatch(r"busyapi(-valkey)?-[a-z0-9]{10}", name) for name in generated)
 
 
-def test_the_base_has_what_the_chart_has_but_for_helm_and_the_secret() -> None:
-    ours = {re.sub(r"-[a-z0-9]{10}$", "", key(each)) for each in built("base")}
-    theirs = {key(each) for each in render({"tests": {"enabled": False}})}
-    assert theirs - ours == {"Secret/busyapi-valkey"}
-    assert ours <= theirs
-    assert "Helm" not in str(built("base"))
+def test_base_has_all_objects_of_the_chart_except_the_secret() -> None:
+    base = {re.sub(r"-[a-z0-9]{10}$", "", key(document)) for document in build("base")}
+    chart = {key(document) for document in render({"tests": {"enabled": False}})}
+    assert chart - base == {"Secret/busyapi-valkey"}
+    assert base <= chart
+    assert "Helm" not in str(build("base"))
 
 
-def test_nothing_scales_the_api_on_a_laptop_and_it_is_at_the_port_of_kind() -> None:
-    documents = built("overlays/local")
+def test_local_overlay_has_no_autoscaler_and_uses_the_port_of_kind() -> None:
+    documents = build("overlays/local")
     assert not of_kind(documents, "HorizontalPodAutoscaler")
     assert not of_kind(documents, "PodDisruptionBudget")
     (port,) = one(documents, "Service", "busyapi")["spec"]["ports"]
@@ -94,23 +94,27 @@ def test_nothing_scales_the_api_on_a_laptop_and_it_is_at_the_port_of_kind() -> N
     first, *workers = config["nodes"]
     assert first["extraPortMappings"][0]["containerPort"] == PORT
     assert first["extraPortMappings"][0]["listenAddress"] == "127.0.0.1"
-    assert len({each["labels"][ZONE] for each in workers}) == 2
+    assert len({worker["labels"][ZONE] for worker in workers}) == 2
 
 
-def test_production_has_what_its_comments_say() -> None:
-    documents = built("overlays/production")
-    kinds = {each["kind"] for each in documents}
+def test_production_overlay_has_what_its_comments_say() -> None:
+    documents = build("overlays/production")
+    kinds = {document["kind"] for document in documents}
     assert kinds >= {"Ingress", "NetworkPolicy", "ServiceMonitor", "PodDisruptionBudget"}
     metrics = one(documents, "HorizontalPodAutoscaler", "busyapi")["spec"]["metrics"]
-    assert [each["type"] for each in metrics] == ["Resource", "Pods"]
+    assert [metric["type"] for metric in metrics] == ["Resource", "Pods"]
     (rule,) = one(documents, "Ingress", "busyapi")["spec"]["rules"]
     assert rule["host"] == "usages.example.org"
-    (settings,) = (e for e in of_kind(documents, "ConfigMap") if "valkey" not in key(e))
+    (settings,) = (
+        config_map
+        for config_map in of_kind(documents, "ConfigMap")
+        if "valkey" not in key(config_map)
+    )
     assert settings["data"]["BUSYAPI_RETENTION_DAYS"] == "400"
     assert settings["data"]["BUSYAPI_PARTITIONS"] == "1"
 
 
-def test_a_new_secret_each_time_with_the_rights_of_the_chart() -> None:
+def test_secret_is_new_each_time_and_has_the_rights_of_the_chart() -> None:
     first, second = (secret()["stringData"] for _ in range(2))
     assert len({first["api-password"], first["flusher-password"], second["api-password"]}) == 3
     assert len(first["api-password"]) == 32
@@ -122,13 +126,13 @@ def test_a_new_secret_each_time_with_the_rights_of_the_chart() -> None:
     assert "DIGEST" not in rights
 
 
-def test_passwords_that_are_said_are_kept() -> None:
+def test_given_passwords_are_used() -> None:
     data = secret(API_PASSWORD="one", FLUSHER_PASSWORD="two")["stringData"]
     assert (data["api-password"], data["flusher-password"]) == ("one", "two")
 
 
-def test_every_folder_has_a_readme_and_every_link_and_path_in_one_is_there() -> None:
-    for folder in (K8S, *(each for each in K8S.iterdir() if each.is_dir())):
+def test_every_folder_has_a_readme_whose_links_and_paths_exist() -> None:
+    for folder in (K8S, *(path for path in K8S.iterdir() if path.is_dir())):
         if folder.name == "__pycache__":
             continue
         readme = folder / "README.md"

@@ -1,4 +1,4 @@
-"""Names, labels and images."""
+"""Tests of names, labels and images."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from testkit.chart.rendering import (
 )
 
 NAME, INSTANCE, COMPONENT = (
-    f"app.kubernetes.io/{each}" for each in ("name", "instance", "component")
+    f"app.kubernetes.io/{label}" for label in ("name", "instance", "component")
 )
 RECOMMENDED = {
     NAME,
@@ -32,61 +32,65 @@ RECOMMENDED = {
     "helm.sh/chart",
 }
 LONG = "a-release-with-a-name-as-long-as-helm-takes-one-53-xx"
-# The longest name of a StatefulSet's pod's controller-revision-hash label, and the longest label.
+# The suffix that controller-revision-hash adds to a StatefulSet's name, and the longest label.
 HASH, LABEL = len("-6d4cf56db6"), 63
 
 
 @pytest.mark.parametrize("mode", MODES, ids=mode_name)
 def test_every_object_has_the_recommended_labels(mode: Path) -> None:
     extra = values_of(mode).get("extraObjects") or []
-    documents = [each for each in render(values_of(mode)) if not any_of(each, extra)]
-    for each in documents:
-        labels = each["metadata"]["labels"]
-        assert labels.keys() >= RECOMMENDED, key(each)
+    documents = [
+        document for document in render(values_of(mode)) if not is_extra_object(document, extra)
+    ]
+    for document in documents:
+        labels = document["metadata"]["labels"]
+        assert labels.keys() >= RECOMMENDED, key(document)
         assert labels["helm.sh/chart"] == f"busyapi-{loaded(CHART).version}"
         assert labels["app.kubernetes.io/managed-by"] == "Helm"
         assert all(len(value) <= LABEL for value in labels.values())
 
 
-def any_of(document: Json, objects: list[Json | str]) -> bool:
-    """Is it one of the user's own?"""
-    return any(document["kind"] in str(each) for each in objects)
+def is_extra_object(document: Json, objects: list[Json | str]) -> bool:
+    """Return whether it is one of the user's extra objects."""
+    return any(document["kind"] in str(text) for text in objects)
 
 
 @pytest.mark.parametrize("mode", MODES, ids=mode_name)
-def test_selectors_hold_name_instance_and_component_only(mode: Path) -> None:
+def test_selectors_have_only_name_instance_and_component(mode: Path) -> None:
     selectors = []
-    for each in render(values_of(mode)):
-        spec = each.get("spec") or {}
-        if each["kind"] == "Service":
+    for document in render(values_of(mode)):
+        spec = document.get("spec") or {}
+        if document["kind"] == "Service":
             selectors.append(spec["selector"])
         elif "selector" in spec:
             selectors.append(spec["selector"]["matchLabels"])
     assert selectors
-    assert all(each.keys() == {NAME, INSTANCE, COMPONENT} for each in selectors)
+    assert all(selector.keys() == {NAME, INSTANCE, COMPONENT} for selector in selectors)
 
 
 @pytest.mark.parametrize("mode", MODES, ids=mode_name)
-def test_each_workload_selects_its_own_pods_alone(mode: Path) -> None:
+def test_each_workload_selects_only_its_own_pods(mode: Path) -> None:
     documents = render(values_of(mode))
-    workloads = [each for each in documents if each["kind"] in {"Deployment", "StatefulSet"}]
-    for each in workloads:
-        wanted = each["spec"]["selector"]["matchLabels"].items()
+    workloads = [
+        document for document in documents if document["kind"] in {"Deployment", "StatefulSet"}
+    ]
+    for workload in workloads:
+        selector = workload["spec"]["selector"]["matchLabels"].items()
         labels = {name: pod["metadata"]["labels"] for name, pod in pods(documents)}
-        chosen = [name for name, of in labels.items() if wanted <= of.items()]
-        assert chosen == [key(each)]
+        selected = [name for name, pod_labels in labels.items() if selector <= pod_labels.items()]
+        assert selected == [key(workload)]
 
 
-def test_a_pod_does_not_carry_the_chart_s_version() -> None:
+def test_pod_labels_do_not_contain_the_chart_version() -> None:
     for name, pod in pods(render()):
         if not name.startswith("Pod/"):
             assert "helm.sh/chart" not in pod["metadata"]["labels"], name
 
 
-def test_labels_of_a_users_own_are_on_objects_and_pods_and_not_in_selectors() -> None:
-    for each in render({"commonLabels": {"team": "inhalers"}}):
-        assert each["metadata"]["labels"]["team"] == "inhalers", key(each)
-        assert "team" not in str((each.get("spec") or {}).get("selector"))
+def test_common_labels_are_on_objects_but_not_in_selectors() -> None:
+    for document in render({"commonLabels": {"team": "inhalers"}}):
+        assert document["metadata"]["labels"]["team"] == "inhalers", key(document)
+        assert "team" not in str((document.get("spec") or {}).get("selector"))
 
 
 @pytest.mark.parametrize(
@@ -100,27 +104,25 @@ def test_labels_of_a_users_own_are_on_objects_and_pods_and_not_in_selectors() ->
         ({"fullnameOverride": "it"}, "prod", "it", "busyapi"),
     ],
 )
-def test_names_are_made_as_helm_create_makes_them(
-    values: Json, release: str, fullname: str, name: str
-) -> None:
+def test_names_follow_helm_create(values: Json, release: str, fullname: str, name: str) -> None:
     documents = render(values, release=release)
     (deployment,) = of_kind(documents, "Deployment")
     assert deployment["metadata"]["name"] == fullname
     assert deployment["metadata"]["labels"][NAME] == name
     assert deployment["metadata"]["labels"][INSTANCE] == release
-    assert all(each["metadata"]["name"].startswith(fullname) for each in documents)
+    assert all(document["metadata"]["name"].startswith(fullname) for document in documents)
 
 
 @pytest.mark.parametrize("values", [{}, {"fullnameOverride": "x" * 70}, {"nameOverride": "y" * 70}])
-def test_no_name_or_label_of_a_long_release_is_too_long(values: Json) -> None:
+def test_names_and_labels_of_a_long_release_fit(values: Json) -> None:
     documents = render(values, release=LONG)
-    for each in documents:
-        name = each["metadata"]["name"]
-        room = LABEL - HASH if each["kind"] == "StatefulSet" else LABEL
-        assert len(name) <= room, key(each)
+    for document in documents:
+        name = document["metadata"]["name"]
+        room = LABEL - HASH if document["kind"] == "StatefulSet" else LABEL
+        assert len(name) <= room, key(document)
         assert not name.endswith("-")
-        assert all(len(value) <= LABEL for value in each["metadata"]["labels"].values())
-    assert len({key(each) for each in documents}) == len(documents)
+        assert all(len(value) <= LABEL for value in document["metadata"]["labels"].values())
+    assert len({key(document) for document in documents}) == len(documents)
 
 
 @pytest.mark.parametrize(
@@ -137,43 +139,47 @@ def test_no_name_or_label_of_a_long_release_is_too_long(values: Json) -> None:
         ),
     ],
 )
-def test_the_image_of_both_roles_and_the_test(values: Json, image: str) -> None:
-    found = {
-        one_of["name"]: one_of["image"]
+def test_api_flusher_and_test_use_the_image(values: Json, image: str) -> None:
+    images = {
+        container["name"]: container["image"]
         for _, pod in pods(render(values))
-        for one_of in containers(pod)
+        for container in containers(pod)
     }
-    valkey = found.pop("valkey")
-    assert found == {"api": image, "flusher": image, "test": image}
+    valkey = images.pop("valkey")
+    assert images == {"api": image, "flusher": image, "test": image}
     registry = (values.get("global") or {}).get("imageRegistry", "docker.io")
     assert valkey == f"{registry}/valkey/valkey:8.1"
 
 
-def test_the_image_of_valkey_by_digest() -> None:
+def test_valkey_image_can_be_given_by_digest() -> None:
     digest = "sha256:" + "1" * 64
     documents = render({"valkey": {"image": {"registry": "", "digest": digest}}})
     (container,) = containers(one(documents, "StatefulSet", "busyapi-valkey")["spec"]["template"])
     assert container["image"] == f"valkey/valkey@{digest}"
 
 
-def test_pull_secrets_are_given_to_every_pod() -> None:
+def test_every_pod_has_the_pull_secrets() -> None:
     secrets = [{"name": "registry"}]
     for name, pod in pods(render({"imagePullSecrets": secrets})):
         assert pod["spec"]["imagePullSecrets"] == secrets, name
 
 
 @pytest.mark.parametrize(
-    ("said", "name", "made"),
+    ("account", "name", "is_created"),
     [
         ({}, "busyapi", True),
         ({"name": "usages"}, "usages", True),
         ({"create": False}, "default", False),
-        ({"create": False, "name": "there"}, "there", False),
+        ({"create": False, "name": "existing"}, "existing", False),
     ],
 )
-def test_the_service_account(said: Json, name: str, made: bool) -> None:  # noqa: FBT001
-    documents = render({"serviceAccount": said})
+def test_service_account_is_created_and_named_as_values_say(
+    account: Json, name: str, *, is_created: bool
+) -> None:
+    documents = render({"serviceAccount": account})
     assert {pod["spec"]["serviceAccountName"] for _, pod in pods(documents)} == {name}
     accounts = of_kind(documents, "ServiceAccount")
-    assert bool(accounts) is made
-    assert all(each["automountServiceAccountToken"] is False for each in accounts)
+    assert bool(accounts) is is_created
+    assert all(
+        account_object["automountServiceAccountToken"] is False for account_object in accounts
+    )

@@ -1,4 +1,4 @@
-"""What `helm install` tells: a usage that can be posted, and each warning when it is due."""
+"""Tests of the notes of `helm install`: the curl line works, and each warning appears when due."""
 
 import json
 import shlex
@@ -26,20 +26,20 @@ HOST: Json = {"enabled": True, "hosts": [{"host": "{{ .Release.Name }}.example.o
 
 
 def command(text: str, start: str) -> list[str]:
-    """The one line that starts so, as a shell reads it."""
-    (line,) = (each for each in text.splitlines() if each.strip().startswith(start))
+    """Return the words of the only line that starts with this text, as a shell splits it."""
+    (line,) = (line for line in text.splitlines() if line.strip().startswith(start))
     return shlex.split(line)
 
 
 @pytest.mark.parametrize("mode", MODES, ids=mode_name)
-def test_every_mode_has_notes_without_a_hole(mode: Path) -> None:
+def test_notes_of_every_mode_are_complete(mode: Path) -> None:
     text = notes(values_of(mode))
     assert "<no value>" not in text
     assert "%!" not in text
     assert "curl -X POST" in text
 
 
-def test_the_curl_line_posts_a_usage_that_is_taken() -> None:
+def test_curl_line_posts_a_valid_usage() -> None:
     words = command(notes(), "curl")
     body = words[words.index("--data") + 1]
     assert words[-1] == "http://localhost:3000/api/usages"
@@ -54,7 +54,7 @@ def test_the_curl_line_posts_a_usage_that_is_taken() -> None:
     assert f"--data '{body}' http://localhost:3000/api/usages" in readme
 
 
-def test_the_port_is_forwarded_to_the_service_that_is_there() -> None:
+def test_port_forward_names_the_service_and_its_port() -> None:
     values: Json = {"service": {"port": 8080}, "fullnameOverride": "it"}
     words = command(notes(values), "kubectl -n usages port-forward")
     assert words[-2:] == ["service/it", "3000:8080"]
@@ -81,19 +81,19 @@ def test_the_port_is_forwarded_to_the_service_that_is_there() -> None:
         ),
     ],
 )
-def test_the_curl_line_goes_where_the_way_in_is(values: Json, url: str) -> None:
+def test_curl_line_uses_the_host_of_the_ingress_or_route(values: Json, url: str) -> None:
     text = notes(values)
     assert command(text, "curl")[-1] == f"{url}/api/usages"
     assert "port-forward" not in text
 
 
-def test_the_curl_line_has_a_token_when_one_is_asked_for() -> None:
+def test_curl_line_has_a_token_with_authentication_only() -> None:
     words = command(notes({"auth": {"existingSecret": "s"}}), "curl")
     assert "Authorization: Bearer $TOKEN" in words
-    assert not any("Authorization" in each for each in command(notes(), "curl"))
+    assert not any("Authorization" in word for word in command(notes(), "curl"))
 
 
-def test_a_command_for_the_archive_of_every_partition() -> None:
+def test_notes_have_a_command_for_each_partition() -> None:
     text = notes({"config": {"partitions": 3}})
     for partition in range(3):
         assert f"exec busyapi-flusher-{partition} -- busyapi archive ls" in text
@@ -101,36 +101,38 @@ def test_a_command_for_the_archive_of_every_partition() -> None:
 
 
 @pytest.mark.parametrize("warning", WARNINGS)
-def test_a_warning_appears_when_it_is_due(warning: str) -> None:
+def test_warning_appears_when_due(warning: str) -> None:
     assert warning in notes(WARNINGS[warning])
 
 
-@pytest.mark.parametrize("which", ["prometheusRule", "dashboards"])
-def test_runbooks_that_no_link_reaches_are_warned_of(which: str) -> None:
+@pytest.mark.parametrize("kind", ["prometheusRule", "dashboards"])
+def test_warning_appears_when_runbook_url_is_not_a_url(kind: str) -> None:
     warning = "WARNING: metrics.prometheusRule.runbookUrl"
-    on: Json = {which: {"enabled": True}}
+    on: Json = {kind: {"enabled": True}}
     text = notes({"metrics": on})
     assert warning in text
-    (_, wanted) = command(text, "--set metrics.prometheusRule.runbookUrl=")
-    url = wanted.partition("=")[2]
+    (_, option) = command(text, "--set metrics.prometheusRule.runbookUrl=")
+    url = option.partition("=")[2]
     rule = on.get("prometheusRule", {}) | {"runbookUrl": url}
     assert warning not in notes({"metrics": on | {"prometheusRule": rule}})
     assert warning not in notes()
 
 
 @pytest.mark.parametrize("mode", MODES, ids=mode_name)
-def test_no_warning_appears_when_it_is_not_due(mode: Path) -> None:
+def test_no_warning_appears_when_not_due(mode: Path) -> None:
     values, text = values_of(mode), notes(values_of(mode))
     durability = (values.get("config") or {}).get("durability", "fsync")
     assert ("config.durability is memory" in text) == (durability == "memory")
     stateful = of_kind(render(values), "StatefulSet")
     for name in ("flusher", "valkey"):
-        there = [each for each in stateful if each["metadata"]["name"] == f"busyapi-{name}"]
-        kept = not there or there[0]["spec"].get("volumeClaimTemplates")
+        matches = [
+            document for document in stateful if document["metadata"]["name"] == f"busyapi-{name}"
+        ]
+        kept = not matches or matches[0]["spec"].get("volumeClaimTemplates")
         assert (f"{name}.persistence.enabled is false" in text) == (not kept)
 
 
-def test_what_is_off_is_told_and_what_is_on_is_not() -> None:
+def test_notes_list_only_disabled_features() -> None:
     fixed: Json = {"autoscaling": {"enabled": False}}
     everything_off = notes(fixed).partition("\nNot enabled\n")[2]
     assert all(f"\n- {name}" in everything_off for name in ON)
@@ -138,12 +140,16 @@ def test_what_is_off_is_told_and_what_is_on_is_not() -> None:
         assert f"\n- {name}" not in notes(values)
 
 
-def test_how_to_remove_the_volumes_is_told_when_there_are_some() -> None:
+def test_notes_say_how_to_delete_volumes_if_there_are_any() -> None:
     labels = "app.kubernetes.io/name=busyapi,app.kubernetes.io/instance=busyapi"
     assert f"kubectl -n usages delete pvc -l {labels}" in notes()
-    for each in of_kind(render(), "StatefulSet"):
-        for claim in each["spec"]["volumeClaimTemplates"]:
-            found = claim["metadata"]["labels"]
-            assert all(f"{name}={found[name]}" in labels for name in found if "comp" not in name)
+    for document in of_kind(render(), "StatefulSet"):
+        for claim in document["spec"]["volumeClaimTemplates"]:
+            claim_labels = claim["metadata"]["labels"]
+            assert all(
+                f"{name}={claim_labels[name]}" in labels
+                for name in claim_labels
+                if "comp" not in name
+            )
     none = MEMORY | {"flusher": NOT_KEPT, "valkey": NOT_KEPT}
     assert "delete pvc" not in notes(none)

@@ -1,4 +1,4 @@
-"""k8s/observability: the adapter's rule serves what the chart asks for, and the commands work."""
+"""k8s/observability: the adapter serves the metric of the chart, and the README's commands work."""
 
 import re
 import shlex
@@ -16,7 +16,7 @@ def adapter() -> Json:
     return values
 
 
-def test_the_adapter_makes_the_metric_that_the_chart_asks_for() -> None:
+def test_adapter_serves_the_metric_that_the_chart_uses() -> None:
     (rule,) = adapter()["rules"]["custom"]
     assert adapter()["rules"]["default"] is False
     series = rule["seriesQuery"].partition("{")[0]
@@ -27,7 +27,7 @@ def test_the_adapter_makes_the_metric_that_the_chart_asks_for() -> None:
     assert {"namespace", "pod"} == rule["resources"]["overrides"].keys()
 
 
-def test_the_window_of_the_rate_spans_four_scrapes() -> None:
+def test_rate_window_covers_four_scrapes() -> None:
     (rule,) = adapter()["rules"]["custom"]
     window = re.search(r"\[(\d+)m\]", rule["metricsQuery"])
     assert window
@@ -40,12 +40,12 @@ def test_the_window_of_the_rate_spans_four_scrapes() -> None:
     assert int(window[1]) * 60 >= 4 * int(interval.removesuffix("s"))
 
 
-def test_every_command_of_the_observability_readme_is_one_that_works() -> None:
+def test_commands_of_the_observability_readme_work() -> None:
     text = (FOLDER / "README.md").read_text()
     for line in re.findall(r"^    (helm upgrade .*)$", text, re.MULTILINE):
         words = shlex.split(line)
         files = [words[i + 1] for i, word in enumerate(words) if word == "-f"]
-        assert all((ROOT / each).exists() for each in files)
+        assert all((ROOT / path).exists() for path in files)
         if "charts/busyapi" in words:
             sets = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
             assert render(helm_python.parse_set_string(",".join(sets)))

@@ -1,4 +1,4 @@
-"""Checkov has nothing to say of any mode that policy.yaml does not answer."""
+"""Every complaint of checkov about any mode has a reason in policy.yaml."""
 
 from copy import deepcopy
 
@@ -9,12 +9,12 @@ from testkit.chart.policy import SKIPS, Complaint, complaints, unanswered, unuse
 from testkit.chart.rendering import MODES, Json, mode_name, one, render, values_of
 
 BAD = "bad"
-# What a user adds is the user's.
+# Objects and containers that a user adds are not the chart's.
 ADDED = ("extraContainers", "extraObjects")
 
 
 def without_additions(values: Json) -> Json:
-    sections = [values, *(each for each in values.values() if isinstance(each, dict))]
+    sections = [values, *(section for section in values.values() if isinstance(section, dict))]
     for section in sections:
         for name in ADDED:
             section.pop(name, None)
@@ -22,7 +22,7 @@ def without_additions(values: Json) -> Json:
 
 
 def bad() -> list[Json]:
-    """The API as nobody should run it."""
+    """Return the API with insecure settings."""
     deployment = deepcopy(one(render(), "Deployment", "busyapi"))
     deployment["metadata"]["name"] = "bad"
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
@@ -32,8 +32,8 @@ def bad() -> list[Json]:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> list[Complaint]:
-    """One run over all modes: it takes longer to start than to look."""
+def all_complaints(tmp_path_factory: pytest.TempPathFactory) -> list[Complaint]:
+    """Run checkov once over all modes, because its start takes longer than its checks."""
     folder = tmp_path_factory.mktemp("policy")
     for mode in MODES:
         documents = render(without_additions(values_of(mode)))
@@ -42,17 +42,19 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[Complaint]:
     return complaints(folder)
 
 
-def test_every_complaint_is_answered(found: list[Complaint]) -> None:
-    assert unanswered(each for each in found if each.mode != BAD) == []
+def test_every_complaint_has_a_reason(all_complaints: list[Complaint]) -> None:
+    assert unanswered(complaint for complaint in all_complaints if complaint.mode != BAD) == []
 
 
-def test_every_answer_is_to_a_complaint(found: list[Complaint]) -> None:
-    assert unused(each for each in found if each.mode != BAD) == []
-    assert unused(each for each in found if each.check != "CKV_K8S_43") == ["CKV_K8S_43"]
+def test_every_reason_belongs_to_a_complaint(all_complaints: list[Complaint]) -> None:
+    assert unused(complaint for complaint in all_complaints if complaint.mode != BAD) == []
+    assert unused(complaint for complaint in all_complaints if complaint.check != "CKV_K8S_43") == [
+        "CKV_K8S_43"
+    ]
     assert all(len(skip["why"]) > 20 for skip in SKIPS)
 
 
-def test_a_bad_object_is_complained_of(found: list[Complaint]) -> None:
-    checks = {each.check for each in unanswered(found) if each.mode == BAD}
+def test_insecure_object_is_found(all_complaints: list[Complaint]) -> None:
+    checks = {complaint.check for complaint in unanswered(all_complaints) if complaint.mode == BAD}
     # Privileged; liveness probe; capabilities dropped; read-only root.
     assert checks >= {"CKV_K8S_16", "CKV_K8S_8", "CKV_K8S_28", "CKV_K8S_22"}

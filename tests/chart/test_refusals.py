@@ -1,4 +1,4 @@
-"""Every contradiction of values is refused, alone, with the way out of it."""
+"""Each contradiction in values is refused with one message that says what to set."""
 
 import re
 import shutil
@@ -15,16 +15,16 @@ PASSWORDS = {"api-password": "an-old-one", "flusher-password": "another-old-one"
 
 
 def refusal(values: Json, chart: Path = CHART) -> list[str]:
-    """The messages that values are refused with."""
+    """Return the messages that these values are refused with."""
     with pytest.raises(helm_python.HelmError) as refused:
         render(values, chart=chart)
     text = str(refused.value)
-    gathered = re.findall(r"^  busyapi: (.*)", text, re.MULTILINE)
-    return gathered or [re.sub(r"^execution error at \(.*?\): ", "", text.splitlines()[-1])]
+    messages_listed = re.findall(r"^  busyapi: (.*)", text, re.MULTILINE)
+    return messages_listed or [re.sub(r"^execution error at \(.*?\): ", "", text.splitlines()[-1])]
 
 
 def with_lookup(folder: Path, kind: str, answer: str) -> Path:
-    """A copy of the chart that finds this in the cluster, as a template's expression."""
+    """Return a copy of the chart whose `lookup` returns this template expression."""
     chart = Path(shutil.copytree(CHART, folder / "busyapi"))
     call = re.compile(rf'lookup "v1" "{kind}" \([^)]*\) (\([^)]*\)|\$\w+)')
     changed = 0
@@ -37,37 +37,43 @@ def with_lookup(folder: Path, kind: str, answer: str) -> Path:
 
 
 def installed_with_four(folder: Path) -> Path:
-    """The chart where the release has four partitions already."""
+    """Return the chart with an installed release of four partitions."""
     return with_lookup(folder, "ConfigMap", '(dict "data" (dict "BUSYAPI_PARTITIONS" "4"))')
 
 
 @pytest.mark.parametrize(("start", "values"), REFUSALS, ids=[start for start, _ in REFUSALS])
-def test_a_contradiction_is_refused_alone(start: str, values: Json) -> None:
+def test_contradiction_is_refused_with_one_message(start: str, values: Json) -> None:
     (message,) = refusal(values)
     assert start in message
 
 
-def unmatched(patterns: list[str], given: list[str]) -> list[str]:
-    """Messages that nobody was given, and given ones that no template has."""
-    return [each for each in patterns if not any(re.fullmatch(each, text) for text in given)] + [
-        text for text in given if not any(re.fullmatch(each, text) for each in patterns)
+def unmatched(patterns: list[str], messages_given: list[str]) -> list[str]:
+    """Return messages without a test, and given messages that no template has."""
+    return [
+        pattern
+        for pattern in patterns
+        if not any(re.fullmatch(pattern, text) for text in messages_given)
+    ] + [
+        text
+        for text in messages_given
+        if not any(re.fullmatch(pattern, text) for pattern in patterns)
     ]
 
 
-def test_every_message_in_the_templates_is_tested_and_the_other_way_round(tmp_path: Path) -> None:
-    given = [each for _, values in REFUSALS for each in refusal(values)]
-    given += refusal({"config": {"partitions": 2}}, installed_with_four(tmp_path))
-    assert unmatched(messages(), given) == []
-    assert unmatched([*messages(), "a new one"], given) == ["a new one"]
-    assert unmatched(messages()[1:], given)
+def test_each_message_in_the_templates_has_a_test_and_vice_versa(tmp_path: Path) -> None:
+    messages_given = [message for _, values in REFUSALS for message in refusal(values)]
+    messages_given += refusal({"config": {"partitions": 2}}, installed_with_four(tmp_path))
+    assert unmatched(messages(), messages_given) == []
+    assert unmatched([*messages(), "a new one"], messages_given) == ["a new one"]
+    assert unmatched(messages()[1:], messages_given)
 
 
-def test_several_contradictions_are_told_at_once() -> None:
+def test_several_contradictions_are_reported_together() -> None:
     both = {"ingress": {"enabled": True}, "httpRoute": {"enabled": True}}
     assert len(refusal(both)) == 2
 
 
-def test_another_number_of_partitions_is_refused_on_upgrade(tmp_path: Path) -> None:
+def test_changed_number_of_partitions_is_refused_on_upgrade(tmp_path: Path) -> None:
     chart = installed_with_four(tmp_path)
     (message,) = refusal({"config": {"partitions": 2}}, chart)
     assert "this release was installed with 4" in message
@@ -75,7 +81,9 @@ def test_another_number_of_partitions_is_refused_on_upgrade(tmp_path: Path) -> N
 
 
 def test_passwords_survive_an_upgrade(tmp_path: Path) -> None:
-    found = " ".join(f'"{key}" "{b64encode(p.encode()).decode()}"' for key, p in PASSWORDS.items())
-    chart = with_lookup(tmp_path, "Secret", f'(dict "data" (dict {found}))')
+    entries = " ".join(
+        f'"{key}" "{b64encode(p.encode()).decode()}"' for key, p in PASSWORDS.items()
+    )
+    chart = with_lookup(tmp_path, "Secret", f'(dict "data" (dict {entries}))')
     data = one(render(chart=chart, upgrade=True), "Secret", "busyapi-valkey")["data"]
     assert {key: b64decode(data[key]).decode() for key in PASSWORDS} == PASSWORDS

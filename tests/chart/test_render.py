@@ -1,4 +1,4 @@
-"""Every mode is linted without a word and rendered alike by Helm 4 and Helm 3."""
+"""Every mode passes lint, and Helm 4 and Helm 3 render the same objects."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 
 from testkit.chart.rendering import CHART, MODES, Json, mode_name, render, render3, values_of
 
-WANTED = {
+REQUIRED = {
     "default",
     "autoscaling-cpu",
     "autoscaling-requests",
@@ -22,48 +22,53 @@ WANTED = {
 
 
 def without_passwords(documents: list[Json]) -> list[Json]:
-    """As they are, but for what a first install makes at random."""
-    return [each | {"data": None} if each["kind"] == "Secret" else each for each in documents]
+    """Return the documents without generated passwords."""
+    return [
+        document | {"data": None} if document["kind"] == "Secret" else document
+        for document in documents
+    ]
 
 
 def sort_key(document: Json) -> str:
     return f"{document['kind']}/{document['metadata']['name']}"
 
 
-def test_there_is_a_file_for_every_mode() -> None:
-    assert {mode_name(mode) for mode in MODES} >= WANTED
+def test_every_mode_has_a_values_file() -> None:
+    assert {mode_name(mode) for mode in MODES} >= REQUIRED
 
 
 @pytest.mark.parametrize("mode", MODES, ids=mode_name)
-def test_lint_has_nothing_to_say(mode: Path) -> None:
+def test_lint_finds_no_problem(mode: Path) -> None:
     report = helm_python.lint(CHART, values_of(mode), strict=True)
     assert report["total_charts_linted"] == 1
     assert not report["errors"]
-    # There is no address to have one from.
-    assert {each["error"] for each in report["messages"]} <= {"icon is recommended"}
+    # The chart has no icon, because there is no address for one.
+    assert {message["error"] for message in report["messages"]} <= {"icon is recommended"}
 
 
-def test_lint_finds_what_is_wrong() -> None:
+def test_lint_finds_a_wrong_value() -> None:
     assert helm_python.lint(CHART, {"replicaCounts": 2}, strict=True)["errors"]
 
 
 @pytest.mark.parametrize("mode", MODES, ids=mode_name)
-def test_helm_3_and_helm_4_make_the_same_objects(mode: Path) -> None:
+def test_helm_3_and_helm_4_render_the_same_objects(mode: Path) -> None:
     values = values_of(mode)
-    four, three = (sorted(each, key=sort_key) for each in (render(values), render3(values)))
+    four, three = (
+        sorted(documents, key=sort_key) for documents in (render(values), render3(values))
+    )
     assert without_passwords(four) == without_passwords(three)
 
 
 @pytest.mark.parametrize("mode", MODES, ids=mode_name)
-def test_an_upgrade_renders_as_an_install_does(mode: Path) -> None:
+def test_upgrade_and_install_render_the_same_objects(mode: Path) -> None:
     values = values_of(mode)
     assert without_passwords(render(values)) == without_passwords(render(values, upgrade=True))
 
 
 @pytest.mark.parametrize("mode", MODES, ids=mode_name)
-def test_no_object_is_made_twice_and_all_are_in_the_release_namespace(mode: Path) -> None:
+def test_objects_are_unique_and_in_the_release_namespace(mode: Path) -> None:
     documents = render(values_of(mode))
-    names = [sort_key(each) for each in documents]
+    names = [sort_key(document) for document in documents]
     assert len(names) == len(set(names))
-    own = [each for each in documents if each["metadata"].get("labels")]
-    assert {each["metadata"]["namespace"] for each in own} == {"usages"}
+    labelled = [document for document in documents if document["metadata"].get("labels")]
+    assert {document["metadata"]["namespace"] for document in labelled} == {"usages"}

@@ -1,4 +1,4 @@
-"""Every pod of every mode passes the Pod Security Standard `restricted`, and a bad one does not."""
+"""Every pod of every mode complies with the Pod Security Standard `restricted`."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -55,26 +55,28 @@ BAD: list[tuple[str, Any, str]] = [
 
 
 def changed(pod: Json, path: str, value: Any) -> Json:
-    """A copy with one thing put in, or taken out by None."""
-    whole = at = deepcopy(pod)
-    *way, last = path.split(".")
-    for step in way:
+    """Return a copy with another value at the path; None removes it."""
+    copy = at = deepcopy(pod)
+    *parents, last = path.split(".")
+    for step in parents:
         at = at[int(step)] if isinstance(at, list) else at[step]
     if value is None:
         del at[last]
     else:
         at[last] = value
-    return whole
+    return copy
 
 
 @pytest.mark.parametrize("mode", MODES, ids=mode_name)
 def test_every_pod_is_restricted(mode: Path) -> None:
-    found = {name: violations(pod["spec"]) for name, pod in pods(render(values_of(mode)))}
-    assert found
-    assert not any(found.values()), found
+    violations_by_pod = {
+        name: violations(pod["spec"]) for name, pod in pods(render(values_of(mode)))
+    }
+    assert violations_by_pod
+    assert not any(violations_by_pod.values()), violations_by_pod
 
 
-def test_a_good_pod_has_no_violation() -> None:
+def test_good_pod_has_no_violation() -> None:
     assert violations(GOOD) == []
 
 
@@ -84,5 +86,5 @@ def test_each_violation_is_found(path: str, value: Any, says: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["initContainers", "ephemeralContainers"])
-def test_no_kind_of_container_is_passed_over(kind: str) -> None:
+def test_every_kind_of_container_is_checked(kind: str) -> None:
     assert violations(GOOD | {kind: [{"name": "other"}]})

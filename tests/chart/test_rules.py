@@ -1,4 +1,4 @@
-"""The rules are right: promtool reads them, and each alert fires and is quiet as rules/ says."""
+"""promtool accepts the rules, and each alert fires and is quiet in the cases of rules/."""
 
 import re
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from testkit.chart.promtool import (
     cases,
     groups,
     promtool,
-    written,
+    write_groups,
 )
 from testkit.chart.rendering import CHART, ROOT, Json, values_of
 
@@ -35,12 +35,14 @@ SERIES = re.compile(r"\b(?:up|(?:busyapi|container|kube)[_:][\w:]*)\b(?!\")(.?)"
 
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["default", "everything"])
-def test_promtool_reads_the_rules_of_the_chart(tmp_path: Path, program: str, values: Json) -> None:
-    assert not promtool(program, "check", "rules", *written(groups(values), tmp_path))
+def test_promtool_accepts_the_rules_of_the_chart(
+    tmp_path: Path, program: str, values: Json
+) -> None:
+    assert not promtool(program, "check", "rules", *write_groups(groups(values), tmp_path))
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_promtool_reads_the_plain_files(tmp_path: Path, program: str) -> None:
+def test_promtool_accepts_the_plain_files_and_finds_an_error(tmp_path: Path, program: str) -> None:
     assert not promtool(program, "check", "rules", SOURCE, PLAIN)
     broken = tmp_path / "rules.yaml"
     broken.write_text(SOURCE.read_text().replace("clamp_min(", "clamp_mim(", 1))
@@ -48,89 +50,103 @@ def test_promtool_reads_the_plain_files(tmp_path: Path, program: str) -> None:
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-@pytest.mark.parametrize("case", CASES, ids=[each.stem for each in CASES])
+@pytest.mark.parametrize("case", CASES, ids=[case_file.stem for case_file in CASES])
 def test_each_alert_fires_and_is_quiet(tmp_path: Path, program: str, case: Path) -> None:
-    written(groups(), tmp_path)
+    write_groups(groups(), tmp_path)
     copy = tmp_path / case.name
     copy.write_text(case.read_text())
     assert not promtool(program, "test", "rules", copy)
 
 
 @pytest.mark.parametrize("case", ["archive", "buffer", "redis"])
-def test_the_plain_file_fires_likewise(tmp_path: Path, case: str) -> None:
-    written(yaml.safe_load(PLAIN.read_text())["groups"], tmp_path)
-    (path,) = (each for each in CASES if each.stem == case)
+def test_alerts_of_the_plain_file_fire_in_the_same_cases(tmp_path: Path, case: str) -> None:
+    write_groups(yaml.safe_load(PLAIN.read_text())["groups"], tmp_path)
+    (path,) = (case_file for case_file in CASES if case_file.stem == case)
     copy = tmp_path / path.name
     copy.write_text(path.read_text())
     assert not promtool("debian", "test", "rules", copy)
 
 
-def test_the_plain_file_says_who_is_missing_without_a_hole(tmp_path: Path) -> None:
-    """Its absent() gives no namespace and no release."""
-    written(yaml.safe_load(PLAIN.read_text())["groups"], tmp_path)
+def test_missing_targets_of_the_plain_file_are_described_without_labels(tmp_path: Path) -> None:
+    """absent() returns no namespace and no release there."""
+    write_groups(yaml.safe_load(PLAIN.read_text())["groups"], tmp_path)
     annotations = {
         "summary": "Prometheus does not scrape busyapi pods",
         "description": "Prometheus has no sample of any api process.",
         "runbook_url": "docs/runbooks/BusyapiTargetsMissing.md",
     }
-    heard = {"exp_labels": {"severity": "critical", "role": "api"}, "exp_annotations": annotations}
-    asked = {"eval_time": "10m", "alertname": "BusyapiTargetsMissing", "exp_alerts": [heard]}
+    expected_alert = {
+        "exp_labels": {"severity": "critical", "role": "api"},
+        "exp_annotations": annotations,
+    }
+    alert_test = {
+        "eval_time": "10m",
+        "alertname": "BusyapiTargetsMissing",
+        "exp_alerts": [expected_alert],
+    }
     flusher = {"series": 'busyapi_build_info{role="flusher"}', "values": "1x30"}
-    test = {"interval": "1m", "input_series": [flusher], "alert_rule_test": [asked]}
+    test = {"interval": "1m", "input_series": [flusher], "alert_rule_test": [alert_test]}
     path = tmp_path / "absent.yaml"
     path.write_text(yaml.safe_dump({"rule_files": ["busyapi-pods.yaml"], "tests": [test]}))
     assert not promtool("debian", "test", "rules", path)
 
 
 @pytest.mark.parametrize("case", ["archive", "buffer", "pods", "redis"])
-def test_another_release_in_the_same_namespace_hears_nothing(tmp_path: Path, case: str) -> None:
-    (path,) = (each for each in CASES if each.stem == case)
+def test_series_of_another_release_fire_no_alert(tmp_path: Path, case: str) -> None:
+    (path,) = (case_file for case_file in CASES if case_file.stem == case)
     content = yaml.safe_load(path.read_text())
     copy = tmp_path / path.name
     for release in ("busyapi", "busyapi-2"):
-        written(groups(release=release), tmp_path)
-        copy.write_text(yaml.safe_dump(silent(content)))
+        write_groups(groups(release=release), tmp_path)
+        copy.write_text(yaml.safe_dump(without_expected_alerts(content)))
         assert bool(promtool("debian", "test", "rules", copy)) == (release == "busyapi")
 
 
-def silent(content: Json) -> Json:
-    """The same series, and nobody expected to hear of them."""
-    for each in content["tests"]:
-        for asked in each["alert_rule_test"]:
-            asked["exp_alerts"] = []
+def without_expected_alerts(content: Json) -> Json:
+    """Return the same series without any expected alert."""
+    for case in content["tests"]:
+        for alert_test in case["alert_rule_test"]:
+            alert_test["exp_alerts"] = []
     return content
 
 
-def test_every_series_is_chosen_by_its_release() -> None:
+def test_every_series_is_selected_by_release() -> None:
     expressions = [rule["expr"] for group in groups() for rule in group["rules"]]
-    assert unchosen(expressions) == []
-    assert unchosen([*expressions, "sum(busyapi_usages_total) > 0"]) == ["busyapi_usages_total"]
-    assert unchosen(['up{job="a"} == 0']) == ['{job="a"}']
+    assert unselected(expressions) == []
+    assert unselected([*expressions, "sum(busyapi_usages_total) > 0"]) == ["busyapi_usages_total"]
+    assert unselected(['up{job="a"} == 0']) == ['{job="a"}']
 
 
-def unchosen(expressions: Sequence[str]) -> list[str]:
-    """Series without a selector, and selectors without our namespace."""
-    bare = [m[0].strip(m[1]) for e in expressions for m in SERIES.finditer(e) if m[1] != "{"]
-    selectors = [each for e in expressions for each in re.findall(r"\{.*?\}", e)]
-    return bare + [each for each in selectors if 'namespace="usages"' not in each]
+def unselected(expressions: Sequence[str]) -> list[str]:
+    """Return series without a selector, and selectors without the namespace of the release."""
+    bare = [
+        m[0].strip(m[1])
+        for expression in expressions
+        for m in SERIES.finditer(expression)
+        if m[1] != "{"
+    ]
+    selectors = [
+        selector for expression in expressions for selector in re.findall(r"\{.*?\}", expression)
+    ]
+    return bare + [selector for selector in selectors if 'namespace="usages"' not in selector]
 
 
-def uncovered(of: Sequence[Json], given: Sequence[Json]) -> list[str]:
-    """Alerts, and window pairs of alerts, without a case in which they fire or one without."""
-    asked = [(each["name"], test) for each in given for test in each["alert_rule_test"]]
+def uncovered(rules: Sequence[Json], cases_given: Sequence[Json]) -> list[str]:
+    """Return alerts and windows that lack a case that fires or a case that is quiet."""
+    asked = [(case["name"], test) for case in cases_given for test in case["alert_rule_test"]]
     missing = []
-    for rule in of:
+    for rule in rules:
         name, labels = rule["alert"], rule["labels"].items()
         pair = (
             f"{rule['labels']['long']}/{rule['labels']['short']}" if "long" in dict(labels) else ""
         )
-        mine = [(title, test) for title, test in asked if test["alertname"] == name]
+        own_tests = [(title, test) for title, test in asked if test["alertname"] == name]
         fires = any(
-            labels <= each["exp_labels"].items() for _, t in mine for each in t["exp_alerts"]
+            labels <= alert["exp_labels"].items() for _, t in own_tests for alert in t["exp_alerts"]
         )
         quiet = any(
             f"{name}: {pair}" in title and "quiet" in title and not t["exp_alerts"]
-            for title, t in mine
+            for title, t in own_tests
         )
         missing += [
             f"{name} {pair} {what}"
@@ -140,32 +156,32 @@ def uncovered(of: Sequence[Json], given: Sequence[Json]) -> list[str]:
     return missing
 
 
-def test_every_alert_and_window_has_a_case_in_which_it_fires_and_one_in_which_not() -> None:
-    ours, given = alerts(groups()), cases()
-    assert uncovered(ours, given) == []
+def test_every_alert_and_window_has_a_case_that_fires_and_one_that_is_quiet() -> None:
+    rules, cases_given = alerts(groups()), cases()
+    assert uncovered(rules, cases_given) == []
     new: Json = {"alert": "BusyapiNew", "labels": {"severity": "warning"}}
-    assert uncovered([new], given) == ["BusyapiNew  fires", "BusyapiNew  quiet"]
-    without = [each for each in given if "LatencyBurn: 6h/30m fires" not in each["name"]]
-    assert uncovered(ours, without) == ["BusyapiLatencyBurn 6h/30m fires"]
-    without = [each for each in given if "LatencyBurn: 6h/30m is quiet" not in each["name"]]
-    assert uncovered(ours, without) == ["BusyapiLatencyBurn 6h/30m quiet"]
+    assert uncovered([new], cases_given) == ["BusyapiNew  fires", "BusyapiNew  quiet"]
+    without = [case for case in cases_given if "LatencyBurn: 6h/30m fires" not in case["name"]]
+    assert uncovered(rules, without) == ["BusyapiLatencyBurn 6h/30m fires"]
+    without = [case for case in cases_given if "LatencyBurn: 6h/30m is quiet" not in case["name"]]
+    assert uncovered(rules, without) == ["BusyapiLatencyBurn 6h/30m quiet"]
 
 
 def test_burn_alerts_have_the_windows_and_factors_of_their_objectives() -> None:
     for slo, budget in BUDGETS.items():
-        found = [each for each in alerts(groups()) if each["alert"] == f"Busyapi{slo}Burn"]
-        got = [(each["labels"]["long"], each["labels"]["short"]) for each in found]
+        rules = [rule for rule in alerts(groups()) if rule["alert"] == f"Busyapi{slo}Burn"]
+        got = [(rule["labels"]["long"], rule["labels"]["short"]) for rule in rules]
         assert got == list(WINDOWS)
-        for each, (windows, (factor, severity)) in zip(found, WINDOWS.items(), strict=True):
-            assert each["labels"]["severity"] == severity
-            read = re.findall(r":ratio_rate(\w+)\{.*?\} > (.*)", each["expr"])
+        for rule, (windows, (factor, severity)) in zip(rules, WINDOWS.items(), strict=True):
+            assert rule["labels"]["severity"] == severity
+            read = re.findall(r":ratio_rate(\w+)\{.*?\} > (.*)", rule["expr"])
             assert read == [(window, f"{factor} * {budget}") for window in windows]
 
 
 def incomplete(rule: Json) -> list[str]:
-    """What an alert lacks for who is woken by it."""
+    """Return the annotations and labels that an alert lacks."""
     notes: dict[str, Any] = rule.get("annotations", {})
-    there = {
+    checks = {
         "summary": bool(notes.get("summary")),
         "description with its figures": bool(
             re.search(r"\{\{ (\$value|\$labels|with \$labels)", notes.get("description", ""))
@@ -173,15 +189,15 @@ def incomplete(rule: Json) -> list[str]:
         "severity": rule["labels"].get("severity") in {"critical", "warning"},
         "runbook_url": notes.get("runbook_url") == f"docs/runbooks/{rule['alert']}.md",
     }
-    return [what for what, is_there in there.items() if not is_there]
+    return [what for what, is_there in checks.items() if not is_there]
 
 
-def test_every_alert_tells_what_is_wrong_and_where_to_read_on() -> None:
-    assert {each["alert"]: incomplete(each) for each in alerts(groups()) if incomplete(each)} == {}
+def test_every_alert_has_summary_description_severity_and_runbook() -> None:
+    assert {rule["alert"]: incomplete(rule) for rule in alerts(groups()) if incomplete(rule)} == {}
     bare = {"alert": "A", "labels": {}, "annotations": {"description": "It is bad."}}
     assert len(incomplete(bare)) == 4
 
 
-def test_every_alert_has_a_runbook_and_the_other_way_round() -> None:
-    pages = {each.stem for each in RUNBOOKS.glob("*.md")} - {"README"}
-    assert pages == {each["alert"] for each in alerts(groups())}
+def test_every_alert_has_a_runbook_and_vice_versa() -> None:
+    pages = {path.stem for path in RUNBOOKS.glob("*.md")} - {"README"}
+    assert pages == {rule["alert"] for rule in alerts(groups())}

@@ -1,4 +1,4 @@
-"""What values change of the PrometheusRule."""
+"""Tests of the values that change the PrometheusRule."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ FULL = "BusyapiBufferFull"
 
 
 def rule(name: str, **values: Any) -> Json:
-    """The one rule of an alert, under these values."""
-    (found,) = (each for each in alerts(groups(values)) if each["alert"] == name)
-    return found
+    """Return the only rule of an alert with these values."""
+    (match,) = (alert for alert in alerts(groups(values)) if alert["alert"] == name)
+    return match
 
 
-def test_there_is_none_by_default() -> None:
+def test_no_rule_is_created_by_default() -> None:
     assert not of_kind(render(), "PrometheusRule")
 
 
@@ -28,23 +28,23 @@ def test_labels_and_annotations_are_on_the_object() -> None:
     assert metadata["annotations"] == {"example.org/rules": "busyapi"}
 
 
-def test_an_alert_is_left_out_alone() -> None:
-    before = [each["alert"] for each in alerts(groups())]
-    after = [each["alert"] for each in alerts(groups({"disabled": {FULL: True}}))]
-    assert after == [each for each in before if each != FULL]
-    assert [each["alert"] for each in alerts(groups({"disabled": {FULL: False}}))] == before
+def test_disabled_alert_is_left_out_alone() -> None:
+    before = [alert["alert"] for alert in alerts(groups())]
+    after = [alert["alert"] for alert in alerts(groups({"disabled": {FULL: True}}))]
+    assert after == [name for name in before if name != FULL]
+    assert [alert["alert"] for alert in alerts(groups({"disabled": {FULL: False}}))] == before
 
 
-def test_recordings_stay_when_alerts_are_left_out() -> None:
-    everything = {each["alert"]: True for each in alerts(groups())}
+def test_recording_rules_are_kept_when_all_alerts_are_disabled() -> None:
+    everything = {alert["alert"]: True for alert in alerts(groups())}
     left = groups({"disabled": everything})
     assert alerts(left) == []
-    assert sum(len(each["rules"] or []) for each in left) == sum(
-        "record" in each for group in groups() for each in group["rules"]
+    assert sum(len(group["rules"] or []) for group in left) == sum(
+        "record" in entry for group in groups() for entry in group["rules"]
     )
 
 
-def test_an_alert_is_changed_where_values_say_and_nowhere_else() -> None:
+def test_override_changes_only_what_it_names() -> None:
     before = rule(FULL)
     changed = rule(
         FULL, overrides={FULL: {"for": "5m", "labels": {"severity": "warning", "a": "b"}}}
@@ -56,48 +56,52 @@ def test_an_alert_is_changed_where_values_say_and_nowhere_else() -> None:
 @pytest.mark.parametrize("mark", ["__", ""], ids=["tokens", "as in 0.2.0"])
 def test_tokens_in_an_expression_are_replaced(mark: str) -> None:
     namespace, release, name = (
-        f"{mark}{each}{mark}" for each in ("NAMESPACE", "RELEASE", "FULLNAME")
+        f"{mark}{token}{mark}" for token in ("NAMESPACE", "RELEASE", "FULLNAME")
     )
-    chosen = f'namespace="{namespace}", release="{release}", pod=~"{name}-.*"'
-    expr = f"busyapi_pending_usages{{{chosen}}} > 9"
-    given = rule(FULL, overrides={FULL: {"expr": expr}})
-    wanted = 'busyapi_pending_usages{namespace="usages", release="busyapi", pod=~"busyapi-.*"} > 9'
-    assert given["expr"] == wanted
+    selector = f'namespace="{namespace}", release="{release}", pod=~"{name}-.*"'
+    expr = f"busyapi_pending_usages{{{selector}}} > 9"
+    alert = rule(FULL, overrides={FULL: {"expr": expr}})
+    expected = (
+        'busyapi_pending_usages{namespace="usages", release="busyapi", pod=~"busyapi-.*"} > 9'
+    )
+    assert alert["expr"] == expected
 
 
-def test_labels_of_all_alerts_give_way_to_those_of_one() -> None:
+def test_labels_of_an_override_win_over_labels_of_all_alerts() -> None:
     values = {
         "additionalRuleLabels": {"team": "devices", "severity": "page"},
         "overrides": {FULL: {"labels": {"team": "storage"}}},
     }
-    found = {each["alert"]: each["labels"] for each in alerts(groups(values))}
-    assert found[FULL] == {"team": "storage", "severity": "page"}
-    assert found["BusyapiOverloaded"] == {"team": "devices", "severity": "page"}
+    labels_by_alert = {alert["alert"]: alert["labels"] for alert in alerts(groups(values))}
+    assert labels_by_alert[FULL] == {"team": "storage", "severity": "page"}
+    assert labels_by_alert["BusyapiOverloaded"] == {"team": "devices", "severity": "page"}
 
 
-def test_a_runbook_is_linked_where_values_say() -> None:
-    found = rule(FULL, runbookUrl="https://runbooks.example.org/")
-    url = found["annotations"]["runbook_url"]
+def test_runbook_url_is_used_in_alerts() -> None:
+    alert = rule(FULL, runbookUrl="https://runbooks.example.org/")
+    url = alert["annotations"]["runbook_url"]
     assert url == "https://runbooks.example.org/BusyapiBufferFull.md"
 
 
 @pytest.mark.parametrize(
-    ("way", "field"), [("serviceMonitor", "endpoints"), ("podMonitor", "podMetricsEndpoints")]
+    ("kind", "field"), [("serviceMonitor", "endpoints"), ("podMonitor", "podMetricsEndpoints")]
 )
-def test_monitors_give_every_series_its_release(way: str, field: str) -> None:
-    own = {"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "node"}
-    documents = render({"metrics": {way: {"enabled": True, "relabelings": [own]}}})
-    monitors = [each for each in documents if each["kind"] == way[0].upper() + way[1:]]
+def test_monitors_add_the_release_to_every_series(kind: str, field: str) -> None:
+    relabeling = {"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "node"}
+    documents = render({"metrics": {kind: {"enabled": True, "relabelings": [relabeling]}}})
+    monitors = [
+        document for document in documents if document["kind"] == kind[0].upper() + kind[1:]
+    ]
     assert len(monitors) == 2
-    for each in monitors:
-        (endpoint,) = each["spec"][field]
+    for monitor in monitors:
+        (endpoint,) = monitor["spec"][field]
         first, second = endpoint["relabelings"]
         assert first["targetLabel"] == "release"
         assert first["sourceLabels"] == ["__meta_kubernetes_pod_label_app_kubernetes_io_instance"]
-        assert second == own
+        assert second == relabeling
 
 
-def test_a_rule_that_the_operator_would_refuse_is_found() -> None:
+def test_rule_that_the_operator_refuses_is_found() -> None:
     (good,) = of_kind(render({"metrics": {"prometheusRule": {"enabled": True}}}), "PrometheusRule")
     assert problem(good, "1.34") == ""
     bad = {"alert": "A", "expr": "1", "form": "5m"}

@@ -1,4 +1,4 @@
-"""Who sets the number of API pods, and that only one does."""
+"""Exactly one of Deployment, HorizontalPodAutoscaler and KEDA sets the number of API pods."""
 
 import re
 from pathlib import Path
@@ -19,46 +19,46 @@ ALL_TARGETS: Json = {
 
 
 def hpa(values: Json | None = None) -> Json:
-    found: Json = one(render(values), "HorizontalPodAutoscaler", "busyapi")["spec"]
-    return found
+    spec: Json = one(render(values), "HorizontalPodAutoscaler", "busyapi")["spec"]
+    return spec
 
 
 @pytest.mark.parametrize("mode", MODES, ids=mode_name)
-def test_the_deployment_has_a_number_of_pods_exactly_when_nothing_scales_it(mode: Path) -> None:
+def test_deployment_sets_replicas_only_without_an_autoscaler(mode: Path) -> None:
     documents = render(values_of(mode))
     scalers = [*of_kind(documents, "HorizontalPodAutoscaler"), *of_kind(documents, "ScaledObject")]
     (deployment,) = of_kind(documents, "Deployment")
     assert len(scalers) == ("replicas" not in deployment["spec"])
-    for each in scalers:
-        assert each["spec"]["scaleTargetRef"] == {
+    for scaler in scalers:
+        assert scaler["spec"]["scaleTargetRef"] == {
             "apiVersion": "apps/v1",
             "kind": "Deployment",
             "name": deployment["metadata"]["name"],
         }
 
 
-def test_nothing_scales_it_when_both_are_off() -> None:
+def test_replica_count_is_used_without_an_autoscaler() -> None:
     assert (
         one(render(FIXED | {"replicaCount": 3}), "Deployment", "busyapi")["spec"]["replicas"] == 3
     )
 
 
-def test_cpu_alone_is_the_default_and_needs_no_adapter() -> None:
+def test_default_autoscaler_uses_only_cpu() -> None:
     (metric,) = hpa()["metrics"]
     assert metric["resource"]["name"] == "cpu"
     assert hpa()["minReplicas"] >= 2
 
 
-def test_memory_stands_before_cpu_and_requests_come_last() -> None:
+def test_metrics_are_memory_then_cpu_then_requests() -> None:
     metrics = hpa(ALL_TARGETS)["metrics"]
-    assert [each.get("resource", {}).get("name") for each in metrics] == ["memory", "cpu", None]
+    assert [metric.get("resource", {}).get("name") for metric in metrics] == ["memory", "cpu", None]
     assert metrics[2]["pods"] == {
         "metric": {"name": "busyapi_requests_per_second"},
         "target": {"type": "AverageValue", "averageValue": "500"},
     }
 
 
-def test_up_is_fast_and_down_is_slow() -> None:
+def test_scaling_is_fast_up_and_slow_down() -> None:
     behavior = hpa()["behavior"]
     up, down = behavior["scaleUp"], behavior["scaleDown"]
     assert up["stabilizationWindowSeconds"] == 0
@@ -66,7 +66,7 @@ def test_up_is_fast_and_down_is_slow() -> None:
     assert down["stabilizationWindowSeconds"] == 300
 
 
-def test_keda_keeps_its_pods_when_it_cannot_see() -> None:
+def test_keda_keeps_its_pods_without_metrics() -> None:
     spec = one(render(KEDA), "ScaledObject", "busyapi")["spec"]
     assert spec["fallback"]["behavior"] == "currentReplicasIfHigher"
     (trigger,) = spec["triggers"]
@@ -76,7 +76,7 @@ def test_keda_keeps_its_pods_when_it_cannot_see() -> None:
     assert behavior == hpa()["behavior"]
 
 
-def test_keda_asks_for_this_release_over_at_least_four_scrapes() -> None:
+def test_keda_query_selects_this_release_over_at_least_four_scrapes() -> None:
     (trigger,) = one(render(KEDA), "ScaledObject", "busyapi")["spec"]["triggers"]
     query = trigger["metadata"]["query"]
     assert 'namespace="usages"' in query
@@ -92,7 +92,7 @@ def test_keda_asks_for_this_release_over_at_least_four_scrapes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "there"),
+    ("values", "exists"),
     [
         ({}, True),
         (FIXED | {"replicaCount": 2}, True),
@@ -104,18 +104,18 @@ def test_keda_asks_for_this_release_over_at_least_four_scrapes() -> None:
         ({"podDisruptionBudget": {"enabled": False}}, False),
     ],
 )
-def test_a_budget_is_there_exactly_when_more_than_one_pod_can_be(
+def test_disruption_budget_exists_only_if_there_can_be_two_pods(
     values: Json,
-    there: bool,  # noqa: FBT001
+    exists: bool,  # noqa: FBT001
 ) -> None:
     budgets = of_kind(render(values), "PodDisruptionBudget")
-    assert bool(budgets) is there
+    assert bool(budgets) is exists
     for budget in budgets:
         assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
         assert budget["spec"]["maxUnavailable"] == 1
 
 
-def test_a_budget_by_the_fewest_that_stay() -> None:
+def test_disruption_budget_can_use_min_available() -> None:
     values = {"podDisruptionBudget": {"minAvailable": "50%"}}
     (budget,) = of_kind(render(values), "PodDisruptionBudget")
     assert budget["spec"]["minAvailable"] == "50%"

@@ -1,4 +1,4 @@
-"""Every object of every mode, strictly, by the schemas of every Kubernetes that is supported."""
+"""Every object of every mode matches the strict schema of each supported Kubernetes version."""
 
 from pathlib import Path
 
@@ -26,24 +26,29 @@ def with_container(**fields: object) -> Json:
 
 @pytest.mark.parametrize("mode", MODES, ids=mode_name)
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_object_is_what_that_kubernetes_takes(mode: Path, version: str) -> None:
+def test_every_object_is_valid_for_each_kubernetes_version(mode: Path, version: str) -> None:
     values = values_of(mode)
     if version == "1.29" and "trafficDistribution" in (values.get("service") or {}):
-        # The one option that came later; values.yaml says so.
+        # The only option that 1.29 does not have, as values.yaml says.
         del values["service"]["trafficDistribution"]
-    wrong = {key(each): problem(each, version) for each in render(values)}
-    assert not any(wrong.values()), {name: each for name, each in wrong.items() if each}
+    problems = {key(document): problem(document, version) for document in render(values)}
+    assert not any(problems.values()), {name: text for name, text in problems.items() if text}
 
 
-def test_the_versions_are_those_that_the_chart_promises() -> None:
+def test_tested_versions_are_those_that_the_chart_supports() -> None:
     assert loaded(CHART).metadata["kubeVersion"] == f">={VERSIONS[0]}.0-0"
     assert set(VERSIONS) <= set(CARRIED)
     assert CARRIED[-1] == VERSIONS[-1]
 
 
-def test_every_foreign_kind_is_made_by_some_mode() -> None:
-    made = {name(each) for mode in MODES for each in render(values_of(mode)) if is_foreign(each)}
-    assert made == CRDS.keys() - {"definitions"}
+def test_every_kind_of_a_crd_is_rendered_in_some_mode() -> None:
+    names = {
+        name(document)
+        for mode in MODES
+        for document in render(values_of(mode))
+        if is_foreign(document)
+    }
+    assert names == CRDS.keys() - {"definitions"}
 
 
 @pytest.mark.parametrize(
@@ -56,29 +61,29 @@ def test_every_foreign_kind_is_made_by_some_mode() -> None:
         (DEPLOYMENT | {"kind": "Deploymint"}, "Deploymint"),
     ],
 )
-def test_a_wrong_object_is_found(document: Json, says: str) -> None:
+def test_wrong_object_is_found(document: Json, says: str) -> None:
     assert problem(DEPLOYMENT, "1.34") == ""
     assert says in problem(document, "1.34")
 
 
-def test_a_field_is_found_where_it_is_too_new() -> None:
+def test_field_that_is_too_new_is_found() -> None:
     sleep = with_container(lifecycle={"preStop": {"sleep": {"seconds": 1}}})
     assert "sleep" in problem(sleep, "1.28")
     assert problem(sleep, "1.30") == ""
 
 
-def test_a_wrong_foreign_object_is_found() -> None:
-    found = [
-        problem(each | {"spec": each["spec"] | {"selektor": {}}}, "1.34")
+def test_wrong_object_of_a_crd_is_found() -> None:
+    problems = [
+        problem(document | {"spec": document["spec"] | {"selektor": {}}}, "1.34")
         for mode in MODES
-        for each in render(values_of(mode))
-        if is_foreign(each)
+        for document in render(values_of(mode))
+        if is_foreign(document)
     ]
-    assert found
-    assert all("selektor" in each for each in found)
+    assert problems
+    assert all("selektor" in text for text in problems)
 
 
-def test_a_number_among_a_triggers_texts_is_found() -> None:
+def test_number_instead_of_text_in_a_trigger_is_found() -> None:
     trigger = {"type": "prometheus", "metadata": {"threshold": 5}}
     document = {
         "apiVersion": "keda.sh/v1alpha1",

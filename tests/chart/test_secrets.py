@@ -1,4 +1,4 @@
-"""No secret is in plain text anywhere but in a Secret; passwords come from where they should."""
+"""Secret values are only in Secrets, and passwords come from the right Secret."""
 
 import hashlib
 import re
@@ -20,7 +20,7 @@ from testkit.chart.rendering import (
 )
 
 PASSWORD = "correct-horse-battery-staple"
-TOKENS = "write,read a-token-nobody-guesses\n"
+TOKENS = "write,read a-token-that-is-hard-to-guess\n"
 GIVEN: Json = {
     "valkey": {"enabled": False},
     "externalRedis": {"host": "r.example.org", "username": "u", "password": PASSWORD},
@@ -30,18 +30,18 @@ SECRETS = (PASSWORD, TOKENS.split()[1])
 
 
 def leaks(documents: list[Json], secrets: tuple[str, ...]) -> list[str]:
-    """The objects, but for Secrets, that hold one of them, plain or in base64."""
+    """Return the objects other than Secrets that contain one of them, plain or in base64."""
     return [
-        f"{each['kind']}/{each['metadata']['name']}"
-        for each in documents
-        if each["kind"] != "Secret"
-        for text in strings(each)
+        f"{document['kind']}/{document['metadata']['name']}"
+        for document in documents
+        if document["kind"] != "Secret"
+        for text in strings(document)
         if any(secret in text or secret in decoded(text) for secret in secrets)
     ]
 
 
 def decoded(text: str) -> str:
-    """What it is in base64, if it is."""
+    """Return the decoded text, or nothing if it is not base64."""
     try:
         return b64decode(text, validate=True).decode()
     except ValueError:
@@ -50,10 +50,10 @@ def decoded(text: str) -> str:
 
 def secret(documents: list[Json], name: str) -> dict[str, str]:
     data = one(documents, "Secret", name)["data"]
-    return {each: b64decode(value).decode() for each, value in data.items()}
+    return {key: b64decode(value).decode() for key, value in data.items()}
 
 
-def test_what_is_given_is_in_a_secret_and_nowhere_else() -> None:
+def test_given_password_and_tokens_are_only_in_secrets() -> None:
     documents = render(GIVEN)
     assert leaks(documents, SECRETS) == []
     assert secret(documents, "busyapi-redis") == {"redis-password": PASSWORD}
@@ -61,20 +61,20 @@ def test_what_is_given_is_in_a_secret_and_nowhere_else() -> None:
 
 
 @pytest.mark.parametrize("where", [{"extraEnv": [{"name": "P", "value": PASSWORD}]}, {}])
-def test_a_leak_is_found(where: Json) -> None:
+def test_leak_is_found(where: Json) -> None:
     annotated = {"podAnnotations": {"p": "Y29ycmVjdC1ob3JzZS1iYXR0ZXJ5LXN0YXBsZQ=="}}
     assert leaks(render(GIVEN | (where or annotated)), SECRETS) == ["Deployment/busyapi"]
 
 
 @pytest.mark.parametrize("mode", MODES, ids=mode_name)
-def test_no_generated_password_is_outside_its_secret(mode: Path) -> None:
+def test_generated_passwords_are_only_in_their_secret(mode: Path) -> None:
     documents = render(values_of(mode))
-    made = [
+    values = [
         value
-        for each in of_kind(documents, "Secret")
-        for value in (each.get("data") or {}).values()
+        for document in of_kind(documents, "Secret")
+        for value in (document.get("data") or {}).values()
     ]
-    lines = {line for value in made for line in b64decode(value).decode().splitlines()}
+    lines = {line for value in values for line in b64decode(value).decode().splitlines()}
     assert leaks(documents, tuple(line for line in lines if len(line) > 7)) == []
 
 
@@ -82,52 +82,54 @@ def test_no_generated_password_is_outside_its_secret(mode: Path) -> None:
 def test_no_password_is_in_the_environment(mode: Path) -> None:
     for name, pod in pods(render(values_of(mode))):
         for container in pod["spec"]["containers"]:
-            for each in container.get("env") or []:
-                assert "secretKeyRef" not in (each.get("valueFrom") or {}), name
+            for variable in container.get("env") or []:
+                assert "secretKeyRef" not in (variable.get("valueFrom") or {}), name
 
 
-def test_valkey_s_passwords_are_random_and_its_users_have_their_digests() -> None:
-    made = secret(render(), "busyapi-valkey")
-    users = dict(line.split(None, 2)[1:] for line in made["users.acl"].splitlines())
+def test_valkey_passwords_are_random_and_its_users_have_their_digests() -> None:
+    data = secret(render(), "busyapi-valkey")
+    users = dict(line.split(None, 2)[1:] for line in data["users.acl"].splitlines())
     assert users.keys() == {"default", "probe", "api", "flusher"}
-    # It may do everything and nobody can be it: Valkey replays its log as this user.
+    # It has every right, but no client can log in: Valkey replays its file as this user.
     assert users["default"].split()[0] == "off"
     assert "on" not in users["default"].split()
     assert users["probe"].endswith("-@all +ping")
-    assert made["api-password"] != made["flusher-password"]
+    assert data["api-password"] != data["flusher-password"]
     for role in ("api", "flusher"):
-        password = made[f"{role}-password"]
+        password = data[f"{role}-password"]
         assert len(password) >= 32
         assert f"#{hashlib.sha256(password.encode()).hexdigest()} " in users[role]
         assert "~busyapi:* " in users[role]
         assert "-@all" in users[role]
-        assert password not in made["users.acl"]
+        assert password not in data["users.acl"]
 
 
-def test_no_role_may_do_what_would_lose_data() -> None:
+def test_no_role_has_a_right_that_can_lose_data() -> None:
     _, acl = secret(render(), "busyapi-valkey")["users.acl"].split("\n", 1)
     dangerous = r"\+(@|flush|keys|del\b|config\|set|shutdown|replicaof|acl|debug|eval\b)"
     assert not re.search(dangerous, acl)
     assert re.search(dangerous, acl.replace("+hdel", "+flushall"))
 
 
-def of(documents: list[Json], kind: str, name: str) -> list[Json]:
-    """The Secrets that a workload's pods mount, projected ones too."""
+def mounted_secrets(documents: list[Json], kind: str, name: str) -> list[Json]:
+    """Return the Secrets that the pods of a workload mount, including projected ones."""
     volumes = one(documents, kind, name)["spec"]["template"]["spec"]["volumes"]
-    projected = [each for v in volumes for each in (v.get("projected") or {}).get("sources", [])]
+    projected = [
+        source for v in volumes for source in (v.get("projected") or {}).get("sources", [])
+    ]
     return [
         {"name": secret.get("secretName", secret.get("name")), "items": secret.get("items")}
-        for each in [*volumes, *projected]
-        if (secret := each.get("secret"))
+        for volume in [*volumes, *projected]
+        if (secret := volume.get("secret"))
     ]
 
 
 def item(name: str, key: str, path: str) -> Json:
-    """One key of a Secret, mounted as a file."""
+    """Return one key of a Secret that is mounted as a file."""
     return {"name": name, "items": [{"key": key, "path": path}]}
 
 
-def test_existing_secrets_are_used_and_none_is_made() -> None:
+def test_existing_secrets_are_used_and_no_secret_is_created() -> None:
     tls = {"enabled": True, "caSecret": "ca", "caSecretKey": "c"}
     login = {"existingSecret": "mine", "existingSecretPasswordKey": "pw"}
     documents = render(
@@ -139,11 +141,14 @@ def test_existing_secrets_are_used_and_none_is_made() -> None:
     )
     assert of_kind(documents, "Secret") == []
     redis = [item("mine", "pw", "password"), item("ca", "c", "ca.crt")]
-    assert of(documents, "StatefulSet", "busyapi-flusher") == redis
-    assert of(documents, "Deployment", "busyapi") == [*redis, item("tokens", "t", "tokens")]
+    assert mounted_secrets(documents, "StatefulSet", "busyapi-flusher") == redis
+    assert mounted_secrets(documents, "Deployment", "busyapi") == [
+        *redis,
+        item("tokens", "t", "tokens"),
+    ]
 
 
-def test_valkey_with_an_existing_secret_makes_none() -> None:
+def test_valkey_uses_an_existing_secret() -> None:
     documents = render({"valkey": {"auth": {"existingSecret": "mine"}}})
     assert of_kind(documents, "Secret") == []
     for kind, name, key, path in (
@@ -151,15 +156,15 @@ def test_valkey_with_an_existing_secret_makes_none() -> None:
         ("StatefulSet", "busyapi-flusher", "flusher-password", "password"),
         ("Deployment", "busyapi", "api-password", "password"),
     ):
-        assert of(documents, kind, name) == [item("mine", key, path)]
+        assert mounted_secrets(documents, kind, name) == [item("mine", key, path)]
 
 
-def test_new_tokens_roll_the_api_out_and_nothing_tells_them() -> None:
+def test_new_tokens_roll_out_the_api_and_only_their_digest_is_shown() -> None:
     def checksum(tokens: str) -> str:
         documents = render({"auth": {"tokens": tokens}})
         template = one(documents, "Deployment", "busyapi")["spec"]["template"]
-        found: str = template["metadata"]["annotations"]["checksum/tokens"]
-        return found
+        digest: str = template["metadata"]["annotations"]["checksum/tokens"]
+        return digest
 
     assert checksum("read a\n") != checksum("read b\n")
     assert checksum(TOKENS) == hashlib.sha256(TOKENS.encode()).hexdigest()

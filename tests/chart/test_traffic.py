@@ -1,4 +1,4 @@
-"""What can be reached, by whom: Services, Ingress, HTTPRoute, NetworkPolicy, monitors."""
+"""Tests of network access: Services, Ingress, HTTPRoute, NetworkPolicy, monitors."""
 
 from pathlib import Path
 from typing import Any
@@ -36,20 +36,20 @@ def peer(component: str) -> Json:
 
 def policy(component: str, values: Json | None = None) -> Json:
     name = f"busyapi-{component}"
-    found: Json = one(render(POLICY | (values or {})), "NetworkPolicy", name)["spec"]
-    return found
+    spec: Json = one(render(POLICY | (values or {})), "NetworkPolicy", name)["spec"]
+    return spec
 
 
 @pytest.mark.parametrize("mode", MODES, ids=mode_name)
-def test_every_service_leads_to_a_port_of_pods_that_are_there(mode: Path) -> None:
+def test_every_service_targets_an_existing_port_of_existing_pods(mode: Path) -> None:
     documents = render(values_of(mode))
     for service in of_kind(documents, "Service"):
-        wanted = service["spec"]["selector"].items()
-        chosen = [
-            each for _, each in pods(documents) if wanted <= each["metadata"]["labels"].items()
+        selector = service["spec"]["selector"].items()
+        selected = [
+            pod for _, pod in pods(documents) if selector <= pod["metadata"]["labels"].items()
         ]
-        assert len(chosen) == 1, key(service)
-        ports = {p["name"] for c in chosen[0]["spec"]["containers"] for p in c.get("ports") or []}
+        assert len(selected) == 1, key(service)
+        ports = {p["name"] for c in selected[0]["spec"]["containers"] for p in c.get("ports") or []}
         for port in service["spec"]["ports"]:
             assert port["targetPort"] in ports, key(service)
             assert port["name"]
@@ -57,31 +57,31 @@ def test_every_service_leads_to_a_port_of_pods_that_are_there(mode: Path) -> Non
 
 
 @pytest.mark.parametrize("mode", MODES, ids=mode_name)
-def test_nothing_from_outside_is_led_to_metrics_or_probes(mode: Path) -> None:
+def test_metrics_and_probes_are_not_routed_from_outside(mode: Path) -> None:
     documents = render(values_of(mode))
     for ingress in of_kind(documents, "Ingress"):
         for rule in ingress["spec"]["rules"]:
-            paths = {(each["path"], each["pathType"]) for each in rule["http"]["paths"]}
+            paths = {(path["path"], path["pathType"]) for path in rule["http"]["paths"]}
             assert paths
             assert paths <= PUBLIC
             for path in rule["http"]["paths"]:
                 backend = path["backend"]["service"]
-                leads_to_the_api(documents, backend["name"], backend["port"]["name"])
+                assert_targets_the_api(documents, backend["name"], backend["port"]["name"])
     for route in of_kind(documents, "HTTPRoute"):
         for rule in route["spec"]["rules"]:
             for backend in rule["backendRefs"]:
-                leads_to_the_api(documents, backend["name"], backend["port"])
+                assert_targets_the_api(documents, backend["name"], backend["port"])
 
 
-def leads_to_the_api(documents: list[Json], service: str, port: str | int) -> None:
-    """A Service of the API with the one port that devices post to."""
+def assert_targets_the_api(documents: list[Json], service: str, port: str | int) -> None:
+    """Fail unless it is the API's Service with the port that devices post to."""
     spec = one(documents, "Service", service)["spec"]
-    assert [port] == [each["name" if isinstance(port, str) else "port"] for each in spec["ports"]]
+    assert [port] == [entry["name" if isinstance(port, str) else "port"] for entry in spec["ports"]]
     assert spec["ports"][0]["targetPort"] == "http"
     assert spec["selector"]["app.kubernetes.io/component"] == "api"
 
 
-def test_the_service_of_the_api_has_one_port() -> None:
+def test_api_service_has_one_port() -> None:
     (port,) = one(render(), "Service", "busyapi")["spec"]["ports"]
     assert (port["name"], port["port"], port["targetPort"]) == ("http", 80, "http")
 
@@ -95,73 +95,73 @@ def test_the_service_of_the_api_has_one_port() -> None:
         ({"trafficDistribution": "PreferClose"}, {"trafficDistribution": "PreferClose"}),
     ],
 )
-def test_what_is_said_of_the_service(service: Json, expected: Json) -> None:
+def test_service_options_are_applied(service: Json, expected: Json) -> None:
     spec = one(render({"service": service}), "Service", "busyapi")["spec"]
     assert expected.items() <= spec.items()
     assert spec["ports"][0].get("nodePort") == service.get("nodePort")
 
 
-def test_an_ingress_takes_what_devices_need() -> None:
+def test_ingress_routes_the_public_paths() -> None:
     (ingress,) = of_kind(render(INGRESS), "Ingress")
     (rule,) = ingress["spec"]["rules"]
-    assert {(each["path"], each["pathType"]) for each in rule["http"]["paths"]} == PUBLIC
+    assert {(path["path"], path["pathType"]) for path in rule["http"]["paths"]} == PUBLIC
 
 
-def test_an_ingress_for_any_host_and_with_paths_of_ones_own() -> None:
-    own = {"host": "", "paths": [{"path": "/api/usages", "pathType": "Exact"}]}
-    (ingress,) = of_kind(render({"ingress": {"enabled": True, "hosts": [own]}}), "Ingress")
+def test_ingress_accepts_any_host_and_given_paths() -> None:
+    host = {"host": "", "paths": [{"path": "/api/usages", "pathType": "Exact"}]}
+    (ingress,) = of_kind(render({"ingress": {"enabled": True, "hosts": [host]}}), "Ingress")
     (rule,) = ingress["spec"]["rules"]
     assert "host" not in rule
-    assert [each["path"] for each in rule["http"]["paths"]] == ["/api/usages"]
+    assert [path["path"] for path in rule["http"]["paths"]] == ["/api/usages"]
 
 
-def test_class_tls_annotations_and_labels_of_an_ingress() -> None:
-    said: Json = {
+def test_ingress_has_class_tls_annotations_and_labels() -> None:
+    options: Json = {
         "className": "traefik",
         "tls": [{"secretName": "t", "hosts": ["usages.example.org"]}],
         "annotations": {"cert-manager.io/cluster-issuer": "letsencrypt"},
         "labels": {"team": "inhalers"},
     }
-    (ingress,) = of_kind(render({"ingress": INGRESS["ingress"] | said}), "Ingress")
-    assert ingress["spec"]["ingressClassName"] == said["className"]
-    assert ingress["spec"]["tls"] == said["tls"]
-    assert ingress["metadata"]["annotations"] == said["annotations"]
-    assert said["labels"].items() <= ingress["metadata"]["labels"].items()
+    (ingress,) = of_kind(render({"ingress": INGRESS["ingress"] | options}), "Ingress")
+    assert ingress["spec"]["ingressClassName"] == options["className"]
+    assert ingress["spec"]["tls"] == options["tls"]
+    assert ingress["metadata"]["annotations"] == options["annotations"]
+    assert options["labels"].items() <= ingress["metadata"]["labels"].items()
 
 
-@pytest.mark.parametrize("said", [{}, {"matches": []}])
-def test_a_route_without_matches_takes_what_the_ingress_takes(said: Json) -> None:
-    (route,) = of_kind(render({"httpRoute": ROUTE["httpRoute"] | said}), "HTTPRoute")
+@pytest.mark.parametrize("options", [{}, {"matches": []}])
+def test_route_without_matches_routes_the_public_paths(options: Json) -> None:
+    (route,) = of_kind(render({"httpRoute": ROUTE["httpRoute"] | options}), "HTTPRoute")
     (rule,) = route["spec"]["rules"]
     kinds = {"PathPrefix": "Prefix", "Exact": "Exact"}
-    paths = [each["path"] for each in rule["matches"]]
-    assert {(each["value"], kinds[each["type"]]) for each in paths} == PUBLIC
+    paths = [match["path"] for match in rule["matches"]]
+    assert {(path["value"], kinds[path["type"]]) for path in paths} == PUBLIC
 
 
-def test_a_route_with_everything() -> None:
-    said: Json = {
+def test_route_has_all_options() -> None:
+    options: Json = {
         "hostnames": ["{{ .Release.Name }}.example.org"],
         "matches": [{"path": {"type": "Exact", "value": "/api/usages"}}],
         "filters": [{"type": "RequestHeaderModifier"}],
         "timeouts": {"request": "20s"},
         "annotations": {"a": "b"},
     }
-    (route,) = of_kind(render({"httpRoute": ROUTE["httpRoute"] | said}), "HTTPRoute")
+    (route,) = of_kind(render({"httpRoute": ROUTE["httpRoute"] | options}), "HTTPRoute")
     (rule,) = route["spec"]["rules"]
     assert route["spec"]["hostnames"] == ["busyapi.example.org"]
     assert {name: rule[name] for name in ("matches", "filters", "timeouts")} == {
-        name: said[name] for name in ("matches", "filters", "timeouts")
+        name: options[name] for name in ("matches", "filters", "timeouts")
     }
 
 
 @pytest.mark.parametrize("component", ["api", "flusher", "valkey"])
-def test_a_policy_is_about_its_own_pods_both_ways(component: str) -> None:
+def test_policy_selects_its_pods_in_both_directions(component: str) -> None:
     spec = policy(component)
     assert spec["podSelector"] == peer(component)["podSelector"]
     assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
 
 
-def test_the_api_is_reached_by_who_may_and_scraped_by_monitoring_alone() -> None:
+def test_api_accepts_given_peers_and_is_scraped_only_by_monitoring() -> None:
     devices: Json = {"namespaceSelector": {"matchLabels": {"name": "ingress"}}}
     spec = policy("api", {"networkPolicy": POLICY["networkPolicy"] | {"httpFrom": [devices]}})
     monitoring = {"kubernetes.io/metadata.name": "monitoring"}
@@ -172,7 +172,7 @@ def test_the_api_is_reached_by_who_may_and_scraped_by_monitoring_alone() -> None
     }
 
 
-def test_the_api_reaches_redis_the_flushers_and_dns_and_nothing_else() -> None:
+def test_api_reaches_only_redis_flushers_and_dns() -> None:
     assert policy("api")["egress"] == [
         {"to": [peer("valkey")], "ports": [{"port": "redis"}]},
         {"to": [peer("flusher")], "ports": [{"port": "http"}]},
@@ -180,82 +180,87 @@ def test_the_api_reaches_redis_the_flushers_and_dns_and_nothing_else() -> None:
     ]
 
 
-def test_the_flusher_is_asked_by_the_api_and_reaches_redis_and_dns() -> None:
+def test_flusher_accepts_the_api_and_reaches_only_redis_and_dns() -> None:
     spec = policy("flusher")
     assert spec["ingress"][0] == {"from": [peer("api"), peer("test")], "ports": [{"port": "http"}]}
     assert spec["egress"] == [{"to": [peer("valkey")], "ports": [{"port": "redis"}]}, DNS]
 
 
-def test_valkey_is_reached_by_both_roles_and_reaches_nobody() -> None:
+def test_valkey_accepts_both_roles_and_opens_no_connections() -> None:
     spec = policy("valkey")
     both = [peer("api"), peer("flusher")]
     assert spec["ingress"] == [{"from": both, "ports": [{"port": "redis"}]}]
     assert spec["egress"] == []
 
 
-def test_an_external_redis_is_reached_where_it_is() -> None:
+def test_policies_allow_the_address_of_an_external_redis() -> None:
     where = [{"ipBlock": {"cidr": "192.0.2.0/24"}}]
-    said: Json = {"enabled": True, "externalRedis": {"to": where, "ports": [6380]}}
+    options: Json = {"enabled": True, "externalRedis": {"to": where, "ports": [6380]}}
     for component in ("api", "flusher"):
-        first = policy(component, EXTERNAL | {"networkPolicy": said})["egress"][0]
+        first = policy(component, EXTERNAL | {"networkPolicy": options})["egress"][0]
         assert first == {"to": where, "ports": [{"port": 6380}]}
     assert "valkey" not in {
-        each["metadata"]["labels"]["app.kubernetes.io/component"]
-        for each in of_kind(render(POLICY | EXTERNAL), "NetworkPolicy")
+        document["metadata"]["labels"]["app.kubernetes.io/component"]
+        for document in of_kind(render(POLICY | EXTERNAL), "NetworkPolicy")
     }
 
 
 @pytest.mark.parametrize("component", ["api", "flusher", "valkey"])
-def test_rules_of_ones_own_are_added_to_a_policy(component: str) -> None:
+def test_extra_rules_are_added_to_a_policy(component: str) -> None:
     extra: Json = {"extraIngress": [{"ports": [{"port": 1}]}], "extraEgress": [{"to": []}]}
     spec = policy(component, {"networkPolicy": {"enabled": True, component: extra}})
     assert spec["ingress"][-1] == extra["extraIngress"][0]
     assert spec["egress"][-1] == extra["extraEgress"][0]
 
 
-def test_nobody_scrapes_when_nobody_may() -> None:
+def test_metrics_port_is_closed_without_metrics_peers() -> None:
     spec = policy("api", {"networkPolicy": {"enabled": True, "metricsFrom": []}})
     assert [rule["ports"][0]["port"] for rule in spec["ingress"]] == ["http"]
 
 
 def scraped(document: Json, documents: list[Json]) -> set[str]:
-    """The components whose metrics a monitor finds."""
-    wanted: Any = document["spec"]["selector"]["matchLabels"].items()
+    """Return the components whose metrics a monitor finds."""
+    selector: Any = document["spec"]["selector"]["matchLabels"].items()
     if document["kind"] == "PodMonitor":
-        found = [each for _, each in pods(documents)]
-        labels = [each["metadata"]["labels"] for each in found]
-        return {each["app.kubernetes.io/component"] for each in labels if wanted <= each.items()}
+        all_pods = [pod for _, pod in pods(documents)]
+        labels = [pod["metadata"]["labels"] for pod in all_pods]
+        return {
+            pod_labels["app.kubernetes.io/component"]
+            for pod_labels in labels
+            if selector <= pod_labels.items()
+        }
     services = of_kind(documents, "Service")
     return {
-        each["spec"]["selector"]["app.kubernetes.io/component"]
-        for each in services
-        if wanted <= each["metadata"]["labels"].items()
-        and document["spec"]["endpoints"][0]["port"] in {p["name"] for p in each["spec"]["ports"]}
+        service["spec"]["selector"]["app.kubernetes.io/component"]
+        for service in services
+        if selector <= service["metadata"]["labels"].items()
+        and document["spec"]["endpoints"][0]["port"]
+        in {p["name"] for p in service["spec"]["ports"]}
     }
 
 
 @pytest.mark.parametrize(
-    ("way", "kind"), [("serviceMonitor", "ServiceMonitor"), ("podMonitor", "PodMonitor")]
+    ("option", "kind"), [("serviceMonitor", "ServiceMonitor"), ("podMonitor", "PodMonitor")]
 )
-def test_monitors_find_api_and_flusher_once_each(way: str, kind: str) -> None:
-    said = {"enabled": True, "labels": {"release": "prometheus"}, "scrapeTimeout": "10s"}
-    documents = render({"metrics": {way: said}})
+def test_monitors_find_api_and_flusher_once(option: str, kind: str) -> None:
+    options = {"enabled": True, "labels": {"release": "prometheus"}, "scrapeTimeout": "10s"}
+    documents = render({"metrics": {option: options}})
     monitors = of_kind(documents, kind)
-    assert [scraped(each, documents) for each in monitors] == [{"api"}, {"flusher"}]
-    for each in monitors:
-        (endpoint,) = each["spec"].get("endpoints") or each["spec"]["podMetricsEndpoints"]
+    assert [scraped(monitor, documents) for monitor in monitors] == [{"api"}, {"flusher"}]
+    for monitor in monitors:
+        (endpoint,) = monitor["spec"].get("endpoints") or monitor["spec"]["podMetricsEndpoints"]
         assert endpoint["interval"] == "15s"
         assert endpoint["scrapeTimeout"] == "10s"
-        assert each["metadata"]["labels"]["release"] == "prometheus"
+        assert monitor["metadata"]["labels"]["release"] == "prometheus"
 
 
-def test_pods_are_annotated_for_prometheus_when_asked() -> None:
-    said = {"metrics": {"annotations": {"enabled": True}}}
-    for values, ports in (({}, {}), (said, {"api": "9090", "flusher": "9100"})):
-        found = {
-            each["metadata"]["labels"]["app.kubernetes.io/component"]: annotations[name]
-            for _, each in pods(render(values))
+def test_pods_have_scrape_annotations_only_if_enabled() -> None:
+    options = {"metrics": {"annotations": {"enabled": True}}}
+    for values, ports in (({}, {}), (options, {"api": "9090", "flusher": "9100"})):
+        ports_by_component = {
+            pod["metadata"]["labels"]["app.kubernetes.io/component"]: annotations[name]
+            for _, pod in pods(render(values))
             if (name := "prometheus.io/port")
-            in (annotations := each["metadata"].get("annotations") or {})
+            in (annotations := pod["metadata"].get("annotations") or {})
         }
-        assert found == ports
+        assert ports_by_component == ports

@@ -1,4 +1,4 @@
-"""values.schema.json refuses what is not a value: a typo at any level, a wrong type, a limit."""
+"""values.schema.json rejects a typo at any level, a wrong type, and a value out of range."""
 
 from collections.abc import Iterator
 from dataclasses import fields
@@ -14,7 +14,7 @@ from busyapi.stream.keys import check_prefix
 from testkit.chart.rendering import CHART, Json, loaded
 
 TYPO = "enabledd"
-# Open on purpose: what is in them is Kubernetes' or another chart's, and checked there.
+# Open on purpose: Kubernetes or another chart defines and checks their contents.
 OPEN = {
     "global",
     "httpRoute.matches[].headers[]",
@@ -39,25 +39,25 @@ OPEN = {
 
 
 def schema() -> Json:
-    found = loaded(CHART).schema
-    assert found
-    return found
+    root = loaded(CHART).schema
+    assert root
+    return root
 
 
 def objects(part: Json, path: str = "") -> Iterator[tuple[str, bool]]:
-    """Every object in the schema: where it is, and whether it refuses unknown keys."""
+    """Yield the path of each object in the schema, and whether it rejects unknown keys."""
     if "$ref" in part:
         part = schema()["definitions"][part["$ref"].removeprefix("#/definitions/")]
     if part.get("type") == "object" and not isinstance(part.get("additionalProperties"), dict):
         yield path, part.get("additionalProperties") is False
-    for name, each in (part.get("properties") or {}).items():
-        yield from objects(each, f"{path}.{name}".removeprefix("."))
+    for name, child in (part.get("properties") or {}).items():
+        yield from objects(child, f"{path}.{name}".removeprefix("."))
     if isinstance(part.get("items"), dict):
         yield from objects(part["items"], f"{path}[]")
 
 
-def placed(path: str, value: Any) -> Any:
-    """Values with this at that place, in lists of one."""
+def nest(path: str, value: Any) -> Any:
+    """Return values with this value at the path, in lists of one."""
     for step in reversed(path.split(".") if path else []):
         for _ in range(step.count("[]")):
             value = [value]
@@ -66,7 +66,7 @@ def placed(path: str, value: Any) -> Any:
 
 
 def refusal(values: Json) -> str:
-    """What the schema says against values; nothing when it takes them."""
+    """Return the error of the schema, or nothing if it accepts the values."""
     chart = loaded(CHART)
     try:
         chart.validate_schema(chart.merge_values(values))
@@ -76,7 +76,7 @@ def refusal(values: Json) -> str:
 
 
 def leaves(values: Json, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value that is not a map, by its path."""
+    """Yield the path and value of everything that is not a map."""
     for name, value in values.items():
         where = f"{path}.{name}".removeprefix(".")
         if isinstance(value, dict) and value:
@@ -85,66 +85,66 @@ def leaves(values: Json, path: str = "") -> Iterator[tuple[str, Any]]:
             yield where, value
 
 
-def test_every_object_is_closed_but_for_those_that_are_not_ours() -> None:
-    found = dict(objects(schema()))
-    assert {path for path, closed in found.items() if not closed} == OPEN
-    assert len(found) > 100
+def test_every_object_rejects_unknown_keys_except_foreign_ones() -> None:
+    closed_by_path = dict(objects(schema()))
+    assert {path for path, closed in closed_by_path.items() if not closed} == OPEN
+    assert len(closed_by_path) > 100
 
 
-def test_a_typo_is_refused_at_every_level() -> None:
+def test_typo_is_rejected_at_every_level() -> None:
     closed = [path for path, is_closed in objects(schema()) if is_closed]
-    unnoticed = [path for path in closed if TYPO not in refusal(placed(path, {TYPO: True}))]
+    unnoticed = [path for path in closed if TYPO not in refusal(nest(path, {TYPO: True}))]
     assert unnoticed == []
     assert TYPO not in refusal({"global": {TYPO: True}})
 
 
-def test_a_wrong_type_is_refused_at_every_value() -> None:
-    taken = []
+def test_wrong_type_is_rejected_at_every_value() -> None:
+    accepted = []
     for path, value in leaves(loaded(CHART).values):
         wrong: Any = "text" if isinstance(value, list | dict) else {"an": "object"}
-        if not refusal(placed(path, wrong)):
-            taken.append(path)
-    assert taken == []
+        if not refusal(nest(path, wrong)):
+            accepted.append(path)
+    assert accepted == []
 
 
-def test_the_defaults_are_taken_and_every_one_is_known() -> None:
+def test_defaults_are_accepted_and_all_in_the_schema() -> None:
     assert refusal({}) == ""
     assert schema()["properties"].keys() == loaded(CHART).values.keys()
 
 
-SETTINGS = {each.metadata["name"]: each.metadata for each in fields(Settings)}
+SETTINGS = {field.metadata["name"]: field.metadata for field in fields(Settings)}
 
 
-# No pod takes a day to stop, and no cluster has a thousand flushers.
+# The chart allows less than the service: no pod needs a day to stop, no release 1,000 flushers.
 STRICTER = {"drainDelay", "partitions", "stopTimeout"}
 
 
 def limits() -> Iterator[tuple[str, Any]]:
-    """Each `config.` key with limits, and what the service's settings say of it."""
+    """Yield each `config.` key with limits, and the metadata of its setting."""
     for name in loaded(CHART).values["config"]:
-        if name in {"keyPrefix", "corsOrigins"}:  # free text: the next tests
+        if name in {"keyPrefix", "corsOrigins"}:  # free text, see the next tests
             continue
         words = "".join(f"_{letter}" if letter.isupper() else letter for letter in name)
         yield name, SETTINGS[f"BUSYAPI_{words.upper()}"]
 
 
 @pytest.mark.parametrize(("name", "setting"), [*limits()], ids=[n for n, _ in limits()])
-def test_a_key_has_the_limits_of_its_setting(name: str, setting: Any) -> None:
-    def taken(value: Any) -> bool:
+def test_key_has_the_limits_of_its_setting(name: str, setting: Any) -> None:
+    def is_accepted(value: Any) -> bool:
         return not refusal({"config": {name: value}})
 
     if setting["choices"]:
-        assert all(taken(each) for each in setting["choices"])
-        assert not taken("neither")
+        assert all(is_accepted(choice) for choice in setting["choices"])
+        assert not is_accepted("neither")
         return
-    assert taken(setting["least"])
-    assert taken(setting["most"]) != (name in STRICTER)
-    assert not taken(setting["least"] - 1)
-    assert not taken(setting["most"] + 1)
+    assert is_accepted(setting["least"])
+    assert is_accepted(setting["most"]) != (name in STRICTER)
+    assert not is_accepted(setting["least"] - 1)
+    assert not is_accepted(setting["most"] + 1)
 
 
 @pytest.mark.parametrize(
-    ("origins", "taken"),
+    ("origins", "accepted"),
     [
         ("", True),
         ("https://a.example", True),
@@ -158,20 +158,20 @@ def test_a_key_has_the_limits_of_its_setting(name: str, setting: Any) -> None:
         ("null", False),
     ],
 )
-def test_origins_are_taken_as_the_service_takes_them(origins: str, taken: bool) -> None:  # noqa: FBT001
-    assert (not refusal({"config": {"corsOrigins": origins}})) == taken
+def test_schema_and_service_accept_the_same_origins(origins: str, accepted: bool) -> None:  # noqa: FBT001
+    assert (not refusal({"config": {"corsOrigins": origins}})) == accepted
     try:
         cors(origins)
     except ConfigError:
-        assert not taken
+        assert not accepted
     else:
-        assert taken
+        assert accepted
 
 
 @pytest.mark.parametrize(
     "prefix", ["busyapi", "a" * 128, "busyapi:ns:release", "a" * 129, "{0}", "*"]
 )
-def test_a_key_prefix_is_taken_as_the_service_takes_it(prefix: str) -> None:
+def test_schema_and_service_accept_the_same_key_prefixes(prefix: str) -> None:
     try:
         check_prefix(prefix)
     except ConfigError:
@@ -202,5 +202,5 @@ def test_a_key_prefix_is_taken_as_the_service_takes_it(prefix: str) -> None:
     ],
     ids=str,
 )
-def test_a_value_that_cannot_be_is_refused(values: Json) -> None:
+def test_impossible_value_is_rejected(values: Json) -> None:
     assert refusal(values)

@@ -1,4 +1,4 @@
-"""What each pod is allowed, given and asked, in every mode."""
+"""Tests of each pod's rights, resources, probes and volumes, in every mode."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ EVERY_MODE = pytest.mark.parametrize("mode", MODES, ids=mode_name)
 API = ("Deployment", "busyapi")
 FLUSHER = ("StatefulSet", "busyapi-flusher")
 VALKEY = ("StatefulSet", "busyapi-valkey")
-OURS = {"api", "flusher", "valkey", "test"}
+CHART_CONTAINERS = {"api", "flusher", "valkey", "test"}
 WORKLOADS = [API, FLUSHER, VALKEY]
 
 
@@ -30,131 +30,131 @@ def workload(kind: str, name: str, values: Json | None = None) -> Json:
     return one(render(values), kind, name)
 
 
-def pod(kind: str, name: str, values: Json | None = None) -> Json:
-    found: Json = workload(kind, name, values)["spec"]["template"]["spec"]
-    return found
+def pod_spec(kind: str, name: str, values: Json | None = None) -> Json:
+    spec: Json = workload(kind, name, values)["spec"]["template"]["spec"]
+    return spec
 
 
-def container(kind: str, name: str, values: Json | None = None) -> Json:
-    found: Json = pod(kind, name, values)["containers"][0]
-    return found
+def main_container(kind: str, name: str, values: Json | None = None) -> Json:
+    first: Json = pod_spec(kind, name, values)["containers"][0]
+    return first
 
 
-def ours(pod: Json) -> list[Json]:
-    """A pod's containers, but for those that a user adds."""
-    return [each for each in containers(pod) if each["name"] in OURS]
+def chart_containers(pod: Json) -> list[Json]:
+    """Return the containers of a pod without those that a user adds."""
+    return [container for container in containers(pod) if container["name"] in CHART_CONTAINERS]
 
 
 @EVERY_MODE
 def test_no_pod_gets_a_token_or_the_environment_of_services(mode: Path) -> None:
-    for name, each in pods(render(values_of(mode))):
-        assert each["spec"]["automountServiceAccountToken"] is False, name
-        assert each["spec"]["enableServiceLinks"] is False, name
+    for name, pod in pods(render(values_of(mode))):
+        assert pod["spec"]["automountServiceAccountToken"] is False, name
+        assert pod["spec"]["enableServiceLinks"] is False, name
 
 
 @EVERY_MODE
-def test_every_container_asks_for_cpu_and_memory_and_is_bounded_in_memory_alone(mode: Path) -> None:
-    for name, each in pods(render(values_of(mode))):
-        for one_of in ours(each):
-            resources = one_of["resources"]
+def test_every_container_requests_cpu_and_memory_and_limits_only_memory(mode: Path) -> None:
+    for name, pod in pods(render(values_of(mode))):
+        for container in chart_containers(pod):
+            resources = container["resources"]
             assert resources["requests"].keys() == {"cpu", "memory"}, name
             assert resources["limits"].keys() == {"memory"}, name
 
 
 @EVERY_MODE
 def test_every_root_file_system_is_read_only(mode: Path) -> None:
-    for name, each in pods(render(values_of(mode))):
-        for one_of in ours(each):
-            assert one_of["securityContext"]["readOnlyRootFilesystem"] is True, name
+    for name, pod in pods(render(values_of(mode))):
+        for container in chart_containers(pod):
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True, name
 
 
 @EVERY_MODE
-def test_every_volume_that_is_mounted_is_there_and_the_other_way_round(mode: Path) -> None:
+def test_every_mounted_volume_exists_and_every_volume_is_mounted(mode: Path) -> None:
     for document in render(values_of(mode)):
-        for name, each in pods([document]):
+        for name, pod in pods([document]):
             claims = document["spec"].get("volumeClaimTemplates") or []
-            there = [volume["name"] for volume in each["spec"].get("volumes") or []]
-            there += [claim["metadata"]["name"] for claim in claims]
-            mounts = [m for c in containers(each) for m in c.get("volumeMounts") or []]
-            assert {mount["name"] for mount in mounts} == set(there), name
-            assert len(there) == len(set(there)), name
-            for one_of in containers(each):
-                paths = [mount["mountPath"] for mount in one_of.get("volumeMounts") or []]
+            volumes = [volume["name"] for volume in pod["spec"].get("volumes") or []]
+            volumes += [claim["metadata"]["name"] for claim in claims]
+            mounts = [m for c in containers(pod) for m in c.get("volumeMounts") or []]
+            assert {mount["name"] for mount in mounts} == set(volumes), name
+            assert len(volumes) == len(set(volumes)), name
+            for container in containers(pod):
+                paths = [mount["mountPath"] for mount in container.get("volumeMounts") or []]
                 assert len(paths) == len(set(paths)), name
 
 
 @EVERY_MODE
-def test_no_variable_is_given_twice(mode: Path) -> None:
-    for name, each in pods(render(values_of(mode))):
-        for one_of in containers(each):
-            assert len(environment(one_of)) == len(one_of.get("env") or []), name
+def test_no_variable_is_set_twice(mode: Path) -> None:
+    for name, pod in pods(render(values_of(mode))):
+        for container in containers(pod):
+            assert len(environment(container)) == len(container.get("env") or []), name
 
 
-@pytest.mark.parametrize("which", WORKLOADS)
-def test_every_probe_is_there_and_names_a_port_that_is_there(which: tuple[str, str]) -> None:
-    it = container(*which)
-    ports = {port["name"] for port in it["ports"]}
+@pytest.mark.parametrize("target", WORKLOADS)
+def test_every_probe_exists_and_uses_an_existing_port(target: tuple[str, str]) -> None:
+    container = main_container(*target)
+    ports = {port["name"] for port in container["ports"]}
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-        handler = it[probe].get("httpGet") or it[probe].get("tcpSocket")
+        handler = container[probe].get("httpGet") or container[probe].get("tcpSocket")
         assert handler is None or handler["port"] in ports
-        assert it[probe]["periodSeconds"]
-        assert it[probe]["timeoutSeconds"]
-        assert it[probe]["failureThreshold"]
+        assert container[probe]["periodSeconds"]
+        assert container[probe]["timeoutSeconds"]
+        assert container[probe]["failureThreshold"]
 
 
-@pytest.mark.parametrize("which", [API, FLUSHER])
-def test_liveness_asks_the_process_alone_and_readiness_asks_for_redis_too(
-    which: tuple[str, str],
+@pytest.mark.parametrize("target", [API, FLUSHER])
+def test_liveness_checks_only_the_process_and_readiness_also_redis(
+    target: tuple[str, str],
 ) -> None:
-    it = container(*which)
-    assert it["livenessProbe"]["httpGet"]["path"] == "/livez"
-    assert it["startupProbe"]["httpGet"]["path"] == "/livez"
-    assert it["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    container = main_container(*target)
+    assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
+    assert container["startupProbe"]["httpGet"]["path"] == "/livez"
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
 
 
-@pytest.mark.parametrize("which", WORKLOADS)
-def test_only_tmp_and_the_volume_can_be_written(which: tuple[str, str]) -> None:
-    whole, it = pod(*which), container(*which)
-    kinds = {each["name"]: set(each) - {"name"} for each in whole["volumes"]}
-    for mount in it["volumeMounts"]:
+@pytest.mark.parametrize("target", WORKLOADS)
+def test_only_tmp_and_the_volume_are_writable(target: tuple[str, str]) -> None:
+    spec, container = pod_spec(*target), main_container(*target)
+    kinds = {volume["name"]: set(volume) - {"name"} for volume in spec["volumes"]}
+    for mount in container["volumeMounts"]:
         claimed = mount["name"] in {"archive", "data"}
         assert claimed or mount.get("readOnly") or kinds[mount["name"]] == {"emptyDir"}
 
 
-def test_an_api_pod_has_more_grace_than_it_waits_and_stops() -> None:
+def test_grace_period_of_an_api_pod_is_longer_than_its_shutdown() -> None:
     slow: Json = {"config": {"drainDelay": 20, "stopTimeout": 45.5}, "preStopSleepSeconds": 3}
-    for values, least in (({}, 25), (slow, 69)):
-        assert pod(*API, values)["terminationGracePeriodSeconds"] > least
-    assert container(*API, slow)["lifecycle"]["preStop"] == {"sleep": {"seconds": 3}}
-    assert "lifecycle" not in container(*API)
+    for values, minimum in (({}, 25), (slow, 69)):
+        assert pod_spec(*API, values)["terminationGracePeriodSeconds"] > minimum
+    assert main_container(*API, slow)["lifecycle"]["preStop"] == {"sleep": {"seconds": 3}}
+    assert "lifecycle" not in main_container(*API)
 
 
-def test_a_rollout_takes_no_api_pod_away_before_its_successor_is_ready() -> None:
+def test_rollout_stops_an_api_pod_only_after_its_replacement_is_ready() -> None:
     spec = workload(*API)["spec"]
     assert spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     assert spec["minReadySeconds"] > 0
     assert spec["progressDeadlineSeconds"] > spec["minReadySeconds"]
 
 
-def test_process_one_is_the_program_itself() -> None:
-    assert container(*API)["args"] == ["api"]
-    assert container(*FLUSHER)["args"] == ["flusher", "--partition", "$(POD_INDEX)"]
-    for which in (API, FLUSHER):
-        assert "command" not in container(*which)
-    assert container(*VALKEY)["command"][0] == "valkey-server"
+def test_first_process_is_the_program_itself() -> None:
+    assert main_container(*API)["args"] == ["api"]
+    assert main_container(*FLUSHER)["args"] == ["flusher", "--partition", "$(POD_INDEX)"]
+    for target in (API, FLUSHER):
+        assert "command" not in main_container(*target)
+    assert main_container(*VALKEY)["command"][0] == "valkey-server"
 
 
-def test_a_flusher_pod_s_ordinal_is_its_partition() -> None:
+def test_ordinal_of_a_flusher_pod_is_its_partition() -> None:
     spec = workload(*FLUSHER, {"config": {"partitions": 4}})["spec"]
     assert spec["replicas"] == 4
-    assert environment(container(*FLUSHER))["POD_INDEX"] == {
+    assert environment(main_container(*FLUSHER))["POD_INDEX"] == {
         "fieldRef": {"fieldPath": "metadata.labels['apps.kubernetes.io/pod-index']"}
     }
 
 
-@pytest.mark.parametrize("which", [FLUSHER, VALKEY])
-def test_a_stateful_set_keeps_its_volume(which: tuple[str, str]) -> None:
-    spec = workload(*which)["spec"]
+@pytest.mark.parametrize("target", [FLUSHER, VALKEY])
+def test_stateful_set_keeps_its_volume(target: tuple[str, str]) -> None:
+    spec = workload(*target)["spec"]
     assert spec["persistentVolumeClaimRetentionPolicy"] == {
         "whenDeleted": "Retain",
         "whenScaled": "Retain",
@@ -162,25 +162,25 @@ def test_a_stateful_set_keeps_its_volume(which: tuple[str, str]) -> None:
     assert spec["podManagementPolicy"] == "Parallel"
     (claim,) = spec["volumeClaimTemplates"]
     assert claim["spec"]["accessModes"] == ["ReadWriteOncePod"]
-    assert pod(*which)["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
-    assert which[1] == spec["serviceName"]
+    assert pod_spec(*target)["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
+    assert target[1] == spec["serviceName"]
 
 
 @pytest.mark.parametrize(
     ("storage_class", "rendered"),
     [(None, {}), ("-", {"storageClassName": ""}), ("fast", {"storageClassName": "fast"})],
 )
-@pytest.mark.parametrize(("section", "which"), [("flusher", FLUSHER), ("valkey", VALKEY)])
-def test_the_class_of_a_volume(
-    section: str, which: tuple[str, str], storage_class: Any, rendered: Json
+@pytest.mark.parametrize(("section", "target"), [("flusher", FLUSHER), ("valkey", VALKEY)])
+def test_storage_class_of_a_volume_is_applied(
+    section: str, target: tuple[str, str], storage_class: Any, rendered: Json
 ) -> None:
     values = {section: {"persistence": {"storageClass": storage_class}}}
-    (claim,) = workload(*which, values)["spec"]["volumeClaimTemplates"]
+    (claim,) = workload(*target, values)["spec"]["volumeClaimTemplates"]
     assert {"storageClassName"} & claim["spec"].keys() == rendered.keys()
     assert rendered.items() <= claim["spec"].items()
 
 
-def test_a_claim_carries_no_label_that_ever_changes() -> None:
+def test_claim_has_only_labels_that_never_change() -> None:
     values = {"commonLabels": {"team": "inhalers"}}
     for document in of_kind(render(values), "StatefulSet"):
         for claim in document["spec"]["volumeClaimTemplates"]:
@@ -189,66 +189,69 @@ def test_a_claim_carries_no_label_that_ever_changes() -> None:
 
 
 @pytest.mark.parametrize("section", ["", "flusher", "valkey"])
-def test_the_user_can_be_left_to_the_cluster(section: str) -> None:
+def test_cluster_can_assign_the_user(section: str) -> None:
     free: Json = {"podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None}}
-    which = {"": API, "flusher": FLUSHER, "valkey": VALKEY}[section]
-    context = pod(*which, {section: free} if section else free)["securityContext"]
+    target = {"": API, "flusher": FLUSHER, "valkey": VALKEY}[section]
+    context = pod_spec(*target, {section: free} if section else free)["securityContext"]
     assert context.keys() == {"runAsNonRoot", "fsGroupChangePolicy", "seccompProfile"}
 
 
-def test_spread_is_over_nodes_and_zones_and_never_keeps_a_pod_waiting() -> None:
-    found = pod(*API)["topologySpreadConstraints"]
+def test_pods_spread_over_nodes_and_zones_without_blocking() -> None:
+    constraints = pod_spec(*API)["topologySpreadConstraints"]
     keys = {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}
-    assert {each["topologyKey"] for each in found} == keys
-    assert {each["whenUnsatisfiable"] for each in found} == {"ScheduleAnyway"}
+    assert {constraint["topologyKey"] for constraint in constraints} == keys
+    assert {constraint["whenUnsatisfiable"] for constraint in constraints} == {"ScheduleAnyway"}
     selector = workload(*API)["spec"]["selector"]
-    assert all(each["labelSelector"] == selector for each in found)
-    own = {"labelSelector": {"matchLabels": {"a": "b"}}, "topologyKey": "k", "maxSkew": 1}
-    mine = {"topologySpreadConstraints": [own | {"whenUnsatisfiable": "DoNotSchedule"}]}
-    assert pod(*API, mine)["topologySpreadConstraints"][0]["labelSelector"] == own["labelSelector"]
+    assert all(constraint["labelSelector"] == selector for constraint in constraints)
+    constraint = {"labelSelector": {"matchLabels": {"a": "b"}}, "topologyKey": "k", "maxSkew": 1}
+    values = {"topologySpreadConstraints": [constraint | {"whenUnsatisfiable": "DoNotSchedule"}]}
+    assert (
+        pod_spec(*API, values)["topologySpreadConstraints"][0]["labelSelector"]
+        == constraint["labelSelector"]
+    )
 
 
-def test_a_changed_setting_rolls_both_roles_out() -> None:
-    for which in (API, FLUSHER):
-        before = workload(*which)["spec"]["template"]["metadata"]["annotations"]
+def test_changed_setting_rolls_out_both_roles() -> None:
+    for target in (API, FLUSHER):
+        before = workload(*target)["spec"]["template"]["metadata"]["annotations"]
         values = {"config": {"logLevel": "debug"}}
-        after = workload(*which, values)["spec"]["template"]["metadata"]["annotations"]
+        after = workload(*target, values)["spec"]["template"]["metadata"]["annotations"]
         assert before["checksum/config"] != after["checksum/config"]
 
 
 EXTRA: Json = {
-    "podAnnotations": {"note": "there"},
-    "podLabels": {"team": "there"},
-    "nodeSelector": {"disk": "there"},
-    "tolerations": [{"key": "there", "operator": "Exists"}],
-    "affinity": {"nodeAffinity": {"there": []}},
-    "priorityClassName": "there",
-    "extraVolumes": [{"name": "there", "emptyDir": {}}],
-    "extraVolumeMounts": [{"name": "there", "mountPath": "/there"}],
-    "extraContainers": [{"name": "there", "image": "there"}],
+    "podAnnotations": {"note": "added"},
+    "podLabels": {"team": "added"},
+    "nodeSelector": {"disk": "added"},
+    "tolerations": [{"key": "added", "operator": "Exists"}],
+    "affinity": {"nodeAffinity": {"added": []}},
+    "priorityClassName": "added",
+    "extraVolumes": [{"name": "added", "emptyDir": {}}],
+    "extraVolumeMounts": [{"name": "added", "mountPath": "/added"}],
+    "extraContainers": [{"name": "added", "image": "added"}],
 }
 ENVIRONMENT: Json = {
-    "extraEnv": [{"name": "TZ", "value": "there"}],
-    "extraEnvFrom": [{"secretRef": {"name": "there"}}],
+    "extraEnv": [{"name": "TZ", "value": "added"}],
+    "extraEnvFrom": [{"secretRef": {"name": "added"}}],
 }
 
 
 @pytest.mark.parametrize("section", ["", "flusher", "valkey"])
-def test_what_a_user_adds_is_there(section: str) -> None:
-    which = {"": API, "flusher": FLUSHER, "valkey": VALKEY}[section]
+def test_additions_of_a_user_are_applied(section: str) -> None:
+    target = {"": API, "flusher": FLUSHER, "valkey": VALKEY}[section]
     extra = EXTRA if section == "valkey" else EXTRA | ENVIRONMENT
-    template = workload(*which, {section: extra} if section else extra)["spec"]["template"]
-    spec, it = template["spec"], template["spec"]["containers"][0]
-    assert template["metadata"]["annotations"]["note"] == "there"
-    assert template["metadata"]["labels"]["team"] == "there"
+    template = workload(*target, {section: extra} if section else extra)["spec"]["template"]
+    spec, container = template["spec"], template["spec"]["containers"][0]
+    assert template["metadata"]["annotations"]["note"] == "added"
+    assert template["metadata"]["labels"]["team"] == "added"
     for name in ("nodeSelector", "tolerations", "affinity", "priorityClassName"):
         assert spec[name] == extra[name]
     assert extra["extraVolumes"][0] in spec["volumes"]
-    assert extra["extraVolumeMounts"][0] in it["volumeMounts"]
+    assert extra["extraVolumeMounts"][0] in container["volumeMounts"]
     assert extra["extraContainers"][0] in spec["containers"]
     if section != "valkey":
-        assert environment(it)["TZ"] == "there"
-        assert extra["extraEnvFrom"][0] in it["envFrom"]
+        assert environment(container)["TZ"] == "added"
+        assert extra["extraEnvFrom"][0] in container["envFrom"]
 
 
 def test_extra_objects_are_templated_as_maps_and_as_text() -> None:
@@ -259,7 +262,7 @@ def test_extra_objects_are_templated_as_maps_and_as_text() -> None:
     assert one(documents, "ConfigMap", "busyapi")
 
 
-def test_valkey_keeps_what_a_201_promises_whatever_is_added() -> None:
+def test_extra_config_cannot_weaken_durability() -> None:
     extra = "appendonly no\nappendfsync no\nmaxmemory-policy lru\nslowlog-max-len 256"
     values = {"valkey": {"extraConfig": extra}}
     text = one(render(values), "ConfigMap", "busyapi-valkey")["data"]["valkey.conf"]
@@ -272,10 +275,10 @@ def test_valkey_keeps_what_a_201_promises_whatever_is_added() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "figure"),
+    ("limit", "maxmemory"),
     [("1Gi", 805306368), ("512Mi", 402653184), ("1.5Gi", 1207959552), ("2G", 1500000000)],
 )
-def test_valkey_uses_three_quarters_of_its_limit(limit: str, figure: int) -> None:
+def test_valkey_uses_three_quarters_of_its_limit(limit: str, maxmemory: int) -> None:
     values = {"valkey": {"resources": {"limits": {"memory": limit}}}}
     text = one(render(values), "ConfigMap", "busyapi-valkey")["data"]["valkey.conf"]
-    assert f"maxmemory {figure}\n" in text
+    assert f"maxmemory {maxmemory}\n" in text

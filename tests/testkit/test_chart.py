@@ -9,8 +9,8 @@ from testkit.chart.rendering import ROOT, parse, strings
 FOLDER = ROOT / "testkit" / "chart"
 
 
-def test_a_key_that_stands_twice_is_refused() -> None:
-    with pytest.raises(yaml.constructor.ConstructorError, match="twice"):
+def test_duplicate_key_is_refused() -> None:
+    with pytest.raises(yaml.constructor.ConstructorError, match="duplicate keys"):
         parse("spec:\n  replicas: 1\n  replicas: 2\n")
 
 
