@@ -47,7 +47,7 @@ def shell(site: Release) -> Iterator[Shell]:
     with tempfile.TemporaryDirectory() as folder:
         bash = on_cluster(Path(folder), kubectl(), helm3(), site.target.kubeconfig, site.namespace)
         bash.settings["WORK"] = folder
-        bash.put("busyapi", f'#!/bin/sh\nexec {sys.executable} -m busyapi "$@"\n')
+        bash.add_program("busyapi", f'#!/bin/sh\nexec {sys.executable} -m busyapi "$@"\n')
         yield bash
 
 

@@ -1,6 +1,6 @@
-"""The runbooks' commands on an installed release: those that look, then those that change it.
+"""Run the runbooks' commands on an installed release: first those that only read.
 
-What a runbook marks as a decision is not done here: the test that the mark names does it.
+The irreversible commands of runbooks are not run here: each names a test that does the same.
 """
 
 import tempfile
@@ -17,40 +17,40 @@ from testkit.docs.runbook_shell import Shell, on_cluster
 from testkit.docs.runbooks import RECOVERY, Block, Page, pages
 
 NO_GROWTH = "must support resize"
-"""What an API server says of a class that does not allow it."""
+"""The error of the API server for a storage class that does not grow volumes."""
 SETTLE_SECONDS = 90
-"""A pod's figures come a while after the pod."""
+"""The metrics of a pod appear some time after the pod."""
 
 
-def look(site: Release, report: Report) -> None:
-    """Run every command that only looks; what is printed when all is well must be printed."""
+def read(site: Release, report: Report) -> None:
+    """Run every command that only reads, and check the output after recovery."""
     site.install()
-    site.upgrade(site.routes())  # a release that can be rolled back
+    site.upgrade(site.routes())  # for a rollback
     site.wait_routed()
     for _ in range(3):
         site.seed()
     site.wait_flushed()
-    with report.row("runbooks: commands that look") as row, shell(site) as bash:
+    with report.row("runbooks: commands that only read") as row, shell(site) as bash:
         blocks = [(page, block) for page in pages(index=True) for block in page.of("sh")]
         for page, block in blocks:
-            tried(bash, page, block)
+            run_until_healthy(bash, page, block)
         row.notes.append(f"{len(blocks)} blocks of {len(pages())} pages")
 
 
 def change(site: Release, report: Report) -> None:
-    """Run every command that changes the release and can be undone; nothing may be lost."""
+    """Run every reversible command that changes the release, and check that no usage is lost."""
     with report.row("runbooks: commands that change") as row, shell(site) as bash:
         blocks = [(page, block) for page in pages() for block in page.of("sh", "changes")]
         for page, block in blocks:
-            if found := bash.run(block.text).failures:
-                raise Broken(f"{page.name}: {found}")
+            if failures := bash.run(block.text).failures:
+                raise Broken(f"{page.name}: {failures}")
             site.kube.wait_settled()
         row.notes.append(f"{len(blocks)} blocks")
         row.verdict = site.audit()
 
 
 def grow(site: Release, report: Report) -> None:
-    """Type what grows the archive's volume; a class that lets none grow must be what refuses it."""
+    """Grow the archive's volume, unless the storage class does not allow it."""
     with report.row("runbooks: the archive's volume is grown") as row, shell(site) as bash:
         (command,) = {
             block.text
@@ -64,36 +64,36 @@ def grow(site: Release, report: Report) -> None:
         row.notes.append(result.output.strip()[:200])
 
 
-def tried(bash: Shell, page: Page, block: Block) -> None:
-    """Run a block until it does what the page says.
+def run_until_healthy(bash: Shell, page: Page, block: Block) -> None:
+    """Run a block until its output is that of the page.
 
     Raises:
-        Broken: it does not, in all that time.
+        Broken: The output is still different at the end of the wait.
     """
     seen: list[str] = []
 
-    def well() -> bool:
-        seen[:] = troubles(bash, block)
+    def is_healthy() -> bool:
+        seen[:] = problems(bash, block)
         return not seen
 
     try:
-        wait_for(well, "a runbook's command", SETTLE_SECONDS)
+        wait_for(is_healthy, "a runbook's command", SETTLE_SECONDS)
     except TimeoutError:
         raise Broken(f"{page.name}: {seen}") from None
 
 
-def troubles(bash: Shell, block: Block) -> list[str]:
-    """Run a block; tell which commands failed, and what was to be printed and was not."""
+def problems(bash: Shell, block: Block) -> list[str]:
+    """Run a block, and return its failed commands and missing lines of output."""
     result = bash.run(block.text)
     missing = block.missing(result.output) if block.section == RECOVERY else []
-    return [*result.failures, *(f"not in {result.output!r}: {each}" for each in missing)]
+    return [*result.failures, *(f"not in {result.output!r}: {line}" for line in missing)]
 
 
 @contextmanager
 def shell(site: Release) -> Iterator[Shell]:
-    """A bash for this site's release."""
+    """Provide a shell for the release of this site."""
     with tempfile.TemporaryDirectory() as folder:
         yield on_cluster(Path(folder), kubectl(), helm3(), site.target.kubeconfig, site.namespace)
 
 
-SCENARIOS = (look, change, grow)
+SCENARIOS = (read, change, grow)

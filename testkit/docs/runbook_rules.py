@@ -1,4 +1,4 @@
-"""What a runbook must be and may name. Each rule gives complaints, none when all is well."""
+"""The rules for runbooks: their structure, and the names that they may use."""
 
 import builtins
 import json
@@ -25,58 +25,59 @@ MODULES = sorted((ROOT / "service" / "busyapi").rglob("*.py"))
 HEADINGS = ["Meaning", "Impact", "Diagnose", "Fix", "Do not", RECOVERY, "Escalate"]
 BOARDS = "Overview|Data path|Autoscaling and resources"
 FOREIGN = {"up", "container_cpu_cfs_throttled_periods_total", "kube_horizontalpodautoscaler_"}
-"""Beginnings of what cAdvisor, kube-state-metrics and Prometheus itself give."""
+"""Prefixes of metrics of cAdvisor, kube-state-metrics and Prometheus itself."""
 REASONS = {name for name in vars(errors) if name[0].isupper()} | {
     name
-    for name, each in vars(builtins).items()
-    if isinstance(each, type) and issubclass(each, OSError)
+    for name, value in vars(builtins).items()
+    if isinstance(value, type) and issubclass(value, OSError)
 }
 _PANELS = re.compile(rf"anels? ((?:\*[^*]+\*(?:, | and )?)+) of \*({BOARDS})\*")
 _LOGGED = re.compile(r"kubectl .*?logs .*?\| grep (?:-E )?'?([a-z_|]+)'?|log event\s+`([a-z_]+)`")
 _ARCHIVE = re.compile(r"-- (busyapi archive [^|>&\n]+)")
 _REASONS = re.compile(r"^ *\| *reason .*\n(?: *\|.*\n)+", re.MULTILINE)
-_SAYS = re.compile(r"^ *\| (?:message contains|why) .*\n(?: *\|.*\n)+", re.MULTILINE)
+_MESSAGES = re.compile(r"^ *\| (?:message contains|why) .*\n(?: *\|.*\n)+", re.MULTILINE)
 _DECIDES = re.compile(r"(\S+\.py)::(\w+)")
 
 
 @dataclass(frozen=True)
 class Known:
-    """All that may be named."""
+    """Everything that a runbook may name."""
 
     alerts: dict[str, set[str]]
-    """With their severities."""
+    """Alert -> severities."""
     panels: dict[str, set[str]]
+    """Dashboard -> titles of its panels."""
     links: dict[str, set[str]]
-    """The panels that link to an alert's page."""
+    """Alert -> titles of the panels that link to its page."""
     metrics: set[str]
-    """Those of recording rules too."""
+    """Including recording rules."""
     settings: set[str]
     values: dict[str, Any]
     events: set[str]
     source: str
-    """All of the service's."""
+    """The source of all modules of the service."""
 
 
 def known() -> Known:
-    """Collect it from where it is made."""
+    """Collect the known names from their sources."""
     return Known(
         alerts=_alerts(),
         panels=dict(_boards()),
-        links=linked(),
-        metrics={*_metrics(), *(each["record"] for each in _rules() if "record" in each)},
-        settings={str(each.metadata["name"]) for each in fields(Settings)},
+        links=panels_by_page(),
+        metrics={*_metrics(), *(rule["record"] for rule in _rules() if "record" in rule)},
+        settings={str(field.metadata["name"]) for field in fields(Settings)},
         values=yaml.safe_load((CHART / "values.yaml").read_text()),
-        events={each.name for each in EVENTS},
-        source="".join(each.read_text() for each in MODULES),
+        events={event.name for event in EVENTS},
+        source="".join(module.read_text() for module in MODULES),
     )
 
 
 def _alerts() -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
+    severities: dict[str, set[str]] = {}
     for rule in _rules():
         if "alert" in rule:
-            found.setdefault(rule["alert"], set()).add(rule["labels"]["severity"])
-    return found
+            severities.setdefault(rule["alert"], set()).add(rule["labels"]["severity"])
+    return severities
 
 
 def _rules() -> Iterator[dict[str, Any]]:
@@ -85,32 +86,32 @@ def _rules() -> Iterator[dict[str, Any]]:
 
 
 def boards() -> Iterator[dict[str, Any]]:
-    """Give each dashboard of the chart."""
-    for each in sorted((CHART / "dashboards").glob("*.json")):
-        yield json.loads(each.read_text())
+    """Yield each dashboard of the chart."""
+    for path in sorted((CHART / "dashboards").glob("*.json")):
+        yield json.loads(path.read_text())
 
 
 def panels(board: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Give its panels, those within rows too."""
-    for each in board["panels"]:
-        yield from (each, *each.get("panels", []))
+    """Yield the panels of a dashboard, including those within rows."""
+    for panel in board["panels"]:
+        yield from (panel, *panel.get("panels", []))
 
 
 def _boards() -> Iterator[tuple[str, set[str]]]:
     for board in boards():
         title = board["title"].rpartition(" / ")[2]
-        yield title, {each["title"] for each in panels(board) if each["type"] != "row"}
+        yield title, {panel["title"] for panel in panels(board) if panel["type"] != "row"}
 
 
-def linked() -> dict[str, set[str]]:
-    """Give the titles of the panels that link to each page."""
-    found: dict[str, set[str]] = {}
-    for panel in (each for board in boards() for each in panels(board)):
+def panels_by_page() -> dict[str, set[str]]:
+    """Return the titles of the panels that link to each page."""
+    titles: dict[str, set[str]] = {}
+    for panel in (item for board in boards() for item in panels(board)):
         for link in panel.get("links", []):
             if link["title"].startswith("Runbook"):
                 page = re.sub(r".*[/}]", "", link["url"]).removesuffix(".md")
-                found.setdefault(page, set()).add(panel["title"])
-    return found
+                titles.setdefault(page, set()).add(panel["title"])
+    return titles
 
 
 def _metrics() -> Iterator[str]:
@@ -120,12 +121,12 @@ def _metrics() -> Iterator[str]:
 
 
 def complaints(page: Page, known: Known) -> list[str]:
-    """Hold one page to everything."""
-    rules = (_shape, _named, _commands, _decisions, _links)
-    return [each for rule in rules for each in rule(page, known)]
+    """Check a page against every rule."""
+    rules = (_check_structure, _check_names, _check_commands, _check_decisions, _check_links)
+    return [complaint for rule in rules for complaint in rule(page, known)]
 
 
-def _shape(page: Page, known: Known) -> Iterator[str]:
+def _check_structure(page: Page, known: Known) -> Iterator[str]:
     if page.name not in known.alerts:
         yield f"there is no alert {page.name}"
     if not page.text.startswith(f"# {page.name}\n\n"):
@@ -135,47 +136,49 @@ def _shape(page: Page, known: Known) -> Iterator[str]:
     if not page.of("promql"):
         yield "no query"
     for section in ("Diagnose", RECOVERY):
-        if not any(each.kind == "sh" and each.section == section for each in page.blocks):
+        if not any(block.kind == "sh" and block.section == section for block in page.blocks):
             yield f"no command under {section}"
-    for section in {each.section for each in page.blocks if each.marks} - {"Fix"}:
+    for section in {block.section for block in page.blocks if block.marks} - {"Fix"}:
         yield f"a command under {section} changes something"
-    for mark in {each.marks[0] for each in page.blocks if each.marks} - {"changes", "decides"}:
+    for mark in {block.marks[0] for block in page.blocks if block.marks} - {"changes", "decides"}:
         yield f"a block is marked {mark}"
 
 
-def _named(page: Page, known: Known) -> Iterator[str]:
+def _check_names(page: Page, known: Known) -> Iterator[str]:
     flat = " ".join(page.text.split())
-    shown = [
+    panels = [
         (title, board)
         for titles, board in _PANELS.findall(flat)
         for title in re.findall(r"\*([^*]+)\*", titles)
     ]
-    if not shown:
+    if not panels:
         yield "no panel"
-    yield from (f"no panel {t} of {b}" for t, b in shown if t not in known.panels[b])
-    if not {title for title, _ in shown} & known.links.get(page.name, set()):
+    yield from (f"no panel {t} of {b}" for t, b in panels if t not in known.panels[b])
+    if not {title for title, _ in panels} & known.links.get(page.name, set()):
         yield "none of its panels links to it"
-    metrics = {each for block in page.of("promql") for each in _series(block.text)}
+    metrics = {name for block in page.of("promql") for name in _series(block.text)}
     metrics |= set(re.findall(r"\bbusyapi_[a-z_]+", page.text))
-    yield from (f"no metric {each}" for each in metrics if not _is_metric(each, known))
+    yield from (f"no metric {name}" for name in metrics if not _is_metric(name, known))
     settings = set(re.findall(r"\bBUSYAPI_[A-Z_]+", page.text))
-    yield from (f"no setting {each}" for each in settings - known.settings)
+    yield from (f"no setting {name}" for name in settings - known.settings)
     values = re.findall(r"[Vv]alue `([\w.]+)`|--set ([\w.]+)=", flat)
     yield from (f"no value {a or b}" for a, b in values if not _has(known.values, a or b))
-    events = {e for a, b in _LOGGED.findall(page.text) for e in (a or b).split("|")}
-    yield from (f"no log event {each}" for each in events - known.events)
-    reasons = {e for row in _REASONS.findall(page.text) for e in re.findall(r"`(\w+)`", row)}
-    yield from (f"no reason {each}" for each in reasons - REASONS)
-    yield from (f"nothing says {each}" for each in _said(page) if each not in known.source)
+    events = {name for a, b in _LOGGED.findall(page.text) for name in (a or b).split("|")}
+    yield from (f"no log event {name}" for name in events - known.events)
+    reasons = {name for row in _REASONS.findall(page.text) for name in re.findall(r"`(\w+)`", row)}
+    yield from (f"no reason {name}" for name in reasons - REASONS)
+    yield from (
+        f"no message contains {text}" for text in _quoted_messages(page) if text not in known.source
+    )
 
 
-def _said(page: Page) -> Iterator[str]:
-    """Give the beginnings of messages that a table goes by."""
-    for table in _SAYS.findall(page.text):
+def _quoted_messages(page: Page) -> Iterator[str]:
+    """Yield the starts of messages that tables quote."""
+    for table in _MESSAGES.findall(page.text):
         for row in table.splitlines()[2:]:
-            said = row.split("|")[1].strip()
-            for each in re.findall(r"`([^`]+)`", said) or [said]:
-                yield each.partition("…")[0].strip()
+            cell = row.split("|")[1].strip()
+            for text in re.findall(r"`([^`]+)`", cell) or [cell]:
+                yield text.partition("…")[0].strip()
 
 
 def _series(query: str) -> set[str]:
@@ -184,46 +187,46 @@ def _series(query: str) -> set[str]:
 
 
 def _is_metric(name: str, known: Known) -> bool:
-    return name in known.metrics or any(name.startswith(each) for each in FOREIGN)
+    return name in known.metrics or any(name.startswith(prefix) for prefix in FOREIGN)
 
 
 def _has(values: Any, path: str) -> bool:
-    for each in path.split("."):
-        if not isinstance(values, dict) or each not in values:
+    for key in path.split("."):
+        if not isinstance(values, dict) or key not in values:
             return False
-        values = values[each]
+        values = values[key]
     return True
 
 
-def _commands(page: Page, known: Known) -> Iterator[str]:
-    """Every `busyapi archive …` must parse, those that a person fills in too; no curl may hang."""
+def _check_commands(page: Page, known: Known) -> Iterator[str]:
+    """Check that every `busyapi archive …` parses, and that every curl has a timeout."""
     del known
-    text = "\n".join(each.text for each in page.blocks if each.kind == "sh")
+    text = "\n".join(block.text for block in page.blocks if block.kind == "sh")
     if re.search(r"\bcurl (?!-s -m \d)", text):
-        yield "a curl waits for ever"
+        yield "a curl has no timeout"
     for command in _ARCHIVE.findall(text.replace("$P", "0").replace("SEQ", "1")):
         words = shlex.split(command)[1:]
         try:
             cli._parser(Settings.from_environment({})).parse_args(words)
         except (SystemExit, ConfigError):
-            yield f"busyapi does not know {command}"
+            yield f"busyapi has no command {command}"
 
 
-def _decisions(page: Page, known: Known) -> Iterator[str]:
-    """What cannot be undone names a test that does it."""
+def _check_decisions(page: Page, known: Known) -> Iterator[str]:
+    """Check that each irreversible command names a test that runs it."""
     del known
     for block in page.blocks:
         if block.marks[:1] != ["decides"]:
             continue
-        named = _DECIDES.fullmatch(" ".join(block.marks[1:]))
-        path = ROOT / named[1] if named else None
-        if named is None or path is None or not path.exists():
-            yield f"what decides names no test: {block.marks}"
-        elif f"def {named[2]}(" not in path.read_text():
-            yield f"there is no {named[2]} in {named[1]}"
+        test = _DECIDES.fullmatch(" ".join(block.marks[1:]))
+        path = ROOT / test[1] if test else None
+        if test is None or path is None or not path.exists():
+            yield f"an irreversible command names no test: {block.marks}"
+        elif f"def {test[2]}(" not in path.read_text():
+            yield f"there is no {test[2]} in {test[1]}"
 
 
-def _links(page: Page, known: Known) -> Iterator[str]:
+def _check_links(page: Page, known: Known) -> Iterator[str]:
     del known
     for link in broken_links(RUNBOOKS, page.text):
-        yield f"a link leads nowhere: {link}"
+        yield f"a link is broken: {link}"

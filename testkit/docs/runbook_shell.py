@@ -1,7 +1,7 @@
-"""Running a runbook's commands: on a cluster, or on the processes of this machine.
+"""Run the commands of runbooks: on a cluster, or on the processes of this machine.
 
-Each block is a script for bash. Programs that stand first in its PATH write down each
-command that fails, for a pipe would hide it.
+Each block is a bash script. Programs that come first in its PATH record each command that fails,
+because a pipe would hide the failure.
 """
 
 import os
@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[2]
 BLOCK_SECONDS = 300
 _FORWARD = re.compile(r"(port-forward \S+) (\d+)(?::(\d+))?")
 
-NOTED = """#!/bin/bash
-# Written down when it fails; a forwarded port is ended by the block itself.
+RECORDER = """#!/bin/bash
+# Records a failure. The block itself ends a port-forward.
 case " $* " in *" port-forward "*) exec {program} "$@" ;; esac
 {program} "$@"
 code=$?
@@ -30,7 +30,7 @@ exit $code
 """
 
 KUBECTL = """#!/bin/bash
-# The commands of a runbook that have a meaning on one machine; the rest prints nothing.
+# The commands of runbooks that make sense on one machine. Others print nothing.
 while [ $# -gt 0 ]; do
   case "$1" in
     -n) shift 2 ;;
@@ -53,43 +53,43 @@ done
 
 @dataclass
 class Result:
-    """What a block printed, and which of its commands failed."""
+    """The output of a block, and its failed commands."""
 
     output: str
     failures: list[str]
 
 
 class Shell:
-    """A bash with programs of ours before the system's."""
+    """A bash whose PATH begins with recording programs."""
 
     def __init__(self, folder: Path, settings: dict[str, str]) -> None:
         self.folder = folder
         self.settings = settings
         self.ports: dict[str, int] = {}
-        """Of a port on a page, the one here."""
+        """Port on a page -> port on this machine."""
         folder.mkdir(parents=True, exist_ok=True)
 
-    def put(self, name: str, script: str) -> None:
-        """Put a program first in the PATH."""
+    def add_program(self, name: str, script: str) -> None:
+        """Add a program at the start of the PATH."""
         path = self.folder / name
         path.write_text(script)
         path.chmod(0o755)
 
-    def note(self, name: str, program: str | Path) -> None:
-        """Have a program's failures written down."""
-        self.put(name, NOTED.format(program=program, name=name))
+    def record_failures(self, name: str, program: str | Path) -> None:
+        """Record the failures of a program."""
+        self.add_program(name, RECORDER.format(program=program, name=name))
 
     def run(self, text: str) -> Result:
         """Run a block.
 
         Raises:
-            TimeoutExpired: it does not end.
+            TimeoutExpired: The block does not end in time.
         """
         failures = self.folder / "failures"
         failures.write_text("")
         path = f"{self.folder}:{os.environ['PATH']}"
-        done = subprocess.run(
-            ["bash", "-c", self.here(text)],
+        process = subprocess.run(
+            ["bash", "-c", self.localize(text)],
             check=False,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -99,27 +99,27 @@ class Shell:
             cwd=ROOT,
             env={**os.environ, **self.settings, "PATH": path, "FAILURES": str(failures)},
         )
-        return Result(done.stdout, failures.read_text().splitlines())
+        return Result(process.stdout, failures.read_text().splitlines())
 
-    def here(self, text: str) -> str:
-        """Forward ports that are free here, in place of those on the page."""
+    def localize(self, text: str) -> str:
+        """Replace the ports of the page by free ports of this machine."""
 
-        def forward(found: re.Match[str]) -> str:
-            port = self.ports.setdefault(found[2], free_port())
-            return f"{found[1]} {port}:{found[3] or found[2]}"
+        def forward(match: re.Match[str]) -> str:
+            port = self.ports.setdefault(match[2], free_port())
+            return f"{match[1]} {port}:{match[3] or match[2]}"
 
         text = _FORWARD.sub(forward, text)
-        for said, port in self.ports.items():
-            text = text.replace(f"localhost:{said}/", f"localhost:{port}/")
+        for page_port, port in self.ports.items():
+            text = text.replace(f"localhost:{page_port}/", f"localhost:{port}/")
         return text
 
 
 def on_cluster(folder: Path, kubectl: Path, helm: Path, kubeconfig: Path, namespace: str) -> Shell:
     """Return a shell for a release in a namespace."""
     shell = Shell(folder, {"KUBECONFIG": str(kubeconfig), "NAMESPACE": namespace, "P": "0"})
-    shell.note("kubectl", kubectl)
-    shell.note("helm", helm)
-    shell.note("curl", shutil.which("curl") or "curl")
+    shell.record_failures("kubectl", kubectl)
+    shell.record_failures("helm", helm)
+    shell.record_failures("curl", shutil.which("curl") or "curl")
     return shell
 
 
@@ -133,22 +133,22 @@ class OnStack(Shell):
         self.archive = archive
         self.ports = {"3000": stack.port, "9100": stack.flushers[0].port}
         stand_in = folder / "stand-in"
-        self.put(
+        self.add_program(
             "stand-in",
             KUBECTL.format(
                 redis=server.port,
                 flusher_log=stack.flushers[0].log,
-                api_logs=" ".join(str(each.log) for each in stack.apis),
+                api_logs=" ".join(str(api.log) for api in stack.apis),
                 redis_log=server.log,
                 password=server.password,
             ),
         )
-        self.note("kubectl", stand_in)
-        self.note("curl", shutil.which("curl") or "curl")
-        self.put("busyapi", f'#!/bin/sh\nexec {sys.executable} -m busyapi "$@"\n')
-        # Nothing has to be waited for: the ports are there.
-        self.put("sleep", "#!/bin/sh\n")
+        self.record_failures("kubectl", stand_in)
+        self.record_failures("curl", shutil.which("curl") or "curl")
+        self.add_program("busyapi", f'#!/bin/sh\nexec {sys.executable} -m busyapi "$@"\n')
+        # The ports are already open, so there is nothing to wait for.
+        self.add_program("sleep", "#!/bin/sh\n")
 
-    def here(self, text: str) -> str:
-        """Name this machine's archive as well."""
-        return super().here(text.replace("/var/lib/busyapi/archive", str(self.archive)))
+    def localize(self, text: str) -> str:
+        """Replace the ports and the path of the archive."""
+        return super().localize(text.replace("/var/lib/busyapi/archive", str(self.archive)))

@@ -1,10 +1,10 @@
-"""A runbook as a test reads it: headings, and the blocks of commands, queries and output.
+"""Parse runbooks: headings, and the blocks of commands, queries and output.
 
-```sh                    looks
+```sh                    only reads
 ```sh changes            changes a release, and can be undone
 ```sh decides FILE::TEST cannot be undone: that test does the same
 ```promql                a query
-```text                  what the command block above prints, … for what differs
+```text                  the output of the command block above; … stands for what differs
 """
 
 import re
@@ -14,7 +14,7 @@ from textwrap import dedent
 
 RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks"
 RECOVERY = "Verify recovery"
-"""The heading whose commands print what a page shows when all is well."""
+"""The heading with the output after recovery. Other output is that of the fault."""
 _FENCE = re.compile(r"^ *```(.*)$")
 
 
@@ -27,19 +27,21 @@ class Block:
     section: str
     text: str
     expected: list[str] = field(default_factory=list)
-    """Lines that it prints, in this order, others between them."""
+    """Lines of its output, in this order, with any lines between them."""
 
     def missing(self, output: str) -> list[str]:
         """Return the expected lines that an output does not have in their order."""
         lines = iter(output.splitlines())
         return [
-            each for each in self.expected if not any(_wild(each).fullmatch(line) for line in lines)
+            pattern
+            for pattern in self.expected
+            if not any(_compile(pattern).fullmatch(line) for line in lines)
         ]
 
 
 @dataclass
 class Page:
-    """One page."""
+    """A runbook."""
 
     name: str
     text: str
@@ -47,20 +49,20 @@ class Page:
     blocks: list[Block] = field(default_factory=list)
 
     def of(self, kind: str, mark: str | None = None) -> list[Block]:
-        """Return the blocks of a kind; of commands, those with a mark, or without any."""
+        """Return the blocks of a kind with this mark, or without a mark."""
         marks = [] if mark is None else [mark]
-        return [each for each in self.blocks if each.kind == kind and each.marks[:1] == marks]
+        return [block for block in self.blocks if block.kind == kind and block.marks[:1] == marks]
 
 
-def _wild(line: str) -> re.Pattern[str]:
+def _compile(line: str) -> re.Pattern[str]:
     return re.compile(".*".join(re.escape(part) for part in line.split("…")))
 
 
 def parse(name: str, text: str) -> Page:
-    """Read a page.
+    """Parse a page.
 
     Raises:
-        ValueError: a block does not end, or one of output has no command above it.
+        ValueError: A block does not end, or output has no command above it.
     """
     page = Page(name, text)
     info, lines, section = None, list[str](), ""
@@ -93,6 +95,6 @@ def _add(page: Page, info: list[str], section: str, text: str) -> None:
 
 
 def pages(*, index: bool = False) -> list[Page]:
-    """Read every runbook, and their index if it is asked for."""
-    found = sorted(RUNBOOKS.glob("*.md"))
-    return [parse(each.stem, each.read_text()) for each in found if index or each.stem != "README"]
+    """Parse every runbook, and the index on request."""
+    paths = sorted(RUNBOOKS.glob("*.md"))
+    return [parse(path.stem, path.read_text()) for path in paths if index or path.stem != "README"]

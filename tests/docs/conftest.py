@@ -1,4 +1,4 @@
-"""A running stack for the documents' commands; the Redis has the users that the chart gives it."""
+"""A running stack for the commands of the documents, with the Redis users of the chart."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from testkit.api_client import USAGE, send, stored
 from testkit.processes import Stack
 from testkit.servers import Server
 
-# As on a cluster: nobody is `default`, the flusher's user looks, the probe's may only PING.
+# As on a cluster: `default` is off, the flusher's user reads, the probe's user may only PING.
 USERS = (
     "user default off ~* &* +@all",
     "user flusher on >secret ~* &* +@all",
@@ -19,7 +19,7 @@ USERS = (
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, Server]]:
-    """A stack with a few archived usages, and its server."""
+    """Start a stack with some archived usages, and its server."""
     folder: Path = tmp_path_factory.mktemp("running")
     with (
         Server(folder / "redis", username="flusher", password="secret", acl=USERS) as server,

@@ -1,4 +1,4 @@
-"""The runbooks' commands and queries, on running processes where all is well."""
+"""The runbooks' commands and queries work on healthy processes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +14,12 @@ from testkit.prometheus import Prometheus
 from testkit.servers import Server
 from testkit.waiting import wait_until
 
-PAGES = {each.name: each for each in pages(index=True)}
-WELL = {"BusyapiTargetsMissing"}
-"""Pages whose commands print the same in the fault."""
+PAGES = {page.name: page for page in pages(index=True)}
+SAME_IN_FAULT = {"BusyapiTargetsMissing"}
+"""Pages whose commands print the same during the fault."""
 RULES = ROOT / "k8s" / "observability" / "rules.yaml"
 GROWING = {"busyapi:buffer_left:seconds"}
-"""Given only while the backlog grows: asked for in tests/observability/test_flusher_faults.py."""
+"""Have a value only while the backlog grows: see tests/observability/test_flusher_faults.py."""
 
 
 @pytest.fixture
@@ -28,25 +28,27 @@ def shell(tmp_path: Path, running: tuple[Stack, Server]) -> OnStack:
     return OnStack(tmp_path / "bin", stack, server, stack.archive)
 
 
-def troubles(page: Page, shell: OnStack) -> list[str]:
-    """Run what only looks; tell what failed or was not printed."""
-    found = []
+def problems(page: Page, shell: OnStack) -> list[str]:
+    """Run the commands that only read, and return failures and missing lines."""
+    messages = []
     for block in page.of("sh"):
         result = shell.run(block.text)
-        # grep ends with 1 when there is no such line, and that is well.
-        found += result.failures
-        if block.section == RECOVERY or page.name in WELL:
-            found += [f"not in {result.output!r}: {each}" for each in block.missing(result.output)]
-    return found
+        # grep exits with 1 without a match, which is not a failure.
+        messages += result.failures
+        if block.section == RECOVERY or page.name in SAME_IN_FAULT:
+            messages += [
+                f"not in {result.output!r}: {line}" for line in block.missing(result.output)
+            ]
+    return messages
 
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
-def test_commands_that_look_work_and_show_that_it_is_over(page: Page, shell: OnStack) -> None:
-    assert troubles(page, shell) == []
+def test_read_only_commands_work_and_show_the_recovery(page: Page, shell: OnStack) -> None:
+    assert problems(page, shell) == []
 
 
 @pytest.mark.parametrize(
-    ("command", "trouble"),
+    ("command", "message"),
     [
         ("kubectl exec busyapi-flusher-0 -- busyapi archive prove | tail -n 1", "2: kubectl exec"),
         (
@@ -60,12 +62,12 @@ def test_commands_that_look_work_and_show_that_it_is_over(page: Page, shell: OnS
         ),
     ],
 )
-def test_command_that_fails_or_prints_otherwise_is_told(
-    shell: OnStack, command: str, trouble: str
+def test_failed_command_or_other_output_is_reported(
+    shell: OnStack, command: str, message: str
 ) -> None:
     page = parse("Broken", f"## {RECOVERY}\n```sh\n{command}\n```\n")
-    (found,) = troubles(page, shell)
-    assert found.startswith(trouble)
+    (problem,) = problems(page, shell)
+    assert problem.startswith(message)
 
 
 @pytest.fixture(scope="module")
@@ -87,16 +89,16 @@ QUERIES = sorted({(page.name, q.text) for page in PAGES.values() for q in page.o
 
 
 @pytest.mark.parametrize(("page", "query"), QUERIES)
-def test_query_gives_data(page: str, query: str, prometheus: Prometheus) -> None:
+def test_query_returns_data(page: str, query: str, prometheus: Prometheus) -> None:
     del page
-    # Nothing has run for that long here.
-    here = query.replace(" offset 1m", "")
-    foreign = any(each in query for each in FOREIGN - {"up"}) or query == "up == 0"
+    # The processes have not run for a minute.
+    expression = query.replace(" offset 1m", "")
+    foreign = any(prefix in query for prefix in FOREIGN - {"up"}) or query == "up == 0"
     if foreign or query in GROWING:
-        prometheus.query(here)
+        prometheus.query(expression)
     else:
-        # A busy machine misses a scrape.
-        wait_until(lambda: prometheus.query(here), "data", seconds=20, every=0.2)
+        # On a busy machine a scrape can be missed.
+        wait_until(lambda: prometheus.query(expression), "data", seconds=20, every=0.2)
 
 
 def test_query_that_does_not_parse_is_refused(prometheus: Prometheus) -> None:

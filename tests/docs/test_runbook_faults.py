@@ -1,4 +1,4 @@
-"""What a runbook says that one sees in a fault is what one sees when the fault is there."""
+"""During a fault, the runbooks' commands print what the runbooks show."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -14,22 +14,22 @@ from testkit.docs.runbooks import RECOVERY, Page
 from testkit.processes import Stack
 from testkit.servers import Server
 from testkit.waiting import wait_until
-from tests.docs.test_runbook_commands import PAGES, WELL
+from tests.docs.test_runbook_commands import PAGES, SAME_IN_FAULT
 
-SEEN = {
-    name: [each for each in page.blocks if each.expected and each.section != RECOVERY]
+FAULT_BLOCKS = {
+    name: [block for block in page.blocks if block.expected and block.section != RECOVERY]
     for name, page in PAGES.items()
-    if name not in WELL
+    if name not in SAME_IN_FAULT
 }
-"""What each page says of its fault."""
+"""Page -> the blocks whose output it shows during the fault."""
 
-SEE_SECONDS = 60.0
+DETECT_SECONDS = 60.0
 Fault = Callable[[Stack, Server], AbstractContextManager[None]]
 
 
 @contextmanager
 def redis_gone(stack: Stack, server: Server) -> Iterator[None]:
-    """Kill the server, and start it again."""
+    """Kill the server, and start it at the end."""
     del stack
     server.kill9()
     yield
@@ -38,7 +38,7 @@ def redis_gone(stack: Stack, server: Server) -> Iterator[None]:
 
 @contextmanager
 def redis_weak(stack: Stack, server: Server) -> Iterator[None]:
-    """Have it fsync once a second, for a while."""
+    """Set the server to fsync only once a second."""
     del stack
     server.client().config_set("appendfsync", "everysec")
     yield
@@ -47,24 +47,24 @@ def redis_weak(stack: Stack, server: Server) -> Iterator[None]:
 
 @contextmanager
 def redis_emptied(stack: Stack, server: Server) -> Iterator[None]:
-    """Delete all that it holds."""
+    """Delete all data of the server."""
     del stack
     server.client().flushall()
     yield
 
 
 @contextmanager
-def entry_of_another(stack: Stack, server: Server) -> Iterator[None]:
-    """Put into the stream what no API process writes."""
+def foreign_entry(stack: Stack, server: Server) -> Iterator[None]:
+    """Add an entry to the stream that no API process writes."""
     del stack
     last = int(server.command("INCRBY", "busyapi:{0}:seq", 1))
-    server.client().xadd("busyapi:{0}:stream", {"u": b"no entry of ours"}, id=f"{last}-1")
+    server.client().xadd("busyapi:{0}:stream", {"u": b"not an entry of busyapi"}, id=f"{last}-1")
     yield
 
 
 @contextmanager
-def volume_of_another(stack: Stack, server: Server) -> Iterator[None]:
-    """Mount an empty volume, and then the right one."""
+def wrong_volume(stack: Stack, server: Server) -> Iterator[None]:
+    """Mount an empty volume, and at the end the right one."""
     (flusher,) = stack.flushers
     right = stack.archive.with_name("right")
     flusher.stop()
@@ -82,7 +82,7 @@ def volume_of_another(stack: Stack, server: Server) -> Iterator[None]:
 
 @contextmanager
 def segment_damaged(stack: Stack, server: Server) -> Iterator[None]:
-    """Change a byte of the newest segment's footer: each usage can still be read."""
+    """Change a byte in the footer of the newest segment. All usages stay readable."""
     del server
     (flusher,) = stack.flushers
     flusher.stop()
@@ -95,9 +95,9 @@ def segment_damaged(stack: Stack, server: Server) -> Iterator[None]:
 
 
 FAULTS: dict[Fault, tuple[str, ...]] = {
-    entry_of_another: ("BusyapiUsagesQuarantined",),
+    foreign_entry: ("BusyapiUsagesQuarantined",),
     segment_damaged: ("BusyapiArchiveDamaged",),
-    volume_of_another: ("BusyapiFlusherHalted",),
+    wrong_volume: ("BusyapiFlusherHalted",),
     redis_gone: ("BusyapiRedisUnreachable", "BusyapiFlusherStuck"),
     redis_weak: ("BusyapiDurabilityNotHeld",),
     redis_emptied: ("BusyapiEpochJump",),
@@ -105,38 +105,40 @@ FAULTS: dict[Fault, tuple[str, ...]] = {
 FULL = "BusyapiArchiveDiskFull"
 
 
-def test_every_fault_that_a_page_shows_is_made() -> None:
-    made = {FULL, *(name for names in FAULTS.values() for name in names)}
-    assert made == {name for name, blocks in SEEN.items() if blocks}
+def test_every_fault_that_a_page_shows_is_simulated() -> None:
+    simulated = {FULL, *(name for names in FAULTS.values() for name in names)}
+    assert simulated == {name for name, blocks in FAULT_BLOCKS.items() if blocks}
 
 
-def unseen(page: Page, shell: OnStack) -> list[str]:
-    """Tell what the page's commands do not print of what it says."""
-    blocks = SEEN[page.name]
+def missing_output(page: Page, shell: OnStack) -> list[str]:
+    """Return the lines that a page shows and its commands do not print."""
+    blocks = FAULT_BLOCKS[page.name]
     return [line for block in blocks for line in block.missing(shell.run(block.text).output)]
 
 
-def wait_until_seen(name: str, shell: OnStack) -> None:
-    """Wait until the page's commands print all that it says."""
-    wait_until(lambda: not unseen(PAGES[name], shell), name, seconds=SEE_SECONDS, every=0.3)
+def wait_until_shown(name: str, shell: OnStack) -> None:
+    """Wait until the page's commands print everything that it shows."""
+    wait_until(
+        lambda: not missing_output(PAGES[name], shell), name, seconds=DETECT_SECONDS, every=0.3
+    )
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-def test_fault_looks_as_its_pages_say(
+def test_pages_show_the_output_during_the_fault(
     fault: Fault, running: tuple[Stack, Server], tmp_path: Path
 ) -> None:
     stack, server = running
     shell = OnStack(tmp_path / "bin", stack, server, stack.archive)
     for name in FAULTS[fault]:
-        assert unseen(PAGES[name], shell)  # before it there is nothing to see
+        assert missing_output(PAGES[name], shell)  # not before the fault
     with fault(stack, server):
         for name in FAULTS[fault]:
-            wait_until_seen(name, shell)
-    for each in stack.processes:
-        each.wait_until_ready()
+            wait_until_shown(name, shell)
+    for process in stack.processes:
+        process.wait_until_ready()
 
 
-def test_full_volume_looks_as_its_page_says(tmp_path: Path) -> None:
+def test_page_shows_the_output_on_a_full_volume(tmp_path: Path) -> None:
     volume = tmp_path / "volume"
     settings = {"BUSYAPI_ARCHIVE_DIR": str(volume)}
     with (
@@ -145,12 +147,12 @@ def test_full_volume_looks_as_its_page_says(tmp_path: Path) -> None:
         Stack(tmp_path / "stack", server, settings=settings) as stack,
     ):
         shell = OnStack(tmp_path / "bin", stack, server, volume)
-        assert unseen(PAGES[FULL], shell)
+        assert missing_output(PAGES[FULL], shell)
         with (volume / "ballast").open("wb", 0) as ballast, suppress(OSError):
             while True:
                 ballast.write(bytes(4096))
         stored(send(stack.port, {**USAGE, "note": token_hex(10_000)}))
-        wait_until_seen(FULL, shell)
+        wait_until_shown(FULL, shell)
 
 
 @contextmanager
@@ -165,7 +167,7 @@ def small(folder: Path) -> Iterator[None]:
         subprocess.run(["umount", "-l", folder], check=True, timeout=20)
 
 
-def test_damaged_file_is_copied_off_and_moved_away_as_its_page_says(
+def test_damaged_file_is_copied_and_removed_as_its_page_says(
     running: tuple[Stack, Server], tmp_path: Path
 ) -> None:
     stack, server = running

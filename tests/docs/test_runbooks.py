@@ -1,4 +1,4 @@
-"""The runbooks: one for each alert, of one shape, and nothing in them that does not exist."""
+"""Each alert has a runbook with the same headings, and a runbook names only what exists."""
 
 import re
 
@@ -8,12 +8,12 @@ from testkit.docs.runbook_rules import complaints, known
 from testkit.docs.runbooks import RUNBOOKS, Page, pages, parse
 
 KNOWN = known()
-PAGES = {each.name: each for each in pages()}
+PAGES = {page.name: page for page in pages()}
 GOOD = PAGES["BusyapiArchiveDiskFull"]
 
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
-def test_page_is_of_one_shape_and_names_only_what_exists(page: Page) -> None:
+def test_page_has_the_headings_and_names_only_what_exists(page: Page) -> None:
     assert complaints(page, KNOWN) == []
 
 
@@ -26,16 +26,16 @@ def test_index_has_every_page_with_the_severities_of_its_alert() -> None:
         r"^\| \[(\w+)\]\((\w+)\.md\) \| ([a-z, ]+) \| \S.* \| \S.* \|$", index(), re.MULTILINE
     )
     assert all(name == target for name, target, _ in rows)
-    said = {name: set(severities.split(", ")) for name, _, severities in rows}
-    assert said == KNOWN.alerts
-    assert len(rows) == len(said)
+    severities_by_page = {name: set(severities.split(", ")) for name, _, severities in rows}
+    assert severities_by_page == KNOWN.alerts
+    assert len(rows) == len(severities_by_page)
 
 
 def index() -> str:
     return (RUNBOOKS / "README.md").read_text()
 
 
-def test_every_page_is_linked_from_a_panel_and_every_link_leads_to_one() -> None:
+def test_every_page_is_linked_from_a_panel_and_every_link_exists() -> None:
     assert KNOWN.links.keys() == PAGES.keys()
 
 
@@ -51,7 +51,7 @@ BREAKS = {
     ),
     "no metric busyapi_errors_total": ("busyapi_archive_errors_total", "busyapi_errors_total"),
     "no metric busyapi:errors:max": ("busyapi_archive_errors_total", "busyapi:errors:max"),
-    "a curl waits": ("curl -s -m 5", "curl -s"),
+    "a curl has no timeout": ("curl -s -m 5", "curl -s"),
     "no setting BUSYAPI_BOUNDS": ("its bound.\n", "`BUSYAPI_BOUNDS`.\n"),
     "no value config.keepDays": ("config.retentionDays", "config.keepDays"),
     "no log event disk_full": ("Nothing restarts,", "The log event `disk_full`,"),
@@ -59,39 +59,39 @@ BREAKS = {
         "## Do not",
         "| reason | do |\n|---|---|\n| `DiskFull` | wait |\n\n## Do not",
     ),
-    "nothing says no space at all": (
+    "no message contains no space at all": (
         "## Do not",
         "| message contains | do |\n|---|---|\n| no space at all | wait |\n\n## Do not",
     ),
     "changes something": ("## Do not", "## Do not\n\n```sh changes\nls\n```"),
-    "busyapi does not know": ("busyapi archive ls", "busyapi archive list"),
+    "busyapi has no command": ("busyapi archive ls", "busyapi archive list"),
     "names no test": ("runbooks.py::grow", "books.py::grow"),
     "there is no grown": ("runbooks.py::grow", "runbooks.py::grown"),
-    "a link leads nowhere": ("(BusyapiBufferFilling.md#", "(BusyapiBuffer.md#"),
-    "a link leads nowhere: BusyapiBufferFilling.md#see": ("Filling.md#diagnose", "Filling.md#see"),
+    "a link is broken": ("(BusyapiBufferFilling.md#", "(BusyapiBuffer.md#"),
+    "a link is broken: BusyapiBufferFilling.md#see": ("Filling.md#diagnose", "Filling.md#see"),
 }
 
 
 @pytest.mark.parametrize("complaint", BREAKS)
-def test_broken_page_is_complained_of(complaint: str) -> None:
+def test_broken_page_is_found(complaint: str) -> None:
     old, new = BREAKS[complaint]
     assert old in GOOD.text
     page = parse(GOOD.name, GOOD.text.replace(old, new))
-    assert any(complaint in each for each in complaints(page, KNOWN))
+    assert any(complaint in text for text in complaints(page, KNOWN))
 
 
-def test_page_without_a_command_at_its_end_is_complained_of() -> None:
+def test_page_without_a_command_under_verify_recovery_is_found() -> None:
     head, heading, _ = GOOD.text.partition("## Verify recovery")
     page = parse(GOOD.name, f"{head}{heading}\n\nYou will see.\n\n## Escalate\n")
     assert complaints(page, KNOWN) == ["no command under Verify recovery"]
 
 
-def test_page_without_an_alert_is_complained_of() -> None:
+def test_page_without_an_alert_is_found() -> None:
     page = parse("BusyapiAllIsWell", GOOD.text)
     assert "there is no alert BusyapiAllIsWell" in complaints(page, KNOWN)
 
 
 @pytest.mark.parametrize("text", ["```sh\nls\n", "## A\n```text\nall\n```\n"])
-def test_page_that_cannot_be_read_is_refused(text: str) -> None:
+def test_page_that_cannot_be_parsed_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"block|output"):
         parse("Broken", text)
