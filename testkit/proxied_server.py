@@ -36,6 +36,15 @@ class ProxiedServer:
         """Tell whether the proxy has a usage."""
         return any(usage in each.asked for each in list(self.proxy._pairs))
 
+    def flush_sockets(self) -> None:
+        """Return when the server has done what was sent to it before, on any connection.
+
+        Each answer is of a later turn of its loop, and each turn reads every socket that has
+        something: the first accepts connections, the second reads them.
+        """
+        for _ in range(3):
+            self.server.command("PING")
+
     def stored(self) -> list[str]:
         """Return the ids of all entries."""
         return [each for each, _ in self.server.command("XRANGE", KEYS.stream, "-", "+")]

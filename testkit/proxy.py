@@ -94,6 +94,17 @@ class Proxy(Lifetime):
         if not self._lost.wait(seconds):
             raise TimeoutError(f"in {seconds:g} s no answer to {self._losing!r}")
 
+    def hold(self) -> None:
+        """Keep what the present connections send from now on; new connections pass."""
+        self._loop.do(self._hold)
+
+    def release(self) -> None:
+        """Pass what was kept, end those connections, return when the server has read it all.
+
+        The server closes a connection when it has done what arrived before the end.
+        """
+        self._loop.do(self._release)
+
     @property
     def connections(self) -> int:
         """How many clients are connected."""
@@ -120,6 +131,16 @@ class Proxy(Lifetime):
             if pair.missed:
                 pair.cut()
 
+    def _hold(self) -> None:
+        for pair in self._pairs:
+            pair.held = []
+
+    async def _release(self) -> None:
+        for pair in [pair for pair in self._pairs if pair.held is not None]:
+            pair.server.write(b"".join(pair.held or []))
+            pair.server.write_eof()
+            await asyncio.wait_for(pair.answered.wait(), 10)
+
     async def _meet(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         try:
             answers, server = await asyncio.open_connection("127.0.0.1", self.target)
@@ -130,11 +151,21 @@ class Proxy(Lifetime):
         self._pairs.add(pair)
         try:
             await asyncio.gather(
-                self._pass(reader, server, pair.ask, "ask"),
-                self._pass(answers, client, lambda _: self._admits(pair), "answer"),
+                self._pass_requests(pair, reader),
+                self._pass_answers(pair, answers),
             )
         finally:
             self._pairs.discard(pair)
+
+    async def _pass_requests(self, pair: "_Pair", reader: asyncio.StreamReader) -> None:
+        due = await self._pass(reader, pair.server, pair.ask, "ask")
+        if pair.held is None:
+            asyncio.get_running_loop().call_at(due, pair.server.close)
+
+    async def _pass_answers(self, pair: "_Pair", reader: asyncio.StreamReader) -> None:
+        due = await self._pass(reader, pair.client, lambda _: self._admits(pair), "answer")
+        pair.answered.set()
+        asyncio.get_running_loop().call_at(due, pair.client.close)
 
     async def _pass(
         self,
@@ -142,8 +173,8 @@ class Proxy(Lifetime):
         writer: asyncio.StreamWriter,
         admits: Callable[[bytes], bool],
         way: str,
-    ) -> None:
-        """Pass bytes one way, each as late as latency and rate say, and then the end."""
+    ) -> float:
+        """Pass bytes one way, each as late as latency and rate say; return when the end is due."""
         loop = asyncio.get_running_loop()
         due = 0.0
         with contextlib.suppress(OSError):
@@ -155,7 +186,7 @@ class Proxy(Lifetime):
                 due = max(loop.time() + self.latency, due + 1e-6)
                 if admits(chunk):
                     loop.call_at(due, writer.write, chunk)
-        loop.call_at(max(loop.time() + self.latency, due + 1e-6), writer.close)
+        return max(loop.time() + self.latency, due + 1e-6)
 
     def _admits(self, pair: "_Pair") -> bool:
         """Say whether an answer may pass."""
@@ -179,12 +210,19 @@ class _Pair:
         """The head of what the client has sent since an answer was last passed."""
         self.missed = False
         """Whether an answer was dropped: then it must get no later one."""
+        self.held: list[bytes] | None = None
+        """What `hold` keeps of this connection."""
+        self.answered = asyncio.Event()
+        """Set when the server has closed the connection."""
 
     def ask(self, chunk: bytes) -> bool:
-        """Remember what was asked, and let it pass."""
+        """Remember what was asked, and let it pass if it is not held."""
         if len(self.asked) < HEAD:
             self.asked += chunk[:HEAD]
-        return True
+        if self.held is None:
+            return True
+        self.held.append(chunk)
+        return False
 
     def cut(self) -> None:
         """Reset the client, and close the server's side once it has all that was written."""

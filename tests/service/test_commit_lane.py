@@ -6,7 +6,6 @@ import time
 import pytest
 
 from busyapi.commit.batch import Key
-from busyapi.commit.standing import PATIENCE_SECONDS
 from busyapi.errors import BufferFull, KeyReused, NotSeeded, Refused, StoredUnknown, TooWeak
 from busyapi.stream.scripts import UNSEED
 from testkit.archive_reader import read_archive
@@ -99,7 +98,7 @@ async def test_usages_wait_while_no_connection_can_be_made(
         line.proxy.refuse()
         line.proxy.cut()
         futures = [committer.post(each) for each in numbered("a", 3)]
-        await asyncio.sleep(0.5)
+        await until(lambda: len(committer.failures.errors) >= 3, "tries that fail")
         futures += [committer.post(each) for each in numbered("b", 3)]
         assert not any(each.done() for each in futures)
         line.proxy.accept()
@@ -143,20 +142,18 @@ async def test_over_the_deadline_without_a_connection_nothing_is_stored(
         assert isinstance(answers[1], Refused)
         line.proxy.accept()
         await committer.until_ready()
-        await asyncio.sleep(0.2)
-    assert line.stored() == []
+        assert await committer.post(b'"third"') == 1
+    assert line.stored_lines() == [b'"third"']
 
 
 @pytest.mark.usefixtures("impatient")
 async def test_commit_that_comes_late_is_not_stored_beside_its_repeat(line: ProxiedServer) -> None:
     async with committing(line.endpoint) as committer:
         await committer.until_ready()
-        line.proxy.latency = 1.0
+        line.proxy.hold()
         future = committer.post(b"{}")
-        await asyncio.sleep(0.1)
-        line.proxy.latency = 0
         assert await settled([future]) == [1]
-        await asyncio.sleep(1.1)
+        await asyncio.to_thread(line.proxy.release)
     assert line.stored() == ["1-1"]
 
 
@@ -168,16 +165,15 @@ async def test_commit_that_comes_after_a_later_one_is_never_stored(
     give_up_after(monkeypatch, 1.5)
     async with committing(line.endpoint, deadline=1.0) as committer:
         await committer.until_ready()
-        line.proxy.latency = 4.0
+        line.proxy.hold()
         late = committer.post(b'"late"')
         await until(lambda: line.is_sent(b'"late"'), "the proxy to have it")
-        line.proxy.latency = 0
         (answer,) = await settled([late])
         assert isinstance(answer, StoredUnknown)
         await until(lambda: committer.failures.errors, "the lane to give the connection up")
         await committer.until_ready()
         assert await committer.post(b'"later"') == 1
-        await asyncio.sleep(4.0)
+        await asyncio.to_thread(line.proxy.release)
     assert line.stored_lines() == [b'"later"']
 
 
@@ -189,10 +185,10 @@ async def test_paused_server_stores_once_what_it_finds_when_it_wakes(line: Proxi
         line.server.pause()
         futures = [committer.post(each) for each in numbered("a", 3)]
         # Sent, given up, and asked for again on connections that the kernel has accepted.
-        await asyncio.sleep(1.5)
+        await until(lambda: len(committer.failures.errors) >= 2, "two tries without an answer")
         line.server.resume()
         assert await settled(futures) == [1, 2, 3]
-        await asyncio.sleep(0.3)
+        line.flush_sockets()
     assert line.stored_lines() == numbered("a", 3)
 
 
@@ -202,7 +198,7 @@ async def test_server_paused_beyond_the_deadline_stores_at_most_once(line: Proxi
         await committer.until_ready()
         line.server.pause()
         sent = committer.post(b'"sent"')
-        await asyncio.sleep(0.2)
+        await until(lambda: line.is_sent(b'"sent"'), "it to be sent")
         answers = await settled([sent, committer.post(b'"waiting"')])
         assert isinstance(answers[0], StoredUnknown)
         assert isinstance(answers[1], Refused)
@@ -256,7 +252,7 @@ async def test_usage_refused_for_its_epoch_until_the_deadline_is_not_stored(
         (answer,) = await settled([committer.post(b"{}")])
         assert isinstance(answer, NotSeeded)
         assert line.stored() == []
-        await asyncio.sleep(PATIENCE_SECONDS)
+        await until(lambda: committer.lanes.lanes[0].standing.refuses, "it to be shut out")
         await line.reseed()
         await until(lambda: not committer.lanes.lanes[0].standing.refuses, "it to be let in")
         assert await committer.post(b"{}") == BOUND + 2

@@ -72,6 +72,21 @@ def test_refused_until_accepted_again(proxy: Proxy, client: redis.Redis) -> None
     assert client.ping()
 
 
+def test_held_request_is_done_when_it_is_released(
+    proxy: Proxy, client: redis.Redis, valkey: Server
+) -> None:
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as device:
+        device.sendall(b"PING\r\n")
+        assert device.recv(100) == b"+PONG\r\n"
+        proxy.hold()
+        device.sendall(b"SET a late\r\n")
+        wait_until(lambda: any(pair.held for pair in proxy._pairs), "the proxy to have it")
+    client.set("a", "early")
+    assert valkey.client().get("a") == "early", "a new connection passes"
+    proxy.release()
+    assert valkey.client().get("a") == "late"
+
+
 def test_muted_connection_is_reset_before_it_could_get_a_later_answer(
     proxy: Proxy, valkey: Server
 ) -> None:
