@@ -1,4 +1,4 @@
-"""The chart's rules as they are in one release, their time running faster."""
+"""The chart's rules for one release, with their time scaled down."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from testkit.prometheus import chart_rules
 from testkit.time_scale import scaled
 
 FACTOR = 480
-"""Five minutes are the least window, an hour 7.5 seconds, six hours 45."""
+"""An hour becomes 7.5 seconds, six hours 45. The smallest window is that of five minutes."""
 
 
 @pytest.fixture(scope="session")
 def rules() -> dict[str, Any]:
-    """The chart's rules."""
+    """Return the scaled rules of the chart."""
     return scaled(chart_rules(), FACTOR)

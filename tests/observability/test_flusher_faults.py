@@ -1,6 +1,6 @@
-"""Faults of the flusher and its disk make the alerts fire that are about them, and end them.
+"""Faults of the flusher and its disk fire their alerts, and repairs resolve them.
 
-One stack for all, one fault after the other: each test leaves it as it was.
+All tests share one stack. Each test causes a fault and repairs it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,17 +21,23 @@ from testkit.waiting import wait_until
 BOUND = "4000"
 RESERVE = 3 << 20
 KEYS = Keys(0)
-READ = {"BufferFilling", "BufferFull", "RedisMemoryHigh", "ArchiveFsyncSlow", "FlusherStuck"}
-"""Runbooks that are read while the flusher is away."""
-ITS_OWN = "busyapi_issued_seq - busyapi_archived_seq"
-"""A backlog that nobody but the flusher tells of."""
+READ_WITHOUT_FLUSHER = {
+    "BufferFilling",
+    "BufferFull",
+    "RedisMemoryHigh",
+    "ArchiveFsyncSlow",
+    "FlusherStuck",
+}
+"""Runbooks that are used while the flusher is down."""
+FLUSHER_QUERY = "busyapi_issued_seq - busyapi_archived_seq"
+"""The backlog by metrics of the flusher alone."""
 
 
 @pytest.fixture(scope="module")
 def site(
     tmp_path_factory: pytest.TempPathFactory, rules: Mapping[str, Any]
 ) -> Iterator[MonitoredStack]:
-    """A stack whose buffer is soon full."""
+    """Run a stack with a small buffer."""
     folder = tmp_path_factory.mktemp("faults")
     with observed(folder, rules, BUSYAPI_BOUND=BOUND, BUSYAPI_SEGMENT_AGE="5") as site:
         reserve(site.stack.archive).write_bytes(bytes(RESERVE))
@@ -39,23 +45,23 @@ def site(
 
 
 def reserve(archive: Path) -> Path:
-    """Return the file that a person deletes for space."""
+    """Return the path of the file that a test deletes to free space."""
     return archive / "reserve"
 
 
-def restarted(site: MonitoredStack, failpoints: str) -> None:
-    """Start the flusher anew with these failpoints."""
+def restart(site: MonitoredStack, failpoints: str) -> None:
+    """Restart the flusher with these failpoints."""
     site.flusher.stop()
     site.flusher.environment[VARIABLE] = failpoints
     site.flusher.spawn()
 
 
 def segments(site: MonitoredStack) -> Iterator[Path]:
-    """List the finished segments."""
+    """Yield the finished segments."""
     return site.stack.archive.rglob("usages-*.zst")
 
 
-def test_a_flusher_that_hangs(site: MonitoredStack) -> None:
+def test_hanging_flusher_fires_alerts(site: MonitoredStack) -> None:
     alerts = (
         "BusyapiFlusherStuck",
         "BusyapiArchivingBurn/1h",
@@ -74,38 +80,42 @@ def test_a_flusher_that_hangs(site: MonitoredStack) -> None:
         site.prometheus.wait_until_resolved(*alerts)
 
 
-def test_runbooks_ask_for_what_is_known_while_the_flusher_is_away(site: MonitoredStack) -> None:
-    read = [each for each in pages() if each.name.removeprefix("Busyapi") in READ]
-    unanswered = {query.text for page in read for query in page.of("promql")}
-    assert len(read) == len(READ)
+def test_queries_of_runbooks_work_while_the_flusher_is_down(site: MonitoredStack) -> None:
+    runbooks = [
+        page for page in pages() if page.name.removeprefix("Busyapi") in READ_WITHOUT_FLUSHER
+    ]
+    unanswered = {query.text for page in runbooks for query in page.of("promql")}
+    assert len(runbooks) == len(READ_WITHOUT_FLUSHER)
 
-    def answered() -> bool:
+    def all_answered() -> bool:
         stored(send(site.stack.port, USAGE))
         unanswered.difference_update([q for q in unanswered if site.prometheus.query(q)])
         return not unanswered
 
-    wait_until(lambda: site.prometheus.query(ITS_OWN), "a scrape", seconds=30)
+    wait_until(lambda: site.prometheus.query(FLUSHER_QUERY), "a scrape", seconds=30)
     site.flusher.pause()
     try:
-        wait_until(lambda: not site.prometheus.query(ITS_OWN), "a scrape that fails", seconds=30)
+        wait_until(
+            lambda: not site.prometheus.query(FLUSHER_QUERY), "a scrape that fails", seconds=30
+        )
         with suppress(TimeoutError):
-            wait_until(answered, "answers", seconds=60, every=0.2)
+            wait_until(all_answered, "answers", seconds=60, every=0.2)
         assert not unanswered
-        assert not site.prometheus.query(ITS_OWN)
+        assert not site.prometheus.query(FLUSHER_QUERY)
     finally:
         site.flusher.resume()
     site.stack.wait_until_archived()
 
 
-def test_a_volume_that_fills(site: MonitoredStack) -> None:
-    """The tests before it have written; an hour, by which nothing is predicted, is over."""
+def test_filling_volume_fires_an_alert(site: MonitoredStack) -> None:
+    """Earlier tests have written for more than the scaled hour that a prediction needs."""
     with ExitStack() as posting, site.fault("BusyapiArchiveDiskFilling", seconds=60):
         posting.enter_context(site.load(batch=20, rest=0))
     reserve(site.stack.archive).unlink()
     site.prometheus.wait_until_resolved("BusyapiArchiveDiskFilling")
 
 
-def test_a_full_volume(site: MonitoredStack) -> None:
+def test_full_volume_fires_an_alert(site: MonitoredStack) -> None:
     with site.load():
         with site.fault("BusyapiArchiveDiskFull"):
             ballast = fill_volume(site.stack.archive)
@@ -113,32 +123,32 @@ def test_a_full_volume(site: MonitoredStack) -> None:
         site.prometheus.wait_until_resolved("BusyapiArchiveDiskFull")
 
 
-def test_a_failed_fsync_is_told_although_the_process_ends(site: MonitoredStack) -> None:
+def test_failed_fsync_fires_an_alert_although_the_process_ends(site: MonitoredStack) -> None:
     with site.load():
         with site.fault("BusyapiArchiveWriteFailing"):
-            restarted(site, "archive-sync=eio@3")
+            restart(site, "archive-sync=eio@3")
         assert site.flusher.wait(30) == 1
         site.flusher.environment[VARIABLE] = ""
         site.flusher.spawn()
         site.prometheus.wait_until_resolved("BusyapiArchiveWriteFailing")
 
 
-def test_a_slow_fsync(site: MonitoredStack) -> None:
+def test_slow_fsync_fires_an_alert(site: MonitoredStack) -> None:
     with site.load():
         with site.fault("BusyapiArchiveFsyncSlow"):
-            restarted(site, "archive-sync=sleep:0.8")
-        restarted(site, "")
+            restart(site, "archive-sync=sleep:0.8")
+        restart(site, "")
         site.prometheus.wait_until_resolved("BusyapiArchiveFsyncSlow")
 
 
-def test_an_entry_that_nobody_can_read(site: MonitoredStack) -> None:
+def test_quarantined_entry_fires_an_alert(site: MonitoredStack) -> None:
     with site.fault("BusyapiUsagesQuarantined"):
         last = int(site.server.command("INCRBY", KEYS.seq, 1))
-        site.server.client().xadd(KEYS.stream, {"u": b"no entry of ours"}, id=f"{last}-1")
+        site.server.client().xadd(KEYS.stream, {"u": b"not an entry of busyapi"}, id=f"{last}-1")
     site.prometheus.wait_until_resolved("BusyapiUsagesQuarantined", seconds=40)
 
 
-def test_a_damaged_segment(site: MonitoredStack) -> None:
+def test_damaged_segment_fires_alerts(site: MonitoredStack) -> None:
     alerts = ("BusyapiArchiveDamaged", "BusyapiFlusherHalted", "BusyapiPartitionNotSeeded")
     site.stack.wait_until_archived()
     site.flusher.stop()
@@ -149,9 +159,9 @@ def test_a_damaged_segment(site: MonitoredStack) -> None:
         segment.write_bytes(content[: len(content) // 3] + b"?" + content[len(content) // 3 + 1 :])
         site.flusher.spawn()
     site.flusher.stop()
-    # What recovery set aside and what it saved of it go, and the right one comes back.
-    for each in {*segments(site), *site.stack.archive.rglob("*.damaged")} - files:
-        each.unlink()
+    # Remove the damaged file and what recovery saved of it, and put the original back.
+    for path in {*segments(site), *site.stack.archive.rglob("*.damaged")} - files:
+        path.unlink()
     segment.write_bytes(content)
     site.flusher.start()
     site.prometheus.wait_until_resolved(*alerts)

@@ -1,7 +1,6 @@
-"""Every panel's query gives data on a Prometheus that scraped a loaded stack.
+"""Every panel's query returns data from a Prometheus that scraped a stack under load.
 
-What only a cluster has (cAdvisor, kube-state-metrics, the kubelet) is named here, and is asked for
-on one in `make e2e`.
+`make e2e` checks the panels that need a cluster (cAdvisor, kube-state-metrics, the kubelet).
 """
 
 import json
@@ -46,11 +45,11 @@ ON_A_CLUSTER = {
     "Restarts",
     "Volumes used",
 }
-"""Panels of `Autoscaling and resources`."""
+"""Panels of `Autoscaling and resources` that need a cluster."""
 
 
 class Query(NamedTuple):
-    """One query of one panel."""
+    """A query of a panel."""
 
     board: str
     panel: str
@@ -58,54 +57,54 @@ class Query(NamedTuple):
 
 
 def queries() -> Iterator[Query]:
-    """Give those of every dashboard."""
+    """Yield the queries of every dashboard."""
     for path in sorted(DASHBOARDS.glob("*.json")):
         board = json.loads(path.read_text())
         for panel in board["panels"]:
-            for each in (panel, *panel.get("panels", [])):
-                for target in each.get("targets", []):
-                    yield Query(path.stem, each["title"], target["expr"])
+            for item in (panel, *panel.get("panels", [])):
+                for target in item.get("targets", []):
+                    yield Query(path.stem, item["title"], target["expr"])
 
 
-HERE = [each for each in queries() if each.panel not in ON_A_CLUSTER]
+LOCAL = [query for query in queries() if query.panel not in ON_A_CLUSTER]
 
 
-def filled_in(expression: str) -> str:
-    """Put values in place of Grafana's variables."""
+def substitute_variables(expression: str) -> str:
+    """Replace Grafana's variables by values."""
     for name in sorted(VARIABLES, key=len, reverse=True):
         expression = expression.replace(name, VARIABLES[name])
     return expression
 
 
 class Loaded(NamedTuple):
-    """A Prometheus, and moments at which it knew a stack under load."""
+    """A Prometheus, and two moments at which it had data of a stack under load."""
 
     prometheus: Prometheus
     moments: tuple[float, float]
-    """While all went well, and while nothing could be archived."""
+    """While the stack was healthy, and while archiving was blocked."""
 
-    def gives_data(self, expression: str) -> bool:
-        """Tell whether a query has a sample that is a number, then or in the seconds before."""
+    def returns_data(self, expression: str) -> bool:
+        """Return whether a query has a numeric sample at one of the moments or shortly before."""
         return any(
-            not math.isnan(each.value)
+            not math.isnan(sample.value)
             for moment in self.moments
-            for missed in range(4)  # scrapes, on a busy machine
-            for each in self.prometheus.query(expression, moment - missed)
+            for missed_scrapes in range(4)  # on a busy machine
+            for sample in self.prometheus.query(expression, moment - missed_scrapes)
         )
 
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory, rules: Mapping[str, Any]) -> Iterator[Loaded]:
-    """A stack that has stored, archived, answered and refused, with an alert that fires."""
+    """Run a stack that stored, archived, answered and refused, with a firing alert."""
     folder = tmp_path_factory.mktemp("panels")
     with observed(folder, rules, BUSYAPI_SEGMENT_AGE="3") as site:
         with site.load(), site.load(connections=1, batch=10), site.load(connections=1, keys=True):
-            moments = everything_happens(site)
+            moments = cause_all_events(site)
         yield Loaded(site.prometheus, moments)
 
 
-def everything_happens(site: MonitoredStack) -> tuple[float, float]:
-    """Make a stack under load do what panels show; give the moments."""
+def cause_all_events(site: MonitoredStack) -> tuple[float, float]:
+    """Cause everything that panels show on a stack under load, and return the two moments."""
     path = "/api/usages/1"
     wait_until(lambda: fetch(site.stack.port, path).status == HTTPStatus.OK, "the first usage")
     for _ in range(LOAD_SECONDS * 5):
@@ -115,33 +114,35 @@ def everything_happens(site: MonitoredStack) -> tuple[float, float]:
     client = site.server.client()
     client.config_set("maxmemory", int(client.info("memory")["used_memory"] * 1.1))
     site.prometheus.wait_until_firing("BusyapiRedisMemoryHigh")
-    well = time.time()
-    # Nothing is archived and Redis has room again: what waits grows for as long as anybody looks.
+    healthy_at = time.time()
+    # Archiving is blocked and Redis has memory again, so the backlog keeps growing.
     client.config_set("maxmemory", 0)
     fill_volume(site.stack.archive)
-    return well, wait_until(lambda: filling(site), "a time until the buffer is full", seconds=60)
+    return healthy_at, wait_until(
+        lambda: filling_since(site), "a time until the buffer is full", seconds=60
+    )
 
 
-def filling(site: MonitoredStack) -> float:
-    """Return the moment, if it is known now when the buffer will be full; else 0."""
+def filling_since(site: MonitoredStack) -> float:
+    """Return the current time if the buffer is known to be filling, otherwise 0."""
     now = time.time()
     return now if site.prometheus.query("busyapi:buffer_left:seconds", now) else 0.0
 
 
-@pytest.mark.parametrize("query", HERE, ids=lambda each: f"{each.board}: {each.panel}")
-def test_every_panel_gives_data(loaded: Loaded, query: Query) -> None:
-    expression = filled_in(query.expression)
+@pytest.mark.parametrize("query", LOCAL, ids=lambda query: f"{query.board}: {query.panel}")
+def test_every_panel_returns_data(loaded: Loaded, query: Query) -> None:
+    expression = substitute_variables(query.expression)
     assert not re.search(r"\$\w", expression)
-    assert loaded.gives_data(expression), expression
+    assert loaded.returns_data(expression), expression
 
 
-def test_a_panel_that_reads_what_there_is_not_is_found(loaded: Loaded) -> None:
-    assert not loaded.gives_data("sum(rate(busyapi_nothing_total[5s]))")
-    assert not loaded.gives_data("histogram_quantile(0.5, busyapi_fsync_seconds_bucket * 0)")
+def test_query_without_data_is_found(loaded: Loaded) -> None:
+    assert not loaded.returns_data("sum(rate(busyapi_nothing_total[5s]))")
+    assert not loaded.returns_data("histogram_quantile(0.5, busyapi_fsync_seconds_bucket * 0)")
 
 
-def test_what_only_a_cluster_has_is_all_that_is_left_out() -> None:
-    left_out = {each.panel: each.expression for each in queries() if each.panel in ON_A_CLUSTER}
+def test_only_panels_that_need_a_cluster_are_left_out() -> None:
+    left_out = {query.panel: query.expression for query in queries() if query.panel in ON_A_CLUSTER}
     assert left_out.keys() == ON_A_CLUSTER
     for expression in left_out.values():
         assert re.search(r"\b(container|kube|kubelet)_\w+\{", expression)
