@@ -19,7 +19,7 @@ def _burn(objective: str, window: str) -> str:
 
 def _budget_left(objective: str, about: str) -> Number:
     return Number(
-        title=f"{objective.capitalize()}: error budget left",
+        title=f"{objective.capitalize()}: budget left",
         about=f"{about} Over the last 3 days. 100 %: the objective was never missed. 0 %: the"
         " budget is used up. Below 0: overspent. The next row shows whether it still burns.",
         unit="percentunit",
