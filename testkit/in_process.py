@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
+
 from busyapi import wiring
 from busyapi.archive.volume import Volume
 from busyapi.archive.writer import PartitionWriter
@@ -107,6 +109,11 @@ class CommitterHarness:
     async def until_ready(self, seconds: float = 10.0) -> None:
         """Wait for a checked connection."""
         await until(lambda: self.lane.ready, f"a connection: {self.lane.trouble}", seconds=seconds)
+
+    async def until_failed(self, times: int = 2) -> None:
+        """Wait until so many more tries to connect, or to commit, have failed."""
+        goal = len(self.failures.errors) + times
+        await until(lambda: len(self.failures.errors) >= goal, f"{times} tries to fail")
 
 
 @asynccontextmanager
@@ -227,3 +234,16 @@ async def settled(futures: Iterable[asyncio.Future[int]]) -> list[int | BaseExce
     """Wait for every answer; a failure stands for itself."""
     async with asyncio.timeout(30):
         return await asyncio.gather(*futures, return_exceptions=True)
+
+
+def record_calls(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> list[object]:
+    """Append the object to the returned list at each later call of a coroutine method."""
+    calls: list[object] = []
+    method = getattr(owner, name)
+
+    async def call(self: object, *arguments: Any) -> Any:
+        calls.append(self)
+        return await method(self, *arguments)
+
+    monkeypatch.setattr(owner, name, call)
+    return calls

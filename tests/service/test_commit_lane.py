@@ -98,7 +98,7 @@ async def test_usages_wait_while_no_connection_can_be_made(
         line.proxy.refuse()
         line.proxy.cut()
         futures = [committer.post(each) for each in numbered("a", 3)]
-        await until(lambda: len(committer.failures.errors) >= 3, "tries that fail")
+        await committer.until_failed(3)
         futures += [committer.post(each) for each in numbered("b", 3)]
         assert not any(each.done() for each in futures)
         line.proxy.accept()
@@ -185,7 +185,7 @@ async def test_paused_server_stores_once_what_it_finds_when_it_wakes(line: Proxi
         line.server.pause()
         futures = [committer.post(each) for each in numbered("a", 3)]
         # Sent, given up, and asked for again on connections that the kernel has accepted.
-        await until(lambda: len(committer.failures.errors) >= 2, "two tries without an answer")
+        await committer.until_failed()
         line.server.resume()
         assert await settled(futures) == [1, 2, 3]
         line.flush_sockets()

@@ -1,6 +1,5 @@
 """What a flusher does when stream or archive are not what they should be."""
 
-import asyncio
 import json
 import shutil
 from pathlib import Path
@@ -16,11 +15,13 @@ from busyapi.commit.batch import Key
 from busyapi.errors import BufferFull
 from busyapi.flusher.loop import Flusher
 from busyapi.stream.entry import encode
+from busyapi.stream.partition import Partition
 from testkit.archive_reader import read_archive
 from testkit.in_process import (
     flushing,
     make_flusher,
     numbered,
+    record_calls,
     settled,
     until,
     until_flushing,
@@ -242,14 +243,15 @@ async def test_second_flusher_on_the_same_volume_waits_for_the_lock(site: InProc
 
 
 async def test_second_flusher_on_another_volume_gets_no_lease(
-    site: InProcessStack, tmp_path: Path
+    site: InProcessStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = make_flusher(where(site.server), tmp_path / "other")
     async with site.running() as (first, committer), flushing(elsewhere, ready=False) as second:
         await until(lambda: "lease" in second.trouble, "the second to be refused")
         assert await site.post(committer, "a", 3) == [1, 2, 3]
         await site.until_archived(3)
-        await asyncio.sleep(0.5)
+        tries = record_calls(monkeypatch, Partition, "connect")
+        await until(lambda: len(tries) >= 2, "the second to try again")
         assert "lease" in second.trouble
         assert not first.trouble
     assert site.lines() == [1, 2, 3]

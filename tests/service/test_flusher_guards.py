@@ -7,9 +7,17 @@ from pathlib import Path
 import pytest
 
 from busyapi.stream.keys import Keys
+from busyapi.stream.partition import Partition
 from testkit.archive_reader import read_archive
 from testkit.history import Outcome
-from testkit.in_process import flushing, make_flusher, until, until_flushing, where
+from testkit.in_process import (
+    flushing,
+    make_flusher,
+    record_calls,
+    until,
+    until_flushing,
+    where,
+)
 from testkit.in_process_stack import InProcessStack
 from testkit.load import Load
 from testkit.ports import free_port
@@ -155,19 +163,24 @@ def test_frozen_owner_without_its_lock_loses_and_repeats_nothing(
 
 
 async def test_halted_flusher_keeps_no_lease_and_takes_none(
-    site: InProcessStack, tmp_path: Path
+    site: InProcessStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("busyapi.flusher.loop.HALT_SECONDS", 0.2)
     async with site.running() as (_, committer):
         await site.post(committer, "a", 3)
         await site.until_archived(3)
     assert site.server.command("EXISTS", KEYS.lease) == 0, "a clean stop gives it back"
     held: list[int] = []
+
+    def tried() -> bool:
+        held.append(int(site.server.command("EXISTS", KEYS.lease)))
+        return len(tries) >= 3
+
     elsewhere = make_flusher(where(site.server), tmp_path / "other", partitions=4)
     async with flushing(elsewhere, ready=False) as wrong:
         await until(lambda: "installed with 1 partitions" in wrong.trouble, "the wrong one to halt")
-        for _ in range(100):
-            held.append(int(site.server.command("EXISTS", KEYS.lease)))
-            await asyncio.sleep(0.04)
+        tries = record_calls(monkeypatch, Partition, "connect")
+        await until(tried, "the wrong one to try again and again")
         async with site.running() as (right, committer):
             assert await site.post(committer, "b", 1) == [4]
             await site.until_archived(4)

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,7 +94,7 @@ async def test_wiped_server_is_refused_until_ids_have_jumped(site: InProcessStac
     site.server.start()
     async with site.lane() as committer:
         waits = committer.post(b'{"marker":"waits"}')
-        await asyncio.sleep(0.3)
+        await committer.until_failed()
         assert not waits.done()
         assert site.seq() == 0
         async with flushing(site.flusher()) as flusher:
@@ -184,7 +183,7 @@ async def test_restored_server_is_looked_at_by_every_lane_before_any_commits(
         site.server.stop()
         uncertain = knows.post(b'"sent to nobody"')
         site.put_back(copy)
-        await asyncio.sleep(1)  # by now it looks for the server once a second
+        await until(lambda: knows.lane._backoff == max(RETRY_SECONDS), "it to look once a second")
         site.server.start()
         # A new process looks at once, and would be given 4 again.
         async with site.lane() as knows_nothing, flushing(site.flusher(), ready=False):
@@ -203,18 +202,22 @@ async def test_nothing_is_committed_while_ids_jump(
         writer = open_archive(site.archive)
         writer.gap(Seq(10), "a test says so")
         writer.close()
-        jumping = threading.Event()
+        jumping, refused = threading.Event(), threading.Event()
         record = PartitionWriter.gap
 
         def slowly(writer: PartitionWriter, through: Seq, why: str) -> None:
             jumping.set()
-            time.sleep(0.5)
+            assert refused.wait(10)
             record(writer, through, why)
 
         monkeypatch.setattr(PartitionWriter, "gap", slowly)
         async with flushing(site.flusher(), ready=False):
             await until(jumping.is_set, "the jump")
-            assert await site.post(committer, "b", 1) == [10 + BOUND + 2]
+            waits = committer.post(b'{"marker":"b"}')
+            await committer.until_failed()
+            assert not waits.done()
+            refused.set()
+            assert await waits == 10 + BOUND + 2
             await site.until_archived(10 + BOUND + 2)
     assert site.lines() == [1, 2, 3, 10 + BOUND + 2]
 
@@ -281,7 +284,7 @@ async def test_server_demoted_and_promoted_again_jumps(
             # This lane's connection is still the one it checked; a later one must be checked.
             async with site.lane() as after:
                 waiting = [before.post(b"{}"), after.post(b"{}")]
-                await asyncio.sleep(0.5)
+                await asyncio.gather(before.until_failed(), after.until_failed())
                 assert not any(each.done() for each in waiting)
                 async with flushing(site.flusher()):
                     seqs = await asyncio.gather(*waiting)
@@ -313,7 +316,7 @@ async def test_lane_of_before_a_server_took_over_other_data_gives_no_id_of_the_l
             wait_until(lambda: follows(site.server) and site.seq() == 3, "the tail to be lost")
             site.server.command("REPLICAOF", "NO", "ONE")
             waiting = idle.post(b'"c"')
-            await asyncio.sleep(0.5)
+            await idle.until_failed()
             assert not waiting.done()
             async with flushing(site.flusher()):
                 assert await waiting == 3 + BOUND + 2
