@@ -115,7 +115,6 @@ PENDING = (
     "tests/crash/",
     "tests/docs/",
     "tests/loadtest/",
-    "tests/observability/",
     "tests/release/",
     "tests/service/",
     "tests/testkit/",

@@ -28,7 +28,8 @@
 {{- end }}
 {{- end }}
 
-{{/* Of a component: dict root, component. These never change, for selectors are immutable. */}}
+{{/* The selector labels of a component. They never change, because selectors are immutable.
+Arguments: root, component. */}}
 {{- define "busyapi.selectorLabels" -}}
 {{- $root := .root -}}
 app.kubernetes.io/name: {{ include "busyapi.name" $root }}
@@ -36,7 +37,7 @@ app.kubernetes.io/instance: {{ $root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
-{{/* Of a component's objects: dict root, component. */}}
+{{/* The labels of a component's objects. Arguments: root, component. */}}
 {{- define "busyapi.labels" -}}
 {{- $root := .root -}}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
@@ -49,8 +50,8 @@ app.kubernetes.io/part-of: busyapi
 {{- end }}
 {{- end }}
 
-{{/* Of a component's pods: dict root, component, labels. The chart's version is not among them: it
-would replace every pod at every upgrade. */}}
+{{/* The labels of a component's pods. They do not include the chart's version, which would replace
+every pod at every upgrade. Arguments: root, component, labels. */}}
 {{- define "busyapi.podLabels" -}}
 {{- $root := .root -}}
 {{ include "busyapi.selectorLabels" . }}
@@ -60,7 +61,7 @@ app.kubernetes.io/part-of: busyapi
 {{- end }}
 {{- end }}
 
-{{/* An image: dict root, image. */}}
+{{/* The reference of an image. Arguments: root, image. */}}
 {{- define "busyapi.image" -}}
 {{- $root := .root }}
 {{- $image := .image }}
@@ -69,7 +70,7 @@ app.kubernetes.io/part-of: busyapi
 {{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default $root.Chart.AppVersion }}{{ end }}
 {{- end }}
 
-{{/* Prometheus annotations: dict root, port. */}}
+{{/* The scrape annotations for Prometheus. Arguments: root, port. */}}
 {{- define "busyapi.scrapeAnnotations" -}}
 {{- if .root.Values.metrics.annotations.enabled -}}
 prometheus.io/scrape: "true"
@@ -78,9 +79,9 @@ prometheus.io/path: /metrics
 {{- end }}
 {{- end }}
 
-{{/* Spread constraints, with the component's selector where they have none:
-dict root, component, constraints. A Deployment's pods are counted by revision, or a rollout would
-end up lopsided. */}}
+{{/* Topology spread constraints; a missing labelSelector becomes that of the component. Pods of a
+Deployment are counted per revision, otherwise they are unevenly spread after a rollout.
+Arguments: root, component, constraints. */}}
 {{- define "busyapi.spread" -}}
 {{- $root := .root }}
 {{- $component := .component }}

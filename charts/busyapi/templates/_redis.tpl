@@ -37,7 +37,8 @@ busyapi:{{ include "busyapi.namespace" . }}:{{ .Release.Name }}
 {{- .Values.valkey.auth.existingSecret | default (printf "%s-valkey" (include "busyapi.fullname" .)) }}
 {{- end }}
 
-{{/* Name and key of a role's password: dict root, role; nothing where Redis asks for none. */}}
+{{/* The Secret and key with the password of a role; nothing if Redis needs no password.
+Arguments: root, role. */}}
 {{- define "busyapi.redisPassword" -}}
 {{- $root := .root }}
 {{- $external := $root.Values.externalRedis }}

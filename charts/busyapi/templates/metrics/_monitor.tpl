@@ -1,4 +1,4 @@
-{{/* One component's endpoint of a ServiceMonitor or PodMonitor: dict monitor, port. */}}
+{{/* The endpoint of a ServiceMonitor or PodMonitor. Arguments: monitor, port. */}}
 {{- define "busyapi.monitorEndpoint" -}}
 - port: {{ .port }}
   path: /metrics
@@ -21,7 +21,7 @@
   {{- end }}
 {{- end }}
 
-{{/* Its metadata: dict root, monitor, component, name. */}}
+{{/* The metadata of a monitor. Arguments: root, monitor, component, name. */}}
 {{- define "busyapi.monitorMetadata" -}}
 {{- $root := .root -}}
 name: {{ .name }}

@@ -1,4 +1,4 @@
-{{/* Text of rules, for this release: dict root, text. */}}
+{{/* Replace the tokens in a text of rules by those of this release. Arguments: root, text. */}}
 {{- define "busyapi.ruleText" -}}
 {{- $root := .root -}}
 {{- .text
@@ -8,12 +8,12 @@
   | replace "__RUNBOOKS__/" $root.Values.metrics.prometheusRule.runbookUrl -}}
 {{- end }}
 
-{{/* files/rules.yaml, for this release. */}}
+{{/* The text of files/rules.yaml for this release. */}}
 {{- define "busyapi.rules" -}}
 {{- include "busyapi.ruleText" (dict "root" . "text" (.Files.Get "files/rules.yaml")) }}
 {{- end }}
 
-{{/* A rule, with what values change of it: dict root, rule. */}}
+{{/* A rule with the changes of the values. Arguments: root, rule. */}}
 {{- define "busyapi.rule" -}}
 {{- $root := .root -}}
 {{- $rule := deepCopy .rule -}}
@@ -22,7 +22,7 @@
 {{- $override := get $values.overrides . | default dict -}}
 {{- with $override.for }}{{ $_ := set $rule "for" . }}{{ end -}}
 {{- with $override.expr -}}
-{{- /* Without underscores too, as in 0.2.0. */ -}}
+{{- /* Also accepts tokens without underscores, as in 0.2.0. */ -}}
 {{- $expr := regexReplaceAll "_*(NAMESPACE|RELEASE|FULLNAME)_*" . "__${1}__" -}}
 {{- $_ := set $rule "expr" (include "busyapi.ruleText" (dict "root" $root "text" $expr)) -}}
 {{- end -}}

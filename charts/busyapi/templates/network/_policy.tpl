@@ -9,7 +9,7 @@ labels:
   {{- include "busyapi.labels" . | nindent 2 }}
 {{- end }}
 
-{{/* Pods of this release's component: dict root, component. */}}
+{{/* The pods of a component of this release. Arguments: root, component. */}}
 {{- define "busyapi.peer" -}}
 - podSelector:
     matchLabels:
@@ -42,7 +42,7 @@ labels:
 {{- end }}
 {{- end }}
 
-{{/* Prometheus, to one port: dict root, port. */}}
+{{/* Allow Prometheus to connect to a port. Arguments: root, port. */}}
 {{- define "busyapi.ingressMetrics" -}}
 {{- with .root.Values.networkPolicy.metricsFrom -}}
 - from:
