@@ -99,30 +99,52 @@ def run(
     return Outcome(said(f"k6 {script}", metrics), failures, metrics)
 
 
+@dataclass(frozen=True)
+class Threshold:
+    """One limit of a script, and the value that it was compared with."""
+
+    metric: str
+    limit: str
+    value: float | None
+    is_crossed: bool
+
+    def __str__(self) -> str:
+        """Return metric, limit and value."""
+        value = "" if self.value is None else f", was {self.value:,.4g}"
+        return f"{self.metric} {self.limit}{value}"
+
+
+def thresholds(metrics: Mapping[str, Any]) -> list[Threshold]:
+    """Return the thresholds of a summary, in which true means crossed."""
+    return [
+        Threshold(name, limit, _compared_value(metric, limit), is_crossed)
+        for name, metric in metrics.items()
+        for limit, is_crossed in metric.get("thresholds", {}).items()
+    ]
+
+
+def _compared_value(metric: Mapping[str, Any], limit: str) -> float | None:
+    aggregate = limit.partition("<")[0].partition("=")[0]
+    value: float | None = metric.get(aggregate, metric.get("value"))
+    return value
+
+
 def fell_short(metrics: Mapping[str, Any]) -> list[str]:
-    """Say which thresholds were crossed, and when k6 itself was too slow for its rate."""
-    found = []
+    """Return which thresholds were crossed, and whether k6 itself was too slow for its rate."""
     reached = metrics.get("rate_reached", {}).get("value")
     when = f", when {reached:,.0f} a second were offered" if reached else ""
-    for name, metric in metrics.items():
-        if name == DROPPED:
-            continue
-        for limit, crossed in metric.get("thresholds", {}).items():
-            if crossed:
-                found.append(f"a threshold was crossed: {name} {limit}{_was(metric, limit)}{when}")
+    failures = [
+        f"a threshold was crossed: {threshold}{when}"
+        for threshold in thresholds(metrics)
+        if threshold.is_crossed and threshold.metric != DROPPED
+    ]
     if dropped := metrics.get(DROPPED, {}).get("count", 0):
         planned = metrics.get("iterations", {}).get("count", 0) + dropped
-        found.append(
+        failures.append(
             f"this machine could not offer the rate through k6: {dropped:,.0f} of {planned:,.0f}"
             " were not sent; the open loop offers it: python -m loadtest run"
         )
-    return found
-
-
-def _was(metric: Mapping[str, Any], limit: str) -> str:
-    name = limit.partition("<")[0].partition("=")[0]
-    value = metric.get(name, metric.get("value"))
-    return "" if value is None else f", was {value:,.4g}"
+    return failures
 
 
 def of_log(tool: str, log: str) -> Said:

@@ -1,4 +1,4 @@
-"""The report as one HTML file: pictures and styles are in it, nothing is fetched."""
+"""The report as one HTML file. Pictures and styles are in it; it loads nothing."""
 
 import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.compare import figures, number
+from loadtest.k6 import thresholds
 from loadtest.reconcile import HEAD, Row, cells
 from loadtest.result import Json
 
@@ -25,16 +26,18 @@ ul{margin:.2em 0}
 
 
 def page(result: Json, pictures: Mapping[str, Path]) -> str:
-    """Write it."""
+    """Return the page of a result."""
+    limits, has_limits = _thresholds(result["k6"])
     parts = [
         f"<h1>Load test</h1><p class=faint>{escape(str(result['about'].get('when', '')))}</p>",
-        _verdict(result["failures"]),
-        _section("Who counts, and whether they agree", _counts(result)),
-        _section("Figures of the open loop", _pairs(figures(result), number)),
+        _verdict(result["failures"], has_thresholds=has_limits),
+        _section("Counts, and whether they agree", _counts(result)),
+        _section("Thresholds", limits),
+        _section("Open loop", _pairs(figures(result), number)),
         _section("Over time", "".join(map(_image, pictures, pictures.values()))),
         _section("Cores used on this machine", _pairs(result["cores"].items(), "{:.2f}".format)),
         _section("k6", _k6(result["k6"])),
-        _section("Where and with what", _pairs(result["about"].items(), str)),
+        _section("Setup", _pairs(result["about"].items(), str)),
     ]
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>busyapi load test</title>'
@@ -43,11 +46,31 @@ def page(result: Json, pictures: Mapping[str, Path]) -> str:
     )
 
 
-def _verdict(failures: Sequence[str]) -> str:
+def _verdict(failures: Sequence[str], *, has_thresholds: bool) -> str:
     if not failures:
-        return "<p class='verdict good'>All counts agree, and every threshold held.</p>"
-    items = "".join(f"<li>{escape(each)}</li>" for each in failures)
+        held = "every threshold held" if has_thresholds else "there were no thresholds"
+        return f"<p class='verdict good'>All counts agree, and {held}.</p>"
+    items = "".join(f"<li>{escape(failure)}</li>" for failure in failures)
     return f"<div class='verdict bad'>Failed:<ul>{items}</ul></div>"
+
+
+def _thresholds(summaries: Mapping[str, Json]) -> tuple[str, bool]:
+    """Return the table of thresholds, and whether there are any."""
+    rows = [
+        (
+            threshold.metric,
+            script,
+            threshold.limit,
+            "not measured" if threshold.value is None else f"{threshold.value:,.4g}",
+            "crossed" if threshold.is_crossed else "held",
+        )
+        for script, metrics in summaries.items()
+        for threshold in thresholds(metrics)
+    ]
+    if not rows:
+        why = "no k6 script ran" if not summaries else "the k6 scripts have none"
+        return f"<p>There were no thresholds: {why}.</p>", False
+    return _table(("metric", "script", "limit", "value", "outcome"), rows), True
 
 
 def _section(title: str, body: str) -> str:
@@ -55,9 +78,9 @@ def _section(title: str, body: str) -> str:
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    top = "".join(f"<th>{escape(each)}</th>" for each in head)
+    top = "".join(f"<th>{escape(title)}</th>" for title in head)
     lines = "".join(
-        "<tr>" + "".join(f"<td>{escape(each)}</td>" for each in row) + "</tr>" for row in rows
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     return f"<div class=wide><table><tr>{top}</tr>{lines}</table></div>"
 
@@ -70,9 +93,9 @@ def _pairs(pairs: Iterable[tuple[str, Any]], show: Callable[[Any], str]) -> str:
 
 
 def _counts(result: Json) -> str:
-    rows = [Row(**each) for each in result["rows"]]
-    proven = all(each.proven for each in rows)
-    how = "by busyapi archive verify" if proven else "as the API says; its archive is out of reach"
+    rows = [Row(**row) for row in result["rows"]]
+    proven = all(row.proven for row in rows)
+    how = "by busyapi archive verify" if proven else "by the API; its archive cannot be reached"
     return _table(HEAD, map(cells, rows)) + f"<p class=faint>Archived: {how}.</p>"
 
 
@@ -85,14 +108,13 @@ def _k6(summaries: Mapping[str, Json]) -> str:
     head = ("script", "requests", "a second", "dropped", "p50 ms", "p95 ms", "p99 ms", "max ms")
     rows = []
     for name, metrics in summaries.items():
-        took: Json = metrics.get("http_req_duration{due:201}") or metrics["http_req_duration"]
-        made = metrics["http_reqs"]
+        duration: Json = metrics.get("http_req_duration{due:201}") or metrics["http_req_duration"]
+        requests = metrics["http_reqs"]
         dropped = metrics.get("dropped_iterations", {}).get("count", 0)
-        quantiles = (f"{took[each]:,.1f}" for each in ("med", "p(95)", "p(99)", "max"))
-        rows.append(
-            (name, f"{made['count']:,.0f}", f"{made['rate']:,.0f}", f"{dropped:,.0f}", *quantiles)
-        )
+        quantiles = (f"{duration[name]:,.1f}" for name in ("med", "p(95)", "p(99)", "max"))
+        counts = (f"{requests['count']:,.0f}", f"{requests['rate']:,.0f}", f"{dropped:,.0f}")
+        rows.append((name, *counts, *quantiles))
     if not rows:
         return ""
-    note = "<p class=faint>k6's own milliseconds are in its latencies.</p>"
+    note = "<p class=faint>The latencies include the milliseconds of k6 itself.</p>"
     return _table(head, rows) + note

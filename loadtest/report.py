@@ -1,4 +1,4 @@
-"""What a run leaves in its folder: JSON, pictures, and a page with all of it."""
+"""The folder of a result: JSON, pictures, and a page with all of it."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from loadtest.result import Result, read
 
 
 def write(result: Result, folder: Path) -> Path:
-    """Write it; return the page."""
+    """Write a result; return the path of its page."""
     folder.mkdir(parents=True, exist_ok=True)
     result.write(folder / "result.json")
     plain = read(folder / "result.json")

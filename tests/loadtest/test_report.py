@@ -56,7 +56,8 @@ def test_the_page_has_every_picture_and_fetches_nothing(report: Path) -> None:
     assert pictures == {"rate", "latency", "errors", "backlog", "memory", "cpu"}
     assert text.count('src="data:image/png;base64,') == len(pictures)
     assert not re.search(r'(src|href)="(?!data:)', text)
-    assert "All counts agree" in text
+    assert "All counts agree, and there were no thresholds." in text
+    assert "There were no thresholds: no k6 script ran." in text
     assert "<td>p99.9 ms</td>" in text
 
 
@@ -110,6 +111,31 @@ def test_a_failure_is_at_the_top_of_the_page(report: Path) -> None:
     assert "verdict bad" in text
     assert "3 &lt;lost&gt;" in text
     assert "All counts agree" not in text
+
+
+def test_thresholds_are_listed_with_limit_and_value(report: Path) -> None:
+    result = read(report / "result.json")
+    took = {"med": 1, "p(95)": 2.5, "p(99)": 1115.4, "max": 2000}
+    smoke = {
+        "http_reqs": {"count": 3, "rate": 1},
+        "http_req_duration{due:201}": {
+            **took,
+            "thresholds": {"p(95)<500": False, "p(99)<1000": True},
+        },
+        "dropped_iterations": {"count": 0, "thresholds": {"count==0": False}},
+    }
+    result["k6"] = {"smoke": smoke}
+    text = page(result, {})
+    rows = re.findall(r"<tr><td>(\S+</td><td>smoke</td><td>.*?)</td></tr>", text)
+    assert [row.split("</td><td>") for row in rows] == [
+        ["http_req_duration{due:201}", "smoke", "p(95)&lt;500", "2.5", "held"],
+        ["http_req_duration{due:201}", "smoke", "p(99)&lt;1000", "1,115", "crossed"],
+        ["dropped_iterations", "smoke", "count==0", "0", "held"],
+    ]
+    assert "All counts agree, and every threshold held." in text
+    del smoke["http_req_duration{due:201}"], smoke["dropped_iterations"]
+    smoke["http_req_duration"] = took
+    assert "There were no thresholds: the k6 scripts have none." in page(result, {})
 
 
 def test_two_results_are_compared(
