@@ -4,8 +4,9 @@ One long body is read at a time: with a turn each, two hundred of them would hol
 hundred steps, and all their lines would be in memory at once. A short one does not wait. Senders
 take turns: one that has forty long bodies waiting delays another's by one of them, not by forty.
 
-Whoever sends what is slow to read gets no more than half of the loop: a step that took long is
-followed by a pause that is as long.
+Whoever sends what is slow to read gets no more than a quarter of the loop: a step that took long is
+followed by a pause that is three times as long, the last step too. So a usage that another client
+sends waits for one step at most, and not for one before it is read and one before it is answered.
 """
 
 import asyncio
@@ -21,6 +22,8 @@ _T = TypeVar("_T")
 
 LONG_SECONDS = 0.001
 """A step over ordinary usages takes a third of this."""
+PAUSE_TIMES = 3
+"""The pause after a longer step, in lengths of the step."""
 
 
 class Turns:
@@ -41,15 +44,17 @@ class Turns:
         try:
             next(steps)
             await self._take(sender())
+            seconds = 0.0
             try:
-                seconds = 0.0
                 while True:
-                    await asyncio.sleep(seconds if seconds > LONG_SECONDS else 0)
+                    await asyncio.sleep(_pause(seconds))
                     begun = thread_time()  # what other processes take is no fault of this work
-                    next(steps)
-                    seconds = thread_time() - begun
+                    try:
+                        next(steps)
+                    finally:
+                        seconds = thread_time() - begun
             finally:
-                self._give()
+                self._give_after(seconds)
         except StopIteration as end:
             result: _T = end.value
         return result
@@ -70,6 +75,14 @@ class Turns:
                 raise Overloaded from None
             raise
 
+    def _give_after(self, seconds: float) -> None:
+        """Give the turn away, after a pause if the last step took long."""
+        if pause := _pause(seconds):
+            # The answer does not wait for it. A loop that stops has no use for the turn.
+            asyncio.get_running_loop().call_later(pause, self._give)
+        else:
+            self._give()
+
     def _give(self) -> None:
         """Give the turn to the next sender's oldest work that still waits for it."""
         while self._waiting:
@@ -82,3 +95,7 @@ class Turns:
                 turn.set_result(None)
                 return
         self._busy = False
+
+
+def _pause(seconds: float) -> float:
+    return PAUSE_TIMES * seconds if seconds > LONG_SECONDS else 0.0

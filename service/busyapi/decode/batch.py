@@ -22,7 +22,7 @@ from busyapi.decode.ordinary import quick_lines, read_ordinary
 from busyapi.decode.reference import BYTE_ORDER_MARK, MOST_FAULTS, NotJson, Unreadable
 from busyapi.decode.split import split_array
 from busyapi.decode.steps import Steps
-from busyapi.decode.usage import decode_line, quick_line
+from busyapi.decode.usage import quick_line, read_line
 from busyapi.errors import Fault, MalformedBody, NotAUsage
 
 _GROUP = 256
@@ -58,6 +58,8 @@ def decode_batch(raw: bytes, *, ndjson: bool, strict: bool, limits: Limits) -> S
         items = yield from split_array(raw, limits.items)
     _check_count(len(items), limits.items)
     most = most_in_batch(len(raw), len(items))
+    if len(raw) > STRETCH:
+        yield
     if count_brackets(raw) > most:
         yield from _check_density(items, most, limits.bytes_each)
     reading = _Reading(limits, strict=strict)
@@ -119,7 +121,7 @@ class _Reading:
                 self.lines.append(line)
                 continue
             try:
-                self._read(index, text)
+                yield from self._read(index, text)
             except Unreadable as why:
                 self.faults.append(Fault(f"/{index}", str(why)))
             if len(self.faults) >= MOST_FAULTS:
@@ -141,18 +143,19 @@ class _Reading:
             if len(joined) <= self._limits.bytes_each:
                 lines = quick_lines(joined, count_brackets(joined), strict=self._strict)
             if lines is None:
-                self._each(at, group)
+                yield from self._each(at, group)
             else:
                 self.lines += lines
             at += len(group)
             count = min(2 * count, _GROUP)
 
-    def _each(self, at: int, group: Sequence[Any]) -> None:
-        """Read the items of a group one by one."""
+    def _each(self, at: int, group: Sequence[Any]) -> Steps[None]:
+        """Read the items of a group one by one. As a whole they were not ordinary usages."""
+        tried = len(group) == 1
         for index, item in enumerate(group, at):
             wrong = ""
             try:
-                self._read(index, bytes(item))
+                yield from self._read(index, bytes(item), tried=tried)
             except NotJson as why:
                 wrong = str(why)
             except Unreadable as why:
@@ -163,12 +166,13 @@ class _Reading:
             if len(self.faults) >= MOST_FAULTS:
                 return
 
-    def _read(self, index: int, raw: bytes) -> None:
+    def _read(self, index: int, raw: bytes, *, tried: bool = False) -> Steps[None]:
         most = self._limits.bytes_each
         if len(raw) > most:
             self.faults.append(Fault(f"/{index}", f"is larger than {most} bytes"))
             return
         try:
-            self.lines.append(decode_line(raw, strict=self._strict))
+            line = yield from read_line(raw, strict=self._strict, tried=tried)
+            self.lines.append(line)
         except NotAUsage as why:
             self.faults += [Fault(f"/{index}{pointer}", text) for pointer, text in why.faults]

@@ -12,7 +12,7 @@ from busyapi.decode.bounds import STRETCH
 from busyapi.decode.form import form_to_json
 from busyapi.decode.inflate import inflate
 from busyapi.decode.steps import Steps
-from busyapi.decode.usage import decode_usage
+from busyapi.decode.usage import read_usage
 from busyapi.errors import BodyTooLarge, UnsupportedCoding, UnsupportedMedia
 
 _FORM = "application/x-www-form-urlencoded"
@@ -26,7 +26,7 @@ _BEFORE_JSON = b" \t\r\n\xef\xbb\xbf"
 def read_single(
     body: bytes, content_type: str, content_encoding: str, *, strict: bool, limit: int
 ) -> Steps[bytes]:
-    """Return the one usage of a request's body as its line; a long body takes two steps.
+    """Return the one usage of a request's body as its line; a long body takes several steps.
 
     The headers are as received, "" if absent; `limit` holds for the body packed and inflated.
 
@@ -38,15 +38,17 @@ def read_single(
     if len(body) > STRETCH:
         yield
     # The usual body says what it is by itself: no need to look at its type.
-    if body[:1] == b"{":
-        return decode_usage(body, strict=strict)
-    media, first = _media(content_type), _first_byte(body)
-    # No form starts with a bracket: a type that curl put on an array.
-    if first == b"{" or _is_json(media) or (media == _FORM and first == b"["):
-        return decode_usage(body, strict=strict)
-    if media == _FORM:
-        return decode_usage(form_to_json(body), strict=strict)
-    raise UnsupportedMedia
+    if body[:1] != b"{":
+        media, first = _media(content_type), _first_byte(body)
+        # No form starts with a bracket: a type that curl put on an array.
+        if not (first == b"{" or _is_json(media) or (media == _FORM and first == b"[")):
+            if media != _FORM:
+                raise UnsupportedMedia
+            size, body = len(body), form_to_json(body)
+            if size > STRETCH:
+                yield
+    line = yield from read_usage(body, strict=strict)
+    return line
 
 
 def read_batch(
@@ -71,6 +73,8 @@ def read_batch(
     """
     if content_encoding or len(body) > limit:
         body = yield from _unpacked(body, content_encoding, limit)
+    if len(body) > STRETCH:
+        yield
     media, first = _media(content_type), _first_byte(body)
     ndjson = media == _NDJSON or (first == b"{" and not _is_json(media))
     if not ndjson and first != b"[" and not _is_json(media):

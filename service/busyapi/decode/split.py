@@ -35,14 +35,20 @@ def split_array(raw: bytes, most: int) -> Steps[list[Any]]:
     """
     # msgspec refuses an unpaired surrogate at once. It is the item's fault, to be named there; so
     # the ends are looked for in a copy that has another character in its place.
-    scanned = raw.replace(b"\\ud", b"\\u0").replace(b"\\uD", b"\\u0")
-    if raw.lstrip(_BLANKS)[:1] != b"[":
+    scanned = raw.replace(b"\\ud", b"\\u0")
+    if len(raw) > _AT_ONCE:
+        yield
+    scanned = scanned.replace(b"\\uD", b"\\u0")
+    begin = yield from _behind_blanks(raw, 0)
+    if raw[begin : begin + 1] != b"[":
         _check_json(scanned)
         raise MalformedBody(
             "The body is not a JSON array. Lines of JSON are sent as application/x-ndjson."
         )
-    empty = raw.translate(None, _BLANKS) == b"[]"
-    if not empty and (scanned != raw or len(raw) > _AT_ONCE):
+    first = yield from _behind_blanks(raw, begin + 1)
+    if raw[first : first + 1] == b"]" and (yield from _behind_blanks(raw, first + 1)) == len(raw):
+        return []
+    if len(raw) > _AT_ONCE or scanned != raw:
         items: list[Any] = yield from _one_by_one(raw, scanned, most)
         return items
     try:
@@ -52,6 +58,17 @@ def split_array(raw: bytes, most: int) -> Steps[list[Any]]:
     else:
         return items
     raise MalformedBody(wrong)
+
+
+def _behind_blanks(raw: bytes, at: int) -> Steps[int]:
+    """Return where the blanks that begin at a position end."""
+    while piece := raw[at : at + _STEP]:
+        rest = piece.lstrip(_BLANKS)
+        at += len(piece) - len(rest)
+        if rest:
+            break
+        yield
+    return at
 
 
 def _one_by_one(raw: bytes, scanned: bytes, most: int) -> Steps[list[Any]]:

@@ -1,10 +1,11 @@
 """Turns: one long work at a time, short ones between, and no end of waiting."""
 
 import asyncio
+from time import thread_time
 
 import pytest
 
-from busyapi.api.turns import Turns
+from busyapi.api.turns import LONG_SECONDS, Turns
 from busyapi.decode.steps import Steps
 from busyapi.errors import NotAUsage, Overloaded
 
@@ -95,3 +96,41 @@ def test_a_waiter_that_is_gone_does_not_keep_the_turn() -> None:
         assert await turns.finish(work("d", 2, []), one) == "d"
 
     asyncio.run(three())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_after_a_slow_last_step_others_are_served_before_the_next_turn(fails: bool) -> None:  # noqa: FBT001
+    served = 0
+
+    def slow() -> Steps[None]:
+        yield
+        end = thread_time() + 5 * LONG_SECONDS
+        while thread_time() < end:
+            pass
+        if fails:
+            raise NotAUsage([])
+
+    def next_one() -> Steps[int]:
+        yield
+        return served
+
+    async def others() -> None:
+        nonlocal served
+        while True:
+            await asyncio.sleep(LONG_SECONDS)
+            served += 1
+
+    async def both() -> int:
+        turns = Turns(5)
+        first = asyncio.ensure_future(turns.finish(slow(), one))
+        await asyncio.sleep(0)
+        second = asyncio.ensure_future(turns.finish(next_one(), one))
+        serving = asyncio.ensure_future(others())
+        await asyncio.wait([first])
+        count = served
+        assert isinstance(first.exception(), NotAUsage) == fails
+        count = await second - count
+        serving.cancel()
+        return count
+
+    assert asyncio.run(both()) >= 2

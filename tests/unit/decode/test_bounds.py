@@ -16,7 +16,7 @@ from busyapi.decode.bounds import (
     count_containers,
 )
 from busyapi.decode.steps import finish
-from busyapi.decode.usage import decode_usage
+from busyapi.decode.usage import decode_usage, read_usage
 from busyapi.errors import BadUsage, Fault, MalformedBody, NotAUsage
 from testkit.json_samples import USAGE, bodies, objects
 
@@ -153,3 +153,12 @@ def test_a_long_batch_is_read_in_steps(ndjson: bool, inside: bytes) -> None:  # 
 def test_a_short_batch_is_read_in_one_step() -> None:
     work = decode_batch(pack([USAGE] * 100), ndjson=False, strict=True, limits=Limits(100, 65_536))
     assert list(work) == []
+
+
+@pytest.mark.parametrize("size", [7_000, 30_000])
+def test_a_long_usage_that_is_read_thoroughly_is_read_in_steps(size: int) -> None:
+    """The quick reading does not take 1e400, and the second member replaces it."""
+    raw = b'{"x":[%b1],"y":1e400,"y":1}' % (b"1," * (size // 2))
+    steps = list(read_usage(raw, strict=False))
+    assert len(steps) == (3 if size > 8_192 else 0)
+    assert decode_usage(raw, strict=False).endswith(b'"y":1}')
