@@ -4,24 +4,33 @@ A busy machine is slow at any moment, so quiet and attacked times take turns, an
 rounds counts: an attack that starves others does so in each of them.
 """
 
+import gzip
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from statistics import quantiles
 
 import pytest
 
 from testkit.api_client import BODY, Raw, request, stored
+from testkit.broken_build import broken_build
+from testkit.flood import flooding
 from testkit.processes import Api
 from tests.service.conftest import Apis
+from tests.service.test_api_bounds import ATTACKS as BATCHES
+from tests.service.test_api_bounds import BATCH, PACKED, SINGLE, SINGLES, SLOWEST
 
 TIMES = 3.0
 ROUNDS = 6
 ASKED = 150
+ATTACKERS = 3
 CONNECTIONS = 300
 """The bound of the attacked process."""
-BATCH = "/api/usages/batch"
+CRAFTED_BATCHES = [BATCHES[name] for name in (*PACKED, *SLOWEST)]
+UNBROKEN = {"api/turns.py": ("await asyncio.sleep(_pause(seconds))", "pass")}
+"""Without it long work is done in one go."""
 
 Attack = Callable[[Api, ExitStack], None]
 
@@ -34,12 +43,12 @@ def attacked(beside: Apis, tmp_path_factory: pytest.TempPathFactory) -> Api:
     return beside(BUSYAPI_TOKENS_FILE=str(path), BUSYAPI_MAX_CONNECTIONS=str(CONNECTIONS))
 
 
-def p99(api: Api) -> float:
+def p99(api: Api, asked: int = ASKED) -> float:
     """Return what the slowest of a hundred posts waits, as another client sees it."""
     waits = []
     post = request("POST", "/api/usages", BODY, headers=("Authorization: Bearer good",))
     with Raw(api.port) as client:
-        for _ in range(ASKED):
+        for _ in range(asked):
             began = time.monotonic()
             client.send(post)
             stored(client.answer())
@@ -124,6 +133,20 @@ def wrong_tokens(api: Api, clients: ExitStack) -> None:
     clients.enter_context(repeating(ask, 0.005))
 
 
+def crafted(path: str, bodies: Iterable[bytes], *, packed: bool) -> Attack:
+    """Return an attack by a few connections that send crafted bodies one after the other."""
+    headers = ["Authorization: Bearer good"] + ["Content-Encoding: gzip"] * packed
+    messages = [
+        request("POST", path, gzip.compress(body) if packed else body, headers=tuple(headers))
+        for body in bodies
+    ]
+
+    def attack(api: Api, clients: ExitStack) -> None:
+        clients.enter_context(flooding(api.port, messages, ATTACKERS))
+
+    return attack
+
+
 ATTACKS: dict[str, Attack] = {
     "silent connections to the metrics": silent_scrapers,
     "slow headers": slow_headers,
@@ -131,16 +154,20 @@ ATTACKS: dict[str, Attack] = {
     "more connections than the bound": connections,
     "scrapes without end": scrapes,
     "wrong tokens with bodies": wrong_tokens,
+    "crafted batches": crafted(BATCH, CRAFTED_BATCHES, packed=False),
+    "crafted batches in gzip": crafted(BATCH, CRAFTED_BATCHES, packed=True),
+    "crafted usages": crafted(SINGLE, SINGLES.values(), packed=False),
+    "crafted usages in gzip": crafted(SINGLE, SINGLES.values(), packed=True),
 }
 
 
-def ratios(api: Api, attack: Attack) -> Iterator[float]:
+def ratios(api: Api, attack: Attack, asked: int = ASKED) -> Iterator[float]:
     """Give what others wait under the attack, against a quiet time just before."""
     for _ in range(ROUNDS):
         quiet = p99(api)
         with ExitStack() as clients:
             attack(api, clients)
-            yield p99(api) / quiet
+            yield p99(api, asked) / quiet
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -167,3 +194,13 @@ def test_an_attack_that_starves_would_be_seen(attacked: Api) -> None:
         clients.enter_context(repeating(stop, seconds / 10))
 
     assert min(next(ratios(attacked, stand_still)) for _ in range(2)) > TIMES
+
+
+def test_crafted_batches_that_are_read_without_a_break_would_be_seen(
+    beside: Apis, tmp_path: Path
+) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("write good\n")
+    api = beside(BUSYAPI_TOKENS_FILE=str(tokens), **broken_build(tmp_path, UNBROKEN))
+    # Each post waits for a whole batch.
+    assert next(ratios(api, ATTACKS["crafted batches"], asked=10)) > TIMES
