@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -17,6 +18,7 @@ from testkit.ports import free_port
 from testkit.waiting import wait_until
 
 AUTHOR = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+VERSION_LINE = re.compile(r"^((?:version|appVersion)(?: =|:) \"?)([\d.]+)(\"?)$", re.MULTILINE)
 OCI_TYPE = "application/vnd.oci.image.{}"
 Files = dict[str, bytes]
 
@@ -41,6 +43,13 @@ class Repository:
         """Change the text of a file."""
         path = self.root / name
         path.write_text(replace(path.read_text()))
+
+    def set_version(self, version: str) -> None:
+        """Give project, chart and changelog a version, one that no release has."""
+        for name in ("pyproject.toml", "charts/busyapi/Chart.yaml"):
+            self.write(name, lambda text: VERSION_LINE.sub(rf"\g<1>{version}\3", text))
+        heading = f"## {version} - 2026-12-01\n\n## "
+        self.write("CHANGELOG.md", lambda text: text.replace("## ", heading, 1))
 
     def commit(self) -> None:
         """Commit all changes."""

@@ -50,12 +50,10 @@ def tagged(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Repository:
             shutil.copy(ROOT / name, root / name)
     shutil.copy(keys.public_file, root / "release.pub")
     repository = Repository(root)
-    repository.write(
-        "CHANGELOG.md", lambda text: text.replace("## Unreleased (0.3.0)", "## 0.3.0 - 2026-12-01")
-    )
+    repository.set_version("9.9.0")
     repository.git("init", "-q")
     repository.commit()
-    repository.git("tag", "v0.3.0")
+    repository.git("tag", "v9.9.0")
     return repository
 
 

@@ -41,7 +41,7 @@ def test_another_build_has_the_same_digests(
     finally:
         os.umask(before)
     names = [path.name for path in built]
-    assert names == ["busyapi-0.3.0.tar.gz", "busyapi-0.3.0-py3-none-any.whl", "busyapi-0.3.0.tgz"]
+    assert names == ["busyapi-9.9.0.tar.gz", "busyapi-9.9.0-py3-none-any.whl", "busyapi-9.9.0.tgz"]
     digests = {path.name: sha256(path.read_bytes()).hexdigest() for path in built}
     assert digests == {path.name: sha256(path.read_bytes()).hexdigest() for path in again}
 
@@ -67,7 +67,7 @@ def test_order_time_and_owner_do_not_count_but_content_does(tmp_path: Path) -> N
 def test_the_wheel_has_every_file_of_the_package_and_the_licence(built: list[Path]) -> None:
     with zipfile.ZipFile(built[1]) as wheel:
         names = set(wheel.namelist())
-        metadata = Parser().parsestr(wheel.read("busyapi-0.3.0.dist-info/METADATA").decode())
+        metadata = Parser().parsestr(wheel.read("busyapi-9.9.0.dist-info/METADATA").decode())
     package = ROOT / "service" / "busyapi"
     wanted = {
         str(path.relative_to(package.parent))
@@ -75,7 +75,7 @@ def test_the_wheel_has_every_file_of_the_package_and_the_licence(built: list[Pat
         if path.is_file() and path.suffix != ".pyc"
     }
     assert wanted <= names
-    assert "busyapi-0.3.0.dist-info/licenses/LICENSE" in names
+    assert "busyapi-9.9.0.dist-info/licenses/LICENSE" in names
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["License-File"] == "LICENSE"
 
@@ -85,7 +85,7 @@ def test_helm_reads_the_packed_chart_as_it_reads_the_folder(
 ) -> None:
     folder = tagged.root / "charts/busyapi"
     with helm_python.Chart.load(built[2]) as packed, helm_python.Chart.load(folder) as plain:
-        assert packed.version == plain.version == "0.3.0"
+        assert packed.version == plain.version == "9.9.0"
     with tarfile.open(built[2]) as chart:
         names = {member.name for member in chart}
     assert "busyapi/templates/_helpers.tpl" in names

@@ -7,6 +7,7 @@ import pytest
 
 from testkit.releases import LocalRegistry, OciArchive, Repository
 from tests.release.conftest import Keys
+from tools.release.archives import normalize
 from tools.release.errors import ReleaseError
 from tools.release.packages import build_chart
 from tools.release.registry import CHART, IMAGE, Registry
@@ -30,8 +31,8 @@ def chart(tagged: Repository, tmp_path: Path) -> Path:
 @pytest.fixture
 def pushed(registry: Registry, image: OciArchive, chart: Path, keys: Keys) -> Registry:
     """A registry with a signed image and a signed chart."""
-    registry.push_signature(keys.private, IMAGE, registry.push_image(image.path, "0.3.0"))
-    registry.push_signature(keys.private, CHART, registry.push_chart(chart, "0.3.0"))
+    registry.push_signature(keys.private, IMAGE, registry.push_image(image.path, "9.9.0"))
+    registry.push_signature(keys.private, CHART, registry.push_chart(chart, "9.9.0"))
     return registry
 
 
@@ -40,9 +41,9 @@ def test_both_come_back_as_they_were(
 ) -> None:
     folder = tmp_path / "pulled"
     folder.mkdir()
-    assert pushed.resolve(IMAGE, "0.3.0") == image.digest
-    pushed.pull_image(keys.public, "0.3.0", folder)
-    pulled = pushed.pull_chart(keys.public, "0.3.0", folder)
+    assert pushed.resolve(IMAGE, "9.9.0") == image.digest
+    pushed.pull_image(keys.public, "9.9.0", folder)
+    pulled = pushed.pull_chart(keys.public, "9.9.0", folder)
     assert pulled.read_bytes() == chart.read_bytes()
 
 
@@ -51,25 +52,36 @@ def test_a_changed_byte_of_the_image_is_refused(
 ) -> None:
     local_registry.change_byte(image.layers[-1])
     with pytest.raises(ReleaseError, match="Digest did not match"):
-        pushed.pull_image(keys.public, "0.3.0", tmp_path)
+        pushed.pull_image(keys.public, "9.9.0", tmp_path)
 
 
 def test_a_changed_byte_of_the_chart_is_refused(
     pushed: Registry, local_registry: LocalRegistry, keys: Keys, tmp_path: Path
 ) -> None:
-    manifest = local_registry.read_blob(pushed.resolve(CHART, "0.3.0"))
+    manifest = local_registry.read_blob(pushed.resolve(CHART, "9.9.0"))
     local_registry.change_byte(json.loads(manifest)["layers"][0]["digest"])
-    with pytest.raises(ReleaseError, match=r"charts/busyapi (cannot be pulled|changed while)"):
-        pushed.pull_chart(keys.public, "0.3.0", tmp_path)
+    with pytest.raises(ReleaseError, match="mismatched digest"):
+        pushed.pull_chart(keys.public, "9.9.0", tmp_path)
+
+
+def test_a_chart_that_changes_after_it_was_verified_is_refused(
+    pushed: Registry, chart: Path, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verified = pushed._read_manifest(f"{CHART}:9.9.0")
+    monkeypatch.setattr(Registry, "_read_manifest", lambda *_: verified)
+    normalize(chart, 1)
+    pushed.push_chart(chart, "9.9.0")
+    with pytest.raises(ReleaseError, match="charts/busyapi changed while it was pulled"):
+        pushed.pull_chart(keys.public, "9.9.0", tmp_path)
 
 
 def test_another_image_under_the_version_is_refused(
     pushed: Registry, keys: Keys, tmp_path: Path
 ) -> None:
     other = OciArchive(tmp_path / "other.tar", [{"a": b"other"}], [])
-    pushed.push_image(other.path, "0.3.0")
+    pushed.push_image(other.path, "9.9.0")
     with pytest.raises(ReleaseError, match=f"{other.digest} has no signature"):
-        pushed.pull_image(keys.public, "0.3.0", tmp_path)
+        pushed.pull_image(keys.public, "9.9.0", tmp_path)
 
 
 def test_a_signature_by_another_key_is_refused(
@@ -77,7 +89,7 @@ def test_a_signature_by_another_key_is_refused(
 ) -> None:
     pushed.push_signature(other_keys.private, IMAGE, image.digest)
     with pytest.raises(ReleaseError, match=f"The signature of .*{image.digest} does not match"):
-        pushed.pull_image(keys.public, "0.3.0", tmp_path)
+        pushed.pull_image(keys.public, "9.9.0", tmp_path)
 
 
 def test_a_signature_of_another_image_is_refused(
@@ -85,10 +97,10 @@ def test_a_signature_of_another_image_is_refused(
 ) -> None:
     """One that is valid, copied to the tag where that of another image is looked for."""
     other = OciArchive(tmp_path / "other.tar", [{"a": b"other"}], [])
-    pushed.push_image(other.path, "0.3.0")
+    pushed.push_image(other.path, "9.9.0")
     local_registry.copy_tag(IMAGE, _tag(image.digest), _tag(other.digest))
     with pytest.raises(ReleaseError, match="is for another image"):
-        pushed.pull_image(keys.public, "0.3.0", tmp_path)
+        pushed.pull_image(keys.public, "9.9.0", tmp_path)
 
 
 def _tag(digest: str) -> str:

@@ -1,15 +1,20 @@
 """A whole release: built from a tag, pushed, pulled, and run."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from testkit.releases import LocalRegistry, Repository
 from tests.release.conftest import Keys
 from tools.release.commands import run
 from tools.release.errors import ReleaseError
+from tools.release.image import open_image
 
 pytestmark = [pytest.mark.release, pytest.mark.timeout(1200)]
 
@@ -18,12 +23,12 @@ BASE = os.environ.get("BASE", "")
 FILES = {
     "SHA256SUMS",
     "SHA256SUMS.sig",
-    "busyapi-0.3.0-image.cdx.json",
-    "busyapi-0.3.0-image.tar",
-    "busyapi-0.3.0-py3-none-any.whl",
-    "busyapi-0.3.0.cdx.json",
-    "busyapi-0.3.0.tar.gz",
-    "busyapi-0.3.0.tgz",
+    "busyapi-9.9.0-image.cdx.json",
+    "busyapi-9.9.0-image.tar",
+    "busyapi-9.9.0-py3-none-any.whl",
+    "busyapi-9.9.0.cdx.json",
+    "busyapi-9.9.0.tar.gz",
+    "busyapi-9.9.0.tgz",
 }
 
 
@@ -59,21 +64,32 @@ def test_a_release_is_built_pushed_pulled_and_run(
     tmp_path: Path,
 ) -> None:
     assert {path.name for path in dist.iterdir()} == FILES
+    listed = {each["purl"] for each in read_components(dist / "busyapi-9.9.0-image.cdx.json")}
+    assert "pkg:pypi/busyapi@9.9.0" in listed
+    assert any(purl.startswith("pkg:deb/debian/libc6@") for purl in listed)
     remote = (local_registry.prefix, "--plain-http")
     pushed = repository.release("push", *remote, key=keys.private_file)
     assert pushed.returncode == 0, pushed.stderr
+    assert open_image(dist / "busyapi-9.9.0-image.tar").digest in pushed.stdout
     folder = tmp_path / "pulled"
-    pulled = repository.release("pull", *remote, "0.3.0", "--dist", str(folder))
+    pulled = repository.release("pull", *remote, "9.9.0", "--dist", str(folder))
     assert pulled.returncode == 0, pulled.stderr
-    assert (folder / "busyapi-0.3.0.tgz").read_bytes() == (dist / "busyapi-0.3.0.tgz").read_bytes()
-    assert run_image(folder / "busyapi-0.3.0-image.tar", "--version") == "busyapi 0.3.0"
+    assert (folder / "busyapi-9.9.0.tgz").read_bytes() == (dist / "busyapi-9.9.0.tgz").read_bytes()
+    assert run_image(folder / "busyapi-9.9.0-image.tar", "--version") == "busyapi 9.9.0"
 
-    with (dist / "busyapi-0.3.0-image.tar").open("r+b") as archive:
+    with (dist / "busyapi-9.9.0-image.tar").open("r+b") as archive:
         archive.seek(-20_000, os.SEEK_END)
         archive.write(b"changed")
     refused = repository.release("push", *remote, key=keys.private_file)
     assert refused.returncode == 1
-    assert "busyapi-0.3.0-image.tar is not the file that was signed" in refused.stderr
+    assert "busyapi-9.9.0-image.tar is not the file that was signed" in refused.stderr
+
+
+def read_components(path: Path) -> list[dict[str, Any]]:
+    """Return the components of a document that CycloneDX's own schema accepts."""
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(path.read_text()) is None
+    components: list[dict[str, Any]] = json.loads(path.read_text())["components"]
+    return components
 
 
 def run_image(archive: Path, *arguments: str) -> str:

@@ -18,8 +18,8 @@ def folder(tmp_path: Path, keys: Keys) -> Path:
     """A signed folder of two files."""
     folder = tmp_path / "dist"
     folder.mkdir()
-    (folder / "busyapi-0.3.0.tgz").write_bytes(b"chart")
-    (folder / "busyapi-0.3.0.tar.gz").write_bytes(b"sdist")
+    (folder / "busyapi-9.9.0.tgz").write_bytes(b"chart")
+    (folder / "busyapi-9.9.0.tar.gz").write_bytes(b"sdist")
     write_checksums(folder, keys.private)
     return folder
 
@@ -47,7 +47,7 @@ def change_byte(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("busyapi-0.3.0.tgz", r"busyapi-0\.3\.0\.tgz is not the file that was signed"),
+        ("busyapi-9.9.0.tgz", r"busyapi-9\.9\.0\.tgz is not the file that was signed"),
         ("SHA256SUMS", "The signature of SHA256SUMS does not match"),
         ("SHA256SUMS.sig", "The signature of SHA256SUMS does not match"),
     ],
@@ -62,7 +62,7 @@ def test_a_list_with_the_digest_of_the_changed_file_is_refused(
     folder: Path, keys: Keys, other_keys: Keys
 ) -> None:
     """Whoever can change the files but has not the key."""
-    change_byte(folder / "busyapi-0.3.0.tgz")
+    change_byte(folder / "busyapi-9.9.0.tgz")
     write_checksums(folder, other_keys.private)
     with pytest.raises(ReleaseError, match="The signature of SHA256SUMS does not match"):
         verify_folder(folder, keys.public)
@@ -73,8 +73,8 @@ def test_a_file_too_few_or_too_many_is_refused(folder: Path, keys: Keys) -> None
     with pytest.raises(ReleaseError, match="another is not the file that was signed"):
         verify_folder(folder, keys.public)
     (folder / "another").unlink()
-    (folder / "busyapi-0.3.0.tgz").unlink()
-    with pytest.raises(ReleaseError, match=r"busyapi-0\.3\.0\.tgz is missing"):
+    (folder / "busyapi-9.9.0.tgz").unlink()
+    with pytest.raises(ReleaseError, match=r"busyapi-9\.9\.0\.tgz is missing"):
         verify_folder(folder, keys.public)
 
 

@@ -12,8 +12,8 @@ from tools.release.source import export_release
 
 def test_a_tagged_commit_is_exported_whole(tagged: Repository, tmp_path: Path) -> None:
     source = export_release(tagged.root, tmp_path)
-    assert source.version == "0.3.0"
-    assert source.commit == tagged.git("rev-parse", "v0.3.0")
+    assert source.version == "9.9.0"
+    assert source.commit == tagged.git("rev-parse", "v9.9.0")
     assert source.timestamp == int(tagged.git("log", "-1", "--format=%ct"))
     assert (source.tree / "Makefile").read_bytes() == (tagged.root / "Makefile").read_bytes()
 
@@ -30,7 +30,7 @@ def test_a_commit_without_its_tag_is_refused(repository: Repository, tmp_path: P
     repository.git("tag", "v0.2.9")
     repository.write("README.md", str.upper)
     repository.commit()
-    with pytest.raises(ReleaseError, match=r"HEAD has no tag v0\.3\.0: check out that tag"):
+    with pytest.raises(ReleaseError, match=r"HEAD has no tag v9\.9\.0: check out that tag"):
         export_release(repository.root, tmp_path)
 
 
@@ -53,9 +53,9 @@ def test_a_chart_of_another_version_is_refused(
 def test_a_changelog_that_says_unreleased_is_refused(
     repository: Repository, tmp_path: Path
 ) -> None:
-    repository.write("CHANGELOG.md", lambda text: text.replace("## 0.3.0 - ", "## Unreleased - "))
+    repository.write("CHANGELOG.md", lambda text: text.replace("## 9.9.0 - ", "## Unreleased - "))
     repository.commit()
-    with pytest.raises(ReleaseError, match=r"no heading '## 0\.3\.0 - DATE'"):
+    with pytest.raises(ReleaseError, match=r"no heading '## 9\.9\.0 - DATE'"):
         export_release(repository.root, tmp_path)
 
 
