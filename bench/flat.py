@@ -28,7 +28,7 @@ from bench.look import Look, archived_usages, look, render, spent
 from bench.progress import tell
 from bench.realistic import batch
 from busyapi.argument_types import whole_number
-from busyapi.stream.keys import Keys
+from busyapi.stream.keys import PartitionKeys
 from perf import archive_ids, wrk
 from perf.load import SINGLE, Load
 from perf.machine import machine, versions
@@ -174,7 +174,10 @@ def _told(weight: Weight) -> str:
 def _buffered(contender: Durable) -> tuple[int, int, int]:
     """Return the partition's seq, the bytes that Redis uses, and those of its log."""
     client = contender.server.client()
-    seq, log = int(client.get(Keys(0).seq) or 0), client.info("persistence")["aof_current_size"]
+    seq, log = (
+        int(client.get(PartitionKeys(0).seq) or 0),
+        client.info("persistence")["aof_current_size"],
+    )
     return seq, client.info("memory")["used_memory"], log
 
 
@@ -183,7 +186,7 @@ def key_bytes(folder: Path, flavour: Flavour) -> str:
     lines = []
     config = ["appendfsync no", "auto-aof-rewrite-percentage 0"]
     with Server(folder / f"keys-{flavour}", flavour, config=config) as server:
-        client, hashes = server.client(), Keys(0).hashes
+        client, hashes = server.client(), PartitionKeys(0).idempotency_hashes
         empty, done = client.info("memory")["used_memory"], 0
         for count in KEY_COUNTS:
             with client.pipeline(transaction=False) as pipeline:

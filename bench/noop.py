@@ -12,7 +12,7 @@ from typing import Any
 from sanic import Request, Sanic
 from sanic.response import HTTPResponse, json
 
-from busyapi.web.server import listen
+from busyapi.web.server import open_listener
 
 # Those of `busyapi.api.app`, which is not imported here: its modules would count as memory.
 BACKLOG = 4096
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     port = parser.parse_args().port
     make_app().run(
-        sock=listen(port),
+        sock=open_listener(port),
         backlog=BACKLOG,
         single_process=True,
         access_log=False,

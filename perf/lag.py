@@ -18,7 +18,7 @@ from typing import NamedTuple, Self
 
 import redis
 
-from busyapi.stream.keys import Keys
+from busyapi.stream.keys import PartitionKeys
 from testkit.http1 import fetch
 from testkit.servers import Server
 
@@ -132,7 +132,7 @@ class Watch:
 
 def looker(server: Server, flusher_port: int) -> Callable[[], Sample]:
     """Return what looks at partition 0."""
-    keys = Keys(0)
+    keys = PartitionKeys(0)
     client = server.client()
 
     def look() -> Sample:

@@ -1,4 +1,4 @@
-"""Lanes and flushers within the test's own process, against real servers.
+"""Committers and flushers within the test's own process, against real servers.
 
 What needs no HTTP, no exit code and no kill is shown faster and finer here than on a `Stack`.
 """
@@ -12,21 +12,21 @@ from typing import Any, TypeVar
 
 import pytest
 
-from busyapi import wiring
-from busyapi.archive.volume import Volume
+from busyapi.archive.volume import ArchiveVolume
 from busyapi.archive.writer import PartitionWriter
-from busyapi.commit.batch import Admission, Awaited, Key
-from busyapi.commit.lane import Lane
-from busyapi.commit.lanes import Lanes
+from busyapi.commit.committer import Committer
+from busyapi.commit.pending import AdmissionControl, AwaitedWrite, IdempotencyKey
+from busyapi.commit.pool import CommitterPool
 from busyapi.errors import BusyapiError, Refused
-from busyapi.flusher.compare import Install, claim
-from busyapi.flusher.keys import KeyKeeper
+from busyapi.flusher.idempotency import IdempotencyKeeper
 from busyapi.flusher.loop import Flusher
-from busyapi.flusher.seed import seed
-from busyapi.metrics import FlusherMetrics
+from busyapi.flusher.ownership import PartitionConfig, acquire_lease
+from busyapi.flusher.seed import seed_partition
 from busyapi.settings import Settings
 from busyapi.stream.endpoint import Endpoint
-from busyapi.stream.partition import Partition
+from busyapi.stream.partition import OwnedPartition
+from busyapi.telemetry.metrics import FlusherMetrics
+from busyapi.wiring import redis
 from testkit.processes import Store
 
 T = TypeVar("T")
@@ -36,11 +36,11 @@ LINE = b'{"patientId":"100"}'
 
 def where(store: Store) -> Endpoint:
     """Return where busyapi finds these servers, as its own wiring reads it."""
-    return wiring.redis(Settings.from_environment(store.settings()))
+    return redis.make_endpoint(Settings.from_environment(store.settings()))
 
 
 async def until(condition: Callable[[], T], what: str, *, seconds: float = 10.0) -> T:
-    """Ask until the answer is true, and return it; lanes and flushers go on meanwhile.
+    """Ask until the answer is true, and return it; committers and flushers go on meanwhile.
 
     Raises:
         TimeoutError: it did not become true.
@@ -53,27 +53,27 @@ async def until(condition: Callable[[], T], what: str, *, seconds: float = 10.0)
     return answer
 
 
-class Failures:
-    """What a lane tells the metrics."""
+class RecordingObserver:
+    """What a committer tells the metrics."""
 
     def __init__(self) -> None:
         self.errors: list[BusyapiError] = []
         self.usages = 0
         self.calls = 0
 
-    def committed(self, usages: int, seconds: float) -> None:
+    def record_commit(self, usages: int, seconds: float) -> None:
         """One call was answered."""
         del seconds
         self.usages += usages
         self.calls += 1
 
-    def reconnecting(self, error: BusyapiError) -> None:
-        """The lane has lost its connection."""
+    def record_disconnect(self, error: BusyapiError) -> None:
+        """The committer has lost its connection."""
         self.errors.append(error)
 
 
 class CommitterHarness:
-    """A lane with what an API process puts around it."""
+    """A committer with what an API process puts around it."""
 
     def __init__(
         self,
@@ -83,9 +83,9 @@ class CommitterHarness:
         replicas: int = 1,
         deadline: float = 10.0,
     ) -> None:
-        self.failures = Failures()
-        self.admission = Admission(100_000, 1 << 26)
-        self.lane = Lane(
+        self.failures = RecordingObserver()
+        self.admission = AdmissionControl(100_000, 1 << 26)
+        self.committer = Committer(
             endpoint,
             0,
             1,
@@ -95,20 +95,24 @@ class CommitterHarness:
             admission=self.admission,
             observer=self.failures,
         )
-        self.lanes = Lanes([self.lane], self.admission)
+        self.pool = CommitterPool([self.committer], self.admission)
 
-    def post(self, *lines: bytes, key: Key | None = None) -> asyncio.Future[int]:
+    def post(self, *lines: bytes, key: IdempotencyKey | None = None) -> asyncio.Future[int]:
         """Put one request in line, if it is let in; give the future of its last seq."""
-        group = Awaited(lines, key)
+        group = AwaitedWrite(lines, key)
         try:
-            self.lanes.submit(group)
+            self.pool.submit(group)
         except Refused as error:
             group.fail(error)
         return group.future
 
-    async def until_ready(self, seconds: float = 10.0) -> None:
+    async def wait_ready(self, seconds: float = 10.0) -> None:
         """Wait for a checked connection."""
-        await until(lambda: self.lane.ready, f"a connection: {self.lane.trouble}", seconds=seconds)
+        await until(
+            lambda: self.committer.is_ready,
+            f"a connection: {self.committer.last_error}",
+            seconds=seconds,
+        )
 
     async def until_failed(self, times: int = 2) -> None:
         """Wait until so many more tries to connect, or to commit, have failed."""
@@ -117,17 +121,17 @@ class CommitterHarness:
 
 
 @asynccontextmanager
-async def committing(endpoint: Endpoint, **options: Any) -> AsyncIterator[CommitterHarness]:
-    """Run a lane. It need not be ready yet. A lane that failed fails the test."""
+async def run_committer(endpoint: Endpoint, **options: Any) -> AsyncIterator[CommitterHarness]:
+    """Run a committer. It need not be ready yet. A committer that failed fails the test."""
     committer = CommitterHarness(endpoint, **options)
-    task = asyncio.create_task(committer.lane.run())
+    task = asyncio.create_task(committer.committer.run())
     try:
         yield committer
     finally:
         failed = task.exception() if task.done() else None
         task.cancel()
         await asyncio.wait([task])
-        committer.lane.abandon()
+        committer.committer.fail_remaining()
     if failed:
         raise failed
     assert (committer.admission.count, committer.admission.bytes) == (0, 0)
@@ -158,12 +162,12 @@ async def seed_once(
 ) -> str:
     """Do what a flusher does before its first turn, and let go again; give the reason."""
     writer = open_archive(archive, bound=bound)
-    partition = Partition(endpoint, 0, tier, writer.archive_id, replicas)
+    partition = OwnedPartition(endpoint, 0, tier, writer.archive_id, replicas)
     try:
-        install = Install(0, 1, bound, tier)
+        config = PartitionConfig(0, 1, bound, tier)
         await partition.connect()
-        await claim(partition, writer.identity, install)
-        return await seed(partition, writer, install, KeyKeeper(3600, 1000))
+        await acquire_lease(partition, writer.identity, config)
+        return await seed_partition(partition, writer, config, IdempotencyKeeper(3600, 1000))
     finally:
         writer.close()
         await partition.release()
@@ -182,7 +186,7 @@ def make_flusher(
     most_keys: int = 1000,
 ) -> Flusher:
     """Return a flusher of partition 0."""
-    volume = Volume(
+    volume = ArchiveVolume(
         archive,
         0,
         partitions,
@@ -192,16 +196,16 @@ def make_flusher(
         retention_days=retention_days,
     )
 
-    def connect(archive_id: str) -> Partition:
-        return Partition(endpoint, 0, tier, archive_id)
+    def connect(archive_id: str) -> OwnedPartition:
+        return OwnedPartition(endpoint, 0, tier, archive_id)
 
-    install = Install(0, partitions, bound, tier)
-    keys = KeyKeeper(key_seconds, most_keys)
-    return Flusher(install, volume, connect, FlusherMetrics(tier), keys)
+    config = PartitionConfig(0, partitions, bound, tier)
+    keys = IdempotencyKeeper(key_seconds, most_keys)
+    return Flusher(config, volume, connect, FlusherMetrics(tier), keys)
 
 
 @asynccontextmanager
-async def flushing(flusher: Flusher, *, ready: bool = True) -> AsyncIterator[Flusher]:
+async def run_flusher(flusher: Flusher, *, ready: bool = True) -> AsyncIterator[Flusher]:
     """Run a flusher until the end of the `with`, and see it end well."""
     task = asyncio.create_task(flusher.run())
     try:
@@ -220,9 +224,11 @@ async def flushing(flusher: Flusher, *, ready: bool = True) -> AsyncIterator[Flu
 async def until_flushing(flusher: Flusher, seconds: float = 10.0) -> None:
     """Wait until a flusher has no trouble."""
     try:
-        await until(lambda: not flusher.trouble, "the flusher to be ready", seconds=seconds)
+        await until(
+            lambda: not flusher.not_ready_reason, "the flusher to be ready", seconds=seconds
+        )
     except TimeoutError as error:
-        raise TimeoutError(f"{error}: {flusher.trouble}") from None
+        raise TimeoutError(f"{error}: {flusher.not_ready_reason}") from None
 
 
 def numbered(name: str, count: int) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""One server and one archive, with flushers and lanes in the test's own process between them."""
+"""One server, one archive, and flushers and committers in the test's own process."""
 
 import shutil
 from collections.abc import AsyncIterator
@@ -9,21 +9,21 @@ from typing import Any
 import pytest
 
 from busyapi.flusher.loop import Flusher
-from busyapi.stream.keys import Keys
+from busyapi.stream.keys import PartitionKeys
 from testkit.archive_reader import read_archive
 from testkit.in_process import (
     CommitterHarness,
-    committing,
-    flushing,
     make_flusher,
     numbered,
+    run_committer,
+    run_flusher,
     settled,
     until,
     where,
 )
 from testkit.servers import Server
 
-KEYS = Keys(0)
+KEYS = PartitionKeys(0)
 BOUND = 1000
 
 
@@ -34,12 +34,12 @@ class InProcessStack:
         self.server = server
         self.archive = archive
         # A turn waits this long for work: a whole second in each test adds up.
-        monkeypatch.setattr("busyapi.flusher.intake.FLUSH_SECONDS", 0.1)
+        monkeypatch.setattr("busyapi.flusher.buffer.FLUSH_SECONDS", 0.1)
 
     @asynccontextmanager
-    async def lane(self) -> AsyncIterator[CommitterHarness]:
-        """Run a lane on the server."""
-        async with committing(where(self.server)) as committer:
+    async def committer(self) -> AsyncIterator[CommitterHarness]:
+        """Run a committer on the server."""
+        async with run_committer(where(self.server)) as committer:
             yield committer
 
     def flusher(self, **options: Any) -> Flusher:
@@ -48,9 +48,9 @@ class InProcessStack:
 
     @asynccontextmanager
     async def running(self, **options: Any) -> AsyncIterator[tuple[Flusher, CommitterHarness]]:
-        """Run a flusher and a lane, both ready."""
-        async with flushing(self.flusher(**options)) as flusher, self.lane() as committer:
-            await committer.until_ready()
+        """Run a flusher and a committer, both ready."""
+        async with run_flusher(self.flusher(**options)) as flusher, self.committer() as committer:
+            await committer.wait_ready()
             yield flusher, committer
 
     def state(self) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from hypothesis import strategies as st
 
-from busyapi.decode.line import DEPTH_LIMIT
+from busyapi.decode.json_line import DEPTH_LIMIT
 
 USAGE = (
     b'{"patientId":"100","timestamp":"Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)",'

@@ -24,7 +24,7 @@ READY_SECONDS = 30.0
 
 
 class Store(Protocol):
-    """Redis in any form: a `Server`, a `SentinelSet` or a `ClusterOfThree`."""
+    """Redis in any form: a `ServerInfo`, a `SentinelSet` or a `ClusterOfThree`."""
 
     def settings(self) -> dict[str, str]:
         """Return the settings that send busyapi there."""
@@ -108,15 +108,15 @@ class Api(Process):
     def ready(self) -> bool:
         """Ask whether it is ready.
 
-        On a shared port /readyz is answered by any of the processes, so its own lanes are
+        On a shared port /readyz is answered by any of the processes, so its own committers are
         counted on its own port as well.
         """
         partitions = int(self.environment.get("BUSYAPI_PARTITIONS", "1"))
         try:
-            lanes = self.metric("busyapi_lanes_ready")
+            committers = self.metric("busyapi_committers_ready")
         except (OSError, HTTPException):
             return False
-        return lanes == partitions and answers(self.port, "/readyz")
+        return committers == partitions and answers(self.port, "/readyz")
 
 
 class Flusher(Process):

@@ -1,32 +1,32 @@
-"""A server, and a proxy that a lane goes through; nobody archives."""
+"""A server, and a proxy that a committer goes through; nobody archives."""
 
 from pathlib import Path
 
 import pytest
 
-from busyapi.stream.endpoint import Endpoint, endpoint
-from busyapi.stream.entry import decode, entry
-from busyapi.stream.keys import Keys
-from busyapi.stream.scripts import COMMIT, KEYED
-from busyapi.stream.wire import Wire
+from busyapi.stream.connection import RedisConnection
+from busyapi.stream.endpoint import Endpoint, parse_redis_url
+from busyapi.stream.entry import decode_entry, parse_entry
+from busyapi.stream.keys import PartitionKeys
+from busyapi.stream.scripts import COMMIT, COMMIT_KEYED
 from testkit.in_process import seed_once, where
 from testkit.proxy import Proxy
 from testkit.servers import Server
 
-KEYS = Keys(0)
-THE_COMMIT = COMMIT.sha.encode(), KEYED.sha.encode()
+KEYS = PartitionKeys(0)
+THE_COMMIT = COMMIT.sha1.encode(), COMMIT_KEYED.sha1.encode()
 """In a commit, without an Idempotency-Key or with one, and in no other command."""
 BOUND = 1000
 
 
 class ProxiedServer:
-    """A seeded server, and a proxy that a lane goes through. Nobody archives."""
+    """A seeded server, and a proxy that a committer goes through. Nobody archives."""
 
     def __init__(self, server: Server, proxy: Proxy, archive: Path) -> None:
         self.server = server
         self.proxy = proxy
         self.archive = archive
-        self.endpoint: Endpoint = endpoint(proxy.url)
+        self.endpoint: Endpoint = parse_redis_url(proxy.url)
 
     async def reseed(self, bound: int = BOUND) -> str:
         """Seed the server as a flusher does; return the reason."""
@@ -55,12 +55,12 @@ class ProxiedServer:
         return [
             line
             for name, fields in found
-            for line in decode(entry(name.encode(), [b"u", fields["u"].encode()])).lines
+            for line in decode_entry(parse_entry(name.encode(), [b"u", fields["u"].encode()])).lines
         ]
 
 
 def give_up_after(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Take a server that is silent for so long for gone."""
-    for each in Wire.call, Wire.answers:
+    for each in RedisConnection.pipeline, RedisConnection.wait_replies:
         assert each.__kwdefaults__
-        monkeypatch.setitem(each.__kwdefaults__, "seconds", seconds)
+        monkeypatch.setitem(each.__kwdefaults__, "timeout_seconds", seconds)

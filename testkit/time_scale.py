@@ -8,7 +8,7 @@ import copy
 import re
 from typing import Any
 
-LEAST_WINDOW = 5.0
+MIN_WINDOW = 5.0
 """Seconds: five scrapes of the tests."""
 
 SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "y": 31_536_000}
@@ -44,8 +44,8 @@ def scaled_expression(expression: str, factor: float) -> str:
         if match["quoted"]:
             return match["quoted"]
         if match["offset"]:
-            return f"offset {_shorter(match['offset'], factor, LEAST_WINDOW)}"
-        window = _shorter(match["window"], factor, LEAST_WINDOW)
+            return f"offset {_shorter(match['offset'], factor, MIN_WINDOW)}"
+        window = _shorter(match["window"], factor, MIN_WINDOW)
         if not match["colon"]:
             return f"[{window}]"
         step = _shorter(match["step"], factor, 1.0) if match["step"] else "1s"

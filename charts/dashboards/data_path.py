@@ -96,10 +96,12 @@ COMMIT = Row(
         Lines(
             title="Committer failures by reason",
             about="How often a committer had no usable connection to Redis. Normal: none; a"
-            " failover causes some. TooWeak: Redis does not meet the durability tier.",
+            " failover causes some. DurabilityNotMet: Redis does not meet the durability tier.",
             unit="short",
             no_data="No failures",
-            queries=[Query(total(increase("busyapi_lane_failures_total"), "reason"), "{{reason}}")],
+            queries=[
+                Query(total(increase("busyapi_committer_failures_total"), "reason"), "{{reason}}")
+            ],
             alerts=["BusyapiRedisUnreachable", "BusyapiDurabilityNotHeld"],
         ),
     ],
@@ -199,7 +201,7 @@ BUFFER = Row(
             " partitions. Fewer: Redis is down, or is not the server that was seeded.",
             unit="short",
             steps=[(LOWEST, RED), (1, GREEN)],
-            queries=[Query(f"sum({select('busyapi_lanes_ready')})")],
+            queries=[Query(f"sum({select('busyapi_committers_ready')})")],
             alerts=["BusyapiRedisUnreachable"],
         ),
         Number(

@@ -7,11 +7,12 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from busyapi import logs, sizing
-from busyapi.archive import commands as archive_commands
+from busyapi.archive_cli import commands as archive_commands
 from busyapi.dev import command as dev_command
 from busyapi.errors import BusyapiError, ConfigError
 from busyapi.settings import Settings
+from busyapi.sizing import command as sizing_command
+from busyapi.telemetry import logs
 
 EPILOG = """\
 Settings are environment variables: see docs/reference/settings.md.
@@ -63,23 +64,23 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
     flusher.set_defaults(run=_flusher)
     archive_commands.add_commands(commands, Path(settings.archive_dir))
     dev_command.add_command(commands, settings, os.environ)
-    sizing.add_command(commands)
+    sizing_command.add_command(commands)
     return parser
 
 
 def _api(_: argparse.Namespace, settings: Settings) -> int:
     """Take usages on PORT, and answer Prometheus on BUSYAPI_METRICS_PORT."""
-    from busyapi.wiring_api import api  # noqa: PLC0415 - the archive commands need no web server
+    from busyapi.wiring.api import run_api  # noqa: PLC0415 - the archive commands need no web server
 
     if settings.port == settings.metrics_port != 0:
         raise ConfigError("PORT and BUSYAPI_METRICS_PORT must differ")
-    logs.configure(settings.log_level, role="api", pod=socket.gethostname())
-    return api(settings)
+    logs.configure_logging(settings.log_level, role="api", pod=socket.gethostname())
+    return run_api(settings)
 
 
 def _flusher(options: argparse.Namespace, settings: Settings) -> int:
     """Archive one partition into BUSYAPI_ARCHIVE_DIR."""
-    from busyapi.wiring_flusher import flusher  # noqa: PLC0415 - likewise
+    from busyapi.wiring.flusher import run_flusher  # noqa: PLC0415 - likewise
 
     if not 0 <= options.partition < settings.partitions:
         raise ConfigError(
@@ -87,5 +88,5 @@ def _flusher(options: argparse.Namespace, settings: Settings) -> int:
             f" BUSYAPI_PARTITIONS is {settings.partitions}"
         )
     context = {"role": "flusher", "partition": options.partition, "pod": socket.gethostname()}
-    logs.configure(settings.log_level, **context)
-    return flusher(settings, options.partition)
+    logs.configure_logging(settings.log_level, **context)
+    return run_flusher(settings, options.partition)

@@ -4,30 +4,30 @@
     ├── ConfigError            a setting is wrong: exit 2 with what to change
     ├── Refused                nothing was stored, a retry is safe
     │   ├── BufferFull         the bound between issue and archive is reached, or memory is out
-    │   ├── KeysFull           as many Idempotency-Keys are known as may be
+    │   ├── IdempotencyKeysFull           as many Idempotency-Keys are known as may be
     │   ├── NotSeeded          no flusher has vouched for this Redis server yet
     │   ├── Overloaded         too much is pending in this process
-    │   ├── RedisAway          Redis does not answer or cannot write
-    │   ├── TooWeak            Redis is weaker than the durability tier
+    │   ├── RedisUnavailable          Redis does not answer or cannot write
+    │   ├── DurabilityNotMet            Redis is weaker than the durability tier
     │   └── UnknownVersion     what is stored was written by another version of busyapi
-    ├── StoredUnknown          the answer was lost: it may be stored
-    ├── KeyReused              an Idempotency-Key came with another body
-    ├── BadUsage               what the device sent cannot be taken
+    ├── OutcomeUnknown          the answer was lost: it may be stored
+    ├── IdempotencyKeyConflict              an Idempotency-Key came with another body
+    ├── InvalidRequest               what the device sent cannot be taken
     │   ├── MalformedBody      400
     │   ├── BodyTooLarge       413
-    │   ├── UnsupportedMedia   415
-    │   │   └── UnsupportedCoding
-    │   └── NotAUsage          422
+    │   ├── UnsupportedMediaType   415
+    │   │   └── UnsupportedContentEncoding
+    │   └── InvalidUsage          422
     ├── LeaseLost              another flusher owns the partition
     └── ArchiveError
         ├── ArchiveLocked      another process writes this archive
-        ├── ArchiveTaken       another process may have taken this archive over: recover
+        ├── ArchiveTakenOver       another process may have taken this archive over: recover
         ├── PartitionMismatch  archive, Redis and settings disagree on P
         ├── LossSuspected      usages may be gone: only a person may go on
         ├── ArchiveDamaged     a file cannot be trusted, and going on would make it worse
         ├── ArchiveFull        the volume has no space: wait and try again
-        ├── SyncFailed         fsync failed: exit, recover into a new file
-        └── NoLongerKept       the usage was archived, and its retention time is over: 410
+        ├── FsyncFailed         fsync failed: exit, recover into a new file
+        └── UsageExpired       the usage was archived, and its retention time is over: 410
 
 An exception's docstring is its message unless it is raised with a better one.
 No message holds a payload value or a patient id.
@@ -47,7 +47,7 @@ class BusyapiError(Exception):
 E = TypeVar("E", bound=Exception)
 
 
-def fresh(error: E) -> E:
+def copy_error(error: E) -> E:
     """Return the same failure as another object, which was never raised.
 
     An exception that was raised keeps the frames that it passed through, and with them a request's
@@ -56,7 +56,7 @@ def fresh(error: E) -> E:
     return type(error)(*error.args)
 
 
-def told(error: BaseException) -> str:
+def describe_for_log(error: BaseException) -> str:
     """Say what happened, for a log: in our words or the system's.
 
     Any other text could quote what a device sent: of such an error only type and place.
@@ -64,10 +64,10 @@ def told(error: BaseException) -> str:
     if isinstance(error, BusyapiError):
         return str(error)
     name = type(error).__name__
-    return f"{name}: {error}" if isinstance(error, OSError) else f"{name} in {place(error)}"
+    return f"{name}: {error}" if isinstance(error, OSError) else f"{name} in {locate_error(error)}"
 
 
-def place(error: BaseException) -> str:
+def locate_error(error: BaseException) -> str:
     """Say where an exception was raised."""
     trace = error.__traceback__
     while trace and trace.tb_next:
@@ -87,7 +87,7 @@ class BufferFull(Refused):
     """The buffer is full: the archive is behind by the most allowed, or memory has run out."""
 
 
-class KeysFull(Refused):
+class IdempotencyKeysFull(Refused):
     """Too many Idempotency-Keys are in use. Send this later, or without the key."""
 
 
@@ -99,11 +99,11 @@ class Overloaded(Refused):
     """This process has more usages waiting than it may hold."""
 
 
-class RedisAway(Refused):
+class RedisUnavailable(Refused):
     """The buffer does not answer."""
 
 
-class TooWeak(Refused):
+class DurabilityNotMet(Refused):
     """Redis is weaker than the durability tier that is configured."""
 
 
@@ -111,47 +111,47 @@ class UnknownVersion(Refused):
     """This was written by another version of the service, which this one cannot read."""
 
 
-class StoredUnknown(BusyapiError):
+class OutcomeUnknown(BusyapiError):
     """The buffer's answer was lost. The usage may be stored already."""
 
 
-class KeyReused(BusyapiError):
+class IdempotencyKeyConflict(BusyapiError):
     """This Idempotency-Key was used with another body."""
 
 
-class Fault(NamedTuple):
+class ValidationError(NamedTuple):
     """One reason why a body is not a usage: a JSON pointer (RFC 6901) and a sentence."""
 
     pointer: str
     detail: str
 
 
-class BadUsage(BusyapiError):
+class InvalidRequest(BusyapiError):
     """The request cannot be taken."""
 
 
-class MalformedBody(BadUsage):
+class MalformedBody(InvalidRequest):
     """The body is not a JSON object in UTF-8."""
 
 
-class BodyTooLarge(BadUsage):
+class BodyTooLarge(InvalidRequest):
     """The body is larger than the limit."""
 
 
-class UnsupportedMedia(BadUsage):
+class UnsupportedMediaType(InvalidRequest):
     """The body is neither JSON nor a form, or its Content-Encoding is unknown."""
 
 
-class UnsupportedCoding(UnsupportedMedia):
+class UnsupportedContentEncoding(UnsupportedMediaType):
     """The Content-Encoding must be gzip or absent."""
 
 
-class NotAUsage(BadUsage):
+class InvalidUsage(InvalidRequest):
     """The body is JSON, but not a usage."""
 
-    def __init__(self, faults: list[Fault]) -> None:
+    def __init__(self, errors: list[ValidationError]) -> None:
         super().__init__()
-        self.faults = faults
+        self.errors = errors
 
 
 class LeaseLost(BusyapiError):
@@ -166,7 +166,7 @@ class ArchiveLocked(ArchiveError):
     """Another process writes this archive."""
 
 
-class ArchiveTaken(ArchiveError):
+class ArchiveTakenOver(ArchiveError):
     """Another process may have taken this archive over. Nothing is published before recovery."""
 
 
@@ -186,9 +186,9 @@ class ArchiveFull(ArchiveError):
     """The archive's volume is full. Nothing is lost; flushing goes on when space returns."""
 
 
-class SyncFailed(ArchiveError):
+class FsyncFailed(ArchiveError):
     """The disk did not take an fsync. What it holds is unknown until recovery rewrites it."""
 
 
-class NoLongerKept(ArchiveError):
+class UsageExpired(ArchiveError):
     """The usage was archived, and its retention time is over."""

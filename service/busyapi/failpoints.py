@@ -29,7 +29,7 @@ class _Action(NamedTuple):
     """At this hit alone; 0 for every one."""
 
 
-def parse(spec: str) -> dict[str, _Action]:
+def parse_spec(spec: str) -> dict[str, _Action]:
     """Read what the variable says.
 
     Raises:
@@ -45,7 +45,7 @@ def parse(spec: str) -> dict[str, _Action]:
     return actions
 
 
-def armed(actions: dict[str, _Action]) -> Callable[[str], None]:
+def make_failpoint(actions: dict[str, _Action]) -> Callable[[str], None]:
     """Return a failpoint function that takes these actions."""
     hits = dict.fromkeys(actions, 0)
     counting = threading.Lock()  # guards hits: worker threads and the loop pass failpoints
@@ -58,12 +58,12 @@ def armed(actions: dict[str, _Action]) -> Callable[[str], None]:
             hits[name] += 1
             now = action.hit in (0, hits[name])
         if now:
-            _act(action, name)
+            _execute(action, name)
 
     return hit
 
 
-def _act(action: _Action, name: str) -> None:
+def _execute(action: _Action, name: str) -> None:
     if action.verb == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if action.verb == "sleep":
@@ -73,10 +73,10 @@ def _act(action: _Action, name: str) -> None:
     raise OSError(number, f"failpoint {name}: {os.strerror(number)}")
 
 
-def _passed(name: str, /) -> None:
+def _ignore(name: str, /) -> None:
     """Do nothing: no failpoint is set."""
 
 
 failpoint: Callable[[str], None] = (
-    armed(parse(os.environ[VARIABLE])) if os.environ.get(VARIABLE) else _passed
+    make_failpoint(parse_spec(os.environ[VARIABLE])) if os.environ.get(VARIABLE) else _ignore
 )

@@ -12,12 +12,12 @@ MAX_ID = 2**53
 """The largest integer that every JSON reader keeps exact (RFC 8259, section 6)."""
 
 
-def usage_id(seq: Seq, partition: int, partitions: int) -> UsageId:
+def make_usage_id(seq: Seq, partition: int, partitions: int) -> UsageId:
     """Return the id of a seq; with one partition it is the seq itself."""
     return UsageId((seq - 1) * partitions + partition + 1)
 
 
-def locate(usage: UsageId, partitions: int) -> tuple[int, Seq]:
+def split_usage_id(usage: UsageId, partitions: int) -> tuple[int, Seq]:
     """Return the partition and seq that an id of 1 or more names."""
     seq, partition = divmod(usage - 1, partitions)
     return partition, Seq(seq + 1)

@@ -12,32 +12,33 @@ from busyapi.errors import ConfigError
 TIERS = ("fsync", "replicated", "memory")
 SWITCH = ("on", "off")
 VALIDATIONS = ("strict", "lenient")
-MOST_PORT = 65535
-LEAST_DEADLINE = 0.1
-MOST_DEADLINE = 300
-"""Seconds. Redis remembers what a lane may repeat for much longer (session.LANE_MEMORY_SECONDS)."""
+MAX_PORT = 65535
+MIN_DEADLINE_SECONDS = 0.1
+MAX_DEADLINE_SECONDS = 300
+"""Seconds. Redis remembers what a committer may repeat for much longer
+(session.LANE_MEMORY_SECONDS)."""
 
 
-MOST_FIGURE = 2**40
+MAX_VALUE = 2**40
 """Of any figure that has no smaller limit: what Redis, sockets and file systems still take."""
-MOST_BOUND = 1_000_000_000
+MAX_BOUND_USAGES = 1_000_000_000
 """A jump skips this many ids. The archive keeps the largest bound for good, and ids end at 2^53."""
-MOST_REPLICAS = 100
-MOST_CONNECTIONS = 1_000_000
-MOST_HEADER = 65_536
+MAX_REPLICAS = 100
+MAX_CONNECTIONS = 1_000_000
+MAX_HEADER_BYTES = 65_536
 """Bytes. Sanic reads no further ahead than this."""
-MOST_KEY_SECONDS = 31 * 86_400
+MAX_KEY_TTL_SECONDS = 31 * 86_400
 
 
-def row(
+def setting(
     name: str,
     default: Any,
     unit: str,
     reason: str,
     *,
     choices: tuple[str, ...] = (),
-    least: float = 0,
-    most: float = MOST_FIGURE,
+    minimum: float = 0,
+    maximum: float = MAX_VALUE,
 ) -> Any:
     """Declare a setting: environment variable, default, unit, and why one would change it."""
     return field(
@@ -47,8 +48,8 @@ def row(
             "unit": unit,
             "reason": reason,
             "choices": choices,
-            "least": least,
-            "most": most,
+            "least": minimum,
+            "most": maximum,
         },
     )
 
@@ -57,211 +58,211 @@ def row(
 class Settings:
     """The settings of one process; docs/reference/settings.md is generated from them."""
 
-    port: int = row("PORT", 3000, "TCP port", "where devices post usages", most=MOST_PORT)
-    metrics_port: int = row(
+    port: int = setting("PORT", 3000, "TCP port", "where devices post usages", maximum=MAX_PORT)
+    metrics_port: int = setting(
         "BUSYAPI_METRICS_PORT",
         9090,
         "TCP port",
         "where Prometheus scrapes the API; never routed",
-        most=MOST_PORT,
+        maximum=MAX_PORT,
     )
-    flusher_port: int = row(
+    flusher_port: int = setting(
         "BUSYAPI_FLUSHER_PORT",
         9100,
         "TCP port",
         "the flusher's probes, metrics and read door, which asks for no token: keep it inside",
-        most=MOST_PORT,
+        maximum=MAX_PORT,
     )
-    flusher_urls: str = row(
+    flusher_urls: str = setting(
         "BUSYAPI_FLUSHER_URLS",
         "http://127.0.0.1:9100",
         "URL, or one for each partition, split by commas; {partition} is replaced",
         "where the API asks for archived usages",
     )
-    redis_url: str = row(
+    redis_url: str = setting(
         "BUSYAPI_REDIS_URL",
         "redis://127.0.0.1:6379",
         "URL",
         "redis://host:port, redis+sentinel://host:port,host:port/service or"
         " redis+cluster://host:port,host:port; rediss for TLS",
     )
-    redis_username: str = row("BUSYAPI_REDIS_USERNAME", "", "", "the ACL user")
-    redis_password: str = row("BUSYAPI_REDIS_PASSWORD", "", "", "that user's password")
-    redis_password_file: str = row(
+    redis_username: str = setting("BUSYAPI_REDIS_USERNAME", "", "", "the ACL user")
+    redis_password: str = setting("BUSYAPI_REDIS_PASSWORD", "", "", "that user's password")
+    redis_password_file: str = setting(
         "BUSYAPI_REDIS_PASSWORD_FILE",
         "",
         "path",
         "a file with the password, read at every connection, so that it can be rotated",
     )
-    redis_ca_file: str = row(
+    redis_ca_file: str = setting(
         "BUSYAPI_REDIS_CA_FILE", "", "path", "the CA of a server that the system does not trust"
     )
-    key_prefix: str = row(
+    key_prefix: str = setting(
         "BUSYAPI_KEY_PREFIX",
         "busyapi",
         "",
         "the first word of every key in Redis: installations that share a Redis need different"
         " ones; fixed at install and recorded in the archive",
     )
-    installation: str = row(
+    installation: str = setting(
         "BUSYAPI_INSTALLATION",
         "",
         "",
         "an id of this installation, recorded in Redis: an API commits only where the record has"
         " the same one",
     )
-    partitions: int = row(
-        "BUSYAPI_PARTITIONS", 1, "partitions", "fixed at install and recorded in Redis", least=1
+    partitions: int = setting(
+        "BUSYAPI_PARTITIONS", 1, "partitions", "fixed at install and recorded in Redis", minimum=1
     )
-    bound: int = row(
+    bound: int = setting(
         "BUSYAPI_BOUND",
         1_000_000,
         "usages",
         "most usages a partition holds between issue and archive: Redis memory for an outage",
-        least=1,
-        most=MOST_BOUND,
+        minimum=1,
+        maximum=MAX_BOUND_USAGES,
     )
-    durability: str = row("BUSYAPI_DURABILITY", "fsync", "", "what a 201 means", choices=TIERS)
-    replicas: int = row(
+    durability: str = setting("BUSYAPI_DURABILITY", "fsync", "", "what a 201 means", choices=TIERS)
+    replicas: int = setting(
         "BUSYAPI_REPLICAS",
         1,
         "replicas",
         "with the tier `replicated`: how many confirm each commit. No more may be connected: a"
         " failover could promote one that did not confirm",
-        least=1,
-        most=MOST_REPLICAS,
+        minimum=1,
+        maximum=MAX_REPLICAS,
     )
-    validation: str = row(
+    validation: str = setting(
         "BUSYAPI_VALIDATION",
         "strict",
         "",
         "lenient takes any JSON object",
         choices=VALIDATIONS,
     )
-    max_body: int = row(
-        "BUSYAPI_MAX_BODY_BYTES", 65_536, "bytes", "a usage, alone or in a batch", least=2
+    max_body: int = setting(
+        "BUSYAPI_MAX_BODY_BYTES", 65_536, "bytes", "a usage, alone or in a batch", minimum=2
     )
-    max_batch_bytes: int = row(
-        "BUSYAPI_MAX_BATCH_BYTES", 4_194_304, "bytes", "a batch, also when inflated", least=2
+    max_batch_bytes: int = setting(
+        "BUSYAPI_MAX_BATCH_BYTES", 4_194_304, "bytes", "a batch, also when inflated", minimum=2
     )
-    max_batch_items: int = row(
-        "BUSYAPI_MAX_BATCH_ITEMS", 10_000, "usages", "usages in one batch", least=1
+    max_batch_items: int = setting(
+        "BUSYAPI_MAX_BATCH_ITEMS", 10_000, "usages", "usages in one batch", minimum=1
     )
-    receiving_bytes: int = row(
+    receiving_bytes: int = setting(
         "BUSYAPI_RECEIVING_BYTES",
         67_108_864,
         "bytes",
         "requests on their way into one process, over all connections; over it, the slowest get"
         " 503. At least twice the largest body",
-        least=65_536,
+        minimum=65_536,
     )
-    max_connections: int = row(
+    max_connections: int = setting(
         "BUSYAPI_MAX_CONNECTIONS",
         2048,
         "connections",
         "at one port of one process; at the bound a quiet one makes room, or the new one gets 503",
-        least=8,
-        most=MOST_CONNECTIONS,
+        minimum=8,
+        maximum=MAX_CONNECTIONS,
     )
-    max_header: int = row(
+    max_header: int = setting(
         "BUSYAPI_MAX_HEADER_BYTES",
         8192,
         "bytes",
         "a request's line and headers, 413 over it; a mesh that forwards client certificates"
         " needs more",
-        least=1024,
-        most=MOST_HEADER,
+        minimum=1024,
+        maximum=MAX_HEADER_BYTES,
     )
-    pending_max: int = row(
+    pending_max: int = setting(
         "BUSYAPI_PENDING_MAX",
         100_000,
         "usages",
         "waiting in one API process; over it, 503",
-        least=1,
+        minimum=1,
     )
-    pending_bytes: int = row(
-        "BUSYAPI_PENDING_BYTES", 67_108_864, "bytes", "likewise, by size", least=2
+    pending_bytes: int = setting(
+        "BUSYAPI_PENDING_BYTES", 67_108_864, "bytes", "likewise, by size", minimum=2
     )
-    commit_deadline: float = row(
+    commit_deadline: float = setting(
         "BUSYAPI_COMMIT_DEADLINE",
         10.0,
         "seconds",
         "a usage waits this long for Redis, then 503",
-        least=LEAST_DEADLINE,
-        most=MOST_DEADLINE,
+        minimum=MIN_DEADLINE_SECONDS,
+        maximum=MAX_DEADLINE_SECONDS,
     )
-    request_deadline: float = row(
+    request_deadline: float = setting(
         "BUSYAPI_REQUEST_DEADLINE",
         15.0,
         "seconds",
         "a request must arrive whole in this time",
-        least=LEAST_DEADLINE,
-        most=MOST_DEADLINE,
+        minimum=MIN_DEADLINE_SECONDS,
+        maximum=MAX_DEADLINE_SECONDS,
     )
-    drain_delay: float = row(
+    drain_delay: float = setting(
         "BUSYAPI_DRAIN_DELAY",
         5.0,
         "seconds",
         "not ready, still serving, while endpoints forget this pod",
     )
-    stop_timeout: float = row(
+    stop_timeout: float = setting(
         "BUSYAPI_STOP_TIMEOUT", 15.0, "seconds", "for accepted requests to finish after that"
     )
-    idempotency_ttl: int = row(
+    idempotency_ttl: int = setting(
         "BUSYAPI_IDEMPOTENCY_TTL",
         3600,
         "seconds",
         "how long an Idempotency-Key is known, and up to a third longer; each takes 135 bytes of"
         " Valkey's memory (180 of Redis 7's) until then",
-        least=1,
-        most=MOST_KEY_SECONDS,
+        minimum=1,
+        maximum=MAX_KEY_TTL_SECONDS,
     )
-    idempotency_keys: int = row(
+    idempotency_keys: int = setting(
         "BUSYAPI_IDEMPOTENCY_KEYS",
         0,
         "keys",
         "most Idempotency-Keys that a partition knows at a time: over it a post with a new key is"
         " answered 503, any other is not; 0 is half of Redis' maxmemory over all partitions, or"
         " 2,000,000 without one",
-        least=0,
-        most=MOST_BOUND,
+        minimum=0,
+        maximum=MAX_BOUND_USAGES,
     )
-    tokens_file: str = row(
+    tokens_file: str = setting(
         "BUSYAPI_TOKENS_FILE", "", "path", "turns authentication on: lines of rights and token"
     )
-    rate_limit: float = row(
+    rate_limit: float = setting(
         "BUSYAPI_RATE_LIMIT",
         0.0,
         "usages a second",
         "for each token, or each address without authentication; a batch counts its usages, a read"
         " one; 0 is no limit",
     )
-    cors_origins: str = row(
+    cors_origins: str = setting(
         "BUSYAPI_CORS_ORIGINS",
         "",
         "origins, split by commas",
         "pages of these origins may call the API from a browser; none by default",
     )
-    fast_lane: str = row(
-        "BUSYAPI_FAST_LANE",
+    fast_path: str = setting(
+        "BUSYAPI_FAST_PATH",
         "on",
         "",
         "off sends every request through Sanic; authentication and rate limits do so anyway",
         choices=SWITCH,
     )
-    archive_dir: str = row(
+    archive_dir: str = setting(
         "BUSYAPI_ARCHIVE_DIR", "/var/lib/busyapi/archive", "path", "the archive volume"
     )
-    segment_bytes: int = row(
-        "BUSYAPI_SEGMENT_BYTES", 67_108_864, "bytes", "a segment is closed at this size", least=1
+    segment_bytes: int = setting(
+        "BUSYAPI_SEGMENT_BYTES", 67_108_864, "bytes", "a segment is closed at this size", minimum=1
     )
-    segment_age: float = row(
+    segment_age: float = setting(
         "BUSYAPI_SEGMENT_AGE", 3600.0, "seconds", "or at this age, or at midnight UTC"
     )
-    retention_days: int = row(
+    retention_days: int = setting(
         "BUSYAPI_RETENTION_DAYS", 0, "days", "older segments are deleted; 0 keeps all"
     )
-    log_level: str = row(
+    log_level: str = setting(
         "BUSYAPI_LOG_LEVEL", "info", "", "how much to log", choices=("debug", "info", "warning")
     )
 

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 import zstandard
 
-from busyapi.archive import highwater, identity, names
-from busyapi.archive.writer import Batch, PartitionWriter
+from busyapi.archive import high_water, identity, paths
+from busyapi.archive.format import UsageBatch
+from busyapi.archive.writer import PartitionWriter
 from busyapi.ids import Seq
 
 AT = 1_763_925_120_123
@@ -34,10 +35,10 @@ def usage(seq: int) -> bytes:
     return b'{"patientId":"%d","timestamp":%d,"medication":"Albuterol"}' % (seq % 7, seq)
 
 
-def batch(first: int, count: int = 1, received_ms: int = AT) -> Batch:
+def batch(first: int, count: int = 1, received_ms: int = AT) -> UsageBatch:
     """Return a batch of `count` usages from this seq on."""
     usages = [usage(seq) for seq in range(first, first + count)]
-    return Batch(Seq(first), Seq(first + count - 1), received_ms, usages)
+    return UsageBatch(Seq(first), Seq(first + count - 1), received_ms, usages)
 
 
 def recover(root: Path, partition: int = 0, partitions: int = 1, **options: Any) -> PartitionWriter:
@@ -48,7 +49,7 @@ def recover(root: Path, partition: int = 0, partitions: int = 1, **options: Any)
 
 def abandon(writer: PartitionWriter) -> None:
     """Let go of the lock and nothing else, as a process does that is killed."""
-    writer._readable.segment = None
+    writer._lookup.segment = None
     writer.close()
 
 
@@ -63,11 +64,11 @@ def write(root: Path, *blocks: int, partition: int = 0, partitions: int = 1) -> 
 
 def reached(root: Path, seq: int | None) -> None:
     """Put the high-water mark at a seq; None removes it, as 0.2.0 would leave the folder."""
-    said = identity.read(root / "p00")
+    said = identity.read_identity(root / "p00")
     assert said
-    (root / "p00" / names.HIGHWATER).unlink()
+    (root / "p00" / paths.HIGH_WATER_NAME).unlink()
     if seq is not None:
-        highwater.HighWater.begin(root / "p00", said.archive_id, Seq(seq)).close()
+        high_water.HighWaterMark.create(root / "p00", said.archive_id, Seq(seq)).close()
 
 
 def say(path: Path, **members: object) -> None:

@@ -46,16 +46,16 @@ def prepare_damaged(root: Path) -> None:
 
 def accept(root: Path, writer: Any) -> None:
     """Accept the loss of what was damaged: nothing else may be missing."""
-    if writer.highest > writer.cursor:
+    if writer.highest_seq > writer.cursor:
         if not list(root.rglob("*.damaged")):
-            raise AssertionError(f"only {writer.cursor} of {writer.highest} are there")
-        writer.gap(writer.highest, "accepted")
+            raise AssertionError(f"only {writer.cursor} of {writer.highest_seq} are there")
+        writer.record_gap(writer.highest_seq, "accepted")
 
 
 def live(root: Path, acknowledged: Path) -> None:
     """Recover, archive, and say after each step how far the cursor has come."""
+    from busyapi.idempotency import IdempotencyRecord  # noqa: PLC0415
     from busyapi.ids import Seq  # noqa: PLC0415
-    from busyapi.known import KnownKey  # noqa: PLC0415
     from testkit.archive.builder import batch, now_ms, recover  # noqa: PLC0415
 
     say = os.open(acknowledged, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -64,11 +64,13 @@ def live(root: Path, acknowledged: Path) -> None:
     for step in range(1, 9):
         following = Seq(writer.cursor + 1)
         if step == 4:
-            writer.gap(Seq(following + 4), "why")
+            writer.record_gap(Seq(following + 4), "why")
         elif step == 6:
             writer.quarantine(following, Seq(following + 1), b"raw", "why")
         else:
-            writer.keys.append([KnownKey(following, 1, now_ms(), "a" * 32, "b" * 32)])
+            writer.idempotency_log.append(
+                [IdempotencyRecord(following, 1, now_ms(), "a" * 32, "b" * 32)]
+            )
             writer.append([batch(following), batch(following + 1, step, now_ms())])
         os.write(say, b"%d\n" % writer.cursor)
         writer.roll_if_due()
@@ -77,7 +79,7 @@ def live(root: Path, acknowledged: Path) -> None:
 
 def examine(root: Path, acknowledged: Path) -> str:
     """Recover once more, undisturbed, and tell what is wrong."""
-    from busyapi.archive.verify import verify  # noqa: PLC0415
+    from busyapi.archive_cli.verify import verify_archive  # noqa: PLC0415
     from busyapi.ids import Seq  # noqa: PLC0415
     from testkit.archive.builder import batch, ids, recover  # noqa: PLC0415
 
@@ -87,14 +89,14 @@ def examine(root: Path, acknowledged: Path) -> str:
     if writer.cursor < told:
         return f"the cursor is {writer.cursor}, but {told} was acknowledged"
     writer.append([batch(writer.cursor + 1)])
-    (report,) = verify(root)
+    (report,) = verify_archive(root)
     if report.problems:
         return f"verify: {report.problems}"
     found = ids(root)
     if len(set(found)) != len(found):
         return f"twice: {found}"
     gone = set(range(writer.kept_from, writer.cursor + 1)) - set(found)
-    unread = {n for n in gone if writer.find(Seq(n)) is None}
+    unread = {n for n in gone if writer.find_line(Seq(n)) is None}
     if gone != unread or len(gone) != report.skipped + report.quarantined:
         return f"missing: {sorted(gone)}"
     writer.close()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
-from busyapi.archive import names
+from busyapi.archive import paths
 from busyapi.ids import Seq
 from testkit.archive.builder import abandon, batch, blocks, recover
 
@@ -68,7 +68,7 @@ def make(root: Path, partition: int, partitions: int, draw: Draw) -> Archive:
     for kind, counts in draw(STEPS):
         first, last = Seq(writer.cursor + 1), Seq(writer.cursor + sum(counts))
         if kind == "gap":
-            writer.gap(last, "why")
+            writer.record_gap(last, "why")
         elif kind == "quarantine":
             writer.quarantine(first, last, b"raw" * 20, "why")
         else:
@@ -146,7 +146,7 @@ def tear(deed: Deed) -> None:
 def litter(deed: Deed) -> None:
     """Leave a temporary file, and break the older line of the mark."""
     deed.path.with_name(deed.path.name + ".tmp").write_bytes(b"x")
-    mark = deed.archive.folder / names.HIGHWATER
+    mark = deed.archive.folder / paths.HIGH_WATER_NAME
     lines = mark.read_bytes().splitlines(keepends=True)
     lines[lines.index(min(lines))] = b"?" * len(min(lines))
     mark.write_bytes(b"".join(lines))

@@ -13,9 +13,9 @@ import yaml
 
 from busyapi import cli, errors
 from busyapi.errors import ConfigError
-from busyapi.events import EVENTS
-from busyapi.metrics import ApiMetrics, FlusherMetrics
 from busyapi.settings import Settings
+from busyapi.telemetry.log_events import EVENTS
+from busyapi.telemetry.metrics import ApiMetrics, FlusherMetrics
 from testkit.docs.links import broken_links
 from testkit.docs.runbooks import RECOVERY, RUNBOOKS, Page
 

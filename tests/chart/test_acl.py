@@ -145,12 +145,12 @@ def test_rights_of_0_2_0_refuse_only_posts_with_a_key(
         server_with_acl(tmp_path, "valkey", acl) as server,
         stack_on(server, tmp_path, credentials) as stack,
     ):
-        lost = stack.apis[0].metric("busyapi_lane_failures_total")
+        lost = stack.apis[0].metric("busyapi_committer_failures_total")
         for key in range(5):
             problem = refusal(send(stack.port, USAGE, idempotency_key=f"key-{key}"), "no")
             assert "Idempotency-Key" in problem["detail"]
             stored(send(stack.port, USAGE))
-        assert stack.apis[0].metric("busyapi_lane_failures_total") == lost
+        assert stack.apis[0].metric("busyapi_committer_failures_total") == lost
         stack.wait_until_archived()
 
 

@@ -34,7 +34,7 @@ CHANGED = {
     "durability": "memory",
     "validation": "lenient",
     "logLevel": "debug",
-    "fastLane": "off",
+    "fastPath": "off",
     "corsOrigins": "https://a.example",
 }
 

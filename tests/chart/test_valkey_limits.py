@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from busyapi.commit.lane import RECHECK_SECONDS
+from busyapi.commit.committer import RECHECK_INTERVAL_SECONDS
 from testkit.api_client import USAGE, send, stored
 from testkit.chart.rendering import Json, of_kind, one, render
 from testkit.processes import Stack
@@ -42,8 +42,8 @@ def fill(server: Server, sockets: contextlib.ExitStack) -> int:
 def test_chart_limits_clients_and_idle_time() -> None:
     settings = conf()
     assert int(settings["maxclients"]) >= 1000
-    # An idle committer sends a command every RECHECK_SECONDS, so it is never closed.
-    assert 3 * RECHECK_SECONDS <= int(settings["timeout"]) <= 60
+    # An idle committer sends a command every RECHECK_INTERVAL_SECONDS, so it is never closed.
+    assert 3 * RECHECK_INTERVAL_SECONDS <= int(settings["timeout"]) <= 60
 
 
 @pytest.mark.parametrize(("timeout", "freed"), [(TIMEOUT_SECONDS, True), (0, False)])

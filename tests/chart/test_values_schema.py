@@ -7,7 +7,7 @@ from typing import Any
 import helm_python
 import pytest
 
-from busyapi.api.cors import cors
+from busyapi.api.cors import parse_origins
 from busyapi.errors import ConfigError
 from busyapi.settings import Settings
 from busyapi.stream.keys import check_prefix
@@ -161,7 +161,7 @@ def test_key_has_the_limits_of_its_setting(name: str, setting: Any) -> None:
 def test_schema_and_service_accept_the_same_origins(origins: str, accepted: bool) -> None:  # noqa: FBT001
     assert (not refusal({"config": {"corsOrigins": origins}})) == accepted
     try:
-        cors(origins)
+        parse_origins(origins)
     except ConfigError:
         assert not accepted
     else:

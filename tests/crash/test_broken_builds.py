@@ -22,7 +22,7 @@ THE_COMMIT = b":lane:"
 
 REPEATS_STORED_AGAIN = {"stream/commit.lua": ("if token == ARGV[4] then", "if false then")}
 FLUSHES_NOT_WRITTEN = {
-    "flusher/intake.py": (
+    "flusher/buffer.py": (
         "            append = asyncio.to_thread(writer.append, block)\n",
         """            if writer.cursor:
                 writer.gap(block[-1].last, 'not written')
@@ -32,17 +32,17 @@ FLUSHES_NOT_WRITTEN = {
     )
 }
 LOST_ANSWERS_CALLED_REFUSALS = {
-    "commit/lane.py": (
-        "                flight.uncertain = flight.uncertain or flight.sending\n",
-        "                self._settle_all(flight, error)\n",
+    "commit/committer.py": (
+        "                batch.is_uncertain = batch.is_uncertain or batch.is_sending\n",
+        "                self._fail_batch(batch, error)\n",
     )
 }
 PUBLISHED_BEFORE_IT_IS_WRITTEN = {
     "flusher/loop.py": (
-        "        usages, flushed = await intake.flush(writer, partition)\n",
-        """        await partition.publish(intake._last)
+        "        usages, flushed = await buffer.flush(writer, partition)\n",
+        """        await partition.publish(buffer._last_seq)
         failpoint('published')
-        usages, flushed = await intake.flush(writer, partition)
+        usages, flushed = await buffer.flush(writer, partition)
 """,
     )
 }

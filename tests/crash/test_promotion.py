@@ -119,7 +119,7 @@ def test_build_without_the_check_of_the_run_id_is_caught(tmp_path: Path) -> None
         tmp_path,
         {
             "stream/session.py": ("or state.run_id != server.run_id", ""),
-            "stream/checked.lua": ("'master_replid:' .. history", "'master_replid:'"),
+            "stream/commit_checks.lua": ("'master_replid:' .. history", "'master_replid:'"),
         },
     )
     # What the flusher makes of it afterwards is of no interest.

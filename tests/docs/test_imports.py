@@ -29,9 +29,9 @@ def name_of(module: Path) -> str:
 def folder_of(name: str) -> str:
     """The row of the table that a module of ours belongs to."""
     parts = name.split(".")
+    if len(parts) > 2 and parts[1] == "wiring":
+        return "/".join(parts[1:])  # a row for each role: a flusher loads nothing of the API
     if len(parts) > 1 and (PACKAGE / parts[1]).is_dir():
-        return parts[1]
-    if len(parts) > 1 and parts[1].startswith("wiring"):
         return parts[1]
     return "cli" if len(parts) > 1 and parts[1] in COMMAND_LINE else LEAVES
 
@@ -61,9 +61,9 @@ def table() -> dict[str, tuple[set[str], set[str]]]:
     rows = {}
     for line in body.strip().splitlines()[2:]:
         folders, ours, foreign = (cell.strip() for cell in line.strip("|").split("|"))
-        allowed = set(re.findall(r"\w+", ours))
+        allowed = set(re.findall(r"[\w/]+", ours))
         doors = set(re.findall(r"\w+", re.sub(r"\([^)]*\)", "", foreign)))
-        for folder in re.findall(r"\w+", folders):
+        for folder in re.findall(r"[\w/]+", folders):
             rows[folder] = (allowed, doors)
     return rows
 

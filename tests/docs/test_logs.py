@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from busyapi.events import EVENTS, Event
+from busyapi.telemetry.log_events import EVENTS, LogEvent
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "service" / "busyapi"
@@ -23,7 +23,7 @@ def sources() -> list[str]:
     return [source for source in found if "\nlog = structlog.get_logger()\n" in source]
 
 
-def calls(source: str) -> Iterator[Event]:
+def calls(source: str) -> Iterator[LogEvent]:
     """Find what a module logs."""
     for node in ast.walk(ast.parse(source)):
         match node:
@@ -32,7 +32,7 @@ def calls(source: str) -> Iterator[Event]:
                 args=[ast.Constant(value=str(name))],
                 keywords=given,
             ):
-                yield Event(name, level, tuple(_fields(given, source)), "", "")
+                yield LogEvent(name, level, tuple(_fields(given, source)), "", "")
             case ast.Call(func=ast.Attribute(value=ast.Name(id="log"))):
                 raise AssertionError(f"line {node.lineno}: an event's name is a constant")
 
@@ -50,7 +50,7 @@ def _fields(given: list[ast.keyword], source: str) -> Iterator[str]:
                         yield from (str(key.value) for key in keys if isinstance(key, ast.Constant))
 
 
-def faults(found: list[Event], catalogue: tuple[Event, ...]) -> set[str]:
+def faults(found: list[LogEvent], catalogue: tuple[LogEvent, ...]) -> set[str]:
     """Say where calls and catalogue differ."""
     rows = {row.name: row for row in catalogue}
     bad = {f"{name} is logged nowhere" for name in rows.keys() - {call.name for call in found}}
@@ -81,7 +81,7 @@ def test_there_is_one_way_to_log() -> None:
 
 def test_what_a_row_says_to_do_exists() -> None:
     for row in EVENTS:
-        for word in re.findall(r"\w+", row.do):
+        for word in re.findall(r"\w+", row.action):
             if word.startswith("Busyapi"):
                 assert (ROOT / "docs" / "runbooks" / f"{word}.md").exists(), word
 
@@ -99,7 +99,7 @@ def test_what_a_row_says_to_do_exists() -> None:
 )
 def test_a_call_that_differs_is_found(call: str, fault: str) -> None:
     source = f"def f():\n{textwrap.indent(call, '    ')}\n"
-    known = (Event("known", "info", ("a",), "", ""),)
+    known = (LogEvent("known", "info", ("a",), "", ""),)
     assert fault in faults(list(calls(source)), known)
     with pytest.raises(AssertionError, match="constant"):
         list(calls("log.info(name)"))

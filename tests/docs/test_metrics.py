@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from busyapi import catalogue_api, catalogue_flusher, errors
-from busyapi.api.archive import ArchiveAway
-from busyapi.catalogue import Row
-from busyapi.metrics import ApiMetrics, FlusherMetrics, Metrics
+from busyapi import errors
+from busyapi.api.archive_client import ArchiveUnavailable
+from busyapi.telemetry import metric_defs_api, metric_defs_flusher
+from busyapi.telemetry.metric_defs import MetricDef
+from busyapi.telemetry.metrics import ApiMetrics, FlusherMetrics, Metrics
 from tools.generate.metric_readers import (
     alerts,
     family,
@@ -38,12 +39,12 @@ def both() -> tuple[Metrics, Metrics]:
 
 @pytest.mark.parametrize("role", [0, 1], ids=["api", "flusher"])
 def test_every_metric_of_the_catalogue_is_given_as_it_says_and_no_other(role: int) -> None:
-    rows = (catalogue_api.ROWS, catalogue_flusher.ROWS)[role]
+    rows = (metric_defs_api.METRICS, metric_defs_flusher.METRICS)[role]
     given = {family.name: family for family in both()[role].registry.collect()}
     assert given.keys() == {row.name for row in rows}
     for row in rows:
         family = given[row.name]
-        assert (family.type, family.documentation) == (row.kind, row.meaning)
+        assert (family.type, family.documentation) == (row.kind, row.help)
         names = {name for sample in family.samples for name in sample.labels} - {"le"}
         known = {label.name for label in row.labels} | ({"partition"} if role else set())
         assert not family.samples or names == known, row.name
@@ -92,17 +93,17 @@ def test_a_panel_and_a_variable_are_readers() -> None:
 
 def test_label_values_of_the_catalogue_are_those_of_the_code() -> None:
     refusals = {each.__name__ for each in errors.Refused.__subclasses__()}
-    assert ArchiveAway.__name__ in refusals
-    assert set(catalogue_api.REFUSALS) == refusals | {errors.StoredUnknown.__name__}
-    assert set(catalogue_api.LANE_FAILURES) <= refusals
+    assert ArchiveUnavailable.__name__ in refusals
+    assert set(metric_defs_api.REFUSAL_REASONS) == refusals | {errors.OutcomeUnknown.__name__}
+    assert set(metric_defs_api.COMMITTER_FAILURE_REASONS) <= refusals
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=lambda row: row.name)
-def test_names_follow_the_conventions(row: Row) -> None:
+def test_names_follow_the_conventions(row: MetricDef) -> None:
     assert re.fullmatch(r"busyapi_[a-z]+(_[a-z]+)*", row.name)
     assert not row.name.endswith(("_total", "_count", "_sum", "_bucket", "_created"))
     assert not re.search(r"_(ms|milliseconds|minutes|hours|kib|mib|percent)(_|$)", row.name)
-    assert row.meaning.endswith(".")
+    assert row.help.endswith(".")
     assert (row.kind == "histogram") == bool(row.buckets)
 
 

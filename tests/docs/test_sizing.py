@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+from busyapi.sizing.costs import BATCHED_POST_COST, SINGLE_POST_COST
 
-from busyapi.sizing import BATCHED, SINGLE
 from tools.generate.sizing_page import START
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -41,7 +41,7 @@ def planned() -> tuple[list[float], list[float]]:
     """Return the same of the calculator."""
     alone, many = (
         [each.api_us, each.redis_us, each.flusher_us, each.archive_bytes]
-        for each in (SINGLE, BATCHED)
+        for each in (SINGLE_POST_COST, BATCHED_POST_COST)
     )
     return alone, many
 

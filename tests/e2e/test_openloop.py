@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from busyapi.stream.keys import Keys
+from busyapi.stream.keys import PartitionKeys
 from e2e.openloop import BATCH, OpenLoop
 from testkit.ports import free_port
 from testkit.processes import Stack
@@ -102,7 +102,7 @@ def test_a_mixed_load_is_every_kind_of_post_and_is_reconciled(tmp_path: Path) ->
             wait_until(lambda: load.offered >= 40, "forty requests")
             seen = load.stop()
         stack.wait_until_archived()
-        issued = server.command("GET", Keys(0).seq)
+        issued = server.command("GET", PartitionKeys(0).seq)
         stack.stop()
         verdict = stack.verdict(load.history)
     assert verdict.ok, verdict

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from busyapi.failpoints import VARIABLE
-from busyapi.stream.keys import Keys
+from busyapi.stream.keys import PartitionKeys
 from testkit.api_client import USAGE, send, stored
 from testkit.docs.runbooks import pages
 from testkit.monitored_stack import MonitoredStack, observed
@@ -20,7 +20,7 @@ from testkit.waiting import wait_until
 
 BOUND = "4000"
 RESERVE = 3 << 20
-KEYS = Keys(0)
+KEYS = PartitionKeys(0)
 READ_WITHOUT_FLUSHER = {
     "BufferFilling",
     "BufferFull",

@@ -21,13 +21,13 @@ Apis = Callable[..., Api]
 
 @pytest.fixture(scope="session")
 def contracts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Stack]]:
-    """Running stacks with the default settings, with the fast lane and without it."""
+    """Running stacks with the default settings, with the fast path and without it."""
     with ExitStack() as running:
         stacks = {}
         for switch in SWITCH:
             folder = tmp_path_factory.mktemp(f"contract-{switch}")
             server = running.enter_context(Server(folder / "valkey"))
-            stack = Stack(folder / "stack", server, settings={"BUSYAPI_FAST_LANE": switch})
+            stack = Stack(folder / "stack", server, settings={"BUSYAPI_FAST_PATH": switch})
             stacks[switch] = running.enter_context(stack)
         yield stacks
 

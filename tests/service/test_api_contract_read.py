@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from busyapi.archive.format import Batch
+from busyapi.archive.format import UsageBatch
 from busyapi.ids import Seq
 from testkit.api_client import BODY, USAGE, problem, send, stored
 from testkit.http1 import fetch
@@ -68,7 +68,7 @@ def test_a_usage_whose_retention_is_over_is_410(stacks: Stacks, valkey: Server) 
     old = datetime.now(UTC) - timedelta(days=3)
     writer = open_archive(stack.archive, bound=1_000_000)
     received = int(old.timestamp() * 1000)
-    writer.append([Batch(Seq(1), Seq(3), received, [BODY] * 3)])
+    writer.append([UsageBatch(Seq(1), Seq(3), received, [BODY] * 3)])
     writer.close()
     (day,) = (stack.archive / "p00").glob("????-??-??")
     day.rename(day.with_name(f"{old:%Y-%m-%d}"))

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from busyapi.metrics import ApiMetrics, FlusherMetrics, Metrics
+from busyapi.telemetry.metrics import ApiMetrics, FlusherMetrics, Metrics
 from testkit.api_client import BODY, USAGE, Raw, request, send
 from testkit.http1 import fetch
 from testkit.processes import Process, Stack
@@ -99,7 +99,7 @@ def test_requests_are_counted_by_route_and_status(contract: Stack, beside: Apis)
     assert (buckets["1.0"], buckets["10.0"], buckets["100.0"], buckets["+Inf"]) == (8, 9, 10, 10)
     assert api.metric("busyapi_commit_seconds_count") == 11
     assert api.metric("busyapi_pending_usages") == 0
-    assert api.metric("busyapi_lanes_ready") == 1
+    assert api.metric("busyapi_committers_ready") == 1
     assert api.metric("busyapi_refused_total") == 0
     assert contract.apis[0].metric("busyapi_build_info", role="api") == 1
 
@@ -153,10 +153,12 @@ def test_a_refusal_and_a_lost_connection_are_counted_by_reason(
     wait_until(lambda: flusher.metric(age) == 0, "the flusher to have looked")
     assert flusher.metric("busyapi_seeded") == 1
     assert flusher.metric("busyapi_halted") == 0
-    lost = api.metric("busyapi_lane_failures_total", reason="RedisAway")
+    lost = api.metric("busyapi_committer_failures_total", reason="RedisUnavailable")
     valkey.kill9()
-    wait_until(lambda: api.metric("busyapi_lanes_ready") == 0, "the lane to see that Redis died")
-    assert api.metric("busyapi_lane_failures_total", reason="RedisAway") > lost
+    wait_until(
+        lambda: api.metric("busyapi_committers_ready") == 0, "the committer to see that Redis died"
+    )
+    assert api.metric("busyapi_committer_failures_total", reason="RedisUnavailable") > lost
     wait_until(lambda: flusher.metric("busyapi_seeded") == 0, "the flusher to see it too")
     # Nothing waits, but nobody can know.
     wait_until(lambda: flusher.metric(age) > 3, "the time to grow in which nobody could look")

@@ -31,7 +31,7 @@ from tests.conftest import Stacks
 from tests.service.conftest import Apis
 
 MIB = 1 << 20
-MOST_RESIDENT = 400 * MIB
+MAX_RESIDENT = 400 * MIB
 BATCH = "/api/usages/batch"
 ATTACKERS = 200
 
@@ -170,7 +170,7 @@ class TestBodiesUnderWay:
                     for _ in range(31):
                         each.send(part)
             assert fetch(api.port, "/livez").status == 200
-            assert most() < before + 200 * MIB < MOST_RESIDENT
+            assert most() < before + 200 * MIB < MAX_RESIDENT
             assert api.metric("busyapi_receiving_bytes") <= 64 * MIB
             told = [each for each in slow if each.answers_in(0)]
             assert len(told) > ATTACKERS - 20
@@ -208,7 +208,7 @@ def test_requests_that_come_at_once_are_each_answered(
 ) -> None:
     """Also those that came whole, and that no task has looked at yet."""
     api = beside(
-        BUSYAPI_MAX_BATCH_BYTES="65536", BUSYAPI_RECEIVING_BYTES="131072", BUSYAPI_FAST_LANE=switch
+        BUSYAPI_MAX_BATCH_BYTES="65536", BUSYAPI_RECEIVING_BYTES="131072", BUSYAPI_FAST_PATH=switch
     )
     large = BODY[:-1] + b',"more":"%b"}' % (b"x" * 60_000)
     before = count(contract.port)
@@ -263,5 +263,5 @@ def test_everything_at_its_limit_stays_below_400_mib(stacks: Stacks, valkey: Ser
         assert api.metric("busyapi_receiving_bytes") > 32 * MIB
         assert api.metric("busyapi_connections") > 1800
         time.sleep(1)
-        assert most() <= MOST_RESIDENT
+        assert most() <= MAX_RESIDENT
         valkey.resume()

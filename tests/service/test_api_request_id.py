@@ -15,7 +15,7 @@ numbers = count()
 
 
 def asked(stack: Stack, headers: dict[str, str]) -> list[str]:
-    """Return the ids of answers of every kind: the fast lane's, Sanic's, errors."""
+    """Return the ids of answers of every kind: the fast path's, Sanic's, errors."""
     named = {name.replace("-", "_"): value for name, value in headers.items()}
     key = f"request-id-{next(numbers)}"
     answers = [

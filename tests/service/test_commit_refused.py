@@ -1,4 +1,4 @@
-"""What a lane said of a usage holds: refused is never stored, unknown at most once."""
+"""What a committer said of a usage holds: refused is never stored, unknown at most once."""
 
 import asyncio
 import socket
@@ -6,23 +6,23 @@ from collections.abc import Iterator
 
 import pytest
 
-from busyapi.commit.batch import Key
-from busyapi.errors import Refused, StoredUnknown
-from busyapi.stream.scripts import REMEMBER
-from testkit.in_process import CommitterHarness, committing, settled, until
+from busyapi.commit.pending import IdempotencyKey
+from busyapi.errors import OutcomeUnknown, Refused
+from busyapi.stream.scripts import SET_EXPIRING
+from testkit.in_process import CommitterHarness, run_committer, settled, until
 from testkit.proxied_server import KEYS, THE_COMMIT, ProxiedServer, give_up_after
 from testkit.servers import FLAVOURS
 
 A, B = b'"A"', b'"B"'
 REFUSALS = {
-    # What a failover does: when the flight arrives, the epoch is gone.
+    # What a failover does: when the batch arrives, the epoch is gone.
     "EPOCH": ("HDEL", KEYS.state, "epoch"),
     "NOREPLICAS": ("CONFIG", "SET", "min-replicas-to-write", "1"),
 }
 
 
 def command(*words: str) -> bytes:
-    """Render a command for a server that is paused: it finds it before what a lane sends next."""
+    """Render a command for a paused server, which finds it before the next commit."""
     return (
         f"*{len(words)}\r\n" + "".join(f"${len(each)}\r\n{each}\r\n" for each in words)
     ).encode()
@@ -40,11 +40,11 @@ def aside(line: ProxiedServer) -> Iterator[socket.socket]:
 async def posted_in_one_flight(
     line: ProxiedServer, committer: CommitterHarness, apart: float, *, keyed: bool = False
 ) -> list[asyncio.Future[int]]:
-    """Post A and B, B later than A, so that one flight has both; leave the server paused."""
+    """Post A and B, B later than A, so that one batch has both; leave the server paused."""
     line.server.pause()
     first = committer.post(b'"first"')
     await until(lambda: line.is_sent(b'"first"'), "the first flight to be sent")
-    keys = (Key("a", "body"), Key("b", "body")) if keyed else (None, None)
+    keys = (IdempotencyKey("a", "body"), IdempotencyKey("b", "body")) if keyed else (None, None)
     older = [committer.post(A, key=each) for each in {None, keys[0]}]
     await asyncio.sleep(apart)
     younger = [committer.post(B, key=each) for each in {None, keys[1]}]
@@ -57,8 +57,8 @@ async def posted_in_one_flight(
 async def test_usage_that_was_called_not_stored_is_not_sent_again_with_younger_ones(
     line: ProxiedServer, aside: socket.socket, refusal: str, *, keyed: bool
 ) -> None:
-    async with committing(line.endpoint, deadline=3.0) as committer:
-        await committer.until_ready()
+    async with run_committer(line.endpoint, deadline=3.0) as committer:
+        await committer.wait_ready()
         first, *rest = await posted_in_one_flight(line, committer, 2.0, keyed=keyed)
         half = len(rest) // 2
         aside.sendall(command(*REFUSALS[refusal]))
@@ -76,50 +76,52 @@ async def test_usage_that_was_called_not_stored_is_not_sent_again_with_younger_o
 
 async def test_flight_that_may_be_stored_is_repeated_as_it_was(line: ProxiedServer) -> None:
     # Without A it would be another batch under a number that the server knows, or a second B.
-    async with committing(line.endpoint, deadline=3.0) as committer:
-        await committer.until_ready()
+    async with run_committer(line.endpoint, deadline=3.0) as committer:
+        await committer.wait_ready()
         first, older, younger = await posted_in_one_flight(line, committer, 2.0)
         line.proxy.lose_answer(A)
         line.server.resume()
         assert await first == 1
         await asyncio.to_thread(line.proxy.wait_until_lost)
         line.proxy.refuse()
-        assert isinstance((await settled([older]))[0], StoredUnknown)
+        assert isinstance((await settled([older]))[0], OutcomeUnknown)
         line.proxy.accept()
         assert await younger == 3
     assert line.stored_lines() == [b'"first"', A, B]
 
 
-# --- the lane's memory ----------------------------------------------------------------------
+# --- the committer's memory ----------------------------------------------------------------------
 
 
 def forget(line: ProxiedServer) -> None:
     """Do what the server does when its clock is set forward by an hour."""
-    for each in line.server.command("KEYS", KEYS.lane("*")):
+    for each in line.server.command("KEYS", KEYS.committer("*")):
         assert line.server.command("TTL", each) > 0
         line.server.command("DEL", each)
 
 
 @pytest.mark.parametrize("line", FLAVOURS, indirect=True)
-async def test_lane_that_was_forgotten_calls_its_lost_answer_unknown(line: ProxiedServer) -> None:
-    async with committing(line.endpoint) as committer:
-        await committer.until_ready()
+async def test_committer_that_was_forgotten_calls_its_lost_answer_unknown(
+    line: ProxiedServer,
+) -> None:
+    async with run_committer(line.endpoint) as committer:
+        await committer.wait_ready()
         line.proxy.lose_answer(THE_COMMIT)
         line.proxy.refuse()
         sent = committer.post(A)
         await asyncio.to_thread(line.proxy.wait_until_lost)
         forget(line)
         line.proxy.accept()
-        assert isinstance((await settled([sent]))[0], StoredUnknown)
+        assert isinstance((await settled([sent]))[0], OutcomeUnknown)
         assert await committer.post(B) == 2
     assert line.stored_lines() == [A, B]
 
 
-async def test_lane_that_is_forgotten_with_nothing_under_way_stores_what_comes(
+async def test_committer_that_is_forgotten_with_nothing_under_way_stores_what_comes(
     line: ProxiedServer,
 ) -> None:
-    async with committing(line.endpoint) as committer:
-        await committer.until_ready()
+    async with run_committer(line.endpoint) as committer:
+        await committer.wait_ready()
         assert await committer.post(A) == 1
         forget(line)
         assert await committer.post(B) == 2
@@ -127,12 +129,12 @@ async def test_lane_that_is_forgotten_with_nothing_under_way_stores_what_comes(
 
 
 @pytest.mark.parametrize("line", FLAVOURS, indirect=True)
-async def test_call_that_comes_late_is_not_stored_by_a_server_that_forgot_the_lane(
+async def test_call_that_comes_late_is_not_stored_by_a_server_that_forgot_the_committer(
     line: ProxiedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     give_up_after(monkeypatch, 0.5)
-    async with committing(line.endpoint) as committer:
-        await committer.until_ready()
+    async with run_committer(line.endpoint) as committer:
+        await committer.wait_ready()
         line.proxy.hold()
         future = committer.post(A)
         assert await future == 1
@@ -142,31 +144,33 @@ async def test_call_that_comes_late_is_not_stored_by_a_server_that_forgot_the_la
     assert line.stored_lines() == [A, B]
 
 
-async def test_idle_lane_that_was_forgotten_refuses_nothing(
+async def test_idle_committer_that_was_forgotten_refuses_nothing(
     line: ProxiedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("busyapi.commit.lane.RECHECK_SECONDS", 0.1)
-    async with committing(line.endpoint) as committer:
-        await committer.until_ready()
+    monkeypatch.setattr("busyapi.commit.committer.RECHECK_INTERVAL_SECONDS", 0.1)
+    async with run_committer(line.endpoint) as committer:
+        await committer.wait_ready()
         forget(line)
-        await until(lambda: line.server.command("KEYS", KEYS.lane("*")), "the lane to notice")
+        await until(
+            lambda: line.server.command("KEYS", KEYS.committer("*")), "the committer to notice"
+        )
         assert await committer.post(A) == 1
         assert not committer.failures.errors
 
 
-async def test_lost_answer_to_a_lane_that_names_itself_again_costs_no_refusal(
+async def test_lost_answer_to_a_committer_that_names_itself_again_costs_no_refusal(
     line: ProxiedServer, impatient: None
 ) -> None:
     del impatient
-    async with committing(line.endpoint, deadline=6.0) as committer:
-        await committer.until_ready()
+    async with run_committer(line.endpoint, deadline=6.0) as committer:
+        await committer.wait_ready()
         assert await committer.post(b'"first"') == 1
         line.server.command("HDEL", KEYS.state, "epoch")
         answer = committer.post(A)
-        await until(lambda: not committer.lane.ready, "the flight to be refused")
-        (guard,) = line.server.command("KEYS", KEYS.lane("*"))
+        await until(lambda: not committer.committer.is_ready, "the flight to be refused")
+        (guard,) = line.server.command("KEYS", KEYS.committer("*"))
         line.server.command("DEL", guard)
-        line.proxy.lose_answer(REMEMBER.sha.encode())
+        line.proxy.lose_answer(SET_EXPIRING.sha1.encode())
         await line.reseed()
         await asyncio.to_thread(line.proxy.wait_until_lost)
         assert isinstance(await answer, int)

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from busyapi.commit.batch import Key
-from busyapi.errors import StoredUnknown, TooWeak
-from busyapi.stream.keys import Keys
-from testkit.in_process import committing, seed_once, settled, until, where
+from busyapi.commit.pending import IdempotencyKey
+from busyapi.errors import DurabilityNotMet, OutcomeUnknown
+from busyapi.stream.keys import PartitionKeys
+from testkit.in_process import run_committer, seed_once, settled, until, where
 from testkit.servers import FLAVOURS, Flavour, Server
 from testkit.waiting import wait_until
 
-KEYS = Keys(0)
+KEYS = PartitionKeys(0)
 
 
 class Pair:
@@ -39,7 +39,7 @@ async def pair(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Pair]:
     flavour: Flavour = getattr(request, "param", "valkey")
-    monkeypatch.setattr("busyapi.stream.session.WAIT_MS", 300)
+    monkeypatch.setattr("busyapi.stream.session.REPLICA_WAIT_MS", 300)
     pair = Pair(tmp_path, flavour)
     with pair.primary, pair.replica:
         wait_until(lambda: online(pair.primary) == 1, "the replica to be online")
@@ -48,37 +48,37 @@ async def pair(
 
 
 async def test_answered_usage_is_on_the_replica(pair: Pair) -> None:
-    async with committing(pair.where, tier="replicated") as committer:
-        await committer.until_ready()
+    async with run_committer(pair.where, tier="replicated") as committer:
+        await committer.wait_ready()
         assert await committer.post(b"{}", b"{}") == 2
         assert pair.entries(pair.replica) == ["2-2"]
         # Below 0 if it had to be asked again.
-        assert abs(await committer.post(b"{}", key=Key("a", "body"))) == 3
+        assert abs(await committer.post(b"{}", key=IdempotencyKey("a", "body"))) == 3
         assert pair.entries(pair.replica) == ["2-2", "3-1"]
 
 
 @pytest.mark.parametrize("pair", FLAVOURS, indirect=True)
-@pytest.mark.parametrize("key", [None, Key("a", "body")])
+@pytest.mark.parametrize("key", [None, IdempotencyKey("a", "body")])
 async def test_repeat_is_not_confirmed_by_a_replica_that_lacks_it(
-    pair: Pair, key: Key | None
+    pair: Pair, key: IdempotencyKey | None
 ) -> None:
     # The repeat is the first thing on its connection. If it wrote nothing, WAIT would have
     # nothing to wait for, and count the paused replica.
-    async with committing(pair.where, tier="replicated", deadline=5.0) as committer:
-        await committer.until_ready()
+    async with run_committer(pair.where, tier="replicated", deadline=5.0) as committer:
+        await committer.wait_ready()
         pair.replica.pause()
         answers = await settled([committer.post(b"{}", key=key)])
-        assert isinstance(answers[0], StoredUnknown)
+        assert isinstance(answers[0], OutcomeUnknown)
         assert pair.entries(pair.primary) == ["1-1"]
         assert len(committer.failures.errors) >= 2  # it was sent again at least once
         pair.replica.resume()
 
 
 async def test_paused_replica_delays_the_answer_and_the_usage_is_stored_once(pair: Pair) -> None:
-    async with committing(pair.where, tier="replicated") as committer:
-        await committer.until_ready()
+    async with run_committer(pair.where, tier="replicated") as committer:
+        await committer.wait_ready()
         pair.replica.pause()
-        futures = [committer.post(b"{}"), committer.post(b"{}", key=Key("a", "body"))]
+        futures = [committer.post(b"{}"), committer.post(b"{}", key=IdempotencyKey("a", "body"))]
         await until(lambda: len(committer.failures.errors) >= 2, "two tries without a replica")
         assert not any(each.done() for each in futures)
         pair.replica.resume()
@@ -87,18 +87,18 @@ async def test_paused_replica_delays_the_answer_and_the_usage_is_stored_once(pai
 
 
 async def test_without_a_replica_nothing_is_taken_and_the_reason_is_told(pair: Pair) -> None:
-    async with committing(pair.where, tier="replicated", deadline=3.0) as committer:
-        await committer.until_ready()
+    async with run_committer(pair.where, tier="replicated", deadline=3.0) as committer:
+        await committer.wait_ready()
         pair.replica.kill9()
         sent = committer.post(b"{}")
-        await until(lambda: committer.lane.weak, "the lane to be refused")
+        await until(lambda: committer.committer.durability_error, "the committer to be refused")
         waiting = committer.post(b"{}")
         answers = await settled([sent, waiting])
-        assert isinstance(answers[0], StoredUnknown)
-        assert isinstance(answers[1], TooWeak)
+        assert isinstance(answers[0], OutcomeUnknown)
+        assert isinstance(answers[1], DurabilityNotMet)
         assert "no replica is connected: add one" in str(answers[1])
         pair.replica.start()
-        await committer.until_ready()
+        await committer.wait_ready()
         assert await committer.post(b"{}") == 2
         assert pair.entries(pair.replica) == ["1-1", "2-1"]
 
@@ -111,21 +111,21 @@ async def test_replica_that_need_not_confirm_stops_commits_until_it_must(
     pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The commit itself must find out: a failover could promote the second one.
-    monkeypatch.setattr("busyapi.commit.lane.RECHECK_SECONDS", 3600.0)
+    monkeypatch.setattr("busyapi.commit.committer.RECHECK_INTERVAL_SECONDS", 3600.0)
     second = Server(tmp_path / "second", pair.primary.flavour, replica_of=pair.primary)
-    async with committing(pair.where, tier="replicated", deadline=2.0) as one:
-        await one.until_ready()
+    async with run_committer(pair.where, tier="replicated", deadline=2.0) as one:
+        await one.wait_ready()
         assert await one.post(b"{}") == 1
         with second:
             wait_until(lambda: online(pair.primary) == 2, "the second replica to be online")
             answers = await settled([one.post(b"[]")])
-            assert isinstance(answers[0], TooWeak)
+            assert isinstance(answers[0], DurabilityNotMet)
             assert "set BUSYAPI_REPLICAS=2, or disconnect" in str(answers[0])
-            async with committing(pair.where, tier="replicated", replicas=2) as both:
-                await both.until_ready()
+            async with run_committer(pair.where, tier="replicated", replicas=2) as both:
+                await both.wait_ready()
                 assert await both.post(b'"both"') == 2
                 assert pair.entries(pair.replica) == pair.entries(second) == ["1-1", "2-1"]
-        await one.until_ready()
+        await one.wait_ready()
         assert await one.post(b"{}") == 3
 
 
@@ -134,15 +134,17 @@ async def test_each_of_two_replicas_must_confirm(pair: Pair, tmp_path: Path) -> 
     tier = {"tier": "replicated", "replicas": 2}
     with second:
         wait_until(lambda: online(pair.primary) == 2, "the second replica to be online")
-        async with committing(pair.where, deadline=2.0, **tier) as committer:
-            await committer.until_ready()
+        async with run_committer(pair.where, deadline=2.0, **tier) as committer:
+            await committer.wait_ready()
             second.pause()
             answers = await settled([committer.post(b"{}")])
-            assert isinstance(answers[0], StoredUnknown)
+            assert isinstance(answers[0], OutcomeUnknown)
             second.resume()
-            await committer.until_ready()
+            await committer.wait_ready()
             assert await committer.post(b"{}") == 2
             assert pair.entries(second) == ["1-1", "2-1"]
-    async with committing(pair.where, deadline=1.0, **tier) as committer:
-        await until(lambda: committer.lane.weak, "the lane to be refused")
-        assert "1 replicas are online, BUSYAPI_REPLICAS is 2" in str(committer.lane.weak)
+    async with run_committer(pair.where, deadline=1.0, **tier) as committer:
+        await until(lambda: committer.committer.durability_error, "the committer to be refused")
+        assert "1 replicas are online, BUSYAPI_REPLICAS is 2" in str(
+            committer.committer.durability_error
+        )

@@ -11,17 +11,17 @@ from structlog.testing import capture_logs
 
 from busyapi import cli
 from busyapi.archive.writer import PartitionWriter
-from busyapi.commit.batch import Key
+from busyapi.commit.pending import IdempotencyKey
 from busyapi.errors import BufferFull
 from busyapi.flusher.loop import Flusher
-from busyapi.stream.entry import encode
-from busyapi.stream.partition import Partition
+from busyapi.stream.entry import encode_entry
+from busyapi.stream.partition import OwnedPartition
 from testkit.archive_reader import read_archive
 from testkit.in_process import (
-    flushing,
     make_flusher,
     numbered,
     record_calls,
+    run_flusher,
     settled,
     until,
     until_flushing,
@@ -34,14 +34,14 @@ from testkit.volume import fill_volume, small_volume
 
 @pytest.fixture
 def site(valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InProcessStack:
-    monkeypatch.setattr("busyapi.flusher.loop.HALT_SECONDS", 0.2)
+    monkeypatch.setattr("busyapi.flusher.loop.HALT_RETRY_SECONDS", 0.2)
     return InProcessStack(valkey, tmp_path / "archive", monkeypatch)
 
 
 async def until_halted(flusher: Flusher) -> str:
     """Wait for a flusher that only a person can help; return what it says."""
     await until(flusher._metrics.halted._value.get, "the flusher to halt")
-    return flusher.trouble
+    return flusher.not_ready_reason
 
 
 def accept_loss(site: InProcessStack, monkeypatch: pytest.MonkeyPatch, said: str) -> int:
@@ -64,7 +64,7 @@ def verify(site: InProcessStack, monkeypatch: pytest.MonkeyPatch) -> int:
     ("value", "why"),
     [
         (b"1 1 00000000\n{}\n{}", "checksum"),
-        (encode([b"{}"], 1), "count"),
+        (encode_entry([b"{}"], 1), "count"),
         (b"no entry of ours", "header"),
     ],
 )
@@ -77,7 +77,7 @@ async def test_entry_that_cannot_be_read_is_quarantined_and_the_rest_goes_on(
         site.server.client().set(KEYS.seq, 5)
         assert await site.post(committer, "b", 2) == [6, 7]
         await site.until_archived(7)
-        assert flusher._metrics.quarantined._value.get() == 2
+        assert flusher._metrics.quarantined_usages._value.get() == 2
         assert site.stored() == []
     archive = read_archive(site.archive)
     assert [each[:2] for each in archive.partition(0).quarantined] == [(4, 5)]
@@ -94,13 +94,13 @@ async def test_hole_in_the_stream_halts_behind_what_is_before_it(
 ) -> None:
     async with site.running():
         pass
-    async with site.lane() as committer:
+    async with site.committer() as committer:
         for name in "abc":
             await site.post(committer, name, 2)
         (first, *_, last) = site.stored()
         assert site.server.client().xdel(KEYS.stream, "4-2") == 1
         assert (first, last) == ("2-2", "6-2")
-        async with flushing(site.flusher(), ready=False) as flusher:
+        async with run_flusher(site.flusher(), ready=False) as flusher:
             said = await until_halted(flusher)
             assert "goes on at seq 5, but seq 3 comes next" in said
             assert "--partition 0 --through 4" in said
@@ -125,7 +125,7 @@ async def test_empty_volume_halts_until_a_person_accepts_the_loss(
         await site.until_archived(3)
     shutil.rmtree(site.archive)
     site.server.command("DEL", KEYS.lease)  # as if it had expired
-    async with site.lane() as committer, flushing(site.flusher(), ready=False) as flusher:
+    async with site.committer() as committer, run_flusher(site.flusher(), ready=False) as flusher:
         said = await until_halted(flusher)
         assert "seq 3 was archived in the other" in said
         assert site.server.command("EXISTS", KEYS.lease) == 0
@@ -155,7 +155,7 @@ async def test_halted_flusher_says_once_what_it_recovered(
 
     monkeypatch.setattr(PartitionWriter, "recover", counted)
     with capture_logs() as logged:
-        async with flushing(flusher, ready=False):
+        async with run_flusher(flusher, ready=False):
             await until(lambda: len(tries) > 3, "the flusher to try again")
     assert [each["cursor"] for each in logged if each["event"] == "archive_recovered"] == [0]
 
@@ -170,7 +170,7 @@ async def test_older_volume_halts_and_goes_on_with_the_right_one(site: InProcess
         await site.until_archived(5)
     site.archive.rename(site.archive.with_name("right"))
     site.archive.with_name("older").rename(site.archive)
-    async with flushing(site.flusher(), ready=False) as flusher:
+    async with run_flusher(site.flusher(), ready=False) as flusher:
         said = await until_halted(flusher)
         assert "up to seq 5" in said
         assert "ends at seq 3" in said
@@ -191,7 +191,7 @@ async def test_damaged_segment_is_set_aside_and_the_loss_is_a_persons_to_accept(
     content = bytearray(segment.read_bytes())
     content[len(content) // 3] ^= 0xFF
     segment.write_bytes(content)
-    async with flushing(site.flusher(), ready=False) as flusher, site.lane() as committer:
+    async with run_flusher(site.flusher(), ready=False) as flusher, site.committer() as committer:
         said = await until_halted(flusher)
         assert "seq 3" in said
         assert await site.post(committer, "b", 1) == [4]
@@ -212,15 +212,17 @@ async def test_good_file_goes_back_in_the_place_of_what_was_recovered(
     (segment,) = site.archive.rglob("usages-*.zst")
     good = segment.read_bytes()
     segment.write_bytes(good[:80] + bytes([good[80] ^ 0xFF]) + good[81:])  # in the first block
-    async with flushing(site.flusher(), ready=False) as flusher, site.lane() as committer:
+    async with run_flusher(site.flusher(), ready=False) as flusher, site.committer() as committer:
         assert "seqs 1 to 1 are missing" in await until_halted(flusher)
         damaged, piece = sorted(segment.parent.glob("usages-*"))
         assert damaged.name == f"{segment.name}.damaged"
         beside = site.archive / segment.name
         beside.write_bytes(good)
         beside.rename(segment)
-        await until(lambda: "hold the same seqs" in flusher.trouble, "the flusher to see both")
-        assert piece.name in flusher.trouble
+        await until(
+            lambda: "hold the same seqs" in flusher.not_ready_reason, "the flusher to see both"
+        )
+        assert piece.name in flusher.not_ready_reason
         for each in (damaged, piece):
             each.rename(tmp_path / each.name)
         await until_flushing(flusher)
@@ -232,11 +234,13 @@ async def test_good_file_goes_back_in_the_place_of_what_was_recovered(
 
 async def test_second_flusher_on_the_same_volume_waits_for_the_lock(site: InProcessStack) -> None:
     async with site.running() as (_, committer):
-        async with flushing(site.flusher(), ready=False) as second:
-            await until(lambda: "another process writes" in second.trouble, "the second to halt")
+        async with run_flusher(site.flusher(), ready=False) as second:
+            await until(
+                lambda: "another process writes" in second.not_ready_reason, "the second to halt"
+            )
             assert await site.post(committer, "a", 3) == [1, 2, 3]
             await site.until_archived(3)
-            assert second.trouble
+            assert second.not_ready_reason
         assert await site.post(committer, "b", 1) == [4]
     async with site.running() as (_, committer):
         assert await site.post(committer, "c", 1) == [5]
@@ -246,14 +250,14 @@ async def test_second_flusher_on_another_volume_gets_no_lease(
     site: InProcessStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = make_flusher(where(site.server), tmp_path / "other")
-    async with site.running() as (first, committer), flushing(elsewhere, ready=False) as second:
-        await until(lambda: "lease" in second.trouble, "the second to be refused")
+    async with site.running() as (first, committer), run_flusher(elsewhere, ready=False) as second:
+        await until(lambda: "lease" in second.not_ready_reason, "the second to be refused")
         assert await site.post(committer, "a", 3) == [1, 2, 3]
         await site.until_archived(3)
-        tries = record_calls(monkeypatch, Partition, "connect")
+        tries = record_calls(monkeypatch, OwnedPartition, "connect")
         await until(lambda: len(tries) >= 2, "the second to try again")
-        assert "lease" in second.trouble
-        assert not first.trouble
+        assert "lease" in second.not_ready_reason
+        assert not first.not_ready_reason
     assert site.lines() == [1, 2, 3]
     assert read_archive(tmp_path / "other").partition(0).lines == []
 
@@ -267,7 +271,7 @@ async def test_flusher_that_lost_its_lease_while_it_slept_harms_nothing(
         # Another archive's flusher came while this one slept.
         site.server.command("SET", KEYS.lease, "other:token", "PX", 60_000)
         await site.post(committer, "b", 3)
-        await until(lambda: first.trouble, "the first to notice")
+        await until(lambda: first.not_ready_reason, "the first to notice")
         assert site.server.command("HGET", KEYS.state, "archived") == "3"
         assert site.stored() != []
         site.server.command("DEL", KEYS.lease)  # as if it had expired
@@ -290,13 +294,15 @@ async def test_full_volume_stands_still_loses_nothing_and_recovers_by_itself(
             await site.until_archived(3)
             ballast = fill_volume(site.archive)
             await settled([committer.post(each) for each in incompressible(1000)])
-            await until(lambda: "No space" in flusher.trouble, "the flusher to notice")
-            assert flusher._metrics.errors["full"]._value.get() > 0
+            await until(lambda: "No space" in flusher.not_ready_reason, "the flusher to notice")
+            assert flusher._metrics.archive_errors["full"]._value.get() > 0
             cursor = int(site.state()["archived"])
             assert cursor < 1003
             # The backlog is seen to grow meanwhile.
             await settled([committer.post(each) for each in incompressible(1000)])
-            await until(lambda: flusher._metrics.issued._value.get() == 2003, "the backlog to show")
+            await until(
+                lambda: flusher._metrics.issued_seq._value.get() == 2003, "the backlog to show"
+            )
             assert int(site.state()["archived"]) == cursor
             assert site.server.client().pttl(KEYS.lease) > 5_000
             ballast.unlink()
@@ -317,14 +323,14 @@ async def test_full_buffer_refuses_and_takes_again_when_the_flusher_is_back(
 ) -> None:
     async with site.running(bound=10):
         pass
-    async with site.lane() as committer:
+    async with site.committer() as committer:
         answers = await site.post(committer, "a", 12)
         assert answers[:10] == list(range(1, 11)) or any(
             isinstance(each, BufferFull) for each in answers
         )
         (refused,) = await settled([committer.post(*numbered("b", 11))])
         assert isinstance(refused, BufferFull)
-        async with flushing(site.flusher(bound=10)):
+        async with run_flusher(site.flusher(bound=10)):
             await until(lambda: site.stored() == [], "the buffer to be archived")
             (last,) = await site.post(committer, "c", 1)
             assert isinstance(last, int)
@@ -335,7 +341,7 @@ async def test_full_buffer_refuses_and_takes_again_when_the_flusher_is_back(
 async def test_full_memory_is_mended_by_a_flusher_that_comes_back(site: InProcessStack) -> None:
     async with site.running():
         pass
-    async with site.lane() as committer:
+    async with site.committer() as committer:
         filler = b'{"filler":"' + b"x" * 10_000 + b'"}'
         client = site.server.client()
         client.config_set("maxmemory", int(client.info("memory")["used_memory"]) + 300_000)
@@ -346,9 +352,9 @@ async def test_full_memory_is_mended_by_a_flusher_that_comes_back(site: InProces
             posted += 1
         assert isinstance(answer, BufferFull)
         # It has to lease, seed and trim in a server that takes no more data.
-        async with flushing(site.flusher()):
+        async with run_flusher(site.flusher()):
             await until(lambda: site.stored() == [], "the buffer to be archived")
-            (again,) = await settled([committer.post(filler, key=Key("a", "b"))])
+            (again,) = await settled([committer.post(filler, key=IdempotencyKey("a", "b"))])
             assert again == posted
             await site.until_archived(posted)
     assert site.lines() == list(range(1, posted + 1))

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from busyapi.archive.frames import content_size
-from busyapi.archive.reader import walk
-from busyapi.stream.entry import encode
-from busyapi.stream.keys import Keys
+from busyapi.archive.compression import read_content_size
+from busyapi.archive.reader import scan_frames
+from busyapi.stream.entry import encode_entry
+from busyapi.stream.keys import PartitionKeys
 from testkit.archive_reader import read_archive
-from testkit.in_process import flushing, make_flusher, until, until_flushing, where
+from testkit.in_process import make_flusher, run_flusher, until, until_flushing, where
 from testkit.in_process_stack import InProcessStack
 from testkit.proxy import Proxy
 from testkit.servers import Server
 from testkit.waiting import wait_until
 from tests.conftest import Stacks
 
-KEYS = Keys(0)
+KEYS = PartitionKeys(0)
 MIB = 1 << 20
 SLOWEST_LINK = 1_000_000
 """Bytes a second."""
@@ -27,7 +27,7 @@ SLOWEST_LINK = 1_000_000
 def entry_of(first: int, usages: int, size: int) -> bytes:
     """Return an entry's value; its lines pack like prose."""
     words = b"inhaled twice, spacer used; " * (size // usages // 28)
-    return encode([b'{"n":%d,"note":"%b"}' % (first + n, words) for n in range(usages)], 1)
+    return encode_entry([b'{"n":%d,"note":"%b"}' % (first + n, words) for n in range(usages)], 1)
 
 
 def fill(server: Server, entries: int, usages: int, size: int) -> int:
@@ -55,7 +55,7 @@ def block_bytes(archive: Path) -> list[int]:
     sizes = []
     for path in sorted(archive.rglob("usages-*.zst")):
         with path.open("rb") as file:
-            sizes += [content_size(frame.data) for frame in walk(file.fileno())]
+            sizes += [read_content_size(frame.data) for frame in scan_frames(file.fileno())]
     return sizes
 
 
@@ -94,7 +94,7 @@ def site(tmp_path: Path, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> InP
 async def test_slow_link_archives_batches_that_take_longer_than_an_answer_may(
     site: InProcessStack, *, jump: bool
 ) -> None:
-    async with flushing(site.flusher(bound=100_000)):
+    async with run_flusher(site.flusher(bound=100_000)):
         pass
     last = fill(site.server, 2, 1000, 4 * MIB)
     if jump:
@@ -108,10 +108,10 @@ async def test_slow_link_archives_batches_that_take_longer_than_an_answer_may(
         def archived() -> bool:
             left = int(site.server.command("PTTL", KEYS.lease))
             lease_seconds.append(left)
-            assert flusher.trouble in {"", "starting"}
+            assert flusher.not_ready_reason in {"", "starting"}
             return (flusher.writer.cursor if flusher.writer else 0) >= last
 
-        async with flushing(flusher, ready=False):
+        async with run_flusher(flusher, ready=False):
             await until(archived, "the backlog", seconds=40)
             await until_flushing(flusher, seconds=20)
             # Renewed all the time: nobody may take it for one that has ended.
@@ -121,14 +121,14 @@ async def test_slow_link_archives_batches_that_take_longer_than_an_answer_may(
 
 
 async def test_link_that_fails_in_the_middle_is_read_in_smaller_parts(site: InProcessStack) -> None:
-    async with flushing(site.flusher(bound=100_000)):
+    async with run_flusher(site.flusher(bound=100_000)):
         pass
     last = fill(site.server, 2, 1000, 4 * MIB)
     with Proxy(site.server.port) as link:
         link.rate = 4 * SLOWEST_LINK
         behind = replace(where(site.server), seeds=(("127.0.0.1", link.port),))
         flusher = make_flusher(behind, site.archive, bound=100_000)
-        async with flushing(flusher, ready=False):
+        async with run_flusher(flusher, ready=False):
             for _ in range(4):
                 await asyncio.sleep(0.7)
                 await asyncio.to_thread(link.cut)

@@ -7,24 +7,24 @@ import pytest
 
 from busyapi import cli
 from busyapi.ids import Seq
-from busyapi.stream.entry import encode
-from busyapi.stream.keys import Keys
+from busyapi.stream.entry import encode_entry
+from busyapi.stream.keys import PartitionKeys
 from testkit.archive_reader import read_archive
 from testkit.http1 import fetch
-from testkit.in_process import flushing, make_flusher, until, until_flushing, where
+from testkit.in_process import make_flusher, run_flusher, until, until_flushing, where
 from testkit.in_process_stack import BOUND, InProcessStack
 from testkit.servers import FLAVOURS, Server
 from testkit.waiting import wait_until
 from tests.conftest import Stacks
 
-KEYS = Keys(0)
+KEYS = PartitionKeys(0)
 
 
 @pytest.fixture
 def site(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[InProcessStack]:
-    monkeypatch.setattr("busyapi.flusher.loop.HALT_SECONDS", 0.2)
+    monkeypatch.setattr("busyapi.flusher.loop.HALT_RETRY_SECONDS", 0.2)
     with Server(tmp_path / "server", getattr(request, "param", "valkey")) as server:
         yield InProcessStack(server, tmp_path / "archive", monkeypatch)
 
@@ -50,10 +50,12 @@ async def test_entry_of_another_version_halts_and_waits_for_that_version(
 ) -> None:
     async with site.running() as (flusher, committer):
         assert await site.post(committer, "a", 2) == [1, 2]
-        newer = encode([b'{"n":3}', b'{"n":4}'], 1).replace(b"1", b"7", 1)
+        newer = encode_entry([b'{"n":3}', b'{"n":4}'], 1).replace(b"1", b"7", 1)
         assert store(site.server, newer, 2) == 4
         assert await site.post(committer, "b", 1) == [5]
-        await until(lambda: "seqs 3 to 4 has version 7" in flusher.trouble, "the flusher to halt")
+        await until(
+            lambda: "seqs 3 to 4 has version 7" in flusher.not_ready_reason, "the flusher to halt"
+        )
         # What stands before it is archived; it and what follows stay where they are.
         await site.until_archived(2)
         assert flusher._metrics.halted._value.get() == 1
@@ -63,7 +65,9 @@ async def test_entry_of_another_version_halts_and_waits_for_that_version(
         assert quarantined(site) == []
         # The version that wrote it takes over.
         monkeypatch.setattr("busyapi.stream.entry.VERSION", b"7")
-        await until(lambda: "seqs 5 to 5 has version 1" in flusher.trouble, "the next entry")
+        await until(
+            lambda: "seqs 5 to 5 has version 1" in flusher.not_ready_reason, "the next entry"
+        )
         await site.until_archived(4)
         monkeypatch.setattr("busyapi.stream.entry.VERSION", b"1")
         await until_flushing(flusher)
@@ -78,8 +82,10 @@ async def test_entry_with_a_field_of_another_version_halts_and_is_not_trimmed(
 ) -> None:
     async with site.running() as (flusher, committer):
         assert await site.post(committer, "a", 1) == [1]
-        store(site.server, encode([b"{}"], 1), field="v2")
-        await until(lambda: "has an unknown field" in flusher.trouble, "the flusher to halt")
+        store(site.server, encode_entry([b"{}"], 1), field="v2")
+        await until(
+            lambda: "has an unknown field" in flusher.not_ready_reason, "the flusher to halt"
+        )
         assert site.stored()[-1] == "2-1"
         assert quarantined(site) == []
 
@@ -92,8 +98,8 @@ async def test_entry_of_another_version_stops_a_jump_before_anything_is_skipped(
         await site.until_archived(1)
     store(site.server, b"2 newer\n{}")
     site.server.command("HDEL", KEYS.state, "epoch")
-    async with flushing(site.flusher(), ready=False) as flusher:
-        await until(lambda: "has version 2" in flusher.trouble, "the flusher to halt")
+    async with run_flusher(site.flusher(), ready=False) as flusher:
+        await until(lambda: "has version 2" in flusher.not_ready_reason, "the flusher to halt")
         assert site.stored() == ["2-1"]
         assert "epoch" not in site.state()
     assert site.gaps() == []
@@ -140,7 +146,7 @@ async def test_rest_of_an_entry_is_archived_when_its_begin_was_given_up(
     async with site.running() as (_, committer):
         assert await site.post(committer, "a", 1) == [1]
         await site.until_archived(1)
-    store(site.server, encode([b'{"n":%d}' % n for n in range(2, 12)], 1), 10)
+    store(site.server, encode_entry([b'{"n":%d}' % n for n in range(2, 12)], 1), 10)
     give_up(site, 5, monkeypatch)
     async with site.running() as (_, committer):
         assert await site.post(committer, "b", 1) == [12]
@@ -152,9 +158,9 @@ async def test_rest_of_an_entry_is_archived_when_its_begin_was_given_up(
 
 
 def lines_of(site: InProcessStack) -> list[bytes]:
-    writer = site.flusher()._hold._volume.recover()
+    writer = site.flusher()._resources._volume.recover()
     try:
-        return [found for seq in range(1, 13) if (found := writer.find(Seq(seq)))]
+        return [found for seq in range(1, 13) if (found := writer.find_line(Seq(seq)))]
     finally:
         writer.close()
 
@@ -184,14 +190,14 @@ async def test_promoted_server_that_is_weak_is_drained_before_it_may_be_committe
         async with site.running() as (_, committer):
             assert await site.post(committer, "a", 2) == [1, 2]
             await site.until_archived(2)
-        last = store(site.server, encode([b'{"only":"copy"}'], 1))
+        last = store(site.server, encode_entry([b'{"only":"copy"}'], 1))
         wait_until(lambda: replica.command("GET", KEYS.seq) == str(last), "the copy")
         site.server.stop()
         replica.command("REPLICAOF", "NO", "ONE")
-        async with flushing(
+        async with run_flusher(
             make_flusher(where(replica), site.archive, bound=BOUND), ready=False
         ) as flusher:
-            await until(lambda: "appendfsync" in flusher.trouble, "the flusher to see it")
+            await until(lambda: "appendfsync" in flusher.not_ready_reason, "the flusher to see it")
             await until(lambda: flusher.writer and flusher.writer.cursor == last, "the copy")
             assert replica.command("HGET", KEYS.state, "epoch") is None
             replica.client().config_set("appendfsync", "always")
@@ -207,14 +213,14 @@ async def test_restarted_server_that_is_weak_is_drained_and_keeps_its_history(
     async with site.running() as (_, committer):
         assert await site.post(committer, "a", 2) == [1, 2]
         await site.until_archived(2)
-    last = store(site.server, encode([b'{"only":"copy"}'], 1))
+    last = store(site.server, encode_entry([b'{"only":"copy"}'], 1))
     config = site.server.folder / "server.conf"
     durable = config.read_text()
     site.server.stop()
     config.write_text(durable + "no-appendfsync-on-rewrite yes\n")
     site.server.start()
-    async with flushing(site.flusher(), ready=False) as flusher:
-        await until(lambda: "no-appendfsync" in flusher.trouble, "the flusher to see it")
+    async with run_flusher(site.flusher(), ready=False) as flusher:
+        await until(lambda: "no-appendfsync" in flusher.not_ready_reason, "the flusher to see it")
         await until(lambda: flusher.writer and flusher.writer.cursor == last, "the copy")
         site.server.client().config_set("no-appendfsync-on-rewrite", "no")
         await until_flushing(flusher)

@@ -6,17 +6,24 @@ from pathlib import Path
 
 import pytest
 
-from busyapi.stream.keys import Keys
-from testkit.in_process import committing, flushing, make_flusher, until, until_flushing, where
+from busyapi.stream.keys import PartitionKeys
+from testkit.in_process import (
+    make_flusher,
+    run_committer,
+    run_flusher,
+    until,
+    until_flushing,
+    where,
+)
 from testkit.in_process_stack import InProcessStack
 from testkit.servers import Server
 
-KEYS = Keys(0)
+KEYS = PartitionKeys(0)
 
 
 @pytest.fixture
 def site(tmp_path: Path, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> InProcessStack:
-    monkeypatch.setattr("busyapi.flusher.loop.HALT_SECONDS", 0.2)
+    monkeypatch.setattr("busyapi.flusher.loop.HALT_RETRY_SECONDS", 0.2)
     return InProcessStack(valkey, tmp_path / "archive", monkeypatch)
 
 
@@ -26,13 +33,13 @@ async def test_two_installations_with_different_prefixes_share_a_redis(
     other = replace(where(site.server), prefix="busyapi:other", installation="ns/other")
     async with (
         site.running() as (_, committer),
-        flushing(make_flusher(other, tmp_path / "other")),
-        committing(other) as second,
+        run_flusher(make_flusher(other, tmp_path / "other")),
+        run_committer(other) as second,
     ):
-        await second.until_ready()
+        await second.wait_ready()
         assert await site.post(committer, "a", 3) == [1, 2, 3]
         assert await site.post(second, "b", 2) == [1, 2]
-        state = Keys(0, "busyapi:other").state
+        state = PartitionKeys(0, "busyapi:other").state
         await until(lambda: site.server.command("HGET", state, "archived") == "2", "both")
         await site.until_archived(3)
         assert site.server.command("HGET", state, "installation") == "ns/other"
@@ -47,9 +54,11 @@ async def test_archive_that_was_seeded_under_another_prefix_halts_and_says_which
         assert await site.post(committer, "a", 3) == [1, 2, 3]
         await site.until_archived(3)
     other = replace(where(site.server), prefix="busyapi-new")
-    async with flushing(make_flusher(other, site.archive), ready=False) as wrong:
-        await until(lambda: "BUSYAPI_KEY_PREFIX says busyapi-new" in wrong.trouble, "it to halt")
-        assert "set it to busyapi;" in wrong.trouble
+    async with run_flusher(make_flusher(other, site.archive), ready=False) as wrong:
+        await until(
+            lambda: "BUSYAPI_KEY_PREFIX says busyapi-new" in wrong.not_ready_reason, "it to halt"
+        )
+        assert "set it to busyapi;" in wrong.not_ready_reason
         assert not site.server.command("KEYS", "busyapi-new*")
     async with site.running() as (_, committer):
         assert await site.post(committer, "b", 1) == [4]
@@ -68,29 +77,32 @@ async def test_archive_of_an_earlier_version_keeps_the_prefix_that_it_had(
     of_0_2_0 = {name: said[name] for name in said if name not in {"prefix", "home", "crc"}}
     identity.write_text(json.dumps(of_0_2_0))
     other = replace(where(site.server), prefix="busyapi-new")
-    async with flushing(make_flusher(other, site.archive), ready=False) as wrong:
-        await until(lambda: "set it to busyapi;" in wrong.trouble, "it to halt")
+    async with run_flusher(make_flusher(other, site.archive), ready=False) as wrong:
+        await until(lambda: "set it to busyapi;" in wrong.not_ready_reason, "it to halt")
     async with site.running() as (_, committer):
         assert await site.post(committer, "b", 1) == [2]
 
 
-async def test_lane_of_another_installation_stores_nothing_and_says_why(
+async def test_committer_of_another_installation_stores_nothing_and_says_why(
     site: InProcessStack,
 ) -> None:
     mine = replace(where(site.server), installation="one/busyapi")
     other = replace(where(site.server), installation="two/busyapi")
-    async with flushing(make_flusher(mine, site.archive)) as flusher, committing(mine) as right:
-        await right.until_ready()
-        async with committing(other, deadline=0.5) as wrong:
+    async with (
+        run_flusher(make_flusher(mine, site.archive)) as flusher,
+        run_committer(mine) as right,
+    ):
+        await right.wait_ready()
+        async with run_committer(other, deadline=0.5) as wrong:
             posted = wrong.post(b"{}")
-            await until(lambda: "two/busyapi" in str(wrong.lane.trouble), "the reason")
-            assert "installation 'one/busyapi'" in str(wrong.lane.trouble)
+            await until(lambda: "two/busyapi" in str(wrong.committer.last_error), "the reason")
+            assert "installation 'one/busyapi'" in str(wrong.committer.last_error)
             await until(posted.done, "the deadline")
             assert posted.exception()
         assert await site.post(right, "a", 1) == [1]
         await until_flushing(flusher)
     # The flusher of the same archive gives the record its new name.
-    async with flushing(make_flusher(other, site.archive)), committing(other) as renamed:
-        await renamed.until_ready()
+    async with run_flusher(make_flusher(other, site.archive)), run_committer(other) as renamed:
+        await renamed.wait_ready()
         assert await site.post(renamed, "b", 1) == [2]
         assert site.state()["installation"] == "two/busyapi"

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from busyapi.archive.names import day_of
-from busyapi.archive.writer import Batch
+from busyapi.archive.format import UsageBatch
+from busyapi.archive.paths import utc_day
 from busyapi.ids import Seq
 from testkit.in_process import open_archive, until
 from testkit.in_process_stack import InProcessStack
@@ -24,11 +24,11 @@ def site(valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InP
     writer = open_archive(made.archive, bound=1000, segment_bytes=1)
     then = time.time() - 10 * DAY_SECONDS
     for seq in (1, 2, 3):
-        writer.append([Batch(Seq(seq), Seq(seq), int(then * 1000), [b"{}"])])
+        writer.append([UsageBatch(Seq(seq), Seq(seq), int(then * 1000), [b"{}"])])
         writer.roll_if_due()
     writer.close()
     (today,) = (made.archive / "p00").glob("????-??-??")
-    today.rename(today.with_name(day_of(then)))
+    today.rename(today.with_name(utc_day(then)))
     return made
 
 
@@ -66,7 +66,7 @@ async def test_a_damaged_old_segment_is_named_and_counted_and_archiving_continue
     # Old enough that recovery does not read it.
     writer = open_archive(site.archive, bound=1000, segment_bytes=1)
     for seq in (4, 5, 6):
-        writer.append([Batch(Seq(seq), Seq(seq), int(time.time() * 1000), [b"{}"])])
+        writer.append([UsageBatch(Seq(seq), Seq(seq), int(time.time() * 1000), [b"{}"])])
         writer.roll_if_due()
     writer.close()
     (path,) = site.archive.rglob(name)
@@ -77,8 +77,8 @@ async def test_a_damaged_old_segment_is_named_and_counted_and_archiving_continue
                 (answer,) = await site.post(committer, "a", 1)
                 assert isinstance(answer, int)
                 await site.until_archived(answer)
-            await until(lambda: flusher._metrics.damaged._value.get() == 1, "the metric")
-            assert not flusher.trouble
+            await until(lambda: flusher._metrics.damaged_files._value.get() == 1, "the metric")
+            assert not flusher.not_ready_reason
     (detail,) = logged(lines, "archive_damaged")
     assert name in detail
     assert [each.name for each in path.parent.glob("usages-*")] == [name]

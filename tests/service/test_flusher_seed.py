@@ -1,4 +1,4 @@
-"""Who has given out what: archive, Redis and lanes must agree before a commit is taken."""
+"""Who has given out what: archive, Redis and committers must agree before a commit is taken."""
 
 import asyncio
 import threading
@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from busyapi.archive.writer import PartitionWriter
-from busyapi.commit.lane import RETRY_SECONDS
-from busyapi.errors import StoredUnknown
-from busyapi.flusher.intake import drain
+from busyapi.commit.committer import RETRY_BACKOFF_SECONDS
+from busyapi.errors import OutcomeUnknown
+from busyapi.flusher.buffer import drain_stream
 from busyapi.flusher.loop import Flusher
-from busyapi.flusher.seed import LANES_LOOK_SECONDS
+from busyapi.flusher.seed import COMMITTER_CHECK_SECONDS
 from busyapi.ids import Seq
 from testkit.in_process import (
-    flushing,
     make_flusher,
     open_archive,
+    run_flusher,
     settled,
     until,
     until_flushing,
@@ -40,7 +40,7 @@ def site(
 
 
 def jumped(flusher: Flusher) -> float:
-    return float(flusher._metrics.jumps._value.get())
+    return float(flusher._metrics.epoch_jumps._value.get())
 
 
 @pytest.mark.parametrize("site", FLAVOURS, indirect=True)
@@ -74,11 +74,11 @@ async def test_killed_server_goes_on_counting_where_it_was(site: InProcessStack)
 
 
 async def test_restarted_flusher_goes_on_where_the_archive_ends(site: InProcessStack) -> None:
-    async with site.lane() as committer:
-        async with flushing(site.flusher()):
+    async with site.committer() as committer:
+        async with run_flusher(site.flusher()):
             assert await site.post(committer, "a", 3) == [1, 2, 3]
         assert await site.post(committer, "b", 2) == [4, 5]
-        async with flushing(site.flusher()):
+        async with run_flusher(site.flusher()):
             await site.until_archived(5)
     assert site.lines() == [1, 2, 3, 4, 5]
     assert site.gaps() == []
@@ -86,18 +86,18 @@ async def test_restarted_flusher_goes_on_where_the_archive_ends(site: InProcessS
 
 @pytest.mark.parametrize("site", FLAVOURS, indirect=True)
 async def test_wiped_server_is_refused_until_ids_have_jumped(site: InProcessStack) -> None:
-    async with flushing(site.flusher()), site.lane() as committer:
+    async with run_flusher(site.flusher()), site.committer() as committer:
         assert await site.post(committer, "a", 3) == [1, 2, 3]
         await site.until_archived(3)
     site.server.stop()
     site.server.wipe()
     site.server.start()
-    async with site.lane() as committer:
+    async with site.committer() as committer:
         waits = committer.post(b'{"marker":"waits"}')
         await committer.until_failed()
         assert not waits.done()
         assert site.seq() == 0
-        async with flushing(site.flusher()) as flusher:
+        async with run_flusher(site.flusher()) as flusher:
             assert await waits == 3 + BOUND + 2
             assert jumped(flusher) == 1
             state = site.state()
@@ -113,10 +113,10 @@ async def test_wiped_server_is_refused_until_ids_have_jumped(site: InProcessStac
 async def test_server_wiped_before_anything_was_archived_repeats_no_id(
     site: InProcessStack,
 ) -> None:
-    async with site.lane() as committer:
+    async with site.committer() as committer:
         flusher = site.flusher()
-        async with flushing(flusher):
-            await committer.until_ready()
+        async with run_flusher(flusher):
+            await committer.wait_ready()
         # Nobody archives: the archive's cursor stays 0 while ids are given out.
         assert await site.post(committer, "a", 3) == [1, 2, 3]
     site.server.stop()
@@ -129,8 +129,8 @@ async def test_server_wiped_before_anything_was_archived_repeats_no_id(
 
 @pytest.mark.parametrize("site", FLAVOURS, indirect=True)
 async def test_server_restored_from_below_the_cursor_jumps(site: InProcessStack) -> None:
-    async with flushing(site.flusher()):
-        async with site.lane() as committer:
+    async with run_flusher(site.flusher()):
+        async with site.committer() as committer:
             await site.post(committer, "a", 3)
             await site.until_archived(3)
             copy = site.keep_copy()
@@ -139,17 +139,17 @@ async def test_server_restored_from_below_the_cursor_jumps(site: InProcessStack)
         site.server.stop()
         site.put_back(copy)
         site.server.start()
-        # A lane that has seen nothing: only the archive knows better.
-        async with site.lane() as committer:
+        # A committer that has seen nothing: only the archive knows better.
+        async with site.committer() as committer:
             assert await site.post(committer, "c", 1) == [6 + BOUND + 2]
             assert site.state()["why"] == "Redis is older than the archive"
             await site.until_archived(6 + BOUND + 2)
     assert site.lines() == [1, 2, 3, 4, 5, 6, 6 + BOUND + 2]
 
 
-async def test_server_older_than_what_a_lane_was_told_jumps(site: InProcessStack) -> None:
-    async with site.lane() as committer:
-        async with flushing(site.flusher()):
+async def test_server_older_than_what_a_committer_was_told_jumps(site: InProcessStack) -> None:
+    async with site.committer() as committer:
+        async with run_flusher(site.flusher()):
             await site.post(committer, "a", 3)
             await site.until_archived(3)
         copy = site.keep_copy()
@@ -158,24 +158,24 @@ async def test_server_older_than_what_a_lane_was_told_jumps(site: InProcessStack
         site.put_back(copy)
         site.server.start()
         # For the flusher's eyes this is the same server, restarted: 3 archived, 3 given out.
-        async with flushing(site.flusher()):
+        async with run_flusher(site.flusher()):
             # It may have noticed by itself, and is then not ready yet; if not, it looks at the
             # new server when it has something to send.
-            await committer.until_ready()
+            await committer.wait_ready()
             assert await site.post(committer, "c", 1) == [3 + BOUND + 2]
             assert site.state()["why"] == "a process saw that Redis went back"
 
 
-async def test_restored_server_is_looked_at_by_every_lane_before_any_commits(
+async def test_restored_server_is_looked_at_by_every_committer_before_any_commits(
     site: InProcessStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The lane must find out by sending that nobody is there, not by a recheck before.
-    monkeypatch.setattr("busyapi.commit.lane.RECHECK_SECONDS", 3600.0)
-    # Every lane has looked by then, if the machine lets it; here it has more time.
-    assert max(RETRY_SECONDS) < LANES_LOOK_SECONDS
-    monkeypatch.setattr("busyapi.flusher.seed.LANES_LOOK_SECONDS", 4.0)
-    async with site.lane() as knows:
-        async with flushing(site.flusher()):
+    # The committer must find out by sending that nobody is there, not by a recheck before.
+    monkeypatch.setattr("busyapi.commit.committer.RECHECK_INTERVAL_SECONDS", 3600.0)
+    # Every committer has looked by then, if the machine lets it; here it has more time.
+    assert max(RETRY_BACKOFF_SECONDS) < COMMITTER_CHECK_SECONDS
+    monkeypatch.setattr("busyapi.flusher.seed.COMMITTER_CHECK_SECONDS", 4.0)
+    async with site.committer() as knows:
+        async with run_flusher(site.flusher()):
             await site.post(knows, "a", 3)
             await site.until_archived(3)
         copy = site.keep_copy()
@@ -183,35 +183,38 @@ async def test_restored_server_is_looked_at_by_every_lane_before_any_commits(
         site.server.stop()
         uncertain = knows.post(b'"sent to nobody"')
         site.put_back(copy)
-        await until(lambda: knows.lane._backoff == max(RETRY_SECONDS), "it to look once a second")
+        await until(
+            lambda: knows.committer._backoff == max(RETRY_BACKOFF_SECONDS),
+            "it to look once a second",
+        )
         site.server.start()
         # A new process looks at once, and would be given 4 again.
-        async with site.lane() as knows_nothing, flushing(site.flusher(), ready=False):
+        async with site.committer() as knows_nothing, run_flusher(site.flusher(), ready=False):
             assert await site.post(knows_nothing, "c", 1) == [3 + BOUND + 2]
-            assert isinstance((await settled([uncertain]))[0], StoredUnknown)
+            assert isinstance((await settled([uncertain]))[0], OutcomeUnknown)
 
 
 async def test_nothing_is_committed_while_ids_jump(
     site: InProcessStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with site.lane() as committer:
-        async with flushing(site.flusher()):
+    async with site.committer() as committer:
+        async with run_flusher(site.flusher()):
             await site.post(committer, "a", 3)
             await site.until_archived(3)
-        # The server is the one the lane has checked, but the archive is further on.
+        # The server is the one the committer has checked, but the archive is further on.
         writer = open_archive(site.archive)
-        writer.gap(Seq(10), "a test says so")
+        writer.record_gap(Seq(10), "a test says so")
         writer.close()
         jumping, refused = threading.Event(), threading.Event()
-        record = PartitionWriter.gap
+        record = PartitionWriter.record_gap
 
         def slowly(writer: PartitionWriter, through: Seq, why: str) -> None:
             jumping.set()
             assert refused.wait(10)
             record(writer, through, why)
 
-        monkeypatch.setattr(PartitionWriter, "gap", slowly)
-        async with flushing(site.flusher(), ready=False):
+        monkeypatch.setattr(PartitionWriter, "record_gap", slowly)
+        async with run_flusher(site.flusher(), ready=False):
             await until(jumping.is_set, "the jump")
             waits = committer.post(b'{"marker":"b"}')
             await committer.until_failed()
@@ -222,7 +225,9 @@ async def test_nothing_is_committed_while_ids_jump(
     assert site.lines() == [1, 2, 3, 10 + BOUND + 2]
 
 
-async def test_idle_flusher_notices_that_a_lane_took_the_epoch_away(site: InProcessStack) -> None:
+async def test_idle_flusher_notices_that_a_committer_took_the_epoch_away(
+    site: InProcessStack,
+) -> None:
     async with site.running() as (flusher, committer):
         assert await site.post(committer, "a", 3) == [1, 2, 3]
         await site.until_archived(3)
@@ -275,40 +280,40 @@ async def test_server_demoted_and_promoted_again_jumps(
             await site.until_archived(3)
         wait_until(lambda: other.command("GET", KEYS.seq) == "3", "the other to have that")
         link.mute()
-        async with site.lane() as before:
+        async with site.committer() as before:
             assert await site.post(before, "b", 3) == [4, 5, 6]
             other.command("REPLICAOF", "NO", "ONE")
             site.server.command("REPLICAOF", "127.0.0.1", other.port)
             wait_until(lambda: follows(site.server) and site.seq() == 3, "the tail to be lost")
             site.server.command("REPLICAOF", "NO", "ONE")
-            # This lane's connection is still the one it checked; a later one must be checked.
-            async with site.lane() as after:
+            # This committer's connection is still the one it checked; a later one must be checked.
+            async with site.committer() as after:
                 waiting = [before.post(b"{}"), after.post(b"{}")]
                 await asyncio.gather(before.until_failed(), after.until_failed())
                 assert not any(each.done() for each in waiting)
-                async with flushing(site.flusher()):
+                async with run_flusher(site.flusher()):
                     seqs = await asyncio.gather(*waiting)
                     assert sorted(seqs) == [3 + BOUND + 2, 3 + BOUND + 3]
 
 
-async def test_lane_of_before_a_server_took_over_other_data_gives_no_id_of_the_lost_tail(
+async def test_committer_of_before_a_server_took_over_other_data_gives_no_id_of_the_lost_tail(
     site: InProcessStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The server is the lane's, its epoch too, and the lane was given nothing of what is lost: only
-    # the commit itself can find out.
-    monkeypatch.setattr("busyapi.commit.lane.RECHECK_SECONDS", 3600.0)
+    # The server is the committer's, its epoch too, and the committer was given nothing of what is
+    # lost: only the commit itself can find out.
+    monkeypatch.setattr("busyapi.commit.committer.RECHECK_INTERVAL_SECONDS", 3600.0)
     link = Proxy(site.server.port)
     other = Server(tmp_path / "other", replica_of=site.server)
     with link, other:
         other.command("REPLICAOF", "127.0.0.1", link.port)
         wait_until(lambda: follows(other), "the other to follow through the proxy")
-        async with flushing(site.flusher()), site.lane() as first:
+        async with run_flusher(site.flusher()), site.committer() as first:
             assert await site.post(first, "a", 3) == [1, 2, 3]
             await site.until_archived(3)
         wait_until(lambda: other.command("GET", KEYS.seq) == "3", "the other to have that")
-        async with site.lane() as idle, site.lane() as knows:
-            await idle.until_ready()
-            await knows.until_ready()
+        async with site.committer() as idle, site.committer() as knows:
+            await idle.wait_ready()
+            await knows.wait_ready()
             link.mute()
             assert await site.post(knows, "b", 3) == [4, 5, 6]
             other.command("REPLICAOF", "NO", "ONE")
@@ -318,7 +323,7 @@ async def test_lane_of_before_a_server_took_over_other_data_gives_no_id_of_the_l
             waiting = idle.post(b'"c"')
             await idle.until_failed()
             assert not waiting.done()
-            async with flushing(site.flusher()):
+            async with run_flusher(site.flusher()):
                 assert await waiting == 3 + BOUND + 2
 
 
@@ -338,7 +343,7 @@ async def test_promotion_that_the_server_has_forgotten_jumps(
             await site.until_archived(6)
         wait_until(lambda: other.command("GET", KEYS.seq) == "6", "the other to have that")
         link.mute()
-        async with site.lane() as before:
+        async with site.committer() as before:
             assert await site.post(before, "c", 3) == [7, 8, 9]
         other.command("REPLICAOF", "NO", "ONE")
         site.server.command("REPLICAOF", "127.0.0.1", other.port)
@@ -370,7 +375,7 @@ async def test_first_replica_of_a_server_costs_no_ids(site: InProcessStack, tmp_
         site.server.kill9()
         site.server.start()
         (first,) = await site.post(committer, "d", 1)
-        assert isinstance(first, StoredUnknown) or (isinstance(first, int) and first > 9 + BOUND)
+        assert isinstance(first, OutcomeUnknown) or (isinstance(first, int) and first > 9 + BOUND)
         assert jumped(flusher) == 1
         assert "replicas" in site.state()["why"]
 
@@ -380,7 +385,7 @@ async def test_weak_server_is_archived_from_and_jumps_at_its_restart(site: InPro
         assert await site.post(committer, "a", 3) == [1, 2, 3]
         site.server.client().config_set("appendfsync", "everysec")
         assert await site.post(committer, "b", 3) == [4, 5, 6]
-        await until(lambda: "appendfsync" in flusher.trouble, "the flusher to notice")
+        await until(lambda: "appendfsync" in flusher.not_ready_reason, "the flusher to notice")
         await site.until_archived(6)
         # So weak a server may keep what it was told to itself for a while: the doubt too.
         client = site.server.client()
@@ -398,23 +403,23 @@ async def test_weak_server_is_archived_from_and_jumps_at_its_restart(site: InPro
 async def test_volume_of_another_installation_halts_though_it_is_further_on(
     site: InProcessStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("busyapi.flusher.loop.HALT_SECONDS", 0.2)
+    monkeypatch.setattr("busyapi.flusher.loop.HALT_RETRY_SECONDS", 0.2)
     async with site.running():
         pass
-    async with site.lane() as committer:
+    async with site.committer() as committer:
         assert await site.post(committer, "a", 3) == [1, 2, 3]
         writer = open_archive(tmp_path / "another")
-        writer.gap(Seq(500), "usages of another installation")
+        writer.record_gap(Seq(500), "usages of another installation")
         writer.close()
         site.server.command("DEL", KEYS.lease)
-        async with flushing(
+        async with run_flusher(
             make_flusher(where(site.server), tmp_path / "another"), ready=False
         ) as (wrong):
-            await until(lambda: "--replaces" in wrong.trouble, "the flusher to halt")
+            await until(lambda: "--replaces" in wrong.not_ready_reason, "the flusher to halt")
             assert len(site.stored()) == len(set(site.stored())) > 0
             assert await site.post(committer, "b", 1) == [4]
         site.server.command("DEL", KEYS.lease)
-        async with flushing(site.flusher()):
+        async with run_flusher(site.flusher()):
             await site.until_archived(4)
     assert site.lines() == [1, 2, 3, 4]
 
@@ -424,8 +429,8 @@ async def test_data_that_a_server_takes_over_while_it_is_drained_is_archived(
 ) -> None:
     # The other one has usages that this server lacks, and no flusher has archived.
     with Server(tmp_path / "other", replica_of=site.server) as other:
-        async with site.lane() as committer:
-            async with flushing(site.flusher()):
+        async with site.committer() as committer:
+            async with run_flusher(site.flusher()):
                 assert await site.post(committer, "a", 3) == [1, 2, 3]
                 await site.until_archived(3)
             assert await site.post(committer, "b", 3) == [4, 5, 6]
@@ -436,13 +441,13 @@ async def test_data_that_a_server_takes_over_while_it_is_drained_is_archived(
         site.server.command("HDEL", KEYS.state, "epoch")
 
         async def once(*args: Any) -> None:
-            monkeypatch.setattr("busyapi.flusher.seed.drain", drain)
-            await drain(*args)
+            monkeypatch.setattr("busyapi.flusher.seed.drain_stream", drain_stream)
+            await drain_stream(*args)
             site.server.command("REPLICAOF", "127.0.0.1", other.port)
             wait_until(lambda: follows(site.server) and site.seq() == 6, "the other's data")
             site.server.command("REPLICAOF", "NO", "ONE")
 
-        monkeypatch.setattr("busyapi.flusher.seed.drain", once)
+        monkeypatch.setattr("busyapi.flusher.seed.drain_stream", once)
         async with site.running() as (_, committer):
             (new,) = await site.post(committer, "c", 1)
             assert isinstance(new, int)

@@ -31,7 +31,7 @@ def test_ambiguous_framing_is_400_and_ends_the_connection(contract: Stack, raw: 
 
 @pytest.mark.parametrize("raw", HEADS_REFUSED.values(), ids=HEADS_REFUSED)
 def test_a_head_is_refused_where_nothing_follows(contract: Stack, raw: bytes) -> None:
-    """The fast lane leaves two requests in one packet to Sanic, and looks at one alone."""
+    """The fast path leaves two requests in one packet to Sanic, and looks at one alone."""
     with nothing_stored(contract.port), Raw(contract.port) as device:
         device.send(raw)
         problem(device.answer(), 400)

@@ -81,7 +81,7 @@ def test_a_server_that_stores_without_an_answer_is_caught(
     tmp_path: Path, valkey: Server, stacks: Stacks
 ) -> None:
     broken = broken_build(tmp_path, AWAY)
-    stack = stacks(valkey, settings={**broken, "BUSYAPI_FAST_LANE": "off"})
+    stack = stacks(valkey, settings={**broken, "BUSYAPI_FAST_PATH": "off"})
     with pytest.raises(AssertionError, match="assert"):
         hold(stack, range(200))
 

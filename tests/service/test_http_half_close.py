@@ -56,12 +56,12 @@ NOT_KEPT = {
 def stack(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
-    """A stack on each event loop, with the fast lane and without."""
+    """A stack on each event loop, with the fast path and without."""
     loop, switch = request.param
     folder = tmp_path_factory.mktemp(f"{loop}-{switch}")
     with ExitStack() as running:
         server = running.enter_context(Server(folder / "valkey"))
-        settings = {**LOOPS[loop], "BUSYAPI_FAST_LANE": switch}
+        settings = {**LOOPS[loop], "BUSYAPI_FAST_PATH": switch}
         yield running.enter_context(Stack(folder / "stack", server, settings=settings))
 
 
@@ -116,7 +116,7 @@ def test_an_answer_with_a_connection_that_was_kept_follows_the_end(stack: Stack)
 @pytest.mark.parametrize("switch", SWITCH)
 def test_the_end_may_come_while_a_usage_waits(valkey: Server, stacks: Stacks, switch: str) -> None:
     """And long before its answer: the connection is no idle one."""
-    stack = stacks(valkey, settings={"BUSYAPI_FAST_LANE": switch})
+    stack = stacks(valkey, settings={"BUSYAPI_FAST_PATH": switch})
     pending = "busyapi_pending_usages"
     valkey.pause()
     with Raw(stack.port) as device:
@@ -134,6 +134,6 @@ def test_a_server_that_closes_at_the_end_of_the_requests_is_caught(
     valkey: Server, stacks: Stacks, tmp_path: Path
 ) -> None:
     broken = broken_build(tmp_path, NOT_KEPT)
-    stack = stacks(valkey, settings={**broken, "BUSYAPI_FAST_LANE": "off"})
+    stack = stacks(valkey, settings={**broken, "BUSYAPI_FAST_PATH": "off"})
     assert statuses(stack.port, [POST]) == []
     assert count(stack.port) == 1, "stored and not answered, as a retry would be"

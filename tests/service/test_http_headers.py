@@ -213,7 +213,7 @@ class TestCors:
         assert refused.headers["access-control-allow-origin"] == PAGE
 
 
-SOON_IDLE = {"api/app.py": ("IDLE_SECONDS = 120", "IDLE_SECONDS = 2")}
+SOON_IDLE = {"api/app.py": ("KEEP_ALIVE_SECONDS = 120", "KEEP_ALIVE_SECONDS = 2")}
 UPGRADING = {
     "web/http1.py": (
         "        self._prepare_body(head)\n",

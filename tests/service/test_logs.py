@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import pytest
 
-from busyapi.logs import REPEAT_SECONDS
+from busyapi.telemetry.logs import REPEAT_SECONDS
 from testkit.api_client import BODY, USAGE, Raw, refusal, request, send, stored
 from testkit.child_process import Child
 from testkit.http1 import Answer, fetch
@@ -178,9 +178,9 @@ def test_a_scrape_that_is_broken_off_is_not_logged(stack: Stack) -> None:
 
 LIBRARY = f"""
 import logging, sys
-from busyapi import logs
+from busyapi.telemetry import logs
 import structlog
-logs.configure("info", role="test")
+logs.configure_logging("info", role="test")
 secret = "{MARKER}"
 try:
     raise ValueError(secret)
@@ -211,7 +211,8 @@ def test_what_a_library_logs_is_reduced_to_who_and_where() -> None:
 
 def test_on_a_terminal_lines_are_for_people() -> None:
     leader, follower = pty.openpty()
-    text = "from busyapi import logs; import structlog; logs.configure('info', role='test');"
+    text = "from busyapi.telemetry import logs; import structlog;"
+    text += "logs.configure_logging('info', role='test');"
     text += "structlog.get_logger().info('an_event', seq=7)"
     subprocess.run([sys.executable, "-c", text], stdout=follower, timeout=30, check=True)
     said = os.read(leader, 10_000).decode()
@@ -229,23 +230,23 @@ def test_redis_that_comes_and_goes_floods_no_log(valkey: Server, stacks: Stacks)
         valkey.kill9()
         for number in range(5):
             refusal(send(stack.port, USAGE, x_request_id=f"away-{tries}-{number}"), "no")
-        failed = partial(api.metric, "busyapi_lane_failures_total", reason="RedisAway")
-        wait_until(lambda: failed() >= tries, "the lane to try again", seconds=20)  # noqa: B023
+        failed = partial(api.metric, "busyapi_committer_failures_total", reason="RedisUnavailable")
+        wait_until(lambda: failed() >= tries, "the committer to try again", seconds=20)  # noqa: B023
         wait_until(lambda: not flusher.ready(), "the flusher to see it")
         valkey.start()
         for each in stack.processes:
             each.wait_until_ready()
     assert stack.stop() == {"flusher-0": 0, "api-0": 0}
     intervals = (monotonic() - started) // REPEAT_SECONDS
-    for process, event in ((api, "lane_not_ready"), (flusher, "flusher_not_ready")):
+    for process, event in ((api, "redis_disconnected"), (flusher, "flusher_not_ready")):
         logged = [line for line in lines(process) if line["event"] == event]
-        away = [line for line in logged if line["reason"] == "RedisAway"]
+        away = [line for line in logged if line["reason"] == "RedisUnavailable"]
         assert sum(int(str(line.get("repeated", 1))) for line in away) >= 2, away
         assert intervals or any("repeated" in line for line in away), away
         for count in Counter(line["detail"] for line in logged).values():
             assert count <= 2 + intervals, logged
-    answered = [line for line in lines(api) if line["event"] == "unavailable"]
-    assert (answered[0]["request_id"], answered[0]["reason"]) == ("away-5-0", "RedisAway")
+    answered = [line for line in lines(api) if line["event"] == "write_rejected"]
+    assert (answered[0]["request_id"], answered[0]["reason"]) == ("away-5-0", "RedisUnavailable")
     assert len(answered) <= 1 + intervals, answered
     for line in answered[1:]:
         _, round_, nth = str(line["request_id"]).split("-")
@@ -284,7 +285,9 @@ def test_nothing_that_was_sent_is_logged_measured_or_said_in_an_error(
     # The same with Redis away, and with it the flusher; and as they come back.
     store.kill9()
     api, flusher = stack.apis[0], stack.flushers[0]
-    wait_until(lambda: api.metric("busyapi_lanes_ready") == 0, "the lane to see that Redis died")
+    wait_until(
+        lambda: api.metric("busyapi_committers_ready") == 0, "the committer to see that Redis died"
+    )
     refused += good(stack)
     store.start()
     wait_until(lambda: post(stack, USAGE).status == 201, "Redis to be back", seconds=20)

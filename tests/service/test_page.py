@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from busyapi.api.pages import SECURITY, _page
+from busyapi.api.pages import SECURITY_HEADERS, _landing_page
 from busyapi.settings import Settings
 from testkit.browser import Browser
 from testkit.http1 import fetch
@@ -77,7 +77,7 @@ def run_curl(line: str, **environment: str) -> Any:
 
 @pytest.mark.parametrize("settings", [Settings(), Settings(tokens_file="tokens")])
 def test_page_is_small_and_fully_rendered(settings: Settings) -> None:
-    page = _page(settings)
+    page = _landing_page(settings)
     assert len(page.encode()) <= MAX_BYTES
     assert "{{" not in page
     assert not re.search(r"(?:src|href|action)=\"(?!/|data:)", page), "it loads from elsewhere"
@@ -86,7 +86,8 @@ def test_page_is_small_and_fully_rendered(settings: Settings) -> None:
 def test_page_is_served_under_its_policy(stack: Stack) -> None:
     reply = fetch(stack.port, "/", headers={"accept": "text/html"})
     assert (
-        SECURITY.items() <= {name.title(): value for name, value in reply.headers.items()}.items()
+        SECURITY_HEADERS.items()
+        <= {name.title(): value for name, value in reply.headers.items()}.items()
     )
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from busyapi.web.connections import MAX_LEAVING
-from busyapi.web.refusal import MAX_REFUSALS
+from busyapi.web.connection_refusal import MAX_REFUSALS
+from busyapi.web.connections import MAX_LINGERING
 from testkit.api_client import BODY, Raw, problem, refusal, request, stored
 from testkit.http1 import fetch
 from testkit.ports import free_port
@@ -268,7 +268,7 @@ class TestBound:
                 clients.enter_context(Raw(stack.port)).send(b"GET")
             wait_until(lambda: files(api) > before + 8, "the flood to be seen")
             time.sleep(0.2)
-            assert files(api) <= before + 8 + MAX_LEAVING
+            assert files(api) <= before + 8 + MAX_LINGERING
             wait_until(lambda: files(api) <= before + 8 + 2, "all others to be closed")
             with Raw(stack.port) as client:
                 client.send(request("POST", "/api/usages", BODY))

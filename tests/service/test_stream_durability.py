@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from busyapi.errors import TooWeak
+from busyapi.errors import DurabilityNotMet
 from busyapi.ids import Seq
-from busyapi.stream.durability import Inspector
-from busyapi.stream.keys import Keys
+from busyapi.stream.durability import DurabilityInspector
+from busyapi.stream.keys import PartitionKeys
 from busyapi.stream.session import Session
 from testkit.http1 import fetch
 from testkit.in_process import seed_once, where
@@ -20,7 +20,7 @@ from testkit.processes import Api, Flusher, Stack
 from testkit.servers import FLAVOURS, Flavour, Server
 from testkit.waiting import wait_until
 
-KEYS = Keys(0)
+KEYS = PartitionKeys(0)
 USAGE = b'{"patientId":"100","timestamp":0,"medication":"Albuterol"}'
 
 
@@ -31,9 +31,9 @@ async def seeded(any_server: Server, tmp_path: Path) -> Server:
 
 
 async def open_session(
-    server: Server, tier: str = "fsync", inspector: Inspector | None = None
+    server: Server, tier: str = "fsync", inspector: DurabilityInspector | None = None
 ) -> None:
-    inspector = inspector or Inspector(tier, KEYS)
+    inspector = inspector or DurabilityInspector(tier, KEYS)
     session = await Session.open(where(server), 0, 1, inspector, Seq(0))
     await session.close()
 
@@ -53,7 +53,7 @@ async def test_weak_setting_is_named_with_the_line_to_change(
 ) -> None:
     right = str(seeded.client().config_get(setting)[setting])
     seeded.client().config_set(setting, weak)
-    with pytest.raises(TooWeak) as refused:
+    with pytest.raises(DurabilityNotMet) as refused:
         await open_session(seeded)
     assert f"{setting} is {weak}: set `{setting} {right}`" in str(refused.value)
     seeded.client().config_set(setting, right)
@@ -64,7 +64,7 @@ async def test_weak_setting_is_named_with_the_line_to_change(
 async def test_each_weak_setting_is_named(seeded: Server) -> None:
     seeded.client().config_set("appendfsync", "everysec")
     seeded.client().config_set("maxmemory-policy", "volatile-ttl")
-    with pytest.raises(TooWeak, match=r"appendfsync always.*maxmemory-policy noeviction"):
+    with pytest.raises(DurabilityNotMet, match=r"appendfsync always.*maxmemory-policy noeviction"):
         await open_session(seeded)
 
 
@@ -72,12 +72,12 @@ async def test_tier_memory_wants_no_file_but_no_eviction_either(seeded: Server) 
     seeded.client().config_set("appendonly", "no")
     await open_session(seeded, "memory")
     seeded.client().config_set("maxmemory-policy", "allkeys-random")
-    with pytest.raises(TooWeak, match="set `maxmemory-policy noeviction`"):
+    with pytest.raises(DurabilityNotMet, match="set `maxmemory-policy noeviction`"):
         await open_session(seeded, "memory")
 
 
 async def test_tier_replicated_wants_a_replica(seeded: Server) -> None:
-    with pytest.raises(TooWeak, match="no replica is connected"):
+    with pytest.raises(DurabilityNotMet, match="no replica is connected"):
         await open_session(seeded, "replicated")
 
 
@@ -85,7 +85,7 @@ async def test_server_that_does_not_tell_its_settings_cannot_be_checked(
     tmp_path: Path,
 ) -> None:
     acl = ["user default on nopass ~* +@all -config"]
-    refused = pytest.raises(TooWeak, match="does not let CONFIG GET be asked")
+    refused = pytest.raises(DurabilityNotMet, match="does not let CONFIG GET be asked")
     with Server(tmp_path / "server", acl=acl) as server, refused:
         await open_session(server)
 
@@ -119,7 +119,7 @@ async def slow(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Server]:
     """A seeded server whose rewrites take long."""
-    monkeypatch.setattr("busyapi.stream.durability.SYNC_MS", 700)
+    monkeypatch.setattr("busyapi.stream.durability.FSYNC_TIMEOUT_MS", 700)
     config = ["enable-debug-command yes"]
     with Server(tmp_path / "server", request.param, config=config) as server:
         await seed_once(where(server), tmp_path / "archive")
@@ -134,12 +134,12 @@ async def test_log_that_was_switched_on_is_not_in_force_before_its_first_rewrite
     slow.command("CONFIG", "SET", "appendonly", "no")
     if snapshot:
         slow.command("BGSAVE")
-    inspector = Inspector("fsync", KEYS)
-    with pytest.raises(TooWeak, match="set `appendonly yes`"):
+    inspector = DurabilityInspector("fsync", KEYS)
+    with pytest.raises(DurabilityNotMet, match="set `appendonly yes`"):
         await open_session(slow, inspector=inspector)
     slow.command("CONFIG", "SET", "appendonly", "yes")
     for _ in range(2):
-        with pytest.raises(TooWeak, match="not in force yet"):
+        with pytest.raises(DurabilityNotMet, match="not in force yet"):
             await open_session(slow, inspector=inspector)
     # What the check spares: nothing of what is in memory is in a file.
     assert rewriting(slow)
@@ -151,19 +151,19 @@ async def test_waitaof_judges_what_its_own_connection_has_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The control of the check: asked without a write, WAITAOF confirms a log that is not in force.
-    monkeypatch.setattr("busyapi.stream.durability.SYNC_MS", 300)
+    monkeypatch.setattr("busyapi.stream.durability.FSYNC_TIMEOUT_MS", 300)
     with Server(tmp_path / "server", config=["enable-debug-command yes"]) as server:
         slow_rewrites(server)
         server.command("CONFIG", "SET", "appendonly", "no")
         server.command("CONFIG", "SET", "appendonly", "yes")
-        wire = await where(server).connect(0)
-        assert (await wire.one("WAITAOF", 1, 0, 300))[0] == 1
-        assert await Inspector("fsync", KEYS)._judge(wire) is False
-        await wire.close()
+        connection = await where(server).connect(0)
+        assert (await connection.execute("WAITAOF", 1, 0, 300))[0] == 1
+        assert await DurabilityInspector("fsync", KEYS)._probe_aof(connection) is False
+        await connection.close()
 
 
 async def test_rewrite_of_a_log_in_force_changes_nothing(slow: Server) -> None:
-    inspector = Inspector("fsync", KEYS)
+    inspector = DurabilityInspector("fsync", KEYS)
     await open_session(slow, inspector=inspector)
     slow.command("CONFIG", "SET", "maxclients", 5000)
     slow.command("BGREWRITEAOF")
@@ -173,12 +173,12 @@ async def test_rewrite_of_a_log_in_force_changes_nothing(slow: Server) -> None:
 
 
 async def test_log_that_was_off_between_two_looks_is_not_in_force(slow: Server) -> None:
-    inspector = Inspector("fsync", KEYS)
+    inspector = DurabilityInspector("fsync", KEYS)
     await open_session(slow, inspector=inspector)
     slow.command("CONFIG", "SET", "appendonly", "no")
     slow.command("CONFIG", "SET", "appendonly", "yes")
     assert rewriting(slow)
-    with pytest.raises(TooWeak, match="not in force yet"):
+    with pytest.raises(DurabilityNotMet, match="not in force yet"):
         await open_session(slow, inspector=inspector)
 
 
@@ -202,7 +202,7 @@ def test_processes_are_not_ready_on_a_weak_server_and_become_so_when_it_is_mende
             each.wait_until_ready()
         assert post(api.port) == (201, "")
 
-        # Made weaker while it runs: noticed within one recheck of the lane.
+        # Made weaker while it runs: noticed within one recheck of the committer.
         valkey.client().config_set("appendfsync", "everysec")
         began = time.monotonic()
         wait_until(lambda: post(api.port) == (503, "no"), "a refusal", seconds=15)

@@ -7,16 +7,16 @@ from time import monotonic
 
 import pytest
 
-from busyapi.errors import ArchiveTaken, LeaseLost
+from busyapi.errors import ArchiveTakenOver, LeaseLost
 from busyapi.ids import Seq
 from busyapi.stream.endpoint import Endpoint
-from busyapi.stream.keys import Keys
+from busyapi.stream.keys import PartitionKeys
 from busyapi.stream.lease import STALE_SECONDS
-from busyapi.stream.partition import Partition
+from busyapi.stream.partition import OwnedPartition
 from testkit.in_process import where
 from testkit.servers import FLAVOURS, Server
 
-KEYS = Keys(0)
+KEYS = PartitionKeys(0)
 # The bundled Valkey's ACL before 0.3.0: no PTTL, no DEL.
 OLD_COMMANDS = (
     "+ping +evalsha +script|load +info +config|get +get +set +pexpire +exists +hget +hmget +hset"
@@ -32,27 +32,27 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-async def owner(server: Server) -> AsyncIterator[Partition]:
+async def owner(server: Server) -> AsyncIterator[OwnedPartition]:
     """A flusher of archive-a that has the lease."""
     owner = await connected(where(server), "archive-a")
-    await owner.take_lease()
+    await owner.acquire_lease()
     await owner.seed(Seq(0), {"epoch": "e"}, seq=Seq(0))
     yield owner
     await owner.close()
 
 
-async def connected(endpoint: Endpoint, archive: str) -> Partition:
-    partition = Partition(endpoint, 0, "fsync", archive)
+async def connected(endpoint: Endpoint, archive: str) -> OwnedPartition:
+    partition = OwnedPartition(endpoint, 0, "fsync", archive)
     await partition.connect()
     return partition
 
 
-async def seconds_to_take(partition: Partition) -> float:
+async def seconds_to_take(partition: OwnedPartition) -> float:
     began = monotonic()
     async with asyncio.timeout(20):
         while True:
             try:
-                await partition.take_lease()
+                await partition.acquire_lease()
             except LeaseLost:
                 await asyncio.sleep(0.05)
             else:
@@ -61,25 +61,25 @@ async def seconds_to_take(partition: Partition) -> float:
 
 async def test_connecting_takes_nothing(server: Server) -> None:
     other = await connected(where(server), "archive-b")
-    await other.find()
+    await other.read_snapshot()
     assert server.command("EXISTS", KEYS.lease) == 0
     await other.release()
 
 
 async def test_another_archive_cannot_take_write_or_release(
-    server: Server, owner: Partition
+    server: Server, owner: OwnedPartition
 ) -> None:
     before = server.command("GET", KEYS.lease)
     # A name that begins like the owner's is another name.
     for archive in ("archive-b", "archive"):
         other = await connected(where(server), archive)
         for refused in (
-            other.take_lease(),
+            other.acquire_lease(),
             other.publish(Seq(0)),
             other.seed(Seq(0), {"epoch": "stolen"}, seq=Seq(7)),
-            other.unseed(),
-            other.doubt("stolen"),
-            other.keep_lease(),
+            other.revoke_epoch(),
+            other.mark_doubt("stolen"),
+            other.renew_lease(),
         ):
             with pytest.raises(LeaseLost):
                 await refused
@@ -89,7 +89,7 @@ async def test_another_archive_cannot_take_write_or_release(
     assert await owner.publish(Seq(0)) == 0
 
 
-async def test_released_lease_is_free_at_once(server: Server, owner: Partition) -> None:
+async def test_released_lease_is_free_at_once(server: Server, owner: OwnedPartition) -> None:
     await owner.release()
     assert server.command("EXISTS", KEYS.lease) == 0
     other = await connected(where(server), "archive-b")
@@ -98,20 +98,20 @@ async def test_released_lease_is_free_at_once(server: Server, owner: Partition) 
 
 
 async def test_renewed_lease_is_not_taken_by_the_same_archive(
-    server: Server, owner: Partition
+    server: Server, owner: OwnedPartition
 ) -> None:
     # Its lock should have kept it out: so the lock is void, and the lease has to.
     second = await connected(where(server), "archive-a")
     end = monotonic() + STALE_SECONDS * 2
     while monotonic() < end:
-        await owner.keep_lease()
+        await owner.renew_lease()
         with pytest.raises(LeaseLost):
-            await second.take_lease()
+            await second.acquire_lease()
         await asyncio.sleep(0.5)
     # The owner ends, or sleeps.
     assert STALE_SECONDS - 1 < await seconds_to_take(second) < STALE_SECONDS + 1
-    for refused in (owner.publish(Seq(0)), owner.keep_lease(), owner.unseed()):
-        with pytest.raises(ArchiveTaken):
+    for refused in (owner.publish(Seq(0)), owner.renew_lease(), owner.revoke_epoch()):
+        with pytest.raises(ArchiveTakenOver):
             await refused
     await second.close()
 
@@ -128,19 +128,21 @@ async def test_lease_that_is_silent_for_long_is_taken_at_once(server: Server) ->
 async def test_of_two_newcomers_one_takes_the_stale_lease(server: Server) -> None:
     server.command("PEXPIRE", KEYS.lease, 7_000)
     newcomers = [await connected(where(server), "archive-a") for _ in range(4)]
-    taken = await asyncio.gather(*(each.take_lease() for each in newcomers), return_exceptions=True)
-    assert [isinstance(each, LeaseLost | ArchiveTaken) for each in taken].count(False) == 1
+    taken = await asyncio.gather(
+        *(each.acquire_lease() for each in newcomers), return_exceptions=True
+    )
+    assert [isinstance(each, LeaseLost | ArchiveTakenOver) for each in taken].count(False) == 1
     for each in newcomers:
         await each.release()
 
 
-async def test_expired_lease_is_lost_to_its_owner(server: Server, owner: Partition) -> None:
+async def test_expired_lease_is_lost_to_its_owner(server: Server, owner: OwnedPartition) -> None:
     server.command("DEL", KEYS.lease)  # as when the server's clock steps
-    for refused in (owner.publish(Seq(2)), owner.keep_lease()):
+    for refused in (owner.publish(Seq(2)), owner.renew_lease()):
         with pytest.raises(LeaseLost):
             await refused
-    assert await owner.take_lease() is False
-    assert await owner.take_lease() is True
+    assert await owner.acquire_lease() is False
+    assert await owner.acquire_lease() is True
 
 
 async def test_user_of_an_earlier_acl_waits_until_the_lease_has_expired(tmp_path: Path) -> None:
@@ -148,7 +150,7 @@ async def test_user_of_an_earlier_acl_waits_until_the_lease_has_expired(tmp_path
         tmp_path / "s", acl=["user default off", OLD_USER], username="busyapi", password="s3cret"
     ) as server:
         owner = await connected(where(server), "archive-a")
-        await owner.take_lease()
+        await owner.acquire_lease()
         await owner.close()
         second = await connected(where(server), "archive-a")
         assert STALE_SECONDS + 1 < await seconds_to_take(second) < 12

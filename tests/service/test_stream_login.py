@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from busyapi.errors import RedisAway
-from busyapi.stream.endpoint import endpoint
+from busyapi.errors import RedisUnavailable
+from busyapi.stream.endpoint import parse_redis_url
 from testkit.certificates import make_certificates
-from testkit.in_process import committing, seed_once, where
+from testkit.in_process import run_committer, seed_once, where
 from testkit.load import Load
 from testkit.processes import Process, Stack
 from testkit.servers import Flavour, Server
@@ -30,17 +30,17 @@ async def test_user_with_its_own_keys_and_few_commands_is_enough(
         tmp_path / "server", flavour, username="operator", password="operator", acl=USERS
     )
     with server:
-        busyapi = endpoint(server.url, username="busyapi", password="s3cret")
+        busyapi = parse_redis_url(server.url, username="busyapi", password="s3cret")
         assert await seed_once(busyapi, tmp_path / "archive") == "fresh install"
-        async with committing(busyapi) as committer:
-            await committer.until_ready()
+        async with run_committer(busyapi) as committer:
+            await committer.wait_ready()
             assert await committer.post(b"{}") == 1
         for wrong in (
-            endpoint(server.url, username="busyapi", password="wrong"),
-            endpoint(server.url, username="nobody", password="s3cret"),
-            endpoint(server.url),
+            parse_redis_url(server.url, username="busyapi", password="wrong"),
+            parse_redis_url(server.url, username="nobody", password="s3cret"),
+            parse_redis_url(server.url),
         ):
-            with pytest.raises(RedisAway, match="refuses the user or password"):
+            with pytest.raises(RedisUnavailable, match="refuses the user or password"):
                 await wrong.connect(0)
 
 
@@ -50,11 +50,11 @@ async def test_a_server_without_room_is_not_taken_for_a_wrong_password(
 ) -> None:
     limit = ("maxclients 1",)
     with Server(tmp_path / "server", flavour, password=password, config=limit) as server:
-        there = endpoint(server.url, password=password)
+        there = parse_redis_url(server.url, password=password)
         server.client().close()
         first = await there.connect(0)
         # The server says "max number of clients reached", which its reset may overtake.
-        with pytest.raises(RedisAway) as told:
+        with pytest.raises(RedisUnavailable) as told:
             await there.connect(0)
         assert "user or password" not in str(told.value)
         await first.close()
@@ -106,9 +106,11 @@ def refused(process: Process) -> bool:
 async def test_server_that_nobody_vouches_for_is_not_spoken_to(tmp_path: Path) -> None:
     certificates = make_certificates(tmp_path)
     with Server(tmp_path / "server", "redis", certificates=certificates) as server:
-        wire = await where(server).connect(0)
-        await wire.close()
-        with pytest.raises(RedisAway, match=r"no connection to Redis.*certificate is refused"):
-            await endpoint(server.url).connect(0)
-        with pytest.raises(RedisAway):
-            await endpoint(server.url.replace("rediss", "redis")).connect(0)
+        connection = await where(server).connect(0)
+        await connection.close()
+        with pytest.raises(
+            RedisUnavailable, match=r"no connection to Redis.*certificate is refused"
+        ):
+            await parse_redis_url(server.url).connect(0)
+        with pytest.raises(RedisUnavailable):
+            await parse_redis_url(server.url.replace("rediss", "redis")).connect(0)

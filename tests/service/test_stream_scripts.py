@@ -7,56 +7,62 @@ from typing import Any
 
 import pytest
 
-from busyapi.commit.flight import final
-from busyapi.errors import LeaseLost, NotSeeded, PartitionMismatch, StoredUnknown
+from busyapi.commit.in_flight import classify_refusal
+from busyapi.errors import LeaseLost, NotSeeded, OutcomeUnknown, PartitionMismatch
 from busyapi.ids import Seq
-from busyapi.stream.durability import Inspector
+from busyapi.stream.connection import ServerError, make_evalsha
+from busyapi.stream.durability import DurabilityInspector
 from busyapi.stream.endpoint import Endpoint
-from busyapi.stream.entry import decode, encode
-from busyapi.stream.keys import Keys
-from busyapi.stream.partition import Partition
-from busyapi.stream.scripts import UNSEED
-from busyapi.stream.session import Call, Session
-from busyapi.stream.wire import ServerError, evalsha
+from busyapi.stream.entry import decode_entry, encode_entry
+from busyapi.stream.keys import PartitionKeys
+from busyapi.stream.partition import OwnedPartition
+from busyapi.stream.scripts import REVOKE_SEEN_EPOCH
+from busyapi.stream.session import CommitCommand, Session
 from testkit.in_process import where
 from testkit.servers import Server
 
-KEYS = Keys(0)
+KEYS = PartitionKeys(0)
 BOUND = 10
 
 
-def batch(number: int, usages: int = 1, *, lane: str = "lane", name: str = "") -> Call:
+def batch(
+    number: int, usages: int = 1, *, committer: str = "committer", name: str = ""
+) -> CommitCommand:
     lines = [b'{"n":"%b-%d-%d"}' % (name.encode(), number, n) for n in range(usages)]
-    return Call(encode(lines, 1), usages, KEYS.lane(lane), "batch", str(number))
+    return CommitCommand(
+        encode_entry(lines, 1), usages, KEYS.committer(committer), "batch", str(number)
+    )
 
 
-def keyed(key: str, body: str, usages: int = 1, sign: str = "") -> Call:
-    value = encode([b"{}"] * usages, 1)
-    legacy = KEYS.idempotency(f"old-{key}")
-    return Call(value, usages, legacy, "key", body, key=key, sign=sign, received_ms=1)
+def keyed(key: str, body: str, usages: int = 1, sign: str = "") -> CommitCommand:
+    value = encode_entry([b"{}"] * usages, 1)
+    legacy = KEYS.legacy_idempotency_key(f"old-{key}")
+    return CommitCommand(
+        value, usages, legacy, "key", body, key_digest=key, request_token=sign, received_ms=1
+    )
 
 
 class Seeded:
-    """A partition that a flusher has seeded, and one lane's session on it."""
+    """A partition that a flusher has seeded, and one committer's session on it."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self.endpoint: Endpoint = where(server)
-        self.owner = Partition(self.endpoint, 0, "fsync", "archive-a")
+        self.owner = OwnedPartition(self.endpoint, 0, "fsync", "archive-a")
         self.session: Session
         self.highest = Seq(0)
 
     async def start(self, seq: int = 0, bound: int = BOUND) -> None:
         await self.owner.connect()
-        await self.owner.take_lease()
+        await self.owner.acquire_lease()
         await self.reseed(seq, bound=bound)
         self.session = await self.open()
-        for lane in "lane", "other":
-            await self.session.enroll(KEYS.lane(lane))
+        for committer in "committer", "other":
+            await self.session.register(KEYS.committer(committer))
 
     async def reseed(self, seq: int, **changes: Any) -> None:
         record = {
-            "run_id": (await self.owner.find()).server.run_id,
+            "run_id": (await self.owner.read_snapshot()).server.run_id,
             "partitions": 1,
             "bound": BOUND,
             "skipped": 0,
@@ -67,13 +73,13 @@ class Seeded:
 
     async def open(self, highest: int = 0, partitions: int = 1) -> Session:
         return await Session.open(
-            self.endpoint, 0, partitions, Inspector("fsync", KEYS), Seq(highest)
+            self.endpoint, 0, partitions, DurabilityInspector("fsync", KEYS), Seq(highest)
         )
 
-    async def commit(self, *calls: Call) -> list[Any]:
-        return await self.session.replies(self.session.send(list(calls), self.highest))
+    async def commit(self, *calls: CommitCommand) -> list[Any]:
+        return await self.session.wait_replies(self.session.send(list(calls), self.highest))
 
-    async def refused(self, call: Call) -> str:
+    async def refused(self, call: CommitCommand) -> str:
         """Commit, see it refused and nothing changed; return the refusal's code."""
         before = self.everything()
         (reply,) = await self.commit(call)
@@ -124,12 +130,12 @@ async def test_commit_is_one_entry_whose_id_says_its_seqs(seeded: Seeded) -> Non
     assert seeded.server.client().get(KEYS.seq) == "6"
     found = await seeded.owner.read(Seq(0))
     assert [(each.first, each.last) for each in found] == [(1, 3), (4, 5), (6, 6)]
-    assert decode(found[0]).lines == [b'{"n":"-1-0"}', b'{"n":"-1-1"}', b'{"n":"-1-2"}']
+    assert decode_entry(found[0]).lines == [b'{"n":"-1-0"}', b'{"n":"-1-1"}', b'{"n":"-1-2"}']
 
 
 async def test_repeat_of_a_batch_number_gets_its_answer_and_stores_nothing(seeded: Seeded) -> None:
     assert await seeded.commit(batch(1, 3)) == [3]
-    assert await seeded.commit(batch(1, lane="other")) == [4]
+    assert await seeded.commit(batch(1, committer="other")) == [4]
     before = seeded.everything()
     assert await seeded.commit(batch(1, 3), batch(1, 3)) == [-3, -3]
     assert seeded.everything() == before
@@ -166,7 +172,7 @@ async def test_commit_under_another_epoch_is_refused(seeded: Seeded) -> None:
 async def test_commit_without_an_epoch_or_a_counter_is_refused(seeded: Seeded) -> None:
     seeded.server.client().delete(KEYS.seq)
     assert await seeded.refused(batch(1)) == "EPOCH"
-    await seeded.owner.unseed()
+    await seeded.owner.revoke_epoch()
     assert await seeded.refused(batch(1)) == "EPOCH"
 
 
@@ -214,15 +220,15 @@ async def test_new_key_leaves_an_entry_for_the_archive_and_a_repeat_none(seeded:
         5,
         -5,
     ]
-    found = seeded.server.command("XRANGE", KEYS.keyed, "-", "+")
+    found = seeded.server.command("XRANGE", KEYS.new_idempotency_keys, "-", "+")
     assert found == [("5-3", {"k": "1 k body"})]
 
 
 async def test_key_that_0_2_0_stored_is_known_by_the_same_body_alone(seeded: Seeded) -> None:
     client = seeded.server.client()
-    client.set(KEYS.idempotency("old-k"), "body 7", ex=100)
+    client.set(KEYS.legacy_idempotency_key("old-k"), "body 7", ex=100)
     assert await seeded.commit(keyed("k", "body")) == [-7]
-    assert 90 < client.ttl(KEYS.idempotency("old-k")) <= 100
+    assert 90 < client.ttl(KEYS.legacy_idempotency_key("old-k")) <= 100
     # It had one name space: another body may be another device's.
     assert await seeded.commit(keyed("k", "another")) == [1]
 
@@ -235,10 +241,10 @@ async def test_budget_refuses_new_keys_alone(seeded: Seeded) -> None:
     # Keys of every age count, and where one stands does not matter.
     client = seeded.server.client()
     client.hset(KEYS.state, "keys", 6)
-    client.delete(KEYS.hashes[0])
-    client.hset(KEYS.hashes[1], "x", "body 1 ")
+    client.delete(KEYS.idempotency_hashes[0])
+    client.hset(KEYS.idempotency_hashes[1], "x", "body 1 ")
     assert await seeded.commit(keyed("c", "body")) == [4]
-    assert client.hkeys(KEYS.hashes[2]) == ["c"]
+    assert client.hkeys(KEYS.idempotency_hashes[2]) == ["c"]
     assert await seeded.commit(keyed("x", "body"), keyed("c", "body")) == [-1, -4]
     assert await seeded.refused(keyed("x", "another")) == "KEYREUSED"
 
@@ -255,7 +261,7 @@ async def test_counter_that_went_back_makes_the_commit_fail_with_nothing_written
         assert seeded.everything() == before
 
 
-async def test_commit_below_what_the_lane_was_given_is_refused(seeded: Seeded) -> None:
+async def test_commit_below_what_the_committer_was_given_is_refused(seeded: Seeded) -> None:
     assert await seeded.commit(batch(1, 3), batch(2, 3)) == [3, 6]
     # The data of another server, which lacks the tail, under the same epoch.
     seeded.server.client().set(KEYS.seq, 3)
@@ -280,10 +286,10 @@ async def test_flusher_can_lease_seed_and_trim_while_the_memory_is_full(seeded: 
     assert await seeded.commit(batch(1), batch(2)) == [1, 2]
     seeded.server.client().config_set("maxmemory", 1)
     await seeded.owner.release()
-    owner = Partition(seeded.endpoint, 0, "fsync", "archive-a")
+    owner = OwnedPartition(seeded.endpoint, 0, "fsync", "archive-a")
     await owner.connect()
-    await owner.take_lease()
-    await owner.doubt("a test says so")
+    await owner.acquire_lease()
+    await owner.mark_doubt("a test says so")
     await owner.seed(Seq(0), {"doubt": ""})
     assert await owner.publish(Seq(1)) == 2
     assert seeded.entries() == ["2-1"]
@@ -299,9 +305,9 @@ async def test_large_seqs_stay_whole_numbers(bare: Seeded) -> None:
     assert await bare.commit(keyed("k", "b")) == [-high - 3]
     client = bare.server.client()
     assert client.get(KEYS.seq) == f"{high + 3}"
-    assert client.get(KEYS.lane("lane")) == f"1 {high + 2}"
+    assert client.get(KEYS.committer("committer")) == f"1 {high + 2}"
     assert bare.entries() == [f"{high + 2}-2", f"{high + 3}-1"]
-    assert await bare.owner.keep_lease() == high + 3
+    assert await bare.owner.renew_lease() == high + 3
     assert await bare.owner.publish(Seq(high + 2)) == high + 3
     assert bare.entries() == [f"{high + 3}-1"]
     assert client.hget(KEYS.state, "archived") == f"{high + 2}"
@@ -325,7 +331,7 @@ async def test_publish_on_a_partition_without_epoch_or_counter_asks_for_seeding(
     with pytest.raises(NotSeeded):
         await seeded.owner.publish(Seq(0))
     await seeded.reseed(0)
-    await seeded.owner.unseed()
+    await seeded.owner.revoke_epoch()
     with pytest.raises(NotSeeded):
         await seeded.owner.publish(Seq(0))
 
@@ -344,15 +350,17 @@ async def test_unseed_takes_only_the_epoch_that_was_seen(seeded: Seeded) -> None
     old = seeded.session.epoch
     await seeded.reseed(0)
     newer = await seeded.open()
-    await seeded.session.give_up_epoch()
-    assert await newer.replies(newer.send([batch(1)], Seq(0))) == [1]
-    wire = await seeded.endpoint.connect(0)
-    assert await wire.one(*evalsha(UNSEED, [KEYS.state], old)) == 0
-    assert await wire.one(*evalsha(UNSEED, [KEYS.state], newer.epoch)) == 1
-    (reply,) = await newer.replies(newer.send([batch(2)], Seq(0)))
+    await seeded.session.revoke_epoch()
+    assert await newer.wait_replies(newer.send([batch(1)], Seq(0))) == [1]
+    connection = await seeded.endpoint.connect(0)
+    assert await connection.execute(*make_evalsha(REVOKE_SEEN_EPOCH, [KEYS.state], old)) == 0
+    assert (
+        await connection.execute(*make_evalsha(REVOKE_SEEN_EPOCH, [KEYS.state], newer.epoch)) == 1
+    )
+    (reply,) = await newer.wait_replies(newer.send([batch(2)], Seq(0)))
     assert reply.code == "EPOCH"
     await newer.close()
-    await wire.close()
+    await connection.close()
 
 
 async def test_session_opens_only_on_the_server_that_was_seeded(seeded: Seeded) -> None:
@@ -388,28 +396,32 @@ async def test_session_with_another_number_of_partitions_says_both(seeded: Seede
 async def test_session_of_another_installation_is_refused(seeded: Seeded) -> None:
     await seeded.reseed(0, installation="one/busyapi")
     mine = replace(seeded.endpoint, installation="one/busyapi")
-    await (await Session.open(mine, 0, 1, Inspector("fsync", KEYS), Seq(0))).close()
+    await (await Session.open(mine, 0, 1, DurabilityInspector("fsync", KEYS), Seq(0))).close()
     for other in ("two/busyapi", ""):
         with pytest.raises(NotSeeded, match=f"installation 'one/busyapi'.* says '{other}'"):
             await Session.open(
-                replace(seeded.endpoint, installation=other), 0, 1, Inspector("fsync", KEYS), Seq(0)
+                replace(seeded.endpoint, installation=other),
+                0,
+                1,
+                DurabilityInspector("fsync", KEYS),
+                Seq(0),
             )
     # What an earlier version seeded has no installation: the flusher will write it.
     await seeded.reseed(0, installation="")
-    await (await Session.open(mine, 0, 1, Inspector("fsync", KEYS), Seq(0))).close()
+    await (await Session.open(mine, 0, 1, DurabilityInspector("fsync", KEYS), Seq(0))).close()
 
 
 async def test_flusher_that_has_lost_its_lease_forgets_no_keys(seeded: Seeded) -> None:
     assert await seeded.commit(keyed("k", "body")) == [1]
     seeded.server.command("SET", KEYS.lease, "archive-b:token")
     with pytest.raises(LeaseLost):
-        await seeded.owner.known.forget()
+        await seeded.owner.idempotency.delete_all()
     assert await seeded.commit(keyed("k", "body")) == [-1]
 
 
 async def test_repeat_of_what_is_stored_is_answered_when_memory_is_full(seeded: Seeded) -> None:
     assert await seeded.commit(keyed("k", "body"), batch(1)) == [1, 2]
-    seeded.server.command("SET", KEYS.idempotency("old-before"), "body 1", "EX", 60)
+    seeded.server.command("SET", KEYS.legacy_idempotency_key("old-before"), "body 1", "EX", 60)
     seeded.server.command("CONFIG", "SET", "maxmemory", 1)
     again = keyed("k", "body"), keyed("before", "body"), batch(1)
     assert await seeded.commit(*again) == [-1, -1, -2]
@@ -418,9 +430,11 @@ async def test_repeat_of_what_is_stored_is_answered_when_memory_is_full(seeded: 
     # With replicas to be waited for, a repeat needs a write: what may be stored is not refused.
     seeded.session._replicas = 1
     for each in again[:2]:
-        (reply,) = await seeded.session._wire.call(seeded.session.command(each, Seq(0)))
+        (reply,) = await seeded.session._connection.pipeline(
+            seeded.session.make_command(each, Seq(0))
+        )
         assert isinstance(reply, ServerError), reply
-        assert isinstance(final(reply, uncertain=False), StoredUnknown)
+        assert isinstance(classify_refusal(reply, uncertain=False), OutcomeUnknown)
 
 
 async def test_user_with_a_part_of_the_rights_stores_nothing_with_a_key(seeded: Seeded) -> None:
@@ -435,13 +449,15 @@ async def test_user_with_a_part_of_the_rights_stores_nothing_with_a_key(seeded: 
 
 @pytest.mark.parametrize("call", [batch(1), keyed("k", "body")])
 async def test_commit_on_another_history_than_the_record_is_refused(
-    seeded: Seeded, call: Call
+    seeded: Seeded, call: CommitCommand
 ) -> None:
     seeded.server.command("HSET", KEYS.state, "run_id", "process-history")
     assert await seeded.refused(call) == "EPOCH"
 
 
 @pytest.mark.parametrize("call", [batch(1), keyed("k", "body")])
-async def test_counter_below_what_the_lane_was_given_is_refused(seeded: Seeded, call: Call) -> None:
+async def test_counter_below_what_the_committer_was_given_is_refused(
+    seeded: Seeded, call: CommitCommand
+) -> None:
     seeded.highest = Seq(5)
     assert await seeded.refused(call) == "EPOCH"

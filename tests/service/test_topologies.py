@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from busyapi.stream.keys import Keys
+from busyapi.stream.keys import PartitionKeys
 from testkit.archive_reader import read_archive
 from testkit.checker import Defect
 from testkit.history import History
@@ -60,7 +60,7 @@ def test_four_partitions_on_one_server_and_no_other_number_of_them(
         assert told in api.tail()
 
         stack.flushers[0].stop()
-        valkey.command("DEL", Keys(0).lease)  # as if it had expired
+        valkey.command("DEL", PartitionKeys(0).lease)  # as if it had expired
         for folder, why in (
             (tmp_path / "elsewhere", "installed with 4 partitions, BUSYAPI_PARTITIONS says 1"),
             (stack.archive, "is partition 0 of 4, not 0 of 1"),

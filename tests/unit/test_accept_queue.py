@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from busyapi import catalogue_api
-from busyapi.accept_queue import AcceptQueue, overflows
+from busyapi.telemetry import metric_defs_api
+from busyapi.telemetry.accept_queue import AcceptQueue, read_overflows
 
 NETSTAT = """\
 TcpExt: SyncookiesSent ListenOverflows ListenDrops
@@ -18,8 +18,8 @@ IpExt: 5 6
 def test_the_count_is_that_of_the_tcp_section(tmp_path: Path) -> None:
     path = tmp_path / "netstat"
     path.write_text(NETSTAT)
-    assert overflows(path) == 17
-    (family,) = AcceptQueue(catalogue_api.ACCEPT_QUEUE, path).collect()
+    assert read_overflows(path) == 17
+    (family,) = AcceptQueue(metric_defs_api.ACCEPT_QUEUE_OVERFLOWS, path).collect()
     assert [(each.name, each.value) for each in family.samples] == [
         ("busyapi_accept_queue_overflows_total", 17)
     ]
@@ -41,9 +41,9 @@ def test_where_the_kernel_does_not_say_there_is_no_series(tmp_path: Path, text: 
     path = tmp_path / "netstat"
     if text is not None:
         path.write_bytes(text.encode("latin-1"))
-    assert overflows(path) is None
-    assert list(AcceptQueue(catalogue_api.ACCEPT_QUEUE, path).collect()) == []
+    assert read_overflows(path) is None
+    assert list(AcceptQueue(metric_defs_api.ACCEPT_QUEUE_OVERFLOWS, path).collect()) == []
 
 
 def test_this_kernel_says() -> None:
-    assert overflows() is not None
+    assert read_overflows() is not None

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from busyapi.events import EVENTS
+from busyapi.telemetry.log_events import EVENTS
 
 OWNED = ""
 HEAD = """\
@@ -42,7 +42,7 @@ def rendered() -> str:
     rows = []
     for each in sorted(EVENTS):
         fields = ", ".join(f"`{name}`" for name in each.fields) or "none"
-        rows.append(f"| `{each.name}` | {each.level} | {fields} | {each.when} | {each.do} |\n")
+        rows.append(f"| `{each.name}` | {each.level} | {fields} | {each.when} | {each.action} |\n")
     return HEAD + "".join(rows)
 
 

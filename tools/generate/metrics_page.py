@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from busyapi import catalogue_api, catalogue_flusher
-from busyapi.catalogue import Row
+from busyapi.telemetry import metric_defs_api, metric_defs_flusher
+from busyapi.telemetry.metric_defs import MetricDef
 from tools.generate.metric_readers import Reads, read_by
 
 OWNED = ""
-ROWS = {row.name: row for row in (*catalogue_api.ROWS, *catalogue_flusher.ROWS)}
+ROWS = {row.name: row for row in (*metric_defs_api.METRICS, *metric_defs_flusher.METRICS)}
 
 HEAD = """\
 # Metrics
@@ -27,20 +27,20 @@ COLUMNS = """\
 
 def rendered(readers: Reads) -> str:
     """Return the page."""
-    api = _section("API", catalogue_api.ROWS, readers)
-    return "".join([HEAD, *api, *_section("Flusher", catalogue_flusher.ROWS, readers)])
+    api = _section("API", metric_defs_api.METRICS, readers)
+    return "".join([HEAD, *api, *_section("Flusher", metric_defs_flusher.METRICS, readers)])
 
 
-def _section(title: str, rows: tuple[Row, ...], readers: Reads) -> list[str]:
+def _section(title: str, rows: tuple[MetricDef, ...], readers: Reads) -> list[str]:
     lines = (_line(row, readers.get(row.name, set())) for row in rows)
     return [f"\n## {title}\n\n{COLUMNS}", *(f"{line}\n" for line in lines)]
 
 
-def _line(row: Row, readers: set[str]) -> str:
+def _line(row: MetricDef, readers: set[str]) -> str:
     labels = "; ".join(map(str, row.labels))
     by = "; ".join(sorted(readers, key=alerts_first))
     kind = f"{row.kind}, {row.unit}" if row.unit else row.kind
-    return f"| `{row.exposed}` | {kind} | {labels} | {row.meaning} | {by} |"
+    return f"| `{row.sample_name}` | {kind} | {labels} | {row.help} | {by} |"
 
 
 def alerts_first(reader: str) -> tuple[bool, str]:

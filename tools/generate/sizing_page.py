@@ -3,17 +3,17 @@
 import math
 from pathlib import Path
 
-from busyapi.sizing import (
-    BATCHED,
+from busyapi.sizing.costs import (
+    BATCHED_POST_COST,
     KEY_LOG_BYTES,
     KEY_WAITING_BYTES,
     REDIS_KEY_BYTES,
-    SINGLE,
+    SINGLE_POST_COST,
     VALKEY_KEY_BYTES,
-    Figures,
-    Wanted,
-    plan,
+    UsageCost,
 )
+
+from busyapi.sizing.plan import PlanRequest, make_plan
 
 OWNED = ""
 PAGE = "docs/reference/sizing.md"
@@ -31,21 +31,24 @@ def rows() -> str:
     lines = []
     for millions in (1, 10, 100):
         for posted, batched in (("one by one", False), ("by the thousand", True)):
-            wanted = Wanted(millions * MILLION, batched=batched)
-            found, keyed = plan(wanted), plan(wanted._replace(keyed=100))
+            wanted = PlanRequest(millions * MILLION, is_batched=batched)
+            found, keyed = make_plan(wanted), make_plan(wanted._replace(keyed_percent=100))
             lines.append(
                 f"| {millions:,} million | {posted} | {found.pods} | {found.partitions}"
                 f" | {found.redis_cores:.2f}, {found.flusher_cores:.2f} cores"
                 f" | {found.redis_gib:.1f} GiB | {keyed.redis_gib:.1f} GiB"
                 f" | {math.ceil(found.log_gib)} GiB | {math.ceil(keyed.log_gib)} GiB"
-                f" | {found.disk_gib_a_day:,.0f} GiB |\n"
+                f" | {found.disk_gib_per_day:,.0f} GiB |\n"
             )
     return HEAD + "".join(lines)
 
 
 def figures() -> str:
     """Return the table of what the plans start from."""
-    named: tuple[tuple[str, Figures], ...] = (("one by one", SINGLE), ("by the thousand", BATCHED))
+    named: tuple[tuple[str, UsageCost], ...] = (
+        ("one by one", SINGLE_POST_COST),
+        ("by the thousand", BATCHED_POST_COST),
+    )
     head = (
         "| posted | API µs | Redis µs | flusher µs | bytes in Redis | bytes of its log"
         " | bytes in the archive |\n|---|---:|---:|---:|---:|---:|---:|\n"

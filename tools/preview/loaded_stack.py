@@ -30,7 +30,7 @@ USAGE = {
     "timestamp": "Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)",
     "medication": "Albuterol",
 }
-MOST_UNDER_WAY = 500
+MAX_UNDER_WAY = 500
 STANDS_STILL = 0.4
 AWAY = 6.0
 
@@ -88,11 +88,11 @@ async def _at(seconds: float, incident: Callable[[], None]) -> None:
 async def _requests(port: int, seconds: float) -> None:
     url, drawn = f"http://127.0.0.1:{port}/api/usages", random.Random(1)
     began, owed = time.monotonic(), 0.0
-    limit = aiohttp.TCPConnector(limit=MOST_UNDER_WAY)
+    limit = aiohttp.TCPConnector(limit=MAX_UNDER_WAY)
     async with aiohttp.ClientSession(connector=limit) as session, asyncio.TaskGroup() as tasks:
         under_way: set[asyncio.Task[None]] = set()
         while (gone := time.monotonic() - began) < seconds:
-            owed = min(owed + rate_at(gone / seconds) * STEP, MOST_UNDER_WAY - len(under_way))
+            owed = min(owed + rate_at(gone / seconds) * STEP, MAX_UNDER_WAY - len(under_way))
             for _ in range(int(owed)):
                 task = tasks.create_task(_request(session, url, drawn))
                 under_way.add(task)

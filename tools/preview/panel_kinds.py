@@ -31,7 +31,7 @@ from tools.preview.units import written
 HEAT = LinearSegmentedColormap.from_list("heat", ["#2b1d14", "#a5480b", "#ff9830", "#fff2cc"])
 LEFT, RIGHT, TOP, BOTTOM, LINE = 92, 14, 34, 22, 17
 """Pixels within a panel: around its axes, and for a line of the legend."""
-MOST_LEGEND_LINES = 2
+MAX_LEGEND_LINES = 2
 ENTRY = 34
 """Pixels of a legend's entry beside its name."""
 BOLD = 1.2
@@ -135,12 +135,12 @@ def _legend(room: float, curves: Sequence[Curve], colors: Sequence[str]) -> list
     used = 0.0
     for number, (curve, color) in enumerate(zip(curves, colors, strict=True)):
         needed = width(curve.name, SMALL) + ENTRY
-        if used + needed > room and lines[-1] and len(lines) < MOST_LEGEND_LINES:
+        if used + needed > room and lines[-1] and len(lines) < MAX_LEGEND_LINES:
             lines.append([])
             used = 0
         last = number == len(curves) - 1
         more = (f"and {len(curves) - number} more", FAINT)
-        rest = 0 if last or len(lines) < MOST_LEGEND_LINES else width(more[0], SMALL) + ENTRY
+        rest = 0 if last or len(lines) < MAX_LEGEND_LINES else width(more[0], SMALL) + ENTRY
         if used + needed + rest > room and lines[-1]:
             lines[-1].append(more)
             break

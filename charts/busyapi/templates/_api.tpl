@@ -6,7 +6,7 @@
 {{- end }}
 
 {{/* Return the maximum number of API pods. */}}
-{{- define "busyapi.mostReplicas" -}}
+{{- define "busyapi.maxReplicas" -}}
 {{- if .Values.autoscaling.enabled }}{{ .Values.autoscaling.maxReplicas | int }}
 {{- else if .Values.keda.enabled }}{{ .Values.keda.maxReplicas | int }}
 {{- else }}{{ .Values.replicaCount | int }}{{ end }}

@@ -13,14 +13,14 @@ from sanic.response import BaseHTTPResponse, HTTPResponse
 from busyapi.errors import ConfigError
 from busyapi.web.head import is_authority
 
-PREFIX = "/api/"
-PREFLIGHT_SECONDS = 7200
+API_PREFIX = "/api/"
+PREFLIGHT_CACHE_SECONDS = 7200
 """How long a browser may remember a preflight; no browser does so for longer."""
 
 _ORIGIN = re.compile(r"https?://([^/*]+)")
-_METHODS = "GET, HEAD, POST"
-_HEADERS = "Authorization, Content-Encoding, Content-Type, Idempotency-Key, X-Request-ID"
-_EXPOSED = "Idempotency-Replayed, Location, Retry-After, X-Request-ID"
+_ALLOWED_METHODS = "GET, HEAD, POST"
+_ALLOWED_HEADERS = "Authorization, Content-Encoding, Content-Type, Idempotency-Key, X-Request-ID"
+_EXPOSED_HEADERS = "Idempotency-Replayed, Location, Retry-After, X-Request-ID"
 
 
 class Cors:
@@ -29,32 +29,32 @@ class Cors:
     def __init__(self, origins: frozenset[str]) -> None:
         self._origins = origins
 
-    async def allow(self, request: Request, response: BaseHTTPResponse) -> None:
+    async def add_headers(self, request: Request, response: BaseHTTPResponse) -> None:
         """Add to an answer which origin may read it."""
-        if not request.path.startswith(PREFIX):
+        if not request.path.startswith(API_PREFIX):
             return
         response.headers["vary"] = "Origin"
-        if origin := self._origin(request):
+        if origin := self._allowed_origin(request):
             response.headers["access-control-allow-origin"] = origin
-            response.headers["access-control-expose-headers"] = _EXPOSED
+            response.headers["access-control-expose-headers"] = _EXPOSED_HEADERS
 
-    def preflight(self, request: Request) -> HTTPResponse:
+    def answer_preflight(self, request: Request) -> HTTPResponse:
         """Answer OPTIONS: to a preflight of a named origin, what it may send."""
-        headers = {"Allow": f"{_METHODS}, OPTIONS"}
-        if self._origin(request) and "access-control-request-method" in request.headers:
+        headers = {"Allow": f"{_ALLOWED_METHODS}, OPTIONS"}
+        if self._allowed_origin(request) and "access-control-request-method" in request.headers:
             headers |= {
-                "Access-Control-Allow-Methods": _METHODS,
-                "Access-Control-Allow-Headers": _HEADERS,
-                "Access-Control-Max-Age": str(PREFLIGHT_SECONDS),
+                "Access-Control-Allow-Methods": _ALLOWED_METHODS,
+                "Access-Control-Allow-Headers": _ALLOWED_HEADERS,
+                "Access-Control-Max-Age": str(PREFLIGHT_CACHE_SECONDS),
             }
         return HTTPResponse(status=204, headers=headers)
 
-    def _origin(self, request: Request) -> str | None:
+    def _allowed_origin(self, request: Request) -> str | None:
         sent = request.headers.getall("origin", [])
         return sent[0] if len(sent) == 1 and sent[0] in self._origins else None
 
 
-def cors(origins: str) -> Cors | None:
+def parse_origins(origins: str) -> Cors | None:
     """Make what the setting asks for, None when it names no origin.
 
     Raises:

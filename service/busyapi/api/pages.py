@@ -10,20 +10,20 @@ import msgspec
 from sanic import Request
 from sanic.response import HTTPResponse
 
-from busyapi.api.answers import json_answer
-from busyapi.api.lookup import counts
-from busyapi.api.service import Service
+from busyapi.api.context import ApiContext
+from busyapi.api.lookup import count_usages
+from busyapi.api.responses import make_json_response
 from busyapi.errors import Refused
 from busyapi.settings import Settings
 
 # The page has one script and one style, both inline, and loads nothing from elsewhere.
-SECURITY = {
+SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline';"
     " script-src 'unsafe-inline'; img-src data:; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Vary": "Accept",
 }
-CURL = (
+CURL_COMMAND = (
     "curl -X POST -H 'Content-Type: application/json' --data '"
     '{"patientId":"100","timestamp":"Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)",'
     '"medication":"Albuterol"}\' '
@@ -38,7 +38,7 @@ AUTHORIZATION = ' -H "Authorization: Bearer $TOKEN"'
 
 
 @cache
-def _page(settings: Settings) -> str:
+def _landing_page(settings: Settings) -> str:
     """Render the landing page: all but the figures is there without JavaScript."""
     page = (files("busyapi.api") / "landing.html").read_text(encoding="utf-8")
     values = {
@@ -46,7 +46,7 @@ def _page(settings: Settings) -> str:
         "port": str(settings.port),
         "token": CREDENTIAL_FIELD if settings.tokens_file else "",
         "authorization": AUTHORIZATION if settings.tokens_file else "",
-        "rows": _rows(description(settings)),
+        "rows": _rows(describe_api(settings)),
     }
     for name, value in values.items():
         page = page.replace(f"{{{{{name}}}}}", value)
@@ -73,7 +73,7 @@ def _row(path: str, method: str, operation: dict[str, Any]) -> str:
 
 
 @cache
-def description(settings: Settings) -> dict[str, Any]:
+def describe_api(settings: Settings) -> dict[str, Any]:
     """Return the contract of this process, with its settings, as OpenAPI 3.1."""
     raw = (files("busyapi.api") / "openapi.json").read_bytes()
     document: dict[str, Any] = msgspec.json.decode(raw)
@@ -89,11 +89,11 @@ def description(settings: Settings) -> dict[str, Any]:
         document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         for operation in (batch, paths["/api/usages"]["post"], paths["/api/usages/{id}"]["get"]):
             operation["security"] = [{"token": []}]
-    _describe_head(document)
+    _add_head_operations(document)
     return document
 
 
-def _describe_head(description: dict[str, Any]) -> None:
+def _add_head_operations(description: dict[str, Any]) -> None:
     """Add HEAD to each path with GET: the same responses without content."""
     components = description["components"]["responses"]
     for operations in description["paths"].values():
@@ -113,18 +113,20 @@ def _describe_head(description: dict[str, Any]) -> None:
 
 async def get_openapi(request: Request) -> HTTPResponse:
     """Return the description of the API."""
-    service: Service = request.app.ctx.service
-    return service.done(request, json_answer(description(service.settings)))
+    context: ApiContext = request.app.ctx.context
+    return context.record_response(request, make_json_response(describe_api(context.settings)))
 
 
 async def get_landing(request: Request) -> HTTPResponse:
     """Return the landing page; the main facts as JSON to a program that asks for JSON."""
-    service: Service = request.app.ctx.service
+    context: ApiContext = request.app.ctx.context
     if _wants_json(request.headers.get("accept", "")):
-        return service.done(request, json_answer(await _facts(service), headers={"Vary": "Accept"}))
-    page = _page(service.settings)
-    return service.done(
-        request, HTTPResponse(page, 200, SECURITY, content_type="text/html; charset=utf-8")
+        return context.record_response(
+            request, make_json_response(await _landing_facts(context), headers={"Vary": "Accept"})
+        )
+    page = _landing_page(context.settings)
+    return context.record_response(
+        request, HTTPResponse(page, 200, SECURITY_HEADERS, content_type="text/html; charset=utf-8")
     )
 
 
@@ -133,9 +135,9 @@ def _wants_json(accept: str) -> bool:
     return "application/json" in types and "text/html" not in types
 
 
-async def _facts(service: Service) -> dict[str, Any]:
+async def _landing_facts(context: ApiContext) -> dict[str, Any]:
     try:
-        counted: dict[str, int] | None = await counts(service)
+        counted: dict[str, int] | None = await count_usages(context)
     except Refused:
         counted = None
     return {
@@ -144,5 +146,5 @@ async def _facts(service: Service) -> dict[str, Any]:
         "counts": counted,
         "post": "/api/usages",
         "description": "/openapi.json",
-        "curl": CURL + "<this address>/api/usages",
+        "curl": CURL_COMMAND + "<this address>/api/usages",
     }

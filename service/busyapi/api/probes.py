@@ -5,13 +5,13 @@ from collections.abc import Iterable
 from sanic import Request
 from sanic.response import HTTPResponse
 
-from busyapi.api.service import Service
-from busyapi.web.refusal import Probes
+from busyapi.api.context import ApiContext
+from busyapi.web.connection_refusal import ProbeResponses
 
 TEXT = "text/plain; charset=utf-8"
 
 
-def report(checks: Iterable[tuple[str, str]]) -> HTTPResponse:
+def render_checks(checks: Iterable[tuple[str, str]]) -> HTTPResponse:
     """Answer 200 if no check has a trouble, else 503."""
     rows = list(checks)
     body = "".join(f"{name}: {trouble or 'ok'}\n" for name, trouble in rows)
@@ -21,7 +21,7 @@ def report(checks: Iterable[tuple[str, str]]) -> HTTPResponse:
 
 async def livez(request: Request) -> HTTPResponse:
     """Say that the event loop turns. Redis has no part in this: a restart would not mend it."""
-    return request.app.ctx.service.done(request, report([("loop", "")]))  # type: ignore[no-any-return]
+    return request.app.ctx.context.record_response(request, render_checks([("loop", "")]))  # type: ignore[no-any-return]
 
 
 async def readyz(request: Request) -> HTTPResponse:
@@ -31,33 +31,40 @@ async def readyz(request: Request) -> HTTPResponse:
     once, and devices would get the ingress's error instead of ours. A Redis that is too weak
     for the tier does fail it: nothing will be accepted until someone changes it.
     """
-    service: Service = request.app.ctx.service
-    return service.done(request, report(readiness(service)))
+    context: ApiContext = request.app.ctx.context
+    return context.record_response(request, render_checks(check_readiness(context)))
 
 
-def readiness(service: Service) -> list[tuple[str, str]]:
+def check_readiness(context: ApiContext) -> list[tuple[str, str]]:
     """List the checks of readiness, each with its trouble or ""."""
     return [
-        ("draining", "draining" if service.draining else ""),
-        ("partition", _partition_trouble(service)),
-        ("durability", _durability_trouble(service)),
+        ("draining", "draining" if context.draining else ""),
+        ("partition", _check_partition(context)),
+        ("durability", _check_durability(context)),
     ]
 
 
-def unserved_probes(service: Service) -> Probes:
+def make_overload_probes(context: ApiContext) -> ProbeResponses:
     """Return the answers to probes of a process that has as many connections as it may have."""
     return {
-        b"/livez": lambda: report([("loop", "")]),
-        b"/readyz": lambda: report(readiness(service)),
+        b"/livez": lambda: render_checks([("loop", "")]),
+        b"/readyz": lambda: render_checks(check_readiness(context)),
     }
 
 
-def _partition_trouble(service: Service) -> str:
-    service.seeded_once = service.seeded_once or service.lanes.ready
-    if service.seeded_once:
+def _check_partition(context: ApiContext) -> str:
+    context.seeded_once = context.seeded_once or context.committers.is_ready
+    if context.seeded_once:
         return ""
-    return str(service.lanes.lanes[0].trouble)
+    return str(context.committers.committers[0].last_error)
 
 
-def _durability_trouble(service: Service) -> str:
-    return next((str(lane.weak) for lane in service.lanes.lanes if lane.weak), "")
+def _check_durability(context: ApiContext) -> str:
+    return next(
+        (
+            str(committer.durability_error)
+            for committer in context.committers.committers
+            if committer.durability_error
+        ),
+        "",
+    )

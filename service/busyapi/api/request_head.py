@@ -1,4 +1,4 @@
-"""The head of an ordinary post: the fast lane reads it in one go, and remembers what it read.
+"""The head of an ordinary post: the fast path reads it in one go, and remembers what it read.
 
 What `web/head.py` would refuse, and what changes the meaning of a request, is left to Sanic's
 route; so this takes less than the RFC allows, and never more.
@@ -8,14 +8,14 @@ import re
 
 from busyapi.web.head import is_authority
 
-MOST_HEAD = 2048
+MAX_HEAD_BYTES = 2048
 """Bytes of a header that is worth remembering; larger ones go to Sanic."""
-HEADS = 1024
+CACHE_SIZE = 1024
 """Headers remembered: 2 MiB at most. A device sends the same one each time."""
 
 _HEAD = re.compile(rb"POST /api/usages HTTP/1\.1(?:\r\n[!#$%&'*+.^_`|~\w-]+:[\t\x20-\x7e]*)+")
 _LENGTH = re.compile(rb"[0-9]{1,8}")
-_FOR_SANIC = {
+_SLOW_PATH_HEADERS = {
     b"content-encoding",
     b"expect",
     b"idempotency-key",
@@ -27,21 +27,21 @@ _FOR_SANIC = {
 """Headers that change what a request means; and an id that `cut` left."""
 
 
-LENGTHS: dict[bytes, int] = {}
-"""What `body_length` said of headers without an id of their own."""
+LENGTH_CACHE: dict[bytes, int] = {}
+"""What `parse_content_length` said of headers without an id of their own."""
 
 
-def remembered(head: bytes) -> int | None:
-    """Do as `body_length`, and remember what it said."""
-    length = LENGTHS.get(head)
-    if length is None and (length := body_length(head)) is not None:
-        if len(LENGTHS) >= HEADS:
-            LENGTHS.clear()  # those in use are back at their next request
-        LENGTHS[head] = length
+def cached_content_length(head: bytes) -> int | None:
+    """Do as `parse_content_length`, and remember what it said."""
+    length = LENGTH_CACHE.get(head)
+    if length is None and (length := parse_content_length(head)) is not None:
+        if len(LENGTH_CACHE) >= CACHE_SIZE:
+            LENGTH_CACHE.clear()  # those in use are back at their next request
+        LENGTH_CACHE[head] = length
     return length
 
 
-def body_length(head: bytes) -> int | None:
+def parse_content_length(head: bytes) -> int | None:
     """Read a header's Content-Length; None when Sanic must read the header."""
     if not _HEAD.fullmatch(head):
         return None
@@ -49,7 +49,7 @@ def body_length(head: bytes) -> int | None:
     for line in head.split(b"\r\n")[1:]:
         name, _, value = line.partition(b":")
         name, value = name.lower(), value.lstrip()
-        if name in _FOR_SANIC:
+        if name in _SLOW_PATH_HEADERS:
             return None
         if name == b"content-length":
             if length is not None or not _LENGTH.fullmatch(value):

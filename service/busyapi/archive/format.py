@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 from zlib import crc32
 
-from busyapi.ids import Seq, usage_id
-from busyapi.record import received_at
+from busyapi.ids import Seq, make_usage_id
+from busyapi.usage_json import format_received_at
 
-MARK = b"busyapi\x01"
+MAGIC = b"busyapi\x01"
 """Opens what we put into a skippable frame; its last byte is the format's version."""
 
 _BLOCK_MAGIC = 0x184D2A5B
@@ -25,19 +25,19 @@ _PREFIX = 8
 _BLOCK = struct.Struct("<II8sIIQQQQII")
 _CRC = struct.Struct("<I")
 BLOCK_SIZE = _BLOCK.size + _CRC.size
-BLOCK_START = struct.pack("<II8s", _BLOCK_MAGIC, BLOCK_SIZE - _PREFIX, MARK)
+BLOCK_START = struct.pack("<II8s", _BLOCK_MAGIC, BLOCK_SIZE - _PREFIX, MAGIC)
 """What every block header begins with: how one is found behind damage."""
 
 _FOOTER = struct.Struct("<II8sIIQQQQI")
 _TRAILER = struct.Struct("<I8s")
 SHA_SIZE = 32
-TAIL_SIZE = SHA_SIZE + _TRAILER.size
+TRAILER_SIZE = SHA_SIZE + _TRAILER.size
 """The end of a finished segment: SHA-256 of every byte before it, footer's length, mark."""
 
 _ENTRY = struct.Struct("<QQQQQ")
 
 
-class Batch(NamedTuple):
+class UsageBatch(NamedTuple):
     """Usages with consecutive seqs, received at once: canonical JSON, without newlines."""
 
     first: Seq
@@ -46,7 +46,7 @@ class Batch(NamedTuple):
     usages: list[bytes]
 
 
-class Block(NamedTuple):
+class BlockHeader(NamedTuple):
     """What a block header says of the zstd frame behind it."""
 
     partition: int
@@ -66,7 +66,7 @@ class Block(NamedTuple):
         return BLOCK_SIZE + self.length
 
 
-class Entry(NamedTuple):
+class IndexEntry(NamedTuple):
     """Where a block stands in its segment, and what it holds."""
 
     offset: int
@@ -76,7 +76,7 @@ class Entry(NamedTuple):
     latest_ms: int
 
 
-class Index:
+class SegmentIndex:
     """The entries of a segment, kept as their bytes: a long segment has tens of thousands."""
 
     def __init__(self, packed: bytes = b"") -> None:
@@ -85,20 +85,20 @@ class Index:
     def __len__(self) -> int:
         return len(self.packed) // _ENTRY.size
 
-    def __getitem__(self, at: int) -> Entry:
+    def __getitem__(self, at: int) -> IndexEntry:
         offset, first, last, earliest, latest = _ENTRY.unpack_from(self.packed, at * _ENTRY.size)
-        return Entry(offset, Seq(first), Seq(last), earliest, latest)
+        return IndexEntry(offset, Seq(first), Seq(last), earliest, latest)
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[IndexEntry]:
         return (self[at] for at in range(len(self)))
 
-    def add(self, offset: int, block: Block) -> None:
+    def add(self, offset: int, block: BlockHeader) -> None:
         """Add the block at this offset."""
         self.packed += _ENTRY.pack(
             offset, block.first, block.last, block.earliest_ms, block.latest_ms
         )
 
-    def find(self, seq: Seq) -> Entry | None:
+    def find(self, seq: Seq) -> IndexEntry | None:
         """Return the entry that holds a seq."""
         at = bisect_right(range(len(self)), seq, key=lambda each: self[each].first) - 1
         return self[at] if at >= 0 and seq <= self[at].last else None
@@ -114,79 +114,79 @@ class Footer(NamedTuple):
     usages: int
     raw_bytes: int
     """Bytes of all lines, uncompressed."""
-    blocks: Index
+    blocks: SegmentIndex
     offset: int
     """Where the footer begins: the end of the last block."""
     sha256: bytes
 
 
-def render(batches: Sequence[Batch], partition: int, partitions: int) -> bytes:
+def render_lines(batches: Sequence[UsageBatch], partition: int, partitions: int) -> bytes:
     """Render the lines of batches whose seqs follow each other."""
     lines: list[bytes] = []
     for each in batches:
-        at = received_at(each.received_ms).encode()
+        at = format_received_at(each.received_ms).encode()
         line = b'{"id":%%d,"receivedAt":"%b","usage":%%b}\n' % at
-        start = usage_id(each.first, partition, partitions)
+        start = make_usage_id(each.first, partition, partitions)
         ids = range(start, start + len(each.usages) * partitions, partitions)
         lines += [line % pair for pair in zip(ids, each.usages, strict=True)]
     return b"".join(lines)
 
 
-def encode_block(block: Block) -> bytes:
+def encode_block_header(block: BlockHeader) -> bytes:
     """Render a block header."""
-    head = _BLOCK.pack(_BLOCK_MAGIC, BLOCK_SIZE - _PREFIX, MARK, *block)
+    head = _BLOCK.pack(_BLOCK_MAGIC, BLOCK_SIZE - _PREFIX, MAGIC, *block)
     return head + _CRC.pack(crc32(head))
 
 
-def decode_block(raw: bytes) -> Block | None:
+def decode_block_header(raw: bytes) -> BlockHeader | None:
     """Read a block header; None if this is none, or a damaged one."""
     if len(raw) < BLOCK_SIZE or not raw.startswith(BLOCK_START):
         return None
     if _CRC.unpack_from(raw, _BLOCK.size)[0] != crc32(raw[: _BLOCK.size]):
         return None
-    return Block(*_BLOCK.unpack_from(raw)[3:])
+    return BlockHeader(*_BLOCK.unpack_from(raw)[3:])
 
 
 def footer_start(blocks: int) -> bytes:
     """Return what the footer of so many blocks begins with."""
-    return struct.pack("<II8s", _FOOTER_MAGIC, footer_length(blocks) - _PREFIX, MARK)
+    return struct.pack("<II8s", _FOOTER_MAGIC, footer_length(blocks) - _PREFIX, MAGIC)
 
 
 def footer_length(blocks: int) -> int:
     """Return the bytes of a footer of so many blocks."""
-    return _FOOTER.size + blocks * _ENTRY.size + _CRC.size + TAIL_SIZE
+    return _FOOTER.size + blocks * _ENTRY.size + _CRC.size + TRAILER_SIZE
 
 
 def encode_footer(footer: Footer) -> bytes:
     """Render a footer up to its SHA-256, which covers these bytes too."""
     blocks = len(footer.blocks)
     size = footer_length(blocks) - _PREFIX
-    head = _FOOTER.pack(_FOOTER_MAGIC, size, MARK, *footer[:6], blocks)
+    head = _FOOTER.pack(_FOOTER_MAGIC, size, MAGIC, *footer[:6], blocks)
     body = head + footer.blocks.packed
     return body + _CRC.pack(crc32(body))
 
 
-def encode_tail(sha256: bytes, footer_size: int) -> bytes:
+def encode_trailer(sha256: bytes, footer_size: int) -> bytes:
     """Render what follows the footer's body: its size is that of the whole footer."""
-    return sha256 + _TRAILER.pack(footer_size, MARK)
+    return sha256 + _TRAILER.pack(footer_size, MAGIC)
 
 
-def footer_size(tail: bytes) -> int | None:
-    """Return the footer's length from a file's last TAIL_SIZE bytes; None if there is none."""
-    if len(tail) < TAIL_SIZE:
+def parse_footer_size(tail: bytes) -> int | None:
+    """Return the footer's length from a file's last TRAILER_SIZE bytes; None if there is none."""
+    if len(tail) < TRAILER_SIZE:
         return None
     size, mark = _TRAILER.unpack_from(tail, SHA_SIZE)
-    return int(size) if mark == MARK else None
+    return int(size) if mark == MAGIC else None
 
 
 def decode_footer(raw: bytes, offset: int) -> Footer | None:
     """Read the footer that stands at this offset; None if this is none, or a damaged one."""
-    body = len(raw) - TAIL_SIZE - _CRC.size
+    body = len(raw) - TRAILER_SIZE - _CRC.size
     if body < _FOOTER.size or _CRC.unpack_from(raw, body)[0] != crc32(raw[:body]):
         return None
     magic, size, mark, p, partitions, first, last, usages, lines, entries = _FOOTER.unpack_from(raw)
-    blocks = Index(raw[_FOOTER.size : body])
-    if (magic, size + _PREFIX, mark) != (_FOOTER_MAGIC, len(raw), MARK) or len(blocks) != entries:
+    blocks = SegmentIndex(raw[_FOOTER.size : body])
+    if (magic, size + _PREFIX, mark) != (_FOOTER_MAGIC, len(raw), MAGIC) or len(blocks) != entries:
         return None
     sha256 = raw[body + _CRC.size :][:SHA_SIZE]
     return Footer(p, partitions, first, last, usages, lines, blocks, offset, sha256)

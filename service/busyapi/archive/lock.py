@@ -11,8 +11,8 @@ import fcntl
 import os
 from pathlib import Path
 
-from busyapi.archive import names
-from busyapi.errors import ArchiveLocked, ArchiveTaken
+from busyapi.archive import paths
+from busyapi.errors import ArchiveLocked, ArchiveTakenOver
 
 _NO_FLOCK = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 """What file systems without flock answer."""
@@ -28,24 +28,25 @@ class FolderLock:
         Raises:
             ArchiveLocked: another process has it.
         """
-        self.path = folder / names.LOCK
+        self.path = folder / paths.LOCK_NAME
         self.warning = ""
         """Why this lock keeps no other process out, "" if it does."""
         self._fd: int | None = None
-        self._fd = self._take()
+        self._fd = self._acquire()
 
     def __del__(self) -> None:
         """Release a lock that was forgotten: only a process that dies may leave one behind."""
         self.release()
 
-    def check(self) -> None:
+    def check_held(self) -> None:
         """Check that the path still leads to the file that is locked.
 
         Raises:
-            ArchiveTaken: the file was removed or replaced: another process can lock the new one.
+            ArchiveTakenOver: the file was removed or replaced: another process can lock the new
+            one.
         """
-        if self._fd is None or not same_file(self._fd, self.path):
-            raise ArchiveTaken(f"{self.path} was removed or replaced while it was locked")
+        if self._fd is None or not is_same_file(self._fd, self.path):
+            raise ArchiveTakenOver(f"{self.path} was removed or replaced while it was locked")
 
     def release(self) -> None:
         """Let another process take it."""
@@ -53,13 +54,13 @@ class FolderLock:
             os.close(self._fd)
             self._fd = None
 
-    def _take(self) -> int:
+    def _acquire(self) -> int:
         for _ in range(_TRIES):
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o640)
             try:
                 self._flock(fd)
                 # Removed between open and flock: another process may have locked the next one.
-                if same_file(fd, self.path):
+                if is_same_file(fd, self.path):
                     return fd
             except BaseException:
                 os.close(fd)
@@ -81,7 +82,7 @@ class FolderLock:
             )
 
 
-def same_file(fd: int, path: Path) -> bool:
+def is_same_file(fd: int, path: Path) -> bool:
     """Return whether a path leads to the file that is open.
 
     The path is opened, not only looked up: an NFS client may answer a lookup from its cache for a

@@ -12,21 +12,23 @@ from functools import lru_cache
 from pathlib import Path
 
 from busyapi.archive.format import Footer
-from busyapi.archive.names import File, Kind
-from busyapi.archive.reader import Frame, block_at, read_footer
+from busyapi.archive.format_version import require_known_version
+from busyapi.archive.paths import ArchiveFile, FileKind
+from busyapi.archive.reader import Frame, read_block_at, read_footer
 from busyapi.archive.segment import Segment
-from busyapi.archive.versions import require_known
-from busyapi.errors import ArchiveDamaged, NoLongerKept
+from busyapi.errors import ArchiveDamaged, UsageExpired
 from busyapi.ids import Seq
 
-FOOTERS = 8
+FOOTER_CACHE_SIZE = 8
 """Footers kept in memory, of at most 3 MiB each and mostly far less."""
 
 
-class Lookup:
+class ArchiveLookup:
     """What of a partition can be read: its files, and the accepted blocks of the open segment."""
 
-    def __init__(self, folder: Path, files: list[File], kept_from: Seq, alarms: list[str]) -> None:
+    def __init__(
+        self, folder: Path, files: list[ArchiveFile], kept_from: Seq, alarms: list[str]
+    ) -> None:
         self.lock = threading.Lock()
         """Guards the three below, the index of the open segment, and that segment's descriptor:
         no one reads from a descriptor that the writer has closed. It is held for reading one
@@ -34,18 +36,18 @@ class Lookup:
         self.files = files
         self.segment: Segment | None = None
         self.kept_from = kept_from
-        self.rotten: set[Seq] = set()
+        self.unreadable: set[Seq] = set()
         """The first seqs of files that could not be read: at most one for each file."""
         self._alarms = alarms
         self._folder = folder
-        self._footer = lru_cache(maxsize=FOOTERS)(self._read_footer)
+        self._footer = lru_cache(maxsize=FOOTER_CACHE_SIZE)(self._read_footer)
 
-    def begin(self, segment: Segment) -> None:
+    def set_open_segment(self, segment: Segment) -> None:
         """Take a new open segment."""
         with self.lock:
             self.segment = segment
 
-    def add(self, file: File) -> None:
+    def add_file(self, file: ArchiveFile) -> None:
         """Take a file that is on disk, in place of the open segment if it was that."""
         with self.lock:
             self.segment = None
@@ -59,77 +61,77 @@ class Lookup:
                 self.segment.close()
             self.segment = None
 
-    def drop(self, files: list[File], kept_from: Seq) -> None:
+    def remove_files(self, files: list[ArchiveFile], kept_from: Seq) -> None:
         """Forget files that are about to be deleted."""
         with self.lock:
             self.kept_from = kept_from
             self.files = sorted(set(self.files).difference(files))
 
-    def find(self, seq: Seq) -> bytes | None:
+    def find_line(self, seq: Seq) -> bytes | None:
         """Return the line of a seq, without newline; None if there is none.
 
         Raises:
-            NoLongerKept: it was deleted when its retention time was over.
+            UsageExpired: it was deleted when its retention time was over.
             ArchiveDamaged: its block cannot be read.
         """
         try:
-            return self._find(seq)
+            return self._find_line(seq)
         except ArchiveDamaged:
-            self._alarm(seq)
+            self._report_damage(seq)
             raise
         except OSError as error:
             if error.errno == errno.EIO:  # a bad sector; others say nothing of the file
-                self._alarm(seq)
+                self._report_damage(seq)
             raise
 
-    def _find(self, seq: Seq) -> bytes | None:
+    def _find_line(self, seq: Seq) -> bytes | None:
         with self.lock:
             if 0 < seq < self.kept_from:
-                raise NoLongerKept
-            frame = self.segment.frame(seq) if self.segment else None
-            file = self._covering(seq)
-        if frame is None and file is not None and file.kind is Kind.SEGMENT:
-            frame = self._frame(file, seq)
+                raise UsageExpired
+            frame = self.segment.read_frame(seq) if self.segment else None
+            file = self._find_file(seq)
+        if frame is None and file is not None and file.kind is FileKind.SEGMENT:
+            frame = self._read_frame(file, seq)
         return frame.line(seq) if frame else None
 
-    def _alarm(self, seq: Seq) -> None:
+    def _report_damage(self, seq: Seq) -> None:
         """Tell of the file that holds a seq, once however often it is asked for."""
         with self.lock:
-            file, segment = self._covering(seq), self.segment
+            file, segment = self._find_file(seq), self.segment
             # An open segment keeps its first seq when it gets its final name.
             first = file.first if file else segment.first if segment else None
-            if first is None or first in self.rotten:
+            if first is None or first in self.unreadable:
                 return
-            self.rotten.add(first)
+            self.unreadable.add(first)
             path = file.path if file else segment.path.name if segment else ""
             self._alarms.append(f"{path} in {self._folder} is damaged: a lookup could not read it")
 
-    def _covering(self, seq: Seq) -> File | None:
+    def _find_file(self, seq: Seq) -> ArchiveFile | None:
         at = bisect_right(self.files, seq, key=lambda each: each.first) - 1
         # Files set aside are in the list too, and may begin where one that covers does.
-        while at >= 0 and self.files[at].kind is Kind.DAMAGED:
+        while at >= 0 and self.files[at].kind is FileKind.DAMAGED:
             at -= 1
         return self.files[at] if at >= 0 and seq <= self.files[at].last else None
 
-    def _frame(self, file: File, seq: Seq) -> Frame | None:
+    def _read_frame(self, file: ArchiveFile, seq: Seq) -> Frame | None:
         try:
             entry = self._footer(file).blocks.find(seq)
             fd = os.open(self._folder / file.path, os.O_RDONLY)
         except FileNotFoundError:
             if seq < self.kept_from:  # retention was faster
-                raise NoLongerKept from None
+                raise UsageExpired from None
             raise ArchiveDamaged(f"{file.path} is gone") from None
         try:
-            return block_at(fd, entry.offset, file.path) if entry else None
+            return read_block_at(fd, entry.offset, file.path) if entry else None
         finally:
             os.close(fd)
 
-    def _read_footer(self, file: File) -> Footer:
+    def _read_footer(self, file: ArchiveFile) -> Footer:
         fd = os.open(self._folder / file.path, os.O_RDONLY)
         try:
             footer = read_footer(fd)
             if footer is None:
-                require_known(fd, file.path)
+                require_known_version(fd, file.path)
         finally:
             os.close(fd)
         if footer is None:

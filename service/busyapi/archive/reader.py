@@ -9,18 +9,18 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from zlib import crc32
 
+from busyapi.archive.compression import decompress
 from busyapi.archive.format import (
     BLOCK_SIZE,
     BLOCK_START,
-    TAIL_SIZE,
-    Block,
+    TRAILER_SIZE,
+    BlockHeader,
     Footer,
-    decode_block,
+    decode_block_header,
     decode_footer,
-    footer_size,
+    parse_footer_size,
 )
-from busyapi.archive.frames import decompress
-from busyapi.archive.names import File
+from busyapi.archive.paths import ArchiveFile
 from busyapi.errors import ArchiveDamaged
 from busyapi.ids import Seq
 
@@ -31,7 +31,7 @@ class Frame(NamedTuple):
     """A block whose header and checksum hold."""
 
     offset: int
-    block: Block
+    block: BlockHeader
     data: bytes
 
     @property
@@ -55,9 +55,9 @@ class Frame(NamedTuple):
         return self.lines()[seq - self.block.first]
 
 
-def frame_at(fd: int, offset: int) -> Frame | None:
+def read_frame_at(fd: int, offset: int) -> Frame | None:
     """Read the block at an offset; None if no whole and valid one stands there."""
-    block = decode_block(os.pread(fd, BLOCK_SIZE, offset))
+    block = decode_block_header(os.pread(fd, BLOCK_SIZE, offset))
     if block is None:
         return None
     data = os.pread(fd, block.length, offset + BLOCK_SIZE)
@@ -66,19 +66,19 @@ def frame_at(fd: int, offset: int) -> Frame | None:
     return Frame(offset, block, data)
 
 
-def block_at(fd: int, offset: int, name: str) -> Frame:
+def read_block_at(fd: int, offset: int, name: str) -> Frame:
     """Read the block that must stand at an offset.
 
     Raises:
         ArchiveDamaged: it does not; the message names the file.
     """
-    frame = frame_at(fd, offset)
+    frame = read_frame_at(fd, offset)
     if frame is None:
         raise ArchiveDamaged(f"{name}: the block at {offset} is damaged")
     return frame
 
 
-def walk(fd: int) -> Iterator[Frame]:
+def scan_frames(fd: int) -> Iterator[Frame]:
     """Give every valid block in a file, also those behind damage.
 
     What lies between them is damage: a block that does not begin where the one before it ends
@@ -89,15 +89,15 @@ def walk(fd: int) -> Iterator[Frame]:
     end = os.fstat(fd).st_size
     offset: int | None = 0
     while offset is not None:
-        frame = frame_at(fd, offset)
+        frame = read_frame_at(fd, offset)
         if frame and frame.end <= end:
             yield frame
             offset = frame.end
         else:
-            offset = _next_block(fd, offset + 1)
+            offset = _find_next_block(fd, offset + 1)
 
 
-def _next_block(fd: int, offset: int) -> int | None:
+def _find_next_block(fd: int, offset: int) -> int | None:
     """Search for the next thing that looks like a block header."""
     while chunk := os.pread(fd, _CHUNK, offset):
         at = chunk.find(BLOCK_START)
@@ -110,13 +110,13 @@ def _next_block(fd: int, offset: int) -> int | None:
     return None
 
 
-def latest_received(fd: int) -> int | None:
+def read_latest_received(fd: int) -> int | None:
     """Return the latest receivedAt in an open segment, by its block headers; None if it is empty.
 
     No data is read: a torn last block counts too, for its usages were received all the same.
     """
     latest, offset = None, 0
-    while block := decode_block(os.pread(fd, BLOCK_SIZE, offset)):
+    while block := decode_block_header(os.pread(fd, BLOCK_SIZE, offset)):
         latest = max(latest or 0, block.latest_ms)
         offset += block.size
     return latest
@@ -125,16 +125,16 @@ def latest_received(fd: int) -> int | None:
 def read_footer(fd: int) -> Footer | None:
     """Read a file's footer; None if there is none, or a damaged one. SHA-256 is not checked."""
     end = os.fstat(fd).st_size
-    size = footer_size(os.pread(fd, TAIL_SIZE, max(0, end - TAIL_SIZE)))
+    size = parse_footer_size(os.pread(fd, TRAILER_SIZE, max(0, end - TRAILER_SIZE)))
     if size is None or size > end:
         return None
     return decode_footer(os.pread(fd, size, end - size), end - size)
 
 
-def sha256_holds(fd: int, footer: Footer) -> bool:
+def verify_sha256(fd: int, footer: Footer) -> bool:
     """Hash the whole file up to its SHA-256, and compare."""
     sha, offset = hashlib.sha256(), 0
-    end = os.fstat(fd).st_size - TAIL_SIZE
+    end = os.fstat(fd).st_size - TRAILER_SIZE
     while offset < end:
         chunk = os.pread(fd, min(_CHUNK, end - offset), offset)
         if not chunk:
@@ -144,7 +144,7 @@ def sha256_holds(fd: int, footer: Footer) -> bool:
     return sha.digest() == footer.sha256
 
 
-def is_of(footer: Footer, file: File, partition: int, partitions: int) -> bool:
+def matches_file(footer: Footer, file: ArchiveFile, partition: int, partitions: int) -> bool:
     """Tell whether a footer says what its file's name and partition do."""
     said = (footer.first, footer.last, footer.partition, footer.partitions)
     return said == (file.first, file.last, partition, partitions)

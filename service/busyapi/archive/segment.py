@@ -12,30 +12,30 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from busyapi.archive import names
-from busyapi.archive.durable import create, make_folder, rename, sync, write_at
+from busyapi.archive import paths
 from busyapi.archive.format import (
-    TAIL_SIZE,
-    Block,
+    TRAILER_SIZE,
+    BlockHeader,
     Footer,
-    Index,
-    encode_block,
+    SegmentIndex,
+    encode_block_header,
     encode_footer,
-    encode_tail,
+    encode_trailer,
 )
+from busyapi.archive.fsync import create_file, make_folder, rename_file, sync_file, write_at
 from busyapi.archive.identity import Identity
-from busyapi.archive.lock import same_file
-from busyapi.archive.names import File, Kind
-from busyapi.archive.reader import Frame, block_at
-from busyapi.errors import ArchiveTaken, SyncFailed
+from busyapi.archive.lock import is_same_file
+from busyapi.archive.paths import ArchiveFile, FileKind
+from busyapi.archive.reader import Frame, read_block_at
+from busyapi.errors import ArchiveTakenOver, FsyncFailed
 from busyapi.failpoints import failpoint
 from busyapi.ids import Seq
 
-MOST_BLOCKS = 65_536
+MAX_BLOCKS = 65_536
 """Blocks of one segment: its index, which find() reads whole, stays below 3 MiB."""
 
 
-class Rolling(NamedTuple):
+class SegmentPolicy(NamedTuple):
     """When a segment is finished, besides at midnight UTC, and how long it is kept."""
 
     bytes: int
@@ -61,23 +61,25 @@ class Segment:
         self.raw_bytes = 0
         self.latest_ms: int | None = None
         """The latest receivedAt in the accepted blocks."""
-        self.index = Index()
+        self.index = SegmentIndex()
         self._opened = time.monotonic()
         self._identity = identity
         self._folder = folder
-        self.path = folder / (names.file(Kind.OPEN, day, identity.partition, first).path + suffix)
+        self.path = folder / (
+            paths.make_file(FileKind.OPEN, day, identity.partition, first).path + suffix
+        )
         self._sha = hashlib.sha256()
         make_folder(folder / day)
-        self._fd = create(self.path)
+        self._fd = create_file(self.path)
 
-    def write(self, block: Block, data: bytes) -> bytes:
+    def write(self, block: BlockHeader, data: bytes) -> bytes:
         """Write a block behind the accepted ones; return its bytes, for `accept`.
 
         Raises:
             OSError: it was cut off again; the segment is as before.
-            SyncFailed: it could not be cut off.
+            FsyncFailed: it could not be cut off.
         """
-        written = encode_block(block) + data
+        written = encode_block_header(block) + data
         self._write(written)
         return written
 
@@ -85,11 +87,11 @@ class Segment:
         """Put what was written on disk.
 
         Raises:
-            SyncFailed: what the disk holds is unknown.
+            FsyncFailed: what the disk holds is unknown.
         """
-        sync(self._fd, self.path.name)
+        sync_file(self._fd, self.path.name)
 
-    def accept(self, block: Block, written: bytes, raw_bytes: int) -> None:
+    def accept(self, block: BlockHeader, written: bytes, raw_bytes: int) -> None:
         """Make a written block part of the segment."""
         self.index.add(self.size, block)
         self._sha.update(written)
@@ -98,25 +100,25 @@ class Segment:
         self.last = block.last
         self.latest_ms = max(self.latest_ms or 0, block.latest_ms)
 
-    def frame(self, seq: Seq) -> Frame | None:
+    def read_frame(self, seq: Seq) -> Frame | None:
         """Read the block that holds a seq; None if none does.
 
         Raises:
             ArchiveDamaged: what was written is not what is read.
         """
         entry = self.index.find(seq)
-        return block_at(self._fd, entry.offset, self.path.name) if entry else None
+        return read_block_at(self._fd, entry.offset, self.path.name) if entry else None
 
-    def is_due(self, rolling: Rolling) -> bool:
+    def is_due(self, rolling: SegmentPolicy) -> bool:
         """Tell whether it is to be finished now."""
         return (
             self.size >= rolling.bytes
-            or len(self.index) >= MOST_BLOCKS
+            or len(self.index) >= MAX_BLOCKS
             or time.monotonic() - self._opened >= rolling.age
-            or self.day != names.day_of()
+            or self.day != paths.utc_day()
         )
 
-    def finish(self) -> File:
+    def finish(self) -> ArchiveFile:
         """Write the footer and give the file the name of a finished segment, all on disk.
 
         It stays readable through this object until `close`. If we die before the rename, recovery
@@ -124,33 +126,36 @@ class Segment:
 
         Raises:
             OSError: it is not finished, and can be gone on with.
-            SyncFailed: what the disk holds is unknown.
+            FsyncFailed: what the disk holds is unknown.
         """
-        footer = self._footer()
-        file = names.file(Kind.SEGMENT, self.day, self._identity.partition, self.first, self.last)
+        footer = self._make_footer()
+        file = paths.make_file(
+            FileKind.SEGMENT, self.day, self._identity.partition, self.first, self.last
+        )
         self._write(footer)
         failpoint("archive-after-footer")
         self.sync()
         # Another process may have taken the path meanwhile: its file must not get our name.
-        self.check_ours()
+        self.check_ownership()
         try:
-            rename(self.path, self._folder / file.path)
+            rename_file(self.path, self._folder / file.path)
         except OSError:
             # A shorter block over the footer would leave bytes that look like one in doubt.
-            if same_file(self._fd, self.path):
-                self._cut()
+            if is_same_file(self._fd, self.path):
+                self._truncate()
             raise
         return file
 
-    def check_ours(self) -> None:
+    def check_ownership(self) -> None:
         """Check that the path still leads to this file.
 
         Raises:
-            ArchiveTaken: a recovery by another process has copied the file, and removed it. What
+            ArchiveTakenOver: a recovery by another process has copied the file, and removed it.
+            What
                 was written since may be in no file that counts.
         """
-        if not same_file(self._fd, self.path):
-            raise ArchiveTaken(f"{self.path} was removed or replaced while it was written")
+        if not is_same_file(self._fd, self.path):
+            raise ArchiveTakenOver(f"{self.path} was removed or replaced while it was written")
 
     def close(self) -> None:
         """Let go of the file."""
@@ -160,7 +165,7 @@ class Segment:
         """Remove the file: it holds nothing that counts."""
         self.path.unlink(missing_ok=True)
 
-    def _footer(self) -> bytes:
+    def _make_footer(self) -> bytes:
         body = encode_footer(
             Footer(
                 self._identity.partition,
@@ -176,23 +181,23 @@ class Segment:
         )
         sha = self._sha.copy()
         sha.update(body)
-        return body + encode_tail(sha.digest(), len(body) + TAIL_SIZE)
+        return body + encode_trailer(sha.digest(), len(body) + TRAILER_SIZE)
 
     def _write(self, data: bytes) -> None:
         try:
             failpoint("archive-write")
             write_at(self._fd, data, self.size)
         except OSError:
-            self._cut()
+            self._truncate()
             raise
 
-    def _cut(self) -> None:
+    def _truncate(self) -> None:
         """Cut off what is behind the accepted blocks."""
         try:
             failpoint("archive-cut")
             os.ftruncate(self._fd, self.size)
         except OSError as error:
-            raise SyncFailed(
+            raise FsyncFailed(
                 f"{self.path.name} cannot be cut back to {self.size} bytes:"
                 f" {os.strerror(error.errno or 0)}"
             ) from error

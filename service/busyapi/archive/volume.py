@@ -6,14 +6,14 @@ a flusher looks first, takes the lease of the archive it has found, and recovers
 
 from pathlib import Path
 
-from busyapi.archive import identity, names
-from busyapi.archive.durable import full_named, make_folder
+from busyapi.archive import identity, paths
+from busyapi.archive.fsync import make_folder, translate_full_volume
 from busyapi.archive.identity import Identity
 from busyapi.archive.lock import FolderLock
 from busyapi.archive.writer import PartitionWriter
 
 
-class Volume:
+class ArchiveVolume:
     """The folder of one partition, and how it is to be written."""
 
     def __init__(
@@ -35,7 +35,7 @@ class Volume:
         self._segment_age = segment_age
         self._lock: FolderLock | None = None
 
-    def look(self) -> Identity | None:
+    def read_identity(self) -> Identity | None:
         """Lock the folder, made if need be, and return its identity; None while it has none.
 
         It stays locked until `recover` or `unlock`.
@@ -45,14 +45,14 @@ class Volume:
             PartitionMismatch: it is another partition, or one of another number of them.
             ArchiveDamaged, UnknownVersion: its identity cannot be read.
         """
-        folder = names.partition_folder(self._root, self._partition)
+        folder = paths.partition_folder(self._root, self._partition)
         if self._lock is None:
-            with full_named(folder):
+            with translate_full_volume(folder):
                 make_folder(folder)
                 self._lock = FolderLock(folder)
-        found = identity.read(folder)
+        found = identity.read_identity(folder)
         if found:
-            identity.require(found, folder, self._partition, self._partitions)
+            identity.require_partition(found, folder, self._partition, self._partitions)
         return found
 
     def recover(self) -> PartitionWriter:

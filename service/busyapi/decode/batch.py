@@ -11,61 +11,63 @@ good as a whole, each of its items is read by itself, and what is wrong with it 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from busyapi.decode.bounds import (
-    STRETCH,
+from busyapi.decode.diagnose import BYTE_ORDER_MARK, MAX_ERRORS, NotJson, Unreadable
+from busyapi.decode.fast_array import decode_array_fast, decode_items_fast
+from busyapi.decode.incremental import Incremental
+from busyapi.decode.limits import (
+    MAX_STEP_BYTES,
     TOO_DENSE,
     count_brackets,
     count_containers,
-    most_in_batch,
+    max_containers_in_batch,
 )
-from busyapi.decode.ordinary import quick_lines, read_ordinary
-from busyapi.decode.reference import BYTE_ORDER_MARK, MOST_FAULTS, NotJson, Unreadable
 from busyapi.decode.split import split_array
-from busyapi.decode.steps import Steps
-from busyapi.decode.usage import quick_line, read_line
-from busyapi.errors import Fault, MalformedBody, NotAUsage
+from busyapi.decode.usage import decode_fast, read_line
+from busyapi.errors import InvalidUsage, MalformedBody, ValidationError
 
-_GROUP = 256
+_GROUP_ITEMS = 256
 """Items of a group; of ordinary usages these are about STRETCH bytes."""
 
 
-class Limits(NamedTuple):
+class BatchLimits(NamedTuple):
     """What one batch may hold."""
 
-    items: int
-    bytes_each: int
+    max_items: int
+    max_item_bytes: int
     """The bytes of one usage as it is sent."""
 
 
-def decode_batch(raw: bytes, *, ndjson: bool, strict: bool, limits: Limits) -> Steps[list[bytes]]:
+def decode_batch(
+    raw: bytes, *, ndjson: bool, strict: bool, limits: BatchLimits
+) -> Incremental[list[bytes]]:
     """Return each usage as its line, in the order sent.
 
     Raises:
         MalformedBody: the body as a whole is not a JSON array in UTF-8.
-        NotAUsage: every bad item by its index, up to MOST_FAULTS reasons; or, at pointer "",
+        InvalidUsage: every bad item by its index, up to MAX_FAULTS reasons; or, at pointer "",
             that there is no usage, or that there are too many, or too many brackets.
     """
-    if len(raw) > STRETCH:
+    if len(raw) > MAX_STEP_BYTES:
         yield
     if ndjson:
-        items: Sequence[Any] = _split_lines(raw, limits.items)
+        items: Sequence[Any] = _split_lines(raw, limits.max_items)
     else:
         raw = raw.removeprefix(BYTE_ORDER_MARK)
-        longest = min(STRETCH, limits.bytes_each)
-        lines = yield from read_ordinary(raw, limits.items, longest, strict=strict)
+        longest = min(MAX_STEP_BYTES, limits.max_item_bytes)
+        lines = yield from decode_array_fast(raw, limits.max_items, longest, strict=strict)
         if lines:
             return lines
-        items = yield from split_array(raw, limits.items)
-    _check_count(len(items), limits.items)
-    most = most_in_batch(len(raw), len(items))
-    if len(raw) > STRETCH:
+        items = yield from split_array(raw, limits.max_items)
+    _check_count(len(items), limits.max_items)
+    most = max_containers_in_batch(len(raw), len(items))
+    if len(raw) > MAX_STEP_BYTES:
         yield
     if count_brackets(raw) > most:
-        yield from _check_density(items, most, limits.bytes_each)
-    reading = _Reading(limits, strict=strict)
-    yield from reading.lines_of(items) if ndjson else reading.array_of(items)
-    if reading.faults:
-        raise NotAUsage(reading.faults[:MOST_FAULTS])
+        yield from _check_density(items, most, limits.max_item_bytes)
+    reading = _BatchReader(limits, strict=strict)
+    yield from reading.read_lines(items) if ndjson else reading.read_array(items)
+    if reading.errors:
+        raise InvalidUsage(reading.errors[:MAX_ERRORS])
     return reading.lines
 
 
@@ -82,10 +84,10 @@ def _split_lines(raw: bytes, most: int) -> list[bytes]:
 
 def _check_count(count: int, most: int) -> None:
     if not 1 <= count <= most:
-        raise NotAUsage([Fault("", f"must hold 1 to {most} usages")])
+        raise InvalidUsage([ValidationError("", f"must hold 1 to {most} usages")])
 
 
-def _check_density(items: Sequence[Any], most: int, longest: int) -> Steps[None]:
+def _check_density(items: Sequence[Any], most: int, longest: int) -> Incremental[None]:
     """Count again, without the brackets inside of strings, in what is not too large anyway."""
     found = size = 0
     for item in items:
@@ -94,43 +96,45 @@ def _check_density(items: Sequence[Any], most: int, longest: int) -> Steps[None]
             found += count_containers(bytes(item))
             size += length
         if found > most:
-            raise NotAUsage([Fault("", TOO_DENSE)])
-        if size > STRETCH:
+            raise InvalidUsage([ValidationError("", TOO_DENSE)])
+        if size > MAX_STEP_BYTES:
             size = 0
             yield
 
 
-class _Reading:
+class _BatchReader:
     """One batch under way."""
 
-    def __init__(self, limits: Limits, *, strict: bool) -> None:
+    def __init__(self, limits: BatchLimits, *, strict: bool) -> None:
         self._limits = limits
         self._strict = strict
         self.lines: list[bytes] = []
-        self.faults: list[Fault] = []
+        self.errors: list[ValidationError] = []
 
-    def lines_of(self, texts: Sequence[bytes]) -> Steps[None]:
+    def read_lines(self, texts: Sequence[bytes]) -> Incremental[None]:
         """Read lines of text one by one."""
-        size, strict, longest = 0, self._strict, self._limits.bytes_each
+        size, strict, longest = 0, self._strict, self._limits.max_item_bytes
         for index, text in enumerate(texts):
             size += len(text)
-            if size > STRETCH and index:
+            if size > MAX_STEP_BYTES and index:
                 yield
                 size = len(text)
-            if len(text) <= longest and (line := quick_line(text, strict=strict, longest=longest)):
+            if len(text) <= longest and (
+                line := decode_fast(text, strict=strict, max_bytes=longest)
+            ):
                 self.lines.append(line)
                 continue
             try:
                 yield from self._read(index, text)
             except Unreadable as why:
-                self.faults.append(Fault(f"/{index}", str(why)))
-            if len(self.faults) >= MOST_FAULTS:
+                self.errors.append(ValidationError(f"/{index}", str(why)))
+            if len(self.errors) >= MAX_ERRORS:
                 return
 
-    def array_of(self, items: Sequence[Any]) -> Steps[None]:
+    def read_array(self, items: Sequence[Any]) -> Incremental[None]:
         """Read an array's items in groups."""
-        at, count, longest = 0, _GROUP, min(STRETCH, self._limits.bytes_each)
-        while at < len(items) and len(self.faults) < MOST_FAULTS:
+        at, count, longest = 0, _GROUP_ITEMS, min(MAX_STEP_BYTES, self._limits.max_item_bytes)
+        while at < len(items) and len(self.errors) < MAX_ERRORS:
             if at:
                 yield
             group = items[at : at + count]
@@ -140,16 +144,16 @@ class _Reading:
                 group = group[:count]
                 joined = b",".join(group)
             lines = None
-            if len(joined) <= self._limits.bytes_each:
-                lines = quick_lines(joined, count_brackets(joined), strict=self._strict)
+            if len(joined) <= self._limits.max_item_bytes:
+                lines = decode_items_fast(joined, count_brackets(joined), strict=self._strict)
             if lines is None:
-                yield from self._each(at, group)
+                yield from self._read_one_by_one(at, group)
             else:
                 self.lines += lines
             at += len(group)
-            count = min(2 * count, _GROUP)
+            count = min(2 * count, _GROUP_ITEMS)
 
-    def _each(self, at: int, group: Sequence[Any]) -> Steps[None]:
+    def _read_one_by_one(self, at: int, group: Sequence[Any]) -> Incremental[None]:
         """Read the items of a group one by one. As a whole they were not ordinary usages."""
         tried = len(group) == 1
         for index, item in enumerate(group, at):
@@ -159,20 +163,22 @@ class _Reading:
             except NotJson as why:
                 wrong = str(why)
             except Unreadable as why:
-                self.faults.append(Fault(f"/{index}", str(why)))
+                self.errors.append(ValidationError(f"/{index}", str(why)))
             if wrong:
                 # Not a fault of one usage: what is no JSON in one place is none as a whole.
                 raise MalformedBody(f"The usage at index {index} {wrong}.")
-            if len(self.faults) >= MOST_FAULTS:
+            if len(self.errors) >= MAX_ERRORS:
                 return
 
-    def _read(self, index: int, raw: bytes, *, tried: bool = False) -> Steps[None]:
-        most = self._limits.bytes_each
+    def _read(self, index: int, raw: bytes, *, tried: bool = False) -> Incremental[None]:
+        most = self._limits.max_item_bytes
         if len(raw) > most:
-            self.faults.append(Fault(f"/{index}", f"is larger than {most} bytes"))
+            self.errors.append(ValidationError(f"/{index}", f"is larger than {most} bytes"))
             return
         try:
             line = yield from read_line(raw, strict=self._strict, tried=tried)
             self.lines.append(line)
-        except NotAUsage as why:
-            self.faults += [Fault(f"/{index}{pointer}", text) for pointer, text in why.faults]
+        except InvalidUsage as why:
+            self.errors += [
+                ValidationError(f"/{index}{pointer}", text) for pointer, text in why.errors
+            ]

@@ -7,45 +7,49 @@ A body that starts as JSON is read as JSON whatever its Content-Type says, becau
 
 from collections.abc import Mapping
 
-from busyapi.decode.batch import Limits, decode_batch
-from busyapi.decode.bounds import STRETCH
+from busyapi.decode.batch import BatchLimits, decode_batch
 from busyapi.decode.form import form_to_json
-from busyapi.decode.inflate import inflate
-from busyapi.decode.steps import Steps
+from busyapi.decode.gzip import decompress
+from busyapi.decode.incremental import Incremental
+from busyapi.decode.limits import MAX_STEP_BYTES
 from busyapi.decode.usage import read_usage
-from busyapi.errors import BodyTooLarge, UnsupportedCoding, UnsupportedMedia
+from busyapi.errors import BodyTooLarge, UnsupportedContentEncoding, UnsupportedMediaType
 
 _FORM = "application/x-www-form-urlencoded"
 _NDJSON = "application/x-ndjson"
-_PLAIN = ("", "identity")
-_CODINGS = (*_PLAIN, "gzip", "x-gzip")  # RFC 9110, section 8.4.1.3: the last two are the same
+_NO_ENCODING = ("", "identity")
+_ENCODINGS = (
+    *_NO_ENCODING,
+    "gzip",
+    "x-gzip",
+)  # RFC 9110, section 8.4.1.3: the last two are the same
 # What may stand before JSON: its own whitespace, and the bytes of a byte order mark.
 _BEFORE_JSON = b" \t\r\n\xef\xbb\xbf"
 
 
 def read_single(
-    body: bytes, content_type: str, content_encoding: str, *, strict: bool, limit: int
-) -> Steps[bytes]:
+    body: bytes, content_type: str, content_encoding: str, *, strict: bool, max_bytes: int
+) -> Incremental[bytes]:
     """Return the one usage of a request's body as its line; a long body takes several steps.
 
-    The headers are as received, "" if absent; `limit` holds for the body packed and inflated.
+    The headers are as received, "" if absent; `max_bytes` holds for the body packed and inflated.
 
     Raises:
-        BadUsage: one of its four kinds.
+        InvalidRequest: one of its four kinds.
     """
-    if content_encoding or len(body) > limit:
-        body = yield from _unpacked(body, content_encoding, limit)
-    if len(body) > STRETCH:
+    if content_encoding or len(body) > max_bytes:
+        body = yield from _decompress(body, content_encoding, max_bytes)
+    if len(body) > MAX_STEP_BYTES:
         yield
     # The usual body says what it is by itself: no need to look at its type.
     if body[:1] != b"{":
-        media, first = _media(content_type), _first_byte(body)
+        media, first = _media_type(content_type), _first_byte(body)
         # No form starts with a bracket: a type that curl put on an array.
         if not (first == b"{" or _is_json(media) or (media == _FORM and first == b"[")):
             if media != _FORM:
-                raise UnsupportedMedia
+                raise UnsupportedMediaType
             size, body = len(body), form_to_json(body)
-            if size > STRETCH:
+            if size > MAX_STEP_BYTES:
                 yield
     line = yield from read_usage(body, strict=strict)
     return line
@@ -57,82 +61,82 @@ def read_batch(
     content_encoding: str,
     *,
     strict: bool,
-    limit: int,
-    most: int,
-    most_each: int,
-) -> Steps[list[bytes]]:
+    max_bytes: int,
+    max_items: int,
+    max_item_bytes: int,
+) -> Incremental[list[bytes]]:
     """Return the usages of a request's body as their lines; a long body takes several steps.
 
-    `limit` holds for the body packed and inflated, `most_each` for the bytes of one usage.
+    `max_bytes` holds for the body packed and inflated, `max_item_bytes` for the bytes of one usage.
 
     JSON and NDJSON are what they say they are. Of any other type, a body that starts with `[`
     is an array and one that starts with `{` is NDJSON.
 
     Raises:
-        BadUsage: one of its four kinds.
+        InvalidRequest: one of its four kinds.
     """
-    if content_encoding or len(body) > limit:
-        body = yield from _unpacked(body, content_encoding, limit)
-    if len(body) > STRETCH:
+    if content_encoding or len(body) > max_bytes:
+        body = yield from _decompress(body, content_encoding, max_bytes)
+    if len(body) > MAX_STEP_BYTES:
         yield
-    media, first = _media(content_type), _first_byte(body)
+    media, first = _media_type(content_type), _first_byte(body)
     ndjson = media == _NDJSON or (first == b"{" and not _is_json(media))
     if not ndjson and first != b"[" and not _is_json(media):
-        raise UnsupportedMedia
-    limits = Limits(most, most_each)
+        raise UnsupportedMediaType
+    limits = BatchLimits(max_items, max_item_bytes)
     lines = yield from decode_batch(body, ndjson=ndjson, strict=strict, limits=limits)
     return lines
 
 
-def refuse_coding(content_encoding: str) -> None:
+def check_content_encoding(content_encoding: str) -> None:
     """Refuse a body by its Content-Encoding, before it has come.
 
     Raises:
-        UnsupportedCoding: it is unknown.
+        UnsupportedContentEncoding: it is unknown.
     """
-    if content_encoding and content_encoding.strip().lower() not in _CODINGS:
-        raise UnsupportedCoding
+    if content_encoding and content_encoding.strip().lower() not in _ENCODINGS:
+        raise UnsupportedContentEncoding
 
 
-def refuse_single_type(headers: Mapping[str, str], start: bytes) -> None:
+def check_single_type(headers: Mapping[str, str], start: bytes) -> None:
     """Refuse a usage by its type and its first bytes, before the others have come.
 
     Raises:
-        UnsupportedMedia: whatever follows, it is not a usage.
+        UnsupportedMediaType: whatever follows, it is not a usage.
     """
     if start[:1] != b"{":
-        _refuse_type(headers, start, b"{", (_FORM,))
+        _check_type(headers, start, b"{", (_FORM,))
 
 
-def refuse_batch_type(headers: Mapping[str, str], start: bytes) -> None:
+def check_batch_type(headers: Mapping[str, str], start: bytes) -> None:
     """Refuse a batch, likewise."""
     if start[:1] != b"[":
-        _refuse_type(headers, start, b"[{", (_NDJSON,))
+        _check_type(headers, start, b"[{", (_NDJSON,))
 
 
-def _refuse_type(
+def _check_type(
     headers: Mapping[str, str], start: bytes, brackets: bytes, others: tuple[str, ...]
 ) -> None:
-    first, media = _first_byte(start), _media(headers.get("content-type", ""))
-    packed = headers.get("content-encoding", "").strip().lower() not in _PLAIN
+    first, media = _first_byte(start), _media_type(headers.get("content-type", ""))
+    packed = headers.get("content-encoding", "").strip().lower() not in _NO_ENCODING
     if first and first not in brackets and not (packed or _is_json(media) or media in others):
-        raise UnsupportedMedia
+        raise UnsupportedMediaType
 
 
-def _unpacked(body: bytes, content_encoding: str, limit: int) -> Steps[bytes]:
-    if len(body) > limit:
-        raise BodyTooLarge(f"The body is larger than {limit} bytes.")
+def _decompress(body: bytes, content_encoding: str, max_bytes: int) -> Incremental[bytes]:
+    if len(body) > max_bytes:
+        raise BodyTooLarge(f"The body is larger than {max_bytes} bytes.")
     match content_encoding.strip().lower():
         case "" | "identity":
             return body
         case "gzip" | "x-gzip":  # RFC 9110, section 8.4.1.3: the same
-            inflated = yield from inflate(body, limit)
+            inflated = yield from decompress(body, max_bytes)
             return inflated
     # A list of codings is unknown too: packing a usage twice gains nothing.
-    raise UnsupportedCoding
+    raise UnsupportedContentEncoding
 
 
-def _media(content_type: str) -> str:
+def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 

@@ -4,10 +4,10 @@ import json
 from collections import Counter
 from urllib.parse import parse_qsl
 
-from busyapi.decode.reference import MOST_FAULTS, step
-from busyapi.errors import Fault, MalformedBody, NotAUsage
+from busyapi.decode.diagnose import MAX_ERRORS, extend_pointer
+from busyapi.errors import InvalidUsage, MalformedBody, ValidationError
 
-MOST_FIELDS = 1000
+MAX_FIELDS = 1000
 """Fields in one form; reading one costs about a microsecond."""
 
 
@@ -18,17 +18,19 @@ def form_to_json(body: bytes) -> bytes:
 
     Raises:
         MalformedBody: no fields, one without `=`, too many, or not UTF-8.
-        NotAUsage: a field is sent more than once.
+        InvalidUsage: a field is sent more than once.
     """
-    fields = _fields(body)
+    fields = _parse_fields(body)
     repeated = [name for name, times in Counter(name for name, _ in fields).items() if times > 1]
     if repeated:
         detail = "is sent more than once"
-        raise NotAUsage([Fault(step("", name), detail) for name in repeated[:MOST_FAULTS]])
+        raise InvalidUsage(
+            [ValidationError(extend_pointer("", name), detail) for name in repeated[:MAX_ERRORS]]
+        )
     return json.dumps(dict(fields)).encode()
 
 
-def _fields(body: bytes) -> list[tuple[str, str]]:
+def _parse_fields(body: bytes) -> list[tuple[str, str]]:
     # Raised below, not in the handler: the parser's errors hold the payload.
     try:
         fields = parse_qsl(
@@ -36,12 +38,12 @@ def _fields(body: bytes) -> list[tuple[str, str]]:
             keep_blank_values=True,
             strict_parsing=True,
             errors="strict",
-            max_num_fields=MOST_FIELDS,
+            max_num_fields=MAX_FIELDS,
         )
     except ValueError:
         fields = []
     if not fields:
         raise MalformedBody(
-            f"The body is not a form of 1 to {MOST_FIELDS} fields name=value in UTF-8."
+            f"The body is not a form of 1 to {MAX_FIELDS} fields name=value in UTF-8."
         )
     return fields

@@ -9,13 +9,13 @@ from typing import Any
 
 import msgspec
 
-from busyapi.decode.line import DEPTH_LIMIT
-from busyapi.decode.steps import Steps
+from busyapi.decode.incremental import Incremental
+from busyapi.decode.json_line import DEPTH_LIMIT
 from busyapi.errors import MalformedBody
 
-_AT_ONCE = 524_288
+_ONE_CALL_BYTES = 524_288
 """An array of this size is split in one call: 10 ms and 16 MiB, were all its items digits."""
-_STEP = 262_144
+_STEP_BYTES = 262_144
 """Bytes of a larger one in one step, or one item."""
 _ITEMS_IN_STEP = 500
 _BLANKS = b" \t\r\n"
@@ -23,12 +23,12 @@ _BLANKS = b" \t\r\n"
 _all_items: Any = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _first_item: Any = msgspec.json.Decoder(msgspec.Raw).decode
 _POSITION = re.compile(r"\(byte ([0-9]+)\)")
-_BEHIND = re.compile(r"trailing characters \(byte ([0-9]+)\)")
+_TRAILING = re.compile(r"trailing characters \(byte ([0-9]+)\)")
 """Said of what follows a value; this position alone is one too far."""
 
 
-def split_array(raw: bytes, most: int) -> Steps[list[Any]]:
-    """Return the items of an array as buffers; where there are more than `most`, at least so many.
+def split_array(raw: bytes, max_items: int) -> Incremental[list[Any]]:
+    """Return the items of an array as buffers; of more than `max_items`, at least so many.
 
     Raises:
         MalformedBody: it is not an array, or a bracket, a comma or a number is wrong.
@@ -36,7 +36,7 @@ def split_array(raw: bytes, most: int) -> Steps[list[Any]]:
     # msgspec refuses an unpaired surrogate at once. It is the item's fault, to be named there; so
     # the ends are looked for in a copy that has another character in its place.
     scanned = raw.replace(b"\\ud", b"\\u0")
-    if len(raw) > _AT_ONCE:
+    if len(raw) > _ONE_CALL_BYTES:
         yield
     scanned = scanned.replace(b"\\uD", b"\\u0")
     begin = yield from _behind_blanks(raw, 0)
@@ -48,21 +48,21 @@ def split_array(raw: bytes, most: int) -> Steps[list[Any]]:
     first = yield from _behind_blanks(raw, begin + 1)
     if raw[first : first + 1] == b"]" and (yield from _behind_blanks(raw, first + 1)) == len(raw):
         return []
-    if len(raw) > _AT_ONCE or scanned != raw:
-        items: list[Any] = yield from _one_by_one(raw, scanned, most)
+    if len(raw) > _ONE_CALL_BYTES or scanned != raw:
+        items: list[Any] = yield from _split_one_by_one(raw, scanned, max_items)
         return items
     try:
         items = _all_items(raw)
     except (msgspec.DecodeError, RecursionError) as error:
-        wrong = _explain(raw, 0, error)
+        wrong = _describe_error(raw, 0, error)
     else:
         return items
     raise MalformedBody(wrong)
 
 
-def _behind_blanks(raw: bytes, at: int) -> Steps[int]:
+def _behind_blanks(raw: bytes, at: int) -> Incremental[int]:
     """Return where the blanks that begin at a position end."""
-    while piece := raw[at : at + _STEP]:
+    while piece := raw[at : at + _STEP_BYTES]:
         rest = piece.lstrip(_BLANKS)
         at += len(piece) - len(rest)
         if rest:
@@ -71,20 +71,20 @@ def _behind_blanks(raw: bytes, at: int) -> Steps[int]:
     return at
 
 
-def _one_by_one(raw: bytes, scanned: bytes, most: int) -> Steps[list[Any]]:
-    """Split as far as `most` items and one more, and keep nothing of what follows.
+def _split_one_by_one(raw: bytes, scanned: bytes, max_items: int) -> Incremental[list[Any]]:
+    """Split as far as `max_items` items and one more, and keep nothing of what follows.
 
     An array of two million items would take 100 MiB of buffers before they could be counted.
     """
     items: list[Any] = []
     view, at, end, pause = memoryview(scanned), raw.index(b"[") + 1, b",", 0
     while end == b",":
-        if len(items) > most:
+        if len(items) > max_items:
             return items
         if at > pause or len(items) % _ITEMS_IN_STEP == 0:
             yield
-            pause = at + _STEP
-        stop = _end_of_first(raw, view, at)
+            pause = at + _STEP_BYTES
+        stop = _find_value_end(raw, view, at)
         items.append(raw[at:stop].strip(_BLANKS))
         end, at = raw[stop : stop + 1], stop + 1
     rest = raw[at:]
@@ -94,15 +94,15 @@ def _one_by_one(raw: bytes, scanned: bytes, most: int) -> Steps[list[Any]]:
     return items
 
 
-def _end_of_first(raw: bytes, view: memoryview, at: int) -> int:
+def _find_value_end(raw: bytes, view: memoryview, at: int) -> int:
     """Return where the value that begins at a position, and the blanks behind it, end."""
     try:
         _first_item(view[at:])
     except (msgspec.DecodeError, RecursionError) as error:
         # The only way to learn it from msgspec: it skips one value and complains of the rest.
-        if behind := _BEHIND.search(str(error)):
+        if behind := _TRAILING.search(str(error)):
             return at + int(behind[1]) - 1
-        wrong = _explain(raw, at, error)
+        wrong = _describe_error(raw, at, error)
     else:
         wrong = _malformed(raw, len(raw))
     raise MalformedBody(wrong)
@@ -112,13 +112,13 @@ def _check_json(raw: bytes) -> None:
     try:
         _first_item(raw)
     except (msgspec.DecodeError, RecursionError) as error:
-        wrong = _explain(raw, 0, error)
+        wrong = _describe_error(raw, 0, error)
     else:
         return
     raise MalformedBody(wrong)
 
 
-def _explain(raw: bytes, at: int, error: Exception) -> str:
+def _describe_error(raw: bytes, at: int, error: Exception) -> str:
     """Say where msgspec, given what begins at a position, stopped. Its own words stay inside.
 
     A message and not an exception: one that a local variable names is in a cycle with its own
@@ -130,7 +130,7 @@ def _explain(raw: bytes, at: int, error: Exception) -> str:
         return "The body is empty."
     position = _POSITION.search(str(error))
     wrong = at + int(position[1]) if position else len(raw)
-    return _malformed(raw, wrong - 1 if _BEHIND.search(str(error)) else wrong)
+    return _malformed(raw, wrong - 1 if _TRAILING.search(str(error)) else wrong)
 
 
 def _malformed(raw: bytes, at: int) -> str:

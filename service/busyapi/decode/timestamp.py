@@ -13,14 +13,14 @@ it was sent.
 import re
 from datetime import datetime, timedelta
 
-TIME_CLIP = 8_640_000_000_000_000
+MAX_TIME_MS = 8_640_000_000_000_000
 """The largest time value, either side of 1970, in milliseconds (ECMA-262, TimeClip)."""
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _MONTH_NUMBER = {name: f"{number:02}" for number, name in enumerate(_MONTHS, 1)}
 
 
-def _forms(day: str, second: str) -> tuple[str, str, str]:
+def _patterns(day: str, second: str) -> tuple[str, str, str]:
     """Return the patterns of the three forms above, given those of a day and a second."""
     hour, minute = "(?:[01][0-9]|2[0-3])", "[0-5][0-9]"
     weekday, month = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)", f"(?P<month>{'|'.join(_MONTHS)})"
@@ -42,12 +42,12 @@ def _forms(day: str, second: str) -> tuple[str, str, str]:
 
 # On a day that every month has and without a leap second, the pattern alone decides. Groups cost
 # time, and their names could not stand in one pattern three times.
-_PLAIN = "|".join(_forms("(?:0[1-9]|1[0-9]|2[0-8])", "[0-5][0-9]"))
+_PLAIN = "|".join(_patterns("(?:0[1-9]|1[0-9]|2[0-8])", "[0-5][0-9]"))
 _is_plain = re.compile(re.sub(r"\?P<\w+>", "?:", _PLAIN)).fullmatch
 
 _FORMS = [
     re.compile(form).fullmatch
-    for form in _forms("(?P<day>0[1-9]|[12][0-9]|3[01])", "(?P<second>[0-5][0-9]|60)")
+    for form in _patterns("(?P<day>0[1-9]|[12][0-9]|3[01])", "(?P<second>[0-5][0-9]|60)")
 ]
 
 
@@ -59,13 +59,13 @@ def is_timestamp(value: object) -> bool:
     """
     if type(value) is str:
         return _is_plain(value) is not None or any(
-            _exists(found) for match in _FORMS if (found := match(value))
+            _exists_in_calendar(found) for match in _FORMS if (found := match(value))
         )
     # `type`, not `isinstance`: True is an int.
-    return type(value) is int and -TIME_CLIP <= value <= TIME_CLIP
+    return type(value) is int and -MAX_TIME_MS <= value <= MAX_TIME_MS
 
 
-def _exists(found: re.Match[str]) -> bool:
+def _exists_in_calendar(found: re.Match[str]) -> bool:
     part = found.groupdict()
     month = _MONTH_NUMBER.get(part["month"], part["month"])
     # The calendar repeats every 400 years; these 400 have neither year 0 nor an end to run over.

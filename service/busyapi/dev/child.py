@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from time import monotonic
 
-from busyapi.dev import tied
+from busyapi.dev import pdeathsig
 from busyapi.dev.folder import StateFolder
 from busyapi.dev.log_tail import find_last_error, format_tail
 from busyapi.dev.program import Program
@@ -55,7 +55,7 @@ class Child:
         with self.program.log.open("ab") as log:
             self._log_start = log.seek(0, os.SEEK_END)
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", tied.__file__),
+                *(sys.executable, "-I", "-S", pdeathsig.__file__),
                 *(str(int(self.program.when_orphaned)), str(os.getpid())),
                 *self.program.command,
                 stdin=asyncio.subprocess.DEVNULL,

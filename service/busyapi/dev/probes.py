@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 PROBE_SECONDS = 2.0
 MAX_REPLY_BYTES = 1 << 20
-LANES = "busyapi_lanes_ready{"
+COMMITTERS_READY = "busyapi_committers_ready{"
 HALTED = "busyapi_halted{"
 
 NO_REPLY = "it does not answer"
@@ -65,7 +65,7 @@ async def probe_api(port: int, metrics_port: int, partitions: int) -> Readiness:
     status, metrics = await fetch(metrics_port, "/metrics")
     if status != HTTPStatus.OK:
         return Readiness(NO_REPLY)
-    ready = _sum_samples(metrics, LANES)
+    ready = _sum_samples(metrics, COMMITTERS_READY)
     status, body = await fetch(port, "/readyz")
     if status != HTTPStatus.OK:
         return Readiness(_failed_checks(body))

@@ -11,9 +11,9 @@ from urllib.parse import unquote, urlsplit
 
 from redis.crc import key_slot
 
-from busyapi.errors import ConfigError, RedisAway
-from busyapi.stream.keys import PREFIX, Keys, check_prefix
-from busyapi.stream.wire import Login, ServerError, Wire
+from busyapi.errors import ConfigError, RedisUnavailable
+from busyapi.stream.connection import Login, RedisConnection, ServerError
+from busyapi.stream.keys import PREFIX, PartitionKeys, check_prefix
 
 MODES = {"redis": "standalone", "redis+sentinel": "sentinel", "redis+cluster": "cluster"}
 DEFAULT_PORTS = {"standalone": 6379, "sentinel": 26379, "cluster": 6379}
@@ -38,84 +38,88 @@ class Endpoint:
     installation: str = ""
     """The installation's id, "" when it has none; it is compared with the partition's record."""
 
-    def keys(self, partition: int) -> Keys:
+    def keys(self, partition: int) -> PartitionKeys:
         """Make the names of a partition's keys."""
-        return Keys(partition, self.prefix)
+        return PartitionKeys(partition, self.prefix)
 
-    async def connect(self, partition: int) -> Wire:
-        """Open a wire to the server that owns the partition now, scripts loaded.
+    async def connect(self, partition: int) -> RedisConnection:
+        """Open a connection to the server that owns the partition now, scripts loaded.
 
         Raises:
-            RedisAway: no server can be found or reached.
+            RedisUnavailable: no server can be found or reached.
         """
-        wire = await self._open(await self._primary(partition))
-        await wire.load_scripts()
-        return wire
+        connection = await self._open(await self._find_primary(partition))
+        await connection.load_scripts()
+        return connection
 
-    async def _primary(self, partition: int) -> Address:
+    async def _find_primary(self, partition: int) -> Address:
         if self.mode == "standalone":
             return self.seeds[0]
         problem = "none was asked"
         for seed in self.seeds:
             try:
-                found = await self._ask(seed, partition)
-            except (RedisAway, ServerError) as error:
+                found = await self._ask_seed(seed, partition)
+            except (RedisUnavailable, ServerError) as error:
                 problem = str(error)
             else:
                 if found:
                     return found
                 problem = f"{seed[0]}:{seed[1]} does not know"
-        raise RedisAway(
+        raise RedisUnavailable(
             f"no {self.mode} node tells the primary of partition {partition}: {problem}"
         )
 
-    async def _ask(self, seed: Address, partition: int) -> Address | None:
+    async def _ask_seed(self, seed: Address, partition: int) -> Address | None:
         # Sentinels here have no password of their own, as in the common charts.
-        wire = await self._open(seed, login=self.mode == "cluster")
+        connection = await self._open(seed, login=self.mode == "cluster")
         try:
             if self.mode == "sentinel":
-                found = await wire.one("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
+                found = await connection.execute(
+                    "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service
+                )
                 return (found[0].decode(), int(found[1])) if found else None
             slot = key_slot(self.keys(partition).state.encode())
-            for low, high, primary, *_ in await wire.one("CLUSTER", "SLOTS"):
+            for low, high, primary, *_ in await connection.execute("CLUSTER", "SLOTS"):
                 if low <= slot <= high:
                     # An empty host means: the one that you asked.
                     return ((primary[0] or b"").decode() or seed[0], int(primary[1]))
             return None
         finally:
-            await wire.close()
+            await connection.close()
 
-    async def _open(self, address: Address, *, login: bool = True) -> Wire:
-        secret = self._secret() if login else ""
-        return await Wire.open(
+    async def _open(self, address: Address, *, login: bool = True) -> RedisConnection:
+        secret = self._read_password() if login else ""
+        return await RedisConnection.open(
             *address,
             login=Login(self.username, secret) if secret or (login and self.username) else None,
-            context=self._context() if self.tls else None,
+            context=self._ssl_context() if self.tls else None,
         )
 
-    def _context(self) -> ssl.SSLContext:
+    def _ssl_context(self) -> ssl.SSLContext:
         # Checks certificate and name; trusts the system, and the CA that the settings name.
         context = ssl.create_default_context()
         if self.ca_file:
             try:
                 context.load_verify_locations(self.ca_file)
             except OSError as error:  # also what is no certificate
-                raise RedisAway(f"BUSYAPI_REDIS_CA_FILE: {error.strerror or error}") from None
+                raise RedisUnavailable(
+                    f"BUSYAPI_REDIS_CA_FILE: {error.strerror or error}"
+                ) from None
         return context
 
-    def _secret(self) -> str:
+    def _read_password(self) -> str:
         # Read anew at every connection: a rotated Secret is taken without a restart.
         if not self.password_file:
             return self.password
         try:
             return Path(self.password_file).read_text(encoding="utf-8").strip()
         except OSError as error:
-            raise RedisAway(f"BUSYAPI_REDIS_PASSWORD_FILE: {error.strerror}") from None
+            raise RedisUnavailable(f"BUSYAPI_REDIS_PASSWORD_FILE: {error.strerror}") from None
         except UnicodeDecodeError:
-            raise RedisAway("BUSYAPI_REDIS_PASSWORD_FILE is not UTF-8") from None
+            raise RedisUnavailable("BUSYAPI_REDIS_PASSWORD_FILE is not UTF-8") from None
 
 
-def endpoint(
+def parse_redis_url(
     url: str,
     *,
     username: str = "",
@@ -143,7 +147,7 @@ def endpoint(
         )
     userinfo, _, hosts = netloc.rpartition("@")
     user, _, secret = userinfo.partition(":")
-    seeds = tuple(_address(each, DEFAULT_PORTS[mode]) for each in hosts.split(","))
+    seeds = tuple(_parse_address(each, DEFAULT_PORTS[mode]) for each in hosts.split(","))
     service = path.strip("/")
     if mode == "sentinel" and not service:
         raise ConfigError("BUSYAPI_REDIS_URL: a sentinel URL ends in /<name of the service>")
@@ -167,7 +171,7 @@ def endpoint(
     )
 
 
-def _address(text: str, default: int) -> Address:
+def _parse_address(text: str, default: int) -> Address:
     try:
         parts = urlsplit(f"//{text}")
         host, port = parts.hostname, parts.port

@@ -8,7 +8,7 @@ have different ones.
     busyapi:{0}:seq       the last seq given out; INCRBY makes the next ones
     busyapi:{0}:stream    one entry a batch; its id is <last seq>-<number of usages>
     busyapi:{0}:lease     the flusher that owns the partition, with an expiry
-    busyapi:{0}:lane:…    the last batch of one lane, so that a repeat is answered, not stored
+    busyapi:{0}:lane:…    the last batch of one committer, so that a repeat is answered, not stored
     busyapi:{0}:keys:<0…3>  hashes: Idempotency-Keys and the answers they got, by age
     busyapi:{0}:keyed     one entry for each new key, until the archive has it
     busyapi:{0}:key:…     an Idempotency-Key as 0.2.0 kept it; read until it expires
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from busyapi.errors import ConfigError
 
-KEY_HASHES = 4
+IDEMPOTENCY_HASHES = 4
 """A generation of keys lasts a third of their time. When the fourth after it begins, three thirds
 have passed since it ended, and its hash is emptied for that one."""
 PREFIX = "busyapi"
@@ -30,7 +30,7 @@ _PREFIX_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
+class PartitionKeys:
     """The keys of one partition."""
 
     partition: int
@@ -59,26 +59,26 @@ class Keys:
         """The owner."""
         return self._key("lease")
 
-    def lane(self, producer: str) -> str:
-        """One lane's last batch: there from before its first commit."""
+    def committer(self, producer: str) -> str:
+        """One committer's last batch: there from before its first commit."""
         return self._key(f"lane:{producer}")
 
     @property
-    def keyed(self) -> str:
+    def new_idempotency_keys(self) -> str:
         """The new Idempotency-Keys that the archive does not have yet."""
         return self._key("keyed")
 
     @property
-    def hashes(self) -> list[str]:
-        """The Idempotency-Keys that are known. Generation g is in the hash `g % KEY_HASHES`."""
-        return [self._key(f"keys:{each}") for each in range(KEY_HASHES)]
+    def idempotency_hashes(self) -> list[str]:
+        """The hashes of Idempotency-Keys: generation g is in `g % IDEMPOTENCY_HASHES`."""
+        return [self._key(f"keys:{each}") for each in range(IDEMPOTENCY_HASHES)]
 
     @property
     def probe(self) -> str:
         """What is written to see whether the server's log is in force."""
         return self._key("probe")
 
-    def idempotency(self, digest: str) -> str:
+    def legacy_idempotency_key(self, digest: str) -> str:
         """One Idempotency-Key as 0.2.0 kept it, by digest."""
         return self._key(f"key:{digest}")
 

@@ -7,16 +7,16 @@ since the last renewal that it saw. A step of the server's clock can end a lease
 costs the owner a recovery and no usage, because each of its steps names its token.
 """
 
-LEASE_SECONDS = 10.0
+LEASE_TTL_SECONDS = 10.0
 """A flusher of another archive waits for the end of it."""
-RENEW_SECONDS = 0.7
+RENEW_INTERVAL_SECONDS = 0.7
 """A flusher renews its lease when it is older than this: at least once a second."""
 STALE_SECONDS = 2.0
-_RENEWED_SECONDS = 0.2
+_RENEWAL_THRESHOLD_SECONDS = 0.2
 """More than the answer of a server varies by."""
 
 
-class Watch:
+class LeaseObserver:
     """What one flusher has seen of another one's lease."""
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Watch:
     def is_stale(self, value: str, left_seconds: float, now: float, patience: float) -> bool:
         """Return whether the owner of this value has not renewed it for so many seconds."""
         ends = now + left_seconds
-        if value != self._value or ends > self._ends + _RENEWED_SECONDS:
+        if value != self._value or ends > self._ends + _RENEWAL_THRESHOLD_SECONDS:
             self._value, self._ends, self._since = value, ends, now
-        by_server = 0 <= left_seconds <= LEASE_SECONDS - patience
+        by_server = 0 <= left_seconds <= LEASE_TTL_SECONDS - patience
         return by_server or now - self._since >= patience

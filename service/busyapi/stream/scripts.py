@@ -5,31 +5,42 @@ from importlib.resources import files
 
 
 class Script:
-    """A script by its digest. A wire loads every script when it connects."""
+    """A script by its digest. A connection loads every script when it connects."""
 
     def __init__(self, *names: str) -> None:
         """Read a script; of several names each but the last is what stands before it."""
         folder = files("busyapi.stream")
         self.source = b"".join((folder / f"{name}.lua").read_bytes() for name in names)
         # Redis names scripts by SHA-1; it is not used for security.
-        self.sha = sha1(self.source, usedforsecurity=False).hexdigest()
+        self.sha1 = sha1(self.source, usedforsecurity=False).hexdigest()
 
 
-COMMIT = Script("checked", "commit")
-KEYED = Script("checked", "keyed")
-KEYS = Script("keys")
-GIVEKEYS = Script("givekeys")
-FORGETKEYS = Script("forgetkeys")
+COMMIT = Script("commit_checks", "commit")
+COMMIT_KEYED = Script("commit_checks", "commit_keyed")
+ROTATE_KEYS = Script("rotate_idempotency_keys")
+RESTORE_KEYS = Script("restore_idempotency_keys")
+DELETE_KEYS = Script("delete_idempotency_keys")
 PUBLISH = Script("publish")
-LEASE = Script("lease")
-RELEASE = Script("release")
-READ = Script("read")
+SET_LEASE = Script("set_lease")
+RELEASE_LEASE = Script("release_lease")
+READ_ENTRIES = Script("read_entries")
 SEED = Script("seed")
-UNSEED = Script("unseed")
-DOUBT = Script("doubt")
-FENCE = Script("fence")
-REMEMBER = Script("remember")
-ALL = (
-    *(COMMIT, KEYED, REMEMBER, UNSEED),
-    *(FENCE, PUBLISH, LEASE, RELEASE, READ, SEED, DOUBT, KEYS, GIVEKEYS, FORGETKEYS),
+REVOKE_SEEN_EPOCH = Script("revoke_seen_epoch")
+MARK_DOUBT = Script("mark_doubt")
+REVOKE_EPOCH = Script("revoke_epoch")
+SET_EXPIRING = Script("set_expiring")
+ALL_SCRIPTS = (
+    *(COMMIT, COMMIT_KEYED, SET_EXPIRING, REVOKE_SEEN_EPOCH),
+    *(
+        REVOKE_EPOCH,
+        PUBLISH,
+        SET_LEASE,
+        RELEASE_LEASE,
+        READ_ENTRIES,
+        SEED,
+        MARK_DOUBT,
+        ROTATE_KEYS,
+        RESTORE_KEYS,
+        DELETE_KEYS,
+    ),
 )

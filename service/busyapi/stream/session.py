@@ -1,4 +1,4 @@
-"""A lane's checked connection, and the commit call on it.
+"""A committer's checked connection, and the commit call on it.
 
 A commit is allowed only on a connection for which one check was made: the server's own run_id
 equals the one in the partition's record, and the counter is not below what this process has
@@ -12,44 +12,51 @@ process has been given.
 import asyncio
 from typing import Any, NamedTuple
 
-from busyapi.errors import NotSeeded, PartitionMismatch, RedisAway, TooWeak
+from busyapi.errors import DurabilityNotMet, NotSeeded, PartitionMismatch, RedisUnavailable
 from busyapi.ids import Seq
-from busyapi.stream.durability import Inspector
+from busyapi.stream.connection import Command, RedisConnection, ServerError, make_evalsha
+from busyapi.stream.durability import DurabilityInspector
 from busyapi.stream.endpoint import Endpoint
-from busyapi.stream.keys import Keys
-from busyapi.stream.scripts import COMMIT, KEYED, REMEMBER, UNSEED
-from busyapi.stream.state import ask, parse
-from busyapi.stream.wire import Command, ServerError, Wire, evalsha
+from busyapi.stream.keys import PartitionKeys
+from busyapi.stream.scripts import COMMIT, COMMIT_KEYED, REVOKE_SEEN_EPOCH, SET_EXPIRING
+from busyapi.stream.state import parse_state, state_commands
 
-LANE_MEMORY_SECONDS = 3600
-"""How long a silent lane's last batch number is kept. It only cleans up behind lanes that ended:
-the script refuses a lane whose number is gone, so no guarantee depends on the server's clock."""
+COMMITTER_MEMORY_SECONDS = 3600
+"""How long a silent committer's last batch number is kept. It only cleans up behind committers that
+ended: the script refuses a committer whose number is gone, so no guarantee depends on the server's
+clock."""
 
-WAIT_MS = 2000
+REPLICA_WAIT_MS = 2000
 """How long a replica may take to confirm before the batch is sent again."""
 
 
-class Call(NamedTuple):
+class CommitCommand(NamedTuple):
     """One script call: the usages of one stream entry."""
 
-    value: bytes
-    usages: int
-    guard: str
+    entry: bytes
+    usage_count: int
+    dedup_key: str
     mode: str
-    """`batch` (guarded by the lane's batch number) or `key` (by an Idempotency-Key)."""
-    token: str
-    key: str = ""
-    """Digest of the Idempotency-Key in its scope; `guard` is the key as 0.2.0 named it."""
-    sign: str = ""
-    """Names the request, so that the lane's own repeat of it is no replay."""
+    """`batch` (guarded by the committer's batch number) or `key_digest` (by an Idempotency-Key)."""
+    dedup_token: str
+    key_digest: str = ""
+    """Digest of the Idempotency-Key in its scope; `dedup_key` is the key as 0.2.0 named it."""
+    request_token: str = ""
+    """Names the request, so that the committer's own repeat of it is no replay."""
     received_ms: int = 0
 
 
 class Session:
-    """One lane's connection, after its check."""
+    """One committer's connection, after its check."""
 
-    def __init__(self, wire: Wire, keys: Keys, inspector: Inspector, installation: str) -> None:
-        self._wire = wire
+    def __init__(
+        self,
+        connection: RedisConnection,
+        keys: PartitionKeys,
+        inspector: DurabilityInspector,
+        installation: str,
+    ) -> None:
+        self._connection = connection
         self._keys = keys
         self._inspector = inspector
         self._replicas = inspector.replicas
@@ -62,34 +69,36 @@ class Session:
         endpoint: Endpoint,
         partition: int,
         partitions: int,
-        inspector: Inspector,
+        inspector: DurabilityInspector,
         highest: Seq,
     ) -> "Session":
         """Connect and check. `highest` is the largest seq this process was ever given.
 
         Raises:
-            RedisAway: no connection.
+            RedisUnavailable: no connection.
             NotSeeded: the flusher has not vouched for this server; a later try may succeed.
             PartitionMismatch: this installation has another number of partitions.
-            TooWeak: Redis does not hold the tier.
+            DurabilityNotMet: Redis does not hold the tier.
         """
-        wire = await endpoint.connect(partition)
-        session = cls(wire, endpoint.keys(partition), inspector, endpoint.installation)
+        connection = await endpoint.connect(partition)
+        session = cls(connection, endpoint.keys(partition), inspector, endpoint.installation)
         try:
             await session._check(partitions, highest)
         except BaseException:
-            await wire.close()
+            await connection.close()
             raise
         return session
 
     async def _check(self, partitions: int, highest: Seq) -> None:
-        server = await self._inspector.inspect(self._wire)
-        if server.weak:
-            raise TooWeak(server.weak)
-        record, seq = await self._wire.call(*ask(self._keys))
+        server = await self._inspector.inspect(self._connection)
+        if server.durability_error:
+            raise DurabilityNotMet(server.durability_error)
+        record, seq = await self._connection.pipeline(*state_commands(self._keys))
         if isinstance(record, ServerError) or isinstance(seq, ServerError):
-            raise RedisAway(f"Redis at {self._wire.address} refuses to be read: {record}")
-        state = parse(record, seq)
+            raise RedisUnavailable(
+                f"Redis at {self._connection.address} refuses to be read: {record}"
+            )
+        state = parse_state(record, seq)
         if state.partitions not in {None, partitions}:
             raise PartitionMismatch(
                 f"this installation has {state.partitions} partitions,"
@@ -106,7 +115,9 @@ class Session:
         if state.seq < highest:
             # This server is older than what we were told. Its epoch must go, or a process
             # that knows less would commit on it.
-            await self._wire.call(evalsha(UNSEED, [self._keys.state], state.epoch))
+            await self._connection.pipeline(
+                make_evalsha(REVOKE_SEEN_EPOCH, [self._keys.state], state.epoch)
+            )
             raise NotSeeded(f"partition {self._keys.partition} went back: waiting for the flusher")
         if server.role != "master" or state.run_id != server.run_id:
             raise NotSeeded(f"partition {self._keys.partition} is not seeded for this server")
@@ -119,95 +130,109 @@ class Session:
         if self.epoch != epoch:
             raise NotSeeded("the epoch changed")
 
-    async def remembers(self, guard: str) -> bool:
-        """Return whether the server still knows a lane's last batch.
+    async def is_registered(self, dedup_key: str) -> bool:
+        """Return whether the server still knows a committer's last batch.
 
         Raises:
-            RedisAway: the connection failed, or the server refuses.
+            RedisUnavailable: the connection failed, or the server refuses.
         """
-        (known,) = await self._wire.call(("GET", guard))
+        (known,) = await self._connection.pipeline(("GET", dedup_key))
         if isinstance(known, ServerError):
             await self.close()
-            raise RedisAway(f"Redis at {self._wire.address} refuses to be read: {known}")
+            raise RedisUnavailable(
+                f"Redis at {self._connection.address} refuses to be read: {known}"
+            )
         return known is not None
 
-    async def enroll(self, guard: str) -> None:
-        """Make the server remember a lane, before its first batch.
+    async def register(self, dedup_key: str) -> None:
+        """Make the server remember a committer, before its first batch.
 
         Raises:
-            RedisAway: the connection failed, or the server cannot write.
+            RedisUnavailable: the connection failed, or the server cannot write.
         """
-        (reply,) = await self._wire.call(evalsha(REMEMBER, [guard], "0 0", LANE_MEMORY_SECONDS))
+        (reply,) = await self._connection.pipeline(
+            make_evalsha(SET_EXPIRING, [dedup_key], "0 0", COMMITTER_MEMORY_SECONDS)
+        )
         if isinstance(reply, ServerError):
             await self.close()
-            raise RedisAway(f"Redis refuses commits: {reply.code}")
+            raise RedisUnavailable(f"Redis refuses commits: {reply.code}")
 
-    def command(self, call: Call, highest: Seq) -> Command:
+    def make_command(self, call: CommitCommand, highest: Seq) -> Command:
         """Make the commit command of one call."""
         keys = self._keys
         if call.mode == "key":
-            return self._keyed(call, highest)
-        return evalsha(
+            return self._make_keyed_command(call, highest)
+        return make_evalsha(
             COMMIT,
-            [keys.state, keys.seq, keys.stream, call.guard],
+            [keys.state, keys.seq, keys.stream, call.dedup_key],
             self.epoch,
             highest,
             self._replicas or "",
-            call.token,
-            call.usages,
-            LANE_MEMORY_SECONDS,
-            call.value,
+            call.dedup_token,
+            call.usage_count,
+            COMMITTER_MEMORY_SECONDS,
+            call.entry,
         )
 
-    def _keyed(self, call: Call, highest: Seq) -> Command:
+    def _make_keyed_command(self, call: CommitCommand, highest: Seq) -> Command:
         keys = self._keys
-        return evalsha(
-            KEYED,
-            [keys.state, keys.seq, keys.stream, keys.keyed, call.guard, *keys.hashes],
+        return make_evalsha(
+            COMMIT_KEYED,
+            [
+                keys.state,
+                keys.seq,
+                keys.stream,
+                keys.new_idempotency_keys,
+                call.dedup_key,
+                *keys.idempotency_hashes,
+            ],
             self.epoch,
             highest,
             self._replicas or "",
-            call.key,
-            call.token,
-            call.sign,
-            call.usages,
-            call.value,
+            call.key_digest,
+            call.dedup_token,
+            call.request_token,
+            call.usage_count,
+            call.entry,
             call.received_ms,
         )
 
-    def send(self, calls: list[Call], highest: Seq) -> asyncio.Future[list[Any]]:
-        """Send calls in one go, now; `replies` must be awaited.
+    def send(self, calls: list[CommitCommand], highest: Seq) -> asyncio.Future[list[Any]]:
+        """Send calls in one go, now; `wait_replies` must be awaited.
 
         A server whose counter is below `highest` refuses them.
 
         Raises:
-            RedisAway: there is no connection; nothing was sent.
+            RedisUnavailable: there is no connection; nothing was sent.
         """
-        commands = [self.command(each, highest) for each in calls]
+        commands = [self.make_command(each, highest) for each in calls]
         if self._replicas:
-            commands.append(("WAIT", self._replicas, WAIT_MS))
-        return self._wire.send(commands)
+            commands.append(("WAIT", self._replicas, REPLICA_WAIT_MS))
+        return self._connection.send(commands)
 
-    async def replies(self, sent: asyncio.Future[list[Any]]) -> list[Any]:
+    async def wait_replies(self, sent: asyncio.Future[list[Any]]) -> list[Any]:
         """Give for each call a last seq (negative for a repeat) or ServerError.
 
         Raises:
-            RedisAway: the answer was lost, or too few replicas confirmed: each may be stored.
+            RedisUnavailable: the answer was lost, or too few replicas confirmed: each may be
+            stored.
         """
-        replies = await self._wire.answers(sent)
+        replies = await self._connection.wait_replies(sent)
         if self._replicas:
             confirmed = replies.pop()
             if isinstance(confirmed, ServerError) or confirmed < self._replicas:
-                raise RedisAway("too few replicas confirmed the batch")
+                raise RedisUnavailable("too few replicas confirmed the batch")
         return replies
 
-    async def give_up_epoch(self) -> None:
+    async def revoke_epoch(self) -> None:
         """Unseed: the stream is ahead of the counter, so this server lost writes."""
         try:
-            await self._wire.call(evalsha(UNSEED, [self._keys.state], self.epoch))
-        except RedisAway:
+            await self._connection.pipeline(
+                make_evalsha(REVOKE_SEEN_EPOCH, [self._keys.state], self.epoch)
+            )
+        except RedisUnavailable:
             pass  # the next commit finds the same
 
     async def close(self) -> None:
         """Close the connection."""
-        await self._wire.close()
+        await self._connection.close()

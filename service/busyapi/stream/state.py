@@ -3,17 +3,17 @@
 from typing import NamedTuple
 
 from busyapi.ids import Seq
-from busyapi.stream.keys import Keys
-from busyapi.stream.wire import Command
+from busyapi.stream.connection import Command
+from busyapi.stream.keys import PartitionKeys
 
 
-class State(NamedTuple):
+class PartitionState(NamedTuple):
     """The epoch record with the counter beside it. `None` and "" mean that it is not there."""
 
     epoch: str
     """Names a history of ids. It changes exactly when ids may have been lost."""
     run_id: str
-    """The server that was vouched for (see `durability.Server`): a copy of the data has it too,
+    """The server that was vouched for (see `durability.ServerInfo`): a copy of the data has it too,
     but runs as another."""
     partitions: int | None
     bound: int
@@ -42,17 +42,17 @@ FIELDS = (
 )
 
 
-def ask(keys: Keys) -> tuple[Command, Command]:
-    """Make the two commands whose replies `parse` takes."""
+def state_commands(keys: PartitionKeys) -> tuple[Command, Command]:
+    """Make the two commands whose replies `parse_state` takes."""
     return ("HMGET", keys.state, *FIELDS), ("GET", keys.seq)
 
 
-def parse(record: list[bytes | None], seq: bytes | None) -> State:
+def parse_state(record: list[bytes | None], seq: bytes | None) -> PartitionState:
     """Read the two replies."""
     epoch, run_id, partitions, bound, archived, skipped, doubt, archive_id, installation = (
         None if each is None else each.decode() for each in record
     )
-    return State(
+    return PartitionState(
         epoch=epoch or "",
         run_id=run_id or "",
         partitions=int(partitions) if partitions else None,

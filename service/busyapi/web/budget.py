@@ -19,48 +19,48 @@ from busyapi.errors import Overloaded
 
 FREE_BYTES = 8_192
 """What a connection holds up to this is not counted: the bound on connections is its bound."""
-UNBOUNDED = 2**62
-_FRESH_SECONDS = 0.05
+UNLIMITED_BYTES = 2**62
+_MIN_AGE_SECONDS = 0.05
 """Added to each age, or what has just come would cost nothing."""
 
 
-class Holder(Protocol):
+class BudgetedConnection(Protocol):
     """A connection, and what it holds."""
 
-    held_bytes: int
-    held_since: float
+    buffered_bytes: int
+    buffered_since: float
 
-    def give_way(self) -> bool:
+    def shed(self) -> bool:
         """Refuse what is arriving; say whether it could be."""
 
 
-class Budget:
+class ReceiveBudget:
     """What the requests on their way into one process may hold."""
 
-    def __init__(self, most: int = UNBOUNDED) -> None:
-        self.most = most
-        self.used = 0
-        self.given_way = 0
-        self._whole = 0
-        self._holders: set[Holder] = set()
+    def __init__(self, max_bytes: int = UNLIMITED_BYTES) -> None:
+        self.max_bytes = max_bytes
+        self.used_bytes = 0
+        self.shed_count = 0
+        self._reserved_bytes = 0
+        self._connections: set[BudgetedConnection] = set()
 
-    def hold(self, holder: Holder, size: int) -> None:
+    def update(self, connection: BudgetedConnection, size: int) -> None:
         """Write down what a connection holds now; at the bound make others give way."""
         size = size if size > FREE_BYTES else 0
-        before = holder.held_bytes
+        before = connection.buffered_bytes
         if size == before:
             return
-        self.used += size - before
-        holder.held_bytes = size
+        self.used_bytes += size - before
+        connection.buffered_bytes = size
         if not before:
-            holder.held_since = monotonic()
-            self._holders.add(holder)
+            connection.buffered_since = monotonic()
+            self._connections.add(connection)
         elif not size:
-            self._holders.discard(holder)
-        if size > before and self.used > self.most:
-            self._shrink()
+            self._connections.discard(connection)
+        if size > before and self.used_bytes > self.max_bytes:
+            self._shed_connections()
 
-    def wait_whole(self, size: int) -> int:
+    def reserve_body(self, size: int) -> int:
         """Count a body that is whole and not decoded; return what to give back for it.
 
         Raises:
@@ -68,23 +68,25 @@ class Budget:
         """
         if size <= FREE_BYTES:
             return 0
-        if self._whole and self._whole + size > self.most // 2:
+        if self._reserved_bytes and self._reserved_bytes + size > self.max_bytes // 2:
             raise Overloaded
-        self._whole += size
+        self._reserved_bytes += size
         return size
 
-    def decoded(self, size: int) -> None:
-        """Give back what `wait_whole` returned."""
-        self._whole -= size
+    def release_body(self, size: int) -> None:
+        """Give back what `reserve_body` returned."""
+        self._reserved_bytes -= size
 
-    def _shrink(self) -> None:
-        now = monotonic() + _FRESH_SECONDS
+    def _shed_connections(self) -> None:
+        now = monotonic() + _MIN_AGE_SECONDS
         costly = sorted(
-            self._holders, key=lambda each: each.held_bytes * (now - each.held_since), reverse=True
+            self._connections,
+            key=lambda each: each.buffered_bytes * (now - each.buffered_since),
+            reverse=True,
         )
         for holder in costly:
-            if self.used <= self.most - self.most // 8:
+            if self.used_bytes <= self.max_bytes - self.max_bytes // 8:
                 return
-            if holder.give_way():
-                self.given_way += 1
-                self.hold(holder, 0)
+            if holder.shed():
+                self.shed_count += 1
+                self.update(holder, 0)

@@ -18,9 +18,9 @@ MAX_EXTENSION_BYTES = 256
 
 _EXTENSION = rb";[\t\x20-\x7e\x80-\xff]{0,%d}" % MAX_EXTENSION_BYTES
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})(%b)?\r\n" % _EXTENSION)
-_SIZE_BEGUN = re.compile(rb"[0-9A-Fa-f]{0,8}\r?|[0-9A-Fa-f]{1,8}%b\r?" % _EXTENSION)
+_PARTIAL_SIZE = re.compile(rb"[0-9A-Fa-f]{0,8}\r?|[0-9A-Fa-f]{1,8}%b\r?" % _EXTENSION)
 _FIELD = re.compile(rb"%b\r\n" % FIELD)
-_FIELD_BEGUN = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*\r?")
+_PARTIAL_FIELD = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*\r?")
 _END = b"\r\n"
 
 
@@ -28,20 +28,20 @@ class MalformedChunk(Exception):
     """The body is not one that every recipient reads in the same way."""
 
 
-class Chunks:
+class ChunkDecoder:
     """Takes the chunks of one body out of what has been received."""
 
     def __init__(self, max_overhead: int) -> None:
-        self.announced = 0
+        self.announced_bytes = 0
         """Bytes of data that the sizes seen so far promise."""
         self.done = False
         self._overhead = max_overhead
-        self._left = 0
-        self._begun = False  # a CRLF ends the chunk that was begun
-        self._trailers = False
+        self._bytes_left = 0
+        self._chunk_started = False  # a CRLF ends the chunk that was begun
+        self._in_trailers = False
         self._failed = False
 
-    def take(self, received: bytes) -> tuple[int, bytes]:
+    def decode(self, received: bytes) -> tuple[int, bytes]:
         """Return how many bytes were used, and the data in them.
 
         Once `done`, the bytes that were not used belong to the next request. Otherwise the rest
@@ -53,32 +53,36 @@ class Chunks:
         if self._failed:
             raise MalformedChunk
         self._failed = True
-        used, data = self._take(received)
+        used, data = self._decode(received)
         self._failed = False
         return used, data
 
-    def _take(self, received: bytes) -> tuple[int, bytes]:
+    def _decode(self, received: bytes) -> tuple[int, bytes]:
         at = 0
         parts: list[bytes] = []
         while not self.done:
-            if self._left:
-                part = received[at : at + self._left]
+            if self._bytes_left:
+                part = received[at : at + self._bytes_left]
                 if not part:
                     break
                 parts.append(part)
                 at += len(part)
-                self._left -= len(part)
+                self._bytes_left -= len(part)
                 continue
-            used = self._trailer(received, at) if self._trailers else self._size(received, at)
+            used = (
+                self._read_trailer_line(received, at)
+                if self._in_trailers
+                else self._read_size_line(received, at)
+            )
             if not used:
                 break
             at += used
         return at, b"".join(parts)
 
-    def _size(self, received: bytes, at: int) -> int:
+    def _read_size_line(self, received: bytes, at: int) -> int:
         """Read the line before a chunk's data, with the CRLF of the chunk before it."""
         start = at
-        if self._begun:
+        if self._chunk_started:
             end = received[at : at + 2]
             if end != _END:
                 if _END.startswith(end):
@@ -87,30 +91,30 @@ class Chunks:
             start += 2
         found = _SIZE.match(received, start)
         if found is None:
-            if _SIZE_BEGUN.fullmatch(received, start):
+            if _PARTIAL_SIZE.fullmatch(received, start):
                 return 0
             raise MalformedChunk
-        self._spend(found.end(2) - found.start(2))
-        self._left = int(found[1], 16)
-        self.announced += self._left
-        self._begun = True
-        self._trailers = not self._left
+        self._spend_overhead(found.end(2) - found.start(2))
+        self._bytes_left = int(found[1], 16)
+        self.announced_bytes += self._bytes_left
+        self._chunk_started = True
+        self._in_trailers = not self._bytes_left
         return found.end() - at
 
-    def _trailer(self, received: bytes, at: int) -> int:
+    def _read_trailer_line(self, received: bytes, at: int) -> int:
         """Read the line of a trailer field, or the empty one that ends the body."""
         if received.startswith(_END, at):
             self.done = True
             return 2
         found = _FIELD.match(received, at)
         if found is None:
-            if len(received) - at <= self._overhead and _FIELD_BEGUN.fullmatch(received, at):
+            if len(received) - at <= self._overhead and _PARTIAL_FIELD.fullmatch(received, at):
                 return 0
             raise MalformedChunk
-        self._spend(found.end() - at)
+        self._spend_overhead(found.end() - at)
         return found.end() - at
 
-    def _spend(self, overhead: int) -> None:
+    def _spend_overhead(self, overhead: int) -> None:
         self._overhead -= overhead
         if self._overhead < 0:
             raise MalformedChunk

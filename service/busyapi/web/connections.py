@@ -22,60 +22,60 @@ from busyapi.web.http1 import HalfCloseProtocol
 
 QUIET_SECONDS = 1.0
 """A client's next request is usually sent within this time, so an earlier close would meet it."""
-MAX_LOOKS = 16
+MAX_CHECKED = 16
 """Connections looked at for each new one: an accept costs the same however many there are."""
-MAX_LEAVING = 256
+MAX_LINGERING = 256
 """Connections of one port that made room and still hear why; further ones are cut off at once. A
 flood would otherwise hold as many as it opens in a second, beyond the bound."""
-UNBOUNDED = 1_000_000
+UNLIMITED = 1_000_000
 
 
-class Connections:
+class ConnectionTable:
     """The connections of one port."""
 
     def __init__(
         self,
-        most: int = UNBOUNDED,
-        turn_away: Callable[[Any, asyncio.AbstractEventLoop], None] | None = None,
+        max_connections: int = UNLIMITED,
+        refuse: Callable[[Any, asyncio.AbstractEventLoop], None] | None = None,
         *,
-        patient: bool = True,
+        has_grace_period: bool = True,
     ) -> None:
-        self.most = most
-        self.patient = patient
+        self.max_connections = max_connections
+        self.has_grace_period = has_grace_period
         """Whether a connection has a second, and an arriving request longer, before it is quiet."""
-        self.live: OrderedDict[KnownProtocol, None] = OrderedDict()
-        self._leaving: set[KnownProtocol] = set()
-        self.refused: Callable[[], object] = int
+        self.live: OrderedDict[TrackedProtocol, None] = OrderedDict()
+        self._lingering: set[TrackedProtocol] = set()
+        self.on_refused: Callable[[], object] = int
         """Called at each refusal, to count it."""
-        self._turn_away = turn_away
+        self._refuse = refuse
 
-    def admit(self, protocol: "KnownProtocol", transport: Any) -> bool:
+    def admit(self, protocol: "TrackedProtocol", transport: Any) -> bool:
         """Say whether a new connection is served; refuse it otherwise."""
-        if len(self.live) >= self.most and not self._make_room():
-            self.refused()
-            if self._turn_away:
-                self._turn_away(transport, protocol.loop)
+        if len(self.live) >= self.max_connections and not self._make_room():
+            self.on_refused()
+            if self._refuse:
+                self._refuse(transport, protocol.loop)
             else:
                 transport.abort()
             return False
         self.live[protocol] = None
         return True
 
-    def forget(self, protocol: "KnownProtocol") -> None:
+    def remove(self, protocol: "TrackedProtocol") -> None:
         """Take an ended connection out."""
         self.live.pop(protocol, None)
-        self._leaving.discard(protocol)
+        self._lingering.discard(protocol)
 
-    def leave(self, protocol: "KnownProtocol") -> bool:
+    def allow_lingering(self, protocol: "TrackedProtocol") -> bool:
         """Say whether a connection that makes room may stay for its answer until it is lost."""
-        if len(self._leaving) >= MAX_LEAVING:
+        if len(self._lingering) >= MAX_LINGERING:
             return False
-        self._leaving.add(protocol)
+        self._lingering.add(protocol)
         return True
 
     def _make_room(self) -> bool:
-        before = monotonic() - (QUIET_SECONDS if self.patient else 0)
-        for _ in range(min(MAX_LOOKS, len(self.live))):
+        before = monotonic() - (QUIET_SECONDS if self.has_grace_period else 0)
+        for _ in range(min(MAX_CHECKED, len(self.live))):
             oldest = next(iter(self.live))
             if oldest.make_room(before):
                 del self.live[oldest]
@@ -84,51 +84,51 @@ class Connections:
         return False
 
 
-class KnownProtocol(HalfCloseProtocol):
+class TrackedProtocol(HalfCloseProtocol):
     """Sanic's protocol; its port knows its connections."""
 
-    port: ClassVar[Connections] = Connections()
-    everywhere: ClassVar[set["KnownProtocol"]] = set()
+    connection_table: ClassVar[ConnectionTable] = ConnectionTable()
+    all_live: ClassVar[set["TrackedProtocol"]] = set()
     """Those of all ports."""
 
     def connection_made(self, transport: Any) -> None:
         """Serve the connection, or leave it to a refusal."""
-        if not self.port.admit(self, transport):
+        if not self.connection_table.admit(self, transport):
             return
         super().connection_made(transport)  # type: ignore[no-untyped-call]
-        self.everywhere.add(self)
-        self._time = self._begun = monotonic()
-        self.opened()
+        self.all_live.add(self)
+        self._time = self._accepted_at = monotonic()
+        self.on_accepted()
 
-    def opened(self) -> None:
+    def on_accepted(self) -> None:
         """Begin with a connection that is served."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
-        self.port.forget(self)
-        self.everywhere.discard(self)
+        self.connection_table.remove(self)
+        self.all_live.discard(self)
         if self.conn_info:  # None: it was cut off before it was served
             super().connection_lost(exc)  # type: ignore[no-untyped-call]
 
     def _setup_connection(self, *arguments: Any, **more: Any) -> None:
         super()._setup_connection(*arguments, **more)  # type: ignore[no-untyped-call]
-        self._begun = self._time
+        self._accepted_at = self._time
 
     def make_room(self, before: float) -> bool:
         """Close the connection if it never said a word or is idle since before this time."""
         http = self.http
         if http is not None and http.stage is not Stage.IDLE:
             return False
-        if self._time > before and self._time != self._begun:
+        if self._time > before and self._time != self._accepted_at:
             return False
         return bool(self.close_if_idle())
 
 
-def close_idle() -> None:
+def close_idle_connections() -> None:
     """Close every connection that has no request under way.
 
     Sanic does so after the server has closed, and asyncio's own loop, from Python 3.12 on, waits
     there for every connection (cpython#104344).
     """
-    for each in list(KnownProtocol.everywhere):
+    for each in list(TrackedProtocol.all_live):
         each.close_if_idle()

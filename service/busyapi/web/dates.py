@@ -5,7 +5,7 @@ from functools import lru_cache
 from time import time
 
 
-def http_date() -> str:
+def current_http_date() -> str:
     """Return the present time as HTTP writes it."""
     return format_http_date(int(time()))
 

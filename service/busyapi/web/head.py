@@ -53,7 +53,7 @@ class Head(NamedTuple):
     expect: str | None
 
 
-def can_become_head(partial: bytes | bytearray, start: int, end: int) -> bool:
+def may_be_head(partial: bytes | bytearray, start: int, end: int) -> bool:
     """Return whether nothing in a part of some bytes is what no head holds."""
     return _NEVER.search(partial, start, end) is None
 

@@ -16,9 +16,9 @@ from sanic.http.http1 import HTTP_CONTINUE
 from sanic.response import BaseHTTPResponse
 from sanic.server import HttpProtocol
 
-from busyapi.web.chunks import Chunks, MalformedChunk
-from busyapi.web.dates import http_date
-from busyapi.web.head import Head, MalformedHead, can_become_head, parse_head
+from busyapi.web.chunks import ChunkDecoder, MalformedChunk
+from busyapi.web.dates import current_http_date
+from busyapi.web.head import Head, MalformedHead, may_be_head, parse_head
 
 MAX_EMPTY_LINES = 8
 """Passed over before a request line. A device may print its body with a line end."""
@@ -42,7 +42,7 @@ class StrictHttp(Http):
     request_body: Any
     request_bytes: Any
     request_bytes_left: Any
-    _chunks: Chunks
+    _chunks: ChunkDecoder
 
     def __init__(self, protocol: Any) -> None:
         super().__init__(protocol)  # type: ignore[no-untyped-call]
@@ -51,7 +51,7 @@ class StrictHttp(Http):
 
     def respond(self, response: BaseHTTPResponse) -> BaseHTTPResponse:
         """Date an answer."""
-        response.headers["date"] = http_date()
+        response.headers["date"] = current_http_date()
         return super().respond(response)
 
     async def http1(self) -> None:
@@ -118,7 +118,7 @@ class StrictHttp(Http):
         buf, limit, start = self.recv_buffer, self.protocol.max_header, 0
         while (end := buf.find(b"\r\n\r\n", start)) < 0 or end > limit:
             # The same answer however the packets were cut: only the first bytes count.
-            if buf != b"\r" and not can_become_head(buf, start, limit):
+            if buf != b"\r" and not may_be_head(buf, start, limit):
                 raise BadRequest("Bad Request")
             if len(buf) > limit + 3:
                 raise PayloadTooLarge("Request header exceeds the size limit")
@@ -141,7 +141,7 @@ class StrictHttp(Http):
             self.expecting_continue = True
         if head.chunked:
             self.request_body = _CHUNKED
-            self._chunks = Chunks(self.protocol.max_header)
+            self._chunks = ChunkDecoder(self.protocol.max_header)
         else:
             self.request_body = True
             self.request_bytes_left = self.request_bytes = head.length
@@ -168,14 +168,14 @@ class StrictHttp(Http):
     async def _read_chunks(self) -> bytes | None:
         buf, chunks = self.recv_buffer, self._chunks
         while True:
-            before = chunks.announced
+            before = chunks.announced_bytes
             try:
-                used, part = chunks.take(bytes(buf))
+                used, part = chunks.decode(bytes(buf))
             except MalformedChunk:
                 self.keep_alive = False
                 raise BadRequest("Bad chunked encoding") from None
             del buf[:used]
-            self.request_bytes += chunks.announced - before
+            self.request_bytes += chunks.announced_bytes - before
             self._check_size()
             if chunks.done:
                 self.request_body = None

@@ -13,13 +13,13 @@ from sanic.exceptions import RequestCancelled, SanicException
 from sanic.handlers import ErrorHandler
 from sanic.response import HTTPResponse
 
-from busyapi.errors import Refused, place
-from busyapi.web.protocol import NumberedHttp
+from busyapi.errors import Refused, locate_error
+from busyapi.web.protocol import RequestTrackingHttp
 
 log = structlog.get_logger()
 
 # What Sanic says of its own errors may quote the request.
-SANIC_DETAILS = {
+DETAILS_BY_STATUS = {
     400: "The request is not well-formed HTTP.",
     404: "There is nothing at this path.",
     405: "This path does not take this method; Allow says which it takes.",
@@ -28,8 +28,8 @@ SANIC_DETAILS = {
     417: "Only `Expect: 100-continue` is known.",
     503: "The answer took too long.",
 }
-CLIENT_GONE = 499
-NOT_CACHED = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+CLIENT_CLOSED_REQUEST = 499
+NO_STORE_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 """On usages, and on errors: a cache may keep a 404 of its own accord, and its id may be given out
 a moment later."""
 RETRY_SECONDS = "2"
@@ -48,12 +48,12 @@ class Problem(Exception):
         self.members = members
 
 
-def response(problem: Problem) -> HTTPResponse:
+def render_problem(problem: Problem) -> HTTPResponse:
     """Render a problem."""
     body = {
         "type": "about:blank",
         "title": HTTPStatus(problem.status).phrase
-        if problem.status != CLIENT_GONE
+        if problem.status != CLIENT_CLOSED_REQUEST
         else "Gone away",
         "status": problem.status,
         "detail": problem.detail,
@@ -62,12 +62,12 @@ def response(problem: Problem) -> HTTPResponse:
     return HTTPResponse(
         msgspec.json.encode(body),
         status=problem.status,
-        headers=NOT_CACHED | problem.headers,
+        headers=NO_STORE_HEADERS | problem.headers,
         content_type="application/problem+json",
     )
 
 
-def general_problem(error: Exception, request_id: str = "") -> Problem:
+def map_general_error(error: Exception, request_id: str = "") -> Problem:
     """Return what an exception means on any port; log one that nothing expects."""
     match error:
         case Problem():
@@ -76,13 +76,13 @@ def general_problem(error: Exception, request_id: str = "") -> Problem:
             return Problem(503, str(type(error)()), {"Retry-After": RETRY_SECONDS})
         case RequestCancelled():
             # No client reads this answer; the number is what nginx made of it.
-            return Problem(CLIENT_GONE, "The client went away.")
+            return Problem(CLIENT_CLOSED_REQUEST, "The client went away.")
         case SanicException():
             return _from_sanic(error)
     log.error(
         "unexpected_error",
         error=type(error).__name__,
-        where=place(error),
+        where=locate_error(error),
         request_id=request_id,
     )
     return Problem(500, "Something went wrong here.")
@@ -90,28 +90,28 @@ def general_problem(error: Exception, request_id: str = "") -> Problem:
 
 def _from_sanic(error: SanicException) -> Problem:
     status = error.status_code or 500
-    detail = SANIC_DETAILS.get(status, "The request cannot be answered.")
+    detail = DETAILS_BY_STATUS.get(status, "The request cannot be answered.")
     headers = {name: str(value) for name, value in (error.headers or {}).items()}
     if "Allow" in headers:  # in the order of a set
         headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))
     return Problem(status, detail, headers)
 
 
-class Problems(ErrorHandler):
+class ProblemHandler(ErrorHandler):
     """Sanic's door for every exception, its own included."""
 
-    def problem(self, request: Request, error: Exception, request_id: str) -> Problem:
+    def map_error(self, request: Request, error: Exception, request_id: str) -> Problem:
         """Return what an exception means."""
-        return general_problem(error, request_id)
+        return map_general_error(error, request_id)
 
     def default(self, request: Request, exception: Exception) -> HTTPResponse:
         """Answer an exception."""
         stream = request.stream
-        numbered = stream if isinstance(stream, NumberedHttp) else None
-        found = self.problem(request, exception, numbered.request_id if numbered else "")
+        numbered = stream if isinstance(stream, RequestTrackingHttp) else None
+        found = self.map_error(request, exception, numbered.request_id if numbered else "")
         if numbered:
-            numbered.read_on()
-        return response(found)
+            numbered.skip_body()
+        return render_problem(found)
 
     @staticmethod
     def log(request: Request, exception: Exception) -> None:

@@ -19,31 +19,31 @@ from sanic.http.constants import Stage
 from sanic.response import BaseHTTPResponse
 
 from busyapi.errors import BodyTooLarge, Overloaded
-from busyapi.web.budget import FREE_BYTES, Budget
-from busyapi.web.connections import KnownProtocol
+from busyapi.web.budget import FREE_BYTES, ReceiveBudget
+from busyapi.web.connections import TrackedProtocol
 from busyapi.web.http1 import StrictHttp
-from busyapi.web.request_id import HEADER, chosen
+from busyapi.web.request_id import HEADER, accept_or_generate
 
 LINGER_SECONDS = 1.0
-MAX_PASSED_BYTES = 67_108_864
+MAX_SKIPPED_BYTES = 67_108_864
 """Of a refused body. They are dropped as they come, so they cost their reading and no memory."""
-LOOKS = 8
+CHECKS_PER_DEADLINE = 8
 """A request is cut off between one deadline and 1 + 1/8 of one."""
 
-_NOTHING = 0
-_UNREAD = -1
+_NOT_ARRIVING = 0
+_RESPONSE_UNREAD = -1
 """What a look finds besides the number of a request that is arriving."""
 
 
-class Bounds(NamedTuple):
+class ConnectionLimits(NamedTuple):
     """What holds for each connection of a port, as members of its protocol's class."""
 
     deadline: float
     max_header: int
-    budget: Budget
+    budget: ReceiveBudget
 
 
-class WholeRequest(Request):
+class BufferedRequest(Request):
     """Sanic's request; a body is received when its handler asks for it, and within its limit."""
 
     async def receive_body(self) -> None:
@@ -52,8 +52,10 @@ class WholeRequest(Request):
         while stream and stream.request_body:
             await stream.read()
 
-    async def receive(self, limit: int, look: Callable[[bytes], None] | None = None) -> None:
-        """Receive the whole body; `look` sees its first part, and may refuse it.
+    async def receive_whole_body(
+        self, limit: int, check_start: Callable[[bytes], None] | None = None
+    ) -> None:
+        """Receive the whole body; `check_start` sees its first part, and may refuse it.
 
         Raises:
             BodyTooLarge: its length says so already.
@@ -72,7 +74,7 @@ class WholeRequest(Request):
             part = await stream.read()
             if not part:
                 continue
-            stream.protocol.kept += len(part)
+            stream.protocol.body_bytes += len(part)
             if body:
                 # One buffer that grows: a list of parts would be as large again when it is joined,
                 # and many times larger when they are of a byte each.
@@ -80,9 +82,9 @@ class WholeRequest(Request):
                 body += part
             else:
                 body = part
-                if look:
-                    look(part)
-        stream.protocol.received_whole()
+                if check_start:
+                    check_start(part)
+        stream.protocol.reserve_body()
         self.body = bytes(body)
 
     def release_body(self) -> None:
@@ -90,55 +92,56 @@ class WholeRequest(Request):
         self.body = b""
         stream: Any = self.stream
         if stream:
-            stream.protocol.forget_body()
+            stream.protocol.release_body()
 
 
-class NumberedHttp(StrictHttp):
+class RequestTrackingHttp(StrictHttp):
     """Sanic's side of one connection, its requests numbered and named."""
 
-    __slots__ = ("_request_id", "number", "turned_away")
+    __slots__ = ("_request_id", "request_number", "shed")
 
     def __init__(self, protocol: Any) -> None:
         super().__init__(protocol)
-        self.number = 0
-        self.turned_away = False
+        self.request_number = 0
+        self.shed = False
         """Whether the next request is refused, whatever it is."""
         self._request_id = ""
 
     async def http1_request_header(self) -> None:
         """Receive a head, unless its request gave way to others."""
-        if self.turned_away:
+        if self.shed:
             raise Overloaded
         await super().http1_request_header()
 
     def init_for_request(self) -> None:
         """Begin with the next request."""
         super().init_for_request()  # type: ignore[no-untyped-call]
-        self.protocol.forget_body()
-        self.number += 1
+        self.protocol.release_body()
+        self.request_number += 1
         self._request_id = ""
 
     @property
     def request_id(self) -> str:
         """The name of the present request: its own, or one made once."""
         if not self._request_id:
-            self._request_id = chosen(self.request.headers.get(HEADER) if self.request else None)
+            sent = self.request.headers.get(HEADER) if self.request else None
+            self._request_id = accept_or_generate(sent)
         return self._request_id
 
     def respond(self, response: BaseHTTPResponse) -> BaseHTTPResponse:
         """Put the name on whatever answer there will be; the body is not needed any more."""
         response.headers[HEADER] = self.request_id
-        if isinstance(self.request, WholeRequest):
+        if isinstance(self.request, BufferedRequest):
             self.request.release_body()
         return super().respond(response)
 
     @property
-    def unread(self) -> bool:
+    def has_unread_body(self) -> bool:
         """Whether a body, or a part of it, is still to come."""
         return bool(self.request_body)
 
-    def read_on(self) -> None:
-        """After an error, pass over what is left of the body, up to MAX_PASSED_BYTES.
+    def skip_body(self) -> None:
+        """After an error, pass over what is left of the body, up to MAX_SKIPPED_BYTES.
 
         Closing with unread bytes would reset the connection, and a client that sends all before
         it reads would never see the answer. The deadline ends this too.
@@ -147,41 +150,41 @@ class NumberedHttp(StrictHttp):
             # The client waits for a word before it sends the body, and gets the answer.
             self.expecting_continue = self.keep_alive = False
             self.request_body = None
-        elif self.request_bytes_left is not None and self.request_bytes_left > MAX_PASSED_BYTES:
-            self.request_bytes_left = MAX_PASSED_BYTES
+        elif self.request_bytes_left is not None and self.request_bytes_left > MAX_SKIPPED_BYTES:
+            self.request_bytes_left = MAX_SKIPPED_BYTES
             self.keep_alive = False
         # What chunks announce is added to this, and compared with the limit.
-        self.request_bytes, self.request_max_size = -MAX_PASSED_BYTES, 0
+        self.request_bytes, self.request_max_size = -MAX_SKIPPED_BYTES, 0
 
 
-def named(request: Request) -> str:
+def request_id_of(request: Request) -> str:
     """Give the name of a request."""
     stream = request.stream
-    return stream.request_id if isinstance(stream, NumberedHttp) else ""
+    return stream.request_id if isinstance(stream, RequestTrackingHttp) else ""
 
 
-class DeadlineProtocol(KnownProtocol):
+class DeadlineProtocol(TrackedProtocol):
     """Sanic's protocol with that look."""
 
-    HTTP_CLASS = NumberedHttp
+    HTTP_CLASS = RequestTrackingHttp
     deadline: float = 15.0
-    budget: ClassVar[Budget] = Budget()
-    cut_off: Callable[[Request], None] = staticmethod(lambda _: None)
+    budget: ClassVar[ReceiveBudget] = ReceiveBudget()
+    on_abort: Callable[[Request], None] = staticmethod(lambda _: None)
     """Told of a request that came whole and gets no answer."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.kept = 0
+        self.body_bytes = 0
         """Bytes of a body that were taken out of the receive buffer and are not decoded."""
-        self.held_bytes, self.held_since = 0, 0.0
-        self._waiting_whole = 0
-        self._looks = 0
-        self._seen = _NOTHING
-        self._look_handle: asyncio.TimerHandle | None = None
+        self.buffered_bytes, self.buffered_since = 0, 0.0
+        self._reserved_bytes = 0
+        self._checks = 0
+        self._arriving = _NOT_ARRIVING
+        self._check_handle: asyncio.TimerHandle | None = None
 
-    def opened(self) -> None:
+    def on_accepted(self) -> None:
         """Start looking."""
-        self._schedule()
+        self._schedule_check()
 
     def make_room(self, before: float) -> bool:
         """Give the connection up for another one if it is idle or slow; say so."""
@@ -190,16 +193,16 @@ class DeadlineProtocol(KnownProtocol):
         http, task = self.http, self._task
         if http is None or not task:
             return False
-        seen = self._see(http)
-        slow = http.stage is Stage.REQUEST or (self._looks > 0 and seen == self._seen)
-        if seen == _NOTHING or (self.port.patient and not slow):
+        seen = self._arriving_request(http)
+        slow = http.stage is Stage.REQUEST or (self._checks > 0 and seen == self._arriving)
+        if seen == _NOT_ARRIVING or (self.connection_table.has_grace_period and not slow):
             return False
-        if not self.port.leave(self):
+        if not self.connection_table.allow_lingering(self):
             if self.transport:
                 self.transport.abort()
             return True
-        self._seen = seen
-        self._give_up(http, task, Overloaded())
+        self._arriving = seen
+        self._abort_request(http, task, Overloaded())
         # What is left of its body is not waited for: its place is taken.
         self.loop.call_later(LINGER_SECONDS, self.abort)
         return True
@@ -207,45 +210,45 @@ class DeadlineProtocol(KnownProtocol):
     def data_received(self, data: bytes) -> None:
         """Take what came, and count what is held."""
         super().data_received(data)
-        self.count_held()
+        self.update_budget()
 
-    def buffered(self) -> int:
+    def unread_bytes(self) -> int:
         """Return how many bytes wait to be read by this process."""
         return len(self.recv_buffer)
 
-    def count_held(self) -> None:
+    def update_budget(self) -> None:
         """Tell the budget what this connection holds."""
-        size = self.buffered() + self.kept
-        if size > FREE_BYTES or self.held_bytes:
-            self.budget.hold(self, size)
+        size = self.unread_bytes() + self.body_bytes
+        if size > FREE_BYTES or self.buffered_bytes:
+            self.budget.update(self, size)
 
-    def received_whole(self) -> None:
+    def reserve_body(self) -> None:
         """Note that the body is whole, and waits to be decoded."""
-        self._waiting_whole = self.budget.wait_whole(self.kept)
+        self._reserved_bytes = self.budget.reserve_body(self.body_bytes)
 
-    def forget_body(self) -> None:
+    def release_body(self) -> None:
         """Note that the body is not held any more."""
-        self.kept = 0
-        if self._waiting_whole:
-            self.budget.decoded(self._waiting_whole)
-            self._waiting_whole = 0
-        if self.held_bytes:
-            self.count_held()
+        self.body_bytes = 0
+        if self._reserved_bytes:
+            self.budget.release_body(self._reserved_bytes)
+            self._reserved_bytes = 0
+        if self.buffered_bytes:
+            self.update_budget()
 
-    def give_way(self) -> bool:
+    def shed(self) -> bool:
         """Refuse a request that is arriving; cut off a client that sends far ahead of answers."""
         http, task = self.http, self._task
         if http is None or not task:
             return False
-        self._seen = self._see(http)
-        if self._seen != _NOTHING:
-            self._give_up(http, task, Overloaded())
+        self._arriving = self._arriving_request(http)
+        if self._arriving != _NOT_ARRIVING:
+            self._abort_request(http, task, Overloaded())
             return True
         if http.stage is Stage.IDLE and len(self.recv_buffer) > FREE_BYTES:
             # It came this moment, and its task has not run: nothing is there to be interrupted.
-            http.turned_away = True
+            http.shed = True
             return True
-        if self.buffered() > FREE_BYTES:
+        if self.unread_bytes() > FREE_BYTES:
             self.abort()
             return True
         return False
@@ -253,44 +256,45 @@ class DeadlineProtocol(KnownProtocol):
     def abort(self) -> None:
         """Cut the connection, as Sanic does when a stop takes too long."""
         http = self.http
-        if self.transport and http and http.stage is Stage.HANDLER and not http.unread:
-            self.cut_off(http.request)
+        if self.transport and http and http.stage is Stage.HANDLER and not http.has_unread_body:
+            self.on_abort(http.request)
         super().abort()  # type: ignore[no-untyped-call]
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop looking."""
-        if self._look_handle:
-            self._look_handle.cancel()
-        self.forget_body()
-        self.budget.hold(self, 0)
+        if self._check_handle:
+            self._check_handle.cancel()
+        self.release_body()
+        self.budget.update(self, 0)
         super().connection_lost(exc)
 
-    def _schedule(self) -> None:
-        self._look_handle = self.loop.call_later(self.deadline / LOOKS, self._look)
+    def _schedule_check(self) -> None:
+        seconds = self.deadline / CHECKS_PER_DEADLINE
+        self._check_handle = self.loop.call_later(seconds, self._check_progress)
 
-    def _look(self) -> None:
+    def _check_progress(self) -> None:
         http = self.http
         if not self._task or http is None:
             return
-        seen = self._see(http)
-        self._looks = self._looks + 1 if seen and seen == self._seen else 0
-        self._seen = seen
-        if self._looks >= LOOKS:
-            self._give_up(http, self._task, RequestTimeout("Request Timeout"))
-        self._schedule()
+        seen = self._arriving_request(http)
+        self._checks = self._checks + 1 if seen and seen == self._arriving else 0
+        self._arriving = seen
+        if self._checks >= CHECKS_PER_DEADLINE:
+            self._abort_request(http, self._task, RequestTimeout("Request Timeout"))
+        self._schedule_check()
 
-    def _see(self, http: Any) -> int:
+    def _arriving_request(self, http: Any) -> int:
         if not self._can_write.is_set():
-            return _UNREAD
+            return _RESPONSE_UNREAD
         arriving = http.stage is Stage.REQUEST or http.request_body
-        return http.number if arriving else _NOTHING
+        return http.request_number if arriving else _NOT_ARRIVING
 
-    def _give_up(self, http: Any, task: asyncio.Task[Any], why: Exception) -> None:
-        if self._seen == _UNREAD and self.transport:
+    def _abort_request(self, http: Any, task: asyncio.Task[Any], error: Exception) -> None:
+        if self._arriving == _RESPONSE_UNREAD and self.transport:
             self.transport.abort()
             return
         if http.stage in {Stage.REQUEST, Stage.HANDLER}:
-            http.exception = why
+            http.exception = error
             http.perft0 = None
         # Without an exception, as once the answer is sent, this closes the connection.
         task.cancel()

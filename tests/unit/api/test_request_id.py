@@ -4,42 +4,42 @@ import re
 
 import pytest
 
-from busyapi.web.request_id import chosen, cut, made
+from busyapi.web.request_id import accept_or_generate, extract, generate
 
 START = b"POST /api/usages HTTP/1.1"
 MADE = re.compile(r"[0-9a-f]{12}-[0-9a-f]+")
 
 
 def test_made_ids_differ_and_would_be_taken() -> None:
-    ids = [made().decode() for _ in range(1000)]
+    ids = [generate().decode() for _ in range(1000)]
     assert len(set(ids)) == len(ids)
     for each in ids:
         assert MADE.fullmatch(each)
-        assert chosen(each) == each
+        assert accept_or_generate(each) == each
 
 
 @pytest.mark.parametrize("sent", ["a", "7f1c-00", "A.b:c_d-e", "x" * 128])
 def test_a_sane_id_is_taken_and_the_header_is_as_without_it(sent: str) -> None:
-    assert chosen(sent) == sent
+    assert accept_or_generate(sent) == sent
     line = f"\r\nX-Request-Id: {sent}".encode()
-    assert cut(START + line + b"\r\nHost: a") == (START + b"\r\nHost: a", sent.encode())
-    assert cut(START + b"\r\nHost: a" + line) == (START + b"\r\nHost: a", sent.encode())
+    assert extract(START + line + b"\r\nHost: a") == (START + b"\r\nHost: a", sent.encode())
+    assert extract(START + b"\r\nHost: a" + line) == (START + b"\r\nHost: a", sent.encode())
 
 
 @pytest.mark.parametrize(
     "sent", ["", "two words", "x" * 129, "a\n", 'a"', "\u00e9", "a ", "a\x00", "\na", "\n\x0ba:b"]
 )
 def test_any_other_is_made_anew_and_left_for_sanic(sent: str) -> None:
-    assert MADE.fullmatch(chosen(sent))
+    assert MADE.fullmatch(accept_or_generate(sent))
     head = START + f"\r\nX-Request-Id: {sent}\r\nHost: a".encode()
-    assert cut(head) == (head, None)
+    assert extract(head) == (head, None)
 
 
 def test_the_second_of_two_is_left_for_sanic() -> None:
     head = START + b"\r\nx-request-id:a\r\nX-REQUEST-ID: b"
-    assert cut(head) == (START + b"\r\nX-REQUEST-ID: b", b"a")
+    assert extract(head) == (START + b"\r\nX-REQUEST-ID: b", b"a")
 
 
 def test_without_one_the_header_is_as_it_was() -> None:
-    assert cut(START + b"\r\nHost: a") == (START + b"\r\nHost: a", None)
-    assert MADE.fullmatch(chosen(None))
+    assert extract(START + b"\r\nHost: a") == (START + b"\r\nHost: a", None)
+    assert MADE.fullmatch(accept_or_generate(None))

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from busyapi import failpoints
-from busyapi.archive import durable, segment
-from busyapi.archive.writer import Batch, PartitionWriter
-from busyapi.errors import ArchiveError, ArchiveFull, SyncFailed
+from busyapi.archive import fsync, segment
+from busyapi.archive.format import UsageBatch
+from busyapi.archive.writer import PartitionWriter
+from busyapi.errors import ArchiveError, ArchiveFull, FsyncFailed
 from busyapi.ids import Seq
 from testkit.archive.builder import AT, abandon, batch, files, finished, ids, recover, usage
 
@@ -28,15 +29,15 @@ def writer(tmp_path: Path) -> Iterator[PartitionWriter]:
 def failing(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
     """Make a failpoint fail with an errno until further notice."""
     actions = {name: failpoints._Action("eio" if number == errno.EIO else "enospc", 0, 0)}
-    for module in (durable, segment):
-        monkeypatch.setattr(module, "failpoint", failpoints.armed(actions))
+    for module in (fsync, segment):
+        monkeypatch.setattr(module, "failpoint", failpoints.make_failpoint(actions))
 
 
 def test_an_append_moves_the_cursor_and_tells_its_figures(writer: PartitionWriter) -> None:
     figures = writer.append([batch(1, 3), batch(4, 2)])
-    assert (writer.cursor, writer.highest, writer.skipped) == (5, 5, 0)
+    assert (writer.cursor, writer.highest_seq, writer.skipped_seqs) == (5, 5, 0)
     assert figures.usages == 5
-    assert figures.raw_bytes == sum(len(writer.find(Seq(n)) or b"") + 1 for n in range(1, 6))
+    assert figures.raw_bytes == sum(len(writer.find_line(Seq(n)) or b"") + 1 for n in range(1, 6))
     assert figures.bytes == writer.open_bytes
     assert figures.write_seconds > 0
     assert figures.sync_seconds >= 0
@@ -58,12 +59,12 @@ def test_what_was_appended_is_read_back_by_another_reader(tmp_path: Path) -> Non
         [batch(4)],
         [batch(3), batch(5)],
         [batch(3), batch(3)],
-        [Batch(Seq(3), Seq(4), AT, [usage(3)])],
-        [Batch(Seq(3), Seq(3), AT, [usage(3), usage(4)])],
-        [Batch(Seq(3), Seq(2), AT, [])],
-        [Batch(Seq(3), Seq(3), AT, [b'{"a":\n1}'])],
-        [Batch(Seq(3), Seq(3), -1, [usage(3)])],
-        [Batch(Seq(3), Seq(3), 10**18, [usage(3)])],
+        [UsageBatch(Seq(3), Seq(4), AT, [usage(3)])],
+        [UsageBatch(Seq(3), Seq(3), AT, [usage(3), usage(4)])],
+        [UsageBatch(Seq(3), Seq(2), AT, [])],
+        [UsageBatch(Seq(3), Seq(3), AT, [b'{"a":\n1}'])],
+        [UsageBatch(Seq(3), Seq(3), -1, [usage(3)])],
+        [UsageBatch(Seq(3), Seq(3), 10**18, [usage(3)])],
     ],
     ids=[
         *("again", "hole", "hole within", "twice within", "too few", "too many", "none"),
@@ -71,7 +72,7 @@ def test_what_was_appended_is_read_back_by_another_reader(tmp_path: Path) -> Non
     ],
 )
 def test_batches_that_do_not_follow_or_fit_are_refused(
-    writer: PartitionWriter, batches: list[Batch]
+    writer: PartitionWriter, batches: list[UsageBatch]
 ) -> None:
     writer.append([batch(1, 2)])
     size = writer.open_bytes
@@ -84,7 +85,7 @@ def test_batches_that_do_not_follow_or_fit_are_refused(
 
 def test_a_message_about_a_refused_batch_holds_no_usage(writer: PartitionWriter) -> None:
     with pytest.raises(ValueError, match="seq") as caught:
-        writer.append([Batch(Seq(1), Seq(1), AT, [b'{"patientId":"secret"\n}'])])
+        writer.append([UsageBatch(Seq(1), Seq(1), AT, [b'{"patientId":"secret"\n}'])])
     assert "secret" not in str(caught.value)
 
 
@@ -96,13 +97,13 @@ def test_nothing_is_readable_before_it_is_synced(
     sync = os.fdatasync
 
     def look(fd: int) -> None:
-        seen.append((writer.cursor, writer.find(Seq(2))))
+        seen.append((writer.cursor, writer.find_line(Seq(2))))
         sync(fd)
 
     monkeypatch.setattr(os, "fdatasync", look)
     writer.append([batch(2)])
     assert seen == [(1, None)]
-    assert writer.find(Seq(2)) is not None
+    assert writer.find_line(Seq(2)) is not None
 
 
 def test_every_change_is_synced_before_it_counts(
@@ -128,7 +129,7 @@ def test_every_change_is_synced_before_it_counts(
     monkeypatch.setattr(Path, "rename", record("rename to", Path.rename, lambda _, new: new.name))
     writer.append([batch(1)])
     writer.append([batch(2)])
-    writer.gap(Seq(3), "why")
+    writer.record_gap(Seq(3), "why")
     day = next(tmp_path.glob("p00/*-*")).name
     open_one = "usages-p00-0000000000000001.ndjson.zst.open"
     gap = "gap-p00-0000000000000003-0000000000000003.json"
@@ -167,18 +168,18 @@ def test_after_a_failed_sync_nothing_is_done_any_more(
     cursor = writer.cursor
     with monkeypatch.context() as patched:
         failing(patched, failpoint, errno.EIO)
-        with pytest.raises(SyncFailed):
+        with pytest.raises(FsyncFailed):
             writer.append([batch(cursor + 1)])
     assert writer.cursor == cursor
     before = files(tmp_path)
     for call in (
         lambda: writer.append([batch(cursor + 1)]),
-        lambda: writer.gap(Seq(9), "why"),
+        lambda: writer.record_gap(Seq(9), "why"),
         lambda: writer.quarantine(Seq(cursor + 1), Seq(cursor + 1), b"", "why"),
         writer.roll_if_due,
-        lambda: writer.find(Seq(1)),
+        lambda: writer.find_line(Seq(1)),
     ):
-        with pytest.raises(SyncFailed):
+        with pytest.raises(FsyncFailed):
             call()
     writer.close()
     assert files(tmp_path) == before, "close() must not go on with the file either"
@@ -207,7 +208,7 @@ def test_a_write_that_fails_midway_is_cut_off_and_works_later(
             with pytest.raises(ArchiveFull):
                 writer.append([batch(2, 5)])
             assert next(tmp_path.rglob("*.open")).stat().st_size == size
-    assert writer.find(Seq(1)) is not None
+    assert writer.find_line(Seq(1)) is not None
     writer.append([batch(2, 5)])
     writer.close()
     assert ids(tmp_path) == [1, 2, 3, 4, 5, 6]
@@ -225,16 +226,16 @@ def test_a_write_that_cannot_be_cut_off_poisons(
     with monkeypatch.context() as patched:
         failing(patched, "archive-write", errno.ENOSPC)
         patched.setattr(os, "ftruncate", refuse)
-        with pytest.raises(SyncFailed):
+        with pytest.raises(FsyncFailed):
             writer.append([batch(2)])
-    with pytest.raises(SyncFailed):
+    with pytest.raises(FsyncFailed):
         writer.append([batch(2)])
     writer.close()
 
 
 CHANGES: dict[str, Callable[[PartitionWriter], object]] = {
     "roll": lambda writer: writer.roll_if_due(),
-    "gap": lambda writer: writer.gap(Seq(20), "why"),
+    "gap": lambda writer: writer.record_gap(Seq(20), "why"),
     "quarantine": lambda writer: writer.quarantine(
         Seq(writer.cursor + 1), Seq(writer.cursor + 1), b"raw", "why"
     ),
@@ -286,7 +287,7 @@ def test_a_volume_that_is_really_full_loses_nothing(tmp_path: Path) -> None:
                      for seq in range(writer.cursor + 1, writer.cursor + 11)]  # fmt: skip
             first = Seq(writer.cursor + 1)
             try:
-                writer.append([Batch(first, Seq(first + 9), AT, noise)])
+                writer.append([UsageBatch(first, Seq(first + 9), AT, noise)])
                 writer.roll_if_due()
             except ArchiveFull:
                 refused += 1
@@ -320,7 +321,7 @@ def test_a_file_size_limit_is_an_error_that_a_new_recovery_survives(tmp_path: Pa
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, previous)
-    with pytest.raises(SyncFailed):
+    with pytest.raises(FsyncFailed):
         writer.append([batch(2)])
     writer.close()
     again = recover(tmp_path)
@@ -347,7 +348,7 @@ def test_a_reader_sees_every_line_while_segments_come_and_go(tmp_path: Path) -> 
     def read() -> None:
         while not stop.is_set():
             seq = writer.cursor
-            if seq and writer.find(Seq(seq)) is None:
+            if seq and writer.find_line(Seq(seq)) is None:
                 missing.append(seq)
 
     reader = threading.Thread(target=read)
@@ -357,6 +358,6 @@ def test_a_reader_sees_every_line_while_segments_come_and_go(tmp_path: Path) -> 
         writer.roll_if_due()
     stop.set()
     reader.join()
-    assert writer.segments > 5
+    assert writer.finished_segments > 5
     assert not missing
     writer.close()

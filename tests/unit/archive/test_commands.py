@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pyarrow.parquet
 import pytest
 
-from busyapi.archive import commands, export, progress
+from busyapi.archive_cli import commands, export, progress
 from busyapi.ids import Seq
 from testkit.archive.builder import AT, abandon, batch, finished, recover, say, write
 
@@ -40,7 +40,7 @@ def root(tmp_path: Path) -> Path:
     writer = recover(made)
     writer.append([batch(1, 3), batch(4, 1, received_ms=AT + 86_400_000)])
     writer.append([batch(5, 2, received_ms=AT + 86_400_000)])
-    writer.gap(Seq(8), "why")
+    writer.record_gap(Seq(8), "why")
     writer.append([batch(9)])
     writer.close()
     write(made, 2)
@@ -226,7 +226,7 @@ def test_accept_loss_records_what_is_missing_and_no_more(run: Run, root: Path) -
     assert "disk 7 died" in said["why"]
     assert said["when"].endswith("Z")
     writer = recover(root)
-    assert (writer.cursor, writer.skipped) == (14, 11)
+    assert (writer.cursor, writer.skipped_seqs) == (14, 11)
     writer.close()
 
 
@@ -331,7 +331,7 @@ def test_export_is_read_back_by_pyarrow(run: Run, root: Path, tmp_path: Path) ->
 def test_export_writes_in_groups_of_rows(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "ROW_GROUP", 4)
+    monkeypatch.setattr(export, "ROW_GROUP_ROWS", 4)
     target = tmp_path / "x.parquet"
     assert run("export", "--to", "2026-01-01", str(target)).code == 0
     assert pyarrow.parquet.ParquetFile(target).num_row_groups == 3
@@ -363,8 +363,8 @@ def test_export_without_pyarrow_says_what_to_install(
 SCRIPT = """
 import argparse, sys
 from pathlib import Path
-from busyapi.archive import commands, progress
-progress._EVERY_SECONDS = 0
+from busyapi.archive_cli import commands, progress
+progress._INTERVAL_SECONDS = 0
 parser = argparse.ArgumentParser(prog="busyapi")
 commands.add_commands(parser.add_subparsers(required=True), Path(sys.argv[1]))
 options = parser.parse_args(["archive", *sys.argv[2:]])
@@ -422,7 +422,7 @@ def test_progress_ends_at_100_percent_and_wipes_itself(
     terminal = io.StringIO()
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr(progress, "_EVERY_SECONDS", 0)
+    monkeypatch.setattr(progress, "_INTERVAL_SECONDS", 0)
     shown = progress.Progress("reading", 10)
     shown.advance(5)
     shown.advance(7)

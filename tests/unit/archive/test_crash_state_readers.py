@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from busyapi.archive import commands
-from busyapi.archive.choose import find_line
-from busyapi.archive.survey import survey
-from busyapi.archive.verify import verify
+from busyapi.archive_cli import commands
+from busyapi.archive_cli.partitions import find_partitions
+from busyapi.archive_cli.query import find_line
+from busyapi.archive_cli.verify import verify_archive
 from busyapi.errors import ArchiveDamaged
 from busyapi.ids import UsageId
 from testkit.archive.builder import blocks, finished, opened, recover, write
@@ -59,7 +59,7 @@ def break_block(path: Path, number: int) -> None:
 
 
 def test_nothing_is_repeated_and_each_usage_is_counted_once(root: Path) -> None:
-    (report,) = verify(root)
+    (report,) = verify_archive(root)
     assert report.problems == []
     assert (report.usages, report.cursor) == (8, 8)
 
@@ -79,24 +79,24 @@ def test_damage_in_the_open_segment_that_no_longer_counts_is_no_damage(
     root: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     break_block(opened(root), 1)
-    (report,) = verify(root)
+    (report,) = verify_archive(root)
     assert report.problems == []
     assert run(root, "cat") == 0
     assert len(capfd.readouterr().out.splitlines()) == 8
     for id in range(1, 9):  # noqa: A001
-        assert find_line(survey(root), UsageId(id))
+        assert find_line(find_partitions(root), UsageId(id))
 
 
 def test_of_a_finished_segment_that_is_damaged_one_usage_is_found_in_the_open_one(
     root: Path,
 ) -> None:
     break_block(finished(root)[1], 1)
-    (report,) = verify(root)
+    (report,) = verify_archive(root)
     assert {each.where for each in report.problems} == {"ids 6 to 7", ""}
-    assert find_line(survey(root), UsageId(6))
+    assert find_line(find_partitions(root), UsageId(6))
     opened(root).unlink()
     with pytest.raises(ArchiveDamaged):
-        find_line(survey(root), UsageId(6))
+        find_line(find_partitions(root), UsageId(6))
 
 
 def test_a_part_that_is_copied_and_a_part_that_is_not_are_read_in_order(
@@ -107,7 +107,7 @@ def test_a_part_that_is_copied_and_a_part_that_is_not_are_read_in_order(
     died_after_one_copy = "archive-after-rename"
     died(tmp_path, died_after_one_copy)
     assert len(finished(tmp_path)) == 1
-    (report,) = verify(tmp_path)
+    (report,) = verify_archive(tmp_path)
     assert [(each.kind, each.where) for each in report.problems] == [("damaged", "ids 4 to 5")]
     assert report.usages == 7
     assert run(tmp_path, "cat") == 1
@@ -150,5 +150,5 @@ def test_one_usage_that_was_archived_and_is_in_no_file_is_damage_not_absence(roo
     opened(root).unlink()
     finished(root)[-1].unlink()
     with pytest.raises(ArchiveDamaged, match="id 5 was archived"):
-        find_line(survey(root), UsageId(5))
-    assert find_line(survey(root), UsageId(9)) is None
+        find_line(find_partitions(root), UsageId(5))
+    assert find_line(find_partitions(root), UsageId(9)) is None

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from busyapi import failpoints
-from busyapi.failpoints import armed, parse
+from busyapi.failpoints import make_failpoint, parse_spec
 
 SCRIPT = """
 from busyapi.failpoints import failpoint
@@ -49,12 +49,12 @@ def test_a_process_dies_where_the_variable_says(
 
 
 def test_unset_it_is_bound_to_a_function_that_does_nothing() -> None:
-    assert failpoints.failpoint is failpoints._passed
+    assert failpoints.failpoint is failpoints._ignore
 
 
 @pytest.mark.parametrize(("verb", "number"), [("eio", errno.EIO), ("enospc", errno.ENOSPC)])
 def test_errors_come_at_every_hit_or_at_one(verb: str, number: int) -> None:
-    hit = armed(parse(f"a={verb},b={verb}@2"))
+    hit = make_failpoint(parse_spec(f"a={verb},b={verb}@2"))
     for _ in range(3):
         with pytest.raises(OSError, match="failpoint a") as caught:
             hit("a")
@@ -68,11 +68,11 @@ def test_errors_come_at_every_hit_or_at_one(verb: str, number: int) -> None:
 
 def test_sleep_sleeps() -> None:
     started = time.monotonic()
-    armed(parse("a=sleep:0.05"))("a")
+    make_failpoint(parse_spec("a=sleep:0.05"))("a")
     assert time.monotonic() - started >= 0.05
 
 
 @pytest.mark.parametrize("spec", ["a", "a=", "a=b", "a=kill@", "a=kill@x", "=kill", "a=kill,,"])
 def test_a_spec_that_cannot_be_read_is_refused(spec: str) -> None:
     with pytest.raises(ValueError, match="BUSYAPI_FAILPOINTS"):
-        parse(spec)
+        parse_spec(spec)

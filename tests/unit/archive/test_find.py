@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from busyapi.archive import lookup, names, segment
+from busyapi.archive import lookup, paths, segment
 from busyapi.archive.format import Footer
-from busyapi.archive.names import day_of
+from busyapi.archive.paths import utc_day
 from busyapi.archive.reader import read_footer
 from busyapi.archive.writer import PartitionWriter
-from busyapi.errors import ArchiveDamaged, NoLongerKept
+from busyapi.errors import ArchiveDamaged, UsageExpired
 from busyapi.ids import Seq
 from testkit.archive.builder import (
     AT,
@@ -28,16 +28,16 @@ from testkit.archive.builder import (
 
 def found(writer: PartitionWriter, seq: int) -> int | None:
     """Return the id in the line that is found."""
-    line = writer.find(Seq(seq))
+    line = writer.find_line(Seq(seq))
     return json.loads(line)["id"] if line else None
 
 
 def age(root: Path, days: int) -> None:
     """Make all that was written so far some days older than today."""
-    now = day_of()
+    now = utc_day()
     for folder in root.glob(f"p00/{now}"):
         seconds = folder.stat().st_mtime - days * DAY_MS / 1000
-        folder.rename(folder.with_name(day_of(seconds)))
+        folder.rename(folder.with_name(utc_day(seconds)))
 
 
 def test_every_seq_is_found_at_every_boundary_and_none_beside_them(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_every_seq_is_found_at_every_boundary_and_none_beside_them(tmp_path: Pat
     writer.roll_if_due()
     writer.append([batch(7)])
     writer.roll_if_due()
-    writer.gap(Seq(10), "why")
+    writer.record_gap(Seq(10), "why")
     writer.quarantine(Seq(11), Seq(11), b"raw", "why")
     writer.append([batch(12, 2)])
     writer.append([batch(14)])
@@ -87,7 +87,7 @@ def test_lookups_keep_few_footers_and_read_no_other_file(
     assert len(reads) == 1
     for seq in range(1, 31):
         assert found(writer, seq) == seq
-    assert writer._readable._footer.cache_info().currsize == lookup.FOOTERS
+    assert writer._lookup._footer.cache_info().currsize == lookup.FOOTER_CACHE_SIZE
     writer.close()
 
 
@@ -97,14 +97,14 @@ def test_while_a_segment_is_finished_its_lines_are_found(
     writer = recover(tmp_path, segment_bytes=1)
     writer.append([batch(1)])
     seen = []
-    add = writer._readable.add
+    add = writer._lookup.add_file
 
-    def look(file: names.File) -> None:
+    def look(file: paths.ArchiveFile) -> None:
         seen.append(found(writer, 1))
         add(file)
         seen.append(found(writer, 1))
 
-    monkeypatch.setattr(writer._readable, "add", look)
+    monkeypatch.setattr(writer._lookup, "add_file", look)
     assert writer.roll_if_due()
     assert seen == [1, 1]
     writer.close()
@@ -115,7 +115,7 @@ def test_a_damaged_block_is_not_given_out(tmp_path: Path, where: str) -> None:
     writer = recover(tmp_path)
     writer.append([batch(1, 3)])
     if where != "open":
-        writer.gap(Seq(4), "why")
+        writer.record_gap(Seq(4), "why")
     path = opened(tmp_path) if where == "open" else finished(tmp_path)[0]
     data = bytearray(path.read_bytes())
     data[-60 if where == "footer" else 80] ^= 1
@@ -124,8 +124,8 @@ def test_a_damaged_block_is_not_given_out(tmp_path: Path, where: str) -> None:
         path.unlink()
     for seq in (2, 3):
         with pytest.raises(ArchiveDamaged):
-            writer.find(Seq(seq))
-        assert writer.damaged == 1
+            writer.find_line(Seq(seq))
+        assert writer.damaged_files == 1
     (alarm,) = writer.alarms
     assert path.name in alarm
     abandon(writer)
@@ -136,7 +136,7 @@ def test_a_bad_sector_met_by_a_lookup_is_an_alarm_and_other_failures_are_none(
 ) -> None:
     writer = recover(tmp_path)
     writer.append([batch(1, 3)])
-    writer.gap(Seq(4), "why")
+    writer.record_gap(Seq(4), "why")
     for number, alarms in ((errno.EMFILE, 0), (errno.EIO, 1), (errno.EIO, 1)):
 
         def fail(*_: object, number: int = number) -> bytes:
@@ -145,8 +145,8 @@ def test_a_bad_sector_met_by_a_lookup_is_an_alarm_and_other_failures_are_none(
         with monkeypatch.context() as patched:
             patched.setattr(os, "pread", fail)
             with pytest.raises(OSError, match=os.strerror(number)):
-                writer.find(Seq(2))
-        assert len(writer.alarms) == writer.damaged == alarms
+                writer.find_line(Seq(2))
+        assert len(writer.alarms) == writer.damaged_files == alarms
     assert finished(tmp_path)[0].name in writer.alarms[0]
     writer.close()
 
@@ -162,9 +162,9 @@ def test_an_open_segment_met_damaged_is_counted_once_when_it_is_finished_too(
     path.write_bytes(data)
     for _ in range(2):
         with pytest.raises(ArchiveDamaged):
-            writer.find(Seq(2))
+            writer.find_line(Seq(2))
         writer.roll_if_due()
-    assert (writer.damaged, len(writer.alarms), writer.segments) == (1, 1, 1)
+    assert (writer.damaged_files, len(writer.alarms), writer.finished_segments) == (1, 1, 1)
     abandon(writer)
 
 
@@ -178,7 +178,7 @@ def test_a_segment_rolls_at_its_size_its_age_its_blocks_and_at_midnight(
     writer.append([batch(2)])
     assert writer.open_bytes >= 300
     assert writer.roll_if_due()
-    assert (writer.open_bytes, writer.segments) == (0, 1)
+    assert (writer.open_bytes, writer.finished_segments) == (0, 1)
 
     writer.append([batch(3)])
     with monkeypatch.context() as patched:
@@ -187,14 +187,14 @@ def test_a_segment_rolls_at_its_size_its_age_its_blocks_and_at_midnight(
 
     writer.append([batch(4)])
     with monkeypatch.context() as patched:
-        patched.setattr(segment, "MOST_BLOCKS", 1)
+        patched.setattr(segment, "MAX_BLOCKS", 1)
         assert writer.roll_if_due()
 
     writer.append([batch(5)])
     with monkeypatch.context() as patched:
-        patched.setattr(names, "day_of", lambda: "2999-01-01")
+        patched.setattr(paths, "utc_day", lambda: "2999-01-01")
         assert writer.roll_if_due()
-    assert [each.parent.name for each in finished(tmp_path)] == [day_of()] * 4
+    assert [each.parent.name for each in finished(tmp_path)] == [utc_day()] * 4
     writer.close()
     assert ids(tmp_path) == [1, 2, 3, 4, 5]
 
@@ -204,7 +204,7 @@ def test_retention_deletes_whole_old_segments_and_raises_the_floor(tmp_path: Pat
     writer.append([batch(1, 3)])
     writer.roll_if_due()
     writer.quarantine(Seq(4), Seq(5), b"raw", "why")
-    writer.gap(Seq(7), "why")
+    writer.record_gap(Seq(7), "why")
     writer.append([batch(8)])
     writer.close()
     age(tmp_path, 3)
@@ -219,10 +219,10 @@ def test_retention_deletes_whole_old_segments_and_raises_the_floor(tmp_path: Pat
 
     writer = recover(tmp_path, retention_days=2)
     writer.roll_if_due()
-    assert (writer.kept_from, writer.cursor, writer.skipped) == (9, 9, 2)
+    assert (writer.kept_from, writer.cursor, writer.skipped_seqs) == (9, 9, 2)
     for seq in (1, 3, 4, 8):
-        with pytest.raises(NoLongerKept):
-            writer.find(Seq(seq))
+        with pytest.raises(UsageExpired):
+            writer.find_line(Seq(seq))
     assert found(writer, 9) == 9
     assert found(writer, 10) is None
     writer.append([batch(10)])
@@ -232,7 +232,12 @@ def test_retention_deletes_whole_old_segments_and_raises_the_floor(tmp_path: Pat
     assert len(list(tmp_path.rglob("gap*"))) == 1
 
     writer = recover(tmp_path)
-    assert (writer.kept_from, writer.cursor, writer.highest, writer.skipped) == (9, 10, 10, 2)
+    assert (writer.kept_from, writer.cursor, writer.highest_seq, writer.skipped_seqs) == (
+        9,
+        10,
+        10,
+        2,
+    )
     writer.close()
 
 
@@ -247,7 +252,7 @@ def test_retention_of_everything_leaves_the_cursor_where_it_was(tmp_path: Path) 
     assert (writer.kept_from, writer.cursor) == (4, 4)
     writer.close()
     assert ids(tmp_path) == [4]
-    assert [each.name for each in tmp_path.glob("p00/*-*")] == [day_of()], "empty folders go too"
+    assert [each.name for each in tmp_path.glob("p00/*-*")] == [utc_day()], "empty folders go too"
     writer = recover(tmp_path)
     writer.append([batch(5)])
     writer.close()
@@ -283,9 +288,9 @@ def test_files_below_the_floor_are_deleted_by_the_next_one(tmp_path: Path) -> No
     old.parent.mkdir(exist_ok=True)
     old.write_bytes(data)
     writer = recover(tmp_path, retention_days=10_000)
-    assert (writer.cursor, writer.highest, writer.kept_from) == (3, 3, 3)
-    with pytest.raises(NoLongerKept):
-        writer.find(Seq(1))
+    assert (writer.cursor, writer.highest_seq, writer.kept_from) == (3, 3, 3)
+    with pytest.raises(UsageExpired):
+        writer.find_line(Seq(1))
     writer.roll_if_due()
     assert not old.exists()
     writer.close()

@@ -10,58 +10,58 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from busyapi.archive import names
+from busyapi.archive import paths
 from busyapi.archive.format import (
     BLOCK_SIZE,
-    Batch,
-    Block,
+    BlockHeader,
     Footer,
-    Index,
-    decode_block,
+    SegmentIndex,
+    UsageBatch,
+    decode_block_header,
     decode_footer,
-    encode_block,
+    encode_block_header,
     encode_footer,
-    encode_tail,
-    render,
+    encode_trailer,
+    render_lines,
 )
-from busyapi.archive.names import File, Kind
-from busyapi.ids import Seq, usage_id
-from busyapi.record import record
+from busyapi.archive.paths import ArchiveFile, FileKind
+from busyapi.ids import Seq, make_usage_id
+from busyapi.usage_json import render_usage
 from testkit.archive.builder import AT, batch, blocks, finished, recover, usage
 
-BLOCK = Block(1, 4, Seq(8), Seq(9), AT, AT + 1, 1000, 77)
+BLOCK = BlockHeader(1, 4, Seq(8), Seq(9), AT, AT + 1, 1000, 77)
 
 
 def test_lines_are_what_the_buffer_gives_for_the_same_usage() -> None:
     batches = [batch(5, 3), batch(8, 1, received_ms=AT + 1000)]
-    lines = render(batches, 1, 4).split(b"\n")
+    lines = render_lines(batches, 1, 4).split(b"\n")
     expected = [
-        record(usage_id(Seq(seq), 1, 4), at, usage(seq))
+        render_usage(make_usage_id(Seq(seq), 1, 4), at, usage(seq))
         for seq, at in ((5, AT), (6, AT), (7, AT), (8, AT + 1000))
     ]
     assert lines == [*expected, b""]
 
 
 def test_a_percent_sign_in_a_usage_stays_one() -> None:
-    lines = render([Batch(Seq(1), Seq(1), AT, [b'{"a":"100%d %b %%"}'])], 0, 1)
+    lines = render_lines([UsageBatch(Seq(1), Seq(1), AT, [b'{"a":"100%d %b %%"}'])], 0, 1)
     assert json.loads(lines)["usage"] == {"a": "100%d %b %%"}
 
 
 def test_a_block_header_reads_back_and_every_changed_byte_is_seen() -> None:
-    raw = encode_block(BLOCK)
+    raw = encode_block_header(BLOCK)
     assert len(raw) == BLOCK_SIZE == 68
-    assert decode_block(raw) == BLOCK
+    assert decode_block_header(raw) == BLOCK
     for at in range(len(raw)):
-        assert decode_block(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]) is None
-        assert decode_block(raw[:at]) is None
+        assert decode_block_header(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]) is None
+        assert decode_block_header(raw[:at]) is None
 
 
 def test_a_footer_reads_back_and_every_changed_byte_of_its_body_is_seen() -> None:
-    index = Index()
+    index = SegmentIndex()
     index.add(0, BLOCK)
     footer = Footer(1, 4, Seq(8), Seq(9), 2, 300, index, 1068, b"s" * 32)
     body = encode_footer(footer)
-    raw = body + encode_tail(b"s" * 32, len(body) + 44)
+    raw = body + encode_trailer(b"s" * 32, len(body) + 44)
     read = decode_footer(raw, 1068)
     assert read
     assert read.blocks.packed == index.packed
@@ -72,7 +72,7 @@ def test_a_footer_reads_back_and_every_changed_byte_of_its_body_is_seen() -> Non
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=30))
 def test_the_index_finds_the_block_of_every_seq_and_of_no_other(counts: list[int]) -> None:
-    index, first = Index(), 10
+    index, first = SegmentIndex(), 10
     owner: dict[int, int] = {}
     for offset, count in enumerate(counts):
         index.add(offset, BLOCK._replace(first=Seq(first), last=Seq(first + count - 1)))
@@ -83,19 +83,19 @@ def test_the_index_finds_the_block_of_every_seq_and_of_no_other(counts: list[int
         assert (entry.offset if entry else None) == owner.get(seq)
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_a_name_reads_back(kind: Kind) -> None:
-    last = names.UNKNOWN if kind is Kind.OPEN else Seq(9)
-    made = names.file(kind, "2026-11-23", 3, Seq(7), last)
+@pytest.mark.parametrize("kind", FileKind)
+def test_a_name_reads_back(kind: FileKind) -> None:
+    last = paths.UNKNOWN_SEQ if kind is FileKind.OPEN else Seq(9)
+    made = paths.make_file(kind, "2026-11-23", 3, Seq(7), last)
     day, name = made.path.split("/")
-    assert names.parse(day, name, 3) == made == File(Seq(7), last, kind, made.path)
-    assert names.parse(day, name, 4) is None
-    assert names.parse(day, name + ".tmp", 3) is None
+    assert paths.parse_file_name(day, name, 3) == made == ArchiveFile(Seq(7), last, kind, made.path)
+    assert paths.parse_file_name(day, name, 4) is None
+    assert paths.parse_file_name(day, name + ".tmp", 3) is None
 
 
 def test_names_sort_as_seqs_do() -> None:
     seqs = [1, 2, 9, 10, 99, 100, 2**31, 2**53]
-    made = [names.file(Kind.SEGMENT, "d", 0, Seq(each), Seq(each)).path for each in seqs]
+    made = [paths.make_file(FileKind.SEGMENT, "d", 0, Seq(each), Seq(each)).path for each in seqs]
     assert sorted(made) == made
 
 

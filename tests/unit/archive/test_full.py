@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from busyapi.archive import identity, names, reserve
+from busyapi.archive import disk_reserve, identity, paths
+from busyapi.archive.format import UsageBatch
 from busyapi.archive.identity import Identity
-from busyapi.archive.names import day_of
-from busyapi.archive.writer import Batch, PartitionWriter
+from busyapi.archive.paths import utc_day
+from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import ArchiveFull
 from busyapi.ids import Seq
 from testkit.archive.builder import (
@@ -44,7 +45,7 @@ def put(writer: PartitionWriter, size: int = 6000, *, at: int | None = None) -> 
     """Append a usage that does not compress."""
     seq = Seq(writer.cursor + 1)
     line = b'{"timestamp":%d,"n":"%b"}' % (seq, os.urandom(size // 2).hex().encode())
-    writer.append([Batch(seq, seq, at or now_ms(), [line])])
+    writer.append([UsageBatch(seq, seq, at or now_ms(), [line])])
 
 
 def full(root: Path, *, with_reserve: bool, by_0_2_0: bool = False) -> PartitionWriter:
@@ -54,13 +55,13 @@ def full(root: Path, *, with_reserve: bool, by_0_2_0: bool = False) -> Partition
         put(writer, at=now_ms() - 10 * DAY_MS)
         writer.roll_if_due()
     writer.close()
-    old = root / "p00" / day_of()
-    old.rename(old.with_name(day_of(time.time() - 10 * 86_400)))
+    old = root / "p00" / utc_day()
+    old.rename(old.with_name(utc_day(time.time() - 10 * 86_400)))
     writer = recover(root)
     if not with_reserve:
-        reserve.give_up(root / "p00")
+        disk_reserve.release_reserve(root / "p00")
     if by_0_2_0:
-        as_0_2_0_writes(root / "p00" / names.IDENTITY)
+        as_0_2_0_writes(root / "p00" / paths.IDENTITY_NAME)
     for size in (6000, 100):
         with pytest.raises(ArchiveFull):  # noqa: PT012 - until there is no room
             while True:
@@ -72,7 +73,7 @@ def full(root: Path, *, with_reserve: bool, by_0_2_0: bool = False) -> Partition
 
 def expired(root: Path) -> list[Path]:
     """List the segments that retention should delete."""
-    return [each for each in root.rglob("usages-*.zst") if each.parent.name < day_of()]
+    return [each for each in root.rglob("usages-*.zst") if each.parent.name < utc_day()]
 
 
 KINDS = [(True, False), (False, False), (False, True)]
@@ -85,7 +86,7 @@ def test_append_on_a_full_volume_deletes_what_is_expired_and_continues(
 ) -> None:
     writer = full(volume, with_reserve=kind[0], by_0_2_0=kind[1])
     cursor = writer.cursor
-    writer._rolling = writer._rolling._replace(keep_days=KEEP_DAYS)  # midnight has passed
+    writer._policy = writer._policy._replace(keep_days=KEEP_DAYS)  # midnight has passed
     put(writer)
     assert writer.cursor == cursor + 1
     assert expired(volume) == []
@@ -120,7 +121,7 @@ def test_without_anything_expired_a_full_volume_deletes_nothing(volume: Path) ->
     """The control: no retention, or none yet."""
     writer = full(volume, with_reserve=False)
     cursor = writer.cursor
-    writer._rolling = writer._rolling._replace(keep_days=11)
+    writer._policy = writer._policy._replace(keep_days=11)
     with pytest.raises(ArchiveFull):
         put(writer)
     assert (writer.cursor, writer.kept_from) == (cursor, 1)
@@ -155,9 +156,9 @@ def test_a_stop_without_room_for_the_footer_is_recovered_by_deleting_what_is_exp
 
 def test_the_reserve_is_made_again_when_there_is_room(volume: Path) -> None:
     writer = full(volume, with_reserve=True)
-    path = volume / "p00" / names.RESERVE
-    assert path.stat().st_size == reserve.BYTES
-    assert path.stat().st_blocks * 512 == reserve.BYTES
+    path = volume / "p00" / paths.RESERVE_NAME
+    assert path.stat().st_size == disk_reserve.RESERVE_BYTES
+    assert path.stat().st_blocks * 512 == disk_reserve.RESERVE_BYTES
     writer.close()
     assert not path.exists()
     writer = recover(volume)
@@ -166,15 +167,15 @@ def test_the_reserve_is_made_again_when_there_is_room(volume: Path) -> None:
     shutil.rmtree(expired(volume)[0].parent)
     writer.close()
     recover(volume).close()
-    assert path.stat().st_size == reserve.BYTES
+    assert path.stat().st_size == disk_reserve.RESERVE_BYTES
 
 
 def test_a_reserve_whose_maker_died_before_it_had_space_gets_it(tmp_path: Path) -> None:
     recover(tmp_path).close()
-    path = tmp_path / "p00" / names.RESERVE
+    path = tmp_path / "p00" / paths.RESERVE_NAME
     path.write_bytes(b"")
     recover(tmp_path).close()
-    assert path.stat().st_blocks * 512 >= reserve.BYTES
+    assert path.stat().st_blocks * 512 >= disk_reserve.RESERVE_BYTES
 
 
 def test_a_footer_whose_file_could_not_be_renamed_leaves_nothing_in_doubt(
@@ -208,23 +209,23 @@ LARGEST = Identity(
     partitions=10_000,
     bound=10**9,
     kept_from=Seq(2**53),
-    seeded=False,
+    is_seeded=False,
     replaces="f" * 32,
-    home="born:9763925120123456789",
+    file_birth="born:9763925120123456789",
     prefix="p" * 63,
 )
 
 
 def test_an_identity_of_any_content_is_one_sector(tmp_path: Path) -> None:
-    identity.write(tmp_path, LARGEST)
-    assert (tmp_path / names.IDENTITY).stat().st_size <= reserve._SECTOR
+    identity.write_identity(tmp_path, LARGEST)
+    assert (tmp_path / paths.IDENTITY_NAME).stat().st_size <= disk_reserve._SECTOR
 
 
 def test_overwriting_keeps_length_birth_and_unknown_members(tmp_path: Path) -> None:
     path = tmp_path / "file.json"
     path.write_text(json.dumps({"keptFrom": 1, "later": [1]}, indent=2) + "\n")
     before = path.stat()
-    reserve.overwrite(path, {"keptFrom": 123_456, "absent": True})
+    disk_reserve.overwrite_members(path, {"keptFrom": 123_456, "absent": True})
     after = path.stat()
     assert (after.st_ino, after.st_size) == (before.st_ino, before.st_size)
     assert json.loads(path.read_text()) == {"keptFrom": 123_456, "later": [1]}
@@ -235,7 +236,7 @@ def test_overwriting_refuses_what_does_not_fit(tmp_path: Path, text: str) -> Non
     path = tmp_path / "file.json"
     path.write_text(text)
     with pytest.raises(ArchiveFull):
-        reserve.overwrite(path, {"keptFrom": 2})
+        disk_reserve.overwrite_members(path, {"keptFrom": 2})
     assert path.read_text() == text
 
 
@@ -245,25 +246,25 @@ def test_every_step_of_overwriting_can_be_the_last(
     """0.2.0 wrote the file, and the volume has no page left: the old or the new one is there."""
     recover(tmp_path).close()
     folder = tmp_path / "p00"
-    found = identity.read(folder)
+    found = identity.read_identity(folder)
     assert found
-    before = (folder / names.IDENTITY).read_bytes()
+    before = (folder / paths.IDENTITY_NAME).read_bytes()
 
     def no_space(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    reserve.give_up(folder)
+    disk_reserve.release_reserve(folder)
     with monkeypatch.context() as patched:
-        patched.setattr("busyapi.archive.identity.write_small", no_space)
-        patched.setattr("busyapi.archive.reserve.write_at", no_space)
+        patched.setattr("busyapi.archive.identity.write_small_file", no_space)
+        patched.setattr("busyapi.archive.disk_reserve.write_at", no_space)
         with pytest.raises(OSError, match="No space"):
-            identity.write(folder, found._replace(kept_from=Seq(77)))
-    assert (folder / names.IDENTITY).read_bytes() == before
+            identity.write_identity(folder, found._replace(kept_from=Seq(77)))
+    assert (folder / paths.IDENTITY_NAME).read_bytes() == before
     with monkeypatch.context() as patched:
-        patched.setattr("busyapi.archive.identity.write_small", no_space)
-        written = identity.write(folder, found._replace(kept_from=Seq(77)))
-    assert identity.read(folder) == written
-    assert (written.kept_from, written.restored) == (77, False)
+        patched.setattr("busyapi.archive.identity.write_small_file", no_space)
+        written = identity.write_identity(folder, found._replace(kept_from=Seq(77)))
+    assert identity.read_identity(folder) == written
+    assert (written.kept_from, written.is_copy) == (77, False)
     writer = recover(tmp_path)
     writer.append([batch(writer.cursor + 1)]) if writer.cursor else writer.close()
     writer.close()
@@ -275,15 +276,15 @@ def test_a_prefix_that_a_file_of_0_2_0_has_no_room_for_is_refused_on_a_full_volu
     """Told to be on disk and then not found there, it would halt the next start."""
     recover(tmp_path).close()
     folder = tmp_path / "p00"
-    as_0_2_0_writes(folder / names.IDENTITY)
-    reserve.give_up(folder)
-    found = identity.read(folder)
+    as_0_2_0_writes(folder / paths.IDENTITY_NAME)
+    disk_reserve.release_reserve(folder)
+    found = identity.read_identity(folder)
     assert found
 
     def no_space(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("busyapi.archive.identity.write_small", no_space)
+    monkeypatch.setattr("busyapi.archive.identity.write_small_file", no_space)
     with pytest.raises(ArchiveFull):
-        identity.write(folder, found._replace(seeded=True, prefix="other"))
-    assert identity.read(folder) == found
+        identity.write_identity(folder, found._replace(is_seeded=True, prefix="other"))
+    assert identity.read_identity(folder) == found

@@ -11,14 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from busyapi import archive
-from busyapi.archive import names, repair
-from busyapi.archive.identity import read
+from busyapi.archive import paths, recovery
+from busyapi.archive.identity import read_identity
 from busyapi.errors import (
     ArchiveDamaged,
     ArchiveLocked,
+    FsyncFailed,
     LossSuspected,
     PartitionMismatch,
-    SyncFailed,
     UnknownVersion,
 )
 from busyapi.ids import Seq
@@ -40,8 +40,8 @@ from testkit.archive.builder import (
 def recovered(root: Path) -> tuple[int, int, list[str]]:
     """Recover, go on for one usage if allowed, and return cursor, highest and alarms."""
     writer = recover(root)
-    found = writer.cursor, writer.highest, writer.alarms
-    if writer.highest == writer.cursor:
+    found = writer.cursor, writer.highest_seq, writer.alarms
+    if writer.highest_seq == writer.cursor:
         writer.append([batch(writer.cursor + 1)])
     writer.close()
     return found
@@ -49,7 +49,12 @@ def recovered(root: Path) -> tuple[int, int, list[str]]:
 
 def test_a_fresh_archive_is_empty_and_has_an_identity(tmp_path: Path) -> None:
     writer = recover(tmp_path / "deep" / "root", 2, 4, bound=500)
-    assert (writer.cursor, writer.highest, writer.skipped, writer.kept_from) == (0, 0, 0, 1)
+    assert (writer.cursor, writer.highest_seq, writer.skipped_seqs, writer.kept_from) == (
+        0,
+        0,
+        0,
+        1,
+    )
     said = json.loads((tmp_path / "deep/root/p02/partition.json").read_text())
     expected = {
         "format": 1,
@@ -145,7 +150,7 @@ def test_damage_before_the_end_is_set_aside_and_halts_until_it_is_accepted(
         keeps = [n for n in range(1, 7) if not lost.first <= n <= lost.last]
 
         writer = recover(root)
-        assert (writer.cursor, writer.highest) == (lost.first - 1, 6), f"byte {at}"
+        assert (writer.cursor, writer.highest_seq) == (lost.first - 1, 6), f"byte {at}"
         assert len(writer.alarms) == 1
         assert ids(root) == keeps
         with pytest.raises(LossSuspected):
@@ -155,10 +160,10 @@ def test_damage_before_the_end_is_set_aside_and_halts_until_it_is_accepted(
         writer.close()
 
         again = recover(root)
-        assert (again.cursor, again.highest, again.alarms) == (lost.first - 1, 6, [])
-        again.gap(Seq(6), "accepted")
-        assert (again.cursor, again.highest) == (6, 6)
-        assert again.skipped == lost.last - lost.first + 1
+        assert (again.cursor, again.highest_seq, again.alarms) == (lost.first - 1, 6, [])
+        again.record_gap(Seq(6), "accepted")
+        assert (again.cursor, again.highest_seq) == (6, 6)
+        assert again.skipped_seqs == lost.last - lost.first + 1
         again.append([batch(7)])
         again.close()
         assert ids(root) == [*keeps, 7]
@@ -183,7 +188,7 @@ def test_a_changed_byte_anywhere_in_the_newest_segment_loses_no_other_block(
         hit = [each for each in inside if each.offset <= at < each.end]
         lost = [n for each in hit for n in range(each.first, each.last + 1)]
         assert ids(root) == [n for n in range(1, 7) if n not in lost]
-        assert (writer.cursor, writer.highest) == ((hit[0].first - 1) if hit else 6, 6)
+        assert (writer.cursor, writer.highest_seq) == ((hit[0].first - 1) if hit else 6, 6)
         writer.close()
         shutil.rmtree(root)
 
@@ -195,7 +200,7 @@ def test_two_damaged_files_of_one_name_are_both_kept(tmp_path: Path) -> None:
         path = finished(tmp_path)[0]
         path.write_bytes(path.read_bytes()[:-1])  # only the footer: every block is salvaged
         writer = recover(tmp_path)
-        assert (writer.cursor, writer.highest, len(writer.alarms)) == (2, 2, 1)
+        assert (writer.cursor, writer.highest_seq, len(writer.alarms)) == (2, 2, 1)
         writer.close()
         assert len(list(tmp_path.rglob("*.damaged*"))) == n
 
@@ -218,7 +223,7 @@ def test_only_the_newest_segments_are_read_at_recovery(
     monkeypatch.setattr(os, "open", watch)
     recover(tmp_path).close()
     assert [each for each in read_files if each.endswith(".zst")] == [
-        each.name for each in finished(tmp_path)[-repair.CHECKED :]
+        each.name for each in finished(tmp_path)[-recovery.CHECKED_SEGMENTS :]
     ]
 
 
@@ -228,10 +233,10 @@ def test_a_segment_that_is_missing_in_the_middle_halts(tmp_path: Path) -> None:
     recover(tmp_path).close()
     finished(tmp_path)[1].unlink()
     writer = recover(tmp_path)
-    assert (writer.cursor, writer.highest) == (2, 6)
-    assert writer.holes(Seq(6)) == [(3, 4)]
-    writer.gap(Seq(6), "accepted")
-    assert (writer.cursor, writer.skipped) == (6, 2)
+    assert (writer.cursor, writer.highest_seq) == (2, 6)
+    assert writer.find_holes(Seq(6)) == [(3, 4)]
+    writer.record_gap(Seq(6), "accepted")
+    assert (writer.cursor, writer.skipped_seqs) == (6, 2)
     writer.close()
     assert ids(tmp_path) == [1, 2, 5, 6]
 
@@ -240,7 +245,7 @@ def test_two_files_with_the_same_seqs_are_for_a_person_to_judge(tmp_path: Path) 
     write(tmp_path, 4)
     recover(tmp_path).close()
     (path,) = finished(tmp_path)
-    copy = path.with_name(names.file(names.Kind.GAP, "d", 0, Seq(2), Seq(3)).path[2:])
+    copy = path.with_name(paths.make_file(paths.FileKind.GAP, "d", 0, Seq(2), Seq(3)).path[2:])
     copy.write_text("{}")
     with pytest.raises(ArchiveDamaged, match="same seqs"):
         recover(tmp_path)
@@ -293,13 +298,13 @@ def test_temporary_files_are_removed_and_strange_ones_left(tmp_path: Path) -> No
 def test_gap_and_quarantine_count_after_a_restart(tmp_path: Path) -> None:
     writer = recover(tmp_path)
     writer.append([batch(1, 2)])
-    writer.gap(Seq(10), "why")
+    writer.record_gap(Seq(10), "why")
     writer.quarantine(Seq(11), Seq(12), b"raw\nbytes", "checksum")
     writer.append([batch(13)])
     abandon(writer)
     again = recover(tmp_path)
-    assert (again.cursor, again.highest, again.skipped) == (13, 13, 8)
-    assert [bool(again.find(Seq(n))) for n in (2, 3, 10, 11, 12, 13)] == [
+    assert (again.cursor, again.highest_seq, again.skipped_seqs) == (13, 13, 8)
+    assert [bool(again.find_line(Seq(n))) for n in (2, 3, 10, 11, 12, 13)] == [
         *(True, False, False, False, False, True)
     ]
     again.close()
@@ -322,7 +327,7 @@ def test_the_lock_is_taken_before_anything_is_looked_at(tmp_path: Path) -> None:
     first.append([batch(2)])
     first.close()
     assert ids(tmp_path) == [1, 2]
-    said = read(tmp_path / "p00")
+    said = read_identity(tmp_path / "p00")
     assert said
     assert said.bound == 1000
 
@@ -343,7 +348,7 @@ def test_the_bound_only_grows_and_is_on_disk_at_once(tmp_path: Path) -> None:
     abandon(first)
     for asked, largest in ((5000, 5000), (10, 5000), (5001, 5001)):
         writer = recover(tmp_path, bound=asked)
-        said = read(tmp_path / "p00")
+        said = read_identity(tmp_path / "p00")
         assert said
         assert (writer.bound, said.bound, writer.archive_id) == (largest, largest, name)
         abandon(writer)
@@ -352,11 +357,11 @@ def test_the_bound_only_grows_and_is_on_disk_at_once(tmp_path: Path) -> None:
 def test_marks_are_on_disk_at_once_and_do_not_take_each_other_away(tmp_path: Path) -> None:
     writer = recover(tmp_path)
     assert (writer.seeded, writer.replaces) == (False, "")
-    writer.mark(seeded=True)
+    writer.mark_identity(seeded=True)
     abandon(writer)
     writer = recover(tmp_path, bound=5000)
     assert (writer.seeded, writer.replaces) == (True, "")
-    writer.mark(replaces="another")
+    writer.mark_identity(replaces="another")
     abandon(writer)
     writer = recover(tmp_path)
     assert (writer.seeded, writer.replaces, writer.bound) == (True, "another", 5000)
@@ -373,7 +378,7 @@ def test_a_bound_that_could_not_be_written_is_not_in_force(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fdatasync", refuse)
-        with pytest.raises(SyncFailed):
+        with pytest.raises(FsyncFailed):
             recover(tmp_path, bound=2000)
     writer = recover(tmp_path, bound=1)
     assert writer.bound == 1000

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from busyapi.archive import retention
-from busyapi.archive.names import day_of
+from busyapi.archive.paths import utc_day
 from busyapi.archive.writer import PartitionWriter
-from busyapi.errors import NoLongerKept, SyncFailed
+from busyapi.errors import FsyncFailed, UsageExpired
 from busyapi.ids import Seq
 from testkit.archive.builder import DAY_MS, abandon, batch, finished, ids, now_ms, recover
 
@@ -24,8 +24,8 @@ def old_segments(root: Path, count: int = 3, *, days: int = 30) -> list[Path]:
         writer.append([batch(writer.cursor + 1, received_ms=now_ms() - days * DAY_MS)])
         writer.roll_if_due()
     writer.close()
-    for folder in root.glob(f"p00/{day_of()}"):
-        folder.rename(folder.with_name(day_of(time.time() - days * 86_400)))
+    for folder in root.glob(f"p00/{utc_day()}"):
+        folder.rename(folder.with_name(utc_day(time.time() - days * 86_400)))
     return finished(root)
 
 
@@ -155,8 +155,8 @@ def test_the_newest_segment_is_never_deleted(
 def test_a_segment_with_a_usage_of_the_future_is_kept_and_named(tmp_path: Path) -> None:
     old_segments(tmp_path, 1)
     old_segments(tmp_path, 1, days=-FAR_DAYS)
-    (tmp_path / "p00" / day_of(time.time() + FAR_DAYS * 86_400)).rename(
-        tmp_path / "p00" / day_of(time.time() - 29 * 86_400)
+    (tmp_path / "p00" / utc_day(time.time() + FAR_DAYS * 86_400)).rename(
+        tmp_path / "p00" / utc_day(time.time() - 29 * 86_400)
     )
     old_segments(tmp_path, 1, days=28)
     writer = recover(tmp_path, retention_days=5)
@@ -206,7 +206,7 @@ def test_what_a_clock_in_the_future_filed_is_deleted_when_its_usages_are_old(
 ) -> None:
     old_segments(tmp_path, 2)
     for folder in (tmp_path / "p00").glob("*-*"):
-        folder.rename(folder.with_name(day_of(time.time() + FAR_DAYS * 86_400)))
+        folder.rename(folder.with_name(utc_day(time.time() + FAR_DAYS * 86_400)))
     writer = recover(tmp_path, retention_days=5)
     post(writer)
     writer.roll_if_due()
@@ -253,18 +253,18 @@ def test_a_file_that_cannot_be_read_is_named_counted_and_passed_over(
         writer.roll_if_due()
     assert writer.cursor == 12
     assert [each for each in paths if each.exists()] == [bad]
-    assert (writer.kept_from, writer.damaged) == (6, 1)
+    assert (writer.kept_from, writer.damaged_files) == (6, 1)
     (alarm,) = writer.alarms
     assert bad.name in alarm
-    with pytest.raises(NoLongerKept):
-        writer.find(Seq(2))
+    with pytest.raises(UsageExpired):
+        writer.find_line(Seq(2))
     writer.close()
     # It stays for a person, also when later starts find it below the floor.
     for _ in range(2):
         writer = recover(tmp_path, retention_days=5)
         post(writer)
         writer.roll_if_due()
-        assert (writer.kept_from, writer.damaged) == (6, 1)
+        assert (writer.kept_from, writer.damaged_files) == (6, 1)
         writer.close()
     assert bad.exists()
 
@@ -287,10 +287,10 @@ def test_a_file_that_cannot_be_deleted_is_named_and_tried_again(
         writer.roll_if_due()
         post(writer)
     assert not any(each.exists() for each in others)
-    assert (writer.cursor, writer.kept_from, writer.damaged) == (5, 4, 1)
+    assert (writer.cursor, writer.kept_from, writer.damaged_files) == (5, 4, 1)
     (alarm,) = writer.alarms
     assert stuck.name in alarm
-    monkeypatch.setattr(retention, "AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(retention, "RETRY_INTERVAL_SECONDS", 0.0)
     writer._retention._next_try = 0.0
     writer.roll_if_due()
     assert not stuck.exists()
@@ -301,16 +301,16 @@ def test_a_floor_that_cannot_be_written_keeps_files_and_stops_no_append(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
-        raise SyncFailed("fdatasync of partition.json: Input/output error")
+        raise FsyncFailed("fdatasync of partition.json: Input/output error")
 
     old = old_segments(tmp_path)
     writer = recover(tmp_path, retention_days=5)
     with monkeypatch.context() as patched:
-        patched.setattr("busyapi.archive.identity.write_small", fail)
+        patched.setattr("busyapi.archive.identity.write_small_file", fail)
         for _ in range(3):
             post(writer)
             writer.roll_if_due()
-    assert (writer.cursor, writer.kept_from, writer.damaged) == (6, 1, 1)
+    assert (writer.cursor, writer.kept_from, writer.damaged_files) == (6, 1, 1)
     assert all(each.exists() for each in old)
     (alarm,) = writer.alarms
     assert "partition.json" in alarm
@@ -326,7 +326,7 @@ def test_a_bad_sector_in_a_segment_that_recovery_checks_stops_no_archiving(
     with monkeypatch.context() as patched:
         break_reads(patched, bad)
         writer = recover(tmp_path)
-        assert (writer.cursor, writer.damaged) == (3, 1)
+        assert (writer.cursor, writer.damaged_files) == (3, 1)
         (alarm,) = writer.alarms
         assert bad.name in alarm
         post(writer)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from busyapi import archive
-from busyapi.archive import highwater, identity, names, opening
-from busyapi.archive.verify import verify
+from busyapi.archive import folder, high_water, identity, paths
+from busyapi.archive_cli.verify import verify_archive
 from busyapi.errors import ArchiveDamaged, LossSuspected
 from busyapi.ids import Seq
 from testkit.archive.builder import (
@@ -52,7 +52,7 @@ def changed(root: Path, at: int) -> bytes:
 
 def problems(root: Path) -> list[tuple[str, str]]:
     """Verify, and return each problem's kind and ids."""
-    return [(each.kind, each.where) for report in verify(root) for each in report.problems]
+    return [(each.kind, each.where) for report in verify_archive(root) for each in report.problems]
 
 
 @pytest.mark.parametrize("at", [0, 8, 24, 60, 70, -1])
@@ -62,15 +62,15 @@ def test_a_published_last_block_that_has_changed_is_set_aside_and_halts(
     data = changed(root, at if at >= 0 else len(opened(root).read_bytes()) - 1 - second(root))
     assert problems(root) == [("damaged", "ids 4 to 6")]
     writer = recover(root)
-    assert (writer.cursor, writer.highest, len(writer.alarms)) == (3, 6, 1)
+    assert (writer.cursor, writer.highest_seq, len(writer.alarms)) == (3, 6, 1)
     assert aside(root) == {"damaged": data}
     with pytest.raises(LossSuspected):
         writer.append([batch(4)])
     abandon(writer)
     assert problems(root) == [("missing", "ids 4 to 6")]
     writer = recover(root)
-    assert (writer.cursor, writer.highest, writer.alarms) == (3, 6, [])
-    writer.gap(Seq(6), "accepted")
+    assert (writer.cursor, writer.highest_seq, writer.alarms) == (3, 6, [])
+    writer.record_gap(Seq(6), "accepted")
     writer.close()
     assert problems(root) == []
     assert aside(root) == {"damaged": data}
@@ -88,7 +88,7 @@ def test_a_published_last_block_that_was_cut_off_halts(root: Path, cut: str) -> 
     kind = "damaged" if cut.startswith("within") else "missing"
     assert problems(root) == [(kind, "ids 4 to 6")]
     writer = recover(root)
-    assert (writer.cursor, writer.highest) == (3, 6)
+    assert (writer.cursor, writer.highest_seq) == (3, 6)
     assert len(aside(root)) == len(writer.alarms) == (kind == "damaged")
     abandon(writer)
 
@@ -101,10 +101,10 @@ def test_a_last_block_that_was_not_published_is_kept_in_doubt_without_an_alarm(
     reached(root, known)
     assert problems(root) == []
     writer = recover(root)
-    assert (writer.cursor, writer.highest, writer.alarms, writer.damaged) == (3, 3, [], 0)
+    assert (writer.cursor, writer.highest_seq, writer.alarms, writer.damaged_files) == (3, 3, [], 0)
     assert aside(root) == {"torn": data}
     assert ids(root) == [1, 2, 3]
-    (report,) = verify(root)
+    (report,) = verify_archive(root)
     assert not report.problems
     assert "torn" in report.notes[0]
     writer.append([batch(4, 2)])
@@ -132,9 +132,9 @@ def test_a_block_in_doubt_does_not_keep_a_full_volume_from_expiring(tmp_path: Pa
     reached(tmp_path, 4)
     recover(tmp_path).close()
     assert list(aside(tmp_path)) == ["torn"]
-    said = identity.read(tmp_path / "p00")
+    said = identity.read_identity(tmp_path / "p00")
     assert said
-    assert opening._expire(tmp_path / "p00", said, 1, []).kept_from == 4
+    assert folder._delete_expired(tmp_path / "p00", said, 1, []).kept_from == 4
 
 
 def test_a_gap_over_a_block_in_doubt_keeps_it(root: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_gap_over_a_block_in_doubt_keeps_it(root: Path) -> None:
     data = changed(root, 70)
     reached(root, 3)
     writer = recover(root)
-    writer.gap(Seq(6), "Redis has lost its data")
+    writer.record_gap(Seq(6), "Redis has lost its data")
     writer.append([batch(7)])
     writer.close()
     recover(root).close()
@@ -172,8 +172,8 @@ def test_a_writer_killed_again_and_again_leaves_nothing_behind(root: Path) -> No
         block = whole[: next(blocks(path)).end]
         path.write_bytes(whole + block[: [1, 15, 16, 67, 68, len(block) - 1][n]])
         writer = recover(root)
-        assert (writer.alarms, writer.damaged) == ([], 0)
-        assert writer.highest == writer.cursor == 6 + n
+        assert (writer.alarms, writer.damaged_files) == ([], 0)
+        assert writer.highest_seq == writer.cursor == 6 + n
         writer.append([batch(writer.cursor + 1)])
         abandon(writer)
     assert aside(root) == {}
@@ -218,13 +218,13 @@ def test_an_open_segment_that_is_copied_already_says_nothing_of_what_follows(roo
     path.write_bytes(data[:-1])
     assert problems(root) == []
     writer = recover(root)
-    assert (writer.cursor, writer.highest, writer.alarms) == (6, 6, [])
+    assert (writer.cursor, writer.highest_seq, writer.alarms) == (6, 6, [])
     writer.close()
     assert not list(root.rglob("*.open"))
 
 
 def test_the_mark_is_exact_after_a_kill_and_only_grows(root: Path) -> None:
-    said = root / "p00" / names.HIGHWATER
+    said = root / "p00" / paths.HIGH_WATER_NAME
 
     def mark() -> int:
         (line, other) = said.read_text().splitlines()
@@ -236,7 +236,7 @@ def test_the_mark_is_exact_after_a_kill_and_only_grows(root: Path) -> None:
     for seq in range(7, 12):
         writer.append([batch(seq)])
         assert mark() == seq
-    writer.gap(Seq(20), "why")
+    writer.record_gap(Seq(20), "why")
     assert mark() == 20
     writer.quarantine(Seq(21), Seq(21), b"raw", "why")
     assert mark() == 21
@@ -261,15 +261,15 @@ def test_the_mark_is_as_the_format_says(root: Path) -> None:
 
 
 def test_a_mark_with_one_line_torn_still_counts_and_with_none_proves_nothing(root: Path) -> None:
-    path = root / "p00" / names.HIGHWATER
+    path = root / "p00" / paths.HIGH_WATER_NAME
     archive_id = recover_id(root)
     first, second = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(first[:-3] + b"??\n" + second)
-    assert highwater.read(root / "p00", archive_id) == 6
+    assert high_water.read_mark(root / "p00", archive_id) == 6
     path.write_bytes(first.replace(b"06 ", b"99 ") + second.replace(b"06 ", b"98 "))
-    assert highwater.read(root / "p00", archive_id) == 0
+    assert high_water.read_mark(root / "p00", archive_id) == 0
     assert problems(root) == []
-    assert highwater.read(root / "p00", "another") == 0
+    assert high_water.read_mark(root / "p00", "another") == 0
 
 
 def recover_id(root: Path) -> str:
@@ -280,13 +280,13 @@ def recover_id(root: Path) -> str:
 
 def test_a_writer_that_was_fenced_off_no_longer_moves_the_mark(root: Path) -> None:
     archive_id = recover_id(root)
-    old = highwater.HighWater.begin(root / "p00", archive_id, Seq(6))
+    old = high_water.HighWaterMark.create(root / "p00", archive_id, Seq(6))
     new = recover(root)
-    old.reach(Seq(8))
-    assert highwater.read(root / "p00", archive_id) == 6
+    old.advance(Seq(8))
+    assert high_water.read_mark(root / "p00", archive_id) == 6
     new.append([batch(7)])
     new.close()
-    assert highwater.read(root / "p00", archive_id) == 7
+    assert high_water.read_mark(root / "p00", archive_id) == 7
     old.close()
 
 
@@ -296,11 +296,11 @@ def test_a_mark_that_cannot_be_written_stops_nothing(
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(highwater, "write_at", refuse)
-    monkeypatch.setattr(highwater, "write_small", refuse)
+    monkeypatch.setattr(high_water, "write_at", refuse)
+    monkeypatch.setattr(high_water, "write_small_file", refuse)
     writer = recover(root)
     writer.append([batch(7)])
-    writer.gap(Seq(9), "why")
+    writer.record_gap(Seq(9), "why")
     writer.close()
     assert problems(root) == []
 

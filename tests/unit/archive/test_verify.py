@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import zstandard
 
-from busyapi.archive import names
-from busyapi.archive.browse import NoArchive
-from busyapi.archive.choose import Selection, choose
-from busyapi.archive.reader import walk
-from busyapi.archive.survey import survey
-from busyapi.archive.verify import Problem, Report, verify
+from busyapi.archive import paths
+from busyapi.archive.reader import scan_frames
+from busyapi.archive_cli.partitions import find_partitions
+from busyapi.archive_cli.query import Query, select_lines
+from busyapi.archive_cli.snapshot import ArchiveNotFound
+from busyapi.archive_cli.verify import ArchiveProblem, PartitionReport, verify_archive
 from busyapi.ids import Seq
 from testkit.archive.builder import (
     AT,
@@ -45,16 +45,16 @@ def root(tmp_path: Path) -> Path:
     writer.append([batch(4, 2)])
     writer.roll_if_due()
     writer.append([batch(6, 3)])
-    writer.gap(Seq(10), "why")
+    writer.record_gap(Seq(10), "why")
     writer.quarantine(Seq(11), Seq(11), b"raw", "why")
     writer.append([batch(12, 2)])
     writer.close()
     return made
 
 
-def check(root: Path) -> Report:
+def check(root: Path) -> PartitionReport:
     """Verify the one partition of an archive."""
-    (report,) = verify(root)
+    (report,) = verify_archive(root)
     return report
 
 
@@ -268,7 +268,7 @@ def test_seqs_beyond_the_cursor_that_a_file_set_aside_held_are_missing(root: Pat
     recover(root).close()
     assert problems(root) == [("missing", "ids 12 to 13")]
     writer = recover(root)
-    writer.gap(Seq(13), "accepted")
+    writer.record_gap(Seq(13), "accepted")
     writer.close()
     report = check(root)
     assert not report.problems
@@ -291,16 +291,18 @@ def test_all_partitions_are_checked_and_their_ids_told(tmp_path: Path) -> None:
         recover(tmp_path, partition, 4).close()
     path = one(tmp_path, "p03/*/usages*")
     path.rename(path.with_name("usages-p03-0000000000000003-0000000000000004.ndjson.zst"))
-    reports = list(verify(tmp_path))
+    reports = list(verify_archive(tmp_path))
     assert [each.number for each in reports] == [0, 1, 2, 3]
     assert [bool(each.problems) for each in reports] == [False, False, True, True]
     assert [(each.kind, each.where) for each in reports[2].problems] == [("missing", "")]
-    assert Problem("missing", "ids 4 to 8 in steps of 4", "in no file") in reports[3].problems
+    assert (
+        ArchiveProblem("missing", "ids 4 to 8 in steps of 4", "in no file") in reports[3].problems
+    )
 
 
 @pytest.mark.parametrize("said", [None, "", '{"format":0}'])
 def test_a_partition_without_a_readable_identity_is_a_problem(root: Path, said: str | None) -> None:
-    path = root / "p00" / names.IDENTITY
+    path = root / "p00" / paths.IDENTITY_NAME
     path.unlink()
     if said is not None:
         path.write_text(said)
@@ -309,16 +311,16 @@ def test_a_partition_without_a_readable_identity_is_a_problem(root: Path, said: 
 
 def test_where_there_is_no_archive_there_is_nothing_to_prove(tmp_path: Path) -> None:
     for path in (tmp_path / "nothing", tmp_path):
-        with pytest.raises(NoArchive):
-            list(verify(path))
+        with pytest.raises(ArchiveNotFound):
+            list(verify_archive(path))
     (tmp_path / "p00").mkdir()
-    with pytest.raises(NoArchive):
-        list(verify(tmp_path))
+    with pytest.raises(ArchiveNotFound):
+        list(verify_archive(tmp_path))
 
 
 def test_below_the_retention_floor_nothing_is_missing(root: Path) -> None:
     finished(root)[0].unlink()
-    path = root / "p00" / names.IDENTITY
+    path = root / "p00" / paths.IDENTITY_NAME
     say(path, keptFrom=6)
     assert problems(root) == []
     say(path, keptFrom=5)
@@ -327,7 +329,7 @@ def test_below_the_retention_floor_nothing_is_missing(root: Path) -> None:
 
 def test_what_is_left_below_the_retention_floor_is_noted(root: Path) -> None:
     """Retention died before the unlink; or the floor is not what it was."""
-    path = root / "p00" / names.IDENTITY
+    path = root / "p00" / paths.IDENTITY_NAME
     say(path, keptFrom=6)
     report = check(root)
     assert not report.problems
@@ -344,7 +346,7 @@ def test_a_live_archive_has_no_problem_while_it_is_written(fast_path: Path) -> N
             writer.append([batch(writer.cursor + 1, 5)])
             writer.roll_if_due()
             if step % 20 == 0:
-                writer.gap(Seq(writer.cursor + 3), "why")
+                writer.record_gap(Seq(writer.cursor + 3), "why")
             time.sleep(0.003)
 
     thread = threading.Thread(target=archive)
@@ -357,7 +359,7 @@ def test_a_live_archive_has_no_problem_while_it_is_written(fast_path: Path) -> N
         assert report.cursor >= told
         times += 1
     assert times > 5
-    assert writer.segments > 20
+    assert writer.finished_segments > 20
     abandon(writer)
 
 
@@ -377,7 +379,7 @@ def test_blocks_written_after_the_look_at_a_torn_one_do_not_make_it_damage(
         real = os.fstat(file.fileno())
         as_it_was = os.stat_result([*real[:6], end, *real[7:]])
         monkeypatch.setattr(os, "fstat", lambda _: as_it_was)
-        assert [each.end for each in walk(file.fileno())] == [first.end]
+        assert [each.end for each in scan_frames(file.fileno())] == [first.end]
 
 
 def test_memory_does_not_grow_with_the_archive(fast_path: Path) -> None:
@@ -406,19 +408,19 @@ def test_verify_and_cat_follow_a_segment_that_was_finished_after_they_listed_it(
 ) -> None:
     write(root, 2)
     path = opened(root)
-    listed = names.list_files(root / "p00", 0)
+    listed = paths.list_files(root / "p00", 0)
     recover(root).close()
     assert not path.exists()
-    real = names.list_files
+    real = paths.list_files
     answers = [listed, listed]
-    monkeypatch.setattr(names, "list_files", lambda *of: answers.pop() if answers else real(*of))
+    monkeypatch.setattr(paths, "list_files", lambda *of: answers.pop() if answers else real(*of))
     report = check(root)
     assert not report.problems
     assert report.usages == 12
     answers += [listed, listed]
     complaints: list[str] = []
-    (place,) = survey(root)
+    (place,) = find_partitions(root)
     assert place.partition
-    found = [len(each) for each in choose(place.partition, Selection(), complaints.append)]
+    found = [len(each) for each in select_lines(place.partition, Query(), complaints.append)]
     assert not answers
     assert (sum(found), complaints) == (12, [])

@@ -16,12 +16,12 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from busyapi.archive.browse import Partition
-from busyapi.archive.choose import Selection, choose
-from busyapi.archive.export import export
-from busyapi.archive.lines import parse
-from busyapi.archive.survey import Place, survey
-from busyapi.archive.verify import verify
+from busyapi.archive.archived_usage import parse_line
+from busyapi.archive_cli.export import export_parquet
+from busyapi.archive_cli.partitions import PartitionStatus, find_partitions
+from busyapi.archive_cli.query import Query, select_lines
+from busyapi.archive_cli.snapshot import ArchivePartition
+from busyapi.archive_cli.verify import verify_archive
 from busyapi.errors import ArchiveDamaged
 from testkit.archive.builder import abandon, batch, recover
 from testkit.archive.damage import DEEDS, Archive, Deed, Expected, make
@@ -40,7 +40,7 @@ def named(root: Path) -> tuple[dict[str, set[int]], list[str]]:
     """Return the ids that verify names, by kind, and the problems that name none."""
     ids: dict[str, set[int]] = {"missing": set(), "damaged": set(), "repeated": set()}
     others = []
-    for report in verify(root):
+    for report in verify_archive(root):
         for problem in report.problems:
             # Rot in a record may make it one of a later version.
             ids["damaged" if problem.kind == "unknown" else problem.kind] |= parsed(problem.where)
@@ -52,24 +52,24 @@ def named(root: Path) -> tuple[dict[str, set[int]], list[str]]:
 def read(root: Path) -> tuple[list[int], list[str]]:
     """Return the ids that cat gives, and its complaints."""
     said: list[str] = []
-    places = survey(root)
-    said += [each.trouble for each in places if each.trouble]
-    found = [parse(line).id for each in lines(places_of(places), said) for line in each]
+    places = find_partitions(root)
+    said += [each.error for each in places if each.error]
+    found = [parse_line(line).id for each in lines(places_of(places), said) for line in each]
     target = root.with_suffix(".parquet")
     again: list[str] = []
-    export(lines(places_of(places), again), target)
+    export_parquet(lines(places_of(places), again), target)
     assert pyarrow.parquet.read_table(target)["id"].to_pylist() == found
     assert again == [each for each in said if "partition" not in each]
     return found, said
 
 
-def places_of(places: list[Place]) -> list[Partition]:
+def places_of(places: list[PartitionStatus]) -> list[ArchivePartition]:
     return [each.partition for each in places if each.partition]
 
 
-def lines(partitions: list[Partition], said: list[str]) -> Iterator[list[bytes]]:
+def lines(partitions: list[ArchivePartition], said: list[str]) -> Iterator[list[bytes]]:
     for each in partitions:
-        yield from choose(each, Selection(), said.append)
+        yield from select_lines(each, Query(), said.append)
 
 
 @seed(13)
@@ -134,14 +134,14 @@ def recovery_keeps(made: list[Archive], expected: Expected, left: list[int]) -> 
         except ArchiveDamaged:
             assert expected.repeated
             return
-        halted = writer.highest > writer.cursor
+        halted = writer.highest_seq > writer.cursor
         abandon(writer)
-        assert not halted or (expected.missing | expected.damaged) & each.ids(1, writer.highest)
+        assert not halted or (expected.missing | expected.damaged) & each.ids(1, writer.highest_seq)
         aside = {path.read_bytes() for path in each.folder.rglob("*.damaged*")}
         kept = kept or bool(aside & before)
         found += [
-            parse(line).id
-            for part in lines([Partition(each.folder, writer._identity)], [])
+            parse_line(line).id
+            for part in lines([ArchivePartition(each.folder, writer._identity)], [])
             for line in part
         ]
     assert found == left

@@ -6,19 +6,21 @@ import pytest
 from bench import noop
 from busyapi.api import app
 from busyapi.decode.body import read_batch, read_single
-from busyapi.decode.steps import finish
+from busyapi.decode.incremental import run_to_completion
 from perf.load import BATCHES, SINGLE, Load
 
 
 def test_the_single_usage_is_valid() -> None:
     body = SINGLE.body.encode()
-    assert json.loads(finish(read_single(body, "application/json", "", strict=True, limit=999)))
+    assert json.loads(
+        run_to_completion(read_single(body, "application/json", "", strict=True, max_bytes=999))
+    )
 
 
 def test_a_batch_holds_as_many_usages_as_are_counted_for_it() -> None:
-    limits = {"limit": 99_999, "most": 999, "most_each": 999}
+    limits = {"max_bytes": 99_999, "max_items": 999, "max_item_bytes": 999}
     body = BATCHES.body.encode()
-    lines = finish(read_batch(body, "application/json", "", strict=True, **limits))
+    lines = run_to_completion(read_batch(body, "application/json", "", strict=True, **limits))
     assert len(lines) == BATCHES.usages == 100
 
 
@@ -30,4 +32,4 @@ def test_the_script_holds_the_body_as_it_is(load: Load) -> None:
 
 
 def test_the_noop_is_set_up_as_the_api_is() -> None:
-    assert (noop.BACKLOG, noop.IDLE_SECONDS) == (app.BACKLOG, app.IDLE_SECONDS)
+    assert (noop.BACKLOG, noop.IDLE_SECONDS) == (app.BACKLOG, app.KEEP_ALIVE_SECONDS)

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from busyapi.decode.batch import Limits, decode_batch
-from busyapi.decode.line import DEPTH_LIMIT
-from busyapi.decode.reference import MOST_FAULTS
-from busyapi.decode.steps import finish
+from busyapi.decode.batch import BatchLimits, decode_batch
+from busyapi.decode.diagnose import MAX_ERRORS
+from busyapi.decode.incremental import run_to_completion
+from busyapi.decode.json_line import DEPTH_LIMIT
 from busyapi.decode.usage import decode_usage
-from busyapi.errors import BadUsage, Fault, MalformedBody, NotAUsage
+from busyapi.errors import InvalidRequest, InvalidUsage, MalformedBody, ValidationError
 from testkit.json_samples import USAGE, bodies, objects, values
 
 BAD = USAGE.replace(b"Albuterol", b"")
@@ -25,14 +25,16 @@ def pack(items: list[bytes], *, ndjson: bool) -> bytes:
 def batch(
     raw: bytes, *, ndjson: bool, strict: bool = True, most: int = 1000, most_each: int = 65_536
 ) -> list[bytes]:
-    limits = Limits(most, most_each)
-    return finish(decode_batch(raw, ndjson=ndjson, strict=strict, limits=limits))
+    limits = BatchLimits(most, most_each)
+    return run_to_completion(decode_batch(raw, ndjson=ndjson, strict=strict, limits=limits))
 
 
-def faults(raw: bytes, *, ndjson: bool, strict: bool = True, most: int = 1000) -> list[Fault]:
-    with pytest.raises(NotAUsage) as caught:
+def faults(
+    raw: bytes, *, ndjson: bool, strict: bool = True, most: int = 1000
+) -> list[ValidationError]:
+    with pytest.raises(InvalidUsage) as caught:
         batch(raw, ndjson=ndjson, strict=strict, most=most)
-    return caught.value.faults
+    return caught.value.errors
 
 
 def pointers(raw: bytes, *, ndjson: bool, strict: bool = True) -> list[str]:
@@ -42,7 +44,7 @@ def pointers(raw: bytes, *, ndjson: bool, strict: bool = True) -> list[str]:
 def single(raw: bytes, *, strict: bool) -> bytes | None:
     try:
         return decode_usage(raw, strict=strict)
-    except BadUsage:
+    except InvalidRequest:
         return None
 
 
@@ -63,8 +65,8 @@ def test_batch_is_taken_exactly_if_each_of_its_items_is(
     try:
         lines: list[bytes] | None = batch(pack(raws, ndjson=ndjson), ndjson=ndjson, strict=strict)
         named = set()
-    except NotAUsage as why:
-        lines, named = None, {int(fault.pointer.split("/")[1]) for fault in why.faults}
+    except InvalidUsage as why:
+        lines, named = None, {int(fault.pointer.split("/")[1]) for fault in why.errors}
     except MalformedBody:
         assert not ndjson
         lines, named = None, bad
@@ -79,7 +81,7 @@ def test_any_bytes_give_lines_or_a_bad_usage(ndjson: bool, raw: bytes) -> None: 
     for candidate in (raw, b"[" + raw + b"]"):
         try:
             lines = batch(candidate, ndjson=ndjson, strict=False)
-        except BadUsage:
+        except InvalidRequest:
             continue
         assert lines
         for line in lines:
@@ -106,7 +108,7 @@ def test_only_the_blanks_of_json_are_blank() -> None:
 
 def test_blank_line_before_a_usage_is_a_bad_item() -> None:
     found = faults(USAGE + b"\n\n" + USAGE, ndjson=True)
-    assert found == [Fault("/1", "is empty")]
+    assert found == [ValidationError("/1", "is empty")]
 
 
 @both
@@ -125,8 +127,8 @@ def test_every_bad_item_is_named_by_index(ndjson: bool) -> None:  # noqa: FBT001
 def test_malformed_line_is_a_bad_item_and_the_rest_is_still_judged() -> None:
     items = [USAGE, b'{"a":', b"\xff", BAD, USAGE]
     assert faults(pack(items, ndjson=True), ndjson=True)[:2] == [
-        Fault("/1", "is not JSON, at line 1, column 6"),
-        Fault("/2", "is not UTF-8"),
+        ValidationError("/1", "is not JSON, at line 1, column 6"),
+        ValidationError("/2", "is not UTF-8"),
     ]
     assert pointers(pack(items, ndjson=True), ndjson=True) == ["/1", "/2", "/3/medication"]
 
@@ -152,11 +154,11 @@ def test_json_that_is_no_array_is_malformed(raw: bytes) -> None:
 
 @pytest.mark.parametrize("raw", [b"", b"\n", b" \r\n\r\n"])
 def test_no_lines_are_too_few(raw: bytes) -> None:
-    assert faults(raw, ndjson=True) == [Fault("", "must hold 1 to 1000 usages")]
+    assert faults(raw, ndjson=True) == [ValidationError("", "must hold 1 to 1000 usages")]
 
 
 def test_empty_array_is_too_few() -> None:
-    assert faults(b" [ ] ", ndjson=False) == [Fault("", "must hold 1 to 1000 usages")]
+    assert faults(b" [ ] ", ndjson=False) == [ValidationError("", "must hold 1 to 1000 usages")]
 
 
 @both
@@ -164,13 +166,15 @@ def test_the_most_is_taken_and_one_more_is_not(ndjson: bool) -> None:  # noqa: F
     assert len(batch(pack([USAGE] * 3, ndjson=ndjson), ndjson=ndjson, most=3)) == 3
     for extra in (USAGE, BAD, b"1e999"):
         raw = pack([USAGE] * 3 + [extra], ndjson=ndjson)
-        assert faults(raw, ndjson=ndjson, most=3) == [Fault("", "must hold 1 to 3 usages")]
+        assert faults(raw, ndjson=ndjson, most=3) == [
+            ValidationError("", "must hold 1 to 3 usages")
+        ]
 
 
 @both
 def test_faults_stop_at_the_most(ndjson: bool) -> None:  # noqa: FBT001
     found = pointers(pack([b"{}"] * 500, ndjson=ndjson), ndjson=ndjson)
-    assert len(found) == MOST_FAULTS
+    assert len(found) == MAX_ERRORS
     assert found[-1] == "/33/patientId"
 
 
@@ -187,7 +191,7 @@ def test_item_nested_too_deep_is_named(ndjson: bool) -> None:  # noqa: FBT001
     taken = pack([deepest, deepest], ndjson=ndjson)
     assert batch(taken, ndjson=ndjson, strict=False) == [deepest, deepest]
     found = faults(pack([deepest, deeper], ndjson=ndjson), ndjson=ndjson, strict=False)
-    assert found == [Fault("/1", "is nested deeper than 60 levels")]
+    assert found == [ValidationError("/1", "is nested deeper than 60 levels")]
 
 
 @both

@@ -8,9 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from busyapi.decode.body import read_batch, read_single
-from busyapi.decode.form import MOST_FIELDS
-from busyapi.decode.steps import finish
-from busyapi.errors import BadUsage, BodyTooLarge, MalformedBody, NotAUsage, UnsupportedMedia
+from busyapi.decode.form import MAX_FIELDS
+from busyapi.decode.incremental import run_to_completion
+from busyapi.errors import (
+    BodyTooLarge,
+    InvalidRequest,
+    InvalidUsage,
+    MalformedBody,
+    UnsupportedMediaType,
+)
 from testkit.json_samples import USAGE, bodies
 
 JSON = "application/json"
@@ -23,12 +29,14 @@ encodings = st.sampled_from(["", "identity", "gzip", "x-gzip", "br", "gzip, gzip
 def single(
     body: bytes, kind: str = JSON, encoding: str = "", *, strict: bool = True, limit: int = 65_536
 ) -> bytes:
-    return finish(read_single(body, kind, encoding, strict=strict, limit=limit))
+    return run_to_completion(read_single(body, kind, encoding, strict=strict, max_bytes=limit))
 
 
 def batch(body: bytes, kind: str = JSON, encoding: str = "", *, limit: int = 65_536) -> list[bytes]:
-    steps = read_batch(body, kind, encoding, strict=True, limit=limit, most=100, most_each=limit)
-    return finish(steps)
+    steps = read_batch(
+        body, kind, encoding, strict=True, max_bytes=limit, max_items=100, max_item_bytes=limit
+    )
+    return run_to_completion(steps)
 
 
 @given(bodies | bodies.map(gzip.compress), types, encodings, st.booleans())
@@ -41,11 +49,11 @@ def test_any_request_gives_lines_or_a_bad_usage(
 ) -> None:
     try:
         assert type(json.loads(single(body, kind, encoding, strict=strict, limit=200))) is dict
-    except BadUsage:
+    except InvalidRequest:
         pass
     try:
         assert batch(body, kind, encoding, limit=200)
-    except BadUsage:
+    except InvalidRequest:
         pass
 
 
@@ -90,28 +98,28 @@ def test_batch_that_starts_as_an_array_is_one_whatever_its_type_says(kind: str) 
 @pytest.mark.parametrize("kind", ["", "text/plain", "multipart/form-data", "application/xml", "?"])
 @pytest.mark.parametrize("body", [b"", b"nonsense", b"<usage/>", b"a=b"])
 def test_body_of_another_type_is_unsupported(kind: str, body: bytes) -> None:
-    with pytest.raises(UnsupportedMedia):
+    with pytest.raises(UnsupportedMediaType):
         single(body, kind)
-    with pytest.raises(UnsupportedMedia):
+    with pytest.raises(UnsupportedMediaType):
         batch(body, kind)
 
 
 @pytest.mark.parametrize("kind", ["", "text/plain"])
 def test_array_of_another_type_is_no_usage_and_unsupported(kind: str) -> None:
-    with pytest.raises(UnsupportedMedia):
+    with pytest.raises(UnsupportedMediaType):
         single(b"[]", kind)
 
 
 def test_form_is_no_batch() -> None:
-    with pytest.raises(UnsupportedMedia):
+    with pytest.raises(UnsupportedMediaType):
         batch(b"patientId=100", FORM)
 
 
 def test_ndjson_is_told_by_its_type() -> None:
     assert batch(USAGE + b"\n" + USAGE + b"\n", NDJSON + "; charset=utf-8") == [USAGE, USAGE]
-    with pytest.raises(NotAUsage) as caught:
+    with pytest.raises(InvalidUsage) as caught:
         batch(b"nonsense\n" + USAGE, NDJSON)
-    assert [fault.pointer for fault in caught.value.faults] == ["/0"]
+    assert [fault.pointer for fault in caught.value.errors] == ["/0"]
 
 
 def test_lines_sent_as_json_are_told_the_right_type() -> None:
@@ -141,17 +149,17 @@ def test_form_as_curl_sends_it_unescaped_is_taken() -> None:
 
 
 def test_form_is_validated_like_json() -> None:
-    with pytest.raises(NotAUsage) as caught:
+    with pytest.raises(InvalidUsage) as caught:
         single(b"patientId=&timestamp=1478009511000", FORM)
-    found = [fault.pointer for fault in caught.value.faults]
+    found = [fault.pointer for fault in caught.value.errors]
     assert found == ["/patientId", "/timestamp", "/medication"]
 
 
 @pytest.mark.parametrize("strict", [True, False])
 def test_field_sent_twice_is_named(strict: bool) -> None:  # noqa: FBT001
-    with pytest.raises(NotAUsage) as caught:
+    with pytest.raises(InvalidUsage) as caught:
         single(b"a=1&b/c=1&d=1&b%2Fc=2&a=1", FORM, strict=strict)
-    assert [fault.pointer for fault in caught.value.faults] == ["/a", "/b~1c"]
+    assert [fault.pointer for fault in caught.value.errors] == ["/a", "/b~1c"]
 
 
 @pytest.mark.parametrize(
@@ -175,8 +183,8 @@ def test_what_is_no_form_is_malformed(form: bytes) -> None:
 
 
 def test_form_of_the_most_fields_is_taken_and_one_more_is_not() -> None:
-    fields = [b"f%d=" % number for number in range(MOST_FIELDS + 1)]
-    assert len(json.loads(single(b"&".join(fields[1:]), FORM, strict=False))) == MOST_FIELDS
+    fields = [b"f%d=" % number for number in range(MAX_FIELDS + 1)]
+    assert len(json.loads(single(b"&".join(fields[1:]), FORM, strict=False))) == MAX_FIELDS
     with pytest.raises(MalformedBody):
         single(b"&".join(fields), FORM, strict=False)
 
@@ -197,9 +205,9 @@ def test_gzip_is_inflated(encoding: str) -> None:
     "encoding", ["br", "zstd", "deflate", "gzip, gzip", "identity, gzip", "gzip,", "*", "gzip;q=1"]
 )
 def test_unknown_or_several_encodings_are_unsupported(encoding: str) -> None:
-    with pytest.raises(UnsupportedMedia):
+    with pytest.raises(UnsupportedMediaType):
         single(USAGE, JSON, encoding)
-    with pytest.raises(UnsupportedMedia):
+    with pytest.raises(UnsupportedMediaType):
         batch(b"[" + USAGE + b"]", JSON, encoding)
 
 

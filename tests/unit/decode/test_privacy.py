@@ -9,8 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from busyapi.decode.body import read_batch, read_single
-from busyapi.decode.steps import finish
-from busyapi.errors import BadUsage, NotAUsage
+from busyapi.decode.incremental import run_to_completion
+from busyapi.errors import InvalidRequest, InvalidUsage
 
 TEXT = "Zq7Kx"
 NUMBER = 918273645
@@ -82,12 +82,20 @@ def test_refusal_holds_no_value_from_the_body(
 ) -> None:
     try:
         if many:
-            finish(
-                read_batch(body, kind, encoding, strict=strict, limit=9000, most=10, most_each=9000)
+            run_to_completion(
+                read_batch(
+                    body,
+                    kind,
+                    encoding,
+                    strict=strict,
+                    max_bytes=9000,
+                    max_items=10,
+                    max_item_bytes=9000,
+                )
             )
         else:
-            finish(read_single(body, kind, encoding, strict=strict, limit=9000))
-    except BadUsage as error:
+            run_to_completion(read_single(body, kind, encoding, strict=strict, max_bytes=9000))
+    except InvalidRequest as error:
         text = said(error)
         assert TEXT not in text
         assert str(NUMBER) not in text
@@ -97,6 +105,6 @@ def test_refusal_holds_no_value_from_the_body(
 
 @pytest.mark.parametrize("body", [b'{"patientId":1,"patientId":[]}', b"{}", b'{"x":1e999}'])
 def test_faults_are_named_all_the_same(body: bytes) -> None:
-    with pytest.raises(NotAUsage) as caught:
-        finish(read_single(body, "", "", strict=True, limit=9000))
-    assert all(fault.pointer.startswith("/") and fault.detail for fault in caught.value.faults)
+    with pytest.raises(InvalidUsage) as caught:
+        run_to_completion(read_single(body, "", "", strict=True, max_bytes=9000))
+    assert all(fault.pointer.startswith("/") and fault.detail for fault in caught.value.errors)

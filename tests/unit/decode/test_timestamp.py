@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from busyapi.decode.timestamp import TIME_CLIP, is_timestamp
+from busyapi.decode.timestamp import MAX_TIME_MS, is_timestamp
 
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
@@ -92,8 +92,8 @@ def test_offset_is_taken_exactly_below_a_day(hours: int, minutes: int) -> None:
         1478009511000,
         0,
         -1,
-        TIME_CLIP,
-        -TIME_CLIP,
+        MAX_TIME_MS,
+        -MAX_TIME_MS,
     ],
 )
 def test_form_of_the_contract_is_taken(value: object) -> None:
@@ -176,8 +176,8 @@ def test_leap_second_anywhere_else_is_refused(value: str) -> None:
         False,
         None,
         1478009511000.0,
-        TIME_CLIP + 1,
-        -TIME_CLIP - 1,
+        MAX_TIME_MS + 1,
+        -MAX_TIME_MS - 1,
         2**70,
         [],
         {},

@@ -6,10 +6,10 @@ import sys
 import pytest
 from hypothesis import given, settings
 
-from busyapi.decode.line import DEPTH_LIMIT
-from busyapi.decode.reference import MOST_FAULTS, POINTER_BYTES
+from busyapi.decode.diagnose import MAX_ERRORS, MAX_POINTER_BYTES
+from busyapi.decode.json_line import DEPTH_LIMIT
 from busyapi.decode.usage import decode_usage
-from busyapi.errors import BadUsage, MalformedBody, NotAUsage
+from busyapi.errors import InvalidRequest, InvalidUsage, MalformedBody
 from testkit.json_samples import USAGE, NotReadable, bodies, can_be_kept, reference
 
 GOOD = {"patientId": "100", "timestamp": 1478009511000, "medication": "Albuterol"}
@@ -20,9 +20,9 @@ def body(**members: object) -> bytes:
 
 
 def faults(raw: bytes, *, strict: bool = True) -> dict[str, str]:
-    with pytest.raises(NotAUsage) as caught:
+    with pytest.raises(InvalidUsage) as caught:
         decode_usage(raw, strict=strict)
-    return dict(caught.value.faults)
+    return dict(caught.value.errors)
 
 
 def malformed(raw: bytes) -> str:
@@ -41,7 +41,7 @@ def test_lenient_takes_exactly_the_objects_that_can_be_kept(raw: bytes) -> None:
         expected = False
     try:
         line = decode_usage(raw, strict=False)
-    except (MalformedBody, NotAUsage):
+    except (MalformedBody, InvalidUsage):
         assert not expected
         return
     assert expected
@@ -54,7 +54,7 @@ def test_lenient_takes_exactly_the_objects_that_can_be_kept(raw: bytes) -> None:
 def test_line_is_its_own_line(raw: bytes) -> None:
     try:
         line = decode_usage(raw, strict=False)
-    except BadUsage:
+    except InvalidRequest:
         return
     assert b"\n" not in line
     assert b"\r" not in line
@@ -68,7 +68,7 @@ def test_strict_gives_the_lenient_line_or_refuses(raw: bytes) -> None:
     for candidate in (raw, b"{" + member + b',"x":' + raw + b"}"):
         try:
             line = decode_usage(candidate, strict=True)
-        except BadUsage:
+        except InvalidRequest:
             continue
         assert line == decode_usage(candidate, strict=False)
 
@@ -174,19 +174,19 @@ def test_pointer_escapes_as_rfc_6901_says() -> None:
 
 
 def test_pointer_stops_before_it_grows_too_long() -> None:
-    name = b"n" * POINTER_BYTES
+    name = b"n" * MAX_POINTER_BYTES
     found = faults(b'{"a":{"' + name + b'":1e999}}', strict=False)
     assert list(found) == ["/a"]
 
 
 def test_faults_stop_at_the_most() -> None:
-    raw = b'{"a":[' + b"1e999," * MOST_FAULTS + b"1e999]}"
-    with pytest.raises(NotAUsage) as caught:
+    raw = b'{"a":[' + b"1e999," * MAX_ERRORS + b"1e999]}"
+    with pytest.raises(InvalidUsage) as caught:
         decode_usage(raw, strict=True)
-    pointers = [fault.pointer for fault in caught.value.faults]
-    assert len(pointers) == MOST_FAULTS
+    pointers = [fault.pointer for fault in caught.value.errors]
+    assert len(pointers) == MAX_ERRORS
     assert pointers[:4] == ["/patientId", "/timestamp", "/medication", "/a/0"]
-    assert pointers[-1] == f"/a/{MOST_FAULTS - 4}"
+    assert pointers[-1] == f"/a/{MAX_ERRORS - 4}"
 
 
 @pytest.mark.parametrize("padding", ["", "x" * 200])

@@ -8,16 +8,16 @@ import pytest
 
 from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import LossSuspected, PartitionMismatch
-from busyapi.flusher.compare import Install, compare_archive, compare_install
-from busyapi.flusher.seed import _why_jump, doubt
+from busyapi.flusher.ownership import PartitionConfig, check_archive_complete, check_config
+from busyapi.flusher.seed import _jump_reason, doubt_reason
 from busyapi.ids import Seq
-from busyapi.stream.durability import Server
+from busyapi.stream.durability import ServerInfo
 from busyapi.stream.keys import PREFIX
-from busyapi.stream.partition import Found
-from busyapi.stream.state import State
+from busyapi.stream.snapshot import PartitionSnapshot
+from busyapi.stream.state import PartitionState
 
-SERVER = Server("this", "master", 0, promoted=False, memory_bytes=0, memory_max_bytes=0)
-STATE = State(
+SERVER = ServerInfo("this", "master", 0, was_promoted=False, memory_bytes=0, memory_max_bytes=0)
+STATE = PartitionState(
     epoch="e",
     run_id="this",
     partitions=1,
@@ -27,7 +27,7 @@ STATE = State(
     doubt="",
     seq=Seq(15),
 )
-INSTALL = Install(partition=0, partitions=1, bound=100, tier="fsync")
+INSTALL = PartitionConfig(partition=0, partitions=1, bound=100, tier="fsync")
 
 
 @pytest.fixture
@@ -36,17 +36,17 @@ def writer(tmp_path: Path) -> Iterator[PartitionWriter]:
     writer = PartitionWriter.recover(
         tmp_path, 0, 1, bound=100, segment_bytes=1 << 20, segment_age=3600, retention_days=0
     )
-    writer.gap(Seq(10), "a test says so")
+    writer.record_gap(Seq(10), "a test says so")
     yield writer
     writer.close()
 
 
 def why(writer: PartitionWriter, *, standalone: bool = True, **changes: Any) -> str:
     server = SERVER._replace(
-        **{k: v for k, v in changes.items() if k in Server._fields and k != "run_id"}
+        **{k: v for k, v in changes.items() if k in ServerInfo._fields and k != "run_id"}
     )
-    state = STATE._replace(**{k: v for k, v in changes.items() if k in State._fields})
-    return _why_jump(Found(server, state, empty=False), writer, standalone)
+    state = STATE._replace(**{k: v for k, v in changes.items() if k in PartitionState._fields})
+    return _jump_reason(PartitionSnapshot(server, state, is_empty=False), writer, standalone)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def why(writer: PartitionWriter, *, standalone: bool = True, **changes: Any) -> 
         {"seq": Seq(10)},
         {"run_id": "this-other history"},
         # Doubt and replicas matter only when the server or its history is another.
-        {"doubt": "it has had replicas", "promoted": True},
+        {"doubt": "it has had replicas", "was_promoted": True},
     ],
 )
 def test_ids_go_on(writer: PartitionWriter, changes: dict[str, Any]) -> None:
@@ -74,7 +74,7 @@ def test_ids_go_on(writer: PartitionWriter, changes: dict[str, Any]) -> None:
         ({"seq": Seq(9)}, "older than the archive"),
         ({"seq": Seq(9), "run_id": "an earlier life"}, "older than the archive"),
         ({"run_id": "another", "standalone": False}, "failover"),
-        ({"run_id": "another", "promoted": True}, "promoted replica"),
+        ({"run_id": "another", "was_promoted": True}, "promoted replica"),
         ({"run_id": "an earlier life", "doubt": "tier memory"}, "doubt: tier memory"),
         ({"run_id": "this-other history", "doubt": "it has had replicas"}, "had replicas"),
     ],
@@ -84,9 +84,9 @@ def test_ids_jump(writer: PartitionWriter, changes: dict[str, Any], reason: str)
 
 
 def test_archive_behind_redis_says_both_figures_and_the_way_out(writer: PartitionWriter) -> None:
-    compare_archive(STATE, writer, INSTALL)
+    check_archive_complete(STATE, writer, INSTALL)
     with pytest.raises(LossSuspected) as halted:
-        compare_archive(STATE._replace(archived=Seq(11)), writer, INSTALL)
+        check_archive_complete(STATE._replace(archived=Seq(11)), writer, INSTALL)
     said = str(halted.value)
     assert "up to seq 11" in said
     assert "ends at seq 10" in said
@@ -95,14 +95,14 @@ def test_archive_behind_redis_says_both_figures_and_the_way_out(writer: Partitio
 
 def test_other_number_of_partitions_says_both(writer: PartitionWriter) -> None:
     with pytest.raises(PartitionMismatch, match=r"with 4 partitions, BUSYAPI_PARTITIONS says 1"):
-        compare_install(STATE._replace(partitions=4), writer.identity, INSTALL, PREFIX)
-    compare_install(STATE._replace(partitions=None), writer.identity, INSTALL, PREFIX)
+        check_config(STATE._replace(partitions=4), writer.identity, INSTALL, PREFIX)
+    check_config(STATE._replace(partitions=None), writer.identity, INSTALL, PREFIX)
 
 
 def test_restart_is_doubtful_without_fsync_or_with_replicas() -> None:
-    assert doubt(SERVER, "fsync") == ""
-    assert doubt(SERVER, "memory")
-    assert doubt(SERVER._replace(replicas=1), "replicated")
+    assert doubt_reason(SERVER, "fsync") == ""
+    assert doubt_reason(SERVER, "memory")
+    assert doubt_reason(SERVER._replace(replicas=1), "replicated")
 
 
 def test_missing_seqs_that_whole_files_follow_are_named(tmp_path: Path) -> None:
@@ -110,14 +110,14 @@ def test_missing_seqs_that_whole_files_follow_are_named(tmp_path: Path) -> None:
     settings["retention_days"] = 0
     for last in (10, 20, 30, 40):
         writer = PartitionWriter.recover(tmp_path, 0, 1, **settings)
-        writer.gap(Seq(last), "a test says so")
+        writer.record_gap(Seq(last), "a test says so")
         writer.close()
     for first in (11, 31):
         (file,) = tmp_path.rglob(f"gap-p00-{first:016d}-*")
         file.unlink()
     writer = PartitionWriter.recover(tmp_path, 0, 1, **settings)
     with pytest.raises(LossSuspected) as caught:
-        compare_archive(STATE._replace(archived=Seq(45)), writer, INSTALL)
+        check_archive_complete(STATE._replace(archived=Seq(45)), writer, INSTALL)
     writer.close()
     said = str(caught.value)
     assert "ends at seq 10: seqs 11 to 20 are missing, and 15 more;" in said, "21 to 30 are there"

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from redis.crc import key_slot
 
-from busyapi.errors import ConfigError, RedisAway
-from busyapi.stream.endpoint import Endpoint, endpoint
-from busyapi.stream.keys import Keys
+from busyapi.errors import ConfigError, RedisUnavailable
+from busyapi.stream.endpoint import Endpoint, parse_redis_url
+from busyapi.stream.keys import PartitionKeys
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ from busyapi.stream.keys import Keys
     ],
 )
 def test_url_is_read(url: str, said: dict[str, Any]) -> None:
-    found = endpoint(url)
+    found = parse_redis_url(url)
     assert {name: getattr(found, name) for name in said} == said
     assert found.tls is url.startswith("rediss")
 
@@ -65,39 +65,39 @@ def test_url_is_read(url: str, said: dict[str, Any]) -> None:
 )
 def test_wrong_url_is_told_what_is_wrong_without_its_password(url: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        endpoint(url)
+        parse_redis_url(url)
     secret = url.replace("://", "://user:hush@", 1)
     with pytest.raises(ConfigError) as refused:
-        endpoint(secret)
+        parse_redis_url(secret)
     assert "hush" not in str(refused.value)
 
 
 def test_settings_of_their_own_come_before_the_url() -> None:
-    found = endpoint("redis://user:old@one", username="other", password="new")
+    found = parse_redis_url("redis://user:old@one", username="other", password="new")
     assert (found.username, found.password) == ("other", "new")
 
 
 def test_password_file_is_read_anew_each_time(tmp_path: Path) -> None:
     file = tmp_path / "password"
-    found = endpoint("redis://one", password_file=str(file))
-    with pytest.raises(RedisAway, match="BUSYAPI_REDIS_PASSWORD_FILE: No such file"):
-        found._secret()
+    found = parse_redis_url("redis://one", password_file=str(file))
+    with pytest.raises(RedisUnavailable, match="BUSYAPI_REDIS_PASSWORD_FILE: No such file"):
+        found._read_password()
     file.write_text("first\n")
-    assert found._secret() == "first"
+    assert found._read_password() == "first"
     file.write_text("second")
-    assert found._secret() == "second"
+    assert found._read_password() == "second"
 
 
 def test_keys_of_a_partition_share_a_slot_and_those_of_four_do_not() -> None:
     slots = []
-    for keys in map(Keys, range(4)):
+    for keys in map(PartitionKeys, range(4)):
         names = [
             keys.state,
             keys.seq,
             keys.stream,
             keys.lease,
-            keys.lane("a"),
-            keys.idempotency("b"),
+            keys.committer("a"),
+            keys.legacy_idempotency_key("b"),
         ]
         assert len(set(names)) == len(names)
         (slot,) = {key_slot(each.encode()) for each in names}
@@ -106,25 +106,25 @@ def test_keys_of_a_partition_share_a_slot_and_those_of_four_do_not() -> None:
 
 
 def test_endpoint_does_not_show_its_password() -> None:
-    assert "hush" not in repr(endpoint("redis://user:hush@one"))
-    assert isinstance(endpoint("redis://one"), Endpoint)
+    assert "hush" not in repr(parse_redis_url("redis://user:hush@one"))
+    assert isinstance(parse_redis_url("redis://one"), Endpoint)
 
 
 def test_every_key_of_a_partition_begins_with_the_prefix() -> None:
-    keys = endpoint("redis://one", prefix="busyapi:second").keys(3)
+    keys = parse_redis_url("redis://one", prefix="busyapi:second").keys(3)
     for each in (
         keys.state,
         keys.seq,
         keys.stream,
         keys.lease,
-        keys.lane("l"),
-        keys.idempotency("k"),
+        keys.committer("l"),
+        keys.legacy_idempotency_key("k"),
     ):
         assert each.startswith("busyapi:second:{3}:")
-    assert endpoint("redis://one").keys(3).state == "busyapi:{3}:state"  # as 0.2.0 has it
+    assert parse_redis_url("redis://one").keys(3).state == "busyapi:{3}:state"  # as 0.2.0 has it
 
 
 @pytest.mark.parametrize("prefix", ["", "{1}", "a b", "a*", "ü", ":a", "a" * 129, "a\n"])
 def test_a_prefix_that_no_key_or_acl_can_take_is_refused(prefix: str) -> None:
     with pytest.raises(ConfigError, match=r"^BUSYAPI_KEY_PREFIX must be "):
-        endpoint("redis://one", prefix=prefix)
+        parse_redis_url("redis://one", prefix=prefix)

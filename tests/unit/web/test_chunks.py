@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from busyapi.web.chunks import Chunks, MalformedChunk
+from busyapi.web.chunks import ChunkDecoder, MalformedChunk
 from testkit.framing_cases import CHUNKS_REFUSED
 
 NEXT = b"GET / HTTP/1.1\r\n"
@@ -15,14 +15,14 @@ MAX_OVERHEAD = 1000
 
 def read(pieces: list[bytes]) -> tuple[bytes, bytes]:
     """Return the data of a body that arrives in pieces, and what is left behind it."""
-    chunks, held, data = Chunks(MAX_OVERHEAD), b"", b""
+    chunks, held, data = ChunkDecoder(MAX_OVERHEAD), b"", b""
     for each in pieces:
         held += each
         if not chunks.done:
-            used, part = chunks.take(held)
+            used, part = chunks.decode(held)
             held, data = held[used:], data + part
     assert chunks.done
-    assert chunks.announced == len(data)
+    assert chunks.announced_bytes == len(data)
     return data, held
 
 
@@ -55,32 +55,32 @@ def test_a_body_that_arrives_byte_by_byte_gives_the_same_data() -> None:
 @pytest.mark.parametrize("size", [1, 7, 100_000])
 def test_an_ambiguous_body_is_refused_however_it_arrives(raw: bytes, size: int) -> None:
     body = raw.partition(b"\r\n\r\n")[2] + NEXT + b"\r\n" * 2
-    chunks = Chunks(MAX_OVERHEAD)
+    chunks = ChunkDecoder(MAX_OVERHEAD)
 
     def arrive() -> None:
         held = b""
         for at in range(0, len(body), size):
             held += body[at : at + size]
-            held = held[chunks.take(held)[0] :]
+            held = held[chunks.decode(held)[0] :]
             assert not chunks.done
 
     with pytest.raises(MalformedChunk):
         arrive()
     with pytest.raises(MalformedChunk):
-        chunks.take(encoded([]))
+        chunks.decode(encoded([]))
 
 
 def test_what_is_no_chunk_is_refused_before_its_line_ends() -> None:
     for begun in (b"x", b"+", b"123456789", b"1;" + b"x" * 257, b"1;\x00", b"1\n", b"1\rx"):
         with pytest.raises(MalformedChunk):
-            Chunks(MAX_OVERHEAD).take(begun)
+            ChunkDecoder(MAX_OVERHEAD).decode(begun)
     for begun in (b"", b"1", b"12345678", b"1\r", b"1;", b"1;" + b"x" * 256 + b"\r", b"0\r\nX"):
-        chunks = Chunks(MAX_OVERHEAD)
-        chunks.take(begun)
+        chunks = ChunkDecoder(MAX_OVERHEAD)
+        chunks.decode(begun)
         assert not chunks.done
 
 
 def test_the_size_of_a_body_is_known_before_its_data() -> None:
-    chunks = Chunks(MAX_OVERHEAD)
-    chunks.take(b"FFFFFFFF\r\n")
-    assert chunks.announced == 2**32 - 1
+    chunks = ChunkDecoder(MAX_OVERHEAD)
+    chunks.decode(b"FFFFFFFF\r\n")
+    assert chunks.announced_bytes == 2**32 - 1

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from busyapi.web.head import MalformedHead, can_become_head, is_authority, parse_head
+from busyapi.web.head import MalformedHead, is_authority, may_be_head, parse_head
 from testkit.framing_cases import HEADS_REFUSED, TAKEN
 
 LINES = b"\r\nHost: a"
@@ -84,7 +84,7 @@ def test_any_bytes_are_taken_or_refused(raw: bytes) -> None:
             head = parse_head(start + raw)
         except MalformedHead:
             continue
-        assert can_become_head(start + raw, 0, 1 << 20), head
+        assert may_be_head(start + raw, 0, 1 << 20), head
 
 
 def test_a_head_that_does_not_match_is_refused_in_time_proportional_to_its_length() -> None:

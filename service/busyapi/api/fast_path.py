@@ -1,0 +1,253 @@
+"""The fast path: one whole `POST /api/usages` in one packet, without Sanic's machinery.
+
+    packet ──whole, plain, valid──> committer ──> answer
+       └──────anything else──> Sanic, untouched
+
+Most of what a request costs is Sanic's task, header objects, router and response. Here the packet
+is looked at once: when it is exactly one ordinary request that Sanic's route would answer with 201,
+its usage goes to the committer, and the answer is written from the committer's callback. Every
+other packet goes to Sanic as it came, so that route stays the reference for whatever is odd or
+wrong, and
+`tests/service/test_fast_path.py` holds the two against each other.
+
+While a usage is under way, what else arrives on its connection is held back, so that answers keep
+the order of their requests. A client that hangs up cancels nothing: the committer owns the usage.
+"""
+
+from time import monotonic
+from typing import Any, ClassVar
+
+import sanic
+import structlog
+from sanic.http.constants import Stage
+
+from busyapi.api.context import ABORTED_STATUS, ApiContext
+from busyapi.api.problems import map_error
+from busyapi.api.request_head import LENGTH_CACHE, MAX_HEAD_BYTES, cached_content_length
+from busyapi.api.responses import render_created
+from busyapi.commit.pending import PendingWrite
+from busyapi.decode.usage import decode_fast
+from busyapi.errors import Refused
+from busyapi.ids import Seq, make_usage_id
+from busyapi.telemetry.metrics import RouteTally
+from busyapi.web.http1 import EMPTY_LINES
+from busyapi.web.problems import CLIENT_CLOSED_REQUEST, render_problem
+from busyapi.web.protocol import DeadlineProtocol
+from busyapi.web.request_id import extract, generate
+from busyapi.web.responses import render_response
+
+log = structlog.get_logger()
+
+SANIC_VERSION = "25.12.1"
+"""Whose protocol this was held against. With another the fast path stays off."""
+
+ROUTE = "/api/usages"
+MAX_HELD_BYTES = 65_536
+"""Bytes of later requests on one connection, before it is read no further."""
+
+_IDLE = Stage.IDLE  # Python 3.11 takes its time to look an enum's member up
+
+
+class FastPathProtocol(DeadlineProtocol):
+    """Sanic's protocol with the fast path before it."""
+
+    context: ClassVar[ApiContext]
+    route_tally: ClassVar[RouteTally]
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._pending: FastPathWrite | None = None
+        self._held = bytearray()
+        self._eof_held = False
+
+    def data_received(self, data: bytes) -> None:
+        """Take a packet, hold it back, or leave it to Sanic."""
+        if self._pending:
+            self._hold_back(data)
+        elif not self._submit(data):
+            super().data_received(data)
+
+    def eof_received(self) -> bool:
+        """Hold the end of a client's requests back as what else arrives."""
+        if self._pending:
+            self._eof_held = True
+            return True
+        return super().eof_received()
+
+    def _hold_back(self, data: bytes) -> None:
+        self._held += data
+        self.update_budget()
+        if len(self._held) >= MAX_HELD_BYTES and self.transport:
+            self.transport.pause_reading()
+
+    def unread_bytes(self) -> int:
+        """Return how many bytes wait to be read by this process."""
+        return len(self.recv_buffer) + len(self._held)
+
+    def _submit(self, data: bytes) -> bool:
+        """Submit the usage of a packet; False: not a byte of it was taken."""
+        end = data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)
+        if end <= 0 or self._is_busy():
+            return False
+        head, request_id = data[:end], None
+        length = LENGTH_CACHE.get(head)
+        if length is None:
+            head, request_id = extract(head.removeprefix(b"\r\n"))
+            length = cached_content_length(head)
+        context = self.context
+        if length is None or length > context.settings.max_body or context.draining:
+            return False
+        body = data[end + 4 :]
+        if len(body) != length:
+            # A device may print its body with a line end.
+            body = body[:length] if body[length:] in EMPTY_LINES else b""
+        # Without this bracket the Content-Type decides.
+        line = decode_fast(body, strict=context.strict) if body[:1] == b"{" else None
+        if line is None:
+            return False
+        under_way = FastPathWrite(self, line, request_id or generate())
+        try:
+            under_way.partition = context.committers.submit(under_way)
+        except Refused:
+            return False  # Sanic asks again, and says why
+        self._pending = under_way
+        return True
+
+    def _is_busy(self) -> bool:
+        """Whether Sanic has, or may have, something of an earlier request on this connection."""
+        if self.recv_buffer or not self._task or not self._can_write.is_set():
+            return True
+        transport, http = self.transport, self.http
+        if transport is None or transport.is_closing():
+            return True
+        if http is None:
+            return False  # its task has not started
+        # After an error the rest of a body may be unread although the answer is out.
+        if http.stage is not _IDLE or not http.keep_alive or http.has_unread_body:
+            return True
+        http.empty_lines = 0  # counted from the last request
+        return False
+
+    def send_response(self, message: bytes, *, close: bool) -> None:
+        """Send the answer of what was under way, and go on with what was held back."""
+        self._pending = None
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        transport.write(message)
+        self._time = monotonic()  # Sanic's keep-alive counts from here
+        if close:
+            self.close()
+        elif self._held:
+            held = bytes(self._held)
+            self._held.clear()
+            self.update_budget()
+            # So much that reading was paused is more than one ordinary request: Sanic gets it,
+            # and reads on when it has used it.
+            self.data_received(held)
+        if self._eof_held and not self._pending:
+            super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Count the request that was under way as Sanic's route does."""
+        if self._pending:
+            self._pending.record_disconnect()
+            self._pending = None
+        self._held.clear()
+        super().connection_lost(exc)
+
+    def check_timeouts(self) -> None:
+        """Keep Sanic, which saw no request, from taking the connection for an idle one."""
+        if self._pending:
+            self._time = monotonic()
+        super().check_timeouts()  # type: ignore[no-untyped-call]
+
+    def close_if_idle(self) -> bool:
+        """Close the connection unless a request is under way."""
+        return False if self._pending else bool(super().close_if_idle())
+
+
+class FastPathWrite(PendingWrite):
+    """A request in the committer, which is answered without a handler."""
+
+    __slots__ = ("_protocol", "is_waiting", "partition", "request_id")
+
+    is_waiting: bool
+
+    def __init__(self, protocol: FastPathProtocol, line: bytes, request_id: bytes) -> None:
+        # As the parent's would; that one costs twice as much, and there is one a request.
+        self.lines = (line,)
+        self.count = 1
+        self.size = len(line)
+        self.key = None
+        self.created_at = monotonic()
+        self._protocol = protocol
+        self.is_waiting = True
+        self.partition = 0
+        self.request_id = request_id
+
+    def complete(self, last: int) -> None:
+        """Answer 201."""
+        if not self.is_waiting:
+            return
+        try:
+            protocol = self._protocol
+            context = protocol.context
+            usage = make_usage_id(Seq(last), self.partition, context.settings.partitions)
+            close = context.draining
+            self._record_status(201)
+            protocol.send_response(render_created(usage, self.request_id, close=close), close=close)
+        except Exception as error:  # noqa: BLE001 - it would end the committer for everybody
+            self._abort(error)
+
+    def fail(self, error: Exception) -> None:
+        """Answer why not."""
+        if not self.is_waiting:
+            return
+        try:
+            context = self._protocol.context
+            found = map_error(error, self.request_id.decode())
+            close = context.draining
+            context.record_refusal(error)
+            self._record_status(found.status)
+            message = render_response(render_problem(found), self.request_id, close=close)
+            self._protocol.send_response(message, close=close)
+        except Exception as broken:  # noqa: BLE001 - likewise
+            self._abort(broken)
+
+    def record_disconnect(self) -> None:
+        """The connection ended: whatever the committer says later is for nobody."""
+        # Without a transport it was cut off by us, at a stop that took too long.
+        self._record_status(CLIENT_CLOSED_REQUEST if self._protocol.transport else ABORTED_STATUS)
+
+    def _record_status(self, status: int) -> None:
+        self.is_waiting = False
+        self._protocol.route_tally.record(status, monotonic() - self.created_at)
+
+    def _abort(self, error: Exception) -> None:
+        self.is_waiting = False
+        kind, request_id = type(error).__name__, self.request_id.decode()
+        log.error("unexpected_error", error=kind, where="fast path", request_id=request_id)
+        self._protocol.abort()
+
+
+def make_protocol(context: ApiContext, version: str = sanic.__version__) -> type[DeadlineProtocol]:
+    """Make the protocol of this process: with the fast path where it may be used.
+
+    Credentials and rates are looked at by Sanic's route alone.
+    """
+    settings = context.settings
+    fast = settings.fast_path == "on" and context.authorizer is None
+    if fast and version != SANIC_VERSION:
+        log.warning("fast_path_disabled", sanic=version, tested=SANIC_VERSION)
+        fast = False
+    members = {
+        "connection_table": context.connections,
+        "max_header": settings.max_header,
+        "deadline": settings.request_deadline,
+        "budget": context.budget,
+        "context": context,
+        "route_tally": context.metrics.requests.route(ROUTE),
+        "on_abort": staticmethod(context.record_abort),
+    }
+    return type("Protocol", (FastPathProtocol if fast else DeadlineProtocol,), members)

@@ -1,0 +1,84 @@
+"""The 201 of a single usage, rendered without Sanic's general machinery.
+
+`HTTPResponse` builds a multidict, sanitises each header and encodes it again: a fifth of what a
+whole request costs. This answer has six headers whose values are ours, or checked. It leans on two
+things of the pinned Sanic: `http1_response_header` sets content-length and connection in `headers`,
+and sends what `processed_headers` gives. The request's id is put there by `RequestTrackingHttp`.
+"""
+
+from collections.abc import Iterable
+from functools import lru_cache
+from time import time
+from typing import Any
+
+import msgspec
+from sanic.response import HTTPResponse
+
+from busyapi.ids import UsageId
+from busyapi.web.dates import format_http_date
+from busyapi.web.request_id import HEADER
+
+JSON = "application/json"
+_CONTENT_TYPE = (b"content-type", b"application/json")
+_KEEP_ALIVE = (b"connection", b"keep-alive")
+_CLOSE = (b"connection", b"close")
+
+
+class CreatedResponse(HTTPResponse):
+    """201 with one id."""
+
+    __slots__ = ("_location",)
+
+    def __init__(self, usage: UsageId) -> None:  # the parent's would build what this avoids
+        number = b"%d" % usage
+        self.asgi = False
+        self.body = b'{"id":%b}' % number
+        self.content_type = JSON
+        self.stream = None
+        self.status = 201
+        self.headers: Any = {}
+        self._cookies = None
+        self._location = b"/api/usages/" + number
+
+    @property
+    def processed_headers(self) -> Iterable[tuple[bytes, bytes]]:  # type: ignore[override]
+        """Give the headers as they are sent."""
+        headers = self.headers
+        return (
+            _CONTENT_TYPE,
+            (b"date", headers["date"].encode()),
+            (b"location", self._location),
+            (b"x-request-id", headers[HEADER].encode()),
+            (b"content-length", b"%d" % headers["content-length"]),
+            _KEEP_ALIVE if headers["connection"] == "keep-alive" else _CLOSE,
+        )
+
+
+def render_created(usage: UsageId, request_id: bytes, *, close: bool) -> bytes:
+    """Render the same 201 as a whole message, to the byte."""
+    number = b"%d" % usage
+    return _created_template(int(time())) % (
+        number,
+        request_id,
+        7 + len(number),
+        b"close" if close else b"keep-alive",
+        number,
+    )
+
+
+@lru_cache(1)
+def _created_template(second: int) -> bytes:
+    """Render what is the same in each such message of one second."""
+    date = format_http_date(second).encode()
+    return (
+        b"HTTP/1.1 201 Created\r\ncontent-type: application/json\r\ndate: " + date + b"\r\n"
+        b"location: /api/usages/%b\r\nx-request-id: %b\r\ncontent-length: %d\r\n"
+        b'connection: %b\r\n\r\n{"id":%b}'
+    )
+
+
+def make_json_response(
+    body: Any, status: int = 200, headers: dict[str, str] | None = None
+) -> HTTPResponse:
+    """Answer with JSON."""
+    return HTTPResponse(msgspec.json.encode(body), status, headers, JSON)

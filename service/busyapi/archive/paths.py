@@ -1,0 +1,150 @@
+"""The names of the archive's folders and files, made and parsed here alone.
+
+    <root>/p00/partition.json
+               .lock
+               highwater                                            how far it has been
+               .reserve                                             space for cleaning, no data
+               2026-11-23/usages-p00-<first>-<last>.ndjson.zst      a finished segment
+                          usages-p00-<first>.ndjson.zst.open        the one being written
+                          gap-p00-<from>-<to>.json                  seqs that were skipped
+                          quarantine-p00-<first>-<last>.bin         an entry nobody could read
+                          usages-p00-<first>-<last>.ndjson.zst.damaged   set aside, never deleted
+                          usages-p00-<first>-<last>.ndjson.zst.torn      set aside, its end in doubt
+
+Seqs have 16 digits, as many as 2^53 has, so that names sort as seqs do.
+"""
+
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple
+
+from busyapi.ids import Seq
+
+IDENTITY_NAME = "partition.json"
+LOCK_NAME = ".lock"
+RESERVE_NAME = ".reserve"
+HIGH_WATER_NAME = "highwater"
+UNKNOWN_SEQ = Seq(0)
+"""The last seq of an open segment, as far as its name goes."""
+TEMPORARY_SUFFIX = ".tmp"
+"""Ends the name of a file that is not whole yet: recovery removes it, readers pass over it."""
+
+
+class FileKind(StrEnum):
+    """What a file of the archive is."""
+
+    SEGMENT = "segment"
+    OPEN = "open"
+    GAP = "gap"
+    QUARANTINE = "quarantine"
+    DAMAGED = "damaged"
+    TORN = "torn"
+
+
+class ArchiveFile(NamedTuple):
+    """One file and the seqs its name claims. The last of an open segment is UNKNOWN."""
+
+    first: Seq
+    last: Seq
+    kind: FileKind
+    path: str
+    """From the partition's folder: day/name."""
+
+    @property
+    def day(self) -> str:
+        """The UTC day on which it was opened, YYYY-MM-DD."""
+        return self.path.partition("/")[0]
+
+    @property
+    def seq_count(self) -> int:
+        """How many seqs the name claims."""
+        return self.last - self.first + 1
+
+
+_PARTITION = re.compile(r"p(\d{2,})")
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_FILE = re.compile(
+    r"(usages|gap|quarantine)-p(\d{2,})-(\d{16})(?:-(\d{16}))?(\.[a-z.]+)"
+    r"(?:(?:(?<=damaged)|(?<=torn))\d+)?"
+)
+_KINDS = {
+    ("usages", ".ndjson.zst"): FileKind.SEGMENT,
+    ("usages", ".ndjson.zst.open"): FileKind.OPEN,
+    ("usages", ".ndjson.zst.damaged"): FileKind.DAMAGED,
+    ("usages", ".ndjson.zst.torn"): FileKind.TORN,
+    ("gap", ".json"): FileKind.GAP,
+    ("quarantine", ".bin"): FileKind.QUARANTINE,
+}
+_ENDS = {kind: (stem, end) for (stem, end), kind in _KINDS.items()}
+
+
+def partition_folder(root: Path, partition: int) -> Path:
+    """Return the folder of one partition."""
+    return root / f"p{partition:02d}"
+
+
+def partition_folders(root: Path) -> dict[int, Path]:
+    """List the folders of partitions below a root, by number."""
+    matches = [(_PARTITION.fullmatch(each.name), each) for each in root.iterdir() if each.is_dir()]
+    found = sorted((int(match[1]), path) for match, path in matches if match)
+    # p001 is a person's copy of p01: it must not stand in for it.
+    return {number: path for number, path in found if path == partition_folder(root, number)}
+
+
+def utc_day(seconds: float | None = None) -> str:
+    """Return the UTC day of a time in seconds since 1970, of now by default."""
+    return time.strftime("%Y-%m-%d", time.gmtime(seconds))
+
+
+def make_file(
+    kind: FileKind, day: str, partition: int, first: Seq, last: Seq = UNKNOWN_SEQ
+) -> ArchiveFile:
+    """Name a file."""
+    stem, end = _ENDS[kind]
+    to = "" if kind is FileKind.OPEN else f"-{last:016d}"
+    return ArchiveFile(first, last, kind, f"{day}/{stem}-p{partition:02d}-{first:016d}{to}{end}")
+
+
+def parse_file_name(day: str, name: str, partition: int) -> ArchiveFile | None:
+    """Read a file's name; None if it is not one of this partition's archive."""
+    match = _FILE.fullmatch(name)
+    if not match or int(match[2]) != partition:
+        return None
+    kind = _KINDS.get((match[1], match[5]))
+    if kind is None or (kind is FileKind.OPEN) != (match[4] is None):
+        return None
+    first, last = Seq(int(match[3])), Seq(int(match[4] or 0))
+    return ArchiveFile(first, last, kind, f"{sys.intern(day)}/{name}")
+
+
+class FolderListing(NamedTuple):
+    """What lies in a partition's day folders."""
+
+    files: list[ArchiveFile]
+    """In the order of their seqs."""
+    other_paths: list[str]
+    """day/name of what is no file of this archive: temporary files, and strange ones."""
+
+
+def list_files(folder: Path, partition: int) -> FolderListing:
+    """List a partition's files by their names alone."""
+    files, others = [], []
+    for day, name in _scan_names(folder):
+        if found := parse_file_name(day, name, partition):
+            files.append(found)
+        else:
+            others.append(f"{day}/{name}")
+    return FolderListing(sorted(files), others)
+
+
+def _scan_names(folder: Path) -> Iterator[tuple[str, str]]:
+    with os.scandir(folder) as days:
+        for day in days:
+            if _DAY.fullmatch(day.name):
+                with os.scandir(day.path) as found:
+                    yield from ((day.name, each.name) for each in found)

@@ -1,0 +1,1 @@
+"""`busyapi archive …`: what a person does with an archive's files."""

@@ -1,0 +1,92 @@
+"""Usages as Parquet: the door to pyarrow, which is loaded only for this."""
+
+import os
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from busyapi.archive.archived_usage import ArchivedUsage, extract_usage, parse_line
+from busyapi.archive.paths import TEMPORARY_SUFFIX
+from busyapi.errors import ArchiveError
+
+ROW_GROUP_ROWS = 65_536
+"""Rows held in memory at once, and read at once by who reads the file."""
+
+
+class PyarrowMissing(ArchiveError):
+    """Parquet needs pyarrow: run `.venv/bin/pip install -e '.[parquet]'` in a clone."""
+
+
+def export_parquet(blocks: Iterable[list[bytes]], target: Path) -> int:
+    """Write lines into a Parquet file, whole or not at all; return how many.
+
+    Raises:
+        PyarrowMissing: it is not installed.
+        ArchiveDamaged: a line is none.
+    """
+    try:
+        import pyarrow as pa  # noqa: PLC0415 - an extra, and slow to load
+        from pyarrow import parquet  # noqa: PLC0415
+    except ImportError:
+        raise PyarrowMissing from None
+    text = pa.string()
+    schema = pa.schema(
+        [
+            pa.field("id", pa.int64(), nullable=False),
+            pa.field("received_at", pa.timestamp("ms", tz="UTC"), nullable=False),
+            pa.field("patient_id", text),
+            pa.field("medication", text),
+            pa.field("timestamp", text),
+            pa.field("usage", text, nullable=False),
+        ]
+    )
+    temporary = target.with_name(target.name + TEMPORARY_SUFFIX)
+    rows = 0
+    try:
+        with parquet.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for group in _group_rows(blocks):
+                writer.write_batch(pa.record_batch(_make_columns(group), schema=schema))
+                rows += len(group)
+        _sync_file(temporary)
+        temporary.rename(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return rows
+
+
+def _group_rows(blocks: Iterable[list[bytes]]) -> Iterator[list[bytes]]:
+    group: list[bytes] = []
+    for line in chain.from_iterable(blocks):
+        group.append(line)
+        if len(group) == ROW_GROUP_ROWS:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _make_columns(group: list[bytes]) -> list[list[Any]]:
+    records: list[ArchivedUsage] = [parse_line(each) for each in group]
+    return [
+        [each.id for each in records],
+        [datetime.fromisoformat(each.received_at) for each in records],
+        [_to_text(each.usage.get("patientId")) for each in records],
+        [_to_text(each.usage.get("medication")) for each in records],
+        [_to_text(each.usage.get("timestamp")) for each in records],
+        [extract_usage(each).decode() for each in group],
+    ]
+
+
+def _to_text(value: object) -> str | None:
+    """Give what a device sent as text: an id or a time may be a number."""
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+def _sync_file(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,300 @@
+"""A committer: one task, one connection, one batch at a time.
+
+    submit ──> pending ──take──> batch ──send──> replies ──> answers
+                  ^                 │ connection lost: repeat under the same number
+                  └ expire ─────────┘ time is up: 503, "unknown" if it may be stored, else "no",
+                                      and it leaves the batch before that is sent again
+
+The committer sends what is pending as soon as its previous reply is in. There is no timer: while
+Redis fsyncs, the next batch grows. Requests never touch the connection, so a device that hangs
+up cannot cancel a commit under way.
+"""
+
+import asyncio
+import random
+from collections import deque
+from time import monotonic
+
+from busyapi.commit.connection_state import ConnectionState
+from busyapi.commit.in_flight import InFlightBatch, StoredCommand, apply_replies, complete_writes
+from busyapi.commit.pending import AdmissionControl, CommitObserver, PendingWrite
+from busyapi.commit.producer import Producer
+from busyapi.errors import DurabilityNotMet, NotSeeded, OutcomeUnknown, RedisUnavailable, Refused
+from busyapi.failpoints import failpoint
+from busyapi.ids import Seq
+from busyapi.stream.connection import ServerError
+from busyapi.stream.durability import DurabilityInspector
+from busyapi.stream.endpoint import Endpoint
+from busyapi.stream.session import Session
+
+EXPIRY_INTERVAL_SECONDS = 0.1
+RECHECK_INTERVAL_SECONDS = 5.0
+"""How often an open connection is checked again: its settings may be made weaker."""
+RETRY_BACKOFF_SECONDS = (0.05, 1.0)
+
+
+class Committer:
+    """Commits to one partition. `run` is its life; `submit` is safe from the same loop only."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        partition: int,
+        partitions: int,
+        *,
+        tier: str,
+        replicas: int = 1,
+        deadline: float,
+        admission: AdmissionControl,
+        observer: CommitObserver,
+    ) -> None:
+        self.partition = partition
+        self._endpoint = endpoint
+        self._partitions = partitions
+        self._inspector = DurabilityInspector(tier, endpoint.keys(partition), replicas)
+        self._deadline = deadline
+        self._admission = admission
+        self._observer = observer
+        self._producer = Producer(endpoint.keys(partition))
+        self.highest_seq = Seq(0)  # the largest that this process was given
+        self._pending: deque[PendingWrite] = deque()
+        self._batch: InFlightBatch | None = None
+        self._unanswered: list[StoredCommand] = []
+        self._session: Session | None = None
+        self._wake = asyncio.Event()
+        self.connection_state = ConnectionState(partition)
+        # The last batch was refused on a checked connection: another may fare no better.
+        self._was_refused = False
+        self._backoff = RETRY_BACKOFF_SECONDS[0]
+        self._next_check = 0.0
+
+    # --- for requests -------------------------------------------------------------------
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the committer has a checked connection."""
+        return self._session is not None
+
+    @property
+    def last_error(self) -> Refused:
+        """Why the committer has no checked connection, or had none the last time."""
+        return self.connection_state.last_error
+
+    @property
+    def durability_error(self) -> DurabilityNotMet | None:
+        """What makes Redis weaker than the tier, as of the last try."""
+        trouble = self.last_error
+        return trouble if self._session is None and isinstance(trouble, DurabilityNotMet) else None
+
+    @property
+    def pending_count(self) -> int:
+        """How many requests wait, the batch left out."""
+        return len(self._pending)
+
+    def submit(self, write: PendingWrite) -> None:
+        """Put an admitted group in line."""
+        self._pending.append(write)
+        self._wake.set()
+
+    # --- its life -----------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Commit until cancelled.
+
+        Raises:
+            PartitionMismatch: this process must not run with these settings.
+        """
+        sweeper = asyncio.create_task(self._expire_periodically())
+        try:
+            while True:
+                await self.run_once()
+        finally:
+            sweeper.cancel()
+            if self._session:
+                await self._session.close()
+
+    async def run_once(self) -> None:
+        """Do one thing: connect, wait for work, or send a batch once."""
+        if self._session is None:
+            await self._connect()
+        elif self._batch is None and not self._pending and monotonic() < self._next_check:
+            self._wake.clear()
+            await self._wake.wait()
+        elif monotonic() >= self._next_check:
+            await self._recheck(self._session)
+        else:
+            await self._send_batches(self._session)
+
+    async def wait_drained(self) -> None:
+        """Wait until every submitted group has been settled."""
+        while self._pending or self._batch or self._unanswered:  # noqa: ASYNC110 - once in a life
+            await asyncio.sleep(EXPIRY_INTERVAL_SECONDS / 10)
+
+    def fail_remaining(self) -> None:
+        """Settle what is left when the committer has stopped: nobody else will."""
+        self._complete_stored()
+        self.connection_state.mark_stopped()  # before anybody is told, who may then submit again
+        self._fail(list(self._pending), self.last_error)
+        self._pending.clear()
+        if self._batch:
+            self._fail_batch(self._batch, OutcomeUnknown())
+
+    async def _connect(self) -> None:
+        try:
+            session = await Session.open(
+                self._endpoint, self.partition, self._partitions, self._inspector, self.highest_seq
+            )
+            await self._register_producer(session)
+        except (RedisUnavailable, NotSeeded, DurabilityNotMet) as error:
+            self._mark_disconnected(error)
+            await self._back_off()
+            return
+        self._session = session
+        self._next_check = monotonic() + RECHECK_INTERVAL_SECONDS
+        if (batch := self._batch) and batch.is_uncertain and batch.epoch != session.epoch:
+            # Ids were lost in between, and with them the memory of our batch number. The old
+            # server may have stored the batch, and the flusher archived it: a repeat could be
+            # a second line.
+            self._fail_batch(batch, OutcomeUnknown())
+        # What was refused tells whether it is taken now. When all of it was given up meanwhile, the
+        # next usage must: while the committer is in trouble none is let in.
+        if not self._was_refused or not (self._batch or self._pending):
+            self._mark_recovered()
+
+    async def _back_off(self) -> None:
+        await asyncio.sleep(self._backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+        self._backoff = min(self._backoff * 2, RETRY_BACKOFF_SECONDS[1])
+
+    def _mark_recovered(self) -> None:
+        self.connection_state.mark_connected()
+        self._was_refused = False
+        self._backoff = RETRY_BACKOFF_SECONDS[0]
+
+    async def _recheck(self, session: Session) -> None:
+        self._next_check = monotonic() + RECHECK_INTERVAL_SECONDS
+        try:
+            await session.recheck(self._partitions, self.highest_seq)
+            # So that a committer that was idle for long learns it now, and not by a refusal.
+            await self._register_producer(session)
+        except (RedisUnavailable, NotSeeded, DurabilityNotMet) as error:
+            await self._disconnect(session, error)
+
+    async def _register_producer(self, session: Session) -> None:
+        if await self._producer.register(session) and (batch := self._batch):
+            if batch.is_uncertain:
+                # What would have known it for a repeat is gone.
+                self._fail_batch(batch, OutcomeUnknown())
+            else:
+                batch.is_outdated = True
+
+    async def _send_batches(self, session: Session) -> None:
+        """Send a batch, and the ones behind it as long as all goes well.
+
+        What is stored is answered when the next batch has been sent, so that Redis syncs its
+        disk while answers are written.
+        """
+        while True:
+            batch = self._batch = self._batch or self._producer.form_batch(self._pending)
+            if not batch.is_uncertain:
+                batch.epoch = session.epoch
+            if batch.is_outdated:
+                self._producer.rebuild_batch(batch)
+            started = monotonic()
+            failpoint("api-before-commit")
+            try:
+                sent = session.send([command for command, _ in batch.commands], self.highest_seq)
+                batch.is_sending = True
+                if self._unanswered:
+                    await asyncio.sleep(0)  # uvloop writes at the end of a turn, and in any order
+                    self._complete_stored()
+                replies = await session.wait_replies(sent)
+                failpoint("api-after-commit")
+            except RedisUnavailable as error:
+                self._complete_stored()
+                batch.is_uncertain = batch.is_uncertain or batch.is_sending
+                await self._disconnect(session, error)
+                break
+            batch.is_sending = False
+            trouble = self._apply_replies(batch, replies, monotonic() - started)
+            if trouble:
+                self._complete_stored()
+                await self._handle_refusal(session, trouble)
+                break
+            if not self._pending or monotonic() > self._next_check:
+                break
+        self._complete_stored()
+        batch.is_sending = False
+        if not batch.is_waiting:
+            self._fail_batch(batch, OutcomeUnknown())
+
+    # --- settling -----------------------------------------------------------------------
+
+    def _apply_replies(
+        self, batch: InFlightBatch, replies: list[object], seconds: float
+    ) -> ServerError | None:
+        """Note what is stored, fail what is refused; give why the rest must be repeated."""
+        found = apply_replies(batch, replies)
+        for command, _, reply in found.stored:
+            self.highest_seq = Seq(max(self.highest_seq, abs(reply)))
+            # A repeated batch is our own, a repeated key may be another process's.
+            ours = reply > 0 or command.mode == "batch"
+            self._observer.record_commit(command.usage_count if ours else 0, seconds)
+        self._unanswered += found.stored
+        for writes, error in found.refused:
+            self._fail(writes, error)
+        if found.retry_reason is None:
+            self._batch = None
+            self._mark_recovered()
+        return found.retry_reason
+
+    def _complete_stored(self) -> None:
+        stored, self._unanswered = self._unanswered, []
+        for command, writes, reply in stored:
+            complete_writes(command, writes, reply)
+            self._admission.release(writes)
+
+    async def _handle_refusal(self, session: Session, trouble: ServerError) -> None:
+        self._was_refused = True
+        if "equal or smaller" in str(trouble):
+            await session.revoke_epoch()
+        await self._disconnect(session, RedisUnavailable(f"Redis refuses commits: {trouble.code}"))
+        await self._back_off()
+
+    def _fail(self, writes: list[PendingWrite], error: Exception) -> None:
+        for write in writes:
+            write.fail(error)
+        self._admission.release(writes)
+
+    def _fail_batch(self, batch: InFlightBatch, error: Exception) -> None:
+        self._fail(list(batch.writes()), error)
+        batch.commands = []
+        self._batch = None
+
+    async def _disconnect(self, session: Session, error: Refused) -> None:
+        await session.close()
+        self._session = None
+        self._mark_disconnected(error)
+
+    def _mark_disconnected(self, error: Refused) -> None:
+        self.connection_state.mark_disconnected(error)
+        self._observer.record_disconnect(error)
+
+    # --- deadlines ----------------------------------------------------------------------
+
+    async def _expire_periodically(self) -> None:
+        while True:
+            await asyncio.sleep(EXPIRY_INTERVAL_SECONDS)
+            now = monotonic()
+            self.expire(now - self._deadline)
+            if now > self._next_check:
+                self._wake.set()
+
+    def expire(self, before: float) -> None:
+        """Give up every request that was born before a moment of the monotonic clock."""
+        while self._pending and self._pending[0].created_at < before:
+            # Never sent: a retry is safe.
+            self._fail([self._pending.popleft()], self.last_error)
+        if batch := self._batch:
+            self._fail(batch.expire(before), self.last_error)
+            if not batch.is_sending and not batch.is_waiting:
+                self._fail_batch(batch, OutcomeUnknown())

@@ -1,0 +1,72 @@
+"""What strict validation asks of a usage's three named members."""
+
+from collections.abc import Iterator
+
+from busyapi.decode.timestamp import is_timestamp
+from busyapi.errors import ValidationError
+from busyapi.ids import MAX_ID
+
+MAX_PATIENT_ID_LENGTH = 128
+"""Characters, counted as Unicode code points, as JSON Schema's maxLength counts them."""
+
+MAX_MEDICATION_LENGTH = 256
+"""Likewise."""
+
+
+def is_object(value: object) -> bool:
+    """Say whether a value is a usage to lenient validation: any JSON object."""
+    return type(value) is dict
+
+
+def is_usage(value: object) -> bool:
+    """Say whether a value is a usage to strict validation: quick, and without a reason."""
+    if type(value) is not dict:
+        return False
+    # Written out: two calls less for each usage are a tenth of what reading it costs.
+    medication, patient = value.get("medication"), value.get("patientId")
+    if type(medication) is not str or not 0 < len(medication) <= MAX_MEDICATION_LENGTH:
+        return False
+    if type(patient) is str:
+        if not 0 < len(patient) <= MAX_PATIENT_ID_LENGTH:
+            return False
+    elif not is_patient_id(patient):
+        return False
+    return is_timestamp(value.get("timestamp"))
+
+
+def is_patient_id(value: object) -> bool:
+    """Say whether a value is a patient id: text, or an integer every JSON reader keeps exact."""
+    if type(value) is str:
+        return 0 < len(value) <= MAX_PATIENT_ID_LENGTH
+    return type(value) is int and -MAX_ID <= value <= MAX_ID
+
+
+def is_medication(value: object) -> bool:
+    """Say whether a value names a medication."""
+    return type(value) is str and 0 < len(value) <= MAX_MEDICATION_LENGTH
+
+
+_PATIENT_ID_RULE = (
+    f"must be a string of 1 to {MAX_PATIENT_ID_LENGTH} characters,"
+    f" or an integer from -{MAX_ID} to {MAX_ID}"
+)
+_TIMESTAMP_RULE = (
+    "must be a JavaScript Date string, an RFC 3339 date-time, an HTTP date,"
+    " or an integer of milliseconds since 1970"
+)
+_MEDICATION_RULE = f"must be a string of 1 to {MAX_MEDICATION_LENGTH} characters"
+
+_RULES = {
+    "patientId": (is_patient_id, _PATIENT_ID_RULE),
+    "timestamp": (is_timestamp, _TIMESTAMP_RULE),
+    "medication": (is_medication, _MEDICATION_RULE),
+}
+
+
+def find_rule_errors(usage: dict[str, object]) -> Iterator[ValidationError]:
+    """Name every member that strict validation misses or cannot take."""
+    for name, (holds, rule) in _RULES.items():
+        if name not in usage:
+            yield ValidationError(f"/{name}", f"is required: {rule}")
+        elif not holds(usage[name]):
+            yield ValidationError(f"/{name}", rule)

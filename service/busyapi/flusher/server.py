@@ -1,0 +1,140 @@
+"""A flusher's own port: probes, metrics, and the read door that the API asks."""
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from sanic import Request, Sanic
+from sanic.response import HTTPResponse
+
+from busyapi.errors import ArchiveError, UnknownVersion, UsageExpired, describe_for_log
+from busyapi.flusher.loop import Flusher
+from busyapi.ids import Seq
+from busyapi.telemetry.metrics import FlusherMetrics
+from busyapi.web.connection_refusal import ConnectionRefuser
+from busyapi.web.connections import ConnectionTable, close_idle_connections
+from busyapi.web.metrics_port import MetricsHandler
+from busyapi.web.problems import NO_STORE_HEADERS, Problem, ProblemHandler
+from busyapi.web.protocol import BufferedRequest, ConnectionLimits, DeadlineProtocol, request_id_of
+from busyapi.web.server import install_stop_signals, open_listener, raise_open_files_limit, stop_app
+
+log = structlog.get_logger()
+
+STOP_TIMEOUT_SECONDS = 10.0
+FINAL_SCRAPE_SECONDS = 20.0
+"""A flusher that failed ends no later than this, and before that when its metrics were read: what
+it counted last is why."""
+MAX_BODY_BYTES = 65_536
+"""Of a request that needs none."""
+RETRY_HEADERS = {"Retry-After": "2"}
+TEXT = "text/plain; charset=utf-8"
+
+
+class FlusherServer:
+    """The flusher's Sanic application, and its life."""
+
+    def __init__(self, flusher: Flusher, metrics: FlusherMetrics, deadline: float) -> None:
+        self.error: BaseException | None = None
+        self._flusher = flusher
+        self._stopping = False
+        self._task: asyncio.Task[None] | None = None
+        app = self.app = Sanic(
+            "busyapi-flusher",
+            configure_logging=False,
+            error_handler=ProblemHandler(),
+            request_class=BufferedRequest,
+        )
+        app.config.update(
+            ACCESS_LOG=False,
+            GRACEFUL_SHUTDOWN_TIMEOUT=1.0,
+            KEEP_ALIVE_TIMEOUT=60,
+            REQUEST_TIMEOUT=deadline,
+            REQUEST_MAX_SIZE=MAX_BODY_BYTES,
+        )
+        scrape = MetricsHandler(metrics.choose_renderer)
+        self._metrics_scraped = scrape.scraped
+        methods = ["GET", "HEAD"]
+        app.add_route(self._livez, "/livez", methods=methods)
+        app.add_route(self._readyz, "/readyz", methods=methods)
+        app.add_route(scrape.__call__, "/metrics", methods=methods, name="metrics")
+        app.add_route(self._find_line, "/usages/<seq:int>", methods=methods)
+        app.register_listener(self._open, "after_server_start")
+        app.register_listener(self._close, "before_server_stop")
+
+    def serve(self, port: int, max_connections: int, bounds: ConnectionLimits) -> int:
+        """Flush and serve until SIGTERM; give the process's exit code."""
+        probes = {b"/livez": self._render_liveness, b"/readyz": self._render_readiness}
+        members = {
+            **bounds._asdict(),
+            "connection_table": ConnectionTable(
+                raise_open_files_limit(max_connections), ConnectionRefuser(probes)
+            ),
+        }
+        self.app.run(
+            sock=open_listener(port),
+            protocol=type("FlusherProtocol", (DeadlineProtocol,), members),
+            single_process=True,
+            register_sys_signals=False,
+            access_log=False,
+            motd=False,
+        )
+        return 1 if self.error else 0
+
+    async def _open(self, app: Sanic[Any, Any]) -> None:
+        install_stop_signals(app, lambda: self._stopping)
+        # The loop's own task: Sanic would cancel one of its own at SIGTERM, in mid-flush.
+        self._task = asyncio.get_running_loop().create_task(self._run_flusher())
+
+    async def _run_flusher(self) -> None:
+        try:
+            await self._flusher.run()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the process ends with it
+            self.error = error
+            log.error("flusher_failed", error=type(error).__name__, detail=describe_for_log(error))
+            self._metrics_scraped.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._metrics_scraped.wait(), FINAL_SCRAPE_SECONDS)
+            stop_app(self.app, lambda: self._stopping)
+
+    async def _close(self, app: Sanic[Any, Any]) -> None:
+        self._stopping = True
+        self._flusher.stop()
+        self._metrics_scraped.set()
+        if self._task:
+            await asyncio.wait([self._task], timeout=STOP_TIMEOUT_SECONDS)
+        close_idle_connections()
+        log.info("flusher_stopped")
+
+    async def _livez(self, request: Request) -> HTTPResponse:
+        return self._render_liveness()
+
+    async def _readyz(self, request: Request) -> HTTPResponse:
+        return self._render_readiness()
+
+    def _render_liveness(self) -> HTTPResponse:
+        return HTTPResponse("loop: ok\n", content_type=TEXT)
+
+    def _render_readiness(self) -> HTTPResponse:
+        trouble = self._flusher.not_ready_reason
+        return HTTPResponse(
+            f"flusher: {trouble or 'ok'}\n", 503 if trouble else 200, content_type=TEXT
+        )
+
+    async def _find_line(self, request: Request, seq: int) -> HTTPResponse:
+        writer = self._flusher.writer
+        if writer is None:
+            raise Problem(503, "The archive is not open.", RETRY_HEADERS)
+        try:
+            line = await asyncio.to_thread(writer.find_line, Seq(seq))
+        except UsageExpired:
+            raise Problem(410, "The usage is no longer kept.") from None
+        except (ArchiveError, UnknownVersion, OSError) as error:
+            log.warning(
+                "lookup_failed", error=type(error).__name__, request_id=request_id_of(request)
+            )
+            self._flusher.report_damage(writer)
+            raise Problem(503, "The archive cannot be read.", RETRY_HEADERS) from None
+        if line is None:
+            raise Problem(404, "No usage has this seq.")
+        return HTTPResponse(line, 200, NO_STORE_HEADERS, "application/json")

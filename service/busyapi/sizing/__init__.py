@@ -1,0 +1,1 @@
+"""`busyapi sizing`: from a rate to pods, memory and disk."""

@@ -1,0 +1,94 @@
+"""Reads for lookups and counts, on a connection of their own.
+
+A lookup must not wait behind a batch's fsync more than it has to, nor a batch behind lookups.
+"""
+
+import asyncio
+from typing import Any, NamedTuple
+
+from busyapi.errors import RedisUnavailable
+from busyapi.ids import Seq
+from busyapi.stream.connection import Command, RedisConnection, ServerError
+from busyapi.stream.endpoint import Endpoint
+from busyapi.stream.entry import BadEntry, Entry, decode_entry, parse_entry
+from busyapi.stream.state import PartitionState, parse_state, state_commands
+
+READ_TIMEOUT_SECONDS = 3.0
+
+
+class BufferedUsage(NamedTuple):
+    """A usage that is still in the stream."""
+
+    received_ms: int
+    line: bytes
+
+
+class PartitionReader:
+    """Reads one partition. Many tasks may call; a lock puts them in a row."""
+
+    def __init__(self, endpoint: Endpoint, partition: int) -> None:
+        self._endpoint = endpoint
+        self._keys = endpoint.keys(partition)
+        self._connection: RedisConnection | None = None
+        # Guards the connection: commands and replies of two tasks must not mix.
+        self._lock = asyncio.Lock()
+
+    async def read_state(self) -> PartitionState:
+        """Read the partition's record.
+
+        Raises:
+            RedisUnavailable: Redis does not answer.
+        """
+        return parse_state(*await self._execute(*state_commands(self._keys)))
+
+    async def find_usage(self, seq: Seq) -> tuple[PartitionState, BufferedUsage | None]:
+        """Look for a usage in the stream; None when it is not, or no longer, there.
+
+        Raises:
+            RedisUnavailable: Redis does not answer.
+        """
+        record, counter, entries = await self._execute(
+            *state_commands(self._keys), ("XRANGE", self._keys.stream, seq, "+", "COUNT", 1)
+        )
+        found = parse_entry(*entries[0]) if entries else None
+        return parse_state(record, counter), _extract_usage(found, seq)
+
+    async def _execute(self, *commands: Command) -> list[Any]:
+        try:
+            # Around the lock too: behind a silent server nobody waits longer than the first.
+            async with asyncio.timeout(READ_TIMEOUT_SECONDS), self._lock:
+                return await self._execute_once(commands)
+        except TimeoutError:
+            raise RedisUnavailable from None
+
+    async def _execute_once(self, commands: tuple[Command, ...]) -> list[Any]:
+        # Reads may be repeated: once, on a new connection.
+        if self._connection and not self._connection.is_closed:
+            try:
+                return _require_success(await self._connection.pipeline(*commands))
+            except RedisUnavailable:
+                await self._connection.close()
+        self._connection = await self._endpoint.connect(self._keys.partition)
+        return _require_success(await self._connection.pipeline(*commands))
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._connection:
+            await self._connection.close()
+
+
+def _require_success(replies: list[Any]) -> list[Any]:
+    for reply in replies:
+        if isinstance(reply, ServerError):
+            raise RedisUnavailable(f"Redis refuses a read: {reply.code}")
+    return replies
+
+
+def _extract_usage(found: Entry | None, seq: Seq) -> BufferedUsage | None:
+    if found is None or not found.first <= seq <= found.last:
+        return None
+    try:
+        usages = decode_entry(found)
+    except BadEntry:
+        return None  # the flusher will set it aside
+    return BufferedUsage(usages.received_ms, usages.lines[seq - found.first])

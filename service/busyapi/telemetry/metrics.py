@@ -1,0 +1,229 @@
+"""The metrics of a process, made from the rows of the catalogue.
+
+One registry a process. What happens for each request is tallied in plain integers and turned
+into metrics at the scrape: a prometheus_client call for each costs a tenth of a core at a million
+a minute. What a label may say is what the catalogue lists: counters with a reason are a dictionary
+of them, all there from the start.
+"""
+
+import platform
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from importlib.metadata import version
+
+from prometheus_client import CollectorRegistry, Gauge, Histogram, disable_created_metrics
+from prometheus_client import Counter as PrometheusCounter
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from busyapi.errors import BusyapiError
+from busyapi.telemetry import metric_defs, metric_defs_api, metric_defs_flusher
+from busyapi.telemetry.accept_queue import AcceptQueue
+from busyapi.telemetry.metric_defs import PARTITION, MetricDef
+
+# They are a series more for each counter and histogram, and nobody reads them.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+class HistogramTally:
+    """A histogram in plain integers."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bucket_bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one observation."""
+        self.counts[bisect_left(self.bucket_bounds, value)] += 1
+        self.total += value
+
+    def cumulative_buckets(self) -> list[tuple[str, float]]:
+        """Give cumulative counts, as Prometheus wants them."""
+        rows, running = [], 0
+        for bound, count in zip((*self.bucket_bounds, float("inf")), self.counts, strict=True):
+            running += count
+            rows.append(("+Inf" if bound == float("inf") else str(bound), float(running)))
+        return rows
+
+
+class RouteTally:
+    """The answered requests of one route."""
+
+    def __init__(self, statuses: Iterable[int] = ()) -> None:
+        self.statuses = dict.fromkeys(statuses, 0)
+        self.seconds = HistogramTally(metric_defs.LATENCY_BUCKETS)
+
+    def record(self, status: int, seconds: float) -> None:
+        """Count one."""
+        self.statuses[status] = self.statuses.get(status, 0) + 1
+        self.seconds.observe(seconds)
+
+
+class RequestCollector(Collector):
+    """Requests by route and status, and how long they took."""
+
+    def __init__(self) -> None:
+        self._routes = {
+            route: RouteTally(metric_defs_api.POST_STATUSES)
+            for route in metric_defs_api.POST_ROUTES
+        }
+
+    def route(self, route: str) -> RouteTally:
+        """Give what one route is counted in."""
+        return self._routes.get(route) or self._routes.setdefault(route, RouteTally())
+
+    def collect(self) -> Iterable[Metric]:
+        """Turn the tallies into metrics."""
+        row = metric_defs_api.REQUESTS
+        total = CounterMetricFamily(row.name, row.help, labels=_all_label_names(row))
+        routes = list(self._routes.items())
+        for route, answered in routes:
+            for status, count in list(answered.statuses.items()):
+                total.add_metric([route, str(status)], count)
+        yield total
+        row = metric_defs_api.REQUEST_SECONDS
+        took = HistogramMetricFamily(
+            row.name, row.help, labels=_all_label_names(row), unit=row.unit
+        )
+        for route, answered in routes:
+            took.add_metric([route], answered.seconds.cumulative_buckets(), answered.seconds.total)
+        yield took
+
+
+class Metrics:
+    """What every process has, and how a row becomes a metric."""
+
+    def __init__(self, role: str, tier: str, partition: int | None = None) -> None:
+        self.registry = CollectorRegistry()
+        self._partition = [] if partition is None else [str(partition)]
+        build = self._gauge(
+            metric_defs.BUILD_INFO, [version("busyapi"), platform.python_version(), role]
+        )
+        build.set(1)
+        self.durability_held = self._gauge(metric_defs.DURABILITY_HELD, [tier])
+        self.durability_held.set(1)
+
+    def choose_renderer(self, accept: str) -> tuple[Callable[[], bytes], str]:
+        """Return how to render what a scrape reads, and its type: OpenMetrics if accepted."""
+        encode, content_type = choose_encoder(accept)
+        return partial(encode, self.registry), content_type
+
+    def _label_names(self, definition: MetricDef) -> list[str]:
+        # A flusher's partition is on all that it gives, and is the last label.
+        names = [each.name for each in definition.labels if each != PARTITION]
+        return names + [PARTITION.name] * len(self._partition)
+
+    def _gauge(self, definition: MetricDef, values: Sequence[str] = ()) -> Gauge:
+        gauge = Gauge(
+            definition.name,
+            definition.help,
+            self._label_names(definition),
+            unit=definition.unit,
+            registry=self.registry,
+        )
+        return gauge.labels(*values, *self._partition) if values or self._partition else gauge
+
+    def _counter(self, definition: MetricDef) -> PrometheusCounter:
+        counter = self._counter_family(definition)
+        return counter.labels(*self._partition) if self._partition else counter
+
+    def _counters(self, definition: MetricDef) -> dict[str, PrometheusCounter]:
+        """Make a counter for each value of the row's first label."""
+        family = self._counter_family(definition)
+        return {each: family.labels(each, *self._partition) for each in definition.labels[0].values}
+
+    def _counter_family(self, definition: MetricDef) -> PrometheusCounter:
+        return PrometheusCounter(
+            definition.name,
+            definition.help,
+            self._label_names(definition),
+            unit=definition.unit,
+            registry=self.registry,
+        )
+
+    def _histogram(self, definition: MetricDef) -> Histogram:
+        histogram = Histogram(
+            definition.name,
+            definition.help,
+            self._label_names(definition),
+            unit=definition.unit,
+            registry=self.registry,
+            buckets=definition.buckets,
+        )
+        return histogram.labels(*self._partition) if self._partition else histogram
+
+
+class ApiMetrics(Metrics):
+    """What an API process measures; it is the observer of its committers."""
+
+    def __init__(self, tier: str) -> None:
+        super().__init__("api", tier)
+        self.requests = RequestCollector()
+        self.registry.register(self.requests)
+        self.usages = self._counter(metric_defs_api.USAGES)
+        self.refused = self._counters(metric_defs_api.REFUSED)
+        self.batch_usages = self._histogram(metric_defs_api.BATCH_USAGES)
+        self.commit_seconds = self._histogram(metric_defs_api.COMMIT_SECONDS)
+        self.pending_usages = self._gauge(metric_defs_api.PENDING_USAGES)
+        self.committers_ready = self._by_partition(metric_defs_api.COMMITTERS_READY)
+        self.last_seq = self._by_partition(metric_defs_api.COMMITTED_SEQ)
+        self.committer_failures = self._counters(metric_defs_api.COMMITTER_FAILURES)
+        self.connections = self._gauge(metric_defs_api.CONNECTIONS)
+        self.connections_refused = self._counter(metric_defs_api.CONNECTIONS_REFUSED)
+        self.receiving_bytes = self._gauge(metric_defs_api.RECEIVING_BYTES)
+        self.registry.register(AcceptQueue(metric_defs_api.ACCEPT_QUEUE_OVERFLOWS))
+
+    def _by_partition(self, definition: MetricDef) -> Gauge:
+        labels = [PARTITION.name]
+        return Gauge(
+            definition.name, definition.help, labels, unit=definition.unit, registry=self.registry
+        )
+
+    def record_commit(self, usages: int, seconds: float) -> None:
+        """Count a stored call; a repeat counts 0 usages."""
+        self.commit_seconds.observe(seconds)
+        if usages:
+            self.batch_usages.observe(usages)
+            self.usages.inc(usages)
+
+    def record_disconnect(self, error: BusyapiError) -> None:
+        """Count a committer's failure."""
+        self.committer_failures[type(error).__name__].inc()
+
+
+class FlusherMetrics(Metrics):
+    """What a flusher measures, all for its one partition."""
+
+    def __init__(self, tier: str, partition: int = 0) -> None:
+        super().__init__("flusher", tier, partition)
+        self.issued_seq = self._gauge(metric_defs_flusher.ISSUED_SEQ)
+        self.archived_seq = self._gauge(metric_defs_flusher.ARCHIVED_SEQ)
+        self.bound_usages = self._gauge(metric_defs_flusher.BOUND_USAGES)
+        self.oldest_unarchived_seconds = self._gauge(metric_defs_flusher.OLDEST_UNARCHIVED_SECONDS)
+        self.seeded = self._gauge(metric_defs_flusher.SEEDED)
+        self.halted = self._gauge(metric_defs_flusher.HALTED)
+        self.epoch_jumps = self._counter(metric_defs_flusher.EPOCH_JUMPS)
+        self.quarantined_usages = self._counter(metric_defs_flusher.QUARANTINED_USAGES)
+        self.flush_usages = self._histogram(metric_defs_flusher.FLUSH_USAGES)
+        self.flush_seconds = self._histogram(metric_defs_flusher.FLUSH_SECONDS)
+        self.fsync_seconds = self._histogram(metric_defs_flusher.FSYNC_SECONDS)
+        self.stage_seconds = self._counters(metric_defs_flusher.STAGE_SECONDS)
+        self.archive_errors = self._counters(metric_defs_flusher.ARCHIVE_ERROR_COUNT)
+        self.damaged_files = self._gauge(metric_defs_flusher.DAMAGED_FILES)
+        self.retention_refused = self._gauge(metric_defs_flusher.RETENTION_REFUSED)
+        self.segment_bytes = self._gauge(metric_defs_flusher.SEGMENT_BYTES)
+        self.segments_finished = self._counter(metric_defs_flusher.SEGMENTS_FINISHED)
+        self.written_bytes = self._counter(metric_defs_flusher.WRITTEN_BYTES)
+        self.volume_free_bytes = self._gauge(metric_defs_flusher.FREE_BYTES)
+        self.volume_size_bytes = self._gauge(metric_defs_flusher.SIZE_BYTES)
+        self.redis_memory_bytes = self._gauge(metric_defs_flusher.REDIS_MEMORY_BYTES)
+        self.redis_memory_max_bytes = self._gauge(metric_defs_flusher.REDIS_MEMORY_MAX_BYTES)
+        self.idempotency_keys = self._gauge(metric_defs_flusher.IDEMPOTENCY_KEYS)
+        self.idempotency_keys_max = self._gauge(metric_defs_flusher.IDEMPOTENCY_KEYS_MAX)
+
+
+def _all_label_names(definition: MetricDef) -> list[str]:
+    return [each.name for each in definition.labels]

@@ -1,0 +1,26 @@
+"""A usage as it is read back: one line of JSON, the same from the buffer and the archive."""
+
+from datetime import UTC, datetime
+from functools import lru_cache
+
+from busyapi.ids import UsageId
+
+
+def format_received_at(received_ms: int) -> str:
+    """Give milliseconds since 1970 as RFC 3339 in UTC."""
+    return f"{_format_second(received_ms // 1000)}.{received_ms % 1000:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _format_second(seconds: int) -> str:
+    # Usages come in the order of time: the same second thousands of times, then never again.
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def render_usage(usage: UsageId, received_ms: int, line: bytes) -> bytes:
+    """Render one record, without a newline."""
+    return b'{"id":%d,"receivedAt":"%b","usage":%b}' % (
+        usage,
+        format_received_at(received_ms).encode(),
+        line,
+    )

@@ -1,0 +1,128 @@
+"""GET /metrics, from the event loop that serves everything else.
+
+A rendering takes milliseconds of the loop. Requests that come while one is due share it, and after
+each the loop has nine times as long for other work, so scrapes take a tenth of it at most, however
+many ask. Each answer is rendered after its request came.
+"""
+
+import asyncio
+from collections.abc import Callable
+from time import perf_counter
+
+import structlog
+from sanic import Request, Sanic
+from sanic.response import HTTPResponse
+from sanic.server import AsyncioServer
+
+from busyapi.errors import locate_error
+from busyapi.web.connection_refusal import ConnectionRefuser
+from busyapi.web.connections import ConnectionTable
+from busyapi.web.problems import Problem, ProblemHandler
+from busyapi.web.protocol import BufferedRequest, ConnectionLimits, DeadlineProtocol
+from busyapi.web.server import open_listener
+
+log = structlog.get_logger()
+
+RENDER_PAUSE_FACTOR = 9.0
+"""Times as long as a rendering took, before the next."""
+MAX_BODY_BYTES = 65_536
+"""Of a request that needs none."""
+MAX_CONNECTIONS = 256
+"""Prometheus keeps one or two; the oldest quiet one makes room for the next."""
+
+Renderer = Callable[[], bytes]
+RendererChooser = Callable[[str], tuple[Renderer, str]]
+"""Return the rendering for an Accept header, and its content type."""
+
+
+class MetricsHandler:
+    """The handler of GET /metrics."""
+
+    def __init__(self, choose_renderer: RendererChooser) -> None:
+        self.scraped = asyncio.Event()
+        self._choose_renderer = choose_renderer
+        self._waiting: dict[str, tuple[Renderer, asyncio.Future[bytes | None]]] = {}
+        self._next_render_at = 0.0
+
+    async def __call__(self, request: Request) -> HTTPResponse:
+        """Answer a scrape."""
+        render, content_type = self._choose_renderer(request.headers.get("accept", ""))
+        body = await asyncio.shield(self._next_rendering(render, content_type))
+        if body is None:
+            raise Problem(500, "The metrics cannot be rendered.")
+        self.scraped.set()
+        return HTTPResponse(body, headers={"Content-Type": content_type})
+
+    def _next_rendering(self, render: Renderer, content_type: str) -> asyncio.Future[bytes | None]:
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_at(max(loop.time(), self._next_render_at), self._render)
+        if content_type not in self._waiting:
+            self._waiting[content_type] = render, loop.create_future()
+        return self._waiting[content_type][1]
+
+    def _render(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        began = perf_counter()
+        for render, future in waiting.values():
+            body = None
+            try:
+                body = render()
+            except Exception as error:  # noqa: BLE001 - each that waits is answered 500
+                name = type(error).__name__
+                log.error("unexpected_error", error=name, where=locate_error(error), request_id="")
+            future.set_result(body)
+        took = perf_counter() - began
+        self._next_render_at = asyncio.get_running_loop().time() + RENDER_PAUSE_FACTOR * took
+
+
+class MetricsPort:
+    """A port for metrics alone, beside the one that serves devices."""
+
+    def __init__(self, choose_renderer: RendererChooser, limits: ConnectionLimits) -> None:
+        self._server: AsyncioServer | None = None
+        app = self._app = Sanic(
+            "busyapi-metrics",
+            configure_logging=False,
+            error_handler=ProblemHandler(),
+            request_class=BufferedRequest,
+        )
+        # The first application of the process has prepared Sanic's methods for both.
+        app.config.update(
+            ACCESS_LOG=False,
+            TOUCHUP=False,
+            REQUEST_TIMEOUT=limits.deadline,
+            REQUEST_MAX_SIZE=MAX_BODY_BYTES,
+        )
+        app.add_route(
+            MetricsHandler(choose_renderer).__call__,
+            "/metrics",
+            methods=["GET", "HEAD"],
+            name="metrics",
+        )
+        members = {
+            **limits._asdict(),
+            "connection_table": ConnectionTable(
+                MAX_CONNECTIONS, ConnectionRefuser({}), has_grace_period=False
+            ),
+        }
+        self._protocol = type("MetricsProtocol", (DeadlineProtocol,), members)
+
+    async def open(self, port: int) -> None:
+        """Open it.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        sock = open_listener(port, shared=False)
+        self._server = await self._app.create_server(
+            sock=sock, protocol=self._protocol, return_asyncio_server=True
+        )
+        assert self._server  # noqa: S101 - a socket always gives one
+        await self._server.startup()  # type: ignore[no-untyped-call]
+        await self._server.start_serving()  # type: ignore[no-untyped-call]
+
+    async def close(self) -> None:
+        """Close it; connections that are left end with the process."""
+        if self._server:
+            self._server.close()  # type: ignore[no-untyped-call]

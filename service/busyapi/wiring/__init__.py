@@ -1,0 +1,1 @@
+"""Settings to objects: how each role is put together."""

@@ -1,0 +1,46 @@
+"""A flusher, put together from settings: it loads nothing of the API."""
+
+from pathlib import Path
+
+from busyapi.archive.volume import ArchiveVolume
+from busyapi.flusher.idempotency import IdempotencyKeeper
+from busyapi.flusher.loop import Flusher
+from busyapi.flusher.ownership import PartitionConfig
+from busyapi.flusher.server import FlusherServer
+from busyapi.settings import Settings
+from busyapi.stream.partition import OwnedPartition
+from busyapi.telemetry.metrics import FlusherMetrics
+from busyapi.web.budget import ReceiveBudget
+from busyapi.web.protocol import ConnectionLimits
+from busyapi.wiring.redis import make_endpoint
+
+MIN_KEY_MARGIN_SECONDS = 60
+"""The least that an Idempotency-Key is known beyond a request's deadline."""
+
+
+def run_flusher(settings: Settings, partition: int) -> int:
+    """Run a flusher; give its exit code."""
+    where = make_endpoint(settings)
+    metrics = FlusherMetrics(settings.durability, partition)
+    config = PartitionConfig(partition, settings.partitions, settings.bound, settings.durability)
+    volume = ArchiveVolume(
+        Path(settings.archive_dir),
+        partition,
+        settings.partitions,
+        bound=settings.bound,
+        segment_bytes=settings.segment_bytes,
+        segment_age=settings.segment_age,
+        retention_days=settings.retention_days,
+    )
+
+    def connect(archive_id: str) -> OwnedPartition:
+        return OwnedPartition(where, partition, settings.durability, archive_id, settings.replicas)
+
+    # A key must outlive the repeats of its own usage, or one of them would store it again.
+    seconds = max(settings.idempotency_ttl, settings.commit_deadline + MIN_KEY_MARGIN_SECONDS)
+    keys = IdempotencyKeeper(seconds, settings.idempotency_keys, settings.partitions)
+    made = Flusher(config, volume, connect, metrics, keys)
+    server = FlusherServer(made, metrics, settings.request_deadline)
+    budget = ReceiveBudget(settings.receiving_bytes)
+    bounds = ConnectionLimits(settings.request_deadline, settings.max_header, budget)
+    return server.serve(settings.flusher_port, settings.max_connections, bounds)

@@ -1,0 +1,17 @@
+"""What both roles are put together with."""
+
+from busyapi.settings import Settings
+from busyapi.stream.endpoint import Endpoint, parse_redis_url
+
+
+def make_endpoint(settings: Settings) -> Endpoint:
+    """Read where Redis is."""
+    return parse_redis_url(
+        settings.redis_url,
+        username=settings.redis_username,
+        password=settings.redis_password,
+        password_file=settings.redis_password_file,
+        ca_file=settings.redis_ca_file,
+        prefix=settings.key_prefix,
+        installation=settings.installation,
+    )

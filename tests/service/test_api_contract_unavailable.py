@@ -1,0 +1,135 @@
+"""When Redis, the flusher or the archived usage is away: which error, and that it says enough."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from testkit.api_client import USAGE, problem, refusal, send, stored
+from testkit.http1 import fetch
+from testkit.processes import Stack
+from testkit.servers import Server
+from testkit.waiting import wait_until
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Valkey that a test may stop, and starts again."""
+    with Server(tmp_path_factory.mktemp("away") / "valkey") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def stack(store: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack of which the same holds."""
+    # Of the usages that come in the first second without Redis, each waits for its deadline.
+    settings = {"BUSYAPI_COMMIT_DEADLINE": "1"}
+    with Stack(tmp_path_factory.mktemp("away"), store, settings=settings) as running:
+        yield running
+
+
+def test_without_redis_nothing_is_stored_and_the_archive_is_still_read(
+    stack: Stack, store: Server
+) -> None:
+    archived = stored(send(stack.port, USAGE))
+    stack.wait_until_archived()
+    record = fetch(stack.port, f"/api/usages/{archived}").body
+    store.kill9()
+    wait_until(
+        lambda: stack.apis[0].metric("busyapi_committers_ready") == 0,
+        "the committer to see that Redis died",
+    )
+    answers = [send(stack.port, USAGE), send(stack.port, [USAGE] * 3, "/api/usages/batch")]
+    answers.append(fetch(stack.port, "/api/usages/count"))
+    for answer in answers:
+        said = refusal(answer, stored="no")
+        assert str(store.port) not in said["detail"], "where Redis is, is no device's business"
+    assert fetch(stack.port, f"/api/usages/{archived}").body == record
+    refusal(fetch(stack.port, f"/api/usages/{archived + 1}"), stored="no")
+    assert fetch(stack.port, "/livez").status == 200
+    assert fetch(stack.port, "/readyz").status == 200, "every pod would leave the Service at once"
+    assert fetch(stack.port, "/", headers={"accept": "application/json"}).json()["counts"] is None
+    assert fetch(stack.port, "/").status == 200
+    store.start()
+    wait_until(lambda: send(stack.port, USAGE).status == 201, "Redis to be back", seconds=20)
+
+
+def test_without_the_flusher_buffered_usages_are_read_and_archived_ones_are_503(
+    stack: Stack,
+) -> None:
+    archived = stored(send(stack.port, USAGE))
+    stack.wait_until_archived()
+    flusher = stack.flushers[0]
+    assert flusher.stop() == 0
+    before = fetch(stack.port, "/api/usages/count").json()
+    buffered = stored(send(stack.port, USAGE))
+    assert fetch(stack.port, f"/api/usages/{buffered}").json()["usage"] == USAGE
+    said = refusal(fetch(stack.port, f"/api/usages/{archived}"), stored="no")
+    assert str(flusher.port) not in said["detail"]
+    problem(fetch(stack.port, f"/api/usages/{buffered + 1}"), 404)
+    counted = {"count": before["count"] + 1, "archived": before["count"], "buffered": 1}
+    assert fetch(stack.port, "/api/usages/count").json() == counted
+    assert fetch(stack.port, "/readyz").status == 200
+    flusher.start()
+    stack.wait_until_archived()
+    for number in (archived, buffered):
+        assert fetch(stack.port, f"/api/usages/{number}").json()["usage"] == USAGE
+
+
+def test_before_a_flusher_has_seeded_the_partition_nothing_is_taken(
+    stack: Stack, store: Server
+) -> None:
+    flusher, api = stack.flushers[0], stack.apis[0]
+    last = stored(send(stack.port, USAGE))
+    stack.wait_until_archived()
+    assert (api.stop(), flusher.stop()) == (0, 0)
+    store.client().flushall()
+    api.spawn()
+
+    def lines() -> dict[str, str]:
+        try:
+            answer = fetch(stack.port, "/readyz")
+        except OSError:
+            return {}
+        assert answer.status == 503
+        return dict(line.split(": ", 1) for line in answer.body.decode().splitlines())
+
+    wait_until(lines, "the API to listen", seconds=30)
+    wait_until(
+        lambda: lines()["partition"] == "partition 0 is not seeded yet", "readyz to say why not"
+    )
+    assert fetch(stack.port, "/livez").status == 200
+    refusal(send(stack.port, USAGE), stored="no")
+    refusal(fetch(stack.port, "/api/usages/count"), stored="no")
+    assert fetch(stack.port, "/", headers={"accept": "application/json"}).json()["counts"] is None
+    flusher.start()
+    wait_until(lambda: fetch(stack.port, "/readyz").status == 200, "the API to be ready")
+    assert fetch(stack.port, "/api/usages/count").json()["archived"] == last
+    assert stored(send(stack.port, USAGE)) > last
+
+
+def test_after_a_promotion_that_outlasts_every_deadline_usages_are_taken_again(
+    stack: Stack, store: Server
+) -> None:
+    stored(send(stack.port, USAGE))
+    stack.wait_until_archived()
+    store.command("REPLICAOF", "127.0.0.1", 1)
+    refusal(send(stack.port, USAGE), stored="no")
+    store.command("REPLICAOF", "NO", "ONE")
+    wait_until(
+        lambda: send(stack.port, USAGE).status == 201, "the committer to take usages", seconds=20
+    )
+
+
+def test_redis_weaker_than_the_tier_is_not_ready_and_named(stack: Stack, store: Server) -> None:
+    stored(send(stack.port, USAGE))
+    store.client().config_set("appendfsync", "everysec")
+    # An open connection is checked again every few seconds.
+    wait_until(lambda: fetch(stack.port, "/readyz").status == 503, "readyz to fail", seconds=20)
+    text = fetch(stack.port, "/readyz").body.decode()
+    assert "appendfsync is everysec: set `appendfsync always`" in text
+    wait_until(lambda: send(stack.port, USAGE).status == 503, "usages to be refused")
+    refusal(send(stack.port, USAGE), stored="no")
+    assert fetch(stack.port, "/livez").status == 200
+    store.client().config_set("appendfsync", "always")
+    wait_until(lambda: send(stack.port, USAGE).status == 201, "usages to be taken", seconds=20)
+    assert fetch(stack.port, "/readyz").status == 200

@@ -1,0 +1,195 @@
+"""Two flushers of one archive whose lock does not hold: the lease and the open segment do."""
+
+import asyncio
+import fcntl
+from pathlib import Path
+
+import pytest
+
+from busyapi.stream.keys import PartitionKeys
+from busyapi.stream.partition import OwnedPartition
+from testkit.archive_reader import read_archive
+from testkit.history import Outcome
+from testkit.in_process import make_flusher, record_calls, run_flusher, until, until_flushing, where
+from testkit.in_process_stack import InProcessStack
+from testkit.load import Load
+from testkit.ports import free_port
+from testkit.processes import Flusher, Stack
+from testkit.servers import Server
+from testkit.waiting import wait_until
+from tests.conftest import Stacks
+
+KEYS = PartitionKeys(0)
+
+
+@pytest.fixture
+def site(tmp_path: Path, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> InProcessStack:
+    return InProcessStack(valkey, tmp_path / "archive", monkeypatch)
+
+
+@pytest.fixture
+def no_flock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every process have the lock, as NFS without a lock daemon does (`nolock`)."""
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+
+
+@pytest.mark.usefixtures("no_flock")
+async def test_second_flusher_without_flock_waits_and_changes_nothing(site: InProcessStack) -> None:
+    async with site.running() as (first, committer):
+        await site.post(committer, "a", 3)
+        await site.until_archived(3)
+        (opened,) = site.archive.rglob("*.open")
+        async with run_flusher(site.flusher(), ready=False) as second:
+            await until(lambda: "lease" in second.not_ready_reason, "the second to wait")
+            for n in range(5):
+                await site.post(committer, f"b{n}", 2)
+                await asyncio.sleep(0.7)
+            await site.until_archived(13)
+            assert "lease" in second.not_ready_reason
+            assert second.writer is None
+            assert not first.not_ready_reason
+            assert opened.exists(), "nobody has recovered what the first writes"
+        assert not first.not_ready_reason
+    assert site.lines() == list(range(1, 14))
+
+
+@pytest.mark.usefixtures("no_flock")
+async def test_second_flusher_without_flock_follows_when_the_first_stops(
+    site: InProcessStack,
+) -> None:
+    async with site.committer() as committer, run_flusher(site.flusher(), ready=False) as second:
+        await until_flushing(second)
+        async with run_flusher(site.flusher(), ready=False) as third:
+            await committer.wait_ready()
+            await site.post(committer, "a", 3)
+            await until(lambda: "lease" in third.not_ready_reason, "the third to wait")
+            second.stop()
+            await until_flushing(third)
+            await site.post(committer, "b", 3)
+            await site.until_archived(6)
+    assert site.lines() == [1, 2, 3, 4, 5, 6]
+
+
+async def test_owner_that_sees_another_token_of_its_archive_begins_again(
+    site: InProcessStack,
+) -> None:
+    async with site.running() as (first, committer):
+        await site.post(committer, "a", 3)
+        await site.until_archived(3)
+        (opened,) = site.archive.rglob("*.open")
+        archive_id = site.state()["archive_id"]
+        before = opened.stat().st_ino
+        site.server.command("SET", KEYS.lease, f"{archive_id}:another", "PX", 10_000)
+        await site.post(committer, "b", 3)
+        await until(lambda: first.not_ready_reason, "the first to notice")
+        # It is not finished under the other's feet.
+        assert opened.stat().st_ino == before
+        assert first.writer is None
+        await until_flushing(first)
+        assert site.server.command("GET", KEYS.lease) != f"{archive_id}:another"
+        await site.until_archived(6)
+    assert site.lines() == [1, 2, 3, 4, 5, 6]
+
+
+async def test_flusher_whose_open_segment_was_taken_publishes_nothing_of_it(
+    site: InProcessStack,
+) -> None:
+    async with site.running() as (first, committer):
+        await site.post(committer, "a", 3)
+        await site.until_archived(3)
+        (opened,) = site.archive.rglob("*.open")
+        opened.unlink()  # as a recovery by another process does, that had copied it before
+        await site.post(committer, "b", 3)
+        await until(lambda: first.not_ready_reason, "the first to notice")
+        assert site.state()["archived"] == "3"
+        assert len(site.stored()) > 0
+
+
+def second_flusher(stack: Stack, folder: Path) -> Flusher:
+    settings = {
+        name: value
+        for name, value in stack.flushers[0].environment.items()
+        if name.startswith("BUSYAPI_")
+    }
+    return Flusher(folder, 0, free_port(), settings)
+
+
+@pytest.mark.parametrize("resumed_before_the_end", [True, False])
+def test_frozen_owner_without_its_lock_loses_and_repeats_nothing(
+    valkey: Server, stacks: Stacks, tmp_path: Path, *, resumed_before_the_end: bool
+) -> None:
+    stack = stacks(valkey)
+    (first,) = stack.flushers
+    second = second_flusher(stack, tmp_path / "second")
+    try:
+        with Load(stack.port, connections=4) as load:
+            wait_until(lambda: load.history.acknowledged > 200, "usages")
+            first.pause()
+            (stack.archive / "p00" / ".lock").unlink()
+            second.spawn()
+            second.wait_until_ready()
+            goal = load.history.acknowledged + 200
+            wait_until(lambda: load.history.acknowledged > goal, "more usages")
+            if resumed_before_the_end:
+                first.resume()
+                goal = load.history.acknowledged + 500
+                wait_until(lambda: load.history.acknowledged > goal, "usages with both")
+                wait_until(lambda: not first.ready(), "the first to see that it was replaced")
+            history = load.stop()
+        stack.wait_until_archived()
+        if not resumed_before_the_end:
+            first.resume()
+            wait_until(lambda: not first.ready(), "the first to see that it was replaced")
+        assert second.ready()
+        assert second.stop() == 0
+        wait_until(first.ready, "the first, now that the second has ended")
+        assert first.stop() == 0
+    finally:
+        second.close()
+    assert history.usages[Outcome.UNKNOWN] == 0
+    verdict = stack.verdict(history)
+    assert verdict.ok, verdict
+    assert read_archive(stack.archive).partition(0).gaps == []
+
+
+# --- what is kept in a failed state: nothing ------------------------------------------------
+
+
+async def test_halted_flusher_keeps_no_lease_and_takes_none(
+    site: InProcessStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("busyapi.flusher.loop.HALT_RETRY_SECONDS", 0.2)
+    async with site.running() as (_, committer):
+        await site.post(committer, "a", 3)
+        await site.until_archived(3)
+    assert site.server.command("EXISTS", KEYS.lease) == 0, "a clean stop gives it back"
+    held: list[int] = []
+
+    def tried() -> bool:
+        held.append(int(site.server.command("EXISTS", KEYS.lease)))
+        return len(tries) >= 3
+
+    elsewhere = make_flusher(where(site.server), tmp_path / "other", partitions=4)
+    async with run_flusher(elsewhere, ready=False) as wrong:
+        await until(
+            lambda: "installed with 1 partitions" in wrong.not_ready_reason, "the wrong one to halt"
+        )
+        tries = record_calls(monkeypatch, OwnedPartition, "connect")
+        await until(tried, "the wrong one to try again and again")
+        async with site.running() as (right, committer):
+            assert await site.post(committer, "b", 1) == [4]
+            await site.until_archived(4)
+            assert not right.not_ready_reason
+    assert not any(held)
+
+
+async def test_flusher_that_halts_after_it_had_the_lease_gives_it_back(
+    site: InProcessStack,
+) -> None:
+    async with site.running() as (flusher, committer):
+        await site.post(committer, "a", 3)
+        await site.until_archived(3)
+        site.server.client().xadd(KEYS.stream, {"u": b"2 of another version"}, id="4-1")
+        site.server.command("INCRBY", KEYS.seq, 1)
+        await until(lambda: "has version 2" in flusher.not_ready_reason, "the flusher to halt")
+        await until(lambda: not site.server.command("EXISTS", KEYS.lease), "the lease to be free")

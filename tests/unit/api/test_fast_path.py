@@ -1,0 +1,149 @@
+"""Which requests the fast path takes for ordinary, and when it stays off."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from busyapi.api.archive_client import ArchiveClient
+from busyapi.api.auth import RequestAuthorizer
+from busyapi.api.context import ApiContext
+from busyapi.api.fast_path import (
+    ROUTE,
+    SANIC_VERSION,
+    FastPathProtocol,
+    FastPathWrite,
+    make_protocol,
+)
+from busyapi.api.request_head import parse_content_length
+from busyapi.commit.pending import AdmissionControl
+from busyapi.commit.pool import CommitterPool
+from busyapi.errors import Overloaded
+from busyapi.settings import Settings
+from busyapi.telemetry.metrics import ApiMetrics
+from busyapi.web.protocol import DeadlineProtocol
+
+START = b"POST /api/usages HTTP/1.1\r\n"
+
+
+def make_context(
+    *, fast_path: str = "on", authorizer: RequestAuthorizer | None = None
+) -> ApiContext:
+    return ApiContext(
+        settings=Settings(fast_path=fast_path),
+        committers=CommitterPool([], AdmissionControl(1, 1)),
+        readers=[],
+        archive=ArchiveClient("http://127.0.0.1:1", 1),
+        metrics=ApiMetrics("fsync"),
+        authorizer=authorizer,
+    )
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Host: a\r\nContent-Length: 85",
+        b"Host: [::1]:3000\r\ncontent-length:85",
+        b"Host:\r\nContent-Length: 85\r\nConnection: Keep-Alive\r\nX-Anything: at all",
+        b"X:\r\nContent-Length: \t85\r\nHost: a.b-c_d:80",
+    ],
+)
+def test_an_ordinary_header_gives_its_length(head: bytes) -> None:
+    assert parse_content_length(START + head) == 85
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"",
+        b"Host: b",
+        b"Host: a b",
+        b"Host: a/b",
+        b"Content-Length: 85 ",
+        b"Content-Length: +85",
+        b"Content-Length: 85\r\nContent-Length: 85",
+        b"Content-Length: 999999999",
+        b"Content-Length: 85\r\nConnection: close",
+        b"Content-Length: 85\r\nConnection: keep-alive\r\nConnection: keep-alive",
+        b"Content-Length: 85\r\nTransfer-Encoding: chunked",
+        b"Content-Length: 85\r\nexpect: 100-continue",
+        b"Content-Length: 85\r\nContent-Encoding: gzip",
+        b"Content-Length: 85\r\nIdempotency-Key: a",
+        b"Content-Length: 85\r\nUpgrade: websocket",
+        b"Content-Length: 85\r\nno colon",
+        b"Content-Length: 85\r\n folded: line",
+        b"Content-Length: 85\r\nX : y",
+        b"Content-Length: 85\r\nX: \xff",
+        b"Content-Length: 85\r\nX: a\nb: c",
+        b"Content-Length: 85\r\nX: \x00",
+        b"Content-Length: 85\r\nx-request-ID: two words",
+    ],
+)
+def test_any_other_header_is_for_sanic(head: bytes) -> None:
+    assert parse_content_length(START + b"Host: a\r\n" + head) is None
+
+
+def test_a_header_without_a_host_is_for_sanic() -> None:
+    assert parse_content_length(START + b"Content-Length: 85") is None
+
+
+def test_another_release_of_sanic_switches_it_off_and_is_told() -> None:
+    with capture_logs() as logs:
+        assert issubclass(make_protocol(make_context(), SANIC_VERSION), FastPathProtocol)
+        assert not logs
+        assert not issubclass(make_protocol(make_context(), "25.12.99"), FastPathProtocol)
+    assert [each["event"] for each in logs] == ["fast_path_disabled"]
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: make_context(fast_path="off"),
+        lambda: make_context(authorizer=RequestAuthorizer(None, 1.0)),
+    ],
+)
+def test_the_switch_and_a_guard_leave_all_to_sanic(made: Callable[[], ApiContext]) -> None:
+    with capture_logs() as logs:
+        protocol = make_protocol(made())
+    assert issubclass(protocol, DeadlineProtocol)
+    assert not issubclass(protocol, FastPathProtocol)
+    assert not logs
+
+
+class Unwritable:
+    """A connection on which nothing can be written."""
+
+    aborted = False
+    context = make_context()
+    route_tally = context.metrics.requests.route(ROUTE)
+
+    def send_response(self, message: bytes, *, close: bool) -> None:
+        raise RuntimeError(message)
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+@pytest.mark.parametrize(
+    "tell",
+    [lambda answer: answer.complete(1), lambda answer: answer.fail(Overloaded())],
+)
+def test_an_answer_that_cannot_be_written_ends_its_connection_and_nothing_else(
+    tell: Callable[[FastPathWrite], None],
+) -> None:
+    connection: Any = Unwritable()
+    answer = FastPathWrite(connection, b"{}", b"7-1")
+    with capture_logs() as logs:
+        tell(answer)
+    assert connection.aborted
+    assert not answer.is_waiting
+    assert [each for each in logs if each["event"] != "write_rejected"] == [
+        {
+            "event": "unexpected_error",
+            "log_level": "error",
+            "error": "RuntimeError",
+            "where": "fast path",
+            "request_id": "7-1",
+        }
+    ]

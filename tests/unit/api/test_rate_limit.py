@@ -1,0 +1,99 @@
+"""Token buckets: what they let through over time, and how many they remember."""
+
+import pytest
+
+from busyapi.api import rate_limit
+from busyapi.api.rate_limit import Holds, RateLimiter, client_network
+
+
+class Clock:
+    """A clock that the test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(rate_limit, "monotonic", made)
+    return made
+
+
+def test_over_time_no_more_passes_than_the_rate_and_one_burst(clock: Clock) -> None:
+    buckets = RateLimiter(10, 20)
+    for cost in (1, 7, 20, 300):
+        passed = 0
+        for _ in range(2000):
+            if not buckets.charge(f"device-{cost}", cost):
+                passed += cost
+            clock.now += 0.1
+        # 200 s at 10 a second, and one burst or one batch above it.
+        assert 0.9 * 2000 - cost <= passed <= 2000 + max(20, cost), cost
+
+
+def test_what_is_refused_passes_after_the_time_that_was_told(clock: Clock) -> None:
+    buckets = RateLimiter(2, 4)
+    assert buckets.charge("a", 3) == 0
+    seconds = buckets.charge("a", 4)
+    assert seconds == pytest.approx(1.5)
+    clock.now += seconds - 0.01
+    assert buckets.charge("a", 4) > 0
+    clock.now += 0.02
+    assert buckets.charge("a", 4) == 0
+
+
+@pytest.mark.usefixtures("clock")
+def test_the_rest_of_a_batch_is_charged_as_if_the_whole_were() -> None:
+    buckets = RateLimiter(2, 4)
+    assert buckets.charge("a", 1) == 0
+    assert buckets.charge("a", 999, already_charged=1) == 0
+    assert buckets.charge("a", 1) == pytest.approx((1000 - 4 + 1) / 2)
+
+
+@pytest.mark.usefixtures("clock")
+def test_the_table_is_bounded_and_forgets_the_longest_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rate_limit, "MAX_CLIENTS", 3)
+    buckets = RateLimiter(1, 1)
+    for name in ("a", "b", "c", "a", "d"):
+        buckets.charge(name, 1)
+    assert list(buckets._buckets) == ["c", "a", "d"]
+
+
+@pytest.mark.parametrize(
+    ("address", "common"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("::ffff:10.1.2.3", "10.1.2.3"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+        ("unix", "unix"),
+    ],
+)
+def test_a_client_is_an_ipv4_address_or_an_ipv6_network(address: str, common: str) -> None:
+    assert client_network(address) == common
+
+
+def test_a_hold_ends_with_its_time_and_is_one_names_own(clock: Clock) -> None:
+    holds = Holds()
+    holds.add("a", 2)
+    assert (holds.left("a"), holds.left("b")) == (2.0, 0.0)
+    clock.now += 1.5
+    assert holds.left("a") == 0.5
+    clock.now += 0.5
+    assert holds.left("a") == 0.0
+
+
+def test_the_table_of_holds_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("busyapi.api.rate_limit.MAX_CLIENTS", 2)
+    holds = Holds()
+    for name in ("a", "b", "c"):
+        holds.add(name, 60)
+    assert [bool(holds.left(name)) for name in ("a", "b", "c")] == [False, True, True]
