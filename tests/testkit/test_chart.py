@@ -14,11 +14,11 @@ def test_duplicate_key_is_refused() -> None:
         parse("spec:\n  replicas: 1\n  replicas: 2\n")
 
 
-def test_comments_alone_are_no_object() -> None:
+def test_comments_alone_are_not_an_object() -> None:
     assert parse("---\n# nothing\n---\nkind: Pod\n") == [{"kind": "Pod"}]
 
 
-def test_a_string_is_found_at_any_depth() -> None:
+def test_string_is_found_at_any_depth() -> None:
     assert "deep" in strings({"a": [{"b": [["deep"]]}]})
 
 
@@ -31,16 +31,16 @@ def test_helm_3_and_kubectl_are_unpacked_once() -> None:
 
 
 @pytest.mark.parametrize("name", ["requirements-checkov.lock", "requirements-programs.lock"])
-def test_what_is_installed_beside_is_pinned_and_names_no_registry(name: str) -> None:
-    lines = [each.strip() for each in (FOLDER / name).read_text().splitlines()]
-    wanted = [each for each in lines if each and not each.startswith("#")]
-    assert wanted
-    assert all(re.match(r"[\w.-]+==\S+ .*\\$|--hash=sha256:[0-9a-f]{64}", each) for each in wanted)
+def test_lock_pins_every_package_and_names_no_registry(name: str) -> None:
+    lines = [line.strip() for line in (FOLDER / name).read_text().splitlines()]
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert pins
+    assert all(re.match(r"[\w.-]+==\S+ .*\\$|--hash=sha256:[0-9a-f]{64}", line) for line in pins)
     assert not re.search(r"://|/(home|root|tmp|work)/", "\n".join(lines))
 
 
-def test_make_installs_both() -> None:
+def test_make_installs_both_locks() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for name in ("requirements-checkov.lock", "requirements-programs.lock"):
-        assert f"-r testkit/chart/{name}" in makefile
+        assert re.search(rf"^\t@\$\(INSTALL\S*\) testkit/chart/{name}\b", makefile, re.MULTILINE)
     assert (FOLDER / "checkov.in").read_text().startswith("checkov>=")
