@@ -70,7 +70,7 @@ soak: $(VENV)/.test $(VENV)/.chart  ## the tests that take many minutes
 
 test-release: $(VENV)/.test  ## build, push, pull and verify a release; BASE= where no image can be pulled
 	.ci/system-packages release
-	BASE=$(BASE) $(PYTEST) -m release $(ARGS)
+	BASE=$(BASE) $(PYTEST) -m release tests/release $(ARGS)
 
 e2e: $(VENV)/.test  ## scenarios on a real cluster, the one of KUBECONFIG; ARGS="--short"
 	$(BIN)/python -m e2e $(ARGS)

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +49,17 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def dist(repository: Repository, keys: Keys) -> Path:
+def dist(repository: Repository, keys: Keys) -> Iterator[Path]:
     """The files of a release."""
     repository.git("remote", "remove", "origin")
     base = ("--base", BASE) if BASE else ()
     built = repository.release("build", *base, key=keys.private_file)
     assert built.returncode == 0, built.stderr
-    return repository.root / "dist"
+    yield repository.root / "dist"
+    for tool in ("docker", "podman", "buildah"):
+        if shutil.which(tool):
+            remove = [tool, "rmi", "--force", "busyapi:9.9.0"]
+            subprocess.run(remove, check=False, capture_output=True, timeout=60)
 
 
 def test_a_release_is_built_pushed_pulled_and_run(
