@@ -77,7 +77,6 @@ FIRST_WORDS = {"What", "Who", "Whose", "Whether", "Give", "Say", "Tell", "Likewi
 
 PENDING = (
     "Makefile",
-    "ARCHITECTURE.md",
     "bench/",
     "charts/busyapi/README.md",
     "charts/busyapi/dashboards/",

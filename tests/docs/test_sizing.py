@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from busyapi.sizing.costs import BATCHED_POST_COST, SINGLE_POST_COST
 
+from busyapi.sizing.costs import BATCHED_POST_COST, SINGLE_POST_COST
 from tools.generate.sizing_page import START
 
 DOCS = Path(__file__).parents[2] / "docs"

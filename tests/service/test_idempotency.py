@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from busyapi.sizing.costs import REDIS_KEY_BYTES
 
 from busyapi.archive.idempotency_log import IdempotencyLog, list_parts, read_part
 from busyapi.commit.pending import IdempotencyKey
@@ -20,6 +19,7 @@ from busyapi.errors import (
 from busyapi.flusher.idempotency import GENERATIONS_PER_TTL
 from busyapi.idempotency import IdempotencyRecord
 from busyapi.ids import Seq
+from busyapi.sizing.costs import REDIS_KEY_BYTES
 from busyapi.stream.idempotency import IdempotencyStore
 from testkit.in_process import CommitterHarness, run_flusher, settled, until
 from testkit.in_process_stack import BOUND, KEYS, InProcessStack

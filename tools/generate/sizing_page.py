@@ -12,7 +12,6 @@ from busyapi.sizing.costs import (
     VALKEY_KEY_BYTES,
     UsageCost,
 )
-
 from busyapi.sizing.plan import PlanRequest, make_plan
 
 OWNED = ""
