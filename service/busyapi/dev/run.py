@@ -80,7 +80,7 @@ async def _show_status(plan: Plan, stack: Stack, screen: Screen) -> None:
         counts = await fetch_counts(plan.port)
         now = monotonic()
         if counts is None:
-            screen.status(f"the API does not answer{_format_restarts(stack)}")
+            screen.status(f"the API returns no counts{_format_restarts(stack)}")
             before = None
         else:
             rate = (counts["count"] - before[1]) / (now - before[0]) if before else 0
