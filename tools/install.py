@@ -64,7 +64,7 @@ class Progress:
 
 def announce(lock: Path, total: int, venv: Path) -> str:
     """Return the line that says what will be installed, and how long that takes."""
-    megabytes = MEGABYTES.get(lock.name)
+    megabytes = MEGABYTES.get(str(lock))
     line = f"Installing {total} packages of {lock} into {venv}"
     if megabytes is None:
         return f"{line}."
