@@ -102,7 +102,7 @@ async def test_hole_in_the_stream_halts_behind_what_is_before_it(
         assert (first, last) == ("2-2", "6-2")
         async with run_flusher(site.flusher(), ready=False) as flusher:
             said = await until_halted(flusher)
-            assert "goes on at seq 5, but seq 3 comes next" in said
+            assert "continues at seq 5, but seq 3 comes next" in said
             assert "--partition 0 --through 4" in said
             await site.until_archived(2)
             # Devices notice nothing before the bound.

@@ -94,7 +94,7 @@ class FlushBuffer:
         if found.first > after + 1:
             self._stop_at(
                 LossSuspected(
-                    f"the stream goes on at seq {found.first}, but seq {after + 1} comes next:"
+                    f"the stream continues at seq {found.first}, but seq {after + 1} comes next:"
                     " entries were deleted from Redis by hand. To give them up, type: busyapi"
                     f" archive accept-loss --partition {partition} --through {found.first - 1}"
                     " --reason '…'"
