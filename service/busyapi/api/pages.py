@@ -28,8 +28,6 @@ CURL_COMMAND = (
     '{"patientId":"100","timestamp":"Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)",'
     '"medication":"Albuterol"}\' '
 )
-
-
 CREDENTIAL_FIELD = (
     '<label class="wide">token (required here, and not kept)'
     ' <input name="token" type="password" autocomplete="off" required></label>'
@@ -46,24 +44,24 @@ def _landing_page(settings: Settings) -> str:
         "port": str(settings.port),
         "token": CREDENTIAL_FIELD if settings.tokens_file else "",
         "authorization": AUTHORIZATION if settings.tokens_file else "",
-        "rows": _rows(describe_api(settings)),
+        "rows": _render_rows(describe_api(settings)),
     }
     for name, value in values.items():
         page = page.replace(f"{{{{{name}}}}}", value)
     return page
 
 
-def _rows(description: dict[str, Any]) -> str:
+def _render_rows(description: dict[str, Any]) -> str:
     """Render the operations as table rows; HEAD is left out, it is the same as GET."""
     return "\n".join(
-        _row(path, method, operation)
+        _render_row(path, method, operation)
         for path, operations in description["paths"].items()
         for method, operation in operations.items()
         if method != "head"
     )
 
 
-def _row(path: str, method: str, operation: dict[str, Any]) -> str:
+def _render_row(path: str, method: str, operation: dict[str, Any]) -> str:
     name = f"<code>{method.upper()} {escape(path)}</code>"
     # An Ingress routes the API and its description, and no probes.
     if method == "get" and path.startswith(("/api/", "/openapi")) and "{" not in path:
