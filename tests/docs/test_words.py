@@ -57,6 +57,13 @@ def test_words_are_found_over_the_end_of_a_line() -> None:
     assert findings("a.py", "goes = 1\non = 1\n") == []
 
 
+def test_table_of_the_changelog_may_have_old_names() -> None:
+    row = "| `fast_lane_off` | `fast_path_disabled` |\n"
+    assert findings("CHANGELOG.md", row) == []
+    assert findings("README.md", row)
+    assert findings("CHANGELOG.md", f"`fast_lane_off` {row}")
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -10,7 +10,7 @@
     another archive, or one that is         stop: usages may be gone, a person decides
       behind what Redis says
 
-The rules behind the table are in ARCHITECTURE.md. `compare` says what is wrong.
+docs/explanation/ids-and-epochs.md explains the table. `ownership` says what is wrong.
 """
 
 import asyncio
