@@ -47,11 +47,11 @@ def _rewrite_links(text: str, page: str) -> str:
     """Point links at pages of the site. A link to a file that is no page becomes its text."""
     here, folder = posixpath.dirname(page), posixpath.dirname(source_of(page))
 
-    def link(found: re.Match[str]) -> str:
-        mark, title, target = found.groups()
+    def link(match: re.Match[str]) -> str:
+        mark, title, target = match.groups()
         path, hash_, anchor = target.partition("#")
         if "://" in target or not path:
-            return found[0]
+            return match[0]
         there = page_of(posixpath.normpath(posixpath.join(folder, path)))
         if there is None:
             return title

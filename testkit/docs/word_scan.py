@@ -2,9 +2,9 @@
 
 Prose is everything in a file but code: in Markdown all but fences, indented blocks and code spans;
 in Python comments, docstrings and strings with a blank in them; elsewhere the whole file. Old names
-are looked for in code too.
+are searched in code too.
 
-`python -m testkit.docs.word_scan PATH…` lists what is found below paths, pending or not.
+`python -m testkit.docs.word_scan PATH…` lists all matches below paths, pending or not.
 """
 
 import ast
@@ -44,17 +44,17 @@ _CODE = re.compile(
 
 
 def findings(path: str, text: str) -> list[str]:
-    """Return what a file should not have, as `path:line: word (instead)`."""
+    """Return the words that a file should not have, as `path:line: word (instead)`."""
     for allowed in ALLOWED.get(path, ()):
         text = text.replace(allowed, _blank(allowed))
     if path == "CHANGELOG.md":
         # Tables of old names and new ones.
         text = re.sub(r"^\|.*$", lambda row: _blank(row[0]), text, flags=re.MULTILINE)
     prose = prose_of(path, text)
-    found = [*_matches(_PROSE, prose), *_matches(_NAMES, text)]
+    matches = [*_matches(_PROSE, prose), *_matches(_NAMES, text)]
     if path.endswith(".py"):
-        found += _identifiers(text)
-    return [f"{path}:{line}: {word}" for line, word in sorted(set(found))]
+        matches += _identifiers(text)
+    return [f"{path}:{line}: {word}" for line, word in sorted(set(matches))]
 
 
 def _matches(rules: list[tuple[Rule, re.Pattern[str]]], text: str) -> Iterator[tuple[int, str]]:
@@ -126,14 +126,14 @@ def is_pending(path: str) -> bool:
 def main(paths: list[str]) -> int:
     """List what is found below paths."""
     below = tuple(path.removeprefix("./") for path in paths)
-    found = [
+    lines = [
         line
         for path in files()
         if path.startswith(below)
         for line in findings(path, (ROOT / path).read_text())
     ]
-    sys.stdout.write("".join(f"{line}\n" for line in found))
-    return 1 if found else 0
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    return 1 if lines else 0
 
 
 if __name__ == "__main__":

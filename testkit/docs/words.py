@@ -103,7 +103,6 @@ PENDING = (
     "tests/*.py",
     "tests/e2e/",
     "tests/crash/",
-    "tests/docs/",
     "tests/loadtest/",
     "tests/release/",
     "tests/service/",

@@ -1,6 +1,6 @@
-"""Log calls and their catalogue, in both directions.
+"""Log calls match the definitions of log events, in both directions.
 
-A call is `log.<level>("event", field=...)`; what it gives as `**fields` is a dict in its function.
+A call is `log.<level>("event", field=...)`. Fields passed as `**fields` are a dict in its function.
 """
 
 import ast
@@ -18,13 +18,13 @@ PACKAGE = ROOT / "service" / "busyapi"
 
 
 def sources() -> list[str]:
-    """Return the modules that log."""
-    found = (path.read_text() for path in PACKAGE.rglob("*.py"))
-    return [source for source in found if "\nlog = structlog.get_logger()\n" in source]
+    """Return the source of each module that logs."""
+    texts = (path.read_text() for path in PACKAGE.rglob("*.py"))
+    return [source for source in texts if "\nlog = structlog.get_logger()\n" in source]
 
 
-def calls(source: str) -> Iterator[LogEvent]:
-    """Find what a module logs."""
+def log_calls(source: str) -> Iterator[LogEvent]:
+    """Yield the log calls of a module as events."""
     for node in ast.walk(ast.parse(source)):
         match node:
             case ast.Call(
@@ -38,23 +38,23 @@ def calls(source: str) -> Iterator[LogEvent]:
 
 
 def _fields(given: list[ast.keyword], source: str) -> Iterator[str]:
-    for each in given:
-        if each.arg:
-            yield each.arg
+    for keyword in given:
+        if keyword.arg:
+            yield keyword.arg
             continue
-        assert isinstance(each.value, ast.Name), "fields are named where they are logged"
+        assert isinstance(keyword.value, ast.Name), "fields are named where they are logged"
         for node in ast.walk(ast.parse(source)):
             match node:
                 case ast.Assign(targets=[ast.Name(id=name)], value=ast.Dict(keys=keys)):
-                    if name == each.value.id:
+                    if name == keyword.value.id:
                         yield from (str(key.value) for key in keys if isinstance(key, ast.Constant))
 
 
-def faults(found: list[LogEvent], catalogue: tuple[LogEvent, ...]) -> set[str]:
-    """Say where calls and catalogue differ."""
-    rows = {row.name: row for row in catalogue}
-    bad = {f"{name} is logged nowhere" for name in rows.keys() - {call.name for call in found}}
-    for call in found:
+def faults(calls: list[LogEvent], events: tuple[LogEvent, ...]) -> set[str]:
+    """Return where calls and definitions differ."""
+    rows = {row.name: row for row in events}
+    bad = {f"{name} is logged nowhere" for name in rows.keys() - {call.name for call in calls}}
+    for call in calls:
         row = rows.get(call.name)
         if row is None:
             bad.add(f"{call.name} is in no row")
@@ -64,9 +64,9 @@ def faults(found: list[LogEvent], catalogue: tuple[LogEvent, ...]) -> set[str]:
 
 
 def test_every_log_call_has_its_row_and_every_row_its_call() -> None:
-    found = [call for source in sources() for call in calls(source)]
-    ours = tuple(row for row in EVENTS if row.name != "library_log")  # logs.py makes that one
-    assert faults(found, ours) == set()
+    calls = [call for source in sources() for call in log_calls(source)]
+    events = tuple(row for row in EVENTS if row.name != "library_log")  # logs.py writes that one
+    assert faults(calls, events) == set()
     assert len({row.name for row in EVENTS}) == len(EVENTS)
 
 
@@ -100,6 +100,6 @@ def test_what_a_row_says_to_do_exists() -> None:
 def test_a_call_that_differs_is_found(call: str, fault: str) -> None:
     source = f"def f():\n{textwrap.indent(call, '    ')}\n"
     known = (LogEvent("known", "info", ("a",), "", ""),)
-    assert fault in faults(list(calls(source)), known)
+    assert fault in faults(list(log_calls(source)), known)
     with pytest.raises(AssertionError, match="constant"):
-        list(calls("log.info(name)"))
+        list(log_calls("log.info(name)"))

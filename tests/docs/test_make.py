@@ -24,10 +24,10 @@ def locked(name: str) -> dict[str, str]:
 @pytest.mark.parametrize("name", LOCKS)
 def test_a_lock_has_every_dependency_of_its_extras(name: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"]]
+    requirements = [*project["dependencies"]]
     for extra in EXTRAS[name]:
-        wanted += project["optional-dependencies"][extra]
-    names = {re.split(r"[\[<>=]", each)[0] for each in wanted} - {"busyapi"}
+        requirements += project["optional-dependencies"][extra]
+    names = {re.split(r"[\[<>=]", line)[0] for line in requirements} - {"busyapi"}
     assert names <= set(locked(name))
 
 

@@ -1,4 +1,4 @@
-"""The catalogue is what the processes give, and what reads a metric reads one that there is."""
+"""Processes expose the defined metrics, and alerts, panels and others read existing ones."""
 
 import re
 from pathlib import Path
@@ -28,12 +28,12 @@ DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("charts/
 
 
 def in_short(readers: set[str]) -> tuple[str, ...]:
-    """Give readers as a row does: a panel is its dashboard."""
-    return tuple(sorted({each.partition(":")[0] for each in readers}, key=alerts_first))
+    """Return readers as a definition lists them: a panel is its dashboard."""
+    return tuple(sorted({reader.partition(":")[0] for reader in readers}, key=alerts_first))
 
 
 def both() -> tuple[Metrics, Metrics]:
-    """Return what the two roles give."""
+    """Return the metrics of the two roles."""
     return ApiMetrics("fsync"), FlusherMetrics("fsync")
 
 
@@ -51,8 +51,8 @@ def test_every_metric_of_the_catalogue_is_given_as_it_says_and_no_other(role: in
 
 
 def test_every_metric_says_what_reads_it_and_nothing_reads_one_that_there_is_not() -> None:
-    found = {name: in_short(readers) for name, readers in read_by(set(ROWS)).items()}
-    assert found == {name: row.read_by for name, row in ROWS.items()}
+    read = {name: in_short(readers) for name, readers in read_by(set(ROWS)).items()}
+    assert read == {name: row.read_by for name, row in ROWS.items()}
 
 
 def test_recording_rules_that_are_read_are_made_and_the_other_way_round() -> None:
@@ -72,9 +72,9 @@ RULES_OF_ONE = {
 def test_a_reader_is_found_through_a_recording_rule_and_no_label_is_taken_for_a_metric() -> None:
     (alert, read), *others = alerts(RULES_OF_ONE)
     assert (alert, others) == ("A", [])
-    found = through(read, recorded(RULES_OF_ONE))
-    assert found == {"busyapi:a:sum", "busyapi_a_total", "busyapi_c_bucket"}
-    assert {family(each, {"busyapi_a"}) for each in found} >= {"busyapi_a", "busyapi_c"}
+    names = through(read, recorded(RULES_OF_ONE))
+    assert names == {"busyapi:a:sum", "busyapi_a_total", "busyapi_c_bucket"}
+    assert {family(name, {"busyapi_a"}) for name in names} >= {"busyapi_a", "busyapi_c"}
 
 
 def test_a_panel_and_a_variable_are_readers() -> None:
@@ -92,7 +92,7 @@ def test_a_panel_and_a_variable_are_readers() -> None:
 
 
 def test_label_values_of_the_catalogue_are_those_of_the_code() -> None:
-    refusals = {each.__name__ for each in errors.Refused.__subclasses__()}
+    refusals = {error.__name__ for error in errors.Refused.__subclasses__()}
     assert ArchiveUnavailable.__name__ in refusals
     assert set(metric_defs_api.REFUSAL_REASONS) == refusals | {errors.OutcomeUnknown.__name__}
     assert set(metric_defs_api.COMMITTER_FAILURE_REASONS) <= refusals
@@ -110,6 +110,6 @@ def test_names_follow_the_conventions(row: MetricDef) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_metric_in_a_document_exists(document: Path) -> None:
     known = {name + suffix for name in ROWS for suffix in SUFFIXES}
-    # What the adapter makes of one.
+    # The adapter computes this one.
     known.add("busyapi_requests_per_second")
     assert set(re.findall(r"\bbusyapi_[a-z_]+[a-z]\b", document.read_text())) <= known

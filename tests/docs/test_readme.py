@@ -61,7 +61,9 @@ def test_command_works(page: str, command: str, running: tuple[Stack, Server]) -
     elif "/batch" in command:
         assert len(json.loads(output)["ids"]) == 1
     elif "POST" in command:
-        assert all("id" in each for each in map(json.loads, output.replace("}{", "}\n{").split()))
+        assert all(
+            "id" in answer for answer in map(json.loads, output.replace("}{", "}\n{").split())
+        )
     elif "verify" in command:
         assert "no problem found" in output
     else:

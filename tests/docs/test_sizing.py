@@ -1,4 +1,4 @@
-"""The calculator starts from what docs/reports/performance.md says was measured."""
+"""The calculator starts from the figures in docs/reports/performance.md."""
 
 from pathlib import Path
 
@@ -18,18 +18,18 @@ def test_the_page_has_its_tables() -> None:
 
 
 def measured(text: str, row: str) -> list[float]:
-    """Return the figures of the one row of docs/reports/performance.md that begins so."""
-    (line,) = [each for each in text.splitlines() if each.startswith(f"| {row} |")]
-    cells = [each.strip().replace(",", "") for each in line.split("|")[2:-1]]
-    return [float(each) for each in cells if each]
+    """Return the figures of the only row with this name."""
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {row} |")]
+    cells = [cell.strip().replace(",", "") for cell in line.split("|")[2:-1]]
+    return [float(cell) for cell in cells if cell]
 
 
 def starts_from(text: str) -> tuple[list[float], list[float]]:
-    """Return what the page says of CPU and archive: for a usage posted alone, for one of many."""
+    """Return the CPU time and archive bytes of a usage posted alone, and of one of many."""
     flat = text.partition("## Fifty million")[2]
     first = {
-        each: measured(flat, f"{each}: CPU µs a usage")[0]
-        for each in ("api-0", "api-1", "valkey", "flusher")
+        process: measured(flat, f"{process}: CPU µs a usage")[0]
+        for process in ("api-0", "api-1", "valkey", "flusher")
     }
     archive = measured(flat, "archive bytes a usage")[0]
     many = [round(first["api-0"] + first["api-1"], 2), first["valkey"], first["flusher"], archive]
@@ -38,10 +38,10 @@ def starts_from(text: str) -> tuple[list[float], list[float]]:
 
 
 def planned() -> tuple[list[float], list[float]]:
-    """Return the same of the calculator."""
+    """Return the same figures of the calculator."""
     alone, many = (
-        [each.api_us, each.redis_us, each.flusher_us, each.archive_bytes]
-        for each in (SINGLE_POST_COST, BATCHED_POST_COST)
+        [cost.api_us, cost.redis_us, cost.flusher_us, cost.archive_bytes]
+        for cost in (SINGLE_POST_COST, BATCHED_POST_COST)
     )
     return alone, many
 
@@ -52,6 +52,6 @@ def test_the_calculator_starts_from_what_was_measured() -> None:
 
 @pytest.mark.parametrize("row", ["durable, fast path", "flusher: CPU µs a usage"])
 def test_another_measurement_is_noticed(row: str) -> None:
-    (line,) = [each for each in PERFORMANCE.splitlines() if each.startswith(f"| {row} |")]
+    (line,) = [line for line in PERFORMANCE.splitlines() if line.startswith(f"| {row} |")]
     other = PERFORMANCE.replace(line, f"| {row} | 9 | 9 | 9 | 9 | 9 |")
     assert planned() != starts_from(other)
