@@ -62,7 +62,7 @@ def failures(seen: Figures) -> list[str]:
         return []
     codes = {(code or "no answer"): n for code, n in seen.statuses.items()}
     told = ", ".join(f"{n} x {code}" for code, n in codes.items() if code != HTTPStatus.CREATED)
-    return [f"{told}; {seen.refused} of them were told that nothing was stored"]
+    return [f"{told}; {seen.refused} of them said that nothing was stored"]
 
 
 def end_pod(component: str, *, grace: int | None, gate: Gate) -> Callable[[Release, Report], None]:

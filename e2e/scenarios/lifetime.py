@@ -132,8 +132,8 @@ def stuck(site: Release) -> str:
 
 
 def again(site: Release, report: Report) -> None:
-    """Uninstall keeps the volumes; install again over them goes on with the ids."""
-    with report.row("uninstall keeps the volumes, install again goes on") as row:
+    """Uninstall keeps the volumes, and the next install continues with the ids."""
+    with report.row("uninstall keeps the volumes, the next install continues") as row:
         last = site.seed()
         site.wait_flushed()
         site.helm.uninstall(NAME, wait="watcher", timeout=180)

@@ -81,8 +81,6 @@ PENDING = (
     "docs/reference/logs.md",
     "docs/reference/metrics.md",
     "docs/reference/settings.md",
-    "docs/reports/e2e.md",
-    "docs/reports/e2e/",
     "e2e/",
     "loadtest/",
     "perf/",
