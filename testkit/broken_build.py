@@ -1,27 +1,70 @@
-"""Builds that are broken on purpose: a checker that does not catch them proves nothing."""
+"""Processes that are broken on purpose: a checker that does not catch them proves nothing.
 
-import shutil
+A mutant replaces named parts of the package before any of it runs, in the process alone. It fails
+the process when such a part is not there any more, or takes other arguments: a mutant that changes
+nothing must not pass for a sound build.
+"""
+
+import inspect
+import re
+from collections.abc import Callable
+from hashlib import sha1
 from pathlib import Path
+from typing import Any
 
-import busyapi
+from busyapi.stream.scripts import Script
 
-SOURCE = Path(busyapi.__file__).parent
+Mutant = Callable[[], None]
+
+VARIABLE = "BUSYAPI_TEST_MUTANTS"
+STARTUP = Path(__file__).parent / "mutant_startup"
+"""A folder whose sitecustomize Python imports before anything else."""
 
 
-def broken_build(folder: Path, changes: dict[str, tuple[str, str]]) -> dict[str, str]:
-    """Copy the package and change its text: file -> (what stands there, what is to).
+class MissingSeam(Exception):
+    """What a mutant replaces is not there, or not as the mutant knows it."""
 
-    Return the settings with which a process runs the copy.
+
+def broken_build(*mutants: Mutant) -> dict[str, str]:
+    """Return the settings with which a process runs with these functions of `testkit.mutants`."""
+    path = f"{STARTUP}:{STARTUP.parents[1]}"
+    return {"PYTHONPATH": path, VARIABLE: ",".join(each.__name__ for each in mutants)}
+
+
+def replace(owner: Any, name: str, new: Any) -> None:
+    """Replace an attribute of a module or class by one of the same kind.
 
     Raises:
-        LookupError: the text is not there once: the test is older than the code.
+        MissingSeam: there is none, or it takes other arguments, or it is of another type.
     """
-    copy = folder / "broken"
-    shutil.copytree(SOURCE, copy / "busyapi", ignore=shutil.ignore_patterns("__pycache__"))
-    for name, (old, new) in changes.items():
-        path = copy / "busyapi" / name
-        text = path.read_text()
-        if text.count(old) != 1:
-            raise LookupError(f"{name} has {text.count(old)} times {old!r}")
-        path.write_text(text.replace(old, new))
-    return {"PYTHONPATH": str(copy)}
+    where = f"{getattr(owner, '__module__', '')} {owner.__name__}.{name}"
+    if name not in vars(owner):
+        raise MissingSeam(f"{where} does not exist")
+    old = vars(owner)[name]
+    if inspect.isfunction(old):
+        if [*inspect.signature(old).parameters] != [*inspect.signature(new).parameters]:
+            raise MissingSeam(f"{where} has the arguments {inspect.signature(old)}")
+        if inspect.iscoroutinefunction(old) != inspect.iscoroutinefunction(new):
+            raise MissingSeam(f"{where} is not awaited as its mutant is")
+    elif type(old) is not type(new):
+        raise MissingSeam(f"{where} is of type {type(old).__name__}")
+    setattr(owner, name, new)
+
+
+def replace_in_script(script: Script, function: str, body: str) -> None:
+    """Give a local function of a Lua script another body.
+
+    Raises:
+        MissingSeam: the script has no such function, or more than one.
+    """
+    pattern = rf"^local function {function}\((.*)\)\n(?:.*\n)*?end$"
+    source, count = re.subn(
+        pattern,
+        lambda match: f"local function {function}({match[1]})\n  {body}\nend",
+        script.source.decode(),
+        flags=re.MULTILINE,
+    )
+    if count != 1:
+        raise MissingSeam(f"{count} functions of a script are called {function}")
+    script.source = source.encode()
+    script.sha1 = sha1(script.source, usedforsecurity=False).hexdigest()

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from testkit import mutants
 from testkit.archive.command import busyapi
-from testkit.broken_build import broken_build
+from testkit.broken_build import Mutant, broken_build
 from testkit.checker import Defect, Verdict
 from testkit.load import Load
 from testkit.processes import Flusher, Stack
@@ -19,33 +20,6 @@ ACCEPT = re.compile(r"busyapi (archive accept-loss .*) --reason")
 
 THE_COMMIT = b":lane:"
 """In the key that each batch's commit names, and no other command."""
-
-REPEATS_STORED_AGAIN = {"stream/commit.lua": ("if token == ARGV[4] then", "if false then")}
-FLUSHES_NOT_WRITTEN = {
-    "flusher/buffer.py": (
-        "            append = asyncio.to_thread(writer.append, block)\n",
-        """            if writer.cursor:
-                writer.gap(block[-1].last, 'not written')
-                continue
-            append = asyncio.to_thread(writer.append, block)
-""",
-    )
-}
-LOST_ANSWERS_CALLED_REFUSALS = {
-    "commit/committer.py": (
-        "                batch.is_uncertain = batch.is_uncertain or batch.is_sending\n",
-        "                self._fail_batch(batch, error)\n",
-    )
-}
-PUBLISHED_BEFORE_IT_IS_WRITTEN = {
-    "flusher/loop.py": (
-        "        usages, flushed = await buffer.flush(writer, partition)\n",
-        """        await partition.publish(buffer._last_seq)
-        failpoint('published')
-        usages, flushed = await buffer.flush(writer, partition)
-""",
-    )
-}
 
 
 def wait_until_flushed(flusher: Flusher) -> None:
@@ -73,12 +47,12 @@ def trial(folder: Path, server: Server, build: dict[str, str]) -> Verdict:
 
 
 @pytest.mark.parametrize(
-    ("changes", "defects"),
+    ("broken", "defects"),
     [
-        ({}, set()),
-        (REPEATS_STORED_AGAIN, {Defect.ARCHIVED_TWICE}),
+        ((), set()),
+        ((mutants.store_repeats_again,), {Defect.ARCHIVED_TWICE}),
         (
-            LOST_ANSWERS_CALLED_REFUSALS | FLUSHES_NOT_WRITTEN,
+            (mutants.refuse_after_lost_replies, mutants.skip_writes),
             {Defect.REFUSED_PRESENT, Defect.MISSING},
         ),
     ],
@@ -87,16 +61,16 @@ def trial(folder: Path, server: Server, build: dict[str, str]) -> Verdict:
 def test_trial_finds_what_is_broken(
     tmp_path: Path,
     valkey: Server,
-    changes: dict[str, tuple[str, str]],
+    broken: tuple[Mutant, ...],
     defects: set[Defect],
 ) -> None:
-    build = broken_build(tmp_path, changes) if changes else {}
+    build = broken_build(*broken) if broken else {}
     verdict = trial(tmp_path, valkey, build)
     assert set(verdict.defects) == defects, verdict
 
 
 def test_flusher_that_publishes_before_it_writes_is_caught(tmp_path: Path, valkey: Server) -> None:
-    build = broken_build(tmp_path, PUBLISHED_BEFORE_IT_IS_WRITTEN)
+    build = broken_build(mutants.publish_before_writing)
     with Stack(tmp_path / "stack", valkey, settings=build) as stack:
         (flusher,) = stack.flushers
         with Load(stack.port, connections=4) as load:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from testkit import mutants
 from testkit.archive_reader import read_archive
 from testkit.broken_build import broken_build
 from testkit.checker import Defect, Verdict
@@ -115,13 +116,7 @@ def test_promoted_replica_without_the_tail_repeats_no_id(tmp_path: Path) -> None
 
 def test_build_without_the_check_of_the_run_id_is_caught(tmp_path: Path) -> None:
     # Two guards, each enough alone: the check of a connection, and that of each commit.
-    build = broken_build(
-        tmp_path,
-        {
-            "stream/session.py": ("or state.run_id != server.run_id", ""),
-            "stream/commit_checks.lua": ("'master_replid:' .. history", "'master_replid:'"),
-        },
-    )
+    build = broken_build(mutants.commit_on_any_server)
     # What the flusher makes of it afterwards is of no interest.
     verdict = Promotion(tmp_path, "fsync", build).run(to_the_end=False)
     assert Defect.ID_ANSWERED_TWICE in verdict.defects, verdict
@@ -135,10 +130,7 @@ def test_replicated_tier_loses_nothing_when_a_replica_is_promoted(tmp_path: Path
 
 
 def test_build_that_does_not_wait_for_a_replica_is_caught(tmp_path: Path) -> None:
-    build = broken_build(
-        tmp_path,
-        {"stream/session.py": ("self._replicas = inspector.replicas", "self._replicas = 0")},
-    )
+    build = broken_build(mutants.wait_for_no_replica)
     verdict = Promotion(tmp_path, "replicated", build).run()
     assert Defect.MISSING in verdict.defects, verdict
     assert not TWICE & set(verdict.defects), verdict

@@ -14,6 +14,7 @@ from statistics import quantiles
 
 import pytest
 
+from testkit import mutants
 from testkit.api_client import BODY, Raw, request, stored
 from testkit.broken_build import broken_build
 from testkit.flood import flooding
@@ -29,8 +30,6 @@ ATTACKERS = 3
 CONNECTIONS = 300
 """The bound of the attacked process."""
 CRAFTED_BATCHES = [BATCHES[name] for name in (*PACKED, *SLOWEST)]
-UNBROKEN = {"api/decode_scheduler.py": ("await asyncio.sleep(_pause(seconds))", "pass")}
-"""Without it long work is done in one go."""
 
 Attack = Callable[[Api, ExitStack], None]
 
@@ -201,6 +200,6 @@ def test_crafted_batches_that_are_read_without_a_break_would_be_seen(
 ) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text("write good\n")
-    api = beside(BUSYAPI_TOKENS_FILE=str(tokens), **broken_build(tmp_path, UNBROKEN))
+    api = beside(BUSYAPI_TOKENS_FILE=str(tokens), **broken_build(mutants.read_without_a_break))
     # Each post waits for a whole batch.
     assert next(ratios(api, ATTACKS["crafted batches"], asked=10)) > TIMES

@@ -11,6 +11,7 @@ import pytest
 
 from busyapi.stream.keys import PartitionKeys
 from busyapi.stream.scripts import COMMIT
+from testkit import mutants
 from testkit.broken_build import broken_build
 from testkit.http1 import Connection, post
 from testkit.ports import free_port
@@ -189,12 +190,6 @@ def test_ten_thousand_refused_requests_leave_no_memory_behind(tmp_path: Path, ki
 
 
 def test_refusal_that_is_raised_twice_is_noticed(tmp_path: Path) -> None:
-    change = {
-        "commit/connection_state.py": (
-            "return copy_error(self._last_error)",
-            "return self._last_error",
-        )
-    }
-    build = broken_build(tmp_path, change)
+    build = broken_build(mutants.raise_one_refusal_twice)
     with alone(tmp_path, f"redis://127.0.0.1:{free_port()}", **build) as api:
         assert growth(api, 2 * FEW, "no") > 2 * MAX_GROWTH

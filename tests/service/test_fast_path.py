@@ -17,8 +17,9 @@ import pytest
 
 from busyapi.api.fast_path import MAX_HELD_BYTES
 from busyapi.settings import SWITCH
+from testkit import mutants
 from testkit.api_client import BODY, Raw, count, request
-from testkit.broken_build import broken_build
+from testkit.broken_build import Mutant, broken_build
 from testkit.differential import Case, Seen, alike, case, play
 from testkit.http1 import fetch
 from testkit.processes import Stack
@@ -33,27 +34,6 @@ AT_ONCE = 24
 
 SETTINGS = {"BUSYAPI_REQUEST_DEADLINE": "3"}
 """A request that never arrives whole is given up soon."""
-
-ORDER_LOST = {
-    "api/fast_path.py": (
-        """        if self._pending:
-            self._hold_back(data)
-        elif not""",
-        "        if not",
-    )
-}
-KEYS_IGNORED = {"api/request_head.py": ('    b"idempotency-key",\n', "")}
-SOON_IDLE = {"api/app.py": ("KEEP_ALIVE_SECONDS = 120", "KEEP_ALIVE_SECONDS = 1")}
-IDLE_WHILE_WAITING = {
-    "api/fast_path.py": (
-        """        if self._pending:
-            self._time""",
-        "        if 0:\n            self._time",
-    )
-}
-CLOSE_IGNORED = {
-    "api/request_head.py": ('or value.lower() != b"keep-alive"', "or not value.lower().strip()")
-}
 
 
 class Pair(NamedTuple):
@@ -177,17 +157,17 @@ def _status_after_a_long_commit(stack: Stack, server: Server) -> int:
         return device.answer().status
 
 
-def test_a_connection_whose_usage_waits_is_not_idle(
-    tmp_path: Path, valkey: Server, stacks: Stacks
-) -> None:
-    stack = stacks(valkey, settings=broken_build(tmp_path, SOON_IDLE))
+def test_a_connection_whose_usage_waits_is_not_idle(valkey: Server, stacks: Stacks) -> None:
+    stack = stacks(valkey, settings=broken_build(mutants.shorten_idle_time))
     assert _status_after_a_long_commit(stack, valkey) == 201
 
 
 def test_a_fast_path_that_is_idle_while_a_usage_waits_is_caught(
-    tmp_path: Path, valkey: Server, stacks: Stacks
+    valkey: Server, stacks: Stacks
 ) -> None:
-    stack = stacks(valkey, settings=broken_build(tmp_path, SOON_IDLE | IDLE_WHILE_WAITING))
+    stack = stacks(
+        valkey, settings=broken_build(mutants.shorten_idle_time, mutants.take_waiting_for_idle)
+    )
     with pytest.raises(EOFError):
         _status_after_a_long_commit(stack, valkey)
 
@@ -256,24 +236,22 @@ def test_what_follows_a_usage_waits_for_its_answer(valkey: Server, stacks: Stack
     assert _statuses_while_redis_stands_still(stacks(valkey), valkey) == [201, 404]
 
 
-def test_a_fast_path_that_loses_the_order_is_caught(
-    tmp_path: Path, valkey: Server, stacks: Stacks
-) -> None:
-    stack = stacks(valkey, settings=broken_build(tmp_path, ORDER_LOST))
+def test_a_fast_path_that_loses_the_order_is_caught(valkey: Server, stacks: Stacks) -> None:
+    stack = stacks(valkey, settings=broken_build(mutants.lose_order))
     assert _statuses_while_redis_stands_still(stack, valkey, 5) == [404, 201]
 
 
 @pytest.mark.parametrize(
     ("broken", "header"),
-    [(KEYS_IGNORED, "Idempotency-Key: a b"), (CLOSE_IGNORED, "Connection: close")],
+    [(mutants.ignore_keys, "Idempotency-Key: a b"), (mutants.ignore_close, "Connection: close")],
     ids=["keys", "close"],
 )
 def test_a_fast_path_that_is_not_alike_is_caught(
-    tmp_path: Path, broken: dict[str, tuple[str, str]], header: str
+    tmp_path: Path, broken: Mutant, header: str
 ) -> None:
     """And so the committer was taken at all."""
     with ExitStack() as running:
-        pair = _pair(running, tmp_path, broken_build(tmp_path, broken))
+        pair = _pair(running, tmp_path, broken_build(broken))
         cases = {0: Case((request("POST", "/api/usages", BODY, headers=(header,)),))}
 
         def taken() -> bool:

@@ -6,10 +6,10 @@ A case that failed is played again with BUSYAPI_TEST_CASES_FROM and its number.
 import asyncio
 import os
 import time
-from pathlib import Path
 
 import pytest
 
+from testkit import mutants
 from testkit.api_client import count
 from testkit.broken_build import broken_build
 from testkit.fuzzing import Outcome, case, parse_answers, play_all
@@ -22,14 +22,6 @@ SHORT = 5_000
 LONG = 100_000
 FLUSHER_SHARE = 5
 """One of so many cases is played at the flusher's port too; it reads heads with the same code."""
-
-AWAY = {
-    "web/http1.py": (
-        "        self._at_end = True\n",
-        "        self._at_end = True\n        return False\n",
-    )
-}
-FAILING = {"web/http1.py": ("except MalformedHead:", "except ZeroDivisionError:")}
 
 
 def played(port: int, numbers: range) -> Outcome:
@@ -77,17 +69,15 @@ def test_whatever_arrives_is_answered_or_dropped(contract: Stack, cases: int, fi
     assert 201 not in inside.statuses
 
 
-def test_a_server_that_stores_without_an_answer_is_caught(
-    tmp_path: Path, valkey: Server, stacks: Stacks
-) -> None:
-    broken = broken_build(tmp_path, AWAY)
+def test_a_server_that_stores_without_an_answer_is_caught(valkey: Server, stacks: Stacks) -> None:
+    broken = broken_build(mutants.close_at_half_close)
     stack = stacks(valkey, settings={**broken, "BUSYAPI_FAST_PATH": "off"})
     with pytest.raises(AssertionError, match="assert"):
         hold(stack, range(200))
 
 
-def test_a_server_that_fails_is_caught(tmp_path: Path, valkey: Server, stacks: Stacks) -> None:
-    stack = stacks(valkey, settings=broken_build(tmp_path, FAILING))
+def test_a_server_that_fails_is_caught(valkey: Server, stacks: Stacks) -> None:
+    stack = stacks(valkey, settings=broken_build(mutants.fail_on_malformed_heads))
     with pytest.raises(AssertionError, match="500"):
         hold(stack, range(200))
 

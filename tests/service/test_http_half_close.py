@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
 from busyapi.settings import SWITCH
+from testkit import mutants
 from testkit.api_client import BODY, Raw, count, nothing_stored, request, stored
 from testkit.broken_build import broken_build
 from testkit.processes import Stack
@@ -43,12 +43,6 @@ HALF = {
     "a part of a chunk": CHUNKED[:-20],
     "a body without its last chunk": CHUNKED[:-5],
     "a body without its last line": CHUNKED[:-2],
-}
-NOT_KEPT = {
-    "web/http1.py": (
-        "        self._data_received.set()  # to whoever waits for more\n        return True",
-        "        return False",
-    )
 }
 
 
@@ -131,9 +125,9 @@ def test_the_end_may_come_while_a_usage_waits(valkey: Server, stacks: Stacks, sw
 
 
 def test_a_server_that_closes_at_the_end_of_the_requests_is_caught(
-    valkey: Server, stacks: Stacks, tmp_path: Path
+    valkey: Server, stacks: Stacks
 ) -> None:
-    broken = broken_build(tmp_path, NOT_KEPT)
+    broken = broken_build(mutants.close_at_half_close)
     stack = stacks(valkey, settings={**broken, "BUSYAPI_FAST_PATH": "off"})
     assert statuses(stack.port, [POST]) == []
     assert count(stack.port) == 1, "stored and not answered, as a retry would be"

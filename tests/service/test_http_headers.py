@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from testkit import mutants
 from testkit.api_client import (
     BODY,
     USAGE,
@@ -213,18 +214,6 @@ class TestCors:
         assert refused.headers["access-control-allow-origin"] == PAGE
 
 
-SOON_IDLE = {"api/app.py": ("KEEP_ALIVE_SECONDS = 120", "KEEP_ALIVE_SECONDS = 2")}
-UPGRADING = {
-    "web/http1.py": (
-        "        self._prepare_body(head)\n",
-        (
-            "        self._prepare_body(head)\n"
-            "        self.upgrade_websocket = request.headers.get('upgrade') == 'websocket'\n"
-        ),
-    )
-}
-
-
 def idle_ends(stack: Stack, upgrade: str) -> bool:
     """Send a request that asks for an upgrade, slowly; say whether its idle connection ends."""
     with Raw(stack.port) as device:
@@ -236,14 +225,14 @@ def idle_ends(stack: Stack, upgrade: str) -> bool:
         return device.ends(8)
 
 
-def test_a_request_for_an_upgrade_keeps_the_idle_timeout(
-    tmp_path: Path, valkey: Server, stacks: Stacks
-) -> None:
-    stack = stacks(valkey, settings=broken_build(tmp_path, SOON_IDLE))
+def test_a_request_for_an_upgrade_keeps_the_idle_timeout(valkey: Server, stacks: Stacks) -> None:
+    stack = stacks(valkey, settings=broken_build(mutants.shorten_idle_time))
     assert idle_ends(stack, "websocket")
     assert idle_ends(stack, "h2c")
 
 
-def test_a_server_that_upgrades_is_caught(tmp_path: Path, valkey: Server, stacks: Stacks) -> None:
-    stack = stacks(valkey, settings=broken_build(tmp_path, SOON_IDLE | UPGRADING))
+def test_a_server_that_upgrades_is_caught(valkey: Server, stacks: Stacks) -> None:
+    stack = stacks(
+        valkey, settings=broken_build(mutants.shorten_idle_time, mutants.upgrade_to_websocket)
+    )
     assert not idle_ends(stack, "websocket")

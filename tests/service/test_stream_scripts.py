@@ -221,7 +221,7 @@ async def test_new_key_leaves_an_entry_for_the_archive_and_a_repeat_none(seeded:
         -5,
     ]
     found = seeded.server.command("XRANGE", KEYS.new_idempotency_keys, "-", "+")
-    assert found == [("5-3", {"k": "1 k body"})]
+    assert found == [("5-3", {"k": "1 1 k body"})]
 
 
 async def test_key_that_0_2_0_stored_is_known_by_the_same_body_alone(seeded: Seeded) -> None:

@@ -25,6 +25,8 @@ _SLOW_PATH_HEADERS = {
     b"x-request-id",
 }
 """Headers that change what a request means; and an id that `cut` left."""
+_FAST_PATH_CONNECTIONS = {b"keep-alive"}
+"""Values of Connection that change nothing."""
 
 
 LENGTH_CACHE: dict[bytes, int] = {}
@@ -56,7 +58,7 @@ def parse_content_length(head: bytes) -> int | None:
                 return None
             length = int(value)
         elif name == b"connection":
-            if connection is not None or value.lower() != b"keep-alive":
+            if connection is not None or value.lower() not in _FAST_PATH_CONNECTIONS:
                 return None
             connection = value
         elif name == b"host":

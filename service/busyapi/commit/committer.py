@@ -211,7 +211,7 @@ class Committer:
                 failpoint("api-after-commit")
             except RedisUnavailable as error:
                 self._complete_stored()
-                batch.is_uncertain = batch.is_uncertain or batch.is_sending
+                batch.mark_uncertain()
                 await self._disconnect(session, error)
                 break
             batch.is_sending = False

@@ -56,6 +56,10 @@ class InFlightBatch:
         """Whether any request still waits."""
         return any(write.is_waiting for write in self.writes())
 
+    def mark_uncertain(self) -> None:
+        """Record that replies were lost: what was sent may be stored."""
+        self.is_uncertain = self.is_uncertain or self.is_sending
+
     def expire(self, before: float) -> list[PendingWrite]:
         """Give up what was born before a moment; return the groups that are certainly not stored.
 

@@ -8,6 +8,10 @@
 -- the buffer, or memory, has filled since. Where replicas are waited for it writes that again
 -- although nothing changed: WAIT counts from a connection's last write, so without one it would
 -- confirm a batch that no replica has.
+local function is_repeat(token)
+  return token == ARGV[4]
+end
+
 local seq, record = check_commit()
 if not seq then
   return record
@@ -20,7 +24,7 @@ if not last_batch then
   return redis.error_reply('LANE this committer is not remembered')
 end
 local token, last = string.match(last_batch, '^(%S+) (%d+)$')
-if token == ARGV[4] then
+if is_repeat(token) then
   if ARGV[3] ~= '' then
     redis.call('SET', KEYS[4], last_batch, 'KEEPTTL')
   end

@@ -11,6 +11,10 @@
 -- The server is asked who it is. A process that took over another's data since the connection was
 -- checked has another replication id than the record, which came with that data: it could give out
 -- again the ids of the tail that it lost.
+local function has_history(replication, history)
+  return string.find(replication, 'master_replid:' .. history, 1, true)
+end
+
 local function check_commit()
   local state = redis.call(
     'HMGET', KEYS[1], 'epoch', 'run_id', 'bound', 'archived', 'keys', 'keys_max')
@@ -25,7 +29,7 @@ local function check_commit()
   local replication = redis.call('INFO', 'replication')
   local history = string.match(state[2] or '', '%-(%w+)$') or 'none'
   if not string.find(replication, 'role:master', 1, true)
-      or not string.find(replication, 'master_replid:' .. history, 1, true) then
+      or not has_history(replication, history) then
     return nil, redis.error_reply(
       'EPOCH the server has another replication history than the record')
   end

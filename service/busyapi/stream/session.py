@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 from busyapi.errors import DurabilityNotMet, NotSeeded, PartitionMismatch, RedisUnavailable
 from busyapi.ids import Seq
 from busyapi.stream.connection import Command, RedisConnection, ServerError, make_evalsha
-from busyapi.stream.durability import DurabilityInspector
+from busyapi.stream.durability import DurabilityInspector, ServerInfo
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.keys import PartitionKeys
 from busyapi.stream.scripts import COMMIT, COMMIT_KEYED, REVOKE_SEEN_EPOCH, SET_EXPIRING
-from busyapi.stream.state import parse_state, state_commands
+from busyapi.stream.state import PartitionState, parse_state, state_commands
 
 COMMITTER_MEMORY_SECONDS = 3600
 """How long a silent committer's last batch number is kept. It only cleans up behind committers that
@@ -119,7 +119,7 @@ class Session:
                 make_evalsha(REVOKE_SEEN_EPOCH, [self._keys.state], state.epoch)
             )
             raise NotSeeded(f"partition {self._keys.partition} went back: waiting for the flusher")
-        if server.role != "master" or state.run_id != server.run_id:
+        if server.role != "master" or not is_seeded_for(state, server):
             raise NotSeeded(f"partition {self._keys.partition} is not seeded for this server")
         self.epoch = state.epoch
 
@@ -236,3 +236,8 @@ class Session:
     async def close(self) -> None:
         """Close the connection."""
         await self._connection.close()
+
+
+def is_seeded_for(state: PartitionState, server: ServerInfo) -> bool:
+    """Return whether a flusher has seeded the partition on this server process."""
+    return state.run_id == server.run_id

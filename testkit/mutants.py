@@ -1,0 +1,203 @@
+"""Defects for `broken_build`: each function breaks the process that calls it, in one way.
+
+What is replaced has a name, and mypy knows its type: a mutant follows a rename like any caller.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from busyapi.api import app, request_head
+from busyapi.api.decode_scheduler import DecodeScheduler
+from busyapi.api.fast_path import FastPathProtocol
+from busyapi.archive.block_builder import AppendStats
+from busyapi.archive.format import UsageBatch
+from busyapi.archive.writer import PartitionWriter
+from busyapi.commit.connection_state import ConnectionState
+from busyapi.commit.in_flight import InFlightBatch
+from busyapi.decode.incremental import Incremental
+from busyapi.errors import RedisUnavailable, Refused
+from busyapi.failpoints import failpoint
+from busyapi.flusher.buffer import FlushBuffer
+from busyapi.stream import session
+from busyapi.stream.connection import RedisConnection
+from busyapi.stream.durability import DurabilityInspector, ServerInfo
+from busyapi.stream.keys import PartitionKeys
+from busyapi.stream.partition import OwnedPartition
+from busyapi.stream.scripts import COMMIT, COMMIT_KEYED
+from busyapi.stream.session import Session
+from busyapi.stream.state import PartitionState
+from busyapi.web import http1
+from busyapi.web.head import Head, MalformedHead, parse_head
+from busyapi.web.http1 import HalfCloseProtocol, StrictHttp
+from testkit.broken_build import replace, replace_in_script
+
+# --- usages that are lost or stored twice ---------------------------------------------------
+
+
+def store_repeats_again() -> None:
+    """Take a repeated batch for a new one."""
+    replace_in_script(COMMIT, "is_repeat", "return false")
+
+
+def skip_writes() -> None:
+    """Record a gap in place of every block but the first."""
+    append = PartitionWriter.append
+
+    def skip(self: PartitionWriter, batches: Sequence[UsageBatch]) -> AppendStats:
+        if not self.cursor:
+            return append(self, batches)
+        self.record_gap(batches[-1].last, "not written")
+        return AppendStats(0, 0, 0, 0.0, 0.0)
+
+    replace(PartitionWriter, "append", skip)
+
+
+def refuse_after_lost_replies() -> None:
+    """Answer 503 "not stored" for what may be stored."""
+
+    def refuse(self: InFlightBatch) -> None:
+        for write in self.writes():
+            write.fail(RedisUnavailable())
+
+    replace(InFlightBatch, "mark_uncertain", refuse)
+
+
+def publish_before_writing() -> None:
+    """Tell Redis that usages are archived before they are; failpoint `published`."""
+    flush = FlushBuffer.flush
+
+    async def publish_first(
+        self: FlushBuffer, writer: PartitionWriter, partition: OwnedPartition
+    ) -> tuple[int, list[AppendStats]]:
+        await partition.publish(self._last_seq)
+        failpoint("published")
+        return await flush(self, writer, partition)
+
+    replace(FlushBuffer, "flush", publish_first)
+
+
+def commit_on_any_server() -> None:
+    """Commit on a server that no flusher has vouched for."""
+
+    def is_seeded_for(state: PartitionState, server: ServerInfo) -> bool:
+        return bool(state.run_id and server.run_id)
+
+    replace(session, "is_seeded_for", is_seeded_for)
+    for script in (COMMIT, COMMIT_KEYED):
+        replace_in_script(script, "has_history", "return true")
+
+
+def wait_for_no_replica() -> None:
+    """Answer 201 before a replica has confirmed."""
+    initialize = Session.__init__
+
+    def forget_replicas(
+        self: Session,
+        connection: RedisConnection,
+        keys: PartitionKeys,
+        inspector: DurabilityInspector,
+        installation: str,
+    ) -> None:
+        initialize(self, connection, keys, inspector, installation)
+        self._replicas = 0
+
+    replace(Session, "__init__", forget_replicas)
+
+
+def raise_one_refusal_twice() -> None:
+    """Raise the same exception for every request, whose traceback grows."""
+    kept: dict[ConnectionState, Refused] = {}
+
+    def keep(state: ConnectionState) -> Refused:
+        return kept.setdefault(state, state._last_error)
+
+    replace(ConnectionState, "last_error", property(keep))
+
+
+# --- answers that differ --------------------------------------------------------------------
+
+
+def shorten_idle_time() -> None:
+    """Close a connection after a second without a request; sound in itself."""
+    replace(app, "KEEP_ALIVE_SECONDS", 1)
+
+
+def take_waiting_for_idle() -> None:
+    """Count the time in which a usage waits for Redis as idle."""
+
+    def check_timeouts(self: FastPathProtocol) -> None:
+        super(FastPathProtocol, self).check_timeouts()  # type: ignore[no-untyped-call]
+
+    replace(FastPathProtocol, "check_timeouts", check_timeouts)
+
+
+def lose_order() -> None:
+    """Answer a later request of a connection before an earlier one."""
+
+    def data_received(self: FastPathProtocol, data: bytes) -> None:
+        if not self._submit(data):
+            super(FastPathProtocol, self).data_received(data)
+
+    replace(FastPathProtocol, "data_received", data_received)
+
+
+def ignore_keys() -> None:
+    """Pass over Idempotency-Key on the fast path."""
+    kept = request_head._SLOW_PATH_HEADERS - {b"idempotency-key"}
+    replace(request_head, "_SLOW_PATH_HEADERS", kept)
+
+
+def ignore_close() -> None:
+    """Pass over `Connection: close` on the fast path."""
+    taken = request_head._FAST_PATH_CONNECTIONS | {b"close"}
+    replace(request_head, "_FAST_PATH_CONNECTIONS", taken)
+
+
+def read_without_a_break() -> None:
+    """Read a long body in one go, while all others wait."""
+
+    async def run(self: DecodeScheduler, work: Incremental[Any], sender: Callable[[], str]) -> Any:
+        del self, sender
+        try:
+            while True:
+                next(work)
+        except StopIteration as end:
+            return end.value
+
+    replace(DecodeScheduler, "run", run)
+
+
+# --- HTTP -----------------------------------------------------------------------------------
+
+
+def close_at_half_close() -> None:
+    """Close a connection as soon as the client has sent all its requests."""
+
+    def eof_received(self: HalfCloseProtocol) -> bool:
+        self._at_end = True
+        return False
+
+    replace(HalfCloseProtocol, "eof_received", eof_received)
+
+
+def fail_on_malformed_heads() -> None:
+    """Fail where a head is malformed: 500 in place of 400."""
+
+    def parse(raw: bytes) -> Head:
+        try:
+            return parse_head(raw)
+        except MalformedHead as error:
+            raise ZeroDivisionError from error
+
+    replace(http1, "parse_head", parse)
+
+
+def upgrade_to_websocket() -> None:
+    """Let a client ask for a websocket."""
+    prepare = StrictHttp._prepare_body
+
+    def prepare_upgrade(self: StrictHttp, head: Head) -> None:
+        prepare(self, head)
+        self.upgrade_websocket = self.request.headers.get("upgrade") == "websocket"
+
+    replace(StrictHttp, "_prepare_body", prepare_upgrade)
