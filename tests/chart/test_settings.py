@@ -18,6 +18,7 @@ from testkit.chart.rendering import (
     environment,
     loaded,
     mode_name,
+    notes,
     one,
     pods,
     render,
@@ -175,3 +176,17 @@ def variables(documents: list[Json], component: str) -> dict[str, object]:
             if container["name"] == component:
                 return environment(container)
     raise LookupError(component)
+
+
+def test_the_key_of_an_older_release_is_accepted_with_a_warning() -> None:
+    values = {"config": {"fastLane": "off"}}
+    assert config_map(values)["BUSYAPI_FAST_PATH"] == "off"
+    assert "config.fastLane is renamed to config.fastPath" in notes(values)
+    assert "fastLane" not in notes()
+
+
+@pytest.mark.parametrize(("former", "value"), [("off", "off"), (None, "on")])
+def test_values_without_the_new_key_are_enough(former: str | None, value: str) -> None:
+    """As `helm upgrade --reuse-values` gives them: a null removes the chart's default."""
+    values = {"config": {"fastPath": None, "fastLane": former}}
+    assert config_map(values)["BUSYAPI_FAST_PATH"] == value

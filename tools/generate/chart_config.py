@@ -34,8 +34,10 @@ ELSEWHERE = {
 """Variables that no `config` key sets, and why."""
 COMPUTED = {"keyPrefix"}
 """Keys whose variable a template works out."""
-OPTIONAL = {"keyPrefix", "replicas"}
+OPTIONAL = {"keyPrefix", "replicas", "fastPath"}
 """Keys that values of an older release may lack: `helm upgrade --reuse-values`."""
+FORMER = {"fastPath": "fastLane"}
+"""The name of a key in 0.2.0, which is accepted in 0.3.0; NOTES.txt warns."""
 PATTERNS = {
     "keyPrefix": "^([A-Za-z0-9][A-Za-z0-9._:-]{0,127})?$",
     "corsOrigins": "^(https?://[^/*A-Z ]+( *, *https?://[^/*A-Z ]+)*)?$",
@@ -75,6 +77,8 @@ def config_map(text: str) -> str:
 def row(name: str, setting: Field[Any]) -> str:
     """Return a row of the ConfigMap. Without int64 a large number would be written as a power."""
     default = f" | default {json.dumps(setting.default)}" if name in OPTIONAL else ""
+    if name in FORMER:
+        name = f"{FORMER[name]} | default .{name}"
     whole = " | int64" if type(setting.default) is int else ""
     return f"  {setting.metadata['name']}: {{{{ .{name}{default}{whole} | quote }}}}\n"
 
@@ -85,6 +89,8 @@ def schema(text: str) -> str:
     config = found["properties"]["config"]
     config["required"] = [name for name, _ in settings() if name not in OPTIONAL]
     config["properties"] = {name: rule(name, each) for name, each in settings()}
+    for name, former in FORMER.items():
+        config["properties"][former] = config["properties"][name]
     return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
 
 
