@@ -46,6 +46,7 @@ def trial(folder: Path, server: Server, build: dict[str, str]) -> Verdict:
         return stack.verdict(load.history)
 
 
+@pytest.mark.mutants
 @pytest.mark.parametrize(
     ("broken", "defects"),
     [
@@ -69,6 +70,7 @@ def test_trial_finds_what_is_broken(
     assert set(verdict.defects) == defects, verdict
 
 
+@pytest.mark.mutants
 def test_flusher_that_publishes_before_it_writes_is_caught(tmp_path: Path, valkey: Server) -> None:
     build = broken_build(mutants.publish_before_writing)
     with Stack(tmp_path / "stack", valkey, settings=build) as stack:

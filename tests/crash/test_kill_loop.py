@@ -26,29 +26,29 @@ from testkit.processes import Stack
 from testkit.servers import FLAVOURS, Flavour, Server
 from testkit.topologies import SentinelSet
 
-DEFAULT_SECONDS = 60.0
-SECONDS = float(os.environ.get("BUSYAPI_TEST_KILL_SECONDS", DEFAULT_SECONDS))
-LONG_SECONDS = max(SECONDS, 900.0)
+SHORT_SECONDS = 15.0
+FULL_SECONDS = 60.0
+LONG_SECONDS = 900.0
+SECONDS = os.environ.get("BUSYAPI_TEST_KILL_SECONDS")
+"""Replaces the short length."""
 SEED = int(os.environ.get("BUSYAPI_TEST_KILL_SEED", time.time_ns()))
 
 KINDS = ((0, False), (0, True), (20, False), (20, True))
 """Every kind of post: single and batch, with and without a key."""
 
 
-def lengths(default: float = DEFAULT_SECONDS) -> list[object]:
-    """Return how long to kill: short in `make test`, a quarter of an hour in `make soak`."""
-    seconds = SECONDS if SECONDS != DEFAULT_SECONDS else default
-    short = pytest.param(
-        seconds,
-        marks=[
-            pytest.mark.timeout(seconds + 240),
-            *([pytest.mark.long] if seconds > DEFAULT_SECONDS else []),
-        ],
-    )
-    long = pytest.param(
-        LONG_SECONDS, marks=[pytest.mark.timeout(LONG_SECONDS + 240), pytest.mark.long]
-    )
-    return [short, long]
+def lengths(full: float) -> list[object]:
+    """Return how many seconds to kill: in `make test`, `make test-later` and `make soak`."""
+
+    def length(seconds: float, *marks: pytest.MarkDecorator) -> object:
+        return pytest.param(seconds, marks=[pytest.mark.timeout(seconds + 240), *marks])
+
+    short = float(SECONDS or SHORT_SECONDS)
+    return [
+        length(short),
+        length(full, pytest.mark.full),
+        length(LONG_SECONDS, pytest.mark.long),
+    ]
 
 
 class Killer:
@@ -167,12 +167,12 @@ def judged(killer: Killer, stack: Stack, flavour: Flavour, seconds: float) -> Ve
     return verdict
 
 
-@pytest.mark.parametrize("seconds", lengths())
+@pytest.mark.parametrize("seconds", lengths(FULL_SECONDS))
 def test_nothing_acknowledged_is_lost_and_no_id_comes_twice(tmp_path: Path, seconds: float) -> None:
     both_at_once(trial, tmp_path, seconds)
 
 
-@pytest.mark.parametrize("seconds", lengths(DEFAULT_SECONDS / 2))
+@pytest.mark.parametrize("seconds", lengths(FULL_SECONDS / 2))
 def test_a_failover_loses_nothing_and_stores_nothing_twice(tmp_path: Path, seconds: float) -> None:
     both_at_once(sentinel_trial, tmp_path, seconds)
 

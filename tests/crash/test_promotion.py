@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import pytest
+
 from testkit import mutants
 from testkit.archive_reader import read_archive
 from testkit.broken_build import broken_build
@@ -114,6 +116,7 @@ def test_promoted_replica_without_the_tail_repeats_no_id(tmp_path: Path) -> None
     assert verdict.skipped > 100_000
 
 
+@pytest.mark.mutants
 def test_build_without_the_check_of_the_run_id_is_caught(tmp_path: Path) -> None:
     # Two guards, each enough alone: the check of a connection, and that of each commit.
     build = broken_build(mutants.commit_on_any_server)
@@ -129,6 +132,7 @@ def test_replicated_tier_loses_nothing_when_a_replica_is_promoted(tmp_path: Path
     assert promotion.gaps() == 1
 
 
+@pytest.mark.mutants
 def test_build_that_does_not_wait_for_a_replica_is_caught(tmp_path: Path) -> None:
     build = broken_build(mutants.wait_for_no_replica)
     verdict = Promotion(tmp_path, "replicated", build).run()

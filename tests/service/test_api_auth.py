@@ -132,8 +132,8 @@ class TestRate:
     """With a rate, each token or address has its own."""
 
     def test_over_the_rate_is_429_until_retry_after(self, contract: Stack, beside: Apis) -> None:
-        # One in 6.7 seconds: rounded down, Retry-After would be too early.
-        limited = beside(BUSYAPI_RATE_LIMIT="0.15")
+        # One in 2.5 seconds: rounded down, Retry-After would be too early.
+        limited = beside(BUSYAPI_RATE_LIMIT="0.4")
         stored(send(limited.port, USAGE))
         with nothing_stored(contract.port):
             answer = send(limited.port, USAGE)

@@ -23,6 +23,8 @@ from testkit.http1 import Answer
 from testkit.ports import free_port
 from testkit.processes import Api, Stack
 
+pytestmark = pytest.mark.alone
+
 SINGLE, BATCH = "/api/usages", "/api/usages/batch"
 USAGE = b'{"patientId":"1","timestamp":1478009511000,"medication":"a"}'
 LARGEST = 4_190_000
@@ -55,51 +57,62 @@ def usages(element: bytes, more: bytes = b'"y":0') -> bytes:
 
 # Read thoroughly because of the first, and taken because of the second.
 AGAIN = b'"y":1e400,"y":1'
-NAMES = b",".join(b'"k%d":{}' % number for number in range(300_000))
 NESTED = b"[" * 57 + b"]" * 57
 OBJECTS = b'{"a":' * 57 + b"1" + b"}" * 57
 ENDS = b'"' + b'},{"patientId":' * 8 + b'"'
 
-ATTACKS: dict[str, bytes] = {
-    "last of 9,999 bad": array(USAGE, most=9_999)[:-1] + b",1]",
-    "10,000 bad": array(b'{"a":1}', most=10_000),
-    "some bad": b"[" + b",".join(b"1" if n % 250 == 9 else USAGE for n in range(9_999)) + b"]",
-    "array of []": array(b"[]"),
-    "array of {}": array(b"{}"),
-    "array of digits": array(b"1"),
-    "array of nested arrays": array(NESTED),
-    "only opening brackets": b"[" * LARGEST,
-    "one usage of {}": b"[" + usage(b'"x":' + array(b"{}")) + b"]",
-    "one usage of [[]], bad end": b"[" + usage(b'"x":' + array(b"[[]]")[:-1] + b",1e400]") + b"]",
-    "one usage of nested arrays": b"[" + usage(b'"x":' + array(NESTED)) + b"]",
-    "one usage of nested objects": b"[" + usage(b'"x":' + array(OBJECTS)) + b"]",
-    "one usage of names, bad end": b"[" + usage(NAMES)[:-1] + b',"z":1e400}]',
-    "one usage of one name": b"[" + usage(b",".join([b'"k":[]'] * 500_000)) + b"]",
-    "one number of 4 MB": b"[" + usage(b'"x":0.' + b"1" * (LARGEST - 100)) + b"]",
-    "one name of 4 MB": b"[" + usage(b'"%b":1e400' % (b"k" * (LARGEST - 100))) + b"]",
-    "usages of []": usages(b"[]"),
-    "usages of {}": usages(b"{}"),
-    "usages of nested arrays": usages(NESTED),
-    "usages of as many arrays as are taken": usages(b"[],1111,11"),
-    "usages of objects, read twice": usages(b'{"":0},11,"aaaa"', AGAIN),
-    "usages of digits, read twice": usages(b"1", AGAIN),
-    "usages of fractions, read twice": usages(b"1.5", AGAIN),
-    "usages of texts, read twice": usages(b'"a"', AGAIN),
-    "usages of other texts, read twice": usages('"é"'.encode(), AGAIN),
-    "usages of numbers too large": usages(b"1e400"),
-    "usages of 4,300 digits": usages(b"9" * 4_300),
-    "usages of 4,301 digits": usages(b"9" * 4_301),
-    "usages of long fractions": usages(b"0." + b"123456789" * 33 + b"1e-5"),
-    "usages of escapes": usages(b'"' + b"\\ud83d\\ude00" * 500 + b'"'),
-    "usages of what looks like their ends": usages(ENDS),
-    "a text without an end": b'["' + b'\\"' * (LARGEST // 2),
-    "blanks": b"[" + b" " * LARGEST + b"]",
-    "a byte order mark": b"\xef\xbb\xbf" + array(USAGE, most=10_000),
-    "unpaired surrogates": array(usage(b'"x":"\\ud800"'), most=10_000),
-    "lines: empty": b"{" + b"\n" * LARGEST + b"}",
-    "lines: marks": b"\n".join([b"\xef\xbb\xbf" + USAGE] * 9_999),
-    "lines: read twice": b"\n".join([usage(b'"x":' + array(b"1", 300) + b"," + AGAIN)] * 9_999),
+
+def names() -> bytes:
+    return b",".join(b'"k%d":{}' % number for number in range(300_000))
+
+
+ATTACKS: dict[str, Callable[[], bytes]] = {
+    "last of 9,999 bad": lambda: array(USAGE, most=9_999)[:-1] + b",1]",
+    "10,000 bad": lambda: array(b'{"a":1}', most=10_000),
+    "some bad": lambda: (
+        b"[" + b",".join(b"1" if n % 250 == 9 else USAGE for n in range(9_999)) + b"]"
+    ),
+    "array of []": lambda: array(b"[]"),
+    "array of {}": lambda: array(b"{}"),
+    "array of digits": lambda: array(b"1"),
+    "array of nested arrays": lambda: array(NESTED),
+    "only opening brackets": lambda: b"[" * LARGEST,
+    "one usage of {}": lambda: b"[" + usage(b'"x":' + array(b"{}")) + b"]",
+    "one usage of [[]], bad end": lambda: (
+        b"[" + usage(b'"x":' + array(b"[[]]")[:-1] + b",1e400]") + b"]"
+    ),
+    "one usage of nested arrays": lambda: b"[" + usage(b'"x":' + array(NESTED)) + b"]",
+    "one usage of nested objects": lambda: b"[" + usage(b'"x":' + array(OBJECTS)) + b"]",
+    "one usage of names, bad end": lambda: b"[" + usage(names())[:-1] + b',"z":1e400}]',
+    "one usage of one name": lambda: b"[" + usage(b",".join([b'"k":[]'] * 500_000)) + b"]",
+    "one number of 4 MB": lambda: b"[" + usage(b'"x":0.' + b"1" * (LARGEST - 100)) + b"]",
+    "one name of 4 MB": lambda: b"[" + usage(b'"%b":1e400' % (b"k" * (LARGEST - 100))) + b"]",
+    "usages of []": lambda: usages(b"[]"),
+    "usages of {}": lambda: usages(b"{}"),
+    "usages of nested arrays": lambda: usages(NESTED),
+    "usages of as many arrays as are taken": lambda: usages(b"[],1111,11"),
+    "usages of objects, read twice": lambda: usages(b'{"":0},11,"aaaa"', AGAIN),
+    "usages of digits, read twice": lambda: usages(b"1", AGAIN),
+    "usages of fractions, read twice": lambda: usages(b"1.5", AGAIN),
+    "usages of texts, read twice": lambda: usages(b'"a"', AGAIN),
+    "usages of other texts, read twice": lambda: usages('"é"'.encode(), AGAIN),
+    "usages of numbers too large": lambda: usages(b"1e400"),
+    "usages of 4,300 digits": lambda: usages(b"9" * 4_300),
+    "usages of 4,301 digits": lambda: usages(b"9" * 4_301),
+    "usages of long fractions": lambda: usages(b"0." + b"123456789" * 33 + b"1e-5"),
+    "usages of escapes": lambda: usages(b'"' + b"\\ud83d\\ude00" * 500 + b'"'),
+    "usages of what looks like their ends": lambda: usages(ENDS),
+    "a text without an end": lambda: b'["' + b'\\"' * (LARGEST // 2),
+    "blanks": lambda: b"[" + b" " * LARGEST + b"]",
+    "a byte order mark": lambda: b"\xef\xbb\xbf" + array(USAGE, most=10_000),
+    "unpaired surrogates": lambda: array(usage(b'"x":"\\ud800"'), most=10_000),
+    "lines: empty": lambda: b"{" + b"\n" * LARGEST + b"}",
+    "lines: marks": lambda: b"\n".join([b"\xef\xbb\xbf" + USAGE] * 9_999),
+    "lines: read twice": lambda: b"\n".join(
+        [usage(b'"x":' + array(b"1", 300) + b"," + AGAIN)] * 9_999
+    ),
 }
+"""Made when they are sent: together they are 150 MB."""
 PACKED = ["array of nested arrays", "one usage of nested arrays", "usages of []", "10,000 bad"]
 """These are sent as gzip too."""
 SLOWEST = [name for name in ATTACKS if "read twice" in name and "lines" not in name]
@@ -221,7 +234,7 @@ def test_a_batch_costs_what_its_bytes_cost(
     name: str,
     packed: bool,  # noqa: FBT001
 ) -> None:
-    body = ATTACKS[name]
+    body = ATTACKS[name]()
     kind = "application/x-ndjson" if name.startswith("lines") else "application/json"
     hold_to_bounds(watched, post(body, packed=packed, kind=kind), TIMES * control * len(body))
 
@@ -262,7 +275,7 @@ def hold_to_bounds(watched: Watched, message: bytes, seconds: float) -> None:
 
 def test_many_attackers_at_once_take_turns(watched: Watched) -> None:
     usual = post(USAGE, SINGLE)
-    messages = [post(ATTACKS[name]) for name in SLOWEST]
+    messages = [post(ATTACKS[name]()) for name in SLOWEST]
     watched.forget_peak()
     with watched.another(usual) as stalls, ThreadPoolExecutor(len(messages)) as attackers:
         answers = list(attackers.map(watched.send, messages))

@@ -103,6 +103,7 @@ def test_bad_data_is_not_stored(contract: Stack, beside: Apis, tmp_path: Path) -
     assert answered(api, "5") == 0
 
 
+@pytest.mark.mutants
 @ONCE
 def test_a_service_that_takes_what_its_description_forbids_is_found(
     contract: Stack, beside: Apis, tmp_path: Path
@@ -116,6 +117,7 @@ def test_a_service_that_takes_what_its_description_forbids_is_found(
     assert count(contract.port) > before
 
 
+@pytest.mark.mutants
 @ONCE
 def test_a_description_that_is_wrong_is_found(contract: Stack, tmp_path: Path) -> None:
     wrong = described(contract.port)

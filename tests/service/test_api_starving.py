@@ -23,6 +23,8 @@ from tests.service.conftest import Apis
 from tests.service.test_api_bounds import ATTACKS as BATCHES
 from tests.service.test_api_bounds import BATCH, PACKED, SINGLE, SINGLES, SLOWEST
 
+pytestmark = pytest.mark.alone
+
 TIMES = 3.0
 ROUNDS = 6
 ASKED = 150

@@ -189,6 +189,7 @@ def test_ten_thousand_refused_requests_leave_no_memory_behind(tmp_path: Path, ki
         assert growth(api, MANY, stored) < MAX_GROWTH
 
 
+@pytest.mark.mutants
 def test_refusal_that_is_raised_twice_is_noticed(tmp_path: Path) -> None:
     build = broken_build(mutants.raise_one_refusal_twice)
     with alone(tmp_path, f"redis://127.0.0.1:{free_port()}", **build) as api:

@@ -27,7 +27,8 @@ from testkit.servers import Server
 from testkit.waiting import wait_until
 from tests.conftest import Stacks
 
-SHORT = 1500
+SHORT = 500
+FULL = 1500
 LONG = 100_000
 FIRST = int(os.environ.get("BUSYAPI_TEST_CASES_FROM", time.time_ns() % 10**12))
 AT_ONCE = 24
@@ -109,7 +110,8 @@ def _counted(stack: Stack) -> dict[str, float]:
 @pytest.mark.parametrize(
     "cases",
     [
-        pytest.param(SHORT, marks=pytest.mark.timeout(240)),
+        SHORT,
+        pytest.param(FULL, marks=[pytest.mark.full, pytest.mark.timeout(240)]),
         pytest.param(LONG, marks=[pytest.mark.long, pytest.mark.timeout(7200)]),
     ],
 )
@@ -162,6 +164,7 @@ def test_a_connection_whose_usage_waits_is_not_idle(valkey: Server, stacks: Stac
     assert _status_after_a_long_commit(stack, valkey) == 201
 
 
+@pytest.mark.mutants
 def test_a_fast_path_that_is_idle_while_a_usage_waits_is_caught(
     valkey: Server, stacks: Stacks
 ) -> None:
@@ -236,11 +239,13 @@ def test_what_follows_a_usage_waits_for_its_answer(valkey: Server, stacks: Stack
     assert _statuses_while_redis_stands_still(stacks(valkey), valkey) == [201, 404]
 
 
+@pytest.mark.mutants
 def test_a_fast_path_that_loses_the_order_is_caught(valkey: Server, stacks: Stacks) -> None:
     stack = stacks(valkey, settings=broken_build(mutants.lose_order))
     assert _statuses_while_redis_stands_still(stack, valkey, 5) == [404, 201]
 
 
+@pytest.mark.mutants
 @pytest.mark.parametrize(
     ("broken", "header"),
     [(mutants.ignore_keys, "Idempotency-Key: a b"), (mutants.ignore_close, "Connection: close")],

@@ -18,7 +18,8 @@ from testkit.servers import Server
 from tests.conftest import Stacks
 
 FIRST = int(os.environ.get("BUSYAPI_TEST_CASES_FROM", "0"))
-SHORT = 5_000
+SHORT = 1_000
+FULL = 5_000
 LONG = 100_000
 FLUSHER_SHARE = 5
 """One of so many cases is played at the flusher's port too; it reads heads with the same code."""
@@ -49,14 +50,15 @@ def hold(stack: Stack, numbers: range) -> Outcome:
 @pytest.mark.parametrize(
     ("cases", "first"),
     [
-        pytest.param(SHORT, FIRST, marks=pytest.mark.timeout(240)),
+        (SHORT, FIRST),
+        pytest.param(FULL, FIRST, marks=[pytest.mark.full, pytest.mark.timeout(240)]),
         pytest.param(
             LONG,
             FIRST or time.time_ns() % 10**12,
             marks=[pytest.mark.long, pytest.mark.timeout(7200)],
         ),
     ],
-    ids=["short", "long"],
+    ids=["short", "full", "long"],
 )
 def test_whatever_arrives_is_answered_or_dropped(contract: Stack, cases: int, first: int) -> None:
     outcome = hold(contract, range(first, first + cases))
@@ -69,6 +71,7 @@ def test_whatever_arrives_is_answered_or_dropped(contract: Stack, cases: int, fi
     assert 201 not in inside.statuses
 
 
+@pytest.mark.mutants
 def test_a_server_that_stores_without_an_answer_is_caught(valkey: Server, stacks: Stacks) -> None:
     broken = broken_build(mutants.close_at_half_close)
     stack = stacks(valkey, settings={**broken, "BUSYAPI_FAST_PATH": "off"})
@@ -76,6 +79,7 @@ def test_a_server_that_stores_without_an_answer_is_caught(valkey: Server, stacks
         hold(stack, range(200))
 
 
+@pytest.mark.mutants
 def test_a_server_that_fails_is_caught(valkey: Server, stacks: Stacks) -> None:
     stack = stacks(valkey, settings=broken_build(mutants.fail_on_malformed_heads))
     with pytest.raises(AssertionError, match="500"):

@@ -124,6 +124,7 @@ def test_the_end_may_come_while_a_usage_waits(valkey: Server, stacks: Stacks, sw
     assert stack.apis[0].metric("busyapi_requests_total", status="499") == 0
 
 
+@pytest.mark.mutants
 def test_a_server_that_closes_at_the_end_of_the_requests_is_caught(
     valkey: Server, stacks: Stacks
 ) -> None:

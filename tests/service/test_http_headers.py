@@ -231,6 +231,7 @@ def test_a_request_for_an_upgrade_keeps_the_idle_timeout(valkey: Server, stacks:
     assert idle_ends(stack, "h2c")
 
 
+@pytest.mark.mutants
 def test_a_server_that_upgrades_is_caught(valkey: Server, stacks: Stacks) -> None:
     stack = stacks(
         valkey, settings=broken_build(mutants.shorten_idle_time, mutants.upgrade_to_websocket)
