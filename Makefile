@@ -43,7 +43,7 @@ LATER := chart or alerts or mutants or tools or full
 # folders short files come last, so that no long one ends alone. What measures time or CPU runs
 # afterwards, one test at a time. A part of the tests (-k, -m or a path) takes one process, which is
 # ready when four still start.
-PART := $(strip $(foreach option,-k -m tests/,$(findstring $(option),$(ARGS))))
+PART := $(filter -k -m tests/%,$(ARGS))
 WORKERS := -n 4 --dist loadfile --no-loadscope-reorder
 ifdef PART
 run_tests = $(PYTEST) -m "$(1)" $(ARGS)
