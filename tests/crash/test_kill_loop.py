@@ -26,7 +26,7 @@ from testkit.processes import Stack
 from testkit.servers import FLAVOURS, Flavour, Server
 from testkit.topologies import SentinelSet
 
-SHORT_SECONDS = 15.0
+SHORT_SECONDS = 10.0
 FULL_SECONDS = 60.0
 LONG_SECONDS = 900.0
 SECONDS = os.environ.get("BUSYAPI_TEST_KILL_SECONDS")
