@@ -14,11 +14,39 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import msgspec  # noqa: F401 - loaded here once, and not in every life
-import zstandard  # noqa: F401
+from busyapi import failpoints
 
 LIVES = 2
 _OLD_DAY = "2020-01-01"
+
+
+class Switch:
+    """The failpoint function of every module here; a child sets what it does.
+
+    Modules take the function by its name when they are imported, and that takes longer than a life:
+    the parent imports them once, with this in its place.
+    """
+
+    def __init__(self) -> None:
+        self.failpoint = failpoints.failpoint
+
+    def __call__(self, name: str, /) -> None:
+        """Pass a failpoint."""
+        self.failpoint(name)
+
+    def set(self, spec: str) -> None:
+        """Take what BUSYAPI_FAILPOINTS would say."""
+        self.failpoint = failpoints.make_failpoint(failpoints.parse_spec(spec))
+
+
+switch = Switch()
+failpoints.failpoint = switch
+
+
+def load() -> None:
+    """Import what a life uses."""
+    import busyapi.archive_cli.verify  # noqa: PLC0415, F401 - now that the switch is in its place
+    import testkit.archive.builder  # noqa: F401, PLC0415
 
 
 def prepare(root: Path) -> None:
@@ -103,13 +131,14 @@ def examine(root: Path, acknowledged: Path) -> str:
     return ""
 
 
-def in_child(what: str, root: Path, acknowledged: Path, failpoints: str = "") -> tuple[bool, str]:
+def in_child(what: str, root: Path, acknowledged: Path, spec: str = "") -> tuple[bool, str]:
     """Do one of the above in a child; return whether it was killed, and what it said."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            os.environ["BUSYAPI_FAILPOINTS"] = failpoints
+            if spec:
+                switch.set(spec)
             result = globals()[what](*(root, acknowledged)[: 1 if "prepare" in what else 2])
             os.write(writing, (result or "").encode())
         except BaseException as error:  # noqa: BLE001 - told to the parent, which fails
@@ -125,6 +154,7 @@ def in_child(what: str, root: Path, acknowledged: Path, failpoints: str = "") ->
 def main() -> int:
     """Go through every hit of one failpoint."""
     root, acknowledged, failpoint = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    load()
     killed, hit = True, 0
     while killed:
         hit += 1
