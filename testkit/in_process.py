@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pytest
 
@@ -72,6 +72,20 @@ class RecordingObserver:
         self.errors.append(error)
 
 
+class _SignedWrite(AwaitedWrite):
+    """A write whose result is one integer, so that tests compare lists of integers."""
+
+    @property
+    def signed_last(self) -> asyncio.Future[int]:
+        """The future of the last seq, negative if replayed."""
+        return cast("asyncio.Future[int]", self.future)
+
+    def complete(self, last: int, *, replayed: bool = False) -> None:
+        """Set the future's result, unless the test has cancelled it."""
+        if not self.signed_last.done():
+            self.signed_last.set_result(-last if replayed else last)
+
+
 class CommitterHarness:
     """A committer with what an API process puts around it."""
 
@@ -98,13 +112,13 @@ class CommitterHarness:
         self.pool = CommitterPool([self.committer], self.admission)
 
     def post(self, *lines: bytes, key: IdempotencyKey | None = None) -> asyncio.Future[int]:
-        """Put one request in line, if it is let in; give the future of its last seq."""
-        group = AwaitedWrite(lines, key)
+        """Submit one request if it is admitted; return the future of its signed last seq."""
+        write = _SignedWrite(lines, key)
         try:
-            self.pool.submit(group)
+            self.pool.submit(write)
         except Refused as error:
-            group.fail(error)
-        return group.future
+            write.fail(error)
+        return write.signed_last
 
     async def wait_ready(self, seconds: float = 10.0) -> None:
         """Wait for a checked connection."""

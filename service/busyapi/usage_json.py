@@ -5,6 +5,9 @@ from functools import lru_cache
 
 from busyapi.ids import UsageId
 
+MAX_RECEIVED_MS = 253_402_300_799_999
+"""The end of the year 9999: the last time that RFC 3339 can write."""
+
 
 def format_received_at(received_ms: int) -> str:
     """Give milliseconds since 1970 as RFC 3339 in UTC."""

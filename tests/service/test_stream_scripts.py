@@ -17,7 +17,7 @@ from busyapi.stream.entry import decode_entry, encode_entry
 from busyapi.stream.keys import PartitionKeys
 from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.scripts import REVOKE_SEEN_EPOCH
-from busyapi.stream.session import CommitCommand, Session
+from busyapi.stream.session import CommitCommand, CommitResult, Session
 from testkit.in_process import where
 from testkit.servers import Server
 
@@ -40,6 +40,10 @@ def keyed(key: str, body: str, usages: int = 1, sign: str = "") -> CommitCommand
     return CommitCommand(
         value, usages, legacy, "key", body, key_digest=key, request_token=sign, received_ms=1
     )
+
+
+def _sign(result: CommitResult) -> int:
+    return -result.last if result.replayed else result.last
 
 
 class Seeded:
@@ -77,7 +81,9 @@ class Seeded:
         )
 
     async def commit(self, *calls: CommitCommand) -> list[Any]:
-        return await self.session.wait_replies(self.session.send(list(calls), self.highest))
+        """Commit, and return each reply; of a success the last seq, negative if replayed."""
+        replies = await self.session.wait_replies(self.session.send(list(calls), self.highest))
+        return [_sign(reply) if isinstance(reply, CommitResult) else reply for reply in replies]
 
     async def refused(self, call: CommitCommand) -> str:
         """Commit, see it refused and nothing changed; return the refusal's code."""
@@ -351,13 +357,16 @@ async def test_unseed_takes_only_the_epoch_that_was_seen(seeded: Seeded) -> None
     await seeded.reseed(0)
     newer = await seeded.open()
     await seeded.session.revoke_epoch()
-    assert await newer.wait_replies(newer.send([batch(1)], Seq(0))) == [1]
+    assert await newer.wait_replies(newer.send([batch(1)], Seq(0))) == [
+        CommitResult(1, replayed=False)
+    ]
     connection = await seeded.endpoint.connect(0)
     assert await connection.execute(*make_evalsha(REVOKE_SEEN_EPOCH, [KEYS.state], old)) == 0
     assert (
         await connection.execute(*make_evalsha(REVOKE_SEEN_EPOCH, [KEYS.state], newer.epoch)) == 1
     )
     (reply,) = await newer.wait_replies(newer.send([batch(2)], Seq(0)))
+    assert isinstance(reply, ServerError)
     assert reply.code == "EPOCH"
     await newer.close()
     await connection.close()

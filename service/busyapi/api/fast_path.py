@@ -186,7 +186,7 @@ class FastPathWrite(PendingWrite):
         self.partition = 0
         self.request_id = request_id
 
-    def complete(self, last: int) -> None:
+    def complete(self, last: int, *, replayed: bool = False) -> None:
         """Answer 201."""
         if not self.is_waiting:
             return

@@ -17,6 +17,7 @@ from busyapi.decode.body import (
     read_single,
 )
 from busyapi.ids import Seq, make_usage_id
+from busyapi.stream.session import CommitResult
 from busyapi.web.protocol import BufferedRequest
 
 REPLAYED_HEADERS = {"Idempotency-Replayed": "true"}
@@ -40,11 +41,11 @@ async def post_usage(request: BufferedRequest) -> HTTPResponse:
     line = await context.decode_scheduler.run(work, partial(_client_of, request, credential))
     request.release_body()
     found = parse_key(request, [line], credential) if KEY_HEADER in headers else None
-    last, partition = await _commit(context, AwaitedWrite((line,), found))
-    usage = make_usage_id(Seq(abs(last)), partition, settings.partitions)
-    if last > 0 and not context.cors:  # which adds headers
+    result, partition = await _commit(context, AwaitedWrite((line,), found))
+    usage = make_usage_id(Seq(result.last), partition, settings.partitions)
+    if not result.replayed and not context.cors:  # which adds headers
         return context.record_response(request, CreatedResponse(usage))
-    location = {"Location": f"/api/usages/{usage}"} | (REPLAYED_HEADERS if last < 0 else {})
+    location = {"Location": f"/api/usages/{usage}"} | (REPLAYED_HEADERS if result.replayed else {})
     return context.record_response(request, make_json_response({"id": usage}, 201, location))
 
 
@@ -70,9 +71,9 @@ async def post_batch(request: BufferedRequest) -> HTTPResponse:
     if context.authorizer:
         context.authorizer.charge_batch(request, credential, len(lines))
     found = parse_key(request, lines, credential) if KEY_HEADER in headers else None
-    last, partition = await _commit(context, AwaitedWrite(lines, found))
-    ids = context.committers.make_ids(abs(last), len(lines), partition)
-    answer = make_json_response({"ids": ids}, 201, REPLAYED_HEADERS if last < 0 else None)
+    result, partition = await _commit(context, AwaitedWrite(lines, found))
+    ids = context.committers.make_ids(result.last, len(lines), partition)
+    answer = make_json_response({"ids": ids}, 201, REPLAYED_HEADERS if result.replayed else None)
     return context.record_response(request, answer)
 
 
@@ -80,8 +81,8 @@ def _client_of(request: BufferedRequest, credential: str) -> str:
     return credential or client_network(str(request.ip))
 
 
-async def _commit(context: ApiContext, write: AwaitedWrite) -> tuple[int, int]:
-    """Give the last seq, negative for a repeat, and the partition."""
+async def _commit(context: ApiContext, write: AwaitedWrite) -> tuple[CommitResult, int]:
+    """Return the commit's result and the partition."""
     try:
         partition = context.committers.submit(write)
         return await write.future, partition

@@ -7,9 +7,7 @@ from zlib import crc32
 from busyapi.archive.compression import compress
 from busyapi.archive.format import BlockHeader, UsageBatch, render_lines
 from busyapi.ids import Seq
-
-MAX_RECEIVED_MS = 253_402_300_799_999
-"""The end of the year 9999: the last time that RFC 3339 can write."""
+from busyapi.usage_json import MAX_RECEIVED_MS
 
 
 class BuiltBlock(NamedTuple):

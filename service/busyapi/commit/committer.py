@@ -234,10 +234,10 @@ class Committer:
     ) -> ServerError | None:
         """Note what is stored, fail what is refused; give why the rest must be repeated."""
         found = apply_replies(batch, replies)
-        for command, _, reply in found.stored:
-            self.highest_seq = Seq(max(self.highest_seq, abs(reply)))
+        for command, _, result in found.stored:
+            self.highest_seq = Seq(max(self.highest_seq, result.last))
             # A repeated batch is our own, a repeated key may be another process's.
-            ours = reply > 0 or command.mode == "batch"
+            ours = not result.replayed or command.mode == "batch"
             self._observer.record_commit(command.usage_count if ours else 0, seconds)
         self._unanswered += found.stored
         for writes, error in found.refused:
@@ -249,8 +249,8 @@ class Committer:
 
     def _complete_stored(self) -> None:
         stored, self._unanswered = self._unanswered, []
-        for command, writes, reply in stored:
-            complete_writes(command, writes, reply)
+        for command, writes, result in stored:
+            complete_writes(command, writes, result)
             self._admission.release(writes)
 
     async def _handle_refusal(self, session: Session, trouble: ServerError) -> None:

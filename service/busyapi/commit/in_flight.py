@@ -18,7 +18,7 @@ from busyapi.errors import BufferFull, IdempotencyKeyConflict, IdempotencyKeysFu
 from busyapi.stream.connection import ServerError
 from busyapi.stream.entry import encode_entry
 from busyapi.stream.keys import PartitionKeys
-from busyapi.stream.session import CommitCommand
+from busyapi.stream.session import CommitCommand, CommitResult
 
 MAX_BATCH_USAGES = 10_000
 MAX_BATCH_BYTES = 1 << 20
@@ -31,8 +31,7 @@ class StoredCommand(NamedTuple):
 
     command: CommitCommand
     writes: list[PendingWrite]
-    reply: int
-    """The last seq, negative for a repeat."""
+    result: CommitResult
 
 
 class InFlightBatch:
@@ -147,13 +146,15 @@ def _make_keyed_command(write: PendingWrite, keys: PartitionKeys, now: int) -> C
     )
 
 
-def complete_writes(command: CommitCommand, writes: list[PendingWrite], reply: int) -> None:
+def complete_writes(
+    command: CommitCommand, writes: list[PendingWrite], result: CommitResult
+) -> None:
     """Give each group of a stored call its last seq."""
     if command.mode == "key":
-        # A keyed call stands alone; the sign tells the handler of a repeat.
-        writes[0].complete(reply)
+        # A keyed command has exactly one write.
+        writes[0].complete(result.last, replayed=result.replayed)
         return
-    seq = abs(reply) - command.usage_count
+    seq = result.last - command.usage_count
     for write in writes:
         seq += write.count
         write.complete(seq)
@@ -175,7 +176,7 @@ def apply_replies(batch: InFlightBatch, replies: list[object]) -> BatchOutcome:
     left = []
     trouble = None
     for (command, writes), reply in zip(batch.commands, replies, strict=True):
-        if isinstance(reply, int):
+        if isinstance(reply, CommitResult):
             found.stored.append(StoredCommand(command, writes, reply))
         elif isinstance(reply, ServerError) and (
             error := classify_refusal(reply, batch.is_uncertain)

@@ -7,6 +7,7 @@ from time import monotonic
 from typing import NamedTuple, Protocol
 
 from busyapi.errors import BusyapiError, Overloaded, copy_error
+from busyapi.stream.session import CommitResult
 
 
 class CommitObserver(Protocol):
@@ -49,8 +50,8 @@ class PendingWrite(ABC):
         """Whether somebody still waits for the answer."""
 
     @abstractmethod
-    def complete(self, last: int) -> None:
-        """Give the last seq, negative when it repeats an earlier answer, if it is wanted."""
+    def complete(self, last: int, *, replayed: bool = False) -> None:
+        """Answer with the last seq and whether an earlier request stored the usages."""
 
     @abstractmethod
     def fail(self, error: Exception) -> None:
@@ -64,17 +65,17 @@ class AwaitedWrite(PendingWrite):
 
     def __init__(self, lines: Sequence[bytes], key: IdempotencyKey | None = None) -> None:
         super().__init__(lines, key)
-        self.future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.future: asyncio.Future[CommitResult] = asyncio.get_running_loop().create_future()
 
     @property
     def is_waiting(self) -> bool:
         """Whether the request has neither gone away nor been given up."""
         return not self.future.done()
 
-    def complete(self, last: int) -> None:
-        """Give the last seq."""
+    def complete(self, last: int, *, replayed: bool = False) -> None:
+        """Set the future's result, unless the request has ended."""
         if not self.future.done():
-            self.future.set_result(last)
+            self.future.set_result(CommitResult(last, replayed))
 
     def fail(self, error: Exception) -> None:
         """Give the failure: one of its own, since it is raised in this request's frames."""

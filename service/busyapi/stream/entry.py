@@ -18,10 +18,9 @@ from zlib import crc32
 
 from busyapi.errors import UnknownVersion
 from busyapi.ids import Seq
+from busyapi.usage_json import MAX_RECEIVED_MS
 
 VERSION = b"1"
-LATEST_MS = 253_402_300_800_000
-"""The year 10000, which RFC 3339 cannot write."""
 FIELD = b"u"
 _ANY_VERSION = re.compile(rb"[1-9][0-9]{0,5}")
 
@@ -93,7 +92,7 @@ def check_entry(found: Entry) -> CheckedEntry:
         received_ms, checksum = int(parts[1]), int(parts[2], 16)
     except ValueError:
         raise BadEntry("header") from None
-    if not 0 <= received_ms < LATEST_MS:
+    if not 0 <= received_ms <= MAX_RECEIVED_MS:
         raise BadEntry("time")
     start = end + 1 if end >= 0 else len(found.value)
     with memoryview(found.value) as whole, whole[start:] as body:

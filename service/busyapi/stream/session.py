@@ -46,6 +46,15 @@ class CommitCommand(NamedTuple):
     received_ms: int = 0
 
 
+class CommitResult(NamedTuple):
+    """A commit command's success."""
+
+    last: int
+    """The seq of the last of its usages."""
+    replayed: bool
+    """An earlier command stored the usages: this one repeated it and stored nothing."""
+
+
 class Session:
     """One committer's connection, after its check."""
 
@@ -210,8 +219,8 @@ class Session:
             commands.append(("WAIT", self._replicas, REPLICA_WAIT_MS))
         return self._connection.send(commands)
 
-    async def wait_replies(self, sent: asyncio.Future[list[Any]]) -> list[Any]:
-        """Give for each call a last seq (negative for a repeat) or ServerError.
+    async def wait_replies(self, sent: asyncio.Future[list[Any]]) -> list[object]:
+        """Return a `CommitResult` or a `ServerError` for each command, in order.
 
         Raises:
             RedisUnavailable: the answer was lost, or too few replicas confirmed: each may be
@@ -222,7 +231,10 @@ class Session:
             confirmed = replies.pop()
             if isinstance(confirmed, ServerError) or confirmed < self._replicas:
                 raise RedisUnavailable("too few replicas confirmed the batch")
-        return replies
+        return [
+            CommitResult(abs(reply), reply < 0) if isinstance(reply, int) else reply
+            for reply in replies
+        ]
 
     async def revoke_epoch(self) -> None:
         """Unseed: the stream is ahead of the counter, so this server lost writes."""

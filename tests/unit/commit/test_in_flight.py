@@ -27,7 +27,7 @@ class Silent(PendingWrite):
 
     is_waiting = False
 
-    def complete(self, last: int) -> None:
+    def complete(self, last: int, *, replayed: bool = False) -> None:
         raise NotImplementedError
 
     def fail(self, error: Exception) -> None:

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from busyapi.errors import UnknownVersion
 from busyapi.ids import Seq
 from busyapi.stream.entry import (
-    LATEST_MS,
     BadEntry,
     Entry,
     check_entry,
@@ -16,6 +15,7 @@ from busyapi.stream.entry import (
     parse_entry,
     split_lines,
 )
+from busyapi.usage_json import MAX_RECEIVED_MS
 
 FIELD = b"u"
 
@@ -25,7 +25,7 @@ lines_of_bytes = st.lists(
     min_size=1,
     max_size=20,
 )
-times = st.integers(0, LATEST_MS - 1)
+times = st.integers(0, MAX_RECEIVED_MS)
 last_seqs = st.integers(100, 2**53)
 
 
