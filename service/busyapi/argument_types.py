@@ -1,16 +1,16 @@
-"""Types of command-line arguments for argparse, of busyapi's commands and of developers' tools."""
+"""Argument types for argparse, for busyapi's commands and the developer tools."""
 
 import argparse
 from collections.abc import Callable
 
 SHOWN = 20
-"""Characters of a wrong value in its message."""
+"""Number of characters of an invalid value in the error message."""
 
 
 def whole_number(
     minimum: int, maximum: int | None = None, noun: str = "a whole number"
 ) -> Callable[[str], int]:
-    """Return a parser of whole numbers in a range; `noun` says in its error what is expected."""
+    """Return a parser for whole numbers in a range. `noun` describes the number in errors."""
     limits = f"from {minimum}" if maximum is None else f"from {minimum} to {maximum}"
 
     def parse(text: str) -> int:

@@ -1,4 +1,4 @@
-"""The command line: the only place that reads settings and wires the parts together."""
+"""The command line: the only place that reads settings and connects the parts."""
 
 import argparse
 import os
@@ -16,22 +16,22 @@ from busyapi.telemetry import logs
 
 EPILOG = """\
 Settings are environment variables: see docs/reference/settings.md.
-To try it on this machine, with nothing else installed: busyapi dev
+To run everything on this machine, without other software: busyapi dev
 """
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; give the exit code: 0 fine, 1 failed, 2 asked for wrongly."""
+    """Run one command. Return the exit code: 0 success, 1 failure, 2 usage error."""
     try:
         try:
             settings = Settings.from_environment()
             options = _parser(settings).parse_args(arguments)
             return int(options.run(options, settings))
         finally:
-            # Here, where it is told what went wrong; also for --help, which leaves by SystemExit.
+            # Here, so that a failure is reported below; also for --help, which raises SystemExit.
             sys.stdout.flush()
     except BrokenPipeError:
-        # Who reads has seen enough. Python must not find the pipe again when it exits.
+        # The reader closed the pipe. Python must not write to it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ConfigError as error:
@@ -47,19 +47,19 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser(settings: Settings) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="busyapi",
-        description="Takes inhaler usages over HTTP, gives each an id, keeps every one.",
+        description="Receive inhaler usages over HTTP, give each one an id and archive it.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"busyapi {version('busyapi')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    api = commands.add_parser("api", help="take usages over HTTP", description=_api.__doc__)
+    api = commands.add_parser("api", help="receive usages over HTTP", description=_api.__doc__)
     api.set_defaults(run=_api)
     flusher = commands.add_parser(
         "flusher", help="archive one partition", description=_flusher.__doc__
     )
     flusher.add_argument(
-        "--partition", type=int, required=True, metavar="N", help="which one, from 0"
+        "--partition", type=int, required=True, metavar="N", help="its number, from 0"
     )
     flusher.set_defaults(run=_flusher)
     archive_commands.add_commands(commands, Path(settings.archive_dir))
@@ -69,7 +69,7 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
 
 
 def _api(_: argparse.Namespace, settings: Settings) -> int:
-    """Take usages on PORT, and answer Prometheus on BUSYAPI_METRICS_PORT."""
+    """Receive usages on PORT and serve metrics on BUSYAPI_METRICS_PORT."""
     from busyapi.wiring.api import run_api  # noqa: PLC0415 - the archive commands need no web server
 
     if settings.port == settings.metrics_port != 0:
@@ -79,7 +79,7 @@ def _api(_: argparse.Namespace, settings: Settings) -> int:
 
 
 def _flusher(options: argparse.Namespace, settings: Settings) -> int:
-    """Archive one partition into BUSYAPI_ARCHIVE_DIR."""
+    """Archive one partition in BUSYAPI_ARCHIVE_DIR."""
     from busyapi.wiring.flusher import run_flusher  # noqa: PLC0415 - likewise
 
     if not 0 <= options.partition < settings.partitions:

@@ -1,46 +1,46 @@
-"""Every failure with a name.
+"""All errors of busyapi.
 
     BusyapiError
-    ├── ConfigError            a setting is wrong: exit 2 with what to change
-    ├── Refused                nothing was stored, a retry is safe
-    │   ├── BufferFull         the bound between issue and archive is reached, or memory is out
-    │   ├── IdempotencyKeysFull           as many Idempotency-Keys are known as may be
-    │   ├── NotSeeded          no flusher has vouched for this Redis server yet
-    │   ├── Overloaded         too much is pending in this process
-    │   ├── RedisUnavailable          Redis does not answer or cannot write
-    │   ├── DurabilityNotMet            Redis is weaker than the durability tier
-    │   └── UnknownVersion     what is stored was written by another version of busyapi
-    ├── OutcomeUnknown          the answer was lost: it may be stored
-    ├── IdempotencyKeyConflict              an Idempotency-Key came with another body
-    ├── InvalidRequest               what the device sent cannot be taken
-    │   ├── MalformedBody      400
-    │   ├── BodyTooLarge       413
-    │   ├── UnsupportedMediaType   415
+    ├── ConfigError                     a setting is wrong: exit code 2
+    ├── Refused                         nothing was stored; a retry is safe
+    │   ├── BufferFull                  the bound is reached, or memory is full
+    │   ├── IdempotencyKeysFull         the limit of known Idempotency-Keys is reached
+    │   ├── NotSeeded                   no flusher has checked this Redis server yet
+    │   ├── Overloaded                  too many usages are pending in this process
+    │   ├── RedisUnavailable            Redis does not answer or cannot write
+    │   ├── DurabilityNotMet            Redis does not meet the durability tier
+    │   └── UnknownVersion              another version of busyapi wrote the stored data
+    ├── OutcomeUnknown                  the reply was lost: the usage may be stored
+    ├── IdempotencyKeyConflict          an Idempotency-Key was sent with another body
+    ├── InvalidRequest                  the request is not acceptable
+    │   ├── MalformedBody               400
+    │   ├── BodyTooLarge                413
+    │   ├── UnsupportedMediaType        415
     │   │   └── UnsupportedContentEncoding
-    │   └── InvalidUsage          422
-    ├── LeaseLost              another flusher owns the partition
+    │   └── InvalidUsage                422
+    ├── LeaseLost                       another flusher owns the partition
     └── ArchiveError
-        ├── ArchiveLocked      another process writes this archive
-        ├── ArchiveTakenOver       another process may have taken this archive over: recover
-        ├── PartitionMismatch  archive, Redis and settings disagree on P
-        ├── LossSuspected      usages may be gone: only a person may go on
-        ├── ArchiveDamaged     a file cannot be trusted, and going on would make it worse
-        ├── ArchiveFull        the volume has no space: wait and try again
-        ├── FsyncFailed         fsync failed: exit, recover into a new file
-        └── UsageExpired       the usage was archived, and its retention time is over: 410
+        ├── ArchiveLocked               another process writes to this archive
+        ├── ArchiveTakenOver            another process may have taken over this archive: recover it
+        ├── PartitionMismatch           archive, Redis and settings have different partition numbers
+        ├── LossSuspected               usages may be lost: an operator must decide
+        ├── ArchiveDamaged              a file is damaged, and to continue could lose more
+        ├── ArchiveFull                 the volume has no space: wait and try again
+        ├── FsyncFailed                 fsync failed: exit, then recover into a new file
+        └── UsageExpired                the usage was archived and its retention has ended: 410
 
-An exception's docstring is its message unless it is raised with a better one.
-No message holds a payload value or a patient id.
+The first line of an exception's docstring is its message, unless it is raised with another one.
+No message contains a payload value or a patient id.
 """
 
 from typing import NamedTuple, TypeVar
 
 
 class BusyapiError(Exception):
-    """Something went wrong in busyapi."""
+    """An error of busyapi."""
 
     def __str__(self) -> str:
-        """Return the message given, or the docstring's first line."""
+        """Return the message, by default the first line of the docstring."""
         return super().__str__() or (self.__doc__ or "").strip().splitlines()[0]
 
 
@@ -48,18 +48,18 @@ E = TypeVar("E", bound=Exception)
 
 
 def copy_error(error: E) -> E:
-    """Return the same failure as another object, which was never raised.
+    """Return a new error with the same type and arguments.
 
-    An exception that was raised keeps the frames that it passed through, and with them a request's
-    body; raised again, it keeps those of every time. So each request gets an object of its own.
+    A raised exception keeps references to the frames that it passed through, and so to the
+    request's body. Raised again, it keeps the frames of each time. So each request gets its own.
     """
     return type(error)(*error.args)
 
 
 def describe_for_log(error: BaseException) -> str:
-    """Say what happened, for a log: in our words or the system's.
+    """Return the message of an error of busyapi or the operating system.
 
-    Any other text could quote what a device sent: of such an error only type and place.
+    The message of any other error could quote what a device sent. For those, return type and place.
     """
     if isinstance(error, BusyapiError):
         return str(error)
@@ -68,7 +68,7 @@ def describe_for_log(error: BaseException) -> str:
 
 
 def locate_error(error: BaseException) -> str:
-    """Say where an exception was raised."""
+    """Return the function and line where an exception was raised."""
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next
@@ -76,47 +76,47 @@ def locate_error(error: BaseException) -> str:
 
 
 class ConfigError(BusyapiError):
-    """A setting is wrong."""
+    """A setting is invalid."""
 
 
 class Refused(BusyapiError):
-    """Nothing was stored. It is safe to send this again."""
+    """Nothing was stored. It is safe to send the request again."""
 
 
 class BufferFull(Refused):
-    """The buffer is full: the archive is behind by the most allowed, or memory has run out."""
+    """The buffer is full: too many usages wait to be archived, or memory is full."""
 
 
 class IdempotencyKeysFull(Refused):
-    """Too many Idempotency-Keys are in use. Send this later, or without the key."""
+    """Too many Idempotency-Keys are in use. Try again later, or without a key."""
 
 
 class NotSeeded(Refused):
-    """The buffer is being prepared after a start or a failover."""
+    """The storage backend is starting or failing over. Try again later."""
 
 
 class Overloaded(Refused):
-    """This process has more usages waiting than it may hold."""
+    """The service is overloaded. Try again later."""
 
 
 class RedisUnavailable(Refused):
-    """The buffer does not answer."""
+    """The storage backend is unavailable."""
 
 
 class DurabilityNotMet(Refused):
-    """Redis is weaker than the durability tier that is configured."""
+    """The storage backend does not meet the configured durability tier."""
 
 
 class UnknownVersion(Refused):
-    """This was written by another version of the service, which this one cannot read."""
+    """Another version of the service wrote this. This version cannot read it."""
 
 
 class OutcomeUnknown(BusyapiError):
-    """The buffer's answer was lost. The usage may be stored already."""
+    """The reply of the storage backend was lost. The usage may be stored."""
 
 
 class IdempotencyKeyConflict(BusyapiError):
-    """This Idempotency-Key was used with another body."""
+    """This Idempotency-Key was already used with another body."""
 
 
 class ValidationError(NamedTuple):
@@ -127,7 +127,7 @@ class ValidationError(NamedTuple):
 
 
 class InvalidRequest(BusyapiError):
-    """The request cannot be taken."""
+    """The request is invalid."""
 
 
 class MalformedBody(InvalidRequest):
@@ -163,32 +163,32 @@ class ArchiveError(BusyapiError):
 
 
 class ArchiveLocked(ArchiveError):
-    """Another process writes this archive."""
+    """Another process writes to this archive."""
 
 
 class ArchiveTakenOver(ArchiveError):
-    """Another process may have taken this archive over. Nothing is published before recovery."""
+    """Another process may have taken over this archive. Recover it before the next publish."""
 
 
 class PartitionMismatch(ArchiveError):
-    """Settings, Redis and archive disagree about the partitions."""
+    """Settings, Redis and archive have different numbers of partitions."""
 
 
 class LossSuspected(ArchiveError):
-    """Usages may be gone. Only `busyapi archive accept-loss`, typed by a person, goes on."""
+    """Usages may be lost. An operator must run `busyapi archive accept-loss` to continue."""
 
 
 class ArchiveDamaged(ArchiveError):
-    """A file of the archive cannot be trusted. A person has to look at it."""
+    """A file of the archive is damaged. An operator must examine it."""
 
 
 class ArchiveFull(ArchiveError):
-    """The archive's volume is full. Nothing is lost; flushing goes on when space returns."""
+    """The archive volume is full. Nothing is lost; flushing continues when there is space."""
 
 
 class FsyncFailed(ArchiveError):
-    """The disk did not take an fsync. What it holds is unknown until recovery rewrites it."""
+    """An fsync failed. The content of the disk is unknown until recovery rewrites it."""
 
 
 class UsageExpired(ArchiveError):
-    """The usage was archived, and its retention time is over."""
+    """The usage was archived, and its retention period has ended."""

@@ -1,11 +1,11 @@
-"""Named places where a test can make the process die, stall or see a failing disk.
+"""Named places where a test can kill or stall the process, or make the disk fail.
 
     BUSYAPI_FAILPOINTS="archive-sync=kill@3,archive-write=enospc"
 
-kills the process (SIGKILL) at the third hit of `archive-sync`, and fails every hit of
-`archive-write` with that errno. `sleep:2` sleeps for two seconds. Without `@n` an action is taken
-at every hit, with it at the n-th alone. This is the only module below the command line that reads
-the environment: a failpoint is no setting, and unset it must cost nothing but a call.
+kills the process (SIGKILL) at the third hit of `archive-sync`, and fails each hit of
+`archive-write` with that errno. `sleep:2` sleeps for two seconds. Without `@n` the action runs at
+each hit, with it only at the n-th. This is the only module below the command line that reads the
+environment: a failpoint is not a setting, and without one it must cost no more than a call.
 """
 
 import errno
@@ -26,14 +26,14 @@ class _Action(NamedTuple):
     verb: str
     seconds: float
     hit: int
-    """At this hit alone; 0 for every one."""
+    """Only at this hit; 0 means at each."""
 
 
 def parse_spec(spec: str) -> dict[str, _Action]:
-    """Read what the variable says.
+    """Parse the value of the variable.
 
     Raises:
-        ValueError: a part of it is not name=action or name=action@hit.
+        ValueError: a part is not name=action or name=action@hit.
     """
     actions = {}
     for part in spec.split(","):
@@ -46,9 +46,9 @@ def parse_spec(spec: str) -> dict[str, _Action]:
 
 
 def make_failpoint(actions: dict[str, _Action]) -> Callable[[str], None]:
-    """Return a failpoint function that takes these actions."""
+    """Return a failpoint function that runs these actions."""
     hits = dict.fromkeys(actions, 0)
-    counting = threading.Lock()  # guards hits: worker threads and the loop pass failpoints
+    counting = threading.Lock()  # guards hits: worker threads and the loop use failpoints
 
     def hit(name: str) -> None:
         action = actions.get(name)

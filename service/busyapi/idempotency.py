@@ -1,4 +1,4 @@
-"""An Idempotency-Key that was used, as stream and archive carry it."""
+"""A used Idempotency-Key, as the stream and the archive store it."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from busyapi.ids import Seq
 
 
 class IdempotencyRecord(NamedTuple):
-    """A key and the usages that it stored: `usage_count` seqs that end at `last_seq`."""
+    """A key and the usages stored with it: `usage_count` seqs that end at `last_seq`."""
 
     last_seq: Seq
     usage_count: int

@@ -1,4 +1,4 @@
-"""Sequence numbers and ids: two integers that must not be confused."""
+"""Sequence numbers and ids: two kinds of integers with a type each."""
 
 from typing import NewType
 
@@ -6,18 +6,18 @@ Seq = NewType("Seq", int)
 """A usage's number within its partition, from 1. Seq 0 means none yet."""
 
 UsageId = NewType("UsageId", int)
-"""What a device is told: unique over all partitions, at most MAX_ID."""
+"""The id in a response: unique over all partitions, at most MAX_ID."""
 
 MAX_ID = 2**53
 """The largest integer that every JSON reader keeps exact (RFC 8259, section 6)."""
 
 
 def make_usage_id(seq: Seq, partition: int, partitions: int) -> UsageId:
-    """Return the id of a seq; with one partition it is the seq itself."""
+    """Return the id of a seq. With one partition it equals the seq."""
     return UsageId((seq - 1) * partitions + partition + 1)
 
 
 def split_usage_id(usage: UsageId, partitions: int) -> tuple[int, Seq]:
-    """Return the partition and seq that an id of 1 or more names."""
+    """Return the partition and seq of an id. The id is at least 1."""
     seq, partition = divmod(usage - 1, partitions)
     return partition, Seq(seq + 1)

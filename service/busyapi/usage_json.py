@@ -1,4 +1,4 @@
-"""A usage as it is read back: one line of JSON, the same from the buffer and the archive."""
+"""The JSON of a stored usage, the same for the buffer and the archive."""
 
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -10,18 +10,18 @@ MAX_RECEIVED_MS = 253_402_300_799_999
 
 
 def format_received_at(received_ms: int) -> str:
-    """Give milliseconds since 1970 as RFC 3339 in UTC."""
+    """Return milliseconds since 1970 as RFC 3339 in UTC."""
     return f"{_format_second(received_ms // 1000)}.{received_ms % 1000:03d}Z"
 
 
 @lru_cache(maxsize=64)
 def _format_second(seconds: int) -> str:
-    # Usages come in the order of time: the same second thousands of times, then never again.
+    # Usages arrive in order of time: the same second thousands of times, then never again.
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def render_usage(usage: UsageId, received_ms: int, line: bytes) -> bytes:
-    """Render one record, without a newline."""
+    """Return one stored usage as JSON, without a newline."""
     return b'{"id":%d,"receivedAt":"%b","usage":%b}' % (
         usage,
         format_received_at(received_ms).encode(),

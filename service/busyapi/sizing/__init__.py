@@ -1,1 +1,1 @@
-"""`busyapi sizing`: from a rate to pods, memory and disk."""
+"""`busyapi sizing`: pods, memory and disk for a rate of usages."""

@@ -1,8 +1,7 @@
-"""`busyapi sizing`: from a rate to pods, memory and disk.
+"""Estimate pods, memory and disk for a rate of usages.
 
-Every figure is one that the benchmark measured, and stands here once, with the command it is from;
-the rest is arithmetic. It is a place to start from: measure your own cluster with the load tests
-before you rely on it.
+The benchmark measured each cost; the rest is arithmetic. The result is a starting point: run the
+load tests on your own cluster before you rely on it.
 """
 
 import argparse
@@ -15,12 +14,12 @@ from busyapi.settings import MAX_BOUND_USAGES, Settings
 from busyapi.sizing.plan import Plan, PlanRequest, make_plan
 
 MAX_INPUT = 10**9
-"""Of each thing asked for: more is a slip of the keyboard."""
+"""Maximum of each argument: a larger one is a typing error."""
 MIN_MAX_REPLICAS = 10
 
 
 def add_command(commands: Any) -> None:
-    """Add `sizing`."""
+    """Add the command `sizing`."""
     parser = commands.add_parser(
         "sizing",
         help="pods, memory and disk for a rate",
@@ -32,36 +31,38 @@ def add_command(commands: Any) -> None:
         type=whole_number(1, MAX_INPUT),
         default=1_000_000,
         metavar="N",
-        help="usages a minute at the peak (default: %(default)s)",
+        help="usages per minute at the peak (default: %(default)s)",
     )
     parser.add_argument(
-        "--batched", action="store_true", help="they come in batches of about 1,000, not one by one"
+        "--batched",
+        action="store_true",
+        help="usages arrive in batches of about 1,000, not one by one",
     )
     parser.add_argument(
         "--outage-minutes",
         type=whole_number(1, MAX_INPUT),
         default=15,
         metavar="M",
-        help="how long a flusher may be away before devices are refused (default: %(default)s)",
+        help="time that a flusher may be down before posts are refused (default: %(default)s)",
     )
     parser.add_argument(
         "--days",
         type=whole_number(1, MAX_INPUT),
         default=30,
-        help="kept in the archive (default: %(default)s)",
+        help="retention of the archive in days (default: %(default)s)",
     )
     parser.add_argument(
         "--partitions",
         type=whole_number(1, MAX_INPUT),
         metavar="P",
-        help="how many; the fewest that carry it if not given",
+        help="number of partitions (default: the fewest that suffice)",
     )
     parser.add_argument(
         "--keyed",
         type=whole_number(0, 100),
         default=0,
         metavar="PERCENT",
-        help="of posts that have an Idempotency-Key (default: %(default)s)",
+        help="share of posts with an Idempotency-Key (default: %(default)s)",
     )
     parser.set_defaults(run=_run)
 
@@ -76,20 +77,22 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
         keyed_percent=options.keyed,
         key_seconds=settings.idempotency_ttl,
     )
-    found = make_plan(request)
-    if found.bound > MAX_BOUND_USAGES:
+    plan = make_plan(request)
+    if plan.bound > MAX_BOUND_USAGES:
         fewest = math.ceil(request.per_minute * request.outage_minutes / MAX_BOUND_USAGES)
         raise ConfigError(
-            f"a partition holds at most {MAX_BOUND_USAGES:,}: --partitions from {fewest:,}"
+            f"a partition can hold at most {MAX_BOUND_USAGES:,} usages: set --partitions to"
+            f" {fewest:,} or more"
         )
-    print(render_plan(found, make_plan(request._replace(keyed_percent=100))))  # noqa: T201 - a command's answer
+    keyed = make_plan(request._replace(keyed_percent=100))
+    print(render_plan(plan, keyed))  # noqa: T201 - the output of the command
     return 0
 
 
 def render_plan(plan: Plan, keyed: Plan) -> str:
-    """Return a plan as a person reads it, with the chart's values.
+    """Return a plan as text, with the values of the chart.
 
-    `keyed_percent` is the same when every post has an Idempotency-Key.
+    `keyed` is the plan for the same rate where each post has an Idempotency-Key.
     """
     log, volume = math.ceil(plan.log_gib), math.ceil(plan.volume_gib)
     return f"""\

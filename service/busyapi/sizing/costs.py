@@ -1,29 +1,29 @@
-"""What one usage costs, and one Idempotency-Key, as the benchmark measured them.
+"""The measured costs of one usage and one Idempotency-Key.
 
-Each figure is here once, with the command that measured it.
+Each figure names the command that measured it.
 """
 
 from typing import NamedTuple
 
 
 class UsageCost(NamedTuple):
-    """What one usage costs, as measured: CPU in microseconds, memory and disk in bytes."""
+    """The cost of one usage: CPU in microseconds, memory and disk in bytes."""
 
     api_us: float
     redis_us: float
     flusher_us: float
     redis_bytes: float
-    """While it waits to be archived."""
+    """Memory while it waits to be archived."""
     log_bytes: float
-    """Appended to the log of Redis, before that is written anew."""
+    """Appended to the log of Redis, before the log is rewritten."""
     archive_bytes: float
     usages_per_post: int
     """Usages in one post."""
 
 
 # CPU: docs/reports/performance.md, "Pinned", durable, fast path. Archive: "Fifty million usages",
-# the first look, the largest. Memory and log: `python -m bench.flat --usages 50000`, an entry for
-# each usage and a key for each, which is the worst case.
+# the first sample, the largest. Memory and log: `python -m bench.flat --usages 50000`, with one
+# entry and one key per usage, the worst case.
 SINGLE_POST_COST = UsageCost(
     api_us=30.7,
     redis_us=3.3,
@@ -33,8 +33,8 @@ SINGLE_POST_COST = UsageCost(
     archive_bytes=13.09,
     usages_per_post=1,
 )
-# CPU and archive: "Fifty million usages", its first look, which has batches alone; both API
-# processes. Memory and log: as above.
+# CPU and archive: "Fifty million usages", its first sample, which has only batches; both
+# API processes. Memory and log: as above.
 BATCHED_POST_COST = UsageCost(
     api_us=3.18,
     redis_us=0.63,
@@ -45,15 +45,15 @@ BATCHED_POST_COST = UsageCost(
     usages_per_post=1000,
 )
 
-# An Idempotency-Key, for as long as it is known: `python -m bench.flat --usages 50000`, the most
-# over several numbers of keys.
+# An Idempotency-Key while it is known: `python -m bench.flat --usages 50000`, the maximum over
+# several numbers of keys.
 VALKEY_KEY_BYTES = 135
-"""Valkey 9, for the chart's own server."""
+"""With Valkey 9, the server of the chart."""
 REDIS_KEY_BYTES = 180
-"""Redis 7.0, the oldest that is supported, for an external one."""
+"""With Redis 7.0, the oldest supported version, for external servers."""
 KEY_LOG_BYTES = 90
-"""In a log written anew."""
+"""In a rewritten log."""
 KEY_WAITING_BYTES = 95
-"""More memory while its usage waits to be archived."""
+"""Additional memory while its usage waits to be archived."""
 LOG_COPIES = 3
-"""The log grows to twice its size before it is written anew, and then the new one is beside it."""
+"""The log grows to twice its size before it is rewritten; then the new log needs space too."""

@@ -1,4 +1,4 @@
-"""From a rate of usages to a plan: arithmetic on measured costs."""
+"""Calculates a plan from a rate of usages and the measured costs."""
 
 import math
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from busyapi.sizing.costs import (
 SECONDS_A_DAY = 86_400
 GIB = 2**30
 
-# What the chart installs by itself: nothing is planned smaller.
+# The defaults of the chart: no plan is smaller.
 MIN_BOUND_USAGES = 1_000_000
 MIN_REDIS_GIB = 1
 MIN_LOG_GIB = 8
@@ -26,61 +26,61 @@ MIN_VOLUME_GIB = 10
 MIN_PODS = 2
 
 TARGET_UTILIZATION = 0.7
-"""How much of a core a process is planned for: the autoscaler's target, and room for a burst."""
+"""Planned share of a core: the autoscaler's target, with room for a burst."""
 REDIS_HEADROOM = 4 / 3
-"""The chart gives Valkey three quarters of its container's memory for data."""
+"""In the chart, data gets three quarters of the memory of the Valkey container."""
 DATA_HEADROOM = 1.25
-"""Memory for data over what it takes: fragmentation, and the rewrite of its log."""
+"""Memory for data, for fragmentation and the rewrite of the log."""
 DISK_HEADROOM = 1.2
 
 
 class PlanRequest(NamedTuple):
-    """What a plan is asked for."""
+    """The input of a plan."""
 
     per_minute: int
     is_batched: bool = False
     outage_minutes: int = 15
     retention_days: int = 30
     partitions: int | None = None
-    """The fewest that carry it when None."""
+    """None: the fewest that suffice."""
     keyed_percent: int = 0
-    """Percent of posts with an Idempotency-Key."""
+    """Share of posts with an Idempotency-Key, in percent."""
     key_seconds: int = Settings.idempotency_ttl
 
 
 class Plan(NamedTuple):
-    """What to install."""
+    """Sizes to install."""
 
     pods: int
     """API pods, of one core each."""
     partitions: int
     bound: int
-    """Usages that a partition may hold."""
+    """Maximum of usages in a partition."""
     redis_cores: float
-    """Of each partition's server, while nothing is wrong."""
+    """CPU of each partition's server in normal operation."""
     redis_gib: float
     """Memory limit of each partition's server."""
     keys: int
-    """Idempotency-Keys of each partition that are known at a time."""
+    """Idempotency-Keys known at a time, per partition."""
     log_gib: float
     """Disk of each partition's server."""
     flusher_cores: float
-    """Of each flusher."""
+    """CPU of each flusher."""
     disk_gib_per_day: float
-    """Of all partitions together."""
+    """Of all partitions."""
     volume_gib: float
-    """Of each flusher, for the days asked for."""
+    """Of each flusher, for the retention."""
 
 
 def make_plan(request: PlanRequest) -> Plan:
-    """Work out what a rate of usages a minute needs."""
+    """Return the plan for a request."""
     cost = BATCHED_POST_COST if request.is_batched else SINGLE_POST_COST
     rate = request.per_minute / 60
     waiting = request.per_minute * request.outage_minutes
     parts = request.partitions or _min_partitions(rate, cost, waiting)
     bound = max(MIN_BOUND_USAGES, math.ceil(waiting / parts))
-    # In whole numbers, so that a round rate has a round number of keys.
-    # A key is known for up to a third longer than its time.
+    # A key is known for up to a third longer than its TTL. The arithmetic uses whole numbers, so
+    # that a round rate gives a round number of keys.
     known = request.per_minute * request.keyed_percent * request.key_seconds * 4
     keys = -(-known // (3 * 60 * 100 * cost.usages_per_post * parts))
     waiting_keys = bound * request.keyed_percent / 100 / cost.usages_per_post
@@ -100,7 +100,7 @@ def make_plan(request: PlanRequest) -> Plan:
 
 
 def _min_partitions(rate: float, cost: UsageCost, waiting: int) -> int:
-    # Redis runs its commands on one core, and so does a flusher.
+    # Redis and a flusher each use one core.
     slowest = max(cost.redis_us, cost.flusher_us)
     return max(
         math.ceil(rate * slowest / 1e6 / TARGET_UTILIZATION), math.ceil(waiting / MAX_BOUND_USAGES)
@@ -114,7 +114,7 @@ def _memory_gib(cost: UsageCost, bound: int, keys: int, waiting: float, parts: i
 
 
 def _log_gib(cost: UsageCost, bound: int, keys: int) -> float:
-    # All that waits as it was appended, and beside it the log written anew, which packs it: no
-    # more than it takes in memory.
+    # All waiting usages as appended, plus the rewritten log, which packs them: no more than their
+    # size in memory.
     usage = cost.log_bytes + cost.redis_bytes
     return (bound * usage + keys * KEY_LOG_BYTES * LOG_COPIES) * DISK_HEADROOM / GIB

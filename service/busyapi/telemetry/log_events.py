@@ -1,13 +1,13 @@
-"""The catalogue of log events, one row each: `docs/reference/logs.md` is made from it.
+"""The catalogue of log events, one row each. `docs/reference/logs.md` is generated from it.
 
-Tests hold every log call to its row, and every row to a call.
+Tests check that each log call has a row and each row has a call.
 """
 
 from typing import NamedTuple
 
 
 class LogEvent(NamedTuple):
-    """What a line with this name says."""
+    """A log event: its name, level, fields, when it is logged and what to do."""
 
     name: str
     level: str
@@ -30,67 +30,73 @@ EVENTS = (
         "draining",
         "info",
         ("seconds",),
-        "SIGTERM came, or the process cannot run: /readyz fails, what comes is still answered",
+        "the process received SIGTERM or cannot run: /readyz fails, requests are still answered",
         NO_ACTION,
     ),
-    LogEvent("api_stopped", "info", (), "an API process answered all it had taken", NO_ACTION),
+    LogEvent(
+        "api_stopped",
+        "info",
+        (),
+        "an API process answered all accepted requests and stopped",
+        NO_ACTION,
+    ),
     LogEvent(
         "fatal_error",
         "error",
         ("reason", "detail"),
-        "settings and Redis contradict each other, or a committer failed: the process stops",
-        "read `detail`; put the setting right, or report it",
+        "settings and Redis are inconsistent, or a committer failed: the process stops",
+        "read `detail`; correct the setting, or report a defect",
     ),
     LogEvent(
         "credentials_refused",
         "warning",
         ("address", "requests"),
-        "so many requests, the last from this address or network, came without a known token after"
-        " its allowance for that was used up, and were answered 429",
-        "a device with an old token, or a client that guesses tokens: find it by the address",
+        "`requests` requests without a known token were answered 429 because their address or"
+        " network had used up its allowance for them; the last came from `address`",
+        "find the client by its address: an old token, or a client that guesses tokens",
     ),
     LogEvent(
         "open_files_limit_low",
         "warning",
         ("connections", "configured"),
-        "the limit of open files allows fewer connections than BUSYAPI_MAX_CONNECTIONS",
+        "the limit of open files is too low for BUSYAPI_MAX_CONNECTIONS",
         "raise the hard limit (`ulimit -Hn`), or lower the setting",
     ),
     LogEvent(
         "fast_path_disabled",
         "warning",
         ("sanic", "tested"),
-        "Sanic is of another version than the fast path was held against",
-        "install the pinned version: answers are the same, but slower",
+        "the fast path was not tested with this version of Sanic",
+        "install the pinned version: responses are the same, but slower",
     ),
     LogEvent(
         "redis_connected",
         "info",
         ("partition",),
-        "a committer that was not ready commits again",
+        "a committer is ready again",
         NO_ACTION,
     ),
     LogEvent(
         "redis_disconnected",
         "warning",
         ("partition", "reason", "detail"),
-        "a committer lost Redis or was refused by it; its usages are answered 503",
+        "a committer lost Redis, or Redis refused it; its usages are answered 503",
         "the runbook of BusyapiRedisUnreachable, unless `redis_connected` follows",
     ),
     LogEvent(
         "unexpected_error",
         "error",
         ("error", "where", "request_id"),
-        "a request met an exception that has no answer of its own: 500, or the connection is cut",
-        "a defect: report it with `error` and `where`",
+        "a request raised an unexpected exception: 500, or the connection is closed",
+        "report a defect with `error` and `where`",
     ),
     LogEvent(
         "write_rejected",
         "warning",
         ("reason", "stored", "requests", "request_id"),
-        "devices are answered 503 (no probe is meant): a line for a `reason` once in ten seconds,"
-        " with the id of one of them; `requests` is how many there were since the line before:"
-        " the last of an outage are told by the next, and metrics count each",
+        "requests of devices (not probes) are answered 503. At most one line per `reason` in ten"
+        " seconds, with the id of one request; `requests` counts those since the previous line."
+        " The last ones of an outage appear in the next outage's line; metrics count all",
         "RedisUnavailable, OutcomeUnknown: the runbook of BusyapiRedisUnreachable. NotSeeded:"
         " BusyapiPartitionNotSeeded. DurabilityNotMet: BusyapiDurabilityNotHeld."
         " IdempotencyKeysFull: BusyapiIdempotencyKeysFilling. BufferFull,"
@@ -101,22 +107,22 @@ EVENTS = (
         "archive_recovered",
         "info",
         ("cursor",),
-        "a flusher opened its archive, whole up to `cursor`; not said again at the same one",
+        "a flusher opened its archive, complete up to `cursor`; not repeated for the same cursor",
         NO_ACTION,
     ),
     LogEvent(
         "archive_damaged",
         "error",
         ("detail",),
-        "a file of the archive is not what was written",
+        "a file of the archive is damaged",
         "the runbook of BusyapiArchiveDamaged",
     ),
     LogEvent(
         "archive_warning",
         "warning",
         ("detail",),
-        "something about the archive that an operator should know, and that is no damage",
-        "read `detail`; a lock that the file system does not offer: use a volume with flock",
+        "the archive has a problem that is not damage, such as a volume without file locks",
+        "read `detail`; if the file system has no locks, use a volume that supports flock",
     ),
     LogEvent(
         "retention_refused",
@@ -124,101 +130,101 @@ EVENTS = (
         ("detail",),
         "old files are not deleted: the newest usage's time and this machine's clock differ by more"
         " than two days, or a file holds a usage that was received in the future",
-        "after an idle time, nothing: the next usage ends it; otherwise check the clocks of the"
-        " flusher's node and of the API's",
+        "after an idle time, nothing: the next usage resolves it; otherwise check the clocks of"
+        " the flusher's and the API's nodes",
     ),
     LogEvent(
         "partition_seeded",
         "info",
         ("why", "cursor"),
-        "a flusher told Redis where ids go on; committers may commit",
+        "a flusher seeded Redis with the next id; committers may commit",
         NO_ACTION,
     ),
     LogEvent(
         "ids_skipped",
         "warning",
         ("why", "before", "after"),
-        "Redis may have lost usages: ids go on far above, and the gap is recorded",
+        "Redis may have lost usages: ids continue at a much higher number, and the gap is recorded",
         "the runbook of BusyapiEpochJump",
     ),
     LogEvent(
         "idempotency_keys_restored",
         "info",
         ("keys",),
-        "a flusher gave a Redis server the Idempotency-Keys that it may have lost",
+        "a flusher restored the Idempotency-Keys that Redis may have lost",
         NO_ACTION,
     ),
     LogEvent(
         "idempotency_log_damaged",
         "error",
         ("file", "detail"),
-        "a file of Idempotency-Keys in the archive is not what was written: a repeat of a key that"
-        " is lost with it is stored a second time. No usage is in such a file",
-        "look at the volume, as the runbook of BusyapiArchiveDamaged does",
+        "a file of Idempotency-Keys in the archive is damaged: a request with a key that is lost"
+        " with it can be stored a second time. Such a file contains no usages",
+        "check the volume as in the runbook of BusyapiArchiveDamaged",
     ),
     LogEvent(
         "idempotency_log_not_deleted",
         "warning",
         ("detail",),
-        "a file of Idempotency-Keys whose time is over could not be deleted; it is tried again",
-        "read `detail`; look at the volume",
+        "an expired file of Idempotency-Keys could not be deleted; the flusher tries again",
+        "read `detail`; check the volume",
     ),
     LogEvent(
         "entry_quarantined",
         "error",
         ("first", "last", "why"),
-        "an entry of the stream is damaged: kept as it is, beside the archive",
+        "an entry of the stream is damaged: it is kept unchanged in a quarantine file",
         "the runbook of BusyapiUsagesQuarantined",
     ),
     LogEvent(
         "flusher_ready",
         "info",
         ("cursor",),
-        "a flusher archives, first or again",
+        "a flusher is ready, for the first time or again",
         NO_ACTION,
     ),
     LogEvent(
         "flusher_not_ready",
         "warning",
         ("reason", "detail"),
-        "a flusher cannot archive; it tries again",
+        "a flusher cannot archive and tries again",
         "read `detail`; the runbook of BusyapiFlusherStuck, unless `flusher_ready` follows",
     ),
     LogEvent(
         "durability_not_met",
         "warning",
         ("detail",),
-        "Redis does not hold the durability that is set",
+        "Redis does not meet the configured durability tier",
         "the runbook of BusyapiDurabilityNotHeld",
     ),
     LogEvent(
         "fsync_failed",
         "error",
         ("detail",),
-        "the archive's disk did not take what was written; the flusher ends and starts anew",
+        "an fsync of the archive failed; the flusher exits and must be restarted",
         "the runbook of BusyapiArchiveWriteFailing",
     ),
     LogEvent(
         "flusher_failed",
         "error",
         ("error", "detail"),
-        "a flusher ends because of this",
-        "read `detail`; without `fsync_failed` before it, report it",
+        "a flusher stops because of an error",
+        "read `detail`; if there is no `fsync_failed` before it, report a defect",
     ),
     LogEvent(
         "lookup_failed",
         "warning",
         ("error", "request_id"),
-        "an archived usage was asked for, and the archive could not be read",
+        "the archive could not be read for a lookup",
         "the runbook of BusyapiArchiveDamaged",
     ),
-    LogEvent("flusher_stopped", "info", (), "a flusher let its archive go", NO_ACTION),
+    LogEvent("flusher_stopped", "info", (), "a flusher closed its archive and stopped", NO_ACTION),
     LogEvent(
         "library_log",
         "warning",
         ("logger", "where", "error"),
-        "a library logged something, at this level or another; its text could quote a request and"
-        " is left out",
-        "look `where` up in the library's source",
+        "a library logged a message, at this or another level; its text could quote a request and"
+        " is omitted",
+        "find `where` in the source of the library",
     ),
 )

@@ -1,9 +1,8 @@
-"""Logs: events with fields, JSON on stdout, readable on a terminal.
+"""Logs: events with fields, as JSON on stdout or as text on a terminal.
 
-No line for each request, no payload value, no patient id. Libraries log through the standard
-module and come out in the same form; of their exceptions only type and place are kept, because a
-message or a local variable could hold what a device sent. `telemetry/log_events.py` lists what we
-log.
+There is no line per request, no payload value and no patient id. Libraries log through the standard
+module, in the same format. Only type and place of their exceptions are kept, because a message or a
+local variable could contain what a device sent. `log_events.py` lists the events.
 """
 
 import logging
@@ -15,13 +14,13 @@ import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 REPEAT_SECONDS = 10.0
-"""A warning or an error that repeats is written once in this time."""
+"""A repeated warning or error is written once per interval."""
 MAX_LINE_KINDS = 256
-"""Warnings remembered; the one known longest is forgotten, its count written."""
+"""Maximum of remembered warnings. Beyond it, the count of the oldest is written."""
 
 
 def configure_logging(level: str, **context: Any) -> None:
-    """Set up logging for one process; `context` stands in every line."""
+    """Set up logging for one process. Each line contains `context`."""
     shared = [structlog.stdlib.add_log_level, _make_context_processor(context), _drop_traceback]
     renderer = (
         structlog.dev.ConsoleRenderer(timestamp_key="time")
@@ -40,7 +39,7 @@ def configure_logging(level: str, **context: Any) -> None:
             foreign_pre_chain=[_redact_library_log, *shared],
             processors=[
                 _add_repeat_count,
-                # Of the writing: a count may be written long after what it counts.
+                # The time of writing: a count may be written long after what it counts.
                 structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 renderer,
@@ -53,7 +52,7 @@ def configure_logging(level: str, **context: Any) -> None:
 
 
 class RepeatedLine:
-    """Lines that differ in nothing but their time and their request."""
+    """Lines that differ only in time and request id."""
 
     def __init__(self, now: float) -> None:
         self.started_at = now
@@ -62,21 +61,20 @@ class RepeatedLine:
 
 
 class SamplingHandler(logging.StreamHandler[Any]):
-    """Writes the first of a kind, then how many more there were, at most once in REPEAT_SECONDS.
+    """Writes the first line of a kind, then a count of its repeats once per REPEAT_SECONDS.
 
-    A count that is due is written before the next line of any kind, and at the end. Lines without
-    `repeated` and the sum of all `repeated` are as many as were logged, unless the process is
-    killed.
+    A count that is due is written before the next line of any kind, and at the end. The number of
+    lines without `repeated` plus the sum of all `repeated` equals the number of logged lines,
+    unless the process is killed.
     """
 
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
-        self._repeats: dict[
-            object, RepeatedLine
-        ] = {}  # by age: a kind whose count is written is new
+        # In order of age: a kind moves to the end when its count is written.
+        self._repeats: dict[object, RepeatedLine] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a line, or count it."""
+        """Write or count a line."""
         now = monotonic()
         while (
             self._repeats and now - next(iter(self._repeats.values())).started_at >= REPEAT_SECONDS
@@ -104,7 +102,7 @@ class SamplingHandler(logging.StreamHandler[Any]):
         return True
 
     def _write_oldest_count(self, now: float | None) -> None:
-        """Write the count of the oldest kind; with a time, its next count begins."""
+        """Write the count of the oldest kind. With a time, start its next count."""
         key = next(iter(self._repeats))
         kind = self._repeats.pop(key)
         if kind.last is None:
@@ -135,7 +133,7 @@ def _make_context_processor(context: dict[str, Any]) -> Any:
 
 
 def _redact_library_log(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    # The text of a library's line may quote a request: its logger and place are what we keep.
+    # The text of a library's line may quote a request: keep only its logger and place.
     record: logging.LogRecord = event["_record"]
     event["event"] = "library_log"
     event["logger"] = record.name

@@ -13,7 +13,7 @@ COUNT_BUCKETS = (1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
 
 POST_ROUTES = ("/api/usages", "/api/usages/batch")
 POST_STATUSES = (201, 500, 503)
-"""There at 0 from the start for these routes: `increase()` misses a series that is born at 1."""
+"""These start at 0 for the routes above: `increase()` misses a series that starts at 1."""
 
 REFUSAL_REASONS = (
     "ArchiveUnavailable",
@@ -31,13 +31,13 @@ COMMITTER_FAILURE_REASONS = ("NotSeeded", "RedisUnavailable", "DurabilityNotMet"
 ROUTE = Label("route", "9: the routes of the API by pattern, and `none`")
 STATUS = Label(
     "status",
-    "about 20 of HTTP; 499 when the device reset its connection, 500 also when we cut one off",
+    "about 20 of HTTP; 499: the device reset its connection; 500 also: the process closed one",
 )
 
 REQUESTS = MetricDef(
     "busyapi_requests",
     "counter",
-    "Requests answered. Many of 503: look at busyapi_refused_total for why.",
+    "Requests answered. Many with 503: see busyapi_refused_total for the reason.",
     (
         "BusyapiAvailabilityBurn",
         "Autoscaling and resources",
@@ -50,7 +50,7 @@ REQUESTS = MetricDef(
 REQUEST_SECONDS = MetricDef(
     "busyapi_request_seconds",
     "histogram",
-    "From a whole request to its answer. High: compare busyapi_commit_seconds, then the CPU.",
+    "Time from a complete request to its response. High: check busyapi_commit_seconds, then CPU.",
     (
         "BusyapiLatencyBurn",
         "Overview",
@@ -61,7 +61,7 @@ REQUEST_SECONDS = MetricDef(
 USAGES = MetricDef(
     "busyapi_usages",
     "counter",
-    "Usages that this process has stored; batches make it more than requests.",
+    "Usages stored by this process. With batches, more than requests.",
     (
         "Overview",
         "benchmark",
@@ -70,10 +70,10 @@ USAGES = MetricDef(
 REFUSED = MetricDef(
     "busyapi_refused",
     "counter",
-    "Requests answered with 503. BufferFull and ArchiveUnavailable (a lookup): see to the flusher;"
-    " NotSeeded, RedisUnavailable, DurabilityNotMet: to Redis; Overloaded: more API pods;"
-    " OutcomeUnknown: answers of Redis were lost; UnknownVersion (a lookup): start the newer"
-    " busyapi again.",
+    "Requests answered with 503. BufferFull, ArchiveUnavailable (lookups): check the flusher."
+    " NotSeeded, RedisUnavailable, DurabilityNotMet: check Redis. Overloaded: add API pods."
+    " OutcomeUnknown: replies of Redis were lost. UnknownVersion (lookups): start the newer"
+    " version of busyapi again.",
     (
         "BusyapiBufferFull",
         "BusyapiOverloaded",
@@ -84,14 +84,14 @@ REFUSED = MetricDef(
 BATCH_USAGES = MetricDef(
     "busyapi_batch_usages",
     "histogram",
-    "Usages in one commit. It grows with the load, and with the time that Redis takes.",
+    "Usages in one commit. Grows with the load and with the latency of Redis.",
     ("Data path",),
     buckets=COUNT_BUCKETS,
 )
 COMMIT_SECONDS = MetricDef(
     "busyapi_commit_seconds",
     "histogram",
-    "From sending a commit to Redis to its answer. High: the disk of Redis, or the network.",
+    "Time from a commit to the reply of Redis. High: check the disk of Redis and the network.",
     (
         "Data path",
         "Overview",
@@ -101,14 +101,13 @@ COMMIT_SECONDS = MetricDef(
 PENDING_USAGES = MetricDef(
     "busyapi_pending_usages",
     "gauge",
-    "Usages that wait in this process or are under way; at BUSYAPI_PENDING_MAX it refuses.",
+    "Usages that wait or are in flight. At BUSYAPI_PENDING_MAX, new ones are refused.",
     ("Data path",),
 )
 COMMITTERS_READY = MetricDef(
     "busyapi_committers_ready",
     "gauge",
-    "1 while this process may commit to the partition. 0: busyapi_committer_failures_total says"
-    " why.",
+    "1 while this process may commit to the partition. 0: see busyapi_committer_failures_total.",
     (
         "BusyapiArchivingBurn",
         "BusyapiRedisUnreachable",
@@ -122,16 +121,16 @@ COMMITTERS_READY = MetricDef(
 COMMITTER_FAILURES = MetricDef(
     "busyapi_committer_failures",
     "counter",
-    "Times that a committer found no checked connection. RedisUnavailable: is Redis up; NotSeeded:"
-    " is the flusher; DurabilityNotMet: /readyz says which setting.",
+    "Failures of a committer to get a checked connection. RedisUnavailable: check Redis. NotSeeded:"
+    " check the flusher. DurabilityNotMet: /readyz names the setting.",
     ("Data path",),
     (Label("reason", "3", COMMITTER_FAILURE_REASONS),),
 )
 COMMITTED_SEQ = MetricDef(
     "busyapi_committed_seq",
     "gauge",
-    "The last seq that this process was given. The largest of all processes is how far ids are,"
-    " also while the flusher is away.",
+    "The last seq committed by this process. The maximum over all processes is the last seq"
+    " issued, also while the flusher is down.",
     (
         "BusyapiBufferFilling",
         "BusyapiFlusherStuck",
@@ -143,27 +142,27 @@ COMMITTED_SEQ = MetricDef(
 CONNECTIONS = MetricDef(
     "busyapi_connections",
     "gauge",
-    "Connections of devices and proxies; at BUSYAPI_MAX_CONNECTIONS quiet ones make room.",
+    "Connections of devices and proxies. At BUSYAPI_MAX_CONNECTIONS, idle ones are closed.",
     ("Data path",),
 )
 CONNECTIONS_REFUSED = MetricDef(
     "busyapi_connections_refused",
     "counter",
-    "Connections that got 503 because all others were at work. More API pods, or a client that"
+    "Connections answered 503 because no other one was idle. Add API pods, or find the client that"
     " opens too many.",
     ("Data path",),
 )
 RECEIVING_BYTES = MetricDef(
     "busyapi_receiving_bytes",
     "gauge",
-    "Bytes of requests that are arriving; at BUSYAPI_RECEIVING_BYTES the slowest get 503.",
+    "Bytes of incomplete requests. At BUSYAPI_RECEIVING_BYTES, the slowest get 503.",
     ("Data path",),
 )
 ACCEPT_QUEUE_OVERFLOWS = MetricDef(
     "busyapi_accept_queue_overflows",
     "counter",
-    "Connections that the kernel dropped because the process did not accept them in time; of the"
-    " whole pod, or host. No series where /proc/net/netstat does not tell.",
+    "Connections that the kernel dropped because the process did not accept them in time, in the"
+    " whole pod or host. No series without /proc/net/netstat.",
     ("Data path",),
 )
 

@@ -17,7 +17,7 @@ STAGES = ("read", "write", "fsync", "publish")
 ISSUED_SEQ = MetricDef(
     "busyapi_issued_seq",
     "gauge",
-    "The last seq given out, as the flusher last read it. Less archived is what waits.",
+    "The last seq issued, as the flusher last read it. Minus archived: the usages that wait.",
     (
         "BusyapiBufferFilling",
         "BusyapiFlusherStuck",
@@ -29,7 +29,7 @@ ISSUED_SEQ = MetricDef(
 ARCHIVED_SEQ = MetricDef(
     "busyapi_archived_seq",
     "gauge",
-    "The last seq that is safely in the archive. Stands still while usages wait: see /readyz.",
+    "The last seq on the archive's disk. If it does not grow while usages wait: see /readyz.",
     (
         "BusyapiBufferFilling",
         "BusyapiFlusherStuck",
@@ -42,7 +42,7 @@ ARCHIVED_SEQ = MetricDef(
 BOUND_USAGES = MetricDef(
     "busyapi_bound_usages",
     "gauge",
-    "Most usages between issued and archived; when they are reached, posts are refused.",
+    "Maximum of issued minus archived. When it is reached, posts are refused.",
     (
         "BusyapiArchivingBurn",
         "BusyapiBufferFilling",
@@ -55,8 +55,8 @@ BOUND_USAGES = MetricDef(
 OLDEST_UNARCHIVED_SECONDS = MetricDef(
     "busyapi_oldest_unarchived_seconds",
     "gauge",
-    "Age of the oldest usage that may not be archived, 0 if none. Grows also while the flusher"
-    " cannot look; /readyz says why.",
+    "Age of the oldest usage that is perhaps not archived, 0 if none. Also grows while the flusher"
+    " cannot read; /readyz names the reason.",
     (
         "BusyapiArchivingBurn",
         "Data path",
@@ -68,7 +68,7 @@ OLDEST_UNARCHIVED_SECONDS = MetricDef(
 SEEDED = MetricDef(
     "busyapi_seeded",
     "gauge",
-    "1 while this flusher vouches for the Redis server. 0: nothing new is stored; see /readyz.",
+    "1 while the Redis server is checked against the archive. 0: posts are refused; see /readyz.",
     (
         "BusyapiPartitionNotSeeded",
         "Data path",
@@ -79,7 +79,7 @@ SEEDED = MetricDef(
 HALTED = MetricDef(
     "busyapi_halted",
     "gauge",
-    "1 while only a person may go on, for usages may be gone; /readyz says what to do.",
+    "1 while the flusher is halted and needs an operator (possible data loss). See /readyz.",
     (
         "BusyapiFlusherHalted",
         "Data path",
@@ -91,7 +91,7 @@ HALTED = MetricDef(
 EPOCH_JUMPS = MetricDef(
     "busyapi_epoch_jumps",
     "counter",
-    "Times that ids jumped past what Redis may have lost. Find out why Redis lost it.",
+    "Times that ids skipped what Redis may have lost. Find out why Redis lost data.",
     (
         "BusyapiEpochJump",
         "Data path",
@@ -101,7 +101,7 @@ EPOCH_JUMPS = MetricDef(
 QUARANTINED_USAGES = MetricDef(
     "busyapi_quarantined_usages",
     "counter",
-    "Usages that could not be read, kept as they came in a quarantine file. Find what wrote them.",
+    "Unreadable usages, kept unchanged in a quarantine file. Find out what wrote them.",
     (
         "BusyapiUsagesQuarantined",
         "Data path",
@@ -111,7 +111,7 @@ QUARANTINED_USAGES = MetricDef(
 FLUSH_USAGES = MetricDef(
     "busyapi_flush_usages",
     "histogram",
-    "Usages in one flush; its sum is all that were archived.",
+    "Usages in one flush. The sum counts all archived usages.",
     (
         "Data path",
         "Overview",
@@ -122,7 +122,7 @@ FLUSH_USAGES = MetricDef(
 FLUSH_SECONDS = MetricDef(
     "busyapi_flush_seconds",
     "histogram",
-    "From gathered usages to their being published. High: see busyapi_flush_stage_seconds_total.",
+    "Time of a flush, from write to publish. High: see busyapi_flush_stage_seconds_total.",
     (
         "Data path",
         "Overview",
@@ -133,7 +133,7 @@ FLUSH_SECONDS = MetricDef(
 FSYNC_SECONDS = MetricDef(
     "busyapi_fsync_seconds",
     "histogram",
-    "One fdatasync of the archive. High: the volume is slow or shared.",
+    "Time of one fdatasync of the archive. High: the volume is slow or shared.",
     (
         "BusyapiArchiveFsyncSlow",
         "Data path",
@@ -144,15 +144,15 @@ FSYNC_SECONDS = MetricDef(
 STAGE_SECONDS = MetricDef(
     "busyapi_flush_stage_seconds",
     "counter",
-    "Where the flusher's time goes; read has the waiting for usages in it.",
+    "Time of the flusher by stage. The stage read includes the wait for usages.",
     ("Data path",),
     (Label("stage", "4", STAGES), PARTITION),
 )
 ARCHIVE_ERROR_COUNT = MetricDef(
     "busyapi_archive_errors",
     "counter",
-    "Failed tries to write the archive. full: make the volume larger; sync: the disk failed an"
-    " fsync, look at its node; io: any other, the log says which.",
+    "Failed writes to the archive. full: grow the volume. sync: an fsync failed, check the node."
+    " io: any other error, see the log.",
     (
         "BusyapiArchiveDiskFull",
         "BusyapiArchiveWriteFailing",
@@ -163,8 +163,8 @@ ARCHIVE_ERROR_COUNT = MetricDef(
 DAMAGED_FILES = MetricDef(
     "busyapi_archive_damaged_files",
     "gauge",
-    "Files found damaged: set aside by recovery, or met by a lookup or by retention since the last"
-    " one. See the runbook before anything is moved.",
+    "Damaged files: set aside by recovery, or found by a lookup or by retention since the last"
+    " recovery. Read the runbook before you move any file.",
     (
         "BusyapiArchiveDamaged",
         "Data path",
@@ -174,8 +174,8 @@ DAMAGED_FILES = MetricDef(
 RETENTION_REFUSED = MetricDef(
     "busyapi_retention_refused",
     "gauge",
-    "1 while old files are not deleted because clocks disagree, or no usage came for two days; the"
-    " log says which. For longer than a day with usages coming in: correct the clock.",
+    "1 while old files are kept because clocks differ, or no usage arrived for two days; see the"
+    " log. For more than a day while usages arrive: correct the clock.",
     ("Data path",),
     (PARTITION,),
 )
@@ -185,22 +185,22 @@ SEGMENT_BYTES = MetricDef(
 SEGMENTS_FINISHED = MetricDef(
     "busyapi_segments_finished",
     "counter",
-    "Segments that were finished for their size, age or day. Many small ones: raise"
-    " BUSYAPI_SEGMENT_BYTES or _AGE.",
+    "Segments finished because of size, age or day. Many small ones: raise BUSYAPI_SEGMENT_BYTES"
+    " or _AGE.",
     ("Data path",),
     (PARTITION,),
 )
 WRITTEN_BYTES = MetricDef(
     "busyapi_archive_written_bytes",
     "counter",
-    "Bytes written to segments; times 86400 a second, what a day takes of the volume.",
+    "Bytes written to segments. The rate times 86400 is the growth per day.",
     ("Data path",),
     (PARTITION,),
 )
 FREE_BYTES = MetricDef(
     "busyapi_archive_free_bytes",
     "gauge",
-    "Free space of the archive volume. Make it larger, or set BUSYAPI_RETENTION_DAYS, before 0.",
+    "Free space of the archive volume. Grow it or set BUSYAPI_RETENTION_DAYS before it is 0.",
     (
         "BusyapiArchiveDiskFilling",
         "Data path",
@@ -217,7 +217,7 @@ SIZE_BYTES = MetricDef(
 REDIS_MEMORY_BYTES = MetricDef(
     "busyapi_redis_memory_bytes",
     "gauge",
-    "Memory that Redis uses. At its maximum it refuses commits: see to the flusher, then add some.",
+    "Memory that Redis uses. At its maximum, commits are refused: check the flusher, add memory.",
     (
         "BusyapiRedisMemoryHigh",
         "Data path",
@@ -227,7 +227,7 @@ REDIS_MEMORY_BYTES = MetricDef(
 REDIS_MEMORY_MAX_BYTES = MetricDef(
     "busyapi_redis_memory_max_bytes",
     "gauge",
-    "maxmemory of Redis, 0 when it has none.",
+    "maxmemory of Redis, 0 without one.",
     (
         "BusyapiRedisMemoryHigh",
         "Data path",
@@ -237,14 +237,14 @@ REDIS_MEMORY_MAX_BYTES = MetricDef(
 IDEMPOTENCY_KEYS = MetricDef(
     "busyapi_idempotency_keys",
     "gauge",
-    "Idempotency-Keys that are known. At their maximum a post with a new key is refused, no other.",
+    "Known Idempotency-Keys. At the maximum, only posts with a new key are refused.",
     ("BusyapiIdempotencyKeysFilling", "Data path"),
     (PARTITION,),
 )
 IDEMPOTENCY_KEYS_MAX = MetricDef(
     "busyapi_idempotency_keys_max",
     "gauge",
-    "Most Idempotency-Keys: BUSYAPI_IDEMPOTENCY_KEYS, or what half of Redis' maxmemory holds.",
+    "Maximum of known keys: BUSYAPI_IDEMPOTENCY_KEYS, or what fits half of Redis' maxmemory.",
     ("BusyapiIdempotencyKeysFilling", "Data path"),
     (PARTITION,),
 )

@@ -1,9 +1,8 @@
-"""The metrics of a process, made from the rows of the catalogue.
+"""The metrics of a process, built from the catalogue.
 
-One registry a process. What happens for each request is tallied in plain integers and turned
-into metrics at the scrape: a prometheus_client call for each costs a tenth of a core at a million
-a minute. What a label may say is what the catalogue lists: counters with a reason are a dictionary
-of them, all there from the start.
+A process has one registry. Requests are counted in plain integers, which become metrics at the
+scrape: one prometheus_client call per request costs a tenth of a core at a million requests a
+minute. The catalogue lists the values of labels; counters by reason all exist from the start.
 """
 
 import platform
@@ -23,12 +22,12 @@ from busyapi.telemetry import metric_defs, metric_defs_api, metric_defs_flusher
 from busyapi.telemetry.accept_queue import AcceptQueue
 from busyapi.telemetry.metric_defs import PARTITION, MetricDef
 
-# They are a series more for each counter and histogram, and nobody reads them.
+# They add a series to each counter and histogram that nothing reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class HistogramTally:
-    """A histogram in plain integers."""
+    """A histogram of plain integers."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bucket_bounds = bounds
@@ -41,7 +40,7 @@ class HistogramTally:
         self.total += value
 
     def cumulative_buckets(self) -> list[tuple[str, float]]:
-        """Give cumulative counts, as Prometheus wants them."""
+        """Return cumulative counts by upper bound, as Prometheus expects."""
         rows, running = [], 0
         for bound, count in zip((*self.bucket_bounds, float("inf")), self.counts, strict=True):
             running += count
@@ -50,20 +49,20 @@ class HistogramTally:
 
 
 class RouteTally:
-    """The answered requests of one route."""
+    """Counts of the answered requests of one route."""
 
     def __init__(self, statuses: Iterable[int] = ()) -> None:
         self.statuses = dict.fromkeys(statuses, 0)
         self.seconds = HistogramTally(metric_defs.LATENCY_BUCKETS)
 
     def record(self, status: int, seconds: float) -> None:
-        """Count one."""
+        """Count one request."""
         self.statuses[status] = self.statuses.get(status, 0) + 1
         self.seconds.observe(seconds)
 
 
 class RequestCollector(Collector):
-    """Requests by route and status, and how long they took."""
+    """Requests by route and status, and their durations."""
 
     def __init__(self) -> None:
         self._routes = {
@@ -72,29 +71,30 @@ class RequestCollector(Collector):
         }
 
     def route(self, route: str) -> RouteTally:
-        """Give what one route is counted in."""
+        """Return the tally of one route."""
         return self._routes.get(route) or self._routes.setdefault(route, RouteTally())
 
     def collect(self) -> Iterable[Metric]:
-        """Turn the tallies into metrics."""
+        """Convert the tallies to metrics."""
         row = metric_defs_api.REQUESTS
         total = CounterMetricFamily(row.name, row.help, labels=_all_label_names(row))
         routes = list(self._routes.items())
-        for route, answered in routes:
-            for status, count in list(answered.statuses.items()):
+        for route, tally in routes:
+            for status, count in list(tally.statuses.items()):
                 total.add_metric([route, str(status)], count)
         yield total
         row = metric_defs_api.REQUEST_SECONDS
-        took = HistogramMetricFamily(
+        durations = HistogramMetricFamily(
             row.name, row.help, labels=_all_label_names(row), unit=row.unit
         )
-        for route, answered in routes:
-            took.add_metric([route], answered.seconds.cumulative_buckets(), answered.seconds.total)
-        yield took
+        for route, tally in routes:
+            seconds = tally.seconds
+            durations.add_metric([route], seconds.cumulative_buckets(), seconds.total)
+        yield durations
 
 
 class Metrics:
-    """What every process has, and how a row becomes a metric."""
+    """The metrics of both roles, and the constructors of metrics."""
 
     def __init__(self, role: str, tier: str, partition: int | None = None) -> None:
         self.registry = CollectorRegistry()
@@ -107,12 +107,12 @@ class Metrics:
         self.durability_held.set(1)
 
     def choose_renderer(self, accept: str) -> tuple[Callable[[], bytes], str]:
-        """Return how to render what a scrape reads, and its type: OpenMetrics if accepted."""
+        """Return a renderer and its content type: OpenMetrics if the client accepts it."""
         encode, content_type = choose_encoder(accept)
         return partial(encode, self.registry), content_type
 
     def _label_names(self, definition: MetricDef) -> list[str]:
-        # A flusher's partition is on all that it gives, and is the last label.
+        # Each metric of a flusher has its partition as the last label.
         names = [each.name for each in definition.labels if each != PARTITION]
         return names + [PARTITION.name] * len(self._partition)
 
@@ -131,7 +131,7 @@ class Metrics:
         return counter.labels(*self._partition) if self._partition else counter
 
     def _counters(self, definition: MetricDef) -> dict[str, PrometheusCounter]:
-        """Make a counter for each value of the row's first label."""
+        """Return a counter for each value of the first label."""
         family = self._counter_family(definition)
         return {each: family.labels(each, *self._partition) for each in definition.labels[0].values}
 
@@ -157,7 +157,7 @@ class Metrics:
 
 
 class ApiMetrics(Metrics):
-    """What an API process measures; it is the observer of its committers."""
+    """The metrics of an API process, which observe its committers."""
 
     def __init__(self, tier: str) -> None:
         super().__init__("api", tier)
@@ -183,19 +183,19 @@ class ApiMetrics(Metrics):
         )
 
     def record_commit(self, usages: int, seconds: float) -> None:
-        """Count a stored call; a repeat counts 0 usages."""
+        """Count a commit. A repeat has 0 usages."""
         self.commit_seconds.observe(seconds)
         if usages:
             self.batch_usages.observe(usages)
             self.usages.inc(usages)
 
     def record_disconnect(self, error: BusyapiError) -> None:
-        """Count a committer's failure."""
+        """Count a failure of a committer."""
         self.committer_failures[type(error).__name__].inc()
 
 
 class FlusherMetrics(Metrics):
-    """What a flusher measures, all for its one partition."""
+    """The metrics of a flusher, all for its partition."""
 
     def __init__(self, tier: str, partition: int = 0) -> None:
         super().__init__("flusher", tier, partition)

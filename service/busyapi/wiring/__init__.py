@@ -1,1 +1,1 @@
-"""Settings to objects: how each role is put together."""
+"""Builds the objects of each role from settings."""

@@ -1,4 +1,4 @@
-"""The API, put together from settings."""
+"""Builds the API from settings."""
 
 from busyapi.api.app import serve
 from busyapi.api.archive_client import ArchiveClient
@@ -16,15 +16,15 @@ from busyapi.wiring.redis import make_endpoint
 
 
 def run_api(settings: Settings) -> int:
-    """Run an API process; give its exit code."""
-    where = make_endpoint(settings)
+    """Run an API process. Return its exit code."""
+    endpoint = make_endpoint(settings)
     metrics = ApiMetrics(settings.durability)
     admission = AdmissionControl(settings.pending_max, settings.pending_bytes)
     partitions = range(settings.partitions)
     committers = [
         Committer(
-            where,
-            each,
+            endpoint,
+            partition,
             settings.partitions,
             tier=settings.durability,
             replicas=settings.replicas,
@@ -32,17 +32,17 @@ def run_api(settings: Settings) -> int:
             admission=admission,
             observer=metrics,
         )
-        for each in partitions
+        for partition in partitions
     ]
-    largest = max(settings.max_body, settings.max_batch_bytes)
+    max_body = max(settings.max_body, settings.max_batch_bytes)
     context = ApiContext(
         settings=settings,
         committers=CommitterPool(committers, admission),
-        readers=[PartitionReader(where, each) for each in partitions],
+        readers=[PartitionReader(endpoint, partition) for partition in partitions],
         archive=ArchiveClient(settings.flusher_urls, settings.partitions),
         metrics=metrics,
         authorizer=make_authorizer(settings.tokens_file, settings.rate_limit),
         cors=parse_origins(settings.cors_origins),
-        budget=ReceiveBudget(max(settings.receiving_bytes, 2 * largest)),
+        budget=ReceiveBudget(max(settings.receiving_bytes, 2 * max_body)),
     )
     return serve(context)

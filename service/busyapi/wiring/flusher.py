@@ -1,4 +1,4 @@
-"""A flusher, put together from settings: it loads nothing of the API."""
+"""Builds a flusher from settings, without importing the API."""
 
 from pathlib import Path
 
@@ -15,12 +15,12 @@ from busyapi.web.protocol import ConnectionLimits
 from busyapi.wiring.redis import make_endpoint
 
 MIN_KEY_MARGIN_SECONDS = 60
-"""The least that an Idempotency-Key is known beyond a request's deadline."""
+"""Minimum time that an Idempotency-Key is known after a request's deadline."""
 
 
 def run_flusher(settings: Settings, partition: int) -> int:
-    """Run a flusher; give its exit code."""
-    where = make_endpoint(settings)
+    """Run a flusher. Return its exit code."""
+    endpoint = make_endpoint(settings)
     metrics = FlusherMetrics(settings.durability, partition)
     config = PartitionConfig(partition, settings.partitions, settings.bound, settings.durability)
     volume = ArchiveVolume(
@@ -34,13 +34,15 @@ def run_flusher(settings: Settings, partition: int) -> int:
     )
 
     def connect(archive_id: str) -> OwnedPartition:
-        return OwnedPartition(where, partition, settings.durability, archive_id, settings.replicas)
+        return OwnedPartition(
+            endpoint, partition, settings.durability, archive_id, settings.replicas
+        )
 
-    # A key must outlive the repeats of its own usage, or one of them would store it again.
+    # A key must be known for longer than its usage can be retried, or a retry stores it again.
     seconds = max(settings.idempotency_ttl, settings.commit_deadline + MIN_KEY_MARGIN_SECONDS)
     keys = IdempotencyKeeper(seconds, settings.idempotency_keys, settings.partitions)
-    made = Flusher(config, volume, connect, metrics, keys)
-    server = FlusherServer(made, metrics, settings.request_deadline)
+    flusher = Flusher(config, volume, connect, metrics, keys)
+    server = FlusherServer(flusher, metrics, settings.request_deadline)
     budget = ReceiveBudget(settings.receiving_bytes)
-    bounds = ConnectionLimits(settings.request_deadline, settings.max_header, budget)
-    return server.serve(settings.flusher_port, settings.max_connections, bounds)
+    limits = ConnectionLimits(settings.request_deadline, settings.max_header, budget)
+    return server.serve(settings.flusher_port, settings.max_connections, limits)

@@ -1,11 +1,11 @@
-"""What both roles are put together with."""
+"""Builds the Redis endpoint that both roles use."""
 
 from busyapi.settings import Settings
 from busyapi.stream.endpoint import Endpoint, parse_redis_url
 
 
 def make_endpoint(settings: Settings) -> Endpoint:
-    """Read where Redis is."""
+    """Return the endpoint that the settings describe."""
     return parse_redis_url(
         settings.redis_url,
         username=settings.redis_username,
