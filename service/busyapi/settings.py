@@ -70,7 +70,7 @@ class Settings:
         "BUSYAPI_FLUSHER_PORT",
         9100,
         "TCP port",
-        "the flusher's probes, metrics and read door, which asks for no token: keep it inside",
+        "the flusher's probes, metrics and lookups, without authentication: do not expose it",
         maximum=MAX_PORT,
     )
     flusher_urls: str = setting(

@@ -1,4 +1,4 @@
-"""What a log says of an exception."""
+"""The text of an exception in a log."""
 
 import pytest
 
@@ -10,25 +10,25 @@ def fail(error: Exception) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "text"),
     [
         (RedisUnavailable("no connection"), "no connection"),
-        (BusyapiError(), "Something went wrong in busyapi."),
+        (BusyapiError(), "An error of busyapi."),
         (OSError(28, "No space left on device"), "OSError: [Errno 28] No space left on device"),
     ],
 )
-def test_our_text_and_the_systems_is_said(error: Exception, said: str) -> None:
-    assert describe_for_log(error) == said
+def test_text_of_busyapi_and_of_the_system_is_logged(error: Exception, text: str) -> None:
+    assert describe_for_log(error) == text
 
 
 @pytest.mark.parametrize("error", [ValueError("secret"), KeyError("secret"), AssertionError()])
-def test_of_any_other_only_type_and_place(error: Exception) -> None:
+def test_only_type_and_place_of_other_errors_are_logged(error: Exception) -> None:
     with pytest.raises(type(error)) as caught:
         fail(error)
     assert describe_for_log(caught.value).startswith(f"{type(error).__name__} in fail:")
 
 
 def test_a_full_buffer_is_not_blamed_on_the_archive_alone() -> None:
-    """Devices are told this sentence also when it is Redis that has no memory left."""
-    assert "the archive is behind" in describe_for_log(BufferFull())
-    assert "or memory has run out" in describe_for_log(BufferFull())
+    """Devices also get this sentence when Redis has no memory left."""
+    assert "too many usages wait to be archived" in describe_for_log(BufferFull())
+    assert "or memory is full" in describe_for_log(BufferFull())

@@ -104,7 +104,7 @@ def test_a_bound_that_no_partition_may_have_takes_more_of_them(
     found = make_plan(PlanRequest(MILLION, outage_minutes=2500))
     assert (found.partitions, found.bound) == (3, 833_333_334)
     assert main(["sizing", "--outage-minutes", "2500", "--partitions", "2"]) == 2
-    assert "--partitions from 3" in capsys.readouterr().err
+    assert "set --partitions to 3 or more" in capsys.readouterr().err
 
 
 def test_every_value_that_is_printed_is_one_of_the_chart() -> None:

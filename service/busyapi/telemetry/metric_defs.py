@@ -21,7 +21,7 @@ class Label(NamedTuple):
     """All values: each has a series from the start."""
 
     def __str__(self) -> str:
-        values = ", ".join(f"`{each}`" for each in self.values)
+        values = ", ".join(f"`{value}`" for value in self.values)
         return f"`{self.name}`: {values or self.bound}"
 
 

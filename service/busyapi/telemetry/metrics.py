@@ -113,7 +113,7 @@ class Metrics:
 
     def _label_names(self, definition: MetricDef) -> list[str]:
         # Each metric of a flusher has its partition as the last label.
-        names = [each.name for each in definition.labels if each != PARTITION]
+        names = [label.name for label in definition.labels if label != PARTITION]
         return names + [PARTITION.name] * len(self._partition)
 
     def _gauge(self, definition: MetricDef, values: Sequence[str] = ()) -> Gauge:
@@ -133,7 +133,9 @@ class Metrics:
     def _counters(self, definition: MetricDef) -> dict[str, PrometheusCounter]:
         """Return a counter for each value of the first label."""
         family = self._counter_family(definition)
-        return {each: family.labels(each, *self._partition) for each in definition.labels[0].values}
+        return {
+            value: family.labels(value, *self._partition) for value in definition.labels[0].values
+        }
 
     def _counter_family(self, definition: MetricDef) -> PrometheusCounter:
         return PrometheusCounter(
@@ -226,4 +228,4 @@ class FlusherMetrics(Metrics):
 
 
 def _all_label_names(definition: MetricDef) -> list[str]:
-    return [each.name for each in definition.labels]
+    return [label.name for label in definition.labels]
