@@ -85,7 +85,6 @@ PENDING = (
     "service/busyapi/archive/",
     "service/busyapi/archive_cli/",
     "service/busyapi/commit/",
-    "service/busyapi/decode/",
     "service/busyapi/dev/",
     "service/busyapi/flusher/",
     "service/busyapi/stream/",

@@ -1,1 +1,1 @@
-"""Step 2: bytes to one canonical line, or every reason why not."""
+"""Step 2: turn a body into one canonical line of JSON for each usage, or list every error."""

@@ -1,11 +1,11 @@
-"""Many usages in one body: a JSON array, or a line of JSON each (NDJSON). All or nothing.
+"""Batches: a JSON array, or one JSON text a line (NDJSON). A batch is accepted whole or not at all.
 
-    array ──> pieces, each read as a whole (`ordinary`) ─────────────────────> lines
-      └─ if that fails ─> items, unparsed ──> groups of them, likewise ──────> lines
-    NDJSON ─────────────> lines of text ────> one after the other ───────────> lines
+    array ──> pieces, each decoded in one call (`fast_array`) ──────────────────> lines
+      └─ if that fails ─> unparsed items ──> groups, each decoded in one call ──> lines
+    NDJSON ─────────────> lines of text ───> one by one ────────────────────────> lines
 
-A group is at most STRETCH bytes, or one item; between groups the work yields. Where a group is not
-good as a whole, each of its items is read by itself, and what is wrong with it is named.
+A group is at most MAX_STEP_BYTES bytes, or one item; the work yields between groups. If a group
+cannot be decoded in one call, its items are decoded one by one, and their errors are reported.
 """
 
 from collections.abc import Sequence
@@ -26,26 +26,26 @@ from busyapi.decode.usage import decode_fast, read_line
 from busyapi.errors import InvalidUsage, MalformedBody, ValidationError
 
 _GROUP_ITEMS = 256
-"""Items of a group; of ordinary usages these are about STRETCH bytes."""
+"""Items in a group. Ordinary usages make this about MAX_STEP_BYTES bytes."""
 
 
 class BatchLimits(NamedTuple):
-    """What one batch may hold."""
+    """The limits of one batch."""
 
     max_items: int
     max_item_bytes: int
-    """The bytes of one usage as it is sent."""
+    """Bytes of one usage, as sent."""
 
 
 def decode_batch(
     raw: bytes, *, ndjson: bool, strict: bool, limits: BatchLimits
 ) -> Incremental[list[bytes]]:
-    """Return each usage as its line, in the order sent.
+    """Return the line of each usage, in the order sent.
 
     Raises:
-        MalformedBody: the body as a whole is not a JSON array in UTF-8.
-        InvalidUsage: every bad item by its index, up to MAX_FAULTS reasons; or, at pointer "",
-            that there is no usage, or that there are too many, or too many brackets.
+        MalformedBody: the whole body is not a JSON array in UTF-8.
+        InvalidUsage: the errors of every invalid item, by its index, up to MAX_ERRORS; or one
+            error at pointer "" for no usage, too many usages, or too many brackets.
     """
     if len(raw) > MAX_STEP_BYTES:
         yield
@@ -53,49 +53,51 @@ def decode_batch(
         items: Sequence[Any] = _split_lines(raw, limits.max_items)
     else:
         raw = raw.removeprefix(BYTE_ORDER_MARK)
-        longest = min(MAX_STEP_BYTES, limits.max_item_bytes)
-        lines = yield from decode_array_fast(raw, limits.max_items, longest, strict=strict)
+        max_bytes = min(MAX_STEP_BYTES, limits.max_item_bytes)
+        lines = yield from decode_array_fast(raw, limits.max_items, max_bytes, strict=strict)
         if lines:
             return lines
         items = yield from split_array(raw, limits.max_items)
     _check_count(len(items), limits.max_items)
-    most = max_containers_in_batch(len(raw), len(items))
+    max_containers = max_containers_in_batch(len(raw), len(items))
     if len(raw) > MAX_STEP_BYTES:
         yield
-    if count_brackets(raw) > most:
-        yield from _check_density(items, most, limits.max_item_bytes)
-    reading = _BatchReader(limits, strict=strict)
-    yield from reading.read_lines(items) if ndjson else reading.read_array(items)
-    if reading.errors:
-        raise InvalidUsage(reading.errors[:MAX_ERRORS])
-    return reading.lines
+    if count_brackets(raw) > max_containers:
+        yield from _check_density(items, max_containers, limits.max_item_bytes)
+    reader = _BatchReader(limits, strict=strict)
+    yield from reader.read_lines(items) if ndjson else reader.read_array(items)
+    if reader.errors:
+        raise InvalidUsage(reader.errors[:MAX_ERRORS])
+    return reader.lines
 
 
-def _split_lines(raw: bytes, most: int) -> list[bytes]:
-    """Split at newlines: read in one go, two broken lines could make one good usage.
+def _split_lines(raw: bytes, max_items: int) -> list[bytes]:
+    """Split a body at its newlines: parsed together, two broken lines could form a valid usage.
 
-    Blank lines after the last usage are no items; one before it is a bad item.
+    Blank lines after the last usage do not count; a blank line before it is an invalid item.
     """
     raw = raw.rstrip(b" \t\r\n")
-    # Counted before they are split: four million empty lines are four million objects.
-    _check_count(raw.count(b"\n") + 1 if raw else 0, most)
+    # Count before splitting: four million empty lines would be four million objects.
+    _check_count(raw.count(b"\n") + 1 if raw else 0, max_items)
     return raw.split(b"\n")
 
 
-def _check_count(count: int, most: int) -> None:
-    if not 1 <= count <= most:
-        raise InvalidUsage([ValidationError("", f"must hold 1 to {most} usages")])
+def _check_count(count: int, max_items: int) -> None:
+    if not 1 <= count <= max_items:
+        raise InvalidUsage([ValidationError("", f"must hold 1 to {max_items} usages")])
 
 
-def _check_density(items: Sequence[Any], most: int, longest: int) -> Incremental[None]:
-    """Count again, without the brackets inside of strings, in what is not too large anyway."""
-    found = size = 0
+def _check_density(
+    items: Sequence[Any], max_containers: int, max_item_bytes: int
+) -> Incremental[None]:
+    """Count the brackets outside strings, in all items that are not refused for their size."""
+    containers = size = 0
     for item in items:
         length = memoryview(item).nbytes
-        if length <= longest:
-            found += count_containers(bytes(item))
+        if length <= max_item_bytes:
+            containers += count_containers(bytes(item))
             size += length
-        if found > most:
+        if containers > max_containers:
             raise InvalidUsage([ValidationError("", TOO_DENSE)])
         if size > MAX_STEP_BYTES:
             size = 0
@@ -103,7 +105,7 @@ def _check_density(items: Sequence[Any], most: int, longest: int) -> Incremental
 
 
 class _BatchReader:
-    """One batch under way."""
+    """The state of decoding one batch: its lines so far, and its errors."""
 
     def __init__(self, limits: BatchLimits, *, strict: bool) -> None:
         self._limits = limits
@@ -112,34 +114,35 @@ class _BatchReader:
         self.errors: list[ValidationError] = []
 
     def read_lines(self, texts: Sequence[bytes]) -> Incremental[None]:
-        """Read lines of text one by one."""
-        size, strict, longest = 0, self._strict, self._limits.max_item_bytes
+        """Decode lines of text one by one."""
+        size, strict, max_bytes = 0, self._strict, self._limits.max_item_bytes
         for index, text in enumerate(texts):
             size += len(text)
             if size > MAX_STEP_BYTES and index:
                 yield
                 size = len(text)
-            if len(text) <= longest and (
-                line := decode_fast(text, strict=strict, max_bytes=longest)
+            if len(text) <= max_bytes and (
+                line := decode_fast(text, strict=strict, max_bytes=max_bytes)
             ):
                 self.lines.append(line)
                 continue
             try:
                 yield from self._read(index, text)
-            except Unreadable as why:
-                self.errors.append(ValidationError(f"/{index}", str(why)))
+            except Unreadable as error:
+                self.errors.append(ValidationError(f"/{index}", str(error)))
             if len(self.errors) >= MAX_ERRORS:
                 return
 
     def read_array(self, items: Sequence[Any]) -> Incremental[None]:
-        """Read an array's items in groups."""
-        at, count, longest = 0, _GROUP_ITEMS, min(MAX_STEP_BYTES, self._limits.max_item_bytes)
+        """Decode an array's items in groups."""
+        at, count = 0, _GROUP_ITEMS
+        max_group_bytes = min(MAX_STEP_BYTES, self._limits.max_item_bytes)
         while at < len(items) and len(self.errors) < MAX_ERRORS:
             if at:
                 yield
             group = items[at : at + count]
             joined = b",".join(group)
-            while len(joined) > longest and len(group) > 1:
+            while len(joined) > max_group_bytes and len(group) > 1:
                 count = len(group) // 2
                 group = group[:count]
                 joined = b",".join(group)
@@ -154,31 +157,31 @@ class _BatchReader:
             count = min(2 * count, _GROUP_ITEMS)
 
     def _read_one_by_one(self, at: int, group: Sequence[Any]) -> Incremental[None]:
-        """Read the items of a group one by one. As a whole they were not ordinary usages."""
+        """Decode one by one the items of a group that could not be decoded in one call."""
         tried = len(group) == 1
         for index, item in enumerate(group, at):
-            wrong = ""
+            syntax_error = ""
             try:
                 yield from self._read(index, bytes(item), tried=tried)
-            except NotJson as why:
-                wrong = str(why)
-            except Unreadable as why:
-                self.errors.append(ValidationError(f"/{index}", str(why)))
-            if wrong:
-                # Not a fault of one usage: what is no JSON in one place is none as a whole.
-                raise MalformedBody(f"The usage at index {index} {wrong}.")
+            except NotJson as error:
+                syntax_error = str(error)
+            except Unreadable as error:
+                self.errors.append(ValidationError(f"/{index}", str(error)))
+            if syntax_error:
+                # Not an error of one usage: one invalid item makes the whole array invalid JSON.
+                raise MalformedBody(f"The usage at index {index} {syntax_error}.")
             if len(self.errors) >= MAX_ERRORS:
                 return
 
     def _read(self, index: int, raw: bytes, *, tried: bool = False) -> Incremental[None]:
-        most = self._limits.max_item_bytes
-        if len(raw) > most:
-            self.errors.append(ValidationError(f"/{index}", f"is larger than {most} bytes"))
+        max_bytes = self._limits.max_item_bytes
+        if len(raw) > max_bytes:
+            self.errors.append(ValidationError(f"/{index}", f"is larger than {max_bytes} bytes"))
             return
         try:
             line = yield from read_line(raw, strict=self._strict, tried=tried)
             self.lines.append(line)
-        except InvalidUsage as why:
+        except InvalidUsage as error:
             self.errors += [
-                ValidationError(f"/{index}{pointer}", text) for pointer, text in why.errors
+                ValidationError(f"/{index}{pointer}", detail) for pointer, detail in error.errors
             ]

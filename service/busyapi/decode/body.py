@@ -1,8 +1,8 @@
-"""What a body is: which of JSON, NDJSON and form, and whether it is packed.
+"""The format of a body (JSON, NDJSON or form), and its Content-Encoding.
 
-A body that starts as JSON is read as JSON whatever its Content-Type says, because a plain
-`curl --data` calls everything a form. Parameters (charset) are passed over: JSON is UTF-8
-(RFC 8259, section 8.1) and so are forms (WHATWG URL).
+A body that starts like JSON is read as JSON, whatever its Content-Type says, because a plain
+`curl --data` labels every body as a form. Parameters such as charset are ignored: JSON is UTF-8
+(RFC 8259, section 8.1), and so are forms (WHATWG URL).
 """
 
 from collections.abc import Mapping
@@ -18,33 +18,31 @@ from busyapi.errors import BodyTooLarge, UnsupportedContentEncoding, Unsupported
 _FORM = "application/x-www-form-urlencoded"
 _NDJSON = "application/x-ndjson"
 _NO_ENCODING = ("", "identity")
-_ENCODINGS = (
-    *_NO_ENCODING,
-    "gzip",
-    "x-gzip",
-)  # RFC 9110, section 8.4.1.3: the last two are the same
-# What may stand before JSON: its own whitespace, and the bytes of a byte order mark.
+_ENCODINGS = (*_NO_ENCODING, "gzip", "x-gzip")
+"""The last two mean the same (RFC 9110, section 8.4.1.3)."""
+# JSON may follow its own whitespace and the bytes of a byte order mark.
 _BEFORE_JSON = b" \t\r\n\xef\xbb\xbf"
 
 
 def read_single(
     body: bytes, content_type: str, content_encoding: str, *, strict: bool, max_bytes: int
 ) -> Incremental[bytes]:
-    """Return the one usage of a request's body as its line; a long body takes several steps.
+    """Return the line of the one usage in a body; a long body takes several steps.
 
-    The headers are as received, "" if absent; `max_bytes` holds for the body packed and inflated.
+    The headers are as received, "" if absent. `max_bytes` limits the body both as sent and
+    decompressed.
 
     Raises:
-        InvalidRequest: one of its four kinds.
+        InvalidRequest: in one of its four kinds.
     """
     if content_encoding or len(body) > max_bytes:
         body = yield from _decompress(body, content_encoding, max_bytes)
     if len(body) > MAX_STEP_BYTES:
         yield
-    # The usual body says what it is by itself: no need to look at its type.
+    # The usual body starts with a brace, so its type does not matter.
     if body[:1] != b"{":
         media, first = _media_type(content_type), _first_byte(body)
-        # No form starts with a bracket: a type that curl put on an array.
+        # No form starts with a bracket: curl gave this type to an array.
         if not (first == b"{" or _is_json(media) or (media == _FORM and first == b"[")):
             if media != _FORM:
                 raise UnsupportedMediaType
@@ -65,15 +63,15 @@ def read_batch(
     max_items: int,
     max_item_bytes: int,
 ) -> Incremental[list[bytes]]:
-    """Return the usages of a request's body as their lines; a long body takes several steps.
+    """Return the lines of the usages in a body; a long body takes several steps.
 
-    `max_bytes` holds for the body packed and inflated, `max_item_bytes` for the bytes of one usage.
+    `max_bytes` limits the body both as sent and decompressed, `max_item_bytes` one usage.
 
-    JSON and NDJSON are what they say they are. Of any other type, a body that starts with `[`
-    is an array and one that starts with `{` is NDJSON.
+    The Content-Types of JSON and NDJSON are trusted. With any other type, a body that starts with
+    `[` is an array, and one that starts with `{` is NDJSON.
 
     Raises:
-        InvalidRequest: one of its four kinds.
+        InvalidRequest: in one of its four kinds.
     """
     if content_encoding or len(body) > max_bytes:
         body = yield from _decompress(body, content_encoding, max_bytes)
@@ -89,27 +87,27 @@ def read_batch(
 
 
 def check_content_encoding(content_encoding: str) -> None:
-    """Refuse a body by its Content-Encoding, before it has come.
+    """Refuse a body by its Content-Encoding, before the body arrives.
 
     Raises:
-        UnsupportedContentEncoding: it is unknown.
+        UnsupportedContentEncoding: the encoding is unknown.
     """
     if content_encoding and content_encoding.strip().lower() not in _ENCODINGS:
         raise UnsupportedContentEncoding
 
 
 def check_single_type(headers: Mapping[str, str], start: bytes) -> None:
-    """Refuse a usage by its type and its first bytes, before the others have come.
+    """Refuse a usage by its type and its first bytes, before the rest arrives.
 
     Raises:
-        UnsupportedMediaType: whatever follows, it is not a usage.
+        UnsupportedMediaType: the body is not a usage, whatever follows.
     """
     if start[:1] != b"{":
         _check_type(headers, start, b"{", (_FORM,))
 
 
 def check_batch_type(headers: Mapping[str, str], start: bytes) -> None:
-    """Refuse a batch, likewise."""
+    """Refuse a batch as `check_single_type` refuses a usage."""
     if start[:1] != b"[":
         _check_type(headers, start, b"[{", (_NDJSON,))
 
@@ -118,8 +116,8 @@ def _check_type(
     headers: Mapping[str, str], start: bytes, brackets: bytes, others: tuple[str, ...]
 ) -> None:
     first, media = _first_byte(start), _media_type(headers.get("content-type", ""))
-    packed = headers.get("content-encoding", "").strip().lower() not in _NO_ENCODING
-    if first and first not in brackets and not (packed or _is_json(media) or media in others):
+    compressed = headers.get("content-encoding", "").strip().lower() not in _NO_ENCODING
+    if first and first not in brackets and not (compressed or _is_json(media) or media in others):
         raise UnsupportedMediaType
 
 
@@ -129,10 +127,10 @@ def _decompress(body: bytes, content_encoding: str, max_bytes: int) -> Increment
     match content_encoding.strip().lower():
         case "" | "identity":
             return body
-        case "gzip" | "x-gzip":  # RFC 9110, section 8.4.1.3: the same
+        case "gzip" | "x-gzip":
             inflated = yield from decompress(body, max_bytes)
             return inflated
-    # A list of codings is unknown too: packing a usage twice gains nothing.
+    # A list of encodings is refused too: compressing a usage twice gains nothing.
     raise UnsupportedContentEncoding
 
 

@@ -1,12 +1,12 @@
-r"""The thorough second reading, by Python's own parser, of what the quick one did not take.
+r"""The slow path: Python's own parser reads what the fast path did not accept.
 
-It decides what is JSON and finds every reason against a usage. It is slow and may be: a device
-that works never comes here. Where it finds no reason, the usage is taken after all, so what the
-quick parser alone cannot read (a byte order mark, say) is not held against a device.
+It decides what is JSON and finds every error of a usage. It may be slow, because the usages of a
+working device never get here. A usage without an error is accepted after all, so a device is not
+refused for what only the fast parser cannot read (a byte order mark, for example).
 
-Not taken, though Python's parser takes them, because no line of UTF-8 JSON gives them back:
+Python's parser accepts some values that no line of UTF-8 JSON can reproduce. They are refused:
 NaN and Infinity, a number beyond a double (1e999), an unpaired surrogate (\ud800), and nesting
-beyond DEPTH_LIMIT. Integers go as far as Python's own limit on digits (4,300).
+beyond DEPTH_LIMIT. Integers may have as many digits as Python's own limit allows (4,300).
 """
 
 import json
@@ -17,21 +17,23 @@ from math import inf
 from typing import Any, NamedTuple
 
 from busyapi.decode.json_line import DEPTH_LIMIT, measure_depth, render
+from busyapi.decode.limits import count_brackets
 from busyapi.decode.validation import find_rule_errors
 from busyapi.errors import ValidationError
 
 MAX_ERRORS = 100
-"""An answer names no more than these: it must not outgrow the request by much."""
+"""Errors in one response, which must not be much larger than the request."""
 
 MAX_POINTER_BYTES = 200
-"""Bytes of the answer. Names are the device's own: a longer pointer stops at an ancestor."""
+"""Bytes of one pointer in a response. The names come from the device: a longer pointer ends at an
+ancestor."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # RFC 8259, section 8.1, lets a parser ignore it
 _TOO_DEEP = f"is nested deeper than {DEPTH_LIMIT} levels"
 
 
 class Unreadable(ValueError):
-    """The bytes are no JSON object at all; the message completes "The body …"."""
+    """The bytes are not a JSON object; the message completes "The body …"."""
 
 
 class NotJson(Unreadable):
@@ -39,11 +41,11 @@ class NotJson(Unreadable):
 
 
 _SUPPORTED_TYPES = frozenset((int, bool, type(None)))
-"""What the second reading leaves of these can be kept."""
+"""A parsed value of one of these types can always be stored."""
 
 
 class _UnsupportedNumber:
-    """Stands in a parsed value for a number that cannot be kept."""
+    """A placeholder, in a parsed value, for a number that cannot be stored."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -53,20 +55,20 @@ _TOO_MANY_DIGITS = _UnsupportedNumber("is an integer of too many digits")
 
 
 def parse_json(raw: bytes) -> object:
-    """Parse JSON; what cannot be kept is in the value, for `find_errors` to name.
+    """Parse JSON; the value may hold what cannot be stored, for `find_errors` to report.
 
     Raises:
         Unreadable: the bytes are not JSON in UTF-8.
     """
-    # Raised below, not in the handlers: the parsers' errors hold the payload and would hang on
-    # ours as its context, where a log could print them.
+    # Raise below, not in the handlers: the parsers' errors hold the payload. As the context of the
+    # new error, they could get into a log.
     try:
         return _parse_text(raw.decode())
     except UnicodeDecodeError:
         reason = "is not UTF-8"
-    except json.JSONDecodeError as wrong:
-        reason = f"is not JSON, at line {wrong.lineno}, column {wrong.colno}"
-        if not wrong.doc.strip():
+    except json.JSONDecodeError as error:
+        reason = f"is not JSON, at line {error.lineno}, column {error.colno}"
+        if not error.doc.strip():
             reason = "is empty"
     except RecursionError:
         reason = _TOO_DEEP
@@ -80,29 +82,31 @@ def _parse_text(text: str) -> object:
         raise
     except ValueError:
         pass
-    # A function called for each integer makes this three times as slow, so it is the last resort.
+    # A Python call for each integer makes this three times as slow, so it is the last resort.
     return _LONG_INTEGER_DECODER.decode(text)
 
 
-def find_errors(value: object, *, strict: bool, surrogates: bool) -> list[ValidationError]:
-    """Name every reason, up to MAX_FAULTS, why a parsed value cannot be taken as a usage.
-
-    `surrogates` says whether its texts may hold any.
+def find_errors(value: object, raw: bytes, *, strict: bool) -> list[ValidationError]:
+    """Return the errors, up to MAX_ERRORS, of a value that `parse_json` read from `raw`.
 
     Raises:
-        Unreadable: it is no object, or nested too deep.
+        Unreadable: the value is not an object, or is nested too deep.
     """
     if not isinstance(value, dict):
         raise Unreadable("is not a JSON object")
-    if measure_depth(value) > DEPTH_LIMIT:
+    # A walk of its own, which few bodies need: the walk below ends at MAX_ERRORS, and must not
+    # miss what is nested too deep behind them.
+    if count_brackets(raw) > DEPTH_LIMIT and measure_depth(value) > DEPTH_LIMIT:
         raise Unreadable(_TOO_DEEP)
-    found = list(find_rule_errors(value)) if strict else []
-    found.extend(islice(_find_unsupported(value, surrogates=surrogates), MAX_ERRORS - len(found)))
-    return found
+    errors = list(find_rule_errors(value)) if strict else []
+    # UTF-8 cannot encode a surrogate, so one can only come from an escape.
+    surrogates = b"\\ud" in raw or b"\\uD" in raw
+    errors.extend(islice(_find_unsupported(value, surrogates=surrogates), MAX_ERRORS - len(errors)))
+    return errors
 
 
 class _Node(NamedTuple):
-    """A value and the way to it: pointers are made of what is named, not of all that is read."""
+    """A value and its path. Only an error makes a pointer of it; most values need none."""
 
     parent: "_Node | None"
     name: str | int
@@ -118,28 +122,32 @@ class _Node(NamedTuple):
 
 
 def _find_unsupported(usage: object, *, surrogates: bool) -> Iterator[ValidationError]:
-    # Most objects and arrays hold nothing to look at, which these say at the speed of C.
-    kept = _SUPPORTED_TYPES if surrogates else _SUPPORTED_TYPES | {str}
-    numbers = kept | {float}
-    rest = [_Node(None, "", usage)]
-    while rest:
-        node = rest.pop()
+    # Most containers hold only values of these types, and a set finds that out at the speed of C.
+    supported = _SUPPORTED_TYPES if surrogates else _SUPPORTED_TYPES | {str}
+    supported_or_float = supported | {float}
+    stack = [_Node(None, "", usage)]
+    while stack:
+        node = stack.pop()
         value = node.value
         if type(value) is dict:
             if not (all(map(str.isascii, value)) or all(map(_is_unicode, value))):
                 detail = "has a member whose name holds an unpaired surrogate"
                 yield ValidationError(node.pointer(), detail)
-            inside: Any = value.values()
+            members: Any = value.values()
         elif type(value) is list:
-            inside = value
+            members = value
         else:
             if detail := _unsupported_reason(value):
                 yield ValidationError(node.pointer(), detail)
             continue
-        if not numbers.issuperset(map(type, inside)) or inf in inside or -inf in inside:
-            named: Any = value.items() if type(value) is dict else enumerate(inside)
-            found = [_Node(node, n, each) for n, each in named if each and type(each) not in kept]
-            rest += found[::-1]  # a stack: the first is looked at first
+        if (
+            not supported_or_float.issuperset(map(type, members))
+            or inf in members
+            or -inf in members
+        ):
+            named: Any = value.items() if type(value) is dict else enumerate(members)
+            nodes = [_Node(node, n, m) for n, m in named if m and type(m) not in supported]
+            stack += nodes[::-1]  # so that the first is popped first
 
 
 def _unsupported_reason(value: object) -> str:
@@ -161,7 +169,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def extend_pointer(pointer: str, name: str) -> str:
-    """Return the pointer one name further (RFC 6901), or the same if that cannot be said."""
+    """Return a JSON pointer (RFC 6901) with one more name, or unchanged if that is not possible."""
     longer = f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}"
     try:
         size = len(render(longer)) - 2  # without the quotes

@@ -1,9 +1,9 @@
-"""The quick reading of a JSON array of ordinary usages: a piece at a time, each parsed as a whole.
+"""The fast path for a JSON array of ordinary usages: piece by piece, each parsed in one call.
 
-A piece ends where the next usage seems to begin as the first one did. If that was inside of a
-string or of a usage, the piece is no JSON, and the thorough way in `batch` begins at the front. If
-every piece is an array of usages, then so is the whole, and of the same usages: between two values
-there is one comma.
+A piece ends where the next usage seems to begin in the same way as the first one. If that place is
+inside a string or a usage, the piece is not JSON, and the slow path in `batch` starts from the
+beginning. If every piece is a list of usages, the array is the list of the same usages, because
+one comma separates two values.
 """
 
 from busyapi.decode.incremental import Incremental
@@ -13,15 +13,15 @@ from busyapi.decode.validation import is_object, is_usage
 
 _MAX_FIRST_NAME_BYTES = 64
 _SEPARATORS = (b"},", b"}, ", b"},\n")
-"""What encoders write between two usages, before what the first one begins with."""
+"""What encoders write between two usages, in front of the bytes that a usage begins with."""
 
 
 def decode_array_fast(
     raw: bytes, max_items: int, max_piece_bytes: int, *, strict: bool
 ) -> Incremental[list[bytes] | None]:
-    """Return the lines of an array of up to `max_items` usages; None: it takes a closer look.
+    """Return the lines of an array of up to `max_items` usages; None if it needs the slow path.
 
-    A piece has up to `max_piece_bytes` bytes, so that no usage in it has more.
+    A piece has up to `max_piece_bytes` bytes, so no usage in it is larger.
     """
     text = raw.strip(b" \t\r\n")
     at, end = 1, len(text) - 1
@@ -38,37 +38,37 @@ def decode_array_fast(
             else _find_last_item_end(text, head, at, at + max_piece_bytes)
         )
         piece = text[at:stop]
-        brackets_here = count_brackets(piece)
-        found = decode_items_fast(piece, brackets_here, strict=strict)
-        if not found or len(lines) + len(found) > max_items:
+        piece_brackets = count_brackets(piece)
+        piece_lines = decode_items_fast(piece, piece_brackets, strict=strict)
+        if not piece_lines or len(lines) + len(piece_lines) > max_items:
             return None
-        lines += found
-        brackets += brackets_here
+        lines += piece_lines
+        brackets += piece_brackets
         at = stop + 1  # behind the comma, or the closing bracket
-    # Less, where the last comma has nothing behind it.
-    whole = at == end + 1 and brackets <= max_containers_in_batch(len(raw), len(lines))
-    return lines if whole else None
+    # `at` is smaller if nothing follows the last comma.
+    complete = at == end + 1 and brackets <= max_containers_in_batch(len(raw), len(lines))
+    return lines if complete else None
 
 
-def _find_last_item_end(text: bytes, head: bytes, at: int, longest: int) -> int:
-    """Return where the last usage that seems to end in a stretch does; its begin if none does."""
-    for between in _SEPARATORS:
-        found = text.rfind(between + head, at, longest)
-        if found >= 0:
-            return found + 1
-    return at
+def _find_last_item_end(text: bytes, head: bytes, start: int, end: int) -> int:
+    """Return where the last usage between two positions seems to end, or `start`."""
+    for separator in _SEPARATORS:
+        position = text.rfind(separator + head, start, end)
+        if position >= 0:
+            return position + 1
+    return start
 
 
 def decode_items_fast(items: bytes, brackets: int, *, strict: bool) -> list[bytes] | None:
-    """Return the lines of ordinary usages with commas between; None: they take a closer look."""
-    # Their own brackets included: an ordinary usage is longer than eight bytes.
+    """Return the lines of ordinary usages between commas; None if they need the slow path."""
+    # This counts the usages' own brackets too: an ordinary usage is longer than eight bytes.
     if brackets > max_containers(len(items)):
         return None
     try:
         usages = parse(b"[%b]" % items)
         if all(map(is_usage if strict else is_object, usages)):
             lines = render_all(usages)
-            # Each has one bracket; the others are what one of them could be deep or dense with.
+            # Each usage has one bracket. Only the others can make one of them deep or dense.
             if brackets <= len(lines) + DEPTH_LIMIT or not any(map(_has_many_brackets, lines)):
                 return lines
     except (ValueError, RecursionError):

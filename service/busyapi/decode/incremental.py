@@ -1,4 +1,4 @@
-"""Long work in steps: a generator that yields where other requests may be served."""
+"""Long work in steps: a generator that yields where the process may serve other requests."""
 
 from collections.abc import Generator
 from typing import TypeVar
@@ -6,11 +6,11 @@ from typing import TypeVar
 _T = TypeVar("_T")
 
 Incremental = Generator[None, None, _T]
-"""Work whose result is what the generator returns."""
+"""Work in steps; the generator returns the result."""
 
 
 def run_to_completion(work: Incremental[_T]) -> _T:
-    """Do all of it without a break."""
+    """Run all steps without a break, and return the result."""
     while True:
         try:
             next(work)

@@ -1,11 +1,11 @@
-"""The door to msgspec: JSON to values, and values to one canonical line.
+"""JSON to values, and values to one canonical line, with msgspec.
 
-A line is compact JSON in UTF-8, members in the order they were first sent, the last of a repeated
-member kept (as JSON.parse keeps it), every newline inside a string escaped.
+A line is compact JSON in UTF-8. Its members are in the order in which they were first sent; of a
+repeated member the last value counts, as in JSON.parse. Newlines inside strings are escaped.
 
-msgspec parses into plain values here, never into a typed struct: a struct skips the members it
-does not know, and with them invalid UTF-8 and numbers beyond a double. Parsed into plain values,
-all of it is read. What it raises is a ValueError or, nested too deep, a RecursionError.
+msgspec parses into plain values here, never into a typed struct: a struct skips unknown members,
+and with them invalid UTF-8 and numbers beyond a double. Plain values make it read everything. It
+raises a ValueError or, for deep nesting, a RecursionError.
 """
 
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from typing import Any
 import msgspec
 
 DEPTH_LIMIT = 60
-"""Levels of objects and arrays, the usage itself the first. The shallowest of the common readers
-(System.Text.Json) stops at 64, and the archive and the API wrap a usage once more."""
+"""Levels of objects and arrays; the usage itself is the first. Of the common parsers the one with
+the lowest limit (System.Text.Json) allows 64, and the archive and the API add one level."""
 
 SHALLOW_BYTES = 2 * DEPTH_LIMIT
-"""JSON nested deeper than the limit has more bytes than this: two brackets a level."""
+"""JSON that is nested deeper than the limit has more bytes than this: two brackets a level."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -27,7 +27,7 @@ render: Callable[[Any], bytes] = _encoder.encode
 
 
 def render_all(values: list[Any]) -> list[bytes]:
-    """Render each value as its line."""
+    """Return the line of each value."""
     return _encoder.encode_lines(values).split(b"\n")[:-1]
 
 
@@ -36,17 +36,17 @@ _CONTAINERS = frozenset((dict, list))
 
 
 def measure_depth(value: object) -> int:
-    """Count the levels of objects and arrays, without recursion."""
+    """Return the number of levels of objects and arrays, without recursion."""
     levels, level = 0, [value] if type(value) in _CONTAINERS else []
     while level:
         levels += 1
-        insides: list[Any] = [each.values() if type(each) is dict else each for each in level]
+        groups: list[Any] = [node.values() if type(node) is dict else node for node in level]
         level = [
-            inner
-            for inside in insides
-            # Three times as fast where there is nothing to find, as in most.
-            if not _SCALARS.issuperset(map(type, inside))
-            for inner in inside
-            if type(inner) in _CONTAINERS
+            member
+            for members in groups
+            # Most containers hold only scalars, and this check finds that out three times as fast.
+            if not _SCALARS.issuperset(map(type, members))
+            for member in members
+            if type(member) in _CONTAINERS
         ]
     return levels

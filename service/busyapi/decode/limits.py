@@ -1,54 +1,54 @@
-"""Bounds on what a body can cost, checked on its bytes before they are parsed.
+"""Limits on what a body can cost, checked on its bytes before they are parsed.
 
-Brackets cost more than other bytes: two of them are a list of 56 bytes. So a body may hold only so
-many objects and arrays for its size. An ordinary usage is far from this; a body of brackets alone
-is not, and without the bound it would cost ten times what an ordinary body of its size costs.
+Brackets cost more than other bytes: two of them are a list of 56 bytes. So the size of a body
+limits how many objects and arrays it may hold. An ordinary usage is far below this limit. Without
+it, a body of brackets alone would cost ten times as much as an ordinary body of its size.
 """
 
 import re
 
 MAX_STEP_BYTES = 32_768
-"""Bytes that are parsed, or inflated, without a break. The worst body of this size takes about
-5 ms, so a longer one is read in steps, and other requests are served between them."""
+"""Bytes that are parsed or decompressed without a break. The worst body of this size takes about
+5 ms. A longer body is read in steps, and the process serves other requests between them."""
 
 FREE_CONTAINERS = 256
-"""Objects and arrays that a body of any size may hold, besides the usages themselves."""
+"""Objects and arrays that a body of any size may hold, not counting the usages themselves."""
 
 FREE_CONTAINERS_PER_USAGE = 16
-"""And this many for each usage of a batch."""
+"""As many more for each usage of a batch."""
 
 BYTES_PER_CONTAINER = 8
-"""Each further one needs this many bytes of body."""
+"""Bytes of body that each further object or array needs."""
 
 TOO_DENSE = "holds too many objects and arrays for its size"
 
-# A string that never ends reaches to the end: tried again from each quote inside it, a body of
-# escaped quotes would cost its square.
+# A string without an end matches to the end of the body. Otherwise the search would start again at
+# every quote inside it, and a body of escaped quotes would take quadratic time.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 
 
 def count_brackets(raw: bytes) -> int:
-    """Count opening brackets, those inside strings included: no fewer than the containers."""
-    # To look for the first one is ten times as fast as to count, and most usages have no array.
+    """Return the number of opening brackets, also inside strings: at least that of containers."""
+    # A search is ten times as fast as a count, and most usages have no array.
     return raw.count(b"{") + (raw.count(b"[") if b"[" in raw else 0)
 
 
 def count_containers(raw: bytes) -> int:
-    """Count opening brackets outside of strings."""
+    """Return the number of opening brackets outside strings."""
     return count_brackets(_STRING.sub(b"", raw))
 
 
 def max_containers(size: int) -> int:
-    """Return how many objects and arrays a body of this size may hold, besides its usages."""
+    """Return how many objects and arrays a body may hold, not counting its usages."""
     return FREE_CONTAINERS + size // BYTES_PER_CONTAINER
 
 
 def max_containers_in_batch(size: int, usages: int) -> int:
-    """Return how many a batch of this size may hold, its usages included."""
+    """Return how many objects and arrays a batch may hold, including its usages."""
     return usages * (1 + FREE_CONTAINERS_PER_USAGE) + max_containers(size)
 
 
 def is_too_dense(raw: bytes) -> bool:
-    """Say whether one usage holds too many objects and arrays for its size."""
-    most = 1 + max_containers(len(raw))
-    return count_brackets(raw) > most and count_containers(raw) > most
+    """Return whether one usage holds too many objects and arrays for its size."""
+    limit = 1 + max_containers(len(raw))
+    return count_brackets(raw) > limit and count_containers(raw) > limit

@@ -1,4 +1,4 @@
-"""Whose usage a line is."""
+"""The patient id of a usage's line."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ _decoder = msgspec.json.Decoder(_PatientOnly)
 
 
 def extract_patient_id(line: bytes) -> bytes:
-    """Return the patient id of a usage's line as JSON text: a number is the same as its digits.
+    """Return the patient id of a line as JSON text; a number equals the string of its digits.
 
-    The line was checked and rendered here, so a typed struct may pass over the rest of it.
+    This process has checked and rendered the line, so a typed struct may skip the rest of it.
     """
-    found = _decoder.decode(line).patientId
-    return msgspec.json.encode(str(found) if type(found) is int else found)
+    patient = _decoder.decode(line).patientId
+    return msgspec.json.encode(str(patient) if type(patient) is int else patient)

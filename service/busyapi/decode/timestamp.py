@@ -1,31 +1,31 @@
-"""When a usage happened, as a device may write it.
+"""The forms of a timestamp that a device may send.
 
     Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)     JavaScript's Date.prototype.toString
     2016-11-01T09:11:51.250-05:00               RFC 3339
     Tue, 01 Nov 2016 14:11:51 GMT               IMF-fixdate, RFC 9110 section 5.6.7
     1478009511000                               milliseconds since 1970
 
-The calendar is checked, the name of the day is not: V8, Go and Python's `email` do not either, and
-the rest of the string says the instant without it. A timestamp is only judged here; it is kept as
-it was sent.
+The date must exist in the calendar. The name of the day is not checked: V8, Go and Python's `email`
+do not check it either, and the instant does not depend on it. This module only validates a
+timestamp; it is stored as it was sent.
 """
 
 import re
 from datetime import datetime, timedelta
 
 MAX_TIME_MS = 8_640_000_000_000_000
-"""The largest time value, either side of 1970, in milliseconds (ECMA-262, TimeClip)."""
+"""The largest distance from 1970, in milliseconds (ECMA-262, TimeClip)."""
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _MONTH_NUMBER = {name: f"{number:02}" for number, name in enumerate(_MONTHS, 1)}
 
 
 def _patterns(day: str, second: str) -> tuple[str, str, str]:
-    """Return the patterns of the three forms above, given those of a day and a second."""
+    """Return the patterns of the three textual forms, from those of a day and a second."""
     hour, minute = "(?:[01][0-9]|2[0-3])", "[0-5][0-9]"
     weekday, month = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)", f"(?P<month>{'|'.join(_MONTHS)})"
     year, clock = "(?P<year>[0-9]{4})", f"(?P<clock>{hour}:{minute})"
-    # A zone's name may hold brackets itself: "(Central Standard Time (Mexico))".
+    # The name of a zone may hold brackets: "(Central Standard Time (Mexico))".
     zone_name = r"\([^\x00-\x1f\x7f]{1,100}\)"
     # ECMAScript has no leap seconds.
     date_string = (
@@ -40,8 +40,8 @@ def _patterns(day: str, second: str) -> tuple[str, str, str]:
     return date_string, rfc_3339, imf_fixdate
 
 
-# On a day that every month has and without a leap second, the pattern alone decides. Groups cost
-# time, and their names could not stand in one pattern three times.
+# The pattern alone decides for a day that every month has and without a leap second. It has no
+# named groups: they cost time, and one pattern cannot have the same name three times.
 _PLAIN = "|".join(_patterns("(?:0[1-9]|1[0-9]|2[0-8])", "[0-5][0-9]"))
 _is_plain = re.compile(re.sub(r"\?P<\w+>", "?:", _PLAIN)).fullmatch
 
@@ -52,23 +52,23 @@ _FORMS = [
 
 
 def is_timestamp(value: object) -> bool:
-    """Say whether a member's value is one of the forms above and exists in the calendar.
+    """Return whether a value has one of the forms above and exists in the calendar.
 
-    A leap second (:60) counts where RFC 3339 section 5.7 allows one: as the last second of a
-    month in UTC. Which months really had one is not checked, because the list still grows.
+    A leap second (:60) is valid where RFC 3339 section 5.7 allows one: as the last second of a
+    month in UTC. The months that had one are not checked, because their list still grows.
     """
     if type(value) is str:
         return _is_plain(value) is not None or any(
-            _exists_in_calendar(found) for match in _FORMS if (found := match(value))
+            _exists_in_calendar(match) for fullmatch in _FORMS if (match := fullmatch(value))
         )
     # `type`, not `isinstance`: True is an int.
     return type(value) is int and -MAX_TIME_MS <= value <= MAX_TIME_MS
 
 
-def _exists_in_calendar(found: re.Match[str]) -> bool:
-    part = found.groupdict()
+def _exists_in_calendar(match: re.Match[str]) -> bool:
+    part = match.groupdict()
     month = _MONTH_NUMBER.get(part["month"], part["month"])
-    # The calendar repeats every 400 years; these 400 have neither year 0 nor an end to run over.
+    # The calendar repeats every 400 years, and `datetime` supports all of these 400.
     date = f"{2000 + int(part['year']) % 400}-{month}-{part['day']}"
     try:
         if part["second"] != "60":

@@ -1,4 +1,4 @@
-"""One usage: bytes to its canonical line, or every reason why not."""
+"""One usage: from bytes to its canonical line, or to every error."""
 
 from busyapi.decode.diagnose import BYTE_ORDER_MARK, Unreadable, find_errors, parse_json
 from busyapi.decode.incremental import Incremental, run_to_completion
@@ -8,44 +8,44 @@ from busyapi.decode.validation import is_object, is_usage
 from busyapi.errors import InvalidUsage, MalformedBody, ValidationError
 
 _LONG = 8_192
-"""Bytes that are read thoroughly without a break: up to 1 ms. A longer usage takes a step for each
-of the passes over it."""
+"""Bytes that the slow path reads without a break: up to 1 ms. For a longer usage, each pass over it
+is one step."""
 
 
 def decode_usage(raw: bytes, *, strict: bool) -> bytes:
     """Return a usage as one line of JSON, without a newline.
 
-    The line says what the bytes said: both parse to the same value. What cannot be kept so is
+    The line and the bytes parse to the same value. A usage for which this is not possible is
     refused, never changed.
 
     Raises:
-        MalformedBody, InvalidUsage: as read_usage.
+        MalformedBody, InvalidUsage: as read_usage raises them.
     """
     return run_to_completion(read_usage(raw, strict=strict))
 
 
 def read_usage(raw: bytes, *, strict: bool) -> Incremental[bytes]:
-    """Do the same in steps.
+    """Return a usage as one line of JSON, in steps.
 
     Raises:
         MalformedBody: not JSON, not UTF-8, not an object, or nested too deep.
-        InvalidUsage: every reason, as pointers into it; none holds a value from it.
+        InvalidUsage: every error with a pointer into the usage, and without a value from it.
     """
     try:
         line = yield from read_line(raw, strict=strict)
-    except Unreadable as why:
-        reason = str(why)
+    except Unreadable as error:
+        reason = str(error)
     else:
         return line
     raise MalformedBody(f"The body {reason}.")
 
 
 def read_line(raw: bytes, *, strict: bool, tried: bool = False) -> Incremental[bytes]:
-    """Do the same for bytes that may be one usage of many; `tried`: the quick reading failed.
+    """Return the line of a usage that may be one of many; `tried`: the fast path has failed.
 
     Raises:
-        Unreadable: where read_usage says MalformedBody.
-        InvalidUsage: as there.
+        Unreadable: in the cases in which read_usage raises MalformedBody.
+        InvalidUsage: as read_usage raises it.
     """
     raw = raw.removeprefix(BYTE_ORDER_MARK)
     line = None if tried else decode_fast(raw, strict=strict, max_bytes=len(raw))
@@ -55,11 +55,11 @@ def read_line(raw: bytes, *, strict: bool, tried: bool = False) -> Incremental[b
 
 
 def decode_fast(raw: bytes, *, strict: bool, max_bytes: int = MAX_STEP_BYTES) -> bytes | None:
-    """Return the line of an ordinary usage; None: `read_line` takes it, or says why not."""
+    """Return the line of an ordinary usage; None if it needs the slow path, `read_line`."""
     brackets, size = 0, len(raw)
-    # Fewer bytes than this hold neither many brackets nor deep ones.
+    # A shorter usage can hold neither too many brackets nor too deep ones.
     if size > SHALLOW_BYTES:
-        # Not by a call: this is what every post goes through.
+        # Not `count_brackets`: every post runs this code, and a call costs time.
         brackets = raw.count(b"{") + raw.count(b"[")
         if size > max_bytes or (brackets > DEPTH_LIMIT and brackets > max_containers(size)):
             return None
@@ -83,11 +83,9 @@ def _decode_with_diagnosis(raw: bytes, *, strict: bool) -> Incremental[bytes]:
         yield
     if is_too_dense(raw):
         raise InvalidUsage([ValidationError("", TOO_DENSE)])
-    # UTF-8 has none of its own.
-    surrogates = b"\\ud" in raw or b"\\uD" in raw
-    found = find_errors(value, strict=strict, surrogates=surrogates)
-    if found:
-        raise InvalidUsage(found)
+    errors = find_errors(value, raw, strict=strict)
+    if errors:
+        raise InvalidUsage(errors)
     if is_long:
         yield
     return render(value)
