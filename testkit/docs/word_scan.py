@@ -72,7 +72,7 @@ def prose_of(path: str, text: str) -> str:
 
 
 def _blank(text: str) -> str:
-    return re.sub(r"\S", "\0", text)
+    return re.sub(r"\S", "_", text)
 
 
 def _python_prose(text: str) -> str:
