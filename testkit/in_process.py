@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 
 import pytest
 
+from busyapi.archive.config import ArchiveConfig
 from busyapi.archive.volume import ArchiveVolume
 from busyapi.archive.writer import PartitionWriter
 from busyapi.commit.committer import Committer
@@ -156,13 +157,7 @@ def open_archive(
 ) -> PartitionWriter:
     """Take partition 0 of an archive folder."""
     return PartitionWriter.recover(
-        archive,
-        0,
-        partitions,
-        bound=bound,
-        segment_bytes=segment_bytes,
-        segment_age=3600.0,
-        retention_days=0,
+        ArchiveConfig(archive, 0, partitions, bound, segment_bytes, 3600.0, retention_days=0)
     )
 
 
@@ -176,7 +171,7 @@ async def seed_once(
 ) -> str:
     """Do what a flusher does before its first turn, and let go again; give the reason."""
     writer = open_archive(archive, bound=bound)
-    partition = OwnedPartition(endpoint, 0, tier, writer.archive_id, replicas)
+    partition = OwnedPartition(endpoint, 0, tier, writer.identity.archive_id, replicas)
     try:
         config = PartitionConfig(0, 1, bound, tier)
         await partition.connect()
@@ -201,13 +196,7 @@ def make_flusher(
 ) -> Flusher:
     """Return a flusher of partition 0."""
     volume = ArchiveVolume(
-        archive,
-        0,
-        partitions,
-        bound=bound,
-        segment_bytes=segment_bytes,
-        segment_age=3600.0,
-        retention_days=retention_days,
+        ArchiveConfig(archive, 0, partitions, bound, segment_bytes, 3600.0, retention_days)
     )
 
     def connect(archive_id: str) -> OwnedPartition:

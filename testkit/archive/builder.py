@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import zstandard
 
 from busyapi.archive import high_water, identity, paths
+from busyapi.archive.config import ArchiveConfig
 from busyapi.archive.format import UsageBatch
 from busyapi.archive.writer import PartitionWriter
 from busyapi.ids import Seq
@@ -43,8 +44,15 @@ def batch(first: int, count: int = 1, received_ms: int = AT) -> UsageBatch:
 
 def recover(root: Path, partition: int = 0, partitions: int = 1, **options: Any) -> PartitionWriter:
     """Recover a partition with settings that roll nothing."""
-    settings = {"bound": 1000, "segment_bytes": 1 << 30, "segment_age": 1e9, "retention_days": 0}
-    return PartitionWriter.recover(root, partition, partitions, **(settings | options))
+    settings: dict[str, Any] = {
+        "bound": 1000,
+        "segment_bytes": 1 << 30,
+        "segment_age": 1e9,
+        "retention_days": 0,
+    }
+    return PartitionWriter.recover(
+        ArchiveConfig(root, partition, partitions, **(settings | options))
+    )
 
 
 def abandon(writer: PartitionWriter) -> None:

@@ -74,10 +74,10 @@ def prepare_damaged(root: Path) -> None:
 
 def accept(root: Path, writer: Any) -> None:
     """Accept the loss of what was damaged: nothing else may be missing."""
-    if writer.highest_seq > writer.cursor:
+    if writer.stats.highest_seq > writer.cursor:
         if not list(root.rglob("*.damaged")):
-            raise AssertionError(f"only {writer.cursor} of {writer.highest_seq} are there")
-        writer.record_gap(writer.highest_seq, "accepted")
+            raise AssertionError(f"only {writer.cursor} of {writer.stats.highest_seq} are there")
+        writer.record_gap(writer.stats.highest_seq, "accepted")
 
 
 def live(root: Path, acknowledged: Path) -> None:
@@ -123,7 +123,7 @@ def examine(root: Path, acknowledged: Path) -> str:
     found = ids(root)
     if len(set(found)) != len(found):
         return f"twice: {found}"
-    gone = set(range(writer.kept_from, writer.cursor + 1)) - set(found)
+    gone = set(range(writer.identity.kept_from, writer.cursor + 1)) - set(found)
     unread = {n for n in gone if writer.find_line(Seq(n)) is None}
     if gone != unread or len(gone) != report.skipped + report.quarantined:
         return f"missing: {sorted(gone)}"

@@ -1,14 +1,15 @@
-"""Taking a partition's folder: lock, identity, repair.
+"""Opening a partition's folder: lock, identity, recovery.
 
-Repair copies an open segment, which takes space. On a full volume expired segments are deleted
-before that copy. Only there: whether this is the right archive is known after it was compared
-with Redis, and what is deleted does not come back.
+Recovery copies an open segment, which needs space. On a full volume expired segments are deleted
+before that copy. Only a full volume justifies this: nothing has yet compared the archive with
+Redis, so it could be the wrong one, and a deletion cannot be undone.
 """
 
 from pathlib import Path
 from typing import NamedTuple
 
 from busyapi.archive import disk_reserve, high_water, identity, paths, ranges
+from busyapi.archive.config import ArchiveConfig
 from busyapi.archive.fsync import make_folder, translate_full_volume
 from busyapi.archive.high_water import HighWaterMark
 from busyapi.archive.idempotency_log import IdempotencyLog
@@ -21,72 +22,68 @@ from busyapi.errors import ArchiveFull
 
 
 class OpenedFolder(NamedTuple):
-    """A folder that is locked and repaired."""
+    """A folder that is locked and recovered."""
 
     lock: FolderLock
     identity: Identity
     recovery: Recovery
     high_water: HighWaterMark
-    keys: IdempotencyLog
+    idempotency_log: IdempotencyLog
 
 
-def open_folder(
-    folder: Path,
-    partition: int,
-    partitions: int,
-    *,
-    bound: int,
-    keep_days: int,
-    lock: FolderLock | None,
-) -> OpenedFolder:
-    """Lock the folder, made if need be, and repair what a crash left behind.
+def open_folder(config: ArchiveConfig, lock: FolderLock | None) -> OpenedFolder:
+    """Lock the folder, creating it if necessary, and recover from a crash.
 
-    A lock that is held already is taken over, whatever happens.
+    The function takes over a lock that the caller holds, and releases it on every error.
 
     Raises:
         ArchiveLocked, PartitionMismatch, ArchiveDamaged, ArchiveFull, FsyncFailed: see
             PartitionWriter.recover.
     """
+    folder, partition = config.folder, config.partition
     with translate_full_volume(folder):
         if lock is None:
             make_folder(folder)
             lock = FolderLock(folder)
         try:
-            found = identity.claim_identity(folder, partition, partitions, bound)
+            current = identity.claim_identity(folder, partition, config.partitions, config.bound)
             try:
-                repair = _recover(folder, found)
+                recovery = _recover(folder, current)
             except ArchiveFull:
                 alarms: list[str] = []
-                found = roomier = _delete_expired(folder, found, keep_days, alarms)
-                repair = disk_reserve.retry_with_reserve(folder, lambda: _recover(folder, roomier))
-                repair.alarms += alarms
-            # Now that recovery is over: a mark that lies beyond the files is kept, and halts.
-            cursor = ranges.find_cursor(repair.files, found.kept_from)
-            mark = HighWaterMark.create(folder, found.archive_id, max(repair.high_water, cursor))
-            keys = IdempotencyLog.recover(folder, partition, mark.seq, repair.alarms)
+                current = raised = _delete_expired(folder, current, config.retention_days, alarms)
+                recovery = disk_reserve.retry_with_reserve(folder, lambda: _recover(folder, raised))
+                recovery.alarms += alarms
+            # A mark beyond the files must survive recovery: it halts the flusher.
+            cursor = ranges.find_cursor(recovery.files, current.kept_from)
+            mark = HighWaterMark.create(
+                folder, current.archive_id, max(recovery.high_water, cursor)
+            )
+            keys = IdempotencyLog.recover(folder, partition, mark.seq, recovery.alarms)
             disk_reserve.create_reserve(folder)
         except BaseException:
             lock.release()
             raise
-    return OpenedFolder(lock, found, repair, mark, keys)
+    return OpenedFolder(lock, current, recovery, mark, keys)
 
 
-def _delete_expired(folder: Path, found: Identity, days: int, alarms: list[str]) -> Identity:
-    """Delete what retention ends; return the identity with the floor that is on disk."""
-    files = paths.list_files(folder, found.partition).files
-    whole = [each for each in files if each.kind not in {FileKind.OPEN, FileKind.TORN}]
-    cursor = ranges.find_cursor(whole, found.kept_from)
-    # Below a hole nothing is deleted: a person has to look at it first.
-    hole = any(each.last > cursor for each in whole)
-    if not days or hole:
-        return found
-    raised = [found]
-    Retention(folder, alarms, set()).delete_expired(found, files, days, None, raised.append)
-    return raised[-1]
+def _delete_expired(folder: Path, current: Identity, days: int, alarms: list[str]) -> Identity:
+    """Delete expired files; return the identity with the floor that is on disk."""
+    files = paths.list_files(folder, current.partition).files
+    complete = [file for file in files if file.kind not in {FileKind.OPEN, FileKind.TORN}]
+    cursor = ranges.find_cursor(complete, current.kept_from)
+    # With a hole nothing is deleted: an operator must look at it first.
+    has_hole = any(file.last > cursor for file in complete)
+    if not days or has_hole:
+        return current
+    identities = [current]
+    Retention(folder, alarms, set()).delete_expired(current, files, days, None, identities.append)
+    return identities[-1]
 
 
-def _recover(folder: Path, found: Identity) -> Recovery:
+def _recover(folder: Path, current: Identity) -> Recovery:
     with translate_full_volume(folder):
-        repair = Recovery(folder, found, high_water.read_mark(folder, found.archive_id))
-        repair.run()
-        return repair
+        mark = high_water.read_mark(folder, current.archive_id)
+        recovery = Recovery(folder, current, mark)
+        recovery.run()
+        return recovery

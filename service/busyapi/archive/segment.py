@@ -1,18 +1,18 @@
-"""One segment while it is written.
+"""One segment while it is being written.
 
     create ──> write, sync, accept ──> write, sync, accept ──> … ──> finish: footer, sync, rename
 
-What is not accepted does not count: a block becomes part of the segment, of its index and of its
-SHA-256 only after its sync, and until then a failed write is cut off again.
+A block becomes part of the segment, its index and its SHA-256 only when it is accepted, after its
+sync. A write that fails before that is truncated away.
 """
 
 import hashlib
 import os
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 from busyapi.archive import paths
+from busyapi.archive.config import ArchiveConfig
 from busyapi.archive.format import (
     TRAILER_SIZE,
     BlockHeader,
@@ -32,28 +32,19 @@ from busyapi.failpoints import failpoint
 from busyapi.ids import Seq
 
 MAX_BLOCKS = 65_536
-"""Blocks of one segment: its index, which find() reads whole, stays below 3 MiB."""
-
-
-class SegmentPolicy(NamedTuple):
-    """When a segment is finished, besides at midnight UTC, and how long it is kept."""
-
-    bytes: int
-    age: float
-    """Seconds."""
-    keep_days: int
-    """0 keeps all."""
+"""The most blocks in a segment. Lookups read its whole index, which stays below 3 MiB."""
 
 
 class Segment:
-    """A file that holds the blocks from `first` on."""
+    """A file that holds the blocks from seq `first` on."""
 
     def __init__(
         self, folder: Path, identity: Identity, day: str, first: Seq, suffix: str = ""
     ) -> None:
-        """Create the file, on disk.
+        """Create the file and put its name on disk.
 
-        A suffix is for a copy that recovery makes: it is no open segment, whatever becomes of it.
+        Recovery gives its copies a suffix, so that a copy never counts as an open segment, even if
+        the process dies.
         """
         self.first, self.last = first, Seq(first - 1)
         self.day = day
@@ -73,11 +64,11 @@ class Segment:
         self._fd = create_file(self.path)
 
     def write(self, block: BlockHeader, data: bytes) -> bytes:
-        """Write a block behind the accepted ones; return its bytes, for `accept`.
+        """Write a block after the accepted ones; return its bytes, for `accept`.
 
         Raises:
-            OSError: it was cut off again; the segment is as before.
-            FsyncFailed: it could not be cut off.
+            OSError: the write failed and was truncated away; the segment is as before.
+            FsyncFailed: the write failed and could not be truncated away.
         """
         written = encode_block_header(block) + data
         self._write(written)
@@ -101,31 +92,31 @@ class Segment:
         self.latest_ms = max(self.latest_ms or 0, block.latest_ms)
 
     def read_frame(self, seq: Seq) -> Frame | None:
-        """Read the block that holds a seq; None if none does.
+        """Read the block that holds a seq; return None if no accepted block holds it.
 
         Raises:
-            ArchiveDamaged: what was written is not what is read.
+            ArchiveDamaged: the bytes read differ from those written.
         """
         entry = self.index.find(seq)
         return read_block_at(self._fd, entry.offset, self.path.name) if entry else None
 
-    def is_due(self, rolling: SegmentPolicy) -> bool:
-        """Tell whether it is to be finished now."""
+    def is_due(self, config: ArchiveConfig) -> bool:
+        """Return whether to finish the segment now."""
         return (
-            self.size >= rolling.bytes
+            self.size >= config.segment_bytes
             or len(self.index) >= MAX_BLOCKS
-            or time.monotonic() - self._opened >= rolling.age
+            or time.monotonic() - self._opened >= config.segment_age
             or self.day != paths.utc_day()
         )
 
     def finish(self) -> ArchiveFile:
-        """Write the footer and give the file the name of a finished segment, all on disk.
+        """Write the footer and rename the file to its final name, both on disk.
 
-        It stays readable through this object until `close`. If we die before the rename, recovery
-        copies the blocks and writes the footer anew.
+        The segment stays readable through this object until `close`. If the process dies before
+        the rename, recovery copies the blocks and writes the footer of the copy.
 
         Raises:
-            OSError: it is not finished, and can be gone on with.
+            OSError: the segment is not finished, and can still be written.
             FsyncFailed: what the disk holds is unknown.
         """
         footer = self._make_footer()
@@ -135,12 +126,13 @@ class Segment:
         self._write(footer)
         failpoint("archive-after-footer")
         self.sync()
-        # Another process may have taken the path meanwhile: its file must not get our name.
+        # Another process may have taken the path meanwhile: its file must not get this name.
         self.check_ownership()
         try:
             rename_file(self.path, self._folder / file.path)
         except OSError:
-            # A shorter block over the footer would leave bytes that look like one in doubt.
+            # Without this a later, shorter block would leave the rest of the footer behind it, and
+            # recovery would take those bytes for a doubtful block.
             if is_same_file(self._fd, self.path):
                 self._truncate()
             raise
@@ -150,19 +142,18 @@ class Segment:
         """Check that the path still leads to this file.
 
         Raises:
-            ArchiveTakenOver: a recovery by another process has copied the file, and removed it.
-            What
-                was written since may be in no file that counts.
+            ArchiveTakenOver: a recovery by another process has copied and removed the file. Blocks
+                written since may be in no file that counts.
         """
         if not is_same_file(self._fd, self.path):
             raise ArchiveTakenOver(f"{self.path} was removed or replaced while it was written")
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         os.close(self._fd)
 
     def remove(self) -> None:
-        """Remove the file: it holds nothing that counts."""
+        """Remove the file, which holds nothing that counts."""
         self.path.unlink(missing_ok=True)
 
     def _make_footer(self) -> bytes:
@@ -192,7 +183,7 @@ class Segment:
             raise
 
     def _truncate(self) -> None:
-        """Cut off what is behind the accepted blocks."""
+        """Truncate the file after the accepted blocks."""
         try:
             failpoint("archive-cut")
             os.ftruncate(self._fd, self.size)

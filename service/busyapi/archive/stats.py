@@ -1,11 +1,10 @@
-"""What the archive of a partition tells about itself: its identity, how far it goes, its size."""
+"""Figures of one partition's archive: how far it goes, its files, its size."""
 
 import os
 from pathlib import Path
 
 from busyapi.archive import ranges
 from busyapi.archive.high_water import HighWaterMark
-from busyapi.archive.identity import Identity
 from busyapi.archive.lookup import ArchiveLookup
 from busyapi.archive.paths import FileKind
 from busyapi.archive.ranges import SeqRange
@@ -13,96 +12,60 @@ from busyapi.ids import Seq
 
 
 class ArchiveStats:
-    """The figures of one partition, kept up to date by its writer."""
+    """The figures of one partition, which its writer keeps current."""
 
-    def __init__(
-        self, folder: Path, identity: Identity, readable: ArchiveLookup, reached: HighWaterMark
-    ) -> None:
+    def __init__(self, folder: Path, lookup: ArchiveLookup, high_water: HighWaterMark) -> None:
+        self.cursor = Seq(0)
+        """The last seq that is in the archive together with all seqs below it."""
+        self.highest_seq = Seq(0)
+        """The largest seq that any file ever held, as far as is known. Files that were set aside or
+        deleted count too."""
+        self.skipped_seqs = 0
+        """Seqs in gap records: no usage has their ids."""
         self._folder = folder
-        self._identity = identity
-        self._lookup = readable
-        self._high_water = reached
-        self._update_stats()
+        self._lookup = lookup
+        self._high_water = high_water
+        self.update()
 
-    @property
-    def identity(self) -> Identity:
-        """What the folder is."""
-        return self._identity
+    def update(self) -> None:
+        """Calculate the figures that follow from the files, while no segment is open."""
+        files = self._lookup.files
+        self.skipped_seqs = sum(file.seq_count for file in files if file.kind is FileKind.GAP)
+        self.cursor = ranges.find_cursor(files, self._lookup.kept_from)
+        last_seqs = (file.last for file in files)
+        self.highest_seq = max([self.cursor, self._high_water.seq, *last_seqs])
 
-    @property
-    def archive_id(self) -> str:
-        """A random name, made once."""
-        return self._identity.archive_id
-
-    @property
-    def bound(self) -> int:
-        """The largest bound ever in force, in usages."""
-        return self._identity.bound
-
-    @property
-    def kept_from(self) -> Seq:
-        """The first seq that retention has left."""
-        return self._identity.kept_from
-
-    @property
-    def seeded(self) -> bool:
-        """Whether ids may have been given out that this archive is to hold."""
-        return self._identity.is_seeded
-
-    @property
-    def restored(self) -> bool:
-        """Whether this is a copy of an archive, and `rehome` has not made it the original."""
-        return self._identity.is_copy
-
-    @property
-    def replaces(self) -> str:
-        """The archive that a person said this one stands in for, "" for none."""
-        return self._identity.replaces
-
-    @property
-    def prefix(self) -> str:
-        """The prefix of the keys that it was seeded under, "" before it was."""
-        return self._identity.prefix
+    def record_append(self, last: Seq) -> None:
+        """Record that a block up to this seq is on disk."""
+        self.cursor = self.highest_seq = last
 
     @property
     def gaps(self) -> list[SeqRange]:
-        """The seqs of each gap record, in their order."""
+        """The seqs of each gap record, in order."""
         return [
-            SeqRange(each.first, each.last)
-            for each in self._lookup.files
-            if each.kind is FileKind.GAP
+            SeqRange(file.first, file.last)
+            for file in self._lookup.files
+            if file.kind is FileKind.GAP
         ]
 
     @property
     def finished_segments(self) -> int:
-        """Finished segments."""
-        return sum(each.kind is FileKind.SEGMENT for each in self._lookup.files)
+        """The number of finished segments."""
+        return sum(file.kind is FileKind.SEGMENT for file in self._lookup.files)
 
     @property
     def open_bytes(self) -> int:
-        """Size of the open segment, 0 if there is none."""
+        """The size of the open segment, 0 without one."""
         segment = self._lookup.segment
         return segment.size if segment else 0
 
     @property
     def damaged_files(self) -> int:
-        """Files that were set aside, by this recovery or one before, and those met since."""
-        aside = sum(each.kind is FileKind.DAMAGED for each in self._lookup.files)
-        return aside + len(self._lookup.unreadable)
+        """The number of files that any recovery set aside or that could not be read since."""
+        set_aside = sum(file.kind is FileKind.DAMAGED for file in self._lookup.files)
+        return set_aside + len(self._lookup.unreadable)
 
-    def volume_bytes(self) -> tuple[int, int]:
-        """Free space of the volume, and its size."""
+    def read_volume_bytes(self) -> tuple[int, int]:
+        """Return the free space of the volume, and its size."""
         volume = os.statvfs(self._folder)
         return volume.f_bavail * volume.f_frsize, volume.f_blocks * volume.f_frsize
-
-    def _update_stats(self) -> None:
-        """Take the figures that follow from the files; there is no open segment now."""
-        self.skipped_seqs = sum(
-            each.seq_count for each in self._lookup.files if each.kind is FileKind.GAP
-        )
-        """Usages in gap records: ids that were never given to one."""
-        self.cursor = ranges.find_cursor(self._lookup.files, self.kept_from)
-        """The last seq that is in the archive, with all below it."""
-        lasts = (each.last for each in self._lookup.files)
-        self.highest_seq = max([self.cursor, self._high_water.seq, *lasts])
-        """The largest seq that any file, also one set aside or gone, is known to have held."""

@@ -1,22 +1,22 @@
 """The archive of one partition, while this process owns it.
 
-    recover ──> append | gap | quarantine | roll_if_due … ──> close
+    recover ──> append | record_gap | quarantine | roll_if_due … ──> close
 
-The cursor is the last seq that is on disk. It moves after an fsync and never before, so whoever
-reads on behind it loses nothing and gets nothing twice. If we die between the fsync and the
-caller's next step, recovery finds the same cursor in the files.
+The cursor is the last seq that is on disk. It moves only after an fsync, so a caller that reads
+the stream from the cursor loses no usage and archives none twice. If the process dies between the
+fsync and the caller's next step, recovery finds the same cursor in the files.
 
-One thread at a time may change the archive; find() may be called from any thread meanwhile.
+Only one thread at a time may change the archive. Any thread may call `find_line` meanwhile.
 """
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
-from pathlib import Path
 from time import perf_counter
 from typing import Any, Self
 
 from busyapi.archive import disk_reserve, identity, markers, paths, ranges
 from busyapi.archive.block_builder import AppendStats, build_block
+from busyapi.archive.config import ArchiveConfig
 from busyapi.archive.folder import OpenedFolder, open_folder
 from busyapi.archive.format import UsageBatch
 from busyapi.archive.identity import Identity
@@ -25,7 +25,7 @@ from busyapi.archive.lookup import ArchiveLookup
 from busyapi.archive.paths import ArchiveFile
 from busyapi.archive.ranges import SeqRange
 from busyapi.archive.retention import Retention
-from busyapi.archive.segment import Segment, SegmentPolicy
+from busyapi.archive.segment import Segment
 from busyapi.archive.stats import ArchiveStats
 from busyapi.archive.write_access import WriteAccess
 from busyapi.errors import ArchiveFull, ArchiveTakenOver, LossSuspected
@@ -33,65 +33,61 @@ from busyapi.failpoints import failpoint
 from busyapi.ids import Seq
 
 
-class PartitionWriter(ArchiveStats):
-    """Owns the folder of one partition."""
+class PartitionWriter:
+    """The owner of one partition's folder."""
 
-    def __init__(self, folder: Path, found: OpenedFolder, rolling: SegmentPolicy) -> None:
-        """Take what recovery found. Use `recover`."""
-        self.alarms = found.recovery.alarms
-        """What recovery set aside and what was found damaged since, one sentence each."""
-        self.notices = [found.lock.warning] if found.lock.warning else []
-        """What an operator should know and that is no damage, one sentence each."""
-        files, kept_from = found.recovery.files, found.identity.kept_from
-        readable = ArchiveLookup(folder, files, kept_from, self.alarms)
-        readable.unreadable |= found.recovery.unreadable
-        super().__init__(folder, found.identity, readable, found.high_water)
-        self._access = WriteAccess(folder, found.lock)
-        self._policy, self.idempotency_log = rolling, found.keys
-        self._retention = Retention(folder, self.alarms, readable.unreadable)
+    def __init__(self, config: ArchiveConfig, opened: OpenedFolder) -> None:
+        """Use what recovery found. Call `recover` instead."""
+        recovery, self.identity = opened.recovery, opened.identity
+        self.alarms = recovery.alarms
+        """Damage that recovery or a later read found, one sentence each."""
+        self.notices = [opened.lock.warning] if opened.lock.warning else []
+        """What an operator should know besides damage, one sentence each."""
+        self.idempotency_log = opened.idempotency_log
+        self._config, self._folder = config, config.folder
+        kept_from = self.identity.kept_from
+        self._lookup = ArchiveLookup(self._folder, recovery.files, kept_from, self.alarms)
+        self._lookup.unreadable |= recovery.unreadable
+        self._high_water = opened.high_water
+        self.stats = ArchiveStats(self._folder, self._lookup, self._high_water)
+        self._access = WriteAccess(self._folder, opened.lock)
+        self._retention = Retention(self._folder, self.alarms, self._lookup.unreadable)
 
     @classmethod
-    def recover(
-        cls,
-        root: Path,
-        partition: int,
-        partitions: int,
-        *,
-        bound: int,
-        segment_bytes: int,
-        segment_age: float,
-        retention_days: int,
-        lock: FolderLock | None = None,
-    ) -> Self:
-        """Lock the partition's folder, made if need be, and repair what a crash left behind.
+    def recover(cls, config: ArchiveConfig, lock: FolderLock | None = None) -> Self:
+        """Lock the partition's folder, creating it if necessary, and recover from a crash.
 
-        `bound` (usages) is on disk when this returns, if it is larger than any before. Segments
-        are finished at `segment_bytes` or after `segment_age` seconds. A `lock` is taken over.
+        When this returns, the identity on disk has a bound of at least `config.bound`. The writer
+        takes over a `lock` that the caller holds.
 
         Raises:
             ArchiveLocked: another process writes here.
-            PartitionMismatch: this is another partition, or there were more or fewer of them.
-            ArchiveDamaged: only a person can tell which of two files is right.
-            ArchiveFull: there is no space to recover in; nothing is lost, try again.
+            PartitionMismatch: the folder has another partition or number of partitions.
+            ArchiveDamaged: only an operator can decide which of two files is right.
+            ArchiveFull: there is no space for recovery. Nothing is lost; try again.
             FsyncFailed: the process must exit.
         """
-        folder = paths.partition_folder(root, partition)
-        found = open_folder(
-            folder, partition, partitions, bound=bound, keep_days=retention_days, lock=lock
-        )
-        return cls(folder, found, SegmentPolicy(segment_bytes, segment_age, retention_days))
+        return cls(config, open_folder(config, lock))
+
+    @property
+    def cursor(self) -> Seq:
+        """The last seq that is on disk together with all seqs below it."""
+        return self.stats.cursor
 
     def mark_identity(self, *, seeded: bool = False, replaces: str = "", prefix: str = "") -> None:
-        """Put one of them on disk.
+        """Put the given members of the identity on disk.
 
         Raises:
             ArchiveFull, FsyncFailed: as append.
         """
-        seeded, replaces = seeded or self.seeded, replaces or self.replaces
-        self._write_identity(is_seeded=seeded, replaces=replaces, prefix=prefix or self.prefix)
+        self._write_identity(
+            is_seeded=seeded or self.identity.is_seeded,
+            replaces=replaces or self.identity.replaces,
+            prefix=prefix or self.identity.prefix,
+        )
 
     def adopt_copy(self) -> None:
-        """Make a copy the original: no id that it does not cover was given out, or may be again.
+        """Make a copy the original: no id beyond it was given out, or can be given out again.
 
         Raises:
             ArchiveFull, FsyncFailed: as append.
@@ -100,18 +96,18 @@ class PartitionWriter(ArchiveStats):
 
     def _write_identity(self, **changes: Any) -> None:
         with self._guard_change():
-            changed = self._identity._replace(**changes)
-            self._identity = identity.write_identity(self._folder, changed)
+            changed = self.identity._replace(**changes)
+            self.identity = identity.write_identity(self._folder, changed)
 
     def append(self, batches: Sequence[UsageBatch]) -> AppendStats:
-        """Archive batches that follow the cursor and each other, as one block, on disk.
+        """Archive batches as one block and sync it. They follow the cursor and each other.
 
         Raises:
-            ArchiveFull: nothing was taken; the same append works when there is space.
+            ArchiveFull: nothing was archived; the same append works when there is space.
             FsyncFailed: what the disk holds is unknown; the process must exit.
-            ArchiveTakenOver: as check_ours; so do all that change the archive.
-            LossSuspected: seqs below the newest are missing, and nobody has accepted that.
-            ValueError: the batches do not follow the cursor, or cannot be lines.
+            ArchiveTakenOver: as check_ownership. Every method that changes the archive raises it.
+            LossSuspected: seqs below the newest are missing, and no operator has accepted the loss.
+            ValueError: the batches do not follow the cursor, or cannot be rendered as lines.
         """
         try:
             return self._append(batches)
@@ -127,7 +123,7 @@ class PartitionWriter(ArchiveStats):
             self._check_next(batches[0].first, batches[-1].last)
             started = perf_counter()
             block, data, raw_bytes = build_block(
-                batches, self._identity.partition, self._identity.partitions
+                batches, self.identity.partition, self.identity.partitions
             )
             segment = self._lookup.segment or self._begin_segment(block.first)
             written = segment.write(block, data)
@@ -138,16 +134,16 @@ class PartitionWriter(ArchiveStats):
             failpoint("archive-after-sync")
             with self._lookup.lock:
                 segment.accept(block, written, raw_bytes)
-            self.cursor = self.highest_seq = block.last
-            self._high_water.advance(self.cursor)
+            self.stats.record_append(block.last)
+            self._high_water.advance(block.last)
         usages = block.last - block.first + 1
         write_seconds, sync_seconds = synced_from - started, synced - synced_from
         return AppendStats(usages, raw_bytes, len(written), write_seconds, sync_seconds)
 
     def record_gap(self, through: Seq, why: str) -> None:
-        """Record that seqs behind the cursor, up to `through`, are no usages.
+        """Record that the seqs after the cursor, up to `through`, are no usages.
 
-        Those of them that a file holds stay what they are: only the holes are recorded.
+        Seqs that a file holds keep their usages: only the holes are recorded.
 
         Raises:
             ArchiveFull, FsyncFailed: as append.
@@ -158,14 +154,14 @@ class PartitionWriter(ArchiveStats):
         with self._guard_change():
             self._finish_segment()
             for hole in self.find_holes(through):
-                self._add_file(markers.write_gap(self._folder, self._identity, hole, why))
+                self._add_file(markers.write_gap(self._folder, self.identity, hole, why))
 
     def find_holes(self, through: Seq) -> list[SeqRange]:
-        """List the seqs behind the cursor that no file holds, as `record_gap` would record them."""
+        """List the seqs after the cursor that no file holds, as `record_gap` would record them."""
         return list(ranges.find_holes(self._lookup.files, Seq(self.cursor + 1), through))
 
     def quarantine(self, first: Seq, last: Seq, raw: bytes, why: str) -> None:
-        """Keep an entry behind the cursor that could not be rendered, as it came.
+        """Keep the raw bytes of the entry after the cursor, which could not be rendered.
 
         Raises:
             ArchiveFull, FsyncFailed, LossSuspected, ValueError: as append.
@@ -173,11 +169,13 @@ class PartitionWriter(ArchiveStats):
         with self._guard_change():
             self._check_next(first, last)
             self._finish_segment()
-            at = self._folder, self._identity, SeqRange(first, last)
-            self._add_file(markers.write_quarantine(*at, raw, why))
+            place = self._folder, self.identity, SeqRange(first, last)
+            self._add_file(markers.write_quarantine(*place, raw, why))
 
     def roll_if_due(self) -> bool:
-        """Finish the open segment if it is large or old enough; delete what retention ends.
+        """Finish the open segment if it is large or old enough; delete expired files.
+
+        Return whether a segment was finished.
 
         Raises:
             ArchiveFull, FsyncFailed: as append.
@@ -185,17 +183,17 @@ class PartitionWriter(ArchiveStats):
         with self._guard_change():
             self._delete_expired()
             segment = self._lookup.segment
-            due = segment is not None and segment.is_due(self._policy)
+            due = segment is not None and segment.is_due(self._config)
             if due:
                 self._finish_segment()
                 disk_reserve.create_reserve(self._folder)
             return due
 
     def find_line(self, seq: Seq) -> bytes | None:
-        """Return the archived line of a seq, without newline; None where there is none.
+        """Return the archived line of a seq, without newline; None if the archive has no such seq.
 
         Raises:
-            UsageExpired: it was deleted when its retention time was over.
+            UsageExpired: retention deleted it.
             ArchiveDamaged: it cannot be read.
             FsyncFailed: as append.
         """
@@ -203,11 +201,11 @@ class PartitionWriter(ArchiveStats):
         return self._lookup.find_line(seq)
 
     def check_ownership(self) -> None:
-        """Check that no other process has taken the archive over: between append and publish.
+        """Check, between append and publish, that no other process has taken over the archive.
 
-        What was appended counts only if the open segment is still the file at its path: a recovery
-        by another process copies the file and removes it, whatever we append after that. After a
-        failure the writer changes nothing any more, and `close` does not finish the segment.
+        An append counts only while the open segment is still the file at its path: a recovery by
+        another process copies the file and removes it, and the copy lacks every later append.
+        After a takeover the writer changes nothing, and `close` does not finish the segment.
 
         Raises:
             ArchiveTakenOver: publish nothing; close, and recover.
@@ -215,86 +213,87 @@ class PartitionWriter(ArchiveStats):
         self._access.check_ownership(self._lookup.segment)
 
     def close(self, *, finish: bool = True) -> None:
-        """Finish the open segment if that is possible, and release the folder.
+        """Finish the open segment if possible, and release the folder.
 
-        With `finish` false nothing is written: for a writer whose archive another process may
-        have taken over. The segment stays open, for the next recovery.
+        With `finish` false nothing is written: use it when another process may have taken over the
+        archive. The next recovery then copies the open segment.
 
         Raises:
-            FsyncFailed: the disk refused; the next recovery copies the segment.
+            FsyncFailed: the disk failed; the next recovery copies the segment.
         """
         if not self._access.is_held:
             return
         try:
             if finish and self._access.is_usable:
-                # A footer in the reserve saves the next recovery a copy of the segment.
+                # On a full volume the footer uses the reserve: the next recovery need not copy.
                 with suppress(ArchiveFull, ArchiveTakenOver):
-                    disk_reserve.retry_with_reserve(self._folder, self._finish_now)
+                    disk_reserve.retry_with_reserve(self._folder, self._finish_guarded)
         finally:
             self._access.release()
-            for each in (self.idempotency_log, self._lookup, self._high_water):
-                each.close()
+            for resource in (self.idempotency_log, self._lookup, self._high_water):
+                resource.close()
 
     def _guard_change(self) -> AbstractContextManager[None]:
         return self._access.guard_change(self._lookup.segment)
 
     def _check_next(self, first: Seq, last: Seq) -> None:
-        if self.highest_seq > self.cursor:
+        if self.stats.highest_seq > self.cursor:
             raise LossSuspected(
-                f"{self._folder} holds seq {self.highest_seq}, but not all behind {self.cursor}"
+                f"{self._folder} holds seq {self.stats.highest_seq}, but seqs after {self.cursor}"
+                " are missing"
             )
         if first != self.cursor + 1 or last < first:
             raise ValueError(f"seqs {first} to {last} do not follow the cursor, {self.cursor}")
 
     def _begin_segment(self, first: Seq) -> Segment:
         try:
-            segment = Segment(self._folder, self._identity, paths.utc_day(), first)
+            segment = Segment(self._folder, self.identity, paths.utc_day(), first)
         except FileExistsError as error:
-            # Recovery leaves no open segment behind: this one is another process's.
+            # Recovery leaves no open segment, so another process made this one.
             raise ArchiveTakenOver(f"{error.filename} was made by another process") from error
         self._lookup.set_open_segment(segment)
         return segment
 
-    def _finish_now(self) -> None:
+    def _finish_guarded(self) -> None:
         with self._guard_change():
             self._finish_segment()
 
     def _finish_segment(self) -> None:
-        """Make the open segment a finished one; remove it if nothing was ever accepted."""
+        """Turn the open segment into a finished one; remove it if it has no accepted block."""
         segment = self._lookup.segment
-        if segment is None:
-            return
-        if len(segment.index) == 0:
+        if segment and len(segment.index) > 0:
+            self._add_file(segment.finish())
+            segment.close()
+        elif segment:
             segment.check_ownership()
             self._lookup.close()
             segment.remove()
-            return
-        self._add_file(segment.finish())
-        segment.close()
 
     def _add_file(self, file: ArchiveFile) -> None:
         self._lookup.add_file(file)
-        self._update_stats()
+        self.stats.update()
         self._high_water.advance(self.cursor)
         self._high_water.sync()
 
     @property
-    def retention_refused(self) -> str:
-        """Why old files are not deleted, "" if they are."""
+    def retention_refusal(self) -> str:
+        """Why retention deletes no old files; empty if it does."""
         return self._retention.refusal
 
     def _delete_expired(self) -> bool:
-        """Delete what retention ends, once a day; return whether something was deleted."""
-        days, segment = self._policy.keep_days, self._lookup.segment
+        """Delete expired files, once a day; return whether a file was deleted."""
+        days, segment = self._config.retention_days, self._lookup.segment
         latest_ms = segment.latest_ms if segment else None
-        if not days or self.highest_seq > self.cursor or not self._retention.is_due(latest_ms):
+        has_loss = self.stats.highest_seq > self.cursor
+        if not days or has_loss or not self._retention.is_due(latest_ms):
             return False
-        delete = self._retention.delete_expired
-        gone = delete(self._identity, self._lookup.files, days, latest_ms, self._raise_floor)
-        self._lookup.remove_files(gone, self.kept_from)
+        deleted = self._retention.delete_expired(
+            self.identity, self._lookup.files, days, latest_ms, self._raise_floor
+        )
+        self._lookup.remove_files(deleted, self.identity.kept_from)
         disk_reserve.create_reserve(self._folder)
-        return bool(gone)
+        return bool(deleted)
 
     def _raise_floor(self, raised: Identity) -> None:
-        self._identity = raised
+        self.identity = raised
         self._lookup.remove_files([], raised.kept_from)

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from busyapi.archive.config import ArchiveConfig
 from busyapi.archive.writer import PartitionWriter
 from busyapi.archive_cli.partitions import find_partitions
 from busyapi.archive_cli.snapshot import ArchiveNotFound, ArchivePartition
@@ -57,8 +58,8 @@ def accept_loss(
         if beyond:
             writer.record_gap(through, f"accepted by a person: {reason}")
         sys.stdout.write(f"recorded: partition {number} now ends at seq {writer.cursor}\n")
-        if writer.highest_seq > writer.cursor:
-            sys.stdout.write(f"usages are still missing, up to seq {writer.highest_seq}\n")
+        if writer.stats.highest_seq > writer.cursor:
+            sys.stdout.write(f"usages are still missing, up to seq {writer.stats.highest_seq}\n")
     finally:
         writer.close()
 
@@ -80,13 +81,15 @@ def recover_for_command(root: Path, partition: ArchivePartition, advice: str) ->
     """
     try:
         return PartitionWriter.recover(
-            root,
-            partition.identity.partition,
-            partition.identity.partitions,
-            bound=partition.identity.bound,
-            segment_bytes=1 << 26,
-            segment_age=3600.0,
-            retention_days=0,
+            ArchiveConfig(
+                root,
+                partition.identity.partition,
+                partition.identity.partitions,
+                bound=partition.identity.bound,
+                segment_bytes=1 << 26,
+                segment_age=3600.0,
+                retention_days=0,
+            )
         )
     except ArchiveLocked as error:
         raise ArchiveLocked(f"{error}: {advice}") from error

@@ -125,11 +125,11 @@ def _last_seq_up_to(partition: ArchivePartition, writer: PartitionWriter, last_i
     """Return the last seq of a partition whose id is not above `last_id`."""
     number, seq = split_usage_id(last_id, partition.identity.partitions)
     through = seq if partition.identity.partition <= number else Seq(seq - 1)
-    if through < writer.highest_seq:
+    if through < writer.stats.highest_seq:
         raise WrongLastId(
             f"partition {partition.identity.partition} already holds id"
-            f" {partition.id_of(writer.highest_seq)}, so {last_id} was not the last id. Nothing was"
-            " recorded; give the highest id that any client or log knows"
+            f" {partition.id_of(writer.stats.highest_seq)}, so {last_id} was not the last id."
+            " Nothing was recorded; give the highest id that any client or log knows"
         )
     return through
 
@@ -137,7 +137,7 @@ def _last_seq_up_to(partition: ArchivePartition, writer: PartitionWriter, last_i
 def _describe(partition: ArchivePartition, writer: PartitionWriter, through: Seq) -> int:
     """Print what will be recorded for a partition; return how many seqs that gives up."""
     number = partition.identity.partition
-    copy = "a copy" if writer.restored else "not known as a copy"
+    copy = "a copy" if writer.identity.is_copy else "not known as a copy"
     sys.stdout.write(
         f"partition {number} ({copy}) ends at seq {writer.cursor},"
         f" {partition.describe_ids(SeqRange(Seq(writer.cursor), Seq(writer.cursor)))}\n"

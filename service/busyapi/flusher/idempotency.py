@@ -143,7 +143,7 @@ class IdempotencyKeeper:
         """
         # Its hashes may be behind in the turn: what is over is emptied first.
         await self._write_rotation(partition, Seq(0))
-        gaps = writer.gaps
+        gaps = writer.stats.gaps
         ends = [each.last for each in gaps]
 
         def holds(key: IdempotencyRecord) -> bool:

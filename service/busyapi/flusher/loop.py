@@ -183,12 +183,12 @@ class Flusher:
 
     def report_damage(self, writer: PartitionWriter) -> None:
         """Log and count the damage that was not told yet."""
-        self._metrics.damaged_files.set(writer.damaged_files)
+        self._metrics.damaged_files.set(writer.stats.damaged_files)
         while writer.alarms:
             log.error("archive_damaged", detail=writer.alarms.pop(0))
         while writer.notices:
             log.warning("archive_warning", detail=writer.notices.pop(0))
-        refused = writer.retention_refused
+        refused = writer.retention_refusal
         self._metrics.retention_refused.set(1 if refused else 0)
         if refused and not self._retention_refused:
             log.warning("retention_refused", detail=refused)
@@ -266,13 +266,13 @@ class Flusher:
         self._metrics.halted.set(0)
         self._metrics.issued_seq.set(issued)
         self._metrics.archived_seq.set(writer.cursor)
-        self._metrics.segment_bytes.set(writer.open_bytes)
+        self._metrics.segment_bytes.set(writer.stats.open_bytes)
         self.report_damage(writer)
         self._measure_volume()
 
     def _measure_volume(self) -> None:
         if self.writer:
-            free, size = self.writer.volume_bytes()
+            free, size = self.writer.stats.read_volume_bytes()
             self._metrics.volume_free_bytes.set(free)
             self._metrics.volume_size_bytes.set(size)
 

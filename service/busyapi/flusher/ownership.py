@@ -94,7 +94,7 @@ def check_archive_complete(
     Raises:
         LossSuspected: it lacks what Redis or its own files speak of.
     """
-    known = max(state.archived, writer.highest_seq)
+    known = max(state.archived, writer.stats.highest_seq)
     if known > writer.cursor:
         raise LossSuspected(
             f"usages up to seq {known} were archived, but this archive ends at seq"
@@ -129,9 +129,13 @@ def check_original_known(
     state = snapshot.state
     alive = state.epoch and state.run_id == snapshot.server.run_id
     # `check_archive_complete` sees afterwards whether something is missing up to `archived`.
-    if alive and state.archive_id == writer.archive_id and (state.seq or 0) >= writer.cursor:
+    if (
+        alive
+        and state.archive_id == writer.identity.archive_id
+        and (state.seq or 0) >= writer.cursor
+    ):
         return
-    known = max(state.archived, state.seq or 0, writer.highest_seq)
+    known = max(state.archived, state.seq or 0, writer.stats.highest_seq)
     least = f", at least that of seq {known}," if known > writer.cursor else ""
     raise LossSuspected(
         f"this archive is a copy, as of a backup, that ends at seq {writer.cursor}, and Redis is"

@@ -53,15 +53,15 @@ async def seed_partition(
     """
     found = await partition.read_snapshot()
     check_config(found.state, writer.identity, config, partition.keys.prefix)
-    if writer.restored:
+    if writer.identity.is_copy:
         # First: what it asks for settles what the next one would ask for as well.
         check_original_known(found, writer, config)
     check_archive_complete(found.state, writer, config)
-    if writer.restored:
+    if writer.identity.is_copy:
         await partition.await_with_lease(asyncio.to_thread(writer.adopt_copy))
     await keys.load(partition, writer)
     keys.update_max_keys(found.server.memory_max_bytes)
-    if found.is_empty and writer.cursor == 0 and not writer.seeded:
+    if found.is_empty and writer.cursor == 0 and not writer.identity.is_seeded:
         _require_tier(found.server)
         # Marked first: from now on an empty Redis has lost something.
         await asyncio.to_thread(writer.mark_identity, seeded=True)
@@ -146,10 +146,10 @@ def _make_record(
         "installation": installation,
         "run_id": snapshot.server.run_id,
         "partitions": config.partitions,
-        "archive_id": writer.archive_id,
+        "archive_id": writer.identity.archive_id,
         # The archive knows this bound by now: a jump after it is wide enough.
         "bound": config.bound,
-        "skipped": writer.skipped_seqs,
+        "skipped": writer.stats.skipped_seqs,
         "doubt": snapshot.state.doubt or doubt_reason(snapshot.server, config.tier),
     }
 
@@ -166,7 +166,7 @@ async def _write_record(
     record: dict[str, Any],
     seq: Seq | None = None,
 ) -> None:
-    if not writer.prefix:
+    if not writer.identity.prefix:
         # First, so that no later start looks for these usages under other keys.
         mark = asyncio.to_thread(writer.mark_identity, prefix=partition.keys.prefix)
         await partition.await_with_lease(mark)
@@ -190,7 +190,7 @@ async def _jump_ids(
     # Draining needs no tier: a promoted server may hold the only copy. Committing does.
     found = await partition.read_snapshot()
     _require_tier(found.server)
-    landing = Seq(max(found.state.seq or 0, writer.cursor + writer.bound) + 1)
+    landing = Seq(max(found.state.seq or 0, writer.cursor + writer.identity.bound) + 1)
     await partition.await_with_lease(asyncio.to_thread(writer.record_gap, landing, why))
     # Behind the gap, which tells the usages that are lost; before the epoch, under which a repeat
     # may come.

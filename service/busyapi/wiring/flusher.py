@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from busyapi.archive.config import ArchiveConfig
 from busyapi.archive.volume import ArchiveVolume
 from busyapi.flusher.idempotency import IdempotencyKeeper
 from busyapi.flusher.loop import Flusher
@@ -24,13 +25,15 @@ def run_flusher(settings: Settings, partition: int) -> int:
     metrics = FlusherMetrics(settings.durability, partition)
     config = PartitionConfig(partition, settings.partitions, settings.bound, settings.durability)
     volume = ArchiveVolume(
-        Path(settings.archive_dir),
-        partition,
-        settings.partitions,
-        bound=settings.bound,
-        segment_bytes=settings.segment_bytes,
-        segment_age=settings.segment_age,
-        retention_days=settings.retention_days,
+        ArchiveConfig(
+            Path(settings.archive_dir),
+            partition,
+            settings.partitions,
+            bound=settings.bound,
+            segment_bytes=settings.segment_bytes,
+            segment_age=settings.segment_age,
+            retention_days=settings.retention_days,
+        )
     )
 
     def connect(archive_id: str) -> OwnedPartition:

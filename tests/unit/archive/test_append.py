@@ -35,10 +35,10 @@ def failing(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
 
 def test_an_append_moves_the_cursor_and_tells_its_figures(writer: PartitionWriter) -> None:
     figures = writer.append([batch(1, 3), batch(4, 2)])
-    assert (writer.cursor, writer.highest_seq, writer.skipped_seqs) == (5, 5, 0)
+    assert (writer.cursor, writer.stats.highest_seq, writer.stats.skipped_seqs) == (5, 5, 0)
     assert figures.usages == 5
     assert figures.raw_bytes == sum(len(writer.find_line(Seq(n)) or b"") + 1 for n in range(1, 6))
-    assert figures.bytes == writer.open_bytes
+    assert figures.bytes == writer.stats.open_bytes
     assert figures.write_seconds > 0
     assert figures.sync_seconds >= 0
 
@@ -75,10 +75,10 @@ def test_batches_that_do_not_follow_or_fit_are_refused(
     writer: PartitionWriter, batches: list[UsageBatch]
 ) -> None:
     writer.append([batch(1, 2)])
-    size = writer.open_bytes
+    size = writer.stats.open_bytes
     with pytest.raises(ValueError, match="seq"):
         writer.append(batches)
-    assert (writer.cursor, writer.open_bytes) == (2, size)
+    assert (writer.cursor, writer.stats.open_bytes) == (2, size)
     writer.append([batch(3)])
     assert writer.cursor == 3
 
@@ -194,7 +194,7 @@ def test_a_write_that_fails_midway_is_cut_off_and_works_later(
 ) -> None:
     writer = recover(tmp_path)
     writer.append([batch(1)])
-    size = writer.open_bytes
+    size = writer.stats.open_bytes
     pwrite = os.pwrite
 
     def short(fd: int, data: bytes, offset: int) -> int:
@@ -314,7 +314,7 @@ def test_a_file_size_limit_is_an_error_that_a_new_recovery_survives(tmp_path: Pa
     writer.append([batch(1)])
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (writer.open_bytes + 20, limit[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (writer.stats.open_bytes + 20, limit[1]))
     try:
         with pytest.raises(OSError, match="too large"):
             writer.append([batch(2)])
@@ -358,6 +358,6 @@ def test_a_reader_sees_every_line_while_segments_come_and_go(tmp_path: Path) -> 
         writer.roll_if_due()
     stop.set()
     reader.join()
-    assert writer.finished_segments > 5
+    assert writer.stats.finished_segments > 5
     assert not missing
     writer.close()

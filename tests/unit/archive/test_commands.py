@@ -226,7 +226,7 @@ def test_accept_loss_records_what_is_missing_and_no_more(run: Run, root: Path) -
     assert "disk 7 died" in said["why"]
     assert said["when"].endswith("Z")
     writer = recover(root)
-    assert (writer.cursor, writer.skipped_seqs) == (14, 11)
+    assert (writer.cursor, writer.stats.skipped_seqs) == (14, 11)
     writer.close()
 
 
@@ -244,7 +244,7 @@ def test_accept_loss_may_also_put_this_archive_in_the_place_of_another(
     arguments = ["--partition", "0", "--through", through, "--reason", "x", "--yes"]
     assert run("accept-loss", *arguments, "--replaces", "another").code == 0
     writer = recover(root)
-    assert (writer.replaces, writer.cursor) == ("another", int(through))
+    assert (writer.identity.replaces, writer.cursor) == ("another", int(through))
     writer.close()
 
 

@@ -54,27 +54,27 @@ def test_a_copy_is_restored_until_it_is_made_the_original(tmp_path: Path, how: s
     old, new = tmp_path / "old", tmp_path / "new"
     writer = recover(old)
     writer.append([batch(1, 3)])
-    assert not writer.restored
+    assert not writer.identity.is_copy
     writer.close()
     COPIES[how](old, new)
     for _ in range(2):
         # A larger bound and a mark write the file again: it must stay known as a copy.
         copy = recover(new, bound=9000)
-        assert copy.restored
+        assert copy.identity.is_copy
         copy.mark_identity(seeded=True)
-        assert copy.restored
+        assert copy.identity.is_copy
         copy.close()
     copy = recover(new)
     copy.adopt_copy()
-    assert not copy.restored
+    assert not copy.identity.is_copy
     copy.append([batch(4)])
     copy.close()
     copy = recover(new)
-    assert not copy.restored
+    assert not copy.identity.is_copy
     copy.close()
     if how != "into the same files":
         original = recover(old)
-        assert not original.restored
+        assert not original.identity.is_copy
         original.close()
 
 
@@ -88,7 +88,7 @@ def test_an_original_stays_one_whatever_is_done_to_it_in_its_place(tmp_path: Pat
     (root / "p00" / ".lock").unlink()
     root.rename(tmp_path / "moved")
     writer = recover(tmp_path / "moved", bound=5000)
-    assert not writer.restored
+    assert not writer.identity.is_copy
     abandon(writer)
 
 
@@ -101,12 +101,12 @@ def test_an_archive_of_0_2_0_is_adopted(tmp_path: Path, home_of_0_2_0: str | Non
     if home_of_0_2_0 is not None:
         say(path, home=home_of_0_2_0)
     writer = recover(tmp_path)
-    assert not writer.restored
+    assert not writer.identity.is_copy
     writer.close()
     assert home(tmp_path)
     shutil.copytree(tmp_path / "p00", tmp_path / "copy" / "p00")
     copy = recover(tmp_path / "copy")
-    assert copy.restored
+    assert copy.identity.is_copy
     copy.close()
 
 
@@ -120,11 +120,11 @@ def test_without_birth_times_the_inode_number_is_the_home(
         shutil.copytree(tmp_path / "old", tmp_path / "new")
         for name, restored in (("old", False), ("new", True)):
             writer = recover(tmp_path / name)
-            assert writer.restored is restored
+            assert writer.identity.is_copy is restored
             writer.close()
     # The same volume, mounted by a kernel that knows birth times.
     writer = recover(tmp_path / "old")
-    assert not writer.restored
+    assert not writer.identity.is_copy
     writer.close()
 
 

@@ -125,7 +125,7 @@ def test_a_damaged_block_is_not_given_out(tmp_path: Path, where: str) -> None:
     for seq in (2, 3):
         with pytest.raises(ArchiveDamaged):
             writer.find_line(Seq(seq))
-        assert writer.damaged_files == 1
+        assert writer.stats.damaged_files == 1
     (alarm,) = writer.alarms
     assert path.name in alarm
     abandon(writer)
@@ -146,7 +146,7 @@ def test_a_bad_sector_met_by_a_lookup_is_an_alarm_and_other_failures_are_none(
             patched.setattr(os, "pread", fail)
             with pytest.raises(OSError, match=os.strerror(number)):
                 writer.find_line(Seq(2))
-        assert len(writer.alarms) == writer.damaged_files == alarms
+        assert len(writer.alarms) == writer.stats.damaged_files == alarms
     assert finished(tmp_path)[0].name in writer.alarms[0]
     writer.close()
 
@@ -164,7 +164,11 @@ def test_an_open_segment_met_damaged_is_counted_once_when_it_is_finished_too(
         with pytest.raises(ArchiveDamaged):
             writer.find_line(Seq(2))
         writer.roll_if_due()
-    assert (writer.damaged_files, len(writer.alarms), writer.finished_segments) == (1, 1, 1)
+    assert (writer.stats.damaged_files, len(writer.alarms), writer.stats.finished_segments) == (
+        1,
+        1,
+        1,
+    )
     abandon(writer)
 
 
@@ -176,9 +180,9 @@ def test_a_segment_rolls_at_its_size_its_age_its_blocks_and_at_midnight(
     writer.append([batch(1)])
     assert not writer.roll_if_due()
     writer.append([batch(2)])
-    assert writer.open_bytes >= 300
+    assert writer.stats.open_bytes >= 300
     assert writer.roll_if_due()
-    assert (writer.open_bytes, writer.finished_segments) == (0, 1)
+    assert (writer.stats.open_bytes, writer.stats.finished_segments) == (0, 1)
 
     writer.append([batch(3)])
     with monkeypatch.context() as patched:
@@ -214,12 +218,14 @@ def test_retention_deletes_whole_old_segments_and_raises_the_floor(tmp_path: Pat
 
     kept = recover(tmp_path, retention_days=3)
     kept.roll_if_due()
-    assert (kept.kept_from, found(kept, 1)) == (1, 1), "three days old is not older than that"
+    assert (kept.identity.kept_from, found(kept, 1)) == (1, 1), (
+        "three days old is not older than that"
+    )
     kept.close()
 
     writer = recover(tmp_path, retention_days=2)
     writer.roll_if_due()
-    assert (writer.kept_from, writer.cursor, writer.skipped_seqs) == (9, 9, 2)
+    assert (writer.identity.kept_from, writer.cursor, writer.stats.skipped_seqs) == (9, 9, 2)
     for seq in (1, 3, 4, 8):
         with pytest.raises(UsageExpired):
             writer.find_line(Seq(seq))
@@ -232,7 +238,12 @@ def test_retention_deletes_whole_old_segments_and_raises_the_floor(tmp_path: Pat
     assert len(list(tmp_path.rglob("gap*"))) == 1
 
     writer = recover(tmp_path)
-    assert (writer.kept_from, writer.cursor, writer.highest_seq, writer.skipped_seqs) == (
+    assert (
+        writer.identity.kept_from,
+        writer.cursor,
+        writer.stats.highest_seq,
+        writer.stats.skipped_seqs,
+    ) == (
         9,
         10,
         10,
@@ -249,7 +260,7 @@ def test_retention_of_everything_leaves_the_cursor_where_it_was(tmp_path: Path) 
     writer = recover(tmp_path, retention_days=1)
     writer.append([batch(4, received_ms=now_ms())])
     writer.roll_if_due()
-    assert (writer.kept_from, writer.cursor) == (4, 4)
+    assert (writer.identity.kept_from, writer.cursor) == (4, 4)
     writer.close()
     assert ids(tmp_path) == [4]
     assert [each.name for each in tmp_path.glob("p00/*-*")] == [utc_day()], "empty folders go too"
@@ -269,7 +280,7 @@ def test_retention_goes_by_the_time_of_the_usages_too(tmp_path: Path) -> None:
     day.rename(day.with_name("1970-01-01"))
     writer = recover(tmp_path, retention_days=1)
     writer.roll_if_due()
-    assert (writer.kept_from, found(writer, 1)) == (1, 1)
+    assert (writer.identity.kept_from, found(writer, 1)) == (1, 1)
     writer.close()
 
 
@@ -288,7 +299,7 @@ def test_files_below_the_floor_are_deleted_by_the_next_one(tmp_path: Path) -> No
     old.parent.mkdir(exist_ok=True)
     old.write_bytes(data)
     writer = recover(tmp_path, retention_days=10_000)
-    assert (writer.cursor, writer.highest_seq, writer.kept_from) == (3, 3, 3)
+    assert (writer.cursor, writer.stats.highest_seq, writer.identity.kept_from) == (3, 3, 3)
     with pytest.raises(UsageExpired):
         writer.find_line(Seq(1))
     writer.roll_if_due()
@@ -298,5 +309,5 @@ def test_files_below_the_floor_are_deleted_by_the_next_one(tmp_path: Path) -> No
 
 def test_free_space_is_told(tmp_path: Path) -> None:
     writer = recover(tmp_path)
-    assert 0 < writer.volume_bytes()[0] <= writer.volume_bytes()[1]
+    assert 0 < writer.stats.read_volume_bytes()[0] <= writer.stats.read_volume_bytes()[1]
     writer.close()

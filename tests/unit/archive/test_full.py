@@ -86,14 +86,18 @@ def test_append_on_a_full_volume_deletes_what_is_expired_and_continues(
 ) -> None:
     writer = full(volume, with_reserve=kind[0], by_0_2_0=kind[1])
     cursor = writer.cursor
-    writer._policy = writer._policy._replace(keep_days=KEEP_DAYS)  # midnight has passed
+    writer._config = writer._config._replace(retention_days=KEEP_DAYS)  # midnight has passed
     put(writer)
     assert writer.cursor == cursor + 1
     assert expired(volume) == []
-    assert writer.kept_from == OLD + 1
+    assert writer.identity.kept_from == OLD + 1
     abandon(writer)
     writer = recover(volume)
-    assert (writer.cursor, writer.kept_from, writer.restored) == (cursor + 1, OLD + 1, False)
+    assert (writer.cursor, writer.identity.kept_from, writer.identity.is_copy) == (
+        cursor + 1,
+        OLD + 1,
+        False,
+    )
     assert writer.alarms == []
     writer.close()
     assert ids(volume) == list(range(OLD + 1, cursor + 2))
@@ -109,10 +113,10 @@ def test_a_killed_writer_recovers_on_a_full_volume_by_deleting_what_is_expired(
     assert any(each.endswith(".open") for each in files(volume))
     # A larger bound has to be on disk before it is in force: that takes no space either.
     writer = recover(volume, bound=9000, retention_days=KEEP_DAYS)
-    assert (writer.cursor, writer.bound) == (cursor, 9000)
+    assert (writer.cursor, writer.identity.bound) == (cursor, 9000)
     put(writer)
     writer.roll_if_due()
-    assert (writer.kept_from, expired(volume)) == (OLD + 1, [])
+    assert (writer.identity.kept_from, expired(volume)) == (OLD + 1, [])
     writer.close()
     assert ids(volume) == list(range(OLD + 1, cursor + 2))
 
@@ -121,10 +125,10 @@ def test_without_anything_expired_a_full_volume_deletes_nothing(volume: Path) ->
     """The control: no retention, or none yet."""
     writer = full(volume, with_reserve=False)
     cursor = writer.cursor
-    writer._policy = writer._policy._replace(keep_days=11)
+    writer._config = writer._config._replace(retention_days=11)
     with pytest.raises(ArchiveFull):
         put(writer)
-    assert (writer.cursor, writer.kept_from) == (cursor, 1)
+    assert (writer.cursor, writer.identity.kept_from) == (cursor, 1)
     assert expired(volume)
     abandon(writer)
     with pytest.raises(ArchiveFull):

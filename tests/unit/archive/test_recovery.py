@@ -40,8 +40,8 @@ from testkit.archive.builder import (
 def recovered(root: Path) -> tuple[int, int, list[str]]:
     """Recover, go on for one usage if allowed, and return cursor, highest and alarms."""
     writer = recover(root)
-    found = writer.cursor, writer.highest_seq, writer.alarms
-    if writer.highest_seq == writer.cursor:
+    found = writer.cursor, writer.stats.highest_seq, writer.alarms
+    if writer.stats.highest_seq == writer.cursor:
         writer.append([batch(writer.cursor + 1)])
     writer.close()
     return found
@@ -49,7 +49,12 @@ def recovered(root: Path) -> tuple[int, int, list[str]]:
 
 def test_a_fresh_archive_is_empty_and_has_an_identity(tmp_path: Path) -> None:
     writer = recover(tmp_path / "deep" / "root", 2, 4, bound=500)
-    assert (writer.cursor, writer.highest_seq, writer.skipped_seqs, writer.kept_from) == (
+    assert (
+        writer.cursor,
+        writer.stats.highest_seq,
+        writer.stats.skipped_seqs,
+        writer.identity.kept_from,
+    ) == (
         0,
         0,
         0,
@@ -58,7 +63,7 @@ def test_a_fresh_archive_is_empty_and_has_an_identity(tmp_path: Path) -> None:
     said = json.loads((tmp_path / "deep/root/p02/partition.json").read_text())
     expected = {
         "format": 1,
-        "archive": writer.archive_id,
+        "archive": writer.identity.archive_id,
         "partition": 2,
         "partitions": 4,
         "bound": 500,
@@ -150,7 +155,7 @@ def test_damage_before_the_end_is_set_aside_and_halts_until_it_is_accepted(
         keeps = [n for n in range(1, 7) if not lost.first <= n <= lost.last]
 
         writer = recover(root)
-        assert (writer.cursor, writer.highest_seq) == (lost.first - 1, 6), f"byte {at}"
+        assert (writer.cursor, writer.stats.highest_seq) == (lost.first - 1, 6), f"byte {at}"
         assert len(writer.alarms) == 1
         assert ids(root) == keeps
         with pytest.raises(LossSuspected):
@@ -160,10 +165,10 @@ def test_damage_before_the_end_is_set_aside_and_halts_until_it_is_accepted(
         writer.close()
 
         again = recover(root)
-        assert (again.cursor, again.highest_seq, again.alarms) == (lost.first - 1, 6, [])
+        assert (again.cursor, again.stats.highest_seq, again.alarms) == (lost.first - 1, 6, [])
         again.record_gap(Seq(6), "accepted")
-        assert (again.cursor, again.highest_seq) == (6, 6)
-        assert again.skipped_seqs == lost.last - lost.first + 1
+        assert (again.cursor, again.stats.highest_seq) == (6, 6)
+        assert again.stats.skipped_seqs == lost.last - lost.first + 1
         again.append([batch(7)])
         again.close()
         assert ids(root) == [*keeps, 7]
@@ -188,7 +193,7 @@ def test_a_changed_byte_anywhere_in_the_newest_segment_loses_no_other_block(
         hit = [each for each in inside if each.offset <= at < each.end]
         lost = [n for each in hit for n in range(each.first, each.last + 1)]
         assert ids(root) == [n for n in range(1, 7) if n not in lost]
-        assert (writer.cursor, writer.highest_seq) == ((hit[0].first - 1) if hit else 6, 6)
+        assert (writer.cursor, writer.stats.highest_seq) == ((hit[0].first - 1) if hit else 6, 6)
         writer.close()
         shutil.rmtree(root)
 
@@ -200,7 +205,7 @@ def test_two_damaged_files_of_one_name_are_both_kept(tmp_path: Path) -> None:
         path = finished(tmp_path)[0]
         path.write_bytes(path.read_bytes()[:-1])  # only the footer: every block is salvaged
         writer = recover(tmp_path)
-        assert (writer.cursor, writer.highest_seq, len(writer.alarms)) == (2, 2, 1)
+        assert (writer.cursor, writer.stats.highest_seq, len(writer.alarms)) == (2, 2, 1)
         writer.close()
         assert len(list(tmp_path.rglob("*.damaged*"))) == n
 
@@ -233,10 +238,10 @@ def test_a_segment_that_is_missing_in_the_middle_halts(tmp_path: Path) -> None:
     recover(tmp_path).close()
     finished(tmp_path)[1].unlink()
     writer = recover(tmp_path)
-    assert (writer.cursor, writer.highest_seq) == (2, 6)
+    assert (writer.cursor, writer.stats.highest_seq) == (2, 6)
     assert writer.find_holes(Seq(6)) == [(3, 4)]
     writer.record_gap(Seq(6), "accepted")
-    assert (writer.cursor, writer.skipped_seqs) == (6, 2)
+    assert (writer.cursor, writer.stats.skipped_seqs) == (6, 2)
     writer.close()
     assert ids(tmp_path) == [1, 2, 5, 6]
 
@@ -303,7 +308,7 @@ def test_gap_and_quarantine_count_after_a_restart(tmp_path: Path) -> None:
     writer.append([batch(13)])
     abandon(writer)
     again = recover(tmp_path)
-    assert (again.cursor, again.highest_seq, again.skipped_seqs) == (13, 13, 8)
+    assert (again.cursor, again.stats.highest_seq, again.stats.skipped_seqs) == (13, 13, 8)
     assert [bool(again.find_line(Seq(n))) for n in (2, 3, 10, 11, 12, 13)] == [
         *(True, False, False, False, False, True)
     ]
@@ -344,27 +349,35 @@ def test_another_partition_or_number_of_them_is_refused(
 
 def test_the_bound_only_grows_and_is_on_disk_at_once(tmp_path: Path) -> None:
     first = recover(tmp_path, bound=1000)
-    name = first.archive_id
+    name = first.identity.archive_id
     abandon(first)
     for asked, largest in ((5000, 5000), (10, 5000), (5001, 5001)):
         writer = recover(tmp_path, bound=asked)
         said = read_identity(tmp_path / "p00")
         assert said
-        assert (writer.bound, said.bound, writer.archive_id) == (largest, largest, name)
+        assert (writer.identity.bound, said.bound, writer.identity.archive_id) == (
+            largest,
+            largest,
+            name,
+        )
         abandon(writer)
 
 
 def test_marks_are_on_disk_at_once_and_do_not_take_each_other_away(tmp_path: Path) -> None:
     writer = recover(tmp_path)
-    assert (writer.seeded, writer.replaces) == (False, "")
+    assert (writer.identity.is_seeded, writer.identity.replaces) == (False, "")
     writer.mark_identity(seeded=True)
     abandon(writer)
     writer = recover(tmp_path, bound=5000)
-    assert (writer.seeded, writer.replaces) == (True, "")
+    assert (writer.identity.is_seeded, writer.identity.replaces) == (True, "")
     writer.mark_identity(replaces="another")
     abandon(writer)
     writer = recover(tmp_path)
-    assert (writer.seeded, writer.replaces, writer.bound) == (True, "another", 5000)
+    assert (writer.identity.is_seeded, writer.identity.replaces, writer.identity.bound) == (
+        True,
+        "another",
+        5000,
+    )
     writer.close()
 
 
@@ -381,7 +394,7 @@ def test_a_bound_that_could_not_be_written_is_not_in_force(
         with pytest.raises(FsyncFailed):
             recover(tmp_path, bound=2000)
     writer = recover(tmp_path, bound=1)
-    assert writer.bound == 1000
+    assert writer.identity.bound == 1000
     writer.close()
 
 
@@ -422,7 +435,7 @@ def test_an_identity_that_a_person_or_0_2_0_wrote_needs_no_checksum(tmp_path: Pa
     say(path, bound=2000)
     for bound in (1000, 3000):
         writer = recover(tmp_path, bound=bound)
-        assert (writer.cursor, writer.bound) == (3, max(2000, bound))
+        assert (writer.cursor, writer.identity.bound) == (3, max(2000, bound))
         writer.close()
     assert "crc" in json.loads(path.read_text())
 

@@ -40,7 +40,7 @@ def state(root: Path) -> list[tuple[int, bool]]:
     found = []
     for number in range(4):
         writer = recover(root, number, 4)
-        found.append((int(writer.cursor), writer.restored))
+        found.append((int(writer.cursor), writer.identity.is_copy))
         writer.close()
     return found
 
@@ -89,7 +89,7 @@ def test_a_partition_without_usages_jumps_all_the_same_if_redis_is_empty(root: P
     """A backup made before the first usage: an empty Redis must not look like a fresh install."""
     assert restored("--partition", "3", "--last-id", "2", "--yes") == 0
     writer = recover(root, 3, 4)
-    assert (writer.cursor, writer.restored, writer.seeded) == (0, False, True)
+    assert (writer.cursor, writer.identity.is_copy, writer.identity.is_seeded) == (0, False, True)
     writer.close()
 
 
@@ -180,6 +180,6 @@ def test_a_snapshot_that_is_not_known_as_a_copy_is_recorded_too(tmp_path: Path) 
     writer.close()
     assert main(["archive", "restored", "--dir", str(tmp_path), "--last-id", "9", "--yes"]) == 0
     writer = recover(tmp_path)
-    assert (writer.cursor, writer.skipped_seqs) == (9, 6)
+    assert (writer.cursor, writer.stats.skipped_seqs) == (9, 6)
     assert writer.find_line(Seq(3)) is not None
     writer.close()

@@ -56,7 +56,7 @@ def test_old_segments_are_deleted_when_both_clocks_agree(tmp_path: Path) -> None
     writer = recover(tmp_path, retention_days=5)
     post(writer)
     writer.roll_if_due()
-    assert (writer.kept_from, writer.retention_refused) == (4, "")
+    assert (writer.identity.kept_from, writer.retention_refusal) == (4, "")
     writer.close()
     assert ids(tmp_path) == [4]
 
@@ -72,12 +72,12 @@ def test_a_wrong_clock_of_the_flusher_deletes_nothing(
     for _ in range(3):
         writer.append([batch(writer.cursor + 1, received_ms=at)])
         writer.roll_if_due()
-    assert writer.kept_from == 1
-    assert "this machine's clock says" in writer.retention_refused
+    assert writer.identity.kept_from == 1
+    assert "this machine's clock says" in writer.retention_refusal
     set_clock(0)
     writer.append([batch(writer.cursor + 1, received_ms=at)])
     writer.roll_if_due()
-    assert (writer.kept_from, writer.retention_refused) == (4, "")
+    assert (writer.identity.kept_from, writer.retention_refusal) == (4, "")
     writer.close()
     assert sorted(ids(tmp_path)) == [4, 5, 6, 7], (
         "what a wrong clock filed is kept by its receivedAt"
@@ -91,11 +91,11 @@ def test_a_wrong_clock_of_the_api_deletes_nothing(tmp_path: Path, days: int) -> 
     for _ in range(3):
         post(writer, off_days=days)
         writer.roll_if_due()
-    assert writer.kept_from == 1
-    assert writer.retention_refused
+    assert writer.identity.kept_from == 1
+    assert writer.retention_refusal
     post(writer)
     writer.roll_if_due()
-    assert writer.kept_from == 4
+    assert writer.identity.kept_from == 4
     writer.close()
     assert ids(tmp_path) == [4, 5, 6, 7], "filed today, whatever they say of themselves"
 
@@ -109,7 +109,7 @@ def test_retention_counts_from_the_older_of_the_two_clocks(tmp_path: Path, off: 
     post(writer, off_days=off)
     writer.roll_if_due()
     # 1.9 days back, six days ago is between four and five days ago.
-    assert writer.kept_from == (2 if off < 0 else 3)
+    assert writer.identity.kept_from == (2 if off < 0 else 3)
     writer.close()
 
 
@@ -118,10 +118,10 @@ def test_an_idle_service_waits_for_the_next_usage(tmp_path: Path) -> None:
     writer = recover(tmp_path, retention_days=5)
     writer.roll_if_due()
     assert len(finished(tmp_path)) == 3
-    assert "If no usage came for more than two days" in writer.retention_refused
+    assert "If no usage came for more than two days" in writer.retention_refusal
     post(writer)
     writer.roll_if_due()
-    assert (writer.kept_from, writer.retention_refused) == (4, "")
+    assert (writer.identity.kept_from, writer.retention_refusal) == (4, "")
     writer.close()
 
 
@@ -129,7 +129,7 @@ def test_an_idle_service_with_nothing_old_has_nothing_to_say(tmp_path: Path) -> 
     old_segments(tmp_path, days=4)
     writer = recover(tmp_path, retention_days=5)
     writer.roll_if_due()
-    assert writer.retention_refused == ""
+    assert writer.retention_refusal == ""
     writer.close()
 
 
@@ -163,9 +163,9 @@ def test_a_segment_with_a_usage_of_the_future_is_kept_and_named(tmp_path: Path) 
     post(writer)
     for _ in range(3):
         writer.roll_if_due()
-    assert writer.kept_from == 2
-    assert "received in the future" in writer.retention_refused
-    assert finished(tmp_path)[0].name in writer.retention_refused
+    assert writer.identity.kept_from == 2
+    assert "received in the future" in writer.retention_refusal
+    assert finished(tmp_path)[0].name in writer.retention_refusal
     writer.close()
 
 
@@ -182,7 +182,7 @@ def test_what_a_clock_in_the_past_put_into_quarantine_is_kept(
     writer = recover(tmp_path, retention_days=5)
     post(writer)
     writer.roll_if_due()
-    assert writer.kept_from == 3
+    assert writer.identity.kept_from == 3
     assert len(list(tmp_path.rglob("quarantine-*"))) == 1
     writer.close()
 
@@ -196,7 +196,7 @@ def test_a_quarantine_file_is_deleted_with_the_segment_behind_it(tmp_path: Path)
     writer = recover(tmp_path, retention_days=5)
     post(writer)
     writer.roll_if_due()
-    assert writer.kept_from == 4
+    assert writer.identity.kept_from == 4
     assert not list(tmp_path.rglob("quarantine-*"))
     writer.close()
 
@@ -210,7 +210,7 @@ def test_what_a_clock_in_the_future_filed_is_deleted_when_its_usages_are_old(
     writer = recover(tmp_path, retention_days=5)
     post(writer)
     writer.roll_if_due()
-    assert (writer.kept_from, writer.retention_refused) == (3, "")
+    assert (writer.identity.kept_from, writer.retention_refusal) == (3, "")
     writer.close()
     assert ids(tmp_path) == [3]
 
@@ -253,7 +253,7 @@ def test_a_file_that_cannot_be_read_is_named_counted_and_passed_over(
         writer.roll_if_due()
     assert writer.cursor == 12
     assert [each for each in paths if each.exists()] == [bad]
-    assert (writer.kept_from, writer.damaged_files) == (6, 1)
+    assert (writer.identity.kept_from, writer.stats.damaged_files) == (6, 1)
     (alarm,) = writer.alarms
     assert bad.name in alarm
     with pytest.raises(UsageExpired):
@@ -264,7 +264,7 @@ def test_a_file_that_cannot_be_read_is_named_counted_and_passed_over(
         writer = recover(tmp_path, retention_days=5)
         post(writer)
         writer.roll_if_due()
-        assert (writer.kept_from, writer.damaged_files) == (6, 1)
+        assert (writer.identity.kept_from, writer.stats.damaged_files) == (6, 1)
         writer.close()
     assert bad.exists()
 
@@ -287,7 +287,7 @@ def test_a_file_that_cannot_be_deleted_is_named_and_tried_again(
         writer.roll_if_due()
         post(writer)
     assert not any(each.exists() for each in others)
-    assert (writer.cursor, writer.kept_from, writer.damaged_files) == (5, 4, 1)
+    assert (writer.cursor, writer.identity.kept_from, writer.stats.damaged_files) == (5, 4, 1)
     (alarm,) = writer.alarms
     assert stuck.name in alarm
     monkeypatch.setattr(retention, "RETRY_INTERVAL_SECONDS", 0.0)
@@ -310,7 +310,7 @@ def test_a_floor_that_cannot_be_written_keeps_files_and_stops_no_append(
         for _ in range(3):
             post(writer)
             writer.roll_if_due()
-    assert (writer.cursor, writer.kept_from, writer.damaged_files) == (6, 1, 1)
+    assert (writer.cursor, writer.identity.kept_from, writer.stats.damaged_files) == (6, 1, 1)
     assert all(each.exists() for each in old)
     (alarm,) = writer.alarms
     assert "partition.json" in alarm
@@ -326,7 +326,7 @@ def test_a_bad_sector_in_a_segment_that_recovery_checks_stops_no_archiving(
     with monkeypatch.context() as patched:
         break_reads(patched, bad)
         writer = recover(tmp_path)
-        assert (writer.cursor, writer.damaged_files) == (3, 1)
+        assert (writer.cursor, writer.stats.damaged_files) == (3, 1)
         (alarm,) = writer.alarms
         assert bad.name in alarm
         post(writer)

@@ -62,14 +62,14 @@ def test_a_published_last_block_that_has_changed_is_set_aside_and_halts(
     data = changed(root, at if at >= 0 else len(opened(root).read_bytes()) - 1 - second(root))
     assert problems(root) == [("damaged", "ids 4 to 6")]
     writer = recover(root)
-    assert (writer.cursor, writer.highest_seq, len(writer.alarms)) == (3, 6, 1)
+    assert (writer.cursor, writer.stats.highest_seq, len(writer.alarms)) == (3, 6, 1)
     assert aside(root) == {"damaged": data}
     with pytest.raises(LossSuspected):
         writer.append([batch(4)])
     abandon(writer)
     assert problems(root) == [("missing", "ids 4 to 6")]
     writer = recover(root)
-    assert (writer.cursor, writer.highest_seq, writer.alarms) == (3, 6, [])
+    assert (writer.cursor, writer.stats.highest_seq, writer.alarms) == (3, 6, [])
     writer.record_gap(Seq(6), "accepted")
     writer.close()
     assert problems(root) == []
@@ -88,7 +88,7 @@ def test_a_published_last_block_that_was_cut_off_halts(root: Path, cut: str) -> 
     kind = "damaged" if cut.startswith("within") else "missing"
     assert problems(root) == [(kind, "ids 4 to 6")]
     writer = recover(root)
-    assert (writer.cursor, writer.highest_seq) == (3, 6)
+    assert (writer.cursor, writer.stats.highest_seq) == (3, 6)
     assert len(aside(root)) == len(writer.alarms) == (kind == "damaged")
     abandon(writer)
 
@@ -101,7 +101,12 @@ def test_a_last_block_that_was_not_published_is_kept_in_doubt_without_an_alarm(
     reached(root, known)
     assert problems(root) == []
     writer = recover(root)
-    assert (writer.cursor, writer.highest_seq, writer.alarms, writer.damaged_files) == (3, 3, [], 0)
+    assert (writer.cursor, writer.stats.highest_seq, writer.alarms, writer.stats.damaged_files) == (
+        3,
+        3,
+        [],
+        0,
+    )
     assert aside(root) == {"torn": data}
     assert ids(root) == [1, 2, 3]
     (report,) = verify_archive(root)
@@ -172,8 +177,8 @@ def test_a_writer_killed_again_and_again_leaves_nothing_behind(root: Path) -> No
         block = whole[: next(blocks(path)).end]
         path.write_bytes(whole + block[: [1, 15, 16, 67, 68, len(block) - 1][n]])
         writer = recover(root)
-        assert (writer.alarms, writer.damaged_files) == ([], 0)
-        assert writer.highest_seq == writer.cursor == 6 + n
+        assert (writer.alarms, writer.stats.damaged_files) == ([], 0)
+        assert writer.stats.highest_seq == writer.cursor == 6 + n
         writer.append([batch(writer.cursor + 1)])
         abandon(writer)
     assert aside(root) == {}
@@ -218,7 +223,7 @@ def test_an_open_segment_that_is_copied_already_says_nothing_of_what_follows(roo
     path.write_bytes(data[:-1])
     assert problems(root) == []
     writer = recover(root)
-    assert (writer.cursor, writer.highest_seq, writer.alarms) == (6, 6, [])
+    assert (writer.cursor, writer.stats.highest_seq, writer.alarms) == (6, 6, [])
     writer.close()
     assert not list(root.rglob("*.open"))
 
@@ -275,7 +280,7 @@ def test_a_mark_with_one_line_torn_still_counts_and_with_none_proves_nothing(roo
 def recover_id(root: Path) -> str:
     writer = recover(root)
     writer.close()
-    return writer.archive_id
+    return writer.identity.archive_id
 
 
 def test_a_writer_that_was_fenced_off_no_longer_moves_the_mark(root: Path) -> None:

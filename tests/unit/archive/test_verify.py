@@ -359,7 +359,7 @@ def test_a_live_archive_has_no_problem_while_it_is_written(fast_path: Path) -> N
         assert report.cursor >= told
         times += 1
     assert times > 5
-    assert writer.finished_segments > 20
+    assert writer.stats.finished_segments > 20
     abandon(writer)
 
 

@@ -134,14 +134,16 @@ def recovery_keeps(made: list[Archive], expected: Expected, left: list[int]) -> 
         except ArchiveDamaged:
             assert expected.repeated
             return
-        halted = writer.highest_seq > writer.cursor
+        halted = writer.stats.highest_seq > writer.cursor
         abandon(writer)
-        assert not halted or (expected.missing | expected.damaged) & each.ids(1, writer.highest_seq)
+        assert not halted or (expected.missing | expected.damaged) & each.ids(
+            1, writer.stats.highest_seq
+        )
         aside = {path.read_bytes() for path in each.folder.rglob("*.damaged*")}
         kept = kept or bool(aside & before)
         found += [
             parse_line(line).id
-            for part in lines([ArchivePartition(each.folder, writer._identity)], [])
+            for part in lines([ArchivePartition(each.folder, writer.identity)], [])
             for line in part
         ]
     assert found == left

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from busyapi.archive.config import ArchiveConfig
 from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import LossSuspected, PartitionMismatch
 from busyapi.flusher.ownership import PartitionConfig, check_archive_complete, check_config
@@ -30,12 +31,16 @@ STATE = PartitionState(
 INSTALL = PartitionConfig(partition=0, partitions=1, bound=100, tier="fsync")
 
 
+def config(root: Path) -> ArchiveConfig:
+    return ArchiveConfig(
+        root, 0, 1, bound=100, segment_bytes=1 << 20, segment_age=3600, retention_days=0
+    )
+
+
 @pytest.fixture
 def writer(tmp_path: Path) -> Iterator[PartitionWriter]:
     """An archive that ends at seq 10."""
-    writer = PartitionWriter.recover(
-        tmp_path, 0, 1, bound=100, segment_bytes=1 << 20, segment_age=3600, retention_days=0
-    )
+    writer = PartitionWriter.recover(config(tmp_path))
     writer.record_gap(Seq(10), "a test says so")
     yield writer
     writer.close()
@@ -106,16 +111,14 @@ def test_restart_is_doubtful_without_fsync_or_with_replicas() -> None:
 
 
 def test_missing_seqs_that_whole_files_follow_are_named(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"bound": 100, "segment_bytes": 1 << 20, "segment_age": 3600}
-    settings["retention_days"] = 0
     for last in (10, 20, 30, 40):
-        writer = PartitionWriter.recover(tmp_path, 0, 1, **settings)
+        writer = PartitionWriter.recover(config(tmp_path))
         writer.record_gap(Seq(last), "a test says so")
         writer.close()
     for first in (11, 31):
         (file,) = tmp_path.rglob(f"gap-p00-{first:016d}-*")
         file.unlink()
-    writer = PartitionWriter.recover(tmp_path, 0, 1, **settings)
+    writer = PartitionWriter.recover(config(tmp_path))
     with pytest.raises(LossSuspected) as caught:
         check_archive_complete(STATE._replace(archived=Seq(45)), writer, INSTALL)
     writer.close()

@@ -1,0 +1,27 @@
+"""The settings of one partition's archive."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from busyapi.archive.paths import partition_folder
+
+
+class ArchiveConfig(NamedTuple):
+    """Where a partition's archive is, when its segments are finished and how long they are kept."""
+
+    root: Path
+    partition: int
+    partitions: int
+    bound: int
+    """Usages that may be between issue and archive. The identity records the largest ever used."""
+    segment_bytes: int
+    """A segment of this size is finished."""
+    segment_age: float
+    """A segment this many seconds old is finished. At midnight UTC every segment is finished."""
+    retention_days: int
+    """Days after which files are deleted; 0 keeps all files."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the partition."""
+        return partition_folder(self.root, self.partition)
