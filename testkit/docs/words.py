@@ -84,7 +84,6 @@ PENDING = (
     "service/busyapi/api/",
     "service/busyapi/archive/",
     "service/busyapi/archive_cli/",
-    "service/busyapi/commit/",
     "service/busyapi/dev/",
     "service/busyapi/flusher/",
     "service/busyapi/stream/",

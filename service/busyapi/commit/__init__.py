@@ -1,1 +1,1 @@
-"""Step 3: group commit, many usages in one call to Redis."""
+"""Step 3: group commit, which stores many usages with one call to Redis."""

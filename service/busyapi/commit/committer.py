@@ -1,13 +1,13 @@
 """A committer: one task, one connection, one batch at a time.
 
-    submit ──> pending ──take──> batch ──send──> replies ──> answers
-                  ^                 │ connection lost: repeat under the same number
-                  └ expire ─────────┘ time is up: 503, "unknown" if it may be stored, else "no",
-                                      and it leaves the batch before that is sent again
+    submit ──> pending ──form──> batch ──send──> replies ──> responses
+                  ^                │ connection lost: repeat with the same number
+                  └──── expire ────┘ deadline: 503, with "stored": "unknown" if the usages may be
+                                     stored; else "no", and they leave the batch before a repeat
 
-The committer sends what is pending as soon as its previous reply is in. There is no timer: while
-Redis fsyncs, the next batch grows. Requests never touch the connection, so a device that hangs
-up cannot cancel a commit under way.
+The committer sends all pending writes as soon as it has the replies to its previous batch. There is
+no timer: while Redis fsyncs, the next batch grows. Requests never touch the connection, so a device
+that hangs up cannot cancel a commit.
 """
 
 import asyncio
@@ -29,12 +29,12 @@ from busyapi.stream.session import Session
 
 EXPIRY_INTERVAL_SECONDS = 0.1
 RECHECK_INTERVAL_SECONDS = 5.0
-"""How often an open connection is checked again: its settings may be made weaker."""
+"""How often an open connection is checked again: an operator may weaken the server's settings."""
 RETRY_BACKOFF_SECONDS = (0.05, 1.0)
 
 
 class Committer:
-    """Commits to one partition. `run` is its life; `submit` is safe from the same loop only."""
+    """Commits the writes of one partition. Call `submit` only in the loop that runs `run`."""
 
     def __init__(
         self,
@@ -56,65 +56,65 @@ class Committer:
         self._admission = admission
         self._observer = observer
         self._producer = Producer(endpoint.keys(partition))
-        self.highest_seq = Seq(0)  # the largest that this process was given
+        self.highest_seq = Seq(0)  # the highest that Redis has given to this process
         self._pending: deque[PendingWrite] = deque()
         self._batch: InFlightBatch | None = None
         self._unanswered: list[StoredCommand] = []
         self._session: Session | None = None
         self._wake = asyncio.Event()
         self.connection_state = ConnectionState(partition)
-        # The last batch was refused on a checked connection: another may fare no better.
+        # Redis refused the last batch on a checked connection, and may refuse the next one too.
         self._was_refused = False
         self._backoff = RETRY_BACKOFF_SECONDS[0]
         self._next_check = 0.0
 
-    # --- for requests -------------------------------------------------------------------
+    # --- for requests, probes and metrics -----------------------------------------------
 
     @property
     def is_ready(self) -> bool:
-        """Whether the committer has a checked connection."""
+        """Return whether the committer has a checked connection."""
         return self._session is not None
 
     @property
     def last_error(self) -> Refused:
-        """Why the committer has no checked connection, or had none the last time."""
+        """Return why the committer has no checked connection, or last had no such one."""
         return self.connection_state.last_error
 
     @property
     def durability_error(self) -> DurabilityNotMet | None:
-        """What makes Redis weaker than the tier, as of the last try."""
-        trouble = self.last_error
-        return trouble if self._session is None and isinstance(trouble, DurabilityNotMet) else None
+        """Return why Redis does not meet the tier, if the last check failed for that."""
+        error = self.last_error
+        return error if self._session is None and isinstance(error, DurabilityNotMet) else None
 
     @property
     def pending_count(self) -> int:
-        """How many requests wait, the batch left out."""
+        """Return how many writes are pending, without those in the batch."""
         return len(self._pending)
 
     def submit(self, write: PendingWrite) -> None:
-        """Put an admitted group in line."""
+        """Queue an admitted write."""
         self._pending.append(write)
         self._wake.set()
 
-    # --- its life -----------------------------------------------------------------------
+    # --- running ------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Commit until cancelled.
 
         Raises:
-            PartitionMismatch: this process must not run with these settings.
+            PartitionMismatch: the settings disagree with Redis, so this process must not run.
         """
-        sweeper = asyncio.create_task(self._expire_periodically())
+        expiry = asyncio.create_task(self._expire_periodically())
         try:
             while True:
                 await self.run_once()
         finally:
-            sweeper.cancel()
+            expiry.cancel()
             if self._session:
                 await self._session.close()
 
     async def run_once(self) -> None:
-        """Do one thing: connect, wait for work, or send a batch once."""
+        """Do one step: connect, wait for work, check the connection, or send batches."""
         if self._session is None:
             await self._connect()
         elif self._batch is None and not self._pending and monotonic() < self._next_check:
@@ -126,14 +126,14 @@ class Committer:
             await self._send_batches(self._session)
 
     async def wait_drained(self) -> None:
-        """Wait until every submitted group has been settled."""
-        while self._pending or self._batch or self._unanswered:  # noqa: ASYNC110 - once in a life
+        """Wait until every submitted write is answered."""
+        while self._pending or self._batch or self._unanswered:  # noqa: ASYNC110 - once in a process
             await asyncio.sleep(EXPIRY_INTERVAL_SECONDS / 10)
 
     def fail_remaining(self) -> None:
-        """Settle what is left when the committer has stopped: nobody else will."""
+        """Answer all remaining writes, after the committer has stopped."""
         self._complete_stored()
-        self.connection_state.mark_stopped()  # before anybody is told, who may then submit again
+        self.connection_state.mark_stopped()  # first: a request that fails below may submit again
         self._fail(list(self._pending), self.last_error)
         self._pending.clear()
         if self._batch:
@@ -152,12 +152,12 @@ class Committer:
         self._session = session
         self._next_check = monotonic() + RECHECK_INTERVAL_SECONDS
         if (batch := self._batch) and batch.is_uncertain and batch.epoch != session.epoch:
-            # Ids were lost in between, and with them the memory of our batch number. The old
-            # server may have stored the batch, and the flusher archived it: a repeat could be
-            # a second line.
+            # Redis lost ids in the meantime, and with them the batch number. The old server may
+            # have stored the batch, and the flusher may have archived it: a repeat could store the
+            # usages a second time.
             self._fail_batch(batch, OutcomeUnknown())
-        # What was refused tells whether it is taken now. When all of it was given up meanwhile, the
-        # next usage must: while the committer is in trouble none is let in.
+        # After a refusal, the repeated batch shows whether Redis accepts writes again. If all of it
+        # has expired, the next usage must show it, so new writes have to be admitted.
         if not self._was_refused or not (self._batch or self._pending):
             self._mark_recovered()
 
@@ -174,7 +174,7 @@ class Committer:
         self._next_check = monotonic() + RECHECK_INTERVAL_SECONDS
         try:
             await session.recheck(self._partitions, self.highest_seq)
-            # So that a committer that was idle for long learns it now, and not by a refusal.
+            # A committer that was idle for long would otherwise learn of a loss from a refusal.
             await self._register_producer(session)
         except (RedisUnavailable, NotSeeded, DurabilityNotMet) as error:
             await self._disconnect(session, error)
@@ -182,16 +182,16 @@ class Committer:
     async def _register_producer(self, session: Session) -> None:
         if await self._producer.register(session) and (batch := self._batch):
             if batch.is_uncertain:
-                # What would have known it for a repeat is gone.
+                # The server lost the batch number, and could not detect a repeat.
                 self._fail_batch(batch, OutcomeUnknown())
             else:
                 batch.is_outdated = True
 
     async def _send_batches(self, session: Session) -> None:
-        """Send a batch, and the ones behind it as long as all goes well.
+        """Send a batch, and the following ones until one fails or no write is pending.
 
-        What is stored is answered when the next batch has been sent, so that Redis syncs its
-        disk while answers are written.
+        The committer sends the next batch before it answers the stored writes, so that Redis
+        fsyncs while the responses are written.
         """
         while True:
             batch = self._batch = self._batch or self._producer.form_batch(self._pending)
@@ -205,7 +205,7 @@ class Committer:
                 sent = session.send([command for command, _ in batch.commands], self.highest_seq)
                 batch.is_sending = True
                 if self._unanswered:
-                    await asyncio.sleep(0)  # uvloop writes at the end of a turn, and in any order
+                    await asyncio.sleep(0)  # uvloop writes at the end of an iteration, in any order
                     self._complete_stored()
                 replies = await session.wait_replies(sent)
                 failpoint("api-after-commit")
@@ -215,10 +215,10 @@ class Committer:
                 await self._disconnect(session, error)
                 break
             batch.is_sending = False
-            trouble = self._apply_replies(batch, replies, monotonic() - started)
-            if trouble:
+            refusal = self._apply_replies(batch, replies, monotonic() - started)
+            if refusal:
                 self._complete_stored()
-                await self._handle_refusal(session, trouble)
+                await self._handle_refusal(session, refusal)
                 break
             if not self._pending or monotonic() > self._next_check:
                 break
@@ -227,25 +227,25 @@ class Committer:
         if not batch.is_waiting:
             self._fail_batch(batch, OutcomeUnknown())
 
-    # --- settling -----------------------------------------------------------------------
+    # --- replies ------------------------------------------------------------------------
 
     def _apply_replies(
         self, batch: InFlightBatch, replies: list[object], seconds: float
     ) -> ServerError | None:
-        """Note what is stored, fail what is refused; give why the rest must be repeated."""
-        found = apply_replies(batch, replies)
-        for command, _, result in found.stored:
+        """Record the stored writes, fail the refused ones; return why to repeat the rest."""
+        outcome = apply_replies(batch, replies)
+        for command, _, result in outcome.stored:
             self.highest_seq = Seq(max(self.highest_seq, result.last))
-            # A repeated batch is our own, a repeated key may be another process's.
-            ours = not result.replayed or command.mode == "batch"
-            self._observer.record_commit(command.usage_count if ours else 0, seconds)
-        self._unanswered += found.stored
-        for writes, error in found.refused:
+            # This process sent a repeated batch before; another one may have sent a repeated key.
+            is_own = not result.replayed or command.mode == "batch"
+            self._observer.record_commit(command.usage_count if is_own else 0, seconds)
+        self._unanswered += outcome.stored
+        for writes, error in outcome.refused:
             self._fail(writes, error)
-        if found.retry_reason is None:
+        if outcome.retry_reason is None:
             self._batch = None
             self._mark_recovered()
-        return found.retry_reason
+        return outcome.retry_reason
 
     def _complete_stored(self) -> None:
         stored, self._unanswered = self._unanswered, []
@@ -253,11 +253,11 @@ class Committer:
             complete_writes(command, writes, result)
             self._admission.release(writes)
 
-    async def _handle_refusal(self, session: Session, trouble: ServerError) -> None:
+    async def _handle_refusal(self, session: Session, refusal: ServerError) -> None:
         self._was_refused = True
-        if "equal or smaller" in str(trouble):
+        if "equal or smaller" in str(refusal):
             await session.revoke_epoch()
-        await self._disconnect(session, RedisUnavailable(f"Redis refuses commits: {trouble.code}"))
+        await self._disconnect(session, RedisUnavailable(f"Redis refuses commits: {refusal.code}"))
         await self._back_off()
 
     def _fail(self, writes: list[PendingWrite], error: Exception) -> None:
@@ -290,9 +290,9 @@ class Committer:
                 self._wake.set()
 
     def expire(self, before: float) -> None:
-        """Give up every request that was born before a moment of the monotonic clock."""
+        """Fail every write that was created before a time of the monotonic clock."""
         while self._pending and self._pending[0].created_at < before:
-            # Never sent: a retry is safe.
+            # It was never sent, so a retry is safe.
             self._fail([self._pending.popleft()], self.last_error)
         if batch := self._batch:
             self._fail(batch.expire(before), self.last_error)

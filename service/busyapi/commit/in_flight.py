@@ -1,11 +1,11 @@
-"""A batch: what one committer has sent in one go and must settle before it sends more.
+"""A batch: the commands that a committer sends together. It sends no others before the replies.
 
-    groups ──take──> one call for all that have no key, one for each that has ──> replies
+    writes ──form_batch──> one command for all without a key, one for each with a key ──> replies
 
-A batch is repeated until it is answered or its requests' time is up. Repeats are safe: the
-script knows the committer's batch number, and a keyed call's key. A call that may be stored is only
-ever repeated as it was. One that was refused is sent without the requests whose time is up, under a
-number of its own: they were answered "not stored".
+A batch is repeated until it is answered or its writes expire. Repeats are safe: the script knows
+the committer's batch number, and the key of a keyed command. A command that may be stored is only
+repeated unchanged. A command that was refused is sent again with a new number and without its
+expired writes, which were answered "not stored".
 """
 
 import time
@@ -22,12 +22,12 @@ from busyapi.stream.session import CommitCommand, CommitResult
 
 MAX_BATCH_USAGES = 10_000
 MAX_BATCH_BYTES = 1 << 20
-"""A batch stops growing here; one request may be larger and then travels alone."""
+"""The size limit of a batch. A larger request is a batch of its own."""
 MAX_KEYED_WRITES = 256
 
 
 class StoredCommand(NamedTuple):
-    """A call that Redis has stored, and who is to be told so."""
+    """A command that Redis has stored, and the writes to answer."""
 
     command: CommitCommand
     writes: list[PendingWrite]
@@ -35,52 +35,53 @@ class StoredCommand(NamedTuple):
 
 
 class InFlightBatch:
-    """Calls with the groups that wait for them."""
+    """Commands, each with its writes."""
 
     def __init__(self, commands: list[tuple[CommitCommand, list[PendingWrite]]]) -> None:
         self.commands = commands
         self.epoch = ""
         self.is_sending = False
         self.is_uncertain = False
-        """A send went unanswered: each call may be stored already."""
+        """A send got no reply, so each command may be stored already."""
         self.is_outdated = False
-        """The calls must be made again before they are sent: they name what has left."""
+        """The commands must be rebuilt before they are sent: they hold writes that have left."""
 
     def writes(self) -> Iterator[PendingWrite]:
-        """Go through every group that is not settled."""
+        """Yield every write that is not answered."""
         return (write for _, writes in self.commands for write in writes)
 
     @property
     def is_waiting(self) -> bool:
-        """Whether any request still waits."""
+        """Return whether any request still waits."""
         return any(write.is_waiting for write in self.writes())
 
     def mark_uncertain(self) -> None:
-        """Record that replies were lost: what was sent may be stored."""
+        """Record that replies were lost, so what was sent may be stored."""
         self.is_uncertain = self.is_uncertain or self.is_sending
 
     def expire(self, before: float) -> list[PendingWrite]:
-        """Give up what was born before a moment; return the groups that are certainly not stored.
+        """Expire the writes created before a time; return those that are certainly not stored.
 
-        These have left the batch: they will be answered "not stored", so they must not be in what
-        is sent next. The others stay in it: a call that may be stored is repeated as it was.
+        The returned writes leave the batch: they get the response "not stored", so they must not
+        be in what is sent next. If the batch may be stored, expired writes get "unknown" here and
+        stay in it, because such a command is only repeated unchanged.
         """
-        gone = [write for write in self.writes() if write.created_at < before]
+        expired = [write for write in self.writes() if write.created_at < before]
         if self.is_uncertain or self.is_sending:
-            for write in gone:
+            for write in expired:
                 write.fail(OutcomeUnknown())
             return []
-        if gone:
-            left = (
-                (command, [each for each in writes if each.created_at >= before])
+        if expired:
+            remaining = (
+                (command, [write for write in writes if write.created_at >= before])
                 for command, writes in self.commands
             )
-            self.commands = [(command, writes) for command, writes in left if writes]
+            self.commands = [(command, writes) for command, writes in remaining if writes]
             self.is_outdated = True
-        return gone
+        return expired
 
     def rebuild(self, keys: PartitionKeys, producer: str, number: int) -> None:
-        """Make the calls again, of the groups that are left, under another number."""
+        """Make the commands again, for the remaining writes and with another number."""
         self.commands = _make_commands(list(self.writes()), keys, producer, number)
         self.is_outdated = False
 
@@ -88,7 +89,7 @@ class InFlightBatch:
 def form_batch(
     pending: deque[PendingWrite], keys: PartitionKeys, producer: str, number: int
 ) -> InFlightBatch:
-    """Move the oldest groups, at least one, from `pending` into a batch."""
+    """Move the oldest writes, at least one, from `pending` into a batch."""
     writes: list[PendingWrite] = []
     count = size = keyed = 0
     while pending and (
@@ -110,10 +111,10 @@ def form_batch(
 def _make_commands(
     writes: list[PendingWrite], keys: PartitionKeys, producer: str, number: int
 ) -> list[tuple[CommitCommand, list[PendingWrite]]]:
-    keyed = [each for each in writes if each.key is not None]
-    plain = [each for each in writes if each.key is None] if keyed else writes
+    keyed = [write for write in writes if write.key is not None]
+    plain = [write for write in writes if write.key is None] if keyed else writes
     now = time.time_ns() // 1_000_000
-    commands = [(_make_keyed_command(each, keys, now), [each]) for each in keyed]
+    commands = [(_make_keyed_command(write, keys, now), [write]) for write in keyed]
     if plain:
         commands.append((_make_batch_command(plain, keys, now, producer, number), plain))
     return commands
@@ -133,7 +134,7 @@ def _make_batch_command(
 
 
 def _make_keyed_command(write: PendingWrite, keys: PartitionKeys, now: int) -> CommitCommand:
-    assert write.key is not None  # noqa: S101 - take() sorted them
+    assert write.key is not None  # noqa: S101 - _make_commands sorted them
     return CommitCommand(
         entry=encode_entry(list(write.lines), now),
         usage_count=write.count,
@@ -149,7 +150,7 @@ def _make_keyed_command(write: PendingWrite, keys: PartitionKeys, now: int) -> C
 def complete_writes(
     command: CommitCommand, writes: list[PendingWrite], result: CommitResult
 ) -> None:
-    """Give each group of a stored call its last seq."""
+    """Complete each write of a stored command with its last seq."""
     if command.mode == "key":
         # A keyed command has exactly one write.
         writes[0].complete(result.last, replayed=result.replayed)
@@ -161,39 +162,39 @@ def complete_writes(
 
 
 class BatchOutcome(NamedTuple):
-    """What became of a batch's calls."""
+    """The outcome of a batch's commands."""
 
     stored: list[StoredCommand]
     refused: list[tuple[list[PendingWrite], Exception]]
-    """For good: another try would fare no better."""
+    """Refused for good: a repeat would get the same reply."""
     retry_reason: ServerError | None
-    """Why the calls that are left in the batch are to be repeated."""
+    """Why the commands that stay in the batch must be repeated; None if there are no such ones."""
 
 
 def apply_replies(batch: InFlightBatch, replies: list[object]) -> BatchOutcome:
-    """Sort the calls of a batch by their replies; those to be repeated stay in it."""
-    found = BatchOutcome([], [], None)
-    left = []
-    trouble = None
+    """Sort the commands of a batch by their replies; those to be repeated stay in it."""
+    outcome = BatchOutcome([], [], None)
+    remaining = []
+    retry_reason = None
     for (command, writes), reply in zip(batch.commands, replies, strict=True):
         if isinstance(reply, CommitResult):
-            found.stored.append(StoredCommand(command, writes, reply))
+            outcome.stored.append(StoredCommand(command, writes, reply))
         elif isinstance(reply, ServerError) and (
             error := classify_refusal(reply, batch.is_uncertain)
         ):
-            found.refused.append((writes, error))
+            outcome.refused.append((writes, error))
         else:
-            left.append((command, writes))
-            trouble = reply if isinstance(reply, ServerError) else trouble
-    batch.commands = left
-    return found._replace(retry_reason=trouble)
+            remaining.append((command, writes))
+            retry_reason = reply if isinstance(reply, ServerError) else retry_reason
+    batch.commands = remaining
+    return outcome._replace(retry_reason=retry_reason)
 
 
 def classify_refusal(reply: ServerError, uncertain: bool) -> Exception | None:  # noqa: FBT001
-    """Tell what a refusal means for the requests; None when another try may go better.
+    """Return the error that a refusal means for the requests; None if a repeat may succeed.
 
-    After an unanswered send nothing may be called "not stored": that send may still be on its
-    way to the server.
+    After an unanswered send, no error may mean "not stored": the server may still receive that
+    send.
     """
     match reply.code:
         case "KEYREUSED":
@@ -208,11 +209,11 @@ def classify_refusal(reply: ServerError, uncertain: bool) -> Exception | None:  
             return IdempotencyKeysFull()
         case "KEYRIGHTS":
             return IdempotencyKeysFull(
-                "Redis's user may not keep Idempotency-Keys: grant it +hlen and +hset"
+                "Redis's user may not store Idempotency-Keys: grant it +hlen and +hset"
             )
         case "STALE" | "KNOWN":
             return OutcomeUnknown()
         case "LANE" if uncertain:
-            # What would have known it for a repeat is gone.
+            # The server lost the batch number, and could not have detected a repeat.
             return OutcomeUnknown()
     return None

@@ -1,4 +1,4 @@
-"""What waits to be committed, and how much of it one process will hold."""
+"""Writes that wait to be committed, and the limit on them in one process."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -11,29 +11,29 @@ from busyapi.stream.session import CommitResult
 
 
 class CommitObserver(Protocol):
-    """What a committer tells the metrics."""
+    """The events that a committer reports to the metrics."""
 
     def record_commit(self, usages: int, seconds: float) -> None:
-        """One call was stored."""
+        """Record that a command stored usages."""
 
     def record_disconnect(self, error: BusyapiError) -> None:
-        """The committer has no checked connection, and why."""
+        """Record that the committer has no checked connection, and why."""
 
 
 class IdempotencyKey(NamedTuple):
-    """An Idempotency-Key, by digests: neither key nor body is kept as it was sent."""
+    """The digests of an Idempotency-Key: neither key nor body is stored as it was sent."""
 
     key_digest: str
-    """Of the key and whose it is."""
+    """Digest of the key and its scope (the client's credential, or the patients)."""
     body_digest: str
     legacy_digest: str = ""
-    """Of the key alone, as 0.2.0 had it."""
+    """Digest of the key alone, as 0.2.0 stored it."""
     request_token: str = ""
-    """Names the request that brought it."""
+    """Identifies the request that holds the key."""
 
 
 class PendingWrite(ABC):
-    """The usages of one request: stored together, answered together."""
+    """The usages of one request, which are stored together and answered together."""
 
     __slots__ = ("count", "created_at", "key", "lines", "size")
 
@@ -47,7 +47,7 @@ class PendingWrite(ABC):
     @property
     @abstractmethod
     def is_waiting(self) -> bool:
-        """Whether somebody still waits for the answer."""
+        """Return whether a client still waits for the response."""
 
     @abstractmethod
     def complete(self, last: int, *, replayed: bool = False) -> None:
@@ -55,11 +55,11 @@ class PendingWrite(ABC):
 
     @abstractmethod
     def fail(self, error: Exception) -> None:
-        """Give the failure, likewise."""
+        """Answer with an error."""
 
 
 class AwaitedWrite(PendingWrite):
-    """A group whose handler awaits the answer."""
+    """A write whose handler awaits the result."""
 
     __slots__ = ("future",)
 
@@ -69,7 +69,7 @@ class AwaitedWrite(PendingWrite):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether the request has neither gone away nor been given up."""
+        """Return whether the request is neither cancelled nor answered."""
         return not self.future.done()
 
     def complete(self, last: int, *, replayed: bool = False) -> None:
@@ -78,15 +78,15 @@ class AwaitedWrite(PendingWrite):
             self.future.set_result(CommitResult(last, replayed))
 
     def fail(self, error: Exception) -> None:
-        """Give the failure: one of its own, since it is raised in this request's frames."""
+        """Set a copy of the error, which the handler raises in its own frames."""
         if not self.future.done():
             self.future.set_exception(copy_error(error))
-            # Marked as seen: a device that hung up leaves nobody to look at it.
+            # Mark it as retrieved: or asyncio logs it when the device has hung up.
             self.future.exception()
 
 
 class AdmissionControl:
-    """The bound on what one process holds, waiting and under way, over all its committers."""
+    """The limit on the usages of one process, pending and in flight, over all its committers."""
 
     def __init__(self, max_usages: int, max_bytes: int) -> None:
         self._max_usages = max_usages
@@ -95,10 +95,10 @@ class AdmissionControl:
         self.bytes = 0
 
     def admit(self, count: int, size: int) -> None:
-        """Take usages in.
+        """Count usages in.
 
         Raises:
-            Overloaded: they would be too many; nothing was taken.
+            Overloaded: they would exceed the limit; they are not counted.
         """
         if self.count + count > self._max_usages or self.bytes + size > self._max_bytes:
             raise Overloaded
@@ -106,7 +106,7 @@ class AdmissionControl:
         self.bytes += size
 
     def release(self, writes: Iterable[PendingWrite]) -> None:
-        """Let groups go that were answered or given up."""
+        """Count out writes that were answered."""
         for write in writes:
             self.count -= write.count
             self.bytes -= write.size

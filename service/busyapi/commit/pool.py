@@ -1,4 +1,4 @@
-"""All committers of one process: which one takes a request."""
+"""The committers of one process, and the choice of one for each request."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from busyapi.ids import Seq, UsageId, make_usage_id
 
 
 class CommitterPool:
-    """One committer a partition. `open`, `close`, and `submit` between them."""
+    """One committer for each partition. Call `submit` between `open` and `close`."""
 
     def __init__(self, committers: Sequence[Committer], admission: AdmissionControl) -> None:
         self.committers = committers
@@ -20,9 +20,9 @@ class CommitterPool:
         self._next = 0
 
     def open(self, fatal: Callable[[BaseException], None]) -> None:
-        """Start every committer; `fatal` is told when one may not run with these settings.
+        """Start every committer, and call `fatal` if one must not run with these settings.
 
-        The tasks are the loop's own: Sanic cancels those made with add_task at SIGTERM, while
+        The loop owns the tasks: Sanic would cancel those made with add_task at SIGTERM, while
         accepted requests still wait for them.
         """
         loop = asyncio.get_running_loop()
@@ -32,13 +32,13 @@ class CommitterPool:
             self._tasks.append(task)
 
     async def close(self, seconds: float) -> None:
-        """Settle what is under way for up to `seconds`, then stop. May be called twice."""
+        """Wait up to `seconds` for all submitted writes, then stop. A second call has no effect."""
         try:
             async with asyncio.timeout(seconds):
                 for committer in self.committers:
                     await committer.wait_drained()
         except TimeoutError:
-            pass  # what is left is answered by its deadline, or by the connection's end
+            pass  # the other writes are answered when their committer ends
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -46,7 +46,7 @@ class CommitterPool:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a usage could be committed now."""
+        """Return whether a committer is ready to commit a usage."""
         return any(committer.is_ready for committer in self.committers)
 
     def submit(self, write: PendingWrite) -> int:
@@ -64,24 +64,26 @@ class CommitterPool:
         return committer.partition
 
     def make_ids(self, last: int, count: int, partition: int) -> list[UsageId]:
-        """Give the ids of the `count` usages that end at a seq."""
+        """Return the ids of the `count` usages that end at a seq."""
         total = len(self.committers)
         first = make_usage_id(Seq(last - count + 1), partition, total)
         return [*range(first, first + count * total, total)]
 
     def _pick(self, key: IdempotencyKey | None) -> Committer:
         if key is not None:
-            # A key must meet its earlier self, also one that 0.2.0 stored.
+            # A key must get to the partition that stored it before, also if that was 0.2.0.
             return self.committers[crc32(key.legacy_digest.encode()) % len(self.committers)]
         self._next = (self._next + 1) % len(self.committers)
-        turned = [*self.committers[self._next :], *self.committers[: self._next]]
-        return min(turned, key=lambda committer: (not committer.is_ready, committer.pending_count))
+        candidates = [*self.committers[self._next :], *self.committers[: self._next]]
+        return min(
+            candidates, key=lambda committer: (not committer.is_ready, committer.pending_count)
+        )
 
 
 def _on_committer_ended(
     committer: Committer, fatal: Callable[[BaseException], None], done: asyncio.Task[None]
 ) -> None:
-    # Its sweeper has gone with it: nobody else settles what waits.
+    # Its expiry task has ended with it, so this is the only place that answers its writes.
     committer.fail_remaining()
     if not done.cancelled() and (error := done.exception()):
         fatal(error)

@@ -1,4 +1,4 @@
-"""Who a committer is to the server: a name, and the number of its last batch."""
+"""The identity of a committer to the server: an id, and the number of its last batch."""
 
 from collections import deque
 from secrets import token_hex
@@ -10,11 +10,11 @@ from busyapi.stream.session import Session
 
 
 class Producer:
-    """Numbers a committer's batches, so that the server can tell a repeat.
+    """Numbers a committer's batches, so that the server can detect a repeat.
 
-    The server remembers the last number under a key that expires, which only cleans up behind
-    committers that ended: it refuses a batch of a name that it does not remember. So a clock that
-    steps costs a repeat its answer, and never stores it twice.
+    The server stores the last number under a key that expires. The expiry only cleans up after
+    committers that have ended, because the server refuses a batch with an id that it does not know.
+    So if the clock steps, a repeat may get no result, but it is never stored twice.
     """
 
     def __init__(self, keys: PartitionKeys) -> None:
@@ -23,10 +23,10 @@ class Producer:
         self._number = 0
 
     async def register(self, session: Session) -> bool:
-        """Make sure that the server remembers this producer; return whether it did not.
+        """Register this producer if the server does not know it; return whether that was so.
 
-        Then it has a name that no call ever had: a call of the old one that is still on its way
-        is refused, while under the same name it could be stored a second time.
+        The producer then has a new id that no command ever had. The server refuses a command with
+        the old id that arrives later; with the same id it could store it a second time.
 
         Raises:
             RedisUnavailable: the connection failed, or the server cannot write.
@@ -35,18 +35,18 @@ class Producer:
             self._keys.committer(self._producer_id)
         ):
             return False
-        name = token_hex(8)
-        await session.register(self._keys.committer(name))
-        # Not before: after a lost answer the next call must still say that the old name is gone.
-        self._producer_id = name
+        producer_id = token_hex(8)
+        await session.register(self._keys.committer(producer_id))
+        # Not earlier: if the reply is lost, the next call must still find the old id unknown.
+        self._producer_id = producer_id
         return True
 
     def form_batch(self, pending: deque[PendingWrite]) -> InFlightBatch:
-        """Move the oldest groups into a batch with the next number."""
+        """Move the oldest writes into a batch with the next number."""
         self._number += 1
         return form_batch(pending, self._keys, self._producer_id, self._number)
 
     def rebuild_batch(self, batch: InFlightBatch) -> None:
-        """Make a batch's calls again, of what is left in it, with the next number."""
+        """Make a batch's commands again, for its remaining writes and with the next number."""
         self._number += 1
         batch.rebuild(self._keys, self._producer_id, self._number)
