@@ -10,6 +10,7 @@ from pathlib import Path
 from busyapi.archive_cli import commands as archive_commands
 from busyapi.dev import command as dev_command
 from busyapi.errors import BusyapiError, ConfigError
+from busyapi.renamed_settings import warn_of_old_names
 from busyapi.settings import Settings
 from busyapi.sizing import command as sizing_command
 from busyapi.telemetry import logs
@@ -75,6 +76,7 @@ def _api(_: argparse.Namespace, settings: Settings) -> int:
     if settings.port == settings.metrics_port != 0:
         raise ConfigError("PORT and BUSYAPI_METRICS_PORT must differ")
     logs.configure_logging(settings.log_level, role="api", pod=socket.gethostname())
+    warn_of_old_names(os.environ)
     return run_api(settings)
 
 
@@ -89,4 +91,5 @@ def _flusher(options: argparse.Namespace, settings: Settings) -> int:
         )
     context = {"role": "flusher", "partition": options.partition, "pod": socket.gethostname()}
     logs.configure_logging(settings.log_level, **context)
+    warn_of_old_names(os.environ)
     return run_flusher(settings, options.partition)

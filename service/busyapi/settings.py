@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from busyapi.errors import ConfigError
+from busyapi.renamed_settings import apply_new_names
 
 TIERS = ("fsync", "replicated", "memory")
 SWITCH = ("on", "off")
@@ -48,8 +49,8 @@ def setting(
             "unit": unit,
             "reason": reason,
             "choices": choices,
-            "least": minimum,
-            "most": maximum,
+            "minimum": minimum,
+            "maximum": maximum,
         },
     )
 
@@ -274,8 +275,9 @@ class Settings:
             ConfigError: a value is not of its type or not allowed; the message names it.
         """
         values: dict[str, Any] = {}
+        variables = apply_new_names(environment)
         for each in fields(cls):
-            raw = environment.get(each.metadata["name"])
+            raw = variables.get(each.metadata["name"])
             if raw is not None and raw != "":
                 values[each.name] = _parse(raw, type(each.default), each.metadata)
         return cls(**values)
@@ -290,8 +292,8 @@ def _parse(raw: str, kind: type, meta: Mapping[str, Any]) -> Any:
         raise ConfigError(f"{name} must be {noun} ({meta['unit']})") from None
     if choices and value not in choices:
         raise ConfigError(f"{name} must be one of {', '.join(choices)}")
-    least, most = meta["least"], meta["most"]
-    if kind is not str and not (least <= value <= most and value < float("inf")):
-        allowed = f"from {least} to {most}"
+    minimum, maximum = meta["minimum"], meta["maximum"]
+    if kind is not str and not (minimum <= value <= maximum and value < float("inf")):
+        allowed = f"from {minimum} to {maximum}"
         raise ConfigError(f"{name} must be {allowed} ({meta['unit']})")
     return value

@@ -137,10 +137,10 @@ def test_key_has_the_limits_of_its_setting(name: str, setting: Any) -> None:
         assert all(is_accepted(choice) for choice in setting["choices"])
         assert not is_accepted("neither")
         return
-    assert is_accepted(setting["least"])
-    assert is_accepted(setting["most"]) != (name in STRICTER)
-    assert not is_accepted(setting["least"] - 1)
-    assert not is_accepted(setting["most"] + 1)
+    assert is_accepted(setting["minimum"])
+    assert is_accepted(setting["maximum"]) != (name in STRICTER)
+    assert not is_accepted(setting["minimum"] - 1)
+    assert not is_accepted(setting["maximum"] + 1)
 
 
 @pytest.mark.parametrize(

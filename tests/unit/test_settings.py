@@ -3,8 +3,10 @@
 from dataclasses import fields
 
 import pytest
+from structlog.testing import capture_logs
 
 from busyapi.errors import ConfigError
+from busyapi.renamed_settings import RENAMED, warn_of_old_names
 from busyapi.settings import Settings
 
 NAMES = {each.metadata["name"]: each for each in fields(Settings)}
@@ -49,3 +51,43 @@ def test_every_setting_has_a_reason_and_a_number_its_unit(name: str) -> None:
     each = NAMES[name]
     assert each.metadata["reason"]
     assert type(each.default) is str or each.metadata["unit"]
+
+
+def test_old_name_of_a_setting_is_accepted_with_a_warning() -> None:
+    environment = {"BUSYAPI_FAST_LANE": "off"}
+    assert Settings.from_environment(environment) == Settings(fast_path="off")
+    with capture_logs() as logs:
+        warn_of_old_names(environment)
+    assert logs == [
+        {
+            "event": "setting_renamed",
+            "log_level": "warning",
+            "setting": "BUSYAPI_FAST_LANE",
+            "use": "BUSYAPI_FAST_PATH",
+            "ignored": False,
+        }
+    ]
+
+
+def test_new_name_wins_over_the_old_one_and_the_warning_says_so() -> None:
+    environment = {"BUSYAPI_FAST_LANE": "off", "BUSYAPI_FAST_PATH": "on"}
+    assert Settings.from_environment(environment).fast_path == "on"
+    with capture_logs() as logs:
+        warn_of_old_names(environment)
+    assert [entry["ignored"] for entry in logs] == [True]
+
+
+def test_value_under_an_old_name_is_checked() -> None:
+    with pytest.raises(ConfigError, match="BUSYAPI_FAST_PATH must be one of"):
+        Settings.from_environment({"BUSYAPI_FAST_LANE": "fast"})
+
+
+def test_renamed_settings_exist_and_their_old_names_do_not() -> None:
+    assert set(RENAMED.values()) <= NAMES.keys()
+    assert not RENAMED.keys() & NAMES.keys()
+
+
+def test_nothing_is_logged_without_an_old_name() -> None:
+    with capture_logs() as logs:
+        warn_of_old_names({"BUSYAPI_FAST_LANE": "", "BUSYAPI_FAST_PATH": "off"})
+    assert logs == []

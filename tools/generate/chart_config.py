@@ -10,6 +10,7 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
+from busyapi.renamed_settings import RENAMED
 from busyapi.settings import Settings
 
 OWNED = ""
@@ -36,8 +37,6 @@ COMPUTED = {"keyPrefix"}
 """Keys whose variable a template works out."""
 OPTIONAL = {"keyPrefix", "replicas", "fastPath"}
 """Keys that values of an older release may lack: `helm upgrade --reuse-values`."""
-FORMER = {"fastPath": "fastLane"}
-"""The name of a key in 0.2.0, which is accepted in 0.3.0; NOTES.txt warns."""
 PATTERNS = {
     "keyPrefix": "^([A-Za-z0-9][A-Za-z0-9._:-]{0,127})?$",
     "corsOrigins": "^(https?://[^/*A-Z ]+( *, *https?://[^/*A-Z ]+)*)?$",
@@ -51,6 +50,10 @@ def key(variable: str) -> str:
     """Return the key of a variable."""
     first, *others = variable.removeprefix("BUSYAPI_").lower().split("_")
     return first + "".join(word.capitalize() for word in others)
+
+
+FORMER = {key(new): key(old) for old, new in RENAMED.items()}
+"""The former names of keys, which are accepted for one release; NOTES.txt warns."""
 
 
 def settings() -> Iterator[tuple[str, Field[Any]]]:
@@ -109,8 +112,8 @@ def rule(name: str, setting: Field[Any]) -> dict[str, Any]:
         return {"type": "string", "pattern": PATTERNS[name]}
     return {
         "type": "integer" if kind is int else "number",
-        "minimum": meta["least"],
-        "maximum": MAXIMA.get(name, meta["most"]),
+        "minimum": meta["minimum"],
+        "maximum": MAXIMA.get(name, meta["maximum"]),
     }
 
 

@@ -3,6 +3,7 @@
 from dataclasses import fields
 from pathlib import Path
 
+from busyapi.renamed_settings import RENAMED
 from busyapi.settings import Settings
 
 OWNED = ""
@@ -15,6 +16,14 @@ default. If a value is not allowed, the process prints which one and exits with 
 | variable | default | unit | what for |
 |---|---|---|---|
 """
+RENAMED_HEAD = """\
+
+## Renamed settings
+
+The old name is still accepted, with the log event `setting_renamed`. The next release does not
+accept it. If both are set, the new name wins.
+
+"""
 
 
 def rendered() -> str:
@@ -25,7 +34,8 @@ def rendered() -> str:
         unit = meta["unit"] or ", ".join(f"`{choice}`" for choice in meta["choices"])
         default = f"`{each.default}`" if each.default != "" else "none"
         rows.append(f"| `{meta['name']}` | {default} | {unit} | {meta['reason']} |\n")
-    return HEAD + "".join(rows)
+    renamed = [f"- `{old}` is now `{new}`.\n" for old, new in RENAMED.items()]
+    return "".join([HEAD, *rows, *([RENAMED_HEAD, *renamed] if renamed else [])])
 
 
 def files(_root: Path) -> dict[str, str]:

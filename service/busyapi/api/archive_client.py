@@ -12,7 +12,7 @@ REQUEST_TIMEOUT_SECONDS = 3.0
 
 
 class ArchiveUnavailable(Refused):
-    """The archive of this usage does not answer."""
+    """The archive is unavailable."""
 
 
 class ArchiveClient:

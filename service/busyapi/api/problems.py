@@ -37,7 +37,7 @@ STATUSES: dict[type[InvalidRequest] | type[IdempotencyKeyConflict], int] = {
     IdempotencyKeyConflict: 422,
 }
 
-TIMEOUT_DETAIL = "The answer took too long; the usage may be stored."
+TIMEOUT_DETAIL = "The response took too long. The usage may already be stored."
 RETRY_SECONDS = (1, 5)
 LOG_INTERVAL_SECONDS = 10.0
 """A reason of 503s has a line of log once in this time."""
@@ -63,7 +63,7 @@ def map_error(error: Exception, request_id: str = "") -> Problem:
             return _service_unavailable(error, TIMEOUT_DETAIL, "unknown", request_id)
     found = map_general_error(error, request_id)
     if found.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        found.detail += " The usage may be stored."
+        found.detail += " The usage may already be stored."
     return found
 
 

@@ -48,6 +48,14 @@ EVENTS = (
         "read `detail`; correct the setting, or report a defect",
     ),
     LogEvent(
+        "setting_renamed",
+        "warning",
+        ("setting", "use", "ignored"),
+        "a setting has a name that the next release no longer accepts; `ignored` is true if its new"
+        " name, `use`, is set too and wins",
+        "set `use` instead of `setting`",
+    ),
+    LogEvent(
         "credentials_refused",
         "warning",
         ("address", "requests"),

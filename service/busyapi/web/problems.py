@@ -21,12 +21,12 @@ log = structlog.get_logger()
 # What Sanic says of its own errors may quote the request.
 DETAILS_BY_STATUS = {
     400: "The request is not well-formed HTTP.",
-    404: "There is nothing at this path.",
-    405: "This path does not take this method; Allow says which it takes.",
-    408: "The request did not arrive whole in time.",
+    404: "No resource has this path.",
+    405: "This path does not accept this method. `Allow` lists the methods it accepts.",
+    408: "The complete request did not arrive in time.",
     413: "The request is larger than the limit.",
-    417: "Only `Expect: 100-continue` is known.",
-    503: "The answer took too long.",
+    417: "Only `Expect: 100-continue` is supported.",
+    503: "The response took too long.",
 }
 CLIENT_CLOSED_REQUEST = 499
 NO_STORE_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
@@ -76,7 +76,7 @@ def map_general_error(error: Exception, request_id: str = "") -> Problem:
             return Problem(503, str(type(error)()), {"Retry-After": RETRY_SECONDS})
         case RequestCancelled():
             # No client reads this answer; the number is what nginx made of it.
-            return Problem(CLIENT_CLOSED_REQUEST, "The client went away.")
+            return Problem(CLIENT_CLOSED_REQUEST, "The client closed the connection.")
         case SanicException():
             return _from_sanic(error)
     log.error(
@@ -85,12 +85,12 @@ def map_general_error(error: Exception, request_id: str = "") -> Problem:
         where=locate_error(error),
         request_id=request_id,
     )
-    return Problem(500, "Something went wrong here.")
+    return Problem(500, "An internal error occurred.")
 
 
 def _from_sanic(error: SanicException) -> Problem:
     status = error.status_code or 500
-    detail = DETAILS_BY_STATUS.get(status, "The request cannot be answered.")
+    detail = DETAILS_BY_STATUS.get(status, "The request cannot be processed.")
     headers = {name: str(value) for name, value in (error.headers or {}).items()}
     if "Allow" in headers:  # in the order of a set
         headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))
