@@ -17,7 +17,7 @@ MAX_PORT = 65535
 MIN_DEADLINE_SECONDS = 0.1
 MAX_DEADLINE_SECONDS = 300
 """Seconds. Redis remembers what a committer may repeat for much longer
-(session.LANE_MEMORY_SECONDS)."""
+(session.COMMITTER_MEMORY_SECONDS)."""
 
 
 MAX_VALUE = 2**40

@@ -2,7 +2,7 @@
 
 A reply must be small for three reasons: it counts against the server's memory until it is taken, it
 is in this process' memory, and the lease cannot be renewed while it arrives. So a reply should take
-less than `SLOW_SECONDS` on whatever link there is: the limit follows what the last replies took,
+less than `_SLOW_SECONDS` on whatever link there is: the limit follows what the last replies took,
 and begins from the bottom after one that did not arrive.
 """
 
