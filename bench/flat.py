@@ -1,4 +1,4 @@
-"""Whether anything but the archive grows: one stack, millions of usages, looked at on the way.
+"""Check that only the archive grows: one stack, millions of usages, with looks in between.
 
     fill to 1 M ── look ── fill to 10 M ── look ── fill to 50 M ── look, verify
 
@@ -71,7 +71,7 @@ class Filler:
         self._singles = 0
 
     def fill(self, target: int) -> None:
-        """Go on until `target` usages were stored since the start, or a few more."""
+        """Post until `target` usages, or a few more, are stored since the start."""
         while (stored := archived_usages(self._contender)) < target:
             if self._singles < SINGLES * stored:
                 self._singles += self.one_by_one()
@@ -79,7 +79,7 @@ class Filler:
                 self.batches(min(target - stored, MILLION))
 
     def one_by_one(self) -> int:
-        """Post single usages for some seconds; give how many were answered."""
+        """Post single usages for some seconds, and return the number of answers."""
         line = wrk.command(SINGLE, self._script, self._contender.port, SLICE_SECONDS, CONNECTIONS)
         result = wrk.run(line, self._folder / "wrk.log", SLICE_SECONDS)
         if result.not_2xx or result.socket_errors:
@@ -91,7 +91,7 @@ class Filler:
         self._post([SINGLE] * ALONE)
 
     def with_keys(self) -> None:
-        """Likewise, each with an Idempotency-Key of its own."""
+        """Post single usages, each with its own Idempotency-Key, one after the other."""
         self._post([SINGLE] * ALONE, keyed=True)
 
     def batches(self, usages: int) -> None:
@@ -99,7 +99,7 @@ class Filler:
         rounds = max(1, usages // (BATCH * POSTERS))
         with ThreadPoolExecutor(POSTERS) as pool:
             turns = [range(poster, rounds * POSTERS, POSTERS) for poster in range(POSTERS)]
-            loads = [[self._bodies[turn % BODIES] for turn in each] for each in turns]
+            loads = [[self._bodies[turn % BODIES] for turn in entry] for entry in turns]
             list(pool.map(self._post, loads))
 
     def _post(self, loads: Iterable[Load], *, keyed: bool = False) -> None:
@@ -117,7 +117,7 @@ class Filler:
 
 
 def run(folder: Path, targets: Sequence[int]) -> tuple[list[Look], list[str], dict[str, str]]:
-    """Fill, look, and verify at the end; give the looks, what else was found, and versions."""
+    """Fill, look, and verify at the end; return the looks, further notes and the versions."""
     looks: list[Look] = []
     with Durable(folder / "stack", apis=2) as contender:
         filler = Filler(contender, folder)
@@ -132,7 +132,7 @@ def run(folder: Path, targets: Sequence[int]) -> tuple[list[Look], list[str], di
         what = versions(contender.server)
         tell("flat: filling Redis with the flusher paused")
         waiting = [
-            f"a usage that waits in Redis, {how}: {_told(_waiting(contender, post))}"
+            f"a usage that waits in Redis, {how}: {_describe(_waiting(contender, post))}"
             for how, post in (
                 ("posted in batches", lambda: filler.batches(BUFFERED)),
                 (f"{CONNECTIONS} devices at a time", filler.one_by_one),
@@ -141,17 +141,17 @@ def run(folder: Path, targets: Sequence[int]) -> tuple[list[Look], list[str], di
             )
         ]
         stored = archived_usages(contender)
-        for each in [*contender.stack.apis, *contender.stack.flushers]:
-            each.stop()
-        found = archive_ids.count(contender.stack.archive)
-        if found.lines != stored or found.fault:
-            raise RuntimeError(f"{found.lines:,} lines for {stored:,} usages; {found.fault}")
+        for entry in [*contender.stack.apis, *contender.stack.flushers]:
+            entry.stop()
+        archived = archive_ids.count(contender.stack.archive)
+        if archived.lines != stored or archived.fault:
+            raise RuntimeError(f"{archived.lines:,} lines for {stored:,} usages; {archived.fault}")
         proof = verify(contender.stack.archive)
-    return looks, [*waiting, *(key_bytes(folder, each) for each in FLAVOURS), proof], what
+    return looks, [*waiting, *(key_bytes(folder, flavour) for flavour in FLAVOURS), proof], what
 
 
 def _waiting(contender: Durable, post: Callable[[], object]) -> Weight:
-    """Return what Redis holds for one usage while nobody archives."""
+    """Return what Redis holds for one usage while no flusher archives."""
     (flusher,) = contender.stack.flushers
     archived_usages(contender)
     # A rewrite in between would hide what was appended.
@@ -167,7 +167,7 @@ def _waiting(contender: Durable, post: Callable[[], object]) -> Weight:
     return Weight((after[1] - before[1]) / more, (after[2] - before[2]) / more)
 
 
-def _told(weight: Weight) -> str:
+def _describe(weight: Weight) -> str:
     return f"{weight.memory:.0f} bytes of memory, {weight.log:.0f} of its log"
 
 
@@ -182,7 +182,7 @@ def _buffered(contender: Durable) -> tuple[int, int, int]:
 
 
 def key_bytes(folder: Path, flavour: Flavour) -> str:
-    """Say what one Idempotency-Key weighs, at most; written as keyed.lua writes it."""
+    """Describe the maximum size of one Idempotency-Key, written as keyed.lua writes it."""
     lines = []
     config = ["appendfsync no", "auto-aof-rewrite-percentage 0"]
     with Server(folder / f"keys-{flavour}", flavour, config=config) as server:
@@ -190,16 +190,16 @@ def key_bytes(folder: Path, flavour: Flavour) -> str:
         empty, done = client.info("memory")["used_memory"], 0
         for count in KEY_COUNTS:
             with client.pipeline(transaction=False) as pipeline:
-                for each in range(done, count):
-                    name = hashes[each % len(hashes)]
-                    pipeline.hset(name, uuid4().hex, f"{uuid4().hex} {2**31} {2**31:x}{each:x}")
+                for number in range(done, count):
+                    name = hashes[number % len(hashes)]
+                    pipeline.hset(name, uuid4().hex, f"{uuid4().hex} {2**31} {2**31:x}{number:x}")
                 pipeline.execute()
             done = count
             lines.append((client.info("memory")["used_memory"] - empty) / count)
         rewritten = _rewritten(server) / done
     return (
         f"an Idempotency-Key, {flavour}: {max(lines):.0f} bytes of memory"
-        f" ({min(lines):.0f} at the best number of them), {rewritten:.0f} of a log written anew"
+        f" ({min(lines):.0f} at the best number of them), {rewritten:.0f} of a rewritten log"
     )
 
 
@@ -209,7 +209,7 @@ def _rewritten(server: Server) -> int:
     client.bgrewriteaof()
     wait_until(
         lambda: not client.info("persistence")["aof_rewrite_in_progress"],
-        "the log written anew",
+        "the log to be rewritten",
         seconds=REWRITE_SECONDS,
     )
     size: int = client.info("persistence")["aof_base_size"]
@@ -217,7 +217,7 @@ def _rewritten(server: Server) -> int:
 
 
 def verify(archive: Path) -> str:
-    """Run `busyapi archive verify`; give its last line with the time it took."""
+    """Run `busyapi archive verify`, and return its last line with the duration."""
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "busyapi", "archive", "verify", "--dir", str(archive)],
@@ -232,7 +232,7 @@ def verify(archive: Path) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run it; give the exit code."""
+    """Run the fill, and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.flat",
         description=__doc__,
@@ -249,7 +249,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--folder",
         type=Path,
-        default=Path("/var/tmp"),  # noqa: S108 - a folder of our own is made in it
+        default=Path("/var/tmp"),  # noqa: S108 - a temporary folder is made in it
         metavar="DIR",
         help="on disk, with 20 bytes a usage free and 200 MB (default /var/tmp)",
     )
@@ -257,10 +257,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with temporary(options.folder) as folder:
         here = machine(folder)
-        looks, found, what = run(folder, options.usages)
+        looks, notes, what = run(folder, options.usages)
     if options.json:
-        options.json.write_text(json.dumps([asdict(each) for each in looks], indent=2) + "\n")
-    sys.stdout.write("\n\n".join([render(looks), *found, f"{here}\n{what}\n"]))
+        options.json.write_text(json.dumps([asdict(entry) for entry in looks], indent=2) + "\n")
+    sys.stdout.write("\n\n".join([render(looks), *notes, f"{here}\n{what}\n"]))
     return 0
 
 

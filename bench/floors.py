@@ -1,4 +1,4 @@
-"""What a quiet machine with two cores must reach.
+"""Thresholds for a quiet machine with two cores.
 
 Whether it did is printed, and never decides the exit code: a machine that does something else as
 well is no defect.
@@ -21,11 +21,11 @@ PLAIN_OF_AIOHTTP = 1.2
 
 @dataclass(frozen=True)
 class Floor:
-    """One figure against what is wanted of it."""
+    """One figure and its threshold."""
 
     what: str
-    wanted: str
-    found: str
+    threshold: str
+    value: str
     met: bool
 
 
@@ -60,9 +60,9 @@ def flusher(rate: float) -> Floor:
     return _rate("goal: usages archived by a core of flusher", rate, FLUSHED_PER_CORE_SECOND)
 
 
-def reference(ours: str, theirs: str, ratio: float, wanted: float) -> Floor:
-    """Judge one row by another of the same run."""
-    return Floor(f"goal: {ours} / {theirs}", f"≥ {wanted}", f"{ratio:.2f}", ratio >= wanted)
+def reference(row: str, other: str, ratio: float, threshold: float) -> Floor:
+    """Judge one row by another row of the same run."""
+    return Floor(f"goal: {row} / {other}", f"≥ {threshold}", f"{ratio:.2f}", ratio >= threshold)
 
 
 def lag(seconds: float) -> Floor:
@@ -75,5 +75,5 @@ def lag(seconds: float) -> Floor:
     )
 
 
-def _rate(what: str, rate: float, wanted: int) -> Floor:
-    return Floor(what, f"≥ {wanted:,}/s", f"{rate:,.0f}/s", rate >= wanted)
+def _rate(what: str, rate: float, threshold: int) -> Floor:
+    return Floor(what, f"≥ {threshold:,}/s", f"{rate:,.0f}/s", rate >= threshold)

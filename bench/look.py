@@ -26,7 +26,7 @@ class Look:
     cpu_us_a_usage: dict[str, float]
     """Of each process, since the look before."""
     usages_a_second: float
-    """Likewise, while filling."""
+    """While filling, over all processes."""
     archive_bytes_a_usage: float
     redis_mib: float
     lookup_ms: float
@@ -56,12 +56,12 @@ def look(contender: Durable, before: int, cpu: dict[str, float], seconds: float)
         redis_mib=round(memory["used_memory"] / MIB, 1),
         lookup_ms=_timed(lambda: _found(contender.port, random.randint(1, usages)), LOOKUPS),  # noqa: S311
         count_ms=_timed(lambda: _ok(contender.port, "/api/usages/count"), LOOKUPS // 10),
-        restart_seconds={name: _restart(contender, each) for name, each in processes.items()},
+        restart_seconds={name: _restart(contender, process) for name, process in processes.items()},
     )
 
 
 def archived_usages(contender: Durable) -> int:
-    """Wait until all that is stored is archived; say how many that is."""
+    """Wait until all that is stored is archived, and return the number."""
     contender.stack.wait_until_archived(SETTLE_SECONDS)
     count: int = fetch(contender.port, "/api/usages/count").json()["count"]
     return count
@@ -69,11 +69,11 @@ def archived_usages(contender: Durable) -> int:
 
 def spent(contender: Durable) -> dict[str, float]:
     """Return the CPU seconds of each process."""
-    return {name: procfs.cpu_seconds(each.pid) for name, each in contender.processes.items()}
+    return {name: procfs.cpu_seconds(process.pid) for name, process in contender.processes.items()}
 
 
 def _size(folder: Path) -> int:
-    return sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _timed(ask: Callable[[], None], times: int) -> float:
@@ -99,29 +99,29 @@ def _ok(port: int, path: str) -> None:
 def _restart(contender: Durable, process: Child) -> float:
     started = time.monotonic()
     process.restart()
-    for each in contender.stack.processes:
-        each.wait_until_ready()
+    for entry in contender.stack.processes:
+        entry.wait_until_ready()
     return round(time.monotonic() - started, 2)
 
 
 def render(looks: Sequence[Look]) -> str:
     """Return the looks as a table, one column each."""
-    head = ("when all was archived", *(f"{each.usages:,} usages" for each in looks))
+    head = ("when all was archived", *(f"{entry.usages:,} usages" for entry in looks))
     rows: list[tuple[str, ...]] = []
     names = looks[0].resident_mib
 
     def row(title: str, values: Iterable[float]) -> None:
-        rows.append((title, *(f"{each:,}" for each in values)))
+        rows.append((title, *(f"{value:,}" for value in values)))
 
     for name in names:
-        row(f"{name}: resident MiB", [each.resident_mib[name] for each in looks])
+        row(f"{name}: resident MiB", [entry.resident_mib[name] for entry in looks])
     for name in names:
-        row(f"{name}: CPU µs a usage", [each.cpu_us_a_usage[name] for each in looks])
+        row(f"{name}: CPU µs a usage", [entry.cpu_us_a_usage[name] for entry in looks])
     for name in names:
-        row(f"{name}: restart, s", [each.restart_seconds[name] for each in looks])
-    row("usages a second while filling", [each.usages_a_second for each in looks])
-    row("archive bytes a usage", [each.archive_bytes_a_usage for each in looks])
-    row("Redis memory in use, MiB", [each.redis_mib for each in looks])
-    row("lookup by id, ms", [each.lookup_ms for each in looks])
-    row("count, ms", [each.count_ms for each in looks])
+        row(f"{name}: restart, s", [entry.restart_seconds[name] for entry in looks])
+    row("usages a second while filling", [entry.usages_a_second for entry in looks])
+    row("archive bytes a usage", [entry.archive_bytes_a_usage for entry in looks])
+    row("Redis memory in use, MiB", [entry.redis_mib for entry in looks])
+    row("lookup by id, ms", [entry.lookup_ms for entry in looks])
+    row("count, ms", [entry.count_ms for entry in looks])
     return table(head, rows)

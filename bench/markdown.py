@@ -25,7 +25,7 @@ def render(report: Report) -> str:
 
 
 def _failures(failures: Sequence[str]) -> str:
-    return "\n".join(["FAILED", "", *(f"- {each}" for each in failures)]) if failures else ""
+    return "\n".join(["FAILED", "", *(f"- {failure}" for failure in failures)]) if failures else ""
 
 
 def _rates(rows: Iterable[Outcome]) -> str:
@@ -45,15 +45,15 @@ def _rates(rows: Iterable[Outcome]) -> str:
 
 def _rate_cells(row: Outcome) -> tuple[str, ...]:
     run = median_run(row.runs)
-    lags = [each.lag for each in row.runs if each.lag]
+    lags = [run.lag for run in row.runs if run.lag]
     return (
         row.title,
         f"{run.usages_per_second:,.0f}",
-        " · ".join(f"{each.usages_per_second:,.0f}" for each in row.runs),
+        " · ".join(f"{run.usages_per_second:,.0f}" for run in row.runs),
         f"{run.wrk.p50_ms:.1f}",
         f"{run.wrk.p99_ms:.1f}",
-        f"{max(each.seconds for each in lags):.1f}" if lags else "",
-        f"{max(each.usages for each in lags):,}" if lags else "",
+        f"{max(lag.seconds for lag in lags):.1f}" if lags else "",
+        f"{max(lag.usages for lag in lags):,}" if lags else "",
         f"{row.not_201:,}",
         row.keeps,
     )
@@ -96,7 +96,7 @@ def _count_cells(row: Outcome) -> tuple[str, ...]:
         counts.seen,
     )
     verdict = "FAILED" if row.failures else "agree"
-    return (row.title, *(f"{each:,}" for each in figures), verdict)
+    return (row.title, *(f"{figure:,}" for figure in figures), verdict)
 
 
 def _floors(report: Report) -> str:
@@ -104,8 +104,8 @@ def _floors(report: Report) -> str:
     return table(
         head,
         (
-            (each.what, each.wanted, each.found, "met" if each.met else "not met")
-            for each in report.floors
+            (floor.what, floor.threshold, floor.value, "met" if floor.met else "not met")
+            for floor in report.floors
         ),
     )
 
@@ -119,8 +119,8 @@ def _machine(report: Report) -> str:
         lines.append("- " + ", ".join(f"{name} {is_}" for name, is_ in versions.items()))
     durable = next((row for row in report.rows if row.durability), None)
     if durable:
-        said = (f"{name} {value or 'off'}" for name, value in durable.durability.items())
-        lines.append(f"- as Valkey says: {', '.join(said)}")
+        lines_ = (f"{name} {value or 'off'}" for name, value in durable.durability.items())
+        lines.append(f"- as Valkey says: {', '.join(lines_)}")
         lines.append("- busyapi: every setting at its default, but ports and folders")
     if not here.on_disk:
         lines.append("- NOT ON DISK: every fsync was free; choose another --folder")

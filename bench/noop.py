@@ -38,7 +38,7 @@ def make_app() -> Sanic[Any, Any]:
 
 
 async def _say_so(_: Sanic[Any, Any]) -> None:
-    # On a shared port a request does not tell which of the processes are there.
+    # On a shared port a request does not show which processes are listening.
     sys.stdout.write(f"{LISTENING}\n")
     sys.stdout.flush()
 

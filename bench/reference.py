@@ -27,11 +27,11 @@ class Noop(Contender):
 
     @property
     def processes(self) -> dict[str, Child]:
-        """Its processes."""
+        """Return the processes."""
         return self._children
 
     def versions(self) -> dict[str, str]:
-        """Say what runs."""
+        """Return the versions of what runs."""
         return {"sanic": version("sanic")}
 
     def start(self) -> None:

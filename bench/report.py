@@ -12,7 +12,7 @@ from perf.machine import Machine
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that was found."""
+    """All results of a run."""
 
     machine: Machine
     options: dict[str, int]
@@ -27,15 +27,15 @@ class Report:
 
     @property
     def failures(self) -> list[str]:
-        """What makes the benchmark fail."""
-        disagreed = [f"{row.title}: {each}" for row in self.rows for each in row.failures]
+        """Return the failures of the benchmark: disagreeing counts and errors."""
+        disagreed = [f"{row.title}: {failure}" for row in self.rows for failure in row.failures]
         return [*self.errors, *disagreed]
 
     @property
     def ratios(self) -> dict[str, dict[str, float]]:
         """The first row of each scenario against the others, by their titles."""
         return {
-            name: {each.title: ratio(rows[0], each) for each in rows[1:]}
+            name: {row.title: ratio(rows[0], row) for row in rows[1:]}
             for name, rows in self.scenarios.items()
             if len(rows) > 1
         }
@@ -47,27 +47,27 @@ class Report:
             name: median_run(rows[0].runs).usages_per_second
             for name, rows in self.scenarios.items()
         }
-        found = []
+        judgements = []
         if "posts" in rates:
-            found.append(floors.posts(rates["posts"]))
+            judgements.append(floors.posts(rates["posts"]))
         if "process" in rates:
-            found.append(floors.of_noop(ratio(*self.scenarios["process"])))
-            found.append(floors.whole_machine(rates["process"]))
+            judgements.append(floors.of_noop(ratio(*self.scenarios["process"])))
+            judgements.append(floors.whole_machine(rates["process"]))
         if "batches" in rates:
-            found.append(floors.batches(rates["batches"]))
-            found.append(floors.batches_goal(rates["batches"]))
-            found.append(floors.flusher(self._flusher_rate()))
+            judgements.append(floors.batches(rates["batches"]))
+            judgements.append(floors.batches_goal(rates["batches"]))
+            judgements.append(floors.flusher(self._flusher_rate()))
         if "pinned" in rates:
-            found += self._references()
+            judgements += self._references()
         if lags := [run.lag.seconds for row in self.rows for run in row.runs if run.lag]:
-            found.append(floors.lag(max(lags)))
-        return found
+            judgements.append(floors.lag(max(lags)))
+        return judgements
 
     def _references(self) -> list[Floor]:
         fast, plain, aiohttp, webdis, nginx = self.scenarios["pinned"]
         return [
-            floors.reference(ours.title, theirs.title, ratio(ours, theirs), wanted)
-            for ours, theirs, wanted in (
+            floors.reference(row.title, other.title, ratio(row, other), threshold)
+            for row, other, threshold in (
                 (fast, aiohttp, floors.OF_AIOHTTP),
                 (fast, webdis, floors.OF_WEBDIS),
                 (fast, nginx, floors.OF_NGINX),
@@ -90,11 +90,11 @@ class Report:
                 for name, rows in self.scenarios.items()
             },
             "ratios": self.ratios,
-            "floors": [asdict(each) for each in self.floors],
+            "floors": [asdict(floor) for floor in self.floors],
             "failures": self.failures,
         }
 
 
-def ratio(ours: Outcome, theirs: Outcome) -> float:
+def ratio(row: Outcome, other: Outcome) -> float:
     """Return the median of the rounds' ratios."""
-    return round(median_ratio(ours.runs, theirs.runs), 3)
+    return round(median_ratio(row.runs, other.runs), 3)

@@ -37,7 +37,7 @@ class Tally:
     errors: int = 0
 
     def add(self, result: Result) -> None:
-        """Take a run in."""
+        """Add the counts of a run."""
         self.runs += 1
         self.answered += result.accepted
         self.errors += result.not_2xx + result.socket_errors
@@ -101,7 +101,7 @@ class Driver:
 
 
 def _cpu(contender: Contender) -> dict[str, float]:
-    return {name: procfs.cpu_seconds(each.pid) for name, each in contender.processes.items()}
+    return {name: procfs.cpu_seconds(process.pid) for name, process in contender.processes.items()}
 
 
 def median_run(runs: Sequence[Run]) -> Run:
@@ -109,11 +109,11 @@ def median_run(runs: Sequence[Run]) -> Run:
 
     Of an even number of runs it is the lower of the two in the middle.
     """
-    return sorted(runs, key=lambda each: each.usages_per_second)[(len(runs) - 1) // 2]
+    return sorted(runs, key=lambda run: run.usages_per_second)[(len(runs) - 1) // 2]
 
 
 def median_ratio(runs: Sequence[Run], references: Sequence[Run]) -> float:
-    """Return the median of each run's rate against that of the reference run beside it.
+    """Return the median of each run's rate divided by the rate of its reference run.
 
     Both of a pair ran within seconds of each other, so what else the machine did weighs on both.
     """

@@ -1,4 +1,4 @@
-"""What is measured, in which order."""
+"""The scenarios, in the order in which they are measured."""
 
 import shlex
 from collections.abc import Callable, Sequence
@@ -59,7 +59,7 @@ def _plain(folder: Path) -> Durable:
 SCENARIOS = (
     Scenario(
         "posts",
-        "single posts: two durable API processes, beside two of Sanic's no-op",
+        "single posts: two durable API processes, next to two of Sanic's no-op",
         (
             Row("durable, 2 API processes", lambda folder: Durable(folder, apis=2), SINGLE, DISK),
             Row("Sanic no-op, 2 processes", lambda folder: Noop(folder, processes=2), SINGLE),
@@ -67,7 +67,7 @@ SCENARIOS = (
     ),
     Scenario(
         "process",
-        "single posts: one durable API process, beside one of Sanic's no-op",
+        "single posts: one durable API process, next to one of Sanic's no-op",
         (
             Row("durable, 1 API process", _durable, SINGLE, DISK),
             Row("Sanic no-op, 1 process", lambda folder: Noop(folder, processes=1), SINGLE),
@@ -100,7 +100,7 @@ SCENARIOS = (
     Scenario(
         "peers",
         "single posts on the whole machine, a process each unless it says two:"
-        " beside what anyone can install",
+        " next to what anyone can install",
         (
             Row("busyapi, durable", _durable, SINGLE, DISK),
             Row("busyapi, plain route", _plain, SINGLE, DISK),
@@ -118,7 +118,7 @@ SCENARIOS = (
 
 
 def before(checkout: Path) -> tuple[Scenario, ...]:
-    """Return scenarios in which another checkout's service runs beside this one's."""
+    """Return scenarios that compare the service of another checkout with this one's."""
     older = {"PYTHONPATH": str((checkout / "service").resolve())}
     loads: tuple[tuple[str, str, Load, dict[str, str]], ...] = (
         ("before-posts", "single posts", SINGLE, {}),
@@ -195,7 +195,7 @@ def _outcome(row: Row, driver: Driver, commands: list[str]) -> Outcome:
 
 def _commands(driver: Driver, seconds: int, folder: Path) -> list[str]:
     """Show what runs, without the paths of this machine; the settings are the defaults."""
-    argvs = [each.argv for each in driver.contender.processes.values()]
+    argvs = [process.argv for process in driver.contender.processes.values()]
     return [
         shlex.join([Path(program).name, *rest]).replace(str(folder), "FOLDER")
         for program, *rest in [*argvs, driver.command(seconds)]
@@ -219,11 +219,15 @@ def _reconcile(driver: Driver, outcome: Outcome, connections: int) -> None:
     outcome.counts = counts
     outcome.failures += disagreements(counts)
     if outcome.failures:
-        for each in contender.processes.values():
-            # The folder will be gone.
-            tell(each.tail())
+        for process in contender.processes.values():
+            # The folder is removed after the run.
+            tell(process.tail())
 
 
-def chosen(names: Sequence[str]) -> list[Scenario]:
-    """Return the scenarios of these names, in our order; for none, all but those asked for."""
-    return [each for each in SCENARIOS if each.name in names or not (names or each.asked_for)]
+def select_scenarios(names: Sequence[str]) -> list[Scenario]:
+    """Return the scenarios of these names; without names, those that run by default."""
+    return [
+        scenario
+        for scenario in SCENARIOS
+        if scenario.name in names or not (names or scenario.asked_for)
+    ]

@@ -17,11 +17,11 @@ from e2e.target import ROOT, NoCluster, find
 
 
 def arguments() -> argparse.Namespace:
-    """What was typed."""
+    """Return the command line options."""
     parser = argparse.ArgumentParser(prog="make e2e", description=__doc__)
     parser.add_argument("--short", action="store_true", help="what CI runs; writes no report")
     parser.add_argument(
-        "--only", nargs="+", choices=[each.name for each in FULL], help="parts; writes no report"
+        "--only", nargs="+", choices=[part.name for part in FULL], help="parts; writes no report"
     )
     return parser.parse_args()
 

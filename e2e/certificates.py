@@ -30,14 +30,14 @@ class Signed(NamedTuple):
 
 
 def make(folder: Path, host: str) -> Signed:
-    """Make an authority and a certificate for a host; nobody else knows either."""
+    """Make an authority and a certificate for a host; only this run knows them."""
     folder.mkdir()
     (folder / "config").write_text(CONFIG.format(host=host))
     ours = (*CURVE, "-days", "2", "-config", "config")
     _openssl(folder, "req", "-x509", *ours, "-extensions", "ca", "-keyout", "ca.key", "-out", "ca")
     signed = ("-CA", "ca", "-CAkey", "ca.key", "-extensions", "server")
     _openssl(folder, "req", "-x509", *ours, *signed, "-keyout", "key", "-out", "certificate")
-    return Signed(*((folder / each).read_text() for each in Signed._fields))
+    return Signed(*((folder / field).read_text() for field in Signed._fields))
 
 
 def _openssl(folder: Path, *arguments: str) -> None:

@@ -13,24 +13,24 @@ from e2e.target import ROOT
 
 
 def image() -> str:
-    """The image that the chart runs when nothing is configured."""
+    """Return the image that the chart runs when nothing is configured."""
     return image_of(yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"])
 
 
 def image_of(version: str) -> str:
-    """Likewise, of a release's chart."""
+    """Return the image of a release's chart."""
     return f"docker.io/library/busyapi:{version}"
 
 
 def valkey_image() -> str:
-    """Likewise, of the bundled Valkey."""
-    said = yaml.safe_load((CHART / "values.yaml").read_text())["valkey"]["image"]
-    return f"{said['registry']}/{said['repository']}:{said['tag']}"
+    """Return the image of the bundled Valkey."""
+    values = yaml.safe_load((CHART / "values.yaml").read_text())["valkey"]["image"]
+    return f"{values['registry']}/{values['repository']}:{values['tag']}"
 
 
 def gather(kube: Kube) -> dict[str, str]:
     """Versions and the machine's size."""
-    nodes = [each.metadata.name for each in kube.core.list_node().items]
+    nodes = [node.metadata.name for node in kube.core.list_node().items]
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     return {
         "run": now(),

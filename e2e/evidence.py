@@ -15,9 +15,9 @@ def collect(kube: Kube, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     events = kube.core.list_namespaced_event(kube.namespace).items
     lines = [
-        f"{each.last_timestamp or each.event_time} {each.involved_object.name}"
-        f" {each.reason}: {each.message}"
-        for each in events
+        f"{event.last_timestamp or event.event_time} {event.involved_object.name}"
+        f" {event.reason}: {event.message}"
+        for event in events
     ]
     (folder / "events.txt").write_text("\n".join(sorted(lines)) + "\n")
     for pod in kube.pods():

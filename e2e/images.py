@@ -25,9 +25,9 @@ def sources() -> str:
     for name in (*SOURCES, LOCK):
         path = ROOT / name
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        for each in files:
-            if each.is_file() and "__pycache__" not in each.parts:
-                seen.update(str(each.relative_to(ROOT)).encode() + b"\0" + each.read_bytes())
+        for file in files:
+            if file.is_file() and "__pycache__" not in file.parts:
+                seen.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes())
     return seen.hexdigest()
 
 
@@ -36,12 +36,12 @@ def busyapi(target: Target, cluster_id: str, tag: str) -> bool:
     if not target.load:
         return False
     known: dict[str, str] = json.loads(STAMP.read_text()) if STAMP.exists() else {}
-    wanted = f"{tag} {sources()}"
-    if known.get(cluster_id) == wanted:
+    stamp = f"{tag} {sources()}"
+    if known.get(cluster_id) == stamp:
         return False
     build(target, tag, ROOT)
     give(target.load, tag)
-    STAMP.write_text(json.dumps({**known, cluster_id: wanted}))
+    STAMP.write_text(json.dumps({**known, cluster_id: stamp}))
     return True
 
 
@@ -98,14 +98,14 @@ def save(tag: str, archive: Path) -> None:
 
 
 def _docker() -> bool:
-    """Say whether there is a docker with its daemon."""
+    """Return whether there is a docker with its daemon."""
     if not shutil.which("docker"):
         return False
     return not subprocess.run(["docker", "info"], capture_output=True, check=False).returncode
 
 
 def _environment() -> dict[str, str]:
-    """Give buildah what it needs to work as root in a container, and layers to use again."""
+    """Return the variables that buildah needs as root in a container, and to reuse layers."""
     ours = {"STORAGE_DRIVER": "overlay", "BUILDAH_ISOLATION": "chroot", "BUILDAH_LAYERS": "true"}
     return {**ours, **os.environ}
 

@@ -40,7 +40,7 @@ class Kube:
         self._exec: Any = client.CoreV1Api(_connect(kubeconfig))
 
     def cluster_id(self) -> str:
-        """What names this cluster and no other."""
+        """Return an id that is unique to this cluster."""
         return str(self.core.read_namespace("kube-system").metadata.uid)
 
     def version(self) -> str:
@@ -50,15 +50,15 @@ class Kube:
     def nodes(self) -> list[Any]:
         """Nodes that are ready and take pods."""
         return [
-            each
-            for each in self.core.list_node().items
-            if not each.spec.unschedulable and ready(each) and not _tainted(each)
+            node
+            for node in self.core.list_node().items
+            if not node.spec.unschedulable and ready(node) and not _tainted(node)
         ]
 
     def has_image(self, tag: str) -> bool:
-        """Say whether every node has an image."""
+        """Return whether every node has an image."""
         return all(
-            any(tag in (each.names or []) for each in node.status.images or [])
+            any(tag in (image.names or []) for image in node.status.images or [])
             for node in self.core.list_node().items
         )
 
@@ -70,8 +70,8 @@ class Kube:
     def delete_namespace(self, *, seconds: float = 120) -> None:
         """Remove it with all that is in it, and wait until it is gone."""
         pods = f"pods of {self.namespace}"
-        for each in self.pods():
-            self.delete_pod(each.metadata.name, grace=1)
+        for pod in self.pods():
+            self.delete_pod(pod.metadata.name, grace=1)
         self.core.delete_namespace(self.namespace)
         if seconds:
             wait_until(self._gone, f"{pods} to end", seconds=seconds, every=0.5)
@@ -86,8 +86,8 @@ class Kube:
     def apply(self, *objects: Json) -> None:
         """Create plain objects."""
         create: Any = utils.create_from_dict
-        for each in objects:
-            create(self.api, each, namespace=self.namespace)
+        for entry in objects:
+            create(self.api, entry, namespace=self.namespace)
 
     def pods(self, component: str = "") -> list[Any]:
         """Pods of the namespace, or of one component of the release."""
@@ -100,14 +100,14 @@ class Kube:
 
     def alive(self, component: str) -> list[Any]:
         """Pods of a component that are ready and not on their way out."""
-        return [each for each in self.pods(component) if ready(each) and not leaving(each)]
+        return [pod for pod in self.pods(component) if ready(pod) and not leaving(pod)]
 
     def settled(self, components: tuple[str, ...] = ("api", "flusher", "valkey")) -> bool:
-        """Say whether every workload has what it wants, up to date and ready, and no pod more."""
-        names = [each for each in self._workloads() if _complete(each)]
-        pods = [each for part in components for each in self.pods(part)]
+        """Return whether every workload has exactly its pods, up to date and ready."""
+        names = [workload for workload in self._workloads() if _complete(workload)]
+        pods = [pod for part in components for pod in self.pods(part)]
         whole = len(names) == len(self._workloads())
-        return whole and all(ready(each) and not leaving(each) for each in pods)
+        return whole and all(ready(pod) and not leaving(pod) for pod in pods)
 
     def _workloads(self) -> list[Any]:
         return [
@@ -120,7 +120,7 @@ class Kube:
         wait_until(self.settled, f"{self.namespace} to settle", seconds=seconds, every=0.5)
 
     def delete_pod(self, name: str, *, grace: int | None = None) -> None:
-        """Delete a pod; with grace 0 it is killed where it stands."""
+        """Delete a pod; with grace 0 it is killed at once."""
         options = client.V1DeleteOptions(grace_period_seconds=grace)
         try:
             self.core.delete_namespaced_pod(name, self.namespace, body=options)
@@ -182,7 +182,7 @@ class Kube:
         return json.loads(self._get(path, **query))
 
     def has(self, path: str) -> bool:
-        """Say whether there is such an object."""
+        """Return whether there is such an object."""
         try:
             self._get(path)
         except ApiException as error:
@@ -210,28 +210,28 @@ def _connect(kubeconfig: Path) -> client.ApiClient:
 
 
 def ready(thing: Any) -> bool:
-    """Say whether a pod or node has the condition Ready."""
+    """Return whether a pod or node has the condition Ready."""
     conditions = thing.status.conditions or []
-    return any(each.type == "Ready" and each.status == "True" for each in conditions)
+    return any(condition.type == "Ready" and condition.status == "True" for condition in conditions)
 
 
 def leaving(pod: Any) -> bool:
-    """Say whether a pod was told to go."""
+    """Return whether a pod is being deleted."""
     return pod.metadata.deletion_timestamp is not None
 
 
 def _tainted(node: Any) -> bool:
-    return any(each.effect in {"NoSchedule", "NoExecute"} for each in node.spec.taints or [])
+    return any(taint.effect in {"NoSchedule", "NoExecute"} for taint in node.spec.taints or [])
 
 
 def _complete(workload: Any) -> bool:
-    wanted = 1 if workload.spec.replicas is None else workload.spec.replicas
+    replicas = 1 if workload.spec.replicas is None else workload.spec.replicas
     status = workload.status
     return (
         (status.observed_generation or 0) >= workload.metadata.generation
-        and (status.ready_replicas or 0) == wanted
-        and (status.updated_replicas or 0) == wanted
-        and (status.replicas or 0) == wanted
+        and (status.ready_replicas or 0) == replicas
+        and (status.updated_replicas or 0) == replicas
+        and (status.replicas or 0) == replicas
     )
 
 

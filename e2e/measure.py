@@ -20,7 +20,7 @@ class Sample(NamedTuple):
     answered: float
     outcome: Outcome
     status: int
-    """0 is none: no connection, reset, or no answer in time."""
+    """0 means no answer: no connection, a reset, or a timeout."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Figures:
     failed: int = 0
     """Everything else."""
     refused: int = 0
-    """Of these, told that nothing was stored, so that a repeat is safe."""
+    """Failed requests whose answer says that nothing was stored: a repeat is safe."""
     silence: float = 0.0
     """Longest time without a 201 while the load was on, in seconds."""
     p99: float = 0.0
@@ -43,17 +43,17 @@ class Figures:
 
 def figures(samples: Sequence[Sample], began: float, ended: float) -> Figures:
     """Sum a load up."""
-    good = [each for each in samples if each.outcome is Outcome.OK]
+    good = [sample for sample in samples if sample.outcome is Outcome.OK]
     statuses: dict[int, int] = {}
-    for each in samples:
-        statuses[each.status] = statuses.get(each.status, 0) + 1
+    for entry in samples:
+        statuses[entry.status] = statuses.get(entry.status, 0) + 1
     return Figures(
         sent=len(samples),
         answered=len(good),
         failed=len(samples) - len(good),
-        refused=sum(each.outcome is Outcome.REFUSED for each in samples),
-        silence=silence((each.answered for each in good), began, ended),
-        p99=quantile([each.answered - each.meant for each in good], 0.99),
+        refused=sum(sample.outcome is Outcome.REFUSED for sample in samples),
+        silence=silence((sample.answered for sample in good), began, ended),
+        p99=quantile([sample.answered - sample.meant for sample in good], 0.99),
         statuses=dict(sorted(statuses.items())),
     )
 
@@ -72,7 +72,7 @@ def quantile(values: Sequence[float], q: float) -> float:
 
 def count(verdict: Verdict, defects: Iterable[Defect]) -> int:
     """Return how often the checker found these."""
-    return sum(verdict.defects[each] for each in defects)
+    return sum(verdict.defects[defect] for defect in defects)
 
 
 class Broken(Exception):

@@ -78,7 +78,7 @@ class OpenLoop(Lifetime):
         async with asyncio.TaskGroup() as under_way:
             due = time.monotonic()
             while not self._stopping.is_set():
-                # A machine that stood still must not be made up for by a burst.
+                # After a pause of the machine, a burst must not make up for it.
                 due = max(due + 1 / self.rate, time.monotonic() - CATCH_UP)
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
                 self._send(under_way, due)

@@ -33,8 +33,8 @@ class Part:
 
     def run(self, site: Release, report: Report) -> None:
         """All of them, until one fails."""
-        for each in self.scenarios:
-            each(site, report)
+        for scenario in self.scenarios:
+            scenario(site, report)
 
 
 @dataclass(frozen=True)

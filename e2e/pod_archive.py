@@ -26,10 +26,10 @@ def backlog(kube: Kube) -> int:
 
     A flusher that cannot write is not ready, and is asked all the same.
     """
-    scrapes = [kube.ask(each.metadata.name, PORT, "/metrics") for each in kube.pods("flusher")]
+    scrapes = [kube.ask(pod.metadata.name, PORT, "/metrics") for pod in kube.pods("flusher")]
     return sum(
-        int(gauge(each, "busyapi_issued_seq") - gauge(each, "busyapi_archived_seq"))
-        for each in scrapes
+        int(gauge(scrape, "busyapi_issued_seq") - gauge(scrape, "busyapi_archived_seq"))
+        for scrape in scrapes
     )
 
 
@@ -41,8 +41,8 @@ def wait_flushed(kube: Kube, highest: dict[int, int], seconds: float = 60) -> No
 
     def flushed() -> bool:
         pods = kube.alive("flusher")
-        found = {int(each.metadata.name.rpartition("-")[2]): archived(kube, each) for each in pods}
-        return all(found.get(p, 0) >= seq for p, seq in highest.items()) and backlog(kube) == 0
+        last_seqs = {int(pod.metadata.name.rpartition("-")[2]): archived(kube, pod) for pod in pods}
+        return all(last_seqs.get(p, 0) >= seq for p, seq in highest.items()) and backlog(kube) == 0
 
     wait_for(flushed, f"the flushers to reach {highest}", seconds)
 

@@ -29,7 +29,7 @@ SEED = (ROOT / "data.json").read_bytes()
 
 
 class Release:
-    """One namespace: install into it, send to it, hold its archive against what was answered."""
+    """One namespace: install into it, send to it, compare its archive with the answers."""
 
     def __init__(self, target: Target, namespace: str, *, partitions: int = 1) -> None:
         self.target = target
@@ -79,7 +79,7 @@ class Release:
         return values
 
     @property
-    def doors(self) -> dict[str, str]:
+    def hosts(self) -> dict[str, str]:
         """The ways in, with the host that leads to each."""
         ways = {"Ingress": self.host, "Gateway": self.gateway_host}
         return {way: host for way, host in ways.items() if host}
@@ -135,8 +135,8 @@ class Release:
     def helm_test(self) -> None:
         """`helm test`, and write down the usage it posted."""
         sent = time.monotonic()
-        said = self.helm.test(NAME, timeout=HELM_SECONDS, logs=True)
-        posted = [each for each in said["logs"].splitlines() if "posted usage" in each]
+        output = self.helm.test(NAME, timeout=HELM_SECONDS, logs=True)
+        posted = [line for line in output["logs"].splitlines() if "posted usage" in line]
         number = int(posted[-1].rsplit(" ", 1)[1])
         usage = json.loads(self.flusher_line(number))["usage"]
         self.note(digest(usage), number, sent)
@@ -149,24 +149,24 @@ class Release:
 
     @contextmanager
     def load(self, rate: float, *, mixed: bool = False) -> Iterator[OpenLoop]:
-        """Load through the ingress; what it was told goes into this site's history."""
+        """Load through the ingress; add its answers to the history of this site."""
         loop = OpenLoop(self.target.port, self.host, rate, mixed=mixed)
         try:
             with loop:
                 yield loop
         finally:
-            for each in loop.history.requests:
-                self.history.add(each)
+            for request in loop.history.requests:
+                self.history.add(request)
 
     def audit(self, seconds: float = 90, *, failover: bool = False) -> Verdict:
-        """Hold the whole archive against all that was ever sent here.
+        """Compare the whole archive with all that was ever sent here.
 
         Raises:
             Broken: a usage is lost, or twice, or ids were jumped over without a failover, or
                 anything else is wrong.
         """
         self.wait_flushed(seconds)
-        archive = self.named(pod_archive.read(self.kube))
+        archive = self.distinguish_seeds(pod_archive.read(self.kube))
         verdict = check(self.history, archive, partitions=self.partitions)
         nothing_lost(verdict)
         if not failover:
@@ -177,21 +177,21 @@ class Release:
     def wait_flushed(self, seconds: float = 60) -> None:
         """Wait until all that was answered is archived."""
         highest: dict[int, int] = {}
-        for number in (each for request in self.history.requests for each in request.ids):
+        for number in (entry for request in self.history.requests for entry in request.ids):
             partition = (number - 1) % self.partitions
             seq = (number - 1) // self.partitions + 1
             highest[partition] = max(seq, highest.get(partition, 0))
         pod_archive.wait_flushed(self.kube, highest, seconds)
 
-    def named(self, archive: Archive) -> Archive:
-        """Tell the README's usages apart by their ids, for all of them are the same."""
+    def distinguish_seeds(self, archive: Archive) -> Archive:
+        """Return the archive with the README's equal usages distinguished by their ids."""
         same = digest(json.loads(SEED))
         for part in archive.partitions.values():
             part.lines = [
-                each._replace(digest=seed_name(each.id))
-                if each.id in self.seeds and each.digest == same
-                else each
-                for each in part.lines
+                line._replace(digest=seed_name(line.id))
+                if line.id in self.seeds and line.digest == same
+                else line
+                for line in part.lines
             ]
         return archive
 

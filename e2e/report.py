@@ -44,20 +44,20 @@ class Row:
 
     @property
     def repeated(self) -> int | None:
-        """Likewise, repeated."""
+        """Return the usages that the archive has twice, if it was checked."""
         return None if self.verdict is None else count(self.verdict, REPEATED)
 
     def __str__(self) -> str:
-        return " | ".join(each for each in self.cells() if each)
+        return " | ".join(cell for cell in self.cells() if cell)
 
     def cells(self) -> list[str]:
         """The row of the table."""
         seen = self.figures
         load = [f"{seen.sent:,}", f"{seen.answered:,}", f"{seen.failed:,}"] if seen else [""] * 3
-        looked = ["" if each is None else str(each) for each in (self.lost, self.repeated)]
+        looked = ["" if entry is None else str(entry) for entry in (self.lost, self.repeated)]
         quiet = [f"{seen.silence:.1f}", f"{seen.p99 * 1000:.0f}"] if seen else [""] * 2
-        said = "failed" if self.failure else "left out" if self.left_out else "passed"
-        return [self.name, said, *load, *looked, *quiet, f"{self.seconds:.0f}"]
+        state = "failed" if self.failure else "left out" if self.left_out else "passed"
+        return [self.name, state, *load, *looked, *quiet, f"{self.seconds:.0f}"]
 
     def json(self) -> dict[str, object]:
         """The same for programs."""
@@ -104,29 +104,34 @@ class Report:
     def stopped(self, part: str, error: Exception) -> None:
         """Write down what ended a part, unless the row that it ended has it already."""
         failure = f"{type(error).__name__}: {error}"
-        if failure not in {each.failure for each in self.rows}:
+        if failure not in {row.failure for row in self.rows}:
             self.rows.append(Row(f"{part}: outside of its scenarios", failure=failure))
 
     @property
     def failed(self) -> list[Row]:
         """Rows that failed."""
-        return [each for each in self.rows if each.failure]
+        return [row for row in self.rows if row.failure]
 
     def markdown(self) -> str:
         """Render it."""
         heads = ["scenario", "", "sent", "answered", "failed", "lost", "repeated"]
         heads += ["silence s", "p99 ms", "took s"]
-        table = [heads, ["---", "---", *["---:"] * 8], *(each.cells() for each in self.rows)]
+        table = [heads, ["---", "---", *["---:"] * 8], *(row.cells() for row in self.rows)]
         lines = [INTRO, "## Setup", ""]
-        lines += [*(f"- {name}: {said}" for name, said in self.facts.items()), "", "## Results", ""]
+        lines += [
+            *(f"- {name}: {value}" for name, value in self.facts.items()),
+            "",
+            "## Results",
+            "",
+        ]
         lines += ["| " + " | ".join(cells) + " |" for cells in table]
-        notes = [(each.name, note) for each in self.rows for note in each.notes]
+        notes = [(row.name, note) for row in self.rows for note in row.notes]
         if notes:
             lines += ["", "## Notes", "", *(f"- **{name}**: {note}" for name, note in notes)]
-        failures = [(each.name, each.failure) for each in self.failed]
+        failures = [(row.name, row.failure) for row in self.failed]
         if failures:
             lines += ["", "## Failures"]
-            lines += [f"\n**{name}**\n\n```\n{said[:4000]}\n```" for name, said in failures]
+            lines += [f"\n**{name}**\n\n```\n{failure[:4000]}\n```" for name, failure in failures]
         for title, file in self.pictures:
             lines += ["", f"## {title}", "", f"![{title}](e2e/{file})"]
         return "\n".join(lines) + "\n"
@@ -136,5 +141,5 @@ class Report:
         folder = self.folder
         (folder / "e2e").mkdir(parents=True, exist_ok=True)
         (folder / "e2e.md").write_text(self.markdown())
-        said = {"facts": self.facts, "scenarios": [each.json() for each in self.rows]}
-        (folder / "e2e" / "e2e.json").write_text(json.dumps(said, indent=1) + "\n")
+        content = {"facts": self.facts, "scenarios": [row.json() for row in self.rows]}
+        (folder / "e2e" / "e2e.json").write_text(json.dumps(content, indent=1) + "\n")

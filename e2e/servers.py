@@ -84,7 +84,7 @@ exec valkey-server --dir /data --port 0 --tls-port {PORT} --tls-auth-clients no 
 
 
 def sentinels() -> list[Json]:
-    """Three servers, one the primary, each with a Sentinel beside it."""
+    """Three servers, one the primary, each with a Sentinel in its pod."""
     containers = [
         _container(SERVER, REPLICA, PORT),
         _container("sentinel", SENTINEL, SENTINEL_PORT),

@@ -31,7 +31,7 @@ class Point(NamedTuple):
     answered: float
     """With 201."""
     p99_ms: float
-    wanted: int
+    desired: int
     """API pods that the autoscaler asked for."""
     ready: int
     backlog: int
@@ -62,16 +62,16 @@ class Recorder(Lifetime):
     def _run(self) -> None:
         at, offered, seen = time.monotonic(), self._load.offered, len(self._load.samples)
         while not self._stopping.wait(EVERY):
-            wanted, ready, backlog, archived = self._look()
+            desired, ready, backlog, archived = self._look()
             now, sent, samples = time.monotonic(), self._load.offered, self._load.samples[seen:]
-            good = [each for each in samples if each.outcome is Outcome.OK]
+            good = [sample for sample in samples if sample.outcome is Outcome.OK]
             self.points.append(
                 Point(
                     second=round(now - self._load.began, 1),
                     offered=round((sent - offered) / (now - at), 1),
                     answered=round(len(good) / (now - at), 1),
                     p99_ms=round(quantile([e.answered - e.meant for e in good], 0.99) * 1000, 1),
-                    wanted=wanted,
+                    desired=desired,
                     ready=ready,
                     backlog=backlog,
                     archived=archived,
@@ -80,15 +80,16 @@ class Recorder(Lifetime):
             at, offered, seen = now, sent, seen + len(samples)
 
     def _look(self) -> tuple[int, int, int, int]:
-        """What the cluster says; the last that it said when it does not answer."""
+        """Return the state of the cluster, or the last one if it does not answer."""
         try:
             status = self._site.kube.apps.read_namespaced_deployment(NAME, self._site.namespace)
             scrape = self._site.kube.ask(f"{NAME}-flusher-0", pod_archive.PORT, "/metrics")
         except (ApiException, HTTPError):
             last = self.points[-1] if self.points else Point(0, 0, 0, 0, 0, 0, 0, 0)
-            return last.wanted, last.ready, last.backlog, last.archived
+            return last.desired, last.ready, last.backlog, last.archived
         issued, archived = (
-            int(pod_archive.gauge(scrape, f"busyapi_{each}_seq")) for each in ("issued", "archived")
+            int(pod_archive.gauge(scrape, f"busyapi_{entry}_seq"))
+            for entry in ("issued", "archived")
         )
         ready = status.status.ready_replicas or 0
         return status.spec.replicas or 0, ready, max(0, issued - archived), archived
@@ -99,7 +100,7 @@ def write(points: list[Point], title: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".csv").open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(Point._fields)
+        table.writerow("wanted" if name == "desired" else name for name in Point._fields)
         table.writerows(points)
     _picture(points, title, path.with_suffix(".png"))
 
@@ -109,18 +110,18 @@ def _picture(points: list[Point], title: str, path: Path) -> None:
     figure = Figure(figsize=(9, 9), layout="constrained")
     panels = figure.subplots(5, 1, sharex=True)
     figure.suptitle(title)
-    seconds = [each.second for each in points]
+    seconds = [point.second for point in points]
 
     def line(panel: int, label: str, of: Callable[[Point], float], style: str = "-") -> None:
-        panels[panel].plot(seconds, [of(each) for each in points], style, label=label)
+        panels[panel].plot(seconds, [of(point) for point in points], style, label=label)
 
-    line(0, "offered", lambda each: each.offered, "--")
-    line(0, "answered with 201", lambda each: each.answered)
-    line(1, "pods wanted", lambda each: each.wanted, "--")
-    line(1, "pods ready", lambda each: each.ready)
-    line(2, "p99 ms", lambda each: each.p99_ms)
-    line(3, "backlog, usages", lambda each: each.backlog)
-    line(4, "archived, usages", lambda each: each.archived)
+    line(0, "offered", lambda point: point.offered, "--")
+    line(0, "answered with 201", lambda point: point.answered)
+    line(1, "pods wanted", lambda point: point.desired, "--")
+    line(1, "pods ready", lambda point: point.ready)
+    line(2, "p99 ms", lambda point: point.p99_ms)
+    line(3, "backlog, usages", lambda point: point.backlog)
+    line(4, "archived, usages", lambda point: point.archived)
     names = ("requests a second", "API pods", "ms", "usages", "usages")
     for panel, name in zip(panels, names, strict=True):
         panel.set_ylabel(name)

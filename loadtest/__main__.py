@@ -22,13 +22,13 @@ FINE, FAILED, WRONG = 0, 1, 2
 
 
 def tell(line: str) -> None:
-    """Say at once what goes on; stdout is for what was found."""
+    """Write progress at once to stderr; stdout is for the results."""
     sys.stderr.write(f"loadtest: {line}\n")
     sys.stderr.flush()
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Do what is asked; give the exit code."""
+    """Run the command, and return the exit code."""
     options = parse(arguments)
     try:
         code = ACTS[options.command](options)
@@ -79,8 +79,10 @@ def _run(options: argparse.Namespace) -> int:
     tell(f"see {write(result, options.to)}")
     if result.openloop["created"]:
         latency = result.openloop["latency"]
-        told = ", ".join(f"{name.replace('p999', 'p99.9')} {ms:g}" for name, ms in latency.items())
-        sys.stdout.write(f"open loop, ms from the planned time: {told}\n")
+        percentiles = ", ".join(
+            f"{name.replace('p999', 'p99.9')} {ms:g}" for name, ms in latency.items()
+        )
+        sys.stdout.write(f"open loop, ms from the planned time: {percentiles}\n")
     return _verdict(result.rows, result.failures)
 
 
@@ -90,8 +92,8 @@ def _k6(options: argparse.Namespace) -> int:
         before = target.settled()
         outcome = k6.run(options.script, target, dict(options.env))
         after = target.settled()
-    row = reconcile(outcome.said, before, after)
-    return _verdict([row], [*disagreements(outcome.said, row), *outcome.failures])
+    row = reconcile(outcome.counts, before, after)
+    return _verdict([row], [*disagreements(outcome.counts, row), *outcome.failures])
 
 
 def _snapshot(options: argparse.Namespace) -> int:
@@ -102,13 +104,13 @@ def _snapshot(options: argparse.Namespace) -> int:
 
 def _reconcile(options: argparse.Namespace) -> int:
     if options.k6_log:
-        said = k6.of_log(options.tool, options.k6_log.read_text())
+        counts = k6.of_log(options.tool, options.k6_log.read_text())
     else:
-        said = Said(options.tool, options.sent, options.created, options.refused, options.unknown)
+        counts = Said(options.tool, options.sent, options.created, options.refused, options.unknown)
     before = State.read(options.before)
     with _target(options) as target:
-        row = reconcile(said, before, target.settled())
-    return _verdict([row], disagreements(said, row))
+        row = reconcile(counts, before, target.settled())
+    return _verdict([row], disagreements(counts, row))
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -118,10 +120,10 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _verdict(rows: list[Row], failures: list[str]) -> int:
     sys.stdout.write(table(rows) + "\n")
-    if not all(each.proven for each in rows):
+    if not all(row.proven for row in rows):
         sys.stdout.write("archived: as the API says; name its archive to have it proven\n")
-    for each in failures:
-        sys.stdout.write(f"FAILED {each}\n")
+    for failure in failures:
+        sys.stdout.write(f"FAILED {failure}\n")
     if not failures:
         sys.stdout.write("all counts agree\n")
     return FAILED if failures else FINE

@@ -1,4 +1,4 @@
-"""A connection that has one request under way at most, and what its answer says."""
+"""A connection with at most one pending request, and the parser of its answers."""
 
 import re
 import socket
@@ -37,7 +37,7 @@ class Connection:
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock.settimeout(0)
         self.number = -1
-        """Of the request under way; -1 is none."""
+        """The number of the pending request; -1 if no request is pending."""
         self.rest = b""
 
     def send(self, message: bytes) -> bool:
@@ -52,7 +52,7 @@ class Connection:
 
         Raises:
             OSError: the connection broke.
-            ValueError: this is no answer that we understand.
+            ValueError: The answer is not HTTP as this parser understands it.
         """
         data = self.sock.recv(RECEIVE)
         if not data:
@@ -68,7 +68,7 @@ def parse(data: bytes) -> Answer | None:
     """Read an answer; None: it is not whole yet.
 
     Raises:
-        ValueError: it has no length, or is none.
+        ValueError: It has no length, or it is not an HTTP answer.
     """
     end = data.find(b"\r\n\r\n")
     if end < 0:
@@ -80,12 +80,12 @@ def parse(data: bytes) -> Answer | None:
         return None
     status = int(data[9:12])
     last = data.find(b"onnection: close", 0, end) >= 0
-    found = _id(data, end) if status == CREATED else None
-    return Answer(status, int(found[1]) if found else 0, is_refusal(status, data), last)
+    match = _id(data, end) if status == CREATED else None
+    return Answer(status, int(match[1]) if match else 0, is_refusal(status, data), last)
 
 
 def is_refusal(status: int, text: bytes) -> bool:
-    """Say whether an answer means that nothing was stored."""
+    """Return whether an answer means that nothing was stored."""
     if status == UNAVAILABLE:
         return _nothing_stored(text) is not None
     return REFUSED_FROM <= status < FAILED_FROM

@@ -39,47 +39,47 @@ class Cluster(Target):
             raise Unreachable("kubectl is not installed") from None
         except subprocess.CalledProcessError as error:
             raise Unreachable(f"{' '.join(command)}: {error.stderr.decode().strip()}") from None
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
+        reply: dict[str, Any] = json.loads(done.stdout)
+        return reply
 
     def _pods(self) -> list[dict[str, Any]]:
         selector = f"--selector={INSTANCE}={self.release}"
-        found: list[dict[str, Any]] = self._kubectl("get", "pods", selector, "--output=json")[
+        pods: list[dict[str, Any]] = self._kubectl("get", "pods", selector, "--output=json")[
             "items"
         ]
-        return [each for each in found if COMPONENT in each["metadata"]["labels"]]
+        return [entry for entry in pods if COMPONENT in entry["metadata"]["labels"]]
 
     def _of(self, component: str) -> list[dict[str, Any]]:
         return [p for p in self._pods() if p["metadata"]["labels"][COMPONENT] == component]
 
     def verified(self) -> Verified:
         """Have each flusher prove its volume."""
-        pods = [each["metadata"]["name"] for each in self._of("flusher")]
+        pods = [entry["metadata"]["name"] for entry in self._of("flusher")]
         if not pods:
             raise Unreachable(f"no flusher of {self.release} in {self.namespace}")
         at = ["kubectl", "--namespace", self.namespace, "exec"]
         command = ["--", "busyapi", "archive", "verify", "--dir", ARCHIVE]
         # A volume holds one partition, that of its pod's number.
-        found = Verified()
+        total = Verified()
         for pod in pods:
             only = ["--partition", pod.rpartition("-")[2]] if len(pods) > 1 else []
-            found += verify([*at, pod, *command, *only])
-        return found
+            total += verify([*at, pod, *command, *only])
+        return total
 
     def sample(self, at: float) -> Sample:
         """Look at the pods. metrics-server knows a rate; its integral is the time spent."""
         path = f"/apis/metrics.k8s.io/v1beta1/namespaces/{self.namespace}/pods"
         usage = {
-            each["metadata"]["name"]: each["containers"]
-            for each in self._kubectl("get", "--raw", path)["items"]
+            entry["metadata"]["name"]: entry["containers"]
+            for entry in self._kubectl("get", "--raw", path)["items"]
         }
         names = {p["metadata"]["name"] for p in self._pods()} & usage.keys()
         for name in names:
-            cores = sum(quantity(each["usage"]["cpu"]) for each in usage[name])
+            cores = sum(quantity(entry["usage"]["cpu"]) for entry in usage[name])
             self._spent[name] = self._spent.get(name, 0.0) + cores * (at - self._last)
         self._last = at
         resident = {
-            name: int(sum(quantity(each["usage"]["memory"]) for each in usage[name]))
+            name: int(sum(quantity(entry["usage"]["memory"]) for entry in usage[name]))
             for name in sorted(names)
         }
         backlog = self.counted()["buffered"]
@@ -87,17 +87,17 @@ class Cluster(Target):
 
     def _ready_apis(self) -> list[str]:
         return [
-            each["metadata"]["name"]
-            for each in self._of("api")
+            entry["metadata"]["name"]
+            for entry in self._of("api")
             if any(
                 c["type"] == "Ready" and c["status"] == "True"
-                for c in each["status"].get("conditions", [])
+                for c in entry["status"].get("conditions", [])
             )
         ]
 
     def about(self) -> dict[str, str]:
-        """Say what it is."""
+        """Return the URL, the release and its images."""
         images = {
-            container["image"] for each in self._pods() for container in each["spec"]["containers"]
+            container["image"] for pod in self._pods() for container in pod["spec"]["containers"]
         }
         return {**super().about(), "release": self.release, "images": ", ".join(sorted(images))}

@@ -1,4 +1,4 @@
-"""Two results beside each other."""
+"""Compare two results."""
 
 from collections.abc import Iterator
 
@@ -19,9 +19,9 @@ def figures(result: Json) -> Iterator[tuple[str, float]]:
             yield f"{name.replace('p999', 'p99.9')} ms", value
     samples = result["samples"]
     if samples:
-        yield "backlog, most", max(each["backlog"] for each in samples)
+        yield "backlog, most", max(sample["backlog"] for sample in samples)
         for name in samples[-1]["resident"]:
-            most = max(each["resident"].get(name, 0) for each in samples)
+            most = max(sample["resident"].get(name, 0) for sample in samples)
             yield f"{name}: MiB, most", most / MIB
     for name, value in cost(result).items():
         yield f"{name}: CPU µs a usage", value
@@ -48,7 +48,7 @@ def compare(one: Json, other: Json) -> str:
 
 
 def number(value: float | None) -> str:
-    """Give a figure as a person reads it."""
+    """Return a figure as readable text."""
     if value is None:
         return "—"
     return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:,.2f}"  # noqa: PLR2004

@@ -84,14 +84,16 @@ def by_second(run: Generator | Native) -> list[dict[str, float]]:
         while end < len(run.due) and run.due[end] < second + 1:
             end += 1
         outcomes = run.outcomes[start:end]
-        took = [each for each, o in zip(run.latencies[start:end], outcomes, strict=True) if o == OK]
+        took = [
+            entry for entry, o in zip(run.latencies[start:end], outcomes, strict=True) if o == OK
+        ]
         rows.append(
             {
                 "at": second,
                 "planned": end - start,
                 "answered": answered[second],
                 "created": len(took),
-                "failed": sum(each in {NOT_SENT, UNKNOWN} for each in outcomes),
+                "failed": sum(outcome in {NOT_SENT, UNKNOWN} for outcome in outcomes),
                 "refused": outcomes.count(REFUSED),
                 **asdict(quantiles(took)),
             }

@@ -1,7 +1,7 @@
 """The open loop: each request is sent at its time, whatever became of those before it.
 
     planned    |  |    |  ||   |        the times are drawn before the run
-    sent       |  |    |       |||      the server stood still, every connection was busy:
+    sent       |  |    |       |||      the server paused, every connection was busy:
     latency    from the planned time, so that waiting for a connection is in it
 
 One thread, one epoll. `select` waits on it, for it takes microseconds where epoll takes whole
@@ -36,7 +36,7 @@ def plan(rate: float, seconds: float, *, even: bool = False, seed: int = 1) -> "
     due = array("d", accumulate(chance.expovariate(1) for _ in range(count + 1)))
     # So many fill the time exactly, and no odd few are due after it.
     stretch = seconds / due.pop()
-    return array("d", (each * stretch for each in due))
+    return array("d", (entry * stretch for entry in due))
 
 
 class Generator:
@@ -80,8 +80,8 @@ class Generator:
         finally:
             gc.enable()
             self.elapsed = time.perf_counter() - start
-            for each in self._all.values():
-                each.sock.close()
+            for entry in self._all.values():
+                entry.sock.close()
             self._epoll.close()
 
     def _run(self, start: float, grace: float) -> None:
@@ -147,7 +147,7 @@ class Generator:
             self._idle.append(connection)
 
     def _drop(self, connection: Connection) -> None:
-        """Give a connection up; what was under way on it stays unknown."""
+        """Drop a connection; the outcome of its pending request stays unknown."""
         if connection.number >= 0:
             self._under_way -= 1
             self.statuses[connection.number] = NO_ANSWER

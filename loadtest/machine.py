@@ -12,26 +12,26 @@ INTERPRETERS = ("python", "node", "sh", "bash")
 
 def spent() -> dict[str, float]:
     """Return the CPU seconds of all processes there are, by program and its first word."""
-    found: defaultdict[str, float] = defaultdict(float)
+    seconds: defaultdict[str, float] = defaultdict(float)
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
                 # Without the time of ended children, which would all come at once: 14 and 15.
                 ticks = (folder / "stat").read_text().rpartition(")")[2].split()[11:13]
-                found[program((folder / "cmdline").read_bytes())] += sum(map(int, ticks)) / TICKS
+                seconds[program((folder / "cmdline").read_bytes())] += sum(map(int, ticks)) / TICKS
             except (OSError, IndexError):
                 continue  # it has ended meanwhile
-    return dict(found)
+    return dict(seconds)
 
 
 def program(cmdline: bytes) -> str:
     """Name a program: its file, for an interpreter also what it runs."""
-    words = [each.decode(errors="replace") for each in cmdline.split(b"\0") if each]
+    words = [word.decode(errors="replace") for word in cmdline.split(b"\0") if word]
     if not words:
         return "kernel"
     names = [Path(words[0].split()[0]).name]
     if names[0].rstrip("0123456789.") in INTERPRETERS:
-        names += [Path(each).name for each in words[1:] if not each.startswith("-")][:2]
+        names += [Path(word).name for word in words[1:] if not word.startswith("-")][:2]
     return " ".join(names)
 
 
@@ -40,8 +40,8 @@ def used(before: dict[str, float], after: dict[str, float], seconds: float) -> d
     cores = {
         name: round((total - before.get(name, 0.0)) / seconds, 3) for name, total in after.items()
     }
-    busiest = sorted(cores.items(), key=lambda each: -each[1])[:LISTED]
-    return {name: each for name, each in busiest if each > 0}
+    busiest = sorted(cores.items(), key=lambda core: -core[1])[:LISTED]
+    return {name: entry for name, entry in busiest if entry > 0}
 
 
 def cores() -> int:

@@ -71,10 +71,10 @@ class Native:
         """Send all, and wait for the last answers so many seconds at most."""
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            texts = (struct.pack("I", len(each)) + each for each in self._requests)
+            texts = (struct.pack("I", len(request)) + request for request in self._requests)
             (folder / "requests").write_bytes(b"".join(texts))
             (folder / "due").write_bytes(self.due.tobytes())
-            files = [str(folder / each) for each in ("requests", "due")]
+            files = [str(folder / entry) for entry in ("requests", "due")]
             last = [str(self._connections), str(grace), str(folder / "out")]
             done = subprocess.run(
                 [*self._command, *files, *last],

@@ -128,7 +128,7 @@ static void send_request(size_t number) {
     if (sent != (ssize_t)text->length) drop(index);
 }
 
-/* Sums a whole answer up: 1. 0: it is not whole yet. -1: it is none that we understand. */
+/* Sums a whole answer up: 1. 0: it is not whole yet. -1: it is not understood. */
 static int understand(struct connection *from, double took, int *last) {
     char *text = from->answer, *end = strstr(text, "\r\n\r\n");
     if (!end) return from->had < ANSWER ? 0 : -1;

@@ -24,22 +24,32 @@ DIFFERENT = 20_000
 
 
 def parser() -> argparse.ArgumentParser:
-    """Say what it takes."""
-    found = argparse.ArgumentParser(prog="python -m loadtest.openloop", description=__doc__)
-    found.add_argument("--connect", default="127.0.0.1:3000", metavar="HOST:PORT")
-    found.add_argument("--host", default="", help="Host header (default: that of --connect)")
-    found.add_argument("--path", default="/api/usages")
-    found.add_argument("--rate", type=above_zero, default=16_667, help="requests a second")
-    found.add_argument("--seconds", type=above_zero, default=60)
-    found.add_argument("--connections", type=whole_number(1), default=256)
-    found.add_argument("--devices", type=whole_number(1), default=Mix.devices, help="patients")
-    found.add_argument("--invalid", type=share, default=Mix.invalid, help="share to be refused")
-    found.add_argument("--even", action="store_true", help="not Poisson but at even distances")
-    found.add_argument(
+    """Return the parser of the options."""
+    options_parser = argparse.ArgumentParser(
+        prog="python -m loadtest.openloop", description=__doc__
+    )
+    options_parser.add_argument("--connect", default="127.0.0.1:3000", metavar="HOST:PORT")
+    options_parser.add_argument(
+        "--host", default="", help="Host header (default: that of --connect)"
+    )
+    options_parser.add_argument("--path", default="/api/usages")
+    options_parser.add_argument("--rate", type=above_zero, default=16_667, help="requests a second")
+    options_parser.add_argument("--seconds", type=above_zero, default=60)
+    options_parser.add_argument("--connections", type=whole_number(1), default=256)
+    options_parser.add_argument(
+        "--devices", type=whole_number(1), default=Mix.devices, help="patients"
+    )
+    options_parser.add_argument(
+        "--invalid", type=share, default=Mix.invalid, help="share to be refused"
+    )
+    options_parser.add_argument(
+        "--even", action="store_true", help="not Poisson but at even distances"
+    )
+    options_parser.add_argument(
         "--engine", choices=("c", "python"), help="default: c where there is a cc to compile it"
     )
-    found.add_argument("--json", type=Path, metavar="FILE", help="default: stdout")
-    return found
+    options_parser.add_argument("--json", type=Path, metavar="FILE", help="default: stdout")
+    return options_parser
 
 
 def requests(options: argparse.Namespace) -> tuple[list[bytes], list[bool]]:
@@ -49,12 +59,12 @@ def requests(options: argparse.Namespace) -> tuple[list[bytes], list[bool]]:
     head = f"POST {options.path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
     # Never more than are planned, or the share of the invalid would be another.
     made = bodies(mix, min(DIFFERENT, max(1, int(options.rate * options.seconds))))
-    messages = [f"{head}Content-Length: {len(each)}\r\n\r\n".encode() + each for each, _ in made]
+    messages = [f"{head}Content-Length: {len(entry)}\r\n\r\n".encode() + entry for entry, _ in made]
     return messages, [valid for _, valid in made]
 
 
 def offer(options: argparse.Namespace) -> dict[str, Any]:
-    """Run it."""
+    """Run the generator, and return its figures."""
     host, _, port = options.connect.rpartition(":")
     messages, valid = requests(options)
     due = plan(options.rate, options.seconds, even=options.even)
@@ -79,18 +89,18 @@ def main() -> int:
     """Offer the load; 1: a request was not answered as its body deserves, 2: it could not."""
     options = parser().parse_args()
     try:
-        found = offer(options)
+        result = offer(options)
     except subprocess.CalledProcessError:
         return 2  # the program in C has said why
     except (OSError, ValueError) as error:
         sys.stderr.write(f"{options.connect}: {error}\n")
         return 2
-    text = json.dumps(found) + "\n"
+    text = json.dumps(result) + "\n"
     if options.json:
         options.json.write_text(text)
     else:
         sys.stdout.write(text)
-    return 1 if found["unexpected"] or found["unknown"] or found["not_sent"] else 0
+    return 1 if result["unexpected"] or result["unknown"] or result["not_sent"] else 0
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ examples:
   python -m loadtest compare build/before/result.json build/loadtest/result.json
 
 Exit code: 0 when all counts agree and every threshold held, 1 when not, 2 when it could not run.
-Nobody else may send to the same busyapi meanwhile: what others stored would be in its counts.
+No other client may send to the same busyapi meanwhile: its usages would be in the counts.
 """
 
 
@@ -33,7 +33,7 @@ def _number(lowest: float, highest: float, what: str) -> Callable[[str], float]:
             raise argparse.ArgumentTypeError(f"{text} is not {what}")
         return value
 
-    read.__name__ = "number"  # in argparse's words on what is none
+    read.__name__ = "number"  # argparse names it in its error
     return read
 
 
@@ -47,7 +47,7 @@ share = _number(0, 1, "from 0 to 1")
 def folder(text: str) -> Path:
     """Take one that exists: a name with a slip in it would be an empty archive."""
     if not Path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is no folder")
+        raise argparse.ArgumentTypeError(f"{text} is not a folder")
     return Path(text)
 
 
@@ -185,6 +185,6 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "run": ("open loop and k6, with a report in HTML and JSON", _add_run),
     "k6": ("one k6 script, reconciled", _add_k6),
     "snapshot": ("write down the counts before another tool runs", _add_snapshot),
-    "reconcile": ("hold another tool's counts against a snapshot", _add_reconcile),
-    "compare": ("two results beside each other", _add_compare),
+    "reconcile": ("check another tool's counts against a snapshot", _add_reconcile),
+    "compare": ("compare two results", _add_compare),
 }

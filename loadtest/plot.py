@@ -21,12 +21,12 @@ Draw = Callable[[Axes, Json], None]
 
 def pictures(result: Json, folder: Path) -> dict[str, Path]:
     """Draw those that there is data for; return each by its title."""
-    found = {}
-    for title, (name, wanted, draw) in PICTURES.items():
-        if wanted(result):
-            found[title] = folder / f"{name}.png"
-            _picture(title, draw, result, found[title])
-    return found
+    paths = {}
+    for title, (name, has_data, draw) in PICTURES.items():
+        if has_data(result):
+            paths[title] = folder / f"{name}.png"
+            _picture(title, draw, result, paths[title])
+    return paths
 
 
 def _picture(title: str, draw: Draw, result: Json, path: Path) -> None:
@@ -52,7 +52,7 @@ def _series(result: Json, name: str) -> tuple[list[float], list[float]]:
     # The last answers come in a second of which there is but a moment: that is no fall of the rate.
     whole = max(math.ceil(run["seconds"]), int(run["elapsed"]))
     rows = run["series"][:whole]
-    return [each["at"] for each in rows], [each[name] for each in rows]
+    return [row["at"] for row in rows], [row[name] for row in rows]
 
 
 def _rates(axes: Axes, result: Json) -> None:
@@ -67,7 +67,9 @@ def _latencies(axes: Axes, result: Json) -> None:
         label = name.replace("p999", "p99.9")
         at, took = _series(result, name)
         # A second without a 201 has no latency, which is not 0.
-        axes.plot(at, [each or math.nan for each in took], color=colour, label=label, linewidth=1.2)
+        axes.plot(
+            at, [entry or math.nan for entry in took], color=colour, label=label, linewidth=1.2
+        )
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -91,9 +93,9 @@ def _backlog(axes: Axes, result: Json) -> None:
 
 def _memory(axes: Axes, result: Json) -> None:
     for name in _parts(result, "resident"):
-        had = [each for each in result["samples"] if name in each["resident"]]
-        held = [each["resident"][name] / MIB for each in had]
-        axes.plot([each["at"] for each in had], held, label=name)
+        had = [entry for entry in result["samples"] if name in entry["resident"]]
+        held = [entry["resident"][name] / MIB for entry in had]
+        axes.plot([entry["at"] for entry in had], held, label=name)
     axes.set_ylabel("resident MiB")
     _from_zero(axes)
 
@@ -103,7 +105,7 @@ def _cpu(axes: Axes, result: Json) -> None:
         result["openloop"]["elapsed"], result["openloop"]["seconds"]
     )
     for name in _parts(result, "cpu"):
-        had = [each for each in result["samples"] if name in each["cpu"]]
+        had = [entry for entry in result["samples"] if name in entry["cpu"]]
         points = [
             (new["at"], (new["cpu"][name] - old["cpu"][name]) / (new["at"] - old["at"]) / rate)
             for old, new in pairwise(had)
@@ -115,18 +117,18 @@ def _cpu(axes: Axes, result: Json) -> None:
 
 
 def _replicas(axes: Axes, result: Json) -> None:
-    had = [each for each in result["samples"] if each["replicas"] is not None]
+    had = [entry for entry in result["samples"] if entry["replicas"] is not None]
     axes.step([s["at"] for s in had], [s["replicas"] for s in had], where="post", color="#7048e8")
     axes.set_ylabel("ready API pods")
     _from_zero(axes)
 
 
 def _parts(result: Json, what: str) -> Iterable[str]:
-    return dict.fromkeys(name for each in result["samples"] for name in each[what])
+    return dict.fromkeys(name for entry in result["samples"] for name in entry[what])
 
 
 def _sampled(what: str) -> Callable[[Json], bool]:
-    return lambda result: any(each[what] not in (None, {}) for each in result["samples"])
+    return lambda result: any(entry[what] not in (None, {}) for entry in result["samples"])
 
 
 def _ran(result: Json) -> bool:

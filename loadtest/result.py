@@ -44,21 +44,21 @@ def read(path: Path) -> Json:
     """Read what was written.
 
     Raises:
-        ValueError: it is another thing.
+        ValueError: The file is not a result.
     """
     try:
-        found: Json = json.loads(path.read_text())
+        content: Json = json.loads(path.read_text())
     except ValueError:
-        found = {}
-    if not isinstance(found, dict) or found.get("version") != VERSION:
-        raise ValueError(f"{path} is no result of a load test, or another version's")
-    return found
+        content = {}
+    if not isinstance(content, dict) or content.get("version") != VERSION:
+        raise ValueError(f"{path} is not a result of a load test, or another version's")
+    return content
 
 
 def cost(result: Json) -> dict[str, float]:
     """Return the CPU microseconds that each part spent on a usage."""
     created = result["openloop"].get("created", 0)
-    with_cpu = [each for each in result["samples"] if each["cpu"]]
+    with_cpu = [entry for entry in result["samples"] if entry["cpu"]]
     if not created or len(with_cpu) < 2:  # noqa: PLR2004 - a difference has two ends
         return {}
     first, last = with_cpu[0]["cpu"], with_cpu[-1]["cpu"]

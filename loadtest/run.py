@@ -71,22 +71,24 @@ def run(target: Target, plan: Plan, say: Say) -> Result:
         say(f"k6 {script}")
         outcome = k6.run(script, target, {"DEVICES": str(plan.devices)}, ["--quiet"])
         result.k6[script] = outcome.metrics
-        result.failures += [f"k6 {script}: {each}" for each in outcome.failures]
-        state = _hold(result, outcome.said, state, target, say)
+        result.failures += [f"k6 {script}: {failure}" for failure in outcome.failures]
+        state = _hold(result, outcome.counts, state, target, say)
     return result
 
 
-def _hold(result: Result, said: Said, before: State, target: Target, say: Say) -> State:
-    say(f"{said.tool}: {said.created:,} answered with 201; waiting until all is archived")
+def _hold(result: Result, counts: Said, before: State, target: Target, say: Say) -> State:
+    say(f"{counts.tool}: {counts.created:,} answered with 201; waiting until all is archived")
     after = target.settled()
-    row = reconcile(said, before, after)
+    row = reconcile(counts, before, after)
     result.rows.append(row)
-    result.failures += [f"{said.tool}: {each}" for each in disagreements(said, row)]
+    result.failures += [
+        f"{counts.tool}: {disagreement}" for disagreement in disagreements(counts, row)
+    ]
     return after
 
 
 def _openloop(target: Target, plan: Plan, rate: float, seconds: float) -> dict[str, Any]:
-    """Run the generator in a process of its own: ours looks at the target meanwhile."""
+    """Run the generator in its own process: this one samples the target meanwhile."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "figures.json"
         options: dict[str, Any] = {
@@ -111,8 +113,8 @@ def _openloop(target: Target, plan: Plan, rate: float, seconds: float) -> dict[s
         )
         if not path.exists():
             raise Unreachable(f"the generator ended with {done.returncode}")
-        found: dict[str, Any] = json.loads(path.read_text())
-    return found
+        summary: dict[str, Any] = json.loads(path.read_text())
+    return summary
 
 
 def _said(tool: str, figures: dict[str, Any]) -> Said:

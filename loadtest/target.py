@@ -51,10 +51,10 @@ class Verified:
 
 def understand(text: str) -> Verified:
     """Read what it printed."""
-    found = {"missing": 0, "repeated": 0, "damaged": 0}
+    problems = {"missing": 0, "repeated": 0, "damaged": 0}
     for kind, first, last in _problem.findall(text):
-        found[kind] += int(last or first) - int(first) + 1 if first else 1
-    return Verified(lines=sum(map(int, _usages.findall(text))), **found)
+        problems[kind] += int(last or first) - int(first) + 1 if first else 1
+    return Verified(lines=sum(map(int, _usages.findall(text))), **problems)
 
 
 def verify(command: Sequence[str]) -> Verified:
@@ -92,9 +92,11 @@ class State:
             ValueError: it is another thing.
         """
         try:
-            said = json.loads(path.read_text())
-            verified = said["verified"]
-            return cls(said["count"], said["archived"], Verified(**verified) if verified else None)
+            content = json.loads(path.read_text())
+            verified = content["verified"]
+            return cls(
+                content["count"], content["archived"], Verified(**verified) if verified else None
+            )
         except (KeyError, TypeError, ValueError):
             raise ValueError(f"{path} holds no snapshot") from None
 
@@ -146,17 +148,17 @@ class Target:
             headers = {"Host": self.host} if self.host else {}
             connection.request("GET", "/api/usages/count", headers=headers)
             answer = connection.getresponse()
-            said = answer.read()
+            body = answer.read()
             if answer.status != http.HTTPStatus.OK:
-                raise Unreachable(f"{self.url}/api/usages/count: {answer.status} {said[:200]!r}")
-            found: dict[str, int] = json.loads(said)
-            if not isinstance(found, dict) or not found.keys() >= COUNTS:
-                raise Unreachable(f"{self.url}/api/usages/count: no busyapi says {said[:200]!r}")
+                raise Unreachable(f"{self.url}/api/usages/count: {answer.status} {body[:200]!r}")
+            counts: dict[str, int] = json.loads(body)
+            if not isinstance(counts, dict) or not counts.keys() >= COUNTS:
+                raise Unreachable(f"{self.url}/api/usages/count: no busyapi says {body[:200]!r}")
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise Unreachable(f"{self.url}/api/usages/count: {error}") from None
         finally:
             connection.close()
-        return found
+        return counts
 
     def verified(self) -> Verified | None:
         """Prove the archive; None where it is out of reach."""
@@ -183,5 +185,5 @@ class Target:
         return Sample(at, self.counted()["buffered"])
 
     def about(self) -> dict[str, str]:
-        """Say what it is, for the report."""
+        """Return what is under load."""
         return {"target": self.url, **({"host": self.host} if self.host else {})}

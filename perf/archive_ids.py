@@ -27,8 +27,8 @@ class Archived:
     """The first place where the ids are not 1, 2, 3, …; "" if there is none."""
 
     def add(self, text: bytes, file: str) -> None:
-        """Take whole lines in."""
-        ids = [int(each) for each in ID.findall(text)]
+        """Count whole lines."""
+        ids = [int(match) for match in ID.findall(text)]
         lines = text.count(b"\n")
         if not self.fault:
             self.fault = self._fault(ids, lines, file)
@@ -41,19 +41,19 @@ class Archived:
         if ids == list(range(self.last + 1, self.last + 1 + lines)):
             return ""
         expected = self.last
-        for found in ids:
+        for number in ids:
             expected += 1
-            if found != expected:
+            if number != expected:
                 break
-        return f"{file}: id {found} where {expected} should be"
+        return f"{file}: id {number} where {expected} should be"
 
 
 def count(folder: Path) -> Archived:
     """Count what the files below a folder hold. No flusher may be writing there."""
     archived = Archived()
     # Names sort as their seqs do, the open one last.
-    files = [each for each in folder.rglob("*.zst*") if NAME.fullmatch(each.name)]
-    for path in sorted(files, key=lambda each: each.name):
+    files = [path for path in folder.rglob("*.zst*") if NAME.fullmatch(path.name)]
+    for path in sorted(files, key=lambda file: file.name):
         for lines in _whole_lines(path):
             archived.add(lines, path.name)
     return archived

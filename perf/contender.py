@@ -1,4 +1,4 @@
-"""What is driven: something that takes posts on a port."""
+"""A contender: a program that takes posts on a port."""
 
 from abc import abstractmethod
 
@@ -9,7 +9,7 @@ from testkit.http1 import fetch
 
 
 class Contender(Lifetime):
-    """It runs within a `with`; all its processes are ours."""
+    """A program under load within a `with`; the benchmark owns all its processes."""
 
     port: int
     beside: frozenset[str] = frozenset({"valkey", "flusher"})
@@ -18,17 +18,17 @@ class Contender(Lifetime):
     @property
     @abstractmethod
     def processes(self) -> dict[str, Child]:
-        """By the names that the report uses."""
+        """Return the processes by the names that the report uses."""
 
     @abstractmethod
     def versions(self) -> dict[str, str]:
-        """Say what runs, by the names that the report uses."""
+        """Return the versions of what runs, by the names that the report uses."""
 
     def probe(self, load: Load) -> None:
-        """Post one request and see that it is answered as all of a load must be.
+        """Post one request, and check that the answer is the one that the load expects.
 
         Raises:
-            RuntimeError: it is not; nothing should be measured then.
+            RuntimeError: The answer differs; do not measure then.
         """
         answer = fetch(
             self.port,
@@ -41,6 +41,6 @@ class Contender(Lifetime):
             raise RuntimeError(f"{self} answered {answer.status}: {answer.body[:500]!r}")
 
     def pin(self, application: int, beside: int) -> None:
-        """Keep the application on one core, and what it leans on on another."""
+        """Pin the application to one core, and its dependencies to another."""
         for name, child in self.processes.items():
             procfs.pin(child.pid, beside if name in self.beside else application)

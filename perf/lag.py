@@ -2,7 +2,7 @@
 
 Two answers to one question. The flusher's own metric is what operators see: the age of the oldest
 usage that it has read. What it has not read yet it cannot know, so the counters in Valkey are
-watched too, and the age follows from when they stood where:
+watched too, and the age follows from when they had which value:
 
     issued     100 ──── 250 ──── 400        when was usage 151 issued? between the 1st and 2nd look
     archived    90       90      150        so at the 3rd look it is about 1.7 looks old
@@ -28,13 +28,13 @@ OLDEST = "busyapi_oldest_unarchived_seconds"
 
 
 class Sample(NamedTuple):
-    """One look."""
+    """One sample."""
 
     at: float
     issued: int
     archived: int
     metric: float
-    """The age that the flusher says."""
+    """The age by the metric of the flusher."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Lag:
     usages: int
     samples: int
     missed: int
-    """Looks that got no answer."""
+    """Samples that got no answer."""
 
     @property
     def seconds(self) -> float:
@@ -56,11 +56,11 @@ class Lag:
 
 
 def summarise(samples: Sequence[Sample], missed: int = 0) -> Lag:
-    """Find the greatest of each."""
+    """Return the greatest value of each column."""
     return Lag(
-        metric_seconds=round(max((each.metric for each in samples), default=0.0), 3),
+        metric_seconds=round(max((sample.metric for sample in samples), default=0.0), 3),
         counted_seconds=round(max(ages(samples), default=0.0), 3),
-        usages=max((each.issued - each.archived for each in samples), default=0),
+        usages=max((sample.issued - sample.archived for sample in samples), default=0),
         samples=len(samples),
         missed=missed,
     )
@@ -72,18 +72,18 @@ def ages(samples: Sequence[Sample]) -> list[float]:
     The time at which a seq was issued is interpolated between two looks. What was issued before
     the first look counts from there.
     """
-    found = []
+    ages_ = []
     # Both counters only grow, so the look that saw a seq issued is never before the last one's.
     seen = 0
-    for each in samples:
-        oldest = each.archived + 1
-        if each.issued < oldest:
-            found.append(0.0)
+    for sample in samples:
+        oldest = sample.archived + 1
+        if sample.issued < oldest:
+            ages_.append(0.0)
             continue
         while samples[seen].issued < oldest:
             seen += 1
-        found.append(each.at - _issued_at(samples, seen, oldest))
-    return found
+        ages_.append(sample.at - _issued_at(samples, seen, oldest))
+    return ages_
 
 
 def _issued_at(samples: Sequence[Sample], seen: int, seq: int) -> float:
@@ -126,12 +126,12 @@ class Watch:
 
     @property
     def lag(self) -> Lag:
-        """What it saw."""
+        """Return what the watch saw."""
         return summarise(self.samples, self.missed)
 
 
 def looker(server: Server, flusher_port: int) -> Callable[[], Sample]:
-    """Return what looks at partition 0."""
+    """Return a function that samples partition 0."""
     keys = PartitionKeys(0)
     client = server.client()
 
@@ -148,13 +148,13 @@ def looker(server: Server, flusher_port: int) -> Callable[[], Sample]:
 
 
 def metric_value(text: str, name: str) -> float:
-    """Return the first sample of a metric from what Prometheus is told.
+    """Return the first sample of a metric from the text of a scrape.
 
     Raises:
-        ValueError: it is not there.
+        ValueError: The text has no such metric.
     """
     # Parsing all of it, five times a second, would cost the run more than the look does.
-    found = re.search(rf"^{re.escape(name)}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
-    if not found:
+    match = re.search(rf"^{re.escape(name)}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
+    if not match:
         raise ValueError(f"no metric {name}")
-    return float(found[1])
+    return float(match[1])

@@ -1,4 +1,4 @@
-"""Where it was measured, and with what."""
+"""The machine of a measurement, and the versions of the software."""
 
 import os
 import platform
@@ -28,12 +28,12 @@ class Machine:
 
     @property
     def on_disk(self) -> bool:
-        """Whether an fsync reaches a disk."""
+        """Return whether an fsync reaches a disk."""
         return self.file_system not in IN_MEMORY
 
 
 def machine(folder: Path) -> Machine:
-    """Look at this one."""
+    """Return what a reader must know about this machine."""
     return Machine(
         cores=len(os.sched_getaffinity(0)),
         cpu=cpu_model(Path("/proc/cpuinfo").read_text()),
@@ -46,24 +46,24 @@ def machine(folder: Path) -> Machine:
 
 def cpu_model(cpuinfo: str) -> str:
     """Read it from /proc/cpuinfo; ARM's has no such line."""
-    found = re.search(r"^model name\s*: (.+)$", cpuinfo, re.MULTILINE)
-    return found[1].strip() if found else platform.machine()
+    match = re.search(r"^model name\s*: (.+)$", cpuinfo, re.MULTILINE)
+    return match[1].strip() if match else platform.machine()
 
 
 def memory_gib(meminfo: str) -> float:
     """Read the total from /proc/meminfo."""
-    found = re.search(r"^MemTotal:\s+(\d+) kB$", meminfo, re.MULTILINE)
-    return round(int(found[1]) / 2**20, 1) if found else 0.0
+    match = re.search(r"^MemTotal:\s+(\d+) kB$", meminfo, re.MULTILINE)
+    return round(int(match[1]) / 2**20, 1) if match else 0.0
 
 
 def file_system(mounts: str, folder: Path) -> str:
     """Read from /proc/self/mounts what kind a folder is on: the deepest mount above it."""
     kinds = {Path(fields[1]): fields[2] for line in mounts.splitlines() if (fields := line.split())}
-    return next((kinds[each] for each in (folder, *folder.parents) if each in kinds), "unknown")
+    return next((kinds[entry] for entry in (folder, *folder.parents) if entry in kinds), "unknown")
 
 
 def versions(server: Server) -> dict[str, str]:
-    """Say what ran."""
+    """Return the versions of what ran."""
     info = server.client().info("server")
     return {
         "busyapi": version("busyapi"),
@@ -76,6 +76,6 @@ def versions(server: Server) -> dict[str, str]:
 
 
 def durability(server: Server) -> dict[str, str]:
-    """Ask the server itself for the lines that make it durable."""
+    """Ask the server for the settings that make it durable."""
     names = [line.partition(" ")[0] for line in DURABLE]
     return {name: str(server.client().config_get(name)[name]) for name in names}

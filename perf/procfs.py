@@ -10,7 +10,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def descendants(pid: int) -> Iterator[int]:
-    """Go through its children and theirs. One that ends meanwhile may be left out."""
+    """Yield all descendants of a process; one that ends meanwhile may be missing."""
     with suppress(FileNotFoundError):
         for task in Path(f"/proc/{pid}/task").iterdir():
             for child in (task / "children").read_text().split():
@@ -21,25 +21,25 @@ def descendants(pid: int) -> Iterator[int]:
 def resident_bytes(pid: int) -> int:
     """Return the memory that all of them hold now; what they share counts for each."""
     held = parse_resident(Path(f"/proc/{pid}/status").read_text())
-    for each in descendants(pid):
+    for descendant in descendants(pid):
         with suppress(FileNotFoundError, ValueError):
-            held += parse_resident(Path(f"/proc/{each}/status").read_text())
+            held += parse_resident(Path(f"/proc/{descendant}/status").read_text())
     return held
 
 
 def cpu_seconds(pid: int) -> float:
     """Return the CPU time of all their threads, and of children that have ended."""
     spent = parse_cpu(Path(f"/proc/{pid}/stat").read_text())
-    for each in descendants(pid):
+    for descendant in descendants(pid):
         with suppress(FileNotFoundError):
-            spent += parse_cpu(Path(f"/proc/{each}/stat").read_text())
+            spent += parse_cpu(Path(f"/proc/{descendant}/stat").read_text())
     return spent
 
 
 def pin(pid: int, core: int) -> None:
     """Keep every thread of all of them on one core; later threads and children inherit it."""
-    for each in [pid, *descendants(pid)]:
-        for task in Path(f"/proc/{each}/task").iterdir():
+    for entry in [pid, *descendants(pid)]:
+        for task in Path(f"/proc/{entry}/task").iterdir():
             os.sched_setaffinity(int(task.name), {core})
 
 
@@ -47,17 +47,17 @@ def parse_resident(status: str) -> int:
     """Read it from /proc/PID/status.
 
     Raises:
-        ValueError: the process has ended; its memory is gone.
+        ValueError: The process has ended and has no memory.
     """
-    found = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
-    if not found:
+    match = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
+    if not match:
         raise ValueError("the process has no memory: it has ended")
-    return int(found[1]) * 1024
+    return int(match[1]) * 1024
 
 
 def parse_cpu(stat: str, ticks: int = TICKS) -> float:
     """Read it from /proc/PID/stat."""
-    # The name stands in parentheses and may hold anything, spaces and parentheses included.
+    # The name is in parentheses and may hold anything, spaces and parentheses included.
     fields = stat.rpartition(")")[2].split()
     # utime, stime, and those of ended children (Valkey rewrites its AOF in one): 14 to 17, from 1.
-    return sum(int(each) for each in fields[11:15]) / ticks
+    return sum(int(field) for field in fields[11:15]) / ticks

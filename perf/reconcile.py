@@ -1,4 +1,4 @@
-"""Do all who count agree? The only thing that makes the benchmark fail."""
+"""Compare all counts of usages. Only a disagreement makes the benchmark fail."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ class Counts:
     counted: int
     """GET /api/usages/count."""
     archived: int
-    """Likewise, its `archived`, when nothing was left in the buffer."""
+    """From the same answer, its `archived`, when nothing was left in the buffer."""
     lines: int
     """In the archive's files."""
     fault: str
@@ -33,30 +33,30 @@ class Counts:
 
     @property
     def not_201(self) -> dict[int, int]:
-        """Statuses that nobody should have got. 499 nobody did: wrk was gone."""
+        """Return the unexpected statuses, without 499: wrk had closed these connections."""
         return {k: n for k, n in sorted(self.statuses.items()) if k not in {CREATED, CLIENT_GONE}}
 
 
 def disagreements(counts: Counts) -> list[str]:
-    """Say what does not agree; nothing if all does."""
-    found = []
+    """Return a line for each disagreement between the counts."""
+    problems = []
     if not counts.stored == counts.counted == counts.archived == counts.lines:
-        found.append(
+        problems.append(
             f"the API says it stored {counts.stored:,}, the count says {counts.counted:,},"
             f" of them archived {counts.archived:,}, the archive's files hold {counts.lines:,}"
         )
     if counts.fault:
-        found.append(counts.fault)
+        problems.append(counts.fault)
     if counts.seen > counts.stored:
-        found.append(f"201 was seen for {counts.seen:,}, but only {counts.stored:,} were stored")
+        problems.append(f"201 was seen for {counts.seen:,}, but only {counts.stored:,} were stored")
     if counts.stored > counts.seen + counts.cut_off:
-        found.append(
+        problems.append(
             f"{counts.stored:,} were stored, but 201 was seen for {counts.seen:,}, and at most"
             f" {counts.cut_off:,} were under way when wrk ended"
         )
     if counts.not_201:
         others = ", ".join(f"{n:,} with {status}" for status, n in counts.not_201.items())
-        found.append(f"requests were answered otherwise than with 201: {others}")
+        problems.append(f"requests were answered otherwise than with 201: {others}")
     if counts.errors:
-        found.append(f"wrk saw {counts.errors:,} errors")
-    return found
+        problems.append(f"wrk saw {counts.errors:,} errors")
+    return problems

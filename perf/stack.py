@@ -24,7 +24,7 @@ from testkit.servers import Server
 SETTLE_SECONDS = 90.0
 """A full buffer of a million usages is archived in less, on any disk worth measuring."""
 STILL_SECONDS = 10.0
-"""Counts that do not agree and have not moved for so long never will."""
+"""If counts disagree and do not change for so long, they never will."""
 SETTLE_EVERY = 0.3
 
 
@@ -39,7 +39,7 @@ class Totals(NamedTuple):
 
     @property
     def settled(self) -> bool:
-        """Whether all is archive_ids."""
+        """Return whether all usages are archived."""
         return self.stored == self.counted == self.archived
 
 
@@ -54,9 +54,9 @@ class Durable(Contender):
 
     @property
     def processes(self) -> dict[str, Child]:
-        """Its processes, the API's first."""
+        """Return the processes, those of the API first."""
         return {
-            **{f"api-{n}": each for n, each in enumerate(self.stack.apis)},
+            **{f"api-{n}": api for n, api in enumerate(self.stack.apis)},
             "flusher": self.stack.flushers[0],
             "valkey": self.server,
         }
@@ -71,7 +71,7 @@ class Durable(Contender):
         self._running.close()
 
     def versions(self) -> dict[str, str]:
-        """Say what runs."""
+        """Return the versions of what runs."""
         return versions(self.server)
 
     def watch(self) -> Watch:
@@ -79,12 +79,12 @@ class Durable(Contender):
         return Watch(looker(self.server, self.stack.flushers[0].port))
 
     def totals(self, load: Load) -> Totals:
-        """Ask every part."""
+        """Ask every part for its counts."""
         scrapes = [fetch(api.scraped, "/metrics").body.decode() for api in self.stack.apis]
         count = self._count()
         return Totals(
-            # Our own questions go to other paths.
-            statuses=sum((statuses(each, load.path) for each in scrapes), Counter()),
+            # The requests of this function use other paths.
+            statuses=sum((statuses(scrape, load.path) for scrape in scrapes), Counter()),
             stored=sum(int(api.metric("busyapi_usages_total")) for api in self.stack.apis),
             counted=count["count"],
             archived=count["archived"],
@@ -98,9 +98,9 @@ class Durable(Contender):
         return count
 
     def settle(self, load: Load) -> Totals:
-        """Wait until two looks see the same, and all archived; give up when nothing moves.
+        """Wait until two samples are equal and all is archived; give up if nothing changes.
 
-        One look would not do: what wrk had sent when it ended may be on its way in.
+        One sample is not enough: requests that wrk sent at its end may still arrive.
         """
         end = time.monotonic() + SETTLE_SECONDS
         now, moved = self.totals(load), time.monotonic()
@@ -114,11 +114,11 @@ class Durable(Contender):
         return now
 
     def finish(self, load: Load, *, seen: int, cut_off: int, errors: int) -> Counts:
-        """Stop it as an operator would, and count what is on disk."""
+        """Stop the stack as an operator would, and count the usages on disk."""
         totals = self.settle(load)
-        for each in [*self.stack.apis, *self.stack.flushers]:
-            each.stop()
-        found = archive_ids.count(self.stack.archive)
+        for entry in [*self.stack.apis, *self.stack.flushers]:
+            entry.stop()
+        archived = archive_ids.count(self.stack.archive)
         return Counts(
             seen=seen,
             cut_off=cut_off,
@@ -126,18 +126,18 @@ class Durable(Contender):
             stored=totals.stored,
             counted=totals.counted,
             archived=totals.archived,
-            lines=found.lines,
-            fault=found.fault,
+            lines=archived.lines,
+            fault=archived.fault,
             statuses=dict(totals.statuses),
             errors=errors,
         )
 
 
 def statuses(scrape: str, path: str) -> Counter[int]:
-    """Read from what Prometheus is told how a path's requests were answered."""
-    found: Counter[int] = Counter()
+    """Count the answers to a path by status, from the text of a scrape."""
+    counts: Counter[int] = Counter()
     for family in text_string_to_metric_families(scrape):
         for sample in family.samples:
             if sample.name == "busyapi_requests_total" and sample.labels["route"] == path:
-                found[int(sample.labels["status"])] += int(sample.value)
-    return found
+                counts[int(sample.labels["status"])] += int(sample.value)
+    return counts

@@ -58,10 +58,10 @@ class Result:
 
 
 def find() -> str:
-    """Return where wrk is.
+    """Return the path of wrk.
 
     Raises:
-        WrkMissing: nowhere on PATH.
+        WrkMissing: It is not on PATH.
     """
     path = shutil.which("wrk")
     if path is None:
@@ -93,7 +93,7 @@ def run(argv: list[str], log: Path, seconds: int) -> Result:
     """Run wrk to its end.
 
     Raises:
-        WrkFailed: it did not end in time, or not well.
+        WrkFailed: It did not end in time, or it failed.
     """
     log.unlink(missing_ok=True)
     with Child(argv, log=log) as child:
@@ -124,13 +124,13 @@ def parse(text: str) -> Result:
         WrkFailed: a line is missing; the message has all of it.
     """
     requests, rate = _REQUESTS.search(text), _RATE.search(text)
-    p50, p99 = (_percentile(text, each) for each in (50, 99))
+    p50, p99 = (_percentile(text, entry) for entry in (50, 99))
     if not requests or not rate or p50 is None or p99 is None:
         raise WrkFailed(f"wrk printed no result:\n{text}")
     # wrk prints these two lines only when there is something to say.
     not_2xx, sockets = _NOT_2XX.search(text), _SOCKET.search(text)
     connect, read, write, timeouts = (
-        int(each) for each in (sockets.groups() if sockets else "0000")
+        int(entry) for entry in (sockets.groups() if sockets else "0000")
     )
     return Result(
         requests=int(requests[1]),
@@ -144,5 +144,5 @@ def parse(text: str) -> Result:
 
 
 def _percentile(text: str, percent: int) -> float | None:
-    found = re.search(_PERCENTILE.format(percent), text, re.MULTILINE)
-    return round(float(found[1]) * _TO_MS[found[2]], 3) if found else None
+    match = re.search(_PERCENTILE.format(percent), text, re.MULTILINE)
+    return round(float(match[1]) * _TO_MS[match[2]], 3) if match else None

@@ -26,7 +26,7 @@ EXPRESS_USES = ("express", "redis")
 START_SECONDS = 30.0
 INSTALL_SECONDS = 300.0
 STREAM_LENGTH = 100_000
-"""Entries that webdis's stream keeps: nobody reads it, so without a bound memory would fill."""
+"""Maximum entries of webdis's stream: no client reads it, so memory would fill otherwise."""
 
 WEBDIS_LOAD = Load(
     "webdis",
@@ -77,7 +77,7 @@ class Peer(Contender):
         return self.server.port
 
     def versions(self) -> dict[str, str]:
-        """Say what runs."""
+        """Return the versions of what runs."""
         return self._versions()
 
     def start(self) -> None:
@@ -102,7 +102,7 @@ class Peer(Contender):
         return True
 
 
-def found(name: str) -> str:
+def find_program(name: str) -> str:
     """Return where a program is.
 
     Raises:
@@ -140,9 +140,9 @@ def _python(folder: Path, packages: Sequence[str], module: str, *options: str) -
             sys.executable,
             "-m",
             module,
-            *(each.format(port=peer.port) for each in options),
+            *(option.format(port=peer.port) for option in options),
         ],
-        versions=lambda: {each: version(each) for each in packages},
+        versions=lambda: {package: version(package) for package in packages},
     )
 
 
@@ -153,7 +153,7 @@ def nginx(folder: Path) -> Peer:
         text = (HERE / "nginx.conf").read_text()
         path = peer.folder / "nginx.conf"
         path.write_text(text.replace("FOLDER", str(peer.folder)).replace("PORT", str(peer.port)))
-        return [found("nginx"), "-p", str(peer.folder), "-c", str(path)]
+        return [find_program("nginx"), "-p", str(peer.folder), "-c", str(path)]
 
     return Peer(folder, arguments, versions=lambda: {"nginx": _says("nginx", "-v")})
 
@@ -175,12 +175,12 @@ def webdis(folder: Path) -> Peer:
             "logfile": str(peer.folder / "webdis.log"),
         }
         path.write_text(json.dumps(settings))
-        return [found("webdis"), str(path)]
+        return [find_program("webdis"), str(path)]
 
     return Peer(
         folder,
         arguments,
-        # webdis does not tell.
+        # webdis does not print its version.
         versions=lambda: {"webdis": _says("dpkg-query", "-W", "-f", "${Version}", "webdis")},
         load=WEBDIS_LOAD,
         stores=True,
@@ -192,7 +192,7 @@ def express_array(folder: Path) -> Peer:
     _install_express()
     script = str(EXPRESS / "array.js")
     return Peer(
-        folder, lambda peer: [found("node"), script, str(peer.port)], versions=_node_versions
+        folder, lambda peer: [find_program("node"), script, str(peer.port)], versions=_node_versions
     )
 
 
@@ -202,7 +202,7 @@ def express_redis(folder: Path) -> Peer:
     script = str(EXPRESS / "redis.js")
     return Peer(
         folder,
-        lambda peer: [found("node"), script, str(peer.port), str(peer.redis_port)],
+        lambda peer: [find_program("node"), script, str(peer.port), str(peer.redis_port)],
         versions=_node_versions,
         stores=True,
     )
@@ -217,7 +217,7 @@ def _node_versions() -> dict[str, str]:
 def _says(program: str, *arguments: str) -> str:
     """Return what a program prints of itself, on either channel."""
     run = subprocess.run(
-        [found(program), *arguments], capture_output=True, text=True, timeout=10, check=False
+        [find_program(program), *arguments], capture_output=True, text=True, timeout=10, check=False
     )
     return (run.stdout + run.stderr).strip().rpartition("/")[2]
 
@@ -226,12 +226,12 @@ def _install_express() -> None:
     """Install what its lock file names, unless it is there.
 
     Raises:
-        RuntimeError: npm failed; the message has what it said.
+        RuntimeError: npm failed; the message has its output.
     """
     if (EXPRESS / "node_modules" / "redis").is_dir():
         return
     done = subprocess.run(
-        [found("npm"), "ci", "--no-audit", "--no-fund"],
+        [find_program("npm"), "ci", "--no-audit", "--no-fund"],
         cwd=EXPRESS,
         capture_output=True,
         text=True,

@@ -142,7 +142,7 @@ def _scraped(site: Release) -> bool:
 
 @contextmanager
 def shipped_rule(site: Release) -> Iterator[None]:
-    """Give the shared cluster's adapter our rule, and afterwards its own again."""
+    """Install the shipped rule in the adapter of the shared cluster, then restore its own."""
     core = site.kube.core
     before = core.read_namespaced_config_map("prometheus-adapter", MONITORING).data
     rules = yaml.safe_load(ADAPTER.read_text())["rules"]["custom"]
@@ -161,9 +161,9 @@ def _adapter(site: Release, data: dict[str, str]) -> None:
     site.kube.apps.patch_namespaced_deployment("prometheus-adapter", MONITORING, body)
 
     def restarted() -> bool:
-        found = site.kube.apps.read_namespaced_deployment("prometheus-adapter", MONITORING)
-        status = found.status
-        seen = (status.observed_generation or 0) >= found.metadata.generation
+        deployment = site.kube.apps.read_namespaced_deployment("prometheus-adapter", MONITORING)
+        status = deployment.status
+        seen = (status.observed_generation or 0) >= deployment.metadata.generation
         return bool(seen and status.updated_replicas == status.ready_replicas == status.replicas)
 
     wait_for(restarted, "the adapter to restart", 120)

@@ -66,7 +66,7 @@ def start(site: Release, report: Report) -> None:
         none_failed(row.figures)
         lines = {n: len(part.lines) for n, part in pod_archive.read(site.kube).partitions.items()}
         claims = site.kube.core.list_namespaced_persistent_volume_claim(site.namespace).items
-        names = {each.metadata.name for each in claims if each.status.phase == "Bound"}
+        names = {claim.metadata.name for claim in claims if claim.status.phase == "Bound"}
         if not {f"archive-{NAME}-flusher-{n}" for n in range(PARTITIONS)} <= names:
             raise Broken(f"bound claims: {names}")
         if len(lines) != PARTITIONS or not all(lines.values()):
@@ -125,17 +125,17 @@ def _running(kube: Kube, name: str) -> bool:
 
 
 def reached(site: Release) -> set[str]:
-    """Which doors open to the stranger."""
+    """Return the ports that the stranger reaches."""
     address = site.kube.alive("api")[0].status.pod_ip
     doors = {name: (host or address, port) for name, (host, port) in DOORS.items()}
-    said = site.kube.run(STRANGER, "python3", "-c", PROBE, json.dumps(doors))
-    return set(said.decode().splitlines())
+    output = site.kube.run(STRANGER, "python3", "-c", PROBE, json.dumps(doors))
+    return set(output.decode().splitlines())
 
 
 def outside(site: Release, report: Report) -> None:
-    """Neither metrics nor probes can be had through the ingress controller."""
+    """Neither metrics nor probes is available through the ingress controller."""
     with report.row("no metrics and no probes through Ingress and Gateway") as row:
-        for host in site.doors.values():
+        for host in site.hosts.values():
             site.wait_routed(host)
             for path in HIDDEN:
                 if (status := site.ask(path, host=host).status) != 404:
@@ -143,7 +143,7 @@ def outside(site: Release, report: Report) -> None:
             for path in ("/", "/openapi.json", "/api/usages/count"):
                 if (status := site.ask(path, host=host).status) != 200:
                     raise Broken(f"{host}{path} answers {status}")
-        row.notes.append(f"404 for {', '.join(HIDDEN)} by {' and '.join(site.doors)}")
+        row.notes.append(f"404 for {', '.join(HIDDEN)} by {' and '.join(site.hosts)}")
 
 
 def rights(site: Release, report: Report) -> None:
@@ -156,12 +156,12 @@ def rights(site: Release, report: Report) -> None:
         for role in ("api", "flusher"):
             password = b64decode(secret[f"{role}-password"]).decode()
             refused(site, role, password)
-        said = ask_valkey(site, "PING")
-        if "NOAUTH" not in said:
-            raise Broken(f"without a password Valkey says {said}")
+        output = ask_valkey(site, "PING")
+        if "NOAUTH" not in output:
+            raise Broken(f"without a password Valkey says {output}")
         for pod in site.kube.pods("api") + site.kube.pods("flusher") + site.kube.pods("valkey"):
             mounts = [m.mount_path for c in pod.spec.containers for m in c.volume_mounts]
-            if any("serviceaccount" in each for each in mounts):
+            if any("serviceaccount" in mount for mount in mounts):
                 raise Broken(f"{pod.metadata.name} has a token of the API server: {mounts}")
         row.notes.append("FLUSHALL, KEYS, CONFIG SET, ACL LIST and other keys refused to both")
 
@@ -182,13 +182,13 @@ def refused(site: Release, role: str, password: str) -> None:
         ("ACL", "LIST"),
         ("GET", "somebody-elses"),
     ):
-        said = ask_valkey(site, *login, *command)
-        if "NOPERM" not in said:
-            raise Broken(f"{role} may {command}: {said}")
+        output = ask_valkey(site, *login, *command)
+        if "NOPERM" not in output:
+            raise Broken(f"{role} may {command}: {output}")
 
 
 def ask_valkey(site: Release, *arguments: str) -> str:
-    """What valkey-cli prints in Valkey's own pod."""
+    """Return what valkey-cli prints in Valkey's own pod."""
     return site.kube.run(VALKEY, "valkey-cli", *arguments, check=False).decode()
 
 
@@ -214,7 +214,7 @@ def targets(site: Release, report: Report) -> None:
                 row.left_out = True
                 row.notes.append("needs a Service prometheus in namespace monitoring")
                 continue
-            off: dict[str, Any] = {each: {"enabled": each == way} for each in MONITORS}
+            off: dict[str, Any] = {monitor: {"enabled": monitor == way} for monitor in MONITORS}
             site.upgrade({"metrics": off})
             prefix = pool.format(site.namespace)
             wait_for(lambda: _all_up(site, prefix), f"targets of {prefix}", 180)  # noqa: B023
@@ -223,19 +223,19 @@ def targets(site: Release, report: Report) -> None:
 
 def _pods(site: Release) -> set[str]:
     pods = site.kube.alive("api") + site.kube.alive("flusher")
-    return {each.metadata.name for each in pods}
+    return {pod.metadata.name for pod in pods}
 
 
 def _all_up(site: Release, pool: str) -> bool:
-    """Say whether the pods of a scrape pool that are up are those there are."""
+    """Return whether the pods of a scrape pool that are up are those there are."""
     path = "/api/v1/namespaces/monitoring/services/prometheus:9090/proxy/api/v1/targets"
     active = site.kube.raw(path, state="active")["data"]["activeTargets"]
     up = {
-        each["labels"]["pod"]
-        for each in active
-        if each["labels"].get("namespace") == site.namespace
-        and each["scrapePool"].startswith(pool)
-        and each["health"] == "up"
+        target["labels"]["pod"]
+        for target in active
+        if target["labels"].get("namespace") == site.namespace
+        and target["scrapePool"].startswith(pool)
+        and target["health"] == "up"
     }
     return _pods(site) == up
 

@@ -27,14 +27,14 @@ SMALL: dict[str, Any] = {
 }
 
 
-def values(site: Release, mode: str, port: int, each: int) -> dict[str, Any]:
-    """Values for one of the two; a primary has `each` replicas, and waits for all of them."""
+def values(site: Release, mode: str, port: int, replicas: int) -> dict[str, Any]:
+    """Values for one of the two; a primary has `replicas` replicas, and waits for all of them."""
     return {
         **site.routes(),
         **SMALL,
         "config": {
             "durability": "replicated",
-            "replicas": each,
+            "replicas": replicas,
             "partitions": site.partitions,
         },
         "valkey": {"enabled": False},
@@ -64,7 +64,7 @@ def with_cluster(site: Release, report: Report) -> None:
     with report.row("external Redis: a Cluster of three primaries") as row:
         site.kube.apply(*servers.cluster())
         wait_for(lambda: whole(site.kube, 6), "Redis", 90)
-        nodes = [f"{each.status.pod_ip}:{servers.PORT}" for each in redis(site.kube)]
+        nodes = [f"{pod.status.pod_ip}:{servers.PORT}" for pod in redis(site.kube)]
         create = ("--cluster", "create", *nodes, "--cluster-replicas", "1", "--cluster-yes")
         site.kube.run("redis-0", *LOGIN, *create)
         wait_for(lambda: roles(site.kube) == (3, 3), "three primaries, three replicas", 60)
@@ -74,9 +74,9 @@ def with_cluster(site: Release, report: Report) -> None:
         wait_for(lambda: roles(site.kube) == (3, 3), "the old primary to be a replica", 60)
 
 
-def smoke(site: Release, row: Row, chosen: dict[str, Any]) -> None:
+def smoke(site: Release, row: Row, settings: dict[str, Any]) -> None:
     """Install, helm test, load, audit."""
-    site.install(chosen)
+    site.install(settings)
     site.wait_routed()
     site.helm_test()
     with site.load(RATE) as load:
@@ -106,7 +106,7 @@ def fail_over(site: Release, row: Row, who: Callable[[Kube], str]) -> None:
 
 
 def cli(kube: Kube, pod: str, *command: str, port: int = servers.PORT) -> str:
-    """What valkey-cli prints."""
+    """Return what valkey-cli prints."""
     login = LOGIN if port == servers.PORT else LOGIN[:1]
     words = (*login, "-p", str(port), *command)
     return kube.run(pod, *words, check=False, container=servers.SERVER).decode()
@@ -114,22 +114,22 @@ def cli(kube: Kube, pod: str, *command: str, port: int = servers.PORT) -> str:
 
 def primary(kube: Kube) -> str:
     """The pod that the Sentinels call the primary: most of those that answer."""
-    said = []
+    names = []
     for pod in filter(ready, redis(kube)):
         ask = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", servers.MASTER)
         words = cli(kube, pod.metadata.name, *ask, port=servers.SENTINEL_PORT).split()
-        said += [words[0].split(".")[0]] if words else []
-    return max(set(said), key=said.count) if said else ""
+        names += [words[0].split(".")[0]] if words else []
+    return max(set(names), key=names.count) if names else ""
 
 
 def replicas(kube: Kube, pod: str) -> int:
-    """How many a primary has."""
+    """Return how many replicas a primary has."""
     return cli(kube, pod, "INFO", "replication").count("state=online") if pod else 0
 
 
 def owner(kube: Kube) -> str:
     """The pod whose server has the first slots: one of the partitions is among them."""
-    pods = {str(each.status.pod_ip): str(each.metadata.name) for each in redis(kube)}
+    pods = {str(pod.status.pod_ip): str(pod.metadata.name) for pod in redis(kube)}
     for words in known(kube):
         # id, address, flags, and from the ninth word on what slots a primary has.
         if "master" in words[2] and "fail" not in words[2] and words[8:9] == ["0-5460"]:
@@ -138,23 +138,23 @@ def owner(kube: Kube) -> str:
 
 
 def roles(kube: Kube) -> tuple[int, int]:
-    """How many primaries and replicas are well."""
-    good = [each[2] for each in known(kube) if "fail" not in each[2] and each[7] == "connected"]
-    return sum("master" in each for each in good), sum("slave" in each for each in good)
+    """Return the numbers of healthy primaries and replicas."""
+    good = [node[2] for node in known(kube) if "fail" not in node[2] and node[7] == "connected"]
+    return sum("master" in sample for sample in good), sum("slave" in sample for sample in good)
 
 
 def known(kube: Kube) -> list[list[str]]:
-    """What the last server knows of each, in words; it is nobody's primary at first."""
-    return [each.split() for each in cli(kube, "redis-5", "CLUSTER", "NODES").splitlines()]
+    """Return the last server's list of nodes, in words; it starts as a replica."""
+    return [line.split() for line in cli(kube, "redis-5", "CLUSTER", "NODES").splitlines()]
 
 
 def redis(kube: Kube) -> list[Any]:
     """Redis's pods in order."""
-    pods = [each for each in kube.pods() if each.metadata.labels.get("app") == "redis"]
-    return sorted(pods, key=lambda each: str(each.metadata.name))
+    pods = [pod for pod in kube.pods() if pod.metadata.labels.get("app") == "redis"]
+    return sorted(pods, key=lambda pod: str(pod.metadata.name))
 
 
-def whole(kube: Kube, wanted: int) -> bool:
-    """Say whether all of them are ready."""
+def whole(kube: Kube, count: int) -> bool:
+    """Return whether all of them are ready."""
     pods = redis(kube)
-    return len(pods) == wanted and all(map(ready, pods))
+    return len(pods) == count and all(map(ready, pods))

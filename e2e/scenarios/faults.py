@@ -41,7 +41,7 @@ def start(site: Release, report: Report) -> None:
 
 @contextmanager
 def disturbed(site: Release, report: Report, name: str, gate: Gate) -> Iterator[Row]:
-    """Load around a disturbance; afterwards all is well again, and the archive is whole."""
+    """Load around a disturbance; afterwards the release is healthy, and the archive is whole."""
     with report.row(name) as row:
         with site.load(RATE) as load:
             time.sleep(STEADY)
@@ -57,12 +57,12 @@ def disturbed(site: Release, report: Report, name: str, gate: Gate) -> Iterator[
 
 
 def failures(seen: Figures) -> list[str]:
-    """Say what the failed requests were told."""
+    """Return the statuses of the failed requests."""
     if not seen.failed:
         return []
     codes = {(code or "no answer"): n for code, n in seen.statuses.items()}
-    told = ", ".join(f"{n} x {code}" for code, n in codes.items() if code != HTTPStatus.CREATED)
-    return [f"{told}; {seen.refused} of them said that nothing was stored"]
+    statuses = ", ".join(f"{n} x {code}" for code, n in codes.items() if code != HTTPStatus.CREATED)
+    return [f"{statuses}; {seen.refused} of them said that nothing was stored"]
 
 
 def end_pod(component: str, *, grace: int | None, gate: Gate) -> Callable[[Release, Report], None]:
@@ -79,15 +79,15 @@ def end_pod(component: str, *, grace: int | None, gate: Gate) -> Callable[[Relea
 
 
 def replaced(kube: Kube, component: str, uid: str) -> bool:
-    """Say whether a pod is gone, and enough others are there."""
+    """Return whether a pod is gone, and enough others are there."""
     pods = kube.pods(component)
-    return bool(pods) and uid not in {each.metadata.uid for each in pods} and all(map(ready, pods))
+    return bool(pods) and uid not in {pod.metadata.uid for pod in pods} and all(map(ready, pods))
 
 
 def victim(site: Release, row: Row) -> str:
     """Return a node without Valkey; where there is none the scenario is left out."""
-    kept = {each.spec.node_name for each in site.kube.pods("valkey")}
-    others = [each.metadata.name for each in site.kube.nodes() if each.metadata.name not in kept]
+    kept = {pod.spec.node_name for pod in site.kube.pods("valkey")}
+    others = [node.metadata.name for node in site.kube.nodes() if node.metadata.name not in kept]
     if not others:
         row.left_out = True
         row.notes.append("needs a second node")
@@ -110,13 +110,13 @@ def drain(site: Release, report: Report) -> None:
 
 def populate(site: Release, node: str) -> None:
     """Have the flusher and an API pod on the node: the flusher's volume must move as well."""
-    others = [each.metadata.name for each in site.kube.nodes() if each.metadata.name != node]
+    others = [entry.metadata.name for entry in site.kube.nodes() if entry.metadata.name != node]
     for component in ("flusher", "api"):
         pods = site.kube.alive(component)
-        if node in {each.spec.node_name for each in pods}:
+        if node in {pod.spec.node_name for pod in pods}:
             continue
-        for each in others:
-            site.kube.cordon(each, on=True)
+        for other in others:
+            site.kube.cordon(other, on=True)
         try:
             site.kube.delete_pod(pods[0].metadata.name)
             wait_for(
@@ -124,23 +124,23 @@ def populate(site: Release, node: str) -> None:
                 f"{pods[0].metadata.name} to move",
             )
         finally:
-            for each in others:
-                site.kube.cordon(each, on=False)
+            for item in others:
+                site.kube.cordon(item, on=False)
 
 
 def evict_all(kube: Kube, node: str) -> list[str]:
     """Evict what this namespace has on a node, as budgets allow; wait until it is gone."""
-    here = [each for each in kube.pods() if each.spec.node_name == node]
+    here = [pod for pod in kube.pods() if pod.spec.node_name == node]
 
     def empty() -> bool:
-        pods = [each for each in kube.pods() if each.spec.node_name == node]
-        for each in pods:
-            if not leaving(each):
-                kube.evict(each)
+        pods = [pod for pod in kube.pods() if pod.spec.node_name == node]
+        for entry in pods:
+            if not leaving(entry):
+                kube.evict(entry)
         return not pods
 
     wait_for(empty, f"{node} to be empty", 180)
-    return [each.metadata.name for each in here]
+    return [pod.metadata.name for pod in here]
 
 
 def kubelet(site: Release, report: Report) -> None:
@@ -155,7 +155,7 @@ def kubelet(site: Release, report: Report) -> None:
             )
             return
         populate(site, node)
-        here = [each.metadata.name for each in site.kube.pods() if each.spec.node_name == node]
+        here = [pod.metadata.name for pod in site.kube.pods() if pod.spec.node_name == node]
         os.kill(pid, signal.SIGSTOP)
         try:
             end = time.monotonic() + KUBELET_SECONDS
@@ -168,9 +168,9 @@ def kubelet(site: Release, report: Report) -> None:
 
 
 def on(kube: Kube, node: str) -> bool:
-    """Say whether a node is ready."""
-    found: Any = kube.core.read_node(node)
-    return ready(found)
+    """Return whether a node is ready."""
+    entry: Any = kube.core.read_node(node)
+    return ready(entry)
 
 
 SCENARIOS = (

@@ -15,18 +15,18 @@ STEADY = 3.0
 
 
 def install(site: Release, report: Report) -> None:
-    """Install, helm test, curl through both doors."""
+    """Install, helm test, curl through Ingress and Gateway."""
     with report.row("install with defaults, restricted namespace") as row:
         site.install()
-        said = site.kube.core.read_namespace(site.kube.namespace).metadata.labels
-        if not RESTRICTED.items() <= said.items():
-            raise Broken(f"the namespace does not enforce restricted: {said}")
+        labels = site.kube.core.read_namespace(site.kube.namespace).metadata.labels
+        if not RESTRICTED.items() <= labels.items():
+            raise Broken(f"the namespace does not enforce restricted: {labels}")
         pods = site.kube.pods()
-        if not all(ready(each) for each in pods):
-            raise Broken(f"not ready: {[each.metadata.name for each in pods if not ready(each)]}")
+        if not all(ready(pod) for pod in pods):
+            raise Broken(f"not ready: {[pod.metadata.name for pod in pods if not ready(pod)]}")
         row.notes.append(f"{len(pods)} pods ready, no value set")
-        said = site.kube.run(f"{NAME}-valkey-0", "valkey-server", "--version").decode()
-        report.facts["Valkey"] = f"{said.partition('v=')[2].split()[0]}, image {valkey_image()}"
+        version = site.kube.run(f"{NAME}-valkey-0", "valkey-server", "--version").decode()
+        report.facts["Valkey"] = f"{version.partition('v=')[2].split()[0]}, image {valkey_image()}"
     with report.row("helm test") as row:
         site.helm_test()
         row.verdict = site.audit()
@@ -36,8 +36,8 @@ def install(site: Release, report: Report) -> None:
 
 
 def curl(site: Release, row: Row) -> None:
-    """Post data.json through each door and find both lines in the archive."""
-    for way, host in site.doors.items():
+    """Post data.json through each of them and find both lines in the archive."""
+    for way, host in site.hosts.items():
         site.wait_routed(host)
         number = site.seed(host)
         site.wait_flushed()
@@ -45,7 +45,7 @@ def curl(site: Release, row: Row) -> None:
         if line["id"] != number or line["usage"] != json.loads(SEED):
             raise Broken(f"posted as {number}, archived: {line}")
         row.notes.append(f"id {number} by {way}")
-    if "Gateway" not in site.doors:
+    if "Gateway" not in site.hosts:
         row.notes.append("this cluster has no Gateway")
     row.verdict = site.audit()
 
@@ -84,4 +84,4 @@ def _judge(site: Release, row: Row, seen: Figures, before: set[str]) -> None:
 
 def names(site: Release) -> set[str]:
     """The API's pods."""
-    return {each.metadata.name for each in site.kube.alive("api")}
+    return {pod.metadata.name for pod in site.kube.alive("api")}

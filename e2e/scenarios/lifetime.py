@@ -39,12 +39,12 @@ SMALL = {"flusher": {"persistence": {"size": "64Mi"}}, "valkey": {"persistence":
 def previous() -> Path | None:
     """The newest released chart before this one."""
     this = _version(yaml.safe_load((CHART / "Chart.yaml").read_text())["version"])
-    charts = {_version(each.stem): each for each in RELEASED.glob("busyapi-*.tgz")}
+    charts = {_version(path.stem): path for path in RELEASED.glob("busyapi-*.tgz")}
     return max(((v, path) for v, path in charts.items() if v < this), default=(None, None))[1]
 
 
 def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(each) for each in re.findall(r"\d+", text))
+    return tuple(int(match) for match in re.findall(r"\d+", text))
 
 
 def upgrade(site: Release, report: Report) -> None:
@@ -87,7 +87,7 @@ def under_load(site: Release, row: Row, change: Callable[[], None]) -> None:
 
 
 def missing(site: Release, chart: Path | None) -> str:
-    """Say what an upgrade lacks, after trying to get it."""
+    """Return what an upgrade lacks, after trying to get it."""
     if chart is None:
         return "this is the first release: there is none to upgrade from"
     tag = environment.image_of(chart.stem.removeprefix("busyapi-"))
@@ -106,7 +106,7 @@ def judge(row: Row, seen: Figures, *, rolled: bool) -> None:
 
 
 def full(site: Release, report: Report) -> None:
-    """The archive's volume is full: usages wait in Valkey, and nobody outside notices."""
+    """The archive's volume is full: usages wait in Valkey, and no client notices."""
     with report.row("archive volume filled, then given space") as row:
         with site.load(RATE) as load:
             time.sleep(3)
@@ -115,20 +115,22 @@ def full(site: Release, report: Report) -> None:
             errors = stuck(site)
             row.notes.append(f"{pod_archive.backlog(site.kube)} waited; the flusher said: {errors}")
             site.kube.run(FLUSHER, "rm", FILL)
-            wait_for(lambda: pod_archive.backlog(site.kube) < STUCK / 5, "the flusher to go on", 60)
+            wait_for(
+                lambda: pod_archive.backlog(site.kube) < STUCK / 5, "the flusher to continue", 60
+            )
             row.figures = load.stop()
         row.verdict = site.audit()
         none_failed(row.figures)
 
 
 def stuck(site: Release) -> str:
-    """What its metrics say; they must say something."""
+    """Return the errors in its metrics; there must be one."""
     scrape = site.kube.ask(FLUSHER, pod_archive.PORT, "/metrics")
     lines = [e for e in scrape.splitlines() if e.startswith("busyapi_archive_errors_total{")]
-    said = [each for each in lines if float(each.split()[-1])]
-    if not said:
+    errors = [line for line in lines if float(line.split()[-1])]
+    if not errors:
         raise Broken(f"a full volume, and no busyapi_archive_errors_total: {lines}")
-    return ", ".join(said)
+    return ", ".join(errors)
 
 
 def again(site: Release, report: Report) -> None:
@@ -146,14 +148,14 @@ def again(site: Release, report: Report) -> None:
         first = site.seed()
         row.verdict = site.audit()
         if first != last + 1 or row.verdict.skipped:
-            raise Broken(f"ids went on with {first} after {last}; {row.verdict.skipped} skipped")
+            raise Broken(f"ids continued with {first} after {last}; {row.verdict.skipped} skipped")
         row.notes.append(f"id {last} before, {first} after; {', '.join(sorted(claims))} stayed")
 
 
 def volumes(site: Release) -> set[str]:
     """Names of the namespace's claims."""
     claims = site.kube.core.list_namespaced_persistent_volume_claim(site.namespace).items
-    return {each.metadata.name for each in claims}
+    return {claim.metadata.name for claim in claims}
 
 
 SCENARIOS = (upgrade, full, again)

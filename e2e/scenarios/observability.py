@@ -50,7 +50,7 @@ SCALING: Json = {
 
 def values(rules: str) -> Json:
     """Monitors, rules and dashboards; an autoscaler that idle pods drive to its maximum."""
-    soon: dict[str, Json] = {each: {"for": "5s"} for each in (MISSING, MOST, THROTTLED)}
+    soon: dict[str, Json] = {entry: {"for": "5s"} for entry in (MISSING, MOST, THROTTLED)}
     (throttled,) = expressions(rules, THROTTLED)
     soon[THROTTLED]["expr"] = throttled.replace("[5m]", "[45s]")
     return {
@@ -64,9 +64,11 @@ def values(rules: str) -> Json:
 
 
 def expressions(rules: str, alert: str) -> list[str]:
-    """What an alert's rules ask."""
+    """Return the expressions of an alert."""
     groups = yaml.safe_load(rules)["groups"]
-    return [rule["expr"] for each in groups for rule in each["rules"] if rule.get("alert") == alert]
+    return [
+        rule["expr"] for group in groups for rule in group["rules"] if rule.get("alert") == alert
+    ]
 
 
 def observe(site: Release, report: Report) -> None:
@@ -81,20 +83,20 @@ def observe(site: Release, report: Report) -> None:
             row.notes.append("needs the cluster of E2E_CLUSTER, whose pods reach this machine")
         return
     with scraped(site):
-        for each in (loaded, at_maximum, throttled, panels, unthrottled, missing):
-            each(site, report)
+        for scenario in (loaded, at_maximum, throttled, panels, unthrottled, missing):
+            scenario(site, report)
 
 
 def loaded(site: Release, report: Report) -> None:
     """All rules evaluate, all targets are up, dashboards are JSON, a new release is no alarm."""
     with report.row("Prometheus takes monitors and rules") as row:
-        found = dashboards(site)
+        count = dashboards(site)
         wait_for(lambda: not troubles(ask(site, "/rules"), site.namespace), "rules", LOADED_SECONDS)
         wait_for(lambda: up(ask(site, "/targets"), site.namespace) == TARGETS, "targets")
         rules = ours(ask(site, "/rules"), site.namespace)
         if QUIET in firing(rules):
             raise Broken(f"{QUIET} fires after an install")
-        row.notes.append(f"{len(rules)} rules, {TARGETS} targets, {found} dashboards")
+        row.notes.append(f"{len(rules)} rules, {TARGETS} targets, {count} dashboards")
 
 
 def at_maximum(site: Release, report: Report) -> None:
@@ -119,7 +121,7 @@ def throttled(site: Release, report: Report) -> None:
 def panels(site: Release, report: Report) -> None:
     """Each panel of a dashboard that one machine cannot feed has data, the limit's among them."""
     board = json.loads((CHART / "dashboards" / "resources.json").read_text())
-    shown = [each for each in board["panels"] if each["type"] != "row"]
+    shown = [entry for entry in board["panels"] if entry["type"] != "row"]
     with (
         report.row("every panel of Autoscaling and resources has data") as row,
         tempfile.TemporaryDirectory(prefix="busyapi-e2e-") as folder,
@@ -133,9 +135,9 @@ def panels(site: Release, report: Report) -> None:
                 url, end - SHOWN_SECONDS, end, 5, f"{4 * COUNTED}s", site.namespace, NAME
             )
             bare[:] = [
-                each["title"]
-                for each in shown
-                if not all(curves({**each, "targets": [one]}, choice) for one in each["targets"])
+                panel["title"]
+                for panel in shown
+                if not all(curves({**panel, "targets": [one]}, choice) for one in panel["targets"])
             ]
             return not bare
 
@@ -180,9 +182,9 @@ def dashboards(site: Release) -> int:
     maps = site.kube.core.list_namespaced_config_map(
         site.namespace, label_selector="grafana_dashboard=1"
     ).items
-    boards = [json.loads(text) for each in maps for text in each.data.values()]
-    if not boards or not all(each["panels"] for each in boards):
-        raise Broken(f"dashboards: {[each.metadata.name for each in maps]}")
+    boards = [json.loads(text) for map_ in maps for text in map_.data.values()]
+    if not boards or not all(board["panels"] for board in boards):
+        raise Broken(f"dashboards: {[entry.metadata.name for entry in maps]}")
     return len(boards)
 
 
@@ -206,35 +208,35 @@ def resolves(site: Release, alert: str) -> None:
     wait_for(lambda: alert not in alerts(site), f"{alert} to resolve", FIRES_SECONDS)
 
 
-def ours(told: Any, namespace: str) -> list[Any]:
+def ours(reply: Any, namespace: str) -> list[Any]:
     """This release's rules: the operator names their file by namespace."""
     return [
         rule
-        for group in told["groups"]
+        for group in reply["groups"]
         if f"/{namespace}-{NAME}-" in group["file"]
         for rule in group["rules"]
     ]
 
 
-def troubles(told: Any, namespace: str) -> list[str]:
-    """What is wrong with this release's rules: none there, not evaluated yet, or failed."""
-    rules = ours(told, namespace)
+def troubles(reply: Any, namespace: str) -> list[str]:
+    """Return what is wrong with this release's rules: none there, not evaluated yet, or failed."""
+    rules = ours(reply, namespace)
     bad = [f"{rule['name']}: {rule['health']}" for rule in rules if rule["health"] != "ok"]
     return bad if rules else ["no rules"]
 
 
-def up(told: Any, namespace: str) -> int:
+def up(reply: Any, namespace: str) -> int:
     """Count the targets of this release that answer."""
     return sum(
-        each["health"] == "up"
-        for each in told["activeTargets"]
-        if each["labels"].get("namespace") == namespace and each["labels"].get("release") == NAME
+        entry["health"] == "up"
+        for entry in reply["activeTargets"]
+        if entry["labels"].get("namespace") == namespace and entry["labels"].get("release") == NAME
     )
 
 
 def firing(rules: list[Any]) -> set[str]:
     """Which alerts among the rules fire."""
-    return {each["name"] for each in rules if each.get("state") == "firing"}
+    return {rule["name"] for rule in rules if rule.get("state") == "firing"}
 
 
 @contextmanager
@@ -243,10 +245,10 @@ def scraped(site: Release) -> Iterator[None]:
     registry = CollectorRegistry()
     registry.register(State(site.kube.raw, site.namespace))
     nodes = [
-        each.address
+        address.address
         for node in site.kube.nodes()
-        for each in node.status.addresses
-        if each.type == "InternalIP"
+        for address in node.status.addresses
+        if address.type == "InternalIP"
     ]
     state, thread = start_http_server(0, nodes[0], registry)
     try:
@@ -274,7 +276,7 @@ def watch(site: Release, name: str, addresses: list[str], port: int, endpoint: J
     """Have Prometheus scrape what no pod is."""
     meta = {"name": name, "labels": {"app": name}}
     ports = [{"name": "metrics", "port": port}]
-    subsets = [{"addresses": [{"ip": each} for each in addresses], "ports": ports}]
+    subsets = [{"addresses": [{"ip": address} for address in addresses], "ports": ports}]
     spec = {"clusterIP": "None", "ports": ports}
     site.kube.apply(
         {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec},

@@ -58,11 +58,11 @@ def do(bash: Shell, mark: str) -> str:
         Broken: a command failed, or there is no such block.
     """
     blocks = blocks_of(mark)
-    results = [bash.run(each.text) for each in blocks]
-    failed = [each for result in results for each in result.failures]
+    results = [bash.run(block.text) for block in blocks]
+    failed = [failure for result in results for failure in result.failures]
     if failed or not blocks:
         raise Broken(f"{mark}, {len(blocks)} blocks: {failed} {[e.output for e in results]}")
-    return "".join(each.output for each in results)
+    return "".join(result.output for result in results)
 
 
 def blocks_of(mark: str) -> list[Block]:
@@ -86,7 +86,7 @@ def start(site: Release, report: Report) -> None:
 
 
 def move(site: Release, report: Report) -> None:
-    """A partition's archive on another volume; nobody outside notices."""
+    """A partition's archive on another volume; no client notices."""
     with report.row("partition moved to another volume") as row, shell(site) as bash:
         before = volume(site)
         with site.load(RATE) as load:
@@ -103,11 +103,11 @@ def move(site: Release, report: Report) -> None:
 
 
 def volume(site: Release) -> str:
-    """What the flusher's claim is bound to."""
-    found = site.kube.core.read_namespaced_persistent_volume_claim(
+    """Return the volume of the flusher's claim."""
+    claim = site.kube.core.read_namespaced_persistent_volume_claim(
         f"archive-{FLUSHER}", site.namespace
     )
-    return str(found.spec.volume_name)
+    return str(claim.spec.volume_name)
 
 
 def rotate(site: Release, report: Report) -> None:
@@ -127,10 +127,10 @@ def rotate(site: Release, report: Report) -> None:
         row.verdict = site.audit()
         site.upgrade({})
         for role, password in passwords(site).items():
-            if not said_by(site, role, password).strip().isdigit():
+            if not read_own_key(site, role, password).strip().isdigit():
                 raise Broken(f"{role} cannot log in with the new password")
-            if "NOAUTH" not in (said := said_by(site, role, old[role])):
-                raise Broken(f"{role}, with the old password: {said}")
+            if "NOAUTH" not in (reply := read_own_key(site, role, old[role])):
+                raise Broken(f"{role}, with the old password: {reply}")
         served(row.figures)
 
 
@@ -140,19 +140,19 @@ def passwords(site: Release) -> dict[str, str]:
     return {role: b64decode(data[f"{role}-password"]).decode() for role in ("api", "flusher")}
 
 
-def said_by(site: Release, role: str, password: str) -> str:
-    """What Valkey answers a role that asks for its own key."""
+def read_own_key(site: Release, role: str, password: str) -> str:
+    """Return what Valkey answers a role that asks for its own key."""
     login = ("--user", role, "--pass", password, "--no-auth-warning")
     return ask_valkey(site, *login, "GET", "busyapi:{0}:seq")
 
 
 def renewed(site: Release) -> bool:
-    """Say whether each pod has the password that the Secret has."""
+    """Return whether each pod has the password that the Secret has."""
     read = ("cat", "/etc/busyapi/redis/password")
     return all(
-        site.kube.run(each.metadata.name, *read).decode() == password
+        site.kube.run(pod.metadata.name, *read).decode() == password
         for role, password in passwords(site).items()
-        for each in site.kube.alive(role)
+        for pod in site.kube.alive(role)
     )
 
 
@@ -164,8 +164,8 @@ def restore(site: Release, report: Report) -> None:
             row.notes.append(seconds(bash, "back-up"))
             time.sleep(STEADY)
             row.notes.append(seconds(bash, "restore"))
-            said = wait_for(lambda: suspected(site), "the flusher to suspect a loss")
-            row.notes.append(f"{said[0]}; given up: {int(said[1]) - int(said[2])}")
+            loss = wait_for(lambda: find_suspected_loss(site), "the flusher to suspect a loss")
+            row.notes.append(f"{loss[0]}; given up: {int(loss[1]) - int(loss[2])}")
             do(bash, "restore-accept")
             site.kube.wait_settled()
             time.sleep(STEADY)
@@ -173,13 +173,13 @@ def restore(site: Release, report: Report) -> None:
         verdict = given_up(site)
         row.notes.append(f"of those that were answered with 201, {missing(verdict)} are gone")
         none_failed(row.figures)
-        if missing(verdict) != int(said[1]) - int(said[2]):
-            raise Broken(f"it said {said[0]}, and {missing(verdict)} are gone")
+        if missing(verdict) != int(loss[1]) - int(loss[2]):
+            raise Broken(f"it said {loss[0]}, and {missing(verdict)} are gone")
 
 
-def suspected(site: Release) -> re.Match[str] | None:
-    """What the flusher says of a loss, when it does."""
-    runs = [each for each in site.kube.pods("flusher") if each.status.phase == "Running"]
+def find_suspected_loss(site: Release) -> re.Match[str] | None:
+    """Return the loss that the flusher reports, if it does."""
+    runs = [pod for pod in site.kube.pods("flusher") if pod.status.phase == "Running"]
     log = site.kube.core.read_namespaced_pod_log(FLUSHER, site.namespace) if runs else ""
     return SUSPECTED.search(log)
 
@@ -192,7 +192,7 @@ def lost(site: Release, report: Report) -> None:
             flushers(site, 0)
             time.sleep(STEADY)
             row.notes.append(seconds(bash, "lost"))
-            known = max(int(float(each.split()[1])) for each in do(bash, "lost-count").splitlines())
+            known = max(int(float(line.split()[1])) for line in do(bash, "lost-count").splitlines())
             flushers(site, 1)
             site.kube.wait_settled()
             time.sleep(STEADY)
@@ -218,21 +218,21 @@ def flushers(site: Release, replicas: int) -> None:
 
 
 def given_up(site: Release) -> Verdict:
-    """Hold the archive against the history: usages may be missing, and nothing else be wrong.
+    """Compare the archive with the history: only missing usages are accepted.
 
     Those that are missing are forgotten, so that the next look counts its own.
     """
     site.wait_flushed()
-    archive = site.named(pod_archive.read(site.kube))
+    archive = site.distinguish_seeds(pod_archive.read(site.kube))
     verdict = check(site.history, archive)
     if set(verdict.defects) - {Defect.MISSING}:
         raise Broken(str(verdict))
     pod_archive.verify(site.kube)
-    there = {each.digest for each in archive.partitions[0].lines}
+    there = {line.digest for line in archive.partitions[0].lines}
     kept = History()
-    for each in site.history.requests:
-        if each.outcome is not Outcome.OK or each.digests[0] in there:
-            kept.add(each)
+    for request in site.history.requests:
+        if request.outcome is not Outcome.OK or request.digests[0] in there:
+            kept.add(request)
     site.history = kept
     return verdict
 

@@ -23,7 +23,7 @@ behind = {DAYS} * 86400
 now, now_ns, gmtime = time.time, time.time_ns, time.gmtime
 time.time = lambda: now() - behind
 time.time_ns = lambda: now_ns() - behind * 10**9
-time.gmtime = lambda at=None: gmtime(time.time() if at is None else at)
+time.gmtime = lambda at=None: gmtime(at if at is not None else time.time())
 """
 MAP: Json = {
     "apiVersion": "v1",
@@ -71,14 +71,14 @@ def sent(site: Release) -> set[int]:
 
 def ids(site: Release) -> set[int]:
     """All that were answered."""
-    return {each for request in site.history.requests for each in request.ids}
+    return {entry for request in site.history.requests for entry in request.ids}
 
 
 def days(site: Release) -> list[str]:
     """The days that the archive has segments of."""
     find = ("find", pod_archive.FOLDER, "-name", "usages-*")
     names = site.kube.run(f"{NAME}-flusher-0", *find).decode().split()
-    return sorted({each.split("/")[-2] for each in names})
+    return sorted({name.split("/")[-2] for name in names})
 
 
 def judge(site: Release, row: Row, first: set[int]) -> None:
@@ -91,7 +91,7 @@ def judge(site: Release, row: Row, first: set[int]) -> None:
     archive = pod_archive.read(site.kube)
     pod_archive.verify(site.kube)
     verdict = check(site.history, archive)
-    there = {each.id for each in archive.partitions[0].lines}
+    there = {line.id for line in archive.partitions[0].lines}
     gone = ids(site) - there
     row.notes.append(
         f"{len(gone)} usages deleted, {len(first)} of them sent before, {len(there)} kept; days in"
@@ -106,5 +106,5 @@ def judge(site: Release, row: Row, first: set[int]) -> None:
 
 
 def status(site: Release, number: int) -> int:
-    """What a GET of an id is answered."""
+    """Return the status of a GET of an id."""
     return site.ask(f"/api/usages/{number}").status

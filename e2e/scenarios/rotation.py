@@ -53,7 +53,7 @@ def values(site: Release) -> dict[str, Any]:
 def start(site: Release, report: Report) -> None:
     """Make two authorities, start the server by the first, install."""
     with report.row("external Redis: one with TLS") as row, tempfile.TemporaryDirectory() as folder:
-        old, new = (certificates.make(Path(folder) / each, HOST) for each in ("old", "new"))
+        old, new = (certificates.make(Path(folder) / entry, HOST) for entry in ("old", "new"))
         files = {
             "old.crt": old.certificate,
             "old.key": old.key,
@@ -62,7 +62,7 @@ def start(site: Release, report: Report) -> None:
             "new-ca.crt": new.ca,
         }
         site.kube.apply(*servers.single(old.ca, files))
-        wait_for(lambda: [ready(each) for each in redis(site.kube)] == [True], "Redis", 60)
+        wait_for(lambda: [ready(pod) for pod in redis(site.kube)] == [True], "Redis", 60)
         site.install(values(site))
         site.wait_routed()
         site.helm_test()
@@ -88,8 +88,8 @@ def password(site: Release, report: Report) -> None:
             row.figures = load.stop()
         row.notes += failures(row.figures)
         row.verdict = site.audit()
-        if "WRONGPASS" not in (said := with_old_password(site)):
-            raise Broken(f"with the old password: {said}")
+        if "WRONGPASS" not in (reply := with_old_password(site)):
+            raise Broken(f"with the old password: {reply}")
         answered_again(row.figures, AGAIN_SECONDS)
 
 
@@ -103,13 +103,13 @@ def close(row: Row, bash: Shell) -> None:
 
 
 def with_old_password(site: Release) -> str:
-    """What the server says to the user with the password that was."""
+    """Return what the server answers the user with the password that was."""
     login = ("--user", servers.USER, "--pass", servers.PASSWORD)
     return on_server(site, *TLS, *login, "GET", "busyapi:{0}:seq")
 
 
 def on_server(site: Release, *command: str) -> str:
-    """What a command prints in the server's pod, with what it complains of."""
+    """Return what a command prints in the server's pod, with what it complains of."""
     words = ("sh", "-c", '"$@" 2>&1', "sh", *command)
     return site.kube.run(POD, *words, check=False, container=servers.SERVER).decode()
 
@@ -120,8 +120,8 @@ def renewed(row: Row, bash: Shell, mark: str) -> None:
     first = do(bash, mark)
 
     def same() -> bool:
-        said = do(bash, mark).splitlines()
-        return len(set(said)) == 1 and said[0] not in first
+        answers = do(bash, mark).splitlines()
+        return len(set(answers)) == 1 and answers[0] not in first
 
     wait_for(same, f"{mark}: one answer of all pods, a new one", RENEWED_SECONDS)
     row.notes.append(f"{mark}: all pods have it after {time.monotonic() - began:.0f} s")
@@ -153,7 +153,7 @@ def authority(site: Release, report: Report) -> None:
 
 
 def distrusted(site: Release, row: Row, bash: Shell) -> None:
-    """Give the server its old certificate again: nothing may be stored by it."""
+    """Install the old certificate on the server again: nothing may be stored by it."""
     bash.settings |= {"CERTIFICATE": "/tls/old.crt", "KEY": "/tls/old.key"}
     for mark in ("redis-certificate", "redis-connect"):
         do(bash, mark)

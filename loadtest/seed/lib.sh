@@ -1,4 +1,4 @@
-# What the scripts beside it share: where to, how much, and the counts of all who count.
+# Shared by the scripts of this folder: the target, the amounts and all counts.
 #
 # URL     http://localhost:3000, or a remote one        HOST      Host header, for an ingress
 # ARCHIVE its archive folder, when it is on this machine  NAMESPACE, RELEASE  it is on a cluster

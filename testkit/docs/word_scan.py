@@ -46,7 +46,7 @@ _CODE = re.compile(
 def findings(path: str, text: str) -> list[str]:
     """Return the words that a file should not have, as `path:line: word (instead)`."""
     for allowed in ALLOWED.get(path, ()):
-        text = text.replace(allowed, _blank(allowed))
+        text = text.replace(allowed, "x" * len(allowed))
     if path == "CHANGELOG.md":
         # Tables of old names and new ones.
         text = re.sub(r"^\|.*$", lambda row: _blank(row[0]), text, flags=re.MULTILINE)

@@ -37,7 +37,7 @@ CLOSED = "--url=http://127.0.0.1:1"
         ("k6 smoke --env RATE", "RATE is not NAME=VALUE of BASE_URL"),
         ("k6 soak --env DURATON=1s", "DURATON=1s is not NAME=VALUE of BASE_URL"),
         ("snapshot", "required: --url"),
-        ("snapshot --url http://x --archive /no/where", "/no/where is no folder"),
+        ("snapshot --url http://x --archive /no/where", "/no/where is not a folder"),
         ("snapshot --url http://x --archive /tmp --namespace x", "not allowed with"),
         ("reconcile a.json --url http://x --sent=-1", "'-1' is not a whole number from 0"),
     ],
@@ -81,7 +81,7 @@ def test_a_file_that_is_no_snapshot_or_result_is_named(
     assert main(["reconcile", str(path), CLOSED]) == 2
     assert f"{path} holds no snapshot" in capsys.readouterr().err
     assert main(["compare", str(path), str(path)]) == 2
-    assert f"{path} is no result" in capsys.readouterr().err
+    assert f"{path} is not a result" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["run", "k6 smoke"])

@@ -33,7 +33,7 @@ def test_counts_that_agree() -> None:
     ("said", "verified", "what"),
     [
         ({}, {"lines": 109}, "1 are missing from the archive"),
-        ({}, {"lines": 111}, "1 are archived that nobody sent"),
+        ({}, {"lines": 111}, "1 are archived but were not sent"),
         ({}, {"lines": 111}, "the API stored 10, the archive has 11 more"),
         ({}, {"repeated": 1}, "1 ids were given out or archived twice"),
         ({}, {"missing": 3}, "3 are missing"),
@@ -42,7 +42,7 @@ def test_counts_that_agree() -> None:
         ({"sent": 13}, {}, "13 were sent, but 10 answered with 201"),
         ({"unexpected": 1}, {}, "otherwise than their body deserves"),
         ({"not_sent": 1}, {}, "1 were planned and not sent"),
-        ({"created": 7, "unknown": 2, "sent": 11}, {}, "1 are archived that nobody sent"),
+        ({"created": 7, "unknown": 2, "sent": 11}, {}, "1 are archived but were not sent"),
     ],
 )
 def test_counts_that_do_not(said: dict[str, int], verified: dict[str, int], what: str) -> None:
@@ -110,13 +110,13 @@ def test_one_answered_less_than_archived_makes_a_run_fail(
     counts = ["reconcile", str(before), *at]
     assert main([*counts, f"--sent={there}", f"--created={there}"]) == 0
     assert main([*counts, f"--sent={there - 1}", f"--created={there - 1}"]) == 1
-    assert "archived that nobody sent" in capsys.readouterr().out
+    assert "archived but were not sent" in capsys.readouterr().out
 
 
 def test_a_load_of_somebody_else_is_found(stack: Stack, target: Target) -> None:
     before = target.settled()
     stored(send(stack.port, USAGE))
-    assert "nobody sent" in found(Said("tool", sent=0, created=0), before, target.settled())
+    assert "but were not sent" in found(Said("tool", sent=0, created=0), before, target.settled())
 
 
 def test_a_target_that_is_away_is_said_so(capsys: pytest.CaptureFixture[str]) -> None:

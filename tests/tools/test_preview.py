@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from testkit.chart.rendering import CHART, Json
-from tools.preview.canvas import NAMED, cut, width
+from tools.preview.canvas import NAMED, shorten, width
 from tools.preview.draw import draw
 from tools.preview.kube_state import State
 from tools.preview.panel_kinds import by_steps
@@ -103,6 +103,6 @@ def test_the_state_of_a_namespace_has_the_names_of_kube_state_metrics() -> None:
 
 @pytest.mark.parametrize("room", [20, 60, 300])
 def test_a_text_is_cut_to_its_room(room: int) -> None:
-    text = cut("busyapi-flusher-0 of the partition 0", 8, room)
+    text = shorten("busyapi-flusher-0 of the partition 0", 8, room)
     assert text.endswith("…") or room == 300
     assert width(text, 8) <= room + width("…", 8)

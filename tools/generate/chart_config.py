@@ -58,9 +58,9 @@ FORMER = {key(new): key(old) for old, new in RENAMED.items()}
 
 def settings() -> Iterator[tuple[str, Field[Any]]]:
     """Return each setting that has a key, with it."""
-    for each in fields(Settings):
-        if each.metadata["name"] not in ELSEWHERE:
-            yield key(each.metadata["name"]), each
+    for field in fields(Settings):
+        if field.metadata["name"] not in ELSEWHERE:
+            yield key(field.metadata["name"]), field
 
 
 def config_map(text: str) -> str:
@@ -73,7 +73,7 @@ def config_map(text: str) -> str:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{CONFIG_MAP} has no {BEGIN} … {END}")
-    rows = (row(name, each) for name, each in settings() if name not in COMPUTED)
+    rows = (row(name, setting) for name, setting in settings() if name not in COMPUTED)
     return f"{before}{begin}\n{''.join(rows)}  {end}{after}"
 
 
@@ -88,13 +88,13 @@ def row(name: str, setting: Field[Any]) -> str:
 
 def schema(text: str) -> str:
     """Return the schema with a fresh `config`."""
-    found = json.loads(text)
-    config = found["properties"]["config"]
+    content = json.loads(text)
+    config = content["properties"]["config"]
     config["required"] = [name for name, _ in settings() if name not in OPTIONAL]
-    config["properties"] = {name: rule(name, each) for name, each in settings()}
+    config["properties"] = {name: rule(name, setting) for name, setting in settings()}
     for name, former in FORMER.items():
         config["properties"][former] = config["properties"][name]
-    return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def rule(name: str, setting: Field[Any]) -> dict[str, Any]:

@@ -13,4 +13,4 @@ ALL = (OVERVIEW, DATA_PATH, RESOURCES)
 
 def files(_root: Path) -> dict[str, str]:
     """Return each dashboard as Grafana reads it."""
-    return {f"{FOLDER}/{each.name}.json": each.text() for each in ALL}
+    return {f"{FOLDER}/{entry.name}.json": entry.text() for entry in ALL}

@@ -41,9 +41,9 @@ def rendered(chart: Path, values: Json) -> list[Json]:
     with helm_python.Chart.load(chart) as loaded:
         texts = loaded.render(values, name=NAME, namespace=NAME)
     manifests = [text for name, text in sorted(texts.items()) if name.endswith(".yaml")]
-    documents = [each for text in manifests for each in yaml.safe_load_all(text) if each]
-    for each in documents:
-        clean(each)
+    documents = [entry for text in manifests for entry in yaml.safe_load_all(text) if entry]
+    for document in documents:
+        clean(document)
     return documents
 
 
@@ -54,7 +54,7 @@ def clean(document: Json) -> None:
         del document["metadata"]["labels"][label]
     template = (document.get("spec") or {}).get("template") or {}
     annotations = (template.get("metadata") or {}).get("annotations") or {}
-    for name in [each for each in annotations if each.startswith("checksum/")]:
+    for name in [annotation for annotation in annotations if annotation.startswith("checksum/")]:
         del annotations[name]
     if template and not annotations:
         template["metadata"].pop("annotations", None)
@@ -74,10 +74,14 @@ def base(chart: Path) -> dict[str, str]:
     """Files of the base: a role each, and what the generators read."""
     files = {}
     documents = rendered(chart, BASE)
-    maps = {each["metadata"]["name"]: each["data"] for each in documents if is_map(each)}
+    maps = {
+        document["metadata"]["name"]: document["data"] for document in documents if is_map(document)
+    }
     for role in ("api", "flusher", "valkey", "serviceaccount"):
-        its = [each for each in documents if each["metadata"]["labels"][COMPONENT] == role]
-        files[f"base/{role}.yaml"] = dump([each for each in its if not is_map(each)])
+        its = [
+            document for document in documents if document["metadata"]["labels"][COMPONENT] == role
+        ]
+        files[f"base/{role}.yaml"] = dump([it for it in its if not is_map(it)])
     lines = [f"{name}={value}" for name, value in maps[NAME].items()]
     files["base/config.env"] = HEAD + "\n".join([*lines, ""])
     files["base/valkey.conf"] = maps[f"{NAME}-valkey"]["valkey.conf"].rstrip("\n") + "\n"
@@ -91,7 +95,9 @@ def is_map(document: Json) -> bool:
 
 def rights(chart: Path) -> str:
     """Who may do what in Valkey, with a place for each password's digest."""
-    (secret,) = (each for each in rendered(chart, {}) if key(each) == ("Secret", f"{NAME}-valkey"))
+    (secret,) = (
+        entry for entry in rendered(chart, {}) if key(entry) == ("Secret", f"{NAME}-valkey")
+    )
     acl = b64decode(secret["data"]["users.acl"]).decode()
     return re.sub(
         r"^(user (\w+) on #)[0-9a-f]{64}",
@@ -104,9 +110,9 @@ def rights(chart: Path) -> str:
 def extra(chart: Path, name: str) -> str:
     """What a switch of the chart adds to the base."""
     kind, values = EXTRAS[name]
-    plain = {key(each) for each in rendered(chart, BASE)}
-    added = [each for each in rendered(chart, BASE | values) if key(each) not in plain]
-    assert any(each["kind"] == kind for each in added)  # noqa: S101 - ours, not a user's
+    plain = {key(entry) for entry in rendered(chart, BASE)}
+    added = [entry for entry in rendered(chart, BASE | values) if key(entry) not in plain]
+    assert any(entry["kind"] == kind for entry in added)  # noqa: S101 - ours, not a user's
     return dump(added)
 
 

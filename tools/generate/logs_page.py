@@ -40,9 +40,11 @@ Every answer has an `X-Request-ID`: the request's own, if it is 1 to 128 letters
 def rendered() -> str:
     """Return the page."""
     rows = []
-    for each in sorted(EVENTS):
-        fields = ", ".join(f"`{name}`" for name in each.fields) or "none"
-        rows.append(f"| `{each.name}` | {each.level} | {fields} | {each.when} | {each.action} |\n")
+    for event in sorted(EVENTS):
+        fields = ", ".join(f"`{name}`" for name in event.fields) or "none"
+        rows.append(
+            f"| `{event.name}` | {event.level} | {fields} | {event.when} | {event.action} |\n"
+        )
     return HEAD + "".join(rows)
 
 

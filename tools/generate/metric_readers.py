@@ -49,23 +49,23 @@ def family(name: str, known: set[str]) -> str:
 
 def recorded(rules: dict[str, Any]) -> Reads:
     """Give what each recording rule reads."""
-    return {each["record"]: names(each["expr"]) for each in _rules(rules) if "record" in each}
+    return {rule["record"]: names(rule["expr"]) for rule in _rules(rules) if "record" in rule}
 
 
 def alerts(rules: dict[str, Any]) -> Iterator[tuple[str, set[str]]]:
     """Give what each alert reads; one name may come more than once."""
-    for each in _rules(rules):
-        if "alert" in each:
-            yield each["alert"], names(each["expr"])
+    for rule in _rules(rules):
+        if "alert" in rule:
+            yield rule["alert"], names(rule["expr"])
 
 
 def panels(board: dict[str, Any]) -> Iterator[tuple[str, set[str]]]:
     """Give what each panel of a dashboard reads, and its variables."""
     title = board["title"].rpartition("/")[2].strip()
     for panel in board["panels"]:
-        for each in (panel, *panel.get("panels", [])):
-            for target in each.get("targets", []):
-                yield f"{title}: {each['title']}", names(target["expr"])
+        for entry in (panel, *panel.get("panels", [])):
+            for target in entry.get("targets", []):
+                yield f"{title}: {entry['title']}", names(target["expr"])
     for variable in board["templating"]["list"]:
         query = variable.get("query")
         if isinstance(query, dict):
@@ -88,33 +88,33 @@ def others(root: Path) -> Iterator[tuple[str, set[str]]]:
 
 def readers(root: Path = ROOT) -> Reads:
     """Give what every reader reads."""
-    found: Reads = {}
+    metrics: Reads = {}
     rules = rules_of(root)
     boards = (json.loads(path.read_text()) for path in sorted((root / DASHBOARDS).glob("*.json")))
-    every = [*alerts(rules), *(each for board in boards for each in panels(board)), *others(root)]
+    every = [*alerts(rules), *(panel for board in boards for panel in panels(board)), *others(root)]
     for reader, read in every:
-        found.setdefault(reader, set()).update(read)
-    return found
+        metrics.setdefault(reader, set()).update(read)
+    return metrics
 
 
 def through(read: set[str], records: Reads) -> set[str]:
     """Put what a recording rule reads in its place, over again."""
-    left, found = list(read), set[str]()
+    left, metrics = list(read), set[str]()
     while left:
         name = left.pop()
-        if name in found:
+        if name in metrics:
             continue
-        found.add(name)
+        metrics.add(name)
         left.extend(records.get(name, ()))
-    return found
+    return metrics
 
 
 def read_by(known: set[str], root: Path = ROOT) -> Reads:
     """Give who reads each family; also what none is."""
     records = recorded(rules_of(root))
-    found: Reads = {}
+    metrics: Reads = {}
     for reader, read in readers(root).items():
         for name in through(read, records):
             if name not in records:
-                found.setdefault(family(name, known), set()).add(reader)
-    return found
+                metrics.setdefault(family(name, known), set()).add(reader)
+    return metrics

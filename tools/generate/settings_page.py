@@ -29,10 +29,10 @@ accept it. If both are set, the new name wins.
 def rendered() -> str:
     """Return the page."""
     rows = []
-    for each in fields(Settings):
-        meta = each.metadata
+    for field in fields(Settings):
+        meta = field.metadata
         unit = meta["unit"] or ", ".join(f"`{choice}`" for choice in meta["choices"])
-        default = f"`{each.default}`" if each.default != "" else "none"
+        default = f"`{field.default}`" if field.default != "" else "none"
         rows.append(f"| `{meta['name']}` | {default} | {unit} | {meta['reason']} |\n")
     renamed = [f"- `{old}` is now `{new}`.\n" for old, new in RENAMED.items()]
     return "".join([HEAD, *rows, *([RENAMED_HEAD, *renamed] if renamed else [])])

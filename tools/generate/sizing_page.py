@@ -30,14 +30,14 @@ def rows() -> str:
     lines = []
     for millions in (1, 10, 100):
         for posted, batched in (("one by one", False), ("by the thousand", True)):
-            wanted = PlanRequest(millions * MILLION, is_batched=batched)
-            found, keyed = make_plan(wanted), make_plan(wanted._replace(keyed_percent=100))
+            request = PlanRequest(millions * MILLION, is_batched=batched)
+            plan, keyed = make_plan(request), make_plan(request._replace(keyed_percent=100))
             lines.append(
-                f"| {millions:,} million | {posted} | {found.pods} | {found.partitions}"
-                f" | {found.redis_cores:.2f}, {found.flusher_cores:.2f} cores"
-                f" | {found.redis_gib:.1f} GiB | {keyed.redis_gib:.1f} GiB"
-                f" | {math.ceil(found.log_gib)} GiB | {math.ceil(keyed.log_gib)} GiB"
-                f" | {found.disk_gib_per_day:,.0f} GiB |\n"
+                f"| {millions:,} million | {posted} | {plan.pods} | {plan.partitions}"
+                f" | {plan.redis_cores:.2f}, {plan.flusher_cores:.2f} cores"
+                f" | {plan.redis_gib:.1f} GiB | {keyed.redis_gib:.1f} GiB"
+                f" | {math.ceil(plan.log_gib)} GiB | {math.ceil(keyed.log_gib)} GiB"
+                f" | {plan.disk_gib_per_day:,.0f} GiB |\n"
             )
     return HEAD + "".join(lines)
 
@@ -53,7 +53,7 @@ def figures() -> str:
         " | bytes in the archive |\n|---|---:|---:|---:|---:|---:|---:|\n"
     )
     lines = [
-        f"| {name} | " + " | ".join(f"{each:g}" for each in row[:-1]) + " |\n"
+        f"| {name} | " + " | ".join(f"{entry:g}" for entry in row[:-1]) + " |\n"
         for name, row in named
     ]
     key = (

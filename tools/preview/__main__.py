@@ -32,7 +32,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--scrape", type=float, default=15, help="seconds between URL's scrapes")
     parser.add_argument("--namespace", default="default", help="of the release")
     parser.add_argument("--release", default="busyapi", help="default: %(default)s")
-    names = [each.stem for each in DASHBOARDS]
+    names = [dashboard.stem for dashboard in DASHBOARDS]
     parser.add_argument(
         "--only", nargs="+", choices=names, metavar="NAME", help="default: those it has data for"
     )
@@ -62,10 +62,14 @@ def main() -> int:
 
 def fed(asked: argparse.Namespace) -> list[str]:
     """Name the dashboards that there is data for: only a cluster has any of its resources."""
-    of_cluster = [each.stem for each in DASHBOARDS if each.stem == "resources"]
+    of_cluster = [dashboard.stem for dashboard in DASHBOARDS if dashboard.stem == "resources"]
     if asked.cluster:
         return of_cluster
-    return [each.stem for each in DASHBOARDS if asked.prometheus or each.stem not in of_cluster]
+    return [
+        dashboard.stem
+        for dashboard in DASHBOARDS
+        if asked.prometheus or dashboard.stem not in of_cluster
+    ]
 
 
 def of_release(url: str, asked: argparse.Namespace, scrape: float) -> Choice:

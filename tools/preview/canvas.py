@@ -44,7 +44,7 @@ def width(text: str, size: float) -> float:
     return len(text) * size * LETTER * DPI / 72
 
 
-def cut(text: str, size: float, room: float) -> str:
+def shorten(text: str, size: float, room: float) -> str:
     """Shorten a text to this many pixels."""
     if width(text, size) <= room:
         return text

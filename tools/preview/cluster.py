@@ -45,7 +45,7 @@ def watched(folder: Path, namespace: str) -> Iterator[str]:
             "kubectl proxy",
             seconds=READY_SECONDS,
         )
-        nodes = [each["metadata"]["name"] for each in get("/api/v1/nodes")["items"]]
+        nodes = [entry["metadata"]["name"] for entry in get("/api/v1/nodes")["items"]]
         registry = CollectorRegistry()
         registry.register(State(get, namespace))
         state, thread = start_http_server(0, "127.0.0.1", registry)

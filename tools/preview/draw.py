@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib as mpl
 from PIL import Image
 
-from tools.preview.canvas import DPI, FAINT, HEAD, TITLE, Sheet, clock, cut
+from tools.preview.canvas import DPI, FAINT, HEAD, TITLE, Sheet, clock, shorten
 from tools.preview.panel_kinds import KINDS
 from tools.preview.panel_queries import Choice, Curve, Json
 
@@ -43,13 +43,13 @@ def _panel(sheet: Sheet, panel: Json, curves: list[Curve], choice: Choice) -> bo
         sheet.write(box.x, box.y + box.h / 2, panel["title"], fontsize=11, fontweight="bold")
         return False
     sheet.card(box)
-    title = cut(panel["title"], TITLE, box.w - 20)
+    title = shorten(panel["title"], TITLE, box.w - 20)
     sheet.write(box.x + 10, box.y + 16, title, fontsize=TITLE, fontweight="bold")
     if curves:
         KINDS[panel["type"]](sheet, box, panel, curves, choice)
         return False
-    told, lacks = _absence(panel)
-    sheet.write(box.x + box.w / 2, box.y + box.h / 2 + 6, told, ha="center", color=FAINT)
+    text, lacks = _absence(panel)
+    sheet.write(box.x + box.w / 2, box.y + box.h / 2 + 6, text, ha="center", color=FAINT)
     return lacks
 
 

@@ -45,40 +45,42 @@ def _scalers(scalers: list[Any]) -> Iterator[Metric]:
         ("status_current_replicas", "status", "currentReplicas"),
         ("status_desired_replicas", "status", "desiredReplicas"),
     ):
-        told = GaugeMetricFamily(f"kube_horizontalpodautoscaler_{name}", key, labels=SCALER)
-        for each in scalers:
-            told.add_metric(_of(each), each[part].get(key, 0))
-        yield told
+        family = GaugeMetricFamily(f"kube_horizontalpodautoscaler_{name}", key, labels=SCALER)
+        for scaler in scalers:
+            family.add_metric(_of(scaler), scaler[part].get(key, 0))
+        yield family
 
 
 def _ready(pods: list[Any]) -> Metric:
-    told = GaugeMetricFamily("kube_pod_status_ready", "Ready.", labels=(*POD, "condition"))
-    for each in pods:
-        for condition in each["status"].get("conditions", []):
+    family = GaugeMetricFamily("kube_pod_status_ready", "Ready.", labels=(*POD, "condition"))
+    for pod in pods:
+        for condition in pod["status"].get("conditions", []):
             if condition["type"] == "Ready":
                 is_so = condition["status"] == "True"
-                told.add_metric([*_of(each), "true"], is_so)
-    return told
+                family.add_metric([*_of(pod), "true"], is_so)
+    return family
 
 
 def _restarts(pods: list[Any]) -> Metric:
-    told = CounterMetricFamily("kube_pod_container_status_restarts", "Restarts.", labels=CONTAINER)
-    for each in pods:
-        for container in each["status"].get("containerStatuses", []):
-            told.add_metric([*_of(each), container["name"]], container["restartCount"])
-    return told
+    family = CounterMetricFamily(
+        "kube_pod_container_status_restarts", "Restarts.", labels=CONTAINER
+    )
+    for pod in pods:
+        for container in pod["status"].get("containerStatuses", []):
+            family.add_metric([*_of(pod), container["name"]], container["restartCount"])
+    return family
 
 
 def _resources(pods: list[Any], kind: str) -> Metric:
     labels = (*CONTAINER, "resource", "unit")
-    told = GaugeMetricFamily(f"kube_pod_container_resource_{kind}", kind, labels=labels)
-    for each in pods:
-        for container in each["spec"]["containers"]:
+    family = GaugeMetricFamily(f"kube_pod_container_resource_{kind}", kind, labels=labels)
+    for pod in pods:
+        for container in pod["spec"]["containers"]:
             for resource, amount in container.get("resources", {}).get(kind, {}).items():
                 if unit := UNITS.get(resource):
-                    names = [*_of(each), container["name"], resource, unit]
-                    told.add_metric(names, float(QUANTITY(amount)))
-    return told
+                    names = [*_of(pod), container["name"], resource, unit]
+                    family.add_metric(names, float(QUANTITY(amount)))
+    return family
 
 
 def _of(thing: Any) -> list[str]:

@@ -22,7 +22,7 @@ from tools.preview.canvas import (
     Box,
     Sheet,
     clock,
-    cut,
+    shorten,
     width,
 )
 from tools.preview.panel_queries import Choice, Curve, Json
@@ -66,9 +66,9 @@ def _lines(sheet: Sheet, box: Box, panel: Json, curves: list[Curve], choice: Cho
 
 
 def _color(panel: Json, number: int, curve: Curve) -> str:
-    for each in reversed(panel["fieldConfig"]["overrides"]):  # of several, the last counts
-        if re.match(each["matcher"]["options"].strip("/"), curve.name):
-            return NAMED[each["properties"][0]["value"]["fixedColor"]]
+    for entry in reversed(panel["fieldConfig"]["overrides"]):  # of several, the last counts
+        if re.match(entry["matcher"]["options"].strip("/"), curve.name):
+            return NAMED[entry["properties"][0]["value"]["fixedColor"]]
     return PALETTE[number % len(PALETTE)]
 
 
@@ -108,13 +108,15 @@ def _ticks(top: float, defaults: Json) -> list[float]:
     elif defaults["unit"] == "d" and top < 1:
         base = 1 / 24
     ticks = MaxNLocator(4, integer=defaults.get("decimals") == 0).tick_values(0, top / base)
-    return [each * base for each in ticks if each * base <= top]
+    return [tick * base for tick in ticks if tick * base <= top]
 
 
 def _time_axis(axes: Axes, choice: Choice) -> None:
     axes.set_xlim(choice.start, choice.end)
     span = choice.end - choice.start
-    every = next(each for each in (10, 20, 30, 60, 120, 300, 600, 1800, 3600) if span / each <= 6)
+    every = next(
+        entry for entry in (10, 20, 30, 60, 120, 300, 600, 1800, 3600) if span / entry <= 6
+    )
     first = math.ceil((choice.start + span * 0.06) / every) * every
     axes.set_xticks(np.arange(first, choice.end - span * 0.03, every))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: clock(at)))
@@ -181,21 +183,21 @@ def _number(sheet: Sheet, box: Box, panel: Json, curves: list[Curve], choice: Ch
 
 def by_steps(value: float, steps: Sequence[Json]) -> str:
     """Give the colour of the last step that a value has reached; the first is without a limit."""
-    reached = [each for each in steps if each["value"] is None or each["value"] <= value]
+    reached = [step for step in steps if step["value"] is None or step["value"] <= value]
     return NAMED[reached[-1]["color"]]
 
 
 def _worded(value: float, defaults: Json) -> str:
     for mapping in defaults.get("mappings", []):
-        if found := mapping["options"].get(f"{value:g}"):
-            return str(found["text"])
+        if match := mapping["options"].get(f"{value:g}"):
+            return str(match["text"])
     return ""
 
 
 def _heatmap(sheet: Sheet, box: Box, panel: Json, curves: list[Curve], choice: Choice) -> None:
-    bounds = sorted(curves, key=lambda each: float(each.labels["le"]))
+    bounds = sorted(curves, key=lambda curve: float(curve.labels["le"]))
     grid = np.arange(choice.start, choice.end + choice.step / 2, choice.step)
-    below = np.array([np.nan_to_num(_on(grid, each, choice.step)) for each in bounds])
+    below = np.array([np.nan_to_num(_on(grid, bound, choice.step)) for bound in bounds])
     cells = np.diff(below, axis=0, prepend=0)
     shown = np.ma.masked_less_equal(cells, SOME)
     axes = sheet.axes(_inside(box, 0))
@@ -210,7 +212,7 @@ def _heatmap(sheet: Sheet, box: Box, panel: Json, curves: list[Curve], choice: C
     )
     used = np.flatnonzero(cells.max(axis=1) > SOME)
     unit = panel["options"]["yAxis"]["unit"]
-    names = [each.labels["le"] for each in bounds]
+    names = [bound.labels["le"] for bound in bounds]
     axes.set_yticks(np.arange(len(names)) + 1)
     axes.set_yticklabels(["" if n == "+Inf" else written(float(n), unit) for n in names])
     axes.set_ylim(max(0, used[0] - 1), min(len(bounds), used[-1] + 2))
@@ -223,15 +225,15 @@ def _table(sheet: Sheet, box: Box, panel: Json, curves: list[Curve], _: Choice) 
     columns = sorted(arranged["indexByName"], key=arranged["indexByName"].__getitem__)
     shares = [2.2, *([1.0] * (len(columns) - 1))]
     starts = np.cumsum([0, *shares]) / sum(shares) * (box.w - 24)
-    rows = [[arranged["renameByName"][each] for each in columns]]
-    rows += [[each.labels.get(name, "") for name in columns] for each in curves]
+    rows = [[arranged["renameByName"][column] for column in columns]]
+    rows += [[curve.labels.get(name, "") for name in columns] for curve in curves]
     fitting = int((box.h - TOP) / LINE)
     for number, row in enumerate(rows[:fitting]):
         for start, end, text in zip(starts, starts[1:], row, strict=False):
             sheet.write(
                 box.x + 12 + start,
                 box.y + TOP + 8 + number * LINE,
-                cut(text, NORMAL, end - start - 8),
+                shorten(text, NORMAL, end - start - 8),
                 color=FAINT if number == 0 else TEXT,
             )
 

@@ -45,13 +45,13 @@ class Curve(NamedTuple):
 
 def curves(panel: Json, choice: Choice) -> list[Curve]:
     """Ask what a panel asks; a curve of nothing but NaN is none."""
-    found = [
-        Curve(_name(target["legendFormat"], each.labels), each.labels, points)
+    curves = [
+        Curve(_name(target["legendFormat"], entry.labels), entry.labels, points)
         for target in panel["targets"]
-        for each in _asked(target, choice)
-        if (points := [*_finite(each)])
+        for entry in _asked(target, choice)
+        if (points := [*_finite(entry)])
     ]
-    return sorted(found, key=lambda each: each.name) if panel["type"] == "timeseries" else found
+    return sorted(curves, key=lambda entry: entry.name) if panel["type"] == "timeseries" else curves
 
 
 def _asked(target: Json, choice: Choice) -> list[Series]:

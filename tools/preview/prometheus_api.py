@@ -28,8 +28,8 @@ def over_time(url: str, query: str, start: float, end: float, step: float) -> li
     """
     asked = {"query": query, "start": start, "end": end, "step": step}
     return [
-        Series(each["metric"], [(float(at), float(value)) for at, value in each["values"]])
-        for each in _result(url, "query_range", asked)
+        Series(entry["metric"], [(float(at), float(value)) for at, value in entry["values"]])
+        for entry in _result(url, "query_range", asked)
     ]
 
 
@@ -40,8 +40,8 @@ def newest(url: str, query: str, at: float) -> list[Series]:
         Refused: it does not parse.
     """
     return [
-        Series(each["metric"], [(float(each["value"][0]), float(each["value"][1]))])
-        for each in _result(url, "query", {"query": query, "time": at})
+        Series(entry["metric"], [(float(entry["value"][0]), float(entry["value"][1]))])
+        for entry in _result(url, "query", {"query": query, "time": at})
     ]
 
 

@@ -88,7 +88,9 @@ def _python_package(name: str, version: str) -> Component:
 
 def _write(source: Source, path: Path, subject: Component, components: list[Component]) -> Path:
     """Write the document, the same for the same content."""
-    unique = {each["purl"]: each | {"bom-ref": each["purl"]} for each in components}
+    unique = {
+        component["purl"]: component | {"bom-ref": component["purl"]} for component in components
+    }
     listed = [unique[purl] for purl in sorted(unique)]
     root = subject | {"bom-ref": subject["purl"]}
     document = {

@@ -47,7 +47,7 @@ export function single() {
   return { valid, usages: 1, path: "/api/usages", text: valid ? JSON.stringify(usage()) : any(BROKEN) };
 }
 
-// All or nothing: one usage that is none makes the whole batch one.
+// All or nothing: one invalid usage makes the whole batch invalid.
 export function batch(size) {
   const valid = Math.random() >= INVALID;
   const made = Array.from({ length: size }, usage);

@@ -48,4 +48,4 @@ def test_a_peer_that_answers_something_else_is_not_measured(tmp_path: Path) -> N
 def test_a_missing_program_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(RuntimeError, match=r"apt-get install .* nodejs"):
-        contenders.found("node")
+        contenders.find_program("node")

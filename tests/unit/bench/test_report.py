@@ -86,7 +86,7 @@ def test_a_picture_has_a_bar_for_each_row(tmp_path: Path) -> None:
 
 def test_the_worst_lag_of_all_runs_is_judged() -> None:
     rows = [durable(1, lag=0.5), durable(1, lag=2.5)]
-    assert report(posts=rows).floors[-1].found == "2.5 s"
+    assert report(posts=rows).floors[-1].value == "2.5 s"
 
 
 def test_a_disagreement_is_shown_first_and_named() -> None:
