@@ -85,7 +85,7 @@ async def test_server_that_does_not_tell_its_settings_cannot_be_checked(
     tmp_path: Path,
 ) -> None:
     acl = ["user default on nopass ~* +@all -config"]
-    refused = pytest.raises(DurabilityNotMet, match="does not let CONFIG GET be asked")
+    refused = pytest.raises(DurabilityNotMet, match="does not allow CONFIG GET")
     with Server(tmp_path / "server", acl=acl) as server, refused:
         await open_session(server)
 
@@ -139,7 +139,7 @@ async def test_log_that_was_switched_on_is_not_in_force_before_its_first_rewrite
         await open_session(slow, inspector=inspector)
     slow.command("CONFIG", "SET", "appendonly", "yes")
     for _ in range(2):
-        with pytest.raises(DurabilityNotMet, match="not in force yet"):
+        with pytest.raises(DurabilityNotMet, match="not active yet"):
             await open_session(slow, inspector=inspector)
     # What the check spares: nothing of what is in memory is in a file.
     assert rewriting(slow)
@@ -178,7 +178,7 @@ async def test_log_that_was_off_between_two_looks_is_not_in_force(slow: Server) 
     slow.command("CONFIG", "SET", "appendonly", "no")
     slow.command("CONFIG", "SET", "appendonly", "yes")
     assert rewriting(slow)
-    with pytest.raises(DurabilityNotMet, match="not in force yet"):
+    with pytest.raises(DurabilityNotMet, match="not active yet"):
         await open_session(slow, inspector=inspector)
 
 
@@ -227,7 +227,7 @@ def test_what_is_taken_after_the_log_was_switched_on_survives_a_kill(
             for each in stack.processes:
                 each.spawn()
             for each in (api, flusher):
-                wait_until(partial(tells, each, "not in force yet"), "the reason", seconds=20)
+                wait_until(partial(tells, each, "not active yet"), "the reason", seconds=20)
             assert post(api.port) == (503, "no")
             assert rewriting(server)
             end_rewrite(server)

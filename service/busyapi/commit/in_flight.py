@@ -213,7 +213,7 @@ def classify_refusal(reply: ServerError, uncertain: bool) -> Exception | None:  
             )
         case "STALE" | "KNOWN":
             return OutcomeUnknown()
-        case "LANE" if uncertain:
+        case "UNREGISTERED" if uncertain:
             # The server lost the batch number, and could not have detected a repeat.
             return OutcomeUnknown()
     return None

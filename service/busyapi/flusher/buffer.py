@@ -1,8 +1,8 @@
-"""From stream entries to what the archive takes: in order, whole, checked, in blocks of 1 MiB.
+"""Turns stream entries into blocks of 1 MiB for the archive: in order, complete and checked.
 
-Memory is bounded whatever waits in the stream: a reply has at most about a megabyte, or one entry
-in parts; an entry is split into lines a block at a time. So a block may end within an entry, and so
-may the cursor.
+Memory is bounded no matter how much waits in the stream: a reply has at most about a megabyte, or
+one entry in parts, and an entry is split into lines one block at a time. So a block, and the
+cursor, may end within an entry.
 """
 
 import asyncio
@@ -20,58 +20,60 @@ from busyapi.stream.partition import OwnedPartition
 
 MAX_BLOCK_BYTES = 1 << 20
 FLUSH_SECONDS = 1.0
-"""A usage waits no longer than this for others to share its fsync."""
+"""How long a usage may wait for others to share its fsync."""
 POLL_INTERVAL_SECONDS = 0.05
 MAX_BLOCK_LINES = 10_000
-"""Lines of one block: a line takes more than its bytes while it is rendered."""
+"""Lines per block: a line takes more memory than its bytes while it is rendered."""
 
 
 class FlushBuffer:
-    """What has been read from the stream and is not in the archive yet."""
+    """The usages that were read from the stream and are not in the archive yet."""
 
     def __init__(self, after: Seq, keys: IdempotencyKeeper) -> None:
         self._keys = keys
         self.quarantined: tuple[Entry, str] | None = None
-        """An entry that cannot be read, behind the others; it begins behind the cursor."""
+        """A damaged entry after the others, and the reason; its first seq is after the cursor."""
         self._entries: list[CheckedEntry] = []
         self._is_blocked = False
-        """The stream cannot be followed: what was read before is flushed first."""
+        """The next entry raises an error, but earlier entries are flushed first."""
         self._last_seq = after
         self._bytes = 0
         self._filled_since: float | None = None
 
     @property
     def oldest_ms(self) -> int | None:
-        """When the oldest waiting usage was received."""
+        """Time of receipt of the oldest waiting usage."""
         return self._entries[0].received_ms if self._entries else None
 
     @property
     def newest_ms(self) -> int | None:
-        """When the newest waiting usage was received."""
+        """Time of receipt of the newest waiting usage."""
         return self._entries[-1].received_ms if self._entries else None
 
     @property
     def should_flush(self) -> bool:
-        """Whether what waits should be flushed."""
-        late = self._filled_since is not None and monotonic() - self._filled_since >= FLUSH_SECONDS
+        """True when the buffer should be flushed."""
+        is_due = self._filled_since is not None and (
+            monotonic() - self._filled_since >= FLUSH_SECONDS
+        )
         return (
             self.quarantined is not None
             or self._is_blocked
             or self._bytes >= MAX_BLOCK_BYTES
-            or late
+            or is_due
         )
 
     async def read(self, partition: OwnedPartition) -> int:
-        """Read once; tell how many entries came.
+        """Read once, and return the number of entries.
 
         Raises:
-            LossSuspected: the stream lacks a seq that was given out.
+            LossSuspected: the stream lacks an issued seq.
             UnknownVersion: the next entry was written by another version of busyapi.
             RedisUnavailable, LeaseLost, ArchiveTakenOver: as `OwnedPartition.read`.
         """
         entries = await partition.read(self._last_seq)
-        for each in entries:
-            self._add(each, partition.keys.partition)
+        for entry in entries:
+            self._add(entry, partition.keys.partition)
             if self.quarantined or self._is_blocked:
                 break
         if entries:
@@ -79,40 +81,40 @@ class FlushBuffer:
         return len(entries)
 
     async def fill(self, partition: OwnedPartition, stopping: asyncio.Event) -> None:
-        """Read until there is enough for a flush, or a second has passed."""
+        """Read until the buffer should be flushed, or a second has passed without entries."""
         end = monotonic() + FLUSH_SECONDS
         while not self.should_flush and (self._entries or monotonic() < end):
-            # Reading at every new entry would cost Redis more than the entries do.
+            # A read for every new entry would cost Redis more than the entry itself.
             if not await self.read(partition):
                 if stopping.is_set():
                     return
                 await asyncio.sleep(POLL_INTERVAL_SECONDS)
             await partition.renew_lease_if_due()
 
-    def _add(self, found: Entry, partition: int) -> None:
+    def _add(self, entry: Entry, partition: int) -> None:
         after = self._last_seq
-        if found.first > after + 1:
+        if entry.first > after + 1:
             self._stop_at(
                 LossSuspected(
-                    f"the stream continues at seq {found.first}, but seq {after + 1} comes next:"
-                    " entries were deleted from Redis by hand. To give them up, type: busyapi"
-                    f" archive accept-loss --partition {partition} --through {found.first - 1}"
+                    f"the stream continues at seq {entry.first}, but seq {after + 1} is next:"
+                    " somebody deleted entries from Redis. To give them up, type: busyapi"
+                    f" archive accept-loss --partition {partition} --through {entry.first - 1}"
                     " --reason '…'"
                 )
             )
             return
         try:
-            checked = check_entry(found)
+            checked = check_entry(entry)
         except BadEntry as error:
-            # The first of its seqs may be in the archive, or given up by a person.
-            self.quarantined = (found._replace(first=Seq(after + 1)), str(error))
+            # Its first seqs may be in the archive already, or given up by an operator.
+            self.quarantined = (entry._replace(first=Seq(after + 1)), str(error))
         except UnknownVersion as error:
             self._stop_at(error)
             return
         else:
             self._entries.append(checked)
-        self._last_seq = found.last
-        self._bytes += len(found.value)
+        self._last_seq = entry.last
+        self._bytes += len(entry.value)
 
     def _stop_at(self, error: BusyapiError) -> None:
         if not self._entries:
@@ -122,46 +124,47 @@ class FlushBuffer:
     async def flush(
         self, writer: PartitionWriter, partition: OwnedPartition
     ) -> tuple[int, list[AppendStats]]:
-        """Put everything into the archive, on disk; give the number of usages, and the figures.
+        """Write everything to the archive, synced; return the number of usages and the statistics.
 
-        If we die in here the cursor stands where the disk has it, and the rest is read again.
+        If the process dies in here, the next start takes the cursor from the disk, and reads the
+        rest again.
 
         Raises:
-            ArchiveFull: call again when there is space; what was taken is not taken twice.
+            ArchiveFull: call again when there is space; no usage is appended twice.
             FsyncFailed: the process must exit.
             RedisUnavailable, LeaseLost, ArchiveTakenOver: the lease could not be renewed meanwhile.
         """
-        # First: if we die behind it, Redis still has the usages.
+        # First: if the process dies after this, Redis still has the usages.
         await self._keys.archive_new(partition, self._last_seq)
-        before, flushed = writer.cursor, []
+        cursor, appends = writer.cursor, []
         for block in _make_blocks(self._entries, writer.cursor):
             append = asyncio.to_thread(writer.append, block)
-            flushed.append(await partition.await_with_lease(append))
-        usages = writer.cursor - before
+            appends.append(await partition.await_with_lease(append))
+        usages = writer.cursor - cursor
         self._entries = []
         if self.quarantined:
-            found, why = self.quarantined
-            raw = bytes(found.value)
-            put = asyncio.to_thread(writer.quarantine, found.first, found.last, raw, why)
-            await partition.await_with_lease(put)
+            entry, why = self.quarantined
+            raw = bytes(entry.value)
+            quarantine = asyncio.to_thread(writer.quarantine, entry.first, entry.last, raw, why)
+            await partition.await_with_lease(quarantine)
             self.quarantined = None
         self._bytes, self._filled_since, self._is_blocked = 0, None, False
-        return usages, flushed
+        return usages, appends
 
 
 def _make_blocks(entries: list[CheckedEntry], cursor: Seq) -> Iterator[list[UsageBatch]]:
-    """Cut what lies behind the cursor into blocks of about MAX_BLOCK_BYTES."""
+    """Yield the usages after the cursor in blocks of about MAX_BLOCK_BYTES."""
     block: list[UsageBatch] = []
     size = count = 0
-    for each in entries:
-        first = Seq(max(each.first, cursor + 1))
-        for lines in split_lines(each, Seq(first - 1), MAX_BLOCK_BYTES, MAX_BLOCK_LINES):
+    for entry in entries:
+        first = Seq(max(entry.first, cursor + 1))
+        for lines in split_lines(entry, Seq(first - 1), MAX_BLOCK_BYTES, MAX_BLOCK_LINES):
             length = sum(map(len, lines))
             if block and (size + length > MAX_BLOCK_BYTES or count + len(lines) > MAX_BLOCK_LINES):
                 yield block
                 block, size, count = [], 0, 0
             last = Seq(first + len(lines) - 1)
-            block.append(UsageBatch(first, last, each.received_ms, lines))
+            block.append(UsageBatch(first, last, entry.received_ms, lines))
             size, count = size + length, count + len(lines)
             first = Seq(last + 1)
     if block:
@@ -171,7 +174,7 @@ def _make_blocks(entries: list[CheckedEntry], cursor: Seq) -> Iterator[list[Usag
 async def drain_stream(
     partition: OwnedPartition, writer: PartitionWriter, keys: IdempotencyKeeper
 ) -> None:
-    """Archive everything that the stream holds beyond the cursor, without publishing."""
+    """Archive every usage of the stream after the cursor, without publishing."""
     buffer = FlushBuffer(writer.cursor, keys)
     while await buffer.read(partition):
         await buffer.flush(writer, partition)

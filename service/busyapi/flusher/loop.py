@@ -1,8 +1,8 @@
-"""The flusher's life: claim, recover, seed, flush, until it is asked to stop.
+"""The flusher's main loop: acquire, recover, seed, then flush until it must stop.
 
-    claim ──> recover ──> seed ──> turn ──┐     Redis away: claim again
-      ^                    ^  └───────────┘     archive behind or damaged: halt, lock and lease
-      └───────halt─────────┘                    released, and try again until a person has acted
+    acquire ──> recover ──> seed ──> run_once ──┐   Redis unavailable: acquire again
+       ^                     ^  └───────────────┘   archive behind or damaged: halt, release lock
+       └────────halt─────────┘                      and lease, retry until an operator has acted
 
 A failed fsync ends the process; the next start writes a new file.
 """
@@ -13,11 +13,9 @@ from asyncio import to_thread
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
-from typing import NamedTuple
 
 import structlog
 
-from busyapi.archive.block_builder import AppendStats
 from busyapi.archive.volume import ArchiveVolume
 from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import (
@@ -42,6 +40,7 @@ from busyapi.flusher.idempotency import IdempotencyKeeper
 from busyapi.flusher.ownership import PartitionConfig
 from busyapi.flusher.resources import FlusherResources
 from busyapi.flusher.seed import doubt_reason, seed_partition
+from busyapi.flusher.stats import StageTimes, record_flush
 from busyapi.stream.partition import OwnedPartition
 from busyapi.telemetry.metrics import FlusherMetrics
 
@@ -51,20 +50,11 @@ INSPECT_INTERVAL_SECONDS = 1.0
 HALT_RETRY_SECONDS = 3.0
 RETRY_INTERVAL_SECONDS = 0.3
 MAX_IDLE_RUN_SECONDS = 3.0
-"""A turn that finds nothing takes a second; one that takes longer than this could not look."""
-
-
-class StageTimes(NamedTuple):
-    """When a turn's stages ended."""
-
-    started: float
-    filled: float
-    written: float
-    published: float
+"""A run without new usages takes a second. A longer one could not read the stream."""
 
 
 class Flusher:
-    """Owns one partition."""
+    """The owner of one partition."""
 
     def __init__(
         self,
@@ -75,7 +65,7 @@ class Flusher:
         keys: IdempotencyKeeper,
     ) -> None:
         self.not_ready_reason = "starting"
-        """Why this flusher is not ready, "" when it is."""
+        """Why this flusher is not ready, "" if it is ready."""
         self._config = config
         self._resources = FlusherResources(config, volume, connect)
         self._metrics, self._keys = metrics, keys
@@ -86,36 +76,36 @@ class Flusher:
         self._retention_refused = False
         metrics.bound_usages.set(config.bound)
         self._archived_until = time.time()
-        """Nothing that was received before this time is unarchived, as of the last turn."""
+        """Every usage received before this time is archived, as of the last run."""
         self._caught_up = True
-        """That turn left nothing."""
+        """The last run archived every issued seq."""
         metrics.oldest_unarchived_seconds.set_function(self._oldest_seconds)
 
     @property
     def writer(self) -> PartitionWriter | None:
-        """The archive, while it is open."""
+        """The archive's writer, None while the archive is closed."""
         return self._resources.writer
 
     async def run(self) -> None:
         """Flush until `stop`.
 
         Raises:
-            FsyncFailed: the disk refused an fsync; the process must exit.
+            FsyncFailed: an fsync failed; the process must exit.
         """
         while not self._stopping.is_set():
             await self._handle_step()
         await self._resources.close()
 
     def stop(self) -> None:
-        """Ask `run` to flush what it has read, and return."""
+        """Make `run` flush what it has read, and return."""
         self._stopping.set()
 
     async def _handle_step(self) -> None:
-        """Do one step, and answer each failure with what it asks for."""
+        """Run one step, and handle each kind of failure."""
         try:
             await self._step()
         except (RedisUnavailable, NotSeeded, LeaseLost, DurabilityNotMet) as error:
-            # Read again from the cursor: what was taken in but not archived is still there.
+            # The next step reads again from the cursor: Redis still has what is not archived.
             if isinstance(error, DurabilityNotMet):
                 self._metrics.durability_held.set(0)
             await self._mark_not_ready(error, RETRY_INTERVAL_SECONDS)
@@ -143,7 +133,7 @@ class Flusher:
             ArchiveDamaged,
             UnknownVersion,
         ) as error:
-            # Lock and lease are released, so that a person can repair; then all is read again.
+            # Lock and lease are released so that an operator can repair; the next step rereads all.
             self._buffer = None
             await self._resources.close()
             self._metrics.halted.set(1)
@@ -155,7 +145,7 @@ class Flusher:
             await self._mark_not_ready(error, HALT_RETRY_SECONDS)
 
     async def _renew_lease(self) -> None:
-        """While nothing can be archived: stay the owner, and go on telling how far ids are."""
+        """Stay the owner, and report the last issued seq, while nothing can be archived."""
         try:
             if self._resources.partition:
                 self._metrics.issued_seq.set(await self._resources.partition.renew_lease())
@@ -167,10 +157,10 @@ class Flusher:
 
     async def _mark_not_ready(self, error: Exception, seconds: float) -> None:
         self._metrics.seeded.set(0)
-        trouble = describe_for_log(error)
-        if trouble != self.not_ready_reason:
-            log.warning("flusher_not_ready", reason=type(error).__name__, detail=trouble)
-        self.not_ready_reason = trouble
+        reason = describe_for_log(error)
+        if reason != self.not_ready_reason:
+            log.warning("flusher_not_ready", reason=type(error).__name__, detail=reason)
+        self.not_ready_reason = reason
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
 
@@ -182,17 +172,17 @@ class Flusher:
         await self.run_once()
 
     def report_damage(self, writer: PartitionWriter) -> None:
-        """Log and count the damage that was not told yet."""
+        """Log and count damage that was not reported yet."""
         self._metrics.damaged_files.set(writer.stats.damaged_files)
         while writer.alarms:
             log.error("archive_damaged", detail=writer.alarms.pop(0))
         while writer.notices:
             log.warning("archive_warning", detail=writer.notices.pop(0))
-        refused = writer.retention_refusal
-        self._metrics.retention_refused.set(1 if refused else 0)
-        if refused and not self._retention_refused:
-            log.warning("retention_refused", detail=refused)
-        self._retention_refused = bool(refused)
+        refusal = writer.retention_refusal
+        self._metrics.retention_refused.set(1 if refusal else 0)
+        if refusal and not self._retention_refused:
+            log.warning("retention_refused", detail=refusal)
+        self._retention_refused = bool(refusal)
 
     async def _seed(self, partition: OwnedPartition, writer: PartitionWriter) -> None:
         cursor = writer.cursor
@@ -204,25 +194,27 @@ class Flusher:
         self._buffer = FlushBuffer(writer.cursor, self._keys)
 
     async def run_once(self) -> None:
-        """Gather, archive, publish: the one thing that a flusher does."""
+        """Read usages, archive them, and publish the cursor."""
         writer, partition, buffer = self._require_running()
-        began = monotonic()
+        started = monotonic()
         await buffer.fill(partition, self._stopping)
-        bad, newest_ms = buffer.quarantined, buffer.newest_ms
-        gathered = monotonic()
-        usages, flushed = await buffer.flush(writer, partition)
-        # A recovery by another process copies the open segment: what came after is in no file.
+        bad_entry, newest_ms = buffer.quarantined, buffer.newest_ms
+        filled = monotonic()
+        usages, appends = await buffer.flush(writer, partition)
+        # A recovery by another process copies the open segment: later appends are then in no file.
         await to_thread(writer.check_ownership)
         written = monotonic()
         failpoint("flusher-before-publish")
-        # Without usages too: it renews the lease and detects an epoch that a committer revoked.
+        # Also without usages: it renews the lease and detects an epoch that a committer revoked.
         issued = await partition.publish(writer.cursor)
         failpoint("flusher-after-publish")
         await self._keys.rotate(partition, writer.cursor)
-        if bad:
-            self._metrics.quarantined_usages.inc(bad[0].last - bad[0].first + 1)
-            log.error("entry_quarantined", first=bad[0].first, last=bad[0].last, why=bad[1])
-        self._measure_flush(usages, flushed, StageTimes(began, gathered, written, monotonic()))
+        if bad_entry:
+            entry, why = bad_entry
+            self._metrics.quarantined_usages.inc(entry.last - entry.first + 1)
+            log.error("entry_quarantined", first=entry.first, last=entry.last, why=why)
+        times = StageTimes(started, filled, written, monotonic())
+        record_flush(self._metrics, usages, appends, times)
         self._caught_up = issued <= writer.cursor
         if self._caught_up:
             self._archived_until = time.time()
@@ -234,18 +226,18 @@ class Flusher:
         self._mark_ready(writer, issued)
 
     def _require_running(self) -> tuple[PartitionWriter, OwnedPartition, FlushBuffer]:
-        assert self._resources.writer  # noqa: S101 - _step() made all three
+        assert self._resources.writer  # noqa: S101 - `_step` set all three
         assert self._resources.partition  # noqa: S101
         assert self._buffer  # noqa: S101
         return self._resources.writer, self._resources.partition, self._buffer
 
     async def _inspect(self, partition: OwnedPartition) -> None:
-        """See that the server still holds the tier, and whether a restart could hide a loss."""
+        """Check that the server still meets the tier, and whether a restart could hide a loss."""
         if monotonic() < self._next_inspect:
             return
         self._next_inspect = monotonic() + INSPECT_INTERVAL_SECONDS
         server = await partition.inspect()
-        # Committers refuse a weak server; what they stored before is archived all the more.
+        # Committers refuse a weak server; the flusher still archives what they stored before.
         self._durability_error = server.durability_error
         self._metrics.durability_held.set(0 if server.durability_error else 1)
         self._metrics.redis_memory_bytes.set(server.memory_bytes)
@@ -276,23 +268,8 @@ class Flusher:
             self._metrics.volume_free_bytes.set(free)
             self._metrics.volume_size_bytes.set(size)
 
-    def _measure_flush(self, usages: int, flushed: list[AppendStats], times: "StageTimes") -> None:
-        stages = self._metrics.stage_seconds
-        synced = sum(each.sync_seconds for each in flushed)
-        stages["read"].inc(times.filled - times.started)
-        stages["write"].inc(max(0.0, times.written - times.filled - synced))
-        stages["fsync"].inc(synced)
-        stages["publish"].inc(times.published - times.written)
-        if not flushed:
-            return
-        self._metrics.flush_usages.observe(usages)
-        self._metrics.flush_seconds.observe(times.published - times.filled)
-        for each in flushed:
-            self._metrics.fsync_seconds.observe(each.sync_seconds)
-        self._metrics.written_bytes.inc(sum(each.bytes for each in flushed))
-
     def _oldest_seconds(self) -> float:
-        """Take the worst for true when nobody could look: what is not known archived may wait."""
+        """Return the age of the oldest unarchived usage; if unknown, the largest possible age."""
         oldest = self._buffer.oldest_ms if self._buffer else None
         age = time.time() - (oldest / 1000 if oldest else self._archived_until)
         if oldest is None and self._caught_up and age < MAX_IDLE_RUN_SECONDS:

@@ -1,7 +1,7 @@
-"""Before anything is taken or seeded: may this archive own the partition that Redis has?
+"""Checks whether this archive may own the partition in Redis, before it is acquired and seeded.
 
-`acquire_lease` comes first: it compares what needs no recovery of the archive, and takes the lease
-after that. Nothing in here changes an archive.
+`acquire_lease` comes first: it makes the checks that need no recovery of the archive, and then
+acquires the lease. Nothing in this module changes an archive.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from busyapi.stream.state import PartitionState
 
 
 class PartitionConfig(NamedTuple):
-    """What was fixed at install, and the tier."""
+    """The settings that are fixed at install, and the tier."""
 
     partition: int
     partitions: int
@@ -27,13 +27,13 @@ class PartitionConfig(NamedTuple):
 async def acquire_lease(
     partition: OwnedPartition, identity: Identity, config: PartitionConfig
 ) -> bool:
-    """Take the lease if this archive may own the partition; tell whether it was ours already.
+    """Acquire the lease if this archive may own the partition; return whether it held it already.
 
     Raises:
         LossSuspected: the partition was seeded from another archive.
-        PartitionMismatch: Redis was installed with another number of partitions.
-        LeaseLost: another flusher owns the partition now: try again on the same object.
-        RedisUnavailable: to be tried again.
+        PartitionMismatch: as `check_config`.
+        LeaseLost: another flusher owns the partition; try again on the same object.
+        RedisUnavailable: try again.
     """
     state = (await partition.read_snapshot()).state
     if (
@@ -41,8 +41,8 @@ async def acquire_lease(
         and await partition.lease_holder() == state.archive_id
     ):
         raise LeaseLost(
-            f"the flusher of archive {state.archive_id} holds this partition's lease. Is it"
-            " another installation's? Then set another BUSYAPI_KEY_PREFIX here"
+            f"the flusher of archive {state.archive_id} holds this partition's lease. If it"
+            " belongs to another installation, set another BUSYAPI_KEY_PREFIX here"
         )
     check_config(state, identity, config, partition.keys.prefix)
     return await partition.acquire_lease()
@@ -55,29 +55,30 @@ def _belongs_to_other_archive(state: PartitionState, archive: Identity) -> bool:
 def check_config(
     state: PartitionState, archive: Identity, config: PartitionConfig, prefix: str
 ) -> None:
-    """Compare what was fixed at install.
+    """Compare the settings that are fixed at install.
 
     Raises:
         LossSuspected: the partition was seeded from another archive.
-        PartitionMismatch: another number of partitions, or another prefix of the keys.
+        PartitionMismatch: Redis has another number of partitions, or the archive another prefix.
     """
     if archive.prefix not in {"", prefix}:
         raise PartitionMismatch(
             f"this archive was seeded under the key prefix {archive.prefix}, BUSYAPI_KEY_PREFIX"
-            f" says {prefix}: set it to {archive.prefix}; it is fixed at install, and usages that"
-            " are not archived yet have keys that begin with it"
+            f" says {prefix}: set it to {archive.prefix}. It is fixed at install, and usages under"
+            " it may not be archived yet"
         )
     if state.partitions not in {None, config.partitions}:
         raise PartitionMismatch(
             f"Redis was installed with {state.partitions} partitions, BUSYAPI_PARTITIONS says"
-            f" {config.partitions}: the number is fixed at install"
+            f" {config.partitions}: set it to {state.partitions}. The number is fixed at install"
         )
     if _belongs_to_other_archive(state, archive):
         raise LossSuspected(
             f"Redis was seeded from archive {state.archive_id}, this volume holds archive"
-            f" {archive.archive_id}; seq {state.archived} was archived in the other. Mount that"
-            " one; if it is another installation's, set another BUSYAPI_KEY_PREFIX here; or, to"
-            f" continue with this one, type: {_accept_loss_command(config, state.archived)}"
+            f" {archive.archive_id}; the other has usages up to seq {state.archived}. Mount the"
+            " other; or, if it belongs to another installation, set another BUSYAPI_KEY_PREFIX"
+            " here; or, to continue with this one, type:"
+            f" {_accept_loss_command(config, state.archived)}"
             f" --replaces {state.archive_id} --reason '…'"
         )
 
@@ -89,26 +90,27 @@ def _accept_loss_command(config: PartitionConfig, through: Seq) -> str:
 def check_archive_complete(
     state: PartitionState, writer: PartitionWriter, config: PartitionConfig
 ) -> None:
-    """Compare how far the archive is with how far it was.
+    """Compare the archive's cursor with the highest seq that is known to have been archived.
 
     Raises:
-        LossSuspected: it lacks what Redis or its own files speak of.
+        LossSuspected: the archive is missing usages that Redis or its own files refer to.
     """
     known = max(state.archived, writer.stats.highest_seq)
     if known > writer.cursor:
         raise LossSuspected(
             f"usages up to seq {known} were archived, but this archive ends at seq"
-            f" {writer.cursor}: {_describe_missing(writer, known)}. Mount the right one; or,"
-            f" to give up what is missing, type: {_accept_loss_command(config, known)} --reason '…'"
+            f" {writer.cursor}: {_describe_missing(writer, known)}. Mount the right volume;"
+            " or, to give up the missing usages, type:"
+            f" {_accept_loss_command(config, known)} --reason '…'"
         )
 
 
 def _describe_missing(writer: PartitionWriter, known: Seq) -> str:
-    """Say what is missing: all behind the cursor, or seqs that whole files follow."""
+    """Return what is missing: all after the cursor, or seqs that intact files follow."""
     first, *more = writer.find_holes(known)
     if first.last >= known:
         return "an empty, wrong, older or damaged volume"
-    seqs = sum(each.last - each.first + 1 for each in more)
+    seqs = sum(hole.last - hole.first + 1 for hole in more)
     return (
         f"seqs {first.first} to {first.last} are missing{f', and {seqs} more' if more else ''};"
         f" the next whole file begins at seq {first.last + 1}: files were damaged or deleted"
@@ -118,29 +120,29 @@ def _describe_missing(writer: PartitionWriter, known: Seq) -> str:
 def check_original_known(
     snapshot: PartitionSnapshot, writer: PartitionWriter, config: PartitionConfig
 ) -> None:
-    """Check that the server knows how far the original of a copied archive was.
+    """Check that the server knows the cursor of the archive that a restored copy was made from.
 
-    The copy does not know which ids were given out after it was made: cursor + bound limits those
-    of the original. Only the server that its flusher had vouched for knows, if it still runs.
+    The copy does not know which ids were issued after it was made: the limit is cursor + bound of
+    the original. Only the server that the original was seeded on knows it, if it still runs.
 
     Raises:
-        LossSuspected: nothing shows it.
+        LossSuspected: the server does not know it.
     """
     state = snapshot.state
-    alive = state.epoch and state.run_id == snapshot.server.run_id
-    # `check_archive_complete` sees afterwards whether something is missing up to `archived`.
+    is_same_server = state.epoch and state.run_id == snapshot.server.run_id
+    # `check_archive_complete` then checks whether usages are missing up to `archived`.
     if (
-        alive
+        is_same_server
         and state.archive_id == writer.identity.archive_id
         and (state.seq or 0) >= writer.cursor
     ):
         return
     known = max(state.archived, state.seq or 0, writer.stats.highest_seq)
-    least = f", at least that of seq {known}," if known > writer.cursor else ""
+    minimum = f", at least that of seq {known}," if known > writer.cursor else ""
     raise LossSuspected(
         f"this archive is a copy, as of a backup, that ends at seq {writer.cursor}, and Redis is"
-        " not the server that the original was seeded on: which ids were given out since is not"
-        " known here. If a later copy or the original exists, mount it. If not, find the highest id"
-        f"{least} that any device or log has, and type: busyapi archive restored --partition"
+        " not the server that the original was seeded on, so it does not know which ids were issued"
+        " since. If a later copy or the original exists, mount it. If not, find the highest id"
+        f"{minimum} that any device or log has, and type: busyapi archive restored --partition"
         f" {config.partition} --last-id ID"
     )

@@ -1,12 +1,12 @@
-"""What a flusher has while it owns its partition: the lease, the archive, a connection.
+"""The resources of a flusher while it owns its partition: lease, archive and connection.
 
-Nothing is taken before the right to it is known: `acquire` locks the folder, compares its identity
-with the partition's record, and takes the lease. Only then are files changed. Nothing is kept in a
-failed state: `close` gives everything back.
+A flusher checks its right to a resource before it takes it: `acquire` locks the folder, compares
+its identity with the partition's record, and acquires the lease. Only then does it change files.
+After a failure it keeps nothing: `close` releases everything.
 
-Lock and lease are two guards, and each holds alone. Where another flusher of the same archive has
-the lease, or the open segment is no longer the file at its path, the lock is void: `abandon` leaves
-the open segment as it is, and the next `acquire` is that of a newcomer.
+Lock and lease protect the archive independently. If another flusher of the same archive holds the
+lease, or the open segment is no longer the file at its path, the lock is void: `abandon` leaves the
+open segment as it is, and the next `acquire` starts from scratch.
 """
 
 from asyncio import to_thread
@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 
 class FlusherResources:
-    """One flusher's hold on its partition."""
+    """The lease, archive and connection of one flusher."""
 
     def __init__(
         self,
@@ -41,41 +41,41 @@ class FlusherResources:
         self._recovered_cursor: Seq | None = None
 
     async def acquire(self) -> tuple[OwnedPartition, PartitionWriter]:
-        """Take the lease, and recover the archive under it.
+        """Acquire the lease, and recover the archive under it.
 
         Raises:
-            BusyapiError: as `ArchiveVolume.read_identity` and `recover`, and `seed.acquire`.
+            BusyapiError: as `ArchiveVolume.read_identity`, `recover` and `acquire_lease`.
         """
         archive = (
             self.writer.identity if self.writer else await to_thread(self._volume.read_identity)
         )
-        if archive is None:  # a new folder: there are no files that another could write
+        if archive is None:  # a new folder has no files that another flusher could write
             archive = (await self._recover()).identity
         if self.partition is None:
             self.partition = self._connect(archive.archive_id)
         partition = self.partition
         try:
             await partition.connect()
-            was_ours = await acquire_lease(partition, archive, self._config)
+            was_owner = await acquire_lease(partition, archive, self._config)
         except RedisUnavailable:
-            if self.writer is None:  # what is archived can be read without Redis
+            if self.writer is None:  # lookups in the archive work without Redis
                 await self._recover()
             raise
-        if self.writer and was_ours:
+        if self.writer and was_owner:
             return partition, self.writer
-        # Without the lease another flusher may have had the archive meanwhile.
+        # Without the lease, another flusher may have written the archive in between.
         await self._close_writer(finish=True)
         return partition, await partition.await_with_lease(self._recover())
 
     async def _recover(self) -> PartitionWriter:
         writer = self.writer = await to_thread(self._volume.recover)
-        if writer.cursor != self._recovered_cursor:  # it is recovered at each try of a halt
+        if writer.cursor != self._recovered_cursor:  # a halted flusher recovers at each retry
             self._recovered_cursor = writer.cursor
             log.info("archive_recovered", cursor=writer.cursor)
         return writer
 
     async def close(self) -> None:
-        """Give archive and lease back, in this order: files are changed under the lease alone.
+        """Release archive and lease, in this order: files change only under the lease.
 
         Raises:
             FsyncFailed: as `PartitionWriter.close`.
@@ -87,7 +87,7 @@ class FlusherResources:
             await self._release()
 
     async def abandon(self) -> None:
-        """Leave an archive that another process has taken, or whose disk has failed."""
+        """Release an archive that another process has taken, or whose disk has failed."""
         await self._close_writer(finish=False)
         self._volume.unlock()
         await self._release()

@@ -1,16 +1,16 @@
-"""Before a flusher flushes: archive, Redis and settings must agree who has given out what.
+"""Seeds a partition before its flusher flushes: archive, Redis and settings must agree on the ids.
 
-    same server as in the record            go on
-    one standalone server, restarted,       go on: nothing it answered for is gone, so the epoch
-      appendfsync always all its life         stays and committers may repeat what was under way
-    nothing in Redis, nothing archived,     a fresh install: seq 0
-      no id ever given out
+    the record names this server            continue
+    one standalone server that restarted,   continue: every acknowledged usage is still there, so
+      appendfsync always since it started     the epoch stays, and committers may repeat batches
+    Redis and archive are empty,            a fresh install: seq 0
+      and no id was ever issued
+    another archive, or one that is         halt: usages may be lost, and an operator decides
+      behind the record in Redis
     anything else                           jump: a tail may be lost, so no id up to
-                                              cursor + bound may ever be given again
-    another archive, or one that is         stop: usages may be gone, a person decides
-      behind what Redis says
+                                              cursor + bound may ever be issued again
 
-docs/explanation/ids-and-epochs.md explains the table. `ownership` says what is wrong.
+docs/explanation/ids-and-epochs.md explains the table. `ownership` makes the checks that halt.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.snapshot import PartitionSnapshot
 
 COMMITTER_CHECK_SECONDS = 1.5
-"""Longer than a committer ever pauses between two looks at a server."""
+"""Longer than a committer ever waits between two checks of a server."""
 
 
 async def seed_partition(
@@ -43,60 +43,76 @@ async def seed_partition(
     config: PartitionConfig,
     keys: IdempotencyKeeper,
 ) -> str:
-    """Make the partition fit to be committed to on this server; say what was done.
+    """Prepare the partition for commits on this server; return what was done and why.
 
     Raises:
-        LossSuspected: the archive lacks what Redis or its own files speak of, or is a copy.
-        PartitionMismatch: Redis was installed with another number of partitions.
-        DurabilityNotMet: the server does not hold the tier.
-        RedisUnavailable, LeaseLost, NotSeeded: to be tried again.
+        LossSuspected: the archive is missing usages that Redis or its own files refer to, or it is
+            a copy.
+        PartitionMismatch: as `check_config`.
+        DurabilityNotMet: the server does not meet the tier.
+        RedisUnavailable, LeaseLost, NotSeeded: try again.
     """
-    found = await partition.read_snapshot()
-    check_config(found.state, writer.identity, config, partition.keys.prefix)
+    snapshot = await partition.read_snapshot()
+    await _check_archive(partition, writer, config, snapshot)
+    await keys.load(partition, writer)
+    keys.update_max_keys(snapshot.server.memory_max_bytes)
+    if snapshot.is_empty and writer.cursor == 0 and not writer.identity.is_seeded:
+        await _seed_fresh_install(partition, writer, config, snapshot)
+        return "fresh install"
+    why = _jump_reason(snapshot, writer, partition.is_standalone)
+    if not why and snapshot.state.run_id != snapshot.server.run_id:
+        if snapshot.server.durability_error:
+            # The server may have the only copy: archive it, but do not allow commits.
+            await drain_stream(partition, writer, keys)
+        _require_tier(snapshot.server)
+        # A committer that received a higher seq than this server has revokes the epoch. Each
+        # committer gets the time to check before a process that received fewer may commit here.
+        await partition.await_with_lease(asyncio.sleep(COMMITTER_CHECK_SECONDS))
+        snapshot = await partition.read_snapshot()
+        why = _jump_reason(snapshot, writer, partition.is_standalone)
+    if why:
+        await _jump_ids(partition, writer, config, why, keys)
+        return why
+    record = _make_record(snapshot, writer, config, partition.installation)
+    if (await partition.idempotency.read_rotation()).restored_epoch != snapshot.state.epoch:
+        # A flusher of a release without Idempotency-Keys seeded this server.
+        await keys.restore(partition, writer)
+        record["keys_epoch"] = snapshot.state.epoch
+    await _write_record(partition, writer, record)
+    return "same history"
+
+
+async def _check_archive(
+    partition: OwnedPartition,
+    writer: PartitionWriter,
+    config: PartitionConfig,
+    snapshot: PartitionSnapshot,
+) -> None:
+    check_config(snapshot.state, writer.identity, config, partition.keys.prefix)
     if writer.identity.is_copy:
-        # First: what it asks for settles what the next one would ask for as well.
-        check_original_known(found, writer, config)
-    check_archive_complete(found.state, writer, config)
+        # First: the fix that this error names also fixes the next one.
+        check_original_known(snapshot, writer, config)
+    check_archive_complete(snapshot.state, writer, config)
     if writer.identity.is_copy:
         await partition.await_with_lease(asyncio.to_thread(writer.adopt_copy))
-    await keys.load(partition, writer)
-    keys.update_max_keys(found.server.memory_max_bytes)
-    if found.is_empty and writer.cursor == 0 and not writer.identity.is_seeded:
-        _require_tier(found.server)
-        # Marked first: from now on an empty Redis has lost something.
-        await asyncio.to_thread(writer.mark_identity, seeded=True)
-        await partition.idempotency.delete_all()
-        record = _make_record(found, writer, config, partition.installation) | _mint_epoch(
-            "fresh install"
-        )
-        await _write_record(partition, writer, record, seq=Seq(0))
-        return "fresh install"
-    why = _jump_reason(found, writer, partition.is_standalone)
-    if not why and found.state.run_id != found.server.run_id:
-        if found.server.durability_error:
-            # It may hold the only copy: archive it, although it is not vouched for.
-            await drain_stream(partition, writer, keys)
-        _require_tier(found.server)
-        # A committer that was given more than this server has takes its epoch away. Each gets the
-        # time to look before a process that knows less may commit here.
-        await partition.await_with_lease(asyncio.sleep(COMMITTER_CHECK_SECONDS))
-        found = await partition.read_snapshot()
-        why = _jump_reason(found, writer, partition.is_standalone)
-    if not why:
-        record = _make_record(found, writer, config, partition.installation)
-        if (await partition.idempotency.read_rotation()).restored_epoch != found.state.epoch:
-            # A flusher that knows nothing of keys prepared this server.
-            await keys.restore(partition, writer)
-            record["keys_epoch"] = found.state.epoch
-        await _write_record(partition, writer, record)
-        return "same history"
-    await _jump_ids(partition, writer, config, why, keys)
-    return why
+
+
+async def _seed_fresh_install(
+    partition: OwnedPartition,
+    writer: PartitionWriter,
+    config: PartitionConfig,
+    snapshot: PartitionSnapshot,
+) -> None:
+    _require_tier(snapshot.server)
+    # The mark precedes the seed: from now on an empty Redis has lost data.
+    await asyncio.to_thread(writer.mark_identity, seeded=True)
+    await partition.idempotency.delete_all()
+    record = _make_record(snapshot, writer, config, partition.installation)
+    await _write_record(partition, writer, record | _mint_epoch("fresh install"), seq=Seq(0))
 
 
 def _require_tier(server: ServerInfo) -> None:
-    # A weak server is still archived from: its usages are the ones in danger. But no usage more
-    # is committed to it than it was vouched for.
+    # The flusher archives a weak server's usages, which are in danger, but allows no new commits.
     if server.durability_error:
         raise DurabilityNotMet(server.durability_error)
 
@@ -112,9 +128,9 @@ def _jump_reason(snapshot: PartitionSnapshot, writer: PartitionWriter, standalon
     if state.run_id == server.run_id:
         return ""
     if _process_id(state.run_id) == _process_id(server.run_id) and not server.was_promoted:
-        # It began a replication history of its own, as at its first replica. But a server that has
-        # had replicas may have taken over the data of one, and Redis forgets that promotion
-        # (`master_replid2`) when `repl-backlog-ttl` ends.
+        # The process began a new replication history, as it does for its first replica. But a
+        # server that has had replicas may have taken over the data of one, and Redis forgets that
+        # promotion (`master_replid2`) after `repl-backlog-ttl`.
         return f"another replication history after doubt: {state.doubt}" if state.doubt else ""
     if not standalone:
         return "another server, after a failover"
@@ -130,11 +146,11 @@ def _process_id(run_id: str) -> str:
 
 
 def doubt_reason(server: ServerInfo, tier: str) -> str:
-    """Tell why a restart of this server would have to be taken for a loss, "" if it need not."""
+    """Return why a restart of this server must count as a loss, "" if it need not."""
     if tier == "memory":
         return "tier memory"
     if server.replicas:
-        # One of them may be promoted, restarted, and then look like this server restarted.
+        # A replica that is promoted and restarted would look like this server after a restart.
         return "it has had replicas"
     return ""
 
@@ -147,7 +163,7 @@ def _make_record(
         "run_id": snapshot.server.run_id,
         "partitions": config.partitions,
         "archive_id": writer.identity.archive_id,
-        # The archive knows this bound by now: a jump after it is wide enough.
+        # The archive has recorded this bound already, so that a later jump is wide enough.
         "bound": config.bound,
         "skipped": writer.stats.skipped_seqs,
         "doubt": snapshot.state.doubt or doubt_reason(snapshot.server, config.tier),
@@ -167,7 +183,7 @@ async def _write_record(
     seq: Seq | None = None,
 ) -> None:
     if not writer.identity.prefix:
-        # First, so that no later start looks for these usages under other keys.
+        # The mark precedes the seed, so that a later start does not use other keys.
         mark = asyncio.to_thread(writer.mark_identity, prefix=partition.keys.prefix)
         await partition.await_with_lease(mark)
     await partition.seed(writer.cursor, record, seq=seq)
@@ -180,21 +196,21 @@ async def _jump_ids(
     why: str,
     keys: IdempotencyKeeper,
 ) -> None:
-    # Commits stop first: what is in the stream then is all that this server will have of the
-    # old history. If we die after the gap record, the next start jumps once more, which costs
-    # ids and nothing else.
+    # Commits stop first: the stream then has everything that this server will ever have of the
+    # old history. If the process dies after the gap record, the next start jumps again, which
+    # costs only ids.
     await partition.revoke_epoch()
     await drain_stream(partition, writer, keys)
-    # If it was another's replica meanwhile, what it took over from that one is not drained yet.
+    # If the server was a replica in between, data that it took over is not drained yet.
     await partition.inspect()
-    # Draining needs no tier: a promoted server may hold the only copy. Committing does.
-    found = await partition.read_snapshot()
-    _require_tier(found.server)
-    landing = Seq(max(found.state.seq or 0, writer.cursor + writer.identity.bound) + 1)
+    # Draining needs no tier, because a promoted server may have the only copy. Commits do.
+    snapshot = await partition.read_snapshot()
+    _require_tier(snapshot.server)
+    landing = Seq(max(snapshot.state.seq or 0, writer.cursor + writer.identity.bound) + 1)
     await partition.await_with_lease(asyncio.to_thread(writer.record_gap, landing, why))
-    # Behind the gap, which tells the usages that are lost; before the epoch, under which a repeat
-    # may come.
+    # After the gap record, which shows the lost usages, and before the epoch, under which repeats
+    # may arrive.
     await keys.restore(partition, writer)
-    record = _make_record(found, writer, config, partition.installation)
-    record |= {"doubt": doubt_reason(found.server, config.tier)} | _mint_epoch(why)
+    record = _make_record(snapshot, writer, config, partition.installation)
+    record |= {"doubt": doubt_reason(snapshot.server, config.tier)} | _mint_epoch(why)
     await _write_record(partition, writer, record, seq=landing)

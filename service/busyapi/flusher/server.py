@@ -1,4 +1,4 @@
-"""A flusher's own port: probes, metrics, and the read door that the API asks."""
+"""A flusher's own port: probes, metrics, and the lookups that the API forwards."""
 
 import asyncio
 from contextlib import suppress
@@ -23,16 +23,16 @@ log = structlog.get_logger()
 
 STOP_TIMEOUT_SECONDS = 10.0
 FINAL_SCRAPE_SECONDS = 20.0
-"""A flusher that failed ends no later than this, and before that when its metrics were read: what
-it counted last is why."""
+"""How long a failed flusher waits for a last scrape before it ends: its final counters show why it
+failed."""
 MAX_BODY_BYTES = 65_536
-"""Of a request that needs none."""
+"""A request needs no body; a larger one is refused."""
 RETRY_HEADERS = {"Retry-After": "2"}
 TEXT = "text/plain; charset=utf-8"
 
 
 class FlusherServer:
-    """The flusher's Sanic application, and its life."""
+    """The flusher's Sanic application and its lifecycle."""
 
     def __init__(self, flusher: Flusher, metrics: FlusherMetrics, deadline: float) -> None:
         self.error: BaseException | None = None
@@ -63,7 +63,7 @@ class FlusherServer:
         app.register_listener(self._close, "before_server_stop")
 
     def serve(self, port: int, max_connections: int, bounds: ConnectionLimits) -> int:
-        """Flush and serve until SIGTERM; give the process's exit code."""
+        """Flush and serve until SIGTERM; return the process's exit code."""
         probes = {b"/livez": self._render_liveness, b"/readyz": self._render_readiness}
         members = {
             **bounds._asdict(),
@@ -83,13 +83,13 @@ class FlusherServer:
 
     async def _open(self, app: Sanic[Any, Any]) -> None:
         install_stop_signals(app, lambda: self._stopping)
-        # The loop's own task: Sanic would cancel one of its own at SIGTERM, in mid-flush.
+        # A task of the loop: Sanic would cancel its own tasks at SIGTERM in the middle of a flush.
         self._task = asyncio.get_running_loop().create_task(self._run_flusher())
 
     async def _run_flusher(self) -> None:
         try:
             await self._flusher.run()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the process ends with it
+        except Exception as error:  # noqa: BLE001 - any error ends the process
             self.error = error
             log.error("flusher_failed", error=type(error).__name__, detail=describe_for_log(error))
             self._metrics_scraped.clear()
@@ -116,9 +116,9 @@ class FlusherServer:
         return HTTPResponse("loop: ok\n", content_type=TEXT)
 
     def _render_readiness(self) -> HTTPResponse:
-        trouble = self._flusher.not_ready_reason
+        reason = self._flusher.not_ready_reason
         return HTTPResponse(
-            f"flusher: {trouble or 'ok'}\n", 503 if trouble else 200, content_type=TEXT
+            f"flusher: {reason or 'ok'}\n", 503 if reason else 200, content_type=TEXT
         )
 
     async def _find_line(self, request: Request, seq: int) -> HTTPResponse:

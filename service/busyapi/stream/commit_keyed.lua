@@ -1,47 +1,49 @@
--- Commit the usages of one request under its Idempotency-Key: all of it or nothing.
+-- Commit the usages of one request under its Idempotency-Key, atomically.
 --
--- KEYS  1 state  2 seq  3 stream  4 keyed  5 the key as 0.2.0 named it  6… the hashes of known keys
+-- KEYS  1 state  2 seq  3 stream  4 keyed  5 the key under its 0.2.0 name  6… hashes of known keys
 -- ARGV  1 to 3: see commit_checks.lua  4 digest of the key  5 digest of the body
---       6 sign of the request, or ''  7 n  8 the entry's value  9 received at, ms
--- Gives the last seq, negative when an earlier request got it.
+--       6 token of the request, or ''  7 n  8 value of the entry  9 received at, ms
+-- Returns the last seq, negative if an earlier request stored the usages.
 --
--- A known key is a field of one of the hashes: `<digest of the body> <last seq> <sign>`. The sign
--- tells a committer's repeat of one request from the request of a device that tries again. The flusher
--- empties the hashes in turn by its own clock: no key leans on this server's clock.
+-- A known key is a field of one of the hashes: `<digest of the body> <last seq> <request token>`.
+-- The token distinguishes a committer that repeats a request from a device that sends a new one. The
+-- flusher empties the hashes in turn by its own clock, so keys do not depend on the server's clock.
 --
--- The key goes to the archive too, by way of `keyed`, so that whoever prepares another server can
--- give it back. Its entry begins with its version, which `idempotency.py` checks. It is written in the same step as the usages, after them: a key that the archive
--- has without its usages would answer for what is not there.
+-- The key also goes to the archive, through the stream `keyed`, so that a flusher can restore it on
+-- another server. An entry begins with its version, which `idempotency.py` checks. The script writes
+-- the entry in the same step as the usages and after them: if the archive had a key without its
+-- usages, the key would answer for usages that do not exist.
 --
--- Known keys come before the bound and the budget: a repeat of what was stored must get its answer
--- although the buffer, or memory, has filled since. Where replicas are waited for it writes its field
--- again although nothing changed: WAIT counts from a connection's last write. A server that cannot
--- write, such as one whose memory is full, cannot be asked then: KNOWN.
+-- Known keys are looked up before the bound and the maximum are checked: the repeat of a stored
+-- request must get its reply even if the buffer or the server's memory has filled up since. If the
+-- committer waits for replicas, a repeat writes its field again although nothing changes: WAIT
+-- covers only the writes of its own connection. A server that cannot write, for example because its
+-- memory is full, cannot answer such a repeat and replies KNOWN.
 local seq, record = check_commit()
 if not seq then
   return record
 end
 
-for each = 6, #KEYS do
-  local known = redis.call('HGET', KEYS[each], ARGV[4])
+for index = 6, #KEYS do
+  local known = redis.call('HGET', KEYS[index], ARGV[4])
   if known then
-    local body, last, sign = string.match(known, '^(%S+) (%d+) ?(%S*)$')
+    local body, last, token = string.match(known, '^(%S+) (%d+) ?(%S*)$')
     if body ~= ARGV[5] then
-      return redis.error_reply('KEYREUSED another body under this key')
+      return redis.error_reply('KEYREUSED the key was used with another body')
     end
-    if ARGV[3] ~= '' and redis.pcall('HSET', KEYS[each], ARGV[4], known) ~= 0 then
-      return redis.error_reply('KNOWN it is stored, and whether replicas have it is not known')
+    if ARGV[3] ~= '' and redis.pcall('HSET', KEYS[index], ARGV[4], known) ~= 0 then
+      return redis.error_reply('KNOWN the usages are stored, but replicas may not have them')
     end
-    return sign ~= '' and sign == ARGV[6] and tonumber(last) or -tonumber(last)
+    return token ~= '' and token == ARGV[6] and tonumber(last) or -tonumber(last)
   end
 end
--- 0.2.0 had one name space for all: there another body may be another device's.
+-- 0.2.0 had one namespace for all devices: under another body the key may be another device's.
 local legacy = redis.call('GET', KEYS[5])
 if legacy then
   local body, last = string.match(legacy, '^(%S+) (%d+)$')
   if body == ARGV[5] then
     if ARGV[3] ~= '' and redis.pcall('SET', KEYS[5], legacy, 'KEEPTTL').err then
-      return redis.error_reply('KNOWN it is stored, and whether replicas have it is not known')
+      return redis.error_reply('KNOWN the usages are stored, but replicas may not have them')
     end
     return -tonumber(last)
   end
@@ -53,23 +55,24 @@ if last - record.archived > record.bound then
   return redis.error_reply('FULL the archive is behind by the bound')
 end
 local count = 0
-for each = 6, #KEYS do
-  local known = redis.pcall('HLEN', KEYS[each])
-  if type(known) ~= 'number' then
-    -- The rights of an older release: said before anything is written, so that only keys are refused.
-    return redis.error_reply('KEYRIGHTS this user may not keep Idempotency-Keys')
+for index = 6, #KEYS do
+  local length = redis.pcall('HLEN', KEYS[index])
+  if type(length) ~= 'number' then
+    -- The ACL of an earlier release. The check precedes all writes, so that it costs only keyed
+    -- requests.
+    return redis.error_reply('KEYRIGHTS the ACL does not allow Idempotency-Keys')
   end
-  count = count + known
+  count = count + length
 end
 local hash = KEYS[6 + record.keys % (#KEYS - 5)]
 if not redis.acl_check_cmd('HSET', hash, ARGV[4], ARGV[5]) then
-  -- A refusal behind XADD would leave the usages stored, and the next try stores them again.
-  return redis.error_reply('KEYRIGHTS this user may not keep Idempotency-Keys')
+  -- If HSET failed after XADD, the usages would stay, and the next try would store them again.
+  return redis.error_reply('KEYRIGHTS the ACL does not allow Idempotency-Keys')
 end
 if count >= record.keys_max then
-  return redis.error_reply('KEYS as many Idempotency-Keys are known as may be')
+  return redis.error_reply('KEYS the number of known Idempotency-Keys is at its maximum')
 end
--- XADD before INCRBY: a counter that went back makes XADD fail, and then nothing is written.
+-- XADD precedes INCRBY: if the counter went back, XADD fails and nothing is written.
 local id = string.format('%.0f-%.0f', last, n)
 redis.call('XADD', KEYS[3], id, 'u', ARGV[8])
 redis.call('INCRBY', KEYS[2], n)

@@ -1,12 +1,12 @@
-"""One connection to one Redis server, without a hidden retry.
+"""One connection to one Redis server, without hidden retries.
 
-redis-py by default repeats a command that failed, and a repeated write is a second write; its
-streams also cost the commit path more than the commands do. A connection sends what it is given
-once, in one packet, and after any failure it is closed: what was under way is unknown, and the
-caller says so. Only this folder imports redis or hiredis.
+By default redis-py repeats a failed command, and a repeated write is a second write; its streams
+also cost the commit path more than the commands do. This connection sends commands exactly once, in
+one packet, and closes after any failure: the outcome of commands in flight is then unknown, and the
+caller reports that. Only this folder imports redis or hiredis.
 
-    call ──packed, one write──> server
-    future <──the last of its replies── reader, fed by the event loop
+    commands ──packed, one write──> server
+    future   <──all replies──────── hiredis reader, fed by the event loop
 """
 
 import asyncio
@@ -23,16 +23,17 @@ from busyapi.stream.scripts import ALL_SCRIPTS, Script
 
 CONNECT_TIMEOUT_SECONDS = 2.0
 REPLY_TIMEOUT_SECONDS = 5.0
-"""A server that is silent for longer is taken for gone; what was sent to it is unknown."""
+"""A server that is silent for longer counts as unreachable, and the outcome of what was sent is
+unknown."""
 LARGE_REPLY_TIMEOUT_SECONDS = 60.0
-"""A reply that is large for its link may take longer as long as bytes of it arrive, but no longer
-than this."""
+"""A reply that is large for its link may take longer than that while its bytes arrive, up to this
+limit."""
 
 Command = tuple[Any, ...]
 
 
 class ServerError(Exception):
-    """An error reply: the server refused one command. `code` is its first word."""
+    """An error reply: the server refused one command. `code` is the reply's first word."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -40,14 +41,14 @@ class ServerError(Exception):
 
 
 class Login(NamedTuple):
-    """What a server is told first. Without a username the password is the default user's."""
+    """Credentials for AUTH. Without a username the password is the default user's."""
 
     username: str
     password: str
 
 
 class _ReplyProtocol(asyncio.Protocol):
-    """Collects the replies to what was sent last."""
+    """Collector of the replies to the commands that were sent last."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -57,15 +58,15 @@ class _ReplyProtocol(asyncio.Protocol):
         self._future: asyncio.Future[list[Any]] | None = None
         self.transport: asyncio.Transport | None = None
         self.closed_reason = ""
-        """Why there is no transport any more."""
+        """Why the transport was closed."""
         self.on_bytes: Callable[[], None] | None = None
-        """Called when bytes have arrived."""
+        """Callback for arriving bytes."""
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
 
     def expect(self, replies: int) -> asyncio.Future[list[Any]]:
-        """Give the future of that many replies, from now on."""
+        """Return a future that gets the next `replies` replies."""
         if self._future:
             raise RuntimeError("two tasks share a connection")
         self._replies, self._expected = [], replies
@@ -85,34 +86,34 @@ class _ReplyProtocol(asyncio.Protocol):
         if len(self._replies) < self._expected:
             return
         if self._future is None or len(self._replies) > self._expected:
-            # Such as "too many clients", which a server says and hangs up.
-            said = self._replies[-1] if self._replies else None
-            self.fail(str(said) if isinstance(said, ServerError) else "it spoke unasked")
+            # For example "too many clients", which a server sends before it hangs up.
+            reply = self._replies[-1] if self._replies else None
+            self.fail(str(reply) if isinstance(reply, ServerError) else "it sent a reply unasked")
             return
-        answer, self._future = self._future, None
-        if not answer.done():
-            answer.set_result(self._replies)
+        future, self._future = self._future, None
+        if not future.done():
+            future.set_result(self._replies)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        # A server that hangs up may have said why instead of a reply.
-        said = self._replies[-1] if self._future and self._replies else None
-        closed = str(said) if isinstance(said, ServerError) else "it closed the connection"
-        self.fail(type(exc).__name__ if exc else closed)
+        # A server that hangs up may have sent the reason in place of a reply.
+        reply = self._replies[-1] if self._future and self._replies else None
+        reason = str(reply) if isinstance(reply, ServerError) else "it closed the connection"
+        self.fail(type(exc).__name__ if exc else reason)
 
-    def fail(self, why: str) -> None:
-        """Close; who waits is told."""
+    def fail(self, reason: str) -> None:
+        """Close the connection, and fail the future that waits for replies."""
         transport, self.transport = self.transport, None
         if transport:
-            self.closed_reason = why
+            self.closed_reason = reason
             transport.abort()
-        answer, self._future = self._future, None
-        if answer and not answer.done():
-            answer.set_exception(ConnectionError(why))
-            answer.exception()  # marked as seen: the waiter may have been cancelled
+        future, self._future = self._future, None
+        if future and not future.done():
+            future.set_exception(ConnectionError(reason))
+            future.exception()  # marks it as retrieved: the waiter may have been cancelled
 
 
 class RedisConnection:
-    """A connection. Calls must not overlap: one task at a time owns it."""
+    """A connection to one server. Calls must not overlap: one task at a time owns it."""
 
     def __init__(self, replies: _ReplyProtocol, address: str) -> None:
         self._replies = replies
@@ -122,10 +123,10 @@ class RedisConnection:
     async def open(
         cls, host: str, port: int, *, login: Login | None, context: ssl.SSLContext | None
     ) -> "RedisConnection":
-        """Connect, over TLS with a context, and log in.
+        """Connect, with TLS if `context` is given, and log in.
 
         Raises:
-            RedisUnavailable: it cannot be reached, or the login is refused.
+            RedisUnavailable: the server cannot be reached, or refuses the login.
         """
         address = f"{host}:{port}"
         loop = asyncio.get_running_loop()
@@ -140,7 +141,8 @@ class RedisConnection:
             ) from None
         connection = cls(replies, address)
         if replies.transport:
-            # A server whose machine is gone says nothing, and an idle committer sends nothing.
+            # Without keepalive an idle committer, which sends nothing, would not notice that the
+            # server's machine has disappeared.
             tcp_socket = replies.transport.get_extra_info("socket")
             tcp_socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if login:
@@ -152,43 +154,44 @@ class RedisConnection:
         (reply,) = await self.pipeline(("AUTH", *words), timeout_seconds=CONNECT_TIMEOUT_SECONDS)
         if isinstance(reply, ServerError):
             await self.close()
-            # A full server answers whatever comes first with "max number of clients reached".
+            # A server without free client slots answers the first command, whatever it is, with
+            # "max number of clients reached".
             why = "the user or password" if _is_login_error(reply) else f"the login: {reply}"
             raise RedisUnavailable(f"Redis at {self.address} refuses {why}")
 
     @property
     def is_closed(self) -> bool:
-        """Whether it is of no more use."""
+        """True when the connection can no longer be used."""
         return self._replies.transport is None
 
     async def load_scripts(self) -> None:
-        """Load every script; they are gone with a restart of the server.
+        """Load every script: a server that restarts forgets them.
 
         Raises:
-            RedisUnavailable: the server refuses them.
+            RedisUnavailable: the server refuses a script.
         """
         for reply in await self.pipeline(
-            *(("SCRIPT", "LOAD", each.source) for each in ALL_SCRIPTS)
+            *(("SCRIPT", "LOAD", script.source) for script in ALL_SCRIPTS)
         ):
             if isinstance(reply, ServerError):
                 await self.close()
-                raise RedisUnavailable(f"Redis at {self.address} takes no scripts: {reply}")
+                raise RedisUnavailable(f"Redis at {self.address} refuses scripts: {reply}")
 
     async def pipeline(
         self, *commands: Command, timeout_seconds: float = REPLY_TIMEOUT_SECONDS
     ) -> list[Any]:
-        """Send commands in one go; give each one's reply, a `ServerError` where it was refused.
+        """Send commands in one packet; return each reply, a `ServerError` for a refused command.
 
         Raises:
-            RedisUnavailable: the connection failed. What was sent may or may not have been done.
+            RedisUnavailable: the connection failed. The server may have executed the commands.
         """
         return await self.wait_replies(self.send(commands), timeout_seconds=timeout_seconds)
 
     def send(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
-        """Send commands in one go, now; `wait_replies` must be awaited for the replies.
+        """Send commands in one packet, now; the caller must await `wait_replies`.
 
         Raises:
-            RedisUnavailable: there is no connection; nothing was sent.
+            RedisUnavailable: the connection is closed; nothing was sent.
         """
         transport = self._replies.transport
         if transport is None or transport.is_closing():
@@ -196,9 +199,9 @@ class RedisConnection:
             raise RedisUnavailable(
                 f"no connection to Redis at {self.address}: {self._replies.closed_reason}"
             )
-        answer = self._replies.expect(len(commands))
+        future = self._replies.expect(len(commands))
         transport.write(b"".join(map(hiredis.pack_command, commands)))
-        return answer
+        return future
 
     async def wait_replies(
         self,
@@ -207,9 +210,9 @@ class RedisConnection:
         timeout_seconds: float = REPLY_TIMEOUT_SECONDS,
         large: bool = False,
     ) -> list[Any]:
-        """Wait for the replies to what was sent last; raises as `pipeline` does.
+        """Wait for the replies to the last `send`; raises as `pipeline` does.
 
-        Of a large reply `timeout_seconds` are those without any byte of it.
+        For a large reply `timeout_seconds` limits the time in which no byte of it arrives.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -222,17 +225,15 @@ class RedisConnection:
                 replies = await future
         except (ConnectionError, TimeoutError) as error:
             await self.close()
-            raise RedisUnavailable(
-                f"Redis at {self.address}: {str(error) or 'no answer'}"
-            ) from None
+            raise RedisUnavailable(f"Redis at {self.address}: {str(error) or 'no reply'}") from None
         except BaseException:
-            # Cancelled between a command and its reply: the next caller would read it.
+            # Cancelled between a command and its reply: the next caller would get that reply.
             await self.close()
             raise
         finally:
             self._replies.on_bytes = None
         if isinstance(replies[0], ServerError) and replies[0].code == "NOAUTH":
-            # Nobody logged in, because no password was given.
+            # This connection did not log in, because no password is set.
             await self.close()
             raise RedisUnavailable(f"Redis at {self.address} refuses the user or password")
         return replies
@@ -240,14 +241,14 @@ class RedisConnection:
     async def execute(
         self, *command: Any, timeout_seconds: float = REPLY_TIMEOUT_SECONDS, large: bool = False
     ) -> Any:
-        """Send one command; for `large` see `wait_replies`.
+        """Send one command, and return its reply; for `large` see `wait_replies`.
 
         Raises:
             RedisUnavailable: as for `pipeline`.
-            ServerError: the server refused it.
+            ServerError: the server refused the command.
         """
-        answer = self.send([command])
-        (reply,) = await self.wait_replies(answer, timeout_seconds=timeout_seconds, large=large)
+        future = self.send([command])
+        (reply,) = await self.wait_replies(future, timeout_seconds=timeout_seconds, large=large)
         if isinstance(reply, ServerError):
             raise reply
         return reply
@@ -257,12 +258,12 @@ class RedisConnection:
         self._replies.fail("closed")
 
 
-def _is_login_error(refused: ServerError) -> bool:
-    return refused.code in {"WRONGPASS", "NOAUTH"} or "AUTH" in str(refused)
+def _is_login_error(reply: ServerError) -> bool:
+    return reply.code in {"WRONGPASS", "NOAUTH"} or "AUTH" in str(reply)
 
 
 def _describe_failure(error: BaseException) -> str:
-    """Name a failure; of a certificate, also what is wrong with it."""
+    """Return the error's name, or for a refused certificate the reason."""
     cause: BaseException | None = error
     while cause:
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -272,5 +273,5 @@ def _describe_failure(error: BaseException) -> str:
 
 
 def make_evalsha(script: Script, keys: Sequence[str], *arguments: Any) -> Command:
-    """Make the command that runs a script."""
+    """Return the command that runs a script."""
     return ("EVALSHA", script.sha1, len(keys), *keys, *arguments)

@@ -1,7 +1,7 @@
-"""Where a partition's primary is: one server, a Sentinel's master, or a cluster's slot owner.
+"""The address of a partition's primary: a single server, a Sentinel's master, or a slot's owner.
 
-Only finding differs between the three. What follows is always one plain connection to one
-server, so that "which server answered" has one meaning (see `session`).
+Only the search for it differs between the three modes. Afterwards there is always one plain
+connection to one server, so that "which server answered" has one meaning (see `session`).
 """
 
 import ssl
@@ -23,7 +23,7 @@ Address = tuple[str, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """A Redis as the settings name it, and which of its keys are this installation's."""
+    """A Redis as the settings describe it, with the prefix of this installation's keys."""
 
     mode: str
     seeds: tuple[Address, ...]
@@ -36,17 +36,17 @@ class Endpoint:
     prefix: str = PREFIX
     """The first word of every key."""
     installation: str = ""
-    """The installation's id, "" when it has none; it is compared with the partition's record."""
+    """The installation's id, "" if it has no id. It is compared with the partition's record."""
 
     def keys(self, partition: int) -> PartitionKeys:
-        """Make the names of a partition's keys."""
+        """Return the names of a partition's keys."""
         return PartitionKeys(partition, self.prefix)
 
     async def connect(self, partition: int) -> RedisConnection:
-        """Open a connection to the server that owns the partition now, scripts loaded.
+        """Connect to the server that owns the partition now, and load the scripts.
 
         Raises:
-            RedisUnavailable: no server can be found or reached.
+            RedisUnavailable: no server was found, or it cannot be reached.
         """
         connection = await self._open(await self._find_primary(partition))
         await connection.load_scripts()
@@ -55,33 +55,33 @@ class Endpoint:
     async def _find_primary(self, partition: int) -> Address:
         if self.mode == "standalone":
             return self.seeds[0]
-        problem = "none was asked"
+        problem = "there is no node to ask"
         for seed in self.seeds:
             try:
-                found = await self._ask_seed(seed, partition)
+                address = await self._query_seed(seed, partition)
             except (RedisUnavailable, ServerError) as error:
                 problem = str(error)
             else:
-                if found:
-                    return found
+                if address:
+                    return address
                 problem = f"{seed[0]}:{seed[1]} does not know"
         raise RedisUnavailable(
-            f"no {self.mode} node tells the primary of partition {partition}: {problem}"
+            f"no {self.mode} node knows the primary of partition {partition}: {problem}"
         )
 
-    async def _ask_seed(self, seed: Address, partition: int) -> Address | None:
-        # Sentinels here have no password of their own, as in the common charts.
+    async def _query_seed(self, seed: Address, partition: int) -> Address | None:
+        # Sentinels have no password of their own, as in the common charts.
         connection = await self._open(seed, login=self.mode == "cluster")
         try:
             if self.mode == "sentinel":
-                found = await connection.execute(
+                reply = await connection.execute(
                     "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service
                 )
-                return (found[0].decode(), int(found[1])) if found else None
+                return (reply[0].decode(), int(reply[1])) if reply else None
             slot = key_slot(self.keys(partition).state.encode())
             for low, high, primary, *_ in await connection.execute("CLUSTER", "SLOTS"):
                 if low <= slot <= high:
-                    # An empty host means: the one that you asked.
+                    # An empty host is the node that was asked.
                     return ((primary[0] or b"").decode() or seed[0], int(primary[1]))
             return None
         finally:
@@ -96,19 +96,19 @@ class Endpoint:
         )
 
     def _ssl_context(self) -> ssl.SSLContext:
-        # Checks certificate and name; trusts the system, and the CA that the settings name.
+        # The default context checks certificate and name, and trusts the system's CAs.
         context = ssl.create_default_context()
         if self.ca_file:
             try:
                 context.load_verify_locations(self.ca_file)
-            except OSError as error:  # also what is no certificate
+            except OSError as error:  # includes an invalid certificate
                 raise RedisUnavailable(
                     f"BUSYAPI_REDIS_CA_FILE: {error.strerror or error}"
                 ) from None
         return context
 
     def _read_password(self) -> str:
-        # Read anew at every connection: a rotated Secret is taken without a restart.
+        # Read at every connection, so that a rotated Secret takes effect without a restart.
         if not self.password_file:
             return self.password
         try:
@@ -129,12 +129,12 @@ def parse_redis_url(
     prefix: str = PREFIX,
     installation: str = "",
 ) -> Endpoint:
-    """Read a Redis URL.
+    """Parse a Redis URL.
 
     Raises:
-        ConfigError: it is not a URL of the three modes; the message says what one looks like.
+        ConfigError: the URL has none of the three forms; the message shows them.
     """
-    # Not by urlsplit: newer ones take brackets (IPv6) in the first host only.
+    # Not urlsplit: newer versions accept brackets (IPv6) in the first host only.
     scheme, _, rest = url.partition("://")
     netloc, _, path = rest.partition("/")
     scheme = scheme.lower()
@@ -147,15 +147,15 @@ def parse_redis_url(
         )
     userinfo, _, hosts = netloc.rpartition("@")
     user, _, secret = userinfo.partition(":")
-    seeds = tuple(_parse_address(each, DEFAULT_PORTS[mode]) for each in hosts.split(","))
+    seeds = tuple(_parse_address(host, DEFAULT_PORTS[mode]) for host in hosts.split(","))
     service = path.strip("/")
     if mode == "sentinel" and not service:
-        raise ConfigError("BUSYAPI_REDIS_URL: a sentinel URL ends in /<name of the service>")
+        raise ConfigError("BUSYAPI_REDIS_URL: a sentinel URL must end in /<name of the service>")
     if mode != "sentinel" and service not in {"", "0"}:
-        raise ConfigError("BUSYAPI_REDIS_URL: only database 0 is used, as in a cluster")
+        raise ConfigError("BUSYAPI_REDIS_URL: busyapi uses only database 0, as a cluster does")
     if mode == "standalone" and len(seeds) > 1:
         raise ConfigError(
-            "BUSYAPI_REDIS_URL: one host only, or say redis+cluster or redis+sentinel"
+            "BUSYAPI_REDIS_URL must name one host only, or use redis+cluster or redis+sentinel"
         )
     return Endpoint(
         mode=mode,
@@ -178,5 +178,5 @@ def _parse_address(text: str, default: int) -> Address:
     except ValueError:
         host, port = None, None
     if not host:
-        raise ConfigError("BUSYAPI_REDIS_URL: a host or port in it cannot be read")
+        raise ConfigError("BUSYAPI_REDIS_URL has an invalid host or port")
     return host, port or default

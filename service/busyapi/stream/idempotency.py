@@ -1,12 +1,12 @@
-"""A partition's Idempotency-Keys as its flusher sees them.
+"""A partition's Idempotency-Keys, from its flusher's side.
 
-An entry of the stream of new keys has one field, `k`, and the id of its usages' entry:
+An entry in the stream of new keys has one field, `k`, and the same id as the entry of its usages:
 
     1 <received at, ms since 1970> <digest of key and owner> <digest of the body>
 
-The first word is the version. An entry without it has the same three words, from before entries
-had a version. An entry of another version, or with another field, was written by another busyapi:
-it is neither passed over nor trimmed, or its key would be lost.
+The first word is the version. An entry from before versions existed has only the other three words.
+Another busyapi wrote an entry with another version or another field: it is neither skipped nor
+trimmed, or its key would be lost.
 """
 
 import re
@@ -22,37 +22,37 @@ from busyapi.stream.keys import PartitionKeys
 from busyapi.stream.scripts import DELETE_KEYS, RESTORE_KEYS, ROTATE_KEYS
 
 READ_COUNT = 2000
-"""New keys of one reply: about 200 kB."""
+"""New keys per reply: about 200 kB."""
 VERSION = "1"
 _FIELD = b"k"
-# A time in ms has more digits since 1970 was twelve days old.
+# A time in ms has had more digits than a version since January 1970.
 _ANY_VERSION = re.compile(r"[1-9][0-9]{0,5}")
 
 
 class RotationState(NamedTuple):
-    """Where the hashes are in their turn, as Redis has it."""
+    """The state of the rotation of the hashes, as Redis has it."""
 
     generation: int
-    """The one that new keys belong to, 0 when nothing is known of it."""
+    """The generation of new keys, 0 if Redis has none."""
     age_ms: int
     restored_epoch: str
-    """The epoch under which the server had all keys."""
+    """The last epoch for which all keys were restored to the server."""
 
 
 class NewRecords(NamedTuple):
-    """Some of the new keys."""
+    """A chunk of the new keys."""
 
     records: list[IdempotencyRecord]
     last_seq: Seq
-    """The seq of the last of them, 0 for none."""
+    """The seq of the last entry that was read, 0 if there was no entry."""
     is_complete: bool
-    """There were no more."""
+    """The stream has no further keys."""
 
 
 class IdempotencyStore:
-    """The hashes of known keys and the stream of new ones, on a flusher's connection.
+    """The hashes of known keys and the stream of new keys, on a flusher's connection.
 
-    Every method raises as `Partition.renew_lease` does.
+    Every method raises as `OwnedPartition.renew_lease` does.
     """
 
     def __init__(
@@ -63,80 +63,80 @@ class IdempotencyStore:
         self._run = run
 
     async def read_rotation(self) -> RotationState:
-        """Read where the hashes are in their turn."""
+        """Return the state of the rotation."""
         fields = ("keys", "keys_age", "keys_epoch")
-        generation, age, given = await self._run(("HMGET", self._keys.state, *fields))
-        return RotationState(int(generation or 0), int(age or 0), (given or b"").decode())
+        generation, age, epoch = await self._run(("HMGET", self._keys.state, *fields))
+        return RotationState(int(generation or 0), int(age or 0), (epoch or b"").decode())
 
     async def read_new(self, after: Seq) -> NewRecords:
-        """Read the next new keys behind a seq, up to ENTRIES of them.
+        """Return the next new keys after a seq, up to READ_COUNT of them.
 
         Raises:
-            UnknownVersion: another version of busyapi made the first one. Those before such an
-                entry are returned first.
+            UnknownVersion: another version of busyapi wrote the first entry. If entries precede
+                it, they are returned first.
         """
         start = f"{after}-18446744073709551615"
         reply = await self._run(
             ("XREAD", "COUNT", READ_COUNT, "STREAMS", self._keys.new_idempotency_keys, start)
         )
         entries = reply[0][1] if reply else []
-        keys: list[IdempotencyRecord] = []
-        last = Seq(0)
+        records: list[IdempotencyRecord] = []
+        last_seq = Seq(0)
         for entry_id, fields in entries:
             try:
-                key = _parse_record(entry_id, fields)
+                record = _parse_record(entry_id, fields)
             except UnknownVersion:
-                if not last:
+                if not last_seq:
                     raise
-                return NewRecords(keys, last, is_complete=False)
-            last = Seq(int(entry_id.partition(b"-")[0]))
-            if key:
-                keys.append(key)
-        return NewRecords(keys, last, len(entries) < READ_COUNT)
+                return NewRecords(records, last_seq, is_complete=False)
+            last_seq = Seq(int(entry_id.partition(b"-")[0]))
+            if record:
+                records.append(record)
+        return NewRecords(records, last_seq, len(entries) < READ_COUNT)
 
     async def delete_all(self) -> None:
-        """Delete every key: what a fresh install finds is of another one's usages."""
+        """Delete every key: on a fresh install, any key belongs to another install's usages."""
         names = [self._keys.lease, self._keys.new_idempotency_keys, *self._keys.idempotency_hashes]
         await self._run(make_evalsha(DELETE_KEYS, names, self._lease))
 
     async def rotate(self, generation: int, age_ms: int, max_keys: int, archived: Seq) -> int:
-        """Say where the hashes are in their turn; give the number of known keys, -1 for unknown.
+        """Publish the state of the rotation; return the number of known keys, -1 if unknown.
 
-        `archived`: up to here the archive has all new keys.
+        `archived` is the seq up to which the archive has all new keys.
         """
         keys = self._keys
         names = [keys.state, keys.lease, keys.new_idempotency_keys, *keys.idempotency_hashes]
         command = make_evalsha(
             ROTATE_KEYS, names, self._lease, generation, age_ms, max_keys, archived
         )
-        known: int = await self._run(command)
-        return known
+        count: int = await self._run(command)
+        return count
 
     async def restore(self, generation: int, records: Sequence[IdempotencyRecord]) -> None:
-        """Give keys back that the server may lack."""
+        """Restore keys that the server may lack."""
         hashes = self._keys.idempotency_hashes
         pairs = [
             text
-            for each in records
-            for text in (each.key_digest, f"{each.body_digest} {each.last_seq} ")
+            for record in records
+            for text in (record.key_digest, f"{record.body_digest} {record.last_seq} ")
         ]
         names = [self._keys.lease, hashes[generation % len(hashes)]]
         await self._run(make_evalsha(RESTORE_KEYS, names, self._lease, *pairs))
 
 
 def _parse_record(entry_id: bytes, fields: list[bytes]) -> IdempotencyRecord | None:
-    """Read an entry; None if it was made by hand: the usages behind it are to be archived.
+    """Parse an entry; return None if it was written by hand, so that it blocks no usages.
 
     Raises:
-        UnknownVersion: another version of busyapi made it.
+        UnknownVersion: another version of busyapi wrote it.
     """
     last, count = map(int, entry_id.split(b"-"))
     if len(fields) != 2 or fields[0] != _FIELD:  # noqa: PLR2004 - a field and its value
-        raise _unknown(last, "an unknown field")
+        raise _unknown_version(last, "an unknown field")
     words = fields[1].decode(errors="replace").split(" ")
     if _ANY_VERSION.fullmatch(words[0]):
         if words[0] != VERSION:
-            raise _unknown(last, f"version {words[0]}")
+            raise _unknown_version(last, f"version {words[0]}")
         del words[0]
     try:
         received, digest, body = words
@@ -145,7 +145,7 @@ def _parse_record(entry_id: bytes, fields: list[bytes]) -> IdempotencyRecord | N
         return None
 
 
-def _unknown(last: int, what: str) -> UnknownVersion:
+def _unknown_version(last: int, what: str) -> UnknownVersion:
     return UnknownVersion(
         f"the entry of the Idempotency-Key of the usages up to seq {last} has {what}, and busyapi"
         f" {version('busyapi')} reads version {VERSION} only: start the busyapi that wrote it, or"

@@ -1,18 +1,18 @@
-"""The names of a partition's keys in Redis. They are made here and nowhere else.
+"""The names of a partition's keys in Redis. Only this module makes them.
 
-Every key holds the tag `{p}`, so that a partition lives in one slot of a cluster and a script
-may touch all of it. The first word is the installation's prefix: two installations on one Redis
-have different ones.
+Every key contains the hash tag `{p}`, so that a partition is in one slot of a cluster and a script
+may access all of its keys. The first word is the installation's prefix: two installations on one
+Redis have different prefixes.
 
     busyapi:{0}:state     hash: epoch, run_id, partitions, bound, archived, skipped, …
-    busyapi:{0}:seq       the last seq given out; INCRBY makes the next ones
-    busyapi:{0}:stream    one entry a batch; its id is <last seq>-<number of usages>
+    busyapi:{0}:seq       the last issued seq; INCRBY issues the next ones
+    busyapi:{0}:stream    one entry per batch; its id is <last seq>-<number of usages>
     busyapi:{0}:lease     the flusher that owns the partition, with an expiry
-    busyapi:{0}:lane:…    the last batch of one committer, so that a repeat is answered, not stored
-    busyapi:{0}:keys:<0…3>  hashes: Idempotency-Keys and the answers they got, by age
-    busyapi:{0}:keyed     one entry for each new key, until the archive has it
-    busyapi:{0}:key:…     an Idempotency-Key as 0.2.0 kept it; read until it expires
-    busyapi:{0}:probe     what WAITAOF is asked about: whether the server's log is in force
+    busyapi:{0}:lane:…    the last batch of one committer, which detects a repeat
+    busyapi:{0}:keys:<0…3>  hashes: Idempotency-Keys and the seqs of their usages, by age
+    busyapi:{0}:keyed     one entry per new key, until the archive has it
+    busyapi:{0}:key:…     an Idempotency-Key that 0.2.0 wrote; read until it expires
+    busyapi:{0}:probe     a small write that shows whether the append-only log is active
 """
 
 import re
@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from busyapi.errors import ConfigError
 
 IDEMPOTENCY_HASHES = 4
-"""A generation of keys lasts a third of their time. When the fourth after it begins, three thirds
-have passed since it ended, and its hash is emptied for that one."""
+"""A generation of keys lasts a third of their TTL. When the fourth generation after it begins,
+three thirds have passed since it ended, and its hash is emptied for the new one."""
 PREFIX = "busyapi"
-"""The default, and the only one before 0.3.0."""
+"""The default, and the only prefix before 0.3.0."""
 _PREFIX_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-"""Nothing that Redis Cluster takes for a hash tag, and nothing that an ACL takes for a pattern."""
+"""Excludes the characters of a Redis Cluster hash tag and those of an ACL pattern."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,38 +56,38 @@ class PartitionKeys:
 
     @property
     def lease(self) -> str:
-        """The owner."""
+        """The owner's token."""
         return self._key("lease")
 
     def committer(self, producer: str) -> str:
-        """One committer's last batch: there from before its first commit."""
+        """Return the key of one committer's last batch, which exists before its first commit."""
         return self._key(f"lane:{producer}")
 
     @property
     def new_idempotency_keys(self) -> str:
-        """The new Idempotency-Keys that the archive does not have yet."""
+        """The stream of Idempotency-Keys that the archive does not have yet."""
         return self._key("keyed")
 
     @property
     def idempotency_hashes(self) -> list[str]:
-        """The hashes of Idempotency-Keys: generation g is in `g % IDEMPOTENCY_HASHES`."""
-        return [self._key(f"keys:{each}") for each in range(IDEMPOTENCY_HASHES)]
+        """The hashes of Idempotency-Keys: generation g is in hash `g % IDEMPOTENCY_HASHES`."""
+        return [self._key(f"keys:{index}") for index in range(IDEMPOTENCY_HASHES)]
 
     @property
     def probe(self) -> str:
-        """What is written to see whether the server's log is in force."""
+        """The key that is written to check whether the append-only log is active."""
         return self._key("probe")
 
     def legacy_idempotency_key(self, digest: str) -> str:
-        """One Idempotency-Key as 0.2.0 kept it, by digest."""
+        """Return the key under which 0.2.0 stored an Idempotency-Key, by digest."""
         return self._key(f"key:{digest}")
 
 
 def check_prefix(prefix: str) -> str:
-    """Return the prefix.
+    """Return the prefix if keys may begin with it.
 
     Raises:
-        ConfigError: it cannot begin a key.
+        ConfigError: they may not.
     """
     if not _PREFIX_PATTERN.fullmatch(prefix):
         raise ConfigError(

@@ -1,33 +1,33 @@
-"""Watching the lease of another flusher: is it still renewed?
+"""Detects whether another flusher still renews its lease.
 
-A flusher that is alive renews its lease at least once a second. One that is silent for longer than
-`STALE_SECONDS` has ended, or sleeps: its lease may be replaced, and it finds that out at its next
-step. Two clocks can tell: the server's, by the time that the lease has left, and this process' own,
-since the last renewal that it saw. A step of the server's clock can end a lease too early. That
-costs the owner a recovery and no usage, because each of its steps names its token.
+A live flusher renews its lease at least once a second. A flusher that is silent for longer than
+`STALE_SECONDS` has ended or sleeps: its lease may be replaced, which it notices at its next step.
+Two clocks can show the silence: the server's, by the lease's remaining TTL, and this process's
+own, since the last renewal that it observed. A step of the server's clock can end a lease too
+early. That costs the owner a recovery but no usage, because every script checks the owner's token.
 """
 
 LEASE_TTL_SECONDS = 10.0
-"""A flusher of another archive waits for the end of it."""
+"""A flusher of another archive waits until the lease expires."""
 RENEW_INTERVAL_SECONDS = 0.7
-"""A flusher renews its lease when it is older than this: at least once a second."""
+"""The age at which a flusher renews its lease, so that it does so at least once a second."""
 STALE_SECONDS = 2.0
 _RENEWAL_THRESHOLD_SECONDS = 0.2
-"""More than the answer of a server varies by."""
+"""More than the jitter of a server's reply."""
 
 
 class LeaseObserver:
-    """What one flusher has seen of another one's lease."""
+    """What one flusher has observed of another one's lease."""
 
     def __init__(self) -> None:
         self._value = ""
         self._ends = 0.0
         self._since = 0.0
 
-    def is_stale(self, value: str, left_seconds: float, now: float, patience: float) -> bool:
-        """Return whether the owner of this value has not renewed it for so many seconds."""
-        ends = now + left_seconds
+    def is_stale(self, value: str, ttl_seconds: float, now: float, stale_seconds: float) -> bool:
+        """Return whether this value's owner has not renewed the lease for `stale_seconds`."""
+        ends = now + ttl_seconds
         if value != self._value or ends > self._ends + _RENEWAL_THRESHOLD_SECONDS:
             self._value, self._ends, self._since = value, ends, now
-        by_server = 0 <= left_seconds <= LEASE_TTL_SECONDS - patience
-        return by_server or now - self._since >= patience
+        is_stale_by_server = 0 <= ttl_seconds <= LEASE_TTL_SECONDS - stale_seconds
+        return is_stale_by_server or now - self._since >= stale_seconds

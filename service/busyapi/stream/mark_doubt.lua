@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- Note that a restart of this server must be taken for a loss.
+-- Record that a restart of this server must count as a loss.
 --
 -- KEYS  state, lease
--- ARGV  1 lease token  2 why
-local held = redis.call('GET', KEYS[2])
-if held ~= ARGV[1] then
-  return redis.error_reply('LEASE ' .. (held or ''))
+-- ARGV  1 lease token  2 reason
+local holder = redis.call('GET', KEYS[2])
+if holder ~= ARGV[1] then
+  return redis.error_reply('LEASE ' .. (holder or ''))
 end
 return redis.call('HSET', KEYS[1], 'doubt', ARGV[2])

@@ -1,7 +1,7 @@
-"""A partition as its flusher sees it: find, take the lease, seed, read, publish, release.
+"""A partition from its flusher's side: read, acquire the lease, seed, publish, release.
 
-Everything that changes the partition carries the lease's token into its script, so that a
-flusher which slept through its lease can change nothing. It takes nothing before `read_snapshot`.
+Every script that changes the partition checks the lease's token, so that a flusher whose lease
+expired while it slept can change nothing. A flusher reads a snapshot before it acquires the lease.
 """
 
 import asyncio
@@ -58,40 +58,40 @@ class OwnedPartition:
         self._renewed_at = 0.0
         self._read_size = ReadSizeLimit()
         self._run_id = ""
-        """Whom the last `read_snapshot` found."""
+        """The server that the last `read_snapshot` read."""
         self._connection: RedisConnection | None = None
         self.idempotency = IdempotencyStore(self.keys, self._lease, self._run)
 
     async def connect(self) -> None:
-        """Open a new connection. Nothing is taken.
+        """Open a new connection, without acquiring the lease.
 
         Raises:
-            RedisUnavailable: no connection.
+            RedisUnavailable: there is no connection.
         """
         await self.close()
         self._connection = await self._endpoint.connect(self.keys.partition)
 
     async def lease_holder(self) -> str:
-        """Return the id of the archive whose flusher has the lease, "" if none has.
+        """Return the id of the archive whose flusher holds the lease, "" if the lease is free.
 
         Raises:
             RedisUnavailable: the connection failed.
         """
-        held: bytes | None = await self._run(("GET", self.keys.lease))
-        return held.decode(errors="replace").partition(":")[0] if held else ""
+        holder: bytes | None = await self._run(("GET", self.keys.lease))
+        return holder.decode(errors="replace").partition(":")[0] if holder else ""
 
     async def acquire_lease(self) -> bool:
-        """Take the lease if it is free or no longer renewed; tell whether it was ours already.
+        """Acquire the lease if it is free or stale; return whether this object held it already.
 
-        To be called again, on the same object, until it succeeds: what it saw is remembered.
+        Call it again on the same object until it succeeds: the object keeps what it has observed.
 
         Raises:
             RedisUnavailable: the connection failed.
             LeaseLost: another flusher holds it.
         """
         now = monotonic()
-        held: bytes | None = await self._run(("GET", self.keys.lease))
-        value = held.decode(errors="replace") if held else ""
+        holder: bytes | None = await self._run(("GET", self.keys.lease))
+        value = holder.decode(errors="replace") if holder else ""
         if value not in {"", self._lease} and not await self._is_stale(value, now):
             raise LeaseLost
         await self._set_lease(value)
@@ -99,43 +99,42 @@ class OwnedPartition:
 
     async def _is_stale(self, value: str, now: float) -> bool:
         try:
-            left = await self._open_connection.execute("PTTL", self.keys.lease) / 1000
+            ttl_seconds = await self._open_connection.execute("PTTL", self.keys.lease) / 1000
         except ServerError:
-            left = -1.0  # an ACL of an earlier install: it is stale when it has expired
+            ttl_seconds = -1.0  # the ACL of an earlier install: the lease is stale once it expires
             now = 0.0
-        mine = value.startswith(f"{self._archive_id}:")
+        is_own_archive = value.startswith(f"{self._archive_id}:")
         return self._lease_observer.is_stale(
-            value, left, now, STALE_SECONDS if mine else LEASE_TTL_SECONDS
+            value, ttl_seconds, now, STALE_SECONDS if is_own_archive else LEASE_TTL_SECONDS
         )
 
-    async def _set_lease(self, seen: str) -> Seq:
+    async def _set_lease(self, current: str) -> Seq:
         keys = [self.keys.lease, self.keys.seq]
-        issued = await self._run(make_evalsha(SET_LEASE, keys, self._lease, LEASE_TTL_MS, seen))
+        issued = await self._run(make_evalsha(SET_LEASE, keys, self._lease, LEASE_TTL_MS, current))
         self._renewed_at = monotonic()
         return Seq(issued)
 
     async def renew_lease(self) -> Seq:
-        """Renew the lease and give the last seq issued.
+        """Renew the lease, and return the last issued seq.
 
         Raises:
             RedisUnavailable: the connection failed.
-            LeaseLost: it has expired, or the partition has another owner.
-            ArchiveTakenOver: another flusher of the same archive has it.
+            LeaseLost: the lease has expired, or the partition has another owner.
+            ArchiveTakenOver: another flusher of the same archive holds it.
         """
         return await self._set_lease(self._lease)
 
     async def renew_lease_if_due(self) -> None:
-        """Renew the lease if it was not for a while; raises as `renew_lease` does."""
+        """Renew the lease if the renewal interval has passed; raises as `renew_lease` does."""
         if monotonic() - self._renewed_at >= RENEW_INTERVAL_SECONDS:
             await self.renew_lease()
 
     async def await_with_lease(self, work: Awaitable[T]) -> T:
-        """Wait for work in a thread, renew the lease meanwhile, and give the work's result.
+        """Wait for work in a thread, renew the lease meanwhile, and return the work's result.
 
         Raises:
-            RedisUnavailable, LeaseLost, ArchiveTakenOver: as `renew_lease`, and after the work has
-            ended: a
-                thread cannot be cancelled.
+            RedisUnavailable, LeaseLost, ArchiveTakenOver: as `renew_lease`, but only after the work
+                has ended, because a thread cannot be cancelled.
         """
         task = asyncio.ensure_future(work)
         try:
@@ -143,13 +142,13 @@ class OwnedPartition:
                 await self.renew_lease()
         except BaseException:
             await asyncio.wait({task})
-            if not task.cancelled() and (failed := task.exception()):
-                raise failed from None
+            if not task.cancelled() and (error := task.exception()):
+                raise error from None
             raise
         return task.result()
 
     async def release(self) -> None:
-        """Give the lease back, if it is ours, and close the connection; never raises."""
+        """Release the lease if this object holds it, and close the connection; never raises."""
         try:
             await self._run(make_evalsha(RELEASE_LEASE, [self.keys.lease], self._lease))
         except (RedisUnavailable, LeaseLost, NotSeeded):
@@ -157,10 +156,10 @@ class OwnedPartition:
         await self.close()
 
     async def inspect(self) -> ServerInfo:
-        """Ask who the server is and whether it holds the tier.
+        """Return the server's identity, and whether it meets the tier.
 
         Raises:
-            NotSeeded: its replication history is another than `read_snapshot` found.
+            NotSeeded: its replication history has changed since `read_snapshot`.
             RedisUnavailable: the connection failed.
         """
         server = await self._inspector.inspect(self._open_connection)
@@ -169,7 +168,7 @@ class OwnedPartition:
         return server
 
     async def read_snapshot(self) -> PartitionSnapshot:
-        """Read the server's identity and the partition's record.
+        """Return the server's identity and the partition's record.
 
         Raises:
             RedisUnavailable: the connection failed, or the server is not a primary.
@@ -183,11 +182,11 @@ class OwnedPartition:
         )
         for reply in (record, seq, streams):
             if isinstance(reply, ServerError):
-                raise RedisUnavailable(f"Redis refuses to be read: {reply.code}")
+                raise RedisUnavailable(f"Redis refuses reads: {reply.code}")
         return PartitionSnapshot(server, parse_state(record, seq), is_empty=streams == 0)
 
     async def revoke_epoch(self) -> None:
-        """Stop commits: take the epoch away. Only the owner of the lease mints one."""
+        """Revoke the epoch, which stops commits. Only the lease's owner mints a new one."""
         await self._run(make_evalsha(REVOKE_EPOCH, [self.keys.state, self.keys.lease], self._lease))
 
     async def seed(self, archived: Seq, record: dict[str, Any], seq: Seq | None = None) -> None:
@@ -195,10 +194,10 @@ class OwnedPartition:
 
         Raises:
             LeaseLost: the partition has another owner.
-            RedisUnavailable: the answer was lost; to be done again after a new `read_snapshot`.
+            RedisUnavailable: the reply was lost; seed again after a new `read_snapshot`.
         """
         keys = self.keys
-        pairs = [each for pair in record.items() for each in pair]
+        pairs = [text for pair in record.items() for text in pair]
         await self._run(
             make_evalsha(
                 SEED,
@@ -210,52 +209,52 @@ class OwnedPartition:
             )
         )
 
-    async def mark_doubt(self, why: str) -> None:
-        """Note that a restart of this server must be taken for a loss."""
+    async def mark_doubt(self, reason: str) -> None:
+        """Record that a restart of this server must count as a loss."""
         await self._run(
-            make_evalsha(MARK_DOUBT, [self.keys.state, self.keys.lease], self._lease, why)
+            make_evalsha(MARK_DOUBT, [self.keys.state, self.keys.lease], self._lease, reason)
         )
 
     async def read(self, after: Seq) -> list[Entry]:
-        """Read the next entries whose last seq is above `after`, as many as one reply may have.
+        """Return the next entries whose last seq is above `after`, as many as one reply may have.
 
-        A large entry comes alone, in parts.
+        An entry larger than one reply is read in parts, and returned alone.
 
         Raises:
-            RedisUnavailable: the connection failed; the next reply will be smaller.
+            RedisUnavailable: the connection failed; the next reply is smaller.
             LeaseLost, ArchiveTakenOver: as `renew_lease`.
         """
         reply = await self._read(after, 0)
         if not reply or reply[0][3] == len(reply[0][4]):
-            return [_make_entry(*each) for each in reply]
+            return [_make_entry(*item) for item in reply]
         entry_id, fields, name, length, part = reply[0]
         value = bytearray(part)
         while len(value) < length:
             await self.renew_lease_if_due()
-            again = await self._read(after, len(value))
-            if not again or [entry_id, fields, name, length] != again[0][:4] or not again[0][4]:
+            reply = await self._read(after, len(value))
+            if not reply or [entry_id, fields, name, length] != reply[0][:4] or not reply[0][4]:
                 await self.close()
                 raise RedisUnavailable("an entry of the stream changed while it was read")
-            value += again[0][4]
+            value += reply[0][4]
         return [_make_entry(entry_id, fields, name, length, value)]
 
     async def _read(self, after: Seq, offset: int) -> list[list[Any]]:
-        most, began = self._read_size.max_bytes, monotonic()
-        command = make_evalsha(READ_ENTRIES, [self.keys.stream], after, offset, most, MAX_ENTRIES)
+        limit, started = self._read_size.max_bytes, monotonic()
+        command = make_evalsha(READ_ENTRIES, [self.keys.stream], after, offset, limit, MAX_ENTRIES)
         try:
             reply: list[list[Any]] = await self._run(command, large=True)
         except RedisUnavailable:
             self._read_size.record_failure()
             raise
-        self._read_size.record(sum(len(each[4]) for each in reply), monotonic() - began)
+        self._read_size.record(sum(len(item[4]) for item in reply), monotonic() - started)
         return reply
 
     async def publish(self, archived: Seq) -> Seq:
-        """Say how far the archive is, and trim; renews the lease; gives the last seq issued.
+        """Publish the archive's cursor, trim, and renew the lease; return the last issued seq.
 
         Raises:
             LeaseLost, ArchiveTakenOver: as `renew_lease`.
-            NotSeeded: a committer found that this server went back: seed it again.
+            NotSeeded: a committer found that this server went back; seed it again.
         """
         keys = self.keys
         names = [keys.state, keys.stream, keys.lease, keys.seq]
@@ -286,7 +285,7 @@ class OwnedPartition:
             raise RedisUnavailable(f"Redis refused a command: {error}") from None
 
     def _lease_error(self, refusal: str) -> LeaseLost | ArchiveTakenOver:
-        """Tell who has the lease now: another token of our archive means that its lock is void."""
+        """Return the error for a lost lease; a holder of this archive voids the archive's lock."""
         if refusal.startswith(f"LEASE {self._archive_id}:"):
             return ArchiveTakenOver("another flusher of this archive has taken its lease")
         return LeaseLost()
@@ -296,5 +295,5 @@ def _make_entry(
     entry_id: bytes, fields: int, name: bytes, length: int, value: bytes | bytearray
 ) -> Entry:
     del length
-    # More fields than ours are not read: they only show that another version wrote the entry.
+    # Fields after the first are not read: they only show that another version wrote the entry.
     return parse_entry(entry_id, [name, value][:fields] + [b""] * (fields - 2))

@@ -1,16 +1,16 @@
 #!lua flags=allow-oom
--- Say how far the archive is, and drop from the stream what it holds.
+-- Publish the archive's cursor, and trim archived entries from the stream.
 --
 -- KEYS  state, stream, lease, seq
--- ARGV  1 lease token  2 archived seq  3 lease milliseconds
+-- ARGV  1 lease token  2 archived seq  3 lease TTL in milliseconds
 --
--- Gives the partition's seq.
+-- Returns the partition's seq.
 --
--- The token is checked in the same step: a flusher that lost its lease while it slept must not
--- trim what the new owner has yet to read.
-local held = redis.call('GET', KEYS[3])
-if held ~= ARGV[1] then
-  return redis.error_reply('LEASE ' .. (held or ''))
+-- The token is checked in the same step: a flusher that lost its lease while it slept must not trim
+-- entries that the new owner has not read yet.
+local holder = redis.call('GET', KEYS[3])
+if holder ~= ARGV[1] then
+  return redis.error_reply('LEASE ' .. (holder or ''))
 end
 redis.call('PEXPIRE', KEYS[3], ARGV[3])
 local seq = redis.call('GET', KEYS[4])

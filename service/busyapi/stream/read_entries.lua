@@ -1,22 +1,22 @@
 #!lua flags=no-writes
--- Read entries behind a seq until a number of bytes is reached.
+-- Read the entries after a seq, up to a number of bytes.
 --
 -- KEYS  stream
--- ARGV  1 the last seq that was read  2 how much of the next entry's value was read before
---       3 most bytes  4 most entries
+-- ARGV  1 the last seq that was read  2 offset into the value of the first entry
+--       3 maximum bytes  4 maximum entries
 --
--- Gives for each entry: id, number of fields and values, first field, bytes of its value, the value.
--- Only the first value may be a part: what begins at ARGV[2] and fits.
+-- Returns for each entry: id, number of fields and values, first field, bytes of its value, value.
+-- Only the first value may be partial: the bytes from ARGV[2] on that fit.
 --
--- A count of entries would not do: one has a hundred bytes or many megabytes, and a reply counts
--- against maxmemory until the client has taken it. Here one entry is read first, and a few at a time
--- while they are small: at most AT_ONCE are in this script's memory.
-local AT_ONCE = 4
-local most, left = tonumber(ARGV[3]), tonumber(ARGV[4])
+-- XREAD's COUNT alone does not bound a reply: an entry has a hundred bytes or many megabytes, and a
+-- reply counts against maxmemory until the client has received it. So the script reads one entry
+-- first, then a few at a time while they are small: it holds at most MAX_COUNT of them.
+local MAX_COUNT = 4
+local max_bytes, entries_left = tonumber(ARGV[3]), tonumber(ARGV[4])
 local after = ARGV[1] .. '-18446744073709551615'
 local out, size, count = {}, 0, 1
-while left > 0 do
-  local reply = redis.call('XREAD', 'COUNT', math.min(count, left), 'STREAMS', KEYS[1], after)
+while entries_left > 0 do
+  local reply = redis.call('XREAD', 'COUNT', math.min(count, entries_left), 'STREAMS', KEYS[1], after)
   if not reply then
     return out
   end
@@ -25,18 +25,18 @@ while left > 0 do
     local value = fields[2] or ''
     local length = #value
     if #out == 0 then
-      value = string.sub(value, ARGV[2] + 1, ARGV[2] + most)
-    elseif size + length > most then
+      value = string.sub(value, ARGV[2] + 1, ARGV[2] + max_bytes)
+    elseif size + length > max_bytes then
       return out
     end
     out[#out + 1] = {entry[1], #fields, fields[1] or '', length, value}
     size = size + length
-    left = left - 1
+    entries_left = entries_left - 1
     after = entry[1]
   end
-  if size >= most then
+  if size >= max_bytes then
     return out
   end
-  count = math.min(AT_ONCE, count * 2)
+  count = math.min(MAX_COUNT, count * 2)
 end
 return out

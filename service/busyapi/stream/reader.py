@@ -1,6 +1,6 @@
-"""Reads for lookups and counts, on a connection of their own.
+"""Reads for lookups and counts, on a separate connection.
 
-A lookup must not wait behind a batch's fsync more than it has to, nor a batch behind lookups.
+Lookups should not wait behind a batch's fsync, nor batches behind lookups.
 """
 
 import asyncio
@@ -24,45 +24,45 @@ class BufferedUsage(NamedTuple):
 
 
 class PartitionReader:
-    """Reads one partition. Many tasks may call; a lock puts them in a row."""
+    """Reader of one partition. Many tasks may call it; a lock serializes them."""
 
     def __init__(self, endpoint: Endpoint, partition: int) -> None:
         self._endpoint = endpoint
         self._keys = endpoint.keys(partition)
         self._connection: RedisConnection | None = None
-        # Guards the connection: commands and replies of two tasks must not mix.
+        # Protects the connection: commands and replies of two tasks must not mix.
         self._lock = asyncio.Lock()
 
     async def read_state(self) -> PartitionState:
-        """Read the partition's record.
+        """Return the partition's record.
 
         Raises:
-            RedisUnavailable: Redis does not answer.
+            RedisUnavailable: Redis does not reply.
         """
         return parse_state(*await self._execute(*state_commands(self._keys)))
 
     async def find_usage(self, seq: Seq) -> tuple[PartitionState, BufferedUsage | None]:
-        """Look for a usage in the stream; None when it is not, or no longer, there.
+        """Return the record, and a usage of the stream or None if the stream does not have it.
 
         Raises:
-            RedisUnavailable: Redis does not answer.
+            RedisUnavailable: Redis does not reply.
         """
         record, counter, entries = await self._execute(
             *state_commands(self._keys), ("XRANGE", self._keys.stream, seq, "+", "COUNT", 1)
         )
-        found = parse_entry(*entries[0]) if entries else None
-        return parse_state(record, counter), _extract_usage(found, seq)
+        entry = parse_entry(*entries[0]) if entries else None
+        return parse_state(record, counter), _extract_usage(entry, seq)
 
     async def _execute(self, *commands: Command) -> list[Any]:
         try:
-            # Around the lock too: behind a silent server nobody waits longer than the first.
+            # The timeout includes the lock: on a silent server no task waits longer than the first.
             async with asyncio.timeout(READ_TIMEOUT_SECONDS), self._lock:
                 return await self._execute_once(commands)
         except TimeoutError:
             raise RedisUnavailable from None
 
     async def _execute_once(self, commands: tuple[Command, ...]) -> list[Any]:
-        # Reads may be repeated: once, on a new connection.
+        # Reads are safe to repeat: this one is, once, on a new connection.
         if self._connection and not self._connection.is_closed:
             try:
                 return _require_success(await self._connection.pipeline(*commands))
@@ -80,15 +80,15 @@ class PartitionReader:
 def _require_success(replies: list[Any]) -> list[Any]:
     for reply in replies:
         if isinstance(reply, ServerError):
-            raise RedisUnavailable(f"Redis refuses a read: {reply.code}")
+            raise RedisUnavailable(f"Redis refuses reads: {reply.code}")
     return replies
 
 
-def _extract_usage(found: Entry | None, seq: Seq) -> BufferedUsage | None:
-    if found is None or not found.first <= seq <= found.last:
+def _extract_usage(entry: Entry | None, seq: Seq) -> BufferedUsage | None:
+    if entry is None or not entry.first <= seq <= entry.last:
         return None
     try:
-        usages = decode_entry(found)
+        usages = decode_entry(entry)
     except BadEntry:
-        return None  # the flusher will set it aside
-    return BufferedUsage(usages.received_ms, usages.lines[seq - found.first])
+        return None  # the flusher quarantines it
+    return BufferedUsage(usages.received_ms, usages.lines[seq - entry.first])

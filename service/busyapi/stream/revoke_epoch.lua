@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- Take the epoch away, as the owner: nothing is committed until it mints another.
+-- Revoke the epoch, as the owner: no commit succeeds until the owner mints a new one.
 --
 -- KEYS  state, lease
 -- ARGV  1 lease token
-local held = redis.call('GET', KEYS[2])
-if held ~= ARGV[1] then
-  return redis.error_reply('LEASE ' .. (held or ''))
+local holder = redis.call('GET', KEYS[2])
+if holder ~= ARGV[1] then
+  return redis.error_reply('LEASE ' .. (holder or ''))
 end
 return redis.call('HDEL', KEYS[1], 'epoch')

@@ -1,7 +1,7 @@
--- Take the epoch away, so that nothing is committed until a flusher has seeded anew.
+-- Revoke the epoch, as a committer: no commit succeeds until a flusher has seeded the partition again.
 --
 -- KEYS  state
--- ARGV  the epoch the caller saw: a newer one is not its to remove
+-- ARGV  the epoch that the caller read; a newer one stays
 if redis.call('HGET', KEYS[1], 'epoch') == ARGV[1] then
   return redis.call('HDEL', KEYS[1], 'epoch')
 end

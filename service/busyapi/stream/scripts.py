@@ -1,17 +1,17 @@
-"""The Lua scripts, each an atomic step on one partition."""
+"""The Lua scripts. Each is one atomic step on one partition."""
 
 from hashlib import sha1
 from importlib.resources import files
 
 
 class Script:
-    """A script by its digest. A connection loads every script when it connects."""
+    """A script and its digest. A connection loads every script when it connects."""
 
     def __init__(self, *names: str) -> None:
-        """Read a script; of several names each but the last is what stands before it."""
+        """Read a script and concatenate its files, in the order of `names`."""
         folder = files("busyapi.stream")
         self.source = b"".join((folder / f"{name}.lua").read_bytes() for name in names)
-        # Redis names scripts by SHA-1; it is not used for security.
+        # Redis identifies scripts by SHA-1. Security does not depend on it.
         self.sha1 = sha1(self.source, usedforsecurity=False).hexdigest()
 
 

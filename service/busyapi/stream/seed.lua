@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- Make the partition this server's, or say again that it is.
+-- Seed the partition on this server, or confirm that it is seeded.
 --
 -- KEYS  state, seq, stream, lease
--- ARGV  1 lease token  2 seq, or '' to keep the one there  3 archived  4… pairs for the state
-local held = redis.call('GET', KEYS[4])
-if held ~= ARGV[1] then
-  return redis.error_reply('LEASE ' .. (held or ''))
+-- ARGV  1 lease token  2 seq, or '' to keep the counter  3 archived  4… pairs for the state
+local holder = redis.call('GET', KEYS[4])
+if holder ~= ARGV[1] then
+  return redis.error_reply('LEASE ' .. (holder or ''))
 end
 if ARGV[2] ~= '' then
   redis.call('SET', KEYS[2], ARGV[2])

@@ -1,12 +1,12 @@
 """A committer's checked connection, and the commit call on it.
 
-A commit is allowed only on a connection for which one check was made: the server's own run_id
-equals the one in the partition's record, and the counter is not below what this process has
-been given. The epoch alone would not do: a promoted replica carries it in its copied data, and
-could hand out again the ids of the tail that it never got. A connection belongs to one server
-process, and that process may take over another's data without closing it. So the commit script
-compares the replication id with the record's in the same step, and refuses to go below what this
-process has been given.
+A commit is allowed only on a connection that was checked: the server's own run_id equals the one
+in the partition's record, and the counter is not below the highest seq that this process received.
+The epoch alone does not suffice: a promoted replica has it in its copied data, and could issue the
+ids of the tail that it never received a second time. A connection belongs to one server process,
+and that process may take over another one's data without closing the connection. So the commit
+script compares the replication id with the record's in the same step, and refuses a counter below
+the highest seq that this process received.
 """
 
 import asyncio
@@ -22,27 +22,27 @@ from busyapi.stream.scripts import COMMIT, COMMIT_KEYED, REVOKE_SEEN_EPOCH, SET_
 from busyapi.stream.state import PartitionState, parse_state, state_commands
 
 COMMITTER_MEMORY_SECONDS = 3600
-"""How long a silent committer's last batch number is kept. It only cleans up behind committers that
-ended: the script refuses a committer whose number is gone, so no guarantee depends on the server's
-clock."""
+"""How long Redis keeps the last batch number of an idle committer. The expiry only cleans up after
+committers that ended: the script refuses a committer whose number has expired, so no guarantee
+depends on the server's clock."""
 
 REPLICA_WAIT_MS = 2000
-"""How long a replica may take to confirm before the batch is sent again."""
+"""How long replicas may take to confirm a batch before the committer sends it again."""
 
 
 class CommitCommand(NamedTuple):
-    """One script call: the usages of one stream entry."""
+    """The arguments of one commit script call, which stores one stream entry."""
 
     entry: bytes
     usage_count: int
     dedup_key: str
     mode: str
-    """`batch` (guarded by the committer's batch number) or `key_digest` (by an Idempotency-Key)."""
+    """`batch` (deduplicated by the committer's batch number) or `key` (by an Idempotency-Key)."""
     dedup_token: str
     key_digest: str = ""
-    """Digest of the Idempotency-Key in its scope; `dedup_key` is the key as 0.2.0 named it."""
+    """Digest of the Idempotency-Key and its owner; `dedup_key` is the key under its 0.2.0 name."""
     request_token: str = ""
-    """Names the request, so that the committer's own repeat of it is no replay."""
+    """Identifies the request, so that a repeat by the committer does not count as a replay."""
     received_ms: int = 0
 
 
@@ -56,7 +56,7 @@ class CommitResult(NamedTuple):
 
 
 class Session:
-    """One committer's connection, after its check."""
+    """A committer's checked connection."""
 
     def __init__(
         self,
@@ -81,13 +81,13 @@ class Session:
         inspector: DurabilityInspector,
         highest: Seq,
     ) -> "Session":
-        """Connect and check. `highest` is the largest seq this process was ever given.
+        """Connect and check. `highest` is the highest seq that this process ever received.
 
         Raises:
-            RedisUnavailable: no connection.
-            NotSeeded: the flusher has not vouched for this server; a later try may succeed.
-            PartitionMismatch: this installation has another number of partitions.
-            DurabilityNotMet: Redis does not hold the tier.
+            RedisUnavailable: there is no connection.
+            NotSeeded: no flusher has seeded the partition on this server; a later try may succeed.
+            PartitionMismatch: the installation has another number of partitions.
+            DurabilityNotMet: Redis does not meet the tier.
         """
         connection = await endpoint.connect(partition)
         session = cls(connection, endpoint.keys(partition), inspector, endpoint.installation)
@@ -104,9 +104,7 @@ class Session:
             raise DurabilityNotMet(server.durability_error)
         record, seq = await self._connection.pipeline(*state_commands(self._keys))
         if isinstance(record, ServerError) or isinstance(seq, ServerError):
-            raise RedisUnavailable(
-                f"Redis at {self._connection.address} refuses to be read: {record}"
-            )
+            raise RedisUnavailable(f"Redis at {self._connection.address} refuses reads: {record}")
         state = parse_state(record, seq)
         if state.partitions not in {None, partitions}:
             raise PartitionMismatch(
@@ -122,8 +120,8 @@ class Session:
         if not state.epoch or state.seq is None:
             raise NotSeeded(f"partition {self._keys.partition} is not seeded yet")
         if state.seq < highest:
-            # This server is older than what we were told. Its epoch must go, or a process
-            # that knows less would commit on it.
+            # The server has lost seqs that this process received. The epoch must be revoked, or a
+            # process that received fewer would commit here.
             await self._connection.pipeline(
                 make_evalsha(REVOKE_SEEN_EPOCH, [self._keys.state], state.epoch)
             )
@@ -140,21 +138,19 @@ class Session:
             raise NotSeeded("the epoch changed")
 
     async def is_registered(self, dedup_key: str) -> bool:
-        """Return whether the server still knows a committer's last batch.
+        """Return whether the server still has a committer's last batch.
 
         Raises:
-            RedisUnavailable: the connection failed, or the server refuses.
+            RedisUnavailable: the connection failed, or the server refuses the read.
         """
-        (known,) = await self._connection.pipeline(("GET", dedup_key))
-        if isinstance(known, ServerError):
+        (batch,) = await self._connection.pipeline(("GET", dedup_key))
+        if isinstance(batch, ServerError):
             await self.close()
-            raise RedisUnavailable(
-                f"Redis at {self._connection.address} refuses to be read: {known}"
-            )
-        return known is not None
+            raise RedisUnavailable(f"Redis at {self._connection.address} refuses reads: {batch}")
+        return batch is not None
 
     async def register(self, dedup_key: str) -> None:
-        """Make the server remember a committer, before its first batch.
+        """Write a committer's last batch to the server, before its first commit.
 
         Raises:
             RedisUnavailable: the connection failed, or the server cannot write.
@@ -166,24 +162,24 @@ class Session:
             await self.close()
             raise RedisUnavailable(f"Redis refuses commits: {reply.code}")
 
-    def make_command(self, call: CommitCommand, highest: Seq) -> Command:
-        """Make the commit command of one call."""
+    def make_command(self, command: CommitCommand, highest: Seq) -> Command:
+        """Return the Redis command that runs the commit script."""
         keys = self._keys
-        if call.mode == "key":
-            return self._make_keyed_command(call, highest)
+        if command.mode == "key":
+            return self._make_keyed_command(command, highest)
         return make_evalsha(
             COMMIT,
-            [keys.state, keys.seq, keys.stream, call.dedup_key],
+            [keys.state, keys.seq, keys.stream, command.dedup_key],
             self.epoch,
             highest,
             self._replicas or "",
-            call.dedup_token,
-            call.usage_count,
+            command.dedup_token,
+            command.usage_count,
             COMMITTER_MEMORY_SECONDS,
-            call.entry,
+            command.entry,
         )
 
-    def _make_keyed_command(self, call: CommitCommand, highest: Seq) -> Command:
+    def _make_keyed_command(self, command: CommitCommand, highest: Seq) -> Command:
         keys = self._keys
         return make_evalsha(
             COMMIT_KEYED,
@@ -192,39 +188,39 @@ class Session:
                 keys.seq,
                 keys.stream,
                 keys.new_idempotency_keys,
-                call.dedup_key,
+                command.dedup_key,
                 *keys.idempotency_hashes,
             ],
             self.epoch,
             highest,
             self._replicas or "",
-            call.key_digest,
-            call.dedup_token,
-            call.request_token,
-            call.usage_count,
-            call.entry,
-            call.received_ms,
+            command.key_digest,
+            command.dedup_token,
+            command.request_token,
+            command.usage_count,
+            command.entry,
+            command.received_ms,
         )
 
-    def send(self, calls: list[CommitCommand], highest: Seq) -> asyncio.Future[list[Any]]:
-        """Send calls in one go, now; `wait_replies` must be awaited.
+    def send(self, commands: list[CommitCommand], highest: Seq) -> asyncio.Future[list[Any]]:
+        """Send commit commands in one packet, now; the caller must await `wait_replies`.
 
         A server whose counter is below `highest` refuses them.
 
         Raises:
-            RedisUnavailable: there is no connection; nothing was sent.
+            RedisUnavailable: the connection is closed; nothing was sent.
         """
-        commands = [self.make_command(each, highest) for each in calls]
+        packet = [self.make_command(command, highest) for command in commands]
         if self._replicas:
-            commands.append(("WAIT", self._replicas, REPLICA_WAIT_MS))
-        return self._connection.send(commands)
+            packet.append(("WAIT", self._replicas, REPLICA_WAIT_MS))
+        return self._connection.send(packet)
 
     async def wait_replies(self, sent: asyncio.Future[list[Any]]) -> list[object]:
         """Return a `CommitResult` or a `ServerError` for each command, in order.
 
         Raises:
-            RedisUnavailable: the answer was lost, or too few replicas confirmed: each may be
-            stored.
+            RedisUnavailable: the replies were lost, or too few replicas confirmed: each command
+                may be stored.
         """
         replies = await self._connection.wait_replies(sent)
         if self._replicas:
@@ -237,13 +233,13 @@ class Session:
         ]
 
     async def revoke_epoch(self) -> None:
-        """Unseed: the stream is ahead of the counter, so this server lost writes."""
+        """Revoke the epoch: the stream is ahead of the counter, so this server lost writes."""
         try:
             await self._connection.pipeline(
                 make_evalsha(REVOKE_SEEN_EPOCH, [self._keys.state], self.epoch)
             )
         except RedisUnavailable:
-            pass  # the next commit finds the same
+            pass  # the next commit fails in the same way, and calls this again
 
     async def close(self) -> None:
         """Close the connection."""

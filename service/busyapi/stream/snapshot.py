@@ -1,4 +1,4 @@
-"""What a flusher finds in Redis when it connects."""
+"""A partition as a flusher reads it after it has connected."""
 
 from typing import NamedTuple
 
@@ -7,9 +7,9 @@ from busyapi.stream.state import PartitionState
 
 
 class PartitionSnapshot(NamedTuple):
-    """What a flusher finds when it connects."""
+    """The server and the partition's record."""
 
     server: ServerInfo
     state: PartitionState
     is_empty: bool
-    """Nothing of this partition is in Redis."""
+    """Redis has no key of this partition."""

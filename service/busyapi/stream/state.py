@@ -1,4 +1,4 @@
-"""A partition's record in Redis, read as one."""
+"""A partition's record in Redis."""
 
 from typing import NamedTuple
 
@@ -8,20 +8,20 @@ from busyapi.stream.keys import PartitionKeys
 
 
 class PartitionState(NamedTuple):
-    """The epoch record with the counter beside it. `None` and "" mean that it is not there."""
+    """The epoch record and the counter. `None` or "" means that Redis does not have the value."""
 
     epoch: str
-    """Names a history of ids. It changes exactly when ids may have been lost."""
+    """Identifies a history of ids. It changes exactly when ids may have been lost."""
     run_id: str
-    """The server that was vouched for (see `durability.ServerInfo`): a copy of the data has it too,
-    but runs as another."""
+    """The server that the partition was seeded on (see `durability.ServerInfo`). A copy of the data
+    has this value too, but its server has another run_id."""
     partitions: int | None
     bound: int
     archived: Seq
     skipped: int
-    """Seqs up to `archived` that no usage has: the archive's gaps."""
+    """Number of seqs up to `archived` without a usage: the archive's gaps."""
     doubt: str
-    """Why a restart of this server must be taken for a loss, "" if it need not."""
+    """Why a restart of this server must count as a loss, "" if it need not."""
     seq: Seq | None
     archive_id: str = ""
     """The archive that the partition was seeded from."""
@@ -43,14 +43,14 @@ FIELDS = (
 
 
 def state_commands(keys: PartitionKeys) -> tuple[Command, Command]:
-    """Make the two commands whose replies `parse_state` takes."""
+    """Return the two commands whose replies `parse_state` parses."""
     return ("HMGET", keys.state, *FIELDS), ("GET", keys.seq)
 
 
 def parse_state(record: list[bytes | None], seq: bytes | None) -> PartitionState:
-    """Read the two replies."""
+    """Parse the replies to `state_commands`."""
     epoch, run_id, partitions, bound, archived, skipped, doubt, archive_id, installation = (
-        None if each is None else each.decode() for each in record
+        None if value is None else value.decode() for value in record
     )
     return PartitionState(
         epoch=epoch or "",
