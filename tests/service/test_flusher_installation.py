@@ -58,7 +58,7 @@ async def test_archive_that_was_seeded_under_another_prefix_halts_and_says_which
         await until(
             lambda: "BUSYAPI_KEY_PREFIX says busyapi-new" in wrong.not_ready_reason, "it to halt"
         )
-        assert "set it to busyapi;" in wrong.not_ready_reason
+        assert "set it to busyapi." in wrong.not_ready_reason
         assert not site.server.command("KEYS", "busyapi-new*")
     async with site.running() as (_, committer):
         assert await site.post(committer, "b", 1) == [4]
@@ -78,7 +78,7 @@ async def test_archive_of_an_earlier_version_keeps_the_prefix_that_it_had(
     identity.write_text(json.dumps(of_0_2_0))
     other = replace(where(site.server), prefix="busyapi-new")
     async with run_flusher(make_flusher(other, site.archive), ready=False) as wrong:
-        await until(lambda: "set it to busyapi;" in wrong.not_ready_reason, "it to halt")
+        await until(lambda: "set it to busyapi." in wrong.not_ready_reason, "it to halt")
     async with site.running() as (_, committer):
         assert await site.post(committer, "b", 1) == [2]
 
