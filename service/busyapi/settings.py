@@ -1,4 +1,4 @@
-"""Every setting: one row each, read from the environment once, in the command line's wiring."""
+"""All settings: one row each. The command line's wiring reads them once from the environment."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ VALIDATIONS = ("strict", "lenient")
 MAX_PORT = 65535
 MIN_DEADLINE_SECONDS = 0.1
 MAX_DEADLINE_SECONDS = 300
-"""Seconds. Redis remembers what a committer may repeat for much longer
+"""Redis remembers a batch, which a committer may repeat, for much longer
 (session.COMMITTER_MEMORY_SECONDS)."""
 
-
 MAX_VALUE = 2**40
-"""Of any figure that has no smaller limit: what Redis, sockets and file systems still take."""
+"""The limit of every number without a smaller one. Redis, sockets and file systems accept it."""
 MAX_BOUND_USAGES = 1_000_000_000
-"""A jump skips this many ids. The archive keeps the largest bound for good, and ids end at 2^53."""
+"""A jump skips this many ids. The archive keeps the largest bound ever set, and ids end at 2^53."""
 MAX_REPLICAS = 100
 MAX_CONNECTIONS = 1_000_000
 MAX_HEADER_BYTES = 65_536
-"""Bytes. Sanic reads no further ahead than this."""
+"""Sanic reads no further ahead than this."""
 MAX_KEY_TTL_SECONDS = 31 * 86_400
 
 
@@ -41,7 +40,7 @@ def setting(
     minimum: float = 0,
     maximum: float = MAX_VALUE,
 ) -> Any:
-    """Declare a setting: environment variable, default, unit, and why one would change it."""
+    """Declare a setting: environment variable, default, unit, and what it is for."""
     return field(
         default=default,
         metadata={
@@ -64,7 +63,7 @@ class Settings:
         "BUSYAPI_METRICS_PORT",
         9090,
         "TCP port",
-        "where Prometheus scrapes the API; never routed",
+        "the port where Prometheus scrapes the API: do not expose it",
         maximum=MAX_PORT,
     )
     flusher_port: int = setting(
@@ -77,8 +76,8 @@ class Settings:
     flusher_urls: str = setting(
         "BUSYAPI_FLUSHER_URLS",
         "http://127.0.0.1:9100",
-        "URL, or one for each partition, split by commas; {partition} is replaced",
-        "where the API asks for archived usages",
+        "URL, or one for each partition, separated by commas; {partition} is replaced",
+        "where the API looks up archived usages",
     )
     redis_url: str = setting(
         "BUSYAPI_REDIS_URL",
@@ -87,13 +86,13 @@ class Settings:
         "redis://host:port, redis+sentinel://host:port,host:port/service or"
         " redis+cluster://host:port,host:port; rediss for TLS",
     )
-    redis_username: str = setting("BUSYAPI_REDIS_USERNAME", "", "", "the ACL user")
-    redis_password: str = setting("BUSYAPI_REDIS_PASSWORD", "", "", "that user's password")
+    redis_username: str = setting("BUSYAPI_REDIS_USERNAME", "", "", "the user of Redis' ACL")
+    redis_password: str = setting("BUSYAPI_REDIS_PASSWORD", "", "", "the password of that user")
     redis_password_file: str = setting(
         "BUSYAPI_REDIS_PASSWORD_FILE",
         "",
         "path",
-        "a file with the password, read at every connection, so that it can be rotated",
+        "a file with the password, read for every connection, so that you can rotate it",
     )
     redis_ca_file: str = setting(
         "BUSYAPI_REDIS_CA_FILE", "", "path", "the CA of a server that the system does not trust"
@@ -102,15 +101,15 @@ class Settings:
         "BUSYAPI_KEY_PREFIX",
         "busyapi",
         "",
-        "the first word of every key in Redis: installations that share a Redis need different"
-        " ones; fixed at install and recorded in the archive",
+        "the start of every key in Redis: installations that share a Redis need different"
+        " prefixes; fixed at install and recorded in the archive",
     )
     installation: str = setting(
         "BUSYAPI_INSTALLATION",
         "",
         "",
-        "an id of this installation, recorded in Redis: an API commits only where the record has"
-        " the same one",
+        "the id of this installation, recorded in Redis: an API process commits only if the"
+        " recorded id is the same",
     )
     partitions: int = setting(
         "BUSYAPI_PARTITIONS", 1, "partitions", "fixed at install and recorded in Redis", minimum=1
@@ -119,7 +118,7 @@ class Settings:
         "BUSYAPI_BOUND",
         1_000_000,
         "usages",
-        "most usages a partition holds between issue and archive: Redis memory for an outage",
+        "usages of a partition that may wait to be archived: Redis needs memory for an outage",
         minimum=1,
         maximum=MAX_BOUND_USAGES,
     )
@@ -128,8 +127,8 @@ class Settings:
         "BUSYAPI_REPLICAS",
         1,
         "replicas",
-        "with the tier `replicated`: how many confirm each commit. No more may be connected: a"
-        " failover could promote one that did not confirm",
+        "with the tier `replicated`: the number of replicas that confirm each commit. Do not"
+        " connect more: a failover could promote one that did not confirm",
         minimum=1,
         maximum=MAX_REPLICAS,
     )
@@ -137,14 +136,14 @@ class Settings:
         "BUSYAPI_VALIDATION",
         "strict",
         "",
-        "lenient takes any JSON object",
+        "lenient accepts any JSON object",
         choices=VALIDATIONS,
     )
     max_body: int = setting(
         "BUSYAPI_MAX_BODY_BYTES", 65_536, "bytes", "a usage, alone or in a batch", minimum=2
     )
     max_batch_bytes: int = setting(
-        "BUSYAPI_MAX_BATCH_BYTES", 4_194_304, "bytes", "a batch, also when inflated", minimum=2
+        "BUSYAPI_MAX_BATCH_BYTES", 4_194_304, "bytes", "a batch, also decompressed", minimum=2
     )
     max_batch_items: int = setting(
         "BUSYAPI_MAX_BATCH_ITEMS", 10_000, "usages", "usages in one batch", minimum=1
@@ -153,15 +152,15 @@ class Settings:
         "BUSYAPI_RECEIVING_BYTES",
         67_108_864,
         "bytes",
-        "requests on their way into one process, over all connections; over it, the slowest get"
-        " 503. At least twice the largest body",
+        "incomplete requests in one process, over all connections; above it, the slowest get 503."
+        " At least twice the largest body",
         minimum=65_536,
     )
     max_connections: int = setting(
         "BUSYAPI_MAX_CONNECTIONS",
         2048,
         "connections",
-        "at one port of one process; at the bound a quiet one makes room, or the new one gets 503",
+        "at one port of one process; above it, an idle one is closed, or the new one gets 503",
         minimum=8,
         maximum=MAX_CONNECTIONS,
     )
@@ -169,7 +168,7 @@ class Settings:
         "BUSYAPI_MAX_HEADER_BYTES",
         8192,
         "bytes",
-        "a request's line and headers, 413 over it; a mesh that forwards client certificates"
+        "the request line and the headers; above it, 413. A mesh that forwards client certificates"
         " needs more",
         minimum=1024,
         maximum=MAX_HEADER_BYTES,
@@ -178,17 +177,17 @@ class Settings:
         "BUSYAPI_PENDING_MAX",
         100_000,
         "usages",
-        "waiting in one API process; over it, 503",
+        "usages that wait in one API process; above it, 503",
         minimum=1,
     )
     pending_bytes: int = setting(
-        "BUSYAPI_PENDING_BYTES", 67_108_864, "bytes", "likewise, by size", minimum=2
+        "BUSYAPI_PENDING_BYTES", 67_108_864, "bytes", "the same, by size", minimum=2
     )
     commit_deadline: float = setting(
         "BUSYAPI_COMMIT_DEADLINE",
         10.0,
         "seconds",
-        "a usage waits this long for Redis, then 503",
+        "how long a usage waits for Redis before its request gets 503",
         minimum=MIN_DEADLINE_SECONDS,
         maximum=MAX_DEADLINE_SECONDS,
     )
@@ -196,7 +195,7 @@ class Settings:
         "BUSYAPI_REQUEST_DEADLINE",
         15.0,
         "seconds",
-        "a request must arrive whole in this time",
+        "the time in which a request must arrive completely",
         minimum=MIN_DEADLINE_SECONDS,
         maximum=MAX_DEADLINE_SECONDS,
     )
@@ -204,17 +203,17 @@ class Settings:
         "BUSYAPI_DRAIN_DELAY",
         5.0,
         "seconds",
-        "not ready, still serving, while endpoints forget this pod",
+        "after SIGTERM, the process still serves for this long, while load balancers remove it",
     )
     stop_timeout: float = setting(
-        "BUSYAPI_STOP_TIMEOUT", 15.0, "seconds", "for accepted requests to finish after that"
+        "BUSYAPI_STOP_TIMEOUT", 15.0, "seconds", "after that, for accepted requests to finish"
     )
     idempotency_ttl: int = setting(
         "BUSYAPI_IDEMPOTENCY_TTL",
         3600,
         "seconds",
-        "how long an Idempotency-Key is known, and up to a third longer; each takes 135 bytes of"
-        " Valkey's memory (180 of Redis 7's) until then",
+        "how long an Idempotency-Key is stored (up to a third longer); each key takes 135 bytes of"
+        " Valkey's memory (180 of Redis 7's) in this time",
         minimum=1,
         maximum=MAX_KEY_TTL_SECONDS,
     )
@@ -222,43 +221,42 @@ class Settings:
         "BUSYAPI_IDEMPOTENCY_KEYS",
         0,
         "keys",
-        "most Idempotency-Keys that a partition knows at a time: over it a post with a new key is"
-        " answered 503, any other is not; 0 is half of Redis' maxmemory over all partitions, or"
-        " 2,000,000 without one",
+        "Idempotency-Keys that a partition may store; above it, a post with a new key gets 503."
+        " 0: half of Redis' maxmemory, divided by the partitions, or 2,000,000 without one",
         minimum=0,
         maximum=MAX_BOUND_USAGES,
     )
     tokens_file: str = setting(
-        "BUSYAPI_TOKENS_FILE", "", "path", "turns authentication on: lines of rights and token"
+        "BUSYAPI_TOKENS_FILE", "", "path", "enables authentication: lines of rights and token"
     )
     rate_limit: float = setting(
         "BUSYAPI_RATE_LIMIT",
         0.0,
         "usages a second",
-        "for each token, or each address without authentication; a batch counts its usages, a read"
-        " one; 0 is no limit",
+        "for each token, or for each address without authentication; a batch counts its usages,"
+        " a read one; 0: no limit",
     )
     cors_origins: str = setting(
         "BUSYAPI_CORS_ORIGINS",
         "",
-        "origins, split by commas",
-        "pages of these origins may call the API from a browser; none by default",
+        "origins, separated by commas",
+        "web pages of these origins may call the API from a browser",
     )
     fast_path: str = setting(
         "BUSYAPI_FAST_PATH",
         "on",
         "",
-        "off sends every request through Sanic; authentication and rate limits do so anyway",
+        "off: Sanic serves every request, as it always does with authentication or rate limits",
         choices=SWITCH,
     )
     archive_dir: str = setting(
-        "BUSYAPI_ARCHIVE_DIR", "/var/lib/busyapi/archive", "path", "the archive volume"
+        "BUSYAPI_ARCHIVE_DIR", "/var/lib/busyapi/archive", "path", "the folder of the archive"
     )
     segment_bytes: int = setting(
         "BUSYAPI_SEGMENT_BYTES", 67_108_864, "bytes", "a segment is closed at this size", minimum=1
     )
     segment_age: float = setting(
-        "BUSYAPI_SEGMENT_AGE", 3600.0, "seconds", "or at this age, or at midnight UTC"
+        "BUSYAPI_SEGMENT_AGE", 3600.0, "seconds", "also at this age, and at midnight UTC"
     )
     retention_days: int = setting(
         "BUSYAPI_RETENTION_DAYS", 0, "days", "older segments are deleted; 0 keeps all"
@@ -269,17 +267,17 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """Read and check every setting.
+        """Read and check all settings.
 
         Raises:
-            ConfigError: a value is not of its type or not allowed; the message names it.
+            ConfigError: a value has a wrong type or is not allowed; the message names the setting.
         """
         values: dict[str, Any] = {}
         variables = apply_new_names(environment)
-        for each in fields(cls):
-            raw = variables.get(each.metadata["name"])
+        for row in fields(cls):
+            raw = variables.get(row.metadata["name"])
             if raw is not None and raw != "":
-                values[each.name] = _parse(raw, type(each.default), each.metadata)
+                values[row.name] = _parse(raw, type(row.default), row.metadata)
         return cls(**values)
 
 

@@ -78,7 +78,6 @@ FIRST_WORDS = {"What", "Who", "Whose", "Whether", "Give", "Say", "Tell", "Likewi
 PENDING = (
     "service/busyapi/api/",
     "service/busyapi/archive/",
-    "service/busyapi/archive_cli/",
     "service/busyapi/dev/",
     "service/busyapi/web/",
     "service/busyapi/*.py",

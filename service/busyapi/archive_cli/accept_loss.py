@@ -1,4 +1,4 @@
-"""Giving up usages that the archive lacks: a decision of a person, who says why."""
+"""`archive accept-loss`: an operator gives up usages that the archive is missing, with a reason."""
 
 import sys
 from pathlib import Path
@@ -12,44 +12,44 @@ from busyapi.ids import MAX_ID, Seq
 
 
 class NothingMissing(ArchiveError):
-    """The archive is whole up to that seq: there is nothing to accept."""
+    """The archive is complete up to that seq: there is nothing to accept."""
 
 
 class NotConfirmed(ArchiveError):
-    """Nothing was recorded: it was not confirmed."""
+    """Nothing was recorded, because it was not confirmed."""
 
 
 def accept_loss(
     root: Path, number: int, through: Seq, reason: str, *, replaces: str = "", confirmed: bool
 ) -> None:
-    """Record every seq behind the cursor, up to `through`, that no file holds as lost.
+    """Record as lost every seq above the cursor, up to `through`, that no file holds.
 
-    With `replaces` the archive also stands in for another one, that Redis was seeded from.
-    The lock is held while a person thinks: what they confirm is what is recorded.
+    With `replaces`, the archive also takes the place of another one from which Redis was seeded.
+    The lock is held while the operator decides, so exactly what they confirm is recorded.
 
     Raises:
-        ArchiveNotFound: this partition is not here.
-        ArchiveDamaged: what it is cannot be read.
-        ArchiveLocked: a flusher holds it.
-        NothingMissing: `through` is not beyond the cursor, or beyond every id.
-        NotConfirmed: the number was not typed.
+        ArchiveNotFound: the folder does not hold this partition.
+        ArchiveDamaged: the partition's identity cannot be read.
+        ArchiveLocked: a flusher holds the partition.
+        NothingMissing: `through` is not above the cursor, or is above the highest id.
+        NotConfirmed: the operator did not type the number.
     """
     partition = _find_partition(root, number)
-    advice = "a flusher that suspects a loss lets go of it; this one works, or try again"
+    advice = "a flusher that halted for a loss releases it; this one is running, or try again"
     writer = recover_for_command(root, partition, advice)
     try:
         beyond = writer.cursor < through <= MAX_ID // partition.identity.partitions
         if not beyond and not replaces:
             raise NothingMissing(
-                f"partition {number} is whole up to seq {writer.cursor}: --through must lie beyond"
+                f"partition {number} is complete up to seq {writer.cursor}: set --through above it"
             )
         holes = writer.find_holes(through) if beyond else []
-        for each in holes:
+        for hole in holes:
             sys.stdout.write(
-                f"to give up: seqs {each.first} to {each.last}, {partition.describe_ids(each)}\n"
+                f"to give up: seqs {hole.first} to {hole.last}, {partition.describe_ids(hole)}\n"
             )
         if not confirmed:
-            count = sum(each.last - each.first + 1 for each in holes)
+            count = sum(hole.last - hole.first + 1 for hole in holes)
             require_confirmation(
                 count, f"Type {count}, the number of seqs, to give them up for good: "
             )
@@ -74,10 +74,10 @@ def _find_partition(root: Path, number: int) -> ArchivePartition:
 
 
 def recover_for_command(root: Path, partition: ArchivePartition, advice: str) -> PartitionWriter:
-    """Recover a partition for a person's command, as a flusher would, and hold its lock.
+    """Recover a partition as a flusher does, and hold its lock.
 
     Raises:
-        ArchiveLocked: a flusher holds it; `advice` is what to do then.
+        ArchiveLocked: a flusher holds it; the message ends with `advice`.
     """
     try:
         return PartitionWriter.recover(
@@ -96,13 +96,13 @@ def recover_for_command(root: Path, partition: ArchivePartition, advice: str) ->
 
 
 def require_confirmation(number: int, question: str) -> None:
-    """Ask a person to type a number.
+    """Ask the operator to type a number.
 
     Raises:
-        NotConfirmed: they did not, or there is no terminal to ask at.
+        NotConfirmed: they did not, or there is no terminal.
     """
     if not sys.stdin.isatty():
-        raise NotConfirmed("not a terminal: add --yes to record this")
+        raise NotConfirmed("stdin is not a terminal: add --yes to record this")
     sys.stdout.write(question)
     sys.stdout.flush()
     if sys.stdin.readline().strip() != str(number):

@@ -1,4 +1,4 @@
-"""`busyapi archive …`: what a person does with the files."""
+"""`busyapi archive …`: the commands with which an operator works on the files."""
 
 import argparse
 import inspect
@@ -27,22 +27,22 @@ EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 
 def add_commands(commands: Any, archive_dir: Path) -> None:
-    """Add `archive` and what it can do; `archive_dir` is where --dir points by default.
+    """Add `archive` and its commands; `archive_dir` is the default of --dir.
 
-    Each sets `run`, which takes the options and the settings and returns an exit code: 0 fine,
-    1 problems found or failed, 2 asked for wrongly or no archive there.
+    Each command sets `run`, which takes the options and the settings and returns an exit code:
+    0 for success, 1 for a failure or problems found, 2 for wrong usage or no archive.
     """
     archive = commands.add_parser(
         "archive",
-        help="list, read, prove and export the archive",
-        description="Look into the archive. All but accept-loss and restored only read, while"
-        " flushers go on.",
+        help="list, read, verify and export the archive",
+        description="Work on the archive. All commands but accept-loss and restored only read, also"
+        " while flushers run.",
     )
-    of = archive.add_subparsers(required=True, metavar="COMMAND")
+    subcommands = archive.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, handler: Handler, examples: str) -> argparse.ArgumentParser:
         about = inspect.cleandoc(handler.__doc__ or "")
-        parser: argparse.ArgumentParser = of.add_parser(
+        parser: argparse.ArgumentParser = subcommands.add_parser(
             name,
             help=about.splitlines()[0].rstrip(".").lower(),
             description=about,
@@ -65,18 +65,21 @@ def add_commands(commands: Any, archive_dir: Path) -> None:
     _add_query_options(cat)
     _add_partition_option(add("verify", _verify, _VERIFY_EXAMPLES))
     exporting = add("export", _export, _EXPORT_EXAMPLES)
-    exporting.add_argument("file", type=Path, metavar="FILE", help="replaced if it exists")
+    exporting.add_argument("file", type=Path, metavar="FILE", help="an existing file is replaced")
     _add_query_options(exporting)
     accept = add("accept-loss", _accept_loss, _ACCEPT_EXAMPLES)
     accept.add_argument("--partition", type=int, required=True, metavar="N", help="from 0")
     accept.add_argument(
-        "--through", type=int, required=True, metavar="SEQ", help="the last seq to give up"
+        "--through", type=int, required=True, metavar="SEQ", help="the last seq to record as lost"
     )
     accept.add_argument(
-        "--replaces", default="", metavar="ARCHIVE", help="this archive stands in for that one"
+        "--replaces",
+        default="",
+        metavar="ARCHIVE",
+        help="the id of an archive that this one replaces",
     )
-    accept.add_argument("--reason", required=True, metavar="TEXT", help="kept in the record")
-    accept.add_argument("--yes", action="store_true", help="do not ask")
+    accept.add_argument("--reason", required=True, metavar="TEXT", help="recorded in the archive")
+    accept.add_argument("--yes", action="store_true", help="record without asking")
     restore.add_command(add, _parse_id)
 
 
@@ -104,7 +107,7 @@ def _add_partition_option(parser: argparse.ArgumentParser) -> None:
         dest="only",
         type=int,
         metavar="N",
-        help="this one alone, from 0: for a volume that holds one (default: all there should be)",
+        help="one partition, from 0, for a volume that holds only one (default: all)",
     )
 
 
@@ -115,23 +118,23 @@ def _add_query_options(parser: argparse.ArgumentParser) -> None:
         dest="since",
         type=_parse_time,
         metavar="TIME",
-        help="received then or later (RFC 3339)",
+        help="received at this time or later (RFC 3339)",
     )
     parser.add_argument(
-        "--to", dest="until", type=_parse_time, metavar="TIME", help="received before then"
+        "--to", dest="until", type=_parse_time, metavar="TIME", help="received before this time"
     )
-    parser.add_argument("--patient", metavar="ID", help="of this patientId")
+    parser.add_argument("--patient", metavar="ID", help="with this patientId")
 
 
 def _ls(options: argparse.Namespace) -> int:
     """List the archive's files, with the ids in them.
 
-    Columns: kind, ids, how many, when the first and the last were received, file.
+    Columns: kind, ids, number of ids, times of the first and the last receipt, file.
     """
-    for place in find_partitions(options.dir, options.only):
-        if place.error:
-            sys.stdout.write(f"{place.problem}: {place.error}\n")
-        for row in render_table(place.partition) if place.partition else ():
+    for status in find_partitions(options.dir, options.only):
+        if status.error:
+            sys.stdout.write(f"{status.problem}: {status.error}\n")
+        for row in render_table(status.partition) if status.partition else ():
             sys.stdout.write(row + "\n")
     return EXIT_OK
 
@@ -139,17 +142,17 @@ def _ls(options: argparse.Namespace) -> int:
 def _cat(options: argparse.Namespace) -> int:
     """Print archived usages as NDJSON.
 
-    In the order of their ids, each once, one partition after the other. What cannot be read or is
-    missing is named on stderr and passed over; the exit code is then 1.
+    Each usage is printed once, in the order of the ids, one partition after the other. What is
+    missing or cannot be read is reported on stderr and skipped; the exit code is then 1.
     """
     if options.id is not None:
         return _cat_id(options)
-    troubles: list[str] = []
-    for lines in _select_lines(options, "reading", troubles):
+    errors: list[str] = []
+    for lines in _select_lines(options, "reading", errors):
         if lines:
             sys.stdout.buffer.write(b"\n".join(lines) + b"\n")
     sys.stdout.buffer.flush()
-    return EXIT_FAILED if troubles else EXIT_OK
+    return EXIT_FAILED if errors else EXIT_OK
 
 
 def _cat_id(options: argparse.Namespace) -> int:
@@ -163,44 +166,44 @@ def _cat_id(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    """Prove that the archive is whole.
+    """Verify that the archive is complete and intact.
 
     Every usage from the first one kept to the last one archived must be in exactly one file, each
-    checksum must hold, and each line must be what FORMAT.md says; and every partition must be
-    there, unless one is named. Exit code 0 if so, 1 if not, 2 if there is no archive.
+    checksum must match, each line must have the format of FORMAT.md, and every partition must be
+    there, unless --partition names one. Exit code 0: all of this holds, 1: not, 2: no archive.
     """
     progress = Progress("verifying", estimate_bytes(options.dir))
-    found = 0
+    problems = 0
     rows: list[str] = []
     for report in verify_archive(options.dir, progress.advance, only=options.only):
         progress.clear()
-        found += len(report.problems)
+        problems += len(report.problems)
         rows += _render_report(report)
-    rows.append("no problem found" if not found else f"{found} problems found")
-    # At once: a reader of the first line alone must not make the exit code a matter of chance.
+    rows.append("no problem found" if not problems else f"{problems} problems found")
+    # One write: the exit code must not depend on how fast a reader of one line closes the pipe.
     sys.stdout.write("\n".join(rows) + "\n")
     sys.stdout.flush()
-    return EXIT_FAILED if found else EXIT_OK
+    return EXIT_FAILED if problems else EXIT_OK
 
 
 def _export(options: argparse.Namespace) -> int:
     """Write archived usages into a Parquet file.
 
     Columns: id, received_at, patient_id, medication, timestamp, and usage, which is the whole
-    usage as JSON. The file appears when it is whole. Needs pyarrow: in a clone, run
+    usage as JSON. The file appears when it is complete. Needs pyarrow: in a clone, run
     `.venv/bin/pip install -e '.[parquet]'`.
     """
-    troubles: list[str] = []
-    rows = export_parquet(_select_lines(options, "exporting", troubles), options.file)
+    errors: list[str] = []
+    rows = export_parquet(_select_lines(options, "exporting", errors), options.file)
     sys.stdout.write(f"{rows} usages in {options.file}\n")
-    return EXIT_FAILED if troubles else EXIT_OK
+    return EXIT_FAILED if errors else EXIT_OK
 
 
 def _accept_loss(options: argparse.Namespace) -> int:
-    """Record usages that are missing as lost, so that the flusher goes on.
+    """Record missing usages as lost, so that a halted flusher resumes.
 
-    Only for a flusher that has stopped because usages may be gone, when they will not come back:
-    it says which partition and which seq. What the archive does hold stays.
+    Use it only if a flusher has halted because usages may be lost, and no copy of them exists. The
+    flusher's message names the partition and the seq. The usages in the archive are kept.
     """
     through = Seq(options.through)
     accept_loss(
@@ -215,21 +218,21 @@ def _accept_loss(options: argparse.Namespace) -> int:
 
 
 def _select_lines(
-    options: argparse.Namespace, verb: str, troubles: list[str]
+    options: argparse.Namespace, verb: str, errors: list[str]
 ) -> Iterator[list[bytes]]:
     selection = Query(options.since or 0, options.until, options.patient)
     progress = Progress(verb, estimate_bytes(options.dir))
 
-    def complain(what: str) -> None:
+    def report(error: str) -> None:
         progress.clear()
-        troubles.append(what)
-        _print_error(what)
+        errors.append(error)
+        _print_error(error)
 
-    for place in find_partitions(options.dir, options.only):
-        if place.error:
-            complain(place.error)
-        if place.partition:
-            yield from select_lines(place.partition, selection, complain, progress.advance)
+    for status in find_partitions(options.dir, options.only):
+        if status.error:
+            report(status.error)
+        if status.partition:
+            yield from select_lines(status.partition, selection, report, progress.advance)
     progress.clear()
 
 
@@ -239,24 +242,24 @@ def _render_report(report: PartitionReport) -> Iterator[str]:
         f" {report.skipped} seqs in {report.gaps} gap records; {report.quarantined} in quarantine"
     )
     for problem in report.problems:
-        yield f"  {problem.kind:8}  {problem.where + ' ' if problem.where else ''}{problem.what}"
+        yield f"  {problem.kind:8}  {problem.where + ' ' if problem.where else ''}{problem.detail}"
     for note in report.notes:
         yield f"  note      {note}"
 
 
 def _handle_errors(handler: Handler) -> Callable[[argparse.Namespace, object], int]:
-    """Turn what a person can run into into a sentence and an exit code."""
+    """Return the handler with its errors turned into a sentence on stderr and an exit code."""
 
     def run(options: argparse.Namespace, _settings: object) -> int:
         try:
             return handler(options)
         except BrokenPipeError:
-            # Who reads has seen enough. Python must not find the pipe again when it exits.
+            # The reader has closed the pipe. Python must not write to it again when it exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            # But a proof, or a question, that nobody heard to its end is none.
+            # The reader of a list may stop early; a result or a question must be read to its end.
             if handler in (_ls, _cat):
                 return EXIT_OK
-            _print_error("nobody read this to its end: it exits with 1")
+            _print_error("the output was cut off, so the result was not fully reported")
             return EXIT_FAILED
         except ArchiveNotFound as error:
             _print_error(str(error))
@@ -270,24 +273,26 @@ def _handle_errors(handler: Handler) -> Callable[[argparse.Namespace, object], i
     return run
 
 
-def _print_error(what: str) -> None:
-    sys.stderr.write(f"busyapi: {what}\n")
+def _print_error(message: str) -> None:
+    sys.stderr.write(f"busyapi: {message}\n")
 
 
 def _parse_time(text: str) -> int:
-    """Read RFC 3339, or a date for its midnight in UTC, as milliseconds since 1970."""
+    """Return the milliseconds since 1970 of an RFC 3339 time, or of a date's midnight in UTC."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time like 2026-11-23T19:12:00Z") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a time like 2026-11-23T19:12:00Z"
+        ) from None
     if moment.tzinfo is None:
         if len(text) != len("2026-11-23"):
-            raise argparse.ArgumentTypeError(f"{text!r} has no time zone: end it with Z")
+            raise argparse.ArgumentTypeError(f"{text!r} has no time zone: add Z for UTC")
         moment = moment.replace(tzinfo=UTC)
     return max(0, round(moment.timestamp() * 1000))
 
 
 def _parse_id(text: str) -> UsageId:
     if not text.isdecimal() or not 1 <= int(text) <= MAX_ID:
-        raise argparse.ArgumentTypeError(f"{text!r} is no id: they are whole numbers from 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an id: an id is a whole number from 1")
     return UsageId(int(text))

@@ -1,4 +1,4 @@
-"""Usages as Parquet: the door to pyarrow, which is loaded only for this."""
+"""Export to Parquet. No other module imports pyarrow, which is loaded only for this."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from busyapi.archive.paths import TEMPORARY_SUFFIX
 from busyapi.errors import ArchiveError
 
 ROW_GROUP_ROWS = 65_536
-"""Rows held in memory at once, and read at once by who reads the file."""
+"""Rows in one row group, which this process, and later a reader of the file, holds in memory."""
 
 
 class PyarrowMissing(ArchiveError):
@@ -20,11 +20,11 @@ class PyarrowMissing(ArchiveError):
 
 
 def export_parquet(blocks: Iterable[list[bytes]], target: Path) -> int:
-    """Write lines into a Parquet file, whole or not at all; return how many.
+    """Write lines into a Parquet file, all or nothing; return the number of lines.
 
     Raises:
-        PyarrowMissing: it is not installed.
-        ArchiveDamaged: a line is none.
+        PyarrowMissing: pyarrow is not installed.
+        ArchiveDamaged: a line is invalid.
     """
     try:
         import pyarrow as pa  # noqa: PLC0415 - an extra, and slow to load
@@ -68,19 +68,19 @@ def _group_rows(blocks: Iterable[list[bytes]]) -> Iterator[list[bytes]]:
 
 
 def _make_columns(group: list[bytes]) -> list[list[Any]]:
-    records: list[ArchivedUsage] = [parse_line(each) for each in group]
+    rows: list[ArchivedUsage] = [parse_line(line) for line in group]
     return [
-        [each.id for each in records],
-        [datetime.fromisoformat(each.received_at) for each in records],
-        [_to_text(each.usage.get("patientId")) for each in records],
-        [_to_text(each.usage.get("medication")) for each in records],
-        [_to_text(each.usage.get("timestamp")) for each in records],
-        [extract_usage(each).decode() for each in group],
+        [row.id for row in rows],
+        [datetime.fromisoformat(row.received_at) for row in rows],
+        [_to_text(row.usage.get("patientId")) for row in rows],
+        [_to_text(row.usage.get("medication")) for row in rows],
+        [_to_text(row.usage.get("timestamp")) for row in rows],
+        [extract_usage(line).decode() for line in group],
     ]
 
 
 def _to_text(value: object) -> str | None:
-    """Give what a device sent as text: an id or a time may be a number."""
+    """Return a member as text, None if it is neither text nor a number (an id may be a number)."""
     return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
 
 

@@ -1,4 +1,4 @@
-"""The list of files that a person sees."""
+"""`archive ls`: the list of files."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -10,19 +10,19 @@ from busyapi.archive_cli.snapshot import ArchivePartition
 
 
 def render_table(partition: ArchivePartition) -> Iterator[str]:
-    """Give one line for the partition and one for each of its files."""
-    said = partition.identity
+    """Yield one line for the partition and one for each of its files."""
+    identity = partition.identity
     yield (
-        f"partition {said.partition} of {said.partitions}, archive {said.archive_id},"
-        f" bound {said.bound}, kept from id {partition.id_of(said.kept_from)}"
+        f"partition {identity.partition} of {identity.partitions}, archive {identity.archive_id},"
+        f" bound {identity.bound}, kept from id {partition.id_of(identity.kept_from)}"
     )
     files = partition.list_files().files
-    finished = [each for each in files if each.kind is FileKind.SEGMENT]
+    segments = [file for file in files if file.kind is FileKind.SEGMENT]
     for file in files:
         if file.kind is FileKind.OPEN:
-            copied = any(each.first <= file.first <= each.last for each in finished)
-            what = f"from id {partition.id_of(file.first)}{', copied already' if copied else ''}"
-            yield f"  {'open':10}  {what:48}  {file.path}"
+            copied = any(segment.first <= file.first <= segment.last for segment in segments)
+            ids = f"from id {partition.id_of(file.first)}{', copied already' if copied else ''}"
+            yield f"  {'open':10}  {ids:48}  {file.path}"
         else:
             ids = partition.describe_ids(SeqRange(file.first, file.last))
             times = _describe_times(partition, file)
@@ -30,15 +30,15 @@ def render_table(partition: ArchivePartition) -> Iterator[str]:
 
 
 def _describe_times(partition: ArchivePartition, file: ArchiveFile) -> str:
-    """Tell when the first and the last usage of a segment were received."""
+    """Return when the first and the last usage of a segment were received."""
     if file.kind is not FileKind.SEGMENT:
         return ""
-    with partition.open_file(file) as found:
-        footer = read_footer(found[0]) if found else None
+    with partition.open_file(file) as opened:
+        footer = read_footer(opened[0]) if opened else None
     if footer is None:
         return "footer damaged: see verify"
-    earliest = min(each.earliest_ms for each in footer.blocks)
-    latest = max(each.latest_ms for each in footer.blocks)
+    earliest = min(block.earliest_ms for block in footer.blocks)
+    latest = max(block.latest_ms for block in footer.blocks)
     return f"{_format_second(earliest)} {_format_second(latest)}"
 
 

@@ -1,8 +1,8 @@
-"""The blocks of a partition in the order of their seqs, each seq once, as FORMAT.md counts them.
+"""The blocks of a partition in the order of their seqs, each seq once, by the rules of FORMAT.md.
 
-Finished segments count before an open one that holds the same seqs: recovery may have died between
-the copy and the unlink. What cannot be read, is in no file or is in two is told to `complain`, with
-its ids, and passed over.
+If a finished segment and an open one hold the same seqs, the finished one counts: recovery may have
+died between the copy and the unlink. Seqs that cannot be read, are in no file or are in two files
+are reported with their ids and skipped.
 """
 
 import os
@@ -18,11 +18,11 @@ from busyapi.errors import ArchiveDamaged
 from busyapi.ids import MAX_ID, Seq
 
 ProblemReporter = Callable[[str], None]
-"""Called with each thing that could not be read; reading continues behind it."""
+"""Called with a description of each problem; reading continues after it."""
 
 
 class SelectedBlock(NamedTuple):
-    """A block, and which of its seqs are to be taken from it."""
+    """A block, and the seqs that the reader takes from it."""
 
     path: str
     frame: Frame
@@ -30,30 +30,30 @@ class SelectedBlock(NamedTuple):
 
 
 class OrderedReader:
-    """One reading of one partition."""
+    """Reads one partition once."""
 
     def __init__(
         self,
         partition: ArchivePartition,
         times: Callable[[int, int], bool],
-        complain: ProblemReporter,
+        report: ProblemReporter,
     ) -> None:
-        """Begin. `times` says of a block's earliest and latest receivedAt whether it is wanted."""
+        """Prepare. `times` decides by earliest and latest receivedAt whether to read a block."""
         self._partition = partition
         self._may_match_block = times
-        self._report = complain
+        self._report = report
         self._next_seq = Seq(1)
-        """The seq that follows the last whole block of the file that was read last."""
+        """The seq after the last whole block of the file that was read last."""
 
     def read_blocks(
         self, advance: Callable[[int], None] = lambda _: None
     ) -> Iterator[SelectedBlock]:
-        """Give the blocks; `advance` gets the size of each file that is done."""
-        # First: what it covers was on disk before the files are listed.
+        """Yield the blocks; `advance` gets the size of each file that has been read."""
+        # Read the mark first: what it covers was on disk before the files are listed.
         reached = high_water.read_mark(self._partition.folder, self._partition.identity.archive_id)
         files = self._partition.list_files().files
         floor = self._partition.identity.kept_from
-        covering = [each for each in files if each.kind in COVERING_KINDS and each.last >= floor]
+        covering = [file for file in files if file.kind in COVERING_KINDS and file.last >= floor]
         at = floor
         for span, file in _plan_reads(files, floor):
             for part in self._read_file(file, span, advance):
@@ -62,21 +62,24 @@ class OrderedReader:
                     yield part._replace(span=SeqRange(first, last))
                     at = Seq(last + 1)
             if file.kind is FileKind.OPEN:
-                held = intersect(SeqRange(file.first, Seq(self._next_seq - 1)), [span])
-                covering += [file._replace(first=a, last=b, kind=FileKind.SEGMENT) for a, b in held]
-        lasts = (each.last for each in files if each.kind is not FileKind.TORN)
+                ranges = intersect(SeqRange(file.first, Seq(self._next_seq - 1)), [span])
+                covering += [
+                    file._replace(first=first, last=last, kind=FileKind.SEGMENT)
+                    for first, last in ranges
+                ]
+        lasts = (file.last for file in files if file.kind is not FileKind.TORN)
         self._report_gaps(covering, max([reached, *lasts]))
 
     def _report_gaps(self, covering: list[ArchiveFile], highest: Seq) -> None:
-        said = identity.read_identity(self._partition.folder)
-        # Asked again: what retention has deleted meanwhile is not missing.
-        floor = said.kept_from if said else self._partition.identity.kept_from
+        stored = identity.read_identity(self._partition.folder)
+        # Read it again: what retention has deleted in the meantime is not missing.
+        floor = stored.kept_from if stored else self._partition.identity.kept_from
         covering.sort()
         for hole in find_holes(covering, floor, highest):
             self._report(f"{self._partition.describe_ids(hole)}: in no file")
         for one, other in find_overlaps(covering):
-            both = self._partition.describe_ids(SeqRange(other.first, min(one.last, other.last)))
-            self._report(f"{both}: in {one.path} and in {other.path}, read from one of them")
+            ids = self._partition.describe_ids(SeqRange(other.first, min(one.last, other.last)))
+            self._report(f"{ids}: in {one.path} and in {other.path}, read from one of them")
 
     def _read_file(
         self, file: ArchiveFile, span: SeqRange, advance: Callable[[int], None]
@@ -86,18 +89,18 @@ class OrderedReader:
             with self._partition.open_file(file) as opened:
                 if opened is None:
                     return
-                fd, found = opened
-                for frame in self._read_frames(fd, found, span):
+                fd, current = opened
+                for frame in self._read_frames(fd, current, span):
                     for part in intersect(SeqRange(frame.block.first, frame.block.last), [span]):
-                        yield SelectedBlock(found.path, frame, part)
+                        yield SelectedBlock(current.path, frame, part)
                 advance(os.fstat(fd).st_size)
         except (ArchiveDamaged, OSError) as error:
             self._report(f"{file.path}: {error}")
 
     def _read_frames(self, fd: int, file: ArchiveFile, span: SeqRange) -> Iterator[Frame]:
-        said = self._partition.identity
+        own = self._partition.identity
         footer = read_footer(fd) if file.kind is FileKind.SEGMENT else None
-        if footer and matches_file(footer, file, said.partition, said.partitions):
+        if footer and matches_file(footer, file, own.partition, own.partitions):
             self._next_seq = Seq(file.last + 1)
             for entry in footer.blocks:
                 if not self._may_match_block(entry.earliest_ms, entry.latest_ms):
@@ -109,38 +112,40 @@ class OrderedReader:
                     self._report_unreadable(file, SeqRange(entry.first, entry.last), span)
             return
         if file.kind is FileKind.SEGMENT:
-            self._report(f"{file.path}: its footer is damaged, or that of another file")
+            self._report(f"{file.path}: its footer is damaged, or belongs to another file")
         yield from self._scan_frames(fd, file, span)
 
     def _scan_frames(self, fd: int, file: ArchiveFile, span: SeqRange) -> Iterator[Frame]:
-        """Give the whole blocks of a file without a footer that can be believed."""
-        said = self._partition.identity
+        """Yield the whole blocks of a file that has no reliable footer."""
+        own = self._partition.identity
         for frame in scan_frames(fd):
             block = frame.block
             self._report_unreadable(file, SeqRange(self._next_seq, Seq(block.first - 1)), span)
             self._next_seq = Seq(block.last + 1)
-            if (block.partition, block.partitions) != (said.partition, said.partitions):
-                self._report(f"{file.path}: the block at {frame.offset} is another partition's")
+            if (block.partition, block.partitions) != (own.partition, own.partitions):
+                self._report(
+                    f"{file.path}: the block at {frame.offset} belongs to another partition"
+                )
             elif self._may_match_block(block.earliest_ms, block.latest_ms):
                 yield frame
         if file.kind is FileKind.SEGMENT:
             self._report_unreadable(file, SeqRange(self._next_seq, file.last), span)
 
     def _report_unreadable(self, file: ArchiveFile, seqs: SeqRange, span: SeqRange) -> None:
-        for each in intersect(seqs, [span]):
-            self._report(f"{file.path}: {self._partition.describe_ids(each)} cannot be read")
+        for part in intersect(seqs, [span]):
+            self._report(f"{file.path}: {self._partition.describe_ids(part)} cannot be read")
 
 
 def _plan_reads(files: Iterable[ArchiveFile], floor: Seq) -> list[tuple[SeqRange, ArchiveFile]]:
-    """List which file answers for which seqs, in their order."""
-    finished = [each for each in files if each.kind is FileKind.SEGMENT and each.last >= floor]
-    left = list(find_holes(finished, floor, Seq(MAX_ID)))
-    plan = [(SeqRange(max(each.first, floor), each.last), each) for each in finished]
+    """Return which seqs to read from which file, in the order of the seqs."""
+    segments = [file for file in files if file.kind is FileKind.SEGMENT and file.last >= floor]
+    holes = list(find_holes(segments, floor, Seq(MAX_ID)))
+    plan = [(SeqRange(max(file.first, floor), file.last), file) for file in segments]
     plan += [
-        (each, file)
+        (hole, file)
         for file in files
         if file.kind is FileKind.OPEN
-        for each in left
-        if each.last >= file.first
+        for hole in holes
+        if hole.last >= file.first
     ]
     return sorted(plan)

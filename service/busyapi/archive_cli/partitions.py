@@ -1,8 +1,7 @@
-"""Which partitions an archive should have, and which of them can be read.
+"""The partitions that an archive should have, and those that can be read.
 
-Each partition.json says how many partitions there are, so one that is left names those that are
-missing. Where each partition has a volume of its own, a folder holds only one: then `only` says
-which.
+Each partition.json holds the number of partitions, so one intact file is enough to find which are
+missing. If each partition has its own volume, a folder holds only one: then `only` selects it.
 """
 
 from collections import Counter
@@ -15,82 +14,82 @@ from busyapi.errors import ArchiveDamaged
 
 
 class PartitionStatus(NamedTuple):
-    """Where a partition is, or should be."""
+    """The state of a partition that an archive has or should have."""
 
     number: int
     partition: ArchivePartition | None
     """None if it cannot be read."""
     problem: str = ""
-    """What is wrong: "missing", "damaged", or "" if nothing is."""
+    """"missing", "damaged", or "" for no problem."""
     error: str = ""
-    """The same in a sentence."""
+    """The problem in a sentence."""
 
 
 def find_partitions(root: Path, only: int | None = None) -> list[PartitionStatus]:
-    """Look for every partition of an archive, or for one of them.
+    """Return the state of every partition of an archive, or of one.
 
     Raises:
-        ArchiveNotFound: there is none.
+        ArchiveNotFound: the folder holds no archive.
     """
     if not root.is_dir():
-        raise ArchiveNotFound(f"{root} is no folder")
-    looked = (
+        raise ArchiveNotFound(f"{root} is not a folder")
+    inspected = (
         _inspect_folder(number, path) for number, path in paths.partition_folders(root).items()
     )
-    places = {place.number: place for place in looked if place}
-    if not places:
+    statuses = {status.number: status for status in inspected if status}
+    if not statuses:
         raise ArchiveNotFound(
             f"{root} holds no archive: no folder p00 with a {paths.IDENTITY_NAME}"
         )
     counts = Counter(
-        each.partition.identity.partitions for each in places.values() if each.partition
+        status.partition.identity.partitions for status in statuses.values() if status.partition
     )
     partitions = counts.most_common(1)[0][0] if counts else 0
-    numbers = sorted({*places, *range(partitions)}) if only is None else [only]
+    numbers = sorted({*statuses, *range(partitions)}) if only is None else [only]
     return [
-        _check_agreement(places[number], partitions)
-        if number in places
+        _check_agreement(statuses[number], partitions)
+        if number in statuses
         else _make_missing(root, number, partitions)
         for number in numbers
     ]
 
 
 def _inspect_folder(number: int, folder: Path) -> PartitionStatus | None:
-    """Look at one folder; None if nothing was ever written there."""
+    """Return the state of one folder; None if it was never written to."""
     path = folder / paths.IDENTITY_NAME
     try:
-        found = identity.read_identity(folder)
+        stored = identity.read_identity(folder)
     except (ArchiveDamaged, OSError) as error:
         return PartitionStatus(number, None, "damaged", str(error))
-    if found is None:
+    if stored is None:
         if not paths.list_files(folder, number).files and not high_water.has_mark(folder):
             return None
         return PartitionStatus(number, None, "damaged", f"{path} is missing")
-    if found.partition != number:
+    if stored.partition != number:
         return PartitionStatus(
-            number, None, "damaged", f"{path} is that of partition {found.partition}"
+            number, None, "damaged", f"{path} is that of partition {stored.partition}"
         )
-    return PartitionStatus(number, ArchivePartition(folder, found))
+    return PartitionStatus(number, ArchivePartition(folder, stored))
 
 
 def _make_missing(root: Path, number: int, partitions: int) -> PartitionStatus:
     folder = paths.partition_folder(root, number)
-    of = f" of {partitions}" if partitions else ""
+    total = f" of {partitions}" if partitions else ""
     return PartitionStatus(
         number,
         None,
         "missing",
-        f"partition {number}{of}: {folder} is not there, or empty (where each partition has a"
-        " volume of its own, check one with --partition)",
+        f"partition {number}{total}: {folder} does not exist or is empty (if each partition has its"
+        " own volume, select one with --partition)",
     )
 
 
-def _check_agreement(place: PartitionStatus, partitions: int) -> PartitionStatus:
-    if place.partition is None or place.partition.identity.partitions == partitions:
-        return place
-    said = place.partition.identity.partitions
-    trouble = (
-        f"{place.partition.folder / paths.IDENTITY_NAME} says that there are {said} partitions,"
+def _check_agreement(status: PartitionStatus, partitions: int) -> PartitionStatus:
+    if status.partition is None or status.partition.identity.partitions == partitions:
+        return status
+    number = status.partition.identity.partitions
+    error = (
+        f"{status.partition.folder / paths.IDENTITY_NAME} says that there are {number} partitions,"
         f" others say {partitions}"
     )
-    return place._replace(problem="damaged", error=trouble)
+    return status._replace(problem="damaged", error=error)

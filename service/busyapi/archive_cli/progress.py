@@ -1,4 +1,4 @@
-"""How far long work has come: one line on stderr, and only where a person sees it."""
+"""Progress of long work: one line on stderr, and only if that is a terminal."""
 
 import sys
 import time
@@ -7,19 +7,19 @@ _INTERVAL_SECONDS = 0.2
 
 
 class Progress:
-    """Counts bytes towards a total."""
+    """Counts bytes towards a total, and shows them."""
 
     def __init__(self, verb: str, total: int) -> None:
         self._verb, self._total = verb, max(1, total)
         self._done = 0
         self._shown_at = time.monotonic()
         self._shown = False
-        self._wanted = sys.stderr.isatty()
+        self._is_terminal = sys.stderr.isatty()
 
     def advance(self, count: int) -> None:
-        """Count some more, and show it now and then."""
+        """Count more bytes, and update the line at most every 0.2 seconds."""
         self._done += count
-        if self._wanted and time.monotonic() - self._shown_at >= _INTERVAL_SECONDS:
+        if self._is_terminal and time.monotonic() - self._shown_at >= _INTERVAL_SECONDS:
             self._shown_at = time.monotonic()
             self._shown = True
             share = min(100, 100 * self._done // self._total)
@@ -27,7 +27,7 @@ class Progress:
             sys.stderr.flush()
 
     def clear(self) -> None:
-        """Wipe the line."""
+        """Clear the line."""
         if self._shown:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()

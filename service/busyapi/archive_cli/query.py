@@ -1,4 +1,4 @@
-"""Choosing lines out of an archive: by id, by time, by patient."""
+"""Selection of lines of an archive: by id, by time, by patient."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -18,38 +18,38 @@ from busyapi.usage_json import format_received_at
 
 
 class Query(NamedTuple):
-    """Which lines are wanted."""
+    """The conditions that a line must meet."""
 
     since_ms: int = 0
-    """Received at this time or after it, in milliseconds since 1970."""
+    """Received at this time or later, in milliseconds since 1970."""
     until_ms: int | None = None
-    """Received before it."""
+    """Received before this time."""
     patient: str | None = None
 
     def may_match_block(self, earliest_ms: int, latest_ms: int) -> bool:
-        """Tell whether a block with these times may hold a wanted line."""
-        early = self.until_ms is not None and earliest_ms >= self.until_ms
-        return latest_ms >= self.since_ms and not early
+        """Return whether a block with these times may hold a matching line."""
+        too_late = self.until_ms is not None and earliest_ms >= self.until_ms
+        return latest_ms >= self.since_ms and not too_late
 
     def matches_whole_block(self, earliest_ms: int, latest_ms: int) -> bool:
-        """Tell whether every line of a block with these times is wanted."""
-        late = self.until_ms is not None and latest_ms >= self.until_ms
-        return self.patient is None and earliest_ms >= self.since_ms and not late
+        """Return whether every line of a block with these times matches."""
+        too_late = self.until_ms is not None and latest_ms >= self.until_ms
+        return self.patient is None and earliest_ms >= self.since_ms and not too_late
 
     def matches_line(self, line: bytes) -> bool:
-        """Tell whether a line is wanted.
+        """Return whether a line matches.
 
         Raises:
-            ArchiveDamaged: it is none.
+            ArchiveDamaged: the line is invalid.
         """
-        record = parse_line(line)
+        row = parse_line(line)
         if self.patient is not None:
-            said = record.usage.get("patientId")
-            if not isinstance(said, str | int) or str(said) != self.patient:
+            patient = row.usage.get("patientId")
+            if not isinstance(patient, str | int) or str(patient) != self.patient:
                 return False
-        # These strings have one width, so they compare as the times do.
-        early = record.received_at < format_received_at(self.since_ms)
-        late = self.until_ms is not None and record.received_at >= format_received_at(self.until_ms)
+        # These strings have a fixed width, so their order is that of the times.
+        early = row.received_at < format_received_at(self.since_ms)
+        late = self.until_ms is not None and row.received_at >= format_received_at(self.until_ms)
         return not early and not late
 
 
@@ -59,40 +59,40 @@ def select_lines(
     report: ProblemReporter,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Iterator[list[bytes]]:
-    """Give the wanted lines in the order of their ids, each once, without newlines, block by block.
+    """Yield the matching lines of each block: in the order of ids, each once, without newlines.
 
-    `advance` gets the size of each file that is done.
+    `advance` gets the size of each file that has been read.
     """
     for part in OrderedReader(partition, query.may_match_block, report).read_blocks(advance):
         block, (first, last) = part.frame.block, part.span
         try:
             lines = part.frame.lines()[first - block.first : last - block.first + 1]
             if not query.matches_whole_block(block.earliest_ms, block.latest_ms):
-                lines = [each for each in lines if query.matches_line(each)]
+                lines = [line for line in lines if query.matches_line(line)]
         except ArchiveDamaged as error:
             report(f"{part.path}: {partition.describe_ids(part.span)} cannot be read: {error}")
             continue
         yield lines
 
 
-def find_line(places: Sequence[PartitionStatus], usage: UsageId) -> bytes | None:
-    """Return the line of an id, without newline; None if it is the id of no archived usage.
+def find_line(statuses: Sequence[PartitionStatus], usage: UsageId) -> bytes | None:
+    """Return the line of an id, without newline; None if no usage with this id is archived.
 
     Raises:
-        UsageExpired: it was deleted when its retention time was over.
-        ArchiveNotFound: its partition is not here.
-        ArchiveDamaged: it was archived, and cannot be read.
+        UsageExpired: the usage was deleted at the end of its retention time.
+        ArchiveNotFound: the id's partition is not in the folder.
+        ArchiveDamaged: the usage was archived, and cannot be read.
     """
-    readable = [each.partition for each in places if each.partition]
+    readable = [status.partition for status in statuses if status.partition]
     if not readable:
-        raise ArchiveDamaged("; ".join(each.error for each in places))
+        raise ArchiveDamaged("; ".join(status.error for status in statuses))
     number, seq = split_usage_id(usage, readable[0].identity.partitions)
-    for each in places:
-        if each.number == number and each.partition:
-            return _find_in_partition(each.partition, seq)
-        if each.number == number and each.problem == "damaged":
-            raise ArchiveDamaged(each.error)
-    raise ArchiveNotFound(f"id {usage} is of partition {number}, which is not here")
+    for status in statuses:
+        if status.number == number and status.partition:
+            return _find_in_partition(status.partition, seq)
+        if status.number == number and status.problem == "damaged":
+            raise ArchiveDamaged(status.error)
+    raise ArchiveNotFound(f"id {usage} belongs to partition {number}, which is not in the folder")
 
 
 def _find_in_partition(partition: ArchivePartition, seq: Seq) -> bytes | None:
@@ -100,23 +100,22 @@ def _find_in_partition(partition: ArchivePartition, seq: Seq) -> bytes | None:
         raise UsageExpired
     reached = high_water.read_mark(partition.folder, partition.identity.archive_id)
     files = partition.list_files().files
-    holding = [each for each in files if each.kind is FileKind.SEGMENT and _covers(each, seq)]
-    # The finished one counts, if recovery died before it could delete the open one.
-    holding += [each for each in files if each.kind is FileKind.OPEN and each.first <= seq]
-    trouble: ArchiveDamaged | None = None
-    for file in holding:
+    candidates = [file for file in files if file.kind is FileKind.SEGMENT and _covers(file, seq)]
+    # Finished segments first: recovery may have died before it deleted the open one.
+    candidates += [file for file in files if file.kind is FileKind.OPEN and file.first <= seq]
+    damage: ArchiveDamaged | None = None
+    for file in candidates:
         try:
-            with partition.open_file(file) as found:
-                if line := _read_line(*found, seq) if found else None:
+            with partition.open_file(file) as opened:
+                if line := _read_line(*opened, seq) if opened else None:
                     return line
         except ArchiveDamaged as error:
-            trouble = error
-    if trouble:
-        raise trouble
-    covered = any(each.kind in COVERING_KINDS and _covers(each, seq) for each in files)
-    if not covered and seq <= max(
-        [reached, *(e.last for e in files if e.kind is not FileKind.TORN)]
-    ):
+            damage = error
+    if damage:
+        raise damage
+    covered = any(file.kind in COVERING_KINDS and _covers(file, seq) for file in files)
+    lasts = (file.last for file in files if file.kind is not FileKind.TORN)
+    if not covered and seq <= max([reached, *lasts]):
         raise ArchiveDamaged(f"id {partition.id_of(seq)} was archived, and is in no file")
     return None
 
@@ -128,13 +127,13 @@ def _covers(file: ArchiveFile, seq: Seq) -> bool:
 def _read_line(fd: int, file: ArchiveFile, seq: Seq) -> bytes | None:
     footer = read_footer(fd)
     if footer is None:
-        for each in scan_frames(fd):
-            if each.block.first <= seq <= each.block.last:
-                return each.line(seq)
+        for frame in scan_frames(fd):
+            if frame.block.first <= seq <= frame.block.last:
+                return frame.line(seq)
         if file.kind is FileKind.OPEN:
             return None
-    elif (entry := footer.blocks.find(seq)) and (frame := _read_frame(fd, entry)):
-        return frame.line(seq)
+    elif (entry := footer.blocks.find(seq)) and (indexed := _read_frame(fd, entry)):
+        return indexed.line(seq)
     raise ArchiveDamaged(f"{file.path}: seq {seq} cannot be read")
 
 

@@ -1,8 +1,8 @@
-"""Making a restored archive fit to give out ids again: a person says which id was the last one.
+"""`archive restored`: the operator names the last id, so that a restored archive can be used again.
 
-A backup ends at some seq; ids beyond it were given out after it was made. "No id can exceed cursor
-+ bound" holds for the archive that gave them, not for its backup. If Redis is lost as well, only
-someone outside knows how far ids went: clients, logs, a system that the usages were passed to.
+A backup ends at some seq, and higher ids were given out after it was made. "No id can exceed cursor
++ bound" holds for the original archive, not for its backup. If Redis is lost as well, only sources
+outside know the highest id: clients, logs, or a system to which the usages were passed on.
 """
 
 import argparse
@@ -28,18 +28,18 @@ _EXAMPLES = """\
 
 
 class WrongLastId(ArchiveError):
-    """This was not the last id."""
+    """The named id was not the last one."""
 
 
 def add_command(add: Add, usage_id: Callable[[str], UsageId]) -> None:
-    """Add `restored` to the commands of the archive."""
+    """Add the command `restored`."""
     parser = add("restored", _run, _EXAMPLES)
     parser.add_argument(
         "--last-id",
         type=usage_id,
         required=True,
         metavar="ID",
-        help="the highest id that anyone outside was given, of any partition",
+        help="the highest id that any client was given, of any partition",
     )
     parser.add_argument(
         "--partition",
@@ -48,16 +48,17 @@ def add_command(add: Add, usage_id: Callable[[str], UsageId]) -> None:
         metavar="N",
         help="from 0; may be repeated (default: every partition in the folder)",
     )
-    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument("--yes", action="store_true", help="record without asking")
 
 
 def _run(options: argparse.Namespace) -> int:
     """Continue with an archive that was restored from a backup.
 
-    Needed when Redis has lost its data too, and after a restore from a volume snapshot. Give the
-    highest id that was given out as far as anyone knows: look into clients' logs and into systems
-    that usages were passed to. If in doubt give a higher one: ids that are skipped cost nothing, an
-    id that is given twice names two usages. What the archive lacks up to there is recorded as lost.
+    Needed if Redis has lost its data too, and after a restore from a volume snapshot. Name the
+    highest id that was ever given out: look into clients' logs and into systems to which usages
+    were passed on. In doubt, name a higher one: skipped ids cost nothing, but an id that is given
+    out twice belongs to two usages. The seqs up to this id that the archive does not hold are
+    recorded as lost.
     """
     accept_restored(options.dir, options.last_id, options.partition, confirmed=options.yes)
     return 0
@@ -66,59 +67,60 @@ def _run(options: argparse.Namespace) -> int:
 def accept_restored(
     root: Path, last_id: UsageId, numbers: list[int] | None, *, confirmed: bool
 ) -> None:
-    """Record in each partition that its ids up to `last_id` were given out, and make it original.
+    """Record in each partition that its ids up to `last_id` were given out, and end its copy state.
 
-    All locks are held while a person thinks. If we die in the middle, the partitions that are not
-    done are still known as copies, and the same command can be repeated.
+    All locks are held while the operator decides. If this process dies halfway, the remaining
+    partitions are still marked as copies, and the operator can repeat the command.
 
     Raises:
-        ArchiveNotFound: there is none, or not all of the partitions asked for.
-        ArchiveDamaged: what a partition is cannot be read.
-        ArchiveLocked: a flusher holds one.
-        WrongLastId: a partition has a higher id already; nothing is recorded.
-        NotConfirmed: the id was not typed.
+        ArchiveNotFound: the folder holds no archive, or not all of the named partitions.
+        ArchiveDamaged: a partition's identity cannot be read.
+        ArchiveLocked: a flusher holds a partition.
+        WrongLastId: a partition already holds a higher id; nothing is recorded.
+        NotConfirmed: the operator did not type the id.
     """
-    found = _select_partitions(root, numbers)
+    partitions = _select_partitions(root, numbers)
     with ExitStack() as stack:
         writers = []
-        for each in found:
+        for partition in partitions:
             writer = recover_for_command(
-                root, each, "stop its flusher, or wait until it has halted"
+                root, partition, "stop its flusher, or wait until it has halted"
             )
             stack.callback(writer.close)
-            writers.append((each, writer))
-        throughs = [_last_seq_up_to(each, writer, last_id) for each, writer in writers]
+            writers.append((partition, writer))
+        throughs = [_last_seq_up_to(partition, writer, last_id) for partition, writer in writers]
         lost = sum(
-            _describe(each, writer, through)
-            for (each, writer), through in zip(writers, throughs, strict=True)
+            _describe(partition, writer, through)
+            for (partition, writer), through in zip(writers, throughs, strict=True)
         )
         if not confirmed:
             require_confirmation(
                 last_id, f"Type {last_id}, the last id, to record {lost} seqs as lost for good: "
             )
-        for (each, writer), through in zip(writers, throughs, strict=True):
+        for (partition, writer), through in zip(writers, throughs, strict=True):
             if through > writer.cursor:
                 writer.record_gap(
                     through, f"restored from a backup; a person said: last id {last_id}"
                 )
             writer.adopt_copy()
-            number = each.identity.partition
+            number = partition.identity.partition
             sys.stdout.write(f"recorded: partition {number} now ends at seq {writer.cursor}\n")
 
 
 def _select_partitions(root: Path, numbers: list[int] | None) -> list[ArchivePartition]:
-    """Return the partitions asked for, or all that are in the folder: each may have its own."""
-    found = []
-    for place in find_partitions(root):
-        if numbers is not None and place.number not in numbers:
+    """Return the named partitions, or all in the folder: each may have its own volume."""
+    partitions = []
+    for status in find_partitions(root):
+        if numbers is not None and status.number not in numbers:
             continue
-        if place.problem == "damaged":
-            raise ArchiveDamaged(place.error)
-        if place.partition:
-            found.append(place.partition)
-    if missing := set(numbers or ()) - {each.identity.partition for each in found}:
+        if status.problem == "damaged":
+            raise ArchiveDamaged(status.error)
+        if status.partition:
+            partitions.append(status.partition)
+    present = {partition.identity.partition for partition in partitions}
+    if missing := set(numbers or ()) - present:
         raise ArchiveNotFound(f"partition {min(missing)} is not in {root}")
-    return found
+    return partitions
 
 
 def _last_seq_up_to(partition: ArchivePartition, writer: PartitionWriter, last_id: UsageId) -> Seq:
@@ -135,7 +137,7 @@ def _last_seq_up_to(partition: ArchivePartition, writer: PartitionWriter, last_i
 
 
 def _describe(partition: ArchivePartition, writer: PartitionWriter, through: Seq) -> int:
-    """Print what will be recorded for a partition; return how many seqs that gives up."""
+    """Print what will be recorded for a partition; return the number of seqs given up."""
     number = partition.identity.partition
     copy = "a copy" if writer.identity.is_copy else "not known as a copy"
     sys.stdout.write(
@@ -145,9 +147,9 @@ def _describe(partition: ArchivePartition, writer: PartitionWriter, through: Seq
         else f"partition {number} ({copy}) holds no usage\n"
     )
     holes = list(writer.find_holes(through)) if through > writer.cursor else []
-    for each in holes:
+    for hole in holes:
         sys.stdout.write(
-            f"  recorded as lost: seqs {each.first} to {each.last},"
-            f" {partition.describe_ids(each)}\n"
+            f"  recorded as lost: seqs {hole.first} to {hole.last},"
+            f" {partition.describe_ids(hole)}\n"
         )
-    return sum(each.last - each.first + 1 for each in holes)
+    return sum(hole.last - hole.first + 1 for hole in holes)

@@ -1,6 +1,6 @@
-"""Reading one segment as an auditor does: every byte, every line, believing nothing.
+"""The check of one segment: it reads every byte and every line, and trusts no index or footer.
 
-A defect is told with the seqs it makes doubtful. Memory holds one block and the index.
+Each defect is reported with the seqs that it affects. Memory holds one block and the index.
 """
 
 import os
@@ -22,7 +22,7 @@ from busyapi.usage_json import format_received_at
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 DamageReporter = Callable[[Seq, Seq, str], None]
-"""Told of each defect: first seq, last seq (below the first where no seq is in doubt), what."""
+"""Called for each defect: first seq, last seq (below the first if no seq is affected), detail."""
 
 
 class SegmentCheck:
@@ -36,13 +36,14 @@ class SegmentCheck:
         counts: Sequence[SeqRange],
         damage: DamageReporter,
     ) -> None:
-        """Begin. `counts` are the seqs of it that no other file answers for."""
+        """Prepare. `counts` are the seqs that the segment alone must hold."""
         self.usages = 0
-        """Lines that are as they should be."""
+        """Lines that are valid."""
         self.next_seq = file.first
-        """The seq behind the last block that is whole."""
+        """The seq after the last whole block."""
         self.torn_bytes = 0
-        """What follows the last whole block of an open segment: a block under way, or torn."""
+        """Bytes after the last whole block of an open segment: a block that is being written, or a
+        torn one."""
         self._partition, self._fd, self._file = partition, fd, file
         self._counts = counts
         self._report = damage
@@ -51,7 +52,7 @@ class SegmentCheck:
         self._raw_bytes = 0
 
     def run(self, advance: Callable[[int], None]) -> None:
-        """Check all of it; `advance` is told the bytes that were read."""
+        """Check the whole segment; `advance` gets the number of bytes read."""
         for frame in scan_frames(self._fd):
             self._check_place(frame)
             if any(intersect(SeqRange(frame.block.first, frame.block.last), self._counts)):
@@ -61,24 +62,24 @@ class SegmentCheck:
             self.next_seq, self._end = Seq(frame.block.last + 1), frame.end
             advance(frame.block.size)
         if self._file.kind is FileKind.OPEN:
-            footer = read_footer(self._fd)  # there if its writer died before the rename
+            footer = read_footer(self._fd)  # present if the writer died before the rename
             end = footer.offset if footer else os.fstat(self._fd).st_size
             self.torn_bytes = max(0, end - self._end)
         else:
             self._check_end()
 
     def _check_place(self, frame: Frame) -> None:
-        """The block must stand behind the one before it, and go on where that one ends."""
+        """Check that a block follows the one before it, in bytes and in seqs."""
         block = frame.block
         if (frame.offset, block.first) != (self._end, self.next_seq):
-            what = (
+            detail = (
                 f"no whole block of seq {self.next_seq} at {self._end},"
                 f" the next is at {frame.offset}"
             )
-            self._report_damage(self.next_seq, Seq(block.first - 1), what)
+            self._report_damage(self.next_seq, Seq(block.first - 1), detail)
         identity = self._partition.identity
         if (block.partition, block.partitions) != (identity.partition, identity.partitions):
-            self._report_damage(block.first, block.last, "is of another partition")
+            self._report_damage(block.first, block.last, "belongs to another partition")
 
     def _check_lines(self, frame: Frame) -> None:
         block = frame.block
@@ -88,30 +89,30 @@ class SegmentCheck:
             self._report_damage(block.first, block.last, str(error))
             return
         times: set[str] = set()
-        bad = [
+        invalid = [
             Seq(seq)
             for seq, line in enumerate(lines, block.first)
             if not self._is_line_of(Seq(seq), line, times)
         ]
         for first, last in intersect(SeqRange(block.first, block.last), self._counts):
-            self.usages += last - first + 1 - sum(first <= each <= last for each in bad)
-        if bad:
-            what = f"{len(bad)} of these are no lines of the archive, or have another id"
-            self._report_damage(bad[0], bad[-1], what)
+            self.usages += last - first + 1 - sum(first <= seq <= last for seq in invalid)
+        if invalid:
+            detail = f"{len(invalid)} of these lines are invalid or have another id"
+            self._report_damage(invalid[0], invalid[-1], detail)
         if times and not _are_valid_times(times, block.earliest_ms, block.latest_ms):
-            self._report_damage(block.first, block.last, "has a receivedAt that is wrong")
+            self._report_damage(block.first, block.last, "has a wrong receivedAt")
 
     def _is_line_of(self, seq: Seq, line: bytes, times: set[str]) -> bool:
-        """Tell whether a line is that of a seq; collect when it was received."""
+        """Return whether a line belongs to a seq; add its receivedAt to `times`."""
         try:
-            record = parse_line(line)
+            row = parse_line(line)
         except ArchiveDamaged:
             return False
-        times.add(record.received_at)
-        return record.id == self._partition.id_of(seq)
+        times.add(row.received_at)
+        return row.id == self._partition.id_of(seq)
 
     def _check_end(self) -> None:
-        """A finished segment ends with a footer that says what was found before it."""
+        """Check that a finished segment ends with a footer that matches its blocks."""
         footer = read_footer(self._fd)
         if self.next_seq <= self._file.last:
             self._report_damage(self.next_seq, self._file.last, "ends too early")
@@ -119,39 +120,39 @@ class SegmentCheck:
             self._report_footer_damage("its footer is damaged")
             return
         if not verify_sha256(self._fd, footer):
-            self._report_footer_damage("its SHA-256 does not hold")
+            self._report_footer_damage("its SHA-256 does not match")
         identity = self._partition.identity
         if not matches_file(footer, self._file, identity.partition, identity.partitions):
-            self._report_footer_damage("its footer is of another file")
+            self._report_footer_damage("its footer belongs to another file")
         if not self._matches_footer(footer):
-            self._report_footer_damage("its footer does not say what it holds")
+            self._report_footer_damage("its footer does not match its blocks")
 
     def _matches_footer(self, footer: Footer) -> bool:
-        said = (footer.usages, footer.raw_bytes, footer.offset, footer.blocks.packed)
+        recorded = (footer.usages, footer.raw_bytes, footer.offset, footer.blocks.packed)
         usages = self._file.last - self._file.first + 1
-        return said == (usages, self._raw_bytes, self._end, self._index.packed)
+        return recorded == (usages, self._raw_bytes, self._end, self._index.packed)
 
-    def _report_damage(self, first: Seq, last: Seq, what: str) -> None:
-        """Tell of damage; in an open segment only of seqs that count, or beside one that does."""
+    def _report_damage(self, first: Seq, last: Seq, detail: str) -> None:
+        """Report damage; in an open segment only at seqs that count, or next to such a seq."""
         if self._file.kind is not FileKind.OPEN:
-            self._report(first, last, what)
+            self._report(first, last, detail)
             return
         if last < first and any(intersect(SeqRange(Seq(first - 1), first), self._counts)):
-            self._report(first, last, what)
-        for each in intersect(SeqRange(first, last), self._counts):
-            self._report(*each, what)
+            self._report(first, last, detail)
+        for span in intersect(SeqRange(first, last), self._counts):
+            self._report(*span, detail)
 
-    def _report_footer_damage(self, what: str) -> None:
-        self._report_damage(self._file.first, Seq(self._file.first - 1), what)
+    def _report_footer_damage(self, detail: str) -> None:
+        self._report_damage(self._file.first, Seq(self._file.first - 1), detail)
 
 
 def _are_valid_times(times: Iterable[str], earliest_ms: int, latest_ms: int) -> bool:
-    """Tell whether these are times as we write them, the first and the last as the header says."""
+    """Return whether all times have busyapi's format, and first and last match the header."""
     try:
-        for each in times:
-            datetime.fromisoformat(each)
+        for time in times:
+            datetime.fromisoformat(time)
         bounds = format_received_at(earliest_ms), format_received_at(latest_ms)
     except (ValueError, OverflowError, OSError):
         return False
-    written = all(_TIME.fullmatch(each) for each in times)
-    return written and (min(times), max(times)) == bounds
+    well_formed = all(_TIME.fullmatch(time) for time in times)
+    return well_formed and (min(times), max(times)) == bounds

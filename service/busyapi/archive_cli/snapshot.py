@@ -1,7 +1,8 @@
-"""Reading an archive without its lock, while a writer may go on.
+"""Reading an archive without its lock, while a flusher may write to it.
 
-What a writer does meanwhile changes few names: the open segment gets its finished name, retention
-deletes the oldest files. Both are seen here and followed; nothing else of a file ever changes.
+The flusher changes few names: it renames the open segment when it is finished, and retention
+deletes the oldest files. This module detects and follows both. Nothing else in a file that was
+listed ever changes, except that blocks are appended to the open segment.
 """
 
 import os
@@ -36,14 +37,14 @@ class ArchivePartition(NamedTuple):
         return make_usage_id(seq, self.identity.partition, self.identity.partitions)
 
     def describe_ids(self, span: SeqRange) -> str:
-        """Name the ids that a range of seqs has."""
+        """Return a text with the ids of a range of seqs."""
         first, last, step = self.id_of(span.first), self.id_of(span.last), self.identity.partitions
         if last <= first:
             return "no ids" if last < first else f"id {first}"
         return f"ids {first} to {last}" + (f" in steps of {step}" if step > 1 else "")
 
     def list_files(self) -> FolderListing:
-        """List its files, as they were at one moment."""
+        """Return its files as they were at one moment."""
         listing = paths.list_files(self.folder, self.identity.partition)
         for _ in range(_TRIES):
             # A folder that changes while it is listed may show a renamed file twice or never.
@@ -55,39 +56,39 @@ class ArchivePartition(NamedTuple):
 
     @contextmanager
     def open_file(self, file: ArchiveFile) -> Iterator[tuple[int, ArchiveFile] | None]:
-        """Open a file under the name it has now; None if it is rightly gone.
+        """Open a file by its current name; yield None if retention or the writer deleted it.
 
         Raises:
-            ArchiveDamaged: it is gone, and should not be.
-            UnknownVersion: a later version wrote it.
+            ArchiveDamaged: the file does not exist, and there is no reason for that.
+            UnknownVersion: a later version wrote the file.
         """
-        found = self._open(file)
+        opened = self._open(file)
         try:
-            if found and found[1].kind in {FileKind.SEGMENT, FileKind.OPEN}:
-                require_known_version(found[0], str(self.folder / found[1].path))
-            yield found
+            if opened and opened[1].kind in {FileKind.SEGMENT, FileKind.OPEN}:
+                require_known_version(opened[0], str(self.folder / opened[1].path))
+            yield opened
         finally:
-            if found:
-                os.close(found[0])
+            if opened:
+                os.close(opened[0])
 
     def _open(self, file: ArchiveFile) -> tuple[int, ArchiveFile] | None:
-        now: ArchiveFile | None = file
-        while now:
+        current: ArchiveFile | None = file
+        while current:
             try:
-                return os.open(self.folder / now.path, os.O_RDONLY), now
+                return os.open(self.folder / current.path, os.O_RDONLY), current
             except FileNotFoundError:
-                now = self._renamed(now)
+                current = self._find_renamed(current)
         return None
 
-    def _renamed(self, file: ArchiveFile) -> ArchiveFile | None:
+    def _find_renamed(self, file: ArchiveFile) -> ArchiveFile | None:
         files = self.list_files().files
         if file.kind is FileKind.OPEN:
-            for each in files:
-                if (each.first, each.day, each.kind) == (file.first, file.day, FileKind.SEGMENT):
-                    return each
-            if any(each.first >= file.first for each in files):
-                return None  # it was empty: what came instead begins where it did
-        said = identity.read_identity(self.folder)
-        if said and file.first < said.kept_from:
+            for other in files:
+                if (other.first, other.day, other.kind) == (file.first, file.day, FileKind.SEGMENT):
+                    return other
+            if any(other.first >= file.first for other in files):
+                return None  # it was empty, and a new file begins at the same seq
+        stored = identity.read_identity(self.folder)
+        if stored and file.first < stored.kept_from:
             return None
-        raise ArchiveDamaged(f"{file.path} is gone")
+        raise ArchiveDamaged(f"{file.path} no longer exists")

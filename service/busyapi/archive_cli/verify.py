@@ -1,8 +1,8 @@
-"""The proof: every seq from the retention floor to the cursor is in one place, and is readable.
+"""`archive verify`: every seq from the retention floor to the cursor is in one file and readable.
 
-Files are read one after the other, block by block, so memory does not grow with the archive. A
-writer may go on meanwhile: an open segment counts as far as its blocks are whole, and where no
-finished one holds the same seqs (FORMAT.md: recovery may have died between the two).
+Files are read one by one, block by block, so memory does not grow with the archive. A flusher may
+write at the same time: of an open segment, only whole blocks count, and only for seqs that no
+finished segment holds (FORMAT.md: recovery may have died between the copy and the unlink).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,25 +24,25 @@ class ArchiveProblem(NamedTuple):
     """One defect."""
 
     kind: str
-    """missing, repeated, damaged, or unknown: a later version wrote it."""
+    """"missing", "repeated", "damaged", or "unknown" (a later version wrote the file)."""
     where: str
-    """The ids in question, "" where it is a file and no id is in doubt."""
-    what: str
+    """The affected ids; "" if the problem is of a file and affects no id."""
+    detail: str
 
 
 @dataclass
 class PartitionReport:
-    """What is known of one partition."""
+    """The result of the check of one partition."""
 
     number: int
     cursor: int = 0
-    """The last seq that a file answers for."""
+    """The last seq that a file covers."""
     usages: int = 0
-    """Lines that are as they should be."""
+    """Valid lines."""
     gaps: int = 0
     """Gap records."""
     skipped: int = 0
-    """Seqs in them, from the retention floor on."""
+    """Seqs in gap records, from the retention floor on."""
     quarantined: int = 0
     """Seqs in quarantine files."""
     problems: list[ArchiveProblem] = field(default_factory=list)
@@ -55,20 +55,20 @@ Advance = Callable[[int], None]
 def verify_archive(
     root: Path, advance: Advance = lambda _: None, *, only: int | None = None
 ) -> Iterator[PartitionReport]:
-    """Check every partition that an archive should have, or one; give one report each.
+    """Check every partition that an archive should have, or one; yield a report for each.
 
-    `advance` gets the number of bytes read, again and again.
+    `advance` gets the number of bytes read since its last call.
 
     Raises:
-        ArchiveNotFound: there is none.
+        ArchiveNotFound: the folder holds no archive.
     """
-    for place in find_partitions(root, only):
-        report = PartitionReport(place.number)
-        if place.error:
-            report.problems.append(ArchiveProblem(place.problem, "", place.error))
+    for status in find_partitions(root, only):
+        report = PartitionReport(status.number)
+        if status.error:
+            report.problems.append(ArchiveProblem(status.problem, "", status.error))
         try:
-            if place.partition:
-                _PartitionCheck(place.partition, report, advance).run()
+            if status.partition:
+                _PartitionCheck(status.partition, report, advance).run()
         except (ArchiveDamaged, OSError) as error:
             report.problems.append(ArchiveProblem("damaged", "", str(error)))
         yield report
@@ -76,11 +76,11 @@ def verify_archive(
 
 def estimate_bytes(root: Path) -> int:
     """Return about how many bytes `verify_archive` will read."""
-    return sum(each.stat().st_size for each in root.glob("p*/*/usages-*"))
+    return sum(path.stat().st_size for path in root.glob("p*/*/usages-*"))
 
 
 class _PartitionCheck:
-    """One check of one partition."""
+    """Checks one partition once."""
 
     def __init__(
         self, partition: ArchivePartition, report: PartitionReport, advance: Advance
@@ -89,42 +89,42 @@ class _PartitionCheck:
         self._report = report
         self._advance = advance
         self._torn: dict[Seq, str] = {}
-        """The open segments whose last bytes are no whole block, by the seq that follows it."""
+        """Paths of open segments that end with a torn block, by the seq after the whole blocks."""
         self._reached = high_water.NO_MARK
 
     def run(self) -> None:
-        # First: what it covers was on disk before the files are listed.
+        # Read the mark first: what it covers was on disk before the files are listed.
         self._reached = reached = high_water.read_mark(
             self._partition.folder, self._partition.identity.archive_id
         )
         files, others = self._partition.list_files()
         floor = self._partition.identity.kept_from
         covering: list[ArchiveFile] = []
-        for each in files:
-            if each.kind in COVERING_KINDS and each.last >= floor:
-                covering += self._read(each, [SeqRange(each.first, each.last)])
-        finished = sorted(each for each in covering if each.kind is FileKind.SEGMENT)
-        left = list(find_holes(finished, floor, Seq(MAX_ID)))
-        for each in files:
-            if each.kind is FileKind.OPEN:
-                covering += self._read(each, left, finished)
-        # Asked again after them: what retention has deleted meanwhile is not missing.
-        kept_from = self._kept_from()
-        cursor = max([Seq(kept_from - 1), *(each.last for each in covering)])
-        lasts = (each.last for each in files if each.kind is not FileKind.TORN)
+        for file in files:
+            if file.kind in COVERING_KINDS and file.last >= floor:
+                covering += self._read(file, [SeqRange(file.first, file.last)])
+        segments = sorted(file for file in covering if file.kind is FileKind.SEGMENT)
+        holes = list(find_holes(segments, floor, Seq(MAX_ID)))
+        for file in files:
+            if file.kind is FileKind.OPEN:
+                covering += self._read(file, holes, segments)
+        # Read the floor again: what retention has deleted in the meantime is not missing.
+        kept_from = self._read_kept_from()
+        cursor = max([Seq(kept_from - 1), *(file.last for file in covering)])
+        lasts = (file.last for file in files if file.kind is not FileKind.TORN)
         highest = max([cursor, reached, *lasts])
         self._report.cursor = cursor
         self._compare(covering, SeqRange(kept_from, highest))
-        self._note(files, others)
+        self._add_notes(files, others)
 
-    def _kept_from(self) -> Seq:
-        said = identity.read_identity(self._partition.folder)
-        return said.kept_from if said else Seq(1)
+    def _read_kept_from(self) -> Seq:
+        stored = identity.read_identity(self._partition.folder)
+        return stored.kept_from if stored else Seq(1)
 
     def _read(
-        self, file: ArchiveFile, counts: list[SeqRange], finished: Sequence[ArchiveFile] = ()
+        self, file: ArchiveFile, counts: list[SeqRange], segments: Sequence[ArchiveFile] = ()
     ) -> list[ArchiveFile]:
-        """Check one file; return it with the seqs it answers for."""
+        """Check one file; return it with the seqs that it covers."""
         before = len(self._report.problems)
         try:
             if file.kind is FileKind.GAP:
@@ -135,102 +135,110 @@ class _PartitionCheck:
                 markers.read_quarantine(self._partition.folder, file, self._partition.identity)
                 self._report.quarantined += file.seq_count
             else:
-                return self._read_segment(file, counts, finished)
+                return self._read_segment(file, counts, segments)
         except UnknownVersion as error:
-            return self._unknown(file, counts, str(error))
+            return self._report_unknown(file, counts, str(error))
         except (ArchiveDamaged, OSError) as error:
             del self._report.problems[before:]
-            if file.kind is not FileKind.OPEN and file.last < self._kept_from():
+            if file.kind is not FileKind.OPEN and file.last < self._read_kept_from():
                 return []
-            self._damaged(file, file.first, file.last, str(error))
+            self._report_damage(file, file.first, file.last, str(error))
         return [file]
 
-    def _unknown(self, file: ArchiveFile, counts: list[SeqRange], what: str) -> list[ArchiveFile]:
-        """Tell of a file of a later version; what its name says may be true, so it answers."""
+    def _report_unknown(
+        self, file: ArchiveFile, counts: list[SeqRange], detail: str
+    ) -> list[ArchiveFile]:
+        """Report a file of a later version; its name may be right, so its seqs count as covered."""
         if file.kind is FileKind.OPEN:
             file = file._replace(last=self._reached, kind=FileKind.SEGMENT)
         span = SeqRange(file.first, file.last)
-        self._problem("unknown", span, what)
-        return [file._replace(first=a, last=b) for a, b in intersect(span, counts)]
+        self._add_problem("unknown", span, detail)
+        return [file._replace(first=first, last=last) for first, last in intersect(span, counts)]
 
     def _read_segment(
-        self, file: ArchiveFile, counts: list[SeqRange], finished: Sequence[ArchiveFile]
+        self, file: ArchiveFile, counts: list[SeqRange], segments: Sequence[ArchiveFile]
     ) -> list[ArchiveFile]:
         with self._partition.open_file(file) as opened:
-            if opened is None or opened[1] in finished:
+            if opened is None or opened[1] in segments:
                 return []
-            fd, found = opened
+            fd, current = opened
             check = SegmentCheck(
-                self._partition, fd, found, counts, lambda *what: self._damaged(found, *what)
+                self._partition,
+                fd,
+                current,
+                counts,
+                lambda *defect: self._report_damage(current, *defect),
             )
             check.run(self._advance)
         self._report.usages += check.usages
-        if found.kind is not FileKind.OPEN:
-            return [found]
-        return self._answers_for(found, check, counts)
+        if current.kind is not FileKind.OPEN:
+            return [current]
+        return self._list_covered(current, check, counts)
 
-    def _answers_for(
-        self, found: ArchiveFile, check: SegmentCheck, counts: list[SeqRange]
+    def _list_covered(
+        self, file: ArchiveFile, check: SegmentCheck, counts: list[SeqRange]
     ) -> list[ArchiveFile]:
         """Return an open segment once for each range of seqs that it alone holds."""
         torn = f", {check.torn_bytes} bytes behind them are not" if check.torn_bytes else ""
-        span = SeqRange(found.first, Seq(check.next_seq - 1))
+        span = SeqRange(file.first, Seq(check.next_seq - 1))
         spans = list(intersect(span, counts))
         if torn and (spans or span.last < span.first):
-            self._torn[check.next_seq] = found.path
+            self._torn[check.next_seq] = file.path
         copied = "" if spans or span.last < span.first else "; finished files hold them all"
         self._report.notes.append(
-            f"{found.path} is open: {self._partition.describe_ids(span)} whole{torn}{copied}"
+            f"{file.path} is open: {self._partition.describe_ids(span)} whole{torn}{copied}"
         )
-        return [found._replace(first=a, last=b, kind=FileKind.SEGMENT) for a, b in spans]
+        return [
+            file._replace(first=first, last=last, kind=FileKind.SEGMENT) for first, last in spans
+        ]
 
     def _compare(self, covering: list[ArchiveFile], span: SeqRange) -> None:
         covering.sort()
         for one, other in find_overlaps(covering):
             last = min(one.last, other.last)
-            both = f"in {one.path} and in {other.path}"
-            self._problem("repeated", SeqRange(other.first, last), both)
+            detail = f"in {one.path} and in {other.path}"
+            self._add_problem("repeated", SeqRange(other.first, last), detail)
         for hole in find_holes(covering, *span):
             self._report_hole(hole)
 
     def _report_hole(self, hole: SeqRange) -> None:
-        """Tell of seqs in no file; those behind a torn open segment were in its last bytes."""
+        """Report seqs in no file; those after a torn open segment were in its last bytes."""
         torn = min(
             (seq for seq in self._torn if seq in range(hole.first, hole.last + 1)), default=0
         )
         if torn != hole.first:
             last = Seq(torn - 1) if torn else hole.last
-            self._problem("missing", SeqRange(hole.first, last), "in no file")
+            self._add_problem("missing", SeqRange(hole.first, last), "in no file")
         if torn:
-            what = f"{self._torn[Seq(torn)]}: its last bytes, where they were, do not hold"
-            self._problem("damaged", SeqRange(Seq(torn), hole.last), what)
+            detail = f"{self._torn[Seq(torn)]}: its last bytes, which held them, are damaged"
+            self._add_problem("damaged", SeqRange(Seq(torn), hole.last), detail)
 
-    def _note(self, files: list[ArchiveFile], others: list[str]) -> None:
+    def _add_notes(self, files: list[ArchiveFile], others: list[str]) -> None:
         notes = self._report.notes
-        floor = self._kept_from()
+        floor = self._read_kept_from()
         notes += [
-            f"{each.path} is below the retention floor, seq {floor}: it is to be deleted"
-            for each in files
-            if each.kind in {FileKind.SEGMENT, FileKind.QUARANTINE} and each.last < floor
+            f"{file.path} is below the retention floor, seq {floor}: the flusher will delete it"
+            for file in files
+            if file.kind in {FileKind.SEGMENT, FileKind.QUARANTINE} and file.last < floor
         ]
-        notes += [f"{each.path} was set aside" for each in files if each.kind is FileKind.DAMAGED]
+        notes += [f"{file.path} was set aside" for file in files if file.kind is FileKind.DAMAGED]
         notes += [
-            f"{each.path} was set aside: its last bytes were torn, perhaps {self._ids_of(each)}"
-            for each in files
-            if each.kind is FileKind.TORN
+            f"{file.path} was set aside: its last bytes were torn, perhaps {self._describe(file)}"
+            for file in files
+            if file.kind is FileKind.TORN
         ]
         notes += [
-            f"{each} is no file of this archive"
-            for each in others
-            if not each.endswith(TEMPORARY_SUFFIX)
+            f"{name} is not a file of this archive"
+            for name in others
+            if not name.endswith(TEMPORARY_SUFFIX)
         ]
 
-    def _ids_of(self, file: ArchiveFile) -> str:
+    def _describe(self, file: ArchiveFile) -> str:
         return self._partition.describe_ids(SeqRange(file.first, file.last))
 
-    def _damaged(self, file: ArchiveFile, first: Seq, last: Seq, what: str) -> None:
-        self._problem("damaged", SeqRange(first, last), f"{file.path}: {what}")
+    def _report_damage(self, file: ArchiveFile, first: Seq, last: Seq, detail: str) -> None:
+        self._add_problem("damaged", SeqRange(first, last), f"{file.path}: {detail}")
 
-    def _problem(self, kind: str, span: SeqRange, what: str) -> None:
+    def _add_problem(self, kind: str, span: SeqRange, detail: str) -> None:
         where = self._partition.describe_ids(span) if span.last >= span.first else ""
-        self._report.problems.append(ArchiveProblem(kind, where, what))
+        self._report.problems.append(ArchiveProblem(kind, where, detail))

@@ -95,7 +95,7 @@ def test_every_changed_byte_of_every_file_is_found(root: Path) -> None:
             if found:
                 later = facts(changed).get("format", 1) > 1
                 assert {each.kind for each in found} == {"unknown" if later else "damaged"}
-                assert all(path.name in each.what for each in found)
+                assert all(path.name in each.detail for each in found)
             else:
                 assert path.suffix != ".zst", f"{path.name}, byte {at}"
                 assert facts(changed) == facts(data), f"{path.name}, byte {at}"
@@ -230,7 +230,7 @@ def test_a_footer_whose_sha256_is_of_other_bytes_is_told(root: Path) -> None:
     data[-44] ^= 1
     path.write_bytes(data)
     (found,) = check(root).problems
-    assert "SHA-256" in found.what
+    assert "SHA-256" in found.detail
 
 
 def test_an_open_segment_counts_as_far_as_it_is_whole(root: Path) -> None:
