@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from busyapi.api.pages import SECURITY_HEADERS, _landing_page
+from busyapi.api.pages import SECURITY_HEADERS, render_landing_page
 from busyapi.settings import Settings
 from testkit.browser import Browser
 from testkit.http1 import fetch
@@ -77,7 +77,7 @@ def run_curl(line: str, **environment: str) -> Any:
 
 @pytest.mark.parametrize("settings", [Settings(), Settings(tokens_file="tokens")])
 def test_page_is_small_and_fully_rendered(settings: Settings) -> None:
-    page = _landing_page(settings)
+    page = render_landing_page(settings)
     assert len(page.encode()) <= MAX_BYTES
     assert "{{" not in page
     assert not re.search(r"(?:src|href|action)=\"(?!/|data:)", page), "it loads from elsewhere"

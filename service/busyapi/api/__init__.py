@@ -1,1 +1,1 @@
-"""Step 1: HTTP."""
+"""Step 1 of a usage: HTTP."""

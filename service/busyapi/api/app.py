@@ -1,10 +1,11 @@
-"""One API process: its routes and its life.
+"""The routes and the lifecycle of one API process.
 
-    start   committers and readers open; the port is open at once, /readyz says when to send
-    drain   SIGTERM: /readyz fails, everything is served, each answer closes its connection
-    close   no new connections; accepted requests are answered; committers settle; Redis closed last
+    start   committers connect; the port is open at once; /readyz reports when clients may send
+    drain   SIGTERM: /readyz fails; all requests are served; each response closes its connection
+    close   no new connections; accepted requests are answered; the committers finish; Redis
+            connections close last
 
-Sanic's listeners are the three steps.
+Each step is a Sanic listener.
 """
 
 import asyncio
@@ -16,12 +17,12 @@ import structlog
 from sanic import Request, Sanic
 from sanic.response import HTTPResponse
 
-from busyapi.api.context import ApiContext
+from busyapi.api.context import ApiContext, make_handler
 from busyapi.api.cors import Cors
 from busyapi.api.fast_path import ROUTE, make_protocol
 from busyapi.api.lookup import get_count, get_usage
 from busyapi.api.pages import get_landing, get_openapi
-from busyapi.api.probes import livez, make_overload_probes, readyz
+from busyapi.api.probes import get_livez, get_readyz, make_overload_probes
 from busyapi.api.problems import ApiProblemHandler
 from busyapi.api.usages import post_batch, post_usage
 from busyapi.commit.committer import Committer
@@ -36,17 +37,17 @@ log = structlog.get_logger()
 
 READ_METHODS = ["GET", "HEAD"]
 GC_THRESHOLD = 5_000
-"""Containers more than were freed, before the collector looks at the young ones. A request leaves
-none behind: reference counts free it. After Python's 700 a batch of objects alone makes it look,
-and each full look at the 60,000 objects of the modules holds the event loop for 60 ms."""
+"""Net allocations of containers that start a collection of the youngest generation. A request needs
+no collection: reference counts free its objects. With Python's default of 700 one batch starts a
+collection, and a full collection of the modules' 60,000 objects blocks the event loop for 60 ms."""
 
 BACKLOG = 4096
 KEEP_ALIVE_SECONDS = 120
-"""Keep-alive outlives that of any ingress, so that it is the ingress that closes."""
+"""Longer than the keep-alive of any ingress, so that the ingress closes the connection first."""
 
 
 def make_app(context: ApiContext) -> Sanic[Any, Any]:
-    """Build the Sanic application around a service."""
+    """Build the Sanic application of a process."""
     app: Sanic[Any, Any] = Sanic(
         "busyapi",
         configure_logging=False,
@@ -55,17 +56,17 @@ def make_app(context: ApiContext) -> Sanic[Any, Any]:
     )
     app.ctx.context = context
     _configure(app, context)
-    # They receive their bodies themselves, after what the header alone decides.
+    # With `stream=True` a handler checks the header before it receives the body.
     app.add_route(post_usage, "/api/usages", methods=["POST"], stream=True)
     app.add_route(post_batch, "/api/usages/batch", methods=["POST"], stream=True)
     app.add_route(get_count, "/api/usages/count", methods=READ_METHODS)
     app.add_route(get_usage, "/api/usages/<usage:int>", methods=READ_METHODS)
     app.add_route(get_landing, "/", methods=READ_METHODS)
     app.add_route(get_openapi, "/openapi.json", methods=READ_METHODS)
-    app.add_route(livez, "/livez", methods=READ_METHODS)
-    app.add_route(readyz, "/readyz", methods=READ_METHODS)
+    app.add_route(get_livez, "/livez", methods=READ_METHODS)
+    app.add_route(get_readyz, "/readyz", methods=READ_METHODS)
     if context.cors:
-        _add_cors(app, context, context.cors)
+        _add_cors(app, context.cors)
     app.register_listener(_open, "before_server_start")
     app.register_listener(_install_signal_handlers, "after_server_start")
     app.register_listener(_tune_garbage_collector, "after_server_start")
@@ -74,11 +75,12 @@ def make_app(context: ApiContext) -> Sanic[Any, Any]:
     return app
 
 
-def _add_cors(app: Sanic[Any, Any], context: ApiContext, cors: Cors) -> None:
-    """Let pages of other origins call the API."""
+def _add_cors(app: Sanic[Any, Any], cors: Cors) -> None:
+    """Allow pages of other origins to call the API."""
 
-    async def options(request: Request, **_: int) -> HTTPResponse:
-        return context.record_response(request, cors.answer_preflight(request))
+    @make_handler
+    async def options(_: ApiContext, request: Request, /, **_parameters: int) -> HTTPResponse:
+        return cors.answer_preflight(request)
 
     for path in (ROUTE, f"{ROUTE}/batch", f"{ROUTE}/count", f"{ROUTE}/<usage:int>"):
         app.add_route(options, path, methods=["OPTIONS"], name=f"options {path}")
@@ -90,9 +92,9 @@ def _configure(app: Sanic[Any, Any], context: ApiContext) -> None:
     app.config.update(
         ACCESS_LOG=False,
         MOTD=False,
-        REQUEST_MAX_SIZE=settings.max_body,  # of requests that need no body
+        REQUEST_MAX_SIZE=settings.max_body,  # for requests that need no body
         REQUEST_TIMEOUT=settings.request_deadline,
-        # A commit is answered by its own deadline long before this.
+        # Never reached by a commit: its own deadline is much shorter.
         RESPONSE_TIMEOUT=settings.commit_deadline + settings.request_deadline + 30,
         KEEP_ALIVE_TIMEOUT=KEEP_ALIVE_SECONDS,
         GRACEFUL_SHUTDOWN_TIMEOUT=settings.stop_timeout,
@@ -102,26 +104,13 @@ def _configure(app: Sanic[Any, Any], context: ApiContext) -> None:
 async def _open(app: Sanic[Any, Any]) -> None:
     context: ApiContext = app.ctx.context
 
-    def fatal(error: BaseException) -> None:
+    def stop_on_error(error: BaseException) -> None:
         log.error("fatal_error", reason=type(error).__name__, detail=describe_for_log(error))
         context.fatal = error
         stop_app(app, lambda: context.draining)
 
-    context.committers.open(fatal)
-    context.metrics.pending_usages.set_function(lambda: context.committers.admission.count)
-    context.metrics.connections.set_function(lambda: len(context.connections.live))
-    context.metrics.receiving_bytes.set_function(lambda: context.budget.used_bytes)
-    context.connections.on_refused = context.metrics.connections_refused.inc
-    context.metrics.durability_held.set_function(
-        lambda: not any(committer.durability_error for committer in context.committers.committers)
-    )
-    for committer in context.committers.committers:
-        context.metrics.committers_ready.labels(committer.partition).set_function(
-            partial(_read_ready, committer)
-        )
-        context.metrics.last_seq.labels(committer.partition).set_function(
-            partial(_read_last_seq, committer)
-        )
+    context.committers.open(stop_on_error)
+    _connect_gauges(context)
     settings = context.settings
     app.ctx.metrics_port = MetricsPort(
         context.metrics.choose_renderer,
@@ -130,10 +119,26 @@ async def _open(app: Sanic[Any, Any]) -> None:
     await app.ctx.metrics_port.open(settings.metrics_port)
     log.info(
         "api_started",
-        port=context.settings.port,
-        metrics=context.settings.metrics_port,
+        port=settings.port,
+        metrics=settings.metrics_port,
         loop=type(asyncio.get_running_loop()).__module__.partition(".")[0],
     )
+
+
+def _connect_gauges(context: ApiContext) -> None:
+    """Let each scrape read the current values."""
+    metrics, committers = context.metrics, context.committers.committers
+    metrics.pending_usages.set_function(lambda: context.committers.admission.count)
+    metrics.connections.set_function(lambda: len(context.connections.live))
+    metrics.receiving_bytes.set_function(lambda: context.budget.used_bytes)
+    context.connections.on_refused = metrics.connections_refused.inc
+    metrics.durability_held.set_function(
+        lambda: not any(committer.durability_error for committer in committers)
+    )
+    for committer in committers:
+        partition = committer.partition
+        metrics.committers_ready.labels(partition).set_function(partial(_read_ready, committer))
+        metrics.last_seq.labels(partition).set_function(partial(_read_last_seq, committer))
 
 
 def _read_ready(committer: Committer) -> float:
@@ -150,7 +155,7 @@ async def _install_signal_handlers(app: Sanic[Any, Any]) -> None:
 
 
 async def _tune_garbage_collector(_app: Sanic[Any, Any]) -> None:
-    """Take what the start left out of the collector's sight, once it is all there."""
+    """Exclude the objects made at start from later collections."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 10, 10)
@@ -163,7 +168,7 @@ async def _drain(app: Sanic[Any, Any]) -> None:
     context.draining = True
     log.info("draining", seconds=context.settings.drain_delay)
     if context.fatal is None:
-        # Connections are still accepted: endpoints forget a pod seconds after its SIGTERM.
+        # Connections are still accepted: endpoints list a pod for seconds after its SIGTERM.
         await asyncio.sleep(context.settings.drain_delay)
     close_idle_connections()
 
@@ -179,12 +184,12 @@ async def _close(app: Sanic[Any, Any]) -> None:
 
 
 def serve(context: ApiContext) -> int:
-    """Serve until SIGTERM or SIGINT; give the process's exit code."""
+    """Serve until SIGTERM or SIGINT; return the exit code of the process."""
     app = make_app(context)
     sock = open_listener(context.settings.port)
-    most = raise_open_files_limit(context.settings.max_connections)
+    max_connections = raise_open_files_limit(context.settings.max_connections)
     context.connections = ConnectionTable(
-        most, ConnectionRefuser(make_overload_probes(context), stored="no")
+        max_connections, ConnectionRefuser(make_overload_probes(context), stored="no")
     )
     app.run(
         sock=sock,

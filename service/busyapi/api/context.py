@@ -1,7 +1,10 @@
-"""What every handler of one API process needs, and the end of every request."""
+"""The parts that the handlers of one API process share, and how each request is recorded."""
 
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import wraps
 from time import perf_counter
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sanic import Request
 from sanic.http import Http
@@ -21,10 +24,13 @@ from busyapi.web.connections import ConnectionTable
 
 ABORTED_STATUS = 500
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R", bound=Request)
+
 
 @dataclass
 class ApiContext:
-    """One API process."""
+    """The shared state of one API process."""
 
     settings: Settings
     committers: CommitterPool
@@ -40,34 +46,33 @@ class ApiContext:
     strict: bool = field(init=False)
     decode_scheduler: DecodeScheduler = field(init=False)
     seeded_once: bool = False
-    """Readiness waits for the first checked connection, and never falls back for overload."""
+    """Whether a connection has ever passed its checks. Readiness waits for the first one only."""
 
     def __post_init__(self) -> None:
         self.strict = self.settings.validation == "strict"
         self.decode_scheduler = DecodeScheduler(self.settings.commit_deadline)
 
     def start_timer(self, request: Request) -> None:
-        """Take the time from here: the body is whole, which may have taken a device long."""
+        """Restart the timer once the body is complete: a device may have sent it slowly."""
         if isinstance(request.stream, Http):
             request.stream.perft0 = perf_counter()
 
-    def record_response(self, request: Request, answer: HTTPResponse) -> HTTPResponse:
-        """Count an answer."""
-        self._record_status(request, answer.status)
-        return answer
+    def record_response(self, request: Request, response: HTTPResponse) -> None:
+        """Count a handler's response."""
+        self._record_status(request, response.status)
 
     def record_error(self, request: Request, error: Exception, status: int) -> None:
-        """Count an error's answer."""
+        """Count the response to an exception."""
         self.record_refusal(error)
         self._record_status(request, status)
 
     def record_refusal(self, error: Exception) -> None:
-        """Count why a usage was not, or perhaps not, stored."""
+        """Count the reason why a usage was not stored, or may not be stored."""
         if isinstance(error, Refused | OutcomeUnknown):
             self.metrics.refused[type(error).__name__].inc()
 
     def record_abort(self, request: Request) -> None:
-        """Count a request that gets no answer from us: the device sees a failure of ours."""
+        """Count a request that gets no response: the device sees a server failure."""
         self._record_status(request, ABORTED_STATUS)
 
     def _record_status(self, request: Request, status: int) -> None:
@@ -75,12 +80,31 @@ class ApiContext:
         stream = request.stream
         if isinstance(stream, Http):
             if self.draining:
-                # The last answer on its connection.
+                # This response is the last one on its connection.
                 stream.keep_alive = False
-            # Set by Sanic when the header had been read, and by `start_timer`. There is none of
-            # what never arrived whole.
+            # Set by Sanic after the header, and by `start_timer`. None if the request never
+            # arrived completely.
             if stream.perft0 is not None:
                 seconds = perf_counter() - stream.perft0
-        # The route's pattern, not the path: paths hold ids and are without bound.
+        # The route's pattern, not the path: paths contain ids, so their number has no bound.
         route = request.route
         self.metrics.requests.route(f"/{route.path}" if route else "none").record(status, seconds)
+
+
+def make_handler(
+    handle: Callable[Concatenate[ApiContext, _R, _P], Awaitable[HTTPResponse]],
+) -> Callable[Concatenate[_R, _P], Coroutine[Any, Any, HTTPResponse]]:
+    """Return a Sanic handler that passes the context to a function and records its response.
+
+    An exception is recorded by `ApiProblemHandler`, which also gets those that no handler raised:
+    of unknown paths, and of requests that are malformed or too slow.
+    """
+
+    @wraps(handle)
+    async def handle_request(request: _R, /, *args: _P.args, **kwargs: _P.kwargs) -> HTTPResponse:
+        context: ApiContext = request.app.ctx.context
+        response = await handle(context, request, *args, **kwargs)
+        context.record_response(request, response)
+        return response
+
+    return handle_request

@@ -107,7 +107,7 @@ class FastPathProtocol(DeadlineProtocol):
             return False
         under_way = FastPathWrite(self, line, request_id or generate())
         try:
-            under_way.partition = context.committers.submit(under_way)
+            context.committers.submit(under_way)
         except Refused:
             return False  # Sanic asks again, and says why
         self._pending = under_way
@@ -170,7 +170,7 @@ class FastPathProtocol(DeadlineProtocol):
 class FastPathWrite(PendingWrite):
     """A request in the committer, which is answered without a handler."""
 
-    __slots__ = ("_protocol", "is_waiting", "partition", "request_id")
+    __slots__ = ("_protocol", "is_waiting", "request_id")
 
     is_waiting: bool
 

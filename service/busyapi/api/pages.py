@@ -1,4 +1,4 @@
-"""GET / and /openapi.json."""
+"""Handlers of GET / and /openapi.json."""
 
 from functools import cache
 from html import escape
@@ -10,13 +10,13 @@ import msgspec
 from sanic import Request
 from sanic.response import HTTPResponse
 
-from busyapi.api.context import ApiContext
+from busyapi.api.context import ApiContext, make_handler
 from busyapi.api.lookup import count_usages
 from busyapi.api.responses import make_json_response
 from busyapi.errors import Refused
 from busyapi.settings import Settings
 
-# The page has one script and one style, both inline, and loads nothing from elsewhere.
+# The page has one inline script and one inline style, and loads nothing else.
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline';"
     " script-src 'unsafe-inline'; img-src data:; base-uri 'none'; frame-ancestors 'none'",
@@ -36,8 +36,8 @@ AUTHORIZATION = ' -H "Authorization: Bearer $TOKEN"'
 
 
 @cache
-def _landing_page(settings: Settings) -> str:
-    """Render the landing page: all but the figures is there without JavaScript."""
+def render_landing_page(settings: Settings) -> str:
+    """Render the landing page. Without JavaScript it shows everything but the counts."""
     page = (files("busyapi.api") / "landing.html").read_text(encoding="utf-8")
     values = {
         "version": escape(version("busyapi")),
@@ -52,7 +52,7 @@ def _landing_page(settings: Settings) -> str:
 
 
 def _render_rows(description: dict[str, Any]) -> str:
-    """Render the operations as table rows; HEAD is left out, it is the same as GET."""
+    """Render the operations as table rows, without HEAD, which answers as GET does."""
     return "\n".join(
         _render_row(path, method, operation)
         for path, operations in description["paths"].items()
@@ -63,7 +63,7 @@ def _render_rows(description: dict[str, Any]) -> str:
 
 def _render_row(path: str, method: str, operation: dict[str, Any]) -> str:
     name = f"<code>{method.upper()} {escape(path)}</code>"
-    # An Ingress routes the API and its description, and no probes.
+    # An Ingress routes the API and its description, but no probes.
     if method == "get" and path.startswith(("/api/", "/openapi")) and "{" not in path:
         name = f'<a href="{escape(path)}">{name}</a>'
     cells = (name, escape(operation["summary"]), " ".join(operation["responses"]))
@@ -72,7 +72,7 @@ def _render_row(path: str, method: str, operation: dict[str, Any]) -> str:
 
 @cache
 def describe_api(settings: Settings) -> dict[str, Any]:
-    """Return the contract of this process, with its settings, as OpenAPI 3.1."""
+    """Return the HTTP contract under these settings, as OpenAPI 3.1."""
     raw = (files("busyapi.api") / "openapi.json").read_bytes()
     document: dict[str, Any] = msgspec.json.decode(raw)
     document["info"]["version"] = version("busyapi")
@@ -92,7 +92,7 @@ def describe_api(settings: Settings) -> dict[str, Any]:
 
 
 def _add_head_operations(description: dict[str, Any]) -> None:
-    """Add HEAD to each path with GET: the same responses without content."""
+    """Add HEAD to each path with GET: the same responses without their content."""
     components = description["components"]["responses"]
     for operations in description["paths"].values():
         if "get" not in operations:
@@ -109,39 +109,36 @@ def _add_head_operations(description: dict[str, Any]) -> None:
         }
 
 
-async def get_openapi(request: Request) -> HTTPResponse:
+@make_handler
+async def get_openapi(context: ApiContext, _: Request) -> HTTPResponse:
     """Return the description of the API."""
-    context: ApiContext = request.app.ctx.context
-    return context.record_response(request, make_json_response(describe_api(context.settings)))
+    return make_json_response(describe_api(context.settings))
 
 
-async def get_landing(request: Request) -> HTTPResponse:
-    """Return the landing page; the main facts as JSON to a program that asks for JSON."""
-    context: ApiContext = request.app.ctx.context
-    if _wants_json(request.headers.get("accept", "")):
-        return context.record_response(
-            request, make_json_response(await _landing_facts(context), headers={"Vary": "Accept"})
-        )
-    page = _landing_page(context.settings)
-    return context.record_response(
-        request, HTTPResponse(page, 200, SECURITY_HEADERS, content_type="text/html; charset=utf-8")
-    )
+@make_handler
+async def get_landing(context: ApiContext, request: Request) -> HTTPResponse:
+    """Return the landing page, or its main facts as JSON to a client that accepts only JSON."""
+    if _prefers_json(request.headers.get("accept", "")):
+        facts = await _collect_facts(context)
+        return make_json_response(facts, headers={"Vary": "Accept"})
+    page = render_landing_page(context.settings)
+    return HTTPResponse(page, 200, SECURITY_HEADERS, content_type="text/html; charset=utf-8")
 
 
-def _wants_json(accept: str) -> bool:
+def _prefers_json(accept: str) -> bool:
     types = [media_range.split(";")[0].strip().lower() for media_range in accept.split(",")]
     return "application/json" in types and "text/html" not in types
 
 
-async def _landing_facts(context: ApiContext) -> dict[str, Any]:
+async def _collect_facts(context: ApiContext) -> dict[str, Any]:
     try:
-        counted: dict[str, int] | None = await count_usages(context)
+        counts: dict[str, int] | None = await count_usages(context)
     except Refused:
-        counted = None
+        counts = None
     return {
         "name": "busyapi",
         "version": version("busyapi"),
-        "counts": counted,
+        "counts": counts,
         "post": "/api/usages",
         "description": "/openapi.json",
         "curl": CURL_COMMAND + "<this address>/api/usages",

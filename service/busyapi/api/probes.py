@@ -1,42 +1,44 @@
-"""GET /livez and /readyz: a line for each check."""
+"""Handlers of GET /livez and /readyz. A response has one line for each check."""
 
 from collections.abc import Iterable
 
 from sanic import Request
 from sanic.response import HTTPResponse
 
-from busyapi.api.context import ApiContext
+from busyapi.api.context import ApiContext, make_handler
 from busyapi.web.connection_refusal import ProbeResponses
 
 TEXT = "text/plain; charset=utf-8"
 
 
 def render_checks(checks: Iterable[tuple[str, str]]) -> HTTPResponse:
-    """Answer 200 if no check has a trouble, else 503."""
+    """Return 200 if no check has a problem, else 503."""
     rows = list(checks)
-    body = "".join(f"{name}: {trouble or 'ok'}\n" for name, trouble in rows)
-    failed = any(trouble for _, trouble in rows)
+    body = "".join(f"{name}: {problem or 'ok'}\n" for name, problem in rows)
+    failed = any(problem for _, problem in rows)
     return HTTPResponse(body, 503 if failed else 200, content_type=TEXT)
 
 
-async def livez(request: Request) -> HTTPResponse:
-    """Say that the event loop turns. Redis has no part in this: a restart would not mend it."""
-    return request.app.ctx.context.record_response(request, render_checks([("loop", "")]))  # type: ignore[no-any-return]
+@make_handler
+async def get_livez(_context: ApiContext, _request: Request) -> HTTPResponse:
+    """Report that the event loop runs. Redis is not checked: a restart would not repair it."""
+    return render_checks([("loop", "")])
 
 
-async def readyz(request: Request) -> HTTPResponse:
-    """Say whether devices should be sent here.
+@make_handler
+async def get_readyz(context: ApiContext, _: Request) -> HTTPResponse:
+    """Report whether this process should get traffic.
 
-    Not for overload and not for a Redis that went away: every pod would leave the Service at
-    once, and devices would get the ingress's error instead of ours. A Redis that is too weak
-    for the tier does fail it: nothing will be accepted until someone changes it.
+    Overload and an unavailable Redis do not fail this check: every pod would leave the Service at
+    once, and devices would get the error of the ingress instead of this service's. A Redis that
+    does not meet the durability tier does fail it: every write is refused until an operator changes
+    a setting.
     """
-    context: ApiContext = request.app.ctx.context
-    return context.record_response(request, render_checks(check_readiness(context)))
+    return render_checks(check_readiness(context))
 
 
 def check_readiness(context: ApiContext) -> list[tuple[str, str]]:
-    """List the checks of readiness, each with its trouble or ""."""
+    """Return the readiness checks, each with its problem or ""."""
     return [
         ("draining", "draining" if context.draining else ""),
         ("partition", _check_partition(context)),
@@ -45,7 +47,7 @@ def check_readiness(context: ApiContext) -> list[tuple[str, str]]:
 
 
 def make_overload_probes(context: ApiContext) -> ProbeResponses:
-    """Return the answers to probes of a process that has as many connections as it may have."""
+    """Return the probes' responses while the process is at its limit of connections."""
     return {
         b"/livez": lambda: render_checks([("loop", "")]),
         b"/readyz": lambda: render_checks(check_readiness(context)),

@@ -1,10 +1,10 @@
-"""POST /api/usages and /api/usages/batch."""
+"""Handlers of POST /api/usages and /api/usages/batch."""
 
 from functools import partial
 
 from sanic.response import HTTPResponse
 
-from busyapi.api.context import ApiContext
+from busyapi.api.context import ApiContext, make_handler
 from busyapi.api.idempotency import KEY_HEADER, parse_key
 from busyapi.api.rate_limit import client_network
 from busyapi.api.responses import CreatedResponse, make_json_response
@@ -23,9 +23,9 @@ from busyapi.web.protocol import BufferedRequest
 REPLAYED_HEADERS = {"Idempotency-Replayed": "true"}
 
 
-async def post_usage(request: BufferedRequest) -> HTTPResponse:
-    """Take one usage; 201 once it is as durable as the tier says."""
-    context: ApiContext = request.app.ctx.context
+@make_handler
+async def post_usage(context: ApiContext, request: BufferedRequest) -> HTTPResponse:
+    """Store one usage; return 201 once it is as durable as the tier requires."""
     settings, headers = context.settings, request.headers
     credential = context.authorizer.authorize(request, "write") if context.authorizer else ""
     check_content_encoding(headers.get("content-encoding", ""))
@@ -38,20 +38,20 @@ async def post_usage(request: BufferedRequest) -> HTTPResponse:
         strict=context.strict,
         max_bytes=settings.max_body,
     )
-    line = await context.decode_scheduler.run(work, partial(_client_of, request, credential))
+    line = await context.decode_scheduler.run(work, partial(_identify_client, request, credential))
     request.release_body()
-    found = parse_key(request, [line], credential) if KEY_HEADER in headers else None
-    result, partition = await _commit(context, AwaitedWrite((line,), found))
+    key = parse_key(request, [line], credential) if KEY_HEADER in headers else None
+    result, partition = await _commit(context, AwaitedWrite((line,), key))
     usage = make_usage_id(Seq(result.last), partition, settings.partitions)
-    if not result.replayed and not context.cors:  # which adds headers
-        return context.record_response(request, CreatedResponse(usage))
+    if not result.replayed and not context.cors:  # CORS adds headers
+        return CreatedResponse(usage)
     location = {"Location": f"/api/usages/{usage}"} | (REPLAYED_HEADERS if result.replayed else {})
-    return context.record_response(request, make_json_response({"id": usage}, 201, location))
+    return make_json_response({"id": usage}, 201, location)
 
 
-async def post_batch(request: BufferedRequest) -> HTTPResponse:
-    """Take many usages: all of them or none."""
-    context: ApiContext = request.app.ctx.context
+@make_handler
+async def post_batch(context: ApiContext, request: BufferedRequest) -> HTTPResponse:
+    """Store many usages: all or none of them."""
     settings, headers = context.settings, request.headers
     credential = context.authorizer.check_batch(request) if context.authorizer else ""
     check_content_encoding(headers.get("content-encoding", ""))
@@ -66,27 +66,26 @@ async def post_batch(request: BufferedRequest) -> HTTPResponse:
         max_items=settings.max_batch_items,
         max_item_bytes=settings.max_body,
     )
-    lines = await context.decode_scheduler.run(work, partial(_client_of, request, credential))
-    request.release_body()  # the lines are what waits for Redis; twice the bytes would
+    lines = await context.decode_scheduler.run(work, partial(_identify_client, request, credential))
+    request.release_body()  # only the lines wait for Redis: with the body, twice the memory
     if context.authorizer:
         context.authorizer.charge_batch(request, credential, len(lines))
-    found = parse_key(request, lines, credential) if KEY_HEADER in headers else None
-    result, partition = await _commit(context, AwaitedWrite(lines, found))
+    key = parse_key(request, lines, credential) if KEY_HEADER in headers else None
+    result, partition = await _commit(context, AwaitedWrite(lines, key))
     ids = context.committers.make_ids(result.last, len(lines), partition)
-    answer = make_json_response({"ids": ids}, 201, REPLAYED_HEADERS if result.replayed else None)
-    return context.record_response(request, answer)
+    return make_json_response({"ids": ids}, 201, REPLAYED_HEADERS if result.replayed else None)
 
 
-def _client_of(request: BufferedRequest, credential: str) -> str:
+def _identify_client(request: BufferedRequest, credential: str) -> str:
     return credential or client_network(str(request.ip))
 
 
 async def _commit(context: ApiContext, write: AwaitedWrite) -> tuple[CommitResult, int]:
     """Return the commit's result and the partition."""
     try:
-        partition = context.committers.submit(write)
-        return await write.future, partition
+        context.committers.submit(write)
+        return await write.future, write.partition
     finally:
-        # A refusal keeps this frame, and the group's future keeps the refusal: without a cycle all
-        # of it goes with the answer, and does not wait for the collector.
+        # Break a cycle: a refusal refers to this frame, and the write's future to the refusal.
+        # So all of it is freed with the response, and does not wait for the collector.
         del write

@@ -35,13 +35,14 @@ class IdempotencyKey(NamedTuple):
 class PendingWrite(ABC):
     """The usages of one request, which are stored together and answered together."""
 
-    __slots__ = ("count", "created_at", "key", "lines", "size")
+    __slots__ = ("count", "created_at", "key", "lines", "partition", "size")
 
     def __init__(self, lines: Sequence[bytes], key: IdempotencyKey | None = None) -> None:
         self.lines = lines
         self.count = len(lines)
         self.size = sum(map(len, lines))
         self.key = key
+        self.partition = 0  # `CommitterPool.submit` sets it
         self.created_at = monotonic()
 
     @property

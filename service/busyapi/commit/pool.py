@@ -49,8 +49,8 @@ class CommitterPool:
         """Return whether a committer is ready to commit a usage."""
         return any(committer.is_ready for committer in self.committers)
 
-    def submit(self, write: PendingWrite) -> int:
-        """Put one request's usages in line; give the partition.
+    def submit(self, write: PendingWrite) -> None:
+        """Queue one request's usages, and set their partition.
 
         Raises:
             Refused: they were not taken; nothing will be stored.
@@ -60,8 +60,8 @@ class CommitterPool:
             # Not by way of a local: frame and exception would keep each other, and the request.
             raise committer.connection_state.last_error
         self.admission.admit(write.count, write.size)
+        write.partition = committer.partition
         committer.submit(write)
-        return committer.partition
 
     def make_ids(self, last: int, count: int, partition: int) -> list[UsageId]:
         """Return the ids of the `count` usages that end at a seq."""

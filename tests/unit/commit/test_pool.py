@@ -39,8 +39,10 @@ def mark_ready(committer: Committer) -> None:
 
 
 def submit(many: CommitterPool, lines: list[bytes], key: IdempotencyKey | None = None) -> int:
-    """Submit a request that nobody waits for; give its partition."""
-    return many.submit(AwaitedWrite(lines, key))
+    """Submit a request that nobody waits for; return its partition."""
+    write = AwaitedWrite(lines, key)
+    many.submit(write)
+    return write.partition
 
 
 def test_ids_of_partitions_interleave_and_never_meet() -> None:
