@@ -30,7 +30,8 @@ from busyapi.errors import describe_for_log
 from busyapi.web.connection_refusal import ConnectionRefuser
 from busyapi.web.connections import ConnectionTable, close_idle_connections
 from busyapi.web.metrics_port import MetricsPort
-from busyapi.web.protocol import BufferedRequest, ConnectionLimits
+from busyapi.web.protocol import ConnectionLimits
+from busyapi.web.request import BufferedRequest
 from busyapi.web.server import install_stop_signals, open_listener, raise_open_files_limit, stop_app
 
 log = structlog.get_logger()

@@ -1,4 +1,4 @@
-"""The read door of the flushers: usages that have left the buffer."""
+"""A client of the flushers' ports, which return usages that have left Redis."""
 
 from http import HTTPStatus
 
@@ -16,30 +16,32 @@ class ArchiveUnavailable(Refused):
 
 
 class ArchiveClient:
-    """Asks the flusher of a partition."""
+    """Reads archived usages from the flusher of each partition."""
 
     def __init__(self, urls: str, partitions: int) -> None:
         self._urls = _parse_urls(urls, partitions)
         self._session: aiohttp.ClientSession | None = None
 
     async def find_line(self, partition: int, seq: Seq, request_id: str) -> bytes | None:
-        """Give an archived line, None where there is none (a gap); the flusher may log the id.
+        """Return an archived line, or None if no usage has this seq (a gap).
+
+        The flusher may log the request's id.
 
         Raises:
             ArchiveUnavailable: the flusher does not answer.
-            UsageExpired: retention has passed.
+            UsageExpired: retention has deleted the usage.
         """
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS)
             self._session = aiohttp.ClientSession(timeout=timeout)
         url = f"{self._urls[partition]}/usages/{seq}"
         try:
-            async with self._session.get(url, headers={HEADER: request_id}) as answer:
-                if answer.status == HTTPStatus.OK:
-                    return await answer.read()
-                if answer.status == HTTPStatus.NOT_FOUND:
+            async with self._session.get(url, headers={HEADER: request_id}) as response:
+                if response.status == HTTPStatus.OK:
+                    return await response.read()
+                if response.status == HTTPStatus.NOT_FOUND:
                     return None
-                if answer.status == HTTPStatus.GONE:
+                if response.status == HTTPStatus.GONE:
                     raise UsageExpired
         except (TimeoutError, aiohttp.ClientError, OSError):
             pass
@@ -51,12 +53,12 @@ class ArchiveClient:
             await self._session.close()
 
 
-def _parse_urls(urls: str, partitions: int) -> list[str]:
-    each = [url.strip().rstrip("/") for url in urls.split(",")]
-    if len(each) == 1:
-        return [each[0].replace("{partition}", str(p)) for p in range(partitions)]
-    if len(each) != partitions:
+def _parse_urls(text: str, partitions: int) -> list[str]:
+    urls = [url.strip().rstrip("/") for url in text.split(",")]
+    if len(urls) == 1:
+        return [urls[0].replace("{partition}", str(p)) for p in range(partitions)]
+    if len(urls) != partitions:
         raise ConfigError(
             "BUSYAPI_FLUSHER_URLS must be one URL with {partition}, or one for each partition"
         )
-    return each
+    return urls

@@ -1,14 +1,14 @@
-"""Who may ask for what, and how often. Off unless set.
+"""Authentication, authorization and rate limits. Off unless configured.
 
-The token file has a line for each credential: what it may do, a blank, the token.
+The token file has one line for each credential: its rights, a blank, the token.
 
-    # a device, and a clinic's reader
+    # a device, then a clinic's reader
     write 3f9c0d…
     read  77ab21…
     write,read 51ee08…
 
-Tokens are kept as digests: comparing them takes the same time wherever they differ, and a core
-dump holds none.
+Only digests of tokens are kept in memory. The time of a comparison does not depend on where two
+tokens differ, and a core dump contains no token.
 """
 
 import re
@@ -28,17 +28,17 @@ log = structlog.get_logger()
 
 RIGHTS = {"write", "read"}
 COMMENT_PATTERN = re.compile(r"(^|\s)#.*")
-"""A # within a token is a part of it."""
+"""A # within a token belongs to the token."""
 BURST_SECONDS = 2.0
-"""A device that was silent may send this many seconds' worth at once."""
+"""After a pause a device may send as many usages at once as its rate allows in this time."""
 FAILURE_RATE, FAILURE_BURST = 1.0, 60.0
-"""Requests a second, and at once, that each address may send without a known token."""
+"""Requests per second, and at once, that each address may send without a valid token."""
 LOG_INTERVAL_SECONDS = 10.0
-"""More of them have a line of log once in this time."""
+"""Refusals over that rate are logged at most once in this time."""
 
 
 class RequestAuthorizer:
-    """Checks one request. Rights are None when authentication is off, rate 0 for no limit."""
+    """Checks each request. No `rights`: no authentication; a `rate` of 0: no limit."""
 
     def __init__(self, rights: dict[str, set[str]] | None, rate: float) -> None:
         self._rights = rights
@@ -48,7 +48,7 @@ class RequestAuthorizer:
         self._logged_at, self._unlogged_count = -inf, 0
 
     def authorize(self, request: Request, right: str) -> str:
-        """Let a request pass for one usage; give its credential by digest, "" without any.
+        """Check a request for one usage; return the digest of its credential, or "" without one.
 
         Raises:
             Problem: 401 without a known token, 403 without the right, 429 over the rate.
@@ -58,25 +58,25 @@ class RequestAuthorizer:
         return credential
 
     def check_batch(self, request: Request) -> str:
-        """Let a batch pass; as `authorize`, before a byte of it is read.
+        """Check a batch as `authorize` does, before its body is read.
 
-        How many usages a batch holds is known only after it is decoded. So a client whose batch
-        was refused then is held to its Retry-After: otherwise it could make this process decode
-        batch after batch for a usage each.
+        The number of usages in a batch is known only after decoding. So a client whose batch was
+        refused at that point must wait for its Retry-After. Otherwise it could make this process
+        decode batch after batch at the price of one usage each.
 
         Raises:
-            Problem: as `authorize`; 429 before the Retry-After of the last refused batch has
-            passed.
+            Problem: as for `authorize`; 429 until the Retry-After of the last refused batch has
+                passed.
         """
         credential = "" if self._rights is None else self._authenticate(request, "write")
         device = credential or client_network(str(request.ip))
-        if seconds := self._holds.left(device):
+        if seconds := self._holds.remaining_seconds(device):
             raise _over_rate(seconds)
         self._charge_rate(device, 1)
         return credential
 
     def charge_batch(self, request: Request, credential: str, usages: int) -> None:
-        """Charge the usages of a batch that `check_batch` let pass, which charged the first.
+        """Charge the usages of a batch, except the first, which `check_batch` has charged.
 
         Raises:
             Problem: 429 over the rate.
@@ -95,18 +95,19 @@ class RequestAuthorizer:
         rights = self._rights.get(digest) if self._rights else None
         if scheme.lower() == "bearer" and rights and right in rights:
             return digest
-        # A good token passes whatever comes from its address: proxies share one.
+        # A valid token always passes, whatever its address sends: clients of a proxy share one.
         address = client_network(str(request.ip))
         if seconds := self._failure_limiter.charge(address, 1):
             self._log_refused(address)
             raise _too_many_requests(
-                "Too many requests from here had no token that is good for them.", seconds
+                "Too many requests from this address had no valid token. Wait, then send one.",
+                seconds,
             )
         if scheme.lower() == "bearer" and rights:
-            raise Problem(403, f"This token may not {right} usages.")
+            raise Problem(403, f"This token has no right to {right} usages.")
         raise Problem(
             401,
-            "Send `Authorization: Bearer <token>` with a token that is known here.",
+            "The request has no valid token. Send `Authorization: Bearer <token>`.",
             {"WWW-Authenticate": 'Bearer realm="busyapi"'},
         )
 
@@ -123,7 +124,7 @@ class RequestAuthorizer:
 
 
 def _over_rate(seconds: float) -> Problem:
-    return _too_many_requests("This device sends more than its rate.", seconds)
+    return _too_many_requests("This device exceeds its rate limit.", seconds)
 
 
 def _too_many_requests(detail: str, seconds: float) -> Problem:
@@ -131,7 +132,7 @@ def _too_many_requests(detail: str, seconds: float) -> Problem:
 
 
 def make_authorizer(tokens_file: str, rate: float) -> RequestAuthorizer | None:
-    """Make the guard that the settings ask for, None when they ask for none.
+    """Return the authorizer for these settings, or None if they configure no check.
 
     Raises:
         ConfigError: the token file cannot be read; the message names the line, not the token.
@@ -146,7 +147,7 @@ def _read_tokens(path: str) -> dict[str, set[str]]:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"BUSYAPI_TOKENS_FILE cannot be read: {error}") from None
-    found: dict[str, set[str]] = {}
+    rights_by_digest: dict[str, set[str]] = {}
     for number, line in enumerate(lines, 1):
         words = COMMENT_PATTERN.sub("", line).split()
         if not words:
@@ -157,12 +158,14 @@ def _read_tokens(path: str) -> dict[str, set[str]]:
                 f"BUSYAPI_TOKENS_FILE, line {number}: write `write`, `read` or `write,read`,"
                 " a blank, and the token"
             )
-        found[_digest_token(words[1])] = rights
-    if not found:
-        raise ConfigError("BUSYAPI_TOKENS_FILE holds no token: nobody could send anything")
-    return found
+        rights_by_digest[_digest_token(words[1])] = rights
+    if not rights_by_digest:
+        raise ConfigError(
+            "BUSYAPI_TOKENS_FILE has no token, so every request would get 401. Add one."
+        )
+    return rights_by_digest
 
 
 def _digest_token(token: str) -> str:
-    # Sanic gives bytes that are no UTF-8 as surrogates; no token in the file has any.
+    # Sanic decodes invalid UTF-8 to surrogates; no token in the file has any.
     return sha256(token.encode(errors="surrogateescape")).hexdigest()

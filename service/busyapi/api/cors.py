@@ -1,8 +1,8 @@
-"""Cross-origin requests: pages of named origins may call the API from a browser (Fetch standard).
+"""CORS: pages of configured origins may call the API from a browser (Fetch standard).
 
-Off unless origins are named. An answer names the origin that asked, never `*`: what a browser may
-read here are patients' usages. A preflight has no credentials, so it is answered without any.
-This is no protection: a request of any other origin is served, and its page cannot read the answer.
+Off unless origins are configured. A response names the request's origin, never `*`: its content is
+patients' usages. A preflight has no credentials and needs none. CORS is no access control: requests
+of other origins are served too, but their pages cannot read the responses.
 """
 
 import re
@@ -15,7 +15,7 @@ from busyapi.web.head import is_authority
 
 API_PREFIX = "/api/"
 PREFLIGHT_CACHE_SECONDS = 7200
-"""How long a browser may remember a preflight; no browser does so for longer."""
+"""How long a browser may cache a preflight. No browser allows more."""
 
 _ORIGIN = re.compile(r"https?://([^/*]+)")
 _ALLOWED_METHODS = "GET, HEAD, POST"
@@ -30,7 +30,7 @@ class Cors:
         self._origins = origins
 
     async def add_headers(self, request: Request, response: BaseHTTPResponse) -> None:
-        """Add to an answer which origin may read it."""
+        """Add the origin that may read a response."""
         if not request.path.startswith(API_PREFIX):
             return
         response.headers["vary"] = "Origin"
@@ -39,7 +39,7 @@ class Cors:
             response.headers["access-control-expose-headers"] = _EXPOSED_HEADERS
 
     def answer_preflight(self, request: Request) -> HTTPResponse:
-        """Answer OPTIONS: to a preflight of a named origin, what it may send."""
+        """Answer OPTIONS; the response to an allowed origin lists what a request may send."""
         headers = {"Allow": f"{_ALLOWED_METHODS}, OPTIONS"}
         if self._allowed_origin(request) and "access-control-request-method" in request.headers:
             headers |= {
@@ -50,22 +50,22 @@ class Cors:
         return HTTPResponse(status=204, headers=headers)
 
     def _allowed_origin(self, request: Request) -> str | None:
-        sent = request.headers.getall("origin", [])
-        return sent[0] if len(sent) == 1 and sent[0] in self._origins else None
+        origins = request.headers.getall("origin", [])
+        return origins[0] if len(origins) == 1 and origins[0] in self._origins else None
 
 
-def parse_origins(origins: str) -> Cors | None:
-    """Make what the setting asks for, None when it names no origin.
+def parse_origins(text: str) -> Cors | None:
+    """Parse the setting; return None if it names no origin.
 
     Raises:
-        ConfigError: one of them is no origin.
+        ConfigError: an entry is not an origin.
     """
-    named = frozenset(each.strip() for each in origins.split(",") if each.strip())
-    for each in named:
-        found = _ORIGIN.fullmatch(each)
-        if found is None or each != each.lower() or not is_authority(found[1]):
+    origins = frozenset(entry.strip() for entry in text.split(",") if entry.strip())
+    for origin in origins:
+        match = _ORIGIN.fullmatch(origin)
+        if match is None or origin != origin.lower() or not is_authority(match[1]):
             raise ConfigError(
-                f"BUSYAPI_CORS_ORIGINS: {each!r} is no origin; write `https://host` or"
+                f"BUSYAPI_CORS_ORIGINS: {origin!r} is not an origin; write `https://host` or"
                 " `https://host:port`, in lower case, without a path"
             )
-    return Cors(named) if named else None
+    return Cors(origins) if origins else None

@@ -1,12 +1,12 @@
-"""Long work of one request, in steps between which the event loop serves others.
+"""A scheduler of long decodes: steps between which the event loop serves other requests.
 
-One long body is read at a time: with a turn each, two hundred of them would hold the loop for two
-hundred steps, and all their lines would be in memory at once. A short one does not wait. Senders
-take turns: one that has forty long bodies waiting delays another's by one of them, not by forty.
+Only one long body is decoded at a time. If two hundred took turns, a request could wait for two
+hundred steps, and all their lines would be in memory at once. A short body does not wait. Clients
+take turns: one with forty long bodies in the queue delays another by one body, not by forty.
 
-Whoever sends what is slow to read gets no more than a quarter of the loop: a step that took long is
-followed by a pause that is three times as long, the last step too. So a usage that another client
-sends waits for one step at most, and not for one before it is read and one before it is answered.
+Slow decoding gets at most a quarter of the event loop: after each slow step, also the last, there
+is a pause three times as long. So a usage of another client waits for at most one step, not for one
+before it is read and another before its response.
 """
 
 import asyncio
@@ -23,23 +23,23 @@ _T = TypeVar("_T")
 SLOW_STEP_SECONDS = 0.001
 """A step over ordinary usages takes a third of this."""
 PAUSE_TIMES = 3
-"""The pause after a longer step, in lengths of the step."""
+"""The pause after a slower step, in lengths of the step."""
 
 
 class DecodeScheduler:
-    """Whose turn it is in one process."""
+    """The turns to decode a long body in one process."""
 
     def __init__(self, timeout_seconds: float) -> None:
         self._timeout_seconds = timeout_seconds
         self._busy = False
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
-        """By sender; the first one is the next. Bounded by the connections."""
+        """By client; the first is the next. The number of connections bounds it."""
 
     async def run(self, work: Incremental[_T], sender: Callable[[], str]) -> _T:
-        """Do the work; give its result. The sender is asked for only if the work is long.
+        """Do the work and return its result; `sender` is called only if the work is long.
 
         Raises:
-            Overloaded: its turn did not come in time.
+            Overloaded: the turn did not come within the timeout.
         """
         try:
             next(work)
@@ -47,14 +47,14 @@ class DecodeScheduler:
             seconds = 0.0
             try:
                 while True:
-                    await asyncio.sleep(_pause(seconds))
-                    begun = thread_time()  # what other processes take is no fault of this work
+                    await asyncio.sleep(_pause_seconds(seconds))
+                    start = thread_time()  # without the time that other processes take
                     try:
                         next(work)
                     finally:
-                        seconds = thread_time() - begun
+                        seconds = thread_time() - start
             finally:
-                self._give_after(seconds)
+                self._release_after(seconds)
         except StopIteration as end:
             result: _T = end.value
         return result
@@ -70,32 +70,32 @@ class DecodeScheduler:
                 await turn
         except (TimeoutError, asyncio.CancelledError) as error:
             if turn.done() and not turn.cancelled():
-                self._release()  # it came in the same moment
+                self._release()  # the turn came at the same moment
             if isinstance(error, TimeoutError):
                 raise Overloaded from None
             raise
 
-    def _give_after(self, seconds: float) -> None:
-        """Give the turn away, after a pause if the last step took long."""
-        if pause := _pause(seconds):
-            # The answer does not wait for it. A loop that stops has no use for the turn.
+    def _release_after(self, seconds: float) -> None:
+        """Release the turn, after a pause if the last step was slow."""
+        if pause := _pause_seconds(seconds):
+            # The response does not wait for this. If the loop stops first, nothing is lost.
             asyncio.get_running_loop().call_later(pause, self._release)
         else:
             self._release()
 
     def _release(self) -> None:
-        """Give the turn to the next sender's oldest work that still waits for it."""
+        """Pass the turn to the next client's oldest work that still waits."""
         while self._waiting:
             sender = next(iter(self._waiting))
-            line = self._waiting.pop(sender)
-            turn = line.popleft()
-            if line:
-                self._waiting[sender] = line  # behind all others
+            turns = self._waiting.pop(sender)
+            turn = turns.popleft()
+            if turns:
+                self._waiting[sender] = turns  # behind all other clients
             if not turn.done():
                 turn.set_result(None)
                 return
         self._busy = False
 
 
-def _pause(seconds: float) -> float:
+def _pause_seconds(seconds: float) -> float:
     return PAUSE_TIMES * seconds if seconds > SLOW_STEP_SECONDS else 0.0

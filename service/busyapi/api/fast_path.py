@@ -1,17 +1,17 @@
-"""The fast path: one whole `POST /api/usages` in one packet, without Sanic's machinery.
+"""The fast path: one complete `POST /api/usages` in one packet, handled without Sanic.
 
-    packet ──whole, plain, valid──> committer ──> answer
-       └──────anything else──> Sanic, untouched
+    packet ──complete, ordinary, valid──> committer ──> response
+       └──────anything else──> Sanic, unchanged
 
-Most of what a request costs is Sanic's task, header objects, router and response. Here the packet
-is looked at once: when it is exactly one ordinary request that Sanic's route would answer with 201,
-its usage goes to the committer, and the answer is written from the committer's callback. Every
-other packet goes to Sanic as it came, so that route stays the reference for whatever is odd or
-wrong, and
-`tests/service/test_fast_path.py` holds the two against each other.
+Most of the cost of a request is Sanic's task, header objects, router and response. The fast path
+parses a packet once. If it is exactly one ordinary request that Sanic's route would answer with
+201, its usage goes to the committer, and the committer's callback writes the response. Every other
+packet goes to Sanic unchanged, so Sanic's route defines the response to unusual and invalid
+requests. `tests/service/test_fast_path.py` compares the two.
 
-While a usage is under way, what else arrives on its connection is held back, so that answers keep
-the order of their requests. A client that hangs up cancels nothing: the committer owns the usage.
+While a usage waits for its commit, later bytes of its connection are held back, so that responses
+keep the order of their requests. A client that disconnects cancels nothing: the committer owns the
+usage.
 """
 
 from time import monotonic
@@ -39,17 +39,17 @@ from busyapi.web.responses import render_response
 log = structlog.get_logger()
 
 SANIC_VERSION = "25.12.1"
-"""Whose protocol this was held against. With another the fast path stays off."""
+"""The Sanic version this was tested with. Any other version disables the fast path."""
 
 ROUTE = "/api/usages"
 MAX_HELD_BYTES = 65_536
-"""Bytes of later requests on one connection, before it is read no further."""
+"""Bytes of later requests that one connection may send before its reading is paused."""
 
-_IDLE = Stage.IDLE  # Python 3.11 takes its time to look an enum's member up
+_IDLE = Stage.IDLE  # Python 3.11 looks up an enum's member slowly
 
 
 class FastPathProtocol(DeadlineProtocol):
-    """Sanic's protocol with the fast path before it."""
+    """Sanic's protocol, with the fast path in front."""
 
     context: ClassVar[ApiContext]
     route_tally: ClassVar[RouteTally]
@@ -61,14 +61,14 @@ class FastPathProtocol(DeadlineProtocol):
         self._eof_held = False
 
     def data_received(self, data: bytes) -> None:
-        """Take a packet, hold it back, or leave it to Sanic."""
+        """Submit a packet's usage, hold the packet back, or pass it to Sanic."""
         if self._pending:
             self._hold_back(data)
         elif not self._submit(data):
             super().data_received(data)
 
     def eof_received(self) -> bool:
-        """Hold the end of a client's requests back as what else arrives."""
+        """Hold back the end of the client's requests, as any later bytes."""
         if self._pending:
             self._eof_held = True
             return True
@@ -81,11 +81,11 @@ class FastPathProtocol(DeadlineProtocol):
             self.transport.pause_reading()
 
     def unread_bytes(self) -> int:
-        """Return how many bytes wait to be read by this process."""
+        """Return how many received bytes this process has not parsed."""
         return len(self.recv_buffer) + len(self._held)
 
     def _submit(self, data: bytes) -> bool:
-        """Submit the usage of a packet; False: not a byte of it was taken."""
+        """Submit a packet's usage; return False, and consume no byte, if Sanic must handle it."""
         end = data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)
         if end <= 0 or self._is_busy():
             return False
@@ -99,37 +99,37 @@ class FastPathProtocol(DeadlineProtocol):
             return False
         body = data[end + 4 :]
         if len(body) != length:
-            # A device may print its body with a line end.
+            # A device may send a line end after its body.
             body = body[:length] if body[length:] in EMPTY_LINES else b""
-        # Without this bracket the Content-Type decides.
+        # If the body does not begin with this bracket, its meaning depends on the Content-Type.
         line = decode_fast(body, strict=context.strict) if body[:1] == b"{" else None
         if line is None:
             return False
-        under_way = FastPathWrite(self, line, request_id or generate())
+        write = FastPathWrite(self, line, request_id or generate())
         try:
-            context.committers.submit(under_way)
+            context.committers.submit(write)
         except Refused:
-            return False  # Sanic asks again, and says why
-        self._pending = under_way
+            return False  # Sanic's route submits it again, and answers with the reason
+        self._pending = write
         return True
 
     def _is_busy(self) -> bool:
-        """Whether Sanic has, or may have, something of an earlier request on this connection."""
+        """Return whether Sanic has, or may have, a part of an earlier request."""
         if self.recv_buffer or not self._task or not self._can_write.is_set():
             return True
         transport, http = self.transport, self.http
         if transport is None or transport.is_closing():
             return True
         if http is None:
-            return False  # its task has not started
-        # After an error the rest of a body may be unread although the answer is out.
+            return False  # Sanic's task has not started
+        # After an error the rest of a body may be unread although the response is sent.
         if http.stage is not _IDLE or not http.keep_alive or http.has_unread_body:
             return True
-        http.empty_lines = 0  # counted from the last request
+        http.empty_lines = 0  # Sanic counts them since the last request
         return False
 
     def send_response(self, message: bytes, *, close: bool) -> None:
-        """Send the answer of what was under way, and go on with what was held back."""
+        """Send the pending write's response, then handle the bytes that were held back."""
         self._pending = None
         transport = self.transport
         if transport is None or transport.is_closing():
@@ -142,14 +142,14 @@ class FastPathProtocol(DeadlineProtocol):
             held = bytes(self._held)
             self._held.clear()
             self.update_budget()
-            # So much that reading was paused is more than one ordinary request: Sanic gets it,
-            # and reads on when it has used it.
+            # Enough bytes to pause reading are more than one ordinary request: they go to Sanic,
+            # which resumes reading when it has used them.
             self.data_received(held)
         if self._eof_held and not self._pending:
             super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Count the request that was under way as Sanic's route does."""
+        """Count a pending request as Sanic's route does."""
         if self._pending:
             self._pending.record_disconnect()
             self._pending = None
@@ -157,25 +157,25 @@ class FastPathProtocol(DeadlineProtocol):
         super().connection_lost(exc)
 
     def check_timeouts(self) -> None:
-        """Keep Sanic, which saw no request, from taking the connection for an idle one."""
+        """Keep Sanic, which got no request, from closing the connection as idle."""
         if self._pending:
             self._time = monotonic()
         super().check_timeouts()  # type: ignore[no-untyped-call]
 
     def close_if_idle(self) -> bool:
-        """Close the connection unless a request is under way."""
+        """Close the connection unless a request is pending."""
         return False if self._pending else bool(super().close_if_idle())
 
 
 class FastPathWrite(PendingWrite):
-    """A request in the committer, which is answered without a handler."""
+    """The usage of a request that is answered without a handler."""
 
     __slots__ = ("_protocol", "is_waiting", "request_id")
 
     is_waiting: bool
 
     def __init__(self, protocol: FastPathProtocol, line: bytes, request_id: bytes) -> None:
-        # As the parent's would; that one costs twice as much, and there is one a request.
+        # The same as the parent's, at half of its cost, which each request would pay.
         self.lines = (line,)
         self.count = 1
         self.size = len(line)
@@ -187,7 +187,7 @@ class FastPathWrite(PendingWrite):
         self.request_id = request_id
 
     def complete(self, last: int, *, replayed: bool = False) -> None:
-        """Answer 201."""
+        """Send a 201."""
         if not self.is_waiting:
             return
         try:
@@ -197,27 +197,27 @@ class FastPathWrite(PendingWrite):
             close = context.draining
             self._record_status(201)
             protocol.send_response(render_created(usage, self.request_id, close=close), close=close)
-        except Exception as error:  # noqa: BLE001 - it would end the committer for everybody
+        except Exception as error:  # noqa: BLE001 - it would end the committer for all requests
             self._abort(error)
 
     def fail(self, error: Exception) -> None:
-        """Answer why not."""
+        """Send the problem for an error."""
         if not self.is_waiting:
             return
         try:
             context = self._protocol.context
-            found = map_error(error, self.request_id.decode())
+            problem = map_error(error, self.request_id.decode())
             close = context.draining
             context.record_refusal(error)
-            self._record_status(found.status)
-            message = render_response(render_problem(found), self.request_id, close=close)
+            self._record_status(problem.status)
+            message = render_response(render_problem(problem), self.request_id, close=close)
             self._protocol.send_response(message, close=close)
-        except Exception as broken:  # noqa: BLE001 - likewise
-            self._abort(broken)
+        except Exception as defect:  # noqa: BLE001 - it would end the committer too
+            self._abort(defect)
 
     def record_disconnect(self) -> None:
-        """The connection ended: whatever the committer says later is for nobody."""
-        # Without a transport it was cut off by us, at a stop that took too long.
+        """Count the request of a connection that ended; its response is dropped."""
+        # Without a transport this process cut it, because a stop took too long.
         self._record_status(CLIENT_CLOSED_REQUEST if self._protocol.transport else ABORTED_STATUS)
 
     def _record_status(self, status: int) -> None:
@@ -232,9 +232,9 @@ class FastPathWrite(PendingWrite):
 
 
 def make_protocol(context: ApiContext, version: str = sanic.__version__) -> type[DeadlineProtocol]:
-    """Make the protocol of this process: with the fast path where it may be used.
+    """Return the protocol class of this process, with the fast path if it may be used.
 
-    Credentials and rates are looked at by Sanic's route alone.
+    Only Sanic's route checks credentials and rates, so an authorizer disables the fast path.
     """
     settings = context.settings
     fast = settings.fast_path == "on" and context.authorizer is None

@@ -1,9 +1,9 @@
-"""An Idempotency-Key: whose it is, and what it stands for.
+"""How a request's Idempotency-Key is parsed: its owner, and the body that it identifies.
 
-A key belongs to the credential that sent it, so that no device meets another's. Without credentials
-it belongs to the patients of the request: of a batch to all of them, whatever their order and
-number of usages, so that a batch whose usages were put into another order is refused as another
-body and not stored as another batch.
+A key belongs to the credential that sent it, so the keys of two devices never collide. Without
+authentication it belongs to the patients of the request. A batch's key belongs to all its patients,
+in any order and with any number of usages: if a client reorders the usages of a batch, the repeat
+is refused as a different body, and is not stored as another batch.
 """
 
 import re
@@ -25,22 +25,22 @@ _request_numbers = count(1)
 
 
 def parse_key(request: Request, lines: list[bytes], credential: str) -> IdempotencyKey:
-    """Read the key of a request with these usages; `credential` is "" without authentication.
+    """Return the key of a request with these usages; `credential` is "" without authentication.
 
     Raises:
-        Problem: it is malformed.
+        Problem: the key is malformed.
     """
-    # Sanic leaves the blanks behind a value, which are no part of it (RFC 9110, section 5.5).
-    found = [each.strip(" \t") for each in request.headers.getall(KEY_HEADER)]
-    if len(found) != 1 or not KEY_PATTERN.fullmatch(found[0]):
+    # Sanic keeps the blanks after a value, which do not belong to it (RFC 9110, section 5.5).
+    values = [value.strip(" \t") for value in request.headers.getall(KEY_HEADER)]
+    if len(values) != 1 or not KEY_PATTERN.fullmatch(values[0]):
         raise Problem(400, "Idempotency-Key must be one header of 1 to 128 visible characters.")
-    # The path is part of what is repeated: a batch of one is another request than a usage.
+    # The digest includes the path: a batch of one usage is not the same request as that usage.
     path = request.path.rstrip("/").encode()
-    name = found[0].encode()
+    key = values[0].encode()
     return IdempotencyKey(
-        key_digest=_digest(_key_owner(lines, credential), name),
+        key_digest=_digest(_key_owner(lines, credential), key),
         body_digest=_digest(path, *lines),
-        legacy_digest=_digest(name),
+        legacy_digest=_digest(key),
         request_token=f"{_process_id}{next(_request_numbers):x}",
     )
 

@@ -1,6 +1,6 @@
-"""What each exception means to the client that sent the request.
+"""How each exception becomes the problem that the client gets.
 
-No payload value, patient id or stack trace leaves here: details are sentences of ours.
+A problem contains no payload value, patient id or stack trace: its detail is a fixed sentence.
 """
 
 import random
@@ -40,64 +40,64 @@ STATUSES: dict[type[InvalidRequest] | type[IdempotencyKeyConflict], int] = {
 TIMEOUT_DETAIL = "The response took too long. The usage may already be stored."
 RETRY_SECONDS = (1, 5)
 LOG_INTERVAL_SECONDS = 10.0
-"""A reason of 503s has a line of log once in this time."""
+"""503s of one reason are logged at most once in this time."""
 _logged: dict[str, tuple[float, int]] = {}
-"""When that was, and how many were answered so since. Reasons are names of exceptions of ours."""
+"""By reason (the name of an exception class): the last time, and the number of 503s since."""
 
 
 def map_error(error: Exception, request_id: str = "") -> Problem:
-    """Say what an exception means to the one who sent the request; log what is ours to mend."""
+    """Return the problem for an exception; log one that an operator must see."""
     match error:
         case Refused() | OutcomeUnknown():
             stored = "no" if isinstance(error, Refused) else "unknown"
             return _service_unavailable(error, _public_detail(error), stored, request_id)
         case InvalidUsage():
-            faults = [fault._asdict() for fault in error.errors]
-            return Problem(422, str(error), errors=faults)
+            errors = [entry._asdict() for entry in error.errors]
+            return Problem(422, str(error), errors=errors)
         case UnsupportedContentEncoding():
-            # Not with another 415 (RFC 9110, section 12.5.3): it says which of the two it was.
+            # Only this 415 has the header (RFC 9110, section 12.5.3): it distinguishes the two.
             return Problem(415, str(error), {"Accept-Encoding": "gzip"})
         case InvalidRequest() | IdempotencyKeyConflict():
             return Problem(STATUSES[type(error)], str(error))
         case ServiceUnavailable():
             return _service_unavailable(error, TIMEOUT_DETAIL, "unknown", request_id)
-    found = map_general_error(error, request_id)
-    if found.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        found.detail += " The usage may already be stored."
-    return found
+    problem = map_general_error(error, request_id)
+    if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        problem.detail += " The usage may already be stored."
+    return problem
 
 
 def _public_detail(error: BusyapiError) -> str:
-    # The message of this one says where Redis is or how it is set up: for operators alone.
+    # The error's own message names Redis's address or settings, which are for operators only.
     return str(type(error)())
 
 
 def _service_unavailable(error: Exception, detail: str, stored: str, request_id: str) -> Problem:
     _log_rejection(type(error).__name__, stored, request_id)
-    # Jitter: devices that were refused together must not come back together.
+    # Jitter: devices that were refused together must not retry together.
     seconds = random.randint(*RETRY_SECONDS)  # noqa: S311
     return Problem(503, detail, {"Retry-After": str(seconds)}, stored=stored)
 
 
 def _log_rejection(reason: str, stored: str, request_id: str) -> None:
-    # Counted here and not by `logs.SamplingHandler`: in an overload that costs more than the answer
-    # does.
+    # Sampled here, not by `logs.SamplingHandler`: in an overload that would cost more than the
+    # response.
     now = monotonic()
-    last, since = _logged.get(reason, (-inf, 0))
+    last, count = _logged.get(reason, (-inf, 0))
     if now - last < LOG_INTERVAL_SECONDS:
-        _logged[reason] = (last, since + 1)
+        _logged[reason] = (last, count + 1)
         return
     _logged[reason] = (now, 0)
     log.warning(
-        "write_rejected", reason=reason, stored=stored, requests=since + 1, request_id=request_id
+        "write_rejected", reason=reason, stored=stored, requests=count + 1, request_id=request_id
     )
 
 
 class ApiProblemHandler(ProblemHandler):
-    """The same for the API, whose errors are counted."""
+    """The problem handler of the API; it counts each error."""
 
     def map_error(self, request: Request, error: Exception, request_id: str) -> Problem:
-        """Return what an exception means, and count it."""
-        found = map_error(error, request_id)
-        request.app.ctx.context.record_error(request, error, found.status)
-        return found
+        """Return the problem for an exception, and count it."""
+        problem = map_error(error, request_id)
+        request.app.ctx.context.record_error(request, error, problem.status)
+        return problem

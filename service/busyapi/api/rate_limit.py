@@ -1,16 +1,16 @@
-"""How often each client may do something: token buckets, one a name, in a table with a bound."""
+"""Rate limits: one token bucket for each client, in a table of bounded size."""
 
 from ipaddress import IPv6Address, ip_address, ip_network
 from time import monotonic
 
 MAX_CLIENTS = 100_000
-"""The longest silent is forgotten first."""
+"""Over this, the client that was inactive longest is dropped."""
 IPV6_NETWORK_BITS = 64
-"""What one site is given: each of its addresses in a bucket of its own would be no limit."""
+"""The usual network of one site. A bucket for each of its addresses would be no limit."""
 
 
 class RateLimiter:
-    """A bucket for each name. It refills with time, so only its last state is kept."""
+    """Token buckets by name. A bucket refills with time, so only its last state is kept."""
 
     def __init__(self, rate: float, burst: float) -> None:
         self._rate = rate
@@ -18,45 +18,45 @@ class RateLimiter:
         self._buckets: dict[str, tuple[float, float]] = {}
 
     def charge(self, name: str, cost: int, *, already_charged: int = 0) -> float:
-        """Charge a cost; return 0, or after how many seconds it could be, with nothing charged.
+        """Charge a cost and return 0, or charge nothing and return the seconds to wait.
 
-        A cost above the burst is charged to a full bucket, into debt: what follows waits longer,
-        so the rate holds. `already_charged` is a part of the same request that is charged already.
+        A cost above the burst is charged to a full bucket, which goes into debt: later requests
+        wait longer, so the rate holds. `already_charged` is what the same request has paid before.
         """
         now = monotonic()
-        left, since = self._buckets.pop(name, (self._burst, now))
-        left = min(self._burst, left + (now - since) * self._rate)
-        missing = min(cost + already_charged, self._burst) - (left + already_charged)
-        self._buckets[name] = (left if missing > 0 else left - cost, now)
+        level, updated_at = self._buckets.pop(name, (self._burst, now))
+        level = min(self._burst, level + (now - updated_at) * self._rate)
+        missing = min(cost + already_charged, self._burst) - (level + already_charged)
+        self._buckets[name] = (level if missing > 0 else level - cost, now)
         if len(self._buckets) > MAX_CLIENTS:
             del self._buckets[next(iter(self._buckets))]
         return missing / self._rate if missing > 0 else 0.0
 
 
 class Holds:
-    """Until when each name is refused something, in a table with the same bound."""
+    """The time until which each client is refused, in a table of the same bounded size."""
 
     def __init__(self) -> None:
         self._ends: dict[str, float] = {}
 
     def add(self, name: str, seconds: float) -> None:
-        """Refuse a name for this time from now."""
+        """Refuse a client for this time from now."""
         self._ends.pop(name, None)
         self._ends[name] = monotonic() + seconds
         if len(self._ends) > MAX_CLIENTS:
             del self._ends[next(iter(self._ends))]
 
-    def left(self, name: str) -> float:
-        """Return for how many seconds a name is still refused; 0 if it is not."""
-        left = self._ends.get(name, 0.0) - monotonic()
-        if left > 0:
-            return left
+    def remaining_seconds(self, name: str) -> float:
+        """Return for how many more seconds a client is refused, or 0."""
+        seconds = self._ends.get(name, 0.0) - monotonic()
+        if seconds > 0:
+            return seconds
         self._ends.pop(name, None)
         return 0.0
 
 
 def client_network(address: str) -> str:
-    """Return what one client's addresses have in common: an IPv4 address, or an IPv6 network."""
+    """Return the part common to one client's addresses: an IPv4 address, or an IPv6 network."""
     try:
         parsed = ip_address(address.partition("%")[0])
     except ValueError:

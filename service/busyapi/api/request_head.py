@@ -1,7 +1,7 @@
-"""The head of an ordinary post: the fast path reads it in one go, and remembers what it read.
+"""The head of an ordinary post, which the fast path parses in one pass and caches.
 
-What `web/head.py` would refuse, and what changes the meaning of a request, is left to Sanic's
-route; so this takes less than the RFC allows, and never more.
+A head that `web/head.py` would refuse, or with a header that changes the meaning of the request,
+goes to Sanic's route. So this parser accepts less than the RFC allows, and never more.
 """
 
 import re
@@ -9,9 +9,9 @@ import re
 from busyapi.web.head import is_authority
 
 MAX_HEAD_BYTES = 2048
-"""Bytes of a header that is worth remembering; larger ones go to Sanic."""
+"""Larger heads go to Sanic, and are not cached."""
 CACHE_SIZE = 1024
-"""Headers remembered: 2 MiB at most. A device sends the same one each time."""
+"""Heads in the cache, at most 2 MiB of them. A device sends the same head each time."""
 
 _HEAD = re.compile(rb"POST /api/usages HTTP/1\.1(?:\r\n[!#$%&'*+.^_`|~\w-]+:[\t\x20-\x7e]*)+")
 _LENGTH = re.compile(rb"[0-9]{1,8}")
@@ -24,27 +24,26 @@ _SLOW_PATH_HEADERS = {
     b"upgrade",
     b"x-request-id",
 }
-"""Headers that change what a request means; and an id that `cut` left."""
+"""Headers that change the meaning of a request, and an id that `extract` left in the head."""
 _FAST_PATH_CONNECTIONS = {b"keep-alive"}
 """Values of Connection that change nothing."""
 
-
 LENGTH_CACHE: dict[bytes, int] = {}
-"""What `parse_content_length` said of headers without an id of their own."""
+"""The Content-Length of each cached head, without its X-Request-ID."""
 
 
 def cached_content_length(head: bytes) -> int | None:
-    """Do as `parse_content_length`, and remember what it said."""
+    """Return the result of `parse_content_length` from the cache, or add it."""
     length = LENGTH_CACHE.get(head)
     if length is None and (length := parse_content_length(head)) is not None:
         if len(LENGTH_CACHE) >= CACHE_SIZE:
-            LENGTH_CACHE.clear()  # those in use are back at their next request
+            LENGTH_CACHE.clear()  # a head in use returns with its next request
         LENGTH_CACHE[head] = length
     return length
 
 
 def parse_content_length(head: bytes) -> int | None:
-    """Read a header's Content-Length; None when Sanic must read the header."""
+    """Return the Content-Length of a head, or None if Sanic must parse the head."""
     if not _HEAD.fullmatch(head):
         return None
     length = connection = host = None

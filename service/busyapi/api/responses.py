@@ -1,9 +1,9 @@
-"""The 201 of a single usage, rendered without Sanic's general machinery.
+"""JSON responses, and the 201 of a single usage, which avoids Sanic's general code.
 
-`HTTPResponse` builds a multidict, sanitises each header and encodes it again: a fifth of what a
-whole request costs. This answer has six headers whose values are ours, or checked. It leans on two
-things of the pinned Sanic: `http1_response_header` sets content-length and connection in `headers`,
-and sends what `processed_headers` gives. The request's id is put there by `RequestTrackingHttp`.
+`HTTPResponse` builds a multidict, sanitises each header and encodes it again: a fifth of the cost
+of a request. The 201 has six headers whose values are generated here, or checked. It relies on two
+properties of the pinned Sanic: `http1_response_header` sets content-length and connection in
+`headers`, and sends the result of `processed_headers`. `RequestTrackingHttp` adds the request's id.
 """
 
 from collections.abc import Iterable
@@ -25,11 +25,11 @@ _CLOSE = (b"connection", b"close")
 
 
 class CreatedResponse(HTTPResponse):
-    """201 with one id."""
+    """A 201 with one id."""
 
     __slots__ = ("_location",)
 
-    def __init__(self, usage: UsageId) -> None:  # the parent's would build what this avoids
+    def __init__(self, usage: UsageId) -> None:  # without the parent's: its cost is avoided here
         number = b"%d" % usage
         self.asgi = False
         self.body = b'{"id":%b}' % number
@@ -42,7 +42,7 @@ class CreatedResponse(HTTPResponse):
 
     @property
     def processed_headers(self) -> Iterable[tuple[bytes, bytes]]:  # type: ignore[override]
-        """Give the headers as they are sent."""
+        """Return the headers as they are sent."""
         headers = self.headers
         return (
             _CONTENT_TYPE,
@@ -55,7 +55,7 @@ class CreatedResponse(HTTPResponse):
 
 
 def render_created(usage: UsageId, request_id: bytes, *, close: bool) -> bytes:
-    """Render the same 201 as a whole message, to the byte."""
+    """Render a whole message, byte for byte the one that `CreatedResponse` leads to."""
     number = b"%d" % usage
     return _created_template(int(time())) % (
         number,
@@ -68,7 +68,7 @@ def render_created(usage: UsageId, request_id: bytes, *, close: bool) -> bytes:
 
 @lru_cache(1)
 def _created_template(second: int) -> bytes:
-    """Render what is the same in each such message of one second."""
+    """Render the part that all such messages of one second share."""
     date = format_http_date(second).encode()
     return (
         b"HTTP/1.1 201 Created\r\ncontent-type: application/json\r\ndate: " + date + b"\r\n"
@@ -80,5 +80,5 @@ def _created_template(second: int) -> bytes:
 def make_json_response(
     body: Any, status: int = 200, headers: dict[str, str] | None = None
 ) -> HTTPResponse:
-    """Answer with JSON."""
+    """Return a JSON response."""
     return HTTPResponse(msgspec.json.encode(body), status, headers, JSON)

@@ -18,7 +18,7 @@ from busyapi.decode.body import (
 )
 from busyapi.ids import Seq, make_usage_id
 from busyapi.stream.session import CommitResult
-from busyapi.web.protocol import BufferedRequest
+from busyapi.web.request import BufferedRequest
 
 REPLAYED_HEADERS = {"Idempotency-Replayed": "true"}
 

@@ -16,7 +16,8 @@ from busyapi.web.connection_refusal import ConnectionRefuser
 from busyapi.web.connections import ConnectionTable, close_idle_connections
 from busyapi.web.metrics_port import MetricsHandler
 from busyapi.web.problems import NO_STORE_HEADERS, Problem, ProblemHandler
-from busyapi.web.protocol import BufferedRequest, ConnectionLimits, DeadlineProtocol, request_id_of
+from busyapi.web.protocol import ConnectionLimits, DeadlineProtocol, request_id_of
+from busyapi.web.request import BufferedRequest
 from busyapi.web.server import install_stop_signals, open_listener, raise_open_files_limit, stop_app
 
 log = structlog.get_logger()

@@ -1,1 +1,1 @@
-"""What every port shares: connections and their bounds, requests, errors, a stop that holds."""
+"""Code that every port shares: connections and their limits, requests, errors, the stop."""

@@ -1,15 +1,16 @@
-"""The memory of requests on their way into one process, and which gives way when it is short.
+"""The memory of requests that one process is receiving, and which request is shed at the limit.
 
-    receive buffer ──> body put together ──> decoded: from here on it counts as a pending usage
-    └────────────── held by this connection ───┘
+    receive buffer ──> complete body ──> decoded: from here on it counts as a pending usage
+    └──────── counted here ───────────┘
 
-Pausing the reading at the bound would let one silent client stop all others. So at the bound
-requests that are still arriving are answered 503 until an eighth is free again: first those that
-cost most, by bytes and by the seconds for which they were held. A body that comes as fast as the
-line allows outlives one that stands still, and small requests, which pass in no time, outlive both.
+If reading were paused at the limit, one silent client could stop all others. So at the limit,
+requests that are still arriving get 503 until an eighth of the budget is free: first those with the
+highest cost, which is bytes times the seconds for which they were held. So a body that arrives at
+the speed of the network outlives one that has stalled, and a small request, which arrives at once,
+outlives both.
 
-Bodies that are whole and wait for their turn to be decoded may hold half of it, and are refused
-beyond that, since nothing would be left for those that arrive.
+Complete bodies that wait to be decoded may hold half of the budget. Beyond that they are refused,
+since no budget would be left for requests that are arriving.
 """
 
 from time import monotonic
@@ -18,24 +19,24 @@ from typing import Protocol
 from busyapi.errors import Overloaded
 
 FREE_BYTES = 8_192
-"""What a connection holds up to this is not counted: the bound on connections is its bound."""
+"""Bytes of a connection that are not counted: the limit of connections bounds them."""
 UNLIMITED_BYTES = 2**62
 _MIN_AGE_SECONDS = 0.05
-"""Added to each age, or what has just come would cost nothing."""
+"""Added to each age: without it, a request that has just arrived would have no cost."""
 
 
 class BudgetedConnection(Protocol):
-    """A connection, and what it holds."""
+    """A connection and the bytes that it holds."""
 
     buffered_bytes: int
     buffered_since: float
 
     def shed(self) -> bool:
-        """Refuse what is arriving; say whether it could be."""
+        """Refuse the arriving request; return whether there was one to refuse."""
 
 
 class ReceiveBudget:
-    """What the requests on their way into one process may hold."""
+    """The bytes that the requests of one process may hold until they are decoded."""
 
     def __init__(self, max_bytes: int = UNLIMITED_BYTES) -> None:
         self.max_bytes = max_bytes
@@ -45,23 +46,23 @@ class ReceiveBudget:
         self._connections: set[BudgetedConnection] = set()
 
     def update(self, connection: BudgetedConnection, size: int) -> None:
-        """Write down what a connection holds now; at the bound make others give way."""
+        """Record the bytes of a connection; at the limit, shed the most costly requests."""
         size = size if size > FREE_BYTES else 0
-        before = connection.buffered_bytes
-        if size == before:
+        previous = connection.buffered_bytes
+        if size == previous:
             return
-        self.used_bytes += size - before
+        self.used_bytes += size - previous
         connection.buffered_bytes = size
-        if not before:
+        if not previous:
             connection.buffered_since = monotonic()
             self._connections.add(connection)
         elif not size:
             self._connections.discard(connection)
-        if size > before and self.used_bytes > self.max_bytes:
+        if size > previous and self.used_bytes > self.max_bytes:
             self._shed_connections()
 
     def reserve_body(self, size: int) -> int:
-        """Count a body that is whole and not decoded; return what to give back for it.
+        """Count a complete body that waits to be decoded; return the bytes to release for it.
 
         Raises:
             Overloaded: such bodies hold half of the budget.
@@ -74,19 +75,19 @@ class ReceiveBudget:
         return size
 
     def release_body(self, size: int) -> None:
-        """Give back what `reserve_body` returned."""
+        """Release the bytes that `reserve_body` returned."""
         self._reserved_bytes -= size
 
     def _shed_connections(self) -> None:
         now = monotonic() + _MIN_AGE_SECONDS
-        costly = sorted(
+        by_cost = sorted(
             self._connections,
-            key=lambda each: each.buffered_bytes * (now - each.buffered_since),
+            key=lambda connection: connection.buffered_bytes * (now - connection.buffered_since),
             reverse=True,
         )
-        for holder in costly:
+        for connection in by_cost:
             if self.used_bytes <= self.max_bytes - self.max_bytes // 8:
                 return
-            if holder.shed():
+            if connection.shed():
                 self.shed_count += 1
-                self.update(holder, 0)
+                self.update(connection, 0)

@@ -1,12 +1,12 @@
-"""A chunked body as it arrives (RFC 9112, section 7.1).
+"""A decoder of chunked bodies as they arrive (RFC 9112, section 7.1).
 
     size[;extension] CRLF data CRLF ... 0[;extension] CRLF [trailer fields] CRLF
 
-A proxy that reads a size or a line end in another way than this service would see another end of
-the request. So a size is 1 to 8 hexadecimal digits, line ends are CRLF and nothing else, and
-everything beside the data is bounded. Trailer fields are read and dropped.
+A proxy that interprets a size or a line end differently from this service would find another end of
+the request. So a size must be 1 to 8 hexadecimal digits, and every line end CRLF. All bytes that
+are not data have a limit. Trailer fields are parsed and dropped.
 
-This module parses bytes and knows nothing of Sanic.
+This module parses bytes and does not depend on Sanic.
 """
 
 import re
@@ -14,7 +14,7 @@ import re
 from busyapi.web.head import FIELD
 
 MAX_EXTENSION_BYTES = 256
-"""Of one chunk. All extensions and trailer fields of a body share a bound of their own."""
+"""Limit of one chunk. All extensions and trailer fields of a body have a common limit too."""
 
 _EXTENSION = rb";[\t\x20-\x7e\x80-\xff]{0,%d}" % MAX_EXTENSION_BYTES
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})(%b)?\r\n" % _EXTENSION)
@@ -25,30 +25,30 @@ _END = b"\r\n"
 
 
 class MalformedChunk(Exception):
-    """The body is not one that every recipient reads in the same way."""
+    """Some recipients could interpret the body differently."""
 
 
 class ChunkDecoder:
-    """Takes the chunks of one body out of what has been received."""
+    """Extracts the data of one chunked body from received bytes."""
 
     def __init__(self, max_overhead: int) -> None:
         self.announced_bytes = 0
-        """Bytes of data that the sizes seen so far promise."""
+        """Sum of the chunk sizes read so far."""
         self.done = False
         self._overhead = max_overhead
         self._bytes_left = 0
-        self._chunk_started = False  # a CRLF ends the chunk that was begun
+        self._chunk_started = False  # the CRLF after the chunk's data is due
         self._in_trailers = False
         self._failed = False
 
     def decode(self, received: bytes) -> tuple[int, bytes]:
         """Return how many bytes were used, and the data in them.
 
-        Once `done`, the bytes that were not used belong to the next request. Otherwise the rest
-        is an incomplete line: call again with it when more has been received.
+        Once `done`, the unused bytes belong to the next request. Until then they are an incomplete
+        line: pass them again, together with the bytes received next.
 
         Raises:
-            MalformedChunk: the body is refused, now and at each later call.
+            MalformedChunk: the body is refused, in this call and in all later ones.
         """
         if self._failed:
             raise MalformedChunk
@@ -80,7 +80,7 @@ class ChunkDecoder:
         return at, b"".join(parts)
 
     def _read_size_line(self, received: bytes, at: int) -> int:
-        """Read the line before a chunk's data, with the CRLF of the chunk before it."""
+        """Read the line before a chunk's data, and the CRLF that ends the previous chunk."""
         start = at
         if self._chunk_started:
             end = received[at : at + 2]
@@ -89,30 +89,30 @@ class ChunkDecoder:
                     return 0
                 raise MalformedChunk
             start += 2
-        found = _SIZE.match(received, start)
-        if found is None:
+        match = _SIZE.match(received, start)
+        if match is None:
             if _PARTIAL_SIZE.fullmatch(received, start):
                 return 0
             raise MalformedChunk
-        self._spend_overhead(found.end(2) - found.start(2))
-        self._bytes_left = int(found[1], 16)
+        self._spend_overhead(match.end(2) - match.start(2))
+        self._bytes_left = int(match[1], 16)
         self.announced_bytes += self._bytes_left
         self._chunk_started = True
         self._in_trailers = not self._bytes_left
-        return found.end() - at
+        return match.end() - at
 
     def _read_trailer_line(self, received: bytes, at: int) -> int:
-        """Read the line of a trailer field, or the empty one that ends the body."""
+        """Read the line of a trailer field, or the empty line that ends the body."""
         if received.startswith(_END, at):
             self.done = True
             return 2
-        found = _FIELD.match(received, at)
-        if found is None:
+        match = _FIELD.match(received, at)
+        if match is None:
             if len(received) - at <= self._overhead and _PARTIAL_FIELD.fullmatch(received, at):
                 return 0
             raise MalformedChunk
-        self._spend_overhead(found.end() - at)
-        return found.end() - at
+        self._spend_overhead(match.end() - at)
+        return match.end() - at
 
     def _spend_overhead(self, overhead: int) -> None:
         self._overhead -= overhead

@@ -1,9 +1,9 @@
-"""The answer to one connection too many: cheap to give, and certain to arrive.
+"""The response to a connection over the limit: it is cheap, and the client gets it.
 
-    connected ──its first bytes──> answer, end of our side ──the client's end, or a second──> closed
+    connected ──first bytes──> response, half close ──client closes, or one second──> closed
 
-Closing at once would reset the connection, for the request is not read, and the client would
-never see the answer. It costs no task, no parser and no buffer; a second is its bound.
+Closing at once would reset the connection, because the request is unread, and the client would
+never see the response. A refusal needs no task, parser or buffer, and lasts at most one second.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from busyapi.web.responses import render_response
 
 LINGER_SECONDS = 1.0
 MAX_REFUSALS = 256
-"""Refusals under way on one port; further connections are cut off without a word."""
+"""Refusals at one time on one port. Further connections are closed without a response."""
 RETRY_SECONDS = (1, 5)
-FULL_DETAIL = "This process has as many connections as it may have."
+FULL_DETAIL = "This process has reached its limit of connections."
 
 _PROBE = re.compile(rb"GET (/[a-z]+) HTTP/1\.[01]\r\n")
 
@@ -30,26 +30,26 @@ ProbeResponses = Mapping[bytes, Callable[[], HTTPResponse]]
 
 
 class RefusedConnection(asyncio.Protocol):
-    """One connection that is answered without being served."""
+    """One connection that gets a fixed response."""
 
     def __init__(
         self,
         transport: Any,
         loop: asyncio.AbstractEventLoop,
-        message: Callable[[bytes], bytes],
-        live: set["RefusedConnection"],
+        make_message: Callable[[bytes], bytes],
+        open_refusals: set["RefusedConnection"],
     ) -> None:
         self._transport = transport
-        self._make_message: Callable[[bytes], bytes] | None = message
-        self._open_refusals = live
+        self._make_message: Callable[[bytes], bytes] | None = make_message
+        self._open_refusals = open_refusals
         self._close_handle = loop.call_later(LINGER_SECONDS, self._close)
-        live.add(self)
+        open_refusals.add(self)
 
     def data_received(self, data: bytes) -> None:
-        """Answer the first bytes, and pass over the others."""
+        """Answer the first bytes, and drop all later ones."""
         if self._make_message:
-            message, self._make_message = self._make_message, None
-            self._transport.write(message(data))
+            make_message, self._make_message = self._make_message, None
+            self._transport.write(make_message(data))
             self._transport.write_eof()
 
     def _close(self) -> None:
@@ -58,16 +58,16 @@ class RefusedConnection(asyncio.Protocol):
         self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
+        """Remove the connection from the open refusals."""
         self._close_handle.cancel()
         self._open_refusals.discard(self)
 
 
 class ConnectionRefuser:
-    """Turns connections of one port away; `members` are those of its problem.
+    """Refuses connections of one port; `members` are those of the problem that it sends.
 
-    Probes are answered all the same: a full process is neither dead nor unready, and a restart
-    would only hand its clients to the next one.
+    Probes are still answered: a process at its limit is alive and ready, and a restart would only
+    move its clients to the next process.
     """
 
     def __init__(self, probes: ProbeResponses, **members: Any) -> None:
@@ -76,7 +76,7 @@ class ConnectionRefuser:
         self._open_refusals: set[RefusedConnection] = set()
 
     def __call__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
-        """Turn one away."""
+        """Refuse one connection."""
         if len(self._open_refusals) < MAX_REFUSALS:
             transport.set_protocol(
                 RefusedConnection(transport, loop, self._make_message, self._open_refusals)
@@ -84,9 +84,9 @@ class ConnectionRefuser:
         else:
             transport.abort()
 
-    def _make_message(self, first: bytes) -> bytes:
-        asked = _PROBE.match(first)
-        if asked and (probe := self._probes.get(asked[1])):
+    def _make_message(self, data: bytes) -> bytes:
+        match = _PROBE.match(data)
+        if match and (probe := self._probes.get(match[1])):
             return render_response(probe(), generate(), close=True)
         seconds = random.randint(*RETRY_SECONDS)  # noqa: S311
         problem = Problem(503, FULL_DETAIL, {"Retry-After": str(seconds)}, **self._members)

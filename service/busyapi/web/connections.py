@@ -1,13 +1,13 @@
-"""The connections of one port: how many there may be, and what becomes of one too many.
+"""The connections of one port: their limit, and what happens at the limit.
 
-    new ──below the bound──────────────> served
-    new ──at it, and one is quiet──────> the quiet one is closed, the new one is served
-    new ──at it, and all are at work───> a short refusal, then closed
+    new ──below the limit───────────────> served
+    new ──at the limit, one is quiet────> the quiet one is closed, the new one is served
+    new ──at the limit, all are active──> a short refusal, then closed
 
-A quiet connection has not said a word, is idle for a second, has sent a part of a header, or a body
-for long; the oldest goes first. So silent connections hold their places only until others need
-them, and whoever sends a request at once has as long for it as a flood takes to fill the bound.
-nginx does likewise with its keep-alive connections.
+A connection is quiet if it has never sent a byte, is idle for a second, has sent only a part of a
+header, or has been sending a body for long. The oldest is closed first. So silent connections keep
+their places only until others need them, and a client that sends its request at once has as long
+for it as a flood takes to fill the table. nginx treats its keep-alive connections in the same way.
 """
 
 import asyncio
@@ -21,17 +21,17 @@ from sanic.http.constants import Stage
 from busyapi.web.http1 import HalfCloseProtocol
 
 QUIET_SECONDS = 1.0
-"""A client's next request is usually sent within this time, so an earlier close would meet it."""
+"""Most clients send their next request within this time; an earlier close could collide with it."""
 MAX_CHECKED = 16
-"""Connections looked at for each new one: an accept costs the same however many there are."""
+"""Connections checked for each new one, so the cost of an accept does not grow with the table."""
 MAX_LINGERING = 256
-"""Connections of one port that made room and still hear why; further ones are cut off at once. A
-flood would otherwise hold as many as it opens in a second, beyond the bound."""
+"""Connections of one port that gave up their place and still get a response; further ones are
+aborted at once. Otherwise a flood would hold, over the limit, all that it opens in a second."""
 UNLIMITED = 1_000_000
 
 
 class ConnectionTable:
-    """The connections of one port."""
+    """The connections of one port, and their limit."""
 
     def __init__(
         self,
@@ -42,15 +42,15 @@ class ConnectionTable:
     ) -> None:
         self.max_connections = max_connections
         self.has_grace_period = has_grace_period
-        """Whether a connection has a second, and an arriving request longer, before it is quiet."""
+        """Whether a connection is quiet only after a second, and a slow request after longer."""
         self.live: OrderedDict[TrackedProtocol, None] = OrderedDict()
         self._lingering: set[TrackedProtocol] = set()
         self.on_refused: Callable[[], object] = int
-        """Called at each refusal, to count it."""
+        """Called for each refusal."""
         self._refuse = refuse
 
     def admit(self, protocol: "TrackedProtocol", transport: Any) -> bool:
-        """Say whether a new connection is served; refuse it otherwise."""
+        """Return whether a new connection is served; refuse it if not."""
         if len(self.live) >= self.max_connections and not self._make_room():
             self.on_refused()
             if self._refuse:
@@ -62,22 +62,22 @@ class ConnectionTable:
         return True
 
     def remove(self, protocol: "TrackedProtocol") -> None:
-        """Take an ended connection out."""
+        """Remove a closed connection."""
         self.live.pop(protocol, None)
         self._lingering.discard(protocol)
 
     def allow_lingering(self, protocol: "TrackedProtocol") -> bool:
-        """Say whether a connection that makes room may stay for its answer until it is lost."""
+        """Return whether a connection that gives up its place may stay open for its response."""
         if len(self._lingering) >= MAX_LINGERING:
             return False
         self._lingering.add(protocol)
         return True
 
     def _make_room(self) -> bool:
-        before = monotonic() - (QUIET_SECONDS if self.has_grace_period else 0)
+        idle_since = monotonic() - (QUIET_SECONDS if self.has_grace_period else 0)
         for _ in range(min(MAX_CHECKED, len(self.live))):
             oldest = next(iter(self.live))
-            if oldest.make_room(before):
+            if oldest.make_room(idle_since):
                 del self.live[oldest]
                 return True
             self.live.move_to_end(oldest)
@@ -85,14 +85,14 @@ class ConnectionTable:
 
 
 class TrackedProtocol(HalfCloseProtocol):
-    """Sanic's protocol; its port knows its connections."""
+    """Sanic's protocol, with each connection in its port's table."""
 
     connection_table: ClassVar[ConnectionTable] = ConnectionTable()
     all_live: ClassVar[set["TrackedProtocol"]] = set()
-    """Those of all ports."""
+    """The connections of all ports."""
 
     def connection_made(self, transport: Any) -> None:
-        """Serve the connection, or leave it to a refusal."""
+        """Serve the connection, unless the table refuses it."""
         if not self.connection_table.admit(self, transport):
             return
         super().connection_made(transport)  # type: ignore[no-untyped-call]
@@ -101,34 +101,34 @@ class TrackedProtocol(HalfCloseProtocol):
         self.on_accepted()
 
     def on_accepted(self) -> None:
-        """Begin with a connection that is served."""
+        """Start work for a connection that is served."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
+        """Remove the connection from the table."""
         self.connection_table.remove(self)
         self.all_live.discard(self)
-        if self.conn_info:  # None: it was cut off before it was served
+        if self.conn_info:  # None if it was refused
             super().connection_lost(exc)  # type: ignore[no-untyped-call]
 
     def _setup_connection(self, *arguments: Any, **more: Any) -> None:
         super()._setup_connection(*arguments, **more)  # type: ignore[no-untyped-call]
         self._accepted_at = self._time
 
-    def make_room(self, before: float) -> bool:
-        """Close the connection if it never said a word or is idle since before this time."""
+    def make_room(self, idle_since: float) -> bool:
+        """Close the connection if it never sent a byte, or is idle since this time; return that."""
         http = self.http
         if http is not None and http.stage is not Stage.IDLE:
             return False
-        if self._time > before and self._time != self._accepted_at:
+        if self._time > idle_since and self._time != self._accepted_at:
             return False
         return bool(self.close_if_idle())
 
 
 def close_idle_connections() -> None:
-    """Close every connection that has no request under way.
+    """Close every connection without a request.
 
-    Sanic does so after the server has closed, and asyncio's own loop, from Python 3.12 on, waits
+    Sanic does so only after the server has closed, but from Python 3.12 asyncio's own loop waits
     there for every connection (cpython#104344).
     """
-    for each in list(TrackedProtocol.all_live):
-        each.close_if_idle()
+    for connection in list(TrackedProtocol.all_live):
+        connection.close_if_idle()

@@ -1,4 +1,4 @@
-"""The Date of an answer (RFC 9110, section 6.6.1), formatted once a second."""
+"""The Date header (RFC 9110, section 6.6.1), formatted once per second."""
 
 from email.utils import formatdate
 from functools import lru_cache
@@ -6,11 +6,11 @@ from time import time
 
 
 def current_http_date() -> str:
-    """Return the present time as HTTP writes it."""
+    """Return the current time in HTTP's format."""
     return format_http_date(int(time()))
 
 
 @lru_cache(1)
 def format_http_date(second: int) -> str:
-    """Return a time, in seconds since 1970, as HTTP writes it."""
+    """Return a time, in seconds since 1970, in HTTP's format."""
     return formatdate(second, usegmt=True)

@@ -1,8 +1,9 @@
-"""Sanic's reading of requests, replaced where RFC 9110 and 9112 ask for something else.
+"""Sanic's HTTP/1.1, with its parsing replaced where RFC 9110 and 9112 require something else.
 
-`StrictHttp` is Sanic's side of one connection. Sanic reads heads and chunks with `int` and
-`split`, which take more than the RFC allows; here `head` and `chunks` decide. `HalfCloseProtocol`
-is the connection itself: a client that shuts down its sending side still gets its answers.
+`StrictHttp` is Sanic's side of one connection. Sanic parses heads and chunks with `int` and
+`split`, which accept more than the RFC allows; `StrictHttp` uses `head` and `chunks` instead.
+`HalfCloseProtocol` is the connection itself: a client that shuts down its sending side still gets
+its responses.
 """
 
 import asyncio
@@ -21,20 +22,20 @@ from busyapi.web.dates import current_http_date
 from busyapi.web.head import Head, MalformedHead, may_be_head, parse_head
 
 MAX_EMPTY_LINES = 8
-"""Passed over before a request line. A device may print its body with a line end."""
+"""Skipped before a request line. A device may send a line end after its body."""
 EMPTY_LINES = (b"\r\n", b"\n")
 LINGER_SECONDS = 1.0
-"""How long a client that was refused may still send."""
+"""How long a client may still send after an error response."""
 
 _CHUNKED = "chunked"
 
 
 class NoRequestYet(Exception):
-    """What was received were empty lines, and no request has begun."""
+    """Only empty lines were received; no request has begun."""
 
 
 class StrictHttp(Http):
-    """Sanic's side of one connection, with strict framing and a Date in each answer."""
+    """Sanic's side of one connection, with strict framing and a Date in each response."""
 
     __slots__ = ("_chunks", "empty_lines")
 
@@ -46,16 +47,16 @@ class StrictHttp(Http):
 
     def __init__(self, protocol: Any) -> None:
         super().__init__(protocol)  # type: ignore[no-untyped-call]
-        self.request_body = None  # there is none before the first request either
+        self.request_body = None  # Sanic sets it only with the first request
         self.empty_lines = 0
 
     def respond(self, response: BaseHTTPResponse) -> BaseHTTPResponse:
-        """Date an answer."""
+        """Add the Date to a response."""
         response.headers["date"] = current_http_date()
         return super().respond(response)
 
     async def http1(self) -> None:
-        """Serve the requests of the connection until it is to be closed."""
+        """Serve the requests of the connection until it should close."""
         await super().http1()  # type: ignore[no-untyped-call]
         if self.response is not None and self.response.status >= HTTPStatus.BAD_REQUEST:
             await self.protocol.linger()
@@ -65,20 +66,20 @@ class StrictHttp(Http):
         data: bytes,
         end_stream: bool,  # noqa: FBT001
     ) -> None:
-        """Send no body in answer to HEAD; Sanic awaits this, and its own cannot be awaited.
+        """Send no body in a response to HEAD; unlike Sanic's method, this one can be awaited.
 
-        It is called where the client was gone before the header was sent.
+        Sanic awaits it if the client disconnected before the header was sent.
         """
         super().head_response_ignored(data, end_stream)
 
     async def error_response(self, exception: Exception) -> None:
-        """Answer an error; wait for the next request if there was none."""
+        """Answer an error; if no request has begun, wait for the next one."""
         if not isinstance(exception, NoRequestYet):
             await super().error_response(exception)
 
     async def http1_request_header(self) -> None:
-        """Receive a head and make a request of it."""
-        self._pass_over_empty_lines()
+        """Receive a head and create its request."""
+        self._skip_empty_lines()
         raw = await self._receive_head()
         try:
             head = parse_head(raw)
@@ -95,14 +96,14 @@ class StrictHttp(Http):
             transport=protocol.transport,
             app=protocol.app,
         )
-        if request._parsed_url.path is None:  # noqa: SLF001 - its route would be a defect
+        if request._parsed_url.path is None:  # noqa: SLF001 - routing it would fail
             raise BadRequest("Bad Request")
         protocol.request_class._current.set(request)  # noqa: SLF001 - as Sanic does
         self.request, request.stream = request, self
         protocol.state["requests_count"] += 1
         self._prepare_body(head)
 
-    def _pass_over_empty_lines(self) -> None:
+    def _skip_empty_lines(self) -> None:
         buf = self.recv_buffer
         while buf.startswith(EMPTY_LINES):
             del buf[: buf.index(b"\n") + 1]
@@ -110,14 +111,14 @@ class StrictHttp(Http):
             if self.empty_lines > MAX_EMPTY_LINES:
                 raise BadRequest("Bad Request")
         if not buf:
-            # Wait as for the first byte: the deadline of a request does not hold yet.
+            # Wait as for the first byte: the deadline of a request has not started.
             self.stage = Stage.IDLE
             raise NoRequestYet
 
     async def _receive_head(self) -> bytes:
         buf, limit, start = self.recv_buffer, self.protocol.max_header, 0
         while (end := buf.find(b"\r\n\r\n", start)) < 0 or end > limit:
-            # The same answer however the packets were cut: only the first bytes count.
+            # Only the first `limit` bytes count, so the response does not depend on the packets.
             if buf != b"\r" and not may_be_head(buf, start, limit):
                 raise BadRequest("Bad Request")
             if len(buf) > limit + 3:
@@ -125,7 +126,7 @@ class StrictHttp(Http):
             start = max(0, len(buf) - 3)
             await self._receive_more()
             if start == 0:
-                self._pass_over_empty_lines()  # the second half of one
+                self._skip_empty_lines()  # a CRLF may arrive in two packets
         raw = bytes(buf[:end])
         del buf[: end + 4]
         self.empty_lines = 0
@@ -147,7 +148,7 @@ class StrictHttp(Http):
             self.request_bytes_left = self.request_bytes = head.length
 
     async def read(self) -> bytes | None:
-        """Receive a part of the body; None at its end."""
+        """Receive a part of the body; return None at its end."""
         if self.expecting_continue:
             self.expecting_continue = False
             await self._send(HTTP_CONTINUE)
@@ -168,14 +169,14 @@ class StrictHttp(Http):
     async def _read_chunks(self) -> bytes | None:
         buf, chunks = self.recv_buffer, self._chunks
         while True:
-            before = chunks.announced_bytes
+            announced_before = chunks.announced_bytes
             try:
                 used, part = chunks.decode(bytes(buf))
             except MalformedChunk:
                 self.keep_alive = False
                 raise BadRequest("Bad chunked encoding") from None
             del buf[:used]
-            self.request_bytes += chunks.announced_bytes - before
+            self.request_bytes += chunks.announced_bytes - announced_before
             self._check_size()
             if chunks.done:
                 self.request_body = None
@@ -190,45 +191,45 @@ class StrictHttp(Http):
 
 
 class HalfCloseProtocol(HttpProtocol):
-    """Sanic's protocol; a client that has sent all its requests may say so and wait.
+    """Sanic's protocol, for clients that shut down their sending side and wait (half close).
 
-    It shuts down its sending side. What arrived whole before that is answered, then the
-    connection is closed. What arrived in part is dropped: nothing of it is stored.
+    Every request that was complete before gets its response, then the connection closes. An
+    incomplete request is dropped: none of its usages is stored.
     """
 
-    __slots__ = ("_at_end",)  # Sanic's metaclass leaves instances no other place
+    __slots__ = ("_at_end",)  # Sanic's metaclass gives instances no dictionary
 
     HTTP_CLASS = StrictHttp
     max_header: ClassVar[int] = 8192
-    """Most bytes of a head, and of the chunk extensions and trailer fields of a body."""
+    """The maximum bytes of a head, and of a body's chunk extensions and trailer fields."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._at_end = False
 
     def eof_received(self) -> bool:
-        """Keep the connection until its requests are answered."""
+        """Keep the connection open until its requests are answered."""
         self._at_end = True
-        self._data_received.set()  # to whoever waits for more
+        self._data_received.set()  # wakes `receive_more`
         return True
 
     async def receive_more(self) -> None:
-        """Wait for more, or close when the client has said that there is none."""
+        """Wait for more bytes; close the connection if the client has shut down its side."""
         transport = self.transport
         if self._at_end and transport:
-            # Not Sanic's `close`, which drops the transport before this task is cancelled.
+            # Sanic's `close` would drop the transport before this task is cancelled.
             transport.close()
             if transport.get_write_buffer_size():
-                # A client that does not read its answers must not hold the connection.
+                # A client that does not read its responses must not keep the connection.
                 self.loop.call_later(self.app.config.GRACEFUL_TCP_CLOSE_TIMEOUT, transport.abort)
-            await asyncio.Event().wait()  # until the loss of the connection cancels this task
+            await asyncio.Event().wait()  # until `connection_lost` cancels this task
         await super().receive_more()  # type: ignore[no-untyped-call]
 
     async def linger(self) -> None:
-        """End our side after an error, and drop what still arrives (RFC 9112, section 9.6).
+        """Shut down the sending side, and drop what still arrives (RFC 9112, section 9.6).
 
-        Closing at once would reset the connection of a client that is still sending, and TCP
-        would throw the answer away.
+        Closing at once would reset the connection of a client that is still sending, and its TCP
+        would discard the response.
         """
         transport = self.transport
         if transport is None or transport.is_closing() or self._at_end:

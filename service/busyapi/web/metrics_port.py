@@ -1,8 +1,8 @@
-"""GET /metrics, from the event loop that serves everything else.
+"""The port of GET /metrics, served by the event loop that serves all other requests.
 
-A rendering takes milliseconds of the loop. Requests that come while one is due share it, and after
-each the loop has nine times as long for other work, so scrapes take a tenth of it at most, however
-many ask. Each answer is rendered after its request came.
+A rendering blocks the loop for milliseconds. All scrapes that wait for the next rendering share it.
+After each one the loop has nine times as long for other work, so any number of scrapes takes at
+most a tenth of its time. A response is always rendered after its request arrived.
 """
 
 import asyncio
@@ -18,21 +18,22 @@ from busyapi.errors import locate_error
 from busyapi.web.connection_refusal import ConnectionRefuser
 from busyapi.web.connections import ConnectionTable
 from busyapi.web.problems import Problem, ProblemHandler
-from busyapi.web.protocol import BufferedRequest, ConnectionLimits, DeadlineProtocol
+from busyapi.web.protocol import ConnectionLimits, DeadlineProtocol
+from busyapi.web.request import BufferedRequest
 from busyapi.web.server import open_listener
 
 log = structlog.get_logger()
 
 RENDER_PAUSE_FACTOR = 9.0
-"""Times as long as a rendering took, before the next."""
+"""The pause before the next rendering, in lengths of the last one."""
 MAX_BODY_BYTES = 65_536
-"""Of a request that needs none."""
+"""Limit for the body of a request that needs no body."""
 MAX_CONNECTIONS = 256
-"""Prometheus keeps one or two; the oldest quiet one makes room for the next."""
+"""Prometheus keeps one or two; at the limit the oldest quiet connection is closed."""
 
 Renderer = Callable[[], bytes]
 RendererChooser = Callable[[str], tuple[Renderer, str]]
-"""Return the rendering for an Accept header, and its content type."""
+"""A function that returns the renderer for an Accept header, and its content type."""
 
 
 class MetricsHandler:
@@ -45,15 +46,17 @@ class MetricsHandler:
         self._next_render_at = 0.0
 
     async def __call__(self, request: Request) -> HTTPResponse:
-        """Answer a scrape."""
+        """Return the metrics."""
         render, content_type = self._choose_renderer(request.headers.get("accept", ""))
-        body = await asyncio.shield(self._next_rendering(render, content_type))
+        body = await asyncio.shield(self._schedule_rendering(render, content_type))
         if body is None:
             raise Problem(500, "The metrics cannot be rendered.")
         self.scraped.set()
         return HTTPResponse(body, headers={"Content-Type": content_type})
 
-    def _next_rendering(self, render: Renderer, content_type: str) -> asyncio.Future[bytes | None]:
+    def _schedule_rendering(
+        self, render: Renderer, content_type: str
+    ) -> asyncio.Future[bytes | None]:
         loop = asyncio.get_running_loop()
         if not self._waiting:
             loop.call_at(max(loop.time(), self._next_render_at), self._render)
@@ -63,21 +66,21 @@ class MetricsHandler:
 
     def _render(self) -> None:
         waiting, self._waiting = self._waiting, {}
-        began = perf_counter()
+        start = perf_counter()
         for render, future in waiting.values():
             body = None
             try:
                 body = render()
-            except Exception as error:  # noqa: BLE001 - each that waits is answered 500
+            except Exception as error:  # noqa: BLE001 - every waiting scrape gets 500
                 name = type(error).__name__
                 log.error("unexpected_error", error=name, where=locate_error(error), request_id="")
             future.set_result(body)
-        took = perf_counter() - began
-        self._next_render_at = asyncio.get_running_loop().time() + RENDER_PAUSE_FACTOR * took
+        seconds = perf_counter() - start
+        self._next_render_at = asyncio.get_running_loop().time() + RENDER_PAUSE_FACTOR * seconds
 
 
 class MetricsPort:
-    """A port for metrics alone, beside the one that serves devices."""
+    """A port for metrics alone, separate from the port for devices."""
 
     def __init__(self, choose_renderer: RendererChooser, limits: ConnectionLimits) -> None:
         self._server: AsyncioServer | None = None
@@ -87,7 +90,7 @@ class MetricsPort:
             error_handler=ProblemHandler(),
             request_class=BufferedRequest,
         )
-        # The first application of the process has prepared Sanic's methods for both.
+        # TOUCHUP is off: the process's first application has prepared Sanic's methods for both.
         app.config.update(
             ACCESS_LOG=False,
             TOUCHUP=False,
@@ -109,20 +112,20 @@ class MetricsPort:
         self._protocol = type("MetricsProtocol", (DeadlineProtocol,), members)
 
     async def open(self, port: int) -> None:
-        """Open it.
+        """Open the port.
 
         Raises:
-            OSError: the port is taken.
+            OSError: another program uses the port.
         """
         sock = open_listener(port, shared=False)
         self._server = await self._app.create_server(
             sock=sock, protocol=self._protocol, return_asyncio_server=True
         )
-        assert self._server  # noqa: S101 - a socket always gives one
+        assert self._server  # noqa: S101 - with a socket there is always a server
         await self._server.startup()  # type: ignore[no-untyped-call]
         await self._server.start_serving()  # type: ignore[no-untyped-call]
 
     async def close(self) -> None:
-        """Close it; connections that are left end with the process."""
+        """Close the port. Its open connections end with the process."""
         if self._server:
             self._server.close()  # type: ignore[no-untyped-call]

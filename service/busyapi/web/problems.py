@@ -1,6 +1,6 @@
-"""Every error of every port as application/problem+json (RFC 9457), Sanic's own included.
+"""Errors of every port as application/problem+json (RFC 9457), including Sanic's own.
 
-No payload value, patient id or stack trace leaves here: details are sentences of ours.
+A problem contains no payload value, patient id or stack trace: its detail is a fixed sentence.
 """
 
 from http import HTTPStatus
@@ -18,7 +18,7 @@ from busyapi.web.protocol import RequestTrackingHttp
 
 log = structlog.get_logger()
 
-# What Sanic says of its own errors may quote the request.
+# Sanic's own messages may quote the request.
 DETAILS_BY_STATUS = {
     400: "The request is not well-formed HTTP.",
     404: "No resource has this path.",
@@ -30,13 +30,12 @@ DETAILS_BY_STATUS = {
 }
 CLIENT_CLOSED_REQUEST = 499
 NO_STORE_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-"""On usages, and on errors: a cache may keep a 404 of its own accord, and its id may be given out
-a moment later."""
+"""For usages and errors: by default a cache may keep a 404, and the next usage may get that id."""
 RETRY_SECONDS = "2"
 
 
 class Problem(Exception):
-    """An error with its status, for what has no exception of its own."""
+    """An error with its status, for cases without an exception class."""
 
     def __init__(
         self, status: int, detail: str, headers: dict[str, str] | None = None, **members: Any
@@ -49,12 +48,12 @@ class Problem(Exception):
 
 
 def render_problem(problem: Problem) -> HTTPResponse:
-    """Render a problem."""
+    """Return the response for a problem."""
     body = {
         "type": "about:blank",
         "title": HTTPStatus(problem.status).phrase
         if problem.status != CLIENT_CLOSED_REQUEST
-        else "Gone away",
+        else "Client Closed Request",
         "status": problem.status,
         "detail": problem.detail,
         **problem.members,
@@ -68,14 +67,14 @@ def render_problem(problem: Problem) -> HTTPResponse:
 
 
 def map_general_error(error: Exception, request_id: str = "") -> Problem:
-    """Return what an exception means on any port; log one that nothing expects."""
+    """Return the problem for an exception on any port; log an unexpected one."""
     match error:
         case Problem():
             return error
         case Refused():
             return Problem(503, str(type(error)()), {"Retry-After": RETRY_SECONDS})
         case RequestCancelled():
-            # No client reads this answer; the number is what nginx made of it.
+            # No client reads this response; nginx introduced the status.
             return Problem(CLIENT_CLOSED_REQUEST, "The client closed the connection.")
         case SanicException():
             return _from_sanic(error)
@@ -92,27 +91,27 @@ def _from_sanic(error: SanicException) -> Problem:
     status = error.status_code or 500
     detail = DETAILS_BY_STATUS.get(status, "The request cannot be processed.")
     headers = {name: str(value) for name, value in (error.headers or {}).items()}
-    if "Allow" in headers:  # in the order of a set
+    if "Allow" in headers:  # Sanic builds it from a set, in no fixed order
         headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))
     return Problem(status, detail, headers)
 
 
 class ProblemHandler(ErrorHandler):
-    """Sanic's door for every exception, its own included."""
+    """Sanic's handler of every exception, including its own."""
 
     def map_error(self, request: Request, error: Exception, request_id: str) -> Problem:
-        """Return what an exception means."""
+        """Return the problem for an exception."""
         return map_general_error(error, request_id)
 
     def default(self, request: Request, exception: Exception) -> HTTPResponse:
-        """Answer an exception."""
+        """Return the response for an exception."""
         stream = request.stream
-        numbered = stream if isinstance(stream, RequestTrackingHttp) else None
-        found = self.map_error(request, exception, numbered.request_id if numbered else "")
-        if numbered:
-            numbered.skip_body()
-        return render_problem(found)
+        http = stream if isinstance(stream, RequestTrackingHttp) else None
+        problem = self.map_error(request, exception, http.request_id if http else "")
+        if http:
+            http.skip_body()
+        return render_problem(problem)
 
     @staticmethod
     def log(request: Request, exception: Exception) -> None:
-        """Log nothing: Sanic would print the request and a stack trace."""
+        """Log nothing; Sanic's method would print the request and a stack trace."""

@@ -1,12 +1,12 @@
-"""A deadline for the whole of a request, and for the client that does not read its answer.
+"""A deadline for receiving a whole request, and for a client that does not read its response.
 
-Sanic's REQUEST_TIMEOUT starts anew at every byte, and does not cover the body, so a client that
-sends one byte a second holds a connection for ever. Here a connection is looked at now and then:
-a request that is still arriving at every look of a whole deadline is answered 408 and the
-connection closed.
+Sanic's REQUEST_TIMEOUT restarts at every byte and does not cover the body, so a client that sends
+one byte per second holds a connection for ever. Here each connection is checked 8 times per
+deadline. A request that is still incomplete after a full deadline gets 408, and its connection
+closes.
 
-    header ──> body ──> handler ──> answer ──> rest of the body, if an error left it unread
-    └── 408 after the deadline ──┘             └── hung up after the deadline
+    header ──> body ──> handler ──> response ──> rest of the body, if an error left it unread
+    └── 408 after the deadline ──┘               └── closed after the deadline
 """
 
 import asyncio
@@ -18,85 +18,34 @@ from sanic.exceptions import RequestTimeout
 from sanic.http.constants import Stage
 from sanic.response import BaseHTTPResponse
 
-from busyapi.errors import BodyTooLarge, Overloaded
+from busyapi.errors import Overloaded
 from busyapi.web.budget import FREE_BYTES, ReceiveBudget
 from busyapi.web.connections import TrackedProtocol
 from busyapi.web.http1 import StrictHttp
+from busyapi.web.request import BufferedRequest
 from busyapi.web.request_id import HEADER, accept_or_generate
 
 LINGER_SECONDS = 1.0
 MAX_SKIPPED_BYTES = 67_108_864
-"""Of a refused body. They are dropped as they come, so they cost their reading and no memory."""
+"""Limit for a refused body. Its bytes are dropped as they arrive, so they take no memory."""
 CHECKS_PER_DEADLINE = 8
-"""A request is cut off between one deadline and 1 + 1/8 of one."""
+"""With 8, a request is cut off after 1 to 1 1/8 deadlines."""
 
 _NOT_ARRIVING = 0
 _RESPONSE_UNREAD = -1
-"""What a look finds besides the number of a request that is arriving."""
+"""The results of a check other than the number of an arriving request."""
 
 
 class ConnectionLimits(NamedTuple):
-    """What holds for each connection of a port, as members of its protocol's class."""
+    """The limits of each connection of a port, as members of its protocol's class."""
 
     deadline: float
     max_header: int
     budget: ReceiveBudget
 
 
-class BufferedRequest(Request):
-    """Sanic's request; a body is received when its handler asks for it, and within its limit."""
-
-    async def receive_body(self) -> None:
-        """Pass over the body of a request that needs none; Sanic calls this before a handler."""
-        stream: Any = self.stream
-        while stream and stream.request_body:
-            await stream.read()
-
-    async def receive_whole_body(
-        self, limit: int, check_start: Callable[[bytes], None] | None = None
-    ) -> None:
-        """Receive the whole body; `check_start` sees its first part, and may refuse it.
-
-        Raises:
-            BodyTooLarge: its length says so already.
-            PayloadTooLarge: its chunks do.
-            Overloaded: too much is on its way into this process.
-        """
-        stream: Any = self.stream
-        if not stream or not stream.request_body:
-            return
-        stream.request_max_size = limit
-        if stream.request_bytes > limit:
-            stream.keep_alive = False
-            raise BodyTooLarge(f"The body is larger than {limit} bytes.")
-        body: bytes | bytearray = b""
-        while stream.request_body:
-            part = await stream.read()
-            if not part:
-                continue
-            stream.protocol.body_bytes += len(part)
-            if body:
-                # One buffer that grows: a list of parts would be as large again when it is joined,
-                # and many times larger when they are of a byte each.
-                body = bytearray(body) if isinstance(body, bytes) else body
-                body += part
-            else:
-                body = part
-                if check_start:
-                    check_start(part)
-        stream.protocol.reserve_body()
-        self.body = bytes(body)
-
-    def release_body(self) -> None:
-        """Forget the body: it is decoded, or refused."""
-        self.body = b""
-        stream: Any = self.stream
-        if stream:
-            stream.protocol.release_body()
-
-
 class RequestTrackingHttp(StrictHttp):
-    """Sanic's side of one connection, its requests numbered and named."""
+    """Sanic's side of one connection; its requests have numbers and ids."""
 
     __slots__ = ("_request_id", "request_number", "shed")
 
@@ -104,17 +53,17 @@ class RequestTrackingHttp(StrictHttp):
         super().__init__(protocol)
         self.request_number = 0
         self.shed = False
-        """Whether the next request is refused, whatever it is."""
+        """Whether the next request is refused before it is parsed."""
         self._request_id = ""
 
     async def http1_request_header(self) -> None:
-        """Receive a head, unless its request gave way to others."""
+        """Receive a head, unless its request is shed."""
         if self.shed:
             raise Overloaded
         await super().http1_request_header()
 
     def init_for_request(self) -> None:
-        """Begin with the next request."""
+        """Prepare for the next request."""
         super().init_for_request()  # type: ignore[no-untyped-call]
         self.protocol.release_body()
         self.request_number += 1
@@ -122,14 +71,14 @@ class RequestTrackingHttp(StrictHttp):
 
     @property
     def request_id(self) -> str:
-        """The name of the present request: its own, or one made once."""
+        """The id of the current request: the client's, or one generated once."""
         if not self._request_id:
-            sent = self.request.headers.get(HEADER) if self.request else None
-            self._request_id = accept_or_generate(sent)
+            client_id = self.request.headers.get(HEADER) if self.request else None
+            self._request_id = accept_or_generate(client_id)
         return self._request_id
 
     def respond(self, response: BaseHTTPResponse) -> BaseHTTPResponse:
-        """Put the name on whatever answer there will be; the body is not needed any more."""
+        """Add the id to the response, and free the body, which is no longer needed."""
         response.headers[HEADER] = self.request_id
         if isinstance(self.request, BufferedRequest):
             self.request.release_body()
@@ -137,45 +86,45 @@ class RequestTrackingHttp(StrictHttp):
 
     @property
     def has_unread_body(self) -> bool:
-        """Whether a body, or a part of it, is still to come."""
+        """Return whether a part of the body is unread."""
         return bool(self.request_body)
 
     def skip_body(self) -> None:
-        """After an error, pass over what is left of the body, up to MAX_SKIPPED_BYTES.
+        """Skip the rest of the body after an error, up to MAX_SKIPPED_BYTES.
 
-        Closing with unread bytes would reset the connection, and a client that sends all before
-        it reads would never see the answer. The deadline ends this too.
+        Closing with unread bytes would reset the connection, and a client that reads only after it
+        has sent everything would never see the response. The deadline bounds this too.
         """
         if self.expecting_continue:
-            # The client waits for a word before it sends the body, and gets the answer.
+            # The client waits for 100 before it sends the body, and gets the response instead.
             self.expecting_continue = self.keep_alive = False
             self.request_body = None
         elif self.request_bytes_left is not None and self.request_bytes_left > MAX_SKIPPED_BYTES:
             self.request_bytes_left = MAX_SKIPPED_BYTES
             self.keep_alive = False
-        # What chunks announce is added to this, and compared with the limit.
+        # `read` adds the sizes of chunks to this, and compares the sum with the limit.
         self.request_bytes, self.request_max_size = -MAX_SKIPPED_BYTES, 0
 
 
 def request_id_of(request: Request) -> str:
-    """Give the name of a request."""
+    """Return the id of a request, or "" outside a connection."""
     stream = request.stream
     return stream.request_id if isinstance(stream, RequestTrackingHttp) else ""
 
 
 class DeadlineProtocol(TrackedProtocol):
-    """Sanic's protocol with that look."""
+    """Sanic's protocol with that deadline, and with a part in the process's receive budget."""
 
     HTTP_CLASS = RequestTrackingHttp
     deadline: float = 15.0
     budget: ClassVar[ReceiveBudget] = ReceiveBudget()
     on_abort: Callable[[Request], None] = staticmethod(lambda _: None)
-    """Told of a request that came whole and gets no answer."""
+    """Called for a request that was complete and gets no response."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.body_bytes = 0
-        """Bytes of a body that were taken out of the receive buffer and are not decoded."""
+        """Bytes of a body that left the receive buffer and are not decoded."""
         self.buffered_bytes, self.buffered_since = 0, 0.0
         self._reserved_bytes = 0
         self._checks = 0
@@ -183,51 +132,51 @@ class DeadlineProtocol(TrackedProtocol):
         self._check_handle: asyncio.TimerHandle | None = None
 
     def on_accepted(self) -> None:
-        """Start looking."""
+        """Start the checks."""
         self._schedule_check()
 
-    def make_room(self, before: float) -> bool:
-        """Give the connection up for another one if it is idle or slow; say so."""
-        if super().make_room(before):
+    def make_room(self, idle_since: float) -> bool:
+        """Free the place of this connection if it is idle or slow; return whether it did."""
+        if super().make_room(idle_since):
             return True
         http, task = self.http, self._task
         if http is None or not task:
             return False
-        seen = self._arriving_request(http)
-        slow = http.stage is Stage.REQUEST or (self._checks > 0 and seen == self._arriving)
-        if seen == _NOT_ARRIVING or (self.connection_table.has_grace_period and not slow):
+        number = self._arriving_request(http)
+        is_slow = http.stage is Stage.REQUEST or (self._checks > 0 and number == self._arriving)
+        if number == _NOT_ARRIVING or (self.connection_table.has_grace_period and not is_slow):
             return False
         if not self.connection_table.allow_lingering(self):
             if self.transport:
                 self.transport.abort()
             return True
-        self._arriving = seen
+        self._arriving = number
         self._abort_request(http, task, Overloaded())
-        # What is left of its body is not waited for: its place is taken.
+        # Do not wait for the rest of the body: the place is already given away.
         self.loop.call_later(LINGER_SECONDS, self.abort)
         return True
 
     def data_received(self, data: bytes) -> None:
-        """Take what came, and count what is held."""
+        """Receive bytes, and update the budget."""
         super().data_received(data)
         self.update_budget()
 
     def unread_bytes(self) -> int:
-        """Return how many bytes wait to be read by this process."""
+        """Return how many received bytes this process has not parsed."""
         return len(self.recv_buffer)
 
     def update_budget(self) -> None:
-        """Tell the budget what this connection holds."""
+        """Report the bytes that this connection holds to the budget."""
         size = self.unread_bytes() + self.body_bytes
         if size > FREE_BYTES or self.buffered_bytes:
             self.budget.update(self, size)
 
     def reserve_body(self) -> None:
-        """Note that the body is whole, and waits to be decoded."""
+        """Count the body in the budget as complete and waiting to be decoded."""
         self._reserved_bytes = self.budget.reserve_body(self.body_bytes)
 
     def release_body(self) -> None:
-        """Note that the body is not held any more."""
+        """Take the body out of the budget."""
         self.body_bytes = 0
         if self._reserved_bytes:
             self.budget.release_body(self._reserved_bytes)
@@ -236,7 +185,7 @@ class DeadlineProtocol(TrackedProtocol):
             self.update_budget()
 
     def shed(self) -> bool:
-        """Refuse a request that is arriving; cut off a client that sends far ahead of answers."""
+        """Refuse an arriving request, or abort a client that sends far ahead of its responses."""
         http, task = self.http, self._task
         if http is None or not task:
             return False
@@ -245,7 +194,7 @@ class DeadlineProtocol(TrackedProtocol):
             self._abort_request(http, task, Overloaded())
             return True
         if http.stage is Stage.IDLE and len(self.recv_buffer) > FREE_BYTES:
-            # It came this moment, and its task has not run: nothing is there to be interrupted.
+            # The request has just arrived and its task has not run, so there is nothing to cancel.
             http.shed = True
             return True
         if self.unread_bytes() > FREE_BYTES:
@@ -254,14 +203,14 @@ class DeadlineProtocol(TrackedProtocol):
         return False
 
     def abort(self) -> None:
-        """Cut the connection, as Sanic does when a stop takes too long."""
+        """Abort the connection, as Sanic does when a stop takes too long."""
         http = self.http
         if self.transport and http and http.stage is Stage.HANDLER and not http.has_unread_body:
             self.on_abort(http.request)
         super().abort()  # type: ignore[no-untyped-call]
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop looking."""
+        """Stop the checks, and release the budget."""
         if self._check_handle:
             self._check_handle.cancel()
         self.release_body()
@@ -276,9 +225,9 @@ class DeadlineProtocol(TrackedProtocol):
         http = self.http
         if not self._task or http is None:
             return
-        seen = self._arriving_request(http)
-        self._checks = self._checks + 1 if seen and seen == self._arriving else 0
-        self._arriving = seen
+        number = self._arriving_request(http)
+        self._checks = self._checks + 1 if number and number == self._arriving else 0
+        self._arriving = number
         if self._checks >= CHECKS_PER_DEADLINE:
             self._abort_request(http, self._task, RequestTimeout("Request Timeout"))
         self._schedule_check()
@@ -286,8 +235,8 @@ class DeadlineProtocol(TrackedProtocol):
     def _arriving_request(self, http: Any) -> int:
         if not self._can_write.is_set():
             return _RESPONSE_UNREAD
-        arriving = http.stage is Stage.REQUEST or http.request_body
-        return http.request_number if arriving else _NOT_ARRIVING
+        is_arriving = http.stage is Stage.REQUEST or http.request_body
+        return http.request_number if is_arriving else _NOT_ARRIVING
 
     def _abort_request(self, http: Any, task: asyncio.Task[Any], error: Exception) -> None:
         if self._arriving == _RESPONSE_UNREAD and self.transport:
@@ -296,5 +245,5 @@ class DeadlineProtocol(TrackedProtocol):
         if http.stage in {Stage.REQUEST, Stage.HANDLER}:
             http.exception = error
             http.perft0 = None
-        # Without an exception, as once the answer is sent, this closes the connection.
+        # Without `http.exception`, as after the response, this closes the connection.
         task.cancel()

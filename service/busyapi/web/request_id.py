@@ -1,6 +1,6 @@
-"""The name of a request, by which its sender and our log can speak of it: X-Request-ID.
+"""The id of a request, for its client and for the logs: X-Request-ID.
 
-A client's own is taken when it is sane; it may be logged, so it is short and plain.
+A client's own id is accepted if it is valid. It may be logged, so it must be short and plain.
 """
 
 import re
@@ -16,26 +16,26 @@ _request_numbers = count(1)
 
 
 def generate() -> bytes:
-    """Make one: random for the process, then counted, which is cheaper than random for each."""
+    """Return a new id: random per process and then counted, which costs less than random ids."""
     return b"%b-%x" % (_PROCESS_ID, next(_request_numbers))
 
 
 def accept_or_generate(sent: str | None) -> str:
-    """Take what a client sent, or make one."""
+    """Return the id that a client sent if it is valid, or a new one."""
     return sent if sent and VALID_ID.fullmatch(sent) else generate().decode()
 
 
 def extract(head: bytes) -> tuple[bytes, bytes | None]:
-    """Take a sane id out of a header, so that headers that differ in it alone are the same.
+    """Remove a valid id from a head, so that heads that differ only in it become equal.
 
-    One that is not sane stays, and so does a second one.
+    Return the head and the id. An invalid id stays in the head, and so does a second one.
     """
     at = head.lower().find(_HEADER_LINE)
     if at < 0:
         return head, None
     end = head.find(b"\r\n", at + 2)
     end = len(head) if end < 0 else end
-    # No other blanks: a line feed here would be the end of a line to some proxies.
+    # Strip no other blanks: to some proxies a line feed here would end the line.
     sent = head[at + len(_HEADER_LINE) : end].lstrip(b" \t")
     if not VALID_ID.fullmatch(sent.decode("latin-1")):
         return head, None

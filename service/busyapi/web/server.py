@@ -1,4 +1,4 @@
-"""Sockets, and a stop that holds."""
+"""Listening sockets, the limit of open files, and a reliable stop."""
 
 import asyncio
 import errno
@@ -15,14 +15,16 @@ log = structlog.get_logger()
 
 STOP_RETRY_SECONDS = 0.1
 RESERVED_FILES = 1408
-"""For what is no client's connection: Redis and the archive (128), the metrics port (256), and on
-both ports those that are refused (256) or made room (256) and still hear why."""
+"""Files other than served connections: Redis and the archive (128), the metrics port (256), and, on
+both ports, connections that get a last response because they were refused (256) or gave up their
+place (256)."""
 
 
 def stop_app(app: Sanic[Any, Any], stopping: Callable[[], bool]) -> None:
-    """Stop a server from within, also while it is still starting.
+    """Stop a server from within its process, even while it is still starting.
 
-    A stop of the loop during Sanic's start-up only ends the step it is in, so it is said again.
+    During Sanic's start-up a stop of the loop ends only the current step, so it is repeated until
+    `stopping` returns true.
     """
     if not stopping():
         app.stop(terminate=False)
@@ -30,35 +32,35 @@ def stop_app(app: Sanic[Any, Any], stopping: Callable[[], bool]) -> None:
 
 
 def install_stop_signals(app: Sanic[Any, Any], stopping: Callable[[], bool]) -> None:
-    """Stop a server at the first SIGTERM or SIGINT, and pass over others: a stop has its bounds.
+    """Stop a server at the first SIGTERM or SIGINT, and ignore later ones: a stop has a deadline.
 
-    Sanic's own handlers are gone once it stops, and a second signal would end the process in the
-    middle of it. A `busyapi dev` that is killed signals its children once for each of its threads.
-    To be called after the server's start, before which Sanic has both ignored, and with
+    Sanic removes its own handlers when it stops, so a second signal would kill the process during
+    the stop. A killed `busyapi dev` signals its children once for each of its threads. Call this
+    after the server's start, until which Sanic ignores both signals, and with
     `register_sys_signals=False`.
     """
     loop = asyncio.get_running_loop()
-    both = signal.SIGTERM, signal.SIGINT
+    signals = signal.SIGTERM, signal.SIGINT
 
-    def first(*_: object) -> None:
-        for each in both:
-            signal.signal(each, signal.SIG_IGN)
+    def stop_once(*_: object) -> None:
+        for number in signals:
+            signal.signal(number, signal.SIG_IGN)
         loop.call_soon_threadsafe(stop_app, app, stopping)
 
-    for each in both:
-        signal.signal(each, first)
+    for number in signals:
+        signal.signal(number, stop_once)
 
 
 def open_listener(port: int, *, shared: bool = True) -> socket.socket:
-    """Open a port, for IPv6 and IPv4; a shared one also to other processes of this machine.
+    """Bind a port for IPv6 and IPv4; other processes of this machine may bind a shared port too.
 
     Raises:
-        OSError: the port is taken by a program that does not share it.
+        OSError: a program that does not share the port uses it.
     """
     try:
         return _bind(socket.AF_INET6, ("::", port), shared=shared)
     except OSError as error:
-        # A machine without IPv6: no such sockets, or no such address.
+        # A machine without IPv6 has no such sockets, or no such address.
         if error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.ENOPROTOOPT}:
             raise describe_port_error(port, error) from None
     try:
@@ -82,14 +84,14 @@ def _bind(family: socket.AddressFamily, address: tuple[str, int], *, shared: boo
 
 
 def raise_open_files_limit(connections: int) -> int:
-    """Raise the limit of open files to what so many connections need; return how many it allows."""
+    """Raise the limit of open files for so many connections; return how many it then allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + RESERVED_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
-        soft = max(soft, most)
-        if soft < wanted:
+    required = connections + RESERVED_FILES
+    if soft != resource.RLIM_INFINITY and soft < required:
+        allowed = required if hard == resource.RLIM_INFINITY else min(required, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
+        soft = max(soft, allowed)
+        if soft < required:
             log.warning(
                 "open_files_limit_low", connections=soft - RESERVED_FILES, configured=connections
             )
@@ -98,5 +100,5 @@ def raise_open_files_limit(connections: int) -> int:
 
 
 def describe_port_error(port: int, error: OSError) -> OSError:
-    """Say which port it was."""
+    """Return the error with the port in its message."""
     return OSError(error.errno, f"port {port}: {error.strerror}")

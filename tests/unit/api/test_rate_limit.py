@@ -84,11 +84,11 @@ def test_a_client_is_an_ipv4_address_or_an_ipv6_network(address: str, common: st
 def test_a_hold_ends_with_its_time_and_is_one_names_own(clock: Clock) -> None:
     holds = Holds()
     holds.add("a", 2)
-    assert (holds.left("a"), holds.left("b")) == (2.0, 0.0)
+    assert (holds.remaining_seconds("a"), holds.remaining_seconds("b")) == (2.0, 0.0)
     clock.now += 1.5
-    assert holds.left("a") == 0.5
+    assert holds.remaining_seconds("a") == 0.5
     clock.now += 0.5
-    assert holds.left("a") == 0.0
+    assert holds.remaining_seconds("a") == 0.0
 
 
 def test_the_table_of_holds_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,4 +96,4 @@ def test_the_table_of_holds_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     holds = Holds()
     for name in ("a", "b", "c"):
         holds.add(name, 60)
-    assert [bool(holds.left(name)) for name in ("a", "b", "c")] == [False, True, True]
+    assert [bool(holds.remaining_seconds(name)) for name in ("a", "b", "c")] == [False, True, True]
