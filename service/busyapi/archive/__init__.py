@@ -1,1 +1,1 @@
-"""Step 6: files anyone can read."""
+"""Step 6: write usages to files that any zstd reader can read."""

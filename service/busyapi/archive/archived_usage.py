@@ -1,7 +1,7 @@
-"""One archived line as a value: the door to msgspec here.
+"""One archived line as a value. Only this module of the archive uses msgspec.
 
-The usage is parsed into plain values, never into a typed struct: a struct skips the members it
-does not know, and with them invalid UTF-8 and numbers beyond a double.
+The usage is parsed into plain values, not into a typed struct: a struct skips members that it does
+not know, and would not notice invalid UTF-8 or numbers beyond a double in them.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from busyapi.errors import ArchiveDamaged
 
 
 class ArchivedUsage(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
-    """What a line says."""
+    """The content of a line."""
 
     id: int
     received_at: str
@@ -23,19 +23,20 @@ _decoder = msgspec.json.Decoder(ArchivedUsage)
 
 
 def parse_line(line: bytes) -> ArchivedUsage:
-    """Read a line.
+    """Parse a line.
 
     Raises:
-        ArchiveDamaged: it is not a line of the archive. What it holds is not in the message.
+        ArchiveDamaged: it is not a line of the archive. The message never contains the line.
     """
     try:
         return _decoder.decode(line)
     except (ValueError, RecursionError):
         reason = "is not a line of the archive"
-    # Raised here, so that the parser's error, which may hold the payload, is not its context.
+    # Raised outside of the handler: the parser's error may contain the payload, and must not become
+    # the context of this one.
     raise ArchiveDamaged(reason)
 
 
 def extract_usage(line: bytes) -> bytes:
-    """Return the usage of a line as its JSON stands there: it is the last member."""
+    """Return the JSON of a line's usage, its last member, exactly as archived."""
     return line.partition(b',"usage":')[2][:-1]

@@ -1,4 +1,4 @@
-"""From batches to one block: checked, rendered, compressed."""
+"""Build one block from batches: check, render, compress."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +7,9 @@ from zlib import crc32
 from busyapi.archive.compression import compress
 from busyapi.archive.format import BlockHeader, UsageBatch, render_lines
 from busyapi.ids import Seq
-from busyapi.usage_json import MAX_RECEIVED_MS
+
+MAX_RECEIVED_MS = 253_402_300_799_999
+"""The end of the year 9999, the last time that RFC 3339 can express."""
 
 
 class BuiltBlock(NamedTuple):
@@ -24,27 +26,27 @@ class AppendStats(NamedTuple):
 
     usages: int
     raw_bytes: int
-    """Bytes of the lines."""
+    """Bytes of the lines, uncompressed."""
     bytes: int
     """Bytes written."""
     write_seconds: float
-    """Rendering, compressing and writing."""
+    """Time to render, compress and write."""
     sync_seconds: float
 
 
 def build_block(batches: Sequence[UsageBatch], partition: int, partitions: int) -> BuiltBlock:
-    """Make one block of batches that follow each other.
+    """Build one block from batches that follow each other.
 
     Raises:
-        ValueError: they do not, or what they hold cannot be lines.
+        ValueError: the batches do not follow each other, or cannot be rendered as lines.
     """
     _check_batches(batches)
     first, last = batches[0].first, batches[-1].last
     lines = render_lines(batches, partition, partitions)
     if lines.count(b"\n") != last - first + 1:
-        raise ValueError(f"a usage of seqs {first} to {last} holds a newline")
+        raise ValueError(f"a usage of seqs {first} to {last} contains a newline")
     data = compress(lines)
-    times = [each.received_ms for each in batches]
+    times = [batch.received_ms for batch in batches]
     block = BlockHeader(
         partition, partitions, first, last, min(times), max(times), len(data), crc32(data)
     )
@@ -52,10 +54,12 @@ def build_block(batches: Sequence[UsageBatch], partition: int, partitions: int) 
 
 
 def _check_batches(batches: Sequence[UsageBatch]) -> None:
-    following = batches[0].first
-    for each in batches:
-        if each.first != following or len(each.usages) != each.last - each.first + 1:
-            raise ValueError(f"the batch of seqs {each.first} to {each.last} is not whole")
-        if not 0 <= each.received_ms <= MAX_RECEIVED_MS:
-            raise ValueError(f"seq {each.first} was received at no time: {each.received_ms}")
-        following = Seq(each.last + 1)
+    next_seq = batches[0].first
+    for batch in batches:
+        if batch.first != next_seq or len(batch.usages) != batch.last - batch.first + 1:
+            raise ValueError(
+                f"the batch of seqs {batch.first} to {batch.last} is incomplete or out of order"
+            )
+        if not 0 <= batch.received_ms <= MAX_RECEIVED_MS:
+            raise ValueError(f"seq {batch.first} has an invalid receivedAt: {batch.received_ms}")
+        next_seq = Seq(batch.last + 1)

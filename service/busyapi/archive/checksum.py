@@ -1,7 +1,7 @@
-"""The checksum of partition.json, in the file itself.
+"""The checksum of partition.json, a member of the file itself.
 
-It is an extra member: 0.2.0 passes over it, and drops it when it writes the file. So without it the
-file is taken as it is, and with a wrong one it is damaged.
+0.2.0 ignores this member, and drops it when it rewrites the file. So a file without a checksum is
+valid, and a file with a wrong one is damaged.
 """
 
 import json
@@ -11,20 +11,20 @@ from zlib import crc32
 MEMBER = "crc"
 
 
-def compute_checksum(said: dict[str, Any]) -> str:
+def compute_checksum(members: dict[str, Any]) -> str:
     """Return the CRC-32 of the other members: sorted JSON without spaces, in 8 hex digits."""
-    others = {name: value for name, value in said.items() if name != MEMBER}
+    others = {name: value for name, value in members.items() if name != MEMBER}
     text = json.dumps(others, sort_keys=True, separators=(",", ":"))
     return f"{crc32(text.encode()):08x}"
 
 
-def add_checksum(said: dict[str, Any]) -> dict[str, Any]:
-    """Return the members with the checksum that they have."""
-    return said | {MEMBER: compute_checksum(said)}
+def add_checksum(members: dict[str, Any]) -> dict[str, Any]:
+    """Return the members together with their checksum."""
+    return members | {MEMBER: compute_checksum(members)}
 
 
-def has_valid_checksum(said: Any) -> bool:
-    """Tell whether the checksum is right, or not there."""
-    return (
-        not isinstance(said, dict) or MEMBER not in said or said[MEMBER] == compute_checksum(said)
-    )
+def has_valid_checksum(content: Any) -> bool:
+    """Return whether the checksum is correct or absent."""
+    if not isinstance(content, dict) or MEMBER not in content:
+        return True
+    return bool(content[MEMBER] == compute_checksum(content))

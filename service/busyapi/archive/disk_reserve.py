@@ -1,8 +1,9 @@
-"""Room on a full volume for what makes room: raising the retention floor, and a footer at a stop.
+"""Reserved space for what frees space on a full volume, and for a footer at shutdown.
 
-`.reserve` holds space that no segment can take. It is deleted when the volume is full, and made
-again when there is room. An archive that was full before it had one can still clean: its
-partition.json is overwritten in place.
+Raising the retention floor must be possible on a full volume. `.reserve` occupies space that no
+segment can use. It is deleted when the volume is full, and created again when there is space. An
+archive that was full before it had a reserve can still delete: its partition.json is overwritten in
+place.
 """
 
 import errno
@@ -22,15 +23,16 @@ from busyapi.failpoints import failpoint
 T = TypeVar("T")
 
 RESERVE_BYTES = 1 << 18
-"""More than partition.json and the footer of a segment of an hour need."""
-_SECTOR = 512
-"""What a disk writes whole or not at all."""
+"""More than partition.json and the footer of an hour's segment need."""
+_SECTOR_BYTES = 512
+"""A disk writes a sector completely or not at all."""
 
 
 def create_reserve(folder: Path) -> None:
-    """Make the reserve if there is twice its room; no failure matters.
+    """Create the reserve if the volume has space for it twice; ignore every failure.
 
-    One that is there gets the space that it lacks: who made it may have died before it had any.
+    An existing reserve gets the space that it lacks: the process that created it may have died
+    before it allocated any.
     """
     path = folder / paths.RESERVE_NAME
     with suppress(OSError):
@@ -57,10 +59,10 @@ def release_reserve(folder: Path) -> bool:
 
 
 def retry_with_reserve(folder: Path, write: Callable[[], T]) -> T:
-    """Call `write`; if the volume is full, give the reserve up and call it once more.
+    """Call `write`; if the volume is full, release the reserve and call it once more.
 
     Raises:
-        ArchiveFull: there is no space without the reserve either.
+        ArchiveFull: there was no reserve, or its space is not enough.
     """
     try:
         return write()
@@ -71,23 +73,23 @@ def retry_with_reserve(folder: Path, write: Callable[[], T]) -> T:
 
 
 def overwrite_members(path: Path, changes: dict[str, Any]) -> None:
-    """Change members of a small JSON file in place, which takes no space.
+    """Change members of a small JSON file in place, which needs no space.
 
-    The file keeps its length, and is one sector: a power cut leaves the old or the new content.
-    Only members that it has are changed.
+    The file keeps its length and fits into one sector, so a power cut leaves the old or the new
+    content. Members that the file does not have are not added.
 
     Raises:
-        ArchiveFull: it is larger than a sector, or the new content is longer than the file.
+        ArchiveFull: the file is larger than a sector, or shorter than its new content.
         FsyncFailed: what the disk holds is unknown.
     """
     fd = os.open(path, os.O_RDWR)
     try:
         size = os.fstat(fd).st_size
-        said = json.loads(os.pread(fd, size, 0))
-        said |= {name: value for name, value in changes.items() if name in said}
-        said = add_checksum(said) if MEMBER in said else said
-        data = json.dumps(said, separators=(",", ":")).encode()
-        if size > _SECTOR or len(data) >= size:
+        members = json.loads(os.pread(fd, size, 0))
+        members |= {name: value for name, value in changes.items() if name in members}
+        members = add_checksum(members) if MEMBER in members else members
+        data = json.dumps(members, separators=(",", ":")).encode()
+        if size > _SECTOR_BYTES or len(data) >= size:
             raise ArchiveFull(f"{path}: {os.strerror(errno.ENOSPC)}")
         failpoint("archive-overwrite")
         write_at(fd, data.ljust(size - 1) + b"\n", 0)

@@ -1,8 +1,8 @@
-"""The bytes of a segment, made and parsed here alone. FORMAT.md describes them.
+"""The bytes of a segment. Only this module encodes and decodes them; FORMAT.md describes them.
 
     block header | zstd frame | block header | zstd frame | … | footer
 
-Headers and footer are skippable frames of zstd: every zstd reader passes over them.
+Headers and footer are skippable frames: every zstd reader skips them.
 """
 
 import struct
@@ -15,30 +15,30 @@ from busyapi.ids import Seq, make_usage_id
 from busyapi.usage_json import format_received_at
 
 MAGIC = b"busyapi\x01"
-"""Opens what we put into a skippable frame; its last byte is the format's version."""
+"""The start of the content of every skippable frame; the last byte is the format's version."""
 
 _BLOCK_MAGIC = 0x184D2A5B
 _FOOTER_MAGIC = 0x184D2A5F
 _PREFIX = 8
-"""Bytes of a skippable frame before its content: magic and length."""
+"""Bytes of a skippable frame before its content: its magic and length."""
 
 _BLOCK = struct.Struct("<II8sIIQQQQII")
 _CRC = struct.Struct("<I")
 BLOCK_SIZE = _BLOCK.size + _CRC.size
 BLOCK_START = struct.pack("<II8s", _BLOCK_MAGIC, BLOCK_SIZE - _PREFIX, MAGIC)
-"""What every block header begins with: how one is found behind damage."""
+"""The first bytes of every block header, by which a reader finds a block after damage."""
 
 _FOOTER = struct.Struct("<II8sIIQQQQI")
 _TRAILER = struct.Struct("<I8s")
 SHA_SIZE = 32
 TRAILER_SIZE = SHA_SIZE + _TRAILER.size
-"""The end of a finished segment: SHA-256 of every byte before it, footer's length, mark."""
+"""The end of a finished segment: SHA-256 of all bytes before it, the footer's length, MAGIC."""
 
 _ENTRY = struct.Struct("<QQQQQ")
 
 
 class UsageBatch(NamedTuple):
-    """Usages with consecutive seqs, received at once: canonical JSON, without newlines."""
+    """Usages with consecutive seqs, received together, as canonical JSON without newlines."""
 
     first: Seq
     last: Seq
@@ -47,7 +47,7 @@ class UsageBatch(NamedTuple):
 
 
 class BlockHeader(NamedTuple):
-    """What a block header says of the zstd frame behind it."""
+    """A block header, which describes the zstd frame that follows it."""
 
     partition: int
     partitions: int
@@ -67,7 +67,7 @@ class BlockHeader(NamedTuple):
 
 
 class IndexEntry(NamedTuple):
-    """Where a block stands in its segment, and what it holds."""
+    """The offset of a block in its segment, and what it holds."""
 
     offset: int
     first: Seq
@@ -77,7 +77,7 @@ class IndexEntry(NamedTuple):
 
 
 class SegmentIndex:
-    """The entries of a segment, kept as their bytes: a long segment has tens of thousands."""
+    """The entries of a segment, kept as bytes: a long segment has tens of thousands."""
 
     def __init__(self, packed: bytes = b"") -> None:
         self.packed = bytearray(packed)
@@ -93,19 +93,19 @@ class SegmentIndex:
         return (self[at] for at in range(len(self)))
 
     def add(self, offset: int, block: BlockHeader) -> None:
-        """Add the block at this offset."""
+        """Add an entry for the block at this offset."""
         self.packed += _ENTRY.pack(
             offset, block.first, block.last, block.earliest_ms, block.latest_ms
         )
 
     def find(self, seq: Seq) -> IndexEntry | None:
-        """Return the entry that holds a seq."""
-        at = bisect_right(range(len(self)), seq, key=lambda each: self[each].first) - 1
+        """Return the entry of the block that holds a seq; None if no block holds it."""
+        at = bisect_right(range(len(self)), seq, key=lambda position: self[position].first) - 1
         return self[at] if at >= 0 and seq <= self[at].last else None
 
 
 class Footer(NamedTuple):
-    """What stands at the end of a finished segment."""
+    """The footer at the end of a finished segment."""
 
     partition: int
     partitions: int
@@ -116,30 +116,30 @@ class Footer(NamedTuple):
     """Bytes of all lines, uncompressed."""
     blocks: SegmentIndex
     offset: int
-    """Where the footer begins: the end of the last block."""
+    """The offset of the footer, which is the end of the last block."""
     sha256: bytes
 
 
 def render_lines(batches: Sequence[UsageBatch], partition: int, partitions: int) -> bytes:
     """Render the lines of batches whose seqs follow each other."""
     lines: list[bytes] = []
-    for each in batches:
-        at = format_received_at(each.received_ms).encode()
-        line = b'{"id":%%d,"receivedAt":"%b","usage":%%b}\n' % at
-        start = make_usage_id(each.first, partition, partitions)
-        ids = range(start, start + len(each.usages) * partitions, partitions)
-        lines += [line % pair for pair in zip(ids, each.usages, strict=True)]
+    for batch in batches:
+        received_at = format_received_at(batch.received_ms).encode()
+        line = b'{"id":%%d,"receivedAt":"%b","usage":%%b}\n' % received_at
+        start = make_usage_id(batch.first, partition, partitions)
+        ids = range(start, start + len(batch.usages) * partitions, partitions)
+        lines += [line % pair for pair in zip(ids, batch.usages, strict=True)]
     return b"".join(lines)
 
 
 def encode_block_header(block: BlockHeader) -> bytes:
-    """Render a block header."""
+    """Encode a block header."""
     head = _BLOCK.pack(_BLOCK_MAGIC, BLOCK_SIZE - _PREFIX, MAGIC, *block)
     return head + _CRC.pack(crc32(head))
 
 
 def decode_block_header(raw: bytes) -> BlockHeader | None:
-    """Read a block header; None if this is none, or a damaged one."""
+    """Decode a block header; return None if the bytes are no valid one."""
     if len(raw) < BLOCK_SIZE or not raw.startswith(BLOCK_START):
         return None
     if _CRC.unpack_from(raw, _BLOCK.size)[0] != crc32(raw[: _BLOCK.size]):
@@ -148,17 +148,17 @@ def decode_block_header(raw: bytes) -> BlockHeader | None:
 
 
 def footer_start(blocks: int) -> bytes:
-    """Return what the footer of so many blocks begins with."""
+    """Return the first bytes of a footer for this many blocks."""
     return struct.pack("<II8s", _FOOTER_MAGIC, footer_length(blocks) - _PREFIX, MAGIC)
 
 
 def footer_length(blocks: int) -> int:
-    """Return the bytes of a footer of so many blocks."""
+    """Return the length of a footer for this many blocks."""
     return _FOOTER.size + blocks * _ENTRY.size + _CRC.size + TRAILER_SIZE
 
 
 def encode_footer(footer: Footer) -> bytes:
-    """Render a footer up to its SHA-256, which covers these bytes too."""
+    """Encode a footer up to its SHA-256, which covers these bytes too."""
     blocks = len(footer.blocks)
     size = footer_length(blocks) - _PREFIX
     head = _FOOTER.pack(_FOOTER_MAGIC, size, MAGIC, *footer[:6], blocks)
@@ -167,12 +167,12 @@ def encode_footer(footer: Footer) -> bytes:
 
 
 def encode_trailer(sha256: bytes, footer_size: int) -> bytes:
-    """Render what follows the footer's body: its size is that of the whole footer."""
+    """Encode the trailer that follows the footer's body. `footer_size` includes the trailer."""
     return sha256 + _TRAILER.pack(footer_size, MAGIC)
 
 
 def parse_footer_size(tail: bytes) -> int | None:
-    """Return the footer's length from a file's last TRAILER_SIZE bytes; None if there is none."""
+    """Return the footer's length from a file's last TRAILER_SIZE bytes; None without a footer."""
     if len(tail) < TRAILER_SIZE:
         return None
     size, mark = _TRAILER.unpack_from(tail, SHA_SIZE)
@@ -180,7 +180,7 @@ def parse_footer_size(tail: bytes) -> int | None:
 
 
 def decode_footer(raw: bytes, offset: int) -> Footer | None:
-    """Read the footer that stands at this offset; None if this is none, or a damaged one."""
+    """Decode a footer that was read at this offset; return None if it is no valid one."""
     body = len(raw) - TRAILER_SIZE - _CRC.size
     if body < _FOOTER.size or _CRC.unpack_from(raw, body)[0] != crc32(raw[:body]):
         return None

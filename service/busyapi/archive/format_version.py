@@ -1,8 +1,8 @@
-"""Files of another version of the format: unknown is not broken.
+"""Detection of files of another format version: unknown is not damaged.
 
-A file that this version cannot read because a later one wrote it is never set aside, salvaged or
-cut: the caller stops, and says which busyapi is needed. Rot in the one byte that has the version is
-told from it by the rest of the file, which still has the marks of this version.
+A file that a later version wrote is never set aside, salvaged or truncated. The caller stops, and
+the error says which busyapi is needed. If only the version byte is damaged, the rest of the file
+still has the marks of this version: such a file counts as damaged, not as unknown.
 """
 
 import os
@@ -14,9 +14,9 @@ from busyapi.archive.reader import scan_frames
 from busyapi.errors import UnknownVersion
 
 _WORD, _VERSION = MAGIC[:-1], MAGIC[-1]
-_CHUNK = 1 << 20
-_MARK_AT = 8
-"""Behind magic and length of the skippable frame that a segment begins with."""
+_CHUNK_BYTES = 1 << 20
+_MARK_OFFSET = 8
+"""After the magic and length of the skippable frame that a segment begins with."""
 
 
 def require_known_version(fd: int, name: str) -> None:
@@ -26,24 +26,24 @@ def require_known_version(fd: int, name: str) -> None:
         UnknownVersion: it is; the message names the file.
     """
     head = os.pread(fd, BLOCK_SIZE, 0)
-    at = _MARK_AT + len(_WORD)
-    if head[_MARK_AT:at] != _WORD or len(head) <= at or head[at] == _VERSION:
+    at = _MARK_OFFSET + len(_WORD)
+    if head[_MARK_OFFSET:at] != _WORD or len(head) <= at or head[at] == _VERSION:
         return
-    if _has_again(fd, head[_MARK_AT : at + 1], at):
+    if _occurs_after(fd, head[_MARK_OFFSET : at + 1], at):
         raise unknown_version(name, head[at])
-    as_ours = head[:at] + MAGIC[-1:] + head[at + 1 :]
+    as_current = head[:at] + MAGIC[-1:] + head[at + 1 :]
     tail = os.pread(fd, len(MAGIC), max(0, os.fstat(fd).st_size - len(MAGIC)))
     if (
-        decode_block_header(as_ours) is None
+        decode_block_header(as_current) is None
         and tail != MAGIC
         and next(scan_frames(fd), None) is None
     ):
         raise unknown_version(name, head[at])
 
 
-def _has_again(fd: int, mark: bytes, offset: int) -> bool:
-    """Return whether a mark stands behind an offset too: rot would have to strike twice."""
-    while chunk := os.pread(fd, _CHUNK, offset):
+def _occurs_after(fd: int, mark: bytes, offset: int) -> bool:
+    """Return whether a mark occurs again after an offset: damage rarely changes two bytes alike."""
+    while chunk := os.pread(fd, _CHUNK_BYTES, offset):
         if mark in chunk:
             return True
         if len(chunk) < len(mark):
@@ -52,20 +52,20 @@ def _has_again(fd: int, mark: bytes, offset: int) -> bool:
     return False
 
 
-def require_known_format(said: Any, name: str) -> None:
-    """Check that a small file's `format` is not a later one.
+def require_known_format(content: Any, name: str) -> None:
+    """Check that the `format` of a small file is not a later one.
 
     Raises:
         UnknownVersion: it is; the message names the file.
     """
-    found = said.get("format") if isinstance(said, dict) else None
-    if type(found) is int and found > _VERSION:
-        raise unknown_version(name, found)
+    number = content.get("format") if isinstance(content, dict) else None
+    if type(number) is int and number > _VERSION:
+        raise unknown_version(name, number)
 
 
-def unknown_version(name: str, found: int) -> UnknownVersion:
-    """Make the error."""
+def unknown_version(name: str, number: int) -> UnknownVersion:
+    """Return the error for a file of this format number."""
     return UnknownVersion(
-        f"{name} is of format {found}, and busyapi {version('busyapi')} reads format {_VERSION}"
+        f"{name} is of format {number}, and busyapi {version('busyapi')} reads format {_VERSION}"
         " only: start the busyapi that wrote it, or a later one. Nothing was changed"
     )

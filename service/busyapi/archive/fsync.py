@@ -1,7 +1,7 @@
-"""Making a change stay: what is on disk when each of these returns is there after a power cut.
+"""Durable changes: when one of these functions returns, the change survives a power cut.
 
-Every fsync of the archive is in here. One that fails is never repeated: the kernel may have
-dropped the pages it could not write, and would call the next fsync a success.
+Every fsync of the archive is in this module. A failed fsync is never repeated: the kernel may have
+dropped the pages that it could not write, and would then report the next fsync as a success.
 """
 
 import errno
@@ -16,15 +16,15 @@ from busyapi.failpoints import failpoint
 
 _FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.EBADF}
-"""What file systems answer that keep folders safe without an fsync, or cannot."""
+"""Errors of file systems that keep folders safe without an fsync, or cannot sync them."""
 
 
 @contextmanager
 def translate_full_volume(folder: Path) -> Iterator[None]:
-    """Give "no space" and "over quota" their name.
+    """Translate the errors "no space" and "over quota".
 
     Raises:
-        ArchiveFull: instead of the OSError.
+        ArchiveFull: instead of such an OSError.
     """
     try:
         yield
@@ -35,7 +35,7 @@ def translate_full_volume(folder: Path) -> Iterator[None]:
 
 
 def write_at(fd: int, data: bytes, offset: int) -> None:
-    """Write all of it, however the kernel splits it."""
+    """Write all of the data, even if the kernel writes it in parts."""
     rest = memoryview(data)
     while rest:
         written = os.pwrite(fd, rest, offset)
@@ -43,7 +43,7 @@ def write_at(fd: int, data: bytes, offset: int) -> None:
 
 
 def sync_file(fd: int, name: str) -> None:
-    """Put a file's data, and the size that reading it takes, on disk.
+    """Put a file's data and size on disk.
 
     Raises:
         FsyncFailed: what the disk holds is unknown.
@@ -56,11 +56,11 @@ def sync_file(fd: int, name: str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put a folder's names on disk.
+    """Put the names in a folder on disk.
 
     Raises:
-        FsyncFailed: what the disk holds is unknown; also where the folder cannot be opened, because
-            what was renamed in it before must not count as undone.
+        FsyncFailed: what the disk holds is unknown. A folder that cannot be opened counts too: an
+            earlier rename in it must not count as undone.
     """
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -75,9 +75,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it.
+    """Create a folder and the folders above it.
 
-    The one above is synced also when the folder exists: who made it may have died before that.
+    The parent is synced even if the folder exists: the process that created it may have died before
+    it synced the parent.
     """
     if not folder.parent.is_dir():
         make_folder(folder.parent)
@@ -97,7 +98,7 @@ def create_file(path: Path) -> int:
 
 
 def rename_file(old: Path, new: Path) -> None:
-    """Rename within a folder. The file's content must be synced before."""
+    """Rename a file within its folder. The caller has synced the file's content."""
     failpoint("archive-before-rename")
     old.rename(new)
     failpoint("archive-after-rename")
@@ -105,9 +106,9 @@ def rename_file(old: Path, new: Path) -> None:
 
 
 def write_small_file(path: Path, data: bytes | Callable[[int], bytes]) -> None:
-    """Write a small file so that it is there whole or not at all.
+    """Write a small file so that it exists completely or not at all.
 
-    Data that says something of the file itself is made from its descriptor.
+    If the data describes the file itself, pass a function that makes it from the descriptor.
     """
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)

@@ -1,16 +1,16 @@
-"""The high-water mark: how far this archive has been, whatever files it holds now.
+"""The high-water mark: the largest seq that this archive ever held, whatever files it has now.
 
     <root>/p00/highwater       two lines of fixed width, written in turn
 
-The cursor follows from the files, so it cannot say that the newest of them is gone. Nor can it tell
-a last block that was synced and then changed from one that was never synced. The mark can. It is
-written after the sync of the seqs it covers and before they are published, so it never covers a seq
-that was not on disk.
+The cursor follows from the files, so it cannot show that the newest file is missing. Nor can it
+distinguish a last block that was synced and then changed from one that was never synced. The mark
+can. It is written after the sync of the seqs that it covers and before they are published, so it
+never covers a seq that was not on disk.
 
 Each flush costs one write of 78 bytes into the page cache and no fsync: if the process is killed,
-the mark is exact. It is synced when a file is finished: after a power cut it is at least that old
-figure. A lower mark, or none (0.2.0 writes none), proves less and never accuses wrongly. So a
-failure to write it is ignored: it must not stop archiving.
+the mark is exact. It is synced when a file is finished, so after a power cut it is at least that
+old value. A low or missing mark (0.2.0 writes none) proves less, but never reports a loss that did
+not happen. So a failed write of the mark is ignored: it must not stop archiving.
 """
 
 import os
@@ -26,13 +26,13 @@ from busyapi.errors import FsyncFailed
 from busyapi.ids import Seq
 
 NO_MARK = Seq(0)
-"""No mark: nothing is known."""
+"""The value of a missing mark: nothing is known."""
 
 _LINE = re.compile(rb"(busyapi-highwater (\S+) (\d{16})) ([0-9a-f]{8})")
 
 
 class HighWaterMark:
-    """The mark of a partition whose lock is held."""
+    """The mark of a partition that this process has locked."""
 
     def __init__(self, fd: int | None, archive_id: str, seq: Seq) -> None:
         self.seq = seq
@@ -43,10 +43,10 @@ class HighWaterMark:
 
     @classmethod
     def create(cls, folder: Path, archive_id: str, seq: Seq) -> Self:
-        """Put a mark on disk in a new file: a writer that was fenced off still holds the old one.
+        """Put a mark on disk in a new file: a fenced-off writer may still write the old one.
 
-        Without space for a new file the existing one is overwritten in place. Without either, the
-        mark is kept in memory alone.
+        Without space for a new file the existing one is overwritten in place. If there is no file
+        either, the mark is kept in memory only.
         """
         line = _render_mark(archive_id, seq)
         with suppress(OSError, FsyncFailed):
@@ -63,7 +63,7 @@ class HighWaterMark:
         self.seq = seq
         if self._fd is not None:
             line = _render_mark(self._archive_id, seq)
-            # In turn: if this write is torn, the other line still holds.
+            # Alternate: if this write is torn, the other line is still valid.
             self._slot = 1 - self._slot
             with suppress(OSError):
                 write_at(self._fd, line, self._slot * len(line))
@@ -82,12 +82,13 @@ class HighWaterMark:
 
 
 def read_mark(folder: Path, archive_id: str) -> Seq:
-    """Return the mark of an archive; NOTHING if no line of it holds its checksum."""
-    return max((seq for of, seq in _read_marks(folder) if of == archive_id), default=NO_MARK)
+    """Return the mark of an archive; NO_MARK if no line of it has a valid checksum."""
+    marks = (seq for owner, seq in _read_marks(folder) if owner == archive_id)
+    return max(marks, default=NO_MARK)
 
 
 def has_mark(folder: Path) -> bool:
-    """Tell whether the folder holds a mark, of any archive."""
+    """Return whether the folder holds a mark of any archive."""
     return bool(_read_marks(folder))
 
 

@@ -1,10 +1,10 @@
-"""The Idempotency-Keys of the last hour or so, beside the usages: FORMAT.md, "Keys".
+"""The log of the Idempotency-Keys of about the last hour: FORMAT.md, "Keys".
 
-    recover ──> append | begin | drop ──> close          read: at any time
+    recover ──> append | begin_generation | drop_generations ──> close       read_part: at any time
 
-Whoever prepares a Redis server gives it the keys back that are in here, so that a key outlives the
-server. Each part is written by one process and never again after it: a torn line at its end was not
-synced, so its usages are not in the archive yet, and Redis still has the key.
+The flusher restores these keys to a new Redis server, so that a key outlives the server. One
+process writes each part, and no other process writes it later. A torn line at its end was not
+synced, so its usages are not archived yet, and Redis still has the key.
 """
 
 import os
@@ -30,13 +30,13 @@ from busyapi.ids import Seq
 
 FOLDER_NAME = "keys"
 MAX_LINE_BYTES = 256
-"""Bytes of a line: longer ones are damage, and are not read whole."""
+"""The longest line. A longer one is damage, and is not read into memory as a whole."""
 
 _PART = re.compile(r"keys-p(\d{2,})-(\d{8,})-(\d{3,})\.log")
 
 
 class LogPart(NamedTuple):
-    """One file. Parts of a generation are in the order of their numbers."""
+    """One file. The parts of a generation are ordered by their numbers."""
 
     generation: int
     number: int
@@ -47,27 +47,28 @@ class IdempotencyLog:
     """The keys of one partition, while this process owns its folder."""
 
     def __init__(self, folder: Path, partition: int, parts: Sequence[LogPart]) -> None:
-        """Take these files. Use `recover`."""
+        """Use these files. Call `recover` instead."""
         self._folder = folder / FOLDER_NAME
         self._partition = partition
         self._open: int | None = None
         self._size = 0
         self.parts = list(parts)
-        self.generation = max((each.generation for each in self.parts), default=0)
-        """The one that new keys belong to. Only grows."""
+        self.generation = max((part.generation for part in self.parts), default=0)
+        """The generation of new keys. It only grows."""
 
     @classmethod
     def recover(
         cls, folder: Path, partition: int, highest: Seq, alarms: list[str]
     ) -> "IdempotencyLog":
-        """Take the files of a partition's folder, and delete the parts of which nothing counts.
+        """Open the log in a partition's folder, and delete the parts in which no key counts.
 
-        `highest` is the largest seq that the archive is known to have held. What cannot be read
-        is an alarm, and no reason not to archive.
+        `highest` is the largest seq that the archive ever held, as far as is known. A part that
+        cannot be read causes an alarm, and does not stop archiving.
 
-        A process that dies between a key's sync and the usages' leaves a part with keys that
-        Redis still has, and the next one writes them again: one that dies over and over must not
-        fill the volume. The newest part stays in any case: it tells the generation.
+        A process that dies between the sync of keys and the sync of their usages leaves a part
+        with keys that Redis still has. The next process writes them again. A flusher that dies
+        again and again must not fill the volume with such parts. The newest part always stays: it
+        gives the generation.
         """
         parts: list[LogPart] = []
         try:
@@ -85,14 +86,14 @@ class IdempotencyLog:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no key in any file."""
-        return not any(_file_size(each) for each in self.parts)
+        """True if no file holds a key."""
+        return not any(_file_size(part) for part in self.parts)
 
     def append(self, records: Sequence[IdempotencyRecord]) -> None:
-        """Put keys on disk. Their usages may be archived when this returns, and not before.
+        """Put keys on disk. The caller archives their usages only after this returns.
 
         Raises:
-            ArchiveFull: nothing was taken; the same append works when there is space.
+            ArchiveFull: nothing was written; the same append works when there is space.
             FsyncFailed: what the disk holds is unknown; the process must exit.
         """
         with translate_full_volume(self._folder):
@@ -100,14 +101,14 @@ class IdempotencyLog:
                 self._begin_part()
             assert self._open is not None  # noqa: S101 - made above
             data = b"".join(map(_render_line, records))
-            # What a full volume left of an earlier try is written over.
+            # This overwrites what an earlier append left when the volume became full.
             write_at(self._open, data, self._size)
             failpoint("archive-keys-after-write")
             sync_file(self._open, str(self.parts[-1].path))
         self._size += len(data)
 
     def begin_generation(self, generation: int) -> None:
-        """Let new keys belong to a later generation, on disk.
+        """Begin a later generation, on disk: new keys belong to it.
 
         Raises:
             ArchiveFull, FsyncFailed: as append.
@@ -118,27 +119,27 @@ class IdempotencyLog:
             self._begin_part()
 
     def drop_generations(self, below: int) -> None:
-        """Delete the files of generations whose time is over."""
-        old = [each for each in self.parts if each.generation < below]
-        for each in old:
-            each.path.unlink(missing_ok=True)
-        self.parts = [each for each in self.parts if each not in old]
+        """Delete the files of the generations below this one."""
+        old = [part for part in self.parts if part.generation < below]
+        for part in old:
+            part.path.unlink(missing_ok=True)
+        self.parts = [part for part in self.parts if part not in old]
         if old:
             sync_folder(self._folder)
 
     def close(self) -> None:
-        """Close the part that is open: another process or generation begins one of its own."""
+        """Close the open part. Another process or generation begins a part of its own."""
         if self._open is not None:
             os.close(self._open)
             self._open = None
 
     def _begin_part(self) -> None:
         make_folder(self._folder)
-        numbers = [each.number for each in self.parts if each.generation == self.generation]
+        numbers = [part.number for part in self.parts if part.generation == self.generation]
         for number in count(1 + max(numbers, default=0)):
             name = f"keys-p{self._partition:02d}-{self.generation:08d}-{number:03d}.log"
             part = LogPart(self.generation, number, self._folder / name)
-            # One that exists is another process's, or could not be listed.
+            # An existing part belongs to another process, or could not be listed.
             with suppress(FileExistsError):
                 self._open, self._size = create_file(part.path), 0
                 self.parts.append(part)
@@ -146,27 +147,28 @@ class IdempotencyLog:
 
 
 def read_part(part: LogPart) -> Iterator[IdempotencyRecord | None]:
-    """Read a part's keys, one after the other; None is a line that is damaged.
+    """Yield the keys of a part, and None for each damaged line.
 
-    A line without its end, the last one, is torn and passed over.
+    A last line without newline is torn, and is skipped.
 
     Raises:
         OSError: the file cannot be read.
     """
     with part.path.open("rb") as file:
-        whole = True
+        at_line_start = True
         while line := file.readline(MAX_LINE_BYTES):
             if not line.endswith(b"\n"):
                 if len(line) < MAX_LINE_BYTES:
                     return
-                whole = False
+                at_line_start = False
                 continue
-            yield _parse_line(line) if whole else None
-            whole = True
+            yield _parse_line(line) if at_line_start else None
+            at_line_start = True
 
 
-def _render_line(key: IdempotencyRecord) -> bytes:
-    text = b"%d %d %d %b %b" % (*key[:3], key.key_digest.encode(), key.body_digest.encode())
+def _render_line(record: IdempotencyRecord) -> bytes:
+    digests = record.key_digest.encode(), record.body_digest.encode()
+    text = b"%d %d %d %b %b" % (*record[:3], *digests)
     return b"%08x %b\n" % (crc32(text), text)
 
 
@@ -182,8 +184,8 @@ def _parse_line(line: bytes) -> IdempotencyRecord | None:
 
 
 def _first_seq(part: LogPart) -> Seq:
-    """Return the seq of the first whole line; beyond all when there is none."""
-    return next((each.last_seq for each in read_part(part) if each), Seq(1 << 62))
+    """Return the last seq of the first intact line; without one, a seq beyond all others."""
+    return next((record.last_seq for record in read_part(part) if record), Seq(1 << 62))
 
 
 def _file_size(part: LogPart) -> int:
@@ -193,11 +195,11 @@ def _file_size(part: LogPart) -> int:
 
 
 def list_parts(folder: Path, partition: int) -> list[LogPart]:
-    """List the files of a partition's folder, the oldest first."""
-    found = []
+    """List the parts in a partition's folder, oldest first."""
+    parts = []
     with suppress(FileNotFoundError):
         for path in (folder / FOLDER_NAME).iterdir():
             match = _PART.fullmatch(path.name)
             if match and int(match[1]) == partition:
-                found.append(LogPart(int(match[2]), int(match[3]), path))
-    return sorted(found)
+                parts.append(LogPart(int(match[2]), int(match[3]), path))
+    return sorted(parts)

@@ -1,4 +1,4 @@
-"""partition.json: which partition of which archive a folder is, and two figures that only grow."""
+"""partition.json: the partition and archive of a folder, and two numbers that only grow."""
 
 import json
 from contextlib import suppress
@@ -16,74 +16,74 @@ from busyapi.ids import Seq
 
 FORMAT_VERSION = 1
 LEGACY_PREFIX = "busyapi"
-"""What 0.2.0 named its keys with; it records no prefix, and drops one that it finds."""
+"""The key prefix of 0.2.0, which does not record it and drops one that is recorded."""
 
 
 class Identity(NamedTuple):
-    """What a folder is. The first three never change."""
+    """The identity of a folder. The first three members never change."""
 
     archive_id: str
     partition: int
     partitions: int
     bound: int
-    """The largest bound ever in force: no id given out before can lie beyond cursor + bound."""
+    """The largest bound ever used: no id beyond cursor + bound was ever given out."""
     kept_from: Seq
-    """Usages below it were deleted when their retention time was over."""
+    """The floor of retention, which deleted the usages below this seq."""
     is_seeded: bool = False
-    """Ids may have been given out that this archive is to hold: an empty Redis has lost them."""
+    """Ids may have been given out for this archive: an empty Redis has lost data."""
     replaces: str = ""
-    """The archive that a person said this one stands in for."""
+    """The archive that an operator replaced with this one."""
     file_birth: str = ""
-    """The birth of the partition.json that says this, "" in what 0.2.0 wrote."""
+    """The birth of this partition.json; empty if 0.2.0 wrote it."""
     is_copy: bool = False
-    """That file is a copy: how far the original went after it was made is not known here."""
+    """The file is a copy: usages that the original archived later are not in this archive."""
     prefix: str = ""
-    """The first word of the keys in Redis that it was seeded under, "" before it was."""
+    """The prefix of the Redis keys under which it was seeded; empty before that."""
 
 
 def claim_identity(folder: Path, partition: int, partitions: int, bound: int) -> Identity:
-    """Read the identity, or give one to a folder without files; grow its bound.
+    """Read the identity, or create one in a folder without files; raise its bound if necessary.
 
-    The bound is on disk when this returns, before anything may be given out under it.
+    The bound is on disk when this returns, before any id is given out under it.
 
     Raises:
-        PartitionMismatch: it is another partition, or one of another number of them.
+        PartitionMismatch: the folder has another partition or number of partitions.
         ArchiveDamaged: the identity is missing or cannot be read.
     """
-    found = read_identity(folder)
-    if found is None:
+    current = read_identity(folder)
+    if current is None:
         if paths.list_files(folder, partition).files or high_water.has_mark(folder):
             raise ArchiveDamaged(
-                f"{folder / paths.IDENTITY_NAME} is missing, but there are, or were, segments"
+                f"{folder / paths.IDENTITY_NAME} is missing, but the folder has, or had, segments"
             )
-        found = write_identity(
+        current = write_identity(
             folder, Identity(token_hex(16), partition, partitions, bound, Seq(1))
         )
-    require_partition(found, folder, partition, partitions)
-    if bound > found.bound:
-        found = write_identity(folder, found._replace(bound=bound))
-    if not found.file_birth:
-        # 0.2.0 made it, or wrote it after us. Until there is room, a copy is not known as one.
+    require_partition(current, folder, partition, partitions)
+    if bound > current.bound:
+        current = write_identity(folder, current._replace(bound=bound))
+    if not current.file_birth:
+        # 0.2.0 wrote the file. On a full volume it stays as it is, and a copy is not recognized.
         with suppress(ArchiveFull):
-            found = write_identity(folder, found)
-    return found
+            current = write_identity(folder, current)
+    return current
 
 
-def require_partition(found: Identity, folder: Path, partition: int, partitions: int) -> None:
-    """Check that a folder is this partition of so many.
+def require_partition(current: Identity, folder: Path, partition: int, partitions: int) -> None:
+    """Check that a folder holds this partition of this number of partitions.
 
     Raises:
-        PartitionMismatch: it is not.
+        PartitionMismatch: it does not.
     """
-    if (found.partition, found.partitions) != (partition, partitions):
+    if (current.partition, current.partitions) != (partition, partitions):
         raise PartitionMismatch(
-            f"{folder} is partition {found.partition} of {found.partitions}, not {partition} of"
+            f"{folder} is partition {current.partition} of {current.partitions}, not {partition} of"
             f" {partitions}: the number of partitions is fixed at install"
         )
 
 
 def read_identity(folder: Path) -> Identity | None:
-    """Read a folder's identity; None if it has none.
+    """Read a folder's identity; return None if it has no identity.
 
     Raises:
         ArchiveDamaged: it cannot be read.
@@ -92,31 +92,31 @@ def read_identity(folder: Path) -> Identity | None:
     path = folder / paths.IDENTITY_NAME
     try:
         with path.open("rb") as file:
-            said = _parse_file(file)
-            home = str(said.get("home", ""))
-            restored = bool(home) and not matches_birth(home, file.fileno())
-        require_known_format(said, str(path))
-        if not has_valid_checksum(said):
+            members = _parse_file(file)
+            home = str(members.get("home", ""))
+            is_copy = bool(home) and not matches_birth(home, file.fileno())
+        require_known_format(members, str(path))
+        if not has_valid_checksum(members):
             raise ArchiveDamaged(
-                f"{path}: its checksum does not hold. If a person changed it, remove {MEMBER}"
+                f"{path}: its checksum does not match. If you edited the file, remove {MEMBER}"
             )
-        if said["format"] != FORMAT_VERSION:
-            raise ArchiveDamaged(f"{path} is of format {said['format']}, not {FORMAT_VERSION}")
-        numbers = [said[name] for name in ("partition", "partitions", "bound", "keptFrom")]
-        if not all(type(each) is int and each >= 0 for each in numbers):
-            raise ArchiveDamaged(f"{path} cannot be read: a figure is none")
+        if members["format"] != FORMAT_VERSION:
+            raise ArchiveDamaged(f"{path} is of format {members['format']}, not {FORMAT_VERSION}")
+        numbers = [members[name] for name in ("partition", "partitions", "bound", "keptFrom")]
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            raise ArchiveDamaged(f"{path} cannot be read: its numbers must be integers from 0")
         partition, partitions, bound, kept_from = numbers
         return Identity(
-            str(said["archive"]),
+            str(members["archive"]),
             partition,
             partitions,
             bound,
             Seq(kept_from),
-            bool(said["seeded"]),
-            str(said["replaces"]),
+            bool(members["seeded"]),
+            str(members["replaces"]),
             home,
-            restored,
-            str(said.get("prefix", LEGACY_PREFIX if said["seeded"] else "")),
+            is_copy,
+            str(members.get("prefix", LEGACY_PREFIX if members["seeded"] else "")),
         )
     except FileNotFoundError:
         return None
@@ -125,29 +125,30 @@ def read_identity(folder: Path) -> Identity | None:
 
 
 def _parse_file(file: BinaryIO) -> Any:
-    """Parse the file; once more if that fails, for it may have been changed in place meanwhile."""
+    """Parse the file; if that fails, parse it again: a writer may have changed it in place."""
     with suppress(ValueError):
-        if has_valid_checksum(said := json.loads(file.read())):
-            return said
+        if has_valid_checksum(content := json.loads(file.read())):
+            return content
     file.seek(0)
     return json.loads(file.read())
 
 
 def write_identity(folder: Path, identity: Identity) -> Identity:
-    """Put an identity on disk, in place of the one before; return it with its new home.
+    """Replace the identity on disk; return it with the birth of the new file.
 
-    A copy stays known as one: it keeps the home of the original until `is_copy` is taken away.
+    A copy stays recognizable: while `is_copy` is true, it keeps the birth of the original.
 
-    On a full volume the reserve is given up for it, or the members that the file has are changed
-    in place: cleaning must not need space.
+    On a full volume this releases the reserve, or changes the members that the file has in place:
+    deleting expired files must not need space.
 
     Raises:
-        ArchiveFull, FsyncFailed: the one before is still there.
+        ArchiveFull: the previous identity is still on disk.
+        FsyncFailed: what the disk holds is unknown.
     """
     path = folder / paths.IDENTITY_NAME
     home = identity.file_birth
 
-    def said(fd: int) -> bytes:
+    def render(fd: int) -> bytes:
         nonlocal home
         home = home if identity.is_copy else read_birth(fd)
         members = add_checksum(_make_members(identity._replace(file_birth=home)))
@@ -155,14 +156,14 @@ def write_identity(folder: Path, identity: Identity) -> Identity:
 
     def write_new() -> None:
         with translate_full_volume(folder):
-            write_small_file(path, said)
+            write_small_file(path, render)
 
     try:
         disk_reserve.retry_with_reserve(folder, write_new)
     except ArchiveFull:
-        # Birth, and so home, stay those of the file.
         current = read_identity(folder)
-        # A file of 0.2.0 has no room for a prefix either.
+        # An overwritten file keeps its birth, so it stays a copy or an original. A file of 0.2.0
+        # has no member for the prefix.
         changed = (identity.is_copy, identity.prefix)
         if current is None or (current.is_copy, current.prefix) != changed:
             raise

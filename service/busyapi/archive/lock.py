@@ -1,9 +1,9 @@
-"""The lock of a partition's folder: one writing process at a time.
+"""The lock of a partition's folder: only one process writes at a time.
 
-`flock` on `.lock` guards as long as the path leads to the file that is locked. A person, or a tool
-that restores a backup, can remove or replace the file; some network file systems have no flock.
-So this is one guard of several: the lease in Redis is another, and before each publish the writer
-checks that its open segment is still the file at its path. None of them relies on the others.
+`flock` on `.lock` works only while the path leads to the locked file. An operator, or a tool that
+restores a backup, can remove or replace the file, and some network file systems have no flock. So
+two more checks exist, and none relies on another: the lease in Redis, and, before each publish, the
+check that the writer's open segment is still the file at its path.
 """
 
 import errno
@@ -15,51 +15,51 @@ from busyapi.archive import paths
 from busyapi.errors import ArchiveLocked, ArchiveTakenOver
 
 _NO_FLOCK = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
-"""What file systems without flock answer."""
-_TRIES = 10
+"""Errors of file systems without flock."""
+_MAX_TRIES = 10
 
 
 class FolderLock:
     """The lock of one folder, held until `release`."""
 
     def __init__(self, folder: Path) -> None:
-        """Take the lock.
+        """Acquire the lock.
 
         Raises:
-            ArchiveLocked: another process has it.
+            ArchiveLocked: another process holds it.
         """
         self.path = folder / paths.LOCK_NAME
         self.warning = ""
-        """Why this lock keeps no other process out, "" if it does."""
+        """Why this lock does not exclude other processes; empty if it does."""
         self._fd: int | None = None
         self._fd = self._acquire()
 
     def __del__(self) -> None:
-        """Release a lock that was forgotten: only a process that dies may leave one behind."""
+        """Release a lock that the program forgot. Only a process that dies may leave it held."""
         self.release()
 
     def check_held(self) -> None:
         """Check that the path still leads to the file that is locked.
 
         Raises:
-            ArchiveTakenOver: the file was removed or replaced: another process can lock the new
-            one.
+            ArchiveTakenOver: the file was removed or replaced, so another process can lock the new
+                file.
         """
         if self._fd is None or not is_same_file(self._fd, self.path):
             raise ArchiveTakenOver(f"{self.path} was removed or replaced while it was locked")
 
     def release(self) -> None:
-        """Let another process take it."""
+        """Release the lock, if it is held."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
     def _acquire(self) -> int:
-        for _ in range(_TRIES):
+        for _ in range(_MAX_TRIES):
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o640)
             try:
                 self._flock(fd)
-                # Removed between open and flock: another process may have locked the next one.
+                # If it was removed between open and flock, another process may hold the next file.
                 if is_same_file(fd, self.path):
                     return fd
             except BaseException:
@@ -83,10 +83,10 @@ class FolderLock:
 
 
 def is_same_file(fd: int, path: Path) -> bool:
-    """Return whether a path leads to the file that is open.
+    """Return whether a path leads to the open file.
 
     The path is opened, not only looked up: an NFS client may answer a lookup from its cache for a
-    minute, but asks the server when a file is opened.
+    minute, but asks the server when it opens a file.
     """
     try:
         at_path = os.open(path, os.O_RDONLY)

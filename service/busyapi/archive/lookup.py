@@ -1,7 +1,7 @@
-"""Finding one archived line while the writer goes on.
+"""Lookup of one archived line while the writer continues.
 
-The work is bounded: a bisection of the list of files, the footer of one of them (the last few
-stay in memory), and one block, whatever the size of the archive.
+The work is bounded, whatever the size of the archive: one bisection of the list of files, one
+footer (the last few stay in memory), and one block.
 """
 
 import errno
@@ -20,58 +20,58 @@ from busyapi.errors import ArchiveDamaged, UsageExpired
 from busyapi.ids import Seq
 
 FOOTER_CACHE_SIZE = 8
-"""Footers kept in memory, of at most 3 MiB each and mostly far less."""
+"""Footers in memory. Each has at most 3 MiB, and most have far less."""
 
 
 class ArchiveLookup:
-    """What of a partition can be read: its files, and the accepted blocks of the open segment."""
+    """The readable part of a partition: its files, and the accepted blocks of the open segment."""
 
     def __init__(
         self, folder: Path, files: list[ArchiveFile], kept_from: Seq, alarms: list[str]
     ) -> None:
         self.lock = threading.Lock()
-        """Guards the three below, the index of the open segment, and that segment's descriptor:
-        no one reads from a descriptor that the writer has closed. It is held for reading one
-        block, never for a sync."""
+        """Guards the next three attributes, and the index and descriptor of the open segment: a
+        lookup must not read from a descriptor that the writer has closed. It is held while one
+        block is read, never during a sync."""
         self.files = files
         self.segment: Segment | None = None
         self.kept_from = kept_from
         self.unreadable: set[Seq] = set()
-        """The first seqs of files that could not be read: at most one for each file."""
+        """The first seq of each file that could not be read."""
         self._alarms = alarms
         self._folder = folder
         self._footer = lru_cache(maxsize=FOOTER_CACHE_SIZE)(self._read_footer)
 
     def set_open_segment(self, segment: Segment) -> None:
-        """Take a new open segment."""
+        """Set a new open segment."""
         with self.lock:
             self.segment = segment
 
     def add_file(self, file: ArchiveFile) -> None:
-        """Take a file that is on disk, in place of the open segment if it was that."""
+        """Add a file that is on disk. It replaces the open segment, if there is one."""
         with self.lock:
             self.segment = None
             self.files.append(file)
             self.files.sort()
 
     def close(self) -> None:
-        """Let go of the open segment."""
+        """Close the open segment, if there is one."""
         with self.lock:
             if self.segment:
                 self.segment.close()
             self.segment = None
 
     def remove_files(self, files: list[ArchiveFile], kept_from: Seq) -> None:
-        """Forget files that are about to be deleted."""
+        """Remove files that were deleted or are about to be, and set the floor of retention."""
         with self.lock:
             self.kept_from = kept_from
             self.files = sorted(set(self.files).difference(files))
 
     def find_line(self, seq: Seq) -> bytes | None:
-        """Return the line of a seq, without newline; None if there is none.
+        """Return the line of a seq, without newline; None if no file holds it.
 
         Raises:
-            UsageExpired: it was deleted when its retention time was over.
+            UsageExpired: retention deleted it.
             ArchiveDamaged: its block cannot be read.
         """
         try:
@@ -80,7 +80,7 @@ class ArchiveLookup:
             self._report_damage(seq)
             raise
         except OSError as error:
-            if error.errno == errno.EIO:  # a bad sector; others say nothing of the file
+            if error.errno == errno.EIO:  # a bad sector; other errors are no damage of the file
                 self._report_damage(seq)
             raise
 
@@ -95,10 +95,10 @@ class ArchiveLookup:
         return frame.line(seq) if frame else None
 
     def _report_damage(self, seq: Seq) -> None:
-        """Tell of the file that holds a seq, once however often it is asked for."""
+        """Add an alarm for the file that holds a seq, once for each file."""
         with self.lock:
             file, segment = self._find_file(seq), self.segment
-            # An open segment keeps its first seq when it gets its final name.
+            # The first seq identifies the file: a segment keeps it when it is finished.
             first = file.first if file else segment.first if segment else None
             if first is None or first in self.unreadable:
                 return
@@ -107,8 +107,8 @@ class ArchiveLookup:
             self._alarms.append(f"{path} in {self._folder} is damaged: a lookup could not read it")
 
     def _find_file(self, seq: Seq) -> ArchiveFile | None:
-        at = bisect_right(self.files, seq, key=lambda each: each.first) - 1
-        # Files set aside are in the list too, and may begin where one that covers does.
+        at = bisect_right(self.files, seq, key=lambda file: file.first) - 1
+        # The list includes damaged files, which may begin at the same seq as a good one.
         while at >= 0 and self.files[at].kind is FileKind.DAMAGED:
             at -= 1
         return self.files[at] if at >= 0 and seq <= self.files[at].last else None
@@ -118,9 +118,9 @@ class ArchiveLookup:
             entry = self._footer(file).blocks.find(seq)
             fd = os.open(self._folder / file.path, os.O_RDONLY)
         except FileNotFoundError:
-            if seq < self.kept_from:  # retention was faster
+            if seq < self.kept_from:  # retention has deleted it meanwhile
                 raise UsageExpired from None
-            raise ArchiveDamaged(f"{file.path} is gone") from None
+            raise ArchiveDamaged(f"{file.path} does not exist any more") from None
         try:
             return read_block_at(fd, entry.offset, file.path) if entry else None
         finally:

@@ -1,6 +1,6 @@
-"""The small files: gap records, and entries in quarantine.
+"""Gap records and quarantine files.
 
-A gap record is JSON. A quarantined entry is one line of JSON about it, and then its raw bytes.
+A gap record is JSON. A quarantine file is one line of JSON, followed by the raw bytes of the entry.
 """
 
 import hashlib
@@ -19,14 +19,14 @@ from busyapi.errors import ArchiveDamaged
 
 
 class GapRecord(NamedTuple):
-    """Why some seqs were skipped, and when."""
+    """The reason why some seqs were skipped, and when."""
 
     why: str
     when: str
 
 
 class QuarantinedEntry(NamedTuple):
-    """An entry that could not be rendered."""
+    """An entry of the stream that could not be rendered."""
 
     why: str
     when: str
@@ -35,19 +35,17 @@ class QuarantinedEntry(NamedTuple):
 
 def write_gap(folder: Path, identity: Identity, span: SeqRange, why: str) -> ArchiveFile:
     """Put a gap record on disk."""
-    said = _make_header(identity, span, why)
-    return _write_file(
-        folder, identity, FileKind.GAP, span, json.dumps(said, indent=2).encode() + b"\n"
-    )
+    data = json.dumps(_make_header(identity, span, why), indent=2).encode() + b"\n"
+    return _write_file(folder, identity, FileKind.GAP, span, data)
 
 
 def write_quarantine(
     folder: Path, identity: Identity, span: SeqRange, raw: bytes, why: str
 ) -> ArchiveFile:
-    """Put an entry into quarantine, on disk."""
-    said = _make_header(identity, span, why)
-    said |= {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
-    data = json.dumps(said).encode() + b"\n" + raw
+    """Put a quarantine file on disk."""
+    header = _make_header(identity, span, why)
+    header |= {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+    data = json.dumps(header).encode() + b"\n" + raw
     return _write_file(folder, identity, FileKind.QUARANTINE, span, data)
 
 
@@ -55,23 +53,23 @@ def read_gap(folder: Path, file: ArchiveFile, identity: Identity) -> GapRecord:
     """Read a gap record.
 
     Raises:
-        ArchiveDamaged: it does not say what its name says.
+        ArchiveDamaged: its content does not match its name.
     """
-    said = _parse_checked((folder / file.path).read_bytes(), file, identity)
-    return GapRecord(said["why"], said["when"])
+    record = _parse_checked((folder / file.path).read_bytes(), file, identity)
+    return GapRecord(record["why"], record["when"])
 
 
 def read_quarantine(folder: Path, file: ArchiveFile, identity: Identity) -> QuarantinedEntry:
-    """Read an entry in quarantine.
+    """Read a quarantine file.
 
     Raises:
-        ArchiveDamaged: it does not say what its name says, or its checksum does not hold.
+        ArchiveDamaged: its content does not match its name or its checksum.
     """
-    head, _, raw = (folder / file.path).read_bytes().partition(b"\n")
-    said = _parse_checked(head, file, identity)
-    if (said.get("bytes"), said.get("sha256")) != (len(raw), hashlib.sha256(raw).hexdigest()):
-        raise ArchiveDamaged(f"{file.path}: its SHA-256 does not hold")
-    return QuarantinedEntry(said["why"], said["when"], raw)
+    line, _, raw = (folder / file.path).read_bytes().partition(b"\n")
+    header = _parse_checked(line, file, identity)
+    if (header.get("bytes"), header.get("sha256")) != (len(raw), hashlib.sha256(raw).hexdigest()):
+        raise ArchiveDamaged(f"{file.path}: its SHA-256 does not match")
+    return QuarantinedEntry(header["why"], header["when"], raw)
 
 
 def _make_header(identity: Identity, span: SeqRange, why: str) -> dict[str, Any]:
@@ -98,13 +96,13 @@ def _write_file(
 def _parse_checked(raw: bytes, file: ArchiveFile, identity: Identity) -> dict[str, Any]:
     expected = _make_header(identity, SeqRange(file.first, file.last), "")
     try:
-        said: dict[str, Any] = json.loads(raw)
-        require_known_format(said, file.path)
-        wrong = [name for name in expected if name not in {"why", "when"}]
-        wrong = [name for name in wrong if said[name] != expected[name]]
-        texts = isinstance(said["why"], str) and isinstance(said["when"], str)
+        header: dict[str, Any] = json.loads(raw)
+        require_known_format(header, file.path)
+        names = [name for name in expected if name not in {"why", "when"}]
+        is_valid = all(header[name] == expected[name] for name in names)
+        has_texts = isinstance(header["why"], str) and isinstance(header["when"], str)
     except (ValueError, KeyError, TypeError) as error:
         raise ArchiveDamaged(f"{file.path} cannot be read: {type(error).__name__}") from error
-    if wrong or not texts:
-        raise ArchiveDamaged(f"{file.path} does not say what its name says")
-    return said
+    if not is_valid or not has_texts:
+        raise ArchiveDamaged(f"{file.path}: its content does not match its name")
+    return header

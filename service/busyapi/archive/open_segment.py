@@ -1,13 +1,13 @@
-"""What follows the last whole block of an open segment: is it what a crash leaves?
+"""Scan of an open segment: do the bytes after its last complete block come from a crash?
 
     nothing, or only zeros                     nothing was written
-    the begin of a block or of a footer        torn: the write stopped there
-    a block of full length, wrong checksum     doubt: a power cut kept some pages of it and lost
-    anything else                                others, or it was whole once and has changed
+    the beginning of a block or of a footer    torn: the write stopped there
+    a block of full length, wrong checksum     doubtful: a power cut kept only some of its pages, or
+    anything else                                it was complete once and has changed
 
-A process that is killed always leaves one of the first two: the file grows as bytes are copied
-into it. Nothing here says whether the block was published: that is for the high-water mark and for
-Redis to say.
+A killed process always leaves one of the first two, because the file grows as bytes are copied into
+it. The scan cannot determine whether the block was published: only the high-water mark and Redis
+can.
 """
 
 import os
@@ -24,37 +24,37 @@ from busyapi.archive.format import (
 from busyapi.archive.reader import read_footer, scan_frames
 from busyapi.ids import Seq
 
-_CHUNK = 1 << 20
+_CHUNK_BYTES = 1 << 20
 
 
 class OpenSegmentScan(NamedTuple):
-    """What an open segment holds."""
+    """The content of an open segment."""
 
     blocks: list[BlockHeader]
-    """The whole ones, also those behind damage."""
+    """The complete blocks, including those after damage."""
     tail_bytes: int
-    """What follows the last of them, but for a whole footer."""
+    """The number of bytes after the last complete block; a complete footer does not count."""
     is_torn: bool
-    """These bytes are none, or what a killed writer leaves."""
+    """There are no such bytes, or a killed writer left them."""
     next_block: BlockHeader | None
-    """What the header of the first block in them says, if it holds."""
+    """The header at their beginning, if it is valid."""
 
-    def first_seq(self, named: Seq) -> Seq:
-        """Return the smallest seq of a whole block and of the file's name."""
-        return min([named, *(each.first for each in self.blocks)])
+    def first_seq(self, in_name: Seq) -> Seq:
+        """Return the smallest of the seqs of the complete blocks and the seq in the file's name."""
+        return min([in_name, *(block.first for block in self.blocks)])
 
     def last_seq(self, default: Seq) -> Seq:
-        """Return the largest seq of a whole block."""
-        return max((each.last for each in self.blocks), default=default)
+        """Return the largest seq of a complete block."""
+        return max((block.last for block in self.blocks), default=default)
 
 
 def scan_open_segment(fd: int) -> OpenSegmentScan:
-    """Read an open segment."""
+    """Scan an open segment."""
     blocks, end = [], 0
     for frame in scan_frames(fd):
         blocks.append(frame.block)
         end = frame.end
-    footer = read_footer(fd)  # there if its writer died before the rename
+    footer = read_footer(fd)  # present if the writer died before the rename
     if footer and footer.offset == end:
         return OpenSegmentScan(blocks, 0, is_torn=True, next_block=None)
     size = max(0, os.fstat(fd).st_size - end)
@@ -68,7 +68,7 @@ def scan_open_segment(fd: int) -> OpenSegmentScan:
 
 
 def _is_partial_write(head: bytes, size: int, blocks: int) -> bool:
-    """Tell whether bytes are the begin of a block's header, or of the footer, or all of that."""
+    """Return whether the bytes are a block header or a footer, or the beginning of one."""
     start = head[: len(BLOCK_START)]
     if footer_start(blocks).startswith(start):
         return size <= footer_length(blocks)
@@ -76,7 +76,7 @@ def _is_partial_write(head: bytes, size: int, blocks: int) -> bool:
 
 
 def _only_zeros(fd: int, offset: int) -> bool:
-    while chunk := os.pread(fd, _CHUNK, offset):
+    while chunk := os.pread(fd, _CHUNK_BYTES, offset):
         if chunk.strip(b"\0"):
             return False
         offset += len(chunk)

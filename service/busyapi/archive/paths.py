@@ -1,17 +1,17 @@
-"""The names of the archive's folders and files, made and parsed here alone.
+"""The names of the archive's folders and files. Only this module makes and parses them.
 
     <root>/p00/partition.json
                .lock
-               highwater                                            how far it has been
-               .reserve                                             space for cleaning, no data
+               highwater                                            the largest seq it ever held
+               .reserve                                             space for deletions, no data
                2026-11-23/usages-p00-<first>-<last>.ndjson.zst      a finished segment
-                          usages-p00-<first>.ndjson.zst.open        the one being written
+                          usages-p00-<first>.ndjson.zst.open        the open segment
                           gap-p00-<from>-<to>.json                  seqs that were skipped
-                          quarantine-p00-<first>-<last>.bin         an entry nobody could read
+                          quarantine-p00-<first>-<last>.bin         an unreadable entry
                           usages-p00-<first>-<last>.ndjson.zst.damaged   set aside, never deleted
-                          usages-p00-<first>-<last>.ndjson.zst.torn      set aside, its end in doubt
+                          usages-p00-<first>-<last>.ndjson.zst.torn      set aside, doubtful end
 
-Seqs have 16 digits, as many as 2^53 has, so that names sort as seqs do.
+Seqs have 16 digits, as many as 2^53, so names sort like seqs.
 """
 
 import os
@@ -30,13 +30,13 @@ LOCK_NAME = ".lock"
 RESERVE_NAME = ".reserve"
 HIGH_WATER_NAME = "highwater"
 UNKNOWN_SEQ = Seq(0)
-"""The last seq of an open segment, as far as its name goes."""
+"""The last seq of an open segment, whose name does not contain it."""
 TEMPORARY_SUFFIX = ".tmp"
-"""Ends the name of a file that is not whole yet: recovery removes it, readers pass over it."""
+"""Ends the name of an incomplete file: recovery removes it, readers skip it."""
 
 
 class FileKind(StrEnum):
-    """What a file of the archive is."""
+    """The kinds of files in the archive."""
 
     SEGMENT = "segment"
     OPEN = "open"
@@ -47,22 +47,22 @@ class FileKind(StrEnum):
 
 
 class ArchiveFile(NamedTuple):
-    """One file and the seqs its name claims. The last of an open segment is UNKNOWN."""
+    """One file and the seqs in its name. The last seq of an open segment is UNKNOWN_SEQ."""
 
     first: Seq
     last: Seq
     kind: FileKind
     path: str
-    """From the partition's folder: day/name."""
+    """Relative to the partition's folder: day/name."""
 
     @property
     def day(self) -> str:
-        """The UTC day on which it was opened, YYYY-MM-DD."""
+        """The UTC day on which it was created, YYYY-MM-DD."""
         return self.path.partition("/")[0]
 
     @property
     def seq_count(self) -> int:
-        """How many seqs the name claims."""
+        """The number of seqs in the name."""
         return self.last - self.first + 1
 
 
@@ -89,29 +89,29 @@ def partition_folder(root: Path, partition: int) -> Path:
 
 
 def partition_folders(root: Path) -> dict[int, Path]:
-    """List the folders of partitions below a root, by number."""
-    matches = [(_PARTITION.fullmatch(each.name), each) for each in root.iterdir() if each.is_dir()]
-    found = sorted((int(match[1]), path) for match, path in matches if match)
-    # p001 is a person's copy of p01: it must not stand in for it.
-    return {number: path for number, path in found if path == partition_folder(root, number)}
+    """Return the folders of the partitions below a root, by number."""
+    matches = [(_PARTITION.fullmatch(path.name), path) for path in root.iterdir() if path.is_dir()]
+    folders = sorted((int(match[1]), path) for match, path in matches if match)
+    # p001 is an operator's copy of p01, and must not replace it.
+    return {number: path for number, path in folders if path == partition_folder(root, number)}
 
 
 def utc_day(seconds: float | None = None) -> str:
-    """Return the UTC day of a time in seconds since 1970, of now by default."""
+    """Return the UTC day of a time in seconds since 1970, by default of the current time."""
     return time.strftime("%Y-%m-%d", time.gmtime(seconds))
 
 
 def make_file(
     kind: FileKind, day: str, partition: int, first: Seq, last: Seq = UNKNOWN_SEQ
 ) -> ArchiveFile:
-    """Name a file."""
+    """Return a file with the name that belongs to these values."""
     stem, end = _ENDS[kind]
     to = "" if kind is FileKind.OPEN else f"-{last:016d}"
     return ArchiveFile(first, last, kind, f"{day}/{stem}-p{partition:02d}-{first:016d}{to}{end}")
 
 
 def parse_file_name(day: str, name: str, partition: int) -> ArchiveFile | None:
-    """Read a file's name; None if it is not one of this partition's archive."""
+    """Parse a file's name; return None if it is not a file of this partition."""
     match = _FILE.fullmatch(name)
     if not match or int(match[2]) != partition:
         return None
@@ -123,20 +123,20 @@ def parse_file_name(day: str, name: str, partition: int) -> ArchiveFile | None:
 
 
 class FolderListing(NamedTuple):
-    """What lies in a partition's day folders."""
+    """The content of a partition's day folders."""
 
     files: list[ArchiveFile]
-    """In the order of their seqs."""
+    """The files of the archive, ordered by seq."""
     other_paths: list[str]
-    """day/name of what is no file of this archive: temporary files, and strange ones."""
+    """day/name of every other file: temporary and unknown files."""
 
 
 def list_files(folder: Path, partition: int) -> FolderListing:
-    """List a partition's files by their names alone."""
+    """List a partition's files by their names, without opening them."""
     files, others = [], []
     for day, name in _scan_names(folder):
-        if found := parse_file_name(day, name, partition):
-            files.append(found)
+        if file := parse_file_name(day, name, partition):
+            files.append(file)
         else:
             others.append(f"{day}/{name}")
     return FolderListing(sorted(files), others)
@@ -146,5 +146,5 @@ def _scan_names(folder: Path) -> Iterator[tuple[str, str]]:
     with os.scandir(folder) as days:
         for day in days:
             if _DAY.fullmatch(day.name):
-                with os.scandir(day.path) as found:
-                    yield from ((day.name, each.name) for each in found)
+                with os.scandir(day.path) as entries:
+                    yield from ((day.name, entry.name) for entry in entries)

@@ -1,4 +1,4 @@
-"""Which seqs the files of a partition cover: interval arithmetic on their names alone."""
+"""The seqs that the files of a partition cover: interval arithmetic on their names."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -8,35 +8,35 @@ from busyapi.ids import MAX_ID, Seq
 
 
 class SeqRange(NamedTuple):
-    """Seqs from first to last, both included."""
+    """The seqs from first to last, both included."""
 
     first: Seq
     last: Seq
 
 
 COVERING_KINDS = {FileKind.SEGMENT, FileKind.GAP, FileKind.QUARANTINE}
-"""The kinds whose name says for good which seqs they answer for."""
+"""The kinds of files that cover all seqs in their name."""
 
 
 def find_holes(files: Iterable[ArchiveFile], first: Seq, last: Seq) -> Iterator[SeqRange]:
-    """Give the ranges within first to last that no file covers. Files are in order."""
-    at = first
-    for each in files:
-        if at > last:
+    """Yield the ranges from first to last that no file covers. Files must be in order."""
+    next_seq = first
+    for file in files:
+        if next_seq > last:
             return
-        if each.kind not in COVERING_KINDS or each.last < at:
+        if file.kind not in COVERING_KINDS or file.last < next_seq:
             continue
-        if each.first > at:
-            yield SeqRange(at, Seq(min(each.first - 1, last)))
-        at = Seq(each.last + 1)
-    if at <= last:
-        yield SeqRange(at, last)
+        if file.first > next_seq:
+            yield SeqRange(next_seq, Seq(min(file.first - 1, last)))
+        next_seq = Seq(file.last + 1)
+    if next_seq <= last:
+        yield SeqRange(next_seq, last)
 
 
 def intersect(span: SeqRange, ranges: Iterable[SeqRange]) -> Iterator[SeqRange]:
-    """Give the parts of a range that lie in any of these ranges."""
-    for each in ranges:
-        first, last = max(span.first, each.first), min(span.last, each.last)
+    """Yield the parts of `span` that are in any of `ranges`."""
+    for other in ranges:
+        first, last = max(span.first, other.first), min(span.last, other.last)
         if first <= last:
             yield SeqRange(first, last)
 
@@ -47,12 +47,12 @@ def find_cursor(files: Iterable[ArchiveFile], kept_from: Seq) -> Seq:
 
 
 def find_overlaps(files: Iterable[ArchiveFile]) -> Iterator[tuple[ArchiveFile, ArchiveFile]]:
-    """Give each file that covers a seq which one before it covers, after that one."""
+    """Yield pairs of files that cover the same seq, the earlier file first."""
     furthest: ArchiveFile | None = None
-    for each in files:
-        if each.kind not in COVERING_KINDS:
+    for file in files:
+        if file.kind not in COVERING_KINDS:
             continue
-        if furthest and each.first <= furthest.last:
-            yield furthest, each
-        if furthest is None or each.last > furthest.last:
-            furthest = each
+        if furthest and file.first <= furthest.last:
+            yield furthest, file
+        if furthest is None or file.last > furthest.last:
+            furthest = file

@@ -1,6 +1,6 @@
-"""Reading a segment, finished or open, from its descriptor.
+"""Reading of a segment, finished or open, from its descriptor.
 
-Nothing here holds more than one block in memory, whatever the size of the file.
+Each function holds at most one block in memory, whatever the size of the file.
 """
 
 import hashlib
@@ -24,11 +24,11 @@ from busyapi.archive.paths import ArchiveFile
 from busyapi.errors import ArchiveDamaged
 from busyapi.ids import Seq
 
-_CHUNK = 1 << 20
+_CHUNK_BYTES = 1 << 20
 
 
 class Frame(NamedTuple):
-    """A block whose header and checksum hold."""
+    """A block with a valid header and checksum."""
 
     offset: int
     block: BlockHeader
@@ -36,27 +36,29 @@ class Frame(NamedTuple):
 
     @property
     def end(self) -> int:
-        """The offset behind it."""
+        """The offset after it."""
         return self.offset + self.block.size
 
     def lines(self) -> list[bytes]:
         """Return its lines, without newlines.
 
         Raises:
-            ArchiveDamaged: it does not hold the lines that its header promises.
+            ArchiveDamaged: the number of lines differs from its header.
         """
         lines = decompress(self.data).split(b"\n")
         if lines.pop() or len(lines) != self.block.last - self.block.first + 1:
-            raise ArchiveDamaged(f"the frame at {self.offset} holds other lines than it should")
+            raise ArchiveDamaged(
+                f"the frame at {self.offset} has other lines than its header states"
+            )
         return lines
 
     def line(self, seq: Seq) -> bytes:
-        """Return the line of one of its seqs."""
+        """Return the line of a seq in this block."""
         return self.lines()[seq - self.block.first]
 
 
 def read_frame_at(fd: int, offset: int) -> Frame | None:
-    """Read the block at an offset; None if no whole and valid one stands there."""
+    """Read the block at an offset; return None if no complete and valid block is there."""
     block = decode_block_header(os.pread(fd, BLOCK_SIZE, offset))
     if block is None:
         return None
@@ -67,10 +69,10 @@ def read_frame_at(fd: int, offset: int) -> Frame | None:
 
 
 def read_block_at(fd: int, offset: int, name: str) -> Frame:
-    """Read the block that must stand at an offset.
+    """Read the block that must be at an offset.
 
     Raises:
-        ArchiveDamaged: it does not; the message names the file.
+        ArchiveDamaged: it is not there, or damaged; the message names the file.
     """
     frame = read_frame_at(fd, offset)
     if frame is None:
@@ -79,13 +81,13 @@ def read_block_at(fd: int, offset: int, name: str) -> Frame:
 
 
 def scan_frames(fd: int) -> Iterator[Frame]:
-    """Give every valid block in a file, also those behind damage.
+    """Yield every valid block in a file, including those after damage.
 
-    What lies between them is damage: a block that does not begin where the one before it ends
-    stands behind some. What follows the last one is a footer, a torn tail, or nothing.
+    If a block does not begin where the previous one ends, the bytes between them are damage. The
+    last block is followed by a footer, a torn block, or nothing.
     """
-    # No further than the file reaches now: behind a block that is being written there is nothing
-    # yet, and what came later must not make it look like damage.
+    # The end stays fixed: a block that is being written now must not look like damage because a
+    # later block follows it.
     end = os.fstat(fd).st_size
     offset: int | None = 0
     while offset is not None:
@@ -98,22 +100,22 @@ def scan_frames(fd: int) -> Iterator[Frame]:
 
 
 def _find_next_block(fd: int, offset: int) -> int | None:
-    """Search for the next thing that looks like a block header."""
-    while chunk := os.pread(fd, _CHUNK, offset):
+    """Find the next offset at which a block header may begin."""
+    while chunk := os.pread(fd, _CHUNK_BYTES, offset):
         at = chunk.find(BLOCK_START)
         if at >= 0:
             return offset + at
         if len(chunk) < len(BLOCK_START):
             return None
-        # The next chunk overlaps this one, so that a header across the seam is seen.
+        # The next chunk overlaps this one, to find a header that crosses the boundary.
         offset += len(chunk) - len(BLOCK_START) + 1
     return None
 
 
 def read_latest_received(fd: int) -> int | None:
-    """Return the latest receivedAt in an open segment, by its block headers; None if it is empty.
+    """Return the latest receivedAt in the block headers of an open segment; None if it is empty.
 
-    No data is read: a torn last block counts too, for its usages were received all the same.
+    Only headers are read. A torn last block counts too, because its usages were received.
     """
     latest, offset = None, 0
     while block := decode_block_header(os.pread(fd, BLOCK_SIZE, offset)):
@@ -123,7 +125,7 @@ def read_latest_received(fd: int) -> int | None:
 
 
 def read_footer(fd: int) -> Footer | None:
-    """Read a file's footer; None if there is none, or a damaged one. SHA-256 is not checked."""
+    """Read a file's footer; return None if it has no valid one. The SHA-256 is not verified."""
     end = os.fstat(fd).st_size
     size = parse_footer_size(os.pread(fd, TRAILER_SIZE, max(0, end - TRAILER_SIZE)))
     if size is None or size > end:
@@ -132,11 +134,11 @@ def read_footer(fd: int) -> Footer | None:
 
 
 def verify_sha256(fd: int, footer: Footer) -> bool:
-    """Hash the whole file up to its SHA-256, and compare."""
+    """Return whether the SHA-256 of the file up to that digest equals it."""
     sha, offset = hashlib.sha256(), 0
     end = os.fstat(fd).st_size - TRAILER_SIZE
     while offset < end:
-        chunk = os.pread(fd, min(_CHUNK, end - offset), offset)
+        chunk = os.pread(fd, min(_CHUNK_BYTES, end - offset), offset)
         if not chunk:
             return False
         sha.update(chunk)
@@ -145,6 +147,6 @@ def verify_sha256(fd: int, footer: Footer) -> bool:
 
 
 def matches_file(footer: Footer, file: ArchiveFile, partition: int, partitions: int) -> bool:
-    """Tell whether a footer says what its file's name and partition do."""
-    said = (footer.first, footer.last, footer.partition, footer.partitions)
-    return said == (file.first, file.last, partition, partitions)
+    """Return whether a footer matches its file's name and partition."""
+    stated = (footer.first, footer.last, footer.partition, footer.partitions)
+    return stated == (file.first, file.last, partition, partitions)

@@ -1,21 +1,21 @@
-"""Recovery: from whatever a crash, a full disk or rot left behind to files that can be trusted.
+"""Recovery of reliable files after a crash, a full disk or damage.
 
-    temporary file            removed: it was not whole
-    newest finished segments  read and hashed; one that does not hold is set aside, never deleted
-    open segment              its whole blocks are copied into a new, finished segment; unlinked
+    temporary file            removed: it is incomplete
+    newest finished segments  read and hashed; a damaged one is set aside, never deleted
+    open segment              its complete blocks are copied into a new, finished segment; unlinked
       torn at its end           the torn block was never synced: it is dropped
-      its end in doubt          kept as `.torn` until its seqs are archived from Redis; no alarm
-      damaged, or shorter than  set aside; what was published is missing
+      doubtful end              kept as `.torn` until its seqs are archived from Redis; no alarm
+      damaged, or shorter than  set aside; published usages are missing
         the high-water mark
-    set aside                 its whole blocks go into new segments, what lies between is a hole
+    file set aside            its complete blocks go into new segments; between them are holes
 
-An open file is never written on: after a failed fsync the page cache may hold what the disk does
-not, and only a new file with an fsync of its own is known to be there. A hole stays until a
-person types `busyapi archive accept-loss`.
+Recovery never appends to an open file: after a failed fsync the page cache may differ from the
+disk, so only a new file with its own fsync is known to be on disk. A hole stays until an operator
+runs `busyapi archive accept-loss`.
 
-If we die anywhere in here, the next recovery finds one of the states above: a block is copied
-only where no finished file holds its seqs, and a source is unlinked only after that. Of old
-segments nothing is read but their names.
+If the process dies during recovery, the next recovery finds one of the states above: a block is
+copied only if no finished file holds its seqs, and its source is unlinked only after that. Of older
+segments only the names are read.
 """
 
 import errno
@@ -46,39 +46,39 @@ from busyapi.failpoints import failpoint
 from busyapi.ids import Seq
 
 CHECKED_SEGMENTS = 3
-"""The newest finished segments that are read whole at each recovery."""
+"""The number of newest finished segments that each recovery reads completely."""
 
 
 class Recovery:
-    """One recovery of one partition, whose lock is held."""
+    """One recovery of a partition that this process has locked."""
 
-    def __init__(self, folder: Path, identity: Identity, reached: Seq) -> None:
+    def __init__(self, folder: Path, identity: Identity, high_water: Seq) -> None:
         self.alarms: list[str] = []
-        """What was found damaged: to be logged and looked at."""
+        """Damage, one sentence each, to be logged."""
         self.files: list[ArchiveFile] = []
         self.unreadable: set[Seq] = set()
-        """The first seqs of finished segments that the disk does not give back."""
-        self.high_water = reached
-        """The high-water mark: all seqs up to there were on disk once."""
+        """The first seq of each finished segment that the disk cannot read."""
+        self.high_water = high_water
+        """The high-water mark: all seqs up to it were on disk once."""
         self._torn: list[ArchiveFile] = []
         self._folder = folder
         self._identity = identity
 
     def run(self) -> list[ArchiveFile]:
-        """Repair, and return the partition's files in order; none is open.
+        """Recover, and return the partition's files in order, without an open segment.
 
         Raises:
             ArchiveDamaged: two files hold the same seqs.
         """
         self._list_files()
-        for each in self._files_of(FileKind.SEGMENT)[-CHECKED_SEGMENTS:]:
-            if not self._is_sound(each):
-                self._set_aside(each, each.last)
-        opened = [(each, self._copy_whole(each)) for each in self._files_of(FileKind.OPEN)]
-        for each, found in opened:
-            self._finish_open_segment(each, found)
-        for each in self._files_of(FileKind.DAMAGED):
-            self._salvage(each, each.last)
+        for file in self._files_of(FileKind.SEGMENT)[-CHECKED_SEGMENTS:]:
+            if not self._is_usable(file):
+                self._set_aside(file, file.last)
+        scans = [(file, self._copy_blocks(file)) for file in self._files_of(FileKind.OPEN)]
+        for file, scan in scans:
+            self._finish_open_segment(file, scan)
+        for file in self._files_of(FileKind.DAMAGED):
+            self._salvage(file, file.last)
         for one, other in find_overlaps(self.files):
             raise ArchiveDamaged(
                 f"{one.path} and {other.path} in {self._folder} hold the same seqs: move one away"
@@ -88,19 +88,19 @@ class Recovery:
 
     def _list_files(self) -> None:
         files, others = paths.list_files(self._folder, self._identity.partition)
-        self._torn = [each for each in files if each.kind is FileKind.TORN]
-        self.files = [each for each in files if each.kind is not FileKind.TORN]
-        for each in others:
-            if each.endswith(TEMPORARY_SUFFIX):
-                (self._folder / each).unlink()
-        # Who renamed the newest files may have died before the folder was synced.
+        self._torn = [file for file in files if file.kind is FileKind.TORN]
+        self.files = [file for file in files if file.kind is not FileKind.TORN]
+        for path in others:
+            if path.endswith(TEMPORARY_SUFFIX):
+                (self._folder / path).unlink()
+        # The process that renamed the newest files may have died before it synced the folder.
         sync_folder(self._folder)
         newest = [*self.files[-CHECKED_SEGMENTS:], *self._files_of(FileKind.OPEN)]
-        for day in {each.day for each in newest}:
+        for day in {file.day for file in newest}:
             sync_folder(self._folder / day)
 
     def _files_of(self, kind: FileKind) -> list[ArchiveFile]:
-        return [each for each in self.files if each.kind is kind]
+        return [file for file in self.files if file.kind is kind]
 
     @contextmanager
     def _open_file(self, file: ArchiveFile) -> Iterator[int]:
@@ -116,11 +116,11 @@ class Recovery:
         finally:
             os.close(fd)
 
-    def _is_sound(self, file: ArchiveFile) -> bool:
-        """Tell whether a finished segment can stay what it is.
+    def _is_usable(self, file: ArchiveFile) -> bool:
+        """Return whether a finished segment keeps its name.
 
-        One that the disk does not read stays too: all in it was published, and nothing becomes
-        better by a halt. It is an alarm.
+        A segment that the disk cannot read keeps it too, and causes an alarm: all its usages were
+        published, and a halt would repair nothing.
         """
         try:
             return self._is_intact(file)
@@ -134,7 +134,7 @@ class Recovery:
         return True
 
     def _is_intact(self, file: ArchiveFile) -> bool:
-        """Tell whether a finished segment is what its writer made."""
+        """Return whether a finished segment is as its writer left it."""
         with self._open_file(file) as fd:
             footer = read_footer(fd)
             return (
@@ -143,35 +143,35 @@ class Recovery:
                 and verify_sha256(fd, footer)
             )
 
-    def _copy_whole(self, file: ArchiveFile) -> OpenSegmentScan:
-        """Copy the whole blocks of an open segment, as far as no finished file holds them."""
+    def _copy_blocks(self, file: ArchiveFile) -> OpenSegmentScan:
+        """Copy the complete blocks of an open segment that no finished file holds."""
         with self._open_file(file) as fd:
-            found = scan_open_segment(fd)
-        self._salvage(file._replace(first=found.first_seq(file.first)), found.last_seq(Seq(0)))
-        return found
+            scan = scan_open_segment(fd)
+        self._salvage(file._replace(first=scan.first_seq(file.first)), scan.last_seq(Seq(0)))
+        return scan
 
-    def _finish_open_segment(self, file: ArchiveFile, found: OpenSegmentScan) -> None:
-        """Unlink an open segment, or set it aside if it may hold what no file does now.
+    def _finish_open_segment(self, file: ArchiveFile, scan: OpenSegmentScan) -> None:
+        """Unlink an open segment, or set it aside if it may hold usages that no other file holds.
 
-        Blocks are synced one by one, so a torn one has none behind it and leaves no hole. A hole,
-        or an end below the high-water mark, means that the disk has changed what was once there.
+        Blocks are synced one by one, so no block follows a torn one, and a torn one leaves no hole.
+        A hole, or an end below the high-water mark, means that the disk has changed stored data.
         """
-        last = found.last_seq(Seq(file.first - 1))
-        end = self._published_end(last) if found.tail_bytes else last
-        if end > last or any(find_holes(self.files, found.first_seq(file.first), last)):
+        last = scan.last_seq(Seq(file.first - 1))
+        end = self._published_end(last) if scan.tail_bytes else last
+        if end > last or any(find_holes(self.files, scan.first_seq(file.first), last)):
             self._set_aside(file, end)
-        elif found.is_torn:
+        elif scan.is_torn:
             failpoint("archive-recover-before-unlink")
             self._unlink(file)
         else:
-            self._keep_torn(file, found, Seq(last + 1))
+            self._keep_torn(file, scan, Seq(last + 1))
 
     def _is_own_frame(self, frame: Frame) -> bool:
-        of = (frame.block.partition, frame.block.partitions)
-        return of == (self._identity.partition, self._identity.partitions)
+        owner = (frame.block.partition, frame.block.partitions)
+        return owner == (self._identity.partition, self._identity.partitions)
 
     def _salvage(self, file: ArchiveFile, last: Seq) -> None:
-        """Copy the whole blocks that fill holes into finished segments, one for each run."""
+        """Copy the complete blocks that fill holes into finished segments, one for each run."""
         missing = list(find_holes(self.files, max(file.first, self._identity.kept_from), last))
         if not missing:
             return
@@ -182,15 +182,15 @@ class Recovery:
                     if not runs or frame.block.first != runs[-1][-1].block.last + 1:
                         runs.append([])
                     runs[-1].append(frame._replace(data=b""))
-            for each in runs:
-                self._copy(fd, file.day, each)
+            for run in runs:
+                self._copy_run(fd, file.day, run)
 
-    def _copy(self, fd: int, day: str, run: list[Frame]) -> None:
+    def _copy_run(self, fd: int, day: str, run: list[Frame]) -> None:
         """Copy blocks that follow each other into one finished segment, on disk."""
         copy = Segment(self._folder, self._identity, day, run[0].block.first, TEMPORARY_SUFFIX)
         try:
-            for each in run:
-                frame = read_block_at(fd, each.offset, f"a segment of {day}")
+            for position in run:
+                frame = read_block_at(fd, position.offset, f"a segment of {day}")
                 written = copy.write(frame.block, frame.data)
                 copy.accept(frame.block, written, read_content_size(frame.data))
             failpoint("archive-recover-copied")
@@ -208,39 +208,38 @@ class Recovery:
         self.alarms.append(f"{self._folder / file.path} is damaged, and set aside as {aside.path}")
 
     def _published_end(self, last: Seq) -> Seq:
-        """Return the last seq behind `last` that was once on disk and is in no file."""
+        """Return the last of the seqs after `last` that were once on disk and are in no file."""
         lost = next(find_holes(self.files, Seq(last + 1), self.high_water), None)
         return lost.last if lost and lost.first == last + 1 else last
 
-    def _keep_torn(self, file: ArchiveFile, found: OpenSegmentScan, first: Seq) -> None:
+    def _keep_torn(self, file: ArchiveFile, scan: OpenSegmentScan, first: Seq) -> None:
         """Rename an open segment whose last block was not published, as far as is known.
 
-        Its name has the seqs that this block may hold. No more than the bound can follow the
-        cursor.
+        The new name has the seqs that this block may hold: at most the bound, after the cursor.
         """
         end = Seq(first + self._identity.bound - 1)
-        last = min(found.next_block.last, end) if found.next_block else end
+        last = min(scan.next_block.last, end) if scan.next_block else end
         self._torn.append(self._rename(file, FileKind.TORN, SeqRange(first, max(first, last))))
 
     def _rename(self, file: ArchiveFile, kind: FileKind, span: SeqRange) -> ArchiveFile:
-        """Set a file aside under a name that no file has."""
+        """Set a file aside under an unused name."""
         aside = paths.make_file(kind, file.day, self._identity.partition, *span)
-        path, n = aside.path, 1
+        path, number = aside.path, 1
         while (self._folder / path).exists():
-            n += 1
-            path = f"{aside.path}{n}"
+            number += 1
+            path = f"{aside.path}{number}"
         failpoint("archive-recover-set-aside")
         rename_file(self._folder / file.path, self._folder / path)
         self.files.remove(file)
         return aside._replace(path=path)
 
     def _delete_archived_torn(self) -> None:
-        """Delete what was kept in doubt and has been archived since, from Redis."""
-        archived = [each for each in self.files if each.kind is FileKind.SEGMENT]
-        for each in self._torn:
-            if not any(find_holes(archived, max(each.first, self._identity.kept_from), each.last)):
-                with suppress(OSError):  # to be tried again
-                    (self._folder / each.path).unlink()
+        """Delete the doubtful files whose seqs have been archived from Redis since."""
+        archived = self._files_of(FileKind.SEGMENT)
+        for file in self._torn:
+            if not any(find_holes(archived, max(file.first, self._identity.kept_from), file.last)):
+                with suppress(OSError):  # the next recovery tries again
+                    (self._folder / file.path).unlink()
 
     def _unlink(self, file: ArchiveFile) -> None:
         (self._folder / file.path).unlink()
@@ -255,4 +254,4 @@ class Recovery:
 
 def _fills(frame: Frame, missing: list[SeqRange]) -> bool:
     block = frame.block
-    return any(each.first <= block.first and block.last <= each.last for each in missing)
+    return any(hole.first <= block.first and block.last <= hole.last for hole in missing)

@@ -1,13 +1,13 @@
-"""Which files are older than they are kept, and their end.
+"""Deletion of expired files.
 
-A deletion cannot be undone, so no single clock decides it. A file's age counts from the newest
-`receivedAt` in the archive, which API pods stamped, or from this machine's time, whichever is
-older. If the two differ by more than two days, one of them is wrong, or nothing was received for
-that long: nothing is deleted then. The newest segment is never deleted. A quarantine file has no
-`receivedAt`: it is deleted with the segment behind it.
+A deletion cannot be undone, so it never depends on a single clock. A file's age is counted from the
+newest `receivedAt` in the archive, which an API pod stamped, or from this machine's time, whichever
+is older. If the two differ by more than two days, one of them is wrong, or no usage was received
+for that long: then nothing is deleted. The newest segment is never deleted. A quarantine file has
+no `receivedAt`: it is deleted with the segment after it.
 
-Nothing in here may keep a writer from archiving: what cannot be read or deleted is reported with
-its name, and passed over.
+Retention must never stop a writer from archiving: a file that cannot be read or deleted causes an
+alarm with its name, and is skipped.
 """
 
 import os
@@ -28,42 +28,43 @@ from busyapi.failpoints import failpoint
 from busyapi.ids import Seq
 
 MAX_CLOCK_SKEW_SECONDS = 2 * 86_400
-"""By how much the newest usage and this machine's clock may differ."""
+"""The allowed difference between the newest usage and this machine's clock."""
 RETRY_INTERVAL_SECONDS = 60.0
-"""Between two tries on a day on which retention was refused or failed."""
+"""The time between two attempts on a day on which retention was refused or failed."""
 
 
 class ExpiredFiles(NamedTuple):
-    """What retention may delete."""
+    """The files that retention may delete."""
 
     files: list[ArchiveFile]
-    refused: str
-    """Why nothing more is deleted although files look old, "" if they do not."""
+    refusal: str
+    """Why other files that look old are not deleted; empty if there are none."""
 
 
 class Retention:
-    """The end of one partition's old files."""
+    """Retention of one partition."""
 
     def __init__(self, folder: Path, alarms: list[str], failed: set[Seq]) -> None:
-        """Report to `alarms` what is passed over, and add its first seq to `failed`."""
+        """Add an alarm for each file that is skipped, and its first seq to `failed`."""
         self.refusal = ""
-        """Why old files are not deleted, "" if they are."""
+        """Why old files are not deleted; empty if they are."""
         self._failed = failed
         self._alarms = alarms
         self._folder = folder
         self._done_on = ""
         self._next_try = 0.0
-        self._clocks_apart = False
+        self._has_clock_skew = False
 
     def is_due(self, latest_ms: int | None) -> bool:
-        """Return whether to look for old files: once a day, later again if that failed.
+        """Return whether to search for expired files: once a day, and again later if that failed.
 
-        `latest_ms` is the latest receivedAt in the open segment. Cheap enough for every flush.
+        `latest_ms` is the latest receivedAt in the open segment. The check is cheap enough for
+        every flush.
         """
         if self._done_on == paths.utc_day():
             return False
         if (
-            self._clocks_apart
+            self._has_clock_skew
             and latest_ms is not None
             and not _describe_clock_skew(latest_ms, time.time())
         ):
@@ -78,23 +79,23 @@ class Retention:
         latest_ms: int | None,
         on_floor_raised: Callable[[Identity], None],
     ) -> list[ArchiveFile]:
-        """Delete files that were opened and received more than `days` ago; return them.
+        """Delete files that were created and received more than `days` ago; return them.
 
-        The floor is on disk first, and `on_floor_raised` is called. If we die after that, what is
-        left below it is deleted by the next run; the other way round a deleted segment would look
-        like a lost one. No failure is raised.
+        The floor is raised on disk first, and passed to `on_floor_raised`. If the process dies
+        after that, the next run deletes the files that are left below the floor. In the opposite
+        order a deleted segment would look like a lost one. Failures cause alarms, not exceptions.
         """
         self._next_try = time.monotonic() + RETRY_INTERVAL_SECONDS
         today = paths.utc_day()
         try:
             old, self.refusal = self._find_expired(files, current.kept_from, days, latest_ms)
-            kept_from = max([current.kept_from, *(Seq(each.last + 1) for each in old)])
+            kept_from = max([current.kept_from, *(Seq(file.last + 1) for file in old)])
             if kept_from > current.kept_from:
                 on_floor_raised(
                     identity.write_identity(self._folder, current._replace(kept_from=kept_from))
                 )
         except ArchiveFull:
-            return []  # counted where usages are refused for it
+            return []  # the append on the full volume reports it
         except (OSError, ArchiveError, OverflowError) as error:
             self._alarm(Seq(0), f"{self._folder}: retention failed: {error}")
             return []
@@ -106,10 +107,10 @@ class Retention:
     def _find_expired(
         self, files: Sequence[ArchiveFile], kept_from: Seq, days: int, latest_ms: int | None
     ) -> ExpiredFiles:
-        """List the oldest segments and quarantine files opened more than this many days ago.
+        """List the oldest segments and quarantine files, created more than `days` ago.
 
-        Gap records stay: they hold no usage, and say which ids never were one. So do files set
-        aside, which are a person's to delete.
+        Gap records stay: they hold no usage, and record which ids were never given to one. Files
+        set aside stay too: only an operator deletes them.
         """
         now = time.time()
         newest = None
@@ -117,47 +118,47 @@ class Retention:
             newest, latest_ms = self._find_newest(files)
         if latest_ms is None:
             return ExpiredFiles([], "")
-        soonest = _day_limit(max(latest_ms / 1000, now), days)
+        later_limit = _day_limit(max(latest_ms / 1000, now), days)
         limit = _day_limit(min(latest_ms / 1000, now), days)
-        apart = _describe_clock_skew(latest_ms, now)
-        self._clocks_apart = bool(apart)
-        if apart:
-            looks_old = any(_is_deletable(each) and each.day < soonest for each in files)
-            return ExpiredFiles([], apart if looks_old else "")
+        skew = _describe_clock_skew(latest_ms, now)
+        self._has_clock_skew = bool(skew)
+        if skew:
+            looks_old = any(_is_deletable(file) and file.day < later_limit for file in files)
+            return ExpiredFiles([], skew if looks_old else "")
         today = utc_day(now + MAX_CLOCK_SKEW_SECONDS)
         old: list[ArchiveFile] = []
-        for each in filter(_is_deletable, files):
-            # A folder of a day to come was made by a wrong clock: what was received decides.
-            if each is newest or (each.last >= kept_from and limit <= each.day <= today):
+        for file in filter(_is_deletable, files):
+            # A wrong clock made a folder of a future day: for its files only receivedAt counts.
+            if file is newest or (file.last >= kept_from and limit <= file.day <= today):
                 break
             try:
-                latest = self._read_latest(each)
+                latest = self._read_latest(file)
             except (OSError, ArchiveDamaged) as error:
-                self._alarm(each.first, f"{self._folder / each.path} is passed over: {error}")
+                self._alarm(file.first, f"{self._folder / file.path} is skipped: {error}")
                 continue
-            # Below the floor: we died after raising it, before the file was unlinked.
-            if each.last >= kept_from and latest is not None and utc_day(latest / 1000) >= limit:
-                future = latest / 1000 - now > MAX_CLOCK_SKEW_SECONDS
+            # A file below the floor is always deleted: a process died before it unlinked it.
+            if file.last >= kept_from and latest is not None and utc_day(latest / 1000) >= limit:
+                is_future = latest / 1000 - now > MAX_CLOCK_SKEW_SECONDS
                 return ExpiredFiles(
                     _drop_unproven(old, kept_from),
-                    _describe_future_usage(each, latest) if future else "",
+                    _describe_future_usage(file, latest) if is_future else "",
                 )
-            old.append(each)
+            old.append(file)
         return ExpiredFiles(_drop_unproven(old, kept_from), "")
 
     def _find_newest(self, files: Sequence[ArchiveFile]) -> tuple[ArchiveFile | None, int | None]:
-        """Find the newest segment that can be read, and its latest receivedAt."""
+        """Return the newest finished segment, and the latest receivedAt that can be read."""
         newest = None
-        for each in reversed(files):
-            if each.kind in {FileKind.SEGMENT, FileKind.OPEN}:
-                newest = newest or (each if each.kind is FileKind.SEGMENT else None)
+        for file in reversed(files):
+            if file.kind in {FileKind.SEGMENT, FileKind.OPEN}:
+                newest = newest or (file if file.kind is FileKind.SEGMENT else None)
                 with suppress(OSError, ArchiveDamaged):
-                    if (latest := self._read_latest(each)) is not None:
-                        return (newest or each), latest
+                    if (latest := self._read_latest(file)) is not None:
+                        return (newest or file), latest
         return newest, None
 
     def _read_latest(self, file: ArchiveFile) -> int | None:
-        """Return the latest receivedAt in a segment; None for a file that has none.
+        """Return the latest receivedAt in a segment; None for a file without receivedAt.
 
         Raises:
             ArchiveDamaged, OSError: it cannot be read.
@@ -174,34 +175,36 @@ class Retention:
         if footer is None:
             raise ArchiveDamaged("its footer is damaged")
         if len(footer.blocks) == 0:
-            raise ArchiveDamaged("its footer names no block")
-        return max(each.latest_ms for each in footer.blocks)
+            raise ArchiveDamaged("its footer has no blocks")
+        return max(entry.latest_ms for entry in footer.blocks)
 
     def _delete(self, files: Iterable[ArchiveFile]) -> list[ArchiveFile]:
-        """Unlink files, and the day folders that are empty then; return what is gone."""
-        gone = []
-        for each in files:
+        """Unlink files, and then the empty day folders; return the deleted files."""
+        deleted = []
+        for file in files:
             try:
                 failpoint("archive-retention-unlink")
-                (self._folder / each.path).unlink(missing_ok=True)
+                (self._folder / file.path).unlink(missing_ok=True)
             except OSError as error:
                 self._alarm(
-                    each.first, f"{self._folder / each.path} is expired, not deleted: {error}"
+                    file.first,
+                    f"{self._folder / file.path} is expired, but was not deleted: {error}",
                 )
                 continue
-            gone.append(each)
-        for day in {each.day for each in gone}:
-            # A deletion that a power cut undoes is below the floor, and is done again.
+            deleted.append(file)
+        for day in {file.day for file in deleted}:
+            # If a power cut undoes a deletion, the file is below the floor and is deleted again.
             with suppress(FsyncFailed):
                 sync_folder(self._folder / day)
             with suppress(OSError):  # not empty: gap records stay
                 (self._folder / day).rmdir()
-        return gone
+        return deleted
 
-    def _alarm(self, first: Seq, what: str) -> None:
+    def _alarm(self, first: Seq, message: str) -> None:
+        """Add an alarm, once for each file."""
         if first not in self._failed:
             self._failed.add(first)
-            self._alarms.append(what)
+            self._alarms.append(message)
 
 
 def _is_deletable(file: ArchiveFile) -> bool:
@@ -209,9 +212,9 @@ def _is_deletable(file: ArchiveFile) -> bool:
 
 
 def _drop_unproven(old: list[ArchiveFile], kept_from: Seq) -> list[ArchiveFile]:
-    """Leave out the last quarantine files: no usage that was received after them is old.
+    """Remove the last quarantine files from the list: no expired segment follows them.
 
-    They have no receivedAt, and the day of their folder is the word of one clock.
+    They have no receivedAt, and a single clock decided the day of their folder.
     """
     while old and old[-1].kind is FileKind.QUARANTINE and old[-1].last >= kept_from:
         old = old[:-1]
@@ -223,22 +226,22 @@ def _day_limit(seconds: float, days: int) -> str:
 
 
 def _describe_clock_skew(latest_ms: int, now: float) -> str:
-    """Say that the newest usage and this machine's clock differ by too much, "" if they do not."""
+    """Describe a difference between newest usage and clock that is too large; empty otherwise."""
     if abs(latest_ms / 1000 - now) <= MAX_CLOCK_SKEW_SECONDS:
         return ""
     return (
         f"retention deletes nothing: the newest usage was received at {_format_time(latest_ms)},"
         f" and this machine's clock says {_format_time(now * 1000)}. If no usage came for more"
-        " than two days, the next one ends this. Otherwise correct the clock of this node or of"
-        " the API's"
+        " than two days, the next one ends this. Otherwise correct the clock of this node, or of"
+        " the nodes of the API"
     )
 
 
 def _describe_future_usage(file: ArchiveFile, latest_ms: int) -> str:
     return (
         f"retention stops before {file.path}: it holds a usage that was received in the future, at"
-        f" {_format_time(latest_ms)}. An API pod's clock was wrong; the file is kept until that"
-        " time"
+        f" {_format_time(latest_ms)}. The clock of an API pod was wrong; the file is kept until"
+        " that time"
     )
 
 

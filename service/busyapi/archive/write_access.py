@@ -1,4 +1,4 @@
-"""Whether a writer may still change its archive: its lock, and what went wrong before."""
+"""A writer's permission to change its archive: the lock, and earlier failures."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ from busyapi.errors import ArchiveError, ArchiveTakenOver, FsyncFailed
 
 
 class WriteAccess:
-    """One writer's hold on the folder of a partition."""
+    """One writer's access to the folder of a partition."""
 
     def __init__(self, folder: Path, lock: FolderLock) -> None:
-        """Take over a lock that is held."""
+        """Take over a lock that the caller holds."""
         self.is_held = True
         self._folder = folder
         self._lock = lock
@@ -23,14 +23,15 @@ class WriteAccess:
 
     @property
     def is_usable(self) -> bool:
-        """Whether the archive may be changed, as far as it is known."""
+        """True while the folder is locked and no failure or takeover was detected."""
         return self.is_held and not self._failure and not self._takeover
 
     def require_usable(self) -> None:
-        """Refuse to use an archive that was closed, or that failed.
+        """Check that the archive was not closed, has not failed and was not taken over.
 
         Raises:
-            ArchiveError: one of FsyncFailed, ArchiveTakenOver, or it was closed.
+            FsyncFailed, ArchiveTakenOver: an earlier change failed in this way.
+            ArchiveError: the archive was closed.
         """
         if self._failure:
             raise FsyncFailed(self._failure)
@@ -43,7 +44,7 @@ class WriteAccess:
         """Check that lock and open segment are still the files at their paths.
 
         Raises:
-            ArchiveTakenOver: one is not; nothing is changed after that.
+            ArchiveTakenOver: one of them is not. The archive is not changed after that.
         """
         self.require_usable()
         try:
@@ -56,7 +57,7 @@ class WriteAccess:
 
     @contextmanager
     def guard_change(self, segment: Segment | None) -> Iterator[None]:
-        """Translate errors. After one that leaves the disk unknown, nothing is changed any more."""
+        """Translate the errors of a change; refuse later ones if it leaves the disk unknown."""
         self.check_ownership(segment)
         try:
             with translate_full_volume(self._folder):
@@ -69,6 +70,6 @@ class WriteAccess:
             raise
 
     def release(self) -> None:
-        """Let another process take the folder."""
+        """Release the folder for other processes."""
         self.is_held = False
         self._lock.release()

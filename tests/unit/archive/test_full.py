@@ -222,7 +222,7 @@ LARGEST = Identity(
 
 def test_an_identity_of_any_content_is_one_sector(tmp_path: Path) -> None:
     identity.write_identity(tmp_path, LARGEST)
-    assert (tmp_path / paths.IDENTITY_NAME).stat().st_size <= disk_reserve._SECTOR
+    assert (tmp_path / paths.IDENTITY_NAME).stat().st_size <= disk_reserve._SECTOR_BYTES
 
 
 def test_overwriting_keeps_length_birth_and_unknown_members(tmp_path: Path) -> None:
