@@ -122,7 +122,7 @@ def test_lookup_of_an_entry_of_another_version_says_try_later(
     last = store(valkey, b"2 newer\n{}")
     answer = fetch(stack.port, f"/api/usages/{last}")
     assert answer.status == 503
-    assert "another version" in answer.json()["detail"]
+    assert "Another version" in answer.json()["detail"]
     (flusher,) = stack.flushers
     wait_until(
         lambda: b"has version 2" in fetch(flusher.port, "/readyz").body, "the flusher to halt"
