@@ -154,7 +154,7 @@ def test_another_file_is_no_result(tmp_path: Path, capsys: pytest.CaptureFixture
     path = tmp_path / "a.json"
     path.write_text("{}")
     assert main(["compare", str(path), str(path)]) == 2
-    assert "no result" in capsys.readouterr().err
+    assert "is not a result" in capsys.readouterr().err
 
 
 def test_programs_are_named_and_their_cores_counted() -> None:

@@ -53,7 +53,7 @@ def test_a_run_whose_archive_lacks_a_line_fails(
 def test_another_checkout_is_measured_beside_this_one(tmp_path: Path) -> None:
     """The copy says another version, so that it shows which one ran."""
     service = Path(shutil.copytree(SERVICE, tmp_path / "older" / "service"))
-    catalogue = service / "busyapi" / "metrics.py"
+    catalogue = service / "busyapi" / "telemetry" / "metrics.py"
     catalogue.write_text(catalogue.read_text().replace('version("busyapi")', '"older"'))
     rows = before(tmp_path / "older")[0].rows
     assert [version_of(row, tmp_path / str(n)) for n, row in enumerate(rows)] == [
