@@ -10,10 +10,10 @@ import os
 import signal
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self, TypeVar
 
 from testkit.waiting import wait_until
 
@@ -23,6 +23,33 @@ TIED = ("setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", 'test "$PPID" = "$0"
 """The start of a command line that goes on with our pid and the program's own."""
 
 LOG_TAIL = 4000
+
+T = TypeVar("T")
+
+
+def launch(start: Callable[[], T]) -> T:
+    """Start a process in the thread that lives as long as the run."""
+    return _launcher.submit(start).result()
+
+
+class Running(Protocol):
+    """A process that was started: `subprocess.Popen`, or one that behaves like it."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
+    def poll(self) -> int | None:
+        """Return the exit code if it has ended."""
+
+    def wait(self, timeout: float) -> int:
+        """Wait for its end and return the exit code, or raise TimeoutExpired."""
+
+    def send_signal(self, number: int, /) -> None:
+        """Send a signal if it has not ended."""
+
+    def kill(self) -> None:
+        """Send SIGKILL if it has not ended."""
 
 
 class Lifetime(ABC):
@@ -61,7 +88,7 @@ class Child(Lifetime):
         self.argv = [str(each) for each in argv]
         self.log = log
         self.environment = environment
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Running | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}, log {self.log}>"
@@ -74,7 +101,7 @@ class Child(Lifetime):
         """Start it, ready or not."""
         if self.running:
             raise RuntimeError(f"{self} runs already")
-        self._process = _launcher.submit(self._open).result()
+        self._process = self._open()
 
     def restart(self) -> None:
         """Start it again, after `stop` or `kill9` or as it runs."""
@@ -82,7 +109,10 @@ class Child(Lifetime):
             self.stop()
         self.start()
 
-    def _open(self) -> subprocess.Popen[bytes]:
+    def _open(self) -> Running:
+        return launch(self._popen)
+
+    def _popen(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 [*TIED, str(os.getpid()), *self.argv],
@@ -102,7 +132,7 @@ class Child(Lifetime):
         """The process id of the last start."""
         return self._started().pid
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _started(self) -> Running:
         if self._process is None:
             raise RuntimeError(f"{self} was not started")
         return self._process

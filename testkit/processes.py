@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from testkit.archive_reader import read_archive
 from testkit.checker import Verdict, check
-from testkit.child_process import Child, Lifetime
+from testkit.child_process import Child, Lifetime, Running
+from testkit.fork_server import ForkServer
 from testkit.history import History
 from testkit.http1 import fetch
 from testkit.log_leaks import STARTED
@@ -35,12 +36,15 @@ class Process(Child):
 
     environment: dict[str, str]
     """Settings; a change holds from the next start on."""
+    fork_server: ClassVar[ForkServer | None] = None
+    """Starts processes faster; a benchmark has none, since it measures processes of users."""
 
     def __init__(
         self, folder: Path, name: str, arguments: list[str], settings: Mapping[str, str]
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.name = name
+        self._arguments = arguments
         super().__init__(
             [sys.executable, "-m", "busyapi", *arguments],
             log=folder / f"{name}.log",
@@ -51,6 +55,12 @@ class Process(Child):
         """Start it, ready or not."""
         STARTED.add(self.log)
         super().spawn()
+
+    def _open(self) -> Running:
+        server = self.fork_server
+        if server and server.can_start(self.environment):
+            return server.start(self._arguments, self.environment, self.log)
+        return super()._open()
 
     def start(self) -> None:
         """Start it and wait until it is ready."""

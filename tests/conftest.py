@@ -8,8 +8,9 @@ from typing import Any
 import hypothesis
 import pytest
 
+from testkit.fork_server import ForkServer
 from testkit.log_leaks import STARTED, leaks
-from testkit.processes import Stack, Store
+from testkit.processes import Process, Stack, Store
 from testkit.servers import FLAVOURS, Flavour, Server
 
 Stacks = Callable[..., Stack]
@@ -57,6 +58,14 @@ def nothing_sent_is_logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator
     yield
     if found := leaks(tmp_path_factory.getbasetemp(), STARTED):
         pytest.fail("logged, and was sent:\n" + "\n".join(found), pytrace=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fork_server() -> Iterator[None]:
+    Process.fork_server = server = ForkServer()
+    yield
+    Process.fork_server = None
+    server.close()
 
 
 @pytest.fixture
