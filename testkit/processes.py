@@ -101,6 +101,10 @@ class Process(Child):
         )
 
 
+COMMITTERS_READY = ("busyapi_committers_ready", "busyapi_lanes_ready")
+"""The metric's name, and its name before 0.3: `bench --before` starts older versions."""
+
+
 class Api(Process):
     """`busyapi api`. Its port may be shared with others, its metrics port is its own."""
 
@@ -123,7 +127,7 @@ class Api(Process):
         """
         partitions = int(self.environment.get("BUSYAPI_PARTITIONS", "1"))
         try:
-            committers = self.metric("busyapi_committers_ready")
+            committers = sum(self.metric(name) for name in COMMITTERS_READY)
         except (OSError, HTTPException):
             return False
         return committers == partitions and answers(self.port, "/readyz")
