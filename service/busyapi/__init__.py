@@ -1,1 +1,1 @@
-"""busyapi: takes inhaler usages, gives each an id, keeps every one it answered for."""
+"""busyapi: takes inhaler usages, gives each an id, and keeps every acknowledged one."""

@@ -51,7 +51,7 @@ def copy_error(error: E) -> E:
     """Return a new error with the same type and arguments.
 
     A raised exception keeps references to the frames that it passed through, and so to the
-    request's body. Raised again, it keeps the frames of each time. So each request gets its own.
+    request's body. Raised again, it also keeps the new frames. So each request gets its own.
     """
     return type(error)(*error.args)
 
@@ -59,7 +59,8 @@ def copy_error(error: E) -> E:
 def describe_for_log(error: BaseException) -> str:
     """Return the message of an error of busyapi or the operating system.
 
-    The message of any other error could quote what a device sent. For those, return type and place.
+    The message of any other error could quote what a device sent. For those, return type and
+    location.
     """
     if isinstance(error, BusyapiError):
         return str(error)

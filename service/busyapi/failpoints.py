@@ -3,8 +3,8 @@
     BUSYAPI_FAILPOINTS="archive-sync=kill@3,archive-write=enospc"
 
 kills the process (SIGKILL) at the third hit of `archive-sync`, and fails each hit of
-`archive-write` with that errno. `sleep:2` sleeps for two seconds. Without `@n` the action runs at
-each hit, with it only at the n-th. This is the only module below the command line that reads the
+`archive-write` with that errno. `sleep:2` sleeps for two seconds. With `@n` the action runs only at
+the n-th hit, without it at every hit. This is the only module below the command line that reads the
 environment: a failpoint is not a setting, and without one it must cost no more than a call.
 """
 
@@ -26,7 +26,7 @@ class _Action(NamedTuple):
     verb: str
     seconds: float
     hit: int
-    """Only at this hit; 0 means at each."""
+    """The only hit that runs the action; 0 means every hit."""
 
 
 def parse_spec(spec: str) -> dict[str, _Action]:
@@ -48,16 +48,16 @@ def parse_spec(spec: str) -> dict[str, _Action]:
 def make_failpoint(actions: dict[str, _Action]) -> Callable[[str], None]:
     """Return a failpoint function that runs these actions."""
     hits = dict.fromkeys(actions, 0)
-    counting = threading.Lock()  # guards hits: worker threads and the loop use failpoints
+    lock = threading.Lock()  # guards hits: worker threads and the loop use failpoints
 
     def hit(name: str) -> None:
         action = actions.get(name)
         if action is None:
             return
-        with counting:
+        with lock:
             hits[name] += 1
-            now = action.hit in (0, hits[name])
-        if now:
+            is_due = action.hit in (0, hits[name])
+        if is_due:
             _execute(action, name)
 
     return hit

@@ -212,8 +212,8 @@ class Settings:
         "BUSYAPI_IDEMPOTENCY_TTL",
         3600,
         "seconds",
-        "how long an Idempotency-Key is stored (up to a third longer); each key takes 135 bytes of"
-        " Valkey's memory (180 of Redis 7's) in this time",
+        "how long an Idempotency-Key is stored (up to a third longer); meanwhile each key takes 135"
+        " bytes of Valkey's memory (180 of Redis 7's)",
         minimum=1,
         maximum=MAX_KEY_TTL_SECONDS,
     )

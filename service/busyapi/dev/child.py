@@ -20,9 +20,9 @@ MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.1, 30.0
 STEADY_SECONDS = 30.0
 """After a run of this length the wait starts from its minimum again."""
 FULL_BYTES = 1 << 20
-"""A volume with less free space is called full."""
+"""A volume with less free space counts as full."""
 ASKED_TO_END = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT}
-"""A child that ends by one of these has no reason of its own."""
+"""A child that one of these ends has no error of its own to report."""
 
 Say = Callable[[str], None]
 
@@ -32,7 +32,7 @@ class DidNotStart(BusyapiError):
 
 
 class Child:
-    """Runs a program. It is in a session of its own: a Ctrl-C reaches the parent alone."""
+    """Runs a program in its own session, so that a Ctrl-C reaches only the parent."""
 
     def __init__(self, program: Program, folder: StateFolder, say: Say) -> None:
         self.program = program
@@ -78,7 +78,7 @@ class Child:
             raise self.failed_start(f"{_describe(self._process.returncode)} before it was ready")
 
     def failed_start(self, problem: str) -> DidNotStart:
-        """Return the error for a child that did not become ready."""
+        """Return an error for a child that did not become ready."""
         log = self.program.log
         note = self._describe_full_volume()
         return DidNotStart(
@@ -104,7 +104,7 @@ class Child:
                 self._say(f"{self.name} cannot be started: {error.strerror}")
 
     def _report_end(self, code: int, backoff: float) -> None:
-        """Print why it ended; for the same reason again, only that it did."""
+        """Print that it ended and why; leave out a reason that was printed for the end before."""
         end, restart = _describe(code), f"restarting in {backoff:.2g} s"
         error = "" if -code in ASKED_TO_END else find_last_error(self.program.log, self._log_start)
         full = self._describe_full_volume()
@@ -124,7 +124,7 @@ class Child:
         return f"The volume of {format_path(self._folder.path)} is full: free some space."
 
     async def stop(self) -> bool:
-        """End it, by force when it takes too long; return whether it ended well by itself."""
+        """End it, by force if it takes too long; return whether it ended cleanly by itself."""
         process = self._process
         if process is None or process.returncode is not None:
             return True
@@ -135,7 +135,7 @@ class Child:
             self._say(f"{self.name} did not end in {self.program.stop_seconds:g} s: killing it")
             process.kill()
             code = await process.wait()
-        # A child that has just been started is ended by the signal itself: it had no work yet.
+        # The signal itself ends a child that has just started: it had no work yet.
         ended_well = code in {0, -signal.SIGTERM}
         if not ended_well:
             self._say(f"{self.name} {_describe(code)}. Log: {format_path(self.program.log)}")

@@ -93,10 +93,10 @@ def add_command(commands: Any, settings: Settings, environment: Mapping[str, str
 
 def _check_partitions(plan: Plan) -> None:
     # Before a flusher of a new partition creates a folder for it.
-    found = len(list((plan.state / "archive").glob("p[0-9][0-9]*")))
-    if found not in {0, plan.partitions}:
+    existing = len(list((plan.state / "archive").glob("p[0-9][0-9]*")))
+    if existing not in {0, plan.partitions}:
         raise ConfigError(
-            f"{format_path(plan.state)} was created with {found} partitions, which cannot change."
-            f" Type: {format_this_command('--partitions', str(found))}; or choose another folder"
-            " with --state"
+            f"{format_path(plan.state)} was created with {existing} partitions, which cannot"
+            f" change. Type: {format_this_command('--partitions', str(existing))}; or choose"
+            " another folder with --state"
         )

@@ -73,17 +73,17 @@ def lock_state_folder(path: Path, say: Callable[[str], None]) -> Iterator[StateF
     """
     # It holds personal data of patients: only its owner may read it.
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _open(path / "dev.lock") as ours, _open(path / "children.lock") as theirs:
-        if not _lock(ours):
+    with _open(path / "dev.lock") as dev_lock, _open(path / "children.lock") as children_lock:
+        if not _lock(dev_lock):
             raise StateInUse(
-                f"{path} is used by another busyapi dev, process {_content(ours)}."
+                f"{path} is used by another busyapi dev, process {_content(dev_lock)}."
                 " Stop that one, or choose another folder with --state"
             )
-        os.ftruncate(ours, 0)
-        os.pwrite(ours, str(os.getpid()).encode(), 0)
-        _wait_for_orphans(path, theirs, say)
-        os.ftruncate(theirs, 0)
-        yield StateFolder(path, theirs)
+        os.ftruncate(dev_lock, 0)
+        os.pwrite(dev_lock, str(os.getpid()).encode(), 0)
+        _wait_for_orphans(path, children_lock, say)
+        os.ftruncate(children_lock, 0)
+        yield StateFolder(path, children_lock)
 
 
 def _wait_for_orphans(path: Path, lock: int, say: Callable[[str], None]) -> None:

@@ -1,4 +1,4 @@
-"""What the log of a child says about its end."""
+"""The end of a child's log, and the error that ended the child."""
 
 import json
 import re
@@ -13,7 +13,7 @@ _PLAIN_ERROR = re.compile(r"busyapi: |[\w.]*(Error|Exception)\b")
 
 
 def read_tail(log: Path, start: int = 0) -> list[str]:
-    """Return the last lines of a log, none of them from before the offset `start`."""
+    """Return the last lines of a log, from the offset `start` on."""
     with log.open("rb") as file:
         end = file.seek(0, 2)
         file.seek(max(start, end - TAIL_BYTES))
@@ -28,10 +28,10 @@ def format_tail(log: Path) -> str:
 
 
 def find_last_error(log: Path, start: int) -> str:
-    """Return what the last error line after the offset `start` says, "" without one."""
+    """Return the message of the last error after the offset `start`, "" without one."""
     lines = read_tail(log, start)
     if lines and (last := _VALKEY.fullmatch(lines[-1])):
-        # Valkey writes warnings at the same level; only a last line is the reason for its end.
+        # Valkey writes warnings at the same level: only the last line gives the reason for its end.
         return last["text"] if last["level"] == "#" else ""
     for line in reversed(lines):
         if error := _read_error(line):

@@ -1,9 +1,9 @@
 """Become a program that the kernel signals when its parent dies.
 
-    python -I -S tied.py SIGNAL PARENT PROGRAM ARGUMENT...
+    python -I -S pdeathsig.py SIGNAL PARENT PROGRAM ARGUMENT...
 
-It is a program of its own, not code between fork and exec: there, a lock of another thread could be
-held forever. It is run by its path and imports nothing of busyapi, so that it starts fast.
+It is a separate program. Between fork and exec, a lock of another thread could be held forever. It
+is run by its path and imports nothing of busyapi, so that it starts fast.
 """
 
 import ctypes
@@ -14,13 +14,14 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(signal: str, parent: str, *program: str) -> None:
-    """Tie this process to its parent, and replace it by the program."""
+    """Ask for a signal when the parent dies, and replace this process by the program."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal))
         # The parent may have died just before.
         if os.getppid() != int(parent):
             sys.exit(1)
-    # Elsewhere a parent killed by -9 leaves its children; the state folder's lock detects them.
+    # On other systems a SIGKILL of the parent leaves its children; the state folder's lock detects
+    # them.
     os.execv(program[0], program)  # noqa: S606 - no shell on purpose
 
 

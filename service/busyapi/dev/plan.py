@@ -1,4 +1,4 @@
-"""What will run: names, ports, folders and settings, all known before anything starts."""
+"""The plan of a run: names, ports, folders and settings, all known before anything starts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ class Port(NamedTuple):
     """The option or the environment variable that sets it."""
     first: int
     siblings: int
-    """The setting names the first of so many ports that follow each other."""
+    """The number of consecutive ports, of which the setting names the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One `busyapi dev`."""
+    """The plan of one `busyapi dev`."""
 
     port: int
     processes: int
@@ -58,7 +58,7 @@ class Plan:
             )
 
     def ports(self) -> list[Port]:
-        """Return every port that the processes will open, Valkey's left out."""
+        """Return every port that the processes will open, without that of Valkey."""
         metrics, flusher = self.settings.metrics_port, self.settings.flusher_port
         return [
             Port(self.port, "the API", "--port", self.port, 1),
@@ -97,5 +97,5 @@ class Plan:
         if not self.redis_url:
             # The Valkey started here has no users: it would refuse a login for another server.
             logins = ("USERNAME", "PASSWORD", "PASSWORD_FILE", "CA_FILE")
-            shared |= {f"BUSYAPI_REDIS_{each}": "" for each in logins}
+            shared |= {f"BUSYAPI_REDIS_{name}": "" for name in logins}
         return {**self.environment, **shared}

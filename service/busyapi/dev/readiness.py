@@ -1,4 +1,4 @@
-"""Which children are ready, and why one is not."""
+"""Watches which children are ready, and why the others are not."""
 
 import asyncio
 from collections.abc import Sequence

@@ -15,7 +15,7 @@ from busyapi.dev.stack import Stack
 from busyapi.dev.typed import format_path, format_program
 
 LIVE_SECONDS, PLAIN_SECONDS = 1.0, 10.0
-"""Between two status lines on a terminal, and elsewhere."""
+"""The time between two status lines, on a terminal and elsewhere."""
 
 USAGE = (
     '{"patientId":"100","timestamp":"Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)",'
@@ -45,7 +45,7 @@ async def _run(plan: Plan, folder: StateFolder, stack: Stack, screen: Screen) ->
     screen.clear_status()
     ended_well = await stack.stop()
     if not work.cancelled():
-        work.result()  # it can only have failed
+        work.result()  # it never returns: this raises its error
     screen.say(f"stopped; all data is kept in {format_path(folder.path)}")
     return 0 if ended_well else 1
 
@@ -59,7 +59,7 @@ def _handle_signals(work: asyncio.Task[None], stack: Stack, screen: Screen) -> N
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # Under nohup SIGHUP is ignored, and stays so.
+        # Under nohup SIGHUP is ignored and must stay ignored.
         if signal.getsignal(number) is not signal.SIG_IGN or number is not signal.SIGHUP:
             loop.add_signal_handler(number, stop)
 
@@ -74,7 +74,7 @@ async def _work(plan: Plan, folder: StateFolder, stack: Stack, screen: Screen) -
 
 
 async def _show_status(plan: Plan, stack: Stack, screen: Screen) -> None:
-    """Show how many usages there are, and how fast they come."""
+    """Show the number of usages and the rate at which they arrive."""
     before: tuple[float, int] | None = None
     while True:
         counts = await fetch_counts(plan.port)

@@ -36,7 +36,7 @@ class Stack:
         self._apis = [Child(program, folder, say) for program in apis]
         groups = (self._valkey, self._flushers, self._apis)
         self.ready = asyncio.Event()
-        """Set when all children are ready for the first time."""
+        """Set once all children have been ready at the same time."""
         self._monitor = ReadinessMonitor(groups, folder.archive, say)
 
     @property
@@ -50,7 +50,7 @@ class Stack:
         return sum(child.restarts for child in self.children)
 
     async def start(self) -> None:
-        """Start all children; return when each is ready, or when one is halted until a person acts.
+        """Start all children; return when all are ready, or when one is halted until a person acts.
 
         Raises:
             DidNotStart: one ended or took too long.
@@ -91,7 +91,7 @@ class Stack:
             await asyncio.sleep(POLL_SECONDS if is_ready else SLOW_POLL_SECONDS)
 
     async def stop(self) -> bool:
-        """End all children; return whether all ended well by themselves.
+        """End all children; return whether all ended cleanly by themselves.
 
         The caller has cancelled `run_forever`: nothing may start a child meanwhile.
         """

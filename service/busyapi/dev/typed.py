@@ -17,7 +17,7 @@ def format_path(path: Path) -> str:
 
 
 def format_program() -> str:
-    """Return how this program is started: by its name where PATH has it, otherwise by its path."""
+    """Return the command that starts this program: its name if PATH has it, otherwise its path."""
     program = Path(sys.argv[0])
     if program.name != "busyapi":
         return f"{format_path(Path(sys.executable))} -m busyapi"
@@ -28,14 +28,14 @@ def format_program() -> str:
 
 
 def format_this_command(*options: str) -> str:
-    """Return the command line of this process with more options: the last of two equals wins."""
+    """Return this process's command line with more options; the last of a repeated option wins."""
     return " ".join([format_program(), shlex.join([*sys.argv[1:], *options])])
 
 
 def complete_commands(text: str, archive: Path) -> str:
     """Name program and archive in each `busyapi archive …` of a message.
 
-    A flusher knows neither: in a container the command is typed as the message has it.
+    A flusher knows neither: in a container the message's command works as it is.
     """
     folder = format_path(archive)
 
