@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.noop import LISTENING
 from perf.contender import Contender
 from testkit.child_process import Child
-from testkit.ports import free_port
+from testkit.ports import reserve_port
 from testkit.waiting import wait_until
 
 START_SECONDS = 30.0
@@ -19,7 +19,7 @@ class Noop(Contender):
 
     def __init__(self, folder: Path, processes: int) -> None:
         folder.mkdir(parents=True)
-        self.port = free_port()
+        self.port = reserve_port()
         argv = [sys.executable, "-m", "bench.noop", "--port", str(self.port)]
         self._children = {
             f"noop-{n}": Child(argv, log=folder / f"noop-{n}.log") for n in range(processes)
@@ -48,4 +48,4 @@ class Noop(Contender):
 
 
 def _listens(child: Child) -> bool:
-    return child.alive() and LISTENING in child.log.read_text()
+    return child.check_alive() and LISTENING in child.log.read_text()

@@ -15,7 +15,7 @@ from e2e.measure import Figures, Sample, figures
 from testkit.child_process import Lifetime
 from testkit.history import History, Outcome, Request, digest
 from testkit.http1 import Connection, NotSent
-from testkit.load import understand
+from testkit.load import classify_answer
 from testkit.threads import CoroutineThread
 
 TIMEOUT = 20.0
@@ -71,7 +71,7 @@ class OpenLoop(Lifetime):
 
     def close(self) -> None:
         """End it."""
-        if self._thread.started:
+        if self._thread.is_started:
             self.stop()
 
     async def _drive(self) -> None:
@@ -124,7 +124,7 @@ class OpenLoop(Lifetime):
         except (OSError, EOFError, ValueError):
             connection.close()
         answered = time.monotonic()
-        outcome, ids = understand(answer, batch)
+        outcome, ids = classify_answer(answer, batch)
         status = answer.status if answer else 0
         self.history.add(
             Request(

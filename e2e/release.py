@@ -16,7 +16,7 @@ from e2e.measure import no_id_jumped, nothing_lost
 from e2e.openloop import OpenLoop
 from e2e.target import ROOT, Target
 from testkit.archive_reader import Archive
-from testkit.checker import Verdict, check
+from testkit.checker import Verdict, check_history
 from testkit.history import History, Outcome, Request, digest
 from testkit.http1 import Answer, fetch
 
@@ -167,7 +167,7 @@ class Release:
         """
         self.wait_flushed(seconds)
         archive = self.distinguish_seeds(pod_archive.read(self.kube))
-        verdict = check(self.history, archive, partitions=self.partitions)
+        verdict = check_history(self.history, archive, partitions=self.partitions)
         nothing_lost(verdict)
         if not failover:
             no_id_jumped(verdict)

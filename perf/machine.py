@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from perf import wrk
-from testkit.servers import DURABLE, Server
+from testkit.servers import DURABLE_CONFIG, Server
 
 IN_MEMORY = {"tmpfs", "ramfs"}
 
@@ -77,5 +77,5 @@ def versions(server: Server) -> dict[str, str]:
 
 def durability(server: Server) -> dict[str, str]:
     """Ask the server for the settings that make it durable."""
-    names = [line.partition(" ")[0] for line in DURABLE]
+    names = [line.partition(" ")[0] for line in DURABLE_CONFIG]
     return {name: str(server.client().config_get(name)[name]) for name in names}

@@ -80,12 +80,12 @@ class Durable(Contender):
 
     def totals(self, load: Load) -> Totals:
         """Ask every part for its counts."""
-        scrapes = [fetch(api.scraped, "/metrics").body.decode() for api in self.stack.apis]
+        scrapes = [fetch(api.scrape_port, "/metrics").body.decode() for api in self.stack.apis]
         count = self._count()
         return Totals(
             # The requests of this function use other paths.
             statuses=sum((statuses(scrape, load.path) for scrape in scrapes), Counter()),
-            stored=sum(int(api.metric("busyapi_usages_total")) for api in self.stack.apis),
+            stored=sum(int(api.read_metric("busyapi_usages_total")) for api in self.stack.apis),
             counted=count["count"],
             archived=count["archived"],
         )

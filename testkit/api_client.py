@@ -34,7 +34,7 @@ def send(port: int, body: Any, path: str = "/api/usages", **headers: str) -> Ans
     return fetch(port, path, method="POST", body=raw, headers=named)
 
 
-def stored(answer: Answer) -> int:
+def check_stored(answer: Answer) -> int:
     """Return the id of a single usage that was taken."""
     assert answer.status == 201, answer
     said = answer.json()
@@ -45,7 +45,7 @@ def stored(answer: Answer) -> int:
     return number
 
 
-def problem(answer: Answer, status: int) -> dict[str, Any]:
+def check_problem(answer: Answer, status: int) -> dict[str, Any]:
     """Hold an error to what every error must be, and return what it says."""
     assert answer.status == status, answer
     assert answer.headers["content-type"] == "application/problem+json", answer
@@ -58,15 +58,15 @@ def problem(answer: Answer, status: int) -> dict[str, Any]:
     return said
 
 
-def refusal(answer: Answer, stored: str) -> dict[str, Any]:
+def check_unavailable(answer: Answer, stored: str) -> dict[str, Any]:
     """Hold a 503 to it: it says whether a retry is safe, and when."""
-    said = problem(answer, 503)
+    said = check_problem(answer, 503)
     assert said["stored"] == stored, said
     assert 1 <= int(answer.headers["retry-after"]) <= 5
     return said
 
 
-def count(port: int) -> int:
+def fetch_count(port: int) -> int:
     """Ask how many usages were given an id."""
     answer = fetch(port, "/api/usages/count")
     assert answer.status == 200, answer
@@ -75,14 +75,14 @@ def count(port: int) -> int:
 
 
 @contextlib.contextmanager
-def nothing_stored(port: int) -> Iterator[None]:
+def check_nothing_stored(port: int) -> Iterator[None]:
     """Hold what happens inside to storing nothing."""
-    before = count(port)
+    before = fetch_count(port)
     yield
-    assert count(port) == before
+    assert fetch_count(port) == before
 
 
-class Raw:
+class RawConnection:
     """A connection that sends bytes as they are told, whole HTTP or not."""
 
     def __init__(self, port: int, seconds: float = 10.0) -> None:
@@ -107,7 +107,7 @@ class Raw:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
 
-    def end(self) -> None:
+    def finish_sending(self) -> None:
         """Say that nothing more is sent, and listen on."""
         self._socket.shutdown(socket.SHUT_WR)
 
@@ -116,7 +116,7 @@ class Raw:
         self._socket.settimeout(self._seconds)
         self._socket.sendall(data)
 
-    def unread(self) -> int:
+    def count_unread(self) -> int:
         """Count the bytes that are sent and that the server has not read yet."""
         own, peer = self._socket.getsockname()[1], self._socket.getpeername()[1]
         sides = {f":{own:04X}", f":{peer:04X}"}
@@ -137,7 +137,7 @@ class Raw:
         What is sent to one that has hung up resets the connection, its last words included.
         """
         for at in range(len(data)):
-            if self._heard or self.ended or self.listen(every):
+            if self._heard or self.ended or self.wait_for_data(every):
                 return at
             try:
                 self.send(data[at : at + 1])
@@ -146,7 +146,7 @@ class Raw:
                 return at
         return len(data)
 
-    def listen(self, seconds: float) -> bool:
+    def wait_for_data(self, seconds: float) -> bool:
         """Wait for more; say whether something came or the server hung up."""
         self._socket.settimeout(max(seconds, 0.001))
         try:
@@ -159,21 +159,21 @@ class Raw:
         self._heard += chunk
         return True
 
-    def unheard(self) -> bool:
+    def has_data(self) -> bool:
         """Say whether something came that no answer was read from."""
         return bool(self._heard)
 
-    def answers_in(self, seconds: float) -> bool:
+    def is_answered_within(self, seconds: float) -> bool:
         """Say whether something comes within this time."""
-        return bool(self._heard) or (self.listen(seconds) and not self.ended)
+        return bool(self._heard) or (self.wait_for_data(seconds) and not self.ended)
 
-    def hung_up(self) -> bool:
+    def is_closed(self) -> bool:
         """Say whether the server has hung up by now; what it said before is kept."""
-        while not self.ended and self.listen(0):
+        while not self.ended and self.wait_for_data(0):
             pass
         return self.ended
 
-    def answer(self) -> Answer:
+    def read_answer(self) -> Answer:
         """Read one whole answer.
 
         Raises:
@@ -184,11 +184,11 @@ class Raw:
         while (found := self._whole()) is None:
             if self.ended:
                 raise EOFError(f"hung up after {self._heard!r}")
-            if not self.listen(end - time.monotonic()):
+            if not self.wait_for_data(end - time.monotonic()):
                 raise TimeoutError(f"after {self._seconds} s only {self._heard!r}")
         return found
 
-    def head(self) -> Answer:
+    def read_head(self) -> Answer:
         """Read an answer that has headers alone, as one to HEAD.
 
         Raises:
@@ -197,7 +197,7 @@ class Raw:
         while b"\r\n\r\n" not in self._heard:
             if self.ended:
                 raise EOFError(f"hung up after {self._heard!r}")
-            if not self.listen(self._seconds):
+            if not self.wait_for_data(self._seconds):
                 raise TimeoutError(f"after {self._seconds} s only {self._heard!r}")
         head, _, rest = self._heard.partition(b"\r\n\r\n")
         found = _parsed(head, b"")
@@ -215,11 +215,11 @@ class Raw:
         self._heard = rest[length:]
         return found._replace(body=rest[:length])
 
-    def ends(self, seconds: float) -> bool:
+    def is_closed_within(self, seconds: float) -> bool:
         """Say whether the server hangs up within this time and says nothing more."""
         end = time.monotonic() + seconds
         while not self.ended and not self._heard and (left := end - time.monotonic()) > 0:
-            self.listen(left)
+            self.wait_for_data(left)
         return self.ended and not self._heard
 
 
@@ -230,7 +230,9 @@ def _parsed(head: bytes, body: bytes) -> Answer:
     return Answer(int(first.split(" ", 2)[1]), headers, body)
 
 
-def request(method: str, path: str, body: bytes = b"", *, headers: tuple[str, ...] = ()) -> bytes:
+def render_request(
+    method: str, path: str, body: bytes = b"", *, headers: tuple[str, ...] = ()
+) -> bytes:
     """Render a request; with a body, its length too."""
     lines = ["Host: 127.0.0.1", *headers]
     if body:

@@ -59,7 +59,7 @@ class Browser(Child):
         """Start it and attach to its page."""
         super().start()
         file = self._profile / "DevToolsActivePort"
-        wait_until(lambda: self.alive() and file.exists() and file.read_text(), "its port")
+        wait_until(lambda: self.check_alive() and file.exists() and file.read_text(), "its port")
         port = int(file.read_text().split()[0])
         pages = wait_until(lambda: fetch(port, "/json/list").json(), "its page")
         address = pages[0]["webSocketDebuggerUrl"]

@@ -12,7 +12,7 @@ from enum import StrEnum
 from testkit.archive_reader import Archive, Line, Partition
 from testkit.history import History, Outcome, Request
 
-EXAMPLES = 5
+MAX_EXAMPLES = 5
 
 
 class Defect(StrEnum):
@@ -54,11 +54,11 @@ class Verdict:
         """Whether there is no defect."""
         return not self.defects
 
-    def found(self, defect: Defect, example: str) -> None:
+    def add_defect(self, defect: Defect, example: str) -> None:
         """Count one defect."""
         self.defects[defect] += 1
         self.examples.setdefault(defect, [])
-        if len(self.examples[defect]) < EXAMPLES:
+        if len(self.examples[defect]) < MAX_EXAMPLES:
             self.examples[defect].append(example)
 
     def __str__(self) -> str:
@@ -73,7 +73,7 @@ class Verdict:
         return "\n".join(lines if self.defects else [*lines, "no defect"])
 
 
-def check(history: History, archive: Archive, *, partitions: int = 1) -> Verdict:
+def check_history(history: History, archive: Archive, *, partitions: int = 1) -> Verdict:
     """Hold what was answered against what is archived.
 
     The archive must hold the usages of this history and no others. Usages still in the buffer
@@ -98,7 +98,7 @@ def check(history: History, archive: Archive, *, partitions: int = 1) -> Verdict
         _check_order(verdict, number, partition, partitions)
         _check_contiguity(verdict, number, partition, partitions)
     for message in archive.damaged:
-        verdict.found(Defect.DAMAGED, message)
+        verdict.add_defect(Defect.DAMAGED, message)
     return verdict
 
 
@@ -116,10 +116,10 @@ def _check_answers(verdict: Verdict) -> None:
     for request in requests:
         if len(request.ids) != len(request.digests):
             what = f"{len(request.ids)} ids for {len(request.digests)} usages"
-            verdict.found(Defect.UNREADABLE_ANSWER, what)
+            verdict.add_defect(Defect.UNREADABLE_ANSWER, what)
     for usage_id, n in Counter(i for each in requests for i in each.ids).items():
         if n > 1:
-            verdict.found(Defect.ID_ANSWERED_TWICE, f"id {usage_id}, {n} times")
+            verdict.add_defect(Defect.ID_ANSWERED_TWICE, f"id {usage_id}, {n} times")
 
 
 def _check_real_time(verdict: Verdict, partitions: int) -> None:
@@ -137,7 +137,7 @@ def _check_real_time(verdict: Verdict, partitions: int) -> None:
         for usage_id in request.ids:
             before = highest[(usage_id - 1) % partitions]
             if usage_id < before:
-                verdict.found(Defect.WENT_BACK, f"id {usage_id} after {before}")
+                verdict.add_defect(Defect.WENT_BACK, f"id {usage_id} after {before}")
 
 
 def _check_acknowledged(
@@ -149,11 +149,11 @@ def _check_acknowledged(
         for usage_id, digest in zip(request.ids, request.digests, strict=False):
             line = by_id.get(usage_id)
             if line is None:
-                verdict.found(*_whereabouts(archive, usage_id, partitions))
+                verdict.add_defect(*_whereabouts(archive, usage_id, partitions))
             elif line.digest != digest:
-                verdict.found(Defect.MISMATCH, f"id {usage_id} in {line.file}")
+                verdict.add_defect(Defect.MISMATCH, f"id {usage_id} in {line.file}")
             if copies[digest] > 1:
-                verdict.found(Defect.ARCHIVED_TWICE, f"the usage answered with id {usage_id}")
+                verdict.add_defect(Defect.ARCHIVED_TWICE, f"the usage answered with id {usage_id}")
 
 
 def _whereabouts(archive: Archive, usage_id: int, partitions: int) -> tuple[Defect, str]:
@@ -173,10 +173,12 @@ def _check_unacknowledged(verdict: Verdict, copies: Counter[bytes]) -> None:
     """A refused usage must not be archived, one with an unknown outcome at most once."""
     for digest in _digests(verdict.history, Outcome.REFUSED):
         if copies[digest]:
-            verdict.found(Defect.REFUSED_PRESENT, f"digest {digest.hex()}")
+            verdict.add_defect(Defect.REFUSED_PRESENT, f"digest {digest.hex()}")
     for digest in _digests(verdict.history, Outcome.UNKNOWN):
         if copies[digest] > 1:
-            verdict.found(Defect.UNKNOWN_TWICE, f"digest {digest.hex()}, {copies[digest]} times")
+            verdict.add_defect(
+                Defect.UNKNOWN_TWICE, f"digest {digest.hex()}, {copies[digest]} times"
+            )
 
 
 def _check_strangers(verdict: Verdict, lines: list[Line]) -> None:
@@ -184,7 +186,7 @@ def _check_strangers(verdict: Verdict, lines: list[Line]) -> None:
     sent = {d for each in verdict.history.requests for d in each.digests}
     for line in lines:
         if line.digest not in sent:
-            verdict.found(Defect.NEVER_SENT, f"id {line.id} in {line.file}")
+            verdict.add_defect(Defect.NEVER_SENT, f"id {line.id} in {line.file}")
 
 
 def _check_order(verdict: Verdict, number: int, partition: Partition, partitions: int) -> None:
@@ -192,9 +194,9 @@ def _check_order(verdict: Verdict, number: int, partition: Partition, partitions
     before = 0
     for line in partition.lines:
         if line.id < before:
-            verdict.found(Defect.ORDER, f"id {line.id} after {before} in {line.file}")
+            verdict.add_defect(Defect.ORDER, f"id {line.id} after {before} in {line.file}")
         if (line.id - 1) % partitions != number:
-            verdict.found(Defect.WRONG_PARTITION, f"id {line.id} in {line.file}")
+            verdict.add_defect(Defect.WRONG_PARTITION, f"id {line.id} in {line.file}")
         before = line.id
 
 
@@ -203,13 +205,13 @@ def _check_contiguity(verdict: Verdict, number: int, partition: Partition, parti
     seqs = Counter((line.id - 1) // partitions + 1 for line in partition.lines)
     for seq, n in seqs.items():
         if n > 1:
-            verdict.found(Defect.ARCHIVED_TWICE, f"partition {number}, seq {seq}, {n} times")
+            verdict.add_defect(Defect.ARCHIVED_TWICE, f"partition {number}, seq {seq}, {n} times")
     spans = [(seq, seq) for seq in seqs]
     spans += [(each.first, each.last) for each in partition.gaps + partition.quarantined]
     reached = 0
     for first, last in sorted(spans):
         if first > reached + 1:
-            verdict.found(Defect.HOLE, f"partition {number}, seq {reached + 1} to {first - 1}")
+            verdict.add_defect(Defect.HOLE, f"partition {number}, seq {reached + 1} to {first - 1}")
         if first <= reached:
-            verdict.found(Defect.OVERLAP, f"partition {number}, seq {first}")
+            verdict.add_defect(Defect.OVERLAP, f"partition {number}, seq {first}")
         reached = max(reached, last)

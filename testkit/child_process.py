@@ -19,10 +19,18 @@ from testkit.waiting import wait_until
 
 _launcher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="launcher")
 
-TIED = ("setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", 'test "$PPID" = "$0" && exec "$@"')
+PDEATHSIG_COMMAND = (
+    "setpriv",
+    "--pdeathsig",
+    "KILL",
+    "--",
+    "sh",
+    "-c",
+    'test "$PPID" = "$0" && exec "$@"',
+)
 """The start of a command line that goes on with our pid and the program's own."""
 
-LOG_TAIL = 4000
+LOG_TAIL_BYTES = 4000
 
 T = TypeVar("T")
 
@@ -32,7 +40,7 @@ def launch(start: Callable[[], T]) -> T:
     return _launcher.submit(start).result()
 
 
-class Running(Protocol):
+class RunningProcess(Protocol):
     """A process that was started: `subprocess.Popen`, or one that behaves like it."""
 
     @property
@@ -88,7 +96,7 @@ class Child(Lifetime):
         self.argv = [str(each) for each in argv]
         self.log = log
         self.environment = environment
-        self._process: Running | None = None
+        self._process: RunningProcess | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}, log {self.log}>"
@@ -99,23 +107,23 @@ class Child(Lifetime):
 
     def spawn(self) -> None:
         """Start it, ready or not."""
-        if self.running:
+        if self.is_running:
             raise RuntimeError(f"{self} runs already")
         self._process = self._open()
 
     def restart(self) -> None:
         """Start it again, after `stop` or `kill9` or as it runs."""
-        if self.running:
+        if self.is_running:
             self.stop()
         self.start()
 
-    def _open(self) -> Running:
+    def _open(self) -> RunningProcess:
         return launch(self._popen)
 
     def _popen(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [*TIED, str(os.getpid()), *self.argv],
+                [*PDEATHSIG_COMMAND, str(os.getpid()), *self.argv],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -123,7 +131,7 @@ class Child(Lifetime):
             )
 
     @property
-    def running(self) -> bool:
+    def is_running(self) -> bool:
         """Whether it was started and has not ended."""
         return self._process is not None and self._process.poll() is None
 
@@ -132,7 +140,7 @@ class Child(Lifetime):
         """The process id of the last start."""
         return self._started().pid
 
-    def _started(self) -> Running:
+    def _started(self) -> RunningProcess:
         if self._process is None:
             raise RuntimeError(f"{self} was not started")
         return self._process
@@ -169,7 +177,7 @@ class Child(Lifetime):
         """Stop it in its tracks (SIGSTOP); returns when it has stopped."""
         process = self._started()
         process.send_signal(signal.SIGSTOP)
-        wait_until(lambda: state(process.pid) in {"T", "Z", ""}, f"{self} to pause")
+        wait_until(lambda: read_process_state(process.pid) in {"T", "Z", ""}, f"{self} to pause")
 
     def resume(self) -> None:
         """Let a paused process go on."""
@@ -177,17 +185,17 @@ class Child(Lifetime):
 
     def close(self) -> None:
         """Whatever its state: afterwards it does not run."""
-        if self.running:
+        if self.is_running:
             self.kill9()
 
     def tail(self) -> str:
         """The end of its log, for a failure's message."""
         if not self.log.exists():
             return "(no log)"
-        text = self.log.read_bytes()[-LOG_TAIL:].decode(errors="replace")
+        text = self.log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
         return f"end of {self.log}:\n{text}"
 
-    def alive(self) -> bool:
+    def check_alive(self) -> bool:
         """Return True while it runs, for use in a wait for its readiness.
 
         Raises:
@@ -199,7 +207,7 @@ class Child(Lifetime):
         return True
 
 
-def state(pid: int) -> str:
+def read_process_state(pid: int) -> str:
     """Return the letter of a process's state in proc(5): T is stopped, Z has ended; "" is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

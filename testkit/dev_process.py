@@ -8,13 +8,13 @@ from contextlib import ExitStack, suppress
 from http.client import HTTPException
 from pathlib import Path
 
-from testkit.child_process import Child, state
+from testkit.child_process import Child, read_process_state
 from testkit.http1 import fetch
-from testkit.ports import free_port
+from testkit.ports import reserve_port
 from testkit.waiting import wait_until
 
 START_SECONDS = 40.0
-STARTED = "Ctrl-C stops everything"
+STARTED_TEXT = "Ctrl-C stops everything"
 USAGE = b'{"patientId":"zq7-100","timestamp":"Tue Nov 01 2016 09:11:51 GMT-0500","medication":"A"}'
 
 
@@ -25,8 +25,8 @@ class Dev(Child):
         self, folder: Path, *arguments: str, settings: dict[str, str] | None = None
     ) -> None:
         self.state = folder / "state"
-        self.port = free_port()
-        self.metrics_port = two_ports()
+        self.port = reserve_port()
+        self.metrics_port = find_two_ports()
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__(
             [
@@ -39,15 +39,15 @@ class Dev(Child):
             environment={
                 **{k: v for k, v in os.environ.items() if not k.startswith("BUSYAPI_")},
                 "BUSYAPI_METRICS_PORT": str(self.metrics_port),
-                "BUSYAPI_FLUSHER_PORT": str(free_port()),
+                "BUSYAPI_FLUSHER_PORT": str(reserve_port()),
                 **(settings or {}),
             },
         )
 
     def start(self) -> None:
         """Start it and wait until all parts are ready."""
-        self.begin()
-        self.wait_for_output(STARTED)
+        self.spawn()
+        self.wait_for_output(STARTED_TEXT)
 
     def begin(self) -> None:
         """Start it and return at once."""
@@ -57,7 +57,9 @@ class Dev(Child):
     def wait_for_output(self, text: str, seconds: float = START_SECONDS) -> None:
         """Wait until it has printed a text."""
         wait_until(
-            lambda: self.alive() and text in self.output(), f"{text!r} of {self}", seconds=seconds
+            lambda: self.check_alive() and text in self.output(),
+            f"{text!r} of {self}",
+            seconds=seconds,
         )
 
     def output(self) -> str:
@@ -102,7 +104,7 @@ class Dev(Child):
         return verified.stdout
 
 
-def two_ports() -> int:
+def find_two_ports() -> int:
     """Return the first of two free ports that follow each other."""
     for port in range(20_000 + os.getpid() % 10_000, 32_000, 2):
         with ExitStack() as stack, suppress(OSError):
@@ -113,12 +115,12 @@ def two_ports() -> int:
     raise RuntimeError("no two free ports")
 
 
-def runs(pid: int) -> bool:
+def is_process_running(pid: int) -> bool:
     """Return whether a process runs; a zombie does not."""
-    return state(pid) not in {"", "Z"}
+    return read_process_state(pid) not in {"", "Z"}
 
 
-def refused(dev: Dev, *arguments: str) -> str:
+def read_start_error(dev: Dev, *arguments: str) -> str:
     """Start one that cannot start, and return its error."""
     words = [*dev.argv, *arguments]
     ended = subprocess.run(

@@ -19,13 +19,13 @@ from testkit.log_leaks import MARK
 
 LAST = b"GET /livez HTTP/1.1\r\nHost: last\r\n\r\n"
 LAST_TYPE = b"text/plain"
-SECONDS = 20.0
+TIMEOUT_SECONDS = 20.0
 """Until a case that nobody answers is a failure."""
-BETWEEN = 0.001
+BETWEEN_SECONDS = 0.001
 """Seconds between packets, so that they are not one by the time they are read."""
 
 ID = re.compile(rb'(?i)(?<="id":)\d+|(?<=location: /api/usages/)\d+|(?<="ids":\[)[\d,]+')
-MADE = re.compile(rb"(?<=x-request-id: )[0-9a-f]{12}-[0-9a-f]+(?=\r)")
+REQUEST_ID = re.compile(rb"(?<=x-request-id: )[0-9a-f]{12}-[0-9a-f]+(?=\r)")
 WAIT = re.compile(rb"(?<=retry-after: )\d+")
 DATE = re.compile(rb"(?<=\r\ndate: )[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} [\d:]{8} GMT(?=\r\n)")
 LENGTH = re.compile(rb"content-length: (\d+)")
@@ -42,7 +42,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observation:
     """What came of it, with ids and waiting times left out."""
 
     answers: tuple[bytes, ...]
@@ -53,7 +53,7 @@ class Seen:
     """The server hung up with bytes unread, and so may have taken its last answers back."""
 
 
-def alike(one: Seen, two: Seen) -> bool:
+def are_alike(one: Observation, two: Observation) -> bool:
     """Say whether two servers did the same."""
     fewer, more = sorted((one, two), key=lambda each: len(each.answers))
     if len(fewer.answers) < len(more.answers) and not fewer.reset:
@@ -61,7 +61,7 @@ def alike(one: Seen, two: Seen) -> bool:
     return one.closed == two.closed and fewer.answers == more.answers[: len(fewer.answers)]
 
 
-async def play(port: int, case: Case) -> Seen:
+async def play_case(port: int, case: Case) -> Observation:
     """Send a case and read all that is answered.
 
     Raises:
@@ -71,7 +71,7 @@ async def play(port: int, case: Case) -> Seen:
     answers: list[bytes] = []
     closed = reset = False
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             # Twice: a byte too many before the first makes another request of it.
             sending = asyncio.create_task(_send(writer, (*case.packets, LAST, LAST)))
             while not closed and not (answers and _is_last(answers[-1])):
@@ -85,7 +85,7 @@ async def play(port: int, case: Case) -> Seen:
     finally:
         writer.close()
     ids = [int(n) for each in answers for found in _ids(each) for n in found]
-    return Seen(tuple(_plain(each) for each in answers), closed, tuple(ids), reset)
+    return Observation(tuple(_plain(each) for each in answers), closed, tuple(ids), reset)
 
 
 async def _send(writer: asyncio.StreamWriter, packets: tuple[bytes, ...]) -> None:
@@ -93,7 +93,7 @@ async def _send(writer: asyncio.StreamWriter, packets: tuple[bytes, ...]) -> Non
         for each in packets:
             writer.write(each)
             await writer.drain()
-            await asyncio.sleep(BETWEEN)
+            await asyncio.sleep(BETWEEN_SECONDS)
     except ConnectionError:
         pass  # the server has hung up, which is what is looked at
 
@@ -112,7 +112,9 @@ def _is_last(answer: bytes) -> bool:
 def _plain(answer: bytes) -> bytes:
     answer = DATE.sub(b"N", answer)
     # A longer id makes a longer body.
-    return LENGTH.sub(b"content-length: N", MADE.sub(b"N", WAIT.sub(b"N", ID.sub(b"N", answer))))
+    return LENGTH.sub(
+        b"content-length: N", REQUEST_ID.sub(b"N", WAIT.sub(b"N", ID.sub(b"N", answer)))
+    )
 
 
 def _ids(answer: bytes) -> Iterator[list[bytes]]:
@@ -199,7 +201,7 @@ BODIES = (
 )
 
 
-def case(seed: int) -> Case:
+def make_case(seed: int) -> Case:
     """Make the case of a number: mostly requests that a device might send."""
     chance = random.Random(seed)
     stream = b"".join(_message(chance) for _ in range(chance.choice((1, 1, 1, 1, 2, 3, 8))))

@@ -11,13 +11,13 @@ from contextlib import contextmanager, suppress
 from itertools import cycle
 from multiprocessing.synchronize import Event
 
-from testkit.api_client import Raw
+from testkit.api_client import RawConnection
 
 START_SECONDS = 30.0
 
 
 @contextmanager
-def flooding(port: int, messages: Sequence[bytes], connections: int) -> Iterator[None]:
+def run_flood(port: int, messages: Sequence[bytes], connections: int) -> Iterator[None]:
     """Send messages one after the other on each of some connections, from the first answer on.
 
     Raises:
@@ -44,8 +44,8 @@ def _flood(port: int, messages: Sequence[bytes], connections: int, answered: Eve
 
 
 def _send(port: int, messages: Iterator[bytes], answered: Event) -> None:
-    with suppress(OSError), Raw(port, 60) as client:
+    with suppress(OSError), RawConnection(port, 60) as client:
         for message in messages:
             client.send(message)
-            client.answer()
+            client.read_answer()
             answered.set()

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from busyapi import failpoints
-from testkit.child_process import TIED, launch
+from testkit.child_process import PDEATHSIG_COMMAND, launch
 
 PR_SET_PDEATHSIG = 1
 POLL_SECONDS = 0.005
@@ -84,7 +84,7 @@ class ForkServer:
         command = [sys.executable, "-m", "testkit.fork_server", str(theirs.fileno())]
         with theirs:
             self._program = subprocess.Popen(
-                [*TIED, str(os.getpid()), *command],
+                [*PDEATHSIG_COMMAND, str(os.getpid()), *command],
                 pass_fds=[theirs.fileno()],
                 env=self._environment,
             )

@@ -15,7 +15,7 @@ _HEX = b"%x" % _LENGTH
 _FIRST, _REST = BODY[:10], BODY[10:]
 
 
-def start(path: bytes = b"/api/usages", host: bytes = b"Host: a\r\n") -> bytes:
+def request_start(path: bytes = b"/api/usages", host: bytes = b"Host: a\r\n") -> bytes:
     """Return a request line and a Host."""
     return b"POST %b HTTP/1.1\r\n%b" % (path, host)
 
@@ -23,45 +23,47 @@ def start(path: bytes = b"/api/usages", host: bytes = b"Host: a\r\n") -> bytes:
 def with_length(*lines: bytes | str) -> bytes:
     """Return a request with these lines before its Content-Length and body."""
     raw = b"".join(each if isinstance(each, bytes) else each.encode() for each in lines)
-    return start() + raw + b"Content-Length: %d\r\n\r\n" % _LENGTH + BODY
+    return request_start() + raw + b"Content-Length: %d\r\n\r\n" % _LENGTH + BODY
 
 
 def with_lengths(value: str) -> bytes:
     """Return a request with this as its Content-Length, N for the right number."""
     text = f"Content-Length:{value.replace('N', str(_LENGTH))}\r\n\r\n"
-    return start() + text.encode() + BODY
+    return request_start() + text.encode() + BODY
 
 
-def chunked(*parts: bytes | str, coding: bytes = b"Transfer-Encoding: chunked\r\n") -> bytes:
+def with_chunks(*parts: bytes | str, coding: bytes = b"Transfer-Encoding: chunked\r\n") -> bytes:
     """Return a chunked request of these bytes."""
     raw = b"".join(each if isinstance(each, bytes) else each.encode() for each in parts)
-    return start() + coding + b"\r\n" + raw
+    return request_start() + coding + b"\r\n" + raw
 
 
-def one_chunk(size: bytes | str, after: bytes = b"\r\n0\r\n\r\n") -> bytes:
+def with_one_chunk(size: bytes | str, after: bytes = b"\r\n0\r\n\r\n") -> bytes:
     """Return a chunked request with this as the line before its data."""
-    return chunked(size, BODY, after)
+    return with_chunks(size, BODY, after)
 
 
-def coded(line: bytes | str) -> bytes:
+def with_coding(line: bytes | str) -> bytes:
     """Return a chunked request that says so in this line."""
     coding = line if isinstance(line, bytes) else line.encode()
-    return chunked(_HEX, b"\r\n", BODY, b"\r\n0\r\n\r\n", coding=coding)
+    return with_chunks(_HEX, b"\r\n", BODY, b"\r\n0\r\n\r\n", coding=coding)
 
 
-HEADS_REFUSED = {
-    "length and coding": coded(b"Content-Length: %d\r\nTransfer-Encoding: chunked\r\n" % _LENGTH),
-    "coding and length": coded("Transfer-Encoding: chunked\r\nContent-Length: 4\r\n"),
-    "two codings": coded("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n"),
-    "chunked twice": coded("Transfer-Encoding: chunked, chunked\r\n"),
-    "an unknown coding": coded("Transfer-Encoding: x, chunked\r\n"),
-    "a coding behind VT": coded(b"Transfer-Encoding: \x0bchunked\r\n"),
-    "a coding behind NBSP": coded("Transfer-Encoding: \u00a0chunked\r\n"),
-    "a coding behind LF": coded("Transfer-Encoding:\nchunked\r\n"),
-    "a coding with the Kelvin sign": coded("Transfer-Encoding: chun\u212aed\r\n"),
-    "a blank before the colon": coded("Transfer-Encoding : chunked\r\n"),
-    "a folded coding": coded("Transfer-Encoding:\r\n chunked\r\n"),
-    "a coding in HTTP/1.0": coded("Transfer-Encoding: chunked\r\n").replace(b"1.1", b"1.0"),
+REFUSED_HEADS = {
+    "length and coding": with_coding(
+        b"Content-Length: %d\r\nTransfer-Encoding: chunked\r\n" % _LENGTH
+    ),
+    "coding and length": with_coding("Transfer-Encoding: chunked\r\nContent-Length: 4\r\n"),
+    "two codings": with_coding("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n"),
+    "chunked twice": with_coding("Transfer-Encoding: chunked, chunked\r\n"),
+    "an unknown coding": with_coding("Transfer-Encoding: x, chunked\r\n"),
+    "a coding behind VT": with_coding(b"Transfer-Encoding: \x0bchunked\r\n"),
+    "a coding behind NBSP": with_coding("Transfer-Encoding: \u00a0chunked\r\n"),
+    "a coding behind LF": with_coding("Transfer-Encoding:\nchunked\r\n"),
+    "a coding with the Kelvin sign": with_coding("Transfer-Encoding: chun\u212aed\r\n"),
+    "a blank before the colon": with_coding("Transfer-Encoding : chunked\r\n"),
+    "a folded coding": with_coding("Transfer-Encoding:\r\n chunked\r\n"),
+    "a coding in HTTP/1.0": with_coding("Transfer-Encoding: chunked\r\n").replace(b"1.1", b"1.0"),
     "+N": with_lengths(" +N"),
     "-N": with_lengths(" -N"),
     "0xN": with_lengths(f" 0x{_LENGTH:x}"),
@@ -93,11 +95,11 @@ HEADS_REFUSED = {
     "a name with the Kelvin sign": with_length("Idempotency-\u212aey: z\r\n"),
     "a name with a dotted I": with_length("Content-\u0130ength: 4\r\n"),
     "a folded value": with_length("X: a\r\n b\r\n"),
-    "no Host": start(host=b"") + b"Content-Length: %d\r\n\r\n" % _LENGTH + BODY,
+    "no Host": request_start(host=b"") + b"Content-Length: %d\r\n\r\n" % _LENGTH + BODY,
     "two Hosts": with_length("Host: b\r\n"),
     "two equal Hosts": with_length("Host: a\r\n"),
     **{
-        f"Host {host!r}": start(host=f"Host: {host}\r\n".encode())
+        f"Host {host!r}": request_start(host=f"Host: {host}\r\n".encode())
         + b"Content-Length: %d\r\n\r\n" % _LENGTH
         + BODY
         for host in (
@@ -142,71 +144,75 @@ HEADS_REFUSED = {
 }
 """Refused by their head alone, on every port."""
 
-CHUNKS_REFUSED = {
-    "0xN": one_chunk(b"0x%b\r\n" % _HEX),
-    "0XN": one_chunk(b"0X%b\r\n" % _HEX),
-    "a blank before N": one_chunk(b" %b\r\n" % _HEX),
-    "a blank behind N": one_chunk(b"%b \r\n" % _HEX),
-    "a TAB behind N": one_chunk(b"%b\t\r\n" % _HEX),
-    "a blank before an extension": one_chunk(b"%b ;a=b\r\n" % _HEX),
-    "VT before N": one_chunk(b"\x0b%b\r\n" % _HEX),
-    "CRLF before N": one_chunk(b"\r\n%b\r\n" % _HEX),
-    "LF before N": one_chunk(b"\n%b\r\n" % _HEX),
-    "+N": one_chunk(b"+%b\r\n" % _HEX),
-    "-N": one_chunk(b"-%b\r\n" % _HEX),
-    "N_N": one_chunk("4_6\r\n"),
-    "no N": one_chunk("\r\n"),
-    "fullwidth digits": one_chunk("\uff14\uff16\r\n"),
-    "nine digits": one_chunk(_HEX.rjust(9, b"0") + b"\r\n"),
-    "LF in an extension": one_chunk(b"%b;\n\r\n" % _HEX),
-    "CR in an extension": one_chunk(b"%b;\rx\r\n" % _HEX),
-    "NUL in an extension": one_chunk(b"%b;\0\r\n" % _HEX),
-    "DEL in an extension": one_chunk(b"%b;\x7f\r\n" % _HEX),
-    "an extension of 257 bytes": one_chunk(b"%b;%b\r\n" % (_HEX, b"x" * 257)),
-    "an extension of 60 kB": one_chunk(b"%b;%b\r\n" % (_HEX, b"x" * 60_000)),
-    "many long extensions": chunked(
+REFUSED_CHUNKS = {
+    "0xN": with_one_chunk(b"0x%b\r\n" % _HEX),
+    "0XN": with_one_chunk(b"0X%b\r\n" % _HEX),
+    "a blank before N": with_one_chunk(b" %b\r\n" % _HEX),
+    "a blank behind N": with_one_chunk(b"%b \r\n" % _HEX),
+    "a TAB behind N": with_one_chunk(b"%b\t\r\n" % _HEX),
+    "a blank before an extension": with_one_chunk(b"%b ;a=b\r\n" % _HEX),
+    "VT before N": with_one_chunk(b"\x0b%b\r\n" % _HEX),
+    "CRLF before N": with_one_chunk(b"\r\n%b\r\n" % _HEX),
+    "LF before N": with_one_chunk(b"\n%b\r\n" % _HEX),
+    "+N": with_one_chunk(b"+%b\r\n" % _HEX),
+    "-N": with_one_chunk(b"-%b\r\n" % _HEX),
+    "N_N": with_one_chunk("4_6\r\n"),
+    "no N": with_one_chunk("\r\n"),
+    "fullwidth digits": with_one_chunk("\uff14\uff16\r\n"),
+    "nine digits": with_one_chunk(_HEX.rjust(9, b"0") + b"\r\n"),
+    "LF in an extension": with_one_chunk(b"%b;\n\r\n" % _HEX),
+    "CR in an extension": with_one_chunk(b"%b;\rx\r\n" % _HEX),
+    "NUL in an extension": with_one_chunk(b"%b;\0\r\n" % _HEX),
+    "DEL in an extension": with_one_chunk(b"%b;\x7f\r\n" % _HEX),
+    "an extension of 257 bytes": with_one_chunk(b"%b;%b\r\n" % (_HEX, b"x" * 257)),
+    "an extension of 60 kB": with_one_chunk(b"%b;%b\r\n" % (_HEX, b"x" * 60_000)),
+    "many long extensions": with_chunks(
         *(b"1;%b\r\n%c\r\n" % (b"x" * 250, each) for each in BODY), b"0\r\n\r\n"
     ),
-    "LF behind N": one_chunk(b"%b\n" % _HEX),
-    "LF only": one_chunk(b"%b\n" % _HEX, b"\n0\n\n"),
-    "XX behind data": chunked("a\r\n", _FIRST, b"XX%x\r\n" % len(_REST), _REST, "\r\n0\r\n\r\n"),
-    "LF LF behind data": chunked(
+    "LF behind N": with_one_chunk(b"%b\n" % _HEX),
+    "LF only": with_one_chunk(b"%b\n" % _HEX, b"\n0\n\n"),
+    "XX behind data": with_chunks(
+        "a\r\n", _FIRST, b"XX%x\r\n" % len(_REST), _REST, "\r\n0\r\n\r\n"
+    ),
+    "LF LF behind data": with_chunks(
         "a\r\n", _FIRST, b"\n\n%x\r\n" % len(_REST), _REST, "\r\n0\r\n\r\n"
     ),
-    "LF behind data": chunked("a\r\n", _FIRST, b"\n%x\r\n" % len(_REST), _REST, "\r\n0\r\n\r\n"),
-    "more data than N": chunked(
+    "LF behind data": with_chunks(
+        "a\r\n", _FIRST, b"\n%x\r\n" % len(_REST), _REST, "\r\n0\r\n\r\n"
+    ),
+    "more data than N": with_chunks(
         "9\r\n", _FIRST, b"\r\n%x\r\n" % len(_REST), _REST, "\r\n0\r\n\r\n"
     ),
-    "XX before the last": one_chunk(b"%b\r\n" % _HEX, b"XX0\r\n\r\n"),
-    "0x0": one_chunk(b"%b\r\n" % _HEX, b"\r\n0x0\r\n\r\n"),
-    "a trailer without a colon": one_chunk(b"%b\r\n" % _HEX, b"\r\n0\r\nX\r\n\r\n"),
-    "a trailer with NUL": one_chunk(b"%b\r\n" % _HEX, b"\r\n0\r\nX: \0\r\n\r\n"),
-    "a trailer with LF": one_chunk(b"%b\r\n" % _HEX, b"\r\n0\r\nX: y\n\r\n"),
-    "trailers of 10 kB": one_chunk(
+    "XX before the last": with_one_chunk(b"%b\r\n" % _HEX, b"XX0\r\n\r\n"),
+    "0x0": with_one_chunk(b"%b\r\n" % _HEX, b"\r\n0x0\r\n\r\n"),
+    "a trailer without a colon": with_one_chunk(b"%b\r\n" % _HEX, b"\r\n0\r\nX\r\n\r\n"),
+    "a trailer with NUL": with_one_chunk(b"%b\r\n" % _HEX, b"\r\n0\r\nX: \0\r\n\r\n"),
+    "a trailer with LF": with_one_chunk(b"%b\r\n" % _HEX, b"\r\n0\r\nX: y\n\r\n"),
+    "trailers of 10 kB": with_one_chunk(
         b"%b\r\n" % _HEX, b"\r\n0\r\n" + b"X: yyyy\r\n" * 1000 + b"\r\n"
     ),
-    "a request for a trailer": one_chunk(b"%b\r\n" % _HEX, b"\r\n0\r\n" + SMUGGLED),
+    "a request for a trailer": with_one_chunk(b"%b\r\n" % _HEX, b"\r\n0\r\n" + SMUGGLED),
 }
 """Refused once the body is read."""
 
-TAKEN = {
+ACCEPTED = {
     "a length": with_length(),
-    "chunked": one_chunk(b"%b\r\n" % _HEX),
-    "Chunked": coded("Transfer-Encoding: Chunked\r\n"),
-    "CHUNKED, no blank": coded("transfer-encoding:CHUNKED\r\n"),
-    "a blank behind the coding": coded("Transfer-Encoding: chunked \t\r\n"),
+    "chunked": with_one_chunk(b"%b\r\n" % _HEX),
+    "Chunked": with_coding("Transfer-Encoding: Chunked\r\n"),
+    "CHUNKED, no blank": with_coding("transfer-encoding:CHUNKED\r\n"),
+    "a blank behind the coding": with_coding("Transfer-Encoding: chunked \t\r\n"),
     "equal lengths": with_length(f"Content-Length: {_LENGTH}\r\n"),
     "a list of equal lengths": with_lengths(" N, N"),
     "a list of equal lengths in two lines": with_lengths(f" N ,\tN\r\nContent-Length: {_LENGTH}"),
     "a blank behind the length": with_lengths(" N \t"),
     "a length with zeros": with_lengths(" 000N"),
-    "eight digits": one_chunk(_HEX.rjust(8, b"0").upper() + b"\r\n"),
-    "an extension": one_chunk(b'%b;a=b;c="d e"\r\n' % _HEX),
-    "an extension of 256 bytes": one_chunk(b"%b;%b\r\n" % (_HEX, b"x" * 256)),
-    "000 at the end": one_chunk(b"%b\r\n" % _HEX, b"\r\n000\r\n\r\n"),
-    "two chunks": chunked("a\r\n", _FIRST, b"\r\n%x\r\n" % len(_REST), _REST, "\r\n0\r\n\r\n"),
-    "a chunk for each byte": chunked(*(b"1\r\n%c\r\n" % each for each in BODY), b"0\r\n\r\n"),
-    "a trailer": one_chunk(b"%b\r\n" % _HEX, b"\r\n0\r\nX: y\r\nExpires:\r\n\r\n"),
+    "eight digits": with_one_chunk(_HEX.rjust(8, b"0").upper() + b"\r\n"),
+    "an extension": with_one_chunk(b'%b;a=b;c="d e"\r\n' % _HEX),
+    "an extension of 256 bytes": with_one_chunk(b"%b;%b\r\n" % (_HEX, b"x" * 256)),
+    "000 at the end": with_one_chunk(b"%b\r\n" % _HEX, b"\r\n000\r\n\r\n"),
+    "two chunks": with_chunks("a\r\n", _FIRST, b"\r\n%x\r\n" % len(_REST), _REST, "\r\n0\r\n\r\n"),
+    "a chunk for each byte": with_chunks(*(b"1\r\n%c\r\n" % each for each in BODY), b"0\r\n\r\n"),
+    "a trailer": with_one_chunk(b"%b\r\n" % _HEX, b"\r\n0\r\nX: y\r\nExpires:\r\n\r\n"),
     "Expect in HTTP/1.0": with_length("Connection: keep-alive\r\nExpect: more\r\n").replace(
         b"1.1", b"1.0"
     ),
@@ -222,7 +228,7 @@ TAKEN = {
     ),
     "an upgrade to websocket": with_length("Connection: upgrade\r\nUpgrade: websocket\r\n"),
     **{
-        f"Host {host!r}": start(host=f"Host: {host}\r\n".encode())
+        f"Host {host!r}": request_start(host=f"Host: {host}\r\n".encode())
         + b"Content-Length: %d\r\n\r\n" % _LENGTH
         + BODY
         for host in ("", "a_b.c", "127.0.0.1:80", "[::1]:3000", "a:", "a%2Db")

@@ -14,15 +14,15 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from testkit.api_client import BODY, PROBLEM_MEMBERS, USAGE, request
-from testkit.framing_cases import CHUNKS_REFUSED, HEADS_REFUSED, TAKEN
+from testkit.api_client import BODY, PROBLEM_MEMBERS, USAGE, render_request
+from testkit.framing_cases import ACCEPTED, REFUSED_CHUNKS, REFUSED_HEADS
 from testkit.log_leaks import MARK
 
-SECONDS = 20.0
+TIMEOUT_SECONDS = 20.0
 """Until a connection that does not end is a failure."""
-BETWEEN = 0.001
+BETWEEN_SECONDS = 0.001
 """Seconds between packets, so that most of them are read one by one."""
-LARGEST_ERROR = 70_000
+MAX_ERROR_BYTES = 70_000
 
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) [A-Za-z -]+")
 _FIELD = re.compile(rb"([a-z0-9-]+): ([\x20-\x7e]*)")
@@ -43,7 +43,7 @@ class Case:
 
 
 @dataclass
-class Outcome:
+class FuzzResult:
     """What came of many cases."""
 
     statuses: Counter[int] = field(default_factory=Counter)
@@ -156,11 +156,11 @@ TOKENS = (
     b'{"a":',
     b"1e999",
 )
-KNOWN = (*HEADS_REFUSED.values(), *CHUNKS_REFUSED.values(), *TAKEN.values())
+KNOWN = (*REFUSED_HEADS.values(), *REFUSED_CHUNKS.values(), *ACCEPTED.values())
 ALPHABET = b'\r\n:;,{}[]"\\\x00\x7f \t09-+_xX\xff\xc2'
 
 
-def case(number: int) -> Case:
+def make_case(number: int) -> Case:
     """Make the case of a number."""
     chance = random.Random(number)
     stream = b"".join(_message(chance) for _ in range(chance.choice((1, 1, 1, 2, 4))))
@@ -174,7 +174,7 @@ def _message(chance: random.Random) -> bytes:
     if kind < 0.15:
         return chance.choice(KNOWN)
     if kind < 0.3:
-        return request("POST", "/api/usages", BODY)
+        return render_request("POST", "/api/usages", BODY)
     path = chance.choice(PATHS)
     body = _body(chance, batch="batch" in path)
     fields = chance.sample(FIELDS, chance.choice((0, 1, 1, 2, 4)))
@@ -261,13 +261,13 @@ def _cut(chance: random.Random, stream: bytes) -> Iterator[bytes]:
 # --- what is held of each -----------------------------------------------------------------------
 
 
-async def play_all(port: int, numbers: range, at_once: int = 32) -> Outcome:
+async def play_all(port: int, numbers: range, at_once: int = 32) -> FuzzResult:
     """Play these cases at a port."""
-    outcome, waiting = Outcome(), iter(numbers)
+    outcome, waiting = FuzzResult(), iter(numbers)
 
     async def work() -> None:
         for number in waiting:
-            await _play(port, case(number), outcome)
+            await _play(port, make_case(number), outcome)
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(at_once):
@@ -275,16 +275,16 @@ async def play_all(port: int, numbers: range, at_once: int = 32) -> Outcome:
     return outcome
 
 
-async def _play(port: int, played: Case, outcome: Outcome) -> None:
+async def _play(port: int, played: Case, outcome: FuzzResult) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     heard, reset = bytearray(), False
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             try:
                 for packet in played.packets:
                     writer.write(packet)
                     await writer.drain()
-                    await asyncio.sleep(BETWEEN)
+                    await asyncio.sleep(BETWEEN_SECONDS)
                 writer.write_eof()
                 while chunk := await reader.read(1 << 16):
                     heard += chunk
@@ -361,7 +361,7 @@ def _hold(status: int, fields: dict[str, str], body: bytes) -> None:
     assert "x-request-id" in fields, "no id of the request"
     if status >= 400 and fields.get("content-type") != "text/plain; charset=utf-8":
         assert fields["content-type"] == "application/problem+json", fields
-        assert len(body) < LARGEST_ERROR, f"an error of {len(body)} bytes"
+        assert len(body) < MAX_ERROR_BYTES, f"an error of {len(body)} bytes"
         if body:
             said = json.loads(body)
             assert said["status"] == status

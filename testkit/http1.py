@@ -90,7 +90,7 @@ async def _read(reader: asyncio.StreamReader) -> Answer:
     return Answer(int(first.split(" ", 2)[1]), headers, body)
 
 
-def post(path: str, body: bytes, **headers: str) -> bytes:
+def render_post(path: str, body: bytes, **headers: str) -> bytes:
     """Render a POST; in a header's name an underscore stands for a hyphen."""
     headers = {"content_type": "application/json"} | headers
     lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())

@@ -32,15 +32,15 @@ from testkit.processes import Store
 
 T = TypeVar("T")
 
-LINE = b'{"patientId":"100"}'
+USAGE_LINE = b'{"patientId":"100"}'
 
 
-def where(store: Store) -> Endpoint:
+def endpoint_of(store: Store) -> Endpoint:
     """Return where busyapi finds these servers, as its own wiring reads it."""
     return redis.make_endpoint(Settings.from_environment(store.settings()))
 
 
-async def until(condition: Callable[[], T], what: str, *, seconds: float = 10.0) -> T:
+async def poll_until(condition: Callable[[], T], what: str, *, seconds: float = 10.0) -> T:
     """Ask until the answer is true, and return it; committers and flushers go on meanwhile.
 
     Raises:
@@ -121,18 +121,18 @@ class CommitterHarness:
             write.fail(error)
         return write.signed_last
 
-    async def wait_ready(self, seconds: float = 10.0) -> None:
+    async def wait_until_ready(self, seconds: float = 10.0) -> None:
         """Wait for a checked connection."""
-        await until(
+        await poll_until(
             lambda: self.committer.is_ready,
             f"a connection: {self.committer.last_error}",
             seconds=seconds,
         )
 
-    async def until_failed(self, times: int = 2) -> None:
+    async def wait_until_failed(self, times: int = 2) -> None:
         """Wait until so many more tries to connect, or to commit, have failed."""
         goal = len(self.failures.errors) + times
-        await until(lambda: len(self.failures.errors) >= goal, f"{times} tries to fail")
+        await poll_until(lambda: len(self.failures.errors) >= goal, f"{times} tries to fail")
 
 
 @asynccontextmanager
@@ -213,7 +213,7 @@ async def run_flusher(flusher: Flusher, *, ready: bool = True) -> AsyncIterator[
     task = asyncio.create_task(flusher.run())
     try:
         if ready:
-            await until_flushing(flusher)
+            await wait_until_flushing(flusher)
         yield flusher
     finally:
         flusher.stop()
@@ -224,22 +224,22 @@ async def run_flusher(flusher: Flusher, *, ready: bool = True) -> AsyncIterator[
     task.result()
 
 
-async def until_flushing(flusher: Flusher, seconds: float = 10.0) -> None:
+async def wait_until_flushing(flusher: Flusher, seconds: float = 10.0) -> None:
     """Wait until a flusher has no trouble."""
     try:
-        await until(
+        await poll_until(
             lambda: not flusher.not_ready_reason, "the flusher to be ready", seconds=seconds
         )
     except TimeoutError as error:
         raise TimeoutError(f"{error}: {flusher.not_ready_reason}") from None
 
 
-def numbered(name: str, count: int) -> list[bytes]:
+def make_lines(name: str, count: int) -> list[bytes]:
     """Return lines that are unlike any other."""
     return [b'{"marker":"%b-%d"}' % (name.encode(), n) for n in range(count)]
 
 
-async def settled(futures: Iterable[asyncio.Future[int]]) -> list[int | BaseException]:
+async def gather_results(futures: Iterable[asyncio.Future[int]]) -> list[int | BaseException]:
     """Wait for every answer; a failure stands for itself."""
     async with asyncio.timeout(30):
         return await asyncio.gather(*futures, return_exceptions=True)

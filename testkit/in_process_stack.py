@@ -13,13 +13,13 @@ from busyapi.stream.keys import PartitionKeys
 from testkit.archive_reader import read_archive
 from testkit.in_process import (
     CommitterHarness,
+    endpoint_of,
+    gather_results,
     make_flusher,
-    numbered,
+    make_lines,
+    poll_until,
     run_committer,
     run_flusher,
-    settled,
-    until,
-    where,
 )
 from testkit.servers import Server
 
@@ -37,44 +37,49 @@ class InProcessStack:
         monkeypatch.setattr("busyapi.flusher.buffer.FLUSH_SECONDS", 0.1)
 
     @asynccontextmanager
-    async def committer(self) -> AsyncIterator[CommitterHarness]:
+    async def run_committer(self) -> AsyncIterator[CommitterHarness]:
         """Run a committer on the server."""
-        async with run_committer(where(self.server)) as committer:
+        async with run_committer(endpoint_of(self.server)) as committer:
             yield committer
 
-    def flusher(self, **options: Any) -> Flusher:
+    def make_flusher(self, **options: Any) -> Flusher:
         """Return a flusher of the archive; `options` replace the defaults."""
-        return make_flusher(where(self.server), self.archive, **{"bound": BOUND, **options})
+        return make_flusher(endpoint_of(self.server), self.archive, **{"bound": BOUND, **options})
 
     @asynccontextmanager
-    async def running(self, **options: Any) -> AsyncIterator[tuple[Flusher, CommitterHarness]]:
+    async def run(self, **options: Any) -> AsyncIterator[tuple[Flusher, CommitterHarness]]:
         """Run a flusher and a committer, both ready."""
-        async with run_flusher(self.flusher(**options)) as flusher, self.committer() as committer:
-            await committer.wait_ready()
+        async with (
+            run_flusher(self.make_flusher(**options)) as flusher,
+            self.run_committer() as committer,
+        ):
+            await committer.wait_until_ready()
             yield flusher, committer
 
-    def state(self) -> dict[str, str]:
+    def read_state(self) -> dict[str, str]:
         """Return the partition's state hash."""
         found: dict[str, str] = self.server.command("HGETALL", KEYS.state)
         return found
 
-    def seq(self) -> int:
+    def read_seq(self) -> int:
         """Return the highest seq issued."""
         return int(self.server.command("GET", KEYS.seq) or 0)
 
-    def stored(self) -> list[str]:
+    def read_entry_ids(self) -> list[str]:
         """Return the ids of the entries in the stream."""
         return [each for each, _ in self.server.command("XRANGE", KEYS.stream, "-", "+")]
 
-    async def until_archived(self, seq: int) -> None:
+    async def wait_until_archived(self, seq: int) -> None:
         """Wait until the state says that the archive has this seq."""
-        await until(lambda: self.state().get("archived") == str(seq), f"seq {seq} to be archived")
+        await poll_until(
+            lambda: self.read_state().get("archived") == str(seq), f"seq {seq} to be archived"
+        )
 
-    def lines(self) -> list[int]:
+    def read_archived_ids(self) -> list[int]:
         """Return the ids in the archive, in order."""
         return [each.id for each in read_archive(self.archive).partition(0).lines]
 
-    def gaps(self) -> list[tuple[int, int]]:
+    def read_gaps(self) -> list[tuple[int, int]]:
         """Return the first and last id of each gap record."""
         return [each[:2] for each in read_archive(self.archive).partition(0).gaps]
 
@@ -82,15 +87,15 @@ class InProcessStack:
         self, committer: CommitterHarness, name: str, count: int
     ) -> list[int | BaseException]:
         """Post usages one by one; give their seqs."""
-        return await settled([committer.post(each) for each in numbered(name, count)])
+        return await gather_results([committer.post(each) for each in make_lines(name, count)])
 
-    def keep_copy(self) -> Path:
+    def copy_data(self) -> Path:
         """Copy the server's data aside."""
         copy = self.server.folder / "copy"
         shutil.copytree(self.server.folder / "appendonlydir", copy)
         return copy
 
-    def put_back(self, copy: Path) -> None:
+    def restore_data(self, copy: Path) -> None:
         """Put the copy in place of the data of a server that does not run."""
         self.server.wipe()
         shutil.copytree(copy, self.server.folder / "appendonlydir")

@@ -84,7 +84,7 @@ class NotReadable(ValueError):
     """The reference parser does not take it."""
 
 
-def reference(raw: bytes) -> Any:
+def parse_reference(raw: bytes) -> Any:
     """Read a body with Python's parser, NaN and Infinity left out: RFC 8259 has none."""
     try:
         text = raw.decode("utf-8-sig")
@@ -104,7 +104,7 @@ def _int(digits: str) -> float:
     return int(digits) if len(digits.lstrip("-")) <= guard else math.inf
 
 
-def can_be_kept(value: Any) -> bool:
+def can_be_stored(value: Any) -> bool:
     """Say whether a line of UTF-8 JSON of allowed depth can give this value back."""
     return _depth(value) <= DEPTH_LIMIT and all(map(_leaf_can_be_kept, _leaves(value)))
 

@@ -18,18 +18,18 @@ from typing import Any
 
 from testkit.child_process import Lifetime
 from testkit.history import History, Outcome, Request, digest
-from testkit.http1 import Answer, Connection, NotSent, post
+from testkit.http1 import Answer, Connection, NotSent, render_post
 from testkit.log_leaks import MARK
 from testkit.threads import CoroutineThread
 
-PAUSE = 0.02
+PAUSE_SECONDS = 0.02
 """Seconds before a client that was refused or cut off goes on."""
 
-REST = 0.01
+REST_SECONDS = 0.01
 """Seconds after a 201. Without a rest the client alone takes what a machine has, and every test
 beside it waits. Where a death must find something under way, it is 0."""
 
-TRIES = 200
+MAX_TRIES = 200
 """Of one request with an Idempotency-Key, until it is left unknown."""
 
 
@@ -50,7 +50,7 @@ class Load(Lifetime):
         requests: int | None = None,
         seconds: float | None = None,
         timeout: float = 20.0,
-        rest: float = REST,
+        rest: float = REST_SECONDS,
         history: History | None = None,
     ) -> None:
         self.port = port
@@ -90,7 +90,7 @@ class Load(Lifetime):
 
     def close(self) -> None:
         """End it, and raise what went wrong in the client itself."""
-        if self._thread.started:
+        if self._thread.is_started:
             self.stop()
 
     async def _drive(self) -> None:
@@ -107,7 +107,7 @@ class Load(Lifetime):
                 if request is None:
                     return
                 self.history.add(request)
-                if pause := self.rest if request.outcome is Outcome.OK else PAUSE:
+                if pause := self.rest if request.outcome is Outcome.OK else PAUSE_SECONDS:
                     await asyncio.sleep(pause)
 
     def _usage(self) -> dict[str, str]:
@@ -121,8 +121,8 @@ class Load(Lifetime):
     def _message(self, usages: list[dict[str, str]]) -> bytes:
         headers = {"idempotency_key": f"{MARK}-{uuid.uuid4().hex}"} if self.keys else {}
         if self.batch:
-            return post("/api/usages/batch", json.dumps(usages).encode(), **headers)
-        return post("/api/usages", json.dumps(usages[0]).encode(), **headers)
+            return render_post("/api/usages/batch", json.dumps(usages).encode(), **headers)
+        return render_post("/api/usages", json.dumps(usages[0]).encode(), **headers)
 
     async def _one(self, connection: Connection) -> Request | None:
         """Send one request until nothing more can be learned of it; None: it never was sent."""
@@ -130,12 +130,12 @@ class Load(Lifetime):
         message = self._message(usages)
         digests = tuple(map(digest, usages))
         request: Request | None = None
-        for _ in range(TRIES):
+        for _ in range(MAX_TRIES):
             tried = await self._send(connection, message)
             if tried is None:
                 break
             sent, answer = tried
-            outcome, ids = understand(answer, self.batch)
+            outcome, ids = classify_answer(answer, self.batch)
             if request and outcome is Outcome.REFUSED:
                 # True of this try alone: an earlier one may have stored it.
                 outcome = Outcome.UNKNOWN
@@ -149,7 +149,7 @@ class Load(Lifetime):
             )
             if outcome is not Outcome.UNKNOWN or not self.keys:
                 break
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(PAUSE_SECONDS)
         return request
 
     async def _send(
@@ -161,13 +161,13 @@ class Load(Lifetime):
             try:
                 return sent, await connection.ask(message, self.timeout)
             except NotSent:
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(PAUSE_SECONDS)
             except (OSError, EOFError, ValueError):
                 return sent, None
         return None
 
 
-def understand(answer: Answer | None, batch: int) -> tuple[Outcome, tuple[int, ...]]:
+def classify_answer(answer: Answer | None, batch: int) -> tuple[Outcome, tuple[int, ...]]:
     """Return what an answer, or none, says about the usages sent, and their ids.
 
     A 201 without readable ids is still an acknowledgement: the checker reports it.

@@ -9,14 +9,14 @@ from pathlib import Path
 
 MARK = "zq7"
 """In the patient ids, the Idempotency-Keys and whatever else the tests send to processes."""
-SENT = (MARK, "albuterol", "nov 01 2016")
+SENT_WORDS = (MARK, "albuterol", "nov 01 2016")
 """In lower case; the second and third are of the contract's curl line."""
 
-STARTED: set[Path] = set()
+STARTED_LOGS: set[Path] = set()
 """The logs of our processes that this run has started."""
 
 
-def leaks(folder: Path, started: set[Path]) -> list[str]:
+def find_leaks(folder: Path, started: set[Path]) -> list[str]:
     """Say in which file, event and field something sent is logged, never what.
 
     A log that was removed or is elsewhere would not be searched, so it is named too.
@@ -25,7 +25,7 @@ def leaks(folder: Path, started: set[Path]) -> list[str]:
     found = {f"{log}: not below {folder}" for log in started - logs}
     for log in logs:
         text = log.read_text(errors="replace").lower()
-        if any(word in text for word in SENT):
+        if any(word in text for word in SENT_WORDS):
             found |= {f"{log}: {place}" for line in text.splitlines() for place in _places(line)}
     return sorted(found)
 
@@ -44,4 +44,4 @@ def _places(line: str) -> Iterator[str]:
 
 
 def _sent(value: object) -> bool:
-    return any(word in str(value).lower() for word in SENT)
+    return any(word in str(value).lower() for word in SENT_WORDS)

@@ -10,7 +10,7 @@ from testkit.processes import Flusher, Stack
 from testkit.prometheus import Prometheus
 from testkit.proxy import Proxy
 from testkit.servers import Server
-from testkit.volume import small_volume
+from testkit.volume import mount_small_volume
 
 
 class MonitoredStack(NamedTuple):
@@ -42,13 +42,13 @@ class MonitoredStack(NamedTuple):
 
 
 @contextmanager
-def observed(
+def run_monitored_stack(
     folder: Path, rules: Mapping[str, Any], size: str = "8m", **settings: str
 ) -> Iterator[MonitoredStack]:
     """Run all of it."""
     with ExitStack() as running:
         stack_folder = folder / "stack"
-        running.enter_context(small_volume(stack_folder / "archive", size))
+        running.enter_context(mount_small_volume(stack_folder / "archive", size))
         server = running.enter_context(Server(folder / "valkey"))
         proxy = running.enter_context(Proxy(server.port))
         settings = {"BUSYAPI_REDIS_URL": proxy.url, **settings}

@@ -9,20 +9,20 @@ the same, gives the port to nobody else, and refuses connections while the serve
 import socket
 from collections import deque
 
-HELD = 256
+MAX_HELD_PORTS = 256
 """The newest this many ports are held; earlier ones belong to tests that are over."""
 
 _held: deque[socket.socket] = deque()
 
 
-def free_port() -> int:
+def reserve_port() -> int:
     """Return a port on 127.0.0.1 that nobody else will be given."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     sock.bind(("127.0.0.1", 0))
     _held.append(sock)
-    if len(_held) > HELD:
+    if len(_held) > MAX_HELD_PORTS:
         _held.popleft().close()
     port: int = sock.getsockname()[1]
     return port

@@ -12,13 +12,13 @@ from typing import ClassVar, Protocol
 from prometheus_client.parser import text_string_to_metric_families
 
 from testkit.archive_reader import read_archive
-from testkit.checker import Verdict, check
-from testkit.child_process import Child, Lifetime, Running
+from testkit.checker import Verdict, check_history
+from testkit.child_process import Child, Lifetime, RunningProcess
 from testkit.fork_server import ForkServer
 from testkit.history import History
 from testkit.http1 import fetch
-from testkit.log_leaks import STARTED
-from testkit.ports import free_port
+from testkit.log_leaks import STARTED_LOGS
+from testkit.ports import reserve_port
 from testkit.waiting import wait_until
 
 READY_SECONDS = 30.0
@@ -53,10 +53,10 @@ class Process(Child):
 
     def spawn(self) -> None:
         """Start it, ready or not."""
-        STARTED.add(self.log)
+        STARTED_LOGS.add(self.log)
         super().spawn()
 
-    def _open(self) -> Running:
+    def _open(self) -> RunningProcess:
         server = self.fork_server
         if server and server.can_start(self.environment):
             return server.start(self._arguments, self.environment, self.log)
@@ -76,23 +76,25 @@ class Process(Child):
         """
         try:
             wait_until(
-                lambda: self.alive() and self.ready(), f"{self} to be ready", seconds=seconds
+                lambda: self.check_alive() and self.is_ready(),
+                f"{self} to be ready",
+                seconds=seconds,
             )
         except TimeoutError as error:
             raise TimeoutError(f"{error}\n{self.tail()}") from None
 
     @abstractmethod
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Ask whether it is ready."""
 
     @property
     @abstractmethod
-    def scraped(self) -> int:
+    def scrape_port(self) -> int:
         """The port that Prometheus asks."""
 
-    def metric(self, name: str, **labels: str) -> float:
+    def read_metric(self, name: str, **labels: str) -> float:
         """Return the sum of a metric's samples that have these labels; 0 if there is none."""
-        text = fetch(self.scraped, "/metrics").body.decode()
+        text = fetch(self.scrape_port, "/metrics").body.decode()
         return sum(
             sample.value
             for family in text_string_to_metric_families(text)
@@ -110,16 +112,16 @@ class Api(Process):
 
     def __init__(self, folder: Path, name: str, port: int, settings: Mapping[str, str]) -> None:
         self.port = port
-        self.metrics_port = free_port()
+        self.metrics_port = reserve_port()
         ports = {"PORT": str(port), "BUSYAPI_METRICS_PORT": str(self.metrics_port)}
         super().__init__(folder, name, ["api"], {**settings, **ports})
 
     @property
-    def scraped(self) -> int:
+    def scrape_port(self) -> int:
         """The port that Prometheus asks."""
         return self.metrics_port
 
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Ask whether it is ready.
 
         On a shared port /readyz is answered by any of the processes, so its own committers are
@@ -127,10 +129,10 @@ class Api(Process):
         """
         partitions = int(self.environment.get("BUSYAPI_PARTITIONS", "1"))
         try:
-            committers = sum(self.metric(name) for name in COMMITTERS_READY)
+            committers = sum(self.read_metric(name) for name in COMMITTERS_READY)
         except (OSError, HTTPException):
             return False
-        return committers == partitions and answers(self.port, "/readyz")
+        return committers == partitions and answers_ok(self.port, "/readyz")
 
 
 class Flusher(Process):
@@ -149,13 +151,13 @@ class Flusher(Process):
         )
 
     @property
-    def scraped(self) -> int:
+    def scrape_port(self) -> int:
         """The port that Prometheus asks."""
         return self.port
 
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Ask whether it is ready."""
-        return answers(self.port, "/readyz")
+        return answers_ok(self.port, "/readyz")
 
 
 class Stack(Lifetime):
@@ -173,11 +175,11 @@ class Stack(Lifetime):
         partitions: int = 1,
         settings: Mapping[str, str] | None = None,
     ) -> None:
-        self.port = free_port()
+        self.port = reserve_port()
         self.partitions = partitions
         self.archive = folder / "archive"
         self.archive.mkdir(parents=True, exist_ok=True)
-        flusher_ports = [free_port() for _ in range(partitions)]
+        flusher_ports = [reserve_port() for _ in range(partitions)]
         common = {
             "BUSYAPI_DRAIN_DELAY": "0",
             "BUSYAPI_PARTITIONS": str(partitions),
@@ -223,12 +225,12 @@ class Stack(Lifetime):
             return False
         return answer.status == HTTPStatus.OK and answer.json()["buffered"] == 0
 
-    def verdict(self, history: History) -> Verdict:
+    def check_history(self, history: History) -> Verdict:
         """Hold a history against the archive as it is now on disk."""
-        return check(history, read_archive(self.archive), partitions=self.partitions)
+        return check_history(history, read_archive(self.archive), partitions=self.partitions)
 
 
-def answers(port: int, path: str) -> bool:
+def answers_ok(port: int, path: str) -> bool:
     """Ask whether a GET of this path is answered 200, within two seconds."""
     try:
         return fetch(port, path, seconds=2).status == HTTPStatus.OK

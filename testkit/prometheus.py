@@ -10,7 +10,7 @@ import yaml
 
 from testkit.child_process import Child
 from testkit.http1 import fetch
-from testkit.ports import free_port
+from testkit.ports import reserve_port
 from testkit.processes import Api, Process, Stack
 from testkit.waiting import wait_until
 
@@ -60,11 +60,11 @@ class Prometheus(Child):
         if not PROGRAM.exists():
             raise RuntimeError(f"{PROGRAM} is missing: run .ci/system-packages")
         folder.mkdir(parents=True, exist_ok=True)
-        self.port = free_port()
+        self.port = reserve_port()
         config = folder / "prometheus.yml"
         paths = ["rules.yml"] if rules else []
         (folder / "rules.yml").write_text(yaml.safe_dump(dict(rules or {"groups": []})))
-        config.write_text(yaml.safe_dump({**scraping(stack), "rule_files": paths}))
+        config.write_text(yaml.safe_dump({**make_scrape_config(stack), "rule_files": paths}))
         super().__init__(
             [
                 PROGRAM,
@@ -79,7 +79,7 @@ class Prometheus(Child):
     def start(self) -> None:
         """Start it and wait until it has scraped every target once."""
         self.spawn()
-        wait_until(lambda: self.alive() and self._ready(), f"{self} to be ready", seconds=30)
+        wait_until(lambda: self.check_alive() and self._ready(), f"{self} to be ready", seconds=30)
         wait_until(self._all_up, f"{self} to scrape\n{self.tail()}", seconds=20)
 
     def _ready(self) -> bool:
@@ -157,7 +157,7 @@ class Prometheus(Child):
         return json.dumps(list(told))
 
 
-def scraping(stack: Stack) -> dict[str, Any]:
+def make_scrape_config(stack: Stack) -> dict[str, Any]:
     """Make the configuration that the chart's monitors come to on a cluster."""
     return {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
@@ -172,10 +172,13 @@ def scraping(stack: Stack) -> dict[str, Any]:
 
 def _targets(stack: Stack) -> Iterator[dict[str, Any]]:
     for process in stack.processes:
-        yield {"targets": [f"127.0.0.1:{process.scraped}"], "labels": labels(process)}
+        yield {
+            "targets": [f"127.0.0.1:{process.scrape_port}"],
+            "labels": make_target_labels(process),
+        }
 
 
-def labels(process: Process) -> dict[str, str]:
+def make_target_labels(process: Process) -> dict[str, str]:
     """Return the labels of a target."""
     role = "api" if isinstance(process, Api) else "flusher"
     return {

@@ -9,12 +9,12 @@ from busyapi.stream.endpoint import Endpoint, parse_redis_url
 from busyapi.stream.entry import decode_entry, parse_entry
 from busyapi.stream.keys import PartitionKeys
 from busyapi.stream.scripts import COMMIT, COMMIT_KEYED
-from testkit.in_process import seed_once, where
+from testkit.in_process import endpoint_of, seed_once
 from testkit.proxy import Proxy
 from testkit.servers import Server
 
 KEYS = PartitionKeys(0)
-THE_COMMIT = COMMIT.sha1.encode(), COMMIT_KEYED.sha1.encode()
+COMMIT_DIGESTS = COMMIT.sha1.encode(), COMMIT_KEYED.sha1.encode()
 """In a commit, without an Idempotency-Key or with one, and in no other command."""
 BOUND = 1000
 
@@ -30,9 +30,9 @@ class ProxiedServer:
 
     async def reseed(self, bound: int = BOUND) -> str:
         """Seed the server as a flusher does; return the reason."""
-        return await seed_once(where(self.server), self.archive, bound=bound)
+        return await seed_once(endpoint_of(self.server), self.archive, bound=bound)
 
-    def is_sent(self, usage: bytes) -> bool:
+    def has_received(self, usage: bytes) -> bool:
         """Tell whether the proxy has a usage."""
         return any(usage in each.asked for each in list(self.proxy._pairs))
 
@@ -45,11 +45,11 @@ class ProxiedServer:
         for _ in range(3):
             self.server.command("PING")
 
-    def stored(self) -> list[str]:
+    def read_entry_ids(self) -> list[str]:
         """Return the ids of all entries."""
         return [each for each, _ in self.server.command("XRANGE", KEYS.stream, "-", "+")]
 
-    def stored_lines(self) -> list[bytes]:
+    def read_usages(self) -> list[bytes]:
         """Return every usage in the stream."""
         found = self.server.command("XRANGE", KEYS.stream, "-", "+")
         return [
@@ -59,7 +59,7 @@ class ProxiedServer:
         ]
 
 
-def give_up_after(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+def set_reply_timeout(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Take a server that is silent for so long for gone."""
     for each in RedisConnection.pipeline, RedisConnection.wait_replies:
         assert each.__kwdefaults__

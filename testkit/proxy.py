@@ -12,14 +12,14 @@ import threading
 from collections.abc import Callable
 
 from testkit.child_process import Lifetime
-from testkit.ports import free_port
+from testkit.ports import reserve_port
 from testkit.threads import LoopThread
 
-CHUNK = 1 << 16
-SLOW_CHUNK = 1 << 13
+CHUNK_BYTES = 1 << 16
+SLOW_CHUNK_BYTES = 1 << 13
 """Of a link with a rate: so that it is shared, and bytes arrive all the time."""
 
-HEAD = 4096
+HEAD_BYTES = 4096
 """Of what a client asked, this much is looked at by `lose_answer`."""
 
 
@@ -28,7 +28,7 @@ class Proxy(Lifetime):
 
     def __init__(self, target: int) -> None:
         self.target = target
-        self.port = free_port()
+        self.port = reserve_port()
         self.latency = 0.0
         """Seconds that every byte is late, each way. It may be set at any time."""
         self.rate = 0
@@ -55,30 +55,30 @@ class Proxy(Lifetime):
 
     def close(self) -> None:
         """Reset every connection and end."""
-        if self._loop.running:
+        if self._loop.is_running:
             self.refuse()
-            self.cut()
+            self.reset()
             self._loop.close()
 
     def accept(self) -> None:
         """Take new connections: so from the start, and again after `refuse`."""
-        self._loop.do(self._listen)
+        self._loop.run_step(self._listen)
 
     def refuse(self) -> None:
         """Take no new connections; those there are stay."""
-        self._loop.do(self._unlisten)
+        self._loop.run_step(self._unlisten)
 
-    def cut(self) -> None:
+    def reset(self) -> None:
         """Reset (RST) every connection; the server still gets what has arrived here."""
-        self._loop.do(self._cut)
+        self._loop.run_step(self._cut)
 
     def mute(self) -> None:
         """Pass nothing of what the server says any more, as if it had hung."""
-        self._loop.do(lambda: self._set_mute(on=True))
+        self._loop.run_step(lambda: self._set_mute(on=True))
 
     def unmute(self) -> None:
         """Pass answers again. A connection that missed some is reset: it must not get the next."""
-        self._loop.do(lambda: self._set_mute(on=False))
+        self._loop.run_step(lambda: self._set_mute(on=False))
 
     def lose_answer(self, to: bytes | tuple[bytes, ...]) -> None:
         """Drop the next answer to a request with (one of) these bytes, and reset its connection."""
@@ -96,14 +96,14 @@ class Proxy(Lifetime):
 
     def hold(self) -> None:
         """Keep what the present connections send from now on; new connections pass."""
-        self._loop.do(self._hold)
+        self._loop.run_step(self._hold)
 
     def release(self) -> None:
         """Pass what was kept, end those connections, return when the server has read it all.
 
         The server closes a connection when it has done what arrived before the end.
         """
-        self._loop.do(self._release)
+        self._loop.run_step(self._release)
 
     @property
     def connections(self) -> int:
@@ -123,13 +123,13 @@ class Proxy(Lifetime):
 
     def _cut(self) -> None:
         for pair in list(self._pairs):
-            pair.cut()
+            pair.reset()
 
     def _set_mute(self, *, on: bool) -> None:
         self._mute = on
         for pair in list(self._pairs):
             if pair.missed:
-                pair.cut()
+                pair.reset()
 
     def _hold(self) -> None:
         for pair in self._pairs:
@@ -178,7 +178,7 @@ class Proxy(Lifetime):
         loop = asyncio.get_running_loop()
         due = 0.0
         with contextlib.suppress(OSError):
-            while chunk := await reader.read(CHUNK if not self.rate else SLOW_CHUNK):
+            while chunk := await reader.read(CHUNK_BYTES if not self.rate else SLOW_CHUNK_BYTES):
                 if self.rate:
                     self._free[way] = max(loop.time(), self._free[way]) + len(chunk) / self.rate
                     await asyncio.sleep(self._free[way] - loop.time())
@@ -192,7 +192,7 @@ class Proxy(Lifetime):
         """Say whether an answer may pass."""
         if any(each in pair.asked for each in self._losing):
             self._losing = ()
-            pair.cut()
+            pair.reset()
             self._lost.set()
             return False
         pair.missed = self._mute
@@ -217,14 +217,14 @@ class _Pair:
 
     def ask(self, chunk: bytes) -> bool:
         """Remember what was asked, and let it pass if it is not held."""
-        if len(self.asked) < HEAD:
-            self.asked += chunk[:HEAD]
+        if len(self.asked) < HEAD_BYTES:
+            self.asked += chunk[:HEAD_BYTES]
         if self.held is None:
             return True
         self.held.append(chunk)
         return False
 
-    def cut(self) -> None:
+    def reset(self) -> None:
         """Reset the client, and close the server's side once it has all that was written."""
         _reset(self.client)
         self.server.close()

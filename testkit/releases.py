@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from testkit.ports import free_port
+from testkit.ports import reserve_port
 from testkit.waiting import wait_until
 
 AUTHOR = ("-c", "user.name=test", "-c", "user.email=test@example.org")
@@ -110,7 +110,7 @@ class LocalRegistry:
 
     def __init__(self, folder: Path) -> None:
         self.blobs = folder / "data/docker/registry/v2/blobs/sha256"
-        self.address = f"127.0.0.1:{free_port()}"
+        self.address = f"127.0.0.1:{reserve_port()}"
         self.prefix = f"{self.address}/team"
         self.config = folder / "config.yml"
         self.config.write_text(

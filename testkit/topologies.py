@@ -9,8 +9,8 @@ import redis
 from redis.cluster import RedisCluster
 
 from testkit.child_process import Child, Lifetime
-from testkit.ports import free_port
-from testkit.servers import Flavour, Server, program
+from testkit.ports import reserve_port
+from testkit.servers import Flavour, Server, find_program
 from testkit.waiting import wait_until
 
 SLOTS = 16_384
@@ -21,7 +21,7 @@ class Sentinel(Child):
 
     def __init__(self, folder: Path, primary: Server, service: str, down_after_ms: int) -> None:
         folder.mkdir(parents=True)
-        self.port = free_port()
+        self.port = reserve_port()
         lines = [
             f"port {self.port}",
             "bind 127.0.0.1",
@@ -39,7 +39,7 @@ class Sentinel(Child):
         # Sentinel rewrites this file with what it learns.
         path = folder / "sentinel.conf"
         path.write_text("".join(f"{line}\n" for line in lines))
-        argv: list[str | Path] = [program(primary.flavour), path, "--sentinel"]
+        argv: list[str | Path] = [find_program(primary.flavour), path, "--sentinel"]
         super().__init__(argv, log=folder / "sentinel.log")
         self.client = redis.Redis(port=self.port, decode_responses=True)
 
@@ -104,7 +104,7 @@ class SentinelSet(Lifetime):
             wait_until(partial(self._knows_all, sentinel), f"{self} to find each other", seconds=20)
 
     def _knows_all(self, sentinel: Sentinel) -> bool:
-        sentinel.alive()
+        sentinel.check_alive()
         try:
             state: Any = sentinel.client.sentinel_master(self.service)
         except redis.RedisError:
@@ -113,7 +113,7 @@ class SentinelSet(Lifetime):
 
     def primary(self) -> Server:
         """Return the server that most sentinels take for the primary."""
-        named = [self._named_by(each) for each in self.sentinels if each.running]
+        named = [self._named_by(each) for each in self.sentinels if each.is_running]
         return next(each for each in self.servers if named.count(each.port) * 2 > len(named))
 
     def _named_by(self, sentinel: Sentinel) -> int:
@@ -167,7 +167,7 @@ class ClusterOfThree(Lifetime):
             flavour,
             config=[
                 "cluster-enabled yes",
-                f"cluster-port {free_port()}",
+                f"cluster-port {reserve_port()}",
                 "cluster-config-file nodes.conf",
                 "cluster-node-timeout 2000",
                 *config,
@@ -217,7 +217,7 @@ class ClusterOfThree(Lifetime):
     def wait_until_complete(self, seconds: float = 20.0) -> None:
         """Wait until every node that runs knows all the others and every slot is served."""
         wait_until(
-            lambda: all(self._complete(each) for each in self.nodes if each.running),
+            lambda: all(self._complete(each) for each in self.nodes if each.is_running),
             f"{self} to be complete",
             seconds=seconds,
         )
@@ -229,13 +229,13 @@ class ClusterOfThree(Lifetime):
     def client(self) -> RedisCluster:
         """Return a client of the whole cluster for assertions."""
         if self._client is None:
-            running = next(each for each in self.nodes if each.running)
+            running = next(each for each in self.nodes if each.is_running)
             self._client = RedisCluster.from_url(running.url, decode_responses=True)
         return self._client
 
     def primary_of(self, key: str) -> Server:
         """Return the server that now holds the slot of a key."""
-        asked = next(each for each in self.nodes if each.running)
+        asked = next(each for each in self.nodes if each.is_running)
         slot = asked.command("CLUSTER KEYSLOT", key)
         for first, last, (_, port, *_), *_ in asked.command("CLUSTER SLOTS"):
             if first <= slot <= last:

@@ -9,7 +9,7 @@ import pytest
 
 
 @contextmanager
-def small_volume(folder: Path, size: str) -> Iterator[None]:
+def mount_small_volume(folder: Path, size: str) -> Iterator[None]:
     """Mount a tmpfs of this size on the folder; skip the test where mounting is not allowed."""
     folder.mkdir(parents=True, exist_ok=True)
     mount = subprocess.run(

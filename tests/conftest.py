@@ -9,7 +9,7 @@ import hypothesis
 import pytest
 
 from testkit.fork_server import ForkServer
-from testkit.log_leaks import STARTED, leaks
+from testkit.log_leaks import STARTED_LOGS, find_leaks
 from testkit.processes import Process, Stack, Store
 from testkit.servers import FLAVOURS, Flavour, Server
 
@@ -56,7 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def nothing_sent_is_logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """At the end of a run, or of a worker of it, when all processes are gone, search their logs."""
     yield
-    if found := leaks(tmp_path_factory.getbasetemp(), STARTED):
+    if found := find_leaks(tmp_path_factory.getbasetemp(), STARTED_LOGS):
         pytest.fail("logged, and was sent:\n" + "\n".join(found), pytrace=False)
 
 

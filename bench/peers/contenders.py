@@ -16,7 +16,7 @@ from urllib.parse import quote
 from perf.contender import Contender
 from perf.load import SINGLE, SINGLE_BODY, Load
 from testkit.child_process import Child
-from testkit.ports import free_port
+from testkit.ports import reserve_port
 from testkit.servers import Server
 from testkit.waiting import wait_until
 
@@ -52,7 +52,7 @@ class Peer(Contender):
     ) -> None:
         folder.mkdir(parents=True)
         self.folder = folder
-        self.port = free_port()
+        self.port = reserve_port()
         self.load = load
         self._arguments = arguments
         self._versions = versions
@@ -89,12 +89,12 @@ class Peer(Contender):
 
     def close(self) -> None:
         """Stop all, Valkey last. SIGTERM first: some have workers that only they can stop."""
-        if self.program.running:
+        if self.program.is_running:
             self.program.stop()
         self._running.close()
 
     def _answers(self) -> bool:
-        self.program.alive()
+        self.program.check_alive()
         try:
             self.probe(self.load)
         except (OSError, HTTPException):

@@ -22,7 +22,7 @@ from e2e.scenarios.boundaries import ask_valkey
 from e2e.scenarios.faults import failures, served
 from e2e.target import ROOT
 from testkit.chart.programs import helm3, kubectl
-from testkit.checker import Defect, Verdict, check
+from testkit.checker import Defect, Verdict, check_history
 from testkit.docs.runbook_shell import Shell, on_cluster
 from testkit.docs.runbooks import Block, parse
 from testkit.history import History, Outcome
@@ -224,7 +224,7 @@ def given_up(site: Release) -> Verdict:
     """
     site.wait_flushed()
     archive = site.distinguish_seeds(pod_archive.read(site.kube))
-    verdict = check(site.history, archive)
+    verdict = check_history(site.history, archive)
     if set(verdict.defects) - {Defect.MISSING}:
         raise Broken(str(verdict))
     pod_archive.verify(site.kube)

@@ -14,7 +14,7 @@ from e2e.measure import Broken, none_failed
 from e2e.release import NAME, Release, merged
 from e2e.report import Report, Row
 from e2e.scenarios.operations import RATE, SMALL, STEADY
-from testkit.checker import Defect, check
+from testkit.checker import Defect, check_history
 
 DAYS = 3
 CLOCK = f"""\
@@ -90,7 +90,7 @@ def judge(site: Release, row: Row, first: set[int]) -> None:
     site.wait_flushed()
     archive = pod_archive.read(site.kube)
     pod_archive.verify(site.kube)
-    verdict = check(site.history, archive)
+    verdict = check_history(site.history, archive)
     there = {line.id for line in archive.partitions[0].lines}
     gone = ids(site) - there
     row.notes.append(

@@ -21,7 +21,7 @@ from busyapi.archive.format import UsageBatch
 from busyapi.archive.writer import PartitionWriter
 from busyapi.ids import Seq
 
-AT = 1_763_925_120_123
+RECEIVED_MS = 1_763_925_120_123
 """2025-11-23T19:12:00.123Z."""
 DAY_MS = 86_400_000
 
@@ -31,18 +31,20 @@ def now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def usage(seq: int) -> bytes:
+def make_usage(seq: int) -> bytes:
     """Return a usage that is unlike any of another seq."""
     return b'{"patientId":"%d","timestamp":%d,"medication":"Albuterol"}' % (seq % 7, seq)
 
 
-def batch(first: int, count: int = 1, received_ms: int = AT) -> UsageBatch:
+def make_batch(first: int, count: int = 1, received_ms: int = RECEIVED_MS) -> UsageBatch:
     """Return a batch of `count` usages from this seq on."""
-    usages = [usage(seq) for seq in range(first, first + count)]
+    usages = [make_usage(seq) for seq in range(first, first + count)]
     return UsageBatch(Seq(first), Seq(first + count - 1), received_ms, usages)
 
 
-def recover(root: Path, partition: int = 0, partitions: int = 1, **options: Any) -> PartitionWriter:
+def recover_writer(
+    root: Path, partition: int = 0, partitions: int = 1, **options: Any
+) -> PartitionWriter:
     """Recover a partition with settings that roll nothing."""
     settings: dict[str, Any] = {
         "bound": 1000,
@@ -55,22 +57,22 @@ def recover(root: Path, partition: int = 0, partitions: int = 1, **options: Any)
     )
 
 
-def abandon(writer: PartitionWriter) -> None:
+def abandon_writer(writer: PartitionWriter) -> None:
     """Let go of the lock and nothing else, as a process does that is killed."""
     writer._lookup.segment = None
     writer.close()
 
 
-def write(root: Path, *blocks: int, partition: int = 0, partitions: int = 1) -> Path:
+def write_blocks(root: Path, *blocks: int, partition: int = 0, partitions: int = 1) -> Path:
     """Append blocks of so many usages, and die; return the open segment."""
-    writer = recover(root, partition, partitions)
+    writer = recover_writer(root, partition, partitions)
     for count in blocks:
-        writer.append([batch(writer.cursor + 1, count)])
-    abandon(writer)
-    return opened(root)
+        writer.append([make_batch(writer.cursor + 1, count)])
+    abandon_writer(writer)
+    return find_open_segment(root)
 
 
-def reached(root: Path, seq: int | None) -> None:
+def set_high_water(root: Path, seq: int | None) -> None:
     """Put the high-water mark at a seq; None removes it, as 0.2.0 would leave the folder."""
     said = identity.read_identity(root / "p00")
     assert said
@@ -79,14 +81,14 @@ def reached(root: Path, seq: int | None) -> None:
         high_water.HighWaterMark.create(root / "p00", said.archive_id, Seq(seq)).close()
 
 
-def say(path: Path, **members: object) -> None:
+def change_identity(path: Path, **members: object) -> None:
     """Change members of a partition.json as a person does: without its checksum."""
     said = json.loads(path.read_text()) | members
     said.pop("crc", None)
     path.write_text(json.dumps(said))
 
 
-def as_0_2_0_writes(path: Path) -> None:
+def write_as_0_2_0(path: Path) -> None:
     """Leave out of a partition.json what 0.2.0 does not know."""
     said = json.loads(path.read_text())
     for name in ("home", "prefix", "crc"):
@@ -94,18 +96,18 @@ def as_0_2_0_writes(path: Path) -> None:
     path.write_text(json.dumps(said, indent=2) + "\n")
 
 
-def finished(root: Path) -> list[Path]:
+def find_segments(root: Path) -> list[Path]:
     """List the finished segments."""
     return sorted(root.rglob("*.ndjson.zst"))
 
 
-def opened(root: Path) -> Path:
+def find_open_segment(root: Path) -> Path:
     """Return the one open segment."""
     (path,) = root.rglob("*.open")
     return path
 
 
-def files(root: Path) -> list[str]:
+def list_file_names(root: Path) -> list[str]:
     """List the names in the day folders of partition 0."""
     return sorted(each.name for each in root.glob("p00/*/*"))
 
@@ -120,7 +122,7 @@ class Block(NamedTuple):
     end: int
 
 
-def blocks(path: Path) -> Iterator[Block]:
+def read_blocks(path: Path) -> Iterator[Block]:
     """Read the whole blocks from offset 0 on, as FORMAT.md says."""
     data, offset = path.read_bytes(), 0
     while len(data) - offset >= 68:
@@ -138,16 +140,16 @@ def blocks(path: Path) -> Iterator[Block]:
         offset += 68 + length
 
 
-def ids(root: Path) -> list[int]:
+def read_ids(root: Path) -> list[int]:
     """Read the ids of every line in finished segments and whole blocks of open ones, in order."""
     paths = [*root.rglob("*.ndjson.zst"), *root.rglob("*.ndjson.zst.open")]
-    found = [line for path in sorted(paths) for block in blocks(path) for line in block.lines]
+    found = [line for path in sorted(paths) for block in read_blocks(path) for line in block.lines]
     for line in found:
         assert line["usage"]["timestamp"] == line["id"], "a line has another's usage"
     return [line["id"] for line in found]
 
 
-def seal(body: bytes) -> bytes:
+def seal_footer(body: bytes) -> bytes:
     """Add to a footer's bytes, up to its own CRC-32, what FORMAT.md says must follow."""
     (size,) = struct.unpack_from("<I", body, body.rindex(struct.pack("<I", 0x184D2A5F)) + 4)
     return body + hashlib.sha256(body).digest() + struct.pack("<I8s", size + 8, b"busyapi\x01")

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 
-def busyapi(archive: Path, *words: str) -> int:
+def run_busyapi(archive: Path, *words: str) -> int:
     """Run a command on an archive; return its exit code. What it says goes to the test's output."""
     return subprocess.run(
         [sys.executable, "-m", "busyapi", *words],
@@ -16,6 +16,6 @@ def busyapi(archive: Path, *words: str) -> int:
     ).returncode
 
 
-def verify(archive: Path) -> int:
+def run_verify(archive: Path) -> int:
     """Return 0 if `busyapi archive verify` finds every seq once and every checksum right."""
-    return busyapi(archive, "archive", "verify")
+    return run_busyapi(archive, "archive", "verify")

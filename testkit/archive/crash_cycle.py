@@ -20,7 +20,7 @@ LIVES = 2
 _OLD_DAY = "2020-01-01"
 
 
-class Switch:
+class FailpointSwitch:
     """The failpoint function of every module here; a child sets what it does.
 
     Modules take the function by its name when they are imported, and that takes longer than a life:
@@ -39,11 +39,11 @@ class Switch:
         self.failpoint = failpoints.make_failpoint(failpoints.parse_spec(spec))
 
 
-switch = Switch()
+switch = FailpointSwitch()
 failpoints.failpoint = switch
 
 
-def load() -> None:
+def import_modules() -> None:
     """Import what a life uses."""
     import busyapi.archive_cli.verify  # noqa: PLC0415, F401 - now that the switch is in its place
     import testkit.archive.builder  # noqa: F401, PLC0415
@@ -51,24 +51,24 @@ def load() -> None:
 
 def prepare(root: Path) -> None:
     """Make what a life may find: old segments to delete, an open one with a torn tail."""
-    from testkit.archive.builder import opened, write  # noqa: PLC0415 - only in a child
+    from testkit.archive.builder import find_open_segment, write_blocks  # noqa: PLC0415 - only in a child
 
-    write(root, 2, 1)
-    write(root, 1)
-    write(root, 3)
+    write_blocks(root, 2, 1)
+    write_blocks(root, 1)
+    write_blocks(root, 3)
     for day in root.glob("p00/*-*"):
         day.rename(day.with_name(_OLD_DAY))
-    path = opened(root)
+    path = find_open_segment(root)
     path.write_bytes(path.read_bytes() + path.read_bytes()[:-5])
 
 
 def prepare_damaged(root: Path) -> None:
     """Make an open segment whose second block of three is damaged."""
-    from testkit.archive.builder import blocks, write  # noqa: PLC0415
+    from testkit.archive.builder import read_blocks, write_blocks  # noqa: PLC0415
 
-    path = write(root, 2, 3, 2)
+    path = write_blocks(root, 2, 3, 2)
     data = bytearray(path.read_bytes())
-    data[list(blocks(path))[1].end - 1] ^= 1
+    data[list(read_blocks(path))[1].end - 1] ^= 1
     path.write_bytes(data)
 
 
@@ -80,14 +80,14 @@ def accept(root: Path, writer: Any) -> None:
         writer.record_gap(writer.stats.highest_seq, "accepted")
 
 
-def live(root: Path, acknowledged: Path) -> None:
+def run_life(root: Path, acknowledged: Path) -> None:
     """Recover, archive, and say after each step how far the cursor has come."""
     from busyapi.idempotency import IdempotencyRecord  # noqa: PLC0415
     from busyapi.ids import Seq  # noqa: PLC0415
-    from testkit.archive.builder import batch, now_ms, recover  # noqa: PLC0415
+    from testkit.archive.builder import make_batch, now_ms, recover_writer  # noqa: PLC0415
 
     say = os.open(acknowledged, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    writer = recover(root, segment_bytes=700, retention_days=1)
+    writer = recover_writer(root, segment_bytes=700, retention_days=1)
     accept(root, writer)
     for step in range(1, 9):
         following = Seq(writer.cursor + 1)
@@ -99,7 +99,7 @@ def live(root: Path, acknowledged: Path) -> None:
             writer.idempotency_log.append(
                 [IdempotencyRecord(following, 1, now_ms(), "a" * 32, "b" * 32)]
             )
-            writer.append([batch(following), batch(following + 1, step, now_ms())])
+            writer.append([make_batch(following), make_batch(following + 1, step, now_ms())])
         os.write(say, b"%d\n" % writer.cursor)
         writer.roll_if_due()
     writer.close()
@@ -109,18 +109,18 @@ def examine(root: Path, acknowledged: Path) -> str:
     """Recover once more, undisturbed, and tell what is wrong."""
     from busyapi.archive_cli.verify import verify_archive  # noqa: PLC0415
     from busyapi.ids import Seq  # noqa: PLC0415
-    from testkit.archive.builder import batch, ids, recover  # noqa: PLC0415
+    from testkit.archive.builder import make_batch, read_ids, recover_writer  # noqa: PLC0415
 
     told = max(map(int, acknowledged.read_text().split()), default=0)
-    writer = recover(root)
+    writer = recover_writer(root)
     accept(root, writer)
     if writer.cursor < told:
         return f"the cursor is {writer.cursor}, but {told} was acknowledged"
-    writer.append([batch(writer.cursor + 1)])
+    writer.append([make_batch(writer.cursor + 1)])
     (report,) = verify_archive(root)
     if report.problems:
         return f"verify: {report.problems}"
-    found = ids(root)
+    found = read_ids(root)
     if len(set(found)) != len(found):
         return f"twice: {found}"
     gone = set(range(writer.identity.kept_from, writer.cursor + 1)) - set(found)
@@ -131,7 +131,7 @@ def examine(root: Path, acknowledged: Path) -> str:
     return ""
 
 
-def in_child(what: str, root: Path, acknowledged: Path, spec: str = "") -> tuple[bool, str]:
+def run_in_child(what: str, root: Path, acknowledged: Path, spec: str = "") -> tuple[bool, str]:
     """Do one of the above in a child; return whether it was killed, and what it said."""
     reading, writing = os.pipe()
     pid = os.fork()
@@ -154,19 +154,21 @@ def in_child(what: str, root: Path, acknowledged: Path, spec: str = "") -> tuple
 def main() -> int:
     """Go through every hit of one failpoint."""
     root, acknowledged, failpoint = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-    load()
+    import_modules()
     killed, hit = True, 0
     while killed:
         hit += 1
         shutil.rmtree(root, ignore_errors=True)
         acknowledged.write_text("")
-        in_child("prepare_damaged" if "set-aside" in failpoint else "prepare", root, acknowledged)
+        run_in_child(
+            "prepare_damaged" if "set-aside" in failpoint else "prepare", root, acknowledged
+        )
         for life in range(LIVES):
-            again, said = in_child("live", root, acknowledged, f"{failpoint}=kill@{hit}")
+            again, said = run_in_child("run_life", root, acknowledged, f"{failpoint}=kill@{hit}")
             killed = again if life == 0 else killed
             if said:
                 sys.stdout.write(f"{failpoint}@{hit}: {said}\n")
-        _, said = in_child("examine", root, acknowledged)
+        _, said = run_in_child("examine", root, acknowledged)
         if said:
             sys.stdout.write(f"{failpoint}@{hit}: {said}\n")
     sys.stdout.write(f"killed {hit - 1}\n")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from busyapi.archive import paths
 from busyapi.ids import Seq
-from testkit.archive.builder import abandon, batch, blocks, recover
+from testkit.archive.builder import abandon_writer, make_batch, read_blocks, recover_writer
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
@@ -57,14 +57,14 @@ class Archive(NamedTuple):
     def ids_of(self, path: Path) -> set[int]:
         """Return the ids that a file answers for."""
         if path.suffix == ".open":
-            return set().union(*(self.ids(each.first, each.last) for each in blocks(path)))
+            return set().union(*(self.ids(each.first, each.last) for each in read_blocks(path)))
         first, last = map(int, re.findall(r"\d{16}", path.name))
         return self.ids(first, last)
 
 
-def make(root: Path, partition: int, partitions: int, draw: Draw) -> Archive:
+def make_archive(root: Path, partition: int, partitions: int, draw: Draw) -> Archive:
     """Make a partition."""
-    writer = recover(root, partition, partitions, segment_bytes=1)
+    writer = recover_writer(root, partition, partitions, segment_bytes=1)
     for kind, counts in draw(STEPS):
         first, last = Seq(writer.cursor + 1), Seq(writer.cursor + sum(counts))
         if kind == "gap":
@@ -73,15 +73,15 @@ def make(root: Path, partition: int, partitions: int, draw: Draw) -> Archive:
             writer.quarantine(first, last, b"raw" * 20, "why")
         else:
             for count in counts:
-                writer.append([batch(writer.cursor + 1, count)])
+                writer.append([make_batch(writer.cursor + 1, count)])
             writer.roll_if_due()
     for count in draw(OPEN):
-        writer.append([batch(writer.cursor + 1, count)])
-    abandon(writer)
+        writer.append([make_batch(writer.cursor + 1, count)])
+    abandon_writer(writer)
     return Archive(root / f"p{partition:02d}", partition, partitions)
 
 
-class Deed(NamedTuple):
+class Damage(NamedTuple):
     """What is to be done to one file, and where to write down what that is."""
 
     archive: Archive
@@ -90,13 +90,13 @@ class Deed(NamedTuple):
     draw: Draw
 
 
-def delete(deed: Deed) -> None:
+def delete_file(deed: Damage) -> None:
     """Delete the file."""
     deed.expected.missing |= deed.archive.ids_of(deed.path)
     deed.path.unlink()
 
 
-def duplicate(deed: Deed) -> None:
+def duplicate_file(deed: Damage) -> None:
     """Copy the file into the folder of another day."""
     deed.expected.repeated |= deed.archive.ids_of(deed.path)
     day = deed.archive.folder / "2020-01-01"
@@ -104,14 +104,14 @@ def duplicate(deed: Deed) -> None:
     shutil.copy(deed.path, day)
 
 
-def die_before_the_unlink(deed: Deed) -> None:
+def leave_open_segment(deed: Damage) -> None:
     """Leave what recovery leaves: a finished segment, and the open one it was copied from."""
     if deed.path.name.endswith(".ndjson.zst"):
         name = re.sub(r"-\d{16}\.ndjson", ".ndjson", deed.path.name) + ".open"
         shutil.copy(deed.path, deed.path.with_name(name))
 
 
-def change(deed: Deed) -> None:
+def change_file(deed: Damage) -> None:
     """Change one bit, or cut the file."""
     archive, path, expected, draw = deed
     data = path.read_bytes()
@@ -122,28 +122,28 @@ def change(deed: Deed) -> None:
         bit = 1 << draw(st.integers(0, 7))
         changed = data[:at] + bytes([data[at] ^ bit]) + data[at + 1 :]
     if path.name.startswith("usages"):
-        ids, bytes_left = lost(archive, path, changed)
+        ids, bytes_left = find_lost_ids(archive, path, changed)
         if path.suffix == ".open" and not bytes_left:
             expected.missing |= ids
         else:
             expected.damaged |= ids
             expected.open_damaged |= bool(ids) and path.suffix == ".open"
         expected.doubt |= path.suffix != ".open"
-    elif facts(changed) != facts(data):
+    elif parse_record(changed) != parse_record(data):
         expected.damaged |= archive.ids_of(path)
     path.write_bytes(changed)
 
 
-def tear(deed: Deed) -> None:
+def tear_open_segment(deed: Damage) -> None:
     """Write the begin of a block that was never synced."""
     path = deed.path
     if path.suffix == ".open":
         data = path.read_bytes()
-        begin = data[list(blocks(path))[-1].offset :]
+        begin = data[list(read_blocks(path))[-1].offset :]
         path.write_bytes(data + begin[: deed.draw(st.integers(1, len(begin) - 1))])
 
 
-def litter(deed: Deed) -> None:
+def leave_temporary_file(deed: Damage) -> None:
     """Leave a temporary file, and break the older line of the mark."""
     deed.path.with_name(deed.path.name + ".tmp").write_bytes(b"x")
     mark = deed.archive.folder / paths.HIGH_WATER_NAME
@@ -152,13 +152,21 @@ def litter(deed: Deed) -> None:
     mark.write_bytes(b"".join(lines))
 
 
-DEEDS = [delete, duplicate, die_before_the_unlink, change, change, tear, litter]
+DAMAGES = [
+    delete_file,
+    duplicate_file,
+    leave_open_segment,
+    change_file,
+    change_file,
+    tear_open_segment,
+    leave_temporary_file,
+]
 
 
-def lost(archive: Archive, path: Path, data: bytes) -> tuple[set[int], bool]:
+def find_lost_ids(archive: Archive, path: Path, data: bytes) -> tuple[set[int], bool]:
     """Return the ids whose blocks do not hold in `data` any more, and whether bytes are left."""
     before, ids, end = path.read_bytes(), set[int](), 0
-    for block in blocks(path):
+    for block in read_blocks(path):
         if data[block.offset : block.end] == before[block.offset : block.end]:
             end = block.end
         else:
@@ -166,7 +174,7 @@ def lost(archive: Archive, path: Path, data: bytes) -> tuple[set[int], bool]:
     return ids, len(data) > end or len(data) == len(before)
 
 
-def facts(data: bytes) -> object:
+def parse_record(data: bytes) -> object:
     """Return what a record says, but for its words on why and when, and what follows it."""
     head, _, raw = (data, b"", b"") if data.startswith(b"{\n") else data.partition(b"\n")
     try:

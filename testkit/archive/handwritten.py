@@ -11,25 +11,27 @@ import zstandard
 from testkit.history import History, Outcome, Request, digest
 
 
-def usage(name: str) -> dict[str, str]:
+def make_usage(name: str) -> dict[str, str]:
     """Return a usage that is unlike any of another name."""
     return {"patientId": "100", "medication": "Albuterol", "marker": name}
 
 
-def line(usage_id: int, name: str) -> dict[str, Any]:
+def make_line(usage_id: int, name: str) -> dict[str, Any]:
     """Return one archived line."""
-    return {"id": usage_id, "receivedAt": "2026-11-23T19:12:00.123Z", "usage": usage(name)}
+    return {"id": usage_id, "receivedAt": "2026-11-23T19:12:00.123Z", "usage": make_usage(name)}
 
 
-def segment(lines: Sequence[dict[str, Any]]) -> bytes:
+def make_segment(lines: Sequence[dict[str, Any]]) -> bytes:
     """Return a segment's bytes: a data frame of two lines after each note, and a footer."""
     rendered = [json.dumps(each).encode() + b"\n" for each in lines]
     compress = zstandard.ZstdCompressor().compress
     frames = [compress(b"".join(rendered[at : at + 2])) for at in range(0, len(rendered), 2)]
-    return b"".join(note(b"frame") + frame for frame in frames) + note(b"footer")
+    return b"".join(
+        make_skippable_frame(b"frame") + frame for frame in frames
+    ) + make_skippable_frame(b"footer")
 
 
-def note(content: bytes) -> bytes:
+def make_skippable_frame(content: bytes) -> bytes:
     """Return a skippable frame."""
     return struct.pack("<II", 0x184D2A50, len(content)) + content
 
@@ -45,7 +47,7 @@ def write_segment(
     """Write a published segment, named for the seqs of its first and last line."""
     first, last = ((each["id"] - 1) // partitions + 1 for each in (lines[0], lines[-1]))
     name = f"usages-p{partition:02}-{first:016}-{last:016}.ndjson.zst"
-    return write(folder / f"p{partition:02}" / day / name, segment(lines))
+    return write_file(folder / f"p{partition:02}" / day / name, make_segment(lines))
 
 
 def write_gap(folder: Path, first: int, last: int, *, partition: int = 0) -> Path:
@@ -53,24 +55,24 @@ def write_gap(folder: Path, first: int, last: int, *, partition: int = 0) -> Pat
     name = f"gap-p{partition:02}-{first:016}-{last:016}.json"
     said = {"from": first, "to": last, "why": "a test says so"}
     content = json.dumps(said, indent=2).encode()
-    return write(folder / f"p{partition:02}" / "2026-11-23" / name, content)
+    return write_file(folder / f"p{partition:02}" / "2026-11-23" / name, content)
 
 
 def write_quarantine(folder: Path, first: int, last: int) -> Path:
     """Write an entry that nobody could read."""
     name = f"quarantine-p00-{first:016}-{last:016}.bin"
     content = json.dumps({"from": first, "to": last}).encode() + b"\nno\nsuch\nentry"
-    return write(folder / "p00" / "2026-11-23" / name, content)
+    return write_file(folder / "p00" / "2026-11-23" / name, content)
 
 
-def write(path: Path, content: bytes) -> Path:
+def write_file(path: Path, content: bytes) -> Path:
     """Write a file and its folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
 
 
-def asked(
+def add_request(
     history: History,
     outcome: Outcome,
     names: Sequence[str],
@@ -82,7 +84,7 @@ def asked(
     """Write down one request, under way from `at` until `until`."""
     history.add(
         Request(
-            digests=tuple(digest(usage(each)) for each in names),
+            digests=tuple(digest(make_usage(each)) for each in names),
             outcome=outcome,
             ids=tuple(ids),
             sent=at,

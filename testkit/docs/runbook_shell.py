@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from testkit.ports import free_port
+from testkit.ports import reserve_port
 from testkit.processes import Stack
 from testkit.servers import Server
 
@@ -105,7 +105,7 @@ class Shell:
         """Replace the ports of the page by free ports of this machine."""
 
         def forward(match: re.Match[str]) -> str:
-            port = self.ports.setdefault(match[2], free_port())
+            port = self.ports.setdefault(match[2], reserve_port())
             return f"{match[1]} {port}:{match[3] or match[2]}"
 
         text = _FORWARD.sub(forward, text)

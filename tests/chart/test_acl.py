@@ -15,7 +15,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from testkit.api_client import USAGE, refusal, send, stored
+from testkit.api_client import USAGE, check_stored, check_unavailable, send
 from testkit.chart.rendering import CHART, ROOT, render
 from testkit.load import Load
 from testkit.processes import Stack
@@ -84,12 +84,12 @@ def ids_after_a_crash(
             load.finish()
         stack.wait_until_archived()
         stack.flushers[0].pause()
-        ids = [stored(send(stack.port, USAGE)) for _ in range(5)]
+        ids = [check_stored(send(stack.port, USAGE)) for _ in range(5)]
         server.kill9()
         server.start()
         stack.flushers[0].resume()
         wait_until(lambda: send(stack.port, USAGE).status == 201, "the API to continue")
-        ids.append(stored(send(stack.port, USAGE)))
+        ids.append(check_stored(send(stack.port, USAGE)))
         stack.wait_until_archived()
         stack.flushers[0].restart()
         assert denied(server) == set()
@@ -145,12 +145,12 @@ def test_rights_of_0_2_0_refuse_only_posts_with_a_key(
         server_with_acl(tmp_path, "valkey", acl) as server,
         stack_on(server, tmp_path, credentials) as stack,
     ):
-        lost = stack.apis[0].metric("busyapi_committer_failures_total")
+        lost = stack.apis[0].read_metric("busyapi_committer_failures_total")
         for key in range(5):
-            problem = refusal(send(stack.port, USAGE, idempotency_key=f"key-{key}"), "no")
+            problem = check_unavailable(send(stack.port, USAGE, idempotency_key=f"key-{key}"), "no")
             assert "Idempotency-Key" in problem["detail"]
-            stored(send(stack.port, USAGE))
-        assert stack.apis[0].metric("busyapi_committer_failures_total") == lost
+            check_stored(send(stack.port, USAGE))
+        assert stack.apis[0].read_metric("busyapi_committer_failures_total") == lost
         stack.wait_until_archived()
 
 
@@ -185,10 +185,10 @@ def test_each_role_has_the_rights_that_idempotency_keys_need(tmp_path: Path) -> 
     ):
         for replayed in (None, "true"):
             answer = send(stack.port, USAGE, idempotency_key="k")
-            assert stored(answer) == 1
+            assert check_stored(answer) == 1
             assert answer.headers.get("idempotency-replayed") == replayed
         (flusher,) = stack.flushers
-        wait_until(lambda: flusher.metric("busyapi_idempotency_keys") == 1, "the metric")
+        wait_until(lambda: flusher.read_metric("busyapi_idempotency_keys") == 1, "the metric")
         stack.wait_until_archived()
         wait_until(
             lambda: not server.command("XLEN", "busyapi:{0}:keyed"), "the keys to be trimmed"
@@ -198,7 +198,7 @@ def test_each_role_has_the_rights_that_idempotency_keys_need(tmp_path: Path) -> 
             process.stop()
         server.command("FLUSHALL")
         stack.start()
-        assert stored(send(stack.port, USAGE, idempotency_key="k")) == 1
+        assert check_stored(send(stack.port, USAGE, idempotency_key="k")) == 1
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from busyapi.commit.committer import RECHECK_INTERVAL_SECONDS
-from testkit.api_client import USAGE, send, stored
+from testkit.api_client import USAGE, check_stored, send
 from testkit.chart.rendering import Json, of_kind, one, render
 from testkit.processes import Stack
 from testkit.servers import Server
@@ -52,18 +52,18 @@ def test_silent_connections_are_closed_after_the_timeout(
 ) -> None:
     lines = [f"maxclients {MAX_CLIENTS}", f"timeout {timeout}"]
     with Server(tmp_path / "server", config=lines) as server, Stack(tmp_path, server) as stack:
-        stored(send(stack.port, USAGE))
+        check_stored(send(stack.port, USAGE))
         stack.wait_until_archived()
         with contextlib.ExitStack() as sockets:
             assert fill(server, sockets) > 0
-            assert stored(send(stack.port, USAGE)) == 2, "existing connections stay open"
+            assert check_stored(send(stack.port, USAGE)) == 2, "existing connections stay open"
             seconds = TIMEOUT_SECONDS * 2.0
             deadline = time.monotonic() + seconds
             while time.monotonic() < deadline and not accepted(server):
                 time.sleep(0.5)
             assert accepted(server) == freed
         wait_until(lambda: accepted(server), "a free connection", seconds=20)
-        assert stored(send(stack.port, USAGE)) == 3
+        assert check_stored(send(stack.port, USAGE)) == 3
 
 
 def accepted(server: Server) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from testkit import mutants
-from testkit.archive.command import busyapi
+from testkit.archive.command import run_busyapi
 from testkit.broken_build import Mutant, broken_build
 from testkit.checker import Defect, Verdict
 from testkit.load import Load
@@ -24,8 +24,8 @@ THE_COMMIT = b":lane:"
 
 def wait_until_flushed(flusher: Flusher) -> None:
     """Wait until all that was issued before now is archived."""
-    seq = flusher.metric("busyapi_issued_seq")
-    wait_until(lambda: flusher.metric("busyapi_archived_seq") > seq, "a flush")
+    seq = flusher.read_metric("busyapi_issued_seq")
+    wait_until(lambda: flusher.read_metric("busyapi_archived_seq") > seq, "a flush")
 
 
 def trial(folder: Path, server: Server, build: dict[str, str]) -> Verdict:
@@ -43,7 +43,7 @@ def trial(folder: Path, server: Server, build: dict[str, str]) -> Verdict:
                 wait_until_flushed(flusher)
         stack.wait_until_archived()
         stack.stop()
-        return stack.verdict(load.history)
+        return stack.check_history(load.history)
 
 
 @pytest.mark.mutants
@@ -84,8 +84,8 @@ def test_flusher_that_publishes_before_it_writes_is_caught(tmp_path: Path, valke
         # The next one sees that usages are gone, and waits for a person.
         flusher.spawn()
         said = wait_until(lambda: ACCEPT.findall(flusher.tail()), "the flusher to halt", seconds=30)
-        assert busyapi(stack.archive, *said[0].split(), "--reason", "a test", "--yes") == 0
+        assert run_busyapi(stack.archive, *said[0].split(), "--reason", "a test", "--yes") == 0
         flusher.wait_until_ready()
         stack.wait_until_archived()
-    verdict = stack.verdict(load.history)
+    verdict = stack.check_history(load.history)
     assert set(verdict.defects) == {Defect.MISSING}, verdict

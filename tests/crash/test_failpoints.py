@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from testkit.archive.command import verify
+from testkit.archive.command import run_verify
 from testkit.history import History
-from testkit.load import REST, Load
+from testkit.load import REST_SECONDS, Load
 from testkit.processes import Flusher, Process, Stack
 from testkit.servers import Server
 from testkit.waiting import wait_until
@@ -58,15 +58,17 @@ def loads(stack: Stack, history: History, *, rest: float) -> Iterator[None]:
 
 
 def errors(flusher: Flusher) -> float:
-    return flusher.metric("busyapi_archive_errors_total")
+    return flusher.read_metric("busyapi_archive_errors_total")
 
 
 def go_on(stack: Stack) -> None:
     """Wait until the flusher has archived more than now."""
     (flusher,) = stack.flushers
-    before = flusher.metric("busyapi_archived_seq")
+    before = flusher.read_metric("busyapi_archived_seq")
     wait_until(
-        lambda: flusher.metric("busyapi_archived_seq") > before, "more in the archive", seconds=20
+        lambda: flusher.read_metric("busyapi_archived_seq") > before,
+        "more in the archive",
+        seconds=20,
     )
 
 
@@ -81,7 +83,7 @@ def test_death_at_every_step_loses_nothing_and_repeats_nothing(
         for spec in API:
             assert die(api, spec) == KILLED, spec
             api.start()
-    with loads(stack, history, rest=REST):
+    with loads(stack, history, rest=REST_SECONDS):
         for spec in FLUSHER:
             assert die(flusher, spec) == KILLED, spec
         flusher.start()
@@ -91,10 +93,10 @@ def test_death_at_every_step_loses_nothing_and_repeats_nothing(
         flusher.start()
     stack.wait_until_archived()
     assert set(stack.stop().values()) == {0}
-    verdict = stack.verdict(history)
+    verdict = stack.check_history(history)
     assert verdict.ok, verdict
     assert verdict.skipped == 0
-    assert verify(stack.archive) == 0
+    assert run_verify(stack.archive) == 0
 
 
 def test_failing_disk_loses_nothing_and_ends_the_flusher_on_a_failed_fsync(
@@ -114,10 +116,10 @@ def test_failing_disk_loses_nothing_and_ends_the_flusher_on_a_failed_fsync(
         flusher.restart()
         wait_until(lambda: errors(flusher) == 1, "the write to fail", seconds=20)
         go_on(stack)
-        assert flusher.running
+        assert flusher.is_running
     stack.wait_until_archived()
     assert set(stack.stop().values()) == {0}
-    verdict = stack.verdict(load.history)
+    verdict = stack.check_history(load.history)
     assert verdict.ok, verdict
     assert verdict.skipped == 0
-    assert verify(stack.archive) == 0
+    assert run_verify(stack.archive) == 0

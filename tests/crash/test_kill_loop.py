@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from testkit.archive.command import verify
+from testkit.archive.command import run_verify
 from testkit.checker import Verdict
 from testkit.child_process import Child
 from testkit.history import History
@@ -159,9 +159,9 @@ def judged(killer: Killer, stack: Stack, flavour: Flavour, seconds: float) -> Ve
             each.wait_until_ready(60)
     stack.wait_until_archived(60)
     assert set(stack.stop().values()) == {0}
-    verdict = stack.verdict(history)
+    verdict = stack.check_history(history)
     assert verdict.ok, f"BUSYAPI_TEST_KILL_SEED={SEED} on {flavour}\n{verdict}"
-    assert verify(stack.archive) == 0
+    assert run_verify(stack.archive) == 0
     assert min(killer.kills.values()) * 20 > seconds, killer.kills
     assert history.acknowledged
     return verdict

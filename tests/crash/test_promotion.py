@@ -17,7 +17,7 @@ from testkit.archive_reader import read_archive
 from testkit.broken_build import broken_build
 from testkit.checker import Defect, Verdict
 from testkit.load import Load
-from testkit.processes import Stack, answers
+from testkit.processes import Stack, answers_ok
 from testkit.proxy import Proxy
 from testkit.servers import Server
 from testkit.waiting import wait_until
@@ -80,7 +80,9 @@ class Promotion:
                 self._promote()
                 before = load.history.acknowledged
                 self.stack.apis[0].spawn()
-                wait_until(lambda: answers(self.stack.port, "/livez"), "it to listen", seconds=30)
+                wait_until(
+                    lambda: answers_ok(self.stack.port, "/livez"), "it to listen", seconds=30
+                )
                 time.sleep(1.5)
                 self.acknowledged_unseeded = load.history.acknowledged - before
                 if to_the_end:
@@ -93,7 +95,7 @@ class Promotion:
             if to_the_end:
                 self.stack.wait_until_archived()
                 self.stack.stop()
-        return self.stack.verdict(load.history)
+        return self.stack.check_history(load.history)
 
     def _promote(self) -> None:
         """Put the replica in the primary's place; the flusher sleeps already, and no API runs."""

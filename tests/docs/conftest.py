@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from testkit.api_client import USAGE, send, stored
+from testkit.api_client import USAGE, check_stored, send
 from testkit.processes import Stack
 from testkit.servers import Server
 
@@ -26,6 +26,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, S
         Stack(folder / "stack", server) as stack,
     ):
         for _ in range(3):
-            stored(send(stack.port, USAGE))
+            check_stored(send(stack.port, USAGE))
         stack.wait_until_archived()
         yield stack, server

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from testkit.child_process import Child
-from testkit.dev_process import two_ports
+from testkit.dev_process import find_two_ports
 from testkit.http1 import fetch
-from testkit.ports import free_port
+from testkit.ports import reserve_port
 from testkit.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -37,12 +37,12 @@ def test_line_starts_everything_and_parquet_can_be_exported(tmp_path: Path, line
         if (ROOT / name).is_file():
             (clone / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, clone / name)
-    port = free_port()
+    port = reserve_port()
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("BUSYAPI_")},
         "PORT": str(port),
-        "BUSYAPI_METRICS_PORT": str(two_ports()),
-        "BUSYAPI_FLUSHER_PORT": str(free_port()),
+        "BUSYAPI_METRICS_PORT": str(find_two_ports()),
+        "BUSYAPI_FLUSHER_PORT": str(reserve_port()),
     }
     shell = [
         "sh",
@@ -51,7 +51,7 @@ def test_line_starts_everything_and_parquet_can_be_exported(tmp_path: Path, line
     ]
     with Child(shell, log=tmp_path / "run.out", environment=environment) as run:
         wait_until(
-            lambda: run.alive() and "Post a usage:" in run.log.read_text(),
+            lambda: run.check_alive() and "Post a usage:" in run.log.read_text(),
             f"{run} to be ready",
             seconds=START_SECONDS,
         )

@@ -8,7 +8,7 @@ from secrets import token_hex
 
 import pytest
 
-from testkit.api_client import USAGE, send, stored
+from testkit.api_client import USAGE, check_stored, send
 from testkit.docs.runbook_shell import OnStack
 from testkit.docs.runbooks import RECOVERY, Page
 from testkit.processes import Stack
@@ -151,7 +151,7 @@ def test_page_shows_the_output_on_a_full_volume(tmp_path: Path) -> None:
         with (volume / "ballast").open("wb", 0) as ballast, suppress(OSError):
             while True:
                 ballast.write(bytes(4096))
-        stored(send(stack.port, {**USAGE, "note": token_hex(10_000)}))
+        check_stored(send(stack.port, {**USAGE, "note": token_hex(10_000)}))
         wait_until_shown(FULL, shell)
 
 
@@ -175,7 +175,7 @@ def test_damaged_file_is_copied_and_removed_as_its_page_says(
     shell = OnStack(tmp_path / "bin", stack, server, stack.archive)
     if not list(stack.archive.rglob("*.damaged")):
         with segment_damaged(stack, server):
-            assert flusher.metric("busyapi_archive_damaged_files") == 1
+            assert flusher.read_metric("busyapi_archive_damaged_files") == 1
     (damaged,) = stack.archive.rglob("*.damaged")
     (block,) = PAGES["BusyapiArchiveDamaged"].of("sh", "decides")
     copy = tmp_path / "damaged.tar"
@@ -184,5 +184,5 @@ def test_damaged_file_is_copied_and_removed_as_its_page_says(
     assert not damaged.exists()
     assert damaged.name in subprocess.check_output(["tar", "-tf", copy], text=True, timeout=20)
     flusher.restart()
-    assert flusher.metric("busyapi_archive_damaged_files") == 0
+    assert flusher.read_metric("busyapi_archive_damaged_files") == 0
     assert "no problem found" in shell.run("busyapi archive verify").output

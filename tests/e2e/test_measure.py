@@ -15,7 +15,7 @@ from e2e.measure import (
     silence,
 )
 from testkit.archive_reader import Archive, Line, Span
-from testkit.checker import check
+from testkit.checker import check_history
 from testkit.history import History, Outcome, Request
 
 
@@ -96,16 +96,16 @@ def test_a_lost_usage_fails_the_gate() -> None:
         history.add(Request(digests=(name,), outcome=Outcome.OK, ids=(number,), status=201))
     archive = Archive()
     archive.partition(0).lines = [Line(1, b"\x01", "a"), Line(2, b"\x02", "a")]
-    nothing_lost(check(history, archive))
+    nothing_lost(check_history(history, archive))
     archive.partition(0).lines.pop()
     with pytest.raises(Broken, match="missing"):
-        nothing_lost(check(history, archive))
+        nothing_lost(check_history(history, archive))
 
 
 def test_ids_that_were_jumped_over_are_found() -> None:
     archive = Archive()
     archive.partition(0).lines = [Line(1, b"\x01", "a")]
-    no_id_jumped(check(History(), archive))
+    no_id_jumped(check_history(History(), archive))
     archive.partition(0).gaps.append(Span(2, 100, "a"))
     with pytest.raises(Broken, match="99 ids"):
-        no_id_jumped(check(History(), archive))
+        no_id_jumped(check_history(History(), archive))

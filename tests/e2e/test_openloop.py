@@ -9,7 +9,7 @@ import pytest
 
 from busyapi.stream.keys import PartitionKeys
 from e2e.openloop import BATCH, OpenLoop
-from testkit.ports import free_port
+from testkit.ports import reserve_port
 from testkit.processes import Stack
 from testkit.servers import Server
 from testkit.threads import LoopThread
@@ -25,12 +25,12 @@ class Door:
         self.bad = bad
         self.late = late
         """Seconds until it answers."""
-        self.port = free_port()
+        self.port = reserve_port()
         self.asked = 0
         self.hosts: set[str] = set()
         self._loop = LoopThread("door")
         self._loop.start()
-        self._loop.do(self._listen)
+        self._loop.run_step(self._listen)
 
     async def _listen(self) -> None:
         await asyncio.start_server(self._serve, "127.0.0.1", self.port)
@@ -78,7 +78,7 @@ def test_every_request_is_counted_and_none_is_repeated(door: Door) -> None:
 
 
 def test_nobody_listening_is_a_failure_and_not_in_the_history() -> None:
-    with OpenLoop(free_port(), "nowhere.test", RATE) as load:
+    with OpenLoop(reserve_port(), "nowhere.test", RATE) as load:
         time.sleep(0.3)
         seen = load.stop()
     assert seen.failed == seen.sent > 0
@@ -104,7 +104,7 @@ def test_a_mixed_load_is_every_kind_of_post_and_is_reconciled(tmp_path: Path) ->
         stack.wait_until_archived()
         issued = server.command("GET", PartitionKeys(0).seq)
         stack.stop()
-        verdict = stack.verdict(load.history)
+        verdict = stack.check_history(load.history)
     assert verdict.ok, verdict
     assert seen.failed == 0
     sizes = {len(each.digests) for each in load.history.requests}

@@ -9,7 +9,7 @@ from e2e.measure import Broken, Figures
 from e2e.report import Report
 from e2e.timeline import Point, write
 from testkit.archive_reader import Archive
-from testkit.checker import check
+from testkit.checker import check_history
 from testkit.history import History, Outcome, Request
 
 
@@ -17,7 +17,7 @@ def test_what_passed_and_what_did_not_can_be_told_apart(tmp_path: Path) -> None:
     report = Report({"Kubernetes": "v1.0"}, tmp_path)
     with report.row("rolling upgrade") as row:
         row.figures = Figures(sent=1000, answered=1000, silence=0.25, p99=0.0123)
-        row.verdict = check(History(), Archive())
+        row.verdict = check_history(History(), Archive())
     with report.row("needs more") as row:
         row.left_out = True
         row.notes.append("needs a second node")
@@ -40,7 +40,7 @@ def drain(report: Report) -> None:
     history = History()
     history.add(Request(digests=(b"a",), outcome=Outcome.OK, ids=(1,), status=201))
     with report.row("drain") as row:
-        row.verdict = check(history, Archive())
+        row.verdict = check_history(history, Archive())
         raise Broken("1 of 5 requests failed")
 
 

@@ -13,7 +13,7 @@ from loadtest.generator import NOT_SENT, OK, REFUSED, UNKNOWN, Generator, plan
 from loadtest.native import Native, compiled
 from loadtest.openloop import offer, parser
 from perf.bodies import START, Mix, bodies, spellings
-from testkit.slow_server import Behave, SlowServer, answer, created
+from testkit.slow_server import Behave, SlowServer, render_answer, render_created
 
 ENGINES = ["c", "python"]
 PROGRAMS = {"c": compiled(), "python": None}
@@ -57,7 +57,7 @@ def test_there_is_a_compiler_here() -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_it_offers_what_it_says(engine: str) -> None:
-    with SlowServer(lambda number: (0, created(number))) as server:
+    with SlowServer(lambda number: (0, render_created(number))) as server:
         words = ["--connect", f"127.0.0.1:{server.port}", "--rate", "200", "--seconds", "2"]
         found = offer(parser().parse_args([*words, "--even", "--invalid", "0", "--engine", engine]))
     assert found["planned"] == found["created"] == 400
@@ -71,7 +71,7 @@ def test_it_offers_what_it_says(engine: str) -> None:
 def test_percentiles_of_known_delays(engine: str) -> None:
     # One in ten takes a second: the median is of the others, the 95th percentile of these.
     generator = run(
-        lambda number: (1.0 if number % 10 == 0 else 0.02, created(number)),
+        lambda number: (1.0 if number % 10 == 0 else 0.02, render_created(number)),
         engine,
         rate=100,
         seconds=2,
@@ -87,7 +87,7 @@ def test_percentiles_of_known_delays(engine: str) -> None:
 def test_a_stall_is_in_every_latency_that_it_delayed(engine: str) -> None:
     # One connection, 100 a second; the 20th answer takes half a second, and 50 wait behind it.
     generator = run(
-        lambda number: (0.5 if number == 20 else 0, created(number)),
+        lambda number: (0.5 if number == 20 else 0, render_created(number)),
         engine,
         rate=100,
         seconds=1,
@@ -100,13 +100,13 @@ def test_a_stall_is_in_every_latency_that_it_delayed(engine: str) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_what_each_answer_means(engine: str) -> None:
     said = {
-        1: created(1),
-        2: answer(422, b"{}"),
-        3: answer(503, b'{"stored":"no"}'),
-        4: answer(503, b'{"stored":"unknown"}'),
-        5: answer(502, b"Bad Gateway"),
+        1: render_created(1),
+        2: render_answer(422, b"{}"),
+        3: render_answer(503, b'{"stored":"no"}'),
+        4: render_answer(503, b'{"stored":"unknown"}'),
+        5: render_answer(502, b"Bad Gateway"),
         6: b"",
-        7: created(1),
+        7: render_created(1),
     }
     generator = run(lambda number: (0, said[number]), engine, rate=50, seconds=0.14, connections=1)
     assert [*generator.outcomes] == [OK, REFUSED, REFUSED, UNKNOWN, UNKNOWN, UNKNOWN, OK]
@@ -125,7 +125,7 @@ def test_what_was_never_sent_is_told_from_what_was_not_answered(engine: str) -> 
 
 
 def test_an_answer_in_pieces_and_one_without_a_length() -> None:
-    whole = created(12)
+    whole = render_created(12)
     assert all(parse(whole[:cut]) is None for cut in range(len(whole)))
     found = parse(whole)
     assert found is not None

@@ -9,7 +9,7 @@ import pytest
 from loadtest import k6
 from loadtest.__main__ import main
 from loadtest.target import Target, Unreachable
-from testkit.slow_server import SlowServer, answer
+from testkit.slow_server import SlowServer, render_answer
 
 CLOSED = "--url=http://127.0.0.1:1"
 
@@ -66,7 +66,7 @@ def test_a_closed_port_is_named(command: str, capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize("said", [b"<p>Welcome", b"[]", b'{"count":1}'])
 def test_another_server_is_named(said: bytes) -> None:
-    with SlowServer(lambda _: (0, answer(200, said))) as server:
+    with SlowServer(lambda _: (0, render_answer(200, said))) as server:
         target = Target(f"http://127.0.0.1:{server.port}")
         with pytest.raises(Unreachable, match=f"{server.port}/api/usages/count: "):
             target.counted()

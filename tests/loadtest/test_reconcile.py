@@ -11,7 +11,7 @@ import pytest
 from loadtest.__main__ import main
 from loadtest.reconcile import Said, disagreements, reconcile
 from loadtest.target import State, Target, Unreachable, Verified, understand, verify
-from testkit.api_client import USAGE, send, stored
+from testkit.api_client import USAGE, check_stored, send
 from testkit.processes import Stack
 
 BEFORE = State(count=100, archived=100, verified=Verified(lines=100))
@@ -81,7 +81,7 @@ def test_a_line_that_is_gone_or_planted_makes_a_run_fail(
     before = tmp_path / "before.json"
     before.write_text(capsys.readouterr().out)
     for _ in range(5):
-        stored(send(stack.port, USAGE))
+        check_stored(send(stack.port, USAGE))
     counts = ["reconcile", str(before), "--tool=mine", "--sent=5", "--created=5", at[0]]
     assert main([*counts, at[1]]) == 0
     assert "all counts agree" in capsys.readouterr().out
@@ -115,7 +115,7 @@ def test_one_answered_less_than_archived_makes_a_run_fail(
 
 def test_a_load_of_somebody_else_is_found(stack: Stack, target: Target) -> None:
     before = target.settled()
-    stored(send(stack.port, USAGE))
+    check_stored(send(stack.port, USAGE))
     assert "but were not sent" in found(Said("tool", sent=0, created=0), before, target.settled())
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from testkit.prometheus import chart_rules
-from testkit.time_scale import scaled
+from testkit.time_scale import scale_rules
 
 FACTOR = 480
 """An hour becomes 7.5 seconds, six hours 45. The smallest window is that of five minutes."""
@@ -14,4 +14,4 @@ FACTOR = 480
 @pytest.fixture(scope="session")
 def rules() -> dict[str, Any]:
     """Return the scaled rules of the chart."""
-    return scaled(chart_rules(), FACTOR)
+    return scale_rules(chart_rules(), FACTOR)

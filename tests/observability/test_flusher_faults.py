@@ -12,9 +12,9 @@ import pytest
 
 from busyapi.failpoints import VARIABLE
 from busyapi.stream.keys import PartitionKeys
-from testkit.api_client import USAGE, send, stored
+from testkit.api_client import USAGE, check_stored, send
 from testkit.docs.runbooks import pages
-from testkit.monitored_stack import MonitoredStack, observed
+from testkit.monitored_stack import MonitoredStack, run_monitored_stack
 from testkit.volume import fill_volume
 from testkit.waiting import wait_until
 
@@ -39,7 +39,7 @@ def site(
 ) -> Iterator[MonitoredStack]:
     """Run a stack with a small buffer."""
     folder = tmp_path_factory.mktemp("faults")
-    with observed(folder, rules, BUSYAPI_BOUND=BOUND, BUSYAPI_SEGMENT_AGE="5") as site:
+    with run_monitored_stack(folder, rules, BUSYAPI_BOUND=BOUND, BUSYAPI_SEGMENT_AGE="5") as site:
         reserve(site.stack.archive).write_bytes(bytes(RESERVE))
         yield site
 
@@ -72,7 +72,9 @@ def test_hanging_flusher_fires_alerts(site: MonitoredStack) -> None:
     )
     with site.load(batch=20):
         wait_until(
-            lambda: site.flusher.metric("busyapi_archived_seq") > 0, "the first flush", seconds=30
+            lambda: site.flusher.read_metric("busyapi_archived_seq") > 0,
+            "the first flush",
+            seconds=30,
         )
         with site.fault(*alerts):
             site.flusher.pause()
@@ -88,7 +90,7 @@ def test_queries_of_runbooks_work_while_the_flusher_is_down(site: MonitoredStack
     assert len(runbooks) == len(READ_WITHOUT_FLUSHER)
 
     def all_answered() -> bool:
-        stored(send(site.stack.port, USAGE))
+        check_stored(send(site.stack.port, USAGE))
         unanswered.difference_update([q for q in unanswered if site.prometheus.query(q)])
         return not unanswered
 

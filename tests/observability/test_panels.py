@@ -16,7 +16,7 @@ import pytest
 
 from testkit.api_client import send
 from testkit.http1 import fetch
-from testkit.monitored_stack import MonitoredStack, observed
+from testkit.monitored_stack import MonitoredStack, run_monitored_stack
 from testkit.prometheus import NAMESPACE, RELEASE, Prometheus
 from testkit.volume import fill_volume
 from testkit.waiting import wait_until
@@ -97,7 +97,7 @@ class Loaded(NamedTuple):
 def loaded(tmp_path_factory: pytest.TempPathFactory, rules: Mapping[str, Any]) -> Iterator[Loaded]:
     """Run a stack that stored, archived, answered and refused, with a firing alert."""
     folder = tmp_path_factory.mktemp("panels")
-    with observed(folder, rules, BUSYAPI_SEGMENT_AGE="3") as site:
+    with run_monitored_stack(folder, rules, BUSYAPI_SEGMENT_AGE="3") as site:
         with site.load(), site.load(connections=1, batch=10), site.load(connections=1, keys=True):
             moments = cause_all_events(site)
         yield Loaded(site.prometheus, moments)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from testkit.api_client import USAGE, refusal, send, stored
-from testkit.monitored_stack import MonitoredStack, observed
+from testkit.api_client import USAGE, check_stored, check_unavailable, send
+from testkit.monitored_stack import MonitoredStack, run_monitored_stack
 from testkit.processes import Process
 from testkit.waiting import wait_until
 
@@ -29,7 +29,7 @@ def site(
         "BUSYAPI_PENDING_MAX": PENDING,
         "BUSYAPI_IDEMPOTENCY_KEYS": str(MAX_KEYS),
     }
-    with observed(folder, rules, **settings) as site:
+    with run_monitored_stack(folder, rules, **settings) as site:
         yield site
 
 
@@ -47,7 +47,7 @@ def test_slow_redis_fires_latency_and_then_overload_alerts(site: MonitoredStack)
 
 def reports_weak_redis(process: Process) -> bool:
     """Return whether a process reports that the server does not meet the tier."""
-    return process.metric("busyapi_durability_held") == 0
+    return process.read_metric("busyapi_durability_held") == 0
 
 
 def test_weakened_server_fires_durability_alerts(site: MonitoredStack) -> None:
@@ -71,9 +71,9 @@ def test_redis_near_its_memory_limit_fires_an_alert(site: MonitoredStack) -> Non
 def test_too_many_idempotency_keys_fire_an_alert(site: MonitoredStack) -> None:
     with site.fault("BusyapiIdempotencyKeysFilling"):
         for key in range(MAX_KEYS):
-            stored(send(site.stack.port, USAGE, idempotency_key=f"key-{key}"))
-        refusal(send(site.stack.port, USAGE, idempotency_key="one-more"), "no")
-        stored(send(site.stack.port, USAGE))
+            check_stored(send(site.stack.port, USAGE, idempotency_key=f"key-{key}"))
+        check_unavailable(send(site.stack.port, USAGE, idempotency_key="one-more"), "no")
+        check_stored(send(site.stack.port, USAGE))
     site.flusher.environment["BUSYAPI_IDEMPOTENCY_KEYS"] = str(2 * MAX_KEYS)
     site.flusher.restart()
     site.prometheus.wait_until_resolved("BusyapiIdempotencyKeysFilling", seconds=60)

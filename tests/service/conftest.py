@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from busyapi.settings import SWITCH
-from testkit.ports import free_port
+from testkit.ports import reserve_port
 from testkit.processes import Api, Stack
-from testkit.proxied_server import ProxiedServer, give_up_after
+from testkit.proxied_server import ProxiedServer, set_reply_timeout
 from testkit.proxy import Proxy
 from testkit.servers import Flavour, Server
 
@@ -45,7 +45,7 @@ def beside(contract: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with ExitStack() as running:
 
         def make(**settings: str) -> Api:
-            port = free_port()
+            port = reserve_port()
             environment = {**(contract.apis[0].environment or {}), **settings}
             return running.enter_context(Api(folder, f"api-{port}", port, environment))
 
@@ -64,4 +64,4 @@ async def line(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take a silent server for gone after half a second."""
-    give_up_after(monkeypatch, 0.5)
+    set_reply_timeout(monkeypatch, 0.5)

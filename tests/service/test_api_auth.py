@@ -13,14 +13,14 @@ import pytest
 from testkit.api_client import (
     BODY,
     USAGE,
-    Raw,
-    count,
-    nothing_stored,
-    problem,
-    refusal,
-    request,
+    RawConnection,
+    check_nothing_stored,
+    check_problem,
+    check_stored,
+    check_unavailable,
+    fetch_count,
+    render_request,
     send,
-    stored,
 )
 from testkit.http1 import Answer, fetch
 from testkit.processes import Api, Stack
@@ -56,7 +56,7 @@ class TestAuthentication:
     """With a token file, every request for usages needs a token with the right for it."""
 
     def test_each_token_may_do_what_its_line_says(self, contract: Stack, guarded: Api) -> None:
-        number = stored(send(contract.port, USAGE))
+        number = check_stored(send(contract.port, USAGE))
         for token, may_write, may_read in (
             ("device-3f9c0d", True, False),
             ("reader-77ab21", False, True),
@@ -71,7 +71,7 @@ class TestAuthentication:
             assert read.status == (200 if may_read else 403)
             for each in (wrote, batch, read):
                 if each.status == 403:
-                    problem(each, 403)
+                    check_problem(each, 403)
 
     @pytest.mark.parametrize(
         "credential",
@@ -90,24 +90,24 @@ class TestAuthentication:
     )
     def test_no_known_token_is_401(self, contract: Stack, guarded: Api, credential: str) -> None:
         header = (f"Authorization: {credential}",) if credential else ()
-        with nothing_stored(contract.port):
+        with check_nothing_stored(contract.port):
             for method, path in (("POST", "/api/usages"), ("POST", "/api/usages/batch")):
-                with Raw(guarded.port) as device:
-                    device.send(request(method, path, BODY, headers=header))
-                    answer = device.answer()
-                problem(answer, 401)
+                with RawConnection(guarded.port) as device:
+                    device.send(render_request(method, path, BODY, headers=header))
+                    answer = device.read_answer()
+                check_problem(answer, 401)
                 assert answer.headers["www-authenticate"] == 'Bearer realm="busyapi"'
                 assert b"3f9c0d" not in answer.body
-        with Raw(guarded.port) as device:
-            device.send(request("GET", "/api/usages/1", headers=header))
-            problem(device.answer(), 401)
+        with RawConnection(guarded.port) as device:
+            device.send(render_request("GET", "/api/usages/1", headers=header))
+            check_problem(device.read_answer(), 401)
 
     def test_what_holds_no_usage_needs_no_token(self, guarded: Api) -> None:
         for path in ("/", "/openapi.json", "/livez", "/readyz", "/api/usages/count"):
             assert fetch(guarded.port, path).status == 200
 
     def test_a_usage_is_judged_only_after_its_token(self, guarded: Api) -> None:
-        problem(send(guarded.port, b"no json"), 401)
+        check_problem(send(guarded.port, b"no json"), 401)
 
     def test_a_bad_token_file_is_exit_code_2_and_names_the_line_not_the_token(
         self, contract: Stack, tmp_path: Path
@@ -134,13 +134,13 @@ class TestRate:
     def test_over_the_rate_is_429_until_retry_after(self, contract: Stack, beside: Apis) -> None:
         # One in 2.5 seconds: rounded down, Retry-After would be too early.
         limited = beside(BUSYAPI_RATE_LIMIT="0.4")
-        stored(send(limited.port, USAGE))
-        with nothing_stored(contract.port):
+        check_stored(send(limited.port, USAGE))
+        with check_nothing_stored(contract.port):
             answer = send(limited.port, USAGE)
-            problem(answer, 429)
-            problem(fetch(limited.port, "/api/usages/1"), 429)
+            check_problem(answer, 429)
+            check_problem(fetch(limited.port, "/api/usages/1"), 429)
         time.sleep(int(answer.headers["retry-after"]))
-        stored(send(limited.port, USAGE))
+        check_stored(send(limited.port, USAGE))
 
     def test_a_burst_of_two_seconds_worth_is_let_through(self, beside: Apis) -> None:
         limited = beside(BUSYAPI_RATE_LIMIT="5")
@@ -167,9 +167,9 @@ class TestRate:
             return send(limited.port, [USAGE] * usages, "/api/usages/batch")
 
         assert post(8).status == 201
-        with nothing_stored(contract.port):
+        with check_nothing_stored(contract.port):
             answer = post(9)
-            problem(answer, 429)
+            check_problem(answer, 429)
             assert int(answer.headers["retry-after"]) >= 1
 
     def test_a_batch_larger_than_the_burst_is_taken_into_debt(
@@ -177,10 +177,10 @@ class TestRate:
     ) -> None:
         limited = beside(BUSYAPI_RATE_LIMIT="1")
         assert send(limited.port, [USAGE] * 500, "/api/usages/batch").status == 201
-        with nothing_stored(contract.port):
+        with check_nothing_stored(contract.port):
             for body, path in (([USAGE] * 500, "/api/usages/batch"), (USAGE, "/api/usages")):
                 answer = send(limited.port, body, path)
-                problem(answer, 429)
+                check_problem(answer, 429)
                 assert 490 <= int(answer.headers["retry-after"]) <= 502
 
     def test_client_whose_batch_was_refused_is_held_to_its_retry_after_unread(
@@ -189,17 +189,17 @@ class TestRate:
         # A burst of 4, of which a token is back after half a second.
         limited = beside(BUSYAPI_RATE_LIMIT="2")
         assert [send(limited.port, USAGE).status for _ in range(3)] == [201] * 3
-        with nothing_stored(contract.port):
+        with check_nothing_stored(contract.port):
             answer = send(limited.port, [USAGE] * 5_000, BATCH)
-            problem(answer, 429)
+            check_problem(answer, 429)
             assert answer.headers["retry-after"] == "2"
             refused = time.monotonic()
             time.sleep(1)
             # The bucket is not empty. A batch is refused all the same, before its body is sent.
-            with Raw(limited.port) as device:
-                device.send(request("POST", BATCH, headers=("Content-Length: 4000000",)))
-                problem(device.answer(), 429)
-        stored(send(limited.port, USAGE))
+            with RawConnection(limited.port) as device:
+                device.send(render_request("POST", BATCH, headers=("Content-Length: 4000000",)))
+                check_problem(device.read_answer(), 429)
+        check_stored(send(limited.port, USAGE))
         time.sleep(max(0.0, refused + 2.5 - time.monotonic()))
         assert send(limited.port, [USAGE], BATCH).status == 201
 
@@ -217,7 +217,7 @@ class TestRate:
         assert set(statuses) == {401, 429}
         assert statuses[:50] == [401] * 50
         assert statuses.count(401) < 100
-        problem(answer, 429)
+        check_problem(answer, 429)
         assert answer.headers["retry-after"] == "1"
         assert send(guarded.port, USAGE, authorization="Bearer good-token").status == 201
         assert b"credentials_refused" in guarded.log.read_bytes()
@@ -230,7 +230,8 @@ def waiting(stack: Stack, usages: int) -> Iterator[list[Future[Answer]]]:
         answers = [pool.submit(send, stack.port, USAGE) for _ in range(usages)]
         pending = stack.apis[0]
         wait_until(
-            lambda: pending.metric("busyapi_pending_usages") == usages, "the usages to be pending"
+            lambda: pending.read_metric("busyapi_pending_usages") == usages,
+            "the usages to be pending",
         )
         yield answers
 
@@ -248,23 +249,23 @@ def test_more_than_may_be_pending_is_refused_and_taken_later(
     valkey.pause()
     with waiting(stack, usages=20) as answers:
         refused = [send(stack.port, USAGE) for _ in range(40)]
-        assert api.metric("busyapi_pending_usages") == 20
+        assert api.read_metric("busyapi_pending_usages") == 20
         # Overload is no reason to leave the Service: every process would, one after the other.
         assert fetch(stack.port, "/readyz").status == 200
         valkey.resume()
-        ids = {stored(each.result(20)) for each in answers}
+        ids = {check_stored(each.result(20)) for each in answers}
     for each in refused:
-        refusal(each, stored="no")
+        check_unavailable(each, stored="no")
     assert len({each.headers["retry-after"] for each in refused}) > 1, "they come back together"
-    assert api.metric("busyapi_refused_total", reason="Overloaded") == 40
-    assert len(ids) == count(stack.port) == 20
-    assert api.metric("busyapi_pending_usages") == 0
+    assert api.read_metric("busyapi_refused_total", reason="Overloaded") == 40
+    assert len(ids) == fetch_count(stack.port) == 20
+    assert api.read_metric("busyapi_pending_usages") == 0
     # None of the bound has leaked.
     valkey.pause()
     with waiting(stack, usages=20) as answers:
-        refusal(send(stack.port, USAGE), stored="no")
+        check_unavailable(send(stack.port, USAGE), stored="no")
         valkey.resume()
-        assert {stored(each.result(20)) for each in answers}.isdisjoint(ids)
+        assert {check_stored(each.result(20)) for each in answers}.isdisjoint(ids)
 
 
 def test_after_the_deadline_only_what_was_never_sent_is_called_not_stored(
@@ -277,19 +278,21 @@ def test_after_the_deadline_only_what_was_never_sent_is_called_not_stored(
         valkey.pause()
         with ThreadPoolExecutor(2) as pool:
             sent = pool.submit(send, stack.port, USAGE)
-            wait_until(lambda: api.metric("busyapi_pending_usages") == 1, "the first to be sent")
+            wait_until(
+                lambda: api.read_metric("busyapi_pending_usages") == 1, "the first to be sent"
+            )
             behind = pool.submit(send, stack.port, USAGE)
             answers = sent.result(20), behind.result(20)
         valkey.resume()
-        wait_until(lambda: api.metric("busyapi_pending_usages") == 0, "nothing to be pending")
+        wait_until(lambda: api.read_metric("busyapi_pending_usages") == 0, "nothing to be pending")
         return answers
 
     sent, behind = one_sent_and_one_behind()
     if sent.json()["stored"] == "no":
         # The pause fell into the check of the connection that is made every five seconds.
         sent, behind = one_sent_and_one_behind()
-    refusal(sent, stored="unknown")
-    refusal(behind, stored="no")
+    check_unavailable(sent, stored="unknown")
+    check_unavailable(behind, stored="no")
     wait_until(lambda: send(stack.port, USAGE).status == 201, "the next to be taken")
     # The one of unknown outcome was stored, the other was not.
-    assert count(stack.port) == 2
+    assert fetch_count(stack.port) == 2

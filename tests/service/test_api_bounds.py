@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 import pytest
 
-from testkit.api_client import Raw, request
+from testkit.api_client import RawConnection, render_request
 from testkit.http1 import Answer
-from testkit.ports import free_port
+from testkit.ports import reserve_port
 from testkit.processes import Api, Stack
 
 pytestmark = pytest.mark.alone
@@ -152,16 +152,16 @@ class Watched:
         """Send a request, and watch."""
         self.forget_peak()
         before, begun = self.memory("VmRSS"), self.cpu()
-        with self.another(request("GET", "/livez")) as stalls:
+        with self.another(render_request("GET", "/livez")) as stalls:
             answer = self.send(message)
         seconds, peak = self.cpu() - begun, self.memory("VmHWM")
         return Cost(answer.status, len(answer.body), seconds, max(stalls), peak - before)
 
     def send(self, message: bytes) -> Answer:
         """Send a request and wait for its answer."""
-        with Raw(self.port, 60) as device:
+        with RawConnection(self.port, 60) as device:
             device.send(message)
-            return device.answer()
+            return device.read_answer()
 
     def forget_peak(self) -> None:
         """Let the peak of its memory count from here."""
@@ -181,11 +181,11 @@ class Watched:
             other.join()
 
     def _ask(self, message: bytes, done: threading.Event, stalls: list[float]) -> None:
-        with Raw(self.port, 60) as other:
+        with RawConnection(self.port, 60) as other:
             while not (done.is_set() and stalls):
                 begun = self.cpu()
                 other.send(message)
-                other.answer()
+                other.read_answer()
                 stalls.append(self.cpu() - begun)
                 time.sleep(0.002)
 
@@ -195,7 +195,7 @@ def watched(
     contracts: dict[str, Stack], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Watched]:
     stack = contracts["on"]
-    port, folder = free_port(), tmp_path_factory.mktemp("bounds")
+    port, folder = reserve_port(), tmp_path_factory.mktemp("bounds")
     with Api(folder, "api", port, stack.apis[0].environment or {}) as api:
         yield Watched(api)
 
@@ -204,7 +204,7 @@ def post(
     body: bytes, path: str = BATCH, *, packed: bool = False, kind: str = "application/json"
 ) -> bytes:
     headers = (f"Content-Type: {kind}", *(("Content-Encoding: gzip",) if packed else ()))
-    return request("POST", path, gzip.compress(body) if packed else body, headers=headers)
+    return render_request("POST", path, gzip.compress(body) if packed else body, headers=headers)
 
 
 def best(watched: Watched, message: bytes, holds: Callable[[Cost], bool]) -> Cost:

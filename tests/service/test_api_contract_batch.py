@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from testkit.api_client import BODY, USAGE, nothing_stored, problem, send
+from testkit.api_client import BODY, USAGE, check_nothing_stored, check_problem, send
 from testkit.http1 import Answer, fetch
 from testkit.processes import Stack
 
@@ -58,9 +58,9 @@ def test_ten_thousand_usages_are_taken_and_one_more_is_422(contract: Stack) -> N
     assert len(ids(send(contract.port, body, PATH))) == 10_000
     ndjson = b"\n".join([BODY] * 10_000)
     assert len(ids(send(contract.port, ndjson, PATH, content_type=NDJSON))) == 10_000
-    with nothing_stored(contract.port):
-        more = problem(send(contract.port, body[:-1] + b"," + BODY + b"]", PATH), 422)
-        problem(send(contract.port, ndjson + b"\n" + BODY, PATH, content_type=NDJSON), 422)
+    with check_nothing_stored(contract.port):
+        more = check_problem(send(contract.port, body[:-1] + b"," + BODY + b"]", PATH), 422)
+        check_problem(send(contract.port, ndjson + b"\n" + BODY, PATH, content_type=NDJSON), 422)
     assert [each["pointer"] for each in more["errors"]] == [""]
 
 
@@ -69,8 +69,8 @@ def test_a_batch_over_four_mebibytes_is_413(contract: Stack) -> None:
         return b"[" + BODY + b" " * (size - len(BODY) - 2) + b"]"
 
     assert len(ids(send(contract.port, batch(4 << 20), PATH))) == 1
-    with nothing_stored(contract.port):
-        problem(send(contract.port, batch((4 << 20) + 1), PATH), 413)
+    with check_nothing_stored(contract.port):
+        check_problem(send(contract.port, batch((4 << 20) + 1), PATH), 413)
 
 
 @pytest.mark.parametrize(
@@ -78,16 +78,16 @@ def test_a_batch_over_four_mebibytes_is_413(contract: Stack) -> None:
     [(b"[]", ""), (b"[]", "application/json"), (b"", NDJSON), (b"\n\n", NDJSON)],
 )
 def test_an_empty_batch_is_422(contract: Stack, body: bytes, content_type: str) -> None:
-    said = problem(send(contract.port, body, PATH, content_type=content_type), 422)
+    said = check_problem(send(contract.port, body, PATH, content_type=content_type), 422)
     assert [each["pointer"] for each in said["errors"]] == [""]
 
 
 def test_one_bad_item_refuses_all_and_every_bad_item_is_named(contract: Stack) -> None:
     batch = [USAGE, USAGE | {"medication": ""}, 7, USAGE, {"patientId": 1}]
-    with nothing_stored(contract.port):
-        array = problem(send(contract.port, batch, PATH), 422)
+    with check_nothing_stored(contract.port):
+        array = check_problem(send(contract.port, batch, PATH), 422)
         lines = b"\n".join(json.dumps(each).encode() for each in batch) + b"\n{broken"
-        ndjson = problem(send(contract.port, lines, PATH, content_type=NDJSON), 422)
+        ndjson = check_problem(send(contract.port, lines, PATH, content_type=NDJSON), 422)
     pointers = ["/1/medication", "/2", "/4/timestamp", "/4/medication"]
     assert [each["pointer"] for each in array["errors"]] == pointers
     assert [each["pointer"] for each in ndjson["errors"]] == [*pointers, "/5"]
@@ -107,5 +107,5 @@ def test_one_bad_item_refuses_all_and_every_bad_item_is_named(contract: Stack) -
 def test_what_is_no_batch_is_refused(
     contract: Stack, body: bytes, content_type: str, status: int
 ) -> None:
-    with nothing_stored(contract.port):
-        problem(send(contract.port, body, PATH, content_type=content_type), status)
+    with check_nothing_stored(contract.port):
+        check_problem(send(contract.port, body, PATH, content_type=content_type), status)

@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from testkit.api_client import BODY, USAGE, Raw, nothing_stored, problem, request, send, stored
+from testkit.api_client import (
+    BODY,
+    USAGE,
+    RawConnection,
+    check_nothing_stored,
+    check_problem,
+    check_stored,
+    render_request,
+    send,
+)
 from testkit.processes import Stack
 from tests.service.conftest import Apis
 
@@ -38,17 +47,17 @@ FORM = "application/x-www-form-urlencoded"
     ids=lambda body: body[:24].decode(errors="replace"),
 )
 def test_a_body_that_is_no_json_object_is_400(contract: Stack, body: bytes) -> None:
-    with nothing_stored(contract.port):
+    with check_nothing_stored(contract.port):
         answer = send(contract.port, body)
-    problem(answer, 400)
+    check_problem(answer, 400)
     assert MARKER not in answer.body
 
 
 @pytest.mark.parametrize("body", [b"zQ7-never-shown", b"a=b&zQ7-never-shown", b"=%ff"])
 def test_a_broken_form_is_400(contract: Stack, body: bytes) -> None:
-    with nothing_stored(contract.port):
+    with check_nothing_stored(contract.port):
         answer = send(contract.port, body, content_type=FORM)
-    problem(answer, 400)
+    check_problem(answer, 400)
     assert MARKER not in answer.body
 
 
@@ -72,32 +81,32 @@ def test_a_broken_form_is_400(contract: Stack, body: bytes) -> None:
 def test_json_that_is_no_usage_is_422_with_a_pointer_for_each_reason(
     contract: Stack, change: dict[str, Any], pointers: list[str]
 ) -> None:
-    with nothing_stored(contract.port):
+    with check_nothing_stored(contract.port):
         answer = send(contract.port, USAGE | change)
-    said = problem(answer, 422)
+    said = check_problem(answer, 422)
     assert [each["pointer"] for each in said["errors"]] == pointers
     assert all(each.keys() == {"pointer", "detail"} for each in said["errors"])
     assert MARKER not in answer.body
 
 
 def test_missing_members_are_422_and_named(contract: Stack) -> None:
-    with nothing_stored(contract.port):
-        said = problem(send(contract.port, {"other": 1}), 422)
+    with check_nothing_stored(contract.port):
+        said = check_problem(send(contract.port, {"other": 1}), 422)
     assert [each["pointer"] for each in said["errors"]] == [*map("/{}".format, USAGE)]
 
 
 def test_what_cannot_be_kept_exactly_is_422(contract: Stack) -> None:
     body = BODY[:-1] + b',"deep":{"a/b~c":[0,1e999]}}'
-    with nothing_stored(contract.port):
-        said = problem(send(contract.port, body), 422)
+    with check_nothing_stored(contract.port):
+        said = check_problem(send(contract.port, body), 422)
     assert [each["pointer"] for each in said["errors"]] == ["/deep/a~1b~0c/1"]
 
 
 def test_a_field_sent_twice_in_a_form_is_422(contract: Stack) -> None:
     form = b"patientId=1&timestamp=zQ7-never-shown&medication=a&patientId=2"
-    with nothing_stored(contract.port):
+    with check_nothing_stored(contract.port):
         answer = send(contract.port, form, content_type=FORM)
-    assert [each["pointer"] for each in problem(answer, 422)["errors"]] == ["/patientId"]
+    assert [each["pointer"] for each in check_problem(answer, 422)["errors"]] == ["/patientId"]
     assert MARKER not in answer.body
 
 
@@ -105,17 +114,17 @@ def test_a_field_sent_twice_in_a_form_is_422(contract: Stack) -> None:
     "content_type", ["", "text/plain", "application/xml", "multipart/form-data"]
 )
 def test_neither_json_nor_a_form_is_415(contract: Stack, content_type: str) -> None:
-    with nothing_stored(contract.port):
+    with check_nothing_stored(contract.port):
         answer = send(contract.port, b"<zQ7-never-shown>", content_type=content_type)
-    problem(answer, 415)
+    check_problem(answer, 415)
     assert MARKER not in answer.body
 
 
 @pytest.mark.parametrize("encoding", ["br", "deflate", "gzip, gzip", "zQ7-never-shown"])
 def test_an_unknown_content_encoding_is_415(contract: Stack, encoding: str) -> None:
-    with nothing_stored(contract.port):
+    with check_nothing_stored(contract.port):
         answer = send(contract.port, BODY, content_encoding=encoding)
-    problem(answer, 415)
+    check_problem(answer, 415)
     assert MARKER not in answer.body
 
 
@@ -125,8 +134,8 @@ def test_an_unknown_content_encoding_is_415(contract: Stack, encoding: str) -> N
     ids=["bare", "cut", "more"],
 )
 def test_a_broken_gzip_body_is_400(contract: Stack, body: bytes) -> None:
-    with nothing_stored(contract.port):
-        problem(send(contract.port, body, content_encoding="gzip"), 400)
+    with check_nothing_stored(contract.port):
+        check_problem(send(contract.port, body, content_encoding="gzip"), 400)
 
 
 class TestOverTheLimit:
@@ -134,28 +143,30 @@ class TestOverTheLimit:
 
     def test_a_single_body_over_its_limit_is_413(self, contract: Stack, beside: Apis) -> None:
         small = beside(BUSYAPI_MAX_BODY_BYTES="200")
-        stored(send(small.port, BODY + b" " * (200 - len(BODY))))
-        with nothing_stored(contract.port):
-            problem(send(small.port, BODY + b" " * (201 - len(BODY))), 413)
+        check_stored(send(small.port, BODY + b" " * (200 - len(BODY))))
+        with check_nothing_stored(contract.port):
+            check_problem(send(small.port, BODY + b" " * (201 - len(BODY))), 413)
 
     def test_an_inflated_body_over_the_limit_is_413(self, contract: Stack) -> None:
         bomb = gzip.compress(BODY[:-1] + b"," + b" " * 50_000_000 + b"}")
         assert len(bomb) < 100_000
         for path in ("/api/usages", "/api/usages/batch"):
-            with nothing_stored(contract.port):
-                problem(send(contract.port, bomb, path, content_encoding="gzip"), 413)
+            with check_nothing_stored(contract.port):
+                check_problem(send(contract.port, bomb, path, content_encoding="gzip"), 413)
 
     def test_a_content_length_over_the_limit_is_413_before_the_body(self, contract: Stack) -> None:
-        with Raw(contract.port) as device, nothing_stored(contract.port):
-            device.send(request("POST", "/api/usages", headers=("Content-Length: 5000000",)))
-            assert problem(device.answer(), 413)
+        with RawConnection(contract.port) as device, check_nothing_stored(contract.port):
+            device.send(render_request("POST", "/api/usages", headers=("Content-Length: 5000000",)))
+            assert check_problem(device.read_answer(), 413)
 
     def test_a_chunked_body_over_the_limit_is_413(self, contract: Stack) -> None:
         chunk = b"100000\r\n" + b" " * 0x100000 + b"\r\n"
-        with Raw(contract.port) as device, nothing_stored(contract.port):
-            device.send(request("POST", "/api/usages", headers=("Transfer-Encoding: chunked",)))
+        with RawConnection(contract.port) as device, check_nothing_stored(contract.port):
+            device.send(
+                render_request("POST", "/api/usages", headers=("Transfer-Encoding: chunked",))
+            )
             device.send(chunk * 5)
-            problem(device.answer(), 413)
+            check_problem(device.read_answer(), 413)
 
     @pytest.mark.parametrize("megabytes", [5, 30])
     def test_a_client_that_sends_all_before_it_reads_gets_its_413(
@@ -163,23 +174,23 @@ class TestOverTheLimit:
     ) -> None:
         """Closing a connection with unread data would reset it, and the answer with it."""
         body = b" " * (megabytes * 1_000_000)
-        with Raw(contract.port) as device:
-            device.send(request("POST", "/api/usages", body))
-            problem(device.answer(), 413)
-            assert device.ends(5)
+        with RawConnection(contract.port) as device:
+            device.send(render_request("POST", "/api/usages", body))
+            check_problem(device.read_answer(), 413)
+            assert device.is_closed_within(5)
 
 
 def test_a_chunked_body_is_a_body_like_any_other(contract: Stack) -> None:
     half = len(BODY) // 2
     chunks = [b"%x\r\n%b\r\n" % (len(part), part) for part in (BODY[:half], BODY[half:], b"")]
-    with Raw(contract.port) as device:
-        device.send(request("POST", "/api/usages", headers=("Transfer-Encoding: chunked",)))
+    with RawConnection(contract.port) as device:
+        device.send(render_request("POST", "/api/usages", headers=("Transfer-Encoding: chunked",)))
         for chunk in chunks:
             device.send(chunk)
-        stored(device.answer())
+        check_stored(device.read_answer())
 
 
 def test_no_more_than_a_hundred_reasons_are_given(contract: Stack) -> None:
     batch = json.dumps([{}] * 1000).encode()
-    said = problem(send(contract.port, batch, "/api/usages/batch"), 422)
+    said = check_problem(send(contract.port, batch, "/api/usages/batch"), 422)
     assert len(said["errors"]) == 100

@@ -2,7 +2,14 @@
 
 import pytest
 
-from testkit.api_client import BODY, Raw, nothing_stored, problem, request, stored
+from testkit.api_client import (
+    BODY,
+    RawConnection,
+    check_nothing_stored,
+    check_problem,
+    check_stored,
+    render_request,
+)
 from testkit.http1 import fetch
 from testkit.processes import Stack
 
@@ -29,7 +36,7 @@ MARKER = "zQ7-never-shown"
 def test_an_unknown_path_is_404(contract: Stack, path: str) -> None:
     for method in ("GET", "POST", "DELETE"):
         answer = fetch(contract.port, f"{path}?{MARKER}", method=method)
-        problem(answer, 404)
+        check_problem(answer, 404)
         assert MARKER.encode() not in answer.body
 
 
@@ -51,16 +58,16 @@ def test_a_wrong_method_is_405_and_told_the_right_one(
     contract: Stack, path: str, takes: str
 ) -> None:
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} - {*takes.split(", ")}:
-        with nothing_stored(contract.port):
+        with check_nothing_stored(contract.port):
             answer = fetch(contract.port, path, method=method, body=BODY)
-        problem(answer, 405)
+        check_problem(answer, 405)
         assert answer.headers["allow"] == takes
 
 
 def test_an_unknown_method_is_405(contract: Stack) -> None:
-    with Raw(contract.port) as device:
-        device.send(request("BREW", "/api/usages"))
-        problem(device.answer(), 405)
+    with RawConnection(contract.port) as device:
+        device.send(render_request("BREW", "/api/usages"))
+        check_problem(device.read_answer(), 405)
 
 
 @pytest.mark.parametrize(
@@ -89,51 +96,51 @@ def test_an_unknown_method_is_405(contract: Stack) -> None:
     ],
 )
 def test_broken_http_is_400_and_ends_the_connection(contract: Stack, broken: bytes) -> None:
-    with nothing_stored(contract.port), Raw(contract.port) as device:
+    with check_nothing_stored(contract.port), RawConnection(contract.port) as device:
         device.send(broken)
-        answer = device.answer()
-        problem(answer, 400)
+        answer = device.read_answer()
+        check_problem(answer, 400)
         assert MARKER.encode() not in answer.body
         assert answer.headers["connection"] == "close"
-        assert device.ends(5)
+        assert device.is_closed_within(5)
 
 
 def test_a_header_beyond_its_limit_is_413(contract: Stack) -> None:
-    with Raw(contract.port) as device:
-        device.send(request("GET", "/livez", headers=("X: " + MARKER * 1000,)))
-        problem(device.answer(), 413)
-        assert device.ends(5)
+    with RawConnection(contract.port) as device:
+        device.send(render_request("GET", "/livez", headers=("X: " + MARKER * 1000,)))
+        check_problem(device.read_answer(), 413)
+        assert device.is_closed_within(5)
 
 
 def test_an_unknown_expectation_is_417(contract: Stack) -> None:
-    with nothing_stored(contract.port), Raw(contract.port) as device:
-        device.send(request("POST", "/api/usages", BODY, headers=(f"Expect: {MARKER}",)))
-        answer = device.answer()
-        problem(answer, 417)
+    with check_nothing_stored(contract.port), RawConnection(contract.port) as device:
+        device.send(render_request("POST", "/api/usages", BODY, headers=(f"Expect: {MARKER}",)))
+        answer = device.read_answer()
+        check_problem(answer, 417)
         assert MARKER.encode() not in answer.body
 
 
 def test_a_client_that_expects_100_continue_is_told_to_go_on(contract: Stack) -> None:
-    with Raw(contract.port) as device:
-        device.send(request("POST", "/api/usages", BODY, headers=("Expect: 100-continue",)))
-        assert device.answer().status == 100
-        stored(device.answer())
+    with RawConnection(contract.port) as device:
+        device.send(render_request("POST", "/api/usages", BODY, headers=("Expect: 100-continue",)))
+        assert device.read_answer().status == 100
+        check_stored(device.read_answer())
 
 
 def test_header_bytes_that_are_no_text_change_nothing(contract: Stack) -> None:
     names = ("X: \xff\xfe", "Authorization: Bearer \xff", "Content-Type: \xff", "Accept: \xff")
     for head in (
-        request("POST", "/api/usages", BODY, headers=names),
-        request("GET", "/", headers=names),
+        render_request("POST", "/api/usages", BODY, headers=names),
+        render_request("GET", "/", headers=names),
     ):
-        with Raw(contract.port) as device:
+        with RawConnection(contract.port) as device:
             device.send(head)
-            assert device.answer().status in {200, 201}
+            assert device.read_answer().status in {200, 201}
 
 
 def test_an_error_leaves_the_connection_fit_for_the_next_request(contract: Stack) -> None:
     """The body that a 404 or 405 did not read is no next request."""
-    with Raw(contract.port) as device:
+    with RawConnection(contract.port) as device:
         for path, body, status in (
             ("/nowhere", BODY, 404),
             ("/livez", BODY, 405),
@@ -141,26 +148,28 @@ def test_an_error_leaves_the_connection_fit_for_the_next_request(contract: Stack
             ("/api/usages", b"{", 400),
             ("/api/usages", b"{}", 422),
         ):
-            device.send(request("POST", path, body))
-            answer = device.answer()
-            problem(answer, status)
+            device.send(render_request("POST", path, body))
+            answer = device.read_answer()
+            check_problem(answer, status)
             assert answer.headers["connection"] == "keep-alive"
-        device.send(request("POST", "/api/usages", BODY))
-        stored(device.answer())
+        device.send(render_request("POST", "/api/usages", BODY))
+        check_stored(device.read_answer())
 
 
 def test_pipelined_requests_are_answered_in_order(contract: Stack) -> None:
-    with Raw(contract.port) as device:
-        device.send(request("POST", "/api/usages", BODY) * 20 + request("GET", "/livez"))
-        ids = [stored(device.answer()) for _ in range(20)]
-        assert device.answer().body == b"loop: ok\n"
+    with RawConnection(contract.port) as device:
+        device.send(
+            render_request("POST", "/api/usages", BODY) * 20 + render_request("GET", "/livez")
+        )
+        ids = [check_stored(device.read_answer()) for _ in range(20)]
+        assert device.read_answer().body == b"loop: ok\n"
     assert ids == sorted(set(ids))
 
 
 def test_http_1_0_is_answered_and_closed(contract: Stack) -> None:
-    with Raw(contract.port) as device:
-        device.send(request("POST", "/api/usages", BODY).replace(b"HTTP/1.1", b"HTTP/1.0"))
-        answer = device.answer()
-        stored(answer)
+    with RawConnection(contract.port) as device:
+        device.send(render_request("POST", "/api/usages", BODY).replace(b"HTTP/1.1", b"HTTP/1.0"))
+        answer = device.read_answer()
+        check_stored(answer)
         assert answer.headers["connection"] == "close"
-        assert device.ends(5)
+        assert device.is_closed_within(5)

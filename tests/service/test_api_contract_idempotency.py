@@ -13,13 +13,13 @@ import redis
 from testkit.api_client import (
     BODY,
     USAGE,
-    Raw,
-    count,
-    nothing_stored,
-    problem,
-    request,
+    RawConnection,
+    check_nothing_stored,
+    check_problem,
+    check_stored,
+    fetch_count,
+    render_request,
     send,
-    stored,
 )
 from testkit.http1 import Answer
 from testkit.log_leaks import MARK
@@ -45,11 +45,11 @@ def test_the_same_key_and_body_give_the_same_id_and_say_so(contract: Stack) -> N
     name = key()
     first = send(contract.port, USAGE, idempotency_key=name)
     assert not replayed(first)
-    with nothing_stored(contract.port):
+    with check_nothing_stored(contract.port):
         for _ in range(3):
             again = send(contract.port, USAGE, idempotency_key=name)
             assert replayed(again)
-            assert stored(again) == stored(first)
+            assert check_stored(again) == check_stored(first)
 
 
 def test_another_spelling_of_the_same_usage_is_the_same_body(contract: Stack) -> None:
@@ -57,43 +57,43 @@ def test_another_spelling_of_the_same_usage_is_the_same_body(contract: Stack) ->
     first = send(contract.port, USAGE, idempotency_key=name)
     packed = gzip.compress(json.dumps(USAGE, indent=4).encode())
     again = send(contract.port, packed, idempotency_key=name, content_encoding="gzip")
-    assert stored(again) == stored(first)
+    assert check_stored(again) == check_stored(first)
 
 
 def test_the_same_key_with_another_body_is_422(contract: Stack) -> None:
     name = key()
-    first = stored(send(contract.port, USAGE, idempotency_key=name))
-    with nothing_stored(contract.port):
+    first = check_stored(send(contract.port, USAGE, idempotency_key=name))
+    with check_nothing_stored(contract.port):
         other = send(contract.port, USAGE | {"medication": "other"}, idempotency_key=name)
-        assert "errors" not in problem(other, 422)
-        problem(send(contract.port, [USAGE], BATCH, idempotency_key=name), 422)
-    assert stored(send(contract.port, USAGE, idempotency_key=name)) == first
+        assert "errors" not in check_problem(other, 422)
+        check_problem(send(contract.port, [USAGE], BATCH, idempotency_key=name), 422)
+    assert check_stored(send(contract.port, USAGE, idempotency_key=name)) == first
 
 
 def test_a_batch_has_its_key_too(contract: Stack) -> None:
     name = key()
     first = send(contract.port, [USAGE] * 7, BATCH, idempotency_key=name)
     assert not replayed(first)
-    with nothing_stored(contract.port):
+    with check_nothing_stored(contract.port):
         again = send(contract.port, [USAGE] * 7, BATCH, idempotency_key=name)
         assert replayed(again)
         assert again.json() == first.json()
         assert len(first.json()["ids"]) == 7
-        problem(send(contract.port, [USAGE] * 8, BATCH, idempotency_key=name), 422)
+        check_problem(send(contract.port, [USAGE] * 8, BATCH, idempotency_key=name), 422)
 
 
 def test_a_refused_usage_leaves_its_key_free(contract: Stack) -> None:
     name = key()
-    problem(send(contract.port, {}, idempotency_key=name), 422)
+    check_problem(send(contract.port, {}, idempotency_key=name), 422)
     assert not replayed(send(contract.port, USAGE, idempotency_key=name))
 
 
 @pytest.mark.parametrize("bad", ["", "x" * 129, "two words", "tab\there", "\x7f", "é"])
 def test_a_malformed_key_is_400(contract: Stack, bad: str) -> None:
-    with nothing_stored(contract.port):
+    with check_nothing_stored(contract.port):
         for path, body in (("/api/usages", USAGE), (BATCH, [USAGE])):
             answer = send(contract.port, body, path, idempotency_key=bad)
-            problem(answer, 400)
+            check_problem(answer, 400)
             assert not bad or bad.encode() not in answer.body
 
 
@@ -106,19 +106,19 @@ def test_visible_characters_are_a_key(contract: Stack, good: str) -> None:
 def test_blanks_around_a_key_are_no_part_of_it(contract: Stack) -> None:
     """RFC 9110, section 5.5: a field value does not include them."""
     name = key()
-    first = stored(send(contract.port, USAGE, idempotency_key=name))
-    with Raw(contract.port) as device:
+    first = check_stored(send(contract.port, USAGE, idempotency_key=name))
+    with RawConnection(contract.port) as device:
         device.send(
-            request("POST", "/api/usages", BODY, headers=(f"Idempotency-Key: \t {name} \t",))
+            render_request("POST", "/api/usages", BODY, headers=(f"Idempotency-Key: \t {name} \t",))
         )
-        assert stored(device.answer()) == first
+        assert check_stored(device.read_answer()) == first
 
 
 def test_two_keys_are_400(contract: Stack) -> None:
     twice = (f"Idempotency-Key: {key()}",) * 2
-    with Raw(contract.port) as device, nothing_stored(contract.port):
-        device.send(request("POST", "/api/usages", BODY, headers=twice))
-        problem(device.answer(), 400)
+    with RawConnection(contract.port) as device, check_nothing_stored(contract.port):
+        device.send(render_request("POST", "/api/usages", BODY, headers=twice))
+        check_problem(device.read_answer(), 400)
 
 
 def test_a_key_is_known_to_every_api_process(contract: Stack, beside: Apis) -> None:
@@ -127,7 +127,7 @@ def test_a_key_is_known_to_every_api_process(contract: Stack, beside: Apis) -> N
     first = send(contract.port, USAGE, idempotency_key=name)
     again = send(other.port, USAGE, idempotency_key=name)
     assert (replayed(first), replayed(again)) == (False, True)
-    assert stored(again) == stored(first)
+    assert check_stored(again) == check_stored(first)
 
 
 def test_one_key_sent_by_many_at_once_stores_one_usage(contract: Stack, beside: Apis) -> None:
@@ -139,12 +139,12 @@ def test_one_key_sent_by_many_at_once_stores_one_usage(contract: Stack, beside: 
             together.wait(10)
             return send(ports[number % 2], USAGE, idempotency_key=name)
 
-        before = count(contract.port)
+        before = fetch_count(contract.port)
         with ThreadPoolExecutor(16) as pool:
             answers = list(pool.map(ask, range(16)))
-        assert len({stored(each) for each in answers}) == 1
+        assert len({check_stored(each) for each in answers}) == 1
         assert [replayed(each) for each in answers].count(False) == 1
-        assert count(contract.port) == before + 1
+        assert fetch_count(contract.port) == before + 1
 
 
 def test_a_key_with_another_body_at_the_same_time_stores_one_of_the_two(contract: Stack) -> None:
@@ -154,16 +154,16 @@ def test_a_key_with_another_body_at_the_same_time_stores_one_of_the_two(contract
         together.wait(10)
         return send(contract.port, USAGE | {"n": number % 2}, idempotency_key=name)
 
-    before = count(contract.port)
+    before = fetch_count(contract.port)
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(ask, range(8)))
     assert sorted(each.status for each in answers) == [201] * 4 + [422] * 4
-    assert count(contract.port) == before + 1
+    assert fetch_count(contract.port) == before + 1
 
 
 def test_no_clock_of_redis_ends_a_key(contract: Stack) -> None:
     url = contract.apis[0].environment["BUSYAPI_REDIS_URL"]
-    stored(send(contract.port, USAGE, idempotency_key=key()))
+    check_stored(send(contract.port, USAGE, idempotency_key=key()))
     with redis.Redis.from_url(url, decode_responses=True) as store:
         names = set(store.scan_iter("busyapi:{0}:key*"))
         assert names
@@ -173,20 +173,20 @@ def test_no_clock_of_redis_ends_a_key(contract: Stack) -> None:
 def test_a_key_belongs_to_the_patient(contract: Stack) -> None:
     """Devices count their doses: without credentials two patients may have the same key."""
     name = key()
-    first = stored(send(contract.port, USAGE, idempotency_key=name))
+    first = check_stored(send(contract.port, USAGE, idempotency_key=name))
     other = USAGE | {"patientId": f"{MARK}-another"}
     second = send(contract.port, other, idempotency_key=name)
     assert not replayed(second)
-    assert stored(second) == first + 1
+    assert check_stored(second) == first + 1
     for body, usage_id in ((USAGE, first), (other, first + 1)):
         again = send(contract.port, body, idempotency_key=name)
-        assert (replayed(again), stored(again)) == (True, usage_id)
+        assert (replayed(again), check_stored(again)) == (True, usage_id)
 
 
 def test_a_patient_id_is_the_same_as_number_and_as_text(contract: Stack) -> None:
     name = key()
-    stored(send(contract.port, USAGE | {"patientId": 100}, idempotency_key=name))
-    problem(send(contract.port, USAGE | {"patientId": "100"}, idempotency_key=name), 422)
+    check_stored(send(contract.port, USAGE | {"patientId": 100}, idempotency_key=name))
+    check_problem(send(contract.port, USAGE | {"patientId": "100"}, idempotency_key=name), 422)
 
 
 def test_the_key_of_a_batch_belongs_to_all_its_patients(contract: Stack) -> None:
@@ -199,4 +199,4 @@ def test_the_key_of_a_batch_belongs_to_all_its_patients(contract: Stack) -> None
     assert replayed(again)
     assert again.json() == first.json()
     # The same patients in another order are the same owner with another body.
-    problem(send(contract.port, two[::-1], BATCH, idempotency_key=name), 422)
+    check_problem(send(contract.port, two[::-1], BATCH, idempotency_key=name), 422)

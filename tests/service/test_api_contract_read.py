@@ -8,7 +8,7 @@ import pytest
 
 from busyapi.archive.format import UsageBatch
 from busyapi.ids import Seq
-from testkit.api_client import BODY, USAGE, problem, send, stored
+from testkit.api_client import BODY, USAGE, check_problem, check_stored, send
 from testkit.http1 import fetch
 from testkit.in_process import open_archive
 from testkit.processes import Stack
@@ -23,7 +23,7 @@ def test_a_usage_is_the_same_bytes_from_the_buffer_and_from_the_archive(contract
     odd = (
         BODY[:-1] + ', "ä\\u00e9\\/":[1.50,1e2,-0.0,"\\u2028\\ud83d\\ude00"],"a":1,"a":2}'.encode()
     )
-    ids = [stored(send(contract.port, BODY)), stored(send(contract.port, odd))]
+    ids = [check_stored(send(contract.port, BODY)), check_stored(send(contract.port, odd))]
     ids += send(contract.port, [USAGE] * 3, BATCH).json()["ids"]
     paths = [f"/api/usages/{each}" for each in ids]
     buffered = [fetch(contract.port, path) for path in paths]
@@ -41,7 +41,7 @@ def test_a_usage_is_the_same_bytes_from_the_buffer_and_from_the_archive(contract
 
 def test_received_at_is_when_it_was_received(contract: Stack) -> None:
     before = datetime.now(UTC) - timedelta(milliseconds=1)
-    number = stored(send(contract.port, USAGE))
+    number = check_stored(send(contract.port, USAGE))
     text = fetch(contract.port, f"/api/usages/{number}").json()["receivedAt"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", text)
     assert before <= datetime.fromisoformat(text) <= datetime.now(UTC)
@@ -49,14 +49,14 @@ def test_received_at_is_when_it_was_received(contract: Stack) -> None:
 
 @pytest.mark.parametrize("number", [0, -1, 2**53, 2**53 + 1, 2**64, 10**30])
 def test_an_id_that_cannot_be_is_404(contract: Stack, number: int) -> None:
-    said = problem(fetch(contract.port, f"/api/usages/{number}"), 404)
+    said = check_problem(fetch(contract.port, f"/api/usages/{number}"), 404)
     assert said["detail"] == "No usage has this id."
 
 
 def test_an_id_that_was_never_issued_is_404_until_it_is(contract: Stack) -> None:
-    number = stored(send(contract.port, USAGE)) + 1
-    problem(fetch(contract.port, f"/api/usages/{number}"), 404)
-    assert stored(send(contract.port, USAGE)) == number
+    number = check_stored(send(contract.port, USAGE)) + 1
+    check_problem(fetch(contract.port, f"/api/usages/{number}"), 404)
+    assert check_stored(send(contract.port, USAGE)) == number
     assert fetch(contract.port, f"/api/usages/{number}").status == 200
 
 
@@ -78,7 +78,7 @@ def test_a_usage_whose_retention_is_over_is_410(stacks: Stacks, valkey: Server) 
     path = "/api/usages/1"
     wait_until(lambda: fetch(stack.port, path).status == 410, "the old ones to go", seconds=20)
     for number in (1, 2, 3):
-        said = problem(fetch(stack.port, f"/api/usages/{number}"), 410)
+        said = check_problem(fetch(stack.port, f"/api/usages/{number}"), 410)
         assert said["detail"] == "The usage is no longer kept."
 
 
@@ -89,7 +89,7 @@ def test_counts_add_up_and_reach_the_archive(contract: Stack) -> None:
     assert before["count"] == before["archived"]
     assert before["buffered"] == 0
     send(contract.port, [USAGE] * 100, BATCH)
-    stored(send(contract.port, USAGE))
+    check_stored(send(contract.port, USAGE))
     now = fetch(contract.port, "/api/usages/count").json()
     assert now["count"] == before["count"] + 101
     assert now["archived"] + now["buffered"] == now["count"]
@@ -129,7 +129,7 @@ def test_four_partitions_give_ids_apart_and_read_them_back(stacks: Stacks, valke
     posted = {}
     for number in range(40):
         usage = USAGE | {"n": number}
-        posted[stored(send(stack.port, usage))] = usage
+        posted[check_stored(send(stack.port, usage))] = usage
     batch = send(stack.port, [USAGE | {"n": -1}] * 3, BATCH).json()["ids"]
     assert batch[1] - batch[0] == batch[2] - batch[1] == 4
     assert len(posted) == 40

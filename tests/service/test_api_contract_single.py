@@ -8,7 +8,15 @@ from urllib.parse import urlencode
 
 import pytest
 
-from testkit.api_client import BODY, USAGE, count, nothing_stored, problem, send, stored
+from testkit.api_client import (
+    BODY,
+    USAGE,
+    check_nothing_stored,
+    check_problem,
+    check_stored,
+    fetch_count,
+    send,
+)
 from testkit.http1 import fetch
 from testkit.processes import Stack
 from testkit.servers import Server
@@ -51,13 +59,13 @@ def test_the_contracts_curl_line_is_answered_with_id_and_location(contract: Stac
 
 def test_the_first_ids_of_an_installation_are_1_2_3(stacks: Stacks, valkey: Server) -> None:
     stack = stacks(valkey)
-    assert [stored(send(stack.port, USAGE)) for _ in range(3)] == [1, 2, 3]
+    assert [check_stored(send(stack.port, USAGE)) for _ in range(3)] == [1, 2, 3]
     assert send(stack.port, [USAGE] * 3, "/api/usages/batch").json() == {"ids": [4, 5, 6]}
-    assert stored(send(stack.port, USAGE)) == 7
+    assert check_stored(send(stack.port, USAGE)) == 7
 
 
 def test_curls_globbing_of_the_query_string_posts_each_time(contract: Stack) -> None:
-    before = count(contract.port)
+    before = fetch_count(contract.port)
     url = f"http://localhost:{contract.port}/api/usages?[1-1000]"
     json_type = "Content-Type: application/json"
     said = curl("-X", "POST", "-H", json_type, "--data", CURL_DATA, "-w", "\n", url)
@@ -71,7 +79,7 @@ def test_brackets_in_the_query_string_are_ignored(contract: Stack) -> None:
 
 
 def test_a_trailing_slash_is_the_same_path(contract: Stack) -> None:
-    stored(send(contract.port, USAGE, "/api/usages/"))
+    check_stored(send(contract.port, USAGE, "/api/usages/"))
 
 
 def test_a_plain_curl_data_is_read_as_json(contract: Stack) -> None:
@@ -97,7 +105,7 @@ def test_ab_without_a_type_option_is_answered_each_time(contract: Stack, tmp_pat
 
 @pytest.mark.parametrize("patient", ["100", 100, "x" * 128, "ä€😀", 0, -1, 2**53])
 def test_a_patient_id_is_kept_as_it_was_sent(contract: Stack, patient: str | int) -> None:
-    number = stored(send(contract.port, USAGE | {"patientId": patient}))
+    number = check_stored(send(contract.port, USAGE | {"patientId": patient}))
     assert kept(contract.port, number) == USAGE | {"patientId": patient}
 
 
@@ -113,7 +121,7 @@ def test_a_patient_id_is_kept_as_it_was_sent(contract: Stack, patient: str | int
 def test_each_spelling_of_a_timestamp_is_kept_as_it_was_sent(
     contract: Stack, timestamp: str | int
 ) -> None:
-    number = stored(send(contract.port, USAGE | {"timestamp": timestamp}))
+    number = check_stored(send(contract.port, USAGE | {"timestamp": timestamp}))
     assert kept(contract.port, number)["timestamp"] == timestamp
 
 
@@ -122,7 +130,7 @@ def test_other_members_are_kept_to_any_depth(contract: Stack) -> None:
         "device": {"model": "β", "readings": [1, -2.5e-3, None, True, {"": []}]},
         "zero\u0000newline\n": "\u2028",
     }
-    number = stored(send(contract.port, USAGE | other))
+    number = check_stored(send(contract.port, USAGE | other))
     found = kept(contract.port, number)
     assert found == USAGE | other
     assert list(found) == [*USAGE, *other], "members keep their order"
@@ -131,7 +139,7 @@ def test_other_members_are_kept_to_any_depth(contract: Stack) -> None:
 def test_form_fields_are_members(contract: Stack) -> None:
     form = urlencode(USAGE | {"note": "a b&c=ä"}).encode()
     answer = send(contract.port, form, content_type="application/x-www-form-urlencoded")
-    assert kept(contract.port, stored(answer)) == USAGE | {"note": "a b&c=ä"}
+    assert kept(contract.port, check_stored(answer)) == USAGE | {"note": "a b&c=ä"}
 
 
 def test_curls_urlencoded_fields_are_members(contract: Stack) -> None:
@@ -146,19 +154,19 @@ def test_curls_urlencoded_fields_are_members(contract: Stack) -> None:
 def test_a_body_that_starts_with_a_brace_is_json_whatever_its_type(
     contract: Stack, content_type: str
 ) -> None:
-    stored(send(contract.port, USAGE, content_type=content_type))
+    check_stored(send(contract.port, USAGE, content_type=content_type))
 
 
 def test_a_gzip_body_is_understood(contract: Stack) -> None:
     answer = send(contract.port, gzip.compress(BODY), content_encoding="gzip")
-    assert kept(contract.port, stored(answer)) == USAGE
+    assert kept(contract.port, check_stored(answer)) == USAGE
 
 
 def test_lenient_validation_takes_any_object(contract: Stack, beside: Apis) -> None:
     lenient = beside(BUSYAPI_VALIDATION="lenient")
     for usage in ({}, {"patientId": None}, {"anything": [1]}):
-        assert kept(contract.port, stored(send(lenient.port, usage))) == usage
-        with nothing_stored(contract.port):
-            problem(send(contract.port, usage), 422)
-    with nothing_stored(contract.port):
-        problem(send(lenient.port, [USAGE]), 400)
+        assert kept(contract.port, check_stored(send(lenient.port, usage))) == usage
+        with check_nothing_stored(contract.port):
+            check_problem(send(contract.port, usage), 422)
+    with check_nothing_stored(contract.port):
+        check_problem(send(lenient.port, [USAGE]), 400)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from testkit.api_client import USAGE, problem, refusal, send, stored
+from testkit.api_client import USAGE, check_problem, check_stored, check_unavailable, send
 from testkit.http1 import fetch
 from testkit.processes import Stack
 from testkit.servers import Server
@@ -30,21 +30,21 @@ def stack(store: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 def test_without_redis_nothing_is_stored_and_the_archive_is_still_read(
     stack: Stack, store: Server
 ) -> None:
-    archived = stored(send(stack.port, USAGE))
+    archived = check_stored(send(stack.port, USAGE))
     stack.wait_until_archived()
     record = fetch(stack.port, f"/api/usages/{archived}").body
     store.kill9()
     wait_until(
-        lambda: stack.apis[0].metric("busyapi_committers_ready") == 0,
+        lambda: stack.apis[0].read_metric("busyapi_committers_ready") == 0,
         "the committer to see that Redis died",
     )
     answers = [send(stack.port, USAGE), send(stack.port, [USAGE] * 3, "/api/usages/batch")]
     answers.append(fetch(stack.port, "/api/usages/count"))
     for answer in answers:
-        said = refusal(answer, stored="no")
+        said = check_unavailable(answer, stored="no")
         assert str(store.port) not in said["detail"], "where Redis is, is no device's business"
     assert fetch(stack.port, f"/api/usages/{archived}").body == record
-    refusal(fetch(stack.port, f"/api/usages/{archived + 1}"), stored="no")
+    check_unavailable(fetch(stack.port, f"/api/usages/{archived + 1}"), stored="no")
     assert fetch(stack.port, "/livez").status == 200
     assert fetch(stack.port, "/readyz").status == 200, "every pod would leave the Service at once"
     assert fetch(stack.port, "/", headers={"accept": "application/json"}).json()["counts"] is None
@@ -56,16 +56,16 @@ def test_without_redis_nothing_is_stored_and_the_archive_is_still_read(
 def test_without_the_flusher_buffered_usages_are_read_and_archived_ones_are_503(
     stack: Stack,
 ) -> None:
-    archived = stored(send(stack.port, USAGE))
+    archived = check_stored(send(stack.port, USAGE))
     stack.wait_until_archived()
     flusher = stack.flushers[0]
     assert flusher.stop() == 0
     before = fetch(stack.port, "/api/usages/count").json()
-    buffered = stored(send(stack.port, USAGE))
+    buffered = check_stored(send(stack.port, USAGE))
     assert fetch(stack.port, f"/api/usages/{buffered}").json()["usage"] == USAGE
-    said = refusal(fetch(stack.port, f"/api/usages/{archived}"), stored="no")
+    said = check_unavailable(fetch(stack.port, f"/api/usages/{archived}"), stored="no")
     assert str(flusher.port) not in said["detail"]
-    problem(fetch(stack.port, f"/api/usages/{buffered + 1}"), 404)
+    check_problem(fetch(stack.port, f"/api/usages/{buffered + 1}"), 404)
     counted = {"count": before["count"] + 1, "archived": before["count"], "buffered": 1}
     assert fetch(stack.port, "/api/usages/count").json() == counted
     assert fetch(stack.port, "/readyz").status == 200
@@ -79,7 +79,7 @@ def test_before_a_flusher_has_seeded_the_partition_nothing_is_taken(
     stack: Stack, store: Server
 ) -> None:
     flusher, api = stack.flushers[0], stack.apis[0]
-    last = stored(send(stack.port, USAGE))
+    last = check_stored(send(stack.port, USAGE))
     stack.wait_until_archived()
     assert (api.stop(), flusher.stop()) == (0, 0)
     store.client().flushall()
@@ -98,22 +98,22 @@ def test_before_a_flusher_has_seeded_the_partition_nothing_is_taken(
         lambda: lines()["partition"] == "partition 0 is not seeded yet", "readyz to say why not"
     )
     assert fetch(stack.port, "/livez").status == 200
-    refusal(send(stack.port, USAGE), stored="no")
-    refusal(fetch(stack.port, "/api/usages/count"), stored="no")
+    check_unavailable(send(stack.port, USAGE), stored="no")
+    check_unavailable(fetch(stack.port, "/api/usages/count"), stored="no")
     assert fetch(stack.port, "/", headers={"accept": "application/json"}).json()["counts"] is None
     flusher.start()
     wait_until(lambda: fetch(stack.port, "/readyz").status == 200, "the API to be ready")
     assert fetch(stack.port, "/api/usages/count").json()["archived"] == last
-    assert stored(send(stack.port, USAGE)) > last
+    assert check_stored(send(stack.port, USAGE)) > last
 
 
 def test_after_a_promotion_that_outlasts_every_deadline_usages_are_taken_again(
     stack: Stack, store: Server
 ) -> None:
-    stored(send(stack.port, USAGE))
+    check_stored(send(stack.port, USAGE))
     stack.wait_until_archived()
     store.command("REPLICAOF", "127.0.0.1", 1)
-    refusal(send(stack.port, USAGE), stored="no")
+    check_unavailable(send(stack.port, USAGE), stored="no")
     store.command("REPLICAOF", "NO", "ONE")
     wait_until(
         lambda: send(stack.port, USAGE).status == 201, "the committer to take usages", seconds=20
@@ -121,14 +121,14 @@ def test_after_a_promotion_that_outlasts_every_deadline_usages_are_taken_again(
 
 
 def test_redis_weaker_than_the_tier_is_not_ready_and_named(stack: Stack, store: Server) -> None:
-    stored(send(stack.port, USAGE))
+    check_stored(send(stack.port, USAGE))
     store.client().config_set("appendfsync", "everysec")
     # An open connection is checked again every few seconds.
     wait_until(lambda: fetch(stack.port, "/readyz").status == 503, "readyz to fail", seconds=20)
     text = fetch(stack.port, "/readyz").body.decode()
     assert "appendfsync is everysec: set `appendfsync always`" in text
     wait_until(lambda: send(stack.port, USAGE).status == 503, "usages to be refused")
-    refusal(send(stack.port, USAGE), stored="no")
+    check_unavailable(send(stack.port, USAGE), stored="no")
     assert fetch(stack.port, "/livez").status == 200
     store.client().config_set("appendfsync", "always")
     wait_until(lambda: send(stack.port, USAGE).status == 201, "usages to be taken", seconds=20)

@@ -6,7 +6,15 @@ from functools import partial
 
 import pytest
 
-from testkit.api_client import BODY, USAGE, Raw, count, request, send, stored
+from testkit.api_client import (
+    BODY,
+    USAGE,
+    RawConnection,
+    check_stored,
+    fetch_count,
+    render_request,
+    send,
+)
 from testkit.history import Outcome
 from testkit.http1 import fetch
 from testkit.load import Load
@@ -45,21 +53,21 @@ def stack(loop: str, stacks: Stacks, valkey: Server) -> Stack:
 
 def test_a_drain_under_load_answers_every_request_and_ends_with_0(stack: Stack) -> None:
     api = stack.apis[0]
-    with Load(stack.port, connections=16) as load, Raw(stack.port) as idle:
+    with Load(stack.port, connections=16) as load, RawConnection(stack.port) as idle:
         wait_until(lambda: load.history.acknowledged > 50, "the load to run")
-        idle.send(request("GET", "/readyz"))
-        assert idle.answer().headers["connection"] == "keep-alive"
+        idle.send(render_request("GET", "/readyz"))
+        assert idle.read_answer().headers["connection"] == "keep-alive"
         api.terminate()
         started = time.monotonic()
         wait_until(lambda: fetch(stack.port, "/readyz").status == 503, "readyz to fail")
         assert time.monotonic() - started < DELAY, "that is after the delay, not at once"
-        idle.send(request("GET", "/readyz"))
-        said = idle.answer()
+        idle.send(render_request("GET", "/readyz"))
+        said = idle.read_answer()
         assert said.body == b"draining: draining\npartition: ok\ndurability: ok\n"
-        assert idle.ends(5), "an idle connection is let go with its next answer"
+        assert idle.is_closed_within(5), "an idle connection is let go with its next answer"
         drained = load.history.acknowledged
         answer = send(stack.port, USAGE)
-        number = stored(answer)
+        number = check_stored(answer)
         assert answer.headers["connection"] == "close"
         wait_until(lambda: load.history.acknowledged > drained, "it to go on taking usages")
         # By now the endpoints have forgotten this process, and nobody asks it any more.
@@ -72,7 +80,7 @@ def test_a_drain_under_load_answers_every_request_and_ends_with_0(stack: Stack) 
     api.start()
     assert fetch(stack.port, f"/api/usages/{number}").json()["usage"] == USAGE
     stack.wait_until_archived()
-    assert count(stack.port) == history.acknowledged + 1
+    assert fetch_count(stack.port) == history.acknowledged + 1
     events = [line for line in api.log.read_text().splitlines() if '"event"' in line]
     assert any('"draining"' in line for line in events)
     assert any('"api_stopped"' in line for line in events)
@@ -85,24 +93,26 @@ def test_what_is_under_way_when_the_port_closes_is_still_answered(
     valkey.pause()
     with ThreadPoolExecutor(20) as pool:
         waiting = [pool.submit(send, stack.port, USAGE) for _ in range(20)]
-        wait_until(lambda: api.metric("busyapi_pending_usages") == 20, "usages to be under way")
+        wait_until(
+            lambda: api.read_metric("busyapi_pending_usages") == 20, "usages to be under way"
+        )
         api.terminate()
         wait_until(lambda: closed(stack.port), "the port to close", seconds=15)
-        assert api.running
+        assert api.is_running
         assert not any(each.done() for each in waiting)
         valkey.resume()
         answers = [each.result(20) for each in waiting]
-    assert len({stored(each) for each in answers}) == 20
+    assert len({check_stored(each) for each in answers}) == 20
     assert {each.headers["connection"] for each in answers} == {"close"}
     assert api.wait(GRACE) == 0
     api.start()
-    assert count(stack.port) == 20
+    assert fetch_count(stack.port) == 20
 
 
 def closed(port: int) -> bool:
     """Say whether nobody listens any more."""
     try:
-        Raw(port, seconds=1).close()
+        RawConnection(port, seconds=1).close()
     except ConnectionRefusedError:
         return True
     except ConnectionResetError:
@@ -115,12 +125,12 @@ def test_idle_and_half_sent_requests_do_not_hold_the_process_up(
 ) -> None:
     settings = {"BUSYAPI_REQUEST_DEADLINE": "1", "BUSYAPI_STOP_TIMEOUT": "5", **LOOPS[loop]}
     stack = stacks(valkey, settings=settings)
-    connections = [Raw(stack.port) for _ in range(30)]
+    connections = [RawConnection(stack.port) for _ in range(30)]
     for each in connections[:10]:
-        each.send(request("POST", "/api/usages", BODY)[:-10])
+        each.send(render_request("POST", "/api/usages", BODY)[:-10])
     for each in connections[10:20]:
-        each.send(request("GET", "/livez"))
-        assert each.answer().status == 200
+        each.send(render_request("GET", "/livez"))
+        assert each.read_answer().status == 200
     started = time.monotonic()
     assert stack.apis[0].stop() == 0
     assert time.monotonic() - started < GRACE
@@ -141,7 +151,7 @@ def test_a_rolling_restart_under_load_loses_nothing(stacks: Stacks, valkey: Serv
             api.start()
         history = load.stop()
     stack.wait_until_archived()
-    verdict = stack.verdict(history)
+    verdict = stack.check_history(history)
     assert verdict.ok, verdict
     # A connection that waits to be accepted when its listener closes is reset by the kernel;
     # one that was accepted is answered.

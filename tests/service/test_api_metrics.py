@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from busyapi.telemetry.metrics import ApiMetrics, FlusherMetrics, Metrics
-from testkit.api_client import BODY, USAGE, Raw, request, send
+from testkit.api_client import BODY, USAGE, RawConnection, render_request, send
 from testkit.http1 import fetch
 from testkit.processes import Process, Stack
 from testkit.servers import Server
@@ -20,7 +20,7 @@ USAGES, BATCHES, ONE = "/api/usages", "/api/usages/batch", "/api/usages/<usage:i
 
 def samples(process: Process, name: str) -> list[tuple[dict[str, str], float]]:
     """Return the samples of one name with their labels."""
-    text = fetch(process.scraped, "/metrics").body.decode()
+    text = fetch(process.scrape_port, "/metrics").body.decode()
     families = text_string_to_metric_families(text)
     return [
         (each.labels, each.value)
@@ -75,9 +75,9 @@ def test_requests_are_counted_by_route_and_status(contract: Stack, beside: Apis)
     ):
         assert fetch(api.port, path).status == status
         sent[route, status] += 1
-    with Raw(api.port) as device:
+    with RawConnection(api.port) as device:
         device.send(b"BROKEN\r\n\r\n")
-        assert device.answer().status == 400
+        assert device.read_answer().status == 400
         sent["none", 400] += 1
     assert requests(api) == sent
     took = {
@@ -91,31 +91,31 @@ def test_requests_are_counted_by_route_and_status(contract: Stack, beside: Apis)
     assert took == by_route
 
     # 6 single, 3 batches, and one of the two with the same key.
-    assert api.metric("busyapi_usages_total") == 6 + 111 + 1
-    assert api.metric("busyapi_batch_usages_sum") == 6 + 111 + 1
+    assert api.read_metric("busyapi_usages_total") == 6 + 111 + 1
+    assert api.read_metric("busyapi_batch_usages_sum") == 6 + 111 + 1
     # Nothing came at the same time, so that each request was a commit of its own.
-    assert api.metric("busyapi_batch_usages_count") == 6 + 3 + 1
+    assert api.read_metric("busyapi_batch_usages_count") == 6 + 3 + 1
     buckets = {labels["le"]: value for labels, value in samples(api, "busyapi_batch_usages_bucket")}
     assert (buckets["1.0"], buckets["10.0"], buckets["100.0"], buckets["+Inf"]) == (8, 9, 10, 10)
-    assert api.metric("busyapi_commit_seconds_count") == 11
-    assert api.metric("busyapi_pending_usages") == 0
-    assert api.metric("busyapi_committers_ready") == 1
-    assert api.metric("busyapi_refused_total") == 0
-    assert contract.apis[0].metric("busyapi_build_info", role="api") == 1
+    assert api.read_metric("busyapi_commit_seconds_count") == 11
+    assert api.read_metric("busyapi_pending_usages") == 0
+    assert api.read_metric("busyapi_committers_ready") == 1
+    assert api.read_metric("busyapi_refused_total") == 0
+    assert contract.apis[0].read_metric("busyapi_build_info", role="api") == 1
 
 
 def test_a_request_takes_from_its_last_byte_to_its_answer(beside: Apis) -> None:
     """A device on a slow line is not what the latency objective is about."""
     api = beside(BUSYAPI_REQUEST_DEADLINE="4")
-    with Raw(api.port) as slow, Raw(api.port) as slower:
-        slow.send(request("POST", USAGES, BODY)[:-1])
-        slower.send(request("POST", USAGES, BODY)[:-1])
+    with RawConnection(api.port) as slow, RawConnection(api.port) as slower:
+        slow.send(render_request("POST", USAGES, BODY)[:-1])
+        slower.send(render_request("POST", USAGES, BODY)[:-1])
         time.sleep(2)
         slow.send(BODY[-1:])
-        assert slow.answer().status == 201
-        assert slower.answer().status == 408
-    assert api.metric("busyapi_request_seconds_count", route=USAGES) == 2
-    assert api.metric("busyapi_request_seconds_sum", route=USAGES) < 2
+        assert slow.read_answer().status == 201
+        assert slower.read_answer().status == 408
+    assert api.read_metric("busyapi_request_seconds_count", route=USAGES) == 2
+    assert api.read_metric("busyapi_request_seconds_sum", route=USAGES) < 2
 
 
 def test_a_refusal_and_a_lost_connection_are_counted_by_reason(
@@ -127,41 +127,42 @@ def test_a_refusal_and_a_lost_connection_are_counted_by_reason(
     assert flusher.stop() == 0
     statuses = [send(stack.port, USAGE).status for _ in range(14)]
     assert statuses == [201] * 10 + [503] * 4
-    assert api.metric("busyapi_refused_total", reason="BufferFull") == 4
+    assert api.read_metric("busyapi_refused_total", reason="BufferFull") == 4
     assert requests(api) == {(USAGES, 201): 10, (USAGES, 503): 4}
     flusher.start()
-    wait_until(lambda: flusher.metric("busyapi_archived_seq") == 10, "the archive to catch up")
-    assert flusher.metric("busyapi_issued_seq") == 10
-    assert flusher.metric("busyapi_bound_usages") == 10
-    assert flusher.metric("busyapi_flush_usages_sum") == 10
-    flushes = flusher.metric("busyapi_flush_usages_count")
+    wait_until(lambda: flusher.read_metric("busyapi_archived_seq") == 10, "the archive to catch up")
+    assert flusher.read_metric("busyapi_issued_seq") == 10
+    assert flusher.read_metric("busyapi_bound_usages") == 10
+    assert flusher.read_metric("busyapi_flush_usages_sum") == 10
+    flushes = flusher.read_metric("busyapi_flush_usages_count")
     assert flushes >= 1
     for each in ("flush_seconds", "fsync_seconds"):
-        assert flusher.metric(f"busyapi_{each}_count") == flushes
+        assert flusher.read_metric(f"busyapi_{each}_count") == flushes
     written = sum(path.stat().st_size for path in stack.archive.rglob("*.ndjson.zst*"))
-    assert 0 < flusher.metric("busyapi_archive_written_bytes_total") <= written
-    assert flusher.metric("busyapi_segment_bytes") > 0
-    free, size = (flusher.metric(f"busyapi_archive_{each}_bytes") for each in ("free", "size"))
+    assert 0 < flusher.read_metric("busyapi_archive_written_bytes_total") <= written
+    assert flusher.read_metric("busyapi_segment_bytes") > 0
+    free, size = (flusher.read_metric(f"busyapi_archive_{each}_bytes") for each in ("free", "size"))
     assert 0 < free < size
-    assert flusher.metric("busyapi_redis_memory_bytes") > 0
-    assert flusher.metric("busyapi_redis_memory_max_bytes") == 0
-    assert flusher.metric("busyapi_archive_damaged_files") == 0
+    assert flusher.read_metric("busyapi_redis_memory_bytes") > 0
+    assert flusher.read_metric("busyapi_redis_memory_max_bytes") == 0
+    assert flusher.read_metric("busyapi_archive_damaged_files") == 0
     for stage in ("read", "write", "fsync", "publish"):
-        assert flusher.metric("busyapi_flush_stage_seconds_total", stage=stage) > 0
-    assert api.metric("busyapi_committed_seq", partition="0") == 10
+        assert flusher.read_metric("busyapi_flush_stage_seconds_total", stage=stage) > 0
+    assert api.read_metric("busyapi_committed_seq", partition="0") == 10
     age = "busyapi_oldest_unarchived_seconds"
-    wait_until(lambda: flusher.metric(age) == 0, "the flusher to have looked")
-    assert flusher.metric("busyapi_seeded") == 1
-    assert flusher.metric("busyapi_halted") == 0
-    lost = api.metric("busyapi_committer_failures_total", reason="RedisUnavailable")
+    wait_until(lambda: flusher.read_metric(age) == 0, "the flusher to have looked")
+    assert flusher.read_metric("busyapi_seeded") == 1
+    assert flusher.read_metric("busyapi_halted") == 0
+    lost = api.read_metric("busyapi_committer_failures_total", reason="RedisUnavailable")
     valkey.kill9()
     wait_until(
-        lambda: api.metric("busyapi_committers_ready") == 0, "the committer to see that Redis died"
+        lambda: api.read_metric("busyapi_committers_ready") == 0,
+        "the committer to see that Redis died",
     )
-    assert api.metric("busyapi_committer_failures_total", reason="RedisUnavailable") > lost
-    wait_until(lambda: flusher.metric("busyapi_seeded") == 0, "the flusher to see it too")
+    assert api.read_metric("busyapi_committer_failures_total", reason="RedisUnavailable") > lost
+    wait_until(lambda: flusher.read_metric("busyapi_seeded") == 0, "the flusher to see it too")
     # Nothing waits, but nobody can know.
-    wait_until(lambda: flusher.metric(age) > 3, "the time to grow in which nobody could look")
+    wait_until(lambda: flusher.read_metric(age) > 3, "the time to grow in which nobody could look")
 
 
 def names(metrics: Metrics) -> set[str]:
@@ -178,12 +179,12 @@ def test_a_process_gives_the_families_of_the_catalogue_and_no_other(
         "api": (contract.apis[0], ApiMetrics("fsync")),
         "flusher": (contract.flushers[0], FlusherMetrics("fsync")),
     }[role]
-    text = fetch(process.scraped, "/metrics").body.decode()
+    text = fetch(process.scrape_port, "/metrics").body.decode()
     given = {family.name for family in text_string_to_metric_families(text)}
     assert given == names(catalogue)
 
 
 def test_metrics_are_not_on_the_public_port(contract: Stack) -> None:
-    with Raw(contract.port) as device:
-        device.send(request("GET", "/metrics"))
-        assert device.answer().status == 404
+    with RawConnection(contract.port) as device:
+        device.send(render_request("GET", "/metrics"))
+        assert device.read_answer().status == 404

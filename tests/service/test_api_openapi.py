@@ -19,7 +19,7 @@ from sanic import Sanic
 
 from busyapi.api.app import make_app
 from busyapi.settings import Settings
-from testkit.api_client import USAGE, count, nothing_stored, send, stored
+from testkit.api_client import USAGE, check_nothing_stored, check_stored, fetch_count, send
 from testkit.http1 import fetch
 from testkit.processes import Api, Stack
 from tests.service.conftest import Apis
@@ -74,7 +74,7 @@ def schemathesis(
 def answered(api: Api, first_digit: str) -> float:
     """Return how many answers of a class of statuses a process has given."""
     return sum(
-        api.metric("busyapi_requests_total", status=f"{first_digit}{rest:02}")
+        api.read_metric("busyapi_requests_total", status=f"{first_digit}{rest:02}")
         for rest in range(100)
     )
 
@@ -83,11 +83,11 @@ def test_every_answer_is_as_described_and_bad_data_is_refused(
     contract: Stack, beside: Apis, tmp_path: Path
 ) -> None:
     api = beside()
-    before = count(contract.port)
+    before = fetch_count(contract.port)
     options = ("--phases", "examples,coverage,fuzzing")
     run = schemathesis(tmp_path, without_keys(described(api.port)), api.port, *options)
     assert run.returncode == 0, run.stdout
-    assert count(contract.port) > before + EXAMPLES / 2, "hardly anything was taken"
+    assert fetch_count(contract.port) > before + EXAMPLES / 2, "hardly anything was taken"
     assert answered(api, "5") == 0
 
 
@@ -95,7 +95,7 @@ def test_bad_data_is_not_stored(contract: Stack, beside: Apis, tmp_path: Path) -
     api = beside()
     # The other phases send good data too: the examples, and JSON under other content types.
     options = ("--mode", "negative", "--phases", "fuzzing")
-    with nothing_stored(contract.port):
+    with check_nothing_stored(contract.port):
         run = schemathesis(tmp_path, without_keys(described(api.port)), api.port, *options)
     assert run.returncode == 0, run.stdout
     refused = answered(api, "4")
@@ -109,12 +109,12 @@ def test_a_service_that_takes_what_its_description_forbids_is_found(
     contract: Stack, beside: Apis, tmp_path: Path
 ) -> None:
     lenient = beside(BUSYAPI_VALIDATION="lenient")
-    before = count(contract.port)
+    before = fetch_count(contract.port)
     options = ("--mode", "negative", "--phases", "coverage", "--include-operation-id", "postUsage")
     run = schemathesis(tmp_path, without_keys(described(contract.port)), lenient.port, *options)
     assert run.returncode == 1, run.stdout
     assert "ST201 Schema-violating request accepted" in run.stdout, run.stdout
-    assert count(contract.port) > before
+    assert fetch_count(contract.port) > before
 
 
 @pytest.mark.mutants
@@ -211,7 +211,7 @@ def test_the_description_is_of_the_process_that_gives_it(beside: Apis, tmp_path:
 def test_the_examples_of_the_description_are_taken(contract: Stack) -> None:
     schemas = described(contract.port)["components"]["schemas"]
     for usage in schemas["Usage"]["examples"]:
-        stored(send(contract.port, usage))
+        check_stored(send(contract.port, usage))
     for form in schemas["TimestampText"]["anyOf"]:
         for timestamp in form["examples"]:
-            stored(send(contract.port, USAGE | {"timestamp": timestamp}))
+            check_stored(send(contract.port, USAGE | {"timestamp": timestamp}))

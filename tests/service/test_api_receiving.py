@@ -14,14 +14,14 @@ from busyapi.settings import SWITCH
 from testkit.api_client import (
     BODY,
     USAGE,
-    Raw,
-    count,
-    nothing_stored,
-    problem,
-    refusal,
-    request,
+    RawConnection,
+    check_nothing_stored,
+    check_problem,
+    check_stored,
+    check_unavailable,
+    fetch_count,
+    render_request,
     send,
-    stored,
 )
 from testkit.http1 import fetch
 from testkit.processes import Api, Process, Stack
@@ -99,9 +99,9 @@ class TestHeaderAlone:
         self, guarded: Api, case: str, expect: tuple[str, ...]
     ) -> None:
         method, path, status, headers = REFUSED[case]
-        with Raw(guarded.port) as client:
-            client.send(request(method, path, headers=(*headers, *expect)))
-            problem(client.answer(), status)
+        with RawConnection(guarded.port) as client:
+            client.send(render_request(method, path, headers=(*headers, *expect)))
+            check_problem(client.read_answer(), status)
 
     @pytest.mark.parametrize("expect", EXPECT, ids=["plain", "expect"])
     @pytest.mark.parametrize("case", OPEN_REFUSED)
@@ -109,38 +109,44 @@ class TestHeaderAlone:
         self, contract: Stack, case: str, expect: tuple[str, ...]
     ) -> None:
         path, status, headers = OPEN_REFUSED[case]
-        with Raw(contract.port) as client:
-            client.send(request("POST", path, headers=(*headers, *expect)))
-            problem(client.answer(), status)
+        with RawConnection(contract.port) as client:
+            client.send(render_request("POST", path, headers=(*headers, *expect)))
+            check_problem(client.read_answer(), status)
 
     def test_a_chunk_that_announces_too_much_is_413_before_it_comes(self, contract: Stack) -> None:
-        with Raw(contract.port) as client:
-            client.send(request("POST", "/api/usages", headers=("Transfer-Encoding: chunked",)))
+        with RawConnection(contract.port) as client:
+            client.send(
+                render_request("POST", "/api/usages", headers=("Transfer-Encoding: chunked",))
+            )
             client.send(b"10001\r\n")
-            problem(client.answer(), 413)
+            check_problem(client.read_answer(), 413)
 
     def test_a_type_and_a_first_byte_that_are_no_usage_are_415(self, contract: Stack) -> None:
         for path in ("/api/usages", BATCH):
-            with Raw(contract.port) as client:
-                client.send(request("POST", path, headers=(LENGTH, "Content-Type: text/plain")))
+            with RawConnection(contract.port) as client:
+                client.send(
+                    render_request("POST", path, headers=(LENGTH, "Content-Type: text/plain"))
+                )
                 client.send(b"<")
-                problem(client.answer(), 415)
+                check_problem(client.read_answer(), 415)
 
     def test_the_body_of_a_refused_request_is_passed_over_and_the_connection_kept(
         self, guarded: Api
     ) -> None:
-        with Raw(guarded.port) as client:
+        with RawConnection(guarded.port) as client:
             for _ in range(3):
-                client.send(request("POST", "/api/usages", b" " * 60_000))
-                answer = client.answer()
-                problem(answer, 401)
+                client.send(render_request("POST", "/api/usages", b" " * 60_000))
+                answer = client.read_answer()
+                check_problem(answer, 401)
                 assert answer.headers["connection"] == "keep-alive"
 
     def test_a_refused_body_beyond_the_bound_closes_the_connection(self, guarded: Api) -> None:
-        with Raw(guarded.port) as client:
-            client.send(request("POST", "/api/usages", headers=("Content-Length: 99000000",)))
-            answer = client.answer()
-            problem(answer, 401)
+        with RawConnection(guarded.port) as client:
+            client.send(
+                render_request("POST", "/api/usages", headers=("Content-Length: 99000000",))
+            )
+            answer = client.read_answer()
+            check_problem(answer, 401)
             assert answer.headers["connection"] == "close"
 
 
@@ -162,40 +168,42 @@ class TestBodiesUnderWay:
         headers, start = BEGUN[kind]
         part = b" " * 131_072 if kind != "gzip" else os.urandom(131_072)
         before = resident(api)
-        with ExitStack() as clients, peak_of(api) as most, nothing_stored(contract.port):
-            slow = [clients.enter_context(Raw(api.port)) for _ in range(ATTACKERS)]
+        with ExitStack() as clients, peak_of(api) as most, check_nothing_stored(contract.port):
+            slow = [clients.enter_context(RawConnection(api.port)) for _ in range(ATTACKERS)]
             for each in slow:
                 with suppress(ConnectionError):
-                    each.send(request("POST", BATCH, headers=headers) + start)
+                    each.send(render_request("POST", BATCH, headers=headers) + start)
                     for _ in range(31):
                         each.send(part)
             assert fetch(api.port, "/livez").status == 200
             assert most() < before + 200 * MIB < MAX_RESIDENT
-            assert api.metric("busyapi_receiving_bytes") <= 64 * MIB
-            told = [each for each in slow if each.answers_in(0)]
+            assert api.read_metric("busyapi_receiving_bytes") <= 64 * MIB
+            told = [each for each in slow if each.is_answered_within(0)]
             assert len(told) > ATTACKERS - 20
             for each in told[:5]:
-                refusal(each.answer(), stored="no")
+                check_unavailable(each.read_answer(), stored="no")
         with ExitStack() as clients:
             for each in slow[-16:]:
                 each.close()
             # The process serves batches all the same while others hold what they may.
-            held = [clients.enter_context(Raw(api.port)) for _ in range(20)]
+            held = [clients.enter_context(RawConnection(api.port)) for _ in range(20)]
             for each in held:
                 with suppress(ConnectionError):
-                    each.send(request("POST", BATCH, headers=headers) + start + part * 31)
+                    each.send(render_request("POST", BATCH, headers=headers) + start + part * 31)
             usages = b"[" + b",".join([BODY] * 9_000) + b"]"
             assert len(send(api.port, usages, BATCH).json()["ids"]) == 9_000
-            stored(send(api.port, USAGE))
-        wait_until(lambda: api.metric("busyapi_receiving_bytes") == 0, "the bodies to be let go")
+            check_stored(send(api.port, USAGE))
+        wait_until(
+            lambda: api.read_metric("busyapi_receiving_bytes") == 0, "the bodies to be let go"
+        )
         wait_until(lambda: resident(api) < before + 110 * MIB, "the memory to be given back")
 
     def test_single_bytes_of_a_body_cost_no_more_than_large_parts(self, beside: Apis) -> None:
         """A list of parts would hold fifty bytes for each."""
         api = beside()
         before = resident(api)
-        with Raw(api.port) as client:
-            client.send(request("POST", BATCH, headers=("Transfer-Encoding: chunked",)))
+        with RawConnection(api.port) as client:
+            client.send(render_request("POST", BATCH, headers=("Transfer-Encoding: chunked",)))
             for _ in range(60):
                 client.send(b"1\r\n \r\n" * 5_000)
             assert fetch(api.port, "/livez").status == 200
@@ -211,24 +219,24 @@ def test_requests_that_come_at_once_are_each_answered(
         BUSYAPI_MAX_BATCH_BYTES="65536", BUSYAPI_RECEIVING_BYTES="131072", BUSYAPI_FAST_PATH=switch
     )
     large = BODY[:-1] + b',"more":"%b"}' % (b"x" * 60_000)
-    before = count(contract.port)
+    before = fetch_count(contract.port)
     with ExitStack() as clients:
-        devices = [clients.enter_context(Raw(api.port)) for _ in range(12)]
+        devices = [clients.enter_context(RawConnection(api.port)) for _ in range(12)]
         for each in devices:
-            each.send(request("GET", "/livez"))
-            assert each.answer().status == 200
+            each.send(render_request("GET", "/livez"))
+            assert each.read_answer().status == 200
         api.pause()
         for each in devices:
-            each.send(request("POST", "/api/usages", large))
+            each.send(render_request("POST", "/api/usages", large))
         api.resume()
-        answers = [each.answer() for each in devices]
+        answers = [each.read_answer() for each in devices]
     refused = [answer for answer in answers if answer.status != 201]
     assert refused, "they were more than the budget"
     for answer in refused:
-        refusal(answer, stored="no")
-    assert count(contract.port) == before + len(answers) - len(refused)
-    assert api.metric("busyapi_requests_total", status="500") == 0
-    wait_until(lambda: api.metric("busyapi_receiving_bytes") == 0, "all to be given back")
+        check_unavailable(answer, stored="no")
+    assert fetch_count(contract.port) == before + len(answers) - len(refused)
+    assert api.read_metric("busyapi_requests_total", status="500") == 0
+    wait_until(lambda: api.read_metric("busyapi_receiving_bytes") == 0, "all to be given back")
 
 
 def test_everything_at_its_limit_stays_below_400_mib(stacks: Stacks, valkey: Server) -> None:
@@ -243,25 +251,25 @@ def test_everything_at_its_limit_stays_below_400_mib(stacks: Stacks, valkey: Ser
     with ExitStack() as clients, peak_of(api) as most:
         valkey.pause()
         for number in range(1, 17):
-            batch = clients.enter_context(Raw(stack.port))
-            batch.send(request("POST", BATCH, usages, headers=long))
-            wait_until(lambda: api.metric(pending) == 6_200 * number, "it to wait", seconds=30)  # noqa: B023
-        refusal(send(stack.port, usages, BATCH), stored="no")
+            batch = clients.enter_context(RawConnection(stack.port))
+            batch.send(render_request("POST", BATCH, usages, headers=long))
+            wait_until(lambda: api.read_metric(pending) == 6_200 * number, "it to wait", seconds=30)  # noqa: B023
+        check_unavailable(send(stack.port, usages, BATCH), stored="no")
         for _ in range(300):
-            single = clients.enter_context(Raw(stack.port))
-            single.send(request("POST", "/api/usages", BODY, headers=long))
-        slow = [clients.enter_context(Raw(stack.port)) for _ in range(40)]
+            single = clients.enter_context(RawConnection(stack.port))
+            single.send(render_request("POST", "/api/usages", BODY, headers=long))
+        slow = [clients.enter_context(RawConnection(stack.port)) for _ in range(40)]
         for each in slow:
             with suppress(ConnectionError):
-                each.send(request("POST", BATCH, headers=(*long, "Content-Length: 4194304")))
+                each.send(render_request("POST", BATCH, headers=(*long, "Content-Length: 4194304")))
                 each.send(b" " * 4_100_000)
-        begun = request("POST", "/api/usages", headers=long)[:-2]
+        begun = render_request("POST", "/api/usages", headers=long)[:-2]
         for _ in range(1500):
-            clients.enter_context(Raw(stack.port)).send(begun)
+            clients.enter_context(RawConnection(stack.port)).send(begun)
         assert fetch(stack.port, "/livez").status == 200
-        assert api.metric(pending) == 16 * 6_200 + 300
-        assert api.metric("busyapi_receiving_bytes") > 32 * MIB
-        assert api.metric("busyapi_connections") > 1800
+        assert api.read_metric(pending) == 16 * 6_200 + 300
+        assert api.read_metric("busyapi_receiving_bytes") > 32 * MIB
+        assert api.read_metric("busyapi_connections") > 1800
         time.sleep(1)
         assert most() <= MAX_RESIDENT
         valkey.resume()

@@ -5,7 +5,7 @@ from itertools import count
 
 import pytest
 
-from testkit.api_client import BODY, USAGE, Raw, request, send
+from testkit.api_client import BODY, USAGE, RawConnection, render_request, send
 from testkit.http1 import fetch
 from testkit.processes import Stack
 
@@ -46,19 +46,19 @@ def test_any_other_is_made_and_no_two_are_the_same(
 
 
 def test_each_request_of_a_connection_has_its_own(contract: Stack) -> None:
-    with Raw(contract.port) as device:
+    with RawConnection(contract.port) as device:
         for headers in (("X-Request-ID: a1",), (), ("X-Request-ID: a2",)):
             for path in ("/livez", "/api/usages"):
                 method = "POST" if path == "/api/usages" else "GET"
                 body = BODY if method == "POST" else b""
-                device.send(request(method, path, body, headers=headers))
-                said = device.answer().headers["x-request-id"]
+                device.send(render_request(method, path, body, headers=headers))
+                said = device.read_answer().headers["x-request-id"]
                 assert said == headers[0][-2:] if headers else MADE.fullmatch(said)
 
 
 def test_what_is_no_http_is_named_too(contract: Stack) -> None:
-    with Raw(contract.port) as device:
+    with RawConnection(contract.port) as device:
         device.send(b"nothing\r\n\r\n")
-        answer = device.answer()
+        answer = device.read_answer()
     assert answer.status == 400
     assert MADE.fullmatch(answer.headers["x-request-id"])

@@ -12,12 +12,12 @@ import pytest
 
 from testkit.api_client import (
     BODY,
-    Raw,
-    count,
-    problem,
-    request,
+    RawConnection,
+    check_problem,
+    check_stored,
+    fetch_count,
+    render_request,
     send,
-    stored,
 )
 from testkit.http1 import Answer
 from testkit.load import Load
@@ -40,8 +40,8 @@ def hasty(beside: Apis) -> Api:
     return beside(BUSYAPI_REQUEST_DEADLINE=str(DEADLINE))
 
 
-HEAD = request("POST", "/api/usages", headers=("Content-Length: 1000",))
-CHUNKED = request("POST", "/api/usages", headers=("Transfer-Encoding: chunked",))
+HEAD = render_request("POST", "/api/usages", headers=("Content-Length: 1000",))
+CHUNKED = render_request("POST", "/api/usages", headers=("Transfer-Encoding: chunked",))
 
 
 SLOW = {
@@ -71,14 +71,14 @@ class CutOff(NamedTuple):
 def slowly(api: Api, case: str) -> CutOff:
     """Send slowly until the server has had enough."""
     at_once, drip = SLOW[case]
-    with Raw(api.port) as device:
+    with RawConnection(api.port) as device:
         started = time.monotonic()
         device.send(at_once)
         sent = device.drip(drip, 0.05)
         if sent == len(drip):
-            device.listen(LATE)
+            device.wait_for_data(LATE)
         seconds = time.monotonic() - started
-        return CutOff(device.answer(), seconds, sent, device.ends(LATE))
+        return CutOff(device.read_answer(), seconds, sent, device.is_closed_within(LATE))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_a_request_that_does_not_arrive_in_time_is_408(
     cut_off: dict[str, Future[CutOff]], case: str
 ) -> None:
     fared = cut_off[case].result()
-    problem(fared.answer, 408)
+    check_problem(fared.answer, 408)
     assert fared.answer.headers["connection"] == "close"
     assert EARLY < fared.seconds < LATE
     assert fared.ended
@@ -102,14 +102,14 @@ def test_a_request_that_does_not_arrive_in_time_is_408(
 
 def test_header_and_body_share_one_deadline(hasty: Api) -> None:
     def seconds() -> float:
-        with Raw(hasty.port) as device:
+        with RawConnection(hasty.port) as device:
             started = time.monotonic()
             device.drip(HEAD[:14], DEADLINE / 20)
             if time.monotonic() - started > 0.9 * DEADLINE:
                 return math.inf  # so late it was the header's own deadline, on a busy machine
             device.send(HEAD[14:])
             device.drip(b" " * 990, DEADLINE / 20)
-            problem(device.answer(), 408)
+            check_problem(device.read_answer(), 408)
             return time.monotonic() - started
 
     # Two deadlines, one after the other, would be 1.7 of one at the least, each time.
@@ -119,27 +119,27 @@ def test_header_and_body_share_one_deadline(hasty: Api) -> None:
 def test_each_request_of_a_connection_has_a_deadline_of_its_own(beside: Apis) -> None:
     deadline = 3 * DEADLINE
     api = beside(BUSYAPI_REQUEST_DEADLINE=str(deadline))
-    with Raw(api.port) as device:
+    with RawConnection(api.port) as device:
         started = time.monotonic()
         while time.monotonic() - started < 1.5 * deadline:
-            device.send(request("POST", "/api/usages", BODY)[:-1])
+            device.send(render_request("POST", "/api/usages", BODY)[:-1])
             time.sleep(deadline / 4)
             device.send(BODY[-1:])
-            stored(device.answer())
+            check_stored(device.read_answer())
 
 
 def test_a_body_that_nobody_reads_is_not_waited_for(hasty: Api) -> None:
     """After a 404 its rest is read, so that the connection can be kept; but not for ever."""
-    with Raw(hasty.port) as device:
+    with RawConnection(hasty.port) as device:
         device.send(HEAD.replace(b"/api/usages", b"/nowhere"))
-        problem(device.answer(), 404)
+        check_problem(device.read_answer(), 404)
         assert device.drip(b" " * 1000, 0.05) < 500
-        assert device.ends(LATE)
+        assert device.is_closed_within(LATE)
 
 
 def test_a_client_that_does_not_read_its_answers_is_hung_up_on(hasty: Api) -> None:
-    asking = request("GET", "/openapi.json") * 100
-    with Raw(hasty.port, seconds=0.2) as device:
+    asking = render_request("GET", "/openapi.json") * 100
+    with RawConnection(hasty.port, seconds=0.2) as device:
         # Until neither side can write any more, then until the server has had enough.
         def gone() -> bool:
             try:
@@ -157,7 +157,7 @@ class TestOthers:
     """What normal traffic notices of all this: nothing."""
 
     def test_a_hundred_slow_clients_delay_nobody(self, hasty: Api) -> None:
-        slow = [Raw(hasty.port) for _ in range(100)]
+        slow = [RawConnection(hasty.port) for _ in range(100)]
         for number, each in enumerate(slow):
             each.send(HEAD if number % 2 else HEAD[:40])
         stopping = threading.Event()
@@ -177,20 +177,20 @@ class TestOthers:
             dripping.join()
         assert history.acknowledged == len(history.requests) > 0, history
         for each in slow:
-            problem(each.answer(), 408)
+            check_problem(each.read_answer(), 408)
             each.close()
 
     def test_a_thousand_idle_connections_are_kept_and_hinder_nobody(self, hasty: Api) -> None:
-        idle = [Raw(hasty.port) for _ in range(IDLE)]
+        idle = [RawConnection(hasty.port) for _ in range(IDLE)]
         for each in idle[::2]:
-            each.send(request("GET", "/livez"))
+            each.send(render_request("GET", "/livez"))
         for each in idle[::2]:
-            assert each.answer().status == 200
+            assert each.read_answer().status == 200
         time.sleep(2 * DEADLINE)
-        stored(send(hasty.port, BODY))
+        check_stored(send(hasty.port, BODY))
         for each in idle:
-            each.send(request("POST", "/api/usages", BODY))
-        ids = {stored(each.answer()) for each in idle}
+            each.send(render_request("POST", "/api/usages", BODY))
+        ids = {check_stored(each.read_answer()) for each in idle}
         assert len(ids) == IDLE
         for each in idle:
             each.close()
@@ -211,27 +211,27 @@ def hang_up_with_a_commit_under_way(stack: Stack, store: Server, clients: int) -
     pending = "busyapi_pending_usages"
     store.pause()
     try:
-        devices = [Raw(stack.port) for _ in range(clients)]
+        devices = [RawConnection(stack.port) for _ in range(clients)]
         for each in devices:
-            each.send(request("POST", "/api/usages", BODY))
-        wait_until(lambda: api.metric(pending) == clients, "the usages to be pending")
+            each.send(render_request("POST", "/api/usages", BODY))
+        wait_until(lambda: api.read_metric(pending) == clients, "the usages to be pending")
         for each in devices:
             each.reset()
         wait_until(
-            lambda: api.metric("busyapi_requests_total", status="499") == clients,
+            lambda: api.read_metric("busyapi_requests_total", status="499") == clients,
             "the hang-ups to be seen",
         )
     finally:
         store.resume()
-    wait_until(lambda: api.metric(pending) == 0, "nothing to be pending")
+    wait_until(lambda: api.read_metric(pending) == 0, "nothing to be pending")
 
 
 def test_the_usage_of_a_client_that_hangs_up_is_stored_once(stacks: Stacks, valkey: Server) -> None:
     stack = stacks(valkey)
     logged = stack.apis[0].log.read_bytes()
     hang_up_with_a_commit_under_way(stack, valkey, clients=20)
-    assert count(stack.port) == 20
+    assert fetch_count(stack.port) == 20
     # The next answers are each one's own.
-    assert [stored(send(stack.port, BODY)) for _ in range(3)] == [21, 22, 23]
+    assert [check_stored(send(stack.port, BODY)) for _ in range(3)] == [21, 22, 23]
     stack.wait_until_archived()
     assert stack.apis[0].log.read_bytes() == logged, "no line for each client that hangs up"

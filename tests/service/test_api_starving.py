@@ -16,9 +16,9 @@ from statistics import quantiles
 import pytest
 
 from testkit import mutants
-from testkit.api_client import BODY, Raw, request, stored
+from testkit.api_client import BODY, RawConnection, check_stored, render_request
 from testkit.broken_build import broken_build
-from testkit.flood import flooding
+from testkit.flood import run_flood
 from testkit.processes import Api
 from testkit.waiting import wait_until
 from tests.service.conftest import Apis
@@ -48,22 +48,22 @@ def attacked(beside: Apis, tmp_path_factory: pytest.TempPathFactory) -> Api:
 def p99(api: Api, asked: int = ASKED) -> float:
     """Return what the slowest of a hundred posts waits, as another client sees it."""
     waits = []
-    post = request("POST", "/api/usages", BODY, headers=("Authorization: Bearer good",))
-    with Raw(api.port) as client:
+    post = render_request("POST", "/api/usages", BODY, headers=("Authorization: Bearer good",))
+    with RawConnection(api.port) as client:
         for _ in range(asked):
             began = time.monotonic()
             client.send(post)
-            stored(client.answer())
+            check_stored(client.read_answer())
             waits.append(time.monotonic() - began)
     return quantiles(waits, n=100)[98]
 
 
-def opened(clients: ExitStack, port: int, count: int, begun: bytes) -> list[Raw]:
+def opened(clients: ExitStack, port: int, count: int, begun: bytes) -> list[RawConnection]:
     """Open connections that send something and wait."""
     made = []
     for _ in range(count):
         with suppress(OSError):
-            made.append(clients.enter_context(Raw(port)))
+            made.append(clients.enter_context(RawConnection(port)))
             made[-1].send(begun)
     return made
 
@@ -88,16 +88,16 @@ def repeating(act: Callable[[], None], every: float) -> Iterator[None]:
 
 
 def silent_scrapers(api: Api, clients: ExitStack) -> None:
-    opened(clients, api.scraped, 400, b"GET")
+    opened(clients, api.scrape_port, 400, b"GET")
 
 
 def slow_headers(api: Api, clients: ExitStack) -> None:
-    opened(clients, api.port, CONNECTIONS - 50, request("POST", "/api/usages")[:-2])
+    opened(clients, api.port, CONNECTIONS - 50, render_request("POST", "/api/usages")[:-2])
 
 
 def bodies(api: Api, clients: ExitStack) -> None:
     headers = ("Content-Length: 4194304", "Authorization: Bearer good")
-    for each in opened(clients, api.port, 60, request("POST", BATCH, headers=headers)):
+    for each in opened(clients, api.port, 60, render_request("POST", BATCH, headers=headers)):
         with suppress(OSError):
             each.send(b" " * 4_000_000)
     # The attack is to stop within a body. Over loopback 240 MB arrive at once, and reading them
@@ -105,7 +105,7 @@ def bodies(api: Api, clients: ExitStack) -> None:
     last = [-1.0]
 
     def all_read() -> bool:
-        previous, last[0] = last[0], api.metric("busyapi_receiving_bytes")
+        previous, last[0] = last[0], api.read_metric("busyapi_receiving_bytes")
         return previous == last[0] > 0
 
     wait_until(all_read, "what arrived to be read", every=0.1)
@@ -115,31 +115,31 @@ def connections(api: Api, clients: ExitStack) -> None:
     opened(clients, api.port, 2 * CONNECTIONS, b"")
 
     def one_more() -> None:
-        with Raw(api.port) as client:
-            client.send(request("GET", "/livez"))
-            client.answer()
+        with RawConnection(api.port) as client:
+            client.send(render_request("GET", "/livez"))
+            client.read_answer()
 
     clients.enter_context(repeating(one_more, 0.01))
 
 
 def scrapes(api: Api, clients: ExitStack) -> None:
-    scraper = clients.enter_context(Raw(api.scraped))
+    scraper = clients.enter_context(RawConnection(api.scrape_port))
 
     def scrape() -> None:
-        scraper.send(request("GET", "/metrics") * 4)
+        scraper.send(render_request("GET", "/metrics") * 4)
         for _ in range(4):
-            scraper.answer()
+            scraper.read_answer()
 
     clients.enter_context(repeating(scrape, 0.005))
 
 
 def wrong_tokens(api: Api, clients: ExitStack) -> None:
-    guesser = clients.enter_context(Raw(api.port))
-    guess = request("POST", BATCH, b" " * 100_000, headers=("Authorization: Bearer bad",))
+    guesser = clients.enter_context(RawConnection(api.port))
+    guess = render_request("POST", BATCH, b" " * 100_000, headers=("Authorization: Bearer bad",))
 
     def ask() -> None:
         guesser.send(guess)
-        guesser.answer()
+        guesser.read_answer()
 
     clients.enter_context(repeating(ask, 0.005))
 
@@ -155,12 +155,14 @@ def crafted(path: str, make_bodies: Callable[[], Iterable[bytes]], *, packed: bo
     @cache
     def messages() -> list[bytes]:
         return [
-            request("POST", path, gzip.compress(body) if packed else body, headers=tuple(headers))
+            render_request(
+                "POST", path, gzip.compress(body) if packed else body, headers=tuple(headers)
+            )
             for body in make_bodies()
         ]
 
     def attack(api: Api, clients: ExitStack) -> None:
-        clients.enter_context(flooding(api.port, messages(), ATTACKERS))
+        clients.enter_context(run_flood(api.port, messages(), ATTACKERS))
 
     return attack
 

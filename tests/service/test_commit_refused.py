@@ -9,8 +9,8 @@ import pytest
 from busyapi.commit.pending import IdempotencyKey
 from busyapi.errors import OutcomeUnknown, Refused
 from busyapi.stream.scripts import SET_EXPIRING
-from testkit.in_process import CommitterHarness, run_committer, settled, until
-from testkit.proxied_server import KEYS, THE_COMMIT, ProxiedServer, give_up_after
+from testkit.in_process import CommitterHarness, gather_results, poll_until, run_committer
+from testkit.proxied_server import COMMIT_DIGESTS, KEYS, ProxiedServer, set_reply_timeout
 from testkit.servers import FLAVOURS
 
 A, B = b'"A"', b'"B"'
@@ -43,7 +43,7 @@ async def posted_in_one_flight(
     """Post A and B, B later than A, so that one batch has both; leave the server paused."""
     line.server.pause()
     first = committer.post(b'"first"')
-    await until(lambda: line.is_sent(b'"first"'), "the first flight to be sent")
+    await poll_until(lambda: line.has_received(b'"first"'), "the first flight to be sent")
     keys = (IdempotencyKey("a", "body"), IdempotencyKey("b", "body")) if keyed else (None, None)
     older = [committer.post(A, key=each) for each in {None, keys[0]}]
     await asyncio.sleep(apart)
@@ -58,36 +58,36 @@ async def test_usage_that_was_called_not_stored_is_not_sent_again_with_younger_o
     line: ProxiedServer, aside: socket.socket, refusal: str, *, keyed: bool
 ) -> None:
     async with run_committer(line.endpoint, deadline=3.0) as committer:
-        await committer.wait_ready()
+        await committer.wait_until_ready()
         first, *rest = await posted_in_one_flight(line, committer, 2.0, keyed=keyed)
         half = len(rest) // 2
         aside.sendall(command(*REFUSALS[refusal]))
         line.server.resume()
         assert await first == 1
-        for answer in await settled(rest[:half]):
+        for answer in await gather_results(rest[:half]):
             assert isinstance(answer, Refused)
         line.server.command("CONFIG", "SET", "min-replicas-to-write", 0)
         if refusal == "EPOCH":
             await line.reseed()
-        assert all(isinstance(each, int) for each in await settled(rest[half:]))
-    assert A not in line.stored_lines()
-    assert line.stored_lines().count(B) == half
+        assert all(isinstance(each, int) for each in await gather_results(rest[half:]))
+    assert A not in line.read_usages()
+    assert line.read_usages().count(B) == half
 
 
 async def test_flight_that_may_be_stored_is_repeated_as_it_was(line: ProxiedServer) -> None:
     # Without A it would be another batch under a number that the server knows, or a second B.
     async with run_committer(line.endpoint, deadline=3.0) as committer:
-        await committer.wait_ready()
+        await committer.wait_until_ready()
         first, older, younger = await posted_in_one_flight(line, committer, 2.0)
         line.proxy.lose_answer(A)
         line.server.resume()
         assert await first == 1
         await asyncio.to_thread(line.proxy.wait_until_lost)
         line.proxy.refuse()
-        assert isinstance((await settled([older]))[0], OutcomeUnknown)
+        assert isinstance((await gather_results([older]))[0], OutcomeUnknown)
         line.proxy.accept()
         assert await younger == 3
-    assert line.stored_lines() == [b'"first"', A, B]
+    assert line.read_usages() == [b'"first"', A, B]
 
 
 # --- the committer's memory ----------------------------------------------------------------------
@@ -105,43 +105,43 @@ async def test_committer_that_was_forgotten_calls_its_lost_answer_unknown(
     line: ProxiedServer,
 ) -> None:
     async with run_committer(line.endpoint) as committer:
-        await committer.wait_ready()
-        line.proxy.lose_answer(THE_COMMIT)
+        await committer.wait_until_ready()
+        line.proxy.lose_answer(COMMIT_DIGESTS)
         line.proxy.refuse()
         sent = committer.post(A)
         await asyncio.to_thread(line.proxy.wait_until_lost)
         forget(line)
         line.proxy.accept()
-        assert isinstance((await settled([sent]))[0], OutcomeUnknown)
+        assert isinstance((await gather_results([sent]))[0], OutcomeUnknown)
         assert await committer.post(B) == 2
-    assert line.stored_lines() == [A, B]
+    assert line.read_usages() == [A, B]
 
 
 async def test_committer_that_is_forgotten_with_nothing_under_way_stores_what_comes(
     line: ProxiedServer,
 ) -> None:
     async with run_committer(line.endpoint) as committer:
-        await committer.wait_ready()
+        await committer.wait_until_ready()
         assert await committer.post(A) == 1
         forget(line)
         assert await committer.post(B) == 2
-    assert line.stored_lines() == [A, B]
+    assert line.read_usages() == [A, B]
 
 
 @pytest.mark.parametrize("line", FLAVOURS, indirect=True)
 async def test_call_that_comes_late_is_not_stored_by_a_server_that_forgot_the_committer(
     line: ProxiedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    give_up_after(monkeypatch, 0.5)
+    set_reply_timeout(monkeypatch, 0.5)
     async with run_committer(line.endpoint) as committer:
-        await committer.wait_ready()
+        await committer.wait_until_ready()
         line.proxy.hold()
         future = committer.post(A)
         assert await future == 1
         forget(line)
         await asyncio.to_thread(line.proxy.release)
         assert await committer.post(B) == 2
-    assert line.stored_lines() == [A, B]
+    assert line.read_usages() == [A, B]
 
 
 async def test_idle_committer_that_was_forgotten_refuses_nothing(
@@ -149,9 +149,9 @@ async def test_idle_committer_that_was_forgotten_refuses_nothing(
 ) -> None:
     monkeypatch.setattr("busyapi.commit.committer.RECHECK_INTERVAL_SECONDS", 0.1)
     async with run_committer(line.endpoint) as committer:
-        await committer.wait_ready()
+        await committer.wait_until_ready()
         forget(line)
-        await until(
+        await poll_until(
             lambda: line.server.command("KEYS", KEYS.committer("*")), "the committer to notice"
         )
         assert await committer.post(A) == 1
@@ -163,15 +163,15 @@ async def test_lost_answer_to_a_committer_that_names_itself_again_costs_no_refus
 ) -> None:
     del impatient
     async with run_committer(line.endpoint, deadline=6.0) as committer:
-        await committer.wait_ready()
+        await committer.wait_until_ready()
         assert await committer.post(b'"first"') == 1
         line.server.command("HDEL", KEYS.state, "epoch")
         answer = committer.post(A)
-        await until(lambda: not committer.committer.is_ready, "the flight to be refused")
+        await poll_until(lambda: not committer.committer.is_ready, "the flight to be refused")
         (guard,) = line.server.command("KEYS", KEYS.committer("*"))
         line.server.command("DEL", guard)
         line.proxy.lose_answer(SET_EXPIRING.sha1.encode())
         await line.reseed()
         await asyncio.to_thread(line.proxy.wait_until_lost)
         assert isinstance(await answer, int)
-    assert line.stored_lines().count(A) == 1
+    assert line.read_usages().count(A) == 1

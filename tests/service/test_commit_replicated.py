@@ -9,7 +9,7 @@ import pytest
 from busyapi.commit.pending import IdempotencyKey
 from busyapi.errors import DurabilityNotMet, OutcomeUnknown
 from busyapi.stream.keys import PartitionKeys
-from testkit.in_process import run_committer, seed_once, settled, until, where
+from testkit.in_process import endpoint_of, gather_results, poll_until, run_committer, seed_once
 from testkit.servers import FLAVOURS, Flavour, Server
 from testkit.waiting import wait_until
 
@@ -22,7 +22,7 @@ class Pair:
     def __init__(self, folder: Path, flavour: Flavour) -> None:
         self.primary = Server(folder / "primary", flavour)
         self.replica = Server(folder / "replica", flavour, replica_of=self.primary)
-        self.where = where(self.primary)
+        self.where = endpoint_of(self.primary)
 
     def entries(self, server: Server) -> list[str]:
         return [each for each, _ in server.command("XRANGE", KEYS.stream, "-", "+")]
@@ -49,7 +49,7 @@ async def pair(
 
 async def test_answered_usage_is_on_the_replica(pair: Pair) -> None:
     async with run_committer(pair.where, tier="replicated") as committer:
-        await committer.wait_ready()
+        await committer.wait_until_ready()
         assert await committer.post(b"{}", b"{}") == 2
         assert pair.entries(pair.replica) == ["2-2"]
         # Below 0 if it had to be asked again.
@@ -65,9 +65,9 @@ async def test_repeat_is_not_confirmed_by_a_replica_that_lacks_it(
     # The repeat is the first thing on its connection. If it wrote nothing, WAIT would have
     # nothing to wait for, and count the paused replica.
     async with run_committer(pair.where, tier="replicated", deadline=5.0) as committer:
-        await committer.wait_ready()
+        await committer.wait_until_ready()
         pair.replica.pause()
-        answers = await settled([committer.post(b"{}", key=key)])
+        answers = await gather_results([committer.post(b"{}", key=key)])
         assert isinstance(answers[0], OutcomeUnknown)
         assert pair.entries(pair.primary) == ["1-1"]
         assert len(committer.failures.errors) >= 2  # it was sent again at least once
@@ -76,10 +76,10 @@ async def test_repeat_is_not_confirmed_by_a_replica_that_lacks_it(
 
 async def test_paused_replica_delays_the_answer_and_the_usage_is_stored_once(pair: Pair) -> None:
     async with run_committer(pair.where, tier="replicated") as committer:
-        await committer.wait_ready()
+        await committer.wait_until_ready()
         pair.replica.pause()
         futures = [committer.post(b"{}"), committer.post(b"{}", key=IdempotencyKey("a", "body"))]
-        await until(lambda: len(committer.failures.errors) >= 2, "two tries without a replica")
+        await poll_until(lambda: len(committer.failures.errors) >= 2, "two tries without a replica")
         assert not any(each.done() for each in futures)
         pair.replica.resume()
         assert sorted(abs(each) for each in await asyncio.gather(*futures)) == [1, 2]
@@ -88,17 +88,19 @@ async def test_paused_replica_delays_the_answer_and_the_usage_is_stored_once(pai
 
 async def test_without_a_replica_nothing_is_taken_and_the_reason_is_told(pair: Pair) -> None:
     async with run_committer(pair.where, tier="replicated", deadline=3.0) as committer:
-        await committer.wait_ready()
+        await committer.wait_until_ready()
         pair.replica.kill9()
         sent = committer.post(b"{}")
-        await until(lambda: committer.committer.durability_error, "the committer to be refused")
+        await poll_until(
+            lambda: committer.committer.durability_error, "the committer to be refused"
+        )
         waiting = committer.post(b"{}")
-        answers = await settled([sent, waiting])
+        answers = await gather_results([sent, waiting])
         assert isinstance(answers[0], OutcomeUnknown)
         assert isinstance(answers[1], DurabilityNotMet)
         assert "no replica is connected: add one" in str(answers[1])
         pair.replica.start()
-        await committer.wait_ready()
+        await committer.wait_until_ready()
         assert await committer.post(b"{}") == 2
         assert pair.entries(pair.replica) == ["1-1", "2-1"]
 
@@ -114,18 +116,18 @@ async def test_replica_that_need_not_confirm_stops_commits_until_it_must(
     monkeypatch.setattr("busyapi.commit.committer.RECHECK_INTERVAL_SECONDS", 3600.0)
     second = Server(tmp_path / "second", pair.primary.flavour, replica_of=pair.primary)
     async with run_committer(pair.where, tier="replicated", deadline=2.0) as one:
-        await one.wait_ready()
+        await one.wait_until_ready()
         assert await one.post(b"{}") == 1
         with second:
             wait_until(lambda: online(pair.primary) == 2, "the second replica to be online")
-            answers = await settled([one.post(b"[]")])
+            answers = await gather_results([one.post(b"[]")])
             assert isinstance(answers[0], DurabilityNotMet)
             assert "set BUSYAPI_REPLICAS=2, or disconnect" in str(answers[0])
             async with run_committer(pair.where, tier="replicated", replicas=2) as both:
-                await both.wait_ready()
+                await both.wait_until_ready()
                 assert await both.post(b'"both"') == 2
                 assert pair.entries(pair.replica) == pair.entries(second) == ["1-1", "2-1"]
-        await one.wait_ready()
+        await one.wait_until_ready()
         assert await one.post(b"{}") == 3
 
 
@@ -135,16 +137,18 @@ async def test_each_of_two_replicas_must_confirm(pair: Pair, tmp_path: Path) -> 
     with second:
         wait_until(lambda: online(pair.primary) == 2, "the second replica to be online")
         async with run_committer(pair.where, deadline=2.0, **tier) as committer:
-            await committer.wait_ready()
+            await committer.wait_until_ready()
             second.pause()
-            answers = await settled([committer.post(b"{}")])
+            answers = await gather_results([committer.post(b"{}")])
             assert isinstance(answers[0], OutcomeUnknown)
             second.resume()
-            await committer.wait_ready()
+            await committer.wait_until_ready()
             assert await committer.post(b"{}") == 2
             assert pair.entries(second) == ["1-1", "2-1"]
     async with run_committer(pair.where, deadline=1.0, **tier) as committer:
-        await until(lambda: committer.committer.durability_error, "the committer to be refused")
+        await poll_until(
+            lambda: committer.committer.durability_error, "the committer to be refused"
+        )
         assert "1 replicas are online, BUSYAPI_REPLICAS is 2" in str(
             committer.committer.durability_error
         )

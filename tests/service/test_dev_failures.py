@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 
-from testkit.dev_process import STARTED, USAGE, Dev
+from testkit.dev_process import STARTED_TEXT, USAGE, Dev
 from testkit.http1 import fetch
 
 POSTS = 200
@@ -87,17 +87,17 @@ def test_restored_archive_waits_for_a_person_and_its_command_works_as_printed(
         (dev.state / "archive").rename(original)
         shutil.copytree(original, dev.state / "archive")
         shutil.rmtree(dev.state / "valkey")
-        dev.begin()
+        dev.spawn()
         dev.wait_for_output("flusher-0 is halted and needs a decision")
         (command,) = re.findall(r"type: (.* archive restored .*)", dev.output())
         # The start is over, and with it its deadline: what ends is restarted.
         os.kill(dev.children()["valkey"], signal.SIGKILL)
         dev.wait_for_output("valkey was ended by SIGKILL; restarting")
-        assert STARTED not in dev.output()
+        assert STARTED_TEXT not in dev.output()
         words = shlex.split(command.replace(" ID", f" {last}"))
         typed = subprocess.run(
             [*words, "--yes"], check=False, capture_output=True, text=True, timeout=30
         )
         assert typed.returncode == 0, typed.stderr
-        dev.wait_for_output(STARTED)
+        dev.wait_for_output(STARTED_TEXT)
         assert dev.post() > last

@@ -13,8 +13,8 @@ from busyapi.stream.keys import PartitionKeys
 from busyapi.stream.scripts import COMMIT
 from testkit import mutants
 from testkit.broken_build import broken_build
-from testkit.http1 import Connection, post
-from testkit.ports import free_port
+from testkit.http1 import Connection, render_post
+from testkit.ports import reserve_port
 from testkit.processes import Api, Stack
 from testkit.proxy import Proxy
 from testkit.servers import Server
@@ -25,8 +25,10 @@ SMALL = {"patientId": "1", "timestamp": 0, "medication": "x"}
 EACH = 60_000
 """Bytes of a request: what a refusal that stays would keep."""
 POSTS = (
-    post("/api/usages", json.dumps({**SMALL, "note": "n" * EACH}).encode()),
-    post("/api/usages/batch", json.dumps([{**SMALL, "note": "n" * (EACH // 100)}] * 100).encode()),
+    render_post("/api/usages", json.dumps({**SMALL, "note": "n" * EACH}).encode()),
+    render_post(
+        "/api/usages/batch", json.dumps([{**SMALL, "note": "n" * (EACH // 100)}] * 100).encode()
+    ),
 )
 FEW, MANY = 800, 10_000
 CONNECTIONS = 16
@@ -40,7 +42,7 @@ Kind = Callable[[Path], AbstractContextManager[Api]]
 def alone(folder: Path, url: str, **settings: str) -> Iterator[Api]:
     """Run an API process that will not become ready."""
     given = {"BUSYAPI_REDIS_URL": url, "BUSYAPI_DRAIN_DELAY": "0", "BUSYAPI_COMMIT_DEADLINE": "1"}
-    api = Api(folder, "api", free_port(), given | settings)
+    api = Api(folder, "api", reserve_port(), given | settings)
     with ExitStack() as running:
         running.callback(api.close)
         api.spawn()
@@ -50,7 +52,7 @@ def alone(folder: Path, url: str, **settings: str) -> Iterator[Api]:
 
 def listens(api: Api) -> bool:
     with suppress(OSError):
-        return api.metric("busyapi_build_info") == 1
+        return api.read_metric("busyapi_build_info") == 1
     return False
 
 
@@ -65,7 +67,7 @@ def running(folder: Path, **settings: str) -> Iterator[tuple[Api, Server]]:
 
 @contextmanager
 def redis_away(folder: Path) -> Iterator[Api]:
-    with alone(folder, f"redis://127.0.0.1:{free_port()}") as api:
+    with alone(folder, f"redis://127.0.0.1:{reserve_port()}") as api:
         yield api
 
 
@@ -192,5 +194,5 @@ def test_ten_thousand_refused_requests_leave_no_memory_behind(tmp_path: Path, ki
 @pytest.mark.mutants
 def test_refusal_that_is_raised_twice_is_noticed(tmp_path: Path) -> None:
     build = broken_build(mutants.raise_one_refusal_twice)
-    with alone(tmp_path, f"redis://127.0.0.1:{free_port()}", **build) as api:
+    with alone(tmp_path, f"redis://127.0.0.1:{reserve_port()}", **build) as api:
         assert growth(api, 2 * FEW, "no") > 2 * MAX_GROWTH

@@ -18,9 +18,9 @@ import pytest
 from busyapi.api.fast_path import MAX_HELD_BYTES
 from busyapi.settings import SWITCH
 from testkit import mutants
-from testkit.api_client import BODY, Raw, count, request
+from testkit.api_client import BODY, RawConnection, fetch_count, render_request
 from testkit.broken_build import Mutant, broken_build
-from testkit.differential import Case, Seen, alike, case, play
+from testkit.differential import Case, Observation, are_alike, make_case, play_case
 from testkit.http1 import fetch
 from testkit.processes import Stack
 from testkit.servers import Server
@@ -67,8 +67,8 @@ async def _differences(pair: Pair, cases: dict[int, Case]) -> list[str]:
 
     async def work() -> None:
         for number, each in waiting:
-            fast, plain = await asyncio.gather(*(play(stack.port, each) for stack in pair))
-            if not alike(fast, plain):
+            fast, plain = await asyncio.gather(*(play_case(stack.port, each) for stack in pair))
+            if not are_alike(fast, plain):
                 found.append(f"case {number}\n{each}\nfast:  {fast}\nplain: {plain}")
                 continue
             most = min(3, len(fast.ids), len(plain.ids))
@@ -82,7 +82,7 @@ async def _differences(pair: Pair, cases: dict[int, Case]) -> list[str]:
     return found
 
 
-async def _stored(stack: Stack, seen: Seen, most: int) -> list[bytes]:
+async def _stored(stack: Stack, seen: Observation, most: int) -> list[bytes]:
     """Return the usages behind the ids, as they are given back."""
     answers = [
         await asyncio.to_thread(fetch, stack.port, f"/api/usages/{number}")
@@ -92,10 +92,10 @@ async def _stored(stack: Stack, seen: Seen, most: int) -> list[bytes]:
 
 
 def _hold(pair: Pair, cases: dict[int, Case]) -> None:
-    before = [count(stack.port) for stack in pair]
+    before = [fetch_count(stack.port) for stack in pair]
     found = asyncio.run(_differences(pair, cases))
     assert not found, f"{len(found)} differ\n" + "\n\n".join(found[:3])
-    one, two = (count(stack.port) - n for stack, n in zip(pair, before, strict=True))
+    one, two = (fetch_count(stack.port) - n for stack, n in zip(pair, before, strict=True))
     assert one == two, "they stored as many"
     assert one, "some of the cases are usages"
     assert _counted(pair.fast) == _counted(pair.plain)
@@ -103,7 +103,7 @@ def _hold(pair: Pair, cases: dict[int, Case]) -> None:
 
 def _counted(stack: Stack) -> dict[str, float]:
     """Return how many posts were answered with each status that no timing decides."""
-    metric = partial(stack.apis[0].metric, "busyapi_requests_total", route="/api/usages")
+    metric = partial(stack.apis[0].read_metric, "busyapi_requests_total", route="/api/usages")
     return {status: metric(status=status) for status in ("201", "400", "415", "422")}
 
 
@@ -118,11 +118,11 @@ def _counted(stack: Stack) -> dict[str, float]:
 def test_any_bytes_are_answered_stored_and_closed_alike(pair: Pair, cases: int) -> None:
     for start in range(FIRST, FIRST + cases, 10_000):
         end = min(start + 10_000, FIRST + cases)
-        _hold(pair, {number: case(number) for number in range(start, end)})
+        _hold(pair, {number: make_case(number) for number in range(start, end)})
 
 
 def test_an_ordinary_request_cut_anywhere_is_answered_alike(pair: Pair) -> None:
-    whole = request("POST", "/api/usages", BODY, headers=("Content-Type: application/json",))
+    whole = render_request("POST", "/api/usages", BODY, headers=("Content-Type: application/json",))
     cuts = range(1, len(whole))
     _hold(pair, {at: Case((whole[:at], whole[at:])) for at in cuts})
     _hold(pair, {at: Case((whole + whole[:at], whole[at:] + whole)) for at in cuts[::5]})
@@ -131,18 +131,20 @@ def test_an_ordinary_request_cut_anywhere_is_answered_alike(pair: Pair) -> None:
 def _statuses_of_large_requests(stack: Stack, server: Server) -> list[int]:
     """Post a usage, while it waits one that is more than is held, then another."""
     large = BODY[:-1] + b',"more":"' + b"x" * (65_000 - len(BODY)) + b'"}'
-    whole = request("POST", "/api/usages", large, headers=(f"X: {'x' * 1000}",))
-    with Raw(stack.port, 5) as device:
+    whole = render_request("POST", "/api/usages", large, headers=(f"X: {'x' * 1000}",))
+    with RawConnection(stack.port, 5) as device:
         server.pause()
-        device.send(request("POST", "/api/usages", BODY))
-        wait_until(lambda: not device.unread(), "the first usage to be read")
+        device.send(render_request("POST", "/api/usages", BODY))
+        wait_until(lambda: not device.count_unread(), "the first usage to be read")
         device.send(whole)
         # Reading ends with MAX_HELD, which may leave the last bytes.
-        wait_until(lambda: device.unread() < len(whole) - MAX_HELD_BYTES, "the second to be held")
+        wait_until(
+            lambda: device.count_unread() < len(whole) - MAX_HELD_BYTES, "the second to be held"
+        )
         server.resume()
-        statuses = [device.answer().status, device.answer().status]
-        device.send(request("POST", "/api/usages", BODY))
-        return [*statuses, device.answer().status]
+        statuses = [device.read_answer().status, device.read_answer().status]
+        device.send(render_request("POST", "/api/usages", BODY))
+        return [*statuses, device.read_answer().status]
 
 
 def test_a_connection_is_read_on_after_more_than_is_held(valkey: Server, stacks: Stacks) -> None:
@@ -152,11 +154,11 @@ def test_a_connection_is_read_on_after_more_than_is_held(valkey: Server, stacks:
 def _status_after_a_long_commit(stack: Stack, server: Server) -> int:
     """Post a usage on a connection, and let it wait for longer than an idle one is kept."""
     server.pause()
-    with Raw(stack.port) as device:
-        device.send(request("POST", "/api/usages", BODY))
-        device.listen(3)
+    with RawConnection(stack.port) as device:
+        device.send(render_request("POST", "/api/usages", BODY))
+        device.wait_for_data(3)
         server.resume()
-        return device.answer().status
+        return device.read_answer().status
 
 
 def test_a_connection_whose_usage_waits_is_not_idle(valkey: Server, stacks: Stacks) -> None:
@@ -181,40 +183,42 @@ def test_a_client_that_hangs_up_is_counted_and_its_usage_kept(
 ) -> None:
     stack = stacks(valkey, settings={"BUSYAPI_FAST_PATH": switch})
     valkey.pause()
-    with Raw(stack.port) as device:
-        device.send(request("POST", "/api/usages", BODY))
+    with RawConnection(stack.port) as device:
+        device.send(render_request("POST", "/api/usages", BODY))
         wait_until_pending(stack)
         device.reset()
-    gone = partial(stack.apis[0].metric, "busyapi_requests_total", status="499")
+    gone = partial(stack.apis[0].read_metric, "busyapi_requests_total", status="499")
     wait_until(lambda: gone() == 1, "the client to be counted")
     valkey.resume()
-    wait_until(lambda: count(stack.port) == 1, "the usage to be stored")
-    assert stack.apis[0].metric("busyapi_requests_total", route="/api/usages") == 1
+    wait_until(lambda: fetch_count(stack.port) == 1, "the usage to be stored")
+    assert stack.apis[0].read_metric("busyapi_requests_total", route="/api/usages") == 1
 
 
 def test_answers_that_were_lost_are_not_alike() -> None:
-    said = Seen((b"x",), closed=True, ids=(1,), reset=False)
-    assert alike(said, said)
-    assert not alike(Seen((), closed=True, ids=(), reset=False), said)
-    assert not alike(Seen((), closed=True, ids=(), reset=False), replace(said, reset=True))
-    assert not alike(Seen((b"y",), closed=True, ids=(1,), reset=True), said)
-    assert not alike(replace(said, closed=False), said)
-    assert alike(Seen((), closed=True, ids=(), reset=True), said)
+    said = Observation((b"x",), closed=True, ids=(1,), reset=False)
+    assert are_alike(said, said)
+    assert not are_alike(Observation((), closed=True, ids=(), reset=False), said)
+    assert not are_alike(
+        Observation((), closed=True, ids=(), reset=False), replace(said, reset=True)
+    )
+    assert not are_alike(Observation((b"y",), closed=True, ids=(1,), reset=True), said)
+    assert not are_alike(replace(said, closed=False), said)
+    assert are_alike(Observation((), closed=True, ids=(), reset=True), said)
 
 
 def test_a_flood_of_pipelined_requests_is_answered_in_order_and_read_on(pair: Pair) -> None:
-    whole = request("POST", "/api/usages", BODY)
+    whole = render_request("POST", "/api/usages", BODY)
     for stack in pair:
-        with Raw(stack.port, 30) as device:
+        with RawConnection(stack.port, 30) as device:
             device.send(whole)
             device.send(whole * 3000)
-            ids = [device.answer().json()["id"] for _ in range(3001)]
+            ids = [device.read_answer().json()["id"] for _ in range(3001)]
             assert ids == sorted(ids)
 
 
 def wait_until_pending(stack: Stack) -> None:
     """Wait until a usage waits for its commit."""
-    pending = partial(stack.apis[0].metric, "busyapi_pending_usages")
+    pending = partial(stack.apis[0].read_metric, "busyapi_pending_usages")
     wait_until(lambda: pending() == 1, "the usage to be read")
 
 
@@ -225,14 +229,14 @@ def _statuses_while_redis_stands_still(
 
     Redis goes on after so many seconds, or with the first answer.
     """
-    with Raw(stack.port) as device:
+    with RawConnection(stack.port) as device:
         server.pause()
-        device.send(request("POST", "/api/usages", BODY))
+        device.send(render_request("POST", "/api/usages", BODY))
         wait_until_pending(stack)
-        device.send(request("GET", "/nowhere"))
-        device.listen(seconds)
+        device.send(render_request("GET", "/nowhere"))
+        device.wait_for_data(seconds)
         server.resume()
-        return [device.answer().status, device.answer().status]
+        return [device.read_answer().status, device.read_answer().status]
 
 
 def test_what_follows_a_usage_waits_for_its_answer(valkey: Server, stacks: Stacks) -> None:
@@ -257,7 +261,7 @@ def test_a_fast_path_that_is_not_alike_is_caught(
     """And so the committer was taken at all."""
     with ExitStack() as running:
         pair = _pair(running, tmp_path, broken_build(broken))
-        cases = {0: Case((request("POST", "/api/usages", BODY, headers=(header,)),))}
+        cases = {0: Case((render_request("POST", "/api/usages", BODY, headers=(header,)),))}
 
         def taken() -> bool:
             found = asyncio.run(_differences(pair, cases))

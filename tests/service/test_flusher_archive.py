@@ -18,18 +18,18 @@ from busyapi.stream.entry import encode_entry
 from busyapi.stream.partition import OwnedPartition
 from testkit.archive_reader import read_archive
 from testkit.in_process import (
+    endpoint_of,
+    gather_results,
     make_flusher,
-    numbered,
+    make_lines,
+    poll_until,
     record_calls,
     run_flusher,
-    settled,
-    until,
-    until_flushing,
-    where,
+    wait_until_flushing,
 )
 from testkit.in_process_stack import KEYS, InProcessStack
 from testkit.servers import Server
-from testkit.volume import fill_volume, small_volume
+from testkit.volume import fill_volume, mount_small_volume
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def site(valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InP
 
 async def until_halted(flusher: Flusher) -> str:
     """Wait for a flusher that only a person can help; return what it says."""
-    await until(flusher._metrics.halted._value.get, "the flusher to halt")
+    await poll_until(flusher._metrics.halted._value.get, "the flusher to halt")
     return flusher.not_ready_reason
 
 
@@ -71,17 +71,17 @@ def verify(site: InProcessStack, monkeypatch: pytest.MonkeyPatch) -> int:
 async def test_entry_that_cannot_be_read_is_quarantined_and_the_rest_goes_on(
     site: InProcessStack, value: bytes, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with site.running() as (flusher, committer):
+    async with site.run() as (flusher, committer):
         assert await site.post(committer, "a", 3) == [1, 2, 3]
         site.server.client().xadd(KEYS.stream, {"u": value}, id="5-2")
         site.server.client().set(KEYS.seq, 5)
         assert await site.post(committer, "b", 2) == [6, 7]
-        await site.until_archived(7)
+        await site.wait_until_archived(7)
         assert flusher._metrics.quarantined_usages._value.get() == 2
-        assert site.stored() == []
+        assert site.read_entry_ids() == []
     archive = read_archive(site.archive)
     assert [each[:2] for each in archive.partition(0).quarantined] == [(4, 5)]
-    assert site.lines() == [1, 2, 3, 6, 7]
+    assert site.read_archived_ids() == [1, 2, 3, 6, 7]
     (kept,) = site.archive.rglob("quarantine-*.bin")
     head, _, raw = kept.read_bytes().partition(b"\n")
     assert raw == value
@@ -92,26 +92,26 @@ async def test_entry_that_cannot_be_read_is_quarantined_and_the_rest_goes_on(
 async def test_hole_in_the_stream_halts_behind_what_is_before_it(
     site: InProcessStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with site.running():
+    async with site.run():
         pass
-    async with site.committer() as committer:
+    async with site.run_committer() as committer:
         for name in "abc":
             await site.post(committer, name, 2)
-        (first, *_, last) = site.stored()
+        (first, *_, last) = site.read_entry_ids()
         assert site.server.client().xdel(KEYS.stream, "4-2") == 1
         assert (first, last) == ("2-2", "6-2")
-        async with run_flusher(site.flusher(), ready=False) as flusher:
+        async with run_flusher(site.make_flusher(), ready=False) as flusher:
             said = await until_halted(flusher)
             assert "continues at seq 5, but seq 3 is next" in said
             assert "--partition 0 --through 4" in said
-            await site.until_archived(2)
+            await site.wait_until_archived(2)
             # Devices notice nothing before the bound.
             assert await site.post(committer, "d", 1) == [7]
             assert accept_loss(site, monkeypatch, said) == 0
-            await until_flushing(flusher)
-            await site.until_archived(7)
-    assert site.lines() == [1, 2, 5, 6, 7]
-    assert site.gaps() == [(3, 4)]
+            await wait_until_flushing(flusher)
+            await site.wait_until_archived(7)
+    assert site.read_archived_ids() == [1, 2, 5, 6, 7]
+    assert site.read_gaps() == [(3, 4)]
 
 
 # --- the volume ----------------------------------------------------------------------------
@@ -120,33 +120,36 @@ async def test_hole_in_the_stream_halts_behind_what_is_before_it(
 async def test_empty_volume_halts_until_a_person_accepts_the_loss(
     site: InProcessStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with site.running() as (_, committer):
+    async with site.run() as (_, committer):
         await site.post(committer, "a", 3)
-        await site.until_archived(3)
+        await site.wait_until_archived(3)
     shutil.rmtree(site.archive)
     site.server.command("DEL", KEYS.lease)  # as if it had expired
-    async with site.committer() as committer, run_flusher(site.flusher(), ready=False) as flusher:
+    async with (
+        site.run_committer() as committer,
+        run_flusher(site.make_flusher(), ready=False) as flusher,
+    ):
         said = await until_halted(flusher)
         assert "the other has usages up to seq 3" in said
         assert site.server.command("EXISTS", KEYS.lease) == 0
         assert await site.post(committer, "b", 2) == [4, 5]
-        assert site.lines() == []
+        assert site.read_archived_ids() == []
         assert accept_loss(site, monkeypatch, said) == 0
-        await until_flushing(flusher, seconds=5)
-        await site.until_archived(5)
-    assert site.lines() == [4, 5]
-    assert site.gaps() == [(1, 3)]
+        await wait_until_flushing(flusher, seconds=5)
+        await site.wait_until_archived(5)
+    assert site.read_archived_ids() == [4, 5]
+    assert site.read_gaps() == [(1, 3)]
 
 
 async def test_halted_flusher_says_once_what_it_recovered(
     site: InProcessStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with site.running() as (_, committer):
+    async with site.run() as (_, committer):
         await site.post(committer, "a", 3)
-        await site.until_archived(3)
+        await site.wait_until_archived(3)
     for each in site.archive.rglob("usages-*"):
         each.unlink()
-    flusher = site.flusher()
+    flusher = site.make_flusher()
     recover, tries = PartitionWriter.recover, []
 
     def counted(*arguments: Any, **options: Any) -> PartitionWriter:
@@ -156,48 +159,51 @@ async def test_halted_flusher_says_once_what_it_recovered(
     monkeypatch.setattr(PartitionWriter, "recover", counted)
     with capture_logs() as logged:
         async with run_flusher(flusher, ready=False):
-            await until(lambda: len(tries) > 3, "the flusher to try again")
+            await poll_until(lambda: len(tries) > 3, "the flusher to try again")
     assert [each["cursor"] for each in logged if each["event"] == "archive_recovered"] == [0]
 
 
 async def test_older_volume_halts_and_goes_on_with_the_right_one(site: InProcessStack) -> None:
-    async with site.running() as (_, committer):
+    async with site.run() as (_, committer):
         await site.post(committer, "a", 3)
-        await site.until_archived(3)
+        await site.wait_until_archived(3)
     shutil.copytree(site.archive, site.archive.with_name("older"))
-    async with site.running() as (_, committer):
+    async with site.run() as (_, committer):
         await site.post(committer, "b", 2)
-        await site.until_archived(5)
+        await site.wait_until_archived(5)
     site.archive.rename(site.archive.with_name("right"))
     site.archive.with_name("older").rename(site.archive)
-    async with run_flusher(site.flusher(), ready=False) as flusher:
+    async with run_flusher(site.make_flusher(), ready=False) as flusher:
         said = await until_halted(flusher)
         assert "up to seq 5" in said
         assert "ends at seq 3" in said
     shutil.rmtree(site.archive)
     site.archive.with_name("right").rename(site.archive)
-    async with site.running() as (_, committer):
+    async with site.run() as (_, committer):
         assert await site.post(committer, "c", 1) == [6]
-    assert site.lines() == [1, 2, 3, 4, 5, 6]
+    assert site.read_archived_ids() == [1, 2, 3, 4, 5, 6]
 
 
 async def test_damaged_segment_is_set_aside_and_the_loss_is_a_persons_to_accept(
     site: InProcessStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with site.running() as (_, committer):
+    async with site.run() as (_, committer):
         await site.post(committer, "a", 3)
-        await site.until_archived(3)
+        await site.wait_until_archived(3)
     (segment,) = site.archive.rglob("usages-*.zst")
     content = bytearray(segment.read_bytes())
     content[len(content) // 3] ^= 0xFF
     segment.write_bytes(content)
-    async with run_flusher(site.flusher(), ready=False) as flusher, site.committer() as committer:
+    async with (
+        run_flusher(site.make_flusher(), ready=False) as flusher,
+        site.run_committer() as committer,
+    ):
         said = await until_halted(flusher)
         assert "seq 3" in said
         assert await site.post(committer, "b", 1) == [4]
         assert accept_loss(site, monkeypatch, said) == 0
-        await until_flushing(flusher)
-        await site.until_archived(4)
+        await wait_until_flushing(flusher)
+        await site.wait_until_archived(4)
     assert len(list(site.archive.rglob("*.damaged*"))) == 1
 
 
@@ -205,79 +211,82 @@ async def test_good_file_goes_back_in_the_place_of_what_was_recovered(
     site: InProcessStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """As the runbook of BusyapiFlusherHalted says."""
-    async with site.running() as (_, committer):
+    async with site.run() as (_, committer):
         for seq in (1, 2, 3):
             await site.post(committer, "a", 1)
-            await site.until_archived(seq)
+            await site.wait_until_archived(seq)
     (segment,) = site.archive.rglob("usages-*.zst")
     good = segment.read_bytes()
     segment.write_bytes(good[:80] + bytes([good[80] ^ 0xFF]) + good[81:])  # in the first block
-    async with run_flusher(site.flusher(), ready=False) as flusher, site.committer() as committer:
+    async with (
+        run_flusher(site.make_flusher(), ready=False) as flusher,
+        site.run_committer() as committer,
+    ):
         assert "seqs 1 to 1 are missing" in await until_halted(flusher)
         damaged, piece = sorted(segment.parent.glob("usages-*"))
         assert damaged.name == f"{segment.name}.damaged"
         beside = site.archive / segment.name
         beside.write_bytes(good)
         beside.rename(segment)
-        await until(
+        await poll_until(
             lambda: "hold the same seqs" in flusher.not_ready_reason, "the flusher to see both"
         )
         assert piece.name in flusher.not_ready_reason
         for each in (damaged, piece):
             each.rename(tmp_path / each.name)
-        await until_flushing(flusher)
+        await wait_until_flushing(flusher)
         assert await site.post(committer, "b", 1) == [4]
-        await site.until_archived(4)
-    assert site.lines() == [1, 2, 3, 4]
+        await site.wait_until_archived(4)
+    assert site.read_archived_ids() == [1, 2, 3, 4]
     assert verify(site, monkeypatch) == 0
 
 
 async def test_second_flusher_on_the_same_volume_waits_for_the_lock(site: InProcessStack) -> None:
-    async with site.running() as (_, committer):
-        async with run_flusher(site.flusher(), ready=False) as second:
-            await until(
+    async with site.run() as (_, committer):
+        async with run_flusher(site.make_flusher(), ready=False) as second:
+            await poll_until(
                 lambda: "another process writes" in second.not_ready_reason, "the second to halt"
             )
             assert await site.post(committer, "a", 3) == [1, 2, 3]
-            await site.until_archived(3)
+            await site.wait_until_archived(3)
             assert second.not_ready_reason
         assert await site.post(committer, "b", 1) == [4]
-    async with site.running() as (_, committer):
+    async with site.run() as (_, committer):
         assert await site.post(committer, "c", 1) == [5]
 
 
 async def test_second_flusher_on_another_volume_gets_no_lease(
     site: InProcessStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    elsewhere = make_flusher(where(site.server), tmp_path / "other")
-    async with site.running() as (first, committer), run_flusher(elsewhere, ready=False) as second:
-        await until(lambda: "lease" in second.not_ready_reason, "the second to be refused")
+    elsewhere = make_flusher(endpoint_of(site.server), tmp_path / "other")
+    async with site.run() as (first, committer), run_flusher(elsewhere, ready=False) as second:
+        await poll_until(lambda: "lease" in second.not_ready_reason, "the second to be refused")
         assert await site.post(committer, "a", 3) == [1, 2, 3]
-        await site.until_archived(3)
+        await site.wait_until_archived(3)
         tries = record_calls(monkeypatch, OwnedPartition, "connect")
-        await until(lambda: len(tries) >= 2, "the second to try again")
+        await poll_until(lambda: len(tries) >= 2, "the second to try again")
         assert "lease" in second.not_ready_reason
         assert not first.not_ready_reason
-    assert site.lines() == [1, 2, 3]
+    assert site.read_archived_ids() == [1, 2, 3]
     assert read_archive(tmp_path / "other").partition(0).lines == []
 
 
 async def test_flusher_that_lost_its_lease_while_it_slept_harms_nothing(
     site: InProcessStack,
 ) -> None:
-    async with site.running() as (first, committer):
+    async with site.run() as (first, committer):
         await site.post(committer, "a", 3)
-        await site.until_archived(3)
+        await site.wait_until_archived(3)
         # Another archive's flusher came while this one slept.
         site.server.command("SET", KEYS.lease, "other:token", "PX", 60_000)
         await site.post(committer, "b", 3)
-        await until(lambda: first.not_ready_reason, "the first to notice")
+        await poll_until(lambda: first.not_ready_reason, "the first to notice")
         assert site.server.command("HGET", KEYS.state, "archived") == "3"
-        assert site.stored() != []
+        assert site.read_entry_ids() != []
         site.server.command("DEL", KEYS.lease)  # as if it had expired
-        await until_flushing(first)
-        await site.until_archived(6)
-    assert site.lines() == [1, 2, 3, 4, 5, 6]
+        await wait_until_flushing(first)
+        await site.wait_until_archived(6)
+    assert site.read_archived_ids() == [1, 2, 3, 4, 5, 6]
 
 
 def incompressible(count: int) -> list[bytes]:
@@ -288,30 +297,32 @@ def incompressible(count: int) -> list[bytes]:
 async def test_full_volume_stands_still_loses_nothing_and_recovers_by_itself(
     site: InProcessStack,
 ) -> None:
-    with small_volume(site.archive, "512k"):
-        async with site.running(bound=5000) as (flusher, committer):
+    with mount_small_volume(site.archive, "512k"):
+        async with site.run(bound=5000) as (flusher, committer):
             await site.post(committer, "a", 3)
-            await site.until_archived(3)
+            await site.wait_until_archived(3)
             ballast = fill_volume(site.archive)
-            await settled([committer.post(each) for each in incompressible(1000)])
-            await until(lambda: "No space" in flusher.not_ready_reason, "the flusher to notice")
+            await gather_results([committer.post(each) for each in incompressible(1000)])
+            await poll_until(
+                lambda: "No space" in flusher.not_ready_reason, "the flusher to notice"
+            )
             assert flusher._metrics.archive_errors["full"]._value.get() > 0
-            cursor = int(site.state()["archived"])
+            cursor = int(site.read_state()["archived"])
             assert cursor < 1003
             # The backlog is seen to grow meanwhile.
-            await settled([committer.post(each) for each in incompressible(1000)])
-            await until(
+            await gather_results([committer.post(each) for each in incompressible(1000)])
+            await poll_until(
                 lambda: flusher._metrics.issued_seq._value.get() == 2003, "the backlog to show"
             )
-            assert int(site.state()["archived"]) == cursor
+            assert int(site.read_state()["archived"]) == cursor
             assert site.server.client().pttl(KEYS.lease) > 5_000
             ballast.unlink()
-            await until_flushing(flusher)
-            await site.until_archived(2003)
+            await wait_until_flushing(flusher)
+            await site.wait_until_archived(2003)
             assert await site.post(committer, "d", 1) == [2004]
-            await site.until_archived(2004)
-        assert site.lines() == list(range(1, 2005))
-        assert site.gaps() == []
+            await site.wait_until_archived(2004)
+        assert site.read_archived_ids() == list(range(1, 2005))
+        assert site.read_gaps() == []
         assert read_archive(site.archive).damaged == []
 
 
@@ -321,56 +332,56 @@ async def test_full_volume_stands_still_loses_nothing_and_recovers_by_itself(
 async def test_full_buffer_refuses_and_takes_again_when_the_flusher_is_back(
     site: InProcessStack,
 ) -> None:
-    async with site.running(bound=10):
+    async with site.run(bound=10):
         pass
-    async with site.committer() as committer:
+    async with site.run_committer() as committer:
         answers = await site.post(committer, "a", 12)
         assert answers[:10] == list(range(1, 11)) or any(
             isinstance(each, BufferFull) for each in answers
         )
-        (refused,) = await settled([committer.post(*numbered("b", 11))])
+        (refused,) = await gather_results([committer.post(*make_lines("b", 11))])
         assert isinstance(refused, BufferFull)
-        async with run_flusher(site.flusher(bound=10)):
-            await until(lambda: site.stored() == [], "the buffer to be archived")
+        async with run_flusher(site.make_flusher(bound=10)):
+            await poll_until(lambda: site.read_entry_ids() == [], "the buffer to be archived")
             (last,) = await site.post(committer, "c", 1)
             assert isinstance(last, int)
-            await site.until_archived(last)
-    assert site.lines() == list(range(1, last + 1))
+            await site.wait_until_archived(last)
+    assert site.read_archived_ids() == list(range(1, last + 1))
 
 
 async def test_full_memory_is_mended_by_a_flusher_that_comes_back(site: InProcessStack) -> None:
-    async with site.running():
+    async with site.run():
         pass
-    async with site.committer() as committer:
+    async with site.run_committer() as committer:
         filler = b'{"filler":"' + b"x" * 10_000 + b'"}'
         client = site.server.client()
         client.config_set("maxmemory", int(client.info("memory")["used_memory"]) + 300_000)
         posted = 0
         answer: int | BaseException = 0
         while isinstance(answer, int) and posted < 500:
-            (answer,) = await settled([committer.post(filler)])
+            (answer,) = await gather_results([committer.post(filler)])
             posted += 1
         assert isinstance(answer, BufferFull)
         # It has to lease, seed and trim in a server that takes no more data.
-        async with run_flusher(site.flusher()):
-            await until(lambda: site.stored() == [], "the buffer to be archived")
-            (again,) = await settled([committer.post(filler, key=IdempotencyKey("a", "b"))])
+        async with run_flusher(site.make_flusher()):
+            await poll_until(lambda: site.read_entry_ids() == [], "the buffer to be archived")
+            (again,) = await gather_results([committer.post(filler, key=IdempotencyKey("a", "b"))])
             assert again == posted
-            await site.until_archived(posted)
-    assert site.lines() == list(range(1, posted + 1))
+            await site.wait_until_archived(posted)
+    assert site.read_archived_ids() == list(range(1, posted + 1))
 
 
 async def test_larger_bound_than_the_setting_is_remembered_for_a_jump(site: InProcessStack) -> None:
-    async with site.running(bound=5000) as (_, committer):
+    async with site.run(bound=5000) as (_, committer):
         await site.post(committer, "a", 3)
-        await site.until_archived(3)
-    async with site.running(bound=10) as (_, committer):
-        assert site.state()["bound"] == "10"
+        await site.wait_until_archived(3)
+    async with site.run(bound=10) as (_, committer):
+        assert site.read_state()["bound"] == "10"
         assert await site.post(committer, "b", 1) == [4]
-        await site.until_archived(4)
+        await site.wait_until_archived(4)
     site.server.stop()
     site.server.wipe()
     site.server.start()
-    async with site.running(bound=10) as (_, committer):
+    async with site.run(bound=10) as (_, committer):
         # Ids up to 4 + 5000 may have been revealed under the first bound.
         assert await site.post(committer, "c", 1) == [4 + 5000 + 2]

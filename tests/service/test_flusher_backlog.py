@@ -11,7 +11,13 @@ from busyapi.archive.reader import scan_frames
 from busyapi.stream.entry import encode_entry
 from busyapi.stream.keys import PartitionKeys
 from testkit.archive_reader import read_archive
-from testkit.in_process import make_flusher, run_flusher, until, until_flushing, where
+from testkit.in_process import (
+    endpoint_of,
+    make_flusher,
+    poll_until,
+    run_flusher,
+    wait_until_flushing,
+)
 from testkit.in_process_stack import InProcessStack
 from testkit.proxy import Proxy
 from testkit.servers import Server
@@ -94,14 +100,14 @@ def site(tmp_path: Path, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> InP
 async def test_slow_link_archives_batches_that_take_longer_than_an_answer_may(
     site: InProcessStack, *, jump: bool
 ) -> None:
-    async with run_flusher(site.flusher(bound=100_000)):
+    async with run_flusher(site.make_flusher(bound=100_000)):
         pass
     last = fill(site.server, 2, 1000, 4 * MIB)
     if jump:
         site.server.command("HDEL", KEYS.state, "epoch")
     with Proxy(site.server.port) as link:
         link.rate = SLOWEST_LINK
-        behind = replace(where(site.server), seeds=(("127.0.0.1", link.port),))
+        behind = replace(endpoint_of(site.server), seeds=(("127.0.0.1", link.port),))
         flusher = make_flusher(behind, site.archive, bound=100_000)
         lease_seconds: list[int] = []
 
@@ -112,28 +118,28 @@ async def test_slow_link_archives_batches_that_take_longer_than_an_answer_may(
             return (flusher.writer.cursor if flusher.writer else 0) >= last
 
         async with run_flusher(flusher, ready=False):
-            await until(archived, "the backlog", seconds=40)
-            await until_flushing(flusher, seconds=20)
+            await poll_until(archived, "the backlog", seconds=40)
+            await wait_until_flushing(flusher, seconds=20)
             # Renewed all the time: nobody may take it for one that has ended.
             assert min(each for each in lease_seconds if each > 0) > 8_000
-    assert site.lines() == list(range(1, last + 1))
-    assert bool(site.gaps()) == jump
+    assert site.read_archived_ids() == list(range(1, last + 1))
+    assert bool(site.read_gaps()) == jump
 
 
 async def test_link_that_fails_in_the_middle_is_read_in_smaller_parts(site: InProcessStack) -> None:
-    async with run_flusher(site.flusher(bound=100_000)):
+    async with run_flusher(site.make_flusher(bound=100_000)):
         pass
     last = fill(site.server, 2, 1000, 4 * MIB)
     with Proxy(site.server.port) as link:
         link.rate = 4 * SLOWEST_LINK
-        behind = replace(where(site.server), seeds=(("127.0.0.1", link.port),))
+        behind = replace(endpoint_of(site.server), seeds=(("127.0.0.1", link.port),))
         flusher = make_flusher(behind, site.archive, bound=100_000)
         async with run_flusher(flusher, ready=False):
             for _ in range(4):
                 await asyncio.sleep(0.7)
-                await asyncio.to_thread(link.cut)
-            await until(lambda: site.state()["archived"] == str(last), "it", seconds=20)
-    assert site.lines() == list(range(1, last + 1))
+                await asyncio.to_thread(link.reset)
+            await poll_until(lambda: site.read_state()["archived"] == str(last), "it", seconds=20)
+    assert site.read_archived_ids() == list(range(1, last + 1))
 
 
 def test_flusher_killed_between_two_blocks_of_an_entry_repeats_and_loses_nothing(

@@ -8,12 +8,12 @@ import pytest
 
 from busyapi.stream.keys import PartitionKeys
 from testkit.in_process import (
+    endpoint_of,
     make_flusher,
+    poll_until,
     run_committer,
     run_flusher,
-    until,
-    until_flushing,
-    where,
+    wait_until_flushing,
 )
 from testkit.in_process_stack import InProcessStack
 from testkit.servers import Server
@@ -30,18 +30,18 @@ def site(tmp_path: Path, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> InP
 async def test_two_installations_with_different_prefixes_share_a_redis(
     site: InProcessStack, tmp_path: Path
 ) -> None:
-    other = replace(where(site.server), prefix="busyapi:other", installation="ns/other")
+    other = replace(endpoint_of(site.server), prefix="busyapi:other", installation="ns/other")
     async with (
-        site.running() as (_, committer),
+        site.run() as (_, committer),
         run_flusher(make_flusher(other, tmp_path / "other")),
         run_committer(other) as second,
     ):
-        await second.wait_ready()
+        await second.wait_until_ready()
         assert await site.post(committer, "a", 3) == [1, 2, 3]
         assert await site.post(second, "b", 2) == [1, 2]
         state = PartitionKeys(0, "busyapi:other").state
-        await until(lambda: site.server.command("HGET", state, "archived") == "2", "both")
-        await site.until_archived(3)
+        await poll_until(lambda: site.server.command("HGET", state, "archived") == "2", "both")
+        await site.wait_until_archived(3)
         assert site.server.command("HGET", state, "installation") == "ns/other"
     names = site.server.command("KEYS", "*")
     assert all(each.startswith(("busyapi:{0}:", "busyapi:other:{0}:")) for each in names)
@@ -50,59 +50,59 @@ async def test_two_installations_with_different_prefixes_share_a_redis(
 async def test_archive_that_was_seeded_under_another_prefix_halts_and_says_which(
     site: InProcessStack,
 ) -> None:
-    async with site.running() as (_, committer):
+    async with site.run() as (_, committer):
         assert await site.post(committer, "a", 3) == [1, 2, 3]
-        await site.until_archived(3)
-    other = replace(where(site.server), prefix="busyapi-new")
+        await site.wait_until_archived(3)
+    other = replace(endpoint_of(site.server), prefix="busyapi-new")
     async with run_flusher(make_flusher(other, site.archive), ready=False) as wrong:
-        await until(
+        await poll_until(
             lambda: "BUSYAPI_KEY_PREFIX says busyapi-new" in wrong.not_ready_reason, "it to halt"
         )
         assert "set it to busyapi." in wrong.not_ready_reason
         assert not site.server.command("KEYS", "busyapi-new*")
-    async with site.running() as (_, committer):
+    async with site.run() as (_, committer):
         assert await site.post(committer, "b", 1) == [4]
-        await site.until_archived(4)
-    assert site.gaps() == []
+        await site.wait_until_archived(4)
+    assert site.read_gaps() == []
 
 
 async def test_archive_of_an_earlier_version_keeps_the_prefix_that_it_had(
     site: InProcessStack,
 ) -> None:
-    async with site.running() as (_, committer):
+    async with site.run() as (_, committer):
         assert await site.post(committer, "a", 1) == [1]
-        await site.until_archived(1)
+        await site.wait_until_archived(1)
     identity = site.archive / "p00" / "partition.json"
     said = json.loads(identity.read_text())
     of_0_2_0 = {name: said[name] for name in said if name not in {"prefix", "home", "crc"}}
     identity.write_text(json.dumps(of_0_2_0))
-    other = replace(where(site.server), prefix="busyapi-new")
+    other = replace(endpoint_of(site.server), prefix="busyapi-new")
     async with run_flusher(make_flusher(other, site.archive), ready=False) as wrong:
-        await until(lambda: "set it to busyapi." in wrong.not_ready_reason, "it to halt")
-    async with site.running() as (_, committer):
+        await poll_until(lambda: "set it to busyapi." in wrong.not_ready_reason, "it to halt")
+    async with site.run() as (_, committer):
         assert await site.post(committer, "b", 1) == [2]
 
 
 async def test_committer_of_another_installation_stores_nothing_and_says_why(
     site: InProcessStack,
 ) -> None:
-    mine = replace(where(site.server), installation="one/busyapi")
-    other = replace(where(site.server), installation="two/busyapi")
+    mine = replace(endpoint_of(site.server), installation="one/busyapi")
+    other = replace(endpoint_of(site.server), installation="two/busyapi")
     async with (
         run_flusher(make_flusher(mine, site.archive)) as flusher,
         run_committer(mine) as right,
     ):
-        await right.wait_ready()
+        await right.wait_until_ready()
         async with run_committer(other, deadline=0.5) as wrong:
             posted = wrong.post(b"{}")
-            await until(lambda: "two/busyapi" in str(wrong.committer.last_error), "the reason")
+            await poll_until(lambda: "two/busyapi" in str(wrong.committer.last_error), "the reason")
             assert "installation 'one/busyapi'" in str(wrong.committer.last_error)
-            await until(posted.done, "the deadline")
+            await poll_until(posted.done, "the deadline")
             assert posted.exception()
         assert await site.post(right, "a", 1) == [1]
-        await until_flushing(flusher)
+        await wait_until_flushing(flusher)
     # The flusher of the same archive gives the record its new name.
     async with run_flusher(make_flusher(other, site.archive)), run_committer(other) as renamed:
-        await renamed.wait_ready()
+        await renamed.wait_until_ready()
         assert await site.post(renamed, "b", 1) == [2]
-        assert site.state()["installation"] == "two/busyapi"
+        assert site.read_state()["installation"] == "two/busyapi"

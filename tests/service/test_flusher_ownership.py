@@ -10,10 +10,17 @@ from busyapi.stream.keys import PartitionKeys
 from busyapi.stream.partition import OwnedPartition
 from testkit.archive_reader import read_archive
 from testkit.history import Outcome
-from testkit.in_process import make_flusher, record_calls, run_flusher, until, until_flushing, where
+from testkit.in_process import (
+    endpoint_of,
+    make_flusher,
+    poll_until,
+    record_calls,
+    run_flusher,
+    wait_until_flushing,
+)
 from testkit.in_process_stack import InProcessStack
 from testkit.load import Load
-from testkit.ports import free_port
+from testkit.ports import reserve_port
 from testkit.processes import Flusher, Stack
 from testkit.servers import Server
 from testkit.waiting import wait_until
@@ -35,74 +42,77 @@ def no_flock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_flock")
 async def test_second_flusher_without_flock_waits_and_changes_nothing(site: InProcessStack) -> None:
-    async with site.running() as (first, committer):
+    async with site.run() as (first, committer):
         await site.post(committer, "a", 3)
-        await site.until_archived(3)
+        await site.wait_until_archived(3)
         (opened,) = site.archive.rglob("*.open")
-        async with run_flusher(site.flusher(), ready=False) as second:
-            await until(lambda: "lease" in second.not_ready_reason, "the second to wait")
+        async with run_flusher(site.make_flusher(), ready=False) as second:
+            await poll_until(lambda: "lease" in second.not_ready_reason, "the second to wait")
             for n in range(5):
                 await site.post(committer, f"b{n}", 2)
                 await asyncio.sleep(0.7)
-            await site.until_archived(13)
+            await site.wait_until_archived(13)
             assert "lease" in second.not_ready_reason
             assert second.writer is None
             assert not first.not_ready_reason
             assert opened.exists(), "nobody has recovered what the first writes"
         assert not first.not_ready_reason
-    assert site.lines() == list(range(1, 14))
+    assert site.read_archived_ids() == list(range(1, 14))
 
 
 @pytest.mark.usefixtures("no_flock")
 async def test_second_flusher_without_flock_follows_when_the_first_stops(
     site: InProcessStack,
 ) -> None:
-    async with site.committer() as committer, run_flusher(site.flusher(), ready=False) as second:
-        await until_flushing(second)
-        async with run_flusher(site.flusher(), ready=False) as third:
-            await committer.wait_ready()
+    async with (
+        site.run_committer() as committer,
+        run_flusher(site.make_flusher(), ready=False) as second,
+    ):
+        await wait_until_flushing(second)
+        async with run_flusher(site.make_flusher(), ready=False) as third:
+            await committer.wait_until_ready()
             await site.post(committer, "a", 3)
-            await until(lambda: "lease" in third.not_ready_reason, "the third to wait")
+            await poll_until(lambda: "lease" in third.not_ready_reason, "the third to wait")
             second.stop()
-            await until_flushing(third)
+            await wait_until_flushing(third)
             await site.post(committer, "b", 3)
-            await site.until_archived(6)
-    assert site.lines() == [1, 2, 3, 4, 5, 6]
+            await site.wait_until_archived(6)
+    assert site.read_archived_ids() == [1, 2, 3, 4, 5, 6]
 
 
 async def test_owner_that_sees_another_token_of_its_archive_begins_again(
     site: InProcessStack,
 ) -> None:
-    async with site.running() as (first, committer):
+    async with site.run() as (first, committer):
         await site.post(committer, "a", 3)
-        await site.until_archived(3)
+        await site.wait_until_archived(3)
         (opened,) = site.archive.rglob("*.open")
-        archive_id = site.state()["archive_id"]
+        archive_id = site.read_state()["archive_id"]
         before = opened.stat().st_ino
         site.server.command("SET", KEYS.lease, f"{archive_id}:another", "PX", 10_000)
         await site.post(committer, "b", 3)
-        await until(lambda: first.not_ready_reason, "the first to notice")
+        await poll_until(lambda: first.not_ready_reason, "the first to notice")
         # It is not finished under the other's feet.
         assert opened.stat().st_ino == before
         assert first.writer is None
-        await until_flushing(first)
+        await wait_until_flushing(first)
         assert site.server.command("GET", KEYS.lease) != f"{archive_id}:another"
-        await site.until_archived(6)
-    assert site.lines() == [1, 2, 3, 4, 5, 6]
+        await site.wait_until_archived(6)
+    assert site.read_archived_ids() == [1, 2, 3, 4, 5, 6]
 
 
 async def test_flusher_whose_open_segment_was_taken_publishes_nothing_of_it(
     site: InProcessStack,
 ) -> None:
-    async with site.running() as (first, committer):
+    async with site.run() as (first, committer):
         await site.post(committer, "a", 3)
-        await site.until_archived(3)
+        await site.wait_until_archived(3)
         (opened,) = site.archive.rglob("*.open")
         opened.unlink()  # as a recovery by another process does, that had copied it before
         await site.post(committer, "b", 3)
-        await until(lambda: first.not_ready_reason, "the first to notice")
-        assert site.state()["archived"] == "3"
-        assert len(site.stored()) > 0
+        await poll_until(lambda: first.not_ready_reason, "the first to notice")
+        assert site.read_state()["archived"] == "3"
+        assert len(site.read_entry_ids()) > 0
 
 
 def second_flusher(stack: Stack, folder: Path) -> Flusher:
@@ -111,7 +121,7 @@ def second_flusher(stack: Stack, folder: Path) -> Flusher:
         for name, value in stack.flushers[0].environment.items()
         if name.startswith("BUSYAPI_")
     }
-    return Flusher(folder, 0, free_port(), settings)
+    return Flusher(folder, 0, reserve_port(), settings)
 
 
 @pytest.mark.parametrize("resumed_before_the_end", [True, False])
@@ -134,20 +144,20 @@ def test_frozen_owner_without_its_lock_loses_and_repeats_nothing(
                 first.resume()
                 goal = load.history.acknowledged + 500
                 wait_until(lambda: load.history.acknowledged > goal, "usages with both")
-                wait_until(lambda: not first.ready(), "the first to see that it was replaced")
+                wait_until(lambda: not first.is_ready(), "the first to see that it was replaced")
             history = load.stop()
         stack.wait_until_archived()
         if not resumed_before_the_end:
             first.resume()
-            wait_until(lambda: not first.ready(), "the first to see that it was replaced")
-        assert second.ready()
+            wait_until(lambda: not first.is_ready(), "the first to see that it was replaced")
+        assert second.is_ready()
         assert second.stop() == 0
-        wait_until(first.ready, "the first, now that the second has ended")
+        wait_until(first.is_ready, "the first, now that the second has ended")
         assert first.stop() == 0
     finally:
         second.close()
     assert history.usages[Outcome.UNKNOWN] == 0
-    verdict = stack.verdict(history)
+    verdict = stack.check_history(history)
     assert verdict.ok, verdict
     assert read_archive(stack.archive).partition(0).gaps == []
 
@@ -159,9 +169,9 @@ async def test_halted_flusher_keeps_no_lease_and_takes_none(
     site: InProcessStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("busyapi.flusher.loop.HALT_RETRY_SECONDS", 0.2)
-    async with site.running() as (_, committer):
+    async with site.run() as (_, committer):
         await site.post(committer, "a", 3)
-        await site.until_archived(3)
+        await site.wait_until_archived(3)
     assert site.server.command("EXISTS", KEYS.lease) == 0, "a clean stop gives it back"
     held: list[int] = []
 
@@ -169,16 +179,16 @@ async def test_halted_flusher_keeps_no_lease_and_takes_none(
         held.append(int(site.server.command("EXISTS", KEYS.lease)))
         return len(tries) >= 3
 
-    elsewhere = make_flusher(where(site.server), tmp_path / "other", partitions=4)
+    elsewhere = make_flusher(endpoint_of(site.server), tmp_path / "other", partitions=4)
     async with run_flusher(elsewhere, ready=False) as wrong:
-        await until(
+        await poll_until(
             lambda: "installed with 1 partitions" in wrong.not_ready_reason, "the wrong one to halt"
         )
         tries = record_calls(monkeypatch, OwnedPartition, "connect")
-        await until(tried, "the wrong one to try again and again")
-        async with site.running() as (right, committer):
+        await poll_until(tried, "the wrong one to try again and again")
+        async with site.run() as (right, committer):
             assert await site.post(committer, "b", 1) == [4]
-            await site.until_archived(4)
+            await site.wait_until_archived(4)
             assert not right.not_ready_reason
     assert not any(held)
 
@@ -186,10 +196,12 @@ async def test_halted_flusher_keeps_no_lease_and_takes_none(
 async def test_flusher_that_halts_after_it_had_the_lease_gives_it_back(
     site: InProcessStack,
 ) -> None:
-    async with site.running() as (flusher, committer):
+    async with site.run() as (flusher, committer):
         await site.post(committer, "a", 3)
-        await site.until_archived(3)
+        await site.wait_until_archived(3)
         site.server.client().xadd(KEYS.stream, {"u": b"2 of another version"}, id="4-1")
         site.server.command("INCRBY", KEYS.seq, 1)
-        await until(lambda: "has version 2" in flusher.not_ready_reason, "the flusher to halt")
-        await until(lambda: not site.server.command("EXISTS", KEYS.lease), "the lease to be free")
+        await poll_until(lambda: "has version 2" in flusher.not_ready_reason, "the flusher to halt")
+        await poll_until(
+            lambda: not site.server.command("EXISTS", KEYS.lease), "the lease to be free"
+        )

@@ -20,7 +20,7 @@ def count(stack: Stack) -> dict[str, int]:
 
 
 def refusals(stack: Stack) -> float:
-    return stack.apis[0].metric("busyapi_refused_total", reason="BufferFull")
+    return stack.apis[0].read_metric("busyapi_refused_total", reason="BufferFull")
 
 
 def wait_for(load: Load, usages: int) -> None:
@@ -51,7 +51,7 @@ def test_stopped_flusher_ends_its_segment_and_a_full_buffer_recovers_by_itself(
         history = load.stop()
     assert history.usages[Outcome.UNKNOWN] == 0
     stack.wait_until_archived()
-    verdict = stack.verdict(history)
+    verdict = stack.check_history(history)
     assert verdict.ok, verdict
     assert history.usages[Outcome.REFUSED] > 10
     assert verdict.skipped == 0
@@ -79,7 +79,9 @@ def test_full_redis_refuses_and_recovers_and_an_emptied_one_jumps(
     valkey.wipe()
     valkey.start()
     jumps = "busyapi_epoch_jumps_total"
-    wait_until(lambda: flusher.ready() and flusher.metric(jumps) == 1, "the jump", seconds=20)
+    wait_until(
+        lambda: flusher.is_ready() and flusher.read_metric(jumps) == 1, "the jump", seconds=20
+    )
     stack.apis[0].wait_until_ready()
     # The skipped ids are no usages.
     acknowledged = history.acknowledged
@@ -88,7 +90,7 @@ def test_full_redis_refuses_and_recovers_and_an_emptied_one_jumps(
         load.finish()
     assert history.acknowledged >= acknowledged + 90
     stack.wait_until_archived()
-    verdict = stack.verdict(history)
+    verdict = stack.check_history(history)
     assert verdict.ok, verdict
     assert verdict.skipped == 100 * BOUND + 1
 

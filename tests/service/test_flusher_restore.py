@@ -8,7 +8,7 @@ import pytest
 
 from busyapi import cli
 from busyapi.flusher.loop import Flusher
-from testkit.in_process import run_flusher, until, until_flushing
+from testkit.in_process import poll_until, run_flusher, wait_until_flushing
 from testkit.in_process_stack import BOUND, InProcessStack
 from testkit.servers import Server
 
@@ -38,18 +38,18 @@ def lose_redis(site: InProcessStack) -> None:
 
 
 async def until_halted(flusher: Flusher) -> str:
-    await until(flusher._metrics.halted._value.get, "the flusher to halt")
+    await poll_until(flusher._metrics.halted._value.get, "the flusher to halt")
     return flusher.not_ready_reason
 
 
 async def give_out(site: InProcessStack) -> Path:
     """Give out ids 1 to 6, of which the backup that is returned holds 3."""
-    async with site.running() as (_, committer):
+    async with site.run() as (_, committer):
         await site.post(committer, "a", 3)
-        await site.until_archived(3)
+        await site.wait_until_archived(3)
         backup = back_up(site)
         await site.post(committer, "b", 3)
-        await site.until_archived(6)
+        await site.wait_until_archived(6)
     return backup
 
 
@@ -59,7 +59,10 @@ async def test_restored_archive_and_lost_redis_give_no_id_twice(
     backup = await give_out(site)
     restore(site, backup)
     lose_redis(site)
-    async with run_flusher(site.flusher(), ready=False) as flusher, site.committer() as committer:
+    async with (
+        run_flusher(site.make_flusher(), ready=False) as flusher,
+        site.run_committer() as committer,
+    ):
         said = await until_halted(flusher)
         assert "is a copy" in said
         assert not committer.committer.is_ready
@@ -70,13 +73,13 @@ async def test_restored_archive_and_lost_redis_give_no_id_twice(
         assert flusher.not_ready_reason
         # Someone outside knows of id 6.
         assert cli.main([*words[:-1], "6", "--yes"]) == 0
-        await until_flushing(flusher)
+        await wait_until_flushing(flusher)
         assert await site.post(committer, "c", 1) == [6 + BOUND + 2]
-        await site.until_archived(6 + BOUND + 2)
-    assert site.lines() == [1, 2, 3, 6 + BOUND + 2]
-    assert site.gaps() == [(4, 6), (7, 6 + BOUND + 1)]
+        await site.wait_until_archived(6 + BOUND + 2)
+    assert site.read_archived_ids() == [1, 2, 3, 6 + BOUND + 2]
+    assert site.read_gaps() == [(4, 6), (7, 6 + BOUND + 1)]
     # Once is enough.
-    async with site.running():
+    async with site.run():
         pass
 
 
@@ -90,20 +93,20 @@ async def test_archive_of_0_2_0_is_not_known_as_a_copy(site: InProcessStack) -> 
     path.write_text(json.dumps(said))
     restore(site, backup)
     lose_redis(site)
-    async with site.running() as (_, committer):
+    async with site.run() as (_, committer):
         assert await site.post(committer, "c", 1) == [3 + BOUND + 2]
 
 
 async def test_moved_archive_continues_with_the_server_that_knows_it(site: InProcessStack) -> None:
-    async with site.running() as (_, committer):
+    async with site.run() as (_, committer):
         await site.post(committer, "a", 3)
-        await site.until_archived(3)
+        await site.wait_until_archived(3)
     restore(site, back_up(site))
-    async with site.running() as (_, committer):
+    async with site.run() as (_, committer):
         assert await site.post(committer, "b", 1) == [4]
     # It is an original again: a lost Redis asks nobody.
     lose_redis(site)
-    async with site.running() as (_, committer):
+    async with site.run() as (_, committer):
         assert await site.post(committer, "c", 1) == [4 + BOUND + 2]
 
 
@@ -114,18 +117,21 @@ async def test_restored_archive_and_restarted_redis_need_one_command(
     restore(site, backup)
     site.server.stop()
     site.server.start()
-    async with run_flusher(site.flusher(), ready=False) as flusher, site.committer() as committer:
+    async with (
+        run_flusher(site.make_flusher(), ready=False) as flusher,
+        site.run_committer() as committer,
+    ):
         said = await until_halted(flusher)
         assert "is a copy" in said
         assert "at least that of seq 6" in said
         monkeypatch.setenv("BUSYAPI_ARCHIVE_DIR", str(site.archive))
         words = ["--partition", "0", "--last-id", "6", "--yes"]
         assert cli.main(["archive", "restored", *words]) == 0
-        await until_flushing(flusher)
-        await committer.wait_ready()
+        await wait_until_flushing(flusher)
+        await committer.wait_until_ready()
         assert await site.post(committer, "c", 1) == [7]
-        await site.until_archived(7)
-    assert site.lines() == [1, 2, 3, 7]
+        await site.wait_until_archived(7)
+    assert site.read_archived_ids() == [1, 2, 3, 7]
 
 
 async def test_restored_archive_whose_loss_was_accepted_is_an_original(
@@ -133,16 +139,19 @@ async def test_restored_archive_whose_loss_was_accepted_is_an_original(
 ) -> None:
     backup = await give_out(site)
     restore(site, backup)
-    async with run_flusher(site.flusher(), ready=False) as flusher, site.committer() as committer:
+    async with (
+        run_flusher(site.make_flusher(), ready=False) as flusher,
+        site.run_committer() as committer,
+    ):
         said = await until_halted(flusher)
         assert "up to seq 6 were archived" in said
         monkeypatch.setenv("BUSYAPI_ARCHIVE_DIR", str(site.archive))
         through = ["--partition", "0", "--through", "6", "--reason", "a test", "--yes"]
         assert cli.main(["archive", "accept-loss", *through]) == 0
-        await until_flushing(flusher)
+        await wait_until_flushing(flusher)
         assert await site.post(committer, "c", 1) == [7]
-        await site.until_archived(7)
-    assert site.lines() == [1, 2, 3, 7]
+        await site.wait_until_archived(7)
+    assert site.read_archived_ids() == [1, 2, 3, 7]
 
 
 async def test_original_archive_and_lost_redis_jump_without_a_question(
@@ -150,5 +159,5 @@ async def test_original_archive_and_lost_redis_jump_without_a_question(
 ) -> None:
     await give_out(site)
     lose_redis(site)
-    async with site.running() as (_, committer):
+    async with site.run() as (_, committer):
         assert await site.post(committer, "c", 1) == [6 + BOUND + 2]

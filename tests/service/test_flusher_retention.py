@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from busyapi.archive.format import UsageBatch
 from busyapi.archive.paths import utc_day
 from busyapi.ids import Seq
-from testkit.in_process import open_archive, until
+from testkit.in_process import open_archive, poll_until
 from testkit.in_process_stack import InProcessStack
 from testkit.servers import Server
 
@@ -44,19 +44,19 @@ async def test_an_idle_service_says_once_that_retention_waits_for_a_usage(
     site: InProcessStack,
 ) -> None:
     with capture_logs() as lines:
-        async with site.running(retention_days=5) as (flusher, committer):
+        async with site.run(retention_days=5) as (flusher, committer):
             refused = flusher._metrics.retention_refused._value
-            await until(lambda: refused.get() == 1, "the metric")
-            await until(lambda: logged(lines, "retention_refused"), "the log line")
+            await poll_until(lambda: refused.get() == 1, "the metric")
+            await poll_until(lambda: logged(lines, "retention_refused"), "the log line")
             assert len(segments(site)) == 3
             (first, *_) = await site.post(committer, "a", 1)
             assert isinstance(first, int)
-            await site.until_archived(first)
-            await until(lambda: refused.get() == 0, "the metric to fall")
+            await site.wait_until_archived(first)
+            await poll_until(lambda: refused.get() == 0, "the metric to fall")
             assert segments(site) == [], "the usage ended it: the open segment is the newest"
     (detail,) = logged(lines, "retention_refused")
     assert "If no usage came for more than two days, the next one ends this" in detail
-    assert site.lines() == [first]
+    assert site.read_archived_ids() == [first]
 
 
 async def test_a_damaged_old_segment_is_named_and_counted_and_archiving_continues(
@@ -72,12 +72,12 @@ async def test_a_damaged_old_segment_is_named_and_counted_and_archiving_continue
     (path,) = site.archive.rglob(name)
     path.write_bytes(path.read_bytes()[:-5])
     with capture_logs() as lines:
-        async with site.running(retention_days=5) as (flusher, committer):
+        async with site.run(retention_days=5) as (flusher, committer):
             for _ in range(3):
                 (answer,) = await site.post(committer, "a", 1)
                 assert isinstance(answer, int)
-                await site.until_archived(answer)
-            await until(lambda: flusher._metrics.damaged_files._value.get() == 1, "the metric")
+                await site.wait_until_archived(answer)
+            await poll_until(lambda: flusher._metrics.damaged_files._value.get() == 1, "the metric")
             assert not flusher.not_ready_reason
     (detail,) = logged(lines, "archive_damaged")
     assert name in detail

@@ -31,7 +31,7 @@ def loaded(stack: Stack, requests: int) -> None:
 
 def metric(flusher: Flusher, name: str) -> float:
     try:
-        return flusher.metric(name)
+        return flusher.read_metric(name)
     except OSError:
         return -1.0
 
@@ -53,7 +53,7 @@ def test_a_published_last_block_that_has_changed_is_reported_and_kept(
     flusher.spawn()
     wait_until(lambda: metric(flusher, "busyapi_halted") == 1, "a halt", seconds=20)
     assert "usages up to seq 6 were archived" in fetch(flusher.port, "/readyz").body.decode()
-    assert flusher.metric(DAMAGED) == 1
+    assert flusher.read_metric(DAMAGED) == 1
     (aside,) = stack.archive.rglob("*.damaged")
     assert aside.read_bytes() == data
     code, said = archive(stack.archive, "verify")
@@ -76,7 +76,7 @@ def test_a_block_that_was_not_published_is_archived_again_without_an_alarm(
         path.write_bytes(data + data[: [100, 20][n]])
         assert archive(stack.archive, "verify")[0] == 0
         flusher.start()
-        assert flusher.metric(DAMAGED) == 0
+        assert flusher.read_metric(DAMAGED) == 0
     loaded(stack, 1)
     assert len(archive(stack.archive, "cat")[1].splitlines()) == 7
     assert archive(stack.archive, "verify")[0] == 0

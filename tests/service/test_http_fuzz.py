@@ -10,9 +10,9 @@ import time
 import pytest
 
 from testkit import mutants
-from testkit.api_client import count
+from testkit.api_client import fetch_count
 from testkit.broken_build import broken_build
-from testkit.fuzzing import Outcome, case, parse_answers, play_all
+from testkit.fuzzing import FuzzResult, make_case, parse_answers, play_all
 from testkit.processes import Stack
 from testkit.servers import Server
 from tests.conftest import Stacks
@@ -25,24 +25,24 @@ FLUSHER_SHARE = 5
 """One of so many cases is played at the flusher's port too; it reads heads with the same code."""
 
 
-def played(port: int, numbers: range) -> Outcome:
+def played(port: int, numbers: range) -> FuzzResult:
     """Play cases, and hold each of them to what must hold by itself."""
     outcome = asyncio.run(play_all(port, numbers))
     assert not outcome.faults, f"{len(outcome.faults)} faults\n" + "\n".join(outcome.faults[:5])
     return outcome
 
 
-def hold(stack: Stack, numbers: range) -> Outcome:
+def hold(stack: Stack, numbers: range) -> FuzzResult:
     """Play cases at an API, and hold what is stored against what was answered."""
     api = stack.apis[0]
-    pid, before = api.pid, count(stack.port)
+    pid, before = api.pid, fetch_count(stack.port)
     outcome = played(stack.port, numbers)
-    added = count(stack.port) - before
+    added = fetch_count(stack.port) - before
     assert len(set(outcome.ids)) == len(outcome.ids), "an id twice"
     assert len(outcome.ids) <= added <= len(outcome.ids) + outcome.unheard
     assert all(before < each <= before + added for each in outcome.ids)
-    assert (api.pid, api.alive()) == (pid, True)
-    failures = api.metric("busyapi_requests_total", status="500")
+    assert (api.pid, api.check_alive()) == (pid, True)
+    failures = api.read_metric("busyapi_requests_total", status="500")
     assert failures == 0
     return outcome
 
@@ -106,5 +106,5 @@ def test_an_answer_that_is_none_is_caught(heard: bytes) -> None:
 
 
 def test_a_case_is_a_function_of_its_number() -> None:
-    assert [case(n) for n in range(50)] == [case(n) for n in range(50)]
-    assert len({case(n).packets for n in range(50)}) > 45
+    assert [make_case(n) for n in range(50)] == [make_case(n) for n in range(50)]
+    assert len({make_case(n).packets for n in range(50)}) > 45

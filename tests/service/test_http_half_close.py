@@ -7,7 +7,14 @@ import pytest
 
 from busyapi.settings import SWITCH
 from testkit import mutants
-from testkit.api_client import BODY, Raw, count, nothing_stored, request, stored
+from testkit.api_client import (
+    BODY,
+    RawConnection,
+    check_nothing_stored,
+    check_stored,
+    fetch_count,
+    render_request,
+)
 from testkit.broken_build import broken_build
 from testkit.processes import Stack
 from testkit.servers import Server
@@ -15,12 +22,12 @@ from testkit.waiting import wait_until
 from tests.conftest import Stacks
 from tests.service.test_api_drain import LOOPS
 
-POST = request("POST", "/api/usages", BODY)
+POST = render_request("POST", "/api/usages", BODY)
 CHUNKED = (
     b"POST /api/usages HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
     b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
 )
-GET = request("GET", "/livez")
+GET = render_request("GET", "/livez")
 WHOLE = {
     "one": ([POST], [201]),
     "one in two packets": ([POST[:50], POST[50:]], [201]),
@@ -29,7 +36,7 @@ WHOLE = {
     "mixed at once": ([POST + CHUNKED + GET + POST], [201, 201, 200, 201]),
     "mixed in packets": ([POST, CHUNKED, POST, GET], [201, 201, 201, 200]),
     "a line end behind": ([POST + b"\r\n"], [201]),
-    "an error": ([request("POST", "/api/usages", b"{}")], [422]),
+    "an error": ([render_request("POST", "/api/usages", b"{}")], [422]),
     "a read": ([GET], [200]),
 }
 """Packets, and the statuses of their answers."""
@@ -61,13 +68,13 @@ def stack(
 
 def statuses(port: int, packets: list[bytes]) -> list[int]:
     """Send packets, end the sending side at once, and return what is answered until the end."""
-    with Raw(port) as device:
+    with RawConnection(port) as device:
         for packet in packets:
             device.send(packet)
-        device.end()
+        device.finish_sending()
         found = []
-        while not device.ends(5):
-            found.append(device.answer().status)
+        while not device.is_closed_within(5):
+            found.append(device.read_answer().status)
         return found
 
 
@@ -75,18 +82,18 @@ def statuses(port: int, packets: list[bytes]) -> list[int]:
 def test_whole_requests_are_answered_before_the_connection_ends(
     stack: Stack, packets: list[bytes], answers: list[int]
 ) -> None:
-    before = count(stack.port)
+    before = fetch_count(stack.port)
     assert statuses(stack.port, packets) == answers
-    assert count(stack.port) == before + answers.count(201)
+    assert fetch_count(stack.port) == before + answers.count(201)
 
 
 @pytest.mark.parametrize("begun", HALF.values(), ids=HALF)
 def test_a_part_of_a_request_is_dropped(stack: Stack, begun: bytes) -> None:
-    with nothing_stored(stack.port):
+    with check_nothing_stored(stack.port):
         assert statuses(stack.port, [begun]) == []
-    before = count(stack.port)
+    before = fetch_count(stack.port)
     assert statuses(stack.port, [POST + begun]) == [201]
-    assert count(stack.port) == before + 1
+    assert fetch_count(stack.port) == before + 1
 
 
 def test_the_flusher_s_port_answers_too(stack: Stack) -> None:
@@ -97,14 +104,14 @@ def test_the_flusher_s_port_answers_too(stack: Stack) -> None:
 
 
 def test_an_answer_with_a_connection_that_was_kept_follows_the_end(stack: Stack) -> None:
-    with Raw(stack.port) as device:
+    with RawConnection(stack.port) as device:
         device.send(POST)
-        stored(device.answer())
+        check_stored(device.read_answer())
         device.send(POST)
-        device.end()
-        answer = device.answer()
-        stored(answer)
-        assert device.ends(5)
+        device.finish_sending()
+        answer = device.read_answer()
+        check_stored(answer)
+        assert device.is_closed_within(5)
 
 
 @pytest.mark.parametrize("switch", SWITCH)
@@ -113,15 +120,15 @@ def test_the_end_may_come_while_a_usage_waits(valkey: Server, stacks: Stacks, sw
     stack = stacks(valkey, settings={"BUSYAPI_FAST_PATH": switch})
     pending = "busyapi_pending_usages"
     valkey.pause()
-    with Raw(stack.port) as device:
+    with RawConnection(stack.port) as device:
         device.send(POST)
-        wait_until(lambda: stack.apis[0].metric(pending) == 1, "the usage to be read")
-        device.end()
-        device.listen(0.3)
+        wait_until(lambda: stack.apis[0].read_metric(pending) == 1, "the usage to be read")
+        device.finish_sending()
+        device.wait_for_data(0.3)
         valkey.resume()
-        stored(device.answer())
-        assert device.ends(5)
-    assert stack.apis[0].metric("busyapi_requests_total", status="499") == 0
+        check_stored(device.read_answer())
+        assert device.is_closed_within(5)
+    assert stack.apis[0].read_metric("busyapi_requests_total", status="499") == 0
 
 
 @pytest.mark.mutants
@@ -131,4 +138,4 @@ def test_a_server_that_closes_at_the_end_of_the_requests_is_caught(
     broken = broken_build(mutants.close_at_half_close)
     stack = stacks(valkey, settings={**broken, "BUSYAPI_FAST_PATH": "off"})
     assert statuses(stack.port, [POST]) == []
-    assert count(stack.port) == 1, "stored and not answered, as a retry would be"
+    assert fetch_count(stack.port) == 1, "stored and not answered, as a retry would be"

@@ -11,12 +11,12 @@ from testkit import mutants
 from testkit.api_client import (
     BODY,
     USAGE,
-    Raw,
-    nothing_stored,
-    problem,
-    request,
+    RawConnection,
+    check_nothing_stored,
+    check_problem,
+    check_stored,
+    render_request,
     send,
-    stored,
 )
 from testkit.broken_build import broken_build
 from testkit.http1 import Answer, fetch
@@ -43,31 +43,31 @@ def dated(answer: Answer) -> None:
 
 def test_every_answer_has_a_date(contract: Stack) -> None:
     asked = [
-        request("POST", "/api/usages", BODY),
-        request("POST", "/api/usages", BODY, headers=("Idempotency-Key: dated",)),
-        request("POST", "/api/usages/batch", b"[" + BODY + b"]"),
-        request("POST", "/api/usages", b"{}"),
-        request("GET", "/api/usages/9007199254740992"),
-        request("GET", "/nowhere"),
-        request("PUT", "/"),
-        *(request("GET", path) for path in READ),
+        render_request("POST", "/api/usages", BODY),
+        render_request("POST", "/api/usages", BODY, headers=("Idempotency-Key: dated",)),
+        render_request("POST", "/api/usages/batch", b"[" + BODY + b"]"),
+        render_request("POST", "/api/usages", b"{}"),
+        render_request("GET", "/api/usages/9007199254740992"),
+        render_request("GET", "/nowhere"),
+        render_request("PUT", "/"),
+        *(render_request("GET", path) for path in READ),
         b"broken\r\n\r\n",
     ]
     ports = [contract.port, contract.flushers[0].port, contract.apis[0].metrics_port]
     for port in ports:
-        with Raw(port) as device:
+        with RawConnection(port) as device:
             for each in asked:
                 device.send(each)
-                dated(device.answer())
+                dated(device.read_answer())
 
 
 def test_a_date_counts_seconds(contract: Stack) -> None:
     seen = set()
     end = time.monotonic() + 2.5
-    with Raw(contract.port) as device:
+    with RawConnection(contract.port) as device:
         while time.monotonic() < end:
-            device.send(request("POST", "/api/usages", BODY))
-            answer = device.answer()
+            device.send(render_request("POST", "/api/usages", BODY))
+            answer = device.read_answer()
             dated(answer)
             seen.add(answer.headers["date"])
             time.sleep(0.05)
@@ -76,20 +76,20 @@ def test_a_date_counts_seconds(contract: Stack) -> None:
 
 @pytest.mark.parametrize("path", READ)
 def test_head_is_answered_as_get_without_a_body(contract: Stack, path: str) -> None:
-    stored(send(contract.port, BODY))
+    check_stored(send(contract.port, BODY))
     if path == "/api/usages/1":
         contract.wait_until_archived()  # later the same answer comes from elsewhere
     get = fetch(contract.port, path)
-    with Raw(contract.port) as device:
+    with RawConnection(contract.port) as device:
         for headers in ((), ("Connection: close",)):
-            device.send(request("HEAD", path, headers=headers))
-            head = device.head()
+            device.send(render_request("HEAD", path, headers=headers))
+            head = device.read_head()
             assert head.status == get.status == 200
             assert head.headers.keys() == get.headers.keys()
             fixed = head.headers.keys() - VARYING - {"connection"}
             if path != "/api/usages/count":
                 assert {n: head.headers[n] for n in fixed} == {n: get.headers[n] for n in fixed}
-        assert device.ends(5), "a body behind the headers"
+        assert device.is_closed_within(5), "a body behind the headers"
 
 
 def test_errors_of_head_have_no_body(contract: Stack) -> None:
@@ -100,35 +100,35 @@ def test_errors_of_head_have_no_body(contract: Stack) -> None:
         (contract.flushers[0].port, "/nowhere", 404),
         (contract.flushers[0].port, "/usages/999999999", 404),
     ):
-        with Raw(port) as device:
-            device.send(request("HEAD", path) + request("GET", "/livez"))
-            assert device.head().status == status
-            assert device.answer().body == b"loop: ok\n"
+        with RawConnection(port) as device:
+            device.send(render_request("HEAD", path) + render_request("GET", "/livez"))
+            assert device.read_head().status == status
+            assert device.read_answer().body == b"loop: ok\n"
 
 
 def test_head_on_the_ports_inside(contract: Stack) -> None:
     for port in (contract.flushers[0].port, contract.apis[0].metrics_port):
-        with Raw(port) as device:
-            device.send(request("HEAD", "/metrics", headers=("Connection: close",)))
-            head = device.head()
+        with RawConnection(port) as device:
+            device.send(render_request("HEAD", "/metrics", headers=("Connection: close",)))
+            head = device.read_head()
             assert head.status == 200
             assert int(head.headers["content-length"]) > 1000
-            assert device.ends(5)
+            assert device.is_closed_within(5)
 
 
 def test_an_unknown_coding_is_415_and_says_which_is_known(contract: Stack) -> None:
     for path in ("/api/usages", "/api/usages/batch"):
-        with nothing_stored(contract.port):
+        with check_nothing_stored(contract.port):
             answer = send(contract.port, USAGE, path, content_encoding="br")
-            problem(answer, 415)
+            check_problem(answer, 415)
             assert answer.headers["accept-encoding"] == "gzip"
             answer = send(contract.port, b"<a/>", path, content_type="text/xml")
-            problem(answer, 415)
+            check_problem(answer, 415)
             assert "accept-encoding" not in answer.headers, "the coding was not why"
 
 
 def test_usages_and_errors_are_kept_by_no_cache(contract: Stack) -> None:
-    usage = stored(send(contract.port, BODY))
+    usage = check_stored(send(contract.port, BODY))
     contract.wait_until_archived()
     for answer in (
         fetch(contract.port, f"/api/usages/{usage}"),
@@ -145,25 +145,25 @@ def test_usages_and_errors_are_kept_by_no_cache(contract: Stack) -> None:
 def test_the_limit_of_a_head_is_a_setting(contract: Stack, beside: Apis) -> None:
     large = beside(BUSYAPI_MAX_HEADER_BYTES="20000")
     mesh = (f"X-Forwarded-Client-Cert: {'c' * 15_000}",)
-    raw = request("POST", "/api/usages", BODY, headers=mesh)
-    with nothing_stored(contract.port), Raw(contract.port) as device:
+    raw = render_request("POST", "/api/usages", BODY, headers=mesh)
+    with check_nothing_stored(contract.port), RawConnection(contract.port) as device:
         device.send(raw)
-        problem(device.answer(), 413)
-        assert device.ends(5)
-    with Raw(large.port) as device:
+        check_problem(device.read_answer(), 413)
+        assert device.is_closed_within(5)
+    with RawConnection(large.port) as device:
         device.send(raw)
-        stored(device.answer())
-        device.send(request("POST", "/api/usages", BODY, headers=(*mesh, *mesh)))
-        problem(device.answer(), 413)
+        check_stored(device.read_answer())
+        device.send(render_request("POST", "/api/usages", BODY, headers=(*mesh, *mesh)))
+        check_problem(device.read_answer(), 413)
 
 
 class TestCors:
     """Pages of other origins: off, on for those that are named."""
 
     def test_it_is_off_by_default(self, contract: Stack) -> None:
-        problem(fetch(contract.port, "/api/usages", method="OPTIONS", headers=PREFLIGHT), 405)
+        check_problem(fetch(contract.port, "/api/usages", method="OPTIONS", headers=PREFLIGHT), 405)
         answer = send(contract.port, BODY, origin=PAGE)
-        stored(answer)
+        check_stored(answer)
         assert not [name for name in answer.headers if name.startswith("access-control")]
 
     def test_a_named_origin_may_post_and_read(self, beside: Apis) -> None:
@@ -178,7 +178,7 @@ class TestCors:
                 assert "Idempotency-Key" in answer.headers["access-control-allow-headers"]
                 assert answer.headers["vary"] == "Origin"
             answer = send(port, BODY, origin=origin)
-            usage = stored(answer)
+            usage = check_stored(answer)
             assert answer.headers["access-control-allow-origin"] == origin
             assert "Location" in answer.headers["access-control-expose-headers"]
             for refused in (
@@ -210,19 +210,19 @@ class TestCors:
         answer = fetch(port, "/api/usages", method="OPTIONS", headers=PREFLIGHT)
         assert answer.status == 204
         refused = send(port, BODY, origin=PAGE)
-        problem(refused, 401)
+        check_problem(refused, 401)
         assert refused.headers["access-control-allow-origin"] == PAGE
 
 
 def idle_ends(stack: Stack, upgrade: str) -> bool:
     """Send a request that asks for an upgrade, slowly; say whether its idle connection ends."""
-    with Raw(stack.port) as device:
+    with RawConnection(stack.port) as device:
         lines = ("Connection: upgrade", f"Upgrade: {upgrade}")
-        device.send(request("POST", "/api/usages", BODY, headers=lines)[:-1])
+        device.send(render_request("POST", "/api/usages", BODY, headers=lines)[:-1])
         time.sleep(2.2)  # Sanic looks at its timeouts meanwhile
         device.send(BODY[-1:])
-        stored(device.answer())
-        return device.ends(8)
+        check_stored(device.read_answer())
+        return device.is_closed_within(8)
 
 
 def test_a_request_for_an_upgrade_keeps_the_idle_timeout(valkey: Server, stacks: Stacks) -> None:

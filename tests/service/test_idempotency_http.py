@@ -8,9 +8,9 @@ import pytest
 
 from busyapi.decode.usage import decode_usage
 from busyapi.stream.keys import PartitionKeys
-from testkit.api_client import BODY, USAGE, problem, send, stored
+from testkit.api_client import BODY, USAGE, check_problem, check_stored, send
 from testkit.processes import Stack
-from testkit.proxied_server import THE_COMMIT
+from testkit.proxied_server import COMMIT_DIGESTS
 from testkit.proxy import Proxy
 from testkit.servers import Server
 from testkit.waiting import wait_until
@@ -34,7 +34,7 @@ def test_key_belongs_to_its_credential_and_keys_have_a_budget(stack: Stack) -> N
         answer = send(
             stack.port, USAGE | changes, authorization=f"Bearer {token}", idempotency_key=key
         )
-        return stored(answer), "idempotency-replayed" in answer.headers
+        return check_stored(answer), "idempotency-replayed" in answer.headers
 
     # A device's counter: the same key, and even the same usage.
     assert post("deviceA", "41") == (1, False)
@@ -45,20 +45,20 @@ def test_key_belongs_to_its_credential_and_keys_have_a_budget(stack: Stack) -> N
     # With a credential the patient does not matter: this is another body.
     named = {"authorization": "Bearer deviceA"}
     other = USAGE | {"patientId": "another"}
-    problem(send(stack.port, other, idempotency_key="42", **named), 422)
+    check_problem(send(stack.port, other, idempotency_key="42", **named), 422)
 
     for each in range(BUDGET - 3):
         post("deviceA", f"more-{each}")
-    refused = problem(send(stack.port, USAGE, idempotency_key="new", **named), 503)
+    refused = check_problem(send(stack.port, USAGE, idempotency_key="new", **named), 503)
     assert refused["stored"] == "no"
     assert "Idempotency-Key" in refused["detail"]
-    problem(send(stack.port, [USAGE], BATCH, idempotency_key="new", **named), 503)
-    assert stored(send(stack.port, USAGE, **named)) == BUDGET + 1
+    check_problem(send(stack.port, [USAGE], BATCH, idempotency_key="new", **named), 503)
+    assert check_stored(send(stack.port, USAGE, **named)) == BUDGET + 1
     assert post("deviceA", "41") == (1, True)
-    assert stack.apis[0].metric("busyapi_refused_total", reason="IdempotencyKeysFull") == 2
+    assert stack.apis[0].read_metric("busyapi_refused_total", reason="IdempotencyKeysFull") == 2
     (flusher,) = stack.flushers
-    wait_until(lambda: flusher.metric("busyapi_idempotency_keys") == BUDGET, "the figure")
-    assert flusher.metric("busyapi_idempotency_keys_max") == BUDGET
+    wait_until(lambda: flusher.read_metric("busyapi_idempotency_keys") == BUDGET, "the figure")
+    assert flusher.read_metric("busyapi_idempotency_keys_max") == BUDGET
 
 
 def test_own_repeat_after_a_lost_answer_is_no_replay(tmp_path: Path, valkey: Server) -> None:
@@ -68,7 +68,7 @@ def test_own_repeat_after_a_lost_answer_is_no_replay(tmp_path: Path, valkey: Ser
         api.environment["BUSYAPI_REDIS_URL"] = proxy.url
         api.start()
         for path, body in (("/api/usages", USAGE), (BATCH, [USAGE, USAGE])):
-            proxy.lose_answer(THE_COMMIT)
+            proxy.lose_answer(COMMIT_DIGESTS)
             answer = send(stack.port, body, path, idempotency_key="k1" + path)
             proxy.wait_until_lost()
             assert answer.status == 201
@@ -81,16 +81,16 @@ def test_own_repeat_after_a_lost_answer_is_no_replay(tmp_path: Path, valkey: Ser
 def test_key_that_0_2_0_stored_is_known(tmp_path: Path, valkey: Server) -> None:
     """As an upgrade finds it: the digests are those of 0.2.0."""
     with Stack(tmp_path / "stack", valkey) as stack:
-        first = stored(send(stack.port, USAGE))
+        first = check_stored(send(stack.port, USAGE))
         digests = digests_of_0_2_0("dose-41")
         valkey.client().set(
             PartitionKeys(0).legacy_idempotency_key(digests[0]), f"{digests[1]} {first}", ex=100
         )
         again = send(stack.port, USAGE, idempotency_key="dose-41")
         assert again.headers["idempotency-replayed"] == "true"
-        assert stored(again) == first
+        assert check_stored(again) == first
         another = USAGE | {"medication": "another"}
-        assert stored(send(stack.port, another, idempotency_key="dose-41")) == first + 1
+        assert check_stored(send(stack.port, another, idempotency_key="dose-41")) == first + 1
 
 
 def digests_of_0_2_0(key: str) -> tuple[str, str]:

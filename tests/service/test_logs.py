@@ -19,7 +19,15 @@ from urllib.parse import quote
 import pytest
 
 from busyapi.telemetry.logs import REPEAT_SECONDS
-from testkit.api_client import BODY, USAGE, Raw, refusal, request, send, stored
+from testkit.api_client import (
+    BODY,
+    USAGE,
+    RawConnection,
+    check_stored,
+    check_unavailable,
+    render_request,
+    send,
+)
 from testkit.child_process import Child
 from testkit.http1 import Answer, fetch
 from testkit.log_leaks import MARK
@@ -112,16 +120,18 @@ def bad(stack: Stack) -> Iterator[Answer]:
         f"POST {USAGES}?{MARKER} HTTP/1.1\r\n{HOST}Content-Length: 99\r\n\r\n{MARKER}".encode(),
         f"POST {USAGES}?{MARKER} HTTP/1.1\r\n{HOST}X: {MARKER}".encode(),
     ):
-        with Raw(stack.port) as device:
+        with RawConnection(stack.port) as device:
             device.send(broken)
-            yield device.answer()
+            yield device.read_answer()
 
 
 def hang_up(stack: Stack) -> None:
     """Send the marker and go, before the header, the body and the answer are there."""
-    whole = request("POST", f"/api/usages?{MARKER}", json.dumps({"patientId": MARKER}).encode())
+    whole = render_request(
+        "POST", f"/api/usages?{MARKER}", json.dumps({"patientId": MARKER}).encode()
+    )
     for part in (whole[:40], whole[:-5], whole):
-        with Raw(stack.port) as device:
+        with RawConnection(stack.port) as device:
             device.send(part)
     for _ in range(3):
         with contextlib.closing(socket.create_connection(("127.0.0.1", stack.port))) as reset:
@@ -166,13 +176,13 @@ def test_a_scrape_that_is_broken_off_is_not_logged(stack: Stack) -> None:
     before = [each.log.read_bytes() for each in stack.processes]
     for process in stack.processes:
         for _ in range(4):  # more would not fit into the queue of prometheus_client's server
-            with Raw(process.scraped) as scraper:
-                scraper.send(request("GET", f"/metrics?{MARKER}"))
+            with RawConnection(process.scrape_port) as scraper:
+                scraper.send(render_request("GET", f"/metrics?{MARKER}"))
                 reset = struct.pack("ii", 1, 0)
                 scraper._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
-        with Raw(process.scraped) as scraper:
+        with RawConnection(process.scrape_port) as scraper:
             scraper.send(MARKER.encode() + b"\r\n\r\n")
-        assert process.metric("busyapi_build_info") == 1
+        assert process.read_metric("busyapi_build_info") == 1
     assert [each.log.read_bytes() for each in stack.processes] == before
 
 
@@ -229,10 +239,12 @@ def test_redis_that_comes_and_goes_floods_no_log(valkey: Server, stacks: Stacks)
     for tries in (5, 10):
         valkey.kill9()
         for number in range(5):
-            refusal(send(stack.port, USAGE, x_request_id=f"away-{tries}-{number}"), "no")
-        failed = partial(api.metric, "busyapi_committer_failures_total", reason="RedisUnavailable")
+            check_unavailable(send(stack.port, USAGE, x_request_id=f"away-{tries}-{number}"), "no")
+        failed = partial(
+            api.read_metric, "busyapi_committer_failures_total", reason="RedisUnavailable"
+        )
         wait_until(lambda: failed() >= tries, "the committer to try again", seconds=20)  # noqa: B023
-        wait_until(lambda: not flusher.ready(), "the flusher to see it")
+        wait_until(lambda: not flusher.is_ready(), "the flusher to see it")
         valkey.start()
         for each in stack.processes:
             each.wait_until_ready()
@@ -257,20 +269,20 @@ def test_an_archive_that_cannot_be_read_is_logged_with_the_request(
     valkey: Server, stacks: Stacks
 ) -> None:
     stack = stacks(valkey)
-    number = stored(send(stack.port, USAGE))
+    number = check_stored(send(stack.port, USAGE))
     stack.wait_until_archived()
     (file,) = stack.archive.rglob("*.zst*")
     file.write_bytes(bytes(file.stat().st_size))
     answer = fetch(stack.port, f"/api/usages/{number}", headers={"x-request-id": "night-3"})
-    refusal(answer, "no")
+    check_unavailable(answer, "no")
     assert answer.headers["x-request-id"] == "night-3"
-    refusal(fetch(stack.port, f"/api/usages/{number}"), "no")
+    check_unavailable(fetch(stack.port, f"/api/usages/{number}"), "no")
     flusher = stack.flushers[0]
     found = [line for line in lines(flusher) if line["event"] == "lookup_failed"]
     assert found[0]["request_id"] == "night-3"
     (damaged,) = [line for line in lines(flusher) if line["event"] == "archive_damaged"]
     assert file.name in str(damaged["detail"])
-    assert flusher.metric("busyapi_archive_damaged_files") == 1
+    assert flusher.read_metric("busyapi_archive_damaged_files") == 1
 
 
 def test_nothing_that_was_sent_is_logged_measured_or_said_in_an_error(
@@ -286,7 +298,8 @@ def test_nothing_that_was_sent_is_logged_measured_or_said_in_an_error(
     store.kill9()
     api, flusher = stack.apis[0], stack.flushers[0]
     wait_until(
-        lambda: api.metric("busyapi_committers_ready") == 0, "the committer to see that Redis died"
+        lambda: api.read_metric("busyapi_committers_ready") == 0,
+        "the committer to see that Redis died",
     )
     refused += good(stack)
     store.start()
@@ -297,7 +310,7 @@ def test_nothing_that_was_sent_is_logged_measured_or_said_in_an_error(
     flusher.start()
     stack.wait_until_archived()
     # Last, what is said of the end.
-    metrics = [fetch(each.scraped, "/metrics").body for each in stack.processes]
+    metrics = [fetch(each.scrape_port, "/metrics").body for each in stack.processes]
     assert [each.stop() for each in (api, flusher)] == [0, 0]
 
     for answer in refused:

@@ -12,7 +12,7 @@ from prometheus_client.openmetrics import parser
 from prometheus_client.parser import text_string_to_metric_families
 
 from busyapi.telemetry import metric_defs_api, metric_defs_flusher
-from testkit.api_client import BODY, Raw, request
+from testkit.api_client import BODY, RawConnection, render_request
 from testkit.http1 import fetch
 from testkit.processes import Process, Stack
 from testkit.proxy import Proxy
@@ -46,7 +46,7 @@ def of(stack: Stack, role: str) -> Process:
 
 def test_openmetrics_for_who_accepts_it_with_units(contract: Stack, role: str) -> None:
     accept = {"accept": f"{OPENMETRICS};version=1.0.0,text/plain;version=0.0.4;q=0.5"}
-    answer = fetch(of(contract, role).scraped, "/metrics", headers=accept)
+    answer = fetch(of(contract, role).scrape_port, "/metrics", headers=accept)
     assert answer.headers["content-type"].startswith(f"{OPENMETRICS}; version=1.0.0")
     units = {each.name: each.unit for each in openmetrics(answer.body.decode())}
     wanted = {row.name: row.unit for row in ROWS[role]}
@@ -54,7 +54,7 @@ def test_openmetrics_for_who_accepts_it_with_units(contract: Stack, role: str) -
 
 
 def test_text_for_all_others_and_promtool_has_nothing_to_say(contract: Stack, role: str) -> None:
-    answer = fetch(of(contract, role).scraped, "/metrics")
+    answer = fetch(of(contract, role).scrape_port, "/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     said = check(answer.body)
     assert (said.returncode, said.stdout + said.stderr) == (0, b"")
@@ -75,8 +75,8 @@ def test_promtool_would_say_so() -> None:
 
 def test_both_formats_have_the_same_buckets(contract: Stack, role: str) -> None:
     process = of(contract, role)
-    text = fetch(process.scraped, "/metrics").body.decode()
-    other = fetch(process.scraped, "/metrics", headers={"accept": OPENMETRICS}).body.decode()
+    text = fetch(process.scrape_port, "/metrics").body.decode()
+    other = fetch(process.scrape_port, "/metrics", headers={"accept": OPENMETRICS}).body.decode()
     bounds = [
         {
             (family.name, sample.labels["le"])
@@ -129,11 +129,13 @@ def test_a_request_that_a_stop_cuts_off_counts_as_failed(stacks: Stacks, valkey:
         api = stacks(valkey, settings=settings).apis[0]
         counts: list[float] = []
         watching = Thread(target=watch, args=(api, counts))
-        with Raw(api.port) as fast, Raw(api.port) as ordinary:
+        with RawConnection(api.port) as fast, RawConnection(api.port) as ordinary:
             proxy.mute()
-            fast.send(request("POST", "/api/usages", BODY))
-            ordinary.send(request("POST", "/api/usages", BODY, headers=("Idempotency-Key: cut",)))
-            wait_until(lambda: api.metric("busyapi_pending_usages") == 2, "both to be taken")
+            fast.send(render_request("POST", "/api/usages", BODY))
+            ordinary.send(
+                render_request("POST", "/api/usages", BODY, headers=("Idempotency-Key: cut",))
+            )
+            wait_until(lambda: api.read_metric("busyapi_pending_usages") == 2, "both to be taken")
             watching.start()
             api.terminate()
             assert api.wait(20) == 0
@@ -143,7 +145,7 @@ def test_a_request_that_a_stop_cuts_off_counts_as_failed(stacks: Stacks, valkey:
 
 def watch(api: Process, counts: list[float]) -> None:
     """Write down how many failed, as often as the process says it, until it has ended."""
-    while api.running:
+    while api.is_running:
         with suppress(OSError, EOFError):
-            counts.append(api.metric("busyapi_requests_total", status="500"))
+            counts.append(api.read_metric("busyapi_requests_total", status="500"))
         time.sleep(0.05)

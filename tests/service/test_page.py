@@ -14,8 +14,8 @@ from busyapi.api.pages import SECURITY_HEADERS, render_landing_page
 from busyapi.settings import Settings
 from testkit.browser import Browser
 from testkit.http1 import fetch
-from testkit.ports import free_port
-from testkit.processes import Api, Stack, answers
+from testkit.ports import reserve_port
+from testkit.processes import Api, Stack, answers_ok
 from testkit.servers import Server
 from testkit.waiting import wait_until
 
@@ -43,7 +43,7 @@ def page(stack: Stack) -> str:
 
 def beside(stack: Stack, folder: Path, **settings: str) -> Api:
     """Return one more API process, not yet started."""
-    port = free_port()
+    port = reserve_port()
     return Api(folder, f"api-{port}", port, {**(stack.apis[0].environment or {}), **settings})
 
 
@@ -193,7 +193,7 @@ def test_process_that_is_not_ready_says_why(stack: Stack, browser: Browser, tmp_
     api = beside(stack, tmp_path, BUSYAPI_DURABILITY="replicated")
     try:
         api.spawn()
-        wait_until(lambda: api.alive() and answers(api.port, "/livez"), f"{api}")
+        wait_until(lambda: api.check_alive() and answers_ok(api.port, "/livez"), f"{api}")
         browser.open(f"http://localhost:{api.port}/")
         shows(browser, "#ready", "^Not ready: .*replica")
     finally:

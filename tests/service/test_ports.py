@@ -10,9 +10,16 @@ import pytest
 
 from busyapi.web.connection_refusal import MAX_REFUSALS
 from busyapi.web.connections import MAX_LINGERING
-from testkit.api_client import BODY, Raw, problem, refusal, request, stored
+from testkit.api_client import (
+    BODY,
+    RawConnection,
+    check_problem,
+    check_stored,
+    check_unavailable,
+    render_request,
+)
 from testkit.http1 import fetch
-from testkit.ports import free_port
+from testkit.ports import reserve_port
 from testkit.processes import Api, Process, Stack
 from testkit.servers import Server
 from testkit.waiting import wait_until
@@ -45,7 +52,7 @@ def beside_hasty(hasty: Stack, tmp_path: Path) -> Iterator[Apis]:
 
         def make(**settings: str) -> Api:
             api = Api(
-                tmp_path, "api-beside", free_port(), {**(hasty.apis[0].environment), **settings}
+                tmp_path, "api-beside", reserve_port(), {**(hasty.apis[0].environment), **settings}
             )
             api.environment.update(settings)
             return running.enter_context(api)
@@ -55,7 +62,7 @@ def beside_hasty(hasty: Stack, tmp_path: Path) -> Iterator[Apis]:
 
 PORTS: dict[str, Callable[[Stack], int]] = {
     "api": lambda stack: stack.port,
-    "metrics": lambda stack: stack.apis[0].scraped,
+    "metrics": lambda stack: stack.apis[0].scrape_port,
     "flusher": lambda stack: stack.flushers[0].port,
 }
 
@@ -82,14 +89,14 @@ class TestErrors:
 
     def test_an_unknown_path_is_404(self, port: int) -> None:
         for path in ("/nowhere", "/usages/" + "9" * 4301, "/usages/abc", "/../etc/passwd"):
-            problem(fetch(port, path, headers={"accept": "text/html"}), 404)
+            check_problem(fetch(port, path, headers={"accept": "text/html"}), 404)
 
     def test_a_wrong_method_is_405_before_the_body_has_come(self, port: int) -> None:
         path = "/openapi.json" if fetch(port, "/openapi.json").status == 200 else "/metrics"
-        with Raw(port) as client:
-            client.send(request("POST", path, headers=("Content-Length: 99000000",)))
-            answer = client.answer()
-        problem(answer, 405)
+        with RawConnection(port) as client:
+            client.send(render_request("POST", path, headers=("Content-Length: 99000000",)))
+            answer = client.read_answer()
+        check_problem(answer, 405)
         assert "GET" in answer.headers["allow"]
 
     @pytest.mark.parametrize(
@@ -101,9 +108,9 @@ class TestErrors:
         ],
     )
     def test_broken_or_too_large(self, port: int, raw: bytes, status: int) -> None:
-        with Raw(port) as client:
+        with RawConnection(port) as client:
             client.send(raw)
-            problem(client.answer(), status)
+            check_problem(client.read_answer(), status)
 
     def test_a_client_that_is_gone_before_its_answer_is_no_error(
         self, stacks: Stacks, valkey: Server
@@ -112,8 +119,8 @@ class TestErrors:
         api = stack.apis[0]
         for method in ("HEAD", "GET"):
             for _ in range(100):
-                with Raw(stack.port) as client:
-                    client.send(request(method, "/livez") * 30)
+                with RawConnection(stack.port) as client:
+                    client.send(render_request(method, "/livez") * 30)
                     client.reset()
         assert fetch(stack.port, "/livez").status == 200
         assert b"library_log" not in api.log.read_bytes()
@@ -132,15 +139,15 @@ class TestDeadline:
     )
     def test_a_byte_now_and_then_is_no_way_round_it(self, port: int, begun: bytes) -> None:
         path = b"livez" if fetch(port, "/livez").status == 200 else b"metrics"
-        with Raw(port) as client:
+        with RawConnection(port) as client:
             started = time.monotonic()
             client.send(begun.replace(b"%b", path))
             sent = client.drip(b"x" * 1000, DEADLINE / 10)
             assert sent < 1000
             assert time.monotonic() - started < LATE
-            if client.unheard():
-                problem(client.answer(), 408)
-            assert client.ends(LATE)
+            if client.has_data():
+                check_problem(client.read_answer(), 408)
+            assert client.is_closed_within(LATE)
 
 
 class TestMetrics:
@@ -152,40 +159,40 @@ class TestMetrics:
         api = hasty.apis[0]
         before = threads(api)
         with ExitStack() as clients:
-            silent = [clients.enter_context(Raw(api.scraped)) for _ in range(MANY)]
+            silent = [clients.enter_context(RawConnection(api.scrape_port)) for _ in range(MANY)]
             for each in silent[::2]:
                 each.send(b"GET")
-            assert api.metric("busyapi_build_info") == 1
+            assert api.read_metric("busyapi_build_info") == 1
             assert threads(api) == before
             # The newest keep their places until the deadline, the others made room.
-            assert not silent[0].answers_in(0.5)
+            assert not silent[0].is_answered_within(0.5)
             begun = silent[::2]
-            wait_until(lambda: all(each.hung_up() for each in begun), "the begun to be closed")
+            wait_until(lambda: all(each.is_closed() for each in begun), "the begun to be closed")
         assert hasty.apis[0].log.read_bytes().count(b"Traceback") == 0
 
     def test_a_slow_scrape_is_answered_although_connections_come_and_come(
         self, hasty: Stack
     ) -> None:
         api = hasty.apis[0]
-        whole = request("GET", "/metrics")
-        with ExitStack() as clients, Raw(api.scraped) as slow:
+        whole = render_request("GET", "/metrics")
+        with ExitStack() as clients, RawConnection(api.scrape_port) as slow:
             slow.send(whole[:9])
             for _ in range(MANY // 4):
-                clients.enter_context(Raw(api.scraped)).send(b"GET")
+                clients.enter_context(RawConnection(api.scrape_port)).send(b"GET")
             time.sleep(DEADLINE / 4)
             slow.send(whole[9:])
-            assert slow.answer().status == 200
+            assert slow.read_answer().status == 200
 
     def test_scrapes_without_end_leave_the_loop_to_others(self, hasty: Stack) -> None:
         """Renderings are shared: four hundred requests are not four hundred renderings."""
         api = hasty.apis[0]
-        clients = [Raw(api.scraped) for _ in range(100)]
+        clients = [RawConnection(api.scrape_port) for _ in range(100)]
         for each in clients:
-            each.send(request("GET", "/metrics") * 4)
+            each.send(render_request("GET", "/metrics") * 4)
         started = time.monotonic()
         assert fetch(hasty.port, "/livez").status == 200
         waited = time.monotonic() - started
-        bodies = {each.answer().body for each in clients}
+        bodies = {each.read_answer().body for each in clients}
         assert len(bodies) < 50
         assert waited < LATE
         for each in clients:
@@ -196,11 +203,11 @@ class TestMetrics:
             pytest.skip("a machine without IPv6")
         for host in ("::1", "127.0.0.1"):
             with socket.create_connection((host, port), 5) as client:
-                client.sendall(request("GET", "/livez"))
+                client.sendall(render_request("GET", "/livez"))
                 assert client.recv(20).startswith(b"HTTP/1.1 ")
 
     def test_a_taken_port_ends_the_process(self, hasty: Stack, beside_hasty: Apis) -> None:
-        taken = str(hasty.apis[0].scraped)
+        taken = str(hasty.apis[0].scrape_port)
         with pytest.raises(RuntimeError, match=f"port {taken}"):
             beside_hasty(BUSYAPI_METRICS_PORT=taken)
 
@@ -215,46 +222,46 @@ class TestBound:
         api = stack.apis[0]
         valkey.pause()
         with ExitStack() as clients:
-            busy = [clients.enter_context(Raw(stack.port)) for _ in range(8)]
+            busy = [clients.enter_context(RawConnection(stack.port)) for _ in range(8)]
             for each in busy:
-                each.send(request("POST", "/api/usages", BODY))
-            wait_until(lambda: api.metric("busyapi_pending_usages") == 8, "all to be at work")
+                each.send(render_request("POST", "/api/usages", BODY))
+            wait_until(lambda: api.read_metric("busyapi_pending_usages") == 8, "all to be at work")
             for _ in range(3):
                 # More than fits in one packet: closing at once would reset the connection.
-                with Raw(stack.port) as client:
-                    client.send(request("POST", "/api/usages", BODY + b" " * 200_000))
-                    answer = client.answer()
+                with RawConnection(stack.port) as client:
+                    client.send(render_request("POST", "/api/usages", BODY + b" " * 200_000))
+                    answer = client.read_answer()
                     assert answer.headers["connection"] == "close"
-                    refusal(answer, stored="no")
-                    assert client.ends(5)
+                    check_unavailable(answer, stored="no")
+                    assert client.is_closed_within(5)
             assert fetch(stack.port, "/livez").body == b"loop: ok\n"
             assert fetch(stack.port, "/readyz").status == 200
             valkey.resume()
             for each in busy:
-                stored(each.answer())
+                check_stored(each.read_answer())
             # All are idle now: the next is served, and the one that was idle longest is closed.
             time.sleep(1.2)
-            with Raw(stack.port) as client:
-                client.send(request("POST", "/api/usages", BODY))
-                stored(client.answer())
-            assert sum(each.hung_up() for each in busy) == 1
+            with RawConnection(stack.port) as client:
+                client.send(render_request("POST", "/api/usages", BODY))
+                check_stored(client.read_answer())
+            assert sum(each.is_closed() for each in busy) == 1
 
     def test_slow_requests_make_room(self, stacks: Stacks, valkey: Server) -> None:
         settings = {"BUSYAPI_MAX_CONNECTIONS": "8", "BUSYAPI_REQUEST_DEADLINE": "8"}
         stack = stacks(valkey, settings=settings)
         with ExitStack() as clients:
-            slow = [clients.enter_context(Raw(stack.port)) for _ in range(8)]
+            slow = [clients.enter_context(RawConnection(stack.port)) for _ in range(8)]
             for each in slow:
-                each.send(request("POST", "/api/usages", BODY)[:-1])
+                each.send(render_request("POST", "/api/usages", BODY)[:-1])
             time.sleep(2.5)
-            with Raw(stack.port) as client:
-                client.send(request("POST", "/api/usages", BODY))
-                stored(client.answer())
+            with RawConnection(stack.port) as client:
+                client.send(render_request("POST", "/api/usages", BODY))
+                check_stored(client.read_answer())
                 assert fetch(stack.port, "/livez").status == 200
-            told = [each for each in slow if each.answers_in(0.5)]
+            told = [each for each in slow if each.is_answered_within(0.5)]
             assert len(told) == 2
             for each in told:
-                refusal(each.answer(), stored="no")
+                check_unavailable(each.read_answer(), stored="no")
 
     def test_a_flood_of_slow_requests_holds_no_more_than_the_bound(
         self, stacks: Stacks, valkey: Server
@@ -265,14 +272,14 @@ class TestBound:
         before = files(api)
         with ExitStack() as clients:
             for _ in range(MANY):
-                clients.enter_context(Raw(stack.port)).send(b"GET")
+                clients.enter_context(RawConnection(stack.port)).send(b"GET")
             wait_until(lambda: files(api) > before + 8, "the flood to be seen")
             time.sleep(0.2)
             assert files(api) <= before + 8 + MAX_LINGERING
             wait_until(lambda: files(api) <= before + 8 + 2, "all others to be closed")
-            with Raw(stack.port) as client:
-                client.send(request("POST", "/api/usages", BODY))
-                stored(client.answer())
+            with RawConnection(stack.port) as client:
+                client.send(render_request("POST", "/api/usages", BODY))
+                check_stored(client.read_answer())
 
     def test_connections_beyond_all_refusals_are_cut_off_without_an_error(
         self, stacks: Stacks, valkey: Server
@@ -282,10 +289,12 @@ class TestBound:
         valkey.pause()
         with ExitStack() as clients:
             for _ in range(8):
-                busy = clients.enter_context(Raw(stack.port))
-                busy.send(request("POST", "/api/usages", BODY))
-            wait_until(lambda: api.metric("busyapi_pending_usages") == 8, "all to be at work")
-            refused = [clients.enter_context(Raw(stack.port)) for _ in range(MAX_REFUSALS + 20)]
-            wait_until(lambda: any(each.hung_up() for each in refused), "one to be cut off")
+                busy = clients.enter_context(RawConnection(stack.port))
+                busy.send(render_request("POST", "/api/usages", BODY))
+            wait_until(lambda: api.read_metric("busyapi_pending_usages") == 8, "all to be at work")
+            refused = [
+                clients.enter_context(RawConnection(stack.port)) for _ in range(MAX_REFUSALS + 20)
+            ]
+            wait_until(lambda: any(each.is_closed() for each in refused), "one to be cut off")
             valkey.resume()
         assert b"library_log" not in api.log.read_bytes()

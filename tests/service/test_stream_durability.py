@@ -15,7 +15,7 @@ from busyapi.stream.durability import DurabilityInspector
 from busyapi.stream.keys import PartitionKeys
 from busyapi.stream.session import Session
 from testkit.http1 import fetch
-from testkit.in_process import seed_once, where
+from testkit.in_process import endpoint_of, seed_once
 from testkit.processes import Api, Flusher, Stack
 from testkit.servers import FLAVOURS, Flavour, Server
 from testkit.waiting import wait_until
@@ -26,7 +26,7 @@ USAGE = b'{"patientId":"100","timestamp":0,"medication":"Albuterol"}'
 
 @pytest.fixture
 async def seeded(any_server: Server, tmp_path: Path) -> Server:
-    await seed_once(where(any_server), tmp_path / "archive")
+    await seed_once(endpoint_of(any_server), tmp_path / "archive")
     return any_server
 
 
@@ -34,7 +34,7 @@ async def open_session(
     server: Server, tier: str = "fsync", inspector: DurabilityInspector | None = None
 ) -> None:
     inspector = inspector or DurabilityInspector(tier, KEYS)
-    session = await Session.open(where(server), 0, 1, inspector, Seq(0))
+    session = await Session.open(endpoint_of(server), 0, 1, inspector, Seq(0))
     await session.close()
 
 
@@ -122,7 +122,7 @@ async def slow(
     monkeypatch.setattr("busyapi.stream.durability.FSYNC_TIMEOUT_MS", 700)
     config = ["enable-debug-command yes"]
     with Server(tmp_path / "server", request.param, config=config) as server:
-        await seed_once(where(server), tmp_path / "archive")
+        await seed_once(endpoint_of(server), tmp_path / "archive")
         slow_rewrites(server)
         yield server
 
@@ -156,7 +156,7 @@ async def test_waitaof_judges_what_its_own_connection_has_written(
         slow_rewrites(server)
         server.command("CONFIG", "SET", "appendonly", "no")
         server.command("CONFIG", "SET", "appendonly", "yes")
-        connection = await where(server).connect(0)
+        connection = await endpoint_of(server).connect(0)
         assert (await connection.execute("WAITAOF", 1, 0, 300))[0] == 1
         assert await DurabilityInspector("fsync", KEYS)._probe_aof(connection) is False
         await connection.close()

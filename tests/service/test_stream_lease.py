@@ -13,7 +13,7 @@ from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.keys import PartitionKeys
 from busyapi.stream.lease import STALE_SECONDS
 from busyapi.stream.partition import OwnedPartition
-from testkit.in_process import where
+from testkit.in_process import endpoint_of
 from testkit.servers import FLAVOURS, Server
 
 KEYS = PartitionKeys(0)
@@ -34,7 +34,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
 @pytest.fixture
 async def owner(server: Server) -> AsyncIterator[OwnedPartition]:
     """A flusher of archive-a that has the lease."""
-    owner = await connected(where(server), "archive-a")
+    owner = await connected(endpoint_of(server), "archive-a")
     await owner.acquire_lease()
     await owner.seed(Seq(0), {"epoch": "e"}, seq=Seq(0))
     yield owner
@@ -60,7 +60,7 @@ async def seconds_to_take(partition: OwnedPartition) -> float:
 
 
 async def test_connecting_takes_nothing(server: Server) -> None:
-    other = await connected(where(server), "archive-b")
+    other = await connected(endpoint_of(server), "archive-b")
     await other.read_snapshot()
     assert server.command("EXISTS", KEYS.lease) == 0
     await other.release()
@@ -72,7 +72,7 @@ async def test_another_archive_cannot_take_write_or_release(
     before = server.command("GET", KEYS.lease)
     # A name that begins like the owner's is another name.
     for archive in ("archive-b", "archive"):
-        other = await connected(where(server), archive)
+        other = await connected(endpoint_of(server), archive)
         for refused in (
             other.acquire_lease(),
             other.publish(Seq(0)),
@@ -92,7 +92,7 @@ async def test_another_archive_cannot_take_write_or_release(
 async def test_released_lease_is_free_at_once(server: Server, owner: OwnedPartition) -> None:
     await owner.release()
     assert server.command("EXISTS", KEYS.lease) == 0
-    other = await connected(where(server), "archive-b")
+    other = await connected(endpoint_of(server), "archive-b")
     assert await seconds_to_take(other) < STALE_SECONDS / 2
     await other.release()
 
@@ -101,7 +101,7 @@ async def test_renewed_lease_is_not_taken_by_the_same_archive(
     server: Server, owner: OwnedPartition
 ) -> None:
     # Its lock should have kept it out: so the lock is void, and the lease has to.
-    second = await connected(where(server), "archive-a")
+    second = await connected(endpoint_of(server), "archive-a")
     end = monotonic() + STALE_SECONDS * 2
     while monotonic() < end:
         await owner.renew_lease()
@@ -119,7 +119,7 @@ async def test_renewed_lease_is_not_taken_by_the_same_archive(
 @pytest.mark.usefixtures("owner")
 async def test_lease_that_is_silent_for_long_is_taken_at_once(server: Server) -> None:
     server.command("PEXPIRE", KEYS.lease, 7_000)
-    second = await connected(where(server), "archive-a")
+    second = await connected(endpoint_of(server), "archive-a")
     assert await seconds_to_take(second) < STALE_SECONDS / 2
     await second.close()
 
@@ -127,7 +127,7 @@ async def test_lease_that_is_silent_for_long_is_taken_at_once(server: Server) ->
 @pytest.mark.usefixtures("owner")
 async def test_of_two_newcomers_one_takes_the_stale_lease(server: Server) -> None:
     server.command("PEXPIRE", KEYS.lease, 7_000)
-    newcomers = [await connected(where(server), "archive-a") for _ in range(4)]
+    newcomers = [await connected(endpoint_of(server), "archive-a") for _ in range(4)]
     taken = await asyncio.gather(
         *(each.acquire_lease() for each in newcomers), return_exceptions=True
     )
@@ -149,12 +149,12 @@ async def test_user_of_an_earlier_acl_waits_until_the_lease_has_expired(tmp_path
     with Server(
         tmp_path / "s", acl=["user default off", OLD_USER], username="busyapi", password="s3cret"
     ) as server:
-        owner = await connected(where(server), "archive-a")
+        owner = await connected(endpoint_of(server), "archive-a")
         await owner.acquire_lease()
         await owner.close()
-        second = await connected(where(server), "archive-a")
+        second = await connected(endpoint_of(server), "archive-a")
         assert STALE_SECONDS + 1 < await seconds_to_take(second) < 12
         await second.release()
-        third = await connected(where(server), "archive-b")
+        third = await connected(endpoint_of(server), "archive-b")
         assert await seconds_to_take(third) < 1
         await third.release()

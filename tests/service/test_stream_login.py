@@ -8,7 +8,7 @@ import pytest
 from busyapi.errors import RedisUnavailable
 from busyapi.stream.endpoint import parse_redis_url
 from testkit.certificates import make_certificates
-from testkit.in_process import run_committer, seed_once, where
+from testkit.in_process import endpoint_of, run_committer, seed_once
 from testkit.load import Load
 from testkit.processes import Process, Stack
 from testkit.servers import Flavour, Server
@@ -33,7 +33,7 @@ async def test_user_with_its_own_keys_and_few_commands_is_enough(
         busyapi = parse_redis_url(server.url, username="busyapi", password="s3cret")
         assert await seed_once(busyapi, tmp_path / "archive") == "fresh install"
         async with run_committer(busyapi) as committer:
-            await committer.wait_ready()
+            await committer.wait_until_ready()
             assert await committer.post(b"{}") == 1
         for wrong in (
             parse_redis_url(server.url, username="busyapi", password="wrong"),
@@ -81,7 +81,7 @@ def test_tls_with_a_user_and_a_password_file_end_to_end(tmp_path: Path) -> None:
         with Load(stack.port, connections=2, requests=50) as load:
             load.finish()
         stack.wait_until_archived()
-        verdict = stack.verdict(load.history)
+        verdict = stack.check_history(load.history)
         assert verdict.ok, verdict
         assert verdict.archived == 50
 
@@ -92,7 +92,7 @@ def test_tls_with_a_user_and_a_password_file_end_to_end(tmp_path: Path) -> None:
             each.spawn()
             wait_until(partial(refused, each), "the log to say why", seconds=20)
             assert "s3cret" not in each.tail()
-            assert not each.ready()
+            assert not each.is_ready()
         # A rotated secret is taken without a restart.
         secret.write_text("s3cret")
         for each in stack.processes:
@@ -106,7 +106,7 @@ def refused(process: Process) -> bool:
 async def test_server_that_nobody_vouches_for_is_not_spoken_to(tmp_path: Path) -> None:
     certificates = make_certificates(tmp_path)
     with Server(tmp_path / "server", "redis", certificates=certificates) as server:
-        connection = await where(server).connect(0)
+        connection = await endpoint_of(server).connect(0)
         await connection.close()
         with pytest.raises(
             RedisUnavailable, match=r"no connection to Redis.*certificate is refused"

@@ -18,7 +18,7 @@ from busyapi.stream.keys import PartitionKeys
 from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.scripts import REVOKE_SEEN_EPOCH
 from busyapi.stream.session import CommitCommand, CommitResult, Session
-from testkit.in_process import where
+from testkit.in_process import endpoint_of
 from testkit.servers import Server
 
 KEYS = PartitionKeys(0)
@@ -51,7 +51,7 @@ class Seeded:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.endpoint: Endpoint = where(server)
+        self.endpoint: Endpoint = endpoint_of(server)
         self.owner = OwnedPartition(self.endpoint, 0, "fsync", "archive-a")
         self.session: Session
         self.highest = Seq(0)

@@ -11,7 +11,7 @@ from testkit.archive_reader import read_archive
 from testkit.checker import Defect
 from testkit.history import History
 from testkit.load import Load
-from testkit.ports import free_port
+from testkit.ports import reserve_port
 from testkit.processes import Api, Flusher, Stack, Store
 from testkit.servers import Flavour, Server
 from testkit.topologies import ClusterOfThree, SentinelSet
@@ -39,7 +39,7 @@ def assert_four_partitions_hold(stack: Stack, requests: int) -> None:
     history = post_all_kinds(stack, requests)
     assert history.acknowledged == 2 * requests + 2 * 7 * requests, history
     stack.wait_until_archived()
-    verdict = stack.verdict(history)
+    verdict = stack.check_history(history)
     assert verdict.ok, verdict
     lines = {n: len(each.lines) for n, each in read_archive(stack.archive).partitions.items()}
     assert set(lines) == {0, 1, 2, 3}
@@ -54,7 +54,7 @@ def test_four_partitions_on_one_server_and_no_other_number_of_them(
         # Whoever is started with another number is turned away, and says why.
         told = "installation has 4 partitions, BUSYAPI_PARTITIONS says 1"
         other = {**valkey.settings(), "BUSYAPI_PARTITIONS": "1"}
-        api = Api(tmp_path / "other", "api", free_port(), other)
+        api = Api(tmp_path / "other", "api", reserve_port(), other)
         api.spawn()
         assert api.wait(20) == 1
         assert told in api.tail()
@@ -66,14 +66,14 @@ def test_four_partitions_on_one_server_and_no_other_number_of_them(
             (stack.archive, "is partition 0 of 4, not 0 of 1"),
         ):
             settings = {**other, "BUSYAPI_ARCHIVE_DIR": str(folder)}
-            flusher = Flusher(tmp_path / f"other-{folder.name}", 0, free_port(), settings)
+            flusher = Flusher(tmp_path / f"other-{folder.name}", 0, reserve_port(), settings)
             flusher.spawn()
             try:
                 wait_until(partial(says, flusher, why), f"{flusher} to say why", seconds=20)
-                assert not flusher.ready()
+                assert not flusher.is_ready()
             finally:
                 flusher.close()
-        flusher = Flusher(tmp_path / "fifth", 4, free_port(), stack.flushers[0].environment)
+        flusher = Flusher(tmp_path / "fifth", 4, reserve_port(), stack.flushers[0].environment)
         flusher.spawn()
         assert flusher.wait(20) == 2
         assert "--partition must be from 0 to 3" in flusher.tail()
@@ -117,9 +117,9 @@ def test_failover_repeats_no_id_and_loses_only_what_its_tier_allows(
                 before = load.history.acknowledged
                 wait_until(lambda: load.history.acknowledged > before + 100, "usages", seconds=20)
             stack.wait_until_archived()
-            jumps = stack.flushers[0].metric("busyapi_epoch_jumps_total")
+            jumps = stack.flushers[0].read_metric("busyapi_epoch_jumps_total")
             assert set(stack.stop().values()) == {0}
-    verdict = stack.verdict(load.history)
+    verdict = stack.check_history(load.history)
     allowed = {Defect.MISSING} if tier == "fsync" else set()
     assert set(verdict.defects) <= allowed, verdict
     assert jumps >= 1

@@ -5,9 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from testkit.archive.handwritten import asked, line, write_gap, write_quarantine, write_segment
+from testkit.archive.handwritten import (
+    add_request,
+    make_line,
+    write_gap,
+    write_quarantine,
+    write_segment,
+)
 from testkit.archive_reader import read_archive
-from testkit.checker import EXAMPLES, Defect, Verdict, check
+from testkit.checker import MAX_EXAMPLES, Defect, Verdict, check_history
 from testkit.history import History, Outcome
 
 OK, REFUSED, UNKNOWN = Outcome.OK, Outcome.REFUSED, Outcome.UNKNOWN
@@ -18,25 +24,25 @@ class Run:
 
     def __init__(self) -> None:
         self.history = History()
-        asked(self.history, OK, ["one"], [1], at=1)
-        asked(self.history, OK, ["two", "three"], [2, 3], at=2)
-        asked(self.history, REFUSED, ["no"], at=3)
-        asked(self.history, UNKNOWN, ["perhaps"], at=4)
-        asked(self.history, UNKNOWN, ["not"], at=5)
-        asked(self.history, OK, ["late"], [21], at=6)
+        add_request(self.history, OK, ["one"], [1], at=1)
+        add_request(self.history, OK, ["two", "three"], [2, 3], at=2)
+        add_request(self.history, REFUSED, ["no"], at=3)
+        add_request(self.history, UNKNOWN, ["perhaps"], at=4)
+        add_request(self.history, UNKNOWN, ["not"], at=5)
+        add_request(self.history, OK, ["late"], [21], at=6)
         # Id 4 is of the request that ended unknown; 5 to 20 were jumped over.
         self.lines = [(1, "one"), (2, "two"), (3, "three"), (4, "perhaps"), (21, "late")]
         self.gaps = [(5, 20)]
 
-    def verdict(self, folder: Path) -> Verdict:
-        write_segment(folder, [line(*each) for each in self.lines])
+    def check_history(self, folder: Path) -> Verdict:
+        write_segment(folder, [make_line(*each) for each in self.lines])
         for gap in self.gaps:
             write_gap(folder, *gap)
-        return check(self.history, read_archive(folder))
+        return check_history(self.history, read_archive(folder))
 
 
 def test_sound_run_has_no_defect(tmp_path: Path) -> None:
-    verdict = Run().verdict(tmp_path)
+    verdict = Run().check_history(tmp_path)
     assert verdict.ok, verdict
     assert (verdict.archived, verdict.skipped, verdict.unknown_archived) == (5, 16, 1)
     assert str(verdict).splitlines() == [
@@ -47,11 +53,11 @@ def test_sound_run_has_no_defect(tmp_path: Path) -> None:
 
 
 def acknowledged_and_nowhere(run: Run) -> None:
-    asked(run.history, OK, ["gone"], [22], at=7)
+    add_request(run.history, OK, ["gone"], [22], at=7)
 
 
 def acknowledged_and_in_a_gap(run: Run) -> None:
-    asked(run.history, OK, ["gone"], [7], at=5)
+    add_request(run.history, OK, ["gone"], [7], at=5)
 
 
 def two_payloads_exchanged(run: Run) -> None:
@@ -79,37 +85,37 @@ def acknowledged_under_two_ids(run: Run) -> None:
 
 
 def id_for_two(run: Run) -> None:
-    asked(run.history, OK, ["later"], [21], at=7)
+    add_request(run.history, OK, ["later"], [21], at=7)
 
 
 def id_twice_in_one_batch(run: Run) -> None:
-    asked(run.history, OK, ["later", "last"], [22, 22], at=7)
+    add_request(run.history, OK, ["later", "last"], [22, 22], at=7)
     run.lines.append((22, "last"))
 
 
 def batch_with_too_few_ids(run: Run) -> None:
-    asked(run.history, OK, ["later", "last"], [22], at=7)
+    add_request(run.history, OK, ["later", "last"], [22], at=7)
     run.lines += [(22, "later"), (23, "last")]
 
 
 def answer_without_id(run: Run) -> None:
-    asked(run.history, OK, ["later"], at=7)
+    add_request(run.history, OK, ["later"], at=7)
     run.lines.append((22, "later"))
 
 
 def id_below_one_known_before(run: Run) -> None:
     run.gaps = [(5, 19)]
     run.lines.insert(4, (20, "back"))
-    asked(run.history, OK, ["back"], [20], at=7)
+    add_request(run.history, OK, ["back"], [20], at=7)
 
 
 def id_below_one_known_after_a_lower_one(run: Run) -> None:
     run.gaps = [(5, 20), (22, 29)]
     run.lines += [(30, "high"), (31, "low"), (32, "back"), (33, "long")]
-    asked(run.history, OK, ["long"], [33], at=7, until=20)
-    asked(run.history, OK, ["back"], [32], at=8, until=9)
-    asked(run.history, OK, ["high"], [30], at=8, until=10)
-    asked(run.history, OK, ["low"], [31], at=11)
+    add_request(run.history, OK, ["long"], [33], at=7, until=20)
+    add_request(run.history, OK, ["back"], [32], at=8, until=9)
+    add_request(run.history, OK, ["high"], [30], at=8, until=10)
+    add_request(run.history, OK, ["low"], [31], at=11)
 
 
 def nobodys(run: Run) -> None:
@@ -166,7 +172,7 @@ def test_defect_is_reported(
 ) -> None:
     run = Run()
     break_it(run)
-    verdict = run.verdict(tmp_path)
+    verdict = run.check_history(tmp_path)
     assert not verdict.ok
     assert set(verdict.defects) == defects, verdict
     assert all(defect in str(verdict) for defect in defects)
@@ -174,46 +180,46 @@ def test_defect_is_reported(
 
 def test_ids_in_the_files_of_another_partition_are_reported(tmp_path: Path) -> None:
     history = History()
-    asked(history, OK, ["a", "b"], [1, 2])
-    write_segment(tmp_path, [line(1, "a"), line(2, "b")], partitions=2)
-    verdict = check(history, read_archive(tmp_path), partitions=2)
+    add_request(history, OK, ["a", "b"], [1, 2])
+    write_segment(tmp_path, [make_line(1, "a"), make_line(2, "b")], partitions=2)
+    verdict = check_history(history, read_archive(tmp_path), partitions=2)
     assert Defect.WRONG_PARTITION in verdict.defects
 
 
 def test_partitions_have_their_own_seqs_and_order(tmp_path: Path) -> None:
     history = History()
-    asked(history, OK, ["b"], [2], at=1)
-    asked(history, OK, ["d"], [4], at=2)
-    asked(history, OK, ["a"], [1], at=3)
-    write_segment(tmp_path, [line(1, "a")], partitions=2)
-    write_segment(tmp_path, [line(2, "b"), line(4, "d")], partition=1, partitions=2)
-    verdict = check(history, read_archive(tmp_path), partitions=2)
+    add_request(history, OK, ["b"], [2], at=1)
+    add_request(history, OK, ["d"], [4], at=2)
+    add_request(history, OK, ["a"], [1], at=3)
+    write_segment(tmp_path, [make_line(1, "a")], partitions=2)
+    write_segment(tmp_path, [make_line(2, "b"), make_line(4, "d")], partition=1, partitions=2)
+    verdict = check_history(history, read_archive(tmp_path), partitions=2)
     assert verdict.ok, verdict
 
 
 def test_ids_of_requests_under_way_together_may_come_in_any_order(tmp_path: Path) -> None:
     history = History()
-    asked(history, OK, ["b"], [2], at=1, until=3)
-    asked(history, OK, ["a"], [1], at=2, until=4)
-    write_segment(tmp_path, [line(1, "a"), line(2, "b")])
-    assert check(history, read_archive(tmp_path)).ok
+    add_request(history, OK, ["b"], [2], at=1, until=3)
+    add_request(history, OK, ["a"], [1], at=2, until=4)
+    write_segment(tmp_path, [make_line(1, "a"), make_line(2, "b")])
+    assert check_history(history, read_archive(tmp_path)).ok
 
 
 def test_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     run = Run()
-    write_segment(tmp_path, [line(22, "more")]).write_bytes(b"no zstd frame")
-    assert set(run.verdict(tmp_path).defects) == {Defect.DAMAGED}
+    write_segment(tmp_path, [make_line(22, "more")]).write_bytes(b"no zstd frame")
+    assert set(run.check_history(tmp_path).defects) == {Defect.DAMAGED}
 
 
 def test_acknowledged_and_quarantined_is_reported_and_its_seq_accounted_for(
     tmp_path: Path,
 ) -> None:
     run = Run()
-    asked(run.history, OK, ["unread"], [22], at=7)
-    asked(run.history, OK, ["after"], [24], at=8)
+    add_request(run.history, OK, ["unread"], [22], at=7)
+    add_request(run.history, OK, ["after"], [24], at=8)
     run.lines.append((24, "after"))
     write_quarantine(tmp_path, 22, 23)
-    assert set(run.verdict(tmp_path).defects) == {Defect.QUARANTINED}
+    assert set(run.check_history(tmp_path).defects) == {Defect.QUARANTINED}
 
 
 def test_every_defect_has_a_case() -> None:
@@ -225,7 +231,7 @@ def test_every_defect_has_a_case() -> None:
 def test_summary_counts_all_and_shows_the_first(tmp_path: Path) -> None:
     run = Run()
     for n in range(100):
-        asked(run.history, OK, [f"gone {n}"], [100 + n], at=10 + n)
-    summary = str(run.verdict(tmp_path)).splitlines()
+        add_request(run.history, OK, [f"gone {n}"], [100 + n], at=10 + n)
+    summary = str(run.check_history(tmp_path)).splitlines()
     assert summary[2] == "100 x acknowledged but missing:"
-    assert summary[3:] == [f"    id {100 + n}" for n in range(EXAMPLES)]
+    assert summary[3:] == [f"    id {100 + n}" for n in range(MAX_EXAMPLES)]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from testkit.child_process import Child, Lifetime, state
-from testkit.ports import free_port
+from testkit.child_process import Child, Lifetime, read_process_state
+from testkit.ports import reserve_port
 from testkit.waiting import wait_until
 
 
@@ -27,14 +27,14 @@ def test_readiness_wait_of_a_child_that_ended_names_its_code_and_log(tmp_path: P
     with python(tmp_path, "raise SystemExit('no such setting')") as child:
         child.wait(10)
         with pytest.raises(RuntimeError, match=r"ended with 1(.|\n)*no such setting"):
-            child.alive()
+            child.check_alive()
 
 
 def test_stop_gives_the_exit_code_also_of_a_paused_child(tmp_path: Path) -> None:
     with Child(["sleep", "60"], log=tmp_path / "log") as child:
         child.pause()
         assert child.stop() == -signal.SIGTERM
-        assert not child.running
+        assert not child.is_running
 
 
 def test_stop_of_a_child_that_ignores_it_ends_in_time(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_stop_of_a_child_that_ignores_it_ends_in_time(tmp_path: Path) -> None:
         wait_until(lambda: "deaf" in child.tail(), "the child to ignore SIGTERM")
         with pytest.raises(TimeoutError, match="still runs"):
             child.stop(0.2)
-    assert not child.running
+    assert not child.is_running
 
 
 def test_paused_child_stands_still_until_resumed(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_restart_is_another_process_with_the_same_log(tmp_path: Path) -> None:
         child.restart()
         assert child.pid != first
         child.restart()
-        assert child.running
+        assert child.is_running
 
 
 def test_child_outlives_the_thread_that_asked_for_it(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_child_outlives_the_thread_that_asked_for_it(tmp_path: Path) -> None:
     thread.start()
     thread.join()
     time.sleep(0.1)
-    assert child.running
+    assert child.is_running
     child.close()
 
 
@@ -86,7 +86,9 @@ def test_child_dies_with_the_test_run_however_that_ends() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=False)
     assert run.returncode == -signal.SIGKILL
-    wait_until(lambda: state(int(run.stdout)) in {"Z", ""}, "the child to be gone", seconds=5)
+    wait_until(
+        lambda: read_process_state(int(run.stdout)) in {"Z", ""}, "the child to be gone", seconds=5
+    )
 
 
 def test_what_failed_to_start_is_closed() -> None:
@@ -111,7 +113,7 @@ def test_wait_names_what_it_waited_for() -> None:
 
 
 def test_free_port_is_given_to_nobody_else_while_its_server_is_down() -> None:
-    port = free_port()
+    port = reserve_port()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
     with socket.socket() as taker, pytest.raises(OSError, match="in use"):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from testkit.child_process import state
+from testkit.child_process import read_process_state
 from testkit.fork_server import ForkedProcess, ForkServer
 from testkit.waiting import wait_until
 
@@ -53,10 +53,10 @@ def test_signal_ends_a_child_and_its_exit_code_says_so(server: ForkServer, tmp_p
     child = running(server, tmp_path)
     assert child.poll() is None
     child.send_signal(signal.SIGSTOP)
-    wait_until(lambda: state(child.pid) == "T", "it to stop")
+    wait_until(lambda: read_process_state(child.pid) == "T", "it to stop")
     child.kill()
     assert child.wait(10) == -signal.SIGKILL
-    assert state(child.pid) == ""
+    assert read_process_state(child.pid) == ""
     child.kill()  # no process has its pid: nothing happens
 
 
@@ -64,7 +64,7 @@ def test_child_ends_with_the_server(tmp_path: Path) -> None:
     server = ForkServer()
     child = running(server, tmp_path)
     server.close()
-    wait_until(lambda: state(child.pid) in {"", "Z"}, "the child to end")
+    wait_until(lambda: read_process_state(child.pid) in {"", "Z"}, "the child to end")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from testkit.log_leaks import MARK, leaks
+from testkit.log_leaks import MARK, find_leaks
 
 ROOT = Path(__file__).parents[2]
 PLANTED = f'''
@@ -26,7 +26,7 @@ def found(line: str, name: str = "api-0.log") -> list[str]:
     # Not in pytest's folder: there the run's own search would find it.
     with TemporaryDirectory() as folder:
         (log := Path(folder) / name).write_text(f'{{"event": "fine"}}\n{line}\n')
-        return [each.removeprefix(f"{log}: ") for each in leaks(Path(folder), {log})]
+        return [each.removeprefix(f"{log}: ") for each in find_leaks(Path(folder), {log})]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_line_that_is_no_event_is_searched_too() -> None:
 
 
 def test_a_log_that_cannot_be_searched_is_named(tmp_path: Path) -> None:
-    assert leaks(tmp_path, {tmp_path / "gone.log"}) == [
+    assert find_leaks(tmp_path, {tmp_path / "gone.log"}) == [
         f"{tmp_path / 'gone.log'}: not below {tmp_path}"
     ]
 

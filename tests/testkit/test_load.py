@@ -17,8 +17,8 @@ import pytest
 
 from testkit.history import Outcome, digest
 from testkit.http1 import Answer
-from testkit.load import PAUSE, Load, understand
-from testkit.ports import free_port
+from testkit.load import PAUSE_SECONDS, Load, classify_answer
+from testkit.ports import reserve_port
 from testkit.waiting import wait_until
 
 OK, REFUSED, UNKNOWN = Outcome.OK, Outcome.REFUSED, Outcome.UNKNOWN
@@ -77,7 +77,7 @@ Peers = Callable[[Callable[[int], Said]], Peer]
 
 @pytest.fixture
 def port() -> int:
-    return free_port()
+    return reserve_port()
 
 
 @pytest.fixture
@@ -135,12 +135,12 @@ def test_batches_are_written_down_in_their_order(port: int, peers: Peers) -> Non
 )
 def test_only_a_clear_refusal_is_taken_for_one(status: int, said: Any, outcome: Outcome) -> None:
     answer = Answer(status, {}, json.dumps(said).encode())
-    assert understand(answer, 0) == (outcome, (7,) if outcome is OK else ())
+    assert classify_answer(answer, 0) == (outcome, (7,) if outcome is OK else ())
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"id": "7"}', b'{"id": true}', b'{"ids": [7]}'])
 def test_acknowledgement_without_a_readable_id_is_kept_as_one(body: bytes) -> None:
-    assert understand(Answer(201, {}, body), 0) == (OK, ())
+    assert classify_answer(Answer(201, {}, body), 0) == (OK, ())
 
 
 def test_lost_connection_after_sending_is_unknown(port: int, peers: Peers) -> None:
@@ -176,7 +176,7 @@ def test_unknown_is_repeated_under_its_key_until_it_is_known(port: int, peers: P
     with Load(port, connections=1, requests=1, keys=True) as load:
         history = load.finish()
     (request,) = history.requests
-    assert request.answered - request.sent >= 3 * PAUSE, "from the first try to the last"
+    assert request.answered - request.sent >= 3 * PAUSE_SECONDS, "from the first try to the last"
     assert [(each.outcome, each.ids) for each in history.requests] == [(OK, (1,))]
     assert len(peer.heard) == 4
     assert all(each == peer.heard[0] for each in peer.heard)

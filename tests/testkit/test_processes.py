@@ -4,8 +4,8 @@ import pytest
 
 from testkit.checker import Defect
 from testkit.load import Load
-from testkit.ports import free_port
-from testkit.processes import Api, Flusher, answers
+from testkit.ports import reserve_port
+from testkit.processes import Api, Flusher, answers_ok
 from testkit.servers import Server
 from testkit.waiting import wait_until
 from tests.conftest import Stacks
@@ -18,19 +18,21 @@ def test_what_a_stack_acknowledged_is_archived_and_a_lost_file_is_noticed(
     with Load(stack.port, connections=8, requests=200) as load:
         history = load.finish()
     stack.wait_until_archived()
-    verdict = stack.verdict(history)
+    verdict = stack.check_history(history)
     assert verdict.ok, verdict
     assert verdict.archived == 200
-    assert sum(each.metric("busyapi_requests_total", status="201") for each in stack.apis) == 200
+    assert (
+        sum(each.read_metric("busyapi_requests_total", status="201") for each in stack.apis) == 200
+    )
     wait_until(
-        lambda: sum(each.metric("busyapi_archived_seq") for each in stack.flushers) == 200,
+        lambda: sum(each.read_metric("busyapi_archived_seq") for each in stack.flushers) == 200,
         "the flushers to say so too",
     )
     assert stack.stop() == {"flusher-0": 0, "flusher-1": 0, "api-0": 0, "api-1": 0}
 
     lost = next(stack.archive.rglob("p01/*/usages-*"))
     lost.rename(stack.archive / "elsewhere")
-    assert set(stack.verdict(history).defects) == {Defect.MISSING}
+    assert set(stack.check_history(history).defects) == {Defect.MISSING}
 
 
 def test_parts_come_back_on_their_ports_with_nothing_lost(valkey: Server, stacks: Stacks) -> None:
@@ -42,7 +44,7 @@ def test_parts_come_back_on_their_ports_with_nothing_lost(valkey: Server, stacks
             each.start()
         history = load.stop()
     stack.wait_until_archived()
-    verdict = stack.verdict(history)
+    verdict = stack.check_history(history)
     assert verdict.ok, verdict
     assert verdict.archived
 
@@ -50,9 +52,13 @@ def test_parts_come_back_on_their_ports_with_nothing_lost(valkey: Server, stacks
 def test_api_without_a_flusher_is_not_ready_and_shows_its_log(
     valkey: Server, tmp_path: Path
 ) -> None:
-    api = Api(tmp_path, "api", free_port(), valkey.settings())
+    api = Api(tmp_path, "api", reserve_port(), valkey.settings())
     api.spawn()
-    wait_until(lambda: api.alive() and answers(api.port, "/livez"), "the API to listen", seconds=30)
+    wait_until(
+        lambda: api.check_alive() and answers_ok(api.port, "/livez"),
+        "the API to listen",
+        seconds=30,
+    )
     with pytest.raises(TimeoutError, match=r"to be ready\nend of .*api.log:\n(.|\n)*api_started"):
         api.wait_until_ready(0.1)
     api.close()
@@ -62,7 +68,7 @@ def test_process_with_a_wrong_setting_says_which(tmp_path: Path) -> None:
     settings = {"BUSYAPI_BOUND": "many"}
     with (
         pytest.raises(RuntimeError, match=r"ended with 2(.|\n)*BUSYAPI_BOUND"),
-        Flusher(tmp_path, 0, free_port(), settings),
+        Flusher(tmp_path, 0, reserve_port(), settings),
     ):
         pass
 
@@ -72,7 +78,7 @@ def test_settings_of_the_shell_do_not_reach_a_process(
 ) -> None:
     monkeypatch.setenv("BUSYAPI_BOUND", "1")
     monkeypatch.setenv("PORT", "1")
-    flusher = Flusher(tmp_path, 0, free_port(), {"BUSYAPI_PARTITIONS": "3"})
+    flusher = Flusher(tmp_path, 0, reserve_port(), {"BUSYAPI_PARTITIONS": "3"})
     ours = {k: v for k, v in flusher.environment.items() if k.startswith("BUSYAPI_") or k == "PORT"}
     assert ours == {"BUSYAPI_PARTITIONS": "3", "BUSYAPI_FLUSHER_PORT": str(flusher.port)}
     assert flusher.environment["PATH"]

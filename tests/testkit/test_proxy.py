@@ -55,7 +55,7 @@ def test_cut_resets_connections_and_takes_new_ones(proxy: Proxy, client: redis.R
         device.sendall(b"PING\r\n")
         assert device.recv(100) == b"+PONG\r\n"
         assert proxy.connections == 1
-        proxy.cut()
+        proxy.reset()
         with pytest.raises(ConnectionResetError):
             device.recv(100)
     assert client.ping()
@@ -65,7 +65,7 @@ def test_refused_until_accepted_again(proxy: Proxy, client: redis.Redis) -> None
     client.ping()
     proxy.refuse()
     assert client.ping(), "a connection there is stays"
-    proxy.cut()
+    proxy.reset()
     with pytest.raises(redis.ConnectionError, match="refused"):
         client.ping()
     proxy.accept()

@@ -7,7 +7,7 @@ from redis.retry import Retry
 
 from testkit import servers
 from testkit.certificates import make_certificates
-from testkit.servers import Flavour, Server, program
+from testkit.servers import Flavour, Server, find_program
 
 
 def test_server_is_as_durable_as_the_fsync_tier_asks(any_server: Server) -> None:
@@ -119,4 +119,4 @@ def test_server_that_cannot_start_says_why(tmp_path: Path, flavour: Flavour) -> 
 def test_missing_redis_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(servers, "REDIS", Path("/nowhere/redis-server"))
     with pytest.raises(RuntimeError, match="apt-get install redis-server"):
-        program("redis")
+        find_program("redis")

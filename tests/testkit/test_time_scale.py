@@ -2,19 +2,19 @@
 
 import pytest
 
-from testkit.time_scale import scaled, scaled_expression, seconds
+from testkit.time_scale import parse_duration, scale_expression, scale_rules
 
 
 @pytest.mark.parametrize(
     ("duration", "expected"), [("5m", 300), ("1h30m", 5400), ("3d", 259_200), ("500ms", 0.5)]
 )
 def test_durations_are_read(duration: str, expected: float) -> None:
-    assert seconds(duration) == expected
+    assert parse_duration(duration) == expected
 
 
 def test_what_is_no_duration_is_refused() -> None:
     with pytest.raises(ValueError, match="no duration"):
-        seconds("5 minutes")
+        parse_duration("5 minutes")
 
 
 @pytest.mark.parametrize(
@@ -30,13 +30,13 @@ def test_what_is_no_duration_is_refused() -> None:
     ],
 )
 def test_windows_and_offsets_are_divided(expression: str, expected: str) -> None:
-    assert scaled_expression(expression, 60) == expected
+    assert scale_expression(expression, 60) == expected
 
 
 def test_a_rule_keeps_its_names_and_waits_less() -> None:
     rule = {"alert": "A", "expr": "rate(a[1h]) > 1", "for": "5m", "annotations": {"b": "[5m]"}}
     rules = {"groups": [{"name": "g", "interval": "1m", "rules": [rule]}]}
-    (group,) = scaled(rules, 60)["groups"]
+    (group,) = scale_rules(rules, 60)["groups"]
     assert group == {
         "name": "g",
         "interval": "500ms",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from testkit.archive.builder import write
+from testkit.archive.builder import write_blocks
 
 FULL = Path("/dev/full")
 
@@ -30,7 +30,7 @@ def run(stdout: int, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     ["sizing", "--help", "archive --help", "archive ls", "archive cat"],
 )
 def test_a_reader_that_is_gone_is_no_error(command: str, tmp_path: Path) -> None:
-    write(tmp_path, 2)
+    write_blocks(tmp_path, 2)
     reads = command.startswith("archive ") and not command.endswith("--help")
     reader, writer = os.pipe()
     os.close(reader)

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from testkit.chart.programs import kubectl
 from testkit.child_process import Child
-from testkit.ports import free_port
+from testkit.ports import reserve_port
 from testkit.prometheus import PROGRAM
 from testkit.waiting import wait_until
 from tools.preview.kube_state import State
@@ -34,14 +34,14 @@ SERVICE = "/api/v1/namespaces/monitoring/services/prometheus:9090/proxy"
 @contextmanager
 def watched(folder: Path, namespace: str) -> Iterator[str]:
     """Begin to watch a namespace, and give the URL of the Prometheus that does."""
-    door = free_port()
+    door = reserve_port()
 
     def get(path: str) -> Any:
         return json.loads(_read(f"http://127.0.0.1:{door}{path}"))
 
     with Child([kubectl(), "proxy", f"--port={door}"], log=folder / "proxy.log") as proxy:
         wait_until(
-            lambda: proxy.alive() and _answers(f"http://127.0.0.1:{door}/version"),
+            lambda: proxy.check_alive() and _answers(f"http://127.0.0.1:{door}/version"),
             "kubectl proxy",
             seconds=READY_SECONDS,
         )
@@ -57,7 +57,7 @@ def watched(folder: Path, namespace: str) -> Iterator[str]:
 
 @contextmanager
 def _prometheus(folder: Path, jobs: list[dict[str, Any]]) -> Iterator[str]:
-    config, port = folder / "prometheus.yaml", free_port()
+    config, port = folder / "prometheus.yaml", reserve_port()
     every = {"scrape_interval": f"{SCRAPE}s", "scrape_timeout": f"{SCRAPE}s"}
     config.write_text(yaml.safe_dump({"global": every, "scrape_configs": jobs}))
     url = f"http://127.0.0.1:{port}"
@@ -69,7 +69,7 @@ def _prometheus(folder: Path, jobs: list[dict[str, Any]]) -> Iterator[str]:
     ]
     with Child(argv, log=folder / "prometheus.log") as server:
         wait_until(
-            lambda: server.alive() and _answers(f"{url}/-/ready"),
+            lambda: server.check_alive() and _answers(f"{url}/-/ready"),
             "Prometheus",
             seconds=READY_SECONDS,
         )

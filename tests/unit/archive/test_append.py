@@ -16,14 +16,23 @@ from busyapi.archive.format import UsageBatch
 from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import ArchiveError, ArchiveFull, FsyncFailed
 from busyapi.ids import Seq
-from testkit.archive.builder import AT, abandon, batch, files, finished, ids, recover, usage
+from testkit.archive.builder import (
+    RECEIVED_MS,
+    abandon_writer,
+    find_segments,
+    list_file_names,
+    make_batch,
+    make_usage,
+    read_ids,
+    recover_writer,
+)
 
 
 @pytest.fixture
 def writer(tmp_path: Path) -> Iterator[PartitionWriter]:
-    made = recover(tmp_path)
+    made = recover_writer(tmp_path)
     yield made
-    abandon(made)
+    abandon_writer(made)
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
@@ -34,7 +43,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
 
 
 def test_an_append_moves_the_cursor_and_tells_its_figures(writer: PartitionWriter) -> None:
-    figures = writer.append([batch(1, 3), batch(4, 2)])
+    figures = writer.append([make_batch(1, 3), make_batch(4, 2)])
     assert (writer.cursor, writer.stats.highest_seq, writer.stats.skipped_seqs) == (5, 5, 0)
     assert figures.usages == 5
     assert figures.raw_bytes == sum(len(writer.find_line(Seq(n)) or b"") + 1 for n in range(1, 6))
@@ -44,27 +53,27 @@ def test_an_append_moves_the_cursor_and_tells_its_figures(writer: PartitionWrite
 
 
 def test_what_was_appended_is_read_back_by_another_reader(tmp_path: Path) -> None:
-    writer = recover(tmp_path)
+    writer = recover_writer(tmp_path)
     for first in range(1, 100, 3):
-        writer.append([batch(first), batch(first + 1, 2)])
-    assert ids(tmp_path) == list(range(1, 100))
+        writer.append([make_batch(first), make_batch(first + 1, 2)])
+    assert read_ids(tmp_path) == list(range(1, 100))
     writer.close()
-    assert ids(tmp_path) == list(range(1, 100))
+    assert read_ids(tmp_path) == list(range(1, 100))
 
 
 @pytest.mark.parametrize(
     "batches",
     [
-        [batch(1)],
-        [batch(4)],
-        [batch(3), batch(5)],
-        [batch(3), batch(3)],
-        [UsageBatch(Seq(3), Seq(4), AT, [usage(3)])],
-        [UsageBatch(Seq(3), Seq(3), AT, [usage(3), usage(4)])],
-        [UsageBatch(Seq(3), Seq(2), AT, [])],
-        [UsageBatch(Seq(3), Seq(3), AT, [b'{"a":\n1}'])],
-        [UsageBatch(Seq(3), Seq(3), -1, [usage(3)])],
-        [UsageBatch(Seq(3), Seq(3), 10**18, [usage(3)])],
+        [make_batch(1)],
+        [make_batch(4)],
+        [make_batch(3), make_batch(5)],
+        [make_batch(3), make_batch(3)],
+        [UsageBatch(Seq(3), Seq(4), RECEIVED_MS, [make_usage(3)])],
+        [UsageBatch(Seq(3), Seq(3), RECEIVED_MS, [make_usage(3), make_usage(4)])],
+        [UsageBatch(Seq(3), Seq(2), RECEIVED_MS, [])],
+        [UsageBatch(Seq(3), Seq(3), RECEIVED_MS, [b'{"a":\n1}'])],
+        [UsageBatch(Seq(3), Seq(3), -1, [make_usage(3)])],
+        [UsageBatch(Seq(3), Seq(3), 10**18, [make_usage(3)])],
     ],
     ids=[
         *("again", "hole", "hole within", "twice within", "too few", "too many", "none"),
@@ -74,25 +83,25 @@ def test_what_was_appended_is_read_back_by_another_reader(tmp_path: Path) -> Non
 def test_batches_that_do_not_follow_or_fit_are_refused(
     writer: PartitionWriter, batches: list[UsageBatch]
 ) -> None:
-    writer.append([batch(1, 2)])
+    writer.append([make_batch(1, 2)])
     size = writer.stats.open_bytes
     with pytest.raises(ValueError, match="seq"):
         writer.append(batches)
     assert (writer.cursor, writer.stats.open_bytes) == (2, size)
-    writer.append([batch(3)])
+    writer.append([make_batch(3)])
     assert writer.cursor == 3
 
 
 def test_a_message_about_a_refused_batch_holds_no_usage(writer: PartitionWriter) -> None:
     with pytest.raises(ValueError, match="seq") as caught:
-        writer.append([UsageBatch(Seq(1), Seq(1), AT, [b'{"patientId":"secret"\n}'])])
+        writer.append([UsageBatch(Seq(1), Seq(1), RECEIVED_MS, [b'{"patientId":"secret"\n}'])])
     assert "secret" not in str(caught.value)
 
 
 def test_nothing_is_readable_before_it_is_synced(
     writer: PartitionWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer.append([batch(1)])
+    writer.append([make_batch(1)])
     seen: list[tuple[int, bytes | None]] = []
     sync = os.fdatasync
 
@@ -101,7 +110,7 @@ def test_nothing_is_readable_before_it_is_synced(
         sync(fd)
 
     monkeypatch.setattr(os, "fdatasync", look)
-    writer.append([batch(2)])
+    writer.append([make_batch(2)])
     assert seen == [(1, None)]
     assert writer.find_line(Seq(2)) is not None
 
@@ -122,13 +131,13 @@ def test_every_change_is_synced_before_it_counts(
     def by_fd(fd: int, *_: object) -> str:
         return Path(f"/proc/self/fd/{fd}").readlink().name.removesuffix(".tmp")
 
-    writer = recover(tmp_path)
+    writer = recover_writer(tmp_path)
     monkeypatch.setattr(os, "pwrite", record("write", os.pwrite, by_fd))
     monkeypatch.setattr(os, "fdatasync", record("sync", os.fdatasync, by_fd))
     monkeypatch.setattr(os, "fsync", record("sync", os.fsync, by_fd))
     monkeypatch.setattr(Path, "rename", record("rename to", Path.rename, lambda _, new: new.name))
-    writer.append([batch(1)])
-    writer.append([batch(2)])
+    writer.append([make_batch(1)])
+    writer.append([make_batch(2)])
     writer.record_gap(Seq(3), "why")
     day = next(tmp_path.glob("p00/*-*")).name
     open_one = "usages-p00-0000000000000001.ndjson.zst.open"
@@ -155,25 +164,25 @@ def test_every_change_is_synced_before_it_counts(
         "write highwater",
         "sync highwater",
     ]
-    abandon(writer)
+    abandon_writer(writer)
 
 
 @pytest.mark.parametrize("failpoint", ["archive-sync", "archive-sync-folder"])
 def test_after_a_failed_sync_nothing_is_done_any_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failpoint: str
 ) -> None:
-    writer = recover(tmp_path)
+    writer = recover_writer(tmp_path)
     if failpoint == "archive-sync":
-        writer.append([batch(1)])
+        writer.append([make_batch(1)])
     cursor = writer.cursor
     with monkeypatch.context() as patched:
         failing(patched, failpoint, errno.EIO)
         with pytest.raises(FsyncFailed):
-            writer.append([batch(cursor + 1)])
+            writer.append([make_batch(cursor + 1)])
     assert writer.cursor == cursor
-    before = files(tmp_path)
+    before = list_file_names(tmp_path)
     for call in (
-        lambda: writer.append([batch(cursor + 1)]),
+        lambda: writer.append([make_batch(cursor + 1)]),
         lambda: writer.record_gap(Seq(9), "why"),
         lambda: writer.quarantine(Seq(cursor + 1), Seq(cursor + 1), b"", "why"),
         writer.roll_if_due,
@@ -182,18 +191,18 @@ def test_after_a_failed_sync_nothing_is_done_any_more(
         with pytest.raises(FsyncFailed):
             call()
     writer.close()
-    assert files(tmp_path) == before, "close() must not go on with the file either"
-    again = recover(tmp_path)
+    assert list_file_names(tmp_path) == before, "close() must not go on with the file either"
+    again = recover_writer(tmp_path)
     assert again.cursor in {cursor, cursor + 1}
-    assert ids(tmp_path) == list(range(1, again.cursor + 1))
+    assert read_ids(tmp_path) == list(range(1, again.cursor + 1))
     again.close()
 
 
 def test_a_write_that_fails_midway_is_cut_off_and_works_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = recover(tmp_path)
-    writer.append([batch(1)])
+    writer = recover_writer(tmp_path)
+    writer.append([make_batch(1)])
     size = writer.stats.open_bytes
     pwrite = os.pwrite
 
@@ -206,19 +215,19 @@ def test_a_write_that_fails_midway_is_cut_off_and_works_later(
         patched.setattr(os, "pwrite", short)
         for _ in range(2):
             with pytest.raises(ArchiveFull):
-                writer.append([batch(2, 5)])
+                writer.append([make_batch(2, 5)])
             assert next(tmp_path.rglob("*.open")).stat().st_size == size
     assert writer.find_line(Seq(1)) is not None
-    writer.append([batch(2, 5)])
+    writer.append([make_batch(2, 5)])
     writer.close()
-    assert ids(tmp_path) == [1, 2, 3, 4, 5, 6]
+    assert read_ids(tmp_path) == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_write_that_cannot_be_cut_off_poisons(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = recover(tmp_path)
-    writer.append([batch(1)])
+    writer = recover_writer(tmp_path)
+    writer.append([make_batch(1)])
 
     def refuse(*_: object) -> None:
         raise OSError(errno.EIO, "I/O error")
@@ -227,9 +236,9 @@ def test_a_write_that_cannot_be_cut_off_poisons(
         failing(patched, "archive-write", errno.ENOSPC)
         patched.setattr(os, "ftruncate", refuse)
         with pytest.raises(FsyncFailed):
-            writer.append([batch(2)])
+            writer.append([make_batch(2)])
     with pytest.raises(FsyncFailed):
-        writer.append([batch(2)])
+        writer.append([make_batch(2)])
     writer.close()
 
 
@@ -249,8 +258,8 @@ CHANGES: dict[str, Callable[[PartitionWriter], object]] = {
 def test_a_full_volume_refuses_a_change_and_takes_it_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failpoint: str, change: str
 ) -> None:
-    writer = recover(tmp_path, segment_bytes=1)
-    writer.append([batch(1, 9)])
+    writer = recover_writer(tmp_path, segment_bytes=1)
+    writer.append([make_batch(1, 9)])
     if failpoint == "archive-write-small":
         writer.roll_if_due()
     with monkeypatch.context() as patched:
@@ -262,14 +271,14 @@ def test_a_full_volume_refuses_a_change_and_takes_it_later(
     assert writer.cursor == 9
     assert not list(tmp_path.rglob("*.json.tmp"))
     # A block that is shorter than the footer that was cut off.
-    writer.append([batch(10)])
+    writer.append([make_batch(10)])
     CHANGES[change](writer)
     end = writer.cursor
-    abandon(writer)
-    writer = recover(tmp_path)
+    abandon_writer(writer)
+    writer = recover_writer(tmp_path)
     assert (writer.cursor, writer.alarms) == (end, [])
     writer.close()
-    assert ids(tmp_path) == list(range(1, 11))
+    assert read_ids(tmp_path) == list(range(1, 11))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
@@ -278,7 +287,7 @@ def test_a_volume_that_is_really_full_loses_nothing(tmp_path: Path) -> None:
     if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
         pytest.skip("mounting is not allowed here")
     try:
-        writer = recover(tmp_path, segment_bytes=20_000)
+        writer = recover_writer(tmp_path, segment_bytes=20_000)
         ballast = tmp_path / "ballast"
         ballast.write_bytes(b"x" * 95_000)
         refused = 0
@@ -287,61 +296,61 @@ def test_a_volume_that_is_really_full_loses_nothing(tmp_path: Path) -> None:
                      for seq in range(writer.cursor + 1, writer.cursor + 11)]  # fmt: skip
             first = Seq(writer.cursor + 1)
             try:
-                writer.append([UsageBatch(first, Seq(first + 9), AT, noise)])
+                writer.append([UsageBatch(first, Seq(first + 9), RECEIVED_MS, noise)])
                 writer.roll_if_due()
             except ArchiveFull:
                 refused += 1
         cursor = writer.cursor
         assert cursor > 10
-        abandon(writer)
+        abandon_writer(writer)
         with pytest.raises(ArchiveFull):  # there is no space to recover in, either
-            recover(tmp_path)
+            recover_writer(tmp_path)
         assert not list(tmp_path.rglob("*.tmp"))
-        assert ids(tmp_path) == list(range(1, cursor + 1))
+        assert read_ids(tmp_path) == list(range(1, cursor + 1))
         ballast.unlink()
-        writer = recover(tmp_path)
+        writer = recover_writer(tmp_path)
         assert (writer.cursor, writer.alarms) == (cursor, [])
-        writer.append([batch(cursor + 1)])
+        writer.append([make_batch(cursor + 1)])
         writer.close()
-        assert ids(tmp_path) == list(range(1, cursor + 2))
+        assert read_ids(tmp_path) == list(range(1, cursor + 2))
     finally:
         subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
 
 
 def test_a_file_size_limit_is_an_error_that_a_new_recovery_survives(tmp_path: Path) -> None:
     """Any other failed write: no promise is kept by going on, so the writer stops."""
-    writer = recover(tmp_path)
-    writer.append([batch(1)])
+    writer = recover_writer(tmp_path)
+    writer.append([make_batch(1)])
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (writer.stats.open_bytes + 20, limit[1]))
     try:
         with pytest.raises(OSError, match="too large"):
-            writer.append([batch(2)])
+            writer.append([make_batch(2)])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, previous)
     with pytest.raises(FsyncFailed):
-        writer.append([batch(2)])
+        writer.append([make_batch(2)])
     writer.close()
-    again = recover(tmp_path)
-    again.append([batch(2)])
+    again = recover_writer(tmp_path)
+    again.append([make_batch(2)])
     again.close()
-    assert ids(tmp_path) == [1, 2]
+    assert read_ids(tmp_path) == [1, 2]
 
 
 def test_close_finishes_the_segment_and_nothing_works_after_it(tmp_path: Path) -> None:
-    writer = recover(tmp_path)
-    writer.append([batch(1)])
+    writer = recover_writer(tmp_path)
+    writer.append([make_batch(1)])
     writer.close()
     writer.close()
-    assert len(finished(tmp_path)) == 1
+    assert len(find_segments(tmp_path)) == 1
     with pytest.raises(ArchiveError, match="closed"):
-        writer.append([batch(2)])
+        writer.append([make_batch(2)])
 
 
 def test_a_reader_sees_every_line_while_segments_come_and_go(tmp_path: Path) -> None:
-    writer = recover(tmp_path, segment_bytes=2000)
+    writer = recover_writer(tmp_path, segment_bytes=2000)
     missing: list[int] = []
     stop = threading.Event()
 
@@ -354,7 +363,7 @@ def test_a_reader_sees_every_line_while_segments_come_and_go(tmp_path: Path) -> 
     reader = threading.Thread(target=read)
     reader.start()
     for _ in range(400):
-        writer.append([batch(writer.cursor + 1, 3)])
+        writer.append([make_batch(writer.cursor + 1, 3)])
         writer.roll_if_due()
     stop.set()
     reader.join()

@@ -17,7 +17,15 @@ import pytest
 
 from busyapi.archive_cli import commands, export, progress
 from busyapi.ids import Seq
-from testkit.archive.builder import AT, abandon, batch, finished, recover, say, write
+from testkit.archive.builder import (
+    RECEIVED_MS,
+    abandon_writer,
+    change_identity,
+    find_segments,
+    make_batch,
+    recover_writer,
+    write_blocks,
+)
 
 COMMAND_LINE = Path(__file__).parents[3] / "docs/reference/command-line.md"
 
@@ -37,13 +45,13 @@ Run = Callable[..., Done]
 def root(tmp_path: Path) -> Path:
     """An archive: segment 1-6 of two days, gap 7-8, segment 9, open 10-11."""
     made = tmp_path / "archive"
-    writer = recover(made)
-    writer.append([batch(1, 3), batch(4, 1, received_ms=AT + 86_400_000)])
-    writer.append([batch(5, 2, received_ms=AT + 86_400_000)])
+    writer = recover_writer(made)
+    writer.append([make_batch(1, 3), make_batch(4, 1, received_ms=RECEIVED_MS + 86_400_000)])
+    writer.append([make_batch(5, 2, received_ms=RECEIVED_MS + 86_400_000)])
     writer.record_gap(Seq(8), "why")
-    writer.append([batch(9)])
+    writer.append([make_batch(9)])
     writer.close()
-    write(made, 2)
+    write_blocks(made, 2)
     return made
 
 
@@ -100,9 +108,9 @@ def test_cat_chooses_by_time_and_by_patient(
 
 
 def test_a_patient_is_found_whether_sent_as_text_or_as_a_number(run: Run, tmp_path: Path) -> None:
-    writer = recover(tmp_path / "other")
+    writer = recover_writer(tmp_path / "other")
     usages = [b'{"patientId":100}', b'{"patientId":"100"}', b'{"patientId":[100]}', b"{}"]
-    writer.append([batch(1, 4)._replace(usages=usages)])
+    writer.append([make_batch(1, 4)._replace(usages=usages)])
     writer.close()
     assert ids(run("cat", "--patient", "100", folder=tmp_path / "other").out) == [1, 2]
 
@@ -122,8 +130,8 @@ def test_cat_says_that_an_id_is_not_archived(run: Run, seq: int) -> None:
 
 def test_cat_finds_the_partition_of_an_id(run: Run, tmp_path: Path) -> None:
     for partition in (0, 2):
-        write(tmp_path / "four", 5, partition=partition, partitions=4)
-        recover(tmp_path / "four", partition, 4).close()
+        write_blocks(tmp_path / "four", 5, partition=partition, partitions=4)
+        recover_writer(tmp_path / "four", partition, 4).close()
     assert ids(run("cat", "--id", "7", folder=tmp_path / "four").out) == [7]
     done = run("cat", "--id", "8", folder=tmp_path / "four")
     assert done.code == 2
@@ -133,7 +141,7 @@ def test_cat_finds_the_partition_of_an_id(run: Run, tmp_path: Path) -> None:
 
 def test_an_id_below_the_retention_floor_is_no_longer_kept(run: Run, root: Path) -> None:
     path = root / "p00" / "partition.json"
-    say(path, keptFrom=3)
+    change_identity(path, keptFrom=3)
     done = run("cat", "--id", "2")
     assert done.code == 1
     assert "retention" in done.err
@@ -143,7 +151,7 @@ def test_an_id_below_the_retention_floor_is_no_longer_kept(run: Run, root: Path)
 def test_cat_and_export_read_on_behind_damage_and_say_so(
     run: Run, root: Path, tmp_path: Path, at: int
 ) -> None:
-    path = finished(root)[0]
+    path = find_segments(root)[0]
     data = bytearray(path.read_bytes())
     data[at] ^= 1
     path.write_bytes(data)
@@ -203,7 +211,7 @@ def test_verify_tells_figures_and_exits_0_or_1(run: Run, root: Path) -> None:
     assert done.code == 0
     assert "partition 0: 9 usages up to seq 11; 2 seqs in 1 gap records" in done.out
     assert "no problem found" in done.out
-    finished(root)[1].unlink()
+    find_segments(root)[1].unlink()
     done = run("verify")
     assert done.code == 1
     assert "missing   id 9 in no file" in done.out
@@ -211,7 +219,7 @@ def test_verify_tells_figures_and_exits_0_or_1(run: Run, root: Path) -> None:
 
 
 def test_accept_loss_records_what_is_missing_and_no_more(run: Run, root: Path) -> None:
-    finished(root)[0].unlink()
+    find_segments(root)[0].unlink()
     done = run(
         "accept-loss", "--partition", "0", "--through", "14", "--reason", "disk 7 died", "--yes"
     )  # fmt: skip
@@ -225,13 +233,13 @@ def test_accept_loss_records_what_is_missing_and_no_more(run: Run, root: Path) -
     assert (said["from"], said["to"]) == (1, 6)
     assert "disk 7 died" in said["why"]
     assert said["when"].endswith("Z")
-    writer = recover(root)
+    writer = recover_writer(root)
     assert (writer.cursor, writer.stats.skipped_seqs) == (14, 11)
     writer.close()
 
 
 def test_accept_loss_says_what_is_still_missing(run: Run, root: Path) -> None:
-    finished(root)[0].unlink()
+    find_segments(root)[0].unlink()
     done = run("accept-loss", "--partition", "0", "--through", "3", "--reason", "x", "--yes")
     assert done.code == 0
     assert "still missing, up to seq 11" in done.out
@@ -243,7 +251,7 @@ def test_accept_loss_may_also_put_this_archive_in_the_place_of_another(
 ) -> None:
     arguments = ["--partition", "0", "--through", through, "--reason", "x", "--yes"]
     assert run("accept-loss", *arguments, "--replaces", "another").code == 0
-    writer = recover(root)
+    writer = recover_writer(root)
     assert (writer.identity.replaces, writer.cursor) == ("another", int(through))
     writer.close()
 
@@ -268,12 +276,12 @@ def test_accept_loss_refuses_what_makes_no_sense(
 
 
 def test_accept_loss_waits_for_the_flusher_to_let_go(run: Run, root: Path) -> None:
-    writer = recover(root)
+    writer = recover_writer(root)
     done = run("accept-loss", "--partition", "0", "--through", "20", "--reason", "x", "--yes")
     assert done.code == 1
     assert "another process writes" in done.err
     assert writer.cursor == 11
-    writer.append([batch(12)])
+    writer.append([make_batch(12)])
     writer.close()
 
 
@@ -297,13 +305,13 @@ def test_accept_loss_takes_the_typed_number_and_nothing_else(
 
 
 def test_export_is_read_back_by_pyarrow(run: Run, root: Path, tmp_path: Path) -> None:
-    writer = recover(root)
+    writer = recover_writer(root)
     odd = [
         '{"patientId":100,"medication":"Ä","timestamp":1763925120123,"more":{"a":[1.10]}}'.encode(),
         b'{"patientId":true,"medication":null,"timestamp":{}}',
     ]
-    writer.append([batch(12, 2)._replace(usages=odd)])
-    abandon(writer)
+    writer.append([make_batch(12, 2)._replace(usages=odd)])
+    abandon_writer(writer)
     target = tmp_path / "x.parquet"
     done = run("export", str(target))
     assert done.code == 0
@@ -377,7 +385,7 @@ def command(root: Path, *arguments: str) -> list[str]:
 
 
 def test_cat_is_quiet_when_the_reader_has_seen_enough(tmp_path: Path) -> None:
-    write(tmp_path, *[5000] * 10)
+    write_blocks(tmp_path, *[5000] * 10)
     with subprocess.Popen(
         command(tmp_path, "cat"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
@@ -390,7 +398,7 @@ def test_cat_is_quiet_when_the_reader_has_seen_enough(tmp_path: Path) -> None:
 
 
 def test_a_proof_that_nobody_reads_is_none(tmp_path: Path) -> None:
-    write(tmp_path, 2, 1)
+    write_blocks(tmp_path, 2, 1)
     reader, writer = os.pipe()
     os.close(reader)
     run = subprocess.run(
@@ -402,7 +410,7 @@ def test_a_proof_that_nobody_reads_is_none(tmp_path: Path) -> None:
 
 
 def test_progress_is_shown_to_a_person_and_to_nobody_else(tmp_path: Path) -> None:
-    write(tmp_path, 2, 1)
+    write_blocks(tmp_path, 2, 1)
     patient, terminal = pty.openpty()
     with subprocess.Popen(
         command(tmp_path, "verify"), stdout=subprocess.PIPE, stderr=terminal

@@ -17,7 +17,13 @@ from busyapi.archive_cli.query import find_line
 from busyapi.archive_cli.verify import verify_archive
 from busyapi.errors import ArchiveDamaged
 from busyapi.ids import UsageId
-from testkit.archive.builder import blocks, finished, opened, recover, write
+from testkit.archive.builder import (
+    find_open_segment,
+    find_segments,
+    read_blocks,
+    recover_writer,
+    write_blocks,
+)
 
 DIE = "from testkit.archive.builder import recover, Path; recover(Path({root!r}))"
 
@@ -36,12 +42,12 @@ def died(root: Path, failpoint: str) -> None:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Segment 1 to 2, and of 3 to 8 a finished segment and the open one."""
-    write(tmp_path, 2)
-    recover(tmp_path).close()
-    write(tmp_path, 3, 2, 1)
+    write_blocks(tmp_path, 2)
+    recover_writer(tmp_path).close()
+    write_blocks(tmp_path, 3, 2, 1)
     died(tmp_path, "archive-recover-before-unlink")
-    assert opened(tmp_path).exists()
-    assert len(finished(tmp_path)) == 2
+    assert find_open_segment(tmp_path).exists()
+    assert len(find_segments(tmp_path)) == 2
     return tmp_path
 
 
@@ -54,7 +60,7 @@ def run(root: Path, *words: str) -> int:
 
 def break_block(path: Path, number: int) -> None:
     data = bytearray(path.read_bytes())
-    data[list(blocks(path))[number].offset + 70] ^= 1
+    data[list(read_blocks(path))[number].offset + 70] ^= 1
     path.write_bytes(data)
 
 
@@ -78,7 +84,7 @@ def test_cat_and_export_give_each_usage_once(root: Path, capfd: pytest.CaptureFi
 def test_damage_in_the_open_segment_that_no_longer_counts_is_no_damage(
     root: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    break_block(opened(root), 1)
+    break_block(find_open_segment(root), 1)
     (report,) = verify_archive(root)
     assert report.problems == []
     assert run(root, "cat") == 0
@@ -90,11 +96,11 @@ def test_damage_in_the_open_segment_that_no_longer_counts_is_no_damage(
 def test_of_a_finished_segment_that_is_damaged_one_usage_is_found_in_the_open_one(
     root: Path,
 ) -> None:
-    break_block(finished(root)[1], 1)
+    break_block(find_segments(root)[1], 1)
     (report,) = verify_archive(root)
     assert {each.where for each in report.problems} == {"ids 6 to 7", ""}
     assert find_line(find_partitions(root), UsageId(6))
-    opened(root).unlink()
+    find_open_segment(root).unlink()
     with pytest.raises(ArchiveDamaged):
         find_line(find_partitions(root), UsageId(6))
 
@@ -103,10 +109,10 @@ def test_a_part_that_is_copied_and_a_part_that_is_not_are_read_in_order(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The open segment is damaged within, and recovery died after the first of two copies."""
-    break_block(write(tmp_path, 3, 2, 4), 1)
+    break_block(write_blocks(tmp_path, 3, 2, 4), 1)
     died_after_one_copy = "archive-after-rename"
     died(tmp_path, died_after_one_copy)
-    assert len(finished(tmp_path)) == 1
+    assert len(find_segments(tmp_path)) == 1
     (report,) = verify_archive(tmp_path)
     assert [(each.kind, each.where) for each in report.problems] == [("damaged", "ids 4 to 5")]
     assert report.usages == 7
@@ -137,8 +143,8 @@ def test_cat_and_export_say_what_is_missing_or_in_two_files(
     count: int,
     says: str,
 ) -> None:
-    opened(root).unlink()
-    deed(finished(root)[-1])
+    find_open_segment(root).unlink()
+    deed(find_segments(root)[-1])
     for words in (["cat"], ["export", str(root / "usages.parquet")]):
         assert run(root, *words) == 1
         out, err = capfd.readouterr()
@@ -147,8 +153,8 @@ def test_cat_and_export_say_what_is_missing_or_in_two_files(
 
 
 def test_one_usage_that_was_archived_and_is_in_no_file_is_damage_not_absence(root: Path) -> None:
-    opened(root).unlink()
-    finished(root)[-1].unlink()
+    find_open_segment(root).unlink()
+    find_segments(root)[-1].unlink()
     with pytest.raises(ArchiveDamaged, match="id 5 was archived"):
         find_line(find_partitions(root), UsageId(5))
     assert find_line(find_partitions(root), UsageId(9)) is None

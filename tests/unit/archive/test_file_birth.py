@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 
 from busyapi.archive import file_birth, identity
-from testkit.archive.builder import abandon, as_0_2_0_writes, batch, recover, say
+from testkit.archive.builder import (
+    abandon_writer,
+    change_identity,
+    make_batch,
+    recover_writer,
+    write_as_0_2_0,
+)
 
 
 def home(root: Path) -> Any:
@@ -33,7 +39,7 @@ def same_inodes(old: Path, new: Path) -> None:
     """Restore into the same files: names and inode numbers are those of the original."""
     backup = old.with_name("backup")
     shutil.copytree(old, backup)
-    recover(old, bound=5000).close()
+    recover_writer(old, bound=5000).close()
     shutil.copyfile(backup / "p00/partition.json", old / "p00/partition.json")
     old.rename(new)
 
@@ -52,60 +58,60 @@ COPIES: dict[str, Callable[[Path, Path], object]] = {
 @pytest.mark.parametrize("how", COPIES)
 def test_a_copy_is_restored_until_it_is_made_the_original(tmp_path: Path, how: str) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
-    writer = recover(old)
-    writer.append([batch(1, 3)])
+    writer = recover_writer(old)
+    writer.append([make_batch(1, 3)])
     assert not writer.identity.is_copy
     writer.close()
     COPIES[how](old, new)
     for _ in range(2):
         # A larger bound and a mark write the file again: it must stay known as a copy.
-        copy = recover(new, bound=9000)
+        copy = recover_writer(new, bound=9000)
         assert copy.identity.is_copy
         copy.mark_identity(seeded=True)
         assert copy.identity.is_copy
         copy.close()
-    copy = recover(new)
+    copy = recover_writer(new)
     copy.adopt_copy()
     assert not copy.identity.is_copy
-    copy.append([batch(4)])
+    copy.append([make_batch(4)])
     copy.close()
-    copy = recover(new)
+    copy = recover_writer(new)
     assert not copy.identity.is_copy
     copy.close()
     if how != "into the same files":
-        original = recover(old)
+        original = recover_writer(old)
         assert not original.identity.is_copy
         original.close()
 
 
 def test_an_original_stays_one_whatever_is_done_to_it_in_its_place(tmp_path: Path) -> None:
     root = tmp_path / "archive"
-    recover(root).close()
+    recover_writer(root).close()
     path = root / "p00" / "partition.json"
     path.chmod(0o600)
     os.chown(path, os.getuid(), os.getgid())  # as kubelet does with fsGroup
     os.utime(path, (0, 0))
     (root / "p00" / ".lock").unlink()
     root.rename(tmp_path / "moved")
-    writer = recover(tmp_path / "moved", bound=5000)
+    writer = recover_writer(tmp_path / "moved", bound=5000)
     assert not writer.identity.is_copy
-    abandon(writer)
+    abandon_writer(writer)
 
 
 @pytest.mark.parametrize("home_of_0_2_0", [None, ""])
 def test_an_archive_of_0_2_0_is_adopted(tmp_path: Path, home_of_0_2_0: str | None) -> None:
     """0.2.0 writes no home, and leaves ours out when it writes the file after a rollback."""
-    recover(tmp_path).close()
+    recover_writer(tmp_path).close()
     path = tmp_path / "p00" / "partition.json"
-    as_0_2_0_writes(path)
+    write_as_0_2_0(path)
     if home_of_0_2_0 is not None:
-        say(path, home=home_of_0_2_0)
-    writer = recover(tmp_path)
+        change_identity(path, home=home_of_0_2_0)
+    writer = recover_writer(tmp_path)
     assert not writer.identity.is_copy
     writer.close()
     assert home(tmp_path)
     shutil.copytree(tmp_path / "p00", tmp_path / "copy" / "p00")
-    copy = recover(tmp_path / "copy")
+    copy = recover_writer(tmp_path / "copy")
     assert copy.identity.is_copy
     copy.close()
 
@@ -115,21 +121,21 @@ def test_without_birth_times_the_inode_number_is_the_home(
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(file_birth, "_birth_ns", lambda _: 0)
-        recover(tmp_path / "old").close()
+        recover_writer(tmp_path / "old").close()
         assert home(tmp_path / "old").startswith("inode:")
         shutil.copytree(tmp_path / "old", tmp_path / "new")
         for name, restored in (("old", False), ("new", True)):
-            writer = recover(tmp_path / name)
+            writer = recover_writer(tmp_path / name)
             assert writer.identity.is_copy is restored
             writer.close()
     # The same volume, mounted by a kernel that knows birth times.
-    writer = recover(tmp_path / "old")
+    writer = recover_writer(tmp_path / "old")
     assert not writer.identity.is_copy
     writer.close()
 
 
 def test_reading_an_archive_does_not_make_it_an_original(tmp_path: Path) -> None:
-    recover(tmp_path / "old").close()
+    recover_writer(tmp_path / "old").close()
     shutil.copytree(tmp_path / "old", tmp_path / "new")
     before = (tmp_path / "new/p00/partition.json").read_bytes()
     found = identity.read_identity(tmp_path / "new/p00")

@@ -14,15 +14,15 @@ from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import ArchiveDamaged, UsageExpired
 from busyapi.ids import Seq
 from testkit.archive.builder import (
-    AT,
     DAY_MS,
-    abandon,
-    batch,
-    finished,
-    ids,
+    RECEIVED_MS,
+    abandon_writer,
+    find_open_segment,
+    find_segments,
+    make_batch,
     now_ms,
-    opened,
-    recover,
+    read_ids,
+    recover_writer,
 )
 
 
@@ -41,20 +41,20 @@ def age(root: Path, days: int) -> None:
 
 
 def test_every_seq_is_found_at_every_boundary_and_none_beside_them(tmp_path: Path) -> None:
-    writer = recover(tmp_path, segment_bytes=1)
-    writer.append([batch(1, 3), batch(4)])
-    writer.append([batch(5, 2)])
+    writer = recover_writer(tmp_path, segment_bytes=1)
+    writer.append([make_batch(1, 3), make_batch(4)])
+    writer.append([make_batch(5, 2)])
     writer.roll_if_due()
-    writer.append([batch(7)])
+    writer.append([make_batch(7)])
     writer.roll_if_due()
     writer.record_gap(Seq(10), "why")
     writer.quarantine(Seq(11), Seq(11), b"raw", "why")
-    writer.append([batch(12, 2)])
-    writer.append([batch(14)])
+    writer.append([make_batch(12, 2)])
+    writer.append([make_batch(14)])
     for kept in (writer, None):
         if kept is None:
-            abandon(writer)
-            writer = recover(tmp_path)
+            abandon_writer(writer)
+            writer = recover_writer(tmp_path)
         for seq in range(-1, 17):
             expected = seq if 1 <= seq <= 14 and not 8 <= seq <= 11 else None
             assert found(writer, seq) == expected
@@ -62,8 +62,8 @@ def test_every_seq_is_found_at_every_boundary_and_none_beside_them(tmp_path: Pat
 
 
 def test_ids_of_several_partitions_are_those_of_their_seqs(tmp_path: Path) -> None:
-    writer = recover(tmp_path, 2, 4)
-    writer.append([batch(1, 3)])
+    writer = recover_writer(tmp_path, 2, 4)
+    writer.append([make_batch(1, 3)])
     assert [found(writer, seq) for seq in (1, 2, 3)] == [3, 7, 11]
     writer.close()
 
@@ -71,9 +71,9 @@ def test_ids_of_several_partitions_are_those_of_their_seqs(tmp_path: Path) -> No
 def test_lookups_keep_few_footers_and_read_no_other_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = recover(tmp_path, segment_bytes=1)
+    writer = recover_writer(tmp_path, segment_bytes=1)
     for seq in range(1, 31):
-        writer.append([batch(seq)])
+        writer.append([make_batch(seq)])
         writer.roll_if_due()
     reads: list[int] = []
 
@@ -94,8 +94,8 @@ def test_lookups_keep_few_footers_and_read_no_other_file(
 def test_while_a_segment_is_finished_its_lines_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = recover(tmp_path, segment_bytes=1)
-    writer.append([batch(1)])
+    writer = recover_writer(tmp_path, segment_bytes=1)
+    writer.append([make_batch(1)])
     seen = []
     add = writer._lookup.add_file
 
@@ -112,11 +112,11 @@ def test_while_a_segment_is_finished_its_lines_are_found(
 
 @pytest.mark.parametrize("where", ["block", "footer", "open", "gone"])
 def test_a_damaged_block_is_not_given_out(tmp_path: Path, where: str) -> None:
-    writer = recover(tmp_path)
-    writer.append([batch(1, 3)])
+    writer = recover_writer(tmp_path)
+    writer.append([make_batch(1, 3)])
     if where != "open":
         writer.record_gap(Seq(4), "why")
-    path = opened(tmp_path) if where == "open" else finished(tmp_path)[0]
+    path = find_open_segment(tmp_path) if where == "open" else find_segments(tmp_path)[0]
     data = bytearray(path.read_bytes())
     data[-60 if where == "footer" else 80] ^= 1
     path.write_bytes(data)
@@ -128,14 +128,14 @@ def test_a_damaged_block_is_not_given_out(tmp_path: Path, where: str) -> None:
         assert writer.stats.damaged_files == 1
     (alarm,) = writer.alarms
     assert path.name in alarm
-    abandon(writer)
+    abandon_writer(writer)
 
 
 def test_a_bad_sector_met_by_a_lookup_is_an_alarm_and_other_failures_are_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = recover(tmp_path)
-    writer.append([batch(1, 3)])
+    writer = recover_writer(tmp_path)
+    writer.append([make_batch(1, 3)])
     writer.record_gap(Seq(4), "why")
     for number, alarms in ((errno.EMFILE, 0), (errno.EIO, 1), (errno.EIO, 1)):
 
@@ -147,16 +147,16 @@ def test_a_bad_sector_met_by_a_lookup_is_an_alarm_and_other_failures_are_none(
             with pytest.raises(OSError, match=os.strerror(number)):
                 writer.find_line(Seq(2))
         assert len(writer.alarms) == writer.stats.damaged_files == alarms
-    assert finished(tmp_path)[0].name in writer.alarms[0]
+    assert find_segments(tmp_path)[0].name in writer.alarms[0]
     writer.close()
 
 
 def test_an_open_segment_met_damaged_is_counted_once_when_it_is_finished_too(
     tmp_path: Path,
 ) -> None:
-    writer = recover(tmp_path, segment_bytes=1)
-    writer.append([batch(1, 3)])
-    path = opened(tmp_path)
+    writer = recover_writer(tmp_path, segment_bytes=1)
+    writer.append([make_batch(1, 3)])
+    path = find_open_segment(tmp_path)
     data = bytearray(path.read_bytes())
     data[80] ^= 1
     path.write_bytes(data)
@@ -169,61 +169,61 @@ def test_an_open_segment_met_damaged_is_counted_once_when_it_is_finished_too(
         1,
         1,
     )
-    abandon(writer)
+    abandon_writer(writer)
 
 
 def test_a_segment_rolls_at_its_size_its_age_its_blocks_and_at_midnight(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = recover(tmp_path, segment_bytes=300, segment_age=1e9)
+    writer = recover_writer(tmp_path, segment_bytes=300, segment_age=1e9)
     assert not writer.roll_if_due()
-    writer.append([batch(1)])
+    writer.append([make_batch(1)])
     assert not writer.roll_if_due()
-    writer.append([batch(2)])
+    writer.append([make_batch(2)])
     assert writer.stats.open_bytes >= 300
     assert writer.roll_if_due()
     assert (writer.stats.open_bytes, writer.stats.finished_segments) == (0, 1)
 
-    writer.append([batch(3)])
+    writer.append([make_batch(3)])
     with monkeypatch.context() as patched:
         patched.setattr(time, "monotonic", lambda: 1e10)
         assert writer.roll_if_due()
 
-    writer.append([batch(4)])
+    writer.append([make_batch(4)])
     with monkeypatch.context() as patched:
         patched.setattr(segment, "MAX_BLOCKS", 1)
         assert writer.roll_if_due()
 
-    writer.append([batch(5)])
+    writer.append([make_batch(5)])
     with monkeypatch.context() as patched:
         patched.setattr(paths, "utc_day", lambda: "2999-01-01")
         assert writer.roll_if_due()
-    assert [each.parent.name for each in finished(tmp_path)] == [utc_day()] * 4
+    assert [each.parent.name for each in find_segments(tmp_path)] == [utc_day()] * 4
     writer.close()
-    assert ids(tmp_path) == [1, 2, 3, 4, 5]
+    assert read_ids(tmp_path) == [1, 2, 3, 4, 5]
 
 
 def test_retention_deletes_whole_old_segments_and_raises_the_floor(tmp_path: Path) -> None:
-    writer = recover(tmp_path, segment_bytes=1)
-    writer.append([batch(1, 3)])
+    writer = recover_writer(tmp_path, segment_bytes=1)
+    writer.append([make_batch(1, 3)])
     writer.roll_if_due()
     writer.quarantine(Seq(4), Seq(5), b"raw", "why")
     writer.record_gap(Seq(7), "why")
-    writer.append([batch(8)])
+    writer.append([make_batch(8)])
     writer.close()
     age(tmp_path, 3)
-    writer = recover(tmp_path)
-    writer.append([batch(9, received_ms=now_ms())])
+    writer = recover_writer(tmp_path)
+    writer.append([make_batch(9, received_ms=now_ms())])
     writer.close()
 
-    kept = recover(tmp_path, retention_days=3)
+    kept = recover_writer(tmp_path, retention_days=3)
     kept.roll_if_due()
     assert (kept.identity.kept_from, found(kept, 1)) == (1, 1), (
         "three days old is not older than that"
     )
     kept.close()
 
-    writer = recover(tmp_path, retention_days=2)
+    writer = recover_writer(tmp_path, retention_days=2)
     writer.roll_if_due()
     assert (writer.identity.kept_from, writer.cursor, writer.stats.skipped_seqs) == (9, 9, 2)
     for seq in (1, 3, 4, 8):
@@ -231,13 +231,13 @@ def test_retention_deletes_whole_old_segments_and_raises_the_floor(tmp_path: Pat
             writer.find_line(Seq(seq))
     assert found(writer, 9) == 9
     assert found(writer, 10) is None
-    writer.append([batch(10)])
-    abandon(writer)
-    assert ids(tmp_path) == [9, 10]
+    writer.append([make_batch(10)])
+    abandon_writer(writer)
+    assert read_ids(tmp_path) == [9, 10]
     assert not list(tmp_path.rglob("*.bin"))
     assert len(list(tmp_path.rglob("gap*"))) == 1
 
-    writer = recover(tmp_path)
+    writer = recover_writer(tmp_path)
     assert (
         writer.identity.kept_from,
         writer.cursor,
@@ -253,32 +253,32 @@ def test_retention_deletes_whole_old_segments_and_raises_the_floor(tmp_path: Pat
 
 
 def test_retention_of_everything_leaves_the_cursor_where_it_was(tmp_path: Path) -> None:
-    writer = recover(tmp_path)
-    writer.append([batch(1, 3)])
+    writer = recover_writer(tmp_path)
+    writer.append([make_batch(1, 3)])
     writer.close()
     age(tmp_path, 9)
-    writer = recover(tmp_path, retention_days=1)
-    writer.append([batch(4, received_ms=now_ms())])
+    writer = recover_writer(tmp_path, retention_days=1)
+    writer.append([make_batch(4, received_ms=now_ms())])
     writer.roll_if_due()
     assert (writer.identity.kept_from, writer.cursor) == (4, 4)
     writer.close()
-    assert ids(tmp_path) == [4]
+    assert read_ids(tmp_path) == [4]
     assert [each.name for each in tmp_path.glob("p00/*-*")] == [utc_day()], "empty folders go too"
-    writer = recover(tmp_path)
-    writer.append([batch(5)])
+    writer = recover_writer(tmp_path)
+    writer.append([make_batch(5)])
     writer.close()
-    assert ids(tmp_path) == [4, 5]
+    assert read_ids(tmp_path) == [4, 5]
 
 
 def test_retention_goes_by_the_time_of_the_usages_too(tmp_path: Path) -> None:
     """This machine's clock stood in 1970 when the folder was made; the senders' did not."""
     tomorrow_ms = 4_000_000_000_000
-    writer = recover(tmp_path)
-    writer.append([batch(1, received_ms=AT), batch(2, received_ms=tomorrow_ms)])
+    writer = recover_writer(tmp_path)
+    writer.append([make_batch(1, received_ms=RECEIVED_MS), make_batch(2, received_ms=tomorrow_ms)])
     writer.close()
     (day,) = tmp_path.glob("p00/*-*")
     day.rename(day.with_name("1970-01-01"))
-    writer = recover(tmp_path, retention_days=1)
+    writer = recover_writer(tmp_path, retention_days=1)
     writer.roll_if_due()
     assert (writer.identity.kept_from, found(writer, 1)) == (1, 1)
     writer.close()
@@ -286,19 +286,19 @@ def test_retention_goes_by_the_time_of_the_usages_too(tmp_path: Path) -> None:
 
 def test_files_below_the_floor_are_deleted_by_the_next_one(tmp_path: Path) -> None:
     """The process died after the floor was raised, before the unlink."""
-    writer = recover(tmp_path)
-    writer.append([batch(1, 2)])
+    writer = recover_writer(tmp_path)
+    writer.append([make_batch(1, 2)])
     writer.close()
-    (old,) = finished(tmp_path)
+    (old,) = find_segments(tmp_path)
     data = old.read_bytes()
     age(tmp_path, 9)
-    writer = recover(tmp_path, retention_days=1)
-    writer.append([batch(3, received_ms=now_ms())])
+    writer = recover_writer(tmp_path, retention_days=1)
+    writer.append([make_batch(3, received_ms=now_ms())])
     writer.roll_if_due()
     writer.close()
     old.parent.mkdir(exist_ok=True)
     old.write_bytes(data)
-    writer = recover(tmp_path, retention_days=10_000)
+    writer = recover_writer(tmp_path, retention_days=10_000)
     assert (writer.cursor, writer.stats.highest_seq, writer.identity.kept_from) == (3, 3, 3)
     with pytest.raises(UsageExpired):
         writer.find_line(Seq(1))
@@ -308,6 +308,6 @@ def test_files_below_the_floor_are_deleted_by_the_next_one(tmp_path: Path) -> No
 
 
 def test_free_space_is_told(tmp_path: Path) -> None:
-    writer = recover(tmp_path)
+    writer = recover_writer(tmp_path)
     assert 0 < writer.stats.read_volume_bytes()[0] <= writer.stats.read_volume_bytes()[1]
     writer.close()

@@ -27,23 +27,35 @@ from busyapi.archive.format import (
 from busyapi.archive.paths import ArchiveFile, FileKind
 from busyapi.ids import Seq, make_usage_id
 from busyapi.usage_json import render_usage
-from testkit.archive.builder import AT, batch, blocks, finished, recover, usage
+from testkit.archive.builder import (
+    RECEIVED_MS,
+    find_segments,
+    make_batch,
+    make_usage,
+    read_blocks,
+    recover_writer,
+)
 
-BLOCK = BlockHeader(1, 4, Seq(8), Seq(9), AT, AT + 1, 1000, 77)
+BLOCK = BlockHeader(1, 4, Seq(8), Seq(9), RECEIVED_MS, RECEIVED_MS + 1, 1000, 77)
 
 
 def test_lines_are_what_the_buffer_gives_for_the_same_usage() -> None:
-    batches = [batch(5, 3), batch(8, 1, received_ms=AT + 1000)]
+    batches = [make_batch(5, 3), make_batch(8, 1, received_ms=RECEIVED_MS + 1000)]
     lines = render_lines(batches, 1, 4).split(b"\n")
     expected = [
-        render_usage(make_usage_id(Seq(seq), 1, 4), at, usage(seq))
-        for seq, at in ((5, AT), (6, AT), (7, AT), (8, AT + 1000))
+        render_usage(make_usage_id(Seq(seq), 1, 4), at, make_usage(seq))
+        for seq, at in (
+            (5, RECEIVED_MS),
+            (6, RECEIVED_MS),
+            (7, RECEIVED_MS),
+            (8, RECEIVED_MS + 1000),
+        )
     ]
     assert lines == [*expected, b""]
 
 
 def test_a_percent_sign_in_a_usage_stays_one() -> None:
-    lines = render_lines([UsageBatch(Seq(1), Seq(1), AT, [b'{"a":"100%d %b %%"}'])], 0, 1)
+    lines = render_lines([UsageBatch(Seq(1), Seq(1), RECEIVED_MS, [b'{"a":"100%d %b %%"}'])], 0, 1)
     assert json.loads(lines)["usage"] == {"a": "100%d %b %%"}
 
 
@@ -100,12 +112,12 @@ def test_names_sort_as_seqs_do() -> None:
 
 
 def test_a_finished_segment_is_as_the_format_document_says(tmp_path: Path) -> None:
-    writer = recover(tmp_path, 1, 2)
-    writer.append([batch(1, 3, received_ms=AT + 5), batch(4, 1)])
-    writer.append([batch(5, 2)])
+    writer = recover_writer(tmp_path, 1, 2)
+    writer.append([make_batch(1, 3, received_ms=RECEIVED_MS + 5), make_batch(4, 1)])
+    writer.append([make_batch(5, 2)])
     writer.close()
-    (path,) = finished(tmp_path)
-    data, found = path.read_bytes(), list(blocks(path))
+    (path,) = find_segments(tmp_path)
+    data, found = path.read_bytes(), list(read_blocks(path))
     assert path.name == "usages-p01-0000000000000001-0000000000000006.ndjson.zst"
     assert [(each.first, each.last) for each in found] == [(1, 4), (5, 6)]
     assert [line["id"] for each in found for line in each.lines] == [2, 4, 6, 8, 10, 12]
@@ -115,8 +127,8 @@ def test_a_finished_segment_is_as_the_format_document_says(tmp_path: Path) -> No
     lines = sum(len(json.dumps(x, separators=(",", ":"))) + 1 for b in found for x in b.lines)
     assert head == (0x184D2A5F, 100 + 80, b"busyapi\x01", 1, 2, 1, 6, 6, lines, 2)
     assert struct.unpack_from("<10Q", footer, 60) == (
-        *(0, 1, 4, AT, AT + 5),
-        *(found[1].offset, 5, 6, AT, AT),
+        *(0, 1, 4, RECEIVED_MS, RECEIVED_MS + 5),
+        *(found[1].offset, 5, 6, RECEIVED_MS, RECEIVED_MS),
     )
     assert struct.unpack_from("<I", footer, 140)[0] == zlib.crc32(footer[:140])
     assert footer[144:176] == hashlib.sha256(data[:-44]).digest()
@@ -125,16 +137,16 @@ def test_a_finished_segment_is_as_the_format_document_says(tmp_path: Path) -> No
 
 @pytest.mark.skipif(not shutil.which("zstd"), reason="zstd is not installed")
 def test_the_zstd_tool_reads_segments_finished_and_open(tmp_path: Path) -> None:
-    writer = recover(tmp_path)
-    writer.append([batch(1, 3)])
-    writer.append([batch(4, 2)])
+    writer = recover_writer(tmp_path)
+    writer.append([make_batch(1, 3)])
+    writer.append([make_batch(4, 2)])
     open_one = subprocess.run(
         ["zstd", "-dc"], input=next(tmp_path.rglob("*.open")).read_bytes(), check=True,
         capture_output=True,
     ).stdout  # fmt: skip
     writer.close()
     whole = subprocess.run(
-        ["zstd", "-dc", *finished(tmp_path)], check=True, capture_output=True
+        ["zstd", "-dc", *find_segments(tmp_path)], check=True, capture_output=True
     ).stdout
     assert whole == open_one
     assert [json.loads(each)["id"] for each in whole.splitlines()] == [1, 2, 3, 4, 5]

@@ -10,18 +10,25 @@ from busyapi import cli
 from busyapi.archive_cli.verify import verify_archive
 from busyapi.errors import UnknownVersion
 from busyapi.ids import Seq
-from testkit.archive.builder import abandon, batch, finished, opened, recover, write
+from testkit.archive.builder import (
+    abandon_writer,
+    find_open_segment,
+    find_segments,
+    make_batch,
+    recover_writer,
+    write_blocks,
+)
 
 MARK, NEWER = b"busyapi\x01", b"busyapi\x02"
 HEADER = 68
 
 
 def finish(root: Path) -> Path:
-    writer = recover(root)
-    writer.append([batch(1, 3)])
-    writer.append([batch(4, 3)])
+    writer = recover_writer(root)
+    writer.append([make_batch(1, 3)])
+    writer.append([make_batch(4, 3)])
     writer.close()
-    (path,) = finished(root)
+    (path,) = find_segments(root)
     return path
 
 
@@ -45,17 +52,17 @@ def everything(root: Path) -> dict[str, bytes]:
 def test_segment_of_a_later_version_stops_recovery_and_stays_as_it_is(
     tmp_path: Path, state: str
 ) -> None:
-    path = finish(tmp_path) if state == "finished" else write(tmp_path, 3, 3)
+    path = finish(tmp_path) if state == "finished" else write_blocks(tmp_path, 3, 3)
     of_a_later_version(path)
     before = everything(tmp_path)
     for _ in range(2):
         with pytest.raises(UnknownVersion, match=r"is of format 2, and busyapi .* reads format 1"):
-            recover(tmp_path)
+            recover_writer(tmp_path)
     assert everything(tmp_path) == before
     # The lock was released, so that the right version can begin.
     content = path.read_bytes()
     path.write_bytes(content.replace(NEWER, MARK))
-    writer = recover(tmp_path)
+    writer = recover_writer(tmp_path)
     assert writer.cursor == 6
     assert writer.alarms == []
     writer.close()
@@ -69,17 +76,17 @@ def test_rot_in_the_byte_of_the_version_is_damage_and_not_a_version(
     content = bytearray(path.read_bytes())
     content[at] ^= 0x02
     path.write_bytes(content)
-    writer = recover(tmp_path)
+    writer = recover_writer(tmp_path)
     assert len(writer.alarms) == 1
-    abandon(writer)
+    abandon_writer(writer)
 
 
 def test_rot_in_the_version_of_an_open_segment_of_one_block_is_damage(tmp_path: Path) -> None:
-    path = write(tmp_path, 3)
+    path = write_blocks(tmp_path, 3)
     content = bytearray(path.read_bytes())
     content[15] ^= 0x02
     path.write_bytes(content)
-    abandon(recover(tmp_path))
+    abandon_writer(recover_writer(tmp_path))
     assert not path.exists()
 
 
@@ -87,7 +94,7 @@ def test_lookup_in_a_segment_of_a_later_version_says_so_and_raises_no_alarm(
     tmp_path: Path,
 ) -> None:
     path = finish(tmp_path)
-    writer = recover(tmp_path)
+    writer = recover_writer(tmp_path)
     of_a_later_version(path)
     with pytest.raises(UnknownVersion):
         writer.find_line(Seq(2))
@@ -98,7 +105,7 @@ def test_lookup_in_a_segment_of_a_later_version_says_so_and_raises_no_alarm(
 def test_identity_and_records_of_a_later_version_are_not_called_damaged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    writer = recover(tmp_path)
+    writer = recover_writer(tmp_path)
     writer.record_gap(Seq(5), "a test says so")
     writer.close()
     (gap,) = tmp_path.rglob("gap-*.json")
@@ -107,7 +114,7 @@ def test_identity_and_records_of_a_later_version_are_not_called_damaged(
         path.write_text(json.dumps(said | {"format": 2, "new": [1]}))
         if path != gap:
             with pytest.raises(UnknownVersion, match="format 2"):
-                recover(tmp_path)
+                recover_writer(tmp_path)
         assert cli.main(["archive", "verify", "--dir", str(tmp_path)]) == 1
         assert "is of format 2" in "".join(capsys.readouterr())
         path.write_text(json.dumps(said))
@@ -129,7 +136,7 @@ def test_verify_tells_of_a_file_of_a_later_version_and_checks_the_others(
 ) -> None:
     path = finish(tmp_path)
     if state == "open":
-        path = write(tmp_path, 2, 2)
+        path = write_blocks(tmp_path, 2, 2)
     of_a_later_version(path)
     (report,) = verify_archive(tmp_path)
     ids = "ids 1 to 6" if state == "finished" else "ids 7 to 10"
@@ -138,10 +145,10 @@ def test_verify_tells_of_a_file_of_a_later_version_and_checks_the_others(
 
 
 def test_header_of_another_length_is_still_known_by_its_mark(tmp_path: Path) -> None:
-    path = write(tmp_path, 3)
+    path = write_blocks(tmp_path, 3)
     content = path.read_bytes()
     longer = b"\x50" + content[1:8] + NEWER + bytes(20) + content[16:HEADER]
     path.write_bytes(longer + zlib.compress(b"another packing"))
     with pytest.raises(UnknownVersion):
-        recover(tmp_path)
-    assert opened(tmp_path).read_bytes()[:68] == longer[:68]
+        recover_writer(tmp_path)
+    assert find_open_segment(tmp_path).read_bytes()[:68] == longer[:68]

@@ -18,15 +18,15 @@ from busyapi.errors import ArchiveFull
 from busyapi.ids import Seq
 from testkit.archive.builder import (
     DAY_MS,
-    abandon,
-    as_0_2_0_writes,
-    batch,
-    files,
-    ids,
+    abandon_writer,
+    list_file_names,
+    make_batch,
     now_ms,
-    recover,
+    read_ids,
+    recover_writer,
+    write_as_0_2_0,
 )
-from testkit.volume import fill_volume, small_volume
+from testkit.volume import fill_volume, mount_small_volume
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
 KEEP_DAYS = 5
@@ -37,7 +37,7 @@ OLD = 180
 @pytest.fixture
 def volume(tmp_path: Path) -> Iterator[Path]:
     """A volume of one MiB."""
-    with small_volume(tmp_path, "1m"):
+    with mount_small_volume(tmp_path, "1m"):
         yield tmp_path
 
 
@@ -50,18 +50,18 @@ def put(writer: PartitionWriter, size: int = 6000, *, at: int | None = None) -> 
 
 def full(root: Path, *, with_reserve: bool, by_0_2_0: bool = False) -> PartitionWriter:
     """Fill a volume with expired segments, an open one of today, and what others wrote."""
-    writer = recover(root, segment_bytes=60_000)
+    writer = recover_writer(root, segment_bytes=60_000)
     for _ in range(OLD):
         put(writer, at=now_ms() - 10 * DAY_MS)
         writer.roll_if_due()
     writer.close()
     old = root / "p00" / utc_day()
     old.rename(old.with_name(utc_day(time.time() - 10 * 86_400)))
-    writer = recover(root)
+    writer = recover_writer(root)
     if not with_reserve:
         disk_reserve.release_reserve(root / "p00")
     if by_0_2_0:
-        as_0_2_0_writes(root / "p00" / paths.IDENTITY_NAME)
+        write_as_0_2_0(root / "p00" / paths.IDENTITY_NAME)
     for size in (6000, 100):
         with pytest.raises(ArchiveFull):  # noqa: PT012 - until there is no room
             while True:
@@ -91,8 +91,8 @@ def test_append_on_a_full_volume_deletes_what_is_expired_and_continues(
     assert writer.cursor == cursor + 1
     assert expired(volume) == []
     assert writer.identity.kept_from == OLD + 1
-    abandon(writer)
-    writer = recover(volume)
+    abandon_writer(writer)
+    writer = recover_writer(volume)
     assert (writer.cursor, writer.identity.kept_from, writer.identity.is_copy) == (
         cursor + 1,
         OLD + 1,
@@ -100,7 +100,7 @@ def test_append_on_a_full_volume_deletes_what_is_expired_and_continues(
     )
     assert writer.alarms == []
     writer.close()
-    assert ids(volume) == list(range(OLD + 1, cursor + 2))
+    assert read_ids(volume) == list(range(OLD + 1, cursor + 2))
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=KIND_NAMES)
@@ -109,16 +109,16 @@ def test_a_killed_writer_recovers_on_a_full_volume_by_deleting_what_is_expired(
 ) -> None:
     writer = full(volume, with_reserve=kind[0], by_0_2_0=kind[1])
     cursor = writer.cursor
-    abandon(writer)
-    assert any(each.endswith(".open") for each in files(volume))
+    abandon_writer(writer)
+    assert any(each.endswith(".open") for each in list_file_names(volume))
     # A larger bound has to be on disk before it is in force: that takes no space either.
-    writer = recover(volume, bound=9000, retention_days=KEEP_DAYS)
+    writer = recover_writer(volume, bound=9000, retention_days=KEEP_DAYS)
     assert (writer.cursor, writer.identity.bound) == (cursor, 9000)
     put(writer)
     writer.roll_if_due()
     assert (writer.identity.kept_from, expired(volume)) == (OLD + 1, [])
     writer.close()
-    assert ids(volume) == list(range(OLD + 1, cursor + 2))
+    assert read_ids(volume) == list(range(OLD + 1, cursor + 2))
 
 
 def test_without_anything_expired_a_full_volume_deletes_nothing(volume: Path) -> None:
@@ -130,18 +130,18 @@ def test_without_anything_expired_a_full_volume_deletes_nothing(volume: Path) ->
         put(writer)
     assert (writer.cursor, writer.identity.kept_from) == (cursor, 1)
     assert expired(volume)
-    abandon(writer)
+    abandon_writer(writer)
     with pytest.raises(ArchiveFull):
-        recover(volume)
-    assert ids(volume) == list(range(1, cursor + 1))
+        recover_writer(volume)
+    assert read_ids(volume) == list(range(1, cursor + 1))
 
 
 def test_a_clean_stop_on_a_full_volume_finishes_the_segment_in_the_reserve(volume: Path) -> None:
     writer = full(volume, with_reserve=True)
     cursor = writer.cursor
     writer.close()
-    assert not any(each.endswith(".open") for each in files(volume))
-    writer = recover(volume)  # there is nothing to copy
+    assert not any(each.endswith(".open") for each in list_file_names(volume))
+    writer = recover_writer(volume)  # there is nothing to copy
     assert writer.cursor == cursor
     writer.close()
 
@@ -152,8 +152,8 @@ def test_a_stop_without_room_for_the_footer_is_recovered_by_deleting_what_is_exp
     writer = full(volume, with_reserve=False)
     cursor = writer.cursor
     writer.close()
-    assert any(each.endswith(".open") for each in files(volume))
-    writer = recover(volume, retention_days=KEEP_DAYS)
+    assert any(each.endswith(".open") for each in list_file_names(volume))
+    writer = recover_writer(volume, retention_days=KEEP_DAYS)
     assert (writer.cursor, expired(volume)) == (cursor, [])
     writer.close()
 
@@ -165,29 +165,29 @@ def test_the_reserve_is_made_again_when_there_is_room(volume: Path) -> None:
     assert path.stat().st_blocks * 512 == disk_reserve.RESERVE_BYTES
     writer.close()
     assert not path.exists()
-    writer = recover(volume)
+    writer = recover_writer(volume)
     assert not path.exists(), "it takes no room that is needed"
     (volume / "ballast").unlink()
     shutil.rmtree(expired(volume)[0].parent)
     writer.close()
-    recover(volume).close()
+    recover_writer(volume).close()
     assert path.stat().st_size == disk_reserve.RESERVE_BYTES
 
 
 def test_a_reserve_whose_maker_died_before_it_had_space_gets_it(tmp_path: Path) -> None:
-    recover(tmp_path).close()
+    recover_writer(tmp_path).close()
     path = tmp_path / "p00" / paths.RESERVE_NAME
     path.write_bytes(b"")
-    recover(tmp_path).close()
+    recover_writer(tmp_path).close()
     assert path.stat().st_blocks * 512 >= disk_reserve.RESERVE_BYTES
 
 
 def test_a_footer_whose_file_could_not_be_renamed_leaves_nothing_in_doubt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = recover(tmp_path, segment_bytes=1)
+    writer = recover_writer(tmp_path, segment_bytes=1)
     for _ in range(20):
-        writer.append([batch(writer.cursor + 1)])
+        writer.append([make_batch(writer.cursor + 1)])
 
     def no_space(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -196,11 +196,11 @@ def test_a_footer_whose_file_could_not_be_renamed_leaves_nothing_in_doubt(
         patched.setattr(Path, "rename", no_space)
         with pytest.raises(ArchiveFull):
             writer.roll_if_due()
-    writer.append([batch(21)])
-    abandon(writer)
-    writer = recover(tmp_path)
+    writer.append([make_batch(21)])
+    abandon_writer(writer)
+    writer = recover_writer(tmp_path)
     assert (writer.cursor, writer.alarms) == (21, [])
-    assert len(files(tmp_path)) == 1, "and no file set aside"
+    assert len(list_file_names(tmp_path)) == 1, "and no file set aside"
     writer.close()
 
 
@@ -248,7 +248,7 @@ def test_every_step_of_overwriting_can_be_the_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """0.2.0 wrote the file, and the volume has no page left: the old or the new one is there."""
-    recover(tmp_path).close()
+    recover_writer(tmp_path).close()
     folder = tmp_path / "p00"
     found = identity.read_identity(folder)
     assert found
@@ -269,8 +269,8 @@ def test_every_step_of_overwriting_can_be_the_last(
         written = identity.write_identity(folder, found._replace(kept_from=Seq(77)))
     assert identity.read_identity(folder) == written
     assert (written.kept_from, written.is_copy) == (77, False)
-    writer = recover(tmp_path)
-    writer.append([batch(writer.cursor + 1)]) if writer.cursor else writer.close()
+    writer = recover_writer(tmp_path)
+    writer.append([make_batch(writer.cursor + 1)]) if writer.cursor else writer.close()
     writer.close()
 
 
@@ -278,9 +278,9 @@ def test_a_prefix_that_a_file_of_0_2_0_has_no_room_for_is_refused_on_a_full_volu
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Told to be on disk and then not found there, it would halt the next start."""
-    recover(tmp_path).close()
+    recover_writer(tmp_path).close()
     folder = tmp_path / "p00"
-    as_0_2_0_writes(folder / paths.IDENTITY_NAME)
+    write_as_0_2_0(folder / paths.IDENTITY_NAME)
     disk_reserve.release_reserve(folder)
     found = identity.read_identity(folder)
     assert found

@@ -11,7 +11,7 @@ from busyapi.archive_cli.partitions import find_partitions
 from busyapi.archive_cli.snapshot import ArchiveNotFound
 from busyapi.archive_cli.verify import verify_archive
 from busyapi.errors import ArchiveDamaged
-from testkit.archive.builder import recover, say, write
+from testkit.archive.builder import change_identity, recover_writer, write_blocks
 
 
 @pytest.fixture
@@ -19,8 +19,8 @@ def root(tmp_path: Path) -> Path:
     """An archive of three partitions with two usages each."""
     made = tmp_path / "archive"
     for partition in range(3):
-        write(made, 2, partition=partition, partitions=3)
-        recover(made, partition, 3).close()
+        write_blocks(made, 2, partition=partition, partitions=3)
+        recover_writer(made, partition, 3).close()
     return made
 
 
@@ -74,9 +74,9 @@ def test_days_without_an_identity_are_damaged_and_so_is_a_mark_without_one(root:
 
 def test_an_identity_of_another_partition_or_number_of_them_is_damaged(root: Path) -> None:
     path = root / "p02/partition.json"
-    say(path, partition=1)
+    change_identity(path, partition=1)
     assert wrong(root) == [(2, "damaged")]
-    say(path, partition=2, partitions=4)
+    change_identity(path, partition=2, partitions=4)
     assert (2, "damaged") in wrong(root)
     assert {number for number, _ in wrong(root)} == {2}
 

@@ -23,32 +23,32 @@ from busyapi.errors import (
 )
 from busyapi.ids import Seq
 from testkit.archive.builder import (
-    abandon,
-    batch,
-    blocks,
-    files,
-    finished,
-    ids,
-    opened,
-    reached,
-    recover,
-    say,
-    write,
+    abandon_writer,
+    change_identity,
+    find_open_segment,
+    find_segments,
+    list_file_names,
+    make_batch,
+    read_blocks,
+    read_ids,
+    recover_writer,
+    set_high_water,
+    write_blocks,
 )
 
 
 def recovered(root: Path) -> tuple[int, int, list[str]]:
     """Recover, go on for one usage if allowed, and return cursor, highest and alarms."""
-    writer = recover(root)
+    writer = recover_writer(root)
     found = writer.cursor, writer.stats.highest_seq, writer.alarms
     if writer.stats.highest_seq == writer.cursor:
-        writer.append([batch(writer.cursor + 1)])
+        writer.append([make_batch(writer.cursor + 1)])
     writer.close()
     return found
 
 
 def test_a_fresh_archive_is_empty_and_has_an_identity(tmp_path: Path) -> None:
-    writer = recover(tmp_path / "deep" / "root", 2, 4, bound=500)
+    writer = recover_writer(tmp_path / "deep" / "root", 2, 4, bound=500)
     assert (
         writer.cursor,
         writer.stats.highest_seq,
@@ -74,36 +74,36 @@ def test_a_fresh_archive_is_empty_and_has_an_identity(tmp_path: Path) -> None:
 
 
 def test_an_open_segment_becomes_a_finished_one(tmp_path: Path) -> None:
-    path = write(tmp_path, 3, 1, 2)
-    inside = list(blocks(path))
+    path = write_blocks(tmp_path, 3, 1, 2)
+    inside = list(read_blocks(path))
     assert recovered(tmp_path) == (6, 6, [])
-    assert files(tmp_path)[0] == "usages-p00-0000000000000001-0000000000000006.ndjson.zst"
-    assert list(blocks(finished(tmp_path)[0])) == inside
+    assert list_file_names(tmp_path)[0] == "usages-p00-0000000000000001-0000000000000006.ndjson.zst"
+    assert list(read_blocks(find_segments(tmp_path)[0])) == inside
     assert not list(tmp_path.rglob("*.open"))
-    assert ids(tmp_path) == [1, 2, 3, 4, 5, 6, 7]
+    assert read_ids(tmp_path) == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_an_old_open_file_is_never_written_on(tmp_path: Path) -> None:
     """After a failed fsync the page cache lies: only a new file's fsync can be believed."""
-    path = write(tmp_path, 1)
+    path = write_blocks(tmp_path, 1)
     old = path.stat().st_ino
-    recover(tmp_path).close()
-    (made,) = finished(tmp_path)
+    recover_writer(tmp_path).close()
+    (made,) = find_segments(tmp_path)
     assert made.stat().st_ino != old
 
 
 def test_a_tail_torn_at_any_length_is_cut_back_to_the_cursor(fast_path: Path) -> None:
-    whole = write(fast_path / "whole", 2, 1, 3)
-    ends = [each.end for each in blocks(whole)]
+    whole = write_blocks(fast_path / "whole", 2, 1, 3)
+    ends = [each.end for each in read_blocks(whole)]
     data = whole.read_bytes()
     for length in range(len(data) + 1):
         root = fast_path / "torn"
         shutil.copytree(fast_path / "whole", root)
-        opened(root).write_bytes(data[:length])
+        find_open_segment(root).write_bytes(data[:length])
         cursor = [0, 2, 3, 6][sum(end <= length for end in ends)]
-        reached(root, cursor if length % 2 else None)
+        set_high_water(root, cursor if length % 2 else None)
         assert recovered(root) == (cursor, cursor, []), f"cut to {length} bytes"
-        assert ids(root) == list(range(1, cursor + 2)), f"cut to {length} bytes"
+        assert read_ids(root) == list(range(1, cursor + 2)), f"cut to {length} bytes"
         shutil.rmtree(root)
 
 
@@ -119,9 +119,9 @@ def test_a_last_block_of_which_only_parts_reached_the_disk_is_cut_off(
     What is left of it may be kept, but is no alarm.
     """
     root = Path(tempfile.mkdtemp(dir=fast_path))
-    path = write(root, 2, 5)
-    reached(root, data.draw(st.sampled_from([2, None])))
-    raw, start = bytearray(path.read_bytes()), list(blocks(path))[-1].offset
+    path = write_blocks(root, 2, 5)
+    set_high_water(root, data.draw(st.sampled_from([2, None])))
+    raw, start = bytearray(path.read_bytes()), list(read_blocks(path))[-1].offset
     step = data.draw(st.integers(1, 200))
     pages = list(range(start, len(raw), step))
     lost = data.draw(st.sets(st.sampled_from(pages), min_size=1))
@@ -130,14 +130,14 @@ def test_a_last_block_of_which_only_parts_reached_the_disk_is_cut_off(
         other = bytes(each ^ 0xFF for each in page)
         raw[at : at + step] = data.draw(st.sampled_from([bytes(len(page)), other]))
     path.write_bytes(raw[: data.draw(st.integers(start, len(raw)))])
-    changed = len(list(blocks(path))) == 1
+    changed = len(list(read_blocks(path))) == 1
     assert recovered(root) == ((2, 2, []) if changed else (7, 7, []))
-    assert ids(root) == list(range(1, recover_cursor(root) + 1))
+    assert read_ids(root) == list(range(1, recover_cursor(root) + 1))
     shutil.rmtree(root)
 
 
 def recover_cursor(root: Path) -> int:
-    writer = recover(root)
+    writer = recover_writer(root)
     writer.close()
     return writer.cursor
 
@@ -145,33 +145,33 @@ def recover_cursor(root: Path) -> int:
 def test_damage_before_the_end_is_set_aside_and_halts_until_it_is_accepted(
     fast_path: Path,
 ) -> None:
-    whole = write(fast_path / "whole", 2, 3, 1)
-    data, inside = whole.read_bytes(), list(blocks(whole))
+    whole = write_blocks(fast_path / "whole", 2, 3, 1)
+    data, inside = whole.read_bytes(), list(read_blocks(whole))
     for at in range(inside[2].offset):
         root = fast_path / "damaged"
         shutil.copytree(fast_path / "whole", root)
-        opened(root).write_bytes(data[:at] + bytes([data[at] ^ 0x40]) + data[at + 1 :])
+        find_open_segment(root).write_bytes(data[:at] + bytes([data[at] ^ 0x40]) + data[at + 1 :])
         lost = inside[0] if at < inside[1].offset else inside[1]
         keeps = [n for n in range(1, 7) if not lost.first <= n <= lost.last]
 
-        writer = recover(root)
+        writer = recover_writer(root)
         assert (writer.cursor, writer.stats.highest_seq) == (lost.first - 1, 6), f"byte {at}"
         assert len(writer.alarms) == 1
-        assert ids(root) == keeps
+        assert read_ids(root) == keeps
         with pytest.raises(LossSuspected):
-            writer.append([batch(writer.cursor + 1)])
+            writer.append([make_batch(writer.cursor + 1)])
         with pytest.raises(LossSuspected):
             writer.quarantine(Seq(lost.first), Seq(lost.first), b"", "why")
         writer.close()
 
-        again = recover(root)
+        again = recover_writer(root)
         assert (again.cursor, again.stats.highest_seq, again.alarms) == (lost.first - 1, 6, [])
         again.record_gap(Seq(6), "accepted")
         assert (again.cursor, again.stats.highest_seq) == (6, 6)
         assert again.stats.skipped_seqs == lost.last - lost.first + 1
-        again.append([batch(7)])
+        again.append([make_batch(7)])
         again.close()
-        assert ids(root) == [*keeps, 7]
+        assert read_ids(root) == [*keeps, 7]
         (aside,) = root.rglob("*.damaged")
         assert aside.read_bytes() == data[:at] + bytes([data[at] ^ 0x40]) + data[at + 1 :]
         shutil.rmtree(root)
@@ -180,31 +180,31 @@ def test_damage_before_the_end_is_set_aside_and_halts_until_it_is_accepted(
 def test_a_changed_byte_anywhere_in_the_newest_segment_loses_no_other_block(
     fast_path: Path,
 ) -> None:
-    write(fast_path / "whole", 2, 3, 1)
-    recover(fast_path / "whole").close()
-    data = finished(fast_path / "whole")[0].read_bytes()
-    inside = list(blocks(finished(fast_path / "whole")[0]))
+    write_blocks(fast_path / "whole", 2, 3, 1)
+    recover_writer(fast_path / "whole").close()
+    data = find_segments(fast_path / "whole")[0].read_bytes()
+    inside = list(read_blocks(find_segments(fast_path / "whole")[0]))
     for at in range(0, len(data), 3):
         root = fast_path / "damaged"
         shutil.copytree(fast_path / "whole", root)
-        finished(root)[0].write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
-        writer = recover(root)
+        find_segments(root)[0].write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        writer = recover_writer(root)
         assert len(writer.alarms) == 1, f"byte {at}"
         hit = [each for each in inside if each.offset <= at < each.end]
         lost = [n for each in hit for n in range(each.first, each.last + 1)]
-        assert ids(root) == [n for n in range(1, 7) if n not in lost]
+        assert read_ids(root) == [n for n in range(1, 7) if n not in lost]
         assert (writer.cursor, writer.stats.highest_seq) == ((hit[0].first - 1) if hit else 6, 6)
         writer.close()
         shutil.rmtree(root)
 
 
 def test_two_damaged_files_of_one_name_are_both_kept(tmp_path: Path) -> None:
-    write(tmp_path, 2)
-    recover(tmp_path).close()
+    write_blocks(tmp_path, 2)
+    recover_writer(tmp_path).close()
     for n in (1, 2):
-        path = finished(tmp_path)[0]
+        path = find_segments(tmp_path)[0]
         path.write_bytes(path.read_bytes()[:-1])  # only the footer: every block is salvaged
-        writer = recover(tmp_path)
+        writer = recover_writer(tmp_path)
         assert (writer.cursor, writer.stats.highest_seq, len(writer.alarms)) == (2, 2, 1)
         writer.close()
         assert len(list(tmp_path.rglob("*.damaged*"))) == n
@@ -213,9 +213,9 @@ def test_two_damaged_files_of_one_name_are_both_kept(tmp_path: Path) -> None:
 def test_only_the_newest_segments_are_read_at_recovery(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = recover(tmp_path, segment_bytes=1)
+    writer = recover_writer(tmp_path, segment_bytes=1)
     for seq in range(1, 21):
-        writer.append([batch(seq)])
+        writer.append([make_batch(seq)])
         writer.roll_if_due()
     writer.close()
     read_files: list[str] = []
@@ -226,72 +226,72 @@ def test_only_the_newest_segments_are_read_at_recovery(
         return real(path, flags, *rest)
 
     monkeypatch.setattr(os, "open", watch)
-    recover(tmp_path).close()
+    recover_writer(tmp_path).close()
     assert [each for each in read_files if each.endswith(".zst")] == [
-        each.name for each in finished(tmp_path)[-recovery.CHECKED_SEGMENTS :]
+        each.name for each in find_segments(tmp_path)[-recovery.CHECKED_SEGMENTS :]
     ]
 
 
 def test_a_segment_that_is_missing_in_the_middle_halts(tmp_path: Path) -> None:
     for _ in range(3):
-        write(tmp_path, 2)
-    recover(tmp_path).close()
-    finished(tmp_path)[1].unlink()
-    writer = recover(tmp_path)
+        write_blocks(tmp_path, 2)
+    recover_writer(tmp_path).close()
+    find_segments(tmp_path)[1].unlink()
+    writer = recover_writer(tmp_path)
     assert (writer.cursor, writer.stats.highest_seq) == (2, 6)
     assert writer.find_holes(Seq(6)) == [(3, 4)]
     writer.record_gap(Seq(6), "accepted")
     assert (writer.cursor, writer.stats.skipped_seqs) == (6, 2)
     writer.close()
-    assert ids(tmp_path) == [1, 2, 5, 6]
+    assert read_ids(tmp_path) == [1, 2, 5, 6]
 
 
 def test_two_files_with_the_same_seqs_are_for_a_person_to_judge(tmp_path: Path) -> None:
-    write(tmp_path, 4)
-    recover(tmp_path).close()
-    (path,) = finished(tmp_path)
+    write_blocks(tmp_path, 4)
+    recover_writer(tmp_path).close()
+    (path,) = find_segments(tmp_path)
     copy = path.with_name(paths.make_file(paths.FileKind.GAP, "d", 0, Seq(2), Seq(3)).path[2:])
     copy.write_text("{}")
     with pytest.raises(ArchiveDamaged, match="same seqs"):
-        recover(tmp_path)
+        recover_writer(tmp_path)
     copy.unlink()
     assert recovered(tmp_path) == (4, 4, [])
 
 
 def test_finished_and_open_both_there_counts_once(tmp_path: Path) -> None:
     """The process died between the rename of the copy and the unlink of its source."""
-    path = write(tmp_path, 2, 1)
+    path = write_blocks(tmp_path, 2, 1)
     data = path.read_bytes()
-    recover(tmp_path).close()
+    recover_writer(tmp_path).close()
     path.write_bytes(data)
     assert recovered(tmp_path) == (3, 3, [])
-    assert ids(tmp_path) == [1, 2, 3, 4]
+    assert read_ids(tmp_path) == [1, 2, 3, 4]
 
 
 def test_an_open_segment_with_a_footer_is_finished_again(tmp_path: Path) -> None:
     """The process died between footer and rename."""
-    write(tmp_path, 2, 1)
-    recover(tmp_path).close()
-    (path,) = finished(tmp_path)
+    write_blocks(tmp_path, 2, 1)
+    recover_writer(tmp_path).close()
+    (path,) = find_segments(tmp_path)
     path.rename(path.with_name("usages-p00-0000000000000001.ndjson.zst.open"))
     assert recovered(tmp_path) == (3, 3, [])
-    assert ids(tmp_path) == [1, 2, 3, 4]
+    assert read_ids(tmp_path) == [1, 2, 3, 4]
 
 
 def test_a_block_of_another_partition_is_not_taken_over(tmp_path: Path) -> None:
-    theirs = write(tmp_path / "theirs", 2, partition=1, partitions=2)
-    ours = write(tmp_path / "ours", 2, 2, partition=0, partitions=2)
+    theirs = write_blocks(tmp_path / "theirs", 2, partition=1, partitions=2)
+    ours = write_blocks(tmp_path / "ours", 2, 2, partition=0, partitions=2)
     ours.write_bytes(theirs.read_bytes())
-    writer = recover(tmp_path / "ours", 0, 2)
+    writer = recover_writer(tmp_path / "ours", 0, 2)
     assert writer.cursor == 0
     assert len(writer.alarms) == 1
     with pytest.raises(LossSuspected):
-        writer.append([batch(1)])
+        writer.append([make_batch(1)])
     writer.close()
 
 
 def test_temporary_files_are_removed_and_strange_ones_left(tmp_path: Path) -> None:
-    day = write(tmp_path, 1).parent
+    day = write_blocks(tmp_path, 1).parent
     (day / "usages-p00-0000000000000002.ndjson.zst.open.tmp").write_bytes(b"half")
     (day / "gap-p00-0000000000000002-0000000000000003.json.tmp").write_bytes(b"half")
     (day / "notes.txt").write_text("by a person")
@@ -301,37 +301,37 @@ def test_temporary_files_are_removed_and_strange_ones_left(tmp_path: Path) -> No
 
 
 def test_gap_and_quarantine_count_after_a_restart(tmp_path: Path) -> None:
-    writer = recover(tmp_path)
-    writer.append([batch(1, 2)])
+    writer = recover_writer(tmp_path)
+    writer.append([make_batch(1, 2)])
     writer.record_gap(Seq(10), "why")
     writer.quarantine(Seq(11), Seq(12), b"raw\nbytes", "checksum")
-    writer.append([batch(13)])
-    abandon(writer)
-    again = recover(tmp_path)
+    writer.append([make_batch(13)])
+    abandon_writer(writer)
+    again = recover_writer(tmp_path)
     assert (again.cursor, again.stats.highest_seq, again.stats.skipped_seqs) == (13, 13, 8)
     assert [bool(again.find_line(Seq(n))) for n in (2, 3, 10, 11, 12, 13)] == [
         *(True, False, False, False, False, True)
     ]
     again.close()
-    assert ids(tmp_path) == [1, 2, 13]
+    assert read_ids(tmp_path) == [1, 2, 13]
 
 
 def test_a_second_writer_cannot_lock(tmp_path: Path) -> None:
-    first = recover(tmp_path)
+    first = recover_writer(tmp_path)
     with pytest.raises(ArchiveLocked):
-        recover(tmp_path)
+        recover_writer(tmp_path)
     first.close()
-    recover(tmp_path).close()
+    recover_writer(tmp_path).close()
 
 
 def test_the_lock_is_taken_before_anything_is_looked_at(tmp_path: Path) -> None:
-    first = recover(tmp_path)
-    first.append([batch(1)])
+    first = recover_writer(tmp_path)
+    first.append([make_batch(1)])
     with pytest.raises(ArchiveLocked):
-        recover(tmp_path, bound=10**6)
-    first.append([batch(2)])
+        recover_writer(tmp_path, bound=10**6)
+    first.append([make_batch(2)])
     first.close()
-    assert ids(tmp_path) == [1, 2]
+    assert read_ids(tmp_path) == [1, 2]
     said = read_identity(tmp_path / "p00")
     assert said
     assert said.bound == 1000
@@ -341,18 +341,18 @@ def test_the_lock_is_taken_before_anything_is_looked_at(tmp_path: Path) -> None:
 def test_another_partition_or_number_of_them_is_refused(
     tmp_path: Path, partition: int, partitions: int
 ) -> None:
-    recover(tmp_path, 1, 4).close()
+    recover_writer(tmp_path, 1, 4).close()
     (tmp_path / "p01").rename(tmp_path / "p00")
     with pytest.raises(PartitionMismatch, match="partition 1 of 4"):
-        recover(tmp_path, partition, partitions)
+        recover_writer(tmp_path, partition, partitions)
 
 
 def test_the_bound_only_grows_and_is_on_disk_at_once(tmp_path: Path) -> None:
-    first = recover(tmp_path, bound=1000)
+    first = recover_writer(tmp_path, bound=1000)
     name = first.identity.archive_id
-    abandon(first)
+    abandon_writer(first)
     for asked, largest in ((5000, 5000), (10, 5000), (5001, 5001)):
-        writer = recover(tmp_path, bound=asked)
+        writer = recover_writer(tmp_path, bound=asked)
         said = read_identity(tmp_path / "p00")
         assert said
         assert (writer.identity.bound, said.bound, writer.identity.archive_id) == (
@@ -360,19 +360,19 @@ def test_the_bound_only_grows_and_is_on_disk_at_once(tmp_path: Path) -> None:
             largest,
             name,
         )
-        abandon(writer)
+        abandon_writer(writer)
 
 
 def test_marks_are_on_disk_at_once_and_do_not_take_each_other_away(tmp_path: Path) -> None:
-    writer = recover(tmp_path)
+    writer = recover_writer(tmp_path)
     assert (writer.identity.is_seeded, writer.identity.replaces) == (False, "")
     writer.mark_identity(seeded=True)
-    abandon(writer)
-    writer = recover(tmp_path, bound=5000)
+    abandon_writer(writer)
+    writer = recover_writer(tmp_path, bound=5000)
     assert (writer.identity.is_seeded, writer.identity.replaces) == (True, "")
     writer.mark_identity(replaces="another")
-    abandon(writer)
-    writer = recover(tmp_path)
+    abandon_writer(writer)
+    writer = recover_writer(tmp_path)
     assert (writer.identity.is_seeded, writer.identity.replaces, writer.identity.bound) == (
         True,
         "another",
@@ -384,7 +384,7 @@ def test_marks_are_on_disk_at_once_and_do_not_take_each_other_away(tmp_path: Pat
 def test_a_bound_that_could_not_be_written_is_not_in_force(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recover(tmp_path, bound=1000).close()
+    recover_writer(tmp_path, bound=1000).close()
 
     def refuse(_: int) -> None:
         raise OSError(errno.EIO, "I/O error")
@@ -392,8 +392,8 @@ def test_a_bound_that_could_not_be_written_is_not_in_force(
     with monkeypatch.context() as patched:
         patched.setattr(os, "fdatasync", refuse)
         with pytest.raises(FsyncFailed):
-            recover(tmp_path, bound=2000)
-    writer = recover(tmp_path, bound=1)
+            recover_writer(tmp_path, bound=2000)
+    writer = recover_writer(tmp_path, bound=1)
     assert writer.identity.bound == 1000
     writer.close()
 
@@ -402,18 +402,18 @@ def test_a_bound_that_could_not_be_written_is_not_in_force(
 def test_an_identity_that_is_gone_or_unreadable_is_not_made_anew(
     tmp_path: Path, said: str | None
 ) -> None:
-    write(tmp_path, 1)
+    write_blocks(tmp_path, 1)
     path = tmp_path / "p00" / "partition.json"
     path.unlink()
     if said is not None:
         path.write_text(said)
     with pytest.raises(ArchiveDamaged):
-        recover(tmp_path)
-    assert ids(tmp_path) == [1]
+        recover_writer(tmp_path)
+    assert read_ids(tmp_path) == [1]
 
 
 def test_every_changed_digit_of_an_identity_is_damage_and_deletes_nothing(tmp_path: Path) -> None:
-    write(tmp_path, 3)
+    write_blocks(tmp_path, 3)
     path = tmp_path / "p00" / "partition.json"
     said = path.read_text()
     assert '"crc"' in said
@@ -423,18 +423,18 @@ def test_every_changed_digit_of_an_identity_is_damage_and_deletes_nothing(tmp_pa
         if said[at].isalnum() and '"crc"' in changed:
             path.write_text(changed)
             with pytest.raises((ArchiveDamaged, UnknownVersion, PartitionMismatch)):
-                recover(tmp_path, retention_days=1)
+                recover_writer(tmp_path, retention_days=1)
     path.write_text(said)
-    recover(tmp_path).close()
-    assert ids(tmp_path) == [1, 2, 3]
+    recover_writer(tmp_path).close()
+    assert read_ids(tmp_path) == [1, 2, 3]
 
 
 def test_an_identity_that_a_person_or_0_2_0_wrote_needs_no_checksum(tmp_path: Path) -> None:
-    write(tmp_path, 3)
+    write_blocks(tmp_path, 3)
     path = tmp_path / "p00" / "partition.json"
-    say(path, bound=2000)
+    change_identity(path, bound=2000)
     for bound in (1000, 3000):
-        writer = recover(tmp_path, bound=bound)
+        writer = recover_writer(tmp_path, bound=bound)
         assert (writer.cursor, writer.identity.bound) == (3, max(2000, bound))
         writer.close()
     assert "crc" in json.loads(path.read_text())
@@ -442,7 +442,7 @@ def test_an_identity_that_a_person_or_0_2_0_wrote_needs_no_checksum(tmp_path: Pa
 
 def test_the_checksum_of_an_identity_is_what_format_md_says(tmp_path: Path) -> None:
     """By zlib alone; the example in there too."""
-    write(tmp_path, 1)
+    write_blocks(tmp_path, 1)
     text = Path(archive.__file__).with_name("FORMAT.md").read_text()
     example = text[text.index("{\n") : text.index("}\n") + 1]
     for said in ((tmp_path / "p00" / "partition.json").read_text(), example):

@@ -12,7 +12,7 @@ from busyapi.archive_cli import commands
 from busyapi.archive_cli.verify import verify_archive
 from busyapi.cli import main
 from busyapi.ids import Seq
-from testkit.archive.builder import batch, recover
+from testkit.archive.builder import make_batch, recover_writer
 
 
 @pytest.fixture
@@ -20,9 +20,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of an archive of four partitions, which hold 3, 6, 9 and no usages."""
     original = tmp_path / "original"
     for number in range(4):
-        writer = recover(original, number, 4)
+        writer = recover_writer(original, number, 4)
         if number < 3:
-            usages = batch(1, 3 * (number + 1))
+            usages = make_batch(1, 3 * (number + 1))
             writer.append([usages])
         writer.close()
     copy = tmp_path / "copy"
@@ -39,7 +39,7 @@ def state(root: Path) -> list[tuple[int, bool]]:
     """Return each partition's cursor, and whether it is still known as a copy."""
     found = []
     for number in range(4):
-        writer = recover(root, number, 4)
+        writer = recover_writer(root, number, 4)
         found.append((int(writer.cursor), writer.identity.is_copy))
         writer.close()
     return found
@@ -88,7 +88,7 @@ def test_an_id_that_is_the_last_of_the_backup_gives_up_nothing(root: Path) -> No
 def test_a_partition_without_usages_jumps_all_the_same_if_redis_is_empty(root: Path) -> None:
     """A backup made before the first usage: an empty Redis must not look like a fresh install."""
     assert restored("--partition", "3", "--last-id", "2", "--yes") == 0
-    writer = recover(root, 3, 4)
+    writer = recover_writer(root, 3, 4)
     assert (writer.cursor, writer.identity.is_copy, writer.identity.is_seeded) == (0, False, True)
     writer.close()
 
@@ -116,7 +116,7 @@ def test_what_makes_no_sense_is_refused(root: Path, arguments: list[str], code: 
 def test_a_flusher_that_holds_a_partition_keeps_it(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    writer = recover(root, 2, 4)
+    writer = recover_writer(root, 2, 4)
     assert restored("--last-id", "50", "--yes") == 1
     assert "stop its flusher" in capsys.readouterr().err
     writer.close()
@@ -175,11 +175,11 @@ def test_dying_in_the_middle_leaves_the_rest_to_be_done_again(
 
 
 def test_a_snapshot_that_is_not_known_as_a_copy_is_recorded_too(tmp_path: Path) -> None:
-    writer = recover(tmp_path)
-    writer.append([batch(1, 3)])
+    writer = recover_writer(tmp_path)
+    writer.append([make_batch(1, 3)])
     writer.close()
     assert main(["archive", "restored", "--dir", str(tmp_path), "--last-id", "9", "--yes"]) == 0
-    writer = recover(tmp_path)
+    writer = recover_writer(tmp_path)
     assert (writer.cursor, writer.stats.skipped_seqs) == (9, 6)
     assert writer.find_line(Seq(3)) is not None
     writer.close()

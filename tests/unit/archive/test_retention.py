@@ -12,27 +12,35 @@ from busyapi.archive.paths import utc_day
 from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import FsyncFailed, UsageExpired
 from busyapi.ids import Seq
-from testkit.archive.builder import DAY_MS, abandon, batch, finished, ids, now_ms, recover
+from testkit.archive.builder import (
+    DAY_MS,
+    abandon_writer,
+    find_segments,
+    make_batch,
+    now_ms,
+    read_ids,
+    recover_writer,
+)
 
 FAR_DAYS = 400
 
 
 def old_segments(root: Path, count: int = 3, *, days: int = 30) -> list[Path]:
     """Make finished segments of one usage each, received and opened so many days ago."""
-    writer = recover(root, segment_bytes=1)
+    writer = recover_writer(root, segment_bytes=1)
     for _ in range(count):
-        writer.append([batch(writer.cursor + 1, received_ms=now_ms() - days * DAY_MS)])
+        writer.append([make_batch(writer.cursor + 1, received_ms=now_ms() - days * DAY_MS)])
         writer.roll_if_due()
     writer.close()
     for folder in root.glob(f"p00/{utc_day()}"):
         folder.rename(folder.with_name(utc_day(time.time() - days * 86_400)))
-    return finished(root)
+    return find_segments(root)
 
 
 def post(writer: PartitionWriter, *, off_days: float = 0) -> None:
     """Append a usage whose receivedAt is off by so many days."""
     at = round(now_ms() + off_days * DAY_MS)
-    writer.append([batch(writer.cursor + 1, received_ms=at)])
+    writer.append([make_batch(writer.cursor + 1, received_ms=at)])
 
 
 @pytest.fixture
@@ -53,12 +61,12 @@ def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 def test_old_segments_are_deleted_when_both_clocks_agree(tmp_path: Path) -> None:
     """The control: everything below is about these same files."""
     old_segments(tmp_path)
-    writer = recover(tmp_path, retention_days=5)
+    writer = recover_writer(tmp_path, retention_days=5)
     post(writer)
     writer.roll_if_due()
     assert (writer.identity.kept_from, writer.retention_refusal) == (4, "")
     writer.close()
-    assert ids(tmp_path) == [4]
+    assert read_ids(tmp_path) == [4]
 
 
 @pytest.mark.parametrize("days", [FAR_DAYS, -FAR_DAYS, 3, -3])
@@ -66,20 +74,20 @@ def test_a_wrong_clock_of_the_flusher_deletes_nothing(
     tmp_path: Path, set_clock: Callable[[float], None], days: int
 ) -> None:
     old_segments(tmp_path)
-    writer = recover(tmp_path, segment_bytes=1, retention_days=5)
+    writer = recover_writer(tmp_path, segment_bytes=1, retention_days=5)
     at = now_ms()
     set_clock(days)
     for _ in range(3):
-        writer.append([batch(writer.cursor + 1, received_ms=at)])
+        writer.append([make_batch(writer.cursor + 1, received_ms=at)])
         writer.roll_if_due()
     assert writer.identity.kept_from == 1
     assert "this machine's clock says" in writer.retention_refusal
     set_clock(0)
-    writer.append([batch(writer.cursor + 1, received_ms=at)])
+    writer.append([make_batch(writer.cursor + 1, received_ms=at)])
     writer.roll_if_due()
     assert (writer.identity.kept_from, writer.retention_refusal) == (4, "")
     writer.close()
-    assert sorted(ids(tmp_path)) == [4, 5, 6, 7], (
+    assert sorted(read_ids(tmp_path)) == [4, 5, 6, 7], (
         "what a wrong clock filed is kept by its receivedAt"
     )
 
@@ -87,7 +95,7 @@ def test_a_wrong_clock_of_the_flusher_deletes_nothing(
 @pytest.mark.parametrize("days", [FAR_DAYS, -FAR_DAYS])
 def test_a_wrong_clock_of_the_api_deletes_nothing(tmp_path: Path, days: int) -> None:
     old_segments(tmp_path)
-    writer = recover(tmp_path, segment_bytes=1, retention_days=5)
+    writer = recover_writer(tmp_path, segment_bytes=1, retention_days=5)
     for _ in range(3):
         post(writer, off_days=days)
         writer.roll_if_due()
@@ -97,7 +105,7 @@ def test_a_wrong_clock_of_the_api_deletes_nothing(tmp_path: Path, days: int) -> 
     writer.roll_if_due()
     assert writer.identity.kept_from == 4
     writer.close()
-    assert ids(tmp_path) == [4, 5, 6, 7], "filed today, whatever they say of themselves"
+    assert read_ids(tmp_path) == [4, 5, 6, 7], "filed today, whatever they say of themselves"
 
 
 @pytest.mark.parametrize("off", [-1.9, 0, 1.9])
@@ -105,7 +113,7 @@ def test_retention_counts_from_the_older_of_the_two_clocks(tmp_path: Path, off: 
     old_segments(tmp_path, 1, days=9)
     old_segments(tmp_path, 1, days=6)
     old_segments(tmp_path, 1, days=4)
-    writer = recover(tmp_path, retention_days=5)
+    writer = recover_writer(tmp_path, retention_days=5)
     post(writer, off_days=off)
     writer.roll_if_due()
     # 1.9 days back, six days ago is between four and five days ago.
@@ -115,9 +123,9 @@ def test_retention_counts_from_the_older_of_the_two_clocks(tmp_path: Path, off: 
 
 def test_an_idle_service_waits_for_the_next_usage(tmp_path: Path) -> None:
     old_segments(tmp_path)
-    writer = recover(tmp_path, retention_days=5)
+    writer = recover_writer(tmp_path, retention_days=5)
     writer.roll_if_due()
-    assert len(finished(tmp_path)) == 3
+    assert len(find_segments(tmp_path)) == 3
     assert "If no usage came for more than two days" in writer.retention_refusal
     post(writer)
     writer.roll_if_due()
@@ -127,7 +135,7 @@ def test_an_idle_service_waits_for_the_next_usage(tmp_path: Path) -> None:
 
 def test_an_idle_service_with_nothing_old_has_nothing_to_say(tmp_path: Path) -> None:
     old_segments(tmp_path, days=4)
-    writer = recover(tmp_path, retention_days=5)
+    writer = recover_writer(tmp_path, retention_days=5)
     writer.roll_if_due()
     assert writer.retention_refusal == ""
     writer.close()
@@ -139,17 +147,17 @@ def test_the_newest_segment_is_never_deleted(
     """Both clocks are wrong in the same way: the API's pod is on the flusher's node."""
     old_segments(tmp_path, 2, days=0)
     set_clock(FAR_DAYS)
-    writer = recover(tmp_path, segment_bytes=1, retention_days=5)
+    writer = recover_writer(tmp_path, segment_bytes=1, retention_days=5)
     post(writer)
     writer.roll_if_due()
     writer.roll_if_due()
     writer.close()
     for _ in range(2):
-        writer = recover(tmp_path, retention_days=5)
+        writer = recover_writer(tmp_path, retention_days=5)
         set_clock(2 * FAR_DAYS)
         writer.roll_if_due()
         writer.close()
-    assert max(ids(tmp_path)) == 3
+    assert max(read_ids(tmp_path)) == 3
 
 
 def test_a_segment_with_a_usage_of_the_future_is_kept_and_named(tmp_path: Path) -> None:
@@ -159,13 +167,13 @@ def test_a_segment_with_a_usage_of_the_future_is_kept_and_named(tmp_path: Path) 
         tmp_path / "p00" / utc_day(time.time() - 29 * 86_400)
     )
     old_segments(tmp_path, 1, days=28)
-    writer = recover(tmp_path, retention_days=5)
+    writer = recover_writer(tmp_path, retention_days=5)
     post(writer)
     for _ in range(3):
         writer.roll_if_due()
     assert writer.identity.kept_from == 2
     assert "received in the future" in writer.retention_refusal
-    assert finished(tmp_path)[0].name in writer.retention_refusal
+    assert find_segments(tmp_path)[0].name in writer.retention_refusal
     writer.close()
 
 
@@ -175,11 +183,11 @@ def test_what_a_clock_in_the_past_put_into_quarantine_is_kept(
     """The day of its folder is all that a quarantine file says of its age."""
     old_segments(tmp_path, 2)
     set_clock(-FAR_DAYS)
-    writer = recover(tmp_path, retention_days=5)
+    writer = recover_writer(tmp_path, retention_days=5)
     writer.quarantine(Seq(3), Seq(4), b"raw", "why")
     writer.close()
     set_clock(0)
-    writer = recover(tmp_path, retention_days=5)
+    writer = recover_writer(tmp_path, retention_days=5)
     post(writer)
     writer.roll_if_due()
     assert writer.identity.kept_from == 3
@@ -188,12 +196,12 @@ def test_what_a_clock_in_the_past_put_into_quarantine_is_kept(
 
 
 def test_a_quarantine_file_is_deleted_with_the_segment_behind_it(tmp_path: Path) -> None:
-    writer = recover(tmp_path)
+    writer = recover_writer(tmp_path)
     writer.quarantine(Seq(1), Seq(2), b"raw", "why")
     writer.close()
     old_segments(tmp_path, 1)
     assert len(list(tmp_path.rglob("quarantine-*"))) == 1
-    writer = recover(tmp_path, retention_days=5)
+    writer = recover_writer(tmp_path, retention_days=5)
     post(writer)
     writer.roll_if_due()
     assert writer.identity.kept_from == 4
@@ -207,12 +215,12 @@ def test_what_a_clock_in_the_future_filed_is_deleted_when_its_usages_are_old(
     old_segments(tmp_path, 2)
     for folder in (tmp_path / "p00").glob("*-*"):
         folder.rename(folder.with_name(utc_day(time.time() + FAR_DAYS * 86_400)))
-    writer = recover(tmp_path, retention_days=5)
+    writer = recover_writer(tmp_path, retention_days=5)
     post(writer)
     writer.roll_if_due()
     assert (writer.identity.kept_from, writer.retention_refusal) == (3, "")
     writer.close()
-    assert ids(tmp_path) == [3]
+    assert read_ids(tmp_path) == [3]
 
 
 # --- not in the path of the write ----------------------------------------------------------
@@ -247,7 +255,7 @@ def test_a_file_that_cannot_be_read_is_named_counted_and_passed_over(
     for path in old_segments(tmp_path, 4, days=0):
         assert path.exists()
     DAMAGES[how](monkeypatch, bad)
-    writer = recover(tmp_path, segment_bytes=1, retention_days=5)
+    writer = recover_writer(tmp_path, segment_bytes=1, retention_days=5)
     for _ in range(3):
         post(writer)
         writer.roll_if_due()
@@ -261,7 +269,7 @@ def test_a_file_that_cannot_be_read_is_named_counted_and_passed_over(
     writer.close()
     # It stays for a person, also when later starts find it below the floor.
     for _ in range(2):
-        writer = recover(tmp_path, retention_days=5)
+        writer = recover_writer(tmp_path, retention_days=5)
         post(writer)
         writer.roll_if_due()
         assert (writer.identity.kept_from, writer.stats.damaged_files) == (6, 1)
@@ -280,7 +288,7 @@ def test_a_file_that_cannot_be_deleted_is_named_and_tried_again(
             raise PermissionError(1, "Operation not permitted")
         unlink(path, missing_ok=missing_ok)
 
-    writer = recover(tmp_path, retention_days=5)
+    writer = recover_writer(tmp_path, retention_days=5)
     with monkeypatch.context() as patched:
         patched.setattr(Path, "unlink", refuse)
         post(writer)
@@ -304,7 +312,7 @@ def test_a_floor_that_cannot_be_written_keeps_files_and_stops_no_append(
         raise FsyncFailed("fdatasync of partition.json: Input/output error")
 
     old = old_segments(tmp_path)
-    writer = recover(tmp_path, retention_days=5)
+    writer = recover_writer(tmp_path, retention_days=5)
     with monkeypatch.context() as patched:
         patched.setattr("busyapi.archive.identity.write_small_file", fail)
         for _ in range(3):
@@ -314,8 +322,8 @@ def test_a_floor_that_cannot_be_written_keeps_files_and_stops_no_append(
     assert all(each.exists() for each in old)
     (alarm,) = writer.alarms
     assert "partition.json" in alarm
-    abandon(writer)
-    assert recover(tmp_path).cursor == 6
+    abandon_writer(writer)
+    assert recover_writer(tmp_path).cursor == 6
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
@@ -325,10 +333,10 @@ def test_a_bad_sector_in_a_segment_that_recovery_checks_stops_no_archiving(
     bad = old_segments(tmp_path, days=0)[which]
     with monkeypatch.context() as patched:
         break_reads(patched, bad)
-        writer = recover(tmp_path)
+        writer = recover_writer(tmp_path)
         assert (writer.cursor, writer.stats.damaged_files) == (3, 1)
         (alarm,) = writer.alarms
         assert bad.name in alarm
         post(writer)
         writer.close()
-    assert ids(tmp_path) == [1, 2, 3, 4]
+    assert read_ids(tmp_path) == [1, 2, 3, 4]

@@ -13,11 +13,17 @@ import pytest
 from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import ArchiveLocked, ArchiveTakenOver
 from busyapi.ids import Seq
-from testkit.archive.builder import abandon, batch, files, ids, recover
+from testkit.archive.builder import (
+    abandon_writer,
+    list_file_names,
+    make_batch,
+    read_ids,
+    recover_writer,
+)
 
 CHANGES: dict[str, Callable[[PartitionWriter], object]] = {
     "check_ours": lambda writer: writer.check_ownership(),
-    "append": lambda writer: writer.append([batch(writer.cursor + 1)]),
+    "append": lambda writer: writer.append([make_batch(writer.cursor + 1)]),
     "roll_if_due": lambda writer: writer.roll_if_due(),
     "gap": lambda writer: writer.record_gap(Seq(writer.cursor + 5), "why"),
     "quarantine": lambda writer: writer.quarantine(
@@ -33,10 +39,10 @@ def no_flock(_fd: int, _operation: int) -> None:
 
 
 def test_an_untouched_archive_is_ours(tmp_path: Path) -> None:
-    writer = recover(tmp_path, segment_bytes=1)
+    writer = recover_writer(tmp_path, segment_bytes=1)
     writer.check_ownership()
     for _ in range(3):
-        writer.append([batch(writer.cursor + 1)])
+        writer.append([make_batch(writer.cursor + 1)])
         writer.check_ownership()
         writer.roll_if_due()
         writer.check_ownership()
@@ -49,19 +55,19 @@ def test_an_owner_whose_open_segment_was_recovered_by_another_changes_nothing(
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(fcntl, "flock", no_flock)
-        frozen = recover(tmp_path)
-        frozen.append([batch(1, 3)])
-        newcomer = recover(tmp_path)
-    newcomer.append([batch(4)])
-    before = files(tmp_path)
+        frozen = recover_writer(tmp_path)
+        frozen.append([make_batch(1, 3)])
+        newcomer = recover_writer(tmp_path)
+    newcomer.append([make_batch(4)])
+    before = list_file_names(tmp_path)
     for _ in range(2):
         with pytest.raises(ArchiveTakenOver):
             CHANGES[change](frozen)
     frozen.close()
-    assert files(tmp_path) == before
-    newcomer.append([batch(5)])
+    assert list_file_names(tmp_path) == before
+    newcomer.append([make_batch(5)])
     newcomer.close()
-    assert ids(tmp_path) == [1, 2, 3, 4, 5]
+    assert read_ids(tmp_path) == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])
@@ -69,8 +75,8 @@ def test_an_owner_whose_open_segment_was_recovered_by_another_changes_nothing(
 def test_an_owner_whose_lock_file_is_gone_changes_nothing(
     tmp_path: Path, change: str, *, replaced: bool
 ) -> None:
-    writer = recover(tmp_path)
-    writer.append([batch(1)])
+    writer = recover_writer(tmp_path)
+    writer.append([make_batch(1)])
     lock = tmp_path / "p00" / ".lock"
     lock.unlink()
     if replaced:
@@ -78,12 +84,12 @@ def test_an_owner_whose_lock_file_is_gone_changes_nothing(
     with pytest.raises(ArchiveTakenOver, match=r"\.lock was removed or replaced"):
         CHANGES[change](writer)
     writer.close()
-    again = recover(tmp_path)
+    again = recover_writer(tmp_path)
     assert again.cursor == 1
-    again.append([batch(2)])
+    again.append([make_batch(2)])
     again.check_ownership()
     again.close()
-    assert ids(tmp_path) == [1, 2]
+    assert read_ids(tmp_path) == [1, 2]
 
 
 def test_an_open_segment_of_the_newcomer_at_the_same_path_is_left_alone(
@@ -92,28 +98,28 @@ def test_an_open_segment_of_the_newcomer_at_the_same_path_is_left_alone(
     """Both open a segment at the same seq: neither renames or removes the other's file."""
     with monkeypatch.context() as patched:
         patched.setattr(fcntl, "flock", no_flock)
-        frozen = recover(tmp_path)
-        frozen.append([batch(1)])
-        newcomer = recover(tmp_path)
+        frozen = recover_writer(tmp_path)
+        frozen.append([make_batch(1)])
+        newcomer = recover_writer(tmp_path)
     newcomer.close()
-    newcomer = recover(tmp_path)
+    newcomer = recover_writer(tmp_path)
     (finished,) = tmp_path.rglob("*.ndjson.zst")
     finished.rename(finished.with_name("usages-p00-0000000000000001.ndjson.zst.open"))
     with pytest.raises(ArchiveTakenOver):
         frozen.roll_if_due()
     frozen.close()
-    assert files(tmp_path) == ["usages-p00-0000000000000001.ndjson.zst.open"]
+    assert list_file_names(tmp_path) == ["usages-p00-0000000000000001.ndjson.zst.open"]
     with pytest.raises(ArchiveTakenOver, match="made by another process"):
         newcomer._begin_segment(Seq(1))
-    abandon(newcomer)
+    abandon_writer(newcomer)
 
 
 def test_close_without_finishing_leaves_the_open_segment_for_recovery(tmp_path: Path) -> None:
-    writer = recover(tmp_path)
-    writer.append([batch(1, 2)])
+    writer = recover_writer(tmp_path)
+    writer.append([make_batch(1, 2)])
     writer.close(finish=False)
-    assert files(tmp_path) == ["usages-p00-0000000000000001.ndjson.zst.open"]
-    again = recover(tmp_path)
+    assert list_file_names(tmp_path) == ["usages-p00-0000000000000001.ndjson.zst.open"]
+    again = recover_writer(tmp_path)
     assert again.cursor == 2
     again.close()
 
@@ -126,17 +132,17 @@ def test_without_flock_the_writer_continues_and_says_what_still_guards(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    writer = recover(tmp_path)
+    writer = recover_writer(tmp_path)
     (notice,) = writer.notices
     assert "cannot be locked" in notice
     assert os.strerror(number) in notice
-    writer.append([batch(1)])
+    writer.append([make_batch(1)])
     writer.check_ownership()
     writer.close()
 
 
 def test_with_flock_there_is_nothing_to_say(tmp_path: Path) -> None:
-    writer = recover(tmp_path)
+    writer = recover_writer(tmp_path)
     assert writer.notices == []
     writer.close()
 
@@ -149,14 +155,14 @@ def test_a_failing_lock_is_no_missing_flock(
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(OSError, match="Input/output"):
-        recover(tmp_path)
+        recover_writer(tmp_path)
 
 
 def test_a_lock_file_removed_while_it_is_taken_is_taken_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between open and flock the file is replaced: the lock of the old file guards nothing."""
-    recover(tmp_path).close()
+    recover_writer(tmp_path).close()
     path = tmp_path / "p00" / ".lock"
     flock = fcntl.flock
     calls: list[int] = []
@@ -168,15 +174,15 @@ def test_a_lock_file_removed_while_it_is_taken_is_taken_again(
         flock(fd, operation)
 
     monkeypatch.setattr(fcntl, "flock", replace_first)
-    writer = recover(tmp_path)
+    writer = recover_writer(tmp_path)
     assert len(calls) == 2
     with pytest.raises(ArchiveLocked):
-        recover(tmp_path)
+        recover_writer(tmp_path)
     writer.close()
 
 
 def test_two_processes_cannot_both_hold_the_lock(tmp_path: Path) -> None:
-    writer = recover(tmp_path)
+    writer = recover_writer(tmp_path)
     code = "import sys; from testkit.archive.builder import recover; recover(sys.argv[1])"
     code = code.replace("sys.argv[1]", "__import__('pathlib').Path(sys.argv[1])")
     done = subprocess.run(

@@ -14,14 +14,14 @@ from busyapi.archive_cli.verify import verify_archive
 from busyapi.errors import ArchiveDamaged, LossSuspected
 from busyapi.ids import Seq
 from testkit.archive.builder import (
-    abandon,
-    batch,
-    blocks,
-    ids,
-    opened,
-    reached,
-    recover,
-    write,
+    abandon_writer,
+    find_open_segment,
+    make_batch,
+    read_blocks,
+    read_ids,
+    recover_writer,
+    set_high_water,
+    write_blocks,
 )
 
 LAST = range(4, 7)
@@ -31,7 +31,7 @@ LAST = range(4, 7)
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """An open segment of two blocks, 1 to 3 and 4 to 6, whose writer was killed."""
-    write(tmp_path, 3, 3)
+    write_blocks(tmp_path, 3, 3)
     return tmp_path
 
 
@@ -43,9 +43,9 @@ def aside(root: Path) -> dict[str, bytes]:
 
 def changed(root: Path, at: int) -> bytes:
     """Change one bit of the last block, `at` bytes into it; return the file as it is then."""
-    path = opened(root)
+    path = find_open_segment(root)
     data = bytearray(path.read_bytes())
-    data[list(blocks(path))[-1].offset + at] ^= 1
+    data[list(read_blocks(path))[-1].offset + at] ^= 1
     path.write_bytes(data)
     return bytes(data)
 
@@ -59,16 +59,18 @@ def problems(root: Path) -> list[tuple[str, str]]:
 def test_a_published_last_block_that_has_changed_is_set_aside_and_halts(
     root: Path, at: int
 ) -> None:
-    data = changed(root, at if at >= 0 else len(opened(root).read_bytes()) - 1 - second(root))
+    data = changed(
+        root, at if at >= 0 else len(find_open_segment(root).read_bytes()) - 1 - second(root)
+    )
     assert problems(root) == [("damaged", "ids 4 to 6")]
-    writer = recover(root)
+    writer = recover_writer(root)
     assert (writer.cursor, writer.stats.highest_seq, len(writer.alarms)) == (3, 6, 1)
     assert aside(root) == {"damaged": data}
     with pytest.raises(LossSuspected):
-        writer.append([batch(4)])
-    abandon(writer)
+        writer.append([make_batch(4)])
+    abandon_writer(writer)
     assert problems(root) == [("missing", "ids 4 to 6")]
-    writer = recover(root)
+    writer = recover_writer(root)
     assert (writer.cursor, writer.stats.highest_seq, writer.alarms) == (3, 6, [])
     writer.record_gap(Seq(6), "accepted")
     writer.close()
@@ -78,19 +80,19 @@ def test_a_published_last_block_that_has_changed_is_set_aside_and_halts(
 
 def second(root: Path) -> int:
     """Return where the last block begins."""
-    return list(blocks(opened(root)))[-1].offset
+    return list(read_blocks(find_open_segment(root)))[-1].offset
 
 
 @pytest.mark.parametrize("cut", ["within the last block", "at its begin"])
 def test_a_published_last_block_that_was_cut_off_halts(root: Path, cut: str) -> None:
-    path, start = opened(root), second(root)
+    path, start = find_open_segment(root), second(root)
     path.write_bytes(path.read_bytes()[: start + (80 if cut.startswith("within") else 0)])
     kind = "damaged" if cut.startswith("within") else "missing"
     assert problems(root) == [(kind, "ids 4 to 6")]
-    writer = recover(root)
+    writer = recover_writer(root)
     assert (writer.cursor, writer.stats.highest_seq) == (3, 6)
     assert len(aside(root)) == len(writer.alarms) == (kind == "damaged")
-    abandon(writer)
+    abandon_writer(writer)
 
 
 @pytest.mark.parametrize("known", [3, None])
@@ -98,9 +100,9 @@ def test_a_last_block_that_was_not_published_is_kept_in_doubt_without_an_alarm(
     root: Path, known: int | None
 ) -> None:
     data = changed(root, 70)
-    reached(root, known)
+    set_high_water(root, known)
     assert problems(root) == []
-    writer = recover(root)
+    writer = recover_writer(root)
     assert (writer.cursor, writer.stats.highest_seq, writer.alarms, writer.stats.damaged_files) == (
         3,
         3,
@@ -108,34 +110,34 @@ def test_a_last_block_that_was_not_published_is_kept_in_doubt_without_an_alarm(
         0,
     )
     assert aside(root) == {"torn": data}
-    assert ids(root) == [1, 2, 3]
+    assert read_ids(root) == [1, 2, 3]
     (report,) = verify_archive(root)
     assert not report.problems
     assert "torn" in report.notes[0]
-    writer.append([batch(4, 2)])
-    abandon(writer)
-    recover(root).close()
+    writer.append([make_batch(4, 2)])
+    abandon_writer(writer)
+    recover_writer(root).close()
     assert aside(root) == {"torn": data}, "seq 6 may be nowhere else"
-    write(root, 1)
-    recover(root).close()
+    write_blocks(root, 1)
+    recover_writer(root).close()
     assert aside(root) == {}, "all of it has been archived from Redis"
 
 
 def test_a_block_in_doubt_does_not_keep_a_full_volume_from_expiring(tmp_path: Path) -> None:
     """Its seqs lie behind the cursor as a file behind a hole does, but nothing is missing."""
     now = round(time.time() * 1000)
-    writer = recover(tmp_path)
-    writer.append([batch(1, 3, now - 10 * 86_400_000)])
+    writer = recover_writer(tmp_path)
+    writer.append([make_batch(1, 3, now - 10 * 86_400_000)])
     writer.close()
     (day,) = tmp_path.glob("p00/*-*")
     day.rename(day.with_name("2020-01-01"))
-    writer = recover(tmp_path)
-    writer.append([batch(4, 1, now)])
-    writer.append([batch(5, 4, now)])
-    abandon(writer)
+    writer = recover_writer(tmp_path)
+    writer.append([make_batch(4, 1, now)])
+    writer.append([make_batch(5, 4, now)])
+    abandon_writer(writer)
     changed(tmp_path, 70)
-    reached(tmp_path, 4)
-    recover(tmp_path).close()
+    set_high_water(tmp_path, 4)
+    recover_writer(tmp_path).close()
     assert list(aside(tmp_path)) == ["torn"]
     said = identity.read_identity(tmp_path / "p00")
     assert said
@@ -145,12 +147,12 @@ def test_a_block_in_doubt_does_not_keep_a_full_volume_from_expiring(tmp_path: Pa
 def test_a_gap_over_a_block_in_doubt_keeps_it(root: Path) -> None:
     """Redis has lost its data: what is kept may be the only copy."""
     data = changed(root, 70)
-    reached(root, 3)
-    writer = recover(root)
+    set_high_water(root, 3)
+    writer = recover_writer(root)
     writer.record_gap(Seq(6), "Redis has lost its data")
-    writer.append([batch(7)])
+    writer.append([make_batch(7)])
     writer.close()
-    recover(root).close()
+    recover_writer(root).close()
     assert aside(root) == {"torn": data}
 
 
@@ -159,47 +161,47 @@ def test_a_block_in_doubt_without_a_header_is_kept_while_it_may_be_the_only_copy
 ) -> None:
     """Its seqs are not known, but no more than the bound can follow the cursor."""
     data = changed(root, 24)
-    reached(root, 3)
-    writer = recover(root)
-    writer.append([batch(4, 999)])
+    set_high_water(root, 3)
+    writer = recover_writer(root)
+    writer.append([make_batch(4, 999)])
     writer.close()
-    recover(root).close()
+    recover_writer(root).close()
     assert aside(root) == {"torn": data}
-    write(root, 1)
-    recover(root).close()
+    write_blocks(root, 1)
+    recover_writer(root).close()
     assert aside(root) == {}
 
 
 def test_a_writer_killed_again_and_again_leaves_nothing_behind(root: Path) -> None:
     for n in range(6):
-        path = opened(root)
+        path = find_open_segment(root)
         whole = path.read_bytes()
-        block = whole[: next(blocks(path)).end]
+        block = whole[: next(read_blocks(path)).end]
         path.write_bytes(whole + block[: [1, 15, 16, 67, 68, len(block) - 1][n]])
-        writer = recover(root)
+        writer = recover_writer(root)
         assert (writer.alarms, writer.stats.damaged_files) == ([], 0)
         assert writer.stats.highest_seq == writer.cursor == 6 + n
-        writer.append([batch(writer.cursor + 1)])
-        abandon(writer)
+        writer.append([make_batch(writer.cursor + 1)])
+        abandon_writer(writer)
     assert aside(root) == {}
 
 
 def test_zeros_and_a_footer_cut_short_are_torn(root: Path) -> None:
     """A power cut that kept the file's size and nothing else; a kill while it was finished."""
-    whole = opened(root).read_bytes()
-    writer = recover(root)
+    whole = find_open_segment(root).read_bytes()
+    writer = recover_writer(root)
     footer = next(root.rglob("*.zst")).read_bytes()[len(whole) :]
-    writer.append([batch(7)])
-    abandon(writer)
-    path = opened(root)
+    writer.append([make_batch(7)])
+    abandon_writer(writer)
+    path = find_open_segment(root)
     path.write_bytes(path.read_bytes() + bytes(5000))
-    writer = recover(root)
+    writer = recover_writer(root)
     assert writer.cursor == 7
-    writer.append([batch(8)])
-    writer.append([batch(9)])
-    abandon(writer)
-    opened(root).write_bytes(opened(root).read_bytes() + footer[:50])
-    writer = recover(root)
+    writer.append([make_batch(8)])
+    writer.append([make_batch(9)])
+    abandon_writer(writer)
+    find_open_segment(root).write_bytes(find_open_segment(root).read_bytes() + footer[:50])
+    writer = recover_writer(root)
     assert (writer.cursor, writer.alarms) == (9, [])
     writer.close()
     assert aside(root) == {}
@@ -207,22 +209,22 @@ def test_zeros_and_a_footer_cut_short_are_torn(root: Path) -> None:
 
 def test_blocks_under_another_name_are_not_deleted(root: Path) -> None:
     """A name says that the file begins at 5: what is in it counts all the same."""
-    path = opened(root)
+    path = find_open_segment(root)
     path.rename(path.with_name(path.name.replace("01.ndjson", "05.ndjson")))
-    writer = recover(root)
+    writer = recover_writer(root)
     assert writer.cursor == 6
     writer.close()
-    assert ids(root) == list(range(1, 7))
+    assert read_ids(root) == list(range(1, 7))
 
 
 def test_an_open_segment_that_is_copied_already_says_nothing_of_what_follows(root: Path) -> None:
     """Recovery died before the unlink; then the disk changed the file that counts no more."""
-    path = opened(root)
+    path = find_open_segment(root)
     data = path.read_bytes()
-    recover(root).close()
+    recover_writer(root).close()
     path.write_bytes(data[:-1])
     assert problems(root) == []
-    writer = recover(root)
+    writer = recover_writer(root)
     assert (writer.cursor, writer.stats.highest_seq, writer.alarms) == (6, 6, [])
     writer.close()
     assert not list(root.rglob("*.open"))
@@ -236,17 +238,17 @@ def test_the_mark_is_exact_after_a_kill_and_only_grows(root: Path) -> None:
         return max(int(each.split()[2]) for each in (line, other))
 
     assert mark() == 6
-    writer = recover(root)
+    writer = recover_writer(root)
     assert mark() == 6
     for seq in range(7, 12):
-        writer.append([batch(seq)])
+        writer.append([make_batch(seq)])
         assert mark() == seq
     writer.record_gap(Seq(20), "why")
     assert mark() == 20
     writer.quarantine(Seq(21), Seq(21), b"raw", "why")
     assert mark() == 21
     writer.close()
-    recover(root).close()
+    recover_writer(root).close()
     assert mark() == 21
 
 
@@ -278,7 +280,7 @@ def test_a_mark_with_one_line_torn_still_counts_and_with_none_proves_nothing(roo
 
 
 def recover_id(root: Path) -> str:
-    writer = recover(root)
+    writer = recover_writer(root)
     writer.close()
     return writer.identity.archive_id
 
@@ -286,10 +288,10 @@ def recover_id(root: Path) -> str:
 def test_a_writer_that_was_fenced_off_no_longer_moves_the_mark(root: Path) -> None:
     archive_id = recover_id(root)
     old = high_water.HighWaterMark.create(root / "p00", archive_id, Seq(6))
-    new = recover(root)
+    new = recover_writer(root)
     old.advance(Seq(8))
     assert high_water.read_mark(root / "p00", archive_id) == 6
-    new.append([batch(7)])
+    new.append([make_batch(7)])
     new.close()
     assert high_water.read_mark(root / "p00", archive_id) == 7
     old.close()
@@ -303,8 +305,8 @@ def test_a_mark_that_cannot_be_written_stops_nothing(
 
     monkeypatch.setattr(high_water, "write_at", refuse)
     monkeypatch.setattr(high_water, "write_small_file", refuse)
-    writer = recover(root)
-    writer.append([batch(7)])
+    writer = recover_writer(root)
+    writer.append([make_batch(7)])
     writer.record_gap(Seq(9), "why")
     writer.close()
     assert problems(root) == []
@@ -313,9 +315,9 @@ def test_a_mark_that_cannot_be_written_stops_nothing(
 def test_an_archive_without_an_identity_whose_mark_is_there_is_not_taken_for_a_new_one(
     root: Path,
 ) -> None:
-    recover(root).close()
+    recover_writer(root).close()
     (root / "p00" / "partition.json").unlink()
     for path in root.rglob("usages*"):
         path.unlink()
     with pytest.raises(ArchiveDamaged):
-        recover(root)
+        recover_writer(root)

@@ -22,17 +22,17 @@ from busyapi.archive_cli.snapshot import ArchiveNotFound
 from busyapi.archive_cli.verify import ArchiveProblem, PartitionReport, verify_archive
 from busyapi.ids import Seq
 from testkit.archive.builder import (
-    AT,
-    abandon,
-    batch,
-    blocks,
-    finished,
-    opened,
-    reached,
-    recover,
-    say,
-    seal,
-    write,
+    RECEIVED_MS,
+    abandon_writer,
+    change_identity,
+    find_open_segment,
+    find_segments,
+    make_batch,
+    read_blocks,
+    recover_writer,
+    seal_footer,
+    set_high_water,
+    write_blocks,
 )
 
 
@@ -40,14 +40,14 @@ from testkit.archive.builder import (
 def root(tmp_path: Path) -> Path:
     """An archive of each kind of file: segments 1-5 and 6-8, gap 9-10, quarantine 11, 12-13."""
     made = tmp_path / "archive"
-    writer = recover(made, segment_bytes=1)
-    writer.append([batch(1, 2), batch(3, 1, received_ms=AT + 7)])
-    writer.append([batch(4, 2)])
+    writer = recover_writer(made, segment_bytes=1)
+    writer.append([make_batch(1, 2), make_batch(3, 1, received_ms=RECEIVED_MS + 7)])
+    writer.append([make_batch(4, 2)])
     writer.roll_if_due()
-    writer.append([batch(6, 3)])
+    writer.append([make_batch(6, 3)])
     writer.record_gap(Seq(10), "why")
     writer.quarantine(Seq(11), Seq(11), b"raw", "why")
-    writer.append([batch(12, 2)])
+    writer.append([make_batch(12, 2)])
     writer.close()
     return made
 
@@ -114,8 +114,8 @@ def test_every_length_that_a_file_is_cut_to_is_found(root: Path) -> None:
 
 
 def test_damage_is_told_with_the_ids_in_doubt(root: Path) -> None:
-    path = finished(root)[0]
-    second = list(blocks(path))[1]
+    path = find_segments(root)[0]
+    second = list(read_blocks(path))[1]
     data = bytearray(path.read_bytes())
     data[second.offset + 70] ^= 1
     path.write_bytes(data)
@@ -168,7 +168,7 @@ def test_a_file_under_another_name_is_told(root: Path, pattern: str) -> None:
 def remade(path: Path, change: Callable[[list[bytes]], list[bytes]]) -> None:
     """Write a segment of one block anew with other lines, and every checksum right."""
     data = path.read_bytes()
-    (block,) = blocks(path)
+    (block,) = read_blocks(path)
     lines = zstandard.ZstdDecompressor().decompress(data[68 : block.end]).splitlines()
     raw = b"".join(each + b"\n" for each in change(lines))
     frame = zstandard.ZstdCompressor(write_checksum=True).compress(raw)
@@ -176,7 +176,7 @@ def remade(path: Path, change: Callable[[list[bytes]], list[bytes]]) -> None:
     body = bytearray(data[block.end : block.end + 100])
     body[48:56] = struct.pack("<Q", len(raw))
     footer = bytes(body) + struct.pack("<I", zlib.crc32(body))
-    path.write_bytes(seal(head + struct.pack("<I", zlib.crc32(head)) + frame + footer))
+    path.write_bytes(seal_footer(head + struct.pack("<I", zlib.crc32(head)) + frame + footer))
 
 
 def replace(old: bytes, new: bytes) -> Callable[[list[bytes]], list[bytes]]:
@@ -216,16 +216,16 @@ def test_lines_that_are_wrong_under_right_checksums_are_told(
 @pytest.mark.parametrize("at", [16, 20, 24, 32, 40, 48, 60, 68, 76, 84, 92])
 def test_a_footer_that_says_other_things_under_right_checksums_is_told(root: Path, at: int) -> None:
     path = one(root, "usages*6-*8.ndjson.zst")
-    data, (block,) = bytearray(path.read_bytes()), blocks(path)
+    data, (block,) = bytearray(path.read_bytes()), read_blocks(path)
     data[block.end + at] += 1
     body = bytes(data[block.end : block.end + 100])
     footer = body + struct.pack("<I", zlib.crc32(body))
-    path.write_bytes(seal(bytes(data[: block.end]) + footer))
+    path.write_bytes(seal_footer(bytes(data[: block.end]) + footer))
     assert problems(root) == [("damaged", "")]
 
 
 def test_a_footer_whose_sha256_is_of_other_bytes_is_told(root: Path) -> None:
-    path = finished(root)[0]
+    path = find_segments(root)[0]
     data = bytearray(path.read_bytes())
     data[-44] ^= 1
     path.write_bytes(data)
@@ -234,9 +234,9 @@ def test_a_footer_whose_sha256_is_of_other_bytes_is_told(root: Path) -> None:
 
 
 def test_an_open_segment_counts_as_far_as_it_is_whole(root: Path) -> None:
-    path = write(root, 2, 1)
+    path = write_blocks(root, 2, 1)
     path.write_bytes(path.read_bytes()[:-1])
-    reached(root, 15)
+    set_high_water(root, 15)
     report = check(root)
     assert not report.problems
     assert (report.cursor, report.usages) == (15, 12)
@@ -246,7 +246,7 @@ def test_an_open_segment_counts_as_far_as_it_is_whole(root: Path) -> None:
 
 
 def test_damage_within_an_open_segment_is_told(root: Path) -> None:
-    path = write(root, 2, 1)
+    path = write_blocks(root, 2, 1)
     data = bytearray(path.read_bytes())
     data[70] ^= 1
     path.write_bytes(data)
@@ -254,20 +254,20 @@ def test_damage_within_an_open_segment_is_told(root: Path) -> None:
 
 
 def test_bytes_between_two_blocks_that_are_none_are_told(root: Path) -> None:
-    path = write(root, 2, 1)
-    data, second = path.read_bytes(), list(blocks(path))[1].offset
+    path = write_blocks(root, 2, 1)
+    data, second = path.read_bytes(), list(read_blocks(path))[1].offset
     path.write_bytes(data[:second] + b"strange" + data[second:])
     assert problems(root) == [("damaged", "")]
 
 
 def test_seqs_beyond_the_cursor_that_a_file_set_aside_held_are_missing(root: Path) -> None:
-    path = finished(root)[-1]
+    path = find_segments(root)[-1]
     data = bytearray(path.read_bytes())
     data[70] ^= 1
     path.write_bytes(data)
-    recover(root).close()
+    recover_writer(root).close()
     assert problems(root) == [("missing", "ids 12 to 13")]
-    writer = recover(root)
+    writer = recover_writer(root)
     writer.record_gap(Seq(13), "accepted")
     writer.close()
     report = check(root)
@@ -277,7 +277,7 @@ def test_seqs_beyond_the_cursor_that_a_file_set_aside_held_are_missing(root: Pat
 
 
 def test_a_strange_file_is_noted_and_a_temporary_one_is_not(root: Path) -> None:
-    day = finished(root)[0].parent
+    day = find_segments(root)[0].parent
     (day / "usages-p01-0000000000000001-0000000000000005.ndjson.zst").write_bytes(b"")
     (day / "gap-p00-0000000000000014-0000000000000014.json.tmp").write_bytes(b"")
     report = check(root)
@@ -287,8 +287,8 @@ def test_a_strange_file_is_noted_and_a_temporary_one_is_not(root: Path) -> None:
 
 def test_all_partitions_are_checked_and_their_ids_told(tmp_path: Path) -> None:
     for partition in (0, 1, 3):
-        write(tmp_path, 2, partition=partition, partitions=4)
-        recover(tmp_path, partition, 4).close()
+        write_blocks(tmp_path, 2, partition=partition, partitions=4)
+        recover_writer(tmp_path, partition, 4).close()
     path = one(tmp_path, "p03/*/usages*")
     path.rename(path.with_name("usages-p03-0000000000000003-0000000000000004.ndjson.zst"))
     reports = list(verify_archive(tmp_path))
@@ -319,18 +319,18 @@ def test_where_there_is_no_archive_there_is_nothing_to_prove(tmp_path: Path) -> 
 
 
 def test_below_the_retention_floor_nothing_is_missing(root: Path) -> None:
-    finished(root)[0].unlink()
+    find_segments(root)[0].unlink()
     path = root / "p00" / paths.IDENTITY_NAME
-    say(path, keptFrom=6)
+    change_identity(path, keptFrom=6)
     assert problems(root) == []
-    say(path, keptFrom=5)
+    change_identity(path, keptFrom=5)
     assert problems(root) == [("missing", "id 5")]
 
 
 def test_what_is_left_below_the_retention_floor_is_noted(root: Path) -> None:
     """Retention died before the unlink; or the floor is not what it was."""
     path = root / "p00" / paths.IDENTITY_NAME
-    say(path, keptFrom=6)
+    change_identity(path, keptFrom=6)
     report = check(root)
     assert not report.problems
     (note,) = report.notes
@@ -338,12 +338,12 @@ def test_what_is_left_below_the_retention_floor_is_noted(root: Path) -> None:
 
 
 def test_a_live_archive_has_no_problem_while_it_is_written(fast_path: Path) -> None:
-    writer = recover(fast_path, segment_bytes=3000)
-    writer.append([batch(1)])
+    writer = recover_writer(fast_path, segment_bytes=3000)
+    writer.append([make_batch(1)])
 
     def archive() -> None:
         for step in range(300):
-            writer.append([batch(writer.cursor + 1, 5)])
+            writer.append([make_batch(writer.cursor + 1, 5)])
             writer.roll_if_due()
             if step % 20 == 0:
                 writer.record_gap(Seq(writer.cursor + 3), "why")
@@ -360,7 +360,7 @@ def test_a_live_archive_has_no_problem_while_it_is_written(fast_path: Path) -> N
         times += 1
     assert times > 5
     assert writer.stats.finished_segments > 20
-    abandon(writer)
+    abandon_writer(writer)
 
 
 @pytest.mark.parametrize("reached", ["within the second", "behind the second"])
@@ -368,8 +368,8 @@ def test_blocks_written_after_the_look_at_a_torn_one_do_not_make_it_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reached: str
 ) -> None:
     """The file ended within the second block when reading began; now a third follows it."""
-    path = write(tmp_path, 2, 1, 1)
-    first, second, third = blocks(path)
+    path = write_blocks(tmp_path, 2, 1, 1)
+    first, second, third = read_blocks(path)
     end = second.end - 1 if reached == "within the second" else third.end - 1
     data = bytearray(path.read_bytes())
     if reached == "behind the second":
@@ -392,12 +392,12 @@ def test_memory_does_not_grow_with_the_archive(fast_path: Path) -> None:
         tracemalloc.stop()
         return most
 
-    writer = recover(fast_path, segment_bytes=100_000)
+    writer = recover_writer(fast_path, segment_bytes=100_000)
     for _ in range(5):
-        writer.append([batch(writer.cursor + 1, 2000)])
+        writer.append([make_batch(writer.cursor + 1, 2000)])
     small = peak()
     for _ in range(50):
-        writer.append([batch(writer.cursor + 1, 2000)])
+        writer.append([make_batch(writer.cursor + 1, 2000)])
         writer.roll_if_due()
     assert peak() < small * 1.5
     writer.close()
@@ -406,10 +406,10 @@ def test_memory_does_not_grow_with_the_archive(fast_path: Path) -> None:
 def test_verify_and_cat_follow_a_segment_that_was_finished_after_they_listed_it(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(root, 2)
-    path = opened(root)
+    write_blocks(root, 2)
+    path = find_open_segment(root)
     listed = paths.list_files(root / "p00", 0)
-    recover(root).close()
+    recover_writer(root).close()
     assert not path.exists()
     real = paths.list_files
     answers = [listed, listed]

@@ -23,8 +23,8 @@ from busyapi.archive_cli.query import Query, select_lines
 from busyapi.archive_cli.snapshot import ArchivePartition
 from busyapi.archive_cli.verify import verify_archive
 from busyapi.errors import ArchiveDamaged
-from testkit.archive.builder import abandon, batch, recover
-from testkit.archive.damage import DEEDS, Archive, Deed, Expected, make
+from testkit.archive.builder import abandon_writer, make_batch, recover_writer
+from testkit.archive.damage import DAMAGES, Archive, Damage, Expected, make_archive
 
 
 def parsed(text: str) -> set[int]:
@@ -81,7 +81,7 @@ def test_verify_and_the_readers_say_what_was_done(fast_path: Path, data: st.Data
     folder = Path(tempfile.mkdtemp(dir=fast_path))
     root, draw, expected = folder / "archive", data.draw, Expected()
     partitions = draw(st.sampled_from([1, 1, 2]))
-    made = [make(root, number, partitions, draw) for number in range(partitions)]
+    made = [make_archive(root, number, partitions, draw) for number in range(partitions)]
     if partitions == 2 and draw(st.integers(0, 3)) == 0:
         victim = made.pop(draw(st.integers(0, 1)))
         shutil.rmtree(victim.folder)
@@ -99,7 +99,7 @@ def test_verify_and_the_readers_say_what_was_done(fast_path: Path, data: st.Data
     targets = [(each, path) for each in made for path in each.files()]
     some = st.lists(st.sampled_from(targets), max_size=2, unique_by=lambda each: each[1])
     for archive, path in draw(some):
-        draw(st.sampled_from(DEEDS))(Deed(archive, path, expected, draw))
+        draw(st.sampled_from(DAMAGES))(Damage(archive, path, expected, draw))
 
     ids, others = named(root)
     assert ids["missing"] == expected.missing
@@ -130,12 +130,12 @@ def recovery_keeps(made: list[Archive], expected: Expected, left: list[int]) -> 
         root = each.folder.parent
         before = {path.read_bytes() for path in each.folder.rglob("*.open")}
         try:
-            writer = recover(root, each.partition, each.partitions)
+            writer = recover_writer(root, each.partition, each.partitions)
         except ArchiveDamaged:
             assert expected.repeated
             return
         halted = writer.stats.highest_seq > writer.cursor
-        abandon(writer)
+        abandon_writer(writer)
         assert not halted or (expected.missing | expected.damaged) & each.ids(
             1, writer.stats.highest_seq
         )
@@ -154,8 +154,8 @@ def test_the_checker_would_see_a_verify_that_misses_or_invents(tmp_path: Path) -
     """The control: the parser of complaints reads ids, and an expectation that is wrong fails."""
     assert parsed("ids 4 to 8 in steps of 4") == {4, 8}
     assert parsed("id 7 and ids 1 to 2") == {7, 1, 2}
-    writer = recover(tmp_path / "archive")
-    writer.append([batch(1, 3)])
+    writer = recover_writer(tmp_path / "archive")
+    writer.append([make_batch(1, 3)])
     writer.close()
     assert named(tmp_path / "archive")[0]["missing"] == set()
     next(tmp_path.rglob("usages*")).unlink()

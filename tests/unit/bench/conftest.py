@@ -7,15 +7,15 @@ import pytest
 from bench.runs import Run
 from perf.lag import Lag
 from perf.wrk import Result
-from testkit.log_leaks import STARTED
+from testkit.log_leaks import STARTED_LOGS
 
 
 @pytest.fixture(autouse=True)
 def _logs_go_with_their_folder() -> Iterator[None]:
     """Keep the search for leaks from missing logs that the benchmark removes, as it should."""
-    before = set(STARTED)
+    before = set(STARTED_LOGS)
     yield
-    STARTED.intersection_update(before)
+    STARTED_LOGS.intersection_update(before)
 
 
 def run(rate: float, *, lag: float | None = None, p50: float = 1.0) -> Run:

@@ -74,7 +74,7 @@ def version_of(row: Row, folder: Path) -> str:
 
 def exposed(api: Api) -> str:
     """Return what an API process tells Prometheus."""
-    return fetch(api.scraped, "/metrics").body.decode()
+    return fetch(api.scrape_port, "/metrics").body.decode()
 
 
 def test_without_wrk_it_says_how_to_get_it(

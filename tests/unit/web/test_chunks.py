@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from busyapi.web.chunks import ChunkDecoder, MalformedChunk
-from testkit.framing_cases import CHUNKS_REFUSED
+from testkit.framing_cases import REFUSED_CHUNKS
 
 NEXT = b"GET / HTTP/1.1\r\n"
 MAX_OVERHEAD = 1000
@@ -51,7 +51,7 @@ def test_a_body_that_arrives_byte_by_byte_gives_the_same_data() -> None:
     assert read([bytes([each]) for each in raw]) == (b"abc" + b"d" * 300, b"")
 
 
-@pytest.mark.parametrize("raw", CHUNKS_REFUSED.values(), ids=CHUNKS_REFUSED)
+@pytest.mark.parametrize("raw", REFUSED_CHUNKS.values(), ids=REFUSED_CHUNKS)
 @pytest.mark.parametrize("size", [1, 7, 100_000])
 def test_an_ambiguous_body_is_refused_however_it_arrives(raw: bytes, size: int) -> None:
     body = raw.partition(b"\r\n\r\n")[2] + NEXT + b"\r\n" * 2

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from busyapi.web.head import MalformedHead, is_authority, may_be_head, parse_head
-from testkit.framing_cases import HEADS_REFUSED, TAKEN
+from testkit.framing_cases import ACCEPTED, REFUSED_HEADS
 
 LINES = b"\r\nHost: a"
 
@@ -19,14 +19,14 @@ def test_a_head_is_split_and_its_names_are_in_lower_case() -> None:
     assert (head.keep_alive, head.chunked, head.length, head.expect) == (True, False, 5, None)
 
 
-@pytest.mark.parametrize("raw", HEADS_REFUSED.values(), ids=HEADS_REFUSED)
+@pytest.mark.parametrize("raw", REFUSED_HEADS.values(), ids=REFUSED_HEADS)
 def test_ambiguous_heads_are_refused(raw: bytes) -> None:
     head, _, _ = raw.partition(b"\r\n\r\n")
     with pytest.raises(MalformedHead):
         parse_head(head)
 
 
-@pytest.mark.parametrize("raw", TAKEN.values(), ids=TAKEN)
+@pytest.mark.parametrize("raw", ACCEPTED.values(), ids=ACCEPTED)
 def test_legal_heads_are_taken(raw: bytes) -> None:
     head, _, _ = raw.lstrip(b"\r\n").partition(b"\r\n\r\n")
     found = parse_head(head)
