@@ -12,7 +12,7 @@ _MEMORY = Path("/dev/shm")  # noqa: S108 - a file system, not a place for tempor
 
 @pytest.fixture
 def fast_path(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory where there is one: for tests that recover hundreds of times."""
+    """Yield a folder in memory if possible, for tests that recover hundreds of times."""
     if not _MEMORY.is_dir():
         yield tmp_path
         return

@@ -30,29 +30,29 @@ from testkit.archive.builder import (
 
 @pytest.fixture
 def writer(tmp_path: Path) -> Iterator[PartitionWriter]:
-    made = recover_writer(tmp_path)
-    yield made
-    abandon_writer(made)
+    partition_writer = recover_writer(tmp_path)
+    yield partition_writer
+    abandon_writer(partition_writer)
 
 
-def failing(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
-    """Make a failpoint fail with an errno until further notice."""
+def fail_at(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
+    """Make a failpoint fail with an errno at every hit."""
     actions = {name: failpoints._Action("eio" if number == errno.EIO else "enospc", 0, 0)}
     for module in (fsync, segment):
         monkeypatch.setattr(module, "failpoint", failpoints.make_failpoint(actions))
 
 
-def test_an_append_moves_the_cursor_and_tells_its_figures(writer: PartitionWriter) -> None:
-    figures = writer.append([make_batch(1, 3), make_batch(4, 2)])
+def test_an_append_moves_the_cursor_and_returns_its_stats(writer: PartitionWriter) -> None:
+    stats = writer.append([make_batch(1, 3), make_batch(4, 2)])
     assert (writer.cursor, writer.stats.highest_seq, writer.stats.skipped_seqs) == (5, 5, 0)
-    assert figures.usages == 5
-    assert figures.raw_bytes == sum(len(writer.find_line(Seq(n)) or b"") + 1 for n in range(1, 6))
-    assert figures.bytes == writer.stats.open_bytes
-    assert figures.write_seconds > 0
-    assert figures.sync_seconds >= 0
+    assert stats.usages == 5
+    assert stats.raw_bytes == sum(len(writer.find_line(Seq(n)) or b"") + 1 for n in range(1, 6))
+    assert stats.bytes == writer.stats.open_bytes
+    assert stats.write_seconds > 0
+    assert stats.sync_seconds >= 0
 
 
-def test_what_was_appended_is_read_back_by_another_reader(tmp_path: Path) -> None:
+def test_appended_usages_are_read_back_by_another_reader(tmp_path: Path) -> None:
     writer = recover_writer(tmp_path)
     for first in range(1, 100, 3):
         writer.append([make_batch(first), make_batch(first + 1, 2)])
@@ -105,11 +105,11 @@ def test_nothing_is_readable_before_it_is_synced(
     seen: list[tuple[int, bytes | None]] = []
     sync = os.fdatasync
 
-    def look(fd: int) -> None:
+    def read_then_sync(fd: int) -> None:
         seen.append((writer.cursor, writer.find_line(Seq(2))))
         sync(fd)
 
-    monkeypatch.setattr(os, "fdatasync", look)
+    monkeypatch.setattr(os, "fdatasync", read_then_sync)
     writer.append([make_batch(2)])
     assert seen == [(1, None)]
     assert writer.find_line(Seq(2)) is not None
@@ -118,15 +118,15 @@ def test_nothing_is_readable_before_it_is_synced(
 def test_every_change_is_synced_before_it_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The order of system calls over a life, as a power cut would see it."""
-    told: list[str] = []
+    """Compare the order of system calls with the one that survives a power cut."""
+    calls: list[str] = []
 
     def record(verb: str, call: Any, name_of: Any) -> Any:
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            told.append(f"{verb} {name_of(*args)}")
+        def record_and_call(*args: Any, **kwargs: Any) -> Any:
+            calls.append(f"{verb} {name_of(*args)}")
             return call(*args, **kwargs)
 
-        return wrapped
+        return record_and_call
 
     def by_fd(fd: int, *_: object) -> str:
         return Path(f"/proc/self/fd/{fd}").readlink().name.removesuffix(".tmp")
@@ -140,19 +140,19 @@ def test_every_change_is_synced_before_it_counts(
     writer.append([make_batch(2)])
     writer.record_gap(Seq(3), "why")
     day = next(tmp_path.glob("p00/*-*")).name
-    open_one = "usages-p00-0000000000000001.ndjson.zst.open"
+    open_name = "usages-p00-0000000000000001.ndjson.zst.open"
     gap = "gap-p00-0000000000000003-0000000000000003.json"
-    assert told == [
-        "sync p00",  # the day's folder is there
-        f"sync {day}",  # the file is there
-        f"write {open_one}",
-        f"sync {open_one}",
-        "write highwater",  # never before the sync, and with none of its own
-        f"write {open_one}",
-        f"sync {open_one}",
+    assert calls == [
+        "sync p00",  # the day's folder exists
+        f"sync {day}",  # the file exists
+        f"write {open_name}",
+        f"sync {open_name}",
+        "write highwater",  # never before the sync, and without a sync of its own
+        f"write {open_name}",
+        f"sync {open_name}",
         "write highwater",
-        f"write {open_one}",  # the footer
-        f"sync {open_one}",
+        f"write {open_name}",  # the footer
+        f"sync {open_name}",
         "rename to usages-p00-0000000000000001-0000000000000002.ndjson.zst",
         f"sync {day}",
         "sync highwater",
@@ -168,7 +168,7 @@ def test_every_change_is_synced_before_it_counts(
 
 
 @pytest.mark.parametrize("failpoint", ["archive-sync", "archive-sync-folder"])
-def test_after_a_failed_sync_nothing_is_done_any_more(
+def test_after_a_failed_sync_the_writer_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failpoint: str
 ) -> None:
     writer = recover_writer(tmp_path)
@@ -176,7 +176,7 @@ def test_after_a_failed_sync_nothing_is_done_any_more(
         writer.append([make_batch(1)])
     cursor = writer.cursor
     with monkeypatch.context() as patched:
-        failing(patched, failpoint, errno.EIO)
+        fail_at(patched, failpoint, errno.EIO)
         with pytest.raises(FsyncFailed):
             writer.append([make_batch(cursor + 1)])
     assert writer.cursor == cursor
@@ -191,11 +191,11 @@ def test_after_a_failed_sync_nothing_is_done_any_more(
         with pytest.raises(FsyncFailed):
             call()
     writer.close()
-    assert list_file_names(tmp_path) == before, "close() must not go on with the file either"
-    again = recover_writer(tmp_path)
-    assert again.cursor in {cursor, cursor + 1}
-    assert read_ids(tmp_path) == list(range(1, again.cursor + 1))
-    again.close()
+    assert list_file_names(tmp_path) == before, "close() must not write to the file either"
+    next_writer = recover_writer(tmp_path)
+    assert next_writer.cursor in {cursor, cursor + 1}
+    assert read_ids(tmp_path) == list(range(1, next_writer.cursor + 1))
+    next_writer.close()
 
 
 def test_a_write_that_fails_midway_is_cut_off_and_works_later(
@@ -206,13 +206,13 @@ def test_a_write_that_fails_midway_is_cut_off_and_works_later(
     size = writer.stats.open_bytes
     pwrite = os.pwrite
 
-    def short(fd: int, data: bytes, offset: int) -> int:
+    def write_part(fd: int, data: bytes, offset: int) -> int:
         if offset > size:
             raise OSError(errno.EDQUOT, "quota")
         return pwrite(fd, bytes(data)[:10], offset)
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "pwrite", short)
+        patched.setattr(os, "pwrite", write_part)
         for _ in range(2):
             with pytest.raises(ArchiveFull):
                 writer.append([make_batch(2, 5)])
@@ -223,7 +223,7 @@ def test_a_write_that_fails_midway_is_cut_off_and_works_later(
     assert read_ids(tmp_path) == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_write_that_cannot_be_cut_off_poisons(
+def test_a_write_that_cannot_be_cut_off_stops_the_writer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = recover_writer(tmp_path)
@@ -233,7 +233,7 @@ def test_a_write_that_cannot_be_cut_off_poisons(
         raise OSError(errno.EIO, "I/O error")
 
     with monkeypatch.context() as patched:
-        failing(patched, "archive-write", errno.ENOSPC)
+        fail_at(patched, "archive-write", errno.ENOSPC)
         patched.setattr(os, "ftruncate", refuse)
         with pytest.raises(FsyncFailed):
             writer.append([make_batch(2)])
@@ -255,7 +255,7 @@ CHANGES: dict[str, Callable[[PartitionWriter], object]] = {
 @pytest.mark.parametrize(
     "failpoint", ["archive-write", "archive-before-rename", "archive-write-small"]
 )
-def test_a_full_volume_refuses_a_change_and_takes_it_later(
+def test_a_full_volume_refuses_a_change_and_accepts_it_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failpoint: str, change: str
 ) -> None:
     writer = recover_writer(tmp_path, segment_bytes=1)
@@ -263,14 +263,14 @@ def test_a_full_volume_refuses_a_change_and_takes_it_later(
     if failpoint == "archive-write-small":
         writer.roll_if_due()
     with monkeypatch.context() as patched:
-        failing(patched, failpoint, errno.ENOSPC)
+        fail_at(patched, failpoint, errno.ENOSPC)
         if (failpoint, change) != ("archive-write-small", "roll"):
             for _ in range(2):
                 with pytest.raises(ArchiveFull):
                     CHANGES[change](writer)
     assert writer.cursor == 9
     assert not list(tmp_path.rglob("*.json.tmp"))
-    # A block that is shorter than the footer that was cut off.
+    # This block is shorter than the footer that was cut off.
     writer.append([make_batch(10)])
     CHANGES[change](writer)
     end = writer.cursor
@@ -290,8 +290,8 @@ def test_a_volume_that_is_really_full_loses_nothing(tmp_path: Path) -> None:
         writer = recover_writer(tmp_path, segment_bytes=20_000)
         ballast = tmp_path / "ballast"
         ballast.write_bytes(b"x" * 95_000)
-        refused = 0
-        while refused < 3:
+        refusals = 0
+        while refusals < 3:
             noise = [b'{"timestamp":%d,"n":"%b"}' % (seq, os.urandom(400).hex().encode())
                      for seq in range(writer.cursor + 1, writer.cursor + 11)]  # fmt: skip
             first = Seq(writer.cursor + 1)
@@ -299,11 +299,11 @@ def test_a_volume_that_is_really_full_loses_nothing(tmp_path: Path) -> None:
                 writer.append([UsageBatch(first, Seq(first + 9), RECEIVED_MS, noise)])
                 writer.roll_if_due()
             except ArchiveFull:
-                refused += 1
+                refusals += 1
         cursor = writer.cursor
         assert cursor > 10
         abandon_writer(writer)
-        with pytest.raises(ArchiveFull):  # there is no space to recover in, either
+        with pytest.raises(ArchiveFull):  # recovery has no space either
             recover_writer(tmp_path)
         assert not list(tmp_path.rglob("*.tmp"))
         assert read_ids(tmp_path) == list(range(1, cursor + 1))
@@ -318,7 +318,7 @@ def test_a_volume_that_is_really_full_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_a_file_size_limit_is_an_error_that_a_new_recovery_survives(tmp_path: Path) -> None:
-    """Any other failed write: no promise is kept by going on, so the writer stops."""
+    """The writer stops after any other failed write: it could keep no guarantee."""
     writer = recover_writer(tmp_path)
     writer.append([make_batch(1)])
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -333,9 +333,9 @@ def test_a_file_size_limit_is_an_error_that_a_new_recovery_survives(tmp_path: Pa
     with pytest.raises(FsyncFailed):
         writer.append([make_batch(2)])
     writer.close()
-    again = recover_writer(tmp_path)
-    again.append([make_batch(2)])
-    again.close()
+    next_writer = recover_writer(tmp_path)
+    next_writer.append([make_batch(2)])
+    next_writer.close()
     assert read_ids(tmp_path) == [1, 2]
 
 

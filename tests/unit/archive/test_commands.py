@@ -1,4 +1,4 @@
-"""The commands as a person runs them: in a process of their own, or with its parser."""
+"""The archive's commands, run in a process of their own or through the parser."""
 
 import argparse
 import io
@@ -30,36 +30,36 @@ from testkit.archive.builder import (
 COMMAND_LINE = Path(__file__).parents[3] / "docs/reference/command-line.md"
 
 
-class Done(NamedTuple):
-    """What a command did."""
+class Result(NamedTuple):
+    """The exit code and the output of a command."""
 
     code: int
     out: str
     err: str
 
 
-Run = Callable[..., Done]
+Run = Callable[..., Result]
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """An archive: segment 1-6 of two days, gap 7-8, segment 9, open 10-11."""
-    made = tmp_path / "archive"
-    writer = recover_writer(made)
+    """Make an archive: segment 1-6 of two days, gap 7-8, segment 9, open 10-11."""
+    folder = tmp_path / "archive"
+    writer = recover_writer(folder)
     writer.append([make_batch(1, 3), make_batch(4, 1, received_ms=RECEIVED_MS + 86_400_000)])
     writer.append([make_batch(5, 2, received_ms=RECEIVED_MS + 86_400_000)])
     writer.record_gap(Seq(8), "why")
     writer.append([make_batch(9)])
     writer.close()
-    write_blocks(made, 2)
-    return made
+    write_blocks(folder, 2)
+    return folder
 
 
 @pytest.fixture
 def run(root: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Run:
-    """A function that runs `busyapi archive …` on the archive."""
+    """Return a function that runs `busyapi archive …` on the archive."""
 
-    def runs(name: str, *arguments: str, folder: Path = root) -> Done:
+    def run_command(name: str, *arguments: str, folder: Path = root) -> Result:
         parser = argparse.ArgumentParser(prog="busyapi")
         commands.add_commands(parser.add_subparsers(required=True), folder)
         try:
@@ -69,19 +69,19 @@ def run(root: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Run:
             code = int(stop.code or 0)
         sys.stdout.flush()
         out, err = capfdbinary.readouterr()
-        return Done(code, out.decode(), err.decode())
+        return Result(code, out.decode(), err.decode())
 
-    return runs
+    return run_command
 
 
 def ids(out: str) -> list[int]:
-    return [json.loads(each)["id"] for each in out.splitlines()]
+    return [json.loads(line)["id"] for line in out.splitlines()]
 
 
 def test_cat_prints_every_usage_in_order(run: Run) -> None:
-    done = run("cat")
-    assert done.code == 0
-    assert ids(done.out) == [1, 2, 3, 4, 5, 6, 9, 10, 11]
+    result = run("cat")
+    assert result.code == 0
+    assert ids(result.out) == [1, 2, 3, 4, 5, 6, 9, 10, 11]
 
 
 @pytest.mark.parametrize(
@@ -100,11 +100,11 @@ def test_cat_prints_every_usage_in_order(run: Run) -> None:
         (["--patient", "nobody"], []),
     ],
 )
-def test_cat_chooses_by_time_and_by_patient(
+def test_cat_selects_by_time_and_by_patient(
     run: Run, arguments: list[str], expected: list[int]
 ) -> None:
-    done = run("cat", *arguments)
-    assert (done.code, ids(done.out)) == (0, expected)
+    result = run("cat", *arguments)
+    assert (result.code, ids(result.out)) == (0, expected)
 
 
 def test_a_patient_is_found_whether_sent_as_text_or_as_a_number(run: Run, tmp_path: Path) -> None:
@@ -117,15 +117,15 @@ def test_a_patient_is_found_whether_sent_as_text_or_as_a_number(run: Run, tmp_pa
 
 @pytest.mark.parametrize("seq", [1, 3, 4, 6, 9, 11])
 def test_cat_prints_one_usage_by_its_id(run: Run, seq: int) -> None:
-    done = run("cat", "--id", str(seq))
-    assert (done.code, ids(done.out)) == (0, [seq])
+    result = run("cat", "--id", str(seq))
+    assert (result.code, ids(result.out)) == (0, [seq])
 
 
 @pytest.mark.parametrize("seq", [7, 8, 12, 2**53])
 def test_cat_says_that_an_id_is_not_archived(run: Run, seq: int) -> None:
-    done = run("cat", "--id", str(seq))
-    assert (done.code, done.out) == (1, "")
-    assert str(seq) in done.err
+    result = run("cat", "--id", str(seq))
+    assert (result.code, result.out) == (1, "")
+    assert str(seq) in result.err
 
 
 def test_cat_finds_the_partition_of_an_id(run: Run, tmp_path: Path) -> None:
@@ -133,22 +133,22 @@ def test_cat_finds_the_partition_of_an_id(run: Run, tmp_path: Path) -> None:
         write_blocks(tmp_path / "four", 5, partition=partition, partitions=4)
         recover_writer(tmp_path / "four", partition, 4).close()
     assert ids(run("cat", "--id", "7", folder=tmp_path / "four").out) == [7]
-    done = run("cat", "--id", "8", folder=tmp_path / "four")
-    assert done.code == 2
-    assert "partition 3" in done.err
+    result = run("cat", "--id", "8", folder=tmp_path / "four")
+    assert result.code == 2
+    assert "partition 3" in result.err
     assert ids(run("cat", folder=tmp_path / "four").out) == [1, 5, 9, 13, 17, 3, 7, 11, 15, 19]
 
 
 def test_an_id_below_the_retention_floor_is_no_longer_kept(run: Run, root: Path) -> None:
     path = root / "p00" / "partition.json"
     change_identity(path, keptFrom=3)
-    done = run("cat", "--id", "2")
-    assert done.code == 1
-    assert "retention" in done.err
+    result = run("cat", "--id", "2")
+    assert result.code == 1
+    assert "retention" in result.err
 
 
 @pytest.mark.parametrize("at", [80, -60])
-def test_cat_and_export_read_on_behind_damage_and_say_so(
+def test_cat_and_export_continue_after_damage_and_report_it(
     run: Run, root: Path, tmp_path: Path, at: int
 ) -> None:
     path = find_segments(root)[0]
@@ -156,11 +156,11 @@ def test_cat_and_export_read_on_behind_damage_and_say_so(
     data[at] ^= 1
     path.write_bytes(data)
     expected = [5, 6, 9, 10, 11] if at > 0 else [1, 2, 3, 4, 5, 6, 9, 10, 11]
-    done = run("cat")
-    assert (done.code, ids(done.out)) == (1, expected)
-    assert path.name in done.err
-    done = run("export", str(tmp_path / "x.parquet"))
-    assert done.code == 1
+    result = run("cat")
+    assert (result.code, ids(result.out)) == (1, expected)
+    assert path.name in result.err
+    result = run("export", str(tmp_path / "x.parquet"))
+    assert result.code == 1
     assert pyarrow.parquet.read_table(tmp_path / "x.parquet")["id"].to_pylist() == expected
 
 
@@ -177,78 +177,76 @@ def test_cat_and_export_read_on_behind_damage_and_say_so(
         ["nothing"],
     ],
 )
-def test_bad_input_is_answered_with_a_sentence(run: Run, arguments: list[str]) -> None:
-    done = run(*arguments)
-    assert done.code == 2
-    assert done.out == ""
-    assert "Traceback" not in done.err
-    assert done.err.strip()
+def test_invalid_input_gets_a_message_and_no_traceback(run: Run, arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.code == 2
+    assert result.out == ""
+    assert "Traceback" not in result.err
+    assert result.err.strip()
 
 
 @pytest.mark.parametrize("command", ["ls", "cat", "verify", "export x"])
-def test_where_there_is_no_archive_the_exit_code_is_2(
+def test_without_an_archive_the_exit_code_is_2(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for folder in (tmp_path / "nothing", tmp_path):
-        done = run(*command.split(), folder=folder)
-        assert done.code == 2
-        assert str(folder) in done.err
+        result = run(*command.split(), folder=folder)
+        assert result.code == 2
+        assert str(folder) in result.err
 
 
 def test_ls_lists_every_file_with_its_ids(run: Run) -> None:
-    done = run("ls")
-    rows = [each.split() for each in done.out.splitlines()]
-    assert done.code == 0
+    result = run("ls")
+    rows = [line.split() for line in result.out.splitlines()]
+    assert result.code == 0
     assert [row[0] for row in rows] == ["partition", "segment", "gap", "segment", "open"]
-    assert "ids 1 to 6" in done.out
-    assert "ids 7 to 8" in done.out
-    assert "2025-11-23T19:12:00Z 2025-11-24T19:12:00Z" in done.out
+    assert "ids 1 to 6" in result.out
+    assert "ids 7 to 8" in result.out
+    assert "2025-11-23T19:12:00Z 2025-11-24T19:12:00Z" in result.out
 
 
-def test_verify_tells_figures_and_exits_0_or_1(run: Run, root: Path) -> None:
-    done = run("verify")
-    assert done.code == 0
-    assert "partition 0: 9 usages up to seq 11; 2 seqs in 1 gap records" in done.out
-    assert "no problem found" in done.out
+def test_verify_prints_stats_and_exits_0_or_1(run: Run, root: Path) -> None:
+    result = run("verify")
+    assert result.code == 0
+    assert "partition 0: 9 usages up to seq 11; 2 seqs in 1 gap records" in result.out
+    assert "no problem found" in result.out
     find_segments(root)[1].unlink()
-    done = run("verify")
-    assert done.code == 1
-    assert "missing   id 9 in no file" in done.out
-    assert "1 problems found" in done.out
+    result = run("verify")
+    assert result.code == 1
+    assert "missing   id 9 in no file" in result.out
+    assert "1 problems found" in result.out
 
 
 def test_accept_loss_records_what_is_missing_and_no_more(run: Run, root: Path) -> None:
     find_segments(root)[0].unlink()
-    done = run(
+    result = run(
         "accept-loss", "--partition", "0", "--through", "14", "--reason", "disk 7 died", "--yes"
     )  # fmt: skip
-    assert done.code == 0
-    assert "seqs 1 to 6" in done.out
-    assert "seqs 12 to 14" in done.out
-    assert "now ends at seq 14" in done.out
+    assert result.code == 0
+    assert "seqs 1 to 6" in result.out
+    assert "seqs 12 to 14" in result.out
+    assert "now ends at seq 14" in result.out
     assert run("verify").code == 0
     assert ids(run("cat").out) == [9, 10, 11]
-    said = json.loads(next(root.rglob("gap-p00-0000000000000001*")).read_text())
-    assert (said["from"], said["to"]) == (1, 6)
-    assert "disk 7 died" in said["why"]
-    assert said["when"].endswith("Z")
+    record = json.loads(next(root.rglob("gap-p00-0000000000000001*")).read_text())
+    assert (record["from"], record["to"]) == (1, 6)
+    assert "disk 7 died" in record["why"]
+    assert record["when"].endswith("Z")
     writer = recover_writer(root)
     assert (writer.cursor, writer.stats.skipped_seqs) == (14, 11)
     writer.close()
 
 
-def test_accept_loss_says_what_is_still_missing(run: Run, root: Path) -> None:
+def test_accept_loss_prints_what_is_still_missing(run: Run, root: Path) -> None:
     find_segments(root)[0].unlink()
-    done = run("accept-loss", "--partition", "0", "--through", "3", "--reason", "x", "--yes")
-    assert done.code == 0
-    assert "still missing, up to seq 11" in done.out
+    result = run("accept-loss", "--partition", "0", "--through", "3", "--reason", "x", "--yes")
+    assert result.code == 0
+    assert "still missing, up to seq 11" in result.out
 
 
 @pytest.mark.parametrize("through", ["11", "20"])
-def test_accept_loss_may_also_put_this_archive_in_the_place_of_another(
-    run: Run, root: Path, through: str
-) -> None:
+def test_accept_loss_can_also_replace_another_archive(run: Run, root: Path, through: str) -> None:
     arguments = ["--partition", "0", "--through", through, "--reason", "x", "--yes"]
     assert run("accept-loss", *arguments, "--replaces", "another").code == 0
     writer = recover_writer(root)
@@ -265,42 +263,42 @@ def test_accept_loss_may_also_put_this_archive_in_the_place_of_another(
         (["--partition", "-1", "--through", "20"], 2),
     ],
 )
-def test_accept_loss_refuses_what_makes_no_sense(
+def test_accept_loss_refuses_invalid_arguments(
     run: Run, root: Path, arguments: list[str], code: int
 ) -> None:
     before = sorted(root.rglob("gap*"))
-    done = run("accept-loss", *arguments, "--reason", "x", "--yes")
-    assert done.code == code
-    assert done.err.startswith("busyapi: ")
+    result = run("accept-loss", *arguments, "--reason", "x", "--yes")
+    assert result.code == code
+    assert result.err.startswith("busyapi: ")
     assert sorted(root.rglob("gap*")) == before
 
 
-def test_accept_loss_waits_for_the_flusher_to_let_go(run: Run, root: Path) -> None:
+def test_accept_loss_fails_while_the_flusher_holds_the_lock(run: Run, root: Path) -> None:
     writer = recover_writer(root)
-    done = run("accept-loss", "--partition", "0", "--through", "20", "--reason", "x", "--yes")
-    assert done.code == 1
-    assert "another process writes" in done.err
+    result = run("accept-loss", "--partition", "0", "--through", "20", "--reason", "x", "--yes")
+    assert result.code == 1
+    assert "another process writes" in result.err
     assert writer.cursor == 11
     writer.append([make_batch(12)])
     writer.close()
 
 
-def test_accept_loss_asks_for_yes_where_nobody_can_type(run: Run, root: Path) -> None:
-    done = run("accept-loss", "--partition", "0", "--through", "20", "--reason", "x")
-    assert done.code == 1
-    assert "--yes" in done.err
+def test_accept_loss_without_a_terminal_asks_for_yes(run: Run, root: Path) -> None:
+    result = run("accept-loss", "--partition", "0", "--through", "20", "--reason", "x")
+    assert result.code == 1
+    assert "--yes" in result.err
     assert len(list(root.rglob("gap*"))) == 1
 
 
 @pytest.mark.parametrize(("typed", "code"), [("9", 0), ("8", 1), ("y", 1), ("", 1)])
-def test_accept_loss_takes_the_typed_number_and_nothing_else(
+def test_accept_loss_accepts_only_the_typed_number(
     run: Run, root: Path, monkeypatch: pytest.MonkeyPatch, typed: str, code: int
 ) -> None:
     terminal = io.StringIO(typed + "\n")
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     monkeypatch.setattr(sys, "stdin", terminal)
-    done = run("accept-loss", "--partition", "0", "--through", "20", "--reason", "x")
-    assert done.code == code
+    result = run("accept-loss", "--partition", "0", "--through", "20", "--reason", "x")
+    assert result.code == code
     assert len(list(root.rglob("gap*"))) == (2 if code == 0 else 1)
 
 
@@ -313,17 +311,17 @@ def test_export_is_read_back_by_pyarrow(run: Run, root: Path, tmp_path: Path) ->
     writer.append([make_batch(12, 2)._replace(usages=odd)])
     abandon_writer(writer)
     target = tmp_path / "x.parquet"
-    done = run("export", str(target))
-    assert done.code == 0
-    assert "11 usages" in done.out
+    result = run("export", str(target))
+    assert result.code == 0
+    assert "11 usages" in result.out
     table = pyarrow.parquet.read_table(target)
-    assert [f"{each.name} {each.type}" for each in table.schema] == [
+    assert [f"{field.name} {field.type}" for field in table.schema] == [
         "id int64",
         "received_at timestamp[ms, tz=UTC]",
         *("patient_id string", "medication string", "timestamp string", "usage string"),
     ]
     rows = table.to_pylist()
-    assert [each["id"] for each in rows] == [1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13]
+    assert [row["id"] for row in rows] == [1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13]
     assert rows[0]["received_at"].isoformat() == "2025-11-23T19:12:00.123000+00:00"
     assert [rows[0][name] for name in ("patient_id", "medication", "timestamp")] == [
         *("1", "Albuterol", "1")
@@ -346,26 +344,26 @@ def test_export_writes_in_groups_of_rows(
     assert pyarrow.parquet.read_table(target).num_rows == 9
 
 
-def test_export_that_fails_leaves_what_was_there(run: Run, tmp_path: Path) -> None:
+def test_a_failed_export_leaves_the_existing_file(run: Run, tmp_path: Path) -> None:
     target = tmp_path / "x.parquet"
     target.write_bytes(b"before")
     assert run("export", str(target), folder=tmp_path / "nothing").code == 2
     assert target.read_bytes() == b"before"
-    done = run("export", str(tmp_path / "no-such-folder" / "x.parquet"))
-    assert done.code == 1
-    assert "Traceback" not in done.err
+    result = run("export", str(tmp_path / "no-such-folder" / "x.parquet"))
+    assert result.code == 1
+    assert "Traceback" not in result.err
     assert list(tmp_path.glob("*.tmp")) == []
 
 
-def test_export_without_pyarrow_says_what_to_install(
+def test_export_without_pyarrow_names_what_to_install(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    done = run("export", str(tmp_path / "x.parquet"))
-    assert done.code == 1
-    (said,) = re.findall(r"`(\S*pip install [^`]+)`", done.err)
-    assert f"`{said}`" in COMMAND_LINE.read_text(encoding="utf-8")
-    assert f"`{said}`" in run("export", "--help").out
+    result = run("export", str(tmp_path / "x.parquet"))
+    assert result.code == 1
+    (command_line,) = re.findall(r"`(\S*pip install [^`]+)`", result.err)
+    assert f"`{command_line}`" in COMMAND_LINE.read_text(encoding="utf-8")
+    assert f"`{command_line}`" in run("export", "--help").out
 
 
 SCRIPT = """
@@ -384,7 +382,7 @@ def command(root: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-c", SCRIPT, str(root), *arguments]
 
 
-def test_cat_is_quiet_when_the_reader_has_seen_enough(tmp_path: Path) -> None:
+def test_cat_is_silent_when_its_reader_closes_the_pipe(tmp_path: Path) -> None:
     write_blocks(tmp_path, *[5000] * 10)
     with subprocess.Popen(
         command(tmp_path, "cat"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -397,44 +395,46 @@ def test_cat_is_quiet_when_the_reader_has_seen_enough(tmp_path: Path) -> None:
         assert process.wait() == 0
 
 
-def test_a_proof_that_nobody_reads_is_none(tmp_path: Path) -> None:
+def test_verify_fails_if_its_output_is_cut_off(tmp_path: Path) -> None:
     write_blocks(tmp_path, 2, 1)
     reader, writer = os.pipe()
     os.close(reader)
-    run = subprocess.run(
+    result = subprocess.run(
         command(tmp_path, "verify"), stdout=writer, stderr=subprocess.PIPE, timeout=30, check=False
     )
     os.close(writer)
-    assert run.returncode == 1
-    assert run.stderr == b"busyapi: the output was cut off, so the result was not fully reported\n"
+    assert result.returncode == 1
+    assert (
+        result.stderr == b"busyapi: the output was cut off, so the result was not fully reported\n"
+    )
 
 
-def test_progress_is_shown_to_a_person_and_to_nobody_else(tmp_path: Path) -> None:
+def test_progress_is_shown_on_a_terminal_only(tmp_path: Path) -> None:
     write_blocks(tmp_path, 2, 1)
-    patient, terminal = pty.openpty()
+    controller, terminal = pty.openpty()
     with subprocess.Popen(
         command(tmp_path, "verify"), stdout=subprocess.PIPE, stderr=terminal
     ) as process:
         out = process.communicate()[0]
     os.close(terminal)
-    assert b"\rverifying: " in os.read(patient, 10_000)
-    os.close(patient)
+    assert b"\rverifying: " in os.read(controller, 10_000)
+    os.close(controller)
     assert b"verifying" not in out
-    silent = subprocess.run(command(tmp_path, "verify"), capture_output=True, check=True)
-    assert silent.stderr == b""
+    result = subprocess.run(command(tmp_path, "verify"), capture_output=True, check=True)
+    assert result.stderr == b""
 
 
-def test_progress_ends_at_100_percent_and_wipes_itself(
+def test_progress_ends_at_100_percent_and_clears_its_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     terminal = io.StringIO()
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(progress, "_INTERVAL_SECONDS", 0)
-    shown = progress.Progress("reading", 10)
-    shown.advance(5)
-    shown.advance(7)
-    shown.clear()
+    bar = progress.Progress("reading", 10)
+    bar.advance(5)
+    bar.advance(7)
+    bar.clear()
     assert terminal.getvalue().split("\r")[1:] == [
         *("reading: 0 MB, 50 % ", "reading: 0 MB, 100 % ", "\x1b[K")
     ]
@@ -442,7 +442,7 @@ def test_progress_ends_at_100_percent_and_wipes_itself(
 
 def test_every_command_has_help_with_an_example(run: Run) -> None:
     for name in ("ls", "cat", "verify", "export", "accept-loss", "restored"):
-        done = run(name, "--help")
-        assert done.code == 0
-        assert f"  busyapi archive {name}" in done.out
-        assert "--dir" in done.out
+        result = run(name, "--help")
+        assert result.code == 0
+        assert f"  busyapi archive {name}" in result.out
+        assert "--dir" in result.out

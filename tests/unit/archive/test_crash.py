@@ -1,4 +1,4 @@
-"""kill -9 at every failpoint, at every hit of it, and once more while recovering from that."""
+"""kill -9 at every hit of every failpoint, and again during the recovery from it."""
 
 import re
 import subprocess
@@ -9,31 +9,31 @@ import pytest
 
 from busyapi import archive
 
-WRITING = Path(archive.__file__).parent
-CODE = "".join(each.read_text() for each in WRITING.glob("*.py"))
+ARCHIVE_CODE = Path(archive.__file__).parent
+CODE = "".join(path.read_text() for path in ARCHIVE_CODE.glob("*.py"))
 FAILPOINTS = set(re.findall(r'failpoint\("(.+?)"\)', CODE))
 ON_ERROR_ONLY = {"archive-cut", "archive-overwrite"}
 
 
-def lives(root: Path, failpoint: str) -> list[str]:
-    """Return what the lives that end at a failpoint print."""
+def run_crash_cycle(root: Path, failpoint: str) -> list[str]:
+    """Run processes that die at a failpoint, and return what they print."""
     script = [sys.executable, "-m", "testkit.archive.crash_cycle"]
-    done = subprocess.run(
+    result = subprocess.run(
         [*script, str(root / "archive"), str(root / "acknowledged"), failpoint],
         check=True,
         capture_output=True,
         text=True,
-        env={"PYTHONPATH": f"{WRITING.parents[1]}:{Path.cwd()}"},
+        env={"PYTHONPATH": f"{ARCHIVE_CODE.parents[1]}:{Path.cwd()}"},
     )
-    return done.stdout.splitlines()
+    return result.stdout.splitlines()
 
 
 @pytest.mark.parametrize("failpoint", sorted(FAILPOINTS - ON_ERROR_ONLY))
-def test_killed_at_a_failpoint_nothing_is_lost_or_twice(fast_path: Path, failpoint: str) -> None:
-    *wrong, last = lives(fast_path, failpoint)
-    assert not wrong
-    assert int(last.removeprefix("killed ")) > 0, "no life came by there"
+def test_a_kill_at_a_failpoint_loses_and_repeats_nothing(fast_path: Path, failpoint: str) -> None:
+    *problems, last = run_crash_cycle(fast_path, failpoint)
+    assert not problems
+    assert int(last.removeprefix("killed ")) > 0, "no process reached the failpoint"
 
 
-def test_a_failpoint_that_nobody_passes_kills_nobody(fast_path: Path) -> None:
-    assert lives(fast_path, "nowhere") == ["killed 0"]
+def test_an_unknown_failpoint_kills_no_process(fast_path: Path) -> None:
+    assert run_crash_cycle(fast_path, "nowhere") == ["killed 0"]

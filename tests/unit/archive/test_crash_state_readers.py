@@ -1,4 +1,4 @@
-"""A copy and the open segment that it was made of are both there: the finished one counts."""
+"""If a finished segment and its open source both exist, the finished one counts."""
 
 import argparse
 import json
@@ -25,36 +25,36 @@ from testkit.archive.builder import (
     write_blocks,
 )
 
-DIE = "from testkit.archive.builder import recover, Path; recover(Path({root!r}))"
+DIE = "from testkit.archive.builder import recover_writer, Path; recover_writer(Path({root!r}))"
 
 
-def died(root: Path, failpoint: str) -> None:
+def die_at(root: Path, failpoint: str) -> None:
     """Recover in a process that is killed at a failpoint."""
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", DIE.format(root=str(root))],
         env=os.environ | {"BUSYAPI_FAILPOINTS": f"{failpoint}=kill"},
         check=False,
         timeout=30,
     )
-    assert done.returncode == -signal.SIGKILL
+    assert result.returncode == -signal.SIGKILL
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Segment 1 to 2, and of 3 to 8 a finished segment and the open one."""
+    """Make a segment of 1 to 2, and a finished and an open segment of 3 to 8."""
     write_blocks(tmp_path, 2)
     recover_writer(tmp_path).close()
     write_blocks(tmp_path, 3, 2, 1)
-    died(tmp_path, "archive-recover-before-unlink")
+    die_at(tmp_path, "archive-recover-before-unlink")
     assert find_open_segment(tmp_path).exists()
     assert len(find_segments(tmp_path)) == 2
     return tmp_path
 
 
-def run(root: Path, *words: str) -> int:
+def run(root: Path, *arguments: str) -> int:
     parser = argparse.ArgumentParser()
     commands.add_commands(parser.add_subparsers(), root)
-    options = parser.parse_args(["archive", *words])
+    options = parser.parse_args(["archive", *arguments])
     return int(options.run(options, None))
 
 
@@ -73,7 +73,7 @@ def test_nothing_is_repeated_and_each_usage_is_counted_once(root: Path) -> None:
 def test_cat_and_export_give_each_usage_once(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(root, "cat") == 0
     out, err = capfd.readouterr()
-    assert [json.loads(each)["id"] for each in out.splitlines()] == list(range(1, 9))
+    assert [json.loads(line)["id"] for line in out.splitlines()] == list(range(1, 9))
     assert err == ""
     assert run(root, "export", str(root / "usages.parquet")) == 0
     assert capfd.readouterr().out.startswith("8 usages")
@@ -93,12 +93,12 @@ def test_damage_in_the_open_segment_that_no_longer_counts_is_no_damage(
         assert find_line(find_partitions(root), UsageId(id))
 
 
-def test_of_a_finished_segment_that_is_damaged_one_usage_is_found_in_the_open_one(
+def test_a_usage_in_a_damaged_finished_segment_is_found_in_the_open_one(
     root: Path,
 ) -> None:
     break_block(find_segments(root)[1], 1)
     (report,) = verify_archive(root)
-    assert {each.where for each in report.problems} == {"ids 6 to 7", ""}
+    assert {problem.where for problem in report.problems} == {"ids 6 to 7", ""}
     assert find_line(find_partitions(root), UsageId(6))
     find_open_segment(root).unlink()
     with pytest.raises(ArchiveDamaged):
@@ -108,51 +108,52 @@ def test_of_a_finished_segment_that_is_damaged_one_usage_is_found_in_the_open_on
 def test_a_part_that_is_copied_and_a_part_that_is_not_are_read_in_order(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The open segment is damaged within, and recovery died after the first of two copies."""
+    """A middle block is damaged, and recovery died after the first of two copies."""
     break_block(write_blocks(tmp_path, 3, 2, 4), 1)
     died_after_one_copy = "archive-after-rename"
-    died(tmp_path, died_after_one_copy)
+    die_at(tmp_path, died_after_one_copy)
     assert len(find_segments(tmp_path)) == 1
     (report,) = verify_archive(tmp_path)
-    assert [(each.kind, each.where) for each in report.problems] == [("damaged", "ids 4 to 5")]
+    (problem,) = report.problems
+    assert (problem.kind, problem.where) == ("damaged", "ids 4 to 5")
     assert report.usages == 7
     assert run(tmp_path, "cat") == 1
     out, err = capfd.readouterr()
-    assert [json.loads(each)["id"] for each in out.splitlines()] == [1, 2, 3, 6, 7, 8, 9]
+    assert [json.loads(line)["id"] for line in out.splitlines()] == [1, 2, 3, 6, 7, 8, 9]
     assert "ids 4 to 5 cannot be read" in err
 
 
-def deleted(path: Path) -> None:
+def delete_file(path: Path) -> None:
     path.unlink()
 
 
-def doubled(path: Path) -> None:
+def duplicate_file(path: Path) -> None:
     day = path.parent.with_name("2020-01-01")
     day.mkdir()
     (day / path.name).write_bytes(path.read_bytes())
 
 
 @pytest.mark.parametrize(
-    ("deed", "count", "says"),
-    [(deleted, 2, "ids 3 to 8: in no file"), (doubled, 8, "ids 3 to 8: in 20")],
+    ("damage", "count", "message"),
+    [(delete_file, 2, "ids 3 to 8: in no file"), (duplicate_file, 8, "ids 3 to 8: in 20")],
 )
-def test_cat_and_export_say_what_is_missing_or_in_two_files(
+def test_cat_and_export_report_what_is_missing_or_in_two_files(
     root: Path,
     capfd: pytest.CaptureFixture[str],
-    deed: Callable[[Path], None],
+    damage: Callable[[Path], None],
     count: int,
-    says: str,
+    message: str,
 ) -> None:
     find_open_segment(root).unlink()
-    deed(find_segments(root)[-1])
-    for words in (["cat"], ["export", str(root / "usages.parquet")]):
-        assert run(root, *words) == 1
+    damage(find_segments(root)[-1])
+    for arguments in (["cat"], ["export", str(root / "usages.parquet")]):
+        assert run(root, *arguments) == 1
         out, err = capfd.readouterr()
-        assert says in err
+        assert message in err
         assert len(out.splitlines()) == count or out.startswith(f"{count} usages")
 
 
-def test_one_usage_that_was_archived_and_is_in_no_file_is_damage_not_absence(root: Path) -> None:
+def test_an_archived_usage_that_is_in_no_file_is_damage(root: Path) -> None:
     find_open_segment(root).unlink()
     find_segments(root)[-1].unlink()
     with pytest.raises(ArchiveDamaged, match="id 5 was archived"):

@@ -18,16 +18,16 @@ for n in range(4):
 """
 
 
-def outcome(value: str | None) -> tuple[int, list[str]]:
-    """Run the script with this value of the variable; return exit code and output."""
-    environment = {key: each for key, each in os.environ.items() if key != failpoints.VARIABLE}
+def run_script(value: str | None) -> tuple[int, list[str]]:
+    """Run the script with a value of the variable, and return exit code and output."""
+    environment = {name: text for name, text in os.environ.items() if name != failpoints.VARIABLE}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     if value is not None:
         environment[failpoints.VARIABLE] = value
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=False
     )
-    return done.returncode, done.stdout.split()
+    return result.returncode, result.stdout.split()
 
 
 @pytest.mark.parametrize(
@@ -45,15 +45,15 @@ def outcome(value: str | None) -> tuple[int, list[str]]:
 def test_a_process_dies_where_the_variable_says(
     value: str | None, expected: tuple[int, list[str]]
 ) -> None:
-    assert outcome(value) == expected
+    assert run_script(value) == expected
 
 
-def test_unset_it_is_bound_to_a_function_that_does_nothing() -> None:
+def test_without_the_variable_a_failpoint_does_nothing() -> None:
     assert failpoints.failpoint is failpoints._ignore
 
 
 @pytest.mark.parametrize(("verb", "number"), [("eio", errno.EIO), ("enospc", errno.ENOSPC)])
-def test_errors_come_at_every_hit_or_at_one(verb: str, number: int) -> None:
+def test_errors_are_raised_at_every_hit_or_at_one(verb: str, number: int) -> None:
     hit = make_failpoint(parse_spec(f"a={verb},b={verb}@2"))
     for _ in range(3):
         with pytest.raises(OSError, match="failpoint a") as caught:

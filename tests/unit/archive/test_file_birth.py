@@ -1,4 +1,4 @@
-"""An archive that was restored from a backup is known as a copy."""
+"""An archive that was restored from a backup is recognized as a copy."""
 
 import json
 import os
@@ -20,22 +20,22 @@ from testkit.archive.builder import (
 )
 
 
-def home(root: Path) -> Any:
+def read_home(root: Path) -> Any:
     return json.loads((root / "p00/partition.json").read_text()).get("home")
 
 
-def shell(*words: str) -> Callable[[Path, Path], object]:
-    """Return a copy by a tool."""
+def copy_with(*words: str) -> Callable[[Path, Path], object]:
+    """Return a function that copies with a command."""
     return lambda old, new: subprocess.run([*words, str(old), str(new)], check=True)
 
 
-def tar(old: Path, new: Path) -> None:
+def copy_with_tar(old: Path, new: Path) -> None:
     new.mkdir()
     script = 'tar -C "$1" -cf - . | tar -C "$2" -xpf -'
     subprocess.run(["sh", "-c", script, "sh", str(old), str(new)], check=True)
 
 
-def same_inodes(old: Path, new: Path) -> None:
+def restore_in_place(old: Path, new: Path) -> None:
     """Restore into the same files: names and inode numbers are those of the original."""
     backup = old.with_name("backup")
     shutil.copytree(old, backup)
@@ -49,14 +49,14 @@ COPIES: dict[str, Callable[[Path, Path], object]] = {
     "copytree without lock": lambda old, new: shutil.copytree(
         old, new, ignore=shutil.ignore_patterns(".lock")
     ),
-    "cp -a": shell("cp", "-a"),
-    "tar": tar,
-    "into the same files": same_inodes,
+    "cp -a": copy_with("cp", "-a"),
+    "tar": copy_with_tar,
+    "into the same files": restore_in_place,
 }
 
 
 @pytest.mark.parametrize("how", COPIES)
-def test_a_copy_is_restored_until_it_is_made_the_original(tmp_path: Path, how: str) -> None:
+def test_a_copy_counts_as_a_copy_until_it_is_adopted(tmp_path: Path, how: str) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     writer = recover_writer(old)
     writer.append([make_batch(1, 3)])
@@ -64,7 +64,7 @@ def test_a_copy_is_restored_until_it_is_made_the_original(tmp_path: Path, how: s
     writer.close()
     COPIES[how](old, new)
     for _ in range(2):
-        # A larger bound and a mark write the file again: it must stay known as a copy.
+        # A larger bound and a mark rewrite the file: it must still count as a copy.
         copy = recover_writer(new, bound=9000)
         assert copy.identity.is_copy
         copy.mark_identity(seeded=True)
@@ -84,7 +84,7 @@ def test_a_copy_is_restored_until_it_is_made_the_original(tmp_path: Path, how: s
         original.close()
 
 
-def test_an_original_stays_one_whatever_is_done_to_it_in_its_place(tmp_path: Path) -> None:
+def test_an_original_stays_an_original_when_its_path_or_metadata_changes(tmp_path: Path) -> None:
     root = tmp_path / "archive"
     recover_writer(root).close()
     path = root / "p00" / "partition.json"
@@ -100,7 +100,7 @@ def test_an_original_stays_one_whatever_is_done_to_it_in_its_place(tmp_path: Pat
 
 @pytest.mark.parametrize("home_of_0_2_0", [None, ""])
 def test_an_archive_of_0_2_0_is_adopted(tmp_path: Path, home_of_0_2_0: str | None) -> None:
-    """0.2.0 writes no home, and leaves ours out when it writes the file after a rollback."""
+    """0.2.0 writes no home, and drops an existing one if it writes the file after a rollback."""
     recover_writer(tmp_path).close()
     path = tmp_path / "p00" / "partition.json"
     write_as_0_2_0(path)
@@ -109,7 +109,7 @@ def test_an_archive_of_0_2_0_is_adopted(tmp_path: Path, home_of_0_2_0: str | Non
     writer = recover_writer(tmp_path)
     assert not writer.identity.is_copy
     writer.close()
-    assert home(tmp_path)
+    assert read_home(tmp_path)
     shutil.copytree(tmp_path / "p00", tmp_path / "copy" / "p00")
     copy = recover_writer(tmp_path / "copy")
     assert copy.identity.is_copy
@@ -122,13 +122,13 @@ def test_without_birth_times_the_inode_number_is_the_home(
     with monkeypatch.context() as patched:
         patched.setattr(file_birth, "_birth_ns", lambda _: 0)
         recover_writer(tmp_path / "old").close()
-        assert home(tmp_path / "old").startswith("inode:")
+        assert read_home(tmp_path / "old").startswith("inode:")
         shutil.copytree(tmp_path / "old", tmp_path / "new")
         for name, restored in (("old", False), ("new", True)):
             writer = recover_writer(tmp_path / name)
             assert writer.identity.is_copy is restored
             writer.close()
-    # The same volume, mounted by a kernel that knows birth times.
+    # A kernel that supports birth times mounts the same volume.
     writer = recover_writer(tmp_path / "old")
     assert not writer.identity.is_copy
     writer.close()
@@ -138,7 +138,7 @@ def test_reading_an_archive_does_not_make_it_an_original(tmp_path: Path) -> None
     recover_writer(tmp_path / "old").close()
     shutil.copytree(tmp_path / "old", tmp_path / "new")
     before = (tmp_path / "new/p00/partition.json").read_bytes()
-    found = identity.read_identity(tmp_path / "new/p00")
-    assert found
-    assert found.is_copy
+    stored = identity.read_identity(tmp_path / "new/p00")
+    assert stored
+    assert stored.is_copy
     assert (tmp_path / "new/p00/partition.json").read_bytes() == before

@@ -26,21 +26,21 @@ from testkit.archive.builder import (
 )
 
 
-def found(writer: PartitionWriter, seq: int) -> int | None:
-    """Return the id in the line that is found."""
+def find_id(writer: PartitionWriter, seq: int) -> int | None:
+    """Return the id in the line of a seq, or None."""
     line = writer.find_line(Seq(seq))
     return json.loads(line)["id"] if line else None
 
 
 def age(root: Path, days: int) -> None:
-    """Make all that was written so far some days older than today."""
+    """Move everything that is written so far some days into the past."""
     now = utc_day()
     for folder in root.glob(f"p00/{now}"):
         seconds = folder.stat().st_mtime - days * DAY_MS / 1000
         folder.rename(folder.with_name(utc_day(seconds)))
 
 
-def test_every_seq_is_found_at_every_boundary_and_none_beside_them(tmp_path: Path) -> None:
+def test_every_seq_is_found_at_every_boundary_and_no_other(tmp_path: Path) -> None:
     writer = recover_writer(tmp_path, segment_bytes=1)
     writer.append([make_batch(1, 3), make_batch(4)])
     writer.append([make_batch(5, 2)])
@@ -51,20 +51,20 @@ def test_every_seq_is_found_at_every_boundary_and_none_beside_them(tmp_path: Pat
     writer.quarantine(Seq(11), Seq(11), b"raw", "why")
     writer.append([make_batch(12, 2)])
     writer.append([make_batch(14)])
-    for kept in (writer, None):
-        if kept is None:
+    for restart in (False, True):
+        if restart:
             abandon_writer(writer)
             writer = recover_writer(tmp_path)
         for seq in range(-1, 17):
             expected = seq if 1 <= seq <= 14 and not 8 <= seq <= 11 else None
-            assert found(writer, seq) == expected
+            assert find_id(writer, seq) == expected
     writer.close()
 
 
 def test_ids_of_several_partitions_are_those_of_their_seqs(tmp_path: Path) -> None:
     writer = recover_writer(tmp_path, 2, 4)
     writer.append([make_batch(1, 3)])
-    assert [found(writer, seq) for seq in (1, 2, 3)] == [3, 7, 11]
+    assert [find_id(writer, seq) for seq in (1, 2, 3)] == [3, 7, 11]
     writer.close()
 
 
@@ -83,10 +83,10 @@ def test_lookups_keep_few_footers_and_read_no_other_file(
 
     monkeypatch.setattr(lookup, "read_footer", count)
     for _ in range(3):
-        assert found(writer, 17) == 17
+        assert find_id(writer, 17) == 17
     assert len(reads) == 1
     for seq in range(1, 31):
-        assert found(writer, seq) == seq
+        assert find_id(writer, seq) == seq
     assert writer._lookup._footer.cache_info().currsize == lookup.FOOTER_CACHE_SIZE
     writer.close()
 
@@ -96,22 +96,22 @@ def test_while_a_segment_is_finished_its_lines_are_found(
 ) -> None:
     writer = recover_writer(tmp_path, segment_bytes=1)
     writer.append([make_batch(1)])
-    seen = []
+    ids_found = []
     add = writer._lookup.add_file
 
-    def look(file: paths.ArchiveFile) -> None:
-        seen.append(found(writer, 1))
+    def find_and_add(file: paths.ArchiveFile) -> None:
+        ids_found.append(find_id(writer, 1))
         add(file)
-        seen.append(found(writer, 1))
+        ids_found.append(find_id(writer, 1))
 
-    monkeypatch.setattr(writer._lookup, "add_file", look)
+    monkeypatch.setattr(writer._lookup, "add_file", find_and_add)
     assert writer.roll_if_due()
-    assert seen == [1, 1]
+    assert ids_found == [1, 1]
     writer.close()
 
 
-@pytest.mark.parametrize("where", ["block", "footer", "open", "gone"])
-def test_a_damaged_block_is_not_given_out(tmp_path: Path, where: str) -> None:
+@pytest.mark.parametrize("where", ["block", "footer", "open", "missing"])
+def test_a_damaged_block_is_not_returned(tmp_path: Path, where: str) -> None:
     writer = recover_writer(tmp_path)
     writer.append([make_batch(1, 3)])
     if where != "open":
@@ -120,7 +120,7 @@ def test_a_damaged_block_is_not_given_out(tmp_path: Path, where: str) -> None:
     data = bytearray(path.read_bytes())
     data[-60 if where == "footer" else 80] ^= 1
     path.write_bytes(data)
-    if where == "gone":
+    if where == "missing":
         path.unlink()
     for seq in (2, 3):
         with pytest.raises(ArchiveDamaged):
@@ -131,7 +131,7 @@ def test_a_damaged_block_is_not_given_out(tmp_path: Path, where: str) -> None:
     abandon_writer(writer)
 
 
-def test_a_bad_sector_met_by_a_lookup_is_an_alarm_and_other_failures_are_none(
+def test_a_bad_sector_in_a_lookup_is_an_alarm_and_other_errors_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = recover_writer(tmp_path)
@@ -151,7 +151,7 @@ def test_a_bad_sector_met_by_a_lookup_is_an_alarm_and_other_failures_are_none(
     writer.close()
 
 
-def test_an_open_segment_met_damaged_is_counted_once_when_it_is_finished_too(
+def test_damage_in_an_open_segment_is_counted_once_even_after_it_is_finished(
     tmp_path: Path,
 ) -> None:
     writer = recover_writer(tmp_path, segment_bytes=1)
@@ -198,7 +198,7 @@ def test_a_segment_rolls_at_its_size_its_age_its_blocks_and_at_midnight(
     with monkeypatch.context() as patched:
         patched.setattr(paths, "utc_day", lambda: "2999-01-01")
         assert writer.roll_if_due()
-    assert [each.parent.name for each in find_segments(tmp_path)] == [utc_day()] * 4
+    assert [path.parent.name for path in find_segments(tmp_path)] == [utc_day()] * 4
     writer.close()
     assert read_ids(tmp_path) == [1, 2, 3, 4, 5]
 
@@ -216,12 +216,12 @@ def test_retention_deletes_whole_old_segments_and_raises_the_floor(tmp_path: Pat
     writer.append([make_batch(9, received_ms=now_ms())])
     writer.close()
 
-    kept = recover_writer(tmp_path, retention_days=3)
-    kept.roll_if_due()
-    assert (kept.identity.kept_from, found(kept, 1)) == (1, 1), (
-        "three days old is not older than that"
+    writer = recover_writer(tmp_path, retention_days=3)
+    writer.roll_if_due()
+    assert (writer.identity.kept_from, find_id(writer, 1)) == (1, 1), (
+        "three days old is not older than three days"
     )
-    kept.close()
+    writer.close()
 
     writer = recover_writer(tmp_path, retention_days=2)
     writer.roll_if_due()
@@ -229,8 +229,8 @@ def test_retention_deletes_whole_old_segments_and_raises_the_floor(tmp_path: Pat
     for seq in (1, 3, 4, 8):
         with pytest.raises(UsageExpired):
             writer.find_line(Seq(seq))
-    assert found(writer, 9) == 9
-    assert found(writer, 10) is None
+    assert find_id(writer, 9) == 9
+    assert find_id(writer, 10) is None
     writer.append([make_batch(10)])
     abandon_writer(writer)
     assert read_ids(tmp_path) == [9, 10]
@@ -263,15 +263,15 @@ def test_retention_of_everything_leaves_the_cursor_where_it_was(tmp_path: Path) 
     assert (writer.identity.kept_from, writer.cursor) == (4, 4)
     writer.close()
     assert read_ids(tmp_path) == [4]
-    assert [each.name for each in tmp_path.glob("p00/*-*")] == [utc_day()], "empty folders go too"
+    assert [path.name for path in tmp_path.glob("p00/*-*")] == [utc_day()], "empty folders remain"
     writer = recover_writer(tmp_path)
     writer.append([make_batch(5)])
     writer.close()
     assert read_ids(tmp_path) == [4, 5]
 
 
-def test_retention_goes_by_the_time_of_the_usages_too(tmp_path: Path) -> None:
-    """This machine's clock stood in 1970 when the folder was made; the senders' did not."""
+def test_retention_also_uses_the_time_of_the_usages(tmp_path: Path) -> None:
+    """This machine's clock was in 1970 when the folder was made; the senders' clocks were not."""
     tomorrow_ms = 4_000_000_000_000
     writer = recover_writer(tmp_path)
     writer.append([make_batch(1, received_ms=RECEIVED_MS), make_batch(2, received_ms=tomorrow_ms)])
@@ -280,11 +280,11 @@ def test_retention_goes_by_the_time_of_the_usages_too(tmp_path: Path) -> None:
     day.rename(day.with_name("1970-01-01"))
     writer = recover_writer(tmp_path, retention_days=1)
     writer.roll_if_due()
-    assert (writer.identity.kept_from, found(writer, 1)) == (1, 1)
+    assert (writer.identity.kept_from, find_id(writer, 1)) == (1, 1)
     writer.close()
 
 
-def test_files_below_the_floor_are_deleted_by_the_next_one(tmp_path: Path) -> None:
+def test_files_below_the_floor_are_deleted_by_the_next_process(tmp_path: Path) -> None:
     """The process died after the floor was raised, before the unlink."""
     writer = recover_writer(tmp_path)
     writer.append([make_batch(1, 2)])
@@ -307,7 +307,7 @@ def test_files_below_the_floor_are_deleted_by_the_next_one(tmp_path: Path) -> No
     writer.close()
 
 
-def test_free_space_is_told(tmp_path: Path) -> None:
+def test_free_space_is_reported(tmp_path: Path) -> None:
     writer = recover_writer(tmp_path)
     assert 0 < writer.stats.read_volume_bytes()[0] <= writer.stats.read_volume_bytes()[1]
     writer.close()

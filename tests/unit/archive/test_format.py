@@ -39,7 +39,7 @@ from testkit.archive.builder import (
 BLOCK = BlockHeader(1, 4, Seq(8), Seq(9), RECEIVED_MS, RECEIVED_MS + 1, 1000, 77)
 
 
-def test_lines_are_what_the_buffer_gives_for_the_same_usage() -> None:
+def test_lines_equal_what_the_buffer_returns_for_the_same_usage() -> None:
     batches = [make_batch(5, 3), make_batch(8, 1, received_ms=RECEIVED_MS + 1000)]
     lines = render_lines(batches, 1, 4).split(b"\n")
     expected = [
@@ -74,10 +74,10 @@ def test_a_footer_reads_back_and_every_changed_byte_of_its_body_is_seen() -> Non
     footer = Footer(1, 4, Seq(8), Seq(9), 2, 300, index, 1068, b"s" * 32)
     body = encode_footer(footer)
     raw = body + encode_trailer(b"s" * 32, len(body) + 44)
-    read = decode_footer(raw, 1068)
-    assert read
-    assert read.blocks.packed == index.packed
-    assert read._replace(blocks=index) == footer
+    decoded = decode_footer(raw, 1068)
+    assert decoded
+    assert decoded.blocks.packed == index.packed
+    assert decoded._replace(blocks=index) == footer
     for at in range(len(body)):
         assert decode_footer(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :], 1068) is None
 
@@ -98,37 +98,38 @@ def test_the_index_finds_the_block_of_every_seq_and_of_no_other(counts: list[int
 @pytest.mark.parametrize("kind", FileKind)
 def test_a_name_reads_back(kind: FileKind) -> None:
     last = paths.UNKNOWN_SEQ if kind is FileKind.OPEN else Seq(9)
-    made = paths.make_file(kind, "2026-11-23", 3, Seq(7), last)
-    day, name = made.path.split("/")
-    assert paths.parse_file_name(day, name, 3) == made == ArchiveFile(Seq(7), last, kind, made.path)
+    file = paths.make_file(kind, "2026-11-23", 3, Seq(7), last)
+    day, name = file.path.split("/")
+    assert paths.parse_file_name(day, name, 3) == file == ArchiveFile(Seq(7), last, kind, file.path)
     assert paths.parse_file_name(day, name, 4) is None
     assert paths.parse_file_name(day, name + ".tmp", 3) is None
 
 
 def test_names_sort_as_seqs_do() -> None:
     seqs = [1, 2, 9, 10, 99, 100, 2**31, 2**53]
-    made = [paths.make_file(FileKind.SEGMENT, "d", 0, Seq(each), Seq(each)).path for each in seqs]
-    assert sorted(made) == made
+    names = [paths.make_file(FileKind.SEGMENT, "d", 0, Seq(seq), Seq(seq)).path for seq in seqs]
+    assert sorted(names) == names
 
 
-def test_a_finished_segment_is_as_the_format_document_says(tmp_path: Path) -> None:
+def test_a_finished_segment_matches_the_format_document(tmp_path: Path) -> None:
     writer = recover_writer(tmp_path, 1, 2)
     writer.append([make_batch(1, 3, received_ms=RECEIVED_MS + 5), make_batch(4, 1)])
     writer.append([make_batch(5, 2)])
     writer.close()
     (path,) = find_segments(tmp_path)
-    data, found = path.read_bytes(), list(read_blocks(path))
+    data, segment_blocks = path.read_bytes(), list(read_blocks(path))
     assert path.name == "usages-p01-0000000000000001-0000000000000006.ndjson.zst"
-    assert [(each.first, each.last) for each in found] == [(1, 4), (5, 6)]
-    assert [line["id"] for each in found for line in each.lines] == [2, 4, 6, 8, 10, 12]
+    assert [(block.first, block.last) for block in segment_blocks] == [(1, 4), (5, 6)]
+    assert [line["id"] for block in segment_blocks for line in block.lines] == [2, 4, 6, 8, 10, 12]
 
-    footer = data[found[-1].end :]
+    footer = data[segment_blocks[-1].end :]
     head = struct.unpack_from("<II8sIIQQQQI", footer)
-    lines = sum(len(json.dumps(x, separators=(",", ":"))) + 1 for b in found for x in b.lines)
-    assert head == (0x184D2A5F, 100 + 80, b"busyapi\x01", 1, 2, 1, 6, 6, lines, 2)
+    lines = [line for block in segment_blocks for line in block.lines]
+    size = sum(len(json.dumps(line, separators=(",", ":"))) + 1 for line in lines)
+    assert head == (0x184D2A5F, 100 + 80, b"busyapi\x01", 1, 2, 1, 6, 6, size, 2)
     assert struct.unpack_from("<10Q", footer, 60) == (
         *(0, 1, 4, RECEIVED_MS, RECEIVED_MS + 5),
-        *(found[1].offset, 5, 6, RECEIVED_MS, RECEIVED_MS),
+        *(segment_blocks[1].offset, 5, 6, RECEIVED_MS, RECEIVED_MS),
     )
     assert struct.unpack_from("<I", footer, 140)[0] == zlib.crc32(footer[:140])
     assert footer[144:176] == hashlib.sha256(data[:-44]).digest()
@@ -140,13 +141,13 @@ def test_the_zstd_tool_reads_segments_finished_and_open(tmp_path: Path) -> None:
     writer = recover_writer(tmp_path)
     writer.append([make_batch(1, 3)])
     writer.append([make_batch(4, 2)])
-    open_one = subprocess.run(
+    open_text = subprocess.run(
         ["zstd", "-dc"], input=next(tmp_path.rglob("*.open")).read_bytes(), check=True,
         capture_output=True,
     ).stdout  # fmt: skip
     writer.close()
-    whole = subprocess.run(
+    finished_text = subprocess.run(
         ["zstd", "-dc", *find_segments(tmp_path)], check=True, capture_output=True
     ).stdout
-    assert whole == open_one
-    assert [json.loads(each)["id"] for each in whole.splitlines()] == [1, 2, 3, 4, 5]
+    assert finished_text == open_text
+    assert [json.loads(line)["id"] for line in finished_text.splitlines()] == [1, 2, 3, 4, 5]

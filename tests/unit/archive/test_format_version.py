@@ -1,4 +1,4 @@
-"""Files of a later version of the format: whoever meets them stops, and changes nothing."""
+"""Files of a later format version: every program that reads one stops and changes nothing."""
 
 import json
 import zlib
@@ -19,7 +19,7 @@ from testkit.archive.builder import (
     write_blocks,
 )
 
-MARK, NEWER = b"busyapi\x01", b"busyapi\x02"
+MAGIC, NEWER = b"busyapi\x01", b"busyapi\x02"
 HEADER = 68
 
 
@@ -32,19 +32,19 @@ def finish(root: Path) -> Path:
     return path
 
 
-def of_a_later_version(path: Path) -> None:
-    """Make a file what a later version might write."""
+def make_newer(path: Path) -> None:
+    """Turn a file into one that a later version might write."""
     content = path.read_bytes()
-    assert MARK in content
-    path.write_bytes(content.replace(MARK, NEWER))
+    assert MAGIC in content
+    path.write_bytes(content.replace(MAGIC, NEWER))
 
 
-def everything(root: Path) -> dict[str, bytes]:
-    """Return every file but the lock and what the machine may note at each start."""
+def read_segments(root: Path) -> dict[str, bytes]:
+    """Return the segments. A start may change the lock and some other files."""
     return {
-        str(each.relative_to(root)): each.read_bytes()
-        for each in root.rglob("*")
-        if (each.is_file() and each.suffix == ".zst") or ".open" in each.name
+        str(path.relative_to(root)): path.read_bytes()
+        for path in root.rglob("*")
+        if (path.is_file() and path.suffix == ".zst") or ".open" in path.name
     }
 
 
@@ -53,15 +53,15 @@ def test_segment_of_a_later_version_stops_recovery_and_stays_as_it_is(
     tmp_path: Path, state: str
 ) -> None:
     path = finish(tmp_path) if state == "finished" else write_blocks(tmp_path, 3, 3)
-    of_a_later_version(path)
-    before = everything(tmp_path)
+    make_newer(path)
+    before = read_segments(tmp_path)
     for _ in range(2):
         with pytest.raises(UnknownVersion, match=r"is of format 2, and busyapi .* reads format 1"):
             recover_writer(tmp_path)
-    assert everything(tmp_path) == before
+    assert read_segments(tmp_path) == before
     # The lock was released, so that the right version can begin.
     content = path.read_bytes()
-    path.write_bytes(content.replace(NEWER, MARK))
+    path.write_bytes(content.replace(NEWER, MAGIC))
     writer = recover_writer(tmp_path)
     assert writer.cursor == 6
     assert writer.alarms == []
@@ -90,12 +90,12 @@ def test_rot_in_the_version_of_an_open_segment_of_one_block_is_damage(tmp_path: 
     assert not path.exists()
 
 
-def test_lookup_in_a_segment_of_a_later_version_says_so_and_raises_no_alarm(
+def test_lookup_in_a_segment_of_a_later_version_fails_and_raises_no_alarm(
     tmp_path: Path,
 ) -> None:
     path = finish(tmp_path)
     writer = recover_writer(tmp_path)
-    of_a_later_version(path)
+    make_newer(path)
     with pytest.raises(UnknownVersion):
         writer.find_line(Seq(2))
     assert writer.alarms == []
@@ -110,41 +110,41 @@ def test_identity_and_records_of_a_later_version_are_not_called_damaged(
     writer.close()
     (gap,) = tmp_path.rglob("gap-*.json")
     for path in (gap, tmp_path / "p00" / "partition.json"):
-        said = json.loads(path.read_bytes())
-        path.write_text(json.dumps(said | {"format": 2, "new": [1]}))
+        members = json.loads(path.read_bytes())
+        path.write_text(json.dumps(members | {"format": 2, "new": [1]}))
         if path != gap:
             with pytest.raises(UnknownVersion, match="format 2"):
                 recover_writer(tmp_path)
         assert cli.main(["archive", "verify", "--dir", str(tmp_path)]) == 1
         assert "is of format 2" in "".join(capsys.readouterr())
-        path.write_text(json.dumps(said))
+        path.write_text(json.dumps(members))
     assert cli.main(["archive", "verify", "--dir", str(tmp_path)]) == 0
 
 
 @pytest.mark.parametrize("command", ["verify", "cat"])
-def test_commands_that_meet_a_segment_of_a_later_version_say_so(
+def test_commands_report_a_segment_of_a_later_version(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
-    of_a_later_version(finish(tmp_path))
+    make_newer(finish(tmp_path))
     assert cli.main(["archive", command, "--dir", str(tmp_path)]) == 1
     assert "is of format 2, and busyapi" in "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize("state", ["finished", "open"])
-def test_verify_tells_of_a_file_of_a_later_version_and_checks_the_others(
+def test_verify_reports_a_file_of_a_later_version_and_checks_the_others(
     tmp_path: Path, state: str
 ) -> None:
     path = finish(tmp_path)
     if state == "open":
         path = write_blocks(tmp_path, 2, 2)
-    of_a_later_version(path)
+    make_newer(path)
     (report,) = verify_archive(tmp_path)
     ids = "ids 1 to 6" if state == "finished" else "ids 7 to 10"
-    assert [(each.kind, each.where) for each in report.problems] == [("unknown", ids)]
+    assert [(problem.kind, problem.where) for problem in report.problems] == [("unknown", ids)]
     assert report.usages == (0 if state == "finished" else 6)
 
 
-def test_header_of_another_length_is_still_known_by_its_mark(tmp_path: Path) -> None:
+def test_header_of_another_length_is_recognized_by_its_magic(tmp_path: Path) -> None:
     path = write_blocks(tmp_path, 3)
     content = path.read_bytes()
     longer = b"\x50" + content[1:8] + NEWER + bytes(20) + content[16:HEADER]

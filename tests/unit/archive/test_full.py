@@ -1,4 +1,4 @@
-"""Cleaning needs no space: on a full volume of expired segments retention and recovery progress."""
+"""Deletion needs no space: retention and recovery work on a volume full of expired segments."""
 
 import json
 import os
@@ -31,28 +31,28 @@ from testkit.volume import fill_volume, mount_small_volume
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
 KEEP_DAYS = 5
 OLD = 180
-"""Usages of ten days ago: more bytes than the open segment, which recovery copies."""
+"""Usages of ten days ago. They have more bytes than the open segment, which recovery copies."""
 
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Iterator[Path]:
-    """A volume of one MiB."""
+    """Mount a volume of one MiB."""
     with mount_small_volume(tmp_path, "1m"):
         yield tmp_path
 
 
-def put(writer: PartitionWriter, size: int = 6000, *, at: int | None = None) -> None:
+def append_noise(writer: PartitionWriter, size: int = 6000, *, at: int | None = None) -> None:
     """Append a usage that does not compress."""
     seq = Seq(writer.cursor + 1)
     line = b'{"timestamp":%d,"n":"%b"}' % (seq, os.urandom(size // 2).hex().encode())
     writer.append([UsageBatch(seq, seq, at or now_ms(), [line])])
 
 
-def full(root: Path, *, with_reserve: bool, by_0_2_0: bool = False) -> PartitionWriter:
-    """Fill a volume with expired segments, an open one of today, and what others wrote."""
+def fill_archive(root: Path, *, with_reserve: bool, by_0_2_0: bool = False) -> PartitionWriter:
+    """Fill a volume with expired segments, an open segment of today and a file of ballast."""
     writer = recover_writer(root, segment_bytes=60_000)
     for _ in range(OLD):
-        put(writer, at=now_ms() - 10 * DAY_MS)
+        append_noise(writer, at=now_ms() - 10 * DAY_MS)
         writer.roll_if_due()
     writer.close()
     old = root / "p00" / utc_day()
@@ -65,15 +65,15 @@ def full(root: Path, *, with_reserve: bool, by_0_2_0: bool = False) -> Partition
     for size in (6000, 100):
         with pytest.raises(ArchiveFull):  # noqa: PT012 - until there is no room
             while True:
-                put(writer, size)
+                append_noise(writer, size)
     fill_volume(root)
     assert os.statvfs(root).f_bavail == 0
     return writer
 
 
-def expired(root: Path) -> list[Path]:
+def list_expired(root: Path) -> list[Path]:
     """List the segments that retention should delete."""
-    return [each for each in root.rglob("usages-*.zst") if each.parent.name < utc_day()]
+    return [path for path in root.rglob("usages-*.zst") if path.parent.name < utc_day()]
 
 
 KINDS = [(True, False), (False, False), (False, True)]
@@ -84,12 +84,12 @@ KIND_NAMES = ["reserve", "no reserve", "as 0.2.0 left it"]
 def test_append_on_a_full_volume_deletes_what_is_expired_and_continues(
     volume: Path, kind: tuple[bool, bool]
 ) -> None:
-    writer = full(volume, with_reserve=kind[0], by_0_2_0=kind[1])
+    writer = fill_archive(volume, with_reserve=kind[0], by_0_2_0=kind[1])
     cursor = writer.cursor
     writer._config = writer._config._replace(retention_days=KEEP_DAYS)  # midnight has passed
-    put(writer)
+    append_noise(writer)
     assert writer.cursor == cursor + 1
-    assert expired(volume) == []
+    assert list_expired(volume) == []
     assert writer.identity.kept_from == OLD + 1
     abandon_writer(writer)
     writer = recover_writer(volume)
@@ -107,29 +107,29 @@ def test_append_on_a_full_volume_deletes_what_is_expired_and_continues(
 def test_a_killed_writer_recovers_on_a_full_volume_by_deleting_what_is_expired(
     volume: Path, kind: tuple[bool, bool]
 ) -> None:
-    writer = full(volume, with_reserve=kind[0], by_0_2_0=kind[1])
+    writer = fill_archive(volume, with_reserve=kind[0], by_0_2_0=kind[1])
     cursor = writer.cursor
     abandon_writer(writer)
-    assert any(each.endswith(".open") for each in list_file_names(volume))
-    # A larger bound has to be on disk before it is in force: that takes no space either.
+    assert any(name.endswith(".open") for name in list_file_names(volume))
+    # A larger bound must be on disk before it applies: that needs no space either.
     writer = recover_writer(volume, bound=9000, retention_days=KEEP_DAYS)
     assert (writer.cursor, writer.identity.bound) == (cursor, 9000)
-    put(writer)
+    append_noise(writer)
     writer.roll_if_due()
-    assert (writer.identity.kept_from, expired(volume)) == (OLD + 1, [])
+    assert (writer.identity.kept_from, list_expired(volume)) == (OLD + 1, [])
     writer.close()
     assert read_ids(volume) == list(range(OLD + 1, cursor + 2))
 
 
 def test_without_anything_expired_a_full_volume_deletes_nothing(volume: Path) -> None:
-    """The control: no retention, or none yet."""
-    writer = full(volume, with_reserve=False)
+    """This is the control: nothing is old enough for retention, or retention is off."""
+    writer = fill_archive(volume, with_reserve=False)
     cursor = writer.cursor
     writer._config = writer._config._replace(retention_days=11)
     with pytest.raises(ArchiveFull):
-        put(writer)
+        append_noise(writer)
     assert (writer.cursor, writer.identity.kept_from) == (cursor, 1)
-    assert expired(volume)
+    assert list_expired(volume)
     abandon_writer(writer)
     with pytest.raises(ArchiveFull):
         recover_writer(volume)
@@ -137,10 +137,10 @@ def test_without_anything_expired_a_full_volume_deletes_nothing(volume: Path) ->
 
 
 def test_a_clean_stop_on_a_full_volume_finishes_the_segment_in_the_reserve(volume: Path) -> None:
-    writer = full(volume, with_reserve=True)
+    writer = fill_archive(volume, with_reserve=True)
     cursor = writer.cursor
     writer.close()
-    assert not any(each.endswith(".open") for each in list_file_names(volume))
+    assert not any(name.endswith(".open") for name in list_file_names(volume))
     writer = recover_writer(volume)  # there is nothing to copy
     assert writer.cursor == cursor
     writer.close()
@@ -149,32 +149,32 @@ def test_a_clean_stop_on_a_full_volume_finishes_the_segment_in_the_reserve(volum
 def test_a_stop_without_room_for_the_footer_is_recovered_by_deleting_what_is_expired(
     volume: Path,
 ) -> None:
-    writer = full(volume, with_reserve=False)
+    writer = fill_archive(volume, with_reserve=False)
     cursor = writer.cursor
     writer.close()
-    assert any(each.endswith(".open") for each in list_file_names(volume))
+    assert any(name.endswith(".open") for name in list_file_names(volume))
     writer = recover_writer(volume, retention_days=KEEP_DAYS)
-    assert (writer.cursor, expired(volume)) == (cursor, [])
+    assert (writer.cursor, list_expired(volume)) == (cursor, [])
     writer.close()
 
 
 def test_the_reserve_is_made_again_when_there_is_room(volume: Path) -> None:
-    writer = full(volume, with_reserve=True)
+    writer = fill_archive(volume, with_reserve=True)
     path = volume / "p00" / paths.RESERVE_NAME
     assert path.stat().st_size == disk_reserve.RESERVE_BYTES
     assert path.stat().st_blocks * 512 == disk_reserve.RESERVE_BYTES
     writer.close()
     assert not path.exists()
     writer = recover_writer(volume)
-    assert not path.exists(), "it takes no room that is needed"
+    assert not path.exists(), "the reserve must not take the last space"
     (volume / "ballast").unlink()
-    shutil.rmtree(expired(volume)[0].parent)
+    shutil.rmtree(list_expired(volume)[0].parent)
     writer.close()
     recover_writer(volume).close()
     assert path.stat().st_size == disk_reserve.RESERVE_BYTES
 
 
-def test_a_reserve_whose_maker_died_before_it_had_space_gets_it(tmp_path: Path) -> None:
+def test_a_reserve_that_was_created_without_space_gets_it(tmp_path: Path) -> None:
     recover_writer(tmp_path).close()
     path = tmp_path / "p00" / paths.RESERVE_NAME
     path.write_bytes(b"")
@@ -182,7 +182,7 @@ def test_a_reserve_whose_maker_died_before_it_had_space_gets_it(tmp_path: Path) 
     assert path.stat().st_blocks * 512 >= disk_reserve.RESERVE_BYTES
 
 
-def test_a_footer_whose_file_could_not_be_renamed_leaves_nothing_in_doubt(
+def test_a_footer_of_a_file_that_could_not_be_renamed_leaves_nothing_in_doubt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = recover_writer(tmp_path, segment_bytes=1)
@@ -200,7 +200,7 @@ def test_a_footer_whose_file_could_not_be_renamed_leaves_nothing_in_doubt(
     abandon_writer(writer)
     writer = recover_writer(tmp_path)
     assert (writer.cursor, writer.alarms) == (21, [])
-    assert len(list_file_names(tmp_path)) == 1, "and no file set aside"
+    assert len(list_file_names(tmp_path)) == 1, "a file was set aside"
     writer.close()
 
 
@@ -236,7 +236,7 @@ def test_overwriting_keeps_length_birth_and_unknown_members(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("text", ['{"keptFrom":1}', json.dumps({"keptFrom": 1, "x": "y" * 600})])
-def test_overwriting_refuses_what_does_not_fit(tmp_path: Path, text: str) -> None:
+def test_overwriting_refuses_content_that_does_not_fit(tmp_path: Path, text: str) -> None:
     path = tmp_path / "file.json"
     path.write_text(text)
     with pytest.raises(ArchiveFull):
@@ -247,26 +247,26 @@ def test_overwriting_refuses_what_does_not_fit(tmp_path: Path, text: str) -> Non
 def test_every_step_of_overwriting_can_be_the_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """0.2.0 wrote the file, and the volume has no page left: the old or the new one is there."""
+    """0.2.0 wrote the file and the volume is full: either the old or the new file remains."""
     recover_writer(tmp_path).close()
     folder = tmp_path / "p00"
-    found = identity.read_identity(folder)
-    assert found
+    stored = identity.read_identity(folder)
+    assert stored
     before = (folder / paths.IDENTITY_NAME).read_bytes()
 
-    def no_space(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     disk_reserve.release_reserve(folder)
     with monkeypatch.context() as patched:
-        patched.setattr("busyapi.archive.identity.write_small_file", no_space)
-        patched.setattr("busyapi.archive.disk_reserve.write_at", no_space)
+        patched.setattr("busyapi.archive.identity.write_small_file", fail)
+        patched.setattr("busyapi.archive.disk_reserve.write_at", fail)
         with pytest.raises(OSError, match="No space"):
-            identity.write_identity(folder, found._replace(kept_from=Seq(77)))
+            identity.write_identity(folder, stored._replace(kept_from=Seq(77)))
     assert (folder / paths.IDENTITY_NAME).read_bytes() == before
     with monkeypatch.context() as patched:
-        patched.setattr("busyapi.archive.identity.write_small_file", no_space)
-        written = identity.write_identity(folder, found._replace(kept_from=Seq(77)))
+        patched.setattr("busyapi.archive.identity.write_small_file", fail)
+        written = identity.write_identity(folder, stored._replace(kept_from=Seq(77)))
     assert identity.read_identity(folder) == written
     assert (written.kept_from, written.is_copy) == (77, False)
     writer = recover_writer(tmp_path)
@@ -277,18 +277,18 @@ def test_every_step_of_overwriting_can_be_the_last(
 def test_a_prefix_that_a_file_of_0_2_0_has_no_room_for_is_refused_on_a_full_volume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Told to be on disk and then not found there, it would halt the next start."""
+    """If the write succeeded without the prefix on disk, the next start would halt."""
     recover_writer(tmp_path).close()
     folder = tmp_path / "p00"
     write_as_0_2_0(folder / paths.IDENTITY_NAME)
     disk_reserve.release_reserve(folder)
-    found = identity.read_identity(folder)
-    assert found
+    stored = identity.read_identity(folder)
+    assert stored
 
-    def no_space(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("busyapi.archive.identity.write_small_file", no_space)
+    monkeypatch.setattr("busyapi.archive.identity.write_small_file", fail)
     with pytest.raises(ArchiveFull):
-        identity.write_identity(folder, found._replace(is_seeded=True, prefix="other"))
-    assert identity.read_identity(folder) == found
+        identity.write_identity(folder, stored._replace(is_seeded=True, prefix="other"))
+    assert identity.read_identity(folder) == stored

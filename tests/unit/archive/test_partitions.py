@@ -1,4 +1,4 @@
-"""Partitions that are missing are named, by every command that reads an archive."""
+"""Every command that reads an archive names the missing partitions."""
 
 import json
 import shutil
@@ -16,78 +16,78 @@ from testkit.archive.builder import change_identity, recover_writer, write_block
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """An archive of three partitions with two usages each."""
-    made = tmp_path / "archive"
+    """Make an archive of three partitions with two usages each."""
+    folder = tmp_path / "archive"
     for partition in range(3):
-        write_blocks(made, 2, partition=partition, partitions=3)
-        recover_writer(made, partition, 3).close()
-    return made
+        write_blocks(folder, 2, partition=partition, partitions=3)
+        recover_writer(folder, partition, 3).close()
+    return folder
 
 
-def wrong(root: Path, only: int | None = None) -> list[tuple[int, str]]:
-    """Verify; return the number of each partition with a problem, and the problem's kind."""
+def find_problems(root: Path, only: int | None = None) -> list[tuple[int, str]]:
+    """Verify and return the partition and the kind of each problem."""
     reports = verify_archive(root, only=only)
-    return [(report.number, each.kind) for report in reports for each in report.problems]
+    return [(report.number, problem.kind) for report in reports for problem in report.problems]
 
 
-def empty(folder: Path) -> None:
+def empty_folder(folder: Path) -> None:
     shutil.rmtree(folder)
     folder.mkdir()
 
 
-@pytest.mark.parametrize("remove", [shutil.rmtree, empty])
-@pytest.mark.parametrize("gone", [[0], [1], [2], [0, 1], [1, 2], [0, 2]])
-def test_each_partition_that_is_gone_or_empty_is_missing(
-    root: Path, remove: object, gone: list[int]
+@pytest.mark.parametrize("remove", [shutil.rmtree, empty_folder])
+@pytest.mark.parametrize("missing", [[0], [1], [2], [0, 1], [1, 2], [0, 2]])
+def test_each_deleted_or_empty_partition_is_missing(
+    root: Path, remove: object, missing: list[int]
 ) -> None:
-    assert wrong(root) == []
-    for number in gone:
+    assert find_problems(root) == []
+    for number in missing:
         assert callable(remove)
         remove(root / f"p{number:02d}")
-    assert wrong(root) == [(number, "missing") for number in gone]
+    assert find_problems(root) == [(number, "missing") for number in missing]
 
 
-def test_with_all_partitions_gone_there_is_no_archive(root: Path) -> None:
+def test_without_any_partition_there_is_no_archive(root: Path) -> None:
     for number in range(3):
-        empty(root / f"p{number:02d}")
+        empty_folder(root / f"p{number:02d}")
     with pytest.raises(ArchiveNotFound):
         find_partitions(root)
 
 
-def test_a_volume_that_holds_one_partition_is_whole_when_that_one_is_asked_for(
+def test_a_volume_with_one_partition_is_complete_if_only_that_one_is_verified(
     root: Path,
 ) -> None:
     for number in (0, 2):
         shutil.rmtree(root / f"p{number:02d}")
-    assert wrong(root, only=1) == []
-    assert wrong(root, only=2) == [(2, "missing")]
-    assert wrong(root, only=3) == [(3, "missing")]
+    assert find_problems(root, only=1) == []
+    assert find_problems(root, only=2) == [(2, "missing")]
+    assert find_problems(root, only=3) == [(3, "missing")]
 
 
 def test_days_without_an_identity_are_damaged_and_so_is_a_mark_without_one(root: Path) -> None:
     (root / "p01/partition.json").unlink()
-    assert wrong(root) == [(1, "damaged")]
+    assert find_problems(root) == [(1, "damaged")]
     for day in root.glob("p01/*-*"):
         shutil.rmtree(day)
-    assert wrong(root) == [(1, "damaged")]
+    assert find_problems(root) == [(1, "damaged")]
 
 
-def test_an_identity_of_another_partition_or_number_of_them_is_damaged(root: Path) -> None:
+def test_an_identity_with_another_partition_or_partition_count_is_damaged(root: Path) -> None:
     path = root / "p02/partition.json"
     change_identity(path, partition=1)
-    assert wrong(root) == [(2, "damaged")]
+    assert find_problems(root) == [(2, "damaged")]
     change_identity(path, partition=2, partitions=4)
-    assert (2, "damaged") in wrong(root)
-    assert {number for number, _ in wrong(root)} == {2}
+    assert (2, "damaged") in find_problems(root)
+    assert {number for number, _ in find_problems(root)} == {2}
 
 
-def test_a_copy_under_another_number_of_digits_stands_in_for_nothing(root: Path) -> None:
+def test_a_folder_with_another_number_of_digits_does_not_count(root: Path) -> None:
     (root / "p01").rename(root / "p001")
-    assert wrong(root) == [(1, "missing")]
+    assert find_problems(root) == [(1, "missing")]
 
 
 @pytest.mark.parametrize("command", [["cat"], ["export"], ["verify"], ["ls"]])
-def test_each_command_reads_what_is_there_and_says_what_is_not(
+def test_each_command_reads_the_readable_partitions_and_names_the_others(
     root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], command: list[str]
 ) -> None:
     import argparse  # noqa: PLC0415
@@ -103,7 +103,7 @@ def test_each_command_reads_what_is_there_and_says_what_is_not(
     assert "partition 1 of 3" in out + err
     assert "p02/partition.json" in out + err
     if command == ["cat"]:
-        assert [json.loads(each)["id"] for each in out.splitlines()] == [1, 4]
+        assert [json.loads(line)["id"] for line in out.splitlines()] == [1, 4]
     if command != ["ls"]:
         assert code == 1
     options = parser.parse_args(["archive", *command, *more, "--partition", "0"])
@@ -115,9 +115,9 @@ def test_loss_in_one_partition_can_be_accepted_while_another_is_damaged(root: Pa
     from busyapi.ids import Seq  # noqa: PLC0415
 
     (root / "p02/partition.json").write_text("{")
-    accept_loss(root, 0, Seq(5), "gone", confirmed=True)
+    accept_loss(root, 0, Seq(5), "disk lost", confirmed=True)
     with pytest.raises(ArchiveDamaged):
-        accept_loss(root, 2, Seq(5), "gone", confirmed=True)
+        accept_loss(root, 2, Seq(5), "disk lost", confirmed=True)
     shutil.rmtree(root / "p01")
     with pytest.raises(ArchiveNotFound):
-        accept_loss(root, 1, Seq(5), "gone", confirmed=True)
+        accept_loss(root, 1, Seq(5), "disk lost", confirmed=True)

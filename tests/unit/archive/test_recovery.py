@@ -37,14 +37,14 @@ from testkit.archive.builder import (
 )
 
 
-def recovered(root: Path) -> tuple[int, int, list[str]]:
-    """Recover, go on for one usage if allowed, and return cursor, highest and alarms."""
+def recover_and_append(root: Path) -> tuple[int, int, list[str]]:
+    """Recover, append one usage if allowed, and return cursor, highest seq and alarms."""
     writer = recover_writer(root)
-    found = writer.cursor, writer.stats.highest_seq, writer.alarms
+    result = writer.cursor, writer.stats.highest_seq, writer.alarms
     if writer.stats.highest_seq == writer.cursor:
         writer.append([make_batch(writer.cursor + 1)])
     writer.close()
-    return found
+    return result
 
 
 def test_a_fresh_archive_is_empty_and_has_an_identity(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_fresh_archive_is_empty_and_has_an_identity(tmp_path: Path) -> None:
         0,
         1,
     )
-    said = json.loads((tmp_path / "deep/root/p02/partition.json").read_text())
+    members = json.loads((tmp_path / "deep/root/p02/partition.json").read_text())
     expected = {
         "format": 1,
         "archive": writer.identity.archive_id,
@@ -69,32 +69,32 @@ def test_a_fresh_archive_is_empty_and_has_an_identity(tmp_path: Path) -> None:
         "bound": 500,
         "keptFrom": 1,
     }
-    assert {name: said[name] for name in expected} == expected
+    assert {name: members[name] for name in expected} == expected
     writer.close()
 
 
 def test_an_open_segment_becomes_a_finished_one(tmp_path: Path) -> None:
     path = write_blocks(tmp_path, 3, 1, 2)
-    inside = list(read_blocks(path))
-    assert recovered(tmp_path) == (6, 6, [])
+    segment_blocks = list(read_blocks(path))
+    assert recover_and_append(tmp_path) == (6, 6, [])
     assert list_file_names(tmp_path)[0] == "usages-p00-0000000000000001-0000000000000006.ndjson.zst"
-    assert list(read_blocks(find_segments(tmp_path)[0])) == inside
+    assert list(read_blocks(find_segments(tmp_path)[0])) == segment_blocks
     assert not list(tmp_path.rglob("*.open"))
     assert read_ids(tmp_path) == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_an_old_open_file_is_never_written_on(tmp_path: Path) -> None:
-    """After a failed fsync the page cache lies: only a new file's fsync can be believed."""
+def test_an_old_open_file_is_never_written_again(tmp_path: Path) -> None:
+    """After a failed fsync the page cache is unreliable: only a new file's fsync is proof."""
     path = write_blocks(tmp_path, 1)
-    old = path.stat().st_ino
+    old_inode = path.stat().st_ino
     recover_writer(tmp_path).close()
-    (made,) = find_segments(tmp_path)
-    assert made.stat().st_ino != old
+    (new_path,) = find_segments(tmp_path)
+    assert new_path.stat().st_ino != old_inode
 
 
 def test_a_tail_torn_at_any_length_is_cut_back_to_the_cursor(fast_path: Path) -> None:
     whole = write_blocks(fast_path / "whole", 2, 1, 3)
-    ends = [each.end for each in read_blocks(whole)]
+    ends = [block.end for block in read_blocks(whole)]
     data = whole.read_bytes()
     for length in range(len(data) + 1):
         root = fast_path / "torn"
@@ -102,7 +102,7 @@ def test_a_tail_torn_at_any_length_is_cut_back_to_the_cursor(fast_path: Path) ->
         find_open_segment(root).write_bytes(data[:length])
         cursor = [0, 2, 3, 6][sum(end <= length for end in ends)]
         set_high_water(root, cursor if length % 2 else None)
-        assert recovered(root) == (cursor, cursor, []), f"cut to {length} bytes"
+        assert recover_and_append(root) == (cursor, cursor, []), f"cut to {length} bytes"
         assert read_ids(root) == list(range(1, cursor + 2)), f"cut to {length} bytes"
         shutil.rmtree(root)
 
@@ -111,12 +111,12 @@ def test_a_tail_torn_at_any_length_is_cut_back_to_the_cursor(fast_path: Path) ->
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
-def test_a_last_block_of_which_only_parts_reached_the_disk_is_cut_off(
+def test_a_last_block_that_reached_the_disk_in_part_is_cut_off(
     fast_path: Path, data: st.DataObject
 ) -> None:
     """A power cut keeps some pages of the last write and loses others, in any order.
 
-    What is left of it may be kept, but is no alarm.
+    The rest of it may be kept, but raises no alarm.
     """
     root = Path(tempfile.mkdtemp(dir=fast_path))
     path = write_blocks(root, 2, 5)
@@ -127,11 +127,11 @@ def test_a_last_block_of_which_only_parts_reached_the_disk_is_cut_off(
     lost = data.draw(st.sets(st.sampled_from(pages), min_size=1))
     for at in lost:
         page = raw[at : at + step]
-        other = bytes(each ^ 0xFF for each in page)
+        other = bytes(byte ^ 0xFF for byte in page)
         raw[at : at + step] = data.draw(st.sampled_from([bytes(len(page)), other]))
     path.write_bytes(raw[: data.draw(st.integers(start, len(raw)))])
     changed = len(list(read_blocks(path))) == 1
-    assert recovered(root) == ((2, 2, []) if changed else (7, 7, []))
+    assert recover_and_append(root) == ((2, 2, []) if changed else (7, 7, []))
     assert read_ids(root) == list(range(1, recover_cursor(root) + 1))
     shutil.rmtree(root)
 
@@ -146,32 +146,36 @@ def test_damage_before_the_end_is_set_aside_and_halts_until_it_is_accepted(
     fast_path: Path,
 ) -> None:
     whole = write_blocks(fast_path / "whole", 2, 3, 1)
-    data, inside = whole.read_bytes(), list(read_blocks(whole))
-    for at in range(inside[2].offset):
+    data, segment_blocks = whole.read_bytes(), list(read_blocks(whole))
+    for at in range(segment_blocks[2].offset):
         root = fast_path / "damaged"
         shutil.copytree(fast_path / "whole", root)
         find_open_segment(root).write_bytes(data[:at] + bytes([data[at] ^ 0x40]) + data[at + 1 :])
-        lost = inside[0] if at < inside[1].offset else inside[1]
-        keeps = [n for n in range(1, 7) if not lost.first <= n <= lost.last]
+        lost = segment_blocks[0] if at < segment_blocks[1].offset else segment_blocks[1]
+        intact_ids = [n for n in range(1, 7) if not lost.first <= n <= lost.last]
 
         writer = recover_writer(root)
         assert (writer.cursor, writer.stats.highest_seq) == (lost.first - 1, 6), f"byte {at}"
         assert len(writer.alarms) == 1
-        assert read_ids(root) == keeps
+        assert read_ids(root) == intact_ids
         with pytest.raises(LossSuspected):
             writer.append([make_batch(writer.cursor + 1)])
         with pytest.raises(LossSuspected):
             writer.quarantine(Seq(lost.first), Seq(lost.first), b"", "why")
         writer.close()
 
-        again = recover_writer(root)
-        assert (again.cursor, again.stats.highest_seq, again.alarms) == (lost.first - 1, 6, [])
-        again.record_gap(Seq(6), "accepted")
-        assert (again.cursor, again.stats.highest_seq) == (6, 6)
-        assert again.stats.skipped_seqs == lost.last - lost.first + 1
-        again.append([make_batch(7)])
-        again.close()
-        assert read_ids(root) == [*keeps, 7]
+        next_writer = recover_writer(root)
+        assert (next_writer.cursor, next_writer.stats.highest_seq, next_writer.alarms) == (
+            lost.first - 1,
+            6,
+            [],
+        )
+        next_writer.record_gap(Seq(6), "accepted")
+        assert (next_writer.cursor, next_writer.stats.highest_seq) == (6, 6)
+        assert next_writer.stats.skipped_seqs == lost.last - lost.first + 1
+        next_writer.append([make_batch(7)])
+        next_writer.close()
+        assert read_ids(root) == [*intact_ids, 7]
         (aside,) = root.rglob("*.damaged")
         assert aside.read_bytes() == data[:at] + bytes([data[at] ^ 0x40]) + data[at + 1 :]
         shutil.rmtree(root)
@@ -183,15 +187,15 @@ def test_a_changed_byte_anywhere_in_the_newest_segment_loses_no_other_block(
     write_blocks(fast_path / "whole", 2, 3, 1)
     recover_writer(fast_path / "whole").close()
     data = find_segments(fast_path / "whole")[0].read_bytes()
-    inside = list(read_blocks(find_segments(fast_path / "whole")[0]))
+    segment_blocks = list(read_blocks(find_segments(fast_path / "whole")[0]))
     for at in range(0, len(data), 3):
         root = fast_path / "damaged"
         shutil.copytree(fast_path / "whole", root)
         find_segments(root)[0].write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
         writer = recover_writer(root)
         assert len(writer.alarms) == 1, f"byte {at}"
-        hit = [each for each in inside if each.offset <= at < each.end]
-        lost = [n for each in hit for n in range(each.first, each.last + 1)]
+        hit = [block for block in segment_blocks if block.offset <= at < block.end]
+        lost = [n for block in hit for n in range(block.first, block.last + 1)]
         assert read_ids(root) == [n for n in range(1, 7) if n not in lost]
         assert (writer.cursor, writer.stats.highest_seq) == ((hit[0].first - 1) if hit else 6, 6)
         writer.close()
@@ -227,8 +231,8 @@ def test_only_the_newest_segments_are_read_at_recovery(
 
     monkeypatch.setattr(os, "open", watch)
     recover_writer(tmp_path).close()
-    assert [each for each in read_files if each.endswith(".zst")] == [
-        each.name for each in find_segments(tmp_path)[-recovery.CHECKED_SEGMENTS :]
+    assert [name for name in read_files if name.endswith(".zst")] == [
+        path.name for path in find_segments(tmp_path)[-recovery.CHECKED_SEGMENTS :]
     ]
 
 
@@ -246,7 +250,7 @@ def test_a_segment_that_is_missing_in_the_middle_halts(tmp_path: Path) -> None:
     assert read_ids(tmp_path) == [1, 2, 5, 6]
 
 
-def test_two_files_with_the_same_seqs_are_for_a_person_to_judge(tmp_path: Path) -> None:
+def test_two_files_with_the_same_seqs_stop_recovery(tmp_path: Path) -> None:
     write_blocks(tmp_path, 4)
     recover_writer(tmp_path).close()
     (path,) = find_segments(tmp_path)
@@ -255,16 +259,16 @@ def test_two_files_with_the_same_seqs_are_for_a_person_to_judge(tmp_path: Path) 
     with pytest.raises(ArchiveDamaged, match="same seqs"):
         recover_writer(tmp_path)
     copy.unlink()
-    assert recovered(tmp_path) == (4, 4, [])
+    assert recover_and_append(tmp_path) == (4, 4, [])
 
 
-def test_finished_and_open_both_there_counts_once(tmp_path: Path) -> None:
+def test_a_finished_segment_and_its_open_source_count_once(tmp_path: Path) -> None:
     """The process died between the rename of the copy and the unlink of its source."""
     path = write_blocks(tmp_path, 2, 1)
     data = path.read_bytes()
     recover_writer(tmp_path).close()
     path.write_bytes(data)
-    assert recovered(tmp_path) == (3, 3, [])
+    assert recover_and_append(tmp_path) == (3, 3, [])
     assert read_ids(tmp_path) == [1, 2, 3, 4]
 
 
@@ -274,15 +278,15 @@ def test_an_open_segment_with_a_footer_is_finished_again(tmp_path: Path) -> None
     recover_writer(tmp_path).close()
     (path,) = find_segments(tmp_path)
     path.rename(path.with_name("usages-p00-0000000000000001.ndjson.zst.open"))
-    assert recovered(tmp_path) == (3, 3, [])
+    assert recover_and_append(tmp_path) == (3, 3, [])
     assert read_ids(tmp_path) == [1, 2, 3, 4]
 
 
 def test_a_block_of_another_partition_is_not_taken_over(tmp_path: Path) -> None:
-    theirs = write_blocks(tmp_path / "theirs", 2, partition=1, partitions=2)
-    ours = write_blocks(tmp_path / "ours", 2, 2, partition=0, partitions=2)
-    ours.write_bytes(theirs.read_bytes())
-    writer = recover_writer(tmp_path / "ours", 0, 2)
+    other_path = write_blocks(tmp_path / "other", 2, partition=1, partitions=2)
+    own_path = write_blocks(tmp_path / "own", 2, 2, partition=0, partitions=2)
+    own_path.write_bytes(other_path.read_bytes())
+    writer = recover_writer(tmp_path / "own", 0, 2)
     assert writer.cursor == 0
     assert len(writer.alarms) == 1
     with pytest.raises(LossSuspected):
@@ -290,12 +294,12 @@ def test_a_block_of_another_partition_is_not_taken_over(tmp_path: Path) -> None:
     writer.close()
 
 
-def test_temporary_files_are_removed_and_strange_ones_left(tmp_path: Path) -> None:
+def test_temporary_files_are_removed_and_unknown_ones_kept(tmp_path: Path) -> None:
     day = write_blocks(tmp_path, 1).parent
     (day / "usages-p00-0000000000000002.ndjson.zst.open.tmp").write_bytes(b"half")
     (day / "gap-p00-0000000000000002-0000000000000003.json.tmp").write_bytes(b"half")
     (day / "notes.txt").write_text("by a person")
-    assert recovered(tmp_path) == (1, 1, [])
+    assert recover_and_append(tmp_path) == (1, 1, [])
     assert not list(tmp_path.rglob("*.tmp"))
     assert (day / "notes.txt").exists()
 
@@ -307,12 +311,16 @@ def test_gap_and_quarantine_count_after_a_restart(tmp_path: Path) -> None:
     writer.quarantine(Seq(11), Seq(12), b"raw\nbytes", "checksum")
     writer.append([make_batch(13)])
     abandon_writer(writer)
-    again = recover_writer(tmp_path)
-    assert (again.cursor, again.stats.highest_seq, again.stats.skipped_seqs) == (13, 13, 8)
-    assert [bool(again.find_line(Seq(n))) for n in (2, 3, 10, 11, 12, 13)] == [
+    next_writer = recover_writer(tmp_path)
+    assert (next_writer.cursor, next_writer.stats.highest_seq, next_writer.stats.skipped_seqs) == (
+        13,
+        13,
+        8,
+    )
+    assert [bool(next_writer.find_line(Seq(n))) for n in (2, 3, 10, 11, 12, 13)] == [
         *(True, False, False, False, False, True)
     ]
-    again.close()
+    next_writer.close()
     assert read_ids(tmp_path) == [1, 2, 13]
 
 
@@ -324,7 +332,7 @@ def test_a_second_writer_cannot_lock(tmp_path: Path) -> None:
     recover_writer(tmp_path).close()
 
 
-def test_the_lock_is_taken_before_anything_is_looked_at(tmp_path: Path) -> None:
+def test_the_lock_is_taken_before_anything_is_read(tmp_path: Path) -> None:
     first = recover_writer(tmp_path)
     first.append([make_batch(1)])
     with pytest.raises(ArchiveLocked):
@@ -332,13 +340,13 @@ def test_the_lock_is_taken_before_anything_is_looked_at(tmp_path: Path) -> None:
     first.append([make_batch(2)])
     first.close()
     assert read_ids(tmp_path) == [1, 2]
-    said = read_identity(tmp_path / "p00")
-    assert said
-    assert said.bound == 1000
+    identity = read_identity(tmp_path / "p00")
+    assert identity
+    assert identity.bound == 1000
 
 
 @pytest.mark.parametrize(("partition", "partitions"), [(0, 2), (0, 1)])
-def test_another_partition_or_number_of_them_is_refused(
+def test_another_partition_or_partition_count_is_refused(
     tmp_path: Path, partition: int, partitions: int
 ) -> None:
     recover_writer(tmp_path, 1, 4).close()
@@ -349,21 +357,21 @@ def test_another_partition_or_number_of_them_is_refused(
 
 def test_the_bound_only_grows_and_is_on_disk_at_once(tmp_path: Path) -> None:
     first = recover_writer(tmp_path, bound=1000)
-    name = first.identity.archive_id
+    archive_id = first.identity.archive_id
     abandon_writer(first)
-    for asked, largest in ((5000, 5000), (10, 5000), (5001, 5001)):
-        writer = recover_writer(tmp_path, bound=asked)
-        said = read_identity(tmp_path / "p00")
-        assert said
-        assert (writer.identity.bound, said.bound, writer.identity.archive_id) == (
+    for bound, largest in ((5000, 5000), (10, 5000), (5001, 5001)):
+        writer = recover_writer(tmp_path, bound=bound)
+        identity = read_identity(tmp_path / "p00")
+        assert identity
+        assert (writer.identity.bound, identity.bound, writer.identity.archive_id) == (
             largest,
             largest,
-            name,
+            archive_id,
         )
         abandon_writer(writer)
 
 
-def test_marks_are_on_disk_at_once_and_do_not_take_each_other_away(tmp_path: Path) -> None:
+def test_marks_are_on_disk_at_once_and_do_not_remove_each_other(tmp_path: Path) -> None:
     writer = recover_writer(tmp_path)
     assert (writer.identity.is_seeded, writer.identity.replaces) == (False, "")
     writer.mark_identity(seeded=True)
@@ -398,15 +406,13 @@ def test_a_bound_that_could_not_be_written_is_not_in_force(
     writer.close()
 
 
-@pytest.mark.parametrize("said", [None, "", "{}", "[1]", '{"format":0}', '{"format":1}'])
-def test_an_identity_that_is_gone_or_unreadable_is_not_made_anew(
-    tmp_path: Path, said: str | None
-) -> None:
+@pytest.mark.parametrize("text", [None, "", "{}", "[1]", '{"format":0}', '{"format":1}'])
+def test_a_missing_or_unreadable_identity_is_not_replaced(tmp_path: Path, text: str | None) -> None:
     write_blocks(tmp_path, 1)
     path = tmp_path / "p00" / "partition.json"
     path.unlink()
-    if said is not None:
-        path.write_text(said)
+    if text is not None:
+        path.write_text(text)
     with pytest.raises(ArchiveDamaged):
         recover_writer(tmp_path)
     assert read_ids(tmp_path) == [1]
@@ -415,16 +421,16 @@ def test_an_identity_that_is_gone_or_unreadable_is_not_made_anew(
 def test_every_changed_digit_of_an_identity_is_damage_and_deletes_nothing(tmp_path: Path) -> None:
     write_blocks(tmp_path, 3)
     path = tmp_path / "p00" / "partition.json"
-    said = path.read_text()
-    assert '"crc"' in said
-    for at in range(len(said)):
-        changed = said[:at] + chr(ord(said[at]) ^ 1) + said[at + 1 :]
-        # Without the member's name it is as if 0.2.0 had written it.
-        if said[at].isalnum() and '"crc"' in changed:
+    text = path.read_text()
+    assert '"crc"' in text
+    for at in range(len(text)):
+        changed = text[:at] + chr(ord(text[at]) ^ 1) + text[at + 1 :]
+        # Without this member the file looks as if 0.2.0 had written it.
+        if text[at].isalnum() and '"crc"' in changed:
             path.write_text(changed)
             with pytest.raises((ArchiveDamaged, UnknownVersion, PartitionMismatch)):
                 recover_writer(tmp_path, retention_days=1)
-    path.write_text(said)
+    path.write_text(text)
     recover_writer(tmp_path).close()
     assert read_ids(tmp_path) == [1, 2, 3]
 
@@ -440,13 +446,13 @@ def test_an_identity_that_a_person_or_0_2_0_wrote_needs_no_checksum(tmp_path: Pa
     assert "crc" in json.loads(path.read_text())
 
 
-def test_the_checksum_of_an_identity_is_what_format_md_says(tmp_path: Path) -> None:
-    """By zlib alone; the example in there too."""
+def test_the_checksum_of_an_identity_follows_the_format_document(tmp_path: Path) -> None:
+    """Compute it with zlib alone, also for the example in FORMAT.md."""
     write_blocks(tmp_path, 1)
     text = Path(archive.__file__).with_name("FORMAT.md").read_text()
     example = text[text.index("{\n") : text.index("}\n") + 1]
-    for said in ((tmp_path / "p00" / "partition.json").read_text(), example):
-        members = json.loads(said)
+    for content in ((tmp_path / "p00" / "partition.json").read_text(), example):
+        members = json.loads(content)
         crc = members.pop("crc")
         others = json.dumps(members, sort_keys=True, separators=(",", ":"))
         assert crc == f"{zlib.crc32(others.encode()):08x}"

@@ -1,4 +1,4 @@
-"""`busyapi archive restored`: a person says which id was the last one."""
+"""`busyapi archive restored`: the operator names the last id."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from testkit.archive.builder import make_batch, recover_writer
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of an archive of four partitions, which hold 3, 6, 9 and no usages."""
+    """Copy an archive of four partitions that hold 3, 6, 9 and no usages."""
     original = tmp_path / "original"
     for number in range(4):
         writer = recover_writer(original, number, 4)
@@ -31,18 +31,18 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return copy
 
 
-def restored(*arguments: str) -> int:
+def run_restored(*arguments: str) -> int:
     return main(["archive", "restored", *arguments])
 
 
-def state(root: Path) -> list[tuple[int, bool]]:
-    """Return each partition's cursor, and whether it is still known as a copy."""
-    found = []
+def read_state(root: Path) -> list[tuple[int, bool]]:
+    """Return each partition's cursor, and whether it still counts as a copy."""
+    states = []
     for number in range(4):
         writer = recover_writer(root, number, 4)
-        found.append((int(writer.cursor), writer.identity.is_copy))
+        states.append((int(writer.cursor), writer.identity.is_copy))
         writer.close()
-    return found
+    return states
 
 
 BEFORE = [(3, True), (6, True), (9, True), (0, True)]
@@ -50,44 +50,44 @@ BEFORE = [(3, True), (6, True), (9, True), (0, True)]
 
 def test_every_partition_is_recorded_up_to_the_last_seq_with_no_higher_id(root: Path) -> None:
     # Ids 37, 38, 39 and 40 are seq 10 of the four; 38 is of partition 1.
-    assert restored("--last-id", "38", "--yes") == 0
-    assert state(root) == [(10, False), (10, False), (9, False), (9, False)]
+    assert run_restored("--last-id", "38", "--yes") == 0
+    assert read_state(root) == [(10, False), (10, False), (9, False), (9, False)]
     assert [report.problems for report in verify_archive(root)] == [[]] * 4
     (gap,) = root.glob("p01/*/gap-*")
-    said = json.loads(gap.read_text())
-    assert (said["from"], said["to"]) == (7, 10)
-    assert "last id 38" in said["why"]
+    record = json.loads(gap.read_text())
+    assert (record["from"], record["to"]) == (7, 10)
+    assert "last id 38" in record["why"]
 
 
 def test_one_partition_alone_may_be_recorded(root: Path) -> None:
-    assert restored("--partition", "1", "--last-id", "38", "--yes") == 0
-    assert state(root) == [(3, True), (10, False), (9, True), (0, True)]
-    assert restored("--partition", "0", "--partition", "3", "--last-id", "38", "--yes") == 0
-    assert state(root) == [(10, False), (10, False), (9, True), (9, False)]
+    assert run_restored("--partition", "1", "--last-id", "38", "--yes") == 0
+    assert read_state(root) == [(3, True), (10, False), (9, True), (0, True)]
+    assert run_restored("--partition", "0", "--partition", "3", "--last-id", "38", "--yes") == 0
+    assert read_state(root) == [(10, False), (10, False), (9, True), (9, False)]
 
 
 @pytest.mark.parametrize("last_id", [1, 12, 34])
 def test_an_id_below_what_a_partition_holds_is_refused_and_nothing_recorded(
     root: Path, capsys: pytest.CaptureFixture[str], last_id: int
 ) -> None:
-    assert restored("--last-id", str(last_id), "--yes") == 1
-    said = capsys.readouterr().err
-    assert f"so {last_id} was not the last id" in said
-    assert "already holds id" in said
-    assert state(root) == BEFORE
+    assert run_restored("--last-id", str(last_id), "--yes") == 1
+    message = capsys.readouterr().err
+    assert f"so {last_id} was not the last id" in message
+    assert "already holds id" in message
+    assert read_state(root) == BEFORE
     assert not list(root.rglob("gap-*"))
 
 
-def test_an_id_that_is_the_last_of_the_backup_gives_up_nothing(root: Path) -> None:
+def test_the_last_id_of_the_backup_records_no_loss(root: Path) -> None:
     # Seq 9 of partition 2: the copy was made after the last usage.
-    assert restored("--partition", "2", "--last-id", "35", "--yes") == 0
-    assert state(root)[2] == (9, False)
+    assert run_restored("--partition", "2", "--last-id", "35", "--yes") == 0
+    assert read_state(root)[2] == (9, False)
     assert not list(root.rglob("gap-*"))
 
 
-def test_a_partition_without_usages_jumps_all_the_same_if_redis_is_empty(root: Path) -> None:
+def test_a_partition_without_usages_is_marked_as_seeded(root: Path) -> None:
     """A backup made before the first usage: an empty Redis must not look like a fresh install."""
-    assert restored("--partition", "3", "--last-id", "2", "--yes") == 0
+    assert run_restored("--partition", "3", "--last-id", "2", "--yes") == 0
     writer = recover_writer(root, 3, 4)
     assert (writer.cursor, writer.identity.is_copy, writer.identity.is_seeded) == (0, False, True)
     writer.close()
@@ -104,34 +104,34 @@ def test_a_partition_without_usages_jumps_all_the_same_if_redis_is_empty(root: P
         ([], 2),
     ],
 )
-def test_what_makes_no_sense_is_refused(root: Path, arguments: list[str], code: int) -> None:
+def test_invalid_arguments_are_refused(root: Path, arguments: list[str], code: int) -> None:
     try:
-        given = restored(*arguments, "--yes")
+        exit_code = run_restored(*arguments, "--yes")
     except SystemExit as stop:
-        given = int(stop.code or 0)
-    assert given == code
-    assert state(root) == BEFORE
+        exit_code = int(stop.code or 0)
+    assert exit_code == code
+    assert read_state(root) == BEFORE
 
 
 def test_a_flusher_that_holds_a_partition_keeps_it(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     writer = recover_writer(root, 2, 4)
-    assert restored("--last-id", "50", "--yes") == 1
+    assert run_restored("--last-id", "50", "--yes") == 1
     assert "stop its flusher" in capsys.readouterr().err
     writer.close()
-    assert state(root) == BEFORE, "the others were released unchanged"
+    assert read_state(root) == BEFORE, "the others were released unchanged"
 
 
 class Terminal(io.StringIO):
-    """A person's terminal."""
+    """An input that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 @pytest.mark.parametrize(("typed", "code"), [("50\n", 0), ("49\n", 1), ("\n", 1), ("", 1)])
-def test_it_asks_for_the_id_and_takes_nothing_else(
+def test_the_command_asks_for_the_id_and_accepts_nothing_else(
     root: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -139,42 +139,44 @@ def test_it_asks_for_the_id_and_takes_nothing_else(
     code: int,
 ) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal(typed))
-    assert restored("--last-id", "50") == code
-    said = capsys.readouterr().out
-    assert "partition 1 (a copy) ends at seq 6, id 22" in said
-    assert "recorded as lost: seqs 7 to 13, ids 26 to 50 in steps of 4" in said
-    assert (state(root) == BEFORE) is (code != 0)
+    assert run_restored("--last-id", "50") == code
+    output = capsys.readouterr().out
+    assert "partition 1 (a copy) ends at seq 6, id 22" in output
+    assert "recorded as lost: seqs 7 to 13, ids 26 to 50 in steps of 4" in output
+    assert (read_state(root) == BEFORE) is (code != 0)
 
 
-def test_without_a_terminal_it_asks_for_yes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_terminal_the_command_asks_for_yes(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("50\n"))
-    assert restored("--last-id", "50") == commands.EXIT_FAILED
-    assert state(root) == BEFORE
+    assert run_restored("--last-id", "50") == commands.EXIT_FAILED
+    assert read_state(root) == BEFORE
 
 
-def test_dying_in_the_middle_leaves_the_rest_to_be_done_again(
+def test_a_second_run_after_an_interrupt_records_the_rest(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from busyapi.archive.writer import PartitionWriter  # noqa: PLC0415
 
-    done: list[int] = []
-    rehome = PartitionWriter.adopt_copy
+    calls: list[int] = []
+    adopt_copy = PartitionWriter.adopt_copy
 
-    def once(writer: PartitionWriter) -> None:
-        if done:
+    def adopt_one(writer: PartitionWriter) -> None:
+        if calls:
             raise KeyboardInterrupt
-        done.append(1)
-        rehome(writer)
+        calls.append(1)
+        adopt_copy(writer)
 
     with monkeypatch.context() as patched:
-        patched.setattr(PartitionWriter, "adopt_copy", once)
-        assert restored("--last-id", "50", "--yes") == 130
-    assert state(root) == [(13, False), (13, True), (9, True), (0, True)]
-    assert restored("--last-id", "50", "--yes") == 0
-    assert [copy for _, copy in state(root)] == [False] * 4
+        patched.setattr(PartitionWriter, "adopt_copy", adopt_one)
+        assert run_restored("--last-id", "50", "--yes") == 130
+    assert read_state(root) == [(13, False), (13, True), (9, True), (0, True)]
+    assert run_restored("--last-id", "50", "--yes") == 0
+    assert [copy for _, copy in read_state(root)] == [False] * 4
 
 
-def test_a_snapshot_that_is_not_known_as_a_copy_is_recorded_too(tmp_path: Path) -> None:
+def test_a_snapshot_that_is_not_recognized_as_a_copy_is_recorded_too(tmp_path: Path) -> None:
     writer = recover_writer(tmp_path)
     writer.append([make_batch(1, 3)])
     writer.close()

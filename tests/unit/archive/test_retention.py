@@ -1,4 +1,4 @@
-"""Retention deletes on the word of two clocks, and never stands in the way of archiving."""
+"""Retention deletes only if two clocks agree, and never stops archiving."""
 
 import os
 import time
@@ -25,8 +25,8 @@ from testkit.archive.builder import (
 FAR_DAYS = 400
 
 
-def old_segments(root: Path, count: int = 3, *, days: int = 30) -> list[Path]:
-    """Make finished segments of one usage each, received and opened so many days ago."""
+def make_old_segments(root: Path, count: int = 3, *, days: int = 30) -> list[Path]:
+    """Make finished segments of one usage each, received and opened some days ago."""
     writer = recover_writer(root, segment_bytes=1)
     for _ in range(count):
         writer.append([make_batch(writer.cursor + 1, received_ms=now_ms() - days * DAY_MS)])
@@ -37,15 +37,15 @@ def old_segments(root: Path, count: int = 3, *, days: int = 30) -> list[Path]:
     return find_segments(root)
 
 
-def post(writer: PartitionWriter, *, off_days: float = 0) -> None:
-    """Append a usage whose receivedAt is off by so many days."""
+def append_usage(writer: PartitionWriter, *, off_days: float = 0) -> None:
+    """Append a usage with a receivedAt that is off by some days."""
     at = round(now_ms() + off_days * DAY_MS)
     writer.append([make_batch(writer.cursor + 1, received_ms=at)])
 
 
 @pytest.fixture
 def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Return a function that makes this process's clock wrong by so many days."""
+    """Return a function that makes this process's clock wrong by some days."""
     real = time.time, time.gmtime
 
     def step(days: float) -> None:
@@ -59,10 +59,10 @@ def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 
 def test_old_segments_are_deleted_when_both_clocks_agree(tmp_path: Path) -> None:
-    """The control: everything below is about these same files."""
-    old_segments(tmp_path)
+    """This is the control: the tests below use the same files."""
+    make_old_segments(tmp_path)
     writer = recover_writer(tmp_path, retention_days=5)
-    post(writer)
+    append_usage(writer)
     writer.roll_if_due()
     assert (writer.identity.kept_from, writer.retention_refusal) == (4, "")
     writer.close()
@@ -73,7 +73,7 @@ def test_old_segments_are_deleted_when_both_clocks_agree(tmp_path: Path) -> None
 def test_a_wrong_clock_of_the_flusher_deletes_nothing(
     tmp_path: Path, set_clock: Callable[[float], None], days: int
 ) -> None:
-    old_segments(tmp_path)
+    make_old_segments(tmp_path)
     writer = recover_writer(tmp_path, segment_bytes=1, retention_days=5)
     at = now_ms()
     set_clock(days)
@@ -88,53 +88,53 @@ def test_a_wrong_clock_of_the_flusher_deletes_nothing(
     assert (writer.identity.kept_from, writer.retention_refusal) == (4, "")
     writer.close()
     assert sorted(read_ids(tmp_path)) == [4, 5, 6, 7], (
-        "what a wrong clock filed is kept by its receivedAt"
+        "usages filed by a wrong clock are kept by their receivedAt"
     )
 
 
 @pytest.mark.parametrize("days", [FAR_DAYS, -FAR_DAYS])
 def test_a_wrong_clock_of_the_api_deletes_nothing(tmp_path: Path, days: int) -> None:
-    old_segments(tmp_path)
+    make_old_segments(tmp_path)
     writer = recover_writer(tmp_path, segment_bytes=1, retention_days=5)
     for _ in range(3):
-        post(writer, off_days=days)
+        append_usage(writer, off_days=days)
         writer.roll_if_due()
     assert writer.identity.kept_from == 1
     assert writer.retention_refusal
-    post(writer)
+    append_usage(writer)
     writer.roll_if_due()
     assert writer.identity.kept_from == 4
     writer.close()
-    assert read_ids(tmp_path) == [4, 5, 6, 7], "filed today, whatever they say of themselves"
+    assert read_ids(tmp_path) == [4, 5, 6, 7], "filed today, whatever their receivedAt"
 
 
 @pytest.mark.parametrize("off", [-1.9, 0, 1.9])
 def test_retention_counts_from_the_older_of_the_two_clocks(tmp_path: Path, off: float) -> None:
-    old_segments(tmp_path, 1, days=9)
-    old_segments(tmp_path, 1, days=6)
-    old_segments(tmp_path, 1, days=4)
+    make_old_segments(tmp_path, 1, days=9)
+    make_old_segments(tmp_path, 1, days=6)
+    make_old_segments(tmp_path, 1, days=4)
     writer = recover_writer(tmp_path, retention_days=5)
-    post(writer, off_days=off)
+    append_usage(writer, off_days=off)
     writer.roll_if_due()
-    # 1.9 days back, six days ago is between four and five days ago.
+    # Seen from 1.9 days ago, six days ago is between four and five days ago.
     assert writer.identity.kept_from == (2 if off < 0 else 3)
     writer.close()
 
 
 def test_an_idle_service_waits_for_the_next_usage(tmp_path: Path) -> None:
-    old_segments(tmp_path)
+    make_old_segments(tmp_path)
     writer = recover_writer(tmp_path, retention_days=5)
     writer.roll_if_due()
     assert len(find_segments(tmp_path)) == 3
     assert "If no usage came for more than two days" in writer.retention_refusal
-    post(writer)
+    append_usage(writer)
     writer.roll_if_due()
     assert (writer.identity.kept_from, writer.retention_refusal) == (4, "")
     writer.close()
 
 
-def test_an_idle_service_with_nothing_old_has_nothing_to_say(tmp_path: Path) -> None:
-    old_segments(tmp_path, days=4)
+def test_an_idle_service_with_nothing_old_reports_no_refusal(tmp_path: Path) -> None:
+    make_old_segments(tmp_path, days=4)
     writer = recover_writer(tmp_path, retention_days=5)
     writer.roll_if_due()
     assert writer.retention_refusal == ""
@@ -145,10 +145,10 @@ def test_the_newest_segment_is_never_deleted(
     tmp_path: Path, set_clock: Callable[[float], None]
 ) -> None:
     """Both clocks are wrong in the same way: the API's pod is on the flusher's node."""
-    old_segments(tmp_path, 2, days=0)
+    make_old_segments(tmp_path, 2, days=0)
     set_clock(FAR_DAYS)
     writer = recover_writer(tmp_path, segment_bytes=1, retention_days=5)
-    post(writer)
+    append_usage(writer)
     writer.roll_if_due()
     writer.roll_if_due()
     writer.close()
@@ -161,14 +161,14 @@ def test_the_newest_segment_is_never_deleted(
 
 
 def test_a_segment_with_a_usage_of_the_future_is_kept_and_named(tmp_path: Path) -> None:
-    old_segments(tmp_path, 1)
-    old_segments(tmp_path, 1, days=-FAR_DAYS)
+    make_old_segments(tmp_path, 1)
+    make_old_segments(tmp_path, 1, days=-FAR_DAYS)
     (tmp_path / "p00" / utc_day(time.time() + FAR_DAYS * 86_400)).rename(
         tmp_path / "p00" / utc_day(time.time() - 29 * 86_400)
     )
-    old_segments(tmp_path, 1, days=28)
+    make_old_segments(tmp_path, 1, days=28)
     writer = recover_writer(tmp_path, retention_days=5)
-    post(writer)
+    append_usage(writer)
     for _ in range(3):
         writer.roll_if_due()
     assert writer.identity.kept_from == 2
@@ -177,18 +177,18 @@ def test_a_segment_with_a_usage_of_the_future_is_kept_and_named(tmp_path: Path) 
     writer.close()
 
 
-def test_what_a_clock_in_the_past_put_into_quarantine_is_kept(
+def test_entries_quarantined_by_a_clock_in_the_past_are_kept(
     tmp_path: Path, set_clock: Callable[[float], None]
 ) -> None:
-    """The day of its folder is all that a quarantine file says of its age."""
-    old_segments(tmp_path, 2)
+    """The day of its folder is the only sign of a quarantine file's age."""
+    make_old_segments(tmp_path, 2)
     set_clock(-FAR_DAYS)
     writer = recover_writer(tmp_path, retention_days=5)
     writer.quarantine(Seq(3), Seq(4), b"raw", "why")
     writer.close()
     set_clock(0)
     writer = recover_writer(tmp_path, retention_days=5)
-    post(writer)
+    append_usage(writer)
     writer.roll_if_due()
     assert writer.identity.kept_from == 3
     assert len(list(tmp_path.rglob("quarantine-*"))) == 1
@@ -199,43 +199,43 @@ def test_a_quarantine_file_is_deleted_with_the_segment_behind_it(tmp_path: Path)
     writer = recover_writer(tmp_path)
     writer.quarantine(Seq(1), Seq(2), b"raw", "why")
     writer.close()
-    old_segments(tmp_path, 1)
+    make_old_segments(tmp_path, 1)
     assert len(list(tmp_path.rglob("quarantine-*"))) == 1
     writer = recover_writer(tmp_path, retention_days=5)
-    post(writer)
+    append_usage(writer)
     writer.roll_if_due()
     assert writer.identity.kept_from == 4
     assert not list(tmp_path.rglob("quarantine-*"))
     writer.close()
 
 
-def test_what_a_clock_in_the_future_filed_is_deleted_when_its_usages_are_old(
+def test_segments_filed_by_a_clock_in_the_future_are_deleted_when_usages_are_old(
     tmp_path: Path,
 ) -> None:
-    old_segments(tmp_path, 2)
+    make_old_segments(tmp_path, 2)
     for folder in (tmp_path / "p00").glob("*-*"):
         folder.rename(folder.with_name(utc_day(time.time() + FAR_DAYS * 86_400)))
     writer = recover_writer(tmp_path, retention_days=5)
-    post(writer)
+    append_usage(writer)
     writer.roll_if_due()
     assert (writer.identity.kept_from, writer.retention_refusal) == (3, "")
     writer.close()
     assert read_ids(tmp_path) == [3]
 
 
-# --- not in the path of the write ----------------------------------------------------------
+# --- a failure of retention stops no write --------------------------------------------------
 
 
 def break_reads(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     """Fail every read of a file with EIO, as a bad sector does."""
     pread = os.pread
 
-    def bad(fd: int, size: int, offset: int) -> bytes:
+    def fail_read(fd: int, size: int, offset: int) -> bytes:
         if Path(f"/proc/self/fd/{fd}").readlink() == path:
             raise OSError(5, "Input/output error")
         return pread(fd, size, offset)
 
-    monkeypatch.setattr(os, "pread", bad)
+    monkeypatch.setattr(os, "pread", fail_read)
 
 
 def cut_footer(_: pytest.MonkeyPatch, path: Path) -> None:
@@ -247,30 +247,30 @@ DAMAGES = {"eio": break_reads, "footer": cut_footer}
 
 @pytest.mark.parametrize("which", [0, 2], ids=["oldest", "last of the old"])
 @pytest.mark.parametrize("how", DAMAGES)
-def test_a_file_that_cannot_be_read_is_named_counted_and_passed_over(
+def test_a_file_that_cannot_be_read_is_named_counted_and_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, which: int
 ) -> None:
-    paths = old_segments(tmp_path, 5)
+    paths = make_old_segments(tmp_path, 5)
     bad = paths[which]
-    for path in old_segments(tmp_path, 4, days=0):
+    for path in make_old_segments(tmp_path, 4, days=0):
         assert path.exists()
     DAMAGES[how](monkeypatch, bad)
     writer = recover_writer(tmp_path, segment_bytes=1, retention_days=5)
     for _ in range(3):
-        post(writer)
+        append_usage(writer)
         writer.roll_if_due()
     assert writer.cursor == 12
-    assert [each for each in paths if each.exists()] == [bad]
+    assert [path for path in paths if path.exists()] == [bad]
     assert (writer.identity.kept_from, writer.stats.damaged_files) == (6, 1)
     (alarm,) = writer.alarms
     assert bad.name in alarm
     with pytest.raises(UsageExpired):
         writer.find_line(Seq(2))
     writer.close()
-    # It stays for a person, also when later starts find it below the floor.
+    # It stays for an operator, even when later starts find it below the floor.
     for _ in range(2):
         writer = recover_writer(tmp_path, retention_days=5)
-        post(writer)
+        append_usage(writer)
         writer.roll_if_due()
         assert (writer.identity.kept_from, writer.stats.damaged_files) == (6, 1)
         writer.close()
@@ -280,7 +280,7 @@ def test_a_file_that_cannot_be_read_is_named_counted_and_passed_over(
 def test_a_file_that_cannot_be_deleted_is_named_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stuck, *others = old_segments(tmp_path)
+    stuck, *others = make_old_segments(tmp_path)
     unlink = Path.unlink
 
     def refuse(path: Path, *, missing_ok: bool = False) -> None:
@@ -291,10 +291,10 @@ def test_a_file_that_cannot_be_deleted_is_named_and_tried_again(
     writer = recover_writer(tmp_path, retention_days=5)
     with monkeypatch.context() as patched:
         patched.setattr(Path, "unlink", refuse)
-        post(writer)
+        append_usage(writer)
         writer.roll_if_due()
-        post(writer)
-    assert not any(each.exists() for each in others)
+        append_usage(writer)
+    assert not any(path.exists() for path in others)
     assert (writer.cursor, writer.identity.kept_from, writer.stats.damaged_files) == (5, 4, 1)
     (alarm,) = writer.alarms
     assert stuck.name in alarm
@@ -311,15 +311,15 @@ def test_a_floor_that_cannot_be_written_keeps_files_and_stops_no_append(
     def fail(*_: object) -> None:
         raise FsyncFailed("fdatasync of partition.json: Input/output error")
 
-    old = old_segments(tmp_path)
+    old = make_old_segments(tmp_path)
     writer = recover_writer(tmp_path, retention_days=5)
     with monkeypatch.context() as patched:
         patched.setattr("busyapi.archive.identity.write_small_file", fail)
         for _ in range(3):
-            post(writer)
+            append_usage(writer)
             writer.roll_if_due()
     assert (writer.cursor, writer.identity.kept_from, writer.stats.damaged_files) == (6, 1, 1)
-    assert all(each.exists() for each in old)
+    assert all(path.exists() for path in old)
     (alarm,) = writer.alarms
     assert "partition.json" in alarm
     abandon_writer(writer)
@@ -330,13 +330,13 @@ def test_a_floor_that_cannot_be_written_keeps_files_and_stops_no_append(
 def test_a_bad_sector_in_a_segment_that_recovery_checks_stops_no_archiving(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int
 ) -> None:
-    bad = old_segments(tmp_path, days=0)[which]
+    bad = make_old_segments(tmp_path, days=0)[which]
     with monkeypatch.context() as patched:
         break_reads(patched, bad)
         writer = recover_writer(tmp_path)
         assert (writer.cursor, writer.stats.damaged_files) == (3, 1)
         (alarm,) = writer.alarms
         assert bad.name in alarm
-        post(writer)
+        append_usage(writer)
         writer.close()
     assert read_ids(tmp_path) == [1, 2, 3, 4]

@@ -1,4 +1,4 @@
-"""Two processes with one archive: the lock is void, and each other guard has to hold alone."""
+"""Two processes with one archive: without the lock, each other guard must suffice alone."""
 
 import errno
 import fcntl
@@ -22,7 +22,7 @@ from testkit.archive.builder import (
 )
 
 CHANGES: dict[str, Callable[[PartitionWriter], object]] = {
-    "check_ours": lambda writer: writer.check_ownership(),
+    "check_ownership": lambda writer: writer.check_ownership(),
     "append": lambda writer: writer.append([make_batch(writer.cursor + 1)]),
     "roll_if_due": lambda writer: writer.roll_if_due(),
     "gap": lambda writer: writer.record_gap(Seq(writer.cursor + 5), "why"),
@@ -33,12 +33,12 @@ CHANGES: dict[str, Callable[[PartitionWriter], object]] = {
 }
 
 
-def no_flock(_fd: int, _operation: int) -> None:
-    """Answer as a file system without flock does."""
+def refuse_flock(_fd: int, _operation: int) -> None:
+    """Fail as a file system without flock does."""
     raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
 
-def test_an_untouched_archive_is_ours(tmp_path: Path) -> None:
+def test_the_owner_check_passes_on_an_untouched_archive(tmp_path: Path) -> None:
     writer = recover_writer(tmp_path, segment_bytes=1)
     writer.check_ownership()
     for _ in range(3):
@@ -54,25 +54,25 @@ def test_an_owner_whose_open_segment_was_recovered_by_another_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(fcntl, "flock", no_flock)
-        frozen = recover_writer(tmp_path)
-        frozen.append([make_batch(1, 3)])
-        newcomer = recover_writer(tmp_path)
-    newcomer.append([make_batch(4)])
+        patched.setattr(fcntl, "flock", refuse_flock)
+        old_writer = recover_writer(tmp_path)
+        old_writer.append([make_batch(1, 3)])
+        new_writer = recover_writer(tmp_path)
+    new_writer.append([make_batch(4)])
     before = list_file_names(tmp_path)
     for _ in range(2):
         with pytest.raises(ArchiveTakenOver):
-            CHANGES[change](frozen)
-    frozen.close()
+            CHANGES[change](old_writer)
+    old_writer.close()
     assert list_file_names(tmp_path) == before
-    newcomer.append([make_batch(5)])
-    newcomer.close()
+    new_writer.append([make_batch(5)])
+    new_writer.close()
     assert read_ids(tmp_path) == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])
 @pytest.mark.parametrize("change", CHANGES)
-def test_an_owner_whose_lock_file_is_gone_changes_nothing(
+def test_an_owner_whose_lock_file_was_removed_changes_nothing(
     tmp_path: Path, change: str, *, replaced: bool
 ) -> None:
     writer = recover_writer(tmp_path)
@@ -84,34 +84,34 @@ def test_an_owner_whose_lock_file_is_gone_changes_nothing(
     with pytest.raises(ArchiveTakenOver, match=r"\.lock was removed or replaced"):
         CHANGES[change](writer)
     writer.close()
-    again = recover_writer(tmp_path)
-    assert again.cursor == 1
-    again.append([make_batch(2)])
-    again.check_ownership()
-    again.close()
+    next_writer = recover_writer(tmp_path)
+    assert next_writer.cursor == 1
+    next_writer.append([make_batch(2)])
+    next_writer.check_ownership()
+    next_writer.close()
     assert read_ids(tmp_path) == [1, 2]
 
 
-def test_an_open_segment_of_the_newcomer_at_the_same_path_is_left_alone(
+def test_an_open_segment_of_the_new_writer_at_the_same_path_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both open a segment at the same seq: neither renames or removes the other's file."""
     with monkeypatch.context() as patched:
-        patched.setattr(fcntl, "flock", no_flock)
-        frozen = recover_writer(tmp_path)
-        frozen.append([make_batch(1)])
-        newcomer = recover_writer(tmp_path)
-    newcomer.close()
-    newcomer = recover_writer(tmp_path)
+        patched.setattr(fcntl, "flock", refuse_flock)
+        old_writer = recover_writer(tmp_path)
+        old_writer.append([make_batch(1)])
+        new_writer = recover_writer(tmp_path)
+    new_writer.close()
+    new_writer = recover_writer(tmp_path)
     (finished,) = tmp_path.rglob("*.ndjson.zst")
     finished.rename(finished.with_name("usages-p00-0000000000000001.ndjson.zst.open"))
     with pytest.raises(ArchiveTakenOver):
-        frozen.roll_if_due()
-    frozen.close()
+        old_writer.roll_if_due()
+    old_writer.close()
     assert list_file_names(tmp_path) == ["usages-p00-0000000000000001.ndjson.zst.open"]
     with pytest.raises(ArchiveTakenOver, match="made by another process"):
-        newcomer._begin_segment(Seq(1))
-    abandon_writer(newcomer)
+        new_writer._begin_segment(Seq(1))
+    abandon_writer(new_writer)
 
 
 def test_close_without_finishing_leaves_the_open_segment_for_recovery(tmp_path: Path) -> None:
@@ -119,13 +119,13 @@ def test_close_without_finishing_leaves_the_open_segment_for_recovery(tmp_path: 
     writer.append([make_batch(1, 2)])
     writer.close(finish=False)
     assert list_file_names(tmp_path) == ["usages-p00-0000000000000001.ndjson.zst.open"]
-    again = recover_writer(tmp_path)
-    assert again.cursor == 2
-    again.close()
+    next_writer = recover_writer(tmp_path)
+    assert next_writer.cursor == 2
+    next_writer.close()
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
-def test_without_flock_the_writer_continues_and_says_what_still_guards(
+def test_without_flock_the_writer_continues_and_adds_a_notice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def refuse(_fd: int, _operation: int) -> None:
@@ -141,13 +141,13 @@ def test_without_flock_the_writer_continues_and_says_what_still_guards(
     writer.close()
 
 
-def test_with_flock_there_is_nothing_to_say(tmp_path: Path) -> None:
+def test_with_flock_there_is_no_notice(tmp_path: Path) -> None:
     writer = recover_writer(tmp_path)
     assert writer.notices == []
     writer.close()
 
 
-def test_a_failing_lock_is_no_missing_flock(
+def test_an_input_output_error_of_flock_is_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_fd: int, _operation: int) -> None:
@@ -158,10 +158,10 @@ def test_a_failing_lock_is_no_missing_flock(
         recover_writer(tmp_path)
 
 
-def test_a_lock_file_removed_while_it_is_taken_is_taken_again(
+def test_a_lock_file_replaced_while_it_is_locked_is_locked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between open and flock the file is replaced: the lock of the old file guards nothing."""
+    """The file is replaced between open and flock: the lock of the old file guards nothing."""
     recover_writer(tmp_path).close()
     path = tmp_path / "p00" / ".lock"
     flock = fcntl.flock
@@ -183,10 +183,10 @@ def test_a_lock_file_removed_while_it_is_taken_is_taken_again(
 
 def test_two_processes_cannot_both_hold_the_lock(tmp_path: Path) -> None:
     writer = recover_writer(tmp_path)
-    code = "import sys; from testkit.archive.builder import recover; recover(sys.argv[1])"
-    code = code.replace("sys.argv[1]", "__import__('pathlib').Path(sys.argv[1])")
-    done = subprocess.run(
+    code = "import sys; from testkit.archive.builder import recover_writer, Path"
+    code += "; recover_writer(Path(sys.argv[1]))"
+    result = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
     )
-    assert "ArchiveLocked" in done.stderr
+    assert "ArchiveLocked" in result.stderr
     writer.close()

@@ -1,4 +1,4 @@
-"""The end of the open segment: what was never published is dropped, what was is kept and told."""
+"""Damage at the end of the open segment: published data is kept and reported, other data is not."""
 
 import json
 import re
@@ -30,19 +30,19 @@ LAST = range(4, 7)
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """An open segment of two blocks, 1 to 3 and 4 to 6, whose writer was killed."""
+    """Make an open segment of two blocks, 1 to 3 and 4 to 6, and kill its writer."""
     write_blocks(tmp_path, 3, 3)
     return tmp_path
 
 
-def aside(root: Path) -> dict[str, bytes]:
-    """Return what was set aside, by the end of its name."""
-    found = [*root.rglob("*.damaged*"), *root.rglob("*.torn*")]
-    return {path.name.rpartition(".")[2]: path.read_bytes() for path in found}
+def read_set_aside(root: Path) -> dict[str, bytes]:
+    """Return the contents of the files set aside, by suffix."""
+    set_aside = [*root.rglob("*.damaged*"), *root.rglob("*.torn*")]
+    return {path.name.rpartition(".")[2]: path.read_bytes() for path in set_aside}
 
 
-def changed(root: Path, at: int) -> bytes:
-    """Change one bit of the last block, `at` bytes into it; return the file as it is then."""
+def change_last_block(root: Path, at: int) -> bytes:
+    """Change one bit of the last block, `at` bytes into it, and return the changed file."""
     path = find_open_segment(root)
     data = bytearray(path.read_bytes())
     data[list(read_blocks(path))[-1].offset + at] ^= 1
@@ -50,58 +50,60 @@ def changed(root: Path, at: int) -> bytes:
     return bytes(data)
 
 
-def problems(root: Path) -> list[tuple[str, str]]:
+def list_problems(root: Path) -> list[tuple[str, str]]:
     """Verify, and return each problem's kind and ids."""
-    return [(each.kind, each.where) for report in verify_archive(root) for each in report.problems]
+    reports = verify_archive(root)
+    return [(problem.kind, problem.where) for report in reports for problem in report.problems]
 
 
 @pytest.mark.parametrize("at", [0, 8, 24, 60, 70, -1])
 def test_a_published_last_block_that_has_changed_is_set_aside_and_halts(
     root: Path, at: int
 ) -> None:
-    data = changed(
-        root, at if at >= 0 else len(find_open_segment(root).read_bytes()) - 1 - second(root)
+    data = change_last_block(
+        root,
+        at if at >= 0 else len(find_open_segment(root).read_bytes()) - 1 - find_last_block(root),
     )
-    assert problems(root) == [("damaged", "ids 4 to 6")]
+    assert list_problems(root) == [("damaged", "ids 4 to 6")]
     writer = recover_writer(root)
     assert (writer.cursor, writer.stats.highest_seq, len(writer.alarms)) == (3, 6, 1)
-    assert aside(root) == {"damaged": data}
+    assert read_set_aside(root) == {"damaged": data}
     with pytest.raises(LossSuspected):
         writer.append([make_batch(4)])
     abandon_writer(writer)
-    assert problems(root) == [("missing", "ids 4 to 6")]
+    assert list_problems(root) == [("missing", "ids 4 to 6")]
     writer = recover_writer(root)
     assert (writer.cursor, writer.stats.highest_seq, writer.alarms) == (3, 6, [])
     writer.record_gap(Seq(6), "accepted")
     writer.close()
-    assert problems(root) == []
-    assert aside(root) == {"damaged": data}
+    assert list_problems(root) == []
+    assert read_set_aside(root) == {"damaged": data}
 
 
-def second(root: Path) -> int:
+def find_last_block(root: Path) -> int:
     """Return where the last block begins."""
     return list(read_blocks(find_open_segment(root)))[-1].offset
 
 
 @pytest.mark.parametrize("cut", ["within the last block", "at its begin"])
 def test_a_published_last_block_that_was_cut_off_halts(root: Path, cut: str) -> None:
-    path, start = find_open_segment(root), second(root)
+    path, start = find_open_segment(root), find_last_block(root)
     path.write_bytes(path.read_bytes()[: start + (80 if cut.startswith("within") else 0)])
     kind = "damaged" if cut.startswith("within") else "missing"
-    assert problems(root) == [(kind, "ids 4 to 6")]
+    assert list_problems(root) == [(kind, "ids 4 to 6")]
     writer = recover_writer(root)
     assert (writer.cursor, writer.stats.highest_seq) == (3, 6)
-    assert len(aside(root)) == len(writer.alarms) == (kind == "damaged")
+    assert len(read_set_aside(root)) == len(writer.alarms) == (kind == "damaged")
     abandon_writer(writer)
 
 
-@pytest.mark.parametrize("known", [3, None])
+@pytest.mark.parametrize("mark", [3, None])
 def test_a_last_block_that_was_not_published_is_kept_in_doubt_without_an_alarm(
-    root: Path, known: int | None
+    root: Path, mark: int | None
 ) -> None:
-    data = changed(root, 70)
-    set_high_water(root, known)
-    assert problems(root) == []
+    data = change_last_block(root, 70)
+    set_high_water(root, mark)
+    assert list_problems(root) == []
     writer = recover_writer(root)
     assert (writer.cursor, writer.stats.highest_seq, writer.alarms, writer.stats.damaged_files) == (
         3,
@@ -109,7 +111,7 @@ def test_a_last_block_that_was_not_published_is_kept_in_doubt_without_an_alarm(
         [],
         0,
     )
-    assert aside(root) == {"torn": data}
+    assert read_set_aside(root) == {"torn": data}
     assert read_ids(root) == [1, 2, 3]
     (report,) = verify_archive(root)
     assert not report.problems
@@ -117,14 +119,14 @@ def test_a_last_block_that_was_not_published_is_kept_in_doubt_without_an_alarm(
     writer.append([make_batch(4, 2)])
     abandon_writer(writer)
     recover_writer(root).close()
-    assert aside(root) == {"torn": data}, "seq 6 may be nowhere else"
+    assert read_set_aside(root) == {"torn": data}, "seq 6 may be nowhere else"
     write_blocks(root, 1)
     recover_writer(root).close()
-    assert aside(root) == {}, "all of it has been archived from Redis"
+    assert read_set_aside(root) == {}, "all of it has been archived from Redis"
 
 
-def test_a_block_in_doubt_does_not_keep_a_full_volume_from_expiring(tmp_path: Path) -> None:
-    """Its seqs lie behind the cursor as a file behind a hole does, but nothing is missing."""
+def test_a_block_in_doubt_does_not_stop_retention_on_a_full_volume(tmp_path: Path) -> None:
+    """Its seqs are beyond the cursor, as those of a file beyond a hole, but none is missing."""
     now = round(time.time() * 1000)
     writer = recover_writer(tmp_path)
     writer.append([make_batch(1, 3, now - 10 * 86_400_000)])
@@ -135,44 +137,44 @@ def test_a_block_in_doubt_does_not_keep_a_full_volume_from_expiring(tmp_path: Pa
     writer.append([make_batch(4, 1, now)])
     writer.append([make_batch(5, 4, now)])
     abandon_writer(writer)
-    changed(tmp_path, 70)
+    change_last_block(tmp_path, 70)
     set_high_water(tmp_path, 4)
     recover_writer(tmp_path).close()
-    assert list(aside(tmp_path)) == ["torn"]
-    said = identity.read_identity(tmp_path / "p00")
-    assert said
-    assert folder._delete_expired(tmp_path / "p00", said, 1, []).kept_from == 4
+    assert list(read_set_aside(tmp_path)) == ["torn"]
+    partition_identity = identity.read_identity(tmp_path / "p00")
+    assert partition_identity
+    assert folder._delete_expired(tmp_path / "p00", partition_identity, 1, []).kept_from == 4
 
 
 def test_a_gap_over_a_block_in_doubt_keeps_it(root: Path) -> None:
-    """Redis has lost its data: what is kept may be the only copy."""
-    data = changed(root, 70)
+    """Redis has lost its data: the kept block may be the only copy."""
+    data = change_last_block(root, 70)
     set_high_water(root, 3)
     writer = recover_writer(root)
     writer.record_gap(Seq(6), "Redis has lost its data")
     writer.append([make_batch(7)])
     writer.close()
     recover_writer(root).close()
-    assert aside(root) == {"torn": data}
+    assert read_set_aside(root) == {"torn": data}
 
 
 def test_a_block_in_doubt_without_a_header_is_kept_while_it_may_be_the_only_copy(
     root: Path,
 ) -> None:
     """Its seqs are not known, but no more than the bound can follow the cursor."""
-    data = changed(root, 24)
+    data = change_last_block(root, 24)
     set_high_water(root, 3)
     writer = recover_writer(root)
     writer.append([make_batch(4, 999)])
     writer.close()
     recover_writer(root).close()
-    assert aside(root) == {"torn": data}
+    assert read_set_aside(root) == {"torn": data}
     write_blocks(root, 1)
     recover_writer(root).close()
-    assert aside(root) == {}
+    assert read_set_aside(root) == {}
 
 
-def test_a_writer_killed_again_and_again_leaves_nothing_behind(root: Path) -> None:
+def test_a_writer_killed_repeatedly_leaves_nothing_set_aside(root: Path) -> None:
     for n in range(6):
         path = find_open_segment(root)
         whole = path.read_bytes()
@@ -183,11 +185,11 @@ def test_a_writer_killed_again_and_again_leaves_nothing_behind(root: Path) -> No
         assert writer.stats.highest_seq == writer.cursor == 6 + n
         writer.append([make_batch(writer.cursor + 1)])
         abandon_writer(writer)
-    assert aside(root) == {}
+    assert read_set_aside(root) == {}
 
 
 def test_zeros_and_a_footer_cut_short_are_torn(root: Path) -> None:
-    """A power cut that kept the file's size and nothing else; a kill while it was finished."""
+    """A power cut kept only the file's size; a kill came while the segment was finished."""
     whole = find_open_segment(root).read_bytes()
     writer = recover_writer(root)
     footer = next(root.rglob("*.zst")).read_bytes()[len(whole) :]
@@ -204,11 +206,11 @@ def test_zeros_and_a_footer_cut_short_are_torn(root: Path) -> None:
     writer = recover_writer(root)
     assert (writer.cursor, writer.alarms) == (9, [])
     writer.close()
-    assert aside(root) == {}
+    assert read_set_aside(root) == {}
 
 
 def test_blocks_under_another_name_are_not_deleted(root: Path) -> None:
-    """A name says that the file begins at 5: what is in it counts all the same."""
+    """The file's name begins at 5, but its contents count."""
     path = find_open_segment(root)
     path.rename(path.with_name(path.name.replace("01.ndjson", "05.ndjson")))
     writer = recover_writer(root)
@@ -217,13 +219,13 @@ def test_blocks_under_another_name_are_not_deleted(root: Path) -> None:
     assert read_ids(root) == list(range(1, 7))
 
 
-def test_an_open_segment_that_is_copied_already_says_nothing_of_what_follows(root: Path) -> None:
-    """Recovery died before the unlink; then the disk changed the file that counts no more."""
+def test_damage_in_an_open_segment_that_is_already_copied_is_ignored(root: Path) -> None:
+    """Recovery died before the unlink. Then the disk changed the file, which no longer counts."""
     path = find_open_segment(root)
     data = path.read_bytes()
     recover_writer(root).close()
     path.write_bytes(data[:-1])
-    assert problems(root) == []
+    assert list_problems(root) == []
     writer = recover_writer(root)
     assert (writer.cursor, writer.stats.highest_seq, writer.alarms) == (6, 6, [])
     writer.close()
@@ -231,30 +233,31 @@ def test_an_open_segment_that_is_copied_already_says_nothing_of_what_follows(roo
 
 
 def test_the_mark_is_exact_after_a_kill_and_only_grows(root: Path) -> None:
-    said = root / "p00" / paths.HIGH_WATER_NAME
+    path = root / "p00" / paths.HIGH_WATER_NAME
 
-    def mark() -> int:
-        (line, other) = said.read_text().splitlines()
-        return max(int(each.split()[2]) for each in (line, other))
+    def read_mark() -> int:
+        lines = path.read_text().splitlines()
+        assert len(lines) == 2
+        return max(int(line.split()[2]) for line in lines)
 
-    assert mark() == 6
+    assert read_mark() == 6
     writer = recover_writer(root)
-    assert mark() == 6
+    assert read_mark() == 6
     for seq in range(7, 12):
         writer.append([make_batch(seq)])
-        assert mark() == seq
+        assert read_mark() == seq
     writer.record_gap(Seq(20), "why")
-    assert mark() == 20
+    assert read_mark() == 20
     writer.quarantine(Seq(21), Seq(21), b"raw", "why")
-    assert mark() == 21
+    assert read_mark() == 21
     writer.close()
     recover_writer(root).close()
-    assert mark() == 21
+    assert read_mark() == 21
 
 
-def test_the_mark_is_as_the_format_says(root: Path) -> None:
-    """Read as FORMAT.md has it, with zlib alone; its own example too."""
-    said = json.loads((root / "p00/partition.json").read_text())
+def test_the_mark_follows_the_format_document(root: Path) -> None:
+    """Read the mark and the example in FORMAT.md with zlib alone."""
+    members = json.loads((root / "p00/partition.json").read_text())
     text = Path(archive.__file__).with_name("FORMAT.md").read_text()
     example = re.findall(r"^    (busyapi-highwater .*)", text, re.MULTILINE)
     lines = (root / "p00/highwater").read_text().splitlines()
@@ -264,18 +267,18 @@ def test_the_mark_is_as_the_format_says(root: Path) -> None:
         assert crc == f"{zlib.crc32(before.encode()):08x}"
         name, of, seq = before.split(" ")
         assert (name, len(seq)) == ("busyapi-highwater", 16)
-        assert of == said["archive"] or line in example
+        assert of == members["archive"] or line in example
 
 
-def test_a_mark_with_one_line_torn_still_counts_and_with_none_proves_nothing(root: Path) -> None:
+def test_a_mark_with_one_torn_line_counts_and_with_two_proves_nothing(root: Path) -> None:
     path = root / "p00" / paths.HIGH_WATER_NAME
     archive_id = recover_id(root)
-    first, second = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(first[:-3] + b"??\n" + second)
+    first, find_last_block = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first[:-3] + b"??\n" + find_last_block)
     assert high_water.read_mark(root / "p00", archive_id) == 6
-    path.write_bytes(first.replace(b"06 ", b"99 ") + second.replace(b"06 ", b"98 "))
+    path.write_bytes(first.replace(b"06 ", b"99 ") + find_last_block.replace(b"06 ", b"98 "))
     assert high_water.read_mark(root / "p00", archive_id) == 0
-    assert problems(root) == []
+    assert list_problems(root) == []
     assert high_water.read_mark(root / "p00", "another") == 0
 
 
@@ -309,10 +312,10 @@ def test_a_mark_that_cannot_be_written_stops_nothing(
     writer.append([make_batch(7)])
     writer.record_gap(Seq(9), "why")
     writer.close()
-    assert problems(root) == []
+    assert list_problems(root) == []
 
 
-def test_an_archive_without_an_identity_whose_mark_is_there_is_not_taken_for_a_new_one(
+def test_an_archive_with_a_mark_and_no_identity_is_not_treated_as_new(
     root: Path,
 ) -> None:
     recover_writer(root).close()

@@ -1,4 +1,4 @@
-"""Each defect that verify can name is made here, and named; nothing else is."""
+"""Verify reports each kind of defect that these tests make, and nothing else."""
 
 import json
 import os
@@ -38,9 +38,9 @@ from testkit.archive.builder import (
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """An archive of each kind of file: segments 1-5 and 6-8, gap 9-10, quarantine 11, 12-13."""
-    made = tmp_path / "archive"
-    writer = recover_writer(made, segment_bytes=1)
+    """Make one file of each kind: segments 1-5, 6-8, gap 9-10, quarantine 11, segment 12-13."""
+    folder = tmp_path / "archive"
+    writer = recover_writer(folder, segment_bytes=1)
     writer.append([make_batch(1, 2), make_batch(3, 1, received_ms=RECEIVED_MS + 7)])
     writer.append([make_batch(4, 2)])
     writer.roll_if_due()
@@ -49,7 +49,7 @@ def root(tmp_path: Path) -> Path:
     writer.quarantine(Seq(11), Seq(11), b"raw", "why")
     writer.append([make_batch(12, 2)])
     writer.close()
-    return made
+    return folder
 
 
 def check(root: Path) -> PartitionReport:
@@ -58,17 +58,17 @@ def check(root: Path) -> PartitionReport:
     return report
 
 
-def problems(root: Path) -> list[tuple[str, str]]:
+def list_problems(root: Path) -> list[tuple[str, str]]:
     """Return each problem's kind and ids."""
-    return [(each.kind, each.where) for each in check(root).problems]
+    return [(problem.kind, problem.where) for problem in check(root).problems]
 
 
-def one(root: Path, pattern: str) -> Path:
+def find_first(root: Path, pattern: str) -> Path:
     """Return the first file of a pattern."""
     return min(root.rglob(pattern))
 
 
-def test_a_whole_archive_has_no_problem_and_its_figures_are_told(root: Path) -> None:
+def test_an_intact_archive_has_no_problem_and_its_stats_are_reported(root: Path) -> None:
     report = check(root)
     assert report.problems == []
     assert report.notes == []
@@ -76,13 +76,13 @@ def test_a_whole_archive_has_no_problem_and_its_figures_are_told(root: Path) -> 
     assert (report.gaps, report.skipped, report.quarantined) == (1, 2, 1)
 
 
-def facts(data: bytes) -> dict[str, Any]:
-    """Return what a gap or quarantine record says, but for its words on why and when."""
+def parse_record(data: bytes) -> dict[str, Any]:
+    """Return the members of a gap or quarantine record except why and when."""
     try:
-        said = json.loads(data if data.startswith(b"{\n") else data.partition(b"\n")[0])
+        record = json.loads(data if data.startswith(b"{\n") else data.partition(b"\n")[0])
     except ValueError:
         return {}
-    return {name: said[name] for name in said if name not in {"why", "when"}}
+    return {name: record[name] for name in record if name not in {"why", "when"}}
 
 
 def test_every_changed_byte_of_every_file_is_found(root: Path) -> None:
@@ -91,14 +91,14 @@ def test_every_changed_byte_of_every_file_is_found(root: Path) -> None:
         for at in range(len(data)):
             changed = data[:at] + bytes([data[at] ^ 0x04]) + data[at + 1 :]
             path.write_bytes(changed)
-            found = check(root).problems
-            if found:
-                later = facts(changed).get("format", 1) > 1
-                assert {each.kind for each in found} == {"unknown" if later else "damaged"}
-                assert all(path.name in each.detail for each in found)
+            problems = check(root).problems
+            if problems:
+                kind = "unknown" if parse_record(changed).get("format", 1) > 1 else "damaged"
+                assert {problem.kind for problem in problems} == {kind}
+                assert all(path.name in problem.detail for problem in problems)
             else:
                 assert path.suffix != ".zst", f"{path.name}, byte {at}"
-                assert facts(changed) == facts(data), f"{path.name}, byte {at}"
+                assert parse_record(changed) == parse_record(data), f"{path.name}, byte {at}"
                 assert path.suffix == ".json" or changed.endswith(b"\nraw")
         path.write_bytes(data)
     assert not check(root).problems
@@ -113,14 +113,14 @@ def test_every_length_that_a_file_is_cut_to_is_found(root: Path) -> None:
         path.write_bytes(data)
 
 
-def test_damage_is_told_with_the_ids_in_doubt(root: Path) -> None:
+def test_damage_is_reported_with_the_ids_in_doubt(root: Path) -> None:
     path = find_segments(root)[0]
     second = list(read_blocks(path))[1]
     data = bytearray(path.read_bytes())
     data[second.offset + 70] ^= 1
     path.write_bytes(data)
-    found = problems(root)
-    assert ("damaged", "ids 4 to 5") in found
+    problems = list_problems(root)
+    assert ("damaged", "ids 4 to 5") in problems
     assert check(root).usages == 8
 
 
@@ -133,25 +133,25 @@ def test_damage_is_told_with_the_ids_in_doubt(root: Path) -> None:
         ("quarantine*", "id 11"),
     ],
 )
-def test_a_missing_file_is_told_by_its_ids(root: Path, pattern: str, ids: str) -> None:
-    one(root, pattern).unlink()
-    assert problems(root) == [("missing", ids)]
+def test_a_missing_file_is_reported_by_its_ids(root: Path, pattern: str, ids: str) -> None:
+    find_first(root, pattern).unlink()
+    assert list_problems(root) == [("missing", ids)]
 
 
-def test_a_second_copy_of_a_file_is_told_as_repeated(root: Path) -> None:
-    path = one(root, "usages*6-*8.ndjson.zst")
+def test_a_second_copy_of_a_file_is_reported_as_repeated(root: Path) -> None:
+    path = find_first(root, "usages*6-*8.ndjson.zst")
     other = path.parent.with_name("2020-01-01")
     other.mkdir()
     shutil.copy(path, other)
-    assert problems(root) == [("repeated", "ids 6 to 8")]
+    assert list_problems(root) == [("repeated", "ids 6 to 8")]
 
 
-def test_a_gap_record_over_archived_usages_is_told_as_repeated(root: Path) -> None:
-    path = one(root, "gap*")
-    said = json.loads(path.read_text()) | {"from": 8, "to": 12}
+def test_a_gap_record_over_archived_usages_is_reported_as_repeated(root: Path) -> None:
+    path = find_first(root, "gap*")
+    record = json.loads(path.read_text()) | {"from": 8, "to": 12}
     path.unlink()
-    path.with_name("gap-p00-0000000000000008-0000000000000012.json").write_text(json.dumps(said))
-    assert problems(root) == [
+    path.with_name("gap-p00-0000000000000008-0000000000000012.json").write_text(json.dumps(record))
+    assert list_problems(root) == [
         ("repeated", "id 8"),
         ("repeated", "id 11"),
         ("repeated", "id 12"),
@@ -159,18 +159,18 @@ def test_a_gap_record_over_archived_usages_is_told_as_repeated(root: Path) -> No
 
 
 @pytest.mark.parametrize("pattern", ["gap*", "quarantine*", "usages*"])
-def test_a_file_under_another_name_is_told(root: Path, pattern: str) -> None:
-    path = one(root, pattern)
+def test_a_file_under_another_name_is_reported(root: Path, pattern: str) -> None:
+    path = find_first(root, pattern)
     path.rename(path.with_name(path.name.replace("p00-00", "p00-01")))
-    assert {"damaged", "missing"} <= {kind for kind, _ in problems(root)}
+    assert {"damaged", "missing"} <= {kind for kind, _ in list_problems(root)}
 
 
-def remade(path: Path, change: Callable[[list[bytes]], list[bytes]]) -> None:
-    """Write a segment of one block anew with other lines, and every checksum right."""
+def rewrite_segment(path: Path, change: Callable[[list[bytes]], list[bytes]]) -> None:
+    """Rewrite a segment of one block with other lines and valid checksums."""
     data = path.read_bytes()
     (block,) = read_blocks(path)
     lines = zstandard.ZstdDecompressor().decompress(data[68 : block.end]).splitlines()
-    raw = b"".join(each + b"\n" for each in change(lines))
+    raw = b"".join(line + b"\n" for line in change(lines))
     frame = zstandard.ZstdCompressor(write_checksum=True).compress(raw)
     head = data[:56] + struct.pack("<II", len(frame), zlib.crc32(frame))
     body = bytearray(data[block.end : block.end + 100])
@@ -179,61 +179,61 @@ def remade(path: Path, change: Callable[[list[bytes]], list[bytes]]) -> None:
     path.write_bytes(seal_footer(head + struct.pack("<I", zlib.crc32(head)) + frame + footer))
 
 
-def replace(old: bytes, new: bytes) -> Callable[[list[bytes]], list[bytes]]:
-    return lambda lines: [each.replace(old, new) for each in lines]
+def replace_in_lines(old: bytes, new: bytes) -> Callable[[list[bytes]], list[bytes]]:
+    return lambda lines: [line.replace(old, new) for line in lines]
 
 
-def test_a_segment_made_anew_without_a_change_is_fine(root: Path) -> None:
-    """The control of the tests below: what they find is the change, not the making."""
-    remade(one(root, "usages*6-*8.ndjson.zst"), list)
+def test_a_segment_rewritten_without_a_change_has_no_problem(root: Path) -> None:
+    """This is the control of the tests below: they detect the change, not the rewrite."""
+    rewrite_segment(find_first(root, "usages*6-*8.ndjson.zst"), list)
     assert not check(root).problems
 
 
 @pytest.mark.parametrize(
     ("change", "where"),
     [
-        (replace(b'"id":7', b'"id":8'), "id 7"),
+        (replace_in_lines(b'"id":7', b'"id":8'), "id 7"),
         (lambda lines: [lines[1], lines[0], lines[2]], "ids 6 to 7"),
         (lambda lines: lines[:2], "ids 6 to 8"),
         (lambda lines: [*lines, lines[2]], "ids 6 to 8"),
-        (replace(b"}}", b"}"), "ids 6 to 8"),
-        (replace(b'"usage":{', b'"usage":{"\xff":1,'), "ids 6 to 8"),
-        (replace(b'"usage":{', b'"more":1,"usage":{'), "ids 6 to 8"),
-        (replace(b'"usage":{"patientId":"6"', b'"usage":[],"x":{"a":1'), "id 6"),
-        (replace(b"2025-11-23T19:12:00.123Z", b"2025-11-23T19:12:00.124Z"), "ids 6 to 8"),
-        (replace(b"2025-11-23T19:12:00.123Z", b"2025-11-23 19:12:00.123Z"), "ids 6 to 8"),
-        (replace(b'"receivedAt":"2025-11-23T19:12:00.123Z",', b""), "ids 6 to 8"),
-        (replace(b'"2025-11-23T19:12:00.123Z"', b"1763925120123"), "ids 6 to 8"),
+        (replace_in_lines(b"}}", b"}"), "ids 6 to 8"),
+        (replace_in_lines(b'"usage":{', b'"usage":{"\xff":1,'), "ids 6 to 8"),
+        (replace_in_lines(b'"usage":{', b'"more":1,"usage":{'), "ids 6 to 8"),
+        (replace_in_lines(b'"usage":{"patientId":"6"', b'"usage":[],"x":{"a":1'), "id 6"),
+        (replace_in_lines(b"2025-11-23T19:12:00.123Z", b"2025-11-23T19:12:00.124Z"), "ids 6 to 8"),
+        (replace_in_lines(b"2025-11-23T19:12:00.123Z", b"2025-11-23 19:12:00.123Z"), "ids 6 to 8"),
+        (replace_in_lines(b'"receivedAt":"2025-11-23T19:12:00.123Z",', b""), "ids 6 to 8"),
+        (replace_in_lines(b'"2025-11-23T19:12:00.123Z"', b"1763925120123"), "ids 6 to 8"),
     ],
 )
-def test_lines_that_are_wrong_under_right_checksums_are_told(
+def test_wrong_lines_under_valid_checksums_are_reported(
     root: Path, change: Callable[[list[bytes]], list[bytes]], where: str
 ) -> None:
-    remade(one(root, "usages*6-*8.ndjson.zst"), change)
-    assert problems(root) == [("damaged", where)]
+    rewrite_segment(find_first(root, "usages*6-*8.ndjson.zst"), change)
+    assert list_problems(root) == [("damaged", where)]
 
 
 @pytest.mark.parametrize("at", [16, 20, 24, 32, 40, 48, 60, 68, 76, 84, 92])
-def test_a_footer_that_says_other_things_under_right_checksums_is_told(root: Path, at: int) -> None:
-    path = one(root, "usages*6-*8.ndjson.zst")
+def test_a_wrong_footer_under_valid_checksums_is_reported(root: Path, at: int) -> None:
+    path = find_first(root, "usages*6-*8.ndjson.zst")
     data, (block,) = bytearray(path.read_bytes()), read_blocks(path)
     data[block.end + at] += 1
     body = bytes(data[block.end : block.end + 100])
     footer = body + struct.pack("<I", zlib.crc32(body))
     path.write_bytes(seal_footer(bytes(data[: block.end]) + footer))
-    assert problems(root) == [("damaged", "")]
+    assert list_problems(root) == [("damaged", "")]
 
 
-def test_a_footer_whose_sha256_is_of_other_bytes_is_told(root: Path) -> None:
+def test_a_footer_with_the_sha256_of_other_bytes_is_reported(root: Path) -> None:
     path = find_segments(root)[0]
     data = bytearray(path.read_bytes())
     data[-44] ^= 1
     path.write_bytes(data)
-    (found,) = check(root).problems
-    assert "SHA-256" in found.detail
+    (problem,) = check(root).problems
+    assert "SHA-256" in problem.detail
 
 
-def test_an_open_segment_counts_as_far_as_it_is_whole(root: Path) -> None:
+def test_an_open_segment_counts_up_to_its_last_whole_block(root: Path) -> None:
     path = write_blocks(root, 2, 1)
     path.write_bytes(path.read_bytes()[:-1])
     set_high_water(root, 15)
@@ -245,28 +245,28 @@ def test_an_open_segment_counts_as_far_as_it_is_whole(root: Path) -> None:
     assert "ids 14 to 15" in note
 
 
-def test_damage_within_an_open_segment_is_told(root: Path) -> None:
+def test_damage_within_an_open_segment_is_reported(root: Path) -> None:
     path = write_blocks(root, 2, 1)
     data = bytearray(path.read_bytes())
     data[70] ^= 1
     path.write_bytes(data)
-    assert problems(root) == [("damaged", "ids 14 to 15")]
+    assert list_problems(root) == [("damaged", "ids 14 to 15")]
 
 
-def test_bytes_between_two_blocks_that_are_none_are_told(root: Path) -> None:
+def test_bytes_between_two_blocks_are_reported(root: Path) -> None:
     path = write_blocks(root, 2, 1)
     data, second = path.read_bytes(), list(read_blocks(path))[1].offset
     path.write_bytes(data[:second] + b"strange" + data[second:])
-    assert problems(root) == [("damaged", "")]
+    assert list_problems(root) == [("damaged", "")]
 
 
-def test_seqs_beyond_the_cursor_that_a_file_set_aside_held_are_missing(root: Path) -> None:
+def test_seqs_beyond_the_cursor_in_a_file_set_aside_are_missing(root: Path) -> None:
     path = find_segments(root)[-1]
     data = bytearray(path.read_bytes())
     data[70] ^= 1
     path.write_bytes(data)
     recover_writer(root).close()
-    assert problems(root) == [("missing", "ids 12 to 13")]
+    assert list_problems(root) == [("missing", "ids 12 to 13")]
     writer = recover_writer(root)
     writer.record_gap(Seq(13), "accepted")
     writer.close()
@@ -276,7 +276,7 @@ def test_seqs_beyond_the_cursor_that_a_file_set_aside_held_are_missing(root: Pat
     assert "set aside" in note
 
 
-def test_a_strange_file_is_noted_and_a_temporary_one_is_not(root: Path) -> None:
+def test_an_unknown_file_is_noted_and_a_temporary_one_is_not(root: Path) -> None:
     day = find_segments(root)[0].parent
     (day / "usages-p01-0000000000000001-0000000000000005.ndjson.zst").write_bytes(b"")
     (day / "gap-p00-0000000000000014-0000000000000014.json.tmp").write_bytes(b"")
@@ -285,31 +285,31 @@ def test_a_strange_file_is_noted_and_a_temporary_one_is_not(root: Path) -> None:
     assert len(report.notes) == 1
 
 
-def test_all_partitions_are_checked_and_their_ids_told(tmp_path: Path) -> None:
+def test_all_partitions_are_checked_and_their_ids_reported(tmp_path: Path) -> None:
     for partition in (0, 1, 3):
         write_blocks(tmp_path, 2, partition=partition, partitions=4)
         recover_writer(tmp_path, partition, 4).close()
-    path = one(tmp_path, "p03/*/usages*")
+    path = find_first(tmp_path, "p03/*/usages*")
     path.rename(path.with_name("usages-p03-0000000000000003-0000000000000004.ndjson.zst"))
     reports = list(verify_archive(tmp_path))
-    assert [each.number for each in reports] == [0, 1, 2, 3]
-    assert [bool(each.problems) for each in reports] == [False, False, True, True]
-    assert [(each.kind, each.where) for each in reports[2].problems] == [("missing", "")]
+    assert [report.number for report in reports] == [0, 1, 2, 3]
+    assert [bool(report.problems) for report in reports] == [False, False, True, True]
+    assert [(problem.kind, problem.where) for problem in reports[2].problems] == [("missing", "")]
     assert (
         ArchiveProblem("missing", "ids 4 to 8 in steps of 4", "in no file") in reports[3].problems
     )
 
 
-@pytest.mark.parametrize("said", [None, "", '{"format":0}'])
-def test_a_partition_without_a_readable_identity_is_a_problem(root: Path, said: str | None) -> None:
+@pytest.mark.parametrize("text", [None, "", '{"format":0}'])
+def test_a_partition_without_a_readable_identity_is_a_problem(root: Path, text: str | None) -> None:
     path = root / "p00" / paths.IDENTITY_NAME
     path.unlink()
-    if said is not None:
-        path.write_text(said)
-    assert problems(root) == [("damaged", "")]
+    if text is not None:
+        path.write_text(text)
+    assert list_problems(root) == [("damaged", "")]
 
 
-def test_where_there_is_no_archive_there_is_nothing_to_prove(tmp_path: Path) -> None:
+def test_verify_without_an_archive_raises(tmp_path: Path) -> None:
     for path in (tmp_path / "nothing", tmp_path):
         with pytest.raises(ArchiveNotFound):
             list(verify_archive(path))
@@ -322,13 +322,13 @@ def test_below_the_retention_floor_nothing_is_missing(root: Path) -> None:
     find_segments(root)[0].unlink()
     path = root / "p00" / paths.IDENTITY_NAME
     change_identity(path, keptFrom=6)
-    assert problems(root) == []
+    assert list_problems(root) == []
     change_identity(path, keptFrom=5)
-    assert problems(root) == [("missing", "id 5")]
+    assert list_problems(root) == [("missing", "id 5")]
 
 
-def test_what_is_left_below_the_retention_floor_is_noted(root: Path) -> None:
-    """Retention died before the unlink; or the floor is not what it was."""
+def test_files_below_the_retention_floor_are_noted(root: Path) -> None:
+    """Retention died before the unlink, or the floor has changed."""
     path = root / "p00" / paths.IDENTITY_NAME
     change_identity(path, keptFrom=6)
     report = check(root)
@@ -353,53 +353,53 @@ def test_a_live_archive_has_no_problem_while_it_is_written(fast_path: Path) -> N
     thread.start()
     times = 0
     while thread.is_alive():
-        told = writer.cursor
+        cursor = writer.cursor
         report = check(fast_path)
         assert not report.problems
-        assert report.cursor >= told
+        assert report.cursor >= cursor
         times += 1
     assert times > 5
     assert writer.stats.finished_segments > 20
     abandon_writer(writer)
 
 
-@pytest.mark.parametrize("reached", ["within the second", "behind the second"])
-def test_blocks_written_after_the_look_at_a_torn_one_do_not_make_it_damage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reached: str
+@pytest.mark.parametrize("file_end", ["within the second", "behind the second"])
+def test_blocks_written_after_a_torn_one_was_read_do_not_make_it_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_end: str
 ) -> None:
-    """The file ended within the second block when reading began; now a third follows it."""
+    """The file ended within the second block when the read began. Now a third block follows."""
     path = write_blocks(tmp_path, 2, 1, 1)
     first, second, third = read_blocks(path)
-    end = second.end - 1 if reached == "within the second" else third.end - 1
+    end = second.end - 1 if file_end == "within the second" else third.end - 1
     data = bytearray(path.read_bytes())
-    if reached == "behind the second":
+    if file_end == "behind the second":
         data[second.end - 1] ^= 1
     path.write_bytes(data)
     with path.open("rb") as file:
         real = os.fstat(file.fileno())
-        as_it_was = os.stat_result([*real[:6], end, *real[7:]])
-        monkeypatch.setattr(os, "fstat", lambda _: as_it_was)
-        assert [each.end for each in scan_frames(file.fileno())] == [first.end]
+        old_stat = os.stat_result([*real[:6], end, *real[7:]])
+        monkeypatch.setattr(os, "fstat", lambda _: old_stat)
+        assert [frame.end for frame in scan_frames(file.fileno())] == [first.end]
 
 
 def test_memory_does_not_grow_with_the_archive(fast_path: Path) -> None:
     import tracemalloc  # noqa: PLC0415
 
-    def peak() -> int:
+    def measure_peak() -> int:
         tracemalloc.start()
         assert not check(fast_path).problems
-        most = tracemalloc.get_traced_memory()[1]
+        peak_bytes = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        return most
+        return peak_bytes
 
     writer = recover_writer(fast_path, segment_bytes=100_000)
     for _ in range(5):
         writer.append([make_batch(writer.cursor + 1, 2000)])
-    small = peak()
+    small_peak = measure_peak()
     for _ in range(50):
         writer.append([make_batch(writer.cursor + 1, 2000)])
         writer.roll_if_due()
-    assert peak() < small * 1.5
+    assert measure_peak() < small_peak * 1.5
     writer.close()
 
 
@@ -412,15 +412,15 @@ def test_verify_and_cat_follow_a_segment_that_was_finished_after_they_listed_it(
     recover_writer(root).close()
     assert not path.exists()
     real = paths.list_files
-    answers = [listed, listed]
-    monkeypatch.setattr(paths, "list_files", lambda *of: answers.pop() if answers else real(*of))
+    listings = [listed, listed]
+    monkeypatch.setattr(paths, "list_files", lambda *of: listings.pop() if listings else real(*of))
     report = check(root)
     assert not report.problems
     assert report.usages == 12
-    answers += [listed, listed]
-    complaints: list[str] = []
-    (place,) = find_partitions(root)
-    assert place.partition
-    found = [len(each) for each in select_lines(place.partition, Query(), complaints.append)]
-    assert not answers
-    assert (sum(found), complaints) == (12, [])
+    listings += [listed, listed]
+    reports: list[str] = []
+    (status,) = find_partitions(root)
+    assert status.partition
+    counts = [len(lines) for lines in select_lines(status.partition, Query(), reports.append)]
+    assert not listings
+    assert (sum(counts), reports) == (12, [])

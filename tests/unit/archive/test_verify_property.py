@@ -1,8 +1,8 @@
-"""What is done to an archive at random, and what verify, cat, export and recovery make of it.
+"""Random damage to an archive, as verify, cat, export and recovery see it.
 
-Archives of several segments, gap records, quarantined entries and an open segment, in one partition
-or two, are deleted from, cut, duplicated and changed. Verify must name what was done, by kind and
-ids, and complain of nothing else; the readers must give every usage that is left, once.
+The tests delete, cut, duplicate and change files of archives of several segments, gap records,
+quarantined entries and an open segment, in one partition or two. Verify must report the damage by
+kind and ids, and nothing else. The readers must return every remaining usage once.
 """
 
 import re
@@ -27,49 +27,51 @@ from testkit.archive.builder import abandon_writer, make_batch, recover_writer
 from testkit.archive.damage import DAMAGES, Archive, Damage, Expected, make_archive
 
 
-def parsed(text: str) -> set[int]:
-    """Read the ids that a complaint names."""
-    found: set[int] = set()
+def parse_ids(text: str) -> set[int]:
+    """Return the ids that a report names."""
+    ids: set[int] = set()
     pattern = r"\bids? (\d+)(?: to (\d+)(?: in steps of (\d+))?)?"
     for first, last, step in re.findall(pattern, text):
-        found |= set(range(int(first), int(last or first) + 1, int(step or 1)))
-    return found
+        ids |= set(range(int(first), int(last or first) + 1, int(step or 1)))
+    return ids
 
 
-def named(root: Path) -> tuple[dict[str, set[int]], list[str]]:
+def list_problem_ids(root: Path) -> tuple[dict[str, set[int]], list[str]]:
     """Return the ids that verify names, by kind, and the problems that name none."""
     ids: dict[str, set[int]] = {"missing": set(), "damaged": set(), "repeated": set()}
     others = []
     for report in verify_archive(root):
         for problem in report.problems:
             # Rot in a record may make it one of a later version.
-            ids["damaged" if problem.kind == "unknown" else problem.kind] |= parsed(problem.where)
+            ids["damaged" if problem.kind == "unknown" else problem.kind] |= parse_ids(
+                problem.where
+            )
             if not problem.where:
                 others.append(problem.kind)
     return ids, others
 
 
-def read(root: Path) -> tuple[list[int], list[str]]:
-    """Return the ids that cat gives, and its complaints."""
-    said: list[str] = []
-    places = find_partitions(root)
-    said += [each.error for each in places if each.error]
-    found = [parse_line(line).id for each in lines(places_of(places), said) for line in each]
+def read_usages(root: Path) -> tuple[list[int], list[str]]:
+    """Return the ids of the usages that cat prints, and its reports."""
+    statuses = find_partitions(root)
+    partitions = select_readable(statuses)
+    reports = [status.error for status in statuses if status.error]
+    ids = [parse_line(line).id for part in read_lines(partitions, reports) for line in part]
     target = root.with_suffix(".parquet")
-    again: list[str] = []
-    export_parquet(lines(places_of(places), again), target)
-    assert pyarrow.parquet.read_table(target)["id"].to_pylist() == found
-    assert again == [each for each in said if "partition" not in each]
-    return found, said
+    export_reports: list[str] = []
+    export_parquet(read_lines(partitions, export_reports), target)
+    assert pyarrow.parquet.read_table(target)["id"].to_pylist() == ids
+    assert export_reports == [report for report in reports if "partition" not in report]
+    return ids, reports
 
 
-def places_of(places: list[PartitionStatus]) -> list[ArchivePartition]:
-    return [each.partition for each in places if each.partition]
+def select_readable(statuses: list[PartitionStatus]) -> list[ArchivePartition]:
+    return [status.partition for status in statuses if status.partition]
 
 
-def lines(partitions: list[ArchivePartition], said: list[str]) -> Iterator[list[bytes]]:
-    for each in partitions:
-        yield from select_lines(each, Query(), said.append)
+def read_lines(partitions: list[ArchivePartition], reports: list[str]) -> Iterator[list[bytes]]:
+    for partition in partitions:
+        yield from select_lines(partition, Query(), reports.append)
 
 
 @seed(13)
@@ -77,89 +79,86 @@ def lines(partitions: list[ArchivePartition], said: list[str]) -> Iterator[list[
     max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
-def test_verify_and_the_readers_say_what_was_done(fast_path: Path, data: st.DataObject) -> None:
+def test_verify_and_the_readers_report_the_damage(fast_path: Path, data: st.DataObject) -> None:
     folder = Path(tempfile.mkdtemp(dir=fast_path))
     root, draw, expected = folder / "archive", data.draw, Expected()
     partitions = draw(st.sampled_from([1, 1, 2]))
-    made = [make_archive(root, number, partitions, draw) for number in range(partitions)]
+    archives = [make_archive(root, number, partitions, draw) for number in range(partitions)]
     if partitions == 2 and draw(st.integers(0, 3)) == 0:
-        victim = made.pop(draw(st.integers(0, 1)))
+        victim = archives.pop(draw(st.integers(0, 1)))
         shutil.rmtree(victim.folder)
         if draw(st.booleans()):
             victim.folder.mkdir()
         expected.partitions_missing = 1
     usages = [
         i
-        for each in made
-        for path in each.files()
+        for archive in archives
+        for path in archive.files()
         if path.name.startswith("usages")
-        for i in sorted(each.ids_of(path))
+        for i in sorted(archive.ids_of(path))
     ]
-    usages = [i for each in made for i in sorted(set(usages) & each.ids(1, 1000))]
-    targets = [(each, path) for each in made for path in each.files()]
-    some = st.lists(st.sampled_from(targets), max_size=2, unique_by=lambda each: each[1])
-    for archive, path in draw(some):
+    usages = [i for archive in archives for i in sorted(set(usages) & archive.ids(1, 1000))]
+    targets = [(archive, path) for archive in archives for path in archive.files()]
+    victims = st.lists(st.sampled_from(targets), max_size=2, unique_by=lambda target: target[1])
+    for archive, path in draw(victims):
         draw(st.sampled_from(DAMAGES))(Damage(archive, path, expected, draw))
 
-    ids, others = named(root)
+    ids, others = list_problem_ids(root)
     assert ids["missing"] == expected.missing
     assert ids["damaged"] == expected.damaged
     assert ids["repeated"] == expected.repeated
     assert others.count("missing") == expected.partitions_missing
     assert bool(others.count("damaged")) == expected.doubt
 
-    gone = expected.missing | expected.damaged
-    left = [i for i in usages if i not in gone]
-    found, complaints = read(root)
-    assert found == left
-    told = set[int]().union(*map(parsed, complaints))
-    assert (gone | expected.repeated) & set(usages) <= told <= gone | expected.repeated
+    lost = expected.missing | expected.damaged
+    readable = [i for i in usages if i not in lost]
+    read_ids, reports = read_usages(root)
+    assert read_ids == readable
+    reported = set[int]().union(*map(parse_ids, reports))
+    assert (lost | expected.repeated) & set(usages) <= reported <= lost | expected.repeated
     if expected.partitions_missing:
-        assert complaints
-    elif not told and not expected.doubt:
-        assert not complaints
-    recovery_keeps(made, expected, left)
+        assert reports
+    elif not reported and not expected.doubt:
+        assert not reports
+    check_recovery(archives, expected, readable)
     shutil.rmtree(folder)
 
 
-def recovery_keeps(made: list[Archive], expected: Expected, left: list[int]) -> None:
-    """Recover: what could be read can be read after it, and what is gone halts the archive."""
-    found: list[int] = []
-    kept = False
-    for each in made:
-        root = each.folder.parent
-        before = {path.read_bytes() for path in each.folder.rglob("*.open")}
+def check_recovery(archives: list[Archive], expected: Expected, readable: list[int]) -> None:
+    """Recover. Readable usages must stay readable, and a loss must halt the archive."""
+    read_ids: list[int] = []
+    is_damage_kept = False
+    for archive in archives:
+        root = archive.folder.parent
+        before = {path.read_bytes() for path in archive.folder.rglob("*.open")}
         try:
-            writer = recover_writer(root, each.partition, each.partitions)
+            writer = recover_writer(root, archive.partition, archive.partitions)
         except ArchiveDamaged:
             assert expected.repeated
             return
         halted = writer.stats.highest_seq > writer.cursor
         abandon_writer(writer)
-        assert not halted or (expected.missing | expected.damaged) & each.ids(
+        assert not halted or (expected.missing | expected.damaged) & archive.ids(
             1, writer.stats.highest_seq
         )
-        aside = {path.read_bytes() for path in each.folder.rglob("*.damaged*")}
-        kept = kept or bool(aside & before)
-        found += [
-            parse_line(line).id
-            for part in lines([ArchivePartition(each.folder, writer.identity)], [])
-            for line in part
-        ]
-    assert found == left
-    assert kept or not expected.open_damaged
+        aside = {path.read_bytes() for path in archive.folder.rglob("*.damaged*")}
+        is_damage_kept = is_damage_kept or bool(aside & before)
+        partition = ArchivePartition(archive.folder, writer.identity)
+        read_ids += [parse_line(line).id for part in read_lines([partition], []) for line in part]
+    assert read_ids == readable
+    assert is_damage_kept or not expected.open_damaged
 
 
-def test_the_checker_would_see_a_verify_that_misses_or_invents(tmp_path: Path) -> None:
-    """The control: the parser of complaints reads ids, and an expectation that is wrong fails."""
-    assert parsed("ids 4 to 8 in steps of 4") == {4, 8}
-    assert parsed("id 7 and ids 1 to 2") == {7, 1, 2}
+def test_the_checker_detects_a_verify_that_misses_or_invents(tmp_path: Path) -> None:
+    """This is the control: the parser reads ids, and a wrong expectation fails."""
+    assert parse_ids("ids 4 to 8 in steps of 4") == {4, 8}
+    assert parse_ids("id 7 and ids 1 to 2") == {7, 1, 2}
     writer = recover_writer(tmp_path / "archive")
     writer.append([make_batch(1, 3)])
     writer.close()
-    assert named(tmp_path / "archive")[0]["missing"] == set()
+    assert list_problem_ids(tmp_path / "archive")[0]["missing"] == set()
     next(tmp_path.rglob("usages*")).unlink()
-    ids, others = named(tmp_path / "archive")
+    ids, others = list_problem_ids(tmp_path / "archive")
     assert (ids["missing"], others) == ({1, 2, 3}, [])
     with pytest.raises(AssertionError):
-        recovery_keeps([Archive(tmp_path / "archive/p00", 0, 1)], Expected(), [])
+        check_recovery([Archive(tmp_path / "archive/p00", 0, 1)], Expected(), [])
