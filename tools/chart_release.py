@@ -10,24 +10,26 @@ from testkit.chart.rendering import CHART, ROOT, loaded
 RELEASED = ROOT / "tests" / "chart" / "released"
 
 
-def archives() -> list[Path]:
-    """Every chart that was released."""
+def find_archives() -> list[Path]:
+    """Return every chart that was released."""
     return sorted(RELEASED.glob("busyapi-*.tgz"))
 
 
-def release(chart: Path = CHART, folder: Path = RELEASED) -> Path:
-    """Pack it; what was released once under a version stays as it is."""
+def pack_release(chart: Path = CHART, folder: Path = RELEASED) -> Path:
+    """Pack the chart. A version that was released is never packed again."""
     archive = folder / f"busyapi-{loaded(chart).version}.tgz"
     if archive.exists():
-        raise FileExistsError(f"{archive.name} is released: give Chart.yaml another version")
+        raise FileExistsError(
+            f"{archive.name} is already released: change the version in Chart.yaml"
+        )
     helm_python.package(chart, destination=folder)
     return archive
 
 
 def main() -> int:
-    """Say which, or why not."""
+    """Pack the chart and print its path, or why it cannot be packed."""
     try:
-        sys.stdout.write(f"{release()}\n")
+        sys.stdout.write(f"{pack_release()}\n")
     except FileExistsError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -1,8 +1,8 @@
-"""Install the packages of a lock file with pip, and show how far it is.
+"""Install the packages of a lock file with pip, and show the progress.
 
     python tools/install.py requirements-dev.lock [options of pip install]
 
-The interpreter that runs this is the one that is installed into; it needs nothing but pip.
+It installs into the environment of the interpreter that runs it, which needs only pip.
 """
 
 import re
@@ -19,9 +19,9 @@ PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "install")
 OPTIONS = ("--no-input", "--progress-bar", "off", "--require-hashes", "--only-binary", ":all:")
 
 MEGABYTES = {"requirements.lock": 17, "requirements-dev.lock": 70, "requirements-test.lock": 310}
-"""What a first installation downloads: on Linux, the most."""
+"""The download of a first installation on Linux, where it is largest."""
 SECONDS_PER_MEGABYTE = 0.5
-"""A slow machine behind a connection of 40 Mbit/s, with unpacking."""
+"""With unpacking, on a slow machine with a connection of 40 Mbit/s."""
 TAIL_LINES = 12
 
 SYSTEMS = "Linux with glibc 2.28 or newer (x86-64, arm64) and macOS"
@@ -32,7 +32,7 @@ _INSTALLING = re.compile(r"Installing collected packages")
 
 
 class Progress:
-    """Shows steps: on a terminal in one line, elsewhere only the phases."""
+    """Shows each step in one line of a terminal; elsewhere, only the phases."""
 
     def __init__(self, total: int, out: TextIO) -> None:
         self.count = 0
@@ -41,14 +41,14 @@ class Progress:
         self._is_live = out.isatty()
 
     def read(self, line: str) -> None:
-        """Show what a line of pip's output says."""
+        """Show the step in a line of pip's output."""
         if step := _STEP.match(line):
             self.count = min(self.count + 1, self._total)
             if self._is_live:
                 self._write(f"\r\x1b[K  {self.count} of {self._total}: {step[1]}")
         elif _INSTALLING.match(line):
             start = "\r\x1b[K" if self._is_live else ""
-            self._write(f"{start}  all {self._total} are downloaded; unpacking them")
+            self._write(f"{start}  all {self._total} downloaded; unpacking them")
             if not self._is_live:
                 self._write("\n")
 
@@ -63,7 +63,7 @@ class Progress:
 
 
 def announce(lock: Path, total: int, venv: Path) -> str:
-    """Return the line that says what will be installed, and how long that takes."""
+    """Return the line that announces the packages, the download and the time."""
     megabytes = MEGABYTES.get(str(lock))
     line = f"Installing {total} packages of {lock} into {venv}"
     if megabytes is None:
@@ -105,7 +105,7 @@ def main(lock: str, *options: str) -> int:
         out.write("\n".join(["pip failed:", *(f"    {line}" for line in tail)]) + "\n")
         out.write(
             f"The packages exist for {SYSTEMS}. If the network failed, run the same command again:"
-            " what was downloaded is kept.\n"
+            " downloaded packages are kept.\n"
         )
         return pip.returncode
     out.write(f"Installed in {monotonic() - began:.0f} s.\n")

@@ -1,4 +1,4 @@
-"""What mkdocs.yml adds to mkdocs: pages from outside of docs/, and how a page is adapted."""
+"""Hooks for mkdocs: they add the pages outside of docs/ and adapt each page."""
 
 from pathlib import Path
 from typing import Any

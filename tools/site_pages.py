@@ -1,8 +1,8 @@
-"""How a Markdown file of this repository becomes a page of the site.
+"""Conversion of the repository's Markdown files to pages of the site.
 
 The files are written for the forge, which differs from Python-Markdown in three ways: links may
-leave docs/, a fence may have marks after its language, and what belongs to an item of an ordered
-list is indented by three characters instead of four.
+lead out of docs/, a fence may have marks after its language, and the content of an item of an
+ordered list is indented by three characters instead of four.
 """
 
 import posixpath
@@ -33,13 +33,13 @@ def page_of(path: str) -> str | None:
 
 
 def source_of(page: str) -> str:
-    """Return which file of the repository a page is made from."""
+    """Return the repository's file that a page comes from."""
     outside = {page: path for path, page in ELSEWHERE.items()}
     return outside.get(page, f"docs/{page}")
 
 
 def adapt(text: str, page: str) -> str:
-    """Return a page as Python-Markdown reads it."""
+    """Return the text of a page for Python-Markdown."""
     return _indent_lists(_strip_marks(_rewrite_links(text, page)))
 
 
@@ -65,7 +65,7 @@ def _strip_marks(text: str) -> str:
 
 
 def _indent_lists(text: str) -> str:
-    """Indent by one more what belongs to an item of an ordered list."""
+    """Indent the content of an ordered list's items by one more character."""
     lines, inside, fenced = [], False, False
     for line in text.split("\n"):
         if line.startswith("```"):

@@ -20,9 +20,9 @@ from e2e.kube import Json, wait_for
 from e2e.measure import Broken
 from e2e.release import CHART, NAME, Release
 from e2e.report import Report
-from tools.preview.cluster import COUNTED, watched
+from tools.preview.cluster import KUBELET_INTERVAL_SECONDS, watch_namespace
 from tools.preview.kube_state import State
-from tools.preview.panel_queries import Choice, curves
+from tools.preview.panel_queries import Choice, query_curves
 
 PROMETHEUS = "/api/v1/namespaces/monitoring/services/prometheus:9090/proxy/api/v1"
 TARGETS = 3
@@ -125,19 +125,27 @@ def panels(site: Release, report: Report) -> None:
     with (
         report.row("every panel of Autoscaling and resources has data") as row,
         tempfile.TemporaryDirectory(prefix="busyapi-e2e-") as folder,
-        watched(Path(folder), site.namespace) as url,
+        watch_namespace(Path(folder), site.namespace) as url,
     ):
         bare: list[str] = []
 
         def fed() -> bool:
             end = time.time()
             choice = Choice(
-                url, end - SHOWN_SECONDS, end, 5, f"{4 * COUNTED}s", site.namespace, NAME
+                url,
+                end - SHOWN_SECONDS,
+                end,
+                5,
+                f"{4 * KUBELET_INTERVAL_SECONDS}s",
+                site.namespace,
+                NAME,
             )
             bare[:] = [
                 panel["title"]
                 for panel in shown
-                if not all(curves({**panel, "targets": [one]}, choice) for one in panel["targets"])
+                if not all(
+                    query_curves({**panel, "targets": [one]}, choice) for one in panel["targets"]
+                )
             ]
             return not bare
 

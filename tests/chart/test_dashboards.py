@@ -16,7 +16,7 @@ from charts.dashboards.board import COLUMNS, UIDS
 from testkit.chart.rendering import CHART, ROOT, Json, of_kind, render, render3
 from testkit.prometheus import PROMTOOL
 from tools.preview.panel_queries import Choice
-from tools.preview.units import written
+from tools.preview.units import format_value
 
 DASHBOARDS = CHART / "dashboards"
 NAMES = sorted(path.stem for path in DASHBOARDS.glob("*.json"))
@@ -157,7 +157,7 @@ def promtool_error(expressions: list[str], folder: Path) -> str:
 def expressions(name: str) -> list[str]:
     choice = Choice("", 0, 60, 1, "1m", "usages", "busyapi")
     targets = [target for panel in panels(dashboard(name)) for target in panel["targets"]]
-    return [choice.filled(target["expr"]) for target in targets]
+    return [choice.fill(target["expr"]) for target in targets]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -173,7 +173,7 @@ def test_invalid_query_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_preview_knows_every_unit(name: str) -> None:
     for panel in panels(dashboard(name)):
-        assert written(1.5, panel["fieldConfig"]["defaults"]["unit"])
+        assert format_value(1.5, panel["fieldConfig"]["defaults"]["unit"])
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_preview_knows_every_unit(name: str) -> None:
     ],
 )
 def test_value_is_formatted_as_in_grafana(value: float, unit: str, text: str) -> None:
-    assert written(value, unit) == text
+    assert format_value(value, unit) == text
 
 
 @pytest.mark.parametrize("by_helm", [render, render3], ids=["helm 4", "helm 3"])

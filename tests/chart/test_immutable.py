@@ -11,7 +11,7 @@ import pytest
 
 from testkit.chart.immutable_fields import WHOLE, conflicts
 from testkit.chart.rendering import CHART, MODES, Json, loaded, mode_name, render, values_of
-from tools.chart_release import archives, release
+from tools.chart_release import find_archives, pack_release
 
 STATEFUL_SET: Json = {
     "kind": "StatefulSet",
@@ -112,7 +112,7 @@ def test_allowed_value_changes_no_immutable_field(change: str) -> None:
 
 
 def test_upgrade_from_each_released_chart_changes_no_immutable_field() -> None:
-    for archive in archives():
+    for archive in find_archives():
         conflicts_by_mode = upgrades(archive)
         assert "default" in conflicts_by_mode
         assert not any(conflicts_by_mode.values()), f"{archive.name}: {conflicts_by_mode}"
@@ -124,14 +124,14 @@ def test_selector_that_changed_since_a_release_is_found(tmp_path: Path) -> None:
     label = "app.kubernetes.io/instance:"
     assert label in helpers.read_text()
     helpers.write_text(helpers.read_text().replace(label, f"older: yes-it-was\n{label}"))
-    conflicts_by_mode = upgrades(release(older, tmp_path))["default"]
+    conflicts_by_mode = upgrades(pack_release(older, tmp_path))["default"]
     assert "Deployment/busyapi: spec.selector" in conflicts_by_mode
 
 
 def test_released_version_is_not_packed_again(tmp_path: Path) -> None:
-    first = release(folder=tmp_path).read_bytes()
-    with pytest.raises(FileExistsError, match="another version"):
-        release(folder=tmp_path)
+    first = pack_release(folder=tmp_path).read_bytes()
+    with pytest.raises(FileExistsError, match="change the version"):
+        pack_release(folder=tmp_path)
     (archive,) = tmp_path.iterdir()
     assert archive.read_bytes() == first
 

@@ -11,14 +11,14 @@ from busyapi.telemetry import metric_defs_api, metric_defs_flusher
 from busyapi.telemetry.metric_defs import MetricDef
 from busyapi.telemetry.metrics import ApiMetrics, FlusherMetrics, Metrics
 from tools.generate.metric_readers import (
-    alerts,
-    family,
-    panels,
-    read_by,
-    readers,
-    recorded,
-    rules_of,
-    through,
+    collect_readers,
+    expand_records,
+    find_family,
+    find_readers,
+    load_rules,
+    read_alerts,
+    read_panels,
+    read_records,
 )
 from tools.generate.metrics_page import ROWS, alerts_first
 
@@ -51,13 +51,13 @@ def test_every_metric_of_the_catalogue_is_given_as_it_says_and_no_other(role: in
 
 
 def test_every_metric_says_what_reads_it_and_nothing_reads_one_that_there_is_not() -> None:
-    read = {name: in_short(readers) for name, readers in read_by(set(ROWS)).items()}
+    read = {name: in_short(readers) for name, readers in find_readers(set(ROWS)).items()}
     assert read == {name: row.read_by for name, row in ROWS.items()}
 
 
 def test_recording_rules_that_are_read_are_made_and_the_other_way_round() -> None:
-    made = recorded(rules_of())
-    read = set[str]().union(*readers().values(), *made.values())
+    made = read_records(load_rules())
+    read = set[str]().union(*collect_readers().values(), *made.values())
     assert {name for name in read if name.startswith("busyapi:")} == made.keys()
 
 
@@ -70,11 +70,11 @@ RULES_OF_ONE = {
 
 
 def test_a_reader_is_found_through_a_recording_rule_and_no_label_is_taken_for_a_metric() -> None:
-    (alert, read), *others = alerts(RULES_OF_ONE)
+    (alert, read), *others = read_alerts(RULES_OF_ONE)
     assert (alert, others) == ("A", [])
-    names = through(read, recorded(RULES_OF_ONE))
+    names = expand_records(read, read_records(RULES_OF_ONE))
     assert names == {"busyapi:a:sum", "busyapi_a_total", "busyapi_c_bucket"}
-    assert {family(name, {"busyapi_a"}) for name in names} >= {"busyapi_a", "busyapi_c"}
+    assert {find_family(name, {"busyapi_a"}) for name in names} >= {"busyapi_a", "busyapi_c"}
 
 
 def test_a_panel_and_a_variable_are_readers() -> None:
@@ -85,7 +85,7 @@ def test_a_panel_and_a_variable_are_readers() -> None:
         "panels": [{"title": "Row", "panels": [inner]}],
         "templating": {"list": [variable]},
     }
-    assert [*panels(board)] == [
+    assert [*read_panels(board)] == [
         ("Overview: Inner", {"busyapi_a"}),
         ("Overview: $release", {"busyapi_b"}),
     ]

@@ -92,7 +92,7 @@ def test_a_private_key_may_be_given_as_text_and_with_a_password(keys: Keys, tmp_
 def test_a_key_of_another_kind_is_refused(tmp_path: Path) -> None:
     run("openssl", "genpkey", "-algorithm", "ED25519", "-out", tmp_path / "key")
     run("openssl", "pkey", "-in", tmp_path / "key", "-pubout", "-out", tmp_path / "pub")
-    with pytest.raises(ReleaseError, match="RELEASE_KEY is no ECDSA key"):
+    with pytest.raises(ReleaseError, match="RELEASE_KEY is not an ECDSA key"):
         load_private_key(str(tmp_path / "key"), None)
-    with pytest.raises(ReleaseError, match="pub is no ECDSA key"):
+    with pytest.raises(ReleaseError, match="pub is not an ECDSA key"):
         load_public_key(tmp_path / "pub")

@@ -62,7 +62,7 @@ def test_a_changelog_that_says_unreleased_is_refused(
 def test_without_a_key_the_command_says_how_to_make_one(tagged: Repository) -> None:
     refused = tagged.release("build")
     assert refused.returncode == 1
-    assert "RELEASE_KEY names no private key" in refused.stderr
+    assert "RELEASE_KEY is empty" in refused.stderr
     assert "openssl genpkey" in refused.stderr
 
 

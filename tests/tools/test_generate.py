@@ -1,4 +1,4 @@
-"""Generated files are fresh, and `--check` finds each way in which one is not."""
+"""Generated files are up to date, and `--check` finds each stale one."""
 
 import shutil
 from pathlib import Path
@@ -9,18 +9,18 @@ from tools.generate import chart_config
 from tools.generate.__main__ import MODULES, ROOT, main
 
 SOURCES = ("charts", "docs", "k8s", "bench", "perf", "service/busyapi")
-"""What the generators read or write, below the repository."""
+"""The folders that the generators read or write."""
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A repository to be changed."""
+    """Return a copy of the sources that a test may change."""
     for name in SOURCES:
         shutil.copytree(ROOT / name, tmp_path / name)
     return tmp_path
 
 
-def swap(path: Path, old: str, new: str) -> None:
+def replace_in(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
@@ -44,7 +44,7 @@ def test_generated_files_are_fresh(name: str, capsys: pytest.CaptureFixture[str]
         ("docs", "docs/reference/logs.md"),
     ],
 )
-def test_a_stale_file_is_found_and_mended(
+def test_a_stale_file_is_found_and_rewritten(
     name: str, file: str, copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fresh = (copy / file).read_text()
@@ -60,7 +60,7 @@ def test_a_stale_file_is_found_and_mended(
 
 def test_a_stale_table_of_sizing_is_found(copy: Path) -> None:
     page = copy / "docs/reference/sizing.md"
-    swap(page, "| 100 million | by the thousand |", "| 100 million | else |")
+    replace_in(page, "| 100 million | by the thousand |", "| 100 million | else |")
     assert main(["--check", "--root", str(copy), "docs"]) == 1
 
 
@@ -72,12 +72,12 @@ def test_a_stale_table_of_sizing_is_found(copy: Path) -> None:
         ("values.schema.json", '"maximum": 300\n', '"maximum": 301\n'),
     ],
 )
-def test_a_stale_config_of_the_chart_is_found_and_mended(
+def test_a_stale_config_of_the_chart_is_found_and_rewritten(
     copy: Path, file: str, old: str, new: str
 ) -> None:
     path = copy / "charts/busyapi" / file
     fresh = path.read_text()
-    swap(path, old, new)
+    replace_in(path, old, new)
     options = ["--root", str(copy), "settings"]
     assert main(["--check", *options]) == 1
     assert main(options) == 0
@@ -87,19 +87,19 @@ def test_a_stale_config_of_the_chart_is_found_and_mended(
 def test_a_config_map_without_a_place_for_the_rows_is_refused(
     copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    swap(copy / chart_config.CONFIG_MAP, chart_config.END, "")
+    replace_in(copy / chart_config.CONFIG_MAP, chart_config.END, "")
     assert main(["--root", str(copy), "settings"]) == 1
     assert "configmap.yaml has no" in capsys.readouterr().err
 
 
-def test_text_of_no_known_form_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_setting_without_a_pattern_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(chart_config.PATTERNS, "corsOrigins")
     with pytest.raises(ValueError, match=r"config\.corsOrigins: add it to PATTERNS"):
-        chart_config.schema((ROOT / chart_config.SCHEMA).read_text())
+        chart_config.render_schema((ROOT / chart_config.SCHEMA).read_text())
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "says"),
+    ("old", "new", "message"),
     [
         ("replicaCount: 2", "replicaCount: 3", "is stale"),
         ("# -- Minimum number of pods.", "# -- The minimum number of pods.", "is stale"),
@@ -107,17 +107,17 @@ def test_text_of_no_known_form_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     ],
 )
 def test_a_value_that_the_readme_does_not_describe_is_found(
-    copy: Path, old: str, new: str, says: str, capsys: pytest.CaptureFixture[str]
+    copy: Path, old: str, new: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    swap(copy / "charts/busyapi/values.yaml", old, new)
+    replace_in(copy / "charts/busyapi/values.yaml", old, new)
     assert main(["--check", "--root", str(copy), "values"]) == 1
-    assert says in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_a_check_writes_nothing_and_a_run_mends_the_table(copy: Path) -> None:
+def test_a_check_writes_nothing_and_a_run_rewrites_the_table(copy: Path) -> None:
     readme = copy / "charts/busyapi/README.md"
     fresh = readme.read_text()
-    swap(readme, "| `replicaCount` |", "| `replicas` |")
+    replace_in(readme, "| `replicaCount` |", "| `replicas` |")
     stale = readme.read_text()
     options = ["--root", str(copy), "values"]
     assert main(["--check", *options]) == 1
@@ -126,7 +126,7 @@ def test_a_check_writes_nothing_and_a_run_mends_the_table(copy: Path) -> None:
     assert readme.read_text() == fresh
 
 
-def test_a_dashboard_that_no_code_makes_is_found_and_removed(
+def test_a_dashboard_without_code_is_found_and_removed(
     copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = copy / "charts/busyapi/dashboards/own.json"
@@ -147,12 +147,12 @@ def test_a_missing_file_is_written(copy: Path) -> None:
     assert lost.read_text() == fresh
 
 
-def test_a_name_that_there_is_not_lists_those_that_there_are(
+def test_an_unknown_name_is_refused_with_a_list_of_the_known_names(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_:
         main(["valeus"])
-    assert ended.value.code == 2
+    assert exit_.value.code == 2
     error = capsys.readouterr().err
     assert "unknown: valeus" in error
     assert all(name in error for name in MODULES)

@@ -1,4 +1,4 @@
-"""Installing a lock file: what is printed, and what pip is asked for."""
+"""Installation of a lock file: the output, and the options of pip."""
 
 import io
 import subprocess
@@ -32,7 +32,7 @@ def test_each_package_is_counted_in_one_line_of_a_terminal() -> None:
         "  1 of 3: async-timeout",
         "  2 of 3: aiofiles",
         "  3 of 3: idna",
-        "  all 3 are downloaded; unpacking them",
+        "  all 3 downloaded; unpacking them",
         "",
     ]
     assert tail[-1] == "Successfully installed aiofiles-25.1.0"
@@ -41,7 +41,7 @@ def test_each_package_is_counted_in_one_line_of_a_terminal() -> None:
 def test_a_file_gets_a_line_for_a_phase() -> None:
     out = io.StringIO()
     follow(PIP.splitlines(keepends=True), Progress(3, out))
-    assert out.getvalue() == "  all 3 are downloaded; unpacking them\n"
+    assert out.getvalue() == "  all 3 downloaded; unpacking them\n"
 
 
 def test_size_and_time_are_announced_for_each_lock_of_the_project() -> None:
@@ -60,16 +60,18 @@ def test_only_wheels_with_a_known_hash_are_installed() -> None:
     assert {"--require-hashes", "--only-binary", ":all:"} <= set(OPTIONS)
 
 
-def test_failure_shows_the_end_of_what_pip_said_and_the_supported_systems(tmp_path: Path) -> None:
+def test_failure_shows_the_end_of_pips_output_and_the_supported_systems(
+    tmp_path: Path,
+) -> None:
     lock = tmp_path / "bad.lock"
     lock.write_text(f"busyapi-no-such-package==1.0 --hash=sha256:{'0' * 64}\n")
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, ROOT / "tools" / "install.py", lock, "--no-index"],
         check=False,
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert done.returncode == 1
-    assert "    ERROR: No matching distribution found for busyapi-no-such" in done.stdout
-    assert f"The packages exist for {SYSTEMS}" in done.stdout
+    assert process.returncode == 1
+    assert "    ERROR: No matching distribution found for busyapi-no-such" in process.stdout
+    assert f"The packages exist for {SYSTEMS}" in process.stdout

@@ -1,4 +1,4 @@
-"""Make the chart's dashboards from `charts.dashboards`."""
+"""Generate the chart's dashboards from `charts.dashboards`."""
 
 from pathlib import Path
 
@@ -11,6 +11,6 @@ OWNED = f"{FOLDER}/*.json"
 ALL = (OVERVIEW, DATA_PATH, RESOURCES)
 
 
-def files(_root: Path) -> dict[str, str]:
-    """Return each dashboard as Grafana reads it."""
+def render_files(_root: Path) -> dict[str, str]:
+    """Return each dashboard in the format that Grafana reads."""
     return {f"{FOLDER}/{entry.name}.json": entry.text() for entry in ALL}

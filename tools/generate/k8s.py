@@ -1,8 +1,8 @@
-"""Make what is below k8s/ for those without Helm: the chart's objects, as kustomize wants them.
+"""Generate k8s/, for users without Helm: the chart's objects for kustomize.
 
-Settings become files for kustomize's generators, which give a ConfigMap another name for other
-contents; so pods are rolled out by that, and the chart's checksums are left out. No password is
-rendered: k8s/secret makes them.
+Settings become files for kustomize's generators. These change a ConfigMap's name with its content,
+which rolls out the pods, so the chart's checksums are left out. No password is rendered: k8s/secret
+makes them.
 """
 
 import re
@@ -22,7 +22,7 @@ HEAD = "# Generated from charts/busyapi by `make generate`. Change it there or p
 HEAD_RULES = (
     "# Generated from charts/busyapi/files/rules.yaml by `make generate`. Change them there.\n"
 )
-HELMS = ("helm.sh/chart", "app.kubernetes.io/managed-by")
+HELM_LABELS = ("helm.sh/chart", "app.kubernetes.io/managed-by")
 COMPONENT = "app.kubernetes.io/component"
 
 BASE: Json = {
@@ -36,21 +36,21 @@ EXTRAS: dict[str, tuple[str, Json]] = {
 }
 
 
-def rendered(chart: Path, values: Json) -> list[Json]:
-    """The chart's objects without Helm's marks, in no namespace yet."""
+def render_objects(chart: Path, values: Json) -> list[Json]:
+    """Return the chart's objects without Helm's labels and without a namespace."""
     with helm_python.Chart.load(chart) as loaded:
         texts = loaded.render(values, name=NAME, namespace=NAME)
     manifests = [text for name, text in sorted(texts.items()) if name.endswith(".yaml")]
     documents = [entry for text in manifests for entry in yaml.safe_load_all(text) if entry]
     for document in documents:
-        clean(document)
+        strip_marks(document)
     return documents
 
 
-def clean(document: Json) -> None:
-    """Take out what is Helm's or the generators'."""
+def strip_marks(document: Json) -> None:
+    """Remove the namespace, Helm's labels and the checksums."""
     del document["metadata"]["namespace"]
-    for label in HELMS:
+    for label in HELM_LABELS:
         del document["metadata"]["labels"][label]
     template = (document.get("spec") or {}).get("template") or {}
     annotations = (template.get("metadata") or {}).get("annotations") or {}
@@ -60,43 +60,49 @@ def clean(document: Json) -> None:
         template["metadata"].pop("annotations", None)
 
 
-def key(document: Json) -> tuple[str, str]:
-    """What tells an object from another."""
+def object_key(document: Json) -> tuple[str, str]:
+    """Return the kind and name that identify an object."""
     return document["kind"], document["metadata"]["name"]
 
 
-def dump(documents: list[Json]) -> str:
-    """A file of objects."""
+def dump_objects(documents: list[Json]) -> str:
+    """Return a file of objects."""
     return HEAD + yaml.safe_dump_all(documents, sort_keys=False, width=100)
 
 
-def base(chart: Path) -> dict[str, str]:
-    """Files of the base: a role each, and what the generators read."""
+def render_base(chart: Path) -> dict[str, str]:
+    """Return the files of the base: one for each role, and those that the generators read."""
     files = {}
-    documents = rendered(chart, BASE)
+    documents = render_objects(chart, BASE)
     maps = {
-        document["metadata"]["name"]: document["data"] for document in documents if is_map(document)
+        document["metadata"]["name"]: document["data"]
+        for document in documents
+        if is_config_map(document)
     }
     for role in ("api", "flusher", "valkey", "serviceaccount"):
-        its = [
+        own = [
             document for document in documents if document["metadata"]["labels"][COMPONENT] == role
         ]
-        files[f"base/{role}.yaml"] = dump([it for it in its if not is_map(it)])
+        files[f"base/{role}.yaml"] = dump_objects(
+            [document for document in own if not is_config_map(document)]
+        )
     lines = [f"{name}={value}" for name, value in maps[NAME].items()]
     files["base/config.env"] = HEAD + "\n".join([*lines, ""])
     files["base/valkey.conf"] = maps[f"{NAME}-valkey"]["valkey.conf"].rstrip("\n") + "\n"
     return files
 
 
-def is_map(document: Json) -> bool:
-    """Is it a ConfigMap?"""
+def is_config_map(document: Json) -> bool:
+    """Return whether an object is a ConfigMap."""
     return bool(document["kind"] == "ConfigMap")
 
 
-def rights(chart: Path) -> str:
-    """Who may do what in Valkey, with a place for each password's digest."""
+def render_acl(chart: Path) -> str:
+    """Return Valkey's ACL, with a placeholder for each password's digest."""
     (secret,) = (
-        entry for entry in rendered(chart, {}) if key(entry) == ("Secret", f"{NAME}-valkey")
+        entry
+        for entry in render_objects(chart, {})
+        if object_key(entry) == ("Secret", f"{NAME}-valkey")
     )
     acl = b64decode(secret["data"]["users.acl"]).decode()
     return re.sub(
@@ -107,20 +113,22 @@ def rights(chart: Path) -> str:
     )
 
 
-def extra(chart: Path, name: str) -> str:
-    """What a switch of the chart adds to the base."""
+def render_component(chart: Path, name: str) -> str:
+    """Return the objects that a switch of the chart adds to the base."""
     kind, values = EXTRAS[name]
-    plain = {key(entry) for entry in rendered(chart, BASE)}
-    added = [entry for entry in rendered(chart, BASE | values) if key(entry) not in plain]
-    assert any(entry["kind"] == kind for entry in added)  # noqa: S101 - ours, not a user's
-    return dump(added)
+    plain = {object_key(entry) for entry in render_objects(chart, BASE)}
+    added = [
+        entry for entry in render_objects(chart, BASE | values) if object_key(entry) not in plain
+    ]
+    assert any(entry["kind"] == kind for entry in added)  # noqa: S101 - the chart decides, no user
+    return dump_objects(added)
 
 
-def rules(chart: Path) -> str:
-    """The rules for every release that a Prometheus scrapes.
+def render_rules(chart: Path) -> str:
+    """Return the rules for every release that a Prometheus scrapes.
 
-    Series of busyapi need no choosing, and keep their namespace and release; only where names are
-    anyone's it is by a name with busyapi in it.
+    busyapi's own series need no selector. Series of other exporters are selected by names that
+    contain busyapi.
     """
     text = (chart / "files" / "rules.yaml").read_text(encoding="utf-8")
     text = text[text.index("groups:") :]
@@ -132,18 +140,18 @@ def rules(chart: Path) -> str:
         ("__FULLNAME__", ".*busyapi"),
         ("__RUNBOOKS__/", "docs/runbooks/"),
     ):
-        assert old in text, old  # noqa: S101 - ours, not a user's
+        assert old in text, old  # noqa: S101 - the chart decides, no user
         text = text.replace(old, new)
     return HEAD_RULES + text
 
 
-def files(root: Path) -> dict[str, str]:
-    """Return every file that is made, by its path below the repository."""
+def render_files(root: Path) -> dict[str, str]:
+    """Return every generated file by its path below the repository."""
     chart = root / CHART
-    made = {
-        **base(chart),
-        "base/users.acl": rights(chart),
-        **{f"components/{name}/{name}.yaml": extra(chart, name) for name in EXTRAS},
-        "observability/rules.yaml": rules(chart),
+    texts = {
+        **render_base(chart),
+        "base/users.acl": render_acl(chart),
+        **{f"components/{name}/{name}.yaml": render_component(chart, name) for name in EXTRAS},
+        "observability/rules.yaml": render_rules(chart),
     }
-    return {f"k8s/{name}": text for name, text in made.items()}
+    return {f"k8s/{name}": text for name, text in texts.items()}

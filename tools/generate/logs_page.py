@@ -1,4 +1,4 @@
-"""Make docs/reference/logs.md from the catalogue of log events."""
+"""Generate docs/reference/logs.md from the definitions of log events."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ metrics count those.
 | `pod` | every line | the host name, which in Kubernetes is the pod's name |
 | `partition` | lines of a flusher or a committer | the partition's number |
 | `request_id` | errors of one request | the `X-Request-ID` of the answer |
-| `repeated` | some warnings and errors | how many equal lines this line stands for |
+| `repeated` | some warnings and errors | how many equal lines this line represents |
 
 If a warning or an error repeats, equal in everything but time and request, the first one is written
 at once and the others are counted. A line with `repeated` gives their number: at most once in ten
@@ -37,7 +37,7 @@ Every answer has an `X-Request-ID`: the request's own, if it is 1 to 128 letters
 """
 
 
-def rendered() -> str:
+def render_page() -> str:
     """Return the page."""
     rows = []
     for event in sorted(EVENTS):
@@ -48,6 +48,6 @@ def rendered() -> str:
     return HEAD + "".join(rows)
 
 
-def files(_root: Path) -> dict[str, str]:
+def render_files(_root: Path) -> dict[str, str]:
     """Return the page by its path."""
-    return {"docs/reference/logs.md": rendered()}
+    return {"docs/reference/logs.md": render_page()}

@@ -1,6 +1,6 @@
-"""Who reads a metric: alerts, panels, the autoscaler, the benchmark, `busyapi dev`.
+"""Find the readers of metrics: alerts, panels, the autoscaler, the benchmark, `busyapi dev`.
 
-A recording rule is read through: what it reads is read by whatever reads it.
+A reader of a recording rule counts as a reader of the metrics in that rule.
 """
 
 import json
@@ -28,48 +28,48 @@ _NAME = re.compile(r"\bbusyapi[_:][a-z0-9_:]+\b")
 _SUFFIX = re.compile(r"_(?:total|bucket|sum|count)$")
 
 Reads = dict[str, set[str]]
-"""Reader -> the names it reads, as written."""
+"""Reader -> the names in its expressions."""
 
 
-def rules_of(root: Path = ROOT) -> dict[str, Any]:
+def load_rules(root: Path = ROOT) -> dict[str, Any]:
     """Read the chart's rules."""
     rules: dict[str, Any] = yaml.safe_load((root / RULES).read_text())
     return rules
 
 
-def names(expression: str) -> set[str]:
-    """List the metrics and recording rules of an expression."""
+def find_names(expression: str) -> set[str]:
+    """Return the metrics and recording rules in an expression."""
     return set(_NAME.findall(_QUOTED.sub("", expression)))
 
 
-def family(name: str, known: set[str]) -> str:
-    """Give the family of a sample's name, or the name if there is none."""
+def find_family(name: str, known: set[str]) -> str:
+    """Return the family of a sample's name, or the name if there is no family."""
     return name if name in known else _SUFFIX.sub("", name)
 
 
-def recorded(rules: dict[str, Any]) -> Reads:
-    """Give what each recording rule reads."""
-    return {rule["record"]: names(rule["expr"]) for rule in _rules(rules) if "record" in rule}
+def read_records(rules: dict[str, Any]) -> Reads:
+    """Return the names that each recording rule reads."""
+    return {rule["record"]: find_names(rule["expr"]) for rule in _rules(rules) if "record" in rule}
 
 
-def alerts(rules: dict[str, Any]) -> Iterator[tuple[str, set[str]]]:
-    """Give what each alert reads; one name may come more than once."""
+def read_alerts(rules: dict[str, Any]) -> Iterator[tuple[str, set[str]]]:
+    """Yield each alert with the names that it reads. An alert may have several rules."""
     for rule in _rules(rules):
         if "alert" in rule:
-            yield rule["alert"], names(rule["expr"])
+            yield rule["alert"], find_names(rule["expr"])
 
 
-def panels(board: dict[str, Any]) -> Iterator[tuple[str, set[str]]]:
-    """Give what each panel of a dashboard reads, and its variables."""
+def read_panels(board: dict[str, Any]) -> Iterator[tuple[str, set[str]]]:
+    """Yield each panel and variable of a dashboard with the names that it reads."""
     title = board["title"].rpartition("/")[2].strip()
     for panel in board["panels"]:
         for entry in (panel, *panel.get("panels", [])):
             for target in entry.get("targets", []):
-                yield f"{title}: {entry['title']}", names(target["expr"])
+                yield f"{title}: {entry['title']}", find_names(target["expr"])
     for variable in board["templating"]["list"]:
         query = variable.get("query")
         if isinstance(query, dict):
-            yield f"{title}: ${variable['name']}", names(query["query"])
+            yield f"{title}: ${variable['name']}", find_names(query["query"])
 
 
 def _rules(rules: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -77,28 +77,32 @@ def _rules(rules: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from group["rules"]
 
 
-def others(root: Path) -> Iterator[tuple[str, set[str]]]:
-    """Give what is read outside of Prometheus' rules and Grafana."""
+def read_others(root: Path) -> Iterator[tuple[str, set[str]]]:
+    """Yield the readers other than rules and dashboards, with the names that they read."""
     for reader, patterns in OTHERS.items():
         for pattern in patterns:
             for path in root.glob(pattern):
-                # A series that the adapter makes is not one of ours.
+                # The adapter computes busyapi_requests_per_second.
                 yield reader, set(_NAME.findall(path.read_text())) - {"busyapi_requests_per_second"}
 
 
-def readers(root: Path = ROOT) -> Reads:
-    """Give what every reader reads."""
+def collect_readers(root: Path = ROOT) -> Reads:
+    """Return the names that every reader reads."""
     metrics: Reads = {}
-    rules = rules_of(root)
+    rules = load_rules(root)
     boards = (json.loads(path.read_text()) for path in sorted((root / DASHBOARDS).glob("*.json")))
-    every = [*alerts(rules), *(panel for board in boards for panel in panels(board)), *others(root)]
+    every = [
+        *read_alerts(rules),
+        *(panel for board in boards for panel in read_panels(board)),
+        *read_others(root),
+    ]
     for reader, read in every:
         metrics.setdefault(reader, set()).update(read)
     return metrics
 
 
-def through(read: set[str], records: Reads) -> set[str]:
-    """Put what a recording rule reads in its place, over again."""
+def expand_records(read: set[str], records: Reads) -> set[str]:
+    """Add the names that recording rules read, recursively."""
     left, metrics = list(read), set[str]()
     while left:
         name = left.pop()
@@ -109,12 +113,12 @@ def through(read: set[str], records: Reads) -> set[str]:
     return metrics
 
 
-def read_by(known: set[str], root: Path = ROOT) -> Reads:
-    """Give who reads each family; also what none is."""
-    records = recorded(rules_of(root))
+def find_readers(known: set[str], root: Path = ROOT) -> Reads:
+    """Return the readers of each family, and of names that are no family."""
+    records = read_records(load_rules(root))
     metrics: Reads = {}
-    for reader, read in readers(root).items():
-        for name in through(read, records):
+    for reader, read in collect_readers(root).items():
+        for name in expand_records(read, records):
             if name not in records:
-                metrics.setdefault(family(name, known), set()).add(reader)
+                metrics.setdefault(find_family(name, known), set()).add(reader)
     return metrics

@@ -1,10 +1,10 @@
-"""Make docs/reference/metrics.md from the catalogue of metrics, the rules and the dashboards."""
+"""Generate docs/reference/metrics.md from the definitions of metrics, rules and dashboards."""
 
 from pathlib import Path
 
 from busyapi.telemetry import metric_defs_api, metric_defs_flusher
 from busyapi.telemetry.metric_defs import MetricDef
-from tools.generate.metric_readers import Reads, read_by
+from tools.generate.metric_readers import Reads, find_readers
 
 OWNED = ""
 ROWS = {row.name: row for row in (*metric_defs_api.METRICS, *metric_defs_flusher.METRICS)}
@@ -25,7 +25,7 @@ COLUMNS = """\
 """
 
 
-def rendered(readers: Reads) -> str:
+def render_page(readers: Reads) -> str:
     """Return the page."""
     api = _section("API", metric_defs_api.METRICS, readers)
     return "".join([HEAD, *api, *_section("Flusher", metric_defs_flusher.METRICS, readers)])
@@ -48,6 +48,6 @@ def alerts_first(reader: str) -> tuple[bool, str]:
     return not reader.startswith("Busyapi"), reader
 
 
-def files(root: Path) -> dict[str, str]:
+def render_files(root: Path) -> dict[str, str]:
     """Return the page by its path."""
-    return {"docs/reference/metrics.md": rendered(read_by(set(ROWS), root))}
+    return {"docs/reference/metrics.md": render_page(find_readers(set(ROWS), root))}

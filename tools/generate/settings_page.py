@@ -1,4 +1,4 @@
-"""Make docs/reference/settings.md from settings.py."""
+"""Generate docs/reference/settings.md from settings.py."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -26,7 +26,7 @@ accept it. If both are set, the new name wins.
 """
 
 
-def rendered() -> str:
+def render_page() -> str:
     """Return the page."""
     rows = []
     for field in fields(Settings):
@@ -38,6 +38,6 @@ def rendered() -> str:
     return "".join([HEAD, *rows, *([RENAMED_HEAD, *renamed] if renamed else [])])
 
 
-def files(_root: Path) -> dict[str, str]:
+def render_files(_root: Path) -> dict[str, str]:
     """Return the page by its path."""
-    return {"docs/reference/settings.md": rendered()}
+    return {"docs/reference/settings.md": render_page()}

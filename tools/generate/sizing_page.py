@@ -1,4 +1,4 @@
-"""Make the tables of docs/reference/sizing.md from what `busyapi sizing` works out."""
+"""Generate the tables of docs/reference/sizing.md from the estimates of `busyapi sizing`."""
 
 import math
 from pathlib import Path
@@ -25,8 +25,11 @@ HEAD = (
 )
 
 
-def rows() -> str:
-    """Return the table: 15 minutes without a flusher, 30 days kept; without keys and with."""
+def render_plans() -> str:
+    """Return the table of plans, without keys and with.
+
+    They bridge 15 minutes without a flusher and keep the archive for 30 days.
+    """
     lines = []
     for millions in (1, 10, 100):
         for posted, batched in (("one by one", False), ("by the thousand", True)):
@@ -42,9 +45,9 @@ def rows() -> str:
     return HEAD + "".join(lines)
 
 
-def figures() -> str:
-    """Return the table of what the plans start from."""
-    named: tuple[tuple[str, UsageCost], ...] = (
+def render_costs() -> str:
+    """Return the tables of costs that the plans are computed from."""
+    costs: tuple[tuple[str, UsageCost], ...] = (
         ("one by one", SINGLE_POST_COST),
         ("by the thousand", BATCHED_POST_COST),
     )
@@ -54,7 +57,7 @@ def figures() -> str:
     )
     lines = [
         f"| {name} | " + " | ".join(f"{entry:g}" for entry in row[:-1]) + " |\n"
-        for name, row in named
+        for name, row in costs
     ]
     key = (
         "\n| an Idempotency-Key | bytes |\n|---|---:|\n"
@@ -66,12 +69,12 @@ def figures() -> str:
     return head + "".join(lines) + key
 
 
-def renewed(page: str) -> str:
+def update_page(page: str) -> str:
     """Return the page with new tables."""
     before, _, rest = page.partition(START)
-    return before + START + figures() + "\n" + rows() + END + rest.partition(END)[2]
+    return before + START + render_costs() + "\n" + render_plans() + END + rest.partition(END)[2]
 
 
-def files(root: Path) -> dict[str, str]:
+def render_files(root: Path) -> dict[str, str]:
     """Return the page by its path."""
-    return {PAGE: renewed((root / PAGE).read_text(encoding="utf-8"))}
+    return {PAGE: update_page((root / PAGE).read_text(encoding="utf-8"))}

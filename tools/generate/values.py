@@ -1,8 +1,7 @@
-"""Make the table of values in the chart's README from the comments in values.yaml.
+"""Generate the table of values in the chart's README from the comments in values.yaml.
 
-A key has a row when a comment that begins with `# --` stands directly above it. The key then
-stands for all that is below it; without one, each key below must have its own. So no value can be
-undocumented.
+A key has a row if a comment directly above it begins with `# --`. That row documents all keys below
+it. Without such a comment, each key below must have its own, so no value can be undocumented.
 """
 
 import json
@@ -16,12 +15,12 @@ CHART = "charts/busyapi"
 OWNED = ""
 BEGIN, END = "<!-- values -->", "<!-- /values -->"
 MARK = "# -- "
-LONGEST_DEFAULT = 60
-"""Characters. A default that is longer is better read in values.yaml."""
+MAX_DEFAULT_LENGTH = 60
+"""Characters. For a longer default, the table refers to values.yaml."""
 
 
 class Row(NamedTuple):
-    """A value, as the table tells it."""
+    """A row of the table."""
 
     key: str
     default: str
@@ -35,8 +34,8 @@ class Undocumented(ValueError):
     """A key of values.yaml has no comment above it, nor has the map that it is in."""
 
 
-def rows(text: str) -> Iterator[Row]:
-    """Read values.yaml.
+def read_rows(text: str) -> Iterator[Row]:
+    """Yield the rows of values.yaml.
 
     Raises:
         Undocumented: a key has no comment.
@@ -67,26 +66,26 @@ def _comment(lines: list[str], line: int) -> str:
 def _default(node: yaml.Node) -> str:
     loader = yaml.SafeLoader("")
     value = json.dumps(loader.construct_document(node), ensure_ascii=False)
-    return f"`{value}`" if len(value) <= LONGEST_DEFAULT else "see values.yaml"
+    return f"`{value}`" if len(value) <= MAX_DEFAULT_LENGTH else "see values.yaml"
 
 
-def table(values: str) -> str:
-    """Make the Markdown table."""
+def render_table(values: str) -> str:
+    """Return the Markdown table."""
     head = ["| value | default | what for |", "|---|---|---|"]
-    return "\n".join([*head, *map(str, rows(values))])
+    return "\n".join([*head, *map(str, read_rows(values))])
 
 
-def renewed(readme: str, values: str) -> str:
-    """Give the README with the table as it should be."""
+def update_readme(readme: str, values: str) -> str:
+    """Return the README with a new table."""
     before, _, rest = readme.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{table(values)}\n{END}{after}"
+    return f"{before}{BEGIN}\n{render_table(values)}\n{END}{after}"
 
 
-def files(root: Path) -> dict[str, str]:
+def render_files(root: Path) -> dict[str, str]:
     """Return the README with its table."""
     chart = root / CHART
     readme, values = (
         (chart / name).read_text(encoding="utf-8") for name in ("README.md", "values.yaml")
     )
-    return {f"{CHART}/README.md": renewed(readme, values)}
+    return {f"{CHART}/README.md": update_readme(readme, values)}

@@ -1,5 +1,5 @@
-"""`make dashboards-preview`: the chart's dashboards, drawn from what a real Prometheus answers.
+"""`make dashboards-preview`: pictures of the chart's dashboards, with data of a real Prometheus.
 
-Grafana is not needed: every panel's query is run as Grafana would, and drawn where the dashboard
-says. A panel without data that should have some makes the run fail.
+Grafana is not needed: the preview runs each panel's query as Grafana does, and draws the panel in
+its place. The run fails if a panel lacks data that it should have.
 """

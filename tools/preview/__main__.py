@@ -1,4 +1,4 @@
-"""Draw the chart's dashboards: of a stack that is loaded here, a release on a cluster, or a URL."""
+"""Draw the chart's dashboards: with data of a stack on this machine, of a cluster, or of a URL."""
 
 import argparse
 import json
@@ -9,32 +9,36 @@ from pathlib import Path
 
 from testkit.prometheus import NAMESPACE, RELEASE
 from tools.preview import cluster, loaded_stack
-from tools.preview.draw import draw
-from tools.preview.panel_queries import Choice, Curve, Json, curves
+from tools.preview.draw import draw_dashboard
+from tools.preview.panel_queries import Choice, Curve, Json, query_curves
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "busyapi"
 DASHBOARDS = sorted((CHART / "dashboards").glob("*.json"))
-POINTS = 240
-"""Across a picture."""
-WARM = 6
-"""Seconds of load before the picture begins: a rate needs some scrapes."""
+MAX_POINTS = 240
+"""Points of a curve."""
+WARM_UP_SECONDS = 6
+"""Load before the start of the picture: a rate needs some scrapes."""
 
 
-def arguments() -> argparse.Namespace:
-    """What was typed."""
+def parse_options() -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(prog="make dashboards-preview", description=__doc__)
     parser.add_argument("--seconds", type=float, default=80, help="of load (default: %(default)s)")
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--prometheus", metavar="URL", help="start nothing, ask this one")
-    source.add_argument("--cluster", action="store_true", help="watch a release, by KUBECONFIG")
-    parser.add_argument("--minutes", type=float, default=5, help="to show of these (default: 5)")
-    parser.add_argument("--scrape", type=float, default=15, help="seconds between URL's scrapes")
+    source.add_argument("--prometheus", metavar="URL", help="start nothing, query this one")
+    source.add_argument(
+        "--cluster", action="store_true", help="watch a release on the cluster of KUBECONFIG"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=5, help="time to show of a release (default: 5)"
+    )
+    parser.add_argument("--scrape", type=float, default=15, help="seconds between scrapes of URL")
     parser.add_argument("--namespace", default="default", help="of the release")
     parser.add_argument("--release", default="busyapi", help="default: %(default)s")
     names = [dashboard.stem for dashboard in DASHBOARDS]
     parser.add_argument(
-        "--only", nargs="+", choices=names, metavar="NAME", help="default: those it has data for"
+        "--only", nargs="+", choices=names, metavar="NAME", help="default: those that have data"
     )
     parser.add_argument(
         "--to", type=Path, default=ROOT / "docs" / "reference" / "dashboards", metavar="DIR"
@@ -43,67 +47,69 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Draw, and give 1 when a panel that should have data has none."""
-    asked = arguments()
-    if asked.prometheus:
-        return pictures(of_release(asked.prometheus, asked, asked.scrape), asked)
+    """Draw the dashboards; return 1 if a panel lacks data that it should have."""
+    options = parse_options()
+    if options.prometheus:
+        return draw_dashboards(of_release(options.prometheus, options, options.scrape), options)
     with tempfile.TemporaryDirectory(prefix="busyapi-preview-") as folder:
-        if asked.cluster:
-            with cluster.watched(Path(folder), asked.namespace) as url:
-                time.sleep(asked.minutes * 60)
-                return pictures(of_release(url, asked, cluster.COUNTED), asked)
-        with loaded_stack.running(Path(folder)) as running:
-            start = time.time() + WARM
-            running.load(asked.seconds)
+        if options.cluster:
+            with cluster.watch_namespace(Path(folder), options.namespace) as url:
+                time.sleep(options.minutes * 60)
+                return draw_dashboards(
+                    of_release(url, options, cluster.KUBELET_INTERVAL_SECONDS), options
+                )
+        with loaded_stack.run_loaded_stack(Path(folder)) as running:
+            start = time.time() + WARM_UP_SECONDS
+            running.load(options.seconds)
             url = f"http://127.0.0.1:{running.prometheus.port}"
             here = Choice(url, start, time.time(), 1, "5s", NAMESPACE, RELEASE)
-            return pictures(here, asked)
+            return draw_dashboards(here, options)
 
 
-def fed(asked: argparse.Namespace) -> list[str]:
-    """Name the dashboards that there is data for: only a cluster has any of its resources."""
+def select_dashboards(options: argparse.Namespace) -> list[str]:
+    """Return the dashboards that have data: only a cluster has data about its resources."""
     of_cluster = [dashboard.stem for dashboard in DASHBOARDS if dashboard.stem == "resources"]
-    if asked.cluster:
+    if options.cluster:
         return of_cluster
     return [
         dashboard.stem
         for dashboard in DASHBOARDS
-        if asked.prometheus or dashboard.stem not in of_cluster
+        if options.prometheus or dashboard.stem not in of_cluster
     ]
 
 
-def of_release(url: str, asked: argparse.Namespace, scrape: float) -> Choice:
-    """The last minutes of a release."""
+def of_release(url: str, options: argparse.Namespace, scrape: float) -> Choice:
+    """Return a choice that shows the last minutes of a release."""
     end = time.time()
     return Choice(
         url,
-        start=end - asked.minutes * 60,
+        start=end - options.minutes * 60,
         end=end,
-        step=max(1, asked.minutes * 60 / POINTS),
+        step=max(1, options.minutes * 60 / MAX_POINTS),
         rate_interval=f"{4 * scrape:g}s",
-        namespace=asked.namespace,
-        release=asked.release,
+        namespace=options.namespace,
+        release=options.release,
     )
 
 
-def pictures(choice: Choice, asked: argparse.Namespace) -> int:
-    """Draw each dashboard, and say which panels are bare."""
-    asked.to.mkdir(parents=True, exist_ok=True)
-    bare = []
+def draw_dashboards(choice: Choice, options: argparse.Namespace) -> int:
+    """Draw each dashboard, and print the panels that lack data."""
+    options.to.mkdir(parents=True, exist_ok=True)
+    missing = []
     for path in DASHBOARDS:
-        if path.stem in (asked.only or fed(asked)):
+        if path.stem in (options.only or select_dashboards(options)):
             dashboard = json.loads(path.read_text())
-            picture = asked.to / f"{path.stem}.png"
-            bare += draw(dashboard, answers(dashboard, choice), choice, picture)
+            picture = options.to / f"{path.stem}.png"
+            missing += draw_dashboard(dashboard, query_panels(dashboard, choice), choice, picture)
             sys.stdout.write(f"{picture}\n")
-    for title in bare:
+    for title in missing:
         sys.stderr.write(f"no data: {title}\n")
-    return 1 if bare else 0
+    return 1 if missing else 0
 
 
-def answers(dashboard: Json, choice: Choice) -> dict[int, list[Curve]]:
-    """What Prometheus says to each panel."""
-    return {p["id"]: curves(p, choice) for p in dashboard["panels"] if p["type"] != "row"}
+def query_panels(dashboard: Json, choice: Choice) -> dict[int, list[Curve]]:
+    """Return the curves of each panel, by its id."""
+    return {p["id"]: query_curves(p, choice) for p in dashboard["panels"] if p["type"] != "row"}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A dashboard's sheet: where each panel is, in pixels, and the colours and letters on it."""
+"""The sheet of a dashboard: each panel's place in pixels, colours, and text."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from matplotlib.patches import FancyBboxPatch
 
 DPI = 100
 COLUMN, ROW, GAP, EDGE, HEAD = 66, 36, 8, 14, 64
-"""Pixels: a grid column and row, between panels, around all, and above them."""
+"""Pixels of a grid column, a grid row, the gap between panels, the border, and the head."""
 WIDTH = 24 * COLUMN + 2 * EDGE
 
 PAPER, CARD, FRAME = "#111217", "#181b1f", "#24272d"
@@ -36,11 +36,11 @@ PALETTE = (
 )
 SMALL, NORMAL, TITLE = 7.5, 8.5, 9.5
 LETTER = 0.58
-"""Width of a letter of its height, on average, a little too large rather than too small."""
+"""Average ratio of a letter's width to its height, rather too large than too small."""
 
 
 def width(text: str, size: float) -> float:
-    """Guess how many pixels wide a text will be."""
+    """Estimate the width of a text in pixels."""
     return len(text) * size * LETTER * DPI / 72
 
 
@@ -52,8 +52,8 @@ def shorten(text: str, size: float, room: float) -> str:
     return text[:letters].rstrip() + "…"
 
 
-def clock(at: float) -> str:
-    """Give the time of a moment."""
+def format_time(at: float) -> str:
+    """Return a time of day in UTC."""
     return f"{datetime.fromtimestamp(at, UTC):%H:%M:%S}"
 
 
@@ -75,7 +75,7 @@ class Sheet:
         self.figure = Figure(figsize=(WIDTH / DPI, self.height / DPI), dpi=DPI, facecolor=PAPER)
 
     def box(self, grid: dict[str, int]) -> Box:
-        """Give where a panel is."""
+        """Return the place of a panel."""
         return Box(
             EDGE + grid["x"] * COLUMN + GAP / 2,
             HEAD + grid["y"] * ROW + GAP / 2,
@@ -100,12 +100,12 @@ class Sheet:
         self.figure.add_artist(patch)
 
     def write(self, x: float, y: float, text: str, **style: Any) -> None:
-        """Write a text, its middle line at y."""
+        """Write a text, vertically centred at y."""
         defaults = {"color": TEXT, "fontsize": NORMAL, "va": "center", "ha": "left"}
         self.figure.text(x / WIDTH, 1 - y / self.height, text, **{**defaults, **style})
 
     def axes(self, box: Box) -> Axes:
-        """Give axes that fill a rectangle."""
+        """Return axes that fill a rectangle."""
         place = (box.x / WIDTH, 1 - (box.y + box.h) / self.height, box.w / WIDTH)
         axes = self.figure.add_axes((*place, box.h / self.height), facecolor="none")
         for spine in axes.spines.values():

@@ -1,7 +1,7 @@
-"""A release on a cluster, for the panels that one machine cannot feed.
+"""Data of a release on a cluster, for the panels that need one.
 
-`kubectl proxy` lets a Prometheus of our own ask the API server: for the kubelets' figures, and for
-what the cluster's own Prometheus knows of busyapi. Nothing on the cluster is changed.
+A Prometheus on this machine scrapes through `kubectl proxy`: the kubelets, and busyapi's series
+from the cluster's own Prometheus. Nothing on the cluster is changed.
 """
 
 import json
@@ -21,10 +21,9 @@ from testkit.prometheus import PROGRAM
 from testkit.waiting import wait_until
 from tools.preview.kube_state import State
 
-SCRAPE = 5
-"""Seconds between two scrapes."""
-COUNTED = 15
-"""Seconds between two figures of a kubelet, whatever is scraped meanwhile."""
+SCRAPE_INTERVAL_SECONDS = 5
+KUBELET_INTERVAL_SECONDS = 15
+"""A kubelet updates its metrics at this interval, however often they are scraped."""
 READY_SECONDS = 20.0
 ANSWER_SECONDS = 10.0
 SERVICE = "/api/v1/namespaces/monitoring/services/prometheus:9090/proxy"
@@ -32,16 +31,16 @@ SERVICE = "/api/v1/namespaces/monitoring/services/prometheus:9090/proxy"
 
 
 @contextmanager
-def watched(folder: Path, namespace: str) -> Iterator[str]:
-    """Begin to watch a namespace, and give the URL of the Prometheus that does."""
-    door = reserve_port()
+def watch_namespace(folder: Path, namespace: str) -> Iterator[str]:
+    """Scrape a namespace, and yield the URL of the Prometheus that does."""
+    proxy_port = reserve_port()
 
     def get(path: str) -> Any:
-        return json.loads(_read(f"http://127.0.0.1:{door}{path}"))
+        return json.loads(_read(f"http://127.0.0.1:{proxy_port}{path}"))
 
-    with Child([kubectl(), "proxy", f"--port={door}"], log=folder / "proxy.log") as proxy:
+    with Child([kubectl(), "proxy", f"--port={proxy_port}"], log=folder / "proxy.log") as proxy:
         wait_until(
-            lambda: proxy.check_alive() and _answers(f"http://127.0.0.1:{door}/version"),
+            lambda: proxy.check_alive() and _answers(f"http://127.0.0.1:{proxy_port}/version"),
             "kubectl proxy",
             seconds=READY_SECONDS,
         )
@@ -49,7 +48,7 @@ def watched(folder: Path, namespace: str) -> Iterator[str]:
         registry = CollectorRegistry()
         registry.register(State(get, namespace))
         state, thread = start_http_server(0, "127.0.0.1", registry)
-        with _prometheus(folder, _jobs(door, state.server_port, nodes, namespace)) as url:
+        with _prometheus(folder, _jobs(proxy_port, state.server_port, nodes, namespace)) as url:
             yield url
         state.shutdown()
         thread.join(ANSWER_SECONDS)
@@ -58,8 +57,11 @@ def watched(folder: Path, namespace: str) -> Iterator[str]:
 @contextmanager
 def _prometheus(folder: Path, jobs: list[dict[str, Any]]) -> Iterator[str]:
     config, port = folder / "prometheus.yaml", reserve_port()
-    every = {"scrape_interval": f"{SCRAPE}s", "scrape_timeout": f"{SCRAPE}s"}
-    config.write_text(yaml.safe_dump({"global": every, "scrape_configs": jobs}))
+    intervals = {
+        "scrape_interval": f"{SCRAPE_INTERVAL_SECONDS}s",
+        "scrape_timeout": f"{SCRAPE_INTERVAL_SECONDS}s",
+    }
+    config.write_text(yaml.safe_dump({"global": intervals, "scrape_configs": jobs}))
     url = f"http://127.0.0.1:{port}"
     argv = [
         str(PROGRAM),
@@ -76,15 +78,15 @@ def _prometheus(folder: Path, jobs: list[dict[str, Any]]) -> Iterator[str]:
         yield url
 
 
-def _jobs(door: int, state: int, nodes: list[str], namespace: str) -> list[dict[str, Any]]:
+def _jobs(proxy_port: int, state: int, nodes: list[str], namespace: str) -> list[dict[str, Any]]:
     kubelets = [
-        _job(f"{node}{path}", door, f"/api/v1/nodes/{node}/proxy{path}")
+        _job(f"{node}{path}", proxy_port, f"/api/v1/nodes/{node}/proxy{path}")
         for node in nodes
         for path in ("/metrics", "/metrics/cadvisor")
     ]
     match = f'{{__name__=~"busyapi.*|ALERTS", namespace="{namespace}"}}'
     busyapi = {
-        **_job("busyapi", door, f"{SERVICE}/federate"),
+        **_job("busyapi", proxy_port, f"{SERVICE}/federate"),
         "params": {"match[]": [match]},
         "honor_labels": True,
     }
@@ -107,6 +109,6 @@ def _answers(url: str) -> bool:
 
 
 def _read(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:  # noqa: S310 - http, ours
+    with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:  # noqa: S310 - http, this machine
         content: bytes = answer.read()
     return content

@@ -1,4 +1,4 @@
-"""A dashboard's picture: its panels, each in its place."""
+"""Draws a dashboard: each panel in its place."""
 
 import io
 from pathlib import Path
@@ -6,20 +6,22 @@ from pathlib import Path
 import matplotlib as mpl
 from PIL import Image
 
-from tools.preview.canvas import DPI, FAINT, HEAD, TITLE, Sheet, clock, shorten
+from tools.preview.canvas import DPI, FAINT, HEAD, TITLE, Sheet, format_time, shorten
 from tools.preview.panel_kinds import KINDS
 from tools.preview.panel_queries import Choice, Curve, Json
 
 COLORS = 256
 
 
-def draw(dashboard: Json, answers: dict[int, list[Curve]], choice: Choice, path: Path) -> list[str]:
-    """Write the picture, and name the panels that should have data and have none."""
+def draw_dashboard(
+    dashboard: Json, answers: dict[int, list[Curve]], choice: Choice, path: Path
+) -> list[str]:
+    """Write the picture; return the titles of panels that lack data that they should have."""
     mpl.use("Agg")
     panels = dashboard["panels"]
     sheet = Sheet(max(p["gridPos"]["y"] + p["gridPos"]["h"] for p in panels))
     sheet.write(18, HEAD / 2, dashboard["title"], fontsize=15, fontweight="bold")
-    times = f"{clock(choice.start)} to {clock(choice.end)} UTC"
+    times = f"{format_time(choice.start)} to {format_time(choice.end)} UTC"
     shown = f"{choice.namespace} / {choice.release}   {times}"
     sheet.write(sheet.figure.get_figwidth() * DPI - 18, HEAD / 2, shown, ha="right", color=FAINT)
     bare = [p["title"] for p in panels if _panel(sheet, p, answers.get(p["id"], []), choice)]
@@ -28,16 +30,16 @@ def draw(dashboard: Json, answers: dict[int, list[Curve]], choice: Choice, path:
 
 
 def _save(sheet: Sheet, path: Path) -> None:
-    """Write it with as many colours as it takes: it is a third of the size then."""
-    whole = io.BytesIO()
-    sheet.figure.savefig(whole, dpi=DPI, facecolor=sheet.figure.get_facecolor())
-    with Image.open(whole) as picture:
-        few = picture.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
-        few.save(path, optimize=True)
+    """Write the picture with a palette: it takes a third of the bytes."""
+    full = io.BytesIO()
+    sheet.figure.savefig(full, dpi=DPI, facecolor=sheet.figure.get_facecolor())
+    with Image.open(full) as picture:
+        reduced = picture.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
+        reduced.save(path, optimize=True)
 
 
 def _panel(sheet: Sheet, panel: Json, curves: list[Curve], choice: Choice) -> bool:
-    """Draw one, and tell whether it lacks what it should have."""
+    """Draw a panel; return whether it lacks data that it should have."""
     box = sheet.box(panel["gridPos"])
     if panel["type"] == "row":
         sheet.write(box.x, box.y + box.h / 2, panel["title"], fontsize=11, fontweight="bold")
@@ -54,9 +56,9 @@ def _panel(sheet: Sheet, panel: Json, curves: list[Curve], choice: Choice) -> bo
 
 
 def _absence(panel: Json) -> tuple[str, bool]:
-    none = panel["fieldConfig"]["defaults"].get("noValue")
-    if none:
-        return none, False
+    no_value = panel["fieldConfig"]["defaults"].get("noValue")
+    if no_value:
+        return no_value, False
     _, _, needs = panel["description"].partition(" Needs ")
     if needs:
         return f"no data here: needs {needs.partition(' (')[0].rstrip('.')}", False

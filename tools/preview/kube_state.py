@@ -1,6 +1,6 @@
-"""What kube-state-metrics tells of a namespace, under its names, for a cluster without it.
+"""The series of kube-state-metrics for a namespace, on a cluster without kube-state-metrics.
 
-Only what the dashboards read: autoscalers, and pods with their containers.
+It has only those that the dashboards read: autoscalers, and pods with their containers.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 Get = Callable[[str], Any]
-"""Asks the API server for a path."""
+"""Gets a path from the API server."""
 
 SCALER = ("namespace", "horizontalpodautoscaler")
 POD = ("namespace", "pod")
@@ -21,14 +21,14 @@ UNITS = {"cpu": "core", "memory": "byte"}
 
 
 class State(Collector):
-    """Asks anew at each scrape."""
+    """Gets the state at each scrape."""
 
     def __init__(self, get: Get, namespace: str) -> None:
         self._get = get
         self._namespace = namespace
 
     def collect(self) -> Iterable[Metric]:
-        """Give all of it."""
+        """Yield all families."""
         scalers = f"/apis/autoscaling/v2/namespaces/{self._namespace}/horizontalpodautoscalers"
         yield from _scalers(self._get(scalers)["items"])
         pods = self._get(f"/api/v1/namespaces/{self._namespace}/pods")["items"]
@@ -47,7 +47,7 @@ def _scalers(scalers: list[Any]) -> Iterator[Metric]:
     ):
         family = GaugeMetricFamily(f"kube_horizontalpodautoscaler_{name}", key, labels=SCALER)
         for scaler in scalers:
-            family.add_metric(_of(scaler), scaler[part].get(key, 0))
+            family.add_metric(_labels(scaler), scaler[part].get(key, 0))
         yield family
 
 
@@ -56,8 +56,8 @@ def _ready(pods: list[Any]) -> Metric:
     for pod in pods:
         for condition in pod["status"].get("conditions", []):
             if condition["type"] == "Ready":
-                is_so = condition["status"] == "True"
-                family.add_metric([*_of(pod), "true"], is_so)
+                is_ready = condition["status"] == "True"
+                family.add_metric([*_labels(pod), "true"], is_ready)
     return family
 
 
@@ -67,7 +67,7 @@ def _restarts(pods: list[Any]) -> Metric:
     )
     for pod in pods:
         for container in pod["status"].get("containerStatuses", []):
-            family.add_metric([*_of(pod), container["name"]], container["restartCount"])
+            family.add_metric([*_labels(pod), container["name"]], container["restartCount"])
     return family
 
 
@@ -78,10 +78,10 @@ def _resources(pods: list[Any], kind: str) -> Metric:
         for container in pod["spec"]["containers"]:
             for resource, amount in container.get("resources", {}).get(kind, {}).items():
                 if unit := UNITS.get(resource):
-                    names = [*_of(pod), container["name"], resource, unit]
+                    names = [*_labels(pod), container["name"], resource, unit]
                     family.add_metric(names, float(QUANTITY(amount)))
     return family
 
 
-def _of(thing: Any) -> list[str]:
-    return [thing["metadata"]["namespace"], thing["metadata"]["name"]]
+def _labels(document: Any) -> list[str]:
+    return [document["metadata"]["namespace"], document["metadata"]["name"]]

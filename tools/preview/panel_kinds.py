@@ -1,4 +1,4 @@
-"""Each kind of panel, drawn from what its queries gave."""
+"""Draws each kind of panel from the curves of its queries."""
 
 import math
 import re
@@ -21,25 +21,25 @@ from tools.preview.canvas import (
     TEXT,
     Box,
     Sheet,
-    clock,
+    format_time,
     shorten,
     width,
 )
 from tools.preview.panel_queries import Choice, Curve, Json
-from tools.preview.units import written
+from tools.preview.units import format_value
 
 HEAT = LinearSegmentedColormap.from_list("heat", ["#2b1d14", "#a5480b", "#ff9830", "#fff2cc"])
 LEFT, RIGHT, TOP, BOTTOM, LINE = 92, 14, 34, 22, 17
-"""Pixels within a panel: around its axes, and for a line of the legend."""
+"""Pixels in a panel: margins around its axes, and the height of a line of the legend."""
 MAX_LEGEND_LINES = 2
 ENTRY = 34
-"""Pixels of a legend's entry beside its name."""
+"""Pixels of an entry of the legend, without its name."""
 BOLD = 1.2
-"""How much wider bold letters are."""
-SOME = 1e-9
-"""A bucket with less than this is empty."""
+"""Ratio of the width of bold letters to that of normal ones."""
+MIN_COUNT = 1e-9
+"""A bucket with less is empty."""
 TIMES = (1, 10, 60, 600, 3600, 21_600, 86_400, 604_800, 6_048_000)
-"""Seconds, where a logarithmic axis has its ticks."""
+"""The ticks of a logarithmic axis, in seconds."""
 
 
 def _lines(sheet: Sheet, box: Box, panel: Json, curves: list[Curve], choice: Choice) -> None:
@@ -51,7 +51,7 @@ def _lines(sheet: Sheet, box: Box, panel: Json, curves: list[Curve], choice: Cho
     stacked = defaults["custom"]["stacking"]["mode"] == "normal"
     grid = np.arange(choice.start, choice.end + choice.step / 2, choice.step)
     for curve, color in zip(curves, colors, strict=True):
-        values = _on(grid, curve, choice.step)
+        values = _place_on_grid(grid, curve, choice.step)
         there = ~np.isnan(values)
         if stacked:
             values = np.nan_to_num(values) + below
@@ -72,8 +72,8 @@ def _color(panel: Json, number: int, curve: Curve) -> str:
     return PALETTE[number % len(PALETTE)]
 
 
-def _on(grid: Any, curve: Curve, step: float) -> Any:
-    """Give a curve on the grid, NaN where it has no point, so that a gap is a gap."""
+def _place_on_grid(grid: Any, curve: Curve, step: float) -> Any:
+    """Return a curve on the grid. It is NaN where it has no point, so that a gap is visible."""
     values = np.full(len(grid), np.nan)
     for at, value in curve.points:
         values[min(round((at - grid[0]) / step), len(grid) - 1)] = value
@@ -82,13 +82,13 @@ def _on(grid: Any, curve: Curve, step: float) -> Any:
 
 def _scale(axes: Axes, defaults: Json) -> None:
     unit = defaults["unit"]
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: written(value, unit)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_value(value, unit)))
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     if defaults["custom"]["scaleDistribution"]["type"] == "log":
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(FixedLocator(TIMES))
         axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: written(value, unit)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_value(value, unit)))
         return
     highest = max(np.nanmax(line.get_ydata()) for line in axes.get_lines()) * 1.05
     for step in defaults["thresholds"]["steps"][1:]:
@@ -101,7 +101,7 @@ def _scale(axes: Axes, defaults: Json) -> None:
 
 
 def _ticks(top: float, defaults: Json) -> list[float]:
-    """Give round values up to there, round in KiB or MiB, or in hours of a day, where it is so."""
+    """Return round values up to a limit: for bytes round in KiB or MiB, below a day in hours."""
     base = 1.0
     if defaults["unit"] in {"bytes", "binBps"}:
         base = 1024.0 ** max(0, math.floor(math.log(top, 1024)))
@@ -119,7 +119,7 @@ def _time_axis(axes: Axes, choice: Choice) -> None:
     )
     first = math.ceil((choice.start + span * 0.06) / every) * every
     axes.set_xticks(np.arange(first, choice.end - span * 0.03, every))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: clock(at)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: format_time(at)))
     axes.grid(axis="x", color=GRID, linewidth=0.8)
 
 
@@ -132,7 +132,7 @@ Entry = tuple[str, str]
 
 
 def _legend(room: float, curves: Sequence[Curve], colors: Sequence[str]) -> list[list[Entry]]:
-    """Break the names into lines; what does not fit into them is counted."""
+    """Break the names into lines. Names that do not fit are counted."""
     lines: list[list[Entry]] = [[]]
     used = 0.0
     for number, (curve, color) in enumerate(zip(curves, colors, strict=True)):
@@ -165,7 +165,7 @@ def _write_legend(sheet: Sheet, box: Box, lines: list[list[Entry]]) -> None:
 def _number(sheet: Sheet, box: Box, panel: Json, curves: list[Curve], choice: Choice) -> None:
     defaults = panel["fieldConfig"]["defaults"]
     value = curves[0].points[-1][1]
-    color = by_steps(value, defaults["thresholds"]["steps"])
+    color = choose_color(value, defaults["thresholds"]["steps"])
     axes = sheet.axes(Box(box.x + 1, box.y + box.h * 0.62, box.w - 2, box.h * 0.38 - 1))
     at, values = zip(*curves[0].points, strict=True)
     axes.fill_between(at, values, min(0, *values), color=color, alpha=0.18, linewidth=0)
@@ -173,7 +173,9 @@ def _number(sheet: Sheet, box: Box, panel: Json, curves: list[Curve], choice: Ch
     axes.set_xlim(choice.start, choice.end)
     axes.set_ylim(min(0, *values), max(*values, 1e-9) * 1.1)
     axes.axis("off")
-    text = _worded(value, defaults) or written(value, defaults["unit"], defaults.get("decimals"))
+    text = _map_text(value, defaults) or format_value(
+        value, defaults["unit"], defaults.get("decimals")
+    )
     size = min(24.0, 24 * (box.w - 30) / (BOLD * width(text, 24)))
     middle = box.y + 16 + (box.h - 16) * 0.42
     sheet.write(
@@ -181,13 +183,13 @@ def _number(sheet: Sheet, box: Box, panel: Json, curves: list[Curve], choice: Ch
     )
 
 
-def by_steps(value: float, steps: Sequence[Json]) -> str:
-    """Give the colour of the last step that a value has reached; the first is without a limit."""
+def choose_color(value: float, steps: Sequence[Json]) -> str:
+    """Return the colour of the last step that a value has reached. The first has no limit."""
     reached = [step for step in steps if step["value"] is None or step["value"] <= value]
     return NAMED[reached[-1]["color"]]
 
 
-def _worded(value: float, defaults: Json) -> str:
+def _map_text(value: float, defaults: Json) -> str:
     for mapping in defaults.get("mappings", []):
         if match := mapping["options"].get(f"{value:g}"):
             return str(match["text"])
@@ -197,9 +199,9 @@ def _worded(value: float, defaults: Json) -> str:
 def _heatmap(sheet: Sheet, box: Box, panel: Json, curves: list[Curve], choice: Choice) -> None:
     bounds = sorted(curves, key=lambda curve: float(curve.labels["le"]))
     grid = np.arange(choice.start, choice.end + choice.step / 2, choice.step)
-    below = np.array([np.nan_to_num(_on(grid, bound, choice.step)) for bound in bounds])
+    below = np.array([np.nan_to_num(_place_on_grid(grid, bound, choice.step)) for bound in bounds])
     cells = np.diff(below, axis=0, prepend=0)
-    shown = np.ma.masked_less_equal(cells, SOME)
+    shown = np.ma.masked_less_equal(cells, MIN_COUNT)
     axes = sheet.axes(_inside(box, 0))
     edges = np.append(grid, grid[-1] + choice.step)
     axes.pcolormesh(
@@ -210,11 +212,11 @@ def _heatmap(sheet: Sheet, box: Box, panel: Json, curves: list[Curve], choice: C
         edgecolor=CARD,
         linewidth=0.2,
     )
-    used = np.flatnonzero(cells.max(axis=1) > SOME)
+    used = np.flatnonzero(cells.max(axis=1) > MIN_COUNT)
     unit = panel["options"]["yAxis"]["unit"]
     names = [bound.labels["le"] for bound in bounds]
     axes.set_yticks(np.arange(len(names)) + 1)
-    axes.set_yticklabels(["" if n == "+Inf" else written(float(n), unit) for n in names])
+    axes.set_yticklabels(["" if n == "+Inf" else format_value(float(n), unit) for n in names])
     axes.set_ylim(max(0, used[0] - 1), min(len(bounds), used[-1] + 2))
     _time_axis(axes, choice)
     axes.grid(visible=False)

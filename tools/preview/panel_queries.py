@@ -1,18 +1,18 @@
-"""A panel's queries with a reader's choices filled in, and what Prometheus answers them."""
+"""The queries of a panel with the reader's choices filled in, and Prometheus' replies."""
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tools.preview.prometheus_api import Series, newest, over_time
+from tools.preview.prometheus_api import Series, query_instant, query_range
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a reader chose at the top of a dashboard, and the time that is shown."""
+    """The variables and the time range that a reader chose at the top of a dashboard."""
 
     url: str
     start: float
@@ -22,8 +22,8 @@ class Choice:
     namespace: str
     release: str
 
-    def filled(self, expr: str) -> str:
-        """Put the choices where the variables are."""
+    def fill(self, expr: str) -> str:
+        """Replace the variables by the choices."""
         names = {
             "$__rate_interval": self.rate_interval,
             "$namespace": self.namespace,
@@ -43,22 +43,22 @@ class Curve(NamedTuple):
     points: list[tuple[float, float]]
 
 
-def curves(panel: Json, choice: Choice) -> list[Curve]:
-    """Ask what a panel asks; a curve of nothing but NaN is none."""
+def query_curves(panel: Json, choice: Choice) -> list[Curve]:
+    """Run the queries of a panel. A curve that has only NaN is left out."""
     curves = [
         Curve(_name(target["legendFormat"], entry.labels), entry.labels, points)
         for target in panel["targets"]
-        for entry in _asked(target, choice)
+        for entry in _query(target, choice)
         if (points := [*_finite(entry)])
     ]
     return sorted(curves, key=lambda entry: entry.name) if panel["type"] == "timeseries" else curves
 
 
-def _asked(target: Json, choice: Choice) -> list[Series]:
-    expr = choice.filled(target["expr"])
+def _query(target: Json, choice: Choice) -> list[Series]:
+    expr = choice.fill(target["expr"])
     if target["instant"]:
-        return newest(choice.url, expr, choice.end)
-    return over_time(choice.url, expr, choice.start, choice.end, choice.step)
+        return query_instant(choice.url, expr, choice.end)
+    return query_range(choice.url, expr, choice.start, choice.end, choice.step)
 
 
 def _finite(series: Series) -> Iterator[tuple[float, float]]:

@@ -1,4 +1,4 @@
-"""Questions to a Prometheus, wherever it is."""
+"""Queries to a Prometheus."""
 
 import json
 import urllib.error
@@ -10,30 +10,30 @@ ANSWER_SECONDS = 30.0
 
 
 class Series(NamedTuple):
-    """One series of an answer."""
+    """One series of a reply."""
 
     labels: dict[str, str]
     points: list[tuple[float, float]]
 
 
 class Refused(Exception):
-    """Prometheus refuses a query; the message is its own."""
+    """Prometheus refuses a query. The message contains its reply."""
 
 
-def over_time(url: str, query: str, start: float, end: float, step: float) -> list[Series]:
+def query_range(url: str, query: str, start: float, end: float, step: float) -> list[Series]:
     """Run a query over a range.
 
     Raises:
         Refused: it does not parse, or asks for too much.
     """
-    asked = {"query": query, "start": start, "end": end, "step": step}
+    options = {"query": query, "start": start, "end": end, "step": step}
     return [
         Series(entry["metric"], [(float(at), float(value)) for at, value in entry["values"]])
-        for entry in _result(url, "query_range", asked)
+        for entry in _result(url, "query_range", options)
     ]
 
 
-def newest(url: str, query: str, at: float) -> list[Series]:
+def query_instant(url: str, query: str, at: float) -> list[Series]:
     """Run a query at one instant.
 
     Raises:
@@ -45,10 +45,10 @@ def newest(url: str, query: str, at: float) -> list[Series]:
     ]
 
 
-def _result(url: str, way: str, asked: dict[str, Any]) -> Any:
-    address = f"{url}/api/v1/{way}?{urllib.parse.urlencode(asked)}"
+def _result(url: str, way: str, options: dict[str, Any]) -> Any:
+    address = f"{url}/api/v1/{way}?{urllib.parse.urlencode(options)}"
     try:
         with urllib.request.urlopen(address, timeout=ANSWER_SECONDS) as answer:  # noqa: S310
             return json.load(answer)["data"]["result"]
     except urllib.error.HTTPError as error:
-        raise Refused(f"{asked['query']}: {error.read().decode()}") from None
+        raise Refused(f"{options['query']}: {error.read().decode()}") from None

@@ -1,4 +1,4 @@
-"""Values as Grafana writes them, for the units that the dashboards have."""
+"""Formats values as Grafana does, in the units that the dashboards have."""
 
 from collections.abc import Sequence
 
@@ -19,11 +19,11 @@ DECIMAL: Scale = [(1, " B/s"), (1e3, " kB/s"), (1e6, " MB/s"), (1e9, " GB/s")]
 PER_SECOND = {"reqps": " req/s", "cps": " c/s", "iops": " io/s"}
 
 
-def written(value: float, unit: str, decimals: int | None = None) -> str:
-    """Give a value with its unit.
+def format_value(value: float, unit: str, decimals: int | None = None) -> str:
+    """Return a value with its unit.
 
     Raises:
-        KeyError: no panel had this unit before; add it here.
+        KeyError: the unit is unknown; add it here.
     """
     if unit == "percentunit":
         return f"{_digits(value * 100, decimals)}%"

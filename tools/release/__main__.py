@@ -36,7 +36,7 @@ def build(arguments: argparse.Namespace) -> None:
         write_lock_sbom(source, output)
         write_image_sbom(source, output, archive)
         write_checksums(output, private)
-        # Only a release that is whole replaces what is there.
+        # Only a complete release replaces the files that exist.
         shutil.rmtree(arguments.dist, ignore_errors=True)
         shutil.copytree(output, arguments.dist)
     _report(f"signed, in {arguments.dist}")
@@ -45,7 +45,7 @@ def build(arguments: argparse.Namespace) -> None:
 def verify(arguments: argparse.Namespace) -> None:
     """Verify the checksums and the signature of a folder."""
     verify_folder(arguments.dist, load_public_key(arguments.public_key))
-    _report(f"{arguments.dist}: every file is the one that was signed")
+    _report(f"{arguments.dist}: all files match the signed checksums")
 
 
 def push(arguments: argparse.Namespace) -> None:
@@ -95,7 +95,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         sub.add_argument("--dist", type=Path, default=ROOT / "dist", help="the folder of the files")
         if command is build:
-            sub.add_argument("--base", default="", help="image to build from, not the pinned one")
+            sub.add_argument(
+                "--base", default="", help="image to build from, in place of the pinned one"
+            )
         if command in (verify, pull):
             help_ = "the key to verify with; take it from the repository, not from the release"
             sub.add_argument("--public-key", type=Path, default=ROOT / PUBLIC_KEY, help=help_)

@@ -1,4 +1,4 @@
-"""Rewrite a .tar.gz so that the same content gives the same bytes."""
+"""Rewrite a .tar.gz so that equal content gives equal bytes."""
 
 import gzip
 import io
@@ -9,7 +9,7 @@ from pathlib import Path
 def normalize(archive: Path, timestamp: int) -> None:
     """Sort the files of a .tar.gz and give all the same time, owner and mode.
 
-    Folders are left out: every program that unpacks makes them.
+    Folders are left out: every program that unpacks creates them.
     """
     with tarfile.open(archive) as packed:
         contents = {

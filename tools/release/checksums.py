@@ -20,12 +20,12 @@ def write_checksums(folder: Path, private: ec.EllipticCurvePrivateKey) -> None:
 
 
 def verify_folder(folder: Path, public: ec.EllipticCurvePublicKey) -> None:
-    """Refuse a folder whose files are not exactly those that were signed."""
+    """Refuse a folder if its files are not exactly those that were signed."""
     try:
         content = (folder / LIST).read_bytes()
         signature = (folder / SIGNATURE).read_text().strip()
     except OSError as error:
-        raise ReleaseError(f"{folder} is no release: run make release first") from error
+        raise ReleaseError(f"{folder} has no release: run make release first") from error
     verify(public, content, signature, LIST)
     listed = dict(line.split("  ")[::-1] for line in content.decode().splitlines())
     digests = _digests(folder)

@@ -1,4 +1,4 @@
-"""Run other programs."""
+"""Runs other programs."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 from tools.release.errors import ReleaseError
 
 TIMEOUT_SECONDS = 1800
-"""Of one command; the longest is the build of an image on a slow network."""
+"""Limit for one command. The build of an image on a slow network takes longest."""
 
 
 def run(
@@ -18,10 +18,10 @@ def run(
     env: Mapping[str, str] | None = None,
     strip: bool = True,
 ) -> str:
-    """Run a command and return what it printed, by default without the blanks around it.
+    """Run a command and return its output, by default without surrounding blanks.
 
     Raises:
-        ReleaseError: the program is missing, or it failed.
+        ReleaseError: the program is missing or fails.
     """
     program = str(command[0])
     if not shutil.which(program):

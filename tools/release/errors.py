@@ -1,5 +1,5 @@
-"""The one error of this package: a release cannot be made, or must not be trusted."""
+"""The only error of this package."""
 
 
 class ReleaseError(Exception):
-    """The message says what is wrong, then what to do."""
+    """A release cannot be made or must not be used. The message says why, then what to do."""

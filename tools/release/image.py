@@ -1,4 +1,4 @@
-"""Build the container image into an OCI archive, and read what it contains."""
+"""Builds the container image into an OCI archive, and reads its files."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ class Image:
 
     archive: Path
     digest: str
-    """Of the manifest: what a registry, a signature and a Deployment refer to."""
+    """The manifest's digest, which a registry, a signature and a Deployment refer to."""
     config: dict[str, Any]
     layers: list[str]
     """Digests, lowest first."""

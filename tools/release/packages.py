@@ -1,4 +1,4 @@
-"""Build the Python packages and the chart. Two builds of one commit give the same bytes."""
+"""Builds the Python packages and the chart. Two builds of one commit give equal bytes."""
 
 import sys
 from pathlib import Path
@@ -18,7 +18,7 @@ print(getattr(build_meta, sys.argv[1])(sys.argv[2]))
 
 
 def build_packages(source: Source, output: Path) -> tuple[Path, Path]:
-    """Build the sdist, then the wheel from the sdist, so that the sdist is known to be whole."""
+    """Build the sdist, then the wheel from the sdist, which shows that the sdist is complete."""
     sdist = _build(source, source.tree, "build_sdist", output)
     normalize(sdist, source.timestamp)
     unpacked = source.tree.parent / "sdist"

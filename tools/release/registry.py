@@ -1,7 +1,7 @@
-"""Push image, chart and signatures to an OCI registry, and pull what is signed.
+"""Pushes image, chart and signatures to an OCI registry, and pulls image and chart if signed.
 
 The signature of the manifest `sha256:abc…` is an image with the tag `sha256-abc….sig`, as cosign
-makes it: one layer, whose content is the signed JSON and whose annotation is the signature.
+makes it. Its only layer contains the signed JSON; the layer's annotation is the signature.
 """
 
 import json
@@ -49,13 +49,13 @@ class Registry:
         return self.resolve(CHART, version)
 
     def resolve(self, repository: str, version: str) -> str:
-        """Return the digest of the manifest that a version names at this moment."""
+        """Return the digest of the manifest that a version's tag names now."""
         return _digest(self._read_manifest(f"{repository}:{version}"))
 
     def push_signature(
         self, private: ec.EllipticCurvePrivateKey, repository: str, digest: str
     ) -> None:
-        """Sign a digest and push the signature beside it."""
+        """Sign a digest and push the signature to its repository."""
         payload = simple_signing(f"{self.prefix}/{repository}", digest)
         with tempfile.TemporaryDirectory() as folder:
             _write_layout(Path(folder), payload, sign(private, payload))
@@ -97,7 +97,7 @@ class Registry:
         except helm_python.HelmError as error:
             raise ReleaseError(f"{reference} cannot be pulled: {error}") from error
         archive = folder / f"busyapi-{version}.tgz"
-        # Helm asks for the tag once more; what it names may have changed since it was verified.
+        # Helm resolves the tag again, which may have changed since the verification.
         if _digest(archive.read_bytes()) != json.loads(manifest)["layers"][0]["digest"]:
             raise ReleaseError(f"{reference} changed while it was pulled: pull it again")
         return archive
@@ -108,7 +108,7 @@ class Registry:
         return run("skopeo", "inspect", *arguments, strip=False).encode()
 
     def _copy(self, source: str, target: str) -> None:
-        """Copy an image; each blob is checked against its digest on the way."""
+        """Copy an image; skopeo checks each blob against its digest."""
         tls = (f"--src-tls-verify={self._tls}", f"--dest-tls-verify={self._tls}")
         run("skopeo", "copy", "--quiet", "--preserve-digests", *tls, source, target)
 

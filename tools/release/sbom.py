@@ -1,4 +1,4 @@
-"""Write what the lock and the image contain as CycloneDX 1.6 in JSON."""
+"""Writes the contents of the lock and of the image as CycloneDX 1.6 in JSON."""
 
 import json
 import re
@@ -16,11 +16,11 @@ Component = dict[str, Any]
 
 LOCKED = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
 NAMESPACE = uuid.UUID("6f1d6f0c-7a51-4b39-9c1d-0d3c9d1f7c53")
-"""Of our serial numbers: a document's content gives its number, so two builds give the same."""
+"""For serial numbers. They are derived from the content, so that two builds have the same."""
 
 
 def write_lock_sbom(source: Source, output: Path) -> Path:
-    """List the packages of requirements.lock, which the image and `pip install` run with."""
+    """List the packages of requirements.lock, which the image and `pip install` use."""
     packages = LOCKED.findall((source.tree / "requirements.lock").read_text())
     components = [_python_package(name, version) for name, version in packages]
     subject = _python_package("busyapi", source.version) | {"type": "application"}
@@ -71,7 +71,7 @@ def _installed(metadata: str) -> Component:
 
 
 def _built_python(config: dict[str, Any]) -> list[Component]:
-    """Return the Python that an official image built itself; elsewhere it is a Debian package."""
+    """Return the Python of an official image, which builds it. In others it is a Debian package."""
     environment = dict(pair.split("=", 1) for pair in config["config"].get("Env", []))
     version = environment.get("PYTHON_VERSION")
     if not version:
@@ -87,7 +87,7 @@ def _python_package(name: str, version: str) -> Component:
 
 
 def _write(source: Source, path: Path, subject: Component, components: list[Component]) -> Path:
-    """Write the document, the same for the same content."""
+    """Write the document. Equal content gives equal bytes."""
     unique = {
         component["purl"]: component | {"bom-ref": component["purl"]} for component in components
     }

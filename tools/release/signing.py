@@ -1,4 +1,4 @@
-"""Sign with an ECDSA P-256 key, in the formats that openssl and cosign verify.
+"""Signs with an ECDSA P-256 key, in the formats that openssl and cosign verify.
 
 A signature is base64 of an ECDSA signature in DER over SHA-256. For an image or a chart in a
 registry the signed content is cosign's "simple signing" JSON, which names the manifest's digest.
@@ -28,16 +28,16 @@ NEW_KEY = """Make a key pair once, keep release.key secret and commit release.pu
 
 
 def load_private_key(key: str, password: str | None) -> ec.EllipticCurvePrivateKey:
-    """Load a private key from PEM, or from the file that holds it."""
+    """Load a private key from PEM, or from a file with PEM."""
     if not key:
-        raise ReleaseError(f"RELEASE_KEY names no private key.\n{NEW_KEY}")
+        raise ReleaseError(f"RELEASE_KEY is empty: set it to a private key or its file.\n{NEW_KEY}")
     pem = key.encode() if key.startswith("-----BEGIN") else _read(Path(key))
     try:
         private = load_pem_private_key(pem, password.encode() if password else None)
     except (ValueError, TypeError) as error:
         raise ReleaseError(f"RELEASE_KEY cannot be read: {error}") from error
     if not isinstance(private, ec.EllipticCurvePrivateKey):
-        raise ReleaseError(f"RELEASE_KEY is no ECDSA key.\n{NEW_KEY}")
+        raise ReleaseError(f"RELEASE_KEY is not an ECDSA key.\n{NEW_KEY}")
     return private
 
 
@@ -48,18 +48,18 @@ def load_public_key(path: Path) -> ec.EllipticCurvePublicKey:
     except ValueError as error:
         raise ReleaseError(f"{path} cannot be read: {error}") from error
     if not isinstance(public, ec.EllipticCurvePublicKey):
-        raise ReleaseError(f"{path} is no ECDSA key.\n{NEW_KEY}")
+        raise ReleaseError(f"{path} is not an ECDSA key.\n{NEW_KEY}")
     return public
 
 
 def check_pair(private: ec.EllipticCurvePrivateKey, public: ec.EllipticCurvePublicKey) -> None:
-    """Refuse a private key that the published public key would not verify."""
+    """Refuse a private key that does not belong to the published public key."""
     if _pem(private.public_key()) != _pem(public):
         raise ReleaseError("RELEASE_KEY does not belong to release.pub: sign with the other key")
 
 
 def sign(private: ec.EllipticCurvePrivateKey, content: bytes) -> str:
-    """Return the signature of some content."""
+    """Return the signature of the content."""
     return base64.b64encode(private.sign(content, ALGORITHM)).decode()
 
 
@@ -67,7 +67,7 @@ def verify(public: ec.EllipticCurvePublicKey, content: bytes, signature: str, na
     """Refuse content that was not signed with the key.
 
     Raises:
-        ReleaseError: the content, the signature or the key is another.
+        ReleaseError: content, signature and key do not belong together.
     """
     try:
         public.verify(base64.b64decode(signature, validate=True), content, ALGORITHM)

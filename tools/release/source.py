@@ -1,4 +1,4 @@
-"""The commit that is released: check that it may be, and export its files."""
+"""The commit to release: checks it and exports its files."""
 
 import tomllib
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Source:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Return what makes a build independent of the clock."""
+        """Return variables that make a build independent of the clock."""
         return {"SOURCE_DATE_EPOCH": str(self.timestamp)}
 
 
@@ -45,7 +45,7 @@ def export_release(repository: Path, folder: Path) -> Source:
     version = _check_versions(tree)
     if f"v{version}" not in run(*git, "tag", "--points-at", "HEAD").split():
         raise ReleaseError(
-            f"HEAD has no tag v{version}: check out that tag, or make it with\n"
+            f"HEAD has no tag v{version}: check out that tag, or create it with\n"
             f"    git tag -s v{version} -m 'busyapi {version}'"
         )
     return Source(version, commit, int(run(*git, "log", "-1", "--format=%ct")), tree)
