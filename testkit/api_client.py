@@ -1,4 +1,4 @@
-"""What the tests of the HTTP contract ask with, and what they ask of every error."""
+"""Clients for the tests of the HTTP contract, and checks for every answer."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
 
-from testkit.http1 import Answer, fetch
+from testkit.http1 import Answer, fetch, parse_head
 from testkit.log_leaks import MARK
 
 USAGE = {
@@ -18,7 +18,7 @@ USAGE = {
     "timestamp": "Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)",
     "medication": "Albuterol",
 }
-"""The one of the contract's curl line, its patient marked: see `leaks`."""
+"""The usage of the contract's curl line, with a mark in the patient id: see `log_leaks`."""
 
 BODY = json.dumps(USAGE, separators=(",", ":")).encode()
 
@@ -26,48 +26,48 @@ PROBLEM_MEMBERS = {"type", "title", "status", "detail", "stored", "errors"}
 
 
 def send(port: int, body: Any, path: str = "/api/usages", **headers: str) -> Answer:
-    """Post bytes as they are or anything else as JSON; in a header's name _ stands for -."""
+    """Post bytes unchanged or another value as JSON. _ in a header's name becomes a hyphen."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    named = {"content-type": "application/json"} | {
+    fields = {"content-type": "application/json"} | {
         name.replace("_", "-"): value for name, value in headers.items()
     }
-    return fetch(port, path, method="POST", body=raw, headers=named)
+    return fetch(port, path, method="POST", body=raw, headers=fields)
 
 
 def check_stored(answer: Answer) -> int:
-    """Return the id of a single usage that was taken."""
+    """Check the 201 for a single usage, and return its id."""
     assert answer.status == 201, answer
-    said = answer.json()
-    assert list(said) == ["id"], said
-    assert answer.headers["location"] == f"/api/usages/{said['id']}"
+    members = answer.json()
+    assert list(members) == ["id"], members
+    assert answer.headers["location"] == f"/api/usages/{members['id']}"
     assert answer.headers["content-type"] == "application/json"
-    number: int = said["id"]
-    return number
+    usage_id: int = members["id"]
+    return usage_id
 
 
 def check_problem(answer: Answer, status: int) -> dict[str, Any]:
-    """Hold an error to what every error must be, and return what it says."""
+    """Check the rules for every error, and return its members."""
     assert answer.status == status, answer
     assert answer.headers["content-type"] == "application/problem+json", answer
-    said: dict[str, Any] = answer.json()
-    assert said.keys() <= PROBLEM_MEMBERS, said
-    assert said["type"] == "about:blank"
-    assert said["title"] == HTTPStatus(status).phrase
-    assert said["status"] == status
-    assert said["detail"].endswith("."), said
-    return said
+    members: dict[str, Any] = answer.json()
+    assert members.keys() <= PROBLEM_MEMBERS, members
+    assert members["type"] == "about:blank"
+    assert members["title"] == HTTPStatus(status).phrase
+    assert members["status"] == status
+    assert members["detail"].endswith("."), members
+    return members
 
 
 def check_unavailable(answer: Answer, stored: str) -> dict[str, Any]:
-    """Hold a 503 to it: it says whether a retry is safe, and when."""
-    said = check_problem(answer, 503)
-    assert said["stored"] == stored, said
+    """Check that a 503 has this `stored` and a Retry-After, and return its members."""
+    members = check_problem(answer, 503)
+    assert members["stored"] == stored, members
     assert 1 <= int(answer.headers["retry-after"]) <= 5
-    return said
+    return members
 
 
 def fetch_count(port: int) -> int:
-    """Ask how many usages were given an id."""
+    """Return the number of usages that have an id."""
     answer = fetch(port, "/api/usages/count")
     assert answer.status == 200, answer
     number: int = answer.json()["count"]
@@ -76,21 +76,21 @@ def fetch_count(port: int) -> int:
 
 @contextlib.contextmanager
 def check_nothing_stored(port: int) -> Iterator[None]:
-    """Hold what happens inside to storing nothing."""
+    """Check that nothing is stored within the `with`."""
     before = fetch_count(port)
     yield
     assert fetch_count(port) == before
 
 
 class RawConnection:
-    """A connection that sends bytes as they are told, whole HTTP or not."""
+    """A connection that sends any bytes, valid HTTP or not."""
 
     def __init__(self, port: int, seconds: float = 10.0) -> None:
         self.ended = False
-        """Whether the server has hung up."""
+        """Whether the server has closed the connection."""
         self._seconds = seconds
         self._socket = socket.create_connection(("127.0.0.1", port), seconds)
-        self._heard = b""
+        self._received = b""
 
     def __enter__(self) -> Self:
         return self
@@ -99,29 +99,29 @@ class RawConnection:
         self.close()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._socket.close()
 
     def reset(self) -> None:
-        """Hang up so that the server can tell it from the end of what is sent: with a RST."""
+        """Close the connection with a RST, which a server can distinguish from a half-close."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
 
     def finish_sending(self) -> None:
-        """Say that nothing more is sent, and listen on."""
+        """Half-close the connection: send no more, but receive."""
         self._socket.shutdown(socket.SHUT_WR)
 
     def send(self, data: bytes) -> None:
-        """Send bytes at once."""
+        """Send bytes in one call."""
         self._socket.settimeout(self._seconds)
         self._socket.sendall(data)
 
     def count_unread(self) -> int:
-        """Count the bytes that are sent and that the server has not read yet."""
+        """Count the bytes that were sent and that the server has not read yet."""
         own, peer = self._socket.getsockname()[1], self._socket.getpeername()[1]
         sides = {f":{own:04X}", f":{peer:04X}"}
         unread = 0
-        # The server's end is in the second: it listens on both protocols with one socket.
+        # The server's end is in tcp6: its one socket listens on both protocols.
         tables = [path for path in map(Path, ("/proc/net/tcp", "/proc/net/tcp6")) if path.exists()]
         lines = (line for path in tables for line in path.read_text("ascii").splitlines()[1:])
         for line in lines:
@@ -132,12 +132,12 @@ class RawConnection:
         return unread
 
     def drip(self, data: bytes, every: float) -> int:
-        """Wait, send a byte, and so on, until the server speaks or hangs up; tell how many.
+        """Send a byte after each wait until the server answers or closes. Return how many.
 
-        What is sent to one that has hung up resets the connection, its last words included.
+        A byte sent after the server has closed resets the connection, and its last answer is lost.
         """
         for at in range(len(data)):
-            if self._heard or self.ended or self.wait_for_data(every):
+            if self._received or self.ended or self.wait_for_data(every):
                 return at
             try:
                 self.send(data[at : at + 1])
@@ -147,7 +147,7 @@ class RawConnection:
         return len(data)
 
     def wait_for_data(self, seconds: float) -> bool:
-        """Wait for more; say whether something came or the server hung up."""
+        """Wait for data or a close, and return whether either came in time."""
         self._socket.settimeout(max(seconds, 0.001))
         try:
             chunk = self._socket.recv(1 << 16)
@@ -156,84 +156,75 @@ class RawConnection:
         except ConnectionError:
             chunk = b""
         self.ended = self.ended or not chunk
-        self._heard += chunk
+        self._received += chunk
         return True
 
     def has_data(self) -> bool:
-        """Say whether something came that no answer was read from."""
-        return bool(self._heard)
+        """Return whether it has received data that is not read yet."""
+        return bool(self._received)
 
     def is_answered_within(self, seconds: float) -> bool:
-        """Say whether something comes within this time."""
-        return bool(self._heard) or (self.wait_for_data(seconds) and not self.ended)
+        """Return whether data comes within this time."""
+        return bool(self._received) or (self.wait_for_data(seconds) and not self.ended)
 
     def is_closed(self) -> bool:
-        """Say whether the server has hung up by now; what it said before is kept."""
+        """Return whether the server has closed by now. Data from before that stays readable."""
         while not self.ended and self.wait_for_data(0):
             pass
         return self.ended
 
     def read_answer(self) -> Answer:
-        """Read one whole answer.
+        """Read one complete answer.
 
         Raises:
-            EOFError: the server hung up instead.
-            TimeoutError: it is not there in time.
+            EOFError: the server closed the connection before its end.
+            TimeoutError: it is not complete in time.
         """
         end = time.monotonic() + self._seconds
-        while (found := self._whole()) is None:
+        while (answer := self._take_answer()) is None:
             if self.ended:
-                raise EOFError(f"hung up after {self._heard!r}")
+                raise EOFError(f"closed after {self._received!r}")
             if not self.wait_for_data(end - time.monotonic()):
-                raise TimeoutError(f"after {self._seconds} s only {self._heard!r}")
-        return found
+                raise TimeoutError(f"after {self._seconds} s only {self._received!r}")
+        return answer
 
     def read_head(self) -> Answer:
-        """Read an answer that has headers alone, as one to HEAD.
+        """Read an answer without a body, such as one to HEAD.
 
         Raises:
-            EOFError, TimeoutError: as `answer`.
+            EOFError, TimeoutError: as in `read_answer`.
         """
-        while b"\r\n\r\n" not in self._heard:
+        while b"\r\n\r\n" not in self._received:
             if self.ended:
-                raise EOFError(f"hung up after {self._heard!r}")
+                raise EOFError(f"closed after {self._received!r}")
             if not self.wait_for_data(self._seconds):
-                raise TimeoutError(f"after {self._seconds} s only {self._heard!r}")
-        head, _, rest = self._heard.partition(b"\r\n\r\n")
-        found = _parsed(head, b"")
-        self._heard = rest
-        return found
+                raise TimeoutError(f"after {self._seconds} s only {self._received!r}")
+        head, _, self._received = self._received.partition(b"\r\n\r\n")
+        return parse_head(head)
 
-    def _whole(self) -> Answer | None:
-        head, blank, rest = self._heard.partition(b"\r\n\r\n")
+    def _take_answer(self) -> Answer | None:
+        raw, blank, rest = self._received.partition(b"\r\n\r\n")
         if not blank:
             return None
-        found = _parsed(head, b"")
-        length = int(found.headers.get("content-length", "0"))
+        head = parse_head(raw)
+        length = int(head.headers.get("content-length", "0"))
         if len(rest) < length:
             return None
-        self._heard = rest[length:]
-        return found._replace(body=rest[:length])
+        self._received = rest[length:]
+        return head._replace(body=rest[:length])
 
     def is_closed_within(self, seconds: float) -> bool:
-        """Say whether the server hangs up within this time and says nothing more."""
+        """Return whether the server closes within this time without more data."""
         end = time.monotonic() + seconds
-        while not self.ended and not self._heard and (left := end - time.monotonic()) > 0:
+        while not self.ended and not self._received and (left := end - time.monotonic()) > 0:
             self.wait_for_data(left)
-        return self.ended and not self._heard
-
-
-def _parsed(head: bytes, body: bytes) -> Answer:
-    first, *lines = head.decode("latin-1").split("\r\n")
-    named = (line.partition(":") for line in lines)
-    headers = {name.lower(): value.strip() for name, _, value in named}
-    return Answer(int(first.split(" ", 2)[1]), headers, body)
+        return self.ended and not self._received
 
 
 def render_request(
     method: str, path: str, body: bytes = b"", *, headers: tuple[str, ...] = ()
 ) -> bytes:
-    """Render a request; with a body, its length too."""
+    """Render a request. With a body, add its Content-Length."""
     lines = ["Host: 127.0.0.1", *headers]
     if body:
         lines.append(f"Content-Length: {len(body)}")

@@ -1,9 +1,9 @@
-"""What an archive folder holds, read with zstandard and json alone.
+"""Read an archive folder with zstandard and json alone.
 
-This is on purpose not the archive's own reader: an error there must not hide an error of the
-writer. It knows only what any reader of FORMAT.md would: the names, that segments are zstd frames
-of JSON lines, and what the JSON of a gap or quarantine record says. Read when no flusher is
-between a crash and its recovery: until then two files may hold the same lines.
+It does not use the archive's own reader, so an error there cannot hide an error of the writer. It
+uses only facts of FORMAT.md: the file names, that segments are zstd frames of JSON lines, and the
+JSON of gap and quarantine records. Do not read between a flusher's crash and its recovery: then
+two files can hold the same lines.
 """
 
 import json
@@ -31,7 +31,7 @@ class Line(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Seqs without lines: skipped by a gap record, or put into quarantine unread."""
+    """Seqs without lines: skipped by a gap record, or put into quarantine."""
 
     first: int
     last: int
@@ -53,9 +53,9 @@ class Archive:
 
     partitions: dict[int, Partition] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
-    """What could not be read, with the file's name."""
+    """The name of each unreadable file, with the reason."""
     torn: list[str] = field(default_factory=list)
-    """Open segments with a torn tail: the flusher cuts it off when it starts, so no damage."""
+    """Open segments with a torn tail. This is no damage: the flusher truncates it at its start."""
 
     def partition(self, number: int) -> Partition:
         """Return one partition, empty if it has no files."""
@@ -63,10 +63,10 @@ class Archive:
 
 
 def read_archive(folder: Path) -> Archive:
-    """Read every file of the archive below a folder, segments that are still written included."""
+    """Read every file of the archive below a folder, including open segments."""
     archive = Archive()
-    # Names sort as their seqs do.
-    for path in sorted(folder.rglob("*"), key=lambda each: each.name):
+    # Names sort by seq.
+    for path in sorted(folder.rglob("*"), key=lambda path: path.name):
         if match := NAME.fullmatch(path.name):
             _read_file(archive, archive.partition(int(match[2])), path, (match[1], match[3]))
     return archive
@@ -83,35 +83,35 @@ def _read_file(
         case "usages", end if end.startswith("ndjson.zst.damaged"):
             archive.damaged.append(f"{path.name}: set aside")
         case "gap", "json":
-            partition.gaps.append(_span(path))
+            partition.gaps.append(_read_span(path))
         case "quarantine", "bin":
-            partition.quarantined.append(_span(path))
+            partition.quarantined.append(_read_span(path))
 
 
 def _read_segment(partition: Partition, path: Path) -> list[str]:
-    """Add a segment's lines up to its end or its first damage; return what the damage is."""
+    """Add a segment's lines up to its end or its first damage, and return the damage."""
     try:
-        for content in _frames(path):
+        for content in _read_frames(path):
             for line in content.splitlines():
-                said = json.loads(line)
-                partition.lines.append(Line(said["id"], digest(said["usage"]), path.name))
+                members = json.loads(line)
+                partition.lines.append(Line(members["id"], digest(members["usage"]), path.name))
     except (zstandard.ZstdError, ValueError, KeyError, TypeError) as error:
         return [f"{path.name}: {error}"]
     return []
 
 
-def _span(path: Path) -> Span:
-    """Read a gap record, or the line of JSON that a quarantine file begins with."""
+def _read_span(path: Path) -> Span:
+    """Read a gap record, or the line of JSON at the start of a quarantine file."""
     with path.open("rb") as file:
-        said = json.loads(file.readline() if path.suffix == ".bin" else file.read())
-    return Span(said["from"], said["to"], path.name)
+        members = json.loads(file.readline() if path.suffix == ".bin" else file.read())
+    return Span(members["from"], members["to"], path.name)
 
 
-def _frames(path: Path) -> Iterator[bytes]:
-    """Give the content of each zstd frame; a skippable one, with the archive's notes, has none.
+def _read_frames(path: Path) -> Iterator[bytes]:
+    """Yield the content of each zstd frame. Skippable frames, with headers, have no content.
 
     Raises:
-        ZstdError, ValueError: the file holds something else, or ends within a frame.
+        ZstdError, ValueError: the file has bytes that are no frame, or ends within a frame.
     """
     decompressor = zstandard.ZstdDecompressor()
     with path.open("rb") as file:

@@ -1,7 +1,7 @@
-"""The history checker: does the archive hold what the devices were told, and each usage once?
+"""Check that the archive has every acknowledged usage, and each usage once.
 
-`check` compares a history with an archive and returns a verdict: figures, and every defect with
-its count and first examples. It takes no position on how busyapi works inside.
+`check_history` compares a history with an archive and returns a verdict: numbers, and every defect
+with its count and first examples. It assumes nothing about how busyapi works inside.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ MAX_EXAMPLES = 5
 
 
 class Defect(StrEnum):
-    """What the checker can find wrong."""
+    """A kind of defect that the checker finds."""
 
     MISSING = "acknowledged but missing"
     QUARANTINED = "acknowledged but only in quarantine"
@@ -38,20 +38,20 @@ class Defect(StrEnum):
 
 @dataclass
 class Verdict:
-    """What the checker found. `assert verdict.ok, verdict` shows all of it."""
+    """The result of a check. `assert verdict.ok, verdict` shows all of it."""
 
     history: History
     archived: int
     skipped: int
     """Seqs in gap records."""
     unknown_archived: int
-    """Of the usages whose outcome is unknown, those that the archive holds."""
+    """The number of archived usages whose outcome is unknown."""
     defects: Counter[Defect] = field(default_factory=Counter)
     examples: dict[Defect, list[str]] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
-        """Whether there is no defect."""
+        """Return whether there is no defect."""
         return not self.defects
 
     def add_defect(self, defect: Defect, example: str) -> None:
@@ -62,11 +62,11 @@ class Verdict:
             self.examples[defect].append(example)
 
     def __str__(self) -> str:
-        figures = (
+        numbers = (
             f"{self.archived} usages archived, {self.unknown_archived} of them of unknown outcome;"
             f" {self.skipped} seqs skipped"
         )
-        lines = [str(self.history), figures]
+        lines = [str(self.history), numbers]
         for defect, n in self.defects.most_common():
             lines.append(f"{n} x {defect}:")
             lines += [f"    {example}" for example in self.examples[defect]]
@@ -74,12 +74,12 @@ class Verdict:
 
 
 def check_history(history: History, archive: Archive, *, partitions: int = 1) -> Verdict:
-    """Hold what was answered against what is archived.
+    """Compare the answers with the archive.
 
     The archive must hold the usages of this history and no others. Usages still in the buffer
     count as missing: wait until all is archived before reading the archive.
     """
-    lines = [line for each in archive.partitions.values() for line in each.lines]
+    lines = [line for partition in archive.partitions.values() for line in partition.lines]
     copies = Counter(line.digest for line in lines)
     verdict = Verdict(
         history=history,
@@ -87,13 +87,13 @@ def check_history(history: History, archive: Archive, *, partitions: int = 1) ->
         skipped=sum(
             gap.last - gap.first + 1 for p in archive.partitions.values() for gap in p.gaps
         ),
-        unknown_archived=sum(copies[each] > 0 for each in _digests(history, Outcome.UNKNOWN)),
+        unknown_archived=sum(copies[digest] > 0 for digest in _digests(history, Outcome.UNKNOWN)),
     )
     _check_answers(verdict)
     _check_real_time(verdict, partitions)
     _check_acknowledged(verdict, archive, copies, partitions)
     _check_unacknowledged(verdict, copies)
-    _check_strangers(verdict, lines)
+    _check_all_sent(verdict, lines)
     for number, partition in archive.partitions.items():
         _check_order(verdict, number, partition, partitions)
         _check_contiguity(verdict, number, partition, partitions)
@@ -103,32 +103,37 @@ def check_history(history: History, archive: Archive, *, partitions: int = 1) ->
 
 
 def _digests(history: History, outcome: Outcome) -> Iterator[bytes]:
-    return (d for each in history.requests if each.outcome is outcome for d in each.digests)
+    return (
+        digest
+        for request in history.requests
+        if request.outcome is outcome
+        for digest in request.digests
+    )
 
 
 def _acknowledged(history: History) -> list[Request]:
-    return [each for each in history.requests if each.outcome is Outcome.OK]
+    return [request for request in history.requests if request.outcome is Outcome.OK]
 
 
 def _check_answers(verdict: Verdict) -> None:
-    """Hold the answers against each other, without the archive."""
+    """Compare the answers with each other, without the archive."""
     requests = _acknowledged(verdict.history)
     for request in requests:
         if len(request.ids) != len(request.digests):
-            what = f"{len(request.ids)} ids for {len(request.digests)} usages"
-            verdict.add_defect(Defect.UNREADABLE_ANSWER, what)
-    for usage_id, n in Counter(i for each in requests for i in each.ids).items():
+            example = f"{len(request.ids)} ids for {len(request.digests)} usages"
+            verdict.add_defect(Defect.UNREADABLE_ANSWER, example)
+    for usage_id, n in Counter(i for request in requests for i in request.ids).items():
         if n > 1:
             verdict.add_defect(Defect.ID_ANSWERED_TWICE, f"id {usage_id}, {n} times")
 
 
 def _check_real_time(verdict: Verdict, partitions: int) -> None:
-    """Every id that some device knew before a request was sent must be below the request's own."""
+    """Check that ids answered before a request was sent are below the request's own ids."""
     requests = _acknowledged(verdict.history)
-    answered = sorted(requests, key=lambda each: each.answered)
+    answered = sorted(requests, key=lambda request: request.answered)
     highest: Counter[int] = Counter()
     known = 0
-    for request in sorted(requests, key=lambda each: each.sent):
+    for request in sorted(requests, key=lambda request: request.sent):
         while answered[known].answered < request.sent:
             for usage_id in answered[known].ids:
                 number = (usage_id - 1) % partitions
@@ -143,21 +148,21 @@ def _check_real_time(verdict: Verdict, partitions: int) -> None:
 def _check_acknowledged(
     verdict: Verdict, archive: Archive, copies: Counter[bytes], partitions: int
 ) -> None:
-    """Every acknowledged usage must be archived under its id, and once."""
-    by_id = {line.id: line for each in archive.partitions.values() for line in each.lines}
+    """Check that every acknowledged usage is archived under its id, and once."""
+    by_id = {line.id: line for partition in archive.partitions.values() for line in partition.lines}
     for request in _acknowledged(verdict.history):
         for usage_id, digest in zip(request.ids, request.digests, strict=False):
             line = by_id.get(usage_id)
             if line is None:
-                verdict.add_defect(*_whereabouts(archive, usage_id, partitions))
+                verdict.add_defect(*_explain_missing(archive, usage_id, partitions))
             elif line.digest != digest:
                 verdict.add_defect(Defect.MISMATCH, f"id {usage_id} in {line.file}")
             if copies[digest] > 1:
                 verdict.add_defect(Defect.ARCHIVED_TWICE, f"the usage answered with id {usage_id}")
 
 
-def _whereabouts(archive: Archive, usage_id: int, partitions: int) -> tuple[Defect, str]:
-    """Say what became of an id that has no line."""
+def _explain_missing(archive: Archive, usage_id: int, partitions: int) -> tuple[Defect, str]:
+    """Return the defect and the example for an id without a line."""
     seq, number = (usage_id - 1) // partitions + 1, (usage_id - 1) % partitions
     partition = archive.partitions.get(number, Partition())
     for span in partition.quarantined:
@@ -170,7 +175,7 @@ def _whereabouts(archive: Archive, usage_id: int, partitions: int) -> tuple[Defe
 
 
 def _check_unacknowledged(verdict: Verdict, copies: Counter[bytes]) -> None:
-    """A refused usage must not be archived, one with an unknown outcome at most once."""
+    """Check that refused usages are not archived, and those of unknown outcome at most once."""
     for digest in _digests(verdict.history, Outcome.REFUSED):
         if copies[digest]:
             verdict.add_defect(Defect.REFUSED_PRESENT, f"digest {digest.hex()}")
@@ -181,16 +186,16 @@ def _check_unacknowledged(verdict: Verdict, copies: Counter[bytes]) -> None:
             )
 
 
-def _check_strangers(verdict: Verdict, lines: list[Line]) -> None:
-    """What is archived must have been sent."""
-    sent = {d for each in verdict.history.requests for d in each.digests}
+def _check_all_sent(verdict: Verdict, lines: list[Line]) -> None:
+    """Check that every archived usage was sent."""
+    sent = {digest for request in verdict.history.requests for digest in request.digests}
     for line in lines:
         if line.digest not in sent:
             verdict.add_defect(Defect.NEVER_SENT, f"id {line.id} in {line.file}")
 
 
 def _check_order(verdict: Verdict, number: int, partition: Partition, partitions: int) -> None:
-    """Ids must rise from line to line and belong to the partition."""
+    """Check that ids rise from line to line and belong to the partition."""
     before = 0
     for line in partition.lines:
         if line.id < before:
@@ -201,17 +206,17 @@ def _check_order(verdict: Verdict, number: int, partition: Partition, partitions
 
 
 def _check_contiguity(verdict: Verdict, number: int, partition: Partition, partitions: int) -> None:
-    """Every seq from 1 to the highest must be archived once or accounted for once."""
+    """Check that every seq from 1 to the highest is archived once or accounted for once."""
     seqs = Counter((line.id - 1) // partitions + 1 for line in partition.lines)
     for seq, n in seqs.items():
         if n > 1:
             verdict.add_defect(Defect.ARCHIVED_TWICE, f"partition {number}, seq {seq}, {n} times")
     spans = [(seq, seq) for seq in seqs]
-    spans += [(each.first, each.last) for each in partition.gaps + partition.quarantined]
-    reached = 0
+    spans += [(span.first, span.last) for span in partition.gaps + partition.quarantined]
+    highest = 0
     for first, last in sorted(spans):
-        if first > reached + 1:
-            verdict.add_defect(Defect.HOLE, f"partition {number}, seq {reached + 1} to {first - 1}")
-        if first <= reached:
+        if first > highest + 1:
+            verdict.add_defect(Defect.HOLE, f"partition {number}, seq {highest + 1} to {first - 1}")
+        if first <= highest:
             verdict.add_defect(Defect.OVERLAP, f"partition {number}, seq {first}")
-        reached = max(reached, last)
+        highest = max(highest, last)

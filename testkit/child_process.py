@@ -1,9 +1,9 @@
 """Child processes that a test can kill, pause and stop, and that never outlive the test run.
 
-The kernel kills a child when the *thread* that started it ends (PR_SET_PDEATHSIG), so all of them
-are started by one thread that lives as long as the run. `setpriv` sets this, `sh` sees that the
-run has not ended just before, and both become the program: same pid, and no Python code between
-fork and exec while other threads hold locks.
+The kernel kills a child when the *thread* that started it ends (PR_SET_PDEATHSIG), so one thread
+that lives as long as the run starts all of them. `setpriv` sets the signal, `sh` checks that the
+run has not ended just before, and both become the program with exec: the pid stays the same, and
+no Python code runs between fork and exec while other threads hold locks.
 """
 
 import os
@@ -28,7 +28,7 @@ PDEATHSIG_COMMAND = (
     "-c",
     'test "$PPID" = "$0" && exec "$@"',
 )
-"""The start of a command line that goes on with our pid and the program's own."""
+"""The start of a command line. The pid of the run follows, then the program's command line."""
 
 LOG_TAIL_BYTES = 4000
 
@@ -36,12 +36,12 @@ T = TypeVar("T")
 
 
 def launch(start: Callable[[], T]) -> T:
-    """Start a process in the thread that lives as long as the run."""
+    """Call a function that starts a process, in the thread that lives as long as the run."""
     return _launcher.submit(start).result()
 
 
 class RunningProcess(Protocol):
-    """A process that was started: `subprocess.Popen`, or one that behaves like it."""
+    """A process that was started: `subprocess.Popen`, or a class with the same methods."""
 
     @property
     def pid(self) -> int:
@@ -61,7 +61,7 @@ class RunningProcess(Protocol):
 
 
 class Lifetime(ABC):
-    """Something that runs within a `with`, and is gone after it even when its start failed."""
+    """Base of what runs within a `with` and has ended after it, even if its start failed."""
 
     @abstractmethod
     def start(self) -> None:
@@ -69,7 +69,7 @@ class Lifetime(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Whatever its state: afterwards it does not run."""
+        """End it, whatever its state."""
 
     def __enter__(self) -> Self:
         try:
@@ -84,7 +84,7 @@ class Lifetime(ABC):
 
 
 class Child(Lifetime):
-    """One program, started as often as the test likes; all its output goes to one log file."""
+    """One program, which a test can start repeatedly. All its output goes to one log file."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Child(Lifetime):
         log: Path,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self.argv = [str(each) for each in argv]
+        self.argv = [str(word) for word in argv]
         self.log = log
         self.environment = environment
         self._process: RunningProcess | None = None
@@ -102,22 +102,22 @@ class Child(Lifetime):
         return f"<{type(self).__name__}, log {self.log}>"
 
     def start(self) -> None:
-        """Start it; those that have something to be ready for wait for it here."""
+        """Start it. A subclass also waits here until it is ready."""
         self.spawn()
 
     def spawn(self) -> None:
-        """Start it, ready or not."""
+        """Start it without waiting until it is ready."""
         if self.is_running:
             raise RuntimeError(f"{self} runs already")
-        self._process = self._open()
+        self._process = self._start_process()
 
     def restart(self) -> None:
-        """Start it again, after `stop` or `kill9` or as it runs."""
+        """Start it again. If it still runs, stop it first."""
         if self.is_running:
             self.stop()
         self.start()
 
-    def _open(self) -> RunningProcess:
+    def _start_process(self) -> RunningProcess:
         return launch(self._popen)
 
     def _popen(self) -> subprocess.Popen[bytes]:
@@ -132,7 +132,7 @@ class Child(Lifetime):
 
     @property
     def is_running(self) -> bool:
-        """Whether it was started and has not ended."""
+        """Return whether it was started and has not ended."""
         return self._process is not None and self._process.poll() is None
 
     @property
@@ -146,7 +146,7 @@ class Child(Lifetime):
         return self._process
 
     def wait(self, seconds: float) -> int:
-        """Return its exit code; negative is the signal that ended it.
+        """Wait for its end and return its exit code, or minus the signal that ended it.
 
         Raises:
             TimeoutError: it still runs.
@@ -157,46 +157,46 @@ class Child(Lifetime):
             raise TimeoutError(f"{self} still runs after {seconds:g} s\n{self.tail()}") from None
 
     def stop(self, seconds: float = 20.0) -> int:
-        """Ask it to end (SIGTERM), also when it is paused, and return its exit code."""
+        """Send SIGTERM, even while it is paused, and return its exit code."""
         self.terminate()
         return self.wait(seconds)
 
     def terminate(self) -> None:
-        """Ask it to end, and do not wait."""
+        """Send SIGTERM, even while it is paused, without waiting for its end."""
         process = self._started()
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGCONT)
 
     def kill9(self) -> None:
-        """End it with SIGKILL. When this returns it is gone; gone before is fine too."""
+        """Send SIGKILL if it still runs, and return when it has ended."""
         process = self._started()
         process.kill()
         process.wait(10)
 
     def pause(self) -> None:
-        """Stop it in its tracks (SIGSTOP); returns when it has stopped."""
+        """Send SIGSTOP, and return when it has stopped."""
         process = self._started()
         process.send_signal(signal.SIGSTOP)
         wait_until(lambda: read_process_state(process.pid) in {"T", "Z", ""}, f"{self} to pause")
 
     def resume(self) -> None:
-        """Let a paused process go on."""
+        """Continue after `pause` (SIGCONT)."""
         self._started().send_signal(signal.SIGCONT)
 
     def close(self) -> None:
-        """Whatever its state: afterwards it does not run."""
+        """End it, whatever its state."""
         if self.is_running:
             self.kill9()
 
     def tail(self) -> str:
-        """The end of its log, for a failure's message."""
+        """Return the end of its log, for a failure's message."""
         if not self.log.exists():
             return "(no log)"
         text = self.log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
         return f"end of {self.log}:\n{text}"
 
     def check_alive(self) -> bool:
-        """Return True while it runs, for use in a wait for its readiness.
+        """Return True if it runs, for use while waiting until it is ready.
 
         Raises:
             RuntimeError: it has ended; the message has its exit code and the end of its log.
@@ -207,8 +207,13 @@ class Child(Lifetime):
         return True
 
 
+def environment_without_settings() -> dict[str, str]:
+    """Return the environment of the run without busyapi's settings from a developer's shell."""
+    return {k: v for k, v in os.environ.items() if k != "PORT" and not k.startswith("BUSYAPI_")}
+
+
 def read_process_state(pid: int) -> str:
-    """Return the letter of a process's state in proc(5): T is stopped, Z has ended; "" is gone."""
+    """Return a process's state letter from proc(5): T stopped, Z zombie, "" no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:

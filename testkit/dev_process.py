@@ -1,4 +1,4 @@
-"""A `busyapi dev`, as a person starts and stops it."""
+"""Start and stop `busyapi dev` as a developer does."""
 
 import os
 import socket
@@ -8,18 +8,18 @@ from contextlib import ExitStack, suppress
 from http.client import HTTPException
 from pathlib import Path
 
-from testkit.child_process import Child, read_process_state
+from testkit.api_client import BODY
+from testkit.child_process import Child, environment_without_settings, read_process_state
 from testkit.http1 import fetch
 from testkit.ports import reserve_port
 from testkit.waiting import wait_until
 
 START_SECONDS = 40.0
 STARTED_TEXT = "Ctrl-C stops everything"
-USAGE = b'{"patientId":"zq7-100","timestamp":"Tue Nov 01 2016 09:11:51 GMT-0500","medication":"A"}'
 
 
 class Dev(Child):
-    """A running `busyapi dev`, on ports of its own."""
+    """A `busyapi dev` on ports of its own."""
 
     def __init__(
         self, folder: Path, *arguments: str, settings: dict[str, str] | None = None
@@ -34,10 +34,10 @@ class Dev(Child):
                 *("--state", str(self.state)),
                 *arguments,
             ],
-            # Not *.log, where nothing may be that is sent: this tells what to post.
+            # It prints an example usage. Files *.log are searched for usages, so not *.log.
             log=folder / "dev.out",
             environment={
-                **{k: v for k, v in os.environ.items() if not k.startswith("BUSYAPI_")},
+                **environment_without_settings(),
                 "BUSYAPI_METRICS_PORT": str(self.metrics_port),
                 "BUSYAPI_FLUSHER_PORT": str(reserve_port()),
                 **(settings or {}),
@@ -49,13 +49,13 @@ class Dev(Child):
         self.spawn()
         self.wait_for_output(STARTED_TEXT)
 
-    def begin(self) -> None:
-        """Start it and return at once."""
+    def spawn(self) -> None:
+        """Start it without waiting, with an empty log."""
         self.log.write_text("")
-        self.spawn()
+        super().spawn()
 
     def wait_for_output(self, text: str, seconds: float = START_SECONDS) -> None:
-        """Wait until it has printed a text."""
+        """Wait until its output contains a text."""
         wait_until(
             lambda: self.check_alive() and text in self.output(),
             f"{text!r} of {self}",
@@ -63,11 +63,11 @@ class Dev(Child):
         )
 
     def output(self) -> str:
-        """Return everything that it has printed since its last start."""
+        """Return its output since its last start."""
         return self.log.read_text()
 
     def children(self) -> dict[str, int]:
-        """Return the pids of its children by name."""
+        """Return the pid of each child by name."""
         lines = (self.state / "children.lock").read_text().splitlines()
         return {name: int(pid) for name, pid in (line.split() for line in lines)}
 
@@ -77,19 +77,19 @@ class Dev(Child):
 
     def _post(self) -> int:
         with suppress(OSError, HTTPException):
-            answer = fetch(self.port, "/api/usages", method="POST", body=USAGE)
+            answer = fetch(self.port, "/api/usages", method="POST", body=BODY)
             if answer.status == 201:
                 return int(answer.json()["id"])
         return 0
 
     def count(self) -> dict[str, int]:
         """Return the counts of the API."""
-        found: dict[str, int] = fetch(self.port, "/api/usages/count").json()
-        return found
+        counts: dict[str, int] = fetch(self.port, "/api/usages/count").json()
+        return counts
 
     def verify(self) -> str:
         """Verify the archive and return the output."""
-        verified = subprocess.run(
+        process = subprocess.run(
             [
                 *(sys.executable, "-m", "busyapi", "archive", "verify"),
                 "--dir",
@@ -100,32 +100,32 @@ class Dev(Child):
             text=True,
             timeout=30,
         )
-        assert verified.returncode == 0, verified.stdout + verified.stderr
-        return verified.stdout
+        assert process.returncode == 0, process.stdout + process.stderr
+        return process.stdout
 
 
 def find_two_ports() -> int:
-    """Return the first of two free ports that follow each other."""
+    """Return the first of two consecutive free ports."""
     for port in range(20_000 + os.getpid() % 10_000, 32_000, 2):
         with ExitStack() as stack, suppress(OSError):
-            for each in (port, port + 1):
+            for number in (port, port + 1):
                 sock = stack.enter_context(socket.socket())
-                sock.bind(("", each))
+                sock.bind(("", number))
             return port
     raise RuntimeError("no two free ports")
 
 
 def is_process_running(pid: int) -> bool:
-    """Return whether a process runs; a zombie does not."""
+    """Return whether a process runs. A zombie does not."""
     return read_process_state(pid) not in {"", "Z"}
 
 
 def read_start_error(dev: Dev, *arguments: str) -> str:
-    """Start one that cannot start, and return its error."""
-    words = [*dev.argv, *arguments]
-    ended = subprocess.run(
-        words, check=False, capture_output=True, text=True, timeout=60, env=dev.environment
+    """Run a `busyapi dev` that fails to start, and return its error."""
+    command = [*dev.argv, *arguments]
+    process = subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=60, env=dev.environment
     )
-    assert ended.returncode in {1, 2}
-    assert "Traceback" not in ended.stderr
-    return ended.stderr
+    assert process.returncode in {1, 2}
+    assert "Traceback" not in process.stderr
+    return process.stderr

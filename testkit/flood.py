@@ -1,7 +1,7 @@
-"""A client that sends as fast as it is answered, in a process of its own.
+"""A client in a separate process that sends each request right after the previous answer.
 
-A test that measures what others wait shares no interpreter with it: a thread beside the test would
-take the interpreter from it for milliseconds, as if the server were slow.
+A test that measures how long other clients wait must not share an interpreter with it: a thread
+would hold the interpreter for milliseconds, as if the server were slow.
 """
 
 import multiprocessing
@@ -18,10 +18,10 @@ START_SECONDS = 30.0
 
 @contextmanager
 def run_flood(port: int, messages: Sequence[bytes], connections: int) -> Iterator[None]:
-    """Send messages one after the other on each of some connections, from the first answer on.
+    """Send messages in turn on each connection. The `with` starts after the first answer.
 
     Raises:
-        TimeoutError: nothing was answered.
+        TimeoutError: the server has answered no message.
     """
     context = multiprocessing.get_context("spawn")
     answered = context.Event()
@@ -29,7 +29,7 @@ def run_flood(port: int, messages: Sequence[bytes], connections: int) -> Iterato
     process.start()
     try:
         if not answered.wait(START_SECONDS):
-            raise TimeoutError(f"nothing was answered on {port}")
+            raise TimeoutError(f"no answer on {port}")
         yield
     finally:
         process.kill()
@@ -38,9 +38,9 @@ def run_flood(port: int, messages: Sequence[bytes], connections: int) -> Iterato
 
 def _flood(port: int, messages: Sequence[bytes], connections: int, answered: Event) -> None:
     for number in range(connections):
-        # Each begins with another one.
-        turns = cycle([*messages[number:], *messages[:number]])
-        threading.Thread(target=_send, args=(port, turns, answered)).start()
+        # Each connection begins with another message.
+        sequence = cycle([*messages[number:], *messages[:number]])
+        threading.Thread(target=_send, args=(port, sequence, answered)).start()
 
 
 def _send(port: int, messages: Iterator[bytes], answered: Event) -> None:

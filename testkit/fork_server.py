@@ -1,4 +1,4 @@
-"""Start processes of busyapi by fork from one that has imported it.
+"""Start processes of busyapi as forks of one process that has already imported it.
 
     python -m testkit.fork_server SOCKET
 
@@ -32,7 +32,7 @@ POLL_SECONDS = 0.005
 
 
 class ForkServer:
-    """The run's side. It starts the program with the first child."""
+    """The client side, in the test run. It starts the program with the first child."""
 
     def __init__(self) -> None:
         self._environment = {**os.environ}
@@ -44,9 +44,11 @@ class ForkServer:
     def can_start(self, environment: Mapping[str, str] | None) -> bool:
         """Return whether only settings of busyapi differ from the environment of the program.
 
-        The rest is read by Python, or by busyapi while it is imported: a fork comes too late.
+        Python, or busyapi's import, reads the other variables before the fork.
         """
-        return environment is not None and _fixed(environment) == _fixed(self._environment)
+        return environment is not None and _fixed_variables(environment) == _fixed_variables(
+            self._environment
+        )
 
     def start(
         self, arguments: Sequence[str], environment: Mapping[str, str], log: Path
@@ -79,13 +81,13 @@ class ForkServer:
             return json.loads(reply)
 
     def _open(self) -> None:
-        self._requests, theirs = socket.socketpair()
+        self._requests, peer = socket.socketpair()
         self._replies = self._requests.makefile("rb")
-        command = [sys.executable, "-m", "testkit.fork_server", str(theirs.fileno())]
-        with theirs:
+        command = [sys.executable, "-m", "testkit.fork_server", str(peer.fileno())]
+        with peer:
             self._program = subprocess.Popen(
                 [*PDEATHSIG_COMMAND, str(os.getpid()), *command],
-                pass_fds=[theirs.fileno()],
+                pass_fds=[peer.fileno()],
                 env=self._environment,
             )
 
@@ -128,8 +130,8 @@ class ForkedProcess:
         self.send_signal(signal.SIGKILL)
 
 
-def _fixed(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what a child cannot change; PYTEST_CURRENT_TEST is another in each test."""
+def _fixed_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that a child cannot change. PYTEST_CURRENT_TEST differs in each test."""
     return {
         name: value
         for name, value in environment.items()
@@ -139,7 +141,7 @@ def _fixed(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def serve(requests: socket.socket) -> dict[str, Any] | None:
-    """Answer requests; return in the child of each start, with its request, or at the end."""
+    """Answer requests. Return the request in each forked child, and None at the end of the run."""
     parent = os.getpid()
     for line in requests.makefile("rb"):
         request = json.loads(line)
@@ -147,21 +149,21 @@ def serve(requests: socket.socket) -> dict[str, Any] | None:
             pid, status = os.waitpid(request["poll"], os.WNOHANG)
             reply = os.waitstatus_to_exitcode(status) if pid else None
         elif (reply := os.fork()) == 0:
-            _die_with(parent)
+            _set_death_signal(parent)
             return dict(request)
         requests.sendall(json.dumps(reply).encode() + b"\n")
     return None
 
 
-def _die_with(parent: int) -> None:
+def _set_death_signal(parent: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     # The parent may have died just before.
     if os.getppid() != parent:
         os._exit(1)
 
 
-def become(request: Mapping[str, Any]) -> None:
-    """Take on what a new process would have: environment, output, limits, arguments."""
+def apply_request(request: Mapping[str, Any]) -> None:
+    """Set the environment, output, limits and arguments that a new process would have."""
     with Path(os.devnull).open("rb") as nothing, Path(request["log"]).open("ab") as log:
         for source, target in ((nothing, 0), (log, 1), (log, 2)):
             os.dup2(source.fileno(), target)
@@ -181,7 +183,7 @@ def main(descriptor: str) -> int:
         request = serve(requests)
     if request is None:
         return 0
-    become(request)
+    apply_request(request)
     return cli.main()
 
 

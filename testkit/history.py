@@ -1,7 +1,7 @@
-"""What a load client asked and was told: one record a request, kept for the checker.
+"""The requests of a load client and their outcomes, for the checker.
 
-A payload is known by its digest. Every payload is sent under one request only, so that a digest
-found twice in the archive was stored twice.
+A digest identifies each payload. A payload is sent in one request only, so a digest that is twice
+in the archive was stored twice.
 """
 
 import hashlib
@@ -13,59 +13,59 @@ from typing import Any
 
 
 class Outcome(StrEnum):
-    """What a client may conclude from the end of a request."""
+    """What a client can conclude from the answer to a request."""
 
     OK = "acknowledged"
-    """201: every usage in it is stored, once."""
+    """201: every usage in the request is stored once."""
     REFUSED = "refused"
-    """Not stored: a 4xx, or a 503 that says so."""
+    """Not stored: a 4xx, or a 503 with stored `no`."""
     UNKNOWN = "unknown"
-    """Stored once or not at all: no whole answer, or a 5xx that does not say `no`."""
+    """Stored once or not at all: no complete answer, or any other 5xx."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One request with all its repeats under one Idempotency-Key."""
+    """One request, with all its retries under one Idempotency-Key."""
 
     digests: tuple[bytes, ...]
-    """What was sent, in order."""
+    """Of the usages, in order."""
     outcome: Outcome
     ids: tuple[int, ...] = ()
-    """What a 201 said, in the same order."""
+    """From a 201, in the same order."""
     status: int = 0
-    """The last answer's; 0 is none."""
+    """Of the last answer; 0 without an answer."""
     sent: float = 0.0
-    """Before its first byte was sent, by the monotonic clock."""
+    """Monotonic time before its first byte was sent."""
     answered: float = 0.0
-    """After its last answer was read."""
+    """Monotonic time after its last answer was read."""
 
 
 @dataclass
 class History:
-    """All requests of one run. Several clients may write to one history."""
+    """All requests of one run. Several clients can share one history."""
 
     requests: list[Request] = field(default_factory=list)
     usages: Counter[Outcome] = field(default_factory=Counter)
     statuses: Counter[int] = field(default_factory=Counter)
 
     def add(self, request: Request) -> None:
-        """Write down one request that has ended."""
+        """Record a request that has ended."""
         self.requests.append(request)
         self.usages[request.outcome] += len(request.digests)
         self.statuses[request.status] += 1
 
     @property
     def acknowledged(self) -> int:
-        """How many usages were answered with an id."""
+        """The number of usages that were answered with an id."""
         return self.usages[Outcome.OK]
 
     def __str__(self) -> str:
-        told = ", ".join(f"{self.usages[each]} {each}" for each in Outcome)
+        outcomes = ", ".join(f"{self.usages[outcome]} {outcome}" for outcome in Outcome)
         statuses = ", ".join(f"{n} x {code or 'none'}" for code, n in sorted(self.statuses.items()))
-        return f"{len(self.requests)} requests ({statuses}): usages {told}"
+        return f"{len(self.requests)} requests ({statuses}): usages {outcomes}"
 
 
 def digest(usage: Any) -> bytes:
-    """Return a usage's name in the history: the same for the same JSON value."""
+    """Return the digest of a usage. Equal JSON values have equal digests."""
     canonical = json.dumps(usage, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.blake2b(canonical.encode(), digest_size=16).digest()

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as a device speaks it: nothing is repeated behind its back."""
+"""An HTTP/1.1 client like that of a device. It never sends a request again by itself."""
 
 import asyncio
 import contextlib
@@ -9,24 +9,24 @@ from typing import Any, NamedTuple, Self
 
 
 class NotSent(ConnectionError):
-    """No connection could be made: not a byte was sent."""
+    """There was no connection, so not a byte was sent."""
 
 
 class Answer(NamedTuple):
-    """A whole answer."""
+    """A complete answer."""
 
     status: int
     headers: dict[str, str]
-    """Names in lower case; of repeated ones, the last."""
+    """By name in lower case. The last one wins."""
     body: bytes
 
     def json(self) -> Any:
-        """Return what the body says."""
+        """Return the parsed body."""
         return json.loads(self.body)
 
 
 class Connection:
-    """A keep-alive connection. It connects when it has to, and again after it was closed."""
+    """A keep-alive connection. It connects with the first request, and again after a close."""
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         self.port = port
@@ -37,10 +37,10 @@ class Connection:
         """Send one request and read its answer.
 
         Raises:
-            NotSent: nobody listens.
-            OSError, EOFError, ValueError, TimeoutError: sent, but not answered in HTTP.
+            NotSent: no server listens.
+            OSError, EOFError, ValueError, TimeoutError: sent, but without a valid HTTP answer.
         """
-        reader, writer = await self._connected(seconds)
+        reader, writer = await self._connect(seconds)
         try:
             async with asyncio.timeout(seconds):
                 writer.write(request)
@@ -53,8 +53,8 @@ class Connection:
             self.close()
         return answer
 
-    async def _connected(self, seconds: float) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        # A server that has closed an idle connection is not sent anything on it.
+    async def _connect(self, seconds: float) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        # Send nothing on a connection that the server has closed while it was idle.
         if self._streams and (self._streams[0].at_eof() or self._streams[1].is_closing()):
             self.close()
         if not self._streams:
@@ -66,7 +66,7 @@ class Connection:
         return self._streams
 
     def close(self) -> None:
-        """Close it; the next request connects again."""
+        """Close it. The next request connects again."""
         if self._streams:
             with contextlib.suppress(RuntimeError):  # its event loop may be closed
                 self._streams[1].close()
@@ -80,18 +80,21 @@ class Connection:
 
 
 async def _read(reader: asyncio.StreamReader) -> Answer:
-    head = await reader.readuntil(b"\r\n\r\n")
-    first, *lines = head.decode("latin-1").split("\r\n")[:-2]
-    headers = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        headers[name.lower()] = value.strip()
-    body = await reader.readexactly(int(headers.get("content-length", "0")))
-    return Answer(int(first.split(" ", 2)[1]), headers, body)
+    head = parse_head((await reader.readuntil(b"\r\n\r\n"))[:-4])
+    body = await reader.readexactly(int(head.headers.get("content-length", "0")))
+    return head._replace(body=body)
+
+
+def parse_head(head: bytes) -> Answer:
+    """Parse a status line and headers, without the empty line after them."""
+    first, *lines = head.decode("latin-1").split("\r\n")
+    fields = (line.partition(":") for line in lines)
+    headers = {name.lower(): value.strip() for name, _, value in fields}
+    return Answer(int(first.split(" ", 2)[1]), headers, b"")
 
 
 def render_post(path: str, body: bytes, **headers: str) -> bytes:
-    """Render a POST; in a header's name an underscore stands for a hyphen."""
+    """Render a POST. An underscore in the name of a header argument becomes a hyphen."""
     headers = {"content_type": "application/json"} | headers
     lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
     return (
@@ -108,14 +111,14 @@ def fetch(
     headers: Mapping[str, str] | None = None,
     seconds: float = 20.0,
 ) -> Answer:
-    """Ask once, on a connection of its own.
+    """Send one request on a new connection, and return the answer.
 
     Raises:
-        OSError, HTTPException: no connection, or no answer in time, or not in HTTP.
+        OSError, HTTPException: no connection, no answer in time, or an answer that is not HTTP.
     """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
     with contextlib.closing(connection):
         connection.request(method, path, body, dict(headers or {}))
         answer = connection.getresponse()
-        named = {name.lower(): value for name, value in answer.getheaders()}
-        return Answer(answer.status, named, answer.read())
+        fields = {name.lower(): value for name, value in answer.getheaders()}
+        return Answer(answer.status, fields, answer.read())

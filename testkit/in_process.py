@@ -1,6 +1,6 @@
 """Committers and flushers within the test's own process, against real servers.
 
-What needs no HTTP, no exit code and no kill is shown faster and finer here than on a `Stack`.
+Tests without HTTP, exit codes and kills are faster and see more details here than on a `Stack`.
 """
 
 import asyncio
@@ -36,26 +36,26 @@ USAGE_LINE = b'{"patientId":"100"}'
 
 
 def endpoint_of(store: Store) -> Endpoint:
-    """Return where busyapi finds these servers, as its own wiring reads it."""
+    """Return the endpoint that busyapi's own wiring makes for a store."""
     return redis.make_endpoint(Settings.from_environment(store.settings()))
 
 
 async def poll_until(condition: Callable[[], T], what: str, *, seconds: float = 10.0) -> T:
-    """Ask until the answer is true, and return it; committers and flushers go on meanwhile.
+    """Evaluate a condition until it is true, and return its value. Other tasks run meanwhile.
 
     Raises:
         TimeoutError: it did not become true.
     """
     end = time.monotonic() + seconds
-    while not (answer := condition()):
+    while not (value := condition()):
         if time.monotonic() > end:
             raise TimeoutError(f"after {seconds:g} s still waiting for {what}")
         await asyncio.sleep(0.01)
-    return answer
+    return value
 
 
 class RecordingObserver:
-    """What a committer tells the metrics."""
+    """An observer that records the events of a committer, in place of the metrics."""
 
     def __init__(self) -> None:
         self.errors: list[BusyapiError] = []
@@ -63,13 +63,13 @@ class RecordingObserver:
         self.calls = 0
 
     def record_commit(self, usages: int, seconds: float) -> None:
-        """One call was answered."""
+        """Count one commit."""
         del seconds
         self.usages += usages
         self.calls += 1
 
     def record_disconnect(self, error: BusyapiError) -> None:
-        """The committer has lost its connection."""
+        """Record the error that ended the committer's connection."""
         self.errors.append(error)
 
 
@@ -88,7 +88,7 @@ class _SignedWrite(AwaitedWrite):
 
 
 class CommitterHarness:
-    """A committer with what an API process puts around it."""
+    """A committer with the admission control and the pool of an API process."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class CommitterHarness:
         self.pool = CommitterPool([self.committer], self.admission)
 
     def post(self, *lines: bytes, key: IdempotencyKey | None = None) -> asyncio.Future[int]:
-        """Submit one request if it is admitted; return the future of its signed last seq."""
+        """Submit one request, and return the future of its signed last seq or its refusal."""
         write = _SignedWrite(lines, key)
         try:
             self.pool.submit(write)
@@ -130,14 +130,14 @@ class CommitterHarness:
         )
 
     async def wait_until_failed(self, times: int = 2) -> None:
-        """Wait until so many more tries to connect, or to commit, have failed."""
+        """Wait until this many more attempts to connect or to commit have failed."""
         goal = len(self.failures.errors) + times
-        await poll_until(lambda: len(self.failures.errors) >= goal, f"{times} tries to fail")
+        await poll_until(lambda: len(self.failures.errors) >= goal, f"{times} attempts to fail")
 
 
 @asynccontextmanager
 async def run_committer(endpoint: Endpoint, **options: Any) -> AsyncIterator[CommitterHarness]:
-    """Run a committer. It need not be ready yet. A committer that failed fails the test."""
+    """Run a committer, which may not be ready yet. An exception in it fails the test."""
     committer = CommitterHarness(endpoint, **options)
     task = asyncio.create_task(committer.committer.run())
     try:
@@ -155,7 +155,7 @@ async def run_committer(endpoint: Endpoint, **options: Any) -> AsyncIterator[Com
 def open_archive(
     archive: Path, *, bound: int = 1000, partitions: int = 1, segment_bytes: int = 1 << 26
 ) -> PartitionWriter:
-    """Take partition 0 of an archive folder."""
+    """Open partition 0 of an archive folder."""
     return PartitionWriter.recover(
         ArchiveConfig(archive, 0, partitions, bound, segment_bytes, 3600.0, retention_days=0)
     )
@@ -169,7 +169,7 @@ async def seed_once(
     tier: str = "fsync",
     replicas: int = 1,
 ) -> str:
-    """Do what a flusher does before its first turn, and let go again; give the reason."""
+    """Seed the partition as a flusher does at its start, release it, and return the reason."""
     writer = open_archive(archive, bound=bound)
     partition = OwnedPartition(endpoint, 0, tier, writer.identity.archive_id, replicas)
     try:
@@ -209,7 +209,7 @@ def make_flusher(
 
 @asynccontextmanager
 async def run_flusher(flusher: Flusher, *, ready: bool = True) -> AsyncIterator[Flusher]:
-    """Run a flusher until the end of the `with`, and see it end well."""
+    """Run a flusher until the end of the `with`. An exception in it fails the test."""
     task = asyncio.create_task(flusher.run())
     try:
         if ready:
@@ -225,7 +225,7 @@ async def run_flusher(flusher: Flusher, *, ready: bool = True) -> AsyncIterator[
 
 
 async def wait_until_flushing(flusher: Flusher, seconds: float = 10.0) -> None:
-    """Wait until a flusher has no trouble."""
+    """Wait until a flusher is ready."""
     try:
         await poll_until(
             lambda: not flusher.not_ready_reason, "the flusher to be ready", seconds=seconds
@@ -235,18 +235,18 @@ async def wait_until_flushing(flusher: Flusher, seconds: float = 10.0) -> None:
 
 
 def make_lines(name: str, count: int) -> list[bytes]:
-    """Return lines that are unlike any other."""
+    """Return distinct lines."""
     return [b'{"marker":"%b-%d"}' % (name.encode(), n) for n in range(count)]
 
 
 async def gather_results(futures: Iterable[asyncio.Future[int]]) -> list[int | BaseException]:
-    """Wait for every answer; a failure stands for itself."""
+    """Wait for all results, and return them. A failed future gives its exception."""
     async with asyncio.timeout(30):
         return await asyncio.gather(*futures, return_exceptions=True)
 
 
 def record_calls(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> list[object]:
-    """Append the object to the returned list at each later call of a coroutine method."""
+    """Return a list to which each later call of a coroutine method appends its object."""
     calls: list[object] = []
     method = getattr(owner, name)
 

@@ -1,4 +1,4 @@
-"""One server, one archive, and flushers and committers in the test's own process."""
+"""A server and an archive, with flushers and committers in the test's own process."""
 
 import shutil
 from collections.abc import AsyncIterator
@@ -28,12 +28,12 @@ BOUND = 1000
 
 
 class InProcessStack:
-    """A server, an archive folder, and what runs between them."""
+    """A server, an archive folder, and the flushers and committers that use them."""
 
     def __init__(self, server: Server, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.server = server
         self.archive = archive
-        # A turn waits this long for work: a whole second in each test adds up.
+        # A flush waits this long for work. A whole second in each test adds up.
         monkeypatch.setattr("busyapi.flusher.buffer.FLUSH_SECONDS", 0.1)
 
     @asynccontextmanager
@@ -43,7 +43,7 @@ class InProcessStack:
             yield committer
 
     def make_flusher(self, **options: Any) -> Flusher:
-        """Return a flusher of the archive; `options` replace the defaults."""
+        """Return a flusher of the archive. `options` replace the defaults."""
         return make_flusher(endpoint_of(self.server), self.archive, **{"bound": BOUND, **options})
 
     @asynccontextmanager
@@ -58,8 +58,8 @@ class InProcessStack:
 
     def read_state(self) -> dict[str, str]:
         """Return the partition's state hash."""
-        found: dict[str, str] = self.server.command("HGETALL", KEYS.state)
-        return found
+        state: dict[str, str] = self.server.command("HGETALL", KEYS.state)
+        return state
 
     def read_seq(self) -> int:
         """Return the highest seq issued."""
@@ -67,35 +67,35 @@ class InProcessStack:
 
     def read_entry_ids(self) -> list[str]:
         """Return the ids of the entries in the stream."""
-        return [each for each, _ in self.server.command("XRANGE", KEYS.stream, "-", "+")]
+        return [name for name, _ in self.server.command("XRANGE", KEYS.stream, "-", "+")]
 
     async def wait_until_archived(self, seq: int) -> None:
-        """Wait until the state says that the archive has this seq."""
+        """Wait until Redis records this seq as archived."""
         await poll_until(
             lambda: self.read_state().get("archived") == str(seq), f"seq {seq} to be archived"
         )
 
     def read_archived_ids(self) -> list[int]:
         """Return the ids in the archive, in order."""
-        return [each.id for each in read_archive(self.archive).partition(0).lines]
+        return [line.id for line in read_archive(self.archive).partition(0).lines]
 
     def read_gaps(self) -> list[tuple[int, int]]:
         """Return the first and last id of each gap record."""
-        return [each[:2] for each in read_archive(self.archive).partition(0).gaps]
+        return [gap[:2] for gap in read_archive(self.archive).partition(0).gaps]
 
     async def post(
         self, committer: CommitterHarness, name: str, count: int
     ) -> list[int | BaseException]:
-        """Post usages one by one; give their seqs."""
-        return await gather_results([committer.post(each) for each in make_lines(name, count)])
+        """Post usages one by one, and return their seqs."""
+        return await gather_results([committer.post(line) for line in make_lines(name, count)])
 
     def copy_data(self) -> Path:
-        """Copy the server's data aside."""
+        """Copy the server's data, and return the copy's path."""
         copy = self.server.folder / "copy"
         shutil.copytree(self.server.folder / "appendonlydir", copy)
         return copy
 
     def restore_data(self, copy: Path) -> None:
-        """Put the copy in place of the data of a server that does not run."""
+        """Replace the data of a stopped server by a copy."""
         self.server.wipe()
         shutil.copytree(copy, self.server.folder / "appendonlydir")

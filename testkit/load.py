@@ -1,10 +1,10 @@
-"""The load client: posts usages over many connections and writes down what it was told.
+"""The load client: posts usages over many connections and records the outcomes in a history.
 
-Each connection sends its next request when it has the last one's answer. A request that could not
-be sent, because nobody listened, is sent later and is in no history. One that was refused is
-written down and the next usage is another one. One that ends unknown is written down as such,
-unless it has an Idempotency-Key: then it is repeated under the same key, and once any try of it
-ended unknown, no refusal of a later one can make it known again.
+Each connection sends its next request after it has read the previous answer. A request that could
+not be sent, because no server listened, is sent later; until then it is not in the history. A
+refused request is recorded, and the next request has new usages. A request of unknown outcome is
+recorded as unknown, unless it has an Idempotency-Key: then it is sent again under the same key. If
+any attempt ended unknown, a later refusal does not change that.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from http import HTTPStatus
 from itertools import count
 from typing import Any
 
+from testkit.api_client import USAGE
 from testkit.child_process import Lifetime
 from testkit.history import History, Outcome, Request, digest
 from testkit.http1 import Answer, Connection, NotSent, render_post
@@ -23,20 +24,20 @@ from testkit.log_leaks import MARK
 from testkit.threads import CoroutineThread
 
 PAUSE_SECONDS = 0.02
-"""Seconds before a client that was refused or cut off goes on."""
+"""Before a client continues after a refusal or a lost connection."""
 
 REST_SECONDS = 0.01
-"""Seconds after a 201. Without a rest the client alone takes what a machine has, and every test
-beside it waits. Where a death must find something under way, it is 0."""
+"""After a 201. Without a rest the client uses all of the machine's CPU and other tests wait. Use 0
+where a process must be killed during a request."""
 
 MAX_TRIES = 200
-"""Of one request with an Idempotency-Key, until it is left unknown."""
+"""Of one request with an Idempotency-Key. After these its outcome stays unknown."""
 
 
 class Load(Lifetime):
-    """Load in a thread of its own, from the entry of a `with` to its end.
+    """Load from a separate thread, from the start of a `with` to its end.
 
-    It ends by itself after `requests` requests or `seconds`, if given; then `finish` waits for it.
+    With `requests` or `seconds` the load ends by itself after these; `finish` waits for that.
     After each 201 a connection waits for `rest` seconds.
     """
 
@@ -68,19 +69,19 @@ class Load(Lifetime):
         self._thread = CoroutineThread(self._drive, f"load of port {port}")
 
     def start(self) -> None:
-        """Begin."""
+        """Start sending."""
         self._thread.start()
 
     def stop(self) -> History:
-        """Send nothing new, wait for the answers under way, and return the history."""
+        """Send no new request, wait for the remaining answers, and return the history."""
         self._stopping.set()
         return self._join(self.timeout * 2)
 
     def finish(self, seconds: float = 60.0) -> History:
-        """Wait until the requests or seconds asked for are over, and return the history.
+        """Wait until the load ends by itself, and return the history.
 
         Raises:
-            TimeoutError: they are not over.
+            TimeoutError: it has not ended `seconds` after it was due.
         """
         return self._join((self._seconds or 0) + seconds)
 
@@ -89,7 +90,7 @@ class Load(Lifetime):
         return self.history
 
     def close(self) -> None:
-        """End it, and raise what went wrong in the client itself."""
+        """Stop it, and raise the client's own error if there was one."""
         if self._thread.is_started:
             self.stop()
 
@@ -103,7 +104,7 @@ class Load(Lifetime):
     async def _converse(self) -> None:
         async with Connection(self.port) as connection:
             while not self._stopping.is_set() and next(self._left, None) is not None:
-                request = await self._one(connection)
+                request = await self._send_until_known(connection)
                 if request is None:
                     return
                 self.history.add(request)
@@ -111,12 +112,7 @@ class Load(Lifetime):
                     await asyncio.sleep(pause)
 
     def _usage(self) -> dict[str, str]:
-        return {
-            "patientId": f"{MARK}-100",
-            "timestamp": "Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)",
-            "medication": "Albuterol",
-            "marker": f"{self._name}-{next(self._usages)}",
-        }
+        return {**USAGE, "marker": f"{self._name}-{next(self._usages)}"}
 
     def _message(self, usages: list[dict[str, str]]) -> bytes:
         headers = {"idempotency_key": f"{MARK}-{uuid.uuid4().hex}"} if self.keys else {}
@@ -124,20 +120,20 @@ class Load(Lifetime):
             return render_post("/api/usages/batch", json.dumps(usages).encode(), **headers)
         return render_post("/api/usages", json.dumps(usages[0]).encode(), **headers)
 
-    async def _one(self, connection: Connection) -> Request | None:
-        """Send one request until nothing more can be learned of it; None: it never was sent."""
+    async def _send_until_known(self, connection: Connection) -> Request | None:
+        """Send a request until its outcome is known or final. Return None if it was never sent."""
         usages = [self._usage() for _ in range(self.batch or 1)]
         message = self._message(usages)
         digests = tuple(map(digest, usages))
         request: Request | None = None
         for _ in range(MAX_TRIES):
-            tried = await self._send(connection, message)
-            if tried is None:
+            attempt = await self._send(connection, message)
+            if attempt is None:
                 break
-            sent, answer = tried
+            sent, answer = attempt
             outcome, ids = classify_answer(answer, self.batch)
             if request and outcome is Outcome.REFUSED:
-                # True of this try alone: an earlier one may have stored it.
+                # Only this attempt was refused. An earlier one may have stored it.
                 outcome = Outcome.UNKNOWN
             request = Request(
                 digests=digests,
@@ -155,7 +151,7 @@ class Load(Lifetime):
     async def _send(
         self, connection: Connection, message: bytes
     ) -> tuple[float, Answer | None] | None:
-        """Return when it was sent and its answer, if any; None: stopped before it could be."""
+        """Return the send time and the answer, if any. Return None if it was never sent."""
         while not self._stopping.is_set():
             sent = time.monotonic()
             try:
@@ -168,27 +164,27 @@ class Load(Lifetime):
 
 
 def classify_answer(answer: Answer | None, batch: int) -> tuple[Outcome, tuple[int, ...]]:
-    """Return what an answer, or none, says about the usages sent, and their ids.
+    """Return the outcome of a request with this answer, and the ids of its usages.
 
-    A 201 without readable ids is still an acknowledgement: the checker reports it.
+    A 201 without readable ids is an acknowledgement too: the checker reports it.
     """
     if answer is None:
         return Outcome.UNKNOWN, ()
-    said = _members(answer.body)
+    members = _parse_object(answer.body)
     if answer.status == HTTPStatus.CREATED:
-        ids = said.get("ids") if batch else [said.get("id")]
-        if isinstance(ids, list) and all(type(each) is int for each in ids):
+        ids = members.get("ids") if batch else [members.get("id")]
+        if isinstance(ids, list) and all(type(usage_id) is int for usage_id in ids):
             return Outcome.OK, tuple(ids)
         return Outcome.OK, ()
-    stored_no = answer.status == HTTPStatus.SERVICE_UNAVAILABLE and said.get("stored") == "no"
+    stored_no = answer.status == HTTPStatus.SERVICE_UNAVAILABLE and members.get("stored") == "no"
     if stored_no or HTTPStatus.BAD_REQUEST <= answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
         return Outcome.REFUSED, ()
     return Outcome.UNKNOWN, ()
 
 
-def _members(body: bytes) -> dict[str, Any]:
+def _parse_object(body: bytes) -> dict[str, Any]:
     try:
-        said = json.loads(body)
+        value = json.loads(body)
     except ValueError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return value if isinstance(value, dict) else {}

@@ -1,4 +1,4 @@
-"""A stack on a small volume of its own, under load, with a Prometheus that looks at it."""
+"""A stack on its own small volume, under load, with a Prometheus that scrapes it."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -14,7 +14,7 @@ from testkit.volume import mount_small_volume
 
 
 class MonitoredStack(NamedTuple):
-    """What a fault is made in."""
+    """The parts in which a test injects a fault."""
 
     server: Server
     proxy: Proxy
@@ -24,19 +24,19 @@ class MonitoredStack(NamedTuple):
 
     @property
     def flusher(self) -> Flusher:
-        """The one there is."""
+        """The only flusher."""
         return self.stack.flushers[0]
 
     @contextmanager
     def fault(self, *alerts: str, seconds: float = 30.0) -> Iterator[None]:
-        """Make a fault in the `with`: none of these fires before, each after it."""
+        """Wait until none of these alerts fires before the `with`, and until all fire after it."""
         self.prometheus.wait_until_resolved(*alerts, seconds=90.0)
         yield
         self.prometheus.wait_until_firing(*alerts, seconds=seconds)
 
     @contextmanager
     def load(self, connections: int = 2, *, rest: float = 0.02, **options: Any) -> Iterator[Load]:
-        """Post all the time, but no more than an alert needs: Prometheus has to keep up."""
+        """Post all the time, but only as much as an alert needs: Prometheus must keep up."""
         with Load(self.stack.port, connections=connections, rest=rest, **options) as load:
             yield load
 
@@ -45,13 +45,13 @@ class MonitoredStack(NamedTuple):
 def run_monitored_stack(
     folder: Path, rules: Mapping[str, Any], size: str = "8m", **settings: str
 ) -> Iterator[MonitoredStack]:
-    """Run all of it."""
-    with ExitStack() as running:
+    """Run all parts."""
+    with ExitStack() as parts:
         stack_folder = folder / "stack"
-        running.enter_context(mount_small_volume(stack_folder / "archive", size))
-        server = running.enter_context(Server(folder / "valkey"))
-        proxy = running.enter_context(Proxy(server.port))
+        parts.enter_context(mount_small_volume(stack_folder / "archive", size))
+        server = parts.enter_context(Server(folder / "valkey"))
+        proxy = parts.enter_context(Proxy(server.port))
         settings = {"BUSYAPI_REDIS_URL": proxy.url, **settings}
-        stack = running.enter_context(Stack(stack_folder, server, settings=settings))
+        stack = parts.enter_context(Stack(stack_folder, server, settings=settings))
         prometheus = Prometheus(folder / "prometheus", stack, rules)
-        yield MonitoredStack(server, proxy, stack, running.enter_context(prometheus))
+        yield MonitoredStack(server, proxy, stack, parts.enter_context(prometheus))

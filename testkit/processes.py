@@ -1,6 +1,5 @@
-"""Our own processes, started as a container starts them, and all parts together as a `Stack`."""
+"""Processes of busyapi, started as a container starts them, and a `Stack` of all parts."""
 
-import os
 import sys
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -13,7 +12,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from testkit.archive_reader import read_archive
 from testkit.checker import Verdict, check_history
-from testkit.child_process import Child, Lifetime, RunningProcess
+from testkit.child_process import (
+    Child,
+    Lifetime,
+    RunningProcess,
+    environment_without_settings,
+)
 from testkit.fork_server import ForkServer
 from testkit.history import History
 from testkit.http1 import fetch
@@ -28,14 +32,14 @@ class Store(Protocol):
     """Redis in any form: a `ServerInfo`, a `SentinelSet` or a `ClusterOfThree`."""
 
     def settings(self) -> dict[str, str]:
-        """Return the settings that send busyapi there."""
+        """Return the settings with which busyapi connects to it."""
 
 
 class Process(Child):
-    """One of our processes. It keeps its ports, its log and its settings over restarts."""
+    """A process of busyapi. Its ports, log and settings stay the same over restarts."""
 
     environment: dict[str, str]
-    """Settings; a change holds from the next start on."""
+    """All environment variables. A change takes effect at the next start."""
     fork_server: ClassVar[ForkServer | None] = None
     """Starts processes faster; a benchmark has none, since it measures processes of users."""
 
@@ -48,19 +52,19 @@ class Process(Child):
         super().__init__(
             [sys.executable, "-m", "busyapi", *arguments],
             log=folder / f"{name}.log",
-            environment={**_bare_environment(), **settings},
+            environment={**environment_without_settings(), **settings},
         )
 
     def spawn(self) -> None:
-        """Start it, ready or not."""
+        """Start it without waiting until it is ready."""
         STARTED_LOGS.add(self.log)
         super().spawn()
 
-    def _open(self) -> RunningProcess:
+    def _start_process(self) -> RunningProcess:
         server = self.fork_server
         if server and server.can_start(self.environment):
             return server.start(self._arguments, self.environment, self.log)
-        return super()._open()
+        return super()._start_process()
 
     def start(self) -> None:
         """Start it and wait until it is ready."""
@@ -68,11 +72,11 @@ class Process(Child):
         self.wait_until_ready()
 
     def wait_until_ready(self, seconds: float = READY_SECONDS) -> None:
-        """Wait for its readiness.
+        """Wait until it is ready. Both errors quote the end of its log.
 
         Raises:
-            TimeoutError: it is not ready in time; the message has the end of its log.
-            RuntimeError: it has ended, likewise.
+            TimeoutError: it is not ready in time.
+            RuntimeError: it has ended.
         """
         try:
             wait_until(
@@ -85,15 +89,15 @@ class Process(Child):
 
     @abstractmethod
     def is_ready(self) -> bool:
-        """Ask whether it is ready."""
+        """Return whether it is ready."""
 
     @property
     @abstractmethod
     def scrape_port(self) -> int:
-        """The port that Prometheus asks."""
+        """The port of /metrics."""
 
     def read_metric(self, name: str, **labels: str) -> float:
-        """Return the sum of a metric's samples that have these labels; 0 if there is none."""
+        """Return the sum of a metric's samples with these labels, 0 without samples."""
         text = fetch(self.scrape_port, "/metrics").body.decode()
         return sum(
             sample.value
@@ -108,7 +112,7 @@ COMMITTERS_READY = ("busyapi_committers_ready", "busyapi_lanes_ready")
 
 
 class Api(Process):
-    """`busyapi api`. Its port may be shared with others, its metrics port is its own."""
+    """`busyapi api`. Other processes may share its port. Its metrics port is its own."""
 
     def __init__(self, folder: Path, name: str, port: int, settings: Mapping[str, str]) -> None:
         self.port = port
@@ -118,14 +122,14 @@ class Api(Process):
 
     @property
     def scrape_port(self) -> int:
-        """The port that Prometheus asks."""
+        """The port of /metrics."""
         return self.metrics_port
 
     def is_ready(self) -> bool:
-        """Ask whether it is ready.
+        """Return whether it is ready.
 
-        On a shared port /readyz is answered by any of the processes, so its own committers are
-        counted on its own port as well.
+        On a shared port any of the processes may answer /readyz, so this also counts the ready
+        committers on the metrics port.
         """
         partitions = int(self.environment.get("BUSYAPI_PARTITIONS", "1"))
         try:
@@ -152,18 +156,18 @@ class Flusher(Process):
 
     @property
     def scrape_port(self) -> int:
-        """The port that Prometheus asks."""
+        """The port of /metrics."""
         return self.port
 
     def is_ready(self) -> bool:
-        """Ask whether it is ready."""
+        """Return whether it is ready."""
         return answers_ok(self.port, "/readyz")
 
 
 class Stack(Lifetime):
     """API processes on one port, a flusher for each partition, one archive folder.
 
-    The store is the caller's: it runs before, and after.
+    The caller starts the store before the stack and ends it after the stack.
     """
 
     def __init__(
@@ -193,32 +197,32 @@ class Stack(Lifetime):
 
     @property
     def processes(self) -> list[Process]:
-        """All of them, flushers first."""
+        """All processes, flushers first."""
         return [*self.flushers, *self.apis]
 
     def start(self) -> None:
         """Start all and wait until each is ready. An API process waits for its flushers."""
-        for each in self.processes:
-            each.spawn()
-        for each in self.processes:
-            each.wait_until_ready()
+        for process in self.processes:
+            process.spawn()
+        for process in self.processes:
+            process.wait_until_ready()
 
     def close(self) -> None:
-        """Whatever their state: afterwards none of them runs."""
-        for each in self.processes:
-            each.close()
+        """End all processes, whatever their state."""
+        for process in self.processes:
+            process.close()
 
     def stop(self, seconds: float = 30.0) -> dict[str, int]:
-        """Ask all to end at once, and return the exit code of each by its name."""
-        for each in self.processes:
-            each.terminate()
-        return {each.name: each.wait(seconds) for each in self.processes}
+        """Send SIGTERM to all at once, and return their exit codes by name."""
+        for process in self.processes:
+            process.terminate()
+        return {process.name: process.wait(seconds) for process in self.processes}
 
     def wait_until_archived(self, seconds: float = 30.0) -> None:
-        """Wait until the buffer is empty, by what the API says; nobody should post meanwhile."""
-        wait_until(self._buffer_empty, "the buffer to be archived", seconds=seconds)
+        """Wait until the API reports an empty buffer. No client should post meanwhile."""
+        wait_until(self._is_buffer_empty, "the buffer to be archived", seconds=seconds)
 
-    def _buffer_empty(self) -> bool:
+    def _is_buffer_empty(self) -> bool:
         try:
             answer = fetch(self.port, "/api/usages/count")
         except (OSError, HTTPException):
@@ -226,18 +230,13 @@ class Stack(Lifetime):
         return answer.status == HTTPStatus.OK and answer.json()["buffered"] == 0
 
     def check_history(self, history: History) -> Verdict:
-        """Hold a history against the archive as it is now on disk."""
+        """Compare a history with the archive as it is now on disk."""
         return check_history(history, read_archive(self.archive), partitions=self.partitions)
 
 
 def answers_ok(port: int, path: str) -> bool:
-    """Ask whether a GET of this path is answered 200, within two seconds."""
+    """Return whether a GET of this path is answered 200 within two seconds."""
     try:
         return fetch(port, path, seconds=2).status == HTTPStatus.OK
     except (OSError, HTTPException):
         return False
-
-
-def _bare_environment() -> dict[str, str]:
-    """Return our environment without settings that a developer's shell may have."""
-    return {k: v for k, v in os.environ.items() if k != "PORT" and not k.startswith("BUSYAPI_")}

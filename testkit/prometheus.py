@@ -31,10 +31,10 @@ TOKENS = {
 
 
 def chart_rules() -> dict[str, Any]:
-    """Return the chart's rules for the release that `scraping` names.
+    """Return the chart's rules for the release of `make_target_labels`.
 
     Raises:
-        ValueError: the file has a token that is not replaced here.
+        ValueError: the file has an unknown token.
     """
     text = RULES.read_text()
     text = text[text.index("groups:") :]
@@ -47,14 +47,14 @@ def chart_rules() -> dict[str, Any]:
 
 
 class Sample(NamedTuple):
-    """One series of an answer."""
+    """One sample of a query's result."""
 
     labels: dict[str, str]
     value: float
 
 
 class Prometheus(Child):
-    """One server on a free port; its data is in its folder."""
+    """One server on a reserved port, with its data in a folder."""
 
     def __init__(self, folder: Path, stack: Stack, rules: Mapping[str, Any] | None = None) -> None:
         if not PROGRAM.exists():
@@ -79,71 +79,75 @@ class Prometheus(Child):
     def start(self) -> None:
         """Start it and wait until it has scraped every target once."""
         self.spawn()
-        wait_until(lambda: self.check_alive() and self._ready(), f"{self} to be ready", seconds=30)
-        wait_until(self._all_up, f"{self} to scrape\n{self.tail()}", seconds=20)
+        wait_until(
+            lambda: self.check_alive() and self._is_ready(), f"{self} to be ready", seconds=30
+        )
+        wait_until(self._are_all_up, f"{self} to scrape\n{self.tail()}", seconds=20)
 
-    def _ready(self) -> bool:
+    def _is_ready(self) -> bool:
         try:
             return fetch(self.port, "/-/ready").status == 200
         except OSError:
             return False
 
-    def _all_up(self) -> bool:
-        found = self.query("up")
-        return bool(found) and all(each.value == 1 for each in found)
+    def _are_all_up(self) -> bool:
+        samples = self.query("up")
+        return bool(samples) and all(sample.value == 1 for sample in samples)
 
-    def ask(self, path: str, **words: str) -> Any:
-        """Ask its API.
+    def ask(self, path: str, **parameters: str) -> Any:
+        """Call the HTTP API, and return the data.
 
         Raises:
-            ValueError: it refuses; the message is its own.
+            ValueError: Prometheus refuses, with this message.
         """
-        said = fetch(self.port, f"/api/v1/{path}?{urlencode(words)}").json()
-        if said["status"] != "success":
-            raise ValueError(said["error"])
-        return said["data"]
+        answer = fetch(self.port, f"/api/v1/{path}?{urlencode(parameters)}").json()
+        if answer["status"] != "success":
+            raise ValueError(answer["error"])
+        return answer["data"]
 
     def query(self, expression: str, moment: float | None = None) -> list[Sample]:
-        """Evaluate an expression, now or as of a moment; a scalar is a sample without labels."""
+        """Evaluate an expression, now or at a moment. A scalar is a sample without labels."""
         at = {} if moment is None else {"time": str(moment)}
         data = self.ask("query", query=expression, **at)
         if data["resultType"] == "scalar":
             return [Sample({}, float(data["result"][1]))]
-        return [Sample(each["metric"], float(each["value"][1])) for each in data["result"]]
+        return [Sample(series["metric"], float(series["value"][1])) for series in data["result"]]
 
     def firing(self) -> set[str]:
-        """Return the names of the alerts that fire; those of a burn also as `name/long window`."""
-        firing = [each["labels"] for each in self.alerts() if each["state"] == "firing"]
-        burns = {f"{each['alertname']}/{each['long']}" for each in firing if "long" in each}
-        return burns | {each["alertname"] for each in firing}
+        """Return the names of firing alerts. A burn-rate alert is also there as `name/window`."""
+        firing = [alert["labels"] for alert in self.alerts() if alert["state"] == "firing"]
+        burns = {f"{labels['alertname']}/{labels['long']}" for labels in firing if "long" in labels}
+        return burns | {labels["alertname"] for labels in firing}
 
     def alerts(self) -> list[dict[str, Any]]:
-        """Return all that fire or are about to."""
-        found: list[dict[str, Any]] = self.ask("alerts")["alerts"]
-        return found
+        """Return all firing and pending alerts."""
+        alerts: list[dict[str, Any]] = self.ask("alerts")["alerts"]
+        return alerts
 
     def wait_until_firing(self, *names: str, seconds: float = 30.0) -> None:
-        """Wait until all of these have fired, each at its own time.
+        """Wait until each of these alerts has fired, not necessarily at the same time.
 
         Raises:
-            TimeoutError: one did not.
+            TimeoutError: one did not fire.
         """
         left = set(names)
 
-        def seen() -> bool:
+        def have_fired() -> bool:
             left.difference_update(self.firing())
             return not left
 
         try:
-            wait_until(seen, "alerts", seconds=seconds, every=0.2)
+            wait_until(have_fired, "alerts", seconds=seconds, every=0.2)
         except TimeoutError:
-            raise TimeoutError(f"after {seconds:g} s {left} do not fire: {self._state()}") from None
+            raise TimeoutError(
+                f"after {seconds:g} s {left} do not fire: {self._describe_alerts()}"
+            ) from None
 
     def wait_until_resolved(self, *names: str, seconds: float = 30.0) -> None:
-        """Wait until none of these fires.
+        """Wait until none of these alerts fires.
 
         Raises:
-            TimeoutError: one still does.
+            TimeoutError: one still fires.
         """
         wait_until(
             lambda: not self.firing() & set(names),
@@ -152,13 +156,13 @@ class Prometheus(Child):
             every=0.2,
         )
 
-    def _state(self) -> str:
-        told = ({**each["labels"], "state": each["state"]} for each in self.alerts())
-        return json.dumps(list(told))
+    def _describe_alerts(self) -> str:
+        states = ({**alert["labels"], "state": alert["state"]} for alert in self.alerts())
+        return json.dumps(list(states))
 
 
 def make_scrape_config(stack: Stack) -> dict[str, Any]:
-    """Make the configuration that the chart's monitors come to on a cluster."""
+    """Return a configuration that matches the chart's monitors on a cluster."""
     return {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
         "scrape_configs": [

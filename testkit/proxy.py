@@ -1,7 +1,7 @@
-"""A TCP proxy that misbehaves on request, to stand between busyapi and Redis.
+"""A TCP proxy between busyapi and Redis that injects network faults.
 
-It runs an event loop in a thread of its own. Its methods are called from any other thread and
-return when what they say is so.
+It runs an event loop in its own thread. Other threads call its methods, which return when their
+effect is complete.
 """
 
 import asyncio
@@ -17,25 +17,25 @@ from testkit.threads import LoopThread
 
 CHUNK_BYTES = 1 << 16
 SLOW_CHUNK_BYTES = 1 << 13
-"""Of a link with a rate: so that it is shared, and bytes arrive all the time."""
+"""With a rate. Small chunks share the link and keep bytes arriving all the time."""
 
 HEAD_BYTES = 4096
-"""Of what a client asked, this much is looked at by `lose_answer`."""
+"""`lose_answer` searches the first bytes of a request, this many."""
 
 
 class Proxy(Lifetime):
-    """Passes bytes between clients of `port` and a server on this machine until told otherwise."""
+    """A proxy from `port` to a server on this machine. It passes all bytes until a method call."""
 
     def __init__(self, target: int) -> None:
         self.target = target
         self.port = reserve_port()
         self.latency = 0.0
-        """Seconds that every byte is late, each way. It may be set at any time."""
+        """Seconds by which every byte is delayed, each way. A test can set it at any time."""
         self.rate = 0
-        """Bytes a second that the link passes, each way, all connections together; 0 is any
-        number. It may be set at any time."""
+        """Bytes a second of all connections together, each way; 0 means no limit. A test can set
+        it at any time."""
         self._free: dict[str, float] = {"ask": 0.0, "answer": 0.0}
-        """When the link has passed what was sent so far, each way."""
+        """When the link has passed all bytes so far, each way."""
         self._pairs: set[_Pair] = set()
         self._mute = False
         self._losing: tuple[bytes, ...] = ()
@@ -45,11 +45,11 @@ class Proxy(Lifetime):
 
     @property
     def url(self) -> str:
-        """Where a client finds the Redis behind it."""
+        """The URL with which a client reaches Redis through the proxy."""
         return f"redis://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Listen; the server need not run yet."""
+        """Listen. The server need not run yet."""
         self._loop.start()
         self.accept()
 
@@ -61,32 +61,32 @@ class Proxy(Lifetime):
             self._loop.close()
 
     def accept(self) -> None:
-        """Take new connections: so from the start, and again after `refuse`."""
+        """Accept new connections, after `start` or again after `refuse`."""
         self._loop.run_step(self._listen)
 
     def refuse(self) -> None:
-        """Take no new connections; those there are stay."""
+        """Refuse new connections. Existing ones stay open."""
         self._loop.run_step(self._unlisten)
 
     def reset(self) -> None:
-        """Reset (RST) every connection; the server still gets what has arrived here."""
-        self._loop.run_step(self._cut)
+        """Reset (RST) every connection. The server still gets the bytes that arrived here."""
+        self._loop.run_step(self._reset)
 
     def mute(self) -> None:
-        """Pass nothing of what the server says any more, as if it had hung."""
+        """Drop all answers from now on, as if the server hung."""
         self._loop.run_step(lambda: self._set_mute(on=True))
 
     def unmute(self) -> None:
-        """Pass answers again. A connection that missed some is reset: it must not get the next."""
+        """Pass answers again. A connection that lost some is reset: it must not get later ones."""
         self._loop.run_step(lambda: self._set_mute(on=False))
 
     def lose_answer(self, to: bytes | tuple[bytes, ...]) -> None:
-        """Drop the next answer to a request with (one of) these bytes, and reset its connection."""
+        """Drop the next answer to a request with one of these texts, and reset its connection."""
         self._lost.clear()
         self._losing = (to,) if isinstance(to, bytes) else to
 
     def wait_until_lost(self, seconds: float = 10.0) -> None:
-        """Wait for what `lose_answer` announced.
+        """Wait until `lose_answer` has dropped an answer.
 
         Raises:
             TimeoutError: no such request was answered.
@@ -95,22 +95,22 @@ class Proxy(Lifetime):
             raise TimeoutError(f"in {seconds:g} s no answer to {self._losing!r}")
 
     def hold(self) -> None:
-        """Keep what the present connections send from now on; new connections pass."""
+        """Hold back the bytes that present connections send from now on. New connections pass."""
         self._loop.run_step(self._hold)
 
     def release(self) -> None:
-        """Pass what was kept, end those connections, return when the server has read it all.
+        """Pass the held bytes, end those connections, and return when the server has read it all.
 
-        The server closes a connection when it has done what arrived before the end.
+        The server closes a connection after it has executed all that arrived before the end.
         """
         self._loop.run_step(self._release)
 
     @property
     def connections(self) -> int:
-        """How many clients are connected."""
+        """The number of connected clients."""
         return len(self._pairs)
 
-    # From here on everything runs in the proxy's own thread.
+    # Everything below runs in the proxy's own thread.
 
     async def _listen(self) -> None:
         if self._listener is None:
@@ -121,7 +121,7 @@ class Proxy(Lifetime):
             self._listener.close()
             self._listener = None
 
-    def _cut(self) -> None:
+    def _reset(self) -> None:
         for pair in list(self._pairs):
             pair.reset()
 
@@ -145,7 +145,7 @@ class Proxy(Lifetime):
         try:
             answers, server = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
-            _reset(client)
+            _abort(client)
             return
         pair = _Pair(client, server)
         self._pairs.add(pair)
@@ -158,12 +158,12 @@ class Proxy(Lifetime):
             self._pairs.discard(pair)
 
     async def _pass_requests(self, pair: "_Pair", reader: asyncio.StreamReader) -> None:
-        due = await self._pass(reader, pair.server, pair.ask, "ask")
+        due = await self._pass(reader, pair.server, pair.record_request, "ask")
         if pair.held is None:
             asyncio.get_running_loop().call_at(due, pair.server.close)
 
     async def _pass_answers(self, pair: "_Pair", reader: asyncio.StreamReader) -> None:
-        due = await self._pass(reader, pair.client, lambda _: self._admits(pair), "answer")
+        due = await self._pass(reader, pair.client, lambda _: self._admits_answer(pair), "answer")
         pair.answered.set()
         asyncio.get_running_loop().call_at(due, pair.client.close)
 
@@ -174,7 +174,7 @@ class Proxy(Lifetime):
         admits: Callable[[bytes], bool],
         way: str,
     ) -> float:
-        """Pass bytes one way, each as late as latency and rate say; return when the end is due."""
+        """Pass bytes one way, delayed by latency and rate. Return when the end is due."""
         loop = asyncio.get_running_loop()
         due = 0.0
         with contextlib.suppress(OSError):
@@ -182,15 +182,15 @@ class Proxy(Lifetime):
                 if self.rate:
                     self._free[way] = max(loop.time(), self._free[way]) + len(chunk) / self.rate
                     await asyncio.sleep(self._free[way] - loop.time())
-                # Later than the bytes before it, also when the latency has just become less.
+                # After the bytes before it, even if the latency has just decreased.
                 due = max(loop.time() + self.latency, due + 1e-6)
                 if admits(chunk):
                     loop.call_at(due, writer.write, chunk)
         return max(loop.time() + self.latency, due + 1e-6)
 
-    def _admits(self, pair: "_Pair") -> bool:
-        """Say whether an answer may pass."""
-        if any(each in pair.asked for each in self._losing):
+    def _admits_answer(self, pair: "_Pair") -> bool:
+        """Return whether an answer may pass."""
+        if any(text in pair.asked for text in self._losing):
             self._losing = ()
             pair.reset()
             self._lost.set()
@@ -207,16 +207,16 @@ class _Pair:
         self.client = client
         self.server = server
         self.asked = b""
-        """The head of what the client has sent since an answer was last passed."""
+        """The first bytes that the client has sent since the last answer passed."""
         self.missed = False
-        """Whether an answer was dropped: then it must get no later one."""
+        """Whether an answer was dropped. If so, the client must get no later one."""
         self.held: list[bytes] | None = None
-        """What `hold` keeps of this connection."""
+        """The bytes that `hold` holds back, or None."""
         self.answered = asyncio.Event()
         """Set when the server has closed the connection."""
 
-    def ask(self, chunk: bytes) -> bool:
-        """Remember what was asked, and let it pass if it is not held."""
+    def record_request(self, chunk: bytes) -> bool:
+        """Record a client's bytes, and return whether they may pass."""
         if len(self.asked) < HEAD_BYTES:
             self.asked += chunk[:HEAD_BYTES]
         if self.held is None:
@@ -225,13 +225,13 @@ class _Pair:
         return False
 
     def reset(self) -> None:
-        """Reset the client, and close the server's side once it has all that was written."""
-        _reset(self.client)
+        """Reset the client, and close the server's side once it has all written bytes."""
+        _abort(self.client)
         self.server.close()
 
 
-def _reset(writer: asyncio.StreamWriter) -> None:
-    """Close with RST in place of FIN."""
+def _abort(writer: asyncio.StreamWriter) -> None:
+    """Close with RST instead of FIN."""
     sock: socket.socket = writer.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()

@@ -1,7 +1,7 @@
-"""A real Redis or Valkey server, set up as busyapi asks for it.
+"""A real Redis or Valkey server with the settings that busyapi requires.
 
 Two flavours: `valkey` from the wheel that `busyapi dev` uses, and `redis`, the Redis 7.0 of
-Debian, the oldest that is supported. Sentinels and clusters of them are in `topologies.py`.
+Debian, the oldest supported version. Sentinels and clusters are in `topologies.py`.
 """
 
 import os
@@ -32,18 +32,18 @@ DURABLE_CONFIG = (
     "maxmemory-policy noeviction",
     'save ""',
 )
-"""What the `fsync` tier asks of a server."""
+"""The settings that the `fsync` tier requires."""
 
 TEST_CONFIG = (
     "bind 127.0.0.1",
     "protected-mode no",
-    # A replica is copied to at once, not after five seconds in which more may ask.
+    # Copy to a replica at once, not after five seconds of waiting for more replicas.
     "repl-diskless-sync-delay 0",
 )
 
 
 def find_program(flavour: Flavour) -> Path:
-    """Return the server's binary.
+    """Return the path of the server's binary.
 
     Raises:
         RuntimeError: Debian's Redis is not installed; the message says how to get it.
@@ -61,11 +61,11 @@ def find_program(flavour: Flavour) -> Path:
 
 
 class Server(Child):
-    """One server on a port and in a folder of its own; both stay when it restarts.
+    """One server with its own port and folder, which stay the same over restarts.
 
-    `config` lines come last and so override ours. `username` and `password` are what `client` and
-    busyapi log in with; without `acl` lines (those of an ACL file) the password is the default
-    user's. With `certificates` it speaks TLS only.
+    The lines of `config` come last, so they override the defaults. `client` and busyapi log in
+    with `username` and `password`. `acl` has the lines of an ACL file; without them the password
+    is that of the default user. With `certificates` the server accepts TLS only.
     """
 
     def __init__(
@@ -93,17 +93,17 @@ class Server(Child):
         self.certificates = certificates
         self.replica_of = replica_of
         self._client: redis.Redis | None = None
-        lines = [*DURABLE_CONFIG, *TEST_CONFIG, f"dir {folder}", *self._listening()]
+        lines = [*DURABLE_CONFIG, *TEST_CONFIG, f"dir {folder}", *self._make_port_lines()]
         if acl:
             (folder / "users.acl").write_text("".join(f"{line}\n" for line in acl))
             lines.append(f"aclfile {folder / 'users.acl'}")
         elif password:
             lines.append(f"requirepass {password}")
         if replica_of:
-            lines += self._following(replica_of)
+            lines += self._make_replica_lines(replica_of)
         path.write_text("".join(f"{line}\n" for line in [*lines, *config]))
 
-    def _listening(self) -> list[str]:
+    def _make_port_lines(self) -> list[str]:
         if not self.certificates:
             return [f"port {self.port}"]
         return [
@@ -117,7 +117,7 @@ class Server(Child):
         ]
 
     @staticmethod
-    def _following(primary: "Server") -> list[str]:
+    def _make_replica_lines(primary: "Server") -> list[str]:
         lines = [f"replicaof 127.0.0.1 {primary.port}"]
         if primary.username:
             lines.append(f"masteruser {primary.username}")
@@ -130,11 +130,11 @@ class Server(Child):
 
     @property
     def url(self) -> str:
-        """Where it is, without user and password."""
+        """Its URL without user and password."""
         return f"redis{'s' if self.certificates else ''}://127.0.0.1:{self.port}"
 
     def settings(self) -> dict[str, str]:
-        """Return the settings that send busyapi to this server."""
+        """Return the settings with which busyapi connects to this server."""
         settings = {"BUSYAPI_REDIS_URL": self.url}
         if self.username:
             settings["BUSYAPI_REDIS_USERNAME"] = self.username
@@ -145,7 +145,7 @@ class Server(Child):
         return settings
 
     def client(self) -> redis.Redis:
-        """Return a client for assertions, with answers as text. It repeats nothing."""
+        """Return a client for assertions, with text replies and without retries."""
         if self._client is None:
             self._client = redis.Redis(
                 port=self.port,
@@ -159,53 +159,53 @@ class Server(Child):
         return self._client
 
     def command(self, *words: str | int) -> Any:
-        """Send one command, for those that have no typed method."""
+        """Send one command. For commands without a typed method."""
         return self.client().execute_command(*words)  # type: ignore[no-untyped-call]
 
     def start(self) -> None:
-        """Start it and wait until it has loaded its data, and a replica its primary's."""
+        """Start it and wait until it has loaded its data, or as a replica its primary's data."""
         self.spawn()
-        wait_until(lambda: self.check_alive() and self._answers(), f"{self} to answer")
+        wait_until(lambda: self.check_alive() and self._is_answering(), f"{self} to answer")
         if self.replica_of:
-            wait_until(self._follows, f"{self} to have its primary's data")
+            wait_until(self._is_synced, f"{self} to have its primary's data")
 
-    def _answers(self) -> bool:
+    def _is_answering(self) -> bool:
         try:
             return bool(self.client().ping())
         except (redis.ConnectionError, redis.TimeoutError):
             # BusyLoadingError is one of these.
             return False
 
-    def _follows(self) -> bool:
+    def _is_synced(self) -> bool:
         state = self.replication()
-        # A replica that was promoted has no primary to wait for.
+        # A promoted replica has no primary to wait for.
         return state["role"] == "master" or bool(state["master_link_status"] == "up")
 
     def replication(self) -> dict[str, Any]:
-        """Return its INFO replication."""
+        """Return the reply to INFO replication."""
         state: dict[str, Any] = self.client().info("replication")
         return state
 
     def stop(self, seconds: float = 20.0) -> int:
-        """Ask it to end (SIGTERM), also when it is paused, and return its exit code."""
+        """Send SIGTERM, even while it is paused, and return its exit code."""
         self.resume()
-        # While it writes its first AOF, as a new replica does, it would refuse for good.
-        wait_until(self._has_its_aof, f"{self} to have its AOF", seconds=seconds)
+        # While it writes its first AOF, as a new replica does, it would refuse to exit, for good.
+        wait_until(self._has_aof, f"{self} to have its AOF", seconds=seconds)
         return super().stop(seconds)
 
-    def _has_its_aof(self) -> bool:
+    def _has_aof(self) -> bool:
         state = self.client().info("persistence")
         return not (state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"])
 
     def wipe(self) -> None:
-        """Delete the data of a server that does not run. A cluster node stays in its cluster."""
+        """Delete the data of a stopped server. A cluster node stays in its cluster."""
         if self.is_running:
-            raise RuntimeError(f"{self} runs: stop it before its data goes")
+            raise RuntimeError(f"{self} runs: stop it before you delete its data")
         shutil.rmtree(self.folder / "appendonlydir", ignore_errors=True)
         (self.folder / "dump.rdb").unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Whatever its state: afterwards it does not run."""
+        """End it, whatever its state."""
         super().close()
         if self._client is not None:
             self._client.close()

@@ -1,4 +1,4 @@
-"""A server whose delays and faults are known."""
+"""An HTTP server with scripted delays and faults."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from testkit.ports import reserve_port
 from testkit.threads import LoopThread
 
 Behave = Callable[[int], tuple[float, bytes]]
-"""Of the request with this number: after how long, and what; b"" closes the connection."""
+"""Return delay and answer for the request with this number. b"" closes the connection."""
 
 
 def render_answer(status: int, body: bytes) -> bytes:
@@ -17,12 +17,12 @@ def render_answer(status: int, body: bytes) -> bytes:
 
 
 def render_created(number: int) -> bytes:
-    """Render the answer to a usage that was stored as this id."""
+    """Render the answer to a usage that was stored with this id."""
     return render_answer(201, b'{"id":%d}' % number)
 
 
 class SlowServer(Lifetime):
-    """Runs in a thread, within a `with`."""
+    """A server in a thread, within a `with`."""
 
     def __init__(self, behave: Behave) -> None:
         self.port = reserve_port()
@@ -31,12 +31,12 @@ class SlowServer(Lifetime):
         self._loop = LoopThread(f"slow server {self.port}")
 
     def start(self) -> None:
-        """Listen; return when the port is open."""
+        """Listen, and return when the port is open."""
         self._loop.start()
         self._loop.run_step(self._listen)
 
     def close(self) -> None:
-        """Stop listening, and drop the connections that it still delays."""
+        """Stop listening, and drop connections with delayed answers."""
         self._loop.close()
 
     async def _listen(self) -> None:
@@ -47,10 +47,10 @@ class SlowServer(Lifetime):
             while head := await reader.readuntil(b"\r\n\r\n"):
                 await reader.readexactly(int(head.rpartition(b"Content-Length: ")[2]))
                 self._number += 1
-                delay, text = self._behave(self._number)
+                delay, answer = self._behave(self._number)
                 await asyncio.sleep(delay)
-                writer.write(text)
-                if not text:
+                writer.write(answer)
+                if not answer:
                     break
         except asyncio.IncompleteReadError:
             pass

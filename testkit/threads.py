@@ -1,4 +1,4 @@
-"""Asyncio in a thread of its own, beside a test that blocks."""
+"""Run asyncio code in a separate thread while a test blocks."""
 
 import asyncio
 import threading
@@ -9,11 +9,11 @@ from typing import Any
 from testkit.child_process import Lifetime
 
 CALL_SECONDS = 10.0
-"""Until a step in a loop, or the loop's end, is overdue."""
+"""The limit for a step in a loop, and for the loop's end."""
 
 
 class CoroutineThread:
-    """One coroutine, run to its end in a thread; what it raises is raised by `join`."""
+    """A thread that runs one coroutine to its end. `join` raises the coroutine's exception."""
 
     def __init__(self, main: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         self._main = main
@@ -22,11 +22,11 @@ class CoroutineThread:
 
     @property
     def is_started(self) -> bool:
-        """Whether `start` was called; the coroutine may have ended since."""
+        """Return whether `start` was called. The coroutine may have ended since."""
         return self._thread.ident is not None
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def join(self, seconds: float) -> None:
@@ -49,20 +49,20 @@ class CoroutineThread:
 
 
 class LoopThread(Lifetime):
-    """An event loop that runs steps from any thread; at its end it cancels all its tasks."""
+    """An event loop that runs steps for any thread. At its end it cancels all its tasks."""
 
     def __init__(self, name: str) -> None:
-        self._thread = CoroutineThread(self._live, name)
+        self._thread = CoroutineThread(self._run_loop, name)
         self._loop: Future[asyncio.AbstractEventLoop] = Future()
         self._stopped = asyncio.Event()
 
     @property
     def is_running(self) -> bool:
-        """Whether steps can be run."""
+        """Return whether it can run steps."""
         return self._loop.done() and self._loop.result().is_running()
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
@@ -72,7 +72,7 @@ class LoopThread(Lifetime):
             self._thread.join(CALL_SECONDS)
 
     def run_step(self, step: Callable[[], Awaitable[None] | None]) -> None:
-        """Run a step in the loop, and return when it is done."""
+        """Run a step in the loop, and return when it has ended."""
 
         async def call() -> None:
             if (rest := step()) is not None:
@@ -81,6 +81,6 @@ class LoopThread(Lifetime):
         loop = self._loop.result(CALL_SECONDS)
         asyncio.run_coroutine_threadsafe(call(), loop).result(CALL_SECONDS)
 
-    async def _live(self) -> None:
+    async def _run_loop(self) -> None:
         self._loop.set_result(asyncio.get_running_loop())
         await self._stopped.wait()

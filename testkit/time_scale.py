@@ -1,7 +1,7 @@
-"""Rules whose time runs faster, so that a real fault makes the real expression fire in seconds.
+"""Speed up rules, so that a real fault makes the real expression fire in seconds.
 
-Windows, offsets and `for` are divided; what an expression compares, and names, stay as they are.
-A window keeps a few scrapes, or `rate` would have nothing to compare.
+Windows, offsets and `for` are divided. Thresholds and names stay the same. A window keeps a few
+scrapes, because `rate` needs more than one.
 """
 
 import copy
@@ -9,13 +9,13 @@ import re
 from typing import Any
 
 MIN_WINDOW_SECONDS = 5.0
-"""Seconds: five scrapes of the tests."""
+"""Five scrapes of the tests."""
 
 UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "y": 31_536_000}
 _PART = re.compile(r"(\d+)(ms|[smhdwy])")
 _DURATION = r"(?:\d+(?:ms|[smhdwy]))+"
 _PLACES = re.compile(
-    # What is quoted is no duration, whatever it looks like.
+    # A quoted text is never a duration.
     r"(?P<quoted>\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*')"
     rf"|\[\s*(?P<window>{_DURATION})\s*(?P<colon>:)?\s*(?P<step>{_DURATION})?\s*\]"
     rf"|\boffset\s+(?P<offset>{_DURATION})"
@@ -23,45 +23,45 @@ _PLACES = re.compile(
 
 
 def parse_duration(duration: str) -> float:
-    """Read a duration of Prometheus.
+    """Return the seconds of a duration of Prometheus.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not a duration.
     """
     if not re.fullmatch(_DURATION, duration):
-        raise ValueError(f"{duration!r} is no duration")
+        raise ValueError(f"{duration!r} is not a duration")
     return sum(int(count) * UNIT_SECONDS[unit] for count, unit in _PART.findall(duration))
 
 
-def _shorter(duration: str, factor: float, least: float) -> str:
-    return f"{int(max(parse_duration(duration) / factor, least) * 1000)}ms"
+def _shorten(duration: str, factor: float, min_seconds: float) -> str:
+    return f"{int(max(parse_duration(duration) / factor, min_seconds) * 1000)}ms"
 
 
 def scale_expression(expression: str, factor: float) -> str:
     """Divide every window and offset of an expression."""
 
-    def shorten(match: re.Match[str]) -> str:
+    def replace(match: re.Match[str]) -> str:
         if match["quoted"]:
             return match["quoted"]
         if match["offset"]:
-            return f"offset {_shorter(match['offset'], factor, MIN_WINDOW_SECONDS)}"
-        window = _shorter(match["window"], factor, MIN_WINDOW_SECONDS)
+            return f"offset {_shorten(match['offset'], factor, MIN_WINDOW_SECONDS)}"
+        window = _shorten(match["window"], factor, MIN_WINDOW_SECONDS)
         if not match["colon"]:
             return f"[{window}]"
-        step = _shorter(match["step"], factor, 1.0) if match["step"] else "1s"
+        step = _shorten(match["step"], factor, 1.0) if match["step"] else "1s"
         return f"[{window}:{step}]"
 
-    return _PLACES.sub(shorten, expression)
+    return _PLACES.sub(replace, expression)
 
 
 def scale_rules(rules: dict[str, Any], factor: float) -> dict[str, Any]:
-    """Divide every duration of a rules file; each group is evaluated every half second."""
+    """Divide every duration of a rules file, and evaluate each group every half second."""
     faster = copy.deepcopy(rules)
     for group in faster["groups"]:
         group["interval"] = "500ms"
         for rule in group["rules"]:
             rule["expr"] = scale_expression(str(rule["expr"]), factor)
-            for each in ("for", "keep_firing_for"):
-                if each in rule:
-                    rule[each] = _shorter(rule[each], factor, 0.0)
+            for field in ("for", "keep_firing_for"):
+                if field in rule:
+                    rule[field] = _shorten(rule[field], factor, 0.0)
     return faster

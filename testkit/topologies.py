@@ -1,4 +1,4 @@
-"""Several servers as one: three sentinels over a primary and its replica, and a cluster."""
+"""Groups of servers: a primary and a replica with three sentinels, and a cluster."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -17,7 +17,7 @@ SLOTS = 16_384
 
 
 class Sentinel(Child):
-    """One sentinel process, watching `primary` under the name `service`."""
+    """One sentinel process that monitors `primary` under the name `service`."""
 
     def __init__(self, folder: Path, primary: Server, service: str, down_after_ms: int) -> None:
         folder.mkdir(parents=True)
@@ -29,14 +29,14 @@ class Sentinel(Child):
             f"dir {folder}",
             f"sentinel monitor {service} 127.0.0.1 {primary.port} 2",
             f"sentinel down-after-milliseconds {service} {down_after_ms}",
-            # A failover that got stuck is tried again after twice this.
+            # A stuck failover is tried again after twice this time.
             f"sentinel failover-timeout {service} 3000",
         ]
         if primary.username:
             lines.append(f"sentinel auth-user {service} {primary.username}")
         if primary.password:
             lines.append(f"sentinel auth-pass {service} {primary.password}")
-        # Sentinel rewrites this file with what it learns.
+        # Sentinel rewrites this file with the state that it discovers.
         path = folder / "sentinel.conf"
         path.write_text("".join(f"{line}\n" for line in lines))
         argv: list[str | Path] = [find_program(primary.flavour), path, "--sentinel"]
@@ -50,7 +50,7 @@ class Sentinel(Child):
 
 
 class SentinelSet(Lifetime):
-    """A primary, a replica and three sentinels of which two must agree."""
+    """A primary, a replica and three sentinels, two of which must agree."""
 
     service = "busyapi"
 
@@ -66,7 +66,7 @@ class SentinelSet(Lifetime):
         self.folder = folder
         self.down_after_ms = down_after_ms
         if password:
-            # A primary that comes back is made a replica, and must be able to log in.
+            # A primary that returns becomes a replica, and must be able to log in.
             config = [*config, f"masterauth {password}"]
         first = Server(folder / "first", flavour, config=config, password=password)
         second = Server(
@@ -80,19 +80,19 @@ class SentinelSet(Lifetime):
 
     @property
     def url(self) -> str:
-        """Where the sentinels are, and the name they watch."""
-        where = ",".join(f"127.0.0.1:{each.port}" for each in self.sentinels)
-        return f"redis+sentinel://{where}/{self.service}"
+        """The addresses of the sentinels, and the name of the service."""
+        addresses = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+        return f"redis+sentinel://{addresses}/{self.service}"
 
     def settings(self) -> dict[str, str]:
-        """Return the settings that send busyapi to these sentinels."""
+        """Return the settings with which busyapi connects to these sentinels."""
         return self.servers[0].settings() | {"BUSYAPI_REDIS_URL": self.url}
 
     def start(self) -> None:
         """Start all five and wait until every sentinel knows the replica and the two others."""
         for server in self.servers:
             server.start()
-        # Made only now: a sentinel that starts before its primary calls it down.
+        # Created only now: a sentinel that starts before its primary reports the primary down.
         for n in range(3):
             folder = self.folder / f"sentinel-{n}"
             self.sentinels.append(
@@ -112,16 +112,16 @@ class SentinelSet(Lifetime):
         return bool(state["num-slaves"] == 1 and state["num-other-sentinels"] == 2)
 
     def primary(self) -> Server:
-        """Return the server that most sentinels take for the primary."""
-        named = [self._named_by(each) for each in self.sentinels if each.is_running]
-        return next(each for each in self.servers if named.count(each.port) * 2 > len(named))
+        """Return the server that most sentinels name as the primary."""
+        ports = [self._ask_primary(sentinel) for sentinel in self.sentinels if sentinel.is_running]
+        return next(server for server in self.servers if ports.count(server.port) * 2 > len(ports))
 
-    def _named_by(self, sentinel: Sentinel) -> int:
+    def _ask_primary(self, sentinel: Sentinel) -> int:
         address: Any = sentinel.client.sentinel_get_master_addr_by_name(self.service)
         return int(address[1]) if address else 0
 
     def other(self, server: Server) -> Server:
-        """Return the one of the two servers that this is not."""
+        """Return the other of the two servers."""
         return self.servers[1 - self.servers.index(server)]
 
     def wait_for_failover(self, old: Server, seconds: float = 30.0) -> Server:
@@ -129,7 +129,7 @@ class SentinelSet(Lifetime):
         new = self.other(old)
         wait_until(
             lambda: (
-                all(self._named_by(each) == new.port for each in self.sentinels)
+                all(self._ask_primary(sentinel) == new.port for sentinel in self.sentinels)
                 and new.replication()["role"] == "master"
             ),
             f"{self} to make {new} the primary",
@@ -138,7 +138,7 @@ class SentinelSet(Lifetime):
         return new
 
     def close(self) -> None:
-        """Whatever their state: afterwards none of the five runs."""
+        """End all five, whatever their state."""
         for sentinel in self.sentinels:
             sentinel.close()
         for server in self.servers:
@@ -146,7 +146,7 @@ class SentinelSet(Lifetime):
 
 
 class ClusterOfThree(Lifetime):
-    """Three primaries that share the slots, each with a replica if asked."""
+    """Three primaries that share the slots, each with a replica on request."""
 
     def __init__(
         self,
@@ -184,29 +184,29 @@ class ClusterOfThree(Lifetime):
 
     @property
     def url(self) -> str:
-        """Where the first primaries are."""
-        return "redis+cluster://" + ",".join(f"127.0.0.1:{each.port}" for each in self.primaries)
+        """The addresses of the first primaries."""
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.primaries)
 
     def settings(self) -> dict[str, str]:
-        """Return the settings that send busyapi to this cluster."""
+        """Return the settings with which busyapi connects to this cluster."""
         return {"BUSYAPI_REDIS_URL": self.url}
 
     def start(self) -> None:
-        """Start the nodes, give out the slots, and wait until every node calls it complete."""
+        """Start the nodes, assign the slots, and wait until every node reports them complete."""
         for node in self.nodes:
             node.start()
         for n, node in enumerate(self.primaries):
             first, last = SLOTS * n // 3, SLOTS * (n + 1) // 3 - 1
             node.command("CLUSTER ADDSLOTSRANGE", first, last)
         for n, node in enumerate(self.nodes):
-            # Different epochs from the start, or they would have to fight over them first.
+            # Different epochs from the start. Otherwise the nodes resolve epoch conflicts first.
             node.command("CLUSTER SET-CONFIG-EPOCH", n + 1)
         for node in self.nodes:
             self._meet(node)
         self.wait_until_complete()
         for primary, replica in zip(self.primaries, self.replicas, strict=False):
             replica.command("CLUSTER REPLICATE", primary.command("CLUSTER MYID"))
-            wait_until(partial(_follows, replica), f"{replica} to have its primary's data")
+            wait_until(partial(_is_synced, replica), f"{replica} to have its primary's data")
 
     def _meet(self, node: Server) -> None:
         bus = node.client().config_get("cluster-port")["cluster-port"] or 0
@@ -215,40 +215,40 @@ class ClusterOfThree(Lifetime):
                 other.command("CLUSTER MEET", "127.0.0.1", node.port, bus)
 
     def wait_until_complete(self, seconds: float = 20.0) -> None:
-        """Wait until every node that runs knows all the others and every slot is served."""
+        """Wait until every running node knows all others and every slot is served."""
         wait_until(
-            lambda: all(self._complete(each) for each in self.nodes if each.is_running),
+            lambda: all(self._is_complete(node) for node in self.nodes if node.is_running),
             f"{self} to be complete",
             seconds=seconds,
         )
 
-    def _complete(self, node: Server) -> bool:
+    def _is_complete(self, node: Server) -> bool:
         info: dict[str, str] = node.client().cluster("INFO")
         return info["cluster_state"] == "ok" and info["cluster_known_nodes"] == str(len(self.nodes))
 
     def client(self) -> RedisCluster:
         """Return a client of the whole cluster for assertions."""
         if self._client is None:
-            running = next(each for each in self.nodes if each.is_running)
-            self._client = RedisCluster.from_url(running.url, decode_responses=True)
+            node = next(node for node in self.nodes if node.is_running)
+            self._client = RedisCluster.from_url(node.url, decode_responses=True)
         return self._client
 
     def primary_of(self, key: str) -> Server:
         """Return the server that now holds the slot of a key."""
-        asked = next(each for each in self.nodes if each.is_running)
-        slot = asked.command("CLUSTER KEYSLOT", key)
-        for first, last, (_, port, *_), *_ in asked.command("CLUSTER SLOTS"):
+        running = next(node for node in self.nodes if node.is_running)
+        slot = running.command("CLUSTER KEYSLOT", key)
+        for first, last, (_, port, *_), *_ in running.command("CLUSTER SLOTS"):
             if first <= slot <= last:
-                return next(each for each in self.nodes if each.port == port)
+                return next(node for node in self.nodes if node.port == port)
         raise LookupError(f"no node of {self} holds slot {slot}")
 
     def close(self) -> None:
-        """Whatever their state: afterwards none of them runs."""
+        """End all nodes, whatever their state."""
         if self._client is not None:
             self._client.close()
         for node in self.nodes:
             node.close()
 
 
-def _follows(replica: Server) -> bool:
+def _is_synced(replica: Server) -> bool:
     return replica.replication().get("master_link_status") == "up"

@@ -1,4 +1,4 @@
-"""A small file system of its own for a folder, and a way to fill it."""
+"""Mount a small file system on a folder, and fill it."""
 
 import subprocess
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import pytest
 
 @contextmanager
 def mount_small_volume(folder: Path, size: str) -> Iterator[None]:
-    """Mount a tmpfs of this size on the folder; skip the test where mounting is not allowed."""
+    """Mount a tmpfs of this size on the folder. Skip the test where mounting is not allowed."""
     folder.mkdir(parents=True, exist_ok=True)
     mount = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "busyapi-test", str(folder)],
@@ -26,7 +26,7 @@ def mount_small_volume(folder: Path, size: str) -> Iterator[None]:
 
 
 def fill_volume(folder: Path) -> Path:
-    """Use up the volume's space to its last page; return the file to delete to free it."""
+    """Fill the volume to its last page, and return the file to delete to free the space."""
     ballast = folder / "ballast"
     with ballast.open("ab", 0) as file, suppress(OSError):
         while True:

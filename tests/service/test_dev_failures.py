@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 
-from testkit.dev_process import STARTED_TEXT, USAGE, Dev
+from testkit.api_client import BODY
+from testkit.dev_process import STARTED_TEXT, Dev
 from testkit.http1 import fetch
 
 POSTS = 200
@@ -50,13 +51,13 @@ def test_full_volume_is_named_and_restarts_back_off_until_there_is_space(tmp_pat
             if "valkey ended" in dev.output():
                 break
             with suppress(OSError, HTTPException):
-                fetch(dev.port, "/api/usages", method="POST", body=USAGE)
+                fetch(dev.port, "/api/usages", method="POST", body=BODY)
         dev.wait_for_output("valkey ended with exit code 1; restarting in 0.1 s\n")
         assert f"    The volume of {dev.state} is full: free some space.\n" in dev.output()
         # Each write that is repeated or new ends the Valkey that was just started.
         while "restarting in 0.8 s" not in dev.output():
             with suppress(OSError, HTTPException):
-                fetch(dev.port, "/api/usages", method="POST", body=USAGE, seconds=1)
+                fetch(dev.port, "/api/usages", method="POST", body=BODY, seconds=1)
         same = "valkey ended with exit code 1 again for the same reason; restarting in"
         assert re.findall(f"{same} (.*) s", dev.output())[:3] == ["0.2", "0.4", "0.8"]
         filled.unlink()

@@ -47,7 +47,7 @@ def test_what_was_sent_is_found_where_it_stands_and_not_repeated(
 
 
 def test_a_line_that_is_no_event_is_searched_too() -> None:
-    assert found(f"ValueError: {MARK}-100") == ["None, a line that is no event"]
+    assert found(f"ValueError: {MARK}-100") == ["None, a line that is not an event"]
     assert found('{"event": "redis_disconnected", "reason": "RedisUnavailable"}') == []
 
 
