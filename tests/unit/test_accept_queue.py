@@ -1,4 +1,4 @@
-"""The kernel's count of connections that it had no place for."""
+"""The kernel's count of connections that did not fit into the accept queue."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def test_the_count_is_that_of_the_tcp_section(tmp_path: Path) -> None:
     path.write_text(NETSTAT)
     assert read_overflows(path) == 17
     (family,) = AcceptQueue(metric_defs_api.ACCEPT_QUEUE_OVERFLOWS, path).collect()
-    assert [(each.name, each.value) for each in family.samples] == [
+    assert [(sample.name, sample.value) for sample in family.samples] == [
         ("busyapi_accept_queue_overflows_total", 17)
     ]
 
@@ -37,7 +37,7 @@ def test_the_count_is_that_of_the_tcp_section(tmp_path: Path) -> None:
         "\xff",
     ],
 )
-def test_where_the_kernel_does_not_say_there_is_no_series(tmp_path: Path, text: str | None) -> None:
+def test_without_a_count_of_the_kernel_there_is_no_series(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "netstat"
     if text is not None:
         path.write_bytes(text.encode("latin-1"))
@@ -45,5 +45,5 @@ def test_where_the_kernel_does_not_say_there_is_no_series(tmp_path: Path, text: 
     assert list(AcceptQueue(metric_defs_api.ACCEPT_QUEUE_OVERFLOWS, path).collect()) == []
 
 
-def test_this_kernel_says() -> None:
+def test_this_kernel_has_the_count() -> None:
     assert read_overflows() is not None

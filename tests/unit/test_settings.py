@@ -1,4 +1,4 @@
-"""Settings: what is taken, and that what is not is said by name and never by value."""
+"""Settings: valid values are accepted; an error names the setting and never its value."""
 
 from dataclasses import fields
 
@@ -9,7 +9,7 @@ from busyapi.errors import ConfigError
 from busyapi.renamed_settings import RENAMED, warn_of_old_names
 from busyapi.settings import Settings
 
-NAMES = {each.metadata["name"]: each for each in fields(Settings)}
+NAMES = {field.metadata["name"]: field for field in fields(Settings)}
 
 
 @pytest.mark.parametrize(
@@ -29,28 +29,28 @@ NAMES = {each.metadata["name"]: each for each in fields(Settings)}
         ("BUSYAPI_RETENTION_DAYS", "-1"),
     ],
 )
-def test_a_value_that_is_not_allowed_is_named_with_what_is(name: str, value: str) -> None:
+def test_an_error_names_the_setting_and_the_allowed_values(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{name} must be ") as error:
         Settings.from_environment({name: value})
     assert value not in str(error.value) or value in {"0", "-1"}
 
 
-def test_nothing_and_empty_values_are_the_defaults() -> None:
+def test_missing_and_empty_values_are_the_defaults() -> None:
     assert Settings.from_environment({}) == Settings()
     assert Settings.from_environment(dict.fromkeys(NAMES, "")) == Settings()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_default_may_also_be_given(name: str) -> None:
-    given = {name: str(NAMES[name].default)}
-    assert Settings.from_environment(given) == Settings()
+def test_every_default_can_also_be_set(name: str) -> None:
+    environment = {name: str(NAMES[name].default)}
+    assert Settings.from_environment(environment) == Settings()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_setting_has_a_reason_and_a_number_its_unit(name: str) -> None:
-    each = NAMES[name]
-    assert each.metadata["reason"]
-    assert type(each.default) is str or each.metadata["unit"]
+    setting = NAMES[name]
+    assert setting.metadata["reason"]
+    assert type(setting.default) is str or setting.metadata["unit"]
 
 
 def test_old_name_of_a_setting_is_accepted_with_a_warning() -> None:

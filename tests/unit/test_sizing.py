@@ -1,4 +1,4 @@
-"""The arithmetic of `busyapi sizing`, and that what it prints can be installed."""
+"""The arithmetic of `busyapi sizing`, and its output as values of the chart."""
 
 from pathlib import Path
 
@@ -24,46 +24,46 @@ MILLION = 1_000_000
 
 
 @pytest.mark.parametrize("per_minute", [1, 1000])
-def test_nothing_is_smaller_than_the_chart_has_it(per_minute: int) -> None:
-    found = make_plan(PlanRequest(per_minute, outage_minutes=1, retention_days=1))
-    assert (found.pods, found.partitions) == (MIN_PODS, 1)
-    assert found.bound == VALUES["config"]["bound"]
+def test_no_value_is_smaller_than_in_the_chart(per_minute: int) -> None:
+    plan = make_plan(PlanRequest(per_minute, outage_minutes=1, retention_days=1))
+    assert (plan.pods, plan.partitions) == (MIN_PODS, 1)
+    assert plan.bound == VALUES["config"]["bound"]
     valkey = VALUES["valkey"]
-    for gib, least in (
-        (found.redis_gib, valkey["resources"]["limits"]["memory"]),
-        (found.log_gib, valkey["persistence"]["size"]),
-        (found.volume_gib, VALUES["flusher"]["persistence"]["size"]),
+    for gib, default in (
+        (plan.redis_gib, valkey["resources"]["limits"]["memory"]),
+        (plan.log_gib, valkey["persistence"]["size"]),
+        (plan.volume_gib, VALUES["flusher"]["persistence"]["size"]),
     ):
-        assert f"{gib}Gi" == least
+        assert f"{gib}Gi" == default
     assert VALUES["autoscaling"]["maxReplicas"] == command.MIN_MAX_REPLICAS
     assert VALUES["config"]["idempotencyTtl"] == PlanRequest(1).key_seconds
 
 
 @pytest.mark.parametrize("per_minute", [MILLION, 10 * MILLION, 100 * MILLION])
 def test_no_process_is_planned_for_more_than_its_core(per_minute: int) -> None:
-    found = make_plan(PlanRequest(per_minute))
+    plan = make_plan(PlanRequest(per_minute))
     rate = per_minute / 60
-    assert rate / found.pods * SINGLE_POST_COST.api_us / 1e6 <= TARGET_UTILIZATION
-    assert found.redis_cores <= TARGET_UTILIZATION
-    assert found.flusher_cores <= TARGET_UTILIZATION
+    assert rate / plan.pods * SINGLE_POST_COST.api_us / 1e6 <= TARGET_UTILIZATION
+    assert plan.redis_cores <= TARGET_UTILIZATION
+    assert plan.flusher_cores <= TARGET_UTILIZATION
 
 
-def test_the_outage_asked_for_fits_into_bound_and_memory() -> None:
-    found = make_plan(PlanRequest(MILLION, is_batched=True, outage_minutes=20, partitions=2))
-    assert found.bound * 2 == 20 * MILLION
-    assert found.redis_gib * GIB > found.bound * BATCHED_POST_COST.redis_bytes
+def test_the_requested_outage_fits_into_bound_and_memory() -> None:
+    plan = make_plan(PlanRequest(MILLION, is_batched=True, outage_minutes=20, partitions=2))
+    assert plan.bound * 2 == 20 * MILLION
+    assert plan.redis_gib * GIB > plan.bound * BATCHED_POST_COST.redis_bytes
 
 
 def test_a_log_and_its_rewrite_fit_into_the_volume() -> None:
-    found = make_plan(PlanRequest(10 * MILLION, is_batched=True))
-    assert found.log_gib * GIB > found.bound * (
+    plan = make_plan(PlanRequest(10 * MILLION, is_batched=True))
+    assert plan.log_gib * GIB > plan.bound * (
         BATCHED_POST_COST.log_bytes + BATCHED_POST_COST.redis_bytes
     )
-    longer = make_plan(PlanRequest(MILLION, outage_minutes=60))
-    assert longer.log_gib > make_plan(PlanRequest(MILLION)).log_gib > 8
+    longer_plan = make_plan(PlanRequest(MILLION, outage_minutes=60))
+    assert longer_plan.log_gib > make_plan(PlanRequest(MILLION)).log_gib > 8
 
 
-def test_keys_take_memory_and_log_as_long_as_they_are_known() -> None:
+def test_keys_need_memory_and_log_while_they_are_kept() -> None:
     bare, keyed = (
         make_plan(PlanRequest(MILLION)),
         make_plan(PlanRequest(MILLION, keyed_percent=100)),
@@ -76,16 +76,18 @@ def test_keys_take_memory_and_log_as_long_as_they_are_known() -> None:
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
-def test_a_key_weighs_no_more_than_is_planned(flavour: Flavour, tmp_path: Path) -> None:
+def test_a_key_needs_no_more_memory_than_planned(flavour: Flavour, tmp_path: Path) -> None:
     count = 20_000
     planned = {"valkey": VALKEY_KEY_BYTES, "redis": REDIS_KEY_BYTES}[flavour]
     with Server(tmp_path, flavour, config=["appendfsync no"]) as server:
         client = server.client()
         empty = client.info("memory")["used_memory"]
         with client.pipeline(transaction=False) as pipeline:
-            for each in range(count):
-                name = PartitionKeys(0).idempotency_hashes[each % IDEMPOTENCY_HASHES]
-                pipeline.hset(name, f"{each:032x}", f"{each:032x} {MILLION} {2**31:x}{each:x}")
+            for number in range(count):
+                name = PartitionKeys(0).idempotency_hashes[number % IDEMPOTENCY_HASHES]
+                pipeline.hset(
+                    name, f"{number:032x}", f"{number:032x} {MILLION} {2**31:x}{number:x}"
+                )
             pipeline.execute()
         used = (client.info("memory")["used_memory"] - empty) / count
     assert planned / 2 < used <= planned
@@ -98,19 +100,19 @@ def test_batches_need_fewer_pods() -> None:
     )
 
 
-def test_a_bound_that_no_partition_may_have_takes_more_of_them(
+def test_a_bound_above_the_maximum_needs_more_partitions(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    found = make_plan(PlanRequest(MILLION, outage_minutes=2500))
-    assert (found.partitions, found.bound) == (3, 833_333_334)
+    plan = make_plan(PlanRequest(MILLION, outage_minutes=2500))
+    assert (plan.partitions, plan.bound) == (3, 833_333_334)
     assert main(["sizing", "--outage-minutes", "2500", "--partitions", "2"]) == 2
     assert "set --partitions to 3 or more" in capsys.readouterr().err
 
 
-def test_every_value_that_is_printed_is_one_of_the_chart() -> None:
+def test_every_printed_value_exists_in_the_chart() -> None:
     for partitions, count in ((1, 7), (4, 6)):
-        found = make_plan(PlanRequest(MILLION, partitions=partitions))
-        lines = render_plan(found, found).partition("values of the chart:\n")[2].splitlines()
+        plan = make_plan(PlanRequest(MILLION, partitions=partitions))
+        lines = render_plan(plan, plan).partition("values of the chart:\n")[2].splitlines()
         assert len(lines) == count
         for line in lines:
             value = VALUES
@@ -123,27 +125,27 @@ def test_the_command_prints_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
     assert "API pods of one core" in capsys.readouterr().out
 
 
-def test_the_command_counts_keys_for_the_time_they_are_known(
+def test_the_command_counts_keys_for_the_time_they_are_kept(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["sizing"]) == 0
-    told = capsys.readouterr().out
-    assert "with 0 Idempotency-Keys" in told
-    assert "22,698 MiB if every post has a key" in told
+    output = capsys.readouterr().out
+    assert "with 0 Idempotency-Keys" in output
+    assert "22,698 MiB if every post has a key" in output
     monkeypatch.setenv("BUSYAPI_IDEMPOTENCY_TTL", "60")
     assert main(["sizing", "--keyed", "50"]) == 0
     assert "with 666,667 Idempotency-Keys" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("wrong", ["-1", "101", "all"])
-def test_a_share_that_is_none_is_refused(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("share", ["-1", "101", "all"])
+def test_an_invalid_share_is_refused(share: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["sizing", f"--keyed={wrong}"])
+        main(["sizing", f"--keyed={share}"])
     assert "a whole number from 0 to 100" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("wrong", ["0", "-1", "many", "1000000001", "9" * 5000])
-def test_a_rate_that_is_none_is_refused(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("rate", ["0", "-1", "many", "1000000001", "9" * 5000])
+def test_an_invalid_rate_is_refused(rate: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["sizing", f"--per-minute={wrong}"])
+        main(["sizing", f"--per-minute={rate}"])
     assert "a whole number from 1" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Turns: one long work at a time, short ones between, and no end of waiting."""
+"""The decode scheduler: one long task at a time, short ones between, and a bounded wait."""
 
 import asyncio
 from time import thread_time
@@ -10,97 +10,106 @@ from busyapi.decode.incremental import Incremental
 from busyapi.errors import InvalidUsage, Overloaded
 
 
-def one() -> str:
+def get_sender() -> str:
     return "one"
 
 
-def work(name: str, steps: int, seen: list[str]) -> Incremental[str]:
+def make_task(name: str, steps: int, log: list[str]) -> Incremental[str]:
     for _ in range(steps):
         yield
-        seen.append(name)
+        log.append(name)
     return name
 
 
-def test_one_long_work_is_done_at_a_time_and_a_short_one_does_not_wait() -> None:
+def test_one_long_task_runs_at_a_time_and_a_short_one_does_not_wait() -> None:
     seen: list[str] = []
 
-    async def three() -> list[str]:
-        turns = DecodeScheduler(5)
-        both = [asyncio.ensure_future(turns.run(work(name, 3, seen), one)) for name in "ab"]
+    async def run_tasks() -> list[str]:
+        scheduler = DecodeScheduler(5)
+        tasks = [
+            asyncio.ensure_future(scheduler.run(make_task(name, 3, seen), get_sender))
+            for name in "ab"
+        ]
         await asyncio.sleep(0)
-        assert await turns.run(work("short", 0, seen), one) == "short"
+        assert await scheduler.run(make_task("short", 0, seen), get_sender) == "short"
         assert len(seen) < 3
-        return await asyncio.gather(*both)
+        return await asyncio.gather(*tasks)
 
-    assert asyncio.run(three()) == ["a", "b"]
+    assert asyncio.run(run_tasks()) == ["a", "b"]
     assert seen == ["a", "a", "a", "b", "b", "b"]
 
 
-def test_who_waits_too_long_is_refused() -> None:
-    def endless() -> Incremental[None]:
+def test_a_task_that_waits_too_long_is_refused() -> None:
+    def run_forever() -> Incremental[None]:
         while True:
             yield
 
-    async def two() -> None:
-        turns = DecodeScheduler(0.05)
-        first = asyncio.ensure_future(turns.run(endless(), one))
+    async def run_tasks() -> None:
+        scheduler = DecodeScheduler(0.05)
+        first = asyncio.ensure_future(scheduler.run(run_forever(), get_sender))
         await asyncio.sleep(0)
         with pytest.raises(Overloaded):
-            await turns.run(work("b", 2, []), one)
+            await scheduler.run(make_task("b", 2, []), get_sender)
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
-        assert await turns.run(work("c", 2, []), one) == "c"
+        assert await scheduler.run(make_task("c", 2, []), get_sender) == "c"
 
-    asyncio.run(two())
+    asyncio.run(run_tasks())
 
 
-def test_a_work_that_fails_gives_its_turn_away() -> None:
-    def failing() -> Incremental[str]:
+def test_a_failed_task_releases_its_turn() -> None:
+    def fail() -> Incremental[str]:
         yield
         raise InvalidUsage([])
 
-    async def two() -> None:
-        turns = DecodeScheduler(1)
+    async def run_tasks() -> None:
+        scheduler = DecodeScheduler(1)
         with pytest.raises(InvalidUsage):
-            await turns.run(failing(), one)
-        assert await turns.run(work("b", 2, []), one) == "b"
+            await scheduler.run(fail(), get_sender)
+        assert await scheduler.run(make_task("b", 2, []), get_sender) == "b"
 
-    asyncio.run(two())
+    asyncio.run(run_tasks())
 
 
-def test_a_sender_with_much_long_work_delays_another_by_one_of_them() -> None:
+def test_a_sender_with_many_long_tasks_delays_another_by_one_of_them() -> None:
     seen: list[str] = []
 
-    async def many() -> None:
-        turns = DecodeScheduler(5)
-        flood = [asyncio.ensure_future(turns.run(work("f", 2, seen), one)) for _ in range(20)]
+    async def run_tasks() -> None:
+        scheduler = DecodeScheduler(5)
+        flood = [
+            asyncio.ensure_future(scheduler.run(make_task("f", 2, seen), get_sender))
+            for _ in range(20)
+        ]
         await asyncio.sleep(0)
-        other = asyncio.ensure_future(turns.run(work("o", 2, seen), lambda: "other"))
+        other = asyncio.ensure_future(scheduler.run(make_task("o", 2, seen), lambda: "other"))
         await asyncio.gather(*flood, other)
 
-    asyncio.run(many())
-    assert seen.index("o") <= 4  # behind the one under way, and the sender that came first
+    asyncio.run(run_tasks())
+    assert seen.index("o") <= 4  # after the running task and the sender that came first
     assert seen.count("f") == 40
 
 
-def test_a_waiter_that_is_gone_does_not_keep_the_turn() -> None:
-    async def three() -> None:
-        turns = DecodeScheduler(5)
-        works = [asyncio.ensure_future(turns.run(work(name, 2, []), name.upper)) for name in "abc"]
+def test_a_cancelled_waiter_does_not_keep_the_turn() -> None:
+    async def run_tasks() -> None:
+        scheduler = DecodeScheduler(5)
+        tasks = [
+            asyncio.ensure_future(scheduler.run(make_task(name, 2, []), name.upper))
+            for name in "abc"
+        ]
         await asyncio.sleep(0)
-        works[1].cancel()
-        await asyncio.gather(*works, return_exceptions=True)
-        assert works[2].result() == "c"
-        assert await turns.run(work("d", 2, []), one) == "d"
+        tasks[1].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert tasks[2].result() == "c"
+        assert await scheduler.run(make_task("d", 2, []), get_sender) == "d"
 
-    asyncio.run(three())
+    asyncio.run(run_tasks())
 
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_after_a_slow_last_step_others_are_served_before_the_next_turn(fails: bool) -> None:  # noqa: FBT001
     served = 0
 
-    def slow() -> Incremental[None]:
+    def run_slowly() -> Incremental[None]:
         yield
         end = thread_time() + 5 * SLOW_STEP_SECONDS
         while thread_time() < end:
@@ -108,22 +117,22 @@ def test_after_a_slow_last_step_others_are_served_before_the_next_turn(fails: bo
         if fails:
             raise InvalidUsage([])
 
-    def next_one() -> Incremental[int]:
+    def read_served() -> Incremental[int]:
         yield
         return served
 
-    async def others() -> None:
+    async def serve_others() -> None:
         nonlocal served
         while True:
             await asyncio.sleep(SLOW_STEP_SECONDS)
             served += 1
 
-    async def both() -> int:
-        turns = DecodeScheduler(5)
-        first = asyncio.ensure_future(turns.run(slow(), one))
+    async def run_both() -> int:
+        scheduler = DecodeScheduler(5)
+        first = asyncio.ensure_future(scheduler.run(run_slowly(), get_sender))
         await asyncio.sleep(0)
-        second = asyncio.ensure_future(turns.run(next_one(), one))
-        serving = asyncio.ensure_future(others())
+        second = asyncio.ensure_future(scheduler.run(read_served(), get_sender))
+        serving = asyncio.ensure_future(serve_others())
         await asyncio.wait([first])
         count = served
         assert isinstance(first.exception(), InvalidUsage) == fails
@@ -131,4 +140,4 @@ def test_after_a_slow_last_step_others_are_served_before_the_next_turn(fails: bo
         serving.cancel()
         return count
 
-    assert asyncio.run(both()) >= 2
+    assert asyncio.run(run_both()) >= 2

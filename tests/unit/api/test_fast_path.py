@@ -1,4 +1,4 @@
-"""Which requests the fast path takes for ordinary, and when it stays off."""
+"""The requests that the fast path accepts, and the conditions that disable it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -88,24 +88,26 @@ def test_a_header_without_a_host_is_for_sanic() -> None:
     assert parse_content_length(START + b"Content-Length: 85") is None
 
 
-def test_another_release_of_sanic_switches_it_off_and_is_told() -> None:
+def test_another_release_of_sanic_disables_it_and_is_logged() -> None:
     with capture_logs() as logs:
         assert issubclass(make_protocol(make_context(), SANIC_VERSION), FastPathProtocol)
         assert not logs
         assert not issubclass(make_protocol(make_context(), "25.12.99"), FastPathProtocol)
-    assert [each["event"] for each in logs] == ["fast_path_disabled"]
+    assert [entry["event"] for entry in logs] == ["fast_path_disabled"]
 
 
 @pytest.mark.parametrize(
-    "made",
+    "create_context",
     [
         lambda: make_context(fast_path="off"),
         lambda: make_context(authorizer=RequestAuthorizer(None, 1.0)),
     ],
 )
-def test_the_switch_and_a_guard_leave_all_to_sanic(made: Callable[[], ApiContext]) -> None:
+def test_the_setting_and_an_authorizer_leave_all_requests_to_sanic(
+    create_context: Callable[[], ApiContext],
+) -> None:
     with capture_logs() as logs:
-        protocol = make_protocol(made())
+        protocol = make_protocol(create_context())
     assert issubclass(protocol, DeadlineProtocol)
     assert not issubclass(protocol, FastPathProtocol)
     assert not logs
@@ -126,19 +128,19 @@ class Unwritable:
 
 
 @pytest.mark.parametrize(
-    "tell",
-    [lambda answer: answer.complete(1), lambda answer: answer.fail(Overloaded())],
+    "finish",
+    [lambda write: write.complete(1), lambda write: write.fail(Overloaded())],
 )
-def test_an_answer_that_cannot_be_written_ends_its_connection_and_nothing_else(
-    tell: Callable[[FastPathWrite], None],
+def test_a_response_that_cannot_be_written_ends_only_its_connection(
+    finish: Callable[[FastPathWrite], None],
 ) -> None:
     connection: Any = Unwritable()
-    answer = FastPathWrite(connection, b"{}", b"7-1")
+    write = FastPathWrite(connection, b"{}", b"7-1")
     with capture_logs() as logs:
-        tell(answer)
+        finish(write)
     assert connection.aborted
-    assert not answer.is_waiting
-    assert [each for each in logs if each["event"] != "write_rejected"] == [
+    assert not write.is_waiting
+    assert [entry for entry in logs if entry["event"] != "write_rejected"] == [
         {
             "event": "unexpected_error",
             "log_level": "error",

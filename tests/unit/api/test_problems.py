@@ -1,4 +1,4 @@
-"""What is said of an exception: its kind, and never what it holds."""
+"""The problem document of an exception: its kind, and never its content."""
 
 import json
 
@@ -14,9 +14,9 @@ from busyapi.web.problems import Problem, render_problem
 SECRET = "zq-secret"
 
 
-def subclasses(kind: type[BusyapiError]) -> set[type[BusyapiError]]:
-    below = {each for each in vars(errors).values() if isinstance(each, type)}
-    return {each for each in below if issubclass(each, kind) and each is not kind}
+def find_subclasses(kind: type[BusyapiError]) -> set[type[BusyapiError]]:
+    classes = {value for value in vars(errors).values() if isinstance(value, type)}
+    return {value for value in classes if issubclass(value, kind) and value is not kind}
 
 
 def test_an_unexpected_error_is_500_and_logged_by_kind_and_place() -> None:
@@ -25,46 +25,46 @@ def test_an_unexpected_error_is_500_and_logged_by_kind_and_place() -> None:
 
     with pytest.raises(KeyError) as caught:
         fail()
-    with capture_logs() as logged:
-        found = map_error(caught.value)
-    assert found.status == 500
-    assert SECRET not in str(vars(found))
-    (line,) = logged
-    assert (line["event"], line["error"]) == ("unexpected_error", "KeyError")
-    assert str(line["where"]).startswith(
+    with capture_logs() as logs:
+        problem = map_error(caught.value)
+    assert problem.status == 500
+    assert SECRET not in str(vars(problem))
+    (entry,) = logs
+    assert (entry["event"], entry["error"]) == ("unexpected_error", "KeyError")
+    assert str(entry["where"]).startswith(
         "test_an_unexpected_error_is_500_and_logged_by_kind_and_place.<locals>.fail:"
     )
-    assert SECRET not in str(logged)
+    assert SECRET not in str(logs)
 
 
-@pytest.mark.parametrize("kind", sorted(subclasses(Refused), key=str))
+@pytest.mark.parametrize("kind", sorted(find_subclasses(Refused), key=str))
 def test_every_refusal_is_503_not_stored_in_general_words(kind: type[Refused]) -> None:
-    found = map_error(kind(f"Redis at {SECRET}:6379"))
-    assert (found.status, found.members) == (503, {"stored": "no"})
-    assert found.detail == (kind.__doc__ or "").splitlines()[0]
-    assert 1 <= int(found.headers["Retry-After"]) <= 5
+    problem = map_error(kind(f"Redis at {SECRET}:6379"))
+    assert (problem.status, problem.members) == (503, {"stored": "no"})
+    assert problem.detail == (kind.__doc__ or "").splitlines()[0]
+    assert 1 <= int(problem.headers["Retry-After"]) <= 5
 
 
-@pytest.mark.parametrize("kind", sorted(subclasses(InvalidRequest), key=str))
-def test_every_bad_usage_has_a_status_of_its_own(kind: type[InvalidRequest]) -> None:
+@pytest.mark.parametrize("kind", sorted(find_subclasses(InvalidRequest), key=str))
+def test_every_invalid_request_has_its_status(kind: type[InvalidRequest]) -> None:
     error = InvalidUsage([ValidationError("/a", "is wrong")]) if kind is InvalidUsage else kind()
     assert map_error(error).status == STATUSES[kind]
 
 
-def test_what_sanic_says_is_not_passed_on() -> None:
+def test_the_texts_of_sanic_are_not_returned() -> None:
     for error in (BadRequest(SECRET), SanicException(SECRET, status_code=418)):
-        found = map_error(error)
-        assert found.status == error.status_code
-        assert SECRET not in str(vars(found))
+        problem = map_error(error)
+        assert problem.status == error.status_code
+        assert SECRET not in str(vars(problem))
 
 
-def test_a_timeout_of_an_answer_is_of_unknown_outcome() -> None:
-    found = map_error(ServiceUnavailable("Response Timeout"))
-    assert (found.status, found.members) == (503, {"stored": "unknown"})
-    assert "Retry-After" in found.headers
+def test_a_response_timeout_has_an_unknown_outcome() -> None:
+    problem = map_error(ServiceUnavailable("Response Timeout"))
+    assert (problem.status, problem.members) == (503, {"stored": "unknown"})
+    assert "Retry-After" in problem.headers
 
 
-def test_a_client_that_went_away_has_a_title_though_no_standard_names_it() -> None:
-    answer = render_problem(Problem(499, "Nobody reads this."))
-    assert answer.content_type == "application/problem+json"
-    assert json.loads(answer.body or b"")["title"]
+def test_499_has_a_title_although_no_standard_defines_it() -> None:
+    response = render_problem(Problem(499, "No client reads this."))
+    assert response.content_type == "application/problem+json"
+    assert json.loads(response.body or b"")["title"]

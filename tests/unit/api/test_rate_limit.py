@@ -1,4 +1,4 @@
-"""Token buckets: what they let through over time, and how many they remember."""
+"""Token buckets: the rate that they allow, and the bound on their number."""
 
 import pytest
 
@@ -18,24 +18,24 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(rate_limit, "monotonic", made)
-    return made
+    manual_clock = Clock()
+    monkeypatch.setattr(rate_limit, "monotonic", manual_clock)
+    return manual_clock
 
 
 def test_over_time_no_more_passes_than_the_rate_and_one_burst(clock: Clock) -> None:
     buckets = RateLimiter(10, 20)
     for cost in (1, 7, 20, 300):
-        passed = 0
+        total = 0
         for _ in range(2000):
             if not buckets.charge(f"device-{cost}", cost):
-                passed += cost
+                total += cost
             clock.now += 0.1
-        # 200 s at 10 a second, and one burst or one batch above it.
-        assert 0.9 * 2000 - cost <= passed <= 2000 + max(20, cost), cost
+        # 200 s at 10 a second, plus one burst or one batch.
+        assert 0.9 * 2000 - cost <= total <= 2000 + max(20, cost), cost
 
 
-def test_what_is_refused_passes_after_the_time_that_was_told(clock: Clock) -> None:
+def test_a_refused_request_passes_after_the_returned_time(clock: Clock) -> None:
     buckets = RateLimiter(2, 4)
     assert buckets.charge("a", 3) == 0
     seconds = buckets.charge("a", 4)
@@ -47,7 +47,7 @@ def test_what_is_refused_passes_after_the_time_that_was_told(clock: Clock) -> No
 
 
 @pytest.mark.usefixtures("clock")
-def test_the_rest_of_a_batch_is_charged_as_if_the_whole_were() -> None:
+def test_the_rest_of_a_batch_is_charged_like_a_whole_one() -> None:
     buckets = RateLimiter(2, 4)
     assert buckets.charge("a", 1) == 0
     assert buckets.charge("a", 999, already_charged=1) == 0
@@ -55,7 +55,7 @@ def test_the_rest_of_a_batch_is_charged_as_if_the_whole_were() -> None:
 
 
 @pytest.mark.usefixtures("clock")
-def test_the_table_is_bounded_and_forgets_the_longest_silent(
+def test_the_table_is_bounded_and_drops_the_longest_unused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(rate_limit, "MAX_CLIENTS", 3)
@@ -81,7 +81,7 @@ def test_a_client_is_an_ipv4_address_or_an_ipv6_network(address: str, common: st
     assert client_network(address) == common
 
 
-def test_a_hold_ends_with_its_time_and_is_one_names_own(clock: Clock) -> None:
+def test_a_hold_ends_with_its_time_and_applies_to_one_name(clock: Clock) -> None:
     holds = Holds()
     holds.add("a", 2)
     assert (holds.remaining_seconds("a"), holds.remaining_seconds("b")) == (2.0, 0.0)

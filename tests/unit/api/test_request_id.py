@@ -1,4 +1,4 @@
-"""Which ids are taken from a request, and what is left of its header."""
+"""The ids accepted from a request, and its header without them."""
 
 import re
 
@@ -7,19 +7,19 @@ import pytest
 from busyapi.web.request_id import accept_or_generate, extract, generate
 
 START = b"POST /api/usages HTTP/1.1"
-MADE = re.compile(r"[0-9a-f]{12}-[0-9a-f]+")
+GENERATED = re.compile(r"[0-9a-f]{12}-[0-9a-f]+")
 
 
-def test_made_ids_differ_and_would_be_taken() -> None:
+def test_generated_ids_differ_and_would_be_accepted() -> None:
     ids = [generate().decode() for _ in range(1000)]
     assert len(set(ids)) == len(ids)
-    for each in ids:
-        assert MADE.fullmatch(each)
-        assert accept_or_generate(each) == each
+    for request_id in ids:
+        assert GENERATED.fullmatch(request_id)
+        assert accept_or_generate(request_id) == request_id
 
 
 @pytest.mark.parametrize("sent", ["a", "7f1c-00", "A.b:c_d-e", "x" * 128])
-def test_a_sane_id_is_taken_and_the_header_is_as_without_it(sent: str) -> None:
+def test_a_valid_id_is_accepted_and_removed_from_the_header(sent: str) -> None:
     assert accept_or_generate(sent) == sent
     line = f"\r\nX-Request-Id: {sent}".encode()
     assert extract(START + line + b"\r\nHost: a") == (START + b"\r\nHost: a", sent.encode())
@@ -29,17 +29,17 @@ def test_a_sane_id_is_taken_and_the_header_is_as_without_it(sent: str) -> None:
 @pytest.mark.parametrize(
     "sent", ["", "two words", "x" * 129, "a\n", 'a"', "\u00e9", "a ", "a\x00", "\na", "\n\x0ba:b"]
 )
-def test_any_other_is_made_anew_and_left_for_sanic(sent: str) -> None:
-    assert MADE.fullmatch(accept_or_generate(sent))
+def test_any_other_id_is_replaced_and_left_for_sanic(sent: str) -> None:
+    assert GENERATED.fullmatch(accept_or_generate(sent))
     head = START + f"\r\nX-Request-Id: {sent}\r\nHost: a".encode()
     assert extract(head) == (head, None)
 
 
-def test_the_second_of_two_is_left_for_sanic() -> None:
+def test_the_second_of_two_ids_is_left_for_sanic() -> None:
     head = START + b"\r\nx-request-id:a\r\nX-REQUEST-ID: b"
     assert extract(head) == (START + b"\r\nX-REQUEST-ID: b", b"a")
 
 
-def test_without_one_the_header_is_as_it_was() -> None:
+def test_without_an_id_the_header_is_unchanged() -> None:
     assert extract(START + b"\r\nHost: a") == (START + b"\r\nHost: a", None)
-    assert MADE.fullmatch(accept_or_generate(None))
+    assert GENERATED.fullmatch(accept_or_generate(None))

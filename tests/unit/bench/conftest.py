@@ -1,4 +1,4 @@
-"""What the benchmark starts is gone with its folder; runs with given figures."""
+"""A fixture for logs that the benchmark removes, and a builder of runs."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ def _logs_go_with_their_folder() -> Iterator[None]:
     STARTED_LOGS.intersection_update(before)
 
 
-def run(rate: float, *, lag: float | None = None, p50: float = 1.0) -> Run:
+def make_run(rate: float, *, lag: float | None = None, p50: float = 1.0) -> Run:
     result = Result(
         requests=int(rate),
         requests_per_second=rate,
@@ -28,5 +28,5 @@ def run(rate: float, *, lag: float | None = None, p50: float = 1.0) -> Run:
         socket_errors=0,
         timeouts=0,
     )
-    watched = None if lag is None else Lag(lag, 0.0, 1234, 40, 0)
-    return Run(result, rate, {"api-0": 50 << 20}, {"api-0": 12.5}, watched)
+    lag_result = None if lag is None else Lag(lag, 0.0, 1234, 40, 0)
+    return Run(result, rate, {"api-0": 50 << 20}, {"api-0": 12.5}, lag_result)

@@ -1,4 +1,4 @@
-"""The command itself, once, as short as it goes."""
+"""The command, once, as short as possible."""
 
 import json
 import re
@@ -30,54 +30,54 @@ def test_a_short_run_agrees_with_itself_and_leaves_nothing(
     (row,) = json.loads(result.read_text())["scenarios"]["batches"]
     assert row["counts"]["lines"] == row["counts"]["stored"] > 100
     assert row["durability"]["appendfsync"] == "always"
-    assert [each["lag"]["missed"] for each in row["runs"]] == [0]
+    assert [run["lag"]["missed"] for run in row["runs"]] == [0]
     assert "| agree |" in capsys.readouterr().out
     assert not list(work.iterdir())
 
 
-def test_a_run_whose_archive_lacks_a_line_fails(
+def test_a_run_with_a_line_missing_in_the_archive_fails(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count = archive_ids.count
 
-    def one_less(folder: Path) -> Archived:
-        found = count(folder)
-        found.lines -= 1
-        return found
+    def count_one_less(folder: Path) -> Archived:
+        archived = count(folder)
+        archived.lines -= 1
+        return archived
 
-    monkeypatch.setattr(archive_ids, "count", one_less)
+    monkeypatch.setattr(archive_ids, "count", count_one_less)
     assert main([*SHORT, "--folder", str(tmp_path)]) == 1
     assert "| FAILED |" in capsys.readouterr().out
 
 
-def test_another_checkout_is_measured_beside_this_one(tmp_path: Path) -> None:
-    """The copy says another version, so that it shows which one ran."""
+def test_another_checkout_is_measured_with_this_one(tmp_path: Path) -> None:
+    """The copy has another version, which shows which one ran."""
     service = Path(shutil.copytree(SERVICE, tmp_path / "older" / "service"))
-    catalogue = service / "busyapi" / "telemetry" / "metrics.py"
-    catalogue.write_text(catalogue.read_text().replace('version("busyapi")', '"older"'))
+    module = service / "busyapi" / "telemetry" / "metrics.py"
+    module.write_text(module.read_text().replace('version("busyapi")', '"older"'))
     rows = before(tmp_path / "older")[0].rows
-    assert [version_of(row, tmp_path / str(n)) for n, row in enumerate(rows)] == [
+    assert [read_version(row, tmp_path / str(n)) for n, row in enumerate(rows)] == [
         version("busyapi"),
         "older",
     ]
 
 
-def version_of(row: Row, folder: Path) -> str:
-    """Return the version that a contender's API tells Prometheus."""
+def read_version(row: Row, folder: Path) -> str:
+    """Return the version in the metrics of a contender's API."""
     with row.make(folder) as contender:
         assert isinstance(contender, Durable)
         (api,) = contender.stack.apis
-        found = re.search(r'busyapi_build_info\{.*version="([^"]+)"', exposed(api))
-    assert found
-    return found[1]
+        match = re.search(r'busyapi_build_info\{.*version="([^"]+)"', fetch_metrics(api))
+    assert match
+    return match[1]
 
 
-def exposed(api: Api) -> str:
-    """Return what an API process tells Prometheus."""
+def fetch_metrics(api: Api) -> str:
+    """Return the metrics of an API process."""
     return fetch(api.scrape_port, "/metrics").body.decode()
 
 
-def test_without_wrk_it_says_how_to_get_it(
+def test_without_wrk_the_error_names_the_package(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
@@ -86,7 +86,7 @@ def test_without_wrk_it_says_how_to_get_it(
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "arguments",
     [
         ["--seconds", "0"],
         ["--rounds", "many"],
@@ -97,7 +97,7 @@ def test_without_wrk_it_says_how_to_get_it(
         ["--before", "/"],
     ],
 )
-def test_what_cannot_be_is_said_before_anything_starts(wrong: list[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(wrong)
-    assert ended.value.code == 2
+def test_invalid_arguments_are_refused_before_anything_starts(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2

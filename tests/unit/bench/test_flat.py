@@ -1,4 +1,4 @@
-"""The long fill, short; and what it posts."""
+"""A short run of the long fill, and the usages that it posts."""
 
 import json
 from pathlib import Path
@@ -15,9 +15,7 @@ FEW = ["--usages", "2000", "5000"]
 
 
 @pytest.mark.long
-def test_a_short_fill_is_looked_at_twice(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_short_fill_is_measured_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = tmp_path / "looks.json"
     (work := tmp_path / "work").mkdir()
     assert flat.main([*FEW, "--folder", str(work), "--json", str(result)]) == 0
@@ -29,20 +27,18 @@ def test_a_short_fill_is_looked_at_twice(
 
 
 @pytest.mark.long
-def test_a_line_that_is_not_there_fails_the_fill(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_line_fails_the_fill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive_ids, "count", lambda _: Archived(lines=1))
     with pytest.raises(RuntimeError, match="1 lines for"):
         flat.main([*FEW[:2], "--folder", str(tmp_path)])
 
 
 def test_every_usage_of_a_realistic_batch_is_valid_and_few_are_alike() -> None:
-    made = usages(1, 1000)
-    lines = [usage.decode_fast(json.dumps(each).encode(), strict=True) for each in made]
+    batch_usages = usages(1, 1000)
+    lines = [usage.decode_fast(json.dumps(item).encode(), strict=True) for item in batch_usages]
     assert all(lines)
     assert len(set(lines)) > 990
 
 
-def test_a_seed_makes_its_own_batch_again() -> None:
+def test_a_seed_always_makes_the_same_batch() -> None:
     assert batch(1, 10) == batch(1, 10) != batch(2, 10)

@@ -25,11 +25,11 @@ def test_a_batch_holds_as_many_usages_as_are_counted_for_it() -> None:
 
 
 @pytest.mark.parametrize("load", [SINGLE, BATCHES])
-def test_the_script_holds_the_body_as_it_is(load: Load) -> None:
-    found = re.search(r"^wrk\.body = \[==\[(.*?)\]==\]$", load.script(), re.MULTILINE)
-    assert found
-    assert found[1] == load.body
+def test_the_script_holds_the_body_unchanged(load: Load) -> None:
+    match = re.search(r"^wrk\.body = \[==\[(.*?)\]==\]$", load.script(), re.MULTILINE)
+    assert match
+    assert match[1] == load.body
 
 
-def test_the_noop_is_set_up_as_the_api_is() -> None:
+def test_the_noop_is_configured_like_the_api() -> None:
     assert (noop.BACKLOG, noop.IDLE_SECONDS) == (app.BACKLOG, app.KEEP_ALIVE_SECONDS)

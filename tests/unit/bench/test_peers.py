@@ -1,4 +1,4 @@
-"""Every peer starts and answers as its load wants it. Long, for some install themselves."""
+"""Every peer starts and sends the expected response. Long, because some install themselves."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,17 +24,17 @@ PEERS = [
 
 @pytest.mark.long
 @pytest.mark.parametrize("make", PEERS, ids=lambda make: make.__name__)
-def test_a_peer_answers_and_is_gone_afterwards(
-    make: Callable[[Path], Peer], tmp_path: Path
-) -> None:
+def test_a_peer_answers_and_ends(make: Callable[[Path], Peer], tmp_path: Path) -> None:
     with make(tmp_path / "peer") as peer:
         peer.probe(peer.load)
         assert all(peer.versions().values())
-        ours = [each.pid for each in peer.processes.values()]
-        pids = [*ours, *(child for pid in ours for child in procfs.descendants(pid))]
+        own = [process.pid for process in peer.processes.values()]
+        pids = [*own, *(child for pid in own for child in procfs.descendants(pid))]
         assert all(procfs.resident_bytes(pid) > 1 << 20 for pid in pids)
-    # Node's workers end by themselves when their primary has gone.
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "all to be gone")
+    # Node's workers end by themselves after their primary has ended.
+    wait_until(
+        lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "all processes to end"
+    )
 
 
 def test_a_peer_that_answers_something_else_is_not_measured(tmp_path: Path) -> None:
@@ -45,7 +45,9 @@ def test_a_peer_that_answers_something_else_is_not_measured(tmp_path: Path) -> N
         peer.probe(Load("elsewhere", "/nothing", 1, "{}"))
 
 
-def test_a_missing_program_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_about_a_missing_program_names_its_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(RuntimeError, match=r"apt-get install .* nodejs"):
         contenders.find_program("node")

@@ -10,32 +10,34 @@ from bench.plot import plot
 from bench.report import Report
 from perf.machine import Machine
 from perf.reconcile import disagreements
-from tests.unit.bench.conftest import run
-from tests.unit.perf.conftest import counts
+from tests.unit.bench.conftest import make_run
+from tests.unit.perf.conftest import make_counts
 
-HERE = Machine(2, "Fast 9000", 24.0, "Linux 6", "ext4", 0.1)
-
-
-def durable(*rates: float, lag: float = 0.5) -> Outcome:
-    return Outcome("durable", 1, ["api"], [run(each, lag=lag) for each in rates], counts())
+MACHINE = Machine(2, "Fast 9000", 24.0, "Linux 6", "ext4", 0.1)
 
 
-def noop(*rates: float) -> Outcome:
-    return Outcome("no-op", 1, ["noop"], [run(each) for each in rates])
+def make_durable(*rates: float, lag: float = 0.5) -> Outcome:
+    return Outcome(
+        "durable", 1, ["api"], [make_run(rate, lag=lag) for rate in rates], make_counts()
+    )
 
 
-def report(**scenarios: list[Outcome]) -> Report:
-    return Report(HERE, {"rounds": 3}, scenarios, [])
+def make_noop(*rates: float) -> Outcome:
+    return Outcome("no-op", 1, ["noop"], [make_run(rate) for rate in rates])
+
+
+def make_report(**scenarios: list[Outcome]) -> Report:
+    return Report(MACHINE, {"rounds": 3}, scenarios, [])
 
 
 def test_a_report_without_disagreement_has_no_failure() -> None:
-    assert not report(posts=[durable(1, 2, 3), noop(1, 2, 3)]).failures
+    assert not make_report(posts=[make_durable(1, 2, 3), make_noop(1, 2, 3)]).failures
 
 
 def test_floors_not_met_are_no_failure() -> None:
-    found = report(process=[durable(10, 10, 10, lag=9), noop(100, 100, 100)])
-    assert [each.met for each in found.floors] == [False, False, False]
-    assert not found.failures
+    result = make_report(process=[make_durable(10, 10, 10, lag=9), make_noop(100, 100, 100)])
+    assert [floor.met for floor in result.floors] == [False, False, False]
+    assert not result.failures
 
 
 @pytest.mark.parametrize(
@@ -61,17 +63,17 @@ def test_a_floor_is_met_at_its_figure(floor: floors.Floor, met: bool) -> None:  
     assert floor.met is met
 
 
-def test_only_floors_of_what_ran_are_judged() -> None:
-    found = report(batches=[durable(1, 2, 3)]).floors
-    of_batches = floors.batches(0), floors.batches_goal(0), floors.flusher(0)
-    assert [each.what for each in found] == [each.what for each in (*of_batches, floors.lag(0))]
+def test_only_floors_of_the_scenarios_that_ran_are_judged() -> None:
+    actual = make_report(batches=[make_durable(1, 2, 3)]).floors
+    expected = floors.batches(0), floors.batches_goal(0), floors.flusher(0), floors.lag(0)
+    assert [floor.what for floor in actual] == [floor.what for floor in expected]
 
 
-def test_each_reference_is_judged_by_its_own_bar() -> None:
+def test_each_reference_is_judged_by_its_own_floor() -> None:
     rates = {"fast": 70, "plain": 24, "aiohttp": 20, "webdis": 50, "nginx": 100}
-    rows = [Outcome(name, 1, [], [run(rate)] * 3) for name, rate in rates.items()]
-    judged = {each.what: each.met for each in report(pinned=rows).floors}
-    assert judged == {
+    rows = [Outcome(name, 1, [], [make_run(rate)] * 3) for name, rate in rates.items()]
+    results = {floor.what: floor.met for floor in make_report(pinned=rows).floors}
+    assert results == {
         "goal: fast / aiohttp": True,
         "goal: fast / webdis": False,
         "goal: fast / nginx": True,
@@ -80,33 +82,33 @@ def test_each_reference_is_judged_by_its_own_bar() -> None:
 
 
 def test_a_picture_has_a_bar_for_each_row(tmp_path: Path) -> None:
-    plot("posts", [durable(1, 2, 3), noop(1, 2, 3)], tmp_path / "posts.png")
+    plot("posts", [make_durable(1, 2, 3), make_noop(1, 2, 3)], tmp_path / "posts.png")
     assert (tmp_path / "posts.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_worst_lag_of_all_runs_is_judged() -> None:
-    rows = [durable(1, lag=0.5), durable(1, lag=2.5)]
-    assert report(posts=rows).floors[-1].value == "2.5 s"
+    rows = [make_durable(1, lag=0.5), make_durable(1, lag=2.5)]
+    assert make_report(posts=rows).floors[-1].value == "2.5 s"
 
 
 def test_a_disagreement_is_shown_first_and_named() -> None:
-    row = durable(1)
-    row.counts = counts(lines=999)
+    row = make_durable(1)
+    row.counts = make_counts(lines=999)
     row.failures += disagreements(row.counts)
-    found = report(batches=[row])
-    assert found.failures[0].startswith("durable: ")
-    assert render(found).startswith("FAILED\n\n- durable: ")
-    assert "FAILED" in render(found)
+    result = make_report(batches=[row])
+    assert result.failures[0].startswith("durable: ")
+    assert render(result).startswith("FAILED\n\n- durable: ")
+    assert "FAILED" in render(result)
 
 
 def test_a_scenario_that_could_not_run_is_a_failure() -> None:
-    found = Report(HERE, {}, {}, ["posts: valkey ended"])
-    assert found.failures == ["posts: valkey ended"]
-    assert "posts: valkey ended" in render(found)
+    result = Report(MACHINE, {}, {}, ["posts: valkey ended"])
+    assert result.failures == ["posts: valkey ended"]
+    assert "posts: valkey ended" in render(result)
 
 
 def test_every_table_row_has_as_many_cells_as_its_head() -> None:
-    text = render(report(posts=[durable(1, 2, 3), noop(1, 2, 3)]))
+    text = render(make_report(posts=[make_durable(1, 2, 3), make_noop(1, 2, 3)]))
     tables = [part.splitlines() for part in text.split("\n\n") if part.startswith("|")]
     assert len(tables) == 4
     for table in tables:
@@ -114,8 +116,10 @@ def test_every_table_row_has_as_many_cells_as_its_head() -> None:
 
 
 def test_json_holds_every_run_and_the_median() -> None:
-    found = json.loads(json.dumps(report(posts=[durable(1, 3, 2), noop(1, 2, 4)]).as_json()))
-    row = found["scenarios"]["posts"][0]
-    assert [each["usages_per_second"] for each in row["runs"]] == [1, 3, 2]
+    document = json.loads(
+        json.dumps(make_report(posts=[make_durable(1, 3, 2), make_noop(1, 2, 4)]).as_json())
+    )
+    row = document["scenarios"]["posts"][0]
+    assert [values["usages_per_second"] for values in row["runs"]] == [1, 3, 2]
     assert row["median"]["usages_per_second"] == 2
-    assert found["ratios"] == {"posts": {"no-op": 1.0}}
+    assert document["ratios"] == {"posts": {"no-op": 1.0}}

@@ -1,4 +1,4 @@
-"""What one batch takes along, and what it leaves for the next."""
+"""The writes that one batch takes, and those that it leaves for the next."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ from busyapi.stream.keys import PartitionKeys
 KEYS = PartitionKeys(0)
 
 
-class Silent(PendingWrite):
-    """A group that nobody waits for."""
+class UnawaitedWrite(PendingWrite):
+    """A write that no client waits for."""
 
     is_waiting = False
 
@@ -34,24 +34,24 @@ class Silent(PendingWrite):
         raise NotImplementedError
 
 
-def group(
+def make_write(
     lines: Sequence[bytes], key: IdempotencyKey | None = None, size: int | None = None
 ) -> PendingWrite:
-    made = Silent(lines, key)
-    made.size = made.size if size is None else size
-    return made
+    write = UnawaitedWrite(lines, key)
+    write.size = write.size if size is None else size
+    return write
 
 
-def plain(count: int = 1, size: int | None = None) -> PendingWrite:
-    return group([b"{}"] * count, size=size)
+def make_plain_write(count: int = 1, size: int | None = None) -> PendingWrite:
+    return make_write([b"{}"] * count, size=size)
 
 
-def keyed(name: str) -> PendingWrite:
-    return group([b"{}"], IdempotencyKey(name, "body", f"old-{name}"))
+def make_keyed_write(name: str) -> PendingWrite:
+    return make_write([b"{}"], IdempotencyKey(name, "body", f"old-{name}"))
 
 
-def test_waiting_groups_become_one_call_in_their_order() -> None:
-    pending = deque([group([b"a"]), group([b"b", b"c"]), group([b"d"])])
+def test_waiting_writes_become_one_command_in_their_order() -> None:
+    pending = deque([make_write([b"a"]), make_write([b"b", b"c"]), make_write([b"d"])])
     batch = form_batch(pending, KEYS, "me", 7)
     ((command, writes),) = batch.commands
     assert (command.usage_count, command.dedup_token, command.mode, command.dedup_key) == (
@@ -66,12 +66,14 @@ def test_waiting_groups_become_one_call_in_their_order() -> None:
         b"c",
         b"d",
     ]
-    assert [each.count for each in writes] == [1, 2, 1]
+    assert [write.count for write in writes] == [1, 2, 1]
     assert not pending
 
 
-def test_each_key_is_a_call_of_its_own() -> None:
-    pending = deque([plain(), keyed("k1"), plain(2), keyed("k2")])
+def test_each_key_is_a_command_of_its_own() -> None:
+    pending = deque(
+        [make_plain_write(), make_keyed_write("k1"), make_plain_write(2), make_keyed_write("k2")]
+    )
     commands = [command for command, _ in form_batch(pending, KEYS, "me", 1).commands]
     assert sorted(
         (command.mode, command.usage_count, command.dedup_key) for command in commands
@@ -82,26 +84,34 @@ def test_each_key_is_a_call_of_its_own() -> None:
     ]
 
 
-def test_flight_ends_at_the_most_usages() -> None:
-    pending = deque([plain(MAX_BATCH_USAGES - 1), plain(), plain()])
+def test_batch_ends_at_the_maximum_of_usages() -> None:
+    pending = deque(
+        [make_plain_write(MAX_BATCH_USAGES - 1), make_plain_write(), make_plain_write()]
+    )
     assert form_batch(pending, KEYS, "me", 1).commands[0][0].usage_count == MAX_BATCH_USAGES
     assert len(pending) == 1
 
 
-def test_flight_ends_at_the_most_bytes() -> None:
-    pending = deque([plain(size=MAX_BATCH_BYTES - 1), plain(size=1), plain(size=1)])
+def test_batch_ends_at_the_maximum_of_bytes() -> None:
+    pending = deque(
+        [
+            make_plain_write(size=MAX_BATCH_BYTES - 1),
+            make_plain_write(size=1),
+            make_plain_write(size=1),
+        ]
+    )
     assert form_batch(pending, KEYS, "me", 1).commands[0][0].usage_count == 2
     assert len(pending) == 1
 
 
-def test_flight_ends_at_the_most_keys() -> None:
-    pending = deque([keyed(str(n)) for n in range(MAX_KEYED_WRITES + 1)])
+def test_batch_ends_at_the_maximum_of_keys() -> None:
+    pending = deque([make_keyed_write(str(n)) for n in range(MAX_KEYED_WRITES + 1)])
     assert len(form_batch(pending, KEYS, "me", 1).commands) == MAX_KEYED_WRITES
     assert len(pending) == 1
 
 
-def test_larger_request_than_a_flight_travels_alone() -> None:
-    pending = deque([plain(size=5 * MAX_BATCH_BYTES), plain()])
+def test_request_larger_than_a_batch_is_sent_alone() -> None:
+    pending = deque([make_plain_write(size=5 * MAX_BATCH_BYTES), make_plain_write()])
     assert form_batch(pending, KEYS, "me", 1).commands[0][0].usage_count == 1
     assert len(pending) == 1
 
@@ -109,30 +119,30 @@ def test_larger_request_than_a_flight_travels_alone() -> None:
 @given(
     st.lists(st.tuples(st.integers(1, 4000), st.integers(1, 1 << 19), st.booleans()), max_size=30)
 )
-def test_every_group_flies_once_and_within_the_limits(said: list[tuple[int, int, bool]]) -> None:
+def test_every_write_is_sent_once_and_within_the_limits(cases: list[tuple[int, int, bool]]) -> None:
     writes = [
-        group([b"{}"] * count, IdempotencyKey(str(n), "body") if has_key else None, size)
-        for n, (count, size, has_key) in enumerate(said)
+        make_write([b"{}"] * count, IdempotencyKey(str(n), "body") if has_key else None, size)
+        for n, (count, size, has_key) in enumerate(cases)
     ]
     pending = deque(writes)
-    flown: list[PendingWrite] = []
+    sent: list[PendingWrite] = []
     while pending:
         batch = form_batch(pending, KEYS, "me", 1)
-        aboard = list(batch.writes())
-        assert aboard
-        assert len(aboard) == 1 or (
-            sum(each.count for each in aboard) <= MAX_BATCH_USAGES
-            and sum(each.size for each in aboard) <= MAX_BATCH_BYTES
+        batch_writes = list(batch.writes())
+        assert batch_writes
+        assert len(batch_writes) == 1 or (
+            sum(write.count for write in batch_writes) <= MAX_BATCH_USAGES
+            and sum(write.size for write in batch_writes) <= MAX_BATCH_BYTES
         )
-        for command, those in batch.commands:
-            assert command.usage_count == sum(each.count for each in those)
-            assert (command.mode == "key") == (those[0].key is not None)
-        flown += aboard
-    assert sorted(map(id, flown)) == sorted(map(id, writes))
+        for command, command_writes in batch.commands:
+            assert command.usage_count == sum(write.count for write in command_writes)
+            assert (command.mode == "key") == (command_writes[0].key is not None)
+        sent += batch_writes
+    assert sorted(map(id, sent)) == sorted(map(id, writes))
 
 
-def lines_of(batch: InFlightBatch) -> list[bytes]:
-    """Return what a batch would send, in order."""
+def list_lines(batch: InFlightBatch) -> list[bytes]:
+    """Return the lines that a batch would send, in order."""
     return [
         line
         for command, _ in batch.commands
@@ -147,35 +157,35 @@ def lines_of(batch: InFlightBatch) -> list[bytes]:
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3), st.booleans()), min_size=1, max_size=9)
 )
-def test_what_has_expired_is_not_in_the_calls_that_are_sent_next(
-    said: list[tuple[int, int, bool]],
+def test_expired_writes_are_not_in_the_next_commands(
+    cases: list[tuple[int, int, bool]],
 ) -> None:
     writes = [
-        group([b'"%d"' % n] * count, IdempotencyKey(str(n), "body") if has_key else None)
-        for n, (_, count, has_key) in enumerate(said)
+        make_write([b'"%d"' % n] * count, IdempotencyKey(str(n), "body") if has_key else None)
+        for n, (_, count, has_key) in enumerate(cases)
     ]
-    for each, (born, _, _) in zip(writes, said, strict=True):
-        each.created_at = born
+    for write, (created_at, _, _) in zip(writes, cases, strict=True):
+        write.created_at = created_at
     batch = form_batch(deque(writes), KEYS, "me", 7)
-    gone = batch.expire(2)
-    assert sorted(map(id, gone)) == sorted(id(each) for each in writes if each.created_at < 2)
-    assert batch.is_outdated == bool(gone)
+    expired = batch.expire(2)
+    assert sorted(map(id, expired)) == sorted(id(write) for write in writes if write.created_at < 2)
+    assert batch.is_outdated == bool(expired)
     batch.rebuild(KEYS, "me", 8)
-    left = [each for each in writes if each.created_at >= 2]
-    keyed_first = sorted(left, key=lambda each: each.key is None)
-    assert lines_of(batch) == [line for each in keyed_first for line in each.lines]
+    remaining = [write for write in writes if write.created_at >= 2]
+    keyed_first = sorted(remaining, key=lambda write: write.key is None)
+    assert list_lines(batch) == [line for write in keyed_first for line in write.lines]
     assert all(
         command.dedup_token == "8" for command, _ in batch.commands if command.mode == "batch"
     )
 
 
 @pytest.mark.parametrize("state", ["is_uncertain", "is_sending"])
-def test_what_may_be_stored_stays_as_it_was_sent(state: str) -> None:
-    told: list[Exception] = []
+def test_commands_that_may_be_stored_stay_as_they_were_sent(state: str) -> None:
+    errors: list[Exception] = []
 
-    class Waiting(Silent):
+    class Waiting(UnawaitedWrite):
         def fail(self, error: Exception) -> None:
-            told.append(error)
+            errors.append(error)
 
     writes = [Waiting([b"a"]), Waiting([b"b"])]
     writes[0].created_at = 0
@@ -185,10 +195,10 @@ def test_what_may_be_stored_stays_as_it_was_sent(state: str) -> None:
     assert batch.expire(1) == []
     assert batch.commands == commands
     assert not batch.is_outdated
-    assert [type(each) for each in told] == [OutcomeUnknown]
+    assert [type(error) for error in errors] == [OutcomeUnknown]
 
 
-def test_admission_refuses_what_is_too_much_and_takes_nothing_of_it() -> None:
+def test_admission_refuses_a_write_above_the_limit_and_counts_none_of_it() -> None:
     admission = AdmissionControl(max_usages=3, max_bytes=100)
     admission.admit(2, 50)
     for count, size in ((2, 1), (1, 51)):
@@ -196,11 +206,11 @@ def test_admission_refuses_what_is_too_much_and_takes_nothing_of_it() -> None:
             admission.admit(count, size)
     assert (admission.count, admission.bytes) == (2, 50)
     admission.admit(1, 50)
-    admission.release([plain(1, size=50)])
+    admission.release([make_plain_write(1, size=50)])
     assert (admission.count, admission.bytes) == (2, 50)
 
 
-async def test_answer_to_a_request_that_went_away_is_dropped() -> None:
+async def test_reply_to_a_cancelled_request_is_dropped() -> None:
     waiting = AwaitedWrite([b"{}"])
     waiting.future.cancel()
     waiting.complete(1)

@@ -1,4 +1,4 @@
-"""Which committer takes a request, and which ids it gives."""
+"""The committer that gets a request, and the ids that it assigns."""
 
 import gc
 import traceback
@@ -15,22 +15,22 @@ from busyapi.stream.endpoint import parse_redis_url
 from testkit.in_process import RecordingObserver
 
 
-def committers(count: int, most: int = 100) -> CommitterPool:
-    admission = AdmissionControl(most, 1000)
-    where = parse_redis_url("redis://127.0.0.1:1")
-    made = [
+def make_pool(count: int, max_usages: int = 100) -> CommitterPool:
+    admission = AdmissionControl(max_usages, 1000)
+    endpoint = parse_redis_url("redis://127.0.0.1:1")
+    members = [
         Committer(
-            where,
-            each,
+            endpoint,
+            index,
             count,
             tier="fsync",
             deadline=10,
             admission=admission,
             observer=RecordingObserver(),
         )
-        for each in range(count)
+        for index in range(count)
     ]
-    return CommitterPool(made, admission)
+    return CommitterPool(members, admission)
 
 
 def mark_ready(committer: Committer) -> None:
@@ -38,94 +38,95 @@ def mark_ready(committer: Committer) -> None:
     committer.connection_state.mark_connected()
 
 
-def submit(many: CommitterPool, lines: list[bytes], key: IdempotencyKey | None = None) -> int:
-    """Submit a request that nobody waits for; return its partition."""
+def submit(pool: CommitterPool, lines: list[bytes], key: IdempotencyKey | None = None) -> int:
+    """Submit a request that no client waits for, and return its partition."""
     write = AwaitedWrite(lines, key)
-    many.submit(write)
+    pool.submit(write)
     return write.partition
 
 
-def test_ids_of_partitions_interleave_and_never_meet() -> None:
-    four = committers(4)
-    assert four.make_ids(Seq(3), 3, 0) == [1, 5, 9]
-    assert four.make_ids(Seq(3), 2, 3) == [8, 12]
-    everything = [each for p in range(4) for each in four.make_ids(Seq(100), 100, p)]
-    assert sorted(everything) == list(range(1, 401))
+def test_ids_of_partitions_interleave_and_never_repeat() -> None:
+    pool = make_pool(4)
+    assert pool.make_ids(Seq(3), 3, 0) == [1, 5, 9]
+    assert pool.make_ids(Seq(3), 2, 3) == [8, 12]
+    usage_ids = [usage_id for p in range(4) for usage_id in pool.make_ids(Seq(100), 100, p)]
+    assert sorted(usage_ids) == list(range(1, 401))
 
 
-async def test_requests_go_round_while_all_committers_are_alike() -> None:
-    four = committers(4)
-    for each in four.committers:
-        mark_ready(each)
-    assert sorted(submit(four, [b"{}"]) for _ in range(8)) == [0, 0, 1, 1, 2, 2, 3, 3]
+async def test_requests_rotate_while_all_committers_are_equal() -> None:
+    pool = make_pool(4)
+    for committer in pool.committers:
+        mark_ready(committer)
+    assert sorted(submit(pool, [b"{}"]) for _ in range(8)) == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
-async def test_request_goes_to_a_ready_committer_with_less_to_do() -> None:
-    four = committers(4)
-    mark_ready(four.committers[2])
-    assert {submit(four, [b"{}"]) for _ in range(6)} == {2}
-    mark_ready(four.committers[1])
-    assert {submit(four, [b"{}"]) for _ in range(6)} == {1}
+async def test_request_goes_to_a_ready_committer_with_less_work() -> None:
+    pool = make_pool(4)
+    mark_ready(pool.committers[2])
+    assert {submit(pool, [b"{}"]) for _ in range(6)} == {2}
+    mark_ready(pool.committers[1])
+    assert {submit(pool, [b"{}"]) for _ in range(6)} == {1}
 
 
-async def test_key_always_meets_the_same_committer_ready_or_not() -> None:
-    four = committers(4)
-    met = {}
+async def test_key_always_goes_to_the_same_committer_ready_or_not() -> None:
+    pool = make_pool(4)
+    partitions = {}
     for name in "abcdefghijkl":
-        met[name] = submit(four, [b"{}"], IdempotencyKey(name, "body", name))
-    assert len(set(met.values())) > 1
-    mark_ready(four.committers[0])
-    for name, partition in met.items():
-        assert submit(four, [b"{}"], IdempotencyKey(name, "body", name)) == partition
+        partitions[name] = submit(pool, [b"{}"], IdempotencyKey(name, "body", name))
+    assert len(set(partitions.values())) > 1
+    mark_ready(pool.committers[0])
+    for name, partition in partitions.items():
+        assert submit(pool, [b"{}"], IdempotencyKey(name, "body", name)) == partition
 
 
-async def test_request_too_many_is_refused_and_not_counted() -> None:
-    one = committers(1, most=2)
-    submit(one, [b"{}", b"{}"])
+async def test_request_above_the_limit_is_refused_and_not_counted() -> None:
+    pool = make_pool(1, max_usages=2)
+    submit(pool, [b"{}", b"{}"])
     with pytest.raises(Overloaded):
-        submit(one, [b"{}"])
-    assert one.admission.count == 2
+        submit(pool, [b"{}"])
+    assert pool.admission.count == 2
 
 
-async def test_committer_that_is_down_for_long_refuses_at_once(
+async def test_committer_that_is_down_for_long_refuses_immediately(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    one = committers(1)
-    submit(one, [b"{}"])
+    pool = make_pool(1)
+    submit(pool, [b"{}"])
     monkeypatch.setattr("busyapi.commit.connection_state.RECONNECT_GRACE_SECONDS", 0.0)
     with pytest.raises(NotSeeded):
-        submit(one, [b"{}"])
-    assert one.admission.count == 1
+        submit(pool, [b"{}"])
+    assert pool.admission.count == 1
 
 
 async def test_each_refusal_is_an_object_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = committers(1)
-    waiting = [AwaitedWrite([b"{}"]) for _ in range(3)]
-    for each in waiting:
-        one.submit(each)
-    one.committers[0].fail_remaining()
+    pool = make_pool(1)
+    writes = [AwaitedWrite([b"{}"]) for _ in range(3)]
+    for write in writes:
+        pool.submit(write)
+    pool.committers[0].fail_remaining()
     monkeypatch.setattr("busyapi.commit.connection_state.RECONNECT_GRACE_SECONDS", 0.0)
-    refusals: list[BaseException | None] = [each.future.exception() for each in waiting]
+    refusals: list[BaseException | None] = [write.future.exception() for write in writes]
     for _ in range(3):
         with pytest.raises(NotSeeded) as refused:
-            submit(one, [b"{}"])
+            submit(pool, [b"{}"])
         refusals.append(refused.value)
-    assert len({id(each) for each in refusals}) == 6
-    # One that is raised again has the frames of every time: here of `submit` and of the test.
-    assert [len(traceback.extract_tb(each.__traceback__)) for each in refusals[3:] if each] == [
-        3
-    ] * 3
+    assert len({id(refusal) for refusal in refusals}) == 6
+    # An exception that is raised again keeps the frames of each time: of `submit` and the test.
+    tracebacks = [refusal.__traceback__ for refusal in refusals[3:] if refusal]
+    assert [len(traceback.extract_tb(frames)) for frames in tracebacks] == [3] * 3
 
 
-async def test_refused_request_goes_without_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = committers(1)
+async def test_refused_request_is_freed_without_the_garbage_collector(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = make_pool(1)
     monkeypatch.setattr("busyapi.commit.connection_state.RECONNECT_GRACE_SECONDS", 0.0)
     gc.collect()
     gc.disable()
     try:
         for _ in range(3):
             with suppress(NotSeeded):
-                submit(one, [b"{}"])
-        assert not [each for each in gc.get_objects() if isinstance(each, AwaitedWrite)]
+                submit(pool, [b"{}"])
+        assert not [item for item in gc.get_objects() if isinstance(item, AwaitedWrite)]
     finally:
         gc.enable()

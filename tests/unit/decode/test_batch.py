@@ -1,4 +1,4 @@
-"""Many usages: all or nothing, every bad one named."""
+"""A batch of usages: all or nothing, and every invalid one is named."""
 
 import json
 
@@ -22,26 +22,31 @@ def pack(items: list[bytes], *, ndjson: bool) -> bytes:
     return b"\n".join(items) if ndjson else b"[" + b",".join(items) + b"]"
 
 
-def batch(
-    raw: bytes, *, ndjson: bool, strict: bool = True, most: int = 1000, most_each: int = 65_536
+def decode_all(
+    raw: bytes,
+    *,
+    ndjson: bool,
+    strict: bool = True,
+    max_items: int = 1000,
+    max_item_bytes: int = 65_536,
 ) -> list[bytes]:
-    limits = BatchLimits(most, most_each)
+    limits = BatchLimits(max_items, max_item_bytes)
     return run_to_completion(decode_batch(raw, ndjson=ndjson, strict=strict, limits=limits))
 
 
-def faults(
-    raw: bytes, *, ndjson: bool, strict: bool = True, most: int = 1000
+def find_errors(
+    raw: bytes, *, ndjson: bool, strict: bool = True, max_items: int = 1000
 ) -> list[ValidationError]:
     with pytest.raises(InvalidUsage) as caught:
-        batch(raw, ndjson=ndjson, strict=strict, most=most)
+        decode_all(raw, ndjson=ndjson, strict=strict, max_items=max_items)
     return caught.value.errors
 
 
-def pointers(raw: bytes, *, ndjson: bool, strict: bool = True) -> list[str]:
-    return [fault.pointer for fault in faults(raw, ndjson=ndjson, strict=strict)]
+def find_pointers(raw: bytes, *, ndjson: bool, strict: bool = True) -> list[str]:
+    return [error.pointer for error in find_errors(raw, ndjson=ndjson, strict=strict)]
 
 
-def single(raw: bytes, *, strict: bool) -> bytes | None:
+def decode_or_none(raw: bytes, *, strict: bool) -> bytes | None:
     try:
         return decode_usage(raw, strict=strict)
     except InvalidRequest:
@@ -51,36 +56,38 @@ def single(raw: bytes, *, strict: bool) -> bytes | None:
 @both
 @given(items=st.lists(st.one_of(values, objects), min_size=1, max_size=5), strict=st.booleans())
 @settings(max_examples=150)
-def test_batch_is_taken_exactly_if_each_of_its_items_is(
+def test_batch_is_accepted_exactly_if_each_of_its_items_is(
     ndjson: bool,  # noqa: FBT001
     items: list[str],
     strict: bool,  # noqa: FBT001
 ) -> None:
-    # A newline between tokens is blank in an array, and an end in NDJSON.
+    # A newline between tokens is blank in an array and ends a line of NDJSON.
     raws = [text.replace("\n", " ").encode() for text in items]
     if strict:
         raws = [b"{%b,%b" % (USAGE[1:-1], b'"x":' + raw + b"}") for raw in raws]
-    each = [single(raw, strict=strict) for raw in raws]
-    bad = {index for index, line in enumerate(each) if line is None}
+    expected = [decode_or_none(raw, strict=strict) for raw in raws]
+    bad = {index for index, line in enumerate(expected) if line is None}
     try:
-        lines: list[bytes] | None = batch(pack(raws, ndjson=ndjson), ndjson=ndjson, strict=strict)
+        lines: list[bytes] | None = decode_all(
+            pack(raws, ndjson=ndjson), ndjson=ndjson, strict=strict
+        )
         named = set()
-    except InvalidUsage as why:
-        lines, named = None, {int(fault.pointer.split("/")[1]) for fault in why.errors}
+    except InvalidUsage as error:
+        lines, named = None, {int(item_error.pointer.split("/")[1]) for item_error in error.errors}
     except MalformedBody:
         assert not ndjson
         lines, named = None, bad
     assert named == bad
-    assert lines == (None if bad else each)
+    assert lines == (None if bad else expected)
 
 
 @both
 @given(raw=bodies | st.lists(bodies).map(b"\n".join) | st.lists(bodies).map(b",".join))
 @settings(max_examples=150)
-def test_any_bytes_give_lines_or_a_bad_usage(ndjson: bool, raw: bytes) -> None:  # noqa: FBT001
+def test_any_bytes_give_lines_or_an_invalid_request(ndjson: bool, raw: bytes) -> None:  # noqa: FBT001
     for candidate in (raw, b"[" + raw + b"]"):
         try:
-            lines = batch(candidate, ndjson=ndjson, strict=False)
+            lines = decode_all(candidate, ndjson=ndjson, strict=False)
         except InvalidRequest:
             continue
         assert lines
@@ -91,31 +98,31 @@ def test_any_bytes_give_lines_or_a_bad_usage(ndjson: bool, raw: bytes) -> None: 
 
 @both
 @pytest.mark.parametrize("count", [1, 2, 1000])
-def test_usages_come_in_the_order_sent(ndjson: bool, count: int) -> None:  # noqa: FBT001
+def test_usages_keep_the_order_in_which_they_were_sent(ndjson: bool, count: int) -> None:  # noqa: FBT001
     items = [USAGE.replace(b"100", b"%d" % index) for index in range(count)]
-    assert batch(pack(items, ndjson=ndjson), ndjson=ndjson) == items
+    assert decode_all(pack(items, ndjson=ndjson), ndjson=ndjson) == items
 
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b"\n\n \n", b"  "])
 @pytest.mark.parametrize("between", [b"\n", b"\r\n"])
 def test_ndjson_may_end_in_blank_lines(between: bytes, end: bytes) -> None:
-    assert batch(USAGE + between + USAGE + end, ndjson=True) == [USAGE, USAGE]
+    assert decode_all(USAGE + between + USAGE + end, ndjson=True) == [USAGE, USAGE]
 
 
 def test_only_the_blanks_of_json_are_blank() -> None:
-    assert pointers(USAGE + b"\n\x0c", ndjson=True) == ["/1"]
+    assert find_pointers(USAGE + b"\n\x0c", ndjson=True) == ["/1"]
 
 
 def test_blank_line_before_a_usage_is_a_bad_item() -> None:
-    found = faults(USAGE + b"\n\n" + USAGE, ndjson=True)
-    assert found == [ValidationError("/1", "is empty")]
+    errors = find_errors(USAGE + b"\n\n" + USAGE, ndjson=True)
+    assert errors == [ValidationError("/1", "is empty")]
 
 
 @both
 def test_every_bad_item_is_named_by_index(ndjson: bool) -> None:  # noqa: FBT001
     items = [USAGE] * 9
     items[2], items[5], items[7] = b"[]", b"{}", BAD
-    assert pointers(pack(items, ndjson=ndjson), ndjson=ndjson) == [
+    assert find_pointers(pack(items, ndjson=ndjson), ndjson=ndjson) == [
         "/2",
         "/5/patientId",
         "/5/timestamp",
@@ -124,77 +131,82 @@ def test_every_bad_item_is_named_by_index(ndjson: bool) -> None:  # noqa: FBT001
     ]
 
 
-def test_malformed_line_is_a_bad_item_and_the_rest_is_still_judged() -> None:
+def test_malformed_line_is_a_bad_item_and_the_rest_is_still_checked() -> None:
     items = [USAGE, b'{"a":', b"\xff", BAD, USAGE]
-    assert faults(pack(items, ndjson=True), ndjson=True)[:2] == [
+    assert find_errors(pack(items, ndjson=True), ndjson=True)[:2] == [
         ValidationError("/1", "is not JSON, at line 1, column 6"),
         ValidationError("/2", "is not UTF-8"),
     ]
-    assert pointers(pack(items, ndjson=True), ndjson=True) == ["/1", "/2", "/3/medication"]
+    assert find_pointers(pack(items, ndjson=True), ndjson=True) == ["/1", "/2", "/3/medication"]
 
 
 @pytest.mark.parametrize(
     "raw", [b"{}{}\n{\n}", b'{"a":[1\n2]},{}', b"{},{}\n{}", b"{\n}", b"[{}\n{}]"]
 )
 def test_broken_lines_cannot_add_up_to_usages(raw: bytes) -> None:
-    assert pointers(raw, ndjson=True, strict=False)
+    assert find_pointers(raw, ndjson=True, strict=False)
 
 
 @pytest.mark.parametrize("raw", [b"", b"[", b"[{}", b"[{}] x", b"[\xff]", b"[NaN]", b"[" * 100_000])
 def test_array_that_is_malformed_as_a_whole_names_no_item(raw: bytes) -> None:
     with pytest.raises(MalformedBody):
-        batch(raw, ndjson=False)
+        decode_all(raw, ndjson=False)
 
 
 @pytest.mark.parametrize("raw", [b"{}", USAGE, b"null", b'"[]"'])
 def test_json_that_is_no_array_is_malformed(raw: bytes) -> None:
     with pytest.raises(MalformedBody, match="not a JSON array"):
-        batch(raw, ndjson=False)
+        decode_all(raw, ndjson=False)
 
 
 @pytest.mark.parametrize("raw", [b"", b"\n", b" \r\n\r\n"])
 def test_no_lines_are_too_few(raw: bytes) -> None:
-    assert faults(raw, ndjson=True) == [ValidationError("", "must hold 1 to 1000 usages")]
+    assert find_errors(raw, ndjson=True) == [ValidationError("", "must hold 1 to 1000 usages")]
 
 
 def test_empty_array_is_too_few() -> None:
-    assert faults(b" [ ] ", ndjson=False) == [ValidationError("", "must hold 1 to 1000 usages")]
+    assert find_errors(b" [ ] ", ndjson=False) == [
+        ValidationError("", "must hold 1 to 1000 usages")
+    ]
 
 
 @both
-def test_the_most_is_taken_and_one_more_is_not(ndjson: bool) -> None:  # noqa: FBT001
-    assert len(batch(pack([USAGE] * 3, ndjson=ndjson), ndjson=ndjson, most=3)) == 3
+def test_the_maximum_is_accepted_and_one_more_is_not(ndjson: bool) -> None:  # noqa: FBT001
+    assert len(decode_all(pack([USAGE] * 3, ndjson=ndjson), ndjson=ndjson, max_items=3)) == 3
     for extra in (USAGE, BAD, b"1e999"):
         raw = pack([USAGE] * 3 + [extra], ndjson=ndjson)
-        assert faults(raw, ndjson=ndjson, most=3) == [
+        assert find_errors(raw, ndjson=ndjson, max_items=3) == [
             ValidationError("", "must hold 1 to 3 usages")
         ]
 
 
 @both
-def test_faults_stop_at_the_most(ndjson: bool) -> None:  # noqa: FBT001
-    found = pointers(pack([b"{}"] * 500, ndjson=ndjson), ndjson=ndjson)
-    assert len(found) == MAX_ERRORS
-    assert found[-1] == "/33/patientId"
+def test_errors_stop_at_the_maximum(ndjson: bool) -> None:  # noqa: FBT001
+    pointers = find_pointers(pack([b"{}"] * 500, ndjson=ndjson), ndjson=ndjson)
+    assert len(pointers) == MAX_ERRORS
+    assert pointers[-1] == "/33/patientId"
 
 
 @both
-def test_what_cannot_be_kept_is_named_in_its_item(ndjson: bool) -> None:  # noqa: FBT001
+def test_value_that_cannot_be_stored_is_named_in_its_item(ndjson: bool) -> None:  # noqa: FBT001
     items = [USAGE, b'{"a":[1e999]}', b'{"b":"\\ud800"}']
-    assert pointers(pack(items, ndjson=ndjson), ndjson=ndjson, strict=False) == ["/1/a/0", "/2/b"]
+    assert find_pointers(pack(items, ndjson=ndjson), ndjson=ndjson, strict=False) == [
+        "/1/a/0",
+        "/2/b",
+    ]
 
 
 @both
 def test_item_nested_too_deep_is_named(ndjson: bool) -> None:  # noqa: FBT001
     deepest = b'{"a":' + b"[" * (DEPTH_LIMIT - 1) + b"]" * (DEPTH_LIMIT - 1) + b"}"
     deeper = b'{"a":' + deepest + b"}"
-    taken = pack([deepest, deepest], ndjson=ndjson)
-    assert batch(taken, ndjson=ndjson, strict=False) == [deepest, deepest]
-    found = faults(pack([deepest, deeper], ndjson=ndjson), ndjson=ndjson, strict=False)
-    assert found == [ValidationError("/1", "is nested deeper than 60 levels")]
+    raw = pack([deepest, deepest], ndjson=ndjson)
+    assert decode_all(raw, ndjson=ndjson, strict=False) == [deepest, deepest]
+    errors = find_errors(pack([deepest, deeper], ndjson=ndjson), ndjson=ndjson, strict=False)
+    assert errors == [ValidationError("/1", "is nested deeper than 60 levels")]
 
 
 @both
-def test_byte_order_mark_before_a_batch_is_passed_over(ndjson: bool) -> None:  # noqa: FBT001
+def test_byte_order_mark_before_a_batch_is_skipped(ndjson: bool) -> None:  # noqa: FBT001
     raw = b"\xef\xbb\xbf" + pack([USAGE, USAGE], ndjson=ndjson)
-    assert batch(raw, ndjson=ndjson) == [USAGE, USAGE]
+    assert decode_all(raw, ndjson=ndjson) == [USAGE, USAGE]

@@ -1,4 +1,4 @@
-"""What a body may hold for its size, and that reading it in pieces changes nothing."""
+"""Limits on the content of a body by its size, and decoding in steps, which changes nothing."""
 
 import json
 
@@ -23,15 +23,17 @@ from testkit.json_samples import USAGE, bodies, objects
 Outcome = list[bytes] | list[ValidationError] | type[InvalidRequest]
 
 
-def outcome(raw: bytes, *, each: int = 65_536, most: int = 10_000) -> Outcome:
-    """Return the lines of an array, or the faults, or the kind of error."""
+def decode_array(raw: bytes, *, max_item_bytes: int = 65_536, max_items: int = 10_000) -> Outcome:
+    """Return the lines of an array, its validation errors, or the kind of another error."""
     try:
-        work = decode_batch(raw, ndjson=False, strict=False, limits=BatchLimits(most, each))
+        work = decode_batch(
+            raw, ndjson=False, strict=False, limits=BatchLimits(max_items, max_item_bytes)
+        )
         return run_to_completion(work)
-    except InvalidUsage as why:
-        return why.errors
-    except InvalidRequest as why:
-        return type(why)
+    except InvalidUsage as error:
+        return error.errors
+    except InvalidRequest as error:
+        return type(error)
 
 
 def pack(items: list[bytes], between: bytes = b",") -> bytes:
@@ -44,27 +46,27 @@ def pack(items: list[bytes], between: bytes = b",") -> bytes:
     more=st.integers(0, 40),
 )
 @settings(max_examples=200)
-def test_an_array_in_pieces_is_the_array_as_a_whole(
+def test_an_array_decoded_in_pieces_equals_the_whole(
     items: list[bytes], between: bytes, more: int
 ) -> None:
     items = [items[index % len(items)] for index in range(len(items) + more)]
     raw = pack(items, between)
-    # The bytes of a usage bound a piece as well.
-    assert outcome(raw, each=max(map(len, items))) == outcome(raw)
+    # The maximum size of a usage also bounds a piece.
+    assert decode_array(raw, max_item_bytes=max(map(len, items))) == decode_array(raw)
 
 
 @given(raw=bodies | st.lists(bodies, max_size=6).map(pack))
 @settings(max_examples=300)
-def test_an_array_split_item_by_item_is_the_array_split_at_once(raw: bytes) -> None:
-    at_once = outcome(raw, each=65_535)
+def test_an_array_split_item_by_item_equals_the_array_split_at_once(raw: bytes) -> None:
+    at_once = decode_array(raw, max_item_bytes=65_535)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(split, "_ONE_CALL_BYTES", 0)
-        patch.setattr("busyapi.decode.batch.decode_array_fast", _not_ordinary)
-        one_by_one = outcome(raw, each=65_535)
+        patch.setattr("busyapi.decode.batch.decode_array_fast", _decode_nothing)
+        one_by_one = decode_array(raw, max_item_bytes=65_535)
     assert one_by_one == at_once
 
 
-def _not_ordinary(*_: object, **__: object) -> object:
+def _decode_nothing(*_: object, **__: object) -> object:
     yield from ()
 
 
@@ -72,25 +74,25 @@ def _not_ordinary(*_: object, **__: object) -> object:
     "inside",
     [b'{"b":1},{"a":2}', b'"},{\\"a\\":"', b'[{"a":[]},{"a":[]},{"a":{}}]', b'{"a":{"a":{"a":1}}}'],
 )
-def test_what_looks_like_the_end_of_a_usage_is_none(inside: bytes) -> None:
+def test_text_like_the_end_of_a_usage_does_not_end_it(inside: bytes) -> None:
     items = [b'{"a":[' + inside + b"]}"] * 2_000
-    assert outcome(pack(items)) == items
+    assert decode_array(pack(items)) == items
 
 
 @pytest.mark.parametrize("end", [b",]", b"},]", b"]]", b"", b"],", b"]x"])
 def test_an_array_with_a_wrong_end_is_malformed_however_long(end: bytes) -> None:
     for count in (1, 2_000):
-        assert outcome(pack([USAGE] * count)[:-1] + end) is MalformedBody
+        assert decode_array(pack([USAGE] * count)[:-1] + end) is MalformedBody
 
 
 @pytest.mark.parametrize("wrong", [b"{} {}", b"{}}", b'{"a":1', b"{}]", b'"\\x"', b"1 2", b"NaN"])
 @pytest.mark.parametrize("count", [1, 20_000])
 def test_an_array_with_a_wrong_middle_is_malformed_however_long(wrong: bytes, count: int) -> None:
     raw = pack([*[USAGE] * (count // 2), wrong, *[USAGE] * (count // 2)])
-    assert outcome(raw, most=50_000) is MalformedBody
+    assert decode_array(raw, max_items=50_000) is MalformedBody
 
 
-def test_the_place_of_what_is_wrong_is_said_of_the_whole_body() -> None:
+def test_the_place_of_an_error_is_counted_in_the_whole_body() -> None:
     raw = pack([USAGE] * 20_000, b",\n").replace(b"100", b"x", 2).replace(b"x", b"100", 1)
     wrong = raw.replace(b'"x"', b"x", 1)
     with pytest.raises(MalformedBody, match=r"at line 2, column 14\.$"):
@@ -99,42 +101,44 @@ def test_the_place_of_what_is_wrong_is_said_of_the_whole_body() -> None:
         )
 
 
-def dense(containers: int, size: int) -> bytes:
-    """Return a usage of so many containers, besides itself, in so many bytes."""
+def make_dense(containers: int, size: int) -> bytes:
+    """Return a usage of this size with this number of containers inside it."""
     arrays = b",".join([b"[]"] * (containers - 1))
     start = b'{"a":[' + arrays + b'],"b":"'
     return start + b"x" * (size - len(start) - 2) + b'"}'
 
 
 @pytest.mark.parametrize("size", [1_600, 8_000, 65_000])
-def test_a_usage_of_the_most_containers_is_taken_and_one_more_is_not(size: int) -> None:
-    most = FREE_CONTAINERS + size // BYTES_PER_CONTAINER
-    taken, refused = dense(most, size), dense(most + 1, size)
-    assert decode_usage(taken, strict=False) == taken
+def test_a_usage_with_the_maximum_of_containers_is_accepted_and_one_more_is_not(size: int) -> None:
+    max_containers = FREE_CONTAINERS + size // BYTES_PER_CONTAINER
+    accepted, refused = make_dense(max_containers, size), make_dense(max_containers + 1, size)
+    assert decode_usage(accepted, strict=False) == accepted
     with pytest.raises(InvalidUsage) as caught:
         decode_usage(refused, strict=False)
     assert caught.value.errors == [ValidationError("", TOO_DENSE)]
-    assert outcome(pack([taken, USAGE])) == [taken, USAGE]
-    # The whole has room for it: the usage itself is named.
-    assert outcome(pack([refused, USAGE * 1, USAGE, USAGE])) == [ValidationError("/0", TOO_DENSE)]
+    assert decode_array(pack([accepted, USAGE])) == [accepted, USAGE]
+    # The whole is within its limit, so the error names the usage.
+    assert decode_array(pack([refused, USAGE * 1, USAGE, USAGE])) == [
+        ValidationError("/0", TOO_DENSE)
+    ]
 
 
 def test_a_batch_of_too_many_containers_is_refused_as_a_whole() -> None:
-    assert outcome(pack([dense(300, 1_600)] * 1_000)) == [ValidationError("", TOO_DENSE)]
+    assert decode_array(pack([make_dense(300, 1_600)] * 1_000)) == [ValidationError("", TOO_DENSE)]
 
 
-def test_brackets_in_texts_are_no_containers() -> None:
+def test_brackets_in_strings_are_no_containers() -> None:
     text = json.dumps({"a": "[{" * 20_000, "b": '"[' * 100, "c\\[": "\\["}, separators=(",", ":"))
     raw = text.encode()
     assert count_containers(raw) == 1
     assert decode_usage(raw, strict=False) == raw
-    assert outcome(pack([raw] * 3)) == [raw] * 3
+    assert decode_array(pack([raw] * 3)) == [raw] * 3
     assert count_containers(b'{"' + b'\\"[' * 1_000) == 1
 
 
 @pytest.mark.parametrize("ndjson", [True, False])
-def test_a_usage_of_a_batch_is_no_larger_than_one_alone(ndjson: bool) -> None:  # noqa: FBT001
-    small, large = dense(1, 1_000), dense(1, 1_001)
+def test_a_usage_of_a_batch_has_the_size_limit_of_a_single_one(ndjson: bool) -> None:  # noqa: FBT001
+    small, large = make_dense(1, 1_000), make_dense(1, 1_001)
     raw = b"\n".join([small, large, small]) if ndjson else pack([small, large, small])
     for strict in (True, False):
         with pytest.raises(InvalidUsage) as caught:
@@ -162,8 +166,8 @@ def test_a_short_batch_is_read_in_one_step() -> None:
 
 
 @pytest.mark.parametrize("size", [7_000, 30_000])
-def test_a_long_usage_that_is_read_thoroughly_is_read_in_steps(size: int) -> None:
-    """The quick reading does not take 1e400, and the second member replaces it."""
+def test_a_long_usage_that_the_fast_decoder_refuses_is_read_in_steps(size: int) -> None:
+    """The fast decoder does not accept 1e400, and the second member replaces it."""
     raw = b'{"x":[%b1],"y":1e400,"y":1}' % (b"1," * (size // 2))
     steps = list(read_usage(raw, strict=False))
     assert len(steps) == (3 if size > 8_192 else 0)

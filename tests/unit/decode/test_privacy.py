@@ -1,4 +1,4 @@
-"""No refusal repeats what a device sent: not in its message, its faults, or what hangs on it."""
+"""No refusal repeats what a device sent: not in its message, its errors or its causes."""
 
 import gzip
 import json
@@ -18,7 +18,7 @@ NUMBER = 918273645
 types = st.sampled_from(
     ["", "application/json", "application/x-ndjson", "application/x-www-form-urlencoded"]
 )
-# Each holds a marker, and most are wrong somewhere.
+# Each value holds a marker, and most are invalid.
 marked_values = st.one_of(
     st.text(max_size=300).map(lambda text: json.dumps(text[:150] + TEXT + text[150:])),
     st.sampled_from(
@@ -42,14 +42,14 @@ marked_values = st.one_of(
 members = st.dictionaries(
     st.sampled_from(["patientId", "timestamp", "medication", "other"]), marked_values, min_size=1
 )
-objects = members.map(lambda some: "{" + ",".join(f'"{k}":{v}' for k, v in some.items()) + "}")
+objects = members.map(lambda pairs: "{" + ",".join(f'"{k}":{v}' for k, v in pairs.items()) + "}")
 forms = st.sampled_from(
     [f"patientId={TEXT}&patientId={TEXT}", TEXT, f"a={TEXT}%ff", f"timestamp={TEXT}", f"a={TEXT}&b"]
 )
 bodies = st.one_of(
     objects,
-    objects.map(lambda one: f"[{one},{one}]"),
-    objects.map(lambda one: f"{one}\n{one}"),
+    objects.map(lambda text: f"[{text},{text}]"),
+    objects.map(lambda text: f"{text}\n{text}"),
     forms,
 ).map(str.encode)
 broken = st.one_of(
@@ -60,16 +60,16 @@ broken = st.one_of(
 )
 
 
-def said(error: BaseException) -> str:
-    """Collect whatever a log or an answer could print of an error and of what hangs on it."""
-    everything = ["".join(traceback.format_exception(error))]
-    seen: list[BaseException | None] = [error]
-    for each in seen:
-        if each is not None:
-            everything += [repr(each.args), repr(vars(each)), str(each)]
-            everything += [repr(getattr(each, name, "")) for name in ("doc", "object")]
-            seen += [each.__cause__, each.__context__]
-    return "\n".join(everything)
+def describe_all(error: BaseException) -> str:
+    """Return all that a log or a response could print of an error and its causes."""
+    texts = ["".join(traceback.format_exception(error))]
+    errors: list[BaseException | None] = [error]
+    for cause in errors:
+        if cause is not None:
+            texts += [repr(cause.args), repr(vars(cause)), str(cause)]
+            texts += [repr(getattr(cause, name, "")) for name in ("doc", "object")]
+            errors += [cause.__cause__, cause.__context__]
+    return "\n".join(texts)
 
 
 @given(broken, types, st.sampled_from(["", "gzip", TEXT]), st.booleans(), st.booleans())
@@ -96,7 +96,7 @@ def test_refusal_holds_no_value_from_the_body(
         else:
             run_to_completion(read_single(body, kind, encoding, strict=strict, max_bytes=9000))
     except InvalidRequest as error:
-        text = said(error)
+        text = describe_all(error)
         assert TEXT not in text
         assert str(NUMBER) not in text
     else:
@@ -104,7 +104,7 @@ def test_refusal_holds_no_value_from_the_body(
 
 
 @pytest.mark.parametrize("body", [b'{"patientId":1,"patientId":[]}', b"{}", b'{"x":1e999}'])
-def test_faults_are_named_all_the_same(body: bytes) -> None:
+def test_errors_still_name_their_place(body: bytes) -> None:
     with pytest.raises(InvalidUsage) as caught:
         run_to_completion(read_single(body, "", "", strict=True, max_bytes=9000))
-    assert all(fault.pointer.startswith("/") and fault.detail for fault in caught.value.errors)
+    assert all(error.pointer.startswith("/") and error.detail for error in caught.value.errors)

@@ -1,4 +1,4 @@
-"""Timestamps: each form, its calendar, and what only looks like one."""
+"""Timestamps: each form, its calendar, and similar texts that are refused."""
 
 import calendar
 from datetime import UTC, datetime, timedelta, timezone
@@ -16,25 +16,25 @@ offsets = st.integers(-(23 * 60 + 59), 23 * 60 + 59).map(lambda m: timezone(time
 moments = st.datetimes(timezones=offsets)
 
 
-def as_date_string(moment: datetime, zone_name: str = "") -> str:
+def format_date_string(moment: datetime, zone_name: str = "") -> str:
     """Write a moment as JavaScript does."""
     day = moment.strftime("%a %b %d ") + f"{moment.year:04}"
     return day + moment.strftime(" %H:%M:%S GMT%z")[:18] + zone_name
 
 
 @given(moments, st.sampled_from(["", " (CDT)", " (Mitteleuropäische Zeit)", " (GMT+03:00)"]))
-def test_date_string_of_any_moment_is_taken(moment: datetime, zone_name: str) -> None:
-    assert is_timestamp(as_date_string(moment, zone_name))
+def test_date_string_of_any_moment_is_accepted(moment: datetime, zone_name: str) -> None:
+    assert is_timestamp(format_date_string(moment, zone_name))
 
 
 @given(moments)
-def test_rfc_3339_of_any_moment_is_taken(moment: datetime) -> None:
+def test_rfc_3339_of_any_moment_is_accepted(moment: datetime) -> None:
     assert is_timestamp(moment.isoformat())
     assert is_timestamp(moment.isoformat(timespec="microseconds"))
 
 
 @given(st.datetimes(timezones=st.just(UTC)))
-def test_http_date_of_any_moment_is_taken(moment: datetime) -> None:
+def test_http_date_of_any_moment_is_accepted(moment: datetime) -> None:
     assert is_timestamp(format_datetime(moment, usegmt=True))
 
 
@@ -47,7 +47,7 @@ def test_http_date_of_any_moment_is_taken(moment: datetime) -> None:
 @example(1900, 2, 29)
 @example(2000, 2, 29)
 @example(9999, 12, 31)
-def test_day_is_taken_in_every_form_exactly_if_the_calendar_has_it(
+def test_day_is_accepted_in_every_form_exactly_if_the_calendar_has_it(
     year: int, month: int, day: int
 ) -> None:
     # Year 0 is a leap year of the proleptic calendar, which `calendar` starts at 1.
@@ -59,7 +59,7 @@ def test_day_is_taken_in_every_form_exactly_if_the_calendar_has_it(
 
 
 @given(st.integers(0, 99), st.integers(0, 99), st.integers(0, 99))
-def test_clock_is_taken_in_every_form_exactly_if_it_can_show_that(
+def test_clock_time_is_accepted_in_every_form_exactly_if_it_exists(
     hour: int, minute: int, second: int
 ) -> None:
     clock = f"{hour:02}:{minute:02}:{second:02}"
@@ -70,7 +70,7 @@ def test_clock_is_taken_in_every_form_exactly_if_it_can_show_that(
 
 
 @given(st.integers(0, 99), st.integers(0, 99))
-def test_offset_is_taken_exactly_below_a_day(hours: int, minutes: int) -> None:
+def test_offset_is_accepted_exactly_below_a_day(hours: int, minutes: int) -> None:
     exists = hours <= 23 and minutes <= 59
     assert is_timestamp(f"Tue Nov 01 2016 09:11:51 GMT+{hours:02}{minutes:02}") is exists
     assert is_timestamp(f"2016-11-01T09:11:51-{hours:02}:{minutes:02}") is exists
@@ -96,14 +96,14 @@ def test_offset_is_taken_exactly_below_a_day(hours: int, minutes: int) -> None:
         -MAX_TIME_MS,
     ],
 )
-def test_form_of_the_contract_is_taken(value: object) -> None:
+def test_form_of_the_contract_is_accepted(value: object) -> None:
     assert is_timestamp(value)
 
 
 @pytest.mark.parametrize(
     "value",
     [
-        "1990-12-31T23:59:60Z",  # both of RFC 3339, section 5.8
+        "1990-12-31T23:59:60Z",  # this and the next are from RFC 3339, section 5.8
         "1990-12-31T15:59:60-08:00",
         "2017-01-01T08:59:60.5+09:00",
         "9999-12-31T23:59:60Z",
@@ -113,7 +113,7 @@ def test_form_of_the_contract_is_taken(value: object) -> None:
         "Sat, 31 Dec 2016 23:59:60 GMT",
     ],
 )
-def test_leap_second_at_the_end_of_a_utc_month_is_taken(value: str) -> None:
+def test_leap_second_at_the_end_of_a_utc_month_is_accepted(value: str) -> None:
     assert is_timestamp(value)
 
 
@@ -128,7 +128,7 @@ def test_leap_second_at_the_end_of_a_utc_month_is_taken(value: str) -> None:
         "2017-01-01T00:00:60Z",
         "2016-12-31T23:59:61Z",
         "Sat, 31 Dec 2016 22:59:60 GMT",
-        "Sat Dec 31 2016 23:59:60 GMT+0000",  # ECMAScript has none
+        "Sat Dec 31 2016 23:59:60 GMT+0000",  # ECMAScript has no leap second
     ],
 )
 def test_leap_second_anywhere_else_is_refused(value: str) -> None:
@@ -189,11 +189,13 @@ def test_anything_else_is_refused(value: object) -> None:
 
 @given(moments, st.data())
 def test_text_with_one_character_left_out_is_refused(moment: datetime, data: st.DataObject) -> None:
-    text = data.draw(st.sampled_from([as_date_string(moment), moment.isoformat("T", "seconds")]))
+    text = data.draw(
+        st.sampled_from([format_date_string(moment), moment.isoformat("T", "seconds")])
+    )
     at = data.draw(st.integers(0, len(text) - 1))
     assert not is_timestamp(text[:at] + text[at + 1 :])
 
 
 @given(st.text() | st.from_regex(r"[A-Z][a-z]{2},? [0-9a-zA-Z :+()-]{10,40}"))
-def test_any_text_gets_an_answer(text: str) -> None:
+def test_any_text_is_accepted_or_refused(text: str) -> None:
     assert is_timestamp(text) in (True, False)

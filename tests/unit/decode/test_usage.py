@@ -1,4 +1,4 @@
-"""One usage: what is kept, what is refused, and for which reasons."""
+"""One usage: the content that is accepted, and the errors about the rest."""
 
 import json
 import sys
@@ -15,17 +15,17 @@ from testkit.json_samples import USAGE, NotReadable, bodies, can_be_stored, pars
 GOOD = {"patientId": "100", "timestamp": 1478009511000, "medication": "Albuterol"}
 
 
-def body(**members: object) -> bytes:
+def make_body(**members: object) -> bytes:
     return json.dumps(GOOD | members, ensure_ascii=False).encode()
 
 
-def faults(raw: bytes, *, strict: bool = True) -> dict[str, str]:
+def find_errors(raw: bytes, *, strict: bool = True) -> dict[str, str]:
     with pytest.raises(InvalidUsage) as caught:
         decode_usage(raw, strict=strict)
     return dict(caught.value.errors)
 
 
-def malformed(raw: bytes) -> str:
+def find_message(raw: bytes) -> str:
     with pytest.raises(MalformedBody) as caught:
         decode_usage(raw, strict=False)
     return str(caught.value)
@@ -33,7 +33,7 @@ def malformed(raw: bytes) -> str:
 
 @given(bodies)
 @settings(max_examples=800)
-def test_lenient_takes_exactly_the_objects_that_can_be_kept(raw: bytes) -> None:
+def test_lenient_accepts_exactly_the_objects_that_can_be_stored(raw: bytes) -> None:
     try:
         value = parse_reference(raw)
         expected = type(value) is dict and can_be_stored(value)
@@ -45,13 +45,13 @@ def test_lenient_takes_exactly_the_objects_that_can_be_kept(raw: bytes) -> None:
         assert not expected
         return
     assert expected
-    # repr also tells 1 from 1.0 and True, -0.0 from 0.0, and the order of members.
+    # repr also distinguishes 1 from 1.0 and True, -0.0 from 0.0, and the order of members.
     assert repr(json.loads(line)) == repr(value)
 
 
 @given(bodies)
 @settings(max_examples=150)
-def test_line_is_its_own_line(raw: bytes) -> None:
+def test_decoded_line_decodes_to_itself(raw: bytes) -> None:
     try:
         line = decode_usage(raw, strict=False)
     except InvalidRequest:
@@ -63,7 +63,7 @@ def test_line_is_its_own_line(raw: bytes) -> None:
 
 @given(bodies)
 @settings(max_examples=150)
-def test_strict_gives_the_lenient_line_or_refuses(raw: bytes) -> None:
+def test_strict_returns_the_lenient_line_or_refuses(raw: bytes) -> None:
     member = USAGE[1:-1]
     for candidate in (raw, b"{" + member + b',"x":' + raw + b"}"):
         try:
@@ -78,11 +78,11 @@ def test_usage_of_the_contract_is_kept_byte_for_byte() -> None:
 
 
 def test_other_members_are_kept_to_any_allowed_depth() -> None:
-    raw = body(device={"model": "Ω", "log": [[1, 2.5, None], {"ok": True}]}, note="a\nb\u2028")
+    raw = make_body(device={"model": "Ω", "log": [[1, 2.5, None], {"ok": True}]}, note="a\nb\u2028")
     assert json.loads(decode_usage(raw, strict=True)) == json.loads(raw)
 
 
-def test_blanks_and_escapes_go_and_the_value_stays() -> None:
+def test_blanks_and_escapes_are_removed_and_the_value_stays() -> None:
     raw = b'\r\n { "patient\\u0049d" : 100 ,\n"timestamp":0,"medication":"\\u0041\\/b" } \t'
     expected = b'{"patientId":100,"timestamp":0,"medication":"A/b"}'
     assert decode_usage(raw, strict=True) == expected
@@ -92,52 +92,54 @@ def test_the_last_of_a_repeated_member_is_validated_and_kept() -> None:
     good_last = b'{"patientId":"","timestamp":0,"medication":"m","patientId":"100"}'
     bad_last = b'{"patientId":"100","timestamp":0,"medication":"m","patientId":""}'
     assert json.loads(decode_usage(good_last, strict=True))["patientId"] == "100"
-    assert list(faults(bad_last)) == ["/patientId"]
+    assert list(find_errors(bad_last)) == ["/patientId"]
 
 
-def test_byte_order_mark_is_passed_over() -> None:
+def test_byte_order_mark_is_skipped() -> None:
     assert decode_usage(b"\xef\xbb\xbf" + USAGE, strict=True) == USAGE
 
 
 @pytest.mark.parametrize("patient", ["1", "x" * 128, "ä" * 128, "😀" * 128, 0, -1, 2**53, -(2**53)])
-def test_patient_id_within_its_bounds_is_taken(patient: object) -> None:
-    assert json.loads(decode_usage(body(patientId=patient), strict=True))["patientId"] == patient
+def test_patient_id_within_its_limits_is_accepted(patient: object) -> None:
+    assert (
+        json.loads(decode_usage(make_body(patientId=patient), strict=True))["patientId"] == patient
+    )
 
 
 @pytest.mark.parametrize(
     "patient",
     ["", "x" * 129, 2**53 + 1, -(2**53) - 1, 10**30, 1.0, True, False, None, [], {}, ["100"]],
 )
-def test_patient_id_out_of_its_bounds_is_named(patient: object) -> None:
-    assert list(faults(body(patientId=patient))) == ["/patientId"]
+def test_patient_id_outside_its_limits_is_named(patient: object) -> None:
+    assert list(find_errors(make_body(patientId=patient))) == ["/patientId"]
 
 
 @pytest.mark.parametrize("medication", ["m", "x" * 256, "😀" * 256])
-def test_medication_within_its_bounds_is_taken(medication: str) -> None:
-    line = decode_usage(body(medication=medication), strict=True)
+def test_medication_within_its_limits_is_accepted(medication: str) -> None:
+    line = decode_usage(make_body(medication=medication), strict=True)
     assert json.loads(line)["medication"] == medication
 
 
 @pytest.mark.parametrize("medication", ["", "x" * 257, 1, True, None, [], {}])
-def test_medication_out_of_its_bounds_is_named(medication: object) -> None:
-    assert list(faults(body(medication=medication))) == ["/medication"]
+def test_medication_outside_its_limits_is_named(medication: object) -> None:
+    assert list(find_errors(make_body(medication=medication))) == ["/medication"]
 
 
 @pytest.mark.parametrize("timestamp", ["", "Wed Feb 30 2016 09:11:51 GMT-0500", 1.5, True, None])
-def test_timestamp_of_no_form_is_named(timestamp: object) -> None:
-    assert list(faults(body(timestamp=timestamp))) == ["/timestamp"]
+def test_timestamp_in_no_known_form_is_named(timestamp: object) -> None:
+    assert list(find_errors(make_body(timestamp=timestamp))) == ["/timestamp"]
 
 
-def test_every_fault_is_named_at_once() -> None:
-    found = faults(b'{"patientId":[],"medication":7,"x":{"y":[0,1e999]}}')
-    assert list(found) == ["/patientId", "/timestamp", "/medication", "/x/y/1"]
-    assert found["/timestamp"].startswith("is required: must be ")
-    assert found["/medication"] == "must be a string of 1 to 256 characters"
-    assert found["/x/y/1"] == "is a number beyond the range of a double"
+def test_all_errors_are_named_at_once() -> None:
+    errors = find_errors(b'{"patientId":[],"medication":7,"x":{"y":[0,1e999]}}')
+    assert list(errors) == ["/patientId", "/timestamp", "/medication", "/x/y/1"]
+    assert errors["/timestamp"].startswith("is required: must be ")
+    assert errors["/medication"] == "must be a string of 1 to 256 characters"
+    assert errors["/x/y/1"] == "is a number beyond the range of a double"
 
 
 def test_empty_object_is_a_usage_only_when_lenient() -> None:
-    assert list(faults(b"{}")) == ["/patientId", "/timestamp", "/medication"]
+    assert list(find_errors(b"{}")) == ["/patientId", "/timestamp", "/medication"]
     assert decode_usage(b" {} ", strict=False) == b"{}"
 
 
@@ -145,45 +147,45 @@ def test_empty_object_is_a_usage_only_when_lenient() -> None:
 @pytest.mark.parametrize("strict", [True, False])
 def test_number_beyond_a_double_is_named_not_changed(number: str, strict: bool) -> None:  # noqa: FBT001
     raw = USAGE[:-1] + b',"x":' + number.encode() + b"}"
-    assert faults(raw, strict=strict) == {"/x": "is a number beyond the range of a double"}
+    assert find_errors(raw, strict=strict) == {"/x": "is a number beyond the range of a double"}
 
 
-def test_integer_of_any_kept_size_is_kept() -> None:
-    most = sys.get_int_max_str_digits()
-    raw = b'{"a":%b,"b":-%b}' % (b"9" * most, b"8" * most)
+def test_integer_up_to_the_digit_limit_is_kept() -> None:
+    max_digits = sys.get_int_max_str_digits()
+    raw = b'{"a":%b,"b":-%b}' % (b"9" * max_digits, b"8" * max_digits)
     assert decode_usage(raw, strict=False) == raw
-    assert faults(b'{"a":' + b"9" * (most + 1) + b"}", strict=False) == {
+    assert find_errors(b'{"a":' + b"9" * (max_digits + 1) + b"}", strict=False) == {
         "/a": "is an integer of too many digits"
     }
 
 
 @pytest.mark.parametrize("text", [r"\ud800", r"\udfff", r"\ud800A", r"\ude00\ud83d", r"a\ud83d"])
 def test_unpaired_surrogate_is_named_not_changed(text: str) -> None:
-    assert list(faults(f'{{"a":["{text}"]}}'.encode(), strict=False)) == ["/a/0"]
+    assert list(find_errors(f'{{"a":["{text}"]}}'.encode(), strict=False)) == ["/a/0"]
 
 
 def test_unpaired_surrogate_in_a_name_is_named_by_its_object() -> None:
-    found = faults(b'{"a":{"\\ud800":{"b":1e999}}}', strict=False)
-    # The name itself has no place in a pointer of UTF-8.
-    assert list(found) == ["/a", "/a/b"]
-    assert "name holds an unpaired surrogate" in found["/a"]
+    errors = find_errors(b'{"a":{"\\ud800":{"b":1e999}}}', strict=False)
+    # A pointer in UTF-8 cannot hold the name itself.
+    assert list(errors) == ["/a", "/a/b"]
+    assert "name holds an unpaired surrogate" in errors["/a"]
 
 
-def test_pointer_escapes_as_rfc_6901_says() -> None:
-    assert list(faults(b'{"a/b":{"m~n":[{"":1e999}]}}', strict=False)) == ["/a~1b/m~0n/0/"]
+def test_pointer_is_escaped_as_in_rfc_6901() -> None:
+    assert list(find_errors(b'{"a/b":{"m~n":[{"":1e999}]}}', strict=False)) == ["/a~1b/m~0n/0/"]
 
 
 def test_pointer_stops_before_it_grows_too_long() -> None:
     name = b"n" * MAX_POINTER_BYTES
-    found = faults(b'{"a":{"' + name + b'":1e999}}', strict=False)
-    assert list(found) == ["/a"]
+    errors = find_errors(b'{"a":{"' + name + b'":1e999}}', strict=False)
+    assert list(errors) == ["/a"]
 
 
-def test_faults_stop_at_the_most() -> None:
+def test_errors_stop_at_the_maximum() -> None:
     raw = b'{"a":[' + b"1e999," * MAX_ERRORS + b"1e999]}"
     with pytest.raises(InvalidUsage) as caught:
         decode_usage(raw, strict=True)
-    pointers = [fault.pointer for fault in caught.value.errors]
+    pointers = [error.pointer for error in caught.value.errors]
     assert len(pointers) == MAX_ERRORS
     assert pointers[:4] == ["/patientId", "/timestamp", "/medication", "/a/0"]
     assert pointers[-1] == f"/a/{MAX_ERRORS - 4}"
@@ -191,20 +193,18 @@ def test_faults_stop_at_the_most() -> None:
 
 @pytest.mark.parametrize("padding", ["", "x" * 200])
 @pytest.mark.parametrize(("opening", "closing"), [('{"a":', "}"), ("[", "]")])
-def test_nesting_is_taken_up_to_the_limit_and_no_further(
-    opening: str, closing: str, padding: str
-) -> None:
-    def nested(levels: int) -> bytes:
-        inner = levels - 1  # the usage itself is the first
+def test_nesting_is_accepted_up_to_the_limit(opening: str, closing: str, padding: str) -> None:
+    def make_nested(levels: int) -> bytes:
+        inner = levels - 1  # the usage itself is the first level
         return f'{{"p":"{padding}","a":{opening * inner}1{closing * inner}}}'.encode()
 
-    assert decode_usage(nested(DEPTH_LIMIT), strict=False) == nested(DEPTH_LIMIT)
-    assert malformed(nested(DEPTH_LIMIT + 1)) == "The body is nested deeper than 60 levels."
+    assert decode_usage(make_nested(DEPTH_LIMIT), strict=False) == make_nested(DEPTH_LIMIT)
+    assert find_message(make_nested(DEPTH_LIMIT + 1)) == "The body is nested deeper than 60 levels."
 
 
 @pytest.mark.parametrize("unit", [b"[", b'{"a":', b'{"a":['])
 def test_nesting_beyond_any_stack_is_refused(unit: bytes) -> None:
-    assert malformed(unit * 100_000) == "The body is nested deeper than 60 levels."
+    assert find_message(unit * 100_000) == "The body is nested deeper than 60 levels."
 
 
 def test_brackets_in_strings_and_side_by_side_are_no_nesting() -> None:
@@ -216,27 +216,27 @@ def test_brackets_in_strings_and_side_by_side_are_no_nesting() -> None:
     "raw", [b"\xff", b'{"a":"\xff"}', b'{"a":"\xed\xa0\x80"}', b'{"\xc0\x80":1}']
 )
 def test_body_that_is_not_utf_8_is_malformed(raw: bytes) -> None:
-    assert malformed(raw) == "The body is not UTF-8."
+    assert find_message(raw) == "The body is not UTF-8."
 
 
-def test_invalid_utf_8_in_a_member_nobody_asked_for_is_malformed() -> None:
+def test_invalid_utf_8_in_an_unknown_member_is_malformed() -> None:
     with pytest.raises(MalformedBody):
         decode_usage(USAGE[:-1] + b',"x":"\xff"}', strict=True)
 
 
 @pytest.mark.parametrize("raw", [b"[]", b"null", b"1", b'"{}"', b"true", b"[{}]"])
 def test_json_that_is_no_object_is_malformed(raw: bytes) -> None:
-    assert malformed(raw) == "The body is not a JSON object."
+    assert find_message(raw) == "The body is not a JSON object."
 
 
 @pytest.mark.parametrize("raw", [b"", b" \r\n\t", b"\xef\xbb\xbf"])
 def test_empty_body_is_malformed(raw: bytes) -> None:
-    assert malformed(raw) == "The body is empty."
+    assert find_message(raw) == "The body is empty."
 
 
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity"])
 def test_number_that_only_python_writes_is_malformed(number: bytes) -> None:
-    assert malformed(b'{"a":' + number + b"}").startswith("The body is not JSON")
+    assert find_message(b'{"a":' + number + b"}").startswith("The body is not JSON")
 
 
 @pytest.mark.parametrize(
@@ -268,8 +268,8 @@ def test_number_that_only_python_writes_is_malformed(number: bytes) -> None:
     ],
 )
 def test_body_that_is_not_json_is_malformed(raw: bytes) -> None:
-    assert malformed(raw).startswith("The body is not JSON, at line 1, column ")
+    assert find_message(raw).startswith("The body is not JSON, at line 1, column ")
 
 
-def test_malformed_body_is_told_where() -> None:
-    assert malformed(b'{"a":1,\n"b":x}') == "The body is not JSON, at line 2, column 5."
+def test_error_about_a_malformed_body_names_the_place() -> None:
+    assert find_message(b'{"a":1,\n"b":x}') == "The body is not JSON, at line 2, column 5."

@@ -35,7 +35,7 @@ def test_last_error_line_of_each_kind_is_found(
     assert find_last_error(log, 0) == (lines[-1] if error is None else error)
 
 
-def test_error_of_an_earlier_run_is_not_taken_for_one_of_this_run(tmp_path: Path) -> None:
+def test_error_of_an_earlier_run_is_ignored(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text(f"{FAILED}\n")
     start = log.stat().st_size

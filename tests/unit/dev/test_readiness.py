@@ -1,4 +1,4 @@
-"""Which readiness is printed, and how long a start waits."""
+"""The printed readiness, and the deadline of a start."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +19,7 @@ LOADING = Readiness("LOADING", is_loading=True)
 
 
 class Part:
-    """A child whose probe answers what the test says."""
+    """A child with a readiness that the test sets."""
 
     is_started = True
     restarts = 0
@@ -44,7 +44,7 @@ class Part:
 
 
 class Parts:
-    """A monitor of a flusher and an API process, and what it has printed."""
+    """A monitor of a flusher and an API process, and its output."""
 
     def __init__(self) -> None:
         self.flusher, self.api = Part("flusher-0"), Part("api-0")
@@ -79,7 +79,7 @@ async def test_ready_is_printed_at_first_and_after_a_reason_or_a_restart(parts: 
     assert parts.printed[3:] == ["flusher-0 is ready again", "api-0 is ready again"]
 
 
-async def test_reason_that_keeps_changing_is_printed_seldom(parts: Parts) -> None:
+async def test_reason_that_keeps_changing_is_printed_once(parts: Parts) -> None:
     for number in range(9):
         parts.api.state = Readiness(f"{number} of 9")
         await parts.monitor.poll()
@@ -97,7 +97,7 @@ async def test_halted_flusher_is_printed_at_once_with_the_command_to_type(
 
 
 @pytest.mark.parametrize(("state", "ends"), [(SEEDING, True), (LOADING, False), (HALTED, False)])
-async def test_start_has_a_deadline_but_for_loading_and_for_a_person(
+async def test_start_has_a_deadline_except_while_loading_or_halted(
     parts: Parts, monkeypatch: pytest.MonkeyPatch, state: Readiness, *, ends: bool
 ) -> None:
     monkeypatch.setattr(stack, "READY_SECONDS", 0)
@@ -113,15 +113,15 @@ async def test_start_has_a_deadline_but_for_loading_and_for_a_person(
         return await ReadinessMonitor.poll(parts.monitor)
 
     monkeypatch.setattr(parts.monitor, "poll", poll)
-    starting = Stack.__new__(Stack)
-    starting._valkey, starting._apis = [], []
-    starting._flushers = [cast("Child", parts.flusher)]
-    starting._monitor = parts.monitor
+    new_stack = Stack.__new__(Stack)
+    new_stack._valkey, new_stack._apis = [], []
+    new_stack._flushers = [cast("Child", parts.flusher)]
+    new_stack._monitor = parts.monitor
     if ends:
         with pytest.raises(DidNotStart, match="flusher-0 is not ready after 0 s: partition: "):
-            await starting.start()
+            await new_stack.start()
     else:
-        await starting.start()
+        await new_stack.start()
 
 
 def test_status_line() -> None:

@@ -1,4 +1,4 @@
-"""What a person sees of `busyapi dev`."""
+"""The output of `busyapi dev` on a terminal and elsewhere."""
 
 import io
 
@@ -23,7 +23,7 @@ def test_on_a_terminal_a_line_goes_above_the_status_and_the_status_stays_one_lin
     screen.status("2 usages")
     screen.clear_status()
     expected = ["1 usage", "api-0 died\n1 usage", "2 usages", ""]
-    assert terminal.getvalue() == "".join(CLEAR + each for each in expected)
+    assert terminal.getvalue() == "".join(CLEAR + text for text in expected)
 
 
 def test_a_status_longer_than_the_terminal_is_cut() -> None:
@@ -32,7 +32,7 @@ def test_a_status_longer_than_the_terminal_is_cut() -> None:
     assert len(terminal.getvalue()) < 1000
 
 
-def test_elsewhere_every_line_stays() -> None:
+def test_without_a_terminal_every_line_stays() -> None:
     out = io.StringIO()
     screen = Screen(out)
     screen.status("1 usage")
@@ -41,5 +41,5 @@ def test_elsewhere_every_line_stays() -> None:
     assert out.getvalue() == "1 usage\ndone\n"
 
 
-def test_output_that_nobody_reads_is_no_reason_to_stop() -> None:
+def test_a_closed_output_is_no_error() -> None:
     Screen(Closed()).say("hello")

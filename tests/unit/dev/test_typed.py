@@ -1,4 +1,4 @@
-"""Commands that are printed can be typed as they are."""
+"""Printed commands can be typed unchanged."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from busyapi.dev.typed import complete_commands, format_path, format_program, fo
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Start it as `make run` does, from a clone."""
+    """Use the program as `make run` does, from a clone."""
     path = tmp_path / ".venv" / "bin" / "busyapi"
     path.parent.mkdir(parents=True)
     path.write_text("")
@@ -20,7 +20,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_program_is_printed_by_its_path_or_by_a_name_that_path_has(
+def test_program_is_printed_by_path_unless_path_has_its_name(
     program: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert format_program() == ".venv/bin/busyapi"
@@ -40,7 +40,7 @@ def test_path_elsewhere_is_printed_whole_and_quoted() -> None:
 
 
 @pytest.mark.usefixtures("program")
-def test_own_command_line_is_repeated_with_an_option_more() -> None:
+def test_own_command_line_is_repeated_with_another_option() -> None:
     command = ".venv/bin/busyapi dev --state 'my state' --port 3010"
     assert format_this_command("--port", "3010") == command
 

@@ -1,4 +1,4 @@
-"""When ids must jump: the table that seed.py opens with, row by row."""
+"""When ids jump: the rows of the table at the top of seed.py."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,10 +28,10 @@ STATE = PartitionState(
     doubt="",
     seq=Seq(15),
 )
-INSTALL = PartitionConfig(partition=0, partitions=1, bound=100, tier="fsync")
+CONFIG = PartitionConfig(partition=0, partitions=1, bound=100, tier="fsync")
 
 
-def config(root: Path) -> ArchiveConfig:
+def make_config(root: Path) -> ArchiveConfig:
     return ArchiveConfig(
         root, 0, 1, bound=100, segment_bytes=1 << 20, segment_age=3600, retention_days=0
     )
@@ -39,14 +39,14 @@ def config(root: Path) -> ArchiveConfig:
 
 @pytest.fixture
 def writer(tmp_path: Path) -> Iterator[PartitionWriter]:
-    """An archive that ends at seq 10."""
-    writer = PartitionWriter.recover(config(tmp_path))
+    """Make an archive that ends at seq 10."""
+    writer = PartitionWriter.recover(make_config(tmp_path))
     writer.record_gap(Seq(10), "a test says so")
     yield writer
     writer.close()
 
 
-def why(writer: PartitionWriter, *, standalone: bool = True, **changes: Any) -> str:
+def find_reason(writer: PartitionWriter, *, standalone: bool = True, **changes: Any) -> str:
     server = SERVER._replace(
         **{k: v for k, v in changes.items() if k in ServerInfo._fields and k != "run_id"}
     )
@@ -62,12 +62,12 @@ def why(writer: PartitionWriter, *, standalone: bool = True, **changes: Any) -> 
         {"run_id": "an earlier life"},
         {"seq": Seq(10)},
         {"run_id": "this-other history"},
-        # Doubt and replicas matter only when the server or its history is another.
+        # Doubt and replicas matter only after a change of the server or its history.
         {"doubt": "it has had replicas", "was_promoted": True},
     ],
 )
-def test_ids_go_on(writer: PartitionWriter, changes: dict[str, Any]) -> None:
-    assert why(writer, **changes) == ""
+def test_ids_continue(writer: PartitionWriter, changes: dict[str, Any]) -> None:
+    assert find_reason(writer, **changes) == ""
 
 
 @pytest.mark.parametrize(
@@ -85,23 +85,23 @@ def test_ids_go_on(writer: PartitionWriter, changes: dict[str, Any]) -> None:
     ],
 )
 def test_ids_jump(writer: PartitionWriter, changes: dict[str, Any], reason: str) -> None:
-    assert reason in why(writer, **changes)
+    assert reason in find_reason(writer, **changes)
 
 
-def test_archive_behind_redis_says_both_figures_and_the_way_out(writer: PartitionWriter) -> None:
-    check_archive_complete(STATE, writer, INSTALL)
-    with pytest.raises(LossSuspected) as halted:
-        check_archive_complete(STATE._replace(archived=Seq(11)), writer, INSTALL)
-    said = str(halted.value)
-    assert "up to seq 11" in said
-    assert "ends at seq 10" in said
-    assert "busyapi archive accept-loss --partition 0 --through 11 --reason" in said
+def test_archive_behind_redis_names_both_seqs_and_the_command(writer: PartitionWriter) -> None:
+    check_archive_complete(STATE, writer, CONFIG)
+    with pytest.raises(LossSuspected) as caught:
+        check_archive_complete(STATE._replace(archived=Seq(11)), writer, CONFIG)
+    message = str(caught.value)
+    assert "up to seq 11" in message
+    assert "ends at seq 10" in message
+    assert "busyapi archive accept-loss --partition 0 --through 11 --reason" in message
 
 
-def test_other_number_of_partitions_says_both(writer: PartitionWriter) -> None:
+def test_other_number_of_partitions_is_named_with_the_own(writer: PartitionWriter) -> None:
     with pytest.raises(PartitionMismatch, match=r"with 4 partitions, BUSYAPI_PARTITIONS says 1"):
-        check_config(STATE._replace(partitions=4), writer.identity, INSTALL, PREFIX)
-    check_config(STATE._replace(partitions=None), writer.identity, INSTALL, PREFIX)
+        check_config(STATE._replace(partitions=4), writer.identity, CONFIG, PREFIX)
+    check_config(STATE._replace(partitions=None), writer.identity, CONFIG, PREFIX)
 
 
 def test_restart_is_doubtful_without_fsync_or_with_replicas() -> None:
@@ -112,16 +112,16 @@ def test_restart_is_doubtful_without_fsync_or_with_replicas() -> None:
 
 def test_missing_seqs_that_whole_files_follow_are_named(tmp_path: Path) -> None:
     for last in (10, 20, 30, 40):
-        writer = PartitionWriter.recover(config(tmp_path))
+        writer = PartitionWriter.recover(make_config(tmp_path))
         writer.record_gap(Seq(last), "a test says so")
         writer.close()
     for first in (11, 31):
         (file,) = tmp_path.rglob(f"gap-p00-{first:016d}-*")
         file.unlink()
-    writer = PartitionWriter.recover(config(tmp_path))
+    writer = PartitionWriter.recover(make_config(tmp_path))
     with pytest.raises(LossSuspected) as caught:
-        check_archive_complete(STATE._replace(archived=Seq(45)), writer, INSTALL)
+        check_archive_complete(STATE._replace(archived=Seq(45)), writer, CONFIG)
     writer.close()
-    said = str(caught.value)
-    assert "ends at seq 10: seqs 11 to 20 are missing, and 15 more;" in said, "21 to 30 are there"
-    assert "the next whole file begins at seq 21:" in said
+    message = str(caught.value)
+    assert "ends at seq 10: seqs 11 to 20 are missing, and 15 more;" in message, "21 to 30 exist"
+    assert "the next whole file begins at seq 21:" in message

@@ -1,13 +1,13 @@
-"""Counts with given figures."""
+"""A builder of counts."""
 
 from typing import Any
 
 from perf.reconcile import Counts
 
 
-def counts(**other: Any) -> Counts:
-    """Return counts that agree, but for `other`."""
-    agreed: dict[str, Any] = {
+def make_counts(**changes: Any) -> Counts:
+    """Return counts that agree except for `changes`."""
+    members: dict[str, Any] = {
         "seen": 990,
         "cut_off": 10,
         "sent": 1000,
@@ -19,4 +19,4 @@ def counts(**other: Any) -> Counts:
         "statuses": {201: 990, 499: 10},
         "errors": 0,
     }
-    return Counts(**(agreed | other))
+    return Counts(**(members | changes))

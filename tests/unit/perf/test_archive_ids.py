@@ -12,29 +12,36 @@ NOTE = struct.pack("<II", 0x184D2A5B, 5) + b"hello"
 """A skippable frame."""
 
 
-def lines(ids: Iterable[int]) -> bytes:
-    return b"".join(b'{"id":%d,"usage":{"id":7}}\n' % each for each in ids)
+def make_lines(ids: Iterable[int]) -> bytes:
+    return b"".join(b'{"id":%d,"usage":{"id":7}}\n' % usage_id for usage_id in ids)
 
 
-def write(folder: Path, name: str, *frames: bytes, end: bytes = b"") -> None:
+def write_frames(folder: Path, name: str, *frames: bytes, end: bytes = b"") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     compressor = zstandard.ZstdCompressor()
-    whole = b"".join(NOTE + compressor.compress(each) for each in frames)
-    (folder / name).write_bytes(whole + NOTE + end)
+    content = b"".join(NOTE + compressor.compress(frame) for frame in frames)
+    (folder / name).write_bytes(content + NOTE + end)
 
 
-def segment(first: int, last: int) -> str:
+def segment_name(first: int, last: int) -> str:
     return f"usages-p00-{first:016d}-{last:016d}.ndjson.zst"
 
 
 def test_lines_are_counted_over_frames_files_and_days(tmp_path: Path) -> None:
-    write(tmp_path / "p00/2026-12-01", segment(1, 30), lines(range(1, 21)), lines(range(21, 31)))
-    write(tmp_path / "p00/2026-12-02", segment(31, 40), lines(range(31, 41)))
-    write(
-        tmp_path / "p00/2026-12-02", "usages-p00-0000000000000041.ndjson.zst.open", lines([41, 42])
+    write_frames(
+        tmp_path / "p00/2026-12-01",
+        segment_name(1, 30),
+        make_lines(range(1, 21)),
+        make_lines(range(21, 31)),
     )
-    found = count(tmp_path)
-    assert (found.lines, found.last, found.fault) == (42, 42, "")
+    write_frames(tmp_path / "p00/2026-12-02", segment_name(31, 40), make_lines(range(31, 41)))
+    write_frames(
+        tmp_path / "p00/2026-12-02",
+        "usages-p00-0000000000000041.ndjson.zst.open",
+        make_lines([41, 42]),
+    )
+    archived = count(tmp_path)
+    assert (archived.lines, archived.last, archived.fault) == (42, 42, "")
 
 
 def test_an_empty_archive_has_no_lines(tmp_path: Path) -> None:
@@ -53,38 +60,40 @@ def test_an_empty_archive_has_no_lines(tmp_path: Path) -> None:
 def test_a_missing_repeated_or_misplaced_id_is_named(
     tmp_path: Path, ids: list[int], fault: str
 ) -> None:
-    write(tmp_path, segment(1, 3), lines(ids))
-    found = count(tmp_path)
-    assert found.lines == len(ids)
-    assert fault in found.fault
+    write_frames(tmp_path, segment_name(1, 3), make_lines(ids))
+    archived = count(tmp_path)
+    assert archived.lines == len(ids)
+    assert fault in archived.fault
 
 
 def test_the_first_fault_is_kept(tmp_path: Path) -> None:
-    write(tmp_path, segment(1, 3), lines([1, 3]))
-    write(tmp_path, segment(4, 9), lines([4, 9]))
+    write_frames(tmp_path, segment_name(1, 3), make_lines([1, 3]))
+    write_frames(tmp_path, segment_name(4, 9), make_lines([4, 9]))
     assert "id 3 where 2" in count(tmp_path).fault
 
 
 def test_a_line_without_an_id_is_a_fault(tmp_path: Path) -> None:
-    write(tmp_path, segment(1, 2), lines([1]) + b'{"usage":{"id":2}}\n')
+    write_frames(tmp_path, segment_name(1, 2), make_lines([1]) + b'{"usage":{"id":2}}\n')
     assert "1 lines without an id" in count(tmp_path).fault
 
 
 def test_lines_across_chunks_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive_ids, "CHUNK", 10)
-    write(tmp_path, segment(1, 200), lines(range(1, 101)), lines(range(101, 201)))
-    found = count(tmp_path)
-    assert (found.lines, found.fault) == (200, "")
+    write_frames(
+        tmp_path, segment_name(1, 200), make_lines(range(1, 101)), make_lines(range(101, 201))
+    )
+    archived = count(tmp_path)
+    assert (archived.lines, archived.fault) == (200, "")
 
 
-def test_files_of_another_kind_are_passed_over(tmp_path: Path) -> None:
-    write(tmp_path, segment(1, 1), lines([1]))
-    (tmp_path / (segment(2, 3) + ".damaged")).write_bytes(b"?")
+def test_files_of_another_kind_are_skipped(tmp_path: Path) -> None:
+    write_frames(tmp_path, segment_name(1, 1), make_lines([1]))
+    (tmp_path / (segment_name(2, 3) + ".damaged")).write_bytes(b"?")
     (tmp_path / "gap-p00-0000000000000002-0000000000000003.json").write_text("{}")
     assert count(tmp_path).lines == 1
 
 
 def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
-    write(tmp_path, segment(1, 1), lines([1]), end=b"not zstd")
+    write_frames(tmp_path, segment_name(1, 1), make_lines([1]), end=b"not zstd")
     with pytest.raises(zstandard.ZstdError):
         count(tmp_path)

@@ -30,6 +30,6 @@ def test_memory_is_in_gib() -> None:
 
 
 def test_this_machine_can_be_read(tmp_path: Path) -> None:
-    here = machine(tmp_path)
-    assert here.cores > 0
-    assert here.memory_gib > 0
+    this_machine = machine(tmp_path)
+    assert this_machine.cores > 0
+    assert this_machine.memory_gib > 0

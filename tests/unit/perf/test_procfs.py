@@ -19,6 +19,6 @@ def test_a_process_that_has_ended_has_no_memory() -> None:
         parse_resident("Name:\tx\nState:\tZ (zombie)\n")
 
 
-def test_our_own_process_has_both() -> None:
+def test_the_own_process_has_both() -> None:
     assert resident_bytes(os.getpid()) > 1 << 20
     assert cpu_seconds(os.getpid()) > 0

@@ -1,4 +1,4 @@
-"""wrk's output, as it printed it."""
+"""The output of wrk, verbatim."""
 
 from pathlib import Path
 
@@ -55,12 +55,12 @@ def test_a_run_without_trouble_is_read() -> None:
     )
 
 
-def test_errors_are_summed_and_timeouts_stand_apart() -> None:
+def test_errors_are_summed_and_timeouts_are_separate() -> None:
     result = parse(TROUBLED)
     assert (result.not_2xx, result.socket_errors, result.timeouts) == (41, 321, 7)
 
 
-def test_refusals_are_no_part_of_the_rate() -> None:
+def test_refusals_do_not_count_in_the_rate() -> None:
     refusing = QUIET.replace("Requests/sec", "  Non-2xx or 3xx responses: 20000\nRequests/sec")
     assert parse(refusing).accepted == 901
     assert parse(refusing).accepted_per_second == pytest.approx(10201.22 * 901 / 20901)
@@ -75,14 +75,14 @@ def test_every_unit_becomes_milliseconds(printed: str, milliseconds: float) -> N
     assert parse(QUIET.replace("17.58ms", printed)).p50_ms == milliseconds
 
 
-@pytest.mark.parametrize("gone", ["50%", "99%", "requests in", "Requests/sec"])
-def test_a_missing_line_is_no_result(gone: str) -> None:
-    text = "\n".join(line for line in QUIET.splitlines() if gone not in line)
+@pytest.mark.parametrize("missing", ["50%", "99%", "requests in", "Requests/sec"])
+def test_a_missing_line_is_no_result(missing: str) -> None:
+    text = "\n".join(line for line in QUIET.splitlines() if missing not in line)
     with pytest.raises(WrkFailed, match="no result"):
         parse(text)
 
 
-def test_the_mean_of_the_thread_statistics_is_not_taken_for_a_percentile() -> None:
+def test_the_mean_of_the_thread_statistics_is_not_read_as_a_percentile() -> None:
     assert parse(QUIET.replace("93.72%", "50%   ")).p50_ms == 17.58
 
 
@@ -92,7 +92,7 @@ def test_a_missing_wrk_is_named_with_the_line_to_type(monkeypatch: pytest.Monkey
         wrk.find()
 
 
-def test_a_port_where_nobody_listens_is_a_failure_with_what_wrk_said(tmp_path: Path) -> None:
+def test_a_port_without_a_listener_is_a_failure_with_the_message_of_wrk(tmp_path: Path) -> None:
     argv = wrk.command(SINGLE, SINGLE.write_script(tmp_path), 1, 1, 2)
     with pytest.raises(WrkFailed, match="unable to connect"):
         wrk.run(argv, tmp_path / "wrk.log", 1)

@@ -1,4 +1,4 @@
-"""Redis URLs: what they say, and what a wrong one is told."""
+"""Redis URLs: their meaning, and the errors about wrong ones."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from busyapi.stream.keys import PartitionKeys
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "members"),
     [
         ("redis://one", {"mode": "standalone", "seeds": (("one", 6379),)}),
         ("redis://one:7000/", {"seeds": (("one", 7000),)}),
@@ -37,14 +37,14 @@ from busyapi.stream.keys import PartitionKeys
         ("rediss+cluster://one", {"mode": "cluster", "tls": True, "seeds": (("one", 6379),)}),
     ],
 )
-def test_url_is_read(url: str, said: dict[str, Any]) -> None:
-    found = parse_redis_url(url)
-    assert {name: getattr(found, name) for name in said} == said
-    assert found.tls is url.startswith("rediss")
+def test_url_is_parsed(url: str, members: dict[str, Any]) -> None:
+    endpoint = parse_redis_url(url)
+    assert {name: getattr(endpoint, name) for name in members} == members
+    assert endpoint.tls is url.startswith("rediss")
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "message"),
     [
         ("", "must look like redis://host:6379"),
         ("one:6379", "must look like"),
@@ -63,29 +63,29 @@ def test_url_is_read(url: str, said: dict[str, Any]) -> None:
         ("redis+sentinel://one", "must end in /<name of the service>"),
     ],
 )
-def test_wrong_url_is_told_what_is_wrong_without_its_password(url: str, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_error_about_a_wrong_url_does_not_quote_its_password(url: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         parse_redis_url(url)
     secret = url.replace("://", "://user:hush@", 1)
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(ConfigError) as caught:
         parse_redis_url(secret)
-    assert "hush" not in str(refused.value)
+    assert "hush" not in str(caught.value)
 
 
-def test_settings_of_their_own_come_before_the_url() -> None:
-    found = parse_redis_url("redis://user:old@one", username="other", password="new")
-    assert (found.username, found.password) == ("other", "new")
+def test_separate_settings_override_the_url() -> None:
+    endpoint = parse_redis_url("redis://user:old@one", username="other", password="new")
+    assert (endpoint.username, endpoint.password) == ("other", "new")
 
 
-def test_password_file_is_read_anew_each_time(tmp_path: Path) -> None:
+def test_password_file_is_read_again_each_time(tmp_path: Path) -> None:
     file = tmp_path / "password"
-    found = parse_redis_url("redis://one", password_file=str(file))
+    endpoint = parse_redis_url("redis://one", password_file=str(file))
     with pytest.raises(RedisUnavailable, match="BUSYAPI_REDIS_PASSWORD_FILE: No such file"):
-        found._read_password()
+        endpoint._read_password()
     file.write_text("first\n")
-    assert found._read_password() == "first"
+    assert endpoint._read_password() == "first"
     file.write_text("second")
-    assert found._read_password() == "second"
+    assert endpoint._read_password() == "second"
 
 
 def test_keys_of_a_partition_share_a_slot_and_those_of_four_do_not() -> None:
@@ -100,7 +100,7 @@ def test_keys_of_a_partition_share_a_slot_and_those_of_four_do_not() -> None:
             keys.legacy_idempotency_key("b"),
         ]
         assert len(set(names)) == len(names)
-        (slot,) = {key_slot(each.encode()) for each in names}
+        (slot,) = {key_slot(name.encode()) for name in names}
         slots.append(slot)
     assert len(set(slots)) == 4
 
@@ -112,7 +112,7 @@ def test_endpoint_does_not_show_its_password() -> None:
 
 def test_every_key_of_a_partition_begins_with_the_prefix() -> None:
     keys = parse_redis_url("redis://one", prefix="busyapi:second").keys(3)
-    for each in (
+    for name in (
         keys.state,
         keys.seq,
         keys.stream,
@@ -120,11 +120,11 @@ def test_every_key_of_a_partition_begins_with_the_prefix() -> None:
         keys.committer("l"),
         keys.legacy_idempotency_key("k"),
     ):
-        assert each.startswith("busyapi:second:{3}:")
-    assert parse_redis_url("redis://one").keys(3).state == "busyapi:{3}:state"  # as 0.2.0 has it
+        assert name.startswith("busyapi:second:{3}:")
+    assert parse_redis_url("redis://one").keys(3).state == "busyapi:{3}:state"  # as in 0.2.0
 
 
 @pytest.mark.parametrize("prefix", ["", "{1}", "a b", "a*", "ü", ":a", "a" * 129, "a\n"])
-def test_a_prefix_that_no_key_or_acl_can_take_is_refused(prefix: str) -> None:
+def test_a_prefix_that_keys_or_acls_cannot_have_is_refused(prefix: str) -> None:
     with pytest.raises(ConfigError, match=r"^BUSYAPI_KEY_PREFIX must be "):
         parse_redis_url("redis://one", prefix=prefix)

@@ -1,4 +1,4 @@
-"""A chunked body gives the same data however it arrives, or is refused."""
+"""A chunked body decodes to the same data however it arrives, or is refused."""
 
 from itertools import pairwise
 
@@ -13,11 +13,11 @@ NEXT = b"GET / HTTP/1.1\r\n"
 MAX_OVERHEAD = 1000
 
 
-def read(pieces: list[bytes]) -> tuple[bytes, bytes]:
-    """Return the data of a body that arrives in pieces, and what is left behind it."""
+def decode_pieces(pieces: list[bytes]) -> tuple[bytes, bytes]:
+    """Return the data of a body that arrives in pieces, and the bytes after it."""
     chunks, held, data = ChunkDecoder(MAX_OVERHEAD), b"", b""
-    for each in pieces:
-        held += each
+    for piece in pieces:
+        held += piece
         if not chunks.done:
             used, part = chunks.decode(held)
             held, data = held[used:], data + part
@@ -26,8 +26,8 @@ def read(pieces: list[bytes]) -> tuple[bytes, bytes]:
     return data, held
 
 
-def encoded(parts: list[bytes], extension: bytes = b"", trailers: bytes = b"") -> bytes:
-    chunks = [b"%x%b\r\n%b\r\n" % (len(each), extension, each) for each in parts if each]
+def encode_chunks(parts: list[bytes], extension: bytes = b"", trailers: bytes = b"") -> bytes:
+    chunks = [b"%x%b\r\n%b\r\n" % (len(part), extension, part) for part in parts if part]
     return b"".join(chunks) + b"0\r\n" + trailers + b"\r\n"
 
 
@@ -40,15 +40,15 @@ def encoded(parts: list[bytes], extension: bytes = b"", trailers: bytes = b"") -
 def test_a_body_cut_anywhere_gives_the_same_data(
     parts: list[bytes], extension: bytes, trailers: bytes, cuts: list[int]
 ) -> None:
-    raw = encoded(parts, extension, trailers) + NEXT
-    places = [0, *sorted(min(each, len(raw)) for each in cuts), len(raw)]
-    pieces = [raw[a:b] for a, b in pairwise(places)]
-    assert read(pieces) == (b"".join(parts), NEXT)
+    raw = encode_chunks(parts, extension, trailers) + NEXT
+    ends = [0, *sorted(min(cut, len(raw)) for cut in cuts), len(raw)]
+    pieces = [raw[a:b] for a, b in pairwise(ends)]
+    assert decode_pieces(pieces) == (b"".join(parts), NEXT)
 
 
 def test_a_body_that_arrives_byte_by_byte_gives_the_same_data() -> None:
-    raw = encoded([b"abc", b"d" * 300], b";x=y", b"X: y\r\n")
-    assert read([bytes([each]) for each in raw]) == (b"abc" + b"d" * 300, b"")
+    raw = encode_chunks([b"abc", b"d" * 300], b";x=y", b"X: y\r\n")
+    assert decode_pieces([bytes([byte]) for byte in raw]) == (b"abc" + b"d" * 300, b"")
 
 
 @pytest.mark.parametrize("raw", REFUSED_CHUNKS.values(), ids=REFUSED_CHUNKS)
@@ -57,7 +57,7 @@ def test_an_ambiguous_body_is_refused_however_it_arrives(raw: bytes, size: int) 
     body = raw.partition(b"\r\n\r\n")[2] + NEXT + b"\r\n" * 2
     chunks = ChunkDecoder(MAX_OVERHEAD)
 
-    def arrive() -> None:
+    def decode_in_pieces() -> None:
         held = b""
         for at in range(0, len(body), size):
             held += body[at : at + size]
@@ -65,18 +65,18 @@ def test_an_ambiguous_body_is_refused_however_it_arrives(raw: bytes, size: int) 
             assert not chunks.done
 
     with pytest.raises(MalformedChunk):
-        arrive()
+        decode_in_pieces()
     with pytest.raises(MalformedChunk):
-        chunks.decode(encoded([]))
+        chunks.decode(encode_chunks([]))
 
 
-def test_what_is_no_chunk_is_refused_before_its_line_ends() -> None:
-    for begun in (b"x", b"+", b"123456789", b"1;" + b"x" * 257, b"1;\x00", b"1\n", b"1\rx"):
+def test_an_invalid_chunk_is_refused_before_its_line_ends() -> None:
+    for start in (b"x", b"+", b"123456789", b"1;" + b"x" * 257, b"1;\x00", b"1\n", b"1\rx"):
         with pytest.raises(MalformedChunk):
-            ChunkDecoder(MAX_OVERHEAD).decode(begun)
-    for begun in (b"", b"1", b"12345678", b"1\r", b"1;", b"1;" + b"x" * 256 + b"\r", b"0\r\nX"):
+            ChunkDecoder(MAX_OVERHEAD).decode(start)
+    for start in (b"", b"1", b"12345678", b"1\r", b"1;", b"1;" + b"x" * 256 + b"\r", b"0\r\nX"):
         chunks = ChunkDecoder(MAX_OVERHEAD)
-        chunks.decode(begun)
+        chunks.decode(start)
         assert not chunks.done
 
 

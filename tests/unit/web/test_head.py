@@ -1,4 +1,4 @@
-"""A head says one thing to every recipient, or is refused."""
+"""A head means the same to every recipient, or is refused."""
 
 import pytest
 from hypothesis import example, given
@@ -27,14 +27,14 @@ def test_ambiguous_heads_are_refused(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize("raw", ACCEPTED.values(), ids=ACCEPTED)
-def test_legal_heads_are_taken(raw: bytes) -> None:
+def test_legal_heads_are_accepted(raw: bytes) -> None:
     head, _, _ = raw.lstrip(b"\r\n").partition(b"\r\n\r\n")
-    found = parse_head(head)
-    assert found.chunked or found.length
+    parsed_head = parse_head(head)
+    assert parsed_head.chunked or parsed_head.length
 
 
 @pytest.mark.parametrize(
-    ("version", "connection", "kept"),
+    ("version", "connection", "keep_alive"),
     [
         ("1.1", None, True),
         ("1.1", "close", False),
@@ -50,10 +50,10 @@ def test_legal_heads_are_taken(raw: bytes) -> None:
     ],
 )
 def test_the_version_and_its_options_keep_a_connection(
-    version: str, connection: str | None, *, kept: bool
+    version: str, connection: str | None, *, keep_alive: bool
 ) -> None:
     line = "" if connection is None else f"\r\nConnection: {connection}"
-    assert parse_head(f"GET / HTTP/{version}\r\nHost: a{line}".encode()).keep_alive == kept
+    assert parse_head(f"GET / HTTP/{version}\r\nHost: a{line}".encode()).keep_alive == keep_alive
 
 
 def test_a_length_beyond_all_limits_costs_nothing() -> None:
@@ -68,7 +68,7 @@ def test_a_length_beyond_all_limits_costs_nothing() -> None:
 @example(target="http://a#?")
 @example(target="a://b//c:d")
 @example(target="*")
-def test_every_target_that_is_taken_is_a_path(method: str, target: str) -> None:
+def test_every_accepted_target_is_a_path(method: str, target: str) -> None:
     try:
         head = parse_head(f"{method} {target} HTTP/1.1".encode() + LINES)
     except MalformedHead:
@@ -78,7 +78,7 @@ def test_every_target_that_is_taken_is_a_path(method: str, target: str) -> None:
 
 
 @given(raw=st.binary())
-def test_any_bytes_are_taken_or_refused(raw: bytes) -> None:
+def test_any_bytes_are_accepted_or_refused(raw: bytes) -> None:
     for start in (b"", b"GET /", b"GET / HTTP/1.1\r\nHost: a\r\n"):
         try:
             head = parse_head(start + raw)
@@ -88,7 +88,7 @@ def test_any_bytes_are_taken_or_refused(raw: bytes) -> None:
 
 
 def test_a_head_that_does_not_match_is_refused_in_time_proportional_to_its_length() -> None:
-    """No backtracking: 64 kB of headers and one bad byte."""
+    """64 kB of headers and one bad byte cause no backtracking."""
     raw = b"GET / HTTP/1.1" + b"\r\nA:" * 13_000 + b"\r\nA\x00"
     with pytest.raises(MalformedHead):
         parse_head(raw)
