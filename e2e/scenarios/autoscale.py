@@ -13,7 +13,7 @@ from kubernetes.client import ApiException
 
 from e2e import timeline
 from e2e.kube import wait_for
-from e2e.measure import none_failed
+from e2e.measure import Broken, none_failed
 from e2e.release import NAME, Release
 from e2e.report import Report, Row
 from e2e.target import ROOT
@@ -21,24 +21,27 @@ from e2e.target import ROOT
 ADAPTER = ROOT / "k8s" / "observability" / "prometheus-adapter.yaml"
 MONITORING = "monitoring"
 PROMETHEUS = "http://prometheus.monitoring:9090"
-CALM, BUSY = 20.0, 200.0
+CALM, BUSY = 20.0, 300.0
 """Requests a second."""
-A_POD = 40
-"""Requests a second of one pod, above which another is asked for: 200 make five."""
-FEWEST, MOST, ENOUGH = 2, 5, 4
+A_POD = 38
+"""Requests a second of one pod, above which another is asked for: 300 make eight."""
+FEWEST, MOST, NEEDED = 2, 10, 8
+ENOUGH_FOR_CPU = 4
+MAX_FIRST_SECONDS, MAX_ALL_SECONDS = 12, 20
+"""After the load has risen: until one more pod is ready, and until all are."""
+STEADY_SECONDS = 20
+"""The load stays high for so long after that: no pod may come or go."""
 UP_SECONDS = 150
 DOWN_SECONDS = 240
 METRIC = "busyapi_requests_per_second"
-BEHAVIOR = {
-    "scaleUp": {"policies": [{"type": "Percent", "value": 100, "periodSeconds": 15}]},
-    "scaleDown": {
-        "stabilizationWindowSeconds": 15,
-        "policies": [{"type": "Pods", "value": 2, "periodSeconds": 15}],
-    },
+QUICK_DOWN = {
+    "stabilizationWindowSeconds": 15,
+    "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}],
 }
+"""The chart's is a pod a minute, after five minutes."""
 SMALL: dict[str, Any] = {
     "resources": {"requests": {"cpu": "60m"}, "limits": {"cpu": "200m"}},
-    "metrics": {"podMonitor": {"enabled": True, "interval": "5s"}},
+    "metrics": {"podMonitor": {"enabled": True}},
 }
 
 
@@ -56,7 +59,7 @@ def _scaling(cpu: int | None, requests: int | None) -> dict[str, Any]:
         "maxReplicas": MOST,
         "targetCPUUtilizationPercentage": cpu,
         "targetRequestsPerSecond": requests,
-        "behavior": BEHAVIOR,
+        "behavior": {"scaleDown": QUICK_DOWN},
     }
 
 
@@ -71,14 +74,14 @@ def by_requests(site: Release, report: Report) -> None:
         wait_for(lambda: _scraped(site), "Prometheus to have the API's series", 120)
         with shipped_rule(site):
             wait_for(lambda: _served(site), f"the adapter to serve {METRIC}", 120)
-            up_and_down(site, report, row, "requests")
+            up_and_down(site, report, row, "requests", NEEDED)
 
 
 def by_cpu(site: Release, report: Report) -> None:
     """HPA on CPU alone, with nothing but metrics-server."""
     with report.row("autoscaling on CPU alone") as row:
         site.upgrade({"autoscaling": _scaling(60, None)})
-        up_and_down(site, report, row, "cpu")
+        up_and_down(site, report, row, "cpu", ENOUGH_FOR_CPU)
 
 
 def by_keda(site: Release, report: Report) -> None:
@@ -93,32 +96,45 @@ def by_keda(site: Release, report: Report) -> None:
             "enabled": True,
             "serverAddress": PROMETHEUS,
             "targetRequestsPerSecond": A_POD,
-            "pollingInterval": 5,
+            "targetCPUUtilizationPercentage": None,
             "minReplicas": FEWEST,
             "maxReplicas": MOST,
         }
-        site.upgrade({"autoscaling": {"enabled": False}, "keda": keda})
-        up_and_down(site, report, row, "keda")
+        site.upgrade({"autoscaling": {**_scaling(None, None), "enabled": False}, "keda": keda})
+        up_and_down(site, report, row, "keda", NEEDED)
 
 
-def up_and_down(site: Release, report: Report, row: Row, name: str) -> None:
-    """Load that rises and falls; pods follow, and no request fails over it."""
+def up_and_down(site: Release, report: Report, row: Row, name: str, needed: int) -> None:
+    """Raise the load and lower it again: pods follow in time, and no request fails."""
     with site.load(CALM) as load, timeline.Recorder(site, load) as recorder:
         time.sleep(10)
         load.rate, began = BUSY, time.monotonic()
-        wait_for(lambda: len(site.kube.alive("api")) >= ENOUGH, f"{ENOUGH} API pods", UP_SECONDS)
-        row.notes.append(f"{ENOUGH} pods ready after {time.monotonic() - began:.0f} s")
-        time.sleep(10)
+        first = _seconds_until(site, began, FEWEST + 1)
+        every = _seconds_until(site, began, needed)
+        row.notes.append(f"first additional pod ready after {first:.1f} s, {needed} {every:.1f} s")
+        steady = len(recorder.points)
+        time.sleep(STEADY_SECONDS)
+        desired = [point.desired for point in recorder.points[steady:]]
         load.rate, began = CALM, time.monotonic()
         wait_for(lambda: _calm(site), f"{FEWEST} API pods", DOWN_SECONDS)
         row.notes.append(f"{FEWEST} again {time.monotonic() - began:.0f} s after the load fell")
         time.sleep(5)
         row.figures = load.stop()
+    row.notes.append(f"pods asked for while the load was high: {min(desired)} to {max(desired)}")
     title = row.name[0].upper() + row.name[1:]
     timeline.write(recorder.points, title, report.folder / "e2e" / name)
     report.pictures.append((title, f"{name}.png"))
     row.verdict = site.audit()
     none_failed(row.figures)
+    if first > MAX_FIRST_SECONDS or every > MAX_ALL_SECONDS:
+        raise Broken(f"too late: the first pod after {first:.1f} s, {needed} after {every:.1f} s")
+    if sorted(desired) != desired or (needed == NEEDED and max(desired) > needed):
+        raise Broken(f"too many pods, or fewer under load: {desired}")
+
+
+def _seconds_until(site: Release, began: float, count: int) -> float:
+    wait_for(lambda: len(site.kube.alive("api")) >= count, f"{count} API pods", UP_SECONDS)
+    return time.monotonic() - began
 
 
 def _calm(site: Release) -> bool:

@@ -27,17 +27,23 @@ def test_adapter_serves_the_metric_that_the_chart_uses() -> None:
     assert {"namespace", "pod"} == rule["resources"]["overrides"].keys()
 
 
-def test_rate_window_covers_four_scrapes() -> None:
+def test_rate_window_covers_three_scrapes() -> None:
     (rule,) = adapter()["rules"]["custom"]
-    window = re.search(r"\[(\d+)m\]", rule["metricsQuery"])
+    window = re.search(r"\[(\d+)s\]", rule["metricsQuery"])
     assert window
-    (monitor, _) = of_kind(
-        render({"metrics": {"serviceMonitor": {"enabled": True}}}), "ServiceMonitor"
-    )
-    interval = monitor["spec"]["endpoints"][0]["interval"]
-    stack = yaml.safe_load((FOLDER / "kube-prometheus-stack.yaml").read_text())
-    assert stack["prometheus"]["prometheusSpec"]["scrapeInterval"] == interval
-    assert int(window[1]) * 60 >= 4 * int(interval.removesuffix("s"))
+    keda = {"enabled": True, "serverAddress": "http://prometheus:9090"}
+    scaled = render({"autoscaling": {"enabled": False}, "keda": keda})
+    (requests, _) = one(scaled, "ScaledObject", "busyapi")["spec"]["triggers"]
+    assert window[0] in requests["metadata"]["query"]
+    intervals = {
+        monitor["spec"][endpoints][0]["interval"]
+        for kind, name, endpoints in (
+            ("ServiceMonitor", "serviceMonitor", "endpoints"),
+            ("PodMonitor", "podMonitor", "podMetricsEndpoints"),
+        )
+        for monitor in of_kind(render({"metrics": {name: {"enabled": True}}}), kind)
+    }
+    assert [3 * int(interval.removesuffix("s")) for interval in intervals] == [int(window[1])]
 
 
 def test_commands_of_the_observability_readme_work() -> None:

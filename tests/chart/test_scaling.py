@@ -62,33 +62,55 @@ def test_scaling_is_fast_up_and_slow_down() -> None:
     behavior = hpa()["behavior"]
     up, down = behavior["scaleUp"], behavior["scaleDown"]
     assert up["stabilizationWindowSeconds"] == 0
-    assert {"type": "Percent", "value": 100, "periodSeconds": 15} in up["policies"]
+    assert up["selectPolicy"] == "Max"
+    assert {"type": "Percent", "value": 300, "periodSeconds": 15} in up["policies"]
+    assert {"type": "Pods", "value": 4, "periodSeconds": 15} in up["policies"]
     assert down["stabilizationWindowSeconds"] == 300
+
+
+def test_new_pod_gets_requests_within_a_second_of_being_ready() -> None:
+    (container,) = one(render(), "Deployment", "busyapi")["spec"]["template"]["spec"]["containers"]
+    probe = container["readinessProbe"]
+    assert probe["periodSeconds"] == 1
+    # A server that restarts within nine seconds costs no endpoint.
+    assert probe["failureThreshold"] == 9
 
 
 def test_keda_keeps_its_pods_without_metrics() -> None:
     spec = one(render(KEDA), "ScaledObject", "busyapi")["spec"]
     assert spec["fallback"]["behavior"] == "currentReplicasIfHigher"
-    (trigger,) = spec["triggers"]
-    assert trigger["type"] == "prometheus"
-    assert trigger["metadata"]["ignoreNullValues"] == "false"
+    requests, cpu = spec["triggers"]
+    assert requests["type"] == "prometheus"
+    assert requests["metadata"]["ignoreNullValues"] == "false"
+    assert cpu == {"type": "cpu", "metricType": "Utilization", "metadata": {"value": "70"}}
     behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
     assert behavior == hpa()["behavior"]
 
 
-def test_keda_query_selects_this_release_over_at_least_four_scrapes() -> None:
-    (trigger,) = one(render(KEDA), "ScaledObject", "busyapi")["spec"]["triggers"]
-    query = trigger["metadata"]["query"]
+def test_keda_can_leave_out_cpu() -> None:
+    values = KEDA | {"keda": KEDA["keda"] | {"targetCPUUtilizationPercentage": None}}
+    (trigger,) = one(render(values), "ScaledObject", "busyapi")["spec"]["triggers"]
+    assert trigger["type"] == "prometheus"
+
+
+def test_keda_query_selects_this_release() -> None:
+    query = keda_query(KEDA)
     assert 'namespace="usages"' in query
     pod = re.search(r'pod=~"([^"]+)"', query)
     assert pod
     assert re.fullmatch(pod[1], "busyapi-6d4cf56db6-x7k2p")
     assert not re.fullmatch(pod[1], "other-6d4cf56db6-x7k2p")
-    window = re.search(r"busyapi_requests_total\{.*\}\[1m\]", query)
-    assert window
-    monitors = {"metrics": {"serviceMonitor": {"enabled": True}}}
-    for monitor in of_kind(render(monitors), "ServiceMonitor"):
-        assert monitor["spec"]["endpoints"][0]["interval"] == "15s"
+
+
+def test_keda_rate_can_have_another_window() -> None:
+    values = KEDA | {"keda": KEDA["keda"] | {"window": "90s"}}
+    assert re.findall(r"\[(\w+)\]", keda_query(values)) == ["90s"]
+
+
+def keda_query(values: Json) -> str:
+    triggers = one(render(values), "ScaledObject", "busyapi")["spec"]["triggers"]
+    query: str = triggers[0]["metadata"]["query"]
+    return query
 
 
 @pytest.mark.parametrize(
