@@ -21,6 +21,8 @@ def keda(**options: object) -> Json:
 
 # The start of the expected message, and the values that cause it.
 REFUSALS: list[tuple[str, Json]] = [
+    ("the objects would be named busyapi-A.b", {"nameOverride": "A.b"}),
+    ("enabled is false", {"enabled": False}),
     (
         "valkey.enabled is true and externalRedis names a host",
         {"externalRedis": {"host": "r.example.org"}},

@@ -95,12 +95,14 @@ def notes(values: Json | None = None, **options: Any) -> str:
     return texts(values, **options)[NOTES]
 
 
-def render3(values: Json | None = None, *, release: str = "busyapi") -> list[Json]:
+def render3(
+    values: Json | None = None, *, release: str = "busyapi", chart: Path = CHART
+) -> list[Json]:
     """Render the objects with Helm 3."""
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(values or {}, file)
         file.flush()
-        command = [str(helm3()), "template", release, str(CHART), "-n", NAMESPACE, "-f", file.name]
+        command = [str(helm3()), "template", release, str(chart), "-n", NAMESPACE, "-f", file.name]
         process = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
     return parse(process.stdout)
 

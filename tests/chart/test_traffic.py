@@ -22,7 +22,7 @@ INGRESS: Json = {"ingress": {"enabled": True, "hosts": [{"host": "usages.example
 ROUTE: Json = {"httpRoute": {"enabled": True, "parentRefs": [{"name": "gateway"}]}}
 POLICY: Json = {"networkPolicy": {"enabled": True}}
 EXTERNAL: Json = {"valkey": {"enabled": False}, "externalRedis": {"host": "redis.example.org"}}
-DNS: Json = {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
+OPENSHIFT = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "openshift-dns"}}}
 
 
 def peer(component: str) -> Json:
@@ -32,6 +32,15 @@ def peer(component: str) -> Json:
         "app.kubernetes.io/component": component,
     }
     return {"podSelector": {"matchLabels": labels}}
+
+
+def dns(port: int, *to: Json) -> Json:
+    """Return a rule for queries to this port, anywhere if no peers are given."""
+    rule: Json = {"ports": [{"port": port, "protocol": "UDP"}, {"port": port, "protocol": "TCP"}]}
+    return rule | ({"to": [*to]} if to else {})
+
+
+DNS = [dns(53), dns(5353, OPENSHIFT)]
 
 
 def policy(component: str, values: Json | None = None) -> Json:
@@ -154,7 +163,7 @@ def test_route_has_all_options() -> None:
     }
 
 
-@pytest.mark.parametrize("component", ["api", "flusher", "valkey"])
+@pytest.mark.parametrize("component", ["api", "flusher", "test", "valkey"])
 def test_policy_selects_its_pods_in_both_directions(component: str) -> None:
     spec = policy(component)
     assert spec["podSelector"] == peer(component)["podSelector"]
@@ -176,14 +185,14 @@ def test_api_reaches_only_redis_flushers_and_dns() -> None:
     assert policy("api")["egress"] == [
         {"to": [peer("valkey")], "ports": [{"port": "redis"}]},
         {"to": [peer("flusher")], "ports": [{"port": "http"}]},
-        DNS,
+        *DNS,
     ]
 
 
 def test_flusher_accepts_the_api_and_reaches_only_redis_and_dns() -> None:
     spec = policy("flusher")
     assert spec["ingress"][0] == {"from": [peer("api"), peer("test")], "ports": [{"port": "http"}]}
-    assert spec["egress"] == [{"to": [peer("valkey")], "ports": [{"port": "redis"}]}, DNS]
+    assert spec["egress"] == [{"to": [peer("valkey")], "ports": [{"port": "redis"}]}, *DNS]
 
 
 def test_valkey_accepts_both_roles_and_opens_no_connections() -> None:
@@ -191,6 +200,49 @@ def test_valkey_accepts_both_roles_and_opens_no_connections() -> None:
     both = [peer("api"), peer("flusher")]
     assert spec["ingress"] == [{"from": both, "ports": [{"port": "redis"}]}]
     assert spec["egress"] == []
+
+
+def test_test_pod_reaches_api_flushers_and_dns_and_accepts_nothing() -> None:
+    spec = policy("test")
+    assert spec["ingress"] == []
+    assert spec["egress"] == [
+        {"to": [peer("api"), peer("flusher")], "ports": [{"port": "http"}]},
+        *DNS,
+    ]
+    assert not of_kind(render(POLICY | {"tests": {"enabled": False}}), "Pod")
+    policies = of_kind(render(POLICY | {"tests": {"enabled": False}}), "NetworkPolicy")
+    assert "busyapi-test" not in {document["metadata"]["name"] for document in policies}
+
+
+@pytest.mark.parametrize("mode", MODES, ids=mode_name)
+def test_every_pod_has_a_policy_if_policies_are_enabled(mode: Path) -> None:
+    documents = render(values_of(mode) | POLICY)
+    policies = of_kind(documents, "NetworkPolicy")
+    selectors = [document["spec"]["podSelector"]["matchLabels"] for document in policies]
+    for name, pod in pods(documents):
+        labels = pod["metadata"]["labels"].items()
+        assert any(selector.items() <= labels for selector in selectors), name
+
+
+@pytest.mark.parametrize(
+    "peers",
+    [
+        [{"ipBlock": {"cidr": "169.254.20.10/32"}}],
+        [{"ipBlock": {"cidr": "fd00::a/128"}}, OPENSHIFT],
+    ],
+)
+@pytest.mark.parametrize("component", ["api", "flusher", "test"])
+def test_dns_can_be_restricted_to_given_servers(component: str, peers: list[Json]) -> None:
+    spec = policy(component, {"networkPolicy": {"enabled": True, "dnsTo": peers}})
+    assert spec["egress"][-2:] == [dns(53, *peers), dns(5353, *peers)]
+
+
+@pytest.mark.parametrize("mode", MODES, ids=mode_name)
+def test_no_policy_names_an_address_by_itself(mode: Path) -> None:
+    """A rule with addresses of one IP family would close the other."""
+    given = str(values_of(mode))
+    for document in of_kind(render(values_of(mode) | POLICY), "NetworkPolicy"):
+        assert "ipBlock" not in str(document) or "ipBlock" in given
 
 
 def test_policies_allow_the_address_of_an_external_redis() -> None:

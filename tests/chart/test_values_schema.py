@@ -20,7 +20,9 @@ OPEN = {
     "httpRoute.matches[].headers[]",
     "httpRoute.matches[].queryParams[]",
     "httpRoute.filters[]",
+    "extraObjects[]",
     "keda.extraTriggers[]",
+    "tests.resources.claims[]",
     *(
         f"{section}{name}"
         for section in ("", "flusher.", "valkey.")
@@ -48,12 +50,18 @@ def objects(part: Json, path: str = "") -> Iterator[tuple[str, bool]]:
     """Yield the path of each object in the schema, and whether it rejects unknown keys."""
     if "$ref" in part:
         part = schema()["definitions"][part["$ref"].removeprefix("#/definitions/")]
-    if part.get("type") == "object" and not isinstance(part.get("additionalProperties"), dict):
+    if "object" in kinds(part) and not isinstance(part.get("additionalProperties"), dict):
         yield path, part.get("additionalProperties") is False
     for name, child in (part.get("properties") or {}).items():
         yield from objects(child, f"{path}.{name}".removeprefix("."))
     if isinstance(part.get("items"), dict):
         yield from objects(part["items"], f"{path}[]")
+
+
+def kinds(part: Json) -> list[str]:
+    """Return the types of a part of the schema."""
+    kind = part.get("type") or []
+    return [kind] if isinstance(kind, str) else kind
 
 
 def nest(path: str, value: Any) -> Any:

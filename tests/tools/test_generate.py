@@ -95,7 +95,7 @@ def test_a_config_map_without_a_place_for_the_rows_is_refused(
 def test_text_setting_without_a_pattern_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(chart_config.PATTERNS, "corsOrigins")
     with pytest.raises(ValueError, match=r"config\.corsOrigins: add it to PATTERNS"):
-        chart_config.render_schema((ROOT / chart_config.SCHEMA).read_text())
+        chart_config.render_schema((ROOT / chart_config.SCHEMA).read_text(), "a: {}")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Protocol, cast
 ROOT = Path(__file__).parents[2]
 MODULES = {
     "settings": ("settings_page", "chart_config"),
-    "values": ("values",),
+    "values": ("values", "chart_defaults"),
     "k8s": ("k8s",),
     "dashboards": ("dashboards",),
     "docs": ("metrics_page", "logs_page", "sizing_page"),

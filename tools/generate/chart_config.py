@@ -12,6 +12,7 @@ from typing import Any
 
 from busyapi.renamed_settings import RENAMED
 from busyapi.settings import Settings
+from tools.generate.chart_defaults import VALUES, read_defaults
 
 OWNED = ""
 SCHEMA = "charts/busyapi/values.schema.json"
@@ -35,8 +36,6 @@ ELSEWHERE = {
 """Variables that no `config` key sets, and why."""
 COMPUTED = {"keyPrefix"}
 """Keys that a template computes the variable from."""
-OPTIONAL = {"keyPrefix", "replicas", "fastPath"}
-"""Keys that values of an older release may lack: `helm upgrade --reuse-values`."""
 PATTERNS = {
     "keyPrefix": "^([A-Za-z0-9][A-Za-z0-9._:-]{0,127})?$",
     "corsOrigins": "^(https?://[^/*A-Z ]+( *, *https?://[^/*A-Z ]+)*)?$",
@@ -80,23 +79,45 @@ def render_config_map(text: str) -> str:
 
 
 def render_row(name: str, setting: Field[Any]) -> str:
-    """Return a row of the ConfigMap. Without int64, Helm writes large numbers with an exponent."""
-    default = f" | default {json.dumps(setting.default)}" if name in OPTIONAL else ""
+    """Return a row of the ConfigMap. A large number must not be written with an exponent."""
     if name in FORMER:
         name = f"{FORMER[name]} | default .{name}"
-    whole = " | int64" if type(setting.default) is int else ""
-    return f"  {setting.metadata['name']}: {{{{ .{name}{default}{whole} | quote }}}}\n"
+    # toJson writes no exponent.
+    number = {int: " | int64", float: " | toJson"}.get(type(setting.default), "")
+    return f"  {setting.metadata['name']}: {{{{ .{name}{number} | quote }}}}\n"
 
 
-def render_schema(text: str) -> str:
-    """Return the schema with a new `config`."""
+def render_schema(text: str, values: str) -> str:
+    """Return the schema with a fresh `config`, and with null accepted for every value.
+
+    The templates use the default for a null and for a value that is missing.
+    """
     content = json.loads(text)
     config = content["properties"]["config"]
-    config["required"] = [name for name, _ in config_settings() if name not in OPTIONAL]
     config["properties"] = {name: make_rule(name, setting) for name, setting in config_settings()}
     for name, former in FORMER.items():
         config["properties"][former] = config["properties"][name]
+    accept_null(content, content, read_defaults(values))
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def accept_null(content: dict[str, Any], part: dict[str, Any], sections: dict[str, Any]) -> None:
+    """Accept null for everything in a map, and sections without some of their values."""
+    if sections:
+        part.pop("required", None)
+    children = list(part.get("properties", {}).items())
+    if isinstance(part.get("additionalProperties"), dict):
+        children.append(("", part["additionalProperties"]))
+    for name, reference in children:
+        child = reference
+        while "$ref" in child:
+            child = content["definitions"][child["$ref"].removeprefix("#/definitions/")]
+        kinds = child["type"] if isinstance(child["type"], list) else [child["type"]]
+        child["type"] = [*kinds, *({"null"} - {*kinds})]
+        if None not in child.get("enum", [None]):
+            child["enum"].append(None)
+        section = sections.get(name)
+        accept_null(content, child, section if isinstance(section, dict) else {})
 
 
 def make_rule(name: str, setting: Field[Any]) -> dict[str, Any]:
@@ -121,5 +142,7 @@ def make_rule(name: str, setting: Field[Any]) -> dict[str, Any]:
 
 def render_files(root: Path) -> dict[str, str]:
     """Return the template and the schema by their paths."""
-    texts = {name: (root / name).read_text(encoding="utf-8") for name in (CONFIG_MAP, SCHEMA)}
-    return {CONFIG_MAP: render_config_map(texts[CONFIG_MAP]), SCHEMA: render_schema(texts[SCHEMA])}
+    map_text, schema_text, values = (
+        (root / name).read_text(encoding="utf-8") for name in (CONFIG_MAP, SCHEMA, VALUES)
+    )
+    return {CONFIG_MAP: render_config_map(map_text), SCHEMA: render_schema(schema_text, values)}

@@ -49,7 +49,7 @@ def read_rows(text: str) -> Iterator[Row]:
 def _rows(mapping: yaml.MappingNode, path: str, lines: list[str]) -> Iterator[Row]:
     for name, value in mapping.value:
         key = f"{path}{name.value}"
-        meaning = _comment(lines, name.start_mark.line)
+        meaning = find_comment(lines, name.start_mark.line)
         if meaning:
             yield Row(key, _default(value), meaning.replace("|", "\\|"))
         elif isinstance(value, yaml.MappingNode) and value.value:
@@ -58,7 +58,8 @@ def _rows(mapping: yaml.MappingNode, path: str, lines: list[str]) -> Iterator[Ro
             raise Undocumented(f"values.yaml: {key} has no comment that begins with `{MARK}`")
 
 
-def _comment(lines: list[str], line: int) -> str:
+def find_comment(lines: list[str], line: int) -> str:
+    """Return the comment that begins with the mark, directly above a line, or nothing."""
     above = lines[line - 1].strip() if line else ""
     return above.removeprefix(MARK) if above.startswith(MARK) else ""
 

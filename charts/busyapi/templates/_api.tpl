@@ -34,9 +34,9 @@
 {{- if include "busyapi.authEnabled" . }}
 - name: tokens
   secret:
-    secretName: {{ .Values.auth.existingSecret | default (printf "%s-tokens" (include "busyapi.fullname" .)) }}
+    secretName: {{ .Values.auth.existingSecret | default (printf "%s-tokens" (include "busyapi.fullname" .)) | quote }}
     items:
-      - key: {{ ternary .Values.auth.existingSecretKey "tokens" (not (empty .Values.auth.existingSecret)) }}
+      - key: {{ ternary .Values.auth.existingSecretKey "tokens" (not (empty .Values.auth.existingSecret)) | quote }}
         path: tokens
 {{- end }}
 {{- end }}

@@ -1,18 +1,27 @@
 {{/* Names, labels and images. Each is built in one place. */}}
 
 {{- define "busyapi.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 44 | trimSuffix "-" }}
+{{- default .Chart.Name .Values.nameOverride | trunc 44 | regexFind "^.*[a-zA-Z0-9]" }}
 {{- end }}
 
-{{/* At most 44 characters: with -flusher and a hash it becomes a pod label of at most 63. */}}
+{{/*
+At most 44 characters: with -flusher and a hash it becomes a pod label of at most 63. A name that is cut
+ends in a hash, so that two long names do not become the same. A release that was installed under a cut
+name without a hash keeps it; if there is no cluster to look it up in (Argo CD), set fullnameOverride.
+*/}}
 {{- define "busyapi.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride }}
-{{- if .Values.fullnameOverride }}
-{{- .Values.fullnameOverride | trunc 44 | trimSuffix "-" }}
-{{- else if contains $name .Release.Name }}
-{{- .Release.Name | trunc 44 | trimSuffix "-" }}
+{{- $full := .Values.fullnameOverride | default (ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name)) }}
+{{- if le (len $full) 44 }}
+{{- $full }}
 {{- else }}
-{{- printf "%s-%s" .Release.Name $name | trunc 44 | trimSuffix "-" }}
+{{- $cut := $full | trunc 44 | trimSuffix "-" }}
+{{- $old := lookup "apps/v1" "Deployment" (include "busyapi.namespace" .) $cut }}
+{{- if eq (dig "metadata" "annotations" "meta.helm.sh/release-name" "" ($old | default dict)) .Release.Name }}
+{{- $cut }}
+{{- else }}
+{{- printf "%s-%s" ($full | trunc 35 | trimSuffix "-") ($full | sha256sum | trunc 8) }}
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -32,32 +41,40 @@
 Arguments: root, component. */}}
 {{- define "busyapi.selectorLabels" -}}
 {{- $root := .root -}}
-app.kubernetes.io/name: {{ include "busyapi.name" $root }}
-app.kubernetes.io/instance: {{ $root.Release.Name }}
-app.kubernetes.io/component: {{ .component }}
+app.kubernetes.io/name: {{ include "busyapi.name" $root | quote }}
+app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
+app.kubernetes.io/component: {{ .component | quote }}
 {{- end }}
 
-{{/* The labels of a component's objects. Arguments: root, component. */}}
+{{/* The labels of a component's objects. Those of selectors win, then those of the values.
+Arguments: root, component, labels (optional). */}}
 {{- define "busyapi.labels" -}}
-{{- $root := .root -}}
-helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{ include "busyapi.selectorLabels" . }}
-app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ $root.Release.Service }}
-app.kubernetes.io/part-of: busyapi
-{{- with $root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $root := .root }}
+{{- $chart := dict
+  "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-")
+  "app.kubernetes.io/version" $root.Chart.AppVersion
+  "app.kubernetes.io/managed-by" $root.Release.Service
+  "app.kubernetes.io/part-of" "busyapi" }}
+{{- include "busyapi.merge" (dict "maps" (list (include "busyapi.selectorLabels" . | fromYaml) .labels $root.Values.commonLabels $chart)) }}
 {{- end }}
 
 {{/* The labels of a component's pods. They do not include the chart's version, which would replace
 every pod at every upgrade. Arguments: root, component, labels. */}}
 {{- define "busyapi.podLabels" -}}
-{{- $root := .root -}}
-{{ include "busyapi.selectorLabels" . }}
-app.kubernetes.io/part-of: busyapi
-{{- with merge (dict) .labels $root.Values.commonLabels }}
-{{ toYaml . }}
+{{- $selector := include "busyapi.selectorLabels" . | fromYaml }}
+{{- include "busyapi.merge" (dict "maps" (list $selector .labels .root.Values.commonLabels (dict "app.kubernetes.io/part-of" "busyapi"))) }}
+{{- end }}
+
+{{/* The metadata of an object. Arguments: root, component, and optional: name or suffix (of
+the full name), namespace, labels, annotations, hook (annotations that win). */}}
+{{- define "busyapi.metadata" -}}
+name: {{ .name | default (printf "%s%s" (include "busyapi.fullname" .root) (.suffix | default "")) | quote }}
+namespace: {{ .namespace | default (include "busyapi.namespace" .root) | quote }}
+labels:
+  {{- include "busyapi.labels" . | nindent 2 }}
+{{- with include "busyapi.merge" (dict "maps" (list .hook .annotations .root.Values.commonAnnotations)) }}
+annotations:
+  {{- . | nindent 2 }}
 {{- end }}
 {{- end }}
 
@@ -65,17 +82,80 @@ app.kubernetes.io/part-of: busyapi
 {{- define "busyapi.image" -}}
 {{- $root := .root }}
 {{- $image := .image }}
-{{- with $root.Values.global.imageRegistry | default $image.registry }}{{ . }}/{{ end }}
-{{- $image.repository }}
-{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default $root.Chart.AppVersion }}{{ end }}
+{{- $registry := $root.Values.global.imageRegistry | default $image.registry }}
+{{- $repository := empty $registry | ternary $image.repository (printf "%s/%s" $registry $image.repository) }}
+{{- if $image.digest }}
+{{- printf "%s@%s" $repository $image.digest | quote }}
+{{- else }}
+{{- printf "%s:%s" $repository ($image.tag | default $root.Chart.AppVersion) | quote }}
+{{- end }}
 {{- end }}
 
-{{/* The scrape annotations for Prometheus. Arguments: root, port. */}}
-{{- define "busyapi.scrapeAnnotations" -}}
-{{- if .root.Values.metrics.annotations.enabled -}}
-prometheus.io/scrape: "true"
-prometheus.io/port: {{ .port | quote }}
-prometheus.io/path: /metrics
+{{/* The settings that all pods have in common. Arguments: root, component, and optional: settings, the
+section of the component in the values. */}}
+{{- define "busyapi.podSettings" -}}
+{{- $root := .root }}
+{{- $secrets := list }}
+{{- range concat $root.Values.imagePullSecrets ($root.Values.global.imagePullSecrets | default list) }}
+{{- $secrets = append $secrets (kindIs "string" . | ternary (dict "name" .) .) }}
+{{- end }}
+{{- with $secrets | uniq }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+serviceAccountName: {{ include "busyapi.serviceAccountName" $root | quote }}
+automountServiceAccountToken: false
+# Otherwise a Service named *-metrics or *-flusher adds BUSYAPI_…_PORT=tcp://… to the environment.
+enableServiceLinks: false
+{{- with .settings.priorityClassName }}
+priorityClassName: {{ . | quote }}
+{{- end }}
+securityContext:
+  {{- toYaml .settings.podSecurityContext | nindent 2 }}
+{{- with .settings.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .settings.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .settings.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .settings.topologySpreadConstraints }}
+topologySpreadConstraints:
+  {{- include "busyapi.spread" (dict "root" $root "component" $.component "constraints" .) | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* The probes of a container, without those whose map is empty. */}}
+{{- define "busyapi.probes" -}}
+{{- range $name := list "startupProbe" "livenessProbe" "readinessProbe" }}
+{{- with get $ $name }}
+{{ $name }}:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The annotations of pods: checksums, then those of the values, then those for Prometheus.
+Arguments: root, checksums, annotations, port (optional). */}}
+{{- define "busyapi.podAnnotations" -}}
+{{- $scrape := dict }}
+{{- if and .port .root.Values.metrics.annotations.enabled }}
+{{- $scrape = dict "prometheus.io/scrape" "true" "prometheus.io/port" (toString .port) "prometheus.io/path" "/metrics" }}
+{{- end }}
+{{- include "busyapi.merge" (dict "maps" (list .checksums .annotations $scrape)) }}
+{{- end }}
+
+{{/* Set the checksum of an existing Secret's key, so that a change rolls the pods. Without a cluster there
+is nothing to look up. Arguments: root, checksums, name, secret, key. */}}
+{{- define "busyapi.secretChecksum" -}}
+{{- $secret := lookup "v1" "Secret" (include "busyapi.namespace" .root) .secret }}
+{{- with get (($secret | default dict).data | default dict) .key }}
+{{- $_ := set $.checksums $.name (sha256sum .) }}
 {{- end }}
 {{- end }}
 
@@ -103,7 +183,7 @@ Arguments: root, component, constraints. */}}
 {{/* The IP families of every Service. */}}
 {{- define "busyapi.ipFamilies" -}}
 {{- with .Values.service.ipFamilyPolicy }}
-ipFamilyPolicy: {{ . }}
+ipFamilyPolicy: {{ . | quote }}
 {{- end }}
 {{- with .Values.service.ipFamilies }}
 ipFamilies:
@@ -111,16 +191,14 @@ ipFamilies:
 {{- end }}
 {{- end }}
 
-{{/* The spec of a volume claim. */}}
+{{/* The spec of a volume claim. Arguments: root, persistence. */}}
 {{- define "busyapi.claimSpec" -}}
 accessModes:
-  {{- toYaml .accessModes | nindent 2 }}
-{{- if eq (.storageClass | default "") "-" }}
-storageClassName: ""
-{{- else if .storageClass }}
-storageClassName: {{ .storageClass }}
+  {{- toYaml .persistence.accessModes | nindent 2 }}
+{{- with .persistence.storageClass | default .root.Values.global.storageClass }}
+storageClassName: {{ ternary "" . (eq . "-") | quote }}
 {{- end }}
 resources:
   requests:
-    storage: {{ .size }}
+    storage: {{ .persistence.size | toJson }}
 {{- end }}

@@ -1,12 +1,17 @@
 {{/* The address of Redis, and the login of a role. The password is a file, so that it can be rotated. */}}
 
+{{/* A host of a URL: an IPv6 address needs brackets, which users leave out. */}}
+{{- define "busyapi.redisHost" -}}
+{{- regexMatch "^[^\\[]*:[^\\[]*:" . | ternary (printf "[%s]" .) . }}
+{{- end }}
+
 {{- define "busyapi.redisUrl" -}}
 {{- $external := .Values.externalRedis }}
 {{- $scheme := ternary "rediss" "redis" $external.tls.enabled }}
 {{- if .Values.valkey.enabled -}}
 redis://{{ include "busyapi.fullname" . }}-valkey:6379
 {{- else if eq $external.mode "standalone" -}}
-{{ $scheme }}://{{ $external.host }}:{{ $external.port }}
+{{ $scheme }}://{{ include "busyapi.redisHost" $external.host }}:{{ $external.port | int64 }}
 {{- else if eq $external.mode "sentinel" -}}
 {{ $scheme }}+sentinel://{{ join "," $external.hosts }}/{{ $external.masterName }}
 {{- else -}}
@@ -43,14 +48,14 @@ Arguments: root, role. */}}
 {{- $root := .root }}
 {{- $external := $root.Values.externalRedis }}
 {{- if $root.Values.valkey.enabled }}
-secretName: {{ include "busyapi.valkeySecret" $root }}
+secretName: {{ include "busyapi.valkeySecret" $root | quote }}
 items:
   - key: {{ .role }}-password
     path: password
 {{- else if $external.existingSecret }}
-secretName: {{ $external.existingSecret }}
+secretName: {{ $external.existingSecret | quote }}
 items:
-  - key: {{ $external.existingSecretPasswordKey }}
+  - key: {{ $external.existingSecretPasswordKey | quote }}
     path: password
 {{- else if $external.password }}
 secretName: {{ include "busyapi.fullname" $root }}-redis
@@ -100,9 +105,9 @@ items:
 {{- if .caSecret }}
 - name: redis-ca
   secret:
-    secretName: {{ .caSecret }}
+    secretName: {{ .caSecret | quote }}
     items:
-      - key: {{ .caSecretKey }}
+      - key: {{ .caSecretKey | quote }}
         path: ca.crt
 {{- end }}
 {{- end }}

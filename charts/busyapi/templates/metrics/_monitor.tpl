@@ -3,9 +3,9 @@
 - port: {{ .port }}
   path: /metrics
   {{- with .monitor }}
-  interval: {{ .interval }}
+  interval: {{ .interval | quote }}
   {{- with .scrapeTimeout }}
-  scrapeTimeout: {{ . }}
+  scrapeTimeout: {{ . | quote }}
   {{- end }}
   # Rules and dashboards distinguish releases by this label.
   relabelings:
@@ -19,20 +19,4 @@
     {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- end }}
-{{- end }}
-
-{{/* The metadata of a monitor. Arguments: root, monitor, component, name. */}}
-{{- define "busyapi.monitorMetadata" -}}
-{{- $root := .root -}}
-name: {{ .name }}
-namespace: {{ include "busyapi.namespace" $root }}
-labels:
-  {{- include "busyapi.labels" (dict "root" $root "component" .component) | nindent 2 }}
-  {{- with .monitor.labels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
-{{- with .monitor.annotations }}
-annotations:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
 {{- end }}

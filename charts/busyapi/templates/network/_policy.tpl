@@ -1,14 +1,6 @@
 {{/* Parts of the NetworkPolicies. An empty list of peers means everyone, so rules without peers are
 left out. */}}
 
-{{- define "busyapi.policyMetadata" -}}
-{{- $root := .root -}}
-name: {{ include "busyapi.fullname" $root }}-{{ .component }}
-namespace: {{ include "busyapi.namespace" $root }}
-labels:
-  {{- include "busyapi.labels" . | nindent 2 }}
-{{- end }}
-
 {{/* The pods of a component of this release. Arguments: root, component. */}}
 {{- define "busyapi.peer" -}}
 - podSelector:
@@ -16,12 +8,21 @@ labels:
       {{- include "busyapi.selectorLabels" . | nindent 6 }}
 {{- end }}
 
+{{/* By default DNS may be anywhere: a node-local cache (169.254.20.10) and IPv6 are no pods. OpenShift's
+DNS pods listen on 5353, and policies see the port of the pod. */}}
 {{- define "busyapi.egressDns" -}}
+{{- $openshift := dict "namespaceSelector" (dict "matchLabels" (dict "kubernetes.io/metadata.name" "openshift-dns")) }}
+{{- range $port, $to := dict "53" .Values.networkPolicy.dnsTo "5353" (.Values.networkPolicy.dnsTo | default (list $openshift)) }}
 - ports:
-    - port: 53
+    - port: {{ $port }}
       protocol: UDP
-    - port: 53
+    - port: {{ $port }}
       protocol: TCP
+  {{- with $to }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
 {{- end }}
 
 {{- define "busyapi.egressRedis" -}}
@@ -33,7 +34,7 @@ labels:
 {{- else -}}
 - ports:
     {{- range .Values.networkPolicy.externalRedis.ports }}
-    - port: {{ . }}
+    - port: {{ . | int64 }}
     {{- end }}
   {{- with .Values.networkPolicy.externalRedis.to }}
   to:
