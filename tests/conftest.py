@@ -1,4 +1,4 @@
-"""Fixtures: real servers and our own processes, each test's in its own folder."""
+"""Fixtures: real servers and processes of busyapi. Each test has its own folder."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -31,9 +31,9 @@ MARKERS = {
     "unit/bench": "tools",
     "unit/perf": "tools",
 }
-"""The marker of each test in a file or folder. pyproject.toml says what a marker is for."""
+"""Folders and files with the marker of their tests. pyproject.toml explains the markers."""
 
-# A busy machine is no failure: examples may take their time, the run as a whole may not.
+# A slow example on a busy machine is no failure. Only the run as a whole has a time limit.
 hypothesis.settings.register_profile(
     "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test before pytest selects by markers."""
     for item in items:
         if not item.path.is_relative_to(TESTS):
-            continue  # a test that a test has written
+            continue  # a test that another test has written
         path = item.path.relative_to(TESTS)
         for place in (path, *path.parents):
             if marker := MARKERS.get(str(place)):
@@ -54,10 +54,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_sent_is_logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """At the end of a run, or of a worker of it, when all processes are gone, search their logs."""
+    """Search the logs of all processes at the end of a run, or of one worker of it."""
     yield
-    if found := find_leaks(tmp_path_factory.getbasetemp(), STARTED_LOGS):
-        pytest.fail("logged, and was sent:\n" + "\n".join(found), pytrace=False)
+    if lines := find_leaks(tmp_path_factory.getbasetemp(), STARTED_LOGS):
+        pytest.fail("sent data was logged:\n" + "\n".join(lines), pytrace=False)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -70,41 +70,41 @@ def _fork_server() -> Iterator[None]:
 
 @pytest.fixture
 def valkey(tmp_path: Path) -> Iterator[Server]:
-    """A running Valkey."""
+    """Yield a running Valkey."""
     with Server(tmp_path / "valkey", "valkey") as server:
         yield server
 
 
 @pytest.fixture
 def redis7(tmp_path: Path) -> Iterator[Server]:
-    """A running Redis 7.0, the oldest that is supported."""
+    """Yield a running Redis 7.0, the oldest supported version."""
     with Server(tmp_path / "redis", "redis") as server:
         yield server
 
 
 @pytest.fixture(params=FLAVOURS)
 def flavour(request: pytest.FixtureRequest) -> Flavour:
-    """Each flavour in turn, for a test that makes its own servers."""
-    chosen: Flavour = request.param
-    return chosen
+    """Return each flavour in turn, for a test that starts its own servers."""
+    flavour: Flavour = request.param
+    return flavour
 
 
 @pytest.fixture
 def any_server(tmp_path: Path, flavour: Flavour) -> Iterator[Server]:
-    """A running server of each flavour in turn."""
+    """Yield a running server of each flavour in turn."""
     with Server(tmp_path / flavour, flavour) as server:
         yield server
 
 
 @pytest.fixture
 def stacks(tmp_path: Path) -> Iterator[Stacks]:
-    """A maker of running stacks: `stacks(store, apis=2, partitions=1, settings={...})`."""
+    """Yield a function that starts stacks: `stacks(store, apis=2, settings={...})`."""
     with ExitStack() as running:
 
         def make(store: Store, **options: Any) -> Stack:
-            folder = tmp_path / f"stack-{len(made)}"
-            made.append(stack := Stack(folder, store, **options))
+            folder = tmp_path / f"stack-{len(started)}"
+            started.append(stack := Stack(folder, store, **options))
             return running.enter_context(stack)
 
-        made: list[Stack] = []
+        started: list[Stack] = []
         yield make

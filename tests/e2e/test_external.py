@@ -1,4 +1,4 @@
-"""Who is primary is told from what the servers print, also while one is failing over."""
+"""The primary is found in the servers' output, also during a failover."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,7 +9,7 @@ from e2e import servers
 from e2e.kube import Kube
 from e2e.scenarios.external import cli, owner, primary, replicas, roles
 
-WELL = """\
+NODES = """\
 aa 10.0.0.1:6379@16379 {first} 0 1 1 connected{slots}
 bb 10.0.0.2:6379@16379 master - 0 1 2 connected 5461-10922
 cc 10.0.0.3:6379@16379 master - 0 1 3 connected 10923-16383
@@ -17,17 +17,17 @@ dd 10.0.0.4:6379@16379 {second} 0 1 4 connected{taken}
 ee 10.0.0.5:6379@16379 slave bb 0 1 2 connected
 ff 10.0.0.6:6379@16379 myself,slave cc 0 1 3 connected
 """
-BEFORE = WELL.format(first="master -", slots=" 0-5460", second="slave aa", taken="")
-FAILING = WELL.format(first="master,fail -", slots=" 0-5460", second="slave aa", taken="")
-AFTER = WELL.format(first="slave dd", slots="", second="master -", taken=" 0-5460")
+BEFORE = NODES.format(first="master -", slots=" 0-5460", second="slave aa", taken="")
+FAILING = NODES.format(first="master,fail -", slots=" 0-5460", second="slave aa", taken="")
+AFTER = NODES.format(first="slave dd", slots="", second="master -", taken=" 0-5460")
 
 
-class Printed:
-    """A namespace whose servers print what they were given to print."""
+class Namespace:
+    """A namespace of servers with the given output."""
 
-    def __init__(self, said: dict[str, str]) -> None:
-        self.said = said
-        self.asked: list[tuple[str, ...]] = []
+    def __init__(self, output: dict[str, str]) -> None:
+        self.output = output
+        self.commands: list[tuple[str, ...]] = []
 
     def pods(self) -> list[Any]:
         return [
@@ -43,16 +43,16 @@ class Printed:
 
     def run(self, pod: str, *command: str, check: bool, container: str) -> bytes:
         assert (check, container) == (False, servers.SERVER)
-        self.asked.append(command)
-        return self.said.get(pod, "").encode()
+        self.commands.append(command)
+        return self.output.get(pod, "").encode()
 
 
-def of(said: dict[str, str]) -> Kube:
-    return cast("Kube", Printed(said))
+def make_kube(output: dict[str, str]) -> Kube:
+    return cast("Kube", Namespace(output))
 
 
 @pytest.mark.parametrize(
-    ("said", "pod", "well"),
+    ("output", "pod", "healthy"),
     [
         (BEFORE, "redis-0", (3, 3)),
         (FAILING, "", (2, 3)),
@@ -60,30 +60,30 @@ def of(said: dict[str, str]) -> Kube:
         ("", "", (0, 0)),
     ],
 )
-def test_who_has_the_first_slots(said: str, pod: str, well: tuple[int, int]) -> None:
-    kube = of({"redis-5": said})
-    assert (owner(kube), roles(kube)) == (pod, well)
+def test_owner_of_the_first_slots_is_found(output: str, pod: str, healthy: tuple[int, int]) -> None:
+    kube = make_kube({"redis-5": output})
+    assert (owner(kube), roles(kube)) == (pod, healthy)
 
 
-def test_a_server_that_is_not_connected_is_not_well() -> None:
+def test_a_server_that_is_not_connected_is_not_healthy() -> None:
     lost = BEFORE.replace("0 1 2 connected 5461", "0 1 2 disconnected 5461")
-    assert roles(of({"redis-5": lost})) == (2, 3)
+    assert roles(make_kube({"redis-5": lost})) == (2, 3)
 
 
-def test_most_sentinels_say_who_is_primary() -> None:
-    said = {"redis-0": "redis-0.redis\n6379\n", "redis-1": "redis-2.redis\n6379\n"}
-    assert primary(of({**said, "redis-2": "redis-2.redis\n6379\n"})) == "redis-2"
-    assert primary(of({})) == ""
+def test_the_majority_of_sentinels_names_the_primary() -> None:
+    output = {"redis-0": "redis-0.redis\n6379\n", "redis-1": "redis-2.redis\n6379\n"}
+    assert primary(make_kube({**output, "redis-2": "redis-2.redis\n6379\n"})) == "redis-2"
+    assert primary(make_kube({})) == ""
 
 
 def test_only_replicas_that_are_online_count() -> None:
-    said = "slave0:ip=a,state=online,lag=0\nslave1:ip=b,state=wait_bgsave,lag=0\n"
-    assert replicas(of({"redis-1": said}), "redis-1") == 1
-    assert replicas(of({"redis-1": said}), "") == 0
+    output = "slave0:ip=a,state=online,lag=0\nslave1:ip=b,state=wait_bgsave,lag=0\n"
+    assert replicas(make_kube({"redis-1": output}), "redis-1") == 1
+    assert replicas(make_kube({"redis-1": output}), "") == 0
 
 
 def test_a_sentinel_is_asked_without_the_password() -> None:
-    kube = Printed({})
+    kube = Namespace({})
     cli(cast("Kube", kube), "redis-0", "PING", port=servers.SENTINEL_PORT)
     cli(cast("Kube", kube), "redis-0", "PING")
-    assert [servers.PASSWORD in each for each in kube.asked] == [False, True]
+    assert [servers.PASSWORD in command for command in kube.commands] == [False, True]

@@ -8,16 +8,16 @@ from e2e.images import released
 from e2e.target import ROOT, Target
 
 CLUSTER = Target(Path("none"), ("false",), None)
-"""Whoever builds something for it fails."""
+"""A build for it fails."""
 
 
 @pytest.mark.parametrize(
     "chart",
     [
         ROOT / "tests" / "chart" / "released" / "busyapi-9.9.9.tgz",  # in no commit
-        ROOT / "pyproject.toml",  # in one whose version is another
+        ROOT / "pyproject.toml",  # in one with another version
     ],
     ids=lambda path: path.name,
 )
-def test_a_release_that_history_does_not_hold_is_not_built(chart: Path) -> None:
+def test_a_release_that_is_not_in_the_history_is_not_built(chart: Path) -> None:
     assert not released(CLUSTER, chart, "docker.io/library/busyapi:9.9.9")

@@ -1,4 +1,4 @@
-"""What judges a run on a cluster must be able to fail one."""
+"""The gates of a run on a cluster fail for each defect."""
 
 import pytest
 
@@ -27,12 +27,17 @@ STEADY = [answered(at / 10) for at in range(1, 101)]
 
 
 def test_a_steady_load_passes_every_gate() -> None:
-    seen = figures(STEADY, 0.0, 10.0)
-    assert (seen.sent, seen.answered, seen.failed, seen.statuses) == (100, 100, 0, {201: 100})
-    assert seen.silence == pytest.approx(0.1)
-    assert seen.p99 == pytest.approx(0.1)
-    none_failed(seen)
-    answered_again(seen, 1)
+    summary = figures(STEADY, 0.0, 10.0)
+    assert (summary.sent, summary.answered, summary.failed, summary.statuses) == (
+        100,
+        100,
+        0,
+        {201: 100},
+    )
+    assert summary.silence == pytest.approx(0.1)
+    assert summary.p99 == pytest.approx(0.1)
+    none_failed(summary)
+    answered_again(summary, 1)
 
 
 @pytest.mark.parametrize(
@@ -45,13 +50,13 @@ def test_a_steady_load_passes_every_gate() -> None:
     ],
 )
 def test_one_request_that_failed_in_any_way_fails_the_gate(sample: Sample) -> None:
-    seen = figures([*STEADY, sample], 0.0, 10.0)
-    assert seen.failed == 1
+    summary = figures([*STEADY, sample], 0.0, 10.0)
+    assert summary.failed == 1
     with pytest.raises(Broken, match="1 of 101 requests failed"):
-        none_failed(seen)
+        none_failed(summary)
 
 
-def test_no_request_at_all_proves_nothing() -> None:
+def test_a_run_without_requests_fails_the_gate() -> None:
     with pytest.raises(Broken):
         none_failed(Figures())
     with pytest.raises(Broken):
@@ -69,23 +74,23 @@ def test_silence_counts_the_time_before_the_first_answer_and_after_the_last(
 
 
 def test_an_outage_that_is_too_long_fails_the_gate() -> None:
-    quiet = [each for each in STEADY if not 3 < each.answered < 6]
-    seen = figures(quiet, 0.0, 10.0)
-    assert seen.silence == pytest.approx(3.0, abs=0.2)
-    answered_again(seen, 4)
+    quiet = [sample for sample in STEADY if not 3 < sample.answered < 6]
+    summary = figures(quiet, 0.0, 10.0)
+    assert summary.silence == pytest.approx(3.0, abs=0.2)
+    answered_again(summary, 4)
     with pytest.raises(Broken, match="no answer for"):
-        answered_again(seen, 2)
+        answered_again(summary, 2)
 
 
-def test_only_an_answer_that_says_so_counts_as_refused() -> None:
+def test_only_a_clear_refusal_counts_as_refused() -> None:
     samples = [Sample(0, 1, Outcome.REFUSED, 503), Sample(0, 1, Outcome.UNKNOWN, 503)]
-    seen = figures(samples, 0.0, 1.0)
-    assert (seen.failed, seen.refused) == (2, 1)
+    summary = figures(samples, 0.0, 1.0)
+    assert (summary.failed, summary.refused) == (2, 1)
 
 
-def test_quantile() -> None:
+def test_quantile_of_none_many_and_one() -> None:
     assert quantile([], 0.99) == 0
-    assert quantile([float(each) for each in range(100, 0, -1)], 0.99) == 100
+    assert quantile([float(number) for number in range(100, 0, -1)], 0.99) == 100
     assert quantile([1.0], 0.99) == 1
 
 
@@ -102,7 +107,7 @@ def test_a_lost_usage_fails_the_gate() -> None:
         nothing_lost(check_history(history, archive))
 
 
-def test_ids_that_were_jumped_over_are_found() -> None:
+def test_skipped_ids_are_found() -> None:
     archive = Archive()
     archive.partition(0).lines = [Line(1, b"\x01", "a")]
     no_id_jumped(check_history(History(), archive))

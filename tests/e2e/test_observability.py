@@ -1,4 +1,4 @@
-"""What is read out of Prometheus' answers, and that each thing that is wrong is told."""
+"""Prometheus' replies are understood, and each problem in them is reported."""
 
 from typing import Any
 
@@ -21,30 +21,32 @@ from tests.observability.test_coverage import ON_A_CLUSTER
 RULES = (CHART / "files" / "rules.yaml").read_text()
 
 
-def told(health: str = "ok", state: str = "inactive", namespace: str = "one") -> dict[str, Any]:
+def make_reply(
+    health: str = "ok", state: str = "inactive", namespace: str = "one"
+) -> dict[str, Any]:
     file = f"/etc/prometheus/rules/{namespace}-busyapi-5bd0.yaml"
     rule = {"name": MISSING, "health": health, "state": state}
     return {"groups": [{"file": file, "rules": [rule]}]}
 
 
-def test_all_is_well() -> None:
-    assert troubles(told(), "one") == []
+def test_sound_rules_have_no_problem() -> None:
+    assert troubles(make_reply(), "one") == []
 
 
 @pytest.mark.parametrize(
-    "wrong", [told("err"), told("unknown"), told(namespace="two"), {"groups": []}]
+    "wrong", [make_reply("err"), make_reply("unknown"), make_reply(namespace="two"), {"groups": []}]
 )
-def test_a_rule_that_fails_or_is_not_there(wrong: dict[str, Any]) -> None:
+def test_a_failing_or_missing_rule_is_reported(wrong: dict[str, Any]) -> None:
     assert troubles(wrong, "one")
 
 
-def test_a_namespace_that_ends_alike_is_another() -> None:
-    assert ours(told(namespace="another-one"), "one") == []
+def test_a_namespace_with_the_same_ending_is_another() -> None:
+    assert ours(make_reply(namespace="another-one"), "one") == []
 
 
 @pytest.mark.parametrize(("state", "fires"), [("firing", True), ("pending", False)])
-def test_only_what_fires(state: str, fires: bool) -> None:  # noqa: FBT001
-    assert (MISSING in firing(ours(told(state=state), "one"))) == fires
+def test_only_a_firing_alert_counts(state: str, fires: bool) -> None:  # noqa: FBT001
+    assert (MISSING in firing(ours(make_reply(state=state), "one"))) == fires
 
 
 @pytest.mark.parametrize(
@@ -56,11 +58,11 @@ def test_only_what_fires(state: str, fires: bool) -> None:  # noqa: FBT001
         ("up", {"namespace": "one"}, 0),
     ],
 )
-def test_targets_that_are_up(health: str, labels: dict[str, str], count: int) -> None:
+def test_targets_that_are_up_are_counted(health: str, labels: dict[str, str], count: int) -> None:
     assert up({"activeTargets": [{"health": health, "labels": labels}]}, "one") == count
 
 
-def test_rules_are_sped_up_and_nothing_else() -> None:
+def test_rules_wait_less_and_are_otherwise_the_same() -> None:
     changed = values(RULES)["metrics"]["prometheusRule"]["overrides"]
     (before,) = expressions(RULES, THROTTLED)
     assert set(changed) == {MISSING, MOST, THROTTLED}
@@ -68,5 +70,5 @@ def test_rules_are_sped_up_and_nothing_else() -> None:
     assert "[5m]" not in changed[THROTTLED]["expr"]
 
 
-def test_what_no_other_test_makes_fire() -> None:
+def test_alerts_of_this_scenario_are_those_that_only_a_cluster_can_cause() -> None:
     assert {MOST, THROTTLED} == ON_A_CLUSTER

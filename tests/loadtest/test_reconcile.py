@@ -1,4 +1,4 @@
-"""Counts that agree pass, and each way of not agreeing is found."""
+"""Counts that agree pass, and each disagreement is found."""
 
 import json
 import re
@@ -19,18 +19,25 @@ AFTER = State(count=110, archived=110, verified=Verified(lines=110))
 SAID = Said("tool", sent=12, created=10, refused=2)
 
 
-def found(said: Said = SAID, before: State = BEFORE, after: State = AFTER) -> str:
-    return "; ".join(disagreements(said, reconcile(said, before, after)))
+def describe_disagreements(
+    counts: Said = SAID, before: State = BEFORE, after: State = AFTER
+) -> str:
+    return "; ".join(disagreements(counts, reconcile(counts, before, after)))
 
 
-def test_counts_that_agree() -> None:
-    assert found() == ""
-    assert found(replace(SAID, created=8, unknown=2)) == ""
-    assert found(before=replace(BEFORE, verified=None), after=replace(AFTER, verified=None)) == ""
+def test_counts_that_agree_pass() -> None:
+    assert describe_disagreements() == ""
+    assert describe_disagreements(replace(SAID, created=8, unknown=2)) == ""
+    assert (
+        describe_disagreements(
+            before=replace(BEFORE, verified=None), after=replace(AFTER, verified=None)
+        )
+        == ""
+    )
 
 
 @pytest.mark.parametrize(
-    ("said", "verified", "what"),
+    ("counts", "verified", "message"),
     [
         ({}, {"lines": 109}, "1 are missing from the archive"),
         ({}, {"lines": 111}, "1 are archived but were not sent"),
@@ -45,13 +52,17 @@ def test_counts_that_agree() -> None:
         ({"created": 7, "unknown": 2, "sent": 11}, {}, "1 are archived but were not sent"),
     ],
 )
-def test_counts_that_do_not(said: dict[str, int], verified: dict[str, int], what: str) -> None:
+def test_each_disagreement_is_found(
+    counts: dict[str, int], verified: dict[str, int], message: str
+) -> None:
     changed = {"lines": 110, **verified}
-    of_tool = Said(**{**asdict(SAID), **said})
-    assert what in found(of_tool, after=replace(AFTER, verified=Verified(**changed)))
+    of_tool = Said(**{**asdict(SAID), **counts})
+    assert message in describe_disagreements(
+        of_tool, after=replace(AFTER, verified=Verified(**changed))
+    )
 
 
-def test_what_verify_prints_is_understood() -> None:
+def test_the_output_of_verify_is_understood() -> None:
     text = (
         "partition 0: 7 usages up to seq 9; 0 seqs in 0 gap records; 0 in quarantine\n"
         "  missing   ids 3 to 4 in no file\n"
@@ -63,18 +74,18 @@ def test_what_verify_prints_is_understood() -> None:
     assert understand(text) == Verified(lines=12, missing=2, repeated=1, damaged=1)
 
 
-def test_a_verify_that_could_not_look_is_no_empty_archive() -> None:
+def test_a_failed_verify_is_not_an_empty_archive() -> None:
     with pytest.raises(Unreachable):
         verify(["sh", "-c", "echo no such pod >&2; exit 1"])
 
 
-def copied(stack: Stack, into: Path) -> Path:
-    """An archive that can be spoilt; give its newest file."""
+def copy_archive(stack: Stack, into: Path) -> Path:
+    """Copy the archive so that a test can damage it; return its newest file."""
     shutil.copytree(stack.archive, into)
-    return max(into.rglob("usages-*"), key=lambda each: each.name)
+    return max(into.rglob("usages-*"), key=lambda path: path.name)
 
 
-def test_a_line_that_is_gone_or_planted_makes_a_run_fail(
+def test_a_missing_or_added_line_makes_a_run_fail(
     stack: Stack, at: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["snapshot", *at]) == 0
@@ -86,12 +97,12 @@ def test_a_line_that_is_gone_or_planted_makes_a_run_fail(
     assert main([*counts, at[1]]) == 0
     assert "all counts agree" in capsys.readouterr().out
 
-    gone = copied(stack, tmp_path / "gone")
-    gone.write_bytes(gone.read_bytes()[:-20])
-    assert main([*counts, f"--archive={tmp_path / 'gone'}"]) == 1
+    truncated = copy_archive(stack, tmp_path / "truncated")
+    truncated.write_bytes(truncated.read_bytes()[:-20])
+    assert main([*counts, f"--archive={tmp_path / 'truncated'}"]) == 1
     assert "missing from the archive" in capsys.readouterr().out
 
-    planted = copied(stack, tmp_path / "planted")
+    planted = copy_archive(stack, tmp_path / "planted")
     first = int(re.findall(r"-(\d{16})", planted.name)[0])
     shutil.copy(
         planted, planted.with_name(planted.name.replace(f"{first:016}", f"{first + 99:016}"))
@@ -100,25 +111,27 @@ def test_a_line_that_is_gone_or_planted_makes_a_run_fail(
     assert "FAILED" in capsys.readouterr().out
 
 
-def test_one_answered_less_than_archived_makes_a_run_fail(
+def test_an_archived_usage_that_was_not_answered_makes_a_run_fail(
     at: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = tmp_path / "before.json"
     before.write_text(json.dumps({"count": 0, "archived": 0, "verified": {"lines": 0}}))
     assert main(["snapshot", *at]) == 0
-    there = json.loads(capsys.readouterr().out)["count"]
+    total = json.loads(capsys.readouterr().out)["count"]
     counts = ["reconcile", str(before), *at]
-    assert main([*counts, f"--sent={there}", f"--created={there}"]) == 0
-    assert main([*counts, f"--sent={there - 1}", f"--created={there - 1}"]) == 1
+    assert main([*counts, f"--sent={total}", f"--created={total}"]) == 0
+    assert main([*counts, f"--sent={total - 1}", f"--created={total - 1}"]) == 1
     assert "archived but were not sent" in capsys.readouterr().out
 
 
-def test_a_load_of_somebody_else_is_found(stack: Stack, target: Target) -> None:
+def test_the_load_of_another_client_is_found(stack: Stack, target: Target) -> None:
     before = target.settled()
     check_stored(send(stack.port, USAGE))
-    assert "but were not sent" in found(Said("tool", sent=0, created=0), before, target.settled())
+    assert "but were not sent" in describe_disagreements(
+        Said("tool", sent=0, created=0), before, target.settled()
+    )
 
 
-def test_a_target_that_is_away_is_said_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreachable_target_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["snapshot", "--url=http://127.0.0.1:1"]) == 2
     assert "http://127.0.0.1:1/api/usages/count" in capsys.readouterr().err

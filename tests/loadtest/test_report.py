@@ -1,4 +1,4 @@
-"""A short run is reported whole: JSON, pictures, a page that fetches nothing. Two are compared."""
+"""A short run is reported as JSON, pictures and a page that fetches nothing. Two are compared."""
 
 import json
 import re
@@ -20,7 +20,7 @@ from loadtest.run import Plan, run
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a stack of its own."""
+    """Return the report of a run on its own stack."""
     folder = tmp_path_factory.mktemp("report")
     plan = Plan(
         rate=100,
@@ -38,21 +38,21 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_counts_and_series_are_in_the_json(report: Path) -> None:
-    found = read(report / "result.json")
-    warm, row = found["rows"]
+    result = read(report / "result.json")
+    warm, row = result["rows"]
     assert (warm["tool"], row["tool"]) == ("warm-up", "open loop")
-    assert row["sent"] == found["openloop"]["planned"] == 300
+    assert row["sent"] == result["openloop"]["planned"] == 300
     assert row["created"] == row["archived"] == row["stored"]
     assert row["refused"] > 0 == row["missing"] == row["repeated"] == row["unknown"]
     assert row["proven"]
-    assert len(found["openloop"]["series"]) >= 3
-    assert found["samples"][-1]["resident"].keys() == {"api-0", "flusher", "valkey"}
-    assert found["failures"] == []
+    assert len(result["openloop"]["series"]) >= 3
+    assert result["samples"][-1]["resident"].keys() == {"api-0", "flusher", "valkey"}
+    assert result["failures"] == []
 
 
 def test_the_page_has_every_picture_and_fetches_nothing(report: Path) -> None:
     text = (report / "index.html").read_text()
-    pictures = {each.stem for each in report.glob("*.png")}
+    pictures = {path.stem for path in report.glob("*.png")}
     assert pictures == {"rate", "latency", "errors", "backlog", "memory", "cpu"}
     assert text.count('src="data:image/png;base64,') == len(pictures)
     assert not re.search(r'(src|href)="(?!data:)', text)
@@ -61,14 +61,16 @@ def test_the_page_has_every_picture_and_fetches_nothing(report: Path) -> None:
     assert "<td>p99.9 ms</td>" in text
 
 
-def test_a_latency_is_written_out_and_the_last_moment_is_no_fall(report: Path) -> None:
-    found = read(report / "result.json")
-    found["openloop"]["series"] = [
-        {**found["openloop"]["series"][0], "at": at, "p50": 3, "p999": 20} for at in range(4)
+def test_latencies_are_plain_numbers_and_the_incomplete_last_second_is_left_out(
+    report: Path,
+) -> None:
+    result = read(report / "result.json")
+    result["openloop"]["series"] = [
+        {**result["openloop"]["series"][0], "at": at, "p50": 3, "p999": 20} for at in range(4)
     ]
     figure = Figure()
     axes = figure.subplots()
-    _latencies(axes, found)
+    _latencies(axes, result)
     figure.canvas.draw()
     lowest, highest = axes.get_ylim()
     names = {
@@ -77,37 +79,37 @@ def test_a_latency_is_written_out_and_the_last_moment_is_no_fall(report: Path) -
         if lowest <= text.get_position()[1] <= highest
     }
     assert {"5", "10", "20"} <= names
-    assert not any("$" in each for each in names)
-    found["openloop"]["elapsed"] = 3.1
-    # Of the fourth second there was but the answer to what the third had sent.
-    assert _series(found, "p50") == ([0, 1, 2], [3, 3, 3])
+    assert not any("$" in name for name in names)
+    result["openloop"]["elapsed"] = 3.1
+    # In the fourth second only answers to requests of the third arrived.
+    assert _series(result, "p50") == ([0, 1, 2], [3, 3, 3])
 
 
-def test_the_highest_is_not_cut_off_and_none_is_at_the_bottom(report: Path) -> None:
-    found = read(report / "result.json")
-    # The same in every second: nothing but the room above tells it from the frame.
-    found["openloop"]["series"] = [
-        {**each, "planned": 100, "answered": 100, "refused": 0, "failed": 0}
-        for each in found["openloop"]["series"]
+def test_the_axis_begins_at_0_and_has_room_above_the_highest_value(report: Path) -> None:
+    result = read(report / "result.json")
+    # The values are equal in every second: only the room above separates the line from the frame.
+    result["openloop"]["series"] = [
+        {**second, "planned": 100, "answered": 100, "refused": 0, "failed": 0}
+        for second in result["openloop"]["series"]
     ]
-    for draw, most in ((_rates, 100), (_errors, 0)):
+    for draw, highest_value in ((_rates, 100), (_errors, 0)):
         axes = Figure().subplots()
-        draw(axes, found)
+        draw(axes, result)
         lowest, highest = axes.get_ylim()
         assert lowest == 0
-        assert highest > most * 1.05
+        assert highest > highest_value * 1.05
 
 
-def test_nothing_is_drawn_of_which_there_is_nothing(report: Path, tmp_path: Path) -> None:
-    found = read(report / "result.json")
-    found["openloop"]["created"] = 0
-    assert {"latency", "cpu"}.isdisjoint(each.stem for each in pictures(found, tmp_path).values())
+def test_a_picture_without_data_is_not_drawn(report: Path, tmp_path: Path) -> None:
+    result = read(report / "result.json")
+    result["openloop"]["created"] = 0
+    assert {"latency", "cpu"}.isdisjoint(path.stem for path in pictures(result, tmp_path).values())
 
 
 def test_a_failure_is_at_the_top_of_the_page(report: Path) -> None:
-    found = read(report / "result.json")
-    found["failures"] = ["open loop: 3 <lost>"]
-    text = page(found, {})
+    result = read(report / "result.json")
+    result["failures"] = ["open loop: 3 <lost>"]
+    text = page(result, {})
     assert "verdict bad" in text
     assert "3 &lt;lost&gt;" in text
     assert "All counts agree" not in text
@@ -115,11 +117,11 @@ def test_a_failure_is_at_the_top_of_the_page(report: Path) -> None:
 
 def test_thresholds_are_listed_with_limit_and_value(report: Path) -> None:
     result = read(report / "result.json")
-    took = {"med": 1, "p(95)": 2.5, "p(99)": 1115.4, "max": 2000}
+    durations = {"med": 1, "p(95)": 2.5, "p(99)": 1115.4, "max": 2000}
     smoke = {
         "http_reqs": {"count": 3, "rate": 1},
         "http_req_duration{due:201}": {
-            **took,
+            **durations,
             "thresholds": {"p(95)<500": False, "p(99)<1000": True},
         },
         "dropped_iterations": {"count": 0, "thresholds": {"count==0": False}},
@@ -134,7 +136,7 @@ def test_thresholds_are_listed_with_limit_and_value(report: Path) -> None:
     ]
     assert "All counts agree, and every threshold held." in text
     del smoke["http_req_duration{due:201}"], smoke["dropped_iterations"]
-    smoke["http_req_duration"] = took
+    smoke["http_req_duration"] = durations
     assert "There were no thresholds: the k6 scripts have none." in page(result, {})
 
 
@@ -145,12 +147,14 @@ def test_two_results_are_compared(
     other["openloop"]["latency"]["p99"] *= 2
     (tmp_path / "b.json").write_text(json.dumps(other))
     assert main(["compare", str(report / "result.json"), str(tmp_path / "b.json")]) == 0
-    lines = {each.split("  ")[0]: each for each in capsys.readouterr().out.splitlines()}
+    lines = {line.split("  ")[0]: line for line in capsys.readouterr().out.splitlines()}
     assert lines["p99 ms"].endswith("2.00")
     assert lines["p50 ms"].endswith("1.00")
 
 
-def test_another_file_is_no_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_no_result_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "a.json"
     path.write_text("{}")
     assert main(["compare", str(path), str(path)]) == 2
@@ -164,5 +168,5 @@ def test_programs_are_named_and_their_cores_counted() -> None:
 
 
 @pytest.mark.parametrize(("text", "value"), [("250m", 0.25), ("1500n", 1.5e-6), ("2Mi", 2**21)])
-def test_quantities_of_kubernetes(text: str, value: float) -> None:
+def test_quantities_of_kubernetes_are_read(text: str, value: float) -> None:
     assert quantity(text) == pytest.approx(value)

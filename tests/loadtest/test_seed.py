@@ -1,4 +1,4 @@
-"""The seed's own tools, a few requests each; npm's, which npx would fetch, by what it prints."""
+"""The seed's tools send a few requests. Of npm's loadtest, which npx would fetch, only output is read."""
 
 import os
 import subprocess
@@ -26,35 +26,35 @@ def run(tool: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("tool", ["curl", "ab", "wrk"])
 def test_a_tool_agrees_with_the_archive(tool: str, stack: Stack) -> None:
-    done = run(tool, URL=f"http://127.0.0.1:{stack.port}", ARCHIVE=str(stack.archive))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "all counts agree" in done.stdout
-    row = next(each.split() for each in done.stdout.splitlines() if each.split()[0] == tool)
+    process = run(tool, URL=f"http://127.0.0.1:{stack.port}", ARCHIVE=str(stack.archive))
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "all counts agree" in process.stdout
+    row = next(line.split() for line in process.stdout.splitlines() if line.split()[0] == tool)
     assert int(row[2].replace(",", "")) >= (10 if tool == "wrk" else 300)
 
 
 def test_a_url_that_takes_no_usages_fails(stack: Stack) -> None:
-    done = run("ab", URL=f"http://127.0.0.1:{stack.port}/nowhere")
-    assert done.returncode == 2
-    assert "does not take usages" in done.stderr
+    process = run("ab", URL=f"http://127.0.0.1:{stack.port}/nowhere")
+    assert process.returncode == 2
+    assert "does not take usages" in process.stderr
 
 
 def test_a_tool_that_is_refused_fails(stack: Stack) -> None:
-    done = run("ab", URL=f"http://127.0.0.1:{stack.port}", WARMUP="0", BODY="{}")
-    assert done.returncode == 1
-    assert "only 0 of 300 were answered with 201" in done.stdout
+    process = run("ab", URL=f"http://127.0.0.1:{stack.port}", WARMUP="0", BODY="{}")
+    assert process.returncode == 1
+    assert "only 0 of 300 were answered with 201" in process.stdout
 
 
 @pytest.mark.parametrize("name", ["REQUESTS", "CONNECTIONS", "RATE", "DURATION"])
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "x"])
-def test_a_number_that_is_none_is_named(name: str, value: str) -> None:
-    done = run("curl", **{name: value})
-    assert done.returncode == 2
-    assert f"{name}: {value} is no whole number above 0" in done.stderr
+def test_an_invalid_number_is_named(name: str, value: str) -> None:
+    process = run("curl", **{name: value})
+    assert process.returncode == 2
+    assert f"{name}: {value} is no whole number above 0" in process.stderr
 
 
-# What loadtest 8.2.1 prints.
-PRINTED = """
+# The output of loadtest 8.2.1.
+OUTPUT = """
 Target URL:          http://localhost:3000/api/usages
 Max requests:        300
 Target rps:          2000
@@ -77,27 +77,27 @@ Percentage of requests served within a certain time
 
 
 @pytest.mark.parametrize(("posted", "code"), [(300, 0), (297, 1)])
-def test_what_npms_loadtest_says_is_understood(
+def test_the_output_of_npms_loadtest_is_understood(
     posted: int, code: int, stack: Stack, tmp_path: Path
 ) -> None:
     npx = tmp_path / "npx"
     npx.write_text(
         "#!/bin/sh\nfor url do :; done\n"
         f'curl --silent --output /dev/null --data @{DATA} "$url?[1-{posted}]"\n'
-        f"cat <<'END'\n{PRINTED.format(errors=300 - posted)}\nEND\n"
+        f"cat <<'END'\n{OUTPUT.format(errors=300 - posted)}\nEND\n"
     )
     npx.chmod(0o755)
-    where = {"URL": f"http://127.0.0.1:{stack.port}", "ARCHIVE": str(stack.archive)}
-    done = run("loadtest", **where, PATH=f"{tmp_path}:{os.environ['PATH']}")
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Effective rps:       668" in done.stdout
-    assert "all counts agree" in done.stdout
-    assert ("only 297 of 300" in done.stdout) == (code == 1)
+    target = {"URL": f"http://127.0.0.1:{stack.port}", "ARCHIVE": str(stack.archive)}
+    process = run("loadtest", **target, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert process.returncode == code, process.stdout + process.stderr
+    assert "Effective rps:       668" in process.stdout
+    assert "all counts agree" in process.stdout
+    assert ("only 297 of 300" in process.stdout) == (code == 1)
 
 
 def test_a_missing_tool_is_named(stack: Stack, tmp_path: Path) -> None:
     for name in ("bash", "dirname", "mktemp", "rm"):
         (tmp_path / name).symlink_to(f"/usr/bin/{name}")
-    done = run("loadtest", URL=f"http://127.0.0.1:{stack.port}", PATH=str(tmp_path))
-    assert done.returncode == 2
-    assert "npx is missing" in done.stderr
+    process = run("loadtest", URL=f"http://127.0.0.1:{stack.port}", PATH=str(tmp_path))
+    assert process.returncode == 2
+    assert "npx is missing" in process.stderr

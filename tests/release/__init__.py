@@ -1,1 +1,1 @@
-"""Tests of what a release consists of: locks, workflows, builds, signatures and a registry."""
+"""Tests of a release's parts: locks, workflows, builds, signatures and a registry."""

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Keys:
-    """A key pair, made by openssl as RELEASING.md says."""
+    """A key pair, created by openssl as in RELEASING.md."""
 
     def __init__(self, folder: Path) -> None:
         self.private_file = folder / "release.key"
@@ -39,7 +39,7 @@ def other_keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 
 @pytest.fixture(scope="session")
 def tagged(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Repository:
-    """A repository that may be released; tests leave it as it is."""
+    """Return a repository that may be released. Tests must not change it."""
     root = tmp_path_factory.mktemp("tagged") / "busyapi"
     listed = run_command(
         "git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard"
@@ -59,7 +59,7 @@ def tagged(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Repository:
 
 @pytest.fixture
 def repository(tagged: Repository, tmp_path: Path) -> Repository:
-    """A copy of the tagged repository, to change."""
+    """Return a copy of the tagged repository that a test may change."""
     run_command("git", "clone", "-q", tagged.root, tmp_path / "busyapi")
     return Repository(tmp_path / "busyapi")
 

@@ -1,4 +1,4 @@
-"""Every package is installed from a lock that holds its hash."""
+"""Every package is installed from a lock that has its hash."""
 
 import re
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_a_lock_has_the_tool_that_builds_busyapi(name: str) -> None:
 
 
 def join_lines(text: str) -> str:
-    """Write a command that has several lines on one, and $(PIP) as pip."""
+    """Join the lines of each command, and replace $(PIP) by pip."""
     return re.sub(r"\s*\\\n\s*", " ", text).replace("$(PIP)", "pip")
 
 
@@ -47,4 +47,4 @@ def test_pip_installs_nothing_without_a_hash() -> None:
         for match in INSTALL.finditer(join_lines(path.read_text()))
     ]
     assert {name for name, _ in installs} >= {"Makefile", "Dockerfile"}
-    assert [each for each in installs if not VERIFIED.search(each[1] + " ")] == []
+    assert [install for install in installs if not VERIFIED.search(install[1] + " ")] == []

@@ -34,7 +34,7 @@ def built(tagged: Repository, tmp_path_factory: pytest.TempPathFactory) -> list[
 def test_another_build_has_the_same_digests(
     built: list[Path], repository: Repository, tmp_path: Path
 ) -> None:
-    """In another clone and folder, at another time, for a user with another umask."""
+    """The second build is in another clone and folder, later, and with another umask."""
     before = os.umask(0o077)
     try:
         again = build(repository, tmp_path / "a-folder-of-another-name")
@@ -46,22 +46,22 @@ def test_another_build_has_the_same_digests(
     assert digests == {path.name: sha256(path.read_bytes()).hexdigest() for path in again}
 
 
-def test_order_time_and_owner_do_not_count_but_content_does(tmp_path: Path) -> None:
+def test_bytes_depend_on_content_and_not_on_order_time_or_owner(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_text(name)
 
-    def packed(archive: str, *names: str) -> bytes:
+    def pack(archive: str, *names: str) -> bytes:
         with tarfile.open(tmp_path / archive, "w:gz") as tar:
             for name in names:
                 tar.add(tmp_path / name, arcname=name)
         normalize(tmp_path / archive, 1_000_000_000)
         return (tmp_path / archive).read_bytes()
 
-    first = packed("1.tgz", "a", "b")
+    first = pack("1.tgz", "a", "b")
     os.utime(tmp_path / "a", (1, 1))
-    assert packed("2.tgz", "b", "a") == first
+    assert pack("2.tgz", "b", "a") == first
     (tmp_path / "a").write_text("c")
-    assert packed("3.tgz", "a", "b") != first
+    assert pack("3.tgz", "a", "b") != first
 
 
 def test_the_wheel_has_every_file_of_the_package_and_the_licence(built: list[Path]) -> None:
@@ -69,12 +69,12 @@ def test_the_wheel_has_every_file_of_the_package_and_the_licence(built: list[Pat
         names = set(wheel.namelist())
         metadata = Parser().parsestr(wheel.read("busyapi-9.9.0.dist-info/METADATA").decode())
     package = ROOT / "service" / "busyapi"
-    wanted = {
+    expected = {
         str(path.relative_to(package.parent))
         for path in package.rglob("*")
         if path.is_file() and path.suffix != ".pyc"
     }
-    assert wanted <= names
+    assert expected <= names
     assert "busyapi-9.9.0.dist-info/licenses/LICENSE" in names
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["License-File"] == "LICENSE"

@@ -1,4 +1,4 @@
-"""What the pages for contributors, security and releases name is there."""
+"""Paths and make targets on the pages for contributors, security and releases exist."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = ("CONTRIBUTING.md", "RELEASING.md", "SECURITY.md")
 FOLDERS = ("", "service/busyapi", "charts/busyapi")
-"""A path on these pages is below one of these."""
+"""Paths on these pages are relative to one of these folders."""
 NAMED = re.compile(r"`([\w.-]+/[\w./-]+|[\w.-]+\.(?:py|md|json|yaml|toml))`")
 TARGET = re.compile(r"(?:`|^    |RELEASE_KEY=\S+ )make ([a-z][a-z0-9-]+)", re.MULTILINE)
 PLACEHOLDERS = ("NAME", "VERSION")

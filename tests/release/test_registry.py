@@ -1,4 +1,4 @@
-"""Image and chart go through a real registry, and come back only if they are what was signed."""
+"""Image and chart are pushed to a real registry, and pulled only if they match their signatures."""
 
 import json
 from pathlib import Path
@@ -30,13 +30,13 @@ def chart(tagged: Repository, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pushed(registry: Registry, image: OciArchive, chart: Path, keys: Keys) -> Registry:
-    """A registry with a signed image and a signed chart."""
+    """Return a registry with a signed image and a signed chart."""
     registry.push_signature(keys.private, IMAGE, registry.push_image(image.path, "9.9.0"))
     registry.push_signature(keys.private, CHART, registry.push_chart(chart, "9.9.0"))
     return registry
 
 
-def test_both_come_back_as_they_were(
+def test_both_are_pulled_unchanged(
     pushed: Registry, image: OciArchive, chart: Path, keys: Keys, tmp_path: Path
 ) -> None:
     folder = tmp_path / "pulled"
@@ -95,7 +95,7 @@ def test_a_signature_by_another_key_is_refused(
 def test_a_signature_of_another_image_is_refused(
     pushed: Registry, local_registry: LocalRegistry, image: OciArchive, keys: Keys, tmp_path: Path
 ) -> None:
-    """One that is valid, copied to the tag where that of another image is looked for."""
+    """A valid signature is copied to the tag of another image's signature."""
     other = OciArchive(tmp_path / "other.tar", [{"a": b"other"}], [])
     pushed.push_image(other.path, "9.9.0")
     local_registry.copy_tag(IMAGE, _tag(image.digest), _tag(other.digest))

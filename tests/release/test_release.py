@@ -1,4 +1,4 @@
-"""A whole release: built from a tag, pushed, pulled, and run."""
+"""A complete release is built from a tag, pushed, pulled and run."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from tools.release.image import open_image
 pytestmark = [pytest.mark.release, pytest.mark.timeout(1200)]
 
 BASE = os.environ.get("BASE", "")
-"""Image to build from where the pinned one cannot be pulled."""
+"""The image to build from if the pinned one cannot be pulled."""
 FILES = {
     "SHA256SUMS",
     "SHA256SUMS.sig",
@@ -36,7 +36,7 @@ FILES = {
 
 @pytest.fixture(autouse=True)
 def builder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let buildah work as root in a container, and a base be there."""
+    """Let buildah work as root in a container, and check that the base image is available."""
     for name, value in (("STORAGE_DRIVER", "overlay"), ("BUILDAH_ISOLATION", "chroot")):
         monkeypatch.setenv(name, os.environ.get(name, value))
     if not BASE and not os.environ.get("CI"):
@@ -45,12 +45,12 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> None:
         try:
             run("skopeo", "inspect", "--raw", f"docker://{name.rpartition(':')[0]}@{digest}")
         except ReleaseError:
-            pytest.skip("the base image cannot be pulled: set BASE to one that is here")
+            pytest.skip("the base image cannot be pulled: set BASE to a local one")
 
 
 @pytest.fixture
 def dist(repository: Repository, keys: Keys) -> Iterator[Path]:
-    """The files of a release."""
+    """Yield the folder with the files of a release."""
     repository.git("remote", "remove", "origin")
     base = ("--base", BASE) if BASE else ()
     built = repository.release("build", *base, key=keys.private_file)
@@ -70,7 +70,9 @@ def test_a_release_is_built_pushed_pulled_and_run(
     tmp_path: Path,
 ) -> None:
     assert {path.name for path in dist.iterdir()} == FILES
-    listed = {each["purl"] for each in read_components(dist / "busyapi-9.9.0-image.cdx.json")}
+    listed = {
+        component["purl"] for component in read_components(dist / "busyapi-9.9.0-image.cdx.json")
+    }
     assert "pkg:pypi/busyapi@9.9.0" in listed
     assert any(purl.startswith("pkg:deb/debian/libc6@") for purl in listed)
     remote = (local_registry.prefix, "--plain-http")

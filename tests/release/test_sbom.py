@@ -1,4 +1,4 @@
-"""The bills of material name what the lock and the image contain, in valid CycloneDX."""
+"""The bills of material list the contents of lock and image in valid CycloneDX."""
 
 import json
 from pathlib import Path
@@ -57,7 +57,9 @@ def names(document: dict[str, Any]) -> list[str]:
 def test_the_lock_gives_every_package_with_its_version(source: Source, tmp_path: Path) -> None:
     document = read_valid(write_lock_sbom(source, tmp_path))
     locked = dict(LOCKED.findall((source.tree / "requirements.lock").read_text()))
-    assert {each["name"]: each["version"] for each in document["components"]} == locked
+    assert {
+        component["name"]: component["version"] for component in document["components"]
+    } == locked
     assert f"pkg:pypi/sanic@{locked['sanic']}" in document["dependencies"][0]["dependsOn"]
     assert document["metadata"]["component"]["version"] == "9.9.0"
 
@@ -81,13 +83,13 @@ def test_an_image_gives_debian_packages_python_and_python_packages(
 ) -> None:
     layers: list[Files] = [{"var/lib/dpkg/status": DPKG.encode()}, {**SANIC, "etc/x": b""}]
     document = image_sbom(source, tmp_path, layers, ("PYTHON_VERSION=3.13.9", "PATH=/bin"))
-    assert {each["purl"] for each in document["components"]} == {
+    assert {component["purl"] for component in document["components"]} == {
         "pkg:deb/debian/libc6@2.41-12?arch=amd64",
         "pkg:deb/debian/tzdata@1%3A2026b-0?arch=all",
         "pkg:generic/python@3.13.9",
         "pkg:pypi/sanic@25.12",
     }
-    sanic = next(each for each in document["components"] if each["name"] == "sanic")
+    sanic = next(component for component in document["components"] if component["name"] == "sanic")
     assert sanic["licenses"] == [{"expression": "MIT"}]
 
 
@@ -95,13 +97,13 @@ def test_an_image_gives_debian_packages_python_and_python_packages(
     "whiteout",
     [f"{SITE}/.wh.pip-1.dist-info", f"{SITE}/pip-1.dist-info/.wh.METADATA"],
 )
-def test_what_a_later_layer_removes_is_not_in_the_image(
+def test_a_package_that_a_later_layer_removes_is_not_listed(
     source: Source, tmp_path: Path, whiteout: str
 ) -> None:
     assert names(image_sbom(source, tmp_path, [PIP, {whiteout: b""}, SANIC])) == ["sanic"]
 
 
-def test_a_layer_that_replaces_a_folder_hides_what_was_in_it(
+def test_packages_in_a_folder_that_a_layer_replaces_are_not_listed(
     source: Source, tmp_path: Path
 ) -> None:
     layers: list[Files] = [PIP, {f"{SITE}/.wh..wh..opq": b"", **SANIC}]

@@ -1,4 +1,4 @@
-"""Files and their list are signed; whatever changed is refused."""
+"""Files and their list are signed; a change in any of them is refused."""
 
 import base64
 import subprocess
@@ -15,7 +15,7 @@ from tools.release.signing import load_private_key, load_public_key
 
 @pytest.fixture
 def folder(tmp_path: Path, keys: Keys) -> Path:
-    """A signed folder of two files."""
+    """Return a signed folder with two files."""
     folder = tmp_path / "dist"
     folder.mkdir()
     (folder / "busyapi-9.9.0.tgz").write_bytes(b"chart")
@@ -24,11 +24,11 @@ def folder(tmp_path: Path, keys: Keys) -> Path:
     return folder
 
 
-def test_what_was_signed_is_accepted(folder: Path, keys: Keys) -> None:
+def test_a_signed_folder_is_accepted(folder: Path, keys: Keys) -> None:
     verify_folder(folder, keys.public)
 
 
-def test_openssl_and_sha256sum_verify_it_without_our_code(folder: Path, keys: Keys) -> None:
+def test_openssl_and_sha256sum_verify_it(folder: Path, keys: Keys) -> None:
     signature = folder.parent / "signature"
     signature.write_bytes(base64.b64decode((folder / "SHA256SUMS.sig").read_text()))
     verify = ("openssl", "dgst", "-sha256", "-verify", keys.public_file, "-signature", signature)
@@ -61,14 +61,14 @@ def test_a_changed_byte_is_refused(folder: Path, keys: Keys, name: str, problem:
 def test_a_list_with_the_digest_of_the_changed_file_is_refused(
     folder: Path, keys: Keys, other_keys: Keys
 ) -> None:
-    """Whoever can change the files but has not the key."""
+    """An attacker can change the files but does not have the key."""
     change_byte(folder / "busyapi-9.9.0.tgz")
     write_checksums(folder, other_keys.private)
     with pytest.raises(ReleaseError, match="The signature of SHA256SUMS does not match"):
         verify_folder(folder, keys.public)
 
 
-def test_a_file_too_few_or_too_many_is_refused(folder: Path, keys: Keys) -> None:
+def test_a_missing_or_additional_file_is_refused(folder: Path, keys: Keys) -> None:
     (folder / "another").write_text("added")
     with pytest.raises(ReleaseError, match="another is not the file that was signed"):
         verify_folder(folder, keys.public)

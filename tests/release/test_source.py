@@ -1,4 +1,4 @@
-"""A release is refused unless its commit is tagged, clean, and of one version."""
+"""A release is refused unless its commit is tagged and clean, and all versions are equal."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tools.release.errors import ReleaseError
 from tools.release.source import export_release
 
 
-def test_a_tagged_commit_is_exported_whole(tagged: Repository, tmp_path: Path) -> None:
+def test_a_tagged_commit_is_exported(tagged: Repository, tmp_path: Path) -> None:
     source = export_release(tagged.root, tmp_path)
     assert source.version == "9.9.0"
     assert source.commit == tagged.git("rev-parse", "v9.9.0")
@@ -59,7 +59,7 @@ def test_a_changelog_that_says_unreleased_is_refused(
         export_release(repository.root, tmp_path)
 
 
-def test_without_a_key_the_command_says_how_to_make_one(tagged: Repository) -> None:
+def test_without_a_key_the_command_says_how_to_create_one(tagged: Repository) -> None:
     refused = tagged.release("build")
     assert refused.returncode == 1
     assert "RELEASE_KEY is empty" in refused.stderr

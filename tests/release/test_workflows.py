@@ -1,4 +1,4 @@
-"""The workflows call make alone, with pinned actions and few permissions."""
+"""The workflows call only make, with pinned actions and few permissions."""
 
 import re
 from pathlib import Path
@@ -23,7 +23,7 @@ def steps(path: Path) -> list[dict[str, Any]]:
     return [step for job in load(path)["jobs"].values() for step in job["steps"]]
 
 
-def test_there_are_four() -> None:
+def test_all_workflows_are_known() -> None:
     assert [path.stem for path in WORKFLOWS] == ["check", "e2e", "release", "test"]
 
 
@@ -39,7 +39,7 @@ def test_every_command_is_a_make_target(path: Path) -> None:
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_no_command_contains_an_expression(path: Path) -> None:
-    """The forge would insert its text as code: a tag's name may hold a command."""
+    """The forge would insert the value as code, and a tag's name may contain a command."""
     assert [step["run"] for step in steps(path) if "${{" in step.get("run", "")] == []
 
 
@@ -48,9 +48,9 @@ def test_actions_and_images_are_pinned_by_digest(path: Path) -> None:
     text = path.read_text()
     used = re.findall(r"uses: (.*)$", text, re.MULTILINE)
     assert used
-    assert [each for each in used if not PINNED.fullmatch(each)] == []
+    assert [action for action in used if not PINNED.fullmatch(action)] == []
     images = re.findall(r"image: (.*)$", text, re.MULTILINE)
-    assert [each for each in images if not re.search(r"@sha256:[0-9a-f]{64}$", each)] == []
+    assert [image for image in images if not re.search(r"@sha256:[0-9a-f]{64}$", image)] == []
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)

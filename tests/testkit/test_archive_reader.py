@@ -18,13 +18,13 @@ from testkit.history import digest
 
 
 def ids(folder: Path, partition: int = 0) -> list[int]:
-    return [each.id for each in read_archive(folder).partition(partition).lines]
+    return [line.id for line in read_archive(folder).partition(partition).lines]
 
 
 def test_lines_are_read_across_frames_and_past_notes(tmp_path: Path) -> None:
     path = write_segment(tmp_path, [make_line(n, f"u{n}") for n in (1, 2, 3)])
     archive = read_archive(tmp_path)
-    assert [tuple(each) for each in archive.partition(0).lines] == [
+    assert [tuple(line) for line in archive.partition(0).lines] == [
         (n, digest(make_usage(f"u{n}")), path.name) for n in (1, 2, 3)
     ]
     assert not archive.damaged
@@ -70,7 +70,7 @@ def test_open_segment_is_read_up_to_its_torn_tail(tmp_path: Path, tail: bytes) -
 def test_published_segment_that_cannot_be_read_is_damaged(tmp_path: Path, content: bytes) -> None:
     path = write_segment(tmp_path, [make_line(1, "a")])
     path.write_bytes(content)
-    assert [path.name in each for each in read_archive(tmp_path).damaged] == [True]
+    assert [path.name in problem for problem in read_archive(tmp_path).damaged] == [True]
 
 
 def test_quarantined_entry_is_known_by_its_seqs(tmp_path: Path) -> None:

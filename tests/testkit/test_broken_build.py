@@ -1,4 +1,4 @@
-"""Mutants: each finds what it replaces, and a process whose mutant does not find it ends."""
+"""Every mutant finds what it replaces, and a process with one that does not ends at once."""
 
 import inspect
 import os
@@ -14,9 +14,9 @@ from testkit import mutants
 from testkit.broken_build import MissingSeam, Mutant, broken_build, replace, replace_in_script
 
 ALL = [
-    each
-    for name, each in vars(mutants).items()
-    if inspect.isfunction(each) and each.__module__ == mutants.__name__ and name[0] != "_"
+    function
+    for name, function in vars(mutants).items()
+    if inspect.isfunction(function) and function.__module__ == mutants.__name__ and name[0] != "_"
 ]
 
 
@@ -32,31 +32,31 @@ def run(*broken: Mutant, code: str = "") -> subprocess.CompletedProcess[str]:
 
 
 def test_every_mutant_finds_what_it_replaces() -> None:
-    done = run(*ALL)
-    assert done.returncode == 0, done.stderr
+    process = run(*ALL)
+    assert process.returncode == 0, process.stderr
 
 
 SHOW = "from busyapi.api import app; print(app.KEEP_ALIVE_SECONDS)"
 
 
 def test_a_process_is_broken_before_anything_runs() -> None:
-    done = run(
+    process = run(
         mutants.shorten_idle_time, code="from busyapi.api import app; print(app.KEEP_ALIVE_SECONDS)"
     )
-    assert done.stdout == "1\n"
+    assert process.stdout == "1\n"
 
 
 def no_such_mutant() -> None: ...
 
 
-def test_a_process_with_a_mutant_that_is_none_ends() -> None:
-    done = run(no_such_mutant, code="print('runs')")
-    assert (done.returncode, done.stdout) == (70, "")
-    assert "no_such_mutant" in done.stderr
+def test_a_process_with_an_unknown_mutant_ends() -> None:
+    process = run(no_such_mutant, code="print('runs')")
+    assert (process.returncode, process.stdout) == (70, "")
+    assert "no_such_mutant" in process.stderr
 
 
 class Seams:
-    """What mutants replace, and how it changes."""
+    """Parts that mutants replace."""
 
     limit = 1
 
@@ -65,23 +65,23 @@ class Seams:
     async def send(self, data: bytes) -> None: ...
 
 
-def renamed(self: Seams, text: bytes) -> None: ...
+def write_text(self: Seams, text: bytes) -> None: ...
 
 
-def awaitable_no_more(self: Seams, data: bytes) -> None: ...
+def send_at_once(self: Seams, data: bytes) -> None: ...
 
 
 @pytest.mark.parametrize(
-    ("name", "new", "why"),
+    ("name", "new", "message"),
     [
-        ("gone", renamed, "Seams.gone does not exist"),
-        ("write", renamed, r"Seams.write has the arguments \(self, data: bytes\)"),
-        ("send", awaitable_no_more, "Seams.send is not awaited"),
+        ("missing", write_text, "Seams.missing does not exist"),
+        ("write", write_text, r"Seams.write has the arguments \(self, data: bytes\)"),
+        ("send", send_at_once, "Seams.send is not awaited"),
         ("limit", 1.0, "Seams.limit is of type int"),
     ],
 )
-def test_a_part_that_changed_is_named(name: str, new: Any, why: str) -> None:
-    with pytest.raises(MissingSeam, match=why):
+def test_a_part_that_changed_is_named(name: str, new: Any, message: str) -> None:
+    with pytest.raises(MissingSeam, match=message):
         replace(Seams, name, new)
 
 
@@ -100,7 +100,7 @@ def test_a_function_of_a_script_gets_another_body() -> None:
     assert len(script.source.split(b"\n")) == len(COMMIT.source.split(b"\n"))
 
 
-def test_what_is_replaced_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_attribute_gets_its_new_value(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Seams, "limit", 1)
     replace(Seams, "limit", 2)
     assert Seams.limit == 2

@@ -1,4 +1,4 @@
-"""Each defect is put into a sound run by hand, and must be reported, and nothing else with it."""
+"""The checker reports each defect that is put into a sound run, and no other."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +35,7 @@ class Run:
         self.gaps = [(5, 20)]
 
     def check_history(self, folder: Path) -> Verdict:
-        write_segment(folder, [make_line(*each) for each in self.lines])
+        write_segment(folder, [make_line(*entry) for entry in self.lines])
         for gap in self.gaps:
             write_gap(folder, *gap)
         return check_history(self.history, read_archive(folder))
@@ -166,7 +166,7 @@ CASES: list[tuple[Callable[[Run], None], set[Defect]]] = [
 ]
 
 
-@pytest.mark.parametrize(("break_it", "defects"), CASES, ids=[each.__name__ for each, _ in CASES])
+@pytest.mark.parametrize(("break_it", "defects"), CASES, ids=[case.__name__ for case, _ in CASES])
 def test_defect_is_reported(
     tmp_path: Path, break_it: Callable[[Run], None], defects: set[Defect]
 ) -> None:

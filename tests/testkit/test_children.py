@@ -46,7 +46,7 @@ def test_stop_of_a_child_that_ignores_it_ends_in_time(tmp_path: Path) -> None:
     assert not child.is_running
 
 
-def test_paused_child_stands_still_until_resumed(tmp_path: Path) -> None:
+def test_paused_child_does_not_run_until_resumed(tmp_path: Path) -> None:
     code = "import time\nwhile True: print('x'); time.sleep(0.005)"
     with python(tmp_path, code) as child:
         wait_until(lambda: "x" in child.tail(), "output")
@@ -91,7 +91,7 @@ def test_child_dies_with_the_test_run_however_that_ends() -> None:
     )
 
 
-def test_what_failed_to_start_is_closed() -> None:
+def test_a_lifetime_that_fails_to_start_is_closed() -> None:
     class Halfway(Lifetime):
         closed = False
 
@@ -112,7 +112,7 @@ def test_wait_names_what_it_waited_for() -> None:
         wait_until(lambda: False, "rain", seconds=0.05)
 
 
-def test_free_port_is_given_to_nobody_else_while_its_server_is_down() -> None:
+def test_reserved_port_is_given_to_no_other_process_while_its_server_is_down() -> None:
     port = reserve_port()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))

@@ -1,4 +1,4 @@
-"""What was sent is found in a log, and fails the run."""
+"""Sent data in a log is found and fails the run."""
 
 import json
 import os
@@ -22,11 +22,11 @@ def test_passes(number, tmp_path):
 '''
 
 
-def found(line: str, name: str = "api-0.log") -> list[str]:
+def find_in(line: str, name: str = "api-0.log") -> list[str]:
     # Not in pytest's folder: there the run's own search would find it.
     with TemporaryDirectory() as folder:
         (log := Path(folder) / name).write_text(f'{{"event": "fine"}}\n{line}\n')
-        return [each.removeprefix(f"{log}: ") for each in find_leaks(Path(folder), {log})]
+        return [leak.removeprefix(f"{log}: ") for leak in find_leaks(Path(folder), {log})]
 
 
 @pytest.mark.parametrize(
@@ -39,16 +39,16 @@ def found(line: str, name: str = "api-0.log") -> list[str]:
         ({"event": "lost", MARK: 1}, "lost, the name of a field"),
     ],
 )
-def test_what_was_sent_is_found_where_it_stands_and_not_repeated(
+def test_sent_data_is_found_with_its_place_and_not_repeated(
     fields: dict[str, Any], place: str
 ) -> None:
-    assert found(json.dumps(fields)) == [place]
-    assert found(json.dumps(fields), "api-0.log.1") == [place]
+    assert find_in(json.dumps(fields)) == [place]
+    assert find_in(json.dumps(fields), "api-0.log.1") == [place]
 
 
 def test_a_line_that_is_no_event_is_searched_too() -> None:
-    assert found(f"ValueError: {MARK}-100") == ["None, a line that is not an event"]
-    assert found('{"event": "redis_disconnected", "reason": "RedisUnavailable"}') == []
+    assert find_in(f"ValueError: {MARK}-100") == ["None, a line that is not an event"]
+    assert find_in('{"event": "redis_disconnected", "reason": "RedisUnavailable"}') == []
 
 
 def test_a_log_that_cannot_be_searched_is_named(tmp_path: Path) -> None:

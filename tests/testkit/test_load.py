@@ -1,6 +1,6 @@
-"""The load client against a peer that answers what a test tells it to.
+"""The load client against a peer with given replies.
 
-The peer is no stand-in for busyapi: it only says things that a sound busyapi rarely says.
+The peer does not replace busyapi: it gives replies that a sound busyapi rarely gives.
 """
 
 import json
@@ -27,17 +27,17 @@ NO = (503, {"stored": "no"})
 UNSURE = (503, {"stored": "unknown"})
 RESET = None
 
-Said = tuple[int, dict[str, Any]] | None
+Reply = tuple[int, dict[str, Any]] | None
 
 
 class Peer(ThreadingHTTPServer):
-    """Answers its n-th request, from 1, with what `say(n)` gives; None resets the connection."""
+    """Answers the n-th request, from 1, with `reply(n)`; None resets the connection."""
 
     request_queue_size = 64
 
-    def __init__(self, port: int, say: Callable[[int], Said]) -> None:
+    def __init__(self, port: int, reply: Callable[[int], Reply]) -> None:
         super().__init__(("127.0.0.1", port), Handler)
-        self.say = say
+        self.reply = reply
         self.heard: list[tuple[str, Any, str | None]] = []
         self.connections: set[int] = set()
         self.lock = threading.Lock()
@@ -53,17 +53,17 @@ class Handler(BaseHTTPRequestHandler):
             self.server.heard.append((self.path, body, self.headers["Idempotency-Key"]))
             self.server.connections.add(self.client_address[1])
             n = len(self.server.heard)
-        said = self.server.say(n)
-        if said is None:
+        reply = self.server.reply(n)
+        if reply is None:
             linger = struct.pack("ii", 1, 0)
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             self.connection.close()
             self.close_connection = True
             return
-        content = json.dumps(said[1]).encode()
-        self.send_response(said[0])
+        content = json.dumps(reply[1]).encode()
+        self.send_response(reply[0])
         self.send_header("Content-Length", str(len(content)))
-        if "last" in said[1]:
+        if "last" in reply[1]:
             self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(content)
@@ -72,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-Peers = Callable[[Callable[[int], Said]], Peer]
+Peers = Callable[[Callable[[int], Reply]], Peer]
 
 
 @pytest.fixture
@@ -84,8 +84,8 @@ def port() -> int:
 def peers(port: int) -> Iterator[Peers]:
     with ExitStack() as running:
 
-        def make(say: Callable[[int], Said]) -> Peer:
-            peer = running.enter_context(Peer(port, say))
+        def make(reply: Callable[[int], Reply]) -> Peer:
+            peer = running.enter_context(Peer(port, reply))
             running.callback(peer.shutdown)
             threading.Thread(target=peer.serve_forever, args=[0.05], daemon=True).start()
             return peer
@@ -93,21 +93,21 @@ def peers(port: int) -> Iterator[Peers]:
         yield make
 
 
-def test_acknowledged_usages_are_written_down_with_their_ids(port: int, peers: Peers) -> None:
+def test_acknowledged_usages_are_recorded_with_their_ids(port: int, peers: Peers) -> None:
     peer = peers(lambda n: (201, {"id": n}))
     with Load(port, connections=1, requests=3) as load:
         history = load.finish()
-    assert [each.ids for each in history.requests] == [(1,), (2,), (3,)]
+    assert [request.ids for request in history.requests] == [(1,), (2,), (3,)]
     assert {path for path, *_ in peer.heard} == {"/api/usages"}
     sent = [digest(body) for _, body, _ in peer.heard]
-    assert [each.digests for each in history.requests] == [(each,) for each in sent]
+    assert [request.digests for request in history.requests] == [(name,) for name in sent]
     assert len(set(sent)) == 3
     assert len(peer.connections) == 1
-    assert all(each.sent < each.answered for each in history.requests)
+    assert all(request.sent < request.answered for request in history.requests)
     assert str(history) == "3 requests (3 x 201): usages 3 acknowledged, 0 refused, 0 unknown"
 
 
-def test_batches_are_written_down_in_their_order(port: int, peers: Peers) -> None:
+def test_batches_are_recorded_in_their_order(port: int, peers: Peers) -> None:
     peer = peers(lambda n: (201, {"ids": [n * 2 - 1, n * 2]}))
     with Load(port, connections=1, batch=2, requests=2) as load:
         history = load.finish()
@@ -115,11 +115,11 @@ def test_batches_are_written_down_in_their_order(port: int, peers: Peers) -> Non
     (path, body, _), _ = peer.heard
     assert path == "/api/usages/batch"
     assert history.requests[0].digests == tuple(map(digest, body))
-    assert [each.ids for each in history.requests] == [(1, 2), (3, 4)]
+    assert [request.ids for request in history.requests] == [(1, 2), (3, 4)]
 
 
 @pytest.mark.parametrize(
-    ("status", "said", "outcome"),
+    ("status", "content", "outcome"),
     [
         (201, {"id": 7}, OK),
         (503, {"stored": "no"}, REFUSED),
@@ -133,8 +133,8 @@ def test_batches_are_written_down_in_their_order(port: int, peers: Peers) -> Non
         (200, {"id": 7}, UNKNOWN),
     ],
 )
-def test_only_a_clear_refusal_is_taken_for_one(status: int, said: Any, outcome: Outcome) -> None:
-    answer = Answer(status, {}, json.dumps(said).encode())
+def test_only_a_clear_refusal_is_taken_for_one(status: int, content: Any, outcome: Outcome) -> None:
+    answer = Answer(status, {}, json.dumps(content).encode())
     assert classify_answer(answer, 0) == (outcome, (7,) if outcome is OK else ())
 
 
@@ -147,14 +147,14 @@ def test_lost_connection_after_sending_is_unknown(port: int, peers: Peers) -> No
     peers(lambda n: RESET if n == 2 else (201, {"id": n}))
     with Load(port, connections=1, requests=3) as load:
         history = load.finish()
-    assert [each.outcome for each in history.requests] == [OK, UNKNOWN, OK]
+    assert [request.outcome for request in history.requests] == [OK, UNKNOWN, OK]
     assert history.statuses == {201: 2, 0: 1}
 
 
 def test_no_answer_in_time_is_unknown(port: int, peers: Peers) -> None:
     over = threading.Event()
 
-    def late_once(n: int) -> Said:
+    def answer_first_late(n: int) -> Reply:
         if n > 1:
             return 201, {"id": n}
         load.timeout = 20.0  # from the next one on
@@ -162,24 +162,24 @@ def test_no_answer_in_time_is_unknown(port: int, peers: Peers) -> None:
         return RESET
 
     load = Load(port, connections=1, requests=2, timeout=0.2)
-    peers(late_once)
+    peers(answer_first_late)
     with load:
         history = load.finish()
         assert not over.is_set()
         over.set()
-    assert [each.outcome for each in history.requests] == [UNKNOWN, OK]
+    assert [request.outcome for request in history.requests] == [UNKNOWN, OK]
 
 
 def test_unknown_is_repeated_under_its_key_until_it_is_known(port: int, peers: Peers) -> None:
-    said = {1: UNSURE, 2: RESET, 3: NO}
-    peer = peers(lambda n: said.get(n, (201, {"id": 1})))
+    replies = {1: UNSURE, 2: RESET, 3: NO}
+    peer = peers(lambda n: replies.get(n, (201, {"id": 1})))
     with Load(port, connections=1, requests=1, keys=True) as load:
         history = load.finish()
     (request,) = history.requests
     assert request.answered - request.sent >= 3 * PAUSE_SECONDS, "from the first try to the last"
-    assert [(each.outcome, each.ids) for each in history.requests] == [(OK, (1,))]
+    assert [(request.outcome, request.ids) for request in history.requests] == [(OK, (1,))]
     assert len(peer.heard) == 4
-    assert all(each == peer.heard[0] for each in peer.heard)
+    assert all(request == peer.heard[0] for request in peer.heard)
     assert peer.heard[0][2]
 
 
@@ -195,18 +195,18 @@ def test_refusal_after_an_unknown_try_stays_unknown(port: int, peers: Peers) -> 
     with Load(port, connections=1, keys=True) as load:
         wait_until(lambda: len(peer.heard) > 2, "refusals")
         history = load.stop()
-    assert [each.outcome for each in history.requests] == [UNKNOWN]
+    assert [request.outcome for request in history.requests] == [UNKNOWN]
 
 
 def test_refused_usage_is_not_sent_again(port: int, peers: Peers) -> None:
     peer = peers(lambda _: NO)
     with Load(port, connections=1, requests=3, keys=True) as load:
         history = load.finish()
-    assert [each.outcome for each in history.requests] == [REFUSED] * 3
+    assert [request.outcome for request in history.requests] == [REFUSED] * 3
     assert len({digest(body) for _, body, _ in peer.heard}) == 3
 
 
-def test_what_nobody_listened_to_is_sent_later(port: int, peers: Peers) -> None:
+def test_a_request_without_a_listening_peer_is_sent_later(port: int, peers: Peers) -> None:
     with Load(port, connections=2, requests=4) as load:
         time.sleep(0.2)
         assert not load.history.requests
@@ -215,7 +215,7 @@ def test_what_nobody_listened_to_is_sent_later(port: int, peers: Peers) -> None:
     assert history.acknowledged == 4
 
 
-def test_what_never_could_be_sent_is_in_no_history(port: int) -> None:
+def test_a_request_that_was_never_sent_is_in_no_history(port: int) -> None:
     with Load(port, requests=4) as load:
         time.sleep(0.1)
         assert not load.stop().requests
@@ -225,20 +225,20 @@ def test_announced_close_of_a_connection_costs_no_request(port: int, peers: Peer
     peer = peers(lambda n: (201, {"id": n, "last": True}))
     with Load(port, connections=1, requests=5) as load:
         history = load.finish()
-    assert [each.outcome for each in history.requests] == [OK] * 5
+    assert [request.outcome for request in history.requests] == [OK] * 5
     assert len(peer.connections) == 5
 
 
-def test_stop_waits_for_the_answer_under_way(port: int, peers: Peers) -> None:
-    def slowly(n: int) -> Said:
+def test_stop_waits_for_the_pending_answer(port: int, peers: Peers) -> None:
+    def answer_slowly(n: int) -> Reply:
         time.sleep(0.3)
         return 201, {"id": n}
 
-    peer = peers(slowly)
+    peer = peers(answer_slowly)
     with Load(port, connections=1) as load:
         wait_until(lambda: peer.heard, "the first request")
         history = load.stop()
-    assert [each.outcome for each in history.requests] == [OK] * len(peer.heard)
+    assert [request.outcome for request in history.requests] == [OK] * len(peer.heard)
 
 
 def test_load_ends_after_its_seconds(port: int, peers: Peers) -> None:
@@ -255,7 +255,7 @@ def test_two_loads_may_write_to_one_history(port: int, peers: Peers) -> None:
         one.finish()
         two.finish()
     assert one.history.acknowledged == 20
-    assert len({each for request in one.history.requests for each in request.digests}) == 20
+    assert len({name for request in one.history.requests for name in request.digests}) == 20
 
 
 def test_error_of_the_client_itself_is_raised(port: int, monkeypatch: pytest.MonkeyPatch) -> None:

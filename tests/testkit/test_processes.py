@@ -11,7 +11,7 @@ from testkit.waiting import wait_until
 from tests.conftest import Stacks
 
 
-def test_what_a_stack_acknowledged_is_archived_and_a_lost_file_is_noticed(
+def test_acknowledged_usages_are_archived_and_a_lost_file_is_noticed(
     redis7: Server, stacks: Stacks
 ) -> None:
     stack = stacks(redis7, apis=2, partitions=2)
@@ -21,11 +21,11 @@ def test_what_a_stack_acknowledged_is_archived_and_a_lost_file_is_noticed(
     verdict = stack.check_history(history)
     assert verdict.ok, verdict
     assert verdict.archived == 200
-    assert (
-        sum(each.read_metric("busyapi_requests_total", status="201") for each in stack.apis) == 200
-    )
+    assert sum(api.read_metric("busyapi_requests_total", status="201") for api in stack.apis) == 200
     wait_until(
-        lambda: sum(each.read_metric("busyapi_archived_seq") for each in stack.flushers) == 200,
+        lambda: (
+            sum(flusher.read_metric("busyapi_archived_seq") for flusher in stack.flushers) == 200
+        ),
         "the flushers to say so too",
     )
     assert stack.stop() == {"flusher-0": 0, "flusher-1": 0, "api-0": 0, "api-1": 0}
@@ -39,9 +39,9 @@ def test_parts_come_back_on_their_ports_with_nothing_lost(valkey: Server, stacks
     stack = stacks(valkey)
     (api,), (flusher,) = stack.apis, stack.flushers
     with Load(stack.port, connections=4) as load:
-        for each in (api, flusher, valkey):
-            each.kill9()
-            each.start()
+        for process in (api, flusher, valkey):
+            process.kill9()
+            process.start()
         history = load.stop()
     stack.wait_until_archived()
     verdict = stack.check_history(history)
@@ -79,6 +79,10 @@ def test_settings_of_the_shell_do_not_reach_a_process(
     monkeypatch.setenv("BUSYAPI_BOUND", "1")
     monkeypatch.setenv("PORT", "1")
     flusher = Flusher(tmp_path, 0, reserve_port(), {"BUSYAPI_PARTITIONS": "3"})
-    ours = {k: v for k, v in flusher.environment.items() if k.startswith("BUSYAPI_") or k == "PORT"}
-    assert ours == {"BUSYAPI_PARTITIONS": "3", "BUSYAPI_FLUSHER_PORT": str(flusher.port)}
+    settings = {
+        name: value
+        for name, value in flusher.environment.items()
+        if name.startswith("BUSYAPI_") or name == "PORT"
+    }
+    assert settings == {"BUSYAPI_PARTITIONS": "3", "BUSYAPI_FLUSHER_PORT": str(flusher.port)}
     assert flusher.environment["PATH"]

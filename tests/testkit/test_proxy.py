@@ -64,7 +64,7 @@ def test_cut_resets_connections_and_takes_new_ones(proxy: Proxy, client: redis.R
 def test_refused_until_accepted_again(proxy: Proxy, client: redis.Redis) -> None:
     client.ping()
     proxy.refuse()
-    assert client.ping(), "a connection there is stays"
+    assert client.ping(), "an open connection stays open"
     proxy.reset()
     with pytest.raises(redis.ConnectionError, match="refused"):
         client.ping()
@@ -95,7 +95,7 @@ def test_muted_connection_is_reset_before_it_could_get_a_later_answer(
         device.sendall(b"INCR a\r\n")
         with pytest.raises(TimeoutError):
             device.recv(100)
-        wait_until(lambda: any(each.missed for each in proxy._pairs), "an answer to be dropped")
+        wait_until(lambda: any(pair.missed for pair in proxy._pairs), "an answer to be dropped")
         assert valkey.client().get("a") == "1"
         device.settimeout(10)
         proxy.unmute()
@@ -126,7 +126,7 @@ def test_lost_answer_is_that_of_a_command_that_was_done(
     assert client.incr("a") == 3, "only one answer is lost"
 
 
-def test_answer_that_was_never_due_is_not_waited_for_without_end(proxy: Proxy) -> None:
+def test_wait_for_a_lost_answer_ends_if_no_command_comes(proxy: Proxy) -> None:
     proxy.lose_answer(to=b"INCR")
     with pytest.raises(TimeoutError, match="INCR"):
         proxy.wait_until_lost(0.1)

@@ -11,8 +11,14 @@ from testkit.servers import Flavour, Server, find_program
 
 
 def test_server_is_as_durable_as_the_fsync_tier_asks(any_server: Server) -> None:
-    asked = ["appendonly", "appendfsync", "no-appendfsync-on-rewrite", "maxmemory-policy", "save"]
-    assert any_server.client().config_get(*asked) == {
+    settings = [
+        "appendonly",
+        "appendfsync",
+        "no-appendfsync-on-rewrite",
+        "maxmemory-policy",
+        "save",
+    ]
+    assert any_server.client().config_get(*settings) == {
         "appendonly": "yes",
         "appendfsync": "always",
         "no-appendfsync-on-rewrite": "no",
@@ -21,7 +27,7 @@ def test_server_is_as_durable_as_the_fsync_tier_asks(any_server: Server) -> None
     }
 
 
-def test_flavours_are_what_they_say(valkey: Server, redis7: Server) -> None:
+def test_each_flavour_is_the_server_of_its_name(valkey: Server, redis7: Server) -> None:
     assert valkey.client().info("server")["server_name"] == "valkey"
     assert redis7.client().info("server")["redis_version"].startswith("7.0.")
 
@@ -57,7 +63,7 @@ def test_paused_server_answers_when_resumed(valkey: Server) -> None:
     impatient.close()
 
 
-def test_extra_lines_override_ours(tmp_path: Path, flavour: Flavour) -> None:
+def test_extra_lines_override_the_default_configuration(tmp_path: Path, flavour: Flavour) -> None:
     config = ["appendfsync everysec", "maxmemory 100mb"]
     with Server(tmp_path / "s", flavour, config=config) as server:
         assert server.client().config_get("appendfsync") == {"appendfsync": "everysec"}

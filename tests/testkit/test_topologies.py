@@ -18,8 +18,8 @@ def test_cluster_shares_the_slots_among_three(tmp_path: Path) -> None:
 
 
 def test_replica_takes_over_a_dead_primarys_slots(tmp_path: Path) -> None:
-    hasty = ["cluster-node-timeout 3000"]
-    with ClusterOfThree(tmp_path / "c", "valkey", config=hasty, replicas=True) as cluster:
+    config = ["cluster-node-timeout 3000"]
+    with ClusterOfThree(tmp_path / "c", "valkey", config=config, replicas=True) as cluster:
         old = cluster.primary_of("{0}")
         old.client().set("{0}", "kept")
         assert old.client().wait(1, 5000) == 1
