@@ -1,4 +1,4 @@
-"""The seed's tools send a few requests. Of npm's loadtest, which npx would fetch, only output is read."""
+"""The seed's tools send a few requests. A script prints what npm's loadtest would print."""
 
 import os
 import subprocess
