@@ -7,7 +7,7 @@ from pathlib import Path
 
 from perf import procfs, wrk
 from perf.contender import Contender
-from perf.lag import Lag
+from perf.lag import Lag, summarise
 from perf.load import Load
 from perf.stack import Durable
 from perf.wrk import Result
@@ -80,10 +80,10 @@ class Driver:
     def _measure_durable(self, contender: Durable, seconds: int) -> Run:
         stored = contender.settle(self.load).stored
         before = _cpu(contender)
-        with contender.watch() as watch:
+        with contender.sample_lag() as sampler:
             result = self.drive(seconds)
             stored = contender.settle(self.load).stored - stored
-        return self._run(result, before, stored, watch.lag)
+        return self._run(result, before, stored, summarise(sampler.samples, sampler.missed))
 
     def _run(self, result: Result, before: dict[str, float], usages: int, lag: Lag | None) -> Run:
         processes = self.contender.processes

@@ -1,7 +1,6 @@
-"""What a run looks like second by second, as CSV and as a picture."""
+"""The course of a run second by second, as CSV and as a picture."""
 
 import csv
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +15,10 @@ from e2e import pod_archive
 from e2e.measure import quantile
 from e2e.openloop import OpenLoop
 from e2e.release import NAME, Release
-from testkit.child_process import Lifetime
+from perf.sampler import Sampler
 from testkit.history import Outcome
 
-EVERY = 1.0
+INTERVAL_SECONDS = 1.0
 
 
 class Point(NamedTuple):
@@ -39,53 +38,46 @@ class Point(NamedTuple):
     archived: int
 
 
-class Recorder(Lifetime):
-    """Looks at a load and a release every second, within a `with`."""
+class Recorder(Sampler[Point]):
+    """Samples a load and a release every second, within a `with`."""
 
     def __init__(self, site: Release, load: OpenLoop) -> None:
-        self.points: list[Point] = []
+        super().__init__(self._measure, INTERVAL_SECONDS)
         self._site = site
         self._load = load
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="timeline", daemon=True)
+        self._at, self._offered, self._seen = time.monotonic(), load.offered, len(load.samples)
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
+    @property
+    def points(self) -> list[Point]:
+        """Return the samples without the first and the last: their time is too short for a rate."""
+        return self.samples[1:-1]
 
-    def close(self) -> None:
-        """End."""
-        self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join(60)
+    def _measure(self) -> Point:
+        desired, ready, backlog, archived = self._read_cluster()
+        now, sent, samples = time.monotonic(), self._load.offered, self._load.samples[self._seen :]
+        good = [sample for sample in samples if sample.outcome is Outcome.OK]
+        seconds = now - self._at
+        latencies = [sample.answered - sample.meant for sample in good]
+        point = Point(
+            second=round(now - self._load.began, 1),
+            offered=round((sent - self._offered) / seconds, 1),
+            answered=round(len(good) / seconds, 1),
+            p99_ms=round(quantile(latencies, 0.99) * 1000, 1),
+            desired=desired,
+            ready=ready,
+            backlog=backlog,
+            archived=archived,
+        )
+        self._at, self._offered, self._seen = now, sent, self._seen + len(samples)
+        return point
 
-    def _run(self) -> None:
-        at, offered, seen = time.monotonic(), self._load.offered, len(self._load.samples)
-        while not self._stopping.wait(EVERY):
-            desired, ready, backlog, archived = self._look()
-            now, sent, samples = time.monotonic(), self._load.offered, self._load.samples[seen:]
-            good = [sample for sample in samples if sample.outcome is Outcome.OK]
-            self.points.append(
-                Point(
-                    second=round(now - self._load.began, 1),
-                    offered=round((sent - offered) / (now - at), 1),
-                    answered=round(len(good) / (now - at), 1),
-                    p99_ms=round(quantile([e.answered - e.meant for e in good], 0.99) * 1000, 1),
-                    desired=desired,
-                    ready=ready,
-                    backlog=backlog,
-                    archived=archived,
-                )
-            )
-            at, offered, seen = now, sent, seen + len(samples)
-
-    def _look(self) -> tuple[int, int, int, int]:
+    def _read_cluster(self) -> tuple[int, int, int, int]:
         """Return the state of the cluster, or the last one if it does not answer."""
         try:
             status = self._site.kube.apps.read_namespaced_deployment(NAME, self._site.namespace)
             scrape = self._site.kube.ask(f"{NAME}-flusher-0", pod_archive.PORT, "/metrics")
         except (ApiException, HTTPError):
-            last = self.points[-1] if self.points else Point(0, 0, 0, 0, 0, 0, 0, 0)
+            last = self.samples[-1] if self.samples else Point(0, 0, 0, 0, 0, 0, 0, 0)
             return last.desired, last.ready, last.backlog, last.archived
         issued, archived = (
             int(pod_archive.gauge(scrape, f"busyapi_{entry}_seq"))

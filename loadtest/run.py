@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,22 @@ from loadtest import machine as programs
 from loadtest.openloop import GRACE_SECONDS
 from loadtest.reconcile import Said, disagreements, reconcile
 from loadtest.result import Result
-from loadtest.target import State, Target, Unreachable
-from loadtest.watch import Watch
+from loadtest.target import Sample, State, Target, Unreachable
 from perf.machine import machine
+from perf.sampler import Sampler
 
 Say = Callable[[str], None]
 
 START_SECONDS = 60.0
 """For the generator to make its requests and to sum up, on a slow machine."""
+SAMPLE_ERRORS = (
+    OSError,
+    HTTPException,
+    ValueError,
+    KeyError,
+    Unreachable,
+    subprocess.TimeoutExpired,
+)
 
 
 @dataclass(frozen=True)
@@ -58,14 +68,14 @@ def run(target: Target, plan: Plan, say: Say) -> Result:
         state = _hold(result, _said("warm-up", warm), state, target, say)
     say(f"open loop: {plan.rate:,.0f} a second for {plan.seconds:g} s")
     before = programs.spent()
-    with Watch(target, target.every) as watch:
+    with _sample(target) as sampler:
         result.openloop = _openloop(target, plan, plan.rate, plan.seconds)
     elapsed = result.openloop["elapsed"]
     result.about["generator"] = result.openloop["engine"]
     result.cores = programs.used(before, programs.spent(), elapsed)
     result.cores["the generator"] = round(result.openloop["cpu"] / elapsed, 3)
-    result.samples = watch.samples
-    result.about["looks that failed"] = watch.missed
+    result.samples = sampler.samples
+    result.about["samples that failed"] = sampler.missed
     state = _hold(result, _said("open loop", result.openloop), state, target, say)
     for script in plan.scripts:
         say(f"k6 {script}")
@@ -74,6 +84,13 @@ def run(target: Target, plan: Plan, say: Say) -> Result:
         result.failures += [f"k6 {script}: {failure}" for failure in outcome.failures]
         state = _hold(result, outcome.counts, state, target, say)
     return result
+
+
+def _sample(target: Target) -> Sampler[Sample]:
+    began = time.monotonic()
+    return Sampler(
+        lambda: target.sample(round(time.monotonic() - began, 2)), target.every, *SAMPLE_ERRORS
+    )
 
 
 def _hold(result: Result, counts: Said, before: State, target: Target, say: Say) -> State:

@@ -1,34 +1,34 @@
-"""How far the archive is behind, watched from outside while the load runs.
+"""The lag of the archive, sampled from outside while the load runs.
 
-Two answers to one question. The flusher's own metric is what operators see: the age of the oldest
-usage that it has read. What it has not read yet it cannot know, so the counters in Valkey are
-watched too, and the age follows from when they had which value:
+It is measured in two ways. Operators see the flusher's own metric: the age of the oldest usage that
+it has read. It does not know usages that it has not read yet. So the counters in Valkey are sampled
+too, and the age follows from the times of their values:
 
-    issued     100 ──── 250 ──── 400        when was usage 151 issued? between the 1st and 2nd look
-    archived    90       90      150        so at the 3rd look it is about 1.7 looks old
+    issued     100 ──── 250 ──── 400     usage 151 was issued between samples 1 and 2,
+    archived    90       90      150     so at sample 3 it is about 1.7 intervals old
 """
 
 import re
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import redis
 
 from busyapi.stream.keys import PartitionKeys
+from perf.sampler import Sampler
 from testkit.http1 import fetch
 from testkit.servers import Server
 
-EVERY_SECONDS = 0.2
+INTERVAL_SECONDS = 0.2
 ANSWER_SECONDS = 5.0
 OLDEST = "busyapi_oldest_unarchived_seconds"
 
 
 class Sample(NamedTuple):
-    """One sample."""
+    """Both counters and the metric at one time."""
 
     at: float
     issued: int
@@ -39,15 +39,15 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Lag:
-    """The greatest of each over one run, until all was archived."""
+    """The greatest values of one run, until all was archived."""
 
     metric_seconds: float
     counted_seconds: float
-    """The same age from the counters: what is not read yet is in it."""
+    """The age from the counters: it includes usages that are not read yet."""
     usages: int
     samples: int
     missed: int
-    """Samples that got no answer."""
+    """Samples that failed."""
 
     @property
     def seconds(self) -> float:
@@ -56,7 +56,7 @@ class Lag:
 
 
 def summarise(samples: Sequence[Sample], missed: int = 0) -> Lag:
-    """Return the greatest value of each column."""
+    """Return the greatest values of the samples."""
     return Lag(
         metric_seconds=round(max((sample.metric for sample in samples), default=0.0), 3),
         counted_seconds=round(max(ages(samples), default=0.0), 3),
@@ -67,13 +67,13 @@ def summarise(samples: Sequence[Sample], missed: int = 0) -> Lag:
 
 
 def ages(samples: Sequence[Sample]) -> list[float]:
-    """Return at each look the age of the oldest usage that was not archived, 0 if none.
+    """Return for each sample the age of the oldest usage that was not archived, 0 if all were.
 
-    The time at which a seq was issued is interpolated between two looks. What was issued before
-    the first look counts from there.
+    The time at which a seq was issued is interpolated between two samples. A usage that was issued
+    before the first sample has its age from there.
     """
     ages_ = []
-    # Both counters only grow, so the look that saw a seq issued is never before the last one's.
+    # Both counters only grow, so the search continues at the sample where the last one ended.
     seen = 0
     for sample in samples:
         oldest = sample.archived + 1
@@ -95,56 +95,26 @@ def _issued_at(samples: Sequence[Sample], seen: int, seq: int) -> float:
     return before.at + share * (after.at - before.at)
 
 
-class Watch:
-    """Looks every 0.2 s, in a thread, within a `with`; `lag` is there after it."""
-
-    def __init__(self, look: Callable[[], Sample]) -> None:
-        self.samples: list[Sample] = []
-        self.missed = 0
-        self._look = look
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._once()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._ended.set()
-        self._thread.join(2 * ANSWER_SECONDS)
-
-    def _run(self) -> None:
-        while not self._ended.wait(EVERY_SECONDS):
-            self._once()
-
-    def _once(self) -> None:
-        try:
-            self.samples.append(self._look())
-        except (OSError, HTTPException, ValueError, redis.RedisError):
-            self.missed += 1
-
-    @property
-    def lag(self) -> Lag:
-        """Return what the watch saw."""
-        return summarise(self.samples, self.missed)
+def sample_lag(server: Server, flusher_port: int) -> Sampler[Sample]:
+    """Return a sampler of partition 0."""
+    take = _make_sample_function(server, flusher_port)
+    return Sampler(take, INTERVAL_SECONDS, OSError, HTTPException, ValueError, redis.RedisError)
 
 
-def looker(server: Server, flusher_port: int) -> Callable[[], Sample]:
-    """Return a function that samples partition 0."""
+def _make_sample_function(server: Server, flusher_port: int) -> Callable[[], Sample]:
     keys = PartitionKeys(0)
     client = server.client()
 
-    def look() -> Sample:
-        with client.pipeline(transaction=True) as both:
-            both.get(keys.seq)
-            both.hget(keys.state, "archived")
-            issued, archived = both.execute()
+    def take() -> Sample:
+        with client.pipeline(transaction=True) as pipeline:
+            pipeline.get(keys.seq)
+            pipeline.hget(keys.state, "archived")
+            issued, archived = pipeline.execute()
         at = time.monotonic()
         text = fetch(flusher_port, "/metrics", seconds=ANSWER_SECONDS).body.decode()
         return Sample(at, int(issued or 0), int(archived or 0), metric_value(text, OLDEST))
 
-    return look
+    return take
 
 
 def metric_value(text: str, name: str) -> float:
@@ -153,7 +123,7 @@ def metric_value(text: str, name: str) -> float:
     Raises:
         ValueError: The text has no such metric.
     """
-    # Parsing all of it, five times a second, would cost the run more than the look does.
+    # To parse all of it five times a second would cost more than the rest of the sample.
     match = re.search(rf"^{re.escape(name)}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
     if not match:
         raise ValueError(f"no metric {name}")

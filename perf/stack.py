@@ -12,10 +12,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from perf import archive_ids
 from perf.contender import Contender
-from perf.lag import Watch, looker
+from perf.lag import Sample, sample_lag
 from perf.load import Load
 from perf.machine import versions
 from perf.reconcile import Counts
+from perf.sampler import Sampler
 from testkit.child_process import Child
 from testkit.http1 import fetch
 from testkit.processes import Stack
@@ -74,9 +75,9 @@ class Durable(Contender):
         """Return the versions of what runs."""
         return versions(self.server)
 
-    def watch(self) -> Watch:
-        """Return a watch on its lag."""
-        return Watch(looker(self.server, self.stack.flushers[0].port))
+    def sample_lag(self) -> Sampler[Sample]:
+        """Return a sampler of its lag."""
+        return sample_lag(self.server, self.stack.flushers[0].port)
 
     def totals(self, load: Load) -> Totals:
         """Ask every part for its counts."""

@@ -1,7 +1,6 @@
 import pytest
 
-from perf.lag import Sample, Watch, ages, metric_value, summarise
-from testkit.waiting import wait_until
+from perf.lag import Sample, ages, metric_value, summarise
 
 
 def make_samples(*rows: tuple[float, int, int]) -> list[Sample]:
@@ -51,20 +50,6 @@ def test_usages_that_the_flusher_has_not_read_count_although_its_metric_is_0() -
 
 def test_without_a_sample_there_is_no_lag() -> None:
     assert summarise([]).seconds == 0
-
-
-def test_a_watch_reads_samples_until_it_ends_and_counts_missed_ones() -> None:
-    answers = iter([Sample(0, 1, 1, 0.0), None, Sample(1, 9, 2, 0.0)])
-
-    def read_sample() -> Sample:
-        answer = next(answers, Sample(2, 9, 9, 0.0))
-        if answer is None:
-            raise OSError("unavailable")
-        return answer
-
-    with Watch(read_sample) as watch:
-        wait_until(lambda: len(watch.samples) >= 3, "three samples")
-    assert (watch.lag.usages, watch.lag.missed) == (7, 1)
 
 
 def test_a_metric_is_found_by_its_whole_name() -> None:
