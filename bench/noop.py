@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     port = parser.parse_args().port
     make_app().run(
-        sock=open_listener(port),
+        sock=open_listener(port, "--port"),
         backlog=BACKLOG,
         single_process=True,
         access_log=False,

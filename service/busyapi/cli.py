@@ -1,6 +1,7 @@
 """The command line: the only place that reads settings and connects the parts."""
 
 import argparse
+import dataclasses
 import os
 import socket
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from busyapi.archive_cli import commands as archive_commands
 from busyapi.dev import command as dev_command
 from busyapi.errors import BusyapiError, ConfigError
+from busyapi.output import OutputFailed, discard_output, flush_output
 from busyapi.renamed_settings import warn_of_old_names
 from busyapi.settings import Settings
 from busyapi.sizing import command as sizing_command
@@ -19,6 +21,16 @@ EPILOG = """\
 Settings are environment variables: see docs/reference/settings.md.
 To run everything on this machine, without other software: busyapi dev
 """
+API_EPILOG = """\
+There is no --port: settings are environment variables, and so are the ports. For example
+  PORT=8080 BUSYAPI_METRICS_PORT=9091 busyapi api
+All of them: docs/reference/settings.md
+"""
+FLUSHER_EPILOG = """\
+Other settings are environment variables, and so are the port and the folder. For example
+  BUSYAPI_FLUSHER_PORT=9101 BUSYAPI_ARCHIVE_DIR=/srv/archive busyapi flusher --partition 0
+All of them: docs/reference/settings.md
+"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,15 +38,21 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         try:
             settings = Settings.from_environment()
-            options = _parser(settings).parse_args(arguments)
+            parser = _parser(settings)
+            options, unknown = parser.parse_known_args(arguments)
+            if unknown:
+                parser.error(_describe_unknown(options, unknown))
             return int(options.run(options, settings))
         finally:
             # Here, so that a failure is reported below; also for --help, which raises SystemExit.
-            sys.stdout.flush()
+            flush_output()
     except BrokenPipeError:
-        # The reader closed the pipe. Python must not write to it again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()  # the reader closed the pipe
         return 0
+    except OutputFailed as error:
+        print(f"busyapi: {error.filename}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        discard_output()
+        return 1
     except ConfigError as error:
         print(f"busyapi: {error}", file=sys.stderr)  # noqa: T201
         return 2
@@ -54,23 +72,47 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"busyapi {version('busyapi')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    api = commands.add_parser("api", help="receive usages over HTTP", description=_api.__doc__)
-    api.set_defaults(run=_api)
+    api = commands.add_parser(
+        "api",
+        help="receive usages over HTTP",
+        description=_api.__doc__,
+        epilog=API_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    api.set_defaults(run=_api, role="api")
     flusher = commands.add_parser(
-        "flusher", help="archive one partition", description=_flusher.__doc__
+        "flusher",
+        help="archive one partition",
+        description=_flusher.__doc__,
+        epilog=FLUSHER_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     flusher.add_argument(
         "--partition", type=int, required=True, metavar="N", help="its number, from 0"
     )
-    flusher.set_defaults(run=_flusher)
+    flusher.set_defaults(run=_flusher, role="flusher")
     archive_commands.add_commands(commands, Path(settings.archive_dir))
     dev_command.add_command(commands, settings, os.environ)
     sizing_command.add_command(commands)
     return parser
 
 
+def _describe_unknown(options: argparse.Namespace, unknown: list[str]) -> str:
+    """Return the error for arguments that no command has; an option may be meant as a setting."""
+    problem = f"unrecognized arguments: {' '.join(unknown)}"
+    role = getattr(options, "role", "")
+    if not role:
+        return problem
+    names = {field.metadata["name"] for field in dataclasses.fields(Settings)}
+    word = unknown[0].partition("=")[0].lstrip("-").replace("-", "_").upper()
+    for name in (f"BUSYAPI_{role.upper()}_{word}", f"BUSYAPI_{word}", word):
+        if name in names:
+            return f"{problem}: set the environment variable {name}"
+    return f"{problem}. Settings are environment variables: see docs/reference/settings.md"
+
+
 def _api(_: argparse.Namespace, settings: Settings) -> int:
-    """Receive usages on PORT and serve metrics on BUSYAPI_METRICS_PORT."""
+    """Receive usages on PORT (3000) and serve metrics on BUSYAPI_METRICS_PORT (9090)."""
     from busyapi.wiring.api import run_api  # noqa: PLC0415 - the archive commands need no web server
 
     if settings.port == settings.metrics_port != 0:

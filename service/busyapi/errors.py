@@ -150,8 +150,8 @@ class UnsupportedContentEncoding(UnsupportedMediaType):
 class InvalidUsage(InvalidRequest):
     """The body is JSON, but not a usage."""
 
-    def __init__(self, errors: list[ValidationError]) -> None:
-        super().__init__()
+    def __init__(self, errors: list[ValidationError], *message: str) -> None:
+        super().__init__(*message)
         self.errors = errors
 
 

@@ -1,10 +1,12 @@
 """An API process that cannot run says why, in one line, and ends."""
 
+import json
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -18,11 +20,11 @@ def taken() -> Iterator[int]:
         yield it.getsockname()[1]
 
 
-def start(stack: Stack, **settings: str) -> subprocess.CompletedProcess[str]:
+def start(stack: Stack, *role: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """Start a process that ends by itself."""
     ports = {"PORT": "0", "BUSYAPI_METRICS_PORT": "0"}
     run = subprocess.run(
-        [sys.executable, "-m", "busyapi", "api"],
+        [sys.executable, "-m", "busyapi", *(role or ["api"])],
         env={**stack.apis[0].environment, **ports, **settings},
         capture_output=True,
         text=True,
@@ -33,11 +35,21 @@ def start(stack: Stack, **settings: str) -> subprocess.CompletedProcess[str]:
     return run
 
 
-@pytest.mark.parametrize("name", ["PORT", "BUSYAPI_METRICS_PORT"])
-def test_a_taken_port_is_named(contract: Stack, taken: int, name: str) -> None:
-    run = start(contract, **{name: str(taken)})
-    assert run.returncode == 1
-    assert run.stderr == f"busyapi: [Errno 98] port {taken}: Address already in use\n"
+@pytest.mark.parametrize("name", ["PORT", "BUSYAPI_METRICS_PORT", "BUSYAPI_FLUSHER_PORT"])
+def test_a_taken_port_is_one_line_with_port_and_setting(
+    contract: Stack, tmp_path: Path, taken: int, name: str
+) -> None:
+    role = ["flusher", "--partition", "0"] if "FLUSHER" in name else ["api"]
+    settings = {name: str(taken), "BUSYAPI_ARCHIVE_DIR": str(tmp_path)}
+    run = start(contract, *role, **settings)
+    assert (run.returncode, run.stderr) == (1, "")
+    (line,) = map(json.loads, run.stdout.splitlines())
+    assert (line["event"], line["level"]) == ("fatal_error", "error")
+    assert (line["port"], line["setting"]) == (taken, name)
+    assert line["detail"] == (
+        f"port {taken} cannot be opened: Address already in use. Set {name} to another port, or"
+        " stop the program that uses this one"
+    )
 
 
 def test_a_setting_that_is_not_allowed_is_exit_code_2(contract: Stack) -> None:

@@ -10,6 +10,7 @@ from busyapi.sizing import command
 from busyapi.sizing.command import render_plan
 from busyapi.sizing.costs import (
     BATCHED_POST_COST,
+    BYTE_COST,
     REDIS_KEY_BYTES,
     SINGLE_POST_COST,
     VALKEY_KEY_BYTES,
@@ -93,6 +94,35 @@ def test_a_key_needs_no_more_memory_than_planned(flavour: Flavour, tmp_path: Pat
     assert planned / 2 < used <= planned
 
 
+@pytest.mark.parametrize("is_batched", [False, True])
+def test_longer_usages_need_more_of_everything(is_batched: bool) -> None:  # noqa: FBT001
+    request = PlanRequest(10 * MILLION, is_batched=is_batched, partitions=8)
+    bare, longer = make_plan(request), make_plan(request._replace(body_bytes=1100))
+    assert longer.pods > bare.pods
+    assert longer.redis_cores > bare.redis_cores
+    assert longer.flusher_cores > bare.flusher_cores
+    further = 1000 * bare.bound / GIB
+    assert longer.redis_gib - bare.redis_gib > further
+    assert longer.log_gib - bare.log_gib > 2 * further
+    assert longer.disk_gib_per_day > 10 * bare.disk_gib_per_day
+    assert make_plan(request._replace(body_bytes=1)) == bare
+
+
+def test_longer_usage_weighs_no_more_than_is_planned(tmp_path: Path) -> None:
+    count, further = 2000, 1000
+    with Server(tmp_path, config=["appendfsync no"]) as server:
+        client = server.client()
+        used = []
+        for size in (100, 100 + further):
+            before = client.info("memory")["used_memory"]
+            with client.pipeline(transaction=False) as pipeline:
+                for _ in range(count):
+                    pipeline.xadd(f"stream-{size}", {"1": "x" * size})
+                pipeline.execute()
+            used.append((client.info("memory")["used_memory"] - before) / count)
+    assert further / 2 < used[1] - used[0] <= 1.1 * further * BYTE_COST.redis_bytes
+
+
 def test_batches_need_fewer_pods() -> None:
     assert (
         make_plan(PlanRequest(10 * MILLION, is_batched=True)).pods
@@ -135,6 +165,19 @@ def test_the_command_counts_keys_for_the_time_they_are_kept(
     monkeypatch.setenv("BUSYAPI_IDEMPOTENCY_TTL", "60")
     assert main(["sizing", "--keyed", "50"]) == 0
     assert "with 666,667 Idempotency-Keys" in capsys.readouterr().out
+
+
+def test_the_command_takes_the_size_of_a_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sizing"]) == 0
+    usual = capsys.readouterr().out
+    assert main(["sizing", "--body-bytes", "100"]) == 0
+    assert capsys.readouterr().out == usual
+    assert main(["sizing", "--body-bytes", "2000"]) == 0
+    assert "archive, all partitions   1," in capsys.readouterr().out
+    for wrong in ("0", "-1", "1k"):
+        with pytest.raises(SystemExit):
+            main(["sizing", f"--body-bytes={wrong}"])
+        assert "--body-bytes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("share", ["-1", "101", "all"])

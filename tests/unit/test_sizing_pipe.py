@@ -43,4 +43,4 @@ def test_a_full_disk_is_an_error() -> None:
     with FULL.open("wb") as full:
         result = run_busyapi(full.fileno(), "sizing")
     assert result.returncode != 0
-    assert b"busyapi: [Errno 28] No space left on device\n" in result.stderr
+    assert result.stderr == b"busyapi: /dev/full: No space left on device\n"

@@ -41,7 +41,7 @@ def render_page() -> str:
     """Return the page."""
     rows = []
     for event in sorted(EVENTS):
-        fields = ", ".join(f"`{name}`" for name in event.fields) or "none"
+        fields = ", ".join(f"`{name}`" for name in event.fields + event.optional) or "none"
         rows.append(
             f"| `{event.name}` | {event.level} | {fields} | {event.when} | {event.action} |\n"
         )

@@ -32,7 +32,13 @@ from busyapi.web.connections import ConnectionTable, close_idle_connections
 from busyapi.web.metrics_port import MetricsPort
 from busyapi.web.protocol import ConnectionLimits
 from busyapi.web.request import BufferedRequest
-from busyapi.web.server import install_stop_signals, open_listener, raise_open_files_limit, stop_app
+from busyapi.web.server import (
+    PortUnavailable,
+    install_stop_signals,
+    open_listener,
+    raise_open_files_limit,
+    stop_app,
+)
 
 log = structlog.get_logger()
 
@@ -117,7 +123,7 @@ async def _open(app: Sanic[Any, Any]) -> None:
         context.metrics.choose_renderer,
         ConnectionLimits(settings.request_deadline, settings.max_header, context.budget),
     )
-    await app.ctx.metrics_port.open(settings.metrics_port)
+    await app.ctx.metrics_port.open(app.ctx.metrics_socket)
     log.info(
         "api_started",
         port=settings.port,
@@ -187,8 +193,16 @@ async def _close(app: Sanic[Any, Any]) -> None:
 def serve(context: ApiContext) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code of the process."""
     app = make_app(context)
-    sock = open_listener(context.settings.port)
-    max_connections = raise_open_files_limit(context.settings.max_connections)
+    settings = context.settings
+    try:
+        sock = open_listener(settings.port, "PORT")
+        app.ctx.metrics_socket = open_listener(
+            settings.metrics_port, "BUSYAPI_METRICS_PORT", shared=False
+        )
+    except PortUnavailable as error:
+        error.log()
+        return 1
+    max_connections = raise_open_files_limit(settings.max_connections)
     context.connections = ConnectionTable(
         max_connections, ConnectionRefuser(make_overload_probes(context), stored="no")
     )

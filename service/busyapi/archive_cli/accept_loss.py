@@ -9,6 +9,7 @@ from busyapi.archive_cli.partitions import find_partitions
 from busyapi.archive_cli.snapshot import ArchiveNotFound, ArchivePartition
 from busyapi.errors import ArchiveDamaged, ArchiveError, ArchiveLocked
 from busyapi.ids import MAX_ID, Seq
+from busyapi.output import flush_output, write_output
 
 
 class NothingMissing(ArchiveError):
@@ -45,7 +46,7 @@ def accept_loss(
             )
         holes = writer.find_holes(through) if beyond else []
         for hole in holes:
-            sys.stdout.write(
+            write_output(
                 f"to give up: seqs {hole.first} to {hole.last}, {partition.describe_ids(hole)}\n"
             )
         if not confirmed:
@@ -57,9 +58,9 @@ def accept_loss(
             writer.mark_identity(replaces=replaces)
         if beyond:
             writer.record_gap(through, f"accepted by a person: {reason}")
-        sys.stdout.write(f"recorded: partition {number} now ends at seq {writer.cursor}\n")
+        write_output(f"recorded: partition {number} now ends at seq {writer.cursor}\n")
         if writer.stats.highest_seq > writer.cursor:
-            sys.stdout.write(f"usages are still missing, up to seq {writer.stats.highest_seq}\n")
+            write_output(f"usages are still missing, up to seq {writer.stats.highest_seq}\n")
     finally:
         writer.close()
 
@@ -103,7 +104,7 @@ def require_confirmation(number: int, question: str) -> None:
     """
     if not sys.stdin.isatty():
         raise NotConfirmed("stdin is not a terminal: add --yes to record this")
-    sys.stdout.write(question)
-    sys.stdout.flush()
+    write_output(question)
+    flush_output()
     if sys.stdin.readline().strip() != str(number):
         raise NotConfirmed

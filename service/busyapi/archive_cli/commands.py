@@ -2,10 +2,7 @@
 
 import argparse
 import inspect
-import os
-import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +12,20 @@ from busyapi.archive_cli.export import export_parquet
 from busyapi.archive_cli.ls import render_table
 from busyapi.archive_cli.partitions import find_partitions
 from busyapi.archive_cli.progress import Progress
-from busyapi.archive_cli.query import Query, find_line, select_lines
+from busyapi.archive_cli.query import find_line
+from busyapi.archive_cli.selection import (
+    Selection,
+    WrongOptions,
+    add_partition_option,
+    add_query_options,
+    print_error,
+    require_no_query,
+)
 from busyapi.archive_cli.snapshot import ArchiveNotFound
 from busyapi.archive_cli.verify import PartitionReport, estimate_bytes, verify_archive
 from busyapi.errors import ArchiveError
 from busyapi.ids import MAX_ID, Seq, UsageId
+from busyapi.output import OutputFailed, discard_output, flush_output, write_output
 
 Handler = Callable[[argparse.Namespace], int]
 
@@ -59,14 +65,21 @@ def add_commands(commands: Any, archive_dir: Path) -> None:
         parser.set_defaults(run=_handle_errors(handler))
         return parser
 
-    _add_partition_option(add("ls", _ls, "  busyapi archive ls\n"))
+    add_partition_option(add("ls", _ls, "  busyapi archive ls\n"))
     cat = add("cat", _cat, _CAT_EXAMPLES)
-    cat.add_argument("--id", type=_parse_id, metavar="ID", help="the one usage with this id")
-    _add_query_options(cat)
-    _add_partition_option(add("verify", _verify, _VERIFY_EXAMPLES))
+    cat.add_argument(
+        "--id", type=_parse_id, metavar="ID", help="the one usage with this id; no other option"
+    )
+    add_query_options(cat)
+    add_partition_option(add("verify", _verify, _VERIFY_EXAMPLES))
     exporting = add("export", _export, _EXPORT_EXAMPLES)
-    exporting.add_argument("file", type=Path, metavar="FILE", help="an existing file is replaced")
-    _add_query_options(exporting)
+    exporting.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="an existing file is replaced when the new one is complete",
+    )
+    add_query_options(exporting)
     accept = add("accept-loss", _accept_loss, _ACCEPT_EXAMPLES)
     accept.add_argument("--partition", type=int, required=True, metavar="N", help="from 0")
     accept.add_argument(
@@ -101,31 +114,6 @@ _ACCEPT_EXAMPLES = """\
 """
 
 
-def _add_partition_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--partition",
-        dest="only",
-        type=int,
-        metavar="N",
-        help="one partition, from 0, for a volume that holds only one (default: all)",
-    )
-
-
-def _add_query_options(parser: argparse.ArgumentParser) -> None:
-    _add_partition_option(parser)
-    parser.add_argument(
-        "--from",
-        dest="since",
-        type=_parse_time,
-        metavar="TIME",
-        help="received at this time or later (RFC 3339)",
-    )
-    parser.add_argument(
-        "--to", dest="until", type=_parse_time, metavar="TIME", help="received before this time"
-    )
-    parser.add_argument("--patient", metavar="ID", help="with this patientId")
-
-
 def _ls(options: argparse.Namespace) -> int:
     """List the archive's files, with the ids in them.
 
@@ -133,9 +121,9 @@ def _ls(options: argparse.Namespace) -> int:
     """
     for status in find_partitions(options.dir, options.only):
         if status.error:
-            sys.stdout.write(f"{status.problem}: {status.error}\n")
+            write_output(f"{status.problem}: {status.error}\n")
         for row in render_table(status.partition) if status.partition else ():
-            sys.stdout.write(row + "\n")
+            write_output(row + "\n")
     return EXIT_OK
 
 
@@ -146,22 +134,21 @@ def _cat(options: argparse.Namespace) -> int:
     missing or cannot be read is reported on stderr and skipped; the exit code is then 1.
     """
     if options.id is not None:
+        require_no_query(options)
         return _cat_id(options)
-    errors: list[str] = []
-    for lines in _select_lines(options, "reading", errors):
+    selection = Selection(options)
+    for lines in selection.read_lines("reading", beside_data=True):
         if lines:
-            sys.stdout.buffer.write(b"\n".join(lines) + b"\n")
-    sys.stdout.buffer.flush()
-    return EXIT_FAILED if errors else EXIT_OK
+            write_output(b"\n".join(lines) + b"\n")
+    return EXIT_FAILED if selection.has_errors else EXIT_OK
 
 
 def _cat_id(options: argparse.Namespace) -> int:
     line = find_line(find_partitions(options.dir, options.only), options.id)
     if line is None:
-        _print_error(f"no usage with id {options.id} is archived")
+        print_error(f"no usage with id {options.id} is archived")
         return EXIT_FAILED
-    sys.stdout.buffer.write(line + b"\n")
-    sys.stdout.buffer.flush()
+    write_output(line + b"\n")
     return EXIT_OK
 
 
@@ -172,17 +159,15 @@ def _verify(options: argparse.Namespace) -> int:
     checksum must match, each line must have the format of FORMAT.md, and every partition must be
     there, unless --partition names one. Exit code 0: all of this holds, 1: not, 2: no archive.
     """
-    progress = Progress("verifying", estimate_bytes(options.dir))
     problems = 0
     rows: list[str] = []
-    for report in verify_archive(options.dir, progress.advance, only=options.only):
-        progress.clear()
-        problems += len(report.problems)
-        rows += _render_report(report)
+    with Progress("verifying", estimate_bytes(options.dir)) as progress:
+        for report in verify_archive(options.dir, progress.advance, only=options.only):
+            problems += len(report.problems)
+            rows += _render_report(report)
     rows.append("no problem found" if not problems else f"{problems} problems found")
     # One write: the exit code must not depend on how fast a reader of one line closes the pipe.
-    sys.stdout.write("\n".join(rows) + "\n")
-    sys.stdout.flush()
+    write_output("\n".join(rows) + "\n")
     return EXIT_FAILED if problems else EXIT_OK
 
 
@@ -193,10 +178,10 @@ def _export(options: argparse.Namespace) -> int:
     usage as JSON. The file appears when it is complete. Needs pyarrow: in a clone, run
     `.venv/bin/pip install -e '.[parquet]'`.
     """
-    errors: list[str] = []
-    rows = export_parquet(_select_lines(options, "exporting", errors), options.file)
-    sys.stdout.write(f"{rows} usages in {options.file}\n")
-    return EXIT_FAILED if errors else EXIT_OK
+    selection = Selection(options)
+    rows = export_parquet(selection.read_lines("exporting"), options.file)
+    write_output(f"{rows} usages in {options.file}\n")
+    return EXIT_FAILED if selection.has_errors else EXIT_OK
 
 
 def _accept_loss(options: argparse.Namespace) -> int:
@@ -217,25 +202,6 @@ def _accept_loss(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _select_lines(
-    options: argparse.Namespace, verb: str, errors: list[str]
-) -> Iterator[list[bytes]]:
-    selection = Query(options.since or 0, options.until, options.patient)
-    progress = Progress(verb, estimate_bytes(options.dir))
-
-    def report(error: str) -> None:
-        progress.clear()
-        errors.append(error)
-        _print_error(error)
-
-    for status in find_partitions(options.dir, options.only):
-        if status.error:
-            report(status.error)
-        if status.partition:
-            yield from select_lines(status.partition, selection, report, progress.advance)
-    progress.clear()
-
-
 def _render_report(report: PartitionReport) -> Iterator[str]:
     yield (
         f"partition {report.number}: {report.usages} usages up to seq {report.cursor};"
@@ -252,44 +218,29 @@ def _handle_errors(handler: Handler) -> Callable[[argparse.Namespace, object], i
 
     def run(options: argparse.Namespace, _settings: object) -> int:
         try:
-            return handler(options)
+            code = handler(options)
+            flush_output()
         except BrokenPipeError:
-            # The reader has closed the pipe. Python must not write to it again when it exits.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            discard_output()
             # The reader of a list may stop early; a result or a question must be read to its end.
             if handler in (_ls, _cat):
                 return EXIT_OK
-            _print_error("the output was cut off, so the result was not fully reported")
+            print_error("the output was cut off, so the result was not fully reported")
             return EXIT_FAILED
-        except ArchiveNotFound as error:
-            _print_error(str(error))
+        except (ArchiveNotFound, WrongOptions) as error:
+            print_error(str(error))
             return EXIT_USAGE
         except ArchiveError as error:
-            _print_error(str(error))
+            print_error(str(error))
         except OSError as error:
-            _print_error(f"{error.filename or 'archive'}: {error.strerror}")
+            print_error(f"{error.filename or options.dir}: {error.strerror}")
+            if isinstance(error, OutputFailed):
+                discard_output()
+        else:
+            return code
         return EXIT_FAILED
 
     return run
-
-
-def _print_error(message: str) -> None:
-    sys.stderr.write(f"busyapi: {message}\n")
-
-
-def _parse_time(text: str) -> int:
-    """Return the milliseconds since 1970 of an RFC 3339 time, or of a date's midnight in UTC."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a time like 2026-11-23T19:12:00Z"
-        ) from None
-    if moment.tzinfo is None:
-        if len(text) != len("2026-11-23"):
-            raise argparse.ArgumentTypeError(f"{text!r} has no time zone: add Z for UTC")
-        moment = moment.replace(tzinfo=UTC)
-    return max(0, round(moment.timestamp() * 1000))
 
 
 def _parse_id(text: str) -> UsageId:

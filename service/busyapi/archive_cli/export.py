@@ -1,6 +1,5 @@
 """Export to Parquet. No other module imports pyarrow, which is loaded only for this."""
 
-import os
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import chain
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from busyapi.archive.archived_usage import ArchivedUsage, extract_usage, parse_line
-from busyapi.archive.paths import TEMPORARY_SUFFIX
+from busyapi.archive_cli.export_target import open_target
 from busyapi.errors import ArchiveError
 
 ROW_GROUP_ROWS = 65_536
@@ -24,6 +23,8 @@ def export_parquet(blocks: Iterable[list[bytes]], target: Path) -> int:
 
     Raises:
         PyarrowMissing: pyarrow is not installed.
+        WrongTarget: the target cannot be written; no line was read.
+        OSError: the target could not be written completely, and is as before.
         ArchiveDamaged: a line is invalid.
     """
     try:
@@ -42,17 +43,14 @@ def export_parquet(blocks: Iterable[list[bytes]], target: Path) -> int:
             pa.field("usage", text, nullable=False),
         ]
     )
-    temporary = target.with_name(target.name + TEMPORARY_SUFFIX)
     rows = 0
-    try:
-        with parquet.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            for group in _group_rows(blocks):
-                writer.write_batch(pa.record_batch(_make_columns(group), schema=schema))
-                rows += len(group)
-        _sync_file(temporary)
-        temporary.rename(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        open_target(target) as file,
+        parquet.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
+        for group in _group_rows(blocks):
+            writer.write_batch(pa.record_batch(_make_columns(group), schema=schema))
+            rows += len(group)
     return rows
 
 
@@ -82,11 +80,3 @@ def _make_columns(group: list[bytes]) -> list[list[Any]]:
 def _to_text(value: object) -> str | None:
     """Return a member as text, None if it is neither text nor a number (an id may be a number)."""
     return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
-
-
-def _sync_file(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

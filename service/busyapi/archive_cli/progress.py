@@ -1,25 +1,45 @@
 """Progress of long work: one line on stderr, and only if that is a terminal."""
 
+import os
+import stat
 import sys
 import time
+from types import TracebackType
+from typing import Self
 
 _INTERVAL_SECONDS = 0.2
 
 
 class Progress:
-    """Counts bytes towards a total, and shows them."""
+    """Counts bytes towards a total, and shows them. Use it as a context, which clears the line."""
 
-    def __init__(self, verb: str, total: int) -> None:
+    def __init__(self, verb: str, total: int, *, beside_data: bool = False) -> None:
+        """Prepare. `beside_data`: the command writes data to stdout meanwhile.
+
+        Data and progress must not mix on a terminal. A pipe may end on one too, as that to `head`
+        does, so beside data there is progress only if stdout is a file.
+        """
         self._verb, self._total = verb, max(1, total)
         self._done = 0
         self._shown_at = time.monotonic()
         self._shown = False
-        self._is_terminal = sys.stderr.isatty()
+        self._is_visible = sys.stderr.isatty() and (not beside_data or _is_stdout_a_file())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.clear()
 
     def advance(self, count: int) -> None:
         """Count more bytes, and update the line at most every 0.2 seconds."""
         self._done += count
-        if self._is_terminal and time.monotonic() - self._shown_at >= _INTERVAL_SECONDS:
+        if self._is_visible and time.monotonic() - self._shown_at >= _INTERVAL_SECONDS:
             self._shown_at = time.monotonic()
             self._shown = True
             share = min(100, 100 * self._done // self._total)
@@ -32,3 +52,10 @@ class Progress:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
             self._shown = False
+
+
+def _is_stdout_a_file() -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode)
+    except (OSError, ValueError):
+        return False

@@ -1,10 +1,12 @@
 """Selection of lines of an archive: by id, by time, by patient."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from busyapi.archive import high_water
-from busyapi.archive.archived_usage import parse_line
+from busyapi.archive.archived_usage import ArchivedUsage, parse_line
+from busyapi.archive.block_builder import MAX_RECEIVED_MS
 from busyapi.archive.format import IndexEntry
 from busyapi.archive.paths import ArchiveFile, FileKind
 from busyapi.archive.ranges import COVERING_KINDS
@@ -36,21 +38,36 @@ class Query(NamedTuple):
         too_late = self.until_ms is not None and latest_ms >= self.until_ms
         return self.patient is None and earliest_ms >= self.since_ms and not too_late
 
-    def matches_line(self, line: bytes) -> bool:
-        """Return whether a line matches.
-
-        Raises:
-            ArchiveDamaged: the line is invalid.
-        """
-        row = parse_line(line)
-        if self.patient is not None:
-            patient = row.usage.get("patientId")
-            if not isinstance(patient, str | int) or str(patient) != self.patient:
-                return False
+    def matches_time(self, row: ArchivedUsage) -> bool:
+        """Return whether a usage was received in the time."""
         # These strings have a fixed width, so their order is that of the times.
         early = row.received_at < format_received_at(self.since_ms)
         late = self.until_ms is not None and row.received_at >= format_received_at(self.until_ms)
         return not early and not late
+
+    def matches_patient(self, row: ArchivedUsage) -> bool:
+        """Return whether a usage is of the patient."""
+        if self.patient is None:
+            return True
+        patient = row.usage.get("patientId")
+        return isinstance(patient, str | int) and str(patient) == self.patient
+
+
+@dataclass
+class BlockTimes:
+    """The times of the blocks that were looked at, to explain why nothing matched."""
+
+    earliest_ms: int = MAX_RECEIVED_MS
+    latest_ms: int | None = None
+    """None: there was no block."""
+    lines_in_time: int = 0
+    """Lines that were received in the time of the query, of any patient. Not counted are those of
+    blocks that match as a whole."""
+
+    def add_block(self, earliest_ms: int, latest_ms: int) -> None:
+        """Add the times of a block."""
+        self.earliest_ms = min(self.earliest_ms, earliest_ms)
+        self.latest_ms = max(self.latest_ms or 0, latest_ms)
 
 
 def select_lines(
@@ -58,17 +75,27 @@ def select_lines(
     query: Query,
     report: ProblemReporter,
     advance: Callable[[int], None] = lambda _: None,
+    times: BlockTimes | None = None,
 ) -> Iterator[list[bytes]]:
     """Yield the matching lines of each block: in the order of ids, each once, without newlines.
 
-    `advance` gets the size of each file that has been read.
+    `advance` gets the size of each file that has been read, `times` the times of each block.
     """
-    for part in OrderedReader(partition, query.may_match_block, report).read_blocks(advance):
+    times = times or BlockTimes()
+
+    def may_match_block(earliest_ms: int, latest_ms: int) -> bool:
+        times.add_block(earliest_ms, latest_ms)
+        return query.may_match_block(earliest_ms, latest_ms)
+
+    for part in OrderedReader(partition, may_match_block, report).read_blocks(advance):
         block, (first, last) = part.frame.block, part.span
         try:
             lines = part.frame.lines()[first - block.first : last - block.first + 1]
             if not query.matches_whole_block(block.earliest_ms, block.latest_ms):
-                lines = [line for line in lines if query.matches_line(line)]
+                rows = [(line, parse_line(line)) for line in lines]
+                in_time = [(line, row) for line, row in rows if query.matches_time(row)]
+                times.lines_in_time += len(in_time)
+                lines = [line for line, row in in_time if query.matches_patient(row)]
         except ArchiveDamaged as error:
             report(f"{part.path}: {partition.describe_ids(part.span)} cannot be read: {error}")
             continue

@@ -6,7 +6,6 @@ outside know the highest id: clients, logs, or a system to which the usages were
 """
 
 import argparse
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +17,7 @@ from busyapi.archive_cli.partitions import find_partitions
 from busyapi.archive_cli.snapshot import ArchiveNotFound, ArchivePartition
 from busyapi.errors import ArchiveDamaged, ArchiveError
 from busyapi.ids import Seq, UsageId, split_usage_id
+from busyapi.output import write_output
 
 Add = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 
@@ -104,7 +104,7 @@ def accept_restored(
                 )
             writer.adopt_copy()
             number = partition.identity.partition
-            sys.stdout.write(f"recorded: partition {number} now ends at seq {writer.cursor}\n")
+            write_output(f"recorded: partition {number} now ends at seq {writer.cursor}\n")
 
 
 def _select_partitions(root: Path, numbers: list[int] | None) -> list[ArchivePartition]:
@@ -140,7 +140,7 @@ def _describe(partition: ArchivePartition, writer: PartitionWriter, through: Seq
     """Print what will be recorded for a partition; return the number of seqs given up."""
     number = partition.identity.partition
     copy = "a copy" if writer.identity.is_copy else "not known as a copy"
-    sys.stdout.write(
+    write_output(
         f"partition {number} ({copy}) ends at seq {writer.cursor},"
         f" {partition.describe_ids(SeqRange(Seq(writer.cursor), Seq(writer.cursor)))}\n"
         if writer.cursor
@@ -148,7 +148,7 @@ def _describe(partition: ArchivePartition, writer: PartitionWriter, through: Seq
     )
     holes = list(writer.find_holes(through)) if through > writer.cursor else []
     for hole in holes:
-        sys.stdout.write(
+        write_output(
             f"  recorded as lost: seqs {hole.first} to {hole.last},"
             f" {partition.describe_ids(hole)}\n"
         )

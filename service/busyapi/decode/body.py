@@ -8,7 +8,7 @@ A body that starts like JSON is read as JSON, whatever its Content-Type says, be
 from collections.abc import Mapping
 
 from busyapi.decode.batch import BatchLimits, decode_batch
-from busyapi.decode.form import form_to_json
+from busyapi.decode.form import read_form
 from busyapi.decode.gzip import decompress
 from busyapi.decode.incremental import Incremental
 from busyapi.decode.limits import MAX_STEP_BYTES
@@ -46,9 +46,8 @@ def read_single(
         if not (first == b"{" or _is_json(media) or (media == _FORM and first == b"[")):
             if media != _FORM:
                 raise UnsupportedMediaType
-            size, body = len(body), form_to_json(body)
-            if size > MAX_STEP_BYTES:
-                yield
+            line = yield from read_form(body, strict=strict)
+            return line
     line = yield from read_usage(body, strict=strict)
     return line
 

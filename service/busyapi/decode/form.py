@@ -1,14 +1,50 @@
-"""Bodies of type application/x-www-form-urlencoded, as curl and browsers send them."""
+"""Bodies of type application/x-www-form-urlencoded, as curl and browsers send them.
+
+Errors about a form use its words: it has fields, and every value is text.
+"""
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from urllib.parse import parse_qsl
 
 from busyapi.decode.diagnose import MAX_ERRORS, extend_pointer
+from busyapi.decode.incremental import Incremental
+from busyapi.decode.limits import MAX_STEP_BYTES
+from busyapi.decode.usage import read_usage
+from busyapi.decode.validation import IS_REQUIRED, MAX_MEDICATION_LENGTH, MAX_PATIENT_ID_LENGTH
 from busyapi.errors import InvalidUsage, MalformedBody, ValidationError
 
 MAX_FIELDS = 1000
 """Fields in one form. Parsing a field takes about a microsecond."""
+INVALID = "The body is a form, but not a usage."
+
+_FIELD_RULES = {
+    "/patientId": f"must be a field of 1 to {MAX_PATIENT_ID_LENGTH} characters",
+    "/timestamp": "must be a field with a JavaScript Date string, an RFC 3339 date-time or an HTTP"
+    " date",
+    "/medication": f"must be a field of 1 to {MAX_MEDICATION_LENGTH} characters",
+}
+"""The rules of `validation`, without the types that only JSON has."""
+
+
+def read_form(body: bytes, *, strict: bool) -> Incremental[bytes]:
+    """Return the line of the usage in a form, in steps.
+
+    Raises:
+        MalformedBody: as `form_to_json`.
+        InvalidUsage: every error, in the words of a form.
+    """
+    size, body = len(body), form_to_json(body)
+    if size > MAX_STEP_BYTES:
+        yield
+    try:
+        line = yield from read_usage(body, strict=strict)
+    except InvalidUsage as error:
+        errors = error.errors
+    else:
+        return line
+    raise _make_error(map(_reword, errors))
 
 
 def form_to_json(body: bytes) -> bytes:
@@ -24,10 +60,22 @@ def form_to_json(body: bytes) -> bytes:
     repeated = [name for name, times in Counter(name for name, _ in fields).items() if times > 1]
     if repeated:
         detail = "is sent more than once"
-        raise InvalidUsage(
-            [ValidationError(extend_pointer("", name), detail) for name in repeated[:MAX_ERRORS]]
+        raise _make_error(
+            ValidationError(extend_pointer("", name), detail) for name in repeated[:MAX_ERRORS]
         )
     return json.dumps(dict(fields)).encode()
+
+
+def _reword(error: ValidationError) -> ValidationError:
+    rule = _FIELD_RULES.get(error.pointer)
+    if rule is None:
+        return error
+    is_missing = error.detail.startswith(IS_REQUIRED)
+    return error._replace(detail=f"{IS_REQUIRED if is_missing else ''}{rule}")
+
+
+def _make_error(errors: Iterable[ValidationError]) -> InvalidUsage:
+    return InvalidUsage(list(errors), INVALID)
 
 
 def _parse_fields(body: bytes) -> list[tuple[str, str]]:

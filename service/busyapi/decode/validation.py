@@ -46,6 +46,9 @@ def is_medication(value: object) -> bool:
     return type(value) is str and 0 < len(value) <= MAX_MEDICATION_LENGTH
 
 
+IS_REQUIRED = "is required: "
+"""How the error of a missing member begins."""
+
 _PATIENT_ID_RULE = (
     f"must be a string of 1 to {MAX_PATIENT_ID_LENGTH} characters,"
     f" or an integer from -{MAX_ID} to {MAX_ID}"
@@ -67,6 +70,6 @@ def find_rule_errors(usage: dict[str, object]) -> Iterator[ValidationError]:
     """Yield an error for every member that is missing or breaks its rule."""
     for name, (is_valid, rule) in _RULES.items():
         if name not in usage:
-            yield ValidationError(f"/{name}", f"is required: {rule}")
+            yield ValidationError(f"/{name}", f"{IS_REQUIRED}{rule}")
         elif not is_valid(usage[name]):
             yield ValidationError(f"/{name}", rule)

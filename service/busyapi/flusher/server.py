@@ -18,7 +18,13 @@ from busyapi.web.metrics_port import MetricsHandler
 from busyapi.web.problems import NO_STORE_HEADERS, Problem, ProblemHandler
 from busyapi.web.protocol import ConnectionLimits, DeadlineProtocol, request_id_of
 from busyapi.web.request import BufferedRequest
-from busyapi.web.server import install_stop_signals, open_listener, raise_open_files_limit, stop_app
+from busyapi.web.server import (
+    PortUnavailable,
+    install_stop_signals,
+    open_listener,
+    raise_open_files_limit,
+    stop_app,
+)
 
 log = structlog.get_logger()
 
@@ -65,6 +71,11 @@ class FlusherServer:
 
     def serve(self, port: int, max_connections: int, bounds: ConnectionLimits) -> int:
         """Flush and serve until SIGTERM; return the process's exit code."""
+        try:
+            sock = open_listener(port, "BUSYAPI_FLUSHER_PORT")
+        except PortUnavailable as error:
+            error.log()
+            return 1
         probes = {b"/livez": self._render_liveness, b"/readyz": self._render_readiness}
         members = {
             **bounds._asdict(),
@@ -73,7 +84,7 @@ class FlusherServer:
             ),
         }
         self.app.run(
-            sock=open_listener(port),
+            sock=sock,
             protocol=type("FlusherProtocol", (DeadlineProtocol,), members),
             single_process=True,
             register_sys_signals=False,

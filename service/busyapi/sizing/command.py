@@ -10,11 +10,15 @@ from typing import Any
 
 from busyapi.argument_types import whole_number
 from busyapi.errors import ConfigError
+from busyapi.output import write_output
 from busyapi.settings import MAX_BOUND_USAGES, Settings
+from busyapi.sizing.costs import MEASURED_BODY_BYTES
 from busyapi.sizing.plan import Plan, PlanRequest, make_plan
 
 MAX_INPUT = 10**9
 """Maximum of each argument: a larger one is a typing error."""
+MAX_BODY_BYTES = 10**7
+"""Maximum of --body-bytes. One entry of the stream must fit into memory several times."""
 MIN_MAX_REPLICAS = 10
 
 
@@ -64,6 +68,13 @@ def add_command(commands: Any) -> None:
         metavar="PERCENT",
         help="share of posts with an Idempotency-Key (default: %(default)s)",
     )
+    parser.add_argument(
+        "--body-bytes",
+        type=whole_number(1, MAX_BODY_BYTES),
+        default=MEASURED_BODY_BYTES,
+        metavar="B",
+        help="mean size of one usage as JSON, also in a batch (default: %(default)s)",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -76,6 +87,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
         partitions=options.partitions,
         keyed_percent=options.keyed,
         key_seconds=settings.idempotency_ttl,
+        body_bytes=options.body_bytes,
     )
     plan = make_plan(request)
     if plan.bound > MAX_BOUND_USAGES:
@@ -85,7 +97,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
             f" {fewest:,} or more"
         )
     keyed = make_plan(request._replace(keyed_percent=100))
-    print(render_plan(plan, keyed))  # noqa: T201 - the output of the command
+    write_output(render_plan(plan, keyed) + "\n")
     return 0
 
 

@@ -9,6 +9,7 @@ from busyapi.sizing.costs import (
     KEY_LOG_BYTES,
     KEY_WAITING_BYTES,
     LOG_COPIES,
+    MEASURED_BODY_BYTES,
     REDIS_KEY_BYTES,
     SINGLE_POST_COST,
     VALKEY_KEY_BYTES,
@@ -46,6 +47,8 @@ class PlanRequest(NamedTuple):
     keyed_percent: int = 0
     """Share of posts with an Idempotency-Key, in percent."""
     key_seconds: int = Settings.idempotency_ttl
+    body_bytes: int = MEASURED_BODY_BYTES
+    """Bytes of one usage as JSON."""
 
 
 class Plan(NamedTuple):
@@ -75,6 +78,7 @@ class Plan(NamedTuple):
 def make_plan(request: PlanRequest) -> Plan:
     """Return the plan for a request."""
     cost = BATCHED_POST_COST if request.is_batched else SINGLE_POST_COST
+    cost = cost.with_body(request.body_bytes)
     rate = request.per_minute / 60
     waiting = request.per_minute * request.outage_minutes
     parts = request.partitions or _min_partitions(rate, cost, waiting)

@@ -14,6 +14,8 @@ class LogEvent(NamedTuple):
     fields: tuple[str, ...]
     when: str
     action: str
+    optional: tuple[str, ...] = ()
+    """Fields that only some lines have."""
 
 
 NO_ACTION = "nothing"
@@ -44,8 +46,10 @@ EVENTS = (
         "fatal_error",
         "error",
         ("reason", "detail"),
-        "settings and Redis are inconsistent, or a committer failed: the process stops",
+        "settings and Redis are inconsistent, a port is taken (`port`, and the `setting` that has"
+        " it), or a committer failed: the process stops",
         "read `detail`; correct the setting, or report a defect",
+        ("port", "setting"),
     ),
     LogEvent(
         "setting_renamed",

@@ -6,6 +6,7 @@ most a tenth of its time. A response is always rendered after its request arrive
 """
 
 import asyncio
+import socket
 from collections.abc import Callable
 from time import perf_counter
 
@@ -20,7 +21,6 @@ from busyapi.web.connections import ConnectionTable
 from busyapi.web.problems import Problem, ProblemHandler
 from busyapi.web.protocol import ConnectionLimits, DeadlineProtocol
 from busyapi.web.request import BufferedRequest
-from busyapi.web.server import open_listener
 
 log = structlog.get_logger()
 
@@ -111,13 +111,8 @@ class MetricsPort:
         }
         self._protocol = type("MetricsProtocol", (DeadlineProtocol,), members)
 
-    async def open(self, port: int) -> None:
-        """Open the port.
-
-        Raises:
-            OSError: another program uses the port.
-        """
-        sock = open_listener(port, shared=False)
+    async def open(self, sock: socket.socket) -> None:
+        """Serve on a socket that is bound to the port."""
         self._server = await self._app.create_server(
             sock=sock, protocol=self._protocol, return_asyncio_server=True
         )

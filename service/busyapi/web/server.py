@@ -11,6 +11,8 @@ from typing import Any
 import structlog
 from sanic import Sanic
 
+from busyapi.errors import BusyapiError
+
 log = structlog.get_logger()
 
 STOP_RETRY_SECONDS = 0.1
@@ -51,22 +53,41 @@ def install_stop_signals(app: Sanic[Any, Any], stopping: Callable[[], bool]) -> 
         signal.signal(number, stop_once)
 
 
-def open_listener(port: int, *, shared: bool = True) -> socket.socket:
+class PortUnavailable(BusyapiError):
+    """A port cannot be opened."""
+
+    def __init__(self, port: int, setting: str, error: OSError) -> None:
+        super().__init__(
+            f"port {port} cannot be opened: {error.strerror}. Set {setting} to another port, or"
+            " stop the program that uses this one"
+        )
+        self.port, self.setting = port, setting
+
+    def log(self) -> None:
+        """Log that the process cannot run."""
+        reason, detail = type(self).__name__, str(self)
+        log.error("fatal_error", reason=reason, detail=detail, port=self.port, setting=self.setting)
+
+
+def open_listener(port: int, setting: str, *, shared: bool = True) -> socket.socket:
     """Bind a port for IPv6 and IPv4; other processes of this machine may bind a shared port too.
 
+    Open every port before Sanic starts: it would log an error during its start as one of a library.
+    `setting` is the name of the setting that has the port.
+
     Raises:
-        OSError: a program that does not share the port uses it.
+        PortUnavailable: a program that does not share the port uses it, or this user may not.
     """
     try:
         return _bind(socket.AF_INET6, ("::", port), shared=shared)
     except OSError as error:
         # A machine without IPv6 has no such sockets, or no such address.
         if error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.ENOPROTOOPT}:
-            raise describe_port_error(port, error) from None
+            raise PortUnavailable(port, setting, error) from None
     try:
         return _bind(socket.AF_INET, ("0.0.0.0", port), shared=shared)  # noqa: S104 - a server
     except OSError as error:
-        raise describe_port_error(port, error) from None
+        raise PortUnavailable(port, setting, error) from None
 
 
 def _bind(family: socket.AddressFamily, address: tuple[str, int], *, shared: bool) -> socket.socket:
@@ -77,6 +98,9 @@ def _bind(family: socket.AddressFamily, address: tuple[str, int], *, shared: boo
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
         sock.bind(address)
+        if not shared:
+            # Two processes may bind the port at the same time; only one may then listen.
+            sock.listen()
     except OSError:
         sock.close()
         raise
@@ -97,8 +121,3 @@ def raise_open_files_limit(connections: int) -> int:
             )
             return max(1, soft - RESERVED_FILES)
     return connections
-
-
-def describe_port_error(port: int, error: OSError) -> OSError:
-    """Return the error with the port in its message."""
-    return OSError(error.errno, f"port {port}: {error.strerror}")

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -155,6 +156,16 @@ def test_form_is_validated_like_json() -> None:
         decode_single(b"patientId=&timestamp=1478009511000", FORM)
     pointers = [error.pointer for error in caught.value.errors]
     assert pointers == ["/patientId", "/timestamp", "/medication"]
+
+
+def test_error_about_a_form_speaks_of_a_form() -> None:
+    for form in (b"patientId=&timestamp=1478009511000", b"a=1&a=2"):
+        with pytest.raises(InvalidUsage, match="is a form, but not a usage") as caught:
+            decode_single(form, FORM)
+        for error in caught.value.errors:
+            assert not re.search("JSON|string to|integer", error.detail), error
+    with pytest.raises(InvalidUsage, match="is JSON, but not a usage"):
+        decode_single(b'{"patientId":""}', FORM)
 
 
 @pytest.mark.parametrize("strict", [True, False])
