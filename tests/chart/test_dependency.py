@@ -21,12 +21,11 @@ from testkit.chart.rendering import (
     values_of,
 )
 from testkit.chart.umbrella import umbrella, without_defaults
+from tools.generate.chart_defaults import NULL_MEANS_NONE
 
 OTHERS: Json = {"imageRegistry": None, "imagePullSecrets": None, "storageClass": None, "env": None}
 GLOBALS: list[Any] = [None, {}, OTHERS, {"postgresql": {"auth": {"database": "d"}}, "a": [1]}]
 TAGS: Json = {"tags": {"ingestion": False}}
-NULL_MEANS_NONE = "autoscaling.targetCPUUtilizationPercentage"
-"""It has a default, and null removes it."""
 
 
 def comparable(documents: list[Json]) -> list[Json]:
@@ -141,7 +140,7 @@ def value_paths() -> list[str]:
     """Return the path of each value and section whose null means its default."""
     defaults = (CHART / "files" / "defaults.yaml").read_text()
     rows = list(keys(yaml.safe_load(defaults)))
-    return [row for row in rows if row != NULL_MEANS_NONE]
+    return [row for row in rows if row not in NULL_MEANS_NONE]
 
 
 def test_null_inside_a_value_removes_a_part_of_it(parent: Path) -> None:

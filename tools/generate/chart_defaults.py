@@ -20,7 +20,10 @@ DEFAULTS = f"{CHART}/files/defaults.yaml"
 HEAD = "# Generated from values.yaml by `make generate`. A list holds the default of one value.\n"
 EXCLUDED = {"global"}
 """Sections that belong to other charts too."""
-NULL_MEANS_NONE = {"autoscaling.targetCPUUtilizationPercentage"}
+NULL_MEANS_NONE = {
+    "autoscaling.targetCPUUtilizationPercentage",
+    "keda.targetCPUUtilizationPercentage",
+}
 """Values that have a default, and whose null does not mean this default."""
 
 

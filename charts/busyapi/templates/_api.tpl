@@ -62,5 +62,5 @@ kubelet only. */}}
 
 {{/* The request rate of this release's API pods, for KEDA. */}}
 {{- define "busyapi.requestsQuery" -}}
-sum(rate(busyapi_requests_total{namespace={{ include "busyapi.namespace" . | quote }},pod=~"{{ include "busyapi.fullname" . }}-[a-z0-9]+-[a-z0-9]+"}[{{ .Values.keda.window | default "12s" }}]))
+sum(rate(busyapi_requests_total{namespace={{ include "busyapi.namespace" . | quote }},pod=~"{{ include "busyapi.fullname" . }}-[a-z0-9]+-[a-z0-9]+"}[{{ .Values.keda.window }}]))
 {{- end }}
