@@ -76,7 +76,7 @@ def replace(values: Json, paths: list[Path_], value: Any) -> Json:
 
 def refused(values: Json) -> list[Path_]:
     """Return the paths of the values that the schema refuses."""
-    errors = jsonschema.Draft7Validator(loaded(CHART).schema).iter_errors(values)
+    errors = jsonschema.Draft7Validator(loaded(CHART).schema or {}).iter_errors(values)
     return [tuple(error.absolute_path) for error in errors]
 
 
@@ -85,7 +85,8 @@ def rendered(values: Json) -> list[Json] | None:
     try:
         return render(values)
     except helm_python.HelmError as error:
-        assert "busyapi: " in str(error), error
+        if "busyapi: " not in str(error):
+            raise
         return None
 
 

@@ -1,9 +1,13 @@
 """Tests of names, labels and images."""
 
+import re
 from pathlib import Path
+from typing import Any
 
+import helm_python
 import pytest
 
+from testkit.chart.lookups import with_lookup
 from testkit.chart.rendering import (
     CHART,
     MODES,
@@ -18,6 +22,8 @@ from testkit.chart.rendering import (
     render,
     values_of,
 )
+from testkit.chart.schemas import VERSIONS, problem
+from tools.chart_release import find_archives
 
 NAME, INSTANCE, COMPONENT = (
     f"app.kubernetes.io/{label}" for label in ("name", "instance", "component")
@@ -123,6 +129,61 @@ def test_names_and_labels_of_a_long_release_fit(values: Json) -> None:
         assert not name.endswith("-")
         assert all(len(value) <= LABEL for value in document["metadata"]["labels"].values())
     assert len({key(document) for document in documents}) == len(documents)
+
+
+def deployment_name(values: Json | None = None, **options: Any) -> str:
+    (deployment,) = of_kind(render(values, **options), "Deployment")
+    return str(deployment["metadata"]["name"])
+
+
+@pytest.mark.parametrize("ending", ["a", "b"])
+def test_name_that_is_cut_ends_in_a_hash(ending: str) -> None:
+    assert re.fullmatch(r"a-release-with-a.*-[0-9a-f]{8}", deployment_name(release=LONG))
+    for values in ({"fullnameOverride": "x" * 60 + ending}, {"nameOverride": "y" * 60 + ending}):
+        same = deployment_name(values, release="prod")
+        assert same == deployment_name(values, release="prod")
+        (other,) = {"a", "b"} - {ending}
+        changed = {name: text[:-1] + other for name, text in values.items()}
+        assert deployment_name(changed, release="prod") != same
+
+
+def test_longest_name_is_not_cut() -> None:
+    assert deployment_name({"fullnameOverride": "x" * 44}) == "x" * 44
+    assert len(deployment_name({"fullnameOverride": "x" * 45})) == 44
+
+
+INSTALLED = '(dict "metadata" (dict "annotations" (dict "meta.helm.sh/release-name" "%s")))'
+
+
+@pytest.mark.parametrize(("owner", "keeps"), [(LONG, True), ("another", False)])
+def test_installed_release_keeps_its_cut_name(owner: str, keeps: bool, tmp_path: Path) -> None:  # noqa: FBT001
+    """Other names would mean other volumes."""
+    chart = with_lookup(tmp_path, "Deployment", INSTALLED % owner)
+    released = deployment_name(release=LONG, chart=find_archives()[-1])
+    assert (deployment_name(release=LONG, chart=chart, upgrade=True) == released) is keeps
+
+
+@pytest.mark.parametrize("release", ["1prod", "prod.eu", "2026"])
+def test_release_name_that_no_service_can_have_is_refused(release: str) -> None:
+    with pytest.raises(helm_python.HelmError, match="Set fullnameOverride"):
+        render(release=release)
+    documents = render({"fullnameOverride": "usages"}, release=release)
+    assert not any(problem(document, VERSIONS[0]) for document in documents)
+    for document in documents:
+        assert document["metadata"]["labels"][INSTANCE] == release
+
+
+@pytest.mark.parametrize("name", ["null", "yes", "on", "e1"])
+def test_name_that_yaml_reads_as_something_else_stays_text(name: str) -> None:
+    documents = render({"fullnameOverride": name, "nameOverride": name})
+    assert not any(problem(document, VERSIONS[0]) for document in documents)
+    assert one(documents, "Deployment", name)["metadata"]["labels"][NAME] == name
+
+
+@pytest.mark.parametrize("name", ["Usages", "a.b", "1st", "-a", "a-", "a\n b", "a_b"])
+def test_full_name_that_no_service_can_have_is_refused(name: str) -> None:
+    with pytest.raises(helm_python.HelmError):
+        render({"fullnameOverride": name})
 
 
 @pytest.mark.parametrize(

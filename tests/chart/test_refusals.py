@@ -1,13 +1,13 @@
 """Each contradiction in values is refused with one message that says what to set."""
 
 import re
-import shutil
 from base64 import b64decode, b64encode
 from pathlib import Path
 
 import helm_python
 import pytest
 
+from testkit.chart.lookups import with_lookup
 from testkit.chart.refused_values import REFUSALS, messages
 from testkit.chart.rendering import CHART, Json, one, render
 
@@ -21,19 +21,6 @@ def refusal(values: Json, chart: Path = CHART) -> list[str]:
     text = str(refused.value)
     messages_listed = re.findall(r"^  busyapi: (.*)", text, re.MULTILINE)
     return messages_listed or [re.sub(r"^execution error at \(.*?\): ", "", text.splitlines()[-1])]
-
-
-def with_lookup(folder: Path, kind: str, answer: str) -> Path:
-    """Return a copy of the chart whose `lookup` returns this template expression."""
-    chart = Path(shutil.copytree(CHART, folder / "busyapi"))
-    call = re.compile(rf'lookup "v1" "{kind}" \([^)]*\) (\([^)]*\)|\$\w+)')
-    changed = 0
-    for template in (chart / "templates").rglob("*.*"):
-        text, count = call.subn(answer, template.read_text())
-        template.write_text(text)
-        changed += count
-    assert changed
-    return chart
 
 
 def installed_with_four(folder: Path) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from testkit.chart.lookups import with_lookup
 from testkit.chart.rendering import (
     MODES,
     Json,
@@ -27,6 +28,40 @@ GIVEN: Json = {
     "auth": {"tokens": TOKENS},
 }
 SECRETS = (PASSWORD, TOKENS.split()[1])
+
+
+@pytest.mark.parametrize(
+    ("values", "workload", "key"),
+    [
+        ({"auth": {"existingSecret": "s"}}, ("Deployment", "busyapi"), "tokens"),
+        (
+            {"auth": {"existingSecret": "s", "existingSecretKey": "k"}},
+            ("Deployment", "busyapi"),
+            "k",
+        ),
+        (
+            {"valkey": {"auth": {"existingSecret": "s"}}},
+            ("StatefulSet", "busyapi-valkey"),
+            "users.acl",
+        ),
+    ],
+)
+def test_changed_existing_secret_rolls_the_pods_that_read_it_at_start(
+    values: Json, workload: tuple[str, str], key: str, tmp_path: Path
+) -> None:
+    templates: dict[tuple[str, str], list[Json]] = {}
+    for value in ("b2xk", "bmV3", ""):
+        secret = f'(dict "data" (dict "{key}" "{value}" "other" "{value}"))'
+        chart = with_lookup(tmp_path / (value or "none"), "Secret", secret)
+        for document in render(values, chart=chart):
+            if document["kind"] in {"Deployment", "StatefulSet"}:
+                name = document["kind"], document["metadata"]["name"]
+                templates.setdefault(name, []).append(document["spec"]["template"])
+    rolled = {name for name, (old, new, _) in templates.items() if old != new}
+    assert rolled == {workload}
+    without = [template for _, _, template in templates.values()]
+    assert "checksum/tokens" not in str(without)
+    assert "checksum/users" not in str(without)
 
 
 def leaks(documents: list[Json], secrets: tuple[str, ...]) -> list[str]:
