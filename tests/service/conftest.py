@@ -1,6 +1,6 @@
-"""Two stacks for every test of the HTTP contract, and API processes beside it with other settings.
+"""Two stacks for every test of the HTTP contract, and API processes with other settings.
 
-Tests that stop, pause or fill something start their own: `stacks`.
+Tests that stop, pause or fill something start their own stack: `stacks`.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,7 +16,7 @@ from testkit.proxied_server import ProxiedServer, set_reply_timeout
 from testkit.proxy import Proxy
 from testkit.servers import Flavour, Server
 
-Apis = Callable[..., Api]
+StartApi = Callable[..., Api]
 
 
 @pytest.fixture(scope="session")
@@ -34,14 +34,14 @@ def contracts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, St
 
 @pytest.fixture(scope="module", params=SWITCH)
 def contract(request: pytest.FixtureRequest, contracts: dict[str, Stack]) -> Stack:
-    """One of the two."""
+    """One of the two stacks."""
     return contracts[request.param]
 
 
 @pytest.fixture(scope="module")
-def beside(contract: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apis]:
-    """A maker of API processes on the same partition, each on a port of its own."""
-    folder = tmp_path_factory.mktemp("beside")
+def start_api(contract: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartApi]:
+    """A function that starts an API process on the same partition, on a port of its own."""
+    folder = tmp_path_factory.mktemp("apis")
     with ExitStack() as running:
 
         def make(**settings: str) -> Api:
@@ -53,15 +53,15 @@ def beside(contract: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture
-async def line(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ProxiedServer]:
+async def proxied(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ProxiedServer]:
     flavour: Flavour = getattr(request, "param", "valkey")
     with Server(tmp_path / "server", flavour) as server, Proxy(server.port) as proxy:
-        line = ProxiedServer(server, proxy, tmp_path / "archive")
-        assert await line.reseed() == "fresh install"
-        yield line
+        proxied = ProxiedServer(server, proxy, tmp_path / "archive")
+        assert await proxied.reseed() == "fresh install"
+        yield proxied
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take a silent server for gone after half a second."""
+    """Drop a connection to a silent server after half a second."""
     set_reply_timeout(monkeypatch, 0.5)

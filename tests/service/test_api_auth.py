@@ -1,4 +1,4 @@
-"""Who may ask for what and how often, and how much one process takes in."""
+"""Tokens, rate limits, and the limits of pending usages."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ from testkit.processes import Api, Stack
 from testkit.servers import Server
 from testkit.waiting import wait_until
 from tests.conftest import Stacks
-from tests.service.conftest import Apis
+from tests.service.conftest import StartApi
 
 BATCH = "/api/usages/batch"
 TOKENS = """\
@@ -45,11 +45,11 @@ def bearer(token: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def guarded(beside: Apis, tmp_path_factory: pytest.TempPathFactory) -> Api:
-    """An API process that asks for a token."""
+def guarded(start_api: StartApi, tmp_path_factory: pytest.TempPathFactory) -> Api:
+    """An API process that requires a token."""
     path = tmp_path_factory.mktemp("tokens") / "tokens"
     path.write_text(TOKENS)
-    return beside(BUSYAPI_TOKENS_FILE=str(path))
+    return start_api(BUSYAPI_TOKENS_FILE=str(path))
 
 
 class TestAuthentication:
@@ -69,9 +69,9 @@ class TestAuthentication:
             read = fetch(guarded.port, f"/api/usages/{number}", headers=bearer(token))
             assert wrote.status == batch.status == (201 if may_write else 403)
             assert read.status == (200 if may_read else 403)
-            for each in (wrote, batch, read):
-                if each.status == 403:
-                    check_problem(each, 403)
+            for reply in (wrote, batch, read):
+                if reply.status == 403:
+                    check_problem(reply, 403)
 
     @pytest.mark.parametrize(
         "credential",
@@ -88,7 +88,7 @@ class TestAuthentication:
             "device-3f9c0d",
         ],
     )
-    def test_no_known_token_is_401(self, contract: Stack, guarded: Api, credential: str) -> None:
+    def test_an_unknown_token_is_401(self, contract: Stack, guarded: Api, credential: str) -> None:
         header = (f"Authorization: {credential}",) if credential else ()
         with check_nothing_stored(contract.port):
             for method, path in (("POST", "/api/usages"), ("POST", "/api/usages/batch")):
@@ -102,11 +102,11 @@ class TestAuthentication:
             device.send(render_request("GET", "/api/usages/1", headers=header))
             check_problem(device.read_answer(), 401)
 
-    def test_what_holds_no_usage_needs_no_token(self, guarded: Api) -> None:
+    def test_paths_without_usages_need_no_token(self, guarded: Api) -> None:
         for path in ("/", "/openapi.json", "/livez", "/readyz", "/api/usages/count"):
             assert fetch(guarded.port, path).status == 200
 
-    def test_a_usage_is_judged_only_after_its_token(self, guarded: Api) -> None:
+    def test_the_token_is_checked_before_the_usage(self, guarded: Api) -> None:
         check_problem(send(guarded.port, b"no json"), 401)
 
     def test_a_bad_token_file_is_exit_code_2_and_names_the_line_not_the_token(
@@ -129,11 +129,13 @@ class TestAuthentication:
 
 
 class TestRate:
-    """With a rate, each token or address has its own."""
+    """With a rate limit, each token or address has its own bucket."""
 
-    def test_over_the_rate_is_429_until_retry_after(self, contract: Stack, beside: Apis) -> None:
+    def test_over_the_rate_is_429_until_retry_after(
+        self, contract: Stack, start_api: StartApi
+    ) -> None:
         # One in 2.5 seconds: rounded down, Retry-After would be too early.
-        limited = beside(BUSYAPI_RATE_LIMIT="0.4")
+        limited = start_api(BUSYAPI_RATE_LIMIT="0.4")
         check_stored(send(limited.port, USAGE))
         with check_nothing_stored(contract.port):
             answer = send(limited.port, USAGE)
@@ -142,16 +144,16 @@ class TestRate:
         time.sleep(int(answer.headers["retry-after"]))
         check_stored(send(limited.port, USAGE))
 
-    def test_a_burst_of_two_seconds_worth_is_let_through(self, beside: Apis) -> None:
-        limited = beside(BUSYAPI_RATE_LIMIT="5")
+    def test_a_burst_of_two_seconds_is_accepted(self, start_api: StartApi) -> None:
+        limited = start_api(BUSYAPI_RATE_LIMIT="5")
         statuses = [send(limited.port, USAGE).status for _ in range(60)]
         assert statuses[:10] == [201] * 10
         assert 429 in statuses
 
-    def test_each_token_has_a_rate_of_its_own(self, beside: Apis, tmp_path: Path) -> None:
+    def test_each_token_has_a_rate_of_its_own(self, start_api: StartApi, tmp_path: Path) -> None:
         path = tmp_path / "tokens"
         path.write_text("write first\nwrite second\n")
-        limited = beside(BUSYAPI_TOKENS_FILE=str(path), BUSYAPI_RATE_LIMIT="0.01")
+        limited = start_api(BUSYAPI_TOKENS_FILE=str(path), BUSYAPI_RATE_LIMIT="0.01")
 
         def post(token: str) -> int:
             return send(limited.port, USAGE, authorization=f"Bearer {token}").status
@@ -159,9 +161,9 @@ class TestRate:
         assert [post("first"), post("first"), post("second"), post("second")] == [201, 429] * 2
         assert post("unknown") == 401
 
-    def test_a_batch_counts_its_usages(self, contract: Stack, beside: Apis) -> None:
-        # A burst of 10; a token of it is back after five seconds.
-        limited = beside(BUSYAPI_RATE_LIMIT="5")
+    def test_each_usage_of_a_batch_counts(self, contract: Stack, start_api: StartApi) -> None:
+        # The burst is 10: after a batch of 8, 9 more are too many.
+        limited = start_api(BUSYAPI_RATE_LIMIT="5")
 
         def post(usages: int) -> Answer:
             return send(limited.port, [USAGE] * usages, "/api/usages/batch")
@@ -172,10 +174,10 @@ class TestRate:
             check_problem(answer, 429)
             assert int(answer.headers["retry-after"]) >= 1
 
-    def test_a_batch_larger_than_the_burst_is_taken_into_debt(
-        self, contract: Stack, beside: Apis
+    def test_a_batch_larger_than_the_burst_is_accepted_and_leaves_a_debt(
+        self, contract: Stack, start_api: StartApi
     ) -> None:
-        limited = beside(BUSYAPI_RATE_LIMIT="1")
+        limited = start_api(BUSYAPI_RATE_LIMIT="1")
         assert send(limited.port, [USAGE] * 500, "/api/usages/batch").status == 201
         with check_nothing_stored(contract.port):
             for body, path in (([USAGE] * 500, "/api/usages/batch"), (USAGE, "/api/usages")):
@@ -183,32 +185,32 @@ class TestRate:
                 check_problem(answer, 429)
                 assert 490 <= int(answer.headers["retry-after"]) <= 502
 
-    def test_client_whose_batch_was_refused_is_held_to_its_retry_after_unread(
-        self, contract: Stack, beside: Apis
+    def test_after_a_refused_batch_others_are_refused_unread_until_retry_after(
+        self, contract: Stack, start_api: StartApi
     ) -> None:
-        # A burst of 4, of which a token is back after half a second.
-        limited = beside(BUSYAPI_RATE_LIMIT="2")
+        # The burst is 4, and one token returns every half second.
+        limited = start_api(BUSYAPI_RATE_LIMIT="2")
         assert [send(limited.port, USAGE).status for _ in range(3)] == [201] * 3
         with check_nothing_stored(contract.port):
             answer = send(limited.port, [USAGE] * 5_000, BATCH)
             check_problem(answer, 429)
             assert answer.headers["retry-after"] == "2"
-            refused = time.monotonic()
+            refused_at = time.monotonic()
             time.sleep(1)
-            # The bucket is not empty. A batch is refused all the same, before its body is sent.
+            # The bucket is not empty, but a batch is still refused, before its body is sent.
             with RawConnection(limited.port) as device:
                 device.send(render_request("POST", BATCH, headers=("Content-Length: 4000000",)))
                 check_problem(device.read_answer(), 429)
         check_stored(send(limited.port, USAGE))
-        time.sleep(max(0.0, refused + 2.5 - time.monotonic()))
+        time.sleep(max(0.0, refused_at + 2.5 - time.monotonic()))
         assert send(limited.port, [USAGE], BATCH).status == 201
 
     def test_wrong_tokens_have_a_bucket_of_their_own_and_good_ones_pass(
-        self, beside: Apis, tmp_path: Path
+        self, start_api: StartApi, tmp_path: Path
     ) -> None:
         path = tmp_path / "tokens"
         path.write_text("write good-token\n")
-        guarded = beside(BUSYAPI_TOKENS_FILE=str(path))
+        guarded = start_api(BUSYAPI_TOKENS_FILE=str(path))
         statuses = []
         for number in range(150):
             headers = bearer(f"guess-{number}")
@@ -224,13 +226,13 @@ class TestRate:
 
 
 @contextmanager
-def waiting(stack: Stack, usages: int) -> Iterator[list[Future[Answer]]]:
-    """Have usages pending, one a request, while Redis stands still."""
+def keep_pending(stack: Stack, usages: int) -> Iterator[list[Future[Answer]]]:
+    """Keep usages pending, one per request, while Redis is paused."""
     with ThreadPoolExecutor(usages) as pool:
         answers = [pool.submit(send, stack.port, USAGE) for _ in range(usages)]
-        pending = stack.apis[0]
+        api = stack.apis[0]
         wait_until(
-            lambda: pending.read_metric("busyapi_pending_usages") == usages,
+            lambda: api.read_metric("busyapi_pending_usages") == usages,
             "the usages to be pending",
         )
         yield answers
@@ -241,58 +243,58 @@ def waiting(stack: Stack, usages: int) -> Iterator[list[Future[Answer]]]:
     [{"BUSYAPI_PENDING_MAX": "20"}, {"BUSYAPI_PENDING_BYTES": str(20 * len(BODY) + 50)}],
     ids=["count", "bytes"],
 )
-def test_more_than_may_be_pending_is_refused_and_taken_later(
+def test_usages_over_the_pending_limit_are_refused_and_accepted_later(
     stacks: Stacks, valkey: Server, bound: dict[str, str]
 ) -> None:
     stack = stacks(valkey, settings=bound)
     api = stack.apis[0]
     valkey.pause()
-    with waiting(stack, usages=20) as answers:
+    with keep_pending(stack, usages=20) as answers:
         refused = [send(stack.port, USAGE) for _ in range(40)]
         assert api.read_metric("busyapi_pending_usages") == 20
-        # Overload is no reason to leave the Service: every process would, one after the other.
+        # Overload keeps readiness: otherwise every process would leave the Service in turn.
         assert fetch(stack.port, "/readyz").status == 200
         valkey.resume()
-        ids = {check_stored(each.result(20)) for each in answers}
-    for each in refused:
-        check_unavailable(each, stored="no")
-    assert len({each.headers["retry-after"] for each in refused}) > 1, "they come back together"
+        ids = {check_stored(answer.result(20)) for answer in answers}
+    for answer in refused:
+        check_unavailable(answer, stored="no")
+    assert len({answer.headers["retry-after"] for answer in refused}) > 1, "all retry at once"
     assert api.read_metric("busyapi_refused_total", reason="Overloaded") == 40
     assert len(ids) == fetch_count(stack.port) == 20
     assert api.read_metric("busyapi_pending_usages") == 0
-    # None of the bound has leaked.
+    # No part of the limit has leaked.
     valkey.pause()
-    with waiting(stack, usages=20) as answers:
+    with keep_pending(stack, usages=20) as answers:
         check_unavailable(send(stack.port, USAGE), stored="no")
         valkey.resume()
-        assert {check_stored(each.result(20)) for each in answers}.isdisjoint(ids)
+        assert {check_stored(answer.result(20)) for answer in answers}.isdisjoint(ids)
 
 
-def test_after_the_deadline_only_what_was_never_sent_is_called_not_stored(
+def test_after_the_deadline_only_unsent_usages_are_reported_as_not_stored(
     stacks: Stacks, valkey: Server
 ) -> None:
     stack = stacks(valkey, settings={"BUSYAPI_COMMIT_DEADLINE": "1"})
     api = stack.apis[0]
 
-    def one_sent_and_one_behind() -> tuple[Answer, Answer]:
+    def post_one_sent_and_one_queued() -> tuple[Answer, Answer]:
         valkey.pause()
         with ThreadPoolExecutor(2) as pool:
             sent = pool.submit(send, stack.port, USAGE)
             wait_until(
                 lambda: api.read_metric("busyapi_pending_usages") == 1, "the first to be sent"
             )
-            behind = pool.submit(send, stack.port, USAGE)
-            answers = sent.result(20), behind.result(20)
+            queued = pool.submit(send, stack.port, USAGE)
+            answers = sent.result(20), queued.result(20)
         valkey.resume()
         wait_until(lambda: api.read_metric("busyapi_pending_usages") == 0, "nothing to be pending")
         return answers
 
-    sent, behind = one_sent_and_one_behind()
+    sent, queued = post_one_sent_and_one_queued()
     if sent.json()["stored"] == "no":
-        # The pause fell into the check of the connection that is made every five seconds.
-        sent, behind = one_sent_and_one_behind()
+        # The pause fell into the connection check, which runs every five seconds.
+        sent, queued = post_one_sent_and_one_queued()
     check_unavailable(sent, stored="unknown")
-    check_unavailable(behind, stored="no")
-    wait_until(lambda: send(stack.port, USAGE).status == 201, "the next to be taken")
+    check_unavailable(queued, stored="no")
+    wait_until(lambda: send(stack.port, USAGE).status == 201, "the next usage to be stored")
     # The one of unknown outcome was stored, the other was not.
     assert fetch_count(stack.port) == 2

@@ -1,8 +1,8 @@
-"""What one request may cost an API process: CPU by its bytes, no stall of others, little memory.
+"""Limits of what one request costs an API process: CPU per byte, no stall of others, little memory.
 
-Every attack is held against a control in the same run: a batch of ordinary usages. What another
-client waits is counted in CPU of the process, which is the same on a busy machine: what the process
-did between a question and its answer.
+Every attack is compared with a control in the same run: a batch of ordinary usages. The wait of
+another client is measured in CPU that the process used between a request and its answer, because
+that is the same on a busy machine.
 """
 
 import gzip
@@ -27,22 +27,22 @@ pytestmark = pytest.mark.alone
 
 SINGLE, BATCH = "/api/usages", "/api/usages/batch"
 USAGE = b'{"patientId":"1","timestamp":1478009511000,"medication":"a"}'
-LARGEST = 4_190_000
+MAX_BATCH_BYTES = 4_190_000
 """Bytes just below the limit of a batch."""
-LARGEST_USAGE = 65_000
+MAX_USAGE_BYTES = 65_000
 
-TIMES = 10.0
-"""An attack's CPU a byte, inflated, against the control's."""
-STALL_SECONDS = 0.05
-MEMORY_MIB = 64
+MAX_CPU_RATIO = 10.0
+"""Allowed ratio of an attack's CPU per inflated byte to the control's."""
+MAX_STALL_SECONDS = 0.05
+MAX_REQUEST_MIB = 64
 MAX_MIB = 400
-LARGEST_ERROR = 40_000
+MAX_ERROR_BYTES = 40_000
 TRIES = 3
-"""The best of these counts: a client that is not scheduled sees more than was done for others."""
+"""The best one counts: a client that is scheduled late also sees work done for others."""
 
 
-def array(item: bytes, size: int = LARGEST, most: int = 10_000_000) -> bytes:
-    return b"[" + b",".join([item] * min(most, size // (len(item) + 1))) + b"]"
+def array(item: bytes, size: int = MAX_BATCH_BYTES, max_items: int = 10_000_000) -> bytes:
+    return b"[" + b",".join([item] * min(max_items, size // (len(item) + 1))) + b"]"
 
 
 def usage(member: bytes) -> bytes:
@@ -50,12 +50,12 @@ def usage(member: bytes) -> bytes:
 
 
 def usages(element: bytes, more: bytes = b'"y":0') -> bytes:
-    """Return a batch of usages as large as one may be, full of an element."""
-    inside = array(element, LARGEST_USAGE - 200 - len(more))
+    """Return a batch of usages of the largest allowed size, full of an element."""
+    inside = array(element, MAX_USAGE_BYTES - 200 - len(more))
     return array(usage(b'"x":%b,%b' % (inside, more)))
 
 
-# Read thoroughly because of the first, and taken because of the second.
+# The first member causes a second, thorough read; the second member makes the usage valid.
 AGAIN = b'"y":1e400,"y":1'
 NESTED = b"[" * 57 + b"]" * 57
 OBJECTS = b'{"a":' * 57 + b"1" + b"}" * 57
@@ -67,8 +67,8 @@ def names() -> bytes:
 
 
 ATTACKS: dict[str, Callable[[], bytes]] = {
-    "last of 9,999 bad": lambda: array(USAGE, most=9_999)[:-1] + b",1]",
-    "10,000 bad": lambda: array(b'{"a":1}', most=10_000),
+    "last of 9,999 bad": lambda: array(USAGE, max_items=9_999)[:-1] + b",1]",
+    "10,000 bad": lambda: array(b'{"a":1}', max_items=10_000),
     "some bad": lambda: (
         b"[" + b",".join(b"1" if n % 250 == 9 else USAGE for n in range(9_999)) + b"]"
     ),
@@ -76,7 +76,7 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
     "array of {}": lambda: array(b"{}"),
     "array of digits": lambda: array(b"1"),
     "array of nested arrays": lambda: array(NESTED),
-    "only opening brackets": lambda: b"[" * LARGEST,
+    "only opening brackets": lambda: b"[" * MAX_BATCH_BYTES,
     "one usage of {}": lambda: b"[" + usage(b'"x":' + array(b"{}")) + b"]",
     "one usage of [[]], bad end": lambda: (
         b"[" + usage(b'"x":' + array(b"[[]]")[:-1] + b",1e400]") + b"]"
@@ -85,8 +85,10 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
     "one usage of nested objects": lambda: b"[" + usage(b'"x":' + array(OBJECTS)) + b"]",
     "one usage of names, bad end": lambda: b"[" + usage(names())[:-1] + b',"z":1e400}]',
     "one usage of one name": lambda: b"[" + usage(b",".join([b'"k":[]'] * 500_000)) + b"]",
-    "one number of 4 MB": lambda: b"[" + usage(b'"x":0.' + b"1" * (LARGEST - 100)) + b"]",
-    "one name of 4 MB": lambda: b"[" + usage(b'"%b":1e400' % (b"k" * (LARGEST - 100))) + b"]",
+    "one number of 4 MB": lambda: b"[" + usage(b'"x":0.' + b"1" * (MAX_BATCH_BYTES - 100)) + b"]",
+    "one name of 4 MB": lambda: (
+        b"[" + usage(b'"%b":1e400' % (b"k" * (MAX_BATCH_BYTES - 100))) + b"]"
+    ),
     "usages of []": lambda: usages(b"[]"),
     "usages of {}": lambda: usages(b"{}"),
     "usages of nested arrays": lambda: usages(NESTED),
@@ -102,24 +104,24 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
     "usages of long fractions": lambda: usages(b"0." + b"123456789" * 33 + b"1e-5"),
     "usages of escapes": lambda: usages(b'"' + b"\\ud83d\\ude00" * 500 + b'"'),
     "usages of what looks like their ends": lambda: usages(ENDS),
-    "a text without an end": lambda: b'["' + b'\\"' * (LARGEST // 2),
-    "blanks": lambda: b"[" + b" " * LARGEST + b"]",
-    "a byte order mark": lambda: b"\xef\xbb\xbf" + array(USAGE, most=10_000),
-    "unpaired surrogates": lambda: array(usage(b'"x":"\\ud800"'), most=10_000),
-    "lines: empty": lambda: b"{" + b"\n" * LARGEST + b"}",
+    "a text without an end": lambda: b'["' + b'\\"' * (MAX_BATCH_BYTES // 2),
+    "blanks": lambda: b"[" + b" " * MAX_BATCH_BYTES + b"]",
+    "a byte order mark": lambda: b"\xef\xbb\xbf" + array(USAGE, max_items=10_000),
+    "unpaired surrogates": lambda: array(usage(b'"x":"\\ud800"'), max_items=10_000),
+    "lines: empty": lambda: b"{" + b"\n" * MAX_BATCH_BYTES + b"}",
     "lines: marks": lambda: b"\n".join([b"\xef\xbb\xbf" + USAGE] * 9_999),
     "lines: read twice": lambda: b"\n".join(
         [usage(b'"x":' + array(b"1", 300) + b"," + AGAIN)] * 9_999
     ),
 }
-"""Made when they are sent: together they are 150 MB."""
+"""Built when they are sent, because together they are 150 MB."""
 PACKED = ["array of nested arrays", "one usage of nested arrays", "usages of []", "10,000 bad"]
-"""These are sent as gzip too."""
+"""These are also sent as gzip."""
 SLOWEST = [name for name in ATTACKS if "read twice" in name and "lines" not in name]
 
 
 class Cost(NamedTuple):
-    """What one request cost, and whom."""
+    """Cost of one request, for the process and for another client."""
 
     status: int
     size: int
@@ -130,7 +132,7 @@ class Cost(NamedTuple):
 
 
 class Watched:
-    """An API process, and what it uses."""
+    """An API process with its use of CPU and memory."""
 
     def __init__(self, api: Api) -> None:
         self.port = api.port
@@ -139,23 +141,23 @@ class Watched:
     def cpu(self) -> float:
         """Return the seconds of CPU it has used."""
         tasks = (self._proc / "task").iterdir()
-        return sum(int((each / "schedstat").read_text().split()[0]) for each in tasks) / 1e9
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
     def memory(self, field: str) -> float:
         """Return a figure of its status, in MiB."""
         text = (self._proc / "status").read_text()
-        found = re.search(rf"^{field}:\s+(\d+) kB$", text, re.MULTILINE)
-        assert found
-        return int(found[1]) / 1024
+        match = re.search(rf"^{field}:\s+(\d+) kB$", text, re.MULTILINE)
+        assert match
+        return int(match[1]) / 1024
 
     def cost(self, message: bytes) -> Cost:
-        """Send a request, and watch."""
+        """Send a request and return its cost."""
         self.forget_peak()
-        before, begun = self.memory("VmRSS"), self.cpu()
+        memory_before, cpu_before = self.memory("VmRSS"), self.cpu()
         with self.another(render_request("GET", "/livez")) as stalls:
             answer = self.send(message)
-        seconds, peak = self.cpu() - begun, self.memory("VmHWM")
-        return Cost(answer.status, len(answer.body), seconds, max(stalls), peak - before)
+        seconds, peak = self.cpu() - cpu_before, self.memory("VmHWM")
+        return Cost(answer.status, len(answer.body), seconds, max(stalls), peak - memory_before)
 
     def send(self, message: bytes) -> Answer:
         """Send a request and wait for its answer."""
@@ -164,12 +166,12 @@ class Watched:
             return device.read_answer()
 
     def forget_peak(self) -> None:
-        """Let the peak of its memory count from here."""
+        """Reset the peak of its memory."""
         (self._proc / "clear_refs").write_text("5")
 
     @contextmanager
     def another(self, message: bytes) -> Iterator[list[float]]:
-        """Let another client ask meanwhile; give the CPU before each of its answers."""
+        """Send requests of another client meanwhile; yield the CPU used before each answer."""
         done = threading.Event()
         stalls: list[float] = []
         other = threading.Thread(target=self._ask, args=(message, done, stalls))
@@ -183,10 +185,10 @@ class Watched:
     def _ask(self, message: bytes, done: threading.Event, stalls: list[float]) -> None:
         with RawConnection(self.port, 60) as other:
             while not (done.is_set() and stalls):
-                begun = self.cpu()
+                cpu_before = self.cpu()
                 other.send(message)
                 other.read_answer()
-                stalls.append(self.cpu() - begun)
+                stalls.append(self.cpu() - cpu_before)
                 time.sleep(0.002)
 
 
@@ -207,10 +209,10 @@ def post(
     return render_request("POST", path, gzip.compress(body) if packed else body, headers=headers)
 
 
-def best(watched: Watched, message: bytes, holds: Callable[[Cost], bool]) -> Cost:
+def cost_of_best_try(watched: Watched, message: bytes, is_within: Callable[[Cost], bool]) -> Cost:
     for _ in range(TRIES):
         cost = watched.cost(message)
-        if holds(cost):
+        if is_within(cost):
             break
     return cost
 
@@ -236,16 +238,18 @@ def test_a_batch_costs_what_its_bytes_cost(
 ) -> None:
     body = ATTACKS[name]()
     kind = "application/x-ndjson" if name.startswith("lines") else "application/json"
-    hold_to_bounds(watched, post(body, packed=packed, kind=kind), TIMES * control * len(body))
+    assert_within_bounds(
+        watched, post(body, packed=packed, kind=kind), MAX_CPU_RATIO * control * len(body)
+    )
 
 
 SINGLES = {
-    "[]": usage(b'"x":' + array(b"[]", LARGEST_USAGE)),
-    "nested arrays": usage(b'"x":' + array(NESTED, LARGEST_USAGE)),
+    "[]": usage(b'"x":' + array(b"[]", MAX_USAGE_BYTES)),
+    "nested arrays": usage(b'"x":' + array(NESTED, MAX_USAGE_BYTES)),
     "objects, read twice": usage(b'"x":%b,%b' % (array(b'{"":0},11,"aaaa"', 64_000), AGAIN)),
     "texts, read twice": usage(b'"x":%b,%b' % (array(b'"a"', 64_000), AGAIN)),
-    "numbers too large": usage(b'"x":' + array(b"1e400", LARGEST_USAGE)),
-    "4,300 digits": usage(b'"x":' + array(b"9" * 4_300, LARGEST_USAGE)),
+    "numbers too large": usage(b'"x":' + array(b"1e400", MAX_USAGE_BYTES)),
+    "4,300 digits": usage(b'"x":' + array(b"9" * 4_300, MAX_USAGE_BYTES)),
     "escaped quotes": b'{"' + b'\\"' * 32_000,
     "form": b"&".join(b"f%d=%%41%b" % (n, b"%C3%A9" * 9) for n in range(999)),
     "form of signs": b"&=" * 32_000,
@@ -256,21 +260,23 @@ SINGLES = {
 def test_a_usage_costs_what_its_bytes_cost(watched: Watched, control: float, name: str) -> None:
     kind = "application/x-www-form-urlencoded" if "form" in name else "application/json"
     body = SINGLES[name]
-    hold_to_bounds(watched, post(body, SINGLE, kind=kind), TIMES * control * len(body))
+    assert_within_bounds(
+        watched, post(body, SINGLE, kind=kind), MAX_CPU_RATIO * control * len(body)
+    )
 
 
-def hold_to_bounds(watched: Watched, message: bytes, seconds: float) -> None:
-    # Any request costs something, and the other client's do.
+def assert_within_bounds(watched: Watched, message: bytes, seconds: float) -> None:
+    # Every request has a base cost, and so do the other client's requests.
     allowed = seconds + 0.02
 
-    def holds(cost: Cost) -> bool:
-        cheap = cost.seconds <= allowed and cost.mib <= MEMORY_MIB
-        return cheap and cost.stall <= STALL_SECONDS
+    def is_within(cost: Cost) -> bool:
+        cheap = cost.seconds <= allowed and cost.mib <= MAX_REQUEST_MIB
+        return cheap and cost.stall <= MAX_STALL_SECONDS
 
-    cost = best(watched, message, holds)
-    assert holds(cost), f"{cost} allowed {allowed:.3f} s"
+    cost = cost_of_best_try(watched, message, is_within)
+    assert is_within(cost), f"{cost} allowed {allowed:.3f} s"
     assert cost.status in {201, 400, 413, 422}
-    assert cost.status == 201 or cost.size < LARGEST_ERROR
+    assert cost.status == 201 or cost.size < MAX_ERROR_BYTES
 
 
 def test_many_attackers_at_once_take_turns(watched: Watched) -> None:
@@ -279,7 +285,7 @@ def test_many_attackers_at_once_take_turns(watched: Watched) -> None:
     watched.forget_peak()
     with watched.another(usual) as stalls, ThreadPoolExecutor(len(messages)) as attackers:
         answers = list(attackers.map(watched.send, messages))
-    # On a busy machine the last may have waited for its turn too long.
+    # On a busy machine the last one may wait too long for its turn.
     assert {201} <= {answer.status for answer in answers} <= {201, 503}
     assert watched.memory("VmHWM") < MAX_MIB
-    assert statistics.median(stalls) <= STALL_SECONDS / 2
+    assert statistics.median(stalls) <= MAX_STALL_SECONDS / 2

@@ -15,36 +15,37 @@ NDJSON = "application/x-ndjson"
 
 
 def ids(answer: Answer) -> list[int]:
-    """Return the ids of a batch that was taken."""
+    """Return the ids of a batch that was stored."""
     assert answer.status == 201, answer
-    said = answer.json()
-    assert list(said) == ["ids"]
-    found: list[int] = said["ids"]
-    assert all(after == before + 1 for before, after in pairwise(found))
-    return found
+    reply = answer.json()
+    assert list(reply) == ["ids"]
+    usage_ids: list[int] = reply["ids"]
+    assert all(after == before + 1 for before, after in pairwise(usage_ids))
+    return usage_ids
 
 
-def kept(stack: Stack, numbers: list[int]) -> list[object]:
-    """Return what is kept under each id."""
+def stored_medications(stack: Stack, usage_ids: list[int]) -> list[object]:
+    """Return the medication that is stored under each id."""
     return [
-        fetch(stack.port, f"/api/usages/{each}").json()["usage"]["medication"] for each in numbers
+        fetch(stack.port, f"/api/usages/{usage_id}").json()["usage"]["medication"]
+        for usage_id in usage_ids
     ]
 
 
 def test_an_array_is_stored_in_the_order_sent(contract: Stack) -> None:
     usages = [USAGE | {"medication": str(number)} for number in range(5)]
-    found = ids(send(contract.port, usages, PATH))
-    assert kept(contract, found) == ["0", "1", "2", "3", "4"]
+    usage_ids = ids(send(contract.port, usages, PATH))
+    assert stored_medications(contract, usage_ids) == ["0", "1", "2", "3", "4"]
 
 
 def test_ndjson_is_stored_in_the_order_sent(contract: Stack) -> None:
     lines = [json.dumps(USAGE | {"medication": str(number)}) for number in range(5)]
     for text in ("\n".join(lines), "\r\n".join(lines) + "\r\n"):
-        found = ids(send(contract.port, text.encode(), PATH, content_type=NDJSON))
-        assert kept(contract, found) == ["0", "1", "2", "3", "4"]
+        usage_ids = ids(send(contract.port, text.encode(), PATH, content_type=NDJSON))
+        assert stored_medications(contract, usage_ids) == ["0", "1", "2", "3", "4"]
 
 
-def test_a_gzip_batch_is_understood(contract: Stack) -> None:
+def test_a_gzip_batch_is_stored(contract: Stack) -> None:
     packed = gzip.compress(json.dumps([USAGE] * 50).encode())
     assert len(ids(send(contract.port, packed, PATH, content_encoding="gzip"))) == 50
 
@@ -53,15 +54,15 @@ def test_a_batch_of_one_and_a_trailing_slash_are_fine(contract: Stack) -> None:
     assert len(ids(send(contract.port, [USAGE], PATH + "/"))) == 1
 
 
-def test_ten_thousand_usages_are_taken_and_one_more_is_422(contract: Stack) -> None:
+def test_ten_thousand_usages_are_stored_and_one_more_is_422(contract: Stack) -> None:
     body = b"[" + b",".join([BODY] * 10_000) + b"]"
     assert len(ids(send(contract.port, body, PATH))) == 10_000
     ndjson = b"\n".join([BODY] * 10_000)
     assert len(ids(send(contract.port, ndjson, PATH, content_type=NDJSON))) == 10_000
     with check_nothing_stored(contract.port):
-        more = check_problem(send(contract.port, body[:-1] + b"," + BODY + b"]", PATH), 422)
+        refused = check_problem(send(contract.port, body[:-1] + b"," + BODY + b"]", PATH), 422)
         check_problem(send(contract.port, ndjson + b"\n" + BODY, PATH, content_type=NDJSON), 422)
-    assert [each["pointer"] for each in more["errors"]] == [""]
+    assert [error["pointer"] for error in refused["errors"]] == [""]
 
 
 def test_a_batch_over_four_mebibytes_is_413(contract: Stack) -> None:
@@ -78,19 +79,19 @@ def test_a_batch_over_four_mebibytes_is_413(contract: Stack) -> None:
     [(b"[]", ""), (b"[]", "application/json"), (b"", NDJSON), (b"\n\n", NDJSON)],
 )
 def test_an_empty_batch_is_422(contract: Stack, body: bytes, content_type: str) -> None:
-    said = check_problem(send(contract.port, body, PATH, content_type=content_type), 422)
-    assert [each["pointer"] for each in said["errors"]] == [""]
+    reply = check_problem(send(contract.port, body, PATH, content_type=content_type), 422)
+    assert [error["pointer"] for error in reply["errors"]] == [""]
 
 
 def test_one_bad_item_refuses_all_and_every_bad_item_is_named(contract: Stack) -> None:
     batch = [USAGE, USAGE | {"medication": ""}, 7, USAGE, {"patientId": 1}]
     with check_nothing_stored(contract.port):
         array = check_problem(send(contract.port, batch, PATH), 422)
-        lines = b"\n".join(json.dumps(each).encode() for each in batch) + b"\n{broken"
+        lines = b"\n".join(json.dumps(item).encode() for item in batch) + b"\n{broken"
         ndjson = check_problem(send(contract.port, lines, PATH, content_type=NDJSON), 422)
     pointers = ["/1/medication", "/2", "/4/timestamp", "/4/medication"]
-    assert [each["pointer"] for each in array["errors"]] == pointers
-    assert [each["pointer"] for each in ndjson["errors"]] == [*pointers, "/5"]
+    assert [error["pointer"] for error in array["errors"]] == pointers
+    assert [error["pointer"] for error in ndjson["errors"]] == [*pointers, "/5"]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_one_bad_item_refuses_all_and_every_bad_item_is_named(contract: Stack) -
         (b"<xml/>", "application/xml", 415),
     ],
 )
-def test_what_is_no_batch_is_refused(
+def test_a_body_that_is_not_a_batch_is_refused(
     contract: Stack, body: bytes, content_type: str, status: int
 ) -> None:
     with check_nothing_stored(contract.port):

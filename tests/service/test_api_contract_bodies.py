@@ -1,4 +1,4 @@
-"""Bodies that are not taken: which error, with which pointers, and nothing stored."""
+"""Refused bodies: the error, its pointers, and that nothing is stored."""
 
 import gzip
 import json
@@ -17,10 +17,10 @@ from testkit.api_client import (
     send,
 )
 from testkit.processes import Stack
-from tests.service.conftest import Apis
+from tests.service.conftest import StartApi
 
 MARKER = b"zQ7-never-shown"
-"""Stands in the bodies, and may not stand in the errors."""
+"""Part of the bodies that must not appear in the errors."""
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -46,7 +46,7 @@ FORM = "application/x-www-form-urlencoded"
     ],
     ids=lambda body: body[:24].decode(errors="replace"),
 )
-def test_a_body_that_is_no_json_object_is_400(contract: Stack, body: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_is_400(contract: Stack, body: bytes) -> None:
     with check_nothing_stored(contract.port):
         answer = send(contract.port, body)
     check_problem(answer, 400)
@@ -78,35 +78,35 @@ def test_a_broken_form_is_400(contract: Stack, body: bytes) -> None:
         ({"patientId": None, "timestamp": [], "medication": {}}, [*map("/{}".format, USAGE)]),
     ],
 )
-def test_json_that_is_no_usage_is_422_with_a_pointer_for_each_reason(
+def test_json_that_is_not_a_usage_is_422_with_a_pointer_for_each_reason(
     contract: Stack, change: dict[str, Any], pointers: list[str]
 ) -> None:
     with check_nothing_stored(contract.port):
         answer = send(contract.port, USAGE | change)
-    said = check_problem(answer, 422)
-    assert [each["pointer"] for each in said["errors"]] == pointers
-    assert all(each.keys() == {"pointer", "detail"} for each in said["errors"])
+    reply = check_problem(answer, 422)
+    assert [error["pointer"] for error in reply["errors"]] == pointers
+    assert all(error.keys() == {"pointer", "detail"} for error in reply["errors"])
     assert MARKER not in answer.body
 
 
 def test_missing_members_are_422_and_named(contract: Stack) -> None:
     with check_nothing_stored(contract.port):
-        said = check_problem(send(contract.port, {"other": 1}), 422)
-    assert [each["pointer"] for each in said["errors"]] == [*map("/{}".format, USAGE)]
+        reply = check_problem(send(contract.port, {"other": 1}), 422)
+    assert [error["pointer"] for error in reply["errors"]] == [*map("/{}".format, USAGE)]
 
 
-def test_what_cannot_be_kept_exactly_is_422(contract: Stack) -> None:
+def test_a_value_that_cannot_be_stored_exactly_is_422(contract: Stack) -> None:
     body = BODY[:-1] + b',"deep":{"a/b~c":[0,1e999]}}'
     with check_nothing_stored(contract.port):
-        said = check_problem(send(contract.port, body), 422)
-    assert [each["pointer"] for each in said["errors"]] == ["/deep/a~1b~0c/1"]
+        reply = check_problem(send(contract.port, body), 422)
+    assert [error["pointer"] for error in reply["errors"]] == ["/deep/a~1b~0c/1"]
 
 
 def test_a_field_sent_twice_in_a_form_is_422(contract: Stack) -> None:
     form = b"patientId=1&timestamp=zQ7-never-shown&medication=a&patientId=2"
     with check_nothing_stored(contract.port):
         answer = send(contract.port, form, content_type=FORM)
-    assert [each["pointer"] for each in check_problem(answer, 422)["errors"]] == ["/patientId"]
+    assert [error["pointer"] for error in check_problem(answer, 422)["errors"]] == ["/patientId"]
     assert MARKER not in answer.body
 
 
@@ -139,10 +139,12 @@ def test_a_broken_gzip_body_is_400(contract: Stack, body: bytes) -> None:
 
 
 class TestOverTheLimit:
-    """The limits are settings; a device sees 413 before and after them."""
+    """A body over a limit gets 413; the limits are settings."""
 
-    def test_a_single_body_over_its_limit_is_413(self, contract: Stack, beside: Apis) -> None:
-        small = beside(BUSYAPI_MAX_BODY_BYTES="200")
+    def test_a_single_body_over_its_limit_is_413(
+        self, contract: Stack, start_api: StartApi
+    ) -> None:
+        small = start_api(BUSYAPI_MAX_BODY_BYTES="200")
         check_stored(send(small.port, BODY + b" " * (200 - len(BODY))))
         with check_nothing_stored(contract.port):
             check_problem(send(small.port, BODY + b" " * (201 - len(BODY))), 413)
@@ -172,7 +174,7 @@ class TestOverTheLimit:
     def test_a_client_that_sends_all_before_it_reads_gets_its_413(
         self, contract: Stack, megabytes: int
     ) -> None:
-        """Closing a connection with unread data would reset it, and the answer with it."""
+        """Closing a connection with unread data would reset it and lose the answer."""
         body = b" " * (megabytes * 1_000_000)
         with RawConnection(contract.port) as device:
             device.send(render_request("POST", "/api/usages", body))
@@ -180,7 +182,7 @@ class TestOverTheLimit:
             assert device.is_closed_within(5)
 
 
-def test_a_chunked_body_is_a_body_like_any_other(contract: Stack) -> None:
+def test_a_chunked_body_is_stored(contract: Stack) -> None:
     half = len(BODY) // 2
     chunks = [b"%x\r\n%b\r\n" % (len(part), part) for part in (BODY[:half], BODY[half:], b"")]
     with RawConnection(contract.port) as device:
@@ -190,7 +192,7 @@ def test_a_chunked_body_is_a_body_like_any_other(contract: Stack) -> None:
         check_stored(device.read_answer())
 
 
-def test_no_more_than_a_hundred_reasons_are_given(contract: Stack) -> None:
+def test_an_error_has_at_most_a_hundred_reasons(contract: Stack) -> None:
     batch = json.dumps([{}] * 1000).encode()
-    said = check_problem(send(contract.port, batch, "/api/usages/batch"), 422)
-    assert len(said["errors"]) == 100
+    reply = check_problem(send(contract.port, batch, "/api/usages/batch"), 422)
+    assert len(reply["errors"]) == 100

@@ -1,4 +1,4 @@
-"""Errors before a handler: HTTP that is broken, paths and methods that are not there."""
+"""Errors before a handler: broken HTTP, unknown paths and methods."""
 
 import pytest
 
@@ -41,7 +41,7 @@ def test_an_unknown_path_is_404(contract: Stack, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "takes"),
+    ("path", "allowed"),
     [
         ("/api/usages", "POST"),
         ("/api/usages/", "POST"),
@@ -54,14 +54,14 @@ def test_an_unknown_path_is_404(contract: Stack, path: str) -> None:
         ("/readyz", "GET, HEAD"),
     ],
 )
-def test_a_wrong_method_is_405_and_told_the_right_one(
-    contract: Stack, path: str, takes: str
+def test_a_wrong_method_is_405_and_names_the_allowed_ones(
+    contract: Stack, path: str, allowed: str
 ) -> None:
-    for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} - {*takes.split(", ")}:
+    for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} - {*allowed.split(", ")}:
         with check_nothing_stored(contract.port):
             answer = fetch(contract.port, path, method=method, body=BODY)
         check_problem(answer, 405)
-        assert answer.headers["allow"] == takes
+        assert answer.headers["allow"] == allowed
 
 
 def test_an_unknown_method_is_405(contract: Stack) -> None:
@@ -120,14 +120,14 @@ def test_an_unknown_expectation_is_417(contract: Stack) -> None:
         assert MARKER.encode() not in answer.body
 
 
-def test_a_client_that_expects_100_continue_is_told_to_go_on(contract: Stack) -> None:
+def test_a_client_that_expects_100_continue_gets_it(contract: Stack) -> None:
     with RawConnection(contract.port) as device:
         device.send(render_request("POST", "/api/usages", BODY, headers=("Expect: 100-continue",)))
         assert device.read_answer().status == 100
         check_stored(device.read_answer())
 
 
-def test_header_bytes_that_are_no_text_change_nothing(contract: Stack) -> None:
+def test_header_bytes_that_are_not_text_change_nothing(contract: Stack) -> None:
     names = ("X: \xff\xfe", "Authorization: Bearer \xff", "Content-Type: \xff", "Accept: \xff")
     for head in (
         render_request("POST", "/api/usages", BODY, headers=names),
@@ -138,8 +138,8 @@ def test_header_bytes_that_are_no_text_change_nothing(contract: Stack) -> None:
             assert device.read_answer().status in {200, 201}
 
 
-def test_an_error_leaves_the_connection_fit_for_the_next_request(contract: Stack) -> None:
-    """The body that a 404 or 405 did not read is no next request."""
+def test_after_an_error_the_connection_accepts_the_next_request(contract: Stack) -> None:
+    """A body that a 404 or 405 did not read is not parsed as the next request."""
     with RawConnection(contract.port) as device:
         for path, body, status in (
             ("/nowhere", BODY, 404),

@@ -1,4 +1,4 @@
-"""Reading back: one usage from buffer and archive, counts, pages and probes."""
+"""Reads: one usage from the buffer and the archive, counts, pages and probes."""
 
 import json
 import re
@@ -25,21 +25,21 @@ def test_a_usage_is_the_same_bytes_from_the_buffer_and_from_the_archive(contract
     )
     ids = [check_stored(send(contract.port, BODY)), check_stored(send(contract.port, odd))]
     ids += send(contract.port, [USAGE] * 3, BATCH).json()["ids"]
-    paths = [f"/api/usages/{each}" for each in ids]
+    paths = [f"/api/usages/{usage_id}" for usage_id in ids]
     buffered = [fetch(contract.port, path) for path in paths]
     contract.wait_until_archived()
     archived = [fetch(contract.port, path) for path in paths]
-    assert [each.body for each in buffered] == [each.body for each in archived]
+    assert [answer.body for answer in buffered] == [answer.body for answer in archived]
     for number, answer in zip(ids, archived, strict=True):
         assert answer.status == 200
         assert answer.headers["content-type"] == "application/json"
-        said = answer.json()
-        assert list(said) == ["id", "receivedAt", "usage"]
-        assert said["id"] == number
+        reply = answer.json()
+        assert list(reply) == ["id", "receivedAt", "usage"]
+        assert reply["id"] == number
     assert archived[1].json()["usage"] == json.loads(odd)
 
 
-def test_received_at_is_when_it_was_received(contract: Stack) -> None:
+def test_received_at_is_the_time_of_the_post(contract: Stack) -> None:
     before = datetime.now(UTC) - timedelta(milliseconds=1)
     number = check_stored(send(contract.port, USAGE))
     text = fetch(contract.port, f"/api/usages/{number}").json()["receivedAt"]
@@ -48,9 +48,9 @@ def test_received_at_is_when_it_was_received(contract: Stack) -> None:
 
 
 @pytest.mark.parametrize("number", [0, -1, 2**53, 2**53 + 1, 2**64, 10**30])
-def test_an_id_that_cannot_be_is_404(contract: Stack, number: int) -> None:
-    said = check_problem(fetch(contract.port, f"/api/usages/{number}"), 404)
-    assert said["detail"] == "No usage has this id."
+def test_an_impossible_id_is_404(contract: Stack, number: int) -> None:
+    reply = check_problem(fetch(contract.port, f"/api/usages/{number}"), 404)
+    assert reply["detail"] == "No usage has this id."
 
 
 def test_an_id_that_was_never_issued_is_404_until_it_is(contract: Stack) -> None:
@@ -60,11 +60,11 @@ def test_an_id_that_was_never_issued_is_404_until_it_is(contract: Stack) -> None
     assert fetch(contract.port, f"/api/usages/{number}").status == 200
 
 
-def test_a_usage_whose_retention_is_over_is_410(stacks: Stacks, valkey: Server) -> None:
+def test_an_expired_usage_is_410(stacks: Stacks, valkey: Server) -> None:
     stack = stacks(valkey, settings={"BUSYAPI_RETENTION_DAYS": "1"})
     flusher = stack.flushers[0]
     assert flusher.stop() == 0
-    # Three usages of three days ago, in a file and a folder as old.
+    # Three usages from three days ago, in a file and a folder of that day.
     old = datetime.now(UTC) - timedelta(days=3)
     writer = open_archive(stack.archive, bound=1_000_000)
     received = int(old.timestamp() * 1000)
@@ -73,13 +73,13 @@ def test_a_usage_whose_retention_is_over_is_410(stacks: Stacks, valkey: Server) 
     (day,) = (stack.archive / "p00").glob("????-??-??")
     day.rename(day.with_name(f"{old:%Y-%m-%d}"))
     flusher.start()
-    # A usage of today: until there is one, the newest is as old as the clocks differ.
-    wait_until(lambda: send(stack.port, USAGE).status == 201, "usages to be taken", seconds=20)
+    # A usage of today: without one, retention cannot tell old usages from a wrong clock.
+    wait_until(lambda: send(stack.port, USAGE).status == 201, "usages to be stored", seconds=20)
     path = "/api/usages/1"
-    wait_until(lambda: fetch(stack.port, path).status == 410, "the old ones to go", seconds=20)
+    wait_until(lambda: fetch(stack.port, path).status == 410, "the old ones to expire", seconds=20)
     for number in (1, 2, 3):
-        said = check_problem(fetch(stack.port, f"/api/usages/{number}"), 410)
-        assert said["detail"] == "The usage is no longer kept."
+        reply = check_problem(fetch(stack.port, f"/api/usages/{number}"), 410)
+        assert reply["detail"] == "The usage is no longer kept."
 
 
 def test_counts_add_up_and_reach_the_archive(contract: Stack) -> None:
@@ -105,26 +105,26 @@ def test_the_landing_page_is_html_for_a_browser_and_json_for_a_program(contract:
         assert page.status == 200
         assert page.headers["content-type"] == "text/html; charset=utf-8"
         assert page.headers["vary"] == "Accept"
-        assert b"{{" not in page.body, "everything is filled in"
+        assert b"{{" not in page.body, "a placeholder is left"
     for accept in ("application/json", "application/json;q=0.9, */*;q=0.1"):
         facts = fetch(contract.port, "/", headers={"accept": accept})
         assert facts.headers["content-type"] == "application/json"
         assert facts.headers["vary"] == "Accept"
-        said = facts.json()
-        assert said["counts"] == fetch(contract.port, "/api/usages/count").json()
-        assert said["version"].encode() in page.body
-        assert "curl -X POST" in said["curl"]
+        reply = facts.json()
+        assert reply["counts"] == fetch(contract.port, "/api/usages/count").json()
+        assert reply["version"].encode() in page.body
+        assert "curl -X POST" in reply["curl"]
 
 
 def test_probes_have_a_line_for_each_check(contract: Stack) -> None:
     live, ready = fetch(contract.port, "/livez"), fetch(contract.port, "/readyz")
     assert (live.status, live.body) == (200, b"loop: ok\n")
     assert (ready.status, ready.body) == (200, b"draining: ok\npartition: ok\ndurability: ok\n")
-    for each in (live, ready):
-        assert each.headers["content-type"] == "text/plain; charset=utf-8"
+    for probe in (live, ready):
+        assert probe.headers["content-type"] == "text/plain; charset=utf-8"
 
 
-def test_four_partitions_give_ids_apart_and_read_them_back(stacks: Stacks, valkey: Server) -> None:
+def test_four_partitions_give_distinct_ids_that_can_be_read(stacks: Stacks, valkey: Server) -> None:
     stack = stacks(valkey, partitions=4)
     posted = {}
     for number in range(40):
@@ -133,7 +133,7 @@ def test_four_partitions_give_ids_apart_and_read_them_back(stacks: Stacks, valke
     batch = send(stack.port, [USAGE | {"n": -1}] * 3, BATCH).json()["ids"]
     assert batch[1] - batch[0] == batch[2] - batch[1] == 4
     assert len(posted) == 40
-    assert {each % 4 for each in posted} == {0, 1, 2, 3}, "every partition takes its share"
+    assert {usage_id % 4 for usage_id in posted} == {0, 1, 2, 3}, "a partition has stored none"
     assert fetch(stack.port, "/api/usages/count").json()["count"] == 43
     for _ in ("buffer", "archive"):
         for number, usage in posted.items():

@@ -1,4 +1,4 @@
-"""POST /api/usages: what is taken, how it is answered, how it is kept."""
+"""POST /api/usages: accepted bodies, their answers, and the stored usages."""
 
 import gzip
 import json
@@ -21,7 +21,7 @@ from testkit.http1 import fetch
 from testkit.processes import Stack
 from testkit.servers import Server
 from tests.conftest import Stacks
-from tests.service.conftest import Apis
+from tests.service.conftest import StartApi
 
 CURL_DATA = (
     '{"patientId":"100","timestamp":"Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)",'
@@ -37,8 +37,8 @@ def curl(*arguments: str) -> str:
     return run.stdout
 
 
-def kept(port: int, number: int) -> Any:
-    """Return a usage as it is kept."""
+def stored_usage(port: int, number: int) -> Any:
+    """Return a usage as it is stored."""
     answer = fetch(port, f"/api/usages/{number}")
     assert answer.status == 200, answer
     return answer.json()["usage"]
@@ -46,15 +46,15 @@ def kept(port: int, number: int) -> Any:
 
 def test_the_contracts_curl_line_is_answered_with_id_and_location(contract: Stack) -> None:
     url = f"http://localhost:{contract.port}/api/usages"
-    said = curl(
+    output = curl(
         "-i", "-X", "POST", "-H", "Content-Type: application/json", "--data", CURL_DATA, url
     )
-    head, _, body = said.partition("\n\n")
+    head, _, body = output.partition("\n\n")
     assert head.startswith("HTTP/1.1 201 ")
     number = json.loads(body)["id"]
     assert body == f'{{"id":{number}}}'
     assert f"\nlocation: /api/usages/{number}" in head.lower()
-    assert kept(contract.port, number) == json.loads(CURL_DATA)
+    assert stored_usage(contract.port, number) == json.loads(CURL_DATA)
 
 
 def test_the_first_ids_of_an_installation_are_1_2_3(stacks: Stacks, valkey: Server) -> None:
@@ -68,8 +68,8 @@ def test_curls_globbing_of_the_query_string_posts_each_time(contract: Stack) -> 
     before = fetch_count(contract.port)
     url = f"http://localhost:{contract.port}/api/usages?[1-1000]"
     json_type = "Content-Type: application/json"
-    said = curl("-X", "POST", "-H", json_type, "--data", CURL_DATA, "-w", "\n", url)
-    ids = [json.loads(line)["id"] for line in said.split()]
+    output = curl("-X", "POST", "-H", json_type, "--data", CURL_DATA, "-w", "\n", url)
+    ids = [json.loads(line)["id"] for line in output.split()]
     assert ids == list(range(before + 1, before + 1001))
 
 
@@ -83,12 +83,14 @@ def test_a_trailing_slash_is_the_same_path(contract: Stack) -> None:
 
 
 def test_a_plain_curl_data_is_read_as_json(contract: Stack) -> None:
-    """It calls every body a form."""
-    said = curl("--data", CURL_DATA, f"http://localhost:{contract.port}/api/usages")
-    assert kept(contract.port, json.loads(said)["id"]) == json.loads(CURL_DATA)
+    """By default curl labels every body as a form."""
+    output = curl("--data", CURL_DATA, f"http://localhost:{contract.port}/api/usages")
+    assert stored_usage(contract.port, json.loads(output)["id"]) == json.loads(CURL_DATA)
 
 
-def test_ab_without_a_type_option_is_answered_each_time(contract: Stack, tmp_path: Any) -> None:
+def test_every_request_of_ab_without_a_content_type_is_answered(
+    contract: Stack, tmp_path: Any
+) -> None:
     (tmp_path / "data.json").write_text(CURL_DATA)
     command = ["ab", "-q", "-l", "-c", "20", "-n", "400", "-p", str(tmp_path / "data.json")]
     run = subprocess.run(
@@ -104,9 +106,9 @@ def test_ab_without_a_type_option_is_answered_each_time(contract: Stack, tmp_pat
 
 
 @pytest.mark.parametrize("patient", ["100", 100, "x" * 128, "ä€😀", 0, -1, 2**53])
-def test_a_patient_id_is_kept_as_it_was_sent(contract: Stack, patient: str | int) -> None:
+def test_a_patient_id_is_stored_as_it_was_sent(contract: Stack, patient: str | int) -> None:
     number = check_stored(send(contract.port, USAGE | {"patientId": patient}))
-    assert kept(contract.port, number) == USAGE | {"patientId": patient}
+    assert stored_usage(contract.port, number) == USAGE | {"patientId": patient}
 
 
 @pytest.mark.parametrize(
@@ -118,34 +120,34 @@ def test_a_patient_id_is_kept_as_it_was_sent(contract: Stack, patient: str | int
         1478009511000,
     ],
 )
-def test_each_spelling_of_a_timestamp_is_kept_as_it_was_sent(
+def test_each_form_of_a_timestamp_is_stored_as_it_was_sent(
     contract: Stack, timestamp: str | int
 ) -> None:
     number = check_stored(send(contract.port, USAGE | {"timestamp": timestamp}))
-    assert kept(contract.port, number)["timestamp"] == timestamp
+    assert stored_usage(contract.port, number)["timestamp"] == timestamp
 
 
-def test_other_members_are_kept_to_any_depth(contract: Stack) -> None:
+def test_other_members_are_stored_at_any_depth(contract: Stack) -> None:
     other: dict[str, Any] = {
         "device": {"model": "β", "readings": [1, -2.5e-3, None, True, {"": []}]},
         "zero\u0000newline\n": "\u2028",
     }
     number = check_stored(send(contract.port, USAGE | other))
-    found = kept(contract.port, number)
-    assert found == USAGE | other
-    assert list(found) == [*USAGE, *other], "members keep their order"
+    usage = stored_usage(contract.port, number)
+    assert usage == USAGE | other
+    assert list(usage) == [*USAGE, *other], "members changed their order"
 
 
 def test_form_fields_are_members(contract: Stack) -> None:
     form = urlencode(USAGE | {"note": "a b&c=ä"}).encode()
     answer = send(contract.port, form, content_type="application/x-www-form-urlencoded")
-    assert kept(contract.port, check_stored(answer)) == USAGE | {"note": "a b&c=ä"}
+    assert stored_usage(contract.port, check_stored(answer)) == USAGE | {"note": "a b&c=ä"}
 
 
 def test_curls_urlencoded_fields_are_members(contract: Stack) -> None:
     fields = [word for name in USAGE for word in ("--data-urlencode", f"{name}={USAGE[name]}")]
-    said = curl(*fields, f"http://localhost:{contract.port}/api/usages")
-    assert kept(contract.port, json.loads(said)["id"]) == USAGE
+    output = curl(*fields, f"http://localhost:{contract.port}/api/usages")
+    assert stored_usage(contract.port, json.loads(output)["id"]) == USAGE
 
 
 @pytest.mark.parametrize(
@@ -157,15 +159,15 @@ def test_a_body_that_starts_with_a_brace_is_json_whatever_its_type(
     check_stored(send(contract.port, USAGE, content_type=content_type))
 
 
-def test_a_gzip_body_is_understood(contract: Stack) -> None:
+def test_a_gzip_body_is_stored(contract: Stack) -> None:
     answer = send(contract.port, gzip.compress(BODY), content_encoding="gzip")
-    assert kept(contract.port, check_stored(answer)) == USAGE
+    assert stored_usage(contract.port, check_stored(answer)) == USAGE
 
 
-def test_lenient_validation_takes_any_object(contract: Stack, beside: Apis) -> None:
-    lenient = beside(BUSYAPI_VALIDATION="lenient")
+def test_lenient_validation_accepts_any_object(contract: Stack, start_api: StartApi) -> None:
+    lenient = start_api(BUSYAPI_VALIDATION="lenient")
     for usage in ({}, {"patientId": None}, {"anything": [1]}):
-        assert kept(contract.port, check_stored(send(lenient.port, usage))) == usage
+        assert stored_usage(contract.port, check_stored(send(lenient.port, usage))) == usage
         with check_nothing_stored(contract.port):
             check_problem(send(contract.port, usage), 422)
     with check_nothing_stored(contract.port):

@@ -1,4 +1,4 @@
-"""When Redis, the flusher or the archived usage is away: which error, and that it says enough."""
+"""Errors while Redis, the flusher or an archived usage is unavailable."""
 
 from collections.abc import Iterator
 
@@ -13,15 +13,15 @@ from testkit.waiting import wait_until
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A Valkey that a test may stop, and starts again."""
+    """A Valkey that a test may stop and must start again."""
     with Server(tmp_path_factory.mktemp("away") / "valkey") as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def stack(store: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack of which the same holds."""
-    # Of the usages that come in the first second without Redis, each waits for its deadline.
+    """A stack that a test may stop and must start again."""
+    # Each usage that arrives in the first second without Redis waits for its deadline.
     settings = {"BUSYAPI_COMMIT_DEADLINE": "1"}
     with Stack(tmp_path_factory.mktemp("away"), store, settings=settings) as running:
         yield running
@@ -41,8 +41,8 @@ def test_without_redis_nothing_is_stored_and_the_archive_is_still_read(
     answers = [send(stack.port, USAGE), send(stack.port, [USAGE] * 3, "/api/usages/batch")]
     answers.append(fetch(stack.port, "/api/usages/count"))
     for answer in answers:
-        said = check_unavailable(answer, stored="no")
-        assert str(store.port) not in said["detail"], "where Redis is, is no device's business"
+        reply = check_unavailable(answer, stored="no")
+        assert str(store.port) not in reply["detail"], "devices must not see Redis's address"
     assert fetch(stack.port, f"/api/usages/{archived}").body == record
     check_unavailable(fetch(stack.port, f"/api/usages/{archived + 1}"), stored="no")
     assert fetch(stack.port, "/livez").status == 200
@@ -63,8 +63,8 @@ def test_without_the_flusher_buffered_usages_are_read_and_archived_ones_are_503(
     before = fetch(stack.port, "/api/usages/count").json()
     buffered = check_stored(send(stack.port, USAGE))
     assert fetch(stack.port, f"/api/usages/{buffered}").json()["usage"] == USAGE
-    said = check_unavailable(fetch(stack.port, f"/api/usages/{archived}"), stored="no")
-    assert str(flusher.port) not in said["detail"]
+    reply = check_unavailable(fetch(stack.port, f"/api/usages/{archived}"), stored="no")
+    assert str(flusher.port) not in reply["detail"]
     check_problem(fetch(stack.port, f"/api/usages/{buffered + 1}"), 404)
     counted = {"count": before["count"] + 1, "archived": before["count"], "buffered": 1}
     assert fetch(stack.port, "/api/usages/count").json() == counted
@@ -75,7 +75,7 @@ def test_without_the_flusher_buffered_usages_are_read_and_archived_ones_are_503(
         assert fetch(stack.port, f"/api/usages/{number}").json()["usage"] == USAGE
 
 
-def test_before_a_flusher_has_seeded_the_partition_nothing_is_taken(
+def test_before_a_flusher_has_seeded_the_partition_nothing_is_stored(
     stack: Stack, store: Server
 ) -> None:
     flusher, api = stack.flushers[0], stack.apis[0]
@@ -85,7 +85,7 @@ def test_before_a_flusher_has_seeded_the_partition_nothing_is_taken(
     store.client().flushall()
     api.spawn()
 
-    def lines() -> dict[str, str]:
+    def readiness_lines() -> dict[str, str]:
         try:
             answer = fetch(stack.port, "/readyz")
         except OSError:
@@ -93,9 +93,10 @@ def test_before_a_flusher_has_seeded_the_partition_nothing_is_taken(
         assert answer.status == 503
         return dict(line.split(": ", 1) for line in answer.body.decode().splitlines())
 
-    wait_until(lines, "the API to listen", seconds=30)
+    wait_until(readiness_lines, "the API to listen", seconds=30)
     wait_until(
-        lambda: lines()["partition"] == "partition 0 is not seeded yet", "readyz to say why not"
+        lambda: readiness_lines()["partition"] == "partition 0 is not seeded yet",
+        "readyz to give the reason",
     )
     assert fetch(stack.port, "/livez").status == 200
     check_unavailable(send(stack.port, USAGE), stored="no")
@@ -107,7 +108,7 @@ def test_before_a_flusher_has_seeded_the_partition_nothing_is_taken(
     assert check_stored(send(stack.port, USAGE)) > last
 
 
-def test_after_a_promotion_that_outlasts_every_deadline_usages_are_taken_again(
+def test_after_a_promotion_longer_than_every_deadline_usages_are_stored_again(
     stack: Stack, store: Server
 ) -> None:
     check_stored(send(stack.port, USAGE))
@@ -116,11 +117,13 @@ def test_after_a_promotion_that_outlasts_every_deadline_usages_are_taken_again(
     check_unavailable(send(stack.port, USAGE), stored="no")
     store.command("REPLICAOF", "NO", "ONE")
     wait_until(
-        lambda: send(stack.port, USAGE).status == 201, "the committer to take usages", seconds=20
+        lambda: send(stack.port, USAGE).status == 201, "the committer to store usages", seconds=20
     )
 
 
-def test_redis_weaker_than_the_tier_is_not_ready_and_named(stack: Stack, store: Server) -> None:
+def test_readyz_fails_and_names_the_setting_that_is_weaker_than_the_tier(
+    stack: Stack, store: Server
+) -> None:
     check_stored(send(stack.port, USAGE))
     store.client().config_set("appendfsync", "everysec")
     # An open connection is checked again every few seconds.
@@ -131,5 +134,5 @@ def test_redis_weaker_than_the_tier_is_not_ready_and_named(stack: Stack, store: 
     check_unavailable(send(stack.port, USAGE), stored="no")
     assert fetch(stack.port, "/livez").status == 200
     store.client().config_set("appendfsync", "always")
-    wait_until(lambda: send(stack.port, USAGE).status == 201, "usages to be taken", seconds=20)
+    wait_until(lambda: send(stack.port, USAGE).status == 201, "usages to be stored", seconds=20)
     assert fetch(stack.port, "/readyz").status == 200

@@ -1,4 +1,4 @@
-"""SIGTERM: not ready at once, every accepted request answered, gone in time with exit code 0."""
+"""SIGTERM: readiness fails at once, accepted requests are answered, and the exit code is 0."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -25,10 +25,10 @@ from tests.conftest import Stacks
 
 DELAY = 3.0
 GRACE = 25.0
-"""Seconds from SIGTERM to the end: the delay, and time enough on a busy machine."""
+"""Seconds from SIGTERM to the end: the delay, and enough time for a busy machine."""
 
 LOOPS: dict[str, dict[str, str]] = {"uvloop": {}, "asyncio": {"SANIC_USE_UVLOOP": "false"}}
-"""What makes Sanic take each; uvloop is its default."""
+"""Settings that make Sanic use each loop; uvloop is its default."""
 
 
 @pytest.fixture(params=LOOPS)
@@ -40,7 +40,7 @@ def loop(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def stack(loop: str, stacks: Stacks, valkey: Server) -> Stack:
-    """A stack that drains for `DELAY`."""
+    """A stack with a drain delay of `DELAY`."""
     settings = {
         "BUSYAPI_DRAIN_DELAY": str(DELAY),
         "BUSYAPI_COMMIT_DEADLINE": "30",
@@ -60,17 +60,17 @@ def test_a_drain_under_load_answers_every_request_and_ends_with_0(stack: Stack) 
         api.terminate()
         started = time.monotonic()
         wait_until(lambda: fetch(stack.port, "/readyz").status == 503, "readyz to fail")
-        assert time.monotonic() - started < DELAY, "that is after the delay, not at once"
+        assert time.monotonic() - started < DELAY, "readyz failed after the delay, not at once"
         idle.send(render_request("GET", "/readyz"))
-        said = idle.read_answer()
-        assert said.body == b"draining: draining\npartition: ok\ndurability: ok\n"
-        assert idle.is_closed_within(5), "an idle connection is let go with its next answer"
+        answer = idle.read_answer()
+        assert answer.body == b"draining: draining\npartition: ok\ndurability: ok\n"
+        assert idle.is_closed_within(5), "the idle connection is open after its next answer"
         drained = load.history.acknowledged
         answer = send(stack.port, USAGE)
         number = check_stored(answer)
         assert answer.headers["connection"] == "close"
-        wait_until(lambda: load.history.acknowledged > drained, "it to go on taking usages")
-        # By now the endpoints have forgotten this process, and nobody asks it any more.
+        wait_until(lambda: load.history.acknowledged > drained, "it to store more usages")
+        # In a cluster the endpoints no longer list this process by now, so clients stop.
         history = load.stop()
         assert history.statuses.keys() == {201}, history
         assert api.wait(GRACE) == 0
@@ -86,58 +86,54 @@ def test_a_drain_under_load_answers_every_request_and_ends_with_0(stack: Stack) 
     assert any('"api_stopped"' in line for line in events)
 
 
-def test_what_is_under_way_when_the_port_closes_is_still_answered(
-    stack: Stack, valkey: Server
-) -> None:
+def test_pending_requests_are_answered_after_the_port_closes(stack: Stack, valkey: Server) -> None:
     api = stack.apis[0]
     valkey.pause()
     with ThreadPoolExecutor(20) as pool:
-        waiting = [pool.submit(send, stack.port, USAGE) for _ in range(20)]
-        wait_until(
-            lambda: api.read_metric("busyapi_pending_usages") == 20, "usages to be under way"
-        )
+        futures = [pool.submit(send, stack.port, USAGE) for _ in range(20)]
+        wait_until(lambda: api.read_metric("busyapi_pending_usages") == 20, "usages to be pending")
         api.terminate()
-        wait_until(lambda: closed(stack.port), "the port to close", seconds=15)
+        wait_until(lambda: is_closed(stack.port), "the port to close", seconds=15)
         assert api.is_running
-        assert not any(each.done() for each in waiting)
+        assert not any(future.done() for future in futures)
         valkey.resume()
-        answers = [each.result(20) for each in waiting]
-    assert len({check_stored(each) for each in answers}) == 20
-    assert {each.headers["connection"] for each in answers} == {"close"}
+        answers = [future.result(20) for future in futures]
+    assert len({check_stored(answer) for answer in answers}) == 20
+    assert {answer.headers["connection"] for answer in answers} == {"close"}
     assert api.wait(GRACE) == 0
     api.start()
     assert fetch_count(stack.port) == 20
 
 
-def closed(port: int) -> bool:
-    """Say whether nobody listens any more."""
+def is_closed(port: int) -> bool:
+    """Return whether no process listens on a port."""
     try:
         RawConnection(port, seconds=1).close()
     except ConnectionRefusedError:
         return True
     except ConnectionResetError:
-        pass  # it closed just now
+        pass  # it has just closed
     return False
 
 
-def test_idle_and_half_sent_requests_do_not_hold_the_process_up(
+def test_idle_and_half_sent_requests_do_not_delay_the_stop(
     loop: str, stacks: Stacks, valkey: Server
 ) -> None:
     settings = {"BUSYAPI_REQUEST_DEADLINE": "1", "BUSYAPI_STOP_TIMEOUT": "5", **LOOPS[loop]}
     stack = stacks(valkey, settings=settings)
     connections = [RawConnection(stack.port) for _ in range(30)]
-    for each in connections[:10]:
-        each.send(render_request("POST", "/api/usages", BODY)[:-10])
-    for each in connections[10:20]:
-        each.send(render_request("GET", "/livez"))
-        assert each.read_answer().status == 200
+    for connection in connections[:10]:
+        connection.send(render_request("POST", "/api/usages", BODY)[:-10])
+    for connection in connections[10:20]:
+        connection.send(render_request("GET", "/livez"))
+        assert connection.read_answer().status == 200
     started = time.monotonic()
     assert stack.apis[0].stop() == 0
     assert time.monotonic() - started < GRACE
 
 
-def acknowledged(load: Load, usages: int) -> bool:
-    """Say whether so many have been acknowledged."""
+def has_acknowledged(load: Load, usages: int) -> bool:
+    """Return whether this many usages are acknowledged."""
     return load.history.acknowledged >= usages
 
 
@@ -145,15 +141,15 @@ def test_a_rolling_restart_under_load_loses_nothing(stacks: Stacks, valkey: Serv
     stack = stacks(valkey, apis=2, settings={"BUSYAPI_DRAIN_DELAY": "0.5"})
     with Load(stack.port, connections=16) as load:
         for api in stack.apis:
-            enough = load.history.acknowledged + 50
-            wait_until(partial(acknowledged, load, enough), "the load to go on")
+            goal = load.history.acknowledged + 50
+            wait_until(partial(has_acknowledged, load, goal), "the load to continue")
             assert api.stop(GRACE) == 0
             api.start()
         history = load.stop()
     stack.wait_until_archived()
     verdict = stack.check_history(history)
     assert verdict.ok, verdict
-    # A connection that waits to be accepted when its listener closes is reset by the kernel;
-    # one that was accepted is answered.
+    # The kernel resets a connection that waits to be accepted when its listener closes.
+    # An accepted connection is answered.
     assert history.usages[Outcome.REFUSED] == 0, history
     assert history.usages[Outcome.UNKNOWN] < 100, history

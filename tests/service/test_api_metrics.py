@@ -1,4 +1,4 @@
-"""The metrics say what happened: neither more nor less."""
+"""Metrics count exactly what happened."""
 
 import time
 from collections import Counter
@@ -13,7 +13,7 @@ from testkit.processes import Process, Stack
 from testkit.servers import Server
 from testkit.waiting import wait_until
 from tests.conftest import Stacks
-from tests.service.conftest import Apis
+from tests.service.conftest import StartApi
 
 USAGES, BATCHES, ONE = "/api/usages", "/api/usages/batch", "/api/usages/<usage:int>"
 
@@ -23,15 +23,15 @@ def samples(process: Process, name: str) -> list[tuple[dict[str, str], float]]:
     text = fetch(process.scrape_port, "/metrics").body.decode()
     families = text_string_to_metric_families(text)
     return [
-        (each.labels, each.value)
+        (sample.labels, sample.value)
         for family in families
-        for each in family.samples
-        if each.name == name
+        for sample in family.samples
+        if sample.name == name
     ]
 
 
 def requests(process: Process) -> Counter[tuple[str, int]]:
-    """Return the counts of answers by route and status, the probes and what is 0 left out."""
+    """Return the counts of answers by route and status, without probes and zeros."""
     return Counter(
         {
             (labels["route"], int(labels["status"])): int(value)
@@ -41,8 +41,8 @@ def requests(process: Process) -> Counter[tuple[str, int]]:
     )
 
 
-def test_requests_are_counted_by_route_and_status(contract: Stack, beside: Apis) -> None:
-    api = beside()
+def test_requests_are_counted_by_route_and_status(contract: Stack, start_api: StartApi) -> None:
+    api = start_api()
     assert not requests(api)
     sent: Counter[tuple[str, int]] = Counter()
 
@@ -80,7 +80,7 @@ def test_requests_are_counted_by_route_and_status(contract: Stack, beside: Apis)
         assert device.read_answer().status == 400
         sent["none", 400] += 1
     assert requests(api) == sent
-    took = {
+    timed = {
         labels["route"]: value
         for labels, value in samples(api, "busyapi_request_seconds_count")
         if labels["route"] != "/readyz"
@@ -88,12 +88,12 @@ def test_requests_are_counted_by_route_and_status(contract: Stack, beside: Apis)
     by_route: Counter[str] = Counter()
     for (route, _), times in sent.items():
         by_route[route] += times
-    assert took == by_route
+    assert timed == by_route
 
-    # 6 single, 3 batches, and one of the two with the same key.
+    # 6 singles, 3 batches, and one of the two with the same key.
     assert api.read_metric("busyapi_usages_total") == 6 + 111 + 1
     assert api.read_metric("busyapi_batch_usages_sum") == 6 + 111 + 1
-    # Nothing came at the same time, so that each request was a commit of its own.
+    # No two requests overlapped, so each was a commit of its own.
     assert api.read_metric("busyapi_batch_usages_count") == 6 + 3 + 1
     buckets = {labels["le"]: value for labels, value in samples(api, "busyapi_batch_usages_bucket")}
     assert (buckets["1.0"], buckets["10.0"], buckets["100.0"], buckets["+Inf"]) == (8, 9, 10, 10)
@@ -104,9 +104,9 @@ def test_requests_are_counted_by_route_and_status(contract: Stack, beside: Apis)
     assert contract.apis[0].read_metric("busyapi_build_info", role="api") == 1
 
 
-def test_a_request_takes_from_its_last_byte_to_its_answer(beside: Apis) -> None:
-    """A device on a slow line is not what the latency objective is about."""
-    api = beside(BUSYAPI_REQUEST_DEADLINE="4")
+def test_the_time_of_a_request_counts_from_its_last_byte(start_api: StartApi) -> None:
+    """The latency objective does not cover a device's slow network."""
+    api = start_api(BUSYAPI_REQUEST_DEADLINE="4")
     with RawConnection(api.port) as slow, RawConnection(api.port) as slower:
         slow.send(render_request("POST", USAGES, BODY)[:-1])
         slower.send(render_request("POST", USAGES, BODY)[:-1])
@@ -136,12 +136,12 @@ def test_a_refusal_and_a_lost_connection_are_counted_by_reason(
     assert flusher.read_metric("busyapi_flush_usages_sum") == 10
     flushes = flusher.read_metric("busyapi_flush_usages_count")
     assert flushes >= 1
-    for each in ("flush_seconds", "fsync_seconds"):
-        assert flusher.read_metric(f"busyapi_{each}_count") == flushes
+    for name in ("flush_seconds", "fsync_seconds"):
+        assert flusher.read_metric(f"busyapi_{name}_count") == flushes
     written = sum(path.stat().st_size for path in stack.archive.rglob("*.ndjson.zst*"))
     assert 0 < flusher.read_metric("busyapi_archive_written_bytes_total") <= written
     assert flusher.read_metric("busyapi_segment_bytes") > 0
-    free, size = (flusher.read_metric(f"busyapi_archive_{each}_bytes") for each in ("free", "size"))
+    free, size = (flusher.read_metric(f"busyapi_archive_{name}_bytes") for name in ("free", "size"))
     assert 0 < free < size
     assert flusher.read_metric("busyapi_redis_memory_bytes") > 0
     assert flusher.read_metric("busyapi_redis_memory_max_bytes") == 0
@@ -150,7 +150,7 @@ def test_a_refusal_and_a_lost_connection_are_counted_by_reason(
         assert flusher.read_metric("busyapi_flush_stage_seconds_total", stage=stage) > 0
     assert api.read_metric("busyapi_committed_seq", partition="0") == 10
     age = "busyapi_oldest_unarchived_seconds"
-    wait_until(lambda: flusher.read_metric(age) == 0, "the flusher to have looked")
+    wait_until(lambda: flusher.read_metric(age) == 0, "the flusher to have checked")
     assert flusher.read_metric("busyapi_seeded") == 1
     assert flusher.read_metric("busyapi_halted") == 0
     lost = api.read_metric("busyapi_committer_failures_total", reason="RedisUnavailable")
@@ -161,27 +161,25 @@ def test_a_refusal_and_a_lost_connection_are_counted_by_reason(
     )
     assert api.read_metric("busyapi_committer_failures_total", reason="RedisUnavailable") > lost
     wait_until(lambda: flusher.read_metric("busyapi_seeded") == 0, "the flusher to see it too")
-    # Nothing waits, but nobody can know.
-    wait_until(lambda: flusher.read_metric(age) > 3, "the time to grow in which nobody could look")
+    # No usage waits, but the flusher cannot know that without Redis.
+    wait_until(lambda: flusher.read_metric(age) > 3, "the age to grow while Redis is down")
 
 
-def names(metrics: Metrics) -> set[str]:
+def family_names(metrics: Metrics) -> set[str]:
     """Return the families of a registry."""
     return {family.name for family in metrics.registry.collect()}
 
 
 @pytest.mark.parametrize("role", ["api", "flusher"])
-def test_a_process_gives_the_families_of_the_catalogue_and_no_other(
-    contract: Stack, role: str
-) -> None:
+def test_a_process_exports_exactly_the_defined_metric_families(contract: Stack, role: str) -> None:
     assert send(contract.port, BODY).status == 201
-    process, catalogue = {
+    process, defined = {
         "api": (contract.apis[0], ApiMetrics("fsync")),
         "flusher": (contract.flushers[0], FlusherMetrics("fsync")),
     }[role]
     text = fetch(process.scrape_port, "/metrics").body.decode()
-    given = {family.name for family in text_string_to_metric_families(text)}
-    assert given == names(catalogue)
+    exported = {family.name for family in text_string_to_metric_families(text)}
+    assert exported == family_names(defined)
 
 
 def test_metrics_are_not_on_the_public_port(contract: Stack) -> None:

@@ -1,4 +1,4 @@
-"""What is refused by its header alone, and what requests on their way may hold of memory."""
+"""Requests refused by their header alone, and the memory limit of arriving requests."""
 
 import gzip
 import os
@@ -28,7 +28,7 @@ from testkit.processes import Api, Process, Stack
 from testkit.servers import Server
 from testkit.waiting import wait_until
 from tests.conftest import Stacks
-from tests.service.conftest import Apis
+from tests.service.conftest import StartApi
 
 MIB = 1 << 20
 MAX_RESIDENT = 400 * MIB
@@ -36,7 +36,7 @@ BATCH = "/api/usages/batch"
 ATTACKERS = 200
 
 
-def resident(process: Process) -> int:
+def resident_bytes(process: Process) -> int:
     """Return a process's resident bytes."""
     text = Path(f"/proc/{process.pid}/status").read_text()
     return int(text.split("VmRSS:")[1].split()[0]) * 1024
@@ -44,28 +44,28 @@ def resident(process: Process) -> int:
 
 @contextmanager
 def peak_of(process: Process) -> Iterator[Callable[[], int]]:
-    """Watch a process's resident bytes; what is given tells the most so far."""
-    most, stopping = [resident(process)], threading.Event()
+    """Watch a process's resident bytes; yield a function that returns the peak so far."""
+    peak, stopping = [resident_bytes(process)], threading.Event()
 
     def watch() -> None:
         while not stopping.wait(0.02):
-            most[0] = max(most[0], resident(process))
+            peak[0] = max(peak[0], resident_bytes(process))
 
-    watching = threading.Thread(target=watch)
-    watching.start()
+    thread = threading.Thread(target=watch)
+    thread.start()
     try:
-        yield lambda: most[0]
+        yield lambda: peak[0]
     finally:
         stopping.set()
-        watching.join()
+        thread.join()
 
 
 @pytest.fixture(scope="module")
-def guarded(beside: Apis, tmp_path_factory: pytest.TempPathFactory) -> Api:
-    """An API process with tokens and a rate that one request uses up."""
+def guarded(start_api: StartApi, tmp_path_factory: pytest.TempPathFactory) -> Api:
+    """An API process with tokens and a rate limit that one request uses up."""
     path = tmp_path_factory.mktemp("tokens") / "tokens"
     path.write_text("write writer\nread reader\nwrite spent\n")
-    api = beside(BUSYAPI_TOKENS_FILE=str(path), BUSYAPI_RATE_LIMIT="0.001")
+    api = start_api(BUSYAPI_TOKENS_FILE=str(path), BUSYAPI_RATE_LIMIT="0.001")
     assert send(api.port, USAGE, authorization="Bearer spent").status == 201
     return api
 
@@ -91,7 +91,7 @@ EXPECT = ((), ("Expect: 100-continue",))
 
 
 class TestHeaderAlone:
-    """An answer that the header decides does not wait for the body, nor asks for it."""
+    """An answer that depends on the header alone does not wait for the body or ask for it."""
 
     @pytest.mark.parametrize("expect", EXPECT, ids=["plain", "expect"])
     @pytest.mark.parametrize("case", REFUSED)
@@ -121,7 +121,7 @@ class TestHeaderAlone:
             client.send(b"10001\r\n")
             check_problem(client.read_answer(), 413)
 
-    def test_a_type_and_a_first_byte_that_are_no_usage_are_415(self, contract: Stack) -> None:
+    def test_a_type_and_a_first_byte_that_cannot_be_a_usage_are_415(self, contract: Stack) -> None:
         for path in ("/api/usages", BATCH):
             with RawConnection(contract.port) as client:
                 client.send(
@@ -130,7 +130,7 @@ class TestHeaderAlone:
                 client.send(b"<")
                 check_problem(client.read_answer(), 415)
 
-    def test_the_body_of_a_refused_request_is_passed_over_and_the_connection_kept(
+    def test_the_body_of_a_refused_request_is_skipped_and_the_connection_kept(
         self, guarded: Api
     ) -> None:
         with RawConnection(guarded.port) as client:
@@ -157,119 +157,123 @@ BEGUN = {
 }
 
 
-class TestBodiesUnderWay:
+class TestArrivingBodies:
     """Two hundred bodies of 4 MiB are more than a process may hold."""
 
     @pytest.mark.parametrize("kind", BEGUN)
-    def test_memory_is_bounded_and_freed_and_a_whole_batch_passes(
-        self, contract: Stack, beside: Apis, kind: str
+    def test_memory_is_bounded_and_freed_and_a_complete_batch_is_stored(
+        self, contract: Stack, start_api: StartApi, kind: str
     ) -> None:
-        api = beside(BUSYAPI_REQUEST_DEADLINE="60")
+        api = start_api(BUSYAPI_REQUEST_DEADLINE="60")
         headers, start = BEGUN[kind]
         part = b" " * 131_072 if kind != "gzip" else os.urandom(131_072)
-        before = resident(api)
-        with ExitStack() as clients, peak_of(api) as most, check_nothing_stored(contract.port):
+        before = resident_bytes(api)
+        with ExitStack() as clients, peak_of(api) as peak, check_nothing_stored(contract.port):
             slow = [clients.enter_context(RawConnection(api.port)) for _ in range(ATTACKERS)]
-            for each in slow:
+            for client in slow:
                 with suppress(ConnectionError):
-                    each.send(render_request("POST", BATCH, headers=headers) + start)
+                    client.send(render_request("POST", BATCH, headers=headers) + start)
                     for _ in range(31):
-                        each.send(part)
+                        client.send(part)
             assert fetch(api.port, "/livez").status == 200
-            assert most() < before + 200 * MIB < MAX_RESIDENT
+            assert peak() < before + 200 * MIB < MAX_RESIDENT
             assert api.read_metric("busyapi_receiving_bytes") <= 64 * MIB
-            told = [each for each in slow if each.is_answered_within(0)]
-            assert len(told) > ATTACKERS - 20
-            for each in told[:5]:
-                check_unavailable(each.read_answer(), stored="no")
+            refused = [client for client in slow if client.is_answered_within(0)]
+            assert len(refused) > ATTACKERS - 20
+            for client in refused[:5]:
+                check_unavailable(client.read_answer(), stored="no")
         with ExitStack() as clients:
-            for each in slow[-16:]:
-                each.close()
-            # The process serves batches all the same while others hold what they may.
+            for client in slow[-16:]:
+                client.close()
+            # The process still serves batches while others hold as much as is allowed.
             held = [clients.enter_context(RawConnection(api.port)) for _ in range(20)]
-            for each in held:
+            for client in held:
                 with suppress(ConnectionError):
-                    each.send(render_request("POST", BATCH, headers=headers) + start + part * 31)
+                    client.send(render_request("POST", BATCH, headers=headers) + start + part * 31)
             usages = b"[" + b",".join([BODY] * 9_000) + b"]"
             assert len(send(api.port, usages, BATCH).json()["ids"]) == 9_000
             check_stored(send(api.port, USAGE))
         wait_until(
-            lambda: api.read_metric("busyapi_receiving_bytes") == 0, "the bodies to be let go"
+            lambda: api.read_metric("busyapi_receiving_bytes") == 0, "the bodies to be released"
         )
-        wait_until(lambda: resident(api) < before + 110 * MIB, "the memory to be given back")
+        wait_until(lambda: resident_bytes(api) < before + 110 * MIB, "the memory to be freed")
 
-    def test_single_bytes_of_a_body_cost_no_more_than_large_parts(self, beside: Apis) -> None:
-        """A list of parts would hold fifty bytes for each."""
-        api = beside()
-        before = resident(api)
+    def test_single_bytes_of_a_body_cost_no_more_than_large_parts(
+        self, start_api: StartApi
+    ) -> None:
+        """A list of parts would need fifty bytes for each part."""
+        api = start_api()
+        before = resident_bytes(api)
         with RawConnection(api.port) as client:
             client.send(render_request("POST", BATCH, headers=("Transfer-Encoding: chunked",)))
             for _ in range(60):
                 client.send(b"1\r\n \r\n" * 5_000)
             assert fetch(api.port, "/livez").status == 200
-            assert resident(api) < before + 12 * MIB
+            assert resident_bytes(api) < before + 12 * MIB
 
 
 @pytest.mark.parametrize("switch", SWITCH)
-def test_requests_that_come_at_once_are_each_answered(
-    contract: Stack, beside: Apis, switch: str
+def test_requests_that_arrive_at_once_are_all_answered(
+    contract: Stack, start_api: StartApi, switch: str
 ) -> None:
-    """Also those that came whole, and that no task has looked at yet."""
-    api = beside(
+    """This includes requests that arrived complete before a task read them."""
+    api = start_api(
         BUSYAPI_MAX_BATCH_BYTES="65536", BUSYAPI_RECEIVING_BYTES="131072", BUSYAPI_FAST_PATH=switch
     )
     large = BODY[:-1] + b',"more":"%b"}' % (b"x" * 60_000)
     before = fetch_count(contract.port)
     with ExitStack() as clients:
         devices = [clients.enter_context(RawConnection(api.port)) for _ in range(12)]
-        for each in devices:
-            each.send(render_request("GET", "/livez"))
-            assert each.read_answer().status == 200
+        for device in devices:
+            device.send(render_request("GET", "/livez"))
+            assert device.read_answer().status == 200
         api.pause()
-        for each in devices:
-            each.send(render_request("POST", "/api/usages", large))
+        for device in devices:
+            device.send(render_request("POST", "/api/usages", large))
         api.resume()
-        answers = [each.read_answer() for each in devices]
+        answers = [device.read_answer() for device in devices]
     refused = [answer for answer in answers if answer.status != 201]
-    assert refused, "they were more than the budget"
+    assert refused, "they did not exceed the budget"
     for answer in refused:
         check_unavailable(answer, stored="no")
     assert fetch_count(contract.port) == before + len(answers) - len(refused)
     assert api.read_metric("busyapi_requests_total", status="500") == 0
-    wait_until(lambda: api.read_metric("busyapi_receiving_bytes") == 0, "all to be given back")
+    wait_until(lambda: api.read_metric("busyapi_receiving_bytes") == 0, "all bytes to be released")
 
 
 def test_everything_at_its_limit_stays_below_400_mib(stacks: Stacks, valkey: Server) -> None:
-    """Pending usages, bodies under way, connections, and the headers of each."""
+    """Cover pending usages, arriving bodies, connections, and the headers of each."""
     stack = stacks(valkey, settings={"BUSYAPI_REQUEST_DEADLINE": "60"})
     api, pending = stack.apis[0], "busyapi_pending_usages"
-    # The largest header that is taken, of many lines.
-    long = tuple(f"X-{number}: {'x' * 90}" for number in range(75))
-    # As many as may wait, and as many bytes: 4 MB in a batch, each usage of 640.
+    # The largest accepted header, with many lines.
+    lines = tuple(f"X-{number}: {'x' * 90}" for number in range(75))
+    # The maximum number of pending usages and bytes: 4 MB a batch, each usage of 640 bytes.
     large = BODY[:-1] + b',"note":"%b"}' % (b"x" * (640 - len(BODY)))
     usages = b"[" + b",".join([large] * 6_200) + b"]"
-    with ExitStack() as clients, peak_of(api) as most:
+    with ExitStack() as clients, peak_of(api) as peak:
         valkey.pause()
         for number in range(1, 17):
             batch = clients.enter_context(RawConnection(stack.port))
-            batch.send(render_request("POST", BATCH, usages, headers=long))
+            batch.send(render_request("POST", BATCH, usages, headers=lines))
             wait_until(lambda: api.read_metric(pending) == 6_200 * number, "it to wait", seconds=30)  # noqa: B023
         check_unavailable(send(stack.port, usages, BATCH), stored="no")
         for _ in range(300):
             single = clients.enter_context(RawConnection(stack.port))
-            single.send(render_request("POST", "/api/usages", BODY, headers=long))
+            single.send(render_request("POST", "/api/usages", BODY, headers=lines))
         slow = [clients.enter_context(RawConnection(stack.port)) for _ in range(40)]
-        for each in slow:
+        for client in slow:
             with suppress(ConnectionError):
-                each.send(render_request("POST", BATCH, headers=(*long, "Content-Length: 4194304")))
-                each.send(b" " * 4_100_000)
-        begun = render_request("POST", "/api/usages", headers=long)[:-2]
+                client.send(
+                    render_request("POST", BATCH, headers=(*lines, "Content-Length: 4194304"))
+                )
+                client.send(b" " * 4_100_000)
+        unfinished = render_request("POST", "/api/usages", headers=lines)[:-2]
         for _ in range(1500):
-            clients.enter_context(RawConnection(stack.port)).send(begun)
+            clients.enter_context(RawConnection(stack.port)).send(unfinished)
         assert fetch(stack.port, "/livez").status == 200
         assert api.read_metric(pending) == 16 * 6_200 + 300
         assert api.read_metric("busyapi_receiving_bytes") > 32 * MIB
         assert api.read_metric("busyapi_connections") > 1800
         time.sleep(1)
-        assert most() <= MAX_RESIDENT
+        assert peak() <= MAX_RESIDENT
         valkey.resume()

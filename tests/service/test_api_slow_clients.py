@@ -1,4 +1,4 @@
-"""Clients that are slow, silent, deaf or gone: each costs itself, and no other."""
+"""Clients that send slowly, stay silent, do not read or hang up: none of them affects another."""
 
 import math
 import resource
@@ -25,19 +25,19 @@ from testkit.processes import Api, Stack
 from testkit.servers import Server
 from testkit.waiting import wait_until
 from tests.conftest import Stacks
-from tests.service.conftest import Apis
+from tests.service.conftest import StartApi
 
 DEADLINE = 1.0
 EARLY, LATE = 0.9 * DEADLINE, 8 * DEADLINE
-"""No earlier, and at last: a machine that is busy is late, never early."""
+"""Earliest and latest end in seconds. A busy machine is late, never early."""
 
 IDLE = 1000
 
 
 @pytest.fixture(scope="module")
-def hasty(beside: Apis) -> Api:
+def hasty(start_api: StartApi) -> Api:
     """An API process with a short deadline."""
-    return beside(BUSYAPI_REQUEST_DEADLINE=str(DEADLINE))
+    return start_api(BUSYAPI_REQUEST_DEADLINE=str(DEADLINE))
 
 
 HEAD = render_request("POST", "/api/usages", headers=("Content-Length: 1000",))
@@ -56,11 +56,11 @@ SLOW = {
     "chunk byte by byte": (CHUNKED + b"100\r\n", b" " * 1000),
     "chunks without end": (CHUNKED + b"1\r\n{\r\n", b"1\r\n \r\n" * 200),
 }
-"""What is sent at once, and what byte by byte."""
+"""Bytes sent at once, and bytes sent one by one."""
 
 
 class CutOff(NamedTuple):
-    """How a slow client fared."""
+    """How the server ended a slow client's request."""
 
     answer: Answer
     seconds: float
@@ -68,8 +68,8 @@ class CutOff(NamedTuple):
     ended: bool
 
 
-def slowly(api: Api, case: str) -> CutOff:
-    """Send slowly until the server has had enough."""
+def send_slowly(api: Api, case: str) -> CutOff:
+    """Send slowly until the server ends the request."""
     at_once, drip = SLOW[case]
     with RawConnection(api.port) as device:
         started = time.monotonic()
@@ -85,19 +85,19 @@ def slowly(api: Api, case: str) -> CutOff:
 def cut_off(hasty: Api) -> dict[str, Future[CutOff]]:
     """Every case, all at the same time."""
     with ThreadPoolExecutor(len(SLOW)) as pool:
-        return {case: pool.submit(slowly, hasty, case) for case in SLOW}
+        return {case: pool.submit(send_slowly, hasty, case) for case in SLOW}
 
 
 @pytest.mark.parametrize("case", SLOW)
 def test_a_request_that_does_not_arrive_in_time_is_408(
     cut_off: dict[str, Future[CutOff]], case: str
 ) -> None:
-    fared = cut_off[case].result()
-    check_problem(fared.answer, 408)
-    assert fared.answer.headers["connection"] == "close"
-    assert EARLY < fared.seconds < LATE
-    assert fared.ended
-    assert fared.sent < 500, "it was let send all the same"
+    result = cut_off[case].result()
+    check_problem(result.answer, 408)
+    assert result.answer.headers["connection"] == "close"
+    assert EARLY < result.seconds < LATE
+    assert result.ended
+    assert result.sent < 500, "it could send to the end"
 
 
 def test_header_and_body_share_one_deadline(hasty: Api) -> None:
@@ -106,19 +106,19 @@ def test_header_and_body_share_one_deadline(hasty: Api) -> None:
             started = time.monotonic()
             device.drip(HEAD[:14], DEADLINE / 20)
             if time.monotonic() - started > 0.9 * DEADLINE:
-                return math.inf  # so late it was the header's own deadline, on a busy machine
+                return math.inf  # on a busy machine: the header alone took a deadline
             device.send(HEAD[14:])
             device.drip(b" " * 990, DEADLINE / 20)
             check_problem(device.read_answer(), 408)
             return time.monotonic() - started
 
-    # Two deadlines, one after the other, would be 1.7 of one at the least, each time.
+    # Two deadlines, one after the other, would take at least 1.7 deadlines each time.
     wait_until(lambda: DEADLINE <= seconds() < 1.7 * DEADLINE, "a 408 in time", seconds=60)
 
 
-def test_each_request_of_a_connection_has_a_deadline_of_its_own(beside: Apis) -> None:
+def test_each_request_of_a_connection_has_a_deadline_of_its_own(start_api: StartApi) -> None:
     deadline = 3 * DEADLINE
-    api = beside(BUSYAPI_REQUEST_DEADLINE=str(deadline))
+    api = start_api(BUSYAPI_REQUEST_DEADLINE=str(deadline))
     with RawConnection(api.port) as device:
         started = time.monotonic()
         while time.monotonic() - started < 1.5 * deadline:
@@ -128,8 +128,8 @@ def test_each_request_of_a_connection_has_a_deadline_of_its_own(beside: Apis) ->
             check_stored(device.read_answer())
 
 
-def test_a_body_that_nobody_reads_is_not_waited_for(hasty: Api) -> None:
-    """After a 404 its rest is read, so that the connection can be kept; but not for ever."""
+def test_a_body_that_no_handler_reads_is_awaited_until_the_deadline_only(hasty: Api) -> None:
+    """After a 404 the rest is read to keep the connection, but not for ever."""
     with RawConnection(hasty.port) as device:
         device.send(HEAD.replace(b"/api/usages", b"/nowhere"))
         check_problem(device.read_answer(), 404)
@@ -137,35 +137,35 @@ def test_a_body_that_nobody_reads_is_not_waited_for(hasty: Api) -> None:
         assert device.is_closed_within(LATE)
 
 
-def test_a_client_that_does_not_read_its_answers_is_hung_up_on(hasty: Api) -> None:
-    asking = render_request("GET", "/openapi.json") * 100
+def test_a_client_that_does_not_read_its_answers_is_disconnected(hasty: Api) -> None:
+    requests = render_request("GET", "/openapi.json") * 100
     with RawConnection(hasty.port, seconds=0.2) as device:
-        # Until neither side can write any more, then until the server has had enough.
-        def gone() -> bool:
+        # Send until neither side can write, then wait until the server disconnects.
+        def is_disconnected() -> bool:
             try:
-                device.send(asking)
+                device.send(requests)
             except TimeoutError:
                 return False
             except ConnectionError:
                 return True
             return False
 
-        wait_until(gone, "the connection to be reset", seconds=LATE * 2)
+        wait_until(is_disconnected, "the connection to be reset", seconds=LATE * 2)
 
 
 class TestOthers:
-    """What normal traffic notices of all this: nothing."""
+    """Slow and idle clients do not affect normal traffic."""
 
-    def test_a_hundred_slow_clients_delay_nobody(self, hasty: Api) -> None:
+    def test_a_hundred_slow_clients_delay_no_other_client(self, hasty: Api) -> None:
         slow = [RawConnection(hasty.port) for _ in range(100)]
-        for number, each in enumerate(slow):
-            each.send(HEAD if number % 2 else HEAD[:40])
+        for number, client in enumerate(slow):
+            client.send(HEAD if number % 2 else HEAD[:40])
         stopping = threading.Event()
 
         def drip() -> None:
             while not stopping.wait(0.1):
-                for each in slow:
-                    each.drip(b" ", 0)
+                for client in slow:
+                    client.drip(b" ", 0)
 
         dripping = threading.Thread(target=drip)
         dripping.start()
@@ -176,50 +176,52 @@ class TestOthers:
             stopping.set()
             dripping.join()
         assert history.acknowledged == len(history.requests) > 0, history
-        for each in slow:
-            check_problem(each.read_answer(), 408)
-            each.close()
+        for client in slow:
+            check_problem(client.read_answer(), 408)
+            client.close()
 
-    def test_a_thousand_idle_connections_are_kept_and_hinder_nobody(self, hasty: Api) -> None:
+    def test_a_thousand_idle_connections_are_kept_and_delay_no_other_client(
+        self, hasty: Api
+    ) -> None:
         idle = [RawConnection(hasty.port) for _ in range(IDLE)]
-        for each in idle[::2]:
-            each.send(render_request("GET", "/livez"))
-        for each in idle[::2]:
-            assert each.read_answer().status == 200
+        for client in idle[::2]:
+            client.send(render_request("GET", "/livez"))
+        for client in idle[::2]:
+            assert client.read_answer().status == 200
         time.sleep(2 * DEADLINE)
         check_stored(send(hasty.port, BODY))
-        for each in idle:
-            each.send(render_request("POST", "/api/usages", BODY))
-        ids = {check_stored(each.read_answer()) for each in idle}
+        for client in idle:
+            client.send(render_request("POST", "/api/usages", BODY))
+        ids = {check_stored(client.read_answer()) for client in idle}
         assert len(ids) == IDLE
-        for each in idle:
-            each.close()
+        for client in idle:
+            client.close()
 
 
 @pytest.fixture(autouse=True)
-def _many_files() -> Iterator[None]:
+def _raise_file_limit() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 4 * IDLE
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(wanted, hard)), hard))
+    limit = 4 * IDLE
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(limit, hard)), hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def hang_up_with_a_commit_under_way(stack: Stack, store: Server, clients: int) -> None:
-    """Send usages while Redis stands still, and hang up before it answers."""
+def hang_up_during_commit(stack: Stack, store: Server, clients: int) -> None:
+    """Send usages while Redis is paused, and hang up before it answers."""
     api = stack.apis[0]
     pending = "busyapi_pending_usages"
     store.pause()
     try:
         devices = [RawConnection(stack.port) for _ in range(clients)]
-        for each in devices:
-            each.send(render_request("POST", "/api/usages", BODY))
+        for device in devices:
+            device.send(render_request("POST", "/api/usages", BODY))
         wait_until(lambda: api.read_metric(pending) == clients, "the usages to be pending")
-        for each in devices:
-            each.reset()
+        for device in devices:
+            device.reset()
         wait_until(
             lambda: api.read_metric("busyapi_requests_total", status="499") == clients,
-            "the hang-ups to be seen",
+            "the hang-ups to be counted",
         )
     finally:
         store.resume()
@@ -228,10 +230,10 @@ def hang_up_with_a_commit_under_way(stack: Stack, store: Server, clients: int) -
 
 def test_the_usage_of_a_client_that_hangs_up_is_stored_once(stacks: Stacks, valkey: Server) -> None:
     stack = stacks(valkey)
-    logged = stack.apis[0].log.read_bytes()
-    hang_up_with_a_commit_under_way(stack, valkey, clients=20)
+    log = stack.apis[0].log.read_bytes()
+    hang_up_during_commit(stack, valkey, clients=20)
     assert fetch_count(stack.port) == 20
-    # The next answers are each one's own.
+    # The next clients get their own answers.
     assert [check_stored(send(stack.port, BODY)) for _ in range(3)] == [21, 22, 23]
     stack.wait_until_archived()
-    assert stack.apis[0].log.read_bytes() == logged, "no line for each client that hangs up"
+    assert stack.apis[0].log.read_bytes() == log, "a line was logged for a client that hung up"

@@ -1,4 +1,4 @@
-"""An API process that cannot run says why, in one line, and ends."""
+"""An API process that cannot run reports the reason in one line and exits."""
 
 import json
 import socket
@@ -14,14 +14,16 @@ from testkit.processes import Stack
 
 
 @pytest.fixture
-def taken() -> Iterator[int]:
-    """A port on which somebody listens who shares it with nobody."""
-    with closing(socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)) as it:
-        yield it.getsockname()[1]
+def used_port() -> Iterator[int]:
+    """A port that another process uses exclusively."""
+    with closing(
+        socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    ) as server:
+        yield server.getsockname()[1]
 
 
 def start(stack: Stack, *role: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """Start a process that ends by itself."""
+    """Run a process that exits by itself."""
     ports = {"PORT": "0", "BUSYAPI_METRICS_PORT": "0"}
     run = subprocess.run(
         [sys.executable, "-m", "busyapi", *(role or ["api"])],
@@ -36,18 +38,18 @@ def start(stack: Stack, *role: str, **settings: str) -> subprocess.CompletedProc
 
 
 @pytest.mark.parametrize("name", ["PORT", "BUSYAPI_METRICS_PORT", "BUSYAPI_FLUSHER_PORT"])
-def test_a_taken_port_is_one_line_with_port_and_setting(
-    contract: Stack, tmp_path: Path, taken: int, name: str
+def test_a_used_port_is_one_line_with_port_and_setting(
+    contract: Stack, tmp_path: Path, used_port: int, name: str
 ) -> None:
     role = ["flusher", "--partition", "0"] if "FLUSHER" in name else ["api"]
-    settings = {name: str(taken), "BUSYAPI_ARCHIVE_DIR": str(tmp_path)}
+    settings = {name: str(used_port), "BUSYAPI_ARCHIVE_DIR": str(tmp_path)}
     run = start(contract, *role, **settings)
     assert (run.returncode, run.stderr) == (1, "")
     (line,) = map(json.loads, run.stdout.splitlines())
     assert (line["event"], line["level"]) == ("fatal_error", "error")
-    assert (line["port"], line["setting"]) == (taken, name)
+    assert (line["port"], line["setting"]) == (used_port, name)
     assert line["detail"] == (
-        f"port {taken} cannot be opened: Address already in use. Set {name} to another port, or"
+        f"port {used_port} cannot be opened: Address already in use. Set {name} to another port, or"
         " stop the program that uses this one"
     )
 
@@ -58,7 +60,7 @@ def test_a_setting_that_is_not_allowed_is_exit_code_2(contract: Stack) -> None:
     assert run.stderr == "busyapi: PORT must be from 0 to 65535 (TCP port)\n"
 
 
-def test_another_number_of_partitions_is_refused_and_said(contract: Stack) -> None:
+def test_another_number_of_partitions_is_refused_with_both_numbers(contract: Stack) -> None:
     urls = "http://127.0.0.1:1,http://127.0.0.1:2"
     run = start(contract, BUSYAPI_PARTITIONS="2", BUSYAPI_FLUSHER_URLS=urls)
     assert run.returncode == 1

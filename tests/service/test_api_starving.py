@@ -21,7 +21,7 @@ from testkit.broken_build import broken_build
 from testkit.flood import run_flood
 from testkit.processes import Api
 from testkit.waiting import wait_until
-from tests.service.conftest import Apis
+from tests.service.conftest import StartApi
 from tests.service.test_api_bounds import ATTACKS as BATCHES
 from tests.service.test_api_bounds import BATCH, PACKED, SINGLE, SINGLES, SLOWEST
 
@@ -38,11 +38,11 @@ Attack = Callable[[Api, ExitStack], None]
 
 
 @pytest.fixture(scope="module")
-def attacked(beside: Apis, tmp_path_factory: pytest.TempPathFactory) -> Api:
+def attacked(start_api: StartApi, tmp_path_factory: pytest.TempPathFactory) -> Api:
     """An API process with tokens and few connections."""
     path = tmp_path_factory.mktemp("tokens") / "tokens"
     path.write_text("write good\n")
-    return beside(BUSYAPI_TOKENS_FILE=str(path), BUSYAPI_MAX_CONNECTIONS=str(CONNECTIONS))
+    return start_api(BUSYAPI_TOKENS_FILE=str(path), BUSYAPI_MAX_CONNECTIONS=str(CONNECTIONS))
 
 
 def p99(api: Api, asked: int = ASKED) -> float:
@@ -218,10 +218,10 @@ def test_an_attack_that_starves_would_be_seen(attacked: Api) -> None:
 
 @pytest.mark.mutants
 def test_crafted_batches_that_are_read_without_a_break_would_be_seen(
-    beside: Apis, tmp_path: Path
+    start_api: StartApi, tmp_path: Path
 ) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text("write good\n")
-    api = beside(BUSYAPI_TOKENS_FILE=str(tokens), **broken_build(mutants.read_without_a_break))
+    api = start_api(BUSYAPI_TOKENS_FILE=str(tokens), **broken_build(mutants.read_without_a_break))
     # Each post waits for a whole batch.
     assert next(ratios(api, ATTACKS["crafted batches"], asked=10)) > TIMES

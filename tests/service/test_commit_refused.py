@@ -1,4 +1,4 @@
-"""What a committer said of a usage holds: refused is never stored, unknown at most once."""
+"""A committer's answer stays true: a refused usage is never stored, an unknown one at most once."""
 
 import asyncio
 import socket
@@ -15,163 +15,163 @@ from testkit.servers import FLAVOURS
 
 A, B = b'"A"', b'"B"'
 REFUSALS = {
-    # What a failover does: when the batch arrives, the epoch is gone.
+    # As in a failover: when the batch arrives, there is no epoch.
     "EPOCH": ("HDEL", KEYS.state, "epoch"),
     "NOREPLICAS": ("CONFIG", "SET", "min-replicas-to-write", "1"),
 }
 
 
-def command(*words: str) -> bytes:
-    """Render a command for a paused server, which finds it before the next commit."""
+def render_command(*words: str) -> bytes:
+    """Render a command for a paused server, which reads it before the next commit."""
     return (
-        f"*{len(words)}\r\n" + "".join(f"${len(each)}\r\n{each}\r\n" for each in words)
+        f"*{len(words)}\r\n" + "".join(f"${len(word)}\r\n{word}\r\n" for word in words)
     ).encode()
 
 
 @pytest.fixture
-def aside(line: ProxiedServer) -> Iterator[socket.socket]:
-    """A connection that the server has accepted before it is paused."""
-    with socket.create_connection(("127.0.0.1", line.server.port)) as connection:
-        connection.sendall(command("PING"))
+def side_connection(proxied: ProxiedServer) -> Iterator[socket.socket]:
+    """A connection that the server accepts before it is paused."""
+    with socket.create_connection(("127.0.0.1", proxied.server.port)) as connection:
+        connection.sendall(render_command("PING"))
         assert connection.recv(100)
         yield connection
 
 
-async def posted_in_one_flight(
-    line: ProxiedServer, committer: CommitterHarness, apart: float, *, keyed: bool = False
+async def post_in_one_batch(
+    proxied: ProxiedServer, committer: CommitterHarness, delay: float, *, keyed: bool = False
 ) -> list[asyncio.Future[int]]:
     """Post A and B, B later than A, so that one batch has both; leave the server paused."""
-    line.server.pause()
+    proxied.server.pause()
     first = committer.post(b'"first"')
-    await poll_until(lambda: line.has_received(b'"first"'), "the first flight to be sent")
+    await poll_until(lambda: proxied.has_received(b'"first"'), "the first batch to be sent")
     keys = (IdempotencyKey("a", "body"), IdempotencyKey("b", "body")) if keyed else (None, None)
-    older = [committer.post(A, key=each) for each in {None, keys[0]}]
-    await asyncio.sleep(apart)
-    younger = [committer.post(B, key=each) for each in {None, keys[1]}]
+    older = [committer.post(A, key=key) for key in {None, keys[0]}]
+    await asyncio.sleep(delay)
+    younger = [committer.post(B, key=key) for key in {None, keys[1]}]
     return [first, *older, *younger]
 
 
-@pytest.mark.parametrize("line", FLAVOURS, indirect=True)
+@pytest.mark.parametrize("proxied", FLAVOURS, indirect=True)
 @pytest.mark.parametrize("keyed", [False, True])
 @pytest.mark.parametrize("refusal", REFUSALS)
-async def test_usage_that_was_called_not_stored_is_not_sent_again_with_younger_ones(
-    line: ProxiedServer, aside: socket.socket, refusal: str, *, keyed: bool
+async def test_usage_reported_as_not_stored_is_not_sent_again_with_later_ones(
+    proxied: ProxiedServer, side_connection: socket.socket, refusal: str, *, keyed: bool
 ) -> None:
-    async with run_committer(line.endpoint, deadline=3.0) as committer:
+    async with run_committer(proxied.endpoint, deadline=3.0) as committer:
         await committer.wait_until_ready()
-        first, *rest = await posted_in_one_flight(line, committer, 2.0, keyed=keyed)
+        first, *rest = await post_in_one_batch(proxied, committer, 2.0, keyed=keyed)
         half = len(rest) // 2
-        aside.sendall(command(*REFUSALS[refusal]))
-        line.server.resume()
+        side_connection.sendall(render_command(*REFUSALS[refusal]))
+        proxied.server.resume()
         assert await first == 1
         for answer in await gather_results(rest[:half]):
             assert isinstance(answer, Refused)
-        line.server.command("CONFIG", "SET", "min-replicas-to-write", 0)
+        proxied.server.command("CONFIG", "SET", "min-replicas-to-write", 0)
         if refusal == "EPOCH":
-            await line.reseed()
-        assert all(isinstance(each, int) for each in await gather_results(rest[half:]))
-    assert A not in line.read_usages()
-    assert line.read_usages().count(B) == half
+            await proxied.reseed()
+        assert all(isinstance(answer, int) for answer in await gather_results(rest[half:]))
+    assert A not in proxied.read_usages()
+    assert proxied.read_usages().count(B) == half
 
 
-async def test_flight_that_may_be_stored_is_repeated_as_it_was(line: ProxiedServer) -> None:
-    # Without A it would be another batch under a number that the server knows, or a second B.
-    async with run_committer(line.endpoint, deadline=3.0) as committer:
+async def test_batch_that_may_be_stored_is_repeated_unchanged(proxied: ProxiedServer) -> None:
+    # Without A it would be another batch with a number that the server knows, or a second B.
+    async with run_committer(proxied.endpoint, deadline=3.0) as committer:
         await committer.wait_until_ready()
-        first, older, younger = await posted_in_one_flight(line, committer, 2.0)
-        line.proxy.lose_answer(A)
-        line.server.resume()
+        first, older, younger = await post_in_one_batch(proxied, committer, 2.0)
+        proxied.proxy.lose_answer(A)
+        proxied.server.resume()
         assert await first == 1
-        await asyncio.to_thread(line.proxy.wait_until_lost)
-        line.proxy.refuse()
+        await asyncio.to_thread(proxied.proxy.wait_until_lost)
+        proxied.proxy.refuse()
         assert isinstance((await gather_results([older]))[0], OutcomeUnknown)
-        line.proxy.accept()
+        proxied.proxy.accept()
         assert await younger == 3
-    assert line.read_usages() == [b'"first"', A, B]
+    assert proxied.read_usages() == [b'"first"', A, B]
 
 
 # --- the committer's memory ----------------------------------------------------------------------
 
 
-def forget(line: ProxiedServer) -> None:
-    """Do what the server does when its clock is set forward by an hour."""
-    for each in line.server.command("KEYS", KEYS.committer("*")):
-        assert line.server.command("TTL", each) > 0
-        line.server.command("DEL", each)
+def expire_committers(proxied: ProxiedServer) -> None:
+    """Delete what the server expires when its clock is set forward by an hour."""
+    for key in proxied.server.command("KEYS", KEYS.committer("*")):
+        assert proxied.server.command("TTL", key) > 0
+        proxied.server.command("DEL", key)
 
 
-@pytest.mark.parametrize("line", FLAVOURS, indirect=True)
-async def test_committer_that_was_forgotten_calls_its_lost_answer_unknown(
-    line: ProxiedServer,
+@pytest.mark.parametrize("proxied", FLAVOURS, indirect=True)
+async def test_expired_committer_reports_its_lost_answer_as_unknown(
+    proxied: ProxiedServer,
 ) -> None:
-    async with run_committer(line.endpoint) as committer:
+    async with run_committer(proxied.endpoint) as committer:
         await committer.wait_until_ready()
-        line.proxy.lose_answer(COMMIT_DIGESTS)
-        line.proxy.refuse()
+        proxied.proxy.lose_answer(COMMIT_DIGESTS)
+        proxied.proxy.refuse()
         sent = committer.post(A)
-        await asyncio.to_thread(line.proxy.wait_until_lost)
-        forget(line)
-        line.proxy.accept()
+        await asyncio.to_thread(proxied.proxy.wait_until_lost)
+        expire_committers(proxied)
+        proxied.proxy.accept()
         assert isinstance((await gather_results([sent]))[0], OutcomeUnknown)
         assert await committer.post(B) == 2
-    assert line.read_usages() == [A, B]
+    assert proxied.read_usages() == [A, B]
 
 
-async def test_committer_that_is_forgotten_with_nothing_under_way_stores_what_comes(
-    line: ProxiedServer,
+async def test_expired_committer_without_a_batch_in_flight_stores_the_next_usage(
+    proxied: ProxiedServer,
 ) -> None:
-    async with run_committer(line.endpoint) as committer:
+    async with run_committer(proxied.endpoint) as committer:
         await committer.wait_until_ready()
         assert await committer.post(A) == 1
-        forget(line)
+        expire_committers(proxied)
         assert await committer.post(B) == 2
-    assert line.read_usages() == [A, B]
+    assert proxied.read_usages() == [A, B]
 
 
-@pytest.mark.parametrize("line", FLAVOURS, indirect=True)
-async def test_call_that_comes_late_is_not_stored_by_a_server_that_forgot_the_committer(
-    line: ProxiedServer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("proxied", FLAVOURS, indirect=True)
+async def test_late_command_is_not_stored_by_a_server_that_expired_the_committer(
+    proxied: ProxiedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_reply_timeout(monkeypatch, 0.5)
-    async with run_committer(line.endpoint) as committer:
+    async with run_committer(proxied.endpoint) as committer:
         await committer.wait_until_ready()
-        line.proxy.hold()
+        proxied.proxy.hold()
         future = committer.post(A)
         assert await future == 1
-        forget(line)
-        await asyncio.to_thread(line.proxy.release)
+        expire_committers(proxied)
+        await asyncio.to_thread(proxied.proxy.release)
         assert await committer.post(B) == 2
-    assert line.read_usages() == [A, B]
+    assert proxied.read_usages() == [A, B]
 
 
-async def test_idle_committer_that_was_forgotten_refuses_nothing(
-    line: ProxiedServer, monkeypatch: pytest.MonkeyPatch
+async def test_idle_expired_committer_refuses_nothing(
+    proxied: ProxiedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("busyapi.commit.committer.RECHECK_INTERVAL_SECONDS", 0.1)
-    async with run_committer(line.endpoint) as committer:
+    async with run_committer(proxied.endpoint) as committer:
         await committer.wait_until_ready()
-        forget(line)
+        expire_committers(proxied)
         await poll_until(
-            lambda: line.server.command("KEYS", KEYS.committer("*")), "the committer to notice"
+            lambda: proxied.server.command("KEYS", KEYS.committer("*")), "the committer to notice"
         )
         assert await committer.post(A) == 1
         assert not committer.failures.errors
 
 
-async def test_lost_answer_to_a_committer_that_names_itself_again_costs_no_refusal(
-    line: ProxiedServer, impatient: None
+async def test_lost_answer_to_a_committer_that_registers_again_causes_no_refusal(
+    proxied: ProxiedServer, impatient: None
 ) -> None:
     del impatient
-    async with run_committer(line.endpoint, deadline=6.0) as committer:
+    async with run_committer(proxied.endpoint, deadline=6.0) as committer:
         await committer.wait_until_ready()
         assert await committer.post(b'"first"') == 1
-        line.server.command("HDEL", KEYS.state, "epoch")
+        proxied.server.command("HDEL", KEYS.state, "epoch")
         answer = committer.post(A)
-        await poll_until(lambda: not committer.committer.is_ready, "the flight to be refused")
-        (guard,) = line.server.command("KEYS", KEYS.committer("*"))
-        line.server.command("DEL", guard)
-        line.proxy.lose_answer(SET_EXPIRING.sha1.encode())
-        await line.reseed()
-        await asyncio.to_thread(line.proxy.wait_until_lost)
+        await poll_until(lambda: not committer.committer.is_ready, "the batch to be refused")
+        (dedup_key,) = proxied.server.command("KEYS", KEYS.committer("*"))
+        proxied.server.command("DEL", dedup_key)
+        proxied.proxy.lose_answer(SET_EXPIRING.sha1.encode())
+        await proxied.reseed()
+        await asyncio.to_thread(proxied.proxy.wait_until_lost)
         assert isinstance(await answer, int)
-    assert line.read_usages().count(A) == 1
+    assert proxied.read_usages().count(A) == 1

@@ -25,13 +25,13 @@ class Pair:
         self.where = endpoint_of(self.primary)
 
     def entries(self, server: Server) -> list[str]:
-        return [each for each, _ in server.command("XRANGE", KEYS.stream, "-", "+")]
+        return [entry_id for entry_id, _ in server.command("XRANGE", KEYS.stream, "-", "+")]
 
 
-def online(primary: Server) -> int:
-    """Count the replicas that have all data, as the primary sees it."""
-    facts = primary.replication().values()
-    return sum(isinstance(each, dict) and each["state"] == "online" for each in facts)
+def count_online_replicas(primary: Server) -> int:
+    """Return how many replicas the primary lists as in sync."""
+    values = primary.replication().values()
+    return sum(isinstance(value, dict) and value["state"] == "online" for value in values)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ async def pair(
     monkeypatch.setattr("busyapi.stream.session.REPLICA_WAIT_MS", 300)
     pair = Pair(tmp_path, flavour)
     with pair.primary, pair.replica:
-        wait_until(lambda: online(pair.primary) == 1, "the replica to be online")
+        wait_until(lambda: count_online_replicas(pair.primary) == 1, "the replica to be online")
         await seed_once(pair.where, tmp_path / "archive", tier="replicated")
         yield pair
 
@@ -52,7 +52,7 @@ async def test_answered_usage_is_on_the_replica(pair: Pair) -> None:
         await committer.wait_until_ready()
         assert await committer.post(b"{}", b"{}") == 2
         assert pair.entries(pair.replica) == ["2-2"]
-        # Below 0 if it had to be asked again.
+        # The value is negative if the committer had to repeat it.
         assert abs(await committer.post(b"{}", key=IdempotencyKey("a", "body"))) == 3
         assert pair.entries(pair.replica) == ["2-2", "3-1"]
 
@@ -62,8 +62,8 @@ async def test_answered_usage_is_on_the_replica(pair: Pair) -> None:
 async def test_repeat_is_not_confirmed_by_a_replica_that_lacks_it(
     pair: Pair, key: IdempotencyKey | None
 ) -> None:
-    # The repeat is the first thing on its connection. If it wrote nothing, WAIT would have
-    # nothing to wait for, and count the paused replica.
+    # The repeat is the first command on its connection. If it wrote nothing, WAIT would have
+    # nothing to wait for and would count the paused replica.
     async with run_committer(pair.where, tier="replicated", deadline=5.0) as committer:
         await committer.wait_until_ready()
         pair.replica.pause()
@@ -80,13 +80,15 @@ async def test_paused_replica_delays_the_answer_and_the_usage_is_stored_once(pai
         pair.replica.pause()
         futures = [committer.post(b"{}"), committer.post(b"{}", key=IdempotencyKey("a", "body"))]
         await poll_until(lambda: len(committer.failures.errors) >= 2, "two tries without a replica")
-        assert not any(each.done() for each in futures)
+        assert not any(future.done() for future in futures)
         pair.replica.resume()
-        assert sorted(abs(each) for each in await asyncio.gather(*futures)) == [1, 2]
+        assert sorted(abs(seq) for seq in await asyncio.gather(*futures)) == [1, 2]
         assert pair.entries(pair.replica) == ["1-1", "2-1"]
 
 
-async def test_without_a_replica_nothing_is_taken_and_the_reason_is_told(pair: Pair) -> None:
+async def test_without_a_replica_nothing_is_stored_and_the_error_gives_the_reason(
+    pair: Pair,
+) -> None:
     async with run_committer(pair.where, tier="replicated", deadline=3.0) as committer:
         await committer.wait_until_ready()
         pair.replica.kill9()
@@ -109,17 +111,19 @@ async def test_without_a_replica_nothing_is_taken_and_the_reason_is_told(pair: P
 
 
 @pytest.mark.parametrize("pair", FLAVOURS, indirect=True)
-async def test_replica_that_need_not_confirm_stops_commits_until_it_must(
+async def test_replica_that_is_not_awaited_stops_commits_until_it_is(
     pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The commit itself must find out: a failover could promote the second one.
+    # The commit itself must detect it, because a failover could promote the second one.
     monkeypatch.setattr("busyapi.commit.committer.RECHECK_INTERVAL_SECONDS", 3600.0)
     second = Server(tmp_path / "second", pair.primary.flavour, replica_of=pair.primary)
     async with run_committer(pair.where, tier="replicated", deadline=2.0) as one:
         await one.wait_until_ready()
         assert await one.post(b"{}") == 1
         with second:
-            wait_until(lambda: online(pair.primary) == 2, "the second replica to be online")
+            wait_until(
+                lambda: count_online_replicas(pair.primary) == 2, "the second replica to be online"
+            )
             answers = await gather_results([one.post(b"[]")])
             assert isinstance(answers[0], DurabilityNotMet)
             assert "set BUSYAPI_REPLICAS=2, or disconnect" in str(answers[0])
@@ -135,7 +139,9 @@ async def test_each_of_two_replicas_must_confirm(pair: Pair, tmp_path: Path) -> 
     second = Server(tmp_path / "second", replica_of=pair.primary)
     tier = {"tier": "replicated", "replicas": 2}
     with second:
-        wait_until(lambda: online(pair.primary) == 2, "the second replica to be online")
+        wait_until(
+            lambda: count_online_replicas(pair.primary) == 2, "the second replica to be online"
+        )
         async with run_committer(pair.where, deadline=2.0, **tier) as committer:
             await committer.wait_until_ready()
             second.pause()

@@ -1,4 +1,4 @@
-"""`busyapi dev` when a part fails: it keeps running, and what it prints can be acted on."""
+"""`busyapi dev` when a process fails: it keeps running and prints what to do."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from testkit.dev_process import STARTED_TEXT, Dev
 from testkit.http1 import fetch
 
 POSTS = 200
-"""More than fit into the last page of an append-only file."""
+"""More posts than fit into the last page of an append-only file."""
 
 
 @contextmanager
@@ -33,12 +33,12 @@ def small_volume(folder: Path) -> Iterator[None]:
 
 
 def fill(volume: Path) -> Path:
-    """Leave no free page on a volume; return the file to delete."""
+    """Fill a volume to its last page; return the file to delete."""
     path = volume / "fill"
-    done = subprocess.run(
+    run = subprocess.run(
         ["dd", "if=/dev/zero", f"of={path}", "bs=4k"], check=False, stderr=subprocess.DEVNULL
     )
-    assert done.returncode == 1
+    assert run.returncode == 1
     return path
 
 
@@ -46,7 +46,7 @@ def test_full_volume_is_named_and_restarts_back_off_until_there_is_space(tmp_pat
     settings = {"BUSYAPI_COMMIT_DEADLINE": "1"}
     with small_volume(tmp_path / "state"), Dev(tmp_path, settings=settings) as dev:
         first = dev.post()
-        filled = fill(dev.state)
+        ballast = fill(dev.state)
         for _ in range(POSTS):
             if "valkey ended" in dev.output():
                 break
@@ -54,13 +54,13 @@ def test_full_volume_is_named_and_restarts_back_off_until_there_is_space(tmp_pat
                 fetch(dev.port, "/api/usages", method="POST", body=BODY)
         dev.wait_for_output("valkey ended with exit code 1; restarting in 0.1 s\n")
         assert f"    The volume of {dev.state} is full: free some space.\n" in dev.output()
-        # Each write that is repeated or new ends the Valkey that was just started.
+        # Each repeated or new write ends the Valkey that has just started.
         while "restarting in 0.8 s" not in dev.output():
             with suppress(OSError, HTTPException):
                 fetch(dev.port, "/api/usages", method="POST", body=BODY, seconds=1)
-        same = "valkey ended with exit code 1 again for the same reason; restarting in"
-        assert re.findall(f"{same} (.*) s", dev.output())[:3] == ["0.2", "0.4", "0.8"]
-        filled.unlink()
+        repeated = "valkey ended with exit code 1 again for the same reason; restarting in"
+        assert re.findall(f"{repeated} (.*) s", dev.output())[:3] == ["0.2", "0.4", "0.8"]
+        ballast.unlink()
         assert dev.post() > first
         dev.wait_for_output("valkey is ready again")
 
@@ -72,12 +72,12 @@ def test_last_error_line_of_a_child_is_shown(tmp_path: Path) -> None:
         tokens.unlink()
         os.kill(dev.children()["api-0"], signal.SIGKILL)
         dev.wait_for_output("api-0 ended with exit code 2; restarting in 0.2 s")
-        shown = dev.output()
-        assert "    busyapi: BUSYAPI_TOKENS_FILE cannot be read" in shown
-        assert f"    log: {dev.state}/log/api-0.log" in shown
+        output = dev.output()
+        assert "    busyapi: BUSYAPI_TOKENS_FILE cannot be read" in output
+        assert f"    log: {dev.state}/log/api-0.log" in output
 
 
-def test_restored_archive_waits_for_a_person_and_its_command_works_as_printed(
+def test_restored_archive_needs_an_operator_and_the_printed_command_works(
     tmp_path: Path,
 ) -> None:
     with Dev(tmp_path, "--processes", "1") as dev:
@@ -91,14 +91,14 @@ def test_restored_archive_waits_for_a_person_and_its_command_works_as_printed(
         dev.spawn()
         dev.wait_for_output("flusher-0 is halted and needs a decision")
         (command,) = re.findall(r"type: (.* archive restored .*)", dev.output())
-        # The start is over, and with it its deadline: what ends is restarted.
+        # The start has finished, so its deadline no longer applies: a process that ends restarts.
         os.kill(dev.children()["valkey"], signal.SIGKILL)
         dev.wait_for_output("valkey was ended by SIGKILL; restarting")
         assert STARTED_TEXT not in dev.output()
         words = shlex.split(command.replace(" ID", f" {last}"))
-        typed = subprocess.run(
+        run = subprocess.run(
             [*words, "--yes"], check=False, capture_output=True, text=True, timeout=30
         )
-        assert typed.returncode == 0, typed.stderr
+        assert run.returncode == 0, run.stderr
         dev.wait_for_output(STARTED_TEXT)
         assert dev.post() > last

@@ -1,6 +1,6 @@
-"""The fast path and Sanic's own route are given the same bytes, and must do the same.
+"""The fast path and Sanic's own route get the same bytes and must behave the same.
 
-A case that differed is played again alone with BUSYAPI_TEST_CASES_FROM and its number.
+To play one differing case again, set BUSYAPI_TEST_CASES_FROM to its number.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ FIRST = int(os.environ.get("BUSYAPI_TEST_CASES_FROM", time.time_ns() % 10**12))
 AT_ONCE = 24
 
 SETTINGS = {"BUSYAPI_REQUEST_DEADLINE": "3"}
-"""A request that never arrives whole is given up soon."""
+"""A request that never arrives complete is given up soon."""
 
 
 class Pair(NamedTuple):
@@ -60,49 +60,52 @@ def _pair(running: ExitStack, folder: Path, build: dict[str, str]) -> Pair:
     return Pair(*stacks)
 
 
-async def _differences(pair: Pair, cases: dict[int, Case]) -> list[str]:
-    """Play each case on both; describe those that came out otherwise."""
+async def _find_differences(pair: Pair, cases: dict[int, Case]) -> list[str]:
+    """Play each case on both; return a description of each difference."""
     waiting = iter(cases.items())
-    found: list[str] = []
+    differences: list[str] = []
 
     async def work() -> None:
-        for number, each in waiting:
-            fast, plain = await asyncio.gather(*(play_case(stack.port, each) for stack in pair))
+        for number, item in waiting:
+            fast, plain = await asyncio.gather(*(play_case(stack.port, item) for stack in pair))
             if not are_alike(fast, plain):
-                found.append(f"case {number}\n{each}\nfast:  {fast}\nplain: {plain}")
+                differences.append(f"case {number}\n{item}\nfast:  {fast}\nplain: {plain}")
                 continue
-            most = min(3, len(fast.ids), len(plain.ids))
-            one, two = await _stored(pair.fast, fast, most), await _stored(pair.plain, plain, most)
+            max_ids = min(3, len(fast.ids), len(plain.ids))
+            one, two = (
+                await _stored(pair.fast, fast, max_ids),
+                await _stored(pair.plain, plain, max_ids),
+            )
             if one != two:
-                found.append(f"case {number}\n{each}\nstored by fast: {one}\nby plain: {two}")
+                differences.append(f"case {number}\n{item}\nstored by fast: {one}\nby plain: {two}")
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(AT_ONCE):
             tasks.create_task(work())
-    return found
+    return differences
 
 
-async def _stored(stack: Stack, seen: Observation, most: int) -> list[bytes]:
-    """Return the usages behind the ids, as they are given back."""
+async def _stored(stack: Stack, seen: Observation, max_ids: int) -> list[bytes]:
+    """Return the usages of the ids, as they are read back."""
     answers = [
         await asyncio.to_thread(fetch, stack.port, f"/api/usages/{number}")
-        for number in seen.ids[:most]
+        for number in seen.ids[:max_ids]
     ]
-    return [each.body.partition(b'"usage":')[2] for each in answers]
+    return [answer.body.partition(b'"usage":')[2] for answer in answers]
 
 
-def _hold(pair: Pair, cases: dict[int, Case]) -> None:
+def _assert_alike(pair: Pair, cases: dict[int, Case]) -> None:
     before = [fetch_count(stack.port) for stack in pair]
-    found = asyncio.run(_differences(pair, cases))
-    assert not found, f"{len(found)} differ\n" + "\n\n".join(found[:3])
+    differences = asyncio.run(_find_differences(pair, cases))
+    assert not differences, f"{len(differences)} differ\n" + "\n\n".join(differences[:3])
     one, two = (fetch_count(stack.port) - n for stack, n in zip(pair, before, strict=True))
-    assert one == two, "they stored as many"
-    assert one, "some of the cases are usages"
-    assert _counted(pair.fast) == _counted(pair.plain)
+    assert one == two, "they stored different numbers"
+    assert one, "no case is a usage"
+    assert _count_statuses(pair.fast) == _count_statuses(pair.plain)
 
 
-def _counted(stack: Stack) -> dict[str, float]:
-    """Return how many posts were answered with each status that no timing decides."""
+def _count_statuses(stack: Stack) -> dict[str, float]:
+    """Return the number of posts by status, for statuses that do not depend on timing."""
     metric = partial(stack.apis[0].read_metric, "busyapi_requests_total", route="/api/usages")
     return {status: metric(status=status) for status in ("201", "400", "415", "422")}
 
@@ -118,28 +121,30 @@ def _counted(stack: Stack) -> dict[str, float]:
 def test_any_bytes_are_answered_stored_and_closed_alike(pair: Pair, cases: int) -> None:
     for start in range(FIRST, FIRST + cases, 10_000):
         end = min(start + 10_000, FIRST + cases)
-        _hold(pair, {number: make_case(number) for number in range(start, end)})
+        _assert_alike(pair, {number: make_case(number) for number in range(start, end)})
 
 
 def test_an_ordinary_request_cut_anywhere_is_answered_alike(pair: Pair) -> None:
-    whole = render_request("POST", "/api/usages", BODY, headers=("Content-Type: application/json",))
-    cuts = range(1, len(whole))
-    _hold(pair, {at: Case((whole[:at], whole[at:])) for at in cuts})
-    _hold(pair, {at: Case((whole + whole[:at], whole[at:] + whole)) for at in cuts[::5]})
+    post = render_request("POST", "/api/usages", BODY, headers=("Content-Type: application/json",))
+    cuts = range(1, len(post))
+    _assert_alike(pair, {split: Case((post[:split], post[split:])) for split in cuts})
+    _assert_alike(
+        pair, {split: Case((post + post[:split], post[split:] + post)) for split in cuts[::5]}
+    )
 
 
 def _statuses_of_large_requests(stack: Stack, server: Server) -> list[int]:
-    """Post a usage, while it waits one that is more than is held, then another."""
+    """Post a usage, meanwhile one larger than the fast path buffers, then a third."""
     large = BODY[:-1] + b',"more":"' + b"x" * (65_000 - len(BODY)) + b'"}'
-    whole = render_request("POST", "/api/usages", large, headers=(f"X: {'x' * 1000}",))
+    post = render_request("POST", "/api/usages", large, headers=(f"X: {'x' * 1000}",))
     with RawConnection(stack.port, 5) as device:
         server.pause()
         device.send(render_request("POST", "/api/usages", BODY))
         wait_until(lambda: not device.count_unread(), "the first usage to be read")
-        device.send(whole)
-        # Reading ends with MAX_HELD, which may leave the last bytes.
+        device.send(post)
+        # Reading stops at MAX_HELD_BYTES, so the last bytes may stay unread.
         wait_until(
-            lambda: device.count_unread() < len(whole) - MAX_HELD_BYTES, "the second to be held"
+            lambda: device.count_unread() < len(post) - MAX_HELD_BYTES, "the second to be held"
         )
         server.resume()
         statuses = [device.read_answer().status, device.read_answer().status]
@@ -147,12 +152,14 @@ def _statuses_of_large_requests(stack: Stack, server: Server) -> list[int]:
         return [*statuses, device.read_answer().status]
 
 
-def test_a_connection_is_read_on_after_more_than_is_held(valkey: Server, stacks: Stacks) -> None:
+def test_reading_resumes_after_more_bytes_than_the_fast_path_buffers(
+    valkey: Server, stacks: Stacks
+) -> None:
     assert _statuses_of_large_requests(stacks(valkey), valkey) == [201, 201, 201]
 
 
 def _status_after_a_long_commit(stack: Stack, server: Server) -> int:
-    """Post a usage on a connection, and let it wait for longer than an idle one is kept."""
+    """Post a usage and let it wait for longer than the idle timeout."""
     server.pause()
     with RawConnection(stack.port) as device:
         device.send(render_request("POST", "/api/usages", BODY))
@@ -161,13 +168,13 @@ def _status_after_a_long_commit(stack: Stack, server: Server) -> int:
         return device.read_answer().status
 
 
-def test_a_connection_whose_usage_waits_is_not_idle(valkey: Server, stacks: Stacks) -> None:
+def test_a_connection_with_a_pending_usage_is_not_idle(valkey: Server, stacks: Stacks) -> None:
     stack = stacks(valkey, settings=broken_build(mutants.shorten_idle_time))
     assert _status_after_a_long_commit(stack, valkey) == 201
 
 
 @pytest.mark.mutants
-def test_a_fast_path_that_is_idle_while_a_usage_waits_is_caught(
+def test_a_fast_path_that_treats_a_pending_usage_as_idle_is_caught(
     valkey: Server, stacks: Stacks
 ) -> None:
     stack = stacks(
@@ -178,7 +185,7 @@ def test_a_fast_path_that_is_idle_while_a_usage_waits_is_caught(
 
 
 @pytest.mark.parametrize("switch", SWITCH)
-def test_a_client_that_hangs_up_is_counted_and_its_usage_kept(
+def test_a_client_that_hangs_up_is_counted_and_its_usage_is_stored(
     valkey: Server, stacks: Stacks, switch: str
 ) -> None:
     stack = stacks(valkey, settings={"BUSYAPI_FAST_PATH": switch})
@@ -187,47 +194,47 @@ def test_a_client_that_hangs_up_is_counted_and_its_usage_kept(
         device.send(render_request("POST", "/api/usages", BODY))
         wait_until_pending(stack)
         device.reset()
-    gone = partial(stack.apis[0].read_metric, "busyapi_requests_total", status="499")
-    wait_until(lambda: gone() == 1, "the client to be counted")
+    hang_ups = partial(stack.apis[0].read_metric, "busyapi_requests_total", status="499")
+    wait_until(lambda: hang_ups() == 1, "the client to be counted")
     valkey.resume()
     wait_until(lambda: fetch_count(stack.port) == 1, "the usage to be stored")
     assert stack.apis[0].read_metric("busyapi_requests_total", route="/api/usages") == 1
 
 
-def test_answers_that_were_lost_are_not_alike() -> None:
-    said = Observation((b"x",), closed=True, ids=(1,), reset=False)
-    assert are_alike(said, said)
-    assert not are_alike(Observation((), closed=True, ids=(), reset=False), said)
+def test_lost_answers_are_not_alike() -> None:
+    heard = Observation((b"x",), closed=True, ids=(1,), reset=False)
+    assert are_alike(heard, heard)
+    assert not are_alike(Observation((), closed=True, ids=(), reset=False), heard)
     assert not are_alike(
-        Observation((), closed=True, ids=(), reset=False), replace(said, reset=True)
+        Observation((), closed=True, ids=(), reset=False), replace(heard, reset=True)
     )
-    assert not are_alike(Observation((b"y",), closed=True, ids=(1,), reset=True), said)
-    assert not are_alike(replace(said, closed=False), said)
-    assert are_alike(Observation((), closed=True, ids=(), reset=True), said)
+    assert not are_alike(Observation((b"y",), closed=True, ids=(1,), reset=True), heard)
+    assert not are_alike(replace(heard, closed=False), heard)
+    assert are_alike(Observation((), closed=True, ids=(), reset=True), heard)
 
 
-def test_a_flood_of_pipelined_requests_is_answered_in_order_and_read_on(pair: Pair) -> None:
-    whole = render_request("POST", "/api/usages", BODY)
+def test_a_flood_of_pipelined_requests_is_answered_in_order(pair: Pair) -> None:
+    post = render_request("POST", "/api/usages", BODY)
     for stack in pair:
         with RawConnection(stack.port, 30) as device:
-            device.send(whole)
-            device.send(whole * 3000)
+            device.send(post)
+            device.send(post * 3000)
             ids = [device.read_answer().json()["id"] for _ in range(3001)]
             assert ids == sorted(ids)
 
 
 def wait_until_pending(stack: Stack) -> None:
-    """Wait until a usage waits for its commit."""
+    """Wait until a usage is pending."""
     pending = partial(stack.apis[0].read_metric, "busyapi_pending_usages")
     wait_until(lambda: pending() == 1, "the usage to be read")
 
 
-def _statuses_while_redis_stands_still(
+def _statuses_while_redis_is_paused(
     stack: Stack, server: Server, seconds: float = 0.3
 ) -> list[int]:
-    """Post a usage, then ask for nothing on the same connection; give the answers' statuses.
+    """Post a usage, then get an unknown path on the same connection; return both statuses.
 
-    Redis goes on after so many seconds, or with the first answer.
+    Redis resumes after this many seconds, or with the first answer.
     """
     with RawConnection(stack.port) as device:
         server.pause()
@@ -239,14 +246,14 @@ def _statuses_while_redis_stands_still(
         return [device.read_answer().status, device.read_answer().status]
 
 
-def test_what_follows_a_usage_waits_for_its_answer(valkey: Server, stacks: Stacks) -> None:
-    assert _statuses_while_redis_stands_still(stacks(valkey), valkey) == [201, 404]
+def test_a_request_after_a_usage_waits_for_its_answer(valkey: Server, stacks: Stacks) -> None:
+    assert _statuses_while_redis_is_paused(stacks(valkey), valkey) == [201, 404]
 
 
 @pytest.mark.mutants
 def test_a_fast_path_that_loses_the_order_is_caught(valkey: Server, stacks: Stacks) -> None:
     stack = stacks(valkey, settings=broken_build(mutants.lose_order))
-    assert _statuses_while_redis_stands_still(stack, valkey, 5) == [404, 201]
+    assert _statuses_while_redis_is_paused(stack, valkey, 5) == [404, 201]
 
 
 @pytest.mark.mutants
@@ -258,16 +265,16 @@ def test_a_fast_path_that_loses_the_order_is_caught(valkey: Server, stacks: Stac
 def test_a_fast_path_that_is_not_alike_is_caught(
     tmp_path: Path, broken: Mutant, header: str
 ) -> None:
-    """And so the committer was taken at all."""
+    """This also proves that the fast path was used at all."""
     with ExitStack() as running:
         pair = _pair(running, tmp_path, broken_build(broken))
         cases = {0: Case((render_request("POST", "/api/usages", BODY, headers=(header,)),))}
 
-        def taken() -> bool:
-            found = asyncio.run(_differences(pair, cases))
-            # After a stall one of the two says 408.
-            return any("201 Created" in each and "408" not in each for each in found)
+        def is_caught() -> bool:
+            differences = asyncio.run(_find_differences(pair, cases))
+            # After a stall one of the two answers 408.
+            return any("201 Created" in text and "408" not in text for text in differences)
 
-        # More than once: a reset may eat the answer, and on a busy machine the request behind the
-        # case may be read together with it: Sanic answers both then.
-        wait_until(taken, "a difference", seconds=60)
+        # Try more than once: a reset may discard the answer, and on a busy machine the next
+        # request may be read together with the case, and then Sanic answers both.
+        wait_until(is_caught, "a difference", seconds=60)

@@ -1,4 +1,4 @@
-"""What a flusher does when stream or archive are not what they should be."""
+"""A flusher when the stream or the archive is damaged, incomplete or full."""
 
 import json
 import shutil
@@ -39,14 +39,14 @@ def site(valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InP
 
 
 async def until_halted(flusher: Flusher) -> str:
-    """Wait for a flusher that only a person can help; return what it says."""
+    """Wait until a flusher halts; return the reason it reports."""
     await poll_until(flusher._metrics.halted._value.get, "the flusher to halt")
     return flusher.not_ready_reason
 
 
-def accept_loss(site: InProcessStack, monkeypatch: pytest.MonkeyPatch, said: str) -> int:
-    """Type what the flusher said."""
-    words = said[said.index("busyapi archive accept-loss") :].split()[1:]
+def accept_loss(site: InProcessStack, monkeypatch: pytest.MonkeyPatch, reason: str) -> int:
+    """Run the command that the flusher's reason names."""
+    words = reason[reason.index("busyapi archive accept-loss") :].split()[1:]
     words[words.index("--reason") + 1] = "a test says so"
     monkeypatch.setenv("BUSYAPI_ARCHIVE_DIR", str(site.archive))
     return cli.main([*words, "--yes"])
@@ -65,10 +65,10 @@ def verify(site: InProcessStack, monkeypatch: pytest.MonkeyPatch) -> int:
     [
         (b"1 1 00000000\n{}\n{}", "checksum"),
         (encode_entry([b"{}"], 1), "count"),
-        (b"no entry of ours", "header"),
+        (b"not an entry of busyapi", "header"),
     ],
 )
-async def test_entry_that_cannot_be_read_is_quarantined_and_the_rest_goes_on(
+async def test_unreadable_entry_is_quarantined_and_the_rest_is_archived(
     site: InProcessStack, value: bytes, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with site.run() as (flusher, committer):
@@ -80,16 +80,16 @@ async def test_entry_that_cannot_be_read_is_quarantined_and_the_rest_goes_on(
         assert flusher._metrics.quarantined_usages._value.get() == 2
         assert site.read_entry_ids() == []
     archive = read_archive(site.archive)
-    assert [each[:2] for each in archive.partition(0).quarantined] == [(4, 5)]
+    assert [entry[:2] for entry in archive.partition(0).quarantined] == [(4, 5)]
     assert site.read_archived_ids() == [1, 2, 3, 6, 7]
-    (kept,) = site.archive.rglob("quarantine-*.bin")
-    head, _, raw = kept.read_bytes().partition(b"\n")
+    (quarantine,) = site.archive.rglob("quarantine-*.bin")
+    head, _, raw = quarantine.read_bytes().partition(b"\n")
     assert raw == value
     assert json.loads(head)["why"] == why
     assert verify(site, monkeypatch) == 0
 
 
-async def test_hole_in_the_stream_halts_behind_what_is_before_it(
+async def test_hole_in_the_stream_halts_after_the_entries_before_it_are_archived(
     site: InProcessStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with site.run():
@@ -101,13 +101,13 @@ async def test_hole_in_the_stream_halts_behind_what_is_before_it(
         assert site.server.client().xdel(KEYS.stream, "4-2") == 1
         assert (first, last) == ("2-2", "6-2")
         async with run_flusher(site.make_flusher(), ready=False) as flusher:
-            said = await until_halted(flusher)
-            assert "continues at seq 5, but seq 3 is next" in said
-            assert "--partition 0 --through 4" in said
+            reason = await until_halted(flusher)
+            assert "continues at seq 5, but seq 3 is next" in reason
+            assert "--partition 0 --through 4" in reason
             await site.wait_until_archived(2)
-            # Devices notice nothing before the bound.
+            # Devices notice nothing until the bound is reached.
             assert await site.post(committer, "d", 1) == [7]
-            assert accept_loss(site, monkeypatch, said) == 0
+            assert accept_loss(site, monkeypatch, reason) == 0
             await wait_until_flushing(flusher)
             await site.wait_until_archived(7)
     assert site.read_archived_ids() == [1, 2, 5, 6, 7]
@@ -117,7 +117,7 @@ async def test_hole_in_the_stream_halts_behind_what_is_before_it(
 # --- the volume ----------------------------------------------------------------------------
 
 
-async def test_empty_volume_halts_until_a_person_accepts_the_loss(
+async def test_empty_volume_halts_until_an_operator_accepts_the_loss(
     site: InProcessStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with site.run() as (_, committer):
@@ -129,41 +129,41 @@ async def test_empty_volume_halts_until_a_person_accepts_the_loss(
         site.run_committer() as committer,
         run_flusher(site.make_flusher(), ready=False) as flusher,
     ):
-        said = await until_halted(flusher)
-        assert "the other has usages up to seq 3" in said
+        reason = await until_halted(flusher)
+        assert "the other has usages up to seq 3" in reason
         assert site.server.command("EXISTS", KEYS.lease) == 0
         assert await site.post(committer, "b", 2) == [4, 5]
         assert site.read_archived_ids() == []
-        assert accept_loss(site, monkeypatch, said) == 0
+        assert accept_loss(site, monkeypatch, reason) == 0
         await wait_until_flushing(flusher, seconds=5)
         await site.wait_until_archived(5)
     assert site.read_archived_ids() == [4, 5]
     assert site.read_gaps() == [(1, 3)]
 
 
-async def test_halted_flusher_says_once_what_it_recovered(
+async def test_halted_flusher_logs_its_recovery_once(
     site: InProcessStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with site.run() as (_, committer):
         await site.post(committer, "a", 3)
         await site.wait_until_archived(3)
-    for each in site.archive.rglob("usages-*"):
-        each.unlink()
+    for path in site.archive.rglob("usages-*"):
+        path.unlink()
     flusher = site.make_flusher()
     recover, tries = PartitionWriter.recover, []
 
-    def counted(*arguments: Any, **options: Any) -> PartitionWriter:
+    def count_and_recover(*arguments: Any, **options: Any) -> PartitionWriter:
         tries.append(1)
         return recover(*arguments, **options)
 
-    monkeypatch.setattr(PartitionWriter, "recover", counted)
-    with capture_logs() as logged:
+    monkeypatch.setattr(PartitionWriter, "recover", count_and_recover)
+    with capture_logs() as log:
         async with run_flusher(flusher, ready=False):
             await poll_until(lambda: len(tries) > 3, "the flusher to try again")
-    assert [each["cursor"] for each in logged if each["event"] == "archive_recovered"] == [0]
+    assert [line["cursor"] for line in log if line["event"] == "archive_recovered"] == [0]
 
 
-async def test_older_volume_halts_and_goes_on_with_the_right_one(site: InProcessStack) -> None:
+async def test_older_volume_halts_and_the_right_one_continues(site: InProcessStack) -> None:
     async with site.run() as (_, committer):
         await site.post(committer, "a", 3)
         await site.wait_until_archived(3)
@@ -174,9 +174,9 @@ async def test_older_volume_halts_and_goes_on_with_the_right_one(site: InProcess
     site.archive.rename(site.archive.with_name("right"))
     site.archive.with_name("older").rename(site.archive)
     async with run_flusher(site.make_flusher(), ready=False) as flusher:
-        said = await until_halted(flusher)
-        assert "up to seq 5" in said
-        assert "ends at seq 3" in said
+        reason = await until_halted(flusher)
+        assert "up to seq 5" in reason
+        assert "ends at seq 3" in reason
     shutil.rmtree(site.archive)
     site.archive.with_name("right").rename(site.archive)
     async with site.run() as (_, committer):
@@ -184,7 +184,7 @@ async def test_older_volume_halts_and_goes_on_with_the_right_one(site: InProcess
     assert site.read_archived_ids() == [1, 2, 3, 4, 5, 6]
 
 
-async def test_damaged_segment_is_set_aside_and_the_loss_is_a_persons_to_accept(
+async def test_damaged_segment_is_set_aside_and_an_operator_accepts_the_loss(
     site: InProcessStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with site.run() as (_, committer):
@@ -198,19 +198,19 @@ async def test_damaged_segment_is_set_aside_and_the_loss_is_a_persons_to_accept(
         run_flusher(site.make_flusher(), ready=False) as flusher,
         site.run_committer() as committer,
     ):
-        said = await until_halted(flusher)
-        assert "seq 3" in said
+        reason = await until_halted(flusher)
+        assert "seq 3" in reason
         assert await site.post(committer, "b", 1) == [4]
-        assert accept_loss(site, monkeypatch, said) == 0
+        assert accept_loss(site, monkeypatch, reason) == 0
         await wait_until_flushing(flusher)
         await site.wait_until_archived(4)
     assert len(list(site.archive.rglob("*.damaged*"))) == 1
 
 
-async def test_good_file_goes_back_in_the_place_of_what_was_recovered(
+async def test_good_file_replaces_what_was_recovered(
     site: InProcessStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """As the runbook of BusyapiFlusherHalted says."""
+    """Follow the runbook of BusyapiFlusherHalted."""
     async with site.run() as (_, committer):
         for seq in (1, 2, 3):
             await site.post(committer, "a", 1)
@@ -225,15 +225,15 @@ async def test_good_file_goes_back_in_the_place_of_what_was_recovered(
         assert "seqs 1 to 1 are missing" in await until_halted(flusher)
         damaged, piece = sorted(segment.parent.glob("usages-*"))
         assert damaged.name == f"{segment.name}.damaged"
-        beside = site.archive / segment.name
-        beside.write_bytes(good)
-        beside.rename(segment)
+        temporary = site.archive / segment.name
+        temporary.write_bytes(good)
+        temporary.rename(segment)
         await poll_until(
             lambda: "hold the same seqs" in flusher.not_ready_reason, "the flusher to see both"
         )
         assert piece.name in flusher.not_ready_reason
-        for each in (damaged, piece):
-            each.rename(tmp_path / each.name)
+        for path in (damaged, piece):
+            path.rename(tmp_path / path.name)
         await wait_until_flushing(flusher)
         assert await site.post(committer, "b", 1) == [4]
         await site.wait_until_archived(4)
@@ -271,13 +271,13 @@ async def test_second_flusher_on_another_volume_gets_no_lease(
     assert read_archive(tmp_path / "other").partition(0).lines == []
 
 
-async def test_flusher_that_lost_its_lease_while_it_slept_harms_nothing(
+async def test_flusher_that_lost_its_lease_while_suspended_loses_nothing(
     site: InProcessStack,
 ) -> None:
     async with site.run() as (first, committer):
         await site.post(committer, "a", 3)
         await site.wait_until_archived(3)
-        # Another archive's flusher came while this one slept.
+        # A flusher of another archive took the lease while this one was suspended.
         site.server.command("SET", KEYS.lease, "other:token", "PX", 60_000)
         await site.post(committer, "b", 3)
         await poll_until(lambda: first.not_ready_reason, "the first to notice")
@@ -294,7 +294,7 @@ def incompressible(count: int) -> list[bytes]:
     return [b'{"random":"%b"}' % token_hex(100).encode() for _ in range(count)]
 
 
-async def test_full_volume_stands_still_loses_nothing_and_recovers_by_itself(
+async def test_full_volume_stops_archiving_loses_nothing_and_recovers_by_itself(
     site: InProcessStack,
 ) -> None:
     with mount_small_volume(site.archive, "512k"):
@@ -302,15 +302,15 @@ async def test_full_volume_stands_still_loses_nothing_and_recovers_by_itself(
             await site.post(committer, "a", 3)
             await site.wait_until_archived(3)
             ballast = fill_volume(site.archive)
-            await gather_results([committer.post(each) for each in incompressible(1000)])
+            await gather_results([committer.post(usage) for usage in incompressible(1000)])
             await poll_until(
                 lambda: "No space" in flusher.not_ready_reason, "the flusher to notice"
             )
             assert flusher._metrics.archive_errors["full"]._value.get() > 0
             cursor = int(site.read_state()["archived"])
             assert cursor < 1003
-            # The backlog is seen to grow meanwhile.
-            await gather_results([committer.post(each) for each in incompressible(1000)])
+            # The metrics show the growing backlog meanwhile.
+            await gather_results([committer.post(usage) for usage in incompressible(1000)])
             await poll_until(
                 lambda: flusher._metrics.issued_seq._value.get() == 2003, "the backlog to show"
             )
@@ -329,7 +329,7 @@ async def test_full_volume_stands_still_loses_nothing_and_recovers_by_itself(
 # --- a full buffer -------------------------------------------------------------------------
 
 
-async def test_full_buffer_refuses_and_takes_again_when_the_flusher_is_back(
+async def test_full_buffer_refuses_and_accepts_again_when_the_flusher_is_back(
     site: InProcessStack,
 ) -> None:
     async with site.run(bound=10):
@@ -337,7 +337,7 @@ async def test_full_buffer_refuses_and_takes_again_when_the_flusher_is_back(
     async with site.run_committer() as committer:
         answers = await site.post(committer, "a", 12)
         assert answers[:10] == list(range(1, 11)) or any(
-            isinstance(each, BufferFull) for each in answers
+            isinstance(answer, BufferFull) for answer in answers
         )
         (refused,) = await gather_results([committer.post(*make_lines("b", 11))])
         assert isinstance(refused, BufferFull)
@@ -349,7 +349,7 @@ async def test_full_buffer_refuses_and_takes_again_when_the_flusher_is_back(
     assert site.read_archived_ids() == list(range(1, last + 1))
 
 
-async def test_full_memory_is_mended_by_a_flusher_that_comes_back(site: InProcessStack) -> None:
+async def test_full_memory_is_freed_by_a_flusher_that_comes_back(site: InProcessStack) -> None:
     async with site.run():
         pass
     async with site.run_committer() as committer:
@@ -362,7 +362,7 @@ async def test_full_memory_is_mended_by_a_flusher_that_comes_back(site: InProces
             (answer,) = await gather_results([committer.post(filler)])
             posted += 1
         assert isinstance(answer, BufferFull)
-        # It has to lease, seed and trim in a server that takes no more data.
+        # It must lease, seed and trim on a server that accepts no more data.
         async with run_flusher(site.make_flusher()):
             await poll_until(lambda: site.read_entry_ids() == [], "the buffer to be archived")
             (again,) = await gather_results([committer.post(filler, key=IdempotencyKey("a", "b"))])
@@ -371,7 +371,7 @@ async def test_full_memory_is_mended_by_a_flusher_that_comes_back(site: InProces
     assert site.read_archived_ids() == list(range(1, posted + 1))
 
 
-async def test_larger_bound_than_the_setting_is_remembered_for_a_jump(site: InProcessStack) -> None:
+async def test_earlier_larger_bound_is_used_for_a_jump(site: InProcessStack) -> None:
     async with site.run(bound=5000) as (_, committer):
         await site.post(committer, "a", 3)
         await site.wait_until_archived(3)
@@ -383,5 +383,5 @@ async def test_larger_bound_than_the_setting_is_remembered_for_a_jump(site: InPr
     site.server.wipe()
     site.server.start()
     async with site.run(bound=10) as (_, committer):
-        # Ids up to 4 + 5000 may have been revealed under the first bound.
+        # Under the first bound, ids up to 4 + 5000 may have been acknowledged.
         assert await site.post(committer, "c", 1) == [4 + 5000 + 2]

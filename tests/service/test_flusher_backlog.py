@@ -1,4 +1,4 @@
-"""A backlog of large batches: archived with bounded memory, over any link, in small blocks."""
+"""A backlog of large batches is archived with bounded memory, over any link, in small blocks."""
 
 import asyncio
 from dataclasses import replace
@@ -26,12 +26,12 @@ from tests.conftest import Stacks
 
 KEYS = PartitionKeys(0)
 MIB = 1 << 20
-SLOWEST_LINK = 1_000_000
+MIN_LINK_BYTES = 1_000_000
 """Bytes a second."""
 
 
-def entry_of(first: int, usages: int, size: int) -> bytes:
-    """Return an entry's value; its lines pack like prose."""
+def make_entry(first: int, usages: int, size: int) -> bytes:
+    """Return the value of an entry whose lines compress like prose."""
     words = b"inhaled twice, spacer used; " * (size // usages // 28)
     return encode_entry([b'{"n":%d,"note":"%b"}' % (first + n, words) for n in range(usages)], 1)
 
@@ -41,7 +41,7 @@ def fill(server: Server, entries: int, usages: int, size: int) -> int:
     client = server.client()
     last = int(client.get(KEYS.seq) or 0)
     for _ in range(entries):
-        value = entry_of(last + 1, usages, size)
+        value = make_entry(last + 1, usages, size)
         last += usages
         client.xadd(KEYS.stream, {"u": value}, id=f"{last}-{usages}")
         client.incrby(KEYS.seq, usages)
@@ -49,7 +49,7 @@ def fill(server: Server, entries: int, usages: int, size: int) -> int:
 
 
 def peak_bytes(pid: int) -> int:
-    """Return the most memory that a process ever had resident."""
+    """Return the peak of a process's resident bytes."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) << 10
@@ -66,7 +66,7 @@ def block_bytes(archive: Path) -> list[int]:
 
 
 def archived_ids(archive: Path) -> list[int]:
-    return [each.id for each in read_archive(archive).partition(0).lines]
+    return [line.id for line in read_archive(archive).partition(0).lines]
 
 
 def test_backlog_of_large_batches_takes_little_memory(valkey: Server, stacks: Stacks) -> None:
@@ -80,9 +80,9 @@ def test_backlog_of_large_batches_takes_little_memory(valkey: Server, stacks: St
     wait_until(
         lambda: valkey.command("HGET", KEYS.state, "archived") == str(last), "it", seconds=60
     )
-    # All at once it would be 64 MiB, and several times that while it is packed.
+    # All at once it would be 64 MiB, and several times that during compression.
     assert peak_bytes(flusher.pid) < 128 * MIB
-    # What a reply takes in the server counts against its limit: two copies of an entry, here.
+    # The server's memory limit includes replies: here two copies of an entry.
     assert valkey.client().info("memory")["used_memory_peak"] - used < 16 * MIB
     assert flusher.stop() == 0
     assert archived_ids(stack.archive) == list(range(1, last + 1))
@@ -97,7 +97,7 @@ def site(tmp_path: Path, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> InP
 
 
 @pytest.mark.parametrize("jump", [False, True], ids=["same history", "drained for a jump"])
-async def test_slow_link_archives_batches_that_take_longer_than_an_answer_may(
+async def test_slow_link_archives_batches_that_take_longer_than_a_reply_timeout(
     site: InProcessStack, *, jump: bool
 ) -> None:
     async with run_flusher(site.make_flusher(bound=100_000)):
@@ -106,22 +106,22 @@ async def test_slow_link_archives_batches_that_take_longer_than_an_answer_may(
     if jump:
         site.server.command("HDEL", KEYS.state, "epoch")
     with Proxy(site.server.port) as link:
-        link.rate = SLOWEST_LINK
-        behind = replace(endpoint_of(site.server), seeds=(("127.0.0.1", link.port),))
-        flusher = make_flusher(behind, site.archive, bound=100_000)
+        link.rate = MIN_LINK_BYTES
+        endpoint = replace(endpoint_of(site.server), seeds=(("127.0.0.1", link.port),))
+        flusher = make_flusher(endpoint, site.archive, bound=100_000)
         lease_seconds: list[int] = []
 
-        def archived() -> bool:
-            left = int(site.server.command("PTTL", KEYS.lease))
-            lease_seconds.append(left)
+        def is_archived() -> bool:
+            remaining = int(site.server.command("PTTL", KEYS.lease))
+            lease_seconds.append(remaining)
             assert flusher.not_ready_reason in {"", "starting"}
             return (flusher.writer.cursor if flusher.writer else 0) >= last
 
         async with run_flusher(flusher, ready=False):
-            await poll_until(archived, "the backlog", seconds=40)
+            await poll_until(is_archived, "the backlog", seconds=40)
             await wait_until_flushing(flusher, seconds=20)
-            # Renewed all the time: nobody may take it for one that has ended.
-            assert min(each for each in lease_seconds if each > 0) > 8_000
+            # The lease is renewed all the time, so no other flusher may take it.
+            assert min(seconds for seconds in lease_seconds if seconds > 0) > 8_000
     assert site.read_archived_ids() == list(range(1, last + 1))
     assert bool(site.read_gaps()) == jump
 
@@ -131,9 +131,9 @@ async def test_link_that_fails_in_the_middle_is_read_in_smaller_parts(site: InPr
         pass
     last = fill(site.server, 2, 1000, 4 * MIB)
     with Proxy(site.server.port) as link:
-        link.rate = 4 * SLOWEST_LINK
-        behind = replace(endpoint_of(site.server), seeds=(("127.0.0.1", link.port),))
-        flusher = make_flusher(behind, site.archive, bound=100_000)
+        link.rate = 4 * MIN_LINK_BYTES
+        endpoint = replace(endpoint_of(site.server), seeds=(("127.0.0.1", link.port),))
+        flusher = make_flusher(endpoint, site.archive, bound=100_000)
         async with run_flusher(flusher, ready=False):
             for _ in range(4):
                 await asyncio.sleep(0.7)
@@ -153,8 +153,8 @@ def test_flusher_killed_between_two_blocks_of_an_entry_repeats_and_loses_nothing
     flusher.spawn()
     flusher.wait(20)
     assert valkey.command("HGET", KEYS.state, "archived") == "0"
-    found = archived_ids(stack.archive)
-    assert 0 < len(found) < 1000, "it died within the first entry"
+    ids = archived_ids(stack.archive)
+    assert 0 < len(ids) < 1000, "it did not die within the first entry"
     del flusher.environment["BUSYAPI_FAILPOINTS"]
     flusher.start()
     wait_until(lambda: valkey.command("HGET", KEYS.state, "archived") == str(last), "the rest")

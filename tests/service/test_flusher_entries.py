@@ -1,4 +1,4 @@
-"""Entries that this version does not know, that begin below the cursor, or whose server is weak."""
+"""Entries of another version, entries that begin below the cursor, and entries on a weak server."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,10 +44,10 @@ def store(server: Server, value: bytes, usages: int = 1, field: str = "u") -> in
 
 
 def quarantined(site: InProcessStack) -> list[tuple[int, int]]:
-    return [each[:2] for each in read_archive(site.archive).partition(0).quarantined]
+    return [entry[:2] for entry in read_archive(site.archive).partition(0).quarantined]
 
 
-# --- unknown is not broken ------------------------------------------------------------------
+# --- entries of another version ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("site", FLAVOURS, indirect=True)
@@ -62,11 +62,11 @@ async def test_entry_of_another_version_halts_and_waits_for_that_version(
         await poll_until(
             lambda: "seqs 3 to 4 has version 7" in flusher.not_ready_reason, "the flusher to halt"
         )
-        # What stands before it is archived; it and what follows stay where they are.
+        # The entries before it are archived; it and the entries after it stay in the stream.
         await site.wait_until_archived(2)
         assert flusher._metrics.halted._value.get() == 1
         assert site.read_entry_ids() == ["4-2", "5-1"]
-        # Devices notice nothing before the bound.
+        # Devices notice nothing until the bound is reached.
         assert await site.post(committer, "c", 1) == [6]
         assert quarantined(site) == []
         # The version that wrote it takes over.
@@ -121,9 +121,7 @@ async def test_broken_entry_of_a_known_version_is_still_set_aside(site: InProces
     assert site.read_archived_ids() == [1, 3]
 
 
-def test_lookup_of_an_entry_of_another_version_says_try_later(
-    valkey: Server, stacks: Stacks
-) -> None:
+def test_lookup_of_an_entry_of_another_version_is_503(valkey: Server, stacks: Stacks) -> None:
     stack = stacks(valkey)
     last = store(valkey, b"2 newer\n{}")
     answer = fetch(stack.port, f"/api/usages/{last}")
@@ -140,33 +138,33 @@ def test_lookup_of_an_entry_of_another_version_says_try_later(
 # --- a cursor within an entry ---------------------------------------------------------------
 
 
-def give_up(site: InProcessStack, through: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def accept_loss(site: InProcessStack, through: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BUSYAPI_ARCHIVE_DIR", str(site.archive))
     words = f"archive accept-loss --partition 0 --through {through} --reason typo --yes"
     assert cli.main(words.split()) == 0
 
 
-async def test_rest_of_an_entry_is_archived_when_its_begin_was_given_up(
+async def test_rest_of_an_entry_is_archived_when_the_loss_of_its_start_is_accepted(
     site: InProcessStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with site.run() as (_, committer):
         assert await site.post(committer, "a", 1) == [1]
         await site.wait_until_archived(1)
     store(site.server, encode_entry([b'{"n":%d}' % n for n in range(2, 12)], 1), 10)
-    give_up(site, 5, monkeypatch)
+    accept_loss(site, 5, monkeypatch)
     async with site.run() as (_, committer):
         assert await site.post(committer, "b", 1) == [12]
         await site.wait_until_archived(12)
     assert site.read_archived_ids() == [1, 6, 7, 8, 9, 10, 11, 12]
     assert site.read_gaps() == [(2, 5)]
-    (line,) = (each for each in lines_of(site) if b'"id":6,' in each)
+    (line,) = (row for row in read_lines(site) if b'"id":6,' in row)
     assert b'{"n":6}' in line
 
 
-def lines_of(site: InProcessStack) -> list[bytes]:
+def read_lines(site: InProcessStack) -> list[bytes]:
     writer = site.make_flusher()._resources._volume.recover()
     try:
-        return [found for seq in range(1, 13) if (found := writer.find_line(Seq(seq)))]
+        return [line for seq in range(1, 13) if (line := writer.find_line(Seq(seq)))]
     finally:
         writer.close()
 
@@ -177,7 +175,7 @@ async def test_rest_of_a_broken_entry_is_set_aside_from_the_cursor_on(
     async with site.run():
         pass
     store(site.server, b"1 1 00000000\n{}\n{}\n{}\n{}", 4)
-    give_up(site, 2, monkeypatch)
+    accept_loss(site, 2, monkeypatch)
     async with site.run():
         await site.wait_until_archived(4)
     assert quarantined(site) == [(3, 4)]
@@ -187,7 +185,7 @@ async def test_rest_of_a_broken_entry_is_set_aside_from_the_cursor_on(
 # --- draining needs no tier, committing does ------------------------------------------------
 
 
-async def test_promoted_server_that_is_weak_is_drained_before_it_may_be_committed_to(
+async def test_promoted_server_that_is_weak_is_drained_before_it_accepts_commits(
     site: InProcessStack, tmp_path: Path
 ) -> None:
     weak = ["appendfsync everysec"]

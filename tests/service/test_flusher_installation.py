@@ -1,4 +1,4 @@
-"""Two installations on one Redis: each has keys of its own, and neither takes the other's."""
+"""Two installations on one Redis: each has its own keys, and neither uses the other's."""
 
 import json
 from dataclasses import replace
@@ -44,10 +44,10 @@ async def test_two_installations_with_different_prefixes_share_a_redis(
         await site.wait_until_archived(3)
         assert site.server.command("HGET", state, "installation") == "ns/other"
     names = site.server.command("KEYS", "*")
-    assert all(each.startswith(("busyapi:{0}:", "busyapi:other:{0}:")) for each in names)
+    assert all(name.startswith(("busyapi:{0}:", "busyapi:other:{0}:")) for name in names)
 
 
-async def test_archive_that_was_seeded_under_another_prefix_halts_and_says_which(
+async def test_archive_that_was_seeded_under_another_prefix_halts_and_names_it(
     site: InProcessStack,
 ) -> None:
     async with site.run() as (_, committer):
@@ -66,15 +66,15 @@ async def test_archive_that_was_seeded_under_another_prefix_halts_and_says_which
     assert site.read_gaps() == []
 
 
-async def test_archive_of_an_earlier_version_keeps_the_prefix_that_it_had(
+async def test_archive_of_an_earlier_version_keeps_its_prefix(
     site: InProcessStack,
 ) -> None:
     async with site.run() as (_, committer):
         assert await site.post(committer, "a", 1) == [1]
         await site.wait_until_archived(1)
     identity = site.archive / "p00" / "partition.json"
-    said = json.loads(identity.read_text())
-    of_0_2_0 = {name: said[name] for name in said if name not in {"prefix", "home", "crc"}}
+    members = json.loads(identity.read_text())
+    of_0_2_0 = {name: members[name] for name in members if name not in {"prefix", "home", "crc"}}
     identity.write_text(json.dumps(of_0_2_0))
     other = replace(endpoint_of(site.server), prefix="busyapi-new")
     async with run_flusher(make_flusher(other, site.archive), ready=False) as wrong:
@@ -83,14 +83,14 @@ async def test_archive_of_an_earlier_version_keeps_the_prefix_that_it_had(
         assert await site.post(committer, "b", 1) == [2]
 
 
-async def test_committer_of_another_installation_stores_nothing_and_says_why(
+async def test_committer_of_another_installation_stores_nothing_and_reports_the_reason(
     site: InProcessStack,
 ) -> None:
-    mine = replace(endpoint_of(site.server), installation="one/busyapi")
+    own = replace(endpoint_of(site.server), installation="one/busyapi")
     other = replace(endpoint_of(site.server), installation="two/busyapi")
     async with (
-        run_flusher(make_flusher(mine, site.archive)) as flusher,
-        run_committer(mine) as right,
+        run_flusher(make_flusher(own, site.archive)) as flusher,
+        run_committer(own) as right,
     ):
         await right.wait_until_ready()
         async with run_committer(other, deadline=0.5) as wrong:
@@ -101,7 +101,7 @@ async def test_committer_of_another_installation_stores_nothing_and_says_why(
             assert posted.exception()
         assert await site.post(right, "a", 1) == [1]
         await wait_until_flushing(flusher)
-    # The flusher of the same archive gives the record its new name.
+    # The flusher of the same archive renames the installation in Redis.
     async with run_flusher(make_flusher(other, site.archive)), run_committer(other) as renamed:
         await renamed.wait_until_ready()
         assert await site.post(renamed, "b", 1) == [2]

@@ -1,4 +1,4 @@
-"""Two flushers of one archive whose lock does not hold: the lease and the open segment do."""
+"""Two flushers of one archive without a working lock: the lease and the open segment protect it."""
 
 import asyncio
 import fcntl
@@ -36,7 +36,7 @@ def site(tmp_path: Path, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> InP
 
 @pytest.fixture
 def no_flock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every process have the lock, as NFS without a lock daemon does (`nolock`)."""
+    """Grant every process the lock, as NFS without a lock daemon does (`nolock`)."""
     monkeypatch.setattr(fcntl, "flock", lambda *_: None)
 
 
@@ -45,7 +45,7 @@ async def test_second_flusher_without_flock_waits_and_changes_nothing(site: InPr
     async with site.run() as (first, committer):
         await site.post(committer, "a", 3)
         await site.wait_until_archived(3)
-        (opened,) = site.archive.rglob("*.open")
+        (segment,) = site.archive.rglob("*.open")
         async with run_flusher(site.make_flusher(), ready=False) as second:
             await poll_until(lambda: "lease" in second.not_ready_reason, "the second to wait")
             for n in range(5):
@@ -55,13 +55,13 @@ async def test_second_flusher_without_flock_waits_and_changes_nothing(site: InPr
             assert "lease" in second.not_ready_reason
             assert second.writer is None
             assert not first.not_ready_reason
-            assert opened.exists(), "nobody has recovered what the first writes"
+            assert segment.exists(), "a process recovered the segment of the first"
         assert not first.not_ready_reason
     assert site.read_archived_ids() == list(range(1, 14))
 
 
 @pytest.mark.usefixtures("no_flock")
-async def test_second_flusher_without_flock_follows_when_the_first_stops(
+async def test_second_flusher_without_flock_takes_over_when_the_first_stops(
     site: InProcessStack,
 ) -> None:
     async with (
@@ -80,20 +80,20 @@ async def test_second_flusher_without_flock_follows_when_the_first_stops(
     assert site.read_archived_ids() == [1, 2, 3, 4, 5, 6]
 
 
-async def test_owner_that_sees_another_token_of_its_archive_begins_again(
+async def test_owner_that_sees_another_token_of_its_archive_starts_over(
     site: InProcessStack,
 ) -> None:
     async with site.run() as (first, committer):
         await site.post(committer, "a", 3)
         await site.wait_until_archived(3)
-        (opened,) = site.archive.rglob("*.open")
+        (segment,) = site.archive.rglob("*.open")
         archive_id = site.read_state()["archive_id"]
-        before = opened.stat().st_ino
+        before = segment.stat().st_ino
         site.server.command("SET", KEYS.lease, f"{archive_id}:another", "PX", 10_000)
         await site.post(committer, "b", 3)
         await poll_until(lambda: first.not_ready_reason, "the first to notice")
-        # It is not finished under the other's feet.
-        assert opened.stat().st_ino == before
+        # It does not finish the segment, which the other one may be writing.
+        assert segment.stat().st_ino == before
         assert first.writer is None
         await wait_until_flushing(first)
         assert site.server.command("GET", KEYS.lease) != f"{archive_id}:another"
@@ -101,21 +101,21 @@ async def test_owner_that_sees_another_token_of_its_archive_begins_again(
     assert site.read_archived_ids() == [1, 2, 3, 4, 5, 6]
 
 
-async def test_flusher_whose_open_segment_was_taken_publishes_nothing_of_it(
+async def test_flusher_whose_open_segment_was_removed_publishes_nothing_of_it(
     site: InProcessStack,
 ) -> None:
     async with site.run() as (first, committer):
         await site.post(committer, "a", 3)
         await site.wait_until_archived(3)
-        (opened,) = site.archive.rglob("*.open")
-        opened.unlink()  # as a recovery by another process does, that had copied it before
+        (segment,) = site.archive.rglob("*.open")
+        segment.unlink()  # as a recovery by another process does after it has copied the file
         await site.post(committer, "b", 3)
         await poll_until(lambda: first.not_ready_reason, "the first to notice")
         assert site.read_state()["archived"] == "3"
         assert len(site.read_entry_ids()) > 0
 
 
-def second_flusher(stack: Stack, folder: Path) -> Flusher:
+def make_second_flusher(stack: Stack, folder: Path) -> Flusher:
     settings = {
         name: value
         for name, value in stack.flushers[0].environment.items()
@@ -125,12 +125,12 @@ def second_flusher(stack: Stack, folder: Path) -> Flusher:
 
 
 @pytest.mark.parametrize("resumed_before_the_end", [True, False])
-def test_frozen_owner_without_its_lock_loses_and_repeats_nothing(
+def test_suspended_owner_without_its_lock_loses_and_repeats_nothing(
     valkey: Server, stacks: Stacks, tmp_path: Path, *, resumed_before_the_end: bool
 ) -> None:
     stack = stacks(valkey)
     (first,) = stack.flushers
-    second = second_flusher(stack, tmp_path / "second")
+    second = make_second_flusher(stack, tmp_path / "second")
     try:
         with Load(stack.port, connections=4) as load:
             wait_until(lambda: load.history.acknowledged > 200, "usages")
@@ -162,7 +162,7 @@ def test_frozen_owner_without_its_lock_loses_and_repeats_nothing(
     assert read_archive(stack.archive).partition(0).gaps == []
 
 
-# --- what is kept in a failed state: nothing ------------------------------------------------
+# --- a failed flusher keeps nothing ------------------------------------------------
 
 
 async def test_halted_flusher_keeps_no_lease_and_takes_none(
@@ -172,11 +172,11 @@ async def test_halted_flusher_keeps_no_lease_and_takes_none(
     async with site.run() as (_, committer):
         await site.post(committer, "a", 3)
         await site.wait_until_archived(3)
-    assert site.server.command("EXISTS", KEYS.lease) == 0, "a clean stop gives it back"
-    held: list[int] = []
+    assert site.server.command("EXISTS", KEYS.lease) == 0, "a clean stop did not release it"
+    leases: list[int] = []
 
-    def tried() -> bool:
-        held.append(int(site.server.command("EXISTS", KEYS.lease)))
+    def has_retried() -> bool:
+        leases.append(int(site.server.command("EXISTS", KEYS.lease)))
         return len(tries) >= 3
 
     elsewhere = make_flusher(endpoint_of(site.server), tmp_path / "other", partitions=4)
@@ -185,15 +185,15 @@ async def test_halted_flusher_keeps_no_lease_and_takes_none(
             lambda: "installed with 1 partitions" in wrong.not_ready_reason, "the wrong one to halt"
         )
         tries = record_calls(monkeypatch, OwnedPartition, "connect")
-        await poll_until(tried, "the wrong one to try again and again")
+        await poll_until(has_retried, "the wrong one to try again and again")
         async with site.run() as (right, committer):
             assert await site.post(committer, "b", 1) == [4]
             await site.wait_until_archived(4)
             assert not right.not_ready_reason
-    assert not any(held)
+    assert not any(leases)
 
 
-async def test_flusher_that_halts_after_it_had_the_lease_gives_it_back(
+async def test_flusher_that_halts_with_the_lease_releases_it(
     site: InProcessStack,
 ) -> None:
     async with site.run() as (flusher, committer):

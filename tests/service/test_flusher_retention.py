@@ -1,4 +1,4 @@
-"""A flusher's retention: what it says of files it cannot delete, while it archives all the same."""
+"""A flusher's retention: it reports files that it cannot delete and continues to archive."""
 
 import time
 from pathlib import Path
@@ -20,27 +20,27 @@ DAY_SECONDS = 86_400
 @pytest.fixture
 def site(valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InProcessStack:
     """Three segments of one usage each, ten days old."""
-    made = InProcessStack(valkey, tmp_path / "archive", monkeypatch)
-    writer = open_archive(made.archive, bound=1000, segment_bytes=1)
+    stack = InProcessStack(valkey, tmp_path / "archive", monkeypatch)
+    writer = open_archive(stack.archive, bound=1000, segment_bytes=1)
     then = time.time() - 10 * DAY_SECONDS
     for seq in (1, 2, 3):
         writer.append([UsageBatch(Seq(seq), Seq(seq), int(then * 1000), [b"{}"])])
         writer.roll_if_due()
     writer.close()
-    (today,) = (made.archive / "p00").glob("????-??-??")
+    (today,) = (stack.archive / "p00").glob("????-??-??")
     today.rename(today.with_name(utc_day(then)))
-    return made
+    return stack
 
 
 def logged(lines: list[Any], event: str) -> list[str]:
-    return [each["detail"] for each in lines if each["event"] == event]
+    return [line["detail"] for line in lines if line["event"] == event]
 
 
 def segments(site: InProcessStack) -> list[str]:
-    return sorted(each.name for each in site.archive.rglob("usages-*.zst"))
+    return sorted(path.name for path in site.archive.rglob("usages-*.zst"))
 
 
-async def test_an_idle_service_says_once_that_retention_waits_for_a_usage(
+async def test_an_idle_service_logs_once_that_retention_waits_for_a_usage(
     site: InProcessStack,
 ) -> None:
     with capture_logs() as lines:
@@ -53,7 +53,7 @@ async def test_an_idle_service_says_once_that_retention_waits_for_a_usage(
             assert isinstance(first, int)
             await site.wait_until_archived(first)
             await poll_until(lambda: refused.get() == 0, "the metric to fall")
-            assert segments(site) == [], "the usage ended it: the open segment is the newest"
+            assert segments(site) == [], "retention still waits although the open segment is new"
     (detail,) = logged(lines, "retention_refused")
     assert "If no usage came for more than two days, the next one ends this" in detail
     assert site.read_archived_ids() == [first]
@@ -81,4 +81,4 @@ async def test_a_damaged_old_segment_is_named_and_counted_and_archiving_continue
             assert not flusher.not_ready_reason
     (detail,) = logged(lines, "archive_damaged")
     assert name in detail
-    assert [each.name for each in path.parent.glob("usages-*")] == [name]
+    assert [file.name for file in path.parent.glob("usages-*")] == [name]

@@ -1,4 +1,4 @@
-"""Who has given out what: archive, Redis and committers must agree before a commit is taken."""
+"""Seeding: archive, Redis and committers must agree on issued ids before a commit is accepted."""
 
 import asyncio
 import threading
@@ -39,7 +39,7 @@ def site(
         yield InProcessStack(server, tmp_path / "archive", monkeypatch)
 
 
-def jumped(flusher: Flusher) -> float:
+def count_jumps(flusher: Flusher) -> float:
     return float(flusher._metrics.epoch_jumps._value.get())
 
 
@@ -53,13 +53,13 @@ async def test_fresh_install_counts_from_one(site: InProcessStack) -> None:
         assert (state["partitions"], state["bound"], state["skipped"]) == ("1", str(BOUND), "0")
         run_id = site.server.client().info("server")["run_id"]
         assert state["run_id"].startswith(run_id)
-        assert jumped(flusher) == 0
+        assert count_jumps(flusher) == 0
     assert site.read_archived_ids() == [1, 2, 3]
     assert site.read_gaps() == []
 
 
 @pytest.mark.parametrize("site", FLAVOURS, indirect=True)
-async def test_killed_server_goes_on_counting_where_it_was(site: InProcessStack) -> None:
+async def test_killed_server_continues_its_count(site: InProcessStack) -> None:
     async with site.run() as (flusher, committer):
         assert await site.post(committer, "a", 3) == [1, 2, 3]
         epoch = site.read_state()["epoch"]
@@ -68,12 +68,12 @@ async def test_killed_server_goes_on_counting_where_it_was(site: InProcessStack)
         assert await site.post(committer, "b", 2) == [4, 5]
         await site.wait_until_archived(5)
         assert site.read_state()["epoch"] == epoch
-        assert jumped(flusher) == 0
+        assert count_jumps(flusher) == 0
     assert site.read_archived_ids() == [1, 2, 3, 4, 5]
     assert site.read_gaps() == []
 
 
-async def test_restarted_flusher_goes_on_where_the_archive_ends(site: InProcessStack) -> None:
+async def test_restarted_flusher_continues_where_the_archive_ends(site: InProcessStack) -> None:
     async with site.run_committer() as committer:
         async with run_flusher(site.make_flusher()):
             assert await site.post(committer, "a", 3) == [1, 2, 3]
@@ -93,16 +93,16 @@ async def test_wiped_server_is_refused_until_ids_have_jumped(site: InProcessStac
     site.server.wipe()
     site.server.start()
     async with site.run_committer() as committer:
-        waits = committer.post(b'{"marker":"waits"}')
+        waiting = committer.post(b'{"marker":"waits"}')
         await committer.wait_until_failed()
-        assert not waits.done()
+        assert not waiting.done()
         assert site.read_seq() == 0
         async with run_flusher(site.make_flusher()) as flusher:
-            assert await waits == 3 + BOUND + 2
-            assert jumped(flusher) == 1
+            assert await waiting == 3 + BOUND + 2
+            assert count_jumps(flusher) == 1
             state = site.read_state()
             assert state["why"] == "Redis has lost its data"
-            # What the count of usages is made of.
+            # The count of usages is computed from these.
             assert int(state["skipped"]) == BOUND + 1
             assert site.read_seq() - int(state["skipped"]) == 4
             await site.wait_until_archived(3 + BOUND + 2)
@@ -117,7 +117,7 @@ async def test_server_wiped_before_anything_was_archived_repeats_no_id(
         flusher = site.make_flusher()
         async with run_flusher(flusher):
             await committer.wait_until_ready()
-        # Nobody archives: the archive's cursor stays 0 while ids are given out.
+        # Without a flusher the archive's cursor stays 0 while ids are issued.
         assert await site.post(committer, "a", 3) == [1, 2, 3]
     site.server.stop()
     site.server.wipe()
@@ -147,7 +147,7 @@ async def test_server_restored_from_below_the_cursor_jumps(site: InProcessStack)
     assert site.read_archived_ids() == [1, 2, 3, 4, 5, 6, 6 + BOUND + 2]
 
 
-async def test_server_older_than_what_a_committer_was_told_jumps(site: InProcessStack) -> None:
+async def test_server_older_than_what_a_committer_has_received_jumps(site: InProcessStack) -> None:
     async with site.run_committer() as committer:
         async with run_flusher(site.make_flusher()):
             await site.post(committer, "a", 3)
@@ -157,43 +157,43 @@ async def test_server_older_than_what_a_committer_was_told_jumps(site: InProcess
         site.server.stop()
         site.restore_data(copy)
         site.server.start()
-        # For the flusher's eyes this is the same server, restarted: 3 archived, 3 given out.
+        # To the flusher this is the same server, restarted: 3 archived, 3 issued.
         async with run_flusher(site.make_flusher()):
-            # It may have noticed by itself, and is then not ready yet; if not, it looks at the
-            # new server when it has something to send.
+            # If the committer has noticed, it is not ready yet. If not, it checks the new
+            # server when it sends the next usage.
             await committer.wait_until_ready()
             assert await site.post(committer, "c", 1) == [3 + BOUND + 2]
             assert site.read_state()["why"] == "a process saw that Redis went back"
 
 
-async def test_restored_server_is_looked_at_by_every_committer_before_any_commits(
+async def test_restored_server_is_checked_by_every_committer_before_any_commits(
     site: InProcessStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The committer must find out by sending that nobody is there, not by a recheck before.
+    # The committer must notice the stopped server when it sends, not in an earlier recheck.
     monkeypatch.setattr("busyapi.commit.committer.RECHECK_INTERVAL_SECONDS", 3600.0)
-    # Every committer has looked by then, if the machine lets it; here it has more time.
+    # On an idle machine every committer has checked by then; here it gets more time.
     assert max(RETRY_BACKOFF_SECONDS) < COMMITTER_CHECK_SECONDS
     monkeypatch.setattr("busyapi.flusher.seed.COMMITTER_CHECK_SECONDS", 4.0)
-    async with site.run_committer() as knows:
+    async with site.run_committer() as informed:
         async with run_flusher(site.make_flusher()):
-            await site.post(knows, "a", 3)
+            await site.post(informed, "a", 3)
             await site.wait_until_archived(3)
         copy = site.copy_data()
-        assert await site.post(knows, "b", 3) == [4, 5, 6]
+        assert await site.post(informed, "b", 3) == [4, 5, 6]
         site.server.stop()
-        uncertain = knows.post(b'"sent to nobody"')
+        uncertain = informed.post(b'"sent to a stopped server"')
         site.restore_data(copy)
         await poll_until(
-            lambda: knows.committer._backoff == max(RETRY_BACKOFF_SECONDS),
-            "it to look once a second",
+            lambda: informed.committer._backoff == max(RETRY_BACKOFF_SECONDS),
+            "it to retry once a second",
         )
         site.server.start()
-        # A new process looks at once, and would be given 4 again.
+        # A new process checks at once, and would get id 4 again.
         async with (
-            site.run_committer() as knows_nothing,
+            site.run_committer() as uninformed,
             run_flusher(site.make_flusher(), ready=False),
         ):
-            assert await site.post(knows_nothing, "c", 1) == [3 + BOUND + 2]
+            assert await site.post(uninformed, "c", 1) == [3 + BOUND + 2]
             assert isinstance((await gather_results([uncertain]))[0], OutcomeUnknown)
 
 
@@ -204,38 +204,38 @@ async def test_nothing_is_committed_while_ids_jump(
         async with run_flusher(site.make_flusher()):
             await site.post(committer, "a", 3)
             await site.wait_until_archived(3)
-        # The server is the one the committer has checked, but the archive is further on.
+        # The committer has checked this server, but the archive is ahead of it.
         writer = open_archive(site.archive)
         writer.record_gap(Seq(10), "a test says so")
         writer.close()
         jumping, refused = threading.Event(), threading.Event()
         record = PartitionWriter.record_gap
 
-        def slowly(writer: PartitionWriter, through: Seq, why: str) -> None:
+        def record_slowly(writer: PartitionWriter, through: Seq, why: str) -> None:
             jumping.set()
             assert refused.wait(10)
             record(writer, through, why)
 
-        monkeypatch.setattr(PartitionWriter, "record_gap", slowly)
+        monkeypatch.setattr(PartitionWriter, "record_gap", record_slowly)
         async with run_flusher(site.make_flusher(), ready=False):
             await poll_until(jumping.is_set, "the jump")
-            waits = committer.post(b'{"marker":"b"}')
+            waiting = committer.post(b'{"marker":"b"}')
             await committer.wait_until_failed()
-            assert not waits.done()
+            assert not waiting.done()
             refused.set()
-            assert await waits == 10 + BOUND + 2
+            assert await waiting == 10 + BOUND + 2
             await site.wait_until_archived(10 + BOUND + 2)
     assert site.read_archived_ids() == [1, 2, 3, 10 + BOUND + 2]
 
 
-async def test_idle_flusher_notices_that_a_committer_took_the_epoch_away(
+async def test_idle_flusher_notices_that_a_committer_revoked_the_epoch(
     site: InProcessStack,
 ) -> None:
     async with site.run() as (flusher, committer):
         assert await site.post(committer, "a", 3) == [1, 2, 3]
         await site.wait_until_archived(3)
         site.server.command("HDEL", KEYS.state, "epoch")
-        await poll_until(lambda: jumped(flusher), "the jump", seconds=5)
+        await poll_until(lambda: count_jumps(flusher), "the jump", seconds=5)
         assert await site.post(committer, "b", 1) == [3 + BOUND + 2]
 
 
@@ -244,7 +244,7 @@ async def test_counter_deleted_by_hand_is_noticed_and_jumped(site: InProcessStac
         assert await site.post(committer, "a", 3) == [1, 2, 3]
         await site.wait_until_archived(3)
         site.server.command("DEL", KEYS.seq)
-        await poll_until(lambda: jumped(flusher), "the jump", seconds=5)
+        await poll_until(lambda: count_jumps(flusher), "the jump", seconds=5)
         assert await site.post(committer, "b", 1) == [3 + BOUND + 2]
 
 
@@ -254,7 +254,7 @@ async def test_counter_set_back_by_hand_gives_no_id_twice(site: InProcessStack) 
         await site.wait_until_archived(3)
         site.server.command("SET", KEYS.seq, 1)
         assert await site.post(committer, "b", 1) == [3 + BOUND + 2]
-        assert jumped(flusher) == 1
+        assert count_jumps(flusher) == 1
 
 
 async def test_data_deleted_by_hand_from_a_running_server_is_noticed(site: InProcessStack) -> None:
@@ -263,21 +263,21 @@ async def test_data_deleted_by_hand_from_a_running_server_is_noticed(site: InPro
         await site.wait_until_archived(3)
         site.server.command("FLUSHALL")
         assert await site.post(committer, "b", 1) == [3 + BOUND + 2]
-        assert jumped(flusher) == 1
+        assert count_jumps(flusher) == 1
 
 
-# --- servers that were something else for a while -------------------------------------------
+# --- servers that changed their role or data -------------------------------------------
 
 
 async def test_server_demoted_and_promoted_again_jumps(
     site: InProcessStack, tmp_path: Path
 ) -> None:
-    # It is the same process all the time, with the data of one that lacked the tail.
+    # The process stays the same, but its data comes from a server without the tail.
     link = Proxy(site.server.port)
     other = Server(tmp_path / "other", replica_of=site.server)
     with link, other:
         other.command("REPLICAOF", "127.0.0.1", link.port)
-        wait_until(lambda: follows(other), "the other to follow through the proxy")
+        wait_until(lambda: is_in_sync(other), "the other to follow through the proxy")
         async with site.run() as (_, committer):
             assert await site.post(committer, "a", 3) == [1, 2, 3]
             await site.wait_until_archived(3)
@@ -287,41 +287,45 @@ async def test_server_demoted_and_promoted_again_jumps(
             assert await site.post(before, "b", 3) == [4, 5, 6]
             other.command("REPLICAOF", "NO", "ONE")
             site.server.command("REPLICAOF", "127.0.0.1", other.port)
-            wait_until(lambda: follows(site.server) and site.read_seq() == 3, "the tail to be lost")
+            wait_until(
+                lambda: is_in_sync(site.server) and site.read_seq() == 3, "the tail to be lost"
+            )
             site.server.command("REPLICAOF", "NO", "ONE")
-            # This committer's connection is still the one it checked; a later one must be checked.
+            # One committer still has the connection that it checked; the other checks a new one.
             async with site.run_committer() as after:
                 waiting = [before.post(b"{}"), after.post(b"{}")]
                 await asyncio.gather(before.wait_until_failed(), after.wait_until_failed())
-                assert not any(each.done() for each in waiting)
+                assert not any(future.done() for future in waiting)
                 async with run_flusher(site.make_flusher()):
                     seqs = await asyncio.gather(*waiting)
                     assert sorted(seqs) == [3 + BOUND + 2, 3 + BOUND + 3]
 
 
-async def test_committer_of_before_a_server_took_over_other_data_gives_no_id_of_the_lost_tail(
+async def test_committer_connected_before_its_server_lost_the_tail_issues_no_id_of_the_tail(
     site: InProcessStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The server is the committer's, its epoch too, and the committer was given nothing of what is
-    # lost: only the commit itself can find out.
+    # Server and epoch are those of the committer, and it has received nothing of what is lost:
+    # only the commit itself can detect it.
     monkeypatch.setattr("busyapi.commit.committer.RECHECK_INTERVAL_SECONDS", 3600.0)
     link = Proxy(site.server.port)
     other = Server(tmp_path / "other", replica_of=site.server)
     with link, other:
         other.command("REPLICAOF", "127.0.0.1", link.port)
-        wait_until(lambda: follows(other), "the other to follow through the proxy")
+        wait_until(lambda: is_in_sync(other), "the other to follow through the proxy")
         async with run_flusher(site.make_flusher()), site.run_committer() as first:
             assert await site.post(first, "a", 3) == [1, 2, 3]
             await site.wait_until_archived(3)
         wait_until(lambda: other.command("GET", KEYS.seq) == "3", "the other to have that")
-        async with site.run_committer() as idle, site.run_committer() as knows:
+        async with site.run_committer() as idle, site.run_committer() as informed:
             await idle.wait_until_ready()
-            await knows.wait_until_ready()
+            await informed.wait_until_ready()
             link.mute()
-            assert await site.post(knows, "b", 3) == [4, 5, 6]
+            assert await site.post(informed, "b", 3) == [4, 5, 6]
             other.command("REPLICAOF", "NO", "ONE")
             site.server.command("REPLICAOF", "127.0.0.1", other.port)
-            wait_until(lambda: follows(site.server) and site.read_seq() == 3, "the tail to be lost")
+            wait_until(
+                lambda: is_in_sync(site.server) and site.read_seq() == 3, "the tail to be lost"
+            )
             site.server.command("REPLICAOF", "NO", "ONE")
             waiting = idle.post(b'"c"')
             await idle.wait_until_failed()
@@ -333,7 +337,7 @@ async def test_committer_of_before_a_server_took_over_other_data_gives_no_id_of_
 async def test_promotion_that_the_server_has_forgotten_jumps(
     site: InProcessStack, tmp_path: Path
 ) -> None:
-    # Redis forgets whose data it took over (`master_replid2`) when its backlog's time is over.
+    # Redis drops the id of its former primary (`master_replid2`) when its backlog expires.
     site.server.command("CONFIG", "SET", "repl-backlog-ttl", 1)
     link = Proxy(site.server.port)
     other = Server(tmp_path / "other")
@@ -350,19 +354,19 @@ async def test_promotion_that_the_server_has_forgotten_jumps(
             assert await site.post(before, "c", 3) == [7, 8, 9]
         other.command("REPLICAOF", "NO", "ONE")
         site.server.command("REPLICAOF", "127.0.0.1", other.port)
-        wait_until(lambda: follows(site.server) and site.read_seq() == 6, "the tail to be lost")
+        wait_until(lambda: is_in_sync(site.server) and site.read_seq() == 6, "the tail to be lost")
         site.server.command("REPLICAOF", "NO", "ONE")
-    wait_until(lambda: forgot(site.server), "the backlog to be freed")
+    wait_until(lambda: has_dropped_replid2(site.server), "the backlog to be freed")
     async with site.run() as (flusher, after):
         assert await site.post(after, "d", 1) == [6 + BOUND + 2]
-        assert jumped(flusher) == 1
+        assert count_jumps(flusher) == 1
 
 
-def forgot(server: Server) -> bool:
+def has_dropped_replid2(server: Server) -> bool:
     return not str(server.replication()["master_replid2"]).strip("0")
 
 
-def follows(server: Server) -> bool:
+def is_in_sync(server: Server) -> bool:
     return server.replication().get("master_link_status") == "up"
 
 
@@ -373,13 +377,13 @@ async def test_first_replica_of_a_server_costs_no_ids(site: InProcessStack, tmp_
             assert await site.post(committer, "b", 3) == [4, 5, 6]
             await poll_until(lambda: site.read_state()["doubt"], "the replica to be noticed")
         assert await site.post(committer, "c", 3) == [7, 8, 9]
-        assert jumped(flusher) == 0
-        # But which server comes back after a restart is no longer sure.
+        assert count_jumps(flusher) == 0
+        # But after a restart it is no longer certain which server comes back.
         site.server.kill9()
         site.server.start()
         (first,) = await site.post(committer, "d", 1)
         assert isinstance(first, OutcomeUnknown) or (isinstance(first, int) and first > 9 + BOUND)
-        assert jumped(flusher) == 1
+        assert count_jumps(flusher) == 1
         assert "replicas" in site.read_state()["why"]
 
 
@@ -390,7 +394,7 @@ async def test_weak_server_is_archived_from_and_jumps_at_its_restart(site: InPro
         assert await site.post(committer, "b", 3) == [4, 5, 6]
         await poll_until(lambda: "appendfsync" in flusher.not_ready_reason, "the flusher to notice")
         await site.wait_until_archived(6)
-        # So weak a server may keep what it was told to itself for a while: the doubt too.
+        # Such a weak server may delay the write of what it received, the doubt included.
         client = site.server.client()
         await poll_until(
             lambda: client.info("persistence")["aof_buffer_length"] == 0, "the server to write it"
@@ -398,12 +402,12 @@ async def test_weak_server_is_archived_from_and_jumps_at_its_restart(site: InPro
         site.server.kill9()
         site.server.start()  # with `always` again, as its file says
         await wait_until_flushing(flusher)
-        assert jumped(flusher) == 1
+        assert count_jumps(flusher) == 1
         assert "weaker" in site.read_state()["why"]
     assert site.read_archived_ids() == [1, 2, 3, 4, 5, 6]
 
 
-async def test_volume_of_another_installation_halts_though_it_is_further_on(
+async def test_volume_of_another_installation_halts_although_it_is_ahead(
     site: InProcessStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("busyapi.flusher.loop.HALT_RETRY_SECONDS", 0.2)
@@ -417,8 +421,10 @@ async def test_volume_of_another_installation_halts_though_it_is_further_on(
         site.server.command("DEL", KEYS.lease)
         async with run_flusher(
             make_flusher(endpoint_of(site.server), tmp_path / "another"), ready=False
-        ) as (wrong):
-            await poll_until(lambda: "--replaces" in wrong.not_ready_reason, "the flusher to halt")
+        ) as flusher:
+            await poll_until(
+                lambda: "--replaces" in flusher.not_ready_reason, "the flusher to halt"
+            )
             assert len(site.read_entry_ids()) == len(set(site.read_entry_ids())) > 0
             assert await site.post(committer, "b", 1) == [4]
         site.server.command("DEL", KEYS.lease)
@@ -430,7 +436,7 @@ async def test_volume_of_another_installation_halts_though_it_is_further_on(
 async def test_data_that_a_server_takes_over_while_it_is_drained_is_archived(
     site: InProcessStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The other one has usages that this server lacks, and no flusher has archived.
+    # The other server has usages that this one lacks and that no flusher has archived.
     with Server(tmp_path / "other", replica_of=site.server) as other:
         async with site.run_committer() as committer:
             async with run_flusher(site.make_flusher()):
@@ -443,14 +449,14 @@ async def test_data_that_a_server_takes_over_while_it_is_drained_is_archived(
         site.server.command("SET", KEYS.seq, 3)
         site.server.command("HDEL", KEYS.state, "epoch")
 
-        async def once(*args: Any) -> None:
+        async def drain_and_take_over(*args: Any) -> None:
             monkeypatch.setattr("busyapi.flusher.seed.drain_stream", drain_stream)
             await drain_stream(*args)
             site.server.command("REPLICAOF", "127.0.0.1", other.port)
-            wait_until(lambda: follows(site.server) and site.read_seq() == 6, "the other's data")
+            wait_until(lambda: is_in_sync(site.server) and site.read_seq() == 6, "the other's data")
             site.server.command("REPLICAOF", "NO", "ONE")
 
-        monkeypatch.setattr("busyapi.flusher.seed.drain_stream", once)
+        monkeypatch.setattr("busyapi.flusher.seed.drain_stream", drain_and_take_over)
         async with site.run() as (_, committer):
             (new,) = await site.post(committer, "c", 1)
             assert isinstance(new, int)

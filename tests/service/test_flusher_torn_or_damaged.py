@@ -1,4 +1,4 @@
-"""The last block of a killed flusher: published and changed since, or never published."""
+"""The last block of a killed flusher: published and then changed, or never published."""
 
 import subprocess
 import sys
@@ -15,21 +15,21 @@ from tests.conftest import Stacks
 DAMAGED = "busyapi_archive_damaged_files"
 
 
-def archive(root: Path, command: str) -> tuple[int, str]:
-    """Run `busyapi archive …`; return its exit code and what it prints."""
+def run_archive(root: Path, command: str) -> tuple[int, str]:
+    """Run `busyapi archive …`; return its exit code and its output."""
     words = [sys.executable, "-m", "busyapi", "archive", command, "--dir", str(root)]
-    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
-    return done.returncode, done.stdout
+    run = subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
+    return run.returncode, run.stdout
 
 
-def loaded(stack: Stack, requests: int) -> None:
+def post_and_archive(stack: Stack, requests: int) -> None:
     with Load(stack.port, connections=1, requests=requests) as load:
         history = load.finish()
     assert history.usages[Outcome.OK] == requests
     stack.wait_until_archived()
 
 
-def metric(flusher: Flusher, name: str) -> float:
+def read_metric(flusher: Flusher, name: str) -> float:
     try:
         return flusher.read_metric(name)
     except OSError:
@@ -41,43 +41,43 @@ def test_a_published_last_block_that_has_changed_is_reported_and_kept(
 ) -> None:
     stack = stacks(valkey)
     (flusher,) = stack.flushers
-    loaded(stack, 5)
-    loaded(stack, 1)
+    post_and_archive(stack, 5)
+    post_and_archive(stack, 1)
     flusher.kill9()
     (path,) = stack.archive.rglob("*.open")
     data = bytearray(path.read_bytes())
     data[-3] ^= 1
     path.write_bytes(data)
-    code, said = archive(stack.archive, "verify")
-    assert (code, "damaged   id 6 " in said) == (1, True), said
+    code, output = run_archive(stack.archive, "verify")
+    assert (code, "damaged   id 6 " in output) == (1, True), output
     flusher.spawn()
-    wait_until(lambda: metric(flusher, "busyapi_halted") == 1, "a halt", seconds=20)
+    wait_until(lambda: read_metric(flusher, "busyapi_halted") == 1, "a halt", seconds=20)
     assert "usages up to seq 6 were archived" in fetch(flusher.port, "/readyz").body.decode()
     assert flusher.read_metric(DAMAGED) == 1
     (aside,) = stack.archive.rglob("*.damaged")
     assert aside.read_bytes() == data
-    code, said = archive(stack.archive, "verify")
-    assert (code, "missing   id 6 " in said) == (1, True), said
+    code, output = run_archive(stack.archive, "verify")
+    assert (code, "missing   id 6 " in output) == (1, True), output
     # All but the changed block is still there.
-    assert len(archive(stack.archive, "cat")[1].splitlines()) == 5
+    assert len(run_archive(stack.archive, "cat")[1].splitlines()) == 5
 
 
 def test_a_block_that_was_not_published_is_archived_again_without_an_alarm(
     valkey: Server, stacks: Stacks
 ) -> None:
-    """The control: what a kill leaves of a write is no damage, however often it happens."""
+    """Control: the partial write that a kill leaves is no damage, however often it happens."""
     stack = stacks(valkey)
     (flusher,) = stack.flushers
     for n in range(2):
-        loaded(stack, 3)
+        post_and_archive(stack, 3)
         flusher.kill9()
         (path,) = stack.archive.rglob("*.open")
         data = path.read_bytes()
         path.write_bytes(data + data[: [100, 20][n]])
-        assert archive(stack.archive, "verify")[0] == 0
+        assert run_archive(stack.archive, "verify")[0] == 0
         flusher.start()
         assert flusher.read_metric(DAMAGED) == 0
-    loaded(stack, 1)
-    assert len(archive(stack.archive, "cat")[1].splitlines()) == 7
-    assert archive(stack.archive, "verify")[0] == 0
+    post_and_archive(stack, 1)
+    assert len(run_archive(stack.archive, "cat")[1].splitlines()) == 7
+    assert run_archive(stack.archive, "verify")[0] == 0
     assert not [*stack.archive.rglob("*.damaged*"), *stack.archive.rglob("*.torn*")]

@@ -1,4 +1,4 @@
-"""Framing that a proxy may read otherwise is refused, on every port; what is legal is taken."""
+"""Ambiguous framing is refused on every port, and legal framing is accepted."""
 
 import pytest
 
@@ -14,11 +14,11 @@ from testkit.framing_cases import ACCEPTED, REFUSED_CHUNKS, REFUSED_HEADS, SMUGG
 from testkit.processes import Stack
 
 QUIET_SECONDS = 0.15
-"""Without a further answer. A connection that ends says so at once."""
+"""How long to wait for a further answer. A connection that ends does so at once."""
 
 
-def for_the_flusher(raw: bytes) -> bytes:
-    """Ask its port, which takes no posts, in the same way."""
+def change_path_for_flusher(raw: bytes) -> bytes:
+    """Return the same request with a path of the flusher's port, which accepts no posts."""
     return raw.replace(b"/api/usages", b"/livez", 1)
 
 
@@ -33,12 +33,12 @@ def test_ambiguous_framing_is_400_and_ends_the_connection(contract: Stack, raw: 
         answer = device.read_answer()
         check_problem(answer, 400)
         assert answer.headers["connection"] == "close"
-        assert device.is_closed_within(5), "answered what it was to drop"
+        assert device.is_closed_within(5), "it answered bytes that it should drop"
 
 
 @pytest.mark.parametrize("raw", REFUSED_HEADS.values(), ids=REFUSED_HEADS)
-def test_a_head_is_refused_where_nothing_follows(contract: Stack, raw: bytes) -> None:
-    """The fast path leaves two requests in one packet to Sanic, and looks at one alone."""
+def test_a_head_without_following_bytes_is_refused(contract: Stack, raw: bytes) -> None:
+    """The fast path handles a single request, and leaves two requests in one packet to Sanic."""
     with check_nothing_stored(contract.port), RawConnection(contract.port) as device:
         device.send(raw)
         check_problem(device.read_answer(), 400)
@@ -47,16 +47,16 @@ def test_a_head_is_refused_where_nothing_follows(contract: Stack, raw: bytes) ->
 @pytest.mark.parametrize("raw", REFUSED_HEADS.values(), ids=REFUSED_HEADS)
 def test_the_flusher_s_port_refuses_the_same_heads(contract: Stack, raw: bytes) -> None:
     with RawConnection(contract.flushers[0].port) as device:
-        device.send(for_the_flusher(raw) + SMUGGLED)
+        device.send(change_path_for_flusher(raw) + SMUGGLED)
         assert device.read_answer().status == 400
         assert device.is_closed_within(5)
 
 
 @pytest.mark.parametrize("raw", REFUSED_CHUNKS.values(), ids=REFUSED_CHUNKS)
-def test_no_port_takes_a_part_of_a_bad_body_for_a_request(contract: Stack, raw: bytes) -> None:
-    """Here the path refuses it, before its body is read."""
+def test_no_port_parses_a_part_of_a_bad_body_as_a_request(contract: Stack, raw: bytes) -> None:
+    """Here the server refuses the request by its path, before it reads the body."""
     for port, bad in (
-        (contract.flushers[0].port, for_the_flusher(raw)),
+        (contract.flushers[0].port, change_path_for_flusher(raw)),
         (contract.port, raw.replace(b"/api/usages", b"/nowhere", 1)),
     ):
         with RawConnection(port) as device:
@@ -66,14 +66,14 @@ def test_no_port_takes_a_part_of_a_bad_body_for_a_request(contract: Stack, raw: 
 
 
 @pytest.mark.parametrize("raw", ACCEPTED.values(), ids=ACCEPTED)
-def test_legal_framing_is_taken_and_the_connection_kept(contract: Stack, raw: bytes) -> None:
+def test_legal_framing_is_accepted_and_the_connection_kept(contract: Stack, raw: bytes) -> None:
     with RawConnection(contract.port) as device:
         device.send(raw + SMUGGLED)
         check_stored(device.read_answer())
         assert device.read_answer().body.startswith(SMUGGLED_ANSWER)
         assert not device.wait_for_data(QUIET_SECONDS)
     with RawConnection(contract.flushers[0].port) as device:
-        device.send(for_the_flusher(raw) + SMUGGLED)
+        device.send(change_path_for_flusher(raw) + SMUGGLED)
         assert device.read_answer().status in {404, 405}
 
 
@@ -101,7 +101,7 @@ def test_legal_framing_is_taken_and_the_connection_kept(contract: Stack, raw: by
         "GET /livez:80 HTTP/1.1",
     ],
 )
-def test_no_request_line_is_an_error_of_the_server(contract: Stack, line: str) -> None:
+def test_no_request_line_causes_a_server_error(contract: Stack, line: str) -> None:
     for port in (contract.port, contract.flushers[0].port):
         with RawConnection(port) as device:
             device.send(f"{line}\r\nHost: a\r\n\r\n".encode())
@@ -116,20 +116,20 @@ def test_an_absolute_target_without_a_path_asks_for_the_root(contract: Stack) ->
 
 
 @pytest.mark.parametrize("end", [b"\r\n", b"\n"])
-def test_a_line_end_behind_a_body_does_not_end_the_connection(contract: Stack, end: bytes) -> None:
-    whole = render_request("POST", "/api/usages", BODY)
+def test_a_line_end_after_a_body_does_not_end_the_connection(contract: Stack, end: bytes) -> None:
+    post = render_request("POST", "/api/usages", BODY)
     with RawConnection(contract.port) as device:
         for _ in range(20):
-            device.send(whole + end)
+            device.send(post + end)
             check_stored(device.read_answer())
         for _ in range(20):
-            device.send(whole)
+            device.send(post)
             check_stored(device.read_answer())
             device.send(end)
-        device.send((whole + end) * 20)
+        device.send((post + end) * 20)
         for _ in range(20):
             check_stored(device.read_answer())
-        assert not device.wait_for_data(QUIET_SECONDS), "waits for the next request"
+        assert not device.wait_for_data(QUIET_SECONDS), "it answered the line ends"
 
 
 def test_empty_lines_without_end_are_refused(contract: Stack) -> None:
@@ -143,7 +143,9 @@ def test_empty_lines_without_end_are_refused(contract: Stack) -> None:
 @pytest.mark.parametrize(
     "sent", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", b"GET / HTTP/1.1\nHost: a\n\n"]
 )
-def test_what_never_becomes_a_request_is_not_waited_for(contract: Stack, sent: bytes) -> None:
+def test_bytes_that_cannot_become_a_request_are_refused_at_once(
+    contract: Stack, sent: bytes
+) -> None:
     for port in (contract.port, contract.flushers[0].port):
         with RawConnection(port, seconds=5) as device:
             device.send(sent)

@@ -1,6 +1,6 @@
-"""Whatever bytes arrive: no failure of the server, nothing stored that was refused.
+"""Random bytes cause no server error, and nothing is stored that was refused.
 
-A case that failed is played again with BUSYAPI_TEST_CASES_FROM and its number.
+To play a failed case again, set BUSYAPI_TEST_CASES_FROM to its number.
 """
 
 import asyncio
@@ -22,25 +22,25 @@ SHORT = 1_000
 FULL = 5_000
 LONG = 100_000
 FLUSHER_SHARE = 5
-"""One of so many cases is played at the flusher's port too; it reads heads with the same code."""
+"""One of this many cases also goes to the flusher's port, which reads heads with the same code."""
 
 
-def played(port: int, numbers: range) -> FuzzResult:
-    """Play cases, and hold each of them to what must hold by itself."""
+def play_cases(port: int, numbers: range) -> FuzzResult:
+    """Play cases and check each of them by itself."""
     outcome = asyncio.run(play_all(port, numbers))
     assert not outcome.faults, f"{len(outcome.faults)} faults\n" + "\n".join(outcome.faults[:5])
     return outcome
 
 
-def hold(stack: Stack, numbers: range) -> FuzzResult:
-    """Play cases at an API, and hold what is stored against what was answered."""
+def check_stored(stack: Stack, numbers: range) -> FuzzResult:
+    """Play cases at an API and check the stored usages against the answers."""
     api = stack.apis[0]
     pid, before = api.pid, fetch_count(stack.port)
-    outcome = played(stack.port, numbers)
+    outcome = play_cases(stack.port, numbers)
     added = fetch_count(stack.port) - before
-    assert len(set(outcome.ids)) == len(outcome.ids), "an id twice"
+    assert len(set(outcome.ids)) == len(outcome.ids), "an id came twice"
     assert len(outcome.ids) <= added <= len(outcome.ids) + outcome.unheard
-    assert all(before < each <= before + added for each in outcome.ids)
+    assert all(before < usage_id <= before + added for usage_id in outcome.ids)
     assert (api.pid, api.check_alive()) == (pid, True)
     failures = api.read_metric("busyapi_requests_total", status="500")
     assert failures == 0
@@ -60,13 +60,13 @@ def hold(stack: Stack, numbers: range) -> FuzzResult:
     ],
     ids=["short", "full", "long"],
 )
-def test_whatever_arrives_is_answered_or_dropped(contract: Stack, cases: int, first: int) -> None:
-    outcome = hold(contract, range(first, first + cases))
+def test_any_bytes_are_answered_or_dropped(contract: Stack, cases: int, first: int) -> None:
+    outcome = check_stored(contract, range(first, first + cases))
     assert outcome.statuses[201] > cases / 10, outcome.statuses
     assert outcome.statuses[400] > cases / 10, outcome.statuses
     assert {200, 404, 405, 413, 415, 417, 422} <= outcome.statuses.keys(), outcome.statuses
-    assert outcome.unheard < cases / 10, "too many connections were reset to prove anything"
-    inside = played(contract.flushers[0].port, range(first, first + cases // FLUSHER_SHARE))
+    assert outcome.unheard < cases / 10, "too many connections were reset for a meaningful result"
+    inside = play_cases(contract.flushers[0].port, range(first, first + cases // FLUSHER_SHARE))
     assert {200, 400, 404, 405} <= inside.statuses.keys(), inside.statuses
     assert 201 not in inside.statuses
 
@@ -76,14 +76,14 @@ def test_a_server_that_stores_without_an_answer_is_caught(valkey: Server, stacks
     broken = broken_build(mutants.close_at_half_close)
     stack = stacks(valkey, settings={**broken, "BUSYAPI_FAST_PATH": "off"})
     with pytest.raises(AssertionError, match="assert"):
-        hold(stack, range(200))
+        check_stored(stack, range(200))
 
 
 @pytest.mark.mutants
 def test_a_server_that_fails_is_caught(valkey: Server, stacks: Stacks) -> None:
     stack = stacks(valkey, settings=broken_build(mutants.fail_on_malformed_heads))
     with pytest.raises(AssertionError, match="500"):
-        hold(stack, range(200))
+        check_stored(stack, range(200))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_server_that_fails_is_caught(valkey: Server, stacks: Stacks) -> None:
         b"HTTP/1.1 200 OK\r\n",
     ],
 )
-def test_an_answer_that_is_none_is_caught(heard: bytes) -> None:
+def test_an_invalid_answer_is_caught(heard: bytes) -> None:
     with pytest.raises((AssertionError, KeyError)):
         list(parse_answers(heard, whole=True))
 

@@ -1,4 +1,4 @@
-"""A client that has sent its requests and shuts down its sending side is answered, then closed."""
+"""A client that shuts down its sending side after its requests gets its answers, then the end."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -66,16 +66,16 @@ def stack(
         yield running.enter_context(Stack(folder / "stack", server, settings=settings))
 
 
-def statuses(port: int, packets: list[bytes]) -> list[int]:
-    """Send packets, end the sending side at once, and return what is answered until the end."""
+def collect_statuses(port: int, packets: list[bytes]) -> list[int]:
+    """Send packets and end the sending side at once; return the statuses until the end."""
     with RawConnection(port) as device:
         for packet in packets:
             device.send(packet)
         device.finish_sending()
-        found = []
+        received = []
         while not device.is_closed_within(5):
-            found.append(device.read_answer().status)
-        return found
+            received.append(device.read_answer().status)
+        return received
 
 
 @pytest.mark.parametrize(("packets", "answers"), WHOLE.values(), ids=WHOLE)
@@ -83,27 +83,27 @@ def test_whole_requests_are_answered_before_the_connection_ends(
     stack: Stack, packets: list[bytes], answers: list[int]
 ) -> None:
     before = fetch_count(stack.port)
-    assert statuses(stack.port, packets) == answers
+    assert collect_statuses(stack.port, packets) == answers
     assert fetch_count(stack.port) == before + answers.count(201)
 
 
 @pytest.mark.parametrize("begun", HALF.values(), ids=HALF)
 def test_a_part_of_a_request_is_dropped(stack: Stack, begun: bytes) -> None:
     with check_nothing_stored(stack.port):
-        assert statuses(stack.port, [begun]) == []
+        assert collect_statuses(stack.port, [begun]) == []
     before = fetch_count(stack.port)
-    assert statuses(stack.port, [POST + begun]) == [201]
+    assert collect_statuses(stack.port, [POST + begun]) == [201]
     assert fetch_count(stack.port) == before + 1
 
 
 def test_the_flusher_s_port_answers_too(stack: Stack) -> None:
     port = stack.flushers[0].port
-    assert statuses(port, [GET]) == [200]
-    assert statuses(port, [GET * 2]) == [200, 200]
-    assert statuses(port, [GET[:-1]]) == []
+    assert collect_statuses(port, [GET]) == [200]
+    assert collect_statuses(port, [GET * 2]) == [200, 200]
+    assert collect_statuses(port, [GET[:-1]]) == []
 
 
-def test_an_answer_with_a_connection_that_was_kept_follows_the_end(stack: Stack) -> None:
+def test_a_kept_connection_is_answered_after_a_half_close(stack: Stack) -> None:
     with RawConnection(stack.port) as device:
         device.send(POST)
         check_stored(device.read_answer())
@@ -115,8 +115,10 @@ def test_an_answer_with_a_connection_that_was_kept_follows_the_end(stack: Stack)
 
 
 @pytest.mark.parametrize("switch", SWITCH)
-def test_the_end_may_come_while_a_usage_waits(valkey: Server, stacks: Stacks, switch: str) -> None:
-    """And long before its answer: the connection is no idle one."""
+def test_the_end_may_come_while_a_usage_is_pending(
+    valkey: Server, stacks: Stacks, switch: str
+) -> None:
+    """It may come long before the answer: the connection does not count as idle."""
     stack = stacks(valkey, settings={"BUSYAPI_FAST_PATH": switch})
     pending = "busyapi_pending_usages"
     valkey.pause()
@@ -137,5 +139,5 @@ def test_a_server_that_closes_at_the_end_of_the_requests_is_caught(
 ) -> None:
     broken = broken_build(mutants.close_at_half_close)
     stack = stacks(valkey, settings={**broken, "BUSYAPI_FAST_PATH": "off"})
-    assert statuses(stack.port, [POST]) == []
-    assert fetch_count(stack.port) == 1, "stored and not answered, as a retry would be"
+    assert collect_statuses(stack.port, [POST]) == []
+    assert fetch_count(stack.port) == 1, "stored but not answered"

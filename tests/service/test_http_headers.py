@@ -1,4 +1,4 @@
-"""What every answer carries, HEAD, CORS, and the limit of a head."""
+"""Headers of every answer, HEAD, CORS, and the size limit of a request head."""
 
 import re
 import time
@@ -23,7 +23,7 @@ from testkit.http1 import Answer, fetch
 from testkit.processes import Stack
 from testkit.servers import Server
 from tests.conftest import Stacks
-from tests.service.conftest import Apis
+from tests.service.conftest import StartApi
 
 READ = ["/", "/openapi.json", "/livez", "/readyz", "/api/usages/count", "/api/usages/1"]
 VARYING = {"date", "x-request-id"}
@@ -32,17 +32,17 @@ OTHER = "https://other.example"
 PREFLIGHT = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
 
 
-def dated(answer: Answer) -> None:
-    """Hold a Date to the present, in the form that is preferred."""
-    said = answer.headers["date"]
+def assert_current_date(answer: Answer) -> None:
+    """Check that Date is the current time in the preferred form."""
+    date = answer.headers["date"]
     assert re.fullmatch(
-        r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT", said
+        r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT", date
     )
-    assert abs(parsedate_to_datetime(said).timestamp() - time.time()) < 10
+    assert abs(parsedate_to_datetime(date).timestamp() - time.time()) < 10
 
 
 def test_every_answer_has_a_date(contract: Stack) -> None:
-    asked = [
+    requests = [
         render_request("POST", "/api/usages", BODY),
         render_request("POST", "/api/usages", BODY, headers=("Idempotency-Key: dated",)),
         render_request("POST", "/api/usages/batch", b"[" + BODY + b"]"),
@@ -56,9 +56,9 @@ def test_every_answer_has_a_date(contract: Stack) -> None:
     ports = [contract.port, contract.flushers[0].port, contract.apis[0].metrics_port]
     for port in ports:
         with RawConnection(port) as device:
-            for each in asked:
-                device.send(each)
-                dated(device.read_answer())
+            for raw in requests:
+                device.send(raw)
+                assert_current_date(device.read_answer())
 
 
 def test_a_date_counts_seconds(contract: Stack) -> None:
@@ -68,7 +68,7 @@ def test_a_date_counts_seconds(contract: Stack) -> None:
         while time.monotonic() < end:
             device.send(render_request("POST", "/api/usages", BODY))
             answer = device.read_answer()
-            dated(answer)
+            assert_current_date(answer)
             seen.add(answer.headers["date"])
             time.sleep(0.05)
     assert len(seen) in {3, 4}
@@ -78,7 +78,7 @@ def test_a_date_counts_seconds(contract: Stack) -> None:
 def test_head_is_answered_as_get_without_a_body(contract: Stack, path: str) -> None:
     check_stored(send(contract.port, BODY))
     if path == "/api/usages/1":
-        contract.wait_until_archived()  # later the same answer comes from elsewhere
+        contract.wait_until_archived()  # later the same answer comes from the archive
     get = fetch(contract.port, path)
     with RawConnection(contract.port) as device:
         for headers in ((), ("Connection: close",)):
@@ -89,7 +89,7 @@ def test_head_is_answered_as_get_without_a_body(contract: Stack, path: str) -> N
             fixed = head.headers.keys() - VARYING - {"connection"}
             if path != "/api/usages/count":
                 assert {n: head.headers[n] for n in fixed} == {n: get.headers[n] for n in fixed}
-        assert device.is_closed_within(5), "a body behind the headers"
+        assert device.is_closed_within(5), "a body follows the headers"
 
 
 def test_errors_of_head_have_no_body(contract: Stack) -> None:
@@ -106,7 +106,7 @@ def test_errors_of_head_have_no_body(contract: Stack) -> None:
             assert device.read_answer().body == b"loop: ok\n"
 
 
-def test_head_on_the_ports_inside(contract: Stack) -> None:
+def test_head_on_the_internal_ports(contract: Stack) -> None:
     for port in (contract.flushers[0].port, contract.apis[0].metrics_port):
         with RawConnection(port) as device:
             device.send(render_request("HEAD", "/metrics", headers=("Connection: close",)))
@@ -116,7 +116,7 @@ def test_head_on_the_ports_inside(contract: Stack) -> None:
             assert device.is_closed_within(5)
 
 
-def test_an_unknown_coding_is_415_and_says_which_is_known(contract: Stack) -> None:
+def test_an_unknown_coding_is_415_and_names_the_supported_one(contract: Stack) -> None:
     for path in ("/api/usages", "/api/usages/batch"):
         with check_nothing_stored(contract.port):
             answer = send(contract.port, USAGE, path, content_encoding="br")
@@ -124,10 +124,10 @@ def test_an_unknown_coding_is_415_and_says_which_is_known(contract: Stack) -> No
             assert answer.headers["accept-encoding"] == "gzip"
             answer = send(contract.port, b"<a/>", path, content_type="text/xml")
             check_problem(answer, 415)
-            assert "accept-encoding" not in answer.headers, "the coding was not why"
+            assert "accept-encoding" not in answer.headers, "the coding was not the reason"
 
 
-def test_usages_and_errors_are_kept_by_no_cache(contract: Stack) -> None:
+def test_usages_and_errors_are_not_cached(contract: Stack) -> None:
     usage = check_stored(send(contract.port, BODY))
     contract.wait_until_archived()
     for answer in (
@@ -142,8 +142,8 @@ def test_usages_and_errors_are_kept_by_no_cache(contract: Stack) -> None:
         assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_the_limit_of_a_head_is_a_setting(contract: Stack, beside: Apis) -> None:
-    large = beside(BUSYAPI_MAX_HEADER_BYTES="20000")
+def test_the_size_limit_of_a_head_is_a_setting(contract: Stack, start_api: StartApi) -> None:
+    large = start_api(BUSYAPI_MAX_HEADER_BYTES="20000")
     mesh = (f"X-Forwarded-Client-Cert: {'c' * 15_000}",)
     raw = render_request("POST", "/api/usages", BODY, headers=mesh)
     with check_nothing_stored(contract.port), RawConnection(contract.port) as device:
@@ -158,7 +158,7 @@ def test_the_limit_of_a_head_is_a_setting(contract: Stack, beside: Apis) -> None
 
 
 class TestCors:
-    """Pages of other origins: off, on for those that are named."""
+    """Pages of other origins: off by default, allowed for the origins in the setting."""
 
     def test_it_is_off_by_default(self, contract: Stack) -> None:
         check_problem(fetch(contract.port, "/api/usages", method="OPTIONS", headers=PREFLIGHT), 405)
@@ -166,12 +166,12 @@ class TestCors:
         check_stored(answer)
         assert not [name for name in answer.headers if name.startswith("access-control")]
 
-    def test_a_named_origin_may_post_and_read(self, beside: Apis) -> None:
-        port = beside(BUSYAPI_CORS_ORIGINS=f"{PAGE}, http://localhost:8080").port
+    def test_a_named_origin_may_post_and_read(self, start_api: StartApi) -> None:
+        port = start_api(BUSYAPI_CORS_ORIGINS=f"{PAGE}, http://localhost:8080").port
         for origin in (PAGE, "http://localhost:8080"):
-            asked = {**PREFLIGHT, "Origin": origin}
+            headers = {**PREFLIGHT, "Origin": origin}
             for path in ("/api/usages", "/api/usages/batch", "/api/usages/count", "/api/usages/1"):
-                answer = fetch(port, path, method="OPTIONS", headers=asked)
+                answer = fetch(port, path, method="OPTIONS", headers=headers)
                 assert (answer.status, answer.body) == (204, b"")
                 assert answer.headers["access-control-allow-origin"] == origin
                 assert "POST" in answer.headers["access-control-allow-methods"]
@@ -192,21 +192,21 @@ class TestCors:
             assert answer.headers["access-control-allow-origin"] == origin
 
     @pytest.mark.parametrize("origin", [OTHER, "null", "*", PAGE.upper(), f"{PAGE}:443"])
-    def test_no_other_origin_is_allowed(self, beside: Apis, origin: str) -> None:
-        port = beside(BUSYAPI_CORS_ORIGINS=PAGE).port
-        asked = {**PREFLIGHT, "Origin": origin}
+    def test_no_other_origin_is_allowed(self, start_api: StartApi, origin: str) -> None:
+        port = start_api(BUSYAPI_CORS_ORIGINS=PAGE).port
+        headers = {**PREFLIGHT, "Origin": origin}
         for answer in (
-            fetch(port, "/api/usages", method="OPTIONS", headers=asked),
+            fetch(port, "/api/usages", method="OPTIONS", headers=headers),
             send(port, BODY, origin=origin),
         ):
             assert answer.status in {201, 204}
             assert not [name for name in answer.headers if name.startswith("access-control")]
             assert answer.headers["vary"] == "Origin"
 
-    def test_a_preflight_needs_no_token(self, beside: Apis, tmp_path: Path) -> None:
+    def test_a_preflight_needs_no_token(self, start_api: StartApi, tmp_path: Path) -> None:
         tokens = tmp_path / "tokens"
         tokens.write_text("write,read a\n")
-        port = beside(BUSYAPI_CORS_ORIGINS=PAGE, BUSYAPI_TOKENS_FILE=str(tokens)).port
+        port = start_api(BUSYAPI_CORS_ORIGINS=PAGE, BUSYAPI_TOKENS_FILE=str(tokens)).port
         answer = fetch(port, "/api/usages", method="OPTIONS", headers=PREFLIGHT)
         assert answer.status == 204
         refused = send(port, BODY, origin=PAGE)
@@ -214,12 +214,12 @@ class TestCors:
         assert refused.headers["access-control-allow-origin"] == PAGE
 
 
-def idle_ends(stack: Stack, upgrade: str) -> bool:
-    """Send a request that asks for an upgrade, slowly; say whether its idle connection ends."""
+def idle_connection_ends(stack: Stack, upgrade: str) -> bool:
+    """Send a request for an upgrade slowly; return whether its idle connection ends."""
     with RawConnection(stack.port) as device:
         lines = ("Connection: upgrade", f"Upgrade: {upgrade}")
         device.send(render_request("POST", "/api/usages", BODY, headers=lines)[:-1])
-        time.sleep(2.2)  # Sanic looks at its timeouts meanwhile
+        time.sleep(2.2)  # Sanic checks its timeouts meanwhile
         device.send(BODY[-1:])
         check_stored(device.read_answer())
         return device.is_closed_within(8)
@@ -227,8 +227,8 @@ def idle_ends(stack: Stack, upgrade: str) -> bool:
 
 def test_a_request_for_an_upgrade_keeps_the_idle_timeout(valkey: Server, stacks: Stacks) -> None:
     stack = stacks(valkey, settings=broken_build(mutants.shorten_idle_time))
-    assert idle_ends(stack, "websocket")
-    assert idle_ends(stack, "h2c")
+    assert idle_connection_ends(stack, "websocket")
+    assert idle_connection_ends(stack, "h2c")
 
 
 @pytest.mark.mutants
@@ -236,4 +236,4 @@ def test_a_server_that_upgrades_is_caught(valkey: Server, stacks: Stacks) -> Non
     stack = stacks(
         valkey, settings=broken_build(mutants.shorten_idle_time, mutants.upgrade_to_websocket)
     )
-    assert not idle_ends(stack, "websocket")
+    assert not idle_connection_ends(stack, "websocket")

@@ -1,4 +1,4 @@
-"""Idempotency-Keys of whole stacks: whose they are, and how many there may be."""
+"""Idempotency-Keys of whole stacks: their owners, and the limit of their number."""
 
 from collections.abc import Iterator
 from hashlib import sha256
@@ -36,32 +36,32 @@ def test_key_belongs_to_its_credential_and_keys_have_a_budget(stack: Stack) -> N
         )
         return check_stored(answer), "idempotency-replayed" in answer.headers
 
-    # A device's counter: the same key, and even the same usage.
+    # Two devices with the same counter: the same key, and even the same usage.
     assert post("deviceA", "41") == (1, False)
     assert post("deviceB", "41", medication="another") == (2, False)
     assert post("deviceA", "41") == (1, True)
     assert post("deviceB", "41", medication="another") == (2, True)
     assert post("deviceA", "42") == (3, False)
     # With a credential the patient does not matter: this is another body.
-    named = {"authorization": "Bearer deviceA"}
+    credential = {"authorization": "Bearer deviceA"}
     other = USAGE | {"patientId": "another"}
-    check_problem(send(stack.port, other, idempotency_key="42", **named), 422)
+    check_problem(send(stack.port, other, idempotency_key="42", **credential), 422)
 
-    for each in range(BUDGET - 3):
-        post("deviceA", f"more-{each}")
-    refused = check_problem(send(stack.port, USAGE, idempotency_key="new", **named), 503)
+    for number in range(BUDGET - 3):
+        post("deviceA", f"more-{number}")
+    refused = check_problem(send(stack.port, USAGE, idempotency_key="new", **credential), 503)
     assert refused["stored"] == "no"
     assert "Idempotency-Key" in refused["detail"]
-    check_problem(send(stack.port, [USAGE], BATCH, idempotency_key="new", **named), 503)
-    assert check_stored(send(stack.port, USAGE, **named)) == BUDGET + 1
+    check_problem(send(stack.port, [USAGE], BATCH, idempotency_key="new", **credential), 503)
+    assert check_stored(send(stack.port, USAGE, **credential)) == BUDGET + 1
     assert post("deviceA", "41") == (1, True)
     assert stack.apis[0].read_metric("busyapi_refused_total", reason="IdempotencyKeysFull") == 2
     (flusher,) = stack.flushers
-    wait_until(lambda: flusher.read_metric("busyapi_idempotency_keys") == BUDGET, "the figure")
+    wait_until(lambda: flusher.read_metric("busyapi_idempotency_keys") == BUDGET, "the metric")
     assert flusher.read_metric("busyapi_idempotency_keys_max") == BUDGET
 
 
-def test_own_repeat_after_a_lost_answer_is_no_replay(tmp_path: Path, valkey: Server) -> None:
+def test_own_repeat_after_a_lost_answer_is_not_a_replay(tmp_path: Path, valkey: Server) -> None:
     with Proxy(valkey.port) as proxy, Stack(tmp_path / "stack", valkey) as stack:
         (api,) = stack.apis
         api.stop()
@@ -79,10 +79,10 @@ def test_own_repeat_after_a_lost_answer_is_no_replay(tmp_path: Path, valkey: Ser
 
 
 def test_key_that_0_2_0_stored_is_known(tmp_path: Path, valkey: Server) -> None:
-    """As an upgrade finds it: the digests are those of 0.2.0."""
+    """This is the state after an upgrade, with the digests of 0.2.0."""
     with Stack(tmp_path / "stack", valkey) as stack:
         first = check_stored(send(stack.port, USAGE))
-        digests = digests_of_0_2_0("dose-41")
+        digests = compute_digests_of_0_2_0("dose-41")
         valkey.client().set(
             PartitionKeys(0).legacy_idempotency_key(digests[0]), f"{digests[1]} {first}", ex=100
         )
@@ -93,8 +93,8 @@ def test_key_that_0_2_0_stored_is_known(tmp_path: Path, valkey: Server) -> None:
         assert check_stored(send(stack.port, another, idempotency_key="dose-41")) == first + 1
 
 
-def digests_of_0_2_0(key: str) -> tuple[str, str]:
-    """Return how 0.2.0 named a key, and the digest of USAGE that it kept."""
+def compute_digests_of_0_2_0(key: str) -> tuple[str, str]:
+    """Return the name that 0.2.0 gave a key, and the digest of USAGE that it stored."""
     line = decode_usage(BODY, strict=True)
     body = sha256(b"\n".join([b"/api/usages", line]))
     return sha256(key.encode()).hexdigest()[:32], body.hexdigest()[:32]

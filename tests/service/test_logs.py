@@ -1,4 +1,4 @@
-"""Logs: events in JSON, no line for a request, and nothing of what was sent."""
+"""Logs: events in JSON, no line for a request, and no part of a request."""
 
 import contextlib
 import gzip
@@ -43,14 +43,14 @@ USAGES, BATCH = "/api/usages", "/api/usages/batch"
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A Valkey of the tests here."""
+    """The Valkey of the tests here."""
     with Server(tmp_path_factory.mktemp("logs") / "valkey") as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def stack(store: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack that says all it can say, and soon."""
+    """A stack that logs at debug level and has short deadlines."""
     tokens = tmp_path_factory.mktemp("tokens") / "tokens"
     tokens.write_text(f"write,read good{MARKER}\nwrite dumb{MARKER}\n")
     settings = {
@@ -69,8 +69,8 @@ def post(stack: Stack, body: object, path: str = USAGES, **headers: str) -> Answ
     return send(stack.port, body, f"{path}?{MARKER}={MARKER}", **(token | headers))
 
 
-def good(stack: Stack) -> Iterator[Answer]:
-    """Send what is taken, with the marker wherever it may stand."""
+def send_accepted(stack: Stack) -> Iterator[Answer]:
+    """Send accepted requests with the marker wherever it is allowed."""
     marked = {
         "patientId": MARKER,
         "timestamp": f"Tue Nov 01 2016 09:11:51 GMT-0500 ({MARKER})",
@@ -86,10 +86,10 @@ def good(stack: Stack) -> Iterator[Answer]:
     yield post(stack, form.encode(), content_type="application/x-www-form-urlencoded")
 
 
-def bad(stack: Stack) -> Iterator[Answer]:
-    """Send what is refused, with the marker wherever it may stand.
+def send_refused(stack: Stack) -> Iterator[Answer]:
+    """Send refused requests with the marker wherever it is possible.
 
-    It is no name of a member that is refused itself: pointers name those.
+    The marker is not the name of a refused member, because pointers contain those names.
     """
     yield post(stack, {"patientId": [MARKER], "timestamp": MARKER, "medication": {MARKER: 1}})
     yield post(stack, USAGE | {"timestamp": MARKER, "patientId": MARKER * 10})
@@ -126,27 +126,27 @@ def bad(stack: Stack) -> Iterator[Answer]:
 
 
 def hang_up(stack: Stack) -> None:
-    """Send the marker and go, before the header, the body and the answer are there."""
-    whole = render_request(
+    """Send the marker and hang up before the header, the body and the answer are complete."""
+    message = render_request(
         "POST", f"/api/usages?{MARKER}", json.dumps({"patientId": MARKER}).encode()
     )
-    for part in (whole[:40], whole[:-5], whole):
+    for part in (message[:40], message[:-5], message):
         with RawConnection(stack.port) as device:
             device.send(part)
     for _ in range(3):
-        with contextlib.closing(socket.create_connection(("127.0.0.1", stack.port))) as reset:
-            reset.sendall(whole)
-            reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with contextlib.closing(socket.create_connection(("127.0.0.1", stack.port))) as connection:
+            connection.sendall(message)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-def lines(child: Child) -> list[dict[str, object]]:
-    """Read the log of a process: JSON, and nothing else, on every line."""
+def read_log(child: Child) -> list[dict[str, object]]:
+    """Read the log of a process, in which every line is JSON."""
     return [json.loads(line) for line in child.log.read_text().splitlines()]
 
 
 def test_every_line_is_an_event_with_a_time_and_a_level(stack: Stack) -> None:
     for process, role in ((stack.apis[0], "api"), (stack.flushers[0], "flusher")):
-        logged = lines(process)
+        logged = read_log(process)
         assert logged
         for line in logged:
             assert {"time", "level", "event", "role", "pod"} <= line.keys(), line
@@ -156,24 +156,24 @@ def test_every_line_is_an_event_with_a_time_and_a_level(stack: Stack) -> None:
             assert str(line["event"]).isidentifier(), line
         times = [str(line["time"]) for line in logged]
         assert times == sorted(times)
-    assert "api_started" in {line["event"] for line in lines(stack.apis[0])}
-    assert "partition_seeded" in {line["event"] for line in lines(stack.flushers[0])}
-    assert {line["partition"] for line in lines(stack.flushers[0])} == {0}
+    assert "api_started" in {line["event"] for line in read_log(stack.apis[0])}
+    assert "partition_seeded" in {line["event"] for line in read_log(stack.flushers[0])}
+    assert {line["partition"] for line in read_log(stack.flushers[0])} == {0}
 
 
 def test_there_is_no_line_for_a_request(stack: Stack) -> None:
-    before = [len(lines(each)) for each in stack.processes]
+    before = [len(read_log(process)) for process in stack.processes]
     for _ in range(5):
-        list(good(stack))
+        list(send_accepted(stack))
         hang_up(stack)
     for _ in range(2):
-        list(bad(stack))
+        list(send_refused(stack))
     stack.wait_until_archived()
-    assert [len(lines(each)) for each in stack.processes] == before
+    assert [len(read_log(process)) for process in stack.processes] == before
 
 
-def test_a_scrape_that_is_broken_off_is_not_logged(stack: Stack) -> None:
-    before = [each.log.read_bytes() for each in stack.processes]
+def test_an_aborted_scrape_is_not_logged(stack: Stack) -> None:
+    before = [process.log.read_bytes() for process in stack.processes]
     for process in stack.processes:
         for _ in range(4):  # more would not fit into the queue of prometheus_client's server
             with RawConnection(process.scrape_port) as scraper:
@@ -183,7 +183,7 @@ def test_a_scrape_that_is_broken_off_is_not_logged(stack: Stack) -> None:
         with RawConnection(process.scrape_port) as scraper:
             scraper.send(MARKER.encode() + b"\r\n\r\n")
         assert process.read_metric("busyapi_build_info") == 1
-    assert [each.log.read_bytes() for each in stack.processes] == before
+    assert [process.log.read_bytes() for process in stack.processes] == before
 
 
 LIBRARY = f"""
@@ -197,13 +197,13 @@ try:
 except ValueError:
     logging.getLogger("asyncio").error("failed with %s", secret, exc_info=True)
     logging.getLogger("some.library").warning(secret, stack_info=True)
-    structlog.get_logger().error("ours", exc_info=True)
+    structlog.get_logger().error("own_event", exc_info=True)
 logging.getLogger("sanic.root").info(secret)
 structlog.get_logger().debug("too much")
 """
 
 
-def test_what_a_library_logs_is_reduced_to_who_and_where() -> None:
+def test_a_log_record_of_a_library_is_reduced_to_logger_and_error() -> None:
     run = subprocess.run(
         [sys.executable, "-c", LIBRARY], capture_output=True, text=True, timeout=30, check=True
     )
@@ -219,55 +219,56 @@ def test_what_a_library_logs_is_reduced_to_who_and_where() -> None:
     assert MARKER not in run.stdout
 
 
-def test_on_a_terminal_lines_are_for_people() -> None:
+def test_on_a_terminal_log_lines_are_plain_text() -> None:
     leader, follower = pty.openpty()
     text = "from busyapi.telemetry import logs; import structlog;"
     text += "logs.configure_logging('info', role='test');"
     text += "structlog.get_logger().info('an_event', seq=7)"
     subprocess.run([sys.executable, "-c", text], stdout=follower, timeout=30, check=True)
-    said = os.read(leader, 10_000).decode()
+    output = os.read(leader, 10_000).decode()
     os.close(leader)
     os.close(follower)
-    assert "an_event" in said
-    assert not said.lstrip().startswith("{")
+    assert "an_event" in output
+    assert not output.lstrip().startswith("{")
 
 
-def test_redis_that_comes_and_goes_floods_no_log(valkey: Server, stacks: Stacks) -> None:
+def test_unstable_redis_does_not_flood_the_log(valkey: Server, stacks: Stacks) -> None:
     started = monotonic()
     stack = stacks(valkey, settings={"BUSYAPI_COMMIT_DEADLINE": "0.5"})
     api, flusher = stack.apis[0], stack.flushers[0]
     for tries in (5, 10):
         valkey.kill9()
         for number in range(5):
-            check_unavailable(send(stack.port, USAGE, x_request_id=f"away-{tries}-{number}"), "no")
+            check_unavailable(send(stack.port, USAGE, x_request_id=f"down-{tries}-{number}"), "no")
         failed = partial(
             api.read_metric, "busyapi_committer_failures_total", reason="RedisUnavailable"
         )
         wait_until(lambda: failed() >= tries, "the committer to try again", seconds=20)  # noqa: B023
         wait_until(lambda: not flusher.is_ready(), "the flusher to see it")
         valkey.start()
-        for each in stack.processes:
-            each.wait_until_ready()
+        for process in stack.processes:
+            process.wait_until_ready()
     assert stack.stop() == {"flusher-0": 0, "api-0": 0}
     intervals = (monotonic() - started) // REPEAT_SECONDS
     for process, event in ((api, "redis_disconnected"), (flusher, "flusher_not_ready")):
-        logged = [line for line in lines(process) if line["event"] == event]
-        away = [line for line in logged if line["reason"] == "RedisUnavailable"]
-        assert sum(int(str(line.get("repeated", 1))) for line in away) >= 2, away
-        assert intervals or any("repeated" in line for line in away), away
+        logged = [line for line in read_log(process) if line["event"] == event]
+        failures = [line for line in logged if line["reason"] == "RedisUnavailable"]
+        assert sum(int(str(line.get("repeated", 1))) for line in failures) >= 2, failures
+        assert intervals or any("repeated" in line for line in failures), failures
         for count in Counter(line["detail"] for line in logged).values():
             assert count <= 2 + intervals, logged
-    answered = [line for line in lines(api) if line["event"] == "write_rejected"]
-    assert (answered[0]["request_id"], answered[0]["reason"]) == ("away-5-0", "RedisUnavailable")
-    assert len(answered) <= 1 + intervals, answered
-    for line in answered[1:]:
+    rejections = [line for line in read_log(api) if line["event"] == "write_rejected"]
+    assert (rejections[0]["request_id"], rejections[0]["reason"]) == (
+        "down-5-0",
+        "RedisUnavailable",
+    )
+    assert len(rejections) <= 1 + intervals, rejections
+    for line in rejections[1:]:
         _, round_, nth = str(line["request_id"]).split("-")
-        assert line["requests"] == int(nth) + (5 if round_ == "10" else 0), answered
+        assert line["requests"] == int(nth) + (5 if round_ == "10" else 0), rejections
 
 
-def test_an_archive_that_cannot_be_read_is_logged_with_the_request(
-    valkey: Server, stacks: Stacks
-) -> None:
+def test_an_unreadable_archive_is_logged_with_the_request(valkey: Server, stacks: Stacks) -> None:
     stack = stacks(valkey)
     number = check_stored(send(stack.port, USAGE))
     stack.wait_until_archived()
@@ -278,30 +279,29 @@ def test_an_archive_that_cannot_be_read_is_logged_with_the_request(
     assert answer.headers["x-request-id"] == "night-3"
     check_unavailable(fetch(stack.port, f"/api/usages/{number}"), "no")
     flusher = stack.flushers[0]
-    found = [line for line in lines(flusher) if line["event"] == "lookup_failed"]
-    assert found[0]["request_id"] == "night-3"
-    (damaged,) = [line for line in lines(flusher) if line["event"] == "archive_damaged"]
+    failures = [line for line in read_log(flusher) if line["event"] == "lookup_failed"]
+    assert failures[0]["request_id"] == "night-3"
+    (damaged,) = [line for line in read_log(flusher) if line["event"] == "archive_damaged"]
     assert file.name in str(damaged["detail"])
     assert flusher.read_metric("busyapi_archive_damaged_files") == 1
 
 
-def test_nothing_that_was_sent_is_logged_measured_or_said_in_an_error(
-    stack: Stack, store: Server
-) -> None:
-    taken = list(good(stack))
-    assert [each.status for each in taken] == [201] * len(taken)
-    refused = list(bad(stack))
-    assert {each.status for each in refused} == {400, 401, 403, 404, 405, 408, 413, 415, 417, 422}
+def test_no_part_of_a_request_is_in_a_log_a_metric_or_an_error(stack: Stack, store: Server) -> None:
+    accepted = list(send_accepted(stack))
+    assert [answer.status for answer in accepted] == [201] * len(accepted)
+    refused = list(send_refused(stack))
+    statuses = {answer.status for answer in refused}
+    assert statuses == {400, 401, 403, 404, 405, 408, 413, 415, 417, 422}
     hang_up(stack)
     stack.wait_until_archived()
-    # The same with Redis away, and with it the flusher; and as they come back.
+    # The same while Redis is down, then while the flusher is stopped, and as they come back.
     store.kill9()
     api, flusher = stack.apis[0], stack.flushers[0]
     wait_until(
         lambda: api.read_metric("busyapi_committers_ready") == 0,
         "the committer to see that Redis died",
     )
-    refused += good(stack)
+    refused += send_accepted(stack)
     store.start()
     wait_until(lambda: post(stack, USAGE).status == 201, "Redis to be back", seconds=20)
     assert flusher.stop() == 0
@@ -309,15 +309,15 @@ def test_nothing_that_was_sent_is_logged_measured_or_said_in_an_error(
     refused.append(fetch(stack.port, f"/api/usages/1?{MARKER}", headers=read))
     flusher.start()
     stack.wait_until_archived()
-    # Last, what is said of the end.
-    metrics = [fetch(each.scrape_port, "/metrics").body for each in stack.processes]
-    assert [each.stop() for each in (api, flusher)] == [0, 0]
+    # Last, the log lines of the stop.
+    metrics = [fetch(process.scrape_port, "/metrics").body for process in stack.processes]
+    assert [process.stop() for process in (api, flusher)] == [0, 0]
 
     for answer in refused:
         assert answer.status in range(400, 504)
         assert MARKER.encode() not in answer.body, answer
-    for text in (*metrics, *(each.log.read_bytes() for each in (api, flusher, store))):
+    for text in (*metrics, *(process.log.read_bytes() for process in (api, flusher, store))):
         for hidden in (MARKER, MARKER.upper(), quote(MARKER), USAGE["medication"]):
             assert hidden.encode() not in text
     for process in (api, flusher):
-        assert lines(process)[-1]["event"] in {"api_stopped", "flusher_stopped"}
+        assert read_log(process)[-1]["event"] in {"api_stopped", "flusher_stopped"}

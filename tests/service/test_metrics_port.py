@@ -1,4 +1,4 @@
-"""What a scrape gets: in which format, and what is there before anything happened."""
+"""Scrapes: their formats, and the series that exist before the first event."""
 
 import subprocess
 import time
@@ -19,62 +19,67 @@ from testkit.proxy import Proxy
 from testkit.servers import Server
 from testkit.waiting import wait_until
 from tests.conftest import Stacks
-from tests.service.conftest import Apis
+from tests.service.conftest import StartApi
 from tests.service.test_api_metrics import samples
 
 OPENMETRICS = "application/openmetrics-text"
 PROMTOOL = Path("/usr/bin/promtool")
-ROWS = {"api": metric_defs_api.METRICS, "flusher": metric_defs_flusher.METRICS}
+METRIC_DEFS = {"api": metric_defs_api.METRICS, "flusher": metric_defs_flusher.METRICS}
 
 
 @pytest.fixture(params=["api", "flusher"])
 def role(request: pytest.FixtureRequest) -> str:
     """Each role in turn."""
-    chosen: str = request.param
-    return chosen
+    name: str = request.param
+    return name
 
 
-def openmetrics(text: str) -> list[Metric]:
-    """Read OpenMetrics, strictly."""
+def parse_openmetrics(text: str) -> list[Metric]:
+    """Parse OpenMetrics strictly."""
     return [*parser.text_string_to_metric_families(text)]  # type: ignore[no-untyped-call]
 
 
-def of(stack: Stack, role: str) -> Process:
-    """Return a stack's process of a role."""
+def find_process(stack: Stack, role: str) -> Process:
+    """Return the process of a role."""
     return stack.apis[0] if role == "api" else stack.flushers[0]
 
 
-def test_openmetrics_for_who_accepts_it_with_units(contract: Stack, role: str) -> None:
+def test_openmetrics_with_units_for_clients_that_accept_it(contract: Stack, role: str) -> None:
     accept = {"accept": f"{OPENMETRICS};version=1.0.0,text/plain;version=0.0.4;q=0.5"}
-    answer = fetch(of(contract, role).scrape_port, "/metrics", headers=accept)
+    answer = fetch(find_process(contract, role).scrape_port, "/metrics", headers=accept)
     assert answer.headers["content-type"].startswith(f"{OPENMETRICS}; version=1.0.0")
-    units = {each.name: each.unit for each in openmetrics(answer.body.decode())}
-    wanted = {row.name: row.unit for row in ROWS[role]}
-    assert units == wanted
+    units = {family.name: family.unit for family in parse_openmetrics(answer.body.decode())}
+    assert units == {row.name: row.unit for row in METRIC_DEFS[role]}
 
 
-def test_text_for_all_others_and_promtool_has_nothing_to_say(contract: Stack, role: str) -> None:
-    answer = fetch(of(contract, role).scrape_port, "/metrics")
+def test_text_for_all_others_passes_promtool(contract: Stack, role: str) -> None:
+    answer = fetch(find_process(contract, role).scrape_port, "/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    said = check(answer.body)
-    assert (said.returncode, said.stdout + said.stderr) == (0, b"")
+    run = run_promtool(answer.body)
+    assert (run.returncode, run.stdout + run.stderr) == (0, b"")
 
 
-def check(text: bytes) -> subprocess.CompletedProcess[bytes]:
-    """Ask promtool what it thinks of an exposition."""
+def run_promtool(text: bytes) -> subprocess.CompletedProcess[bytes]:
+    """Run `promtool check metrics` on an exposition."""
     return subprocess.run(
-        [PROMTOOL, "check", "metrics"], input=text, capture_output=True, check=False, timeout=20
+        [PROMTOOL, "check", "metrics"],
+        input=text,
+        capture_output=True,
+        check=False,
+        timeout=20,
     )
 
 
-def test_promtool_would_say_so() -> None:
-    said = check(b"# HELP a_milliseconds A.\n# TYPE a_milliseconds counter\na_milliseconds 1\n")
-    assert said.returncode
-    assert b"a_milliseconds" in said.stdout + said.stderr
+def test_promtool_finds_a_bad_metric() -> None:
+    run = run_promtool(
+        b"# HELP a_milliseconds A.\n# TYPE a_milliseconds counter\na_milliseconds 1\n"
+    )
+    assert run.returncode
+    assert b"a_milliseconds" in run.stdout + run.stderr
 
 
 def test_both_formats_have_the_same_buckets(contract: Stack, role: str) -> None:
-    process = of(contract, role)
+    process = find_process(contract, role)
     text = fetch(process.scrape_port, "/metrics").body.decode()
     other = fetch(process.scrape_port, "/metrics", headers={"accept": OPENMETRICS}).body.decode()
     bounds = [
@@ -86,7 +91,7 @@ def test_both_formats_have_the_same_buckets(contract: Stack, role: str) -> None:
         }
         for families in (
             text_string_to_metric_families(text),
-            openmetrics(other),
+            parse_openmetrics(other),
         )
     ]
     assert bounds[0] == bounds[1]
@@ -94,11 +99,14 @@ def test_both_formats_have_the_same_buckets(contract: Stack, role: str) -> None:
         assert ("busyapi_request_seconds", "0.05") in bounds[0]
 
 
-def test_what_alerts_count_is_there_before_it_happens(contract: Stack, beside: Apis) -> None:
-    fresh = beside()
-    for row in (metric_defs_api.REFUSED, metric_defs_api.COMMITTER_FAILURES):
-        (label,) = row.labels
-        assert {each[label.name] for each, _ in samples(fresh, row.sample_name)} == {*label.values}
+def test_counters_of_alerts_exist_before_the_first_event(
+    contract: Stack, start_api: StartApi
+) -> None:
+    fresh = start_api()
+    for metric in (metric_defs_api.REFUSED, metric_defs_api.COMMITTER_FAILURES):
+        (label,) = metric.labels
+        series = samples(fresh, metric.sample_name)
+        assert {labels[label.name] for labels, _ in series} == {*label.values}
     statuses = {
         (labels["route"], labels["status"]): value
         for labels, value in samples(fresh, "busyapi_requests_total")
@@ -119,7 +127,7 @@ def test_what_alerts_count_is_there_before_it_happens(contract: Stack, beside: A
 
 
 def test_a_request_that_a_stop_cuts_off_counts_as_failed(stacks: Stacks, valkey: Server) -> None:
-    """Its commit is under way for longer than a stop may take."""
+    """Its commit takes longer than the stop timeout."""
     with Proxy(valkey.port) as proxy:
         settings = {
             "BUSYAPI_REDIS_URL": proxy.url,
@@ -128,23 +136,23 @@ def test_a_request_that_a_stop_cuts_off_counts_as_failed(stacks: Stacks, valkey:
         }
         api = stacks(valkey, settings=settings).apis[0]
         counts: list[float] = []
-        watching = Thread(target=watch, args=(api, counts))
+        thread = Thread(target=collect_failure_counts, args=(api, counts))
         with RawConnection(api.port) as fast, RawConnection(api.port) as ordinary:
             proxy.mute()
             fast.send(render_request("POST", "/api/usages", BODY))
             ordinary.send(
                 render_request("POST", "/api/usages", BODY, headers=("Idempotency-Key: cut",))
             )
-            wait_until(lambda: api.read_metric("busyapi_pending_usages") == 2, "both to be taken")
-            watching.start()
+            wait_until(lambda: api.read_metric("busyapi_pending_usages") == 2, "both to be pending")
+            thread.start()
             api.terminate()
             assert api.wait(20) == 0
-        watching.join(10)
+        thread.join(10)
     assert counts[-1] == 2
 
 
-def watch(api: Process, counts: list[float]) -> None:
-    """Write down how many failed, as often as the process says it, until it has ended."""
+def collect_failure_counts(api: Process, counts: list[float]) -> None:
+    """Collect the number of failed requests from scrapes until the process ends."""
     while api.is_running:
         with suppress(OSError, EOFError):
             counts.append(api.read_metric("busyapi_requests_total", status="500"))

@@ -41,29 +41,29 @@ def page(stack: Stack) -> str:
     return f"http://localhost:{stack.port}/"
 
 
-def beside(stack: Stack, folder: Path, **settings: str) -> Api:
-    """Return one more API process, not yet started."""
+def make_api(stack: Stack, folder: Path, **settings: str) -> Api:
+    """Return another API process that is not started yet."""
     port = reserve_port()
     return Api(folder, f"api-{port}", port, {**(stack.apis[0].environment or {}), **settings})
 
 
-def shows(browser: Browser, selector: str, pattern: str) -> re.Match[str]:
-    """Wait until an element's text has a pattern, and return the match."""
-    found: list[re.Match[str]] = []
+def wait_for_text(browser: Browser, selector: str, pattern: str) -> re.Match[str]:
+    """Wait until an element's text matches a pattern, and return the match."""
+    matches: list[re.Match[str]] = []
 
-    def look() -> bool:
-        found.extend(re.finditer(pattern, browser.text(selector)))
-        return bool(found)
+    def search() -> bool:
+        matches.extend(re.finditer(pattern, browser.text(selector)))
+        return bool(matches)
 
     try:
-        wait_until(look, f"{pattern!r} in {selector}")
+        wait_until(search, f"{pattern!r} in {selector}")
     except TimeoutError:
         pytest.fail(f"{selector} has no {pattern!r}: {browser.text(selector)!r}")
-    return found[0]
+    return matches[0]
 
 
 def run_curl(line: str, **environment: str) -> Any:
-    """Run a curl line as a person would and return what it prints."""
+    """Run a curl line in a shell and return its output."""
     run = subprocess.run(
         ["sh", "-c", line],
         check=True,
@@ -80,7 +80,7 @@ def test_page_is_small_and_fully_rendered(settings: Settings) -> None:
     page = render_landing_page(settings)
     assert len(page.encode()) <= MAX_BYTES
     assert "{{" not in page
-    assert not re.search(r"(?:src|href|action)=\"(?!/|data:)", page), "it loads from elsewhere"
+    assert not re.search(r"(?:src|href|action)=\"(?!/|data:)", page), "it loads from another origin"
 
 
 def test_page_is_served_under_its_policy(stack: Stack) -> None:
@@ -91,20 +91,18 @@ def test_page_is_served_under_its_policy(stack: Stack) -> None:
     )
 
 
-def test_figures_are_shown_and_grow_with_what_is_posted(
-    stack: Stack, browser: Browser, page: str
-) -> None:
+def test_figures_are_shown_and_grow_with_posts(stack: Stack, browser: Browser, page: str) -> None:
     browser.open(page)
-    shows(browser, "#ready", "^Ready.$")
-    before = int(shows(browser, "#count", r"^\d+$")[0])
+    wait_for_text(browser, "#ready", "^Ready.$")
+    before = int(wait_for_text(browser, "#count", r"^\d+$")[0])
     browser.click("button")
-    shows(browser, "#count", f"^{before + 1}$")
+    wait_for_text(browser, "#count", f"^{before + 1}$")
     stack.wait_until_archived()
-    shows(browser, "#archived", f"^{before + 1}$")
-    shows(browser, "#buffered", "^0$")
-    # A second apart from the one before, so that there is a rate to draw.
-    shows(browser, "#rate", r"^[\d.]+$")
-    shows(browser, "#peak", r"^peak [\d.]+$")
+    wait_for_text(browser, "#archived", f"^{before + 1}$")
+    wait_for_text(browser, "#buffered", "^0$")
+    # The page polls every second, so by now there is a rate to draw.
+    wait_for_text(browser, "#rate", r"^[\d.]+$")
+    wait_for_text(browser, "#peak", r"^peak [\d.]+$")
     assert browser.evaluate("document.querySelector('#line').points.length") > 0
     assert browser.text("#state") == ""
     assert browser.problems == []
@@ -116,16 +114,16 @@ def test_form_posts_and_shows_the_id_the_answer_and_a_curl_line_that_works(
     browser.open(page)
     browser.type("[name=patientId]", 'it\'s "100"')
     browser.click("button")
-    number = int(shows(browser, "#answer", r'201 Created\n\{"id":(\d+)\}')[1])
-    sent = fetch(stack.port, f"/api/usages/{number}").json()["usage"]
-    assert sent["patientId"] == 'it\'s "100"'
+    number = int(wait_for_text(browser, "#answer", r'201 Created\n\{"id":(\d+)\}')[1])
+    usage = fetch(stack.port, f"/api/usages/{number}").json()["usage"]
+    assert usage["patientId"] == 'it\'s "100"'
     link = browser.evaluate("document.querySelector('#answer a').getAttribute('href')")
     assert link == f"/api/usages/{number}"
     again = run_curl(browser.text("#curl"))
-    assert fetch(stack.port, f"/api/usages/{again['id']}").json()["usage"] == sent
+    assert fetch(stack.port, f"/api/usages/{again['id']}").json()["usage"] == usage
     browser.type("[name=timestamp]", "yesterday")
     browser.click("button")
-    shows(browser, "#answer", r"^422 .*\n.*/timestamp")
+    wait_for_text(browser, "#answer", r"^422 .*\n.*/timestamp")
     assert not browser.evaluate("!!document.querySelector('#answer a')")
 
 
@@ -142,14 +140,14 @@ def test_table_has_every_operation_and_links_only_what_an_ingress_routes(
     links = browser.evaluate("[...document.links].map(a => a.getAttribute('href'))")
     assert "/openapi.json" in links
     for link in links:
-        assert link.startswith(("/api/", "/openapi.json")), "no Ingress routes anything else"
+        assert link.startswith(("/api/", "/openapi.json")), "an Ingress does not route this link"
         assert fetch(stack.port, link).status == 200
 
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_page_fits_a_phone(browser: Browser, page: str, *, dark: bool) -> None:
     browser.open(page, width=390, dark=dark)
-    shows(browser, "#count", r"^\d+$")
+    wait_for_text(browser, "#count", r"^\d+$")
     assert browser.evaluate("document.documentElement.scrollWidth") <= 390
     colour = browser.evaluate("getComputedStyle(document.documentElement).colorScheme")
     assert colour == "light dark"
@@ -164,37 +162,41 @@ def test_without_javascript_the_form_posts_and_the_curl_line_works(
     assert browser.evaluate("document.querySelector('dl').checkVisibility()") is False
     first = run_curl(browser.text("#curl").replace("localhost:3000", f"localhost:{stack.port}"))
     browser.click("button")
-    assert shows(browser, "body", r'^\{"id":(\d+)\}$')[1] == str(first["id"] + 1)
+    assert wait_for_text(browser, "body", r'^\{"id":(\d+)\}$')[1] == str(first["id"] + 1)
 
 
-def test_token_is_asked_for_used_and_not_kept(
+def test_token_is_required_used_and_not_stored(
     stack: Stack, browser: Browser, tmp_path: Path
 ) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text(f"write {TOKEN}\n")
-    with beside(stack, tmp_path, BUSYAPI_TOKENS_FILE=str(tokens)) as api:
+    with make_api(stack, tmp_path, BUSYAPI_TOKENS_FILE=str(tokens)) as api:
         browser.open(f"http://localhost:{api.port}/")
         assert "token (required here, and not kept)" in browser.text("form")
         browser.type("[name=token]", "wrong")
         browser.click("button")
-        shows(browser, "#answer", "^401 ")
+        wait_for_text(browser, "#answer", "^401 ")
         browser.type("[name=token]", TOKEN)
         browser.click("button")
-        number = int(shows(browser, "#answer", r'201 Created\n\{"id":(\d+)\}$')[1])
+        number = int(wait_for_text(browser, "#answer", r'201 Created\n\{"id":(\d+)\}$')[1])
         line = browser.text("#curl")
         assert TOKEN not in line
         assert run_curl(line, TOKEN=TOKEN)["id"] == number + 1
         browser.open(f"http://localhost:{api.port}/")
-        kept = "[fields.token.value, document.cookie, localStorage.length, sessionStorage.length]"
-        assert browser.evaluate(kept) == ["", "", 0, 0]
+        storage = (
+            "[fields.token.value, document.cookie, localStorage.length, sessionStorage.length]"
+        )
+        assert browser.evaluate(storage) == ["", "", 0, 0]
 
 
-def test_process_that_is_not_ready_says_why(stack: Stack, browser: Browser, tmp_path: Path) -> None:
-    api = beside(stack, tmp_path, BUSYAPI_DURABILITY="replicated")
+def test_page_of_a_process_that_is_not_ready_shows_the_reason(
+    stack: Stack, browser: Browser, tmp_path: Path
+) -> None:
+    api = make_api(stack, tmp_path, BUSYAPI_DURABILITY="replicated")
     try:
         api.spawn()
         wait_until(lambda: api.check_alive() and answers_ok(api.port, "/livez"), f"{api}")
         browser.open(f"http://localhost:{api.port}/")
-        shows(browser, "#ready", "^Not ready: .*replica")
+        wait_for_text(browser, "#ready", "^Not ready: .*replica")
     finally:
         api.close()

@@ -1,4 +1,4 @@
-"""Every port: its deadline, its errors, how many connections it has, and what one too many gets."""
+"""Every port: its deadline, its errors, its connection limit, and the answer over the limit."""
 
 import socket
 import time
@@ -24,17 +24,17 @@ from testkit.processes import Api, Process, Stack
 from testkit.servers import Server
 from testkit.waiting import wait_until
 from tests.conftest import Stacks
-from tests.service.conftest import Apis
+from tests.service.conftest import StartApi
 
 DEADLINE = 1.0
 LATE = 10 * DEADLINE
 MANY = 400
-"""More than a port of metrics keeps."""
+"""More connections than a metrics port keeps."""
 
 
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack whose deadline is short."""
+    """A stack with a short deadline."""
     folder = tmp_path_factory.mktemp("ports")
     with (
         Server(folder / "valkey") as server,
@@ -46,14 +46,12 @@ def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture
-def beside_hasty(hasty: Stack, tmp_path: Path) -> Iterator[Apis]:
-    """A maker of API processes beside that stack."""
+def start_hasty_api(hasty: Stack, tmp_path: Path) -> Iterator[StartApi]:
+    """A function that starts another API process of that stack."""
     with ExitStack() as running:
 
         def make(**settings: str) -> Api:
-            api = Api(
-                tmp_path, "api-beside", reserve_port(), {**(hasty.apis[0].environment), **settings}
-            )
+            api = Api(tmp_path, "api", reserve_port(), {**(hasty.apis[0].environment), **settings})
             api.environment.update(settings)
             return running.enter_context(api)
 
@@ -73,13 +71,13 @@ def port(request: pytest.FixtureRequest, hasty: Stack) -> int:
     return PORTS[request.param](hasty)
 
 
-def threads(process: Process) -> int:
+def count_threads(process: Process) -> int:
     """Return how many threads a process has."""
     text = Path(f"/proc/{process.pid}/status").read_text()
     return int(text.split("Threads:")[1].split()[0])
 
 
-def files(process: Process) -> int:
+def count_files(process: Process) -> int:
     """Return how many files and sockets a process has open."""
     return len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
 
@@ -112,7 +110,7 @@ class TestErrors:
             client.send(raw)
             check_problem(client.read_answer(), status)
 
-    def test_a_client_that_is_gone_before_its_answer_is_no_error(
+    def test_a_client_that_hangs_up_before_its_answer_causes_no_error(
         self, stacks: Stacks, valkey: Server
     ) -> None:
         stack = stacks(valkey)
@@ -127,7 +125,7 @@ class TestErrors:
 
 
 class TestDeadline:
-    """A request arrives whole within the deadline, or is answered 408."""
+    """A request that is not complete within the deadline gets 408."""
 
     @pytest.mark.parametrize(
         "begun",
@@ -137,7 +135,7 @@ class TestDeadline:
         ],
         ids=["header", "body"],
     )
-    def test_a_byte_now_and_then_is_no_way_round_it(self, port: int, begun: bytes) -> None:
+    def test_single_bytes_do_not_extend_it(self, port: int, begun: bytes) -> None:
         path = b"livez" if fetch(port, "/livez").status == 200 else b"metrics"
         with RawConnection(port) as client:
             started = time.monotonic()
@@ -151,52 +149,51 @@ class TestDeadline:
 
 
 class TestMetrics:
-    """The metrics port of an API process is served by its event loop."""
+    """The event loop of an API process serves its metrics port."""
 
-    def test_silent_connections_cost_no_thread_and_do_not_lock_a_scrape_out(
-        self, hasty: Stack
-    ) -> None:
+    def test_silent_connections_use_no_thread_and_do_not_block_a_scrape(self, hasty: Stack) -> None:
         api = hasty.apis[0]
-        before = threads(api)
+        before = count_threads(api)
         with ExitStack() as clients:
             silent = [clients.enter_context(RawConnection(api.scrape_port)) for _ in range(MANY)]
-            for each in silent[::2]:
-                each.send(b"GET")
+            for client in silent[::2]:
+                client.send(b"GET")
             assert api.read_metric("busyapi_build_info") == 1
-            assert threads(api) == before
-            # The newest keep their places until the deadline, the others made room.
+            assert count_threads(api) == before
+            # The newest connections stay until the deadline; the older ones were closed.
             assert not silent[0].is_answered_within(0.5)
             begun = silent[::2]
-            wait_until(lambda: all(each.is_closed() for each in begun), "the begun to be closed")
+            wait_until(
+                lambda: all(client.is_closed() for client in begun),
+                "unfinished requests to be closed",
+            )
         assert hasty.apis[0].log.read_bytes().count(b"Traceback") == 0
 
-    def test_a_slow_scrape_is_answered_although_connections_come_and_come(
-        self, hasty: Stack
-    ) -> None:
+    def test_a_slow_scrape_is_answered_while_connections_keep_arriving(self, hasty: Stack) -> None:
         api = hasty.apis[0]
-        whole = render_request("GET", "/metrics")
+        scrape = render_request("GET", "/metrics")
         with ExitStack() as clients, RawConnection(api.scrape_port) as slow:
-            slow.send(whole[:9])
+            slow.send(scrape[:9])
             for _ in range(MANY // 4):
                 clients.enter_context(RawConnection(api.scrape_port)).send(b"GET")
             time.sleep(DEADLINE / 4)
-            slow.send(whole[9:])
+            slow.send(scrape[9:])
             assert slow.read_answer().status == 200
 
-    def test_scrapes_without_end_leave_the_loop_to_others(self, hasty: Stack) -> None:
-        """Renderings are shared: four hundred requests are not four hundred renderings."""
+    def test_a_flood_of_scrapes_does_not_block_the_event_loop(self, hasty: Stack) -> None:
+        """Requests share a rendering: four hundred requests need far fewer renderings."""
         api = hasty.apis[0]
         clients = [RawConnection(api.scrape_port) for _ in range(100)]
-        for each in clients:
-            each.send(render_request("GET", "/metrics") * 4)
+        for client in clients:
+            client.send(render_request("GET", "/metrics") * 4)
         started = time.monotonic()
         assert fetch(hasty.port, "/livez").status == 200
-        waited = time.monotonic() - started
-        bodies = {each.read_answer().body for each in clients}
+        seconds = time.monotonic() - started
+        bodies = {client.read_answer().body for client in clients}
         assert len(bodies) < 50
-        assert waited < LATE
-        for each in clients:
-            each.close()
+        assert seconds < LATE
+        for client in clients:
+            client.close()
 
     def test_ipv6(self, port: int) -> None:
         if not Path("/proc/net/if_inet6").exists():
@@ -206,16 +203,16 @@ class TestMetrics:
                 client.sendall(render_request("GET", "/livez"))
                 assert client.recv(20).startswith(b"HTTP/1.1 ")
 
-    def test_a_taken_port_ends_the_process(self, hasty: Stack, beside_hasty: Apis) -> None:
-        taken = str(hasty.apis[0].scrape_port)
-        with pytest.raises(RuntimeError, match=f"port {taken}"):
-            beside_hasty(BUSYAPI_METRICS_PORT=taken)
+    def test_a_used_port_ends_the_process(self, hasty: Stack, start_hasty_api: StartApi) -> None:
+        used_port = str(hasty.apis[0].scrape_port)
+        with pytest.raises(RuntimeError, match=f"port {used_port}"):
+            start_hasty_api(BUSYAPI_METRICS_PORT=used_port)
 
 
-class TestBound:
-    """At the bound a quiet connection makes room; while all are at work a new one is refused."""
+class TestConnectionLimit:
+    """At the limit a new connection replaces an idle one, or is refused if none is idle."""
 
-    def test_one_too_many_is_refused_clearly_and_probes_are_answered(
+    def test_one_too_many_is_refused_with_an_answer_and_probes_are_answered(
         self, stacks: Stacks, valkey: Server
     ) -> None:
         stack = stacks(valkey, settings={"BUSYAPI_MAX_CONNECTIONS": "8"})
@@ -223,11 +220,11 @@ class TestBound:
         valkey.pause()
         with ExitStack() as clients:
             busy = [clients.enter_context(RawConnection(stack.port)) for _ in range(8)]
-            for each in busy:
-                each.send(render_request("POST", "/api/usages", BODY))
-            wait_until(lambda: api.read_metric("busyapi_pending_usages") == 8, "all to be at work")
+            for client in busy:
+                client.send(render_request("POST", "/api/usages", BODY))
+            wait_until(lambda: api.read_metric("busyapi_pending_usages") == 8, "all to be pending")
             for _ in range(3):
-                # More than fits in one packet: closing at once would reset the connection.
+                # The body exceeds one packet, so closing at once would reset the connection.
                 with RawConnection(stack.port) as client:
                     client.send(render_request("POST", "/api/usages", BODY + b" " * 200_000))
                     answer = client.read_answer()
@@ -237,46 +234,46 @@ class TestBound:
             assert fetch(stack.port, "/livez").body == b"loop: ok\n"
             assert fetch(stack.port, "/readyz").status == 200
             valkey.resume()
-            for each in busy:
-                check_stored(each.read_answer())
-            # All are idle now: the next is served, and the one that was idle longest is closed.
+            for client in busy:
+                check_stored(client.read_answer())
+            # All are idle now, so the next is served and the longest idle one is closed.
             time.sleep(1.2)
             with RawConnection(stack.port) as client:
                 client.send(render_request("POST", "/api/usages", BODY))
                 check_stored(client.read_answer())
-            assert sum(each.is_closed() for each in busy) == 1
+            assert sum(client.is_closed() for client in busy) == 1
 
-    def test_slow_requests_make_room(self, stacks: Stacks, valkey: Server) -> None:
+    def test_slow_requests_are_closed_for_new_ones(self, stacks: Stacks, valkey: Server) -> None:
         settings = {"BUSYAPI_MAX_CONNECTIONS": "8", "BUSYAPI_REQUEST_DEADLINE": "8"}
         stack = stacks(valkey, settings=settings)
         with ExitStack() as clients:
             slow = [clients.enter_context(RawConnection(stack.port)) for _ in range(8)]
-            for each in slow:
-                each.send(render_request("POST", "/api/usages", BODY)[:-1])
+            for connection in slow:
+                connection.send(render_request("POST", "/api/usages", BODY)[:-1])
             time.sleep(2.5)
             with RawConnection(stack.port) as client:
                 client.send(render_request("POST", "/api/usages", BODY))
                 check_stored(client.read_answer())
                 assert fetch(stack.port, "/livez").status == 200
-            told = [each for each in slow if each.is_answered_within(0.5)]
-            assert len(told) == 2
-            for each in told:
-                check_unavailable(each.read_answer(), stored="no")
+            refused = [connection for connection in slow if connection.is_answered_within(0.5)]
+            assert len(refused) == 2
+            for connection in refused:
+                check_unavailable(connection.read_answer(), stored="no")
 
-    def test_a_flood_of_slow_requests_holds_no_more_than_the_bound(
+    def test_a_flood_of_slow_requests_holds_no_more_than_the_limit(
         self, stacks: Stacks, valkey: Server
     ) -> None:
-        """Those that made room, and do not hang up, are few."""
+        """Few refused connections stay open until their clients hang up."""
         stack = stacks(valkey, settings={"BUSYAPI_MAX_CONNECTIONS": "8"})
         api = stack.apis[0]
-        before = files(api)
+        before = count_files(api)
         with ExitStack() as clients:
             for _ in range(MANY):
                 clients.enter_context(RawConnection(stack.port)).send(b"GET")
-            wait_until(lambda: files(api) > before + 8, "the flood to be seen")
+            wait_until(lambda: count_files(api) > before + 8, "the flood to arrive")
             time.sleep(0.2)
-            assert files(api) <= before + 8 + MAX_LINGERING
-            wait_until(lambda: files(api) <= before + 8 + 2, "all others to be closed")
+            assert count_files(api) <= before + 8 + MAX_LINGERING
+            wait_until(lambda: count_files(api) <= before + 8 + 2, "all others to be closed")
             with RawConnection(stack.port) as client:
                 client.send(render_request("POST", "/api/usages", BODY))
                 check_stored(client.read_answer())
@@ -291,10 +288,10 @@ class TestBound:
             for _ in range(8):
                 busy = clients.enter_context(RawConnection(stack.port))
                 busy.send(render_request("POST", "/api/usages", BODY))
-            wait_until(lambda: api.read_metric("busyapi_pending_usages") == 8, "all to be at work")
+            wait_until(lambda: api.read_metric("busyapi_pending_usages") == 8, "all to be pending")
             refused = [
                 clients.enter_context(RawConnection(stack.port)) for _ in range(MAX_REFUSALS + 20)
             ]
-            wait_until(lambda: any(each.is_closed() for each in refused), "one to be cut off")
+            wait_until(lambda: any(client.is_closed() for client in refused), "one to be cut off")
             valkey.resume()
         assert b"library_log" not in api.log.read_bytes()

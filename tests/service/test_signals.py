@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the first one stops a process in order, whatever comes after it."""
+"""SIGTERM and SIGINT: the first one stops a process in order, whatever signal follows."""
 
 import os
 import signal
@@ -12,23 +12,23 @@ from testkit.servers import Server
 from tests.conftest import Stacks
 
 GAPS = (0, 0.001, 0.2)
-"""Seconds between two signals: before Sanic stops, as it does, and while it waits."""
+"""Seconds between two signals: before Sanic stops, while it stops, and while it waits."""
 
 
-def api(stack: Stack) -> Process:
+def get_api(stack: Stack) -> Process:
     return stack.apis[0]
 
 
-def flusher(stack: Stack) -> Process:
+def get_flusher(stack: Stack) -> Process:
     return stack.flushers[0]
 
 
-@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT], ids=lambda each: each.name)
-@pytest.mark.parametrize("chosen", [api, flusher])
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("get_process", [get_api, get_flusher])
 def test_a_second_signal_does_not_cut_the_stop_short(
-    chosen: Callable[[Stack], Process], second: signal.Signals, valkey: Server, stacks: Stacks
+    get_process: Callable[[Stack], Process], second: signal.Signals, valkey: Server, stacks: Stacks
 ) -> None:
-    process = chosen(stacks(valkey, settings={"BUSYAPI_DRAIN_DELAY": "0.5"}))
+    process = get_process(stacks(valkey, settings={"BUSYAPI_DRAIN_DELAY": "0.5"}))
     for gap in GAPS:
         process.terminate()
         time.sleep(gap)

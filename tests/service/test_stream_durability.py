@@ -1,4 +1,4 @@
-"""A Redis that is weaker than its tier: refused, with the line to change."""
+"""A Redis that is weaker than its tier is refused, and the error names the setting to change."""
 
 import os
 import signal
@@ -48,7 +48,7 @@ async def open_session(
         ("maxmemory-policy", "allkeys-lru"),
     ],
 )
-async def test_weak_setting_is_named_with_the_line_to_change(
+async def test_weak_setting_is_named_with_the_value_to_set(
     seeded: Server, setting: str, weak: str
 ) -> None:
     right = str(seeded.client().config_get(setting)[setting])
@@ -57,7 +57,7 @@ async def test_weak_setting_is_named_with_the_line_to_change(
         await open_session(seeded)
     assert f"{setting} is {weak}: set `{setting} {right}`" in str(refused.value)
     seeded.client().config_set(setting, right)
-    wait_until(lambda: not rewriting(seeded), "the log to be in force")
+    wait_until(lambda: not is_rewriting(seeded), "the log to be active")
     await open_session(seeded)
 
 
@@ -68,7 +68,7 @@ async def test_each_weak_setting_is_named(seeded: Server) -> None:
         await open_session(seeded)
 
 
-async def test_tier_memory_wants_no_file_but_no_eviction_either(seeded: Server) -> None:
+async def test_tier_memory_requires_no_file_but_forbids_eviction(seeded: Server) -> None:
     seeded.client().config_set("appendonly", "no")
     await open_session(seeded, "memory")
     seeded.client().config_set("maxmemory-policy", "allkeys-random")
@@ -76,12 +76,12 @@ async def test_tier_memory_wants_no_file_but_no_eviction_either(seeded: Server) 
         await open_session(seeded, "memory")
 
 
-async def test_tier_replicated_wants_a_replica(seeded: Server) -> None:
+async def test_tier_replicated_requires_a_replica(seeded: Server) -> None:
     with pytest.raises(DurabilityNotMet, match="no replica is connected"):
         await open_session(seeded, "replicated")
 
 
-async def test_server_that_does_not_tell_its_settings_cannot_be_checked(
+async def test_server_that_hides_its_settings_is_refused(
     tmp_path: Path,
 ) -> None:
     acl = ["user default on nopass ~* +@all -config"]
@@ -90,26 +90,26 @@ async def test_server_that_does_not_tell_its_settings_cannot_be_checked(
         await open_session(server)
 
 
-# --- whether the log is in force ------------------------------------------------------------
+# --- whether the log is active ------------------------------------------------------------
 
 
-def slow_rewrites(server: Server) -> None:
+def slow_down_rewrites(server: Server) -> None:
     """Make a rewrite of the log take half a minute."""
     server.command("DEBUG", "POPULATE", 300, "other", 10)
     server.command("CONFIG", "SET", "rdb-key-save-delay", 100_000)
 
 
 def end_rewrite(server: Server) -> None:
-    """Let the rewrite that runs end at once, by another one without the delay."""
+    """End the running rewrite; the next one has no delay."""
     server.command("CONFIG", "SET", "rdb-key-save-delay", 0)
     child = int(
         (server.folder / "server.log").read_text().rsplit("started by pid ", 1)[1].split()[0]
     )
     os.kill(child, signal.SIGKILL)
-    wait_until(lambda: not rewriting(server), "the rewrite to end", seconds=20)
+    wait_until(lambda: not is_rewriting(server), "the rewrite to end", seconds=20)
 
 
-def rewriting(server: Server) -> bool:
+def is_rewriting(server: Server) -> bool:
     info = server.client().info("persistence")
     return bool(info["aof_rewrite_in_progress"] or info["aof_rewrite_scheduled"])
 
@@ -118,17 +118,17 @@ def rewriting(server: Server) -> bool:
 async def slow(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Server]:
-    """A seeded server whose rewrites take long."""
+    """A seeded server with slow rewrites."""
     monkeypatch.setattr("busyapi.stream.durability.FSYNC_TIMEOUT_MS", 700)
     config = ["enable-debug-command yes"]
     with Server(tmp_path / "server", request.param, config=config) as server:
         await seed_once(endpoint_of(server), tmp_path / "archive")
-        slow_rewrites(server)
+        slow_down_rewrites(server)
         yield server
 
 
 @pytest.mark.parametrize("snapshot", [False, True])
-async def test_log_that_was_switched_on_is_not_in_force_before_its_first_rewrite_has_ended(
+async def test_enabled_log_is_not_active_until_its_first_rewrite_ends(
     slow: Server, *, snapshot: bool
 ) -> None:
     slow.command("CONFIG", "SET", "appendonly", "no")
@@ -141,19 +141,19 @@ async def test_log_that_was_switched_on_is_not_in_force_before_its_first_rewrite
     for _ in range(2):
         with pytest.raises(DurabilityNotMet, match="not active yet"):
             await open_session(slow, inspector=inspector)
-    # What the check spares: nothing of what is in memory is in a file.
-    assert rewriting(slow)
+    # Without the check this would lose usages: no file has what is in memory.
+    assert is_rewriting(slow)
     end_rewrite(slow)
     await open_session(slow, inspector=inspector)
 
 
-async def test_waitaof_judges_what_its_own_connection_has_written(
+async def test_waitaof_checks_only_writes_of_its_own_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The control of the check: asked without a write, WAITAOF confirms a log that is not in force.
+    # The control of the check: without a write, WAITAOF confirms a log that is not active.
     monkeypatch.setattr("busyapi.stream.durability.FSYNC_TIMEOUT_MS", 300)
     with Server(tmp_path / "server", config=["enable-debug-command yes"]) as server:
-        slow_rewrites(server)
+        slow_down_rewrites(server)
         server.command("CONFIG", "SET", "appendonly", "no")
         server.command("CONFIG", "SET", "appendonly", "yes")
         connection = await endpoint_of(server).connect(0)
@@ -162,59 +162,59 @@ async def test_waitaof_judges_what_its_own_connection_has_written(
         await connection.close()
 
 
-async def test_rewrite_of_a_log_in_force_changes_nothing(slow: Server) -> None:
+async def test_rewrite_of_an_active_log_changes_nothing(slow: Server) -> None:
     inspector = DurabilityInspector("fsync", KEYS)
     await open_session(slow, inspector=inspector)
     slow.command("CONFIG", "SET", "maxclients", 5000)
     slow.command("BGREWRITEAOF")
     for _ in range(2):
-        assert rewriting(slow)
+        assert is_rewriting(slow)
         await open_session(slow, inspector=inspector)
 
 
-async def test_log_that_was_off_between_two_looks_is_not_in_force(slow: Server) -> None:
+async def test_log_that_was_off_between_two_checks_is_not_active(slow: Server) -> None:
     inspector = DurabilityInspector("fsync", KEYS)
     await open_session(slow, inspector=inspector)
     slow.command("CONFIG", "SET", "appendonly", "no")
     slow.command("CONFIG", "SET", "appendonly", "yes")
-    assert rewriting(slow)
+    assert is_rewriting(slow)
     with pytest.raises(DurabilityNotMet, match="not active yet"):
         await open_session(slow, inspector=inspector)
 
 
-def test_processes_are_not_ready_on_a_weak_server_and_become_so_when_it_is_mended(
+def test_processes_are_not_ready_on_a_weak_server_until_it_is_repaired(
     tmp_path: Path, valkey: Server
 ) -> None:
     valkey.client().config_set("appendfsync", "everysec")
     stack = Stack(tmp_path / "stack", valkey, settings={"BUSYAPI_COMMIT_DEADLINE": "1"})
     (api,), (flusher,) = stack.apis, stack.flushers
-    told = "appendfsync is everysec: set `appendfsync always`"
+    reason = "appendfsync is everysec: set `appendfsync always`"
     try:
-        for each in stack.processes:
-            each.spawn()
-        for each in (api, flusher):
-            wait_until(partial(tells, each, told), "the reason", seconds=20)
-            assert told in each.tail()
+        for process in stack.processes:
+            process.spawn()
+        for process in (api, flusher):
+            wait_until(partial(reports, process, reason), "the reason", seconds=20)
+            assert reason in process.tail()
         assert post(api.port) == (503, "no")
 
         valkey.client().config_set("appendfsync", "always")
-        for each in stack.processes:
-            each.wait_until_ready()
+        for process in stack.processes:
+            process.wait_until_ready()
         assert post(api.port) == (201, "")
 
         # Made weaker while it runs: noticed within one recheck of the committer.
         valkey.client().config_set("appendfsync", "everysec")
-        began = time.monotonic()
+        started = time.monotonic()
         wait_until(lambda: post(api.port) == (503, "no"), "a refusal", seconds=15)
-        assert time.monotonic() - began < 12
-        for each in (api, flusher):
-            wait_until(partial(tells, each, told), "the reason")
+        assert time.monotonic() - started < 12
+        for process in (api, flusher):
+            wait_until(partial(reports, process, reason), "the reason")
     finally:
         stack.close()
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
-def test_what_is_taken_after_the_log_was_switched_on_survives_a_kill(
+def test_usage_stored_after_the_log_was_enabled_survives_a_kill(
     tmp_path: Path, flavour: Flavour
 ) -> None:
     config = ["appendonly no", "enable-debug-command yes"]
@@ -222,17 +222,17 @@ def test_what_is_taken_after_the_log_was_switched_on_survives_a_kill(
         stack = Stack(tmp_path / "stack", server, settings={"BUSYAPI_COMMIT_DEADLINE": "1"})
         (api,), (flusher,) = stack.apis, stack.flushers
         try:
-            slow_rewrites(server)
+            slow_down_rewrites(server)
             server.command("CONFIG", "SET", "appendonly", "yes")
-            for each in stack.processes:
-                each.spawn()
-            for each in (api, flusher):
-                wait_until(partial(tells, each, "not active yet"), "the reason", seconds=20)
+            for process in stack.processes:
+                process.spawn()
+            for process in (api, flusher):
+                wait_until(partial(reports, process, "not active yet"), "the reason", seconds=20)
             assert post(api.port) == (503, "no")
-            assert rewriting(server)
+            assert is_rewriting(server)
             end_rewrite(server)
-            for each in stack.processes:
-                each.wait_until_ready()
+            for process in stack.processes:
+                process.wait_until_ready()
             flusher.pause()
             assert post(api.port) == (201, "")
             server.kill9()
@@ -245,17 +245,17 @@ def test_what_is_taken_after_the_log_was_switched_on_survives_a_kill(
             stack.close()
 
 
-def tells(process: Api | Flusher, what: str) -> bool:
-    """Ask whether a process is not ready, and says this."""
+def reports(process: Api | Flusher, reason: str) -> bool:
+    """Return whether a process is not ready and reports this reason."""
     try:
         answer = fetch(process.port, "/readyz", seconds=2)
     except OSError:
         return False
-    return answer.status == 503 and what in answer.body.decode()
+    return answer.status == 503 and reason in answer.body.decode()
 
 
 def post(port: int) -> tuple[int, str]:
-    """Post one usage; return the status and what `stored` says."""
+    """Post one usage; return the status and the `stored` member."""
     answer = fetch(
         port,
         "/api/usages",

@@ -1,4 +1,4 @@
-"""Passwords, users and TLS: let in with the right ones, told clearly with the wrong ones."""
+"""Passwords, users and TLS: the right ones work, and the wrong ones give a clear error."""
 
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from testkit.processes import Process, Stack
 from testkit.servers import Flavour, Server
 from testkit.waiting import wait_until
 
-# One user for both roles: its own keys, the commands it sends, and nothing else.
+# One user for both roles, with only its own keys and the commands it sends.
 COMMANDS = "-@all +@read +@write +@scripting +info +config|get +wait +select +ping"
 USERS = (
     "user default off",
@@ -23,7 +23,7 @@ USERS = (
 )
 
 
-async def test_user_with_its_own_keys_and_few_commands_is_enough(
+async def test_user_with_only_its_own_keys_and_few_commands_is_enough(
     tmp_path: Path, flavour: Flavour
 ) -> None:
     server = Server(
@@ -37,7 +37,7 @@ async def test_user_with_its_own_keys_and_few_commands_is_enough(
             assert await committer.post(b"{}") == 1
         for wrong in (
             parse_redis_url(server.url, username="busyapi", password="wrong"),
-            parse_redis_url(server.url, username="nobody", password="s3cret"),
+            parse_redis_url(server.url, username="unknown", password="s3cret"),
             parse_redis_url(server.url),
         ):
             with pytest.raises(RedisUnavailable, match="refuses the user or password"):
@@ -45,18 +45,18 @@ async def test_user_with_its_own_keys_and_few_commands_is_enough(
 
 
 @pytest.mark.parametrize("password", ["", "s3cret"])
-async def test_a_server_without_room_is_not_taken_for_a_wrong_password(
+async def test_a_full_server_is_not_reported_as_a_wrong_password(
     tmp_path: Path, flavour: Flavour, password: str
 ) -> None:
     limit = ("maxclients 1",)
     with Server(tmp_path / "server", flavour, password=password, config=limit) as server:
-        there = parse_redis_url(server.url, password=password)
+        endpoint = parse_redis_url(server.url, password=password)
         server.client().close()
-        first = await there.connect(0)
-        # The server says "max number of clients reached", which its reset may overtake.
-        with pytest.raises(RedisUnavailable) as told:
-            await there.connect(0)
-        assert "user or password" not in str(told.value)
+        first = await endpoint.connect(0)
+        # The server sends "max number of clients reached", but its reset may arrive first.
+        with pytest.raises(RedisUnavailable) as error:
+            await endpoint.connect(0)
+        assert "user or password" not in str(error.value)
         await first.close()
 
 
@@ -85,25 +85,27 @@ def test_tls_with_a_user_and_a_password_file_end_to_end(tmp_path: Path) -> None:
         assert verdict.ok, verdict
         assert verdict.archived == 50
 
-        # A wrong password from now on: running connections stay, a restart is refused.
+        # With a wrong password, running connections stay and a restart is refused.
         secret.write_text("wrong")
-        for each in stack.processes:
-            each.kill9()
-            each.spawn()
-            wait_until(partial(refused, each), "the log to say why", seconds=20)
-            assert "s3cret" not in each.tail()
-            assert not each.is_ready()
-        # A rotated secret is taken without a restart.
+        for process in stack.processes:
+            process.kill9()
+            process.spawn()
+            wait_until(
+                partial(logs_refused_login, process), "the log to give the reason", seconds=20
+            )
+            assert "s3cret" not in process.tail()
+            assert not process.is_ready()
+        # A rotated secret is read without a restart.
         secret.write_text("s3cret")
-        for each in stack.processes:
-            each.wait_until_ready()
+        for process in stack.processes:
+            process.wait_until_ready()
 
 
-def refused(process: Process) -> bool:
+def logs_refused_login(process: Process) -> bool:
     return "refuses the user or password" in process.tail()
 
 
-async def test_server_that_nobody_vouches_for_is_not_spoken_to(tmp_path: Path) -> None:
+async def test_server_with_an_untrusted_certificate_is_refused(tmp_path: Path) -> None:
     certificates = make_certificates(tmp_path)
     with Server(tmp_path / "server", "redis", certificates=certificates) as server:
         connection = await endpoint_of(server).connect(0)

@@ -1,4 +1,4 @@
-"""Four partitions, a cluster of three, and a failover by sentinels, end to end."""
+"""Four partitions, a cluster of three servers, and a failover by sentinels, end to end."""
 
 from contextlib import ExitStack
 from functools import partial
@@ -19,7 +19,7 @@ from testkit.waiting import wait_until
 
 
 def post_all_kinds(stack: Stack, requests: int) -> History:
-    """Post singles and batches, with keys and without."""
+    """Post singles and batches, with and without keys."""
     history = History()
     with ExitStack() as running:
         for batch, keys in ((0, False), (0, True), (7, False), (7, True)):
@@ -35,13 +35,15 @@ def post_all_kinds(stack: Stack, requests: int) -> History:
     return history
 
 
-def assert_four_partitions_hold(stack: Stack, requests: int) -> None:
+def assert_four_partitions_work(stack: Stack, requests: int) -> None:
     history = post_all_kinds(stack, requests)
     assert history.acknowledged == 2 * requests + 2 * 7 * requests, history
     stack.wait_until_archived()
     verdict = stack.check_history(history)
     assert verdict.ok, verdict
-    lines = {n: len(each.lines) for n, each in read_archive(stack.archive).partitions.items()}
+    lines = {
+        n: len(partition.lines) for n, partition in read_archive(stack.archive).partitions.items()
+    }
     assert set(lines) == {0, 1, 2, 3}
     assert all(lines.values()), lines
 
@@ -50,18 +52,18 @@ def test_four_partitions_on_one_server_and_no_other_number_of_them(
     tmp_path: Path, valkey: Server
 ) -> None:
     with Stack(tmp_path / "stack", valkey, apis=2, partitions=4) as stack:
-        assert_four_partitions_hold(stack, 50)
-        # Whoever is started with another number is turned away, and says why.
-        told = "installation has 4 partitions, BUSYAPI_PARTITIONS says 1"
+        assert_four_partitions_work(stack, 50)
+        # A process with another number of partitions is refused and reports the reason.
+        reason = "installation has 4 partitions, BUSYAPI_PARTITIONS says 1"
         other = {**valkey.settings(), "BUSYAPI_PARTITIONS": "1"}
         api = Api(tmp_path / "other", "api", reserve_port(), other)
         api.spawn()
         assert api.wait(20) == 1
-        assert told in api.tail()
+        assert reason in api.tail()
 
         stack.flushers[0].stop()
         valkey.command("DEL", PartitionKeys(0).lease)  # as if it had expired
-        for folder, why in (
+        for folder, problem in (
             (tmp_path / "elsewhere", "installed with 4 partitions, BUSYAPI_PARTITIONS says 1"),
             (stack.archive, "is partition 0 of 4, not 0 of 1"),
         ):
@@ -69,7 +71,9 @@ def test_four_partitions_on_one_server_and_no_other_number_of_them(
             flusher = Flusher(tmp_path / f"other-{folder.name}", 0, reserve_port(), settings)
             flusher.spawn()
             try:
-                wait_until(partial(says, flusher, why), f"{flusher} to say why", seconds=20)
+                wait_until(
+                    partial(has_logged, flusher, problem), f"{flusher} to report it", seconds=20
+                )
                 assert not flusher.is_ready()
             finally:
                 flusher.close()
@@ -79,8 +83,8 @@ def test_four_partitions_on_one_server_and_no_other_number_of_them(
         assert "--partition must be from 0 to 3" in flusher.tail()
 
 
-def says(flusher: Flusher, what: str) -> bool:
-    return what in flusher.tail()
+def has_logged(flusher: Flusher, text: str) -> bool:
+    return text in flusher.tail()
 
 
 @pytest.mark.parametrize("flavour", ["redis", pytest.param("valkey", marks=pytest.mark.long)])
@@ -89,7 +93,7 @@ def test_four_partitions_on_a_cluster_of_three(tmp_path: Path, flavour: Flavour)
         ClusterOfThree(tmp_path / "cluster", flavour) as cluster,
         Stack(tmp_path / "stack", cluster, partitions=4) as stack,
     ):
-        assert_four_partitions_hold(stack, 25)
+        assert_four_partitions_work(stack, 25)
 
 
 @pytest.mark.parametrize("tier", ["replicated", pytest.param("fsync", marks=pytest.mark.long)])
@@ -102,18 +106,18 @@ def test_failover_repeats_no_id_and_loses_only_what_its_tier_allows(
         with Stack(tmp_path / "stack", store, apis=2, settings=settings) as stack:
             with (
                 Load(stack.port, connections=4) as load,
-                # Repeated until they are answered: none may be stored a second time.
+                # Each is repeated until it is answered, and none may be stored twice.
                 Load(stack.port, connections=4, keys=True, history=load.history),
             ):
                 wait_until(lambda: load.history.acknowledged > 100, "usages")
                 old = sentinels.primary()
                 old.kill9()
                 new = sentinels.wait_for_failover(old)
-                # The replicated tier has to have a replica; sentinels would take ten seconds.
+                # The replicated tier needs a replica; sentinels would take ten seconds.
                 old.start()
                 old.command("REPLICAOF", "127.0.0.1", new.port)
-                for each in stack.processes:
-                    each.wait_until_ready()
+                for process in stack.processes:
+                    process.wait_until_ready()
                 before = load.history.acknowledged
                 wait_until(lambda: load.history.acknowledged > before + 100, "usages", seconds=20)
             stack.wait_until_archived()
