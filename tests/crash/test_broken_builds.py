@@ -1,4 +1,4 @@
-"""Builds that lose or repeat are caught by the checker, and the sound one passes the same trial."""
+"""The checker catches builds that lose or repeat usages; the real build passes the same trial."""
 
 import re
 from contextlib import ExitStack
@@ -19,17 +19,17 @@ from testkit.waiting import wait_until
 ACCEPT = re.compile(r"busyapi (archive accept-loss .*) --reason")
 
 THE_COMMIT = b":lane:"
-"""In the key that each batch's commit names, and no other command."""
+"""Part of a key that only the commit of a batch names."""
 
 
 def wait_until_flushed(flusher: Flusher) -> None:
-    """Wait until all that was issued before now is archived."""
+    """Wait until all ids issued so far are archived."""
     seq = flusher.read_metric("busyapi_issued_seq")
     wait_until(lambda: flusher.read_metric("busyapi_archived_seq") > seq, "a flush")
 
 
-def trial(folder: Path, server: Server, build: dict[str, str]) -> Verdict:
-    """Post while answers are lost; flush more than once."""
+def run_trial(folder: Path, server: Server, build: dict[str, str]) -> Verdict:
+    """Post while answers are lost, through more than one flush."""
     with ExitStack() as running:
         proxy = running.enter_context(Proxy(server.port))
         stack = Stack(folder / "stack", server, settings=build)
@@ -66,7 +66,7 @@ def test_trial_finds_what_is_broken(
     defects: set[Defect],
 ) -> None:
     build = broken_build(*broken) if broken else {}
-    verdict = trial(tmp_path, valkey, build)
+    verdict = run_trial(tmp_path, valkey, build)
     assert set(verdict.defects) == defects, verdict
 
 
@@ -81,10 +81,12 @@ def test_flusher_that_publishes_before_it_writes_is_caught(tmp_path: Path, valke
             flusher.spawn()
             assert flusher.wait(20) == -9
             del flusher.environment["BUSYAPI_FAILPOINTS"]
-        # The next one sees that usages are gone, and waits for a person.
+        # The next flusher finds that usages are missing, and waits for an operator.
         flusher.spawn()
-        said = wait_until(lambda: ACCEPT.findall(flusher.tail()), "the flusher to halt", seconds=30)
-        assert run_busyapi(stack.archive, *said[0].split(), "--reason", "a test", "--yes") == 0
+        commands = wait_until(
+            lambda: ACCEPT.findall(flusher.tail()), "the flusher to halt", seconds=30
+        )
+        assert run_busyapi(stack.archive, *commands[0].split(), "--reason", "a test", "--yes") == 0
         flusher.wait_until_ready()
         stack.wait_until_archived()
     verdict = stack.check_history(load.history)

@@ -1,8 +1,8 @@
-"""A replica that lacks the tail is promoted: no id comes twice, and nothing a replica had is lost.
+"""Promote a replica that lacks the tail: no id comes twice, and nothing a replica had is lost.
 
-The replica is kept behind by a proxy that passes it nothing any more. The flusher sleeps while the
-replica is promoted, and the API is a new process that was never told an id: only the check of the
-server's run_id stands between it and the ids of the lost tail.
+A proxy that stops forwarding keeps the replica behind. The flusher is suspended while the replica
+is promoted, and the API is a new process that has received no id: only the check of the server's
+run_id keeps it from issuing the ids of the lost tail again.
 """
 
 import time
@@ -25,10 +25,10 @@ from testkit.waiting import wait_until
 TWICE = {Defect.ID_ANSWERED_TWICE, Defect.MISMATCH, Defect.ARCHIVED_TWICE, Defect.UNKNOWN_TWICE}
 
 
-def go_on(load: Load) -> None:
-    """Wait for ten usages more, or two seconds.
+def wait_for_more_usages(load: Load) -> None:
+    """Wait for ten more usages, or two seconds.
 
-    The replicated tier acknowledges none while its replica is cut off.
+    The replicated tier acknowledges no usage while its replica is cut off.
     """
     before = load.history.acknowledged
     with suppress(TimeoutError):
@@ -36,12 +36,12 @@ def go_on(load: Load) -> None:
 
 
 class Promotion:
-    """A primary, a replica of it through a proxy, and a replica of that one."""
+    """A primary, its replica through a proxy, and a replica of that replica."""
 
     def __init__(self, folder: Path, tier: str, build: dict[str, str]) -> None:
         self.primary = Server(folder / "primary")
         self.replica = Server(folder / "replica", replica_of=self.primary)
-        # Of the replica: when that one is promoted, the tier has a replica again.
+        # It follows the replica, so after the promotion the tier has a replica again.
         self.second = Server(folder / "second", replica_of=self.replica)
         self.link = Proxy(self.primary.port)
         self.front = Proxy(self.primary.port)
@@ -55,10 +55,10 @@ class Promotion:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Start all of it."""
+        """Start all processes."""
         with ExitStack() as running:
-            for each in (self.primary, self.replica, self.link, self.front):
-                running.enter_context(each)
+            for part in (self.primary, self.replica, self.link, self.front):
+                running.enter_context(part)
             self.replica.command("REPLICAOF", "127.0.0.1", self.link.port)
             running.enter_context(self.second)
             wait_until(
@@ -69,14 +69,14 @@ class Promotion:
             yield
 
     def run(self, *, to_the_end: bool = True) -> Verdict:
-        """Post, let the replica fall behind, post on, promote it, post on."""
+        """Post before the replica falls behind, before it is promoted, and after."""
         with self.running():
             with Load(self.stack.port, connections=4, timeout=8) as load:
                 wait_until(lambda: load.history.acknowledged > 50, "usages")
                 self.link.mute()
-                go_on(load)
+                wait_for_more_usages(load)
                 self.stack.flushers[0].pause()
-                go_on(load)
+                wait_for_more_usages(load)
                 self._promote()
                 before = load.history.acknowledged
                 self.stack.apis[0].spawn()
@@ -98,7 +98,7 @@ class Promotion:
         return self.stack.check_history(load.history)
 
     def _promote(self) -> None:
-        """Put the replica in the primary's place; the flusher sleeps already, and no API runs."""
+        """Replace the primary by the replica while the flusher is suspended and no API runs."""
         self.stack.apis[0].kill9()
         self.primary.kill9()
         self.replica.command("REPLICAOF", "NO", "ONE")
@@ -111,7 +111,7 @@ class Promotion:
 def test_promoted_replica_without_the_tail_repeats_no_id(tmp_path: Path) -> None:
     promotion = Promotion(tmp_path, "fsync", {})
     verdict = promotion.run()
-    # What only the dead primary had is lost, as this tier allows; its ids are not given again.
+    # What only the dead primary had is lost, as this tier allows; its ids are not issued again.
     assert set(verdict.defects) == {Defect.MISSING}, verdict
     assert promotion.acknowledged_unseeded == 0
     assert promotion.gaps() == 1
@@ -120,9 +120,9 @@ def test_promoted_replica_without_the_tail_repeats_no_id(tmp_path: Path) -> None
 
 @pytest.mark.mutants
 def test_build_without_the_check_of_the_run_id_is_caught(tmp_path: Path) -> None:
-    # Two guards, each enough alone: the check of a connection, and that of each commit.
+    # Two checks protect, and each is enough: that of a connection, and that of each commit.
     build = broken_build(mutants.commit_on_any_server)
-    # What the flusher makes of it afterwards is of no interest.
+    # What the flusher does afterwards does not matter here.
     verdict = Promotion(tmp_path, "fsync", build).run(to_the_end=False)
     assert Defect.ID_ANSWERED_TWICE in verdict.defects, verdict
 
