@@ -133,6 +133,12 @@ HOSTS = ["a.example.org:26379", "b.example.org:26379"]
     ("external", "url"),
     [
         ({"host": "r"}, "redis://r:6379"),
+        ({"host": "fd00::6"}, "redis://[fd00::6]:6379"),
+        ({"host": "[fd00::6]", "port": 6380}, "redis://[fd00::6]:6380"),
+        (
+            {"mode": "cluster", "hosts": ["[fd00::6]:6379", "a.example.org"]},
+            "redis+cluster://[fd00::6]:6379,a.example.org",
+        ),
         ({"host": "r", "port": 6380, "tls": {"enabled": True}}, "rediss://r:6380"),
         (
             {"mode": "sentinel", "hosts": HOSTS, "masterName": "m"},

@@ -199,6 +199,7 @@ def test_schema_and_service_accept_the_same_key_prefixes(prefix: str) -> None:
         {"image": {"digest": "0" * 64}},
         {"externalRedis": {"mode": "replicated"}},
         {"externalRedis": {"hosts": [""]}},
+        {"externalRedis": {"hosts": ["fd00::6:26379"]}},
         {"valkey": {"resources": {"limits": {"memory": "lots"}}}},
         {"flusher": {"persistence": {"size": "ten gigabytes"}}},
         {"flusher": {"persistence": {"accessModes": ["ReadWriteTwice"]}}},
