@@ -14,12 +14,12 @@ import redis
 
 from bench.markdown import render
 from bench.plot import plot
-from bench.progress import tell
+from bench.progress import print_progress
 from bench.report import Report
 from bench.scenarios import SCENARIOS, Scenario, before, measure, select_scenarios
 from busyapi.argument_types import whole_number
 from perf import wrk
-from perf.machine import machine
+from perf.machine import describe_machine
 
 EPILOG = """\
 It starts what it measures, on free ports and in a temporary folder, and stops and removes it all.
@@ -27,25 +27,32 @@ Runs are interleaved and the median is shown; before each run there is a warm-up
 With the defaults it takes about eight minutes, the scenario `peers` alone six. Nothing else should
 run on the machine.
 
-The exit code is about correctness alone: 0 when every usage that was answered with 201 is in the
-archive once, and nothing else was answered; 1 when not; 2 when it cannot run. Whether the floors
-are met is printed.
+The exit code only covers correctness: 0 if every usage that was answered with 201 is in the archive
+once and there was no other answer; 1 if not; 2 if the benchmark cannot run. The report shows
+whether the floors are met.
 
 scenarios:
 """
 
-TROUBLE = (wrk.WrkFailed, RuntimeError, OSError, ValueError, HTTPException, redis.RedisError)
+SCENARIO_ERRORS = (
+    wrk.WrkFailed,
+    RuntimeError,
+    OSError,
+    ValueError,
+    HTTPException,
+    redis.RedisError,
+)
 """Errors that end one scenario. A wait that times out is an OSError that names the condition."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, and return the exit code."""
+    """Run the benchmark, and return the exit code."""
     options = _parser().parse_args(arguments)
     try:
         wrk.find()
         report = _run(options)
     except wrk.WrkMissing as error:
-        tell(str(error))
+        print_progress(str(error))
         return 2
     except KeyboardInterrupt:
         return 130
@@ -67,17 +74,17 @@ def _run(options: argparse.Namespace) -> Report:
         "seconds": options.seconds,
         "connections": options.connections,
     }
-    with temporary(options.folder) as folder:
-        report = Report(machine(folder), settings, {}, [])
+    with make_temporary_folder(options.folder) as folder:
+        report = Report(describe_machine(folder), settings, {}, [])
         if not report.machine.on_disk:
-            tell(f"{options.folder} is in memory: choose a --folder on disk")
+            print_progress(f"{options.folder} is in memory: choose a --folder on disk")
         for scenario in _scenarios(options):
             try:
                 report.scenarios[scenario.name] = measure(scenario, folder, **settings)
-            except TROUBLE as error:
+            except SCENARIO_ERRORS as error:
                 # The other scenarios may still succeed.
                 report.errors.append(f"{scenario.name}: {type(error).__name__}: {error}")
-                tell(report.errors[-1])
+                print_progress(report.errors[-1])
     return report
 
 
@@ -91,7 +98,7 @@ def _scenarios(options: argparse.Namespace) -> list[Scenario]:
 
 
 @contextmanager
-def temporary(parent: Path) -> Iterator[Path]:
+def make_temporary_folder(parent: Path) -> Iterator[Path]:
     """Provide a temporary folder, and remove it."""
     folder = Path(tempfile.mkdtemp(prefix="busyapi-bench-", dir=parent))
     try:

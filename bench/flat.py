@@ -1,13 +1,14 @@
-"""Check that only the archive grows: one stack, millions of usages, with looks in between.
+"""Check that only the archive grows: one stack, millions of usages, with snapshots in between.
 
-    fill to 1 M ── look ── fill to 10 M ── look ── fill to 50 M ── look, verify
+    fill to 1 M ── snapshot ── fill to 10 M ── snapshot ── fill to 50 M ── snapshot, verify
 
-At the end it says what a usage and an Idempotency-Key weigh in Redis (docs/reference/sizing.md).
+At the end it prints the sizes of a usage and an Idempotency-Key in Redis, for
+docs/reference/sizing.md.
 
-A tenth is posted one by one through wrk, the rest in batches of usages that are not alike, so that
-zstd meets what it would meet. A look is taken when all is archived: memory, CPU since the last
-look, bytes, how long a lookup, a count and a restart of each process take. Each look ends with the
-restarts, so the memory is that of processes which took 1, 9 and 40 million usages.
+A tenth is posted one by one through wrk, the rest in batches of different usages, so that zstd gets
+realistic data. A snapshot is taken when all is archived: memory, CPU since the last one, bytes, and
+the duration of a lookup, a count and a restart of each process. It ends with the restarts, so
+the memory is that of processes which received 1, 9 and 40 million usages.
 """
 
 import argparse
@@ -23,15 +24,15 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
 
-from bench.cli import temporary
-from bench.look import Look, archived_usages, look, render, spent
-from bench.progress import tell
-from bench.realistic import batch
+from bench.cli import make_temporary_folder
+from bench.progress import print_progress
+from bench.realistic import make_batch
+from bench.snapshot import Snapshot, archived_usages, read_cpu_seconds, render, take_snapshot
 from busyapi.argument_types import whole_number
 from busyapi.stream.keys import PartitionKeys
 from perf import archive_ids, wrk
 from perf.load import SINGLE, Load
-from perf.machine import machine, versions
+from perf.machine import describe_machine, versions
 from perf.stack import Durable
 from testkit.servers import FLAVOURS, Flavour, Server
 from testkit.waiting import wait_until
@@ -39,67 +40,67 @@ from testkit.waiting import wait_until
 MILLION = 1_000_000
 CONNECTIONS = 64
 BATCH = 1000
-BODIES = 200
-"""Batches made before the start, 20 MB: far more than zstd looks back."""
+BATCH_COUNT = 200
+"""Batches that are made before the start, 20 MB: far more than the window of zstd."""
 POSTERS = 4
-SINGLES = 0.1
-"""The part that is posted one by one."""
+SINGLE_SHARE = 0.1
+"""The share that is posted one by one."""
 SLICE_SECONDS = 5
-BUFFERED = 200_000
-ALONE = 2000
+BUFFERED_USAGES = 200_000
+SERIAL_POSTS = 2000
 KEY_COUNTS = (132_000, 263_000, 400_000, 525_000, 800_000, 1_000_000, 1_060_000)
-"""Some just over a power of two, where a server has made its table larger."""
+"""Some are just above a power of two, where a server has just enlarged its table."""
 REWRITE_SECONDS = 60.0
 
 
 class Weight(NamedTuple):
-    """What Redis holds for one usage that waits, in bytes."""
+    """The bytes in Redis for one usage that waits."""
 
     memory: float
     log: float
-    """What it appended to its log, before a rewrite."""
+    """Bytes that it appends to its log, before a rewrite."""
 
 
 class Filler:
-    """Posts until so many usages are stored."""
+    """Posts until a number of usages is stored."""
 
     def __init__(self, contender: Durable, folder: Path) -> None:
         self._contender = contender
         self._folder = folder
         self._script = SINGLE.write_script(folder)
-        self._bodies: Sequence[Load] = [batch(seed, BATCH) for seed in range(BODIES)]
+        self._bodies: Sequence[Load] = [make_batch(seed, BATCH) for seed in range(BATCH_COUNT)]
         self._singles = 0
 
     def fill(self, target: int) -> None:
         """Post until `target` usages, or a few more, are stored since the start."""
         while (stored := archived_usages(self._contender)) < target:
-            if self._singles < SINGLES * stored:
-                self._singles += self.one_by_one()
+            if self._singles < SINGLE_SHARE * stored:
+                self._singles += self.post_in_parallel()
             else:
-                self.batches(min(target - stored, MILLION))
+                self.post_batches(min(target - stored, MILLION))
 
-    def one_by_one(self) -> int:
-        """Post single usages for some seconds, and return the number of answers."""
+    def post_in_parallel(self) -> int:
+        """Post single usages over many connections, and return the number of answers."""
         line = wrk.command(SINGLE, self._script, self._contender.port, SLICE_SECONDS, CONNECTIONS)
         result = wrk.run(line, self._folder / "wrk.log", SLICE_SECONDS)
         if result.not_2xx or result.socket_errors:
             raise RuntimeError(f"wrk saw {result.not_2xx + result.socket_errors} errors")
         return result.accepted
 
-    def one_at_a_time(self) -> None:
-        """Post single usages, each when the one before it is answered."""
-        self._post([SINGLE] * ALONE)
+    def post_serially(self) -> None:
+        """Post single usages, one after the other."""
+        self._post([SINGLE] * SERIAL_POSTS)
 
-    def with_keys(self) -> None:
+    def post_with_keys(self) -> None:
         """Post single usages, each with its own Idempotency-Key, one after the other."""
-        self._post([SINGLE] * ALONE, keyed=True)
+        self._post([SINGLE] * SERIAL_POSTS, keyed=True)
 
-    def batches(self, usages: int) -> None:
-        """Post usages in batches, not fewer than one each poster."""
+    def post_batches(self, usages: int) -> None:
+        """Post usages in batches, at least one from each thread."""
         rounds = max(1, usages // (BATCH * POSTERS))
         with ThreadPoolExecutor(POSTERS) as pool:
             turns = [range(poster, rounds * POSTERS, POSTERS) for poster in range(POSTERS)]
-            loads = [[self._bodies[turn % BODIES] for turn in entry] for entry in turns]
+            loads = [[self._bodies[turn % BATCH_COUNT] for turn in entry] for entry in turns]
             list(pool.map(self._post, loads))
 
     def _post(self, loads: Iterable[Load], *, keyed: bool = False) -> None:
@@ -116,51 +117,55 @@ class Filler:
         connection.close()
 
 
-def run(folder: Path, targets: Sequence[int]) -> tuple[list[Look], list[str], dict[str, str]]:
-    """Fill, look, and verify at the end; return the looks, further notes and the versions."""
-    looks: list[Look] = []
+def run(folder: Path, targets: Sequence[int]) -> tuple[list[Snapshot], list[str], dict[str, str]]:
+    """Fill, take snapshots and verify; return the snapshots, notes and versions."""
+    snapshots: list[Snapshot] = []
     with Durable(folder / "stack", apis=2) as contender:
         filler = Filler(contender, folder)
         stored = 0
         for target in targets:
-            tell(f"flat: filling to {target:,}")
-            cpu, started = spent(contender), time.monotonic()
+            print_progress(f"flat: filling to {target:,}")
+            cpu, started = read_cpu_seconds(contender), time.monotonic()
             filler.fill(target)
-            looks.append(look(contender, stored, cpu, time.monotonic() - started))
-            stored = looks[-1].usages
-            tell(f"flat: {looks[-1]}")
+            snapshots.append(take_snapshot(contender, stored, cpu, time.monotonic() - started))
+            stored = snapshots[-1].usages
+            print_progress(f"flat: {snapshots[-1]}")
         what = versions(contender.server)
-        tell("flat: filling Redis with the flusher paused")
+        print_progress("flat: filling Redis with the flusher paused")
         waiting = [
             f"a usage that waits in Redis, {how}: {_describe(_waiting(contender, post))}"
             for how, post in (
-                ("posted in batches", lambda: filler.batches(BUFFERED)),
-                (f"{CONNECTIONS} devices at a time", filler.one_by_one),
-                ("one device, an entry each", filler.one_at_a_time),
-                ("likewise, with keys", filler.with_keys),
+                ("posted in batches", lambda: filler.post_batches(BUFFERED_USAGES)),
+                (f"{CONNECTIONS} devices at a time", filler.post_in_parallel),
+                ("one device, an entry each", filler.post_serially),
+                ("likewise, with keys", filler.post_with_keys),
             )
         ]
         stored = archived_usages(contender)
         for entry in [*contender.stack.apis, *contender.stack.flushers]:
             entry.stop()
-        archived = archive_ids.count(contender.stack.archive)
+        archived = archive_ids.count_lines(contender.stack.archive)
         if archived.lines != stored or archived.fault:
             raise RuntimeError(f"{archived.lines:,} lines for {stored:,} usages; {archived.fault}")
         proof = verify(contender.stack.archive)
-    return looks, [*waiting, *(key_bytes(folder, flavour) for flavour in FLAVOURS), proof], what
+    return (
+        snapshots,
+        [*waiting, *(measure_key_size(folder, flavour) for flavour in FLAVOURS), proof],
+        what,
+    )
 
 
 def _waiting(contender: Durable, post: Callable[[], object]) -> Weight:
-    """Return what Redis holds for one usage while no flusher archives."""
+    """Return the bytes in Redis for one usage while no flusher archives."""
     (flusher,) = contender.stack.flushers
     archived_usages(contender)
-    # A rewrite in between would hide what was appended.
+    # A rewrite in between would hide the appended bytes.
     contender.server.client().config_set("auto-aof-rewrite-percentage", 0)
     flusher.pause()
     try:
-        before = _buffered(contender)
+        before = _read_redis(contender)
         post()
-        after = _buffered(contender)
+        after = _read_redis(contender)
     finally:
         flusher.resume()
     more = after[0] - before[0]
@@ -171,7 +176,7 @@ def _describe(weight: Weight) -> str:
     return f"{weight.memory:.0f} bytes of memory, {weight.log:.0f} of its log"
 
 
-def _buffered(contender: Durable) -> tuple[int, int, int]:
+def _read_redis(contender: Durable) -> tuple[int, int, int]:
     """Return the partition's seq, the bytes that Redis uses, and those of its log."""
     client = contender.server.client()
     seq, log = (
@@ -181,29 +186,29 @@ def _buffered(contender: Durable) -> tuple[int, int, int]:
     return seq, client.info("memory")["used_memory"], log
 
 
-def key_bytes(folder: Path, flavour: Flavour) -> str:
-    """Describe the maximum size of one Idempotency-Key, written as keyed.lua writes it."""
+def measure_key_size(folder: Path, flavour: Flavour) -> str:
+    """Describe the maximum size of one Idempotency-Key, written as commit_keyed.lua does."""
     lines = []
     config = ["appendfsync no", "auto-aof-rewrite-percentage 0"]
     with Server(folder / f"keys-{flavour}", flavour, config=config) as server:
         client, hashes = server.client(), PartitionKeys(0).idempotency_hashes
-        empty, done = client.info("memory")["used_memory"], 0
+        empty, process = client.info("memory")["used_memory"], 0
         for count in KEY_COUNTS:
             with client.pipeline(transaction=False) as pipeline:
-                for number in range(done, count):
+                for number in range(process, count):
                     name = hashes[number % len(hashes)]
                     pipeline.hset(name, uuid4().hex, f"{uuid4().hex} {2**31} {2**31:x}{number:x}")
                 pipeline.execute()
-            done = count
+            process = count
             lines.append((client.info("memory")["used_memory"] - empty) / count)
-        rewritten = _rewritten(server) / done
+        rewritten = _rewrite_log(server) / process
     return (
         f"an Idempotency-Key, {flavour}: {max(lines):.0f} bytes of memory"
         f" ({min(lines):.0f} at the best number of them), {rewritten:.0f} of a rewritten log"
     )
 
 
-def _rewritten(server: Server) -> int:
+def _rewrite_log(server: Server) -> int:
     """Return the size of the server's log after a rewrite."""
     client = server.client()
     client.bgrewriteaof()
@@ -219,16 +224,16 @@ def _rewritten(server: Server) -> int:
 def verify(archive: Path) -> str:
     """Run `busyapi archive verify`, and return its last line with the duration."""
     started = time.monotonic()
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "busyapi", "archive", "verify", "--dir", str(archive)],
         capture_output=True,
         text=True,
         timeout=1800,
         check=False,
     )
-    if done.returncode:
-        raise RuntimeError(f"verify ended with {done.returncode}:\n{done.stdout[-2000:]}")
-    return f"verify: {done.stdout.strip().splitlines()[-1]} ({time.monotonic() - started:.0f} s)"
+    if process.returncode:
+        raise RuntimeError(f"verify ended with {process.returncode}:\n{process.stdout[-2000:]}")
+    return f"verify: {process.stdout.strip().splitlines()[-1]} ({time.monotonic() - started:.0f} s)"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -244,7 +249,7 @@ def main(arguments: list[str] | None = None) -> int:
         nargs="+",
         default=[MILLION, 10 * MILLION, 50 * MILLION],
         metavar="N",
-        help="when to look (default 1, 10 and 50 million); they take minutes for each 10 million",
+        help="when to take snapshots (default 1, 10 and 50 million); each 10 million take minutes",
     )
     parser.add_argument(
         "--folder",
@@ -253,14 +258,16 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="DIR",
         help="on disk, with 20 bytes a usage free and 200 MB (default /var/tmp)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the looks as JSON")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the snapshots as JSON"
+    )
     options = parser.parse_args(arguments)
-    with temporary(options.folder) as folder:
-        here = machine(folder)
-        looks, notes, what = run(folder, options.usages)
+    with make_temporary_folder(options.folder) as folder:
+        here = describe_machine(folder)
+        snapshots, notes, what = run(folder, options.usages)
     if options.json:
-        options.json.write_text(json.dumps([asdict(entry) for entry in looks], indent=2) + "\n")
-    sys.stdout.write("\n\n".join([render(looks), *notes, f"{here}\n{what}\n"]))
+        options.json.write_text(json.dumps([asdict(entry) for entry in snapshots], indent=2) + "\n")
+    sys.stdout.write("\n\n".join([render(snapshots), *notes, f"{here}\n{what}\n"]))
     return 0
 
 

@@ -1,7 +1,6 @@
 """Thresholds for a quiet machine with two cores.
 
-Whether it did is printed, and never decides the exit code: a machine that does something else as
-well is no defect.
+The report lists whether they are met. They never decide the exit code: a busy machine is no defect.
 """
 
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ OF_NOOP = 0.95
 BATCHED_PER_SECOND = 200_000
 LAG_SECONDS = 2.0
 
-# The goals: they were set on a faster machine, and ratios carry over better than rates.
+# The goals were set on a faster machine. Ratios depend less on the machine than rates.
 WHOLE_MACHINE_PER_SECOND = 100_000
 BATCHED_GOAL_PER_SECOND = 800_000
 FLUSHED_PER_CORE_SECOND = 1_000_000
@@ -40,33 +39,33 @@ def batches(rate: float) -> Floor:
 
 
 def of_noop(ratio: float) -> Floor:
-    """Judge one durable API process by one of Sanic's no-op."""
+    """Judge one durable API process in relation to one process of Sanic's no-op."""
     what = "durable single posts, 1 API process, of a Sanic no-op process"
     return Floor(what, f"≥ {OF_NOOP}", f"{ratio:.2f}", ratio >= OF_NOOP)
 
 
 def whole_machine(rate: float) -> Floor:
-    """Judge what one API process makes of two cores."""
+    """Judge the rate of one API process on two cores."""
     return _rate("goal: durable single posts, 1 API process", rate, WHOLE_MACHINE_PER_SECOND)
 
 
 def batches_goal(rate: float) -> Floor:
-    """Judge usages a second in batches by the goal."""
+    """Judge usages a second in batches in relation to the goal."""
     return _rate("goal: durable usages in batches", rate, BATCHED_GOAL_PER_SECOND)
 
 
 def flusher(rate: float) -> Floor:
-    """Judge what a core of flusher archives in a second."""
+    """Judge the usages that a core of flusher archives in a second."""
     return _rate("goal: usages archived by a core of flusher", rate, FLUSHED_PER_CORE_SECOND)
 
 
 def reference(row: str, other: str, ratio: float, threshold: float) -> Floor:
-    """Judge one row by another row of the same run."""
+    """Judge one row in relation to another row of the same run."""
     return Floor(f"goal: {row} / {other}", f"≥ {threshold}", f"{ratio:.2f}", ratio >= threshold)
 
 
 def lag(seconds: float) -> Floor:
-    """Judge how far the flusher was behind, at worst."""
+    """Judge the greatest lag of the flusher."""
     return Floor(
         "greatest lag of the flusher",
         f"≤ {LAG_SECONDS:g} s",

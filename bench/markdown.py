@@ -1,4 +1,4 @@
-"""The report as a person reads it, and as the README holds it."""
+"""The report as Markdown, for people and for the README."""
 
 from collections.abc import Iterable, Sequence
 
@@ -85,7 +85,7 @@ def _counts(rows: Iterable[Outcome]) -> str:
 
 
 def _count_cells(row: Outcome) -> tuple[str, ...]:
-    assert row.counts  # noqa: S101 - chosen by it
+    assert row.counts  # noqa: S101 - the caller checks it
     counts = row.counts
     figures = (
         counts.sent,
@@ -100,7 +100,7 @@ def _count_cells(row: Outcome) -> tuple[str, ...]:
 
 
 def _floors(report: Report) -> str:
-    head = ("floor", "wanted", "found", "")
+    head = ("floor", "threshold", "value", "")
     return table(
         head,
         (
@@ -114,14 +114,14 @@ def _machine(report: Report) -> str:
     here = report.machine
     where = f"{here.cores} cores of {here.cpu}, {here.memory_gib} GiB, {here.kernel}"
     lines = [f"- {where}, {here.file_system}; load {here.load_before} before the start"]
-    versions = {name: is_ for row in report.rows for name, is_ in row.versions.items()}
+    versions = {name: text for row in report.rows for name, text in row.versions.items()}
     if versions:
-        lines.append("- " + ", ".join(f"{name} {is_}" for name, is_ in versions.items()))
+        lines.append("- " + ", ".join(f"{name} {text}" for name, text in versions.items()))
     durable = next((row for row in report.rows if row.durability), None)
     if durable:
         lines_ = (f"{name} {value or 'off'}" for name, value in durable.durability.items())
-        lines.append(f"- as Valkey says: {', '.join(lines_)}")
-        lines.append("- busyapi: every setting at its default, but ports and folders")
+        lines.append(f"- Valkey's configuration: {', '.join(lines_)}")
+        lines.append("- busyapi: default settings, except ports and folders")
     if not here.on_disk:
         lines.append("- NOT ON DISK: every fsync was free; choose another --folder")
     return "\n".join(lines)
@@ -135,7 +135,7 @@ def _commands(rows: Iterable[Outcome]) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table of text, figures to the right."""
+    """Return a table with right-aligned figures."""
     body = list(rows)
     if not body:
         return ""

@@ -1,7 +1,7 @@
 """The reference: Sanic answering 201 with a number, and doing nothing else.
 
 It runs as an API process does: one process, the same socket options and backlog, no access log.
-Its handler is what Sanic's documentation would have one write. Sanic reads the body before it.
+Its handler follows Sanic's documentation. Sanic reads the body before it calls the handler.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from sanic.response import HTTPResponse, json
 
 from busyapi.web.server import open_listener
 
-# Those of `busyapi.api.app`, which is not imported here: its modules would count as memory.
+# As in `busyapi.api.app`, which is not imported here: its modules would take memory.
 BACKLOG = 4096
 IDLE_SECONDS = 120
 
@@ -24,7 +24,7 @@ _numbers = count(1)
 
 
 async def post_usage(_: Request) -> HTTPResponse:
-    """Answer as if it were stored."""
+    """Answer as if the usage were stored."""
     return json({"id": next(_numbers)}, 201)
 
 
@@ -33,11 +33,11 @@ def make_app() -> Sanic[Any, Any]:
     app: Sanic[Any, Any] = Sanic("noop", configure_logging=False)
     app.config.update(ACCESS_LOG=False, MOTD=False, KEEP_ALIVE_TIMEOUT=IDLE_SECONDS)
     app.add_route(post_usage, "/api/usages", methods=["POST"])
-    app.register_listener(_say_so, "after_server_start")
+    app.register_listener(_report_listening, "after_server_start")
     return app
 
 
-async def _say_so(_: Sanic[Any, Any]) -> None:
+async def _report_listening(_: Sanic[Any, Any]) -> None:
     # On a shared port a request does not show which processes are listening.
     sys.stdout.write(f"{LISTENING}\n")
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""What was found of one contender under one load."""
+"""The result of one contender under one load."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ from perf.reconcile import Counts
 
 @dataclass
 class Outcome:
-    """Its runs, and whether all who counted agreed."""
+    """The runs of a contender, and whether all counts agree."""
 
     title: str
     usages_per_request: int
@@ -19,13 +19,13 @@ class Outcome:
     """None for a no-op: it stores nothing."""
     failures: list[str] = field(default_factory=list)
     keeps: str = "nothing"
-    """What it has done with a usage when it answers."""
+    """Where a usage is stored when the contender answers."""
     versions: dict[str, str] = field(default_factory=dict)
     durability: dict[str, str] = field(default_factory=dict)
 
     @property
     def not_201(self) -> int:
-        """Answers with another status, warm-ups included where somebody counted them."""
+        """Return the answers with another status, with warm-ups if they were counted."""
         if self.counts:
             return sum(self.counts.not_201.values())
         return sum(run.wrk.not_2xx for run in self.runs)

@@ -1,4 +1,4 @@
-"""A picture of the contenders of one scenario: rates as bars, with memory and what each keeps."""
+"""A picture of the contenders of one scenario: rates as bars, with memory and storage."""
 
 from pathlib import Path
 
@@ -8,15 +8,15 @@ from bench.markdown import MIB
 from bench.outcome import Outcome
 from bench.runs import median_run
 
-OURS, THEIRS = "#2b8a3e", "#868e96"
+BUSYAPI_COLOUR, PEER_COLOUR = "#2b8a3e", "#868e96"
 
 
 def plot(title: str, rows: list[Outcome], path: Path) -> None:
-    """Write a PNG; busyapi's rows, which alone were counted, in another colour."""
+    """Write a PNG. busyapi's rows, the only ones with counts, have another colour."""
     runs = [median_run(row.runs) for row in rows]
     figure = Figure(figsize=(9, 0.9 + 0.55 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    colours = [OURS if row.counts else THEIRS for row in rows]
+    colours = [BUSYAPI_COLOUR if row.counts else PEER_COLOUR for row in rows]
     bars = axes.barh(
         [f"{row.title}\nkept: {row.keeps}" for row in rows],
         [run.usages_per_second for run in runs],

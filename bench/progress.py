@@ -3,7 +3,7 @@
 import sys
 
 
-def tell(line: str) -> None:
-    """Write a line at once."""
+def print_progress(line: str) -> None:
+    """Write a line to stderr at once."""
     sys.stderr.write(f"bench: {line}\n")
     sys.stderr.flush()

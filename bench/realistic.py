@@ -1,4 +1,4 @@
-"""Batches that look like a real day's: many patients, several medications, no two usages alike."""
+"""Realistic batches: many patients, several medications, no two equal usages."""
 
 import json
 import random
@@ -10,8 +10,8 @@ from perf.load import Load
 PATIENTS = 1_000_000
 
 
-def usages(seed: int, count: int) -> list[dict[str, str]]:
-    """Make usages, the same ones for the same seed."""
+def make_usages(seed: int, count: int) -> list[dict[str, str]]:
+    """Return usages. Equal seeds give equal usages."""
     chance = random.Random(seed)  # noqa: S311 - no secret
     return [
         {
@@ -23,7 +23,7 @@ def usages(seed: int, count: int) -> list[dict[str, str]]:
     ]
 
 
-def batch(seed: int, count: int) -> Load:
-    """Make one batch of them."""
-    body = json.dumps(usages(seed, count), separators=(",", ":"))
+def make_batch(seed: int, count: int) -> Load:
+    """Return one batch of usages."""
+    body = json.dumps(make_usages(seed, count), separators=(",", ":"))
     return Load(f"realistic-{seed}", "/api/usages/batch", count, body)

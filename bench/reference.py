@@ -31,11 +31,11 @@ class Noop(Contender):
         return self._children
 
     def versions(self) -> dict[str, str]:
-        """Return the versions of what runs."""
+        """Return the versions of the software."""
         return {"sanic": version("sanic")}
 
     def start(self) -> None:
-        """Start all and wait until each says that it listens."""
+        """Start all processes and wait until each reports that it listens."""
         for child in self._children.values():
             child.spawn()
         for child in self._children.values():

@@ -18,11 +18,11 @@ class Report:
     options: dict[str, int]
     scenarios: dict[str, list[Outcome]]
     errors: list[str]
-    """Why scenarios have no figures: a process that would not start, or ended."""
+    """Reasons why scenarios have no figures: a process that did not start, or ended."""
 
     @property
     def rows(self) -> list[Outcome]:
-        """All rows of all scenarios."""
+        """Return the rows of all scenarios."""
         return [row for rows in self.scenarios.values() for row in rows]
 
     @property
@@ -33,7 +33,7 @@ class Report:
 
     @property
     def ratios(self) -> dict[str, dict[str, float]]:
-        """The first row of each scenario against the others, by their titles."""
+        """Return the ratios of each scenario's first row to the others, by their titles."""
         return {
             name: {row.title: ratio(rows[0], row) for row in rows[1:]}
             for name, rows in self.scenarios.items()
@@ -42,7 +42,7 @@ class Report:
 
     @property
     def floors(self) -> list[Floor]:
-        """Those of the scenarios that ran."""
+        """Return the floors of the scenarios that ran."""
         rates = {
             name: median_run(rows[0].runs).usages_per_second
             for name, rows in self.scenarios.items()
@@ -76,12 +76,12 @@ class Report:
         ]
 
     def _flusher_rate(self) -> float:
-        """Usages that one core of flusher archives in a second."""
+        """Return the usages that one core of flusher archives in a second."""
         run = median_run(self.scenarios["batches"][0].runs)
         return 1e6 / max(run.cpu_per_million.get("flusher", 0), 0.001)
 
     def as_json(self) -> dict[str, Any]:
-        """Return all of it."""
+        """Return the report as JSON values."""
         return {
             "machine": asdict(self.machine),
             "options": self.options,

@@ -1,4 +1,4 @@
-"""One result run, and what many of them come to."""
+"""One run of a contender, and the median of several."""
 
 import statistics
 from collections.abc import Sequence
@@ -22,15 +22,15 @@ class Run:
     wrk: Result
     usages_per_second: float
     resident_bytes: dict[str, int]
-    """Of each process, at the end."""
+    """Memory of each process at the end."""
     cpu_per_million: dict[str, float]
-    """Seconds of each process for a million usages, from the first to the last one archived."""
+    """CPU seconds of each process for a million usages, until the last one is archived."""
     lag: Lag | None
 
 
 @dataclass
 class Tally:
-    """All that wrk saw of one contender, warm-ups included."""
+    """The sum of wrk's counts for one contender, with warm-ups."""
 
     answered: int = 0
     runs: int = 0
@@ -105,7 +105,7 @@ def _cpu(contender: Contender) -> dict[str, float]:
 
 
 def median_run(runs: Sequence[Run]) -> Run:
-    """Return the run whose rate is the median: its figures belong together.
+    """Return the run with the median rate: its figures belong together.
 
     Of an even number of runs it is the lower of the two in the middle.
     """
@@ -115,9 +115,9 @@ def median_run(runs: Sequence[Run]) -> Run:
 def median_ratio(runs: Sequence[Run], references: Sequence[Run]) -> float:
     """Return the median of each run's rate divided by the rate of its reference run.
 
-    Both of a pair ran within seconds of each other, so what else the machine did weighs on both.
+    Both runs of a pair are within seconds of each other, so other load affects both.
     """
     pairs = zip(runs, references, strict=True)
     return statistics.median(
-        ours.usages_per_second / theirs.usages_per_second for ours, theirs in pairs
+        run.usages_per_second / reference.usages_per_second for run, reference in pairs
     )

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from bench.outcome import Outcome
 from bench.peers import contenders as peers
-from bench.progress import tell
+from bench.progress import print_progress
 from bench.reference import Noop
 from bench.runs import Driver
 from perf.contender import Contender
 from perf.load import BATCHES, SINGLE, Load
 from perf.machine import durability
-from perf.reconcile import disagreements
+from perf.reconcile import find_disagreements
 from perf.stack import Durable
 
 
@@ -27,20 +27,20 @@ class Row:
     make: Callable[[Path], Contender]
     load: Load
     keeps: str = "nothing"
-    """What it has done with a usage when it answers."""
+    """Where a usage is stored when the contender answers."""
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """Rows that are measured in turns, A B A B A B, so that a slow minute hits all of them."""
+    """Rows that are measured in turns, A B A B A B, so that a slow minute affects all of them."""
 
     name: str
     about: str
     rows: tuple[Row, ...]
     pinned: bool = False
-    """The application on one core, the load and what stores on the other."""
+    """Whether the application runs on one core, and load and storage on the other."""
     asked_for: bool = False
-    """Runs only when it is named."""
+    """Whether it runs only if it is named."""
 
 
 DISK = "on disk (fsync)"
@@ -153,12 +153,12 @@ def before(checkout: Path) -> tuple[Scenario, ...]:
 def measure(
     scenario: Scenario, folder: Path, *, rounds: int, seconds: int, connections: int
 ) -> list[Outcome]:
-    """Start what a scenario needs, measure it in turns, reconcile, and stop it all."""
+    """Start the contenders, measure them in turns, reconcile, and stop them."""
     with ExitStack() as running:
         pairs = []
         for number, row in enumerate(scenario.rows):
             here = folder / f"{scenario.name}-{number}"
-            tell(f"{scenario.name}: starting: {row.title}")
+            print_progress(f"{scenario.name}: starting: {row.title}")
             contender = running.enter_context(row.make(here))
             if scenario.pinned:
                 contender.pin(APPLICATION_CORE, OTHER_CORE)
@@ -170,7 +170,7 @@ def measure(
             for driver, outcome in pairs:
                 run = driver.measure(seconds)
                 outcome.runs.append(run)
-                tell(
+                print_progress(
                     f"{scenario.name}: round {turn + 1} of {rounds}: {outcome.title}:"
                     f" {run.usages_per_second:,.0f} usages/s"
                 )
@@ -194,7 +194,7 @@ def _outcome(row: Row, driver: Driver, commands: list[str]) -> Outcome:
 
 
 def _commands(driver: Driver, seconds: int, folder: Path) -> list[str]:
-    """Show what runs, without the paths of this machine; the settings are the defaults."""
+    """Return the command lines without the paths of this machine."""
     argvs = [process.argv for process in driver.contender.processes.values()]
     return [
         shlex.join([Path(program).name, *rest]).replace(str(folder), "FOLDER")
@@ -208,7 +208,7 @@ def _reconcile(driver: Driver, outcome: Outcome, connections: int) -> None:
         if tally.errors:
             outcome.failures.append(f"wrk saw {tally.errors:,} errors")
         return
-    tell(f"reconciling: {outcome.title}")
+    print_progress(f"reconciling: {outcome.title}")
     counts = contender.finish(
         load,
         # One more than wrk's: the probe.
@@ -217,11 +217,11 @@ def _reconcile(driver: Driver, outcome: Outcome, connections: int) -> None:
         errors=tally.errors,
     )
     outcome.counts = counts
-    outcome.failures += disagreements(counts)
+    outcome.failures += find_disagreements(counts)
     if outcome.failures:
         for process in contender.processes.values():
             # The folder is removed after the run.
-            tell(process.tail())
+            print_progress(process.tail())
 
 
 def select_scenarios(names: Sequence[str]) -> list[Scenario]:

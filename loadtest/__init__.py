@@ -1,1 +1,1 @@
-"""Load on a busyapi, local or on a cluster, and the proof that what was answered is archived."""
+"""Load on a busyapi, local or on a cluster, with a check that answered usages are archived."""

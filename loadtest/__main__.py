@@ -1,4 +1,4 @@
-"""Put load on a busyapi, and prove that every usage that was answered is archived once."""
+"""Put load on a busyapi, and check that every answered usage is archived once."""
 
 import argparse
 import json
@@ -14,14 +14,14 @@ from loadtest import k6
 from loadtest.cluster import Cluster
 from loadtest.compare import compare
 from loadtest.options import parse
-from loadtest.reconcile import Row, Said, disagreements, reconcile, table
+from loadtest.reconcile import Row, ToolCounts, find_disagreements, reconcile, table
 from loadtest.result import read
 from loadtest.target import State, Target, Unreachable
 
-FINE, FAILED, WRONG = 0, 1, 2
+EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 
-def tell(line: str) -> None:
+def print_progress(line: str) -> None:
     """Write progress at once to stderr; stdout is for the results."""
     sys.stderr.write(f"loadtest: {line}\n")
     sys.stderr.flush()
@@ -31,13 +31,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command, and return the exit code."""
     options = parse(arguments)
     try:
-        code = ACTS[options.command](options)
+        code = COMMANDS[options.command](options)
     except ModuleNotFoundError as error:
-        tell(f"{error.name} is not in {sys.executable}: use the environment that make makes, .venv")
-        return WRONG
+        print_progress(
+            f"{error.name} is not in {sys.executable}: use the environment that make creates, .venv"
+        )
+        return EXIT_USAGE
     except (Unreachable, OSError, ValueError, subprocess.TimeoutExpired) as error:
-        tell(str(error))
-        return WRONG
+        print_progress(str(error))
+        return EXIT_USAGE
     except KeyboardInterrupt:
         return 130
     return code
@@ -50,17 +52,17 @@ def _target(options: argparse.Namespace) -> Iterator[Target]:
     elif options.url:
         yield Target(options.url, options.host, options.archive)
     else:
-        # Only here: a remote target needs no Valkey on this machine.
-        from loadtest.local import started  # noqa: PLC0415
+        # Imported here: a remote target needs no Valkey on this machine.
+        from loadtest.local import start_local  # noqa: PLC0415
 
         with tempfile.TemporaryDirectory(prefix="busyapi-loadtest-") as folder:
-            tell(f"starting Valkey, a flusher and {options.processes} API processes")
-            with started(Path(folder), options.processes) as target:
+            print_progress(f"starting Valkey, a flusher and {options.processes} API processes")
+            with start_local(Path(folder), options.processes) as target:
                 yield target
 
 
 def _run(options: argparse.Namespace) -> int:
-    # Only here: what draws takes a second to load.
+    # Imported here: the library that draws takes a second to load.
     from loadtest.report import write  # noqa: PLC0415
     from loadtest.run import Plan, run  # noqa: PLC0415
 
@@ -75,8 +77,8 @@ def _run(options: argparse.Namespace) -> int:
         warm_up=options.warm_up,
     )
     with _target(options) as target:
-        result = run(target, plan, tell)
-    tell(f"see {write(result, options.to)}")
+        result = run(target, plan, print_progress)
+    print_progress(f"see {write(result, options.to)}")
     if result.openloop["created"]:
         latency = result.openloop["latency"]
         percentiles = ", ".join(
@@ -89,47 +91,49 @@ def _run(options: argparse.Namespace) -> int:
 def _k6(options: argparse.Namespace) -> int:
     k6.find()  # before a stack is started for it
     with _target(options) as target:
-        before = target.settled()
+        before = target.wait_settled()
         outcome = k6.run(options.script, target, dict(options.env))
-        after = target.settled()
+        after = target.wait_settled()
     row = reconcile(outcome.counts, before, after)
-    return _verdict([row], [*disagreements(outcome.counts, row), *outcome.failures])
+    return _verdict([row], [*find_disagreements(outcome.counts, row), *outcome.failures])
 
 
 def _snapshot(options: argparse.Namespace) -> int:
     with _target(options) as target:
-        sys.stdout.write(json.dumps(asdict(target.settled())) + "\n")
-    return FINE
+        sys.stdout.write(json.dumps(asdict(target.wait_settled())) + "\n")
+    return EXIT_OK
 
 
 def _reconcile(options: argparse.Namespace) -> int:
     if options.k6_log:
-        counts = k6.of_log(options.tool, options.k6_log.read_text())
+        counts = k6.read_log(options.tool, options.k6_log.read_text())
     else:
-        counts = Said(options.tool, options.sent, options.created, options.refused, options.unknown)
+        counts = ToolCounts(
+            options.tool, options.sent, options.created, options.refused, options.unknown
+        )
     before = State.read(options.before)
     with _target(options) as target:
-        row = reconcile(counts, before, target.settled())
-    return _verdict([row], disagreements(counts, row))
+        row = reconcile(counts, before, target.wait_settled())
+    return _verdict([row], find_disagreements(counts, row))
 
 
 def _compare(options: argparse.Namespace) -> int:
     sys.stdout.write(compare(read(options.a), read(options.b)) + "\n")
-    return FINE
+    return EXIT_OK
 
 
 def _verdict(rows: list[Row], failures: list[str]) -> int:
     sys.stdout.write(table(rows) + "\n")
     if not all(row.proven for row in rows):
-        sys.stdout.write("archived: as the API says; name its archive to have it proven\n")
+        sys.stdout.write("archived: by the API's count; name its archive to verify it\n")
     for failure in failures:
         sys.stdout.write(f"FAILED {failure}\n")
     if not failures:
         sys.stdout.write("all counts agree\n")
-    return FAILED if failures else FINE
+    return EXIT_FAILED if failures else EXIT_OK
 
 
-ACTS = {
+COMMANDS = {
     "run": _run,
     "k6": _k6,
     "snapshot": _snapshot,

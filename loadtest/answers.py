@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 CREATED, UNAVAILABLE, REFUSED_FROM, FAILED_FROM = 201, 503, 400, 500
 NO_ANSWER = 0
-"""In place of a status: the connection broke, or the time was over."""
+"""The status without an answer: the connection broke, or the time was over."""
 CONNECT_SECONDS = 2.0
 RECEIVE = 65_536
 
@@ -16,19 +16,19 @@ _nothing_stored = re.compile(rb'"stored": ?"no"').search
 
 
 class Answer(NamedTuple):
-    """A whole one."""
+    """A complete answer."""
 
     status: int
     id: int
-    """0 if it has none."""
+    """0 if there is none."""
     refused: bool
-    """Nothing was stored, by what it says."""
+    """Whether the answer says that nothing was stored."""
     last: bool
-    """The server closes the connection after it."""
+    """Whether the server closes the connection after it."""
 
 
 class Connection:
-    """One socket; opened again when it broke."""
+    """One connection to the server."""
 
     __slots__ = ("number", "rest", "sock")
 
@@ -41,17 +41,17 @@ class Connection:
         self.rest = b""
 
     def send(self, message: bytes) -> bool:
-        """Send a whole request; False: the connection is of no more use."""
+        """Send a request; return whether the connection accepted all of it."""
         try:
             return self.sock.send(message) == len(message)
         except OSError:
             return False
 
     def receive(self) -> Answer | None:
-        """Take in what came; None: the answer is not whole yet.
+        """Receive data; return None until the answer is complete.
 
         Raises:
-            OSError: the connection broke.
+            OSError: The connection broke.
             ValueError: The answer is not HTTP as this parser understands it.
         """
         data = self.sock.recv(RECEIVE)
@@ -65,7 +65,7 @@ class Connection:
 
 
 def parse(data: bytes) -> Answer | None:
-    """Read an answer; None: it is not whole yet.
+    """Parse an answer; return None if it is not complete.
 
     Raises:
         ValueError: It has no length, or it is not an HTTP answer.

@@ -1,16 +1,16 @@
-"""A release on a cluster: its archive through `kubectl exec`, its pods through metrics-server."""
+"""A release on a cluster: reads its archive by `kubectl exec`, its pods by metrics-server."""
 
 import json
 import subprocess
 from typing import Any
 
-from loadtest.target import ARCHIVE, SECONDS, Sample, Target, Unreachable, Verified, verify
+from loadtest.target import ARCHIVE, TIMEOUT_SECONDS, Sample, Target, Unreachable, Verified, verify
 
 UNITS = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 COMPONENT, INSTANCE = "app.kubernetes.io/component", "app.kubernetes.io/instance"
 
 
-def quantity(text: str) -> float:
+def parse_quantity(text: str) -> float:
     """Read a quantity of Kubernetes, in cores or bytes."""
     for unit, factor in UNITS.items():
         if text.endswith(unit):
@@ -19,10 +19,10 @@ def quantity(text: str) -> float:
 
 
 class Cluster(Target):
-    """Reached through its ingress; `kubectl` must find the cluster (KUBECONFIG)."""
+    """A release behind an ingress. `kubectl` must find its cluster (KUBECONFIG)."""
 
-    every = 5.0
-    """Each look starts kubectl twice, which on a small machine is load of its own."""
+    interval_seconds = 5.0
+    """Each sample starts kubectl twice, which is a load in itself on a small machine."""
 
     def __init__(self, url: str, host: str, namespace: str, release: str) -> None:
         super().__init__(url, host)
@@ -34,12 +34,14 @@ class Cluster(Target):
     def _kubectl(self, *arguments: str) -> dict[str, Any]:
         command = ["kubectl", "--namespace", self.namespace, *arguments]
         try:
-            done = subprocess.run(command, check=True, capture_output=True, timeout=SECONDS)
+            process = subprocess.run(
+                command, check=True, capture_output=True, timeout=TIMEOUT_SECONDS
+            )
         except FileNotFoundError:
             raise Unreachable("kubectl is not installed") from None
         except subprocess.CalledProcessError as error:
             raise Unreachable(f"{' '.join(command)}: {error.stderr.decode().strip()}") from None
-        reply: dict[str, Any] = json.loads(done.stdout)
+        reply: dict[str, Any] = json.loads(process.stdout)
         return reply
 
     def _pods(self) -> list[dict[str, Any]]:
@@ -53,13 +55,13 @@ class Cluster(Target):
         return [p for p in self._pods() if p["metadata"]["labels"][COMPONENT] == component]
 
     def verified(self) -> Verified:
-        """Have each flusher prove its volume."""
+        """Verify the volume of each flusher in its pod."""
         pods = [entry["metadata"]["name"] for entry in self._of("flusher")]
         if not pods:
             raise Unreachable(f"no flusher of {self.release} in {self.namespace}")
         at = ["kubectl", "--namespace", self.namespace, "exec"]
         command = ["--", "busyapi", "archive", "verify", "--dir", ARCHIVE]
-        # A volume holds one partition, that of its pod's number.
+        # A volume has one partition, with the number of its pod.
         total = Verified()
         for pod in pods:
             only = ["--partition", pod.rpartition("-")[2]] if len(pods) > 1 else []
@@ -67,7 +69,7 @@ class Cluster(Target):
         return total
 
     def sample(self, at: float) -> Sample:
-        """Look at the pods. metrics-server knows a rate; its integral is the time spent."""
+        """Sample the pods. metrics-server has a rate of CPU; its integral is the time spent."""
         path = f"/apis/metrics.k8s.io/v1beta1/namespaces/{self.namespace}/pods"
         usage = {
             entry["metadata"]["name"]: entry["containers"]
@@ -75,14 +77,14 @@ class Cluster(Target):
         }
         names = {p["metadata"]["name"] for p in self._pods()} & usage.keys()
         for name in names:
-            cores = sum(quantity(entry["usage"]["cpu"]) for entry in usage[name])
+            cores = sum(parse_quantity(entry["usage"]["cpu"]) for entry in usage[name])
             self._spent[name] = self._spent.get(name, 0.0) + cores * (at - self._last)
         self._last = at
         resident = {
-            name: int(sum(quantity(entry["usage"]["memory"]) for entry in usage[name]))
+            name: int(sum(parse_quantity(entry["usage"]["memory"]) for entry in usage[name]))
             for name in sorted(names)
         }
-        backlog = self.counted()["buffered"]
+        backlog = self.fetch_counts()["buffered"]
         return Sample(at, backlog, resident, dict(self._spent), len(self._ready_apis()))
 
     def _ready_apis(self) -> list[str]:

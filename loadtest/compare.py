@@ -1,14 +1,14 @@
-"""Compare two results."""
+"""Compares two results."""
 
 from collections.abc import Iterator
 
-from loadtest.result import Json, cost
+from loadtest.result import Json, compute_cost
 
 MIB = 2**20
 
 
-def figures(result: Json) -> Iterator[tuple[str, float]]:
-    """Go through what is worth a comparison."""
+def list_figures(result: Json) -> Iterator[tuple[str, float]]:
+    """Yield the figures to compare."""
     run = result["openloop"]
     if run:
         yield "offered a second", run["planned"] / run["seconds"]
@@ -19,23 +19,23 @@ def figures(result: Json) -> Iterator[tuple[str, float]]:
             yield f"{name.replace('p999', 'p99.9')} ms", value
     samples = result["samples"]
     if samples:
-        yield "backlog, most", max(sample["backlog"] for sample in samples)
+        yield "backlog, maximum", max(sample["backlog"] for sample in samples)
         for name in samples[-1]["resident"]:
             most = max(sample["resident"].get(name, 0) for sample in samples)
-            yield f"{name}: MiB, most", most / MIB
-    for name, value in cost(result).items():
+            yield f"{name}: MiB, maximum", most / MIB
+    for name, value in compute_cost(result).items():
         yield f"{name}: CPU µs a usage", value
     yield "failures", len(result["failures"])
 
 
 def compare(one: Json, other: Json) -> str:
-    """Return a table: each figure of both, and how the second is to the first."""
-    before, after = dict(figures(one)), dict(figures(other))
+    """Return a table with each figure of both, and the ratio of the second to the first."""
+    before, after = dict(list_figures(one)), dict(list_figures(other))
     names = dict.fromkeys([*before, *after])
     rows = [
         ("", "A", "B", "B / A"),
         *(
-            (n, number(before.get(n)), number(after.get(n)), _ratio(n, before, after))
+            (n, format_number(before.get(n)), format_number(after.get(n)), _ratio(n, before, after))
             for n in names
         ),
     ]
@@ -47,7 +47,7 @@ def compare(one: Json, other: Json) -> str:
     )
 
 
-def number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     """Return a figure as readable text."""
     if value is None:
         return "—"

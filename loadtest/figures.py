@@ -1,4 +1,4 @@
-"""What an open loop saw, in figures: in all, and for each second of its plan."""
+"""The figures of an open loop: of the whole run, and for each second of its plan."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from loadtest.native import Native
 
 MS = 1e3
 SKIP_SECONDS = 1.0
-"""The first second is counted, but is not in the percentiles of the whole run: caches are cold."""
+"""The first second is counted, but left out of the percentiles of the run: caches are cold."""
 
 
 @dataclass(frozen=True)
 class Quantiles:
-    """Latencies of 201s from the planned time, in milliseconds; all 0 when there is none."""
+    """Latencies of 201s from the planned time in milliseconds. All are 0 without a 201."""
 
     p50: float = 0.0
     p90: float = 0.0
@@ -25,8 +25,8 @@ class Quantiles:
     max: float = 0.0
 
 
-def quantiles(latencies: Sequence[float]) -> Quantiles:
-    """Take them from seconds."""
+def compute_quantiles(latencies: Sequence[float]) -> Quantiles:
+    """Return the quantiles of latencies in seconds."""
     if not latencies:
         return Quantiles()
     ordered = sorted(latencies)
@@ -39,7 +39,7 @@ def quantiles(latencies: Sequence[float]) -> Quantiles:
 
 
 def summarise(run: Generator | Native, valid: Sequence[bool]) -> dict[str, Any]:
-    """Sum a run up; `valid` says of each request in turn whether a 201 is due."""
+    """Summarise a run. `valid` says for each request in turn whether a 201 is expected."""
     outcomes = Counter(run.outcomes)
     meant = [valid[number % len(valid)] for number in range(len(run.due))]
     wrong = sum(
@@ -51,7 +51,7 @@ def summarise(run: Generator | Native, valid: Sequence[bool]) -> dict[str, Any]:
         for took, due, outcome in zip(run.latencies, run.due, run.outcomes, strict=True)
         if outcome == OK
     ]
-    # A run that is no longer than what is skipped has nothing else.
+    # A run that is not longer than the skipped time is not skipped.
     warm = [took for took, due in good if due >= SKIP_SECONDS] or [took for took, _ in good]
     return {
         "planned": len(run.due),
@@ -65,13 +65,13 @@ def summarise(run: Generator | Native, valid: Sequence[bool]) -> dict[str, Any]:
         "elapsed": round(run.elapsed, 3),
         "longest_queue": run.longest_queue,
         "reopened": run.reopened,
-        "latency": asdict(quantiles(warm)),
-        "series": by_second(run),
+        "latency": asdict(compute_quantiles(warm)),
+        "series": summarise_seconds(run),
     }
 
 
-def by_second(run: Generator | Native) -> list[dict[str, float]]:
-    """Return a row for each second: what became of those planned in it, and what it answered."""
+def summarise_seconds(run: Generator | Native) -> list[dict[str, float]]:
+    """Return a row for each second: the outcomes of its planned requests, and its answers."""
     answered = Counter(
         int(due + took)
         for due, took, outcome in zip(run.due, run.latencies, run.outcomes, strict=True)
@@ -95,7 +95,7 @@ def by_second(run: Generator | Native) -> list[dict[str, float]]:
                 "created": len(took),
                 "failed": sum(outcome in {NOT_SENT, UNKNOWN} for outcome in outcomes),
                 "refused": outcomes.count(REFUSED),
-                **asdict(quantiles(took)),
+                **asdict(compute_quantiles(took)),
             }
         )
         start = end

@@ -1,11 +1,11 @@
-"""The open loop: each request is sent at its time, whatever became of those before it.
+"""The open loop: each request is sent at its time, whatever happened to those before it.
 
     planned    |  |    |  ||   |        the times are drawn before the run
     sent       |  |    |       |||      the server paused, every connection was busy:
-    latency    from the planned time, so that waiting for a connection is in it
+    latency    from the planned time, so that it includes the wait for a connection
 
-One thread, one epoll. `select` waits on it, for it takes microseconds where epoll takes whole
-milliseconds. A request whose answer was not seen is never sent again: it may be stored.
+One thread, one epoll. `select` waits on it, because its timeout is in microseconds and epoll's in
+milliseconds. A request without an answer is never sent again: it may be stored.
 """
 
 import gc
@@ -20,27 +20,27 @@ from itertools import accumulate
 from loadtest.answers import CREATED, NO_ANSWER, Connection
 
 REOPEN_SECONDS = 0.05
-"""Between two tries to replace connections that broke."""
+"""The time between two tries to replace broken connections."""
 LEAD_SECONDS = 0.1
 
 NOT_SENT, UNKNOWN, REFUSED, OK = range(4)
-"""What became of a request."""
+"""The outcomes of a request."""
 
 
-def plan(rate: float, seconds: float, *, even: bool = False, seed: int = 1) -> "array[float]":
-    """Draw the times, in seconds from the start: Poisson arrivals, or one every 1/rate."""
+def plan_times(rate: float, seconds: float, *, even: bool = False, seed: int = 1) -> "array[float]":
+    """Return the planned times in seconds from the start: Poisson arrivals, or one each 1/rate."""
     count = max(1, int(rate * seconds))
     if even:
         return array("d", (number / rate for number in range(count)))
     chance = random.Random(seed)  # noqa: S311 - no secret
     due = array("d", accumulate(chance.expovariate(1) for _ in range(count + 1)))
-    # So many fill the time exactly, and no odd few are due after it.
+    # Stretched, the arrivals fill the time exactly, and none is due after it.
     stretch = seconds / due.pop()
     return array("d", (entry * stretch for entry in due))
 
 
 class Generator:
-    """One run; the arrays have an element for each planned request."""
+    """One run. The arrays have an element for each planned request."""
 
     def __init__(
         self, host: str, port: int, requests: Sequence[bytes], due: "array[float]", connections: int
@@ -50,7 +50,7 @@ class Generator:
         self.statuses = array("h", bytes(2 * len(due)))
         self.latencies = array("d", bytes(8 * len(due)))
         self.ids = array("q")
-        """Those in the answers, in the order of the answers."""
+        """The ids in the answers, in their order."""
         self.longest_queue = 0
         self.reopened = 0
         self.elapsed = 0.0
@@ -61,7 +61,7 @@ class Generator:
         self._idle: deque[Connection] = deque()
         self._waiting: deque[int] = deque()
         self._broken = 0
-        self._under_way = 0
+        self._pending = 0
         for _ in range(connections):
             self._open()
 
@@ -72,8 +72,8 @@ class Generator:
         self._idle.append(connection)
 
     def run(self, grace: float) -> None:
-        """Send all, and wait for the last answers so many seconds at most."""
-        gc.disable()  # a collection would delay what is due meanwhile
+        """Send all requests, and wait at most `grace` seconds for the last answers."""
+        gc.disable()  # a collection would delay requests
         start = time.perf_counter() + LEAD_SECONDS
         try:
             self._run(start, grace)
@@ -95,7 +95,7 @@ class Generator:
             self._send_waiting()
             ready = self._epoll.poll(0)
             if not ready:
-                if number == planned and not (self._under_way or self._waiting):
+                if number == planned and not (self._pending or self._waiting):
                     break
                 pause = due[number] - now if number < planned else 0.01
                 select.select([self._epoll], [], [], max(0.0, min(pause, 0.01)))
@@ -113,13 +113,13 @@ class Generator:
             connection, number = idle.popleft(), waiting.popleft()
             connection.number = number
             self.outcomes[number] = UNKNOWN
-            self._under_way += 1
+            self._pending += 1
             if not connection.send(requests[number % len(requests)]):
                 self._drop(connection)
 
     def _receive(self, connection: Connection, start: float) -> None:
         if connection.number < 0:
-            # Nothing was asked: the server closes it, perhaps after a 408.
+            # No request is pending: the server closes the connection, perhaps after a 408.
             self._idle.remove(connection)
             self._drop(connection)
             return
@@ -133,7 +133,7 @@ class Generator:
         if answer is None:
             return
         number, connection.number = connection.number, -1
-        self._under_way -= 1
+        self._pending -= 1
         self.latencies[number] = time.perf_counter() - start - self.due[number]
         self.statuses[number] = answer.status
         if answer.status == CREATED:
@@ -149,7 +149,7 @@ class Generator:
     def _drop(self, connection: Connection) -> None:
         """Drop a connection; the outcome of its pending request stays unknown."""
         if connection.number >= 0:
-            self._under_way -= 1
+            self._pending -= 1
             self.statuses[connection.number] = NO_ANSWER
         del self._all[connection.sock.fileno()]
         connection.sock.close()

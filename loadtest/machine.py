@@ -1,4 +1,4 @@
-"""Where a machine's CPU goes, by program: it names the limit when load and pods share it."""
+"""The CPU time of a machine by program: it shows the limit if load and pods share it."""
 
 import os
 from collections import defaultdict
@@ -11,21 +11,21 @@ INTERPRETERS = ("python", "node", "sh", "bash")
 
 
 def spent() -> dict[str, float]:
-    """Return the CPU seconds of all processes there are, by program and its first word."""
+    """Return the CPU seconds of all processes by program."""
     seconds: defaultdict[str, float] = defaultdict(float)
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
-                # Without the time of ended children, which would all come at once: 14 and 15.
+                # Fields 14 and 15: without the time of ended children, which is added all at once.
                 ticks = (folder / "stat").read_text().rpartition(")")[2].split()[11:13]
                 seconds[program((folder / "cmdline").read_bytes())] += sum(map(int, ticks)) / TICKS
             except (OSError, IndexError):
-                continue  # it has ended meanwhile
+                continue  # the process has ended
     return dict(seconds)
 
 
 def program(cmdline: bytes) -> str:
-    """Name a program: its file, for an interpreter also what it runs."""
+    """Return the name of a program; for an interpreter, also that of its script."""
     words = [word.decode(errors="replace") for word in cmdline.split(b"\0") if word]
     if not words:
         return "kernel"
@@ -36,7 +36,7 @@ def program(cmdline: bytes) -> str:
 
 
 def used(before: dict[str, float], after: dict[str, float], seconds: float) -> dict[str, float]:
-    """Return the cores that each used meanwhile, the busiest first."""
+    """Return the cores that each program used, the busiest first."""
     cores = {
         name: round((total - before.get(name, 0.0)) / seconds, 3) for name, total in after.items()
     }
@@ -45,5 +45,5 @@ def used(before: dict[str, float], after: dict[str, float], seconds: float) -> d
 
 
 def cores() -> int:
-    """Return how many this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))

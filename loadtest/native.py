@@ -1,8 +1,8 @@
-"""The same open loop in C, compiled where there is a compiler: openloop.c.
+"""The open loop in C (openloop.c), used if a compiler is installed.
 
-At 16,667 a second Python takes most of a core, which on a small machine the service needs too, and
-after a pause it catches up slowly: that would be in the latencies. What it can do without C, is
-generator.py.
+At 16,667 requests a second Python takes most of a core, which the service also needs on a small
+machine. After a pause it catches up slowly, which would be in the latencies. Without a compiler,
+generator.py is used.
 """
 
 import hashlib
@@ -19,13 +19,13 @@ from loadtest.generator import OK
 SOURCE = Path(__file__).with_name("openloop.c")
 BUILT = SOURCE.parents[1] / "build" / "loadtest"
 COMPILE_SECONDS = 60.0
-MORE_SECONDS = 30.0
+COMPILE_SPARE_SECONDS = 30.0
 
 _outcome = struct.Struct("dqii")
 
 
-def compiled() -> Path | None:
-    """Return the program, made once for each version of the source; None without a compiler."""
+def compile_program() -> Path | None:
+    """Compile each version of the source once; return the program, or None without a compiler."""
     compiler = shutil.which("cc")
     if compiler is None:
         return None
@@ -37,13 +37,13 @@ def compiled() -> Path | None:
             part = Path(folder) / "openloop"
             command = [compiler, "-O2", "-o", str(part), str(SOURCE)]
             subprocess.run(command, check=True, timeout=COMPILE_SECONDS)
-            # Renamed when it is whole: two runs may compile at once.
+            # Rename it when it is complete: two runs may compile at the same time.
             part.rename(program)
     return program
 
 
 class Native:
-    """One run; has what a Generator has."""
+    """One run, with the attributes of a Generator."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Native:
         self._connections = connections
 
     def run(self, grace: float) -> None:
-        """Send all, and wait for the last answers so many seconds at most."""
+        """Send all requests, and wait at most `grace` seconds for the last answers."""
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             texts = (struct.pack("I", len(request)) + request for request in self._requests)
@@ -76,15 +76,15 @@ class Native:
             (folder / "due").write_bytes(self.due.tobytes())
             files = [str(folder / entry) for entry in ("requests", "due")]
             last = [str(self._connections), str(grace), str(folder / "out")]
-            done = subprocess.run(
+            process = subprocess.run(
                 [*self._command, *files, *last],
                 check=True,
                 stdout=subprocess.PIPE,
                 text=True,
-                timeout=self.due[-1] + grace + MORE_SECONDS,
+                timeout=self.due[-1] + grace + COMPILE_SPARE_SECONDS,
             )
             self._read((folder / "out").read_bytes())
-        elapsed, longest, reopened = done.stdout.split()
+        elapsed, longest, reopened = process.stdout.split()
         self.elapsed, self.longest_queue, self.reopened = (
             float(elapsed),
             int(longest),

@@ -1,4 +1,4 @@
-/* The open loop of loadtest/generator.py for rates at which Python itself would be in the figures.
+/* The open loop of loadtest/generator.py, for rates at which Python would distort the figures.
  *
  *     openloop HOST PORT REQUESTS DUE CONNECTIONS GRACE OUT
  *
@@ -99,7 +99,7 @@ static int open_connection(int index) {
     return 1;
 }
 
-/* What was under way on it stays unknown. */
+/* Its pending request stays unknown. */
 static void drop(int index) {
     if (all[index].number >= 0) under_way--;
     close(all[index].fd);
@@ -128,7 +128,7 @@ static void send_request(size_t number) {
     if (sent != (ssize_t)text->length) drop(index);
 }
 
-/* Sums a whole answer up: 1. 0: it is not whole yet. -1: it is not understood. */
+/* Returns 1 for a complete answer, 0 for an incomplete one, -1 for an invalid one. */
 static int understand(struct connection *from, double took, int *last) {
     char *text = from->answer, *end = strstr(text, "\r\n\r\n");
     if (!end) return from->had < ANSWER ? 0 : -1;
@@ -156,7 +156,7 @@ static int understand(struct connection *from, double took, int *last) {
 
 static void receive(int index, double start) {
     struct connection *from = &all[index];
-    if (from->number < 0) { /* nothing was asked: the server closes it */
+    if (from->number < 0) { /* no request is pending: the server closes it */
         forget_idle(index);
         drop(index);
         return;
@@ -221,7 +221,7 @@ int main(int count, char **words) {
     broken = calloc(connections, sizeof *broken);
     epoll = epoll_create1(0);
     if (!planned || connections < 1 || !outcomes || !all || !idle || !broken) fail("nothing to do");
-    /* Or each wait would be 50 microseconds longer than asked. */
+    /* Otherwise each wait would be 50 microseconds too long. */
     prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
     for (int each = 0; each < connections; each++)
         if (!open_connection(each)) fail("connect");

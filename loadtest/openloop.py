@@ -1,4 +1,4 @@
-"""The open-loop generator as a program of its own, so that nothing else delays what it sends."""
+"""The open-loop generator as a separate program, so that nothing else delays its requests."""
 
 import argparse
 import json
@@ -11,19 +11,19 @@ from typing import Any
 
 from busyapi.argument_types import whole_number
 from loadtest.figures import summarise
-from loadtest.generator import Generator, plan
-from loadtest.native import Native, compiled
+from loadtest.generator import Generator, plan_times
+from loadtest.native import Native, compile_program
 from loadtest.options import above_zero, share
-from perf.bodies import Mix, bodies
+from perf.bodies import Mix, make_bodies
 
 GRACE_SECONDS = 15.0
-"""For the last answers; the API answers 503 after 10."""
-WHOSE = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-DIFFERENT = 20_000
-"""Requests that are made before the run, and sent over and over."""
+"""The time for the last answers. The API answers 503 after 10 seconds."""
+USAGE_SCOPES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+MAX_DIFFERENT_REQUESTS = 20_000
+"""Different requests, which are made before the run and sent in turn."""
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the options."""
     options_parser = argparse.ArgumentParser(
         prog="python -m loadtest.openloop", description=__doc__
@@ -40,42 +40,46 @@ def parser() -> argparse.ArgumentParser:
         "--devices", type=whole_number(1), default=Mix.devices, help="patients"
     )
     options_parser.add_argument(
-        "--invalid", type=share, default=Mix.invalid, help="share to be refused"
+        "--invalid", type=share, default=Mix.invalid, help="share of invalid requests"
     )
     options_parser.add_argument(
-        "--even", action="store_true", help="not Poisson but at even distances"
+        "--even", action="store_true", help="even intervals instead of Poisson arrivals"
     )
     options_parser.add_argument(
-        "--engine", choices=("c", "python"), help="default: c where there is a cc to compile it"
+        "--engine", choices=("c", "python"), help="default: c if cc is installed"
     )
     options_parser.add_argument("--json", type=Path, metavar="FILE", help="default: stdout")
     return options_parser
 
 
-def requests(options: argparse.Namespace) -> tuple[list[bytes], list[bool]]:
-    """Render them, with whether each is valid."""
+def render_requests(options: argparse.Namespace) -> tuple[list[bytes], list[bool]]:
+    """Render the requests, and return for each whether it is valid."""
     mix = Mix(options.devices, options.invalid)
     host = options.host or options.connect
     head = f"POST {options.path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
-    # Never more than are planned, or the share of the invalid would be another.
-    made = bodies(mix, min(DIFFERENT, max(1, int(options.rate * options.seconds))))
-    messages = [f"{head}Content-Length: {len(entry)}\r\n\r\n".encode() + entry for entry, _ in made]
-    return messages, [valid for _, valid in made]
+    # Not more than planned: otherwise the share of invalid requests would differ.
+    entries = make_bodies(
+        mix, min(MAX_DIFFERENT_REQUESTS, max(1, int(options.rate * options.seconds)))
+    )
+    messages = [
+        f"{head}Content-Length: {len(entry)}\r\n\r\n".encode() + entry for entry, _ in entries
+    ]
+    return messages, [valid for _, valid in entries]
 
 
-def offer(options: argparse.Namespace) -> dict[str, Any]:
+def run_generator(options: argparse.Namespace) -> dict[str, Any]:
     """Run the generator, and return its figures."""
     host, _, port = options.connect.rpartition(":")
-    messages, valid = requests(options)
-    due = plan(options.rate, options.seconds, even=options.even)
-    program = None if options.engine == "python" else compiled()
+    messages, valid = render_requests(options)
+    due = plan_times(options.rate, options.seconds, even=options.even)
+    program = None if options.engine == "python" else compile_program()
     if options.engine == "c" and program is None:
-        raise FileNotFoundError("no cc to compile openloop.c with")
+        raise FileNotFoundError("cc is missing: install a C compiler, or use --engine python")
     where = (host, int(port), messages, due, options.connections)
     run = Native(*where, program=program) if program else Generator(*where)
     run.run(GRACE_SECONDS)
     engine = "C" if program else f"Python {platform.python_version()}"
-    spent = sum(sum(resource.getrusage(who)[:2]) for who in WHOSE)
+    spent = sum(sum(resource.getrusage(who)[:2]) for who in USAGE_SCOPES)
     return {
         "engine": engine,
         "cpu": round(spent, 2),
@@ -86,12 +90,12 @@ def offer(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Offer the load; 1: a request was not answered as its body deserves, 2: it could not."""
-    options = parser().parse_args()
+    """Run the generator. Exit code 1: an unexpected answer, or none. 2: it could not run."""
+    options = make_parser().parse_args()
     try:
-        result = offer(options)
+        result = run_generator(options)
     except subprocess.CalledProcessError:
-        return 2  # the program in C has said why
+        return 2  # the program in C has printed why
     except (OSError, ValueError) as error:
         sys.stderr.write(f"{options.connect}: {error}\n")
         return 2

@@ -1,4 +1,4 @@
-"""What the commands take. What cannot be run is refused here, before anything is started."""
+"""The options of the commands. Invalid ones are refused before anything is started."""
 
 import argparse
 import math
@@ -21,14 +21,14 @@ examples:
   python -m loadtest compare build/before/result.json build/loadtest/result.json
 
 Exit code: 0 when all counts agree and every threshold held, 1 when not, 2 when it could not run.
-No other client may send to the same busyapi meanwhile: its usages would be in the counts.
+No other client may send to the same busyapi during the run: its usages would be counted.
 """
 
 
 def _number(lowest: float, highest: float, what: str) -> Callable[[str], float]:
     def read(text: str) -> float:
         value = float(text)
-        # Also not a number, which is in no order with another.
+        # Also false for NaN.
         if not lowest <= value <= highest:
             raise argparse.ArgumentTypeError(f"{text} is not {what}")
         return value
@@ -37,22 +37,22 @@ def _number(lowest: float, highest: float, what: str) -> Callable[[str], float]:
     return read
 
 
-HIGHEST = 1e6
-"""A second, and seconds: no more than what one machine can plan and hold."""
-above_zero = _number(math.ulp(0), HIGHEST, "above 0 and at most a million")
-seconds_or_none = _number(0, HIGHEST, "from 0 to a million")
+MAX_NUMBER = 1e6
+"""The maximum of rates and durations: more does not fit into the memory of one machine."""
+above_zero = _number(math.ulp(0), MAX_NUMBER, "above 0 and at most a million")
+seconds_or_none = _number(0, MAX_NUMBER, "from 0 to a million")
 share = _number(0, 1, "from 0 to 1")
 
 
 def folder(text: str) -> Path:
-    """Take one that exists: a name with a slip in it would be an empty archive."""
+    """Accept an existing folder: with a misspelled name the archive would be empty."""
     if not Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"{text} is not a folder")
     return Path(text)
 
 
 def setting(text: str) -> tuple[str, str]:
-    """Take NAME=VALUE: a name with a slip in it would run for the script's own hour."""
+    """Accept NAME=VALUE: with a misspelled name the script would run with its default."""
     name, equals, value = text.partition("=")
     if not equals or name not in k6.SETTINGS:
         raise argparse.ArgumentTypeError(f"{text} is not NAME=VALUE of {', '.join(k6.SETTINGS)}")
@@ -60,7 +60,7 @@ def setting(text: str) -> tuple[str, str]:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Read the command line; exit with 2 and a line of why when it cannot be run."""
+    """Read the command line; exit with 2 and a message if it is invalid."""
     parser, commands = _parser()
     options = parser.parse_args(arguments)
     command = commands[options.command]
@@ -74,33 +74,35 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     parser = argparse.ArgumentParser(
         prog="python -m loadtest",
-        description="Put load on a busyapi, and prove that every usage that was answered is"
-        " archived once.",
+        description="Put load on a busyapi, and check that every answered usage is archived once.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    added: dict[str, argparse.ArgumentParser] = {}
+    parsers: dict[str, argparse.ArgumentParser] = {}
     for name, (text, add) in COMMANDS.items():
-        added[name] = commands.add_parser(
+        parsers[name] = commands.add_parser(
             name, help=text, description=f"{text[0].upper()}{text[1:]}."
         )
-        add(added[name])
-    return parser, added
+        add(parsers[name])
+    return parser, parsers
 
 
 def _add_target(parser: argparse.ArgumentParser, *, running: bool = False) -> None:
-    default = "" if running else " (default: a stack of its own is started)"
+    default = "" if running else " (default: start a temporary stack)"
     parser.add_argument("--url", required=running, help=f"of a running busyapi{default}")
     archive = parser.add_mutually_exclusive_group()
     archive.add_argument(
-        "--archive", type=folder, metavar="DIR", help="its archive, when it is a folder here"
+        "--archive", type=folder, metavar="DIR", help="its archive, if that is a local folder"
     )
     archive.add_argument(
-        "--namespace", metavar="NAME", help="its archive is in this one, by kubectl exec"
+        "--namespace", metavar="NAME", help="its namespace, to reach the archive by kubectl exec"
     )
     parser.add_argument(
-        "--release", default="busyapi", metavar="NAME", help="in it (default: %(default)s)"
+        "--release",
+        default="busyapi",
+        metavar="NAME",
+        help="its release in the namespace (default: %(default)s)",
     )
     parser.add_argument("--host", default="", metavar="NAME", help="Host header, for an ingress")
 
@@ -111,7 +113,7 @@ def _add_processes(parser: argparse.ArgumentParser) -> None:
         type=whole_number(1),
         default=2,
         metavar="N",
-        help="API processes of a stack of its own (default: %(default)s)",
+        help="API processes of a temporary stack (default: %(default)s)",
     )
 
 
@@ -120,11 +122,11 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     _add_processes(parser)
     for name, kind, default, what in (
         ("rate", above_zero, 16_667, "requests a second"),
-        ("seconds", above_zero, 60, "for so long"),
-        ("warm-up", seconds_or_none, 3, "seconds before it, at a tenth of the rate; 0: none"),
-        ("connections", whole_number(1), 256, "at most"),
+        ("seconds", above_zero, 60, "duration"),
+        ("warm-up", seconds_or_none, 3, "seconds before that at a tenth of the rate; 0: none"),
+        ("connections", whole_number(1), 256, "maximum number"),
         ("devices", whole_number(1), Mix.devices, "patients"),
-        ("invalid", share, Mix.invalid, "share that must be refused"),
+        ("invalid", share, Mix.invalid, "share of invalid requests"),
     ):
         parser.add_argument(
             f"--{name}", type=kind, default=default, metavar="N", help=f"{what} ({default:,})"
@@ -136,14 +138,14 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         default=["smoke"],
         choices=k6.NAMES,
         metavar="SCRIPT",
-        help=f"of {', '.join(k6.NAMES)} (smoke); nothing after it: none",
+        help=f"scripts to run: {', '.join(k6.NAMES)} (smoke); without a name, none",
     )
     parser.add_argument(
         "--to",
         type=Path,
         default=ROOT / "build" / "loadtest",
         metavar="DIR",
-        help="where the report goes (build/loadtest)",
+        help="the folder of the report (build/loadtest)",
     )
 
 
@@ -155,7 +157,7 @@ def _add_k6(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help=f"for it: {', '.join(k6.SETTINGS)}",
+        help=f"settings of the script: {', '.join(k6.SETTINGS)}",
     )
     _add_target(parser)
     _add_processes(parser)
@@ -168,8 +170,12 @@ def _add_snapshot(parser: argparse.ArgumentParser) -> None:
 def _add_reconcile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("before", type=Path, metavar="SNAPSHOT.json")
     _add_target(parser, running=True)
-    parser.add_argument("--k6-log", type=Path, metavar="FILE", help="of a Job, instead of counts")
-    parser.add_argument("--tool", default="k6", metavar="NAME", help="for the table (%(default)s)")
+    parser.add_argument(
+        "--k6-log", type=Path, metavar="FILE", help="log of a Job, instead of counts"
+    )
+    parser.add_argument(
+        "--tool", default="k6", metavar="NAME", help="name in the table (%(default)s)"
+    )
     for name in ("sent", "created", "refused", "unknown"):
         parser.add_argument(
             f"--{name}", type=whole_number(0), default=0, metavar="N", help="usages"
@@ -184,7 +190,7 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "run": ("open loop and k6, with a report in HTML and JSON", _add_run),
     "k6": ("one k6 script, reconciled", _add_k6),
-    "snapshot": ("write down the counts before another tool runs", _add_snapshot),
+    "snapshot": ("record the counts before another tool runs", _add_snapshot),
     "reconcile": ("check another tool's counts against a snapshot", _add_reconcile),
     "compare": ("compare two results", _add_compare),
 }

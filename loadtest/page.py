@@ -1,4 +1,4 @@
-"""The report as one HTML file. Pictures and styles are in it; it loads nothing."""
+"""The report as one HTML file with its pictures and styles. It loads nothing."""
 
 import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -6,8 +6,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from loadtest.compare import figures, number
-from loadtest.k6 import thresholds
+from loadtest.compare import format_number, list_figures
+from loadtest.k6 import read_thresholds
 from loadtest.reconcile import HEAD, Row, cells
 from loadtest.result import Json
 
@@ -25,15 +25,15 @@ ul{margin:.2em 0}
 """
 
 
-def page(result: Json, pictures: Mapping[str, Path]) -> str:
-    """Return the page of a result."""
+def render_page(result: Json, pictures: Mapping[str, Path]) -> str:
+    """Return the HTML of a result."""
     limits, has_limits = _thresholds(result["k6"])
     parts = [
         f"<h1>Load test</h1><p class=faint>{escape(str(result['about'].get('when', '')))}</p>",
         _verdict(result["failures"], has_thresholds=has_limits),
         _section("Counts, and whether they agree", _counts(result)),
         _section("Thresholds", limits),
-        _section("Open loop", _pairs(figures(result), number)),
+        _section("Open loop", _pairs(list_figures(result), format_number)),
         _section("Over time", "".join(map(_image, pictures, pictures.values()))),
         _section("Cores used on this machine", _pairs(result["cores"].items(), "{:.2f}".format)),
         _section("k6", _k6(result["k6"])),
@@ -65,7 +65,7 @@ def _thresholds(summaries: Mapping[str, Json]) -> tuple[str, bool]:
             "crossed" if threshold.is_crossed else "held",
         )
         for script, metrics in summaries.items()
-        for threshold in thresholds(metrics)
+        for threshold in read_thresholds(metrics)
     ]
     if not rows:
         why = "no k6 script ran" if not summaries else "the k6 scripts have none"

@@ -1,4 +1,4 @@
-"""The pictures: what was offered and answered, how fast, and how the parts fared."""
+"""The pictures: offered and achieved rates, latencies, and the state of the parts."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -9,18 +9,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from loadtest.result import Json, cost
+from loadtest.result import Json, compute_cost
 
 MIB = 2**20
 SIZE = (8.4, 3.2)
 QUANTILES = {"p50": "#74b816", "p95": "#1c7ed6", "p99": "#f08c00", "p999": "#e03131"}
-ANSWERED, OFFERED, FAILED, REFUSED = "#2b8a3e", "#868e96", "#e03131", "#f08c00"
+ANSWERED, OFFERED, EXIT_FAILED, REFUSED = "#2b8a3e", "#868e96", "#e03131", "#f08c00"
 
 Draw = Callable[[Axes, Json], None]
 
 
-def pictures(result: Json, folder: Path) -> dict[str, Path]:
-    """Draw those that there is data for; return each by its title."""
+def draw_pictures(result: Json, folder: Path) -> dict[str, Path]:
+    """Draw the pictures that have data; return their paths by title."""
     paths = {}
     for title, (name, has_data, draw) in PICTURES.items():
         if has_data(result):
@@ -43,15 +43,15 @@ def _picture(title: str, draw: Draw, result: Json, path: Path) -> None:
 
 
 def _from_zero(axes: Axes) -> None:
-    """Show how much it is, not only how it changes, with some room above the highest."""
+    """Begin the axis at 0, with some room above the highest value."""
     axes.set_ylim(0, axes.dataLim.y1 * 1.08 or 1)
 
 
 def _series(result: Json, name: str) -> tuple[list[float], list[float]]:
     run = result["openloop"]
-    # The last answers come in a second of which there is but a moment: that is no fall of the rate.
-    whole = max(math.ceil(run["seconds"]), int(run["elapsed"]))
-    rows = run["series"][:whole]
+    # The last second is incomplete, which would look like a fall of the rate.
+    complete = max(math.ceil(run["seconds"]), int(run["elapsed"]))
+    rows = run["series"][:complete]
     return [row["at"] for row in rows], [row[name] for row in rows]
 
 
@@ -65,10 +65,14 @@ def _rates(axes: Axes, result: Json) -> None:
 def _latencies(axes: Axes, result: Json) -> None:
     for name, colour in QUANTILES.items():
         label = name.replace("p999", "p99.9")
-        at, took = _series(result, name)
-        # A second without a 201 has no latency, which is not 0.
+        at, latencies = _series(result, name)
+        # A second without a 201 has no latency, which differs from 0.
         axes.plot(
-            at, [entry or math.nan for entry in took], color=colour, label=label, linewidth=1.2
+            at,
+            [latency or math.nan for latency in latencies],
+            color=colour,
+            label=label,
+            linewidth=1.2,
         )
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -79,7 +83,7 @@ def _latencies(axes: Axes, result: Json) -> None:
 
 def _errors(axes: Axes, result: Json) -> None:
     axes.plot(*_series(result, "refused"), color=REFUSED, label="refused")
-    axes.plot(*_series(result, "failed"), color=FAILED, label="unknown or\nnot sent")
+    axes.plot(*_series(result, "failed"), color=EXIT_FAILED, label="unknown or\nnot sent")
     axes.set_ylabel("requests a second")
     _from_zero(axes)
 
@@ -140,7 +144,7 @@ def _answered(result: Json) -> bool:
 
 
 def _cost_known(result: Json) -> bool:
-    return _answered(result) and bool(cost(result))
+    return _answered(result) and bool(compute_cost(result))
 
 
 PICTURES: dict[str, tuple[str, Callable[[Json], bool], Draw]] = {
@@ -152,4 +156,4 @@ PICTURES: dict[str, tuple[str, Callable[[Json], bool], Draw]] = {
     "CPU a usage": ("cpu", _cost_known, _cpu),
     "Replicas": ("replicas", _sampled("replicas"), _replicas),
 }
-"""By title: the file's name, whether there is data, what draws it."""
+"""Title -> the file's name, whether there is data, and the function that draws."""

@@ -1,8 +1,8 @@
-"""Compare all counts; a disagreement makes a run fail.
+"""Compares all counts; a disagreement makes a run fail.
 
-sent = 201 + refused + unknown, and 201 ≤ archived ≤ 201 + unknown: of a request whose answer was
-not seen (the tool ended, the connection broke) it is unknown whether it was stored, but a usage
-that was answered is archived, once, and nothing is archived that was not sent.
+sent = 201 + refused + unknown, and 201 ≤ archived ≤ 201 + unknown. A request without an answer (the
+tool ended, the connection broke) may or may not be stored. A usage that was answered with 201 is
+archived once, and no other usage is archived.
 """
 
 from dataclasses import dataclass
@@ -11,28 +11,28 @@ from loadtest.target import State, Verified
 
 
 @dataclass(frozen=True)
-class Said:
-    """What the load's tool says, in usages."""
+class ToolCounts:
+    """The counts of a load tool, in usages."""
 
     tool: str
     sent: int
     created: int
     """Answered with 201."""
     refused: int = 0
-    """Answered so that nothing was stored."""
+    """The answer says that nothing was stored."""
     unknown: int = 0
-    """Not answered, or not so that it is clear."""
+    """No answer, or one that does not say whether it was stored."""
     not_sent: int = 0
     """Planned, but never sent."""
     unexpected: int = 0
-    """Requests answered otherwise than their body deserves."""
+    """Requests with an unexpected answer: 201 for an invalid body, an error for a valid one."""
     repeated: int = 0
-    """201s with an id that another 201 had."""
+    """201s with the id of another 201."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One run, as all see it."""
+    """The counts of one run, by all that count."""
 
     tool: str
     sent: int
@@ -40,18 +40,18 @@ class Row:
     refused: int
     unknown: int
     stored: int
-    """Ids given out meanwhile, says the API."""
+    """Ids given out during the run, by the API's count."""
     archived: int
-    """Lines that the archive has more."""
+    """New lines in the archive."""
     repeated: int
     missing: int
     damaged: int
     proven: bool
-    """By `busyapi archive verify`; else the API's word is all there is."""
+    """Whether `busyapi archive verify` counted; otherwise only the API did."""
 
 
-def reconcile(counts: Said, before: State, after: State) -> Row:
-    """Compare a tool's counts with what changed meanwhile."""
+def reconcile(counts: ToolCounts, before: State, after: State) -> Row:
+    """Compare a tool's counts with the change of the target's state."""
     archived = after.archived - before.archived
     old, new = before.verified or Verified(), after.verified or Verified()
     proven = before.verified is not None and after.verified is not None
@@ -72,7 +72,7 @@ def reconcile(counts: Said, before: State, after: State) -> Row:
     )
 
 
-def disagreements(counts: Said, row: Row) -> list[str]:
+def find_disagreements(counts: ToolCounts, row: Row) -> list[str]:
     """Return a line for each disagreement between the counts."""
     problems = []
     if counts.sent != counts.created + counts.refused + counts.unknown:
@@ -92,7 +92,7 @@ def disagreements(counts: Said, row: Row) -> list[str]:
     if row.damaged:
         problems.append(f"{row.damaged:,} places of the archive are damaged")
     if counts.unexpected:
-        problems.append(f"{counts.unexpected:,} were answered otherwise than their body deserves")
+        problems.append(f"{counts.unexpected:,} had an unexpected answer")
     if counts.not_sent:
         problems.append(f"{counts.not_sent:,} were planned and not sent")
     return problems
@@ -102,13 +102,13 @@ HEAD = ("tool", "sent", "201", "refused", "unknown", "stored", "archived", "repe
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """Return a row as it is printed."""
+    """Return the cells of a row."""
     numbers = (row.sent, row.created, row.refused, row.unknown, row.stored, row.archived)
     return (row.tool, *(f"{entry:,}" for entry in (*numbers, row.repeated, row.missing)))
 
 
 def table(rows: list[Row]) -> str:
-    """Print rows in columns."""
+    """Return rows in columns."""
     lines = [HEAD, *(cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
     return "\n".join(

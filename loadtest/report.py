@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from loadtest.page import page
-from loadtest.plot import pictures
+from loadtest.page import render_page
+from loadtest.plot import draw_pictures
 from loadtest.result import Result, read
 
 
@@ -13,5 +13,5 @@ def write(result: Result, folder: Path) -> Path:
     result.write(folder / "result.json")
     plain = read(folder / "result.json")
     index = folder / "index.html"
-    index.write_text(page(plain, pictures(plain, folder)))
+    index.write_text(render_page(plain, draw_pictures(plain, folder)))
     return index

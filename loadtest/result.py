@@ -1,4 +1,4 @@
-"""What one invocation found: written as JSON, drawn, and compared with another one's."""
+"""The result of a load test, which is written as JSON, drawn, and compared with another."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -15,33 +15,33 @@ Json = dict[str, Any]
 
 @dataclass
 class Result:
-    """All of it."""
+    """The result of one load test."""
 
     about: Json = field(default_factory=dict)
-    """When, where, with what."""
+    """Time, machine, target and options."""
     openloop: Json = field(default_factory=dict)
     """The generator's figures (figures.py)."""
     samples: list[Sample] = field(default_factory=list)
-    """Of the parts, while it ran."""
+    """Samples of the parts during the open loop."""
     cores: dict[str, float] = field(default_factory=dict)
-    """That each program of this machine used, while it ran."""
+    """Cores that each program of this machine used during the open loop."""
     k6: dict[str, Json] = field(default_factory=dict)
     """The summary of each script."""
     rows: list[Row] = field(default_factory=list)
-    """Of each load, reconciled."""
+    """The reconciled counts of each load."""
     failures: list[str] = field(default_factory=list)
 
     def as_json(self) -> Json:
-        """Return what is written."""
+        """Return the result as JSON values."""
         return {"version": VERSION, **asdict(self)}
 
     def write(self, path: Path) -> None:
-        """Write it."""
+        """Write the result."""
         path.write_text(json.dumps(self.as_json(), indent=1) + "\n")
 
 
 def read(path: Path) -> Json:
-    """Read what was written.
+    """Read a written result.
 
     Raises:
         ValueError: The file is not a result.
@@ -55,7 +55,7 @@ def read(path: Path) -> Json:
     return content
 
 
-def cost(result: Json) -> dict[str, float]:
+def compute_cost(result: Json) -> dict[str, float]:
     """Return the CPU microseconds that each part spent on a usage."""
     created = result["openloop"].get("created", 0)
     with_cpu = [entry for entry in result["samples"] if entry["cpu"]]

@@ -16,16 +16,16 @@ from typing import Any
 from loadtest import k6
 from loadtest import machine as programs
 from loadtest.openloop import GRACE_SECONDS
-from loadtest.reconcile import Said, disagreements, reconcile
+from loadtest.reconcile import ToolCounts, find_disagreements, reconcile
 from loadtest.result import Result
 from loadtest.target import Sample, State, Target, Unreachable
-from perf.machine import machine
+from perf.machine import describe_machine
 from perf.sampler import Sampler
 
 Say = Callable[[str], None]
 
 START_SECONDS = 60.0
-"""For the generator to make its requests and to sum up, on a slow machine."""
+"""The time that the generator needs on a slow machine to make requests and to summarise."""
 SAMPLE_ERRORS = (
     OSError,
     HTTPException,
@@ -38,7 +38,7 @@ SAMPLE_ERRORS = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked for."""
+    """The plan of a load test."""
 
     rate: float
     seconds: float
@@ -47,25 +47,25 @@ class Plan:
     invalid: float
     even: bool
     scripts: tuple[str, ...]
-    """Of k6."""
+    """The k6 scripts to run."""
     warm_up: float
-    """Seconds at a tenth of the rate, reconciled with the rest."""
+    """Seconds at a tenth of the rate. The warm-up is reconciled too."""
 
 
 def run(target: Target, plan: Plan, say: Say) -> Result:
-    """Run it all.
+    """Run a load test.
 
     Raises:
-        Unreachable: the target did not answer, or a tool did not run.
+        Unreachable: The target did not answer, or a tool did not run.
     """
-    # k6 is looked for at once: missed after the open loop, it would cost that one's figures.
+    # Look for k6 first: if it is missing after the open loop, those figures are lost.
     result = Result(about=_about(target, plan))
-    say(f"looking at {target.url} and its archive")
-    state = target.settled()
+    say(f"reading the counts of {target.url} and its archive")
+    state = target.wait_settled()
     if plan.warm_up:
         say(f"warm-up of {plan.warm_up:g} s at {plan.rate / 10:,.0f} a second")
         warm = _openloop(target, plan, plan.rate / 10, plan.warm_up)
-        state = _hold(result, _said("warm-up", warm), state, target, say)
+        state = _reconcile(result, _make_counts("warm-up", warm), state, target, say)
     say(f"open loop: {plan.rate:,.0f} a second for {plan.seconds:g} s")
     before = programs.spent()
     with _sample(target) as sampler:
@@ -76,30 +76,34 @@ def run(target: Target, plan: Plan, say: Say) -> Result:
     result.cores["the generator"] = round(result.openloop["cpu"] / elapsed, 3)
     result.samples = sampler.samples
     result.about["samples that failed"] = sampler.missed
-    state = _hold(result, _said("open loop", result.openloop), state, target, say)
+    state = _reconcile(result, _make_counts("open loop", result.openloop), state, target, say)
     for script in plan.scripts:
         say(f"k6 {script}")
         outcome = k6.run(script, target, {"DEVICES": str(plan.devices)}, ["--quiet"])
         result.k6[script] = outcome.metrics
         result.failures += [f"k6 {script}: {failure}" for failure in outcome.failures]
-        state = _hold(result, outcome.counts, state, target, say)
+        state = _reconcile(result, outcome.counts, state, target, say)
     return result
 
 
 def _sample(target: Target) -> Sampler[Sample]:
     began = time.monotonic()
     return Sampler(
-        lambda: target.sample(round(time.monotonic() - began, 2)), target.every, *SAMPLE_ERRORS
+        lambda: target.sample(round(time.monotonic() - began, 2)),
+        target.interval_seconds,
+        *SAMPLE_ERRORS,
     )
 
 
-def _hold(result: Result, counts: Said, before: State, target: Target, say: Say) -> State:
+def _reconcile(
+    result: Result, counts: ToolCounts, before: State, target: Target, say: Say
+) -> State:
     say(f"{counts.tool}: {counts.created:,} answered with 201; waiting until all is archived")
-    after = target.settled()
+    after = target.wait_settled()
     row = reconcile(counts, before, after)
     result.rows.append(row)
     result.failures += [
-        f"{counts.tool}: {disagreement}" for disagreement in disagreements(counts, row)
+        f"{counts.tool}: {disagreement}" for disagreement in find_disagreements(counts, row)
     ]
     return after
 
@@ -121,21 +125,21 @@ def _openloop(target: Target, plan: Plan, rate: float, seconds: float) -> dict[s
         words = [f"--{name}={value}" for name, value in options.items() if value != ""]
         command = [sys.executable, "-m", "loadtest.openloop", *words]
         limit = seconds + GRACE_SECONDS + START_SECONDS
-        # Its exit code says what its figures say as well, when there are any.
-        done = subprocess.run(
+        # If there are figures, they say more than the exit code.
+        process = subprocess.run(
             [*command, *(["--even"] if plan.even else [])],
             check=False,
             timeout=limit,
             cwd=Path(__file__).parents[1],
         )
         if not path.exists():
-            raise Unreachable(f"the generator ended with {done.returncode}")
+            raise Unreachable(f"the generator ended with {process.returncode}")
         summary: dict[str, Any] = json.loads(path.read_text())
     return summary
 
 
-def _said(tool: str, figures: dict[str, Any]) -> Said:
-    return Said(
+def _make_counts(tool: str, figures: dict[str, Any]) -> ToolCounts:
+    return ToolCounts(
         tool=tool,
         sent=figures["planned"] - figures["not_sent"],
         created=figures["created"],
@@ -148,7 +152,7 @@ def _said(tool: str, figures: dict[str, Any]) -> Said:
 
 
 def _about(target: Target, plan: Plan) -> dict[str, Any]:
-    here = machine(Path(tempfile.gettempdir()))
+    here = describe_machine(Path(tempfile.gettempdir()))
     return {
         "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": " ".join(["python -m loadtest", *sys.argv[1:]]),

@@ -1,4 +1,4 @@
-"""What the load goes to, and what can be learned of it: counts, archive, how its parts fare."""
+"""The target of a load: its counts, its archive, and samples of its parts."""
 
 import http.client
 import json
@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 VERIFY_SECONDS = 600.0
 SETTLE_SECONDS = 180.0
-SETTLE_EVERY = 0.25
+SETTLE_INTERVAL_SECONDS = 0.25
 NO_ARCHIVE = 2
 """Exit code of `busyapi archive verify` where nothing was ever archived."""
 ARCHIVE = "/var/lib/busyapi/archive"
@@ -28,12 +28,12 @@ _problem = re.compile(
 
 
 class Unreachable(Exception):
-    """The target does not answer, or not as busyapi does; the message says what it said."""
+    """The target does not answer, or not as busyapi does. The message has its answer."""
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What `busyapi archive verify` found, over all partitions."""
+    """The findings of `busyapi archive verify`, over all partitions."""
 
     lines: int = 0
     missing: int = 0
@@ -49,8 +49,8 @@ class Verified:
         )
 
 
-def understand(text: str) -> Verified:
-    """Read what it printed."""
+def parse_verify_output(text: str) -> Verified:
+    """Parse the output of `busyapi archive verify`."""
     problems = {"missing": 0, "repeated": 0, "damaged": 0}
     for kind, first, last in _problem.findall(text):
         problems[kind] += int(last or first) - int(first) + 1 if first else 1
@@ -58,38 +58,38 @@ def understand(text: str) -> Verified:
 
 
 def verify(command: Sequence[str]) -> Verified:
-    """Run it.
+    """Run `busyapi archive verify`.
 
     Raises:
-        Unreachable: it could not look.
+        Unreachable: It could not read the archive.
     """
-    done = subprocess.run(
+    process = subprocess.run(
         command, check=False, capture_output=True, text=True, timeout=VERIFY_SECONDS
     )
-    if done.returncode == NO_ARCHIVE:
+    if process.returncode == NO_ARCHIVE:
         return Verified()
-    if not re.search(r"problems? found$", done.stdout, re.MULTILINE):
-        raise Unreachable(f"{' '.join(command)}: {done.returncode} {done.stderr.strip()}")
-    return understand(done.stdout)
+    if not re.search(r"problems? found$", process.stdout, re.MULTILINE):
+        raise Unreachable(f"{' '.join(command)}: {process.returncode} {process.stderr.strip()}")
+    return parse_verify_output(process.stdout)
 
 
 @dataclass(frozen=True)
 class State:
-    """One look at all who count."""
+    """All counts of a target at one time."""
 
     count: int
-    """Ids given out, says GET /api/usages/count."""
+    """Ids given out, by GET /api/usages/count."""
     archived: int
-    """Likewise."""
+    """Archived usages, by the same answer."""
     verified: Verified | None
-    """None: the archive is out of our reach."""
+    """None: the archive cannot be reached."""
 
     @classmethod
     def read(cls, path: Path) -> "State":
-        """Read what was written as JSON.
+        """Read a state from a JSON file.
 
         Raises:
-            ValueError: it is another thing.
+            ValueError: The file has no state.
         """
         try:
             content = json.loads(path.read_text())
@@ -103,7 +103,7 @@ class State:
 
 @dataclass(frozen=True)
 class Sample:
-    """How the parts fare at one time."""
+    """The backlog and the parts of a target at one time."""
 
     at: float
     """Seconds since the load began."""
@@ -111,20 +111,20 @@ class Sample:
     resident: dict[str, int] = field(default_factory=dict)
     """Bytes, by process or pod."""
     cpu: dict[str, float] = field(default_factory=dict)
-    """Seconds spent until then, likewise."""
+    """CPU seconds until then, by process or pod."""
     replicas: int | None = None
 
 
 class Target:
-    """A busyapi behind a URL, with its archive when that is a folder here."""
+    """A busyapi behind a URL, with its archive if that is a local folder."""
 
-    every = 1.0
-    """Seconds between two looks at it under load."""
+    interval_seconds = 1.0
+    """Between two samples under load."""
 
     def __init__(self, url: str, host: str = "", archive: Path | None = None) -> None:
-        # A path would be asked by k6 and not by the others.
+        # k6 would use a path, and the other tools would not.
         if not _url.fullmatch(url):
-            raise Unreachable(f"{url}: only http://HOST[:PORT] is taken")
+            raise Unreachable(f"{url}: the URL must be http://HOST[:PORT]")
         parts = urlsplit(url)
         self.url = url.rstrip("/")
         try:
@@ -134,15 +134,15 @@ class Target:
         self.host = host
         self.archive = archive
 
-    def counted(self) -> dict[str, int]:
+    def fetch_counts(self) -> dict[str, int]:
         """GET /api/usages/count.
 
         Raises:
-            Unreachable: it was not answered with 200.
+            Unreachable: The answer is not 200.
         """
         parts = urlsplit(self.url)
         connection = http.client.HTTPConnection(
-            str(parts.hostname), parts.port or 80, timeout=SECONDS
+            str(parts.hostname), parts.port or 80, timeout=TIMEOUT_SECONDS
         )
         try:
             headers = {"Host": self.host} if self.host else {}
@@ -153,7 +153,7 @@ class Target:
                 raise Unreachable(f"{self.url}/api/usages/count: {answer.status} {body[:200]!r}")
             counts: dict[str, int] = json.loads(body)
             if not isinstance(counts, dict) or not counts.keys() >= COUNTS:
-                raise Unreachable(f"{self.url}/api/usages/count: no busyapi says {body[:200]!r}")
+                raise Unreachable(f"{self.url}/api/usages/count: not busyapi: {body[:200]!r}")
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise Unreachable(f"{self.url}/api/usages/count: {error}") from None
         finally:
@@ -161,29 +161,29 @@ class Target:
         return counts
 
     def verified(self) -> Verified | None:
-        """Prove the archive; None where it is out of reach."""
+        """Verify the archive; return None if it cannot be reached."""
         if self.archive is None:
             return None
         command = [sys.executable, "-m", "busyapi", "archive", "verify", "--dir"]
         return verify([*command, str(self.archive)])
 
-    def settled(self) -> State:
-        """Wait until all is archived and two looks agree, then look everywhere.
+    def wait_settled(self) -> State:
+        """Wait until all is archived and two answers are equal, then read all counts.
 
-        When it does not settle in time, what it says then is returned: the counts will differ.
+        If that takes too long, return the counts of that time: they will disagree.
         """
         end = time.monotonic() + SETTLE_SECONDS
         before: dict[str, int] = {}
-        now = self.counted()
+        now = self.fetch_counts()
         while (now["buffered"] or now != before) and time.monotonic() < end:
-            time.sleep(SETTLE_EVERY)
-            before, now = now, self.counted()
+            time.sleep(SETTLE_INTERVAL_SECONDS)
+            before, now = now, self.fetch_counts()
         return State(now["count"], now["archived"], self.verified())
 
     def sample(self, at: float) -> Sample:
-        """Look at what can be seen from outside."""
-        return Sample(at, self.counted()["buffered"])
+        """Sample the backlog, which is visible from outside."""
+        return Sample(at, self.fetch_counts()["buffered"])
 
     def about(self) -> dict[str, str]:
-        """Return what is under load."""
+        """Return a description of the target."""
         return {"target": self.url, **({"host": self.host} if self.host else {})}

@@ -1,1 +1,1 @@
-"""What bench/ and loadtest/ share: load, stacks, machine figures and reconciliation."""
+"""Shared by bench/ and loadtest/: load, stacks, samples, machine figures and reconciliation."""

@@ -1,7 +1,7 @@
-"""Which ids an archive folder holds: counted from its files, not from what anybody says.
+"""Counts the lines and ids in an archive's files, independently of busyapi.
 
-Like the tests' own reader it knows only the names, zstd and the shape of a line. It keeps no
-lines, so that a minute of batches, ten million usages, is counted in seconds.
+Like the tests' own reader it knows only file names, zstd and the form of a line. It keeps no lines,
+so that it counts a minute of batches, ten million usages, in seconds.
 """
 
 import re
@@ -13,7 +13,7 @@ import zstandard
 
 NAME = re.compile(r"usages-p\d+-\d+(-\d+)?\.ndjson\.zst(\.open)?")
 ID = re.compile(rb'^\{"id":(\d+),', re.MULTILINE)
-CHUNK = 1 << 22
+CHUNK_BYTES = 1 << 22
 
 
 @dataclass
@@ -24,10 +24,10 @@ class Archived:
     last: int = 0
     """The id of the last line."""
     fault: str = ""
-    """The first place where the ids are not 1, 2, 3, …; "" if there is none."""
+    """The first place where the ids do not continue 1, 2, 3, …; "" if they do."""
 
     def add(self, text: bytes, file: str) -> None:
-        """Count whole lines."""
+        """Count complete lines."""
         ids = [int(match) for match in ID.findall(text)]
         lines = text.count(b"\n")
         if not self.fault:
@@ -48,25 +48,25 @@ class Archived:
         return f"{file}: id {number} where {expected} should be"
 
 
-def count(folder: Path) -> Archived:
-    """Count what the files below a folder hold. No flusher may be writing there."""
+def count_lines(folder: Path) -> Archived:
+    """Count the lines of the files below a folder. No flusher may write there."""
     archived = Archived()
-    # Names sort as their seqs do, the open one last.
+    # File names sort as their seqs do, with the open file last.
     files = [path for path in folder.rglob("*.zst*") if NAME.fullmatch(path.name)]
     for path in sorted(files, key=lambda file: file.name):
-        for lines in _whole_lines(path):
+        for lines in _complete_lines(path):
             archived.add(lines, path.name)
     return archived
 
 
-def _whole_lines(path: Path) -> Iterator[bytes]:
+def _complete_lines(path: Path) -> Iterator[bytes]:
     rest = b""
-    # Skippable frames, with the archive's notes, are passed over.
+    # The decompressor skips skippable frames, which contain the archive's notes.
     with (
         path.open("rb") as file,
         zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as reader,
     ):
-        while chunk := reader.read(CHUNK):
+        while chunk := reader.read(CHUNK_BYTES):
             lines, newline, rest = (rest + chunk).rpartition(b"\n")
             yield lines + newline
     if rest:

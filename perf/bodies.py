@@ -1,6 +1,6 @@
-"""Usages as devices send them: many patients, several medications, four spellings of a time.
+"""Usages as devices send them: many patients, several medications, four formats of a time.
 
-The k6 scripts make the same ones (k6/lib/bodies.js).
+The k6 scripts make the same (k6/lib/bodies.js).
 """
 
 import json
@@ -26,42 +26,42 @@ INVALID = (
     '{"patientId":"100","timestamp":"yesterday","medication":"Albuterol"}',
     '{"patientId":"100","timestamp":1478009511000',
 )
-"""Each is refused with a 4xx: a member that is missing, empty, no time; a body that is cut off."""
+"""Bodies that get 4xx: a missing member, an empty one, an invalid time, a truncated body."""
 
 
 @dataclass(frozen=True)
 class Mix:
-    """What is sent."""
+    """The mix of requests."""
 
     devices: int = 100_000
-    """Patients, each with a device of its own."""
+    """Patients, each with its own device."""
     invalid: float = 0.01
-    """Share of the requests that must be refused."""
+    """Share of requests that the service must refuse."""
 
 
-def bodies(mix: Mix, count: int, seed: int = 1) -> list[tuple[bytes, bool]]:
-    """Make so many, the same ones for the same seed, each with whether it is valid."""
+def make_bodies(mix: Mix, count: int, seed: int = 1) -> list[tuple[bytes, bool]]:
+    """Return bodies, each with whether it is valid. Equal seeds give equal bodies."""
     chance = random.Random(seed)  # noqa: S311 - no secret
-    made = []
+    entries = []
     for _ in range(count):
         valid = chance.random() >= mix.invalid
         text = _usage(mix, chance) if valid else chance.choice(INVALID)
-        made.append((text.encode(), valid))
-    return made
+        entries.append((text.encode(), valid))
+    return entries
 
 
 def _usage(mix: Mix, chance: random.Random) -> str:
     at = START + timedelta(seconds=chance.randrange(DAY))
     usage = {
         "patientId": str(chance.randrange(mix.devices)),
-        "timestamp": chance.choice(spellings(at)),
+        "timestamp": chance.choice(spell_time(at)),
         "medication": chance.choice(MEDICATIONS),
     }
     return json.dumps(usage, separators=(",", ":"))
 
 
-def spellings(at: datetime) -> tuple[str | int, ...]:
-    """Write a time in each way that the contract takes."""
+def spell_time(at: datetime) -> tuple[str | int, ...]:
+    """Return a time in each format that the contract accepts."""
     return (
         f"{at:%a %b %d %Y %H:%M:%S} GMT+0000 (UTC)",
         at.isoformat(),

@@ -1,4 +1,4 @@
-"""A contender: a program that takes posts on a port."""
+"""A contender: a program that accepts posts on a port."""
 
 from abc import abstractmethod
 
@@ -13,7 +13,7 @@ class Contender(Lifetime):
 
     port: int
     beside: frozenset[str] = frozenset({"valkey", "flusher"})
-    """Processes that are not the application, when the two are kept on cores of their own."""
+    """Processes that are not the application. They may be pinned to another core."""
 
     @property
     @abstractmethod

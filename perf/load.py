@@ -1,4 +1,4 @@
-"""What is posted, and the script that has wrk post it."""
+"""The request of a load, and the script with which wrk posts it."""
 
 import json
 from dataclasses import dataclass
@@ -28,18 +28,18 @@ def _batch_body() -> str:
 
 @dataclass(frozen=True)
 class Load:
-    """One kind of request. Every request of a run is the same: wrk then runs no Lua for each."""
+    """One request. A run repeats it, so that wrk runs no Lua for each request."""
 
     name: str
     path: str
     usages: int
-    """In one request."""
+    """The usages in the request."""
     body: str
     status: int = HTTPStatus.CREATED
-    """Of the answer that says it was taken."""
+    """The status of an accepted request."""
 
     def script(self) -> str:
-        """Return the Lua that sets the request up, once."""
+        """Return the Lua that sets up the request."""
         return (
             'wrk.method = "POST"\n'
             'wrk.headers["Content-Type"] = "application/json"\n'
@@ -47,7 +47,7 @@ class Load:
         )
 
     def write_script(self, folder: Path) -> Path:
-        """Write it where wrk finds it."""
+        """Write the script for wrk, and return its path."""
         path = folder / f"{self.name}.lua"
         path.write_text(self.script())
         return path

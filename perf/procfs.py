@@ -19,32 +19,32 @@ def descendants(pid: int) -> Iterator[int]:
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the memory that all of them hold now; what they share counts for each."""
-    held = parse_resident(Path(f"/proc/{pid}/status").read_text())
+    """Return the memory of a process and its descendants. Shared memory counts for each."""
+    total = parse_resident(Path(f"/proc/{pid}/status").read_text())
     for descendant in descendants(pid):
         with suppress(FileNotFoundError, ValueError):
-            held += parse_resident(Path(f"/proc/{descendant}/status").read_text())
-    return held
+            total += parse_resident(Path(f"/proc/{descendant}/status").read_text())
+    return total
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time of all their threads, and of children that have ended."""
-    spent = parse_cpu(Path(f"/proc/{pid}/stat").read_text())
+    """Return the CPU time of a process, its descendants, and children that have ended."""
+    seconds = parse_cpu(Path(f"/proc/{pid}/stat").read_text())
     for descendant in descendants(pid):
         with suppress(FileNotFoundError):
-            spent += parse_cpu(Path(f"/proc/{descendant}/stat").read_text())
-    return spent
+            seconds += parse_cpu(Path(f"/proc/{descendant}/stat").read_text())
+    return seconds
 
 
 def pin(pid: int, core: int) -> None:
-    """Keep every thread of all of them on one core; later threads and children inherit it."""
+    """Pin all threads of a process and its descendants to a core. New threads inherit it."""
     for entry in [pid, *descendants(pid)]:
         for task in Path(f"/proc/{entry}/task").iterdir():
             os.sched_setaffinity(int(task.name), {core})
 
 
 def parse_resident(status: str) -> int:
-    """Read it from /proc/PID/status.
+    """Read the resident memory from /proc/PID/status.
 
     Raises:
         ValueError: The process has ended and has no memory.
@@ -56,8 +56,8 @@ def parse_resident(status: str) -> int:
 
 
 def parse_cpu(stat: str, ticks: int = TICKS) -> float:
-    """Read it from /proc/PID/stat."""
-    # The name is in parentheses and may hold anything, spaces and parentheses included.
+    """Read the CPU time from /proc/PID/stat."""
+    # The name is in parentheses and may contain spaces and parentheses.
     fields = stat.rpartition(")")[2].split()
     # utime, stime, and those of ended children (Valkey rewrites its AOF in one): 14 to 17, from 1.
     return sum(int(field) for field in fields[11:15]) / ticks

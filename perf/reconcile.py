@@ -8,28 +8,28 @@ CLIENT_GONE = 499
 
 @dataclass(frozen=True)
 class Counts:
-    """The life of one stack: what each part says of how many usages there were."""
+    """The numbers of usages in the life of one stack, as each part counts them."""
 
     seen: int
-    """In the answers that wrk took in, and in those to our own requests."""
+    """Usages in answers with 201 to wrk and to the benchmark's own requests."""
     cut_off: int
-    """The most that were under way when wrk closed its connections: stored, the answer unseen."""
+    """The most that were pending when wrk closed its connections: these may be stored too."""
     sent: int
-    """In requests that the API answered, whatever the status (busyapi_requests_total)."""
+    """Usages in requests that the API answered with any status (busyapi_requests_total)."""
     stored: int
-    """Committed and answered with 201, says the API (busyapi_usages_total)."""
+    """Committed usages by the API's metric (busyapi_usages_total)."""
     counted: int
     """GET /api/usages/count."""
     archived: int
-    """From the same answer, its `archived`, when nothing was left in the buffer."""
+    """`archived` of the same answer, with an empty buffer."""
     lines: int
-    """In the archive's files."""
+    """Lines in the archive's files."""
     fault: str
-    """Where the files' ids are not 1, 2, 3, …; "" if nowhere."""
+    """The place where the files' ids do not continue 1, 2, 3, …; "" if they do."""
     statuses: dict[int, int]
-    """Of the requests that the API answered."""
+    """The statuses of the requests that the API answered."""
     errors: int
-    """Answers of 400 and more, and socket errors, as wrk saw them."""
+    """Answers of 400 and more, and socket errors, as wrk counts them."""
 
     @property
     def not_201(self) -> dict[int, int]:
@@ -37,7 +37,7 @@ class Counts:
         return {k: n for k, n in sorted(self.statuses.items()) if k not in {CREATED, CLIENT_GONE}}
 
 
-def disagreements(counts: Counts) -> list[str]:
+def find_disagreements(counts: Counts) -> list[str]:
     """Return a line for each disagreement between the counts."""
     problems = []
     if not counts.stored == counts.counted == counts.archived == counts.lines:

@@ -23,17 +23,17 @@ from testkit.processes import Stack
 from testkit.servers import Server
 
 SETTLE_SECONDS = 90.0
-"""A full buffer of a million usages is archived in less, on any disk worth measuring."""
-STILL_SECONDS = 10.0
-"""If counts disagree and do not change for so long, they never will."""
-SETTLE_EVERY = 0.3
+"""A full buffer of a million usages is archived in less time, also on a slow disk."""
+MAX_UNCHANGED_SECONDS = 10.0
+"""Counts that disagree and do not change for this time will not agree later."""
+SETTLE_INTERVAL_SECONDS = 0.3
 
 
 class Totals(NamedTuple):
-    """What the running parts of a stack say at one time, of its whole life."""
+    """The counts of a stack's running parts at one time, since the start."""
 
     statuses: Counter[int]
-    """Requests of the load's path, by the status that they were answered with."""
+    """Requests of the load's path by status."""
     stored: int
     counted: int
     archived: int
@@ -45,7 +45,7 @@ class Totals(NamedTuple):
 
 
 class Durable(Contender):
-    """All parts with the settings they have by themselves."""
+    """A complete stack with default settings."""
 
     def __init__(self, folder: Path, apis: int, settings: Mapping[str, str] | None = None) -> None:
         self.server = Server(folder / "valkey")
@@ -63,7 +63,7 @@ class Durable(Contender):
         }
 
     def start(self) -> None:
-        """Start all, each when what it needs is there."""
+        """Start Valkey, then the other parts."""
         self._running.enter_context(self.server)
         self._running.enter_context(self.stack)
 
@@ -72,20 +72,20 @@ class Durable(Contender):
         self._running.close()
 
     def versions(self) -> dict[str, str]:
-        """Return the versions of what runs."""
+        """Return the versions of the software."""
         return versions(self.server)
 
     def sample_lag(self) -> Sampler[Sample]:
         """Return a sampler of its lag."""
         return sample_lag(self.server, self.stack.flushers[0].port)
 
-    def totals(self, load: Load) -> Totals:
-        """Ask every part for its counts."""
+    def read_totals(self, load: Load) -> Totals:
+        """Read the counts of every part."""
         scrapes = [fetch(api.scrape_port, "/metrics").body.decode() for api in self.stack.apis]
         count = self._count()
         return Totals(
             # The requests of this function use other paths.
-            statuses=sum((statuses(scrape, load.path) for scrape in scrapes), Counter()),
+            statuses=sum((count_statuses(scrape, load.path) for scrape in scrapes), Counter()),
             stored=sum(int(api.read_metric("busyapi_usages_total")) for api in self.stack.apis),
             counted=count["count"],
             archived=count["archived"],
@@ -104,22 +104,22 @@ class Durable(Contender):
         One sample is not enough: requests that wrk sent at its end may still arrive.
         """
         end = time.monotonic() + SETTLE_SECONDS
-        now, moved = self.totals(load), time.monotonic()
-        while time.monotonic() < min(end, moved + STILL_SECONDS):
-            time.sleep(SETTLE_EVERY)
-            before, now = now, self.totals(load)
+        now, changed = self.read_totals(load), time.monotonic()
+        while time.monotonic() < min(end, changed + MAX_UNCHANGED_SECONDS):
+            time.sleep(SETTLE_INTERVAL_SECONDS)
+            before, now = now, self.read_totals(load)
             if now != before:
-                moved = time.monotonic()
+                changed = time.monotonic()
             elif now.settled:
                 break
         return now
 
     def finish(self, load: Load, *, seen: int, cut_off: int, errors: int) -> Counts:
-        """Stop the stack as an operator would, and count the usages on disk."""
+        """Stop the stack cleanly, and count the usages on disk."""
         totals = self.settle(load)
         for entry in [*self.stack.apis, *self.stack.flushers]:
             entry.stop()
-        archived = archive_ids.count(self.stack.archive)
+        archived = archive_ids.count_lines(self.stack.archive)
         return Counts(
             seen=seen,
             cut_off=cut_off,
@@ -134,7 +134,7 @@ class Durable(Contender):
         )
 
 
-def statuses(scrape: str, path: str) -> Counter[int]:
+def count_statuses(scrape: str, path: str) -> Counter[int]:
     """Count the answers to a path by status, from the text of a scrape."""
     counts: Counter[int] = Counter()
     for family in text_string_to_metric_families(scrape):

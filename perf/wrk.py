@@ -1,7 +1,7 @@
-"""wrk: its command line, and what it printed.
+"""wrk: its command line, and its output.
 
 wrk is a closed loop: a connection sends its next request when it has the answer to the last. So
-its rate is the ceiling, and its latencies are those at the ceiling, with every connection busy.
+it measures the maximum rate, and the latencies at that rate with every connection busy.
 """
 
 import re
@@ -15,9 +15,9 @@ from testkit.child_process import Child
 
 THREADS = 2
 PATIENCE_SECONDS = 30
-"""wrk counts an answer that takes longer as a timeout; it still waits for it."""
+"""wrk counts a slower answer as a timeout, and still waits for it."""
 GRACE_SECONDS = 60.0
-"""How much longer than asked wrk may run, on a machine that does much else."""
+"""Time that wrk may run longer than asked, on a busy machine."""
 
 
 class WrkMissing(Exception):
@@ -28,32 +28,32 @@ class WrkMissing(Exception):
 
 
 class WrkFailed(Exception):
-    """wrk did not run, or printed something else than it should."""
+    """wrk failed, or its output has no result."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What wrk counted in one run."""
+    """The counts of one run."""
 
     requests: int
-    """Answers that came in, whatever their status."""
+    """Answers with any status."""
     requests_per_second: float
     p50_ms: float
     p99_ms: float
     not_2xx: int
-    """Answers with a status of 400 and more: wrk does not look closer."""
+    """Answers with a status of 400 and more. wrk does not distinguish them."""
     socket_errors: int
-    """Connections that could not be made, read or written."""
+    """Errors of connect, read and write."""
     timeouts: int
 
     @property
     def accepted(self) -> int:
-        """Answers without an error."""
+        """Return the answers without an error."""
         return self.requests - self.not_2xx
 
     @property
     def accepted_per_second(self) -> float:
-        """The rate of those: refusing fast is no speed."""
+        """Return the rate of answers without an error."""
         return self.requests_per_second * self.accepted / max(self.requests, 1)
 
 
@@ -70,7 +70,7 @@ def find() -> str:
 
 
 def version() -> str:
-    """Return wrk's version as it says it. It exits with 1 when asked."""
+    """Return wrk's version. wrk exits with 1 after it prints it."""
     run = subprocess.run([find(), "-v"], capture_output=True, text=True, timeout=10, check=False)
     return (run.stdout + run.stderr).partition(" [")[0].removeprefix("wrk").strip()
 
@@ -118,16 +118,16 @@ _SOCKET = re.compile(
 
 
 def parse(text: str) -> Result:
-    """Read what wrk printed with --latency.
+    """Read the output of wrk with --latency.
 
     Raises:
-        WrkFailed: a line is missing; the message has all of it.
+        WrkFailed: A line is missing. The message has the whole output.
     """
     requests, rate = _REQUESTS.search(text), _RATE.search(text)
     p50, p99 = (_percentile(text, entry) for entry in (50, 99))
     if not requests or not rate or p50 is None or p99 is None:
         raise WrkFailed(f"wrk printed no result:\n{text}")
-    # wrk prints these two lines only when there is something to say.
+    # wrk prints these two lines only if the numbers are not 0.
     not_2xx, sockets = _NOT_2XX.search(text), _SOCKET.search(text)
     connect, read, write, timeouts = (
         int(entry) for entry in (sockets.groups() if sockets else "0000")

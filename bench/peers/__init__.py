@@ -1,1 +1,1 @@
-"""What anyone can install from the registries, doing the same work: the benchmark's references."""
+"""Software from the public registries that does the same work, as references."""

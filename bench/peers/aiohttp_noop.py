@@ -1,4 +1,4 @@
-"""aiohttp answering 201 with a number, as its documentation would have one write it."""
+"""aiohttp answering 201 with a number, written as in its documentation."""
 
 import argparse
 from itertools import count
@@ -10,7 +10,7 @@ _numbers = count(1)
 
 
 async def post_usage(request: web.Request) -> web.Response:
-    """Answer as if it were stored."""
+    """Answer as if the usage were stored."""
     await request.read()
     return web.json_response({"id": next(_numbers)}, status=201)
 

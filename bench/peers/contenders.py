@@ -1,4 +1,4 @@
-"""The peers as contenders: each a program on a port, some with a Valkey of their own."""
+"""The peers as contenders: each is a program on a port, some with their own Valkey."""
 
 import json
 import shutil
@@ -35,11 +35,11 @@ WEBDIS_LOAD = Load(
     f"XADD/usages/MAXLEN/~/{STREAM_LENGTH}/*/u/{quote(SINGLE_BODY, safe='')}",
     status=HTTPStatus.OK,
 )
-"""webdis takes a command: the usage goes into a stream as it is. It answers 200."""
+"""webdis gets a command that adds the usage to a stream. It answers 200."""
 
 
 class Peer(Contender):
-    """One program; `arguments` gives its command line, once its port and server are known."""
+    """One program. `arguments` returns its command line once its port and server are known."""
 
     def __init__(
         self,
@@ -61,27 +61,27 @@ class Peer(Contender):
 
     @cached_property
     def program(self) -> Child:
-        """The program itself."""
+        """Return the program's process."""
         return Child(self._arguments(self), log=self.folder / "peer.log")
 
     @property
     def processes(self) -> dict[str, Child]:
-        """The program, and its Valkey."""
+        """Return the program and its Valkey."""
         return {"peer": self.program} | ({"valkey": self.server} if self.server else {})
 
     @property
     def redis_port(self) -> int:
-        """Where its Valkey is."""
+        """Return the port of its Valkey."""
         if self.server is None:
             raise RuntimeError(f"{self} has no Valkey")
         return self.server.port
 
     def versions(self) -> dict[str, str]:
-        """Return the versions of what runs."""
+        """Return the versions of the software."""
         return self._versions()
 
     def start(self) -> None:
-        """Start all; wait until a request is answered as the load's must be."""
+        """Start all processes; wait until a request gets the expected answer."""
         if self.server:
             self._running.enter_context(self.server)
         self._running.enter_context(self.program)
@@ -103,10 +103,10 @@ class Peer(Contender):
 
 
 def find_program(name: str) -> str:
-    """Return where a program is.
+    """Return the path of a program.
 
     Raises:
-        RuntimeError: it is not installed; the message says what to type.
+        RuntimeError: The program is not installed. The message says what to type.
     """
     path = shutil.which(name) or shutil.which(name, path="/usr/sbin")
     if path is None:
@@ -155,7 +155,7 @@ def nginx(folder: Path) -> Peer:
         path.write_text(text.replace("FOLDER", str(peer.folder)).replace("PORT", str(peer.port)))
         return [find_program("nginx"), "-p", str(peer.folder), "-c", str(path)]
 
-    return Peer(folder, arguments, versions=lambda: {"nginx": _says("nginx", "-v")})
+    return Peer(folder, arguments, versions=lambda: {"nginx": _read_version("nginx", "-v")})
 
 
 def webdis(folder: Path) -> Peer:
@@ -181,14 +181,16 @@ def webdis(folder: Path) -> Peer:
         folder,
         arguments,
         # webdis does not print its version.
-        versions=lambda: {"webdis": _says("dpkg-query", "-W", "-f", "${Version}", "webdis")},
+        versions=lambda: {
+            "webdis": _read_version("dpkg-query", "-W", "-f", "${Version}", "webdis")
+        },
         load=WEBDIS_LOAD,
         stores=True,
     )
 
 
 def express_array(folder: Path) -> Peer:
-    """Run Express with an array: the original's way."""
+    """Run Express with an array, as the original did."""
     _install_express()
     script = str(EXPRESS / "array.js")
     return Peer(
@@ -211,11 +213,11 @@ def express_redis(folder: Path) -> Peer:
 def _node_versions() -> dict[str, str]:
     lock = json.loads((EXPRESS / "package-lock.json").read_text())["packages"]
     packages = {f"npm {name}": lock[f"node_modules/{name}"]["version"] for name in EXPRESS_USES}
-    return {"node": _says("node", "--version"), **packages}
+    return {"node": _read_version("node", "--version"), **packages}
 
 
-def _says(program: str, *arguments: str) -> str:
-    """Return what a program prints of itself, on either channel."""
+def _read_version(program: str, *arguments: str) -> str:
+    """Return the version that a program prints to stdout or stderr."""
     run = subprocess.run(
         [find_program(program), *arguments], capture_output=True, text=True, timeout=10, check=False
     )
@@ -223,14 +225,14 @@ def _says(program: str, *arguments: str) -> str:
 
 
 def _install_express() -> None:
-    """Install what its lock file names, unless it is there.
+    """Install the packages of the lock file, unless they are installed.
 
     Raises:
-        RuntimeError: npm failed; the message has its output.
+        RuntimeError: npm failed. The message has its output.
     """
     if (EXPRESS / "node_modules" / "redis").is_dir():
         return
-    done = subprocess.run(
+    process = subprocess.run(
         [find_program("npm"), "ci", "--no-audit", "--no-fund"],
         cwd=EXPRESS,
         capture_output=True,
@@ -238,5 +240,5 @@ def _install_express() -> None:
         timeout=INSTALL_SECONDS,
         check=False,
     )
-    if done.returncode:
-        raise RuntimeError(f"npm ci failed:\n{done.stderr[-2000:]}")
+    if process.returncode:
+        raise RuntimeError(f"npm ci failed:\n{process.stderr[-2000:]}")

@@ -19,5 +19,5 @@ class Usage(BaseModel):
 
 @app.post("/api/usages", status_code=201)
 async def post_usage(_: Usage) -> dict[str, int]:
-    """Answer as if it were stored."""
+    """Answer as if the usage were stored."""
     return {"id": next(_numbers)}

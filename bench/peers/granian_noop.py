@@ -8,6 +8,6 @@ _HEADERS = [("content-type", "application/json")]
 
 
 async def app(_: Any, protocol: Any) -> None:
-    """Answer as if it were stored."""
+    """Answer as if the usage were stored."""
     await protocol()
     protocol.response_bytes(201, _HEADERS, b'{"id":%d}' % next(_numbers))

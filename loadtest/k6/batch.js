@@ -1,4 +1,4 @@
-// Gateways that gather usages: RATE is in batches of BATCH usages.
+// Gateways that collect usages: RATE is in batches of BATCH usages.
 import { batch } from "./lib/bodies.js";
 import { send } from "./lib/checks.js";
 import { arrivals, duration, options as made, rate, thresholds } from "./lib/options.js";

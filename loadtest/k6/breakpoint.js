@@ -1,6 +1,6 @@
-// Ever more, until it breaks: ends early when one answer in a hundred is not what is due, or the
-// slowest one in a hundred takes a second. RATE is the most, DURATION the way there. What was offered
-// at the end is rate_reached.
+// A rising rate, until the service breaks: ends early if 1 % of the answers are unexpected, or if the
+// slowest 1 % take a second. RATE is the maximum, DURATION the time until then. rate_reached is the
+// rate at the end.
 import exec from "k6/execution";
 import { Gauge } from "k6/metrics";
 import { single } from "./lib/bodies.js";

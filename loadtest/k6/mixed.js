@@ -1,5 +1,5 @@
-// All kinds of clients at once: devices, gateways with batches, devices that repeat with an
-// Idempotency-Key, and readers. RATE is that of the devices.
+// All kinds of clients at once: devices, gateways with batches, devices with an Idempotency-Key, and
+// readers. RATE is that of the devices.
 import { batch, single } from "./lib/bodies.js";
 import { read, send } from "./lib/checks.js";
 import { arrivals, duration, options as made, rate, thresholds } from "./lib/options.js";
@@ -31,7 +31,7 @@ export function keyed() {
   send(single(), { "Idempotency-Key": key });
 }
 
-// A usage that was just stored can be read; on an empty stack id 1 may not be given out yet.
+// On an empty stack id 1 may not be given out yet.
 export function reader() {
   read("/api/usages/count", [200]);
   read("/api/usages/1", [200, 404, 410]);

@@ -1,4 +1,4 @@
-// Does it work at all? A few requests a second; what a deployment runs first.
+// A few requests a second, to check that a new deployment works.
 import { single } from "./lib/bodies.js";
 import { send } from "./lib/checks.js";
 import { arrivals, duration, options as made, rate, thresholds } from "./lib/options.js";

@@ -1,4 +1,4 @@
-// An hour at a moderate rate: what leaks, fills or drifts shows only after a while.
+// An hour at a moderate rate, to find leaks and whatever fills up or drifts.
 import { single } from "./lib/bodies.js";
 import { send } from "./lib/checks.js";
 import { arrivals, duration, options as made, rate, thresholds } from "./lib/options.js";

@@ -1,4 +1,4 @@
-// A quiet hour, then everyone at once: five times the rate within two seconds, and back.
+// A quiet phase, then five times the rate within two seconds, and back.
 import { single } from "./lib/bodies.js";
 import { send } from "./lib/checks.js";
 import { duration, options as made, ramp, rate, thresholds } from "./lib/options.js";

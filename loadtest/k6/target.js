@@ -1,5 +1,5 @@
 // A million calls a minute. k6 itself takes most of two cores at 5,000 a second: on a machine that
-// cannot offer the rate, iterations are dropped and the threshold on them says so.
+// cannot offer the rate, it drops iterations and crosses their threshold.
 import { single } from "./lib/bodies.js";
 import { send } from "./lib/checks.js";
 import { arrivals, duration, options as made, rate, thresholds } from "./lib/options.js";

@@ -11,7 +11,7 @@ url=${URL:-http://localhost:3000}
 endpoint=$url/api/usages
 body=${BODY:-'{"patientId":"100","timestamp":"Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)","medication":"Albuterol"}'}
 for name in REQUESTS CONNECTIONS RATE DURATION; do
-    [[ ${!name:-1} =~ ^[1-9][0-9]*$ ]] || { echo "$name: ${!name} is no whole number above 0" >&2; exit 2; }
+    [[ ${!name:-1} =~ ^[1-9][0-9]*$ ]] || { echo "$name: ${!name} is not a whole number above 0" >&2; exit 2; }
 done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -30,13 +30,13 @@ loadtest() {
     (cd "$root" && "$python" -m loadtest "$@")
 }
 
-# One connection, with curl: caches are filled and the first connections made.
+# Fill caches and open the first connections, over one connection with curl.
 warm_up() {
     local count=${WARMUP:-200}
     ((count == 0)) && return
     curl --silent --fail-with-body --output /dev/null "${host[@]}" \
         -H "Content-Type: application/json" --data "$body" "$endpoint?[1-$count]" \
-        || { echo "$endpoint does not take usages" >&2; exit 2; }
+        || { echo "$endpoint does not accept usages" >&2; exit 2; }
 }
 
 begin() {
@@ -45,13 +45,13 @@ begin() {
     loadtest snapshot "${target[@]}" >"$work/before.json"
 }
 
-# finish TOOL SENT CREATED UNKNOWN: the rest was refused. Ends with 1 when the counts do not agree.
+# finish TOOL SENT CREATED UNKNOWN: the rest was refused. Exits with 1 if the counts disagree.
 finish() {
     loadtest reconcile "$work/before.json" "${target[@]}" --tool "$1" --sent "$2" --created "$3" \
         --refused $(($2 - $3 - $4)) --unknown "$4"
 }
 
-# all_created SENT CREATED: these tools send nothing that may be refused.
+# all_created SENT CREATED: these tools only send valid usages.
 all_created() {
     (($1 == $2)) || { echo "FAILED only $2 of $1 were answered with 201"; exit 1; }
 }

@@ -8,15 +8,15 @@ import pytest
 
 from busyapi.decode.timestamp import is_timestamp
 from loadtest.answers import parse
-from loadtest.figures import quantiles, summarise
-from loadtest.generator import NOT_SENT, OK, REFUSED, UNKNOWN, Generator, plan
-from loadtest.native import Native, compiled
-from loadtest.openloop import offer, parser
-from perf.bodies import START, Mix, bodies, spellings
+from loadtest.figures import compute_quantiles, summarise
+from loadtest.generator import NOT_SENT, OK, REFUSED, UNKNOWN, Generator, plan_times
+from loadtest.native import Native, compile_program
+from loadtest.openloop import make_parser, run_generator
+from perf.bodies import START, Mix, make_bodies, spell_time
 from testkit.slow_server import Behave, SlowServer, render_answer, render_created
 
 ENGINES = ["c", "python"]
-PROGRAMS = {"c": compiled(), "python": None}
+PROGRAMS = {"c": compile_program(), "python": None}
 REQUEST = b"POST /api/usages HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
 
 
@@ -30,7 +30,7 @@ def run(
     grace: float = 5,
 ) -> Generator | Native:
     with SlowServer(behave) as server:
-        due = plan(rate, seconds, even=True)
+        due = plan_times(rate, seconds, even=True)
         where = ("127.0.0.1", server.port, [REQUEST], due, connections)
         program = PROGRAMS[engine]
         generator = Native(*where, program=program) if program else Generator(*where)
@@ -39,28 +39,28 @@ def run(
 
 
 def test_arrivals_are_poisson_or_even() -> None:
-    due = plan(1000, 50)
+    due = plan_times(1000, 50)
     gaps = [after - before for before, after in pairwise(due)]
     assert len(due) == 50_000
     assert statistics.mean(gaps) == pytest.approx(1e-3, rel=0.02)
     assert due[-1] < 50, "no request is due after the end"
     # The standard deviation of an exponential distribution is its mean; even gaps have 0.
     assert statistics.stdev(gaps) == pytest.approx(1e-3, rel=0.05)
-    assert [*plan(4, 1, even=True)] == [0, 0.25, 0.5, 0.75]
-    assert len(plan(0.1, 3)) == 1, "a warm-up may have less than one request"
+    assert [*plan_times(4, 1, even=True)] == [0, 0.25, 0.5, 0.75]
+    assert len(plan_times(0.1, 3)) == 1, "a warm-up may have less than one request"
 
 
 def test_a_compiler_is_installed() -> None:
     # Without one, the engine "c" would be Python too.
-    assert compiled() is not None
+    assert compile_program() is not None
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_all_planned_requests_are_sent(engine: str) -> None:
     with SlowServer(lambda number: (0, render_created(number))) as server:
         words = ["--connect", f"127.0.0.1:{server.port}", "--rate", "200", "--seconds", "2"]
-        result = offer(
-            parser().parse_args([*words, "--even", "--invalid", "0", "--engine", engine])
+        result = run_generator(
+            make_parser().parse_args([*words, "--even", "--invalid", "0", "--engine", engine])
         )
     assert result["planned"] == result["created"] == 400
     assert [second["planned"] for second in result["series"][:2]] == [200, 200]
@@ -78,7 +78,7 @@ def test_percentiles_of_known_delays(engine: str) -> None:
         rate=100,
         seconds=2,
     )
-    latency = quantiles(generator.latencies)
+    latency = compute_quantiles(generator.latencies)
     # A run that is no longer than the skipped second is not skipped.
     generator.due = array("d", [0.5] * len(generator.due))
     assert summarise(generator, [True])["latency"]["p50"] == latency.p50
@@ -139,11 +139,11 @@ def test_an_answer_in_pieces_and_one_without_a_length() -> None:
 
 
 def test_bodies_are_of_many_patients_and_some_are_invalid() -> None:
-    sent = bodies(Mix(devices=50, invalid=0.1), 5000)
-    assert bodies(Mix(devices=50, invalid=0.1), 5000) == sent
+    sent = make_bodies(Mix(devices=50, invalid=0.1), 5000)
+    assert make_bodies(Mix(devices=50, invalid=0.1), 5000) == sent
     assert 350 < sum(not valid for _, valid in sent) < 650
     assert len({text for text, valid in sent if valid}) > 4000
 
 
 def test_the_service_accepts_every_spelling_of_a_time() -> None:
-    assert all(is_timestamp(text) for text in spellings(START))
+    assert all(is_timestamp(text) for text in spell_time(START))

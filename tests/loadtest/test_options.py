@@ -71,7 +71,7 @@ def test_another_server_is_named(reply: bytes) -> None:
     with SlowServer(lambda _: (0, render_answer(200, reply))) as server:
         target = Target(f"http://127.0.0.1:{server.port}")
         with pytest.raises(Unreachable, match=f"{server.port}/api/usages/count: "):
-            target.counted()
+            target.fetch_counts()
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "x", '{"count":1,"archived":1,"verified":{"x":1}}'])

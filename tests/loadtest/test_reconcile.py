@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 
 from loadtest.__main__ import main
-from loadtest.reconcile import Said, disagreements, reconcile
-from loadtest.target import State, Target, Unreachable, Verified, understand, verify
+from loadtest.reconcile import ToolCounts, find_disagreements, reconcile
+from loadtest.target import State, Target, Unreachable, Verified, parse_verify_output, verify
 from testkit.api_client import USAGE, check_stored, send
 from testkit.processes import Stack
 
 BEFORE = State(count=100, archived=100, verified=Verified(lines=100))
 AFTER = State(count=110, archived=110, verified=Verified(lines=110))
-SAID = Said("tool", sent=12, created=10, refused=2)
+SAID = ToolCounts("tool", sent=12, created=10, refused=2)
 
 
 def describe_disagreements(
-    counts: Said = SAID, before: State = BEFORE, after: State = AFTER
+    counts: ToolCounts = SAID, before: State = BEFORE, after: State = AFTER
 ) -> str:
-    return "; ".join(disagreements(counts, reconcile(counts, before, after)))
+    return "; ".join(find_disagreements(counts, reconcile(counts, before, after)))
 
 
 def test_counts_that_agree_pass() -> None:
@@ -47,7 +47,7 @@ def test_counts_that_agree_pass() -> None:
         ({}, {"damaged": 1}, "1 places of the archive are damaged"),
         ({"repeated": 1}, {}, "1 ids were given out or archived twice"),
         ({"sent": 13}, {}, "13 were sent, but 10 answered with 201"),
-        ({"unexpected": 1}, {}, "otherwise than their body deserves"),
+        ({"unexpected": 1}, {}, "had an unexpected answer"),
         ({"not_sent": 1}, {}, "1 were planned and not sent"),
         ({"created": 7, "unknown": 2, "sent": 11}, {}, "1 are archived but were not sent"),
     ],
@@ -56,7 +56,7 @@ def test_each_disagreement_is_found(
     counts: dict[str, int], verified: dict[str, int], message: str
 ) -> None:
     changed = {"lines": 110, **verified}
-    of_tool = Said(**{**asdict(SAID), **counts})
+    of_tool = ToolCounts(**{**asdict(SAID), **counts})
     assert message in describe_disagreements(
         of_tool, after=replace(AFTER, verified=Verified(**changed))
     )
@@ -71,7 +71,7 @@ def test_the_output_of_verify_is_understood() -> None:
         "partition 1: 5 usages up to seq 5; 0 seqs in 0 gap records; 0 in quarantine\n"
         "3 problems found\n"
     )
-    assert understand(text) == Verified(lines=12, missing=2, repeated=1, damaged=1)
+    assert parse_verify_output(text) == Verified(lines=12, missing=2, repeated=1, damaged=1)
 
 
 def test_a_failed_verify_is_not_an_empty_archive() -> None:
@@ -125,10 +125,10 @@ def test_an_archived_usage_that_was_not_answered_makes_a_run_fail(
 
 
 def test_the_load_of_another_client_is_found(stack: Stack, target: Target) -> None:
-    before = target.settled()
+    before = target.wait_settled()
     check_stored(send(stack.port, USAGE))
     assert "but were not sent" in describe_disagreements(
-        Said("tool", sent=0, created=0), before, target.settled()
+        ToolCounts("tool", sent=0, created=0), before, target.wait_settled()
     )
 
 

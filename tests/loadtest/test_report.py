@@ -8,11 +8,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from loadtest import machine
-from loadtest.__main__ import main, tell
-from loadtest.cluster import quantity
-from loadtest.local import started
-from loadtest.page import page
-from loadtest.plot import _errors, _latencies, _rates, _series, pictures
+from loadtest.__main__ import main, print_progress
+from loadtest.cluster import parse_quantity
+from loadtest.local import start_local
+from loadtest.page import render_page
+from loadtest.plot import _errors, _latencies, _rates, _series, draw_pictures
 from loadtest.report import write
 from loadtest.result import read
 from loadtest.run import Plan, run
@@ -32,8 +32,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         scripts=(),
         warm_up=0.5,
     )
-    with started(tmp_path_factory.mktemp("stack"), 1) as target:
-        write(run(target, plan, tell), folder)
+    with start_local(tmp_path_factory.mktemp("stack"), 1) as target:
+        write(run(target, plan, print_progress), folder)
     return folder
 
 
@@ -103,13 +103,15 @@ def test_the_axis_begins_at_0_and_has_room_above_the_highest_value(report: Path)
 def test_a_picture_without_data_is_not_drawn(report: Path, tmp_path: Path) -> None:
     result = read(report / "result.json")
     result["openloop"]["created"] = 0
-    assert {"latency", "cpu"}.isdisjoint(path.stem for path in pictures(result, tmp_path).values())
+    assert {"latency", "cpu"}.isdisjoint(
+        path.stem for path in draw_pictures(result, tmp_path).values()
+    )
 
 
 def test_a_failure_is_at_the_top_of_the_page(report: Path) -> None:
     result = read(report / "result.json")
     result["failures"] = ["open loop: 3 <lost>"]
-    text = page(result, {})
+    text = render_page(result, {})
     assert "verdict bad" in text
     assert "3 &lt;lost&gt;" in text
     assert "All counts agree" not in text
@@ -127,7 +129,7 @@ def test_thresholds_are_listed_with_limit_and_value(report: Path) -> None:
         "dropped_iterations": {"count": 0, "thresholds": {"count==0": False}},
     }
     result["k6"] = {"smoke": smoke}
-    text = page(result, {})
+    text = render_page(result, {})
     rows = re.findall(r"<tr><td>([^<]+</td><td>smoke(?:</td><td>[^<]+){3})</td></tr>", text)
     assert [row.split("</td><td>") for row in rows] == [
         ["http_req_duration{due:201}", "smoke", "p(95)&lt;500", "2.5", "held"],
@@ -137,7 +139,7 @@ def test_thresholds_are_listed_with_limit_and_value(report: Path) -> None:
     assert "All counts agree, and every threshold held." in text
     del smoke["http_req_duration{due:201}"], smoke["dropped_iterations"]
     smoke["http_req_duration"] = durations
-    assert "There were no thresholds: the k6 scripts have none." in page(result, {})
+    assert "There were no thresholds: the k6 scripts have none." in render_page(result, {})
 
 
 def test_two_results_are_compared(
@@ -169,4 +171,4 @@ def test_programs_are_named_and_their_cores_counted() -> None:
 
 @pytest.mark.parametrize(("text", "value"), [("250m", 0.25), ("1500n", 1.5e-6), ("2Mi", 2**21)])
 def test_quantities_of_kubernetes_are_read(text: str, value: float) -> None:
-    assert quantity(text) == pytest.approx(value)
+    assert parse_quantity(text) == pytest.approx(value)

@@ -36,7 +36,7 @@ def test_a_tool_agrees_with_the_archive(tool: str, stack: Stack) -> None:
 def test_a_url_that_takes_no_usages_fails(stack: Stack) -> None:
     process = run("ab", URL=f"http://127.0.0.1:{stack.port}/nowhere")
     assert process.returncode == 2
-    assert "does not take usages" in process.stderr
+    assert "does not accept usages" in process.stderr
 
 
 def test_a_tool_that_is_refused_fails(stack: Stack) -> None:
@@ -50,7 +50,7 @@ def test_a_tool_that_is_refused_fails(stack: Stack) -> None:
 def test_an_invalid_number_is_named(name: str, value: str) -> None:
     process = run("curl", **{name: value})
     assert process.returncode == 2
-    assert f"{name}: {value} is no whole number above 0" in process.stderr
+    assert f"{name}: {value} is not a whole number above 0" in process.stderr
 
 
 # The output of loadtest 8.2.1.

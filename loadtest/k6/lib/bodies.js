@@ -1,4 +1,4 @@
-// Usages as devices send them; perf/bodies.py makes the same ones.
+// Usages as devices send them; perf/bodies.py makes the same.
 import { DEVICES, INVALID } from "./options.js";
 
 const MEDICATIONS = [
@@ -13,7 +13,7 @@ const MEDICATIONS = [
 const START = Date.UTC(2026, 10, 1);
 const DAY = 86400;
 
-// Each is refused with a 4xx.
+// Bodies that get 4xx.
 const BROKEN = [
   '{"patientId":"100","medication":"Albuterol"}',
   '{"patientId":"","timestamp":1478009511000,"medication":"Albuterol"}',
@@ -41,7 +41,7 @@ export function usage() {
   };
 }
 
-// A body, and whether it is to be taken.
+// A body, and whether it is valid.
 export function single() {
   const valid = Math.random() >= INVALID;
   return { valid, usages: 1, path: "/api/usages", text: valid ? JSON.stringify(usage()) : any(BROKEN) };
@@ -50,9 +50,9 @@ export function single() {
 // All or nothing: one invalid usage makes the whole batch invalid.
 export function batch(size) {
   const valid = Math.random() >= INVALID;
-  const made = Array.from({ length: size }, usage);
+  const usages = Array.from({ length: size }, usage);
   if (!valid) {
-    delete made[size - 1].medication;
+    delete usages[size - 1].medication;
   }
-  return { valid, usages: size, path: "/api/usages/batch", text: JSON.stringify(made) };
+  return { valid, usages: size, path: "/api/usages/batch", text: JSON.stringify(usages) };
 }

@@ -1,4 +1,4 @@
-// Sends a body, and counts what became of its usages: loadtest/reconcile.py holds it to that.
+// Sends a body, and counts the outcomes of its usages for loadtest/reconcile.py.
 import http from "k6/http";
 import { Counter } from "k6/metrics";
 import { BASE_URL, HOST } from "./options.js";
@@ -8,7 +8,7 @@ const created = new Counter("usages_created");
 const refused = new Counter("usages_refused");
 const unexpected = new Counter("answers_unexpected");
 
-// A 4xx, or a 503 that says so. Anything else may have been stored.
+// A 4xx, or a 503 that says so. With any other answer the usages may be stored.
 function nothingStored(answer) {
   if (answer.status === 503) {
     return /"stored": ?"no"/.test(answer.body || "");
@@ -25,13 +25,13 @@ export function send(body, more) {
     tags: { due: body.valid ? "201" : "4xx" },
     responseCallback: http.expectedStatuses(body.valid ? 201 : { min: 400, max: 499 }),
   });
-  const taken = answer.status === 201;
-  if (taken) {
+  const isCreated = answer.status === 201;
+  if (isCreated) {
     created.add(body.usages);
   } else if (nothingStored(answer)) {
     refused.add(body.usages);
   }
-  if (taken !== body.valid) {
+  if (isCreated !== body.valid) {
     unexpected.add(1);
   }
   return answer;

@@ -1,4 +1,4 @@
-// What may be set from outside, and the thresholds that every script has.
+// The settings of all scripts, and their thresholds.
 export const BASE_URL = (__ENV.BASE_URL || "http://localhost:3000").replace(/\/$/, "");
 export const HOST = __ENV.HOST || "";
 export const DEVICES = Number(__ENV.DEVICES || 100000);
@@ -7,7 +7,7 @@ export const INVALID = Number(__ENV.INVALID || 0.01);
 export function rate(otherwise) {
   const number = Number(__ENV.RATE || otherwise);
   if (!Number.isInteger(number) || number < 1) {
-    throw new Error(`RATE is ${__ENV.RATE}, which is no whole number above 0`);
+    throw new Error(`RATE is ${__ENV.RATE}, which is not a whole number above 0`);
   }
   return number;
 }
@@ -18,7 +18,7 @@ export function duration(otherwise) {
 
 export const TRENDS = ["min", "med", "avg", "p(90)", "p(95)", "p(99)", "p(99.9)", "max"];
 
-// Milliseconds of the requests that must be answered with 201.
+// Limits in milliseconds for requests that must be answered with 201.
 export function thresholds(p95, p99) {
   return {
     answers_unexpected: ["count==0"],
@@ -27,8 +27,8 @@ export function thresholds(p95, p99) {
   };
 }
 
-// One for each request under way. k6 makes more of them slowly, and drops what is due meanwhile, so
-// that a pause of a quarter of a second must find enough of them.
+// One for each pending request. k6 creates more of them slowly, and drops requests meanwhile. So there
+// are enough for a pause of a quarter of a second.
 function users(perSecond) {
   return {
     preAllocatedVUs: Math.max(50, Math.min(1000, Math.ceil(perSecond / 4))),
@@ -49,7 +49,7 @@ export function arrivals(perSecond, length, exec) {
   };
 }
 
-// [[requests a second, for how long], ...], each reached evenly.
+// [[requests a second, duration], ...]: the rate changes linearly to each.
 export function ramp(from, stages) {
   const most = Math.max(...stages.map(([target]) => target));
   return {

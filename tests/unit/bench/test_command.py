@@ -38,14 +38,14 @@ def test_a_short_run_agrees_with_itself_and_leaves_nothing(
 def test_a_run_with_a_line_missing_in_the_archive_fails(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    count = archive_ids.count
+    count = archive_ids.count_lines
 
     def count_one_less(folder: Path) -> Archived:
         archived = count(folder)
         archived.lines -= 1
         return archived
 
-    monkeypatch.setattr(archive_ids, "count", count_one_less)
+    monkeypatch.setattr(archive_ids, "count_lines", count_one_less)
     assert main([*SHORT, "--folder", str(tmp_path)]) == 1
     assert "| FAILED |" in capsys.readouterr().out
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench import flat
-from bench.realistic import batch, usages
+from bench.realistic import make_batch, make_usages
 from busyapi.decode import usage
 from perf import archive_ids
 from perf.archive_ids import Archived
@@ -28,17 +28,17 @@ def test_a_short_fill_is_measured_twice(tmp_path: Path, capsys: pytest.CaptureFi
 
 @pytest.mark.long
 def test_a_missing_line_fails_the_fill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive_ids, "count", lambda _: Archived(lines=1))
+    monkeypatch.setattr(archive_ids, "count_lines", lambda _: Archived(lines=1))
     with pytest.raises(RuntimeError, match="1 lines for"):
         flat.main([*FEW[:2], "--folder", str(tmp_path)])
 
 
 def test_every_usage_of_a_realistic_batch_is_valid_and_few_are_alike() -> None:
-    batch_usages = usages(1, 1000)
+    batch_usages = make_usages(1, 1000)
     lines = [usage.decode_fast(json.dumps(item).encode(), strict=True) for item in batch_usages]
     assert all(lines)
     assert len(set(lines)) > 990
 
 
 def test_a_seed_always_makes_the_same_batch() -> None:
-    assert batch(1, 10) == batch(1, 10) != batch(2, 10)
+    assert make_batch(1, 10) == make_batch(1, 10) != make_batch(2, 10)

@@ -9,7 +9,7 @@ from bench.outcome import Outcome
 from bench.plot import plot
 from bench.report import Report
 from perf.machine import Machine
-from perf.reconcile import disagreements
+from perf.reconcile import find_disagreements
 from tests.unit.bench.conftest import make_run
 from tests.unit.perf.conftest import make_counts
 
@@ -94,7 +94,7 @@ def test_the_worst_lag_of_all_runs_is_judged() -> None:
 def test_a_disagreement_is_shown_first_and_named() -> None:
     row = make_durable(1)
     row.counts = make_counts(lines=999)
-    row.failures += disagreements(row.counts)
+    row.failures += find_disagreements(row.counts)
     result = make_report(batches=[row])
     assert result.failures[0].startswith("durable: ")
     assert render(result).startswith("FAILED\n\n- durable: ")

@@ -6,7 +6,7 @@ import pytest
 import zstandard
 
 from perf import archive_ids
-from perf.archive_ids import count
+from perf.archive_ids import count_lines
 
 NOTE = struct.pack("<II", 0x184D2A5B, 5) + b"hello"
 """A skippable frame."""
@@ -40,12 +40,12 @@ def test_lines_are_counted_over_frames_files_and_days(tmp_path: Path) -> None:
         "usages-p00-0000000000000041.ndjson.zst.open",
         make_lines([41, 42]),
     )
-    archived = count(tmp_path)
+    archived = count_lines(tmp_path)
     assert (archived.lines, archived.last, archived.fault) == (42, 42, "")
 
 
 def test_an_empty_archive_has_no_lines(tmp_path: Path) -> None:
-    assert count(tmp_path).lines == 0
+    assert count_lines(tmp_path).lines == 0
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_missing_repeated_or_misplaced_id_is_named(
     tmp_path: Path, ids: list[int], fault: str
 ) -> None:
     write_frames(tmp_path, segment_name(1, 3), make_lines(ids))
-    archived = count(tmp_path)
+    archived = count_lines(tmp_path)
     assert archived.lines == len(ids)
     assert fault in archived.fault
 
@@ -69,20 +69,20 @@ def test_a_missing_repeated_or_misplaced_id_is_named(
 def test_the_first_fault_is_kept(tmp_path: Path) -> None:
     write_frames(tmp_path, segment_name(1, 3), make_lines([1, 3]))
     write_frames(tmp_path, segment_name(4, 9), make_lines([4, 9]))
-    assert "id 3 where 2" in count(tmp_path).fault
+    assert "id 3 where 2" in count_lines(tmp_path).fault
 
 
 def test_a_line_without_an_id_is_a_fault(tmp_path: Path) -> None:
     write_frames(tmp_path, segment_name(1, 2), make_lines([1]) + b'{"usage":{"id":2}}\n')
-    assert "1 lines without an id" in count(tmp_path).fault
+    assert "1 lines without an id" in count_lines(tmp_path).fault
 
 
 def test_lines_across_chunks_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive_ids, "CHUNK", 10)
+    monkeypatch.setattr(archive_ids, "CHUNK_BYTES", 10)
     write_frames(
         tmp_path, segment_name(1, 200), make_lines(range(1, 101)), make_lines(range(101, 201))
     )
-    archived = count(tmp_path)
+    archived = count_lines(tmp_path)
     assert (archived.lines, archived.fault) == (200, "")
 
 
@@ -90,10 +90,10 @@ def test_files_of_another_kind_are_skipped(tmp_path: Path) -> None:
     write_frames(tmp_path, segment_name(1, 1), make_lines([1]))
     (tmp_path / (segment_name(2, 3) + ".damaged")).write_bytes(b"?")
     (tmp_path / "gap-p00-0000000000000002-0000000000000003.json").write_text("{}")
-    assert count(tmp_path).lines == 1
+    assert count_lines(tmp_path).lines == 1
 
 
 def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
     write_frames(tmp_path, segment_name(1, 1), make_lines([1]), end=b"not zstd")
     with pytest.raises(zstandard.ZstdError):
-        count(tmp_path)
+        count_lines(tmp_path)

@@ -2,28 +2,28 @@ from typing import Any
 
 import pytest
 
-from perf.reconcile import disagreements
+from perf.reconcile import find_disagreements
 from tests.unit.perf.conftest import make_counts
 
 
 def test_counts_that_agree_have_no_disagreement() -> None:
-    assert disagreements(make_counts()) == []
+    assert find_disagreements(make_counts()) == []
 
 
 @pytest.mark.parametrize("name", ["counted", "archived", "lines"])
 @pytest.mark.parametrize("by", [-1, 1])
 def test_one_usage_more_or_less_anywhere_is_reported(name: str, by: int) -> None:
-    (message,) = disagreements(make_counts(**{name: 1000 + by}))
+    (message,) = find_disagreements(make_counts(**{name: 1000 + by}))
     assert f"{1000 + by:,}" in message
 
 
 def test_a_201_without_a_stored_usage_is_reported() -> None:
-    (message,) = disagreements(make_counts(seen=1001))
+    (message,) = find_disagreements(make_counts(seen=1001))
     assert "only 1,000 were stored" in message
 
 
 def test_more_stored_than_answered_or_under_way_is_reported() -> None:
-    (message,) = disagreements(make_counts(seen=989))
+    (message,) = find_disagreements(make_counts(seen=989))
     assert "at most 10 were under way" in message
 
 
@@ -38,7 +38,7 @@ def test_more_stored_than_answered_or_under_way_is_reported() -> None:
     ],
 )
 def test_anything_but_201_and_any_fault_is_reported(changes: dict[str, Any], message: str) -> None:
-    (disagreement,) = disagreements(make_counts(**changes))
+    (disagreement,) = find_disagreements(make_counts(**changes))
     assert message in disagreement
 
 
