@@ -1,8 +1,8 @@
-"""Processes that are broken on purpose: a checker that does not catch them proves nothing.
+"""Start processes that are broken on purpose: a checker must catch them.
 
-A mutant replaces named parts of the package before any of it runs, in the process alone. It fails
-the process when such a part is not there any more, or takes other arguments: a mutant that changes
-nothing must not pass for a sound build.
+A mutant replaces named parts of the package in one process, before any of them runs. The process
+fails if such a part no longer exists or has other arguments, because a mutant that changes nothing
+would look like a correct build.
 """
 
 import inspect
@@ -18,24 +18,24 @@ Mutant = Callable[[], None]
 
 VARIABLE = "BUSYAPI_TEST_MUTANTS"
 STARTUP = Path(__file__).parent / "mutant_startup"
-"""A folder whose sitecustomize Python imports before anything else."""
+"""A folder with a sitecustomize, which Python imports before any other module."""
 
 
 class MissingSeam(Exception):
-    """What a mutant replaces is not there, or not as the mutant knows it."""
+    """The part that a mutant replaces does not exist, or has changed."""
 
 
 def broken_build(*mutants: Mutant) -> dict[str, str]:
-    """Return the settings with which a process runs with these functions of `testkit.mutants`."""
+    """Return the settings that apply these functions of `testkit.mutants` to a process."""
     path = f"{STARTUP}:{STARTUP.parents[1]}"
-    return {"PYTHONPATH": path, VARIABLE: ",".join(each.__name__ for each in mutants)}
+    return {"PYTHONPATH": path, VARIABLE: ",".join(mutant.__name__ for mutant in mutants)}
 
 
 def replace(owner: Any, name: str, new: Any) -> None:
     """Replace an attribute of a module or class by one of the same kind.
 
     Raises:
-        MissingSeam: there is none, or it takes other arguments, or it is of another type.
+        MissingSeam: it does not exist, has other arguments or is of another type.
     """
     where = f"{getattr(owner, '__module__', '')} {owner.__name__}.{name}"
     if name not in vars(owner):
@@ -52,7 +52,7 @@ def replace(owner: Any, name: str, new: Any) -> None:
 
 
 def replace_in_script(script: Script, function: str, body: str) -> None:
-    """Give a local function of a Lua script another body.
+    """Replace the body of a local function of a Lua script.
 
     Raises:
         MissingSeam: the script has no such function, or more than one.

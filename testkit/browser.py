@@ -42,8 +42,8 @@ def find_chromium() -> str:
 class Browser(Child):
     """One browser with one page.
 
-    `problems` lists what the page's console has shown as an error since it was opened: refused by
-    its Content-Security-Policy, not loaded, or thrown.
+    `problems` lists the console's errors since the page was opened: refused by its
+    Content-Security-Policy, not loaded, or thrown.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -78,7 +78,7 @@ class Browser(Child):
 
         Raises:
             RuntimeError: the browser refused it.
-            TimeoutError: there is no reply.
+            TimeoutError: no reply in time.
         """
         if self._page is None:
             raise RuntimeError(f"{self} was not started")
@@ -104,7 +104,7 @@ class Browser(Child):
     def open(
         self, url: str, *, width: int = 1280, dark: bool = False, javascript: bool = True
     ) -> None:
-        """Load a page in a window of this width, and wait until it is parsed."""
+        """Load a page in a window of this width, and wait until it is loaded."""
         self.command(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -120,7 +120,7 @@ class Browser(Child):
         wait_until(lambda: self.evaluate("document.readyState") == "complete", f"{url} in {self}")
 
     def evaluate(self, expression: str) -> Any:
-        """Return the value of a JavaScript expression; a promise is awaited.
+        """Return the value of a JavaScript expression, or of its promise.
 
         Raises:
             RuntimeError: it threw.
@@ -137,7 +137,7 @@ class Browser(Child):
         return str(self.evaluate(f"document.querySelector({json.dumps(selector)}).textContent"))
 
     def click(self, selector: str) -> None:
-        """Click into the middle of an element, as a person does."""
+        """Click into the middle of an element with the mouse."""
         element = f"document.querySelector({json.dumps(selector)})"
         self.evaluate(f"{element}.scrollIntoView()")
         box = self.evaluate(f"{element}.getBoundingClientRect().toJSON()")
@@ -147,7 +147,7 @@ class Browser(Child):
             self.command("Input.dispatchMouseEvent", **event)
 
     def type(self, selector: str, text: str) -> None:
-        """Replace the text of a field, as a person does."""
+        """Replace the text of a field by typed text."""
         self.evaluate(f"document.querySelector({json.dumps(selector)}).select()")
         self.command("Input.insertText", text=text)
 

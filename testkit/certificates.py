@@ -1,4 +1,4 @@
-"""A throw-away certificate authority and a server certificate for this machine."""
+"""Create a temporary certificate authority and a server certificate for this machine."""
 
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 
 
 class Certificates(NamedTuple):
-    """PEM files for a server with TLS and for those who are to trust it."""
+    """PEM files for a server with TLS and for its clients."""
 
     ca: Path
     certificate: Path
@@ -20,14 +20,14 @@ class Certificates(NamedTuple):
 
 
 def make_certificates(folder: Path) -> Certificates:
-    """Make an authority and, signed by it, a certificate for 127.0.0.1 and localhost."""
+    """Create an authority, and with it a certificate for 127.0.0.1 and localhost."""
     files = Certificates(folder / "ca.pem", folder / "server.pem", folder / "server.key")
     ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     ca_name = _name("busyapi tests")
     ca = (
         _certificate(ca_name, ca_name, ca_key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        # Python 3.13 asks an authority for it (VERIFY_X509_STRICT).
+        # Python 3.13 requires it of an authority (VERIFY_X509_STRICT).
         .add_extension(
             x509.KeyUsage(
                 digital_signature=False,

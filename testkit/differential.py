@@ -1,8 +1,8 @@
-"""The same bytes to two servers: what each answers, stores and closes must be the same.
+"""Send the same bytes to two servers, which must answer, store and close in the same way.
 
-A case is what one device sends on one connection, packet by packet. Behind it goes a request whose
-answer is known, so that a case has been answered when that one is, or when the server hangs up. A
-request that never arrives whole is ended by the servers' own deadline, which should be short.
+A case is what one device sends on one connection, packet by packet. A request with a known answer
+follows it, so a case ends when that request is answered or the server closes the connection. The
+servers' own deadline, which should be short, ends a request that never arrives completely.
 """
 
 import asyncio
@@ -16,13 +16,12 @@ from typing import Any
 
 from testkit.api_client import BODY, USAGE
 from testkit.log_leaks import MARK
+from testkit.packets import BETWEEN_SECONDS, split_stream
 
 LAST = b"GET /livez HTTP/1.1\r\nHost: last\r\n\r\n"
 LAST_TYPE = b"text/plain"
 TIMEOUT_SECONDS = 20.0
-"""Until a case that nobody answers is a failure."""
-BETWEEN_SECONDS = 0.001
-"""Seconds between packets, so that they are not one by the time they are read."""
+"""A case without an answer fails after this time."""
 
 ID = re.compile(rb'(?i)(?<="id":)\d+|(?<=location: /api/usages/)\d+|(?<="ids":\[)[\d,]+')
 REQUEST_ID = re.compile(rb"(?<=x-request-id: )[0-9a-f]{12}-[0-9a-f]+(?=\r)")
@@ -33,46 +32,46 @@ LENGTH = re.compile(rb"content-length: (\d+)")
 
 @dataclass(frozen=True)
 class Case:
-    """What one device sends."""
+    """The packets that one device sends."""
 
     packets: tuple[bytes, ...]
 
     def __str__(self) -> str:
-        return "\n".join(repr(each[:600]) for each in self.packets)
+        return "\n".join(repr(packet[:600]) for packet in self.packets)
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What came of it, with ids and waiting times left out."""
+    """A server's reaction to a case, without ids and waiting times."""
 
     answers: tuple[bytes, ...]
     closed: bool
     ids: tuple[int, ...]
-    """In the order of the answers; two servers count differently."""
+    """In the order of the answers. Two servers count differently."""
     reset: bool
-    """The server hung up with bytes unread, and so may have taken its last answers back."""
+    """The server closed with unread bytes, so its last answers may be lost."""
 
 
 def are_alike(one: Observation, two: Observation) -> bool:
-    """Say whether two servers did the same."""
-    fewer, more = sorted((one, two), key=lambda each: len(each.answers))
+    """Return whether two servers reacted in the same way."""
+    fewer, more = sorted((one, two), key=lambda observation: len(observation.answers))
     if len(fewer.answers) < len(more.answers) and not fewer.reset:
         return False
     return one.closed == two.closed and fewer.answers == more.answers[: len(fewer.answers)]
 
 
 async def play_case(port: int, case: Case) -> Observation:
-    """Send a case and read all that is answered.
+    """Send a case and read all answers.
 
     Raises:
-        TimeoutError: neither an answer nor an end.
+        TimeoutError: the server neither answers nor closes.
     """
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     answers: list[bytes] = []
     closed = reset = False
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
-            # Twice: a byte too many before the first makes another request of it.
+            # Twice, because a surplus byte before the first one changes that request.
             sending = asyncio.create_task(_send(writer, (*case.packets, LAST, LAST)))
             while not closed and not (answers and _is_last(answers[-1])):
                 try:
@@ -81,25 +80,25 @@ async def play_case(port: int, case: Case) -> Observation:
                     closed, reset = True, isinstance(error, ConnectionError)
             await sending
     except TimeoutError:
-        raise TimeoutError(f"after {answers} nothing more for {case}") from None
+        raise TimeoutError(f"no end after {answers} for {case}") from None
     finally:
         writer.close()
-    ids = [int(n) for each in answers for found in _ids(each) for n in found]
-    return Observation(tuple(_plain(each) for each in answers), closed, tuple(ids), reset)
+    ids = [usage_id for answer in answers for usage_id in _find_ids(answer)]
+    return Observation(tuple(map(_normalize, answers)), closed, tuple(ids), reset)
 
 
 async def _send(writer: asyncio.StreamWriter, packets: tuple[bytes, ...]) -> None:
     try:
-        for each in packets:
-            writer.write(each)
+        for packet in packets:
+            writer.write(packet)
             await writer.drain()
             await asyncio.sleep(BETWEEN_SECONDS)
     except ConnectionError:
-        pass  # the server has hung up, which is what is looked at
+        pass  # the server has closed, which the caller observes
 
 
 async def _read(reader: asyncio.StreamReader) -> bytes:
-    """Return one whole answer."""
+    """Return one complete answer."""
     head = await reader.readuntil(b"\r\n\r\n")
     length = LENGTH.search(head)
     return head + await reader.readexactly(int(length[1]) if length else 0)
@@ -109,7 +108,8 @@ def _is_last(answer: bytes) -> bool:
     return LAST_TYPE in answer
 
 
-def _plain(answer: bytes) -> bytes:
+def _normalize(answer: bytes) -> bytes:
+    """Replace ids, times and lengths."""
     answer = DATE.sub(b"N", answer)
     # A longer id makes a longer body.
     return LENGTH.sub(
@@ -117,9 +117,9 @@ def _plain(answer: bytes) -> bytes:
     )
 
 
-def _ids(answer: bytes) -> Iterator[list[bytes]]:
-    for found in re.finditer(rb'"id":(\d+)|"ids":\[([\d,]+)', answer):
-        yield (found[1] or found[2]).split(b",")
+def _find_ids(answer: bytes) -> Iterator[int]:
+    for match in re.finditer(rb'"id":(\d+)|"ids":\[([\d,]+)', answer):
+        yield from map(int, (match[1] or match[2]).split(b","))
 
 
 # --- cases --------------------------------------------------------------------------------------
@@ -202,15 +202,15 @@ BODIES = (
 
 
 def make_case(seed: int) -> Case:
-    """Make the case of a number: mostly requests that a device might send."""
+    """Make the case of a seed: mostly requests that a device might send."""
     chance = random.Random(seed)
-    stream = b"".join(_message(chance) for _ in range(chance.choice((1, 1, 1, 1, 2, 3, 8))))
+    stream = b"".join(_make_message(chance) for _ in range(chance.choice((1, 1, 1, 1, 2, 3, 8))))
     if chance.random() < 0.15:
-        stream = _mutated(chance, stream)
-    return Case(tuple(_split(chance, stream)))
+        stream = _mutate(chance, stream)
+    return Case(tuple(split_stream(chance, stream, (0, 0, 0, 1, 2, 5))))
 
 
-def _message(chance: random.Random) -> bytes:
+def _make_message(chance: random.Random) -> bytes:
     body = chance.choice(BODIES)
     lines = chance.sample(HEADERS, chance.choice((0, 0, 1, 1, 2, 3, 13)))
     if chance.random() < 0.1:
@@ -219,7 +219,7 @@ def _message(chance: random.Random) -> bytes:
         body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
         lines += [] if chance.random() < 0.9 else [f"Content-Length: {len(body)}"]
     else:
-        lines += _length(chance, len(body))
+        lines += _choose_length(chance, len(body))
     if chance.random() < 0.97:
         lines.append("Host: 127.0.0.1")
     chance.shuffle(lines)
@@ -227,7 +227,7 @@ def _message(chance: random.Random) -> bytes:
     return "\r\n".join([first, *lines, "", ""]).encode("latin-1") + body
 
 
-def _length(chance: random.Random, length: int) -> list[str]:
+def _choose_length(chance: random.Random, length: int) -> list[str]:
     if chance.random() < 0.8:
         return [f"Content-Length: {length}"]
     odd: Any = [
@@ -241,28 +241,19 @@ def _length(chance: random.Random, length: int) -> list[str]:
         [f"Content-Length: {length + 3}"],
         ["Content-Length: 99999999999999999999"],
     ]
-    found: list[str] = chance.choice(odd)
-    return found
+    lines: list[str] = chance.choice(odd)
+    return lines
 
 
-def _mutated(chance: random.Random, stream: bytes) -> bytes:
-    found = bytearray(stream)
+def _mutate(chance: random.Random, stream: bytes) -> bytes:
+    mutated = bytearray(stream)
     for _ in range(chance.choice((1, 1, 2, 5))):
-        at = chance.randrange(len(found))
+        at = chance.randrange(len(mutated))
         match chance.randrange(3):
             case 0:
-                found[at] = chance.randrange(256)
+                mutated[at] = chance.randrange(256)
             case 1:
-                del found[at]
+                del mutated[at]
             case 2:
-                found.insert(at, chance.choice(b'\r\n:{}"\x00 9'))
-    return bytes(found)
-
-
-def _split(chance: random.Random, stream: bytes) -> Iterator[bytes]:
-    cuts = sorted(
-        chance.randrange(len(stream) + 1) for _ in range(chance.choice((0, 0, 0, 1, 2, 5)))
-    )
-    for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
-        if start < end:
-            yield stream[start:end]
+                mutated.insert(at, chance.choice(b'\r\n:{}"\x00 9'))
+    return bytes(mutated)

@@ -1,7 +1,8 @@
-"""Requests whose end, or whose meaning, two recipients could read in different ways.
+"""Requests whose end or meaning two recipients could understand differently.
 
-`REFUSED` are answered 400 and their connection is closed. `TAKEN` look like them and are legal.
-Neither may make an answer of the request that a case hides, `SMUGGLED`.
+Those in `REFUSED_HEADS` and `REFUSED_CHUNKS` are answered 400 and their connection is closed. Those
+in `ACCEPTED` look similar and are legal. No case may cause an answer to the request hidden in it,
+`SMUGGLED`.
 """
 
 from testkit.api_client import BODY
@@ -15,36 +16,36 @@ _HEX = b"%x" % _LENGTH
 _FIRST, _REST = BODY[:10], BODY[10:]
 
 
-def request_start(path: bytes = b"/api/usages", host: bytes = b"Host: a\r\n") -> bytes:
-    """Return a request line and a Host."""
+def render_start(path: bytes = b"/api/usages", host: bytes = b"Host: a\r\n") -> bytes:
+    """Render a request line and a Host."""
     return b"POST %b HTTP/1.1\r\n%b" % (path, host)
 
 
 def with_length(*lines: bytes | str) -> bytes:
-    """Return a request with these lines before its Content-Length and body."""
-    raw = b"".join(each if isinstance(each, bytes) else each.encode() for each in lines)
-    return request_start() + raw + b"Content-Length: %d\r\n\r\n" % _LENGTH + BODY
+    """Render a request with these lines before its Content-Length and body."""
+    raw = b"".join(line if isinstance(line, bytes) else line.encode() for line in lines)
+    return render_start() + raw + b"Content-Length: %d\r\n\r\n" % _LENGTH + BODY
 
 
 def with_lengths(value: str) -> bytes:
-    """Return a request with this as its Content-Length, N for the right number."""
+    """Render a request with this Content-Length. N becomes the correct number."""
     text = f"Content-Length:{value.replace('N', str(_LENGTH))}\r\n\r\n"
-    return request_start() + text.encode() + BODY
+    return render_start() + text.encode() + BODY
 
 
 def with_chunks(*parts: bytes | str, coding: bytes = b"Transfer-Encoding: chunked\r\n") -> bytes:
-    """Return a chunked request of these bytes."""
-    raw = b"".join(each if isinstance(each, bytes) else each.encode() for each in parts)
-    return request_start() + coding + b"\r\n" + raw
+    """Render a chunked request with these bytes as its body."""
+    raw = b"".join(part if isinstance(part, bytes) else part.encode() for part in parts)
+    return render_start() + coding + b"\r\n" + raw
 
 
 def with_one_chunk(size: bytes | str, after: bytes = b"\r\n0\r\n\r\n") -> bytes:
-    """Return a chunked request with this as the line before its data."""
+    """Render a chunked request with this as the line before its data."""
     return with_chunks(size, BODY, after)
 
 
 def with_coding(line: bytes | str) -> bytes:
-    """Return a chunked request that says so in this line."""
+    """Render a chunked request with this line as its Transfer-Encoding."""
     coding = line if isinstance(line, bytes) else line.encode()
     return with_chunks(_HEX, b"\r\n", BODY, b"\r\n0\r\n\r\n", coding=coding)
 
@@ -95,11 +96,11 @@ REFUSED_HEADS = {
     "a name with the Kelvin sign": with_length("Idempotency-\u212aey: z\r\n"),
     "a name with a dotted I": with_length("Content-\u0130ength: 4\r\n"),
     "a folded value": with_length("X: a\r\n b\r\n"),
-    "no Host": request_start(host=b"") + b"Content-Length: %d\r\n\r\n" % _LENGTH + BODY,
+    "no Host": render_start(host=b"") + b"Content-Length: %d\r\n\r\n" % _LENGTH + BODY,
     "two Hosts": with_length("Host: b\r\n"),
     "two equal Hosts": with_length("Host: a\r\n"),
     **{
-        f"Host {host!r}": request_start(host=f"Host: {host}\r\n".encode())
+        f"Host {host!r}": render_start(host=f"Host: {host}\r\n".encode())
         + b"Content-Length: %d\r\n\r\n" % _LENGTH
         + BODY
         for host in (
@@ -142,7 +143,7 @@ REFUSED_HEADS = {
     "CONNECT": b"CONNECT evil.example:80 HTTP/1.1\r\nHost: a\r\n\r\n",
     "nine empty lines": b"\r\n" * 9 + with_length(),
 }
-"""Refused by their head alone, on every port."""
+"""Refused because of their head, on every port."""
 
 REFUSED_CHUNKS = {
     "0xN": with_one_chunk(b"0x%b\r\n" % _HEX),
@@ -167,7 +168,7 @@ REFUSED_CHUNKS = {
     "an extension of 257 bytes": with_one_chunk(b"%b;%b\r\n" % (_HEX, b"x" * 257)),
     "an extension of 60 kB": with_one_chunk(b"%b;%b\r\n" % (_HEX, b"x" * 60_000)),
     "many long extensions": with_chunks(
-        *(b"1;%b\r\n%c\r\n" % (b"x" * 250, each) for each in BODY), b"0\r\n\r\n"
+        *(b"1;%b\r\n%c\r\n" % (b"x" * 250, byte) for byte in BODY), b"0\r\n\r\n"
     ),
     "LF behind N": with_one_chunk(b"%b\n" % _HEX),
     "LF only": with_one_chunk(b"%b\n" % _HEX, b"\n0\n\n"),
@@ -193,7 +194,7 @@ REFUSED_CHUNKS = {
     ),
     "a request for a trailer": with_one_chunk(b"%b\r\n" % _HEX, b"\r\n0\r\n" + SMUGGLED),
 }
-"""Refused once the body is read."""
+"""Refused while the body is read."""
 
 ACCEPTED = {
     "a length": with_length(),
@@ -211,7 +212,7 @@ ACCEPTED = {
     "an extension of 256 bytes": with_one_chunk(b"%b;%b\r\n" % (_HEX, b"x" * 256)),
     "000 at the end": with_one_chunk(b"%b\r\n" % _HEX, b"\r\n000\r\n\r\n"),
     "two chunks": with_chunks("a\r\n", _FIRST, b"\r\n%x\r\n" % len(_REST), _REST, "\r\n0\r\n\r\n"),
-    "a chunk for each byte": with_chunks(*(b"1\r\n%c\r\n" % each for each in BODY), b"0\r\n\r\n"),
+    "a chunk for each byte": with_chunks(*(b"1\r\n%c\r\n" % byte for byte in BODY), b"0\r\n\r\n"),
     "a trailer": with_one_chunk(b"%b\r\n" % _HEX, b"\r\n0\r\nX: y\r\nExpires:\r\n\r\n"),
     "Expect in HTTP/1.0": with_length("Connection: keep-alive\r\nExpect: more\r\n").replace(
         b"1.1", b"1.0"
@@ -228,10 +229,10 @@ ACCEPTED = {
     ),
     "an upgrade to websocket": with_length("Connection: upgrade\r\nUpgrade: websocket\r\n"),
     **{
-        f"Host {host!r}": request_start(host=f"Host: {host}\r\n".encode())
+        f"Host {host!r}": render_start(host=f"Host: {host}\r\n".encode())
         + b"Content-Length: %d\r\n\r\n" % _LENGTH
         + BODY
         for host in ("", "a_b.c", "127.0.0.1:80", "[::1]:3000", "a:", "a%2Db")
     },
 }
-"""Legal: stored, and the connection is kept."""
+"""Legal: stored, and the connection stays open."""

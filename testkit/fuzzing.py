@@ -1,8 +1,8 @@
-"""Bytes that nearly are HTTP, and what must hold for whatever a server makes of them.
+"""Send bytes that are almost HTTP, and check the rules that every answer must follow.
 
-A case is a function of its number. It is sent on a connection of its own, packet by packet, then
-the sending side is shut down: so each request that arrived whole is answered, and the connection
-ends, without a deadline in the way.
+A case is a function of its number. It is sent on its own connection, packet by packet. Then the
+client half-closes the connection, so the server answers each complete request and closes without
+waiting for a deadline.
 """
 
 import asyncio
@@ -17,11 +17,10 @@ from dataclasses import dataclass, field
 from testkit.api_client import BODY, PROBLEM_MEMBERS, USAGE, render_request
 from testkit.framing_cases import ACCEPTED, REFUSED_CHUNKS, REFUSED_HEADS
 from testkit.log_leaks import MARK
+from testkit.packets import BETWEEN_SECONDS, split_stream
 
 TIMEOUT_SECONDS = 20.0
-"""Until a connection that does not end is a failure."""
-BETWEEN_SECONDS = 0.001
-"""Seconds between packets, so that most of them are read one by one."""
+"""A connection that has not ended fails after this time."""
 MAX_ERROR_BYTES = 70_000
 
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) [A-Za-z -]+")
@@ -30,27 +29,27 @@ _FIELD = re.compile(rb"([a-z0-9-]+): ([\x20-\x7e]*)")
 
 @dataclass(frozen=True)
 class Case:
-    """What one client sends."""
+    """The packets that one client sends."""
 
     number: int
     packets: tuple[bytes, ...]
 
     @property
-    def largest(self) -> int:
-        """The most usages that it may have stored, if its answers were lost."""
+    def max_usages(self) -> int:
+        """The maximum of stored usages if the answers were lost."""
         raw = b"".join(self.packets)
         return raw.count(b"medic") + 2 * raw.count(b"\x1f\x8b")
 
 
 @dataclass
 class FuzzResult:
-    """What came of many cases."""
+    """The results of many cases."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     ids: list[int] = field(default_factory=list)
-    """Of usages that were answered 201 for the first time."""
-    unheard: int = 0
-    """The most usages of connections that were reset, whose answers may be lost."""
+    """From each first 201."""
+    max_unanswered: int = 0
+    """The maximum of stored usages on connections that were reset, whose answers may be lost."""
     faults: list[str] = field(default_factory=list)
 
 
@@ -163,30 +162,29 @@ ALPHABET = b'\r\n:;,{}[]"\\\x00\x7f \t09-+_xX\xff\xc2'
 def make_case(number: int) -> Case:
     """Make the case of a number."""
     chance = random.Random(number)
-    stream = b"".join(_message(chance) for _ in range(chance.choice((1, 1, 1, 2, 4))))
+    stream = b"".join(_make_message(chance) for _ in range(chance.choice((1, 1, 1, 2, 4))))
     if chance.random() < 0.6:
-        stream = _mutated(chance, stream)
-    return Case(number, tuple(_cut(chance, stream)))
+        stream = _mutate(chance, stream)
+    return Case(number, tuple(split_stream(chance, stream, (0, 0, 0, 1, 3))))
 
 
-def _message(chance: random.Random) -> bytes:
+def _make_message(chance: random.Random) -> bytes:
     kind = chance.random()
     if kind < 0.15:
         return chance.choice(KNOWN)
     if kind < 0.3:
         return render_request("POST", "/api/usages", BODY)
     path = chance.choice(PATHS)
-    body = _body(chance, batch="batch" in path)
+    body = _make_body(chance, batch="batch" in path)
     fields = chance.sample(FIELDS, chance.choice((0, 1, 1, 2, 4)))
     if chance.random() < 0.1:
         fields.append(f"Idempotency-Key: {MARK}-{chance.randrange(1 << 60)}")
     if "Content-Encoding: gzip" in fields:
         body = gzip.compress(body, mtime=0)
-    lower = [each.lower() for each in fields]
-    if "transfer-encoding: chunked" in lower:
-        body = _chunks(chance, body)
+    if "transfer-encoding: chunked" in [line.lower() for line in fields]:
+        body = _chunk_body(chance, body)
     else:
-        fields.append(f"Content-Length: {_length(chance, len(body))}")
+        fields.append(f"Content-Length: {_choose_length(chance, len(body))}")
     if chance.random() < 0.97:
         fields.append("Host: a")
     chance.shuffle(fields)
@@ -194,7 +192,7 @@ def _message(chance: random.Random) -> bytes:
     return "\r\n".join([first, *fields, "", ""]).encode("latin-1") + body
 
 
-def _body(chance: random.Random, *, batch: bool) -> bytes:
+def _make_body(chance: random.Random, *, batch: bool) -> bytes:
     usages = [
         {**USAGE, "more": [chance.randrange(9), "\u00e9", None]}
         for _ in range(chance.choice((1, 2, 20)) if batch else 1)
@@ -204,11 +202,11 @@ def _body(chance: random.Random, *, batch: bool) -> bytes:
     elif chance.random() < 0.5:
         raw = json.dumps(usages).encode()
     else:
-        raw = b"\n".join(json.dumps(each).encode() for each in usages)
-    return _mutated(chance, raw) if chance.random() < 0.3 else raw
+        raw = b"\n".join(json.dumps(usage).encode() for usage in usages)
+    return _mutate(chance, raw) if chance.random() < 0.3 else raw
 
 
-def _chunks(chance: random.Random, body: bytes) -> bytes:
+def _chunk_body(chance: random.Random, body: bytes) -> bytes:
     parts, at = [], 0
     while at < len(body):
         part = body[at : at + chance.choice((1, 7, 60, 5000))]
@@ -219,115 +217,108 @@ def _chunks(chance: random.Random, body: bytes) -> bytes:
     return b"".join(parts) + b"0\r\n" + trailer + b"\r\n"
 
 
-def _length(chance: random.Random, length: int) -> str:
+def _choose_length(chance: random.Random, length: int) -> str:
     if chance.random() < 0.9:
         return str(length)
     odd = (f"{length}, {length}", length + 3, max(0, length - 3), f"+{length}", "", 10**20, "1_0")
     return str(chance.choice(odd))
 
 
-def _mutated(chance: random.Random, raw: bytes) -> bytes:
-    found = bytearray(raw)
+def _mutate(chance: random.Random, raw: bytes) -> bytes:
+    mutated = bytearray(raw)
     for _ in range(chance.choice((1, 1, 2, 4, 9))):
-        if not found:
+        if not mutated:
             break
-        at = chance.randrange(len(found))
-        some = chance.randrange(1, 40)
+        at = chance.randrange(len(mutated))
+        length = chance.randrange(1, 40)
         match chance.randrange(7):
             case 0:
-                found[at] = chance.randrange(256)
+                mutated[at] = chance.randrange(256)
             case 1:
-                found[at] ^= 1 << chance.randrange(8)
+                mutated[at] ^= 1 << chance.randrange(8)
             case 2:
-                del found[at : at + chance.choice((1, some))]
+                del mutated[at : at + chance.choice((1, length))]
             case 3:
-                found.insert(at, chance.choice(ALPHABET))
+                mutated.insert(at, chance.choice(ALPHABET))
             case 4:
-                found[at:at] = found[at : at + some]
+                mutated[at:at] = mutated[at : at + length]
             case 5:
-                found[at:at] = chance.choice(TOKENS)
+                mutated[at:at] = chance.choice(TOKENS)
             case _:
-                del found[len(found) - some :]
-    return bytes(found)
+                del mutated[len(mutated) - length :]
+    return bytes(mutated)
 
 
-def _cut(chance: random.Random, stream: bytes) -> Iterator[bytes]:
-    cuts = sorted(chance.randrange(len(stream) + 1) for _ in range(chance.choice((0, 0, 0, 1, 3))))
-    for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
-        if start < end:
-            yield stream[start:end]
-
-
-# --- what is held of each -----------------------------------------------------------------------
+# --- checks -------------------------------------------------------------------------------------
 
 
 async def play_all(port: int, numbers: range, at_once: int = 32) -> FuzzResult:
-    """Play these cases at a port."""
-    outcome, waiting = FuzzResult(), iter(numbers)
+    """Send these cases to a port, and check all answers."""
+    result, waiting = FuzzResult(), iter(numbers)
 
     async def work() -> None:
         for number in waiting:
-            await _play(port, make_case(number), outcome)
+            await _play_case(port, make_case(number), result)
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(at_once):
             tasks.create_task(work())
-    return outcome
+    return result
 
 
-async def _play(port: int, played: Case, outcome: FuzzResult) -> None:
+async def _play_case(port: int, case: Case, result: FuzzResult) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    heard, reset = bytearray(), False
+    received, reset = bytearray(), False
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             try:
-                for packet in played.packets:
+                for packet in case.packets:
                     writer.write(packet)
                     await writer.drain()
                     await asyncio.sleep(BETWEEN_SECONDS)
                 writer.write_eof()
                 while chunk := await reader.read(1 << 16):
-                    heard += chunk
+                    received += chunk
             except (ConnectionError, OSError):
-                # The server closed with bytes unread, and TCP may have thrown answers away.
+                # The server closed with unread bytes, and TCP may have discarded answers.
                 reset = True
                 while chunk := reader._buffer:  # type: ignore[attr-defined]
-                    heard += chunk
+                    received += chunk
                     break
     except TimeoutError:
-        outcome.faults.append(f"case {played.number}: no end after {bytes(heard[-300:])!r}")
+        result.faults.append(f"case {case.number}: no end after {bytes(received[-300:])!r}")
     finally:
         writer.close()
     try:
-        for status, fields, body in parse_answers(bytes(heard), whole=not reset):
-            outcome.statuses[status] += 1
+        for status, fields, body in parse_answers(bytes(received), whole=not reset):
+            result.statuses[status] += 1
             if status == 201 and "idempotency-replayed" not in fields:
-                said = json.loads(body)
-                outcome.ids += said["ids"] if "ids" in said else [said["id"]]
+                members = json.loads(body)
+                result.ids += members["ids"] if "ids" in members else [members["id"]]
     except (AssertionError, ValueError) as fault:
-        outcome.faults.append(f"case {played.number}: {fault!r}: {bytes(heard[:600])!r}")
+        result.faults.append(f"case {case.number}: {fault!r}: {bytes(received[:600])!r}")
     if reset:
-        outcome.unheard += played.largest
+        result.max_unanswered += case.max_usages
 
 
 Parsed = tuple[int, dict[str, str], bytes]
 
 
-def parse_answers(heard: bytes, *, whole: bool) -> Iterator[Parsed]:
-    """Split what a server said into answers, and hold each to what every answer must be.
+def parse_answers(received: bytes, *, whole: bool) -> Iterator[Parsed]:
+    """Split received bytes into answers, and check the rules for each.
 
-    The last one may be cut short when the connection was reset.
+    Without `whole`, after a reset, the last answer may be incomplete.
 
     Raises:
-        AssertionError: what is wrong.
+        AssertionError: an answer breaks a rule.
     """
     closed = False
-    while heard:
-        head, blank, rest = heard.partition(b"\r\n\r\n")
+    while received:
+        head, blank, rest = received.partition(b"\r\n\r\n")
         if not blank:
             assert not whole, "a head without an end"
             return
-        assert not closed, "an answer behind the last one"
+        assert not closed, "an answer after the last one"
         first, *lines = head.split(b"\r\n")
         status_line = _STATUS.fullmatch(first)
         assert status_line, f"no status line: {first!r}"
@@ -335,36 +326,36 @@ def parse_answers(heard: bytes, *, whole: bool) -> Iterator[Parsed]:
         fields = dict(_parse_field(line) for line in lines)
         assert len(fields) == len(lines), "a field twice"
         if status == 100:
-            heard = rest
+            received = rest
             continue
         length = int(fields.get("content-length", "0"))
-        # Nothing but a status line follows the headers of an answer to HEAD.
+        # The next status line directly follows the headers of an answer to HEAD.
         body = b"" if not rest or rest.startswith(b"HTTP/1.1 ") else rest[:length]
         if body and len(body) < length:
             assert not whole, "a body without an end"
             return
-        heard = rest[len(body) :]
+        received = rest[len(body) :]
         closed = fields.get("connection") == "close"
-        _hold(status, fields, body)
+        _check_answer(status, fields, body)
         yield status, fields, body
 
 
 def _parse_field(line: bytes) -> tuple[str, str]:
-    found = _FIELD.fullmatch(line.lower())
-    assert found, f"an odd field: {line!r}"
-    return found[1].decode(), found[2].decode()
+    match = _FIELD.fullmatch(line.lower())
+    assert match, f"an odd field: {line!r}"
+    return match[1].decode(), match[2].decode()
 
 
-def _hold(status: int, fields: dict[str, str], body: bytes) -> None:
+def _check_answer(status: int, fields: dict[str, str], body: bytes) -> None:
     assert status < 500 or status == 503, f"{status}: {body[:200]!r}"
     assert "date" in fields, "no date"
-    assert "x-request-id" in fields, "no id of the request"
+    assert "x-request-id" in fields, "no request id"
     if status >= 400 and fields.get("content-type") != "text/plain; charset=utf-8":
         assert fields["content-type"] == "application/problem+json", fields
         assert len(body) < MAX_ERROR_BYTES, f"an error of {len(body)} bytes"
         if body:
-            said = json.loads(body)
-            assert said["status"] == status
-            assert said["title"]
-            assert said["detail"]
-            assert said.keys() <= PROBLEM_MEMBERS
+            members = json.loads(body)
+            assert members["status"] == status
+            assert members["title"]
+            assert members["detail"]
+            assert members.keys() <= PROBLEM_MEMBERS

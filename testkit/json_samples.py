@@ -1,4 +1,4 @@
-"""JSON as no encoder would write it, and what the reference parser makes of it."""
+"""Unusual JSON texts, and a reference parser for them."""
 
 import json
 import math
@@ -34,7 +34,7 @@ def _text(pieces: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 
 _strings = _text(_pieces)
-# Few names, so that they repeat.
+# Few names, so that objects have duplicates.
 _names = st.one_of(st.sampled_from(['"a"', '"b"', '"\\u0061"', '"patientId"', '"a/b~c"']), _strings)
 _scalars = st.one_of(st.sampled_from(["true", "false", "null"]), _numbers, _strings)
 
@@ -55,7 +55,7 @@ def _object(draw: st.DrawFn, inner: st.SearchStrategy[str]) -> str:
 
 
 values = st.recursive(_scalars, _container, max_leaves=12)
-"""Texts of JSON values, now and then of what only Python calls JSON."""
+"""Texts of JSON values, and sometimes of values that only Python accepts."""
 
 objects = st.builds(lambda left, text, right: left + text + right, _blank, _object(values), _blank)
 """Texts of JSON objects."""
@@ -77,36 +77,36 @@ bodies = st.one_of(
     st.binary(max_size=40),
     st.integers(1, 2 * DEPTH_LIMIT).map(lambda n: b'{"a":' * n + b"1" + b"}" * n),
 )
-"""Bodies: good, broken somewhere, too deep, and noise."""
+"""Bodies: valid, broken, too deep, and random bytes."""
 
 
 class NotReadable(ValueError):
-    """The reference parser does not take it."""
+    """The reference parser rejects a body."""
 
 
 def parse_reference(raw: bytes) -> Any:
-    """Read a body with Python's parser, NaN and Infinity left out: RFC 8259 has none."""
+    """Parse a body with Python's parser, without NaN and Infinity, which RFC 8259 excludes."""
     try:
         text = raw.decode("utf-8-sig")
-        return json.loads(text, parse_constant=_no_constant, parse_int=_int)
+        return json.loads(text, parse_constant=_reject_constant, parse_int=_parse_int)
     except (ValueError, RecursionError):
         raise NotReadable from None
 
 
-def _no_constant(_name: str) -> NoReturn:
+def _reject_constant(_name: str) -> NoReturn:
     raise NotReadable
 
 
-def _int(digits: str) -> float:
-    # Python's guard on digits is no rule of JSON: past it, a number that cannot be kept, which is
-    # no reason against the body if a later member of the same name replaces it.
-    guard = sys.get_int_max_str_digits()
-    return int(digits) if len(digits.lstrip("-")) <= guard else math.inf
+def _parse_int(digits: str) -> float:
+    # Python's limit on digits is not a rule of JSON. Beyond it a number cannot be stored, but the
+    # body is valid if a later member of the same name replaces the number.
+    limit = sys.get_int_max_str_digits()
+    return int(digits) if len(digits.lstrip("-")) <= limit else math.inf
 
 
 def can_be_stored(value: Any) -> bool:
-    """Say whether a line of UTF-8 JSON of allowed depth can give this value back."""
-    return _depth(value) <= DEPTH_LIMIT and all(map(_leaf_can_be_kept, _leaves(value)))
+    """Return whether a line of UTF-8 JSON within the depth limit can store this value."""
+    return _depth(value) <= DEPTH_LIMIT and all(map(_can_be_leaf, _leaves(value)))
 
 
 def _depth(value: Any) -> int:
@@ -121,7 +121,7 @@ def _leaves(value: Any) -> list[Any]:
     return [leaf for inner in value for leaf in _leaves(inner)] if type(value) is list else [value]
 
 
-def _leaf_can_be_kept(leaf: Any) -> bool:
+def _can_be_leaf(leaf: Any) -> bool:
     if isinstance(leaf, float):
         return math.isfinite(leaf)
-    return not isinstance(leaf, str) or not any("\ud800" <= each <= "\udfff" for each in leaf)
+    return not isinstance(leaf, str) or not any("\ud800" <= char <= "\udfff" for char in leaf)

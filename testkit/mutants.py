@@ -1,6 +1,6 @@
 """Defects for `broken_build`: each function breaks the process that calls it, in one way.
 
-What is replaced has a name, and mypy knows its type: a mutant follows a rename like any caller.
+Each mutant imports what it replaces, so mypy checks its type and a rename finds it.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,12 +35,12 @@ from testkit.broken_build import replace, replace_in_script
 
 
 def store_repeats_again() -> None:
-    """Take a repeated batch for a new one."""
+    """Store a repeated batch as a new one."""
     replace_in_script(COMMIT, "is_repeat", "return false")
 
 
 def skip_writes() -> None:
-    """Record a gap in place of every block but the first."""
+    """Record a gap instead of each block after the first."""
     append = PartitionWriter.append
 
     def skip(self: PartitionWriter, batches: Sequence[UsageBatch]) -> AppendStats:
@@ -53,7 +53,7 @@ def skip_writes() -> None:
 
 
 def refuse_after_lost_replies() -> None:
-    """Answer 503 "not stored" for what may be stored."""
+    """Answer 503 "not stored" for usages that may be stored."""
 
     def refuse(self: InFlightBatch) -> None:
         for write in self.writes():
@@ -63,7 +63,7 @@ def refuse_after_lost_replies() -> None:
 
 
 def publish_before_writing() -> None:
-    """Tell Redis that usages are archived before they are; failpoint `published`."""
+    """Publish usages as archived before they are written; failpoint `published`."""
     flush = FlushBuffer.flush
 
     async def publish_first(
@@ -77,7 +77,7 @@ def publish_before_writing() -> None:
 
 
 def commit_on_any_server() -> None:
-    """Commit on a server that no flusher has vouched for."""
+    """Commit on a server that no flusher has seeded."""
 
     def is_seeded_for(state: PartitionState, server: ServerInfo) -> bool:
         return bool(state.run_id and server.run_id)
@@ -105,11 +105,11 @@ def wait_for_no_replica() -> None:
 
 
 def raise_one_refusal_twice() -> None:
-    """Raise the same exception for every request, whose traceback grows."""
-    kept: dict[ConnectionState, Refused] = {}
+    """Raise the same exception for every request, so that its traceback grows."""
+    errors: dict[ConnectionState, Refused] = {}
 
     def keep(state: ConnectionState) -> Refused:
-        return kept.setdefault(state, state._last_error)
+        return errors.setdefault(state, state._last_error)
 
     replace(ConnectionState, "last_error", property(keep))
 
@@ -118,12 +118,12 @@ def raise_one_refusal_twice() -> None:
 
 
 def shorten_idle_time() -> None:
-    """Close a connection after a second without a request; sound in itself."""
+    """Close a connection after one idle second. Correct by itself."""
     replace(app, "KEEP_ALIVE_SECONDS", 1)
 
 
 def take_waiting_for_idle() -> None:
-    """Count the time in which a usage waits for Redis as idle."""
+    """Count the time in which a usage waits for Redis as idle time."""
 
     def check_timeouts(self: FastPathProtocol) -> None:
         super(FastPathProtocol, self).check_timeouts()  # type: ignore[no-untyped-call]
@@ -142,19 +142,19 @@ def lose_order() -> None:
 
 
 def ignore_keys() -> None:
-    """Pass over Idempotency-Key on the fast path."""
-    kept = request_head._SLOW_PATH_HEADERS - {b"idempotency-key"}
-    replace(request_head, "_SLOW_PATH_HEADERS", kept)
+    """Ignore Idempotency-Key on the fast path."""
+    headers = request_head._SLOW_PATH_HEADERS - {b"idempotency-key"}
+    replace(request_head, "_SLOW_PATH_HEADERS", headers)
 
 
 def ignore_close() -> None:
-    """Pass over `Connection: close` on the fast path."""
-    taken = request_head._FAST_PATH_CONNECTIONS | {b"close"}
-    replace(request_head, "_FAST_PATH_CONNECTIONS", taken)
+    """Ignore `Connection: close` on the fast path."""
+    values = request_head._FAST_PATH_CONNECTIONS | {b"close"}
+    replace(request_head, "_FAST_PATH_CONNECTIONS", values)
 
 
 def read_without_a_break() -> None:
-    """Read a long body in one go, while all others wait."""
+    """Decode a long body without a pause while other requests wait."""
 
     async def run(self: DecodeScheduler, work: Incremental[Any], sender: Callable[[], str]) -> Any:
         del self, sender
@@ -171,7 +171,7 @@ def read_without_a_break() -> None:
 
 
 def close_at_half_close() -> None:
-    """Close a connection as soon as the client has sent all its requests."""
+    """Close a connection as soon as the client half-closes it."""
 
     def eof_received(self: HalfCloseProtocol) -> bool:
         self._at_end = True
@@ -181,7 +181,7 @@ def close_at_half_close() -> None:
 
 
 def fail_on_malformed_heads() -> None:
-    """Fail where a head is malformed: 500 in place of 400."""
+    """Answer 500 instead of 400 to a malformed head."""
 
     def parse(raw: bytes) -> Head:
         try:
@@ -193,7 +193,7 @@ def fail_on_malformed_heads() -> None:
 
 
 def upgrade_to_websocket() -> None:
-    """Let a client ask for a websocket."""
+    """Accept a client's upgrade to a websocket."""
     prepare = StrictHttp._prepare_body
 
     def prepare_upgrade(self: StrictHttp, head: Head) -> None:

@@ -1,4 +1,4 @@
-"""Material for tests of a release: a repository to release from, an image, a registry."""
+"""Parts for tests of a release: a repository, an image, a registry."""
 
 import gzip
 import io
@@ -24,19 +24,19 @@ Files = dict[str, bytes]
 
 
 def run_command(*command: str | Path) -> str:
-    """Run a command that must succeed and return what it printed."""
-    finished = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-    return finished.stdout.strip()
+    """Run a command that must succeed, and return its output."""
+    process = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    return process.stdout.strip()
 
 
 class Repository:
-    """A copy of this repository, with the changes that are not committed, to release from."""
+    """A copy of this repository to release from, including uncommitted changes."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def git(self, *arguments: str) -> str:
-        """Run git and return what it printed."""
+        """Run git and return its output."""
         return run_command("git", "-C", self.root, *AUTHOR, *arguments)
 
     def write(self, name: str, replace: Callable[[str], str]) -> None:
@@ -45,7 +45,7 @@ class Repository:
         path.write_text(replace(path.read_text()))
 
     def set_version(self, version: str) -> None:
-        """Give project, chart and changelog a version, one that no release has."""
+        """Set the version of project, chart and changelog to one that no release has."""
         for name in ("pyproject.toml", "charts/busyapi/Chart.yaml"):
             self.write(name, lambda text: VERSION_LINE.sub(rf"\g<1>{version}\3", text))
         heading = f"## {version} - 2026-12-01\n\n## "
@@ -73,7 +73,7 @@ class OciArchive:
     """Write an OCI archive with one image."""
 
     def __init__(self, path: Path, layers: list[Files], environment: list[str]) -> None:
-        with tarfile.open(path, "w") as self._packed:
+        with tarfile.open(path, "w") as self._tar:
             config = {
                 "architecture": "amd64",
                 "os": "linux",
@@ -102,7 +102,7 @@ class OciArchive:
         return {"mediaType": OCI_TYPE.format(kind), "size": len(content), "digest": digest}
 
     def _add(self, name: str, content: bytes) -> None:
-        _add(self._packed, name, content)
+        _add(self._tar, name, content)
 
 
 class LocalRegistry:
@@ -128,7 +128,7 @@ class LocalRegistry:
         self._path(digest).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
     def copy_tag(self, repository: str, tag: str, copy: str) -> None:
-        """Give a manifest another tag."""
+        """Add another tag to a manifest."""
         name = f"docker://{self.prefix}/{repository}"
         tls = ("--src-tls-verify=false", "--dest-tls-verify=false")
         run_command("skopeo", "copy", *tls, f"{name}:{tag}", f"{name}:{copy}")
@@ -148,14 +148,14 @@ def run_registry(folder: Path) -> Iterator[LocalRegistry]:
             ["docker-registry", "serve", local.config], stdout=log, stderr=log
         )
     try:
-        wait_until(lambda: _answers(local.address), "the registry", seconds=30)
+        wait_until(lambda: _is_answering(local.address), "the registry", seconds=30)
         yield local
     finally:
         process.terminate()
         process.wait(timeout=10)
 
 
-def _answers(address: str) -> bool:
+def _is_answering(address: str) -> bool:
     command = ["curl", "-sf", f"http://{address}/v2/"]
     return not subprocess.run(command, check=False, capture_output=True).returncode
 
@@ -168,10 +168,10 @@ def _pack(files: Files) -> bytes:
     return packed.getvalue()
 
 
-def _add(packed: tarfile.TarFile, name: str, content: bytes) -> None:
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(content)
-    packed.addfile(member, io.BytesIO(content))
+    tar.addfile(member, io.BytesIO(content))
 
 
 def _encode(content: Any) -> bytes:

@@ -1,1 +1,1 @@
-"""Archives built, damaged and killed for tests."""
+"""Build archives for tests, damage them, and kill their writers."""

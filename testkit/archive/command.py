@@ -1,4 +1,4 @@
-"""`busyapi archive …`, as a person would type it."""
+"""Run `busyapi archive …` as an operator does."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def run_busyapi(archive: Path, *words: str) -> int:
-    """Run a command on an archive; return its exit code. What it says goes to the test's output."""
+    """Run a command on an archive, and return its exit code. Its output is the test's output."""
     return subprocess.run(
         [sys.executable, "-m", "busyapi", *words],
         env={**os.environ, "BUSYAPI_ARCHIVE_DIR": str(archive)},
@@ -17,5 +17,5 @@ def run_busyapi(archive: Path, *words: str) -> int:
 
 
 def run_verify(archive: Path) -> int:
-    """Return 0 if `busyapi archive verify` finds every seq once and every checksum right."""
+    """Run `busyapi archive verify`. Return 0 if every seq is there once and checksums match."""
     return run_busyapi(archive, "archive", "verify")

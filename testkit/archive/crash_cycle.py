@@ -1,10 +1,10 @@
-"""Lives of a writer that end at a failpoint, each in a process of its own.
+"""Kill archive writers at each hit of a failpoint, and check the archive.
 
     python -m testkit.archive.crash_cycle ROOT ACKNOWLEDGED FAILPOINT
 
-For each hit of the failpoint in turn, until a life passes without one: lay out the folder as
-`prepare` does, let a process live and be killed there, let another recover from that and be killed
-at the same hit, and then look at what is left. Prints what is wrong, and how many were killed.
+For each hit of the failpoint in turn, until a life runs without one: prepare the folder, run a
+writer in a child that is killed there, run a second one that recovers and is killed at the same
+hit, then examine the folder. Print each error, and the number of hits.
 """
 
 import os
@@ -21,21 +21,21 @@ _OLD_DAY = "2020-01-01"
 
 
 class FailpointSwitch:
-    """The failpoint function of every module here; a child sets what it does.
+    """A failpoint function for all modules. A child sets what it does.
 
-    Modules take the function by its name when they are imported, and that takes longer than a life:
-    the parent imports them once, with this in its place.
+    Modules import the function by name, and their import takes longer than a life. So the parent
+    imports them once, with this in place of the function.
     """
 
     def __init__(self) -> None:
         self.failpoint = failpoints.failpoint
 
     def __call__(self, name: str, /) -> None:
-        """Pass a failpoint."""
+        """Reach a failpoint."""
         self.failpoint(name)
 
     def set(self, spec: str) -> None:
-        """Take what BUSYAPI_FAILPOINTS would say."""
+        """Set the failpoints, with the syntax of BUSYAPI_FAILPOINTS."""
         self.failpoint = failpoints.make_failpoint(failpoints.parse_spec(spec))
 
 
@@ -44,13 +44,13 @@ failpoints.failpoint = switch
 
 
 def import_modules() -> None:
-    """Import what a life uses."""
-    import busyapi.archive_cli.verify  # noqa: PLC0415, F401 - now that the switch is in its place
+    """Import the modules that a life uses."""
+    import busyapi.archive_cli.verify  # noqa: PLC0415, F401 - after the switch is set
     import testkit.archive.builder  # noqa: F401, PLC0415
 
 
 def prepare(root: Path) -> None:
-    """Make what a life may find: old segments to delete, an open one with a torn tail."""
+    """Write old segments to delete, and an open one with a torn tail."""
     from testkit.archive.builder import find_open_segment, write_blocks  # noqa: PLC0415 - only in a child
 
     write_blocks(root, 2, 1)
@@ -63,7 +63,7 @@ def prepare(root: Path) -> None:
 
 
 def prepare_damaged(root: Path) -> None:
-    """Make an open segment whose second block of three is damaged."""
+    """Write an open segment with three blocks, and damage the second."""
     from testkit.archive.builder import read_blocks, write_blocks  # noqa: PLC0415
 
     path = write_blocks(root, 2, 3, 2)
@@ -73,7 +73,7 @@ def prepare_damaged(root: Path) -> None:
 
 
 def accept(root: Path, writer: Any) -> None:
-    """Accept the loss of what was damaged: nothing else may be missing."""
+    """Accept the loss of damaged blocks. Without damage nothing may be missing."""
     if writer.stats.highest_seq > writer.cursor:
         if not list(root.rglob("*.damaged")):
             raise AssertionError(f"only {writer.cursor} of {writer.stats.highest_seq} are there")
@@ -81,12 +81,12 @@ def accept(root: Path, writer: Any) -> None:
 
 
 def run_life(root: Path, acknowledged: Path) -> None:
-    """Recover, archive, and say after each step how far the cursor has come."""
+    """Recover, archive, and write the cursor to `acknowledged` after each step."""
     from busyapi.idempotency import IdempotencyRecord  # noqa: PLC0415
     from busyapi.ids import Seq  # noqa: PLC0415
     from testkit.archive.builder import make_batch, now_ms, recover_writer  # noqa: PLC0415
 
-    say = os.open(acknowledged, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    cursors = os.open(acknowledged, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     writer = recover_writer(root, segment_bytes=700, retention_days=1)
     accept(root, writer)
     for step in range(1, 9):
@@ -100,59 +100,59 @@ def run_life(root: Path, acknowledged: Path) -> None:
                 [IdempotencyRecord(following, 1, now_ms(), "a" * 32, "b" * 32)]
             )
             writer.append([make_batch(following), make_batch(following + 1, step, now_ms())])
-        os.write(say, b"%d\n" % writer.cursor)
+        os.write(cursors, b"%d\n" % writer.cursor)
         writer.roll_if_due()
     writer.close()
 
 
 def examine(root: Path, acknowledged: Path) -> str:
-    """Recover once more, undisturbed, and tell what is wrong."""
+    """Recover once more, without a failpoint, and return an error or an empty text."""
     from busyapi.archive_cli.verify import verify_archive  # noqa: PLC0415
     from busyapi.ids import Seq  # noqa: PLC0415
     from testkit.archive.builder import make_batch, read_ids, recover_writer  # noqa: PLC0415
 
-    told = max(map(int, acknowledged.read_text().split()), default=0)
+    last = max(map(int, acknowledged.read_text().split()), default=0)
     writer = recover_writer(root)
     accept(root, writer)
-    if writer.cursor < told:
-        return f"the cursor is {writer.cursor}, but {told} was acknowledged"
+    if writer.cursor < last:
+        return f"the cursor is {writer.cursor}, but {last} was acknowledged"
     writer.append([make_batch(writer.cursor + 1)])
     (report,) = verify_archive(root)
     if report.problems:
         return f"verify: {report.problems}"
-    found = read_ids(root)
-    if len(set(found)) != len(found):
-        return f"twice: {found}"
-    gone = set(range(writer.identity.kept_from, writer.cursor + 1)) - set(found)
-    unread = {n for n in gone if writer.find_line(Seq(n)) is None}
-    if gone != unread or len(gone) != report.skipped + report.quarantined:
-        return f"missing: {sorted(gone)}"
+    ids = read_ids(root)
+    if len(set(ids)) != len(ids):
+        return f"twice: {ids}"
+    missing = set(range(writer.identity.kept_from, writer.cursor + 1)) - set(ids)
+    unreadable = {n for n in missing if writer.find_line(Seq(n)) is None}
+    if missing != unreadable or len(missing) != report.skipped + report.quarantined:
+        return f"missing: {sorted(missing)}"
     writer.close()
     return ""
 
 
-def run_in_child(what: str, root: Path, acknowledged: Path, spec: str = "") -> tuple[bool, str]:
-    """Do one of the above in a child; return whether it was killed, and what it said."""
+def run_in_child(name: str, root: Path, acknowledged: Path, spec: str = "") -> tuple[bool, str]:
+    """Run one of the above functions in a child. Return whether it was killed, and its error."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             if spec:
                 switch.set(spec)
-            result = globals()[what](*(root, acknowledged)[: 1 if "prepare" in what else 2])
+            result = globals()[name](*(root, acknowledged)[: 1 if "prepare" in name else 2])
             os.write(writing, (result or "").encode())
-        except BaseException as error:  # noqa: BLE001 - told to the parent, which fails
-            os.write(writing, f"{what}: {error!r}".encode())
+        except BaseException as error:  # noqa: BLE001 - the parent reports it
+            os.write(writing, f"{name}: {error!r}".encode())
         os._exit(0)
     os.close(writing)
-    with os.fdopen(reading) as answer:
-        said = answer.read()
+    with os.fdopen(reading) as pipe:
+        problem = pipe.read()
     status = os.waitpid(pid, 0)[1]
-    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, said
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, problem
 
 
 def main() -> int:
-    """Go through every hit of one failpoint."""
+    """Test every hit of one failpoint."""
     root, acknowledged, failpoint = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     import_modules()
     killed, hit = True, 0
@@ -164,13 +164,13 @@ def main() -> int:
             "prepare_damaged" if "set-aside" in failpoint else "prepare", root, acknowledged
         )
         for life in range(LIVES):
-            again, said = run_in_child("run_life", root, acknowledged, f"{failpoint}=kill@{hit}")
-            killed = again if life == 0 else killed
-            if said:
-                sys.stdout.write(f"{failpoint}@{hit}: {said}\n")
-        _, said = run_in_child("examine", root, acknowledged)
-        if said:
-            sys.stdout.write(f"{failpoint}@{hit}: {said}\n")
+            died, problem = run_in_child("run_life", root, acknowledged, f"{failpoint}=kill@{hit}")
+            killed = died if life == 0 else killed
+            if problem:
+                sys.stdout.write(f"{failpoint}@{hit}: {problem}\n")
+        _, problem = run_in_child("examine", root, acknowledged)
+        if problem:
+            sys.stdout.write(f"{failpoint}@{hit}: {problem}\n")
     sys.stdout.write(f"killed {hit - 1}\n")
     return 0
 

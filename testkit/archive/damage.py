@@ -1,4 +1,4 @@
-"""Archives made at random, and what a disk or a person can do to them."""
+"""Random archives, and the damage that a disk or an operator can do to them."""
 
 import json
 import re
@@ -25,21 +25,21 @@ OPEN = st.lists(st.integers(1, 4), max_size=3)
 
 
 class Expected:
-    """What was done, in ids."""
+    """The expected findings, in ids."""
 
     def __init__(self) -> None:
         self.missing: set[int] = set()
         self.damaged: set[int] = set()
         self.repeated: set[int] = set()
-        self.doubt = False
-        """A finished file is not what was written, whatever became of its blocks."""
+        self.finished_changed = False
+        """A finished segment has changed, even if its blocks have not."""
         self.open_damaged = False
-        """An open segment holds bytes that are no whole block any more, and were one."""
+        """An open segment has bytes of a former complete block that is now broken."""
         self.partitions_missing = 0
 
 
 class Archive(NamedTuple):
-    """A partition as it was made."""
+    """A partition before any damage."""
 
     folder: Path
     partition: int
@@ -51,19 +51,19 @@ class Archive(NamedTuple):
         return {(seq - 1) * step + self.partition + 1 for seq in range(first, last + 1)}
 
     def files(self) -> list[Path]:
-        """List the files in the day folders."""
+        """Return the files in the day folders."""
         return sorted(self.folder.glob("*-*/*"))
 
     def ids_of(self, path: Path) -> set[int]:
-        """Return the ids that a file answers for."""
+        """Return the ids that a file covers."""
         if path.suffix == ".open":
-            return set().union(*(self.ids(each.first, each.last) for each in read_blocks(path)))
+            return set().union(*(self.ids(block.first, block.last) for block in read_blocks(path)))
         first, last = map(int, re.findall(r"\d{16}", path.name))
         return self.ids(first, last)
 
 
 def make_archive(root: Path, partition: int, partitions: int, draw: Draw) -> Archive:
-    """Make a partition."""
+    """Write a partition with random contents."""
     writer = recover_writer(root, partition, partitions, segment_bytes=1)
     for kind, counts in draw(STEPS):
         first, last = Seq(writer.cursor + 1), Seq(writer.cursor + sum(counts))
@@ -82,7 +82,7 @@ def make_archive(root: Path, partition: int, partitions: int, draw: Draw) -> Arc
 
 
 class Damage(NamedTuple):
-    """What is to be done to one file, and where to write down what that is."""
+    """The file to damage, and the expected findings to update."""
 
     archive: Archive
     path: Path
@@ -90,30 +90,30 @@ class Damage(NamedTuple):
     draw: Draw
 
 
-def delete_file(deed: Damage) -> None:
+def delete_file(damage: Damage) -> None:
     """Delete the file."""
-    deed.expected.missing |= deed.archive.ids_of(deed.path)
-    deed.path.unlink()
+    damage.expected.missing |= damage.archive.ids_of(damage.path)
+    damage.path.unlink()
 
 
-def duplicate_file(deed: Damage) -> None:
+def duplicate_file(damage: Damage) -> None:
     """Copy the file into the folder of another day."""
-    deed.expected.repeated |= deed.archive.ids_of(deed.path)
-    day = deed.archive.folder / "2020-01-01"
+    damage.expected.repeated |= damage.archive.ids_of(damage.path)
+    day = damage.archive.folder / "2020-01-01"
     day.mkdir(exist_ok=True)
-    shutil.copy(deed.path, day)
+    shutil.copy(damage.path, day)
 
 
-def leave_open_segment(deed: Damage) -> None:
-    """Leave what recovery leaves: a finished segment, and the open one it was copied from."""
-    if deed.path.name.endswith(".ndjson.zst"):
-        name = re.sub(r"-\d{16}\.ndjson", ".ndjson", deed.path.name) + ".open"
-        shutil.copy(deed.path, deed.path.with_name(name))
+def leave_open_segment(damage: Damage) -> None:
+    """Leave the open segment next to the finished one, as a crash before the unlink does."""
+    if damage.path.name.endswith(".ndjson.zst"):
+        name = re.sub(r"-\d{16}\.ndjson", ".ndjson", damage.path.name) + ".open"
+        shutil.copy(damage.path, damage.path.with_name(name))
 
 
-def change_file(deed: Damage) -> None:
-    """Change one bit, or cut the file."""
-    archive, path, expected, draw = deed
+def change_file(damage: Damage) -> None:
+    """Change one bit, or truncate the file."""
+    archive, path, expected, draw = damage
     data = path.read_bytes()
     at = draw(st.integers(0, len(data) - 1))
     if draw(st.booleans()):
@@ -122,31 +122,31 @@ def change_file(deed: Damage) -> None:
         bit = 1 << draw(st.integers(0, 7))
         changed = data[:at] + bytes([data[at] ^ bit]) + data[at + 1 :]
     if path.name.startswith("usages"):
-        ids, bytes_left = find_lost_ids(archive, path, changed)
-        if path.suffix == ".open" and not bytes_left:
+        ids, has_rest = find_lost_ids(archive, path, changed)
+        if path.suffix == ".open" and not has_rest:
             expected.missing |= ids
         else:
             expected.damaged |= ids
             expected.open_damaged |= bool(ids) and path.suffix == ".open"
-        expected.doubt |= path.suffix != ".open"
+        expected.finished_changed |= path.suffix != ".open"
     elif parse_record(changed) != parse_record(data):
         expected.damaged |= archive.ids_of(path)
     path.write_bytes(changed)
 
 
-def tear_open_segment(deed: Damage) -> None:
-    """Write the begin of a block that was never synced."""
-    path = deed.path
+def tear_open_segment(damage: Damage) -> None:
+    """Append the start of a block, as in a write that was never synced."""
+    path = damage.path
     if path.suffix == ".open":
         data = path.read_bytes()
-        begin = data[list(read_blocks(path))[-1].offset :]
-        path.write_bytes(data + begin[: deed.draw(st.integers(1, len(begin) - 1))])
+        block = data[list(read_blocks(path))[-1].offset :]
+        path.write_bytes(data + block[: damage.draw(st.integers(1, len(block) - 1))])
 
 
-def leave_temporary_file(deed: Damage) -> None:
-    """Leave a temporary file, and break the older line of the mark."""
-    deed.path.with_name(deed.path.name + ".tmp").write_bytes(b"x")
-    mark = deed.archive.folder / paths.HIGH_WATER_NAME
+def leave_temporary_file(damage: Damage) -> None:
+    """Leave a temporary file, and damage the older line of the high-water mark."""
+    damage.path.with_name(damage.path.name + ".tmp").write_bytes(b"x")
+    mark = damage.archive.folder / paths.HIGH_WATER_NAME
     lines = mark.read_bytes().splitlines(keepends=True)
     lines[lines.index(min(lines))] = b"?" * len(min(lines))
     mark.write_bytes(b"".join(lines))
@@ -164,7 +164,7 @@ DAMAGES = [
 
 
 def find_lost_ids(archive: Archive, path: Path, data: bytes) -> tuple[set[int], bool]:
-    """Return the ids whose blocks do not hold in `data` any more, and whether bytes are left."""
+    """Return the ids whose blocks have changed in `data`, and whether other bytes remain."""
     before, ids, end = path.read_bytes(), set[int](), 0
     for block in read_blocks(path):
         if data[block.offset : block.end] == before[block.offset : block.end]:
@@ -175,11 +175,11 @@ def find_lost_ids(archive: Archive, path: Path, data: bytes) -> tuple[set[int], 
 
 
 def parse_record(data: bytes) -> object:
-    """Return what a record says, but for its words on why and when, and what follows it."""
+    """Return a record without its reason and time, and the bytes after it."""
     head, _, raw = (data, b"", b"") if data.startswith(b"{\n") else data.partition(b"\n")
     try:
-        said = json.loads(head)
-        words = said.pop("why") + said.pop("when")
+        members = json.loads(head)
+        text = members.pop("why") + members.pop("when")
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return (said, raw) if isinstance(words, str) else None
+    return (members, raw) if isinstance(text, str) else None

@@ -1,4 +1,4 @@
-"""Archives and histories written by hand, for the checker to find right or wrong."""
+"""Archives and histories written by hand, correct or not, for tests of the checker."""
 
 import json
 import struct
@@ -12,7 +12,7 @@ from testkit.history import History, Outcome, Request, digest
 
 
 def make_usage(name: str) -> dict[str, str]:
-    """Return a usage that is unlike any of another name."""
+    """Return a usage that differs from that of any other name."""
     return {"patientId": "100", "medication": "Albuterol", "marker": name}
 
 
@@ -22,8 +22,8 @@ def make_line(usage_id: int, name: str) -> dict[str, Any]:
 
 
 def make_segment(lines: Sequence[dict[str, Any]]) -> bytes:
-    """Return a segment's bytes: a data frame of two lines after each note, and a footer."""
-    rendered = [json.dumps(each).encode() + b"\n" for each in lines]
+    """Return a segment: data frames of two lines, each after a skippable one, and a footer."""
+    rendered = [json.dumps(line).encode() + b"\n" for line in lines]
     compress = zstandard.ZstdCompressor().compress
     frames = [compress(b"".join(rendered[at : at + 2])) for at in range(0, len(rendered), 2)]
     return b"".join(
@@ -44,8 +44,8 @@ def write_segment(
     partitions: int = 1,
     day: str = "2026-11-23",
 ) -> Path:
-    """Write a published segment, named for the seqs of its first and last line."""
-    first, last = ((each["id"] - 1) // partitions + 1 for each in (lines[0], lines[-1]))
+    """Write a finished segment. Its name has the seqs of its first and last line."""
+    first, last = ((line["id"] - 1) // partitions + 1 for line in (lines[0], lines[-1]))
     name = f"usages-p{partition:02}-{first:016}-{last:016}.ndjson.zst"
     return write_file(folder / f"p{partition:02}" / day / name, make_segment(lines))
 
@@ -53,20 +53,20 @@ def write_segment(
 def write_gap(folder: Path, first: int, last: int, *, partition: int = 0) -> Path:
     """Write a gap record."""
     name = f"gap-p{partition:02}-{first:016}-{last:016}.json"
-    said = {"from": first, "to": last, "why": "a test says so"}
-    content = json.dumps(said, indent=2).encode()
+    record = {"from": first, "to": last, "why": "a test says so"}
+    content = json.dumps(record, indent=2).encode()
     return write_file(folder / f"p{partition:02}" / "2026-11-23" / name, content)
 
 
 def write_quarantine(folder: Path, first: int, last: int) -> Path:
-    """Write an entry that nobody could read."""
+    """Write a quarantine file with an unreadable entry."""
     name = f"quarantine-p00-{first:016}-{last:016}.bin"
     content = json.dumps({"from": first, "to": last}).encode() + b"\nno\nsuch\nentry"
     return write_file(folder / "p00" / "2026-11-23" / name, content)
 
 
 def write_file(path: Path, content: bytes) -> Path:
-    """Write a file and its folders."""
+    """Write a file, and create its folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
@@ -81,10 +81,10 @@ def add_request(
     at: float = 0.0,
     until: float | None = None,
 ) -> None:
-    """Write down one request, under way from `at` until `until`."""
+    """Add a request that was sent at `at` and answered at `until`."""
     history.add(
         Request(
-            digests=tuple(digest(make_usage(each)) for each in names),
+            digests=tuple(digest(make_usage(name)) for name in names),
             outcome=outcome,
             ids=tuple(ids),
             sent=at,

@@ -78,9 +78,9 @@ def immutable_fields(document: Json) -> Json:
     kind = document["kind"]
     if kind == "StatefulSet":
         spec = STATEFUL_SET_DEFAULTS | document["spec"]
-        kept = {f"spec.{name}": spec[name] for name in spec.keys() - STATEFUL_SET_MAY_CHANGE}
-        claims = kept.get("spec.volumeClaimTemplates") or []
-        return kept | {"spec.volumeClaimTemplates": claims}
+        values = {f"spec.{name}": spec[name] for name in spec.keys() - STATEFUL_SET_MAY_CHANGE}
+        claims = values.get("spec.volumeClaimTemplates") or []
+        return values | {"spec.volumeClaimTemplates": claims}
     return {path: value_at(document, path) for path in FIELDS.get(kind, [])}
 
 

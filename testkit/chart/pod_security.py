@@ -39,12 +39,12 @@ HANDLERS = ("livenessProbe", "readinessProbe", "startupProbe")
 
 def violations(pod: Json) -> list[str]:
     """Return the violations in a pod's spec, with the container of each."""
-    found_violations = list(of_pod(pod))
+    messages = list(of_pod(pod))
     for container in containers(pod):
-        found_violations += (
+        messages += (
             f"{container['name']}: {violation}" for violation in of_container(container, pod)
         )
-    return found_violations
+    return messages
 
 
 def containers(pod: Json) -> Iterator[Json]:

@@ -50,18 +50,16 @@ def answers(skip: dict[str, str], complaint: Complaint) -> bool:
     )
 
 
-def unanswered(complaints_found: Iterable[Complaint]) -> list[Complaint]:
+def unanswered(failures: Iterable[Complaint]) -> list[Complaint]:
     """Return the complaints that match no skip."""
     return [
-        complaint
-        for complaint in complaints_found
-        if not any(answers(skip, complaint) for skip in SKIPS)
+        complaint for complaint in failures if not any(answers(skip, complaint) for skip in SKIPS)
     ]
 
 
-def unused(complaints_found: Iterable[Complaint]) -> list[str]:
+def unused(failures: Iterable[Complaint]) -> list[str]:
     """Return the skips that match no complaint."""
-    all_complaints = list(complaints_found)
+    all_complaints = list(failures)
     return [
         skip["check"]
         for skip in SKIPS

@@ -1,1 +1,1 @@
-"""Runbooks as data, rules for them, and a shell that runs their commands."""
+"""Parse runbooks, check their rules, run their commands, and find words not to use."""

@@ -1,4 +1,4 @@
-"""The rules for runbooks: their structure, and the names that they may use."""
+"""Rules for runbooks: their structure, and the names that they may use."""
 
 import builtins
 import json
@@ -16,7 +16,7 @@ from busyapi.errors import ConfigError
 from busyapi.settings import Settings
 from busyapi.telemetry.log_events import EVENTS
 from busyapi.telemetry.metrics import ApiMetrics, FlusherMetrics
-from testkit.docs.links import broken_links
+from testkit.docs.links import find_broken_links
 from testkit.docs.runbooks import RECOVERY, RUNBOOKS, Page
 
 ROOT = Path(__file__).parents[2]
@@ -228,5 +228,5 @@ def _check_decisions(page: Page, known: Known) -> Iterator[str]:
 
 def _check_links(page: Page, known: Known) -> Iterator[str]:
     del known
-    for link in broken_links(RUNBOOKS, page.text):
+    for link in find_broken_links(RUNBOOKS, page.text):
         yield f"a link is broken: {link}"

@@ -1,4 +1,4 @@
-"""Run the commands of runbooks: on a cluster, or on the processes of this machine.
+"""Run the commands of runbooks on a cluster or on the processes of this machine.
 
 Each block is a bash script. Programs that come first in its PATH record each command that fails,
 because a pipe would hide the failure.

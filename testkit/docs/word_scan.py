@@ -1,7 +1,7 @@
-"""Where a file has a word that `words.py` lists.
+"""Find the words that `words.py` lists.
 
-Prose is everything in a file but code: in Markdown all but fences, indented blocks and code spans;
-in Python comments, docstrings and strings with a blank in them; elsewhere the whole file. Old names
+Prose is everything in a file except code: in Markdown all except fences, indented blocks and code
+spans; in Python comments, docstrings and strings with a blank; elsewhere the whole file. Old names
 are searched in code too.
 
 `python -m testkit.docs.word_scan PATH…` lists all matches below paths, pending or not.
@@ -31,51 +31,53 @@ from testkit.docs.words import (
 ROOT = Path(__file__).parents[2]
 
 
-def _compiled(rules: Iterable[Rule], flags: re.RegexFlag, ends: str) -> list[re.Pattern[str]]:
+def _compile(rules: Iterable[Rule], flags: re.RegexFlag, ends: str) -> list[re.Pattern[str]]:
     patterns = (rule.pattern.replace(" ", r"\s+") if ends else rule.pattern for rule in rules)
     return [re.compile(f"{ends}(?:{pattern}){ends}", flags) for pattern in patterns]
 
 
-_PROSE = list(zip(PROSE, _compiled(PROSE, re.IGNORECASE, r"\b"), strict=True))
-_NAMES = list(zip(NAMES, _compiled(NAMES, re.NOFLAG, ""), strict=True))
+_PROSE = list(zip(PROSE, _compile(PROSE, re.IGNORECASE, r"\b"), strict=True))
+_NAMES = list(zip(NAMES, _compile(NAMES, re.NOFLAG, ""), strict=True))
 _CODE = re.compile(
     r"^( *)```.*?^ *```|^(?: {4}|\t)(?![-*]|\d+\.)\S.*?$|`[^`]*`", re.MULTILINE | re.DOTALL
 )
 
 
-def findings(path: str, text: str) -> list[str]:
+def find_words(path: str, text: str) -> list[str]:
     """Return the words that a file should not have, as `path:line: word (instead)`."""
     for allowed in ALLOWED.get(path, ()):
         text = text.replace(allowed, "x" * len(allowed))
     if path == "CHANGELOG.md":
         # Tables of old names and new ones.
         text = re.sub(r"^\|.*$", lambda row: _blank(row[0]), text, flags=re.MULTILINE)
-    prose = prose_of(path, text)
-    matches = [*_matches(_PROSE, prose), *_matches(_NAMES, text)]
+    prose = extract_prose(path, text)
+    matches = [*_find_matches(_PROSE, prose), *_find_matches(_NAMES, text)]
     if path.endswith(".py"):
-        matches += _identifiers(text)
+        matches += _check_identifiers(text)
     return [f"{path}:{line}: {word}" for line, word in sorted(set(matches))]
 
 
-def _matches(rules: list[tuple[Rule, re.Pattern[str]]], text: str) -> Iterator[tuple[int, str]]:
+def _find_matches(
+    rules: list[tuple[Rule, re.Pattern[str]]], text: str
+) -> Iterator[tuple[int, str]]:
     for rule, pattern in rules:
         for match in pattern.finditer(text):
             line = text.count("\n", 0, match.start()) + 1
             yield line, f"{' '.join(match[0].split())} ({rule.instead})"
 
 
-def prose_of(path: str, text: str) -> str:
-    """Return a file's text with all code blanked, so that lines stay where they are."""
+def extract_prose(path: str, text: str) -> str:
+    """Return a file's text with all code blanked, so that line numbers stay the same."""
     if path.endswith(".md"):
         return _CODE.sub(lambda match: _blank(match[0]), text)
-    return _python_prose(text) if path.endswith(".py") else re.sub(r"[#*]|//|--", " ", text)
+    return _extract_python_prose(text) if path.endswith(".py") else re.sub(r"[#*]|//|--", " ", text)
 
 
 def _blank(text: str) -> str:
     return re.sub(r"\S", "_", text)
 
 
-def _python_prose(text: str) -> str:
+def _extract_python_prose(text: str) -> str:
     """Keep comments, docstrings and strings with a blank."""
     prose = [list(_blank(line)) for line in text.splitlines(keepends=True)]
     for token in tokenize.generate_tokens(StringIO(text).readline):
@@ -87,14 +89,14 @@ def _python_prose(text: str) -> str:
 
 
 def _keep(prose: list[list[str]], token: tokenize.TokenInfo) -> None:
-    (row, column), kept = token.start, token.string.replace("#", " ")
-    for offset, line in enumerate(kept.splitlines(keepends=True)):
+    (row, column), text = token.start, token.string.replace("#", " ")
+    for offset, line in enumerate(text.splitlines(keepends=True)):
         start = column if offset == 0 else 0
         prose[row - 1 + offset][start : start + len(line)] = line
 
 
-def _identifiers(source: str) -> Iterator[tuple[int, str]]:
-    """Yield local variables and functions with a name that is no noun or no verb."""
+def _check_identifiers(source: str) -> Iterator[tuple[int, str]]:
+    """Yield local variables that are not nouns, and functions that are not verbs."""
     for node in ast.walk(ast.parse(source)):
         match node:
             case ast.Name(id=name, ctx=ast.Store()) if name in VARIABLES:
@@ -109,7 +111,7 @@ def _identifiers(source: str) -> Iterator[tuple[int, str]]:
                     yield node.lineno, f"{name}: docstring begins with {first[0]} (Return …)"
 
 
-def files() -> Iterator[str]:
+def list_files() -> Iterator[str]:
     """Yield the text files of the repository."""
     listed = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True, timeout=20)
     for path in listed.splitlines():
@@ -124,13 +126,13 @@ def is_pending(path: str) -> bool:
 
 
 def main(paths: list[str]) -> int:
-    """List what is found below paths."""
+    """List the findings below paths."""
     below = tuple(path.removeprefix("./") for path in paths)
     lines = [
         line
-        for path in files()
+        for path in list_files()
         if path.startswith(below)
-        for line in findings(path, (ROOT / path).read_text())
+        for line in find_words(path, (ROOT / path).read_text())
     ]
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     return 1 if lines else 0

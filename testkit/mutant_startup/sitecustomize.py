@@ -1,4 +1,4 @@
-"""Applies the mutants that the environment names; without them all, the process must not run."""
+"""Apply the mutants that the environment names. If one fails, the process must not run."""
 # ruff: noqa: INP001 - Python imports it by its name, from PYTHONPATH
 
 import os
@@ -10,6 +10,6 @@ try:
 
     for name in os.environ[VARIABLE].split(","):
         getattr(mutants, name)()
-except BaseException:  # noqa: BLE001 - Python would go on after any error here
+except BaseException:  # noqa: BLE001 - Python would continue after an error here
     traceback.print_exc()
     os._exit(70)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from testkit.docs.links import ROOT, broken_links
+from testkit.docs.links import ROOT, find_broken_links
 
 
 def documents() -> list[Path]:
@@ -18,7 +18,7 @@ def documents() -> list[Path]:
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_leads_somewhere(document: Path) -> None:
-    assert broken_links(document.parent, document.read_text()) == []
+    assert find_broken_links(document.parent, document.read_text()) == []
 
 
 @pytest.mark.parametrize(
@@ -32,4 +32,4 @@ def test_every_link_leads_somewhere(document: Path) -> None:
     ],
 )
 def test_broken_link_is_found(text: str, broken: list[str]) -> None:
-    assert broken_links(ROOT, text) == broken
+    assert find_broken_links(ROOT, text) == broken

@@ -2,16 +2,16 @@
 
 import pytest
 
-from testkit.docs.word_scan import ROOT, files, findings, is_pending
+from testkit.docs.word_scan import ROOT, find_words, is_pending, list_files
 from testkit.docs.words import ALLOWED, NAMES, PROSE, Rule
 
 
 def test_no_file_has_a_word_that_is_not_used() -> None:
     bad = [
         line
-        for path in files()
+        for path in list_files()
         if not is_pending(path)
-        for line in findings(path, (ROOT / path).read_text())
+        for line in find_words(path, (ROOT / path).read_text())
     ]
     assert bad == []
 
@@ -42,26 +42,26 @@ FORMS = {
 @pytest.mark.parametrize("rule", PROSE, ids=lambda rule: rule.example)
 def test_word_is_found_in_every_kind_of_file(path: str, rule: Rule) -> None:
     text = FORMS[path].format(rule.example)
-    assert [line for line in findings(path, text) if rule.instead in line]
+    assert [line for line in find_words(path, text) if rule.instead in line]
 
 
 @pytest.mark.parametrize("rule", NAMES, ids=lambda rule: rule.example)
 def test_old_name_is_found_in_code(rule: Rule) -> None:
-    assert findings("a.py", f"from a import {rule.example}\n")
-    assert findings("a.md", f"`{rule.example}`\n")
+    assert find_words("a.py", f"from a import {rule.example}\n")
+    assert find_words("a.md", f"`{rule.example}`\n")
 
 
 def test_words_are_found_over_the_end_of_a_line() -> None:
-    assert findings("a.py", "# it goes\n# on\nx = 1\n") == ["a.py:1: goes on (continue)"]
-    assert findings("a.py", "x = 1  # it goes\n# on\n") == ["a.py:1: goes on (continue)"]
-    assert findings("a.py", "goes = 1\non = 1\n") == []
+    assert find_words("a.py", "# it goes\n# on\nx = 1\n") == ["a.py:1: goes on (continue)"]
+    assert find_words("a.py", "x = 1  # it goes\n# on\n") == ["a.py:1: goes on (continue)"]
+    assert find_words("a.py", "goes = 1\non = 1\n") == []
 
 
 def test_table_of_the_changelog_may_have_old_names() -> None:
     row = "| `fast_lane_off` | `fast_path_disabled` |\n"
-    assert findings("CHANGELOG.md", row) == []
-    assert findings("README.md", row)
-    assert findings("CHANGELOG.md", f"`fast_lane_off` {row}")
+    assert find_words("CHANGELOG.md", row) == []
+    assert find_words("README.md", row)
+    assert find_words("CHANGELOG.md", f"`fast_lane_off` {row}")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_table_of_the_changelog_may_have_old_names() -> None:
     ],
 )
 def test_other_words_are_not_found(text: str) -> None:
-    assert findings("a.md", text) == []
+    assert find_words("a.md", text) == []
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,9 @@ def test_other_words_are_not_found(text: str) -> None:
     ],
 )
 def test_name_that_is_no_noun_or_verb_is_found(source: str, name: str) -> None:
-    (line,) = findings("a.py", source)
+    (line,) = find_words("a.py", source)
     assert name in line
 
 
 def test_code_and_short_strings_are_no_prose() -> None:
-    assert findings("a.py", 'key = f"{{{p}}}:lane"\nlane = stand\n') == []
+    assert find_words("a.py", 'key = f"{{{p}}}:lane"\nlane = stand\n') == []

@@ -108,7 +108,7 @@ def test_verify_and_the_readers_report_the_damage(fast_path: Path, data: st.Data
     assert ids["damaged"] == expected.damaged
     assert ids["repeated"] == expected.repeated
     assert others.count("missing") == expected.partitions_missing
-    assert bool(others.count("damaged")) == expected.doubt
+    assert bool(others.count("damaged")) == expected.finished_changed
 
     lost = expected.missing | expected.damaged
     readable = [i for i in usages if i not in lost]
@@ -118,7 +118,7 @@ def test_verify_and_the_readers_report_the_damage(fast_path: Path, data: st.Data
     assert (lost | expected.repeated) & set(usages) <= reported <= lost | expected.repeated
     if expected.partitions_missing:
         assert reports
-    elif not reported and not expected.doubt:
+    elif not reported and not expected.finished_changed:
         assert not reports
     check_recovery(archives, expected, readable)
     shutil.rmtree(folder)
