@@ -21,7 +21,7 @@ from testkit.load import Load
 from testkit.processes import Stack
 from testkit.servers import Flavour, Server
 from testkit.waiting import wait_until
-from tests.chart.test_secrets import secret
+from tests.chart.test_secrets import read_secret
 
 OPERATOR = "user operator on >operator ~* &* +@all"
 DEFAULT = "user default off ~* &* +@all"
@@ -47,12 +47,12 @@ REFUSED = (
 )
 
 
-def chart_secret() -> dict[str, str]:
+def read_chart_secret() -> dict[str, str]:
     """Return the data of the chart's Secret."""
-    return secret(render(), "busyapi-valkey")
+    return read_secret(render(), "busyapi-valkey")
 
 
-def server_with_acl(folder: Path, flavour: Flavour, acl: str) -> Server:
+def make_server(folder: Path, flavour: Flavour, acl: str) -> Server:
     """Return a server with the chart's users and an operator for the test."""
     if flavour == "redis":  # 7.0 does not have the command and rejects the whole file
         acl = acl.replace(" +waitaof", "")
@@ -60,7 +60,7 @@ def server_with_acl(folder: Path, flavour: Flavour, acl: str) -> Server:
     return Server(folder / "server", flavour, username="operator", password="operator", acl=lines)
 
 
-def stack_on(server: Server, folder: Path, passwords: dict[str, str]) -> Stack:
+def make_stack(server: Server, folder: Path, passwords: dict[str, str]) -> Stack:
     """Return a stack whose processes log in as their roles."""
     stack = Stack(folder / "stack", server)
     for role, processes in (("api", stack.apis), ("flusher", stack.flushers)):
@@ -72,13 +72,13 @@ def stack_on(server: Server, folder: Path, passwords: dict[str, str]) -> Stack:
     return stack
 
 
-def ids_after_a_crash(
+def post_and_crash(
     folder: Path, flavour: Flavour, credentials: dict[str, str], acl: str
 ) -> list[int]:
     """Post while the flusher is paused, restart the server after a kill, and return all ids."""
     with (
-        server_with_acl(folder, flavour, acl) as server,
-        stack_on(server, folder, credentials) as stack,
+        make_server(folder, flavour, acl) as server,
+        make_stack(server, folder, credentials) as stack,
     ):
         with Load(stack.port, requests=50) as load:
             load.finish()
@@ -92,40 +92,40 @@ def ids_after_a_crash(
         ids.append(check_stored(send(stack.port, USAGE)))
         stack.wait_until_archived()
         stack.flushers[0].restart()
-        assert denied(server) == set()
+        assert find_denied_commands(server) == set()
         return ids
 
 
-def denied(server: Server) -> set[tuple[str, str]]:
+def find_denied_commands(server: Server) -> set[tuple[str, str]]:
     """Return the role and command of each refusal for a missing right."""
     rows = server.command("ACL", "LOG")
     return {(row["username"], row["object"]) for row in rows if row["username"] in ROLES}
 
 
 def test_unarchived_usages_survive_a_crash(tmp_path: Path, flavour: Flavour) -> None:
-    credentials = chart_secret()
-    ids = ids_after_a_crash(tmp_path, flavour, credentials, credentials["users.acl"])
+    credentials = read_chart_secret()
+    ids = post_and_crash(tmp_path, flavour, credentials, credentials["users.acl"])
     assert ids == [51, 52, 53, 54, 55, 57]
 
 
 def test_default_user_without_rights_loses_usages(tmp_path: Path) -> None:
-    """Uses Debian's Redis, because the Valkey of the wheel is newer than the fix."""
-    credentials = chart_secret()
+    """Use Debian's Redis, because the Valkey of the wheel is newer than the fix."""
+    credentials = read_chart_secret()
     assert DEFAULT in credentials["users.acl"].splitlines()
     acl = credentials["users.acl"].replace(DEFAULT, "user default off")
-    *_, last = ids_after_a_crash(tmp_path, "redis", credentials, acl)
+    *_, last = post_and_crash(tmp_path, "redis", credentials, acl)
     assert last > 1_000_000, "Redis lost usages, so the flusher skipped ids"
 
 
 def test_missing_right_is_detected(tmp_path: Path) -> None:
-    credentials = chart_secret()
+    credentials = read_chart_secret()
     acl = credentials["users.acl"].replace(" +exists", "")
-    with server_with_acl(tmp_path, "valkey", acl) as server:
-        stack = stack_on(server, tmp_path, credentials)
+    with make_server(tmp_path, "valkey", acl) as server:
+        stack = make_stack(server, tmp_path, credentials)
         with contextlib.closing(stack):
             stack.flushers[0].spawn()
             wait_until(
-                lambda: ("flusher", "exists") in denied(server),
+                lambda: ("flusher", "exists") in find_denied_commands(server),
                 "a command to be denied",
                 seconds=30,
             )
@@ -134,59 +134,59 @@ def test_missing_right_is_detected(tmp_path: Path) -> None:
 def test_rights_of_0_2_0_refuse_only_posts_with_a_key(
     tmp_path: Path,
 ) -> None:
-    """Covers the seconds of an upgrade in which Valkey still has the users of 0.2.0."""
-    credentials = chart_secret()
+    """Cover the seconds of an upgrade in which Valkey still has the users of 0.2.0."""
+    credentials = read_chart_secret()
     acl = "\n".join(
         f"user {role} on #{sha256(credentials[f'{role}-password'].encode()).hexdigest()} {rights}"
         for role, rights in RIGHTS_OF_0_2_0.items()
     )
     acl += f"\n{DEFAULT}\n"
     with (
-        server_with_acl(tmp_path, "valkey", acl) as server,
-        stack_on(server, tmp_path, credentials) as stack,
+        make_server(tmp_path, "valkey", acl) as server,
+        make_stack(server, tmp_path, credentials) as stack,
     ):
-        lost = stack.apis[0].read_metric("busyapi_committer_failures_total")
+        failures = stack.apis[0].read_metric("busyapi_committer_failures_total")
         for key in range(5):
             problem = check_unavailable(send(stack.port, USAGE, idempotency_key=f"key-{key}"), "no")
             assert "Idempotency-Key" in problem["detail"]
             check_stored(send(stack.port, USAGE))
-        assert stack.apis[0].read_metric("busyapi_committer_failures_total") == lost
+        assert stack.apis[0].read_metric("busyapi_committer_failures_total") == failures
         stack.wait_until_archived()
 
 
 def test_documented_rights_for_an_external_redis_are_those_of_both_roles() -> None:
     documented = set(re.findall(r"^    (\+evalsha .*)$", README, re.MULTILINE)[0].split())
-    lines = [line for line in chart_secret()["users.acl"].splitlines() if " on #" in line]
+    lines = [line for line in read_chart_secret()["users.acl"].splitlines() if " on #" in line]
     granted = {word for line in lines for word in line.split() if word.startswith("+")}
     assert documented | {"+waitaof"} == granted
 
 
 def test_every_command_of_the_service_is_granted() -> None:
     """Commands are in scripts, and in tuples that are sent to Redis."""
-    granted = set(re.findall(r"\+([a-z]+)", chart_secret()["users.acl"]))
-    names = re.findall(r"redis\.p?call\('([A-Z]+)'", sources("*.lua"))
-    names += re.findall(r'\(\s*"([A-Z]+)",', sources("*.py"))
+    granted = set(re.findall(r"\+([a-z]+)", read_chart_secret()["users.acl"]))
+    names = re.findall(r"redis\.p?call\('([A-Z]+)'", read_sources("*.lua"))
+    names += re.findall(r'\(\s*"([A-Z]+)",', read_sources("*.py"))
     commands = {name.lower() for name in names}
     assert {"xadd", "hlen", "waitaof", "pttl"} <= commands
     # For Sentinels, cluster nodes, the login, and the tier `replicated`.
     assert commands - granted <= {"sentinel", "cluster", "auth", "wait"}
 
 
-def sources(pattern: str) -> str:
+def read_sources(pattern: str) -> str:
     """Return the source of the modules that send commands to Redis."""
     return "".join(path.read_text() for path in sorted(STREAM.glob(pattern)))
 
 
 def test_each_role_has_the_rights_that_idempotency_keys_need(tmp_path: Path) -> None:
-    credentials = chart_secret()
+    credentials = read_chart_secret()
     with (
-        server_with_acl(tmp_path, "valkey", credentials["users.acl"]) as server,
-        stack_on(server, tmp_path, credentials) as stack,
+        make_server(tmp_path, "valkey", credentials["users.acl"]) as server,
+        make_stack(server, tmp_path, credentials) as stack,
     ):
         for replayed in (None, "true"):
-            answer = send(stack.port, USAGE, idempotency_key="k")
-            assert check_stored(answer) == 1
-            assert answer.headers.get("idempotency-replayed") == replayed
+            reply = send(stack.port, USAGE, idempotency_key="k")
+            assert check_stored(reply) == 1
+            assert reply.headers.get("idempotency-replayed") == replayed
         (flusher,) = stack.flushers
         wait_until(lambda: flusher.read_metric("busyapi_idempotency_keys") == 1, "the metric")
         stack.wait_until_archived()
@@ -203,8 +203,8 @@ def test_each_role_has_the_rights_that_idempotency_keys_need(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_role_is_refused_all_other_commands(tmp_path: Path, role: str) -> None:
-    credentials = chart_secret()
-    with server_with_acl(tmp_path, "valkey", credentials["users.acl"]) as server:
+    credentials = read_chart_secret()
+    with make_server(tmp_path, "valkey", credentials["users.acl"]) as server:
         client = redis.Redis(
             port=server.port,
             username=role,

@@ -27,16 +27,16 @@ MIN_DESCRIPTION = 60
 ON: Json = {"metrics": {"dashboards": {"enabled": True}}}
 
 
-def dashboard(name: str) -> Json:
+def load_dashboard(name: str) -> Json:
     loaded: Json = json.loads((DASHBOARDS / f"{name}.json").read_text())
     return loaded
 
 
-def panels(board: Json) -> list[Json]:
+def list_panels(board: Json) -> list[Json]:
     return [panel for panel in board["panels"] if panel["type"] != "row"]
 
 
-def defects(board: Json) -> Iterator[str]:
+def find_defects(board: Json) -> Iterator[str]:
     """Yield the defects of a dashboard."""
     ids = [panel["id"] for panel in board["panels"]]
     if len(ids) != len(set(ids)):
@@ -47,13 +47,13 @@ def defects(board: Json) -> Iterator[str]:
     for panel in board["panels"]:
         if panel["gridPos"]["x"] + panel["gridPos"]["w"] > COLUMNS:
             yield f"{panel['title']} is beyond the edge"
-    for panel in panels(board):
-        yield from (f"{panel['title']}: {defect}" for defect in panel_defects(panel))
+    for panel in list_panels(board):
+        yield from (f"{panel['title']}: {defect}" for defect in find_panel_defects(panel))
     for name in set(re.findall(r"\$\{?(\w+)", json.dumps(board))) - KNOWN - {"__value", "__all"}:
         yield f"there is no variable {name}"
 
 
-def panel_defects(panel: Json) -> Iterator[str]:
+def find_panel_defects(panel: Json) -> Iterator[str]:
     if not panel["fieldConfig"]["defaults"].get("unit"):
         yield "no unit"
     if not panel["title"]:
@@ -76,7 +76,7 @@ def overlap(one: Json, other: Json) -> bool:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_panel_has_a_unit_a_description_a_query_and_a_position(name: str) -> None:
-    assert [*defects(dashboard(name))] == []
+    assert [*find_defects(load_dashboard(name))] == []
 
 
 @pytest.mark.parametrize(
@@ -98,13 +98,13 @@ def test_every_panel_has_a_unit_a_description_a_query_and_a_position(name: str) 
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_defect_is_found(change: Json, defect: str) -> None:
-    board = copy.deepcopy(dashboard("overview"))
-    panels(board)[0].update(change)
-    assert defect in " ".join(defects(board))
+    board = copy.deepcopy(load_dashboard("overview"))
+    list_panels(board)[0].update(change)
+    assert defect in " ".join(find_defects(board))
 
 
 def test_dashboards_keep_their_uids() -> None:
-    assert {dashboard(name)["title"]: dashboard(name)["uid"] for name in NAMES} == {
+    assert {load_dashboard(name)["title"]: load_dashboard(name)["uid"] for name in NAMES} == {
         "busyapi / Overview": "busyapi-overview",
         "busyapi / Data path": "busyapi-data-path",
         "busyapi / Autoscaling and resources": "busyapi-resources",
@@ -113,36 +113,38 @@ def test_dashboards_keep_their_uids() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_dashboard_links_to_the_other_two(name: str) -> None:
-    board = dashboard(name)
+    board = load_dashboard(name)
     others = {f"/d/{uid}" for uid in UIDS.values()} - {f"/d/{board['uid']}"}
     assert {link["url"] for link in board["links"]} == others
     assert all(link["includeVars"] and link["keepTime"] for link in board["links"])
 
 
-def rules() -> list[Json]:
+def load_rules() -> list[Json]:
     groups = yaml.safe_load((CHART / "files" / "rules.yaml").read_text())["groups"]
     return [rule for group in groups for rule in group["rules"]]
 
 
-def linked(boards: list[Json]) -> set[str]:
+def find_linked_alerts(boards: list[Json]) -> set[str]:
     """Return the alerts whose runbooks are linked from panels."""
-    links = [link["url"] for board in boards for panel in panels(board) for link in panel["links"]]
+    links = [
+        link["url"] for board in boards for panel in list_panels(board) for link in panel["links"]
+    ]
     return {re.fullmatch(r"\$\{runbooks\}(\w+)\.md", url)[1] for url in links}  # type: ignore[index]
 
 
 def test_panels_link_to_the_runbook_of_every_alert_and_to_no_other() -> None:
-    alerts = {rule["alert"] for rule in rules() if "alert" in rule}
-    assert linked([dashboard(name) for name in NAMES]) == alerts
+    alerts = {rule["alert"] for rule in load_rules() if "alert" in rule}
+    assert find_linked_alerts([load_dashboard(name) for name in NAMES]) == alerts
 
 
 def test_every_recording_rule_that_a_panel_reads_exists() -> None:
-    recorded = {rule["record"] for rule in rules() if "record" in rule}
-    read = set(re.findall(r"busyapi:\w+:\w+", "".join(map(str, map(dashboard, NAMES)))))
+    recorded = {rule["record"] for rule in load_rules() if "record" in rule}
+    read = set(re.findall(r"busyapi:\w+:\w+", "".join(map(str, map(load_dashboard, NAMES)))))
     assert read
     assert read <= recorded
 
 
-def promtool_error(expressions: list[str], folder: Path) -> str:
+def check_queries(expressions: list[str], folder: Path) -> str:
     """Return promtool's error about queries. It reads queries only in rules."""
     path = folder / "rules.yaml"
     rule = [
@@ -154,25 +156,25 @@ def promtool_error(expressions: list[str], folder: Path) -> str:
     return process.stderr if process.returncode else ""
 
 
-def expressions(name: str) -> list[str]:
+def list_expressions(name: str) -> list[str]:
     choice = Choice("", 0, 60, 1, "1m", "usages", "busyapi")
-    targets = [target for panel in panels(dashboard(name)) for target in panel["targets"]]
+    targets = [target for panel in list_panels(load_dashboard(name)) for target in panel["targets"]]
     return [choice.fill(target["expr"]) for target in targets]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_query_is_valid_for_prometheus(name: str, tmp_path: Path) -> None:
-    assert promtool_error(expressions(name), tmp_path) == ""
+    assert check_queries(list_expressions(name), tmp_path) == ""
 
 
 def test_invalid_query_is_found(tmp_path: Path) -> None:
-    broken = [*expressions("overview"), "sum(rate(busyapi_requests_total)"]
-    assert "could not parse expression" in promtool_error(broken, tmp_path)
+    broken = [*list_expressions("overview"), "sum(rate(busyapi_requests_total)"]
+    assert "could not parse expression" in check_queries(broken, tmp_path)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_preview_knows_every_unit(name: str) -> None:
-    for panel in panels(dashboard(name)):
+    for panel in list_panels(load_dashboard(name)):
         assert format_value(1.5, panel["fieldConfig"]["defaults"]["unit"])
 
 

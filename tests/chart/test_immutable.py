@@ -113,7 +113,7 @@ def test_allowed_value_changes_no_immutable_field(change: str) -> None:
 
 def test_upgrade_from_each_released_chart_changes_no_immutable_field() -> None:
     for archive in find_archives():
-        conflicts_by_mode = upgrades(archive)
+        conflicts_by_mode = find_conflicts(archive)
         assert "default" in conflicts_by_mode
         assert not any(conflicts_by_mode.values()), f"{archive.name}: {conflicts_by_mode}"
 
@@ -124,7 +124,7 @@ def test_selector_that_changed_since_a_release_is_found(tmp_path: Path) -> None:
     label = "app.kubernetes.io/instance:"
     assert label in helpers.read_text()
     helpers.write_text(helpers.read_text().replace(label, f"older: yes-it-was\n{label}"))
-    conflicts_by_mode = upgrades(pack_release(older, tmp_path))["default"]
+    conflicts_by_mode = find_conflicts(pack_release(older, tmp_path))["default"]
     assert "Deployment/busyapi: spec.selector" in conflicts_by_mode
 
 
@@ -136,7 +136,7 @@ def test_released_version_is_not_packed_again(tmp_path: Path) -> None:
     assert archive.read_bytes() == first
 
 
-def upgrades(archive: Path) -> dict[str, list[str]]:
+def find_conflicts(archive: Path) -> dict[str, list[str]]:
     """Return the conflicts of an upgrade in each mode that the old chart supports."""
     conflicts_by_mode = {}
     for mode in MODES:

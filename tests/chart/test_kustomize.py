@@ -27,7 +27,7 @@ def build(path: str) -> list[Json]:
     return parse(process.stdout)
 
 
-def secret(**environment: str) -> Json:
+def make_secret(**environment: str) -> Json:
     """Return the Secret that k8s/secret prints."""
     process = subprocess.run(
         [str(K8S / "secret")],
@@ -97,7 +97,7 @@ def test_local_overlay_has_no_autoscaler_and_uses_the_port_of_kind() -> None:
     assert len({worker["labels"][ZONE] for worker in workers}) == 2
 
 
-def test_production_overlay_has_what_its_comments_say() -> None:
+def test_production_overlay_matches_its_comments() -> None:
     documents = build("overlays/production")
     kinds = {document["kind"] for document in documents}
     assert kinds >= {"Ingress", "NetworkPolicy", "ServiceMonitor", "PodDisruptionBudget"}
@@ -115,7 +115,7 @@ def test_production_overlay_has_what_its_comments_say() -> None:
 
 
 def test_secret_is_new_each_time_and_has_the_rights_of_the_chart() -> None:
-    first, second = (secret()["stringData"] for _ in range(2))
+    first, second = (make_secret()["stringData"] for _ in range(2))
     assert len({first["api-password"], first["flusher-password"], second["api-password"]}) == 3
     assert len(first["api-password"]) == 32
     rights = (K8S / "base" / "users.acl").read_text()
@@ -127,7 +127,7 @@ def test_secret_is_new_each_time_and_has_the_rights_of_the_chart() -> None:
 
 
 def test_given_passwords_are_used() -> None:
-    data = secret(API_PASSWORD="one", FLUSHER_PASSWORD="two")["stringData"]
+    data = make_secret(API_PASSWORD="one", FLUSHER_PASSWORD="two")["stringData"]
     assert (data["api-password"], data["flusher-password"]) == ("one", "two")
 
 

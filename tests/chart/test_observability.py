@@ -11,14 +11,14 @@ from testkit.chart.rendering import ROOT, Json, of_kind, one, render
 FOLDER = ROOT / "k8s" / "observability"
 
 
-def adapter() -> Json:
+def load_adapter() -> Json:
     values: Json = yaml.safe_load((FOLDER / "prometheus-adapter.yaml").read_text())
     return values
 
 
 def test_adapter_serves_the_metric_that_the_chart_uses() -> None:
-    (rule,) = adapter()["rules"]["custom"]
-    assert adapter()["rules"]["default"] is False
+    (rule,) = load_adapter()["rules"]["custom"]
+    assert load_adapter()["rules"]["default"] is False
     series = rule["seriesQuery"].partition("{")[0]
     name = re.sub(rule["name"]["matches"], rule["name"]["as"].replace("${1}", r"\1"), series)
     values = {"autoscaling": {"targetRequestsPerSecond": 1}}
@@ -28,7 +28,7 @@ def test_adapter_serves_the_metric_that_the_chart_uses() -> None:
 
 
 def test_rate_window_covers_three_scrapes() -> None:
-    (rule,) = adapter()["rules"]["custom"]
+    (rule,) = load_adapter()["rules"]["custom"]
     window = re.search(r"\[(\d+)s\]", rule["metricsQuery"])
     assert window
     keda = {"enabled": True, "serverAddress": "http://prometheus:9090"}

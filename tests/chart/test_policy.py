@@ -13,7 +13,7 @@ BAD = "bad"
 ADDED = ("extraContainers", "extraObjects")
 
 
-def without_additions(values: Json) -> Json:
+def remove_additions(values: Json) -> Json:
     sections = [values, *(section for section in values.values() if isinstance(section, dict))]
     for section in sections:
         for name in ADDED:
@@ -21,7 +21,7 @@ def without_additions(values: Json) -> Json:
     return values
 
 
-def bad() -> list[Json]:
+def make_bad_documents() -> list[Json]:
     """Return the API with insecure settings."""
     deployment = deepcopy(one(render(), "Deployment", "busyapi"))
     deployment["metadata"]["name"] = "bad"
@@ -36,9 +36,9 @@ def all_complaints(tmp_path_factory: pytest.TempPathFactory) -> list[Complaint]:
     """Run checkov once over all modes, because its start takes longer than its checks."""
     folder = tmp_path_factory.mktemp("policy")
     for mode in MODES:
-        documents = render(without_additions(values_of(mode)))
+        documents = render(remove_additions(values_of(mode)))
         (folder / f"{mode_name(mode)}.yaml").write_text(yaml.safe_dump_all(documents))
-    (folder / f"{BAD}.yaml").write_text(yaml.safe_dump_all(bad()))
+    (folder / f"{BAD}.yaml").write_text(yaml.safe_dump_all(make_bad_documents()))
     return complaints(folder)
 
 

@@ -14,27 +14,27 @@ from testkit.chart.rendering import CHART, Json, one, render
 PASSWORDS = {"api-password": "an-old-one", "flusher-password": "another-old-one"}
 
 
-def refusal(values: Json, chart: Path = CHART) -> list[str]:
+def find_refusals(values: Json, chart: Path = CHART) -> list[str]:
     """Return the messages that these values are refused with."""
-    with pytest.raises(helm_python.HelmError) as refused:
+    with pytest.raises(helm_python.HelmError) as caught:
         render(values, chart=chart)
-    text = str(refused.value)
+    text = str(caught.value)
     messages_listed = re.findall(r"^  busyapi: (.*)", text, re.MULTILINE)
     return messages_listed or [re.sub(r"^execution error at \(.*?\): ", "", text.splitlines()[-1])]
 
 
-def installed_with_four(folder: Path) -> Path:
+def make_installed_chart(folder: Path) -> Path:
     """Return the chart with an installed release of four partitions."""
     return with_lookup(folder, "ConfigMap", '(dict "data" (dict "BUSYAPI_PARTITIONS" "4"))')
 
 
 @pytest.mark.parametrize(("start", "values"), REFUSALS, ids=[start for start, _ in REFUSALS])
 def test_contradiction_is_refused_with_one_message(start: str, values: Json) -> None:
-    (message,) = refusal(values)
+    (message,) = find_refusals(values)
     assert start in message
 
 
-def unmatched(patterns: list[str], messages_given: list[str]) -> list[str]:
+def find_unmatched(patterns: list[str], messages_given: list[str]) -> list[str]:
     """Return messages without a test, and given messages that no template has."""
     return [
         pattern
@@ -48,21 +48,21 @@ def unmatched(patterns: list[str], messages_given: list[str]) -> list[str]:
 
 
 def test_each_message_in_the_templates_has_a_test_and_vice_versa(tmp_path: Path) -> None:
-    messages_given = [message for _, values in REFUSALS for message in refusal(values)]
-    messages_given += refusal({"config": {"partitions": 2}}, installed_with_four(tmp_path))
-    assert unmatched(messages(), messages_given) == []
-    assert unmatched([*messages(), "a new one"], messages_given) == ["a new one"]
-    assert unmatched(messages()[1:], messages_given)
+    messages_given = [message for _, values in REFUSALS for message in find_refusals(values)]
+    messages_given += find_refusals({"config": {"partitions": 2}}, make_installed_chart(tmp_path))
+    assert find_unmatched(messages(), messages_given) == []
+    assert find_unmatched([*messages(), "a new one"], messages_given) == ["a new one"]
+    assert find_unmatched(messages()[1:], messages_given)
 
 
 def test_several_contradictions_are_reported_together() -> None:
     both = {"ingress": {"enabled": True}, "httpRoute": {"enabled": True}}
-    assert len(refusal(both)) == 2
+    assert len(find_refusals(both)) == 2
 
 
 def test_changed_number_of_partitions_is_refused_on_upgrade(tmp_path: Path) -> None:
-    chart = installed_with_four(tmp_path)
-    (message,) = refusal({"config": {"partitions": 2}}, chart)
+    chart = make_installed_chart(tmp_path)
+    (message,) = find_refusals({"config": {"partitions": 2}}, chart)
     assert "this release was installed with 4" in message
     assert render({"config": {"partitions": 4}}, chart=chart)
 

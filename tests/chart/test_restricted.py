@@ -54,7 +54,7 @@ BAD: list[tuple[str, Any, str]] = [
 ]
 
 
-def changed(pod: Json, path: str, value: Any) -> Json:
+def replace_at(pod: Json, path: str, value: Any) -> Json:
     """Return a copy with another value at the path; None removes it."""
     copy = at = deepcopy(pod)
     *parents, last = path.split(".")
@@ -80,9 +80,9 @@ def test_good_pod_has_no_violation() -> None:
     assert violations(GOOD) == []
 
 
-@pytest.mark.parametrize(("path", "value", "says"), BAD)
-def test_each_violation_is_found(path: str, value: Any, says: str) -> None:
-    assert says in " ".join(violations(changed(GOOD, path, value)))
+@pytest.mark.parametrize(("path", "value", "message"), BAD)
+def test_each_violation_is_found(path: str, value: Any, message: str) -> None:
+    assert message in " ".join(violations(replace_at(GOOD, path, value)))
 
 
 @pytest.mark.parametrize("kind", ["initContainers", "ephemeralContainers"])

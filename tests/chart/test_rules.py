@@ -112,12 +112,14 @@ def without_expected_alerts(content: Json) -> Json:
 
 def test_every_series_is_selected_by_release() -> None:
     expressions = [rule["expr"] for group in groups() for rule in group["rules"]]
-    assert unselected(expressions) == []
-    assert unselected([*expressions, "sum(busyapi_usages_total) > 0"]) == ["busyapi_usages_total"]
-    assert unselected(['up{job="a"} == 0']) == ['{job="a"}']
+    assert find_unselected(expressions) == []
+    assert find_unselected([*expressions, "sum(busyapi_usages_total) > 0"]) == [
+        "busyapi_usages_total"
+    ]
+    assert find_unselected(['up{job="a"} == 0']) == ['{job="a"}']
 
 
-def unselected(expressions: Sequence[str]) -> list[str]:
+def find_unselected(expressions: Sequence[str]) -> list[str]:
     """Return series without a selector, and selectors without the namespace of the release."""
     bare = [
         m[0].strip(m[1])
@@ -131,16 +133,16 @@ def unselected(expressions: Sequence[str]) -> list[str]:
     return bare + [selector for selector in selectors if 'namespace="usages"' not in selector]
 
 
-def uncovered(rules: Sequence[Json], cases_given: Sequence[Json]) -> list[str]:
+def find_uncovered(rules: Sequence[Json], cases_given: Sequence[Json]) -> list[str]:
     """Return alerts and windows that lack a case that fires or a case that is quiet."""
-    asked = [(case["name"], test) for case in cases_given for test in case["alert_rule_test"]]
+    tests = [(case["name"], test) for case in cases_given for test in case["alert_rule_test"]]
     missing = []
     for rule in rules:
         name, labels = rule["alert"], rule["labels"].items()
         pair = (
             f"{rule['labels']['long']}/{rule['labels']['short']}" if "long" in dict(labels) else ""
         )
-        own_tests = [(title, test) for title, test in asked if test["alertname"] == name]
+        own_tests = [(title, test) for title, test in tests if test["alertname"] == name]
         fires = any(
             labels <= alert["exp_labels"].items() for _, t in own_tests for alert in t["exp_alerts"]
         )
@@ -149,8 +151,8 @@ def uncovered(rules: Sequence[Json], cases_given: Sequence[Json]) -> list[str]:
             for title, t in own_tests
         )
         missing += [
-            f"{name} {pair} {what}"
-            for what, is_there in (("fires", fires), ("quiet", quiet))
+            f"{name} {pair} {outcome}"
+            for outcome, is_there in (("fires", fires), ("quiet", quiet))
             if not is_there
         ]
     return missing
@@ -158,27 +160,27 @@ def uncovered(rules: Sequence[Json], cases_given: Sequence[Json]) -> list[str]:
 
 def test_every_alert_and_window_has_a_case_that_fires_and_one_that_is_quiet() -> None:
     rules, cases_given = alerts(groups()), cases()
-    assert uncovered(rules, cases_given) == []
+    assert find_uncovered(rules, cases_given) == []
     new: Json = {"alert": "BusyapiNew", "labels": {"severity": "warning"}}
-    assert uncovered([new], cases_given) == ["BusyapiNew  fires", "BusyapiNew  quiet"]
+    assert find_uncovered([new], cases_given) == ["BusyapiNew  fires", "BusyapiNew  quiet"]
     without = [case for case in cases_given if "LatencyBurn: 6h/30m fires" not in case["name"]]
-    assert uncovered(rules, without) == ["BusyapiLatencyBurn 6h/30m fires"]
+    assert find_uncovered(rules, without) == ["BusyapiLatencyBurn 6h/30m fires"]
     without = [case for case in cases_given if "LatencyBurn: 6h/30m is quiet" not in case["name"]]
-    assert uncovered(rules, without) == ["BusyapiLatencyBurn 6h/30m quiet"]
+    assert find_uncovered(rules, without) == ["BusyapiLatencyBurn 6h/30m quiet"]
 
 
 def test_burn_alerts_have_the_windows_and_factors_of_their_objectives() -> None:
     for slo, budget in BUDGETS.items():
         rules = [rule for rule in alerts(groups()) if rule["alert"] == f"Busyapi{slo}Burn"]
-        got = [(rule["labels"]["long"], rule["labels"]["short"]) for rule in rules]
-        assert got == list(WINDOWS)
+        windows_of_rules = [(rule["labels"]["long"], rule["labels"]["short"]) for rule in rules]
+        assert windows_of_rules == list(WINDOWS)
         for rule, (windows, (factor, severity)) in zip(rules, WINDOWS.items(), strict=True):
             assert rule["labels"]["severity"] == severity
             read = re.findall(r":ratio_rate(\w+)\{.*?\} > (.*)", rule["expr"])
             assert read == [(window, f"{factor} * {budget}") for window in windows]
 
 
-def incomplete(rule: Json) -> list[str]:
+def find_missing_parts(rule: Json) -> list[str]:
     """Return the annotations and labels that an alert lacks."""
     notes: dict[str, Any] = rule.get("annotations", {})
     checks = {
@@ -189,13 +191,17 @@ def incomplete(rule: Json) -> list[str]:
         "severity": rule["labels"].get("severity") in {"critical", "warning"},
         "runbook_url": notes.get("runbook_url") == f"docs/runbooks/{rule['alert']}.md",
     }
-    return [what for what, is_there in checks.items() if not is_there]
+    return [part for part, is_there in checks.items() if not is_there]
 
 
 def test_every_alert_has_summary_description_severity_and_runbook() -> None:
-    assert {rule["alert"]: incomplete(rule) for rule in alerts(groups()) if incomplete(rule)} == {}
+    assert {
+        rule["alert"]: find_missing_parts(rule)
+        for rule in alerts(groups())
+        if find_missing_parts(rule)
+    } == {}
     bare = {"alert": "A", "labels": {}, "annotations": {"description": "It is bad."}}
-    assert len(incomplete(bare)) == 4
+    assert len(find_missing_parts(bare)) == 4
 
 
 def test_every_alert_has_a_runbook_and_vice_versa() -> None:

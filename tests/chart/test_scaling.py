@@ -18,7 +18,7 @@ ALL_TARGETS: Json = {
 }
 
 
-def hpa(values: Json | None = None) -> Json:
+def render_hpa(values: Json | None = None) -> Json:
     spec: Json = one(render(values), "HorizontalPodAutoscaler", "busyapi")["spec"]
     return spec
 
@@ -44,13 +44,13 @@ def test_replica_count_is_used_without_an_autoscaler() -> None:
 
 
 def test_default_autoscaler_uses_only_cpu() -> None:
-    (metric,) = hpa()["metrics"]
+    (metric,) = render_hpa()["metrics"]
     assert metric["resource"]["name"] == "cpu"
-    assert hpa()["minReplicas"] >= 2
+    assert render_hpa()["minReplicas"] >= 2
 
 
 def test_metrics_are_memory_then_cpu_then_requests() -> None:
-    metrics = hpa(ALL_TARGETS)["metrics"]
+    metrics = render_hpa(ALL_TARGETS)["metrics"]
     assert [metric.get("resource", {}).get("name") for metric in metrics] == ["memory", "cpu", None]
     assert metrics[2]["pods"] == {
         "metric": {"name": "busyapi_requests_per_second"},
@@ -59,7 +59,7 @@ def test_metrics_are_memory_then_cpu_then_requests() -> None:
 
 
 def test_scaling_is_fast_up_and_slow_down() -> None:
-    behavior = hpa()["behavior"]
+    behavior = render_hpa()["behavior"]
     up, down = behavior["scaleUp"], behavior["scaleDown"]
     assert up["stabilizationWindowSeconds"] == 0
     assert up["selectPolicy"] == "Max"
@@ -84,7 +84,7 @@ def test_keda_keeps_its_pods_without_metrics() -> None:
     assert requests["metadata"]["ignoreNullValues"] == "false"
     assert cpu == {"type": "cpu", "metricType": "Utilization", "metadata": {"value": "70"}}
     behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
-    assert behavior == hpa()["behavior"]
+    assert behavior == render_hpa()["behavior"]
 
 
 def test_keda_can_leave_out_cpu() -> None:

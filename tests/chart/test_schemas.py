@@ -52,7 +52,7 @@ def test_every_kind_of_a_crd_is_rendered_in_some_mode() -> None:
 
 
 @pytest.mark.parametrize(
-    ("document", "says"),
+    ("document", "message"),
     [
         (with_container(livenesProbe={}), "livenesProbe"),
         (with_container(ports=[{"containerPort": "3000"}]), "3000"),
@@ -61,9 +61,9 @@ def test_every_kind_of_a_crd_is_rendered_in_some_mode() -> None:
         (DEPLOYMENT | {"kind": "Deploymint"}, "Deploymint"),
     ],
 )
-def test_wrong_object_is_found(document: Json, says: str) -> None:
+def test_wrong_object_is_found(document: Json, message: str) -> None:
     assert problem(DEPLOYMENT, "1.34") == ""
-    assert says in problem(document, "1.34")
+    assert message in problem(document, "1.34")
 
 
 def test_field_that_is_too_new_is_found() -> None:

@@ -64,18 +64,18 @@ def test_changed_existing_secret_rolls_the_pods_that_read_it_at_start(
     assert "checksum/users" not in str(without)
 
 
-def leaks(documents: list[Json], secrets: tuple[str, ...]) -> list[str]:
-    """Return the objects other than Secrets that contain one of them, plain or in base64."""
+def find_leaks(documents: list[Json], secrets: tuple[str, ...]) -> list[str]:
+    """Return the objects other than Secrets that contain a secret, plain or in base64."""
     return [
         f"{document['kind']}/{document['metadata']['name']}"
         for document in documents
         if document["kind"] != "Secret"
         for text in strings(document)
-        if any(secret in text or secret in decoded(text) for secret in secrets)
+        if any(secret in text or secret in decode_base64(text) for secret in secrets)
     ]
 
 
-def decoded(text: str) -> str:
+def decode_base64(text: str) -> str:
     """Return the decoded text, or nothing if it is not base64."""
     try:
         return b64decode(text, validate=True).decode()
@@ -83,22 +83,22 @@ def decoded(text: str) -> str:
         return ""
 
 
-def secret(documents: list[Json], name: str) -> dict[str, str]:
+def read_secret(documents: list[Json], name: str) -> dict[str, str]:
     data = one(documents, "Secret", name)["data"]
     return {key: b64decode(value).decode() for key, value in data.items()}
 
 
 def test_given_password_and_tokens_are_only_in_secrets() -> None:
     documents = render(GIVEN)
-    assert leaks(documents, SECRETS) == []
-    assert secret(documents, "busyapi-redis") == {"redis-password": PASSWORD}
-    assert secret(documents, "busyapi-tokens") == {"tokens": TOKENS}
+    assert find_leaks(documents, SECRETS) == []
+    assert read_secret(documents, "busyapi-redis") == {"redis-password": PASSWORD}
+    assert read_secret(documents, "busyapi-tokens") == {"tokens": TOKENS}
 
 
 @pytest.mark.parametrize("where", [{"extraEnv": [{"name": "P", "value": PASSWORD}]}, {}])
 def test_leak_is_found(where: Json) -> None:
     annotated = {"podAnnotations": {"p": "Y29ycmVjdC1ob3JzZS1iYXR0ZXJ5LXN0YXBsZQ=="}}
-    assert leaks(render(GIVEN | (where or annotated)), SECRETS) == ["Deployment/busyapi"]
+    assert find_leaks(render(GIVEN | (where or annotated)), SECRETS) == ["Deployment/busyapi"]
 
 
 @pytest.mark.parametrize("mode", MODES, ids=mode_name)
@@ -110,7 +110,7 @@ def test_generated_passwords_are_only_in_their_secret(mode: Path) -> None:
         for value in (document.get("data") or {}).values()
     ]
     lines = {line for value in values for line in b64decode(value).decode().splitlines()}
-    assert leaks(documents, tuple(line for line in lines if len(line) > 7)) == []
+    assert find_leaks(documents, tuple(line for line in lines if len(line) > 7)) == []
 
 
 @pytest.mark.parametrize("mode", MODES, ids=mode_name)
@@ -122,7 +122,7 @@ def test_no_password_is_in_the_environment(mode: Path) -> None:
 
 
 def test_valkey_passwords_are_random_and_its_users_have_their_digests() -> None:
-    data = secret(render(), "busyapi-valkey")
+    data = read_secret(render(), "busyapi-valkey")
     users = dict(line.split(None, 2)[1:] for line in data["users.acl"].splitlines())
     assert users.keys() == {"default", "probe", "api", "flusher"}
     # It has every right, but no client can log in: Valkey replays its file as this user.
@@ -140,7 +140,7 @@ def test_valkey_passwords_are_random_and_its_users_have_their_digests() -> None:
 
 
 def test_no_role_has_a_right_that_can_lose_data() -> None:
-    _, acl = secret(render(), "busyapi-valkey")["users.acl"].split("\n", 1)
+    _, acl = read_secret(render(), "busyapi-valkey")["users.acl"].split("\n", 1)
     dangerous = r"\+(@|flush|keys|del\b|config\|set|shutdown|replicaof|acl|debug|eval\b)"
     assert not re.search(dangerous, acl)
     assert re.search(dangerous, acl.replace("+hdel", "+flushall"))
@@ -159,7 +159,7 @@ def mounted_secrets(documents: list[Json], kind: str, name: str) -> list[Json]:
     ]
 
 
-def item(name: str, key: str, path: str) -> Json:
+def make_item(name: str, key: str, path: str) -> Json:
     """Return one key of a Secret that is mounted as a file."""
     return {"name": name, "items": [{"key": key, "path": path}]}
 
@@ -175,11 +175,11 @@ def test_existing_secrets_are_used_and_no_secret_is_created() -> None:
         }
     )
     assert of_kind(documents, "Secret") == []
-    redis = [item("mine", "pw", "password"), item("ca", "c", "ca.crt")]
+    redis = [make_item("mine", "pw", "password"), make_item("ca", "c", "ca.crt")]
     assert mounted_secrets(documents, "StatefulSet", "busyapi-flusher") == redis
     assert mounted_secrets(documents, "Deployment", "busyapi") == [
         *redis,
-        item("tokens", "t", "tokens"),
+        make_item("tokens", "t", "tokens"),
     ]
 
 
@@ -191,7 +191,7 @@ def test_valkey_uses_an_existing_secret() -> None:
         ("StatefulSet", "busyapi-flusher", "flusher-password", "password"),
         ("Deployment", "busyapi", "api-password", "password"),
     ):
-        assert mounted_secrets(documents, kind, name) == [item("mine", key, path)]
+        assert mounted_secrets(documents, kind, name) == [make_item("mine", key, path)]
 
 
 def test_new_tokens_roll_out_the_api_and_only_their_digest_is_shown() -> None:

@@ -25,7 +25,7 @@ EXTERNAL: Json = {"valkey": {"enabled": False}, "externalRedis": {"host": "redis
 OPENSHIFT = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "openshift-dns"}}}
 
 
-def peer(component: str) -> Json:
+def make_peer(component: str) -> Json:
     labels = {
         "app.kubernetes.io/name": "busyapi",
         "app.kubernetes.io/instance": "busyapi",
@@ -43,7 +43,7 @@ def dns(port: int, *to: Json) -> Json:
 DNS = [dns(53), dns(5353, OPENSHIFT)]
 
 
-def policy(component: str, values: Json | None = None) -> Json:
+def render_policy(component: str, values: Json | None = None) -> Json:
     name = f"busyapi-{component}"
     spec: Json = one(render(POLICY | (values or {})), "NetworkPolicy", name)["spec"]
     return spec
@@ -165,48 +165,53 @@ def test_route_has_all_options() -> None:
 
 @pytest.mark.parametrize("component", ["api", "flusher", "test", "valkey"])
 def test_policy_selects_its_pods_in_both_directions(component: str) -> None:
-    spec = policy(component)
-    assert spec["podSelector"] == peer(component)["podSelector"]
+    spec = render_policy(component)
+    assert spec["podSelector"] == make_peer(component)["podSelector"]
     assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
 
 
 def test_api_accepts_given_peers_and_is_scraped_only_by_monitoring() -> None:
     devices: Json = {"namespaceSelector": {"matchLabels": {"name": "ingress"}}}
-    spec = policy("api", {"networkPolicy": POLICY["networkPolicy"] | {"httpFrom": [devices]}})
+    spec = render_policy(
+        "api", {"networkPolicy": POLICY["networkPolicy"] | {"httpFrom": [devices]}}
+    )
     monitoring = {"kubernetes.io/metadata.name": "monitoring"}
     by_port = {rule["ports"][0]["port"]: rule["from"] for rule in spec["ingress"]}
     assert by_port == {
-        "http": [peer("test"), devices],
+        "http": [make_peer("test"), devices],
         "metrics": [{"namespaceSelector": {"matchLabels": monitoring}}],
     }
 
 
 def test_api_reaches_only_redis_flushers_and_dns() -> None:
-    assert policy("api")["egress"] == [
-        {"to": [peer("valkey")], "ports": [{"port": "redis"}]},
-        {"to": [peer("flusher")], "ports": [{"port": "http"}]},
+    assert render_policy("api")["egress"] == [
+        {"to": [make_peer("valkey")], "ports": [{"port": "redis"}]},
+        {"to": [make_peer("flusher")], "ports": [{"port": "http"}]},
         *DNS,
     ]
 
 
 def test_flusher_accepts_the_api_and_reaches_only_redis_and_dns() -> None:
-    spec = policy("flusher")
-    assert spec["ingress"][0] == {"from": [peer("api"), peer("test")], "ports": [{"port": "http"}]}
-    assert spec["egress"] == [{"to": [peer("valkey")], "ports": [{"port": "redis"}]}, *DNS]
+    spec = render_policy("flusher")
+    assert spec["ingress"][0] == {
+        "from": [make_peer("api"), make_peer("test")],
+        "ports": [{"port": "http"}],
+    }
+    assert spec["egress"] == [{"to": [make_peer("valkey")], "ports": [{"port": "redis"}]}, *DNS]
 
 
 def test_valkey_accepts_both_roles_and_opens_no_connections() -> None:
-    spec = policy("valkey")
-    both = [peer("api"), peer("flusher")]
+    spec = render_policy("valkey")
+    both = [make_peer("api"), make_peer("flusher")]
     assert spec["ingress"] == [{"from": both, "ports": [{"port": "redis"}]}]
     assert spec["egress"] == []
 
 
 def test_test_pod_reaches_api_flushers_and_dns_and_accepts_nothing() -> None:
-    spec = policy("test")
+    spec = render_policy("test")
     assert spec["ingress"] == []
     assert spec["egress"] == [
-        {"to": [peer("api"), peer("flusher")], "ports": [{"port": "http"}]},
+        {"to": [make_peer("api"), make_peer("flusher")], "ports": [{"port": "http"}]},
         *DNS,
     ]
     assert not of_kind(render(POLICY | {"tests": {"enabled": False}}), "Pod")
@@ -233,7 +238,7 @@ def test_every_pod_has_a_policy_if_policies_are_enabled(mode: Path) -> None:
 )
 @pytest.mark.parametrize("component", ["api", "flusher", "test"])
 def test_dns_can_be_restricted_to_given_servers(component: str, peers: list[Json]) -> None:
-    spec = policy(component, {"networkPolicy": {"enabled": True, "dnsTo": peers}})
+    spec = render_policy(component, {"networkPolicy": {"enabled": True, "dnsTo": peers}})
     assert spec["egress"][-2:] == [dns(53, *peers), dns(5353, *peers)]
 
 
@@ -246,11 +251,11 @@ def test_no_policy_names_an_address_by_itself(mode: Path) -> None:
 
 
 def test_policies_allow_the_address_of_an_external_redis() -> None:
-    where = [{"ipBlock": {"cidr": "192.0.2.0/24"}}]
-    options: Json = {"enabled": True, "externalRedis": {"to": where, "ports": [6380]}}
+    peers = [{"ipBlock": {"cidr": "192.0.2.0/24"}}]
+    options: Json = {"enabled": True, "externalRedis": {"to": peers, "ports": [6380]}}
     for component in ("api", "flusher"):
-        first = policy(component, EXTERNAL | {"networkPolicy": options})["egress"][0]
-        assert first == {"to": where, "ports": [{"port": 6380}]}
+        first = render_policy(component, EXTERNAL | {"networkPolicy": options})["egress"][0]
+        assert first == {"to": peers, "ports": [{"port": 6380}]}
     assert "valkey" not in {
         document["metadata"]["labels"]["app.kubernetes.io/component"]
         for document in of_kind(render(POLICY | EXTERNAL), "NetworkPolicy")
@@ -260,17 +265,17 @@ def test_policies_allow_the_address_of_an_external_redis() -> None:
 @pytest.mark.parametrize("component", ["api", "flusher", "valkey"])
 def test_extra_rules_are_added_to_a_policy(component: str) -> None:
     extra: Json = {"extraIngress": [{"ports": [{"port": 1}]}], "extraEgress": [{"to": []}]}
-    spec = policy(component, {"networkPolicy": {"enabled": True, component: extra}})
+    spec = render_policy(component, {"networkPolicy": {"enabled": True, component: extra}})
     assert spec["ingress"][-1] == extra["extraIngress"][0]
     assert spec["egress"][-1] == extra["extraEgress"][0]
 
 
 def test_metrics_port_is_closed_without_metrics_peers() -> None:
-    spec = policy("api", {"networkPolicy": {"enabled": True, "metricsFrom": []}})
+    spec = render_policy("api", {"networkPolicy": {"enabled": True, "metricsFrom": []}})
     assert [rule["ports"][0]["port"] for rule in spec["ingress"]] == ["http"]
 
 
-def scraped(document: Json, documents: list[Json]) -> set[str]:
+def find_scraped_components(document: Json, documents: list[Json]) -> set[str]:
     """Return the components whose metrics a monitor finds."""
     selector: Any = document["spec"]["selector"]["matchLabels"].items()
     if document["kind"] == "PodMonitor":
@@ -298,7 +303,10 @@ def test_monitors_find_api_and_flusher_once(option: str, kind: str) -> None:
     options = {"enabled": True, "labels": {"release": "prometheus"}, "scrapeTimeout": "10s"}
     documents = render({"metrics": {option: options}})
     monitors = of_kind(documents, kind)
-    assert [scraped(monitor, documents) for monitor in monitors] == [{"api"}, {"flusher"}]
+    assert [find_scraped_components(monitor, documents) for monitor in monitors] == [
+        {"api"},
+        {"flusher"},
+    ]
     for monitor in monitors:
         (endpoint,) = monitor["spec"].get("endpoints") or monitor["spec"]["podMetricsEndpoints"]
         assert endpoint["interval"] == "15s"

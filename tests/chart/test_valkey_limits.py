@@ -18,29 +18,29 @@ MAX_CLIENTS = 20
 TIMEOUT_SECONDS = 6
 
 
-def conf() -> dict[str, str]:
-    """Return the settings of the chart's valkey.conf; the last line of a name wins."""
+def read_conf() -> dict[str, str]:
+    """Return the settings of the chart's valkey.conf. The last line of a name wins."""
     text: str = one(render(), "ConfigMap", "busyapi-valkey")["data"]["valkey.conf"]
     lines = (line.split(" ", 1) for line in text.splitlines() if line and line[0] != "#")
     return dict(lines)
 
 
-def fill(server: Server, sockets: contextlib.ExitStack) -> int:
+def open_silent_connections(server: Server, sockets: contextlib.ExitStack) -> int:
     """Open silent connections until the server refuses one, and return their number."""
     for count in range(MAX_CLIENTS + 1):
-        silent = sockets.enter_context(socket.create_connection(("127.0.0.1", server.port), 5))
-        silent.settimeout(0.2)
+        connection = sockets.enter_context(socket.create_connection(("127.0.0.1", server.port), 5))
+        connection.settimeout(0.2)
         try:
-            refused = silent.recv(100)
+            reply = connection.recv(100)
         except TimeoutError:
             continue
-        assert b"max number of clients" in refused
+        assert b"max number of clients" in reply
         return count
     raise AssertionError("more connections than maxclients")
 
 
 def test_chart_limits_clients_and_idle_time() -> None:
-    settings = conf()
+    settings = read_conf()
     assert int(settings["maxclients"]) >= 1000
     # An idle committer sends a command every RECHECK_INTERVAL_SECONDS, so it is never closed.
     assert 3 * RECHECK_INTERVAL_SECONDS <= int(settings["timeout"]) <= 60
@@ -55,18 +55,18 @@ def test_silent_connections_are_closed_after_the_timeout(
         check_stored(send(stack.port, USAGE))
         stack.wait_until_archived()
         with contextlib.ExitStack() as sockets:
-            assert fill(server, sockets) > 0
+            assert open_silent_connections(server, sockets) > 0
             assert check_stored(send(stack.port, USAGE)) == 2, "existing connections stay open"
             seconds = TIMEOUT_SECONDS * 2.0
             deadline = time.monotonic() + seconds
-            while time.monotonic() < deadline and not accepted(server):
+            while time.monotonic() < deadline and not is_accepting(server):
                 time.sleep(0.5)
-            assert accepted(server) == freed
-        wait_until(lambda: accepted(server), "a free connection", seconds=20)
+            assert is_accepting(server) == freed
+        wait_until(lambda: is_accepting(server), "a free connection", seconds=20)
         assert check_stored(send(stack.port, USAGE)) == 3
 
 
-def accepted(server: Server) -> bool:
+def is_accepting(server: Server) -> bool:
     """Return whether the server accepts one more connection."""
     with socket.create_connection(("127.0.0.1", server.port), 5) as probe:
         probe.settimeout(2)

@@ -40,22 +40,22 @@ OPEN = {
 }
 
 
-def schema() -> Json:
+def load_schema() -> Json:
     root = loaded(CHART).schema
     assert root
     return root
 
 
-def objects(part: Json, path: str = "") -> Iterator[tuple[str, bool]]:
+def list_objects(part: Json, path: str = "") -> Iterator[tuple[str, bool]]:
     """Yield the path of each object in the schema, and whether it rejects unknown keys."""
     if "$ref" in part:
-        part = schema()["definitions"][part["$ref"].removeprefix("#/definitions/")]
+        part = load_schema()["definitions"][part["$ref"].removeprefix("#/definitions/")]
     if "object" in kinds(part) and not isinstance(part.get("additionalProperties"), dict):
         yield path, part.get("additionalProperties") is False
     for name, child in (part.get("properties") or {}).items():
-        yield from objects(child, f"{path}.{name}".removeprefix("."))
+        yield from list_objects(child, f"{path}.{name}".removeprefix("."))
     if isinstance(part.get("items"), dict):
-        yield from objects(part["items"], f"{path}[]")
+        yield from list_objects(part["items"], f"{path}[]")
 
 
 def kinds(part: Json) -> list[str]:
@@ -73,7 +73,7 @@ def nest(path: str, value: Any) -> Any:
     return value
 
 
-def refusal(values: Json) -> str:
+def find_refusal(values: Json) -> str:
     """Return the error of the schema, or nothing if it accepts the values."""
     chart = loaded(CHART)
     try:
@@ -83,41 +83,41 @@ def refusal(values: Json) -> str:
     return ""
 
 
-def leaves(values: Json, path: str = "") -> Iterator[tuple[str, Any]]:
+def list_leaves(values: Json, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the path and value of everything that is not a map."""
     for name, value in values.items():
-        where = f"{path}.{name}".removeprefix(".")
+        child_path = f"{path}.{name}".removeprefix(".")
         if isinstance(value, dict) and value:
-            yield from leaves(value, where)
+            yield from list_leaves(value, child_path)
         else:
-            yield where, value
+            yield child_path, value
 
 
 def test_every_object_rejects_unknown_keys_except_foreign_ones() -> None:
-    closed_by_path = dict(objects(schema()))
+    closed_by_path = dict(list_objects(load_schema()))
     assert {path for path, closed in closed_by_path.items() if not closed} == OPEN
     assert len(closed_by_path) > 100
 
 
 def test_typo_is_rejected_at_every_level() -> None:
-    closed = [path for path, is_closed in objects(schema()) if is_closed]
-    unnoticed = [path for path in closed if TYPO not in refusal(nest(path, {TYPO: True}))]
+    closed = [path for path, is_closed in list_objects(load_schema()) if is_closed]
+    unnoticed = [path for path in closed if TYPO not in find_refusal(nest(path, {TYPO: True}))]
     assert unnoticed == []
-    assert TYPO not in refusal({"global": {TYPO: True}})
+    assert TYPO not in find_refusal({"global": {TYPO: True}})
 
 
 def test_wrong_type_is_rejected_at_every_value() -> None:
     accepted = []
-    for path, value in leaves(loaded(CHART).values):
+    for path, value in list_leaves(loaded(CHART).values):
         wrong: Any = "text" if isinstance(value, list | dict) else {"an": "object"}
-        if not refusal(nest(path, wrong)):
+        if not find_refusal(nest(path, wrong)):
             accepted.append(path)
     assert accepted == []
 
 
 def test_defaults_are_accepted_and_all_in_the_schema() -> None:
-    assert refusal({}) == ""
-    assert schema()["properties"].keys() == loaded(CHART).values.keys()
+    assert find_refusal({}) == ""
+    assert load_schema()["properties"].keys() == loaded(CHART).values.keys()
 
 
 SETTINGS = {field.metadata["name"]: field.metadata for field in fields(Settings)}
@@ -127,7 +127,7 @@ SETTINGS = {field.metadata["name"]: field.metadata for field in fields(Settings)
 STRICTER = {"drainDelay", "partitions", "stopTimeout"}
 
 
-def limits() -> Iterator[tuple[str, Any]]:
+def list_limited_keys() -> Iterator[tuple[str, Any]]:
     """Yield each `config.` key with limits, and the metadata of its setting."""
     for name in loaded(CHART).values["config"]:
         if name in {"keyPrefix", "corsOrigins"}:  # free text, see the next tests
@@ -136,10 +136,12 @@ def limits() -> Iterator[tuple[str, Any]]:
         yield name, SETTINGS[f"BUSYAPI_{words.upper()}"]
 
 
-@pytest.mark.parametrize(("name", "setting"), [*limits()], ids=[n for n, _ in limits()])
+@pytest.mark.parametrize(
+    ("name", "setting"), [*list_limited_keys()], ids=[n for n, _ in list_limited_keys()]
+)
 def test_key_has_the_limits_of_its_setting(name: str, setting: Any) -> None:
     def is_accepted(value: Any) -> bool:
-        return not refusal({"config": {name: value}})
+        return not find_refusal({"config": {name: value}})
 
     if setting["choices"]:
         assert all(is_accepted(choice) for choice in setting["choices"])
@@ -167,7 +169,7 @@ def test_key_has_the_limits_of_its_setting(name: str, setting: Any) -> None:
     ],
 )
 def test_schema_and_service_accept_the_same_origins(origins: str, accepted: bool) -> None:  # noqa: FBT001
-    assert (not refusal({"config": {"corsOrigins": origins}})) == accepted
+    assert (not find_refusal({"config": {"corsOrigins": origins}})) == accepted
     try:
         parse_origins(origins)
     except ConfigError:
@@ -183,9 +185,9 @@ def test_schema_and_service_accept_the_same_key_prefixes(prefix: str) -> None:
     try:
         check_prefix(prefix)
     except ConfigError:
-        assert refusal({"config": {"keyPrefix": prefix}})
+        assert find_refusal({"config": {"keyPrefix": prefix}})
     else:
-        assert not refusal({"config": {"keyPrefix": prefix}})
+        assert not find_refusal({"config": {"keyPrefix": prefix}})
 
 
 @pytest.mark.parametrize(
@@ -212,4 +214,4 @@ def test_schema_and_service_accept_the_same_key_prefixes(prefix: str) -> None:
     ids=str,
 )
 def test_impossible_value_is_rejected(values: Json) -> None:
-    assert refusal(values)
+    assert find_refusal(values)

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.long
 
 
 def readme_line(start: str) -> str:
-    """Return the one command line of the README that starts so."""
+    """Return the README's only command line that begins with `start`."""
     text = (ROOT / "README.md").read_text()
     (line,) = re.findall(rf"^ {{4}}({re.escape(start)}.*)$", text, re.MULTILINE)
     return str(line)
@@ -58,9 +58,9 @@ def test_line_starts_everything_and_parquet_can_be_exported(tmp_path: Path, line
         assert fetch(port, "/api/usages", method="POST", body=USAGE).json() == {"id": 1}
         wait_until(lambda: fetch(port, "/api/usages/count").json()["archived"] == 1, "the archive")
         if line == "make run":
-            shown = run.log.read_text()
-            assert re.search(r"Installing \d+ packages .* usually less than a minute", shown)
-    exported = subprocess.run(
+            output = run.log.read_text()
+            assert re.search(r"Installing \d+ packages .* usually less than a minute", output)
+    export = subprocess.run(
         [".venv/bin/busyapi", "archive", "export", "out.parquet", "--dir", ".busyapi/archive"],
         cwd=clone,
         check=True,
@@ -68,4 +68,4 @@ def test_line_starts_everything_and_parquet_can_be_exported(tmp_path: Path, line
         text=True,
         timeout=60,
     )
-    assert "1 usages in out.parquet" in exported.stdout
+    assert "1 usages in out.parquet" in export.stdout

@@ -1,4 +1,4 @@
-"""The table of imports in ARCHITECTURE.md is what the code does."""
+"""The code imports what the table of imports in ARCHITECTURE.md allows."""
 
 import ast
 import re
@@ -17,7 +17,7 @@ COMMAND_LINE = {"cli", "__main__"}
 
 
 @cache
-def modules() -> list[Path]:
+def list_modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
@@ -30,7 +30,8 @@ def folder_of(name: str) -> str:
     """Return the row of the table that a module belongs to."""
     parts = name.split(".")
     if len(parts) > 2 and parts[1] == "wiring":
-        return "/".join(parts[1:])  # a row for each role: a flusher loads nothing of the API
+        # A row for each role, because a flusher loads no module of the API.
+        return "/".join(parts[1:])
     if len(parts) > 1 and (PACKAGE / parts[1]).is_dir():
         return parts[1]
     return "cli" if len(parts) > 1 and parts[1] in COMMAND_LINE else LEAVES
@@ -38,11 +39,11 @@ def folder_of(name: str) -> str:
 
 @cache
 def module_names() -> frozenset[str]:
-    return frozenset(name_of(module) for module in modules())
+    return frozenset(name_of(module) for module in list_modules())
 
 
 @cache
-def imports(module: Path) -> tuple[str, ...]:
+def list_imports(module: Path) -> tuple[str, ...]:
     names = []
     for node in ast.walk(ast.parse(module.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -55,7 +56,7 @@ def imports(module: Path) -> tuple[str, ...]:
 
 
 @cache
-def table() -> dict[str, tuple[set[str], set[str]]]:
+def read_table() -> dict[str, tuple[set[str], set[str]]]:
     text = (ROOT / "ARCHITECTURE.md").read_text()
     body = text.split("<!-- imports -->")[1].split("<!-- /imports -->")[0]
     rows = {}
@@ -69,30 +70,30 @@ def table() -> dict[str, tuple[set[str], set[str]]]:
 
 
 def internal_imports(module: Path) -> set[str]:
-    return {name for name in imports(module) if name.split(".")[0] == "busyapi"}
+    return {name for name in list_imports(module) if name.split(".")[0] == "busyapi"}
 
 
-@pytest.mark.parametrize("module", modules(), ids=name_of)
+@pytest.mark.parametrize("module", list_modules(), ids=name_of)
 def test_folder_imports_only_what_the_table_allows(module: Path) -> None:
     folder = folder_of(name_of(module))
-    allowed, _ = table()[folder]
+    allowed, _ = read_table()[folder]
     if "all" in allowed:
         return
     wrong = {name for name in internal_imports(module) if folder_of(name) not in allowed | {folder}}
     assert not wrong
 
 
-@pytest.mark.parametrize("module", modules(), ids=name_of)
+@pytest.mark.parametrize("module", list_modules(), ids=name_of)
 def test_library_is_imported_only_where_the_table_allows_it(module: Path) -> None:
-    _, libraries = table()[folder_of(name_of(module))]
-    packages = {name.split(".")[0] for name in imports(module)}
+    _, libraries = read_table()[folder_of(name_of(module))]
+    packages = {name.split(".")[0] for name in list_imports(module)}
     assert packages - sys.stdlib_module_names - ANYWHERE - {"busyapi"} <= libraries
 
 
 def test_no_import_cycle() -> None:
     graph = {
         name_of(module): internal_imports(module) & module_names() - {name_of(module)}
-        for module in modules()
+        for module in list_modules()
     }
     try:
         TopologicalSorter(graph).prepare()
@@ -103,15 +104,15 @@ def test_no_import_cycle() -> None:
 def test_no_module_is_longer_than_three_hundred_lines() -> None:
     long = {
         name_of(module): lines
-        for module in modules()
+        for module in list_modules()
         if (lines := len(module.read_text().splitlines())) > 300
     }
     assert not long
 
 
 def test_only_the_command_line_reads_the_environment() -> None:
-    readers = {name_of(module) for module in modules() if "environ" in module.read_text()}
-    # failpoints is no setting; dev hands its environment to its children.
+    readers = {name_of(module) for module in list_modules() if "environ" in module.read_text()}
+    # failpoints is no setting, and dev passes its environment to its children.
     assert {name for name in readers if not name.startswith("busyapi.dev")} <= {
         "busyapi.cli",
         "busyapi.settings",
@@ -131,7 +132,7 @@ MAY_IMPORT = {
     "tools": {"testkit", "charts"},
     "tests": set(TREES),
 }
-"""Folders beside service/, which all of these may import as `busyapi`."""
+"""Imports between top-level folders. All of them may also import `busyapi`."""
 
 
 @pytest.mark.parametrize("tree", TREES)
@@ -139,7 +140,7 @@ def test_top_level_folder_imports_only_those_below_it(tree: str) -> None:
     wrong = {
         f"{path.relative_to(ROOT)}: {name}"
         for path in (ROOT / tree).rglob("*.py")
-        for name in imports(path)
+        for name in list_imports(path)
         if name.split(".")[0] in set(TREES) - MAY_IMPORT[tree] - {tree}
     }
     assert not wrong

@@ -1,4 +1,4 @@
-"""Makefile and locks."""
+"""The Makefile and the lock files."""
 
 import re
 import subprocess
@@ -16,7 +16,7 @@ EXTRAS = {
 }
 
 
-def locked(name: str) -> dict[str, str]:
+def read_lock(name: str) -> dict[str, str]:
     text = (ROOT / name).read_text()
     return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", text, re.MULTILINE))
 
@@ -28,7 +28,7 @@ def test_a_lock_has_every_dependency_of_its_extras(name: str) -> None:
     for extra in EXTRAS[name]:
         requirements += project["optional-dependencies"][extra]
     names = {re.split(r"[\[<>=]", line)[0] for line in requirements} - {"busyapi"}
-    assert names <= set(locked(name))
+    assert names <= set(read_lock(name))
 
 
 @pytest.mark.parametrize("name", LOCKS)
@@ -36,13 +36,13 @@ def test_a_lock_names_no_registry_and_no_machine(name: str) -> None:
     assert not re.search(r"://|^-|/(home|root|tmp|work)/", (ROOT / name).read_text(), re.MULTILINE)
 
 
-def test_what_is_tested_is_what_runs() -> None:
-    image, dev, test = (locked(name) for name in LOCKS)
+def test_image_dev_and_tests_have_the_same_versions() -> None:
+    image, dev, test = (read_lock(name) for name in LOCKS)
     assert image.items() <= dev.items() <= test.items()
 
 
-def test_make_alone_lists_every_target_and_does_nothing() -> None:
-    listed = subprocess.run(
+def test_make_without_a_target_lists_every_target() -> None:
+    output = subprocess.run(
         ["make", "--no-print-directory", "-C", ROOT],
         check=True,
         capture_output=True,
@@ -51,4 +51,4 @@ def test_make_alone_lists_every_target_and_does_nothing() -> None:
     ).stdout
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert phony
-    assert set(re.findall(r"^  make (\S+)", listed, re.MULTILINE)) == set(phony[1].split())
+    assert set(re.findall(r"^  make (\S+)", output, re.MULTILINE)) == set(phony[1].split())

@@ -1,4 +1,4 @@
-"""Processes expose the defined metrics, and alerts, panels and others read existing ones."""
+"""Processes expose the defined metrics; alerts, panels and the autoscaler read existing ones."""
 
 import re
 from pathlib import Path
@@ -27,38 +27,40 @@ SUFFIXES = ("", "_total", "_bucket", "_sum", "_count")
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("charts/**/*.md")]
 
 
-def in_short(readers: set[str]) -> tuple[str, ...]:
-    """Return readers as a definition lists them: a panel is its dashboard."""
+def shorten(readers: set[str]) -> tuple[str, ...]:
+    """Return readers as a definition lists them: a panel counts as its dashboard."""
     return tuple(sorted({reader.partition(":")[0] for reader in readers}, key=alerts_first))
 
 
-def both() -> tuple[Metrics, Metrics]:
+def make_metrics() -> tuple[Metrics, Metrics]:
     """Return the metrics of the two roles."""
     return ApiMetrics("fsync"), FlusherMetrics("fsync")
 
 
 @pytest.mark.parametrize("role", [0, 1], ids=["api", "flusher"])
-def test_every_metric_of_the_catalogue_is_given_as_it_says_and_no_other(role: int) -> None:
+def test_each_role_exposes_exactly_its_defined_metrics(role: int) -> None:
     rows = (metric_defs_api.METRICS, metric_defs_flusher.METRICS)[role]
-    given = {family.name: family for family in both()[role].registry.collect()}
-    assert given.keys() == {row.name for row in rows}
+    families = {family.name: family for family in make_metrics()[role].registry.collect()}
+    assert families.keys() == {row.name for row in rows}
     for row in rows:
-        family = given[row.name]
+        family = families[row.name]
         assert (family.type, family.documentation) == (row.kind, row.help)
         names = {name for sample in family.samples for name in sample.labels} - {"le"}
         known = {label.name for label in row.labels} | ({"partition"} if role else set())
         assert not family.samples or names == known, row.name
 
 
-def test_every_metric_says_what_reads_it_and_nothing_reads_one_that_there_is_not() -> None:
-    read = {name: in_short(readers) for name, readers in find_readers(set(ROWS)).items()}
-    assert read == {name: row.read_by for name, row in ROWS.items()}
+def test_each_definition_lists_its_readers_and_only_defined_metrics_are_read() -> None:
+    readers_by_metric = {
+        name: shorten(readers) for name, readers in find_readers(set(ROWS)).items()
+    }
+    assert readers_by_metric == {name: row.read_by for name, row in ROWS.items()}
 
 
-def test_recording_rules_that_are_read_are_made_and_the_other_way_round() -> None:
-    made = read_records(load_rules())
-    read = set[str]().union(*collect_readers().values(), *made.values())
-    assert {name for name in read if name.startswith("busyapi:")} == made.keys()
+def test_every_recording_rule_is_read_and_every_one_that_is_read_exists() -> None:
+    records = read_records(load_rules())
+    read = set[str]().union(*collect_readers().values(), *records.values())
+    assert {name for name in read if name.startswith("busyapi:")} == records.keys()
 
 
 RULES_OF_ONE = {
@@ -69,7 +71,7 @@ RULES_OF_ONE = {
 }
 
 
-def test_a_reader_is_found_through_a_recording_rule_and_no_label_is_taken_for_a_metric() -> None:
+def test_a_reader_is_found_through_a_recording_rule_and_labels_are_ignored() -> None:
     (alert, read), *others = read_alerts(RULES_OF_ONE)
     assert (alert, others) == ("A", [])
     names = expand_records(read, read_records(RULES_OF_ONE))
@@ -91,7 +93,7 @@ def test_a_panel_and_a_variable_are_readers() -> None:
     ]
 
 
-def test_label_values_of_the_catalogue_are_those_of_the_code() -> None:
+def test_defined_label_values_are_those_of_the_code() -> None:
     refusals = {error.__name__ for error in errors.Refused.__subclasses__()}
     assert ArchiveUnavailable.__name__ in refusals
     assert set(metric_defs_api.REFUSAL_REASONS) == refusals | {errors.OutcomeUnknown.__name__}

@@ -19,7 +19,7 @@ SAME_IN_FAULT = {"BusyapiTargetsMissing"}
 """Pages whose commands print the same during the fault."""
 RULES = ROOT / "k8s" / "observability" / "rules.yaml"
 GROWING = {"busyapi:buffer_left:seconds"}
-"""Have a value only while the backlog grows: see tests/observability/test_flusher_faults.py."""
+"""Queries with a value only while the backlog grows: tests/observability/test_flusher_faults.py."""
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def shell(tmp_path: Path, running: tuple[Stack, Server]) -> OnStack:
     return OnStack(tmp_path / "bin", stack, server, stack.archive)
 
 
-def problems(page: Page, shell: OnStack) -> list[str]:
+def find_problems(page: Page, shell: OnStack) -> list[str]:
     """Run the commands that only read, and return failures and missing lines."""
     messages = []
     for block in page.of("sh"):
@@ -44,7 +44,7 @@ def problems(page: Page, shell: OnStack) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
 def test_read_only_commands_work_and_show_the_recovery(page: Page, shell: OnStack) -> None:
-    assert problems(page, shell) == []
+    assert find_problems(page, shell) == []
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_failed_command_or_other_output_is_reported(
     shell: OnStack, command: str, message: str
 ) -> None:
     page = parse("Broken", f"## {RECOVERY}\n```sh\n{command}\n```\n")
-    (problem,) = problems(page, shell)
+    (problem,) = find_problems(page, shell)
     assert problem.startswith(message)
 
 

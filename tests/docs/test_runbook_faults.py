@@ -28,7 +28,7 @@ Fault = Callable[[Stack, Server], AbstractContextManager[None]]
 
 
 @contextmanager
-def redis_gone(stack: Stack, server: Server) -> Iterator[None]:
+def kill_redis(stack: Stack, server: Server) -> Iterator[None]:
     """Kill the server, and start it at the end."""
     del stack
     server.kill9()
@@ -37,7 +37,7 @@ def redis_gone(stack: Stack, server: Server) -> Iterator[None]:
 
 
 @contextmanager
-def redis_weak(stack: Stack, server: Server) -> Iterator[None]:
+def weaken_redis(stack: Stack, server: Server) -> Iterator[None]:
     """Set the server to fsync only once a second."""
     del stack
     server.client().config_set("appendfsync", "everysec")
@@ -46,7 +46,7 @@ def redis_weak(stack: Stack, server: Server) -> Iterator[None]:
 
 
 @contextmanager
-def redis_emptied(stack: Stack, server: Server) -> Iterator[None]:
+def empty_redis(stack: Stack, server: Server) -> Iterator[None]:
     """Delete all data of the server."""
     del stack
     server.client().flushall()
@@ -54,7 +54,7 @@ def redis_emptied(stack: Stack, server: Server) -> Iterator[None]:
 
 
 @contextmanager
-def foreign_entry(stack: Stack, server: Server) -> Iterator[None]:
+def add_foreign_entry(stack: Stack, server: Server) -> Iterator[None]:
     """Add an entry to the stream that no API process writes."""
     del stack
     last = int(server.command("INCRBY", "busyapi:{0}:seq", 1))
@@ -63,8 +63,8 @@ def foreign_entry(stack: Stack, server: Server) -> Iterator[None]:
 
 
 @contextmanager
-def wrong_volume(stack: Stack, server: Server) -> Iterator[None]:
-    """Mount an empty volume, and at the end the right one."""
+def mount_wrong_volume(stack: Stack, server: Server) -> Iterator[None]:
+    """Mount an empty volume, and the right one at the end."""
     (flusher,) = stack.flushers
     right = stack.archive.with_name("right")
     flusher.stop()
@@ -81,7 +81,7 @@ def wrong_volume(stack: Stack, server: Server) -> Iterator[None]:
 
 
 @contextmanager
-def segment_damaged(stack: Stack, server: Server) -> Iterator[None]:
+def damage_segment(stack: Stack, server: Server) -> Iterator[None]:
     """Change a byte in the footer of the newest segment. All usages stay readable."""
     del server
     (flusher,) = stack.flushers
@@ -95,12 +95,12 @@ def segment_damaged(stack: Stack, server: Server) -> Iterator[None]:
 
 
 FAULTS: dict[Fault, tuple[str, ...]] = {
-    foreign_entry: ("BusyapiUsagesQuarantined",),
-    segment_damaged: ("BusyapiArchiveDamaged",),
-    wrong_volume: ("BusyapiFlusherHalted",),
-    redis_gone: ("BusyapiRedisUnreachable", "BusyapiFlusherStuck"),
-    redis_weak: ("BusyapiDurabilityNotHeld",),
-    redis_emptied: ("BusyapiEpochJump",),
+    add_foreign_entry: ("BusyapiUsagesQuarantined",),
+    damage_segment: ("BusyapiArchiveDamaged",),
+    mount_wrong_volume: ("BusyapiFlusherHalted",),
+    kill_redis: ("BusyapiRedisUnreachable", "BusyapiFlusherStuck"),
+    weaken_redis: ("BusyapiDurabilityNotHeld",),
+    empty_redis: ("BusyapiEpochJump",),
 }
 FULL = "BusyapiArchiveDiskFull"
 
@@ -110,7 +110,7 @@ def test_every_fault_that_a_page_shows_is_simulated() -> None:
     assert simulated == {name for name, blocks in FAULT_BLOCKS.items() if blocks}
 
 
-def missing_output(page: Page, shell: OnStack) -> list[str]:
+def find_missing_output(page: Page, shell: OnStack) -> list[str]:
     """Return the lines that a page shows and its commands do not print."""
     blocks = FAULT_BLOCKS[page.name]
     return [line for block in blocks for line in block.missing(shell.run(block.text).output)]
@@ -119,7 +119,7 @@ def missing_output(page: Page, shell: OnStack) -> list[str]:
 def wait_until_shown(name: str, shell: OnStack) -> None:
     """Wait until the page's commands print everything that it shows."""
     wait_until(
-        lambda: not missing_output(PAGES[name], shell), name, seconds=DETECT_SECONDS, every=0.3
+        lambda: not find_missing_output(PAGES[name], shell), name, seconds=DETECT_SECONDS, every=0.3
     )
 
 
@@ -130,7 +130,7 @@ def test_pages_show_the_output_during_the_fault(
     stack, server = running
     shell = OnStack(tmp_path / "bin", stack, server, stack.archive)
     for name in FAULTS[fault]:
-        assert missing_output(PAGES[name], shell)  # not before the fault
+        assert find_missing_output(PAGES[name], shell)  # not before the fault
     with fault(stack, server):
         for name in FAULTS[fault]:
             wait_until_shown(name, shell)
@@ -142,12 +142,12 @@ def test_page_shows_the_output_on_a_full_volume(tmp_path: Path) -> None:
     volume = tmp_path / "volume"
     settings = {"BUSYAPI_ARCHIVE_DIR": str(volume)}
     with (
-        small(volume),
+        mount_small_volume(volume),
         Server(tmp_path / "redis") as server,
         Stack(tmp_path / "stack", server, settings=settings) as stack,
     ):
         shell = OnStack(tmp_path / "bin", stack, server, volume)
-        assert missing_output(PAGES[FULL], shell)
+        assert find_missing_output(PAGES[FULL], shell)
         with (volume / "ballast").open("wb", 0) as ballast, suppress(OSError):
             while True:
                 ballast.write(bytes(4096))
@@ -156,8 +156,8 @@ def test_page_shows_the_output_on_a_full_volume(tmp_path: Path) -> None:
 
 
 @contextmanager
-def small(folder: Path) -> Iterator[None]:
-    """Mount a tmpfs that is soon full."""
+def mount_small_volume(folder: Path) -> Iterator[None]:
+    """Mount a tmpfs of 512 KiB."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "busyapi-test", str(folder)]
     subprocess.run(mount, check=True, timeout=20)
@@ -174,7 +174,7 @@ def test_damaged_file_is_copied_and_removed_as_its_page_says(
     (flusher,) = stack.flushers
     shell = OnStack(tmp_path / "bin", stack, server, stack.archive)
     if not list(stack.archive.rglob("*.damaged")):
-        with segment_damaged(stack, server):
+        with damage_segment(stack, server):
             assert flusher.read_metric("busyapi_archive_damaged_files") == 1
     (damaged,) = stack.archive.rglob("*.damaged")
     (block,) = PAGES["BusyapiArchiveDamaged"].of("sh", "decides")

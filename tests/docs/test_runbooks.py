@@ -23,7 +23,7 @@ def test_every_alert_has_a_page_and_every_page_an_alert() -> None:
 
 def test_index_has_every_page_with_the_severities_of_its_alert() -> None:
     rows = re.findall(
-        r"^\| \[(\w+)\]\((\w+)\.md\) \| ([a-z, ]+) \| \S.* \| \S.* \|$", index(), re.MULTILINE
+        r"^\| \[(\w+)\]\((\w+)\.md\) \| ([a-z, ]+) \| \S.* \| \S.* \|$", read_index(), re.MULTILINE
     )
     assert all(name == target for name, target, _ in rows)
     severities_by_page = {name: set(severities.split(", ")) for name, _, severities in rows}
@@ -31,7 +31,7 @@ def test_index_has_every_page_with_the_severities_of_its_alert() -> None:
     assert len(rows) == len(severities_by_page)
 
 
-def index() -> str:
+def read_index() -> str:
     return (RUNBOOKS / "README.md").read_text()
 
 

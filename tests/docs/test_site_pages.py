@@ -1,4 +1,4 @@
-"""How Markdown for the forge becomes a page of the site; `make docs-site` builds all of them."""
+"""Conversion of Markdown for the forge to pages of the site; `make docs-site` builds them all."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def test_page_is_adapted(page: str, text: str, adapted: str | None) -> None:
     assert adapt(text, page) == (text if adapted is None else adapted)
 
 
-def test_every_page_from_elsewhere_exists_and_leads_back() -> None:
+def test_every_page_from_elsewhere_exists_and_maps_back_to_its_source() -> None:
     for path, page in ELSEWHERE.items():
         assert (ROOT / path).exists()
         assert (page_of(path), source_of(page)) == (page, path)

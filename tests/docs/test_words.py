@@ -16,7 +16,7 @@ def test_no_file_has_a_word_that_is_not_used() -> None:
     assert bad == []
 
 
-def test_what_is_allowed_is_there() -> None:
+def test_every_allowed_text_is_in_its_file() -> None:
     for path, texts in ALLOWED.items():
         for text in texts:
             assert text in (ROOT / path).read_text(), f"{path} no longer has {text!r}"

@@ -218,7 +218,7 @@ def test_verify_prints_stats_and_exits_0_or_1(run: Run, root: Path) -> None:
     assert "1 problems found" in result.out
 
 
-def test_accept_loss_records_what_is_missing_and_no_more(run: Run, root: Path) -> None:
+def test_accept_loss_records_exactly_the_missing_seqs(run: Run, root: Path) -> None:
     find_segments(root)[0].unlink()
     result = run(
         "accept-loss", "--partition", "0", "--through", "14", "--reason", "disk 7 died", "--yes"
@@ -238,7 +238,7 @@ def test_accept_loss_records_what_is_missing_and_no_more(run: Run, root: Path) -
     writer.close()
 
 
-def test_accept_loss_prints_what_is_still_missing(run: Run, root: Path) -> None:
+def test_accept_loss_prints_the_seqs_that_are_still_missing(run: Run, root: Path) -> None:
     find_segments(root)[0].unlink()
     result = run("accept-loss", "--partition", "0", "--through", "3", "--reason", "x", "--yes")
     assert result.code == 0
@@ -355,7 +355,7 @@ def test_a_failed_export_leaves_the_existing_file(run: Run, tmp_path: Path) -> N
     assert list(tmp_path.glob("*.tmp")) == []
 
 
-def test_export_without_pyarrow_names_what_to_install(
+def test_export_without_pyarrow_names_the_package(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)

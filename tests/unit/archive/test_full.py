@@ -81,7 +81,7 @@ KIND_NAMES = ["reserve", "no reserve", "as 0.2.0 left it"]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=KIND_NAMES)
-def test_append_on_a_full_volume_deletes_what_is_expired_and_continues(
+def test_append_on_a_full_volume_deletes_expired_segments_and_continues(
     volume: Path, kind: tuple[bool, bool]
 ) -> None:
     writer = fill_archive(volume, with_reserve=kind[0], by_0_2_0=kind[1])
@@ -104,7 +104,7 @@ def test_append_on_a_full_volume_deletes_what_is_expired_and_continues(
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=KIND_NAMES)
-def test_a_killed_writer_recovers_on_a_full_volume_by_deleting_what_is_expired(
+def test_a_killed_writer_recovers_on_a_full_volume_by_deleting_expired_segments(
     volume: Path, kind: tuple[bool, bool]
 ) -> None:
     writer = fill_archive(volume, with_reserve=kind[0], by_0_2_0=kind[1])
@@ -146,7 +146,7 @@ def test_a_clean_stop_on_a_full_volume_finishes_the_segment_in_the_reserve(volum
     writer.close()
 
 
-def test_a_stop_without_room_for_the_footer_is_recovered_by_deleting_what_is_expired(
+def test_a_stop_without_room_for_the_footer_is_recovered_by_deleting_segments(
     volume: Path,
 ) -> None:
     writer = fill_archive(volume, with_reserve=False)

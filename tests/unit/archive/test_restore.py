@@ -67,7 +67,7 @@ def test_one_partition_alone_may_be_recorded(root: Path) -> None:
 
 
 @pytest.mark.parametrize("last_id", [1, 12, 34])
-def test_an_id_below_what_a_partition_holds_is_refused_and_nothing_recorded(
+def test_an_id_below_the_last_one_of_a_partition_is_refused_and_nothing_recorded(
     root: Path, capsys: pytest.CaptureFixture[str], last_id: int
 ) -> None:
     assert run_restored("--last-id", str(last_id), "--yes") == 1

@@ -70,7 +70,7 @@ def test_waiting_writes_become_one_command_in_their_order() -> None:
     assert not pending
 
 
-def test_each_key_is_a_command_of_its_own() -> None:
+def test_each_key_is_a_separate_command() -> None:
     pending = deque(
         [make_plain_write(), make_keyed_write("k1"), make_plain_write(2), make_keyed_write("k2")]
     )

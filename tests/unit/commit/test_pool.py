@@ -98,7 +98,7 @@ async def test_committer_that_is_down_for_long_refuses_immediately(
     assert pool.admission.count == 1
 
 
-async def test_each_refusal_is_an_object_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_refusal_is_a_separate_object(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = make_pool(1)
     writes = [AwaitedWrite([b"{}"]) for _ in range(3)]
     for write in writes:
