@@ -309,7 +309,7 @@ def test_monitors_find_api_and_flusher_once(option: str, kind: str) -> None:
     ]
     for monitor in monitors:
         (endpoint,) = monitor["spec"].get("endpoints") or monitor["spec"]["podMetricsEndpoints"]
-        assert endpoint["interval"] == "15s"
+        assert endpoint["interval"] == "4s"
         assert endpoint["scrapeTimeout"] == "10s"
         assert monitor["metadata"]["labels"]["release"] == "prometheus"
 
