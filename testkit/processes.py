@@ -48,6 +48,8 @@ class Process(Child):
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.name = name
+        self.is_forked = True
+        """False: `argv` is run even if there is a fork server, because it is more than busyapi."""
         self._arguments = arguments
         super().__init__(
             [sys.executable, "-m", "busyapi", *arguments],
@@ -62,7 +64,7 @@ class Process(Child):
 
     def _start_process(self) -> RunningProcess:
         server = self.fork_server
-        if server and server.can_start(self.environment):
+        if self.is_forked and server and server.can_start(self.environment):
             return server.start(self._arguments, self.environment, self.log)
         return super()._start_process()
 

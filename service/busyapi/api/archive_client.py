@@ -3,10 +3,13 @@
 from http import HTTPStatus
 
 import aiohttp
+import structlog
 
 from busyapi.errors import ConfigError, Refused, UsageExpired
 from busyapi.ids import Seq
 from busyapi.web.request_id import HEADER
+
+log = structlog.get_logger()
 
 REQUEST_TIMEOUT_SECONDS = 3.0
 
@@ -43,14 +46,28 @@ class ArchiveClient:
                     return None
                 if response.status == HTTPStatus.GONE:
                     raise UsageExpired
-        except (TimeoutError, aiohttp.ClientError, OSError):
-            pass
+                detail = f"it answered {response.status}"
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            detail = _describe_failure(error)
+        log.warning("flusher_unreachable", partition=partition, detail=detail)
         raise ArchiveUnavailable
 
     async def close(self) -> None:
         """Close the connections."""
         if self._session:
             await self._session.close()
+
+
+def _describe_failure(error: Exception) -> str:
+    # There is no fallback to the last address, as for Redis: nothing in a flusher's answer shows
+    # that it is not a flusher of another installation, which has taken the address over.
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"the DNS lookup of {error.host} failed: {error.os_error.strerror}"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"no connection to {error.host}:{error.port}: {error.os_error.strerror}"
+    if isinstance(error, TimeoutError):
+        return f"no answer within {REQUEST_TIMEOUT_SECONDS:g} s, with the DNS lookup of its host"
+    return type(error).__name__
 
 
 def _parse_urls(text: str, partitions: int) -> list[str]:

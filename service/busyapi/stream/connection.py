@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import hiredis
 
 from busyapi.errors import RedisUnavailable
+from busyapi.stream.host_lookup import describe_failure
 from busyapi.stream.scripts import ALL_SCRIPTS, Script
 
 CONNECT_TIMEOUT_SECONDS = 2.0
@@ -115,31 +116,36 @@ class _ReplyProtocol(asyncio.Protocol):
 class RedisConnection:
     """A connection to one server. Calls must not overlap: one task at a time owns it."""
 
-    def __init__(self, replies: _ReplyProtocol, address: str) -> None:
+    def __init__(self, replies: _ReplyProtocol, address: str, ip: str) -> None:
         self._replies = replies
         self.address = address
+        self.ip = ip
 
     @classmethod
     async def open(
-        cls, host: str, port: int, *, login: Login | None, context: ssl.SSLContext | None
+        cls,
+        host: str,
+        port: int,
+        ips: Sequence[str],
+        *,
+        login: Login | None,
+        context: ssl.SSLContext | None,
     ) -> "RedisConnection":
-        """Connect, with TLS if `context` is given, and log in.
+        """Connect to the first of a host's addresses that accepts, and log in.
+
+        With `context` the connection uses TLS, and the certificate must be that of `host`.
 
         Raises:
             RedisUnavailable: the server cannot be reached, or refuses the login.
         """
         address = f"{host}:{port}"
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
-                _, replies = await loop.create_connection(
-                    partial(_ReplyProtocol, loop), host, port, ssl=context
-                )
+                replies, ip = await _connect(host, port, ips, context)
         except (OSError, TimeoutError, UnicodeError) as error:
-            raise RedisUnavailable(
-                f"no connection to Redis at {address}: {_describe_failure(error)}"
-            ) from None
-        connection = cls(replies, address)
+            why = describe_failure(error, CONNECT_TIMEOUT_SECONDS)
+            raise RedisUnavailable(f"no connection to Redis at {address}: {why}") from None
+        connection = cls(replies, address, ip)
         if replies.transport:
             # Without keepalive an idle committer, which sends nothing, would not notice that the
             # server's machine has disappeared.
@@ -258,18 +264,29 @@ class RedisConnection:
         self._replies.fail("closed")
 
 
+async def _connect(
+    host: str, port: int, ips: Sequence[str], context: ssl.SSLContext | None
+) -> tuple[_ReplyProtocol, str]:
+    loop = asyncio.get_running_loop()
+    failure: OSError | None = None
+    for ip in ips:
+        try:
+            _, replies = await loop.create_connection(
+                partial(_ReplyProtocol, loop),
+                ip,
+                port,
+                ssl=context,
+                server_hostname=host if context else None,
+            )
+        except OSError as error:
+            failure = failure or error
+        else:
+            return replies, ip
+    raise failure or OSError(f"{host} has no address")
+
+
 def _is_login_error(reply: ServerError) -> bool:
     return reply.code in {"WRONGPASS", "NOAUTH"} or "AUTH" in str(reply)
-
-
-def _describe_failure(error: BaseException) -> str:
-    """Return the error's name, or for a refused certificate the reason."""
-    cause: BaseException | None = error
-    while cause:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"its certificate is refused ({cause.verify_message})"
-        cause = cause.__cause__ or cause.__context__
-    return type(error).__name__
 
 
 def make_evalsha(script: Script, keys: Sequence[str], *arguments: Any) -> Command:

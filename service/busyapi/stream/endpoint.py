@@ -9,11 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import structlog
 from redis.crc import key_slot
 
 from busyapi.errors import ConfigError, RedisUnavailable
 from busyapi.stream.connection import Login, RedisConnection, ServerError
+from busyapi.stream.host_lookup import HostLookup
 from busyapi.stream.keys import PREFIX, PartitionKeys, check_prefix
+
+log = structlog.get_logger()
 
 MODES = {"redis": "standalone", "redis+sentinel": "sentinel", "redis+cluster": "cluster"}
 DEFAULT_PORTS = {"standalone": 6379, "sentinel": 26379, "cluster": 6379}
@@ -37,63 +41,112 @@ class Endpoint:
     """The first word of every key."""
     installation: str = ""
     """The installation's id, "" if it has no id. It is compared with the partition's record."""
+    _lookup: HostLookup = field(default_factory=HostLookup, repr=False, compare=False)
+    _archives: dict[int, str] = field(default_factory=dict, repr=False, compare=False)
+    """By partition: the archive in its record, as last read from a server that was found by name or
+    address."""
 
     def keys(self, partition: int) -> PartitionKeys:
         """Return the names of a partition's keys."""
         return PartitionKeys(partition, self.prefix)
 
-    async def connect(self, partition: int) -> RedisConnection:
+    async def connect(self, partition: int, archive_id: str = "") -> RedisConnection:
         """Connect to the server that owns the partition now, and load the scripts.
+
+        `archive_id` is the archive in the partition's record, if the caller knows it.
 
         Raises:
             RedisUnavailable: no server was found, or it cannot be reached.
         """
-        connection = await self._open(await self._find_primary(partition))
+        address, failure = await self._find_primary(partition)
+        connection, own_failure = await self._open(address)
+        await self._check_archive(connection, partition, archive_id, failure or own_failure)
         await connection.load_scripts()
         return connection
 
-    async def _find_primary(self, partition: int) -> Address:
+    async def _check_archive(
+        self, connection: RedisConnection, partition: int, archive_id: str, failure: str
+    ) -> None:
+        """If a lookup failed, check that the server holds the partition's record.
+
+        The last address of a host may belong to another server by now. A flusher would take an
+        empty one for a server that has lost its data, and give up usages that the right one holds.
+        """
+        (reply,) = await connection.pipeline(("HMGET", self.keys(partition).state, "archive_id"))
+        holder = reply[0].decode() if isinstance(reply, list) and reply[0] else ""
+        if not failure:
+            self._archives[partition] = holder or self._archives.get(partition, "")
+            return
+        if not holder or holder != (archive_id or self._archives.get(partition)):
+            await connection.close()
+            raise RedisUnavailable(
+                f"{failure}; the server at the last address, {connection.ip}, may be another one:"
+                f" it does not hold the record of partition {partition}"
+            )
+        log.warning("dns_lookup_failed", detail=failure, address=connection.ip)
+
+    async def _find_primary(self, partition: int) -> tuple[Address, str]:
+        """Return an address, and why the lookup of a host on the way to it failed."""
         if self.mode == "standalone":
-            return self.seeds[0]
-        problem = "there is no node to ask"
+            return self.seeds[0], ""
+        problems: dict[str, None] = {}  # in order, each once
         for seed in self.seeds:
             try:
-                address = await self._query_seed(seed, partition)
+                address, failure = await self._query_seed(seed, partition)
             except (RedisUnavailable, ServerError) as error:
-                problem = str(error)
+                problems[str(error)] = None
             else:
                 if address:
-                    return address
-                problem = f"{seed[0]}:{seed[1]} does not know"
+                    return address, failure
+                problems[f"{seed[0]}:{seed[1]} does not know"] = None
         raise RedisUnavailable(
-            f"no {self.mode} node knows the primary of partition {partition}: {problem}"
+            f"no {self.mode} node knows the primary of partition {partition}: {'; '.join(problems)}"
         )
 
-    async def _query_seed(self, seed: Address, partition: int) -> Address | None:
+    async def _query_seed(self, seed: Address, partition: int) -> tuple[Address | None, str]:
         # Sentinels have no password of their own, as in the common charts.
-        connection = await self._open(seed, login=self.mode == "cluster")
+        connection, failure = await self._open(seed, login=self.mode == "cluster")
         try:
-            if self.mode == "sentinel":
-                reply = await connection.execute(
-                    "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service
-                )
-                return (reply[0].decode(), int(reply[1])) if reply else None
-            slot = key_slot(self.keys(partition).state.encode())
-            for low, high, primary, *_ in await connection.execute("CLUSTER", "SLOTS"):
-                if low <= slot <= high:
-                    # An empty host is the node that was asked.
-                    return ((primary[0] or b"").decode() or seed[0], int(primary[1]))
-            return None
+            return await self._query_primary(connection, seed, partition), failure
         finally:
             await connection.close()
 
-    async def _open(self, address: Address, *, login: bool = True) -> RedisConnection:
+    async def _query_primary(
+        self, connection: RedisConnection, seed: Address, partition: int
+    ) -> Address | None:
+        if self.mode == "sentinel":
+            reply = await connection.execute("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
+            return (reply[0].decode(), int(reply[1])) if reply else None
+        slot = key_slot(self.keys(partition).state.encode())
+        for low, high, primary, *_ in await connection.execute("CLUSTER", "SLOTS"):
+            if low <= slot <= high:
+                # An empty host is the node that was asked.
+                return ((primary[0] or b"").decode() or seed[0], int(primary[1]))
+        return None
+
+    async def _open(self, address: Address, *, login: bool = True) -> tuple[RedisConnection, str]:
+        """Return a connection, and why the lookup of its host failed."""
         secret = self._read_password() if login else ""
-        return await RedisConnection.open(
-            *address,
-            login=Login(self.username, secret) if secret or (login and self.username) else None,
-            context=self._ssl_context() if self.tls else None,
-        )
+        host, port = address
+        target = await self._lookup.resolve(host)
+        try:
+            connection = await RedisConnection.open(
+                host,
+                port,
+                target.addresses,
+                login=Login(self.username, secret) if secret or (login and self.username) else None,
+                context=self._ssl_context() if self.tls else None,
+            )
+        except RedisUnavailable as error:
+            if not target.failure:
+                raise
+            (ip,) = target.addresses
+            raise RedisUnavailable(
+                f"{target.failure}; at its last address, {ip}: {error}"
+            ) from None
+        if not target.failure:
+            self._lookup.remember(host, connection.ip)
+        return connection, target.failure
 
     def _ssl_context(self) -> ssl.SSLContext:
         # The default context checks certificate and name, and trusts the system's CAs.

@@ -69,7 +69,7 @@ class OwnedPartition:
             RedisUnavailable: there is no connection.
         """
         await self.close()
-        self._connection = await self._endpoint.connect(self.keys.partition)
+        self._connection = await self._endpoint.connect(self.keys.partition, self._archive_id)
 
     async def lease_holder(self) -> str:
         """Return the id of the archive whose flusher holds the lease, "" if the lease is free.

@@ -103,6 +103,22 @@ EVENTS = (
         "report a defect with `error` and `where`",
     ),
     LogEvent(
+        "dns_lookup_failed",
+        "warning",
+        ("detail", "address"),
+        "the DNS lookup of a host of Redis failed, and `address`, the last one that worked, is"
+        " used: the server there holds the record of this partition",
+        "repair the DNS that `detail` is about: a server that has moved is not found",
+    ),
+    LogEvent(
+        "flusher_unreachable",
+        "warning",
+        ("partition", "detail"),
+        "a usage was looked up in the archive of a partition, and its flusher did not answer",
+        "check the DNS, the network or the flusher that `detail` names: the runbook of"
+        " BusyapiFlusherStuck",
+    ),
+    LogEvent(
         "write_rejected",
         "warning",
         ("reason", "stored", "requests", "request_id"),
