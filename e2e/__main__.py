@@ -16,43 +16,52 @@ from e2e.report import Report
 from e2e.target import ROOT, NoCluster, find
 
 
-def arguments() -> argparse.Namespace:
+def parse_options() -> argparse.Namespace:
     """Return the command line options."""
     parser = argparse.ArgumentParser(prog="make e2e", description=__doc__)
-    parser.add_argument("--short", action="store_true", help="what CI runs; writes no report")
     parser.add_argument(
-        "--only", nargs="+", choices=[part.name for part in FULL], help="parts; writes no report"
+        "--short", action="store_true", help="the scenarios of CI; writes no report"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=[part.name for part in FULL],
+        help="only these parts; writes no report",
     )
     return parser.parse_args()
 
 
 def main() -> int:
-    """Find the cluster, give it the images, run."""
-    asked = arguments()
+    """Find the cluster, load the images, and run the parts."""
+    options = parse_options()
     try:
         target = find()
     except NoCluster as error:
         sys.stderr.write(f"{error}\n")
         return 2
     kube = Kube(target.kubeconfig, "default")
-    images.busyapi(target, kube.cluster_id(), environment.image())
-    images.valkey(
+    images.load_busyapi(target, kube.cluster_id(), environment.default_image())
+    images.build_valkey(
         target, environment.valkey_image(), present=kube.has_image(environment.valkey_image())
     )
-    where = Path(tempfile.mkdtemp(prefix="busyapi-e2e-"))
-    whole = not asked.short and not asked.only
-    report = Report(environment.gather(kube), ROOT / "docs" / "reports" if whole else where)
-    context = Context(target, report, where)
-    parts = SHORT if asked.short else [p for p in FULL if not asked.only or p.name in asked.only]
+    folder = Path(tempfile.mkdtemp(prefix="busyapi-e2e-"))
+    is_complete = not options.short and not options.only
+    report = Report(
+        environment.collect_facts(kube), ROOT / "docs" / "reports" if is_complete else folder
+    )
+    context = Context(target, report, folder)
+    parts = (
+        SHORT if options.short else [p for p in FULL if not options.only or p.name in options.only]
+    )
     for part in parts:
-        attempt(part, context)
+        run_part(part, context)
     report.write()
     sys.stdout.write(f"{report.markdown()}\n{report.folder / 'e2e.md'}\n")
     return 1 if report.failed else 0
 
 
-def attempt(part: Part, context: Context) -> None:
-    """Run one part in a namespace of its own; those after it run even if it fails."""
+def run_part(part: Part, context: Context) -> None:
+    """Run one part in its own namespace. If it fails, the others still run."""
     sys.stdout.write(f"--- {part.name}\n")
     try:
         with context.site(part) as site:
@@ -60,16 +69,16 @@ def attempt(part: Part, context: Context) -> None:
                 part.run(site, context.report)
             except Exception:
                 folder = context.folder / part.name
-                sys.stderr.write(f"what the pods said is in {folder}\n")
+                sys.stderr.write(f"the logs of the pods are in {folder}\n")
                 collect(site.kube, folder)
                 raise
-    except Exception as error:  # noqa: BLE001 - it is in the report, and makes the run fail
+    except Exception as error:  # noqa: BLE001 - the report has it, and the run fails
         traceback.print_exc()
-        context.report.stopped(part.name, error)
+        context.report.record_error(part.name, error)
 
 
 def end(number: int, _: object) -> NoReturn:
-    """Leave by way of every `finally`: no namespace, cordon or stopped kubelet may stay behind."""
+    """Exit through every `finally`, so that no namespace, cordon or stopped kubelet remains."""
     sys.exit(128 + number)
 
 

@@ -1,4 +1,4 @@
-"""A CA and what it signed, for a server in the cluster, made by openssl."""
+"""A CA and a certificate for a server in the cluster, created by openssl."""
 
 import subprocess
 from pathlib import Path
@@ -21,23 +21,25 @@ authorityKeyIdentifier = keyid
 CURVE = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 
 
-class Signed(NamedTuple):
-    """PEM, as text."""
+class CertificateFiles(NamedTuple):
+    """A CA, a certificate and its key, in PEM."""
 
     ca: str
     certificate: str
     key: str
 
 
-def make(folder: Path, host: str) -> Signed:
-    """Make an authority and a certificate for a host; only this run knows them."""
+def make_certificates(folder: Path, host: str) -> CertificateFiles:
+    """Create a CA and a certificate for a host, for this run only."""
     folder.mkdir()
     (folder / "config").write_text(CONFIG.format(host=host))
-    ours = (*CURVE, "-days", "2", "-config", "config")
-    _openssl(folder, "req", "-x509", *ours, "-extensions", "ca", "-keyout", "ca.key", "-out", "ca")
+    options = (*CURVE, "-days", "2", "-config", "config")
+    _openssl(
+        folder, "req", "-x509", *options, "-extensions", "ca", "-keyout", "ca.key", "-out", "ca"
+    )
     signed = ("-CA", "ca", "-CAkey", "ca.key", "-extensions", "server")
-    _openssl(folder, "req", "-x509", *ours, *signed, "-keyout", "key", "-out", "certificate")
-    return Signed(*((folder / field).read_text() for field in Signed._fields))
+    _openssl(folder, "req", "-x509", *options, *signed, "-keyout", "key", "-out", "certificate")
+    return CertificateFiles(*((folder / field).read_text() for field in CertificateFiles._fields))
 
 
 def _openssl(folder: Path, *arguments: str) -> None:

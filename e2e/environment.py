@@ -1,4 +1,4 @@
-"""What ran where: the head of the report."""
+"""The versions and the machine, for the head of the report."""
 
 import os
 import subprocess
@@ -7,17 +7,17 @@ from pathlib import Path
 
 import yaml
 
-from e2e.kube import Kube, now
+from e2e.kube import Kube, format_now
 from e2e.release import CHART
 from e2e.target import ROOT
 
 
-def image() -> str:
-    """Return the image that the chart runs when nothing is configured."""
-    return image_of(yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"])
+def default_image() -> str:
+    """Return the image that the chart runs by default."""
+    return name_image(yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"])
 
 
-def image_of(version: str) -> str:
+def name_image(version: str) -> str:
     """Return the image of a release's chart."""
     return f"docker.io/library/busyapi:{version}"
 
@@ -28,12 +28,12 @@ def valkey_image() -> str:
     return f"{values['registry']}/{values['repository']}:{values['tag']}"
 
 
-def gather(kube: Kube) -> dict[str, str]:
-    """Versions and the machine's size."""
+def collect_facts(kube: Kube) -> dict[str, str]:
+    """Return the versions and the machine's size."""
     nodes = [node.metadata.name for node in kube.core.list_node().items]
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     return {
-        "run": now(),
+        "run": format_now(),
         "busyapi": f"{chart['appVersion']}, chart {chart['version']}, commit {_commit()}",
         "Kubernetes": f"{kube.version()}, nodes {', '.join(nodes)}",
         "helm-python-sdk": version("helm-python-sdk"),
@@ -45,8 +45,8 @@ def gather(kube: Kube) -> dict[str, str]:
 
 def _commit() -> str:
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    return process.stdout.strip() or "unknown"
 
 
 def _memory() -> float:

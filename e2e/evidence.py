@@ -1,4 +1,4 @@
-"""What is left of a scenario that failed: events, states and the ends of logs, in files."""
+"""Files about a failed scenario: events, states and the ends of logs."""
 
 from itertools import product
 from pathlib import Path
@@ -11,7 +11,7 @@ LOG_LINES = 200
 
 
 def collect(kube: Kube, folder: Path) -> None:
-    """Write all that a person would ask for next; a pod that is gone has nothing to say."""
+    """Write events, states and logs of the pods that still exist."""
     folder.mkdir(parents=True, exist_ok=True)
     events = kube.core.list_namespaced_event(kube.namespace).items
     lines = [

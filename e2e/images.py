@@ -1,4 +1,4 @@
-"""The images: built when a source is newer than what the cluster was given, else left alone."""
+"""The images, which are built and loaded if their sources have changed since the last load."""
 
 import hashlib
 import json
@@ -12,43 +12,43 @@ from pathlib import Path
 from e2e.target import ROOT, Target
 
 STAMP = ROOT / ".venv" / "e2e-images.json"
-"""Which sources each cluster was given, by the cluster's own id."""
+"""The sources of each cluster's image, by the cluster's id."""
 SOURCES = ("service/Dockerfile", "service/busyapi", "pyproject.toml")
 LOCK = "requirements.lock"
 BASE = "localhost/python:3.13-slim-trixie"
-SECONDS = 900
+TIMEOUT_SECONDS = 900
 
 
-def sources() -> str:
-    """Return a digest of all that the image is made from."""
-    seen = hashlib.sha256()
+def digest_sources() -> str:
+    """Return a digest of the image's sources."""
+    digest = hashlib.sha256()
     for name in (*SOURCES, LOCK):
         path = ROOT / name
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         for file in files:
             if file.is_file() and "__pycache__" not in file.parts:
-                seen.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes())
-    return seen.hexdigest()
+                digest.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
 
 
-def busyapi(target: Target, cluster_id: str, tag: str) -> bool:
-    """Build the service's image and load it, if it is not there as the sources are; say if so."""
+def load_busyapi(target: Target, cluster_id: str, tag: str) -> bool:
+    """Build and load the service's image if its sources have changed; return whether it did."""
     if not target.load:
         return False
     known: dict[str, str] = json.loads(STAMP.read_text()) if STAMP.exists() else {}
-    stamp = f"{tag} {sources()}"
+    stamp = f"{tag} {digest_sources()}"
     if known.get(cluster_id) == stamp:
         return False
     build(target, tag, ROOT)
-    give(target.load, tag)
+    load_archive(target.load, tag)
     STAMP.write_text(json.dumps({**known, cluster_id: stamp}))
     return True
 
 
-def released(target: Target, chart: Path, tag: str) -> bool:
+def load_release(target: Target, chart: Path, tag: str) -> bool:
     """Build and load the image of an earlier release, from the commit that packed its chart.
 
-    False: this clone has not the history for it.
+    Return False if this clone does not have that commit.
     """
     git = ["git", "-C", str(ROOT)]
     log = [*git, "log", "-1", "--format=%H", "--", str(chart)]
@@ -60,21 +60,21 @@ def released(target: Target, chart: Path, tag: str) -> bool:
             [*git, "archive", "-o", f"{folder}/tree.tar", commit], check=True, timeout=60
         )
         subprocess.run(["tar", "-xf", f"{folder}/tree.tar", "-C", folder], check=True, timeout=60)
-        # Where history ends, its first commit has every file, of whatever release.
+        # In a shallow clone the first commit has every file, of any release.
         project = tomllib.loads((Path(folder) / "pyproject.toml").read_text())["project"]
         if project["version"] != tag.rpartition(":")[2]:
             return False
         build(target, tag, Path(folder))
-    give(target.load, tag)
+    load_archive(target.load, tag)
     return True
 
 
-def give(load: tuple[str, ...], tag: str) -> None:
-    """Hand an image to the cluster."""
+def load_archive(load: tuple[str, ...], tag: str) -> None:
+    """Load an image into the cluster."""
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "image.tar"
         save(tag, archive)
-        subprocess.run([*load, archive], check=True, timeout=SECONDS)
+        subprocess.run([*load, archive], check=True, timeout=TIMEOUT_SECONDS)
 
 
 def build(target: Target, tag: str, root: Path) -> None:
@@ -83,18 +83,18 @@ def build(target: Target, tag: str, root: Path) -> None:
     if target.program:
         target.cluster("base")
         command.append(f"BASE={BASE}")
-    subprocess.run(command, check=True, timeout=SECONDS, env=_environment())
+    subprocess.run(command, check=True, timeout=TIMEOUT_SECONDS, env=_environment())
 
 
 def save(tag: str, archive: Path) -> None:
-    """Write the image into an archive, with the tool that `make image` took."""
+    """Write the image into an archive, with the tool that `make image` uses."""
     if _docker():
         command = ["docker", "save", "-o", str(archive), tag]
     elif shutil.which("podman"):
         command = ["podman", "save", "-o", str(archive), tag]
     else:
         command = ["buildah", "push", "-q", tag, f"docker-archive:{archive}:{tag}"]
-    subprocess.run(command, check=True, timeout=SECONDS, env=_environment())
+    subprocess.run(command, check=True, timeout=TIMEOUT_SECONDS, env=_environment())
 
 
 def _docker() -> bool:
@@ -106,11 +106,15 @@ def _docker() -> bool:
 
 def _environment() -> dict[str, str]:
     """Return the variables that buildah needs as root in a container, and to reuse layers."""
-    ours = {"STORAGE_DRIVER": "overlay", "BUILDAH_ISOLATION": "chroot", "BUILDAH_LAYERS": "true"}
-    return {**ours, **os.environ}
+    settings = {
+        "STORAGE_DRIVER": "overlay",
+        "BUILDAH_ISOLATION": "chroot",
+        "BUILDAH_LAYERS": "true",
+    }
+    return {**settings, **os.environ}
 
 
-def valkey(target: Target, tag: str, present: bool) -> None:  # noqa: FBT001
-    """Build the bundled Valkey's image where none can be pulled."""
+def build_valkey(target: Target, tag: str, present: bool) -> None:  # noqa: FBT001
+    """Build the bundled Valkey's image where it cannot be pulled."""
     if target.program and not present:
         target.cluster("valkey", "-t", tag)

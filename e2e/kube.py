@@ -1,4 +1,4 @@
-"""One namespace of a cluster, by the official Python client."""
+"""One namespace of a cluster, through the official Python client."""
 
 import json
 from collections.abc import Callable
@@ -24,19 +24,19 @@ RESTRICTED = {
 
 
 class ExecFailed(Exception):
-    """A command in a pod ended with another code than 0; the message has its output."""
+    """A command in a pod failed. The message has its output."""
 
 
 class Kube:
-    """What the scenarios ask of the API server."""
+    """The scenarios' requests to the API server."""
 
     def __init__(self, kubeconfig: Path, namespace: str) -> None:
         self.namespace = namespace
-        # Any: every member of every object is optional to this client's types.
+        # Any: in this client's types every member is optional.
         self.api: Any = _connect(kubeconfig)
         self.core: Any = client.CoreV1Api(self.api)
         self.apps: Any = client.AppsV1Api(self.api)
-        # `stream` borrows its client's way of asking, so nothing else may use that one.
+        # `stream` replaces its client's request method, so nothing else may use that client.
         self._exec: Any = client.CoreV1Api(_connect(kubeconfig))
 
     def cluster_id(self) -> str:
@@ -44,15 +44,15 @@ class Kube:
         return str(self.core.read_namespace("kube-system").metadata.uid)
 
     def version(self) -> str:
-        """Kubernetes' version."""
+        """Return Kubernetes' version."""
         return str(client.VersionApi(self.api).get_code().git_version)
 
     def nodes(self) -> list[Any]:
-        """Nodes that are ready and take pods."""
+        """Return the nodes that are ready and accept pods."""
         return [
             node
             for node in self.core.list_node().items
-            if not node.spec.unschedulable and ready(node) and not _tainted(node)
+            if not node.spec.unschedulable and is_ready(node) and not _tainted(node)
         ]
 
     def has_image(self, tag: str) -> bool:
@@ -63,12 +63,12 @@ class Kube:
         )
 
     def create_namespace(self, labels: dict[str, str] | None = None) -> None:
-        """Make the namespace; it enforces `restricted`."""
+        """Create the namespace, which enforces `restricted`."""
         meta = client.V1ObjectMeta(name=self.namespace, labels={**RESTRICTED, **(labels or {})})
         self.core.create_namespace(client.V1Namespace(metadata=meta))
 
     def delete_namespace(self, *, seconds: float = 120) -> None:
-        """Remove it with all that is in it, and wait until it is gone."""
+        """Delete the namespace with its contents, and wait until it is deleted."""
         pods = f"pods of {self.namespace}"
         for pod in self.pods():
             self.delete_pod(pod.metadata.name, grace=1)
@@ -90,7 +90,7 @@ class Kube:
             create(self.api, entry, namespace=self.namespace)
 
     def pods(self, component: str = "") -> list[Any]:
-        """Pods of the namespace, or of one component of the release."""
+        """Return the pods of the namespace, or of one component of the release."""
         selector = f"app.kubernetes.io/component={component}" if component else ""
         return list(
             self.core.list_namespaced_pod(
@@ -98,16 +98,16 @@ class Kube:
             ).items
         )
 
-    def alive(self, component: str) -> list[Any]:
-        """Pods of a component that are ready and not on their way out."""
-        return [pod for pod in self.pods(component) if ready(pod) and not leaving(pod)]
+    def list_ready_pods(self, component: str) -> list[Any]:
+        """Return the pods of a component that are ready and not terminating."""
+        return [pod for pod in self.pods(component) if is_ready(pod) and not is_terminating(pod)]
 
-    def settled(self, components: tuple[str, ...] = ("api", "flusher", "valkey")) -> bool:
-        """Return whether every workload has exactly its pods, up to date and ready."""
+    def is_settled(self, components: tuple[str, ...] = ("api", "flusher", "valkey")) -> bool:
+        """Return whether every workload has exactly its pods, all up to date and ready."""
         names = [workload for workload in self._workloads() if _complete(workload)]
         pods = [pod for part in components for pod in self.pods(part)]
         whole = len(names) == len(self._workloads())
-        return whole and all(ready(pod) and not leaving(pod) for pod in pods)
+        return whole and all(is_ready(pod) and not is_terminating(pod) for pod in pods)
 
     def _workloads(self) -> list[Any]:
         return [
@@ -116,8 +116,8 @@ class Kube:
         ]
 
     def wait_settled(self, seconds: float = 180) -> None:
-        """Wait for that."""
-        wait_until(self.settled, f"{self.namespace} to settle", seconds=seconds, every=0.5)
+        """Wait until the namespace is settled."""
+        wait_until(self.is_settled, f"{self.namespace} to settle", seconds=seconds, every=0.5)
 
     def delete_pod(self, name: str, *, grace: int | None = None) -> None:
         """Delete a pod; with grace 0 it is killed at once."""
@@ -129,7 +129,7 @@ class Kube:
                 raise
 
     def evict(self, pod: Any) -> bool:
-        """Evict as a drain does; False: a disruption budget forbids it for now."""
+        """Evict a pod as a drain does; return False if a disruption budget forbids it now."""
         meta = client.V1ObjectMeta(name=pod.metadata.name, namespace=pod.metadata.namespace)
         try:
             self.core.create_namespaced_pod_eviction(
@@ -143,7 +143,7 @@ class Kube:
         return True
 
     def cordon(self, node: str, *, on: bool) -> None:
-        """Keep new pods off a node, or let them come again."""
+        """Cordon or uncordon a node."""
         self.core.patch_node(node, {"spec": {"unschedulable": on}})
 
     def run(
@@ -152,7 +152,7 @@ class Kube:
         """Run a command in a pod and return its standard output.
 
         Raises:
-            ExecFailed: it ended with another code than 0.
+            ExecFailed: The exit code is not 0.
         """
         answer = stream(
             self._exec.connect_get_namespaced_pod_exec,
@@ -173,16 +173,16 @@ class Kube:
             raise ExecFailed(f"{pod}: {command[:3]} ended with {code}: {(out + err)[-2000:]!r}")
         return bytes(out)
 
-    def ask(self, pod: str, port: int, path: str) -> str:
-        """GET from a pod, through the API server."""
+    def get(self, pod: str, port: int, path: str) -> str:
+        """GET a path from a pod through the API server."""
         return self._get(f"/api/v1/namespaces/{self.namespace}/pods/{pod}:{port}/proxy{path}")
 
-    def raw(self, path: str, **query: str) -> Any:
-        """GET any path of the API server that answers in JSON."""
+    def get_json(self, path: str, **query: str) -> Any:
+        """GET a path of the API server that answers with JSON."""
         return json.loads(self._get(path, **query))
 
-    def has(self, path: str) -> bool:
-        """Return whether there is such an object."""
+    def exists(self, path: str) -> bool:
+        """Return whether an object exists."""
         try:
             self._get(path)
         except ApiException as error:
@@ -192,10 +192,10 @@ class Kube:
         return True
 
     def _get(self, path: str, **query: str) -> str:
-        asked = self.api.param_serialize(
+        request = self.api.param_serialize(
             "GET", path, query_params=list(query.items()), auth_settings=["BearerToken"]
         )
-        answer = self.api.call_api(*asked, _request_timeout=REQUEST_SECONDS)
+        answer = self.api.call_api(*request, _request_timeout=REQUEST_SECONDS)
         answer.read()
         if answer.status >= HTTPStatus.BAD_REQUEST:
             raise ApiException(status=answer.status, reason=path)
@@ -209,13 +209,13 @@ def _connect(kubeconfig: Path) -> client.ApiClient:
     return client.ApiClient(settings)
 
 
-def ready(thing: Any) -> bool:
+def is_ready(document: Any) -> bool:
     """Return whether a pod or node has the condition Ready."""
-    conditions = thing.status.conditions or []
+    conditions = document.status.conditions or []
     return any(condition.type == "Ready" and condition.status == "True" for condition in conditions)
 
 
-def leaving(pod: Any) -> bool:
+def is_terminating(pod: Any) -> bool:
     """Return whether a pod is being deleted."""
     return pod.metadata.deletion_timestamp is not None
 
@@ -235,8 +235,8 @@ def _complete(workload: Any) -> bool:
     )
 
 
-def now() -> str:
-    """Return the time, for reports."""
+def format_now() -> str:
+    """Return the current time for reports."""
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 

@@ -1,4 +1,4 @@
-"""What a load was answered, in figures, and the gates that scenarios hold them to."""
+"""The figures of a load, and the gates that scenarios check them with."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,33 +16,33 @@ class Sample(NamedTuple):
     """One request of an open loop."""
 
     meant: float
-    """When it was to be sent, by the monotonic clock."""
+    """The planned time by the monotonic clock."""
     answered: float
     outcome: Outcome
     status: int
-    """0 means no answer: no connection, a reset, or a timeout."""
+    """0 without an answer: no connection, a reset, or a timeout."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """One load, or none."""
+    """The figures of one load."""
 
     sent: int = 0
     answered: int = 0
-    """With 201."""
+    """Requests answered with 201."""
     failed: int = 0
-    """Everything else."""
+    """All other requests."""
     refused: int = 0
-    """Failed requests whose answer says that nothing was stored: a repeat is safe."""
+    """Failed requests with an answer that nothing was stored: a retry is safe."""
     silence: float = 0.0
-    """Longest time without a 201 while the load was on, in seconds."""
+    """The longest time without a 201 during the load, in seconds."""
     p99: float = 0.0
-    """Of those answered, from when they were meant to be sent, in seconds."""
+    """Of the answered requests, from their planned times, in seconds."""
     statuses: dict[int, int] = field(default_factory=dict)
 
 
-def figures(samples: Sequence[Sample], began: float, ended: float) -> Figures:
-    """Sum a load up."""
+def summarise(samples: Sequence[Sample], began: float, ended: float) -> Figures:
+    """Return the figures of a load."""
     good = [sample for sample in samples if sample.outcome is Outcome.OK]
     statuses: dict[int, int] = {}
     for entry in samples:
@@ -52,68 +52,70 @@ def figures(samples: Sequence[Sample], began: float, ended: float) -> Figures:
         answered=len(good),
         failed=len(samples) - len(good),
         refused=sum(sample.outcome is Outcome.REFUSED for sample in samples),
-        silence=silence((sample.answered for sample in good), began, ended),
+        silence=find_longest_silence((sample.answered for sample in good), began, ended),
         p99=quantile([sample.answered - sample.meant for sample in good], 0.99),
         statuses=dict(sorted(statuses.items())),
     )
 
 
-def silence(answers: Iterable[float], began: float, ended: float) -> float:
-    """Return the longest time without an answer; before the first and after the last count too."""
+def find_longest_silence(answers: Iterable[float], began: float, ended: float) -> float:
+    """Return the longest time without an answer, also before the first and after the last."""
     times = [began, *sorted(at for at in answers if began <= at <= ended), ended]
     return max(after - before for before, after in pairwise(times))
 
 
 def quantile(values: Sequence[float], q: float) -> float:
-    """Return the smallest value that so many are not above; 0 without any."""
+    """Return a quantile of values, 0 without a value."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * q))] if ordered else 0.0
 
 
-def count(verdict: Verdict, defects: Iterable[Defect]) -> int:
-    """Return how often the checker found these."""
+def count_defects(verdict: Verdict, defects: Iterable[Defect]) -> int:
+    """Return the number of these defects."""
     return sum(verdict.defects[defect] for defect in defects)
 
 
-class Broken(Exception):
-    """A scenario did not show what it must; the message says what it found instead."""
+class ScenarioFailed(Exception):
+    """A scenario failed. The message says what it found."""
 
 
-def none_failed(result: Figures) -> None:
-    """Hold a load to it: every request was answered with 201.
+def require_none_failed(result: Figures) -> None:
+    """Check that every request was answered with 201.
 
     Raises:
-        Broken: one was not, or nothing was sent.
+        ScenarioFailed: A request failed, or none was sent.
     """
     if result.failed or not result.sent:
-        raise Broken(f"{result.failed} of {result.sent} requests failed: {result.statuses}")
+        raise ScenarioFailed(f"{result.failed} of {result.sent} requests failed: {result.statuses}")
 
 
-def answered_again(result: Figures, seconds: float) -> None:
-    """Hold a load through an outage to it: the outage was not longer than this.
+def require_short_outage(result: Figures, seconds: float) -> None:
+    """Check that the outage during a load was not longer than a limit.
 
     Raises:
-        Broken: it was, or nothing was answered at all.
+        ScenarioFailed: It was longer, or no request was answered.
     """
     if result.silence > seconds or not result.answered:
-        raise Broken(f"no answer for {result.silence:.1f} s: {result.statuses}")
+        raise ScenarioFailed(f"no answer for {result.silence:.1f} s: {result.statuses}")
 
 
-def nothing_lost(verdict: Verdict) -> None:
-    """Hold an archive to it.
+def require_nothing_lost(verdict: Verdict) -> None:
+    """Check that the checker found no defect.
 
     Raises:
-        Broken: the checker found a defect, whichever.
+        ScenarioFailed: It found one.
     """
     if not verdict.ok:
-        raise Broken(str(verdict))
+        raise ScenarioFailed(str(verdict))
 
 
-def no_id_jumped(verdict: Verdict) -> None:
-    """Hold an archive to it: Redis was always found with all of its data.
+def require_no_skipped_ids(verdict: Verdict) -> None:
+    """Check that Redis never lost data, so that no ids were skipped.
 
     Raises:
-        Broken: a flusher jumped, because it was not.
+        ScenarioFailed: A flusher skipped ids.
     """
     if verdict.skipped:
-        raise Broken(f"{verdict.skipped} ids were jumped over: Redis came back without its data")
+        raise ScenarioFailed(
+            f"{verdict.skipped} ids were skipped: Redis came back without its data"
+        )

@@ -1,7 +1,7 @@
-"""An open loop of posts through an ingress: what is sent does not wait for what is answered.
+"""An open loop of posts through an ingress: requests do not wait for the answers of others.
 
-Each request has a payload of its own, is sent at its time over a connection that is idle then (a
-new one when none is), and is never repeated: a rolling upgrade must not need a second try.
+Each request has its own payload and is sent at its planned time, over an idle connection or a new
+one. It is never repeated: a rolling upgrade must not need a retry.
 """
 
 import asyncio
@@ -11,23 +11,23 @@ import time
 import uuid
 from itertools import count
 
-from e2e.measure import Figures, Sample, figures
+from e2e.measure import Figures, Sample, summarise
 from testkit.child_process import Lifetime
 from testkit.history import History, Outcome, Request, digest
 from testkit.http1 import Connection, NotSent
 from testkit.load import classify_answer
 from testkit.threads import CoroutineThread
 
-TIMEOUT = 20.0
-"""Seconds; the API answers 503 after 10."""
-MOST = 2000
-"""Requests under way: what is more has failed without being sent. A bound for this process."""
-CATCH_UP = 1.0
-"""Seconds that the sender may lag behind before it gives up what it missed."""
+REQUEST_TIMEOUT_SECONDS = 20.0
+"""The API answers 503 after 10 seconds."""
+MAX_PENDING = 2000
+"""Pending requests. Above this limit, a request fails without being sent."""
+MAX_CATCH_UP_SECONDS = 1.0
+"""The sender drops requests that it is later with than this."""
 
 
-BATCH = 5
-"""Usages of a batch, where the load is mixed."""
+BATCH_USAGES = 5
+"""Usages in a batch of a mixed load."""
 
 
 def render(path: str, host: str, body: bytes, key: str = "") -> bytes:
@@ -38,15 +38,15 @@ def render(path: str, host: str, body: bytes, key: str = "") -> bytes:
 
 
 class OpenLoop(Lifetime):
-    """Load in a thread of its own, within a `with`."""
+    """A load in its own thread, within a `with`."""
 
     def __init__(self, port: int, host: str, rate: float, *, mixed: bool = False) -> None:
         self.port = port
         self.mixed = mixed
-        """Whether posts are in turn single and batches, with and without a key."""
+        """Whether posts are single and batches in turn, with and without a key."""
         self.host = host
         self.rate = rate
-        """Requests a second; may be changed as it runs."""
+        """Requests a second. It may be changed during the run."""
         self.history = History()
         self.samples: list[Sample] = []
         self.offered = 0
@@ -59,39 +59,39 @@ class OpenLoop(Lifetime):
         self._thread = CoroutineThread(self._drive, f"load of {host}")
 
     def start(self) -> None:
-        """Begin."""
+        """Start the load."""
         self.began = time.monotonic()
         self._thread.start()
 
     def stop(self) -> Figures:
-        """Send nothing new, wait for what is under way, and sum up."""
+        """Stop sending, wait for pending requests, and return the figures."""
         self._stopping.set()
-        self._thread.join(TIMEOUT * 2)
-        return figures(self.samples, self.began, self.ended)
+        self._thread.join(REQUEST_TIMEOUT_SECONDS * 2)
+        return summarise(self.samples, self.began, self.ended)
 
     def close(self) -> None:
-        """End it."""
+        """Stop the load."""
         if self._thread.is_started:
             self.stop()
 
     async def _drive(self) -> None:
-        async with asyncio.TaskGroup() as under_way:
+        async with asyncio.TaskGroup() as tasks:
             due = time.monotonic()
             while not self._stopping.is_set():
-                # After a pause of the machine, a burst must not make up for it.
-                due = max(due + 1 / self.rate, time.monotonic() - CATCH_UP)
+                # After a pause of the machine, no burst may follow.
+                due = max(due + 1 / self.rate, time.monotonic() - MAX_CATCH_UP_SECONDS)
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
-                self._send(under_way, due)
+                self._send(tasks, due)
             self.ended = time.monotonic()
         for connection in self._idle:
             connection.close()
 
-    def _send(self, under_way: asyncio.TaskGroup, due: float) -> None:
+    def _send(self, tasks: asyncio.TaskGroup, due: float) -> None:
         self.offered += 1
-        if self.offered - len(self.samples) > MOST:
+        if self.offered - len(self.samples) > MAX_PENDING:
             self.samples.append(Sample(due, time.monotonic(), Outcome.REFUSED, 0))
         else:
-            under_way.create_task(self._one(due))
+            tasks.create_task(self._post(due))
 
     def _usage(self) -> dict[str, str]:
         return {
@@ -102,23 +102,23 @@ class OpenLoop(Lifetime):
         }
 
     def _request(self) -> tuple[bytes, int, list[dict[str, str]]]:
-        """Return the next message, the size of its batch (0: it is single) and its usages."""
+        """Return the next message, the size of its batch (0 for a single post) and its usages."""
         turn = self.offered % 4 if self.mixed else 0
-        batch = BATCH if turn > 1 else 0
+        batch = BATCH_USAGES if turn > 1 else 0
         usages = [self._usage() for _ in range(batch or 1)]
         path = "/api/usages/batch" if batch else "/api/usages"
         body = json.dumps(usages if batch else usages[0]).encode()
         key = uuid.uuid4().hex if turn % 2 else ""
         return render(path, self.host, body, key), batch, usages
 
-    async def _one(self, due: float) -> None:
+    async def _post(self, due: float) -> None:
         message, batch, usages = self._request()
         connection = self._idle.pop() if self._idle else Connection(self.port)
         sent, answer = time.monotonic(), None
         try:
-            answer = await connection.ask(message, TIMEOUT)
+            answer = await connection.ask(message, REQUEST_TIMEOUT_SECONDS)
         except NotSent:
-            # Not a byte went out, so the checker need not know; a device would see a failure.
+            # No byte was sent, so the request is not in the history. For a device it failed.
             self.samples.append(Sample(due, time.monotonic(), Outcome.REFUSED, 0))
             return
         except (OSError, EOFError, ValueError):

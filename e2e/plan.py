@@ -1,4 +1,4 @@
-"""Which scenarios share a release, in which order."""
+"""The parts of a run: scenarios that share a release, in order."""
 
 import os
 from collections.abc import Callable
@@ -32,21 +32,21 @@ class Part:
     partitions: int = 1
 
     def run(self, site: Release, report: Report) -> None:
-        """All of them, until one fails."""
+        """Run all scenarios until one fails."""
         for scenario in self.scenarios:
             scenario(site, report)
 
 
 @dataclass(frozen=True)
 class Context:
-    """What every part is given."""
+    """The target and the report of a run."""
 
     target: Target
     report: Report
     folder: Path
 
     def site(self, part: Part) -> Release:
-        """A namespace that no other run has."""
+        """Return a release in a new namespace."""
         name = f"e2e-{os.getpid()}-{part.name}"
         return Release(self.target, name, partitions=part.partitions)
 

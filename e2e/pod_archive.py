@@ -1,4 +1,4 @@
-"""The archive, copied out of the flushers' pods, for the project's own checker."""
+"""Copies the archive out of the flushers' pods, for the project's checker."""
 
 import io
 import tarfile
@@ -13,7 +13,7 @@ FOLDER = "/var/lib/busyapi/archive"
 PORT = 9100
 
 
-def gauge(text: str, name: str) -> float:
+def read_gauge(text: str, name: str) -> float:
     """Return the one sample of this name, with labels or without."""
     for line in text.splitlines():
         if line.startswith((f"{name} ", f"{name}{{")):
@@ -21,14 +21,14 @@ def gauge(text: str, name: str) -> float:
     raise ValueError(f"no {name} in the scrape")
 
 
-def backlog(kube: Kube) -> int:
-    """Return how many usages were issued and are not archived, over all partitions.
+def count_backlog(kube: Kube) -> int:
+    """Return the number of usages that are issued and not archived, over all partitions.
 
-    A flusher that cannot write is not ready, and is asked all the same.
+    It includes flushers that are not ready, because one that cannot write is not ready.
     """
-    scrapes = [kube.ask(pod.metadata.name, PORT, "/metrics") for pod in kube.pods("flusher")]
+    scrapes = [kube.get(pod.metadata.name, PORT, "/metrics") for pod in kube.pods("flusher")]
     return sum(
-        int(gauge(scrape, "busyapi_issued_seq") - gauge(scrape, "busyapi_archived_seq"))
+        int(read_gauge(scrape, "busyapi_issued_seq") - read_gauge(scrape, "busyapi_archived_seq"))
         for scrape in scrapes
     )
 
@@ -36,26 +36,31 @@ def backlog(kube: Kube) -> int:
 def wait_flushed(kube: Kube, highest: dict[int, int], seconds: float = 60) -> None:
     """Wait until each partition is archived up to its highest answered seq, and nothing waits.
 
-    What a flusher reports as issued is what it has seen, so that alone would be too early.
+    A flusher only reports the issued seqs that it has read, so an empty backlog is not enough.
     """
 
     def flushed() -> bool:
-        pods = kube.alive("flusher")
-        last_seqs = {int(pod.metadata.name.rpartition("-")[2]): archived(kube, pod) for pod in pods}
-        return all(last_seqs.get(p, 0) >= seq for p, seq in highest.items()) and backlog(kube) == 0
+        pods = kube.list_ready_pods("flusher")
+        last_seqs = {
+            int(pod.metadata.name.rpartition("-")[2]): read_archived_seq(kube, pod) for pod in pods
+        }
+        return (
+            all(last_seqs.get(p, 0) >= seq for p, seq in highest.items())
+            and count_backlog(kube) == 0
+        )
 
     wait_for(flushed, f"the flushers to reach {highest}", seconds)
 
 
-def archived(kube: Kube, pod: Any) -> int:
+def read_archived_seq(kube: Kube, pod: Any) -> int:
     """Return the last seq that a flusher has in its archive."""
-    return int(gauge(kube.ask(pod.metadata.name, PORT, "/metrics"), "busyapi_archived_seq"))
+    return int(read_gauge(kube.get(pod.metadata.name, PORT, "/metrics"), "busyapi_archived_seq"))
 
 
 def read(kube: Kube) -> Archive:
     """Copy every flusher's files into one folder and read them."""
     with tempfile.TemporaryDirectory() as folder:
-        for pod in kube.alive("flusher"):
+        for pod in kube.list_ready_pods("flusher"):
             copy(kube, pod.metadata.name, Path(folder))
         return read_archive(Path(folder))
 
@@ -68,13 +73,13 @@ def copy(kube: Kube, pod: str, into: Path) -> None:
 
 
 def verify(kube: Kube) -> None:
-    """Have `busyapi archive verify` say of every volume that it is whole.
+    """Run `busyapi archive verify` on every volume.
 
     Raises:
-        ExecFailed: it says otherwise.
+        ExecFailed: It found a problem.
     """
-    names = [pod.metadata.name for pod in kube.alive("flusher")]
+    names = [pod.metadata.name for pod in kube.list_ready_pods("flusher")]
     for name in names:
-        # A volume holds one partition, that of its pod's number.
+        # A volume has one partition, with the number of its pod.
         only = ["--partition", name.rpartition("-")[2]] if len(names) > 1 else []
         kube.run(name, "busyapi", "archive", "verify", "--dir", FOLDER, *only)

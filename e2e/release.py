@@ -1,4 +1,4 @@
-"""A release in a namespace of its own, with all that was ever sent to it."""
+"""A release in its own namespace, with the history of all its requests."""
 
 import json
 import time
@@ -12,7 +12,7 @@ import helm_python
 
 from e2e import pod_archive
 from e2e.kube import Kube, wait_for
-from e2e.measure import no_id_jumped, nothing_lost
+from e2e.measure import require_no_skipped_ids, require_nothing_lost
 from e2e.openloop import OpenLoop
 from e2e.target import ROOT, Target
 from testkit.archive_reader import Archive
@@ -25,21 +25,21 @@ NAME = "busyapi"
 HELM_SECONDS = 240
 GATEWAY = "/apis/gateway.networking.k8s.io/v1/namespaces/ingress/gateways/gateway"
 SEED = (ROOT / "data.json").read_bytes()
-"""The body that the README's curl line posts."""
+"""The body of the README's curl line."""
 
 
 class Release:
-    """One namespace: install into it, send to it, compare its archive with the answers."""
+    """One namespace: installs a release, posts to it, and compares its archive with the answers."""
 
     def __init__(self, target: Target, namespace: str, *, partitions: int = 1) -> None:
         self.target = target
         self.namespace = namespace
         self.host = f"{namespace}.busyapi.test"
         self.kube = Kube(target.kubeconfig, namespace)
-        there = self.kube.has(
+        gateway_exists = self.kube.exists(
             "/apis/gateway.networking.k8s.io/v1/namespaces/ingress/gateways/gateway"
         )
-        self.gateway_host = f"gateway-{self.host}" if there else ""
+        self.gateway_host = f"gateway-{self.host}" if gateway_exists else ""
         self.helm = helm_python.Config(kubeconfig_path=target.kubeconfig, namespace=namespace)
         self.partitions = partitions
         self.history = History()
@@ -56,19 +56,19 @@ class Release:
         self.kube.delete_namespace()
 
     def install(self, values: dict[str, Any] | None = None, chart: Path = CHART) -> None:
-        """`helm install --wait`."""
+        """Run `helm install --wait`."""
         self.values = values or {}
         self.helm.install(chart, NAME, self.values, wait="watcher", timeout=HELM_SECONDS)
         self.kube.wait_settled()
 
     def upgrade(self, values: dict[str, Any], chart: Path = CHART) -> None:
-        """`helm upgrade --wait`, with these values over the ones there are."""
-        self.values = merged(self.values, values)
+        """Run `helm upgrade --wait`, with these values merged into the current ones."""
+        self.values = merge_values(self.values, values)
         self.helm.upgrade(chart, NAME, self.values, wait="watcher", timeout=HELM_SECONDS)
         self.kube.wait_settled()
 
-    def routes(self) -> dict[str, Any]:
-        """Values that make the release reachable by this site's hosts."""
+    def routing_values(self) -> dict[str, Any]:
+        """Return values that route this site's hosts to the release."""
         values: dict[str, Any] = {"ingress": {"enabled": True, "hosts": [{"host": self.host}]}}
         if self.gateway_host:
             values["httpRoute"] = {
@@ -80,12 +80,12 @@ class Release:
 
     @property
     def hosts(self) -> dict[str, str]:
-        """The ways in, with the host that leads to each."""
+        """Return the host of Ingress and, if there is one, of Gateway."""
         ways = {"Ingress": self.host, "Gateway": self.gateway_host}
         return {way: host for way, host in ways.items() if host}
 
-    def ask(self, path: str, *, body: bytes | None = None, host: str = "") -> Answer:
-        """Ask through the ingress controller, by this site's host or another."""
+    def request(self, path: str, *, body: bytes | None = None, host: str = "") -> Answer:
+        """Send a request through the ingress controller, by default with this site's host."""
         headers = {"Host": host or self.host}
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -103,24 +103,24 @@ class Release:
 
         def routed() -> bool:
             try:
-                return self.ask("/api/usages/count", host=host).status == 200
+                return self.request("/api/usages/count", host=host).status == 200
             except OSError:
                 return False
 
         wait_for(routed, f"{host or self.host} to be routed", 60)
 
-    def seed(self, host: str = "") -> int:
-        """Post what the README's curl line does, and return the id."""
+    def post_seed(self, host: str = "") -> int:
+        """Post the README's usage, and return the id."""
         sent = time.monotonic()
-        answer = self.ask("/api/usages", body=SEED, host=host)
+        answer = self.request("/api/usages", body=SEED, host=host)
         assert answer.status == 201, answer
         number: int = answer.json()["id"]
         self.seeds.add(number)
-        self.note(seed_name(number), number, sent)
+        self.record(name_seed(number), number, sent)
         return number
 
-    def note(self, name: bytes, number: int, sent: float) -> None:
-        """Write down a usage that something else than a load was answered for."""
+    def record(self, name: bytes, number: int, sent: float) -> None:
+        """Add to the history a usage that was not posted by a load."""
         self.history.add(
             Request(
                 digests=(name,),
@@ -133,23 +133,23 @@ class Release:
         )
 
     def helm_test(self) -> None:
-        """`helm test`, and write down the usage it posted."""
+        """Run `helm test`, and add its usage to the history."""
         sent = time.monotonic()
         output = self.helm.test(NAME, timeout=HELM_SECONDS, logs=True)
         posted = [line for line in output["logs"].splitlines() if "posted usage" in line]
         number = int(posted[-1].rsplit(" ", 1)[1])
         usage = json.loads(self.flusher_line(number))["usage"]
-        self.note(digest(usage), number, sent)
+        self.record(digest(usage), number, sent)
 
     def flusher_line(self, number: int) -> bytes:
-        """Return the archived line of an id, by the command that the README names."""
+        """Return the archived line of an id, by the command of the README."""
         pod = f"{NAME}-flusher-{(number - 1) % self.partitions}"
         command = ("busyapi", "archive", "cat", "--dir", pod_archive.FOLDER, "--id", str(number))
         return self.kube.run(pod, *command)
 
     @contextmanager
     def load(self, rate: float, *, mixed: bool = False) -> Iterator[OpenLoop]:
-        """Load through the ingress; add its answers to the history of this site."""
+        """Run a load through the ingress, and add its answers to the history."""
         loop = OpenLoop(self.target.port, self.host, rate, mixed=mixed)
         try:
             with loop:
@@ -159,23 +159,22 @@ class Release:
                 self.history.add(request)
 
     def audit(self, seconds: float = 90, *, failover: bool = False) -> Verdict:
-        """Compare the whole archive with all that was ever sent here.
+        """Compare the archive with the history of all requests.
 
         Raises:
-            Broken: a usage is lost, or twice, or ids were jumped over without a failover, or
-                anything else is wrong.
+            ScenarioFailed: The checker found a defect, or ids were skipped without a failover.
         """
         self.wait_flushed(seconds)
         archive = self.distinguish_seeds(pod_archive.read(self.kube))
         verdict = check_history(self.history, archive, partitions=self.partitions)
-        nothing_lost(verdict)
+        require_nothing_lost(verdict)
         if not failover:
-            no_id_jumped(verdict)
+            require_no_skipped_ids(verdict)
         pod_archive.verify(self.kube)
         return verdict
 
     def wait_flushed(self, seconds: float = 60) -> None:
-        """Wait until all that was answered is archived."""
+        """Wait until all answered usages are archived."""
         highest: dict[int, int] = {}
         for number in (entry for request in self.history.requests for entry in request.ids):
             partition = (number - 1) % self.partitions
@@ -188,7 +187,7 @@ class Release:
         same = digest(json.loads(SEED))
         for part in archive.partitions.values():
             part.lines = [
-                line._replace(digest=seed_name(line.id))
+                line._replace(digest=name_seed(line.id))
                 if line.id in self.seeds and line.digest == same
                 else line
                 for line in part.lines
@@ -196,16 +195,16 @@ class Release:
         return archive
 
 
-def seed_name(number: int) -> bytes:
+def name_seed(number: int) -> bytes:
     """Return the name in the history of a usage that is sent more than once."""
     return blake2b(f"seed {number}".encode(), digest_size=16).digest()
 
 
-def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Merge values as Helm does: maps member by member, all else replaced."""
+def merge_values(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Merge values as Helm does: maps by member, everything else is replaced."""
     result = dict(base)
     for name, value in over.items():
         old = result.get(name)
         both = isinstance(old, dict) and isinstance(value, dict)
-        result[name] = merged(old, value) if both and isinstance(old, dict) else value
+        result[name] = merge_values(old, value) if both and isinstance(old, dict) else value
     return result

@@ -1,4 +1,4 @@
-"""What a run saw: a row for each scenario, as Markdown for people and JSON for programs."""
+"""The report of a run: a row for each scenario, as Markdown and as JSON."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import monotonic
 
-from e2e.measure import LOST, REPEATED, Figures, count
+from e2e.measure import LOST, REPEATED, Figures, count_defects
 from testkit.checker import Verdict
 
 INTRO = """# On a real cluster
@@ -35,32 +35,40 @@ class Row:
     notes: list[str] = field(default_factory=list)
     failure: str = ""
     left_out: bool = False
-    """It needs what this cluster does not have; a note says what."""
+    """The cluster does not have what it needs. A note says what."""
 
     @property
     def lost(self) -> int | None:
-        """Usages lost, where there was a look."""
-        return None if self.verdict is None else count(self.verdict, LOST)
+        """Return the lost usages, if the archive was checked."""
+        return None if self.verdict is None else count_defects(self.verdict, LOST)
 
     @property
     def repeated(self) -> int | None:
         """Return the usages that the archive has twice, if it was checked."""
-        return None if self.verdict is None else count(self.verdict, REPEATED)
+        return None if self.verdict is None else count_defects(self.verdict, REPEATED)
 
     def __str__(self) -> str:
         return " | ".join(cell for cell in self.cells() if cell)
 
     def cells(self) -> list[str]:
-        """The row of the table."""
-        seen = self.figures
-        load = [f"{seen.sent:,}", f"{seen.answered:,}", f"{seen.failed:,}"] if seen else [""] * 3
+        """Return the cells of the row."""
+        load_figures = self.figures
+        load = (
+            [f"{load_figures.sent:,}", f"{load_figures.answered:,}", f"{load_figures.failed:,}"]
+            if load_figures
+            else [""] * 3
+        )
         looked = ["" if entry is None else str(entry) for entry in (self.lost, self.repeated)]
-        quiet = [f"{seen.silence:.1f}", f"{seen.p99 * 1000:.0f}"] if seen else [""] * 2
+        quiet = (
+            [f"{load_figures.silence:.1f}", f"{load_figures.p99 * 1000:.0f}"]
+            if load_figures
+            else [""] * 2
+        )
         state = "failed" if self.failure else "left out" if self.left_out else "passed"
         return [self.name, state, *load, *looked, *quiet, f"{self.seconds:.0f}"]
 
     def json(self) -> dict[str, object]:
-        """The same for programs."""
+        """Return the row as JSON values."""
         return {
             "scenario": self.name,
             "passed": not self.failure and not self.left_out,
@@ -77,18 +85,18 @@ class Row:
 
 @dataclass
 class Report:
-    """A run."""
+    """The report of one run."""
 
     facts: dict[str, str]
     folder: Path
-    """Where it is written, pictures in e2e/ below it."""
+    """The report's folder. Pictures are in e2e/ below it."""
     rows: list[Row] = field(default_factory=list)
     pictures: list[tuple[str, str]] = field(default_factory=list)
-    """Title and file name, within the report's folder."""
+    """The titles and file names of the pictures."""
 
     @contextmanager
     def row(self, name: str) -> Iterator[Row]:
-        """Time a scenario, and write down that it failed when it raises."""
+        """Add a row for a scenario, with its time and the error that it raises."""
         row, began = Row(name), monotonic()
         self.rows.append(row)
         try:
@@ -101,19 +109,19 @@ class Report:
             sys.stdout.write(f"{row}\n")
             sys.stdout.flush()
 
-    def stopped(self, part: str, error: Exception) -> None:
-        """Write down what ended a part, unless the row that it ended has it already."""
+    def record_error(self, part: str, error: Exception) -> None:
+        """Add a row for an error that ended a part, unless a row has it already."""
         failure = f"{type(error).__name__}: {error}"
         if failure not in {row.failure for row in self.rows}:
             self.rows.append(Row(f"{part}: outside of its scenarios", failure=failure))
 
     @property
     def failed(self) -> list[Row]:
-        """Rows that failed."""
+        """Return the failed rows."""
         return [row for row in self.rows if row.failure]
 
     def markdown(self) -> str:
-        """Render it."""
+        """Return the report as Markdown."""
         heads = ["scenario", "", "sent", "answered", "failed", "lost", "repeated"]
         heads += ["silence s", "p99 ms", "took s"]
         table = [heads, ["---", "---", *["---:"] * 8], *(row.cells() for row in self.rows)]
@@ -137,7 +145,7 @@ class Report:
         return "\n".join(lines) + "\n"
 
     def write(self) -> None:
-        """Write `e2e.md`, and `e2e/e2e.json` beside the pictures."""
+        """Write `e2e.md`, and `e2e/e2e.json` next to the pictures."""
         folder = self.folder
         (folder / "e2e").mkdir(parents=True, exist_ok=True)
         (folder / "e2e.md").write_text(self.markdown())

@@ -1,4 +1,4 @@
-"""Redis as others run it, in plain objects: three and Sentinels, a Cluster of six, one with TLS."""
+"""External Redis as Kubernetes objects: Sentinels, a Cluster of six, a server with TLS."""
 
 from hashlib import sha256
 from typing import Any
@@ -11,12 +11,12 @@ PORT, SENTINEL_PORT = 6379, 26379
 PASSWORD = "not-a-secret-outside-of-this-namespace"
 SECRET = "redis-password"
 SERVER = "server"
-"""The container that has the data."""
+"""The container with the data."""
 MASTER = "mymaster"
 COMMON = """\
 set -eu
 host=$HOSTNAME.redis
-# One that comes back lets the others choose first: else nothing would fail over.
+# A restarted server waits until the others have voted: otherwise there is no failover.
 if [ -e /data/appendonlydir ]; then sleep 10; fi
 set -- valkey-server --dir /data --port 6379 --protected-mode no --requirepass $PASSWORD \\
   --primaryauth $PASSWORD --appendonly yes --appendfsync always --no-appendfsync-on-rewrite no \\
@@ -62,12 +62,12 @@ exec "$@" --cluster-enabled yes --cluster-config-file /data/nodes.conf \\
 )
 
 USER, CA, FILES = "busyapi", "redis-ca", "redis-tls"
-"""Of the one with TLS: who logs in there, and its Secrets."""
+"""The user and the Secrets of the server with TLS."""
 RIGHTS = (
     "~busyapi:* +evalsha +script|load +info +config|get +waitaof +get +set +pexpire +exists"
     " +hget +hlen +hmget +hset +hdel +hexists +incrby +xadd +xrange +xread +xtrim"
 )
-"""What the chart's page says that it needs."""
+"""The rights that the chart's page lists."""
 USERS = f"""\
 user default on #{sha256(PASSWORD.encode()).hexdigest()} ~* &* +@all
 user {USER} on #{sha256(PASSWORD.encode()).hexdigest()} {RIGHTS}
@@ -83,8 +83,8 @@ exec valkey-server --dir /data --port 0 --tls-port {PORT} --tls-auth-clients no 
 """
 
 
-def sentinels() -> list[Json]:
-    """Three servers, one the primary, each with a Sentinel in its pod."""
+def make_sentinels() -> list[Json]:
+    """Return three servers, one of them the primary, each with a Sentinel in its pod."""
     containers = [
         _container(SERVER, REPLICA, PORT),
         _container("sentinel", SENTINEL, SENTINEL_PORT),
@@ -92,13 +92,13 @@ def sentinels() -> list[Json]:
     return [_secret(), _service(), _stateful(3, containers)]
 
 
-def cluster() -> list[Json]:
-    """Six servers, for three primaries with a replica each."""
+def make_cluster() -> list[Json]:
+    """Return six servers, for three primaries with a replica each."""
     return [_secret(), _service(), _stateful(6, [_container(SERVER, NODE, PORT)])]
 
 
-def single(ca: str, files: dict[str, str]) -> list[Json]:
-    """One server with TLS, the CA that is trusted, and all certificates that it will have."""
+def make_single(ca: str, files: dict[str, str]) -> list[Json]:
+    """Return one server with TLS, the trusted CA, and all certificates that it will have."""
     container = _container(SERVER, SINGLE, PORT)
     container["volumeMounts"].append({"name": "tls", "mountPath": "/tls", "readOnly": True})
     stateful = _stateful(1, [container])

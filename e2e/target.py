@@ -1,4 +1,4 @@
-"""Which cluster: that of KUBECONFIG, or one that the program in E2E_CLUSTER starts here."""
+"""The cluster of a run: that of KUBECONFIG, or one that the program in E2E_CLUSTER starts."""
 
 import os
 import shlex
@@ -15,27 +15,27 @@ UP_SECONDS = 600
 HELP = """no cluster: set KUBECONFIG.
     KUBECONFIG=~/.kube/config E2E_LOAD_IMAGE="kind load image-archive --name busyapi" make e2e
 runs on any cluster whose ingress controller answers on 127.0.0.1, port E2E_INGRESS_PORT (8080). An
-archive of the image is given to the command in E2E_LOAD_IMAGE; without it nothing is built, and the
-cluster must have the images already. With a Gateway called gateway in namespace ingress, on the
-same port, HTTPRoutes are tried as well. e2e/README.md says more.
+archive of the image is passed to the command in E2E_LOAD_IMAGE. Without it nothing is built, and
+the cluster must have the images already. With a Gateway called gateway in namespace ingress, on the
+same port, HTTPRoutes are tested too. e2e/README.md says more.
 """
 
 
 class NoCluster(Exception):
-    """There is none to run on; the message says what to do."""
+    """There is no cluster. The message says what to do."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A cluster, and what this run may do to the machine below it."""
+    """A cluster, and the program that controls its machine."""
 
     kubeconfig: Path
     load: tuple[str, ...]
-    """The command that loads an image archive; none when images are there already."""
+    """The command that loads an image archive; empty if the cluster has the images."""
     program: Path | None
-    """The program that runs the cluster, if it is the one of this machine."""
+    """The program that runs the cluster, if it is on this machine."""
     port: int = int(os.environ.get("E2E_INGRESS_PORT", "8080"))
-    """Of the ingress controller, on 127.0.0.1."""
+    """The port of the ingress controller on 127.0.0.1."""
 
     def cluster(self, *arguments: str | Path) -> None:
         """Run a command of the program that runs the cluster."""
@@ -50,10 +50,10 @@ class Target:
 
 
 def find() -> Target:
-    """Find the cluster, starting it if need be.
+    """Find the cluster, or start it.
 
     Raises:
-        NoCluster: there is none.
+        NoCluster: There is no cluster and no program to start one.
     """
     named = os.environ.get("KUBECONFIG")
     load = tuple(shlex.split(os.environ.get("E2E_LOAD_IMAGE", "")))

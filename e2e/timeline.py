@@ -75,12 +75,12 @@ class Recorder(Sampler[Point]):
         """Return the state of the cluster, or the last one if it does not answer."""
         try:
             status = self._site.kube.apps.read_namespaced_deployment(NAME, self._site.namespace)
-            scrape = self._site.kube.ask(f"{NAME}-flusher-0", pod_archive.PORT, "/metrics")
+            scrape = self._site.kube.get(f"{NAME}-flusher-0", pod_archive.PORT, "/metrics")
         except (ApiException, HTTPError):
             last = self.samples[-1] if self.samples else Point(0, 0, 0, 0, 0, 0, 0, 0)
             return last.desired, last.ready, last.backlog, last.archived
         issued, archived = (
-            int(pod_archive.gauge(scrape, f"busyapi_{entry}_seq"))
+            int(pod_archive.read_gauge(scrape, f"busyapi_{entry}_seq"))
             for entry in ("issued", "archived")
         )
         ready = status.status.ready_replicas or 0

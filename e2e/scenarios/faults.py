@@ -1,7 +1,7 @@
-"""One release under steady load, disturbed in one way after the other.
+"""One release under steady load, with one fault after the other.
 
-Valkey is kept off the node that is drained: there is one of it, and without it nothing is
-answered. What its own end costs, two scenarios of their own say.
+Valkey is kept off the drained node: there is only one, and without it no request is answered. Two
+other scenarios measure its own end.
 """
 
 import os
@@ -12,80 +12,82 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 
-from e2e.kube import Kube, leaving, ready, wait_for
-from e2e.measure import Figures, answered_again, none_failed
+from e2e.kube import Kube, is_ready, is_terminating, wait_for
+from e2e.measure import Figures, require_none_failed, require_short_outage
 from e2e.release import Release
 from e2e.report import Report, Row
 
 RATE = 60.0
-STEADY = 3.0
+STEADY_SECONDS = 3.0
 KUBELET_SECONDS = 60.0
 OUTAGE_SECONDS = 60.0
-"""A single Valkey is moved to, or started again on, the same machine in less."""
+"""A single Valkey is moved or restarted on the same machine in less time."""
 LABEL = "kubernetes.io/hostname"
 Gate = Callable[[Figures], None]
 
 
-def served(result: Figures) -> None:
-    """Hold a load to it: the cluster mended it by itself. How long it took is in the report."""
-    answered_again(result, OUTAGE_SECONDS)
+def require_recovery(result: Figures) -> None:
+    """Check that the cluster recovered by itself. The report contains the time."""
+    require_short_outage(result, OUTAGE_SECONDS)
 
 
 def start(site: Release, report: Report) -> None:
-    """Install for what follows."""
+    """Install the release for the scenarios below."""
     with report.row("install for disturbances"):
         keeper = site.kube.nodes()[0].metadata.labels[LABEL]
-        site.install({**site.routes(), "valkey": {"nodeSelector": {LABEL: keeper}}})
+        site.install({**site.routing_values(), "valkey": {"nodeSelector": {LABEL: keeper}}})
         site.wait_routed()
 
 
 @contextmanager
-def disturbed(site: Release, report: Report, name: str, gate: Gate) -> Iterator[Row]:
-    """Load around a disturbance; afterwards the release is healthy, and the archive is whole."""
+def disturb(site: Release, report: Report, name: str, gate: Gate) -> Iterator[Row]:
+    """Run a load around a fault; then the release must be healthy and the archive complete."""
     with report.row(name) as row:
         with site.load(RATE) as load:
-            time.sleep(STEADY)
+            time.sleep(STEADY_SECONDS)
             yield row
             if row.left_out:
                 return
             site.kube.wait_settled()
-            time.sleep(STEADY)
+            time.sleep(STEADY_SECONDS)
             row.figures = load.stop()
-        row.notes += failures(row.figures)
+        row.notes += describe_failures(row.figures)
         row.verdict = site.audit()
         gate(row.figures)
 
 
-def failures(seen: Figures) -> list[str]:
+def describe_failures(figures: Figures) -> list[str]:
     """Return the statuses of the failed requests."""
-    if not seen.failed:
+    if not figures.failed:
         return []
-    codes = {(code or "no answer"): n for code, n in seen.statuses.items()}
+    codes = {(code or "no answer"): n for code, n in figures.statuses.items()}
     statuses = ", ".join(f"{n} x {code}" for code, n in codes.items() if code != HTTPStatus.CREATED)
-    return [f"{statuses}; {seen.refused} of them said that nothing was stored"]
+    return [f"{statuses}; {figures.refused} of these answers said that nothing was stored"]
 
 
 def end_pod(component: str, *, grace: int | None, gate: Gate) -> Callable[[Release, Report], None]:
-    """Make a scenario that ends one pod of a component."""
+    """Return a scenario that ends one pod of a component."""
     how = "killed with no grace" if grace == 0 else "deleted"
 
     def scenario(site: Release, report: Report) -> None:
-        with disturbed(site, report, f"{component} pod {how}", gate):
-            pod = site.kube.alive(component)[0].metadata
+        with disturb(site, report, f"{component} pod {how}", gate):
+            pod = site.kube.list_ready_pods(component)[0].metadata
             site.kube.delete_pod(pod.name, grace=grace)
-            wait_for(lambda: replaced(site.kube, component, pod.uid), f"{pod.name} to be replaced")
+            wait_for(
+                lambda: is_replaced(site.kube, component, pod.uid), f"{pod.name} to be replaced"
+            )
 
     return scenario
 
 
-def replaced(kube: Kube, component: str, uid: str) -> bool:
-    """Return whether a pod is gone, and enough others are there."""
+def is_replaced(kube: Kube, component: str, uid: str) -> bool:
+    """Return whether a pod is deleted and all others of its component are ready."""
     pods = kube.pods(component)
-    return bool(pods) and uid not in {pod.metadata.uid for pod in pods} and all(map(ready, pods))
+    return bool(pods) and uid not in {pod.metadata.uid for pod in pods} and all(map(is_ready, pods))
 
 
-def victim(site: Release, row: Row) -> str:
-    """Return a node without Valkey; where there is none the scenario is left out."""
+def choose_victim(site: Release, row: Row) -> str:
+    """Return a node without Valkey. If there is none, leave out the scenario."""
     kept = {pod.spec.node_name for pod in site.kube.pods("valkey")}
     others = [node.metadata.name for node in site.kube.nodes() if node.metadata.name not in kept]
     if not others:
@@ -95,9 +97,9 @@ def victim(site: Release, row: Row) -> str:
 
 
 def drain(site: Release, report: Report) -> None:
-    """Drain a node, API pods and flusher on it, and bring it back."""
-    with disturbed(site, report, "node drained and brought back", none_failed) as row:
-        if not (node := victim(site, row)):
+    """Drain a node with API pods and the flusher, and uncordon it."""
+    with disturb(site, report, "node drained and brought back", require_none_failed) as row:
+        if not (node := choose_victim(site, row)):
             return
         populate(site, node)
         site.kube.cordon(node, on=True)
@@ -109,10 +111,10 @@ def drain(site: Release, report: Report) -> None:
 
 
 def populate(site: Release, node: str) -> None:
-    """Have the flusher and an API pod on the node: the flusher's volume must move as well."""
+    """Move the flusher and an API pod to the node, so that the flusher's volume moves too."""
     others = [entry.metadata.name for entry in site.kube.nodes() if entry.metadata.name != node]
     for component in ("flusher", "api"):
-        pods = site.kube.alive(component)
+        pods = site.kube.list_ready_pods(component)
         if node in {pod.spec.node_name for pod in pods}:
             continue
         for other in others:
@@ -120,7 +122,7 @@ def populate(site: Release, node: str) -> None:
         try:
             site.kube.delete_pod(pods[0].metadata.name)
             wait_for(
-                lambda: replaced(site.kube, component, pods[0].metadata.uid),  # noqa: B023
+                lambda: is_replaced(site.kube, component, pods[0].metadata.uid),  # noqa: B023
                 f"{pods[0].metadata.name} to move",
             )
         finally:
@@ -129,13 +131,13 @@ def populate(site: Release, node: str) -> None:
 
 
 def evict_all(kube: Kube, node: str) -> list[str]:
-    """Evict what this namespace has on a node, as budgets allow; wait until it is gone."""
+    """Evict this namespace's pods from a node as budgets allow, and wait until they are deleted."""
     here = [pod for pod in kube.pods() if pod.spec.node_name == node]
 
     def empty() -> bool:
         pods = [pod for pod in kube.pods() if pod.spec.node_name == node]
         for entry in pods:
-            if not leaving(entry):
+            if not is_terminating(entry):
                 kube.evict(entry)
         return not pods
 
@@ -144,9 +146,9 @@ def evict_all(kube: Kube, node: str) -> list[str]:
 
 
 def kubelet(site: Release, report: Report) -> None:
-    """Stop a node's kubelet for a minute: the node is lost to the cluster, its pods run on."""
-    with disturbed(site, report, "kubelet stopped for a minute", served) as row:
-        node = victim(site, row)
+    """Stop a node's kubelet for a minute: the node is not ready, and its pods continue."""
+    with disturb(site, report, "kubelet stopped for a minute", require_recovery) as row:
+        node = choose_victim(site, row)
         pid = site.target.pid(f"{node}-kubelet") if node else None
         if pid is None:
             row.left_out = True
@@ -159,28 +161,28 @@ def kubelet(site: Release, report: Report) -> None:
         os.kill(pid, signal.SIGSTOP)
         try:
             end = time.monotonic() + KUBELET_SECONDS
-            wait_for(lambda: not on(site.kube, node), f"{node} to be called lost")
+            wait_for(lambda: not is_node_ready(site.kube, node), f"{node} to be not ready")
             time.sleep(max(0.0, end - time.monotonic()))
         finally:
             os.kill(pid, signal.SIGCONT)
-        wait_for(lambda: on(site.kube, node), f"{node} to come back")
-        row.notes.append(f"{node}, with {', '.join(here)}, was called lost and came back")
+        wait_for(lambda: is_node_ready(site.kube, node), f"{node} to come back")
+        row.notes.append(f"{node}, with {', '.join(here)}, was not ready and came back")
 
 
-def on(kube: Kube, node: str) -> bool:
+def is_node_ready(kube: Kube, node: str) -> bool:
     """Return whether a node is ready."""
     entry: Any = kube.core.read_node(node)
-    return ready(entry)
+    return is_ready(entry)
 
 
 SCENARIOS = (
     start,
-    end_pod("api", grace=None, gate=none_failed),
-    end_pod("api", grace=0, gate=served),
-    end_pod("flusher", grace=None, gate=none_failed),
-    end_pod("flusher", grace=0, gate=none_failed),
-    end_pod("valkey", grace=None, gate=served),
-    end_pod("valkey", grace=0, gate=served),
+    end_pod("api", grace=None, gate=require_none_failed),
+    end_pod("api", grace=0, gate=require_recovery),
+    end_pod("flusher", grace=None, gate=require_none_failed),
+    end_pod("flusher", grace=0, gate=require_none_failed),
+    end_pod("valkey", grace=None, gate=require_recovery),
+    end_pod("valkey", grace=0, gate=require_recovery),
     drain,
     kubelet,
 )

@@ -1,7 +1,7 @@
-"""The operator's Prometheus takes rules and targets, and alerts that only a cluster feeds do fire.
+"""The operator's Prometheus accepts rules and targets, and alerts that need a cluster fire.
 
-kube-state-metrics is on no cluster that this runs on: its series come from the API server's state,
-by an exporter on the machine below the cluster. Rules wait seconds here in place of minutes.
+The clusters have no kube-state-metrics: an exporter on the machine below the cluster provides its
+series from the API server. Rules wait seconds in place of minutes.
 """
 
 import json
@@ -17,7 +17,7 @@ from kubernetes import client
 from prometheus_client import CollectorRegistry, start_http_server
 
 from e2e.kube import Json, wait_for
-from e2e.measure import Broken
+from e2e.measure import ScenarioFailed
 from e2e.release import CHART, NAME, Release
 from e2e.report import Report
 from tools.preview.cluster import KUBELET_INTERVAL_SECONDS, watch_namespace
@@ -32,7 +32,7 @@ LOADED_SECONDS = 150
 FIRES_SECONDS = 90
 PANELS_SECONDS = 150
 SHOWN_SECONDS = 120
-MISSING, MOST, THROTTLED = (
+MISSING, AT_MAXIMUM, THROTTLED = (
     "BusyapiTargetsMissing",
     "BusyapiAutoscalerAtMaximum",
     "BusyapiPodsThrottled",
@@ -45,13 +45,13 @@ SCALING: Json = {
     "targetCPUUtilizationPercentage": None,
     "targetMemoryUtilizationPercentage": 1,
 }
-"""All memory that a pod has is too much of its request: no load is needed."""
+"""Any memory use is above 1 % of the request, so no load is needed."""
 
 
 def values(rules: str) -> Json:
-    """Monitors, rules and dashboards; an autoscaler that idle pods drive to its maximum."""
-    soon: dict[str, Json] = {entry: {"for": "5s"} for entry in (MISSING, MOST, THROTTLED)}
-    (throttled,) = expressions(rules, THROTTLED)
+    """Return values with monitors, rules, dashboards, and an autoscaler that scales up."""
+    soon: dict[str, Json] = {entry: {"for": "5s"} for entry in (MISSING, AT_MAXIMUM, THROTTLED)}
+    (throttled,) = find_expressions(rules, THROTTLED)
     soon[THROTTLED]["expr"] = throttled.replace("[5m]", "[45s]")
     return {
         "metrics": {
@@ -63,7 +63,7 @@ def values(rules: str) -> Json:
     }
 
 
-def expressions(rules: str, alert: str) -> list[str]:
+def find_expressions(rules: str, alert: str) -> list[str]:
     """Return the expressions of an alert."""
     groups = yaml.safe_load(rules)["groups"]
     return [
@@ -72,54 +72,58 @@ def expressions(rules: str, alert: str) -> list[str]:
 
 
 def observe(site: Release, report: Report) -> None:
-    """Install; what needs series from outside of the release is left out where they cannot come."""
+    """Run the scenarios. Those that need series of the cluster may be left out."""
     with report.row("install for observability"):
         site.install(values((CHART / "files" / "rules.yaml").read_text()))
     if site.target.program is None:
         loaded(site, report)
         missing(site, report)
-        with report.row("alerts of the cluster's own figures") as row:
+        with report.row("alerts on the cluster's metrics") as row:
             row.left_out = True
             row.notes.append("needs the cluster of E2E_CLUSTER, whose pods reach this machine")
         return
-    with scraped(site):
+    with add_scrapes(site):
         for scenario in (loaded, at_maximum, throttled, panels, unthrottled, missing):
             scenario(site, report)
 
 
 def loaded(site: Release, report: Report) -> None:
-    """All rules evaluate, all targets are up, dashboards are JSON, a new release is no alarm."""
-    with report.row("Prometheus takes monitors and rules") as row:
-        count = dashboards(site)
-        wait_for(lambda: not troubles(ask(site, "/rules"), site.namespace), "rules", LOADED_SECONDS)
-        wait_for(lambda: up(ask(site, "/targets"), site.namespace) == TARGETS, "targets")
-        rules = ours(ask(site, "/rules"), site.namespace)
-        if QUIET in firing(rules):
-            raise Broken(f"{QUIET} fires after an install")
+    """Check that rules evaluate, targets are up, dashboards are JSON, and no alert fires."""
+    with report.row("Prometheus accepts monitors and rules") as row:
+        count = count_dashboards(site)
+        wait_for(
+            lambda: not find_problems(query(site, "/rules"), site.namespace),
+            "rules",
+            LOADED_SECONDS,
+        )
+        wait_for(lambda: count_up(query(site, "/targets"), site.namespace) == TARGETS, "targets")
+        rules = own_rules(query(site, "/rules"), site.namespace)
+        if QUIET in find_firing(rules):
+            raise ScenarioFailed(f"{QUIET} fires after an install")
         row.notes.append(f"{len(rules)} rules, {TARGETS} targets, {count} dashboards")
 
 
 def at_maximum(site: Release, report: Report) -> None:
-    """The autoscaler asks for all pods it may have, until it may have more."""
-    with report.row(f"{MOST} fires and resolves") as row:
-        fires(site, MOST, LOADED_SECONDS)
+    """Drive the autoscaler to its maximum, then raise that."""
+    with report.row(f"{AT_MAXIMUM} fires and resolves") as row:
+        wait_firing(site, AT_MAXIMUM, LOADED_SECONDS)
         site.upgrade({"autoscaling": {"maxReplicas": 4, "targetMemoryUtilizationPercentage": 90}})
-        resolves(site, MOST)
+        wait_resolved(site, AT_MAXIMUM)
         row.notes.append("at 2 of 1 to 2 pods; resolved with 4 allowed")
 
 
 def throttled(site: Release, report: Report) -> None:
-    """A flusher with too little CPU."""
+    """Run the flusher with too little CPU."""
     with report.row(f"{THROTTLED} fires") as row:
-        resolves(site, THROTTLED)
+        wait_resolved(site, THROTTLED)
         few = {"requests": {"cpu": "50m"}, "limits": {"cpu": "50m"}}
         site.upgrade({"flusher": {"resources": few}})
-        fires(site, THROTTLED)
+        wait_firing(site, THROTTLED)
         row.notes.append("a flusher limited to 0.05 cores")
 
 
 def panels(site: Release, report: Report) -> None:
-    """Each panel of a dashboard that one machine cannot feed has data, the limit's among them."""
+    """Check that each panel of the dashboard that needs a cluster has data."""
     board = json.loads((CHART / "dashboards" / "resources.json").read_text())
     shown = [entry for entry in board["panels"] if entry["type"] != "row"]
     with (
@@ -127,9 +131,9 @@ def panels(site: Release, report: Report) -> None:
         tempfile.TemporaryDirectory(prefix="busyapi-e2e-") as folder,
         watch_namespace(Path(folder), site.namespace) as url,
     ):
-        bare: list[str] = []
+        empty_panels: list[str] = []
 
-        def fed() -> bool:
+        def has_data() -> bool:
             end = time.time()
             choice = Choice(
                 url,
@@ -140,84 +144,86 @@ def panels(site: Release, report: Report) -> None:
                 site.namespace,
                 NAME,
             )
-            bare[:] = [
+            empty_panels[:] = [
                 panel["title"]
                 for panel in shown
                 if not all(
                     query_curves({**panel, "targets": [one]}, choice) for one in panel["targets"]
                 )
             ]
-            return not bare
+            return not empty_panels
 
         try:
-            wait_for(fed, "data in every panel", PANELS_SECONDS)
+            wait_for(has_data, "data in every panel", PANELS_SECONDS)
         finally:
-            row.notes.append(f"{len(shown)} panels; without data: {', '.join(bare) or 'none'}")
+            row.notes.append(
+                f"{len(shown)} panels; without data: {', '.join(empty_panels) or 'none'}"
+            )
 
 
 def unthrottled(site: Release, report: Report) -> None:
-    """A limit that was raised ends the alert."""
+    """Raise the limit, which resolves the alert."""
     with report.row(f"{THROTTLED} resolves") as row:
         site.upgrade({"flusher": {"resources": {"limits": {"cpu": "2"}}}})
-        resolves(site, THROTTLED)
+        wait_resolved(site, THROTTLED)
         row.notes.append("with a limit of 2 cores")
 
 
 def missing(site: Release, report: Report) -> None:
-    """No flusher at all; it comes back."""
+    """Stop the flusher, and start it again."""
     with report.row(f"{MISSING} fires and resolves") as row:
-        resolves(site, MISSING)  # the flusher was replaced just now
-        scale(site, 0)
-        fires(site, MISSING)
-        scale(site, 1)
-        resolves(site, MISSING)
+        wait_resolved(site, MISSING)  # the flusher was replaced just now
+        scale_flusher(site, 0)
+        wait_firing(site, MISSING)
+        scale_flusher(site, 1)
+        wait_resolved(site, MISSING)
         row.notes.append("flusher scaled to 0 and back")
 
 
-def scale(site: Release, replicas: int) -> None:
-    """Have so many flushers."""
+def scale_flusher(site: Release, replicas: int) -> None:
+    """Set the number of flushers."""
     site.kube.apps.patch_namespaced_stateful_set_scale(
         f"{NAME}-flusher", site.namespace, {"spec": {"replicas": replicas}}
     )
 
 
-def dashboards(site: Release) -> int:
+def count_dashboards(site: Release) -> int:
     """Count the dashboards; each must be JSON with panels.
 
     Raises:
-        Broken: there are none.
+        ScenarioFailed: there are none.
     """
     maps = site.kube.core.list_namespaced_config_map(
         site.namespace, label_selector="grafana_dashboard=1"
     ).items
     boards = [json.loads(text) for map_ in maps for text in map_.data.values()]
     if not boards or not all(board["panels"] for board in boards):
-        raise Broken(f"dashboards: {[entry.metadata.name for entry in maps]}")
+        raise ScenarioFailed(f"dashboards: {[entry.metadata.name for entry in maps]}")
     return len(boards)
 
 
-def ask(site: Release, path: str) -> Any:
-    """Ask the cluster's Prometheus."""
-    return site.kube.raw(f"{PROMETHEUS}{path}")["data"]
+def query(site: Release, path: str) -> Any:
+    """Query the cluster's Prometheus."""
+    return site.kube.get_json(f"{PROMETHEUS}{path}")["data"]
 
 
-def alerts(site: Release) -> set[str]:
-    """Which alerts of this release fire."""
-    return firing(ours(ask(site, "/rules"), site.namespace))
+def list_firing_alerts(site: Release) -> set[str]:
+    """Return the alerts of this release that fire."""
+    return find_firing(own_rules(query(site, "/rules"), site.namespace))
 
 
-def fires(site: Release, alert: str, seconds: float = FIRES_SECONDS) -> None:
+def wait_firing(site: Release, alert: str, seconds: float = FIRES_SECONDS) -> None:
     """Wait until an alert of this release fires."""
-    wait_for(lambda: alert in alerts(site), f"{alert} to fire", seconds)
+    wait_for(lambda: alert in list_firing_alerts(site), f"{alert} to fire", seconds)
 
 
-def resolves(site: Release, alert: str) -> None:
-    """Wait until it does not."""
-    wait_for(lambda: alert not in alerts(site), f"{alert} to resolve", FIRES_SECONDS)
+def wait_resolved(site: Release, alert: str) -> None:
+    """Wait until an alert of this release does not fire."""
+    wait_for(lambda: alert not in list_firing_alerts(site), f"{alert} to resolve", FIRES_SECONDS)
 
 
-def ours(reply: Any, namespace: str) -> list[Any]:
-    """This release's rules: the operator names their file by namespace."""
+def own_rules(reply: Any, namespace: str) -> list[Any]:
+    """Return this release's rules. The operator names their file by namespace."""
     return [
         rule
         for group in reply["groups"]
@@ -226,14 +232,14 @@ def ours(reply: Any, namespace: str) -> list[Any]:
     ]
 
 
-def troubles(reply: Any, namespace: str) -> list[str]:
-    """Return what is wrong with this release's rules: none there, not evaluated yet, or failed."""
-    rules = ours(reply, namespace)
+def find_problems(reply: Any, namespace: str) -> list[str]:
+    """Return the problems of this release's rules: missing, not evaluated yet, or failed."""
+    rules = own_rules(reply, namespace)
     bad = [f"{rule['name']}: {rule['health']}" for rule in rules if rule["health"] != "ok"]
     return bad if rules else ["no rules"]
 
 
-def up(reply: Any, namespace: str) -> int:
+def count_up(reply: Any, namespace: str) -> int:
     """Count the targets of this release that answer."""
     return sum(
         entry["health"] == "up"
@@ -242,16 +248,16 @@ def up(reply: Any, namespace: str) -> int:
     )
 
 
-def firing(rules: list[Any]) -> set[str]:
-    """Which alerts among the rules fire."""
+def find_firing(rules: list[Any]) -> set[str]:
+    """Return the alerts among rules that fire."""
     return {rule["name"] for rule in rules if rule.get("state") == "firing"}
 
 
 @contextmanager
-def scraped(site: Release) -> Iterator[None]:
-    """Have Prometheus read the kubelets, and the state of this namespace from this machine."""
+def add_scrapes(site: Release) -> Iterator[None]:
+    """Let Prometheus scrape the kubelets and, on this machine, the state of this namespace."""
     registry = CollectorRegistry()
-    registry.register(State(site.kube.raw, site.namespace))
+    registry.register(State(site.kube.get_json, site.namespace))
     nodes = [
         address.address
         for node in site.kube.nodes()
@@ -260,8 +266,8 @@ def scraped(site: Release) -> Iterator[None]:
     ]
     state, thread = start_http_server(0, nodes[0], registry)
     try:
-        watch(site, "state", nodes[:1], state.server_port, {"scheme": "http"})
-        watch(site, "kubelet", nodes, 10250, KUBELET)
+        add_monitor(site, "state", nodes[:1], state.server_port, {"scheme": "http"})
+        add_monitor(site, "kubelet", nodes, 10250, KUBELET)
         yield
     finally:
         state.shutdown()
@@ -280,8 +286,8 @@ KUBELET: Json = {
 }
 
 
-def watch(site: Release, name: str, addresses: list[str], port: int, endpoint: Json) -> None:
-    """Have Prometheus scrape what no pod is."""
+def add_monitor(site: Release, name: str, addresses: list[str], port: int, endpoint: Json) -> None:
+    """Let Prometheus scrape addresses that are no pods."""
     meta = {"name": name, "labels": {"app": name}}
     ports = [{"name": "metrics", "port": port}]
     subsets = [{"addresses": [{"ip": address} for address in addresses], "ports": ports}]

@@ -1,7 +1,7 @@
-"""Retention deletes what is older than it is kept, and nothing else.
+"""Retention deletes usages that are older than the setting, and no others.
 
-Days cannot be waited for, nor may the machine's clock be changed: the release's own processes run
-with a clock three days behind at first, by a module that Python loads when it starts.
+A test cannot wait for days or set the machine's clock. So the release's processes first run with a
+clock three days behind, by a module that Python loads when it starts.
 """
 
 import time
@@ -10,10 +10,10 @@ from typing import Any
 
 from e2e import pod_archive
 from e2e.kube import Json, wait_for
-from e2e.measure import Broken, none_failed
-from e2e.release import NAME, Release, merged
+from e2e.measure import ScenarioFailed, require_none_failed
+from e2e.release import NAME, Release, merge_values
 from e2e.report import Report, Row
-from e2e.scenarios.operations import RATE, SMALL, STEADY
+from e2e.scenarios.operations import RATE, SMALL, STEADY_SECONDS
 from testkit.checker import Defect, check_history
 
 DAYS = 3
@@ -40,71 +40,82 @@ PRESENT: Json = {name: [] for name in BEHIND}
 
 
 def retain(site: Release, report: Report) -> None:
-    """Usages of three days ago and of now; then they are kept for one day."""
+    """Post usages three days ago and now, then keep them for one day."""
     with report.row("retention deletes old usages, and no others") as row:
         site.kube.apply(MAP)
-        site.install(merged({**site.routes(), **SMALL}, {**BEHIND, "flusher": BEHIND}))
+        site.install(
+            merge_values({**site.routing_values(), **SMALL}, {**BEHIND, "flusher": BEHIND})
+        )
         site.wait_routed()
-        first = sent(site)
-        row.notes.append(f"days in the archive: {days(site)}")
+        first = post_old_usages(site)
+        row.notes.append(f"days in the archive: {list_days(site)}")
         with site.load(RATE) as load:
-            time.sleep(STEADY)
+            time.sleep(STEADY_SECONDS)
             site.upgrade({**PRESENT, "flusher": PRESENT})
-            if status(site, min(first)) != HTTPStatus.OK:
-                raise Broken("a usage of three days ago is gone although all are kept")
+            if read_status(site, min(first)) != HTTPStatus.OK:
+                raise ScenarioFailed("a usage of three days ago was deleted although all are kept")
             site.upgrade({"config": {"retentionDays": 1}})
-            wait_for(lambda: status(site, min(first)) != HTTPStatus.OK, "the oldest to be deleted")
-            time.sleep(STEADY)
+            wait_for(
+                lambda: read_status(site, min(first)) != HTTPStatus.OK, "the oldest to be deleted"
+            )
+            time.sleep(STEADY_SECONDS)
             row.figures = load.stop()
-        judge(site, row, first)
-        none_failed(row.figures)
+        check_deleted(site, row, first)
+        require_none_failed(row.figures)
 
 
-def sent(site: Release) -> set[int]:
-    """Load, all of it archived by a clock that is behind; what ids were answered."""
+def post_old_usages(site: Release) -> set[int]:
+    """Post and archive usages with the clock that is behind; return their ids."""
     with site.load(RATE) as load:
-        time.sleep(2 * STEADY)
-        none_failed(load.stop())
+        time.sleep(2 * STEADY_SECONDS)
+        require_none_failed(load.stop())
     site.audit()
-    return ids(site)
+    return list_ids(site)
 
 
-def ids(site: Release) -> set[int]:
-    """All that were answered."""
+def list_ids(site: Release) -> set[int]:
+    """Return the ids of all answers."""
     return {entry for request in site.history.requests for entry in request.ids}
 
 
-def days(site: Release) -> list[str]:
-    """The days that the archive has segments of."""
+def list_days(site: Release) -> list[str]:
+    """Return the days of the archive's segments."""
     find = ("find", pod_archive.FOLDER, "-name", "usages-*")
     names = site.kube.run(f"{NAME}-flusher-0", *find).decode().split()
     return sorted({name.split("/")[-2] for name in names})
 
 
-def judge(site: Release, row: Row, first: set[int]) -> None:
-    """All of the old ones are gone, and everything from one id on is there.
+def check_deleted(site: Release, row: Row, first: set[int]) -> None:
+    """Check that all old usages are deleted, and that from one id on all are kept.
 
     Raises:
-        Broken: something else is the case.
+        ScenarioFailed: An old usage is kept, or another one is deleted.
     """
     site.wait_flushed()
     archive = pod_archive.read(site.kube)
     pod_archive.verify(site.kube)
     verdict = check_history(site.history, archive)
-    there = {line.id for line in archive.partitions[0].lines}
-    gone = ids(site) - there
+    kept_ids = {line.id for line in archive.partitions[0].lines}
+    deleted_ids = list_ids(site) - kept_ids
     row.notes.append(
-        f"{len(gone)} usages deleted, {len(first)} of them sent before, {len(there)} kept; days in"
-        f" the archive: {days(site)}; GET of a deleted one {status(site, min(first))},"
-        f" of one that is kept {status(site, max(there))}"
+        f"{len(deleted_ids)} deleted, {len(first)} of them sent before, {len(kept_ids)} kept;"
+        f" days in the archive: {list_days(site)}; GET of a deleted usage"
+        f" {read_status(site, min(first))}, of a kept one {read_status(site, max(kept_ids))}"
     )
-    known: dict[Any, int] = {Defect.MISSING: len(gone), Defect.HOLE: 1}
-    if dict(verdict.defects) != known or not first <= gone or max(gone) > min(there):
-        raise Broken(f"{row.notes[-1]}; {verdict}")
-    if (status(site, min(first)), status(site, max(there))) != (HTTPStatus.GONE, HTTPStatus.OK):
-        raise Broken(row.notes[-1])
+    expected: dict[Any, int] = {Defect.MISSING: len(deleted_ids), Defect.HOLE: 1}
+    if (
+        dict(verdict.defects) != expected
+        or not first <= deleted_ids
+        or max(deleted_ids) > min(kept_ids)
+    ):
+        raise ScenarioFailed(f"{row.notes[-1]}; {verdict}")
+    if (read_status(site, min(first)), read_status(site, max(kept_ids))) != (
+        HTTPStatus.GONE,
+        HTTPStatus.OK,
+    ):
+        raise ScenarioFailed(row.notes[-1])
 
 
-def status(site: Release, number: int) -> int:
+def read_status(site: Release, number: int) -> int:
     """Return the status of a GET of an id."""
-    return site.ask(f"/api/usages/{number}").status
+    return site.request(f"/api/usages/{number}").status

@@ -1,6 +1,6 @@
 """Run the runbooks' commands on an installed release: first those that only read.
 
-The irreversible commands of runbooks are not run here: each names a test that does the same.
+The irreversible commands are not run here: each names the test that covers it.
 """
 
 import tempfile
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from e2e.kube import wait_for
-from e2e.measure import Broken
+from e2e.measure import ScenarioFailed
 from e2e.release import Release
 from e2e.report import Report
 from testkit.chart.programs import helm3, kubectl
@@ -25,10 +25,10 @@ SETTLE_SECONDS = 90
 def read(site: Release, report: Report) -> None:
     """Run every command that only reads, and check the output after recovery."""
     site.install()
-    site.upgrade(site.routes())  # for a rollback
+    site.upgrade(site.routing_values())  # for a rollback
     site.wait_routed()
     for _ in range(3):
-        site.seed()
+        site.post_seed()
     site.wait_flushed()
     with report.row("runbooks: commands that only read") as row, shell(site) as bash:
         blocks = [(page, block) for page in pages(index=True) for block in page.of("sh")]
@@ -43,7 +43,7 @@ def change(site: Release, report: Report) -> None:
         blocks = [(page, block) for page in pages() for block in page.of("sh", "changes")]
         for page, block in blocks:
             if failures := bash.run(block.text).failures:
-                raise Broken(f"{page.name}: {failures}")
+                raise ScenarioFailed(f"{page.name}: {failures}")
             site.kube.wait_settled()
         row.notes.append(f"{len(blocks)} blocks")
         row.verdict = site.audit()
@@ -60,7 +60,7 @@ def grow(site: Release, report: Report) -> None:
         }
         result = bash.run(command.replace("SIZE", "11Gi"))
         if result.failures and NO_GROWTH not in result.output:
-            raise Broken(result.output)
+            raise ScenarioFailed(result.output)
         row.notes.append(result.output.strip()[:200])
 
 
@@ -68,21 +68,21 @@ def run_until_healthy(bash: Shell, page: Page, block: Block) -> None:
     """Run a block until its output is that of the page.
 
     Raises:
-        Broken: The output is still different at the end of the wait.
+        ScenarioFailed: The output is still different at the end of the wait.
     """
-    seen: list[str] = []
+    problem_lines: list[str] = []
 
     def is_healthy() -> bool:
-        seen[:] = problems(bash, block)
-        return not seen
+        problem_lines[:] = find_problems(bash, block)
+        return not problem_lines
 
     try:
         wait_for(is_healthy, "a runbook's command", SETTLE_SECONDS)
     except TimeoutError:
-        raise Broken(f"{page.name}: {seen}") from None
+        raise ScenarioFailed(f"{page.name}: {problem_lines}") from None
 
 
-def problems(bash: Shell, block: Block) -> list[str]:
+def find_problems(bash: Shell, block: Block) -> list[str]:
     """Run a block, and return its failed commands and missing lines of output."""
     result = bash.run(block.text)
     missing = block.missing(result.output) if block.section == RECOVERY else []

@@ -7,7 +7,7 @@ import pytest
 
 from e2e import servers
 from e2e.kube import Kube
-from e2e.scenarios.external import cli, owner, primary, replicas, roles
+from e2e.scenarios.external import count_replicas, count_roles, find_owner, find_primary, run_cli
 
 NODES = """\
 aa 10.0.0.1:6379@16379 {first} 0 1 1 connected{slots}
@@ -62,28 +62,28 @@ def make_kube(output: dict[str, str]) -> Kube:
 )
 def test_owner_of_the_first_slots_is_found(output: str, pod: str, healthy: tuple[int, int]) -> None:
     kube = make_kube({"redis-5": output})
-    assert (owner(kube), roles(kube)) == (pod, healthy)
+    assert (find_owner(kube), count_roles(kube)) == (pod, healthy)
 
 
 def test_a_server_that_is_not_connected_is_not_healthy() -> None:
     lost = BEFORE.replace("0 1 2 connected 5461", "0 1 2 disconnected 5461")
-    assert roles(make_kube({"redis-5": lost})) == (2, 3)
+    assert count_roles(make_kube({"redis-5": lost})) == (2, 3)
 
 
 def test_the_majority_of_sentinels_names_the_primary() -> None:
     output = {"redis-0": "redis-0.redis\n6379\n", "redis-1": "redis-2.redis\n6379\n"}
-    assert primary(make_kube({**output, "redis-2": "redis-2.redis\n6379\n"})) == "redis-2"
-    assert primary(make_kube({})) == ""
+    assert find_primary(make_kube({**output, "redis-2": "redis-2.redis\n6379\n"})) == "redis-2"
+    assert find_primary(make_kube({})) == ""
 
 
 def test_only_replicas_that_are_online_count() -> None:
     output = "slave0:ip=a,state=online,lag=0\nslave1:ip=b,state=wait_bgsave,lag=0\n"
-    assert replicas(make_kube({"redis-1": output}), "redis-1") == 1
-    assert replicas(make_kube({"redis-1": output}), "") == 0
+    assert count_replicas(make_kube({"redis-1": output}), "redis-1") == 1
+    assert count_replicas(make_kube({"redis-1": output}), "") == 0
 
 
 def test_a_sentinel_is_asked_without_the_password() -> None:
     kube = Namespace({})
-    cli(cast("Kube", kube), "redis-0", "PING", port=servers.SENTINEL_PORT)
-    cli(cast("Kube", kube), "redis-0", "PING")
+    run_cli(cast("Kube", kube), "redis-0", "PING", port=servers.SENTINEL_PORT)
+    run_cli(cast("Kube", kube), "redis-0", "PING")
     assert [servers.PASSWORD in command for command in kube.commands] == [False, True]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.images import released
+from e2e.images import load_release
 from e2e.target import ROOT, Target
 
 CLUSTER = Target(Path("none"), ("false",), None)
@@ -20,4 +20,4 @@ CLUSTER = Target(Path("none"), ("false",), None)
     ids=lambda path: path.name,
 )
 def test_a_release_that_is_not_in_the_history_is_not_built(chart: Path) -> None:
-    assert not released(CLUSTER, chart, "docker.io/library/busyapi:9.9.9")
+    assert not load_release(CLUSTER, chart, "docker.io/library/busyapi:9.9.9")

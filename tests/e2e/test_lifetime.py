@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.measure import Broken, Figures
+from e2e.measure import Figures, ScenarioFailed
 from e2e.report import Row
 from e2e.scenarios import lifetime
 
@@ -19,7 +19,7 @@ def find_previous(folder: Path, monkeypatch: pytest.MonkeyPatch, *versions: str)
         (folder / f"busyapi-{version}.tgz").touch()
     monkeypatch.setattr(lifetime, "CHART", chart)
     monkeypatch.setattr(lifetime, "RELEASED", folder)
-    chart_archive = lifetime.previous()
+    chart_archive = lifetime.find_previous_chart()
     return chart_archive.name if chart_archive else ""
 
 
@@ -38,14 +38,14 @@ def test_the_newest_release_before_this_one_is_found(
 
 
 def test_requests_may_fail_only_if_valkey_is_replaced() -> None:
-    with pytest.raises(Broken, match="2 of 10"):
-        lifetime.judge(Row("upgrade"), FAILED, rolled=False)
+    with pytest.raises(ScenarioFailed, match="2 of 10"):
+        lifetime.judge_upgrade(Row("upgrade"), FAILED, rolled=False)
     row = Row("upgrade")
-    lifetime.judge(row, FAILED, rolled=True)
+    lifetime.judge_upgrade(row, FAILED, rolled=True)
     assert row.notes[1].startswith("2 x 503")
 
 
 def test_requests_may_not_fail_for_long() -> None:
     silent = Figures(sent=10, answered=8, failed=2, silence=61.0)
-    with pytest.raises(Broken, match=r"61\.0 s"):
-        lifetime.judge(Row("upgrade"), silent, rolled=True)
+    with pytest.raises(ScenarioFailed, match=r"61\.0 s"):
+        lifetime.judge_upgrade(Row("upgrade"), silent, rolled=True)

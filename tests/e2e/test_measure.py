@@ -3,16 +3,16 @@
 import pytest
 
 from e2e.measure import (
-    Broken,
     Figures,
     Sample,
-    answered_again,
-    figures,
-    no_id_jumped,
-    none_failed,
-    nothing_lost,
+    ScenarioFailed,
+    find_longest_silence,
     quantile,
-    silence,
+    require_no_skipped_ids,
+    require_none_failed,
+    require_nothing_lost,
+    require_short_outage,
+    summarise,
 )
 from testkit.archive_reader import Archive, Line, Span
 from testkit.checker import check_history
@@ -27,7 +27,7 @@ STEADY = [answered(at / 10) for at in range(1, 101)]
 
 
 def test_a_steady_load_passes_every_gate() -> None:
-    summary = figures(STEADY, 0.0, 10.0)
+    summary = summarise(STEADY, 0.0, 10.0)
     assert (summary.sent, summary.answered, summary.failed, summary.statuses) == (
         100,
         100,
@@ -36,8 +36,8 @@ def test_a_steady_load_passes_every_gate() -> None:
     )
     assert summary.silence == pytest.approx(0.1)
     assert summary.p99 == pytest.approx(0.1)
-    none_failed(summary)
-    answered_again(summary, 1)
+    require_none_failed(summary)
+    require_short_outage(summary, 1)
 
 
 @pytest.mark.parametrize(
@@ -50,17 +50,17 @@ def test_a_steady_load_passes_every_gate() -> None:
     ],
 )
 def test_one_request_that_failed_in_any_way_fails_the_gate(sample: Sample) -> None:
-    summary = figures([*STEADY, sample], 0.0, 10.0)
+    summary = summarise([*STEADY, sample], 0.0, 10.0)
     assert summary.failed == 1
-    with pytest.raises(Broken, match="1 of 101 requests failed"):
-        none_failed(summary)
+    with pytest.raises(ScenarioFailed, match="1 of 101 requests failed"):
+        require_none_failed(summary)
 
 
 def test_a_run_without_requests_fails_the_gate() -> None:
-    with pytest.raises(Broken):
-        none_failed(Figures())
-    with pytest.raises(Broken):
-        answered_again(Figures(), 60)
+    with pytest.raises(ScenarioFailed):
+        require_none_failed(Figures())
+    with pytest.raises(ScenarioFailed):
+        require_short_outage(Figures(), 60)
 
 
 @pytest.mark.parametrize(
@@ -70,21 +70,21 @@ def test_a_run_without_requests_fails_the_gate() -> None:
 def test_silence_counts_the_time_before_the_first_answer_and_after_the_last(
     answers: list[float], longest: float
 ) -> None:
-    assert silence(answers, 0.0, 10.0) == longest
+    assert find_longest_silence(answers, 0.0, 10.0) == longest
 
 
 def test_an_outage_that_is_too_long_fails_the_gate() -> None:
     quiet = [sample for sample in STEADY if not 3 < sample.answered < 6]
-    summary = figures(quiet, 0.0, 10.0)
+    summary = summarise(quiet, 0.0, 10.0)
     assert summary.silence == pytest.approx(3.0, abs=0.2)
-    answered_again(summary, 4)
-    with pytest.raises(Broken, match="no answer for"):
-        answered_again(summary, 2)
+    require_short_outage(summary, 4)
+    with pytest.raises(ScenarioFailed, match="no answer for"):
+        require_short_outage(summary, 2)
 
 
 def test_only_a_clear_refusal_counts_as_refused() -> None:
     samples = [Sample(0, 1, Outcome.REFUSED, 503), Sample(0, 1, Outcome.UNKNOWN, 503)]
-    summary = figures(samples, 0.0, 1.0)
+    summary = summarise(samples, 0.0, 1.0)
     assert (summary.failed, summary.refused) == (2, 1)
 
 
@@ -101,16 +101,16 @@ def test_a_lost_usage_fails_the_gate() -> None:
         history.add(Request(digests=(name,), outcome=Outcome.OK, ids=(number,), status=201))
     archive = Archive()
     archive.partition(0).lines = [Line(1, b"\x01", "a"), Line(2, b"\x02", "a")]
-    nothing_lost(check_history(history, archive))
+    require_nothing_lost(check_history(history, archive))
     archive.partition(0).lines.pop()
-    with pytest.raises(Broken, match="missing"):
-        nothing_lost(check_history(history, archive))
+    with pytest.raises(ScenarioFailed, match="missing"):
+        require_nothing_lost(check_history(history, archive))
 
 
 def test_skipped_ids_are_found() -> None:
     archive = Archive()
     archive.partition(0).lines = [Line(1, b"\x01", "a")]
-    no_id_jumped(check_history(History(), archive))
+    require_no_skipped_ids(check_history(History(), archive))
     archive.partition(0).gaps.append(Span(2, 100, "a"))
-    with pytest.raises(Broken, match="99 ids"):
-        no_id_jumped(check_history(History(), archive))
+    with pytest.raises(ScenarioFailed, match="99 ids"):
+        require_no_skipped_ids(check_history(History(), archive))

@@ -6,14 +6,14 @@ import pytest
 
 from e2e.release import CHART
 from e2e.scenarios.observability import (
+    AT_MAXIMUM,
     MISSING,
-    MOST,
     THROTTLED,
-    expressions,
-    firing,
-    ours,
-    troubles,
-    up,
+    count_up,
+    find_expressions,
+    find_firing,
+    find_problems,
+    own_rules,
     values,
 )
 from tests.observability.test_coverage import ON_A_CLUSTER
@@ -30,23 +30,23 @@ def make_reply(
 
 
 def test_sound_rules_have_no_problem() -> None:
-    assert troubles(make_reply(), "one") == []
+    assert find_problems(make_reply(), "one") == []
 
 
 @pytest.mark.parametrize(
     "wrong", [make_reply("err"), make_reply("unknown"), make_reply(namespace="two"), {"groups": []}]
 )
 def test_a_failing_or_missing_rule_is_reported(wrong: dict[str, Any]) -> None:
-    assert troubles(wrong, "one")
+    assert find_problems(wrong, "one")
 
 
 def test_a_namespace_with_the_same_ending_is_another() -> None:
-    assert ours(make_reply(namespace="another-one"), "one") == []
+    assert own_rules(make_reply(namespace="another-one"), "one") == []
 
 
 @pytest.mark.parametrize(("state", "fires"), [("firing", True), ("pending", False)])
 def test_only_a_firing_alert_counts(state: str, fires: bool) -> None:  # noqa: FBT001
-    assert (MISSING in firing(ours(make_reply(state=state), "one"))) == fires
+    assert (MISSING in find_firing(own_rules(make_reply(state=state), "one"))) == fires
 
 
 @pytest.mark.parametrize(
@@ -59,16 +59,16 @@ def test_only_a_firing_alert_counts(state: str, fires: bool) -> None:  # noqa: F
     ],
 )
 def test_targets_that_are_up_are_counted(health: str, labels: dict[str, str], count: int) -> None:
-    assert up({"activeTargets": [{"health": health, "labels": labels}]}, "one") == count
+    assert count_up({"activeTargets": [{"health": health, "labels": labels}]}, "one") == count
 
 
 def test_rules_wait_less_and_are_otherwise_the_same() -> None:
     changed = values(RULES)["metrics"]["prometheusRule"]["overrides"]
-    (before,) = expressions(RULES, THROTTLED)
-    assert set(changed) == {MISSING, MOST, THROTTLED}
+    (before,) = find_expressions(RULES, THROTTLED)
+    assert set(changed) == {MISSING, AT_MAXIMUM, THROTTLED}
     assert changed[THROTTLED]["expr"].replace("[45s]", "[5m]") == before
     assert "[5m]" not in changed[THROTTLED]["expr"]
 
 
 def test_alerts_of_this_scenario_are_those_that_only_a_cluster_can_cause() -> None:
-    assert {MOST, THROTTLED} == ON_A_CLUSTER
+    assert {AT_MAXIMUM, THROTTLED} == ON_A_CLUSTER

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from busyapi.stream.keys import PartitionKeys
-from e2e.openloop import BATCH, OpenLoop
+from e2e.openloop import BATCH_USAGES, OpenLoop
 from testkit.ports import reserve_port
 from testkit.processes import Stack
 from testkit.servers import Server
@@ -108,5 +108,5 @@ def test_a_mixed_load_is_every_kind_of_post_and_is_reconciled(tmp_path: Path) ->
     assert verdict.ok, verdict
     assert figures.failed == 0
     sizes = {len(request.digests) for request in load.history.requests}
-    assert sizes == {1, BATCH}
+    assert sizes == {1, BATCH_USAGES}
     assert int(issued) == verdict.archived == load.history.acknowledged

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.measure import Broken, Figures
+from e2e.measure import Figures, ScenarioFailed
 from e2e.report import Report
 from e2e.timeline import Point, write
 from testkit.archive_reader import Archive
@@ -21,7 +21,7 @@ def test_the_report_distinguishes_passed_failed_and_left_out(tmp_path: Path) -> 
     with report.row("needs more") as row:
         row.left_out = True
         row.notes.append("needs a second node")
-    with pytest.raises(Broken):
+    with pytest.raises(ScenarioFailed):
         drain(report)
     assert [row.name for row in report.failed] == ["drain"]
     report.write()
@@ -30,7 +30,7 @@ def test_the_report_distinguishes_passed_failed_and_left_out(tmp_path: Path) -> 
     assert "| needs more | left out |" in text
     assert "- **needs more**: needs a second node" in text
     assert "| drain | failed |  |  |  | 1 | 0 |" in text
-    assert "Broken: 1 of 5 requests failed" in text
+    assert "ScenarioFailed: 1 of 5 requests failed" in text
     scenarios = json.loads((tmp_path / "e2e/e2e.json").read_text())["scenarios"]
     assert [scenario["passed"] for scenario in scenarios] == [True, False, False]
     assert scenarios[0]["load"]["sent"] == 1000
@@ -41,16 +41,16 @@ def drain(report: Report) -> None:
     history.add(Request(digests=(b"a",), outcome=Outcome.OK, ids=(1,), status=201))
     with report.row("drain") as row:
         row.verdict = check_history(history, Archive())
-        raise Broken("1 of 5 requests failed")
+        raise ScenarioFailed("1 of 5 requests failed")
 
 
 def test_an_error_outside_of_scenarios_fails_the_run(tmp_path: Path) -> None:
     report = Report({}, tmp_path)
-    with pytest.raises(Broken) as caught:
+    with pytest.raises(ScenarioFailed) as caught:
         drain(report)
-    report.stopped("disturb", caught.value)
+    report.record_error("disturb", caught.value)
     assert len(report.failed) == 1
-    report.stopped("disturb", TimeoutError("the namespace is still there"))
+    report.record_error("disturb", TimeoutError("the namespace is still there"))
     assert [row.name for row in report.failed] == ["drain", "disturb: outside of its scenarios"]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from e2e import __main__, images, target
-from e2e.release import merged
+from e2e.release import merge_values
 from e2e.scenarios.lifetime import _version
 
 
@@ -46,15 +46,15 @@ def test_an_image_that_the_cluster_has_is_not_built_again(
 ) -> None:
     calls: list[str] = []
     monkeypatch.setattr(images, "STAMP", tmp_path / "stamp")
-    monkeypatch.setattr(images, "sources", lambda: "v1")
+    monkeypatch.setattr(images, "digest_sources", lambda: "v1")
     monkeypatch.setattr(images, "build", lambda _, tag, __: calls.append(f"build {tag}"))
     monkeypatch.setattr(images, "save", lambda tag, _: calls.append(f"save {tag}"))
     cluster = target.Target(tmp_path / "config", ("true",), None)
-    assert images.busyapi(cluster, "one", "busyapi:1")
-    assert not images.busyapi(cluster, "one", "busyapi:1")
-    assert images.busyapi(cluster, "another", "busyapi:1")
-    monkeypatch.setattr(images, "sources", lambda: "v2")
-    assert images.busyapi(cluster, "one", "busyapi:1")
+    assert images.load_busyapi(cluster, "one", "busyapi:1")
+    assert not images.load_busyapi(cluster, "one", "busyapi:1")
+    assert images.load_busyapi(cluster, "another", "busyapi:1")
+    monkeypatch.setattr(images, "digest_sources", lambda: "v2")
+    assert images.load_busyapi(cluster, "one", "busyapi:1")
     assert calls == ["build busyapi:1", "save busyapi:1"] * 3
     assert json.loads((tmp_path / "stamp").read_text()) == {
         "one": "busyapi:1 v2",
@@ -65,12 +65,12 @@ def test_an_image_that_the_cluster_has_is_not_built_again(
 def test_every_source_of_the_image_counts() -> None:
     for name in (*images.SOURCES, images.LOCK):
         assert (target.ROOT / name).exists()
-    assert images.sources() == images.sources()
+    assert images.digest_sources() == images.digest_sources()
 
 
 def test_values_are_merged_as_helm_does() -> None:
     base = {"a": {"b": 1, "c": [1]}, "d": 2}
-    assert merged(base, {"a": {"c": [2]}, "d": {"e": 3}}) == {
+    assert merge_values(base, {"a": {"c": [2]}, "d": {"e": 3}}) == {
         "a": {"b": 1, "c": [2]},
         "d": {"e": 3},
     }
