@@ -94,6 +94,14 @@ REFUSALS: list[tuple[str, Json]] = [
         "valkey.resources.limits.memory: 1Pi cannot be parsed",
         {"valkey": {"resources": {"limits": {"memory": "1Pi"}}}},
     ),
+    (
+        "valkey.resources.limits.memory is 64Mi, and 64Mi of it are reserved",
+        {"valkey": {"resources": {"limits": {"memory": "64Mi"}}}},
+    ),
+    (
+        "valkey.maxmemory is 1gb, which leaves less than 64Mi",
+        {"valkey": {"maxmemory": "1gb"}},
+    ),
 ]
 
 _TEXT = r'\(?(?:printf )?"((?:[^"\\]|\\.)*)"'
@@ -114,4 +122,4 @@ def messages() -> list[str]:
 
 def pattern(text: str) -> str:
     """Return a format string as a regular expression."""
-    return ".+?".join(re.escape(part) for part in re.split(r"%[sdq]", text))
+    return ".+?".join(re.escape(part) for part in re.split(r"%[sdqv]", text))

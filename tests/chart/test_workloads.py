@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import helm_python
 import pytest
 
 from testkit.chart.rendering import (
@@ -276,9 +277,39 @@ def test_extra_config_cannot_weaken_durability() -> None:
 
 @pytest.mark.parametrize(
     ("limit", "maxmemory"),
-    [("1Gi", 805306368), ("512Mi", 402653184), ("1.5Gi", 1207959552), ("2G", 1500000000)],
+    [
+        ("1Gi", 805306368),
+        ("512Mi", 402653184),
+        ("1.5Gi", 1207959552),
+        ("2G", 1500000000),
+        ("256Mi", 201326592),
+        # 64Mi remain.
+        ("128Mi", 67108864),
+        ("96Mi", 33554432),
+    ],
 )
-def test_valkey_uses_three_quarters_of_its_limit(limit: str, maxmemory: int) -> None:
+def test_valkey_uses_three_quarters_of_its_limit_and_leaves_64_mi(
+    limit: str, maxmemory: int
+) -> None:
     values = {"valkey": {"resources": {"limits": {"memory": limit}}}}
     text = one(render(values), "ConfigMap", "busyapi-valkey")["data"]["valkey.conf"]
     assert f"maxmemory {maxmemory}\n" in text
+
+
+@pytest.mark.parametrize(
+    ("maxmemory", "limit"),
+    [("64mb", "128Mi"), ("1gb", "1088Mi"), ("1G", "1024Mi"), ("67108864", "128Mi"), ("9gb", None)],
+)
+def test_maxmemory_is_taken_as_it_is_if_64_mi_remain(maxmemory: str, limit: str | None) -> None:
+    values = {"valkey": {"maxmemory": maxmemory, "resources": {"limits": {"memory": limit}}}}
+    text = one(render(values), "ConfigMap", "busyapi-valkey")["data"]["valkey.conf"]
+    assert f"maxmemory {maxmemory}\n" in text
+
+
+@pytest.mark.parametrize(
+    ("maxmemory", "limit"), [("65mb", "128Mi"), ("1gb", "1Gi"), ("1073741824", "1G"), ("0", "1Gi")]
+)
+def test_maxmemory_that_leaves_less_than_64_mi_is_refused(maxmemory: str, limit: str) -> None:
+    values = {"valkey": {"maxmemory": maxmemory, "resources": {"limits": {"memory": limit}}}}
+    with pytest.raises(helm_python.HelmError, match="leaves less than 64Mi"):
+        render(values)

@@ -12,14 +12,38 @@
 {{- mulf (trimSuffix $unit $text | float64) (get $units $unit | float64) | int64 }}
 {{- end }}
 
+{{/* Return the bytes of a size in valkey.conf, such as 1gb (1024 cubed), 1g (1000 cubed) or 1048576. */}}
+{{- define "busyapi.valkeyBytes" -}}
+{{- $text := lower . }}
+{{- $units := dict "" 1 "b" 1 "k" 1000 "kb" 1024 "m" 1000000 "mb" 1048576 "g" 1000000000 "gb" 1073741824 }}
+{{- $unit := regexFind "[a-z]*$" $text }}
+{{- mulf (trimSuffix $unit $text | float64) (get $units $unit | float64) | int64 }}
+{{- end }}
+
+{{/*
+Three quarters of the memory limit, but at most the limit less 64Mi. What maxmemory does not cover, such as the
+program itself, fragmentation and the pages that change while the log is rewritten, does not shrink with
+the limit: with less, the kernel kills Valkey before it refuses a write. Below 96Mi there is no room for data.
+*/}}
 {{- define "busyapi.maxmemory" -}}
+{{- $reserve := 67108864 }}
 {{- with .Values.valkey }}
-{{- if .maxmemory }}
+{{- $text := dig "limits" "memory" "" .resources }}
+{{- if $text }}
+{{- $limit := include "busyapi.bytes" $text | int64 }}
+{{- if lt $limit 100663296 }}
+{{- fail (printf "valkey.resources.limits.memory is %v, and 64Mi of it are reserved for Valkey itself: set it to 96Mi or more" $text) }}
+{{- end }}
+{{- /* 0 means no limit. */}}
+{{- $max := include "busyapi.valkeyBytes" .maxmemory | int64 }}
+{{- if and .maxmemory (or (eq $max 0) (gt $max (sub $limit $reserve))) }}
+{{- fail (printf "valkey.maxmemory is %s, which leaves less than 64Mi of valkey.resources.limits.memory (%v) to Valkey itself: lower the one or raise the other" .maxmemory $text) }}
+{{- end }}
+{{- .maxmemory | default (min (div (mul 3 $limit) 4) (sub $limit $reserve)) }}
+{{- else if .maxmemory }}
 {{- .maxmemory }}
-{{- else if not (dig "limits" "memory" "" .resources) }}
-{{- fail "valkey.resources.limits.memory is not set, so maxmemory cannot be calculated: set it, or valkey.maxmemory" }}
 {{- else }}
-{{- div (mul 3 (include "busyapi.bytes" .resources.limits.memory | int64)) 4 }}
+{{- fail "valkey.resources.limits.memory is not set, so maxmemory cannot be calculated: set it, or valkey.maxmemory" }}
 {{- end }}
 {{- end }}
 {{- end }}
