@@ -29,6 +29,7 @@ from busyapi.stream.state import PartitionState
 from busyapi.web import http1
 from busyapi.web.head import Head, MalformedHead, parse_head
 from busyapi.web.http1 import HalfCloseProtocol, StrictHttp
+from busyapi.web.read_turns import PausedConnection, ReadTurns
 from testkit.broken_build import replace, replace_in_script
 
 # --- usages that are lost or stored twice ---------------------------------------------------
@@ -165,6 +166,27 @@ def read_without_a_break() -> None:
             return end.value
 
     replace(DecodeScheduler, "run", run)
+
+
+def read_all_in_one_turn() -> None:
+    """Read from every connection that has bytes, while all other clients wait."""
+
+    def request(self: ReadTurns, connection: PausedConnection) -> None:
+        del self
+        connection.transport.resume_reading()
+
+    replace(ReadTurns, "request", request)
+
+
+def forget_paused_connections() -> None:
+    """Never read a connection again that has waited for its turn."""
+
+    def begin_turn(self: ReadTurns) -> None:
+        self._turn_is_scheduled = False
+        self._used_bytes = 0
+        self._waiting.clear()
+
+    replace(ReadTurns, "_begin_turn", begin_turn)
 
 
 # --- HTTP -----------------------------------------------------------------------------------

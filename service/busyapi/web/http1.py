@@ -161,7 +161,8 @@ class StrictHttp(Http):
         buf = self.recv_buffer
         if not buf:
             await self._receive_more()
-        part = bytes(buf[: self.request_bytes_left])
+        left = self.request_bytes_left
+        part = bytes(buf if len(buf) <= left else buf[:left])  # a slice would be a second copy
         del buf[: len(part)]
         self.request_bytes_left -= len(part)
         return part
@@ -223,7 +224,14 @@ class HalfCloseProtocol(HttpProtocol):
                 # A client that does not read its responses must not keep the connection.
                 self.loop.call_later(self.app.config.GRACEFUL_TCP_CLOSE_TIMEOUT, transport.abort)
             await asyncio.Event().wait()  # until `connection_lost` cancels this task
-        await super().receive_more()  # type: ignore[no-untyped-call]
+        self.resume_reading()
+        self._data_received.clear()
+        await self._data_received.wait()
+
+    def resume_reading(self) -> None:
+        """Resume reading, which Sanic pauses while it holds many bytes."""
+        transport: Any = self.transport
+        transport.resume_reading()
 
     async def linger(self) -> None:
         """Shut down the sending side, and drop what still arrives (RFC 9112, section 9.6).

@@ -22,6 +22,7 @@ from busyapi.errors import Overloaded
 from busyapi.web.budget import FREE_BYTES, ReceiveBudget
 from busyapi.web.connections import TrackedProtocol
 from busyapi.web.http1 import StrictHttp
+from busyapi.web.read_turns import LARGE_READ_BYTES, ReadTurns
 from busyapi.web.request import BufferedRequest
 from busyapi.web.request_id import HEADER, accept_or_generate
 
@@ -118,6 +119,7 @@ class DeadlineProtocol(TrackedProtocol):
     HTTP_CLASS = RequestTrackingHttp
     deadline: float = 15.0
     budget: ClassVar[ReceiveBudget] = ReceiveBudget()
+    read_turns: ClassVar[ReadTurns] = ReadTurns()
     on_abort: Callable[[Request], None] = staticmethod(lambda _: None)
     """Called for a request that was complete and gets no response."""
 
@@ -160,6 +162,22 @@ class DeadlineProtocol(TrackedProtocol):
         """Receive bytes, and update the budget."""
         super().data_received(data)
         self.update_budget()
+        if len(data) >= LARGE_READ_BYTES:
+            self.read_turns.record(self, len(data))
+
+    def resume_reading(self) -> None:
+        """Resume reading, in turn with other connections if this one was paused."""
+        transport: Any = self.transport
+        if not transport.is_reading():
+            self.read_turns.request(self)
+
+    @property
+    def is_between_requests(self) -> bool:
+        """Return whether the connection waits for the first byte of a request."""
+        http = self.http
+        # After an error the rest of a body, or of what is dropped, may still arrive.
+        is_idle = http is not None and http.stage is Stage.IDLE and http.keep_alive
+        return is_idle and not http.has_unread_body
 
     def unread_bytes(self) -> int:
         """Return how many received bytes this process has not parsed."""
@@ -215,6 +233,7 @@ class DeadlineProtocol(TrackedProtocol):
             self._check_handle.cancel()
         self.release_body()
         self.budget.update(self, 0)
+        self.read_turns.remove(self)
         super().connection_lost(exc)
 
     def _schedule_check(self) -> None:

@@ -1,0 +1,195 @@
+"""Bodies of 4 MB that arrive at once: connections take turns to be read, and each gets its answer.
+
+A paused connection is read again whatever happens to the others: some stop, some hang up.
+"""
+
+import base64
+import gzip
+import random
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import cache
+
+import pytest
+
+from testkit import mutants
+from testkit.api_client import (
+    BODY,
+    RawConnection,
+    check_nothing_stored,
+    check_problem,
+    check_stored,
+    fetch_count,
+    render_request,
+)
+from testkit.broken_build import broken_build
+from testkit.http1 import Answer
+from testkit.processes import Api, Stack
+from testkit.waiting import wait_until
+from tests.service.conftest import StartApi
+from tests.service.test_api_drain import LOOPS
+
+BATCH = "/api/usages/batch"
+USAGES = 8_000
+MAX_BYTES = 4_194_304
+POST = render_request("POST", "/api/usages", BODY)
+GET = render_request("GET", "/livez")
+
+
+@cache
+def usages() -> bytes:
+    """Return a batch that is as large as one may be, and hardly smaller in gzip."""
+    noise = random.Random(7)
+    size = MAX_BYTES // USAGES - len(BODY) - 12
+
+    def usage() -> bytes:
+        note = base64.b64encode(noise.randbytes(size))[:size]
+        return BODY[:-1] + b',"note":"%b"}' % note
+
+    return b"[" + b",".join(usage() for _ in range(USAGES)) + b"]"
+
+
+def plain() -> bytes:
+    return render_request("POST", BATCH, usages())
+
+
+def packed() -> bytes:
+    return render_request(
+        "POST", BATCH, gzip.compress(usages(), 1), headers=("Content-Encoding: gzip",)
+    )
+
+
+def chunked() -> bytes:
+    body = usages()
+    parts = [body[at : at + 100_000] for at in range(0, len(body), 100_000)]
+    sent = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
+    return (
+        render_request("POST", BATCH, headers=("Transfer-Encoding: chunked",)) + sent + b"0\r\n\r\n"
+    )
+
+
+LARGE: dict[str, Callable[[], bytes]] = {"plain": plain, "gzip": packed, "chunked": chunked}
+
+
+@pytest.fixture(scope="module", params=LOOPS)
+def api(request: pytest.FixtureRequest, start_api: StartApi) -> Api:
+    """A process on each event loop that has room for all bodies of a test."""
+    settings = {"BUSYAPI_RECEIVING_BYTES": str(512 << 20), "BUSYAPI_REQUEST_DEADLINE": "60"}
+    return start_api(**settings, **LOOPS[request.param])
+
+
+def whole(answer: Answer) -> None:
+    """Check that every usage of the batch has an id."""
+    assert answer.status == 201, answer.status
+    assert len(set(answer.json()["ids"])) == USAGES
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_a_large_body_arrives_whole_with_what_follows_it(
+    contract: Stack, api: Api, kind: str
+) -> None:
+    before = fetch_count(contract.port)
+    with RawConnection(api.port, 60) as client:
+        client.send(LARGE[kind]() + POST * 3 + GET + POST)
+        whole(client.read_answer())
+        for _ in range(3):
+            check_stored(client.read_answer())
+        assert client.read_answer().status == 200
+        check_stored(client.read_answer())
+        # The connection is read on: with the fast path, by it.
+        client.send(POST)
+        check_stored(client.read_answer())
+        client.send(LARGE[kind]())
+        whole(client.read_answer())
+    assert fetch_count(contract.port) == before + 2 * USAGES + 5
+
+
+def test_a_large_body_that_follows_a_usage_arrives_whole(api: Api) -> None:
+    """With the fast path its first bytes are held back until the usage is answered."""
+    with RawConnection(api.port, 60) as client:
+        client.send(POST + plain() + POST)
+        check_stored(client.read_answer())
+        whole(client.read_answer())
+        check_stored(client.read_answer())
+        client.send(POST)
+        client.send(plain())
+        client.send(POST)
+        check_stored(client.read_answer())
+        whole(client.read_answer())
+        check_stored(client.read_answer())
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_a_client_that_has_sent_all_gets_its_answers_and_the_end(api: Api, kind: str) -> None:
+    with RawConnection(api.port, 60) as client:
+        client.send(LARGE[kind]() + POST)
+        client.finish_sending()
+        whole(client.read_answer())
+        check_stored(client.read_answer())
+        assert client.is_closed_within(10)
+
+
+def test_a_large_body_that_ends_too_early_is_dropped(contract: Stack, api: Api) -> None:
+    with check_nothing_stored(contract.port), RawConnection(api.port, 60) as client:
+        client.send(plain()[:-1])
+        client.finish_sending()
+        assert client.is_closed_within(10)
+
+
+def test_every_paused_connection_is_read_again(contract: Stack, api: Api) -> None:
+    """Of those that take turns some stop, some hang up, and one sends on after all others."""
+    before = fetch_count(contract.port)
+    with ExitStack() as clients:
+        devices = [clients.enter_context(RawConnection(api.port, 60)) for _ in range(40)]
+        for device in devices:
+            device.send(plain()[:2_000_000])
+        for device in devices[:10]:
+            device.reset()
+        for device in devices[10:20]:
+            device.finish_sending()
+        for device in devices[20:24]:
+            device.send(plain()[2_000_000:])
+        for device in devices[20:24]:
+            whole(device.read_answer())
+        for device in devices[10:20]:
+            assert device.is_closed_within(10)
+        wait_until(
+            lambda: not any(device.count_unread() for device in devices[24:]), "all to be read"
+        )
+        devices[-1].send(plain()[2_000_000:] + POST)
+        whole(devices[-1].read_answer())
+        check_stored(devices[-1].read_answer())
+    assert fetch_count(contract.port) == before + 5 * USAGES + 1
+    wait_until(lambda: api.read_metric("busyapi_receiving_bytes") == 0, "all bytes to be released")
+
+
+@pytest.mark.mutants
+def test_connections_that_stay_paused_are_caught(start_api: StartApi) -> None:
+    api = start_api(**broken_build(mutants.forget_paused_connections))
+    with ExitStack() as clients:
+        devices = [clients.enter_context(RawConnection(api.port)) for _ in range(10)]
+        for device in devices:
+            device.send(plain()[:2_000_000])
+        with pytest.raises(TimeoutError):
+            wait_until(
+                lambda: not any(device.count_unread() for device in devices), "all", seconds=3
+            )
+
+
+def test_a_connection_that_waits_for_its_turn_still_has_its_deadline(start_api: StartApi) -> None:
+    """And the large bodies of refused requests are dropped in turns too."""
+    api = start_api(BUSYAPI_REQUEST_DEADLINE="1", BUSYAPI_RECEIVING_BYTES=str(512 << 20))
+    with ExitStack() as clients:
+        devices = [clients.enter_context(RawConnection(api.port, 60)) for _ in range(30)]
+        for device in devices:
+            device.send(plain()[:-1])
+        for device in devices:
+            check_problem(device.read_answer(), 408)
+            assert device.is_closed_within(10)
+    with ExitStack() as clients:
+        devices = [clients.enter_context(RawConnection(api.port, 60)) for _ in range(30)]
+        for device in devices:
+            device.send(plain().replace(b"/batch", b"/nowhere", 1) + GET)
+        for device in devices:
+            check_problem(device.read_answer(), 404)
+            assert device.read_answer().status == 200
