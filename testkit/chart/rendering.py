@@ -128,6 +128,8 @@ def pods(documents: list[Json]) -> Iterator[tuple[str, Json]]:
     for document in documents:
         if document["kind"] in TEMPLATED:
             yield key(document), document["spec"]["template"]
+        elif document["kind"] == "CronJob":
+            yield key(document), document["spec"]["jobTemplate"]["spec"]["template"]
         elif document["kind"] == "Pod":
             yield key(document), document
 

@@ -18,6 +18,7 @@ from testkit.chart.rendering import (
     pods,
     render,
     render3,
+    texts,
     values_of,
 )
 from testkit.chart.umbrella import umbrella, without_defaults
@@ -128,12 +129,18 @@ def test_null_at_every_key_at_once_gives_the_defaults(parent: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(loaded(CHART).values.keys() - {"enabled"}))
 def test_null_for_any_value_gives_its_default(name: str, parent: Path) -> None:
-    plain = comparable(render())
+    plain = manifests({}, CHART)
     for path in value_paths():
         if path.split(".")[0] == name:
-            assert comparable(render(nest(path, None))) == plain, path
-            inside = render(nest(f"busyapi.{path}", None), chart=parent)
-            assert comparable(inside) == plain, path
+            assert manifests(nest(path, None), CHART) == plain, path
+            assert manifests(nest(f"busyapi.{path}", None), parent) == plain, path
+
+
+def manifests(values: Json, chart: Path) -> dict[str, str]:
+    """Return the text of each template, except of the one that generates passwords."""
+    whole = texts(values, chart=chart)
+    names = {path.partition("/templates/")[2]: path for path in whole}
+    return {name: whole[path] for name, path in names.items() if name != "valkey/secret.yaml"}
 
 
 def value_paths() -> list[str]:
@@ -155,6 +162,13 @@ def test_null_inside_a_value_removes_a_part_of_it(parent: Path) -> None:
         assert spec["strategy"] == {"type": "Recreate"}
         assert "runAsUser" not in spec["template"]["spec"]["securityContext"]
         assert "memory" not in str(spec["template"]["spec"]["containers"][0]["resources"]["limits"])
+
+
+def test_every_template_completes_the_values_first() -> None:
+    """Helm decides the order of the templates."""
+    files = [*(CHART / "templates").rglob("*.yaml"), CHART / "templates" / "NOTES.txt"]
+    first = '{{- include "busyapi.complete" . }}\n'
+    assert [file.name for file in files if not file.read_text().startswith(first)] == []
 
 
 @pytest.mark.parametrize("mode", MODES, ids=mode_name)
