@@ -66,6 +66,14 @@ REFUSALS: list[tuple[str, Json]] = [
     ),
     ("keda.minReplicas is above", keda(minReplicas=3, maxReplicas=2)),
     ("keda.enabled is true without a Prometheus", keda(serverAddress="")),
+    (
+        "priorityClass.api.value is not below",
+        {"priorityClass": {"create": True, "api": {"value": 1000000}}},
+    ),
+    (
+        "priorityClass.api.name and priorityClass.data.name are the same",
+        {"priorityClass": {"create": True, "api": {"name": "a"}, "data": {"name": "a"}}},
+    ),
     ("terminationGracePeriodSeconds must be above", {"terminationGracePeriodSeconds": 20}),
     ("ingress.enabled is true without a host", {"ingress": {"enabled": True}}),
     ("httpRoute.enabled is true without a Gateway", {"httpRoute": {"enabled": True}}),

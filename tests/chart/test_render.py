@@ -71,4 +71,7 @@ def test_objects_are_unique_and_in_the_release_namespace(mode: Path) -> None:
     names = [sort_key(document) for document in documents]
     assert len(names) == len(set(names))
     labelled = [document for document in documents if document["metadata"].get("labels")]
-    assert {document["metadata"]["namespace"] for document in labelled} == {"usages"}
+    cluster_scoped = [document for document in labelled if document["kind"] == "PriorityClass"]
+    assert all("namespace" not in document["metadata"] for document in cluster_scoped)
+    others = [document for document in labelled if document not in cluster_scoped]
+    assert {document["metadata"]["namespace"] for document in others} == {"usages"}

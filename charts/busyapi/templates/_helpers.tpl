@@ -66,10 +66,12 @@ every pod at every upgrade. Arguments: root, component, labels. */}}
 {{- end }}
 
 {{/* The metadata of an object. Arguments: root, component, and optional: name or suffix (of
-the full name), namespace, labels, annotations, hook (annotations that win). */}}
+the full name), namespace, isClusterScoped (no namespace), labels, annotations, hook (annotations that win). */}}
 {{- define "busyapi.metadata" -}}
 name: {{ .name | default (printf "%s%s" (include "busyapi.fullname" .root) (.suffix | default "")) | quote }}
+{{- if not .isClusterScoped }}
 namespace: {{ .namespace | default (include "busyapi.namespace" .root) | quote }}
+{{- end }}
 labels:
   {{- include "busyapi.labels" . | nindent 2 }}
 {{- with include "busyapi.merge" (dict "maps" (list .hook .annotations .root.Values.commonAnnotations)) }}
@@ -107,7 +109,7 @@ serviceAccountName: {{ include "busyapi.serviceAccountName" $root | quote }}
 automountServiceAccountToken: false
 # Otherwise a Service named *-metrics or *-flusher adds BUSYAPI_…_PORT=tcp://… to the environment.
 enableServiceLinks: false
-{{- with .settings.priorityClassName }}
+{{- with .settings.priorityClassName | default (include "busyapi.priorityClassName" (dict "root" $root "component" .component)) }}
 priorityClassName: {{ . | quote }}
 {{- end }}
 securityContext:
@@ -127,6 +129,18 @@ affinity:
 {{- with .settings.topologySpreadConstraints }}
 topologySpreadConstraints:
   {{- include "busyapi.spread" (dict "root" $root "component" $.component "constraints" .) | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* The name of the PriorityClass of a component; nothing if it has none. A class is not in a namespace, so a
+generated name has that of the release. Arguments: root, component. */}}
+{{- define "busyapi.priorityClassName" -}}
+{{- $root := .root }}
+{{- $class := get $root.Values.priorityClass (get (dict "api" "api" "flusher" "data" "valkey" "data") .component) | default dict }}
+{{- if $class.name }}
+{{- $class.name }}
+{{- else if and $class $root.Values.priorityClass.create }}
+{{- printf "%s-%s-%s" (include "busyapi.namespace" $root) (include "busyapi.fullname" $root) (ternary "api" "data" (eq .component "api")) | trimPrefix "-" }}
 {{- end }}
 {{- end }}
 
