@@ -5,7 +5,7 @@ from pathlib import Path
 
 import helm_python
 
-from testkit.chart.rendering import CHART, ROOT, loaded
+from testkit.chart.rendering import CHART, ROOT, load_chart
 
 RELEASED = ROOT / "tests" / "chart" / "released"
 
@@ -17,7 +17,7 @@ def find_archives() -> list[Path]:
 
 def pack_release(chart: Path = CHART, folder: Path = RELEASED) -> Path:
     """Pack the chart. A version that was released is never packed again."""
-    archive = folder / f"busyapi-{loaded(chart).version}.tgz"
+    archive = folder / f"busyapi-{load_chart(chart).version}.tgz"
     if archive.exists():
         raise FileExistsError(
             f"{archive.name} is already released: change the version in Chart.yaml"

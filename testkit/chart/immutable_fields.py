@@ -8,7 +8,7 @@ from typing import Any
 
 Json = dict[str, Any]
 
-WHOLE = "data of an immutable object"
+IMMUTABLE_DATA = "data of an immutable object"
 
 FIELDS = {
     "Deployment": ["spec.selector"],
@@ -66,7 +66,7 @@ def is_hook(document: Json) -> bool:
 def changed_fields(old: Json, new: Json) -> list[str]:
     """Return the immutable fields in which the two objects differ."""
     if old.get("immutable") and any(old.get(part) != new.get(part) for part in ("data", "type")):
-        return [WHOLE]
+        return [IMMUTABLE_DATA]
     before, after = immutable_fields(old), immutable_fields(new)
     return sorted(
         field for field in before.keys() | after.keys() if before.get(field) != after.get(field)

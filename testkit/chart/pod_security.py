@@ -39,10 +39,11 @@ HANDLERS = ("livenessProbe", "readinessProbe", "startupProbe")
 
 def violations(pod: Json) -> list[str]:
     """Return the violations in a pod's spec, with the container of each."""
-    messages = list(of_pod(pod))
+    messages = list(find_pod_violations(pod))
     for container in containers(pod):
         messages += (
-            f"{container['name']}: {violation}" for violation in of_container(container, pod)
+            f"{container['name']}: {violation}"
+            for violation in find_container_violations(container, pod)
         )
     return messages
 
@@ -53,7 +54,7 @@ def containers(pod: Json) -> Iterator[Json]:
         yield from pod.get(kind) or []
 
 
-def of_pod(pod: Json) -> Iterator[str]:
+def find_pod_violations(pod: Json) -> Iterator[str]:
     """Yield the violations of the pod itself."""
     for name in ("hostNetwork", "hostPID", "hostIPC"):
         if pod.get(name):
@@ -65,10 +66,10 @@ def of_pod(pod: Json) -> Iterator[str]:
     for sysctl in context.get("sysctls") or []:
         if sysctl["name"] not in SYSCTLS:
             yield f"sysctl {sysctl['name']}"
-    yield from of_both(context)
+    yield from find_context_violations(context)
 
 
-def of_both(context: Json) -> Iterator[str]:
+def find_context_violations(context: Json) -> Iterator[str]:
     """Yield the violations that the securityContext of a pod and of a container can have."""
     if context.get("runAsNonRoot") is False:
         yield "runAsNonRoot"
@@ -85,14 +86,14 @@ def of_both(context: Json) -> Iterator[str]:
         yield "seccompProfile"
 
 
-def of_container(container: Json, pod: Json) -> Iterator[str]:
+def find_container_violations(container: Json, pod: Json) -> Iterator[str]:
     """Yield the violations of a container. Its pod can set two of the fields instead."""
     context = container.get("securityContext") or {}
-    of_all = pod.get("securityContext") or {}
-    yield from of_both(context)
-    if not context.get("runAsNonRoot", of_all.get("runAsNonRoot")):
+    pod_context = pod.get("securityContext") or {}
+    yield from find_context_violations(context)
+    if not context.get("runAsNonRoot", pod_context.get("runAsNonRoot")):
         yield "runAsNonRoot is not set"
-    if not context.get("seccompProfile", of_all.get("seccompProfile")):
+    if not context.get("seccompProfile", pod_context.get("seccompProfile")):
         yield "seccompProfile is not set"
     if context.get("privileged"):
         yield "privileged"
@@ -100,11 +101,11 @@ def of_container(container: Json, pod: Json) -> Iterator[str]:
         yield "allowPrivilegeEscalation"
     if context.get("procMount", "Default") != "Default":
         yield "procMount"
-    yield from of_capabilities(context.get("capabilities") or {})
-    yield from of_hosts(container)
+    yield from find_capability_violations(context.get("capabilities") or {})
+    yield from find_host_violations(container)
 
 
-def of_capabilities(capabilities: Json) -> Iterator[str]:
+def find_capability_violations(capabilities: Json) -> Iterator[str]:
     """Yield the violations of capabilities: all must be dropped, and one may be added."""
     if "ALL" not in (capabilities.get("drop") or []):
         yield "capabilities are not dropped"
@@ -112,7 +113,7 @@ def of_capabilities(capabilities: Json) -> Iterator[str]:
         yield "capabilities are added"
 
 
-def of_hosts(container: Json) -> Iterator[str]:
+def find_host_violations(container: Json) -> Iterator[str]:
     """Yield ports of the node, and probes or hooks that name another host."""
     for port in container.get("ports") or []:
         if port.get("hostPort"):

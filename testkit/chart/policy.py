@@ -41,7 +41,7 @@ def complaints(folder: Path) -> list[Complaint]:
     ]
 
 
-def answers(skip: dict[str, str], complaint: Complaint) -> bool:
+def matches_skip(skip: dict[str, str], complaint: Complaint) -> bool:
     """Return whether this skip matches that complaint."""
     return (
         skip["check"] == complaint.check
@@ -50,10 +50,12 @@ def answers(skip: dict[str, str], complaint: Complaint) -> bool:
     )
 
 
-def unanswered(failures: Iterable[Complaint]) -> list[Complaint]:
+def without_skip(failures: Iterable[Complaint]) -> list[Complaint]:
     """Return the complaints that match no skip."""
     return [
-        complaint for complaint in failures if not any(answers(skip, complaint) for skip in SKIPS)
+        complaint
+        for complaint in failures
+        if not any(matches_skip(skip, complaint) for skip in SKIPS)
     ]
 
 
@@ -63,5 +65,5 @@ def unused(failures: Iterable[Complaint]) -> list[str]:
     return [
         skip["check"]
         for skip in SKIPS
-        if not any(answers(skip, complaint) for complaint in all_complaints)
+        if not any(matches_skip(skip, complaint) for complaint in all_complaints)
     ]

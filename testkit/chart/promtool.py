@@ -18,11 +18,11 @@ from testkit.chart.rendering import ROOT, Json, of_kind, render
 
 CASES = sorted((ROOT / "tests" / "chart" / "rules").glob("*.yaml"))
 SOURCE = ROOT / "charts" / "busyapi" / "files" / "rules.yaml"
-PLAIN = ROOT / "k8s" / "observability" / "rules.yaml"
-CLUSTERS = ROOT.parent / "shared" / "cluster" / "bin" / "promtool.zst"
+PLAIN_RULES = ROOT / "k8s" / "observability" / "rules.yaml"
+CLUSTER_PROMTOOL = ROOT.parent / "shared" / "cluster" / "bin" / "promtool.zst"
 
 
-PROGRAMS = ["debian", *(["cluster"] if CLUSTERS.exists() else [])]
+PROGRAMS = ["debian", *(["cluster"] if CLUSTER_PROMTOOL.exists() else [])]
 
 
 def program(name: str) -> str:
@@ -36,7 +36,7 @@ def program(name: str) -> str:
 def unpack_cluster_promtool() -> Path:
     """Unpack the promtool of the cluster, once per run."""
     path = Path(tempfile.mkdtemp()) / "promtool"
-    with CLUSTERS.open("rb") as packed, path.open("wb") as file:
+    with CLUSTER_PROMTOOL.open("rb") as packed, path.open("wb") as file:
         zstandard.ZstdDecompressor().copy_stream(packed, file)
     path.chmod(0o755)
     return path

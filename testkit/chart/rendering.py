@@ -4,6 +4,7 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Hashable, Iterator
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def mode_name(path: Path) -> str:
     return path.name.removesuffix("-values.yaml")
 
 
-class Strict(yaml.CSafeLoader):
+class StrictYamlLoader(yaml.CSafeLoader):
     """A loader that rejects duplicate keys, of which YAML readers silently use the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002
@@ -44,7 +45,7 @@ class Strict(yaml.CSafeLoader):
 
 def parse(text: str) -> list[Json]:
     """Return the objects of a YAML stream, without documents that only have comments."""
-    return [document for document in yaml.load_all(text, Strict) if document]
+    return [document for document in yaml.load_all(text, StrictYamlLoader) if document]
 
 
 def values_of(path: Path) -> Json:
@@ -53,14 +54,14 @@ def values_of(path: Path) -> Json:
 
 
 @cache
-def loaded(chart: Path) -> helm_python.Chart:
+def load_chart(chart: Path) -> helm_python.Chart:
     """Load a chart once. A test that changes a chart changes a copy elsewhere."""
     return helm_python.Chart.load(chart)
 
 
 @cache
 def _texts(chart: Path, values: str, options: str) -> dict[str, str]:
-    return loaded(chart).render(json.loads(values), **json.loads(options))
+    return load_chart(chart).render(json.loads(values), **json.loads(options))
 
 
 def texts(
@@ -117,10 +118,23 @@ def of_kind(documents: list[Json], kind: str) -> list[Json]:
     return [document for document in documents if document["kind"] == kind]
 
 
-def one(documents: list[Json], kind: str, name: str) -> Json:
+def find_object(documents: list[Json], kind: str, name: str) -> Json:
     """Return the only object of this kind and name."""
     (match,) = (document for document in documents if key(document) == f"{kind}/{name}")
     return match
+
+
+def replace_at(document: Json, path: str, value: Any) -> Json:
+    """Return a copy with another value at the path; None removes it."""
+    copy = parent = deepcopy(document)
+    *parents, last = path.split(".")
+    for step in parents:
+        parent = parent[int(step)] if isinstance(parent, list) else parent[step]
+    if value is None:
+        del parent[last]
+    else:
+        parent[last] = value
+    return copy
 
 
 def pods(documents: list[Json]) -> Iterator[tuple[str, Json]]:

@@ -10,7 +10,7 @@ from kubernetes_validate import utils
 from testkit.chart.rendering import Json
 
 VERSIONS = [f"1.{minor}" for minor in range(29, 38)]
-CARRIED = [utils.major_minor(version) for version in utils.all_versions()]
+BUNDLED_VERSIONS = [utils.major_minor(version) for version in utils.all_versions()]
 CRDS = yaml.safe_load((Path(__file__).parent / "crds.yaml").read_text())
 
 # Cached, because the library reads a megabyte of JSON for each object.

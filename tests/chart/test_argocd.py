@@ -12,9 +12,9 @@ from testkit.chart.rendering import (
     NAMESPACE,
     ROOT,
     Json,
+    find_object,
     mode_name,
     of_kind,
-    one,
     parse,
     render,
     values_of,
@@ -57,8 +57,8 @@ def test_application_is_of_this_chart_and_has_the_names_of_its_secrets() -> None
     assert (ROOT / APPLICATION["spec"]["source"]["path"]).samefile(CHART)
     documents = render(HELM["valuesObject"], release=HELM["releaseName"])
     for workload, secret in (
-        (one(documents, "Deployment", "busyapi"), "busyapi-tokens"),
-        (one(documents, "StatefulSet", "busyapi-valkey"), "busyapi-valkey"),
+        (find_object(documents, "Deployment", "busyapi"), "busyapi-tokens"),
+        (find_object(documents, "StatefulSet", "busyapi-valkey"), "busyapi-valkey"),
     ):
         (watched,) = workload["metadata"]["annotations"].values()
         assert watched == secret

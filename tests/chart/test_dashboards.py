@@ -28,8 +28,8 @@ ON: Json = {"metrics": {"dashboards": {"enabled": True}}}
 
 
 def load_dashboard(name: str) -> Json:
-    loaded: Json = json.loads((DASHBOARDS / f"{name}.json").read_text())
-    return loaded
+    dashboard: Json = json.loads((DASHBOARDS / f"{name}.json").read_text())
+    return dashboard
 
 
 def list_panels(board: Json) -> list[Json]:
@@ -41,9 +41,9 @@ def find_defects(board: Json) -> Iterator[str]:
     ids = [panel["id"] for panel in board["panels"]]
     if len(ids) != len(set(ids)):
         yield "two panels have one id"
-    for one, other in combinations(board["panels"], 2):
-        if overlap(one["gridPos"], other["gridPos"]):
-            yield f"{one['title']} and {other['title']} overlap"
+    for panel, other in combinations(board["panels"], 2):
+        if overlap(panel["gridPos"], other["gridPos"]):
+            yield f"{panel['title']} and {other['title']} overlap"
     for panel in board["panels"]:
         if panel["gridPos"]["x"] + panel["gridPos"]["w"] > COLUMNS:
             yield f"{panel['title']} is beyond the edge"
@@ -67,9 +67,9 @@ def find_panel_defects(panel: Json) -> Iterator[str]:
         yield "a fixed data source"
 
 
-def overlap(one: Json, other: Json) -> bool:
+def overlap(panel: Json, other: Json) -> bool:
     return all(
-        one[at] < other[at] + other[size] and other[at] < one[at] + one[size]
+        panel[at] < other[at] + other[size] and other[at] < panel[at] + panel[size]
         for at, size in (("x", "w"), ("y", "h"))
     )
 

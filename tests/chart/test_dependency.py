@@ -11,17 +11,17 @@ from testkit.chart.rendering import (
     CHART,
     MODES,
     Json,
-    loaded,
+    find_object,
+    load_chart,
     mode_name,
     of_kind,
-    one,
     pods,
     render,
     render3,
     texts,
     values_of,
 )
-from testkit.chart.umbrella import umbrella, without_defaults
+from testkit.chart.umbrella import copy_chart_with_defaults, umbrella
 from tools.generate.chart_defaults import NULL_MEANS_NONE
 
 OTHERS: Json = {"imageRegistry": None, "imagePullSecrets": None, "storageClass": None, "env": None}
@@ -86,7 +86,7 @@ def test_tag_switches_the_chart_off(tmp_path: Path) -> None:
 
 def test_alias_gives_a_second_installation(tmp_path: Path) -> None:
     chart = umbrella(tmp_path / "umbrella", alias="wards")
-    assert one(render(release="prod", chart=chart), "Deployment", "prod-wards")
+    assert find_object(render(release="prod", chart=chart), "Deployment", "prod-wards")
 
 
 @pytest.mark.parametrize("shape", GLOBALS, ids=str)
@@ -118,7 +118,7 @@ def test_global_storage_class_is_that_of_volumes_without_one(parent: Path) -> No
 
 
 def test_null_at_every_key_at_once_gives_the_defaults(parent: Path) -> None:
-    values = dict.fromkeys(loaded(CHART).values)
+    values = dict.fromkeys(load_chart(CHART).values)
     del values["enabled"]  # Helm reads it as a condition, which a null does not fulfil.
     plain = comparable(render())
     assert comparable(render(values)) == plain
@@ -127,7 +127,7 @@ def test_null_at_every_key_at_once_gives_the_defaults(parent: Path) -> None:
     assert comparable(render3({"busyapi": values}, chart=parent)) == plain
 
 
-@pytest.mark.parametrize("name", sorted(loaded(CHART).values.keys() - {"enabled"}))
+@pytest.mark.parametrize("name", sorted(load_chart(CHART).values.keys() - {"enabled"}))
 def test_null_for_any_value_gives_its_default(name: str, parent: Path) -> None:
     plain = manifests({}, CHART)
     for path in value_paths():
@@ -158,7 +158,7 @@ def test_null_inside_a_value_removes_a_part_of_it(parent: Path) -> None:
         "strategy": {"rollingUpdate": None, "type": "Recreate"},
     }
     for documents in (render(values), render({"busyapi": values}, chart=parent)):
-        spec = one(documents, "Deployment", "busyapi")["spec"]
+        spec = find_object(documents, "Deployment", "busyapi")["spec"]
         assert spec["strategy"] == {"type": "Recreate"}
         assert "runAsUser" not in spec["template"]["spec"]["securityContext"]
         assert "memory" not in str(spec["template"]["spec"]["containers"][0]["resources"]["limits"])
@@ -176,9 +176,9 @@ def test_missing_keys_take_their_defaults(
     mode: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """As with `--reuse-values` of a release that has none of the keys."""
-    bare = without_defaults(tmp_path_factory.mktemp("bare"))
-    values = loaded(CHART).merge_values(values_of(mode))
-    partial = prune(values, loaded(CHART).values)
+    bare = copy_chart_with_defaults(tmp_path_factory.mktemp("bare"))
+    values = load_chart(CHART).merge_values(values_of(mode))
+    partial = prune(values, load_chart(CHART).values)
     assert comparable(render(partial, chart=bare)) == comparable(render(values_of(mode)))
 
 

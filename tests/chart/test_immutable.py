@@ -2,15 +2,23 @@
 
 import shutil
 from contextlib import suppress
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import helm_python
 import pytest
 
-from testkit.chart.immutable_fields import WHOLE, conflicts
-from testkit.chart.rendering import CHART, MODES, Json, loaded, mode_name, render, values_of
+from testkit.chart.immutable_fields import IMMUTABLE_DATA, conflicts
+from testkit.chart.rendering import (
+    CHART,
+    MODES,
+    Json,
+    load_chart,
+    mode_name,
+    render,
+    replace_at,
+    values_of,
+)
 from tools.chart_release import find_archives, pack_release
 
 STATEFUL_SET: Json = {
@@ -51,16 +59,6 @@ ALLOWED: dict[str, Json] = {
 }
 
 
-def replace_at(document: Json, path: str, value: Any) -> Json:
-    """Return a copy with another value at the path."""
-    copy = at = deepcopy(document)
-    *parents, last = path.split(".")
-    for step in parents:
-        at = at[step]
-    at[last] = value
-    return copy
-
-
 @pytest.mark.parametrize(("path", "value"), CHANGES)
 def test_change_of_a_fixed_field_of_a_stateful_set_is_found(path: str, value: Any) -> None:
     new = replace_at(STATEFUL_SET, path, value)
@@ -87,7 +85,7 @@ def test_change_in_another_kind_is_found(kind: str) -> None:
 
 def test_changed_data_of_an_immutable_config_map_is_found() -> None:
     old = {"kind": "ConfigMap", "metadata": {"name": "c"}, "immutable": True, "data": {"a": "1"}}
-    assert conflicts([old], [old | {"data": {}}]) == [f"ConfigMap/c: {WHOLE}"]
+    assert conflicts([old], [old | {"data": {}}]) == [f"ConfigMap/c: {IMMUTABLE_DATA}"]
 
 
 def test_hooks_and_new_objects_are_allowed() -> None:
@@ -100,7 +98,7 @@ def test_hooks_and_new_objects_are_allowed() -> None:
 def test_new_chart_version_changes_no_immutable_field(mode: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(CHART, tmp_path / "busyapi"))
     metadata = (other / "Chart.yaml").read_text()
-    version = loaded(CHART).version
+    version = load_chart(CHART).version
     (other / "Chart.yaml").write_text(metadata.replace(version, "0.0.1"))
     values = values_of(mode)
     assert conflicts(render(values, chart=other), render(values)) == []

@@ -15,10 +15,10 @@ from testkit.chart.rendering import (
     CHART,
     MODES,
     Json,
-    loaded,
+    find_object,
+    load_chart,
     mode_name,
     of_kind,
-    one,
     pods,
     render,
     strings,
@@ -26,7 +26,7 @@ from testkit.chart.rendering import (
     values_of,
 )
 
-PLAIN = "zz"
+PLAIN_TEXT = "zz"
 TEXTS = [
     "zz: &a *b\" # ' }: [\r      hostNetwork: true\n hostNetwork: true\n---\na: b",
     'zz"\n-\thostNetwork:\nzz',  # without a blank, which some patterns refuse
@@ -45,10 +45,10 @@ TRIED = [
     }
 ]
 NUMBER = 123_456_789
-Path_ = tuple[Any, ...]
+KeyPath = tuple[Any, ...]
 
 
-def leaves(value: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
+def leaves(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
     """Yield each value that is neither a map nor a list, with its path."""
     items: Any = ()
     if isinstance(value, dict):
@@ -61,7 +61,7 @@ def leaves(value: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
         yield from leaves(child, (*path, name))
 
 
-def replace(values: Json, paths: list[Path_], value: Any) -> Json:
+def replace(values: Json, paths: list[KeyPath], value: Any) -> Json:
     """Return the values with this value at each path."""
     copy = deepcopy(values)
     for *parents, last in paths:
@@ -72,9 +72,9 @@ def replace(values: Json, paths: list[Path_], value: Any) -> Json:
     return copy
 
 
-def refused(values: Json) -> list[Path_]:
+def refused(values: Json) -> list[KeyPath]:
     """Return the paths of the values that the schema refuses."""
-    errors = jsonschema.Draft7Validator(loaded(CHART).schema or {}).iter_errors(values)
+    errors = jsonschema.Draft7Validator(load_chart(CHART).schema or {}).iter_errors(values)
     return [tuple(error.absolute_path) for error in errors]
 
 
@@ -89,7 +89,7 @@ def is_refused(values: Json) -> bool:
     return False
 
 
-def groups(values: Json, paths: list[Path_], *replacements: Any) -> Iterator[list[Path_]]:
+def groups(values: Json, paths: list[KeyPath], *replacements: Any) -> Iterator[list[KeyPath]]:
     """Yield the paths in groups that may have each of the replacements at once.
 
     A path whose replacement contradicts the mode by itself is left out.
@@ -114,12 +114,12 @@ def without_text(value: Any, text: str) -> Any:
         }
     if isinstance(value, list):
         return [without_text(child, text) for child in value]
-    return value.replace(text, PLAIN) if isinstance(value, str) else value
+    return value.replace(text, PLAIN_TEXT) if isinstance(value, str) else value
 
 
-def accepted(mode: Path, value: Any, *kinds: type) -> list[Path_]:
+def accepted(mode: Path, value: Any, *kinds: type) -> list[KeyPath]:
     """Return the paths where a mode has a value of these kinds, and the schema accepts this one."""
-    values = loaded(CHART).merge_values(values_of(mode))
+    values = load_chart(CHART).merge_values(values_of(mode))
     paths = [
         path
         for path, old in leaves(values)
@@ -132,16 +132,16 @@ def accepted(mode: Path, value: Any, *kinds: type) -> list[Path_]:
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("mode", TRIED, ids=mode_name)
 def test_text_changes_only_the_string_that_it_is(mode: Path, text: str) -> None:
-    values = loaded(CHART).merge_values(values_of(mode))
+    values = load_chart(CHART).merge_values(values_of(mode))
     paths = accepted(mode, text, str)
-    for group in groups(values, paths, PLAIN, text):
-        plain = render(replace(values, group, PLAIN))
+    for group in groups(values, paths, PLAIN_TEXT, text):
+        plain = render(replace(values, group, PLAIN_TEXT))
         try:
             changed = render(replace(values, group, text))
         except yaml.YAMLError as error:
             raise AssertionError(group) from error
         assert [without_text(document, text) for document in changed] == [
-            without_text(document, PLAIN) for document in plain
+            without_text(document, PLAIN_TEXT) for document in plain
         ], group
 
 
@@ -151,16 +151,16 @@ def test_text_is_tried_in_nearly_every_value_of_the_mode_with_everything() -> No
     assert len(paths) > 100
     assert ("priorityClassName",) in paths
     assert ("flusher", "persistence", "storageClass") in paths
-    values = loaded(CHART).merge_values(values_of(everything))
+    values = load_chart(CHART).merge_values(values_of(everything))
     documents = render(replace(values, [("priorityClassName",)], TEXTS[0]))
-    spec = one(documents, "Deployment", "busyapi")["spec"]["template"]["spec"]
+    spec = find_object(documents, "Deployment", "busyapi")["spec"]["template"]["spec"]
     assert spec["priorityClassName"] == TEXTS[0]
     assert "hostNetwork" not in spec
 
 
 @pytest.mark.parametrize("mode", TRIED, ids=mode_name)
 def test_no_number_has_an_exponent(mode: Path) -> None:
-    values = loaded(CHART).merge_values(values_of(mode))
+    values = load_chart(CHART).merge_values(values_of(mode))
     for group in groups(values, accepted(mode, NUMBER, int, float), NUMBER):
         manifests = "\n".join(texts(replace(values, group, NUMBER)).values())
         assert not re.search(r"1\.23\d*e\+?\d", manifests), group
@@ -168,7 +168,7 @@ def test_no_number_has_an_exponent(mode: Path) -> None:
 
 @pytest.mark.parametrize(("rate", "text"), [(1_000_000, "1000000"), (0.5, "0.5"), (50, "50")])
 def test_rate_limit_is_written_as_a_plain_number(rate: float, text: str) -> None:
-    data = one(render({"config": {"rateLimit": rate}}), "ConfigMap", "busyapi")["data"]
+    data = find_object(render({"config": {"rateLimit": rate}}), "ConfigMap", "busyapi")["data"]
     assert data["BUSYAPI_RATE_LIMIT"] == text
 
 
@@ -240,7 +240,7 @@ def test_every_mode_renders_with_labels_that_the_chart_sets_itself(mode: Path) -
     values = hostile([*LABELS, "helm.sh/chart"], ANNOTATIONS)
     common = {name: values[name] for name in ("commonLabels", "commonAnnotations")}
     for section in (common | {"podLabels": values["podLabels"]}, common):
-        merged = loaded(CHART).merge_values(values_of(mode) | section)
+        merged = load_chart(CHART).merge_values(values_of(mode) | section)
         for section_name in ("flusher", "valkey"):
             merged[section_name] |= {
                 "podLabels": values["podLabels"],
@@ -254,7 +254,7 @@ def test_key_with_a_line_break_stays_a_key() -> None:
     values = {"commonLabels": {TEXTS[0]: "a"}, "podAnnotations": {TEXTS[1]: "a"}}
     documents = render(values)
     assert all(TEXTS[0] in document["metadata"]["labels"] for document in documents)
-    template = one(documents, "Deployment", "busyapi")["spec"]["template"]
+    template = find_object(documents, "Deployment", "busyapi")["spec"]["template"]
     assert TEXTS[1] in template["metadata"]["annotations"]
     assert "hostNetwork" not in template["spec"]
 

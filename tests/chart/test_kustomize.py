@@ -11,7 +11,7 @@ import yaml
 
 from testkit.chart.pod_security import violations
 from testkit.chart.programs import kubectl
-from testkit.chart.rendering import ROOT, Json, key, of_kind, one, parse, pods, render
+from testkit.chart.rendering import ROOT, Json, find_object, key, of_kind, parse, pods, render
 from testkit.chart.schemas import VERSIONS, problem
 
 K8S = ROOT / "k8s"
@@ -52,7 +52,7 @@ def test_overlay_is_valid_for_kubernetes(overlay: str, version: str) -> None:
 def test_overlay_is_restricted_and_in_its_namespace(overlay: str) -> None:
     documents = build(f"overlays/{overlay}")
     assert [violations(pod["spec"]) for _, pod in pods(documents)] == [[], [], []]
-    namespace = one(documents, "Namespace", "busyapi")["metadata"]
+    namespace = find_object(documents, "Namespace", "busyapi")["metadata"]
     assert namespace["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     others = [document for document in documents if document["kind"] != "Namespace"]
     assert {document["metadata"]["namespace"] for document in others} == {"busyapi"}
@@ -88,7 +88,7 @@ def test_local_overlay_has_no_autoscaler_and_uses_the_port_of_kind() -> None:
     documents = build("overlays/local")
     assert not of_kind(documents, "HorizontalPodAutoscaler")
     assert not of_kind(documents, "PodDisruptionBudget")
-    (port,) = one(documents, "Service", "busyapi")["spec"]["ports"]
+    (port,) = find_object(documents, "Service", "busyapi")["spec"]["ports"]
     assert port["nodePort"] == PORT
     config = yaml.safe_load((K8S / "kind" / "cluster.yaml").read_text())
     first, *workers = config["nodes"]
@@ -101,9 +101,9 @@ def test_production_overlay_matches_its_comments() -> None:
     documents = build("overlays/production")
     kinds = {document["kind"] for document in documents}
     assert kinds >= {"Ingress", "NetworkPolicy", "ServiceMonitor", "PodDisruptionBudget"}
-    metrics = one(documents, "HorizontalPodAutoscaler", "busyapi")["spec"]["metrics"]
+    metrics = find_object(documents, "HorizontalPodAutoscaler", "busyapi")["spec"]["metrics"]
     assert [metric["type"] for metric in metrics] == ["Resource", "Pods"]
-    (rule,) = one(documents, "Ingress", "busyapi")["spec"]["rules"]
+    (rule,) = find_object(documents, "Ingress", "busyapi")["spec"]["rules"]
     assert rule["host"] == "usages.example.org"
     (settings,) = (
         config_map

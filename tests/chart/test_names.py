@@ -13,11 +13,11 @@ from testkit.chart.rendering import (
     MODES,
     Json,
     containers,
+    find_object,
     key,
-    loaded,
+    load_chart,
     mode_name,
     of_kind,
-    one,
     pods,
     render,
     values_of,
@@ -51,7 +51,7 @@ def test_every_object_has_the_recommended_labels(mode: Path) -> None:
     for document in documents:
         labels = document["metadata"]["labels"]
         assert labels.keys() >= RECOMMENDED, key(document)
-        assert labels["helm.sh/chart"] == f"busyapi-{loaded(CHART).version}"
+        assert labels["helm.sh/chart"] == f"busyapi-{load_chart(CHART).version}"
         assert labels["app.kubernetes.io/managed-by"] == "Helm"
         assert all(len(value) <= LABEL for value in labels.values())
 
@@ -177,7 +177,7 @@ def test_release_name_that_no_service_can_have_is_refused(release: str) -> None:
 def test_name_that_yaml_reads_as_something_else_stays_text(name: str) -> None:
     documents = render({"fullnameOverride": name, "nameOverride": name})
     assert not any(problem(document, VERSIONS[0]) for document in documents)
-    assert one(documents, "Deployment", name)["metadata"]["labels"][NAME] == name
+    assert find_object(documents, "Deployment", name)["metadata"]["labels"][NAME] == name
 
 
 @pytest.mark.parametrize("name", ["Usages", "a.b", "1st", "-a", "a-", "a\n b", "a_b"])
@@ -189,7 +189,7 @@ def test_full_name_that_no_service_can_have_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("values", "image"),
     [
-        ({}, f"busyapi:{loaded(CHART).metadata['appVersion']}"),
+        ({}, f"busyapi:{load_chart(CHART).metadata['appVersion']}"),
         ({"image": {"tag": "2.0"}}, "busyapi:2.0"),
         ({"image": {"registry": "r.example.org"}}, "r.example.org/busyapi:0.3.0"),
         ({"image": {"repository": "team/busyapi", "tag": "1"}}, "team/busyapi:1"),
@@ -215,7 +215,9 @@ def test_api_flusher_and_test_use_the_image(values: Json, image: str) -> None:
 def test_valkey_image_can_be_given_by_digest() -> None:
     digest = "sha256:" + "1" * 64
     documents = render({"valkey": {"image": {"registry": "", "digest": digest}}})
-    (container,) = containers(one(documents, "StatefulSet", "busyapi-valkey")["spec"]["template"])
+    (container,) = containers(
+        find_object(documents, "StatefulSet", "busyapi-valkey")["spec"]["template"]
+    )
     assert container["image"] == f"valkey/valkey@{digest}"
 
 

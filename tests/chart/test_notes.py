@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from testkit.chart.rendering import MODES, Json, mode_name, notes, of_kind, one, render, values_of
+from testkit.chart.rendering import (
+    MODES,
+    Json,
+    find_object,
+    mode_name,
+    notes,
+    of_kind,
+    render,
+    values_of,
+)
 
 MEMORY: Json = {"config": {"durability": "memory"}}
 NOT_KEPT = {"persistence": {"enabled": False}}
@@ -58,7 +67,7 @@ def test_port_forward_names_the_service_and_its_port() -> None:
     values: Json = {"service": {"port": 8080}, "fullnameOverride": "it"}
     words = command(notes(values), "kubectl -n usages port-forward")
     assert words[-2:] == ["service/it", "3000:8080"]
-    assert one(render(values), "Service", "it")["spec"]["ports"][0]["port"] == 8080
+    assert find_object(render(values), "Service", "it")["spec"]["ports"][0]["port"] == 8080
 
 
 @pytest.mark.parametrize(

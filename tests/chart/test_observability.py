@@ -6,7 +6,7 @@ import shlex
 import helm_python
 import yaml
 
-from testkit.chart.rendering import ROOT, Json, of_kind, one, render
+from testkit.chart.rendering import ROOT, Json, find_object, of_kind, render
 
 FOLDER = ROOT / "k8s" / "observability"
 
@@ -22,7 +22,9 @@ def test_adapter_serves_the_metric_that_the_chart_uses() -> None:
     series = rule["seriesQuery"].partition("{")[0]
     name = re.sub(rule["name"]["matches"], rule["name"]["as"].replace("${1}", r"\1"), series)
     values = {"autoscaling": {"targetRequestsPerSecond": 1}}
-    (*_, metric) = one(render(values), "HorizontalPodAutoscaler", "busyapi")["spec"]["metrics"]
+    (*_, metric) = find_object(render(values), "HorizontalPodAutoscaler", "busyapi")["spec"][
+        "metrics"
+    ]
     assert name == metric["pods"]["metric"]["name"]
     assert {"namespace", "pod"} == rule["resources"]["overrides"].keys()
 
@@ -33,7 +35,7 @@ def test_rate_window_covers_three_scrapes() -> None:
     assert window
     keda = {"enabled": True, "serverAddress": "http://prometheus:9090"}
     scaled = render({"autoscaling": {"enabled": False}, "keda": keda})
-    (requests, _) = one(scaled, "ScaledObject", "busyapi")["spec"]["triggers"]
+    (requests, _) = find_object(scaled, "ScaledObject", "busyapi")["spec"]["triggers"]
     assert window[0] in requests["metadata"]["query"]
     intervals = {
         monitor["spec"][endpoints][0]["interval"]

@@ -9,7 +9,7 @@ import pytest
 
 from testkit.chart.lookups import with_lookup
 from testkit.chart.refused_values import REFUSALS, messages
-from testkit.chart.rendering import CHART, Json, one, render
+from testkit.chart.rendering import CHART, Json, find_object, render
 
 PASSWORDS = {"api-password": "an-old-one", "flusher-password": "another-old-one"}
 
@@ -72,5 +72,5 @@ def test_passwords_survive_an_upgrade(tmp_path: Path) -> None:
         f'"{key}" "{b64encode(p.encode()).decode()}"' for key, p in PASSWORDS.items()
     )
     chart = with_lookup(tmp_path, "Secret", f'(dict "data" (dict {entries}))')
-    data = one(render(chart=chart, upgrade=True), "Secret", "busyapi-valkey")["data"]
+    data = find_object(render(chart=chart, upgrade=True), "Secret", "busyapi-valkey")["data"]
     assert {key: b64decode(data[key]).decode() for key in PASSWORDS} == PASSWORDS

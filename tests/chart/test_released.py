@@ -16,13 +16,13 @@ from testkit.chart.rendering import (
     MODES,
     ROOT,
     Json,
-    loaded,
+    load_chart,
     mode_name,
     notes,
     render,
     values_of,
 )
-from testkit.chart.umbrella import without_defaults
+from testkit.chart.umbrella import copy_chart_with_defaults
 from tools.chart_release import find_archives
 
 UPGRADES: list[Json] = yaml.safe_load((CHART / "files" / "upgrades.yaml").read_text())
@@ -48,7 +48,7 @@ def released(values: Json, archive: Path) -> list[Json] | None:
 
 @pytest.mark.parametrize("archive", find_archives(), ids=lambda path: path.stem)
 def test_values_of_a_release_render_in_this_chart(archive: Path, tmp_path: Path) -> None:
-    reused = without_defaults(tmp_path, default_values(archive))
+    reused = copy_chart_with_defaults(tmp_path, default_values(archive))
     tried = set()
     for mode in MODES:
         values = values_of(mode)
@@ -59,7 +59,7 @@ def test_values_of_a_release_render_in_this_chart(archive: Path, tmp_path: Path)
         # helm upgrade --reuse-values
         assert conflicts(old, render(values, chart=reused, upgrade=True)) == []
         # helm get values --all > values.yaml; helm upgrade -f values.yaml
-        complete = loaded(archive).merge_values(values)
+        complete = load_chart(archive).merge_values(values)
         assert conflicts(old, render(complete, upgrade=True)) == []
     assert tried >= {"default", "external-redis-standalone", "keda", "everything"} - (
         {"everything"} if "0.1.0" in archive.name else set()
@@ -68,7 +68,7 @@ def test_values_of_a_release_render_in_this_chart(archive: Path, tmp_path: Path)
 
 def charts() -> list[tuple[str, Path]]:
     """Return the version and path of each released chart, and of the current one."""
-    paths = {loaded(path).version: path for path in [*find_archives(), CHART]}
+    paths = {load_chart(path).version: path for path in [*find_archives(), CHART]}
     return [*paths.items()]
 
 

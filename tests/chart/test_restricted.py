@@ -1,13 +1,12 @@
 """Every pod of every mode complies with the Pod Security Standard `restricted`."""
 
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from testkit.chart.pod_security import violations
-from testkit.chart.rendering import MODES, Json, mode_name, pods, render, values_of
+from testkit.chart.rendering import MODES, Json, mode_name, pods, render, replace_at, values_of
 
 GOOD: Json = {
     "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
@@ -52,19 +51,6 @@ BAD: list[tuple[str, Any, str]] = [
     ("containers.0.livenessProbe.httpGet.host", "elsewhere", "c: a probe or hook names a host"),
     ("containers.0.lifecycle", {"preStop": {"tcpSocket": {"host": "x"}}}, "names a host"),
 ]
-
-
-def replace_at(pod: Json, path: str, value: Any) -> Json:
-    """Return a copy with another value at the path; None removes it."""
-    copy = at = deepcopy(pod)
-    *parents, last = path.split(".")
-    for step in parents:
-        at = at[int(step)] if isinstance(at, list) else at[step]
-    if value is None:
-        del at[last]
-    else:
-        at[last] = value
-    return copy
 
 
 @pytest.mark.parametrize("mode", MODES, ids=mode_name)

@@ -10,7 +10,7 @@ import yaml
 
 from testkit.chart.promtool import (
     CASES,
-    PLAIN,
+    PLAIN_RULES,
     PROGRAMS,
     SOURCE,
     alerts,
@@ -43,7 +43,7 @@ def test_promtool_accepts_the_rules_of_the_chart(
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_promtool_accepts_the_plain_files_and_finds_an_error(tmp_path: Path, program: str) -> None:
-    assert not promtool(program, "check", "rules", SOURCE, PLAIN)
+    assert not promtool(program, "check", "rules", SOURCE, PLAIN_RULES)
     broken = tmp_path / "rules.yaml"
     broken.write_text(SOURCE.read_text().replace("clamp_min(", "clamp_mim(", 1))
     assert "clamp_mim" in promtool(program, "check", "rules", broken)
@@ -60,7 +60,7 @@ def test_each_alert_fires_and_is_quiet(tmp_path: Path, program: str, case: Path)
 
 @pytest.mark.parametrize("case", ["archive", "buffer", "redis"])
 def test_alerts_of_the_plain_file_fire_in_the_same_cases(tmp_path: Path, case: str) -> None:
-    write_groups(yaml.safe_load(PLAIN.read_text())["groups"], tmp_path)
+    write_groups(yaml.safe_load(PLAIN_RULES.read_text())["groups"], tmp_path)
     (path,) = (case_file for case_file in CASES if case_file.stem == case)
     copy = tmp_path / path.name
     copy.write_text(path.read_text())
@@ -69,7 +69,7 @@ def test_alerts_of_the_plain_file_fire_in_the_same_cases(tmp_path: Path, case: s
 
 def test_missing_targets_of_the_plain_file_are_described_without_labels(tmp_path: Path) -> None:
     """absent() returns no namespace and no release there."""
-    write_groups(yaml.safe_load(PLAIN.read_text())["groups"], tmp_path)
+    write_groups(yaml.safe_load(PLAIN_RULES.read_text())["groups"], tmp_path)
     annotations = {
         "summary": "Prometheus does not scrape busyapi pods",
         "description": "Prometheus has no sample of any api process.",

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from testkit.chart.promtool import alerts, groups
-from testkit.chart.rendering import CHART, Json, of_kind, one, render, values_of
+from testkit.chart.rendering import CHART, Json, find_object, of_kind, render, values_of
 from testkit.chart.schemas import problem
 
 FULL = "BusyapiBufferFull"
@@ -23,7 +23,7 @@ def test_no_rule_is_created_by_default() -> None:
 
 def test_labels_and_annotations_are_on_the_object() -> None:
     documents = render(values_of(CHART / "ci" / "everything-values.yaml"))
-    metadata = one(documents, "PrometheusRule", "busyapi")["metadata"]
+    metadata = find_object(documents, "PrometheusRule", "busyapi")["metadata"]
     assert metadata["labels"]["release"] == "prometheus"
     assert metadata["annotations"] == {"example.org/rules": "busyapi"}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from testkit.chart.rendering import MODES, Json, mode_name, of_kind, one, render, values_of
+from testkit.chart.rendering import MODES, Json, find_object, mode_name, of_kind, render, values_of
 
 FIXED: Json = {"autoscaling": {"enabled": False}}
 KEDA: Json = FIXED | {"keda": {"enabled": True, "serverAddress": "http://prometheus:9090"}}
@@ -19,7 +19,7 @@ ALL_TARGETS: Json = {
 
 
 def render_hpa(values: Json | None = None) -> Json:
-    spec: Json = one(render(values), "HorizontalPodAutoscaler", "busyapi")["spec"]
+    spec: Json = find_object(render(values), "HorizontalPodAutoscaler", "busyapi")["spec"]
     return spec
 
 
@@ -39,7 +39,10 @@ def test_deployment_sets_replicas_only_without_an_autoscaler(mode: Path) -> None
 
 def test_replica_count_is_used_without_an_autoscaler() -> None:
     assert (
-        one(render(FIXED | {"replicaCount": 3}), "Deployment", "busyapi")["spec"]["replicas"] == 3
+        find_object(render(FIXED | {"replicaCount": 3}), "Deployment", "busyapi")["spec"][
+            "replicas"
+        ]
+        == 3
     )
 
 
@@ -69,7 +72,9 @@ def test_scaling_is_fast_up_and_slow_down() -> None:
 
 
 def test_new_pod_gets_requests_within_a_second_of_being_ready() -> None:
-    (container,) = one(render(), "Deployment", "busyapi")["spec"]["template"]["spec"]["containers"]
+    (container,) = find_object(render(), "Deployment", "busyapi")["spec"]["template"]["spec"][
+        "containers"
+    ]
     probe = container["readinessProbe"]
     assert probe["periodSeconds"] == 1
     # A server that restarts within nine seconds costs no endpoint.
@@ -77,7 +82,7 @@ def test_new_pod_gets_requests_within_a_second_of_being_ready() -> None:
 
 
 def test_keda_keeps_its_pods_without_metrics() -> None:
-    spec = one(render(KEDA), "ScaledObject", "busyapi")["spec"]
+    spec = find_object(render(KEDA), "ScaledObject", "busyapi")["spec"]
     assert spec["fallback"]["behavior"] == "currentReplicasIfHigher"
     requests, cpu = spec["triggers"]
     assert requests["type"] == "prometheus"
@@ -89,7 +94,7 @@ def test_keda_keeps_its_pods_without_metrics() -> None:
 
 def test_keda_can_leave_out_cpu() -> None:
     values = KEDA | {"keda": KEDA["keda"] | {"targetCPUUtilizationPercentage": None}}
-    (trigger,) = one(render(values), "ScaledObject", "busyapi")["spec"]["triggers"]
+    (trigger,) = find_object(render(values), "ScaledObject", "busyapi")["spec"]["triggers"]
     assert trigger["type"] == "prometheus"
 
 
@@ -108,7 +113,7 @@ def test_keda_rate_can_have_another_window() -> None:
 
 
 def keda_query(values: Json) -> str:
-    triggers = one(render(values), "ScaledObject", "busyapi")["spec"]["triggers"]
+    triggers = find_object(render(values), "ScaledObject", "busyapi")["spec"]["triggers"]
     query: str = triggers[0]["metadata"]["query"]
     return query
 

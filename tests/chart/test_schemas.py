@@ -4,8 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from testkit.chart.rendering import CHART, MODES, Json, key, loaded, mode_name, render, values_of
-from testkit.chart.schemas import CARRIED, CRDS, VERSIONS, is_foreign, name, problem
+from testkit.chart.rendering import (
+    CHART,
+    MODES,
+    Json,
+    key,
+    load_chart,
+    mode_name,
+    render,
+    values_of,
+)
+from testkit.chart.schemas import BUNDLED_VERSIONS, CRDS, VERSIONS, is_foreign, name, problem
 
 POD = {"name": "c", "image": "i"}
 DEPLOYMENT: Json = {
@@ -36,9 +45,9 @@ def test_every_object_is_valid_for_each_kubernetes_version(mode: Path, version: 
 
 
 def test_tested_versions_are_those_that_the_chart_supports() -> None:
-    assert loaded(CHART).metadata["kubeVersion"] == f">={VERSIONS[0]}.0-0"
-    assert set(VERSIONS) <= set(CARRIED)
-    assert CARRIED[-1] == VERSIONS[-1]
+    assert load_chart(CHART).metadata["kubeVersion"] == f">={VERSIONS[0]}.0-0"
+    assert set(VERSIONS) <= set(BUNDLED_VERSIONS)
+    assert BUNDLED_VERSIONS[-1] == VERSIONS[-1]
 
 
 def test_every_kind_of_a_crd_is_rendered_in_some_mode() -> None:

@@ -11,9 +11,9 @@ from testkit.chart.lookups import with_lookup
 from testkit.chart.rendering import (
     MODES,
     Json,
+    find_object,
     mode_name,
     of_kind,
-    one,
     pods,
     render,
     strings,
@@ -84,7 +84,7 @@ def decode_base64(text: str) -> str:
 
 
 def read_secret(documents: list[Json], name: str) -> dict[str, str]:
-    data = one(documents, "Secret", name)["data"]
+    data = find_object(documents, "Secret", name)["data"]
     return {key: b64decode(value).decode() for key, value in data.items()}
 
 
@@ -148,7 +148,7 @@ def test_no_role_has_a_right_that_can_lose_data() -> None:
 
 def mounted_secrets(documents: list[Json], kind: str, name: str) -> list[Json]:
     """Return the Secrets that the pods of a workload mount, including projected ones."""
-    volumes = one(documents, kind, name)["spec"]["template"]["spec"]["volumes"]
+    volumes = find_object(documents, kind, name)["spec"]["template"]["spec"]["volumes"]
     projected = [
         source for v in volumes for source in (v.get("projected") or {}).get("sources", [])
     ]
@@ -197,7 +197,7 @@ def test_valkey_uses_an_existing_secret() -> None:
 def test_new_tokens_roll_out_the_api_and_only_their_digest_is_shown() -> None:
     def checksum(tokens: str) -> str:
         documents = render({"auth": {"tokens": tokens}})
-        template = one(documents, "Deployment", "busyapi")["spec"]["template"]
+        template = find_object(documents, "Deployment", "busyapi")["spec"]["template"]
         digest: str = template["metadata"]["annotations"]["checksum/tokens"]
         return digest
 

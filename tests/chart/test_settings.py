@@ -16,10 +16,10 @@ from testkit.chart.rendering import (
     Json,
     containers,
     environment,
-    loaded,
+    find_object,
+    load_chart,
     mode_name,
     notes,
-    one,
     pods,
     render,
     values_of,
@@ -41,7 +41,7 @@ CHANGED = {
 
 
 def config_map(values: Json | None = None) -> dict[str, str]:
-    data: dict[str, str] = one(render(values), "ConfigMap", "busyapi")["data"]
+    data: dict[str, str] = find_object(render(values), "ConfigMap", "busyapi")["data"]
     return data
 
 
@@ -49,7 +49,7 @@ def variables_by_config_key() -> dict[str, str]:
     """Return the variable that each `config.` key changes."""
     before = config_map()
     variables_by_key = {}
-    for name, value in loaded(CHART).values["config"].items():
+    for name, value in load_chart(CHART).values["config"].items():
         other = CHANGED[name] if isinstance(value, str) else value + 1
         after = config_map({"config": {name: other}})
         (variables_by_key[name],) = (
@@ -61,7 +61,7 @@ def variables_by_config_key() -> dict[str, str]:
 @pytest.mark.parametrize("mode", MODES, ids=mode_name)
 def test_every_variable_of_the_chart_is_documented(mode: Path) -> None:
     documents = render(values_of(mode))
-    config = one(documents, "ConfigMap", "busyapi")
+    config = find_object(documents, "ConfigMap", "busyapi")
     names = set(config["data"])
     for role in ("api", "flusher"):
         names |= variables(documents, role).keys()
@@ -87,7 +87,7 @@ def test_defaults_are_those_of_the_service_except_the_drain_delay() -> None:
     """Endpoints of a cluster take longer to update than the service waits by default."""
     defaults = {field.metadata["name"]: field.default for field in fields(Settings)}
     for name, variable in variables_by_config_key().items():
-        value = loaded(CHART).values["config"][name]
+        value = load_chart(CHART).values["config"][name]
         if name == "keyPrefix":  # generated if empty
             value = config_map()[variable]
         assert (
@@ -114,13 +114,13 @@ SHARED = EXTERNAL | {"externalRedis": {"host": "r"}}
     ],
 )
 def test_two_releases_on_one_redis_have_different_keys(values: Json, prefix: str) -> None:
-    data = one(render(values, release="busyapi-two"), "ConfigMap", "busyapi-two")["data"]
+    data = find_object(render(values, release="busyapi-two"), "ConfigMap", "busyapi-two")["data"]
     assert data["BUSYAPI_KEY_PREFIX"] == prefix
     assert data["BUSYAPI_INSTALLATION"] == f"{NAMESPACE}/busyapi-two"
 
 
 def test_users_of_the_bundled_valkey_have_access_to_the_prefix() -> None:
-    secret = one(render({"config": {"keyPrefix": "mine"}}), "Secret", "busyapi-valkey")
+    secret = find_object(render({"config": {"keyPrefix": "mine"}}), "Secret", "busyapi-valkey")
     acl = b64decode(secret["data"]["users.acl"]).decode()
     assert acl.count(" ~mine:* ") == 2
     assert "~busyapi" not in acl
@@ -169,9 +169,9 @@ def test_no_variable_is_set_without_a_login() -> None:
 
 def test_flusher_url_is_that_of_its_pod_in_its_service() -> None:
     documents = render({"config": {"partitions": 3}, "fullnameOverride": "usages"})
-    url = one(documents, "ConfigMap", "usages")["data"]["BUSYAPI_FLUSHER_URLS"]
-    spec = one(documents, "StatefulSet", "usages-flusher")["spec"]
-    assert one(documents, "Service", spec["serviceName"])["spec"]["clusterIP"] == "None"
+    url = find_object(documents, "ConfigMap", "usages")["data"]["BUSYAPI_FLUSHER_URLS"]
+    spec = find_object(documents, "StatefulSet", "usages-flusher")["spec"]
+    assert find_object(documents, "Service", spec["serviceName"])["spec"]["clusterIP"] == "None"
     assert url == f"http://usages-flusher-{{partition}}.{spec['serviceName']}:9100"
 
 

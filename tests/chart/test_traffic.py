@@ -8,10 +8,10 @@ import pytest
 from testkit.chart.rendering import (
     MODES,
     Json,
+    find_object,
     key,
     mode_name,
     of_kind,
-    one,
     pods,
     render,
     values_of,
@@ -45,7 +45,7 @@ DNS = [dns(53), dns(5353, OPENSHIFT)]
 
 def render_policy(component: str, values: Json | None = None) -> Json:
     name = f"busyapi-{component}"
-    spec: Json = one(render(POLICY | (values or {})), "NetworkPolicy", name)["spec"]
+    spec: Json = find_object(render(POLICY | (values or {})), "NetworkPolicy", name)["spec"]
     return spec
 
 
@@ -84,14 +84,14 @@ def test_metrics_and_probes_are_not_routed_from_outside(mode: Path) -> None:
 
 def assert_targets_the_api(documents: list[Json], service: str, port: str | int) -> None:
     """Fail unless it is the API's Service with the port that devices post to."""
-    spec = one(documents, "Service", service)["spec"]
+    spec = find_object(documents, "Service", service)["spec"]
     assert [port] == [entry["name" if isinstance(port, str) else "port"] for entry in spec["ports"]]
     assert spec["ports"][0]["targetPort"] == "http"
     assert spec["selector"]["app.kubernetes.io/component"] == "api"
 
 
 def test_api_service_has_one_port() -> None:
-    (port,) = one(render(), "Service", "busyapi")["spec"]["ports"]
+    (port,) = find_object(render(), "Service", "busyapi")["spec"]["ports"]
     assert (port["name"], port["port"], port["targetPort"]) == ("http", 80, "http")
 
 
@@ -105,7 +105,7 @@ def test_api_service_has_one_port() -> None:
     ],
 )
 def test_service_options_are_applied(service: Json, expected: Json) -> None:
-    spec = one(render({"service": service}), "Service", "busyapi")["spec"]
+    spec = find_object(render({"service": service}), "Service", "busyapi")["spec"]
     assert expected.items() <= spec.items()
     assert spec["ports"][0].get("nodePort") == service.get("nodePort")
 

@@ -9,7 +9,7 @@ import pytest
 
 from busyapi.commit.committer import RECHECK_INTERVAL_SECONDS
 from testkit.api_client import USAGE, check_stored, send
-from testkit.chart.rendering import Json, of_kind, one, render
+from testkit.chart.rendering import Json, find_object, of_kind, render
 from testkit.processes import Stack
 from testkit.servers import Server
 from testkit.waiting import wait_until
@@ -20,7 +20,7 @@ TIMEOUT_SECONDS = 6
 
 def read_conf() -> dict[str, str]:
     """Return the settings of the chart's valkey.conf. The last line of a name wins."""
-    text: str = one(render(), "ConfigMap", "busyapi-valkey")["data"]["valkey.conf"]
+    text: str = find_object(render(), "ConfigMap", "busyapi-valkey")["data"]["valkey.conf"]
     lines = (line.split(" ", 1) for line in text.splitlines() if line and line[0] != "#")
     return dict(lines)
 

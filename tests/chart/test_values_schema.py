@@ -11,7 +11,7 @@ from busyapi.api.cors import parse_origins
 from busyapi.errors import ConfigError
 from busyapi.settings import Settings
 from busyapi.stream.keys import check_prefix
-from testkit.chart.rendering import CHART, Json, loaded
+from testkit.chart.rendering import CHART, Json, load_chart
 
 TYPO = "enabledd"
 # Open on purpose: Kubernetes or another chart defines and checks their contents.
@@ -41,7 +41,7 @@ OPEN = {
 
 
 def load_schema() -> Json:
-    root = loaded(CHART).schema
+    root = load_chart(CHART).schema
     assert root
     return root
 
@@ -75,7 +75,7 @@ def nest(path: str, value: Any) -> Any:
 
 def find_refusal(values: Json) -> str:
     """Return the error of the schema, or nothing if it accepts the values."""
-    chart = loaded(CHART)
+    chart = load_chart(CHART)
     try:
         chart.validate_schema(chart.merge_values(values))
     except helm_python.HelmValuesError as error:
@@ -108,7 +108,7 @@ def test_typo_is_rejected_at_every_level() -> None:
 
 def test_wrong_type_is_rejected_at_every_value() -> None:
     accepted = []
-    for path, value in list_leaves(loaded(CHART).values):
+    for path, value in list_leaves(load_chart(CHART).values):
         wrong: Any = "text" if isinstance(value, list | dict) else {"an": "object"}
         if not find_refusal(nest(path, wrong)):
             accepted.append(path)
@@ -117,7 +117,7 @@ def test_wrong_type_is_rejected_at_every_value() -> None:
 
 def test_defaults_are_accepted_and_all_in_the_schema() -> None:
     assert find_refusal({}) == ""
-    assert load_schema()["properties"].keys() == loaded(CHART).values.keys()
+    assert load_schema()["properties"].keys() == load_chart(CHART).values.keys()
 
 
 SETTINGS = {field.metadata["name"]: field.metadata for field in fields(Settings)}
@@ -129,7 +129,7 @@ STRICTER = {"drainDelay", "partitions", "stopTimeout"}
 
 def list_limited_keys() -> Iterator[tuple[str, Any]]:
     """Yield each `config.` key with limits, and the metadata of its setting."""
-    for name in loaded(CHART).values["config"]:
+    for name in load_chart(CHART).values["config"]:
         if name in {"keyPrefix", "corsOrigins"}:  # free text, see the next tests
             continue
         words = "".join(f"_{letter}" if letter.isupper() else letter for letter in name)

@@ -11,9 +11,9 @@ from testkit.chart.rendering import (
     Json,
     containers,
     environment,
+    find_object,
     mode_name,
     of_kind,
-    one,
     pods,
     render,
     values_of,
@@ -28,7 +28,7 @@ WORKLOADS = [API, FLUSHER, VALKEY]
 
 
 def workload(kind: str, name: str, values: Json | None = None) -> Json:
-    return one(render(values), kind, name)
+    return find_object(render(values), kind, name)
 
 
 def pod_spec(kind: str, name: str, values: Json | None = None) -> Json:
@@ -259,14 +259,14 @@ def test_extra_objects_are_templated_as_maps_and_as_text() -> None:
     text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: '{{ .Release.Name }}-text'}"
     mapping = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}"}}
     documents = render({"extraObjects": [text, mapping], "fullnameOverride": "other"})
-    assert one(documents, "ConfigMap", "busyapi-text")
-    assert one(documents, "ConfigMap", "busyapi")
+    assert find_object(documents, "ConfigMap", "busyapi-text")
+    assert find_object(documents, "ConfigMap", "busyapi")
 
 
 def test_extra_config_cannot_weaken_durability() -> None:
     extra = "appendonly no\nappendfsync no\nmaxmemory-policy lru\nslowlog-max-len 256"
     values = {"valkey": {"extraConfig": extra}}
-    text = one(render(values), "ConfigMap", "busyapi-valkey")["data"]["valkey.conf"]
+    text = find_object(render(values), "ConfigMap", "busyapi-valkey")["data"]["valkey.conf"]
     last = dict(line.split(None, 1) for line in text.splitlines() if line)
     assert last["slowlog-max-len"] == "256"
     assert last["appendonly"] == "yes"
@@ -292,7 +292,7 @@ def test_valkey_uses_three_quarters_of_its_limit_and_leaves_64_mi(
     limit: str, maxmemory: int
 ) -> None:
     values = {"valkey": {"resources": {"limits": {"memory": limit}}}}
-    text = one(render(values), "ConfigMap", "busyapi-valkey")["data"]["valkey.conf"]
+    text = find_object(render(values), "ConfigMap", "busyapi-valkey")["data"]["valkey.conf"]
     assert f"maxmemory {maxmemory}\n" in text
 
 
@@ -302,7 +302,7 @@ def test_valkey_uses_three_quarters_of_its_limit_and_leaves_64_mi(
 )
 def test_maxmemory_is_taken_as_it_is_if_64_mi_remain(maxmemory: str, limit: str | None) -> None:
     values = {"valkey": {"maxmemory": maxmemory, "resources": {"limits": {"memory": limit}}}}
-    text = one(render(values), "ConfigMap", "busyapi-valkey")["data"]["valkey.conf"]
+    text = find_object(render(values), "ConfigMap", "busyapi-valkey")["data"]["valkey.conf"]
     assert f"maxmemory {maxmemory}\n" in text
 
 

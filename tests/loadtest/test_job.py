@@ -8,7 +8,7 @@ import pytest
 from loadtest import k6
 from testkit.chart.pod_security import violations
 from testkit.chart.programs import kubectl
-from testkit.chart.rendering import ROOT, Json, key, of_kind, one, parse
+from testkit.chart.rendering import ROOT, Json, find_object, key, of_kind, parse
 from testkit.chart.schemas import VERSIONS, problem
 
 
@@ -26,7 +26,7 @@ def test_it_is_valid_for_kubernetes(version: str) -> None:
 
 
 def test_it_is_restricted() -> None:
-    pod = one(built(), "Job", "loadtest")["spec"]["template"]["spec"]
+    pod = find_object(built(), "Job", "loadtest")["spec"]["template"]["spec"]
     assert violations(pod) == []
     (namespace,) = of_kind(built(), "Namespace")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
@@ -34,7 +34,7 @@ def test_it_is_restricted() -> None:
 
 def test_every_script_is_mounted_where_it_is_imported_from() -> None:
     maps = {entry["metadata"]["name"]: entry["data"] for entry in of_kind(built(), "ConfigMap")}
-    pod = one(built(), "Job", "loadtest")["spec"]["template"]["spec"]
+    pod = find_object(built(), "Job", "loadtest")["spec"]["template"]["spec"]
     mounted: dict[str, str] = {}
     for source in pod["volumes"][0]["projected"]["sources"]:
         data = maps[source["configMap"]["name"]]

@@ -4,7 +4,7 @@ import sys
 from base64 import b64decode
 from pathlib import Path
 
-from testkit.chart.rendering import CHART, Json, one, render
+from testkit.chart.rendering import CHART, Json, find_object, render
 from testkit.ipv6_only import run_ipv6_only
 from testkit.servers import find_program
 
@@ -21,16 +21,16 @@ for url, name in (pair.split() for pair in sys.argv[1:]):
 def test_usage_is_archived_and_metrics_are_served_with_ipv6_alone(tmp_path: Path) -> None:
     """The bundled Valkey's own settings, at an address that the values give without brackets."""
     bundled = render()
-    secret = one(bundled, "Secret", "busyapi-valkey")["data"]
+    secret = find_object(bundled, "Secret", "busyapi-valkey")["data"]
     files = {name: b64decode(text).decode() for name, text in secret.items()}
     files["valkey.conf"] = (
-        one(bundled, "ConfigMap", "busyapi-valkey")["data"]["valkey.conf"]
+        find_object(bundled, "ConfigMap", "busyapi-valkey")["data"]["valkey.conf"]
         .replace("/etc/valkey", str(tmp_path))
         .replace("dir /data", f"dir {tmp_path}")
     )
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    settings = one(render(EXTERNAL), "ConfigMap", "busyapi")["data"]
+    settings = find_object(render(EXTERNAL), "ConfigMap", "busyapi")["data"]
     assert settings["BUSYAPI_REDIS_URL"] == "redis://[::1]:6379"
     settings |= {
         "BUSYAPI_KEY_PREFIX": "busyapi",

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from testkit.terminal import Terminal
 from tools.install import MEGABYTES, OPTIONS, SYSTEMS, Progress, announce, follow
 
 ROOT = Path(__file__).parents[2]
@@ -16,11 +17,6 @@ Requirement already satisfied: idna==3.20 in ./.venv/lib/python3.11/site-package
 Installing collected packages: aiofiles
 Successfully installed aiofiles-25.1.0
 """
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def test_each_package_is_counted_in_one_line_of_a_terminal() -> None:

@@ -13,6 +13,7 @@ from busyapi.archive_cli.verify import verify_archive
 from busyapi.cli import main
 from busyapi.ids import Seq
 from testkit.archive.builder import make_batch, recover_writer
+from testkit.terminal import Terminal
 
 
 @pytest.fixture
@@ -121,13 +122,6 @@ def test_a_flusher_that_holds_a_partition_keeps_it(
     assert "stop its flusher" in capsys.readouterr().err
     writer.close()
     assert read_state(root) == BEFORE, "the others were released unchanged"
-
-
-class Terminal(io.StringIO):
-    """An input that claims to be a terminal."""
-
-    def isatty(self) -> bool:
-        return True
 
 
 @pytest.mark.parametrize(("typed", "code"), [("50\n", 0), ("49\n", 1), ("\n", 1), ("", 1)])

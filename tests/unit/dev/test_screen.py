@@ -3,11 +3,7 @@
 import io
 
 from busyapi.dev.screen import CLEAR, Screen
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+from testkit.terminal import Terminal
 
 
 class Closed(io.StringIO):
