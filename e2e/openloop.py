@@ -12,7 +12,7 @@ import uuid
 from itertools import count
 
 from e2e.measure import Figures, Sample, summarise
-from testkit.child_process import Lifetime
+from testkit.child_process import ManagedResource
 from testkit.history import History, Outcome, Request, digest
 from testkit.http1 import Connection, NotSent
 from testkit.load import classify_answer
@@ -37,7 +37,7 @@ def render(path: str, host: str, body: bytes, key: str = "") -> bytes:
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-class OpenLoop(Lifetime):
+class OpenLoop(ManagedResource):
     """A load in its own thread, within a `with`."""
 
     def __init__(self, port: int, host: str, rate: float, *, mixed: bool = False) -> None:

@@ -4,11 +4,11 @@ from abc import abstractmethod
 
 from perf import procfs
 from perf.load import Load
-from testkit.child_process import Child, Lifetime
+from testkit.child_process import Child, ManagedResource
 from testkit.http1 import fetch
 
 
-class Contender(Lifetime):
+class Contender(ManagedResource):
     """A program under load within a `with`; the benchmark owns all its processes."""
 
     port: int

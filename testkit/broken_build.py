@@ -21,7 +21,7 @@ STARTUP = Path(__file__).parent / "mutant_startup"
 """A folder with a sitecustomize, which Python imports before any other module."""
 
 
-class MissingSeam(Exception):
+class MutantTargetChanged(Exception):
     """The part that a mutant replaces does not exist, or has changed."""
 
 
@@ -35,19 +35,19 @@ def replace(owner: Any, name: str, new: Any) -> None:
     """Replace an attribute of a module or class by one of the same kind.
 
     Raises:
-        MissingSeam: it does not exist, has other arguments or is of another type.
+        MutantTargetChanged: it does not exist, has other arguments or is of another type.
     """
     where = f"{getattr(owner, '__module__', '')} {owner.__name__}.{name}"
     if name not in vars(owner):
-        raise MissingSeam(f"{where} does not exist")
+        raise MutantTargetChanged(f"{where} does not exist")
     old = vars(owner)[name]
     if inspect.isfunction(old):
         if [*inspect.signature(old).parameters] != [*inspect.signature(new).parameters]:
-            raise MissingSeam(f"{where} has the arguments {inspect.signature(old)}")
+            raise MutantTargetChanged(f"{where} has the arguments {inspect.signature(old)}")
         if inspect.iscoroutinefunction(old) != inspect.iscoroutinefunction(new):
-            raise MissingSeam(f"{where} is not awaited as its mutant is")
+            raise MutantTargetChanged(f"{where} is not awaited as its mutant is")
     elif type(old) is not type(new):
-        raise MissingSeam(f"{where} is of type {type(old).__name__}")
+        raise MutantTargetChanged(f"{where} is of type {type(old).__name__}")
     setattr(owner, name, new)
 
 
@@ -55,7 +55,7 @@ def replace_in_script(script: Script, function: str, body: str) -> None:
     """Replace the body of a local function of a Lua script.
 
     Raises:
-        MissingSeam: the script has no such function, or more than one.
+        MutantTargetChanged: the script has no such function, or more than one.
     """
     pattern = rf"^local function {function}\((.*)\)\n(?:.*\n)*?end$"
     source, count = re.subn(
@@ -65,6 +65,6 @@ def replace_in_script(script: Script, function: str, body: str) -> None:
         flags=re.MULTILINE,
     )
     if count != 1:
-        raise MissingSeam(f"{count} functions of a script are called {function}")
+        raise MutantTargetChanged(f"{count} functions of a script are called {function}")
     script.source = source.encode()
     script.sha1 = sha1(script.source, usedforsecurity=False).hexdigest()

@@ -60,7 +60,7 @@ class RunningProcess(Protocol):
         """Send SIGKILL if it has not ended."""
 
 
-class Lifetime(ABC):
+class ManagedResource(ABC):
     """Base of what runs within a `with` and has ended after it, even if its start failed."""
 
     @abstractmethod
@@ -83,7 +83,7 @@ class Lifetime(ABC):
         self.close()
 
 
-class Child(Lifetime):
+class Child(ManagedResource):
     """One program, which a test can start repeatedly. All its output goes to one log file."""
 
     def __init__(

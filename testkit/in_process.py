@@ -192,7 +192,7 @@ def make_flusher(
     segment_bytes: int = 1 << 26,
     retention_days: int = 0,
     key_seconds: float = 3600,
-    most_keys: int = 1000,
+    max_keys: int = 1000,
 ) -> Flusher:
     """Return a flusher of partition 0."""
     volume = ArchiveVolume(
@@ -203,7 +203,7 @@ def make_flusher(
         return OwnedPartition(endpoint, 0, tier, archive_id)
 
     config = PartitionConfig(0, partitions, bound, tier)
-    keys = IdempotencyKeeper(key_seconds, most_keys)
+    keys = IdempotencyKeeper(key_seconds, max_keys)
     return Flusher(config, volume, connect, FlusherMetrics(tier), keys)
 
 
@@ -232,6 +232,12 @@ async def wait_until_flushing(flusher: Flusher, seconds: float = 10.0) -> None:
         )
     except TimeoutError as error:
         raise TimeoutError(f"{error}: {flusher.not_ready_reason}") from None
+
+
+async def wait_until_halted(flusher: Flusher) -> str:
+    """Wait until a flusher halts, and return the reason that it reports."""
+    await poll_until(flusher._metrics.halted._value.get, "the flusher to halt")
+    return flusher.not_ready_reason
 
 
 def make_lines(name: str, count: int) -> list[bytes]:

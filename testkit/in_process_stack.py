@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from busyapi import cli
 from busyapi.flusher.loop import Flusher
 from busyapi.stream.keys import PartitionKeys
 from testkit.archive_reader import read_archive
@@ -33,6 +34,7 @@ class InProcessStack:
     def __init__(self, server: Server, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.server = server
         self.archive = archive
+        self._monkeypatch = monkeypatch
         # A flush waits this long for work. A whole second in each test adds up.
         monkeypatch.setattr("busyapi.flusher.buffer.FLUSH_SECONDS", 0.1)
 
@@ -82,6 +84,22 @@ class InProcessStack:
     def read_gaps(self) -> list[tuple[int, int]]:
         """Return the first and last id of each gap record."""
         return [gap[:2] for gap in read_archive(self.archive).partition(0).gaps]
+
+    def run_command(self, *words: str) -> int:
+        """Run `busyapi archive …` on the archive, and return its exit code."""
+        self._monkeypatch.setenv("BUSYAPI_ARCHIVE_DIR", str(self.archive))
+        return cli.main(["archive", *words])
+
+    def accept_loss(self, through: int) -> int:
+        """Accept the loss of all seqs up to this one, and return the command's exit code."""
+        words = f"accept-loss --partition 0 --through {through} --reason typo --yes"
+        return self.run_command(*words.split())
+
+    def accept_reported_loss(self, reason: str) -> int:
+        """Run the `accept-loss` command that a halted flusher's reason names."""
+        words = reason[reason.index("busyapi archive accept-loss") :].split()[2:]
+        words[words.index("--reason") + 1] = "a test says so"
+        return self.run_command(*words, "--yes")
 
     async def post(
         self, committer: CommitterHarness, name: str, count: int

@@ -106,7 +106,7 @@ def _parse_int(digits: str) -> float:
 
 def can_be_stored(value: Any) -> bool:
     """Return whether a line of UTF-8 JSON within the depth limit can store this value."""
-    return _depth(value) <= DEPTH_LIMIT and all(map(_can_be_leaf, _leaves(value)))
+    return _depth(value) <= DEPTH_LIMIT and all(map(_is_storable_leaf, _leaves(value)))
 
 
 def _depth(value: Any) -> int:
@@ -121,7 +121,7 @@ def _leaves(value: Any) -> list[Any]:
     return [leaf for inner in value for leaf in _leaves(inner)] if type(value) is list else [value]
 
 
-def _can_be_leaf(leaf: Any) -> bool:
+def _is_storable_leaf(leaf: Any) -> bool:
     if isinstance(leaf, float):
         return math.isfinite(leaf)
     return not isinstance(leaf, str) or not any("\ud800" <= char <= "\udfff" for char in leaf)

@@ -17,7 +17,7 @@ from itertools import count
 from typing import Any
 
 from testkit.api_client import USAGE
-from testkit.child_process import Lifetime
+from testkit.child_process import ManagedResource
 from testkit.history import History, Outcome, Request, digest
 from testkit.http1 import Answer, Connection, NotSent, render_post
 from testkit.log_leaks import MARK
@@ -26,19 +26,19 @@ from testkit.threads import CoroutineThread
 PAUSE_SECONDS = 0.02
 """Before a client continues after a refusal or a lost connection."""
 
-REST_SECONDS = 0.01
-"""After a 201. Without a rest the client uses all of the machine's CPU and other tests wait. Use 0
+PAUSE_AFTER_201_SECONDS = 0.01
+"""Without this pause the client uses all of the machine's CPU and other tests wait. Use 0
 where a process must be killed during a request."""
 
 MAX_TRIES = 200
 """Of one request with an Idempotency-Key. After these its outcome stays unknown."""
 
 
-class Load(Lifetime):
+class Load(ManagedResource):
     """Load from a separate thread, from the start of a `with` to its end.
 
     With `requests` or `seconds` the load ends by itself after these; `finish` waits for that.
-    After each 201 a connection waits for `rest` seconds.
+    After each 201 a connection waits for `pause_after_201` seconds.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Load(Lifetime):
         requests: int | None = None,
         seconds: float | None = None,
         timeout: float = 20.0,
-        rest: float = REST_SECONDS,
+        pause_after_201: float = PAUSE_AFTER_201_SECONDS,
         history: History | None = None,
     ) -> None:
         self.port = port
@@ -59,7 +59,7 @@ class Load(Lifetime):
         self.batch = batch
         self.keys = keys
         self.timeout = timeout
-        self.rest = rest
+        self.pause_after_201 = pause_after_201
         self.history = History() if history is None else history
         self._seconds = seconds
         self._left = iter(range(requests)) if requests is not None else count()
@@ -99,16 +99,17 @@ class Load(Lifetime):
             asyncio.get_running_loop().call_later(self._seconds, self._stopping.set)
         async with asyncio.TaskGroup() as connections:
             for _ in range(self.connections):
-                connections.create_task(self._converse())
+                connections.create_task(self._post_usages())
 
-    async def _converse(self) -> None:
+    async def _post_usages(self) -> None:
         async with Connection(self.port) as connection:
             while not self._stopping.is_set() and next(self._left, None) is not None:
                 request = await self._send_until_known(connection)
                 if request is None:
                     return
                 self.history.add(request)
-                if pause := self.rest if request.outcome is Outcome.OK else PAUSE_SECONDS:
+                created = request.outcome is Outcome.OK
+                if pause := self.pause_after_201 if created else PAUSE_SECONDS:
                     await asyncio.sleep(pause)
 
     def _usage(self) -> dict[str, str]:

@@ -35,9 +35,13 @@ class MonitoredStack(NamedTuple):
         self.prometheus.wait_until_firing(*alerts, seconds=seconds)
 
     @contextmanager
-    def load(self, connections: int = 2, *, rest: float = 0.02, **options: Any) -> Iterator[Load]:
+    def load(
+        self, connections: int = 2, *, pause_after_201: float = 0.02, **options: Any
+    ) -> Iterator[Load]:
         """Post all the time, but only as much as an alert needs: Prometheus must keep up."""
-        with Load(self.stack.port, connections=connections, rest=rest, **options) as load:
+        with Load(
+            self.stack.port, connections=connections, pause_after_201=pause_after_201, **options
+        ) as load:
             yield load
 
 

@@ -123,7 +123,7 @@ def shorten_idle_time() -> None:
     replace(app, "KEEP_ALIVE_SECONDS", 1)
 
 
-def take_waiting_for_idle() -> None:
+def count_waiting_as_idle() -> None:
     """Count the time in which a usage waits for Redis as idle time."""
 
     def check_timeouts(self: FastPathProtocol) -> None:

@@ -14,7 +14,7 @@ from testkit.archive_reader import read_archive
 from testkit.checker import Verdict, check_history
 from testkit.child_process import (
     Child,
-    Lifetime,
+    ManagedResource,
     RunningProcess,
     environment_without_settings,
 )
@@ -29,7 +29,7 @@ READY_SECONDS = 30.0
 
 
 class Store(Protocol):
-    """Redis in any form: a `ServerInfo`, a `SentinelSet` or a `ClusterOfThree`."""
+    """Redis in any form: a `Server`, a `SentinelSet` or a `ClusterOfThree`."""
 
     def settings(self) -> dict[str, str]:
         """Return the settings with which busyapi connects to it."""
@@ -41,7 +41,7 @@ class Process(Child):
     environment: dict[str, str]
     """All environment variables. A change takes effect at the next start."""
     fork_server: ClassVar[ForkServer | None] = None
-    """Starts processes faster; a benchmark has none, since it measures processes of users."""
+    """Starts processes faster. None in a benchmark, which starts processes as users do."""
 
     def __init__(
         self, folder: Path, name: str, arguments: list[str], settings: Mapping[str, str]
@@ -49,7 +49,7 @@ class Process(Child):
         folder.mkdir(parents=True, exist_ok=True)
         self.name = name
         self.is_forked = True
-        """False: `argv` is run even if there is a fork server, because it is more than busyapi."""
+        """False if `argv` is not busyapi alone: then the fork server is not used."""
         self._arguments = arguments
         super().__init__(
             [sys.executable, "-m", "busyapi", *arguments],
@@ -166,7 +166,7 @@ class Flusher(Process):
         return answers_ok(self.port, "/readyz")
 
 
-class Stack(Lifetime):
+class Stack(ManagedResource):
     """API processes on one port, a flusher for each partition, one archive folder.
 
     The caller starts the store before the stack and ends it after the stack.

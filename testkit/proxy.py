@@ -11,7 +11,7 @@ import struct
 import threading
 from collections.abc import Callable
 
-from testkit.child_process import Lifetime
+from testkit.child_process import ManagedResource
 from testkit.ports import reserve_port
 from testkit.threads import LoopThread
 
@@ -23,7 +23,7 @@ HEAD_BYTES = 4096
 """`lose_answer` searches the first bytes of a request, this many."""
 
 
-class Proxy(Lifetime):
+class Proxy(ManagedResource):
     """A proxy from `port` to a server on this machine. It passes all bytes until a method call."""
 
     def __init__(self, target: int) -> None:
@@ -96,7 +96,7 @@ class Proxy(Lifetime):
 
     def hold(self) -> None:
         """Hold back the bytes that present connections send from now on. New connections pass."""
-        self._loop.run_step(self._hold)
+        self._loop.run_step(self._hold_back)
 
     def release(self) -> None:
         """Pass the held bytes, end those connections, and return when the server has read it all.
@@ -114,7 +114,7 @@ class Proxy(Lifetime):
 
     async def _listen(self) -> None:
         if self._listener is None:
-            self._listener = await asyncio.start_server(self._meet, "127.0.0.1", self.port)
+            self._listener = await asyncio.start_server(self._accept_client, "127.0.0.1", self.port)
 
     def _unlisten(self) -> None:
         if self._listener is not None:
@@ -131,7 +131,7 @@ class Proxy(Lifetime):
             if pair.missed:
                 pair.reset()
 
-    def _hold(self) -> None:
+    def _hold_back(self) -> None:
         for pair in self._pairs:
             pair.held = []
 
@@ -141,7 +141,9 @@ class Proxy(Lifetime):
             pair.server.write_eof()
             await asyncio.wait_for(pair.answered.wait(), 10)
 
-    async def _meet(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+    async def _accept_client(
+        self, reader: asyncio.StreamReader, client: asyncio.StreamWriter
+    ) -> None:
         try:
             answers, server = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:

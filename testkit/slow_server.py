@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from testkit.child_process import Lifetime
+from testkit.child_process import ManagedResource
 from testkit.ports import reserve_port
 from testkit.threads import LoopThread
 
@@ -21,7 +21,7 @@ def render_created(number: int) -> bytes:
     return render_answer(201, b'{"id":%d}' % number)
 
 
-class SlowServer(Lifetime):
+class SlowServer(ManagedResource):
     """A server in a thread, within a `with`."""
 
     def __init__(self, behave: Behave) -> None:
@@ -40,9 +40,11 @@ class SlowServer(Lifetime):
         self._loop.close()
 
     async def _listen(self) -> None:
-        await asyncio.start_server(self._converse, "127.0.0.1", self.port)
+        await asyncio.start_server(self._answer_requests, "127.0.0.1", self.port)
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _answer_requests(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 await reader.readexactly(int(head.rpartition(b"Content-Length: ")[2]))

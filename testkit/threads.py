@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any
 
-from testkit.child_process import Lifetime
+from testkit.child_process import ManagedResource
 
 CALL_SECONDS = 10.0
 """The limit for a step in a loop, and for the loop's end."""
@@ -48,7 +48,7 @@ class CoroutineThread:
             self._failures.append(error)
 
 
-class LoopThread(Lifetime):
+class LoopThread(ManagedResource):
     """An event loop that runs steps for any thread. At its end it cancels all its tasks."""
 
     def __init__(self, name: str) -> None:

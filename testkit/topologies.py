@@ -8,7 +8,7 @@ from typing import Any
 import redis
 from redis.cluster import RedisCluster
 
-from testkit.child_process import Child, Lifetime
+from testkit.child_process import Child, ManagedResource
 from testkit.ports import reserve_port
 from testkit.servers import Flavour, Server, find_program
 from testkit.waiting import wait_until
@@ -49,7 +49,7 @@ class Sentinel(Child):
         self.client.close()
 
 
-class SentinelSet(Lifetime):
+class SentinelSet(ManagedResource):
     """A primary, a replica and three sentinels, two of which must agree."""
 
     service = "busyapi"
@@ -145,7 +145,7 @@ class SentinelSet(Lifetime):
             server.close()
 
 
-class ClusterOfThree(Lifetime):
+class ClusterOfThree(ManagedResource):
     """Three primaries that share the slots, each with a replica on request."""
 
     def __init__(
@@ -202,13 +202,13 @@ class ClusterOfThree(Lifetime):
             # Different epochs from the start. Otherwise the nodes resolve epoch conflicts first.
             node.command("CLUSTER SET-CONFIG-EPOCH", n + 1)
         for node in self.nodes:
-            self._meet(node)
+            self._introduce(node)
         self.wait_until_complete()
         for primary, replica in zip(self.primaries, self.replicas, strict=False):
             replica.command("CLUSTER REPLICATE", primary.command("CLUSTER MYID"))
             wait_until(partial(_is_synced, replica), f"{replica} to have its primary's data")
 
-    def _meet(self, node: Server) -> None:
+    def _introduce(self, node: Server) -> None:
         bus = node.client().config_get("cluster-port")["cluster-port"] or 0
         for other in self.nodes:
             if other is not node:

@@ -5,24 +5,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import pytest
-
 
 @contextmanager
 def mount_small_volume(folder: Path, size: str) -> Iterator[None]:
-    """Mount a tmpfs of this size on the folder. Skip the test where mounting is not allowed."""
+    """Mount a tmpfs of this size on the folder.
+
+    Raises:
+        PermissionError: this user cannot mount.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     mount = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "busyapi-test", str(folder)],
         check=False,
         capture_output=True,
+        text=True,
+        timeout=20,
     )
     if mount.returncode:
-        pytest.skip(f"cannot mount: {mount.stderr.decode().strip()}")
+        reason = mount.stderr.strip()
+        raise PermissionError(f"Cannot mount a small volume: {reason}. Run this test as root.")
     try:
         yield
     finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=20)
 
 
 def fill_volume(folder: Path) -> Path:

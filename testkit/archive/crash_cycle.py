@@ -2,9 +2,9 @@
 
     python -m testkit.archive.crash_cycle ROOT ACKNOWLEDGED FAILPOINT
 
-For each hit of the failpoint in turn, until a life runs without one: prepare the folder, run a
-writer in a child that is killed there, run a second one that recovers and is killed at the same
-hit, then examine the folder. Print each error, and the number of hits.
+For each hit of the failpoint in turn, until a writer ends without reaching it: prepare the folder,
+run a writer in a child that is killed there, run a second one that recovers and is killed at the
+same hit, then examine the folder. Print each error, and the number of hits.
 """
 
 import os
@@ -16,15 +16,15 @@ from typing import Any
 
 from busyapi import failpoints
 
-LIVES = 2
+WRITER_RUNS = 2
 _OLD_DAY = "2020-01-01"
 
 
 class FailpointSwitch:
     """A failpoint function for all modules. A child sets what it does.
 
-    Modules import the function by name, and their import takes longer than a life. So the parent
-    imports them once, with this in place of the function.
+    Modules import the function by name, and their import takes longer than a writer run. So the
+    parent imports them once, with this in place of the function.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ failpoints.failpoint = switch
 
 
 def import_modules() -> None:
-    """Import the modules that a life uses."""
+    """Import the modules that a writer run uses."""
     import busyapi.archive_cli.verify  # noqa: PLC0415, F401 - after the switch is set
     import testkit.archive.builder  # noqa: F401, PLC0415
 
@@ -72,7 +72,7 @@ def prepare_damaged(root: Path) -> None:
     path.write_bytes(data)
 
 
-def accept(root: Path, writer: Any) -> None:
+def accept_damage(root: Path, writer: Any) -> None:
     """Accept the loss of damaged blocks. Without damage nothing may be missing."""
     if writer.stats.highest_seq > writer.cursor:
         if not list(root.rglob("*.damaged")):
@@ -80,7 +80,7 @@ def accept(root: Path, writer: Any) -> None:
         writer.record_gap(writer.stats.highest_seq, "accepted")
 
 
-def run_life(root: Path, acknowledged: Path) -> None:
+def run_writer(root: Path, acknowledged: Path) -> None:
     """Recover, archive, and write the cursor to `acknowledged` after each step."""
     from busyapi.idempotency import IdempotencyRecord  # noqa: PLC0415
     from busyapi.ids import Seq  # noqa: PLC0415
@@ -88,7 +88,7 @@ def run_life(root: Path, acknowledged: Path) -> None:
 
     cursors = os.open(acknowledged, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     writer = recover_writer(root, segment_bytes=700, retention_days=1)
-    accept(root, writer)
+    accept_damage(root, writer)
     for step in range(1, 9):
         following = Seq(writer.cursor + 1)
         if step == 4:
@@ -113,7 +113,7 @@ def examine(root: Path, acknowledged: Path) -> str:
 
     last = max(map(int, acknowledged.read_text().split()), default=0)
     writer = recover_writer(root)
-    accept(root, writer)
+    accept_damage(root, writer)
     if writer.cursor < last:
         return f"the cursor is {writer.cursor}, but {last} was acknowledged"
     writer.append([make_batch(writer.cursor + 1)])
@@ -163,9 +163,11 @@ def main() -> int:
         run_in_child(
             "prepare_damaged" if "set-aside" in failpoint else "prepare", root, acknowledged
         )
-        for life in range(LIVES):
-            died, problem = run_in_child("run_life", root, acknowledged, f"{failpoint}=kill@{hit}")
-            killed = died if life == 0 else killed
+        for run in range(WRITER_RUNS):
+            died, problem = run_in_child(
+                "run_writer", root, acknowledged, f"{failpoint}=kill@{hit}"
+            )
+            killed = died if run == 0 else killed
             if problem:
                 sys.stdout.write(f"{failpoint}@{hit}: {problem}\n")
         _, problem = run_in_child("examine", root, acknowledged)

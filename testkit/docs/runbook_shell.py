@@ -123,7 +123,7 @@ def on_cluster(folder: Path, kubectl: Path, helm: Path, kubeconfig: Path, namesp
     return shell
 
 
-class OnStack(Shell):
+class StackShell(Shell):
     """A shell in which kubectl means the processes of a stack on this machine."""
 
     def __init__(self, folder: Path, stack: Stack, server: Server, archive: Path) -> None:

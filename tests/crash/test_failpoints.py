@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from testkit.archive.command import run_verify
 from testkit.history import History
-from testkit.load import REST_SECONDS, Load
+from testkit.load import PAUSE_AFTER_201_SECONDS, Load
 from testkit.processes import Flusher, Process, Stack
 from testkit.servers import Server
 from testkit.waiting import wait_until
@@ -48,11 +48,18 @@ def crash(process: Process, spec: str) -> int:
 
 
 @contextmanager
-def post_all_kinds(stack: Stack, history: History, *, rest: float) -> Iterator[None]:
+def post_all_kinds(stack: Stack, history: History, *, pause_after_201: float) -> Iterator[None]:
     """Post singles, and batches with keys, in the background."""
     with (
-        Load(stack.port, connections=4, rest=rest, history=history),
-        Load(stack.port, connections=2, batch=5, keys=True, rest=rest, history=history),
+        Load(stack.port, connections=4, pause_after_201=pause_after_201, history=history),
+        Load(
+            stack.port,
+            connections=2,
+            batch=5,
+            keys=True,
+            pause_after_201=pause_after_201,
+            history=history,
+        ),
     ):
         yield
 
@@ -79,11 +86,11 @@ def test_crash_at_every_step_loses_nothing_and_repeats_nothing(
     (flusher,), (api,) = stack.flushers, stack.apis
     history = History()
     # Without a pause between posts there is always a batch in flight.
-    with post_all_kinds(stack, history, rest=0):
+    with post_all_kinds(stack, history, pause_after_201=0):
         for spec in API:
             assert crash(api, spec) == KILLED, spec
             api.start()
-    with post_all_kinds(stack, history, rest=REST_SECONDS):
+    with post_all_kinds(stack, history, pause_after_201=PAUSE_AFTER_201_SECONDS):
         for spec in FLUSHER:
             assert crash(flusher, spec) == KILLED, spec
         flusher.start()

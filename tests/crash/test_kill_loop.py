@@ -156,7 +156,14 @@ def kill_and_check(killer: Killer, stack: Stack, flavour: Flavour, seconds: floa
     history = History()
     with ExitStack() as running:
         for batch, keys in KINDS:
-            load = Load(stack.port, connections=3, batch=batch, keys=keys, rest=0, history=history)
+            load = Load(
+                stack.port,
+                connections=3,
+                batch=batch,
+                keys=keys,
+                pause_after_201=0,
+                history=history,
+            )
             running.enter_context(load)
         killer.run(seconds)
         for process in stack.processes:

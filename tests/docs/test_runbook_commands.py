@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from testkit.docs.runbook_rules import FOREIGN, ROOT
-from testkit.docs.runbook_shell import OnStack
+from testkit.docs.runbook_shell import StackShell
 from testkit.docs.runbooks import RECOVERY, Page, pages, parse
 from testkit.processes import Stack
 from testkit.prometheus import Prometheus
@@ -23,12 +23,12 @@ GROWING = {"busyapi:buffer_left:seconds"}
 
 
 @pytest.fixture
-def shell(tmp_path: Path, running: tuple[Stack, Server]) -> OnStack:
+def shell(tmp_path: Path, running: tuple[Stack, Server]) -> StackShell:
     stack, server = running
-    return OnStack(tmp_path / "bin", stack, server, stack.archive)
+    return StackShell(tmp_path / "bin", stack, server, stack.archive)
 
 
-def find_problems(page: Page, shell: OnStack) -> list[str]:
+def find_problems(page: Page, shell: StackShell) -> list[str]:
     """Run the commands that only read, and return failures and missing lines."""
     messages = []
     for block in page.of("sh"):
@@ -43,7 +43,7 @@ def find_problems(page: Page, shell: OnStack) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
-def test_read_only_commands_work_and_show_the_recovery(page: Page, shell: OnStack) -> None:
+def test_read_only_commands_work_and_show_the_recovery(page: Page, shell: StackShell) -> None:
     assert find_problems(page, shell) == []
 
 
@@ -63,7 +63,7 @@ def test_read_only_commands_work_and_show_the_recovery(page: Page, shell: OnStac
     ],
 )
 def test_failed_command_or_other_output_is_reported(
-    shell: OnStack, command: str, message: str
+    shell: StackShell, command: str, message: str
 ) -> None:
     page = parse("Broken", f"## {RECOVERY}\n```sh\n{command}\n```\n")
     (problem,) = find_problems(page, shell)

@@ -2,17 +2,18 @@
 
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from secrets import token_hex
 
 import pytest
 
 from testkit.api_client import USAGE, check_stored, send
-from testkit.docs.runbook_shell import OnStack
+from testkit.docs.runbook_shell import StackShell
 from testkit.docs.runbooks import RECOVERY, Page
 from testkit.processes import Stack
 from testkit.servers import Server
+from testkit.volume import fill_volume, mount_small_volume
 from testkit.waiting import wait_until
 from tests.docs.test_runbook_commands import PAGES, SAME_IN_FAULT
 
@@ -110,13 +111,13 @@ def test_every_fault_that_a_page_shows_is_simulated() -> None:
     assert simulated == {name for name, blocks in FAULT_BLOCKS.items() if blocks}
 
 
-def find_missing_output(page: Page, shell: OnStack) -> list[str]:
+def find_missing_output(page: Page, shell: StackShell) -> list[str]:
     """Return the lines that a page shows and its commands do not print."""
     blocks = FAULT_BLOCKS[page.name]
     return [line for block in blocks for line in block.missing(shell.run(block.text).output)]
 
 
-def wait_until_shown(name: str, shell: OnStack) -> None:
+def wait_until_shown(name: str, shell: StackShell) -> None:
     """Wait until the page's commands print everything that it shows."""
     wait_until(
         lambda: not find_missing_output(PAGES[name], shell), name, seconds=DETECT_SECONDS, every=0.3
@@ -128,7 +129,7 @@ def test_pages_show_the_output_during_the_fault(
     fault: Fault, running: tuple[Stack, Server], tmp_path: Path
 ) -> None:
     stack, server = running
-    shell = OnStack(tmp_path / "bin", stack, server, stack.archive)
+    shell = StackShell(tmp_path / "bin", stack, server, stack.archive)
     for name in FAULTS[fault]:
         assert find_missing_output(PAGES[name], shell)  # not before the fault
     with fault(stack, server):
@@ -142,29 +143,15 @@ def test_page_shows_the_output_on_a_full_volume(tmp_path: Path) -> None:
     volume = tmp_path / "volume"
     settings = {"BUSYAPI_ARCHIVE_DIR": str(volume)}
     with (
-        mount_small_volume(volume),
+        mount_small_volume(volume, "512k"),
         Server(tmp_path / "redis") as server,
         Stack(tmp_path / "stack", server, settings=settings) as stack,
     ):
-        shell = OnStack(tmp_path / "bin", stack, server, volume)
+        shell = StackShell(tmp_path / "bin", stack, server, volume)
         assert find_missing_output(PAGES[FULL], shell)
-        with (volume / "ballast").open("wb", 0) as ballast, suppress(OSError):
-            while True:
-                ballast.write(bytes(4096))
+        fill_volume(volume)
         check_stored(send(stack.port, {**USAGE, "note": token_hex(10_000)}))
         wait_until_shown(FULL, shell)
-
-
-@contextmanager
-def mount_small_volume(folder: Path) -> Iterator[None]:
-    """Mount a tmpfs of 512 KiB."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "busyapi-test", str(folder)]
-    subprocess.run(mount, check=True, timeout=20)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True, timeout=20)
 
 
 def test_damaged_file_is_copied_and_removed_as_its_page_says(
@@ -172,7 +159,7 @@ def test_damaged_file_is_copied_and_removed_as_its_page_says(
 ) -> None:
     stack, server = running
     (flusher,) = stack.flushers
-    shell = OnStack(tmp_path / "bin", stack, server, stack.archive)
+    shell = StackShell(tmp_path / "bin", stack, server, stack.archive)
     if not list(stack.archive.rglob("*.damaged")):
         with damage_segment(stack, server):
             assert flusher.read_metric("busyapi_archive_damaged_files") == 1

@@ -34,14 +34,16 @@ FLUSHER_QUERY = "busyapi_issued_seq - busyapi_archived_seq"
 
 
 @pytest.fixture(scope="module")
-def site(
+def monitored(
     tmp_path_factory: pytest.TempPathFactory, rules: Mapping[str, Any]
 ) -> Iterator[MonitoredStack]:
     """Run a stack with a small buffer."""
     folder = tmp_path_factory.mktemp("faults")
-    with run_monitored_stack(folder, rules, BUSYAPI_BOUND=BOUND, BUSYAPI_SEGMENT_AGE="5") as site:
-        reserve(site.stack.archive).write_bytes(bytes(RESERVE))
-        yield site
+    with run_monitored_stack(
+        folder, rules, BUSYAPI_BOUND=BOUND, BUSYAPI_SEGMENT_AGE="5"
+    ) as monitored:
+        reserve(monitored.stack.archive).write_bytes(bytes(RESERVE))
+        yield monitored
 
 
 def reserve(archive: Path) -> Path:
@@ -49,19 +51,19 @@ def reserve(archive: Path) -> Path:
     return archive / "reserve"
 
 
-def restart(site: MonitoredStack, failpoints: str) -> None:
+def restart(monitored: MonitoredStack, failpoints: str) -> None:
     """Restart the flusher with these failpoints."""
-    site.flusher.stop()
-    site.flusher.environment[VARIABLE] = failpoints
-    site.flusher.spawn()
+    monitored.flusher.stop()
+    monitored.flusher.environment[VARIABLE] = failpoints
+    monitored.flusher.spawn()
 
 
-def segments(site: MonitoredStack) -> Iterator[Path]:
+def segments(monitored: MonitoredStack) -> Iterator[Path]:
     """Yield the finished segments."""
-    return site.stack.archive.rglob("usages-*.zst")
+    return monitored.stack.archive.rglob("usages-*.zst")
 
 
-def test_hanging_flusher_fires_alerts(site: MonitoredStack) -> None:
+def test_hanging_flusher_fires_alerts(monitored: MonitoredStack) -> None:
     alerts = (
         "BusyapiFlusherStuck",
         "BusyapiArchivingBurn/1h",
@@ -70,19 +72,19 @@ def test_hanging_flusher_fires_alerts(site: MonitoredStack) -> None:
         "BusyapiAvailabilityBurn/1h",
         "BusyapiTargetsMissing",
     )
-    with site.load(batch=20):
+    with monitored.load(batch=20):
         wait_until(
-            lambda: site.flusher.read_metric("busyapi_archived_seq") > 0,
+            lambda: monitored.flusher.read_metric("busyapi_archived_seq") > 0,
             "the first flush",
             seconds=30,
         )
-        with site.fault(*alerts):
-            site.flusher.pause()
-        site.flusher.resume()
-        site.prometheus.wait_until_resolved(*alerts)
+        with monitored.fault(*alerts):
+            monitored.flusher.pause()
+        monitored.flusher.resume()
+        monitored.prometheus.wait_until_resolved(*alerts)
 
 
-def test_queries_of_runbooks_work_while_the_flusher_is_down(site: MonitoredStack) -> None:
+def test_queries_of_runbooks_work_while_the_flusher_is_down(monitored: MonitoredStack) -> None:
     runbooks = [
         page for page in pages() if page.name.removeprefix("Busyapi") in READ_WITHOUT_FLUSHER
     ]
@@ -90,80 +92,82 @@ def test_queries_of_runbooks_work_while_the_flusher_is_down(site: MonitoredStack
     assert len(runbooks) == len(READ_WITHOUT_FLUSHER)
 
     def all_answered() -> bool:
-        check_stored(send(site.stack.port, USAGE))
-        unanswered.difference_update([q for q in unanswered if site.prometheus.query(q)])
+        check_stored(send(monitored.stack.port, USAGE))
+        unanswered.difference_update([q for q in unanswered if monitored.prometheus.query(q)])
         return not unanswered
 
-    wait_until(lambda: site.prometheus.query(FLUSHER_QUERY), "a scrape", seconds=30)
-    site.flusher.pause()
+    wait_until(lambda: monitored.prometheus.query(FLUSHER_QUERY), "a scrape", seconds=30)
+    monitored.flusher.pause()
     try:
         wait_until(
-            lambda: not site.prometheus.query(FLUSHER_QUERY), "a scrape that fails", seconds=30
+            lambda: not monitored.prometheus.query(FLUSHER_QUERY), "a scrape that fails", seconds=30
         )
         with suppress(TimeoutError):
             wait_until(all_answered, "answers", seconds=60, every=0.2)
         assert not unanswered
-        assert not site.prometheus.query(FLUSHER_QUERY)
+        assert not monitored.prometheus.query(FLUSHER_QUERY)
     finally:
-        site.flusher.resume()
-    site.stack.wait_until_archived()
+        monitored.flusher.resume()
+    monitored.stack.wait_until_archived()
 
 
-def test_filling_volume_fires_an_alert(site: MonitoredStack) -> None:
+def test_filling_volume_fires_an_alert(monitored: MonitoredStack) -> None:
     """Earlier tests have written for more than the scaled hour that a prediction needs."""
-    with ExitStack() as posting, site.fault("BusyapiArchiveDiskFilling", seconds=60):
-        posting.enter_context(site.load(batch=20, rest=0))
-    reserve(site.stack.archive).unlink()
-    site.prometheus.wait_until_resolved("BusyapiArchiveDiskFilling")
+    with ExitStack() as posting, monitored.fault("BusyapiArchiveDiskFilling", seconds=60):
+        posting.enter_context(monitored.load(batch=20, pause_after_201=0))
+    reserve(monitored.stack.archive).unlink()
+    monitored.prometheus.wait_until_resolved("BusyapiArchiveDiskFilling")
 
 
-def test_full_volume_fires_an_alert(site: MonitoredStack) -> None:
-    with site.load():
-        with site.fault("BusyapiArchiveDiskFull"):
-            ballast = fill_volume(site.stack.archive)
+def test_full_volume_fires_an_alert(monitored: MonitoredStack) -> None:
+    with monitored.load():
+        with monitored.fault("BusyapiArchiveDiskFull"):
+            ballast = fill_volume(monitored.stack.archive)
         ballast.unlink()
-        site.prometheus.wait_until_resolved("BusyapiArchiveDiskFull")
+        monitored.prometheus.wait_until_resolved("BusyapiArchiveDiskFull")
 
 
-def test_failed_fsync_fires_an_alert_although_the_process_ends(site: MonitoredStack) -> None:
-    with site.load():
-        with site.fault("BusyapiArchiveWriteFailing"):
-            restart(site, "archive-sync=eio@3")
-        assert site.flusher.wait(30) == 1
-        site.flusher.environment[VARIABLE] = ""
-        site.flusher.spawn()
-        site.prometheus.wait_until_resolved("BusyapiArchiveWriteFailing")
+def test_failed_fsync_fires_an_alert_although_the_process_ends(monitored: MonitoredStack) -> None:
+    with monitored.load():
+        with monitored.fault("BusyapiArchiveWriteFailing"):
+            restart(monitored, "archive-sync=eio@3")
+        assert monitored.flusher.wait(30) == 1
+        monitored.flusher.environment[VARIABLE] = ""
+        monitored.flusher.spawn()
+        monitored.prometheus.wait_until_resolved("BusyapiArchiveWriteFailing")
 
 
-def test_slow_fsync_fires_an_alert(site: MonitoredStack) -> None:
-    with site.load():
-        with site.fault("BusyapiArchiveFsyncSlow"):
-            restart(site, "archive-sync=sleep:0.8")
-        restart(site, "")
-        site.prometheus.wait_until_resolved("BusyapiArchiveFsyncSlow")
+def test_slow_fsync_fires_an_alert(monitored: MonitoredStack) -> None:
+    with monitored.load():
+        with monitored.fault("BusyapiArchiveFsyncSlow"):
+            restart(monitored, "archive-sync=sleep:0.8")
+        restart(monitored, "")
+        monitored.prometheus.wait_until_resolved("BusyapiArchiveFsyncSlow")
 
 
-def test_quarantined_entry_fires_an_alert(site: MonitoredStack) -> None:
-    with site.fault("BusyapiUsagesQuarantined"):
-        last = int(site.server.command("INCRBY", KEYS.seq, 1))
-        site.server.client().xadd(KEYS.stream, {"u": b"not an entry of busyapi"}, id=f"{last}-1")
-    site.prometheus.wait_until_resolved("BusyapiUsagesQuarantined", seconds=40)
+def test_quarantined_entry_fires_an_alert(monitored: MonitoredStack) -> None:
+    with monitored.fault("BusyapiUsagesQuarantined"):
+        last = int(monitored.server.command("INCRBY", KEYS.seq, 1))
+        monitored.server.client().xadd(
+            KEYS.stream, {"u": b"not an entry of busyapi"}, id=f"{last}-1"
+        )
+    monitored.prometheus.wait_until_resolved("BusyapiUsagesQuarantined", seconds=40)
 
 
-def test_damaged_segment_fires_alerts(site: MonitoredStack) -> None:
+def test_damaged_segment_fires_alerts(monitored: MonitoredStack) -> None:
     alerts = ("BusyapiArchiveDamaged", "BusyapiFlusherHalted", "BusyapiPartitionNotSeeded")
-    site.stack.wait_until_archived()
-    site.flusher.stop()
-    files = set(segments(site))
-    with site.fault(*alerts):
+    monitored.stack.wait_until_archived()
+    monitored.flusher.stop()
+    files = set(segments(monitored))
+    with monitored.fault(*alerts):
         segment = max(files)
         content = segment.read_bytes()
         segment.write_bytes(content[: len(content) // 3] + b"?" + content[len(content) // 3 + 1 :])
-        site.flusher.spawn()
-    site.flusher.stop()
+        monitored.flusher.spawn()
+    monitored.flusher.stop()
     # Remove the damaged file and what recovery saved of it, and put the original back.
-    for path in {*segments(site), *site.stack.archive.rglob("*.damaged")} - files:
+    for path in {*segments(monitored), *monitored.stack.archive.rglob("*.damaged")} - files:
         path.unlink()
     segment.write_bytes(content)
-    site.flusher.start()
-    site.prometheus.wait_until_resolved(*alerts)
+    monitored.flusher.start()
+    monitored.prometheus.wait_until_resolved(*alerts)

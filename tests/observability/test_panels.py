@@ -97,36 +97,40 @@ class Loaded(NamedTuple):
 def loaded(tmp_path_factory: pytest.TempPathFactory, rules: Mapping[str, Any]) -> Iterator[Loaded]:
     """Run a stack that stored, archived, answered and refused, with a firing alert."""
     folder = tmp_path_factory.mktemp("panels")
-    with run_monitored_stack(folder, rules, BUSYAPI_SEGMENT_AGE="3") as site:
-        with site.load(), site.load(connections=1, batch=10), site.load(connections=1, keys=True):
-            moments = cause_all_events(site)
-        yield Loaded(site.prometheus, moments)
+    with run_monitored_stack(folder, rules, BUSYAPI_SEGMENT_AGE="3") as monitored:
+        with (
+            monitored.load(),
+            monitored.load(connections=1, batch=10),
+            monitored.load(connections=1, keys=True),
+        ):
+            moments = cause_all_events(monitored)
+        yield Loaded(monitored.prometheus, moments)
 
 
-def cause_all_events(site: MonitoredStack) -> tuple[float, float]:
+def cause_all_events(monitored: MonitoredStack) -> tuple[float, float]:
     """Cause everything that panels show on a stack under load, and return the two moments."""
     path = "/api/usages/1"
-    wait_until(lambda: fetch(site.stack.port, path).status == HTTPStatus.OK, "the first usage")
+    wait_until(lambda: fetch(monitored.stack.port, path).status == HTTPStatus.OK, "the first usage")
     for _ in range(LOAD_SECONDS * 5):
-        assert fetch(site.stack.port, path).status == HTTPStatus.OK
-        assert send(site.stack.port, {}).status == HTTPStatus.UNPROCESSABLE_ENTITY
+        assert fetch(monitored.stack.port, path).status == HTTPStatus.OK
+        assert send(monitored.stack.port, {}).status == HTTPStatus.UNPROCESSABLE_ENTITY
         time.sleep(0.2)
-    client = site.server.client()
+    client = monitored.server.client()
     client.config_set("maxmemory", int(client.info("memory")["used_memory"] * 1.1))
-    site.prometheus.wait_until_firing("BusyapiRedisMemoryHigh")
+    monitored.prometheus.wait_until_firing("BusyapiRedisMemoryHigh")
     healthy_at = time.time()
     # Archiving is blocked and Redis has memory again, so the backlog keeps growing.
     client.config_set("maxmemory", 0)
-    fill_volume(site.stack.archive)
+    fill_volume(monitored.stack.archive)
     return healthy_at, wait_until(
-        lambda: filling_since(site), "a time until the buffer is full", seconds=60
+        lambda: filling_since(monitored), "a time until the buffer is full", seconds=60
     )
 
 
-def filling_since(site: MonitoredStack) -> float:
+def filling_since(monitored: MonitoredStack) -> float:
     """Return the current time if the buffer is known to be filling, otherwise 0."""
     now = time.time()
-    return now if site.prometheus.query("busyapi:buffer_left:seconds", now) else 0.0
+    return now if monitored.prometheus.query("busyapi:buffer_left:seconds", now) else 0.0
 
 
 @pytest.mark.parametrize("query", LOCAL, ids=lambda query: f"{query.board}: {query.panel}")

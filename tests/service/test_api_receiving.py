@@ -6,11 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 
 import pytest
 
 from busyapi.settings import SWITCH
+from perf.procfs import resident_bytes
 from testkit.api_client import (
     BODY,
     USAGE,
@@ -36,20 +36,14 @@ BATCH = "/api/usages/batch"
 ATTACKERS = 200
 
 
-def resident_bytes(process: Process) -> int:
-    """Return a process's resident bytes."""
-    text = Path(f"/proc/{process.pid}/status").read_text()
-    return int(text.split("VmRSS:")[1].split()[0]) * 1024
-
-
 @contextmanager
 def peak_of(process: Process) -> Iterator[Callable[[], int]]:
     """Watch a process's resident bytes; yield a function that returns the peak so far."""
-    peak, stopping = [resident_bytes(process)], threading.Event()
+    peak, stopping = [resident_bytes(process.pid)], threading.Event()
 
     def watch() -> None:
         while not stopping.wait(0.02):
-            peak[0] = max(peak[0], resident_bytes(process))
+            peak[0] = max(peak[0], resident_bytes(process.pid))
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -167,7 +161,7 @@ class TestArrivingBodies:
         api = start_api(BUSYAPI_REQUEST_DEADLINE="60")
         headers, start = BEGUN[kind]
         part = b" " * 131_072 if kind != "gzip" else os.urandom(131_072)
-        before = resident_bytes(api)
+        before = resident_bytes(api.pid)
         with ExitStack() as clients, peak_of(api) as peak, check_nothing_stored(contract.port):
             slow = [clients.enter_context(RawConnection(api.port)) for _ in range(ATTACKERS)]
             for client in slow:
@@ -196,20 +190,20 @@ class TestArrivingBodies:
         wait_until(
             lambda: api.read_metric("busyapi_receiving_bytes") == 0, "the bodies to be released"
         )
-        wait_until(lambda: resident_bytes(api) < before + 110 * MIB, "the memory to be freed")
+        wait_until(lambda: resident_bytes(api.pid) < before + 110 * MIB, "the memory to be freed")
 
     def test_single_bytes_of_a_body_cost_no_more_than_large_parts(
         self, start_api: StartApi
     ) -> None:
         """A list of parts would need fifty bytes for each part."""
         api = start_api()
-        before = resident_bytes(api)
+        before = resident_bytes(api.pid)
         with RawConnection(api.port) as client:
             client.send(render_request("POST", BATCH, headers=("Transfer-Encoding: chunked",)))
             for _ in range(60):
                 client.send(b"1\r\n \r\n" * 5_000)
             assert fetch(api.port, "/livez").status == 200
-            assert resident_bytes(api) < before + 12 * MIB
+            assert resident_bytes(api.pid) < before + 12 * MIB
 
 
 @pytest.mark.parametrize("switch", SWITCH)

@@ -6,47 +6,24 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 
 from testkit.api_client import BODY
 from testkit.dev_process import STARTED_TEXT, Dev
 from testkit.http1 import fetch
+from testkit.volume import fill_volume, mount_small_volume
 
 POSTS = 200
 """More posts than fit into the last page of an append-only file."""
 
 
-@contextmanager
-def small_volume(folder: Path) -> Iterator[None]:
-    """Mount a tmpfs of 16 MiB."""
-    folder.mkdir(parents=True)
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16m", "busyapi-test", folder], check=True, timeout=20
-    )
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True, timeout=20)
-
-
-def fill(volume: Path) -> Path:
-    """Fill a volume to its last page; return the file to delete."""
-    path = volume / "fill"
-    run = subprocess.run(
-        ["dd", "if=/dev/zero", f"of={path}", "bs=4k"], check=False, stderr=subprocess.DEVNULL
-    )
-    assert run.returncode == 1
-    return path
-
-
 def test_full_volume_is_named_and_restarts_back_off_until_there_is_space(tmp_path: Path) -> None:
     settings = {"BUSYAPI_COMMIT_DEADLINE": "1"}
-    with small_volume(tmp_path / "state"), Dev(tmp_path, settings=settings) as dev:
+    with mount_small_volume(tmp_path / "state", "16m"), Dev(tmp_path, settings=settings) as dev:
         first = dev.post()
-        ballast = fill(dev.state)
+        ballast = fill_volume(dev.state)
         for _ in range(POSTS):
             if "valkey ended" in dev.output():
                 break

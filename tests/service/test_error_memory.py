@@ -11,6 +11,7 @@ import pytest
 
 from busyapi.stream.keys import PartitionKeys
 from busyapi.stream.scripts import COMMIT
+from perf.procfs import resident_bytes
 from testkit import mutants
 from testkit.broken_build import broken_build
 from testkit.http1 import Connection, render_post
@@ -144,14 +145,6 @@ KINDS: dict[str, tuple[Kind, str]] = {
 }
 
 
-def resident_bytes(api: Api) -> int:
-    """Return the resident bytes of a process."""
-    for line in Path(f"/proc/{api.pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise LookupError(api)
-
-
 def post_refused(api: Api, count: int) -> list[str]:
     """Post large usages and batches in turn; return the `stored` member of each answer."""
     outcomes: list[str] = []
@@ -176,11 +169,11 @@ def measure_growth(api: Api, count: int, stored: str) -> int:
         lambda: stored in post_refused(api, CONNECTIONS), "refusals of that kind", seconds=20
     )
     post_refused(api, FEW // 4)
-    before = resident_bytes(api)
+    before = resident_bytes(api.pid)
     outcomes = post_refused(api, count)
     # Between two lost answers some are stored, or refused because of the lost connection.
     assert outcomes.count(stored) > len(outcomes) // 4, outcomes
-    return resident_bytes(api) - before
+    return resident_bytes(api.pid) - before
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -178,7 +178,7 @@ def test_a_fast_path_that_treats_a_pending_usage_as_idle_is_caught(
     valkey: Server, stacks: Stacks
 ) -> None:
     stack = stacks(
-        valkey, settings=broken_build(mutants.shorten_idle_time, mutants.take_waiting_for_idle)
+        valkey, settings=broken_build(mutants.shorten_idle_time, mutants.count_waiting_as_idle)
     )
     with pytest.raises(EOFError):
         _status_after_a_long_commit(stack, valkey)

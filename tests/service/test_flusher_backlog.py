@@ -92,27 +92,27 @@ def test_backlog_of_large_batches_takes_little_memory(valkey: Server, stacks: St
 
 
 @pytest.fixture
-def site(tmp_path: Path, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> InProcessStack:
+def stack(tmp_path: Path, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> InProcessStack:
     return InProcessStack(valkey, tmp_path / "archive", monkeypatch)
 
 
 @pytest.mark.parametrize("jump", [False, True], ids=["same history", "drained for a jump"])
 async def test_slow_link_archives_batches_that_take_longer_than_a_reply_timeout(
-    site: InProcessStack, *, jump: bool
+    stack: InProcessStack, *, jump: bool
 ) -> None:
-    async with run_flusher(site.make_flusher(bound=100_000)):
+    async with run_flusher(stack.make_flusher(bound=100_000)):
         pass
-    last = fill(site.server, 2, 1000, 4 * MIB)
+    last = fill(stack.server, 2, 1000, 4 * MIB)
     if jump:
-        site.server.command("HDEL", KEYS.state, "epoch")
-    with Proxy(site.server.port) as link:
+        stack.server.command("HDEL", KEYS.state, "epoch")
+    with Proxy(stack.server.port) as link:
         link.rate = MIN_LINK_BYTES
-        endpoint = replace(endpoint_of(site.server), seeds=(("127.0.0.1", link.port),))
-        flusher = make_flusher(endpoint, site.archive, bound=100_000)
+        endpoint = replace(endpoint_of(stack.server), seeds=(("127.0.0.1", link.port),))
+        flusher = make_flusher(endpoint, stack.archive, bound=100_000)
         lease_seconds: list[int] = []
 
         def is_archived() -> bool:
-            remaining = int(site.server.command("PTTL", KEYS.lease))
+            remaining = int(stack.server.command("PTTL", KEYS.lease))
             lease_seconds.append(remaining)
             assert flusher.not_ready_reason in {"", "starting"}
             return (flusher.writer.cursor if flusher.writer else 0) >= last
@@ -122,24 +122,26 @@ async def test_slow_link_archives_batches_that_take_longer_than_a_reply_timeout(
             await wait_until_flushing(flusher, seconds=20)
             # The lease is renewed all the time, so no other flusher may take it.
             assert min(seconds for seconds in lease_seconds if seconds > 0) > 8_000
-    assert site.read_archived_ids() == list(range(1, last + 1))
-    assert bool(site.read_gaps()) == jump
+    assert stack.read_archived_ids() == list(range(1, last + 1))
+    assert bool(stack.read_gaps()) == jump
 
 
-async def test_link_that_fails_in_the_middle_is_read_in_smaller_parts(site: InProcessStack) -> None:
-    async with run_flusher(site.make_flusher(bound=100_000)):
+async def test_link_that_fails_in_the_middle_is_read_in_smaller_parts(
+    stack: InProcessStack,
+) -> None:
+    async with run_flusher(stack.make_flusher(bound=100_000)):
         pass
-    last = fill(site.server, 2, 1000, 4 * MIB)
-    with Proxy(site.server.port) as link:
+    last = fill(stack.server, 2, 1000, 4 * MIB)
+    with Proxy(stack.server.port) as link:
         link.rate = 4 * MIN_LINK_BYTES
-        endpoint = replace(endpoint_of(site.server), seeds=(("127.0.0.1", link.port),))
-        flusher = make_flusher(endpoint, site.archive, bound=100_000)
+        endpoint = replace(endpoint_of(stack.server), seeds=(("127.0.0.1", link.port),))
+        flusher = make_flusher(endpoint, stack.archive, bound=100_000)
         async with run_flusher(flusher, ready=False):
             for _ in range(4):
                 await asyncio.sleep(0.7)
                 await asyncio.to_thread(link.reset)
-            await poll_until(lambda: site.read_state()["archived"] == str(last), "it", seconds=20)
-    assert site.read_archived_ids() == list(range(1, last + 1))
+            await poll_until(lambda: stack.read_state()["archived"] == str(last), "it", seconds=20)
+    assert stack.read_archived_ids() == list(range(1, last + 1))
 
 
 def test_flusher_killed_between_two_blocks_of_an_entry_repeats_and_loses_nothing(

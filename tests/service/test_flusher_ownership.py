@@ -30,7 +30,7 @@ KEYS = PartitionKeys(0)
 
 
 @pytest.fixture
-def site(tmp_path: Path, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> InProcessStack:
+def stack(tmp_path: Path, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> InProcessStack:
     return InProcessStack(valkey, tmp_path / "archive", monkeypatch)
 
 
@@ -41,78 +41,80 @@ def no_flock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_flock")
-async def test_second_flusher_without_flock_waits_and_changes_nothing(site: InProcessStack) -> None:
-    async with site.run() as (first, committer):
-        await site.post(committer, "a", 3)
-        await site.wait_until_archived(3)
-        (segment,) = site.archive.rglob("*.open")
-        async with run_flusher(site.make_flusher(), ready=False) as second:
+async def test_second_flusher_without_flock_waits_and_changes_nothing(
+    stack: InProcessStack,
+) -> None:
+    async with stack.run() as (first, committer):
+        await stack.post(committer, "a", 3)
+        await stack.wait_until_archived(3)
+        (segment,) = stack.archive.rglob("*.open")
+        async with run_flusher(stack.make_flusher(), ready=False) as second:
             await poll_until(lambda: "lease" in second.not_ready_reason, "the second to wait")
             for n in range(5):
-                await site.post(committer, f"b{n}", 2)
+                await stack.post(committer, f"b{n}", 2)
                 await asyncio.sleep(0.7)
-            await site.wait_until_archived(13)
+            await stack.wait_until_archived(13)
             assert "lease" in second.not_ready_reason
             assert second.writer is None
             assert not first.not_ready_reason
             assert segment.exists(), "a process recovered the segment of the first"
         assert not first.not_ready_reason
-    assert site.read_archived_ids() == list(range(1, 14))
+    assert stack.read_archived_ids() == list(range(1, 14))
 
 
 @pytest.mark.usefixtures("no_flock")
 async def test_second_flusher_without_flock_takes_over_when_the_first_stops(
-    site: InProcessStack,
+    stack: InProcessStack,
 ) -> None:
     async with (
-        site.run_committer() as committer,
-        run_flusher(site.make_flusher(), ready=False) as second,
+        stack.run_committer() as committer,
+        run_flusher(stack.make_flusher(), ready=False) as second,
     ):
         await wait_until_flushing(second)
-        async with run_flusher(site.make_flusher(), ready=False) as third:
+        async with run_flusher(stack.make_flusher(), ready=False) as third:
             await committer.wait_until_ready()
-            await site.post(committer, "a", 3)
+            await stack.post(committer, "a", 3)
             await poll_until(lambda: "lease" in third.not_ready_reason, "the third to wait")
             second.stop()
             await wait_until_flushing(third)
-            await site.post(committer, "b", 3)
-            await site.wait_until_archived(6)
-    assert site.read_archived_ids() == [1, 2, 3, 4, 5, 6]
+            await stack.post(committer, "b", 3)
+            await stack.wait_until_archived(6)
+    assert stack.read_archived_ids() == [1, 2, 3, 4, 5, 6]
 
 
 async def test_owner_that_sees_another_token_of_its_archive_starts_over(
-    site: InProcessStack,
+    stack: InProcessStack,
 ) -> None:
-    async with site.run() as (first, committer):
-        await site.post(committer, "a", 3)
-        await site.wait_until_archived(3)
-        (segment,) = site.archive.rglob("*.open")
-        archive_id = site.read_state()["archive_id"]
+    async with stack.run() as (first, committer):
+        await stack.post(committer, "a", 3)
+        await stack.wait_until_archived(3)
+        (segment,) = stack.archive.rglob("*.open")
+        archive_id = stack.read_state()["archive_id"]
         before = segment.stat().st_ino
-        site.server.command("SET", KEYS.lease, f"{archive_id}:another", "PX", 10_000)
-        await site.post(committer, "b", 3)
+        stack.server.command("SET", KEYS.lease, f"{archive_id}:another", "PX", 10_000)
+        await stack.post(committer, "b", 3)
         await poll_until(lambda: first.not_ready_reason, "the first to notice")
         # It does not finish the segment, which the other one may be writing.
         assert segment.stat().st_ino == before
         assert first.writer is None
         await wait_until_flushing(first)
-        assert site.server.command("GET", KEYS.lease) != f"{archive_id}:another"
-        await site.wait_until_archived(6)
-    assert site.read_archived_ids() == [1, 2, 3, 4, 5, 6]
+        assert stack.server.command("GET", KEYS.lease) != f"{archive_id}:another"
+        await stack.wait_until_archived(6)
+    assert stack.read_archived_ids() == [1, 2, 3, 4, 5, 6]
 
 
 async def test_flusher_whose_open_segment_was_removed_publishes_nothing_of_it(
-    site: InProcessStack,
+    stack: InProcessStack,
 ) -> None:
-    async with site.run() as (first, committer):
-        await site.post(committer, "a", 3)
-        await site.wait_until_archived(3)
-        (segment,) = site.archive.rglob("*.open")
+    async with stack.run() as (first, committer):
+        await stack.post(committer, "a", 3)
+        await stack.wait_until_archived(3)
+        (segment,) = stack.archive.rglob("*.open")
         segment.unlink()  # as a recovery by another process does after it has copied the file
-        await site.post(committer, "b", 3)
+        await stack.post(committer, "b", 3)
         await poll_until(lambda: first.not_ready_reason, "the first to notice")
-        assert site.read_state()["archived"] == "3"
-        assert len(site.read_entry_ids()) > 0
+        assert stack.read_state()["archived"] == "3"
+        assert len(stack.read_entry_ids()) > 0
 
 
 def make_second_flusher(stack: Stack, folder: Path) -> Flusher:
@@ -166,42 +168,42 @@ def test_suspended_owner_without_its_lock_loses_and_repeats_nothing(
 
 
 async def test_halted_flusher_keeps_no_lease_and_takes_none(
-    site: InProcessStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stack: InProcessStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("busyapi.flusher.loop.HALT_RETRY_SECONDS", 0.2)
-    async with site.run() as (_, committer):
-        await site.post(committer, "a", 3)
-        await site.wait_until_archived(3)
-    assert site.server.command("EXISTS", KEYS.lease) == 0, "a clean stop did not release it"
+    async with stack.run() as (_, committer):
+        await stack.post(committer, "a", 3)
+        await stack.wait_until_archived(3)
+    assert stack.server.command("EXISTS", KEYS.lease) == 0, "a clean stop did not release it"
     leases: list[int] = []
 
     def has_retried() -> bool:
-        leases.append(int(site.server.command("EXISTS", KEYS.lease)))
+        leases.append(int(stack.server.command("EXISTS", KEYS.lease)))
         return len(tries) >= 3
 
-    elsewhere = make_flusher(endpoint_of(site.server), tmp_path / "other", partitions=4)
+    elsewhere = make_flusher(endpoint_of(stack.server), tmp_path / "other", partitions=4)
     async with run_flusher(elsewhere, ready=False) as wrong:
         await poll_until(
             lambda: "installed with 1 partitions" in wrong.not_ready_reason, "the wrong one to halt"
         )
         tries = record_calls(monkeypatch, OwnedPartition, "connect")
         await poll_until(has_retried, "the wrong one to try again and again")
-        async with site.run() as (right, committer):
-            assert await site.post(committer, "b", 1) == [4]
-            await site.wait_until_archived(4)
+        async with stack.run() as (right, committer):
+            assert await stack.post(committer, "b", 1) == [4]
+            await stack.wait_until_archived(4)
             assert not right.not_ready_reason
     assert not any(leases)
 
 
 async def test_flusher_that_halts_with_the_lease_releases_it(
-    site: InProcessStack,
+    stack: InProcessStack,
 ) -> None:
-    async with site.run() as (flusher, committer):
-        await site.post(committer, "a", 3)
-        await site.wait_until_archived(3)
-        site.server.client().xadd(KEYS.stream, {"u": b"2 of another version"}, id="4-1")
-        site.server.command("INCRBY", KEYS.seq, 1)
+    async with stack.run() as (flusher, committer):
+        await stack.post(committer, "a", 3)
+        await stack.wait_until_archived(3)
+        stack.server.client().xadd(KEYS.stream, {"u": b"2 of another version"}, id="4-1")
+        stack.server.command("INCRBY", KEYS.seq, 1)
         await poll_until(lambda: "has version 2" in flusher.not_ready_reason, "the flusher to halt")
         await poll_until(
-            lambda: not site.server.command("EXISTS", KEYS.lease), "the lease to be free"
+            lambda: not stack.server.command("EXISTS", KEYS.lease), "the lease to be free"
         )

@@ -18,7 +18,7 @@ DAY_SECONDS = 86_400
 
 
 @pytest.fixture
-def site(valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InProcessStack:
+def stack(valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InProcessStack:
     """Three segments of one usage each, ten days old."""
     stack = InProcessStack(valkey, tmp_path / "archive", monkeypatch)
     writer = open_archive(stack.archive, bound=1000, segment_bytes=1)
@@ -36,47 +36,47 @@ def logged(lines: list[Any], event: str) -> list[str]:
     return [line["detail"] for line in lines if line["event"] == event]
 
 
-def segments(site: InProcessStack) -> list[str]:
-    return sorted(path.name for path in site.archive.rglob("usages-*.zst"))
+def segments(stack: InProcessStack) -> list[str]:
+    return sorted(path.name for path in stack.archive.rglob("usages-*.zst"))
 
 
 async def test_an_idle_service_logs_once_that_retention_waits_for_a_usage(
-    site: InProcessStack,
+    stack: InProcessStack,
 ) -> None:
     with capture_logs() as lines:
-        async with site.run(retention_days=5) as (flusher, committer):
+        async with stack.run(retention_days=5) as (flusher, committer):
             refused = flusher._metrics.retention_refused._value
             await poll_until(lambda: refused.get() == 1, "the metric")
             await poll_until(lambda: logged(lines, "retention_refused"), "the log line")
-            assert len(segments(site)) == 3
-            (first, *_) = await site.post(committer, "a", 1)
+            assert len(segments(stack)) == 3
+            (first, *_) = await stack.post(committer, "a", 1)
             assert isinstance(first, int)
-            await site.wait_until_archived(first)
+            await stack.wait_until_archived(first)
             await poll_until(lambda: refused.get() == 0, "the metric to fall")
-            assert segments(site) == [], "retention still waits although the open segment is new"
+            assert segments(stack) == [], "retention still waits although the open segment is new"
     (detail,) = logged(lines, "retention_refused")
     assert "If no usage came for more than two days, the next one ends this" in detail
-    assert site.read_archived_ids() == [first]
+    assert stack.read_archived_ids() == [first]
 
 
 async def test_a_damaged_old_segment_is_named_and_counted_and_archiving_continues(
-    site: InProcessStack,
+    stack: InProcessStack,
 ) -> None:
-    name = segments(site)[0]
+    name = segments(stack)[0]
     # Old enough that recovery does not read it.
-    writer = open_archive(site.archive, bound=1000, segment_bytes=1)
+    writer = open_archive(stack.archive, bound=1000, segment_bytes=1)
     for seq in (4, 5, 6):
         writer.append([UsageBatch(Seq(seq), Seq(seq), int(time.time() * 1000), [b"{}"])])
         writer.roll_if_due()
     writer.close()
-    (path,) = site.archive.rglob(name)
+    (path,) = stack.archive.rglob(name)
     path.write_bytes(path.read_bytes()[:-5])
     with capture_logs() as lines:
-        async with site.run(retention_days=5) as (flusher, committer):
+        async with stack.run(retention_days=5) as (flusher, committer):
             for _ in range(3):
-                (answer,) = await site.post(committer, "a", 1)
+                (answer,) = await stack.post(committer, "a", 1)
                 assert isinstance(answer, int)
-                await site.wait_until_archived(answer)
+                await stack.wait_until_archived(answer)
             await poll_until(lambda: flusher._metrics.damaged_files._value.get() == 1, "the metric")
             assert not flusher.not_ready_reason
     (detail,) = logged(lines, "archive_damaged")

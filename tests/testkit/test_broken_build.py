@@ -11,7 +11,13 @@ import pytest
 
 from busyapi.stream.scripts import COMMIT, Script
 from testkit import mutants
-from testkit.broken_build import MissingSeam, Mutant, broken_build, replace, replace_in_script
+from testkit.broken_build import (
+    Mutant,
+    MutantTargetChanged,
+    broken_build,
+    replace,
+    replace_in_script,
+)
 
 ALL = [
     function
@@ -81,14 +87,14 @@ def send_at_once(self: Seams, data: bytes) -> None: ...
     ],
 )
 def test_a_part_that_changed_is_named(name: str, new: Any, message: str) -> None:
-    with pytest.raises(MissingSeam, match=message):
+    with pytest.raises(MutantTargetChanged, match=message):
         replace(Seams, name, new)
 
 
 @pytest.mark.parametrize("source", ["", "local function other()\nend\n", "f()\nend\n"])
 def test_a_script_without_the_function_is_refused(source: str) -> None:
     script = SimpleNamespace(source=source.encode(), sha1="")
-    with pytest.raises(MissingSeam, match="0 functions of a script are called f"):
+    with pytest.raises(MutantTargetChanged, match="0 functions of a script are called f"):
         replace_in_script(script, "f", "return 1")  # type: ignore[arg-type]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from testkit.child_process import Child, Lifetime, read_process_state
+from testkit.child_process import Child, ManagedResource, read_process_state
 from testkit.ports import reserve_port
 from testkit.waiting import wait_until
 
@@ -92,7 +92,7 @@ def test_child_dies_with_the_test_run_however_that_ends() -> None:
 
 
 def test_a_lifetime_that_fails_to_start_is_closed() -> None:
-    class Halfway(Lifetime):
+    class Halfway(ManagedResource):
         closed = False
 
         def start(self) -> None:

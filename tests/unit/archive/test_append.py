@@ -2,7 +2,6 @@ import errno
 import os
 import resource
 import signal
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +25,7 @@ from testkit.archive.builder import (
     read_ids,
     recover_writer,
 )
+from testkit.volume import mount_small_volume
 
 
 @pytest.fixture
@@ -281,12 +281,9 @@ def test_a_full_volume_refuses_a_change_and_accepts_it_later(
     assert read_ids(tmp_path) == list(range(1, 11))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
+@pytest.mark.servers
 def test_a_volume_that_is_really_full_loses_nothing(tmp_path: Path) -> None:
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "archive", str(tmp_path)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
-        pytest.skip("mounting is not allowed here")
-    try:
+    with mount_small_volume(tmp_path, "256k"):
         writer = recover_writer(tmp_path, segment_bytes=20_000)
         ballast = tmp_path / "ballast"
         ballast.write_bytes(b"x" * 95_000)
@@ -313,8 +310,6 @@ def test_a_volume_that_is_really_full_loses_nothing(tmp_path: Path) -> None:
         writer.append([make_batch(cursor + 1)])
         writer.close()
         assert read_ids(tmp_path) == list(range(1, cursor + 2))
-    finally:
-        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
 
 
 def test_a_file_size_limit_is_an_error_that_a_new_recovery_survives(tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ if "TEST_WITHOUT_RIGHTS" in os.environ and os.geteuid() == 0:
     assert ctypes.CDLL(None).capset(version_3, none) == 0
 sys.exit(main(sys.argv[1:]))
 """
-"""busyapi, with progress after each block. `TEST_WITHOUT_RIGHTS` takes from root what makes it more
-than the owner of its files."""
+"""busyapi, with progress after each block. `TEST_WITHOUT_RIGHTS` drops root's capabilities, which
+let root open files without permission."""
 
 
 class Done(NamedTuple):
@@ -198,6 +198,7 @@ class TestTerminal:
         assert "ing: 0 MB" in progress
         assert rest.startswith(("partition 0: 11 usages", f"11 usages in {tmp_path}/x.parquet"))
 
+    @pytest.mark.servers
     def test_error_begins_on_an_empty_line(self, root: Path, tmp_path: Path) -> None:
         with mount_small_volume(tmp_path / "small", "64k"):
             fill_volume(tmp_path / "small")
@@ -207,6 +208,7 @@ class TestTerminal:
         assert "\r\x1b[Kbusyapi: " in shown
 
 
+@pytest.mark.servers
 class TestFullDisk:
     """The error names the path of the full disk, not that of the archive."""
 

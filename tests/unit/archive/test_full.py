@@ -28,7 +28,6 @@ from testkit.archive.builder import (
 )
 from testkit.volume import fill_volume, mount_small_volume
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
 KEEP_DAYS = 5
 OLD = 180
 """Usages of ten days ago. They have more bytes than the open segment, which recovery copies."""
