@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 import pytest
 
 from busyapi.archive.config import ArchiveConfig
-from busyapi.archive.volume import ArchiveVolume
+from busyapi.archive.unrecovered_folder import UnrecoveredFolder
 from busyapi.archive.writer import PartitionWriter
 from busyapi.commit.committer import Committer
 from busyapi.commit.pending import AdmissionControl, AwaitedWrite, IdempotencyKey
@@ -195,7 +195,7 @@ def make_flusher(
     max_keys: int = 1000,
 ) -> Flusher:
     """Return a flusher of partition 0."""
-    volume = ArchiveVolume(
+    folder = UnrecoveredFolder(
         ArchiveConfig(archive, 0, partitions, bound, segment_bytes, 3600.0, retention_days)
     )
 
@@ -204,7 +204,7 @@ def make_flusher(
 
     config = PartitionConfig(0, partitions, bound, tier)
     keys = IdempotencyKeeper(key_seconds, max_keys)
-    return Flusher(config, volume, connect, FlusherMetrics(tier), keys)
+    return Flusher(config, folder, connect, FlusherMetrics(tier), keys)
 
 
 @asynccontextmanager

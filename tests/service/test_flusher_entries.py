@@ -155,7 +155,7 @@ async def test_rest_of_an_entry_is_archived_when_the_loss_of_its_start_is_accept
 
 
 def read_lines(stack: InProcessStack) -> list[bytes]:
-    writer = stack.make_flusher()._resources._volume.recover()
+    writer = stack.make_flusher()._resources._unrecovered.recover()
     try:
         return [line for seq in range(1, 13) if (line := writer.find_line(Seq(seq)))]
     finally:

@@ -50,16 +50,18 @@ def open_folder(config: ArchiveConfig, lock: FolderLock | None) -> OpenedFolder:
             try:
                 recovery = _recover(folder, current)
             except ArchiveFull:
-                alarms: list[str] = []
-                current = raised = _delete_expired(folder, current, config.retention_days, alarms)
+                damage_reports: list[str] = []
+                current = raised = _delete_expired(
+                    folder, current, config.retention_days, damage_reports
+                )
                 recovery = disk_reserve.retry_with_reserve(folder, lambda: _recover(folder, raised))
-                recovery.alarms += alarms
+                recovery.damage_reports += damage_reports
             # A mark beyond the files must survive recovery: it halts the flusher.
             cursor = ranges.find_cursor(recovery.files, current.kept_from)
             mark = HighWaterMark.create(
                 folder, current.archive_id, max(recovery.high_water, cursor)
             )
-            keys = IdempotencyLog.recover(folder, partition, mark.seq, recovery.alarms)
+            keys = IdempotencyLog.recover(folder, partition, mark.seq, recovery.damage_reports)
             disk_reserve.create_reserve(folder)
         except BaseException:
             lock.release()
@@ -67,17 +69,21 @@ def open_folder(config: ArchiveConfig, lock: FolderLock | None) -> OpenedFolder:
     return OpenedFolder(lock, current, recovery, mark, keys)
 
 
-def _delete_expired(folder: Path, current: Identity, days: int, alarms: list[str]) -> Identity:
+def _delete_expired(
+    folder: Path, current: Identity, days: int, damage_reports: list[str]
+) -> Identity:
     """Delete expired files; return the identity with the floor that is on disk."""
     files = paths.list_files(folder, current.partition).files
-    complete = [file for file in files if file.kind not in {FileKind.OPEN, FileKind.TORN}]
+    complete = [file for file in files if file.kind not in {FileKind.OPEN, FileKind.DOUBTFUL}]
     cursor = ranges.find_cursor(complete, current.kept_from)
     # With a hole nothing is deleted: an operator must look at it first.
     has_hole = any(file.last > cursor for file in complete)
     if not days or has_hole:
         return current
     identities = [current]
-    Retention(folder, alarms, set()).delete_expired(current, files, days, None, identities.append)
+    Retention(folder, damage_reports, set()).delete_expired(
+        current, files, days, None, identities.append
+    )
     return identities[-1]
 
 

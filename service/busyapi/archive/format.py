@@ -175,8 +175,8 @@ def parse_footer_size(tail: bytes) -> int | None:
     """Return the footer's length from a file's last TRAILER_SIZE bytes; None without a footer."""
     if len(tail) < TRAILER_SIZE:
         return None
-    size, mark = _TRAILER.unpack_from(tail, SHA_SIZE)
-    return int(size) if mark == MAGIC else None
+    size, magic = _TRAILER.unpack_from(tail, SHA_SIZE)
+    return int(size) if magic == MAGIC else None
 
 
 def decode_footer(raw: bytes, offset: int) -> Footer | None:
@@ -184,9 +184,11 @@ def decode_footer(raw: bytes, offset: int) -> Footer | None:
     body = len(raw) - TRAILER_SIZE - _CRC.size
     if body < _FOOTER.size or _CRC.unpack_from(raw, body)[0] != crc32(raw[:body]):
         return None
-    magic, size, mark, p, partitions, first, last, usages, lines, entries = _FOOTER.unpack_from(raw)
+    frame, size, magic, p, partitions, first, last, usages, lines, entries = _FOOTER.unpack_from(
+        raw
+    )
     blocks = SegmentIndex(raw[_FOOTER.size : body])
-    if (magic, size + _PREFIX, mark) != (_FOOTER_MAGIC, len(raw), MAGIC) or len(blocks) != entries:
+    if (frame, size + _PREFIX, magic) != (_FOOTER_MAGIC, len(raw), MAGIC) or len(blocks) != entries:
         return None
     sha256 = raw[body + _CRC.size :][:SHA_SIZE]
     return Footer(p, partitions, first, last, usages, lines, blocks, offset, sha256)

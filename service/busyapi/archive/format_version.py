@@ -2,7 +2,7 @@
 
 A file that a later version wrote is never set aside, salvaged or truncated. The caller stops, and
 the error says which busyapi is needed. If only the version byte is damaged, the rest of the file
-still has the marks of this version: such a file counts as damaged, not as unknown.
+still has the magic of this version: such a file counts as damaged, not as unknown.
 """
 
 import os
@@ -15,7 +15,7 @@ from busyapi.errors import UnknownVersion
 
 _WORD, _VERSION = MAGIC[:-1], MAGIC[-1]
 _CHUNK_BYTES = 1 << 20
-_MARK_OFFSET = 8
+_MAGIC_OFFSET = 8
 """After the magic and length of the skippable frame that a segment begins with."""
 
 
@@ -26,10 +26,10 @@ def require_known_version(fd: int, name: str) -> None:
         UnknownVersion: it is; the message names the file.
     """
     head = os.pread(fd, BLOCK_SIZE, 0)
-    at = _MARK_OFFSET + len(_WORD)
-    if head[_MARK_OFFSET:at] != _WORD or len(head) <= at or head[at] == _VERSION:
+    at = _MAGIC_OFFSET + len(_WORD)
+    if head[_MAGIC_OFFSET:at] != _WORD or len(head) <= at or head[at] == _VERSION:
         return
-    if _occurs_after(fd, head[_MARK_OFFSET : at + 1], at):
+    if _occurs_after(fd, head[_MAGIC_OFFSET : at + 1], at):
         raise unknown_version(name, head[at])
     as_current = head[:at] + MAGIC[-1:] + head[at + 1 :]
     tail = os.pread(fd, len(MAGIC), max(0, os.fstat(fd).st_size - len(MAGIC)))
@@ -41,14 +41,17 @@ def require_known_version(fd: int, name: str) -> None:
         raise unknown_version(name, head[at])
 
 
-def _occurs_after(fd: int, mark: bytes, offset: int) -> bool:
-    """Return whether a mark occurs again after an offset: damage rarely changes two bytes alike."""
+def _occurs_after(fd: int, magic: bytes, offset: int) -> bool:
+    """Return whether a magic occurs again after an offset.
+
+    Damage rarely changes two bytes in the same way.
+    """
     while chunk := os.pread(fd, _CHUNK_BYTES, offset):
-        if mark in chunk:
+        if magic in chunk:
             return True
-        if len(chunk) < len(mark):
+        if len(chunk) < len(magic):
             return False
-        offset += len(chunk) - len(mark) + 1
+        offset += len(chunk) - len(magic) + 1
     return False
 
 

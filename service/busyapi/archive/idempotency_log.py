@@ -58,12 +58,12 @@ class IdempotencyLog:
 
     @classmethod
     def recover(
-        cls, folder: Path, partition: int, highest: Seq, alarms: list[str]
+        cls, folder: Path, partition: int, highest: Seq, damage_reports: list[str]
     ) -> "IdempotencyLog":
         """Open the log in a partition's folder, and delete the parts in which no key counts.
 
         `highest` is the largest seq that the archive ever held, as far as is known. A part that
-        cannot be read causes an alarm, and does not stop archiving.
+        cannot be read is reported as damage, and does not stop archiving.
 
         A process that dies between the sync of keys and the sync of their usages leaves a part
         with keys that Redis still has. The next process writes them again. A flusher that dies
@@ -74,14 +74,14 @@ class IdempotencyLog:
         try:
             parts = list_parts(folder, partition)
         except OSError as error:
-            alarms.append(f"{folder / FOLDER_NAME}: {os.strerror(error.errno or 0)}")
+            damage_reports.append(f"{folder / FOLDER_NAME}: {os.strerror(error.errno or 0)}")
         for part in parts[:-1]:
             try:
                 if _first_seq(part) > highest:
                     part.path.unlink()
                     parts.remove(part)
             except OSError as error:
-                alarms.append(f"{part.path}: {os.strerror(error.errno or 0)}")
+                damage_reports.append(f"{part.path}: {os.strerror(error.errno or 0)}")
         return cls(folder, partition, parts)
 
     @property

@@ -27,7 +27,7 @@ class ArchiveLookup:
     """The readable part of a partition: its files, and the accepted blocks of the open segment."""
 
     def __init__(
-        self, folder: Path, files: list[ArchiveFile], kept_from: Seq, alarms: list[str]
+        self, folder: Path, files: list[ArchiveFile], kept_from: Seq, damage_reports: list[str]
     ) -> None:
         self.lock = threading.Lock()
         """Guards the next three attributes, and the index and descriptor of the open segment: a
@@ -38,7 +38,7 @@ class ArchiveLookup:
         self.kept_from = kept_from
         self.unreadable: set[Seq] = set()
         """The first seq of each file that could not be read."""
-        self._alarms = alarms
+        self._damage_reports = damage_reports
         self._folder = folder
         self._footer = lru_cache(maxsize=FOOTER_CACHE_SIZE)(self._read_footer)
 
@@ -95,7 +95,7 @@ class ArchiveLookup:
         return frame.line(seq) if frame else None
 
     def _report_damage(self, seq: Seq) -> None:
-        """Add an alarm for the file that holds a seq, once for each file."""
+        """Report damage of the file that holds a seq, once for each file."""
         with self.lock:
             file, segment = self._find_file(seq), self.segment
             # The first seq identifies the file: a segment keeps it when it is finished.
@@ -104,7 +104,9 @@ class ArchiveLookup:
                 return
             self.unreadable.add(first)
             path = file.path if file else segment.path.name if segment else ""
-            self._alarms.append(f"{path} in {self._folder} is damaged: a lookup could not read it")
+            self._damage_reports.append(
+                f"{path} in {self._folder} is damaged: a lookup could not read it"
+            )
 
     def _find_file(self, seq: Seq) -> ArchiveFile | None:
         at = bisect_right(self.files, seq, key=lambda file: file.first) - 1

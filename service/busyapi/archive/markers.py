@@ -87,7 +87,7 @@ def _make_header(identity: Identity, span: SeqRange, why: str) -> dict[str, Any]
 def _write_file(
     folder: Path, identity: Identity, kind: FileKind, span: SeqRange, data: bytes
 ) -> ArchiveFile:
-    file = paths.make_file(kind, paths.utc_day(), identity.partition, *span)
+    file = paths.name_file(kind, paths.utc_day(), identity.partition, *span)
     make_folder(folder / file.day)
     write_small_file(folder / file.path, data)
     return file

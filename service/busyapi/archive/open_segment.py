@@ -2,12 +2,13 @@
 
     nothing, or only zeros                     nothing was written
     the beginning of a block or of a footer    torn: the write stopped there
-    a block of full length, wrong checksum     doubtful: a power cut kept only some of its pages, or
-    anything else                                it was complete once and has changed
+    a block of full length, wrong checksum     doubtful
+    anything else                              doubtful
 
-A killed process always leaves one of the first two, because the file grows as bytes are copied into
-it. The scan cannot determine whether the block was published: only the high-water mark and Redis
-can.
+Either of the two doubtful ends has one of two causes: a power cut kept only some pages of a block,
+or the block was complete once and has changed. A killed process always leaves one of the first two
+ends, because the file grows as bytes are copied into it. The scan cannot determine whether the
+block was published: only the high-water mark and Redis can.
 """
 
 import os
@@ -34,8 +35,8 @@ class OpenSegmentScan(NamedTuple):
     """The complete blocks, including those after damage."""
     tail_bytes: int
     """The number of bytes after the last complete block; a complete footer does not count."""
-    is_torn: bool
-    """There are no such bytes, or a killed writer left them."""
+    is_explained_by_crash: bool
+    """There are no such bytes, or a killed writer left them. Otherwise the end is doubtful."""
     next_block: BlockHeader | None
     """The header at their beginning, if it is valid."""
 
@@ -56,15 +57,15 @@ def scan_open_segment(fd: int) -> OpenSegmentScan:
         end = frame.end
     footer = read_footer(fd)  # present if the writer died before the rename
     if footer and footer.offset == end:
-        return OpenSegmentScan(blocks, 0, is_torn=True, next_block=None)
+        return OpenSegmentScan(blocks, 0, is_explained_by_crash=True, next_block=None)
     size = max(0, os.fstat(fd).st_size - end)
     head = os.pread(fd, BLOCK_SIZE, end)
     following = decode_block_header(head)
     if following:
-        torn = size < following.size
+        is_explained = size < following.size
     else:
-        torn = _is_partial_write(head, size, len(blocks)) or _only_zeros(fd, end)
-    return OpenSegmentScan(blocks, size, torn, following)
+        is_explained = _is_partial_write(head, size, len(blocks)) or _only_zeros(fd, end)
+    return OpenSegmentScan(blocks, size, is_explained, following)
 
 
 def _is_partial_write(head: bytes, size: int, blocks: int) -> bool:

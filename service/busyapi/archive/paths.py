@@ -43,7 +43,7 @@ class FileKind(StrEnum):
     GAP = "gap"
     QUARANTINE = "quarantine"
     DAMAGED = "damaged"
-    TORN = "torn"
+    DOUBTFUL = "doubtful"
 
 
 class ArchiveFile(NamedTuple):
@@ -76,7 +76,7 @@ _KINDS = {
     ("usages", ".ndjson.zst"): FileKind.SEGMENT,
     ("usages", ".ndjson.zst.open"): FileKind.OPEN,
     ("usages", ".ndjson.zst.damaged"): FileKind.DAMAGED,
-    ("usages", ".ndjson.zst.torn"): FileKind.TORN,
+    ("usages", ".ndjson.zst.torn"): FileKind.DOUBTFUL,
     ("gap", ".json"): FileKind.GAP,
     ("quarantine", ".bin"): FileKind.QUARANTINE,
 }
@@ -101,7 +101,7 @@ def utc_day(seconds: float | None = None) -> str:
     return time.strftime("%Y-%m-%d", time.gmtime(seconds))
 
 
-def make_file(
+def name_file(
     kind: FileKind, day: str, partition: int, first: Seq, last: Seq = UNKNOWN_SEQ
 ) -> ArchiveFile:
     """Return a file with the name that belongs to these values."""

@@ -1,10 +1,10 @@
-"""Recovery of reliable files after a crash, a full disk or damage.
+"""Recovery of an archive after a crash, a full disk or damage: afterwards its files are reliable.
 
     temporary file            removed: it is incomplete
     newest finished segments  read and hashed; a damaged one is set aside, never deleted
     open segment              its complete blocks are copied into a new, finished segment; unlinked
       torn at its end           the torn block was never synced: it is dropped
-      doubtful end              kept as `.torn` until its seqs are archived from Redis; no alarm
+      doubtful end              kept as `.torn` until its seqs are archived from Redis; not reported
       damaged, or shorter than  set aside; published usages are missing
         the high-water mark
     file set aside            its complete blocks go into new segments; between them are holes
@@ -53,14 +53,14 @@ class Recovery:
     """One recovery of a partition that this process has locked."""
 
     def __init__(self, folder: Path, identity: Identity, high_water: Seq) -> None:
-        self.alarms: list[str] = []
+        self.damage_reports: list[str] = []
         """Damage, one sentence each, to be logged."""
         self.files: list[ArchiveFile] = []
         self.unreadable: set[Seq] = set()
         """The first seq of each finished segment that the disk cannot read."""
         self.high_water = high_water
         """The high-water mark: all seqs up to it were on disk once."""
-        self._torn: list[ArchiveFile] = []
+        self._doubtful: list[ArchiveFile] = []
         self._folder = folder
         self._identity = identity
 
@@ -83,13 +83,13 @@ class Recovery:
             raise ArchiveDamaged(
                 f"{one.path} and {other.path} in {self._folder} hold the same seqs: move one away"
             )
-        self._delete_archived_torn()
+        self._delete_archived_doubtful()
         return self.files
 
     def _list_files(self) -> None:
         files, others = paths.list_files(self._folder, self._identity.partition)
-        self._torn = [file for file in files if file.kind is FileKind.TORN]
-        self.files = [file for file in files if file.kind is not FileKind.TORN]
+        self._doubtful = [file for file in files if file.kind is FileKind.DOUBTFUL]
+        self.files = [file for file in files if file.kind is not FileKind.DOUBTFUL]
         for path in others:
             if path.endswith(TEMPORARY_SUFFIX):
                 (self._folder / path).unlink()
@@ -119,17 +119,19 @@ class Recovery:
     def _is_usable(self, file: ArchiveFile) -> bool:
         """Return whether a finished segment keeps its name.
 
-        A segment that the disk cannot read keeps it too, and causes an alarm: all its usages were
-        published, and a halt would repair nothing.
+        A segment that the disk cannot read keeps it too, and is reported as damaged: all
+        its usages were published, and a halt would repair nothing.
         """
         try:
             return self._is_intact(file)
         except ArchiveDamaged as error:
-            self.alarms.append(str(error))
+            self.damage_reports.append(str(error))
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
-            self.alarms.append(f"{self._folder / file.path} cannot be opened: {error.strerror}")
+            self.damage_reports.append(
+                f"{self._folder / file.path} cannot be opened: {error.strerror}"
+            )
         self.unreadable.add(file.first)
         return True
 
@@ -160,11 +162,11 @@ class Recovery:
         end = self._published_end(last) if scan.tail_bytes else last
         if end > last or any(find_holes(self.files, scan.first_seq(file.first), last)):
             self._set_aside(file, end)
-        elif scan.is_torn:
+        elif scan.is_explained_by_crash:
             failpoint("archive-recover-before-unlink")
             self._unlink(file)
         else:
-            self._keep_torn(file, scan, Seq(last + 1))
+            self._keep_doubtful(file, scan, Seq(last + 1))
 
     def _is_own_frame(self, frame: Frame) -> bool:
         owner = (frame.block.partition, frame.block.partitions)
@@ -205,25 +207,29 @@ class Recovery:
         """Rename a damaged file."""
         aside = self._rename(file, FileKind.DAMAGED, SeqRange(file.first, last))
         self._add_file(aside)
-        self.alarms.append(f"{self._folder / file.path} is damaged, and set aside as {aside.path}")
+        self.damage_reports.append(
+            f"{self._folder / file.path} is damaged, and set aside as {aside.path}"
+        )
 
     def _published_end(self, last: Seq) -> Seq:
         """Return the last of the seqs after `last` that were once on disk and are in no file."""
         lost = next(find_holes(self.files, Seq(last + 1), self.high_water), None)
         return lost.last if lost and lost.first == last + 1 else last
 
-    def _keep_torn(self, file: ArchiveFile, scan: OpenSegmentScan, first: Seq) -> None:
+    def _keep_doubtful(self, file: ArchiveFile, scan: OpenSegmentScan, first: Seq) -> None:
         """Rename an open segment whose last block was not published, as far as is known.
 
         The new name has the seqs that this block may hold: at most the bound, after the cursor.
         """
         end = Seq(first + self._identity.bound - 1)
         last = min(scan.next_block.last, end) if scan.next_block else end
-        self._torn.append(self._rename(file, FileKind.TORN, SeqRange(first, max(first, last))))
+        self._doubtful.append(
+            self._rename(file, FileKind.DOUBTFUL, SeqRange(first, max(first, last)))
+        )
 
     def _rename(self, file: ArchiveFile, kind: FileKind, span: SeqRange) -> ArchiveFile:
         """Set a file aside under an unused name."""
-        aside = paths.make_file(kind, file.day, self._identity.partition, *span)
+        aside = paths.name_file(kind, file.day, self._identity.partition, *span)
         path, number = aside.path, 1
         while (self._folder / path).exists():
             number += 1
@@ -233,10 +239,10 @@ class Recovery:
         self.files.remove(file)
         return aside._replace(path=path)
 
-    def _delete_archived_torn(self) -> None:
+    def _delete_archived_doubtful(self) -> None:
         """Delete the doubtful files whose seqs have been archived from Redis since."""
         archived = self._files_of(FileKind.SEGMENT)
-        for file in self._torn:
+        for file in self._doubtful:
             if not any(find_holes(archived, max(file.first, self._identity.kept_from), file.last)):
                 with suppress(OSError):  # the next recovery tries again
                     (self._folder / file.path).unlink()

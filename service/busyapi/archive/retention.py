@@ -6,8 +6,8 @@ is older. If the two differ by more than two days, one of them is wrong, or no u
 for that long: then nothing is deleted. The newest segment is never deleted. A quarantine file has
 no `receivedAt`: it is deleted with the segment after it.
 
-Retention must never stop a writer from archiving: a file that cannot be read or deleted causes an
-alarm with its name, and is skipped.
+Retention must never stop a writer from archiving: a file that cannot be read or deleted is
+reported and skipped.
 """
 
 import os
@@ -44,12 +44,12 @@ class ExpiredFiles(NamedTuple):
 class Retention:
     """Retention of one partition."""
 
-    def __init__(self, folder: Path, alarms: list[str], failed: set[Seq]) -> None:
-        """Add an alarm for each file that is skipped, and its first seq to `failed`."""
+    def __init__(self, folder: Path, damage_reports: list[str], failed: set[Seq]) -> None:
+        """Report each file that is skipped, and add its first seq to `failed`."""
         self.refusal = ""
         """Why old files are not deleted; empty if they are."""
         self._failed = failed
-        self._alarms = alarms
+        self._damage_reports = damage_reports
         self._folder = folder
         self._done_on = ""
         self._next_try = 0.0
@@ -83,7 +83,7 @@ class Retention:
 
         The floor is raised on disk first, and passed to `on_floor_raised`. If the process dies
         after that, the next run deletes the files that are left below the floor. In the opposite
-        order a deleted segment would look like a lost one. Failures cause alarms, not exceptions.
+        order a deleted segment would look like a lost one. Failures are reported, not raised.
         """
         self._next_try = time.monotonic() + RETRY_INTERVAL_SECONDS
         today = paths.utc_day()
@@ -97,7 +97,7 @@ class Retention:
         except ArchiveFull:
             return []  # the append on the full volume reports it
         except (OSError, ArchiveError, OverflowError) as error:
-            self._alarm(Seq(0), f"{self._folder}: retention failed: {error}")
+            self._report_damage(Seq(0), f"{self._folder}: retention failed: {error}")
             return []
         deleted = self._delete(old)
         if not self.refusal and len(deleted) == len(old):
@@ -134,7 +134,7 @@ class Retention:
             try:
                 latest = self._read_latest(file)
             except (OSError, ArchiveDamaged) as error:
-                self._alarm(file.first, f"{self._folder / file.path} is skipped: {error}")
+                self._report_damage(file.first, f"{self._folder / file.path} is skipped: {error}")
                 continue
             # A file below the floor is always deleted: a process died before it unlinked it.
             if file.last >= kept_from and latest is not None and utc_day(latest / 1000) >= limit:
@@ -186,7 +186,7 @@ class Retention:
                 failpoint("archive-retention-unlink")
                 (self._folder / file.path).unlink(missing_ok=True)
             except OSError as error:
-                self._alarm(
+                self._report_damage(
                     file.first,
                     f"{self._folder / file.path} is expired, but was not deleted: {error}",
                 )
@@ -200,11 +200,11 @@ class Retention:
                 (self._folder / day).rmdir()
         return deleted
 
-    def _alarm(self, first: Seq, message: str) -> None:
-        """Add an alarm, once for each file."""
+    def _report_damage(self, first: Seq, message: str) -> None:
+        """Report damage, once for each file."""
         if first not in self._failed:
             self._failed.add(first)
-            self._alarms.append(message)
+            self._damage_reports.append(message)
 
 
 def _is_deletable(file: ArchiveFile) -> bool:

@@ -57,7 +57,7 @@ class Segment:
         self._identity = identity
         self._folder = folder
         self.path = folder / (
-            paths.make_file(FileKind.OPEN, day, identity.partition, first).path + suffix
+            paths.name_file(FileKind.OPEN, day, identity.partition, first).path + suffix
         )
         self._sha = hashlib.sha256()
         make_folder(folder / day)
@@ -120,7 +120,7 @@ class Segment:
             FsyncFailed: what the disk holds is unknown.
         """
         footer = self._make_footer()
-        file = paths.make_file(
+        file = paths.name_file(
             FileKind.SEGMENT, self.day, self._identity.partition, self.first, self.last
         )
         self._write(footer)

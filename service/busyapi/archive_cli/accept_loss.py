@@ -55,7 +55,7 @@ def accept_loss(
                 count, f"Type {count}, the number of seqs, to give them up for good: "
             )
         if replaces:
-            writer.mark_identity(replaces=replaces)
+            writer.update_identity(replaces=replaces)
         if beyond:
             writer.record_gap(through, f"accepted by a person: {reason}")
         write_output(f"recorded: partition {number} now ends at seq {writer.cursor}\n")

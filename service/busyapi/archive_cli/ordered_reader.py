@@ -67,7 +67,7 @@ class OrderedReader:
                     file._replace(first=first, last=last, kind=FileKind.SEGMENT)
                     for first, last in ranges
                 ]
-        lasts = (file.last for file in files if file.kind is not FileKind.TORN)
+        lasts = (file.last for file in files if file.kind is not FileKind.DOUBTFUL)
         self._report_gaps(covering, max([reached, *lasts]))
 
     def _report_gaps(self, covering: list[ArchiveFile], highest: Seq) -> None:

@@ -141,7 +141,7 @@ def _find_in_partition(partition: ArchivePartition, seq: Seq) -> bytes | None:
     if damage:
         raise damage
     covered = any(file.kind in COVERING_KINDS and _covers(file, seq) for file in files)
-    lasts = (file.last for file in files if file.kind is not FileKind.TORN)
+    lasts = (file.last for file in files if file.kind is not FileKind.DOUBTFUL)
     if not covered and seq <= max([reached, *lasts]):
         raise ArchiveDamaged(f"id {partition.id_of(seq)} was archived, and is in no file")
     return None

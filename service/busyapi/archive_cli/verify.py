@@ -1,7 +1,7 @@
 """`archive verify`: every seq from the retention floor to the cursor is in one file and readable.
 
 Files are read one by one, block by block, so memory does not grow with the archive. A flusher may
-write at the same time: of an open segment, only whole blocks count, and only for seqs that no
+write at the same time: of an open segment, only complete blocks count, and only for seqs that no
 finished segment holds (FORMAT.md: recovery may have died between the copy and the unlink).
 """
 
@@ -89,7 +89,7 @@ class _PartitionCheck:
         self._report = report
         self._advance = advance
         self._torn: dict[Seq, str] = {}
-        """Paths of open segments that end with a torn block, by the seq after the whole blocks."""
+        """Paths of open segments that end with incomplete bytes, by the seq after their blocks."""
         self._reached = high_water.NO_MARK
 
     def run(self) -> None:
@@ -111,7 +111,7 @@ class _PartitionCheck:
         # Read the floor again: what retention has deleted in the meantime is not missing.
         kept_from = self._read_kept_from()
         cursor = max([Seq(kept_from - 1), *(file.last for file in covering)])
-        lasts = (file.last for file in files if file.kind is not FileKind.TORN)
+        lasts = (file.last for file in files if file.kind is not FileKind.DOUBTFUL)
         highest = max([cursor, reached, *lasts])
         self._report.cursor = cursor
         self._compare(covering, SeqRange(kept_from, highest))
@@ -179,14 +179,16 @@ class _PartitionCheck:
         self, file: ArchiveFile, check: SegmentCheck, counts: list[SeqRange]
     ) -> list[ArchiveFile]:
         """Return an open segment once for each range of seqs that it alone holds."""
-        torn = f", {check.torn_bytes} bytes behind them are not" if check.torn_bytes else ""
+        tail = f", followed by {check.torn_bytes} incomplete bytes" if check.torn_bytes else ""
         span = SeqRange(file.first, Seq(check.next_seq - 1))
         spans = list(intersect(span, counts))
-        if torn and (spans or span.last < span.first):
+        if tail and (spans or span.last < span.first):
             self._torn[check.next_seq] = file.path
-        copied = "" if spans or span.last < span.first else "; finished files hold them all"
+        copied = (
+            "" if spans or span.last < span.first else "; finished segments already hold these ids"
+        )
         self._report.notes.append(
-            f"{file.path} is open: {self._partition.describe_ids(span)} whole{torn}{copied}"
+            f"{file.path} is open: it holds {self._partition.describe_ids(span)}{tail}{copied}"
         )
         return [
             file._replace(first=first, last=last, kind=FileKind.SEGMENT) for first, last in spans
@@ -223,9 +225,9 @@ class _PartitionCheck:
         ]
         notes += [f"{file.path} was set aside" for file in files if file.kind is FileKind.DAMAGED]
         notes += [
-            f"{file.path} was set aside: its last bytes were torn, perhaps {self._describe(file)}"
+            f"{file.path} was set aside: its end is doubtful, perhaps {self._describe(file)}"
             for file in files
-            if file.kind is FileKind.TORN
+            if file.kind is FileKind.DOUBTFUL
         ]
         notes += [
             f"{name} is not a file of this archive"

@@ -16,7 +16,7 @@ from time import monotonic
 
 import structlog
 
-from busyapi.archive.volume import ArchiveVolume
+from busyapi.archive.unrecovered_folder import UnrecoveredFolder
 from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import (
     ArchiveDamaged,
@@ -59,7 +59,7 @@ class Flusher:
     def __init__(
         self,
         config: PartitionConfig,
-        volume: ArchiveVolume,
+        folder: UnrecoveredFolder,
         connect: Callable[[str], OwnedPartition],
         metrics: FlusherMetrics,
         keys: IdempotencyKeeper,
@@ -67,7 +67,7 @@ class Flusher:
         self.not_ready_reason = "starting"
         """Why this flusher is not ready, "" if it is ready."""
         self._config = config
-        self._resources = FlusherResources(config, volume, connect)
+        self._resources = FlusherResources(config, folder, connect)
         self._metrics, self._keys = metrics, keys
         self._buffer: FlushBuffer | None = None
         self._stopping = asyncio.Event()
@@ -174,8 +174,8 @@ class Flusher:
     def report_damage(self, writer: PartitionWriter) -> None:
         """Log and count damage that was not reported yet."""
         self._metrics.damaged_files.set(writer.stats.damaged_files)
-        while writer.alarms:
-            log.error("archive_damaged", detail=writer.alarms.pop(0))
+        while writer.damage_reports:
+            log.error("archive_damaged", detail=writer.damage_reports.pop(0))
         while writer.notices:
             log.warning("archive_warning", detail=writer.notices.pop(0))
         refusal = writer.retention_refusal

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import structlog
 
-from busyapi.archive.volume import ArchiveVolume
+from busyapi.archive.unrecovered_folder import UnrecoveredFolder
 from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import RedisUnavailable
 from busyapi.flusher.ownership import PartitionConfig, acquire_lease
@@ -30,13 +30,13 @@ class FlusherResources:
     def __init__(
         self,
         config: PartitionConfig,
-        volume: ArchiveVolume,
+        folder: UnrecoveredFolder,
         connect: Callable[[str], OwnedPartition],
     ) -> None:
         self.writer: PartitionWriter | None = None
         self.partition: OwnedPartition | None = None
         self._config = config
-        self._volume = volume
+        self._unrecovered = folder
         self._connect = connect
         self._recovered_cursor: Seq | None = None
 
@@ -44,10 +44,12 @@ class FlusherResources:
         """Acquire the lease, and recover the archive under it.
 
         Raises:
-            BusyapiError: as `ArchiveVolume.read_identity`, `recover` and `acquire_lease`.
+            BusyapiError: as `UnrecoveredFolder.read_identity`, `recover` and `acquire_lease`.
         """
         archive = (
-            self.writer.identity if self.writer else await to_thread(self._volume.read_identity)
+            self.writer.identity
+            if self.writer
+            else await to_thread(self._unrecovered.read_identity)
         )
         if archive is None:  # a new folder has no files that another flusher could write
             archive = (await self._recover()).identity
@@ -68,7 +70,7 @@ class FlusherResources:
         return partition, await partition.await_with_lease(self._recover())
 
     async def _recover(self) -> PartitionWriter:
-        writer = self.writer = await to_thread(self._volume.recover)
+        writer = self.writer = await to_thread(self._unrecovered.recover)
         if writer.cursor != self._recovered_cursor:  # a halted flusher recovers at each retry
             self._recovered_cursor = writer.cursor
             log.info("archive_recovered", cursor=writer.cursor)
@@ -83,13 +85,13 @@ class FlusherResources:
         try:
             await self._close_writer(finish=True)
         finally:
-            self._volume.unlock()
+            self._unrecovered.unlock()
             await self._release()
 
     async def abandon(self) -> None:
         """Release an archive that another process has taken, or whose disk has failed."""
         await self._close_writer(finish=False)
-        self._volume.unlock()
+        self._unrecovered.unlock()
         await self._release()
 
     async def _close_writer(self, *, finish: bool) -> None:

@@ -104,8 +104,8 @@ async def _seed_fresh_install(
     snapshot: PartitionSnapshot,
 ) -> None:
     _require_tier(snapshot.server)
-    # The mark precedes the seed: from now on an empty Redis has lost data.
-    await asyncio.to_thread(writer.mark_identity, seeded=True)
+    # This precedes the seed: from now on an empty Redis has lost data.
+    await asyncio.to_thread(writer.update_identity, seeded=True)
     await partition.idempotency.delete_all()
     record = _make_record(snapshot, writer, config, partition.installation)
     await _write_record(partition, writer, record | _mint_epoch("fresh install"), seq=Seq(0))
@@ -183,9 +183,9 @@ async def _write_record(
     seq: Seq | None = None,
 ) -> None:
     if not writer.identity.prefix:
-        # The mark precedes the seed, so that a later start does not use other keys.
-        mark = asyncio.to_thread(writer.mark_identity, prefix=partition.keys.prefix)
-        await partition.await_with_lease(mark)
+        # This precedes the seed, so that a later start does not use other keys.
+        update = asyncio.to_thread(writer.update_identity, prefix=partition.keys.prefix)
+        await partition.await_with_lease(update)
     await partition.seed(writer.cursor, record, seq=seq)
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from busyapi.archive.config import ArchiveConfig
-from busyapi.archive.volume import ArchiveVolume
+from busyapi.archive.unrecovered_folder import UnrecoveredFolder
 from busyapi.flusher.idempotency import IdempotencyKeeper
 from busyapi.flusher.loop import Flusher
 from busyapi.flusher.ownership import PartitionConfig
@@ -24,7 +24,7 @@ def run_flusher(settings: Settings, partition: int) -> int:
     endpoint = make_endpoint(settings)
     metrics = FlusherMetrics(settings.durability, partition)
     config = PartitionConfig(partition, settings.partitions, settings.bound, settings.durability)
-    volume = ArchiveVolume(
+    folder = UnrecoveredFolder(
         ArchiveConfig(
             Path(settings.archive_dir),
             partition,
@@ -44,7 +44,7 @@ def run_flusher(settings: Settings, partition: int) -> int:
     # A key must be known for longer than its usage can be retried, or a retry stores it again.
     seconds = max(settings.idempotency_ttl, settings.commit_deadline + MIN_KEY_MARGIN_SECONDS)
     keys = IdempotencyKeeper(seconds, settings.idempotency_keys, settings.partitions)
-    flusher = Flusher(config, volume, connect, metrics, keys)
+    flusher = Flusher(config, folder, connect, metrics, keys)
     server = FlusherServer(flusher, metrics, settings.request_deadline)
     budget = ReceiveBudget(settings.receiving_bytes)
     limits = ConnectionLimits(settings.request_deadline, settings.max_header, budget)

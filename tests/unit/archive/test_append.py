@@ -276,7 +276,7 @@ def test_a_full_volume_refuses_a_change_and_accepts_it_later(
     end = writer.cursor
     abandon_writer(writer)
     writer = recover_writer(tmp_path)
-    assert (writer.cursor, writer.alarms) == (end, [])
+    assert (writer.cursor, writer.damage_reports) == (end, [])
     writer.close()
     assert read_ids(tmp_path) == list(range(1, 11))
 
@@ -306,7 +306,7 @@ def test_a_volume_that_is_really_full_loses_nothing(tmp_path: Path) -> None:
         assert read_ids(tmp_path) == list(range(1, cursor + 1))
         ballast.unlink()
         writer = recover_writer(tmp_path)
-        assert (writer.cursor, writer.alarms) == (cursor, [])
+        assert (writer.cursor, writer.damage_reports) == (cursor, [])
         writer.append([make_batch(cursor + 1)])
         writer.close()
         assert read_ids(tmp_path) == list(range(1, cursor + 2))

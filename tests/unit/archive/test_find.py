@@ -126,8 +126,8 @@ def test_a_damaged_block_is_not_returned(tmp_path: Path, where: str) -> None:
         with pytest.raises(ArchiveDamaged):
             writer.find_line(Seq(seq))
         assert writer.stats.damaged_files == 1
-    (alarm,) = writer.alarms
-    assert path.name in alarm
+    (damage,) = writer.damage_reports
+    assert path.name in damage
     abandon_writer(writer)
 
 
@@ -137,7 +137,7 @@ def test_a_bad_sector_in_a_lookup_is_an_alarm_and_other_errors_are_not(
     writer = recover_writer(tmp_path)
     writer.append([make_batch(1, 3)])
     writer.record_gap(Seq(4), "why")
-    for number, alarms in ((errno.EMFILE, 0), (errno.EIO, 1), (errno.EIO, 1)):
+    for number, damage_reports in ((errno.EMFILE, 0), (errno.EIO, 1), (errno.EIO, 1)):
 
         def fail(*_: object, number: int = number) -> bytes:
             raise OSError(number, os.strerror(number))
@@ -146,8 +146,8 @@ def test_a_bad_sector_in_a_lookup_is_an_alarm_and_other_errors_are_not(
             patched.setattr(os, "pread", fail)
             with pytest.raises(OSError, match=os.strerror(number)):
                 writer.find_line(Seq(2))
-        assert len(writer.alarms) == writer.stats.damaged_files == alarms
-    assert find_segments(tmp_path)[0].name in writer.alarms[0]
+        assert len(writer.damage_reports) == writer.stats.damaged_files == damage_reports
+    assert find_segments(tmp_path)[0].name in writer.damage_reports[0]
     writer.close()
 
 
@@ -164,7 +164,11 @@ def test_damage_in_an_open_segment_is_counted_once_even_after_it_is_finished(
         with pytest.raises(ArchiveDamaged):
             writer.find_line(Seq(2))
         writer.roll_if_due()
-    assert (writer.stats.damaged_files, len(writer.alarms), writer.stats.finished_segments) == (
+    assert (
+        writer.stats.damaged_files,
+        len(writer.damage_reports),
+        writer.stats.finished_segments,
+    ) == (
         1,
         1,
         1,

@@ -98,7 +98,7 @@ def test_the_index_finds_the_block_of_every_seq_and_of_no_other(counts: list[int
 @pytest.mark.parametrize("kind", FileKind)
 def test_a_name_reads_back(kind: FileKind) -> None:
     last = paths.UNKNOWN_SEQ if kind is FileKind.OPEN else Seq(9)
-    file = paths.make_file(kind, "2026-11-23", 3, Seq(7), last)
+    file = paths.name_file(kind, "2026-11-23", 3, Seq(7), last)
     day, name = file.path.split("/")
     assert paths.parse_file_name(day, name, 3) == file == ArchiveFile(Seq(7), last, kind, file.path)
     assert paths.parse_file_name(day, name, 4) is None
@@ -107,7 +107,7 @@ def test_a_name_reads_back(kind: FileKind) -> None:
 
 def test_names_sort_as_seqs_do() -> None:
     seqs = [1, 2, 9, 10, 99, 100, 2**31, 2**53]
-    names = [paths.make_file(FileKind.SEGMENT, "d", 0, Seq(seq), Seq(seq)).path for seq in seqs]
+    names = [paths.name_file(FileKind.SEGMENT, "d", 0, Seq(seq), Seq(seq)).path for seq in seqs]
     assert sorted(names) == names
 
 

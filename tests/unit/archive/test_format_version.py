@@ -64,7 +64,7 @@ def test_segment_of_a_later_version_stops_recovery_and_stays_as_it_is(
     path.write_bytes(content.replace(NEWER, MAGIC))
     writer = recover_writer(tmp_path)
     assert writer.cursor == 6
-    assert writer.alarms == []
+    assert writer.damage_reports == []
     writer.close()
 
 
@@ -77,7 +77,7 @@ def test_rot_in_the_byte_of_the_version_is_damage_and_not_a_version(
     content[at] ^= 0x02
     path.write_bytes(content)
     writer = recover_writer(tmp_path)
-    assert len(writer.alarms) == 1
+    assert len(writer.damage_reports) == 1
     abandon_writer(writer)
 
 
@@ -90,7 +90,7 @@ def test_rot_in_the_version_of_an_open_segment_of_one_block_is_damage(tmp_path: 
     assert not path.exists()
 
 
-def test_lookup_in_a_segment_of_a_later_version_fails_and_raises_no_alarm(
+def test_lookup_in_a_segment_of_a_later_version_fails_and_raises_no_report_damage(
     tmp_path: Path,
 ) -> None:
     path = finish(tmp_path)
@@ -98,7 +98,7 @@ def test_lookup_in_a_segment_of_a_later_version_fails_and_raises_no_alarm(
     make_newer(path)
     with pytest.raises(UnknownVersion):
         writer.find_line(Seq(2))
-    assert writer.alarms == []
+    assert writer.damage_reports == []
     writer.close()
 
 

@@ -97,7 +97,7 @@ def test_append_on_a_full_volume_deletes_expired_segments_and_continues(
         OLD + 1,
         False,
     )
-    assert writer.alarms == []
+    assert writer.damage_reports == []
     writer.close()
     assert read_ids(volume) == list(range(OLD + 1, cursor + 2))
 
@@ -198,7 +198,7 @@ def test_a_footer_of_a_file_that_could_not_be_renamed_leaves_nothing_in_doubt(
     writer.append([make_batch(21)])
     abandon_writer(writer)
     writer = recover_writer(tmp_path)
-    assert (writer.cursor, writer.alarms) == (21, [])
+    assert (writer.cursor, writer.damage_reports) == (21, [])
     assert len(list_file_names(tmp_path)) == 1, "a file was set aside"
     writer.close()
 

@@ -38,9 +38,9 @@ from testkit.archive.builder import (
 
 
 def recover_and_append(root: Path) -> tuple[int, int, list[str]]:
-    """Recover, append one usage if allowed, and return cursor, highest seq and alarms."""
+    """Recover, append one usage if allowed, and return cursor, highest seq and damage."""
     writer = recover_writer(root)
-    result = writer.cursor, writer.stats.highest_seq, writer.alarms
+    result = writer.cursor, writer.stats.highest_seq, writer.damage_reports
     if writer.stats.highest_seq == writer.cursor:
         writer.append([make_batch(writer.cursor + 1)])
     writer.close()
@@ -116,7 +116,7 @@ def test_a_last_block_that_reached_the_disk_in_part_is_cut_off(
 ) -> None:
     """A power cut keeps some pages of the last write and loses others, in any order.
 
-    The rest of it may be kept, but raises no alarm.
+    The rest of it may be kept, but is not reported.
     """
     root = Path(tempfile.mkdtemp(dir=fast_path))
     path = write_blocks(root, 2, 5)
@@ -156,7 +156,7 @@ def test_damage_before_the_end_is_set_aside_and_halts_until_it_is_accepted(
 
         writer = recover_writer(root)
         assert (writer.cursor, writer.stats.highest_seq) == (lost.first - 1, 6), f"byte {at}"
-        assert len(writer.alarms) == 1
+        assert len(writer.damage_reports) == 1
         assert read_ids(root) == intact_ids
         with pytest.raises(LossSuspected):
             writer.append([make_batch(writer.cursor + 1)])
@@ -165,7 +165,7 @@ def test_damage_before_the_end_is_set_aside_and_halts_until_it_is_accepted(
         writer.close()
 
         next_writer = recover_writer(root)
-        assert (next_writer.cursor, next_writer.stats.highest_seq, next_writer.alarms) == (
+        assert (next_writer.cursor, next_writer.stats.highest_seq, next_writer.damage_reports) == (
             lost.first - 1,
             6,
             [],
@@ -193,7 +193,7 @@ def test_a_changed_byte_anywhere_in_the_newest_segment_loses_no_other_block(
         shutil.copytree(fast_path / "whole", root)
         find_segments(root)[0].write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
         writer = recover_writer(root)
-        assert len(writer.alarms) == 1, f"byte {at}"
+        assert len(writer.damage_reports) == 1, f"byte {at}"
         hit = [block for block in segment_blocks if block.offset <= at < block.end]
         lost = [n for block in hit for n in range(block.first, block.last + 1)]
         assert read_ids(root) == [n for n in range(1, 7) if n not in lost]
@@ -209,7 +209,7 @@ def test_two_damaged_files_of_one_name_are_both_kept(tmp_path: Path) -> None:
         path = find_segments(tmp_path)[0]
         path.write_bytes(path.read_bytes()[:-1])  # only the footer: every block is salvaged
         writer = recover_writer(tmp_path)
-        assert (writer.cursor, writer.stats.highest_seq, len(writer.alarms)) == (2, 2, 1)
+        assert (writer.cursor, writer.stats.highest_seq, len(writer.damage_reports)) == (2, 2, 1)
         writer.close()
         assert len(list(tmp_path.rglob("*.damaged*"))) == n
 
@@ -254,7 +254,7 @@ def test_two_files_with_the_same_seqs_stop_recovery(tmp_path: Path) -> None:
     write_blocks(tmp_path, 4)
     recover_writer(tmp_path).close()
     (path,) = find_segments(tmp_path)
-    copy = path.with_name(paths.make_file(paths.FileKind.GAP, "d", 0, Seq(2), Seq(3)).path[2:])
+    copy = path.with_name(paths.name_file(paths.FileKind.GAP, "d", 0, Seq(2), Seq(3)).path[2:])
     copy.write_text("{}")
     with pytest.raises(ArchiveDamaged, match="same seqs"):
         recover_writer(tmp_path)
@@ -288,7 +288,7 @@ def test_a_block_of_another_partition_is_not_taken_over(tmp_path: Path) -> None:
     own_path.write_bytes(other_path.read_bytes())
     writer = recover_writer(tmp_path / "own", 0, 2)
     assert writer.cursor == 0
-    assert len(writer.alarms) == 1
+    assert len(writer.damage_reports) == 1
     with pytest.raises(LossSuspected):
         writer.append([make_batch(1)])
     writer.close()
@@ -374,11 +374,11 @@ def test_the_bound_only_grows_and_is_on_disk_at_once(tmp_path: Path) -> None:
 def test_marks_are_on_disk_at_once_and_do_not_remove_each_other(tmp_path: Path) -> None:
     writer = recover_writer(tmp_path)
     assert (writer.identity.is_seeded, writer.identity.replaces) == (False, "")
-    writer.mark_identity(seeded=True)
+    writer.update_identity(seeded=True)
     abandon_writer(writer)
     writer = recover_writer(tmp_path, bound=5000)
     assert (writer.identity.is_seeded, writer.identity.replaces) == (True, "")
-    writer.mark_identity(replaces="another")
+    writer.update_identity(replaces="another")
     abandon_writer(writer)
     writer = recover_writer(tmp_path)
     assert (writer.identity.is_seeded, writer.identity.replaces, writer.identity.bound) == (

@@ -262,8 +262,8 @@ def test_a_file_that_cannot_be_read_is_named_counted_and_skipped(
     assert writer.cursor == 12
     assert [path for path in paths if path.exists()] == [bad]
     assert (writer.identity.kept_from, writer.stats.damaged_files) == (6, 1)
-    (alarm,) = writer.alarms
-    assert bad.name in alarm
+    (damage,) = writer.damage_reports
+    assert bad.name in damage
     with pytest.raises(UsageExpired):
         writer.find_line(Seq(2))
     writer.close()
@@ -296,8 +296,8 @@ def test_a_file_that_cannot_be_deleted_is_named_and_tried_again(
         append_usage(writer)
     assert not any(path.exists() for path in others)
     assert (writer.cursor, writer.identity.kept_from, writer.stats.damaged_files) == (5, 4, 1)
-    (alarm,) = writer.alarms
-    assert stuck.name in alarm
+    (damage,) = writer.damage_reports
+    assert stuck.name in damage
     monkeypatch.setattr(retention, "RETRY_INTERVAL_SECONDS", 0.0)
     writer._retention._next_try = 0.0
     writer.roll_if_due()
@@ -320,8 +320,8 @@ def test_a_floor_that_cannot_be_written_keeps_files_and_stops_no_append(
             writer.roll_if_due()
     assert (writer.cursor, writer.identity.kept_from, writer.stats.damaged_files) == (6, 1, 1)
     assert all(path.exists() for path in old)
-    (alarm,) = writer.alarms
-    assert "partition.json" in alarm
+    (damage,) = writer.damage_reports
+    assert "partition.json" in damage
     abandon_writer(writer)
     assert recover_writer(tmp_path).cursor == 6
 
@@ -335,8 +335,8 @@ def test_a_bad_sector_in_a_segment_that_recovery_checks_stops_no_archiving(
         break_reads(patched, bad)
         writer = recover_writer(tmp_path)
         assert (writer.cursor, writer.stats.damaged_files) == (3, 1)
-        (alarm,) = writer.alarms
-        assert bad.name in alarm
+        (damage,) = writer.damage_reports
+        assert bad.name in damage
         append_usage(writer)
         writer.close()
     assert read_ids(tmp_path) == [1, 2, 3, 4]

@@ -66,14 +66,14 @@ def test_a_published_last_block_that_has_changed_is_set_aside_and_halts(
     )
     assert list_problems(root) == [("damaged", "ids 4 to 6")]
     writer = recover_writer(root)
-    assert (writer.cursor, writer.stats.highest_seq, len(writer.alarms)) == (3, 6, 1)
+    assert (writer.cursor, writer.stats.highest_seq, len(writer.damage_reports)) == (3, 6, 1)
     assert read_set_aside(root) == {"damaged": data}
     with pytest.raises(LossSuspected):
         writer.append([make_batch(4)])
     abandon_writer(writer)
     assert list_problems(root) == [("missing", "ids 4 to 6")]
     writer = recover_writer(root)
-    assert (writer.cursor, writer.stats.highest_seq, writer.alarms) == (3, 6, [])
+    assert (writer.cursor, writer.stats.highest_seq, writer.damage_reports) == (3, 6, [])
     writer.record_gap(Seq(6), "accepted")
     writer.close()
     assert list_problems(root) == []
@@ -93,19 +93,24 @@ def test_a_published_last_block_that_was_cut_off_halts(root: Path, cut: str) -> 
     assert list_problems(root) == [(kind, "ids 4 to 6")]
     writer = recover_writer(root)
     assert (writer.cursor, writer.stats.highest_seq) == (3, 6)
-    assert len(read_set_aside(root)) == len(writer.alarms) == (kind == "damaged")
+    assert len(read_set_aside(root)) == len(writer.damage_reports) == (kind == "damaged")
     abandon_writer(writer)
 
 
 @pytest.mark.parametrize("mark", [3, None])
-def test_a_last_block_that_was_not_published_is_kept_in_doubt_without_an_alarm(
+def test_a_last_block_that_was_not_published_is_kept_in_doubt_without_an_report_damage(
     root: Path, mark: int | None
 ) -> None:
     data = change_last_block(root, 70)
     set_high_water(root, mark)
     assert list_problems(root) == []
     writer = recover_writer(root)
-    assert (writer.cursor, writer.stats.highest_seq, writer.alarms, writer.stats.damaged_files) == (
+    assert (
+        writer.cursor,
+        writer.stats.highest_seq,
+        writer.damage_reports,
+        writer.stats.damaged_files,
+    ) == (
         3,
         3,
         [],
@@ -115,7 +120,7 @@ def test_a_last_block_that_was_not_published_is_kept_in_doubt_without_an_alarm(
     assert read_ids(root) == [1, 2, 3]
     (report,) = verify_archive(root)
     assert not report.problems
-    assert "torn" in report.notes[0]
+    assert "doubtful" in report.notes[0]
     writer.append([make_batch(4, 2)])
     abandon_writer(writer)
     recover_writer(root).close()
@@ -181,7 +186,7 @@ def test_a_writer_killed_repeatedly_leaves_nothing_set_aside(root: Path) -> None
         block = whole[: next(read_blocks(path)).end]
         path.write_bytes(whole + block[: [1, 15, 16, 67, 68, len(block) - 1][n]])
         writer = recover_writer(root)
-        assert (writer.alarms, writer.stats.damaged_files) == ([], 0)
+        assert (writer.damage_reports, writer.stats.damaged_files) == ([], 0)
         assert writer.stats.highest_seq == writer.cursor == 6 + n
         writer.append([make_batch(writer.cursor + 1)])
         abandon_writer(writer)
@@ -204,7 +209,7 @@ def test_zeros_and_a_footer_cut_short_are_torn(root: Path) -> None:
     abandon_writer(writer)
     find_open_segment(root).write_bytes(find_open_segment(root).read_bytes() + footer[:50])
     writer = recover_writer(root)
-    assert (writer.cursor, writer.alarms) == (9, [])
+    assert (writer.cursor, writer.damage_reports) == (9, [])
     writer.close()
     assert read_set_aside(root) == {}
 
@@ -227,7 +232,7 @@ def test_damage_in_an_open_segment_that_is_already_copied_is_ignored(root: Path)
     path.write_bytes(data[:-1])
     assert list_problems(root) == []
     writer = recover_writer(root)
-    assert (writer.cursor, writer.stats.highest_seq, writer.alarms) == (6, 6, [])
+    assert (writer.cursor, writer.stats.highest_seq, writer.damage_reports) == (6, 6, [])
     writer.close()
     assert not list(root.rglob("*.open"))
 

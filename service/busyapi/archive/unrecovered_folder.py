@@ -13,8 +13,8 @@ from busyapi.archive.lock import FolderLock
 from busyapi.archive.writer import PartitionWriter
 
 
-class ArchiveVolume:
-    """The folder of one partition, and its settings."""
+class UnrecoveredFolder:
+    """The folder of one partition, and the settings of its archive."""
 
     def __init__(self, config: ArchiveConfig) -> None:
         self._config = config
