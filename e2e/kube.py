@@ -191,9 +191,20 @@ class Kube:
             return False
         return True
 
+    def delete(self, path: str) -> None:
+        """Delete an object, if it exists."""
+        try:
+            self._call("DELETE", path)
+        except ApiException as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+
     def _get(self, path: str, **query: str) -> str:
+        return self._call("GET", path, **query)
+
+    def _call(self, method: str, path: str, **query: str) -> str:
         request = self.api.param_serialize(
-            "GET", path, query_params=list(query.items()), auth_settings=["BearerToken"]
+            method, path, query_params=list(query.items()), auth_settings=["BearerToken"]
         )
         answer = self.api.call_api(*request, _request_timeout=REQUEST_SECONDS)
         answer.read()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from testkit.chart.lookups import with_lookup
 from testkit.chart.rendering import (
     MODES,
     Json,
@@ -162,3 +163,38 @@ def test_notes_say_how_to_delete_volumes_if_there_are_any() -> None:
             )
     none = MEMORY | {"flusher": NOT_KEPT, "valkey": NOT_KEPT}
     assert "delete pvc" not in notes(none)
+
+
+SCALED = '(dict "metadata" (dict "labels" dict) "spec" (dict "replicas" %d))'
+CPU: Json = {"autoscaling": {"minReplicas": 3}}
+KEDA: Json = {
+    "autoscaling": {"enabled": False},
+    "keda": {"enabled": True, "minReplicas": 4, "serverAddress": "http://p:9090"},
+}
+
+
+@pytest.mark.parametrize(("values", "replicas"), [(CPU, 3), (KEDA, 4)])
+def test_warning_appears_for_an_autoscaled_deployment_that_was_scaled_to_0(
+    values: Json, replicas: int, tmp_path: Path
+) -> None:
+    chart = with_lookup(tmp_path, "Deployment", SCALED % 0)
+    text = notes(values, chart=chart, upgrade=True)
+    assert "the Deployment busyapi was scaled to 0" in text
+    words = command(text, "kubectl -n usages scale")
+    assert words[-2:] == ["deployment/busyapi", f"--replicas={replicas}"]
+
+
+def test_no_warning_appears_for_other_deployments(tmp_path: Path) -> None:
+    assert "scaled to 0" not in notes()
+    running = with_lookup(tmp_path / "running", "Deployment", SCALED % 1)
+    assert "scaled to 0" not in notes(chart=running, upgrade=True)
+    # An upgrade sets the number of pods again if no autoscaler does.
+    stopped = with_lookup(tmp_path / "stopped", "Deployment", SCALED % 0)
+    fixed: Json = {"autoscaling": {"enabled": False}}
+    assert "scaled to 0" not in notes(fixed, chart=stopped, upgrade=True)
+
+
+def test_warning_about_the_namespace_appears_if_there_are_volumes() -> None:
+    warning = "WARNING: kubectl delete namespace usages deletes the volumes"
+    assert warning in notes()
+    assert warning not in notes(MEMORY | {"flusher": NOT_KEPT, "valkey": NOT_KEPT})
