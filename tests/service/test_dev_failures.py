@@ -67,7 +67,7 @@ def test_restored_archive_needs_an_operator_and_the_printed_command_works(
         shutil.rmtree(dev.state / "valkey")
         dev.spawn()
         dev.wait_for_output("flusher-0 is halted and needs a decision")
-        (command,) = re.findall(r"type: (.* archive restored .*)", dev.output())
+        (command,) = re.findall(r"type: (.* archive confirm-restore .*)", dev.output())
         # The start has finished, so its deadline no longer applies: a process that ends restarts.
         os.kill(dev.children()["valkey"], signal.SIGKILL)
         dev.wait_for_output("valkey was ended by SIGKILL; restarting")

@@ -57,7 +57,7 @@ async def test_restored_archive_and_lost_redis_give_no_id_twice(stack: InProcess
         reason = await wait_until_halted(flusher)
         assert "is a copy" in reason
         assert not committer.committer.is_ready
-        words = reason[reason.index("busyapi archive restored") :].split()[2:]
+        words = reason[reason.index("busyapi archive confirm-restore") :].split()[2:]
         # Id 2 is wrong: the backup itself has id 3.
         assert stack.run_command(*words[:-1], "2", "--yes") == 1
         assert flusher.not_ready_reason
@@ -113,7 +113,7 @@ async def test_restored_archive_and_restarted_redis_need_one_command(stack: InPr
         assert "is a copy" in reason
         assert "at least that of seq 6" in reason
         words = ["--partition", "0", "--last-id", "6", "--yes"]
-        assert stack.run_command("restored", *words) == 0
+        assert stack.run_command("confirm-restore", *words) == 0
         await wait_until_flushing(flusher)
         await committer.wait_until_ready()
         assert await stack.post(committer, "c", 1) == [7]

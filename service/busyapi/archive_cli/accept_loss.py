@@ -36,7 +36,10 @@ def accept_loss(
         NotConfirmed: the operator did not type the number.
     """
     partition = _find_partition(root, number)
-    advice = "a flusher that halted for a loss releases it; this one is running, or try again"
+    advice = (
+        "the flusher is running: stop it. If it is halted, try again in 3 s: it holds the lock"
+        " while it retries"
+    )
     writer = recover_for_command(root, partition, advice)
     try:
         beyond = writer.cursor < through <= MAX_ID // partition.identity.partitions
@@ -47,12 +50,13 @@ def accept_loss(
         holes = writer.find_holes(through) if beyond else []
         for hole in holes:
             write_output(
-                f"to give up: seqs {hole.first} to {hole.last}, {partition.describe_ids(hole)}\n"
+                f"will be recorded as lost: seqs {hole.first} to {hole.last},"
+                f" {partition.describe_ids(hole)}\n"
             )
         if not confirmed:
             count = sum(hole.last - hole.first + 1 for hole in holes)
             require_confirmation(
-                count, f"Type {count}, the number of seqs, to give them up for good: "
+                count, f"Type {count}, the number of seqs, to record them as lost for good: "
             )
         if replaces:
             writer.update_identity(replaces=replaces)

@@ -41,8 +41,8 @@ def add_commands(commands: Any, archive_dir: Path) -> None:
     archive = commands.add_parser(
         "archive",
         help="list, read, verify and export the archive",
-        description="Work on the archive. All commands but accept-loss and restored only read, also"
-        " while flushers run.",
+        description="Work on the archive. All commands but accept-loss and confirm-restore only"
+        " read, also while flushers run.",
     )
     subcommands = archive.add_subparsers(required=True, metavar="COMMAND")
 
@@ -137,7 +137,7 @@ def _cat(options: argparse.Namespace) -> int:
         require_no_query(options)
         return _cat_id(options)
     selection = Selection(options)
-    for lines in selection.read_lines("reading", beside_data=True):
+    for lines in selection.read_lines("reading", stdout_has_data=True):
         if lines:
             write_output(b"\n".join(lines) + b"\n")
     return EXIT_FAILED if selection.has_errors else EXIT_OK

@@ -1,8 +1,8 @@
 """The blocks of a partition in the order of their seqs, each seq once, by the rules of FORMAT.md.
 
-If a finished segment and an open one hold the same seqs, the finished one counts: recovery may have
-died between the copy and the unlink. Seqs that cannot be read, are in no file or are in two files
-are reported with their ids and skipped.
+If a finished segment and an open one hold the same seqs, the finished one is authoritative: a crash
+may have ended recovery between copy and unlink. Seqs that cannot be read, are in no file or are in
+two files are reported with their ids and skipped.
 """
 
 import os
@@ -35,15 +35,15 @@ class OrderedReader:
     def __init__(
         self,
         partition: ArchivePartition,
-        times: Callable[[int, int], bool],
+        may_match_block: Callable[[int, int], bool],
         report: ProblemReporter,
     ) -> None:
-        """Prepare. `times` decides by earliest and latest receivedAt whether to read a block."""
+        """Prepare. `may_match_block` decides by earliest and latest receivedAt."""
         self._partition = partition
-        self._may_match_block = times
+        self._may_match_block = may_match_block
         self._report = report
         self._next_seq = Seq(1)
-        """The seq after the last whole block of the file that was read last."""
+        """The seq after the last complete block of the file that was read last."""
 
     def read_blocks(
         self, advance: Callable[[int], None] = lambda _: None
@@ -116,7 +116,7 @@ class OrderedReader:
         yield from self._scan_frames(fd, file, span)
 
     def _scan_frames(self, fd: int, file: ArchiveFile, span: SeqRange) -> Iterator[Frame]:
-        """Yield the whole blocks of a file that has no reliable footer."""
+        """Yield the complete blocks of a file that has no reliable footer."""
         own = self._partition.identity
         for frame in scan_frames(fd):
             block = frame.block

@@ -13,17 +13,18 @@ _INTERVAL_SECONDS = 0.2
 class Progress:
     """Counts bytes towards a total, and shows them. Use it as a context, which clears the line."""
 
-    def __init__(self, verb: str, total: int, *, beside_data: bool = False) -> None:
-        """Prepare. `beside_data`: the command writes data to stdout meanwhile.
+    def __init__(self, verb: str, total: int, *, stdout_has_data: bool = False) -> None:
+        """Prepare. `stdout_has_data`: the command writes data to stdout meanwhile.
 
-        Data and progress must not mix on a terminal. A pipe may end on one too, as that to `head`
-        does, so beside data there is progress only if stdout is a file.
+        Data and progress must not mix on a terminal. A pipe may also end on a terminal, as in
+        `busyapi archive cat | head`. So progress is shown together with data only if stdout is a
+        file.
         """
         self._verb, self._total = verb, max(1, total)
         self._done = 0
         self._shown_at = time.monotonic()
         self._shown = False
-        self._is_visible = sys.stderr.isatty() and (not beside_data or _is_stdout_a_file())
+        self._is_visible = sys.stderr.isatty() and (not stdout_has_data or _is_stdout_a_file())
 
     def __enter__(self) -> Self:
         return self

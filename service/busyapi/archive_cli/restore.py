@@ -1,4 +1,4 @@
-"""`archive restored`: the operator names the last id, so that a restored archive can be used again.
+"""`archive confirm-restore`: the operator names the last id, to use a restored archive again.
 
 A backup ends at some seq, and higher ids were given out after it was made. "No id can exceed cursor
 + bound" holds for the original archive, not for its backup. If Redis is lost as well, only sources
@@ -22,8 +22,8 @@ from busyapi.output import write_output
 Add = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 
 _EXAMPLES = """\
-  busyapi archive restored --last-id 22954
-  busyapi archive restored --partition 3 --last-id 22954 --yes
+  busyapi archive confirm-restore --last-id 22954
+  busyapi archive confirm-restore --partition 3 --last-id 22954 --yes
 """
 
 
@@ -32,8 +32,8 @@ class WrongLastId(ArchiveError):
 
 
 def add_command(add: Add, usage_id: Callable[[str], UsageId]) -> None:
-    """Add the command `restored`."""
-    parser = add("restored", _run, _EXAMPLES)
+    """Add the command `confirm-restore`."""
+    parser = add("confirm-restore", _run, _EXAMPLES)
     parser.add_argument(
         "--last-id",
         type=usage_id,
@@ -60,11 +60,11 @@ def _run(options: argparse.Namespace) -> int:
     out twice belongs to two usages. The seqs up to this id that the archive does not hold are
     recorded as lost.
     """
-    accept_restored(options.dir, options.last_id, options.partition, confirmed=options.yes)
+    confirm_restore(options.dir, options.last_id, options.partition, confirmed=options.yes)
     return 0
 
 
-def accept_restored(
+def confirm_restore(
     root: Path, last_id: UsageId, numbers: list[int] | None, *, confirmed: bool
 ) -> None:
     """Record in each partition that its ids up to `last_id` were given out, and end its copy state.
@@ -149,7 +149,7 @@ def _describe(partition: ArchivePartition, writer: PartitionWriter, through: Seq
     holes = list(writer.find_holes(through)) if through > writer.cursor else []
     for hole in holes:
         write_output(
-            f"  recorded as lost: seqs {hole.first} to {hole.last},"
+            f"  will be recorded as lost: seqs {hole.first} to {hole.last},"
             f" {partition.describe_ids(hole)}\n"
         )
     return sum(hole.last - hole.first + 1 for hole in holes)

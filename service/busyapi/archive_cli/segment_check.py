@@ -33,19 +33,19 @@ class SegmentCheck:
         partition: ArchivePartition,
         fd: int,
         file: ArchiveFile,
-        counts: Sequence[SeqRange],
+        required_ranges: Sequence[SeqRange],
         damage: DamageReporter,
     ) -> None:
-        """Prepare. `counts` are the seqs that the segment alone must hold."""
+        """Prepare. `required_ranges` are the seqs that only this segment may hold."""
         self.usages = 0
         """Lines that are valid."""
         self.next_seq = file.first
-        """The seq after the last whole block."""
-        self.torn_bytes = 0
-        """Bytes after the last whole block of an open segment: a block that is being written, or a
-        torn one."""
+        """The seq after the last complete block."""
+        self.incomplete_bytes = 0
+        """Bytes after the last complete block of an open segment: a torn block, or a block that is
+        being written."""
         self._partition, self._fd, self._file = partition, fd, file
-        self._counts = counts
+        self._required_ranges = required_ranges
         self._report = damage
         self._index = SegmentIndex()
         self._end = 0
@@ -55,7 +55,7 @@ class SegmentCheck:
         """Check the whole segment; `advance` gets the number of bytes read."""
         for frame in scan_frames(self._fd):
             self._check_place(frame)
-            if any(intersect(SeqRange(frame.block.first, frame.block.last), self._counts)):
+            if any(intersect(SeqRange(frame.block.first, frame.block.last), self._required_ranges)):
                 self._check_lines(frame)
             self._index.add(frame.offset, frame.block)
             self._raw_bytes += read_content_size(frame.data)
@@ -64,7 +64,7 @@ class SegmentCheck:
         if self._file.kind is FileKind.OPEN:
             footer = read_footer(self._fd)  # present if the writer died before the rename
             end = footer.offset if footer else os.fstat(self._fd).st_size
-            self.torn_bytes = max(0, end - self._end)
+            self.incomplete_bytes = max(0, end - self._end)
         else:
             self._check_end()
 
@@ -73,7 +73,7 @@ class SegmentCheck:
         block = frame.block
         if (frame.offset, block.first) != (self._end, self.next_seq):
             detail = (
-                f"no whole block of seq {self.next_seq} at {self._end},"
+                f"no complete block of seq {self.next_seq} at {self._end},"
                 f" the next is at {frame.offset}"
             )
             self._report_damage(self.next_seq, Seq(block.first - 1), detail)
@@ -94,7 +94,7 @@ class SegmentCheck:
             for seq, line in enumerate(lines, block.first)
             if not self._is_line_of(Seq(seq), line, times)
         ]
-        for first, last in intersect(SeqRange(block.first, block.last), self._counts):
+        for first, last in intersect(SeqRange(block.first, block.last), self._required_ranges):
             self.usages += last - first + 1 - sum(first <= seq <= last for seq in invalid)
         if invalid:
             detail = f"{len(invalid)} of these lines are invalid or have another id"
@@ -133,13 +133,13 @@ class SegmentCheck:
         return recorded == (usages, self._raw_bytes, self._end, self._index.packed)
 
     def _report_damage(self, first: Seq, last: Seq, detail: str) -> None:
-        """Report damage; in an open segment only at seqs that count, or next to such a seq."""
+        """Report damage; in an open segment only at required seqs, or next to such a seq."""
         if self._file.kind is not FileKind.OPEN:
             self._report(first, last, detail)
             return
-        if last < first and any(intersect(SeqRange(Seq(first - 1), first), self._counts)):
+        if last < first and any(intersect(SeqRange(Seq(first - 1), first), self._required_ranges)):
             self._report(first, last, detail)
-        for span in intersect(SeqRange(first, last), self._counts):
+        for span in intersect(SeqRange(first, last), self._required_ranges):
             self._report(*span, detail)
 
     def _report_footer_damage(self, detail: str) -> None:

@@ -85,13 +85,15 @@ class Selection:
         self.has_errors = False
         """Whether something could not be read; it was printed and skipped."""
 
-    def read_lines(self, verb: str, *, beside_data: bool = False) -> Iterator[list[bytes]]:
+    def read_lines(self, verb: str, *, stdout_has_data: bool = False) -> Iterator[list[bytes]]:
         """Yield the lines; at the end, print why if there was none.
 
-        `verb` and `beside_data` are those of `Progress`.
+        `verb` and `stdout_has_data` are those of `Progress`.
         """
         count = 0
-        with Progress(verb, estimate_bytes(self._root), beside_data=beside_data) as progress:
+        with Progress(
+            verb, estimate_bytes(self._root), stdout_has_data=stdout_has_data
+        ) as progress:
 
             def report(error: str) -> None:
                 progress.clear()

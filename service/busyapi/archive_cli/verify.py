@@ -122,7 +122,10 @@ class _PartitionCheck:
         return stored.kept_from if stored else Seq(1)
 
     def _read(
-        self, file: ArchiveFile, counts: list[SeqRange], segments: Sequence[ArchiveFile] = ()
+        self,
+        file: ArchiveFile,
+        required_ranges: list[SeqRange],
+        segments: Sequence[ArchiveFile] = (),
     ) -> list[ArchiveFile]:
         """Check one file; return it with the seqs that it covers."""
         before = len(self._report.problems)
@@ -135,9 +138,9 @@ class _PartitionCheck:
                 markers.read_quarantine(self._partition.folder, file, self._partition.identity)
                 self._report.quarantined += file.seq_count
             else:
-                return self._read_segment(file, counts, segments)
+                return self._read_segment(file, required_ranges, segments)
         except UnknownVersion as error:
-            return self._report_unknown(file, counts, str(error))
+            return self._report_unknown(file, required_ranges, str(error))
         except (ArchiveDamaged, OSError) as error:
             del self._report.problems[before:]
             if file.kind is not FileKind.OPEN and file.last < self._read_kept_from():
@@ -146,17 +149,20 @@ class _PartitionCheck:
         return [file]
 
     def _report_unknown(
-        self, file: ArchiveFile, counts: list[SeqRange], detail: str
+        self, file: ArchiveFile, required_ranges: list[SeqRange], detail: str
     ) -> list[ArchiveFile]:
         """Report a file of a later version; its name may be right, so its seqs count as covered."""
         if file.kind is FileKind.OPEN:
             file = file._replace(last=self._reached, kind=FileKind.SEGMENT)
         span = SeqRange(file.first, file.last)
         self._add_problem("unknown", span, detail)
-        return [file._replace(first=first, last=last) for first, last in intersect(span, counts)]
+        return [
+            file._replace(first=first, last=last)
+            for first, last in intersect(span, required_ranges)
+        ]
 
     def _read_segment(
-        self, file: ArchiveFile, counts: list[SeqRange], segments: Sequence[ArchiveFile]
+        self, file: ArchiveFile, required_ranges: list[SeqRange], segments: Sequence[ArchiveFile]
     ) -> list[ArchiveFile]:
         with self._partition.open_file(file) as opened:
             if opened is None or opened[1] in segments:
@@ -166,22 +172,26 @@ class _PartitionCheck:
                 self._partition,
                 fd,
                 current,
-                counts,
+                required_ranges,
                 lambda *defect: self._report_damage(current, *defect),
             )
             check.run(self._advance)
         self._report.usages += check.usages
         if current.kind is not FileKind.OPEN:
             return [current]
-        return self._list_covered(current, check, counts)
+        return self._list_covered(current, check, required_ranges)
 
     def _list_covered(
-        self, file: ArchiveFile, check: SegmentCheck, counts: list[SeqRange]
+        self, file: ArchiveFile, check: SegmentCheck, required_ranges: list[SeqRange]
     ) -> list[ArchiveFile]:
         """Return an open segment once for each range of seqs that it alone holds."""
-        tail = f", followed by {check.torn_bytes} incomplete bytes" if check.torn_bytes else ""
+        tail = (
+            f", followed by {check.incomplete_bytes} incomplete bytes"
+            if check.incomplete_bytes
+            else ""
+        )
         span = SeqRange(file.first, Seq(check.next_seq - 1))
-        spans = list(intersect(span, counts))
+        spans = list(intersect(span, required_ranges))
         if tail and (spans or span.last < span.first):
             self._torn[check.next_seq] = file.path
         copied = (

@@ -113,7 +113,7 @@ def _describe_missing(writer: PartitionWriter, known: Seq) -> str:
     seqs = sum(hole.last - hole.first + 1 for hole in more)
     return (
         f"seqs {first.first} to {first.last} are missing{f', and {seqs} more' if more else ''};"
-        f" the next whole file begins at seq {first.last + 1}: files were damaged or deleted"
+        f" the next intact file begins at seq {first.last + 1}: files were damaged or deleted"
     )
 
 
@@ -143,6 +143,6 @@ def check_original_known(
         f"this archive is a copy, as of a backup, that ends at seq {writer.cursor}, and Redis is"
         " not the server that the original was seeded on, so it does not know which ids were issued"
         " since. If a later copy or the original exists, mount it. If not, find the highest id"
-        f"{minimum} that any device or log has, and type: busyapi archive restored --partition"
-        f" {config.partition} --last-id ID"
+        f"{minimum} that any device or log has, and type: busyapi archive confirm-restore"
+        f" --partition {config.partition} --last-id ID"
     )

@@ -441,7 +441,7 @@ def test_progress_ends_at_100_percent_and_clears_its_line(
 
 
 def test_every_command_has_help_with_an_example(run: Run) -> None:
-    for name in ("ls", "cat", "verify", "export", "accept-loss", "restored"):
+    for name in ("ls", "cat", "verify", "export", "accept-loss", "confirm-restore"):
         result = run(name, "--help")
         assert result.code == 0
         assert f"  busyapi archive {name}" in result.out

@@ -1,4 +1,4 @@
-"""`busyapi archive restored`: the operator names the last id."""
+"""`busyapi archive confirm-restore`: the operator names the last id."""
 
 import io
 import json
@@ -33,7 +33,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run_restored(*arguments: str) -> int:
-    return main(["archive", "restored", *arguments])
+    return main(["archive", "confirm-restore", *arguments])
 
 
 def read_state(root: Path) -> list[tuple[int, bool]]:
@@ -136,7 +136,7 @@ def test_the_command_asks_for_the_id_and_accepts_nothing_else(
     assert run_restored("--last-id", "50") == code
     output = capsys.readouterr().out
     assert "partition 1 (a copy) ends at seq 6, id 22" in output
-    assert "recorded as lost: seqs 7 to 13, ids 26 to 50 in steps of 4" in output
+    assert "will be recorded as lost: seqs 7 to 13, ids 26 to 50 in steps of 4" in output
     assert (read_state(root) == BEFORE) is (code != 0)
 
 
@@ -174,7 +174,9 @@ def test_a_snapshot_that_is_not_recognized_as_a_copy_is_recorded_too(tmp_path: P
     writer = recover_writer(tmp_path)
     writer.append([make_batch(1, 3)])
     writer.close()
-    assert main(["archive", "restored", "--dir", str(tmp_path), "--last-id", "9", "--yes"]) == 0
+    assert (
+        main(["archive", "confirm-restore", "--dir", str(tmp_path), "--last-id", "9", "--yes"]) == 0
+    )
     writer = recover_writer(tmp_path)
     assert (writer.cursor, writer.stats.skipped_seqs) == (9, 6)
     assert writer.find_line(Seq(3)) is not None

@@ -14,7 +14,7 @@ from busyapi.dev.stack import Stack
 
 READY = Readiness()
 SEEDING = Readiness("partition: the buffer is being prepared")
-HALTED = Readiness("a copy; type: busyapi archive restored", is_halted=True)
+HALTED = Readiness("a copy; type: busyapi archive confirm-restore", is_halted=True)
 LOADING = Readiness("LOADING", is_loading=True)
 
 
@@ -93,7 +93,7 @@ async def test_halted_flusher_is_printed_at_once_with_the_command_to_type(
     parts.flusher.state = HALTED
     assert not await parts.monitor.poll()
     assert parts.monitor.is_halted
-    assert "archive restored --dir archive\n" in parts.printed[0]
+    assert "archive confirm-restore --dir archive\n" in parts.printed[0]
 
 
 @pytest.mark.parametrize(("state", "ends"), [(SEEDING, True), (LOADING, False), (HALTED, False)])

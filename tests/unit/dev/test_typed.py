@@ -49,8 +49,8 @@ def test_own_command_line_is_repeated_with_another_option() -> None:
     ("message", "completed"),
     [
         (
-            "type: busyapi archive restored --last-id ID",
-            "type: .venv/bin/busyapi archive restored --dir state/archive --last-id ID",
+            "type: busyapi archive confirm-restore --last-id ID",
+            "type: .venv/bin/busyapi archive confirm-restore --dir state/archive --last-id ID",
         ),
         (".venv/bin/busyapi archive ls", ".venv/bin/busyapi archive ls"),
         ("the archive is whole", "the archive is whole"),

@@ -124,4 +124,4 @@ def test_missing_seqs_that_whole_files_follow_are_named(tmp_path: Path) -> None:
     writer.close()
     message = str(caught.value)
     assert "ends at seq 10: seqs 11 to 20 are missing, and 15 more;" in message, "21 to 30 exist"
-    assert "the next whole file begins at seq 21:" in message
+    assert "the next intact file begins at seq 21:" in message
