@@ -55,7 +55,7 @@ class Archive:
     damaged: list[str] = field(default_factory=list)
     """The name of each unreadable file, with the reason."""
     torn: list[str] = field(default_factory=list)
-    """Open segments with a torn tail. This is no damage: the flusher truncates it at its start."""
+    """Open segments with a torn tail. This is not damage: the flusher truncates it at its start."""
 
     def partition(self, number: int) -> Partition:
         """Return one partition, empty if it has no files."""
@@ -111,7 +111,7 @@ def _read_frames(path: Path) -> Iterator[bytes]:
     """Yield the content of each zstd frame. Skippable frames, with headers, have no content.
 
     Raises:
-        ZstdError, ValueError: the file has bytes that are no frame, or ends within a frame.
+        ZstdError, ValueError: the file has bytes that are not a frame, or ends within a frame.
     """
     decompressor = zstandard.ZstdDecompressor()
     with path.open("rb") as file:

@@ -166,7 +166,7 @@ HEADERS = (
     "X-Request-ID: " + "x" * 129,
     "X: \u00ff\u00fe",
     "X:",
-    "X : blank before the colon",
+    "X : space before the colon",
     " folded: line",
     "no colon",
     "",

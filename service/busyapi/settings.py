@@ -181,7 +181,11 @@ class Settings:
         minimum=1,
     )
     pending_bytes: int = setting(
-        "BUSYAPI_PENDING_BYTES", 67_108_864, "bytes", "the same, by size", minimum=2
+        "BUSYAPI_PENDING_BYTES",
+        67_108_864,
+        "bytes",
+        "bytes of usages that wait in one API process; above it, 503",
+        minimum=2,
     )
     commit_deadline: float = setting(
         "BUSYAPI_COMMIT_DEADLINE",
@@ -206,7 +210,10 @@ class Settings:
         "after SIGTERM, the process still serves for this long, while load balancers remove it",
     )
     stop_timeout: float = setting(
-        "BUSYAPI_STOP_TIMEOUT", 15.0, "seconds", "after that, for accepted requests to finish"
+        "BUSYAPI_STOP_TIMEOUT",
+        15.0,
+        "seconds",
+        "after SIGTERM and BUSYAPI_DRAIN_DELAY, accepted requests have this long to finish",
     )
     idempotency_ttl: int = setting(
         "BUSYAPI_IDEMPOTENCY_TTL",
@@ -233,8 +240,8 @@ class Settings:
         "BUSYAPI_RATE_LIMIT",
         0.0,
         "usages a second",
-        "for each token, or for each address without authentication; a batch counts its usages,"
-        " a read one; 0: no limit",
+        "for each token, or for each address without authentication; each usage of a batch counts,"
+        " and each read counts as one; 0: no limit",
     )
     cors_origins: str = setting(
         "BUSYAPI_CORS_ORIGINS",
@@ -256,7 +263,10 @@ class Settings:
         "BUSYAPI_SEGMENT_BYTES", 67_108_864, "bytes", "a segment is closed at this size", minimum=1
     )
     segment_age: float = setting(
-        "BUSYAPI_SEGMENT_AGE", 3600.0, "seconds", "also at this age, and at midnight UTC"
+        "BUSYAPI_SEGMENT_AGE",
+        3600.0,
+        "seconds",
+        "a segment is closed at this age, and at midnight UTC",
     )
     retention_days: int = setting(
         "BUSYAPI_RETENTION_DAYS", 0, "days", "older segments are deleted; 0 keeps all"

@@ -1,7 +1,7 @@
 """Find the words that `words.py` lists.
 
 Prose is everything in a file except code: in Markdown all except fences, indented blocks and code
-spans; in Python comments, docstrings and strings with a blank; elsewhere the whole file. Old names
+spans; in Python comments, docstrings and strings with a space; elsewhere the whole file. Old names
 are searched in code too.
 
 `python -m testkit.docs.word_scan PATH…` lists all matches below paths, pending or not.
@@ -78,7 +78,7 @@ def _blank(text: str) -> str:
 
 
 def _extract_python_prose(text: str) -> str:
-    """Keep comments, docstrings and strings with a blank."""
+    """Keep comments, docstrings and strings with a space."""
     prose = [list(_blank(line)) for line in text.splitlines(keepends=True)]
     for token in tokenize.generate_tokens(StringIO(text).readline):
         if token.type == tokenize.COMMENT or (

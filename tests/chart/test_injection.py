@@ -29,7 +29,7 @@ from testkit.chart.rendering import (
 PLAIN_TEXT = "zz"
 TEXTS = [
     "zz: &a *b\" # ' }: [\r      hostNetwork: true\n hostNetwork: true\n---\na: b",
-    'zz"\n-\thostNetwork:\nzz',  # without a blank, which some patterns refuse
+    'zz"\n-\thostNetwork:\nzz',  # without a space, which some patterns refuse
 ]
 TRIED = [
     mode

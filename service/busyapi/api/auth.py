@@ -1,6 +1,6 @@
 """Authentication, authorization and rate limits. Off unless configured.
 
-The token file has one line for each credential: its rights, a blank, the token.
+The token file has one line for each credential: its rights, a space, the token.
 
     # a device, then a clinic's reader
     write 3f9c0d…
@@ -156,7 +156,7 @@ def _read_tokens(path: str) -> dict[str, set[str]]:
         if len(words) != 2 or not rights <= RIGHTS:  # noqa: PLR2004 - rights and token
             raise ConfigError(
                 f"BUSYAPI_TOKENS_FILE, line {number}: write `write`, `read` or `write,read`,"
-                " a blank, and the token"
+                " a space, and the token"
             )
         rights_by_digest[_digest_token(words[1])] = rights
     if not rights_by_digest:

@@ -1,8 +1,8 @@
 """CORS: pages of configured origins may call the API from a browser (Fetch standard).
 
 Off unless origins are configured. A response names the request's origin, never `*`: its content is
-patients' usages. A preflight has no credentials and needs none. CORS is no access control: requests
-of other origins are served too, but their pages cannot read the responses.
+patients' usages. A preflight has no credentials and needs none. CORS is not access control:
+requests of other origins are served too, but their pages cannot read the responses.
 """
 
 import re

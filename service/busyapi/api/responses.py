@@ -55,7 +55,7 @@ class CreatedResponse(HTTPResponse):
 
 
 def render_created(usage: UsageId, request_id: bytes, *, close: bool) -> bytes:
-    """Render a whole message, byte for byte the one that `CreatedResponse` leads to."""
+    """Render a complete message, byte for byte the one that `CreatedResponse` leads to."""
     number = b"%d" % usage
     return _created_template(int(time())) % (
         number,

@@ -139,7 +139,7 @@ def encode_block_header(block: BlockHeader) -> bytes:
 
 
 def decode_block_header(raw: bytes) -> BlockHeader | None:
-    """Decode a block header; return None if the bytes are no valid one."""
+    """Decode a block header; return None if the bytes are not a valid one."""
     if len(raw) < BLOCK_SIZE or not raw.startswith(BLOCK_START):
         return None
     if _CRC.unpack_from(raw, _BLOCK.size)[0] != crc32(raw[: _BLOCK.size]):
@@ -180,7 +180,7 @@ def parse_footer_size(tail: bytes) -> int | None:
 
 
 def decode_footer(raw: bytes, offset: int) -> Footer | None:
-    """Decode a footer that was read at this offset; return None if it is no valid one."""
+    """Decode a footer that was read at this offset; return None if it is not a valid one."""
     body = len(raw) - TRAILER_SIZE - _CRC.size
     if body < _FOOTER.size or _CRC.unpack_from(raw, body)[0] != crc32(raw[:body]):
         return None

@@ -80,7 +80,7 @@ class ArchiveLookup:
             self._report_damage(seq)
             raise
         except OSError as error:
-            if error.errno == errno.EIO:  # a bad sector; other errors are no damage of the file
+            if error.errno == errno.EIO:  # a bad sector; other errors are not damage to the file
                 self._report_damage(seq)
             raise
 

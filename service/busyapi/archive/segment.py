@@ -131,7 +131,7 @@ class Segment:
         try:
             rename_file(self.path, self._folder / file.path)
         except OSError:
-            # Without this a later, shorter block would leave the rest of the footer behind it, and
+            # Without this a later, shorter block would leave the rest of the footer after it, and
             # recovery would take those bytes for a doubtful block.
             if is_same_file(self._fd, self.path):
                 self._truncate()

@@ -142,7 +142,7 @@ class PartitionWriter:
         return AppendStats(usages, raw_bytes, len(written), write_seconds, sync_seconds)
 
     def record_gap(self, through: Seq, why: str) -> None:
-        """Record that the seqs after the cursor, up to `through`, are no usages.
+        """Record that the seqs after the cursor, up to `through`, are not usages.
 
         Seqs that a file holds keep their usages: only the holes are recorded.
 

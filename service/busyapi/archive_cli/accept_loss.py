@@ -61,7 +61,7 @@ def accept_loss(
         if replaces:
             writer.update_identity(replaces=replaces)
         if beyond:
-            writer.record_gap(through, f"accepted by a person: {reason}")
+            writer.record_gap(through, f"accepted by an operator: {reason}")
         write_output(f"recorded: partition {number} now ends at seq {writer.cursor}\n")
         if writer.stats.highest_seq > writer.cursor:
             write_output(f"usages are still missing, up to seq {writer.stats.highest_seq}\n")

@@ -102,7 +102,7 @@ _CAT_EXAMPLES = """\
   busyapi archive cat --patient 100 | head
 """
 _VERIFY_EXAMPLES = """\
-  busyapi archive verify && echo whole
+  busyapi archive verify && echo intact
   busyapi archive verify --partition 1
 """
 _EXPORT_EXAMPLES = """\

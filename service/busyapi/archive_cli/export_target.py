@@ -1,7 +1,7 @@
 """The file that an export writes: checked before any work, and complete when it gets its name.
 
 The data goes to a temporary file in the same folder, which is renamed at the end. So a target that
-is no ordinary file is refused: a rename would replace a device, such as /dev/null, by a file.
+is not an ordinary file is refused: a rename would replace a device, such as /dev/null, by a file.
 """
 
 import os

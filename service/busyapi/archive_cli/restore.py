@@ -100,7 +100,7 @@ def confirm_restore(
         for (partition, writer), through in zip(writers, throughs, strict=True):
             if through > writer.cursor:
                 writer.record_gap(
-                    through, f"restored from a backup; a person said: last id {last_id}"
+                    through, f"restored from a backup; operator gave last id {last_id}"
                 )
             writer.adopt_copy()
             number = partition.identity.partition

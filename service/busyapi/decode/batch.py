@@ -1,4 +1,4 @@
-"""Batches: a JSON array, or one JSON text a line (NDJSON). A batch is accepted whole or not at all.
+"""Batches: a JSON array, or one JSON text a line (NDJSON). All usages are accepted, or none.
 
     array ──> pieces, each decoded in one call (`fast_array`) ──────────────────> lines
       └─ if that fails ─> unparsed items ──> groups, each decoded in one call ──> lines
@@ -43,7 +43,7 @@ def decode_batch(
     """Return the line of each usage, in the order sent.
 
     Raises:
-        MalformedBody: the whole body is not a JSON array in UTF-8.
+        MalformedBody: the body as a whole is not a JSON array in UTF-8.
         InvalidUsage: the errors of every invalid item, by its index, up to MAX_ERRORS; or one
             error at pointer "" for no usage, too many usages, or too many brackets.
     """
@@ -158,11 +158,11 @@ class _BatchReader:
 
     def _read_one_by_one(self, at: int, group: Sequence[Any]) -> Incremental[None]:
         """Decode one by one the items of a group that could not be decoded in one call."""
-        tried = len(group) == 1
+        fast_decoder_failed = len(group) == 1
         for index, item in enumerate(group, at):
             syntax_error = ""
             try:
-                yield from self._read(index, bytes(item), tried=tried)
+                yield from self._read(index, bytes(item), fast_decoder_failed=fast_decoder_failed)
             except NotJson as error:
                 syntax_error = str(error)
             except Unreadable as error:
@@ -173,13 +173,17 @@ class _BatchReader:
             if len(self.errors) >= MAX_ERRORS:
                 return
 
-    def _read(self, index: int, raw: bytes, *, tried: bool = False) -> Incremental[None]:
+    def _read(
+        self, index: int, raw: bytes, *, fast_decoder_failed: bool = False
+    ) -> Incremental[None]:
         max_bytes = self._limits.max_item_bytes
         if len(raw) > max_bytes:
             self.errors.append(ValidationError(f"/{index}", f"is larger than {max_bytes} bytes"))
             return
         try:
-            line = yield from read_line(raw, strict=self._strict, tried=tried)
+            line = yield from read_line(
+                raw, strict=self._strict, fast_decoder_failed=fast_decoder_failed
+            )
             self.lines.append(line)
         except InvalidUsage as error:
             self.errors += [

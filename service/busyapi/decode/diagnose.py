@@ -1,4 +1,4 @@
-r"""The slow path: Python's own parser reads what the fast path did not accept.
+r"""The full parser: Python's own reads what the fast decoder did not accept.
 
 It decides what is JSON and finds every error of a usage. It may be slow, because the usages of a
 working device never get here. A usage without an error is accepted after all, so a device is not
@@ -95,7 +95,7 @@ def find_errors(value: object, raw: bytes, *, strict: bool) -> list[ValidationEr
     if not isinstance(value, dict):
         raise Unreadable("is not a JSON object")
     # A walk of its own, which few bodies need: the walk below ends at MAX_ERRORS, and must not
-    # miss what is nested too deep behind them.
+    # miss what is nested too deep after them.
     if count_brackets(raw) > DEPTH_LIMIT and measure_depth(value) > DEPTH_LIMIT:
         raise Unreadable(_TOO_DEEP)
     errors = list(find_rule_errors(value)) if strict else []
@@ -156,7 +156,7 @@ def _unsupported_reason(value: object) -> str:
     if type(value) is float and value in {inf, -inf}:
         return "is a number beyond the range of a double"
     if type(value) is str and not (value.isascii() or _is_unicode(value)):
-        return "holds an unpaired surrogate, which is no character"
+        return "holds an unpaired surrogate, which is not a character"
     return ""
 
 
@@ -186,7 +186,7 @@ def _parse_integer(digits: str) -> int | _UnsupportedNumber:
 
 
 def _refuse_constant(_name: str) -> None:
-    raise NotJson("is not JSON: NaN and Infinity are no numbers in it")
+    raise NotJson("is not JSON: NaN and Infinity are not numbers in it")
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)

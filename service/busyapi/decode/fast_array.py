@@ -1,7 +1,7 @@
-"""The fast path for a JSON array of ordinary usages: piece by piece, each parsed in one call.
+"""The fast decoder for a JSON array of ordinary usages: piece by piece, each parsed in one call.
 
 A piece ends where the next usage seems to begin in the same way as the first one. If that place is
-inside a string or a usage, the piece is not JSON, and the slow path in `batch` starts from the
+inside a string or a usage, the piece is not JSON, and the full parser in `batch` starts from the
 beginning. If every piece is a list of usages, the array is the list of the same usages, because
 one comma separates two values.
 """
@@ -19,7 +19,7 @@ _SEPARATORS = (b"},", b"}, ", b"},\n")
 def decode_array_fast(
     raw: bytes, max_items: int, max_piece_bytes: int, *, strict: bool
 ) -> Incremental[list[bytes] | None]:
-    """Return the lines of an array of up to `max_items` usages; None if it needs the slow path.
+    """Return the lines of an array of up to `max_items` usages; None if it needs the full parser.
 
     A piece has up to `max_piece_bytes` bytes, so no usage in it is larger.
     """
@@ -44,7 +44,7 @@ def decode_array_fast(
             return None
         lines += piece_lines
         brackets += piece_brackets
-        at = stop + 1  # behind the comma, or the closing bracket
+        at = stop + 1  # after the comma, or the closing bracket
     # `at` is smaller if nothing follows the last comma.
     complete = at == end + 1 and brackets <= max_containers_in_batch(len(raw), len(lines))
     return lines if complete else None
@@ -60,7 +60,7 @@ def _find_last_item_end(text: bytes, head: bytes, start: int, end: int) -> int:
 
 
 def decode_items_fast(items: bytes, brackets: int, *, strict: bool) -> list[bytes] | None:
-    """Return the lines of ordinary usages between commas; None if they need the slow path."""
+    """Return the lines of ordinary usages between commas; None if they need the full parser."""
     # This counts the usages' own brackets too: an ordinary usage is longer than eight bytes.
     if brackets > max_containers(len(items)):
         return None

@@ -61,7 +61,7 @@ def split_array(raw: bytes, max_items: int) -> Incremental[list[Any]]:
 
 
 def _skip_blanks(raw: bytes, at: int) -> Incremental[int]:
-    """Return the position behind the blanks that begin at a position."""
+    """Return the position after the whitespace that begins at a position."""
     while piece := raw[at : at + _STEP_BYTES]:
         rest = piece.lstrip(_BLANKS)
         at += len(piece) - len(rest)
@@ -95,11 +95,11 @@ def _split_one_by_one(raw: bytes, scanned: bytes, max_items: int) -> Incremental
 
 
 def _find_value_end(raw: bytes, view: memoryview, at: int) -> int:
-    """Return the end of the value that begins at a position and of the blanks behind it."""
+    """Return the end of the value that begins at a position and of the whitespace after it."""
     try:
         _first_item(view[at:])
     except (msgspec.DecodeError, RecursionError) as error:
-        # msgspec reports it only in this way: it skips one value and refuses the bytes behind it.
+        # msgspec reports it only in this way: it skips one value and refuses the bytes after it.
         if trailing := _TRAILING.search(str(error)):
             return at + int(trailing[1]) - 1
         message = _describe_error(raw, at, error)

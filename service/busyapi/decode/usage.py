@@ -8,8 +8,8 @@ from busyapi.decode.validation import is_object, is_usage
 from busyapi.errors import InvalidUsage, MalformedBody, ValidationError
 
 _LONG = 8_192
-"""Bytes that the slow path reads without a break: up to 1 ms. For a longer usage, each pass over it
-is one step."""
+"""Bytes that the full parser reads without a break: up to 1 ms. For a longer usage, each pass over
+it is one step."""
 
 
 def decode_usage(raw: bytes, *, strict: bool) -> bytes:
@@ -40,22 +40,24 @@ def read_usage(raw: bytes, *, strict: bool) -> Incremental[bytes]:
     raise MalformedBody(f"The body {reason}.")
 
 
-def read_line(raw: bytes, *, strict: bool, tried: bool = False) -> Incremental[bytes]:
-    """Return the line of a usage that may be one of many; `tried`: the fast path has failed.
+def read_line(raw: bytes, *, strict: bool, fast_decoder_failed: bool = False) -> Incremental[bytes]:
+    """Return the line of a usage that may be one of many.
+
+    `fast_decoder_failed`: the fast decoder did not accept it, so only the full parser reads it.
 
     Raises:
         Unreadable: in the cases in which read_usage raises MalformedBody.
         InvalidUsage: as read_usage raises it.
     """
     raw = raw.removeprefix(BYTE_ORDER_MARK)
-    line = None if tried else decode_fast(raw, strict=strict, max_bytes=len(raw))
+    line = None if fast_decoder_failed else decode_fast(raw, strict=strict, max_bytes=len(raw))
     if line is None:
         line = yield from _decode_with_diagnosis(raw, strict=strict)
     return line
 
 
 def decode_fast(raw: bytes, *, strict: bool, max_bytes: int = MAX_STEP_BYTES) -> bytes | None:
-    """Return the line of an ordinary usage; None if it needs the slow path, `read_line`."""
+    """Return the line of an ordinary usage; None if it needs the full parser, `read_line`."""
     brackets, size = 0, len(raw)
     # A shorter usage can hold neither too many brackets nor too deep ones.
     if size > SHALLOW_BYTES:

@@ -1,6 +1,6 @@
 """The flusher's main loop: acquire, recover, seed, then flush until it must stop.
 
-    acquire ──> recover ──> seed ──> run_once ──┐   Redis unavailable: acquire again
+    acquire ──> recover ──> seed ──> run_cycle ─┐   Redis unavailable: acquire again
        ^                     ^  └───────────────┘   archive behind or damaged: halt, release lock
        └────────halt─────────┘                      and lease, retry until an operator has acted
 
@@ -49,8 +49,8 @@ log = structlog.get_logger()
 INSPECT_INTERVAL_SECONDS = 1.0
 HALT_RETRY_SECONDS = 3.0
 RETRY_INTERVAL_SECONDS = 0.3
-MAX_IDLE_RUN_SECONDS = 3.0
-"""A run without new usages takes a second. A longer one could not read the stream."""
+MAX_IDLE_CYCLE_SECONDS = 3.0
+"""A cycle without new usages takes a second. A longer one could not read the stream."""
 
 
 class Flusher:
@@ -76,9 +76,9 @@ class Flusher:
         self._retention_refused = False
         metrics.bound_usages.set(config.bound)
         self._archived_until = time.time()
-        """Every usage received before this time is archived, as of the last run."""
+        """Every usage received before this time is archived, as of the last cycle."""
         self._caught_up = True
-        """The last run archived every issued seq."""
+        """The last cycle archived every issued seq."""
         metrics.oldest_unarchived_seconds.set_function(self._oldest_seconds)
 
     @property
@@ -169,7 +169,7 @@ class Flusher:
             partition, writer = await self._resources.acquire()
             self.report_damage(writer)
             await self._seed(partition, writer)
-        await self.run_once()
+        await self.run_cycle()
 
     def report_damage(self, writer: PartitionWriter) -> None:
         """Log and count damage that was not reported yet."""
@@ -193,8 +193,8 @@ class Flusher:
             log.warning("ids_skipped", why=why, before=cursor, after=writer.cursor)
         self._buffer = FlushBuffer(writer.cursor, self._keys)
 
-    async def run_once(self) -> None:
-        """Read usages, archive them, and publish the cursor."""
+    async def run_cycle(self) -> None:
+        """Run one cycle: read usages, archive them, and publish the cursor."""
         writer, partition, buffer = self._require_running()
         started = monotonic()
         await buffer.fill(partition, self._stopping)
@@ -272,6 +272,6 @@ class Flusher:
         """Return the age of the oldest unarchived usage; if unknown, the largest possible age."""
         oldest = self._buffer.oldest_ms if self._buffer else None
         age = time.time() - (oldest / 1000 if oldest else self._archived_until)
-        if oldest is None and self._caught_up and age < MAX_IDLE_RUN_SECONDS:
+        if oldest is None and self._caught_up and age < MAX_IDLE_CYCLE_SECONDS:
             return 0.0
         return max(0.0, age)

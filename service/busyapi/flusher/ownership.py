@@ -140,9 +140,9 @@ def check_original_known(
     known = max(state.archived, state.seq or 0, writer.stats.highest_seq)
     minimum = f", at least that of seq {known}," if known > writer.cursor else ""
     raise LossSuspected(
-        f"this archive is a copy, as of a backup, that ends at seq {writer.cursor}, and Redis is"
-        " not the server that the original was seeded on, so it does not know which ids were issued"
-        " since. If a later copy or the original exists, mount it. If not, find the highest id"
-        f"{minimum} that any device or log has, and type: busyapi archive confirm-restore"
-        f" --partition {config.partition} --last-id ID"
+        f"this archive is a copy (for example a restored backup) that ends at seq {writer.cursor},"
+        " and Redis is not the server that the original was seeded on, so it does not know which"
+        " ids were issued since. If a later copy or the original exists, mount it. If not, find the"
+        f" highest id{minimum} that any device or log has, and type: busyapi archive"
+        f" confirm-restore --partition {config.partition} --last-id ID"
     )

@@ -1,4 +1,4 @@
-"""The metrics of one run of the flusher."""
+"""The metrics of one cycle of the flusher."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from busyapi.telemetry.metrics import FlusherMetrics
 
 
 class StageTimes(NamedTuple):
-    """The times at which a run's stages ended."""
+    """The times at which a cycle's stages ended."""
 
     started: float
     filled: float
@@ -19,7 +19,7 @@ class StageTimes(NamedTuple):
 def record_flush(
     metrics: FlusherMetrics, usages: int, appends: Sequence[AppendStats], times: StageTimes
 ) -> None:
-    """Record the times of a run's stages and, if it archived usages, their number and bytes."""
+    """Record the times of a cycle's stages and, if it archived usages, their number and bytes."""
     stages = metrics.stage_seconds
     sync_seconds = sum(append.sync_seconds for append in appends)
     stages["read"].inc(times.filled - times.started)

@@ -36,11 +36,14 @@ class CommitCommand(NamedTuple):
     entry: bytes
     usage_count: int
     dedup_key: str
+    """The Redis key that recognizes a repeat. Mode `batch`: the committer's, which holds its last
+    batch number. Mode `key`: the Idempotency-Key's, under the name that version 0.2.0 gave it."""
     mode: str
     """`batch` (deduplicated by the committer's batch number) or `key` (by an Idempotency-Key)."""
     dedup_token: str
+    """What a repeat has in common: the batch number, or in mode `key` the digest of the body."""
     key_digest: str = ""
-    """Digest of the Idempotency-Key and its owner; `dedup_key` is the key under its 0.2.0 name."""
+    """Digest of the Idempotency-Key and its owner, a field of the hashes of known keys."""
     request_token: str = ""
     """Identifies the request, so that a repeat by the committer does not count as a replay."""
     received_ms: int = 0

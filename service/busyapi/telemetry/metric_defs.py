@@ -65,8 +65,8 @@ BUILD_INFO = MetricDef(
         "Overview",
     ),
     (
-        Label("version", "1 per process, 2 during a rollout"),
-        Label("python", "1 per process"),
+        Label("version", "one value per process, two during a rollout"),
+        Label("python", "one value per process"),
         Label("role", "2", ("api", "flusher")),
     ),
 )
@@ -74,7 +74,7 @@ DURABILITY_HELD = MetricDef(
     "busyapi_durability_held",
     "gauge",
     "1 while Redis meets the configured durability tier, otherwise 0: /readyz names the setting to"
-    " change.",
+    " change, and a flusher logs `durability_not_met`.",
     (
         "BusyapiDurabilityNotHeld",
         "Data path",

@@ -31,7 +31,8 @@ COMMITTER_FAILURE_REASONS = ("NotSeeded", "RedisUnavailable", "DurabilityNotMet"
 ROUTE = Label("route", "9: the routes of the API by pattern, and `none`")
 STATUS = Label(
     "status",
-    "about 20 of HTTP; 499: the device reset its connection; 500 also: the process closed one",
+    "about 20 HTTP statuses; 499: the client reset the connection; 500 includes connections that"
+    " the process closed",
 )
 
 REQUESTS = MetricDef(

@@ -42,7 +42,7 @@ ARCHIVED_SEQ = MetricDef(
 BOUND_USAGES = MetricDef(
     "busyapi_bound_usages",
     "gauge",
-    "Maximum of issued minus archived. When it is reached, posts are refused.",
+    "The bound: how many usages may be issued and not archived. At it, posts are refused.",
     (
         "BusyapiArchivingBurn",
         "BusyapiBufferFilling",
@@ -91,7 +91,8 @@ HALTED = MetricDef(
 EPOCH_JUMPS = MetricDef(
     "busyapi_epoch_jumps",
     "counter",
-    "Times that ids skipped what Redis may have lost. Find out why Redis lost data.",
+    "Times that the flusher skipped ids that Redis may have issued and lost. Find out why it lost"
+    " data.",
     (
         "BusyapiEpochJump",
         "Data path",

@@ -1,4 +1,4 @@
-"""A deadline for receiving a whole request, and for a client that does not read its response.
+"""A deadline for receiving a complete request, and for a client that does not read its response.
 
 Sanic's REQUEST_TIMEOUT restarts at every byte and does not cover the body, so a client that sends
 one byte per second holds a connection for ever. Here each connection is checked 8 times per

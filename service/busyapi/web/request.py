@@ -20,7 +20,7 @@ class BufferedRequest(Request):
     async def receive_whole_body(
         self, limit: int, check_start: Callable[[bytes], None] | None = None
     ) -> None:
-        """Receive the whole body; `check_start` gets its first part and may refuse it.
+        """Receive the complete body; `check_start` gets its first part and may refuse it.
 
         Raises:
             BodyTooLarge: the Content-Length exceeds the limit.

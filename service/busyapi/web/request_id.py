@@ -35,7 +35,7 @@ def extract(head: bytes) -> tuple[bytes, bytes | None]:
         return head, None
     end = head.find(b"\r\n", at + 2)
     end = len(head) if end < 0 else end
-    # Strip no other blanks: to some proxies a line feed here would end the line.
+    # Strip no other whitespace: to some proxies a line feed here would end the line.
     sent = head[at + len(_HEADER_LINE) : end].lstrip(b" \t")
     if not VALID_ID.fullmatch(sent.decode("latin-1")):
         return head, None

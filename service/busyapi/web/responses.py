@@ -1,4 +1,4 @@
-"""How a response becomes a whole message without Sanic's task."""
+"""How a response becomes a complete message without Sanic's task."""
 
 from sanic.headers import format_http1_response
 from sanic.response import HTTPResponse
@@ -8,7 +8,7 @@ from busyapi.web.request_id import HEADER
 
 
 def render_response(response: HTTPResponse, request_id: bytes, *, close: bool) -> bytes:
-    """Render a response as a whole message, as Sanic does."""
+    """Render a response as a complete message, as Sanic does."""
     body = response.body or b""
     response.headers[HEADER] = request_id.decode()
     response.headers["date"] = current_http_date()
