@@ -23,7 +23,7 @@ EVERY_MODE = pytest.mark.parametrize("mode", MODES, ids=mode_name)
 API = ("Deployment", "busyapi")
 FLUSHER = ("StatefulSet", "busyapi-flusher")
 VALKEY = ("StatefulSet", "busyapi-valkey")
-CHART_CONTAINERS = {"api", "flusher", "valkey", "test"}
+CHART_CONTAINERS = {"api", "flusher", "valkey", "exporter", "test"}
 WORKLOADS = [API, FLUSHER, VALKEY]
 
 

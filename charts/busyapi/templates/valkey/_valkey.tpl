@@ -73,7 +73,7 @@ maxclients 10000
 {{/*
 The ACL, from the SHA-256 of each role's password and the prefix of the keys. A script runs as its
 caller, so a role needs every command that its scripts call. The probe may only PING, so it needs no
-password.
+password. The exporter reads no key, no setting and no command of others: SLOWLOG GET would show usages.
 
 No client can log in as default, but it must have every right: Valkey and Redis replay their append-only
 file as that user, and silently drop commands that it may not run (valkey#3983, redis#14541).
@@ -81,6 +81,9 @@ file as that user, and silently drop commands that it may not run (valkey#3983, 
 {{- define "busyapi.acl" -}}
 user default off ~* &* +@all
 user probe on nopass resetchannels -@all +ping
+{{- if .exporter }}
+user exporter on #{{ .exporter }} resetchannels -@all +ping +info +client|setname +latency|latest +latency|histogram +slowlog|len
+{{- end }}
 user api on #{{ .api }} resetchannels ~{{ .prefix }}:* -@all +evalsha +script|load +info +config|get +waitaof +get +set +exists +hget +hlen +hmget +hset +hdel +incrby +xadd +xrange
 user flusher on #{{ .flusher }} resetchannels ~{{ .prefix }}:* -@all +evalsha +script|load +info +config|get +waitaof +get +set +pexpire +pttl +exists +hget +hlen +hmget +hset +hdel +hexists +xread +xtrim
 {{- end }}
