@@ -36,7 +36,7 @@ run: $(VENV)/$(if $(REDIS),.redis,.run)  ## Valkey, two API processes and a flus
 unexport PYTHONDONTWRITEBYTECODE
 
 # docs/reference/tests.md lists the tiers, and why a test is in a later one.
-ELSEWHERE := long or release
+SEPARATE := long or release
 LATER := chart or alerts or mutants or tools or full
 
 # Tests wait as much as they compute: four at a time keep two cores busy. In the order of their
@@ -52,15 +52,15 @@ run_tests = $(PYTEST) -m "($(1)) and not alone" $(WORKERS) $(ARGS) && $(PYTEST) 
 endif
 
 check: lint  ## ruff, mypy, fresh generated files and the unit tests, in a minute; needs no system packages
-	$(PYTEST) -m "not (servers or $(LATER) or $(ELSEWHERE))" -n 2 tests/unit tests/docs
+	$(PYTEST) -m "not (servers or $(LATER) or $(SEPARATE))" -n 2 tests/unit tests/docs
 
 test: $(VENV)/.test  ## the tests of each change, on real servers; ARGS="-k decode" for some
 	@.ci/system-packages
-	$(call run_tests,not ($(LATER) or $(ELSEWHERE)))
+	$(call run_tests,not ($(LATER) or $(SEPARATE)))
 
 test-later: $(VENV)/.test $(VENV)/.chart  ## what make test leaves out: chart, alerts, mutants, tools, full lengths
 	@.ci/system-packages
-	$(call run_tests,($(LATER)) and not ($(ELSEWHERE)))
+	$(call run_tests,($(LATER)) and not ($(SEPARATE)))
 
 test-all: test test-later  ## make test, then make test-later
 

@@ -5,14 +5,14 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-from tools.site_pages import ELSEWHERE, adapt
+from tools.site_pages import PAGES_OUTSIDE_DOCS, adapt
 
 ROOT = Path(__file__).parents[1]
 
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages whose files are not in docs/."""
-    for path, page in ELSEWHERE.items():
+    for path, page in PAGES_OUTSIDE_DOCS.items():
         files.append(File.generated(config, page, content=(ROOT / path).read_text()))
     return files
 

@@ -8,7 +8,7 @@ ordered list is indented by three characters instead of four.
 import posixpath
 import re
 
-ELSEWHERE = {
+PAGES_OUTSIDE_DOCS = {
     "ARCHITECTURE.md": "explanation/architecture.md",
     "CHANGELOG.md": "CHANGELOG.md",
     "CONTRIBUTING.md": "CONTRIBUTING.md",
@@ -29,12 +29,12 @@ def page_of(path: str) -> str | None:
     """Return where a file of the repository is on the site, or None."""
     if path == "README.md":
         return "index.md"
-    return path.removeprefix("docs/") if path.startswith("docs/") else ELSEWHERE.get(path)
+    return path.removeprefix("docs/") if path.startswith("docs/") else PAGES_OUTSIDE_DOCS.get(path)
 
 
 def source_of(page: str) -> str:
     """Return the repository's file that a page comes from."""
-    outside = {page: path for path, page in ELSEWHERE.items()}
+    outside = {page: path for path, page in PAGES_OUTSIDE_DOCS.items()}
     return outside.get(page, f"docs/{page}")
 
 

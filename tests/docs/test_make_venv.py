@@ -51,7 +51,7 @@ class Machine:
 
 MUSL = "case $2 in *libc_ver*) exit 1 ;; esac"
 """The answer of Alpine's Python about its libc."""
-UNABLE = 'if [ "$2" = venv ]; then exit 1; fi'
+CANNOT_CREATE_VENV = 'if [ "$2" = venv ]; then exit 1; fi'
 """Debian's Python without its venv package."""
 OLD = "exit 1"
 
@@ -68,7 +68,7 @@ def add_python(machine: Machine, name: str) -> None:
 
 def test_newest_python_that_can_make_a_venv_is_used(machine: Machine) -> None:
     machine.add_script("python3.14", "exit 127")  # a shim without a Python
-    machine.add_script("python3.13", UNABLE)
+    machine.add_script("python3.13", CANNOT_CREATE_VENV)
     add_python(machine, "python3.12")
     add_python(machine, "python3.11")
     result = machine.make_venv()
@@ -77,7 +77,7 @@ def test_newest_python_that_can_make_a_venv_is_used(machine: Machine) -> None:
 
 
 def test_without_root_the_line_to_type_is_printed(machine: Machine) -> None:
-    machine.add_script("python3.11", UNABLE)
+    machine.add_script("python3.11", CANNOT_CREATE_VENV)
     machine.add_script("apt-get", "exit 0")
     result = machine.make_venv()
     assert result.returncode == 1

@@ -57,13 +57,13 @@ def test_each_definition_lists_its_readers_and_only_defined_metrics_are_read() -
     assert readers_by_metric == {name: row.read_by for name, row in ROWS.items()}
 
 
-def test_every_recording_rule_is_read_and_every_one_that_is_read_exists() -> None:
+def test_recording_rules_that_exist_are_those_that_are_read() -> None:
     records = read_records(load_rules())
     read = set[str]().union(*collect_readers().values(), *records.values())
     assert {name for name in read if name.startswith("busyapi:")} == records.keys()
 
 
-RULES_OF_ONE = {
+RULES = {
     "groups": [
         {"rules": [{"record": "busyapi:a:sum", "expr": "sum(busyapi_a_total)"}]},
         {"rules": [{"alert": "A", "expr": 'busyapi:a:sum{x="busyapi_b"} > busyapi_c_bucket'}]},
@@ -72,9 +72,9 @@ RULES_OF_ONE = {
 
 
 def test_a_reader_is_found_through_a_recording_rule_and_labels_are_ignored() -> None:
-    (alert, read), *others = read_alerts(RULES_OF_ONE)
+    (alert, read), *others = read_alerts(RULES)
     assert (alert, others) == ("A", [])
-    names = expand_records(read, read_records(RULES_OF_ONE))
+    names = expand_records(read, read_records(RULES))
     assert names == {"busyapi:a:sum", "busyapi_a_total", "busyapi_c_bucket"}
     assert {find_family(name, {"busyapi_a"}) for name in names} >= {"busyapi_a", "busyapi_c"}
 

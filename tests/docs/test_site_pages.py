@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.site_pages import ELSEWHERE, adapt, page_of, source_of
+from tools.site_pages import PAGES_OUTSIDE_DOCS, adapt, page_of, source_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,6 +33,6 @@ def test_page_is_adapted(page: str, text: str, adapted: str | None) -> None:
 
 
 def test_every_page_from_elsewhere_exists_and_maps_back_to_its_source() -> None:
-    for path, page in ELSEWHERE.items():
+    for path, page in PAGES_OUTSIDE_DOCS.items():
         assert (ROOT / path).exists()
         assert (page_of(path), source_of(page)) == (page, path)

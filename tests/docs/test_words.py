@@ -1,4 +1,4 @@
-"""No file has a word that this project does not use, but for those that are pending."""
+"""No file has a refused word, except files on the pending list."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from testkit.docs.word_scan import ROOT, find_words, is_pending, list_files
 from testkit.docs.words import ALLOWED, NAMES, PROSE, Rule
 
 
-def test_no_file_has_a_word_that_is_not_used() -> None:
+def test_no_file_has_a_refused_word() -> None:
     bad = [
         line
         for path in list_files()

@@ -22,6 +22,6 @@ def target(stack: Stack) -> Target:
 
 
 @pytest.fixture
-def at(stack: Stack) -> list[str]:
+def target_options(stack: Stack) -> list[str]:
     """Return the options that name the stack."""
     return [f"--url=http://127.0.0.1:{stack.port}", f"--archive={stack.archive}"]

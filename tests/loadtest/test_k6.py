@@ -10,7 +10,7 @@ from loadtest import k6
 from loadtest.__main__ import main
 from loadtest.target import Target, Unreachable
 
-SHORT = "FAILED this machine could not offer the rate through k6: "
+RATE_NOT_OFFERED = "FAILED this machine could not offer the rate through k6: "
 
 
 @pytest.mark.parametrize("name", k6.NAMES)
@@ -48,16 +48,16 @@ def test_there_are_users_for_a_pause_of_a_quarter_of_a_second(name: str) -> None
 
 @pytest.mark.parametrize("name", k6.NAMES)
 def test_a_short_run_agrees_with_the_archive(
-    name: str, at: list[str], capsys: pytest.CaptureFixture[str]
+    name: str, target_options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     # The spike adds four seconds.
     length = "100ms" if name == "spike" else "1s"
     words = [f"--env=DURATION={length}", "--env=RATE=40", "--env=INVALID=0.5", "--env=DEVICES=7"]
-    main(["k6", name, *at, *words])
+    main(["k6", name, *target_options, *words])
     output = capsys.readouterr().out
     # A slow machine may cross a threshold of milliseconds. That is not tested here.
     failed = [line for line in output.splitlines() if line.startswith("FAILED")]
-    slow = ("FAILED a threshold was crossed: http_req_duration{due:201}", SHORT)
+    slow = ("FAILED a threshold was crossed: http_req_duration{due:201}", RATE_NOT_OFFERED)
     assert all(line.startswith(slow) for line in failed), output
     row = output.splitlines()[1].split()
     sent, created, refused = (int(number.replace(",", "")) for number in row[2:5])
@@ -66,11 +66,11 @@ def test_a_short_run_agrees_with_the_archive(
 
 
 def test_a_run_with_unexpected_answers_fails(
-    at: list[str], capsys: pytest.CaptureFixture[str]
+    target_options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Valid bodies at an unknown path get 404, which only the invalid ones expect.
-    base = at[0].removeprefix("--url=") + "/nowhere"
-    code = main(["k6", "smoke", *at, "--env=DURATION=1s", f"--env=BASE_URL={base}"])
+    base = target_options[0].removeprefix("--url=") + "/nowhere"
+    code = main(["k6", "smoke", *target_options, "--env=DURATION=1s", f"--env=BASE_URL={base}"])
     assert code == 1
     output = capsys.readouterr().out
     assert re.search(r"a threshold was crossed: answers_unexpected count==0, was \d+\n", output)
@@ -86,10 +86,10 @@ def test_an_invalid_rate_is_named(rate: str) -> None:
 
 
 def test_a_rate_that_k6_cannot_offer_is_reported(
-    at: list[str], capsys: pytest.CaptureFixture[str]
+    target_options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["k6", "target", *at, "--env=RATE=200000", "--env=DURATION=1s"]) == 1
-    (line,) = (e for e in capsys.readouterr().out.splitlines() if e.startswith(SHORT))
+    assert main(["k6", "target", *target_options, "--env=RATE=200000", "--env=DURATION=1s"]) == 1
+    (line,) = (e for e in capsys.readouterr().out.splitlines() if e.startswith(RATE_NOT_OFFERED))
     dropped, planned = re.findall(r"([\d,]+) of ([\d,]+) were not sent", line)[0]
     assert 0 < int(dropped.replace(",", "")) < int(planned.replace(",", ""))
 

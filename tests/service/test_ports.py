@@ -33,7 +33,7 @@ MANY = 400
 
 
 @pytest.fixture(scope="module")
-def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def impatient_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack with a short deadline."""
     folder = tmp_path_factory.mktemp("ports")
     with (
@@ -46,12 +46,17 @@ def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture
-def start_hasty_api(hasty: Stack, tmp_path: Path) -> Iterator[StartApi]:
+def start_impatient_api(impatient_stack: Stack, tmp_path: Path) -> Iterator[StartApi]:
     """A function that starts another API process of that stack."""
     with ExitStack() as running:
 
         def make(**settings: str) -> Api:
-            api = Api(tmp_path, "api", reserve_port(), {**(hasty.apis[0].environment), **settings})
+            api = Api(
+                tmp_path,
+                "api",
+                reserve_port(),
+                {**(impatient_stack.apis[0].environment), **settings},
+            )
             api.environment.update(settings)
             return running.enter_context(api)
 
@@ -66,9 +71,9 @@ PORTS: dict[str, Callable[[Stack], int]] = {
 
 
 @pytest.fixture(params=PORTS)
-def port(request: pytest.FixtureRequest, hasty: Stack) -> int:
+def port(request: pytest.FixtureRequest, impatient_stack: Stack) -> int:
     """Each of the three ports in turn."""
-    return PORTS[request.param](hasty)
+    return PORTS[request.param](impatient_stack)
 
 
 def count_threads(process: Process) -> int:
@@ -151,8 +156,10 @@ class TestDeadline:
 class TestMetrics:
     """The event loop of an API process serves its metrics port."""
 
-    def test_silent_connections_use_no_thread_and_do_not_block_a_scrape(self, hasty: Stack) -> None:
-        api = hasty.apis[0]
+    def test_silent_connections_use_no_thread_and_do_not_block_a_scrape(
+        self, impatient_stack: Stack
+    ) -> None:
+        api = impatient_stack.apis[0]
         before = count_threads(api)
         with ExitStack() as clients:
             silent = [clients.enter_context(RawConnection(api.scrape_port)) for _ in range(MANY)]
@@ -167,10 +174,12 @@ class TestMetrics:
                 lambda: all(client.is_closed() for client in begun),
                 "unfinished requests to be closed",
             )
-        assert hasty.apis[0].log.read_bytes().count(b"Traceback") == 0
+        assert impatient_stack.apis[0].log.read_bytes().count(b"Traceback") == 0
 
-    def test_a_slow_scrape_is_answered_while_connections_keep_arriving(self, hasty: Stack) -> None:
-        api = hasty.apis[0]
+    def test_a_slow_scrape_is_answered_while_connections_keep_arriving(
+        self, impatient_stack: Stack
+    ) -> None:
+        api = impatient_stack.apis[0]
         scrape = render_request("GET", "/metrics")
         with ExitStack() as clients, RawConnection(api.scrape_port) as slow:
             slow.send(scrape[:9])
@@ -180,14 +189,14 @@ class TestMetrics:
             slow.send(scrape[9:])
             assert slow.read_answer().status == 200
 
-    def test_a_flood_of_scrapes_does_not_block_the_event_loop(self, hasty: Stack) -> None:
+    def test_a_flood_of_scrapes_does_not_block_the_event_loop(self, impatient_stack: Stack) -> None:
         """Requests share a rendering: four hundred requests need far fewer renderings."""
-        api = hasty.apis[0]
+        api = impatient_stack.apis[0]
         clients = [RawConnection(api.scrape_port) for _ in range(100)]
         for client in clients:
             client.send(render_request("GET", "/metrics") * 4)
         started = time.monotonic()
-        assert fetch(hasty.port, "/livez").status == 200
+        assert fetch(impatient_stack.port, "/livez").status == 200
         seconds = time.monotonic() - started
         bodies = {client.read_answer().body for client in clients}
         assert len(bodies) < 50
@@ -203,10 +212,12 @@ class TestMetrics:
                 client.sendall(render_request("GET", "/livez"))
                 assert client.recv(20).startswith(b"HTTP/1.1 ")
 
-    def test_a_used_port_ends_the_process(self, hasty: Stack, start_hasty_api: StartApi) -> None:
-        used_port = str(hasty.apis[0].scrape_port)
+    def test_a_used_port_ends_the_process(
+        self, impatient_stack: Stack, start_impatient_api: StartApi
+    ) -> None:
+        used_port = str(impatient_stack.apis[0].scrape_port)
         with pytest.raises(RuntimeError, match=f"port {used_port}"):
-            start_hasty_api(BUSYAPI_METRICS_PORT=used_port)
+            start_impatient_api(BUSYAPI_METRICS_PORT=used_port)
 
 
 class TestConnectionLimit:

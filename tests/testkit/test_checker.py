@@ -118,15 +118,15 @@ def id_below_one_known_after_a_lower_one(run: Run) -> None:
     add_request(run.history, OK, ["low"], [31], at=11)
 
 
-def nobodys(run: Run) -> None:
-    run.lines.append((22, "nobody's"))
+def line_that_was_never_sent(run: Run) -> None:
+    run.lines.append((22, "never sent"))
 
 
 def seqs_in_no_gap(run: Run) -> None:
     run.gaps = []
 
 
-def first_seq_gone(run: Run) -> None:
+def first_seq_missing(run: Run) -> None:
     run.lines = run.lines[1:]
 
 
@@ -157,9 +157,9 @@ CASES: list[tuple[Callable[[Run], None], set[Defect]]] = [
     (answer_without_id, {Defect.UNREADABLE_ANSWER}),
     (id_below_one_known_before, {Defect.WENT_BACK}),
     (id_below_one_known_after_a_lower_one, {Defect.WENT_BACK}),
-    (nobodys, {Defect.NEVER_SENT}),
+    (line_that_was_never_sent, {Defect.NEVER_SENT}),
     (seqs_in_no_gap, {Defect.HOLE}),
-    (first_seq_gone, {Defect.HOLE, Defect.MISSING}),
+    (first_seq_missing, {Defect.HOLE, Defect.MISSING}),
     (gap_over_a_line, {Defect.OVERLAP}),
     (gap_in_a_gap, {Defect.OVERLAP}),
     (lines_exchanged, {Defect.ORDER}),

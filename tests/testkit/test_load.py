@@ -38,7 +38,7 @@ class Peer(ThreadingHTTPServer):
     def __init__(self, port: int, reply: Callable[[int], Reply]) -> None:
         super().__init__(("127.0.0.1", port), Handler)
         self.reply = reply
-        self.heard: list[tuple[str, Any, str | None]] = []
+        self.requests: list[tuple[str, Any, str | None]] = []
         self.connections: set[int] = set()
         self.lock = threading.Lock()
 
@@ -50,9 +50,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with self.server.lock:
-            self.server.heard.append((self.path, body, self.headers["Idempotency-Key"]))
+            self.server.requests.append((self.path, body, self.headers["Idempotency-Key"]))
             self.server.connections.add(self.client_address[1])
-            n = len(self.server.heard)
+            n = len(self.server.requests)
         reply = self.server.reply(n)
         if reply is None:
             linger = struct.pack("ii", 1, 0)
@@ -98,8 +98,8 @@ def test_acknowledged_usages_are_recorded_with_their_ids(port: int, peers: Peers
     with Load(port, connections=1, requests=3) as load:
         history = load.finish()
     assert [request.ids for request in history.requests] == [(1,), (2,), (3,)]
-    assert {path for path, *_ in peer.heard} == {"/api/usages"}
-    sent = [digest(body) for _, body, _ in peer.heard]
+    assert {path for path, *_ in peer.requests} == {"/api/usages"}
+    sent = [digest(body) for _, body, _ in peer.requests]
     assert [request.digests for request in history.requests] == [(name,) for name in sent]
     assert len(set(sent)) == 3
     assert len(peer.connections) == 1
@@ -112,7 +112,7 @@ def test_batches_are_recorded_in_their_order(port: int, peers: Peers) -> None:
     with Load(port, connections=1, batch=2, requests=2) as load:
         history = load.finish()
     assert history.acknowledged == 4
-    (path, body, _), _ = peer.heard
+    (path, body, _), _ = peer.requests
     assert path == "/api/usages/batch"
     assert history.requests[0].digests == tuple(map(digest, body))
     assert [request.ids for request in history.requests] == [(1, 2), (3, 4)]
@@ -178,22 +178,22 @@ def test_unknown_is_repeated_under_its_key_until_it_is_known(port: int, peers: P
     (request,) = history.requests
     assert request.answered - request.sent >= 3 * PAUSE_SECONDS, "from the first try to the last"
     assert [(request.outcome, request.ids) for request in history.requests] == [(OK, (1,))]
-    assert len(peer.heard) == 4
-    assert all(request == peer.heard[0] for request in peer.heard)
-    assert peer.heard[0][2]
+    assert len(peer.requests) == 4
+    assert all(request == peer.requests[0] for request in peer.requests)
+    assert peer.requests[0][2]
 
 
 def test_each_usage_has_its_own_key(port: int, peers: Peers) -> None:
     peer = peers(lambda n: (201, {"id": n}))
     with Load(port, requests=20, keys=True) as load:
         load.finish()
-    assert len({key for *_, key in peer.heard}) == 20
+    assert len({key for *_, key in peer.requests}) == 20
 
 
 def test_refusal_after_an_unknown_try_stays_unknown(port: int, peers: Peers) -> None:
     peer = peers(lambda n: UNSURE if n == 1 else NO)
     with Load(port, connections=1, keys=True) as load:
-        wait_until(lambda: len(peer.heard) > 2, "refusals")
+        wait_until(lambda: len(peer.requests) > 2, "refusals")
         history = load.stop()
     assert [request.outcome for request in history.requests] == [UNKNOWN]
 
@@ -203,7 +203,7 @@ def test_refused_usage_is_not_sent_again(port: int, peers: Peers) -> None:
     with Load(port, connections=1, requests=3, keys=True) as load:
         history = load.finish()
     assert [request.outcome for request in history.requests] == [REFUSED] * 3
-    assert len({digest(body) for _, body, _ in peer.heard}) == 3
+    assert len({digest(body) for _, body, _ in peer.requests}) == 3
 
 
 def test_a_request_without_a_listening_peer_is_sent_later(port: int, peers: Peers) -> None:
@@ -236,9 +236,9 @@ def test_stop_waits_for_the_pending_answer(port: int, peers: Peers) -> None:
 
     peer = peers(answer_slowly)
     with Load(port, connections=1) as load:
-        wait_until(lambda: peer.heard, "the first request")
+        wait_until(lambda: peer.requests, "the first request")
         history = load.stop()
-    assert [request.outcome for request in history.requests] == [OK] * len(peer.heard)
+    assert [request.outcome for request in history.requests] == [OK] * len(peer.requests)
 
 
 def test_load_ends_after_its_seconds(port: int, peers: Peers) -> None:

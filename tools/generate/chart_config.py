@@ -19,7 +19,7 @@ SCHEMA = "charts/busyapi/values.schema.json"
 CONFIG_MAP = "charts/busyapi/templates/configmap.yaml"
 BEGIN, END = "{{- /* Generated from settings.py by `make generate`. */}}", "{{- /* End. */}}"
 
-ELSEWHERE = {
+WITHOUT_CONFIG_KEY = {
     "PORT": "fixed: the Service's port is service.port",
     "BUSYAPI_METRICS_PORT": "fixed: named by monitors and policies",
     "BUSYAPI_FLUSHER_PORT": "fixed: part of BUSYAPI_FLUSHER_URLS",
@@ -58,7 +58,7 @@ FORMER = {config_key(new): config_key(old) for old, new in RENAMED.items()}
 def config_settings() -> Iterator[tuple[str, Field[Any]]]:
     """Yield each key with its setting."""
     for field in fields(Settings):
-        if field.metadata["name"] not in ELSEWHERE:
+        if field.metadata["name"] not in WITHOUT_CONFIG_KEY:
             yield config_key(field.metadata["name"]), field
 
 
@@ -131,7 +131,9 @@ def make_rule(name: str, setting: Field[Any]) -> dict[str, Any]:
         return {"type": "string", "enum": list(meta["choices"])}
     if kind is str:
         if name not in PATTERNS:
-            raise ValueError(f"config.{name}: add it to PATTERNS or ELSEWHERE in {__name__}")
+            raise ValueError(
+                f"config.{name}: add it to PATTERNS or WITHOUT_CONFIG_KEY in {__name__}"
+            )
         return {"type": "string", "pattern": PATTERNS[name]}
     return {
         "type": "integer" if kind is int else "number",

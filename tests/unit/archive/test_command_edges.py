@@ -172,16 +172,16 @@ class TestTerminal:
         os.close(main)
         return process.returncode, shown.decode()
 
-    def test_cat_prints_data_alone(self, root: Path) -> None:
+    def test_cat_prints_only_data(self, root: Path) -> None:
         code, shown = self.on_terminal(words("cat", folder=root))
         assert code == 0
         assert [json.loads(line)["id"] for line in shown.splitlines()] == list(range(1, 12))
 
-    def test_so_does_a_pipe_that_ends_there(self, root: Path) -> None:
+    def test_cat_into_a_pipe_to_the_terminal_prints_only_data(self, root: Path) -> None:
         _, shown = self.on_terminal(f"{sys.executable} -m busyapi archive cat --dir {root} | cat")
         assert [json.loads(line)["id"] for line in shown.splitlines()] == list(range(1, 12))
 
-    def test_beside_a_file_there_is_progress(self, root: Path, tmp_path: Path) -> None:
+    def test_cat_into_a_file_shows_progress(self, root: Path, tmp_path: Path) -> None:
         with (tmp_path / "out").open("wb") as out:
             code, shown = self.on_terminal(words("cat", folder=root), out)
         assert code == 0
@@ -224,7 +224,7 @@ class TestFullDisk:
                     words(command, folder=root),
                     stdout=out,
                     stderr=subprocess.PIPE,
-                    # Without this variable output waits for the end, as it does for everybody.
+                    # Without this variable output waits for the end, as it does for users.
                     env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
                     check=False,
                 )

@@ -18,7 +18,7 @@ from testkit.processes import Api
 
 SERVICE = Path(__file__).parents[3] / "service"
 
-SHORT = ["--scenario", "batches", "--seconds", "1", "--rounds", "1", "--connections", "4"]
+SHORT_RUN = ["--scenario", "batches", "--seconds", "1", "--rounds", "1", "--connections", "4"]
 
 
 def test_a_short_run_agrees_with_itself_and_leaves_nothing(
@@ -26,7 +26,7 @@ def test_a_short_run_agrees_with_itself_and_leaves_nothing(
 ) -> None:
     (work := tmp_path / "work").mkdir()
     result = tmp_path / "result.json"
-    assert main([*SHORT, "--folder", str(work), "--json", str(result)]) == 0
+    assert main([*SHORT_RUN, "--folder", str(work), "--json", str(result)]) == 0
     (row,) = json.loads(result.read_text())["scenarios"]["batches"]
     assert row["counts"]["lines"] == row["counts"]["stored"] > 100
     assert row["durability"]["appendfsync"] == "always"
@@ -46,7 +46,7 @@ def test_a_run_with_a_line_missing_in_the_archive_fails(
         return archived
 
     monkeypatch.setattr(archive_ids, "count_lines", count_one_less)
-    assert main([*SHORT, "--folder", str(tmp_path)]) == 1
+    assert main([*SHORT_RUN, "--folder", str(tmp_path)]) == 1
     assert "| FAILED |" in capsys.readouterr().out
 
 
@@ -81,7 +81,7 @@ def test_without_wrk_the_error_names_the_package(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    assert main(SHORT) == 2
+    assert main(SHORT_RUN) == 2
     assert "apt-get install wrk" in capsys.readouterr().err
 
 
