@@ -1,5 +1,5 @@
 """Scenarios on a real cluster: `make e2e`, or `python -m e2e --help`.
 
-They do not use pytest: scenarios share a cluster, a release and a load in a fixed order, and write
-a report. tests/e2e tests the checks of a run without a cluster.
+They do not use pytest: they run in a fixed order, share a cluster, a release and a load, and write
+a report. tests/e2e tests the checks without a cluster.
 """

@@ -20,13 +20,13 @@ def parse_options() -> argparse.Namespace:
     """Return the command line options."""
     parser = argparse.ArgumentParser(prog="make e2e", description=__doc__)
     parser.add_argument(
-        "--short", action="store_true", help="the scenarios of CI; writes no report"
+        "--short", action="store_true", help="run the scenarios of CI; write no report"
     )
     parser.add_argument(
         "--only",
         nargs="+",
         choices=[part.name for part in FULL],
-        help="only these parts; writes no report",
+        help="run only these parts; write no report",
     )
     return parser.parse_args()
 
@@ -64,24 +64,24 @@ def run_part(part: Part, context: Context) -> None:
     """Run one part in its own namespace. If it fails, the others still run."""
     sys.stdout.write(f"--- {part.name}\n")
     try:
-        with context.site(part) as site:
+        with context.release(part) as release:
             try:
-                part.run(site, context.report)
+                part.run(release, context.report)
             except Exception:
                 folder = context.folder / part.name
-                sys.stderr.write(f"the logs of the pods are in {folder}\n")
-                collect(site.kube, folder)
+                sys.stderr.write(f"The logs of the pods are in {folder}.\n")
+                collect(release.kube, folder)
                 raise
     except Exception as error:  # noqa: BLE001 - the report has it, and the run fails
         traceback.print_exc()
         context.report.record_error(part.name, error)
 
 
-def end(number: int, _: object) -> NoReturn:
+def exit_on_signal(number: int, _: object) -> NoReturn:
     """Exit through every `finally`, so that no namespace, cordon or stopped kubelet remains."""
     sys.exit(128 + number)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGTERM, exit_on_signal)
     sys.exit(main())

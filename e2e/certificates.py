@@ -1,4 +1,4 @@
-"""A CA and a certificate for a server in the cluster, created by openssl."""
+"""Create a CA and a certificate for a server in the cluster, with openssl."""
 
 import subprocess
 from pathlib import Path
@@ -34,14 +34,14 @@ def make_certificates(folder: Path, host: str) -> CertificateFiles:
     folder.mkdir()
     (folder / "config").write_text(CONFIG.format(host=host))
     options = (*CURVE, "-days", "2", "-config", "config")
-    _openssl(
+    _run_openssl(
         folder, "req", "-x509", *options, "-extensions", "ca", "-keyout", "ca.key", "-out", "ca"
     )
     signed = ("-CA", "ca", "-CAkey", "ca.key", "-extensions", "server")
-    _openssl(folder, "req", "-x509", *options, *signed, "-keyout", "key", "-out", "certificate")
+    _run_openssl(folder, "req", "-x509", *options, *signed, "-keyout", "key", "-out", "certificate")
     return CertificateFiles(*((folder / field).read_text() for field in CertificateFiles._fields))
 
 
-def _openssl(folder: Path, *arguments: str) -> None:
+def _run_openssl(folder: Path, *arguments: str) -> None:
     command = ["openssl", *arguments]
     subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=30)

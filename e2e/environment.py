@@ -39,7 +39,7 @@ def collect_facts(kube: Kube) -> dict[str, str]:
         "helm-python-sdk": version("helm-python-sdk"),
         "kubernetes (Python)": version("kubernetes"),
         "Valkey": f"image {valkey_image()}",
-        "machine": f"{os.cpu_count()} cores, {_memory():.0f} GiB, shared by nodes, load and all",
+        "machine": f"{os.cpu_count()} cores, {_memory():.0f} GiB, shared by nodes and load",
     }
 
 

@@ -1,4 +1,4 @@
-"""Files about a failed scenario: events, states and the ends of logs."""
+"""Save what explains a failed scenario: events, states and the ends of logs."""
 
 from itertools import product
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The images, which are built and loaded if their sources have changed since the last load."""
+"""Build and load the images whose sources have changed since the last load."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 from e2e.target import ROOT, Target
 
 STAMP = ROOT / ".venv" / "e2e-images.json"
-"""The sources of each cluster's image, by the cluster's id."""
+"""A file with the image and the digest of its sources that each cluster has, by cluster id."""
 SOURCES = ("service/Dockerfile", "service/busyapi", "pyproject.toml")
 LOCK = "requirements.lock"
 BASE = "localhost/python:3.13-slim-trixie"
@@ -88,7 +88,7 @@ def build(target: Target, tag: str, root: Path) -> None:
 
 def save(tag: str, archive: Path) -> None:
     """Write the image into an archive, with the tool that `make image` uses."""
-    if _docker():
+    if _has_docker():
         command = ["docker", "save", "-o", str(archive), tag]
     elif shutil.which("podman"):
         command = ["podman", "save", "-o", str(archive), tag]
@@ -97,7 +97,7 @@ def save(tag: str, archive: Path) -> None:
     subprocess.run(command, check=True, timeout=TIMEOUT_SECONDS, env=_environment())
 
 
-def _docker() -> bool:
+def _has_docker() -> bool:
     """Return whether there is a docker with its daemon."""
     if not shutil.which("docker"):
         return False

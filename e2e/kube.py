@@ -52,7 +52,7 @@ class Kube:
         return [
             node
             for node in self.core.list_node().items
-            if not node.spec.unschedulable and is_ready(node) and not _tainted(node)
+            if not node.spec.unschedulable and is_ready(node) and not _is_tainted(node)
         ]
 
     def has_image(self, tag: str) -> bool:
@@ -74,9 +74,9 @@ class Kube:
             self.delete_pod(pod.metadata.name, grace=1)
         self.core.delete_namespace(self.namespace)
         if seconds:
-            wait_until(self._gone, f"{pods} to end", seconds=seconds, every=0.5)
+            wait_until(self._is_deleted, f"{pods} to end", seconds=seconds, every=0.5)
 
-    def _gone(self) -> bool:
+    def _is_deleted(self) -> bool:
         try:
             self.core.read_namespace(self.namespace)
         except ApiException as error:
@@ -103,11 +103,10 @@ class Kube:
         return [pod for pod in self.pods(component) if is_ready(pod) and not is_terminating(pod)]
 
     def is_settled(self, components: tuple[str, ...] = ("api", "flusher", "valkey")) -> bool:
-        """Return whether every workload has exactly its pods, all up to date and ready."""
-        names = [workload for workload in self._workloads() if _complete(workload)]
+        """Return whether every workload has all its pods and no other, up to date and ready."""
+        is_complete = all(map(_is_complete, self._workloads()))
         pods = [pod for part in components for pod in self.pods(part)]
-        whole = len(names) == len(self._workloads())
-        return whole and all(is_ready(pod) and not is_terminating(pod) for pod in pods)
+        return is_complete and all(is_ready(pod) and not is_terminating(pod) for pod in pods)
 
     def _workloads(self) -> list[Any]:
         return [
@@ -115,12 +114,12 @@ class Kube:
             *self.apps.list_namespaced_stateful_set(self.namespace).items,
         ]
 
-    def wait_settled(self, seconds: float = 180) -> None:
+    def wait_until_settled(self, seconds: float = 180) -> None:
         """Wait until the namespace is settled."""
         wait_until(self.is_settled, f"{self.namespace} to settle", seconds=seconds, every=0.5)
 
     def delete_pod(self, name: str, *, grace: int | None = None) -> None:
-        """Delete a pod; with grace 0 it is killed at once."""
+        """Delete a pod. Grace 0 kills it at once."""
         options = client.V1DeleteOptions(grace_period_seconds=grace)
         try:
             self.core.delete_namespaced_pod(name, self.namespace, body=options)
@@ -231,11 +230,11 @@ def is_terminating(pod: Any) -> bool:
     return pod.metadata.deletion_timestamp is not None
 
 
-def _tainted(node: Any) -> bool:
+def _is_tainted(node: Any) -> bool:
     return any(taint.effect in {"NoSchedule", "NoExecute"} for taint in node.spec.taints or [])
 
 
-def _complete(workload: Any) -> bool:
+def _is_complete(workload: Any) -> bool:
     replicas = 1 if workload.spec.replicas is None else workload.spec.replicas
     status = workload.status
     return (
@@ -252,5 +251,5 @@ def format_now() -> str:
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-    """Wait as `wait_until` does, at a pace that spares the API server."""
+    """Wait as `wait_until` does, with pauses that spare the API server."""
     return wait_until(condition, what, seconds=seconds, every=0.5)

@@ -1,4 +1,4 @@
-"""The figures of a load, and the gates that scenarios check them with."""
+"""The figures of a load, and checks of them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ REPEATED = (Defect.ARCHIVED_TWICE, Defect.ID_ANSWERED_TWICE, Defect.UNKNOWN_TWIC
 class Sample(NamedTuple):
     """One request of an open loop."""
 
-    meant: float
+    planned_at: float
     """The planned time by the monotonic clock."""
     answered: float
     outcome: Outcome
@@ -53,7 +53,7 @@ def summarise(samples: Sequence[Sample], began: float, ended: float) -> Figures:
         failed=len(samples) - len(good),
         refused=sum(sample.outcome is Outcome.REFUSED for sample in samples),
         silence=find_longest_silence((sample.answered for sample in good), began, ended),
-        p99=quantile([sample.answered - sample.meant for sample in good], 0.99),
+        p99=quantile([sample.answered - sample.planned_at for sample in good], 0.99),
         statuses=dict(sorted(statuses.items())),
     )
 

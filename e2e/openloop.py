@@ -23,8 +23,7 @@ REQUEST_TIMEOUT_SECONDS = 20.0
 MAX_PENDING = 2000
 """Pending requests. Above this limit, a request fails without being sent."""
 MAX_CATCH_UP_SECONDS = 1.0
-"""The sender drops requests that it is later with than this."""
-
+"""A request that is due longer ago than this is dropped."""
 
 BATCH_USAGES = 5
 """Usages in a batch of a mixed load."""
@@ -43,7 +42,7 @@ class OpenLoop(ManagedResource):
     def __init__(self, port: int, host: str, rate: float, *, mixed: bool = False) -> None:
         self.port = port
         self.mixed = mixed
-        """Whether posts are single and batches in turn, with and without a key."""
+        """Whether the load alternates between single posts and batches, with and without a key."""
         self.host = host
         self.rate = rate
         """Requests a second. It may be changed during the run."""
@@ -78,7 +77,7 @@ class OpenLoop(ManagedResource):
         async with asyncio.TaskGroup() as tasks:
             due = time.monotonic()
             while not self._stopping.is_set():
-                # After a pause of the machine, no burst may follow.
+                # No burst follows a pause of the machine.
                 due = max(due + 1 / self.rate, time.monotonic() - MAX_CATCH_UP_SECONDS)
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
                 self._send(tasks, due)
@@ -118,7 +117,7 @@ class OpenLoop(ManagedResource):
         try:
             answer = await connection.ask(message, REQUEST_TIMEOUT_SECONDS)
         except NotSent:
-            # No byte was sent, so the request is not in the history. For a device it failed.
+            # No byte was sent, so the history has no request. For the device it failed.
             self.samples.append(Sample(due, time.monotonic(), Outcome.REFUSED, 0))
             return
         except (OSError, EOFError, ValueError):

@@ -1,4 +1,4 @@
-"""The parts of a run: scenarios that share a release, in order."""
+"""The parts of a run. Each part has scenarios that share a release, in order."""
 
 import os
 from collections.abc import Callable
@@ -32,10 +32,10 @@ class Part:
     scenarios: tuple[Callable[[Release, Report], None], ...]
     partitions: int = 1
 
-    def run(self, site: Release, report: Report) -> None:
+    def run(self, release: Release, report: Report) -> None:
         """Run all scenarios until one fails."""
         for scenario in self.scenarios:
-            scenario(site, report)
+            scenario(release, report)
 
 
 @dataclass(frozen=True)
@@ -46,25 +46,25 @@ class Context:
     report: Report
     folder: Path
 
-    def site(self, part: Part) -> Release:
+    def release(self, part: Part) -> Release:
         """Return a release in a new namespace."""
         name = f"e2e-{os.getpid()}-{part.name}"
         return Release(self.target, name, partitions=part.partitions)
 
 
-SHORT = (Part("short", (install.install, install.rollout)),)
+SHORT = (Part("short", (install.install, install.upgrade)),)
 FULL = (
-    Part("install", (install.install, install.rollout, install.rollback)),
-    Part("disturb", faults.SCENARIOS),
+    Part("install", (install.install, install.upgrade, install.roll_back)),
+    Part("faults", faults.SCENARIOS),
     Part("lifetime", lifetime.SCENARIOS),
     Part("runbooks", runbooks.SCENARIOS),
     Part("operations", operations.SCENARIOS),
     Part("protection", protection.SCENARIOS),
-    Part("retention", (retention.retain,)),
+    Part("retention", (retention.delete_old_usages,)),
     Part("observability", observability.SCENARIOS),
     Part("boundaries", boundaries.SCENARIOS, partitions=boundaries.PARTITIONS),
-    Part("sentinel", (external.with_sentinels,)),
+    Part("sentinel", (external.run_with_sentinels,)),
     Part("rotation", rotation.SCENARIOS),
-    Part("cluster", (external.with_cluster,), partitions=external.PARTITIONS),
+    Part("cluster", (external.run_with_cluster,), partitions=external.PARTITIONS),
     Part("autoscale", autoscale.SCENARIOS),
 )

@@ -1,4 +1,4 @@
-"""Copies the archive out of the flushers' pods, for the project's checker."""
+"""Copy the archive out of the flushers' pods, for the history checker."""
 
 import io
 import tarfile
@@ -14,7 +14,7 @@ PORT = 9100
 
 
 def read_gauge(text: str, name: str) -> float:
-    """Return the one sample of this name, with labels or without."""
+    """Return the value of the only sample with this name, with or without labels."""
     for line in text.splitlines():
         if line.startswith((f"{name} ", f"{name}{{")):
             return float(line.rpartition(" ")[2])
@@ -33,13 +33,13 @@ def count_backlog(kube: Kube) -> int:
     )
 
 
-def wait_flushed(kube: Kube, highest: dict[int, int], seconds: float = 60) -> None:
-    """Wait until each partition is archived up to its highest answered seq, and nothing waits.
+def wait_until_flushed(kube: Kube, highest: dict[int, int], seconds: float = 60) -> None:
+    """Wait until each partition is archived up to its highest answered seq, without a backlog.
 
     A flusher only reports the issued seqs that it has read, so an empty backlog is not enough.
     """
 
-    def flushed() -> bool:
+    def is_flushed() -> bool:
         pods = kube.list_ready_pods("flusher")
         last_seqs = {
             int(pod.metadata.name.rpartition("-")[2]): read_archived_seq(kube, pod) for pod in pods
@@ -49,7 +49,7 @@ def wait_flushed(kube: Kube, highest: dict[int, int], seconds: float = 60) -> No
             and count_backlog(kube) == 0
         )
 
-    wait_for(flushed, f"the flushers to reach {highest}", seconds)
+    wait_for(is_flushed, f"the flushers to reach {highest}", seconds)
 
 
 def read_archived_seq(kube: Kube, pod: Any) -> int:

@@ -24,12 +24,12 @@ CHART = ROOT / "charts" / "busyapi"
 NAME = "busyapi"
 HELM_SECONDS = 240
 GATEWAY = "/apis/gateway.networking.k8s.io/v1/namespaces/ingress/gateways/gateway"
-SEED = (ROOT / "data.json").read_bytes()
-"""The body of the README's curl line."""
+EXAMPLE = (ROOT / "data.json").read_bytes()
+"""The usage that the README posts with curl."""
 
 
 class Release:
-    """One namespace: installs a release, posts to it, and compares its archive with the answers."""
+    """A namespace with a release: it is installed, gets posts, and its archive is checked."""
 
     def __init__(self, target: Target, namespace: str, *, partitions: int = 1) -> None:
         self.target = target
@@ -43,7 +43,7 @@ class Release:
         self.helm = helm_python.Config(kubeconfig_path=target.kubeconfig, namespace=namespace)
         self.partitions = partitions
         self.history = History()
-        self.seeds: set[int] = set()
+        self.example_ids: set[int] = set()
         self.values: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -59,16 +59,16 @@ class Release:
         """Run `helm install --wait`."""
         self.values = values or {}
         self.helm.install(chart, NAME, self.values, wait="watcher", timeout=HELM_SECONDS)
-        self.kube.wait_settled()
+        self.kube.wait_until_settled()
 
     def upgrade(self, values: dict[str, Any], chart: Path = CHART) -> None:
         """Run `helm upgrade --wait`, with these values merged into the current ones."""
         self.values = merge_values(self.values, values)
         self.helm.upgrade(chart, NAME, self.values, wait="watcher", timeout=HELM_SECONDS)
-        self.kube.wait_settled()
+        self.kube.wait_until_settled()
 
     def routing_values(self) -> dict[str, Any]:
-        """Return values that route this site's hosts to the release."""
+        """Return values that route this namespace's hosts to the release."""
         values: dict[str, Any] = {"ingress": {"enabled": True, "hosts": [{"host": self.host}]}}
         if self.gateway_host:
             values["httpRoute"] = {
@@ -81,11 +81,11 @@ class Release:
     @property
     def hosts(self) -> dict[str, str]:
         """Return the host of Ingress and, if there is one, of Gateway."""
-        ways = {"Ingress": self.host, "Gateway": self.gateway_host}
-        return {way: host for way, host in ways.items() if host}
+        hosts = {"Ingress": self.host, "Gateway": self.gateway_host}
+        return {kind: host for kind, host in hosts.items() if host}
 
     def request(self, path: str, *, body: bytes | None = None, host: str = "") -> Answer:
-        """Send a request through the ingress controller, by default with this site's host."""
+        """Send a request through the ingress controller, by default for the release's host."""
         headers = {"Host": host or self.host}
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -98,25 +98,25 @@ class Release:
             seconds=20,
         )
 
-    def wait_routed(self, host: str = "") -> None:
+    def wait_until_routed(self, host: str = "") -> None:
         """Wait until the ingress controller knows the host and the API is ready behind it."""
 
-        def routed() -> bool:
+        def is_routed() -> bool:
             try:
                 return self.request("/api/usages/count", host=host).status == 200
             except OSError:
                 return False
 
-        wait_for(routed, f"{host or self.host} to be routed", 60)
+        wait_for(is_routed, f"{host or self.host} to be routed", 60)
 
-    def post_seed(self, host: str = "") -> int:
+    def post_example(self, host: str = "") -> int:
         """Post the README's usage, and return the id."""
         sent = time.monotonic()
-        answer = self.request("/api/usages", body=SEED, host=host)
+        answer = self.request("/api/usages", body=EXAMPLE, host=host)
         assert answer.status == 201, answer
         number: int = answer.json()["id"]
-        self.seeds.add(number)
-        self.record(name_seed(number), number, sent)
+        self.example_ids.add(number)
+        self.record(name_example(number), number, sent)
         return number
 
     def record(self, name: bytes, number: int, sent: float) -> None:
@@ -138,11 +138,11 @@ class Release:
         output = self.helm.test(NAME, timeout=HELM_SECONDS, logs=True)
         posted = [line for line in output["logs"].splitlines() if "posted usage" in line]
         number = int(posted[-1].rsplit(" ", 1)[1])
-        usage = json.loads(self.flusher_line(number))["usage"]
+        usage = json.loads(self.read_archived_line(number))["usage"]
         self.record(digest(usage), number, sent)
 
-    def flusher_line(self, number: int) -> bytes:
-        """Return the archived line of an id, by the command of the README."""
+    def read_archived_line(self, number: int) -> bytes:
+        """Return the archived line of an id, with the README's command."""
         pod = f"{NAME}-flusher-{(number - 1) % self.partitions}"
         command = ("busyapi", "archive", "cat", "--dir", pod_archive.FOLDER, "--id", str(number))
         return self.kube.run(pod, *command)
@@ -164,8 +164,8 @@ class Release:
         Raises:
             ScenarioFailed: The checker found a defect, or ids were skipped without a failover.
         """
-        self.wait_flushed(seconds)
-        archive = self.distinguish_seeds(pod_archive.read(self.kube))
+        self.wait_until_flushed(seconds)
+        archive = self.distinguish_examples(pod_archive.read(self.kube))
         verdict = check_history(self.history, archive, partitions=self.partitions)
         require_nothing_lost(verdict)
         if not failover:
@@ -173,35 +173,35 @@ class Release:
         pod_archive.verify(self.kube)
         return verdict
 
-    def wait_flushed(self, seconds: float = 60) -> None:
+    def wait_until_flushed(self, seconds: float = 60) -> None:
         """Wait until all answered usages are archived."""
         highest: dict[int, int] = {}
         for number in (entry for request in self.history.requests for entry in request.ids):
             partition = (number - 1) % self.partitions
             seq = (number - 1) // self.partitions + 1
             highest[partition] = max(seq, highest.get(partition, 0))
-        pod_archive.wait_flushed(self.kube, highest, seconds)
+        pod_archive.wait_until_flushed(self.kube, highest, seconds)
 
-    def distinguish_seeds(self, archive: Archive) -> Archive:
-        """Return the archive with the README's equal usages distinguished by their ids."""
-        same = digest(json.loads(SEED))
+    def distinguish_examples(self, archive: Archive) -> Archive:
+        """Return the archive with each of the README's equal usages named by its id."""
+        same = digest(json.loads(EXAMPLE))
         for part in archive.partitions.values():
             part.lines = [
-                line._replace(digest=name_seed(line.id))
-                if line.id in self.seeds and line.digest == same
+                line._replace(digest=name_example(line.id))
+                if line.id in self.example_ids and line.digest == same
                 else line
                 for line in part.lines
             ]
         return archive
 
 
-def name_seed(number: int) -> bytes:
-    """Return the name in the history of a usage that is sent more than once."""
-    return blake2b(f"seed {number}".encode(), digest_size=16).digest()
+def name_example(number: int) -> bytes:
+    """Return the name that the history has for a README's usage with this id."""
+    return blake2b(f"example {number}".encode(), digest_size=16).digest()
 
 
 def merge_values(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Merge values as Helm does: maps by member, everything else is replaced."""
+    """Merge values as Helm does: merge maps, replace everything else."""
     result = dict(base)
     for name, value in over.items():
         old = result.get(name)

@@ -1,4 +1,4 @@
-"""The report of a run: a row for each scenario, as Markdown and as JSON."""
+"""The report of a run, as Markdown and as JSON. Each scenario has a row."""
 
 import json
 import sys
@@ -13,8 +13,8 @@ from testkit.checker import Verdict
 
 INTRO = """# On a real cluster
 
-Written by `make e2e`. Each load is an open loop through the ingress controller. Every request has a
-payload of its own and is sent once. After each scenario, the history checker compares all answers
+`make e2e` writes this page. Each load is an open loop through the ingress controller. Every request
+has its own payload and is sent once. After each scenario, the history checker compares all answers
 so far with the whole archive.
 
 - *Failed*: requests that were not answered with 201, including reset ones.
@@ -35,7 +35,7 @@ class Row:
     notes: list[str] = field(default_factory=list)
     failure: str = ""
     left_out: bool = False
-    """The cluster does not have what it needs. A note says what."""
+    """The cluster lacks something that the scenario needs. A note names it."""
 
     @property
     def lost(self) -> int | None:
@@ -58,14 +58,14 @@ class Row:
             if load_figures
             else [""] * 3
         )
-        looked = ["" if entry is None else str(entry) for entry in (self.lost, self.repeated)]
+        defects = ["" if entry is None else str(entry) for entry in (self.lost, self.repeated)]
         quiet = (
             [f"{load_figures.silence:.1f}", f"{load_figures.p99 * 1000:.0f}"]
             if load_figures
             else [""] * 2
         )
         state = "failed" if self.failure else "left out" if self.left_out else "passed"
-        return [self.name, state, *load, *looked, *quiet, f"{self.seconds:.0f}"]
+        return [self.name, state, *load, *defects, *quiet, f"{self.seconds:.0f}"]
 
     def json(self) -> dict[str, object]:
         """Return the row as JSON values."""
@@ -113,7 +113,7 @@ class Report:
         """Add a row for an error that ended a part, unless a row has it already."""
         failure = f"{type(error).__name__}: {error}"
         if failure not in {row.failure for row in self.rows}:
-            self.rows.append(Row(f"{part}: outside of its scenarios", failure=failure))
+            self.rows.append(Row(f"{part}: outside its scenarios", failure=failure))
 
     @property
     def failed(self) -> list[Row]:
@@ -123,7 +123,7 @@ class Report:
     def markdown(self) -> str:
         """Return the report as Markdown."""
         heads = ["scenario", "", "sent", "answered", "failed", "lost", "repeated"]
-        heads += ["silence s", "p99 ms", "took s"]
+        heads += ["silence s", "p99 ms", "duration s"]
         table = [heads, ["---", "---", *["---:"] * 8], *(row.cells() for row in self.rows)]
         lines = [INTRO, "## Setup", ""]
         lines += [

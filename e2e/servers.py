@@ -16,7 +16,7 @@ MASTER = "mymaster"
 COMMON = """\
 set -eu
 host=$HOSTNAME.redis
-# A restarted server waits until the others have voted: otherwise there is no failover.
+# A restarted server waits until the others have voted. Without this there is no failover.
 if [ -e /data/appendonlydir ]; then sleep 10; fi
 set -- valkey-server --dir /data --port 6379 --protected-mode no --requirepass $PASSWORD \\
   --primaryauth $PASSWORD --appendonly yes --appendfsync always --no-appendfsync-on-rewrite no \\
@@ -67,7 +67,7 @@ RIGHTS = (
     "~busyapi:* +evalsha +script|load +info +config|get +waitaof +get +set +pexpire +exists"
     " +hget +hlen +hmget +hset +hdel +hexists +incrby +xadd +xrange +xread +xtrim"
 )
-"""The rights that the chart's page lists."""
+"""The rights that the chart's page lists for this user."""
 USERS = f"""\
 user default on #{sha256(PASSWORD.encode()).hexdigest()} ~* &* +@all
 user {USER} on #{sha256(PASSWORD.encode()).hexdigest()} {RIGHTS}

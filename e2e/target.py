@@ -12,17 +12,17 @@ PROGRAM = os.environ.get("E2E_CLUSTER", "")
 HOME = Path(os.environ.get("CLUSTER_HOME", "/var/lib/busyapi-cluster"))
 UP_SECONDS = 600
 
-HELP = """no cluster: set KUBECONFIG.
+HELP = """There is no cluster. Set KUBECONFIG, for example:
     KUBECONFIG=~/.kube/config E2E_LOAD_IMAGE="kind load image-archive --name busyapi" make e2e
-runs on any cluster whose ingress controller answers on 127.0.0.1, port E2E_INGRESS_PORT (8080). An
-archive of the image is passed to the command in E2E_LOAD_IMAGE. Without it nothing is built, and
-the cluster must have the images already. With a Gateway called gateway in namespace ingress, on the
-same port, HTTPRoutes are tested too. e2e/README.md says more.
+Any cluster can be used whose ingress controller answers on 127.0.0.1, port E2E_INGRESS_PORT (8080).
+The command in E2E_LOAD_IMAGE gets the path of an image archive. Without it nothing is built, and
+the cluster must have the images already. HTTPRoutes are tested too if namespace ingress has a
+Gateway called gateway on the same port. See e2e/README.md.
 """
 
 
 class NoCluster(Exception):
-    """There is no cluster. The message says what to do."""
+    """The run has no cluster. The message says what to do."""
 
 
 @dataclass(frozen=True)

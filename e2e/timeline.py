@@ -1,4 +1,4 @@
-"""The course of a run second by second, as CSV and as a picture."""
+"""Samples of a run, one per second, as CSV and as a picture."""
 
 import csv
 import time
@@ -22,11 +22,11 @@ INTERVAL_SECONDS = 1.0
 
 
 class Point(NamedTuple):
-    """One second."""
+    """The sample of one second."""
 
     second: float
     offered: float
-    """Requests a second that the load meant to send."""
+    """Requests a second that were due."""
     answered: float
     """With 201."""
     p99_ms: float
@@ -41,9 +41,9 @@ class Point(NamedTuple):
 class Recorder(Sampler[Point]):
     """Samples a load and a release every second, within a `with`."""
 
-    def __init__(self, site: Release, load: OpenLoop) -> None:
+    def __init__(self, release: Release, load: OpenLoop) -> None:
         super().__init__(self._measure, INTERVAL_SECONDS)
-        self._site = site
+        self._release = release
         self._load = load
         self._at, self._offered, self._seen = time.monotonic(), load.offered, len(load.samples)
 
@@ -57,7 +57,7 @@ class Recorder(Sampler[Point]):
         now, sent, samples = time.monotonic(), self._load.offered, self._load.samples[self._seen :]
         good = [sample for sample in samples if sample.outcome is Outcome.OK]
         seconds = now - self._at
-        latencies = [sample.answered - sample.meant for sample in good]
+        latencies = [sample.answered - sample.planned_at for sample in good]
         point = Point(
             second=round(now - self._load.began, 1),
             offered=round((sent - self._offered) / seconds, 1),
@@ -74,8 +74,10 @@ class Recorder(Sampler[Point]):
     def _read_cluster(self) -> tuple[int, int, int, int]:
         """Return the state of the cluster, or the last one if it does not answer."""
         try:
-            status = self._site.kube.apps.read_namespaced_deployment(NAME, self._site.namespace)
-            scrape = self._site.kube.get(f"{NAME}-flusher-0", pod_archive.PORT, "/metrics")
+            status = self._release.kube.apps.read_namespaced_deployment(
+                NAME, self._release.namespace
+            )
+            scrape = self._release.kube.get(f"{NAME}-flusher-0", pod_archive.PORT, "/metrics")
         except (ApiException, HTTPError):
             last = self.samples[-1] if self.samples else Point(0, 0, 0, 0, 0, 0, 0, 0)
             return last.desired, last.ready, last.backlog, last.archived
@@ -92,7 +94,7 @@ def write(points: list[Point], title: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".csv").open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow("wanted" if name == "desired" else name for name in Point._fields)
+        table.writerow(Point._fields)
         table.writerows(points)
     _picture(points, title, path.with_suffix(".png"))
 
@@ -104,12 +106,12 @@ def _picture(points: list[Point], title: str, path: Path) -> None:
     figure.suptitle(title)
     seconds = [point.second for point in points]
 
-    def line(panel: int, label: str, of: Callable[[Point], float], style: str = "-") -> None:
-        panels[panel].plot(seconds, [of(point) for point in points], style, label=label)
+    def line(panel: int, label: str, value: Callable[[Point], float], style: str = "-") -> None:
+        panels[panel].plot(seconds, [value(point) for point in points], style, label=label)
 
     line(0, "offered", lambda point: point.offered, "--")
     line(0, "answered with 201", lambda point: point.answered)
-    line(1, "pods wanted", lambda point: point.desired, "--")
+    line(1, "pods desired", lambda point: point.desired, "--")
     line(1, "pods ready", lambda point: point.ready)
     line(2, "p99 ms", lambda point: point.p99_ms)
     line(3, "backlog, usages", lambda point: point.backlog)

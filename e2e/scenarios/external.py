@@ -1,6 +1,7 @@
-"""External Redis, with three Sentinels and as a Cluster: an install and a failover of each.
+"""Install on an external Redis with three Sentinels, and on a Cluster, and fail each over.
 
-With the tier `replicated` a failover must lose nothing: a 201 then means two disks.
+With the tier `replicated`, a 201 means that two disks have the usage, so a failover must lose
+nothing.
 """
 
 import time
@@ -16,9 +17,9 @@ from e2e.scenarios.faults import describe_failures
 
 RATE = 60.0
 PARTITIONS = 4
-"""On the Cluster two primaries have one partition each, and one has two."""
+"""On the Cluster, two primaries have one partition each, and the third has two."""
 OUTAGE_SECONDS = 30.0
-"""Two until a primary counts as down, some for the vote, five between two checks of the service."""
+"""Two until a primary counts as down, a few for the vote, five between two checks of the API."""
 LOGIN = ("valkey-cli", "-a", servers.PASSWORD, "--no-auth-warning")
 SMALL: dict[str, Any] = {
     "autoscaling": {"enabled": False},
@@ -27,15 +28,15 @@ SMALL: dict[str, Any] = {
 }
 
 
-def values(site: Release, mode: str, port: int, replicas: int) -> dict[str, Any]:
+def make_values(release: Release, mode: str, port: int, replicas: int) -> dict[str, Any]:
     """Return the values for a mode. A primary waits for all of its `replicas` replicas."""
     return {
-        **site.routing_values(),
+        **release.routing_values(),
         **SMALL,
         "config": {
             "durability": "replicated",
             "replicas": replicas,
-            "partitions": site.partitions,
+            "partitions": release.partitions,
         },
         "valkey": {"enabled": False},
         "externalRedis": {
@@ -47,64 +48,66 @@ def values(site: Release, mode: str, port: int, replicas: int) -> dict[str, Any]
     }
 
 
-def with_sentinels(site: Release, report: Report) -> None:
+def run_with_sentinels(release: Release, report: Report) -> None:
     """Install on a primary with three Sentinels, and fail over."""
     with report.row("external Redis: three Sentinels") as row:
-        site.kube.apply(*servers.make_sentinels())
-        wait_for(lambda: are_ready(site.kube, 3), "Redis and its Sentinels", 90)
+        release.kube.apply(*servers.make_sentinels())
+        wait_for(lambda: are_ready(release.kube, 3), "Redis and its Sentinels", 90)
         wait_for(
-            lambda: count_replicas(site.kube, find_primary(site.kube)) == 2, "two replicas", 60
+            lambda: count_replicas(release.kube, find_primary(release.kube)) == 2,
+            "two replicas",
+            60,
         )
-        check_install(site, row, values(site, "sentinel", servers.SENTINEL_PORT, 2))
+        check_install(release, row, make_values(release, "sentinel", servers.SENTINEL_PORT, 2))
     with report.row("Sentinel failover") as row:
-        fail_over(site, row, find_primary)
+        fail_over(release, row, find_primary)
         wait_for(
-            lambda: count_replicas(site.kube, find_primary(site.kube)) == 2,
+            lambda: count_replicas(release.kube, find_primary(release.kube)) == 2,
             "both replicas again",
             60,
         )
 
 
-def with_cluster(site: Release, report: Report) -> None:
+def run_with_cluster(release: Release, report: Report) -> None:
     """Install on a Cluster of three primaries with replicas, and fail over."""
     with report.row("external Redis: a Cluster of three primaries") as row:
-        site.kube.apply(*servers.make_cluster())
-        wait_for(lambda: are_ready(site.kube, 6), "Redis", 90)
-        nodes = [f"{pod.status.pod_ip}:{servers.PORT}" for pod in list_redis_pods(site.kube)]
+        release.kube.apply(*servers.make_cluster())
+        wait_for(lambda: are_ready(release.kube, 6), "Redis", 90)
+        nodes = [f"{pod.status.pod_ip}:{servers.PORT}" for pod in list_redis_pods(release.kube)]
         create = ("--cluster", "create", *nodes, "--cluster-replicas", "1", "--cluster-yes")
-        site.kube.run("redis-0", *LOGIN, *create)
-        wait_for(lambda: count_roles(site.kube) == (3, 3), "three primaries, three replicas", 60)
-        check_install(site, row, values(site, "cluster", servers.PORT, 1))
+        release.kube.run("redis-0", *LOGIN, *create)
+        wait_for(lambda: count_roles(release.kube) == (3, 3), "three primaries, three replicas", 60)
+        check_install(release, row, make_values(release, "cluster", servers.PORT, 1))
     with report.row("Cluster failover of one primary") as row:
-        fail_over(site, row, find_owner)
-        wait_for(lambda: count_roles(site.kube) == (3, 3), "the old primary to be a replica", 60)
+        fail_over(release, row, find_owner)
+        wait_for(lambda: count_roles(release.kube) == (3, 3), "the old primary to be a replica", 60)
 
 
-def check_install(site: Release, row: Row, settings: dict[str, Any]) -> None:
-    """Install, helm test, load, audit."""
-    site.install(settings)
-    site.wait_routed()
-    site.helm_test()
-    with site.load(RATE) as load:
+def check_install(release: Release, row: Row, settings: dict[str, Any]) -> None:
+    """Install, run `helm test`, then a load, and audit the archive."""
+    release.install(settings)
+    release.wait_until_routed()
+    release.helm_test()
+    with release.load(RATE) as load:
         time.sleep(5)
         row.figures = load.stop()
-    row.verdict = site.audit()
+    row.verdict = release.audit()
     require_none_failed(row.figures)
 
 
-def fail_over(site: Release, row: Row, find: Callable[[Kube], str]) -> None:
-    """Kill a primary under load, and wait for a new one and for the old one's return."""
-    with site.load(RATE) as load:
+def fail_over(release: Release, row: Row, find: Callable[[Kube], str]) -> None:
+    """Kill a primary under load. Wait for a new one, and until the old one is back."""
+    with release.load(RATE) as load:
         time.sleep(3)
-        old = find(site.kube)
-        site.kube.delete_pod(old, grace=0)
-        wait_for(lambda: find(site.kube) not in {"", old}, "another primary", 60)
-        row.notes.append(f"{old} killed, {find(site.kube)} took over")
-        site.kube.wait_settled()
+        old = find(release.kube)
+        release.kube.delete_pod(old, grace=0)
+        wait_for(lambda: find(release.kube) not in {"", old}, "another primary", 60)
+        row.notes.append(f"{old} killed, {find(release.kube)} took over")
+        release.kube.wait_until_settled()
         time.sleep(5)
         row.figures = load.stop()
     row.notes += describe_failures(row.figures)
-    row.verdict = site.audit(failover=True)
+    row.verdict = release.audit(failover=True)
     row.notes.append(f"{row.verdict.skipped} ids skipped")
     if not row.verdict.skipped:
         raise ScenarioFailed(
@@ -124,8 +127,8 @@ def find_primary(kube: Kube) -> str:
     """Return the pod that most of the answering Sentinels name as the primary."""
     names = []
     for pod in filter(is_ready, list_redis_pods(kube)):
-        ask = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", servers.MASTER)
-        words = run_cli(kube, pod.metadata.name, *ask, port=servers.SENTINEL_PORT).split()
+        command = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", servers.MASTER)
+        words = run_cli(kube, pod.metadata.name, *command, port=servers.SENTINEL_PORT).split()
         names += [words[0].split(".")[0]] if words else []
     return max(set(names), key=names.count) if names else ""
 
@@ -150,11 +153,11 @@ def count_roles(kube: Kube) -> tuple[int, int]:
     good = [
         node[2] for node in read_nodes(kube) if "fail" not in node[2] and node[7] == "connected"
     ]
-    return sum("master" in sample for sample in good), sum("slave" in sample for sample in good)
+    return sum("master" in flags for flags in good), sum("slave" in flags for flags in good)
 
 
 def read_nodes(kube: Kube) -> list[list[str]]:
-    """Return the words of the last server's list of nodes. That server starts as a replica."""
+    """Return the words of each line of the last server's list of nodes. It starts as a replica."""
     return [line.split() for line in run_cli(kube, "redis-5", "CLUSTER", "NODES").splitlines()]
 
 
@@ -165,6 +168,6 @@ def list_redis_pods(kube: Kube) -> list[Any]:
 
 
 def are_ready(kube: Kube, count: int) -> bool:
-    """Return whether so many Redis pods exist and all are ready."""
+    """Return whether this number of Redis pods exists and all are ready."""
     pods = list_redis_pods(kube)
     return len(pods) == count and all(map(is_ready, pods))

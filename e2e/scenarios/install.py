@@ -1,4 +1,4 @@
-"""An install with defaults, the README's curl line, a rolling upgrade and a rollback."""
+"""Install with defaults, post the README's usage, upgrade and roll back under load."""
 
 import json
 import time
@@ -6,84 +6,84 @@ import time
 from e2e.environment import valkey_image
 from e2e.kube import RESTRICTED, is_ready
 from e2e.measure import Figures, ScenarioFailed, require_none_failed
-from e2e.release import NAME, SEED, Release
+from e2e.release import EXAMPLE, NAME, Release
 from e2e.report import Report, Row
 
 RATE = 60.0
 STEADY_SECONDS = 3.0
-"""Load before and after a change."""
+"""How long the load runs before and after a change."""
 
 
-def install(site: Release, report: Report) -> None:
-    """Install, helm test, curl through Ingress and Gateway."""
+def install(release: Release, report: Report) -> None:
+    """Install, run `helm test`, and post through Ingress and Gateway."""
     with report.row("install with defaults, restricted namespace") as row:
-        site.install()
-        labels = site.kube.core.read_namespace(site.kube.namespace).metadata.labels
+        release.install()
+        labels = release.kube.core.read_namespace(release.kube.namespace).metadata.labels
         if not RESTRICTED.items() <= labels.items():
             raise ScenarioFailed(f"the namespace does not enforce restricted: {labels}")
-        pods = site.kube.pods()
+        pods = release.kube.pods()
         if not all(is_ready(pod) for pod in pods):
             raise ScenarioFailed(
                 f"not ready: {[pod.metadata.name for pod in pods if not is_ready(pod)]}"
             )
-        row.notes.append(f"{len(pods)} pods ready, no value set")
-        version = site.kube.run(f"{NAME}-valkey-0", "valkey-server", "--version").decode()
+        row.notes.append(f"{len(pods)} pods ready with default values")
+        version = release.kube.run(f"{NAME}-valkey-0", "valkey-server", "--version").decode()
         report.facts["Valkey"] = f"{version.partition('v=')[2].split()[0]}, image {valkey_image()}"
     with report.row("helm test") as row:
-        site.helm_test()
-        row.verdict = site.audit()
-    with report.row("the README's curl line, by Ingress and by Gateway") as row:
-        site.upgrade(site.routing_values())
-        curl(site, row)
+        release.helm_test()
+        row.verdict = release.audit()
+    with report.row("the README's usage posted through Ingress and Gateway") as row:
+        release.upgrade(release.routing_values())
+        post_example_by_hosts(release, row)
 
 
-def curl(site: Release, row: Row) -> None:
+def post_example_by_hosts(release: Release, row: Row) -> None:
     """Post data.json through Ingress and Gateway, and find both lines in the archive."""
-    for way, host in site.hosts.items():
-        site.wait_routed(host)
-        number = site.post_seed(host)
-        site.wait_flushed()
-        line = json.loads(site.flusher_line(number))
-        if line["id"] != number or line["usage"] != json.loads(SEED):
+    for way, host in release.hosts.items():
+        release.wait_until_routed(host)
+        number = release.post_example(host)
+        release.wait_until_flushed()
+        line = json.loads(release.read_archived_line(number))
+        if line["id"] != number or line["usage"] != json.loads(EXAMPLE):
             raise ScenarioFailed(f"posted as {number}, archived: {line}")
-        row.notes.append(f"id {number} by {way}")
-    if "Gateway" not in site.hosts:
+        row.notes.append(f"id {number} through {way}")
+    if "Gateway" not in release.hosts:
         row.notes.append("this cluster has no Gateway")
-    row.verdict = site.audit()
+    row.verdict = release.audit()
 
 
-def rollout(site: Release, report: Report) -> None:
-    """Upgrade under load; no request may fail."""
+def upgrade(release: Release, report: Report) -> None:
+    """Upgrade under load. No request may fail."""
     with report.row("rolling upgrade") as row:
-        pods = list_api_pods(site)
-        with site.load(RATE) as load:
+        pods = list_api_pods(release)
+        with release.load(RATE) as load:
             time.sleep(STEADY_SECONDS)
-            site.upgrade({"config": {"pendingMax": 90000}})
+            release.upgrade({"config": {"pendingMax": 90000}})
             time.sleep(STEADY_SECONDS)
             row.figures = load.stop()
-        _judge(site, row, row.figures, pods)
+        _check_upgrade(release, row, row.figures, pods)
 
 
-def rollback(site: Release, report: Report) -> None:
-    """Roll back under load; no request may fail."""
+def roll_back(release: Release, report: Report) -> None:
+    """Roll back under load. No request may fail."""
     with report.row("helm rollback") as row:
-        pods = list_api_pods(site)
-        with site.load(RATE) as load:
+        pods = list_api_pods(release)
+        with release.load(RATE) as load:
             time.sleep(STEADY_SECONDS)
-            site.helm.rollback(NAME, wait="watcher", timeout=240)
-            site.kube.wait_settled()
+            release.helm.rollback(NAME, wait="watcher", timeout=240)
+            release.kube.wait_until_settled()
             time.sleep(STEADY_SECONDS)
             row.figures = load.stop()
-        _judge(site, row, row.figures, pods)
+        _check_upgrade(release, row, row.figures, pods)
 
 
-def _judge(site: Release, row: Row, figures: Figures, before: set[str]) -> None:
-    row.verdict = site.audit()
-    if list_api_pods(site) & before:
-        raise ScenarioFailed(f"not replaced: {list_api_pods(site) & before}")
+def _check_upgrade(release: Release, row: Row, figures: Figures, before: set[str]) -> None:
+    row.verdict = release.audit()
+    if list_api_pods(release) & before:
+        raise ScenarioFailed(f"not replaced: {list_api_pods(release) & before}")
     require_none_failed(figures)
 
 
-def list_api_pods(site: Release) -> set[str]:
+def list_api_pods(release: Release) -> set[str]:
     """Return the names of the API's pods."""
-    return {pod.metadata.name for pod in site.kube.list_ready_pods("api")}
+    return {pod.metadata.name for pod in release.kube.list_ready_pods("api")}

@@ -1,7 +1,7 @@
-"""The operator's Prometheus accepts rules and targets, and alerts that need a cluster fire.
+"""Check that Prometheus loads rules and targets, and that alerts on the cluster's metrics fire.
 
-The clusters have no kube-state-metrics: an exporter on the machine below the cluster provides its
-series from the API server. Rules wait seconds in place of minutes.
+The clusters have no kube-state-metrics. An exporter on the cluster's machine provides its series
+from the API server. The rules wait seconds instead of minutes.
 """
 
 import json
@@ -28,7 +28,7 @@ PROMETHEUS = "/api/v1/namespaces/monitoring/services/prometheus:9090/proxy/api/v
 TARGETS = 3
 """Two API pods and a flusher."""
 LOADED_SECONDS = 150
-"""A kubelet renews the operator's files within a minute or two."""
+"""A kubelet renews the files of the Prometheus operator within a minute or two."""
 FIRES_SECONDS = 90
 PANELS_SECONDS = 150
 SHOWN_SECONDS = 120
@@ -45,18 +45,20 @@ SCALING: Json = {
     "targetCPUUtilizationPercentage": None,
     "targetMemoryUtilizationPercentage": 1,
 }
-"""Any memory use is above 1 % of the request, so no load is needed."""
+"""Every pod uses more than 1 % of its memory request, so the autoscaler needs no load."""
 
 
-def values(rules: str) -> Json:
+def make_values(rules: str) -> Json:
     """Return values with monitors, rules, dashboards, and an autoscaler that scales up."""
-    soon: dict[str, Json] = {entry: {"for": "5s"} for entry in (MISSING, AT_MAXIMUM, THROTTLED)}
-    (throttled,) = find_expressions(rules, THROTTLED)
-    soon[THROTTLED]["expr"] = throttled.replace("[5m]", "[45s]")
+    overrides: dict[str, Json] = {
+        entry: {"for": "5s"} for entry in (MISSING, AT_MAXIMUM, THROTTLED)
+    }
+    (expression,) = find_expressions(rules, THROTTLED)
+    overrides[THROTTLED]["expr"] = expression.replace("[5m]", "[45s]")
     return {
         "metrics": {
             "serviceMonitor": {"enabled": True, "interval": "5s"},
-            "prometheusRule": {"enabled": True, "overrides": soon},
+            "prometheusRule": {"enabled": True, "overrides": overrides},
             "dashboards": {"enabled": True},
         },
         "autoscaling": SCALING,
@@ -71,65 +73,76 @@ def find_expressions(rules: str, alert: str) -> list[str]:
     ]
 
 
-def observe(site: Release, report: Report) -> None:
-    """Run the scenarios. Those that need series of the cluster may be left out."""
+def observe(release: Release, report: Report) -> None:
+    """Run the scenarios. Leave out those that need the cluster's metrics if there are none."""
     with report.row("install for observability"):
-        site.install(values((CHART / "files" / "rules.yaml").read_text()))
-    if site.target.program is None:
-        loaded(site, report)
-        missing(site, report)
+        release.install(make_values((CHART / "files" / "rules.yaml").read_text()))
+    if release.target.program is None:
+        check_rules(release, report)
+        fire_missing(release, report)
         with report.row("alerts on the cluster's metrics") as row:
             row.left_out = True
             row.notes.append("needs the cluster of E2E_CLUSTER, whose pods reach this machine")
         return
-    with add_scrapes(site):
-        for scenario in (loaded, at_maximum, throttled, panels, unthrottled, missing):
-            scenario(site, report)
+    with add_scrapes(release):
+        for scenario in (
+            check_rules,
+            fire_at_maximum,
+            fire_throttled,
+            check_panels,
+            resolve_throttled,
+            fire_missing,
+        ):
+            scenario(release, report)
 
 
-def loaded(site: Release, report: Report) -> None:
+def check_rules(release: Release, report: Report) -> None:
     """Check that rules evaluate, targets are up, dashboards are JSON, and no alert fires."""
-    with report.row("Prometheus accepts monitors and rules") as row:
-        count = count_dashboards(site)
+    with report.row("Prometheus loads monitors and rules") as row:
+        count = count_dashboards(release)
         wait_for(
-            lambda: not find_problems(query(site, "/rules"), site.namespace),
+            lambda: not find_problems(query(release, "/rules"), release.namespace),
             "rules",
             LOADED_SECONDS,
         )
-        wait_for(lambda: count_up(query(site, "/targets"), site.namespace) == TARGETS, "targets")
-        rules = own_rules(query(site, "/rules"), site.namespace)
+        wait_for(
+            lambda: count_up(query(release, "/targets"), release.namespace) == TARGETS, "targets"
+        )
+        rules = own_rules(query(release, "/rules"), release.namespace)
         if QUIET in find_firing(rules):
             raise ScenarioFailed(f"{QUIET} fires after an install")
         row.notes.append(f"{len(rules)} rules, {TARGETS} targets, {count} dashboards")
 
 
-def at_maximum(site: Release, report: Report) -> None:
-    """Drive the autoscaler to its maximum, then raise that."""
+def fire_at_maximum(release: Release, report: Report) -> None:
+    """Drive the autoscaler to its maximum, then raise the maximum."""
     with report.row(f"{AT_MAXIMUM} fires and resolves") as row:
-        wait_firing(site, AT_MAXIMUM, LOADED_SECONDS)
-        site.upgrade({"autoscaling": {"maxReplicas": 4, "targetMemoryUtilizationPercentage": 90}})
-        wait_resolved(site, AT_MAXIMUM)
-        row.notes.append("at 2 of 1 to 2 pods; resolved with 4 allowed")
+        wait_firing(release, AT_MAXIMUM, LOADED_SECONDS)
+        release.upgrade(
+            {"autoscaling": {"maxReplicas": 4, "targetMemoryUtilizationPercentage": 90}}
+        )
+        wait_resolved(release, AT_MAXIMUM)
+        row.notes.append("fired at 2 pods, the maximum; resolved with a maximum of 4")
 
 
-def throttled(site: Release, report: Report) -> None:
+def fire_throttled(release: Release, report: Report) -> None:
     """Run the flusher with too little CPU."""
     with report.row(f"{THROTTLED} fires") as row:
-        wait_resolved(site, THROTTLED)
-        few = {"requests": {"cpu": "50m"}, "limits": {"cpu": "50m"}}
-        site.upgrade({"flusher": {"resources": few}})
-        wait_firing(site, THROTTLED)
+        wait_resolved(release, THROTTLED)
+        resources = {"requests": {"cpu": "50m"}, "limits": {"cpu": "50m"}}
+        release.upgrade({"flusher": {"resources": resources}})
+        wait_firing(release, THROTTLED)
         row.notes.append("a flusher limited to 0.05 cores")
 
 
-def panels(site: Release, report: Report) -> None:
+def check_panels(release: Release, report: Report) -> None:
     """Check that each panel of the dashboard that needs a cluster has data."""
     board = json.loads((CHART / "dashboards" / "resources.json").read_text())
     shown = [entry for entry in board["panels"] if entry["type"] != "row"]
     with (
         report.row("every panel of Autoscaling and resources has data") as row,
         tempfile.TemporaryDirectory(prefix="busyapi-e2e-") as folder,
-        watch_namespace(Path(folder), site.namespace) as url,
+        watch_namespace(Path(folder), release.namespace) as url,
     ):
         empty_panels: list[str] = []
 
@@ -141,7 +154,7 @@ def panels(site: Release, report: Report) -> None:
                 end,
                 5,
                 f"{4 * KUBELET_INTERVAL_SECONDS}s",
-                site.namespace,
+                release.namespace,
                 NAME,
             )
             empty_panels[:] = [
@@ -161,40 +174,40 @@ def panels(site: Release, report: Report) -> None:
             )
 
 
-def unthrottled(site: Release, report: Report) -> None:
+def resolve_throttled(release: Release, report: Report) -> None:
     """Raise the limit, which resolves the alert."""
     with report.row(f"{THROTTLED} resolves") as row:
-        site.upgrade({"flusher": {"resources": {"limits": {"cpu": "2"}}}})
-        wait_resolved(site, THROTTLED)
+        release.upgrade({"flusher": {"resources": {"limits": {"cpu": "2"}}}})
+        wait_resolved(release, THROTTLED)
         row.notes.append("with a limit of 2 cores")
 
 
-def missing(site: Release, report: Report) -> None:
+def fire_missing(release: Release, report: Report) -> None:
     """Stop the flusher, and start it again."""
     with report.row(f"{MISSING} fires and resolves") as row:
-        wait_resolved(site, MISSING)  # the flusher was replaced just now
-        scale_flusher(site, 0)
-        wait_firing(site, MISSING)
-        scale_flusher(site, 1)
-        wait_resolved(site, MISSING)
-        row.notes.append("flusher scaled to 0 and back")
+        wait_resolved(release, MISSING)  # the flusher was replaced just now
+        scale_flusher(release, 0)
+        wait_firing(release, MISSING)
+        scale_flusher(release, 1)
+        wait_resolved(release, MISSING)
+        row.notes.append("flusher scaled to 0 and back to 1")
 
 
-def scale_flusher(site: Release, replicas: int) -> None:
+def scale_flusher(release: Release, replicas: int) -> None:
     """Set the number of flushers."""
-    site.kube.apps.patch_namespaced_stateful_set_scale(
-        f"{NAME}-flusher", site.namespace, {"spec": {"replicas": replicas}}
+    release.kube.apps.patch_namespaced_stateful_set_scale(
+        f"{NAME}-flusher", release.namespace, {"spec": {"replicas": replicas}}
     )
 
 
-def count_dashboards(site: Release) -> int:
+def count_dashboards(release: Release) -> int:
     """Count the dashboards; each must be JSON with panels.
 
     Raises:
         ScenarioFailed: there are none.
     """
-    maps = site.kube.core.list_namespaced_config_map(
-        site.namespace, label_selector="grafana_dashboard=1"
+    maps = release.kube.core.list_namespaced_config_map(
+        release.namespace, label_selector="grafana_dashboard=1"
     ).items
     boards = [json.loads(text) for map_ in maps for text in map_.data.values()]
     if not boards or not all(board["panels"] for board in boards):
@@ -202,24 +215,24 @@ def count_dashboards(site: Release) -> int:
     return len(boards)
 
 
-def query(site: Release, path: str) -> Any:
+def query(release: Release, path: str) -> Any:
     """Query the cluster's Prometheus."""
-    return site.kube.get_json(f"{PROMETHEUS}{path}")["data"]
+    return release.kube.get_json(f"{PROMETHEUS}{path}")["data"]
 
 
-def list_firing_alerts(site: Release) -> set[str]:
+def list_firing_alerts(release: Release) -> set[str]:
     """Return the alerts of this release that fire."""
-    return find_firing(own_rules(query(site, "/rules"), site.namespace))
+    return find_firing(own_rules(query(release, "/rules"), release.namespace))
 
 
-def wait_firing(site: Release, alert: str, seconds: float = FIRES_SECONDS) -> None:
+def wait_firing(release: Release, alert: str, seconds: float = FIRES_SECONDS) -> None:
     """Wait until an alert of this release fires."""
-    wait_for(lambda: alert in list_firing_alerts(site), f"{alert} to fire", seconds)
+    wait_for(lambda: alert in list_firing_alerts(release), f"{alert} to fire", seconds)
 
 
-def wait_resolved(site: Release, alert: str) -> None:
+def wait_resolved(release: Release, alert: str) -> None:
     """Wait until an alert of this release does not fire."""
-    wait_for(lambda: alert not in list_firing_alerts(site), f"{alert} to resolve", FIRES_SECONDS)
+    wait_for(lambda: alert not in list_firing_alerts(release), f"{alert} to resolve", FIRES_SECONDS)
 
 
 def own_rules(reply: Any, namespace: str) -> list[Any]:
@@ -254,20 +267,20 @@ def find_firing(rules: list[Any]) -> set[str]:
 
 
 @contextmanager
-def add_scrapes(site: Release) -> Iterator[None]:
+def add_scrapes(release: Release) -> Iterator[None]:
     """Let Prometheus scrape the kubelets and, on this machine, the state of this namespace."""
     registry = CollectorRegistry()
-    registry.register(State(site.kube.get_json, site.namespace))
+    registry.register(State(release.kube.get_json, release.namespace))
     nodes = [
         address.address
-        for node in site.kube.nodes()
+        for node in release.kube.nodes()
         for address in node.status.addresses
         if address.type == "InternalIP"
     ]
     state, thread = start_http_server(0, nodes[0], registry)
     try:
-        add_monitor(site, "state", nodes[:1], state.server_port, {"scheme": "http"})
-        add_monitor(site, "kubelet", nodes, 10250, KUBELET)
+        add_monitor(release, "state", nodes[:1], state.server_port, {"scheme": "http"})
+        add_monitor(release, "kubelet", nodes, 10250, KUBELET)
         yield
     finally:
         state.shutdown()
@@ -286,26 +299,28 @@ KUBELET: Json = {
 }
 
 
-def add_monitor(site: Release, name: str, addresses: list[str], port: int, endpoint: Json) -> None:
-    """Let Prometheus scrape addresses that are no pods."""
+def add_monitor(
+    release: Release, name: str, addresses: list[str], port: int, endpoint: Json
+) -> None:
+    """Let Prometheus scrape these addresses, which belong to no pod."""
     meta = {"name": name, "labels": {"app": name}}
     ports = [{"name": "metrics", "port": port}]
     subsets = [{"addresses": [{"ip": address} for address in addresses], "ports": ports}]
     spec = {"clusterIP": "None", "ports": ports}
-    site.kube.apply(
+    release.kube.apply(
         {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec},
         {"apiVersion": "v1", "kind": "Endpoints", "metadata": meta, "subsets": subsets},
     )
     scrape = {"port": "metrics", "honorLabels": True, "interval": "5s", **endpoint}
-    asked = {
+    monitor = {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "ServiceMonitor",
         "metadata": meta,
         "spec": {"selector": {"matchLabels": {"app": name}}, "endpoints": [scrape]},
     }
-    customs: Any = client.CustomObjectsApi(site.kube.api)
+    customs: Any = client.CustomObjectsApi(release.kube.api)
     customs.create_namespaced_custom_object(
-        "monitoring.coreos.com", "v1", site.namespace, "servicemonitors", asked
+        "monitoring.coreos.com", "v1", release.namespace, "servicemonitors", monitor
     )
 
 

@@ -1,7 +1,7 @@
-"""Retention deletes usages that are older than the setting, and no others.
+"""Check that retention deletes usages that are older than the setting, and no others.
 
 A test cannot wait for days or set the machine's clock. So the release's processes first run with a
-clock three days behind, by a module that Python loads when it starts.
+clock that is three days behind, from a module that Python loads at its start.
 """
 
 import time
@@ -25,97 +25,100 @@ time.time = lambda: now() - behind
 time.time_ns = lambda: now_ns() - behind * 10**9
 time.gmtime = lambda at=None: gmtime(at if at is not None else time.time())
 """
-MAP: Json = {
+CLOCK_MAP: Json = {
     "apiVersion": "v1",
     "kind": "ConfigMap",
     "metadata": {"name": "clock"},
     "data": {"sitecustomize.py": CLOCK},
 }
-BEHIND: Json = {
+CLOCK_BEHIND: Json = {
     "extraEnv": [{"name": "PYTHONPATH", "value": "/clock"}],
     "extraVolumes": [{"name": "clock", "configMap": {"name": "clock"}}],
     "extraVolumeMounts": [{"name": "clock", "mountPath": "/clock"}],
 }
-PRESENT: Json = {name: [] for name in BEHIND}
+CLOCK_CURRENT: Json = {name: [] for name in CLOCK_BEHIND}
 
 
-def retain(site: Release, report: Report) -> None:
-    """Post usages three days ago and now, then keep them for one day."""
+def delete_old_usages(release: Release, report: Report) -> None:
+    """Post usages three days ago and now, then set the retention to one day."""
     with report.row("retention deletes old usages, and no others") as row:
-        site.kube.apply(MAP)
-        site.install(
-            merge_values({**site.routing_values(), **SMALL}, {**BEHIND, "flusher": BEHIND})
+        release.kube.apply(CLOCK_MAP)
+        release.install(
+            merge_values(
+                {**release.routing_values(), **SMALL}, {**CLOCK_BEHIND, "flusher": CLOCK_BEHIND}
+            )
         )
-        site.wait_routed()
-        first = post_old_usages(site)
-        row.notes.append(f"days in the archive: {list_days(site)}")
-        with site.load(RATE) as load:
+        release.wait_until_routed()
+        old_ids = post_old_usages(release)
+        row.notes.append(f"days in the archive: {list_days(release)}")
+        with release.load(RATE) as load:
             time.sleep(STEADY_SECONDS)
-            site.upgrade({**PRESENT, "flusher": PRESENT})
-            if read_status(site, min(first)) != HTTPStatus.OK:
-                raise ScenarioFailed("a usage of three days ago was deleted although all are kept")
-            site.upgrade({"config": {"retentionDays": 1}})
+            release.upgrade({**CLOCK_CURRENT, "flusher": CLOCK_CURRENT})
+            if read_status(release, min(old_ids)) != HTTPStatus.OK:
+                raise ScenarioFailed(
+                    "a usage of three days ago was deleted without a retention setting"
+                )
+            release.upgrade({"config": {"retentionDays": 1}})
             wait_for(
-                lambda: read_status(site, min(first)) != HTTPStatus.OK, "the oldest to be deleted"
+                lambda: read_status(release, min(old_ids)) != HTTPStatus.OK,
+                "the oldest to be deleted",
             )
             time.sleep(STEADY_SECONDS)
             row.figures = load.stop()
-        check_deleted(site, row, first)
+        check_deleted(release, row, old_ids)
         require_none_failed(row.figures)
 
 
-def post_old_usages(site: Release) -> set[int]:
+def post_old_usages(release: Release) -> set[int]:
     """Post and archive usages with the clock that is behind; return their ids."""
-    with site.load(RATE) as load:
+    with release.load(RATE) as load:
         time.sleep(2 * STEADY_SECONDS)
         require_none_failed(load.stop())
-    site.audit()
-    return list_ids(site)
+    release.audit()
+    return list_ids(release)
 
 
-def list_ids(site: Release) -> set[int]:
+def list_ids(release: Release) -> set[int]:
     """Return the ids of all answers."""
-    return {entry for request in site.history.requests for entry in request.ids}
+    return {entry for request in release.history.requests for entry in request.ids}
 
 
-def list_days(site: Release) -> list[str]:
+def list_days(release: Release) -> list[str]:
     """Return the days of the archive's segments."""
     find = ("find", pod_archive.FOLDER, "-name", "usages-*")
-    names = site.kube.run(f"{NAME}-flusher-0", *find).decode().split()
+    names = release.kube.run(f"{NAME}-flusher-0", *find).decode().split()
     return sorted({name.split("/")[-2] for name in names})
 
 
-def check_deleted(site: Release, row: Row, first: set[int]) -> None:
-    """Check that all old usages are deleted, and that from one id on all are kept.
+def check_deleted(release: Release, row: Row, old_ids: set[int]) -> None:
+    """Check that all old usages are deleted, and that all from some id on are kept.
 
     Raises:
         ScenarioFailed: An old usage is kept, or another one is deleted.
     """
-    site.wait_flushed()
-    archive = pod_archive.read(site.kube)
-    pod_archive.verify(site.kube)
-    verdict = check_history(site.history, archive)
+    release.wait_until_flushed()
+    archive = pod_archive.read(release.kube)
+    pod_archive.verify(release.kube)
+    verdict = check_history(release.history, archive)
     kept_ids = {line.id for line in archive.partitions[0].lines}
-    deleted_ids = list_ids(site) - kept_ids
+    deleted_ids = list_ids(release) - kept_ids
+    statuses = [read_status(release, number) for number in (min(old_ids), max(kept_ids))]
     row.notes.append(
-        f"{len(deleted_ids)} deleted, {len(first)} of them sent before, {len(kept_ids)} kept;"
-        f" days in the archive: {list_days(site)}; GET of a deleted usage"
-        f" {read_status(site, min(first))}, of a kept one {read_status(site, max(kept_ids))}"
+        f"{len(deleted_ids)} deleted, {len(old_ids)} of them three days old, {len(kept_ids)} kept;"
+        f" days in the archive: {list_days(release)}; GET of a deleted usage"
+        f" {statuses[0]}, of a kept one {statuses[1]}"
     )
     expected: dict[Any, int] = {Defect.MISSING: len(deleted_ids), Defect.HOLE: 1}
     if (
         dict(verdict.defects) != expected
-        or not first <= deleted_ids
+        or not old_ids <= deleted_ids
         or max(deleted_ids) > min(kept_ids)
     ):
         raise ScenarioFailed(f"{row.notes[-1]}; {verdict}")
-    if (read_status(site, min(first)), read_status(site, max(kept_ids))) != (
-        HTTPStatus.GONE,
-        HTTPStatus.OK,
-    ):
+    if statuses != [HTTPStatus.GONE, HTTPStatus.OK]:
         raise ScenarioFailed(row.notes[-1])
 
 
-def read_status(site: Release, number: int) -> int:
+def read_status(release: Release, number: int) -> int:
     """Return the status of a GET of an id."""
-    return site.request(f"/api/usages/{number}").status
+    return release.request(f"/api/usages/{number}").status

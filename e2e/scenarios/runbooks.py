@@ -1,57 +1,55 @@
-"""Run the runbooks' commands on an installed release: first those that only read.
+"""Run the runbooks' commands on a release, first those that only read.
 
-The irreversible commands are not run here: each names the test that covers it.
+Irreversible commands are not run here. Each names the test that covers it.
 """
-
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 from e2e.kube import wait_for
 from e2e.measure import ScenarioFailed
 from e2e.release import Release
 from e2e.report import Report
-from testkit.chart.programs import helm3, kubectl
-from testkit.docs.runbook_shell import Shell, on_cluster
+from e2e.shell import open_shell
+from testkit.docs.runbook_shell import Shell
 from testkit.docs.runbooks import RECOVERY, Block, Page, pages
 
 NO_GROWTH = "must support resize"
-"""The error of the API server for a storage class that does not grow volumes."""
+"""The API server's error for a storage class that cannot grow volumes."""
 SETTLE_SECONDS = 90
-"""The metrics of a pod appear some time after the pod."""
+"""How long a healthy output may take: a pod's metrics appear some time after the pod."""
 
 
-def read(site: Release, report: Report) -> None:
+def run_reading_commands(release: Release, report: Report) -> None:
     """Run every command that only reads, and check the output after recovery."""
-    site.install()
-    site.upgrade(site.routing_values())  # for a rollback
-    site.wait_routed()
+    release.install()
+    release.upgrade(release.routing_values())  # for a rollback
+    release.wait_until_routed()
     for _ in range(3):
-        site.post_seed()
-    site.wait_flushed()
-    with report.row("runbooks: commands that only read") as row, shell(site) as bash:
+        release.post_example()
+    release.wait_until_flushed()
+    with report.row("runbooks: commands that only read") as row, open_shell(release) as bash:
         blocks = [(page, block) for page in pages(index=True) for block in page.of("sh")]
         for page, block in blocks:
             run_until_healthy(bash, page, block)
         row.notes.append(f"{len(blocks)} blocks of {len(pages())} pages")
 
 
-def change(site: Release, report: Report) -> None:
+def run_changing_commands(release: Release, report: Report) -> None:
     """Run every reversible command that changes the release, and check that no usage is lost."""
-    with report.row("runbooks: commands that change") as row, shell(site) as bash:
+    with report.row("runbooks: commands that change") as row, open_shell(release) as bash:
         blocks = [(page, block) for page in pages() for block in page.of("sh", "changes")]
         for page, block in blocks:
             if failures := bash.run(block.text).failures:
                 raise ScenarioFailed(f"{page.name}: {failures}")
-            site.kube.wait_settled()
+            release.kube.wait_until_settled()
         row.notes.append(f"{len(blocks)} blocks")
-        row.verdict = site.audit()
+        row.verdict = release.audit()
 
 
-def grow(site: Release, report: Report) -> None:
+def grow_volume(release: Release, report: Report) -> None:
     """Grow the archive's volume, unless the storage class does not allow it."""
-    with report.row("runbooks: the archive's volume is grown") as row, shell(site) as bash:
+    with (
+        report.row("runbooks: the command that grows the archive's volume") as row,
+        open_shell(release) as bash,
+    ):
         (command,) = {
             block.text
             for page in pages()
@@ -68,7 +66,7 @@ def run_until_healthy(bash: Shell, page: Page, block: Block) -> None:
     """Run a block until its output is that of the page.
 
     Raises:
-        ScenarioFailed: The output is still different at the end of the wait.
+        ScenarioFailed: It is still different after `SETTLE_SECONDS`.
     """
     problem_lines: list[str] = []
 
@@ -89,11 +87,4 @@ def find_problems(bash: Shell, block: Block) -> list[str]:
     return [*result.failures, *(f"not in {result.output!r}: {line}" for line in missing)]
 
 
-@contextmanager
-def shell(site: Release) -> Iterator[Shell]:
-    """Provide a shell for the release of this site."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield on_cluster(Path(folder), kubectl(), helm3(), site.target.kubeconfig, site.namespace)
-
-
-SCENARIOS = (read, change, grow)
+SCENARIOS = (run_reading_commands, run_changing_commands, grow_volume)

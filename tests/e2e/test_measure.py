@@ -1,4 +1,4 @@
-"""The gates of a run on a cluster fail for each defect."""
+"""The checks of a run on a cluster fail for each defect."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def answered(at: float) -> Sample:
 STEADY = [answered(at / 10) for at in range(1, 101)]
 
 
-def test_a_steady_load_passes_every_gate() -> None:
+def test_a_steady_load_passes_every_check() -> None:
     summary = summarise(STEADY, 0.0, 10.0)
     assert (summary.sent, summary.answered, summary.failed, summary.statuses) == (
         100,
@@ -49,14 +49,14 @@ def test_a_steady_load_passes_every_gate() -> None:
         Sample(5.0, 5.1, Outcome.REFUSED, 0),
     ],
 )
-def test_one_request_that_failed_in_any_way_fails_the_gate(sample: Sample) -> None:
+def test_one_request_that_failed_in_any_way_fails_the_check(sample: Sample) -> None:
     summary = summarise([*STEADY, sample], 0.0, 10.0)
     assert summary.failed == 1
     with pytest.raises(ScenarioFailed, match="1 of 101 requests failed"):
         require_none_failed(summary)
 
 
-def test_a_run_without_requests_fails_the_gate() -> None:
+def test_a_run_without_requests_fails_the_check() -> None:
     with pytest.raises(ScenarioFailed):
         require_none_failed(Figures())
     with pytest.raises(ScenarioFailed):
@@ -73,7 +73,7 @@ def test_silence_counts_the_time_before_the_first_answer_and_after_the_last(
     assert find_longest_silence(answers, 0.0, 10.0) == longest
 
 
-def test_an_outage_that_is_too_long_fails_the_gate() -> None:
+def test_an_outage_that_is_too_long_fails_the_check() -> None:
     quiet = [sample for sample in STEADY if not 3 < sample.answered < 6]
     summary = summarise(quiet, 0.0, 10.0)
     assert summary.silence == pytest.approx(3.0, abs=0.2)
@@ -94,7 +94,7 @@ def test_quantile_of_none_many_and_one() -> None:
     assert quantile([1.0], 0.99) == 1
 
 
-def test_a_lost_usage_fails_the_gate() -> None:
+def test_a_lost_usage_fails_the_check() -> None:
     history = History()
     for number in (1, 2):
         name = bytes([number])

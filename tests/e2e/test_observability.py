@@ -13,8 +13,8 @@ from e2e.scenarios.observability import (
     find_expressions,
     find_firing,
     find_problems,
+    make_values,
     own_rules,
-    values,
 )
 from tests.observability.test_coverage import ON_A_CLUSTER
 
@@ -63,7 +63,7 @@ def test_targets_that_are_up_are_counted(health: str, labels: dict[str, str], co
 
 
 def test_rules_wait_less_and_are_otherwise_the_same() -> None:
-    changed = values(RULES)["metrics"]["prometheusRule"]["overrides"]
+    changed = make_values(RULES)["metrics"]["prometheusRule"]["overrides"]
     (before,) = find_expressions(RULES, THROTTLED)
     assert set(changed) == {MISSING, AT_MAXIMUM, THROTTLED}
     assert changed[THROTTLED]["expr"].replace("[45s]", "[5m]") == before

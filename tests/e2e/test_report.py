@@ -51,13 +51,13 @@ def test_an_error_outside_of_scenarios_fails_the_run(tmp_path: Path) -> None:
     report.record_error("disturb", caught.value)
     assert len(report.failed) == 1
     report.record_error("disturb", TimeoutError("the namespace is still there"))
-    assert [row.name for row in report.failed] == ["drain", "disturb: outside of its scenarios"]
+    assert [row.name for row in report.failed] == ["drain", "disturb: outside its scenarios"]
 
 
 def test_a_timeline_is_a_table_and_a_picture(tmp_path: Path) -> None:
     points = [Point(float(n), 20.0, 20.0, 5.0, 2, 2, 0, 20 * n) for n in range(5)]
     write(points, "Autoscaling", tmp_path / "e2e" / "cpu")
     lines = (tmp_path / "e2e/cpu.csv").read_text().splitlines()
-    assert lines[0] == "second,offered,answered,p99_ms,wanted,ready,backlog,archived"
+    assert lines[0] == "second,offered,answered,p99_ms,desired,ready,backlog,archived"
     assert len(lines) == 6
     assert (tmp_path / "e2e/cpu.png").read_bytes().startswith(b"\x89PNG")

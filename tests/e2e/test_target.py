@@ -8,7 +8,7 @@ import pytest
 
 from e2e import __main__, images, target
 from e2e.release import merge_values
-from e2e.scenarios.lifetime import _version
+from e2e.scenarios.lifetime import _parse_version
 
 
 @pytest.fixture
@@ -78,4 +78,4 @@ def test_values_are_merged_as_helm_does() -> None:
 
 
 def test_versions_are_compared_as_numbers() -> None:
-    assert _version("busyapi-0.10.0") > _version("0.9.1")
+    assert _parse_version("busyapi-0.10.0") > _parse_version("0.9.1")
