@@ -24,7 +24,11 @@ CHART = ROOT / "charts" / "busyapi"
 MODULES = sorted((ROOT / "service" / "busyapi").rglob("*.py"))
 HEADINGS = ["Meaning", "Impact", "Diagnose", "Fix", "Do not", RECOVERY, "Escalate"]
 BOARDS = "Overview|Data path|Autoscaling and resources"
-FOREIGN = {"up", "container_cpu_cfs_throttled_periods_total", "kube_horizontalpodautoscaler_"}
+FOREIGN_METRICS = {
+    "up",
+    "container_cpu_cfs_throttled_periods_total",
+    "kube_horizontalpodautoscaler_",
+}
 """Prefixes of metrics of cAdvisor, kube-state-metrics and Prometheus itself."""
 REASONS = {name for name in vars(errors) if name[0].isupper()} | {
     name
@@ -187,7 +191,7 @@ def _series(query: str) -> set[str]:
 
 
 def _is_metric(name: str, known: Known) -> bool:
-    return name in known.metrics or any(name.startswith(prefix) for prefix in FOREIGN)
+    return name in known.metrics or any(name.startswith(prefix) for prefix in FOREIGN_METRICS)
 
 
 def _has(values: Any, path: str) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from testkit.docs.runbook_rules import FOREIGN, ROOT
+from testkit.docs.runbook_rules import FOREIGN_METRICS, ROOT
 from testkit.docs.runbook_shell import StackShell
 from testkit.docs.runbooks import RECOVERY, Page, pages, parse
 from testkit.processes import Stack
@@ -93,7 +93,7 @@ def test_query_returns_data(page: str, query: str, prometheus: Prometheus) -> No
     del page
     # The processes have not run for a minute.
     expression = query.replace(" offset 1m", "")
-    foreign = any(prefix in query for prefix in FOREIGN - {"up"}) or query == "up == 0"
+    foreign = any(prefix in query for prefix in FOREIGN_METRICS - {"up"}) or query == "up == 0"
     if foreign or query in GROWING:
         prometheus.query(expression)
     else:

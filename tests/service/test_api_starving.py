@@ -1,7 +1,7 @@
-"""While one client attacks a port, what others wait is held against a quiet time of the same run.
+"""While one client attacks a port, other clients wait little longer than without the attack.
 
-A busy machine is slow at any moment, so quiet and attacked times take turns, and the best of some
-rounds counts: an attack that starves others does so in each of them.
+A busy machine may be slow at any moment, so quiet and attacked times alternate, and the best of
+some rounds counts: an attack that starves other clients does so in every round.
 """
 
 import gzip
@@ -26,9 +26,9 @@ from tests.service.test_api_bounds import BATCH, PACKED, SINGLE, SINGLES, SLOWES
 
 pytestmark = pytest.mark.alone
 
-TIMES = 3.0
+MAX_RATIO = 3.0
 ROUNDS = 6
-ASKED = 150
+POSTS = 150
 ATTACKERS = 3
 CONNECTIONS = 300
 """The bound of the attacked process."""
@@ -37,19 +37,19 @@ Attack = Callable[[Api, ExitStack], None]
 
 
 @pytest.fixture(scope="module")
-def attacked(start_api: StartApi, tmp_path_factory: pytest.TempPathFactory) -> Api:
+def attacked_api(start_api: StartApi, tmp_path_factory: pytest.TempPathFactory) -> Api:
     """An API process with tokens and few connections."""
     path = tmp_path_factory.mktemp("tokens") / "tokens"
     path.write_text("write good\n")
     return start_api(BUSYAPI_TOKENS_FILE=str(path), BUSYAPI_MAX_CONNECTIONS=str(CONNECTIONS))
 
 
-def p99(api: Api, asked: int = ASKED) -> float:
-    """Return what the slowest of a hundred posts waits, as another client sees it."""
+def measure_p99(api: Api, posts: int = POSTS) -> float:
+    """Return the p99 latency of posts, as a client that does not attack sees it."""
     waits = []
     post = render_request("POST", "/api/usages", BODY, headers=("Authorization: Bearer good",))
     with RawConnection(api.port) as client:
-        for _ in range(asked):
+        for _ in range(posts):
             began = time.monotonic()
             client.send(post)
             check_stored(client.read_answer())
@@ -57,25 +57,27 @@ def p99(api: Api, asked: int = ASKED) -> float:
     return quantiles(waits, n=100)[98]
 
 
-def opened(clients: ExitStack, port: int, count: int, begun: bytes) -> list[RawConnection]:
-    """Open connections that send something and wait."""
-    made = []
+def open_connections(
+    clients: ExitStack, port: int, count: int, start: bytes
+) -> list[RawConnection]:
+    """Open connections that send the start of a request and wait."""
+    connections = []
     for _ in range(count):
         with suppress(OSError):
-            made.append(clients.enter_context(RawConnection(port)))
-            made[-1].send(begun)
-    return made
+            connections.append(clients.enter_context(RawConnection(port)))
+            connections[-1].send(start)
+    return connections
 
 
 @contextmanager
-def repeating(act: Callable[[], None], every: float) -> Iterator[None]:
-    """Do something again and again beside the test."""
+def repeat_in_background(action: Callable[[], None], every: float) -> Iterator[None]:
+    """Repeat an action in a thread until the end of the `with`."""
     done = threading.Event()
 
     def run() -> None:
         while not done.wait(every):
             with suppress(OSError, EOFError):
-                act()
+                action()
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -86,33 +88,37 @@ def repeating(act: Callable[[], None], every: float) -> Iterator[None]:
         thread.join()
 
 
-def silent_scrapers(api: Api, clients: ExitStack) -> None:
-    opened(clients, api.scrape_port, 400, b"GET")
+def open_silent_scrapes(api: Api, clients: ExitStack) -> None:
+    open_connections(clients, api.scrape_port, 400, b"GET")
 
 
-def slow_headers(api: Api, clients: ExitStack) -> None:
-    opened(clients, api.port, CONNECTIONS - 50, render_request("POST", "/api/usages")[:-2])
+def send_slow_headers(api: Api, clients: ExitStack) -> None:
+    open_connections(
+        clients, api.port, CONNECTIONS - 50, render_request("POST", "/api/usages")[:-2]
+    )
 
 
-def bodies(api: Api, clients: ExitStack) -> None:
+def send_bodies_that_stop(api: Api, clients: ExitStack) -> None:
     headers = ("Content-Length: 4194304", "Authorization: Bearer good")
-    for each in opened(clients, api.port, 60, render_request("POST", BATCH, headers=headers)):
+    for connection in open_connections(
+        clients, api.port, 60, render_request("POST", BATCH, headers=headers)
+    ):
         with suppress(OSError):
-            each.send(b" " * 4_000_000)
+            connection.send(b" " * 4_000_000)
 
 
-def connections(api: Api, clients: ExitStack) -> None:
-    opened(clients, api.port, 2 * CONNECTIONS, b"")
+def open_too_many(api: Api, clients: ExitStack) -> None:
+    open_connections(clients, api.port, 2 * CONNECTIONS, b"")
 
-    def one_more() -> None:
+    def connect_once() -> None:
         with RawConnection(api.port) as client:
             client.send(render_request("GET", "/livez"))
             client.read_answer()
 
-    clients.enter_context(repeating(one_more, 0.01))
+    clients.enter_context(repeat_in_background(connect_once, 0.01))
 
 
-def scrapes(api: Api, clients: ExitStack) -> None:
+def scrape_repeatedly(api: Api, clients: ExitStack) -> None:
     scraper = clients.enter_context(RawConnection(api.scrape_port))
 
     def scrape() -> None:
@@ -120,10 +126,10 @@ def scrapes(api: Api, clients: ExitStack) -> None:
         for _ in range(4):
             scraper.read_answer()
 
-    clients.enter_context(repeating(scrape, 0.005))
+    clients.enter_context(repeat_in_background(scrape, 0.005))
 
 
-def wrong_tokens(api: Api, clients: ExitStack) -> None:
+def guess_tokens(api: Api, clients: ExitStack) -> None:
     guesser = clients.enter_context(RawConnection(api.port))
     guess = render_request("POST", BATCH, b" " * 100_000, headers=("Authorization: Bearer bad",))
 
@@ -131,15 +137,17 @@ def wrong_tokens(api: Api, clients: ExitStack) -> None:
         guesser.send(guess)
         guesser.read_answer()
 
-    clients.enter_context(repeating(ask, 0.005))
+    clients.enter_context(repeat_in_background(ask, 0.005))
 
 
-def crafted_batches() -> list[bytes]:
+def make_crafted_batches() -> list[bytes]:
     return [BATCHES[name]() for name in (*PACKED, *SLOWEST)]
 
 
-def crafted(path: str, make_bodies: Callable[[], Iterable[bytes]], *, packed: bool) -> Attack:
-    """Return an attack by a few connections that send crafted bodies one after the other."""
+def make_flood_attack(
+    path: str, make_bodies: Callable[[], Iterable[bytes]], *, packed: bool
+) -> Attack:
+    """Return an attack in which a few connections send crafted bodies one after the other."""
     headers = ["Authorization: Bearer good"] + ["Content-Encoding: gzip"] * packed
 
     @cache
@@ -158,71 +166,71 @@ def crafted(path: str, make_bodies: Callable[[], Iterable[bytes]], *, packed: bo
 
 
 ATTACKS: dict[str, Attack] = {
-    "silent connections to the metrics": silent_scrapers,
-    "slow headers": slow_headers,
-    "bodies that stop": bodies,
-    "more connections than the bound": connections,
-    "scrapes without end": scrapes,
-    "wrong tokens with bodies": wrong_tokens,
-    "crafted batches": crafted(BATCH, crafted_batches, packed=False),
-    "crafted batches in gzip": crafted(BATCH, crafted_batches, packed=True),
-    "crafted usages": crafted(SINGLE, SINGLES.values, packed=False),
-    "crafted usages in gzip": crafted(SINGLE, SINGLES.values, packed=True),
+    "silent connections to the metrics": open_silent_scrapes,
+    "slow headers": send_slow_headers,
+    "bodies that stop": send_bodies_that_stop,
+    "more connections than the bound": open_too_many,
+    "endless scrapes": scrape_repeatedly,
+    "wrong tokens with bodies": guess_tokens,
+    "crafted batches": make_flood_attack(BATCH, make_crafted_batches, packed=False),
+    "crafted batches in gzip": make_flood_attack(BATCH, make_crafted_batches, packed=True),
+    "crafted usages": make_flood_attack(SINGLE, SINGLES.values, packed=False),
+    "crafted usages in gzip": make_flood_attack(SINGLE, SINGLES.values, packed=True),
 }
 
 
-def ratios(api: Api, attack: Attack, asked: int = ASKED) -> Iterator[float]:
-    """Give what others wait under the attack, against a quiet time just before."""
+def measure_ratios(api: Api, attack: Attack, posts: int = POSTS) -> Iterator[float]:
+    """Yield the ratio of the p99 under the attack to the p99 just before it."""
     for _ in range(ROUNDS):
-        quiet = p99(api)
+        quiet = measure_p99(api)
         with ExitStack() as clients:
             attack(api, clients)
-            yield p99(api, asked) / quiet
+            yield measure_p99(api, posts) / quiet
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_others_are_not_starved(attacked: Api, name: str) -> None:
-    seen = []
-    for ratio in ratios(attacked, ATTACKS[name]):
-        seen.append(ratio)
-        if ratio <= TIMES:
+def test_other_clients_are_not_starved(attacked_api: Api, name: str) -> None:
+    ratios = []
+    for ratio in measure_ratios(attacked_api, ATTACKS[name]):
+        ratios.append(ratio)
+        if ratio <= MAX_RATIO:
             return
-    pytest.fail(f"others wait {seen} times as long")
+    pytest.fail(f"with the attack, other clients wait {ratios} times as long")
 
 
-def test_an_attack_that_starves_would_be_seen(attacked: Api) -> None:
-    """The process stands still now and then, ten times as long as anybody waits."""
+def test_an_attack_that_starves_other_clients_is_found(attacked_api: Api) -> None:
+    """The process pauses repeatedly, each time for ten times the p99."""
 
-    def stand_still(api: Api, clients: ExitStack) -> None:
-        seconds = 10 * p99(api)
+    def stop_repeatedly(api: Api, clients: ExitStack) -> None:
+        seconds = 10 * measure_p99(api)
 
         def stop() -> None:
             api.pause()
             time.sleep(seconds)
             api.resume()
 
-        clients.enter_context(repeating(stop, seconds / 10))
+        clients.enter_context(repeat_in_background(stop, seconds / 10))
 
-    assert min(next(ratios(attacked, stand_still)) for _ in range(2)) > TIMES
+    assert min(next(measure_ratios(attacked_api, stop_repeatedly)) for _ in range(2)) > MAX_RATIO
 
 
 @pytest.mark.mutants
-def test_crafted_batches_that_are_read_without_a_break_would_be_seen(
+def test_crafted_batches_that_are_read_without_a_break_are_found(
     start_api: StartApi, tmp_path: Path
 ) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text("write good\n")
     api = start_api(BUSYAPI_TOKENS_FILE=str(tokens), **broken_build(mutants.read_without_a_break))
     # Each post waits for a whole batch.
-    assert next(ratios(api, ATTACKS["crafted batches"], asked=10)) > TIMES
+    assert next(measure_ratios(api, ATTACKS["crafted batches"], posts=10)) > MAX_RATIO
 
 
 @pytest.mark.mutants
-def test_bodies_that_are_all_read_in_one_turn_would_be_seen(
+def test_bodies_that_are_all_read_in_one_turn_are_found(
     start_api: StartApi, tmp_path: Path
 ) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text("write good\n")
     api = start_api(BUSYAPI_TOKENS_FILE=str(tokens), **broken_build(mutants.read_all_in_one_turn))
     # The first posts wait for the bodies that have arrived.
-    assert next(ratios(api, ATTACKS["bodies that stop"], asked=10)) > TIMES
+    assert next(measure_ratios(api, ATTACKS["bodies that stop"], posts=10)) > MAX_RATIO

@@ -1,4 +1,4 @@
-"""The edges of the archive commands, in processes of their own: terminals, full disks, rights."""
+"""Archive commands in their own processes: terminals, full disks, file permissions."""
 
 import json
 import os
@@ -34,7 +34,7 @@ let root open files without permission."""
 
 
 class Done(NamedTuple):
-    """What a command did."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -47,17 +47,17 @@ Run = Callable[..., Done]
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """An archive of 11 usages, all received at 2025-11-23T19:12:00.123Z."""
-    made = tmp_path / "archive"
-    write_blocks(made, 5, 4, 2)
-    recover_writer(made).close()
-    return made
+    archive = tmp_path / "archive"
+    write_blocks(archive, 5, 4, 2)
+    recover_writer(archive).close()
+    return archive
 
 
 @pytest.fixture
 def run(root: Path) -> Run:
     """A function that runs `busyapi archive …` on the archive."""
 
-    def runs(
+    def run_command(
         command: str, *arguments: str | Path, folder: Path = root, rights: bool = True
     ) -> Done:
         done = subprocess.run(
@@ -70,7 +70,7 @@ def run(root: Path) -> Run:
         )
         return Done(done.returncode, done.stdout, done.stderr)
 
-    return runs
+    return run_command
 
 
 def words(command: str, *arguments: str | Path, folder: Path) -> list[str]:
@@ -81,7 +81,7 @@ def words(command: str, *arguments: str | Path, folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     "option", ["--patient 2", "--from 2025-11-23", "--to 2025-11-25", "--partition 0"]
 )
-def test_id_beside_another_filter_is_refused(run: Run, option: str) -> None:
+def test_id_with_another_filter_is_refused(run: Run, option: str) -> None:
     done = run("cat --id 1", *option.split())
     assert (done.code, done.out) == (2, "")
     assert option.split(maxsplit=1)[0] in done.err
@@ -100,7 +100,7 @@ def test_time_that_ends_before_it_begins_is_refused(
 
 
 class TestNothingMatched:
-    """A command that selects nothing prints why, and no patient's id."""
+    """A command that selects nothing prints the reason, without a patient's id."""
 
     @pytest.mark.parametrize(
         ("options", "reason"),
@@ -153,8 +153,8 @@ class TestTerminal:
     """Progress and data never mix on a terminal."""
 
     @staticmethod
-    def on_terminal(command: list[str] | str, out: BinaryIO | None = None) -> tuple[int, str]:
-        """Run a command, or a line for the shell, on a terminal; return what it then shows."""
+    def run_on_terminal(command: list[str] | str, out: BinaryIO | None = None) -> tuple[int, str]:
+        """Run a command or a shell line on a terminal. Return exit code and output."""
         main, terminal = pty.openpty()
         with subprocess.Popen(
             command, stdout=out or terminal, stderr=terminal, shell=isinstance(command, str)
@@ -173,17 +173,19 @@ class TestTerminal:
         return process.returncode, shown.decode()
 
     def test_cat_prints_only_data(self, root: Path) -> None:
-        code, shown = self.on_terminal(words("cat", folder=root))
+        code, shown = self.run_on_terminal(words("cat", folder=root))
         assert code == 0
         assert [json.loads(line)["id"] for line in shown.splitlines()] == list(range(1, 12))
 
     def test_cat_into_a_pipe_to_the_terminal_prints_only_data(self, root: Path) -> None:
-        _, shown = self.on_terminal(f"{sys.executable} -m busyapi archive cat --dir {root} | cat")
+        _, shown = self.run_on_terminal(
+            f"{sys.executable} -m busyapi archive cat --dir {root} | cat"
+        )
         assert [json.loads(line)["id"] for line in shown.splitlines()] == list(range(1, 12))
 
     def test_cat_into_a_file_shows_progress(self, root: Path, tmp_path: Path) -> None:
         with (tmp_path / "out").open("wb") as out:
-            code, shown = self.on_terminal(words("cat", folder=root), out)
+            code, shown = self.run_on_terminal(words("cat", folder=root), out)
         assert code == 0
         assert "\rreading: " in shown
         assert shown.endswith("\r\x1b[K")
@@ -192,7 +194,7 @@ class TestTerminal:
     @pytest.mark.parametrize("command", ["verify", "export"])
     def test_result_begins_on_an_empty_line(self, root: Path, tmp_path: Path, command: str) -> None:
         target = [tmp_path / "x.parquet"] if command == "export" else []
-        code, shown = self.on_terminal(words(command, *target, folder=root))
+        code, shown = self.run_on_terminal(words(command, *target, folder=root))
         assert code == 0
         progress, _, rest = shown.rpartition("\r\x1b[K")
         assert "ing: 0 MB" in progress
@@ -203,14 +205,14 @@ class TestTerminal:
         with mount_small_volume(tmp_path / "small", "64k"):
             fill_volume(tmp_path / "small")
             command = words("export", tmp_path / "small/x.parquet", folder=root)
-            code, shown = self.on_terminal(command)
+            code, shown = self.run_on_terminal(command)
         assert code == 1
         assert "\r\x1b[Kbusyapi: " in shown
 
 
 @pytest.mark.servers
 class TestFullDisk:
-    """The error names the path of the full disk, not that of the archive."""
+    """The error names the path on the full disk, not the archive."""
 
     @pytest.mark.parametrize("command", ["cat", "ls", "verify", "--help"])
     def test_output(self, root: Path, tmp_path: Path, command: str) -> None:
