@@ -49,8 +49,8 @@ COMMIT = Row(
         ),
         Lines(
             title="Pending usages",
-            about="Usages that wait in an API process or are in flight. Normal: up to some"
-            " hundreds. At config.pendingMax the API answers 503. Rising: Redis is slow or"
+            about="Usages that an API process has accepted and not yet stored in Redis. Normal: up"
+            " to some hundreds. At config.pendingMax the API answers 503. Rising: Redis is slow or"
             " down.",
             unit="suffix: usages",
             queries=[Query(total(select("busyapi_pending_usages"), "pod"), "{{pod}}")],
@@ -112,7 +112,7 @@ BUFFER = Row(
     [
         Lines(
             title="Buffer fill level",
-            about="Usages that wait for the archive, as a share of the bound. Normal: near 0."
+            about="The backlog, usages not archived yet, as a share of the bound. Normal: near 0."
             " At 100 % the API answers 503 BufferFull; nothing that was answered 201 is lost.",
             unit="percentunit",
             steps=[(0.8, RED)],

@@ -82,7 +82,7 @@ DATA_PATH_SUMMARY = Row(
         Number(
             title="Usages archived",
             about="Usages archived per second. Normal: the same mean as usages stored. Zero"
-            " while usages wait: the flusher is stuck.",
+            " while there is a backlog: the flusher is stuck.",
             unit="suffix: usages/s",
             decimals=0,
             steps=[(LOWEST, BLUE)],

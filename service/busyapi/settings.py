@@ -118,7 +118,8 @@ class Settings:
         "BUSYAPI_BOUND",
         1_000_000,
         "usages",
-        "usages of a partition that may wait to be archived: Redis needs memory for an outage",
+        "the largest allowed backlog of a partition: usages that are issued and not archived yet."
+        " At the bound posts get 503; Redis needs memory for so many",
         minimum=1,
         maximum=MAX_BOUND_USAGES,
     )
@@ -133,20 +134,16 @@ class Settings:
         maximum=MAX_REPLICAS,
     )
     validation: str = setting(
-        "BUSYAPI_VALIDATION",
-        "strict",
-        "",
-        "lenient accepts any JSON object",
-        choices=VALIDATIONS,
+        "BUSYAPI_VALIDATION", "strict", "", "lenient accepts any JSON object", choices=VALIDATIONS
     )
     max_body: int = setting(
-        "BUSYAPI_MAX_BODY_BYTES", 65_536, "bytes", "a usage, alone or in a batch", minimum=2
+        "BUSYAPI_MAX_BODY_BYTES", 65_536, "bytes", "a usage, alone or in an HTTP batch", minimum=2
     )
     max_batch_bytes: int = setting(
-        "BUSYAPI_MAX_BATCH_BYTES", 4_194_304, "bytes", "a batch, also decompressed", minimum=2
+        "BUSYAPI_MAX_BATCH_BYTES", 4_194_304, "bytes", "an HTTP batch, also inflated", minimum=2
     )
     max_batch_items: int = setting(
-        "BUSYAPI_MAX_BATCH_ITEMS", 10_000, "usages", "usages in one batch", minimum=1
+        "BUSYAPI_MAX_BATCH_ITEMS", 10_000, "usages", "usages in one HTTP batch", minimum=1
     )
     receiving_bytes: int = setting(
         "BUSYAPI_RECEIVING_BYTES",
@@ -177,21 +174,21 @@ class Settings:
         "BUSYAPI_PENDING_MAX",
         100_000,
         "usages",
-        "usages that wait in one API process; above it, 503",
+        "pending usages of one API process: not yet stored in Redis; above it, 503",
         minimum=1,
     )
     pending_bytes: int = setting(
         "BUSYAPI_PENDING_BYTES",
         67_108_864,
         "bytes",
-        "bytes of usages that wait in one API process; above it, 503",
+        "bytes of pending usages; above it, 503",
         minimum=2,
     )
     commit_deadline: float = setting(
         "BUSYAPI_COMMIT_DEADLINE",
         10.0,
         "seconds",
-        "how long a usage waits for Redis before its request gets 503",
+        "how long a usage may be pending before its request gets 503",
         minimum=MIN_DEADLINE_SECONDS,
         maximum=MAX_DEADLINE_SECONDS,
     )
@@ -239,9 +236,9 @@ class Settings:
     rate_limit: float = setting(
         "BUSYAPI_RATE_LIMIT",
         0.0,
-        "usages a second",
-        "for each token, or for each address without authentication; each usage of a batch counts,"
-        " and each read counts as one; 0: no limit",
+        "usages per second",
+        "for each token, or for each address without authentication; an HTTP batch counts its"
+        " usages, a read counts one; 0: no limit",
     )
     cors_origins: str = setting(
         "BUSYAPI_CORS_ORIGINS",

@@ -169,7 +169,7 @@ def test_ctrl_c_in_a_terminal_stops_in_order_and_the_status_stays_on_one_line(
         return re.search(pattern, shown.decode()) is not None
 
     try:
-        status = r"\r\x1b\[K0/s · 0 stored · 0 archived · 0 waiting"
+        status = r"\r\x1b\[K0/s · 0 stored · 0 archived · backlog 0"
         wait_until(lambda: is_shown(f"{status}{status}"), "a status", seconds=START_SECONDS)
         pids = dev.children()
         os.write(controller, b"\x03")

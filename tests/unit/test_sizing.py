@@ -173,7 +173,7 @@ def test_the_command_takes_the_size_of_a_usage(capsys: pytest.CaptureFixture[str
     assert main(["sizing", "--body-bytes", "100"]) == 0
     assert capsys.readouterr().out == usual
     assert main(["sizing", "--body-bytes", "2000"]) == 0
-    assert "archive, all partitions   1," in capsys.readouterr().out
+    assert "archive, all partitions     1," in capsys.readouterr().out
     for wrong in ("0", "-1", "1k"):
         with pytest.raises(SystemExit):
             main(["sizing", f"--body-bytes={wrong}"])

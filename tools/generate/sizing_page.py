@@ -19,9 +19,9 @@ PAGE = "docs/reference/sizing.md"
 MILLION = 1_000_000
 START, END = "<!-- sizing -->\n", "<!-- /sizing -->"
 HEAD = (
-    "| usages a minute | posted | API pods | partitions | CPU of Redis, flusher a partition"
-    " | Redis memory a partition | with keys | Redis disk a partition | with keys"
-    " | archive a day |\n|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|\n"
+    "| usages per minute | posted | API pods | partitions | CPU of Redis, flusher per partition"
+    " | Redis memory per partition | with keys | Redis disk per partition | with keys"
+    " | archive per day |\n|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|\n"
 )
 
 

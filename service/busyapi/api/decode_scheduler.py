@@ -5,8 +5,8 @@ hundred steps, and all their lines would be in memory at once. A short body does
 take turns: one with forty long bodies in the queue delays another by one body, not by forty.
 
 Slow decoding gets at most a quarter of the event loop: after each slow step, also the last, there
-is a pause three times as long. So a usage of another client waits for at most one step, not for one
-before it is read and another before its response.
+is a pause three times as long. So a usage of another client waits for at most one step in total: if
+that step delays the reading of its request, no second step delays its response.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ _T = TypeVar("_T")
 
 SLOW_STEP_SECONDS = 0.001
 """A step over ordinary usages takes a third of this."""
-PAUSE_TIMES = 3
-"""The pause after a slower step, in lengths of the step."""
+PAUSE_FACTOR = 3
+"""The pause after a slower step is this many times as long as the step."""
 
 
 class DecodeScheduler:
@@ -98,4 +98,4 @@ class DecodeScheduler:
 
 
 def _pause_seconds(seconds: float) -> float:
-    return PAUSE_TIMES * seconds if seconds > SLOW_STEP_SECONDS else 0.0
+    return PAUSE_FACTOR * seconds if seconds > SLOW_STEP_SECONDS else 0.0

@@ -142,8 +142,8 @@ class FastPathProtocol(DeadlineProtocol):
             held = bytes(self._held)
             self._held.clear()
             self.update_budget()
-            # Enough bytes to pause reading are more than one ordinary request: they go to Sanic,
-            # which resumes reading when it has used them.
+            # If so much was held that reading was paused, it is more than one ordinary request:
+            # Sanic handles it and resumes reading.
             self.data_received(held)
         if self._eof_held and not self._pending:
             super().eof_received()

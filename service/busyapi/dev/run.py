@@ -93,7 +93,7 @@ def format_status(rate: float, counts: Mapping[str, int]) -> str:
     """Return the status line: usages a second, and how many there are."""
     return (
         f"{rate:,.0f}/s · {counts['count']:,} stored · {counts['archived']:,} archived"
-        f" · {counts['buffered']:,} waiting"
+        f" · backlog {counts['buffered']:,}"
     )
 
 

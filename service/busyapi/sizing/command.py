@@ -108,15 +108,15 @@ def render_plan(plan: Plan, keyed: Plan) -> str:
     """
     log, volume = math.ceil(plan.log_gib), math.ceil(plan.volume_gib)
     return f"""\
-API pods of one core      {plan.pods:,}
-partitions                {plan.partitions:,}
-CPU of Redis a partition  {plan.redis_cores:.2f} cores
-its memory                {_mib(plan):,} MiB, with {plan.keys:,} Idempotency-Keys
-                          {_mib(keyed):,} MiB if every post has a key (--keyed 100)
-its disk                  {log:,} GiB, {math.ceil(keyed.log_gib):,} GiB with --keyed 100
-CPU of each flusher       {plan.flusher_cores:.2f} cores
-archive, all partitions   {plan.disk_gib_per_day:,.1f} GiB a day
-volume of each flusher    {volume:,} GiB
+API pods of one core        {plan.pods:,}
+partitions                  {plan.partitions:,}
+Redis CPU per partition     {plan.redis_cores:.2f} cores
+Redis memory per partition  {_mib(plan):,} MiB, with {plan.keys:,} Idempotency-Keys
+                            {_mib(keyed):,} MiB if every post has a key (--keyed 100)
+Redis disk per partition    {log:,} GiB, {math.ceil(keyed.log_gib):,} GiB with --keyed 100
+CPU of each flusher         {plan.flusher_cores:.2f} cores
+archive, all partitions     {plan.disk_gib_per_day:,.1f} GiB per day
+volume of each flusher      {volume:,} GiB
 
 values of the chart:
   autoscaling.maxReplicas: {max(MIN_MAX_REPLICAS, 2 * plan.pods)}

@@ -11,7 +11,7 @@
 --
 -- The script reads the server's replication id itself. If this process took over the data of another
 -- one after the connection was checked, its replication id differs from the one in the record, which
--- came with that data. It could issue the ids of the tail that it lost a second time.
+-- came with that data. It could issue again the ids of the newest writes, which it lacks.
 local function has_history(replication, history)
   return string.find(replication, 'master_replid:' .. history, 1, true)
 end

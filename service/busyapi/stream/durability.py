@@ -173,7 +173,8 @@ def _check_replicas(required: int, facts: dict[str, str]) -> list[str]:
         problem = (
             f"{connected} replicas are connected, and a failover may promote one of those that"
         )
-        return [f"{problem} need not confirm: set BUSYAPI_REPLICAS={connected}, or disconnect them"]
+        advice = f"set BUSYAPI_REPLICAS={connected}, or disconnect the extra replicas"
+        return [f"{problem} need not confirm: {advice}"]
     if connected == 0:
         return ["no replica is connected: add one"]
     if online < required:

@@ -2,11 +2,11 @@
 
 A commit is allowed only on a connection that was checked: the server's own run_id equals the one
 in the partition's record, and the counter is not below the highest seq that this process received.
-The epoch alone does not suffice: a promoted replica has it in its copied data, and could issue the
-ids of the tail that it never received a second time. A connection belongs to one server process,
-and that process may take over another one's data without closing the connection. So the commit
-script compares the replication id with the record's in the same step, and refuses a counter below
-the highest seq that this process received.
+The epoch alone does not suffice: a promoted replica has it in its copied data, and could issue
+again the ids of the newest writes, which it lacks. A connection belongs to one server process, and
+that process may take over another one's data without closing the connection. So the commit script
+compares the replication id with the record's in the same step, and refuses a counter below the
+highest seq that this process received.
 """
 
 import asyncio

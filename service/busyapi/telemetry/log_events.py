@@ -122,8 +122,9 @@ EVENTS = (
         "write_rejected",
         "warning",
         ("reason", "stored", "requests", "request_id"),
-        "requests of devices (not probes) are answered 503. At most one line per `reason` in ten"
-        " seconds, with the id of one request; `requests` counts those since the previous line."
+        "requests of devices get a 503: writes, lookups and counts, but not probes. `stored` is"
+        " about writes only. At most one line per `reason` in ten seconds, with the id of one"
+        " request; `requests` counts those since the previous line."
         " The last ones of an outage appear in the next outage's line; metrics count all",
         "RedisUnavailable, OutcomeUnknown: the runbook of BusyapiRedisUnreachable. NotSeeded:"
         " BusyapiPartitionNotSeeded. DurabilityNotMet: BusyapiDurabilityNotHeld."

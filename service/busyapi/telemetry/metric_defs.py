@@ -1,7 +1,8 @@
 """The catalogue of metrics: each metric as data, and its readers.
 
 Rows of one role are in `metric_defs_api.py` and `metric_defs_flusher.py`, rows of both roles here.
-`metrics.py` and docs/reference/metrics.md are generated from the rows. `tests/docs` compares them
+`metrics.py` builds the metrics from the rows at run time, and docs/reference/metrics.md is
+generated from them. `tests/docs` compares them
 with what alerts, dashboards and the autoscaler read, in both directions. The help is the text of
 `# HELP`. A label's bound is its maximum number of values, or the setting that limits it.
 """
@@ -73,8 +74,9 @@ BUILD_INFO = MetricDef(
 DURABILITY_HELD = MetricDef(
     "busyapi_durability_held",
     "gauge",
-    "1 while Redis meets the configured durability tier, otherwise 0: /readyz names the setting to"
-    " change, and a flusher logs `durability_not_met`.",
+    "1 while Redis meets the configured durability tier. 0: requests are refused with the reason"
+    " DurabilityNotMet, and a flusher logs `durability_not_met`; /readyz names the setting to"
+    " change.",
     (
         "BusyapiDurabilityNotHeld",
         "Data path",

@@ -62,7 +62,7 @@ REQUEST_SECONDS = MetricDef(
 USAGES = MetricDef(
     "busyapi_usages",
     "counter",
-    "Usages stored by this process. With batches, more than requests.",
+    "Usages stored by this process. With HTTP batches, more than requests.",
     (
         "Overview",
         "benchmark",
@@ -85,7 +85,7 @@ REFUSED = MetricDef(
 BATCH_USAGES = MetricDef(
     "busyapi_batch_usages",
     "histogram",
-    "Usages in one commit. Grows with the load and with the latency of Redis.",
+    "Usages in one commit batch. Grows with the load and with the latency of Redis.",
     ("Data path",),
     buckets=COUNT_BUCKETS,
 )
@@ -102,7 +102,8 @@ COMMIT_SECONDS = MetricDef(
 PENDING_USAGES = MetricDef(
     "busyapi_pending_usages",
     "gauge",
-    "Usages that wait or are in flight. At BUSYAPI_PENDING_MAX, new ones are refused.",
+    "Pending usages: accepted and not yet stored in Redis. At BUSYAPI_PENDING_MAX, new ones are"
+    " refused.",
     ("Data path",),
 )
 COMMITTERS_READY = MetricDef(

@@ -17,7 +17,7 @@ STAGES = ("read", "write", "fsync", "publish")
 ISSUED_SEQ = MetricDef(
     "busyapi_issued_seq",
     "gauge",
-    "The last seq issued, as the flusher last read it. Minus archived: the usages that wait.",
+    "The last seq issued, as the flusher last read it. Minus archived: the backlog.",
     (
         "BusyapiBufferFilling",
         "BusyapiFlusherStuck",
@@ -29,7 +29,7 @@ ISSUED_SEQ = MetricDef(
 ARCHIVED_SEQ = MetricDef(
     "busyapi_archived_seq",
     "gauge",
-    "The last seq on the archive's disk. If it does not grow while usages wait: see /readyz.",
+    "The last seq on the archive's disk. It must grow while there is a backlog: see /readyz.",
     (
         "BusyapiBufferFilling",
         "BusyapiFlusherStuck",
@@ -42,7 +42,7 @@ ARCHIVED_SEQ = MetricDef(
 BOUND_USAGES = MetricDef(
     "busyapi_bound_usages",
     "gauge",
-    "The bound: how many usages may be issued and not archived. At it, posts are refused.",
+    "The largest allowed backlog, issued minus archived. When it is reached, posts are refused.",
     (
         "BusyapiArchivingBurn",
         "BusyapiBufferFilling",
@@ -55,8 +55,8 @@ BOUND_USAGES = MetricDef(
 OLDEST_UNARCHIVED_SECONDS = MetricDef(
     "busyapi_oldest_unarchived_seconds",
     "gauge",
-    "Age of the oldest usage that is perhaps not archived, 0 if none. Also grows while the flusher"
-    " cannot read; /readyz names the reason.",
+    "Age of the oldest usage of the backlog, 0 if there is none. It is the largest possible age"
+    " while the flusher cannot read; /readyz names the reason.",
     (
         "BusyapiArchivingBurn",
         "Data path",
@@ -68,7 +68,7 @@ OLDEST_UNARCHIVED_SECONDS = MetricDef(
 SEEDED = MetricDef(
     "busyapi_seeded",
     "gauge",
-    "1 while the Redis server is checked against the archive. 0: posts are refused; see /readyz.",
+    "1 if the flusher has accepted the Redis server. 0: posts are refused; see /readyz.",
     (
         "BusyapiPartitionNotSeeded",
         "Data path",
@@ -245,7 +245,8 @@ IDEMPOTENCY_KEYS = MetricDef(
 IDEMPOTENCY_KEYS_MAX = MetricDef(
     "busyapi_idempotency_keys_max",
     "gauge",
-    "Maximum of known keys: BUSYAPI_IDEMPOTENCY_KEYS, or what fits half of Redis' maxmemory.",
+    "Maximum of known keys: BUSYAPI_IDEMPOTENCY_KEYS, or as many as fit into half of Redis'"
+    " maxmemory.",
     ("BusyapiIdempotencyKeysFilling", "Data path"),
     (PARTITION,),
 )

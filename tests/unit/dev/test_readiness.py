@@ -126,5 +126,5 @@ async def test_start_has_a_deadline_except_while_loading_or_halted(
 
 def test_status_line() -> None:
     counts = {"count": 141_002, "archived": 140_800, "buffered": 202}
-    expected = "1,204/s · 141,002 stored · 140,800 archived · 202 waiting"
+    expected = "1,204/s · 141,002 stored · 140,800 archived · backlog 202"
     assert format_status(1204.4, counts) == expected
