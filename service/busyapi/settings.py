@@ -178,11 +178,7 @@ class Settings:
         minimum=1,
     )
     pending_bytes: int = setting(
-        "BUSYAPI_PENDING_BYTES",
-        67_108_864,
-        "bytes",
-        "bytes of pending usages; above it, 503",
-        minimum=2,
+        "BUSYAPI_PENDING_BYTES", 67_108_864, "bytes", "all pending usages; above it, 503", minimum=2
     )
     commit_deadline: float = setting(
         "BUSYAPI_COMMIT_DEADLINE",
