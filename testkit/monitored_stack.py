@@ -1,5 +1,6 @@
 """A stack on its own small volume, under load, with a Prometheus that scrapes it."""
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ from testkit.prometheus import Prometheus
 from testkit.proxy import Proxy
 from testkit.servers import Server
 from testkit.volume import mount_small_volume
+
+QUIET_SECONDS = 3.0
 
 
 class MonitoredStack(NamedTuple):
@@ -33,6 +36,18 @@ class MonitoredStack(NamedTuple):
         self.prometheus.wait_until_resolved(*alerts, seconds=90.0)
         yield
         self.prometheus.wait_until_firing(*alerts, seconds=seconds)
+
+    def expect_quiet(self, *alerts: str, seconds: float = QUIET_SECONDS) -> None:
+        """Watch for some evaluations that none of these fires, while another names the cause.
+
+        Raises:
+            AssertionError: One fires.
+        """
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            firing = self.prometheus.firing() & set(alerts)
+            assert not firing, firing
+            time.sleep(0.2)
 
     @contextmanager
     def load(

@@ -51,8 +51,9 @@ def promtool(name: str, *arguments: str | Path) -> str:
 
 
 def groups(values: Json | None = None, release: str = "busyapi") -> list[Json]:
-    """Return the groups of the PrometheusRule with these values."""
-    metrics = {"metrics": {"prometheusRule": {"enabled": True, **(values or {})}}}
+    """Return the groups of the PrometheusRule with these values, and all alerts by default."""
+    every = {"enabled": True, "trafficGone": {"enabled": True}}
+    metrics = {"metrics": {"prometheusRule": {**every, **(values or {})}}}
     (rule,) = of_kind(render(metrics, release=release), "PrometheusRule")
     rule_groups: list[Json] = rule["spec"]["groups"]
     return rule_groups

@@ -64,6 +64,7 @@ REFUSALS: list[tuple[str, Json]] = [
             "resources": {"requests": {"memory": None}},
         },
     ),
+    ("metrics.probe.enabled is true without a URL", {"metrics": {"probe": {"enabled": True}}}),
     ("keda.minReplicas is above", keda(minReplicas=3, maxReplicas=2)),
     ("keda.enabled is true without a Prometheus", keda(serverAddress="")),
     (

@@ -30,7 +30,9 @@ WINDOWS = {
     ("3d", "6h"): ("1", "warning"),
 }
 BUDGETS = {"Availability": "0.001", "Latency": "0.01", "Archiving": "0.001"}
-SERIES = re.compile(r"\b(?:up|(?:busyapi|container|kube)[_:][\w:]*)\b(?!\")(.?)")
+SERIES = re.compile(
+    r"\b(?:up|ALERTS|probe_success|(?:busyapi|container|kube)[_:][\w:]*)\b(?!\")(.?)"
+)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from testkit.chart.promtool import alerts, groups
-from testkit.chart.rendering import CHART, Json, find_object, of_kind, render, values_of
+from testkit.chart.rendering import CHART, ROOT, Json, find_object, of_kind, render, values_of
 from testkit.chart.schemas import problem
 
 FULL = "BusyapiBufferFull"
@@ -107,3 +107,66 @@ def test_rule_that_the_operator_refuses_is_found() -> None:
     bad = {"alert": "A", "expr": "1", "form": "5m"}
     wrong = good | {"spec": {"groups": [{"name": "g", "rules": [bad]}]}}
     assert "form" in problem(wrong, "1.34")
+
+
+def test_alert_on_traffic_is_off_by_default_and_with_values_of_an_older_release() -> None:
+    name = "BusyapiTrafficGone"
+    for rule_values in ({"enabled": True}, {"enabled": True, "trafficGone": None}):
+        (document,) = of_kind(
+            render({"metrics": {"prometheusRule": rule_values}}), "PrometheusRule"
+        )
+        assert name not in str(document)
+    assert name in {alert["alert"] for alert in alerts(groups())}
+    optional = (ROOT / "k8s" / "observability" / "rules-traffic.yaml").read_text()
+    assert name in optional
+    assert name not in (ROOT / "k8s" / "observability" / "rules.yaml").read_text()
+
+
+INGRESS: Json = {"enabled": True, "hosts": [{"host": "{{ .Release.Name }}.example.org"}]}
+TLS: Json = {"tls": [{"secretName": "t", "hosts": ["busyapi.example.org"]}]}
+ROUTE: Json = {
+    "enabled": True,
+    "parentRefs": [{"name": "g"}],
+    "hostnames": ["*.example.org", "u.example.org"],
+}
+
+
+def targets(**values: Any) -> Any:
+    """Return the URLs of the Probe with these values."""
+    (probe,) = of_kind(render(values), "Probe")
+    assert problem(probe, "1.34") == ""
+    static = probe["spec"]["targets"]["staticConfig"]
+    assert static["labels"] == {"namespace": "usages", "release": "busyapi"}
+    return static["static"]
+
+
+def test_probe_requests_each_host_that_is_one_name() -> None:
+    probe: Json = {"probe": {"enabled": True}}
+    assert not of_kind(render({"ingress": INGRESS}), "Probe")
+    assert targets(ingress=INGRESS | TLS, httpRoute=ROUTE, metrics=probe) == [
+        "https://busyapi.example.org/openapi.json",
+        "http://u.example.org/openapi.json",
+    ]
+    own = {"probe": {"enabled": True, "targets": ["https://{{ .Release.Name }}/"]}}
+    assert targets(metrics=own) == ["https://busyapi/"]
+
+
+def outside_url(**values: Any) -> str | None:
+    """Return the URL of the test pod that posts from outside, if there is one."""
+    pods = {document["metadata"]["name"]: document for document in of_kind(render(values), "Pod")}
+    if not (pod := pods.get("busyapi-test-outside")):
+        return None
+    (container,) = pod["spec"]["containers"]
+    return str({entry["name"]: entry.get("value") for entry in container["env"]}["API_URL"])
+
+
+def test_pod_posts_from_outside_only_if_there_is_a_way_in() -> None:
+    assert outside_url() is None
+    assert outside_url(ingress={"enabled": True, "hosts": [{"host": ""}]}) is None
+    assert outside_url(ingress=INGRESS | TLS) == "https://busyapi.example.org"
+    assert outside_url(httpRoute=ROUTE) == "http://u.example.org"
+    assert (
+        outside_url(tests={"outside": {"url": "https://a.example.org"}}) == "https://a.example.org"
+    )
+    for switch in ({"enabled": False}, {"outside": {"enabled": False}}):
+        assert outside_url(ingress=INGRESS, tests=switch) is None

@@ -22,6 +22,10 @@ HEAD = "# Generated from charts/busyapi by `make generate`. Change it there or p
 HEAD_RULES = (
     "# Generated from charts/busyapi/files/rules.yaml by `make generate`. Change them there.\n"
 )
+OPTIONAL = """
+  # Only for traffic that is about the same every day: the chart leaves this group out unless
+  # metrics.prometheusRule.trafficGone.enabled is true.
+  - name: busyapi-traffic"""
 HELM_LABELS = ("helm.sh/chart", "app.kubernetes.io/managed-by")
 COMPONENT = "app.kubernetes.io/component"
 
@@ -124,8 +128,8 @@ def render_component(chart: Path, name: str) -> str:
     return dump_objects(added)
 
 
-def render_rules(chart: Path) -> str:
-    """Return the rules for every release that a Prometheus scrapes.
+def render_rules(chart: Path) -> tuple[str, str]:
+    """Return the rules for every release that a Prometheus scrapes, and those that are optional.
 
     busyapi's own series need no selector. Series of other exporters are selected by names that
     contain busyapi.
@@ -142,16 +146,19 @@ def render_rules(chart: Path) -> str:
     ):
         assert old in text, old  # noqa: S101 - the chart decides, no user
         text = text.replace(old, new)
-    return HEAD_RULES + text
+    always, optional = text.split(OPTIONAL)
+    return HEAD_RULES + always, f"{HEAD_RULES}groups:\n  - name: busyapi-traffic{optional}"
 
 
 def render_files(root: Path) -> dict[str, str]:
     """Return every generated file by its path below the repository."""
     chart = root / CHART
+    always, optional = render_rules(chart)
     texts = {
         **render_base(chart),
         "base/users.acl": render_acl(chart),
         **{f"components/{name}/{name}.yaml": render_component(chart, name) for name in EXTRAS},
-        "observability/rules.yaml": render_rules(chart),
+        "observability/rules.yaml": always,
+        "observability/rules-traffic.yaml": optional,
     }
     return {f"k8s/{name}": text for name, text in texts.items()}

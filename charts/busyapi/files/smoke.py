@@ -1,21 +1,27 @@
-"""Post one usage to the API's Service, and wait until its flusher has archived it.
+"""Post one usage to the API, and wait until its flusher has archived it.
 
-`helm test` runs this in the image of the service, with only Python's standard library.
+`helm test` runs this in the image of the service, with only Python's standard library: once with
+the API's Service, and once from outside, where the flushers cannot be reached.
 """
 # ruff: noqa: INP001 - a script, in no package
 
 import json
 import os
+import socket
+import ssl
 import sys
 import time
 import urllib.error
 import urllib.request
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 API = os.environ["API_URL"]
-FLUSHERS = os.environ["FLUSHER_URLS"]
+FLUSHERS = os.environ.get("FLUSHER_URLS", "")
 PARTITIONS = int(os.environ["PARTITIONS"])
+CONNECT_TO = os.environ.get("CONNECT_TO", "")
+VERIFY = os.environ.get("VERIFY_CERTIFICATE", "true") == "true"
 DEADLINE = time.monotonic() + float(os.environ["TIMEOUT_SECONDS"])
 TOKENS = os.environ.get("TOKENS_FILE", "")
 TIMEOUT_SECONDS = 5.0
@@ -34,12 +40,34 @@ def authorization(right: str) -> dict[str, str]:
     sys.exit(f"auth: no token has the right {right}, which this test needs: add one")
 
 
+def look_up_connect_to() -> None:
+    """Connect to the given address, whatever the name in the URL: as `curl --connect-to` does."""
+    host, _, port = CONNECT_TO.rpartition(":")
+    look_up = socket.getaddrinfo
+
+    def replaced(*_: Any, **options: Any) -> Any:
+        return look_up(host, int(port), **{"type": socket.SOCK_STREAM, **options})
+
+    socket.getaddrinfo = replaced
+
+
+def tls() -> ssl.SSLContext:
+    """Return the context for https."""
+    context = ssl.create_default_context()
+    if not VERIFY:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 def request(url: str, headers: dict[str, str], body: bytes | None = None) -> bytes:
     """Send a request until it is answered 2xx. The Idempotency-Key makes a retry safe."""
     while True:
         try:
             attempt = urllib.request.Request(url, body, headers)  # noqa: S310 - http, from the chart
-            with urllib.request.urlopen(attempt, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310
+            with urllib.request.urlopen(  # noqa: S310
+                attempt, timeout=TIMEOUT_SECONDS, context=tls() if url.startswith("https") else None
+            ) as response:
                 return bytes(response.read())
         except urllib.error.HTTPError as error:
             failure = f"{error.code} {error.read(500).decode(errors='replace')}"
@@ -54,11 +82,18 @@ def request(url: str, headers: dict[str, str], body: bytes | None = None) -> byt
 
 def main() -> None:
     """Post a usage, read it back, and find it in the archive."""
+    if CONNECT_TO:
+        look_up_connect_to()
     key = f"helm-test-{os.environ['HOSTNAME']}-{time.time_ns()}"
     headers = {"Content-Type": "application/json", "Idempotency-Key": key, **authorization("write")}
     usage_id = json.loads(request(f"{API}/api/usages", headers, json.dumps(USAGE).encode()))["id"]
     print(f"posted usage {usage_id}", flush=True)  # noqa: T201
     lookup = json.loads(request(f"{API}/api/usages/{usage_id}", authorization("read")))
+    if not FLUSHERS:
+        if lookup["usage"] != USAGE:
+            sys.exit(f"posted {USAGE}, read {lookup}")
+        print(f"usage {usage_id} was posted and read through {API}")  # noqa: T201
+        return
     # An id is (seq - 1) * partitions + partition + 1.
     seq, partition = (usage_id - 1) // PARTITIONS + 1, (usage_id - 1) % PARTITIONS
     flusher = FLUSHERS.replace("{partition}", str(partition))

@@ -60,6 +60,26 @@ kubelet only. */}}
   pathType: Exact
 {{- end }}
 
+{{/* The URLs that lead to the API from outside: each host of the Ingress and the HTTPRoute that is one
+name. A Gateway may redirect to https. */}}
+{{- define "busyapi.outsideUrls" -}}
+{{- $urls := list }}
+{{- if .Values.ingress.enabled }}
+{{- $scheme := empty .Values.ingress.tls | ternary "http" "https" }}
+{{- range .Values.ingress.hosts }}
+{{- $host := tpl (.host | default "") $ }}
+{{- if and $host (not (hasPrefix "*" $host)) }}{{ $urls = append $urls (printf "%s://%s" $scheme $host) }}{{ end }}
+{{- end }}
+{{- end }}
+{{- if .Values.httpRoute.enabled }}
+{{- range .Values.httpRoute.hostnames }}
+{{- $host := tpl . $ }}
+{{- if not (hasPrefix "*" $host) }}{{ $urls = append $urls (printf "http://%s" $host) }}{{ end }}
+{{- end }}
+{{- end }}
+{{- toYaml ($urls | uniq) }}
+{{- end }}
+
 {{/* The request rate of this release's API pods, for KEDA. */}}
 {{- define "busyapi.requestsQuery" -}}
 sum(rate(busyapi_requests_total{namespace={{ include "busyapi.namespace" . | quote }},pod=~"{{ include "busyapi.fullname" . }}-[a-z0-9]+-[a-z0-9]+"}[{{ .Values.keda.window }}]))

@@ -61,6 +61,7 @@ BUILD_INFO = MetricDef(
     "1; the labels describe the process. More than one version for long: a rollout is stuck.",
     (
         "BusyapiTargetsMissing",
+        "BusyapiTrafficGone",
         "Autoscaling and resources",
         "Data path",
         "Overview",
@@ -79,6 +80,7 @@ DURABILITY_HELD = MetricDef(
     " change.",
     (
         "BusyapiDurabilityNotHeld",
+        "BusyapiRedisUnreachable",
         "Data path",
     ),
     (TIER,),

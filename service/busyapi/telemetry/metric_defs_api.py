@@ -41,6 +41,7 @@ REQUESTS = MetricDef(
     "Requests answered. Many with 503: see busyapi_refused_total for the reason.",
     (
         "BusyapiAvailabilityBurn",
+        "BusyapiTrafficGone",
         "Autoscaling and resources",
         "Overview",
         "autoscaler",
@@ -125,7 +126,10 @@ COMMITTER_FAILURES = MetricDef(
     "counter",
     "Failures of a committer to get a checked connection. RedisUnavailable: check Redis. NotSeeded:"
     " check the flusher. DurabilityNotMet: /readyz names the setting.",
-    ("Data path",),
+    (
+        "BusyapiRedisUnreachable",
+        "Data path",
+    ),
     (Label("reason", "3", COMMITTER_FAILURE_REASONS),),
 )
 COMMITTED_SEQ = MetricDef(

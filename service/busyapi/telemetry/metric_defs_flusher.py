@@ -71,6 +71,7 @@ SEEDED = MetricDef(
     "1 if the flusher has accepted the Redis server. 0: posts are refused; see /readyz.",
     (
         "BusyapiPartitionNotSeeded",
+        "BusyapiRedisUnreachable",
         "Data path",
         "Overview",
     ),
