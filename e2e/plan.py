@@ -14,6 +14,7 @@ from e2e.scenarios import (
     faults,
     install,
     lifetime,
+    nodes,
     observability,
     operations,
     protection,
@@ -56,6 +57,7 @@ SHORT = (Part("short", (install.install, install.upgrade)),)
 FULL = (
     Part("install", (install.install, install.upgrade, install.roll_back)),
     Part("faults", faults.SCENARIOS),
+    Part("nodes", nodes.SCENARIOS),
     Part("lifetime", lifetime.SCENARIOS),
     Part("runbooks", runbooks.SCENARIOS),
     Part("operations", operations.SCENARIOS),

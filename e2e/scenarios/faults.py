@@ -7,7 +7,7 @@ other scenarios measure what its end costs.
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
@@ -114,10 +114,10 @@ def drain_node(release: Release, report: Report) -> None:
             release.kube.cordon(node, on=False)
 
 
-def move_pods_to(release: Release, node: str) -> None:
-    """Move the flusher and an API pod to the node, so that the flusher's volume moves too."""
+def move_pods_to(release: Release, node: str, components: Sequence[str] = ("flusher", "api")) -> None:
+    """Move a pod of each component to the node, so that their volumes move too."""
     others = [entry.metadata.name for entry in release.kube.nodes() if entry.metadata.name != node]
-    for component in ("flusher", "api"):
+    for component in components:
         pods = release.kube.list_ready_pods(component)
         if node in {pod.spec.node_name for pod in pods}:
             continue

@@ -6,6 +6,7 @@ import time
 from e2e.environment import valkey_image
 from e2e.kube import RESTRICTED, is_ready
 from e2e.measure import Figures, ScenarioFailed, require_none_failed
+from e2e.relay import relay
 from e2e.release import EXAMPLE, NAME, Release
 from e2e.report import Report, Row
 
@@ -35,6 +36,22 @@ def install(release: Release, report: Report) -> None:
     with report.row("the README's usage posted through Ingress and Gateway") as row:
         release.upgrade(release.routing_values())
         post_example_by_hosts(release, row)
+    with report.row("helm test from outside, by the Ingress") as row:
+        if release.target.program is None:
+            row.left_out = True
+            row.notes.append("needs the cluster of E2E_CLUSTER, whose pods reach this machine")
+            return
+        (address,) = (
+            entry.address
+            for entry in release.kube.nodes()[0].status.addresses
+            if entry.type == "InternalIP"
+        )
+        with relay(address, release.target.port) as port:
+            outside = {"enabled": True, "connectTo": f"{address}:{port}"}
+            release.upgrade({"tests": {"outside": outside}})
+            release.helm_test()
+        release.upgrade({"tests": {"outside": {"enabled": False}}})
+        row.verdict = release.audit()
 
 
 def post_example_by_hosts(release: Release, row: Row) -> None:

@@ -198,3 +198,11 @@ def test_warning_about_the_namespace_appears_if_there_are_volumes() -> None:
     warning = "WARNING: kubectl delete namespace usages deletes the volumes"
     assert warning in notes()
     assert warning not in notes(MEMORY | {"flusher": NOT_KEPT, "valkey": NOT_KEPT})
+
+
+def test_notes_say_what_the_single_valkey_costs() -> None:
+    note = "Valkey is one pod. If its node is lost, devices get 503"
+    assert note in notes()
+    assert (Path(__file__).parents[2] / "docs" / "how-to" / "lost-node.md").exists()
+    external: Json = {"valkey": {"enabled": False}, "externalRedis": {"host": "r.example.org"}}
+    assert note not in notes(external)
