@@ -38,7 +38,7 @@ def lose_node(release: Release, report: Report) -> None:
             began = time.monotonic()
             with switched_off(release.target, node):
                 wait_for(lambda: not is_node_ready(release.kube, node), f"{node} to be called lost")
-                found = time.monotonic() - began
+                detected = time.monotonic() - began
                 run_blocks(bash, "lost-node-look")
                 run_blocks(bash, "lost-node")
                 repaired = time.monotonic() - began
@@ -47,7 +47,7 @@ def lose_node(release: Release, report: Report) -> None:
         run_blocks(bash, "lost-node-back")
         release.kube.wait_until_settled()
         row.notes += [
-            f"{node} was called lost after {found:.0f} s",
+            f"{node} was called lost after {detected:.0f} s",
             f"the page was done after {repaired:.0f} s",
             f"{row.figures.silence:.0f} s without a 201",
             *describe_failures(row.figures),
