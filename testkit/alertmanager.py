@@ -25,7 +25,7 @@ def amtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 class Alertmanager(Child):
-    """One server on a free port, which notifies no one."""
+    """One server on a free port. Its receiver gets no notification."""
 
     def __init__(self, folder: Path, config: Path) -> None:
         program = shutil.which(PROGRAM)

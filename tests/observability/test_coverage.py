@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-ON_A_CLUSTER = {"BusyapiPodsThrottled", "BusyapiAutoscalerAtMaximum", "BusyapiProbeFailing"}
-"""They read cAdvisor, kube-state-metrics and blackbox-exporter."""
+ON_A_CLUSTER = {"BusyapiPodsThrottled", "BusyapiAutoscalerAtMaximum"}
+"""They read cAdvisor and kube-state-metrics."""
 QUIET = re.compile(r"expect_quiet\([^)]*\)")
 
 
