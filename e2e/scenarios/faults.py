@@ -114,7 +114,9 @@ def drain_node(release: Release, report: Report) -> None:
             release.kube.cordon(node, on=False)
 
 
-def move_pods_to(release: Release, node: str, components: Sequence[str] = ("flusher", "api")) -> None:
+def move_pods_to(
+    release: Release, node: str, components: Sequence[str] = ("flusher", "api")
+) -> None:
     """Move a pod of each component to the node, so that their volumes move too."""
     others = [entry.metadata.name for entry in release.kube.nodes() if entry.metadata.name != node]
     for component in components:

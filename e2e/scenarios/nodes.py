@@ -21,7 +21,10 @@ STATEFUL = ("valkey", "flusher")
 
 def lose_node(release: Release, report: Report) -> None:
     """Switch the node off, follow docs/how-to/lost-node.md, and switch it on again."""
-    with report.row("Valkey's node lost, and brought back by its page") as row, open_shell(release) as bash:
+    with (
+        report.row("Valkey's node lost, and brought back by its page") as row,
+        open_shell(release) as bash,
+    ):
         # The cluster's own parts are on the first node.
         nodes = [entry.metadata.name for entry in release.kube.nodes()]
         node = nodes[-1]
