@@ -65,8 +65,8 @@ BREAKS = {
     ),
     "changes something": ("## Do not", "## Do not\n\n```sh changes\nls\n```"),
     "busyapi has no command": ("busyapi archive ls", "busyapi archive list"),
-    "names no test": ("runbooks.py::grow", "books.py::grow"),
-    "there is no grown": ("runbooks.py::grow", "runbooks.py::grown"),
+    "names no test": ("runbooks.py::grow_volume", "books.py::grow"),
+    "there is no grown": ("runbooks.py::grow_volume", "runbooks.py::grown"),
     "a link is broken": ("(BusyapiBufferFilling.md#", "(BusyapiBuffer.md#"),
     "a link is broken: BusyapiBufferFilling.md#see": ("Filling.md#diagnose", "Filling.md#see"),
 }
