@@ -78,7 +78,7 @@ async def test_another_archive_cannot_acquire_write_or_release(
             other.publish(Seq(0)),
             other.seed(Seq(0), {"epoch": "stolen"}, seq=Seq(7)),
             other.revoke_epoch(),
-            other.mark_doubt("stolen"),
+            other.record_doubt("stolen"),
             other.renew_lease(),
         ):
             with pytest.raises(LeaseLost):

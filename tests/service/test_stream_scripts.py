@@ -302,7 +302,7 @@ async def test_flusher_can_lease_seed_and_trim_while_the_memory_is_full(seeded: 
     owner = OwnedPartition(seeded.endpoint, 0, "fsync", "archive-a")
     await owner.connect()
     await owner.acquire_lease()
-    await owner.mark_doubt("a test says so")
+    await owner.record_doubt("a test says so")
     await owner.seed(Seq(0), {"doubt": ""})
     assert await owner.publish(Seq(1)) == 2
     assert seeded.entries() == ["2-1"]

@@ -15,10 +15,10 @@ import random
 from collections import deque
 from time import monotonic
 
+from busyapi.commit.committer_id import CommitterId
 from busyapi.commit.connection_state import ConnectionState
 from busyapi.commit.in_flight import InFlightBatch, StoredCommand, apply_replies, complete_writes
 from busyapi.commit.pending import AdmissionControl, CommitObserver, PendingWrite
-from busyapi.commit.producer import Producer
 from busyapi.errors import DurabilityNotMet, NotSeeded, OutcomeUnknown, RedisUnavailable, Refused
 from busyapi.failpoints import failpoint
 from busyapi.ids import Seq
@@ -51,11 +51,11 @@ class Committer:
         self.partition = partition
         self._endpoint = endpoint
         self._partitions = partitions
-        self._inspector = DurabilityInspector(tier, endpoint.keys(partition), replicas)
+        self._inspector = DurabilityInspector(tier, endpoint.key_names(partition), replicas)
         self._deadline = deadline
         self._admission = admission
         self._observer = observer
-        self._producer = Producer(endpoint.keys(partition))
+        self._id = CommitterId(endpoint.key_names(partition))
         self.highest_seq = Seq(0)  # the highest that Redis has given to this process
         self._pending: deque[PendingWrite] = deque()
         self._batch: InFlightBatch | None = None
@@ -144,7 +144,7 @@ class Committer:
             session = await Session.open(
                 self._endpoint, self.partition, self._partitions, self._inspector, self.highest_seq
             )
-            await self._register_producer(session)
+            await self._register(session)
         except (RedisUnavailable, NotSeeded, DurabilityNotMet) as error:
             self._mark_disconnected(error)
             await self._back_off()
@@ -175,12 +175,12 @@ class Committer:
         try:
             await session.recheck(self._partitions, self.highest_seq)
             # A committer that was idle for long would otherwise learn of a loss from a refusal.
-            await self._register_producer(session)
+            await self._register(session)
         except (RedisUnavailable, NotSeeded, DurabilityNotMet) as error:
             await self._disconnect(session, error)
 
-    async def _register_producer(self, session: Session) -> None:
-        if await self._producer.register(session) and (batch := self._batch):
+    async def _register(self, session: Session) -> None:
+        if await self._id.register(session) and (batch := self._batch):
             if batch.is_uncertain:
                 # The server lost the batch number, and could not detect a repeat.
                 self._fail_batch(batch, OutcomeUnknown())
@@ -194,11 +194,11 @@ class Committer:
         fsyncs while the responses are written.
         """
         while True:
-            batch = self._batch = self._batch or self._producer.form_batch(self._pending)
+            batch = self._batch = self._batch or self._id.form_batch(self._pending)
             if not batch.is_uncertain:
                 batch.epoch = session.epoch
             if batch.is_outdated:
-                self._producer.rebuild_batch(batch)
+                self._id.rebuild_batch(batch)
             started = monotonic()
             failpoint("api-before-commit")
             try:

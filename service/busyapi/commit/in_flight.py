@@ -80,14 +80,14 @@ class InFlightBatch:
             self.is_outdated = True
         return expired
 
-    def rebuild(self, keys: PartitionKeys, producer: str, number: int) -> None:
+    def rebuild(self, key_names: PartitionKeys, committer_id: str, number: int) -> None:
         """Make the commands again, for the remaining writes and with another number."""
-        self.commands = _make_commands(list(self.writes()), keys, producer, number)
+        self.commands = _make_commands(list(self.writes()), key_names, committer_id, number)
         self.is_outdated = False
 
 
 def form_batch(
-    pending: deque[PendingWrite], keys: PartitionKeys, producer: str, number: int
+    pending: deque[PendingWrite], key_names: PartitionKeys, committer_id: str, number: int
 ) -> InFlightBatch:
     """Move the oldest writes, at least one, from `pending` into a batch."""
     writes: list[PendingWrite] = []
@@ -105,40 +105,40 @@ def form_batch(
         size += write.size
         keyed += write.key is not None
         writes.append(write)
-    return InFlightBatch(_make_commands(writes, keys, producer, number))
+    return InFlightBatch(_make_commands(writes, key_names, committer_id, number))
 
 
 def _make_commands(
-    writes: list[PendingWrite], keys: PartitionKeys, producer: str, number: int
+    writes: list[PendingWrite], key_names: PartitionKeys, committer_id: str, number: int
 ) -> list[tuple[CommitCommand, list[PendingWrite]]]:
     keyed = [write for write in writes if write.key is not None]
     plain = [write for write in writes if write.key is None] if keyed else writes
     now = time.time_ns() // 1_000_000
-    commands = [(_make_keyed_command(write, keys, now), [write]) for write in keyed]
+    commands = [(_make_keyed_command(write, key_names, now), [write]) for write in keyed]
     if plain:
-        commands.append((_make_batch_command(plain, keys, now, producer, number), plain))
+        commands.append((_make_batch_command(plain, key_names, now, committer_id, number), plain))
     return commands
 
 
 def _make_batch_command(
-    writes: list[PendingWrite], keys: PartitionKeys, now: int, producer: str, number: int
+    writes: list[PendingWrite], key_names: PartitionKeys, now: int, committer_id: str, number: int
 ) -> CommitCommand:
     lines = [line for write in writes for line in write.lines]
     return CommitCommand(
         entry=encode_entry(lines, now),
         usage_count=len(lines),
-        dedup_key=keys.committer(producer),
+        dedup_key=key_names.committer(committer_id),
         mode="batch",
         dedup_token=str(number),
     )
 
 
-def _make_keyed_command(write: PendingWrite, keys: PartitionKeys, now: int) -> CommitCommand:
+def _make_keyed_command(write: PendingWrite, key_names: PartitionKeys, now: int) -> CommitCommand:
     assert write.key is not None  # noqa: S101 - _make_commands sorted them
     return CommitCommand(
         entry=encode_entry(list(write.lines), now),
         usage_count=write.count,
-        dedup_key=keys.legacy_idempotency_key(write.key.legacy_digest),
+        dedup_key=key_names.legacy_idempotency_key(write.key.legacy_digest),
         mode="key",
         dedup_token=write.key.body_digest,
         key_digest=write.key.key_digest,

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from time import monotonic
 
 from busyapi.dev import pdeathsig
+from busyapi.dev.command_text import format_path
 from busyapi.dev.folder import StateFolder
 from busyapi.dev.log_tail import find_last_error, format_tail
 from busyapi.dev.program import Program
-from busyapi.dev.typed import format_path
 from busyapi.errors import BusyapiError
 
 MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.1, 30.0

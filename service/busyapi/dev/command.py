@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from busyapi.argument_types import whole_number
+from busyapi.dev.command_text import format_path, format_this_command
 from busyapi.dev.plan import MAX_PORT, Plan
-from busyapi.dev.typed import format_path, format_this_command
 from busyapi.errors import ConfigError
 from busyapi.settings import Settings
 

@@ -5,8 +5,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from busyapi.dev.command_text import format_this_command
 from busyapi.dev.plan import MAX_PORT, Port
-from busyapi.dev.typed import format_this_command
 from busyapi.errors import BusyapiError
 
 SUGGESTION_STEP = 10

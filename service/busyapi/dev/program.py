@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from signal import SIGKILL, SIGTERM, Signals
 
+from busyapi.dev.command_text import format_path, format_this_command
 from busyapi.dev.folder import StateFolder
 from busyapi.dev.plan import Plan
 from busyapi.dev.probes import Readiness, probe_api, probe_flusher, probe_valkey
-from busyapi.dev.typed import format_path, format_this_command
 from busyapi.errors import ConfigError
 
 # -P: a file in the working directory must not be imported as a module.

@@ -7,8 +7,8 @@ from pathlib import Path
 from time import monotonic
 
 from busyapi.dev.child import Child, Say
+from busyapi.dev.command_text import complete_commands
 from busyapi.dev.probes import Readiness
-from busyapi.dev.typed import complete_commands
 
 PATIENCE_SECONDS = 5.0
 """A child that is not ready for this long is reported."""

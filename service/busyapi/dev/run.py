@@ -6,13 +6,13 @@ import sys
 from collections.abc import Mapping
 from time import monotonic
 
+from busyapi.dev.command_text import format_path, format_program
 from busyapi.dev.folder import StateFolder, lock_state_folder
 from busyapi.dev.plan import Plan
 from busyapi.dev.ports import require_free, reserve_port
 from busyapi.dev.probes import fetch_counts
 from busyapi.dev.screen import Screen
 from busyapi.dev.stack import Stack
-from busyapi.dev.typed import format_path, format_program
 
 LIVE_SECONDS, PLAIN_SECONDS = 1.0, 10.0
 """The time between two status lines, on a terminal and elsewhere."""

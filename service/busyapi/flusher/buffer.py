@@ -29,8 +29,8 @@ MAX_BLOCK_LINES = 10_000
 class FlushBuffer:
     """The usages that were read from the stream and are not in the archive yet."""
 
-    def __init__(self, after: Seq, keys: IdempotencyKeeper) -> None:
-        self._keys = keys
+    def __init__(self, after: Seq, idempotency_keys: IdempotencyKeeper) -> None:
+        self._idempotency_keys = idempotency_keys
         self.quarantined: tuple[Entry, str] | None = None
         """A damaged entry after the others, and the reason; its first seq is after the cursor."""
         self._entries: list[CheckedEntry] = []
@@ -73,7 +73,7 @@ class FlushBuffer:
         """
         entries = await partition.read(self._last_seq)
         for entry in entries:
-            self._add(entry, partition.keys.partition)
+            self._add(entry, partition.key_names.partition)
             if self.quarantined or self._is_blocked:
                 break
         if entries:
@@ -135,7 +135,7 @@ class FlushBuffer:
             RedisUnavailable, LeaseLost, ArchiveTakenOver: the lease could not be renewed meanwhile.
         """
         # First: if the process dies after this, Redis still has the usages.
-        await self._keys.archive_new(partition, self._last_seq)
+        await self._idempotency_keys.archive_new(partition, self._last_seq)
         cursor, appends = writer.cursor, []
         for block in _make_blocks(self._entries, writer.cursor):
             append = asyncio.to_thread(writer.append, block)
@@ -172,10 +172,10 @@ def _make_blocks(entries: list[CheckedEntry], cursor: Seq) -> Iterator[list[Usag
 
 
 async def drain_stream(
-    partition: OwnedPartition, writer: PartitionWriter, keys: IdempotencyKeeper
+    partition: OwnedPartition, writer: PartitionWriter, idempotency_keys: IdempotencyKeeper
 ) -> None:
     """Archive every usage of the stream after the cursor, without publishing."""
-    buffer = FlushBuffer(writer.cursor, keys)
+    buffer = FlushBuffer(writer.cursor, idempotency_keys)
     while await buffer.read(partition):
         await buffer.flush(writer, partition)
         await partition.renew_lease_if_due()

@@ -58,16 +58,16 @@ class IdempotencyKeeper:
         self._log: IdempotencyLog | None = None
         self._age_ms = 0.0
         self._counted_until = monotonic()
-        self._archived_until = Seq(0)
+        self._archived_seq = Seq(0)
         """The files have the new keys of this server up to this seq."""
-        self._complete_until = Seq(0)
+        self._complete_seq = Seq(0)
         """The files have all keys up to this seq, as verified since the last seed."""
         self._next_rotation = 0.0
 
     async def load(self, partition: OwnedPartition, writer: PartitionWriter) -> None:
         """Load the archive's key files, and the state of the rotation from Redis."""
         if self._log is not writer.idempotency_log:
-            self._log, self._archived_until = writer.idempotency_log, Seq(0)
+            self._log, self._archived_seq = writer.idempotency_log, Seq(0)
         rotation = await partition.idempotency.read_rotation()
         files = writer.idempotency_log
         # The larger generation is right: a new one is written to the files first, then to Redis,
@@ -77,7 +77,7 @@ class IdempotencyKeeper:
             files.generation, self._age_ms = generation, 0.0
         if generation == rotation.generation:
             self._age_ms = max(self._age_ms, rotation.age_ms)
-        self._counted_until, self._complete_until, self._next_rotation = monotonic(), Seq(0), 0.0
+        self._counted_until, self._complete_seq, self._next_rotation = monotonic(), Seq(0), 0.0
 
     def update_max_keys(self, memory_max_bytes: int) -> None:
         """Compute the budget, from Redis's memory (0 for no limit) unless a setting gives it."""
@@ -98,16 +98,16 @@ class IdempotencyKeeper:
         Raises:
             ArchiveFull, FsyncFailed: as `IdempotencyLog.append`.
         """
-        while through > self._complete_until:
-            chunk = await partition.idempotency.read_new(self._archived_until)
+        while through > self._complete_seq:
+            chunk = await partition.idempotency.read_new(self._archived_seq)
             if chunk.records:
                 append = asyncio.to_thread(self._files.append, chunk.records)
                 await partition.await_with_lease(append)
                 failpoint("flusher-keys-archived")
                 self._next_rotation = 0.0
-            self._archived_until = max(self._archived_until, chunk.last_seq)
+            self._archived_seq = max(self._archived_seq, chunk.last_seq)
             if chunk.is_complete or chunk.last_seq >= through:
-                self._complete_until = through
+                self._complete_seq = through
 
     async def rotate(self, partition: OwnedPartition, archived: Seq) -> None:
         """Rotate the hashes if a generation has ended. Call this often.
@@ -126,7 +126,7 @@ class IdempotencyKeeper:
         if now < self._next_rotation:
             return
         self._next_rotation = now + ROTATE_INTERVAL_SECONDS
-        await self._write_rotation(partition, min(archived, self._complete_until))
+        await self._write_rotation(partition, min(archived, self._complete_seq))
         try:
             await asyncio.to_thread(
                 self._files.drop_generations, self._files.generation - GENERATIONS_PER_TTL

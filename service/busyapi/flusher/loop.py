@@ -62,13 +62,13 @@ class Flusher:
         folder: UnrecoveredFolder,
         connect: Callable[[str], OwnedPartition],
         metrics: FlusherMetrics,
-        keys: IdempotencyKeeper,
+        idempotency_keys: IdempotencyKeeper,
     ) -> None:
         self.not_ready_reason = "starting"
         """Why this flusher is not ready, "" if it is ready."""
         self._config = config
         self._resources = FlusherResources(config, folder, connect)
-        self._metrics, self._keys = metrics, keys
+        self._metrics, self._idempotency_keys = metrics, idempotency_keys
         self._buffer: FlushBuffer | None = None
         self._stopping = asyncio.Event()
         self._next_inspect = 0.0
@@ -186,12 +186,12 @@ class Flusher:
 
     async def _seed(self, partition: OwnedPartition, writer: PartitionWriter) -> None:
         cursor = writer.cursor
-        why = await seed_partition(partition, writer, self._config, self._keys)
+        why = await seed_partition(partition, writer, self._config, self._idempotency_keys)
         log.info("partition_seeded", why=why, cursor=writer.cursor)
         if why not in {"same history", "fresh install"}:
             self._metrics.epoch_jumps.inc()
             log.warning("ids_skipped", why=why, before=cursor, after=writer.cursor)
-        self._buffer = FlushBuffer(writer.cursor, self._keys)
+        self._buffer = FlushBuffer(writer.cursor, self._idempotency_keys)
 
     async def run_cycle(self) -> None:
         """Run one cycle: read usages, archive them, and publish the cursor."""
@@ -208,7 +208,7 @@ class Flusher:
         # Also without usages: it renews the lease and detects an epoch that a committer revoked.
         issued = await partition.publish(writer.cursor)
         failpoint("flusher-after-publish")
-        await self._keys.rotate(partition, writer.cursor)
+        await self._idempotency_keys.rotate(partition, writer.cursor)
         if bad_entry:
             entry, why = bad_entry
             self._metrics.quarantined_usages.inc(entry.last - entry.first + 1)
@@ -242,10 +242,10 @@ class Flusher:
         self._metrics.durability_held.set(0 if server.durability_error else 1)
         self._metrics.redis_memory_bytes.set(server.memory_bytes)
         self._metrics.redis_memory_max_bytes.set(server.memory_max_bytes)
-        self._keys.report(server.memory_max_bytes, self._metrics)
+        self._idempotency_keys.report(server.memory_max_bytes, self._metrics)
         why = "weaker than its tier for a while" if server.durability_error else ""
         if why := why or doubt_reason(server, self._config.tier):
-            await partition.mark_doubt(why)
+            await partition.record_doubt(why)
 
     def _mark_ready(self, writer: PartitionWriter, issued: int) -> None:
         if self.not_ready_reason != self._durability_error:

@@ -44,7 +44,7 @@ async def acquire_lease(
             f"the flusher of archive {state.archive_id} holds this partition's lease. If it"
             " belongs to another installation, set another BUSYAPI_KEY_PREFIX here"
         )
-    check_config(state, identity, config, partition.keys.prefix)
+    check_config(state, identity, config, partition.key_names.prefix)
     return await partition.acquire_lease()
 
 

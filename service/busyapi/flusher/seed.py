@@ -41,7 +41,7 @@ async def seed_partition(
     partition: OwnedPartition,
     writer: PartitionWriter,
     config: PartitionConfig,
-    keys: IdempotencyKeeper,
+    idempotency_keys: IdempotencyKeeper,
 ) -> str:
     """Prepare the partition for commits on this server; return what was done and why.
 
@@ -54,8 +54,8 @@ async def seed_partition(
     """
     snapshot = await partition.read_snapshot()
     await _check_archive(partition, writer, config, snapshot)
-    await keys.load(partition, writer)
-    keys.update_max_keys(snapshot.server.memory_max_bytes)
+    await idempotency_keys.load(partition, writer)
+    idempotency_keys.update_max_keys(snapshot.server.memory_max_bytes)
     if snapshot.is_empty and writer.cursor == 0 and not writer.identity.is_seeded:
         await _seed_fresh_install(partition, writer, config, snapshot)
         return "fresh install"
@@ -63,7 +63,7 @@ async def seed_partition(
     if not why and snapshot.state.run_id != snapshot.server.run_id:
         if snapshot.server.durability_error:
             # The server may have the only copy: archive it, but do not allow commits.
-            await drain_stream(partition, writer, keys)
+            await drain_stream(partition, writer, idempotency_keys)
         _require_tier(snapshot.server)
         # A committer that received a higher seq than this server has revokes the epoch. Each
         # committer gets the time to check before a process that received fewer may commit here.
@@ -71,12 +71,12 @@ async def seed_partition(
         snapshot = await partition.read_snapshot()
         why = _jump_reason(snapshot, writer, partition.is_standalone)
     if why:
-        await _jump_ids(partition, writer, config, why, keys)
+        await _jump_ids(partition, writer, config, why, idempotency_keys)
         return why
     record = _make_record(snapshot, writer, config, partition.installation)
     if (await partition.idempotency.read_rotation()).restored_epoch != snapshot.state.epoch:
         # A flusher of a release without Idempotency-Keys seeded this server.
-        await keys.restore(partition, writer)
+        await idempotency_keys.restore(partition, writer)
         record["keys_epoch"] = snapshot.state.epoch
     await _write_record(partition, writer, record)
     return "same history"
@@ -88,7 +88,7 @@ async def _check_archive(
     config: PartitionConfig,
     snapshot: PartitionSnapshot,
 ) -> None:
-    check_config(snapshot.state, writer.identity, config, partition.keys.prefix)
+    check_config(snapshot.state, writer.identity, config, partition.key_names.prefix)
     if writer.identity.is_copy:
         # First: the fix that this error names also fixes the next one.
         check_original_known(snapshot, writer, config)
@@ -184,7 +184,7 @@ async def _write_record(
 ) -> None:
     if not writer.identity.prefix:
         # This precedes the seed, so that a later start does not use other keys.
-        update = asyncio.to_thread(writer.update_identity, prefix=partition.keys.prefix)
+        update = asyncio.to_thread(writer.update_identity, prefix=partition.key_names.prefix)
         await partition.await_with_lease(update)
     await partition.seed(writer.cursor, record, seq=seq)
 
@@ -194,13 +194,13 @@ async def _jump_ids(
     writer: PartitionWriter,
     config: PartitionConfig,
     why: str,
-    keys: IdempotencyKeeper,
+    idempotency_keys: IdempotencyKeeper,
 ) -> None:
     # Commits stop first: the stream then has everything that this server will ever have of the
     # old history. If the process dies after the gap record, the next start jumps again, which
     # costs only ids.
     await partition.revoke_epoch()
-    await drain_stream(partition, writer, keys)
+    await drain_stream(partition, writer, idempotency_keys)
     # If the server was a replica in between, data that it took over is not drained yet.
     await partition.inspect()
     # Draining needs no tier, because a promoted server may have the only copy. Commits do.
@@ -210,7 +210,7 @@ async def _jump_ids(
     await partition.await_with_lease(asyncio.to_thread(writer.record_gap, landing, why))
     # After the gap record, which shows the lost usages, and before the epoch, under which repeats
     # may arrive.
-    await keys.restore(partition, writer)
+    await idempotency_keys.restore(partition, writer)
     record = _make_record(snapshot, writer, config, partition.installation)
     record |= {"doubt": doubt_reason(snapshot.server, config.tier)} | _mint_epoch(why)
     await _write_record(partition, writer, record, seq=landing)

@@ -41,9 +41,9 @@ local function check_commit()
   return tonumber(seq), {
     bound = tonumber(state[3]),
     archived = tonumber(state[4]),
-    keys = tonumber(state[5] or '0'),
+    generation = tonumber(state[5] or '0'),
     -- A partition that 0.2.0 seeded has no maximum yet, and no flusher that empties the hashes.
-    keys_max = tonumber(state[6] or '100000'),
+    max_keys = tonumber(state[6] or '100000'),
   }
 end
 

@@ -1,6 +1,6 @@
 -- Commit the usages of one request under its Idempotency-Key, atomically.
 --
--- KEYS  1 state  2 seq  3 stream  4 keyed  5 the key under its 0.2.0 name  6… hashes of known keys
+-- KEYS  1 state  2 seq  3 stream  4 stream of new Idempotency-Keys  5 the key under its 0.2.0 name  6… hashes of known keys
 -- ARGV  1 to 3: see commit_checks.lua  4 digest of the key  5 digest of the body
 --       6 token of the request, or ''  7 n  8 value of the entry  9 received at, ms
 -- Returns the last seq, negative if an earlier request stored the usages.
@@ -64,12 +64,12 @@ for index = 6, #KEYS do
   end
   count = count + length
 end
-local hash = KEYS[6 + record.keys % (#KEYS - 5)]
+local hash = KEYS[6 + record.generation % (#KEYS - 5)]
 if not redis.acl_check_cmd('HSET', hash, ARGV[4], ARGV[5]) then
   -- If HSET failed after XADD, the usages would stay, and the next try would store them again.
   return redis.error_reply('KEYRIGHTS the ACL does not allow Idempotency-Keys')
 end
-if count >= record.keys_max then
+if count >= record.max_keys then
   return redis.error_reply('KEYS the number of known Idempotency-Keys is at its maximum')
 end
 -- XADD precedes INCRBY: if the counter went back, XADD fails and nothing is written.

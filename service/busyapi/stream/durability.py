@@ -63,11 +63,11 @@ class ServerInfo(NamedTuple):
 class DurabilityInspector:
     """Inspector of one partition's server. It keeps the last known state of the append-only log."""
 
-    def __init__(self, tier: str, keys: PartitionKeys, replicas: int = 1) -> None:
+    def __init__(self, tier: str, key_names: PartitionKeys, replicas: int = 1) -> None:
         self.tier = tier
         self.replicas = replicas if tier == "replicated" else 0
         """How many replicas must confirm, and the most that may be connected."""
-        self._keys = keys
+        self._key_names = key_names
         self._aof_active_at: tuple[str, int] | None = None
         """The server, and its number of CONFIG SETs, when the log was last seen active."""
 
@@ -146,7 +146,7 @@ class DurabilityInspector:
         WAITAOF covers only the writes of its own connection: without the probe it would confirm
         nothing.
         """
-        probe = make_evalsha(SET_EXPIRING, [self._keys.probe], "1", PROBE_TTL_SECONDS)
+        probe = make_evalsha(SET_EXPIRING, [self._key_names.probe], "1", PROBE_TTL_SECONDS)
         wait: Command = ("WAITAOF", 1, 0, FSYNC_TIMEOUT_MS)
         probe_reply, wait_reply = await connection.pipeline(probe, wait)
         if isinstance(probe_reply, ServerError) or isinstance(wait_reply, ServerError):

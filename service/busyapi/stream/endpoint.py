@@ -46,7 +46,7 @@ class Endpoint:
     """By partition: the archive in its record, as last read from a server that was found by name or
     address."""
 
-    def keys(self, partition: int) -> PartitionKeys:
+    def key_names(self, partition: int) -> PartitionKeys:
         """Return the names of a partition's keys."""
         return PartitionKeys(partition, self.prefix)
 
@@ -72,7 +72,9 @@ class Endpoint:
         The last address of a host may belong to another server by now. A flusher would take an
         empty one for a server that has lost its data, and give up usages that the right one holds.
         """
-        (reply,) = await connection.pipeline(("HMGET", self.keys(partition).state, "archive_id"))
+        (reply,) = await connection.pipeline(
+            ("HMGET", self.key_names(partition).state, "archive_id")
+        )
         holder = reply[0].decode() if isinstance(reply, list) and reply[0] else ""
         if not failure:
             self._archives[partition] = holder or self._archives.get(partition, "")
@@ -117,7 +119,7 @@ class Endpoint:
         if self.mode == "sentinel":
             reply = await connection.execute("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
             return (reply[0].decode(), int(reply[1])) if reply else None
-        slot = key_slot(self.keys(partition).state.encode())
+        slot = key_slot(self.key_names(partition).state.encode())
         for low, high, primary, *_ in await connection.execute("CLUSTER", "SLOTS"):
             if low <= slot <= high:
                 # An empty host is the node that was asked.

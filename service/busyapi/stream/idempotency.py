@@ -56,16 +56,16 @@ class IdempotencyStore:
     """
 
     def __init__(
-        self, keys: PartitionKeys, lease: str, run: Callable[[Command], Awaitable[Any]]
+        self, key_names: PartitionKeys, lease: str, run: Callable[[Command], Awaitable[Any]]
     ) -> None:
-        self._keys = keys
+        self._key_names = key_names
         self._lease = lease
         self._run = run
 
     async def read_rotation(self) -> RotationState:
         """Return the state of the rotation."""
         fields = ("keys", "keys_age", "keys_epoch")
-        generation, age, epoch = await self._run(("HMGET", self._keys.state, *fields))
+        generation, age, epoch = await self._run(("HMGET", self._key_names.state, *fields))
         return RotationState(int(generation or 0), int(age or 0), (epoch or b"").decode())
 
     async def read_new(self, after: Seq) -> NewRecords:
@@ -77,7 +77,7 @@ class IdempotencyStore:
         """
         start = f"{after}-18446744073709551615"
         reply = await self._run(
-            ("XREAD", "COUNT", READ_COUNT, "STREAMS", self._keys.new_idempotency_keys, start)
+            ("XREAD", "COUNT", READ_COUNT, "STREAMS", self._key_names.new_idempotency_keys, start)
         )
         entries = reply[0][1] if reply else []
         records: list[IdempotencyRecord] = []
@@ -96,7 +96,11 @@ class IdempotencyStore:
 
     async def delete_all(self) -> None:
         """Delete every key: on a fresh install, any key belongs to another install's usages."""
-        names = [self._keys.lease, self._keys.new_idempotency_keys, *self._keys.idempotency_hashes]
+        names = [
+            self._key_names.lease,
+            self._key_names.new_idempotency_keys,
+            *self._key_names.idempotency_hashes,
+        ]
         await self._run(make_evalsha(DELETE_KEYS, names, self._lease))
 
     async def rotate(self, generation: int, age_ms: int, max_keys: int, archived: Seq) -> int:
@@ -104,8 +108,13 @@ class IdempotencyStore:
 
         `archived` is the seq up to which the archive has all new keys.
         """
-        keys = self._keys
-        names = [keys.state, keys.lease, keys.new_idempotency_keys, *keys.idempotency_hashes]
+        key_names = self._key_names
+        names = [
+            key_names.state,
+            key_names.lease,
+            key_names.new_idempotency_keys,
+            *key_names.idempotency_hashes,
+        ]
         command = make_evalsha(
             ROTATE_KEYS, names, self._lease, generation, age_ms, max_keys, archived
         )
@@ -114,13 +123,13 @@ class IdempotencyStore:
 
     async def restore(self, generation: int, records: Sequence[IdempotencyRecord]) -> None:
         """Restore keys that the server may lack."""
-        hashes = self._keys.idempotency_hashes
+        hashes = self._key_names.idempotency_hashes
         pairs = [
             text
             for record in records
             for text in (record.key_digest, f"{record.body_digest} {record.last_seq} ")
         ]
-        names = [self._keys.lease, hashes[generation % len(hashes)]]
+        names = [self._key_names.lease, hashes[generation % len(hashes)]]
         await self._run(make_evalsha(RESTORE_KEYS, names, self._lease, *pairs))
 
 

@@ -31,7 +31,7 @@ _PREFIX_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 @dataclass(frozen=True, slots=True)
 class PartitionKeys:
-    """The keys of one partition."""
+    """The names of the keys of one partition."""
 
     partition: int
     prefix: str = PREFIX
@@ -59,9 +59,9 @@ class PartitionKeys:
         """The owner's token."""
         return self._key("lease")
 
-    def committer(self, producer: str) -> str:
+    def committer(self, committer_id: str) -> str:
         """Return the key of one committer's last batch, which exists before its first commit."""
-        return self._key(f"lane:{producer}")
+        return self._key(f"lane:{committer_id}")
 
     @property
     def new_idempotency_keys(self) -> str:

@@ -25,9 +25,9 @@ from busyapi.stream.lease import (
 )
 from busyapi.stream.read_size import MAX_ENTRIES, ReadSizeLimit
 from busyapi.stream.scripts import (
-    MARK_DOUBT,
     PUBLISH,
     READ_ENTRIES,
+    RECORD_DOUBT,
     RELEASE_LEASE,
     REVOKE_EPOCH,
     SEED,
@@ -47,11 +47,11 @@ class OwnedPartition:
     def __init__(
         self, endpoint: Endpoint, partition: int, tier: str, archive_id: str, replicas: int = 1
     ) -> None:
-        self.keys = endpoint.keys(partition)
+        self.key_names = endpoint.key_names(partition)
         self.is_standalone = endpoint.mode == "standalone"
         self.installation = endpoint.installation
         self._endpoint = endpoint
-        self._inspector = DurabilityInspector(tier, self.keys, replicas)
+        self._inspector = DurabilityInspector(tier, self.key_names, replicas)
         self._archive_id = archive_id
         self._lease = f"{archive_id}:{token_hex(8)}"
         self._lease_observer = LeaseObserver()
@@ -60,7 +60,7 @@ class OwnedPartition:
         self._run_id = ""
         """The server that the last `read_snapshot` read."""
         self._connection: RedisConnection | None = None
-        self.idempotency = IdempotencyStore(self.keys, self._lease, self._run)
+        self.idempotency = IdempotencyStore(self.key_names, self._lease, self._run)
 
     async def connect(self) -> None:
         """Open a new connection, without acquiring the lease.
@@ -69,7 +69,7 @@ class OwnedPartition:
             RedisUnavailable: there is no connection.
         """
         await self.close()
-        self._connection = await self._endpoint.connect(self.keys.partition, self._archive_id)
+        self._connection = await self._endpoint.connect(self.key_names.partition, self._archive_id)
 
     async def lease_holder(self) -> str:
         """Return the id of the archive whose flusher holds the lease, "" if the lease is free.
@@ -77,7 +77,7 @@ class OwnedPartition:
         Raises:
             RedisUnavailable: the connection failed.
         """
-        holder: bytes | None = await self._run(("GET", self.keys.lease))
+        holder: bytes | None = await self._run(("GET", self.key_names.lease))
         return holder.decode(errors="replace").partition(":")[0] if holder else ""
 
     async def acquire_lease(self) -> bool:
@@ -90,7 +90,7 @@ class OwnedPartition:
             LeaseLost: another flusher holds it.
         """
         now = monotonic()
-        holder: bytes | None = await self._run(("GET", self.keys.lease))
+        holder: bytes | None = await self._run(("GET", self.key_names.lease))
         value = holder.decode(errors="replace") if holder else ""
         if value not in {"", self._lease} and not await self._is_stale(value, now):
             raise LeaseLost
@@ -99,7 +99,7 @@ class OwnedPartition:
 
     async def _is_stale(self, value: str, now: float) -> bool:
         try:
-            ttl_seconds = await self._open_connection.execute("PTTL", self.keys.lease) / 1000
+            ttl_seconds = await self._open_connection.execute("PTTL", self.key_names.lease) / 1000
         except ServerError:
             ttl_seconds = -1.0  # the ACL of an earlier install: the lease is stale once it expires
             now = 0.0
@@ -109,7 +109,7 @@ class OwnedPartition:
         )
 
     async def _set_lease(self, current: str) -> Seq:
-        keys = [self.keys.lease, self.keys.seq]
+        keys = [self.key_names.lease, self.key_names.seq]
         issued = await self._run(make_evalsha(SET_LEASE, keys, self._lease, LEASE_TTL_MS, current))
         self._renewed_at = monotonic()
         return Seq(issued)
@@ -150,7 +150,7 @@ class OwnedPartition:
     async def release(self) -> None:
         """Release the lease if this object holds it, and close the connection; never raises."""
         try:
-            await self._run(make_evalsha(RELEASE_LEASE, [self.keys.lease], self._lease))
+            await self._run(make_evalsha(RELEASE_LEASE, [self.key_names.lease], self._lease))
         except (RedisUnavailable, LeaseLost, NotSeeded):
             pass  # it expires
         await self.close()
@@ -177,8 +177,9 @@ class OwnedPartition:
         self._run_id = server.run_id
         if server.role != "master":
             raise RedisUnavailable(f"Redis at {self._open_connection.address} is a replica")
+        names = self.key_names
         record, seq, streams = await self._open_connection.pipeline(
-            *state_commands(self.keys), ("EXISTS", self.keys.state, self.keys.seq, self.keys.stream)
+            *state_commands(names), ("EXISTS", names.state, names.seq, names.stream)
         )
         for reply in (record, seq, streams):
             if isinstance(reply, ServerError):
@@ -187,7 +188,8 @@ class OwnedPartition:
 
     async def revoke_epoch(self) -> None:
         """Revoke the epoch, which stops commits. Only the lease's owner mints a new one."""
-        await self._run(make_evalsha(REVOKE_EPOCH, [self.keys.state, self.keys.lease], self._lease))
+        names = [self.key_names.state, self.key_names.lease]
+        await self._run(make_evalsha(REVOKE_EPOCH, names, self._lease))
 
     async def seed(self, archived: Seq, record: dict[str, Any], seq: Seq | None = None) -> None:
         """Write the record, and the counter if `seq` is given.
@@ -196,24 +198,16 @@ class OwnedPartition:
             LeaseLost: the partition has another owner.
             RedisUnavailable: the reply was lost; seed again after a new `read_snapshot`.
         """
-        keys = self.keys
+        names = self.key_names
+        keys = [names.state, names.seq, names.stream, names.lease]
         pairs = [text for pair in record.items() for text in pair]
-        await self._run(
-            make_evalsha(
-                SEED,
-                [keys.state, keys.seq, keys.stream, keys.lease],
-                self._lease,
-                "" if seq is None else seq,
-                archived,
-                *pairs,
-            )
-        )
+        counter = "" if seq is None else seq
+        await self._run(make_evalsha(SEED, keys, self._lease, counter, archived, *pairs))
 
-    async def mark_doubt(self, reason: str) -> None:
+    async def record_doubt(self, reason: str) -> None:
         """Record that a restart of this server must count as a loss."""
-        await self._run(
-            make_evalsha(MARK_DOUBT, [self.keys.state, self.keys.lease], self._lease, reason)
-        )
+        names = [self.key_names.state, self.key_names.lease]
+        await self._run(make_evalsha(RECORD_DOUBT, names, self._lease, reason))
 
     async def read(self, after: Seq) -> list[Entry]:
         """Return the next entries whose last seq is above `after`, as many as one reply may have.
@@ -240,7 +234,8 @@ class OwnedPartition:
 
     async def _read(self, after: Seq, offset: int) -> list[list[Any]]:
         limit, started = self._read_size.max_bytes, monotonic()
-        command = make_evalsha(READ_ENTRIES, [self.keys.stream], after, offset, limit, MAX_ENTRIES)
+        stream = self.key_names.stream
+        command = make_evalsha(READ_ENTRIES, [stream], after, offset, limit, MAX_ENTRIES)
         try:
             reply: list[list[Any]] = await self._run(command, large=True)
         except RedisUnavailable:
@@ -256,9 +251,9 @@ class OwnedPartition:
             LeaseLost, ArchiveTakenOver: as `renew_lease`.
             NotSeeded: a committer found that this server went back; seed it again.
         """
-        keys = self.keys
-        names = [keys.state, keys.stream, keys.lease, keys.seq]
-        issued = await self._run(make_evalsha(PUBLISH, names, self._lease, archived, LEASE_TTL_MS))
+        names = self.key_names
+        keys = [names.state, names.stream, names.lease, names.seq]
+        issued = await self._run(make_evalsha(PUBLISH, keys, self._lease, archived, LEASE_TTL_MS))
         self._renewed_at = monotonic()
         return Seq(issued)
 

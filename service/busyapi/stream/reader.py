@@ -28,7 +28,7 @@ class PartitionReader:
 
     def __init__(self, endpoint: Endpoint, partition: int) -> None:
         self._endpoint = endpoint
-        self._keys = endpoint.keys(partition)
+        self._key_names = endpoint.key_names(partition)
         self._connection: RedisConnection | None = None
         # Protects the connection: commands and replies of two tasks must not mix.
         self._lock = asyncio.Lock()
@@ -39,7 +39,7 @@ class PartitionReader:
         Raises:
             RedisUnavailable: Redis does not reply.
         """
-        return parse_state(*await self._execute(*state_commands(self._keys)))
+        return parse_state(*await self._execute(*state_commands(self._key_names)))
 
     async def find_usage(self, seq: Seq) -> tuple[PartitionState, BufferedUsage | None]:
         """Return the record, and a usage of the stream or None if the stream does not have it.
@@ -48,7 +48,8 @@ class PartitionReader:
             RedisUnavailable: Redis does not reply.
         """
         record, counter, entries = await self._execute(
-            *state_commands(self._keys), ("XRANGE", self._keys.stream, seq, "+", "COUNT", 1)
+            *state_commands(self._key_names),
+            ("XRANGE", self._key_names.stream, seq, "+", "COUNT", 1),
         )
         entry = parse_entry(*entries[0]) if entries else None
         return parse_state(record, counter), _extract_usage(entry, seq)
@@ -68,7 +69,7 @@ class PartitionReader:
                 return _require_success(await self._connection.pipeline(*commands))
             except RedisUnavailable:
                 await self._connection.close()
-        self._connection = await self._endpoint.connect(self._keys.partition)
+        self._connection = await self._endpoint.connect(self._key_names.partition)
         return _require_success(await self._connection.pipeline(*commands))
 
     async def close(self) -> None:

@@ -26,7 +26,7 @@ RELEASE_LEASE = Script("release_lease")
 READ_ENTRIES = Script("read_entries")
 SEED = Script("seed")
 REVOKE_SEEN_EPOCH = Script("revoke_seen_epoch")
-MARK_DOUBT = Script("mark_doubt")
+RECORD_DOUBT = Script("record_doubt")
 REVOKE_EPOCH = Script("revoke_epoch")
 SET_EXPIRING = Script("set_expiring")
 ALL_SCRIPTS = (
@@ -38,7 +38,7 @@ ALL_SCRIPTS = (
         RELEASE_LEASE,
         READ_ENTRIES,
         SEED,
-        MARK_DOUBT,
+        RECORD_DOUBT,
         ROTATE_KEYS,
         RESTORE_KEYS,
         DELETE_KEYS,

@@ -43,7 +43,7 @@ class CommitCommand(NamedTuple):
     dedup_token: str
     """What a repeat has in common: the batch number, or in mode `key` the digest of the body."""
     key_digest: str = ""
-    """Digest of the Idempotency-Key and its owner, a field of the hashes of known keys."""
+    """Digest of the Idempotency-Key and its owner, a field of the hashes of known key_names."""
     request_token: str = ""
     """Identifies the request, so that a repeat by the committer does not count as a replay."""
     received_ms: int = 0
@@ -64,12 +64,12 @@ class Session:
     def __init__(
         self,
         connection: RedisConnection,
-        keys: PartitionKeys,
+        key_names: PartitionKeys,
         inspector: DurabilityInspector,
         installation: str,
     ) -> None:
         self._connection = connection
-        self._keys = keys
+        self._key_names = key_names
         self._inspector = inspector
         self._replicas = inspector.replicas
         self._installation = installation
@@ -93,7 +93,7 @@ class Session:
             DurabilityNotMet: Redis does not meet the tier.
         """
         connection = await endpoint.connect(partition)
-        session = cls(connection, endpoint.keys(partition), inspector, endpoint.installation)
+        session = cls(connection, endpoint.key_names(partition), inspector, endpoint.installation)
         try:
             await session._check(partitions, highest)
         except BaseException:
@@ -105,7 +105,7 @@ class Session:
         server = await self._inspector.inspect(self._connection)
         if server.durability_error:
             raise DurabilityNotMet(server.durability_error)
-        record, seq = await self._connection.pipeline(*state_commands(self._keys))
+        record, seq = await self._connection.pipeline(*state_commands(self._key_names))
         if isinstance(record, ServerError) or isinstance(seq, ServerError):
             raise RedisUnavailable(f"Redis at {self._connection.address} refuses reads: {record}")
         state = parse_state(record, seq)
@@ -116,21 +116,23 @@ class Session:
             )
         if state.installation not in {"", self._installation}:
             raise NotSeeded(
-                f"partition {self._keys.partition} belongs to installation"
+                f"partition {self._key_names.partition} belongs to installation"
                 f" {state.installation!r}, BUSYAPI_INSTALLATION says {self._installation!r}: two"
                 " installations on one Redis need different BUSYAPI_KEY_PREFIX"
             )
         if not state.epoch or state.seq is None:
-            raise NotSeeded(f"partition {self._keys.partition} is not seeded yet")
+            raise NotSeeded(f"partition {self._key_names.partition} is not seeded yet")
         if state.seq < highest:
             # The server has lost seqs that this process received. The epoch must be revoked, or a
             # process that received fewer would commit here.
             await self._connection.pipeline(
-                make_evalsha(REVOKE_SEEN_EPOCH, [self._keys.state], state.epoch)
+                make_evalsha(REVOKE_SEEN_EPOCH, [self._key_names.state], state.epoch)
             )
-            raise NotSeeded(f"partition {self._keys.partition} went back: waiting for the flusher")
+            raise NotSeeded(
+                f"partition {self._key_names.partition} went back: waiting for the flusher"
+            )
         if server.role != "master" or not is_seeded_for(state, server):
-            raise NotSeeded(f"partition {self._keys.partition} is not seeded for this server")
+            raise NotSeeded(f"partition {self._key_names.partition} is not seeded for this server")
         self.epoch = state.epoch
 
     async def recheck(self, partitions: int, highest: Seq) -> None:
@@ -167,12 +169,12 @@ class Session:
 
     def make_command(self, command: CommitCommand, highest: Seq) -> Command:
         """Return the Redis command that runs the commit script."""
-        keys = self._keys
+        key_names = self._key_names
         if command.mode == "key":
             return self._make_keyed_command(command, highest)
         return make_evalsha(
             COMMIT,
-            [keys.state, keys.seq, keys.stream, command.dedup_key],
+            [key_names.state, key_names.seq, key_names.stream, command.dedup_key],
             self.epoch,
             highest,
             self._replicas or "",
@@ -183,16 +185,16 @@ class Session:
         )
 
     def _make_keyed_command(self, command: CommitCommand, highest: Seq) -> Command:
-        keys = self._keys
+        key_names = self._key_names
         return make_evalsha(
             COMMIT_KEYED,
             [
-                keys.state,
-                keys.seq,
-                keys.stream,
-                keys.new_idempotency_keys,
+                key_names.state,
+                key_names.seq,
+                key_names.stream,
+                key_names.new_idempotency_keys,
                 command.dedup_key,
-                *keys.idempotency_hashes,
+                *key_names.idempotency_hashes,
             ],
             self.epoch,
             highest,
@@ -239,7 +241,7 @@ class Session:
         """Revoke the epoch: the stream is ahead of the counter, so this server lost writes."""
         try:
             await self._connection.pipeline(
-                make_evalsha(REVOKE_SEEN_EPOCH, [self._keys.state], self.epoch)
+                make_evalsha(REVOKE_SEEN_EPOCH, [self._key_names.state], self.epoch)
             )
         except RedisUnavailable:
             pass  # the next commit fails in the same way, and calls this again

@@ -42,9 +42,9 @@ FIELDS = (
 )
 
 
-def state_commands(keys: PartitionKeys) -> tuple[Command, Command]:
+def state_commands(key_names: PartitionKeys) -> tuple[Command, Command]:
     """Return the two commands whose replies `parse_state` parses."""
-    return ("HMGET", keys.state, *FIELDS), ("GET", keys.seq)
+    return ("HMGET", key_names.state, *FIELDS), ("GET", key_names.seq)
 
 
 def parse_state(record: list[bytes | None], seq: bytes | None) -> PartitionState:

@@ -43,8 +43,8 @@ def run_flusher(settings: Settings, partition: int) -> int:
 
     # A key must be known for longer than its usage can be retried, or a retry stores it again.
     seconds = max(settings.idempotency_ttl, settings.commit_deadline + MIN_KEY_MARGIN_SECONDS)
-    keys = IdempotencyKeeper(seconds, settings.idempotency_keys, settings.partitions)
-    flusher = Flusher(config, folder, connect, metrics, keys)
+    idempotency_keys = IdempotencyKeeper(seconds, settings.idempotency_keys, settings.partitions)
+    flusher = Flusher(config, folder, connect, metrics, idempotency_keys)
     server = FlusherServer(flusher, metrics, settings.request_deadline)
     budget = ReceiveBudget(settings.receiving_bytes)
     limits = ConnectionLimits(settings.request_deadline, settings.max_header, budget)

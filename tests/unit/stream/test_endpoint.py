@@ -111,7 +111,7 @@ def test_endpoint_does_not_show_its_password() -> None:
 
 
 def test_every_key_of_a_partition_begins_with_the_prefix() -> None:
-    keys = parse_redis_url("redis://one", prefix="busyapi:second").keys(3)
+    keys = parse_redis_url("redis://one", prefix="busyapi:second").key_names(3)
     for name in (
         keys.state,
         keys.seq,
@@ -121,7 +121,7 @@ def test_every_key_of_a_partition_begins_with_the_prefix() -> None:
         keys.legacy_idempotency_key("k"),
     ):
         assert name.startswith("busyapi:second:{3}:")
-    assert parse_redis_url("redis://one").keys(3).state == "busyapi:{3}:state"  # as in 0.2.0
+    assert parse_redis_url("redis://one").key_names(3).state == "busyapi:{3}:state"  # as in 0.2.0
 
 
 @pytest.mark.parametrize("prefix", ["", "{1}", "a b", "a*", "ü", ":a", "a" * 129, "a\n"])

@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from busyapi.dev.typed import complete_commands, format_path, format_program, format_this_command
+from busyapi.dev.command_text import (
+    complete_commands,
+    format_path,
+    format_program,
+    format_this_command,
+)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The identity of a committer to the server: an id, and the number of its last batch."""
+"""The id of a committer on the server, and the number of its last batch."""
 
 from collections import deque
 from secrets import token_hex
@@ -9,7 +9,7 @@ from busyapi.stream.keys import PartitionKeys
 from busyapi.stream.session import Session
 
 
-class Producer:
+class CommitterId:
     """Numbers a committer's batches, so that the server can detect a repeat.
 
     The server stores the last number under a key that expires. The expiry only cleans up after
@@ -17,36 +17,34 @@ class Producer:
     So if the clock steps, a repeat may get no result, but it is never stored twice.
     """
 
-    def __init__(self, keys: PartitionKeys) -> None:
-        self._keys = keys
-        self._producer_id = ""
+    def __init__(self, key_names: PartitionKeys) -> None:
+        self._key_names = key_names
+        self._id = ""
         self._number = 0
 
     async def register(self, session: Session) -> bool:
-        """Register this producer if the server does not know it; return whether that was so.
+        """Register the committer if the server does not know it; return whether that was so.
 
-        The producer then has a new id that no command ever had. The server refuses a command with
-        the old id that arrives later; with the same id it could store it a second time.
+        It then has a new id that no command ever had. The server refuses a command with the old id
+        that arrives later; with the same id it could store it a second time.
 
         Raises:
             RedisUnavailable: the connection failed, or the server cannot write.
         """
-        if self._producer_id and await session.is_registered(
-            self._keys.committer(self._producer_id)
-        ):
+        if self._id and await session.is_registered(self._key_names.committer(self._id)):
             return False
-        producer_id = token_hex(8)
-        await session.register(self._keys.committer(producer_id))
+        new_id = token_hex(8)
+        await session.register(self._key_names.committer(new_id))
         # Not earlier: if the reply is lost, the next call must still find the old id unknown.
-        self._producer_id = producer_id
+        self._id = new_id
         return True
 
     def form_batch(self, pending: deque[PendingWrite]) -> InFlightBatch:
         """Move the oldest writes into a batch with the next number."""
         self._number += 1
-        return form_batch(pending, self._keys, self._producer_id, self._number)
+        return form_batch(pending, self._key_names, self._id, self._number)
 
     def rebuild_batch(self, batch: InFlightBatch) -> None:
         """Make a batch's commands again, for its remaining writes and with the next number."""
         self._number += 1
-        batch.rebuild(self._keys, self._producer_id, self._number)
+        batch.rebuild(self._key_names, self._id, self._number)

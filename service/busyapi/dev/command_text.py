@@ -1,4 +1,4 @@
-"""Paths and commands printed so that a person can type them as they are."""
+"""Texts of paths and commands that an operator can type as they are printed."""
 
 import re
 import shlex
