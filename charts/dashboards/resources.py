@@ -196,7 +196,7 @@ USED = Row(
                     "{{persistentvolumeclaim}}",
                 )
             ],
-            alerts=["BusyapiArchiveDiskFilling"],
+            alerts=["BusyapiArchiveDiskFilling", "BusyapiRedisDiskFilling"],
         ),
     ],
 )

@@ -28,9 +28,11 @@ FOREIGN_METRICS = {
     "up",
     "container_cpu_cfs_throttled_periods_total",
     "kube_horizontalpodautoscaler_",
+    "kubelet_volume_stats_",
     "probe_success",
 }
-"""Prefixes of metrics of cAdvisor, kube-state-metrics, blackbox-exporter and Prometheus itself."""
+"""Prefixes of metrics of cAdvisor, the kubelet, kube-state-metrics, blackbox-exporter and
+Prometheus itself."""
 REASONS = {name for name in vars(errors) if name[0].isupper()} | {
     name
     for name, value in vars(builtins).items()

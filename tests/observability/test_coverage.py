@@ -5,7 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-ON_A_CLUSTER = {"BusyapiPodsThrottled", "BusyapiAutoscalerAtMaximum"}
+ON_A_CLUSTER = {
+    "BusyapiPodsThrottled",
+    "BusyapiAutoscalerAtMaximum",
+    "BusyapiRedisDiskFilling",
+}
 """They read cAdvisor and kube-state-metrics."""
 QUIET = re.compile(r"expect_quiet\([^)]*\)")
 

@@ -37,6 +37,10 @@ FSYNC_TIMEOUT_MS = 3000
 connection."""
 PROBE_TTL_SECONDS = 60
 
+AOF_WRITE_FAILED = (
+    "the last write to the append-only log failed: the disk of Redis is full or failing."
+    " Give it space (INFO persistence: aof_last_write_status)"
+)
 AOF_NOT_ACTIVE = (
     "the append-only log is not active yet: wait until its rewrite has ended"
     " (INFO persistence: aof_rewrite_in_progress, aof_rewrite_scheduled)"
@@ -129,7 +133,7 @@ class DurabilityInspector:
         if facts.get("aof_enabled") != "1":
             return ["the append-only log is off (INFO persistence: aof_enabled)"]
         if facts.get("aof_last_write_status") != "ok":
-            return ["the last write to the append-only log failed: check its volume"]
+            return [AOF_WRITE_FAILED]
         changes = _count_calls(facts, "config|set")
         if "1" in {facts.get("aof_rewrite_in_progress"), facts.get("aof_rewrite_scheduled")}:
             is_active = await self._probe_aof(connection)
