@@ -1,4 +1,4 @@
-"""All errors of busyapi.
+"""The errors of busyapi that more than one folder uses.
 
     BusyapiError
     ├── ConfigError                     a setting is wrong: exit code 2

@@ -20,7 +20,7 @@ from time import monotonic
 import structlog
 from sanic import Request
 
-from busyapi.api.rate_limit import Holds, RateLimiter, client_network
+from busyapi.api.rate_limit import RateLimiter, RefusedClients, client_network
 from busyapi.errors import ConfigError
 from busyapi.web.problems import Problem
 
@@ -43,7 +43,7 @@ class RequestAuthorizer:
     def __init__(self, rights: dict[str, set[str]] | None, rate: float) -> None:
         self._rights = rights
         self._rate_limiter = RateLimiter(rate, rate * BURST_SECONDS) if rate else None
-        self._holds = Holds()
+        self._refused_clients = RefusedClients()
         self._failure_limiter = RateLimiter(FAILURE_RATE, FAILURE_BURST)
         self._logged_at, self._unlogged_count = -inf, 0
 
@@ -70,7 +70,7 @@ class RequestAuthorizer:
         """
         credential = "" if self._rights is None else self._authenticate(request, "write")
         device = credential or client_network(str(request.ip))
-        if seconds := self._holds.remaining_seconds(device):
+        if seconds := self._refused_clients.remaining_seconds(device):
             raise _over_rate(seconds)
         self._charge_rate(device, 1)
         return credential
@@ -86,7 +86,7 @@ class RequestAuthorizer:
             seconds := self._rate_limiter.charge(device, usages - 1, already_charged=1)
         ):
             refusal = _over_rate(seconds)
-            self._holds.add(device, int(refusal.headers["Retry-After"]))
+            self._refused_clients.add(device, int(refusal.headers["Retry-After"]))
             raise refusal
 
     def _authenticate(self, request: Request, right: str) -> str:

@@ -45,7 +45,7 @@ class ApiContext:
     fatal: BaseException | None = None
     strict: bool = field(init=False)
     decode_scheduler: DecodeScheduler = field(init=False)
-    seeded_once: bool = False
+    was_ready: bool = False
     """Whether a connection has ever passed its checks. Readiness waits for the first one only."""
 
     def __post_init__(self) -> None:

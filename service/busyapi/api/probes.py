@@ -55,8 +55,8 @@ def make_overload_probes(context: ApiContext) -> ProbeResponses:
 
 
 def _check_partition(context: ApiContext) -> str:
-    context.seeded_once = context.seeded_once or context.committers.is_ready
-    if context.seeded_once:
+    context.was_ready = context.was_ready or context.committers.is_ready
+    if context.was_ready:
         return ""
     return str(context.committers.committers[0].last_error)
 

@@ -33,7 +33,7 @@ class RateLimiter:
         return missing / self._rate if missing > 0 else 0.0
 
 
-class Holds:
+class RefusedClients:
     """The time until which each client is refused, in a table of the same bounded size."""
 
     def __init__(self) -> None:

@@ -37,7 +37,7 @@ def cached_content_length(head: bytes) -> int | None:
     length = LENGTH_CACHE.get(head)
     if length is None and (length := parse_content_length(head)) is not None:
         if len(LENGTH_CACHE) >= CACHE_SIZE:
-            LENGTH_CACHE.clear()  # a head in use returns with its next request
+            LENGTH_CACHE.clear()  # the next request of each client adds its head again
         LENGTH_CACHE[head] = length
     return length
 

@@ -1,4 +1,4 @@
-"""Reserved space for what frees space on a full volume, and for a footer at shutdown.
+"""Reserved space: on a full volume it lets retention delete files, and a shutdown write a footer.
 
 Raising the retention floor must be possible on a full volume. `.reserve` occupies space that no
 segment can use. It is deleted when the volume is full, and created again when there is space. An

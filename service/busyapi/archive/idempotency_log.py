@@ -50,7 +50,7 @@ class IdempotencyLog:
         """Use these files. Call `recover` instead."""
         self._folder = folder / FOLDER_NAME
         self._partition = partition
-        self._open: int | None = None
+        self._fd: int | None = None
         self._size = 0
         self.parts = list(parts)
         self.generation = max((part.generation for part in self.parts), default=0)
@@ -97,14 +97,14 @@ class IdempotencyLog:
             FsyncFailed: what the disk holds is unknown; the process must exit.
         """
         with translate_full_volume(self._folder):
-            if self._open is None:
+            if self._fd is None:
                 self._begin_part()
-            assert self._open is not None  # noqa: S101 - made above
+            assert self._fd is not None  # noqa: S101 - made above
             data = b"".join(map(_render_line, records))
             # This overwrites what an earlier append left when the volume became full.
-            write_at(self._open, data, self._size)
+            write_at(self._fd, data, self._size)
             failpoint("archive-keys-after-write")
-            sync_file(self._open, str(self.parts[-1].path))
+            sync_file(self._fd, str(self.parts[-1].path))
         self._size += len(data)
 
     def begin_generation(self, generation: int) -> None:
@@ -129,9 +129,9 @@ class IdempotencyLog:
 
     def close(self) -> None:
         """Close the open part. Another process or generation begins a part of its own."""
-        if self._open is not None:
-            os.close(self._open)
-            self._open = None
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
 
     def _begin_part(self) -> None:
         make_folder(self._folder)
@@ -141,7 +141,7 @@ class IdempotencyLog:
             part = LogPart(self.generation, number, self._folder / name)
             # An existing part belongs to another process, or could not be listed.
             with suppress(FileExistsError):
-                self._open, self._size = create_file(part.path), 0
+                self._fd, self._size = create_file(part.path), 0
                 self.parts.append(part)
                 return
 

@@ -1,1 +1,1 @@
-"""`busyapi archive …`: what a person does with an archive's files."""
+"""`busyapi archive …`: what an operator does with an archive's files."""

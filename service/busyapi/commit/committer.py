@@ -77,7 +77,7 @@ class Committer:
 
     @property
     def last_error(self) -> Refused:
-        """Return why the committer has no checked connection, or last had no such one."""
+        """Return why the committer has no checked connection, or last had none."""
         return self.connection_state.last_error
 
     @property

@@ -1,4 +1,4 @@
-"""The state of a committer's connection: checked, or since when not and why."""
+"""The state of a committer's connection: connected and checked, or why not and for how long."""
 
 from time import monotonic
 
@@ -37,7 +37,7 @@ class ConnectionState:
         if self._disconnected_since is not None:
             log.info("redis_connected", partition=self._partition)
             self._disconnected_since = None
-        # A usage that expires unsent from now on waited for a server that stopped replying.
+        # If a usage expires unsent after this, the reason is that the server stopped replying.
         self._last_error = RedisUnavailable()
 
     def mark_disconnected(self, error: Refused) -> None:

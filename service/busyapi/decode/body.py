@@ -33,7 +33,8 @@ def read_single(
     decompressed.
 
     Raises:
-        InvalidRequest: in one of its four kinds.
+        InvalidRequest: MalformedBody, BodyTooLarge, UnsupportedMediaType,
+            UnsupportedContentEncoding or InvalidUsage.
     """
     if content_encoding or len(body) > max_bytes:
         body = yield from _decompress(body, content_encoding, max_bytes)
@@ -70,7 +71,8 @@ def read_batch(
     `[` is an array, and one that starts with `{` is NDJSON.
 
     Raises:
-        InvalidRequest: in one of its four kinds.
+        InvalidRequest: MalformedBody, BodyTooLarge, UnsupportedMediaType,
+            UnsupportedContentEncoding or InvalidUsage.
     """
     if content_encoding or len(body) > max_bytes:
         body = yield from _decompress(body, content_encoding, max_bytes)

@@ -32,7 +32,7 @@ def decompress(body: bytes, max_bytes: int) -> Incremental[bytes]:
         BodyTooLarge: the content exceeds `max_bytes` bytes, or is too large for the bytes sent.
     """
     inflated = bytearray()
-    member, members, complete, pause = zlib.decompressobj(_GZIP), 1, False, _OUTPUT_STEP_BYTES
+    member, members, complete, next_pause = zlib.decompressobj(_GZIP), 1, False, _OUTPUT_STEP_BYTES
     for start in range(0, len(body), _INPUT_STEP_BYTES):
         if start:
             yield
@@ -48,9 +48,9 @@ def decompress(body: bytes, max_bytes: int) -> Incremental[bytes]:
             # If this step was full, output may be left although no input is.
             if not rest and (complete or len(part) < _OUTPUT_STEP_BYTES):
                 break
-            if len(inflated) > pause:
+            if len(inflated) > next_pause:
                 yield
-                pause = len(inflated) + _OUTPUT_STEP_BYTES
+                next_pause = len(inflated) + _OUTPUT_STEP_BYTES
     if not body:
         raise _not_gzip_error()
     if not complete:

@@ -15,7 +15,7 @@ FREE_CONTAINERS = 256
 """Objects and arrays that a body of any size may hold, not counting the usages themselves."""
 
 FREE_CONTAINERS_PER_USAGE = 16
-"""As many more for each usage of a batch."""
+"""Further objects and arrays that a batch may hold for each of its usages."""
 
 BYTES_PER_CONTAINER = 8
 """Bytes of body that each further object or array needs."""

@@ -7,7 +7,7 @@ from busyapi.decode.limits import MAX_STEP_BYTES, TOO_DENSE, is_too_dense, max_c
 from busyapi.decode.validation import is_object, is_usage
 from busyapi.errors import InvalidUsage, MalformedBody, ValidationError
 
-_LONG = 8_192
+_LONG_BYTES = 8_192
 """Bytes that the full parser reads without a break: up to 1 ms. For a longer usage, each pass over
 it is one step."""
 
@@ -77,7 +77,7 @@ def decode_fast(raw: bytes, *, strict: bool, max_bytes: int = MAX_STEP_BYTES) ->
 
 
 def _decode_with_diagnosis(raw: bytes, *, strict: bool) -> Incremental[bytes]:
-    is_long = len(raw) > _LONG
+    is_long = len(raw) > _LONG_BYTES
     if is_long:
         yield
     value = parse_json(raw)

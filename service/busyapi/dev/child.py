@@ -17,7 +17,7 @@ from busyapi.errors import BusyapiError
 
 MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.1, 30.0
 """The wait before a restart doubles from the first to the second."""
-STEADY_SECONDS = 30.0
+STABLE_SECONDS = 30.0
 """After a run of this length the wait starts from its minimum again."""
 FULL_BYTES = 1 << 20
 """A volume with less free space counts as full."""
@@ -92,7 +92,7 @@ class Child:
         while self._process:
             began = monotonic()
             code = await self._process.wait()
-            if monotonic() - began > STEADY_SECONDS:
+            if monotonic() - began > STABLE_SECONDS:
                 backoff = MIN_BACKOFF_SECONDS
             self.restarts += 1
             self._report_end(code, backoff)

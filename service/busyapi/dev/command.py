@@ -14,7 +14,7 @@ from busyapi.settings import Settings
 MAX_CHILDREN = 256
 DESCRIPTION = """\
 Start all parts of busyapi on this machine and keep them running: a Valkey, API processes that share
-one port, and a flusher for each partition. Ctrl-C stops everything; a second one, at once.
+one port, and a flusher for each partition. Ctrl-C stops everything; a second Ctrl-C kills at once.
 
 All data is kept in one folder (--state). The next start continues with it, also after a kill -9 of
 every process: valkey/ is the buffer, archive/ the archive, log/ has a log for each process.

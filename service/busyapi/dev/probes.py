@@ -19,7 +19,7 @@ class Readiness(NamedTuple):
     reason: str = ""
     """Why the child is not ready, "" if it is."""
     is_halted: bool = False
-    """It continues only after a person has decided something."""
+    """It continues only after an operator has made a decision."""
     is_loading: bool = False
     """It reads its data, which takes as long as there is data."""
 

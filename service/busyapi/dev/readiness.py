@@ -37,7 +37,7 @@ class ReadinessMonitor:
 
     def __init__(self, groups: Sequence[Sequence[Child]], archive: Path, say: Say) -> None:
         self.is_halted = False
-        """A child needed a person's decision at the last poll."""
+        """A child needed an operator's decision at the last poll."""
         self.is_loading = False
         """A child was loading its data at the last poll."""
         self._groups = groups

@@ -39,7 +39,7 @@ def run(plan: Plan) -> int:
 
 
 async def _run(plan: Plan, folder: StateFolder, stack: Stack, screen: Screen) -> int:
-    work = asyncio.create_task(_work(plan, folder, stack, screen))
+    work = asyncio.create_task(_run_stack(plan, folder, stack, screen))
     _handle_signals(work, stack, screen)
     await asyncio.wait([work])
     screen.clear_status()
@@ -64,7 +64,7 @@ def _handle_signals(work: asyncio.Task[None], stack: Stack, screen: Screen) -> N
             loop.add_signal_handler(number, stop)
 
 
-async def _work(plan: Plan, folder: StateFolder, stack: Stack, screen: Screen) -> None:
+async def _run_stack(plan: Plan, folder: StateFolder, stack: Stack, screen: Screen) -> None:
     await stack.start()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(stack.run_forever())

@@ -50,7 +50,7 @@ class Stack:
         return sum(child.restarts for child in self.children)
 
     async def start(self) -> None:
-        """Start all children; return when all are ready, or when one is halted until a person acts.
+        """Start all children; return when all are ready, or one is halted until an operator acts.
 
         Raises:
             DidNotStart: one ended or took too long.

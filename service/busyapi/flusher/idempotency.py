@@ -34,7 +34,7 @@ log = structlog.get_logger()
 GENERATIONS_PER_TTL = IDEMPOTENCY_HASHES - 1
 """Generations per TTL of a key."""
 AGE_STEPS = 32
-"""Steps in which Redis gets a generation's age: each is a write; a restart forgets up to one."""
+"""The age of a generation is written to Redis in this many steps; a restart forgets up to one."""
 ROTATE_INTERVAL_SECONDS = 1.0
 RESTORE_BATCH = 500
 """Keys restored by one script call: about 2 ms."""

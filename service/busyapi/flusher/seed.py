@@ -206,11 +206,11 @@ async def _jump_ids(
     # Draining needs no tier, because a promoted server may have the only copy. Commits do.
     snapshot = await partition.read_snapshot()
     _require_tier(snapshot.server)
-    landing = Seq(max(snapshot.state.seq or 0, writer.cursor + writer.identity.bound) + 1)
-    await partition.await_with_lease(asyncio.to_thread(writer.record_gap, landing, why))
+    next_seq = Seq(max(snapshot.state.seq or 0, writer.cursor + writer.identity.bound) + 1)
+    await partition.await_with_lease(asyncio.to_thread(writer.record_gap, next_seq, why))
     # After the gap record, which shows the lost usages, and before the epoch, under which repeats
     # may arrive.
     await idempotency_keys.restore(partition, writer)
     record = _make_record(snapshot, writer, config, partition.installation)
     record |= {"doubt": doubt_reason(snapshot.server, config.tier)} | _mint_epoch(why)
-    await _write_record(partition, writer, record, seq=landing)
+    await _write_record(partition, writer, record, seq=next_seq)

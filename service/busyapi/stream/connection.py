@@ -89,7 +89,11 @@ class _ReplyProtocol(asyncio.Protocol):
         if self._future is None or len(self._replies) > self._expected:
             # For example "too many clients", which a server sends before it hangs up.
             reply = self._replies[-1] if self._replies else None
-            self.fail(str(reply) if isinstance(reply, ServerError) else "it sent a reply unasked")
+            self.fail(
+                str(reply)
+                if isinstance(reply, ServerError)
+                else "it sent a reply without a request"
+            )
             return
         future, self._future = self._future, None
         if not future.done():

@@ -92,7 +92,7 @@ EVENTS = (
         "redis_disconnected",
         "warning",
         ("partition", "reason", "detail"),
-        "a committer lost Redis, or Redis refused it; its usages are answered 503",
+        "a committer lost Redis, or Redis refused it; its usages get a 503",
         "the runbook of BusyapiRedisUnreachable, unless `redis_connected` follows",
     ),
     LogEvent(

@@ -3,7 +3,7 @@
 import pytest
 
 from busyapi.api import rate_limit
-from busyapi.api.rate_limit import Holds, RateLimiter, client_network
+from busyapi.api.rate_limit import RateLimiter, RefusedClients, client_network
 
 
 class Clock:
@@ -82,18 +82,22 @@ def test_a_client_is_an_ipv4_address_or_an_ipv6_network(address: str, common: st
 
 
 def test_a_hold_ends_with_its_time_and_applies_to_one_name(clock: Clock) -> None:
-    holds = Holds()
-    holds.add("a", 2)
-    assert (holds.remaining_seconds("a"), holds.remaining_seconds("b")) == (2.0, 0.0)
+    refused = RefusedClients()
+    refused.add("a", 2)
+    assert (refused.remaining_seconds("a"), refused.remaining_seconds("b")) == (2.0, 0.0)
     clock.now += 1.5
-    assert holds.remaining_seconds("a") == 0.5
+    assert refused.remaining_seconds("a") == 0.5
     clock.now += 0.5
-    assert holds.remaining_seconds("a") == 0.0
+    assert refused.remaining_seconds("a") == 0.0
 
 
 def test_the_table_of_holds_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("busyapi.api.rate_limit.MAX_CLIENTS", 2)
-    holds = Holds()
+    refused = RefusedClients()
     for name in ("a", "b", "c"):
-        holds.add(name, 60)
-    assert [bool(holds.remaining_seconds(name)) for name in ("a", "b", "c")] == [False, True, True]
+        refused.add(name, 60)
+    assert [bool(refused.remaining_seconds(name)) for name in ("a", "b", "c")] == [
+        False,
+        True,
+        True,
+    ]
