@@ -22,14 +22,14 @@ from perf import wrk
 from perf.machine import describe_machine
 
 EPILOG = """\
-It starts what it measures, on free ports and in a temporary folder, and stops and removes it all.
-Runs are interleaved and the median is shown; before each run there is a warm-up of two seconds.
-With the defaults it takes about eight minutes, the scenario `peers` alone six. Nothing else should
-run on the machine.
+The benchmark starts all programs on free ports and in a temporary folder, and removes them at its
+end. Runs of different programs take turns, each after a warm-up of two seconds, and the table shows
+the median. With the defaults it takes about eight minutes, the scenario `peers` alone six. Nothing
+else should run on the machine.
 
 The exit code only covers correctness: 0 if every usage that was answered with 201 is in the archive
 once and there was no other answer; 1 if not; 2 if the benchmark cannot run. The report shows
-whether the floors are met.
+whether the goals are met.
 
 scenarios:
 """
@@ -110,7 +110,7 @@ def make_temporary_folder(parent: Path) -> Iterator[Path]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
-        description="Measure how fast busyapi is on this machine, next to a no-op of Sanic.",
+        description="Measure how fast busyapi is on this machine, compared with a no-op of Sanic.",
         epilog=EPILOG
         + "".join(f"  {scenario.name:10}{scenario.about}\n" for scenario in SCENARIOS),
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -33,7 +33,7 @@ from busyapi.stream.keys import PartitionKeys
 from perf import archive_ids, wrk
 from perf.load import SINGLE, Load
 from perf.machine import describe_machine, versions
-from perf.stack import Durable
+from perf.stack import BusyapiStack
 from testkit.servers import FLAVOURS, Flavour, Server
 from testkit.waiting import wait_until
 
@@ -64,7 +64,7 @@ class Weight(NamedTuple):
 class Filler:
     """Posts until a number of usages is stored."""
 
-    def __init__(self, contender: Durable, folder: Path) -> None:
+    def __init__(self, contender: BusyapiStack, folder: Path) -> None:
         self._contender = contender
         self._folder = folder
         self._script = SINGLE.write_script(folder)
@@ -120,7 +120,7 @@ class Filler:
 def run(folder: Path, targets: Sequence[int]) -> tuple[list[Snapshot], list[str], dict[str, str]]:
     """Fill, take snapshots and verify; return the snapshots, notes and versions."""
     snapshots: list[Snapshot] = []
-    with Durable(folder / "stack", apis=2) as contender:
+    with BusyapiStack(folder / "stack", apis=2) as contender:
         filler = Filler(contender, folder)
         stored = 0
         for target in targets:
@@ -155,7 +155,7 @@ def run(folder: Path, targets: Sequence[int]) -> tuple[list[Snapshot], list[str]
     )
 
 
-def _waiting(contender: Durable, post: Callable[[], object]) -> Weight:
+def _waiting(contender: BusyapiStack, post: Callable[[], object]) -> Weight:
     """Return the bytes in Redis for one usage while no flusher archives."""
     (flusher,) = contender.stack.flushers
     archived_usages(contender)
@@ -176,7 +176,7 @@ def _describe(weight: Weight) -> str:
     return f"{weight.memory:.0f} bytes of memory, {weight.log:.0f} of its log"
 
 
-def _read_redis(contender: Durable) -> tuple[int, int, int]:
+def _read_redis(contender: BusyapiStack) -> tuple[int, int, int]:
     """Return the partition's seq, the bytes that Redis uses, and those of its log."""
     client = contender.server.client()
     seq, log = (

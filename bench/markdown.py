@@ -17,7 +17,7 @@ def render(report: Report) -> str:
         _ratios(report),
         _processes(report.rows),
         _counts(report.rows),
-        _floors(report),
+        _goals(report),
         _machine(report),
         _commands(report.rows),
     )
@@ -99,13 +99,13 @@ def _count_cells(row: Outcome) -> tuple[str, ...]:
     return (row.title, *(f"{figure:,}" for figure in figures), verdict)
 
 
-def _floors(report: Report) -> str:
-    head = ("floor", "threshold", "value", "")
+def _goals(report: Report) -> str:
+    head = ("goal", "threshold", "value", "")
     return table(
         head,
         (
-            (floor.what, floor.threshold, floor.value, "met" if floor.met else "not met")
-            for floor in report.floors
+            (goal.what, goal.threshold, goal.value, "met" if goal.met else "not met")
+            for goal in report.goals
         ),
     )
 

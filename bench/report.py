@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bench import floors
-from bench.floors import Floor
+from bench import goals
+from bench.goals import Goal
 from bench.outcome import Outcome
 from bench.runs import median_ratio, median_run
 from perf.machine import Machine
@@ -41,37 +41,37 @@ class Report:
         }
 
     @property
-    def floors(self) -> list[Floor]:
-        """Return the floors of the scenarios that ran."""
+    def goals(self) -> list[Goal]:
+        """Return the goals of the scenarios that ran."""
         rates = {
             name: median_run(rows[0].runs).usages_per_second
             for name, rows in self.scenarios.items()
         }
-        judgements = []
+        judged = []
         if "posts" in rates:
-            judgements.append(floors.posts(rates["posts"]))
+            judged.append(goals.judge_posts(rates["posts"]))
         if "process" in rates:
-            judgements.append(floors.of_noop(ratio(*self.scenarios["process"])))
-            judgements.append(floors.whole_machine(rates["process"]))
+            judged.append(goals.judge_ratio_to_noop(ratio(*self.scenarios["process"])))
+            judged.append(goals.judge_whole_machine(rates["process"]))
         if "batches" in rates:
-            judgements.append(floors.batches(rates["batches"]))
-            judgements.append(floors.batches_goal(rates["batches"]))
-            judgements.append(floors.flusher(self._flusher_rate()))
+            judged.append(goals.judge_batches(rates["batches"]))
+            judged.append(goals.judge_batches_on_fast_machine(rates["batches"]))
+            judged.append(goals.judge_flusher(self._flusher_rate()))
         if "pinned" in rates:
-            judgements += self._references()
+            judged += self._references()
         if lags := [run.lag.seconds for row in self.rows for run in row.runs if run.lag]:
-            judgements.append(floors.lag(max(lags)))
-        return judgements
+            judged.append(goals.judge_lag(max(lags)))
+        return judged
 
-    def _references(self) -> list[Floor]:
+    def _references(self) -> list[Goal]:
         fast, plain, aiohttp, webdis, nginx = self.scenarios["pinned"]
         return [
-            floors.reference(row.title, other.title, ratio(row, other), threshold)
+            goals.judge_ratio(row.title, other.title, ratio(row, other), threshold)
             for row, other, threshold in (
-                (fast, aiohttp, floors.OF_AIOHTTP),
-                (fast, webdis, floors.OF_WEBDIS),
-                (fast, nginx, floors.OF_NGINX),
-                (plain, aiohttp, floors.PLAIN_OF_AIOHTTP),
+                (fast, aiohttp, goals.MIN_RATIO_TO_AIOHTTP),
+                (fast, webdis, goals.MIN_RATIO_TO_WEBDIS),
+                (fast, nginx, goals.MIN_RATIO_TO_NGINX),
+                (plain, aiohttp, goals.MIN_PLAIN_RATIO_TO_AIOHTTP),
             )
         ]
 
@@ -90,7 +90,7 @@ class Report:
                 for name, rows in self.scenarios.items()
             },
             "ratios": self.ratios,
-            "floors": [asdict(floor) for floor in self.floors],
+            "goals": [asdict(goal) for goal in self.goals],
             "failures": self.failures,
         }
 

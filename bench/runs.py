@@ -9,7 +9,7 @@ from perf import procfs, wrk
 from perf.contender import Contender
 from perf.lag import Lag, summarise
 from perf.load import Load
-from perf.stack import Durable
+from perf.stack import BusyapiStack
 from perf.wrk import Result
 
 WARM_UP_SECONDS = 2
@@ -71,13 +71,13 @@ class Driver:
     def measure(self, seconds: int) -> Run:
         """Warm up, run, and wait until all is archived."""
         self.drive(WARM_UP_SECONDS)
-        if isinstance(self.contender, Durable):
+        if isinstance(self.contender, BusyapiStack):
             return self._measure_durable(self.contender, seconds)
         before = _cpu(self.contender)
         result = self.drive(seconds)
         return self._run(result, before, result.accepted, None)
 
-    def _measure_durable(self, contender: Durable, seconds: int) -> Run:
+    def _measure_durable(self, contender: BusyapiStack, seconds: int) -> Run:
         stored = contender.settle(self.load).stored
         before = _cpu(contender)
         with contender.sample_lag() as sampler:

@@ -16,7 +16,7 @@ from perf.contender import Contender
 from perf.load import BATCHES, SINGLE, Load
 from perf.machine import durability
 from perf.reconcile import find_disagreements
-from perf.stack import Durable
+from perf.stack import BusyapiStack
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Scenario:
     rows: tuple[Row, ...]
     pinned: bool = False
     """Whether the application runs on one core, and load and storage on the other."""
-    asked_for: bool = False
+    is_optional: bool = False
     """Whether it runs only if it is named."""
 
 
@@ -48,26 +48,31 @@ MEMORY = "in memory"
 APPLICATION_CORE, OTHER_CORE = 0, 1
 
 
-def _durable(folder: Path) -> Durable:
-    return Durable(folder, apis=1)
+def _durable(folder: Path) -> BusyapiStack:
+    return BusyapiStack(folder, apis=1)
 
 
-def _plain(folder: Path) -> Durable:
-    return Durable(folder, apis=1, settings={"BUSYAPI_FAST_PATH": "off"})
+def _plain(folder: Path) -> BusyapiStack:
+    return BusyapiStack(folder, apis=1, settings={"BUSYAPI_FAST_PATH": "off"})
 
 
 SCENARIOS = (
     Scenario(
         "posts",
-        "single posts: two durable API processes, next to two of Sanic's no-op",
+        "single posts: two durable API processes, compared with two of Sanic's no-op",
         (
-            Row("durable, 2 API processes", lambda folder: Durable(folder, apis=2), SINGLE, DISK),
+            Row(
+                "durable, 2 API processes",
+                lambda folder: BusyapiStack(folder, apis=2),
+                SINGLE,
+                DISK,
+            ),
             Row("Sanic no-op, 2 processes", lambda folder: Noop(folder, processes=2), SINGLE),
         ),
     ),
     Scenario(
         "process",
-        "single posts: one durable API process, next to one of Sanic's no-op",
+        "single posts: one durable API process, compared with one of Sanic's no-op",
         (
             Row("durable, 1 API process", _durable, SINGLE, DISK),
             Row("Sanic no-op, 1 process", lambda folder: Noop(folder, processes=1), SINGLE),
@@ -79,7 +84,7 @@ SCENARIOS = (
         (
             Row(
                 f"durable, 2 API processes, batches of {BATCHES.usages}",
-                lambda folder: Durable(folder, apis=2),
+                lambda folder: BusyapiStack(folder, apis=2),
                 BATCHES,
                 DISK,
             ),
@@ -87,7 +92,7 @@ SCENARIOS = (
     ),
     Scenario(
         "pinned",
-        "single posts, the application alone on its core: one process, beside references",
+        "single posts, the application alone on its core: one process, and reference servers",
         (
             Row("durable, fast path", _durable, SINGLE, DISK),
             Row("durable, plain route", _plain, SINGLE, DISK),
@@ -99,8 +104,8 @@ SCENARIOS = (
     ),
     Scenario(
         "peers",
-        "single posts on the whole machine, a process each unless it says two:"
-        " next to what anyone can install",
+        "single posts on the whole machine, one process each unless stated:"
+        " compared with public servers",
         (
             Row("busyapi, durable", _durable, SINGLE, DISK),
             Row("busyapi, plain route", _plain, SINGLE, DISK),
@@ -112,7 +117,7 @@ SCENARIOS = (
             Row("Express, array", peers.express_array, SINGLE, MEMORY),
             Row("Express x 2, INCR + HSET", peers.express_redis, SINGLE, DISK),
         ),
-        asked_for=True,
+        is_optional=True,
     ),
 )
 
@@ -134,12 +139,12 @@ def before(checkout: Path) -> tuple[Scenario, ...]:
     return tuple(
         Scenario(
             name,
-            f"{what}: one durable API process, beside one of --before",
+            f"{what}: one durable API process, compared with one of --before",
             (
-                Row(f"{what}, now", partial(Durable, apis=1, settings=settings), load, DISK),
+                Row(f"{what}, now", partial(BusyapiStack, apis=1, settings=settings), load, DISK),
                 Row(
                     f"{what}, before",
-                    partial(Durable, apis=1, settings=settings | older),
+                    partial(BusyapiStack, apis=1, settings=settings | older),
                     load,
                     DISK,
                 ),
@@ -188,7 +193,7 @@ def _outcome(row: Row, driver: Driver, commands: list[str]) -> Outcome:
         keeps=row.keeps,
         versions=driver.contender.versions(),
     )
-    if isinstance(contender, Durable):
+    if isinstance(contender, BusyapiStack):
         outcome.durability = durability(contender.server)
     return outcome
 
@@ -204,7 +209,7 @@ def _commands(driver: Driver, seconds: int, folder: Path) -> list[str]:
 
 def _reconcile(driver: Driver, outcome: Outcome, connections: int) -> None:
     contender, load, tally = driver.contender, driver.load, driver.tally
-    if not isinstance(contender, Durable):
+    if not isinstance(contender, BusyapiStack):
         if tally.errors:
             outcome.failures.append(f"wrk saw {tally.errors:,} errors")
         return
@@ -229,5 +234,5 @@ def select_scenarios(names: Sequence[str]) -> list[Scenario]:
     return [
         scenario
         for scenario in SCENARIOS
-        if scenario.name in names or not (names or scenario.asked_for)
+        if scenario.name in names or not (names or scenario.is_optional)
     ]

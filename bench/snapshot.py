@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.markdown import MIB, table
 from perf import procfs
-from perf.stack import SETTLE_SECONDS, Durable
+from perf.stack import SETTLE_SECONDS, BusyapiStack
 from testkit.child_process import Child
 from testkit.http1 import fetch
 
@@ -37,7 +37,7 @@ class Snapshot:
 
 
 def take_snapshot(
-    contender: Durable, before: int, cpu: dict[str, float], seconds: float
+    contender: BusyapiStack, before: int, cpu: dict[str, float], seconds: float
 ) -> Snapshot:
     """Measure a settled stack."""
     processes = contender.processes
@@ -64,14 +64,14 @@ def take_snapshot(
     )
 
 
-def archived_usages(contender: Durable) -> int:
+def archived_usages(contender: BusyapiStack) -> int:
     """Wait until all stored usages are archived, and return their number."""
     contender.stack.wait_until_archived(SETTLE_SECONDS)
     count: int = fetch(contender.port, "/api/usages/count").json()["count"]
     return count
 
 
-def read_cpu_seconds(contender: Durable) -> dict[str, float]:
+def read_cpu_seconds(contender: BusyapiStack) -> dict[str, float]:
     """Return the CPU seconds of each process."""
     return {name: procfs.cpu_seconds(process.pid) for name, process in contender.processes.items()}
 
@@ -100,7 +100,7 @@ def _require_ok(port: int, path: str) -> None:
         raise RuntimeError(f"{path} was answered {answer.status}")
 
 
-def _restart(contender: Durable, process: Child) -> float:
+def _restart(contender: BusyapiStack, process: Child) -> float:
     started = time.monotonic()
     process.restart()
     for entry in contender.stack.processes:

@@ -125,7 +125,9 @@ def _compare(options: argparse.Namespace) -> int:
 def _verdict(rows: list[Row], failures: list[str]) -> int:
     sys.stdout.write(table(rows) + "\n")
     if not all(row.proven for row in rows):
-        sys.stdout.write("archived: by the API's count; name its archive to verify it\n")
+        sys.stdout.write(
+            "archived: by the API's count; to verify the archive, use --archive or --namespace\n"
+        )
     for failure in failures:
         sys.stdout.write(f"FAILED {failure}\n")
     if not failures:

@@ -23,14 +23,14 @@ class Answer(NamedTuple):
     """0 if there is none."""
     refused: bool
     """Whether the answer says that nothing was stored."""
-    last: bool
+    closes_connection: bool
     """Whether the server closes the connection after it."""
 
 
 class Connection:
     """One connection to the server."""
 
-    __slots__ = ("number", "rest", "sock")
+    __slots__ = ("number", "sock", "unparsed")
 
     def __init__(self, host: str, port: int) -> None:
         self.sock = socket.create_connection((host, port), CONNECT_SECONDS)
@@ -38,7 +38,7 @@ class Connection:
         self.sock.settimeout(0)
         self.number = -1
         """The number of the pending request; -1 if no request is pending."""
-        self.rest = b""
+        self.unparsed = b""
 
     def send(self, message: bytes) -> bool:
         """Send a request; return whether the connection accepted all of it."""
@@ -57,10 +57,10 @@ class Connection:
         data = self.sock.recv(RECEIVE)
         if not data:
             raise ConnectionResetError("closed by the server")
-        if self.rest:
-            data = self.rest + data
+        if self.unparsed:
+            data = self.unparsed + data
         answer = parse(data)
-        self.rest = data if answer is None else b""
+        self.unparsed = data if answer is None else b""
         return answer
 
 
@@ -79,9 +79,11 @@ def parse(data: bytes) -> Answer | None:
     if len(data) < end + 4 + int(length[1]):
         return None
     status = int(data[9:12])
-    last = data.find(b"onnection: close", 0, end) >= 0
+    closes_connection = data.find(b"onnection: close", 0, end) >= 0
     match = _id(data, end) if status == CREATED else None
-    return Answer(status, int(match[1]) if match else 0, is_refusal(status, data), last)
+    return Answer(
+        status, int(match[1]) if match else 0, is_refusal(status, data), closes_connection
+    )
 
 
 def is_refusal(status: int, text: bytes) -> bool:

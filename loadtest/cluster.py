@@ -28,7 +28,7 @@ class Cluster(Target):
         super().__init__(url, host)
         self.namespace = namespace
         self.release = release
-        self._spent: dict[str, float] = {}
+        self._cpu_seconds: dict[str, float] = {}
         self._last = 0.0
 
     def _kubectl(self, *arguments: str) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class Cluster(Target):
     def _of(self, component: str) -> list[dict[str, Any]]:
         return [p for p in self._pods() if p["metadata"]["labels"][COMPONENT] == component]
 
-    def verified(self) -> Verified:
+    def verify_archive(self) -> Verified:
         """Verify the volume of each flusher in its pod."""
         pods = [entry["metadata"]["name"] for entry in self._of("flusher")]
         if not pods:
@@ -69,7 +69,7 @@ class Cluster(Target):
         return total
 
     def sample(self, at: float) -> Sample:
-        """Sample the pods. metrics-server has a rate of CPU; its integral is the time spent."""
+        """Sample the pods. metrics-server has a rate of CPU; its integral is the CPU time."""
         path = f"/apis/metrics.k8s.io/v1beta1/namespaces/{self.namespace}/pods"
         usage = {
             entry["metadata"]["name"]: entry["containers"]
@@ -78,14 +78,14 @@ class Cluster(Target):
         names = {p["metadata"]["name"] for p in self._pods()} & usage.keys()
         for name in names:
             cores = sum(parse_quantity(entry["usage"]["cpu"]) for entry in usage[name])
-            self._spent[name] = self._spent.get(name, 0.0) + cores * (at - self._last)
+            self._cpu_seconds[name] = self._cpu_seconds.get(name, 0.0) + cores * (at - self._last)
         self._last = at
         resident = {
             name: int(sum(parse_quantity(entry["usage"]["memory"]) for entry in usage[name]))
             for name in sorted(names)
         }
         backlog = self.fetch_counts()["buffered"]
-        return Sample(at, backlog, resident, dict(self._spent), len(self._ready_apis()))
+        return Sample(at, backlog, resident, dict(self._cpu_seconds), len(self._ready_apis()))
 
     def _ready_apis(self) -> list[str]:
         return [

@@ -1,4 +1,4 @@
-"""Compares two results."""
+"""Compare two results."""
 
 from collections.abc import Iterator
 
@@ -21,16 +21,16 @@ def list_figures(result: Json) -> Iterator[tuple[str, float]]:
     if samples:
         yield "backlog, maximum", max(sample["backlog"] for sample in samples)
         for name in samples[-1]["resident"]:
-            most = max(sample["resident"].get(name, 0) for sample in samples)
-            yield f"{name}: MiB, maximum", most / MIB
+            maximum = max(sample["resident"].get(name, 0) for sample in samples)
+            yield f"{name}: MiB, maximum", maximum / MIB
     for name, value in compute_cost(result).items():
         yield f"{name}: CPU µs a usage", value
     yield "failures", len(result["failures"])
 
 
-def compare(one: Json, other: Json) -> str:
+def compare(result_a: Json, result_b: Json) -> str:
     """Return a table with each figure of both, and the ratio of the second to the first."""
-    before, after = dict(list_figures(one)), dict(list_figures(other))
+    before, after = dict(list_figures(result_a)), dict(list_figures(result_b))
     names = dict.fromkeys([*before, *after])
     rows = [
         ("", "A", "B", "B / A"),

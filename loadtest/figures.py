@@ -41,25 +41,27 @@ def compute_quantiles(latencies: Sequence[float]) -> Quantiles:
 def summarise(run: Generator | Native, valid: Sequence[bool]) -> dict[str, Any]:
     """Summarise a run. `valid` says for each request in turn whether a 201 is expected."""
     outcomes = Counter(run.outcomes)
-    meant = [valid[number % len(valid)] for number in range(len(run.due))]
-    wrong = sum(
+    expected = [valid[number % len(valid)] for number in range(len(run.due))]
+    unexpected = sum(
         outcome in {OK, REFUSED} and (outcome == OK) != good
-        for outcome, good in zip(run.outcomes, meant, strict=True)
+        for outcome, good in zip(run.outcomes, expected, strict=True)
     )
     good = [
-        (took, due)
-        for took, due, outcome in zip(run.latencies, run.due, run.outcomes, strict=True)
+        (latency, due)
+        for latency, due, outcome in zip(run.latencies, run.due, run.outcomes, strict=True)
         if outcome == OK
     ]
     # A run that is not longer than the skipped time is not skipped.
-    warm = [took for took, due in good if due >= SKIP_SECONDS] or [took for took, _ in good]
+    warm = [latency for latency, due in good if due >= SKIP_SECONDS] or [
+        latency for latency, _ in good
+    ]
     return {
         "planned": len(run.due),
         "created": outcomes[OK],
         "refused": outcomes[REFUSED],
         "unknown": outcomes[UNKNOWN],
         "not_sent": outcomes[NOT_SENT],
-        "unexpected": wrong,
+        "unexpected": unexpected,
         "repeated": len(run.ids) - len(set(run.ids)),
         "statuses": dict(sorted(Counter(run.statuses).items())),
         "elapsed": round(run.elapsed, 3),
@@ -73,8 +75,8 @@ def summarise(run: Generator | Native, valid: Sequence[bool]) -> dict[str, Any]:
 def summarise_seconds(run: Generator | Native) -> list[dict[str, float]]:
     """Return a row for each second: the outcomes of its planned requests, and its answers."""
     answered = Counter(
-        int(due + took)
-        for due, took, outcome in zip(run.due, run.latencies, run.outcomes, strict=True)
+        int(due + latency)
+        for due, latency, outcome in zip(run.due, run.latencies, run.outcomes, strict=True)
         if outcome == OK
     )
     rows = []
@@ -84,7 +86,7 @@ def summarise_seconds(run: Generator | Native) -> list[dict[str, float]]:
         while end < len(run.due) and run.due[end] < second + 1:
             end += 1
         outcomes = run.outcomes[start:end]
-        took = [
+        latency = [
             entry for entry, o in zip(run.latencies[start:end], outcomes, strict=True) if o == OK
         ]
         rows.append(
@@ -92,10 +94,10 @@ def summarise_seconds(run: Generator | Native) -> list[dict[str, float]]:
                 "at": second,
                 "planned": end - start,
                 "answered": answered[second],
-                "created": len(took),
+                "created": len(latency),
                 "failed": sum(outcome in {NOT_SENT, UNKNOWN} for outcome in outcomes),
                 "refused": outcomes.count(REFUSED),
-                **asdict(compute_quantiles(took)),
+                **asdict(compute_quantiles(latency)),
             }
         )
         start = end

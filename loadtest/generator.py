@@ -1,4 +1,4 @@
-"""The open loop: each request is sent at its time, whatever happened to those before it.
+"""The open loop: each request is sent at its planned time, even if earlier ones have no answer.
 
     planned    |  |    |  ||   |        the times are drawn before the run
     sent       |  |    |       |||      the server paused, every connection was busy:
@@ -34,7 +34,7 @@ def plan_times(rate: float, seconds: float, *, even: bool = False, seed: int = 1
         return array("d", (number / rate for number in range(count)))
     chance = random.Random(seed)  # noqa: S311 - no secret
     due = array("d", accumulate(chance.expovariate(1) for _ in range(count + 1)))
-    # Stretched, the arrivals fill the time exactly, and none is due after it.
+    # Stretch the arrivals so that they fill the time exactly and none is due after it.
     stretch = seconds / due.pop()
     return array("d", (entry * stretch for entry in due))
 
@@ -141,7 +141,7 @@ class Generator:
             self.ids.append(answer.id)
         elif answer.refused:
             self.outcomes[number] = REFUSED
-        if answer.last:
+        if answer.closes_connection:
             self._drop(connection)
         else:
             self._idle.append(connection)

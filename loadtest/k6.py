@@ -1,4 +1,4 @@
-"""Runs a k6 script, and reads the counts from its summary."""
+"""Run a k6 script, and read the counts from its summary."""
 
 import json
 import os
@@ -155,7 +155,7 @@ def read_log(tool: str, log: str) -> ToolCounts:
     """
     metrics = {name: {"count": int(count)} for name, count in _counter.findall(log)}
     if not metrics:
-        raise Unreachable("the log holds no summary of k6")
+        raise Unreachable("the log has no summary of k6")
     return read_counts(tool, metrics)
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from loadtest.target import Sample, Target
 from perf import procfs
-from perf.stack import Durable
+from perf.stack import BusyapiStack
 
 
 class Local(Target):
     """A stack that this process started. Its memory and CPU time can be read."""
 
-    def __init__(self, stack: Durable) -> None:
+    def __init__(self, stack: BusyapiStack) -> None:
         super().__init__(f"http://127.0.0.1:{stack.port}", archive=stack.stack.archive)
         self._stack = stack
 
@@ -36,5 +36,5 @@ class Local(Target):
 @contextmanager
 def start_local(folder: Path, processes: int) -> Iterator[Local]:
     """Start a stack in a folder, and stop it afterwards."""
-    with Durable(folder, processes) as stack:
+    with BusyapiStack(folder, processes) as stack:
         yield Local(stack)

@@ -1,4 +1,4 @@
-"""The CPU time of a machine by program: it shows the limit if load and pods share it."""
+"""The CPU time of this machine by program. It shows what limits a load that shares it with pods."""
 
 import os
 from collections import defaultdict
@@ -10,7 +10,7 @@ LISTED = 10
 INTERPRETERS = ("python", "node", "sh", "bash")
 
 
-def spent() -> dict[str, float]:
+def read_cpu_seconds() -> dict[str, float]:
     """Return the CPU seconds of all processes by program."""
     seconds: defaultdict[str, float] = defaultdict(float)
     for folder in Path("/proc").iterdir():
@@ -35,7 +35,9 @@ def program(cmdline: bytes) -> str:
     return " ".join(names)
 
 
-def used(before: dict[str, float], after: dict[str, float], seconds: float) -> dict[str, float]:
+def cores_used(
+    before: dict[str, float], after: dict[str, float], seconds: float
+) -> dict[str, float]:
     """Return the cores that each program used, the busiest first."""
     cores = {
         name: round((total - before.get(name, 0.0)) / seconds, 3) for name, total in after.items()

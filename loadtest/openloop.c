@@ -38,7 +38,7 @@ static double *due;
 static size_t different, planned;
 static struct connection *all;
 static int *idle, connections, first_idle, idle_count, *broken, broken_count;
-static int epoll, under_way, reopened;
+static int epoll, pending, reopened;
 static struct addrinfo *address;
 
 static double now(void) {
@@ -101,7 +101,7 @@ static int open_connection(int index) {
 
 /* Its pending request stays unknown. */
 static void drop(int index) {
-    if (all[index].number >= 0) under_way--;
+    if (all[index].number >= 0) pending--;
     close(all[index].fd);
     all[index].fd = -1;
     broken[broken_count++] = index;
@@ -123,24 +123,24 @@ static void send_request(size_t number) {
     idle_count--;
     all[index].number = number;
     outcomes[number].what = UNKNOWN;
-    under_way++;
+    pending++;
     ssize_t sent = send(all[index].fd, text->at, text->length, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent != (ssize_t)text->length) drop(index);
 }
 
 /* Returns 1 for a complete answer, 0 for an incomplete one, -1 for an invalid one. */
-static int understand(struct connection *from, double took, int *last) {
+static int parse_answer(struct connection *from, double at, int *closes) {
     char *text = from->answer, *end = strstr(text, "\r\n\r\n");
     if (!end) return from->had < ANSWER ? 0 : -1;
     *end = 0;
     char *length = strcasestr(text, "\r\ncontent-length:");
-    *last = strcasestr(text, "\r\nconnection: close") != NULL;
+    *closes = strcasestr(text, "\r\nconnection: close") != NULL;
     long body = length ? atol(length + 17) : -1;
     *end = '\r';
     if (body < 0 || end + 4 - text + body > ANSWER) return -1;
     if ((long)from->had < end + 4 - text + body) return 0;
     struct outcome *to = &outcomes[from->number];
-    to->latency = took - due[from->number];
+    to->latency = at - due[from->number];
     to->status = atoi(text + 9);
     if (to->status == 201) {
         char *id = strstr(end, "\"id\":");
@@ -166,12 +166,12 @@ static void receive(int index, double start) {
     if (got <= 0) { drop(index); return; }
     from->had += got;
     from->answer[from->had] = 0;
-    int last = 0, whole = understand(from, now() - start, &last);
-    if (whole < 0) { drop(index); return; }
-    if (!whole) return;
-    under_way--;
+    int closes = 0, complete = parse_answer(from, now() - start, &closes);
+    if (complete < 0) { drop(index); return; }
+    if (!complete) return;
+    pending--;
     from->number = -1;
-    if (last) drop(index);
+    if (closes) drop(index);
     else become_idle(index);
 }
 
@@ -192,7 +192,7 @@ static size_t run(double start, double grace) {
         if (reached - sent > (size_t)idle_count && reached - sent - idle_count > longest)
             longest = reached - sent - idle_count;
         while (sent < reached && idle_count) send_request(sent++);
-        if (at >= end || (sent == planned && !under_way)) return longest;
+        if (at >= end || (sent == planned && !pending)) return longest;
         double pause = reached < planned ? due[reached] - (now() - start) : LONGEST_PAUSE;
         if (pause > LONGEST_PAUSE) pause = LONGEST_PAUSE;
         if (pause < 0) pause = 0;

@@ -79,10 +79,10 @@ def run_generator(options: argparse.Namespace) -> dict[str, Any]:
     run = Native(*where, program=program) if program else Generator(*where)
     run.run(GRACE_SECONDS)
     engine = "C" if program else f"Python {platform.python_version()}"
-    spent = sum(sum(resource.getrusage(who)[:2]) for who in USAGE_SCOPES)
+    cpu_seconds = sum(sum(resource.getrusage(who)[:2]) for who in USAGE_SCOPES)
     return {
         "engine": engine,
-        "cpu": round(spent, 2),
+        "cpu": round(cpu_seconds, 2),
         "rate": options.rate,
         "seconds": options.seconds,
         **summarise(run, valid),

@@ -67,7 +67,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     if options.command != "compare" and not options.url:
         for name in ("archive", "host", "namespace"):
             if getattr(options, name):
-                command.error(f"--{name} is of a running busyapi: name it with --url")
+                command.error(f"--{name} needs --url: it describes a running busyapi")
     return options
 
 
@@ -90,7 +90,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
 
 def _add_target(parser: argparse.ArgumentParser, *, running: bool = False) -> None:
     default = "" if running else " (default: start a temporary stack)"
-    parser.add_argument("--url", required=running, help=f"of a running busyapi{default}")
+    parser.add_argument("--url", required=running, help=f"URL of a running busyapi{default}")
     archive = parser.add_mutually_exclusive_group()
     archive.add_argument(
         "--archive", type=folder, metavar="DIR", help="its archive, if that is a local folder"
@@ -138,7 +138,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         default=["smoke"],
         choices=k6.NAMES,
         metavar="SCRIPT",
-        help=f"scripts to run: {', '.join(k6.NAMES)} (smoke); without a name, none",
+        help=f"scripts to run: {', '.join(k6.NAMES)} (smoke); none without a name",
     )
     parser.add_argument(
         "--to",

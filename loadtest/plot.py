@@ -115,7 +115,9 @@ def _cpu(axes: Axes, result: Json) -> None:
             for old, new in pairwise(had)
             if new["at"] > old["at"]
         ]
-        axes.plot([at for at, _ in points], [spent * 1e6 for _, spent in points], label=name)
+        axes.plot(
+            [at for at, _ in points], [cpu_seconds * 1e6 for _, cpu_seconds in points], label=name
+        )
     axes.set_ylabel("CPU µs a usage, at the mean rate")
     _from_zero(axes)
 

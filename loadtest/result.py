@@ -63,6 +63,6 @@ def compute_cost(result: Json) -> dict[str, float]:
         return {}
     first, last = with_cpu[0]["cpu"], with_cpu[-1]["cpu"]
     return {
-        name: round((spent - first.get(name, 0.0)) / created * 1e6, 2)
-        for name, spent in last.items()
+        name: round((cpu_seconds - first.get(name, 0.0)) / created * 1e6, 2)
+        for name, cpu_seconds in last.items()
     }

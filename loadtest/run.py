@@ -67,12 +67,12 @@ def run(target: Target, plan: Plan, say: Say) -> Result:
         warm = _openloop(target, plan, plan.rate / 10, plan.warm_up)
         state = _reconcile(result, _make_counts("warm-up", warm), state, target, say)
     say(f"open loop: {plan.rate:,.0f} a second for {plan.seconds:g} s")
-    before = programs.spent()
+    before = programs.read_cpu_seconds()
     with _sample(target) as sampler:
         result.openloop = _openloop(target, plan, plan.rate, plan.seconds)
     elapsed = result.openloop["elapsed"]
     result.about["generator"] = result.openloop["engine"]
-    result.cores = programs.used(before, programs.spent(), elapsed)
+    result.cores = programs.cores_used(before, programs.read_cpu_seconds(), elapsed)
     result.cores["the generator"] = round(result.openloop["cpu"] / elapsed, 3)
     result.samples = sampler.samples
     result.about["samples that failed"] = sampler.missed

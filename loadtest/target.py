@@ -160,7 +160,7 @@ class Target:
             connection.close()
         return counts
 
-    def verified(self) -> Verified | None:
+    def verify_archive(self) -> Verified | None:
         """Verify the archive; return None if it cannot be reached."""
         if self.archive is None:
             return None
@@ -178,7 +178,7 @@ class Target:
         while (now["buffered"] or now != before) and time.monotonic() < end:
             time.sleep(SETTLE_INTERVAL_SECONDS)
             before, now = now, self.fetch_counts()
-        return State(now["count"], now["archived"], self.verified())
+        return State(now["count"], now["archived"], self.verify_archive())
 
     def sample(self, at: float) -> Sample:
         """Sample the backlog, which is visible from outside."""

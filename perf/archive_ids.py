@@ -1,7 +1,7 @@
-"""Counts the lines and ids in an archive's files, independently of busyapi.
+"""Count the lines and ids in an archive's files, independently of busyapi.
 
-Like the tests' own reader it knows only file names, zstd and the form of a line. It keeps no lines,
-so that it counts a minute of batches, ten million usages, in seconds.
+Like the tests' reader, it only knows file names, zstd and the form of a line. It keeps no lines, so
+that it counts a minute of batches, ten million usages, in seconds.
 """
 
 import re

@@ -12,7 +12,7 @@ class Contender(ManagedResource):
     """A program under load within a `with`; the benchmark owns all its processes."""
 
     port: int
-    beside: frozenset[str] = frozenset({"valkey", "flusher"})
+    dependencies: frozenset[str] = frozenset({"valkey", "flusher"})
     """Processes that are not the application. They may be pinned to another core."""
 
     @property
@@ -40,7 +40,7 @@ class Contender(ManagedResource):
         if answer.status != load.status:
             raise RuntimeError(f"{self} answered {answer.status}: {answer.body[:500]!r}")
 
-    def pin(self, application: int, beside: int) -> None:
+    def pin(self, application: int, other: int) -> None:
         """Pin the application to one core, and its dependencies to another."""
         for name, child in self.processes.items():
-            procfs.pin(child.pid, beside if name in self.beside else application)
+            procfs.pin(child.pid, other if name in self.dependencies else application)

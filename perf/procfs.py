@@ -1,4 +1,4 @@
-"""What the kernel says of a process and its descendants: memory and CPU time (proc(5))."""
+"""Memory and CPU time of a process and its descendants, from proc(5)."""
 
 import os
 import re

@@ -8,7 +8,7 @@ CLIENT_GONE = 499
 
 @dataclass(frozen=True)
 class Counts:
-    """The numbers of usages in the life of one stack, as each part counts them."""
+    """The numbers of usages from the start of one stack to its end, as each part counts them."""
 
     seen: int
     """Usages in answers with 201 to wrk and to the benchmark's own requests."""
@@ -52,11 +52,11 @@ def find_disagreements(counts: Counts) -> list[str]:
     if counts.stored > counts.seen + counts.cut_off:
         problems.append(
             f"{counts.stored:,} were stored, but 201 was seen for {counts.seen:,}, and at most"
-            f" {counts.cut_off:,} were under way when wrk ended"
+            f" {counts.cut_off:,} were pending when wrk ended"
         )
     if counts.not_201:
         others = ", ".join(f"{n:,} with {status}" for status, n in counts.not_201.items())
-        problems.append(f"requests were answered otherwise than with 201: {others}")
+        problems.append(f"requests had another answer than 201: {others}")
     if counts.errors:
         problems.append(f"wrk saw {counts.errors:,} errors")
     return problems

@@ -44,7 +44,7 @@ class Totals(NamedTuple):
         return self.stored == self.counted == self.archived
 
 
-class Durable(Contender):
+class BusyapiStack(Contender):
     """A complete stack with default settings."""
 
     def __init__(self, folder: Path, apis: int, settings: Mapping[str, str] | None = None) -> None:

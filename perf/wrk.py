@@ -14,7 +14,7 @@ from perf.load import Load
 from testkit.child_process import Child
 
 THREADS = 2
-PATIENCE_SECONDS = 30
+REQUEST_TIMEOUT_SECONDS = 30
 """wrk counts a slower answer as a timeout, and still waits for it."""
 GRACE_SECONDS = 60.0
 """Time that wrk may run longer than asked, on a busy machine."""
@@ -83,7 +83,7 @@ def command(load: Load, script: Path, port: int, seconds: int, connections: int)
         f"-c{connections}",
         f"-d{seconds}s",
         "--latency",
-        f"--timeout={PATIENCE_SECONDS}s",
+        f"--timeout={REQUEST_TIMEOUT_SECONDS}s",
         f"--script={script}",
         f"http://127.0.0.1:{port}{load.path}",
     ]

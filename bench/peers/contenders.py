@@ -1,4 +1,4 @@
-"""The peers as contenders: each is a program on a port, some with their own Valkey."""
+"""Public servers as contenders: each is a program on a port, some with their own Valkey."""
 
 import json
 import shutil

@@ -166,7 +166,7 @@ def test_a_file_that_is_no_result_is_refused(
 def test_programs_are_named_and_their_cores_counted() -> None:
     assert machine.program(b"/usr/bin/traefik\0--x\0") == "traefik"
     assert machine.program(b"python3.13\0-m\0busyapi\0api\0") == "python3.13 busyapi api"
-    assert machine.used({"a": 1.0}, {"a": 3.0, "b": 5.0, "c": 0.0}, 2) == {"b": 2.5, "a": 1.0}
+    assert machine.cores_used({"a": 1.0}, {"a": 3.0, "b": 5.0, "c": 0.0}, 2) == {"b": 2.5, "a": 1.0}
 
 
 @pytest.mark.parametrize(("text", "value"), [("250m", 0.25), ("1500n", 1.5e-6), ("2Mi", 2**21)])

@@ -12,7 +12,7 @@ from bench.cli import main
 from bench.scenarios import Row, before
 from perf import archive_ids
 from perf.archive_ids import Archived
-from perf.stack import Durable
+from perf.stack import BusyapiStack
 from testkit.http1 import fetch
 from testkit.processes import Api
 
@@ -65,7 +65,7 @@ def test_another_checkout_is_measured_with_this_one(tmp_path: Path) -> None:
 def read_version(row: Row, folder: Path) -> str:
     """Return the version in the metrics of a contender's API."""
     with row.make(folder) as contender:
-        assert isinstance(contender, Durable)
+        assert isinstance(contender, BusyapiStack)
         (api,) = contender.stack.apis
         match = re.search(r'busyapi_build_info\{.*version="([^"]+)"', fetch_metrics(api))
     assert match

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import floors
+from bench import goals
 from bench.markdown import render
 from bench.outcome import Outcome
 from bench.plot import plot
@@ -34,50 +34,55 @@ def test_a_report_without_disagreement_has_no_failure() -> None:
     assert not make_report(posts=[make_durable(1, 2, 3), make_noop(1, 2, 3)]).failures
 
 
-def test_floors_not_met_are_no_failure() -> None:
+def test_missed_goals_are_no_failure() -> None:
     result = make_report(process=[make_durable(10, 10, 10, lag=9), make_noop(100, 100, 100)])
-    assert [floor.met for floor in result.floors] == [False, False, False]
+    assert [goal.met for goal in result.goals] == [False, False, False]
     assert not result.failures
 
 
 @pytest.mark.parametrize(
-    ("floor", "met"),
+    ("goal", "met"),
     [
-        (floors.posts(30_000), True),
-        (floors.posts(29_999), False),
-        (floors.of_noop(0.95), True),
-        (floors.of_noop(0.949), False),
-        (floors.batches(200_000), True),
-        (floors.batches(199_999), False),
-        (floors.whole_machine(100_000), True),
-        (floors.whole_machine(99_999), False),
-        (floors.batches_goal(800_000), True),
-        (floors.batches_goal(799_999), False),
-        (floors.flusher(1_000_000), True),
-        (floors.flusher(999_999), False),
-        (floors.lag(2.0), True),
-        (floors.lag(2.01), False),
+        (goals.judge_posts(30_000), True),
+        (goals.judge_posts(29_999), False),
+        (goals.judge_ratio_to_noop(0.95), True),
+        (goals.judge_ratio_to_noop(0.949), False),
+        (goals.judge_batches(200_000), True),
+        (goals.judge_batches(199_999), False),
+        (goals.judge_whole_machine(100_000), True),
+        (goals.judge_whole_machine(99_999), False),
+        (goals.judge_batches_on_fast_machine(800_000), True),
+        (goals.judge_batches_on_fast_machine(799_999), False),
+        (goals.judge_flusher(1_000_000), True),
+        (goals.judge_flusher(999_999), False),
+        (goals.judge_lag(2.0), True),
+        (goals.judge_lag(2.01), False),
     ],
 )
-def test_a_floor_is_met_at_its_figure(floor: floors.Floor, met: bool) -> None:  # noqa: FBT001
-    assert floor.met is met
+def test_a_goal_is_met_at_its_threshold(goal: goals.Goal, met: bool) -> None:  # noqa: FBT001
+    assert goal.met is met
 
 
-def test_only_floors_of_the_scenarios_that_ran_are_judged() -> None:
-    actual = make_report(batches=[make_durable(1, 2, 3)]).floors
-    expected = floors.batches(0), floors.batches_goal(0), floors.flusher(0), floors.lag(0)
-    assert [floor.what for floor in actual] == [floor.what for floor in expected]
+def test_only_goals_of_the_scenarios_that_ran_are_judged() -> None:
+    actual = make_report(batches=[make_durable(1, 2, 3)]).goals
+    expected = (
+        goals.judge_batches(0),
+        goals.judge_batches_on_fast_machine(0),
+        goals.judge_flusher(0),
+        goals.judge_lag(0),
+    )
+    assert [goal.what for goal in actual] == [goal.what for goal in expected]
 
 
-def test_each_reference_is_judged_by_its_own_floor() -> None:
+def test_each_reference_has_its_own_goal() -> None:
     rates = {"fast": 70, "plain": 24, "aiohttp": 20, "webdis": 50, "nginx": 100}
     rows = [Outcome(name, 1, [], [make_run(rate)] * 3) for name, rate in rates.items()]
-    results = {floor.what: floor.met for floor in make_report(pinned=rows).floors}
+    results = {goal.what: goal.met for goal in make_report(pinned=rows).goals}
     assert results == {
-        "goal: fast / aiohttp": True,
-        "goal: fast / webdis": False,
-        "goal: fast / nginx": True,
-        "goal: plain / aiohttp": True,
+        "on a faster machine: fast / aiohttp": True,
+        "on a faster machine: fast / webdis": False,
+        "on a faster machine: fast / nginx": True,
+        "on a faster machine: plain / aiohttp": True,
     }
 
 
@@ -88,7 +93,7 @@ def test_a_picture_has_a_bar_for_each_row(tmp_path: Path) -> None:
 
 def test_the_worst_lag_of_all_runs_is_judged() -> None:
     rows = [make_durable(1, lag=0.5), make_durable(1, lag=2.5)]
-    assert make_report(posts=rows).floors[-1].value == "2.5 s"
+    assert make_report(posts=rows).goals[-1].value == "2.5 s"
 
 
 def test_a_disagreement_is_shown_first_and_named() -> None:

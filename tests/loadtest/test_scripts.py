@@ -1,4 +1,4 @@
-"""The seed's tools send a few requests. A script prints what npm's loadtest would print."""
+"""The scripts for other tools send a few requests. One prints what npm's loadtest would print."""
 
 import os
 import subprocess
@@ -9,13 +9,13 @@ import pytest
 from testkit.processes import Stack
 
 ROOT = Path(__file__).parents[2]
-SEED, DATA = ROOT / "loadtest" / "seed", ROOT / "data.json"
+SCRIPTS, DATA = ROOT / "loadtest" / "scripts", ROOT / "data.json"
 
 
 def run(tool: str, **environment: str) -> subprocess.CompletedProcess[str]:
     settings = {"WARMUP": "3", "REQUESTS": "300", "CONNECTIONS": "10", "DURATION": "1"}
     return subprocess.run(
-        [str(SEED / tool)],
+        [str(SCRIPTS / tool)],
         check=False,
         capture_output=True,
         text=True,

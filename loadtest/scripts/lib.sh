@@ -1,9 +1,9 @@
-# Shared by the scripts of this folder: the target, the amounts and all counts.
+# The target, the amounts and the counts, for the scripts in this folder.
 #
 # URL     http://localhost:3000, or a remote one        HOST      Host header, for an ingress
 # ARCHIVE its archive folder, when it is on this machine  NAMESPACE, RELEASE  it is on a cluster
-# REQUESTS, CONNECTIONS, RATE, DURATION (seconds)  how much  WARMUP  requests before the counting (200)
-# BODY    what is posted, if not the usage below
+# REQUESTS, CONNECTIONS, RATE, DURATION (seconds)  amounts  WARMUP  uncounted requests at the start (200)
+# BODY    the body to post instead of the usage below
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -45,13 +45,13 @@ begin() {
     loadtest snapshot "${target[@]}" >"$work/before.json"
 }
 
-# finish TOOL SENT CREATED UNKNOWN: the rest was refused. Exits with 1 if the counts disagree.
+# finish TOOL SENT CREATED UNKNOWN: count the rest as refused. Exit with 1 if the counts disagree.
 finish() {
     loadtest reconcile "$work/before.json" "${target[@]}" --tool "$1" --sent "$2" --created "$3" \
         --refused $(($2 - $3 - $4)) --unknown "$4"
 }
 
-# all_created SENT CREATED: these tools only send valid usages.
+# all_created SENT CREATED: check that all were created, for tools that only send valid usages.
 all_created() {
     (($1 == $2)) || { echo "FAILED only $2 of $1 were answered with 201"; exit 1; }
 }
