@@ -290,7 +290,7 @@ async def _play_case(port: int, case: Case, result: FuzzResult) -> None:
     finally:
         writer.close()
     try:
-        for status, fields, body in parse_answers(bytes(received), whole=not reset):
+        for status, fields, body in parse_answers(bytes(received), is_complete=not reset):
             result.statuses[status] += 1
             if status == 201 and "idempotency-replayed" not in fields:
                 members = json.loads(body)
@@ -304,10 +304,10 @@ async def _play_case(port: int, case: Case, result: FuzzResult) -> None:
 Parsed = tuple[int, dict[str, str], bytes]
 
 
-def parse_answers(received: bytes, *, whole: bool) -> Iterator[Parsed]:
+def parse_answers(received: bytes, *, is_complete: bool) -> Iterator[Parsed]:
     """Split received bytes into answers, and check the rules for each.
 
-    Without `whole`, after a reset, the last answer may be incomplete.
+    Without `is_complete`, as after a reset, the last answer may be incomplete.
 
     Raises:
         AssertionError: an answer breaks a rule.
@@ -316,7 +316,7 @@ def parse_answers(received: bytes, *, whole: bool) -> Iterator[Parsed]:
     while received:
         head, blank, rest = received.partition(b"\r\n\r\n")
         if not blank:
-            assert not whole, "a head without an end"
+            assert not is_complete, "a head without an end"
             return
         assert not closed, "an answer after the last one"
         first, *lines = head.split(b"\r\n")
@@ -332,7 +332,7 @@ def parse_answers(received: bytes, *, whole: bool) -> Iterator[Parsed]:
         # The next status line directly follows the headers of an answer to HEAD.
         body = b"" if not rest or rest.startswith(b"HTTP/1.1 ") else rest[:length]
         if body and len(body) < length:
-            assert not whole, "a body without an end"
+            assert not is_complete, "a body without an end"
             return
         received = rest[len(body) :]
         closed = fields.get("connection") == "close"

@@ -112,8 +112,9 @@ def test_a_missing_or_added_line_makes_a_run_fail(
 
 
 def test_an_archived_usage_that_was_not_answered_makes_a_run_fail(
-    target_options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stack: Stack, target_options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    check_stored(send(stack.port, USAGE))
     before = tmp_path / "before.json"
     before.write_text(json.dumps({"count": 0, "archived": 0, "verified": {"lines": 0}}))
     assert main(["snapshot", *target_options]) == 0

@@ -202,15 +202,15 @@ def test_a_client_that_hangs_up_is_counted_and_its_usage_is_stored(
 
 
 def test_lost_answers_are_not_alike() -> None:
-    heard = Observation((b"x",), closed=True, ids=(1,), reset=False)
-    assert are_alike(heard, heard)
-    assert not are_alike(Observation((), closed=True, ids=(), reset=False), heard)
+    observation = Observation((b"x",), closed=True, ids=(1,), reset=False)
+    assert are_alike(observation, observation)
+    assert not are_alike(Observation((), closed=True, ids=(), reset=False), observation)
     assert not are_alike(
-        Observation((), closed=True, ids=(), reset=False), replace(heard, reset=True)
+        Observation((), closed=True, ids=(), reset=False), replace(observation, reset=True)
     )
-    assert not are_alike(Observation((b"y",), closed=True, ids=(1,), reset=True), heard)
-    assert not are_alike(replace(heard, closed=False), heard)
-    assert are_alike(Observation((), closed=True, ids=(), reset=True), heard)
+    assert not are_alike(Observation((b"y",), closed=True, ids=(1,), reset=True), observation)
+    assert not are_alike(replace(observation, closed=False), observation)
+    assert are_alike(Observation((), closed=True, ids=(), reset=True), observation)
 
 
 def test_a_flood_of_pipelined_requests_is_answered_in_order(pair: Pair) -> None:

@@ -89,7 +89,7 @@ def test_a_server_that_fails_is_caught(valkey: Server, stacks: Stacks) -> None:
 
 
 @pytest.mark.parametrize(
-    "heard",
+    "received",
     [
         b"HTTP/1.1 500 Internal Server Error\r\ndate: x\r\nx-request-id: a\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nx-request-id: a\r\n\r\n",
@@ -102,9 +102,9 @@ def test_a_server_that_fails_is_caught(valkey: Server, stacks: Stacks) -> None:
         b"HTTP/1.1 200 OK\r\n",
     ],
 )
-def test_an_invalid_answer_is_caught(heard: bytes) -> None:
+def test_an_invalid_answer_is_caught(received: bytes) -> None:
     with pytest.raises((AssertionError, KeyError)):
-        list(parse_answers(heard, whole=True))
+        list(parse_answers(received, is_complete=True))
 
 
 def test_a_case_is_a_function_of_its_number() -> None:

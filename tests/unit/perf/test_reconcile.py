@@ -22,9 +22,9 @@ def test_a_201_without_a_stored_usage_is_reported() -> None:
     assert "only 1,000 were stored" in message
 
 
-def test_more_stored_than_answered_or_under_way_is_reported() -> None:
+def test_more_stored_than_answered_or_pending_is_reported() -> None:
     (message,) = find_disagreements(make_counts(seen=989))
-    assert "at most 10 were under way" in message
+    assert "at most 10 were pending" in message
 
 
 @pytest.mark.parametrize(
