@@ -15,7 +15,15 @@ from busyapi.sizing.costs import (
     SINGLE_POST_COST,
     VALKEY_KEY_BYTES,
 )
-from busyapi.sizing.plan import GIB, MIN_PODS, TARGET_UTILIZATION, PlanRequest, make_plan
+from busyapi.sizing.plan import (
+    GIB,
+    MIN_PODS,
+    POD_GIB,
+    TARGET_UTILIZATION,
+    PlanRequest,
+    make_plan,
+    plan_node_room,
+)
 from busyapi.stream.keys import IDEMPOTENCY_HASHES, PartitionKeys
 from testkit.servers import FLAVOURS, Flavour, Server
 
@@ -142,7 +150,7 @@ def test_a_bound_above_the_maximum_needs_more_partitions(
 def test_every_printed_value_exists_in_the_chart() -> None:
     for partitions, count in ((1, 7), (4, 6)):
         plan = make_plan(PlanRequest(MILLION, partitions=partitions))
-        lines = render_plan(plan, plan).partition("values of the chart:\n")[2].splitlines()
+        lines = render_plan(plan, plan, 3).partition("values of the chart:\n")[2].splitlines()
         assert len(lines) == count
         for line in lines:
             value = VALUES
@@ -192,3 +200,22 @@ def test_an_invalid_rate_is_refused(rate: str, capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         main(["sizing", f"--per-minute={rate}"])
     assert "a whole number from 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("per_minute", [1000, MILLION, 100 * MILLION])
+@pytest.mark.parametrize("nodes", [2, 3, 10])
+def test_pods_fit_when_one_node_is_lost(per_minute: int, nodes: int) -> None:
+    plan = make_plan(PlanRequest(per_minute))
+    room = plan_node_room(plan, nodes)
+    pods = plan.pods + plan.partitions
+    assert room.memory_gib * (nodes - 1) >= pods * POD_GIB
+    assert room.cores * (nodes - 1) >= plan.pods + plan.partitions * plan.flusher_cores
+    if plan.partitions == 1:
+        assert room.memory_gib >= plan.redis_gib, "Valkey is one pod"
+
+
+def test_command_prints_the_room_on_a_node(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sizing", "--nodes", "4"]) == 0
+    assert "room on each of 4 nodes  " in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["sizing", "--nodes", "1"])

@@ -13,7 +13,7 @@ from busyapi.errors import ConfigError
 from busyapi.output import write_output
 from busyapi.settings import MAX_BOUND_USAGES, Settings
 from busyapi.sizing.costs import MEASURED_BODY_BYTES
-from busyapi.sizing.plan import Plan, PlanRequest, make_plan
+from busyapi.sizing.plan import MIN_NODES, Plan, PlanRequest, make_plan, plan_node_room
 
 MAX_INPUT = 10**9
 """Maximum of each argument: a larger one is a typing error."""
@@ -75,6 +75,13 @@ def add_command(commands: Any) -> None:
         metavar="B",
         help="mean size of one usage as JSON, also in a batch (default: %(default)s)",
     )
+    parser.add_argument(
+        "--nodes",
+        type=whole_number(MIN_NODES, MAX_INPUT),
+        default=3,
+        metavar="N",
+        help="nodes that the pods may run on, of which one may be lost (default: %(default)s)",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -97,16 +104,17 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
             f" {fewest:,} or more"
         )
     keyed = make_plan(request._replace(keyed_percent=100))
-    write_output(render_plan(plan, keyed) + "\n")
+    write_output(render_plan(plan, keyed, options.nodes) + "\n")
     return 0
 
 
-def render_plan(plan: Plan, keyed: Plan) -> str:
+def render_plan(plan: Plan, keyed: Plan, nodes: int) -> str:
     """Return a plan as text, with the values of the chart.
 
     `keyed` is the plan for the same rate where each post has an Idempotency-Key.
     """
     log, volume = math.ceil(plan.log_gib), math.ceil(plan.volume_gib)
+    room, label = plan_node_room(plan, nodes), f"room on each of {nodes:,} nodes"
     return f"""\
 API pods of one core        {plan.pods:,}
 partitions                  {plan.partitions:,}
@@ -117,6 +125,7 @@ Redis disk per partition    {log:,} GiB, {math.ceil(keyed.log_gib):,} GiB with -
 CPU of each flusher         {plan.flusher_cores:.2f} cores
 archive, all partitions     {plan.disk_gib_per_day:,.1f} GiB per day
 volume of each flusher      {volume:,} GiB
+{label:<26}  {room.cores:.1f} cores, {room.memory_gib:.1f} GiB; one may be lost
 
 values of the chart:
   autoscaling.maxReplicas: {max(MIN_MAX_REPLICAS, 2 * plan.pods)}

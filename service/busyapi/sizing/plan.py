@@ -33,6 +33,9 @@ REDIS_HEADROOM = 4 / 3
 DATA_HEADROOM = 1.25
 """Memory for data, for fragmentation and the rewrite of the log."""
 DISK_HEADROOM = 1.2
+POD_GIB = 0.5
+"""The chart's memory limit of an API pod and of a flusher."""
+MIN_NODES = 2
 
 
 class PlanRequest(NamedTuple):
@@ -73,6 +76,29 @@ class Plan(NamedTuple):
     """Of all partitions."""
     volume_gib: float
     """Of each flusher, for the retention."""
+
+
+class NodeRoom(NamedTuple):
+    """What each node must have free, so that the others can take the pods of one."""
+
+    cores: float
+    memory_gib: float
+
+
+def plan_node_room(plan: Plan, nodes: int) -> NodeRoom:
+    """Return the room on each of several nodes of which one may be lost.
+
+    The bundled Valkey is counted; the nodes of a Redis Cluster are not. A node has room for the
+    largest pod, because a pod cannot be split.
+    """
+    bundled = plan.partitions == 1
+    redis_cores = plan.redis_cores / TARGET_UTILIZATION if bundled else 0
+    redis_gib = plan.redis_gib if bundled else 0
+    flusher_cores = plan.flusher_cores / TARGET_UTILIZATION
+    cores = plan.pods + redis_cores + plan.partitions * flusher_cores
+    memory = plan.pods * POD_GIB + redis_gib + plan.partitions * POD_GIB
+    remaining = nodes - 1
+    return NodeRoom(max(1, cores / remaining), max(POD_GIB, redis_gib, memory / remaining))
 
 
 def make_plan(request: PlanRequest) -> Plan:
