@@ -1,6 +1,6 @@
 """Requests whose end or meaning two recipients could understand differently.
 
-Those in `REFUSED_HEADS` and `REFUSED_CHUNKS` are answered 400 and their connection is closed. Those
+Those in `REFUSED_HEADS` and `REFUSED_CHUNKS` get a 400 and their connection is closed. Those
 in `ACCEPTED` look similar and are legal. No case may cause an answer to the request hidden in it,
 `SMUGGLED`.
 """

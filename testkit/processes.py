@@ -237,7 +237,7 @@ class Stack(ManagedResource):
 
 
 def answers_ok(port: int, path: str) -> bool:
-    """Return whether a GET of this path is answered 200 within two seconds."""
+    """Return whether a GET of this path gets a 200 within two seconds."""
     try:
         return fetch(port, path, seconds=2).status == HTTPStatus.OK
     except (OSError, HTTPException):

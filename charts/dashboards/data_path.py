@@ -77,7 +77,7 @@ COMMIT = Row(
         ),
         Lines(
             title="Refused and dropped connections",
-            about="Refused: answered 503 because all other connections were busy. Dropped: the"
+            about="Refused: got a 503 because all other connections were busy. Dropped: the"
             " kernel's accept queue was full because the process was too slow. Normal: none.",
             unit="suffix: connections/s",
             no_data="None",
@@ -113,7 +113,7 @@ BUFFER = Row(
         Lines(
             title="Buffer fill level",
             about="The backlog, usages not archived yet, as a share of the bound. Normal: near 0."
-            " At 100 % the API answers 503 BufferFull; nothing that was answered 201 is lost.",
+            " At 100 % the API answers 503 BufferFull; nothing that got a 201 is lost.",
             unit="percentunit",
             steps=[(0.8, RED)],
             queries=[Query(f"{BACKLOG} / on (partition) {BOUND}", PARTITION)],

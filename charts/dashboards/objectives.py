@@ -33,7 +33,7 @@ def _budget_left(objective: str, about: str) -> Number:
 OBJECTIVES = Row(
     "Service level objectives",
     [
-        _budget_left("availability", "At most 0.1 % of requests may be answered 5xx."),
+        _budget_left("availability", "At most 0.1 % of requests may get a 5xx."),
         _budget_left("latency", "At most 1 % of POST requests may take longer than 50 ms."),
         _budget_left(
             "archiving",

@@ -110,7 +110,7 @@ REQUESTS = Row(
         ),
         Lines(
             title="Error rate",
-            about="Share of requests answered 5xx and 4xx. The line is the objective for 5xx."
+            about="Share of requests that got a 5xx or a 4xx. The line is the objective for 5xx."
             " 4xx do not count against it: find the device or release that causes them.",
             unit="percentunit",
             steps=[(0.001, RED)],

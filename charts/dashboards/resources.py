@@ -127,7 +127,7 @@ USED = Row(
             queries=[Query(CPU_USED, "{{pod}}")],
         ),
         Lines(
-            title="CPU used of request",
+            title="CPU usage / request",
             about="Used cores as a share of the request. Above 100 % a pod depends on spare"
             " CPU: raise the request, or make the autoscaler start earlier.",
             unit="percentunit",

@@ -203,10 +203,7 @@ class Settings:
         "after SIGTERM, the process still serves for this long, while load balancers remove it",
     )
     stop_timeout: float = setting(
-        "BUSYAPI_STOP_TIMEOUT",
-        15.0,
-        "seconds",
-        "after SIGTERM and BUSYAPI_DRAIN_DELAY, accepted requests have this long to finish",
+        "BUSYAPI_STOP_TIMEOUT", 15.0, "seconds", "for accepted requests, after BUSYAPI_DRAIN_DELAY"
     )
     idempotency_ttl: int = setting(
         "BUSYAPI_IDEMPOTENCY_TTL",
@@ -223,7 +220,6 @@ class Settings:
         "keys",
         "Idempotency-Keys that a partition may store; above it, a post with a new key gets 503."
         " 0: half of Redis' maxmemory, divided by the partitions, or 2,000,000 without one",
-        minimum=0,
         maximum=MAX_BOUND_USAGES,
     )
     tokens_file: str = setting(
@@ -256,10 +252,7 @@ class Settings:
         "BUSYAPI_SEGMENT_BYTES", 67_108_864, "bytes", "a segment is closed at this size", minimum=1
     )
     segment_age: float = setting(
-        "BUSYAPI_SEGMENT_AGE",
-        3600.0,
-        "seconds",
-        "a segment is closed at this age, and at midnight UTC",
+        "BUSYAPI_SEGMENT_AGE", 3600.0, "seconds", "a segment closes at this age and midnight UTC"
     )
     retention_days: int = setting(
         "BUSYAPI_RETENTION_DAYS", 0, "days", "older segments are deleted; 0 keeps all"

@@ -101,7 +101,7 @@ def test_changelog_has_the_upgrade_notes_of_each_version() -> None:
         )
         assert section, entry["version"]
         text = " ".join(section[1].split())
-        assert f"Restarts the pods of {' and '.join(entry['restarts'])}." in text
+        assert f"Restarts these pods: {', '.join(entry['restarts'])}." in text
         for action in entry["actions"]:
             assert " ".join(action.split()) in text
 
@@ -120,7 +120,7 @@ def test_notes_tell_what_the_upgrade_of_an_installed_version_needs(
     text = " ".join(notes(chart=chart, upgrade=True).split())
     for entry in UPGRADES:
         is_due = entry["version"] in versions
-        restarts = f"{entry['version']} restarts the pods of {' and '.join(entry['restarts'])}."
+        restarts = f"{entry['version']} restarts these pods: {', '.join(entry['restarts'])}."
         assert (restarts in text) is is_due
         for action in entry["actions"]:
             assert (" ".join(action.split()) in text) is is_due

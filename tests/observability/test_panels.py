@@ -38,7 +38,7 @@ ON_A_CLUSTER = {
     "API pods: desired, current, limits",
     "Ready pods",
     "CPU",
-    "CPU used of request",
+    "CPU usage / request",
     "CPU throttled",
     "Memory",
     "Memory used of limit",

@@ -61,7 +61,7 @@ def tls() -> ssl.SSLContext:
 
 
 def request(url: str, headers: dict[str, str], body: bytes | None = None) -> bytes:
-    """Send a request until it is answered 2xx. The Idempotency-Key makes a retry safe."""
+    """Send a request until it gets a 2xx. The Idempotency-Key makes a retry safe."""
     while True:
         try:
             attempt = urllib.request.Request(url, body, headers)  # noqa: S310 - http, from the chart

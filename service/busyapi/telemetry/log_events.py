@@ -63,7 +63,7 @@ EVENTS = (
         "credentials_refused",
         "warning",
         ("address", "requests"),
-        "`requests` requests without a known token were answered 429 because their address or"
+        "`requests` requests without a known token got a 429 because their address or"
         " network had used up its allowance for them; the last came from `address`",
         "find the client by its address: an old token, or a client that guesses tokens",
     ),

@@ -154,8 +154,8 @@ CONNECTIONS = MetricDef(
 CONNECTIONS_REFUSED = MetricDef(
     "busyapi_connections_refused",
     "counter",
-    "Connections answered 503 because no other one was idle. Add API pods, or find the client that"
-    " opens too many.",
+    "Connections that got a 503 because no other one was idle. Add API pods, or find the client"
+    " that opens too many.",
     ("Data path",),
 )
 RECEIVING_BYTES = MetricDef(
