@@ -1,4 +1,4 @@
-"""The node of Valkey and of the flusher is lost under load, and brought back as the page says."""
+"""Lose the node of Valkey and the flusher under load, and recover with the page's commands."""
 
 import time
 from collections.abc import Callable
@@ -15,14 +15,14 @@ from e2e.shell import open_shell
 RATE = 60.0
 STEADY_SECONDS = 3.0
 OUTAGE_SECONDS = 180.0
-"""The cluster finds out in less than a minute; the rest is the start of the pods elsewhere."""
+"""The cluster detects the loss in less than a minute. Then the pods start on another node."""
 STATEFUL = ("valkey", "flusher")
 
 
 def lose_node(release: Release, report: Report) -> None:
     """Switch the node off, follow docs/how-to/lost-node.md, and switch it on again."""
     with (
-        report.row("Valkey's node lost, and brought back by its page") as row,
+        report.row("node of Valkey and flusher lost, recovered with the page") as row,
         open_shell(release) as bash,
     ):
         # The cluster's own parts are on the first node.
@@ -40,7 +40,7 @@ def lose_node(release: Release, report: Report) -> None:
             time.sleep(STEADY_SECONDS)
             began = time.monotonic()
             with switched_off(release.target, node):
-                wait_for(lambda: not is_node_ready(release.kube, node), f"{node} to be called lost")
+                wait_for(lambda: not is_node_ready(release.kube, node), f"{node} to be not ready")
                 detected = time.monotonic() - began
                 run_blocks(bash, "lost-node-look")
                 run_blocks(bash, "lost-node")
@@ -50,8 +50,8 @@ def lose_node(release: Release, report: Report) -> None:
         run_blocks(bash, "lost-node-back")
         release.kube.wait_until_settled()
         row.notes += [
-            f"{node} was called lost after {detected:.0f} s",
-            f"the page was done after {repaired:.0f} s",
+            f"{node} was not ready after {detected:.0f} s",
+            f"the page's commands ended after {repaired:.0f} s",
             f"{row.figures.silence:.0f} s without a 201",
             *describe_failures(row.figures),
         ]

@@ -13,9 +13,9 @@ ALERT = "BusyapiTrafficGone"
 def test_traffic_that_ends_fires_an_alert(tmp_path: Path) -> None:
     rules = scale_rules(chart_rules(), FACTOR)
     (group,) = (group for group in rules["groups"] if group["name"] == "busyapi-traffic")
-    with run_monitored_stack(tmp_path, {"groups": [group]}) as site:
-        with site.load():
-            site.expect_quiet(ALERT, seconds=25)
-        site.prometheus.wait_until_firing(ALERT)
-        with site.load():
-            site.prometheus.wait_until_resolved(ALERT)
+    with run_monitored_stack(tmp_path, {"groups": [group]}) as monitored:
+        with monitored.load():
+            monitored.expect_quiet(ALERT, seconds=25)
+        monitored.prometheus.wait_until_firing(ALERT)
+        with monitored.load():
+            monitored.prometheus.wait_until_resolved(ALERT)
