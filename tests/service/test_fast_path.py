@@ -16,9 +16,19 @@ from typing import NamedTuple
 import pytest
 
 from busyapi.api.fast_path import MAX_HELD_BYTES
+from busyapi.commit.connection_state import RECONNECT_GRACE_SECONDS
 from busyapi.settings import SWITCH
 from testkit import mutants
-from testkit.api_client import BODY, RawConnection, fetch_count, render_request
+from testkit.api_client import (
+    BODY,
+    USAGE,
+    RawConnection,
+    check_stored,
+    check_unavailable,
+    fetch_count,
+    render_request,
+    send,
+)
 from testkit.broken_build import Mutant, broken_build
 from testkit.differential import Case, Observation, are_alike, make_case, play_case
 from testkit.http1 import fetch
@@ -278,3 +288,25 @@ def test_a_fast_path_that_is_not_alike_is_caught(
         # Try more than once: a reset may discard the answer, and on a busy machine the next
         # request may be read together with the case, and then Sanic answers both.
         wait_until(is_caught, "a difference", seconds=60)
+
+
+@pytest.mark.parametrize("path", ["on", "off"])
+def test_refusal_is_alike_and_counted_once_on_both_paths(tmp_path: Path, path: str) -> None:
+    settings = {"BUSYAPI_FAST_PATH": path}
+    with (
+        Server(tmp_path / "server") as server,
+        Stack(tmp_path / "stack", server, settings=settings) as stack,
+    ):
+        (api,) = stack.apis
+
+        def count_refusals() -> float:
+            return api.read_metric("busyapi_refused_total", reason="RedisUnavailable")
+
+        check_stored(send(stack.port, USAGE))
+        server.kill9()
+        time.sleep(2 * RECONNECT_GRACE_SECONDS)
+        before = count_refusals()
+        check_unavailable(send(stack.port, USAGE), "no")
+        assert count_refusals() - before == 1
+        server.start()
+        wait_until(lambda: send(stack.port, USAGE).status == 201, "Redis to be used again")

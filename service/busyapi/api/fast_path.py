@@ -108,8 +108,11 @@ class FastPathProtocol(DeadlineProtocol):
         write = FastPathWrite(self, line, request_id or generate())
         try:
             context.committers.submit(write)
-        except Refused:
-            return False  # Sanic's route submits it again, and answers with the reason
+        except Refused as error:
+            # While Redis is down, devices retry. A refusal must not cost more CPU than a stored
+            # usage: the autoscaler would add pods that cannot store anything either.
+            write.fail(error)
+            return True
         self._pending = write
         return True
 
