@@ -27,7 +27,7 @@ def render_hpa(values: Json | None = None) -> Json:
 def test_deployment_sets_replicas_only_without_an_autoscaler(mode: Path) -> None:
     documents = render(values_of(mode))
     scalers = [*of_kind(documents, "HorizontalPodAutoscaler"), *of_kind(documents, "ScaledObject")]
-    (deployment,) = of_kind(documents, "Deployment")
+    deployment = find_object(documents, "Deployment", "busyapi")
     assert len(scalers) == ("replicas" not in deployment["spec"])
     for scaler in scalers:
         assert scaler["spec"]["scaleTargetRef"] == {

@@ -23,6 +23,7 @@ OPEN = {
     "extraObjects[]",
     "keda.extraTriggers[]",
     "tests.resources.claims[]",
+    "valkey.metrics.resources.claims[]",
     *(
         f"{section}{name}"
         for section in ("", "flusher.", "valkey.")
