@@ -15,6 +15,7 @@ from charts.dashboards.queries import (
 )
 
 FREE = select("busyapi:archive_free_bytes:max", of=FLUSHER)
+VERIFIED = largest(select("busyapi_archive_verified_timestamp_seconds", of=FLUSHER), "partition")
 SIZE = largest(select("busyapi_archive_size_bytes", of=FLUSHER), "partition")
 
 FLUSH = Row(
@@ -139,15 +140,19 @@ ARCHIVE = Row(
             width=6,
             title="Archive errors",
             about="Failed writes by kind, and usages that could not be decoded, in each"
-            " interval; damaged files, counting those that were set aside. Normal: none;"
-            " otherwise read the runbook. Retention is refused while clocks disagree, or after"
-            " two idle days.",
+            " interval; damaged files, counting those that were set aside, and problems of the"
+            " last verification. Normal: none; otherwise read the runbook. Retention is refused"
+            " while clocks disagree, or after two idle days.",
             unit="short",
             queries=[
                 Query(
                     total(increase("busyapi_archive_errors_total", of=FLUSHER), "kind"), "{{kind}}"
                 ),
                 Query(total(select("busyapi_archive_damaged_files", of=FLUSHER)), "damaged files"),
+                Query(
+                    total(select("busyapi_archive_verify_problems", of=FLUSHER)),
+                    "problems found by verification",
+                ),
                 Query(total(select("busyapi_retention_refused", of=FLUSHER)), "retention refused"),
                 Query(
                     total(increase("busyapi_quarantined_usages_total", of=FLUSHER)),
@@ -159,6 +164,30 @@ ARCHIVE = Row(
                 "BusyapiArchiveDiskFull",
                 "BusyapiArchiveDamaged",
                 "BusyapiUsagesQuarantined",
+            ],
+        ),
+        Lines(
+            title="Time since the archive was verified",
+            about="Age of the last complete verification of each partition; before the first one,"
+            " of the flusher. Grows to config.verifyInterval and starts again.",
+            unit="s",
+            width=12,
+            queries=[Query(f"time() - {VERIFIED}", PARTITION)],
+            alerts=["BusyapiArchiveNotVerified"],
+        ),
+        Lines(
+            title="Duration of the verification",
+            about="How long the last verification took. Grows with the archive. Near"
+            " config.verifyInterval: raise it.",
+            unit="s",
+            width=12,
+            queries=[
+                Query(
+                    largest(
+                        select("busyapi_archive_verify_seconds", of=FLUSHER) + " > 0", "partition"
+                    ),
+                    PARTITION,
+                )
             ],
         ),
     ],

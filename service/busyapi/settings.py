@@ -257,6 +257,9 @@ class Settings:
     retention_days: int = setting(
         "BUSYAPI_RETENTION_DAYS", 0, "days", "older segments are deleted; 0 keeps all"
     )
+    verify_interval: float = setting(
+        "BUSYAPI_VERIFY_INTERVAL", 604_800.0, "seconds", "between verifications; 0: none"
+    )
     log_level: str = setting(
         "BUSYAPI_LOG_LEVEL", "info", "", "how much to log", choices=("debug", "info", "warning")
     )
@@ -288,6 +291,5 @@ def _parse(raw: str, kind: type, meta: Mapping[str, Any]) -> Any:
         raise ConfigError(f"{name} must be one of {', '.join(choices)}")
     minimum, maximum = meta["minimum"], meta["maximum"]
     if kind is not str and not (minimum <= value <= maximum and value < float("inf")):
-        allowed = f"from {minimum} to {maximum}"
-        raise ConfigError(f"{name} must be {allowed} ({meta['unit']})")
+        raise ConfigError(f"{name} must be from {minimum} to {maximum} ({meta['unit']})")
     return value

@@ -15,11 +15,13 @@ from busyapi.stream.keys import PartitionKeys
 from testkit.api_client import USAGE, check_stored, send
 from testkit.docs.runbooks import pages
 from testkit.monitored_stack import MonitoredStack, run_monitored_stack
+from testkit.verification import pause_verification
 from testkit.volume import fill_volume
 from testkit.waiting import wait_until
 
 BOUND = "4000"
 RESERVE = 3 << 20
+VERIFY_INTERVAL = "BUSYAPI_VERIFY_INTERVAL"
 KEYS = PartitionKeys(0)
 READ_WITHOUT_FLUSHER = {
     "BufferFilling",
@@ -152,6 +154,30 @@ def test_quarantined_entry_fires_an_alert(monitored: MonitoredStack) -> None:
             KEYS.stream, {"u": b"not an entry of busyapi"}, id=f"{last}-1"
         )
     monitored.prometheus.wait_until_resolved("BusyapiUsagesQuarantined", seconds=40)
+
+
+def test_hanging_verification_fires_an_alert(monitored: MonitoredStack) -> None:
+    monitored.flusher.environment[VERIFY_INTERVAL] = "5"
+    restart(monitored, "")
+    with pause_verification(monitored.flusher), monitored.fault("BusyapiArchiveNotVerified"):
+        pass
+    monitored.prometheus.wait_until_resolved("BusyapiArchiveNotVerified")
+    del monitored.flusher.environment[VERIFY_INTERVAL]
+    restart(monitored, "")
+
+
+def test_damage_that_only_a_verification_meets_fires_an_alert(monitored: MonitoredStack) -> None:
+    monitored.stack.wait_until_archived()
+    monitored.flusher.environment[VERIFY_INTERVAL] = "2"
+    restart(monitored, "")
+    segment = min(segments(monitored))
+    content = segment.read_bytes()
+    with monitored.fault("BusyapiArchiveDamaged"):
+        segment.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    segment.write_bytes(content)
+    monitored.prometheus.wait_until_resolved("BusyapiArchiveDamaged")
+    del monitored.flusher.environment[VERIFY_INTERVAL]
+    restart(monitored, "")
 
 
 def test_damaged_segment_fires_alerts(monitored: MonitoredStack) -> None:

@@ -3,6 +3,7 @@
     <root>/p00/partition.json
                .lock
                highwater                                            the largest seq it ever held
+               verified.json                                        the last scheduled verification
                .reserve                                             space for deletions, no data
                2026-11-23/usages-p00-<first>-<last>.ndjson.zst      a finished segment
                           usages-p00-<first>.ndjson.zst.open        the open segment
@@ -29,6 +30,7 @@ IDENTITY_NAME = "partition.json"
 LOCK_NAME = ".lock"
 RESERVE_NAME = ".reserve"
 HIGH_WATER_NAME = "highwater"
+VERIFIED_NAME = "verified.json"
 UNKNOWN_SEQ = Seq(0)
 """The last seq of an open segment, whose name does not contain it."""
 TEMPORARY_SUFFIX = ".tmp"

@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,11 @@ def add_commands(commands: Any, archive_dir: Path) -> None:
         "--id", type=_parse_id, metavar="ID", help="the one usage with this id; no other option"
     )
     add_query_options(cat)
-    add_partition_option(add("verify", _verify, _VERIFY_EXAMPLES))
+    verify = add("verify", _verify, _VERIFY_EXAMPLES)
+    add_partition_option(verify)
+    verify.add_argument(
+        "--json", action="store_true", help="print one JSON object for each partition"
+    )
     exporting = add("export", _export, _EXPORT_EXAMPLES)
     exporting.add_argument(
         "file",
@@ -104,6 +109,7 @@ _CAT_EXAMPLES = """\
 _VERIFY_EXAMPLES = """\
   busyapi archive verify && echo intact
   busyapi archive verify --partition 1
+  busyapi archive verify --json | jq '.problems | length'
 """
 _EXPORT_EXAMPLES = """\
   busyapi archive export usages.parquet
@@ -164,8 +170,9 @@ def _verify(options: argparse.Namespace) -> int:
     with Progress("verifying", estimate_bytes(options.dir)) as progress:
         for report in verify_archive(options.dir, progress.advance, only=options.only):
             problems += len(report.problems)
-            rows += _render_report(report)
-    rows.append("no problem found" if not problems else f"{problems} problems found")
+            rows += [_render_json(report)] if options.json else _render_report(report)
+    if not options.json:
+        rows.append("no problem found" if not problems else f"{problems} problems found")
     # One write: the exit code must not depend on how fast a reader of one line closes the pipe.
     write_output("\n".join(rows) + "\n")
     return EXIT_FAILED if problems else EXIT_OK
@@ -211,6 +218,23 @@ def _render_report(report: PartitionReport) -> Iterator[str]:
         yield f"  {problem.kind:8}  {problem.where + ' ' if problem.where else ''}{problem.detail}"
     for note in report.notes:
         yield f"  note      {note}"
+
+
+def _render_json(report: PartitionReport) -> str:
+    members = {
+        "partition": report.number,
+        "cursor": report.cursor,
+        "usages": report.usages,
+        "gaps": report.gaps,
+        "skipped": report.skipped,
+        "quarantined": report.quarantined,
+        "problems": [
+            {"kind": problem.kind, "ids": problem.where, "detail": problem.detail}
+            for problem in report.problems
+        ],
+        "notes": report.notes,
+    }
+    return json.dumps(members)
 
 
 def _handle_errors(handler: Handler) -> Callable[[argparse.Namespace, object], int]:

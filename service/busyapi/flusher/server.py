@@ -10,6 +10,7 @@ from sanic.response import HTTPResponse
 
 from busyapi.errors import ArchiveError, UnknownVersion, UsageExpired, describe_for_log
 from busyapi.flusher.loop import Flusher
+from busyapi.flusher.verifier import Verifier
 from busyapi.ids import Seq
 from busyapi.telemetry.metrics import FlusherMetrics
 from busyapi.web.connection_refusal import ConnectionRefuser
@@ -41,11 +42,14 @@ TEXT = "text/plain; charset=utf-8"
 class FlusherServer:
     """The flusher's Sanic application and its lifecycle."""
 
-    def __init__(self, flusher: Flusher, metrics: FlusherMetrics, deadline: float) -> None:
+    def __init__(
+        self, flusher: Flusher, verifier: Verifier, metrics: FlusherMetrics, deadline: float
+    ) -> None:
         self.error: BaseException | None = None
-        self._flusher = flusher
+        self._flusher, self._verifier = flusher, verifier
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
+        self._verifying: asyncio.Task[None] | None = None
         app = self.app = Sanic(
             "busyapi-flusher",
             configure_logging=False,
@@ -97,6 +101,7 @@ class FlusherServer:
         install_stop_signals(app, lambda: self._stopping)
         # A task of the loop: Sanic would cancel its own tasks at SIGTERM in the middle of a flush.
         self._task = asyncio.get_running_loop().create_task(self._run_flusher())
+        self._verifying = asyncio.get_running_loop().create_task(self._verifier.run())
 
     async def _run_flusher(self) -> None:
         try:
@@ -113,6 +118,9 @@ class FlusherServer:
         self._stopping = True
         self._flusher.stop()
         self._metrics_scraped.set()
+        if self._verifying:
+            self._verifying.cancel()
+            await asyncio.wait([self._verifying], timeout=STOP_TIMEOUT_SECONDS)
         if self._task:
             await asyncio.wait([self._task], timeout=STOP_TIMEOUT_SECONDS)
         close_idle_connections()

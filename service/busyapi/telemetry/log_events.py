@@ -147,6 +147,28 @@ EVENTS = (
         "the runbook of BusyapiArchiveDamaged",
     ),
     LogEvent(
+        "archive_verified",
+        "info",
+        ("usages", "problems", "seconds"),
+        "the flusher has verified its whole archive",
+        NO_ACTION,
+    ),
+    LogEvent(
+        "archive_problem_found",
+        "error",
+        ("detail",),
+        "the verification found usages that are missing, stored twice, damaged or of a later"
+        " version; one line each, at most 20",
+        "the runbook of BusyapiArchiveDamaged",
+    ),
+    LogEvent(
+        "archive_not_verified",
+        "warning",
+        ("detail",),
+        "a verification did not come to its end; the next one starts within an hour",
+        "read `detail`; the runbook of BusyapiArchiveNotVerified",
+    ),
+    LogEvent(
         "archive_warning",
         "warning",
         ("detail",),

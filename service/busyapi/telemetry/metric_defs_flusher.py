@@ -1,5 +1,6 @@
 """The metrics of a flusher: each has its partition as a label."""
 
+from busyapi.telemetry import metric_defs_verify
 from busyapi.telemetry.metric_defs import (
     BUILD_INFO,
     DURABILITY_HELD,
@@ -274,6 +275,7 @@ METRICS = (
         DAMAGED_FILES,
         RETENTION_REFUSED,
     ),
+    *metric_defs_verify.METRICS,
     *(
         SEGMENT_BYTES,
         SEGMENTS_FINISHED,

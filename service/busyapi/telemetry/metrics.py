@@ -18,7 +18,12 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from busyapi.errors import BusyapiError
-from busyapi.telemetry import metric_defs, metric_defs_api, metric_defs_flusher
+from busyapi.telemetry import (
+    metric_defs,
+    metric_defs_api,
+    metric_defs_flusher,
+    metric_defs_verify,
+)
 from busyapi.telemetry.accept_queue import AcceptQueue
 from busyapi.telemetry.metric_defs import PARTITION, MetricDef
 
@@ -215,6 +220,10 @@ class FlusherMetrics(Metrics):
         self.stage_seconds = self._counters(metric_defs_flusher.STAGE_SECONDS)
         self.archive_errors = self._counters(metric_defs_flusher.ARCHIVE_ERROR_COUNT)
         self.damaged_files = self._gauge(metric_defs_flusher.DAMAGED_FILES)
+        self.verified_timestamp_seconds = self._gauge(metric_defs_verify.VERIFIED_TIMESTAMP)
+        self.verify_problems = self._gauge(metric_defs_verify.VERIFY_PROBLEMS)
+        self.verify_seconds = self._gauge(metric_defs_verify.VERIFY_SECONDS)
+        self.verify_interval_seconds = self._gauge(metric_defs_verify.VERIFY_INTERVAL)
         self.retention_refused = self._gauge(metric_defs_flusher.RETENTION_REFUSED)
         self.segment_bytes = self._gauge(metric_defs_flusher.SEGMENT_BYTES)
         self.segments_finished = self._counter(metric_defs_flusher.SEGMENTS_FINISHED)

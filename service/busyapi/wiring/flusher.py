@@ -8,6 +8,7 @@ from busyapi.flusher.idempotency import IdempotencyKeeper
 from busyapi.flusher.loop import Flusher
 from busyapi.flusher.ownership import PartitionConfig
 from busyapi.flusher.server import FlusherServer
+from busyapi.flusher.verifier import Verifier
 from busyapi.settings import Settings
 from busyapi.stream.partition import OwnedPartition
 from busyapi.telemetry.metrics import FlusherMetrics
@@ -45,7 +46,9 @@ def run_flusher(settings: Settings, partition: int) -> int:
     seconds = max(settings.idempotency_ttl, settings.commit_deadline + MIN_KEY_MARGIN_SECONDS)
     idempotency_keys = IdempotencyKeeper(seconds, settings.idempotency_keys, settings.partitions)
     flusher = Flusher(config, folder, connect, metrics, idempotency_keys)
-    server = FlusherServer(flusher, metrics, settings.request_deadline)
+    archive_dir = Path(settings.archive_dir)
+    verifier = Verifier(archive_dir, partition, settings.verify_interval, flusher, metrics)
+    server = FlusherServer(flusher, verifier, metrics, settings.request_deadline)
     budget = ReceiveBudget(settings.receiving_bytes)
     limits = ConnectionLimits(settings.request_deadline, settings.max_header, budget)
     return server.serve(settings.flusher_port, settings.max_connections, limits)

@@ -218,6 +218,21 @@ def test_verify_prints_stats_and_exits_0_or_1(run: Run, root: Path) -> None:
     assert "1 problems found" in result.out
 
 
+def test_verify_prints_json(run: Run, root: Path) -> None:
+    result = run("verify", "--json")
+    report = json.loads(result.out)
+    assert (result.code, report["problems"], report["usages"], report["cursor"]) == (0, [], 9, 11)
+    segment = find_segments(root)[1]
+    content = bytearray(segment.read_bytes())
+    content[len(content) // 2] ^= 1
+    segment.write_bytes(content)
+    result = run("verify", "--json")
+    assert result.code == 1
+    (problem, *_) = json.loads(result.out)["problems"]
+    assert (problem["kind"], problem["ids"]) == ("damaged", "id 9")
+    assert segment.name in problem["detail"]
+
+
 def test_accept_loss_records_exactly_the_missing_seqs(run: Run, root: Path) -> None:
     find_segments(root)[0].unlink()
     result = run(
