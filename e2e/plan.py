@@ -21,6 +21,7 @@ from e2e.scenarios import (
     retention,
     rotation,
     runbooks,
+    valkey_volume,
 )
 from e2e.target import Target
 
@@ -62,6 +63,7 @@ FULL = (
     Part("runbooks", runbooks.SCENARIOS),
     Part("operations", operations.SCENARIOS),
     Part("protection", protection.SCENARIOS),
+    Part("valkey-volume", valkey_volume.SCENARIOS),
     Part("retention", (retention.delete_old_usages,)),
     Part("observability", observability.SCENARIOS),
     Part("boundaries", boundaries.SCENARIOS, partitions=boundaries.PARTITIONS),
