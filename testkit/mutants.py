@@ -21,7 +21,7 @@ from busyapi.flusher.buffer import FlushBuffer
 from busyapi.stream import session
 from busyapi.stream.connection import RedisConnection
 from busyapi.stream.durability import DurabilityInspector, ServerInfo
-from busyapi.stream.keys import PartitionKeys
+from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.scripts import COMMIT, COMMIT_KEYED
 from busyapi.stream.session import Session
@@ -95,11 +95,11 @@ def wait_for_no_replica() -> None:
     def forget_replicas(
         self: Session,
         connection: RedisConnection,
-        keys: PartitionKeys,
+        endpoint: Endpoint,
+        partition: int,
         inspector: DurabilityInspector,
-        installation: str,
     ) -> None:
-        initialize(self, connection, keys, inspector, installation)
+        initialize(self, connection, endpoint, partition, inspector)
         self._replicas = 0
 
     replace(Session, "__init__", forget_replicas)

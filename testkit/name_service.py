@@ -25,7 +25,7 @@ class NameService:
         self._addresses = dict(hosts)
         # Nothing listens there, except after `mute`. Each run of tests has its own address.
         self._address = f"127.1.{os.getpid() // 256 % 256}.{os.getpid() % 256}"
-        self._dns.write_text(f"nameserver {self._address}\noptions timeout:5 attempts:1\n")
+        self.set_timeout(5, attempts=1)
         self._silent_dns: socket.socket | None = None
         self.restore()
 
@@ -35,6 +35,20 @@ class NameService:
             files = (str(self._hosts), str(self._dns))
             process.argv = ["unshare", "--mount", "sh", "-c", _MOUNT, *files, *process.argv]
             process.is_forked = False
+
+    def set_timeout(self, seconds: int, *, attempts: int) -> None:
+        """Set how often, and for how long, the resolver waits for a DNS that does not answer."""
+        options = f"options timeout:{seconds} attempts:{attempts}"
+        self._dns.write_text(f"nameserver {self._address}\n{options}\n")
+
+    def move(self, name: str, address: str) -> None:
+        """Let lookups find a name at another address from the next `restore` on."""
+        self._addresses[name] = address
+
+    def remove(self, name: str) -> None:
+        """Let no lookup find a name any more."""
+        del self._addresses[name]
+        self.restore()
 
     def restore(self) -> None:
         """Let every lookup succeed, as at the start."""

@@ -18,15 +18,17 @@ from testkit.topologies import ClusterOfThree, SentinelSet
 from testkit.waiting import wait_until
 
 NAME = "redis.test"
+REMOVED = "removed.test"
 
 
 class Named:
     """A stack that finds its Redis by name."""
 
-    def __init__(self, folder: Path, store: Store) -> None:
-        settings = store.settings()
-        url = settings["BUSYAPI_REDIS_URL"].replace("127.0.0.1", NAME)
-        self.names = NameService(folder / "names", {NAME: "127.0.0.1", "localhost": "127.0.0.1"})
+    def __init__(self, folder: Path, store: Store, *, first: str = NAME) -> None:
+        url = store.settings()["BUSYAPI_REDIS_URL"]
+        url = url.replace("127.0.0.1", first, 1).replace("127.0.0.1", NAME)
+        names = {NAME, first, "localhost"}
+        self.names = NameService(folder / "names", dict.fromkeys(names, "127.0.0.1"))
         self.stack = Stack(
             folder / "stack",
             store,
@@ -118,6 +120,52 @@ def test_another_server_at_the_last_address_is_not_used(by_name: Named, valkey: 
     assert not read_events(stack.flushers[0], "ids_skipped")
 
 
+def test_name_that_moves_during_the_failure_is_followed_after_it(
+    by_name: Named, valkey: Server
+) -> None:
+    by_name.names.fail()
+    cut_connections([valkey])
+    by_name.check_works()
+    # The former server still runs, as the primary before a failover may.
+    valkey.command("CONFIG", "SET", "bind", "127.0.0.1 127.0.0.2")
+    by_name.names.move(NAME, "127.0.0.2")
+    by_name.names.restore()
+
+    def has_moved() -> bool:
+        by_name.check_works()
+        clients = valkey.client().client_list("normal")
+        own = [client for client in clients if not client["lib-name"]]
+        return all(client["laddr"].startswith("127.0.0.2:") for client in own)
+
+    wait_until(has_moved, "every connection to move", every=1, seconds=30)
+
+
+def test_server_at_the_last_address_without_a_flusher_is_not_used(
+    by_name: Named, valkey: Server
+) -> None:
+    """The flusher may have found another server: then nothing would archive this one's usages."""
+    (api,), (flusher,) = by_name.stack.apis, by_name.stack.flushers
+    by_name.names.fail()
+    cut_connections([valkey])
+    by_name.check_works()  # on connections that were made before the flusher stopped
+    flusher.stop()
+    wait_until(partial(is_detail, api, "no flusher holds the lease"), "a refusal", seconds=20)
+    wait_until(lambda: send(by_name.stack.port, USAGE).status == 503, "a 503", seconds=20)
+    check_unavailable(send(by_name.stack.port, USAGE), "no")
+    by_name.names.restore()
+    flusher.start()
+    wait_until(api.is_ready, "the API to accept the server", seconds=20)
+    by_name.check_works()
+
+
+def test_process_stops_while_a_lookup_waits(by_name: Named, valkey: Server) -> None:
+    by_name.names.set_timeout(30, attempts=5)
+    by_name.names.mute()
+    cut_connections([valkey])
+    by_name.check_works()
+    assert set(by_name.stack.stop(20).values()) == {0}
+
+
 def test_process_without_a_last_address_says_that_the_lookup_fails(by_name: Named) -> None:
     by_name.names.fail()
     for process in by_name.stack.processes:
@@ -152,6 +200,24 @@ def test_sentinels_and_a_failover_while_no_name_is_known(tmp_path: Path) -> None
         old.kill9()
         sentinels.wait_for_failover(old)
         wait_until(by_name.stack.apis[0].is_ready, "the new primary to be used", seconds=30)
+        by_name.check_works()
+
+
+def test_removed_sentinel_whose_address_has_another_one(tmp_path: Path) -> None:
+    with (
+        SentinelSet(tmp_path / "sentinels") as sentinels,
+        Server(tmp_path / "other") as other,
+        ExitStack() as running,
+    ):
+        by_name = Named(tmp_path, sentinels, first=REMOVED)
+        running.callback(by_name.names.close)
+        running.enter_context(by_name.stack)
+        by_name.check_works()
+        by_name.names.remove(REMOVED)
+        sentinel, service = sentinels.sentinels[0].client, sentinels.service
+        sentinel.sentinel_remove(service)
+        sentinel.sentinel_monitor(service, "127.0.0.1", other.port, 1)
+        cut_connections(sentinels.servers)
         by_name.check_works()
 
 

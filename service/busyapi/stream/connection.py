@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import hiredis
 
 from busyapi.errors import RedisUnavailable
-from busyapi.stream.host_lookup import describe_failure
+from busyapi.stream.host_lookup import LookupFailure, describe_failure
 from busyapi.stream.scripts import ALL_SCRIPTS, Script
 
 CONNECT_TIMEOUT_SECONDS = 2.0
@@ -124,6 +124,8 @@ class RedisConnection:
         self._replies = replies
         self.address = address
         self.ip = ip
+        self.lookup_failure: LookupFailure | None = None
+        """Why the server was found by a last address, None if it was not."""
 
     @classmethod
     async def open(

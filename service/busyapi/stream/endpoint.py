@@ -14,7 +14,7 @@ from redis.crc import key_slot
 
 from busyapi.errors import ConfigError, RedisUnavailable
 from busyapi.stream.connection import Login, RedisConnection, ServerError
-from busyapi.stream.host_lookup import HostLookup
+from busyapi.stream.host_lookup import HostAddresses, HostLookup, LookupFailure
 from busyapi.stream.keys import PREFIX, PartitionKeys, check_prefix
 
 log = structlog.get_logger()
@@ -59,57 +59,102 @@ class Endpoint:
             RedisUnavailable: no server was found, or it cannot be reached.
         """
         address, failure = await self._find_primary(partition)
-        connection, own_failure = await self._open(address)
-        await self._check_archive(connection, partition, archive_id, failure or own_failure)
+        connection = await self._open(address)
+        connection.lookup_failure = failure or connection.lookup_failure
+        await self._check_owner(connection, partition, archive_id)
+        if connection.lookup_failure:
+            detail = str(connection.lookup_failure)
+            log.warning("dns_lookup_failed", detail=detail, address=connection.ip)
         await connection.load_scripts()
         return connection
 
-    async def _check_archive(
-        self, connection: RedisConnection, partition: int, archive_id: str, failure: str
+    async def recheck(
+        self, connection: RedisConnection, partition: int, archive_id: str = ""
     ) -> None:
-        """If a lookup failed, check that the server holds the partition's record.
+        """Check again a connection to a server that was found by a last address.
+
+        It must not outlast the failure of the DNS: the name may have moved to another server.
+
+        Raises:
+            RedisUnavailable: connect again, because the lookup works, or `connect` would refuse.
+        """
+        failure = connection.lookup_failure
+        if failure is None:
+            return
+        if self._lookup.has_recovered(failure.host):
+            await connection.close()
+            raise RedisUnavailable(f"the DNS lookup of {failure.host} works again")
+        await self._check_owner(connection, partition, archive_id)
+
+    async def _check_owner(
+        self, connection: RedisConnection, partition: int, archive_id: str
+    ) -> None:
+        """If a lookup failed, check that the server holds the partition's record, and its flusher.
 
         The last address of a host may belong to another server by now. A flusher would take an
         empty one for a server that has lost its data, and give up usages that the right one holds.
+        An API process would commit to a former primary that no flusher reads any more.
         """
-        (reply,) = await connection.pipeline(
-            ("HMGET", self.key_names(partition).state, "archive_id")
+        key_names = self.key_names(partition)
+        record, lease = await connection.pipeline(
+            ("HMGET", key_names.state, "archive_id"), ("GET", key_names.lease)
         )
-        holder = reply[0].decode() if isinstance(reply, list) and reply[0] else ""
-        if not failure:
+        holder = record[0].decode() if isinstance(record, list) and record[0] else ""
+        if connection.lookup_failure is None:
             self._archives[partition] = holder or self._archives.get(partition, "")
             return
+        problem = ""
         if not holder or holder != (archive_id or self._archives.get(partition)):
+            problem = f"it does not hold the record of partition {partition}"
+        elif not archive_id and not (
+            isinstance(lease, bytes) and lease.startswith(f"{holder}:".encode())
+        ):
+            problem = f"no flusher holds the lease of partition {partition} there"
+        if problem:
             await connection.close()
             raise RedisUnavailable(
-                f"{failure}; the server at the last address, {connection.ip}, may be another one:"
-                f" it does not hold the record of partition {partition}"
+                f"{connection.lookup_failure}; the server at the last address, {connection.ip}, may"
+                f" be another one: {problem}"
             )
-        log.warning("dns_lookup_failed", detail=failure, address=connection.ip)
 
-    async def _find_primary(self, partition: int) -> tuple[Address, str]:
-        """Return an address, and why the lookup of a host on the way to it failed."""
+    async def _find_primary(self, partition: int) -> tuple[Address, LookupFailure | None]:
+        """Return an address, and why the lookup of the node that knows it failed.
+
+        A node that was removed has no name any more, and its last address may belong to a node of
+        others. So nodes whose lookup works are asked first.
+        """
         if self.mode == "standalone":
-            return self.seeds[0], ""
+            return self.seeds[0], None
         problems: dict[str, None] = {}  # in order, each once
-        for seed in self.seeds:
-            try:
-                address, failure = await self._query_seed(seed, partition)
-            except (RedisUnavailable, ServerError) as error:
-                problems[str(error)] = None
-            else:
-                if address:
-                    return address, failure
-                problems[f"{seed[0]}:{seed[1]} does not know"] = None
+        asked = set()
+        self._lookup.start_all(host for host, _ in self.seeds)
+        for may_use_last in (False, True):
+            for seed in self.seeds:
+                if seed in asked:
+                    continue
+                target = await self._lookup.resolve(seed[0])
+                if target.failure and not may_use_last:
+                    continue
+                asked.add(seed)
+                try:
+                    address = await self._query_seed(seed, target, partition)
+                except (RedisUnavailable, ServerError) as error:
+                    problems[str(error)] = None
+                else:
+                    if address:
+                        return address, target.failure
+                    problems[f"{seed[0]}:{seed[1]} does not know"] = None
         raise RedisUnavailable(
             f"no {self.mode} node knows the primary of partition {partition}: {'; '.join(problems)}"
         )
 
-    async def _query_seed(self, seed: Address, partition: int) -> tuple[Address | None, str]:
+    async def _query_seed(
+        self, seed: Address, target: HostAddresses, partition: int
+    ) -> Address | None:
         # Sentinels have no password of their own, as in the common charts.
-        connection, failure = await self._open(seed, login=self.mode == "cluster")
+        connection = await self._open(seed, target, login=self.mode == "cluster")
         try:
-            return await self._query_primary(connection, seed, partition), failure
+            return await self._query_primary(connection, seed, partition)
         finally:
             await connection.close()
 
@@ -126,11 +171,14 @@ class Endpoint:
                 return ((primary[0] or b"").decode() or seed[0], int(primary[1]))
         return None
 
-    async def _open(self, address: Address, *, login: bool = True) -> tuple[RedisConnection, str]:
-        """Return a connection, and why the lookup of its host failed."""
+    async def _open(
+        self, address: Address, target: HostAddresses | None = None, *, login: bool = True
+    ) -> RedisConnection:
         secret = self._read_password() if login else ""
         host, port = address
-        target = await self._lookup.resolve(host)
+        target = target or await self._lookup.resolve(host)
+        if not target.addresses:
+            raise RedisUnavailable(f"no connection to Redis: {target.failure}")
         try:
             connection = await RedisConnection.open(
                 host,
@@ -146,9 +194,10 @@ class Endpoint:
             raise RedisUnavailable(
                 f"{target.failure}; at its last address, {ip}: {error}"
             ) from None
+        connection.lookup_failure = target.failure
         if not target.failure:
             self._lookup.remember(host, connection.ip)
-        return connection, target.failure
+        return connection
 
     def _ssl_context(self) -> ssl.SSLContext:
         # The default context checks certificate and name, and trusts the system's CAs.

@@ -1,37 +1,55 @@
 """Addresses of the hosts of Redis, also while their lookup fails.
 
 Most outages of a DNS leave the addresses as they are. So if the lookup of a host fails, or takes
-long, the address that worked last is tried. It may belong to another server by now: `endpoint` uses
-that server only if it holds the record of the partition.
+long, the address that worked last is tried. It may belong to another server by now: `endpoint`
+checks that server, and uses it only until the lookup works again.
 
 At most one lookup of a host runs at a time. It occupies a thread until the system's resolver gives
-up, which takes longer than a connection may: without this limit, retries would use up all threads.
+up, which can take minutes. The threads are daemons: a process that stops does not wait for them,
+and they are not those that the archive's files need.
 """
 
 import asyncio
 import os
 import socket
 import ssl
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
 from ipaddress import ip_address
+from threading import Thread
 from typing import Any, NamedTuple
-
-from busyapi.errors import RedisUnavailable
 
 LOOKUP_TIMEOUT_SECONDS = 2.0
 FALLBACK_SECONDS = 0.5
 """After this time the last address is tried. New requests wait longer than this for a lost
 connection (`connection_state`), so they are not refused."""
-KEEP_SECONDS = 5.0
-"""How long the result of a lookup that ended too late is kept, for the next try to use it."""
+KEEP_SECONDS = 10.0
+"""How long an unused result is kept. Longer than a committer waits between two checks."""
+RETRY_SECONDS = 1.0
+"""How soon a lookup that failed is repeated while its last address is in use."""
+
+
+class LookupFailure(NamedTuple):
+    """A lookup that failed."""
+
+    host: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the DNS lookup of {self.host} failed: {self.reason}"
 
 
 class HostAddresses(NamedTuple):
-    """The addresses of a host."""
+    """The addresses of a host. If its lookup failed, only the last one that worked, or none."""
 
     addresses: tuple[str, ...]
-    failure: str = ""
-    """Why the lookup failed: then the only address is the last one that worked. "" if it did not
-    fail."""
+    failure: LookupFailure | None = None
+
+
+class _Lookup(NamedTuple):
+    started_at: float
+    future: asyncio.Future[HostAddresses]
 
 
 class HostLookup:
@@ -39,47 +57,60 @@ class HostLookup:
 
     def __init__(self) -> None:
         self._last: dict[str, str] = {}
-        self._lookups: dict[str, asyncio.Task[HostAddresses]] = {}
+        self._lookups: dict[str, _Lookup] = {}
+
+    def start_all(self, hosts: Iterable[str]) -> None:
+        """Start the lookups of several hosts, so that `resolve` waits for all of them at once."""
+        for host in hosts:
+            if not _is_address(host):
+                self._start(host)
 
     async def resolve(self, host: str) -> HostAddresses:
-        """Return the addresses of a host, or the last one that worked.
-
-        Raises:
-            RedisUnavailable: the lookup failed, and no address has worked yet.
-        """
+        """Return the addresses of a host, or why the lookup failed and the last one that worked."""
         if _is_address(host):
             return HostAddresses((host,))
         last = self._last.get(host)
         seconds = FALLBACK_SECONDS if last else LOOKUP_TIMEOUT_SECONDS
-        task = self._start(host)
-        if (await asyncio.wait({task}, timeout=seconds))[0]:
-            self._forget(host, task)
-            result = task.result()
+        lookup = self._start(host)
+        ends = lookup.started_at + seconds
+        left = max(0.0, ends - asyncio.get_running_loop().time())
+        if (await asyncio.wait({lookup.future}, timeout=left))[0]:
+            self._forget(host, lookup)
+            result = lookup.future.result()
         else:
-            result = HostAddresses((), f"no answer within {seconds:g} s")
-        if result.addresses:
-            return result
-        failure = f"the DNS lookup of {host} failed: {result.failure}"
-        if last is None:
-            raise RedisUnavailable(f"no connection to Redis: {failure}")
-        return HostAddresses((last,), failure)
+            result = HostAddresses((), LookupFailure(host, f"no answer within {seconds:g} s"))
+        return result._replace(addresses=(last,)) if result.failure and last else result
+
+    def has_recovered(self, host: str) -> bool:
+        """Return whether a host can be looked up again; if unknown, start a lookup for later."""
+        lookup = self._start(host)
+        if not lookup.future.done():
+            return False
+        if lookup.future.result().failure is None:
+            return True
+        if asyncio.get_running_loop().time() - lookup.started_at >= RETRY_SECONDS:
+            self._forget(host, lookup)
+            self._start(host)
+        return False
 
     def remember(self, host: str, address: str) -> None:
         """Remember an address that worked."""
-        self._last[host] = address
+        if host != address:
+            self._last[host] = address
 
-    def _start(self, host: str) -> asyncio.Task[HostAddresses]:
+    def _start(self, host: str) -> _Lookup:
         loop = asyncio.get_running_loop()
-        task = self._lookups.get(host)
-        if task is None or task.get_loop() is not loop:
-            task = self._lookups[host] = loop.create_task(_look_up(host))
-            task.add_done_callback(
-                lambda done: loop.call_later(KEEP_SECONDS, self._forget, host, done)
-            )
-        return task
+        lookup = self._lookups.get(host)
+        if lookup is None or lookup.future.get_loop() is not loop:
+            lookup = _Lookup(loop.time(), loop.create_future())
+            Thread(target=_run_lookup, args=(host, lookup.future), name="dns", daemon=True).start()
+            forget = partial(loop.call_later, KEEP_SECONDS, self._forget, host, lookup)
+            lookup.future.add_done_callback(lambda _: forget())
+            self._lookups[host] = lookup
+        return lookup
 
-    def _forget(self, host: str, task: asyncio.Task[HostAddresses]) -> None:
-        if self._lookups.get(host) is task:
+    def _forget(self, host: str, lookup: _Lookup) -> None:
+        if self._lookups.get(host) is lookup:
             del self._lookups[host]
 
 
@@ -105,16 +136,24 @@ def _is_address(host: str) -> bool:
     return True
 
 
-async def _look_up(host: str) -> HostAddresses:
-    """Look up a host; never raises, because nothing may wait for the result any more."""
+def _run_lookup(host: str, future: asyncio.Future[HostAddresses]) -> None:
+    result = _look_up(host)
+    with suppress(RuntimeError):  # the loop is closed: the process stops
+        future.get_loop().call_soon_threadsafe(_set_result, future, result)
+
+
+def _set_result(future: asyncio.Future[HostAddresses], result: HostAddresses) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _look_up(host: str) -> HostAddresses:
     try:
-        infos = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        return HostAddresses((), error.strerror or "unknown reason")
-    except UnicodeError:
-        return HostAddresses((), "the name is invalid")
-    except OSError as error:
-        return HostAddresses((), error.strerror or type(error).__name__)
+        infos = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:  # includes `gaierror`
+        return HostAddresses((), LookupFailure(host, error.strerror or type(error).__name__))
+    except ValueError:  # includes `UnicodeError`
+        return HostAddresses((), LookupFailure(host, "the name is invalid"))
     return HostAddresses(tuple(dict.fromkeys(_to_text(info[4]) for info in infos)))
 
 

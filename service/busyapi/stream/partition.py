@@ -162,7 +162,9 @@ class OwnedPartition:
             NotSeeded: its replication history has changed since `read_snapshot`.
             RedisUnavailable: the connection failed.
         """
-        server = await self._inspector.inspect(self._open_connection)
+        connection = self._open_connection
+        await self._endpoint.recheck(connection, self.key_names.partition, self._archive_id)
+        server = await self._inspector.inspect(connection)
         if server.run_id != self._run_id:
             raise NotSeeded("the server's replication history has changed")
         return server

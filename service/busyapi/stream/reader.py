@@ -66,6 +66,7 @@ class PartitionReader:
         # Reads are safe to repeat: this one is, once, on a new connection.
         if self._connection and not self._connection.is_closed:
             try:
+                await self._endpoint.recheck(self._connection, self._key_names.partition)
                 return _require_success(await self._connection.pipeline(*commands))
             except RedisUnavailable:
                 await self._connection.close()

@@ -17,7 +17,6 @@ from busyapi.ids import Seq
 from busyapi.stream.connection import Command, RedisConnection, ServerError, make_evalsha
 from busyapi.stream.durability import DurabilityInspector, ServerInfo
 from busyapi.stream.endpoint import Endpoint
-from busyapi.stream.keys import PartitionKeys
 from busyapi.stream.scripts import COMMIT, COMMIT_KEYED, REVOKE_SEEN_EPOCH, SET_EXPIRING
 from busyapi.stream.state import PartitionState, parse_state, state_commands
 
@@ -64,15 +63,16 @@ class Session:
     def __init__(
         self,
         connection: RedisConnection,
-        key_names: PartitionKeys,
+        endpoint: Endpoint,
+        partition: int,
         inspector: DurabilityInspector,
-        installation: str,
     ) -> None:
         self._connection = connection
-        self._key_names = key_names
+        self._endpoint = endpoint
+        self._key_names = endpoint.key_names(partition)
         self._inspector = inspector
         self._replicas = inspector.replicas
-        self._installation = installation
+        self._installation = endpoint.installation
         self.epoch = ""
 
     @classmethod
@@ -93,7 +93,7 @@ class Session:
             DurabilityNotMet: Redis does not meet the tier.
         """
         connection = await endpoint.connect(partition)
-        session = cls(connection, endpoint.key_names(partition), inspector, endpoint.installation)
+        session = cls(connection, endpoint, partition, inspector)
         try:
             await session._check(partitions, highest)
         except BaseException:
@@ -137,6 +137,7 @@ class Session:
 
     async def recheck(self, partitions: int, highest: Seq) -> None:
         """Check again on the same connection; raises as `open` does."""
+        await self._endpoint.recheck(self._connection, self._key_names.partition)
         epoch = self.epoch
         await self._check(partitions, highest)
         if self.epoch != epoch:

@@ -107,7 +107,7 @@ EVENTS = (
         "warning",
         ("detail", "address"),
         "the DNS lookup of a host of Redis failed, and `address`, the last one that worked, is"
-        " used: the server there holds the record of this partition",
+        " used until the lookup works again: the server there holds the record of this partition",
         "repair the DNS that `detail` is about: a server that has moved is not found",
     ),
     LogEvent(
