@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from busyapi import cli, errors
+from busyapi.api import archive_client
 from busyapi.errors import ConfigError
 from busyapi.settings import Settings
 from busyapi.telemetry.log_events import EVENTS
@@ -33,7 +34,7 @@ FOREIGN_METRICS = {
 }
 """Prefixes of metrics of cAdvisor, the kubelet, kube-state-metrics, blackbox-exporter and
 Prometheus itself."""
-REASONS = {name for name in vars(errors) if name[0].isupper()} | {
+REASONS = {name for name in (*vars(errors), *vars(archive_client)) if name[0].isupper()} | {
     name
     for name, value in vars(builtins).items()
     if isinstance(value, type) and issubclass(value, OSError)

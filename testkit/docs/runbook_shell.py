@@ -150,5 +150,6 @@ class StackShell(Shell):
         self.add_program("sleep", "#!/bin/sh\n")
 
     def localize(self, text: str) -> str:
-        """Replace the ports and the path of the archive."""
-        return super().localize(text.replace("/var/lib/busyapi/archive", str(self.archive)))
+        """Replace the ports, and the paths of the archive and its volume."""
+        text = text.replace("/var/lib/busyapi/archive", str(self.archive))
+        return super().localize(text.replace("/var/lib/busyapi", str(self.archive.parent)))

@@ -173,3 +173,20 @@ def test_damaged_file_is_copied_and_removed_as_its_page_says(
     flusher.restart()
     assert flusher.read_metric("busyapi_archive_damaged_files") == 0
     assert "no problem found" in shell.run("busyapi archive verify").output
+
+
+def test_foreign_file_is_copied_and_removed_as_its_page_says(
+    running: tuple[Stack, Server], tmp_path: Path
+) -> None:
+    stack, server = running
+    shell = StackShell(tmp_path / "bin", stack, server, stack.archive)
+    foreign = stack.archive / "old.tar"
+    foreign.write_bytes(b"not of the archive")
+    (block,) = (b for b in PAGES[FULL].of("sh", "decides") if "rm -r" in b.text)
+    copy = tmp_path / "foreign.tar"
+    text = block.text.replace("PATH", str(foreign.relative_to(stack.archive.parent)))
+    result = shell.run(text.replace("foreign.tar", str(copy)))
+    assert result.failures == []
+    assert foreign.name in result.output
+    assert not foreign.exists()
+    assert foreign.name in subprocess.check_output(["tar", "-tf", copy], text=True, timeout=20)
