@@ -1,11 +1,11 @@
 """A committer: one task, one connection, one batch at a time.
 
-    submit ──> pending ──form──> batch ──send──> replies ──> responses
+    submit ──> queued ──form──> batch ──send──> replies ──> responses
                   ^                │ connection lost: repeat with the same number
                   └──── expire ────┘ deadline: 503, with "stored": "unknown" if the usages may be
                                      stored; else "no", and they leave the batch before a repeat
 
-The committer sends all pending writes as soon as it has the replies to its previous batch. There is
+The committer sends all queued writes as soon as it has the replies to its previous batch. There is
 no timer: while Redis fsyncs, the next batch grows. Requests never touch the connection, so a device
 that hangs up cannot cancel a commit.
 """
@@ -57,9 +57,9 @@ class Committer:
         self._observer = observer
         self._id = CommitterId(endpoint.key_names(partition))
         self.highest_seq = Seq(0)  # the highest that Redis has given to this process
-        self._pending: deque[PendingWrite] = deque()
+        self._queued: deque[PendingWrite] = deque()
         self._batch: InFlightBatch | None = None
-        self._unanswered: list[StoredCommand] = []
+        self._stored_not_completed: list[StoredCommand] = []
         self._session: Session | None = None
         self._wake = asyncio.Event()
         self.connection_state = ConnectionState(partition)
@@ -87,13 +87,13 @@ class Committer:
         return error if self._session is None and isinstance(error, DurabilityNotMet) else None
 
     @property
-    def pending_count(self) -> int:
-        """Return how many writes are pending, without those in the batch."""
-        return len(self._pending)
+    def queued_count(self) -> int:
+        """Return how many writes are queued, without those in the batch."""
+        return len(self._queued)
 
     def submit(self, write: PendingWrite) -> None:
         """Queue an admitted write."""
-        self._pending.append(write)
+        self._queued.append(write)
         self._wake.set()
 
     # --- running ------------------------------------------------------------------------
@@ -117,7 +117,7 @@ class Committer:
         """Do one step: connect, wait for work, check the connection, or send batches."""
         if self._session is None:
             await self._connect()
-        elif self._batch is None and not self._pending and monotonic() < self._next_check:
+        elif self._batch is None and not self._queued and monotonic() < self._next_check:
             self._wake.clear()
             await self._wake.wait()
         elif monotonic() >= self._next_check:
@@ -127,15 +127,15 @@ class Committer:
 
     async def wait_drained(self) -> None:
         """Wait until every submitted write is answered."""
-        while self._pending or self._batch or self._unanswered:  # noqa: ASYNC110 - once in a process
+        while self._queued or self._batch or self._stored_not_completed:  # noqa: ASYNC110 - once in a process
             await asyncio.sleep(EXPIRY_INTERVAL_SECONDS / 10)
 
     def fail_remaining(self) -> None:
         """Answer all remaining writes, after the committer has stopped."""
         self._complete_stored()
         self.connection_state.mark_stopped()  # first: a request that fails below may submit again
-        self._fail(list(self._pending), self.last_error)
-        self._pending.clear()
+        self._fail(list(self._queued), self.last_error)
+        self._queued.clear()
         if self._batch:
             self._fail_batch(self._batch, OutcomeUnknown())
 
@@ -158,7 +158,7 @@ class Committer:
             self._fail_batch(batch, OutcomeUnknown())
         # After a refusal, the repeated batch shows whether Redis accepts writes again. If all of it
         # has expired, the next usage must show it, so new writes have to be admitted.
-        if not self._was_refused or not (self._batch or self._pending):
+        if not self._was_refused or not (self._batch or self._queued):
             self._mark_recovered()
 
     async def _back_off(self) -> None:
@@ -188,13 +188,13 @@ class Committer:
                 batch.is_outdated = True
 
     async def _send_batches(self, session: Session) -> None:
-        """Send a batch, and the following ones until one fails or no write is pending.
+        """Send a batch, and the following ones until one fails or no write is queued.
 
         The committer sends the next batch before it answers the stored writes, so that Redis
         fsyncs while the responses are written.
         """
         while True:
-            batch = self._batch = self._batch or self._id.form_batch(self._pending)
+            batch = self._batch = self._batch or self._id.form_batch(self._queued)
             if not batch.is_uncertain:
                 batch.epoch = session.epoch
             if batch.is_outdated:
@@ -204,7 +204,7 @@ class Committer:
             try:
                 sent = session.send([command for command, _ in batch.commands], self.highest_seq)
                 batch.is_sending = True
-                if self._unanswered:
+                if self._stored_not_completed:
                     await asyncio.sleep(0)  # uvloop writes at the end of an iteration, in any order
                     self._complete_stored()
                 replies = await session.wait_replies(sent)
@@ -220,7 +220,7 @@ class Committer:
                 self._complete_stored()
                 await self._handle_refusal(session, refusal)
                 break
-            if not self._pending or monotonic() > self._next_check:
+            if not self._queued or monotonic() > self._next_check:
                 break
         self._complete_stored()
         batch.is_sending = False
@@ -239,7 +239,7 @@ class Committer:
             # This process sent a repeated batch before; another one may have sent a repeated key.
             is_own = not result.replayed or command.mode == "batch"
             self._observer.record_commit(command.usage_count if is_own else 0, seconds)
-        self._unanswered += outcome.stored
+        self._stored_not_completed += outcome.stored
         for writes, error in outcome.refused:
             self._fail(writes, error)
         if outcome.retry_reason is None:
@@ -248,7 +248,7 @@ class Committer:
         return outcome.retry_reason
 
     def _complete_stored(self) -> None:
-        stored, self._unanswered = self._unanswered, []
+        stored, self._stored_not_completed = self._stored_not_completed, []
         for command, writes, result in stored:
             complete_writes(command, writes, result)
             self._admission.release(writes)
@@ -291,9 +291,9 @@ class Committer:
 
     def expire(self, before: float) -> None:
         """Fail every write that was created before a time of the monotonic clock."""
-        while self._pending and self._pending[0].created_at < before:
+        while self._queued and self._queued[0].created_at < before:
             # It was never sent, so a retry is safe.
-            self._fail([self._pending.popleft()], self.last_error)
+            self._fail([self._queued.popleft()], self.last_error)
         if batch := self._batch:
             self._fail(batch.expire(before), self.last_error)
             if not batch.is_sending and not batch.is_waiting:

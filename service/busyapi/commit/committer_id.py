@@ -39,10 +39,10 @@ class CommitterId:
         self._id = new_id
         return True
 
-    def form_batch(self, pending: deque[PendingWrite]) -> InFlightBatch:
+    def form_batch(self, queued: deque[PendingWrite]) -> InFlightBatch:
         """Move the oldest writes into a batch with the next number."""
         self._number += 1
-        return form_batch(pending, self._key_names, self._id, self._number)
+        return form_batch(queued, self._key_names, self._id, self._number)
 
     def rebuild_batch(self, batch: InFlightBatch) -> None:
         """Make a batch's commands again, for its remaining writes and with the next number."""

@@ -87,20 +87,20 @@ class InFlightBatch:
 
 
 def form_batch(
-    pending: deque[PendingWrite], key_names: PartitionKeys, committer_id: str, number: int
+    queued: deque[PendingWrite], key_names: PartitionKeys, committer_id: str, number: int
 ) -> InFlightBatch:
-    """Move the oldest writes, at least one, from `pending` into a batch."""
+    """Move the oldest writes, at least one, from `queued` into a batch."""
     writes: list[PendingWrite] = []
     count = size = keyed = 0
-    while pending and (
+    while queued and (
         not count
         or (
-            count + pending[0].count <= MAX_BATCH_USAGES
-            and size + pending[0].size <= MAX_BATCH_BYTES
+            count + queued[0].count <= MAX_BATCH_USAGES
+            and size + queued[0].size <= MAX_BATCH_BYTES
             and keyed < MAX_KEYED_WRITES
         )
     ):
-        write = pending.popleft()
+        write = queued.popleft()
         count += write.count
         size += write.size
         keyed += write.key is not None

@@ -87,7 +87,7 @@ class AwaitedWrite(PendingWrite):
 
 
 class AdmissionControl:
-    """The limit on the usages of one process, pending and in flight, over all its committers."""
+    """The limit on the usages of one process, queued and in flight, over all its committers."""
 
     def __init__(self, max_usages: int, max_bytes: int) -> None:
         self._max_usages = max_usages

@@ -76,7 +76,7 @@ class CommitterPool:
         self._next = (self._next + 1) % len(self.committers)
         candidates = [*self.committers[self._next :], *self.committers[: self._next]]
         return min(
-            candidates, key=lambda committer: (not committer.is_ready, committer.pending_count)
+            candidates, key=lambda committer: (not committer.is_ready, committer.queued_count)
         )
 
 

@@ -51,8 +51,8 @@ def make_keyed_write(name: str) -> PendingWrite:
 
 
 def test_waiting_writes_become_one_command_in_their_order() -> None:
-    pending = deque([make_write([b"a"]), make_write([b"b", b"c"]), make_write([b"d"])])
-    batch = form_batch(pending, KEYS, "me", 7)
+    queued = deque([make_write([b"a"]), make_write([b"b", b"c"]), make_write([b"d"])])
+    batch = form_batch(queued, KEYS, "me", 7)
     ((command, writes),) = batch.commands
     assert (command.usage_count, command.dedup_token, command.mode, command.dedup_key) == (
         4,
@@ -67,14 +67,14 @@ def test_waiting_writes_become_one_command_in_their_order() -> None:
         b"d",
     ]
     assert [write.count for write in writes] == [1, 2, 1]
-    assert not pending
+    assert not queued
 
 
 def test_each_key_is_a_separate_command() -> None:
-    pending = deque(
+    queued = deque(
         [make_plain_write(), make_keyed_write("k1"), make_plain_write(2), make_keyed_write("k2")]
     )
-    commands = [command for command, _ in form_batch(pending, KEYS, "me", 1).commands]
+    commands = [command for command, _ in form_batch(queued, KEYS, "me", 1).commands]
     assert sorted(
         (command.mode, command.usage_count, command.dedup_key) for command in commands
     ) == [
@@ -85,35 +85,33 @@ def test_each_key_is_a_separate_command() -> None:
 
 
 def test_batch_ends_at_the_maximum_of_usages() -> None:
-    pending = deque(
-        [make_plain_write(MAX_BATCH_USAGES - 1), make_plain_write(), make_plain_write()]
-    )
-    assert form_batch(pending, KEYS, "me", 1).commands[0][0].usage_count == MAX_BATCH_USAGES
-    assert len(pending) == 1
+    queued = deque([make_plain_write(MAX_BATCH_USAGES - 1), make_plain_write(), make_plain_write()])
+    assert form_batch(queued, KEYS, "me", 1).commands[0][0].usage_count == MAX_BATCH_USAGES
+    assert len(queued) == 1
 
 
 def test_batch_ends_at_the_maximum_of_bytes() -> None:
-    pending = deque(
+    queued = deque(
         [
             make_plain_write(size=MAX_BATCH_BYTES - 1),
             make_plain_write(size=1),
             make_plain_write(size=1),
         ]
     )
-    assert form_batch(pending, KEYS, "me", 1).commands[0][0].usage_count == 2
-    assert len(pending) == 1
+    assert form_batch(queued, KEYS, "me", 1).commands[0][0].usage_count == 2
+    assert len(queued) == 1
 
 
 def test_batch_ends_at_the_maximum_of_keys() -> None:
-    pending = deque([make_keyed_write(str(n)) for n in range(MAX_KEYED_WRITES + 1)])
-    assert len(form_batch(pending, KEYS, "me", 1).commands) == MAX_KEYED_WRITES
-    assert len(pending) == 1
+    queued = deque([make_keyed_write(str(n)) for n in range(MAX_KEYED_WRITES + 1)])
+    assert len(form_batch(queued, KEYS, "me", 1).commands) == MAX_KEYED_WRITES
+    assert len(queued) == 1
 
 
 def test_request_larger_than_a_batch_is_sent_alone() -> None:
-    pending = deque([make_plain_write(size=5 * MAX_BATCH_BYTES), make_plain_write()])
-    assert form_batch(pending, KEYS, "me", 1).commands[0][0].usage_count == 1
-    assert len(pending) == 1
+    queued = deque([make_plain_write(size=5 * MAX_BATCH_BYTES), make_plain_write()])
+    assert form_batch(queued, KEYS, "me", 1).commands[0][0].usage_count == 1
+    assert len(queued) == 1
 
 
 @given(
@@ -124,10 +122,10 @@ def test_every_write_is_sent_once_and_within_the_limits(cases: list[tuple[int, i
         make_write([b"{}"] * count, IdempotencyKey(str(n), "body") if has_key else None, size)
         for n, (count, size, has_key) in enumerate(cases)
     ]
-    pending = deque(writes)
+    queued = deque(writes)
     sent: list[PendingWrite] = []
-    while pending:
-        batch = form_batch(pending, KEYS, "me", 1)
+    while queued:
+        batch = form_batch(queued, KEYS, "me", 1)
         batch_writes = list(batch.writes())
         assert batch_writes
         assert len(batch_writes) == 1 or (
