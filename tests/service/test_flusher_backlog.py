@@ -107,7 +107,7 @@ async def test_slow_link_archives_batches_that_take_longer_than_a_reply_timeout(
         stack.server.command("HDEL", KEYS.state, "epoch")
     with Proxy(stack.server.port) as link:
         link.rate = MIN_LINK_BYTES
-        endpoint = replace(endpoint_of(stack.server), seeds=(("127.0.0.1", link.port),))
+        endpoint = replace(endpoint_of(stack.server), hosts=(("127.0.0.1", link.port),))
         flusher = make_flusher(endpoint, stack.archive, bound=100_000)
         lease_seconds: list[int] = []
 
@@ -134,7 +134,7 @@ async def test_link_that_fails_in_the_middle_is_read_in_smaller_parts(
     last = fill(stack.server, 2, 1000, 4 * MIB)
     with Proxy(stack.server.port) as link:
         link.rate = 4 * MIN_LINK_BYTES
-        endpoint = replace(endpoint_of(stack.server), seeds=(("127.0.0.1", link.port),))
+        endpoint = replace(endpoint_of(stack.server), hosts=(("127.0.0.1", link.port),))
         flusher = make_flusher(endpoint, stack.archive, bound=100_000)
         async with run_flusher(flusher, ready=False):
             for _ in range(4):

@@ -30,7 +30,7 @@ class Endpoint:
     """A Redis as the settings describe it, with the prefix of this installation's keys."""
 
     mode: str
-    seeds: tuple[Address, ...]
+    hosts: tuple[Address, ...]
     service: str = ""
     username: str = ""
     password: str = field(default="", repr=False)
@@ -124,42 +124,42 @@ class Endpoint:
         others. So nodes whose lookup works are asked first.
         """
         if self.mode == "standalone":
-            return self.seeds[0], None
+            return self.hosts[0], None
         problems: dict[str, None] = {}  # in order, each once
         asked = set()
-        self._lookup.start_all(host for host, _ in self.seeds)
+        self._lookup.start_all(host for host, _ in self.hosts)
         for may_use_last in (False, True):
-            for seed in self.seeds:
-                if seed in asked:
+            for node in self.hosts:
+                if node in asked:
                     continue
-                target = await self._lookup.resolve(seed[0])
+                target = await self._lookup.resolve(node[0])
                 if target.failure and not may_use_last:
                     continue
-                asked.add(seed)
+                asked.add(node)
                 try:
-                    address = await self._query_seed(seed, target, partition)
+                    address = await self._query_host(node, target, partition)
                 except (RedisUnavailable, ServerError) as error:
                     problems[str(error)] = None
                 else:
                     if address:
                         return address, target.failure
-                    problems[f"{seed[0]}:{seed[1]} does not know"] = None
+                    problems[f"{node[0]}:{node[1]} does not know"] = None
         raise RedisUnavailable(
             f"no {self.mode} node knows the primary of partition {partition}: {'; '.join(problems)}"
         )
 
-    async def _query_seed(
-        self, seed: Address, target: HostAddresses, partition: int
+    async def _query_host(
+        self, node: Address, target: HostAddresses, partition: int
     ) -> Address | None:
         # Sentinels have no password of their own, as in the common charts.
-        connection = await self._open(seed, target, login=self.mode == "cluster")
+        connection = await self._open(node, target, login=self.mode == "cluster")
         try:
-            return await self._query_primary(connection, seed, partition)
+            return await self._query_primary(connection, node, partition)
         finally:
             await connection.close()
 
     async def _query_primary(
-        self, connection: RedisConnection, seed: Address, partition: int
+        self, connection: RedisConnection, node: Address, partition: int
     ) -> Address | None:
         if self.mode == "sentinel":
             reply = await connection.execute("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
@@ -168,7 +168,7 @@ class Endpoint:
         for low, high, primary, *_ in await connection.execute("CLUSTER", "SLOTS"):
             if low <= slot <= high:
                 # An empty host is the node that was asked.
-                return ((primary[0] or b"").decode() or seed[0], int(primary[1]))
+                return ((primary[0] or b"").decode() or node[0], int(primary[1]))
         return None
 
     async def _open(
@@ -251,19 +251,19 @@ def parse_redis_url(
         )
     userinfo, _, hosts = netloc.rpartition("@")
     user, _, secret = userinfo.partition(":")
-    seeds = tuple(_parse_address(host, DEFAULT_PORTS[mode]) for host in hosts.split(","))
+    addresses = tuple(_parse_address(host, DEFAULT_PORTS[mode]) for host in hosts.split(","))
     service = path.strip("/")
     if mode == "sentinel" and not service:
         raise ConfigError("BUSYAPI_REDIS_URL: a sentinel URL must end in /<name of the service>")
     if mode != "sentinel" and service not in {"", "0"}:
         raise ConfigError("BUSYAPI_REDIS_URL: busyapi uses only database 0, as a cluster does")
-    if mode == "standalone" and len(seeds) > 1:
+    if mode == "standalone" and len(addresses) > 1:
         raise ConfigError(
             "BUSYAPI_REDIS_URL must name one host only, or use redis+cluster or redis+sentinel"
         )
     return Endpoint(
         mode=mode,
-        seeds=seeds,
+        hosts=addresses,
         service=service,
         username=username or unquote(user),
         password=password or unquote(secret),

@@ -14,27 +14,27 @@ from busyapi.stream.keys import PartitionKeys
 @pytest.mark.parametrize(
     ("url", "members"),
     [
-        ("redis://one", {"mode": "standalone", "seeds": (("one", 6379),)}),
-        ("redis://one:7000/", {"seeds": (("one", 7000),)}),
-        ("redis://one:7000/0", {"seeds": (("one", 7000),)}),
-        ("redis://[::1]:7000", {"seeds": (("::1", 7000),)}),
+        ("redis://one", {"mode": "standalone", "hosts": (("one", 6379),)}),
+        ("redis://one:7000/", {"hosts": (("one", 7000),)}),
+        ("redis://one:7000/0", {"hosts": (("one", 7000),)}),
+        ("redis://[::1]:7000", {"hosts": (("::1", 7000),)}),
         ("rediss://one:7000", {"mode": "standalone", "tls": True}),
         ("redis://user:pa%40ss%2F@one", {"username": "user", "password": "pa@ss/"}),
         ("redis://:secret@one", {"username": "", "password": "secret"}),
         (
             "redis://user:a@b@one",
-            {"username": "user", "password": "a@b", "seeds": (("one", 6379),)},
+            {"username": "user", "password": "a@b", "hosts": (("one", 6379),)},
         ),
         (
             "redis+sentinel://one,two:7000/main",
-            {"mode": "sentinel", "service": "main", "seeds": (("one", 26379), ("two", 7000))},
+            {"mode": "sentinel", "service": "main", "hosts": (("one", 26379), ("two", 7000))},
         ),
         ("rediss+sentinel://:pw@one/main", {"mode": "sentinel", "tls": True, "password": "pw"}),
         (
             "redis+cluster://one:7000,two:7001,[::1]:7002",
-            {"mode": "cluster", "seeds": (("one", 7000), ("two", 7001), ("::1", 7002))},
+            {"mode": "cluster", "hosts": (("one", 7000), ("two", 7001), ("::1", 7002))},
         ),
-        ("rediss+cluster://one", {"mode": "cluster", "tls": True, "seeds": (("one", 6379),)}),
+        ("rediss+cluster://one", {"mode": "cluster", "tls": True, "hosts": (("one", 6379),)}),
     ],
 )
 def test_url_is_parsed(url: str, members: dict[str, Any]) -> None:
