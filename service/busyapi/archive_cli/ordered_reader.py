@@ -68,9 +68,9 @@ class OrderedReader:
                     for first, last in ranges
                 ]
         lasts = (file.last for file in files if file.kind is not FileKind.DOUBTFUL)
-        self._report_gaps(covering, max([reached, *lasts]))
+        self._report_holes_and_overlaps(covering, max([reached, *lasts]))
 
-    def _report_gaps(self, covering: list[ArchiveFile], highest: Seq) -> None:
+    def _report_holes_and_overlaps(self, covering: list[ArchiveFile], highest: Seq) -> None:
         stored = identity.read_identity(self._partition.folder)
         # Read it again: what retention has deleted in the meantime is not missing.
         floor = stored.kept_from if stored else self._partition.identity.kept_from
