@@ -81,7 +81,7 @@ def commit_on_any_server() -> None:
     """Commit on a server that no flusher has seeded."""
 
     def is_seeded_for(state: PartitionState, server: ServerInfo) -> bool:
-        return bool(state.run_id and server.run_id)
+        return bool(state.server_id and server.server_id)
 
     replace(session, "is_seeded_for", is_seeded_for)
     for script in (COMMIT, COMMIT_KEYED):

@@ -66,7 +66,7 @@ class Seeded:
 
     async def reseed(self, seq: int, **changes: Any) -> None:
         record = {
-            "run_id": (await self.owner.read_snapshot()).server.run_id,
+            "run_id": (await self.owner.read_snapshot()).server.server_id,
             "partitions": 1,
             "bound": BOUND,
             "skipped": 0,

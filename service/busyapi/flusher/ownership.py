@@ -129,7 +129,7 @@ def check_original_known(
         LossSuspected: the server does not know it.
     """
     state = snapshot.state
-    is_same_server = state.epoch and state.run_id == snapshot.server.run_id
+    is_same_server = state.epoch and state.server_id == snapshot.server.server_id
     # `check_archive_complete` then checks whether usages are missing up to `archived`.
     if (
         is_same_server

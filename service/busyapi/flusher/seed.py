@@ -60,7 +60,7 @@ async def seed_partition(
         await _seed_fresh_install(partition, writer, config, snapshot)
         return "fresh install"
     why = _jump_reason(snapshot, writer, partition.is_standalone)
-    if not why and snapshot.state.run_id != snapshot.server.run_id:
+    if not why and snapshot.state.server_id != snapshot.server.server_id:
         if snapshot.server.durability_error:
             # The server may have the only copy: archive it, but do not allow commits.
             await drain_stream(partition, writer, idempotency_keys)
@@ -125,9 +125,9 @@ def _jump_reason(snapshot: PartitionSnapshot, writer: PartitionWriter, standalon
         return "a process saw that Redis went back"
     if state.seq < writer.cursor:
         return "Redis is older than the archive"
-    if state.run_id == server.run_id:
+    if state.server_id == server.server_id:
         return ""
-    if _process_id(state.run_id) == _process_id(server.run_id) and not server.was_promoted:
+    if _run_id_of(state.server_id) == _run_id_of(server.server_id) and not server.was_promoted:
         # The process began a new replication history, as it does for its first replica. But a
         # server that has had replicas may have taken over the data of one, and Redis forgets that
         # promotion (`master_replid2`) after `repl-backlog-ttl`.
@@ -141,8 +141,8 @@ def _jump_reason(snapshot: PartitionSnapshot, writer: PartitionWriter, standalon
     return ""
 
 
-def _process_id(run_id: str) -> str:
-    return run_id.partition("-")[0]
+def _run_id_of(server_id: str) -> str:
+    return server_id.partition("-")[0]
 
 
 def doubt_reason(server: ServerInfo, tier: str) -> str:
@@ -160,7 +160,7 @@ def _make_record(
 ) -> dict[str, Any]:
     return {
         "installation": installation,
-        "run_id": snapshot.server.run_id,
+        "run_id": snapshot.server.server_id,
         "partitions": config.partitions,
         "archive_id": writer.identity.archive_id,
         # The archive has recorded this bound already, so that a later jump is wide enough.

@@ -50,7 +50,7 @@ AOF_NOT_ACTIVE = (
 class ServerInfo(NamedTuple):
     """A server's identity and state, as the server reports them."""
 
-    run_id: str
+    server_id: str
     """The process and its replication history. The run_id alone does not suffice: a server that was
     demoted and promoted again keeps it, and may have lost what the other primary never received."""
     role: str
@@ -141,7 +141,7 @@ class DurabilityInspector:
                 is_active = self._was_aof_active(server, changes)
             if not is_active:
                 return [AOF_NOT_ACTIVE]
-        self._aof_active_at = server.run_id, changes
+        self._aof_active_at = server.server_id, changes
         return []
 
     async def _probe_aof(self, connection: RedisConnection) -> bool | None:
@@ -164,8 +164,8 @@ class DurabilityInspector:
         """
         if self._aof_active_at is None:
             return False
-        run_id, earlier = self._aof_active_at
-        return run_id == server.run_id and 0 <= changes - earlier < 2  # noqa: PLR2004 - see above
+        server_id, earlier = self._aof_active_at
+        return server_id == server.server_id and 0 <= changes - earlier < 2  # noqa: PLR2004 - see above
 
 
 def _check_replicas(required: int, facts: dict[str, str]) -> list[str]:

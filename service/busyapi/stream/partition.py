@@ -57,7 +57,7 @@ class OwnedPartition:
         self._lease_observer = LeaseObserver()
         self._renewed_at = 0.0
         self._read_size = ReadSizeLimit()
-        self._run_id = ""
+        self._server_id = ""
         """The server that the last `read_snapshot` read."""
         self._connection: RedisConnection | None = None
         self.idempotency = IdempotencyStore(self.key_names, self._lease, self._run)
@@ -165,7 +165,7 @@ class OwnedPartition:
         connection = self._open_connection
         await self._endpoint.recheck(connection, self.key_names.partition, self._archive_id)
         server = await self._inspector.inspect(connection)
-        if server.run_id != self._run_id:
+        if server.server_id != self._server_id:
             raise NotSeeded("the server's replication history has changed")
         return server
 
@@ -176,7 +176,7 @@ class OwnedPartition:
             RedisUnavailable: the connection failed, or the server is not a primary.
         """
         server = await self._inspector.inspect(self._open_connection)
-        self._run_id = server.run_id
+        self._server_id = server.server_id
         if server.role != "master":
             raise RedisUnavailable(f"Redis at {self._open_connection.address} is a replica")
         names = self.key_names

@@ -1,6 +1,6 @@
 """A committer's checked connection, and the commit call on it.
 
-A commit is allowed only on a connection that was checked: the server's own run_id equals the one
+A commit is allowed only on a connection that was checked: the server's own id equals the one
 in the partition's record, and the counter is not below the highest seq that this process received.
 The epoch alone does not suffice: a promoted replica has it in its copied data, and could issue
 again the ids of the newest writes, which it lacks. A connection belongs to one server process, and
@@ -42,7 +42,7 @@ class CommitCommand(NamedTuple):
     dedup_token: str
     """What a repeat has in common: the batch number, or in mode `key` the digest of the body."""
     key_digest: str = ""
-    """Digest of the Idempotency-Key and its owner, a field of the hashes of known key_names."""
+    """Digest of the Idempotency-Key and its owner, a field of the hashes of known keys."""
     request_token: str = ""
     """Identifies the request, so that a repeat by the committer does not count as a replay."""
     received_ms: int = 0
@@ -254,4 +254,4 @@ class Session:
 
 def is_seeded_for(state: PartitionState, server: ServerInfo) -> bool:
     """Return whether a flusher has seeded the partition on this server process."""
-    return state.run_id == server.run_id
+    return state.server_id == server.server_id

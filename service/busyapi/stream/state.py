@@ -12,9 +12,9 @@ class PartitionState(NamedTuple):
 
     epoch: str
     """Identifies a history of ids. It changes exactly when ids may have been lost."""
-    run_id: str
+    server_id: str
     """The server that the partition was seeded on (see `durability.ServerInfo`). A copy of the data
-    has this value too, but its server has another run_id."""
+    has this value too, but its server has another id. In Redis the field is called `run_id`."""
     partitions: int | None
     bound: int
     archived: Seq
@@ -49,12 +49,12 @@ def state_commands(key_names: PartitionKeys) -> tuple[Command, Command]:
 
 def parse_state(record: list[bytes | None], seq: bytes | None) -> PartitionState:
     """Parse the replies to `state_commands`."""
-    epoch, run_id, partitions, bound, archived, skipped, doubt, archive_id, installation = (
+    epoch, server_id, partitions, bound, archived, skipped, doubt, archive_id, installation = (
         None if value is None else value.decode() for value in record
     )
     return PartitionState(
         epoch=epoch or "",
-        run_id=run_id or "",
+        server_id=server_id or "",
         partitions=int(partitions) if partitions else None,
         bound=int(bound or 0),
         archived=Seq(int(archived or 0)),

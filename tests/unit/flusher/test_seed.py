@@ -20,7 +20,7 @@ from busyapi.stream.state import PartitionState
 SERVER = ServerInfo("this", "master", 0, was_promoted=False, memory_bytes=0, memory_max_bytes=0)
 STATE = PartitionState(
     epoch="e",
-    run_id="this",
+    server_id="this",
     partitions=1,
     bound=100,
     archived=Seq(10),
@@ -48,7 +48,7 @@ def writer(tmp_path: Path) -> Iterator[PartitionWriter]:
 
 def find_reason(writer: PartitionWriter, *, standalone: bool = True, **changes: Any) -> str:
     server = SERVER._replace(
-        **{k: v for k, v in changes.items() if k in ServerInfo._fields and k != "run_id"}
+        **{k: v for k, v in changes.items() if k in ServerInfo._fields and k != "server_id"}
     )
     state = STATE._replace(**{k: v for k, v in changes.items() if k in PartitionState._fields})
     return _jump_reason(PartitionSnapshot(server, state, is_empty=False), writer, standalone)
@@ -59,9 +59,9 @@ def find_reason(writer: PartitionWriter, *, standalone: bool = True, **changes: 
     [
         {},
         {"standalone": False},
-        {"run_id": "an earlier life"},
+        {"server_id": "an earlier life"},
         {"seq": Seq(10)},
-        {"run_id": "this-other history"},
+        {"server_id": "this-other history"},
         # Doubt and replicas matter only after a change of the server or its history.
         {"doubt": "it has had replicas", "was_promoted": True},
     ],
@@ -75,13 +75,13 @@ def test_ids_continue(writer: PartitionWriter, changes: dict[str, Any]) -> None:
     [
         ({"seq": None}, "lost its data"),
         ({"epoch": ""}, "went back"),
-        ({"epoch": "", "run_id": "an earlier life"}, "went back"),
+        ({"epoch": "", "server_id": "an earlier life"}, "went back"),
         ({"seq": Seq(9)}, "older than the archive"),
-        ({"seq": Seq(9), "run_id": "an earlier life"}, "older than the archive"),
-        ({"run_id": "another", "standalone": False}, "failover"),
-        ({"run_id": "another", "was_promoted": True}, "promoted replica"),
-        ({"run_id": "an earlier life", "doubt": "tier memory"}, "doubt: tier memory"),
-        ({"run_id": "this-other history", "doubt": "it has had replicas"}, "had replicas"),
+        ({"seq": Seq(9), "server_id": "an earlier life"}, "older than the archive"),
+        ({"server_id": "another", "standalone": False}, "failover"),
+        ({"server_id": "another", "was_promoted": True}, "promoted replica"),
+        ({"server_id": "an earlier life", "doubt": "tier memory"}, "doubt: tier memory"),
+        ({"server_id": "this-other history", "doubt": "it has had replicas"}, "had replicas"),
     ],
 )
 def test_ids_jump(writer: PartitionWriter, changes: dict[str, Any], reason: str) -> None:
