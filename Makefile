@@ -17,7 +17,7 @@ BASE ?=
 REDIS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run check test test-later test-all e2e soak test-release lint bench bench-peers bench-flat loadtest loadtest-k6 image generate generate-check dashboards-preview docs-site chart-release release release-push kind-up kind-down lock clean
+.PHONY: help run check test test-later test-all e2e soak test-release lint bench bench-peers bench-growth loadtest loadtest-k6 image generate generate-check dashboards-preview docs-site chart-release release release-push kind-up kind-down lock clean
 
 # If the environment or its Python was removed, the stamps are out of date.
 ifeq ($(wildcard $(BIN)/python),)
@@ -89,9 +89,9 @@ bench-peers: $(VENV)/.test  ## compare busyapi with nginx, webdis, FastAPI, Expr
 	.ci/system-packages bench
 	$(BIN)/python -m bench --scenario peers $(ARGS)
 
-bench-flat: $(VENV)/.test  ## fill one stack with 50 million usages and see whether anything grows
+bench-growth: $(VENV)/.test  ## fill one stack with 50 million usages and see whether anything grows
 	.ci/system-packages
-	$(BIN)/python -m bench.flat $(ARGS)
+	$(BIN)/python -m bench.growth $(ARGS)
 
 # docker is skipped if its daemon does not run.
 image:  ## one container image for both roles, by docker, podman or buildah; IMAGE=, BASE=

@@ -120,33 +120,42 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         choices=[scenario.name for scenario in SCENARIOS],
-        help="only this one; may be given more than once",
+        help="run only this scenario; repeat the option for several",
     )
     parser.add_argument(
-        "--seconds", type=whole_number(1), default=8, metavar="N", help="of one run (default 8)"
+        "--seconds",
+        type=whole_number(1),
+        default=8,
+        metavar="N",
+        help="seconds of one run (default 8)",
     )
     parser.add_argument(
-        "--rounds", type=whole_number(1), default=3, metavar="N", help="runs of each (default 3)"
+        "--rounds",
+        type=whole_number(1),
+        default=3,
+        metavar="N",
+        help="runs of each scenario (default 3)",
     )
     parser.add_argument(
         "--connections",
         type=whole_number(wrk.THREADS),
         default=256,
         metavar="N",
-        help="that wrk keeps busy (default 256)",
+        help="number of connections that wrk uses (default 256)",
     )
     parser.add_argument(
         "--folder",
         type=_folder,
         default=Path("/var/tmp"),  # noqa: S108 - a temporary folder is made in it
         metavar="DIR",
-        help="on the disk that Valkey and the archive are to use (default /var/tmp)",
+        help="a folder on the disk for Valkey and the archive (default /var/tmp)",
     )
     parser.add_argument(
         "--before",
         type=_checkout,
         metavar="DIR",
-        help="another checkout: measure its service in turns with this one, posts and batches",
+        help="a folder with another checkout: measure its service in turns with this one,"
+        " posts and batches",
     )
     parser.add_argument(
         "--json", type=_new_file, metavar="FILE", help="also write everything as JSON"

@@ -38,7 +38,7 @@ class UsageCost(NamedTuple):
 
 
 # CPU: docs/reports/performance.md, "Pinned", durable, fast path. Archive: "Fifty million usages",
-# the first sample, the largest. Memory and log: `python -m bench.flat --usages 50000`, with one
+# the first sample, the largest. Memory and log: `python -m bench.growth --usages 50000`, with one
 # entry and one key per usage, the worst case.
 SINGLE_POST_COST = UsageCost(
     api_us=30.7,
@@ -75,7 +75,7 @@ BYTE_COST = UsageCost(
 )
 """What each further byte of a usage costs."""
 
-# An Idempotency-Key while it is known: `python -m bench.flat --usages 50000`, the maximum over
+# An Idempotency-Key while it is known: `python -m bench.growth --usages 50000`, the maximum over
 # several numbers of keys.
 VALKEY_KEY_BYTES = 135
 """With Valkey 9, the server of the chart."""

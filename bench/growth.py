@@ -124,14 +124,14 @@ def run(folder: Path, targets: Sequence[int]) -> tuple[list[Snapshot], list[str]
         filler = Filler(contender, folder)
         stored = 0
         for target in targets:
-            print_progress(f"flat: filling to {target:,}")
+            print_progress(f"growth: filling to {target:,}")
             cpu, started = read_cpu_seconds(contender), time.monotonic()
             filler.fill(target)
             snapshots.append(take_snapshot(contender, stored, cpu, time.monotonic() - started))
             stored = snapshots[-1].usages
-            print_progress(f"flat: {snapshots[-1]}")
+            print_progress(f"growth: {snapshots[-1]}")
         what = versions(contender.server)
-        print_progress("flat: filling Redis with the flusher paused")
+        print_progress("growth: filling Redis with the flusher paused")
         waiting = [
             f"a usage that waits in Redis, {how}: {_describe(_waiting(contender, post))}"
             for how, post in (
@@ -239,7 +239,7 @@ def verify(archive: Path) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run the fill, and return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m bench.flat",
+        prog="python -m bench.growth",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -249,14 +249,15 @@ def main(arguments: list[str] | None = None) -> int:
         nargs="+",
         default=[MILLION, 10 * MILLION, 50 * MILLION],
         metavar="N",
-        help="when to take snapshots (default 1, 10 and 50 million); each 10 million take minutes",
+        help="numbers of usages at which to take a snapshot (default 1, 10 and 50 million); each "
+        "10 million take minutes",
     )
     parser.add_argument(
         "--folder",
         type=Path,
         default=Path("/var/tmp"),  # noqa: S108 - a temporary folder is made in it
         metavar="DIR",
-        help="on disk, with 20 bytes a usage free and 200 MB (default /var/tmp)",
+        help="a folder on a disk with 200 MB free, and 20 bytes for each usage (default /var/tmp)",
     )
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="also write the snapshots as JSON"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import flat
+from bench import growth
 from bench.realistic import make_batch, make_usages
 from busyapi.decode import usage
 from perf import archive_ids
@@ -18,7 +18,7 @@ FEW = ["--usages", "2000", "5000"]
 def test_a_short_fill_is_measured_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = tmp_path / "looks.json"
     (work := tmp_path / "work").mkdir()
-    assert flat.main([*FEW, "--folder", str(work), "--json", str(result)]) == 0
+    assert growth.main([*FEW, "--folder", str(work), "--json", str(result)]) == 0
     first, second = json.loads(result.read_text())
     assert first["usages"] < second["usages"]
     assert second["restart_seconds"].keys() == {"api-0", "api-1", "flusher", "valkey"}
@@ -30,7 +30,7 @@ def test_a_short_fill_is_measured_twice(tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_missing_line_fails_the_fill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive_ids, "count_lines", lambda _: Archived(lines=1))
     with pytest.raises(RuntimeError, match="1 lines for"):
-        flat.main([*FEW[:2], "--folder", str(tmp_path)])
+        growth.main([*FEW[:2], "--folder", str(tmp_path)])
 
 
 def test_every_usage_of_a_realistic_batch_is_valid_and_few_are_alike() -> None:
