@@ -33,14 +33,14 @@ def digest_sources() -> str:
 
 def load_busyapi(target: Target, cluster_id: str, tag: str) -> bool:
     """Build and load the service's image if its sources have changed; return whether it did."""
-    if not target.load:
+    if not target.load_command:
         return False
     known: dict[str, str] = json.loads(STAMP.read_text()) if STAMP.exists() else {}
     stamp = f"{tag} {digest_sources()}"
     if known.get(cluster_id) == stamp:
         return False
     build(target, tag, ROOT)
-    load_archive(target.load, tag)
+    load_image(target.load_command, tag)
     STAMP.write_text(json.dumps({**known, cluster_id: stamp}))
     return True
 
@@ -53,7 +53,7 @@ def load_release(target: Target, chart: Path, tag: str) -> bool:
     git = ["git", "-C", str(ROOT)]
     log = [*git, "log", "-1", "--format=%H", "--", str(chart)]
     commit = subprocess.run(log, capture_output=True, text=True, check=False).stdout.strip()
-    if not (target.load and commit):
+    if not (target.load_command and commit):
         return False
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
@@ -65,16 +65,16 @@ def load_release(target: Target, chart: Path, tag: str) -> bool:
         if project["version"] != tag.rpartition(":")[2]:
             return False
         build(target, tag, Path(folder))
-    load_archive(target.load, tag)
+    load_image(target.load_command, tag)
     return True
 
 
-def load_archive(load: tuple[str, ...], tag: str) -> None:
+def load_image(command: tuple[str, ...], tag: str) -> None:
     """Load an image into the cluster."""
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "image.tar"
         save(tag, archive)
-        subprocess.run([*load, archive], check=True, timeout=TIMEOUT_SECONDS)
+        subprocess.run([*command, archive], check=True, timeout=TIMEOUT_SECONDS)
 
 
 def build(target: Target, tag: str, root: Path) -> None:

@@ -34,7 +34,7 @@ class Row:
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
     failure: str = ""
-    left_out: bool = False
+    skipped: bool = False
     """The cluster lacks something that the scenario needs. A note names it."""
 
     @property
@@ -64,15 +64,15 @@ class Row:
             if load_figures
             else [""] * 2
         )
-        state = "failed" if self.failure else "left out" if self.left_out else "passed"
+        state = "failed" if self.failure else "skipped" if self.skipped else "passed"
         return [self.name, state, *load, *defects, *quiet, f"{self.seconds:.0f}"]
 
     def json(self) -> dict[str, object]:
         """Return the row as JSON values."""
         return {
             "scenario": self.name,
-            "passed": not self.failure and not self.left_out,
-            "left_out": self.left_out,
+            "passed": not self.failure and not self.skipped,
+            "left_out": self.skipped,
             "load": asdict(self.figures) if self.figures else None,
             "lost": self.lost,
             "repeated": self.repeated,

@@ -30,7 +30,7 @@ class Target:
     """A cluster, and the program that controls its machine."""
 
     kubeconfig: Path
-    load: tuple[str, ...]
+    load_command: tuple[str, ...]
     """The command that loads an image archive; empty if the cluster has the images."""
     program: Path | None
     """The program that runs the cluster, if it is on this machine."""

@@ -73,7 +73,7 @@ def scale_by_requests(release: Release, report: Report) -> None:
     """Scale by an HPA on a Pods metric, with the rule of k8s/observability."""
     with report.row("autoscaling on requests a second") as row:
         if release.target.program is None:
-            row.left_out = True
+            row.skipped = True
             row.notes.append(
                 "needs the cluster of E2E_CLUSTER, whose adapter can get busyapi's rule"
             )
@@ -96,7 +96,7 @@ def scale_by_keda(release: Release, report: Report) -> None:
     """Scale by a ScaledObject that queries Prometheus."""
     with report.row("autoscaling through KEDA") as row:
         if release.target.program is None:
-            row.left_out = True
+            row.skipped = True
             row.notes.append("needs the cluster of E2E_CLUSTER, which brings KEDA")
             return
         release.target.cluster("keda")

@@ -222,7 +222,7 @@ def check_targets(release: Release, report: Report) -> None:
             try:
                 release.kube.core.read_namespaced_service("prometheus", "monitoring")
             except ApiException:
-                row.left_out = True
+                row.skipped = True
                 row.notes.append("needs a Service prometheus in namespace monitoring")
                 continue
             monitors: dict[str, Any] = {

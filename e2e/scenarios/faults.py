@@ -48,7 +48,7 @@ def disturb(release: Release, report: Report, name: str, check: Check) -> Iterat
         with release.load(RATE) as load:
             time.sleep(STEADY_SECONDS)
             yield row
-            if row.left_out:
+            if row.skipped:
                 return
             release.kube.wait_until_settled()
             time.sleep(STEADY_SECONDS)
@@ -95,7 +95,7 @@ def choose_victim(release: Release, row: Row) -> str:
     kept = {pod.spec.node_name for pod in release.kube.pods("valkey")}
     others = [node.metadata.name for node in release.kube.nodes() if node.metadata.name not in kept]
     if not others:
-        row.left_out = True
+        row.skipped = True
         row.notes.append("needs a second node")
     return str(others[-1]) if others else ""
 
@@ -157,7 +157,7 @@ def stop_kubelet(release: Release, report: Report) -> None:
         node = choose_victim(release, row)
         pid = release.target.pid(f"{node}-kubelet") if node else None
         if pid is None:
-            row.left_out = True
+            row.skipped = True
             row.notes.append(
                 "needs the cluster of E2E_CLUSTER, whose kubelets are processes of this machine"
             )

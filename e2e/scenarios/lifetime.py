@@ -54,7 +54,7 @@ def upgrade(release: Release, report: Report) -> None:
     with report.row("upgrade from the previous release's chart") as row:
         obstacle = find_obstacle(release, chart)
         if chart is None or obstacle:
-            row.left_out = True
+            row.skipped = True
             row.notes.append(obstacle)
             release.install(values)
             release.wait_until_routed()
@@ -94,7 +94,7 @@ def find_obstacle(release: Release, chart: Path | None) -> str:
         return "this is the first release: there is no earlier one"
     tag = environment.name_image(chart.stem.removeprefix("busyapi-"))
     if (
-        not release.target.load
+        not release.target.load_command
         or release.kube.has_image(tag)
         or images.load_release(release.target, chart, tag)
     ):

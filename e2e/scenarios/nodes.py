@@ -29,7 +29,7 @@ def lose_node(release: Release, report: Report) -> None:
         nodes = [entry.metadata.name for entry in release.kube.nodes()]
         node = nodes[-1]
         if len(nodes) < 2 or not can_switch_off(release.target, node):
-            row.left_out = True
+            row.skipped = True
             row.notes.append("needs the cluster of E2E_CLUSTER, with two nodes")
             return
         release.install(release.routing_values())

@@ -44,7 +44,7 @@ def refuse_deletion(release: Release, report: Report) -> None:
     """Apply the policy, and check that it protects namespace and claims while devices post."""
     with report.row("policy refuses to delete namespace and claims") as row:
         if not release.kube.exists(f"{ADMISSION}/validatingadmissionpolicies"):
-            row.left_out = True
+            row.skipped = True
             row.notes.append("needs Kubernetes 1.30")
             return
         with apply_policy(release), release.load(RATE) as load:

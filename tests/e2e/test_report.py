@@ -13,13 +13,13 @@ from testkit.checker import check_history
 from testkit.history import History, Outcome, Request
 
 
-def test_the_report_distinguishes_passed_failed_and_left_out(tmp_path: Path) -> None:
+def test_the_report_distinguishes_passed_failed_and_skipped(tmp_path: Path) -> None:
     report = Report({"Kubernetes": "v1.0"}, tmp_path)
     with report.row("rolling upgrade") as row:
         row.figures = Figures(sent=1000, answered=1000, silence=0.25, p99=0.0123)
         row.verdict = check_history(History(), Archive())
     with report.row("needs more") as row:
-        row.left_out = True
+        row.skipped = True
         row.notes.append("needs a second node")
     with pytest.raises(ScenarioFailed):
         drain(report)
@@ -27,7 +27,7 @@ def test_the_report_distinguishes_passed_failed_and_left_out(tmp_path: Path) -> 
     report.write()
     text = (tmp_path / "e2e.md").read_text()
     assert "| rolling upgrade | passed | 1,000 | 1,000 | 0 | 0 | 0 | 0.2 | 12 | 0 |" in text
-    assert "| needs more | left out |" in text
+    assert "| needs more | skipped |" in text
     assert "- **needs more**: needs a second node" in text
     assert "| drain | failed |  |  |  | 1 | 0 |" in text
     assert "ScenarioFailed: 1 of 5 requests failed" in text

@@ -34,7 +34,7 @@ def test_another_cluster_is_never_treated_as_this_machines(
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     monkeypatch.setenv("E2E_LOAD_IMAGE", "kind load image-archive --name busyapi")
     cluster = target.find()
-    assert cluster.load == ("kind", "load", "image-archive", "--name", "busyapi")
+    assert cluster.load_command == ("kind", "load", "image-archive", "--name", "busyapi")
     assert cluster.program is None
     assert cluster.pid("node-2-kubelet") is None
     with pytest.raises(target.NoCluster):
