@@ -88,7 +88,9 @@ def find_disagreements(counts: ToolCounts, row: Row) -> list[str]:
     if row.repeated:
         problems.append(f"{row.repeated:,} ids were given out or archived twice")
     if row.stored != row.archived:
-        problems.append(f"the API stored {row.stored:,}, the archive has {row.archived:,} more")
+        problems.append(
+            f"the API stored {row.stored:,} usages, but the archive has {row.archived:,} new lines"
+        )
     if row.damaged:
         problems.append(f"{row.damaged:,} places of the archive are damaged")
     if counts.unexpected:

@@ -41,7 +41,7 @@ def test_counts_that_agree_pass() -> None:
     [
         ({}, {"lines": 109}, "1 are missing from the archive"),
         ({}, {"lines": 111}, "1 are archived but were not sent"),
-        ({}, {"lines": 111}, "the API stored 10, the archive has 11 more"),
+        ({}, {"lines": 111}, "the API stored 10 usages, but the archive has 11 new lines"),
         ({}, {"repeated": 1}, "1 ids were given out or archived twice"),
         ({}, {"missing": 3}, "3 are missing"),
         ({}, {"damaged": 1}, "1 places of the archive are damaged"),
