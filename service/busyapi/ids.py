@@ -17,7 +17,7 @@ def make_usage_id(seq: Seq, partition: int, partitions: int) -> UsageId:
     return UsageId((seq - 1) * partitions + partition + 1)
 
 
-def split_usage_id(usage: UsageId, partitions: int) -> tuple[int, Seq]:
+def split_usage_id(usage_id: UsageId, partitions: int) -> tuple[int, Seq]:
     """Return the partition and seq of an id. The id is at least 1."""
-    seq, partition = divmod(usage - 1, partitions)
+    seq, partition = divmod(usage_id - 1, partitions)
     return partition, Seq(seq + 1)

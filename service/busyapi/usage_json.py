@@ -20,10 +20,10 @@ def _format_second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def render_usage(usage: UsageId, received_ms: int, line: bytes) -> bytes:
+def render_usage(usage_id: UsageId, received_ms: int, line: bytes) -> bytes:
     """Return one stored usage as JSON, without a newline."""
     return b'{"id":%d,"receivedAt":"%b","usage":%b}' % (
-        usage,
+        usage_id,
         format_received_at(received_ms).encode(),
         line,
     )

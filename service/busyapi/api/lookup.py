@@ -38,11 +38,11 @@ async def get_usage(context: ApiContext, request: Request, usage: int) -> HTTPRe
 
 
 async def _find_buffered(
-    context: ApiContext, usage: UsageId, partition: int, seq: Seq
+    context: ApiContext, usage_id: UsageId, partition: int, seq: Seq
 ) -> bytes | None:
     state, entry = await context.readers[partition].find_usage(seq)
     if entry:
-        return render_usage(usage, entry.received_ms, entry.line)
+        return render_usage(usage_id, entry.received_ms, entry.line)
     if state.seq is not None and seq > state.seq:
         raise Problem(404, NO_SUCH_USAGE)
     return None

@@ -29,8 +29,8 @@ class CreatedResponse(HTTPResponse):
 
     __slots__ = ("_location",)
 
-    def __init__(self, usage: UsageId) -> None:  # without the parent's: its cost is avoided here
-        number = b"%d" % usage
+    def __init__(self, usage_id: UsageId) -> None:  # without the parent's: its cost is avoided here
+        number = b"%d" % usage_id
         self.asgi = False
         self.body = b'{"id":%b}' % number
         self.content_type = JSON
@@ -54,9 +54,9 @@ class CreatedResponse(HTTPResponse):
         )
 
 
-def render_created(usage: UsageId, request_id: bytes, *, close: bool) -> bytes:
+def render_created(usage_id: UsageId, request_id: bytes, *, close: bool) -> bytes:
     """Render a complete message, byte for byte the one that `CreatedResponse` leads to."""
-    number = b"%d" % usage
+    number = b"%d" % usage_id
     return _created_template(int(time())) % (
         number,
         request_id,

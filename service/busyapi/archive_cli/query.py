@@ -102,7 +102,7 @@ def select_lines(
         yield lines
 
 
-def find_line(statuses: Sequence[PartitionStatus], usage: UsageId) -> bytes | None:
+def find_line(statuses: Sequence[PartitionStatus], usage_id: UsageId) -> bytes | None:
     """Return the line of an id, without newline; None if no usage with this id is archived.
 
     Raises:
@@ -113,13 +113,15 @@ def find_line(statuses: Sequence[PartitionStatus], usage: UsageId) -> bytes | No
     readable = [status.partition for status in statuses if status.partition]
     if not readable:
         raise ArchiveDamaged("; ".join(status.error for status in statuses))
-    number, seq = split_usage_id(usage, readable[0].identity.partitions)
+    number, seq = split_usage_id(usage_id, readable[0].identity.partitions)
     for status in statuses:
         if status.number == number and status.partition:
             return _find_in_partition(status.partition, seq)
         if status.number == number and status.problem == "damaged":
             raise ArchiveDamaged(status.error)
-    raise ArchiveNotFound(f"id {usage} belongs to partition {number}, which is not in the folder")
+    raise ArchiveNotFound(
+        f"id {usage_id} belongs to partition {number}, which is not in the folder"
+    )
 
 
 def _find_in_partition(partition: ArchivePartition, seq: Seq) -> bytes | None:
