@@ -46,6 +46,8 @@ class FileKind(StrEnum):
     QUARANTINE = "quarantine"
     DAMAGED = "damaged"
     DOUBTFUL = "doubtful"
+    """An open segment with a doubtful end, set aside. The suffix of its file, `.torn`, is an old
+    name for a doubtful end: a segment whose end is merely torn is not set aside."""
 
 
 class ArchiveFile(NamedTuple):

@@ -4,7 +4,8 @@
     newest finished segments  read and hashed; a damaged one is set aside, never deleted
     open segment              its complete blocks are copied into a new, finished segment; unlinked
       torn at its end           the torn block was never synced: it is dropped
-      doubtful end              kept as `.torn` until its seqs are archived from Redis; not reported
+      doubtful end              kept as `.torn`, an old name for a doubtful end, until its seqs are
+                                archived from Redis; not reported
       damaged, or shorter than  set aside; published usages are missing
         the high-water mark
     file set aside            its complete blocks go into new segments; between them are holes
