@@ -137,10 +137,18 @@ class Settings:
         "BUSYAPI_VALIDATION", "strict", "", "lenient accepts any JSON object", choices=VALIDATIONS
     )
     max_body: int = setting(
-        "BUSYAPI_MAX_BODY_BYTES", 65_536, "bytes", "a usage, alone or in an HTTP batch", minimum=2
+        "BUSYAPI_MAX_BODY_BYTES",
+        65_536,
+        "bytes",
+        "maximum size of a usage, alone or in an HTTP batch",
+        minimum=2,
     )
     max_batch_bytes: int = setting(
-        "BUSYAPI_MAX_BATCH_BYTES", 4_194_304, "bytes", "an HTTP batch, also inflated", minimum=2
+        "BUSYAPI_MAX_BATCH_BYTES",
+        4_194_304,
+        "bytes",
+        "maximum size of an HTTP batch, before and after decompression",
+        minimum=2,
     )
     max_batch_items: int = setting(
         "BUSYAPI_MAX_BATCH_ITEMS", 10_000, "usages", "usages in one HTTP batch", minimum=1
@@ -157,7 +165,8 @@ class Settings:
         "BUSYAPI_MAX_CONNECTIONS",
         2048,
         "connections",
-        "at one port of one process; above it, an idle one is closed, or the new one gets 503",
+        "at one port of one process; above it, an idle or slow one is closed, or the new one gets"
+        " 503",
         minimum=8,
         maximum=MAX_CONNECTIONS,
     )
@@ -203,7 +212,10 @@ class Settings:
         "after SIGTERM, the process still serves for this long, while load balancers remove it",
     )
     stop_timeout: float = setting(
-        "BUSYAPI_STOP_TIMEOUT", 15.0, "seconds", "for accepted requests, after BUSYAPI_DRAIN_DELAY"
+        "BUSYAPI_STOP_TIMEOUT",
+        15.0,
+        "seconds",
+        "maximum time to answer accepted requests, after BUSYAPI_DRAIN_DELAY",
     )
     idempotency_ttl: int = setting(
         "BUSYAPI_IDEMPOTENCY_TTL",

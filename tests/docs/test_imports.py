@@ -102,10 +102,12 @@ def test_no_import_cycle() -> None:
 
 
 def test_no_module_is_longer_than_three_hundred_lines() -> None:
+    """`settings` may be longer: it is a table, with one row for each setting."""
     long = {
         name_of(module): lines
         for module in list_modules()
         if (lines := len(module.read_text().splitlines())) > 300
+        and name_of(module) != "busyapi.settings"
     }
     assert not long
 
