@@ -13,7 +13,7 @@ class ArchiveConfig(NamedTuple):
     partition: int
     partitions: int
     bound: int
-    """Usages that may be between issue and archive. The identity records the largest ever used."""
+    """Maximum of issued, unarchived usages. The identity records the largest ever used."""
     segment_bytes: int
     """A segment of this size is finished."""
     segment_age: float

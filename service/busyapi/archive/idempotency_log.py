@@ -77,7 +77,7 @@ class IdempotencyLog:
             damage_reports.append(f"{folder / FOLDER_NAME}: {os.strerror(error.errno or 0)}")
         for part in parts[:-1]:
             try:
-                if _first_seq(part) > highest:
+                if _last_seq_of_first_line(part) > highest:
                     part.path.unlink()
                     parts.remove(part)
             except OSError as error:
@@ -183,7 +183,7 @@ def _parse_line(line: bytes) -> IdempotencyRecord | None:
         return None
 
 
-def _first_seq(part: LogPart) -> Seq:
+def _last_seq_of_first_line(part: LogPart) -> Seq:
     """Return the last seq of the first intact line; without one, a seq beyond all others."""
     return next((record.last_seq for record in read_part(part) if record), Seq(1 << 62))
 

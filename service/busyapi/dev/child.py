@@ -136,10 +136,10 @@ class Child:
             process.kill()
             code = await process.wait()
         # The signal itself ends a child that has just started: it had no work yet.
-        ended_well = code in {0, -signal.SIGTERM}
-        if not ended_well:
+        stopped_cleanly = code in {0, -signal.SIGTERM}
+        if not stopped_cleanly:
             self._say(f"{self.name} {_describe(code)}. Log: {format_path(self.program.log)}")
-        return ended_well
+        return stopped_cleanly
 
     def kill(self) -> None:
         """End it at once."""

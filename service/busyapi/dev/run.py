@@ -43,11 +43,11 @@ async def _run(plan: Plan, folder: StateFolder, stack: Stack, screen: Screen) ->
     _handle_signals(work, stack, screen)
     await asyncio.wait([work])
     screen.clear_status()
-    ended_well = await stack.stop()
+    stopped_cleanly = await stack.stop()
     if not work.cancelled():
         work.result()  # it never returns: this raises its error
     screen.say(f"stopped; all data is kept in {format_path(folder.path)}")
-    return 0 if ended_well else 1
+    return 0 if stopped_cleanly else 1
 
 
 def _handle_signals(work: asyncio.Task[None], stack: Stack, screen: Screen) -> None:

@@ -95,8 +95,10 @@ class Stack:
 
         The caller has cancelled `run_forever`: nothing may start a child meanwhile.
         """
-        ended_well = [await _stop(group) for group in (self._apis, self._flushers, self._valkey)]
-        return all(ended_well)
+        stopped_cleanly = [
+            await _stop(group) for group in (self._apis, self._flushers, self._valkey)
+        ]
+        return all(stopped_cleanly)
 
     def kill(self) -> None:
         """End all children at once."""

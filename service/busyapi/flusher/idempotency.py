@@ -45,7 +45,11 @@ DEFAULT_MAX_KEYS = 2_000_000
 
 
 class IdempotencyKeeper:
-    """The keys of one partition. At each seed call `load`, and `restore` if keys may be missing."""
+    """The keys of one partition.
+
+    Whenever the flusher seeds the partition, it calls `load`, and then `restore` if Redis may lack
+    keys.
+    """
 
     def __init__(self, ttl_seconds: float, max_keys: int, partitions: int = 1) -> None:
         self.max_keys = max_keys or DEFAULT_MAX_KEYS

@@ -30,7 +30,7 @@ log = structlog.get_logger()
 FIRST_SECONDS = 3600.0
 """The delay of the first verification: short, because it may be the restored copy of an archive."""
 RETRY_SECONDS = 3600.0
-"""After a verification that did not come to its end."""
+"""After a verification that did not finish."""
 POLL_SECONDS = 1.0
 LOWEST_PRIORITY = 19
 FIRST_TO_KILL = "1000"
@@ -40,7 +40,7 @@ MAX_LOGGED = 20
 
 
 class VerifyFailed(Exception):
-    """The verification did not come to its end. The message says why."""
+    """The verification did not finish. The message says why."""
 
 
 class Result(NamedTuple):
@@ -138,7 +138,7 @@ class Verifier:
             env={},  # it needs no setting, and no password
         )
         try:
-            _yield_to_flusher(process)
+            _lower_priority(process)
             output, errors = await process.communicate()
         finally:
             if process.returncode is None:
@@ -153,7 +153,7 @@ class Verifier:
             ) from None
 
 
-def _yield_to_flusher(process: Process) -> None:
+def _lower_priority(process: Process) -> None:
     """Set the lowest priority of a process, and let a lack of memory end it first."""
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, process.pid, LOWEST_PRIORITY)

@@ -39,7 +39,7 @@ end
 local n = tonumber(ARGV[5])
 last = seq + n
 if last - record.archived > record.bound then
-  return redis.error_reply('FULL the archive is behind by the bound')
+  return redis.error_reply('FULL the backlog would exceed the bound')
 end
 -- XADD precedes INCRBY: if the counter went back, XADD fails and nothing is written.
 redis.call('XADD', KEYS[3], string.format('%.0f-%.0f', last, n), 'u', ARGV[7])

@@ -52,7 +52,7 @@ end
 local n = tonumber(ARGV[7])
 local last = seq + n
 if last - record.archived > record.bound then
-  return redis.error_reply('FULL the archive is behind by the bound')
+  return redis.error_reply('FULL the backlog would exceed the bound')
 end
 local count = 0
 for index = 6, #KEYS do

@@ -165,7 +165,7 @@ EVENTS = (
         "archive_not_verified",
         "warning",
         ("detail",),
-        "a verification did not come to its end; the next one starts within an hour",
+        "a verification did not finish; the next one starts within an hour",
         "read `detail`; the runbook of BusyapiArchiveNotVerified",
     ),
     LogEvent(

@@ -6,8 +6,9 @@
 
 A connection is quiet if it has never sent a byte, is idle for a second, has sent only a part of a
 header, or has been sending a body for long. The oldest is closed first. So silent connections keep
-their places only until others need them, and a client that sends its request at once has as long
-for it as a flood takes to fill the table. nginx treats its keep-alive connections in the same way.
+their places only until others need them. A client that sends its request at once has time for it:
+its connection is closed only after a flood has replaced all older quiet ones. nginx treats its
+keep-alive connections in the same way.
 """
 
 import asyncio
