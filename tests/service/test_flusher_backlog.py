@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from busyapi.archive.compression import read_content_size
-from busyapi.archive.reader import scan_frames
+from busyapi.archive.reader import scan_blocks
 from busyapi.stream.entry import encode_entry
 from busyapi.stream.keys import PartitionKeys
 from testkit.archive_reader import read_archive
@@ -61,7 +61,7 @@ def block_bytes(archive: Path) -> list[int]:
     sizes = []
     for path in sorted(archive.rglob("usages-*.zst")):
         with path.open("rb") as file:
-            sizes += [read_content_size(frame.data) for frame in scan_frames(file.fileno())]
+            sizes += [read_content_size(block.data) for block in scan_blocks(file.fileno())]
     return sizes
 
 

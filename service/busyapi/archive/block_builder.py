@@ -15,7 +15,7 @@ MAX_RECEIVED_MS = 253_402_300_799_999
 class BuiltBlock(NamedTuple):
     """A block that is ready to be written."""
 
-    block: BlockHeader
+    header: BlockHeader
     data: bytes
     raw_bytes: int
     """Bytes of its lines, uncompressed."""
@@ -47,10 +47,10 @@ def build_block(batches: Sequence[UsageBatch], partition: int, partitions: int) 
         raise ValueError(f"a usage of seqs {first} to {last} contains a newline")
     data = compress(lines)
     times = [batch.received_ms for batch in batches]
-    block = BlockHeader(
+    header = BlockHeader(
         partition, partitions, first, last, min(times), max(times), len(data), crc32(data)
     )
-    return BuiltBlock(block, data, len(lines))
+    return BuiltBlock(header, data, len(lines))
 
 
 def _check_batches(batches: Sequence[UsageBatch]) -> None:

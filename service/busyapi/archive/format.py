@@ -92,10 +92,10 @@ class SegmentIndex:
     def __iter__(self) -> Iterator[IndexEntry]:
         return (self[at] for at in range(len(self)))
 
-    def add(self, offset: int, block: BlockHeader) -> None:
+    def add(self, offset: int, header: BlockHeader) -> None:
         """Add an entry for the block at this offset."""
         self.packed += _ENTRY.pack(
-            offset, block.first, block.last, block.earliest_ms, block.latest_ms
+            offset, header.first, header.last, header.earliest_ms, header.latest_ms
         )
 
     def find(self, seq: Seq) -> IndexEntry | None:
@@ -114,7 +114,7 @@ class Footer(NamedTuple):
     usages: int
     raw_bytes: int
     """Bytes of all lines, uncompressed."""
-    blocks: SegmentIndex
+    block_index: SegmentIndex
     offset: int
     """The offset of the footer, which is the end of the last block."""
     sha256: bytes
@@ -132,9 +132,9 @@ def render_lines(batches: Sequence[UsageBatch], partition: int, partitions: int)
     return b"".join(lines)
 
 
-def encode_block_header(block: BlockHeader) -> bytes:
+def encode_block_header(header: BlockHeader) -> bytes:
     """Encode a block header."""
-    head = _BLOCK.pack(_BLOCK_MAGIC, BLOCK_SIZE - _PREFIX, MAGIC, *block)
+    head = _BLOCK.pack(_BLOCK_MAGIC, BLOCK_SIZE - _PREFIX, MAGIC, *header)
     return head + _CRC.pack(crc32(head))
 
 
@@ -147,22 +147,22 @@ def decode_block_header(raw: bytes) -> BlockHeader | None:
     return BlockHeader(*_BLOCK.unpack_from(raw)[3:])
 
 
-def footer_start(blocks: int) -> bytes:
+def footer_start(block_count: int) -> bytes:
     """Return the first bytes of a footer for this many blocks."""
-    return struct.pack("<II8s", _FOOTER_MAGIC, footer_length(blocks) - _PREFIX, MAGIC)
+    return struct.pack("<II8s", _FOOTER_MAGIC, footer_length(block_count) - _PREFIX, MAGIC)
 
 
-def footer_length(blocks: int) -> int:
+def footer_length(block_count: int) -> int:
     """Return the length of a footer for this many blocks."""
-    return _FOOTER.size + blocks * _ENTRY.size + _CRC.size + TRAILER_SIZE
+    return _FOOTER.size + block_count * _ENTRY.size + _CRC.size + TRAILER_SIZE
 
 
 def encode_footer(footer: Footer) -> bytes:
     """Encode a footer up to its SHA-256, which covers these bytes too."""
-    blocks = len(footer.blocks)
-    size = footer_length(blocks) - _PREFIX
-    head = _FOOTER.pack(_FOOTER_MAGIC, size, MAGIC, *footer[:6], blocks)
-    body = head + footer.blocks.packed
+    block_count = len(footer.block_index)
+    size = footer_length(block_count) - _PREFIX
+    head = _FOOTER.pack(_FOOTER_MAGIC, size, MAGIC, *footer[:6], block_count)
+    body = head + footer.block_index.packed
     return body + _CRC.pack(crc32(body))
 
 
@@ -187,8 +187,8 @@ def decode_footer(raw: bytes, offset: int) -> Footer | None:
     frame, size, magic, p, partitions, first, last, usages, lines, entries = _FOOTER.unpack_from(
         raw
     )
-    blocks = SegmentIndex(raw[_FOOTER.size : body])
-    if (frame, size + _PREFIX, magic) != (_FOOTER_MAGIC, len(raw), MAGIC) or len(blocks) != entries:
+    index = SegmentIndex(raw[_FOOTER.size : body])
+    if (frame, size + _PREFIX, magic) != (_FOOTER_MAGIC, len(raw), MAGIC) or len(index) != entries:
         return None
     sha256 = raw[body + _CRC.size :][:SHA_SIZE]
-    return Footer(p, partitions, first, last, usages, lines, blocks, offset, sha256)
+    return Footer(p, partitions, first, last, usages, lines, index, offset, sha256)

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 from busyapi.archive.format import BLOCK_SIZE, MAGIC, decode_block_header
-from busyapi.archive.reader import scan_frames
+from busyapi.archive.reader import scan_blocks
 from busyapi.errors import UnknownVersion
 
 _WORD, _VERSION = MAGIC[:-1], MAGIC[-1]
@@ -36,7 +36,7 @@ def require_known_version(fd: int, name: str) -> None:
     if (
         decode_block_header(as_current) is None
         and tail != MAGIC
-        and next(scan_frames(fd), None) is None
+        and next(scan_blocks(fd), None) is None
     ):
         raise unknown_version(name, head[at])
 

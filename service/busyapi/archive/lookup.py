@@ -14,7 +14,7 @@ from pathlib import Path
 from busyapi.archive.format import Footer
 from busyapi.archive.format_version import require_known_version
 from busyapi.archive.paths import ArchiveFile, FileKind
-from busyapi.archive.reader import Frame, read_block_at, read_footer
+from busyapi.archive.reader import Block, read_footer, require_block_at
 from busyapi.archive.segment import Segment
 from busyapi.errors import ArchiveDamaged, UsageExpired
 from busyapi.ids import Seq
@@ -88,11 +88,11 @@ class ArchiveLookup:
         with self.lock:
             if 0 < seq < self.kept_from:
                 raise UsageExpired
-            frame = self.segment.read_frame(seq) if self.segment else None
+            block = self.segment.read_block(seq) if self.segment else None
             file = self._find_file(seq)
-        if frame is None and file is not None and file.kind is FileKind.SEGMENT:
-            frame = self._read_frame(file, seq)
-        return frame.line(seq) if frame else None
+        if block is None and file is not None and file.kind is FileKind.SEGMENT:
+            block = self._read_block(file, seq)
+        return block.line(seq) if block else None
 
     def _report_damage(self, seq: Seq) -> None:
         """Report damage of the file that holds a seq, once for each file."""
@@ -115,16 +115,16 @@ class ArchiveLookup:
             at -= 1
         return self.files[at] if at >= 0 and seq <= self.files[at].last else None
 
-    def _read_frame(self, file: ArchiveFile, seq: Seq) -> Frame | None:
+    def _read_block(self, file: ArchiveFile, seq: Seq) -> Block | None:
         try:
-            entry = self._footer(file).blocks.find(seq)
+            entry = self._footer(file).block_index.find(seq)
             fd = os.open(self._folder / file.path, os.O_RDONLY)
         except FileNotFoundError:
             if seq < self.kept_from:  # retention has deleted it meanwhile
                 raise UsageExpired from None
             raise ArchiveDamaged(f"{file.path} does not exist any more") from None
         try:
-            return read_block_at(fd, entry.offset, file.path) if entry else None
+            return require_block_at(fd, entry.offset, file.path) if entry else None
         finally:
             os.close(fd)
 

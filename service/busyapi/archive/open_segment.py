@@ -22,7 +22,7 @@ from busyapi.archive.format import (
     footer_length,
     footer_start,
 )
-from busyapi.archive.reader import read_footer, scan_frames
+from busyapi.archive.reader import read_footer, scan_blocks
 from busyapi.ids import Seq
 
 _CHUNK_BYTES = 1 << 20
@@ -31,48 +31,48 @@ _CHUNK_BYTES = 1 << 20
 class OpenSegmentScan(NamedTuple):
     """The content of an open segment."""
 
-    blocks: list[BlockHeader]
-    """The complete blocks, including those after damage."""
+    headers: list[BlockHeader]
+    """The headers of the complete blocks, including those after damage."""
     tail_bytes: int
     """The number of bytes after the last complete block; a complete footer does not count."""
     is_explained_by_crash: bool
     """There are no such bytes, or a killed writer left them. Otherwise the end is doubtful."""
-    next_block: BlockHeader | None
+    next_header: BlockHeader | None
     """The header at their beginning, if it is valid."""
 
     def first_seq(self, in_name: Seq) -> Seq:
         """Return the smallest of the seqs of the complete blocks and the seq in the file's name."""
-        return min([in_name, *(block.first for block in self.blocks)])
+        return min([in_name, *(header.first for header in self.headers)])
 
     def last_seq(self, default: Seq) -> Seq:
         """Return the largest seq of a complete block."""
-        return max((block.last for block in self.blocks), default=default)
+        return max((header.last for header in self.headers), default=default)
 
 
 def scan_open_segment(fd: int) -> OpenSegmentScan:
     """Scan an open segment."""
-    blocks, end = [], 0
-    for frame in scan_frames(fd):
-        blocks.append(frame.block)
-        end = frame.end
+    headers, end = [], 0
+    for block in scan_blocks(fd):
+        headers.append(block.header)
+        end = block.end
     footer = read_footer(fd)  # present if the writer died before the rename
     if footer and footer.offset == end:
-        return OpenSegmentScan(blocks, 0, is_explained_by_crash=True, next_block=None)
+        return OpenSegmentScan(headers, 0, is_explained_by_crash=True, next_header=None)
     size = max(0, os.fstat(fd).st_size - end)
     head = os.pread(fd, BLOCK_SIZE, end)
     following = decode_block_header(head)
     if following:
         is_explained = size < following.size
     else:
-        is_explained = _is_partial_write(head, size, len(blocks)) or _only_zeros(fd, end)
-    return OpenSegmentScan(blocks, size, is_explained, following)
+        is_explained = _is_partial_write(head, size, len(headers)) or _only_zeros(fd, end)
+    return OpenSegmentScan(headers, size, is_explained, following)
 
 
-def _is_partial_write(head: bytes, size: int, blocks: int) -> bool:
+def _is_partial_write(head: bytes, size: int, block_count: int) -> bool:
     """Return whether the bytes are a block header or a footer, or the beginning of one."""
     start = head[: len(BLOCK_START)]
-    if footer_start(blocks).startswith(start):
-        return size <= footer_length(blocks)
+    if footer_start(block_count).startswith(start):
+        return size <= footer_length(block_count)
     return size < BLOCK_SIZE and BLOCK_START.startswith(start)
 
 

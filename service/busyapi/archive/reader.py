@@ -27,17 +27,17 @@ from busyapi.ids import Seq
 _CHUNK_BYTES = 1 << 20
 
 
-class Frame(NamedTuple):
+class Block(NamedTuple):
     """A block with a valid header and checksum."""
 
     offset: int
-    block: BlockHeader
+    header: BlockHeader
     data: bytes
 
     @property
     def end(self) -> int:
         """The offset after it."""
-        return self.offset + self.block.size
+        return self.offset + self.header.size
 
     def lines(self) -> list[bytes]:
         """Return its lines, without newlines.
@@ -46,41 +46,41 @@ class Frame(NamedTuple):
             ArchiveDamaged: the number of lines differs from its header.
         """
         lines = decompress(self.data).split(b"\n")
-        if lines.pop() or len(lines) != self.block.last - self.block.first + 1:
+        if lines.pop() or len(lines) != self.header.last - self.header.first + 1:
             raise ArchiveDamaged(
-                f"the frame at {self.offset} has other lines than its header states"
+                f"the block at {self.offset} has other lines than its header states"
             )
         return lines
 
     def line(self, seq: Seq) -> bytes:
         """Return the line of a seq in this block."""
-        return self.lines()[seq - self.block.first]
+        return self.lines()[seq - self.header.first]
 
 
-def read_frame_at(fd: int, offset: int) -> Frame | None:
+def read_block_at(fd: int, offset: int) -> Block | None:
     """Read the block at an offset; return None if no complete and valid block is there."""
-    block = decode_block_header(os.pread(fd, BLOCK_SIZE, offset))
-    if block is None:
+    header = decode_block_header(os.pread(fd, BLOCK_SIZE, offset))
+    if header is None:
         return None
-    data = os.pread(fd, block.length, offset + BLOCK_SIZE)
-    if len(data) != block.length or crc32(data) != block.checksum:
+    data = os.pread(fd, header.length, offset + BLOCK_SIZE)
+    if len(data) != header.length or crc32(data) != header.checksum:
         return None
-    return Frame(offset, block, data)
+    return Block(offset, header, data)
 
 
-def read_block_at(fd: int, offset: int, name: str) -> Frame:
+def require_block_at(fd: int, offset: int, name: str) -> Block:
     """Read the block that must be at an offset.
 
     Raises:
         ArchiveDamaged: it is not there, or damaged; the message names the file.
     """
-    frame = read_frame_at(fd, offset)
-    if frame is None:
+    block = read_block_at(fd, offset)
+    if block is None:
         raise ArchiveDamaged(f"{name}: the block at {offset} is damaged")
-    return frame
+    return block
 
 
-def scan_frames(fd: int) -> Iterator[Frame]:
+def scan_blocks(fd: int) -> Iterator[Block]:
     """Yield every valid block in a file, including those after damage.
 
     If a block does not begin where the previous one ends, the bytes between them are damage. The
@@ -91,10 +91,10 @@ def scan_frames(fd: int) -> Iterator[Frame]:
     end = os.fstat(fd).st_size
     offset: int | None = 0
     while offset is not None:
-        frame = read_frame_at(fd, offset)
-        if frame and frame.end <= end:
-            yield frame
-            offset = frame.end
+        block = read_block_at(fd, offset)
+        if block and block.end <= end:
+            yield block
+            offset = block.end
         else:
             offset = _find_next_block(fd, offset + 1)
 
@@ -118,9 +118,9 @@ def read_latest_received(fd: int) -> int | None:
     Only headers are read. A torn last block counts too, because its usages were received.
     """
     latest, offset = None, 0
-    while block := decode_block_header(os.pread(fd, BLOCK_SIZE, offset)):
-        latest = max(latest or 0, block.latest_ms)
-        offset += block.size
+    while header := decode_block_header(os.pread(fd, BLOCK_SIZE, offset)):
+        latest = max(latest or 0, header.latest_ms)
+        offset += header.size
     return latest
 
 

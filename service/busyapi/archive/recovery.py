@@ -34,11 +34,11 @@ from busyapi.archive.open_segment import OpenSegmentScan, scan_open_segment
 from busyapi.archive.paths import TEMPORARY_SUFFIX, ArchiveFile, FileKind
 from busyapi.archive.ranges import SeqRange, find_holes, find_overlaps
 from busyapi.archive.reader import (
-    Frame,
+    Block,
     matches_file,
-    read_block_at,
     read_footer,
-    scan_frames,
+    require_block_at,
+    scan_blocks,
     verify_sha256,
 )
 from busyapi.archive.segment import Segment
@@ -169,8 +169,8 @@ class Recovery:
         else:
             self._keep_doubtful(file, scan, Seq(last + 1))
 
-    def _is_own_frame(self, frame: Frame) -> bool:
-        owner = (frame.block.partition, frame.block.partitions)
+    def _is_own_block(self, block: Block) -> bool:
+        owner = (block.header.partition, block.header.partitions)
         return owner == (self._identity.partition, self._identity.partitions)
 
     def _salvage(self, file: ArchiveFile, last: Seq) -> None:
@@ -179,23 +179,23 @@ class Recovery:
         if not missing:
             return
         with self._open_file(file) as fd:
-            runs: list[list[Frame]] = []
-            for frame in scan_frames(fd):
-                if self._is_own_frame(frame) and _fills(frame, missing):
-                    if not runs or frame.block.first != runs[-1][-1].block.last + 1:
+            runs: list[list[Block]] = []
+            for block in scan_blocks(fd):
+                if self._is_own_block(block) and _fills(block, missing):
+                    if not runs or block.header.first != runs[-1][-1].header.last + 1:
                         runs.append([])
-                    runs[-1].append(frame._replace(data=b""))
+                    runs[-1].append(block._replace(data=b""))
             for run in runs:
                 self._copy_run(fd, file.day, run)
 
-    def _copy_run(self, fd: int, day: str, run: list[Frame]) -> None:
+    def _copy_run(self, fd: int, day: str, run: list[Block]) -> None:
         """Copy blocks that follow each other into one finished segment, on disk."""
-        copy = Segment(self._folder, self._identity, day, run[0].block.first, TEMPORARY_SUFFIX)
+        copy = Segment(self._folder, self._identity, day, run[0].header.first, TEMPORARY_SUFFIX)
         try:
             for position in run:
-                frame = read_block_at(fd, position.offset, f"a segment of {day}")
-                written = copy.write(frame.block, frame.data)
-                copy.accept(frame.block, written, read_content_size(frame.data))
+                block = require_block_at(fd, position.offset, f"a segment of {day}")
+                written = copy.write(block.header, block.data)
+                copy.accept(block.header, written, read_content_size(block.data))
             failpoint("archive-recover-copied")
             self._add_file(copy.finish())
         except BaseException:
@@ -223,7 +223,7 @@ class Recovery:
         The new name has the seqs that this block may hold: at most the bound, after the cursor.
         """
         end = Seq(first + self._identity.bound - 1)
-        last = min(scan.next_block.last, end) if scan.next_block else end
+        last = min(scan.next_header.last, end) if scan.next_header else end
         self._doubtful.append(
             self._rename(file, FileKind.DOUBTFUL, SeqRange(first, max(first, last)))
         )
@@ -259,6 +259,6 @@ class Recovery:
         self.files.sort()
 
 
-def _fills(frame: Frame, missing: list[SeqRange]) -> bool:
-    block = frame.block
-    return any(hole.first <= block.first and block.last <= hole.last for hole in missing)
+def _fills(block: Block, missing: list[SeqRange]) -> bool:
+    header = block.header
+    return any(hole.first <= header.first and header.last <= hole.last for hole in missing)

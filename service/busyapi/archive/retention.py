@@ -174,9 +174,9 @@ class Retention:
             os.close(fd)
         if footer is None:
             raise ArchiveDamaged("its footer is damaged")
-        if len(footer.blocks) == 0:
+        if len(footer.block_index) == 0:
             raise ArchiveDamaged("its footer has no blocks")
-        return max(entry.latest_ms for entry in footer.blocks)
+        return max(entry.latest_ms for entry in footer.block_index)
 
     def _delete(self, files: Iterable[ArchiveFile]) -> list[ArchiveFile]:
         """Unlink files, and then the empty day folders; return the deleted files."""

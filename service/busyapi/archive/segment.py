@@ -26,7 +26,7 @@ from busyapi.archive.fsync import create_file, make_folder, rename_file, sync_fi
 from busyapi.archive.identity import Identity
 from busyapi.archive.lock import is_same_file
 from busyapi.archive.paths import ArchiveFile, FileKind
-from busyapi.archive.reader import Frame, read_block_at
+from busyapi.archive.reader import Block, require_block_at
 from busyapi.errors import ArchiveTakenOver, FsyncFailed
 from busyapi.failpoints import failpoint
 from busyapi.ids import Seq
@@ -63,14 +63,14 @@ class Segment:
         make_folder(folder / day)
         self._fd = create_file(self.path)
 
-    def write(self, block: BlockHeader, data: bytes) -> bytes:
+    def write(self, header: BlockHeader, data: bytes) -> bytes:
         """Write a block after the accepted ones; return its bytes, for `accept`.
 
         Raises:
             OSError: the write failed and was truncated away; the segment is as before.
             FsyncFailed: the write failed and could not be truncated away.
         """
-        written = encode_block_header(block) + data
+        written = encode_block_header(header) + data
         self._write(written)
         return written
 
@@ -82,23 +82,23 @@ class Segment:
         """
         sync_file(self._fd, self.path.name)
 
-    def accept(self, block: BlockHeader, written: bytes, raw_bytes: int) -> None:
+    def accept(self, header: BlockHeader, written: bytes, raw_bytes: int) -> None:
         """Make a written block part of the segment."""
-        self.index.add(self.size, block)
+        self.index.add(self.size, header)
         self._sha.update(written)
         self.size += len(written)
         self.raw_bytes += raw_bytes
-        self.last = block.last
-        self.latest_ms = max(self.latest_ms or 0, block.latest_ms)
+        self.last = header.last
+        self.latest_ms = max(self.latest_ms or 0, header.latest_ms)
 
-    def read_frame(self, seq: Seq) -> Frame | None:
+    def read_block(self, seq: Seq) -> Block | None:
         """Read the block that holds a seq; return None if no accepted block holds it.
 
         Raises:
             ArchiveDamaged: the bytes read differ from those written.
         """
         entry = self.index.find(seq)
-        return read_block_at(self._fd, entry.offset, self.path.name) if entry else None
+        return require_block_at(self._fd, entry.offset, self.path.name) if entry else None
 
     def is_due(self, config: ArchiveConfig) -> bool:
         """Return whether to finish the segment now."""

@@ -123,21 +123,21 @@ class PartitionWriter:
         with self._guard_change():
             self._check_next(batches[0].first, batches[-1].last)
             started = perf_counter()
-            block, data, raw_bytes = build_block(
+            header, data, raw_bytes = build_block(
                 batches, self.identity.partition, self.identity.partitions
             )
-            segment = self._lookup.segment or self._begin_segment(block.first)
-            written = segment.write(block, data)
+            segment = self._lookup.segment or self._begin_segment(header.first)
+            written = segment.write(header, data)
             failpoint("archive-after-write")
             synced_from = perf_counter()
             segment.sync()
             synced = perf_counter()
             failpoint("archive-after-sync")
             with self._lookup.lock:
-                segment.accept(block, written, raw_bytes)
-            self.stats.record_append(block.last)
-            self._high_water.advance(block.last)
-        usages = block.last - block.first + 1
+                segment.accept(header, written, raw_bytes)
+            self.stats.record_append(header.last)
+            self._high_water.advance(header.last)
+        usages = header.last - header.first + 1
         write_seconds, sync_seconds = synced_from - started, synced - synced_from
         return AppendStats(usages, raw_bytes, len(written), write_seconds, sync_seconds)
 

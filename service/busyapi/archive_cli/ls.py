@@ -37,8 +37,8 @@ def _describe_times(partition: ArchivePartition, file: ArchiveFile) -> str:
         footer = read_footer(opened[0]) if opened else None
     if footer is None:
         return "footer damaged: see verify"
-    earliest = min(block.earliest_ms for block in footer.blocks)
-    latest = max(block.latest_ms for block in footer.blocks)
+    earliest = min(entry.earliest_ms for entry in footer.block_index)
+    latest = max(entry.latest_ms for entry in footer.block_index)
     return f"{_format_second(earliest)} {_format_second(latest)}"
 
 

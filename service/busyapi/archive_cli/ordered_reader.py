@@ -12,7 +12,7 @@ from typing import NamedTuple
 from busyapi.archive import high_water, identity
 from busyapi.archive.paths import ArchiveFile, FileKind
 from busyapi.archive.ranges import COVERING_KINDS, SeqRange, find_holes, find_overlaps, intersect
-from busyapi.archive.reader import Frame, matches_file, read_footer, read_frame_at, scan_frames
+from busyapi.archive.reader import Block, matches_file, read_block_at, read_footer, scan_blocks
 from busyapi.archive_cli.snapshot import ArchivePartition
 from busyapi.errors import ArchiveDamaged
 from busyapi.ids import MAX_ID, Seq
@@ -25,7 +25,7 @@ class SelectedBlock(NamedTuple):
     """A block, and the seqs that the reader takes from it."""
 
     path: str
-    frame: Frame
+    block: Block
     span: SeqRange
 
 
@@ -90,44 +90,44 @@ class OrderedReader:
                 if opened is None:
                     return
                 fd, current = opened
-                for frame in self._read_frames(fd, current, span):
-                    for part in intersect(SeqRange(frame.block.first, frame.block.last), [span]):
-                        yield SelectedBlock(current.path, frame, part)
+                for block in self._select_blocks(fd, current, span):
+                    for part in intersect(SeqRange(block.header.first, block.header.last), [span]):
+                        yield SelectedBlock(current.path, block, part)
                 advance(os.fstat(fd).st_size)
         except (ArchiveDamaged, OSError) as error:
             self._report(f"{file.path}: {error}")
 
-    def _read_frames(self, fd: int, file: ArchiveFile, span: SeqRange) -> Iterator[Frame]:
+    def _select_blocks(self, fd: int, file: ArchiveFile, span: SeqRange) -> Iterator[Block]:
         own = self._partition.identity
         footer = read_footer(fd) if file.kind is FileKind.SEGMENT else None
         if footer and matches_file(footer, file, own.partition, own.partitions):
             self._next_seq = Seq(file.last + 1)
-            for entry in footer.blocks:
+            for entry in footer.block_index:
                 if not self._may_match_block(entry.earliest_ms, entry.latest_ms):
                     continue
-                frame = read_frame_at(fd, entry.offset)
-                if frame and (frame.block.first, frame.block.last) == (entry.first, entry.last):
-                    yield frame
+                block = read_block_at(fd, entry.offset)
+                if block and (block.header.first, block.header.last) == (entry.first, entry.last):
+                    yield block
                 else:
                     self._report_unreadable(file, SeqRange(entry.first, entry.last), span)
             return
         if file.kind is FileKind.SEGMENT:
             self._report(f"{file.path}: its footer is damaged, or belongs to another file")
-        yield from self._scan_frames(fd, file, span)
+        yield from self._scan_blocks(fd, file, span)
 
-    def _scan_frames(self, fd: int, file: ArchiveFile, span: SeqRange) -> Iterator[Frame]:
+    def _scan_blocks(self, fd: int, file: ArchiveFile, span: SeqRange) -> Iterator[Block]:
         """Yield the complete blocks of a file that has no reliable footer."""
         own = self._partition.identity
-        for frame in scan_frames(fd):
-            block = frame.block
-            self._report_unreadable(file, SeqRange(self._next_seq, Seq(block.first - 1)), span)
-            self._next_seq = Seq(block.last + 1)
-            if (block.partition, block.partitions) != (own.partition, own.partitions):
+        for block in scan_blocks(fd):
+            header = block.header
+            self._report_unreadable(file, SeqRange(self._next_seq, Seq(header.first - 1)), span)
+            self._next_seq = Seq(header.last + 1)
+            if (header.partition, header.partitions) != (own.partition, own.partitions):
                 self._report(
-                    f"{file.path}: the block at {frame.offset} belongs to another partition"
+                    f"{file.path}: the block at {block.offset} belongs to another partition"
                 )
-            elif self._may_match_block(block.earliest_ms, block.latest_ms):
-                yield frame
+            elif self._may_match_block(header.earliest_ms, header.latest_ms):
+                yield block
         if file.kind is FileKind.SEGMENT:
             self._report_unreadable(file, SeqRange(self._next_seq, file.last), span)
 

@@ -10,7 +10,7 @@ from busyapi.archive.block_builder import MAX_RECEIVED_MS
 from busyapi.archive.format import IndexEntry
 from busyapi.archive.paths import ArchiveFile, FileKind
 from busyapi.archive.ranges import COVERING_KINDS
-from busyapi.archive.reader import Frame, read_footer, read_frame_at, scan_frames
+from busyapi.archive.reader import Block, read_block_at, read_footer, scan_blocks
 from busyapi.archive_cli.ordered_reader import OrderedReader, ProblemReporter
 from busyapi.archive_cli.partitions import PartitionStatus
 from busyapi.archive_cli.snapshot import ArchiveNotFound, ArchivePartition
@@ -88,10 +88,10 @@ def select_lines(
         return query.may_match_block(earliest_ms, latest_ms)
 
     for part in OrderedReader(partition, may_match_block, report).read_blocks(advance):
-        block, (first, last) = part.frame.block, part.span
+        header, (first, last) = part.block.header, part.span
         try:
-            lines = part.frame.lines()[first - block.first : last - block.first + 1]
-            if not query.matches_whole_block(block.earliest_ms, block.latest_ms):
+            lines = part.block.lines()[first - header.first : last - header.first + 1]
+            if not query.matches_whole_block(header.earliest_ms, header.latest_ms):
                 rows = [(line, parse_line(line)) for line in lines]
                 in_time = [(line, row) for line, row in rows if query.matches_time(row)]
                 times.lines_in_time += len(in_time)
@@ -156,16 +156,16 @@ def _covers(file: ArchiveFile, seq: Seq) -> bool:
 def _read_line(fd: int, file: ArchiveFile, seq: Seq) -> bytes | None:
     footer = read_footer(fd)
     if footer is None:
-        for frame in scan_frames(fd):
-            if frame.block.first <= seq <= frame.block.last:
-                return frame.line(seq)
+        for block in scan_blocks(fd):
+            if block.header.first <= seq <= block.header.last:
+                return block.line(seq)
         if file.kind is FileKind.OPEN:
             return None
-    elif (entry := footer.blocks.find(seq)) and (indexed := _read_frame(fd, entry)):
+    elif (entry := footer.block_index.find(seq)) and (indexed := _read_block(fd, entry)):
         return indexed.line(seq)
     raise ArchiveDamaged(f"{file.path}: seq {seq} cannot be read")
 
 
-def _read_frame(fd: int, entry: IndexEntry) -> Frame | None:
-    frame = read_frame_at(fd, entry.offset)
-    return frame if frame and frame.block.first == entry.first else None
+def _read_block(fd: int, entry: IndexEntry) -> Block | None:
+    block = read_block_at(fd, entry.offset)
+    return block if block and block.header.first == entry.first else None

@@ -13,7 +13,7 @@ from busyapi.archive.compression import read_content_size
 from busyapi.archive.format import Footer, SegmentIndex
 from busyapi.archive.paths import ArchiveFile, FileKind
 from busyapi.archive.ranges import SeqRange, intersect
-from busyapi.archive.reader import Frame, matches_file, read_footer, scan_frames, verify_sha256
+from busyapi.archive.reader import Block, matches_file, read_footer, scan_blocks, verify_sha256
 from busyapi.archive_cli.snapshot import ArchivePartition
 from busyapi.errors import ArchiveDamaged
 from busyapi.ids import Seq
@@ -53,14 +53,16 @@ class SegmentCheck:
 
     def run(self, advance: Callable[[int], None]) -> None:
         """Check the whole segment; `advance` gets the number of bytes read."""
-        for frame in scan_frames(self._fd):
-            self._check_place(frame)
-            if any(intersect(SeqRange(frame.block.first, frame.block.last), self._required_ranges)):
-                self._check_lines(frame)
-            self._index.add(frame.offset, frame.block)
-            self._raw_bytes += read_content_size(frame.data)
-            self.next_seq, self._end = Seq(frame.block.last + 1), frame.end
-            advance(frame.block.size)
+        for block in scan_blocks(self._fd):
+            self._check_place(block)
+            if any(
+                intersect(SeqRange(block.header.first, block.header.last), self._required_ranges)
+            ):
+                self._check_lines(block)
+            self._index.add(block.offset, block.header)
+            self._raw_bytes += read_content_size(block.data)
+            self.next_seq, self._end = Seq(block.header.last + 1), block.end
+            advance(block.header.size)
         if self._file.kind is FileKind.OPEN:
             footer = read_footer(self._fd)  # present if the writer died before the rename
             end = footer.offset if footer else os.fstat(self._fd).st_size
@@ -68,39 +70,39 @@ class SegmentCheck:
         else:
             self._check_end()
 
-    def _check_place(self, frame: Frame) -> None:
+    def _check_place(self, block: Block) -> None:
         """Check that a block follows the one before it, in bytes and in seqs."""
-        block = frame.block
-        if (frame.offset, block.first) != (self._end, self.next_seq):
+        header = block.header
+        if (block.offset, header.first) != (self._end, self.next_seq):
             detail = (
                 f"no complete block of seq {self.next_seq} at {self._end},"
-                f" the next is at {frame.offset}"
+                f" the next is at {block.offset}"
             )
-            self._report_damage(self.next_seq, Seq(block.first - 1), detail)
+            self._report_damage(self.next_seq, Seq(header.first - 1), detail)
         identity = self._partition.identity
-        if (block.partition, block.partitions) != (identity.partition, identity.partitions):
-            self._report_damage(block.first, block.last, "belongs to another partition")
+        if (header.partition, header.partitions) != (identity.partition, identity.partitions):
+            self._report_damage(header.first, header.last, "belongs to another partition")
 
-    def _check_lines(self, frame: Frame) -> None:
-        block = frame.block
+    def _check_lines(self, block: Block) -> None:
+        header = block.header
         try:
-            lines = frame.lines()
+            lines = block.lines()
         except ArchiveDamaged as error:
-            self._report_damage(block.first, block.last, str(error))
+            self._report_damage(header.first, header.last, str(error))
             return
         times: set[str] = set()
         invalid = [
             Seq(seq)
-            for seq, line in enumerate(lines, block.first)
+            for seq, line in enumerate(lines, header.first)
             if not self._is_line_of(Seq(seq), line, times)
         ]
-        for first, last in intersect(SeqRange(block.first, block.last), self._required_ranges):
+        for first, last in intersect(SeqRange(header.first, header.last), self._required_ranges):
             self.usages += last - first + 1 - sum(first <= seq <= last for seq in invalid)
         if invalid:
             detail = f"{len(invalid)} of these lines are invalid or have another id"
             self._report_damage(invalid[0], invalid[-1], detail)
-        if times and not _are_valid_times(times, block.earliest_ms, block.latest_ms):
-            self._report_damage(block.first, block.last, "has a wrong receivedAt")
+        if times and not _are_valid_times(times, header.earliest_ms, header.latest_ms):
+            self._report_damage(header.first, header.last, "has a wrong receivedAt")
 
     def _is_line_of(self, seq: Seq, line: bytes, times: set[str]) -> bool:
         """Return whether a line belongs to a seq; add its receivedAt to `times`."""
@@ -128,7 +130,7 @@ class SegmentCheck:
             self._report_footer_damage("its footer does not match its blocks")
 
     def _matches_footer(self, footer: Footer) -> bool:
-        recorded = (footer.usages, footer.raw_bytes, footer.offset, footer.blocks.packed)
+        recorded = (footer.usages, footer.raw_bytes, footer.offset, footer.block_index.packed)
         usages = self._file.last - self._file.first + 1
         return recorded == (usages, self._raw_bytes, self._end, self._index.packed)
 

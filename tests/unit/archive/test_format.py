@@ -76,8 +76,8 @@ def test_a_footer_reads_back_and_every_changed_byte_of_its_body_is_seen() -> Non
     raw = body + encode_trailer(b"s" * 32, len(body) + 44)
     decoded = decode_footer(raw, 1068)
     assert decoded
-    assert decoded.blocks.packed == index.packed
-    assert decoded._replace(blocks=index) == footer
+    assert decoded.block_index.packed == index.packed
+    assert decoded._replace(block_index=index) == footer
     for at in range(len(body)):
         assert decode_footer(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :], 1068) is None
 

@@ -15,7 +15,7 @@ import pytest
 import zstandard
 
 from busyapi.archive import paths
-from busyapi.archive.reader import scan_frames
+from busyapi.archive.reader import scan_blocks
 from busyapi.archive_cli.partitions import find_partitions
 from busyapi.archive_cli.query import Query, select_lines
 from busyapi.archive_cli.snapshot import ArchiveNotFound
@@ -379,7 +379,7 @@ def test_blocks_written_after_a_torn_one_was_read_do_not_make_it_damage(
         real = os.fstat(file.fileno())
         old_stat = os.stat_result([*real[:6], end, *real[7:]])
         monkeypatch.setattr(os, "fstat", lambda _: old_stat)
-        assert [frame.end for frame in scan_frames(file.fileno())] == [first.end]
+        assert [block.end for block in scan_blocks(file.fileno())] == [first.end]
 
 
 def test_memory_does_not_grow_with_the_archive(fast_path: Path) -> None:
