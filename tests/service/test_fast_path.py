@@ -154,7 +154,7 @@ def _statuses_of_large_requests(stack: Stack, server: Server) -> list[int]:
         device.send(post)
         # Reading stops at MAX_HELD_BYTES, so the last bytes may stay unread.
         wait_until(
-            lambda: device.count_unread() < len(post) - MAX_HELD_BYTES, "the second to be held"
+            lambda: device.count_unread() <= len(post) - MAX_HELD_BYTES, "the second to be held"
         )
         server.resume()
         statuses = [device.read_answer().status, device.read_answer().status]
