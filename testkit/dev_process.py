@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import ExitStack, suppress
 from http.client import HTTPException
+from itertools import count, islice
 from pathlib import Path
 
 from testkit.api_client import BODY
@@ -104,9 +105,20 @@ class Dev(Child):
         return process.stdout
 
 
+_candidates = count()
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PAIRS_OF_A_WORKER = 500
+
+
 def find_two_ports() -> int:
-    """Return the first of two consecutive free ports."""
-    for port in range(20_000 + os.getpid() % 10_000, 32_000, 2):
+    """Return the first of two consecutive free ports, below those that the kernel gives out.
+
+    Each worker has ports of its own: two that look for a free one at the same moment would find the
+    same. A worker gives out a pair again only after all others.
+    """
+    for candidate in islice(_candidates, _PAIRS_OF_A_WORKER):
+        pair = _WORKER * _PAIRS_OF_A_WORKER + candidate % _PAIRS_OF_A_WORKER
+        port = 20_000 + 2 * pair % 12_000
         with ExitStack() as stack, suppress(OSError):
             for number in (port, port + 1):
                 sock = stack.enter_context(socket.socket())

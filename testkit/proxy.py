@@ -39,6 +39,7 @@ class Proxy(ManagedResource):
         self._pairs: set[_Pair] = set()
         self._mute = False
         self._losing: tuple[bytes, ...] = ()
+        self._refuse_after_loss = False
         self._lost = threading.Event()
         self._listener: asyncio.Server | None = None
         self._loop = LoopThread(f"proxy {self.port}")
@@ -80,9 +81,14 @@ class Proxy(ManagedResource):
         """Pass answers again. A connection that lost some is reset: it must not get later ones."""
         self._loop.run_step(lambda: self._set_mute(on=False))
 
-    def lose_answer(self, to: bytes | tuple[bytes, ...]) -> None:
-        """Drop the next answer to a request with one of these texts, and reset its connection."""
+    def lose_answer(self, to: bytes | tuple[bytes, ...], *, then_refuse: bool = False) -> None:
+        """Drop the next answer to a request with one of these texts, and reset its connection.
+
+        `then_refuse`: refuse new connections from the same moment on, before the client can connect
+        again.
+        """
         self._lost.clear()
+        self._refuse_after_loss = then_refuse
         self._losing = (to,) if isinstance(to, bytes) else to
 
     def wait_until_lost(self, seconds: float = 10.0) -> None:
@@ -194,6 +200,8 @@ class Proxy(ManagedResource):
         """Return whether an answer may pass."""
         if any(text in pair.asked for text in self._losing):
             self._losing = ()
+            if self._refuse_after_loss:
+                self._unlisten()
             pair.reset()
             self._lost.set()
             return False

@@ -79,11 +79,10 @@ async def test_batch_that_may_be_stored_is_repeated_unchanged(proxied: ProxiedSe
     async with run_committer(proxied.endpoint, deadline=3.0) as committer:
         await committer.wait_until_ready()
         first, older, younger = await post_in_one_batch(proxied, committer, 2.0)
-        proxied.proxy.lose_answer(A)
+        proxied.proxy.lose_answer(A, then_refuse=True)
         proxied.server.resume()
         assert await first == 1
         await asyncio.to_thread(proxied.proxy.wait_until_lost)
-        proxied.proxy.refuse()
         assert isinstance((await gather_results([older]))[0], OutcomeUnknown)
         proxied.proxy.accept()
         assert await younger == 3

@@ -123,7 +123,7 @@ def test_after_a_kill_of_everything_the_next_start_continues_and_the_archive_is_
 
 
 def test_two_partitions_have_two_flushers_and_both_are_counted(tmp_path: Path) -> None:
-    settings = {"BUSYAPI_FLUSHER_PORT": str(find_two_ports() + 2000)}
+    settings = {"BUSYAPI_FLUSHER_PORT": str(find_two_ports())}
     with Dev(tmp_path, "--partitions", "2", "--processes", "1", settings=settings) as dev:
         ids = [dev.post() for _ in range(10)]
         assert len(set(ids)) == 10
