@@ -159,6 +159,7 @@ async def test_older_volume_halts_and_the_right_one_continues(stack: InProcessSt
     stack.archive.with_name("right").rename(stack.archive)
     async with stack.run() as (_, committer):
         assert await stack.post(committer, "c", 1) == [6]
+        await stack.wait_until_archived(6)
     assert stack.read_archived_ids() == [1, 2, 3, 4, 5, 6]
 
 
