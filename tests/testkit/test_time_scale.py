@@ -13,7 +13,7 @@ def test_durations_are_read(duration: str, expected: float) -> None:
 
 
 def test_what_is_no_duration_is_refused() -> None:
-    with pytest.raises(ValueError, match="no duration"):
+    with pytest.raises(ValueError, match="is not a duration"):
         parse_duration("5 minutes")
 
 
