@@ -39,12 +39,14 @@ unexport PYTHONDONTWRITEBYTECODE
 SEPARATE := long or release
 LATER := chart or alerts or mutants or tools or full
 
-# Tests wait as much as they compute: four at a time keep two cores busy. In the order of their
-# folders short files come last, so that no long one ends alone. What measures time or CPU runs
-# afterwards, one test at a time. A part of the tests (-k, -m or a path) takes one process, which is
-# ready when four still start.
+# Tests wait more than they compute: six at a time keep two cores busy, and four where each needs much
+# of a core for long (helm, promtool, mutants). In the order of their folders short files come last, so
+# that no long one ends alone. What measures time or CPU runs afterwards, one test at a time. A part of
+# the tests (-k, -m or a path) takes one process, which is ready when six still start.
 PART := $(filter -k -m tests/%,$(ARGS))
-WORKERS := -n 4 --dist loadfile --no-loadscope-reorder
+PARALLEL := 4
+test: PARALLEL := 6
+WORKERS = -n $(PARALLEL) --dist loadfile --no-loadscope-reorder
 ifdef PART
 run_tests = $(PYTEST) -m "$(1)" $(ARGS)
 else
