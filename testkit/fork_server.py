@@ -143,14 +143,21 @@ def _fixed_variables(environment: Mapping[str, str]) -> dict[str, str]:
 def serve(requests: socket.socket) -> dict[str, Any] | None:
     """Answer requests. Return the request in each forked child, and None at the end of the run."""
     parent = os.getpid()
+    exit_codes: dict[int, int] = {}
     for line in requests.makefile("rb"):
         request = json.loads(line)
         if "poll" in request:
-            pid, status = os.waitpid(request["poll"], os.WNOHANG)
-            reply = os.waitstatus_to_exitcode(status) if pid else None
+            # Two threads of the run may ask for the same child: its code is read only once.
+            reply = exit_codes.get(request["poll"])
+            if reply is None:
+                pid, status = os.waitpid(request["poll"], os.WNOHANG)
+                if pid:
+                    reply = exit_codes[pid] = os.waitstatus_to_exitcode(status)
         elif (reply := os.fork()) == 0:
             _set_death_signal(parent)
             return dict(request)
+        else:
+            exit_codes.pop(reply, None)
         requests.sendall(json.dumps(reply).encode() + b"\n")
     return None
 

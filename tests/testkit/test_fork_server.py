@@ -81,3 +81,9 @@ def test_what_is_read_before_the_fork_needs_a_new_process(
     server: ForkServer, change: dict[str, str], *, can_start: bool
 ) -> None:
     assert server.can_start({**os.environ, **change}) == can_start
+
+
+def test_exit_code_can_be_asked_for_twice(server: ForkServer, tmp_path: Path) -> None:
+    child = start(server, tmp_path / "log", "flusher")
+    assert child.wait(20) == 2
+    assert server.ask({"poll": child.pid}) == 2
