@@ -21,6 +21,7 @@ from busyapi.ids import Seq
 from busyapi.usage_json import MAX_RECEIVED_MS
 
 VERSION = b"1"
+CHECKSUM_DIGITS = 8
 FIELD = b"u"
 _ANY_VERSION = re.compile(rb"[1-9][0-9]{0,5}")
 
@@ -88,6 +89,9 @@ def check_entry(entry: Entry) -> CheckedEntry:
     if parts[0] != VERSION and _ANY_VERSION.fullmatch(parts[0]):
         raise _unknown_version(entry, f"version {parts[0].decode()}")
     if len(parts) != 3 or parts[0] != VERSION:  # noqa: PLR2004 - version, time, checksum
+        raise BadEntry("header")
+    # Cut within the checksum, "0" would be that of an empty line.
+    if len(parts[2]) != CHECKSUM_DIGITS:
         raise BadEntry("header")
     try:
         received_ms, checksum = int(parts[1]), int(parts[2], 16)

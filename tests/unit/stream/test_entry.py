@@ -64,6 +64,12 @@ def test_value_cut_short_is_refused(lines: list[bytes], data: st.DataObject) -> 
         decode_entry(entry._replace(value=entry.value[:end]))
 
 
+def test_value_cut_within_its_checksum_is_refused() -> None:
+    # An empty line has the checksum 0.
+    with pytest.raises(BadEntry, match="header"):
+        decode_entry(Entry(Seq(1), Seq(1), b"1 1 0"))
+
+
 @given(st.binary(max_size=60))
 def test_any_other_bytes_are_decoded_or_refused(value: bytes) -> None:
     try:
