@@ -12,6 +12,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import BinaryIO
 
+from busyapi.archive.fsync import sync_folder
 from busyapi.archive.paths import TEMPORARY_SUFFIX
 from busyapi.errors import ArchiveError
 
@@ -30,6 +31,7 @@ def open_target(target: Path) -> Iterator[BinaryIO]:
     Raises:
         WrongTarget: the target cannot be written; nothing was done.
         OSError: it could not be written completely; the error names the target.
+        FsyncFailed: it is complete, but its name may not survive a power cut.
     """
     path = target.resolve()
     mode = _check_target(target, path)
@@ -48,7 +50,7 @@ def open_target(target: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(fd)
         temporary.rename(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         if error.filename not in {None, str(temporary)}:
             raise
@@ -74,11 +76,3 @@ def _check_target(target: Path, path: Path) -> int | None:
     if not os.access(path, os.W_OK):
         raise WrongTarget(f"{target} exists and is write-protected: name another file")
     return stat.S_IMODE(mode)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

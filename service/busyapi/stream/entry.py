@@ -88,10 +88,8 @@ def check_entry(entry: Entry) -> CheckedEntry:
         raise _unknown_version(entry, "an unknown field")
     if parts[0] != VERSION and _ANY_VERSION.fullmatch(parts[0]):
         raise _unknown_version(entry, f"version {parts[0].decode()}")
-    if len(parts) != 3 or parts[0] != VERSION:  # noqa: PLR2004 - version, time, checksum
-        raise BadEntry("header")
     # Cut within the checksum, "0" would be that of an empty line.
-    if len(parts[2]) != CHECKSUM_DIGITS:
+    if len(parts) != 3 or parts[0] != VERSION or len(parts[2]) != CHECKSUM_DIGITS:  # noqa: PLR2004
         raise BadEntry("header")
     try:
         received_ms, checksum = int(parts[1]), int(parts[2], 16)
