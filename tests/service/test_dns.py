@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -61,14 +61,20 @@ def is_detail(process: Process, text: str) -> bool:
     return any(text in str(line.get("detail", "")) for line in lines)
 
 
+@contextmanager
+def run_by_name(folder: Path, store: Store, *, first: str = NAME) -> Iterator[Named]:
+    """Run a stack that finds its Redis by name, after a check that it works."""
+    by_name = Named(folder, store, first=first)
+    with closing(by_name.names), by_name.stack:
+        by_name.check_works()
+        yield by_name
+
+
 @pytest.fixture
 def by_name(tmp_path: Path, valkey: Server) -> Iterator[Named]:
     """A running stack on one server that it finds by name."""
-    by_name = Named(tmp_path, valkey)
-    with by_name.stack:
-        by_name.check_works()
+    with run_by_name(tmp_path, valkey) as by_name:
         yield by_name
-    by_name.names.close()
 
 
 @pytest.mark.parametrize("failure", ["fail", "mute"])
@@ -187,11 +193,10 @@ def test_process_without_a_last_address_says_that_the_lookup_fails(by_name: Name
 
 
 def test_sentinels_and_a_failover_while_no_name_is_known(tmp_path: Path) -> None:
-    with SentinelSet(tmp_path / "sentinels") as sentinels, ExitStack() as running:
-        by_name = Named(tmp_path, sentinels)
-        running.callback(by_name.names.close)
-        running.enter_context(by_name.stack)
-        by_name.check_works()
+    with (
+        SentinelSet(tmp_path / "sentinels") as sentinels,
+        run_by_name(tmp_path, sentinels) as by_name,
+    ):
         by_name.names.fail()
         cut_connections(sentinels.servers)
         by_name.check_works()
@@ -207,12 +212,8 @@ def test_removed_sentinel_whose_address_has_another_one(tmp_path: Path) -> None:
     with (
         SentinelSet(tmp_path / "sentinels") as sentinels,
         Server(tmp_path / "other") as other,
-        ExitStack() as running,
+        run_by_name(tmp_path, sentinels, first=REMOVED) as by_name,
     ):
-        by_name = Named(tmp_path, sentinels, first=REMOVED)
-        running.callback(by_name.names.close)
-        running.enter_context(by_name.stack)
-        by_name.check_works()
         by_name.names.remove(REMOVED)
         sentinel, service = sentinels.sentinels[0].client, sentinels.service
         sentinel.sentinel_remove(service)
@@ -222,11 +223,10 @@ def test_removed_sentinel_whose_address_has_another_one(tmp_path: Path) -> None:
 
 
 def test_cluster(tmp_path: Path) -> None:
-    with ClusterOfThree(tmp_path / "cluster") as cluster, ExitStack() as running:
-        by_name = Named(tmp_path, cluster)
-        running.callback(by_name.names.close)
-        running.enter_context(by_name.stack)
-        by_name.check_works()
+    with (
+        ClusterOfThree(tmp_path / "cluster") as cluster,
+        run_by_name(tmp_path, cluster) as by_name,
+    ):
         by_name.names.mute()
         cut_connections(cluster.nodes)
         by_name.check_works()
