@@ -1,0 +1,1 @@
+"""Credentials: who sends a request, and what that client may do."""
