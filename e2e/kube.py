@@ -55,6 +55,15 @@ class Kube:
             if not node.spec.unschedulable and is_ready(node) and not _is_tainted(node)
         ]
 
+    def node_addresses(self) -> list[str]:
+        """Return the addresses of these nodes within the cluster."""
+        return [
+            address.address
+            for node in self.nodes()
+            for address in node.status.addresses
+            if address.type == "InternalIP"
+        ]
+
     def has_image(self, tag: str) -> bool:
         """Return whether every node has an image."""
         return all(

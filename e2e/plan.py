@@ -10,6 +10,7 @@ from e2e.report import Report
 from e2e.scenarios import (
     autoscale,
     boundaries,
+    dns,
     external,
     faults,
     install,
@@ -17,6 +18,7 @@ from e2e.scenarios import (
     nodes,
     observability,
     operations,
+    probe,
     protection,
     retention,
     rotation,
@@ -57,7 +59,7 @@ class Context:
 SHORT = (Part("short", (install.install, install.upgrade)),)
 FULL = (
     Part("install", (install.install, install.upgrade, install.roll_back)),
-    Part("faults", faults.SCENARIOS),
+    Part("faults", (*faults.SCENARIOS, *dns.SCENARIOS)),
     Part("nodes", nodes.SCENARIOS),
     Part("lifetime", lifetime.SCENARIOS),
     Part("runbooks", runbooks.SCENARIOS),
@@ -65,7 +67,7 @@ FULL = (
     Part("protection", protection.SCENARIOS),
     Part("valkey-volume", valkey_volume.SCENARIOS),
     Part("retention", (retention.delete_old_usages,)),
-    Part("observability", observability.SCENARIOS),
+    Part("observability", (*observability.SCENARIOS, probe.probe_from_outside)),
     Part("boundaries", boundaries.SCENARIOS, partitions=boundaries.PARTITIONS),
     Part("sentinel", (external.run_with_sentinels,)),
     Part("rotation", rotation.SCENARIOS),

@@ -110,13 +110,14 @@ def fetch(
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
     seconds: float = 20.0,
+    host: str = "127.0.0.1",
 ) -> Answer:
     """Send one request on a new connection, and return the answer.
 
     Raises:
         OSError, HTTPException: no connection, no answer in time, or an answer that is not HTTP.
     """
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
+    connection = http.client.HTTPConnection(host, port, timeout=seconds)
     with contextlib.closing(connection):
         connection.request(method, path, body, dict(headers or {}))
         answer = connection.getresponse()

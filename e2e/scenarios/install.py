@@ -36,20 +36,18 @@ def install(release: Release, report: Report) -> None:
     with report.row("the README's usage posted through Ingress and Gateway") as row:
         release.upgrade(release.routing_values())
         post_example_by_hosts(release, row)
-    with report.row("helm test from outside, by the Ingress") as row:
+    with report.row("helm test from outside") as row:
         if release.target.program is None:
             row.skipped = True
             row.notes.append("needs the cluster of E2E_CLUSTER, whose pods reach this machine")
             return
-        (address,) = (
-            entry.address
-            for entry in release.kube.nodes()[0].status.addresses
-            if entry.type == "InternalIP"
-        )
+        address = release.kube.node_addresses()[0]
         with relay(address, release.target.port) as port:
             outside = {"enabled": True, "connectTo": f"{address}:{port}"}
-            release.upgrade({"tests": {"outside": outside}})
-            release.helm_test()
+            for way, host in release.hosts.items():
+                release.upgrade({"tests": {"outside": {**outside, "url": f"http://{host}"}}})
+                release.helm_test()
+                row.notes.append(f"by the {way}")
         release.upgrade({"tests": {"outside": {"enabled": False}}})
         row.verdict = release.audit()
 

@@ -27,7 +27,7 @@ from tools.preview.panel_queries import Choice, query_curves
 PROMETHEUS = "/api/v1/namespaces/monitoring/services/prometheus:9090/proxy/api/v1"
 TARGETS = 3
 """Two API pods and a flusher."""
-LOADED_SECONDS = 150
+LOADED_SECONDS = 240
 """A kubelet renews the files of the Prometheus operator within a minute or two."""
 FIRES_SECONDS = 90
 PANELS_SECONDS = 150
@@ -215,9 +215,9 @@ def count_dashboards(release: Release) -> int:
     return len(boards)
 
 
-def query(release: Release, path: str) -> Any:
+def query(release: Release, path: str, **arguments: str) -> Any:
     """Query the cluster's Prometheus."""
-    return release.kube.get_json(f"{PROMETHEUS}{path}")["data"]
+    return release.kube.get_json(f"{PROMETHEUS}{path}", **arguments)["data"]
 
 
 def list_firing_alerts(release: Release) -> set[str]:
@@ -271,12 +271,7 @@ def add_scrapes(release: Release) -> Iterator[None]:
     """Let Prometheus scrape the kubelets and, on this machine, the state of this namespace."""
     registry = CollectorRegistry()
     registry.register(State(release.kube.get_json, release.namespace))
-    nodes = [
-        address.address
-        for node in release.kube.nodes()
-        for address in node.status.addresses
-        if address.type == "InternalIP"
-    ]
+    nodes = release.kube.node_addresses()
     state, thread = start_http_server(0, nodes[0], registry)
     try:
         add_monitor(release, "state", nodes[:1], state.server_port, {"scheme": "http"})
