@@ -28,6 +28,8 @@ class Line(NamedTuple):
     id: int
     digest: bytes
     file: str
+    writer: str = ""
+    """In its stamp, "" without a stamp."""
 
 
 class Span(NamedTuple):
@@ -94,7 +96,9 @@ def _read_segment(partition: Partition, path: Path) -> list[str]:
         for content in _read_frames(path):
             for line in content.splitlines():
                 members = json.loads(line)
-                partition.lines.append(Line(members["id"], digest(members["usage"]), path.name))
+                writer = members.get("writer", "")
+                usage = digest(members["usage"])
+                partition.lines.append(Line(members["id"], usage, path.name, writer))
     except (zstandard.ZstdError, ValueError, KeyError, TypeError) as error:
         return [f"{path.name}: {error}"]
     return []

@@ -28,6 +28,7 @@ class Defect(StrEnum):
     UNREADABLE_ANSWER = "acknowledged without one id for each usage"
     WENT_BACK = "id not above one that was answered before the request was sent"
     NEVER_SENT = "archived but never sent"
+    WRONG_WRITER = "archived with the stamp of another writer"
     HOLE = "seq neither archived nor accounted for"
     """By a gap record or a quarantine file."""
     OVERLAP = "seq accounted for twice"
@@ -187,11 +188,16 @@ def _check_unacknowledged(verdict: Verdict, copies: Counter[bytes]) -> None:
 
 
 def _check_all_sent(verdict: Verdict, lines: list[Line]) -> None:
-    """Check that every archived usage was sent."""
-    sent = {digest for request in verdict.history.requests for digest in request.digests}
+    """Check that every archived usage was sent, and has the stamp of its writer."""
+    writers = {
+        digest: request.writer for request in verdict.history.requests for digest in request.digests
+    }
     for line in lines:
-        if line.digest not in sent:
+        writer = writers.get(line.digest)
+        if writer is None:
             verdict.add_defect(Defect.NEVER_SENT, f"id {line.id} in {line.file}")
+        elif writer != line.writer:
+            verdict.add_defect(Defect.WRONG_WRITER, f"id {line.id} in {line.file}")
 
 
 def _check_order(verdict: Verdict, number: int, partition: Partition, partitions: int) -> None:

@@ -38,6 +38,8 @@ class Request:
     """Monotonic time before its first byte was sent."""
     answered: float = 0.0
     """Monotonic time after its last answer was read."""
+    writer: str = ""
+    """The writer in the stamp that its usages must have in the archive, "" for no stamp."""
 
 
 @dataclass

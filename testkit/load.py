@@ -38,7 +38,8 @@ class Load(ManagedResource):
     """Load from a separate thread, from the start of a `with` to its end.
 
     With `requests` or `seconds` the load ends by itself after these; `finish` waits for that.
-    After each 201 a connection waits for `pause_after_201` seconds.
+    After each 201 a connection waits for `pause_after_201` seconds. `writer` is what the archive
+    must have in the stamp of each usage, because of the `token`.
     """
 
     def __init__(
@@ -53,6 +54,8 @@ class Load(ManagedResource):
         timeout: float = 20.0,
         pause_after_201: float = PAUSE_AFTER_201_SECONDS,
         history: History | None = None,
+        token: str = "",
+        writer: str = "",
     ) -> None:
         self.port = port
         self.connections = connections
@@ -60,6 +63,8 @@ class Load(ManagedResource):
         self.keys = keys
         self.timeout = timeout
         self.pause_after_201 = pause_after_201
+        self.token = token
+        self.writer = writer
         self.history = History() if history is None else history
         self._seconds = seconds
         self._left = iter(range(requests)) if requests is not None else count()
@@ -117,6 +122,8 @@ class Load(ManagedResource):
 
     def _message(self, usages: list[dict[str, str]]) -> bytes:
         headers = {"idempotency_key": f"{MARK}-{uuid.uuid4().hex}"} if self.keys else {}
+        if self.token:
+            headers["authorization"] = f"Bearer {self.token}"
         if self.batch:
             return render_post("/api/usages/batch", json.dumps(usages).encode(), **headers)
         return render_post("/api/usages", json.dumps(usages[0]).encode(), **headers)
@@ -143,6 +150,7 @@ class Load(ManagedResource):
                 status=answer.status if answer else 0,
                 sent=request.sent if request else sent,
                 answered=time.monotonic(),
+                writer=self.writer,
             )
             if outcome is not Outcome.UNKNOWN or not self.keys:
                 break

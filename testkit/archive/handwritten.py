@@ -16,9 +16,11 @@ def make_usage(name: str) -> dict[str, str]:
     return {"patientId": "100", "medication": "Albuterol", "marker": name}
 
 
-def make_line(usage_id: int, name: str) -> dict[str, Any]:
+def make_line(usage_id: int, name: str, writer: str = "") -> dict[str, Any]:
     """Return one archived line."""
-    return {"id": usage_id, "receivedAt": "2026-11-23T19:12:00.123Z", "usage": make_usage(name)}
+    stamp = {"writer": writer} if writer else {}
+    usage = make_usage(name)
+    return {"id": usage_id, "receivedAt": "2026-11-23T19:12:00.123Z", "usage": usage, **stamp}
 
 
 def make_segment(lines: Sequence[dict[str, Any]]) -> bytes:
@@ -80,6 +82,7 @@ def add_request(
     *,
     at: float = 0.0,
     until: float | None = None,
+    writer: str = "",
 ) -> None:
     """Add a request that was sent at `at` and answered at `until`."""
     history.add(
@@ -89,5 +92,6 @@ def add_request(
             ids=tuple(ids),
             sent=at,
             answered=at if until is None else until,
+            writer=writer,
         )
     )

@@ -25,7 +25,7 @@ def test_lines_are_read_across_frames_and_past_notes(tmp_path: Path) -> None:
     path = write_segment(tmp_path, [make_line(n, f"u{n}") for n in (1, 2, 3)])
     archive = read_archive(tmp_path)
     assert [tuple(line) for line in archive.partition(0).lines] == [
-        (n, digest(make_usage(f"u{n}")), path.name) for n in (1, 2, 3)
+        (n, digest(make_usage(f"u{n}")), path.name, "") for n in (1, 2, 3)
     ]
     assert not archive.damaged
     assert not archive.torn

@@ -31,7 +31,9 @@ class Run:
         add_request(self.history, UNKNOWN, ["not"], at=5)
         add_request(self.history, OK, ["late"], [21], at=6)
         # Id 4 is of the request that ended unknown; 5 to 20 were jumped over.
-        self.lines = [(1, "one"), (2, "two"), (3, "three"), (4, "perhaps"), (21, "late")]
+        self.lines: list[tuple[int, str] | tuple[int, str, str]] = [
+            *((1, "one"), (2, "two"), (3, "three"), (4, "perhaps"), (21, "late")),
+        ]
         self.gaps = [(5, 20)]
 
     def check_history(self, folder: Path) -> Verdict:
@@ -142,6 +144,21 @@ def lines_exchanged(run: Run) -> None:
     run.lines[1:3] = [(3, "three"), (2, "two")]
 
 
+def writer_of_a_usage_without_one(run: Run) -> None:
+    run.lines[0] = (1, "one", "someone")
+
+
+def no_writer_of_a_usage_with_one(run: Run) -> None:
+    add_request(run.history, OK, ["mine"], [22], at=7, writer="me")
+    run.lines.append((22, "mine"))
+
+
+def another_writer(run: Run) -> None:
+    add_request(run.history, OK, ["mine"], [22], at=7, writer="me")
+    add_request(run.history, OK, ["yours"], [23], at=8, writer="you")
+    run.lines += [(22, "mine", "me"), (23, "yours", "me")]
+
+
 CASES: list[tuple[Callable[[Run], None], set[Defect]]] = [
     (acknowledged_and_nowhere, {Defect.MISSING}),
     (acknowledged_and_in_a_gap, {Defect.MISSING}),
@@ -163,6 +180,9 @@ CASES: list[tuple[Callable[[Run], None], set[Defect]]] = [
     (gap_over_a_line, {Defect.OVERLAP}),
     (gap_in_a_gap, {Defect.OVERLAP}),
     (lines_exchanged, {Defect.ORDER}),
+    (writer_of_a_usage_without_one, {Defect.WRONG_WRITER}),
+    (no_writer_of_a_usage_with_one, {Defect.WRONG_WRITER}),
+    (another_writer, {Defect.WRONG_WRITER}),
 ]
 
 
