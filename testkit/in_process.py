@@ -112,9 +112,11 @@ class CommitterHarness:
         )
         self.pool = CommitterPool([self.committer], self.admission)
 
-    def post(self, *lines: bytes, key: IdempotencyKey | None = None) -> asyncio.Future[int]:
+    def post(
+        self, *lines: bytes, key: IdempotencyKey | None = None, stamp: bytes = b""
+    ) -> asyncio.Future[int]:
         """Submit one request, and return the future of its signed last seq or its refusal."""
-        write = _SignedWrite(lines, key)
+        write = _SignedWrite([line + stamp for line in lines], key, is_stamped=bool(stamp))
         try:
             self.pool.submit(write)
         except Refused as error:

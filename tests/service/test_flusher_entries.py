@@ -69,12 +69,12 @@ async def test_entry_of_another_version_halts_and_waits_for_that_version(
         assert await stack.post(committer, "c", 1) == [6]
         assert quarantined(stack) == []
         # The version that wrote it takes over.
-        monkeypatch.setattr("busyapi.stream.entry.VERSION", b"7")
+        monkeypatch.setattr("busyapi.stream.entry.READABLE_VERSIONS", (b"7",))
         await poll_until(
             lambda: "seqs 5 to 5 has version 1" in flusher.not_ready_reason, "the next entry"
         )
         await stack.wait_until_archived(4)
-        monkeypatch.setattr("busyapi.stream.entry.VERSION", b"1")
+        monkeypatch.setattr("busyapi.stream.entry.READABLE_VERSIONS", (b"1", b"2"))
         await wait_until_flushing(flusher)
         await stack.wait_until_archived(6)
         assert flusher._metrics.halted._value.get() == 0
@@ -101,10 +101,10 @@ async def test_entry_of_another_version_stops_a_jump_before_anything_is_skipped(
     async with stack.run() as (_, committer):
         assert await stack.post(committer, "a", 1) == [1]
         await stack.wait_until_archived(1)
-    store(stack.server, b"2 newer\n{}")
+    store(stack.server, b"3 newer\n{}")
     stack.server.command("HDEL", KEYS.state, "epoch")
     async with run_flusher(stack.make_flusher(), ready=False) as flusher:
-        await poll_until(lambda: "has version 2" in flusher.not_ready_reason, "the flusher to halt")
+        await poll_until(lambda: "has version 3" in flusher.not_ready_reason, "the flusher to halt")
         assert stack.read_entry_ids() == ["2-1"]
         assert "epoch" not in stack.read_state()
     assert stack.read_gaps() == []
@@ -122,13 +122,13 @@ async def test_broken_entry_of_a_known_version_is_still_set_aside(stack: InProce
 
 def test_lookup_of_an_entry_of_another_version_is_503(valkey: Server, stacks: Stacks) -> None:
     stack = stacks(valkey)
-    last = store(valkey, b"2 newer\n{}")
+    last = store(valkey, b"3 newer\n{}")
     answer = fetch(stack.port, f"/api/usages/{last}")
     assert answer.status == 503
     assert "Another version" in answer.json()["detail"]
     (flusher,) = stack.flushers
     wait_until(
-        lambda: b"has version 2" in fetch(flusher.port, "/readyz").body, "the flusher to halt"
+        lambda: b"has version 3" in fetch(flusher.port, "/readyz").body, "the flusher to halt"
     )
     assert fetch(stack.port, f"/api/usages/{last}").status == 503
     stack.close()

@@ -183,6 +183,7 @@ class FastPathWrite(PendingWrite):
         self.count = 1
         self.size = len(line)
         self.key = None
+        self.is_stamped = False
         self.created_at = monotonic()
         self._protocol = protocol
         self.is_waiting = True

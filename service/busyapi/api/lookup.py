@@ -9,6 +9,7 @@ from busyapi.api.context import ApiContext, make_handler
 from busyapi.api.responses import JSON, make_json_response
 from busyapi.errors import NotSeeded, RedisUnavailable, UsageExpired
 from busyapi.ids import MAX_ID, Seq, UsageId, split_usage_id
+from busyapi.stamp import StampedUsage, split_archived_stamp
 from busyapi.usage_json import render_usage
 from busyapi.web.problems import NO_STORE_HEADERS, Problem
 from busyapi.web.protocol import request_id_of
@@ -26,23 +27,24 @@ async def get_usage(context: ApiContext, request: Request, usage: int) -> HTTPRe
     partition, seq = split_usage_id(UsageId(usage), context.settings.partitions)
     is_redis_down = False
     try:
-        line = await _find_buffered(context, UsageId(usage), partition, seq)
+        stamped = await _find_buffered(context, UsageId(usage), partition, seq)
     except RedisUnavailable:
         # The archive may have the usage.
-        line, is_redis_down = None, True
-    if line is None:
-        line = await _find_archived(context, request, partition, seq)
-    if line is None:
+        stamped, is_redis_down = None, True
+    if stamped is None:
+        stamped = await _find_archived(context, request, partition, seq)
+    if stamped is None:
         raise RedisUnavailable if is_redis_down else Problem(404, NO_SUCH_USAGE)
-    return HTTPResponse(line, 200, NO_STORE_HEADERS, JSON)
+    return HTTPResponse(stamped.usage, 200, NO_STORE_HEADERS, JSON)
 
 
 async def _find_buffered(
     context: ApiContext, usage_id: UsageId, partition: int, seq: Seq
-) -> bytes | None:
+) -> StampedUsage | None:
     state, entry = await context.readers[partition].find_usage(seq)
     if entry:
-        return render_usage(usage_id, entry.received_ms, entry.line)
+        line = render_usage(usage_id, entry.received_ms, entry.line)
+        return StampedUsage(line, entry.stamp)
     if state.seq is not None and seq > state.seq:
         raise Problem(404, NO_SUCH_USAGE)
     return None
@@ -50,11 +52,12 @@ async def _find_buffered(
 
 async def _find_archived(
     context: ApiContext, request: Request, partition: int, seq: Seq
-) -> bytes | None:
+) -> StampedUsage | None:
     try:
-        return await context.archive.find_line(partition, seq, request_id_of(request))
+        line = await context.archive.find_line(partition, seq, request_id_of(request))
     except UsageExpired:
         raise Problem(410, "The usage is no longer kept.") from None
+    return split_archived_stamp(line) if line else None
 
 
 @make_handler

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from busyapi.errors import ArchiveDamaged
+from busyapi.stamp import split_archived_stamp
 
 
 class ArchivedUsage(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
@@ -17,26 +18,33 @@ class ArchivedUsage(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     id: int
     received_at: str
     usage: dict[str, Any]
+    writer: str | None = None
+    """The digest of the credential that posted the usage; None if the usage has no stamp."""
+    tenant: str | None = None
 
 
 _decoder = msgspec.json.Decoder(ArchivedUsage)
 
 
 def parse_line(line: bytes) -> ArchivedUsage:
-    """Parse a line.
+    """Parse a line, and check the form of its stamp.
 
     Raises:
         ArchiveDamaged: it is not a line of the archive. The message never contains the line.
     """
     try:
-        return _decoder.decode(line)
+        row = _decoder.decode(line)
+        if not line.endswith(b"}}"):
+            split_archived_stamp(line)
     except (ValueError, RecursionError):
         reason = "is not a line of the archive"
+    else:
+        return row
     # Raised outside of the handler: the parser's error may contain the payload, and must not become
     # the context of this one.
     raise ArchiveDamaged(reason)
 
 
 def extract_usage(line: bytes) -> bytes:
-    """Return the JSON of a line's usage, its last member, exactly as archived."""
-    return line.partition(b',"usage":')[2][:-1]
+    """Return the JSON of a valid line's usage, exactly as archived."""
+    return split_archived_stamp(line).usage.partition(b',"usage":')[2][:-1]

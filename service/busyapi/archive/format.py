@@ -38,7 +38,10 @@ _ENTRY = struct.Struct("<QQQQQ")
 
 
 class UsageBatch(NamedTuple):
-    """Usages with consecutive seqs, received together, as canonical JSON without newlines."""
+    """Usages with consecutive seqs, received together, as canonical JSON without newlines.
+
+    A stamped usage has its stamp behind it, as the members that follow `usage` in a line.
+    """
 
     first: Seq
     last: Seq

@@ -41,6 +41,8 @@ def export_parquet(blocks: Iterable[list[bytes]], target: Path) -> int:
             pa.field("medication", text),
             pa.field("timestamp", text),
             pa.field("usage", text, nullable=False),
+            pa.field("writer", text),
+            pa.field("tenant", text),
         ]
     )
     rows = 0
@@ -74,6 +76,8 @@ def _make_columns(group: list[bytes]) -> list[list[Any]]:
         [_to_text(row.usage.get("medication")) for row in rows],
         [_to_text(row.usage.get("timestamp")) for row in rows],
         [extract_usage(line).decode() for line in group],
+        [row.writer for row in rows],
+        [row.tenant for row in rows],
     ]
 
 

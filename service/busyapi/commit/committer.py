@@ -55,7 +55,7 @@ class Committer:
         self._deadline = deadline
         self._admission = admission
         self._observer = observer
-        self._id = CommitterId(endpoint.key_names(partition))
+        self._id = CommitterId(endpoint.key_names(partition), endpoint.entry_version)
         self.highest_seq = Seq(0)  # the highest that Redis has given to this process
         self._queued: deque[PendingWrite] = deque()
         self._batch: InFlightBatch | None = None

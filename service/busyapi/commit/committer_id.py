@@ -3,7 +3,7 @@
 from collections import deque
 from secrets import token_hex
 
-from busyapi.commit.in_flight import InFlightBatch, form_batch
+from busyapi.commit.in_flight import BatchIdentity, InFlightBatch, form_batch
 from busyapi.commit.pending import PendingWrite
 from busyapi.stream.keys import PartitionKeys
 from busyapi.stream.session import Session
@@ -17,8 +17,9 @@ class CommitterId:
     So if the clock steps, a repeat may get no result, but it is never stored twice.
     """
 
-    def __init__(self, key_names: PartitionKeys) -> None:
+    def __init__(self, key_names: PartitionKeys, entry_version: int) -> None:
         self._key_names = key_names
+        self._entry_version = entry_version
         self._id = ""
         self._number = 0
 
@@ -41,10 +42,12 @@ class CommitterId:
 
     def form_batch(self, queued: deque[PendingWrite]) -> InFlightBatch:
         """Move the oldest writes into a batch with the next number."""
-        self._number += 1
-        return form_batch(queued, self._key_names, self._id, self._number)
+        return form_batch(queued, self._next_identity())
 
     def rebuild_batch(self, batch: InFlightBatch) -> None:
         """Make a batch's commands again, for its remaining writes and with the next number."""
+        batch.rebuild(self._next_identity())
+
+    def _next_identity(self) -> BatchIdentity:
         self._number += 1
-        batch.rebuild(self._key_names, self._id, self._number)
+        return BatchIdentity(self._key_names, self._id, self._number, self._entry_version)

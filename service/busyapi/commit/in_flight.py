@@ -16,7 +16,7 @@ from typing import NamedTuple
 from busyapi.commit.pending import PendingWrite
 from busyapi.errors import BufferFull, IdempotencyKeyConflict, IdempotencyKeysFull, OutcomeUnknown
 from busyapi.stream.connection import ServerError
-from busyapi.stream.entry import encode_entry
+from busyapi.stream.entry import encode_entry, encode_stamped_entry
 from busyapi.stream.keys import PartitionKeys
 from busyapi.stream.session import CommitCommand, CommitResult
 
@@ -32,6 +32,16 @@ class StoredCommand(NamedTuple):
     command: CommitCommand
     writes: list[PendingWrite]
     result: CommitResult
+
+
+class BatchIdentity(NamedTuple):
+    """How a batch is recognized in Redis, and which entries it may have."""
+
+    key_names: PartitionKeys
+    committer_id: str
+    number: int
+    entry_version: int = 1
+    """The highest version of entries that this process writes."""
 
 
 class InFlightBatch:
@@ -80,15 +90,13 @@ class InFlightBatch:
             self.is_outdated = True
         return expired
 
-    def rebuild(self, key_names: PartitionKeys, committer_id: str, number: int) -> None:
+    def rebuild(self, identity: BatchIdentity) -> None:
         """Make the commands again, for the remaining writes and with another number."""
-        self.commands = _make_commands(list(self.writes()), key_names, committer_id, number)
+        self.commands = _make_commands(list(self.writes()), identity)
         self.is_outdated = False
 
 
-def form_batch(
-    queued: deque[PendingWrite], key_names: PartitionKeys, committer_id: str, number: int
-) -> InFlightBatch:
+def form_batch(queued: deque[PendingWrite], identity: BatchIdentity) -> InFlightBatch:
     """Move the oldest writes, at least one, from `queued` into a batch."""
     writes: list[PendingWrite] = []
     count = size = keyed = 0
@@ -105,38 +113,41 @@ def form_batch(
         size += write.size
         keyed += write.key is not None
         writes.append(write)
-    return InFlightBatch(_make_commands(writes, key_names, committer_id, number))
+    return InFlightBatch(_make_commands(writes, identity))
 
 
 def _make_commands(
-    writes: list[PendingWrite], key_names: PartitionKeys, committer_id: str, number: int
+    writes: list[PendingWrite], identity: BatchIdentity
 ) -> list[tuple[CommitCommand, list[PendingWrite]]]:
     keyed = [write for write in writes if write.key is not None]
     plain = [write for write in writes if write.key is None] if keyed else writes
     now = time.time_ns() // 1_000_000
-    commands = [(_make_keyed_command(write, key_names, now), [write]) for write in keyed]
+    commands = [(_make_keyed_command(write, identity.key_names, now), [write]) for write in keyed]
     if plain:
-        commands.append((_make_batch_command(plain, key_names, now, committer_id, number), plain))
+        commands.append((_make_batch_command(plain, identity, now), plain))
     return commands
 
 
 def _make_batch_command(
-    writes: list[PendingWrite], key_names: PartitionKeys, now: int, committer_id: str, number: int
+    writes: list[PendingWrite], identity: BatchIdentity, now: int
 ) -> CommitCommand:
     lines = [line for write in writes for line in write.lines]
+    # A process that makes no stamps need not look at each write.
+    is_stamped = identity.entry_version > 1 and any(write.is_stamped for write in writes)
     return CommitCommand(
-        entry=encode_entry(lines, now),
+        entry=encode_stamped_entry(lines, now) if is_stamped else encode_entry(lines, now),
         usage_count=len(lines),
-        dedup_key=key_names.committer(committer_id),
+        dedup_key=identity.key_names.committer(identity.committer_id),
         mode="batch",
-        dedup_token=str(number),
+        dedup_token=str(identity.number),
     )
 
 
 def _make_keyed_command(write: PendingWrite, key_names: PartitionKeys, now: int) -> CommitCommand:
     assert write.key is not None  # noqa: S101 - _make_commands sorted them
+    encode = encode_stamped_entry if write.is_stamped else encode_entry
     return CommitCommand(
-        entry=encode_entry(list(write.lines), now),
+        entry=encode(list(write.lines), now),
         usage_count=write.count,
         dedup_key=key_names.legacy_idempotency_key(write.key.legacy_digest),
         mode="key",

@@ -35,10 +35,18 @@ class IdempotencyKey(NamedTuple):
 class PendingWrite(ABC):
     """The usages of one request, which are stored together and answered together."""
 
-    __slots__ = ("count", "created_at", "key", "lines", "partition", "size")
+    __slots__ = ("count", "created_at", "is_stamped", "key", "lines", "partition", "size")
 
-    def __init__(self, lines: Sequence[bytes], key: IdempotencyKey | None = None) -> None:
+    def __init__(
+        self,
+        lines: Sequence[bytes],
+        key: IdempotencyKey | None = None,
+        *,
+        is_stamped: bool = False,
+    ) -> None:
+        """Set the lines. `is_stamped`: each has a stamp behind its usage."""
         self.lines = lines
+        self.is_stamped = is_stamped
         self.count = len(lines)
         self.size = sum(map(len, lines))
         self.key = key
@@ -64,8 +72,14 @@ class AwaitedWrite(PendingWrite):
 
     __slots__ = ("future",)
 
-    def __init__(self, lines: Sequence[bytes], key: IdempotencyKey | None = None) -> None:
-        super().__init__(lines, key)
+    def __init__(
+        self,
+        lines: Sequence[bytes],
+        key: IdempotencyKey | None = None,
+        *,
+        is_stamped: bool = False,
+    ) -> None:
+        super().__init__(lines, key, is_stamped=is_stamped)
         self.future: asyncio.Future[CommitResult] = asyncio.get_running_loop().create_future()
 
     @property

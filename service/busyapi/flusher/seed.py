@@ -30,6 +30,7 @@ from busyapi.flusher.ownership import (
 )
 from busyapi.ids import Seq
 from busyapi.stream.durability import ServerInfo
+from busyapi.stream.entry import MAX_VERSION
 from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.snapshot import PartitionSnapshot
 
@@ -165,6 +166,7 @@ def _make_record(
         "archive_id": writer.identity.archive_id,
         # The archive has recorded this bound already, so that a later jump is wide enough.
         "bound": config.bound,
+        "entries": MAX_VERSION,
         "skipped": writer.stats.skipped_seqs,
         "doubt": snapshot.state.doubt or doubt_reason(snapshot.server, config.tier),
     }

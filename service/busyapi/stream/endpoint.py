@@ -41,6 +41,8 @@ class Endpoint:
     """The first word of every key."""
     installation: str = ""
     """The installation's id, "" if it has no id. It is compared with the partition's record."""
+    entry_version: int = 1
+    """The highest version of stream entries that this process writes."""
     _lookup: HostLookup = field(default_factory=HostLookup, repr=False, compare=False)
     _archives: dict[int, str] = field(default_factory=dict, repr=False, compare=False)
     """By partition: the archive in its record, as last read from a server that was found by name or

@@ -3,6 +3,13 @@ r"""The stream entry: a batch of usages in one field, which a committer writes a
     1 <received at, ms since 1970> <CRC-32 of the lines, 8 hex digits>\n
     <usage>\n<usage>\n…<usage>
 
+Version 2 is for batches with stamped usages (see `stamp`): a line may be a usage and its stamp, and
+the checksum covers the header before it too. A batch without stamps is written as version 1, which
+every release reads.
+
+    2 <received at, ms since 1970> <CRC-32 of `2 <received at>` and the lines>\n
+    <usage><stamp>\n<usage>\n…<usage><stamp>
+
 The entry's id `<last>-<n>` gives the seqs of its lines. A batch is one entry, because that costs
 Redis a fraction of one entry per usage and turns the audit into interval arithmetic.
 
@@ -20,8 +27,10 @@ from busyapi.errors import UnknownVersion
 from busyapi.ids import Seq
 from busyapi.usage_json import MAX_RECEIVED_MS
 
-VERSION = b"1"
-CHECKSUM_DIGITS = 8
+VERSION, STAMPED_VERSION = b"1", b"2"
+READABLE_VERSIONS = (VERSION, STAMPED_VERSION)
+MAX_VERSION = int(STAMPED_VERSION)
+"""The highest version that this release reads. Committers find it in the partition's record."""
 FIELD = b"u"
 _ANY_VERSION = re.compile(rb"[1-9][0-9]{0,5}")
 
@@ -37,7 +46,7 @@ class Entry(NamedTuple):
 
 
 class DecodedEntry(NamedTuple):
-    """A batch's content."""
+    """A batch's content: in each line a usage, and its stamp if it has one."""
 
     received_ms: int
     lines: list[bytes]
@@ -64,6 +73,12 @@ def encode_entry(lines: list[bytes], received_ms: int) -> bytes:
     return b"1 %d %08x\n%b" % (received_ms, crc32(body), body)
 
 
+def encode_stamped_entry(lines: list[bytes], received_ms: int) -> bytes:
+    """Return the value of an entry in which at least one usage has a stamp."""
+    body, head = b"\n".join(lines), b"2 %d" % received_ms
+    return b"%b %08x\n%b" % (head, crc32(body, crc32(head)), body)
+
+
 def parse_entry(entry_id: bytes, fields: Sequence[bytes | bytearray]) -> Entry:
     """Parse an entry's id, and leave the value to `check_entry`."""
     last, count = map(int, entry_id.split(b"-"))
@@ -79,27 +94,29 @@ def check_entry(entry: Entry) -> CheckedEntry:
     """Check an entry without splitting its lines, because it may be large.
 
     Raises:
-        BadEntry: `encode_entry` cannot have written the value, or the id's count is wrong.
+        BadEntry: no committer can have written the value, or the id's count is wrong.
         UnknownVersion: another version of busyapi wrote the entry.
     """
     end = entry.value.find(b"\n")
     parts = bytes(entry.value[: end if end >= 0 else None]).split(b" ")
     if not entry.is_known_format:
         raise _unknown_version(entry, "an unknown field")
-    if parts[0] != VERSION and _ANY_VERSION.fullmatch(parts[0]):
+    is_readable = parts[0] in READABLE_VERSIONS
+    if not is_readable and _ANY_VERSION.fullmatch(parts[0]):
         raise _unknown_version(entry, f"version {parts[0].decode()}")
-    # Cut within the checksum, "0" would be that of an empty line.
-    if len(parts) != 3 or parts[0] != VERSION or len(parts[2]) != CHECKSUM_DIGITS:  # noqa: PLR2004
+    if len(parts) != 3 or not is_readable:  # noqa: PLR2004 - version, time, checksum
         raise BadEntry("header")
     try:
-        received_ms, checksum = int(parts[1]), int(parts[2], 16)
+        received_ms = int(parts[1])
     except ValueError:
         raise BadEntry("header") from None
     if not 0 <= received_ms <= MAX_RECEIVED_MS:
         raise BadEntry("time")
     start = end + 1 if end >= 0 else len(entry.value)
+    covered_head = b" ".join(parts[:2]) if parts[0] == STAMPED_VERSION else b""
     with memoryview(entry.value) as value, value[start:] as body:
-        if crc32(body) != checksum:
+        # Compared as it was written: cut to "0", it would be the checksum of an empty line.
+        if parts[2] != b"%08x" % crc32(body, crc32(covered_head)):
             raise BadEntry("checksum")
     if entry.value.count(b"\n", start) + 1 != entry.last - entry.first + 1:
         raise BadEntry("count")
@@ -109,8 +126,8 @@ def check_entry(entry: Entry) -> CheckedEntry:
 def _unknown_version(entry: Entry, what: str) -> UnknownVersion:
     return UnknownVersion(
         f"the stream's entry of seqs {entry.first} to {entry.last} has {what}, and busyapi"
-        f" {version('busyapi')} reads version {VERSION.decode()} only: start the busyapi that wrote"
-        " it, or a later one. The entry stays in Redis until then"
+        f" {version('busyapi')} reads versions {b' and '.join(READABLE_VERSIONS).decode()} only:"
+        " start the busyapi that wrote it, or a later one. The entry stays in Redis until then"
     )
 
 

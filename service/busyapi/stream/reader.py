@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from busyapi.errors import RedisUnavailable
 from busyapi.ids import Seq
+from busyapi.stamp import Stamp, split_stamp
 from busyapi.stream.connection import Command, RedisConnection, ServerError
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.entry import BadEntry, Entry, decode_entry, parse_entry
@@ -21,6 +22,8 @@ class BufferedUsage(NamedTuple):
 
     received_ms: int
     line: bytes
+    """The usage, without its stamp."""
+    stamp: Stamp | None
 
 
 class PartitionReader:
@@ -93,4 +96,5 @@ def _extract_usage(entry: Entry | None, seq: Seq) -> BufferedUsage | None:
         usages = decode_entry(entry)
     except BadEntry:
         return None  # the flusher quarantines it
-    return BufferedUsage(usages.received_ms, usages.lines[seq - entry.first])
+    line, stamp = split_stamp(usages.lines[seq - entry.first])
+    return BufferedUsage(usages.received_ms, line, stamp)

@@ -120,6 +120,12 @@ class Session:
                 f" {state.installation!r}, BUSYAPI_INSTALLATION says {self._installation!r}: two"
                 " installations on one Redis need different BUSYAPI_KEY_PREFIX"
             )
+        if state.epoch and state.entry_version < self._endpoint.entry_version:
+            # That flusher would set such entries aside, as 0.2.0 does, or halt.
+            raise NotSeeded(
+                f"the flusher of partition {self._key_names.partition} cannot read stamped usages:"
+                " upgrade it, or unset BUSYAPI_WRITER_SALT_FILE"
+            )
         if not state.epoch or state.seq is None:
             raise NotSeeded(f"partition {self._key_names.partition} is not seeded yet")
         if state.seq < highest:

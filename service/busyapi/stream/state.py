@@ -27,6 +27,9 @@ class PartitionState(NamedTuple):
     """The archive that the partition was seeded from."""
     installation: str = ""
     """The installation that its flusher belongs to, "" if it has no id."""
+    entry_version: int = 1
+    """The highest version of stream entries that its flusher reads. In Redis the field is called
+    `entries`; 0.2.0 does not write it."""
 
 
 FIELDS = (
@@ -39,6 +42,7 @@ FIELDS = (
     "doubt",
     "archive_id",
     "installation",
+    "entries",
 )
 
 
@@ -49,9 +53,9 @@ def state_commands(key_names: PartitionKeys) -> tuple[Command, Command]:
 
 def parse_state(record: list[bytes | None], seq: bytes | None) -> PartitionState:
     """Parse the replies to `state_commands`."""
-    epoch, server_id, partitions, bound, archived, skipped, doubt, archive_id, installation = (
-        None if value is None else value.decode() for value in record
-    )
+    texts = [None if value is None else value.decode() for value in record]
+    epoch, server_id, partitions, bound, archived, skipped, doubt, *others = texts
+    archive_id, installation, entries = others
     return PartitionState(
         epoch=epoch or "",
         server_id=server_id or "",
@@ -63,4 +67,5 @@ def parse_state(record: list[bytes | None], seq: bytes | None) -> PartitionState
         seq=None if seq is None else Seq(int(seq)),
         archive_id=archive_id or "",
         installation=installation or "",
+        entry_version=int(entries or 1),
     )

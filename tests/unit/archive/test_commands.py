@@ -334,6 +334,7 @@ def test_export_is_read_back_by_pyarrow(run: Run, root: Path, tmp_path: Path) ->
         "id int64",
         "received_at timestamp[ms, tz=UTC]",
         *("patient_id string", "medication string", "timestamp string", "usage string"),
+        *("writer string", "tenant string"),
     ]
     rows = table.to_pylist()
     assert [row["id"] for row in rows] == [1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13]

@@ -11,15 +11,18 @@ from busyapi.commit.in_flight import (
     MAX_BATCH_BYTES,
     MAX_BATCH_USAGES,
     MAX_KEYED_WRITES,
+    BatchIdentity,
     InFlightBatch,
     form_batch,
 )
 from busyapi.commit.pending import AdmissionControl, AwaitedWrite, IdempotencyKey, PendingWrite
 from busyapi.errors import OutcomeUnknown, Overloaded
+from busyapi.stamp import Stamp, encode_stamp
 from busyapi.stream.entry import decode_entry, parse_entry
 from busyapi.stream.keys import PartitionKeys
 
 KEYS = PartitionKeys(0)
+IDENTITY = BatchIdentity(KEYS, "me", 1)
 
 
 class UnawaitedWrite(PendingWrite):
@@ -52,7 +55,7 @@ def make_keyed_write(name: str) -> PendingWrite:
 
 def test_waiting_writes_become_one_command_in_their_order() -> None:
     queued = deque([make_write([b"a"]), make_write([b"b", b"c"]), make_write([b"d"])])
-    batch = form_batch(queued, KEYS, "me", 7)
+    batch = form_batch(queued, BatchIdentity(KEYS, "me", 7))
     ((command, writes),) = batch.commands
     assert (command.usage_count, command.dedup_token, command.mode, command.dedup_key) == (
         4,
@@ -74,7 +77,7 @@ def test_each_key_is_a_separate_command() -> None:
     queued = deque(
         [make_plain_write(), make_keyed_write("k1"), make_plain_write(2), make_keyed_write("k2")]
     )
-    commands = [command for command, _ in form_batch(queued, KEYS, "me", 1).commands]
+    commands = [command for command, _ in form_batch(queued, IDENTITY).commands]
     assert sorted(
         (command.mode, command.usage_count, command.dedup_key) for command in commands
     ) == [
@@ -86,7 +89,7 @@ def test_each_key_is_a_separate_command() -> None:
 
 def test_batch_ends_at_the_maximum_of_usages() -> None:
     queued = deque([make_plain_write(MAX_BATCH_USAGES - 1), make_plain_write(), make_plain_write()])
-    assert form_batch(queued, KEYS, "me", 1).commands[0][0].usage_count == MAX_BATCH_USAGES
+    assert form_batch(queued, IDENTITY).commands[0][0].usage_count == MAX_BATCH_USAGES
     assert len(queued) == 1
 
 
@@ -98,19 +101,19 @@ def test_batch_ends_at_the_maximum_of_bytes() -> None:
             make_plain_write(size=1),
         ]
     )
-    assert form_batch(queued, KEYS, "me", 1).commands[0][0].usage_count == 2
+    assert form_batch(queued, IDENTITY).commands[0][0].usage_count == 2
     assert len(queued) == 1
 
 
 def test_batch_ends_at_the_maximum_of_keys() -> None:
     queued = deque([make_keyed_write(str(n)) for n in range(MAX_KEYED_WRITES + 1)])
-    assert len(form_batch(queued, KEYS, "me", 1).commands) == MAX_KEYED_WRITES
+    assert len(form_batch(queued, IDENTITY).commands) == MAX_KEYED_WRITES
     assert len(queued) == 1
 
 
 def test_request_larger_than_a_batch_is_sent_alone() -> None:
     queued = deque([make_plain_write(size=5 * MAX_BATCH_BYTES), make_plain_write()])
-    assert form_batch(queued, KEYS, "me", 1).commands[0][0].usage_count == 1
+    assert form_batch(queued, IDENTITY).commands[0][0].usage_count == 1
     assert len(queued) == 1
 
 
@@ -125,7 +128,7 @@ def test_every_write_is_sent_once_and_within_the_limits(cases: list[tuple[int, i
     queued = deque(writes)
     sent: list[PendingWrite] = []
     while queued:
-        batch = form_batch(queued, KEYS, "me", 1)
+        batch = form_batch(queued, IDENTITY)
         batch_writes = list(batch.writes())
         assert batch_writes
         assert len(batch_writes) == 1 or (
@@ -164,11 +167,11 @@ def test_expired_writes_are_not_in_the_next_commands(
     ]
     for write, (created_at, _, _) in zip(writes, cases, strict=True):
         write.created_at = created_at
-    batch = form_batch(deque(writes), KEYS, "me", 7)
+    batch = form_batch(deque(writes), BatchIdentity(KEYS, "me", 7))
     expired = batch.expire(2)
     assert sorted(map(id, expired)) == sorted(id(write) for write in writes if write.created_at < 2)
     assert batch.is_outdated == bool(expired)
-    batch.rebuild(KEYS, "me", 8)
+    batch.rebuild(BatchIdentity(KEYS, "me", 8))
     remaining = [write for write in writes if write.created_at >= 2]
     keyed_first = sorted(remaining, key=lambda write: write.key is None)
     assert list_lines(batch) == [line for write in keyed_first for line in write.lines]
@@ -187,7 +190,7 @@ def test_commands_that_may_be_stored_stay_as_they_were_sent(state: str) -> None:
 
     writes = [Waiting([b"a"]), Waiting([b"b"])]
     writes[0].created_at = 0
-    batch = form_batch(deque(writes), KEYS, "me", 7)
+    batch = form_batch(deque(writes), BatchIdentity(KEYS, "me", 7))
     setattr(batch, state, True)
     commands = list(batch.commands)
     assert batch.expire(1) == []
@@ -214,3 +217,49 @@ async def test_reply_to_a_cancelled_request_is_dropped() -> None:
     waiting.complete(1)
     waiting.fail(Overloaded())
     assert waiting.future.cancelled()
+
+
+# --- stamps ---------------------------------------------------------------------------------
+
+STAMP = encode_stamp(Stamp("8nC3hQ2vXr0aLw_K", "clinic-7"))
+STAMPING = BatchIdentity(KEYS, "me", 1, entry_version=2)
+
+
+def make_stamped_write(line: bytes, key: IdempotencyKey | None = None) -> PendingWrite:
+    return UnawaitedWrite([line + STAMP], key, is_stamped=True)
+
+
+def test_batch_with_a_stamped_usage_is_of_version_2_and_each_line_keeps_its_stamp() -> None:
+    writes = [make_plain_write(), make_stamped_write(b'{"a":1}'), make_plain_write(2)]
+    ((command, _),) = form_batch(deque(writes), STAMPING).commands
+    assert command.entry.startswith(b"2 ")
+    assert decode_entry(parse_entry(b"4-4", [b"u", command.entry])).lines == [
+        b"{}",
+        b'{"a":1}' + STAMP,
+        *[b"{}"] * 2,
+    ]
+
+
+def test_batch_without_a_stamped_usage_is_of_version_1() -> None:
+    for identity in (IDENTITY, STAMPING):
+        ((command, _),) = form_batch(deque([make_plain_write()] * 3), identity).commands
+        assert command.entry.startswith(b"1 ")
+
+
+def test_keyed_command_is_of_the_version_that_its_own_usages_need() -> None:
+    writes = [make_keyed_write("a"), make_stamped_write(b"{}", IdempotencyKey("b", "body", "old"))]
+    batch = form_batch(deque([*writes, make_plain_write()]), STAMPING)
+    assert [command.entry[:2] for command, _ in batch.commands] == [b"1 ", b"2 ", b"1 "]
+
+
+def test_rebuilt_batch_is_of_version_1_when_its_stamped_usages_have_expired() -> None:
+    writes = [make_stamped_write(b"{}"), make_plain_write()]
+    writes[1].created_at += 10
+    batch = form_batch(deque(writes), STAMPING)
+    assert batch.expire(writes[1].created_at - 5) == writes[:1]
+    batch.rebuild(STAMPING._replace(number=2))
+    assert [command.entry[:2] for command, _ in batch.commands] == [b"1 "]
+
+
+def test_stamp_counts_for_the_size_of_a_write() -> None:
+    assert make_stamped_write(b"{}").size == 2 + len(STAMP)

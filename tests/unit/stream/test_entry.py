@@ -1,5 +1,8 @@
 """A stream entry: a flusher decodes what a committer encodes, and refuses anything else."""
 
+from collections.abc import Callable
+from zlib import crc32
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -12,6 +15,7 @@ from busyapi.stream.entry import (
     check_entry,
     decode_entry,
     encode_entry,
+    encode_stamped_entry,
     parse_entry,
     split_lines,
 )
@@ -29,25 +33,43 @@ times = st.integers(0, MAX_RECEIVED_MS)
 last_seqs = st.integers(100, 2**53)
 
 
-def make_entry(lines: list[bytes], received_ms: int = 1, last: int = 1000) -> Entry:
-    fields = [b"u", encode_entry(lines, received_ms)]
+Encode = Callable[[list[bytes], int], bytes]
+encoders = st.sampled_from([encode_entry, encode_stamped_entry])
+
+
+def make_entry(
+    lines: list[bytes], received_ms: int = 1, last: int = 1000, encode: Encode = encode_entry
+) -> Entry:
+    fields = [b"u", encode(lines, received_ms)]
     return parse_entry(b"%d-%d" % (last, len(lines)), fields)
 
 
-@given(lines_of_bytes, times, last_seqs)
+@given(lines_of_bytes, times, last_seqs, encoders)
 def test_decoded_entry_equals_the_encoded_one(
-    lines: list[bytes], received_ms: int, last: int
+    lines: list[bytes], received_ms: int, last: int, encode: Encode
 ) -> None:
-    entry = make_entry(lines, received_ms, last)
+    entry = make_entry(lines, received_ms, last, encode)
     assert (entry.first, entry.last) == (last - len(lines) + 1, last)
     usages = decode_entry(entry)
     assert usages.lines == lines
     assert usages.received_ms == received_ms
 
 
-@given(lines_of_bytes, st.data())
-def test_changed_byte_behind_the_header_is_refused(lines: list[bytes], data: st.DataObject) -> None:
-    entry = make_entry(lines)
+def test_entry_without_stamps_is_what_every_release_has_written() -> None:
+    assert encode_entry([b'{"a":1}', b"{}"], 7) == b'1 7 4a5ad17a\n{"a":1}\n{}'
+
+
+def test_entry_with_stamps_has_the_checksum_of_header_and_lines() -> None:
+    body = b'{"a":1},"writer":"8nC3hQ2vXr0aLw_K","tenant":"t"\n{}'
+    value = encode_stamped_entry(body.split(b"\n"), 7)
+    assert value == b"2 7 %08x\n%b" % (crc32(b"2 7" + body), body)
+
+
+@given(lines_of_bytes, st.data(), encoders)
+def test_changed_byte_behind_the_header_is_refused(
+    lines: list[bytes], data: st.DataObject, encode: Encode
+) -> None:
+    entry = make_entry(lines, encode=encode)
     at = data.draw(st.integers(entry.value.index(b"\n") + 1, len(entry.value) - 1))
     other = data.draw(st.integers(0, 255))
     assume(other != entry.value[at])
@@ -57,8 +79,28 @@ def test_changed_byte_behind_the_header_is_refused(lines: list[bytes], data: st.
 
 
 @given(lines_of_bytes, st.data())
-def test_value_cut_short_is_refused(lines: list[bytes], data: st.DataObject) -> None:
-    entry = make_entry(lines)
+def test_flipped_bit_anywhere_in_an_entry_with_stamps_is_refused(
+    lines: list[bytes], data: st.DataObject
+) -> None:
+    entry = make_entry(lines, 1_764_345_600_000, encode=encode_stamped_entry)
+    at, bit = data.draw(st.integers(0, len(entry.value) - 1)), data.draw(st.integers(0, 7))
+    changed = entry.value[:at] + bytes([entry.value[at] ^ 1 << bit]) + entry.value[at + 1 :]
+    with pytest.raises((BadEntry, UnknownVersion)):
+        decode_entry(entry._replace(value=changed))
+
+
+def test_entry_of_one_version_is_no_entry_of_the_other() -> None:
+    for encode, version in ((encode_entry, b"2"), (encode_stamped_entry, b"1")):
+        entry = make_entry([b"{}"], encode=encode)
+        with pytest.raises(BadEntry, match="checksum"):
+            decode_entry(entry._replace(value=version + entry.value[1:]))
+
+
+@given(lines_of_bytes, st.data(), encoders)
+def test_value_cut_short_is_refused(
+    lines: list[bytes], data: st.DataObject, encode: Encode
+) -> None:
+    entry = make_entry(lines, encode=encode)
     end = data.draw(st.integers(0, len(entry.value) - 1))
     with pytest.raises(BadEntry):
         decode_entry(entry._replace(value=entry.value[:end]))
@@ -66,7 +108,7 @@ def test_value_cut_short_is_refused(lines: list[bytes], data: st.DataObject) -> 
 
 def test_value_cut_within_its_checksum_is_refused() -> None:
     # An empty line has the checksum 0.
-    with pytest.raises(BadEntry, match="header"):
+    with pytest.raises(BadEntry, match="checksum"):
         decode_entry(Entry(Seq(1), Seq(1), b"1 1 0"))
 
 
@@ -96,7 +138,7 @@ def test_entry_with_a_field_of_another_version_is_unknown_and_not_bad(fields: li
         decode_entry(parse_entry(b"10-1", fields))
 
 
-@pytest.mark.parametrize("version", [b"2", b"10", b"999999"])
+@pytest.mark.parametrize("version", [b"3", b"10", b"999999"])
 def test_other_version_is_unknown_and_not_bad(version: bytes) -> None:
     entry = make_entry([b"{}"])
     with pytest.raises(UnknownVersion, match=f"has version {version.decode()}, and busyapi"):
