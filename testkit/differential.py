@@ -10,7 +10,7 @@ import gzip
 import json
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -201,18 +201,29 @@ BODIES = (
 )
 
 
-def make_case(seed: int) -> Case:
-    """Make the case of a seed: mostly requests that a device might send."""
+def make_case(seed: int, credentials: Sequence[str] = ()) -> Case:
+    """Make the case of a seed: mostly requests that a device might send.
+
+    With `credentials`, which are headers, most requests have one of them, often the same one. The
+    client of each case then has its own address behind a proxy.
+    """
     chance = random.Random(seed)
-    stream = b"".join(_make_message(chance) for _ in range(chance.choice((1, 1, 1, 1, 2, 3, 8))))
+    more: list[str] = []
+    if credentials:
+        address = f"{seed >> 16 & 255}.{seed >> 8 & 255}.{seed & 255}"
+        more = [f"X-Forwarded-For: 198.{address}", chance.choice(credentials)]
+    stream = b"".join(
+        _make_message(chance, [line for line in more if chance.random() < 0.95])
+        for _ in range(chance.choice((1, 1, 1, 1, 2, 3, 8)))
+    )
     if chance.random() < 0.15:
         stream = _mutate(chance, stream)
     return Case(tuple(split_stream(chance, stream, (0, 0, 0, 1, 2, 5))))
 
 
-def _make_message(chance: random.Random) -> bytes:
+def _make_message(chance: random.Random, more: Sequence[str]) -> bytes:
     body = chance.choice(BODIES)
-    lines = chance.sample(HEADERS, chance.choice((0, 0, 1, 1, 2, 3, 13)))
+    lines = [*chance.sample(HEADERS, chance.choice((0, 0, 1, 1, 2, 3, 13))), *more]
     if chance.random() < 0.1:
         lines.append(f"Idempotency-Key: {MARK}-{chance.randrange(1 << 60)}")
     if "Transfer-Encoding: chunked" in lines and chance.random() < 0.9:

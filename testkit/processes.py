@@ -109,17 +109,30 @@ class Process(Child):
         )
 
 
+OPEN = "write,read"
 COMMITTERS_READY = ("busyapi_committers_ready", "busyapi_lanes_ready")
 """The metric's name, and its name before 0.3: `bench --before` starts older versions."""
 
 
+CREDENTIALS = ("BUSYAPI_TOKENS_FILE", "BUSYAPI_JWT_KEYS")
+"""Settings that give clients credentials."""
+
+
 class Api(Process):
-    """`busyapi api`. Other processes may share its port. Its metrics port is its own."""
+    """`busyapi api`. Other processes may share its port. Its metrics port is its own.
+
+    Without credentials in its settings every client may write and read.
+    """
 
     def __init__(self, folder: Path, name: str, port: int, settings: Mapping[str, str]) -> None:
         self.port = port
         self.metrics_port = reserve_port()
         ports = {"PORT": str(port), "BUSYAPI_METRICS_PORT": str(self.metrics_port)}
+        if settings.keys().isdisjoint(CREDENTIALS):
+            settings = {"BUSYAPI_ANONYMOUS": OPEN, **settings}
+        elif settings.get("BUSYAPI_ANONYMOUS") == OPEN:
+            # The settings of an open process, with credentials added.
+            settings = {k: v for k, v in settings.items() if k != "BUSYAPI_ANONYMOUS"}
         super().__init__(folder, name, ["api"], {**settings, **ports})
 
     @property
@@ -182,6 +195,8 @@ class Stack(ManagedResource):
         settings: Mapping[str, str] | None = None,
     ) -> None:
         self.port = reserve_port()
+        self.read_headers: dict[str, str] = {}
+        """A credential that may read, where one is required."""
         self.partitions = partitions
         self.archive = folder / "archive"
         self.archive.mkdir(parents=True, exist_ok=True)
@@ -226,7 +241,7 @@ class Stack(ManagedResource):
 
     def _is_buffer_empty(self) -> bool:
         try:
-            answer = fetch(self.port, "/api/usages/count")
+            answer = fetch(self.port, "/api/usages/count", headers=self.read_headers)
         except (OSError, HTTPException):
             return False
         return answer.status == HTTPStatus.OK and answer.json()["buffered"] == 0

@@ -94,6 +94,20 @@ COMMIT = Row(
             queries=[Query(total(select("busyapi_receiving_bytes"), "pod"), "{{pod}}")],
         ),
         Lines(
+            title="Credentials that could not be reloaded",
+            about="Attempts per source in which a changed file of credentials, or the keys of the"
+            " provider of JWTs, could not be used. Normal: none. Meanwhile the last good ones are"
+            " in use, and a revocation has no effect.",
+            unit="short",
+            no_data="None",
+            queries=[
+                Query(
+                    total(increase("busyapi_credential_reload_failures_total"), "source"),
+                    "{{source}}",
+                )
+            ],
+        ),
+        Lines(
             title="Committer failures by reason",
             about="How often a committer had no usable connection to Redis. Normal: none; a"
             " failover causes some. DurabilityNotMet: Redis does not meet the durability tier.",

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from busyapi.archive_cli import commands as archive_commands
+from busyapi.auth import token_command
 from busyapi.dev import command as dev_command
 from busyapi.errors import BusyapiError, ConfigError
 from busyapi.output import OutputFailed, discard_output, flush_output
@@ -94,6 +95,7 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
     archive_commands.add_commands(commands, Path(settings.archive_dir))
     dev_command.add_command(commands, settings, os.environ)
     sizing_command.add_command(commands)
+    token_command.add_command(commands)
     return parser
 
 

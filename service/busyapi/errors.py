@@ -8,10 +8,12 @@
     │   ├── NotSeeded                   no flusher has checked this Redis server yet
     │   ├── Overloaded                  too many usages are pending in this process
     │   ├── RedisUnavailable            Redis does not answer or cannot write
+    │   ├── CredentialKeysUnavailable   the provider's keys, which verify JWTs, were never fetched
     │   ├── DurabilityNotMet            Redis does not meet the durability tier
     │   └── UnknownVersion              another version of busyapi wrote the stored data
     ├── OutcomeUnknown                  the reply was lost: the usage may be stored
     ├── IdempotencyKeyConflict          an Idempotency-Key was sent with another body
+    ├── InvalidCredential               the credential of a request is unknown, false or expired
     ├── InvalidRequest                  the request is not acceptable
     │   ├── MalformedBody               400
     │   ├── BodyTooLarge                413
@@ -104,6 +106,10 @@ class RedisUnavailable(Refused):
     """The storage backend is unavailable."""
 
 
+class CredentialKeysUnavailable(Refused):
+    """The keys that verify credentials are unavailable. Try again later."""
+
+
 class DurabilityNotMet(Refused):
     """The storage backend does not meet the configured durability tier."""
 
@@ -118,6 +124,10 @@ class OutcomeUnknown(BusyapiError):
 
 class IdempotencyKeyConflict(BusyapiError):
     """This Idempotency-Key was already used with another body."""
+
+
+class InvalidCredential(BusyapiError):
+    """The credential is unknown, invalid or expired."""
 
 
 class ValidationError(NamedTuple):

@@ -12,6 +12,8 @@ from busyapi.renamed_settings import apply_new_names
 
 TIERS = ("fsync", "replicated", "memory")
 SWITCH = ("on", "off")
+CERTIFICATE_FORMS = ("envoy", "nginx")
+ANONYMOUS_SCOPES = ("write,read", "write", "read")
 VALIDATIONS = ("strict", "lenient")
 MAX_PORT = 65535
 MIN_DEADLINE_SECONDS = 0.1
@@ -27,6 +29,7 @@ MAX_REPLICAS = 100
 MAX_CONNECTIONS = 1_000_000
 MAX_HEADER_BYTES = 65_536
 """Sanic reads no further ahead than this."""
+MAX_LEEWAY_SECONDS = 300
 MAX_KEY_TTL_SECONDS = 31 * 86_400
 
 
@@ -59,6 +62,12 @@ class Settings:
     """The settings of one process; docs/reference/settings.md is generated from them."""
 
     port: int = setting("PORT", 3000, "TCP port", "where devices post usages", maximum=MAX_PORT)
+    host: str = setting(
+        "BUSYAPI_HOST",
+        "",
+        "IP address",
+        "the address at which every port listens; empty: all addresses, IPv6 and IPv4",
+    )
     metrics_port: int = setting(
         "BUSYAPI_METRICS_PORT",
         9090,
@@ -235,14 +244,113 @@ class Settings:
         maximum=MAX_BOUND_USAGES,
     )
     tokens_file: str = setting(
-        "BUSYAPI_TOKENS_FILE", "", "path", "enables authentication: lines of rights and token"
+        "BUSYAPI_TOKENS_FILE",
+        "",
+        "path",
+        "enables authentication: a TOML file with a table [tokens.NAME] for each token, read again"
+        " when it changes",
+    )
+    jwt_keys: str = setting(
+        "BUSYAPI_JWT_KEYS",
+        "",
+        "https URL or path",
+        "enables JWTs: the JSON Web Key Set of their provider, such as"
+        " https://provider/.well-known/jwks.json",
+    )
+    jwt_issuer: str = setting(
+        "BUSYAPI_JWT_ISSUER", "", "", "the `iss` of a JWT; required with BUSYAPI_JWT_KEYS"
+    )
+    jwt_audience: str = setting(
+        "BUSYAPI_JWT_AUDIENCE",
+        "",
+        "names, separated by commas",
+        "the `aud` of a JWT has one of them; required with BUSYAPI_JWT_KEYS",
+    )
+    jwt_required_claims: str = setting(
+        "BUSYAPI_JWT_REQUIRED_CLAIMS",
+        "",
+        "`name` or `name=value`, separated by commas",
+        "what a JWT must also claim",
+    )
+    jwt_leeway: float = setting(
+        "BUSYAPI_JWT_LEEWAY",
+        30.0,
+        "seconds",
+        "by which the clock of a JWT's provider may differ",
+        maximum=MAX_LEEWAY_SECONDS,
+    )
+    jwt_scope_claims: str = setting(
+        "BUSYAPI_JWT_SCOPE_CLAIMS",
+        "scope,scp",
+        "names or paths, separated by commas",
+        "the first of these claims that a JWT has is its scopes: text with blanks, or a list",
+    )
+    jwt_scope_prefix: str = setting(
+        "BUSYAPI_JWT_SCOPE_PREFIX",
+        "",
+        "",
+        "what precedes a scope in a JWT, such as `usages:` in `usages:write`",
+    )
+    jwt_tenant_claim: str = setting(
+        "BUSYAPI_JWT_TENANT_CLAIM", "tenant", "name or path", "the claim with the tenant"
+    )
+    jwt_patient_claim: str = setting(
+        "BUSYAPI_JWT_PATIENT_CLAIM",
+        "patient",
+        "name or path",
+        "the claim with the only patient whose usages may be sent",
+    )
+    jwt_rate_claim: str = setting(
+        "BUSYAPI_JWT_RATE_CLAIM", "rate", "name or path", "the claim with usages per second"
+    )
+    jwt_refresh: float = setting(
+        "BUSYAPI_JWT_REFRESH",
+        45.0,
+        "seconds",
+        "between two fetches of the keys from a URL; a key that the provider removes is used until"
+        " the next one",
+        minimum=1,
+        maximum=86_400,
+    )
+    jwt_keep_keys: float = setting(
+        "BUSYAPI_JWT_KEEP_KEYS",
+        86_400.0,
+        "seconds",
+        "how long the last good keys are used while the provider does not answer",
+    )
+    jwt_ca_file: str = setting(
+        "BUSYAPI_JWT_CA_FILE", "", "path", "the CA of a provider that the system does not trust"
+    )
+    anonymous: str = setting(
+        "BUSYAPI_ANONYMOUS",
+        "",
+        "",
+        "the scopes of a request without a credential; empty: none if credentials are configured,"
+        " otherwise write,read",
+        choices=ANONYMOUS_SCOPES,
+    )
+    trusted_proxies: str = setting(
+        "BUSYAPI_TRUSTED_PROXIES",
+        "",
+        "networks, separated by commas",
+        "proxies whose headers about a client are believed, such as 10.1.0.0/16: X-Forwarded-For,"
+        " and those of BUSYAPI_CLIENT_CERTIFICATES",
+    )
+    client_certificates: str = setting(
+        "BUSYAPI_CLIENT_CERTIFICATES",
+        "",
+        "",
+        "in which headers trusted proxies name client certificates; the names are in"
+        " BUSYAPI_TOKENS_FILE, in tables [certificates.NAME]. envoy: X-Forwarded-Client-Cert."
+        " nginx: ssl-client-verify and ssl-client-subject-dn, as ingress-nginx",
+        choices=CERTIFICATE_FORMS,
     )
     rate_limit: float = setting(
         "BUSYAPI_RATE_LIMIT",
         0.0,
         "usages per second",
-        "for each token, or for each address without authentication; an HTTP batch counts its"
-        " usages, a read counts one; 0: no limit",
+        "for each credential without its own rate, or for each address without a credential; an"
+        " HTTP batch counts its usages, a read counts one; 0: no limit",
     )
     cors_origins: str = setting(
         "BUSYAPI_CORS_ORIGINS",
@@ -254,7 +362,7 @@ class Settings:
         "BUSYAPI_FAST_PATH",
         "on",
         "",
-        "off: Sanic serves every request, as it always does with authentication or rate limits",
+        "off: Sanic serves every request",
         choices=SWITCH,
     )
     archive_dir: str = setting(
@@ -275,6 +383,11 @@ class Settings:
     log_level: str = setting(
         "BUSYAPI_LOG_LEVEL", "info", "", "how much to log", choices=("debug", "info", "warning")
     )
+
+    @property
+    def has_credentials(self) -> bool:
+        """Return whether clients can have credentials."""
+        return bool(self.tokens_file or self.jwt_keys)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from busyapi.telemetry.log_events import EVENTS, LogEvent
+from busyapi.telemetry.log_event import LogEvent
+from busyapi.telemetry.log_events import EVENTS
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "service" / "busyapi"

@@ -103,8 +103,16 @@ class TestAuthentication:
             check_problem(device.read_answer(), 401)
 
     def test_paths_without_usages_need_no_token(self, guarded: Api) -> None:
-        for path in ("/", "/openapi.json", "/livez", "/readyz", "/api/usages/count"):
+        for path in ("/", "/openapi.json", "/livez", "/readyz"):
             assert fetch(guarded.port, path).status == 200
+
+    def test_counts_need_the_right_to_read(self, guarded: Api) -> None:
+        path, reader = "/api/usages/count", bearer("reader-77ab21")
+        check_problem(fetch(guarded.port, path), 401)
+        check_problem(fetch(guarded.port, path, headers=bearer("device-3f9c0d")), 403)
+        assert fetch(guarded.port, path, headers=reader).status == 200
+        facts = fetch(guarded.port, "/", headers={"accept": "application/json"}).json()
+        assert facts["counts"] is None
 
     def test_the_token_is_checked_before_the_usage(self, guarded: Api) -> None:
         check_problem(send(guarded.port, b"no json"), 401)

@@ -201,8 +201,10 @@ def test_the_description_reflects_the_settings_of_its_process(
         ("/api/usages", "post"),
         ("/api/usages/batch", "post"),
         ("/api/usages/{id}", "get"),
+        ("/api/usages/count", "get"),
     ]
-    assert guarded == {*operations, ("/api/usages/{id}", "head")}
+    heads = {("/api/usages/{id}", "head"), ("/api/usages/count", "head")}
+    assert guarded == {*operations, *heads}
     for path, method in operations:
         # A wrong token, a token without the right, and requests over the rate.
         statuses = set()

@@ -4,12 +4,14 @@ To play one differing case again, set BUSYAPI_TEST_CASES_FROM to its number.
 """
 
 import asyncio
+import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,11 +62,13 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         yield _pair(running, tmp_path_factory.mktemp("pair"), {})
 
 
-def _pair(running: ExitStack, folder: Path, build: dict[str, str]) -> Pair:
+def _pair(
+    running: ExitStack, folder: Path, build: dict[str, str], more: dict[str, str] | None = None
+) -> Pair:
     stacks = []
     for name, code in (("on", build), ("off", {})):
         server = running.enter_context(Server(folder / f"valkey-{name}"))
-        settings = {**SETTINGS, **code, "BUSYAPI_FAST_PATH": name}
+        settings = {**SETTINGS, **(more or {}), **code, "BUSYAPI_FAST_PATH": name}
         stack = Stack(folder / f"stack-{name}", server, settings=settings)
         stacks.append(running.enter_context(stack))
     return Pair(*stacks)
@@ -117,7 +121,7 @@ def _assert_alike(pair: Pair, cases: dict[int, Case]) -> None:
 def _count_statuses(stack: Stack) -> dict[str, float]:
     """Return the number of posts by status, for statuses that do not depend on timing."""
     metric = partial(stack.apis[0].read_metric, "busyapi_requests_total", route="/api/usages")
-    return {status: metric(status=status) for status in ("201", "400", "415", "422")}
+    return {status: metric(status=status) for status in ("201", "400", "401", "403", "415", "422")}
 
 
 @pytest.mark.parametrize(
@@ -132,6 +136,106 @@ def test_any_bytes_are_answered_stored_and_closed_alike(pair: Pair, cases: int) 
     for start in range(FIRST, FIRST + cases, 10_000):
         end = min(start + 10_000, FIRST + cases)
         _assert_alike(pair, {number: make_case(number) for number in range(start, end)})
+
+
+WRITE = b'scopes = ["write"]'
+TOKENS = {
+    "any": WRITE,
+    "reader": b'scopes = ["read"]',
+    "bound": WRITE + b"\npatient_id = " + json.dumps(USAGE["patientId"]).encode(),
+    "other": WRITE + b'\npatient_id = "another"',
+    "expired": WRITE + b"\nexpires = 2020-01-01",
+    "slow": WRITE + b"\nrate = 0.001",
+}
+CREDENTIALS = (
+    *["Authorization: Bearer any", "authorization: Bearer bound"] * 3,
+    *(f"Authorization: Bearer {name}" for name in ("reader", "other", "expired", "unknown")),
+    "Authorization: bearer  any",
+    "Authorization: Bearer any ",
+    "Authorization:Bearer any",
+    "AUTHORIZATION: Bearer any",
+    "Authorization: Basic any",
+    "Authorization: Bearer any\r\nAuthorization: Bearer any",
+    "Authorization: Bearer any\r\nAuthorization: Bearer unknown",
+    "Authorization: Bearer any\nX: y",
+    "Authorization: Bearer \xff",
+    "X-Forwarded-Client-Cert: URI=spiffe://any",
+)
+
+
+def write_tokens(path: Path, names: Iterable[str]) -> None:
+    """Write a file of credentials in which each name is also the token."""
+    path.write_bytes(
+        b"\n".join(
+            b'[tokens.%b]\nsha256 = "%b"\n%b'
+            % (name.encode(), sha256(name.encode()).hexdigest().encode(), TOKENS[name])
+            for name in names
+        )
+    )
+
+
+class Guarded(NamedTuple):
+    """A pair that requires a token to write, and its file of credentials."""
+
+    pair: Pair
+    tokens: Path
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    folder = tmp_path_factory.mktemp("guarded")
+    tokens = folder / "tokens"
+    write_tokens(tokens, TOKENS)
+    settings = {
+        "BUSYAPI_TOKENS_FILE": str(tokens),
+        "BUSYAPI_ANONYMOUS": "read",
+        "BUSYAPI_TRUSTED_PROXIES": "127.0.0.0/8",
+    }
+    with ExitStack() as running:
+        yield Guarded(_pair(running, folder, {}, settings), tokens)
+
+
+@pytest.mark.parametrize(
+    "cases", [SHORT, pytest.param(FULL, marks=[pytest.mark.full, pytest.mark.timeout(240)])]
+)
+def test_any_credential_is_answered_alike(guarded: Guarded, cases: int) -> None:
+    _assert_alike(
+        guarded.pair,
+        {number: make_case(number, CREDENTIALS) for number in range(FIRST, FIRST + cases)},
+    )
+
+
+def _post_in_turns(stack: Stack, token: str, times: int) -> list[int]:
+    """Post a usage repeatedly on one connection and return the statuses."""
+    post = render_request("POST", "/api/usages", BODY, headers=(f"Authorization: Bearer {token}",))
+    statuses = []
+    with RawConnection(stack.port) as device:
+        for _ in range(times):
+            device.send(post)
+            statuses.append(device.read_answer().status)
+    return statuses
+
+
+def _wait_for_status(stack: Stack, token: str, status: int) -> None:
+    wait_until(lambda: _post_in_turns(stack, token, 1) == [status], f"{token} to get {status}")
+
+
+def test_a_rate_is_charged_alike(guarded: Guarded) -> None:
+    # The burst is one usage. After a refusal the connection stays open.
+    for stack in guarded.pair:
+        assert _post_in_turns(stack, "slow", 3) == [201, 429, 429]
+
+
+def test_a_revoked_token_is_refused_alike_within_seconds(guarded: Guarded) -> None:
+    for stack in guarded.pair:
+        assert _post_in_turns(stack, "any", 3) == [201] * 3
+    write_tokens(guarded.tokens, TOKENS.keys() - {"any"})
+    for stack in guarded.pair:
+        _wait_for_status(stack, "any", 401)
+        assert _post_in_turns(stack, "bound", 2) == [201] * 2
+    write_tokens(guarded.tokens, TOKENS)
+    for stack in guarded.pair:
+        _wait_for_status(stack, "any", 201)
 
 
 def test_an_ordinary_request_cut_anywhere_is_answered_alike(pair: Pair) -> None:

@@ -60,6 +60,7 @@ def stack(store: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         "BUSYAPI_TOKENS_FILE": str(tokens),
     }
     with Stack(tmp_path_factory.mktemp("logs"), store, settings=settings) as running:
+        running.read_headers = {"authorization": f"Bearer good{MARKER}"}
         yield running
 
 

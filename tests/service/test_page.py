@@ -19,7 +19,7 @@ from testkit.processes import Api, Stack, answers_ok
 from testkit.servers import Server
 from testkit.waiting import wait_until
 
-MAX_BYTES = 8000
+MAX_BYTES = 8192
 TOKEN = "device-3f9c0d"
 
 

@@ -19,6 +19,10 @@ SCHEMA = "charts/busyapi/values.schema.json"
 CONFIG_MAP = "charts/busyapi/templates/configmap.yaml"
 BEGIN, END = "{{- /* Generated from settings.py by `make generate`. */}}", "{{- /* End. */}}"
 
+JWT = (
+    *("KEYS", "ISSUER", "AUDIENCE", "REQUIRED_CLAIMS", "LEEWAY", "SCOPE_CLAIMS", "SCOPE_PREFIX"),
+    *("TENANT_CLAIM", "PATIENT_CLAIM", "RATE_CLAIM", "REFRESH", "KEEP_KEYS", "CA_FILE"),
+)
 WITHOUT_CONFIG_KEY = {
     "PORT": "fixed: the Service's port is service.port",
     "BUSYAPI_METRICS_PORT": "fixed: named by monitors and policies",
@@ -31,6 +35,11 @@ WITHOUT_CONFIG_KEY = {
     "BUSYAPI_REDIS_CA_FILE": "computed from externalRedis.tls",
     "BUSYAPI_INSTALLATION": "computed from the release's namespace and name",
     "BUSYAPI_TOKENS_FILE": "computed from auth",
+    "BUSYAPI_HOST": "fixed: the Service, probes and monitors need every address of the pod",
+    "BUSYAPI_ANONYMOUS": "set it with extraEnv",
+    "BUSYAPI_TRUSTED_PROXIES": "set it with extraEnv",
+    "BUSYAPI_CLIENT_CERTIFICATES": "set it with extraEnv",
+    **{f"BUSYAPI_JWT_{name}": "set it with extraEnv" for name in JWT},
     "BUSYAPI_ARCHIVE_DIR": "fixed: on the archive's volume",
 }
 """Variables that no `config` key sets, and why."""

@@ -10,6 +10,7 @@ Each step is a Sanic listener.
 
 import asyncio
 import gc
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ import structlog
 from sanic import Request, Sanic
 from sanic.response import HTTPResponse
 
-from busyapi.api.context import ApiContext, make_handler
+from busyapi.api.context import ApiContext, Reload, make_handler
 from busyapi.api.cors import Cors
 from busyapi.api.fast_path import ROUTE, make_protocol
 from busyapi.api.lookup import get_count, get_usage
@@ -119,6 +120,7 @@ async def _open(app: Sanic[Any, Any]) -> None:
     context.committers.open(stop_on_error)
     _connect_gauges(context)
     settings = context.settings
+    app.ctx.reloading = [asyncio.create_task(_reload(run, stop_on_error)) for run in context.reload]
     app.ctx.metrics_port = MetricsPort(
         context.metrics.choose_renderer,
         ConnectionLimits(settings.request_deadline, settings.max_header, context.budget),
@@ -130,6 +132,14 @@ async def _open(app: Sanic[Any, Any]) -> None:
         metrics=settings.metrics_port,
         loop=type(asyncio.get_running_loop()).__module__.partition(".")[0],
     )
+
+
+async def _reload(run: Reload, stop_on_error: Callable[[BaseException], None]) -> None:
+    """Run until cancelled. A process that no longer sees revoked credentials must not continue."""
+    try:
+        await run()
+    except Exception as error:  # noqa: BLE001 - every defect, also an unknown one
+        stop_on_error(error)
 
 
 def _connect_gauges(context: ApiContext) -> None:
@@ -182,6 +192,8 @@ async def _drain(app: Sanic[Any, Any]) -> None:
 
 async def _close(app: Sanic[Any, Any]) -> None:
     context: ApiContext = app.ctx.context
+    for task in app.ctx.reloading:
+        task.cancel()
     await context.committers.close(context.settings.stop_timeout)
     for reader in context.readers:
         await reader.close()
@@ -195,9 +207,9 @@ def serve(context: ApiContext) -> int:
     app = make_app(context)
     settings = context.settings
     try:
-        sock = open_listener(settings.port, "PORT")
+        sock = open_listener(settings.port, "PORT", host=settings.host)
         app.ctx.metrics_socket = open_listener(
-            settings.metrics_port, "BUSYAPI_METRICS_PORT", shared=False
+            settings.metrics_port, "BUSYAPI_METRICS_PORT", host=settings.host, shared=False
         )
     except PortUnavailable as error:
         error.log()

@@ -1,63 +1,76 @@
-"""Authentication, authorization and rate limits. Off unless configured.
+"""Who sends a request, what that client may do, and how much.
 
-The token file has one line for each credential: its rights, a space, the token.
-
-    # a device, then a clinic's reader
-    write 3f9c0d…
-    read  77ab21…
-    write,read 51ee08…
-
-Only digests of tokens are kept in memory. The time of a comparison does not depend on where two
-tokens differ, and a core dump contains no token.
+`auth` verifies credentials; this module connects it to requests. A request without a credential has
+the scopes of BUSYAPI_ANONYMOUS. Without any configured credential these are all, in this release.
 """
 
-import re
-from hashlib import sha256
 from math import ceil, inf
-from pathlib import Path
 from time import monotonic
 
 import structlog
 from sanic import Request
 
 from busyapi.api.rate_limit import RateLimiter, RefusedClients, client_network
-from busyapi.errors import ConfigError
+from busyapi.api.request_head import AUTHORIZATION, CERTIFICATE
+from busyapi.auth.authenticator import Authenticator
+from busyapi.auth.client_certificate import CertificateName, ClientCertificates
+from busyapi.auth.credential import Credential, make_anonymous
+from busyapi.auth.proxies import TrustedProxies
+from busyapi.errors import InvalidCredential
 from busyapi.web.problems import Problem
 
 log = structlog.get_logger()
 
-RIGHTS = {"write", "read"}
-COMMENT_PATTERN = re.compile(r"(^|\s)#.*")
-"""A # within a token belongs to the token."""
+OPEN_SCOPES = ("write", "read")
+"""What a request without a credential may do if no credential is configured."""
 BURST_SECONDS = 2.0
 """After a pause a device may send as many usages at once as its rate allows in this time."""
 FAILURE_RATE, FAILURE_BURST = 1.0, 60.0
-"""Requests per second, and at once, that each address may send without a valid token."""
+"""Requests per second, and at once, that each address may send without a valid credential."""
 LOG_INTERVAL_SECONDS = 10.0
 """Refusals over that rate are logged at most once in this time."""
 
 
 class RequestAuthorizer:
-    """Checks each request. No `rights`: no authentication; a `rate` of 0: no limit."""
+    """Checks each request. By default everything is allowed; a `rate` of 0 is no limit."""
 
-    def __init__(self, rights: dict[str, set[str]] | None, rate: float) -> None:
-        self._rights = rights
-        self._rate_limiter = RateLimiter(rate, rate * BURST_SECONDS) if rate else None
+    def __init__(
+        self,
+        authenticator: Authenticator | None = None,
+        *,
+        anonymous: tuple[str, ...] = OPEN_SCOPES,
+        rate: float = 0.0,
+        proxies: TrustedProxies | None = None,
+        certificates: ClientCertificates | None = None,
+    ) -> None:
+        self.authenticator = authenticator
+        self.anonymous = make_anonymous(anonymous)
+        self.reads_credentials = AUTHORIZATION * bool(authenticator) | CERTIFICATE * bool(
+            certificates
+        )
+        """The kinds of credentials that this process reads."""
+        self._proxies = proxies or TrustedProxies()
+        self._certificates = certificates
+        self._rate = rate
+        self._rate_limiter = RateLimiter(rate, rate * BURST_SECONDS)
         self._refused_clients = RefusedClients()
         self._failure_limiter = RateLimiter(FAILURE_RATE, FAILURE_BURST)
         self._logged_at, self._unlogged_count = -inf, 0
 
-    def authorize(self, request: Request, right: str) -> str:
-        """Check a request for one usage; return the digest of its credential, or "" without one.
+    async def authorize(self, request: Request, *scopes: str) -> Credential:
+        """Return the credential of a request for one usage, if it has one of the scopes.
 
         Raises:
-            Problem: 401 without a known token, 403 without the right, 429 over the rate.
+            Problem: 401 without a valid credential, 403 without one of the scopes, 429 over the
+                rate.
+            CredentialKeysUnavailable: it has a JWT, and there are no keys to verify it.
         """
-        credential = "" if self._rights is None else self._authenticate(request, right)
-        self._charge_rate(credential or client_network(str(request.ip)), 1)
+        credential = await self._authenticate(request, scopes)
+        if seconds := self._charge(request, credential, 1):
+            raise _over_rate(seconds)
         return credential
 
-    def check_batch(self, request: Request) -> str:
+    async def check_batch(self, request: Request) -> Credential:
         """Check a batch as `authorize` does, before its body is read.
 
         The number of usages in a batch is known only after decoding. So a client whose batch was
@@ -68,52 +81,121 @@ class RequestAuthorizer:
             Problem: as for `authorize`; 429 until the Retry-After of the last refused batch has
                 passed.
         """
-        credential = "" if self._rights is None else self._authenticate(request, "write")
-        device = credential or client_network(str(request.ip))
-        if seconds := self._refused_clients.remaining_seconds(device):
+        credential = await self._authenticate(request, ("write",))
+        if seconds := self._refused_clients.remaining_seconds(
+            self.name_client(request, credential)
+        ):
             raise _over_rate(seconds)
-        self._charge_rate(device, 1)
+        if seconds := self._charge(request, credential, 1):
+            raise _over_rate(seconds)
         return credential
 
-    def charge_batch(self, request: Request, credential: str, usages: int) -> None:
+    def charge_batch(self, request: Request, credential: Credential, usages: int) -> None:
         """Charge the usages of a batch, except the first, which `check_batch` has charged.
 
         Raises:
             Problem: 429 over the rate.
         """
-        device = credential or client_network(str(request.ip))
-        if self._rate_limiter and (
-            seconds := self._rate_limiter.charge(device, usages - 1, already_charged=1)
-        ):
+        if seconds := self._charge(request, credential, usages - 1, already_charged=1):
             refusal = _over_rate(seconds)
-            self._refused_clients.add(device, int(refusal.headers["Retry-After"]))
+            client = self.name_client(request, credential)
+            self._refused_clients.add(client, int(refusal.headers["Retry-After"]))
             raise refusal
 
-    def _authenticate(self, request: Request, right: str) -> str:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        digest = _digest_token(token.strip())
-        rights = self._rights.get(digest) if self._rights else None
-        if scheme.lower() == "bearer" and rights and right in rights:
-            return digest
-        # A valid token always passes, whatever its address sends: clients of a proxy share one.
-        address = client_network(str(request.ip))
+    @property
+    def problem(self) -> str:
+        """Return why this process is not ready to verify credentials, or ""."""
+        return self.authenticator.problem if self.authenticator else ""
+
+    def find_writer(self, authorization: bytes | None, credentials: int) -> Credential | None:
+        """Return the credential of a post that `authorize` would allow; None if it must decide.
+
+        `authorization` is the header's value, `credentials` the kinds in all other headers. A value
+        is known once `authorize` has verified it, until it expires or is revoked.
+        """
+        if authorization is None:
+            credential = None if credentials & self.reads_credentials else self.anonymous
+        elif credentials & AUTHORIZATION or self.authenticator is None:
+            return None
+        else:
+            credential = self.authenticator.recall(authorization)
+        return credential if credential is not None and "write" in credential.scopes else None
+
+    def is_limited(self, credential: Credential) -> bool:
+        """Return whether a credential has a rate."""
+        return bool(self._rate or credential.rate)
+
+    def charge_usage(self, credential: Credential, peer: str) -> bool:
+        """Charge one usage and return True; return False, and charge nothing, if this cannot."""
+        if not credential.id and self._proxies:
+            return False  # the client's address is in a header
+        client = credential.id or client_network(peer)
+        rate = credential.rate or self._rate
+        return not self._rate_limiter.charge(client, 1, rate=rate, burst=rate * BURST_SECONDS)
+
+    def name_client(self, request: Request, credential: Credential) -> str:
+        """Return the name of a client in tables: of its credential, or of its network."""
+        return credential.id or self._find_network(request)
+
+    async def _authenticate(self, request: Request, scopes: tuple[str, ...]) -> Credential:
+        credential = await self._identify(request)
+        if credential is not None and not credential.scopes.isdisjoint(scopes):
+            return credential
+        # A valid credential passes, whatever its address sends: clients of a proxy share one.
+        address = self._find_network(request)
         if seconds := self._failure_limiter.charge(address, 1):
             self._log_refused(address)
             raise _too_many_requests(
                 "Too many requests from this address had no valid token. Wait, then send one.",
                 seconds,
             )
-        if scheme.lower() == "bearer" and rights:
-            raise Problem(403, f"This token has no right to {right} usages.")
+        if credential is not None and credential.id:
+            raise Problem(403, f"This token has no right to {scopes[0]} usages.")
         raise Problem(
             401,
             "The request has no valid token. Send `Authorization: Bearer <token>`.",
             {"WWW-Authenticate": 'Bearer realm="busyapi"'},
         )
 
-    def _charge_rate(self, device: str, cost: int) -> None:
-        if self._rate_limiter and (seconds := self._rate_limiter.charge(device, cost)):
-            raise _over_rate(seconds)
+    async def _identify(self, request: Request) -> Credential | None:
+        """Return the credential of a request; None if it has one that is invalid."""
+        authenticator = self.authenticator
+        if authenticator is None:
+            return self.anonymous
+        values = request.headers.getall("authorization", [])
+        if len(values) > 1:
+            return None  # a proxy could have checked another one
+        try:
+            if values:
+                # Sanic decodes invalid UTF-8 to surrogates.
+                return await authenticator.authenticate(values[0].encode(errors="surrogateescape"))
+            names = self._read_certificate(request)
+            return self.anonymous if names is None else authenticator.find_certificate(names)
+        except InvalidCredential:
+            return None
+
+    def _read_certificate(self, request: Request) -> list[CertificateName] | None:
+        if self._certificates is None:
+            return None
+        return self._certificates.read_names(
+            str(request.ip), lambda name: request.headers.getall(name, [])
+        )
+
+    def _charge(
+        self, request: Request, credential: Credential, cost: int, *, already_charged: int = 0
+    ) -> float:
+        """Charge a client; return the seconds to wait if it is over its rate."""
+        if not self.is_limited(credential):
+            return 0.0
+        client = self.name_client(request, credential)
+        rate = credential.rate or self._rate
+        return self._rate_limiter.charge(
+            client, cost, already_charged=already_charged, rate=rate, burst=rate * BURST_SECONDS
+        )
+
+    def _find_network(self, request: Request) -> str:
+        forwarded_for = request.headers.getall("x-forwarded-for", [])
+        return client_network(self._proxies.find_client(str(request.ip), forwarded_for))
 
     def _log_refused(self, address: str) -> None:
         now = monotonic()
@@ -123,49 +205,16 @@ class RequestAuthorizer:
             self._logged_at, self._unlogged_count = now, 0
 
 
+def choose_anonymous_scopes(setting: str, *, has_credentials: bool) -> tuple[str, ...]:
+    """Return what a request without a credential may do, from BUSYAPI_ANONYMOUS."""
+    if setting:
+        return tuple(setting.split(","))
+    return () if has_credentials else OPEN_SCOPES
+
+
 def _over_rate(seconds: float) -> Problem:
     return _too_many_requests("This device exceeds its rate limit.", seconds)
 
 
 def _too_many_requests(detail: str, seconds: float) -> Problem:
     return Problem(429, detail, {"Retry-After": str(max(1, ceil(seconds)))})
-
-
-def make_authorizer(tokens_file: str, rate: float) -> RequestAuthorizer | None:
-    """Return the authorizer for these settings, or None if they configure no check.
-
-    Raises:
-        ConfigError: the token file cannot be read; the message names the line, not the token.
-    """
-    if not tokens_file and not rate:
-        return None
-    return RequestAuthorizer(_read_tokens(tokens_file) if tokens_file else None, rate)
-
-
-def _read_tokens(path: str) -> dict[str, set[str]]:
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"BUSYAPI_TOKENS_FILE cannot be read: {error}") from None
-    rights_by_digest: dict[str, set[str]] = {}
-    for number, line in enumerate(lines, 1):
-        words = COMMENT_PATTERN.sub("", line).split()
-        if not words:
-            continue
-        rights = set(words[0].split(","))
-        if len(words) != 2 or not rights <= RIGHTS:  # noqa: PLR2004 - rights and token
-            raise ConfigError(
-                f"BUSYAPI_TOKENS_FILE, line {number}: write `write`, `read` or `write,read`,"
-                " a space, and the token"
-            )
-        rights_by_digest[_digest_token(words[1])] = rights
-    if not rights_by_digest:
-        raise ConfigError(
-            "BUSYAPI_TOKENS_FILE has no token, so every request would get 401. Add one."
-        )
-    return rights_by_digest
-
-
-def _digest_token(token: str) -> str:
-    # Sanic decodes invalid UTF-8 to surrogates; no token in the file has any.
-    return sha256(token.encode(errors="surrogateescape")).hexdigest()

@@ -24,6 +24,9 @@ from busyapi.web.connections import ConnectionTable
 
 ABORTED_STATUS = 500
 
+Reload = Callable[[], Coroutine[Any, Any, None]]
+"""Keeps credentials current until it is cancelled."""
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R", bound=Request)
 
@@ -37,7 +40,8 @@ class ApiContext:
     readers: list[PartitionReader]
     archive: ArchiveClient
     metrics: ApiMetrics
-    authorizer: RequestAuthorizer | None = None
+    authorizer: RequestAuthorizer = field(default_factory=RequestAuthorizer)
+    reload: list[Reload] = field(default_factory=list)
     connections: ConnectionTable = field(default_factory=ConnectionTable)
     cors: Cors | None = None
     budget: ReceiveBudget = field(default_factory=ReceiveBudget)

@@ -9,6 +9,9 @@ parses a packet once. If it is exactly one ordinary request that Sanic's route w
 packet goes to Sanic unchanged, so Sanic's route defines the response to unusual and invalid
 requests. `tests/service/test_fast_path.py` compares the two.
 
+A credential is accepted here if the route has verified the same bytes before, and it is still
+valid. The first request of each credential takes the route.
+
 While a usage waits for its commit, later bytes of its connection are held back, so that responses
 keep the order of their requests. A client that disconnects cancels nothing: the committer owns the
 usage.
@@ -22,9 +25,11 @@ import structlog
 from sanic.http.constants import Stage
 
 from busyapi.api.context import ABORTED_STATUS, ApiContext
+from busyapi.api.patient_binding import is_bound_to
 from busyapi.api.problems import map_error
-from busyapi.api.request_head import LENGTH_CACHE, MAX_HEAD_BYTES, cached_content_length
+from busyapi.api.request_head import HEAD_CACHE, MAX_HEAD_BYTES, read_head
 from busyapi.api.responses import render_created
+from busyapi.auth.credential import Credential
 from busyapi.commit.pending import PendingWrite
 from busyapi.decode.usage import decode_fast
 from busyapi.errors import Refused
@@ -33,7 +38,7 @@ from busyapi.telemetry.metrics import RouteTally
 from busyapi.web.http1 import EMPTY_LINES
 from busyapi.web.problems import CLIENT_CLOSED_REQUEST, render_problem
 from busyapi.web.protocol import DeadlineProtocol
-from busyapi.web.request_id import extract, generate
+from busyapi.web.request_id import generate
 from busyapi.web.responses import render_response
 
 log = structlog.get_logger()
@@ -89,13 +94,21 @@ class FastPathProtocol(DeadlineProtocol):
         end = data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)
         if end <= 0 or self._is_busy():
             return False
-        head, request_id = data[:end], None
-        length = LENGTH_CACHE.get(head)
-        if length is None:
-            head, request_id = extract(head.removeprefix(b"\r\n"))
-            length = cached_content_length(head)
         context = self.context
-        if length is None or length > context.settings.max_body or context.draining:
+        authorizer = context.authorizer
+        head, authorization, request_id = data[:end], None, None
+        ordinary = HEAD_CACHE.get(head)
+        if ordinary is None:
+            ordinary, authorization, request_id = read_head(
+                head, with_authorization=authorizer.reads_credentials != 0
+            )
+            if ordinary is None:
+                return False
+        length, credentials = ordinary
+        if length > context.settings.max_body or context.draining:
+            return False
+        credential = authorizer.find_writer(authorization, credentials)
+        if credential is None:
             return False
         body = data[end + 4 :]
         if len(body) != length:
@@ -103,7 +116,7 @@ class FastPathProtocol(DeadlineProtocol):
             body = body[:length] if body[length:] in EMPTY_LINES else b""
         # If the body does not begin with this bracket, its meaning depends on the Content-Type.
         line = decode_fast(body, strict=context.strict) if body[:1] == b"{" else None
-        if line is None:
+        if line is None or not self._admit(credential, line):
             return False
         write = FastPathWrite(self, line, request_id or generate())
         try:
@@ -115,6 +128,18 @@ class FastPathProtocol(DeadlineProtocol):
             return True
         self._pending = write
         return True
+
+    def _admit(self, credential: Credential, line: bytes) -> bool:
+        """Charge the rate of a credential; return False, and charge nothing, if Sanic must decide.
+
+        This allows what the route allows. The route composes the refusals.
+        """
+        if credential.patient_id is not None and not is_bound_to(line, credential.patient_id):
+            return False
+        authorizer, peer = self.context.authorizer, self.conn_info
+        if not authorizer.is_limited(credential):
+            return True
+        return peer is not None and authorizer.charge_usage(credential, str(peer.client_ip))
 
     def _is_busy(self) -> bool:
         """Return whether Sanic has, or may have, a part of an earlier request."""
@@ -236,12 +261,9 @@ class FastPathWrite(PendingWrite):
 
 
 def make_protocol(context: ApiContext, version: str = sanic.__version__) -> type[DeadlineProtocol]:
-    """Return the protocol class of this process, with the fast path if it may be used.
-
-    Only Sanic's route checks credentials and rates, so an authorizer disables the fast path.
-    """
+    """Return the protocol class of this process, with the fast path if it may be used."""
     settings = context.settings
-    fast = settings.fast_path == "on" and context.authorizer is None
+    fast = settings.fast_path == "on"
     if fast and version != SANIC_VERSION:
         log.warning("fast_path_disabled", sanic=version, tested=SANIC_VERSION)
         fast = False

@@ -20,8 +20,7 @@ NO_SUCH_USAGE = "No usage has this id."
 @make_handler
 async def get_usage(context: ApiContext, request: Request, usage: int) -> HTTPResponse:
     """Return one usage from Redis or the archive."""
-    if context.authorizer:
-        context.authorizer.authorize(request, "read")
+    await context.authorizer.authorize(request, "read")
     if not 1 <= usage <= MAX_ID:
         raise Problem(404, NO_SUCH_USAGE)
     partition, seq = split_usage_id(UsageId(usage), context.settings.partitions)
@@ -61,8 +60,9 @@ async def _find_archived(
 
 
 @make_handler
-async def get_count(context: ApiContext, _: Request) -> HTTPResponse:
+async def get_count(context: ApiContext, request: Request) -> HTTPResponse:
     """Return how many usages have an id, are in the archive, and wait in Redis."""
+    await context.authorizer.authorize(request, "read")
     return make_json_response(await count_usages(context))
 
 

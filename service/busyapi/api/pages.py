@@ -1,5 +1,6 @@
 """Handlers of GET / and /openapi.json."""
 
+from contextlib import suppress
 from functools import cache
 from html import escape
 from importlib.metadata import version
@@ -32,6 +33,11 @@ CREDENTIAL_FIELD = (
     '<label class="wide">token (required here, and not kept)'
     ' <input name="token" type="password" autocomplete="off" required></label>'
 )
+SECURITY_SCHEME = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A token. Its scopes: `write` to post usages, `read` to read and count them.",
+}
 AUTHORIZATION = ' -H "Authorization: Bearer $TOKEN"'
 
 
@@ -42,8 +48,8 @@ def render_landing_page(settings: Settings) -> str:
     values = {
         "version": escape(version("busyapi")),
         "port": str(settings.port),
-        "token": CREDENTIAL_FIELD if settings.tokens_file else "",
-        "authorization": AUTHORIZATION if settings.tokens_file else "",
+        "token": CREDENTIAL_FIELD if settings.has_credentials else "",
+        "authorization": AUTHORIZATION if settings.has_credentials else "",
         "rows": _render_rows(describe_api(settings)),
     }
     for name, value in values.items():
@@ -83,9 +89,14 @@ def describe_api(settings: Settings) -> dict[str, Any]:
     )
     if settings.validation == "lenient":
         schemas["Usage"] = schemas["UsageForm"] = {"type": "object"}
-    if settings.tokens_file:
-        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        for operation in (batch, paths["/api/usages"]["post"], paths["/api/usages/{id}"]["get"]):
+    if settings.has_credentials:
+        document["components"]["securitySchemes"] = {"token": SECURITY_SCHEME}
+        for operation in (
+            batch,
+            paths["/api/usages"]["post"],
+            paths["/api/usages/{id}"]["get"],
+            paths["/api/usages/count"]["get"],
+        ):
             operation["security"] = [{"token": []}]
     _add_head_operations(document)
     return document
@@ -131,10 +142,10 @@ def _prefers_json(accept: str) -> bool:
 
 
 async def _collect_facts(context: ApiContext) -> dict[str, Any]:
-    try:
-        counts: dict[str, int] | None = await count_usages(context)
-    except Refused:
-        counts = None
+    counts: dict[str, int] | None = None
+    if "read" in context.authorizer.anonymous.scopes:
+        with suppress(Refused):
+            counts = await count_usages(context)
     return {
         "name": "busyapi",
         "version": version("busyapi"),

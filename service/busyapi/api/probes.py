@@ -43,6 +43,7 @@ def check_readiness(context: ApiContext) -> list[tuple[str, str]]:
         ("draining", "draining" if context.draining else ""),
         ("partition", _check_partition(context)),
         ("durability", _check_durability(context)),
+        *_check_credentials(context),
     ]
 
 
@@ -59,6 +60,12 @@ def _check_partition(context: ApiContext) -> str:
     if context.was_ready:
         return ""
     return str(context.committers.committers[0].last_error)
+
+
+def _check_credentials(context: ApiContext) -> list[tuple[str, str]]:
+    """Fail until keys were fetched once: a new pod must not take traffic from one that has some."""
+    problem = context.authorizer.problem
+    return [("credentials", problem)] if problem else []
 
 
 def _check_durability(context: ApiContext) -> str:

@@ -17,20 +17,24 @@ class RateLimiter:
         self._burst = max(1.0, burst)
         self._buckets: dict[str, tuple[float, float]] = {}
 
-    def charge(self, name: str, cost: int, *, already_charged: int = 0) -> float:
+    def charge(
+        self, name: str, cost: int, *, already_charged: int = 0, rate: float = 0.0, burst: float = 0
+    ) -> float:
         """Charge a cost and return 0, or charge nothing and return the seconds to wait.
 
         A cost above the burst is charged to a full bucket, which goes into debt: later requests
         wait longer, so the rate holds. `already_charged` is what the same request has paid before.
+        A name may have its own `rate` and `burst`.
         """
         now = monotonic()
-        level, updated_at = self._buckets.pop(name, (self._burst, now))
-        level = min(self._burst, level + (now - updated_at) * self._rate)
-        missing = min(cost + already_charged, self._burst) - (level + already_charged)
+        rate, burst = (rate, max(1.0, burst)) if rate else (self._rate, self._burst)
+        level, updated_at = self._buckets.pop(name, (burst, now))
+        level = min(burst, level + (now - updated_at) * rate)
+        missing = min(cost + already_charged, burst) - (level + already_charged)
         self._buckets[name] = (level if missing > 0 else level - cost, now)
         if len(self._buckets) > MAX_CLIENTS:
             del self._buckets[next(iter(self._buckets))]
-        return missing / self._rate if missing > 0 else 0.0
+        return missing / rate if missing > 0 else 0.0
 
 
 class RefusedClients:

@@ -5,8 +5,10 @@ goes to Sanic's route. So this parser accepts less than the RFC allows, and neve
 """
 
 import re
+from typing import NamedTuple
 
 from busyapi.web.head import is_authority
+from busyapi.web.request_id import extract
 
 MAX_HEAD_BYTES = 2048
 """Larger heads go to Sanic, and are not cached."""
@@ -28,30 +30,82 @@ _SLOW_PATH_HEADERS = {
 _FAST_PATH_CONNECTIONS = {b"keep-alive"}
 """Values of Connection that change nothing."""
 
-LENGTH_CACHE: dict[bytes, int] = {}
-"""The Content-Length of each cached head, without its X-Request-ID."""
+_AUTHORIZATIONS = (b"\r\nAuthorization: ", b"\r\nauthorization: ")
+"""As clients and proxies write it. Any other spelling stays in the head."""
+AUTHORIZATION, CERTIFICATE = 1, 2
+"""Kinds of credentials, as bits."""
+_CREDENTIAL_HEADERS = {
+    b"authorization": AUTHORIZATION,
+    b"ssl-client-subject-dn": CERTIFICATE,
+    b"ssl-client-verify": CERTIFICATE,
+    b"x-forwarded-client-cert": CERTIFICATE,
+}
 
 
-def cached_content_length(head: bytes) -> int | None:
-    """Return the result of `parse_content_length` from the cache, or add it."""
-    length = LENGTH_CACHE.get(head)
-    if length is None and (length := parse_content_length(head)) is not None:
-        if len(LENGTH_CACHE) >= CACHE_SIZE:
-            LENGTH_CACHE.clear()  # the next request of each client adds its head again
-        LENGTH_CACHE[head] = length
-    return length
+class OrdinaryHead(NamedTuple):
+    """A head that Sanic need not parse."""
+
+    length: int
+    """Its Content-Length."""
+    credentials: int
+    """The kinds of credentials in it."""
 
 
-def parse_content_length(head: bytes) -> int | None:
-    """Return the Content-Length of a head, or None if Sanic must parse the head."""
+HEAD_CACHE: dict[bytes, OrdinaryHead] = {}
+"""Each cached head, without its X-Request-ID and the Authorization that was taken out of it."""
+
+
+def read_head(
+    head: bytes, *, with_authorization: bool
+) -> tuple[OrdinaryHead | None, bytes | None, bytes | None]:
+    """Return a head's parse result, from the cache if possible, its Authorization and request id.
+
+    Without a parse result, Sanic must parse the head.
+    """
+    authorization = request_id = None
+    head = head.removeprefix(b"\r\n")
+    if with_authorization:
+        head, authorization = take_authorization(head)
+    ordinary = HEAD_CACHE.get(head)
+    if ordinary is None:
+        head, request_id = extract(head)
+        ordinary = HEAD_CACHE.get(head)
+    if ordinary is None and (ordinary := parse_ordinary_head(head)) is not None:
+        if len(HEAD_CACHE) >= CACHE_SIZE:
+            HEAD_CACHE.clear()  # the next request of each client adds its head again
+        HEAD_CACHE[head] = ordinary
+    return ordinary, authorization, request_id
+
+
+def take_authorization(head: bytes) -> tuple[bytes, bytes | None]:
+    """Remove the Authorization from a head, so that the heads of two devices become equal.
+
+    Return the head and the value, which is not checked: it is valid only if it equals one that was
+    verified. A second Authorization stays in the head.
+    """
+    for prefix in _AUTHORIZATIONS:
+        at = head.find(prefix)
+        if at >= 0:
+            start = at + len(prefix)
+            end = head.find(b"\r\n", start)
+            if end < 0:
+                return head[:at], head[start:]
+            return head[:at] + head[end:], head[start:end]
+    return head, None
+
+
+def parse_ordinary_head(head: bytes) -> OrdinaryHead | None:  # noqa: C901 - one pass
+    """Return the length and the credentials of a head, or None if Sanic must parse the head."""
     if not _HEAD.fullmatch(head):
         return None
     length = connection = host = None
+    credentials = 0
     for line in head.split(b"\r\n")[1:]:
         name, _, value = line.partition(b":")
         name, value = name.lower(), value.lstrip()
         if name in _SLOW_PATH_HEADERS:
             return None
+        credentials |= _CREDENTIAL_HEADERS.get(name, 0)
         if name == b"content-length":
             if length is not None or not _LENGTH.fullmatch(value):
                 return None
@@ -64,4 +118,6 @@ def parse_content_length(head: bytes) -> int | None:
             if host is not None or not is_authority(value.decode()):
                 return None
             host = value
-    return length if host is not None else None
+    if length is None or host is None:
+        return None
+    return OrdinaryHead(length, credentials)

@@ -6,7 +6,7 @@ from sanic.response import HTTPResponse
 
 from busyapi.api.context import ApiContext, make_handler
 from busyapi.api.idempotency import KEY_HEADER, parse_key
-from busyapi.api.rate_limit import client_network
+from busyapi.api.patient_binding import check_batch, check_single
 from busyapi.api.responses import CreatedResponse, make_json_response
 from busyapi.commit.pending import AwaitedWrite
 from busyapi.decode.body import (
@@ -27,7 +27,7 @@ REPLAYED_HEADERS = {"Idempotency-Replayed": "true"}
 async def post_usage(context: ApiContext, request: BufferedRequest) -> HTTPResponse:
     """Store one usage; return 201 once it is as durable as the tier requires."""
     settings, headers = context.settings, request.headers
-    credential = context.authorizer.authorize(request, "write") if context.authorizer else ""
+    credential = await context.authorizer.authorize(request, "write")
     check_content_encoding(headers.get("content-encoding", ""))
     await request.receive_whole_body(settings.max_body, partial(check_single_type, headers))
     context.start_timer(request)
@@ -38,9 +38,12 @@ async def post_usage(context: ApiContext, request: BufferedRequest) -> HTTPRespo
         strict=context.strict,
         max_bytes=settings.max_body,
     )
-    line = await context.decode_scheduler.run(work, partial(_identify_client, request, credential))
+    if credential.patient_id is not None:
+        work = check_single(work, credential.patient_id)
+    client = partial(context.authorizer.name_client, request, credential)
+    line = await context.decode_scheduler.run(work, client)
     request.release_body()
-    key = parse_key(request, [line], credential) if KEY_HEADER in headers else None
+    key = parse_key(request, [line], credential.id) if KEY_HEADER in headers else None
     result, partition = await _commit(context, AwaitedWrite((line,), key))
     usage = make_usage_id(Seq(result.last), partition, settings.partitions)
     if not result.replayed and not context.cors:  # CORS adds headers
@@ -53,7 +56,7 @@ async def post_usage(context: ApiContext, request: BufferedRequest) -> HTTPRespo
 async def post_batch(context: ApiContext, request: BufferedRequest) -> HTTPResponse:
     """Store many usages: all or none of them."""
     settings, headers = context.settings, request.headers
-    credential = context.authorizer.check_batch(request) if context.authorizer else ""
+    credential = await context.authorizer.check_batch(request)
     check_content_encoding(headers.get("content-encoding", ""))
     await request.receive_whole_body(settings.max_batch_bytes, partial(check_batch_type, headers))
     context.start_timer(request)
@@ -66,18 +69,16 @@ async def post_batch(context: ApiContext, request: BufferedRequest) -> HTTPRespo
         max_items=settings.max_batch_items,
         max_item_bytes=settings.max_body,
     )
-    lines = await context.decode_scheduler.run(work, partial(_identify_client, request, credential))
+    if credential.patient_id is not None:
+        work = check_batch(work, credential.patient_id)
+    client = partial(context.authorizer.name_client, request, credential)
+    lines = await context.decode_scheduler.run(work, client)
     request.release_body()  # only the lines wait for Redis: with the body, twice the memory
-    if context.authorizer:
-        context.authorizer.charge_batch(request, credential, len(lines))
-    key = parse_key(request, lines, credential) if KEY_HEADER in headers else None
+    context.authorizer.charge_batch(request, credential, len(lines))
+    key = parse_key(request, lines, credential.id) if KEY_HEADER in headers else None
     result, partition = await _commit(context, AwaitedWrite(lines, key))
     ids = context.committers.make_ids(result.last, len(lines), partition)
     return make_json_response({"ids": ids}, 201, REPLAYED_HEADERS if result.replayed else None)
-
-
-def _identify_client(request: BufferedRequest, credential: str) -> str:
-    return credential or client_network(str(request.ip))
 
 
 async def _commit(context: ApiContext, write: AwaitedWrite) -> tuple[CommitResult, int]:

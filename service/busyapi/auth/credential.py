@@ -1,6 +1,8 @@
 """A verified credential: what the API knows about the sender of a request."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from math import inf
 
 SCOPES = frozenset({"write", "read", "read:own", "read:tenant", "erase", "admin"})
@@ -12,7 +14,7 @@ class Credential:
 
     id: str
     """A digest that stays the same while the credential is renewed: the owner of its
-    Idempotency-Keys, its rate and its usages."""
+    Idempotency-Keys, its rate and its usages. Empty without a credential."""
     name: str
     scopes: frozenset[str]
     tenant: str = ""
@@ -22,3 +24,13 @@ class Credential:
     """Usages per second. 0: the default of the installation."""
     expires_at: float = inf
     """Seconds since 1970."""
+
+
+def make_anonymous(scopes: Iterable[str]) -> Credential:
+    """Return what a request without a credential may do."""
+    return Credential("", "anonymous", frozenset(scopes))
+
+
+def make_id(kind: str, *names: str) -> str:
+    """Return the id of a credential, from its kind and what names it there."""
+    return sha256("\0".join((kind, *names)).encode(errors="surrogatepass")).hexdigest()

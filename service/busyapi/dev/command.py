@@ -7,7 +7,7 @@ from typing import Any
 
 from busyapi.argument_types import whole_number
 from busyapi.dev.command_text import format_path, format_this_command
-from busyapi.dev.plan import MAX_PORT, Plan
+from busyapi.dev.plan import LOOPBACK, MAX_PORT, Plan
 from busyapi.errors import ConfigError
 from busyapi.settings import Settings
 
@@ -15,6 +15,7 @@ MAX_CHILDREN = 256
 DESCRIPTION = """\
 Start all parts of busyapi on this machine and keep them running: a Valkey, API processes that share
 one port, and a flusher for each partition. Ctrl-C stops everything; a second Ctrl-C kills at once.
+Without credentials (BUSYAPI_TOKENS_FILE) every client that reaches the port may write and read.
 
 All data is kept in one folder (--state). The next start continues with it, also after a kill -9 of
 every process: valkey/ is the buffer, archive/ the archive, log/ has a log for each process.
@@ -51,6 +52,13 @@ def add_command(commands: Any, settings: Settings, environment: Mapping[str, str
         help="where devices post usages (default: PORT, now %(default)s)",
     )
     parser.add_argument(
+        "--host",
+        default=settings.host or LOOPBACK,
+        metavar="ADDRESS",
+        help="the API's address; 0.0.0.0: every address of this machine, for other machines too"
+        " (default: %(default)s)",
+    )
+    parser.add_argument(
         "--processes",
         type=whole_number(1, MAX_CHILDREN, "a number of processes"),
         default=2,
@@ -77,6 +85,7 @@ def add_command(commands: Any, settings: Settings, environment: Mapping[str, str
         from busyapi.dev.run import run  # noqa: PLC0415 - other commands need no asyncio
 
         plan = Plan(
+            host=options.host,
             port=options.port,
             processes=options.processes,
             partitions=options.partitions,

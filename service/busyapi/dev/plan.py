@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,8 @@ from busyapi.errors import ConfigError
 from busyapi.settings import Settings
 
 MAX_PORT = 65_535
+LOOPBACK = "127.0.0.1"
+ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104 - only if it is typed
 
 
 class Port(NamedTuple):
@@ -27,6 +30,8 @@ class Port(NamedTuple):
 class Plan:
     """The plan of one `busyapi dev`."""
 
+    host: str = LOOPBACK
+    """The address at which the API's processes listen. Flushers listen on this machine only."""
     port: int
     processes: int
     partitions: int
@@ -52,6 +57,10 @@ class Plan:
                     f" change {port.setting}"
                 )
             used[port.number] = port
+        try:
+            ip_address(self.host)
+        except ValueError:
+            raise ConfigError(f"--host {self.host!r} is not an IP address") from None
         if self.settings.durability == "replicated" and not self.redis_url:
             raise ConfigError(
                 "BUSYAPI_DURABILITY=replicated needs a server with a replica: name it with --redis"
@@ -74,6 +83,18 @@ class Plan:
             ),
         ]
 
+    @property
+    def reachable_host(self) -> str:
+        """Return an address at which this machine reaches the API."""
+        return LOOPBACK if self.host in ALL_ADDRESSES else self.host
+
+    @property
+    def url_host(self) -> str:
+        """Return the API's host for a URL on this machine."""
+        if self.host in {LOOPBACK, *ALL_ADDRESSES}:
+            return "localhost"
+        return f"[{self.host}]" if ":" in self.host else self.host
+
     def metrics_port(self, process: int) -> int:
         """Return the metrics port of an API process."""
         return self.settings.metrics_port + process
@@ -87,6 +108,7 @@ class Plan:
         urls = [f"http://127.0.0.1:{self.flusher_port(p)}" for p in range(self.partitions)]
         shared = {
             "PORT": str(self.port),
+            "BUSYAPI_HOST": LOOPBACK,
             "BUSYAPI_PARTITIONS": str(self.partitions),
             "BUSYAPI_REDIS_URL": redis_url,
             "BUSYAPI_FLUSHER_URLS": ",".join(urls),
@@ -98,4 +120,6 @@ class Plan:
             # The Valkey started here has no users: it would refuse a login for another server.
             logins = ("USERNAME", "PASSWORD", "PASSWORD_FILE", "CA_FILE")
             shared |= {f"BUSYAPI_REDIS_{name}": "" for name in logins}
+        if not self.settings.has_credentials and not self.settings.anonymous:
+            shared["BUSYAPI_ANONYMOUS"] = "write,read"
         return {**self.environment, **shared}

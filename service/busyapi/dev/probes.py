@@ -5,6 +5,7 @@ import json
 from http import HTTPStatus
 from typing import NamedTuple
 
+LOOPBACK = "127.0.0.1"
 PROBE_SECONDS = 2.0
 MAX_REPLY_BYTES = 1 << 20
 COMMITTERS_READY = "busyapi_committers_ready{"
@@ -24,11 +25,11 @@ class Readiness(NamedTuple):
     """It reads its data, which takes as long as there is data."""
 
 
-async def fetch(port: int, path: str) -> tuple[int, str]:
+async def fetch(port: int, path: str, address: str = LOOPBACK) -> tuple[int, str]:
     """GET a path from a process on this machine; return status 0 if it does not answer."""
     request = f"GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n"
     try:
-        reply = await _exchange(port, request, until_end=True)
+        reply = await _exchange(port, request, until_end=True, address=address)
         head, _, body = reply.partition("\r\n\r\n")
         return int(head.split(" ", 2)[1]), body
     except (OSError, TimeoutError, ValueError, IndexError):
@@ -56,25 +57,25 @@ async def probe_flusher(port: int) -> Readiness:
     return Readiness(reason, is_halted=_sum_samples(metrics, HALTED) > 0)
 
 
-async def probe_api(port: int, metrics_port: int, partitions: int) -> Readiness:
+async def probe_api(address: str, port: int, metrics_port: int, partitions: int) -> Readiness:
     """Probe one API process.
 
     Any of the processes that share `port` may answer /readyz, so the committers of this one are
     counted on its metrics port, which it has for itself.
     """
-    status, metrics = await fetch(metrics_port, "/metrics")
+    status, metrics = await fetch(metrics_port, "/metrics", address)
     if status != HTTPStatus.OK:
         return Readiness(NO_REPLY)
     ready = _sum_samples(metrics, COMMITTERS_READY)
-    status, body = await fetch(port, "/readyz")
+    status, body = await fetch(port, "/readyz", address)
     if status != HTTPStatus.OK:
         return Readiness(_failed_checks(body))
     return Readiness("" if ready == partitions else f"{ready:g} of {partitions} partitions")
 
 
-async def fetch_counts(port: int) -> dict[str, int] | None:
+async def fetch_counts(address: str, port: int) -> dict[str, int] | None:
     """Return the counts of the API, None if it does not give them."""
-    status, body = await fetch(port, "/api/usages/count")
+    status, body = await fetch(port, "/api/usages/count", address)
     if status != HTTPStatus.OK:
         return None
     counts: dict[str, int] = json.loads(body)
@@ -90,9 +91,9 @@ def _failed_checks(body: str) -> str:
     return "; ".join(lines)
 
 
-async def _exchange(port: int, request: str, *, until_end: bool) -> str:
+async def _exchange(port: int, request: str, *, until_end: bool, address: str = LOOPBACK) -> str:
     async with asyncio.timeout(PROBE_SECONDS):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=MAX_REPLY_BYTES)
+        reader, writer = await asyncio.open_connection(address, port, limit=MAX_REPLY_BYTES)
         try:
             writer.write(request.encode())
             reply = await reader.read() if until_end else await reader.readline()

@@ -99,10 +99,14 @@ def api_program(plan: Plan, folder: StateFolder, redis_url: str, number: int) ->
     return Program(
         name=f"api-{number}",
         command=(*BUSYAPI, "api"),
-        environment={**plan.child_environment(redis_url), "BUSYAPI_METRICS_PORT": str(metrics)},
+        environment={
+            **plan.child_environment(redis_url),
+            "BUSYAPI_HOST": plan.host,
+            "BUSYAPI_METRICS_PORT": str(metrics),
+        },
         log=folder.rotate_log(f"api-{number}"),
         address=f"port {plan.port}, metrics on {metrics}",
-        probe=partial(probe_api, plan.port, metrics, plan.partitions),
+        probe=partial(probe_api, plan.reachable_host, plan.port, metrics, plan.partitions),
         stop_seconds=plan.settings.stop_timeout + API_SPARE_SECONDS,
         when_orphaned=_when_orphaned(plan),
     )

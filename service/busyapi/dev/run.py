@@ -77,7 +77,7 @@ async def _show_status(plan: Plan, stack: Stack, screen: Screen) -> None:
     """Show the number of usages and the rate at which they arrive."""
     before: tuple[float, int] | None = None
     while True:
-        counts = await fetch_counts(plan.port)
+        counts = await fetch_counts(plan.reachable_host, plan.port)
         now = monotonic()
         if counts is None:
             screen.status(f"the API returns no counts{_format_restarts(stack)}")
@@ -102,7 +102,7 @@ def _format_restarts(stack: Stack) -> str:
 
 
 def _format_greeting(plan: Plan, folder: StateFolder) -> str:
-    url = f"http://localhost:{plan.port}"
+    url = f"http://{plan.url_host}:{plan.port}"
     archive = format_path(folder.archive)
     return f"""
 Post a usage:

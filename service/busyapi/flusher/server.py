@@ -73,10 +73,10 @@ class FlusherServer:
         app.register_listener(self._open, "after_server_start")
         app.register_listener(self._close, "before_server_stop")
 
-    def serve(self, port: int, max_connections: int, bounds: ConnectionLimits) -> int:
+    def serve(self, port: int, host: str, max_connections: int, bounds: ConnectionLimits) -> int:
         """Flush and serve until SIGTERM; return the process's exit code."""
         try:
-            sock = open_listener(port, "BUSYAPI_FLUSHER_PORT")
+            sock = open_listener(port, "BUSYAPI_FLUSHER_PORT", host=host)
         except PortUnavailable as error:
             error.log()
             return 1

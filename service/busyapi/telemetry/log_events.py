@@ -3,22 +3,8 @@
 Tests check that each log call has a row and each row has a call.
 """
 
-from typing import NamedTuple
-
-
-class LogEvent(NamedTuple):
-    """A log event: its name, level, fields, when it is logged and what to do."""
-
-    name: str
-    level: str
-    fields: tuple[str, ...]
-    when: str
-    action: str
-    optional: tuple[str, ...] = ()
-    """Fields that only some lines have."""
-
-
-NO_ACTION = "nothing"
+from busyapi.telemetry.log_event import NO_ACTION, LogEvent
+from busyapi.telemetry.log_events_auth import AUTH_EVENTS
 
 EVENTS = (
     LogEvent(
@@ -59,14 +45,7 @@ EVENTS = (
         " name, `use`, is set too and wins",
         "set `use` instead of `setting`",
     ),
-    LogEvent(
-        "credentials_refused",
-        "warning",
-        ("address", "requests"),
-        "`requests` requests without a known token got a 429 because their address or"
-        " network had used up its allowance for them; the last came from `address`",
-        "find the client by its address: an old token, or a client that guesses tokens",
-    ),
+    *AUTH_EVENTS,
     LogEvent(
         "open_files_limit_low",
         "warning",
@@ -130,7 +109,8 @@ EVENTS = (
         " BusyapiPartitionNotSeeded. DurabilityNotMet: BusyapiDurabilityNotHeld."
         " IdempotencyKeysFull: BusyapiIdempotencyKeysFilling. BufferFull,"
         " Overloaded: the alert of that name. ArchiveUnavailable: BusyapiFlusherStuck."
-        " UnknownVersion: BusyapiFlusherHalted",
+        " UnknownVersion: BusyapiFlusherHalted. CredentialKeysUnavailable: see"
+        " `credentials_not_reloaded`",
     ),
     LogEvent(
         "archive_recovered",

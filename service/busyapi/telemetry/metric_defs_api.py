@@ -18,6 +18,7 @@ POST_STATUSES = (201, 500, 503)
 REFUSAL_REASONS = (
     "ArchiveUnavailable",
     "BufferFull",
+    "CredentialKeysUnavailable",
     "IdempotencyKeysFull",
     "NotSeeded",
     "Overloaded",
@@ -74,14 +75,15 @@ REFUSED = MetricDef(
     "counter",
     "Requests answered with 503. BufferFull, ArchiveUnavailable (lookups): check the flusher."
     " NotSeeded, RedisUnavailable, DurabilityNotMet: check Redis. Overloaded: add API pods."
-    " OutcomeUnknown: replies of Redis were lost. UnknownVersion (lookups): start the newer"
+    " OutcomeUnknown: replies of Redis were lost. CredentialKeysUnavailable: check the provider of"
+    " the JWTs. UnknownVersion (lookups): start the newer"
     " version of busyapi again.",
     (
         "BusyapiBufferFull",
         "BusyapiOverloaded",
         "Data path",
     ),
-    (Label("reason", "9", REFUSAL_REASONS),),
+    (Label("reason", "10", REFUSAL_REASONS),),
 )
 BATCH_USAGES = MetricDef(
     "busyapi_batch_usages",
@@ -172,6 +174,16 @@ ACCEPT_QUEUE_OVERFLOWS = MetricDef(
     ("Data path",),
 )
 
+CREDENTIAL_SOURCES = ("file", "keys")
+CREDENTIAL_RELOAD_FAILURES = MetricDef(
+    "busyapi_credential_reload_failures",
+    "counter",
+    "Attempts to reload credentials that failed: the last good ones stay in use. file: see the log"
+    " event `credentials_not_reloaded`. keys: check the provider of the JWTs.",
+    ("Data path",),
+    (Label("source", "2", CREDENTIAL_SOURCES),),
+)
+
 METRICS = (
     *(BUILD_INFO, DURABILITY_HELD, REQUESTS, REQUEST_SECONDS, USAGES, REFUSED),
     *(
@@ -183,4 +195,5 @@ METRICS = (
         COMMITTED_SEQ,
     ),
     *(CONNECTIONS, CONNECTIONS_REFUSED, RECEIVING_BYTES, ACCEPT_QUEUE_OVERFLOWS),
+    CREDENTIAL_RELOAD_FAILURES,
 )

@@ -181,6 +181,7 @@ class ApiMetrics(Metrics):
         self.connections = self._gauge(metric_defs_api.CONNECTIONS)
         self.connections_refused = self._counter(metric_defs_api.CONNECTIONS_REFUSED)
         self.receiving_bytes = self._gauge(metric_defs_api.RECEIVING_BYTES)
+        self.credential_reload_failures = self._counters(metric_defs_api.CREDENTIAL_RELOAD_FAILURES)
         self.registry.register(AcceptQueue(metric_defs_api.ACCEPT_QUEUE_OVERFLOWS))
 
     def _by_partition(self, definition: MetricDef) -> Gauge:

@@ -56,10 +56,11 @@ def install_stop_signals(app: Sanic[Any, Any], stopping: Callable[[], bool]) -> 
 class PortUnavailable(BusyapiError):
     """A port cannot be opened."""
 
-    def __init__(self, port: int, setting: str, error: OSError) -> None:
+    def __init__(self, port: int, setting: str, error: OSError, host: str = "") -> None:
+        at, other = (f" of {host}", ", or BUSYAPI_HOST to another address") if host else ("", "")
         super().__init__(
-            f"port {port} cannot be opened: {error.strerror}. Set {setting} to another port, or"
-            " stop the program that uses this one"
+            f"port {port}{at} cannot be opened: {error.strerror}. Set {setting} to another port"
+            f"{other}, or stop the program that uses this one"
         )
         self.port, self.setting = port, setting
 
@@ -69,15 +70,22 @@ class PortUnavailable(BusyapiError):
         log.error("fatal_error", reason=reason, detail=detail, port=self.port, setting=self.setting)
 
 
-def open_listener(port: int, setting: str, *, shared: bool = True) -> socket.socket:
-    """Bind a port for IPv6 and IPv4; other processes of this machine may bind a shared port too.
+def open_listener(port: int, setting: str, *, host: str = "", shared: bool = True) -> socket.socket:
+    """Bind a port; other processes of this machine may bind a shared port too.
 
-    Open every port before Sanic starts: it would log an error during its start as one of a library.
-    `setting` is the name of the setting that has the port.
+    Without a `host`, bind all addresses of IPv6 and IPv4. `setting` is the name of the setting that
+    has the port. Open every port before Sanic starts: it would log an error during its start as one
+    of a library.
 
     Raises:
         PortUnavailable: a program that does not share the port uses it, or this user may not.
     """
+    if host:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            return _bind(family, (host, port), shared=shared)
+        except OSError as error:
+            raise PortUnavailable(port, setting, error, host) from None
     try:
         return _bind(socket.AF_INET6, ("::", port), shared=shared)
     except OSError as error:

@@ -2,7 +2,6 @@
 
 from busyapi.api.app import serve
 from busyapi.api.archive_client import ArchiveClient
-from busyapi.api.auth import make_authorizer
 from busyapi.api.context import ApiContext
 from busyapi.api.cors import parse_origins
 from busyapi.commit.committer import Committer
@@ -12,6 +11,7 @@ from busyapi.settings import Settings
 from busyapi.stream.reader import PartitionReader
 from busyapi.telemetry.metrics import ApiMetrics
 from busyapi.web.budget import ReceiveBudget
+from busyapi.wiring.auth import make_authorizer
 from busyapi.wiring.redis import make_endpoint
 
 
@@ -34,6 +34,7 @@ def run_api(settings: Settings) -> int:
         )
         for partition in partitions
     ]
+    authorizer, reload = make_authorizer(settings, metrics)
     max_body = max(settings.max_body, settings.max_batch_bytes)
     context = ApiContext(
         settings=settings,
@@ -41,7 +42,8 @@ def run_api(settings: Settings) -> int:
         readers=[PartitionReader(endpoint, partition) for partition in partitions],
         archive=ArchiveClient(settings.flusher_urls, settings.partitions),
         metrics=metrics,
-        authorizer=make_authorizer(settings.tokens_file, settings.rate_limit),
+        authorizer=authorizer,
+        reload=reload,
         cors=parse_origins(settings.cors_origins),
         budget=ReceiveBudget(max(settings.receiving_bytes, 2 * max_body)),
     )

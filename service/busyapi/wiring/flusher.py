@@ -51,4 +51,4 @@ def run_flusher(settings: Settings, partition: int) -> int:
     server = FlusherServer(flusher, verifier, metrics, settings.request_deadline)
     budget = ReceiveBudget(settings.receiving_bytes)
     limits = ConnectionLimits(settings.request_deadline, settings.max_header, budget)
-    return server.serve(settings.flusher_port, settings.max_connections, limits)
+    return server.serve(settings.flusher_port, settings.host, settings.max_connections, limits)

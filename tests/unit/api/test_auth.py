@@ -1,50 +1,84 @@
-"""The token file: its syntax, and the errors about it."""
+"""What the authorizer allows, and which posts the fast path may accept."""
 
-from pathlib import Path
+from hashlib import sha256
+from time import time
 
 import pytest
 
-from busyapi.api.auth import make_authorizer
-from busyapi.errors import ConfigError
+from busyapi.api.auth import OPEN_SCOPES, RequestAuthorizer, choose_anonymous_scopes
+from busyapi.api.request_head import AUTHORIZATION, CERTIFICATE
+from busyapi.auth.authenticator import Authenticator
+from busyapi.auth.credential import Credential
+from busyapi.auth.proxies import parse_trusted_proxies
+from busyapi.auth.token_file import CredentialFile
+
+WRITER = Credential("w", "writer", frozenset({"write"}))
+READER = Credential("r", "reader", frozenset({"read"}))
+
+
+def make_authenticator(**tokens: Credential) -> Authenticator:
+    rows = {sha256(token.encode()).digest(): entry for token, entry in tokens.items()}
+    return Authenticator(CredentialFile(rows))
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("setting", "has_credentials", "scopes"),
     [
-        ("write good-secret\n\nadmin other-secret\n", "line 3: "),
-        ("write good-secret\nother-secret\n", "line 2: "),
-        ("write good-secret other-secret\n", "line 1: "),
-        ("write, good-secret\n", "line 1: "),
-        (", good-secret\n", "line 1: "),
-        ("WRITE good-secret\n", "line 1: "),
-        ("# nothing\n", "no token"),
-        ("", "no token"),
-        ("write good-secret\n\xff", "cannot be read"),
-        (None, "cannot be read"),
+        ("", False, OPEN_SCOPES),
+        ("", True, ()),
+        ("write", False, ("write",)),
+        ("write,read", True, ("write", "read")),
     ],
 )
-def test_an_error_about_a_token_file_quotes_no_token(
-    tmp_path: Path, text: str | None, message: str
+def test_without_a_credential_a_request_has_the_scopes_of_the_setting(
+    setting: str,
+    has_credentials: bool,  # noqa: FBT001
+    scopes: tuple[str, ...],
 ) -> None:
-    path = tmp_path / "tokens"
-    if text is not None:
-        path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(ConfigError, match=r"^BUSYAPI_TOKENS_FILE") as error:
-        make_authorizer(str(path), 0)
-    assert message in str(error.value)
-    assert "secret" not in str(error.value)
+    assert choose_anonymous_scopes(setting, has_credentials=has_credentials) == scopes
 
 
-def test_comments_and_blank_lines_are_skipped_and_a_token_may_hold_a_hash(
-    tmp_path: Path,
-) -> None:
-    path = tmp_path / "tokens"
-    path.write_text("#write one\n\n  # two\nread three#four # five\r\nwrite,read six\n")
-    authorizer = make_authorizer(str(path), 0)
-    assert authorizer
-    assert sorted(map(sorted, (authorizer._rights or {}).values())) == [["read"], ["read", "write"]]
-    assert "three#four" not in repr(vars(authorizer)), "only digests are kept"
+def test_an_open_process_knows_every_writer() -> None:
+    authorizer = RequestAuthorizer()
+    for kinds in (0, AUTHORIZATION, CERTIFICATE):
+        assert authorizer.find_writer(None, kinds) is authorizer.anonymous
+    assert not authorizer.is_limited(authorizer.anonymous)
 
 
-def test_without_tokens_and_without_a_rate_there_is_no_authorizer() -> None:
-    assert make_authorizer("", 0) is None
+async def test_a_writer_is_known_once_its_token_was_verified() -> None:
+    authenticator = make_authenticator(w=WRITER, r=READER)
+    authorizer = RequestAuthorizer(authenticator, anonymous=())
+    assert authorizer.find_writer(b"Bearer w", 0) is None
+    for token in (b"Bearer w", b"Bearer r"):
+        await authenticator.authenticate(token)
+    assert authorizer.find_writer(b"Bearer w", 0) is WRITER
+    assert authorizer.find_writer(b"bearer w", 0) is None, "other bytes"
+    assert authorizer.find_writer(b"Bearer r", 0) is None, "it may not write"
+    assert authorizer.find_writer(b"Bearer w", AUTHORIZATION) is None, "there are two"
+    assert authorizer.find_writer(None, 0) is None
+    assert authorizer.find_writer(None, AUTHORIZATION) is None
+
+
+async def test_a_process_with_tokens_may_be_open_to_others() -> None:
+    authorizer = RequestAuthorizer(make_authenticator(w=WRITER), anonymous=("write",))
+    assert authorizer.find_writer(None, 0) is authorizer.anonymous
+    assert authorizer.find_writer(None, AUTHORIZATION) is None, "it is read by Sanic's route"
+    assert authorizer.find_writer(b"Bearer unknown", 0) is None
+
+
+def test_each_credential_has_its_own_bucket_and_may_have_its_own_rate() -> None:
+    authorizer = RequestAuthorizer(rate=0.5)
+    slow = Credential("slow", "slow", frozenset({"write"}))
+    quick = Credential("quick", "quick", frozenset({"write"}), rate=2.0, expires_at=time() + 60)
+    count = {
+        entry.id: sum(authorizer.charge_usage(entry, "10.0.0.1") for _ in range(9))
+        for entry in (slow, quick, authorizer.anonymous)
+    }
+    assert count == {"slow": 1, "quick": 4, "": 1}
+
+
+def test_behind_a_proxy_only_the_route_charges_clients_without_a_credential() -> None:
+    proxies = parse_trusted_proxies("10.0.0.0/8")
+    authorizer = RequestAuthorizer(rate=100, proxies=proxies)
+    assert not authorizer.charge_usage(authorizer.anonymous, "10.0.0.1")
+    assert authorizer.charge_usage(WRITER, "10.0.0.1")

@@ -16,7 +16,13 @@ from busyapi.api.fast_path import (
     FastPathWrite,
     make_protocol,
 )
-from busyapi.api.request_head import parse_content_length
+from busyapi.api.request_head import (
+    AUTHORIZATION,
+    CERTIFICATE,
+    parse_ordinary_head,
+    read_head,
+    take_authorization,
+)
 from busyapi.commit.pending import AdmissionControl
 from busyapi.commit.pool import CommitterPool
 from busyapi.errors import Overloaded
@@ -36,7 +42,7 @@ def make_context(
         readers=[],
         archive=ArchiveClient("http://127.0.0.1:1", 1),
         metrics=ApiMetrics("fsync"),
-        authorizer=authorizer,
+        authorizer=authorizer or RequestAuthorizer(),
     )
 
 
@@ -50,7 +56,7 @@ def make_context(
     ],
 )
 def test_an_ordinary_header_gives_its_length(head: bytes) -> None:
-    assert parse_content_length(START + head) == 85
+    assert parse_ordinary_head(START + head) == (85, 0)
 
 
 @pytest.mark.parametrize(
@@ -81,11 +87,59 @@ def test_an_ordinary_header_gives_its_length(head: bytes) -> None:
     ],
 )
 def test_any_other_header_is_for_sanic(head: bytes) -> None:
-    assert parse_content_length(START + b"Host: a\r\n" + head) is None
+    assert parse_ordinary_head(START + b"Host: a\r\n" + head) is None
 
 
 def test_a_header_without_a_host_is_for_sanic() -> None:
-    assert parse_content_length(START + b"Content-Length: 85") is None
+    assert parse_ordinary_head(START + b"Content-Length: 85") is None
+
+
+ORDINARY = START + b"Host: a\r\nContent-Length: 85"
+
+
+@pytest.mark.parametrize(
+    ("line", "kinds"),
+    [
+        (b"X-Other: a", 0),
+        (b"AUTHORIZATION: Bearer a", AUTHORIZATION),
+        (b"X-Forwarded-Client-Cert: By=a", CERTIFICATE),
+        (b"ssl-client-verify: SUCCESS", CERTIFICATE),
+        (b"Ssl-Client-Subject-Dn: CN=a\r\nAuthorization: Bearer a", AUTHORIZATION | CERTIFICATE),
+    ],
+)
+def test_kinds_of_credentials_are_part_of_a_cached_head(line: bytes, kinds: int) -> None:
+    head = ORDINARY + b"\r\n" + line
+    for _ in range(2):
+        assert read_head(head, with_authorization=False) == ((85, kinds), None, None)
+
+
+@pytest.mark.parametrize("name", [b"Authorization", b"authorization"])
+@pytest.mark.parametrize("after", [b"", b"\r\nX: y"])
+def test_authorization_is_taken_out_of_a_head(name: bytes, after: bytes) -> None:
+    head = ORDINARY + b"\r\n" + name + b": Bearer a-b" + after
+    assert take_authorization(head) == (ORDINARY + after, b"Bearer a-b")
+    ordinary, authorization, _ = read_head(head, with_authorization=True)
+    assert ordinary == (85, 0)
+    assert authorization == b"Bearer a-b"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"Authorization: Bearer a\r\nAuthorization: Bearer b",
+        b"Authorization: Bearer a\r\nAUTHORIZATION: Bearer b",
+        b"authorization: Bearer a\r\nAuthorization: Bearer b",
+    ],
+)
+def test_a_second_authorization_stays_in_the_head(lines: bytes) -> None:
+    ordinary, authorization, _ = read_head(ORDINARY + b"\r\n" + lines, with_authorization=True)
+    assert authorization is not None
+    assert ordinary == (85, AUTHORIZATION)
+
+
+def test_both_ids_of_a_request_are_taken_out_of_its_head() -> None:
+    head = ORDINARY + b"\r\nX-Request-ID: 7\r\nAuthorization: Bearer a"
+    assert read_head(head, with_authorization=True) == ((85, 0), b"Bearer a", b"7")
 
 
 def test_another_release_of_sanic_disables_it_and_is_logged() -> None:
@@ -96,18 +150,9 @@ def test_another_release_of_sanic_disables_it_and_is_logged() -> None:
     assert [entry["event"] for entry in logs] == ["fast_path_disabled"]
 
 
-@pytest.mark.parametrize(
-    "create_context",
-    [
-        lambda: make_context(fast_path="off"),
-        lambda: make_context(authorizer=RequestAuthorizer(None, 1.0)),
-    ],
-)
-def test_the_setting_and_an_authorizer_leave_all_requests_to_sanic(
-    create_context: Callable[[], ApiContext],
-) -> None:
+def test_the_setting_leaves_all_requests_to_sanic() -> None:
     with capture_logs() as logs:
-        protocol = make_protocol(create_context())
+        protocol = make_protocol(make_context(fast_path="off"))
     assert issubclass(protocol, DeadlineProtocol)
     assert not issubclass(protocol, FastPathProtocol)
     assert not logs

@@ -55,3 +55,38 @@ def test_a_login_for_an_external_server_is_not_used_for_the_own_one() -> None:
     assert own["BUSYAPI_REDIS_PASSWORD"] == ""
     assert external["BUSYAPI_REDIS_PASSWORD"] == "secret"
     assert own["BUSYAPI_RATE_LIMIT"] == external["BUSYAPI_RATE_LIMIT"] == "5"
+
+
+@pytest.mark.parametrize(
+    ("host", "reachable", "in_url"),
+    [
+        ("127.0.0.1", "127.0.0.1", "localhost"),
+        ("0.0.0.0", "127.0.0.1", "localhost"),  # noqa: S104
+        ("192.0.2.7", "192.0.2.7", "192.0.2.7"),
+        ("::1", "::1", "[::1]"),
+    ],
+)
+def test_only_the_api_listens_at_the_given_address(host: str, reachable: str, in_url: str) -> None:
+    plan = make_plan(host=host)
+    assert (plan.reachable_host, plan.url_host) == (reachable, in_url)
+    assert plan.child_environment("")["BUSYAPI_HOST"] == "127.0.0.1"
+
+
+def test_a_name_is_no_address() -> None:
+    with pytest.raises(ConfigError, match="--host"):
+        make_plan(host="localhost")
+
+
+@pytest.mark.parametrize(
+    ("settings", "anonymous"),
+    [
+        (Settings(), "write,read"),
+        (Settings(anonymous="read"), None),
+        (Settings(tokens_file="tokens"), None),
+    ],
+)
+def test_without_credentials_everything_is_allowed(
+    settings: Settings, anonymous: str | None
+) -> None:
+    environment = make_plan(settings=settings).child_environment("")
+    assert environment.get("BUSYAPI_ANONYMOUS") == anonymous

@@ -1,0 +1,117 @@
+"""Verifies JWTs (RFC 7519, RFC 9068, and RFC 8725 for what must not be done).
+
+The key of a token is one of the provider's, chosen by the id and the algorithm of its header. A key
+or an address in a token (jwk, jku, x5c, x5u) is never used. Algorithms are public-key signatures.
+A token is measured before it is parsed, and its claims are parsed after its signature is verified.
+"""
+
+import binascii
+import json
+import re
+from base64 import urlsafe_b64decode
+from typing import Any, NamedTuple
+
+import jwt
+
+from busyapi.auth.credential import Credential
+from busyapi.auth.jwt_claims import ClaimRules, make_credential
+from busyapi.auth.key_set import MAX_KEY_ID_LENGTH, KeySet, PublicKey
+from busyapi.errors import InvalidCredential
+
+MAX_TOKEN_BYTES = 6144
+HEADER_CACHE_SIZE = 64
+"""Headers whose key was found. All tokens of a provider have the same few."""
+
+# Base64 without padding, and without bits that are not used: there is one text for each token.
+_PART = r"(?:[\w-]{4})*+(?:[\w-][AQgw]|[\w-]{2}[AEIMQUYcgkosw048])?"
+_TOKEN = re.compile(rf"({_PART})\.{_PART}\.{_PART}", re.ASCII)
+_TYPES = {"jwt", "at+jwt", "application/at+jwt"}
+_ALGORITHMS = {"RS256", "PS256", "ES256", "EdDSA"}
+
+
+class UnknownKey(InvalidCredential):
+    """The provider has not published the key of this token."""
+
+
+class SigningKey(NamedTuple):
+    """The algorithm of a header, and the key for it."""
+
+    algorithm: str
+    key: PublicKey
+    has_id: bool
+
+
+class JwtVerifier:
+    """Verifies tokens with one set of keys."""
+
+    def __init__(self, rules: ClaimRules, keys: KeySet) -> None:
+        self._rules = rules
+        self._keys = keys
+        self._headers: dict[str, SigningKey] = {}
+
+    def verify(self, token: bytes) -> Credential:
+        """Return the credential of a token.
+
+        Raises:
+            UnknownKey: its key is not in the set.
+            InvalidCredential: the token is not valid.
+        """
+        if len(token) > MAX_TOKEN_BYTES:
+            raise InvalidCredential
+        text = token.decode("latin-1")
+        match = _TOKEN.fullmatch(text)
+        if match is None:
+            raise InvalidCredential
+        header = match[1]
+        signing_key = self._headers.get(header) or self._find_key(header)
+        rules = self._rules
+        try:
+            claims: dict[str, Any] = jwt.decode(
+                text,
+                signing_key.key,
+                algorithms=[signing_key.algorithm],
+                audience=rules.audiences,
+                issuer=rules.issuer,
+                leeway=rules.leeway,
+                options={"require": ["exp", "iss", "aud"]},
+            )
+            return make_credential(rules, claims)
+        except jwt.InvalidSignatureError:
+            # A header without an id does not say that the key is another one now.
+            is_unknown = not signing_key.has_id
+        except (jwt.PyJWTError, ValueError, OverflowError, RecursionError):
+            is_unknown = False
+        # Not in the handlers: their errors have the token.
+        raise UnknownKey if is_unknown else InvalidCredential
+
+    def _find_key(self, header: str) -> SigningKey:
+        algorithm, key_id = _parse_header(header)
+        key = self._keys.find(key_id, algorithm)
+        if key is None:
+            raise UnknownKey
+        if len(self._headers) >= HEADER_CACHE_SIZE:
+            self._headers.clear()
+        signing_key = self._headers[header] = SigningKey(algorithm, key, key_id is not None)
+        return signing_key
+
+
+def _parse_header(header: str) -> tuple[str, str | None]:
+    """Return the algorithm and the key's id of a header."""
+    try:
+        members = json.loads(urlsafe_b64decode(header + "=" * (-len(header) % 4)))
+    except (ValueError, binascii.Error, RecursionError):
+        members = None
+    if not isinstance(members, dict):
+        raise InvalidCredential
+    algorithm, key_id, kind = (members.get(name) for name in ("alg", "kid", "typ"))
+    is_valid = (
+        isinstance(algorithm, str)
+        and algorithm in _ALGORITHMS
+        and (key_id is None or (isinstance(key_id, str) and len(key_id) <= MAX_KEY_ID_LENGTH))
+        and (kind is None or (isinstance(kind, str) and kind.lower() in _TYPES))
+        and "crit" not in members
+        and "b64" not in members
+    )
+    if not is_valid:
+        raise InvalidCredential
+    return str(algorithm), key_id

@@ -1,0 +1,76 @@
+"""Reloads the credentials while the process runs: a revoked one ends within a minute.
+
+The file is read every few seconds and compared by its content. So an edit in place, a rename, and
+the change of the link with which Kubernetes replaces a Secret's files are all noticed, whatever the
+file's time. The kubelet itself takes up to a minute by default to write a changed Secret.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from busyapi.auth.authenticator import Authenticator
+from busyapi.auth.token_file import CredentialFile, parse_token_file, read_token_file
+from busyapi.errors import ConfigError
+
+log = structlog.get_logger()
+
+CHECK_SECONDS = 5.0
+
+
+class TokenFileWatcher:
+    """Watches the file of credentials. A bad new file changes nothing."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._content = b""
+        self._problem = ""
+        self.on_failure: Callable[[], None] = lambda: None
+        """Called for each content that cannot be used."""
+
+    def load(self) -> CredentialFile:
+        """Read the file at the start.
+
+        Raises:
+            ConfigError: it cannot be used.
+        """
+        self._content = read_token_file(self._path)
+        file = parse_token_file(self._content)
+        if file.has_old_format:
+            log.warning("token_file_format_old", file=self._path)
+        return file
+
+    async def run(self, authenticator: Authenticator) -> None:
+        """Watch the file until this is cancelled."""
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            # In a thread: a large file takes seconds.
+            file = await asyncio.to_thread(self.reload)
+            if file is not None:
+                authenticator.replace_file(file)
+                log.info("credentials_reloaded", source="file", credentials=_count(file))
+
+    def reload(self) -> CredentialFile | None:
+        """Return the new credentials; None if they are unchanged or cannot be used."""
+        try:
+            content = read_token_file(self._path)
+            if content == self._content:
+                self._problem = ""
+                return None
+            file = parse_token_file(content)
+        except ConfigError as error:
+            self._record_failure(str(error))
+            return None
+        self._content, self._problem = content, ""
+        return file
+
+    def _record_failure(self, problem: str) -> None:
+        self.on_failure()
+        if problem != self._problem:  # not every few seconds
+            self._problem = problem
+            log.error("credentials_not_reloaded", source="file", detail=problem)
+
+
+def _count(file: CredentialFile) -> int:
+    return len(file.tokens) + len(file.certificates)

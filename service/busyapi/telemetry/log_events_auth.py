@@ -1,0 +1,38 @@
+"""The log events about credentials."""
+
+from busyapi.telemetry.log_event import NO_ACTION, LogEvent
+
+AUTH_EVENTS = (
+    LogEvent(
+        "credentials_refused",
+        "warning",
+        ("address", "requests"),
+        "`requests` requests without a known token got a 429 because their address or"
+        " network had used up its allowance for them; the last came from `address`",
+        "find the client by its address: an old token, or a client that guesses tokens",
+    ),
+    LogEvent(
+        "credentials_reloaded",
+        "info",
+        ("source", "credentials"),
+        "the credentials changed: `source` is `file` (BUSYAPI_TOKENS_FILE) or `keys`"
+        " (BUSYAPI_JWT_KEYS); `credentials` is the number of credentials or keys. Those that are"
+        " gone are refused from now on",
+        NO_ACTION,
+    ),
+    LogEvent(
+        "credentials_not_reloaded",
+        "error",
+        ("source", "detail"),
+        "the credentials changed and cannot be used, or the keys cannot be fetched; the last good"
+        " ones stay in use, so a revocation has no effect",
+        "correct what `detail` names; `credentials_reloaded` follows within seconds",
+    ),
+    LogEvent(
+        "token_file_format_old",
+        "warning",
+        ("file",),
+        "BUSYAPI_TOKENS_FILE has lines of rights and token, which the next release does not read",
+        "write a TOML table for each token: `docs/how-to/authentication.md`",
+    ),
+)

@@ -1,0 +1,96 @@
+"""Which credentials are accepted, and how long they are remembered."""
+
+from hashlib import sha256
+
+import pytest
+
+from busyapi.auth import authenticator as module
+from busyapi.auth.authenticator import ENTRY_BYTES, Authenticator
+from busyapi.auth.credential import Credential
+from busyapi.auth.token_file import CredentialFile
+from busyapi.errors import InvalidCredential
+
+SCOPES = frozenset({"write"})
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def make_file(*tokens: str, expires_at: float = 2000.0) -> CredentialFile:
+    return CredentialFile(
+        {
+            sha256(token.encode()).digest(): Credential(token, token, SCOPES, expires_at=expires_at)
+            for token in tokens
+        }
+    )
+
+
+@pytest.mark.parametrize("header", [b"Bearer a", b"bearer a", b"BEARER   a\t", b"Bearer a "])
+async def test_a_known_token_is_accepted_and_remembered_by_its_bytes(
+    header: bytes,
+) -> None:
+    authenticator = Authenticator(make_file("a"))
+    assert authenticator.recall(header) is None
+    assert (await authenticator.authenticate(header)).name == "a"
+    assert authenticator.recall(header) is await authenticator.authenticate(header)
+    assert authenticator.recall(header + b" ") is None
+
+
+@pytest.mark.parametrize(
+    "header", [b"", b"Bearer", b"Bearer ", b"Bearer b", b"Basic a", b"a", b"Bearer a b", b"\xff"]
+)
+async def test_anything_else_is_refused_and_not_remembered(header: bytes) -> None:
+    authenticator = Authenticator(make_file("a"))
+    with pytest.raises(InvalidCredential):
+        await authenticator.authenticate(header)
+    assert authenticator.recall(header) is None
+    assert not authenticator._remembered
+
+
+async def test_a_remembered_credential_ends_when_it_expires(clock: Clock) -> None:
+    authenticator = Authenticator(make_file("a"))
+    await authenticator.authenticate(b"Bearer a")
+    clock.now = 2000.0
+    assert authenticator.recall(b"Bearer a") is None
+    with pytest.raises(InvalidCredential):
+        await authenticator.authenticate(b"Bearer a")
+    assert authenticator._remembered_bytes == 0
+
+
+async def test_a_remembered_credential_ends_when_it_is_revoked() -> None:
+    authenticator = Authenticator(make_file("a", "b"))
+    await authenticator.authenticate(b"Bearer a")
+    authenticator.replace_file(make_file("b"))
+    assert authenticator.recall(b"Bearer a") is None
+    with pytest.raises(InvalidCredential):
+        await authenticator.authenticate(b"Bearer a")
+    assert (await authenticator.authenticate(b"Bearer b")).name == "b"
+
+
+async def test_the_memory_is_bounded_in_bytes_and_drops_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tokens = [f"token-{number}" for number in range(9)]
+    headers = [f"Bearer {token}".encode() for token in tokens]
+    monkeypatch.setattr(module, "MAX_REMEMBERED_BYTES", 4 * (len(headers[0]) + ENTRY_BYTES))
+    authenticator = Authenticator(make_file(*tokens))
+    for header in headers:
+        await authenticator.authenticate(header)
+    assert [authenticator.recall(header) is not None for header in headers] == [False] * 5 + (
+        [True] * 4
+    )
+    authenticator.forget_all()
+    assert authenticator._remembered_bytes == 0

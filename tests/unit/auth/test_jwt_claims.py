@@ -1,0 +1,146 @@
+"""Which claims make which credential."""
+
+from math import inf, nan
+from typing import Any
+
+import pytest
+
+from busyapi.auth.jwt_claims import ClaimRules, make_credential, parse_required_claims
+from busyapi.errors import ConfigError, InvalidCredential
+from testkit.jwt_issuer import AUDIENCE, ISSUER, make_claims
+
+RULES = ClaimRules(ISSUER, (AUDIENCE,), leeway=10)
+
+
+def test_the_usual_claims_make_a_credential() -> None:
+    claims = make_claims(scope="openid write read:own", tenant="north", patient=100, rate=2.5)
+    credential = make_credential(RULES, claims)
+    assert credential.name == "clinic"
+    assert credential.scopes == frozenset({"write", "read:own"})
+    assert (credential.tenant, credential.patient_id, credential.rate) == ("north", "100", 2.5)
+    assert credential.expires_at == claims["exp"] + 10
+
+
+def test_the_id_stays_over_renewals_and_differs_between_subjects_and_issuers() -> None:
+    def identify(rules: ClaimRules = RULES, **changes: Any) -> str:
+        return make_credential(rules, make_claims(**changes)).id
+
+    assert identify() == identify(exp=10**10, jti="other", scope="read")
+    assert identify() != identify(sub="other")
+    assert identify() != identify(ClaimRules("https://other", (AUDIENCE,)))
+    assert identify(sub=None) == identify(sub=None, exp=10**10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"client_id": None, "azp": "https://app/1"}, "https://app/1"),
+        ({"client_id": None, "azp": "app/1"}, "app/1"),
+        ({"client_id": None}, "jwt-"),
+        ({"client_id": "two words"}, "jwt-"),
+        ({"client_id": "a\nb"}, "jwt-"),
+        ({"client_id": "x" * 65}, "jwt-"),
+        ({"client_id": ["clinic"]}, "jwt-"),
+    ],
+)
+def test_the_name_is_that_of_the_application_never_the_subject(
+    changes: dict[str, Any], name: str
+) -> None:
+    credential = make_credential(RULES, make_claims(sub="patient@example.org", **changes))
+    assert credential.name.startswith(name)
+    assert "patient" not in credential.name
+
+
+@pytest.mark.parametrize(
+    ("changes", "scopes"),
+    [
+        ({"scope": "write read"}, {"write", "read"}),
+        ({"scope": ["write", "read"]}, {"write", "read"}),
+        ({"scope": None, "scp": ["write"]}, {"write"}),
+        ({"scope": None, "scp": "read write"}, {"write", "read"}),
+        ({"scope": "", "scp": "write"}, set()),
+        ({"scope": None}, set()),
+        ({"scope": "Write WRITE write,read"}, set()),
+        ({"scope": [["write"], None, 7]}, set()),
+        ({"scope": {"write": True}}, set()),
+        ({"scope": 7}, set()),
+    ],
+)
+def test_only_known_scopes_of_the_first_claim_count(
+    changes: dict[str, Any], scopes: set[str]
+) -> None:
+    assert make_credential(RULES, make_claims(**changes)).scopes == frozenset(scopes)
+
+
+def test_claims_can_have_other_names_paths_and_prefixes() -> None:
+    rules = ClaimRules(
+        ISSUER,
+        (AUDIENCE,),
+        scopes=("realm_access.roles",),
+        scope_prefix="usages:",
+        tenant="https://busyapi/tenant",
+        patient="",
+        rate="limits.rate",
+    )
+    claims = make_claims(
+        realm_access={"roles": ["usages:write", "read", "usages:unknown"]},
+        patient=["ignored"],
+        limits={"rate": 7},
+        **{"https://busyapi/tenant": "north"},
+    )
+    credential = make_credential(rules, claims)
+    assert credential.scopes == frozenset({"write"})
+    assert (credential.tenant, credential.patient_id, credential.rate) == ("north", None, 7)
+    claims["realm_access"] = "roles"
+    assert not make_credential(rules, claims).scopes
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sub": ""},
+        {"sub": 7},
+        {"sub": None, "client_id": None},
+        {"sub": None, "client_id": 7},
+        {"patient": ["100"]},
+        {"patient": ""},
+        {"patient": True},
+        {"patient": 1.5},
+        {"patient": "x" * 257},
+        {"tenant": {"name": "north"}},
+        {"rate": 0},
+        {"rate": -1},
+        {"rate": "7"},
+        {"rate": True},
+        {"rate": inf},
+        {"rate": nan},
+    ],
+)
+def test_a_limit_that_is_not_understood_is_not_ignored(changes: dict[str, Any]) -> None:
+    with pytest.raises(InvalidCredential):
+        make_credential(RULES, make_claims(**changes))
+
+
+def test_required_claims_must_be_there_with_their_value() -> None:
+    required = parse_required_claims(" azp = clinic , email_verified,groups=devices,")
+    assert required == {"azp": "clinic", "email_verified": None, "groups": "devices"}
+    rules = ClaimRules(ISSUER, (AUDIENCE,), required)
+    claims = {"azp": "clinic", "email_verified": False, "groups": ["users", "devices"]}
+    assert make_credential(rules, make_claims(**claims)).name == "clinic"
+    for change in (
+        {"azp": "other"},
+        {"azp": None},
+        {"azp": ["clinics"]},
+        {"email_verified": None},
+        {"groups": ["users"]},
+    ):
+        with pytest.raises(InvalidCredential):
+            make_credential(rules, make_claims(**claims | change))
+
+
+@pytest.mark.parametrize(("issuer", "audiences"), [("", (AUDIENCE,)), (ISSUER, ())])
+def test_without_issuer_and_audience_nothing_starts(
+    issuer: str, audiences: tuple[str, ...]
+) -> None:
+    with pytest.raises(ConfigError, match="BUSYAPI_JWT_ISSUER and BUSYAPI_JWT_AUDIENCE"):
+        ClaimRules(issuer, audiences)
