@@ -16,6 +16,7 @@ MIN_BATCHED_PER_SECOND_ON_FAST_MACHINE = 800_000
 MIN_FLUSHED_PER_CORE_SECOND = 1_000_000
 MIN_RATIO_TO_AIOHTTP, MIN_RATIO_TO_WEBDIS, MIN_RATIO_TO_NGINX = 3.5, 1.5, 0.5
 MIN_PLAIN_RATIO_TO_AIOHTTP = 1.2
+MIN_RATIO_WITH_CREDENTIAL = 0.85
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,12 @@ def judge_ratio(row: str, other: str, ratio: float, threshold: float) -> Goal:
         f"{ratio:.2f}",
         ratio >= threshold,
     )
+
+
+def judge_credential(kind: str, ratio: float, threshold: float) -> Goal:
+    """Judge posts with a credential in relation to posts without one."""
+    what = f"durable single posts with {kind} / without a credential"
+    return Goal(what, f"≥ {threshold}", f"{ratio:.2f}", ratio >= threshold)
 
 
 def judge_lag(seconds: float) -> Goal:

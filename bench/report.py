@@ -59,6 +59,8 @@ class Report:
             judged.append(goals.judge_flusher(self._flusher_rate()))
         if "pinned" in rates:
             judged += self._references()
+        if "credentials" in rates:
+            judged += self._credentials()
         if lags := [run.lag.seconds for row in self.rows for run in row.runs if run.lag]:
             judged.append(goals.judge_lag(max(lags)))
         return judged
@@ -73,6 +75,13 @@ class Report:
                 (fast, nginx, goals.MIN_RATIO_TO_NGINX),
                 (plain, aiohttp, goals.MIN_PLAIN_RATIO_TO_AIOHTTP),
             )
+        ]
+
+    def _credentials(self) -> list[Goal]:
+        without, *others = self.scenarios["credentials"]
+        return [
+            goals.judge_credential(row.title, ratio(row, without), goals.MIN_RATIO_WITH_CREDENTIAL)
+            for row in others
         ]
 
     def _flusher_rate(self) -> float:

@@ -50,7 +50,7 @@ class Driver:
         self, contender: Contender, load: Load, folder: Path, connections: int, core: int | None
     ) -> None:
         self.contender = contender
-        self.load = load
+        self.load = load = contender.authorize(load)
         self.tally = Tally()
         self._folder = folder
         self._connections = connections

@@ -13,6 +13,7 @@ from bench.progress import print_progress
 from bench.reference import Noop
 from bench.runs import Driver
 from perf.contender import Contender
+from perf.guarded_stack import GuardedStack
 from perf.load import BATCHES, SINGLE, Load
 from perf.machine import durability
 from perf.reconcile import find_disagreements
@@ -103,6 +104,16 @@ SCENARIOS = (
         pinned=True,
     ),
     Scenario(
+        "credentials",
+        "single posts with credentials, the application alone on its core, compared with none",
+        (
+            Row("no credential", _durable, SINGLE, DISK),
+            Row("a token", partial(GuardedStack, kind="token"), SINGLE, DISK),
+            Row("a JWT", partial(GuardedStack, kind="jwt"), SINGLE, DISK),
+        ),
+        pinned=True,
+    ),
+    Scenario(
         "peers",
         "single posts on the whole machine, one process each unless stated:"
         " compared with public servers",
@@ -169,7 +180,7 @@ def measure(
                 contender.pin(APPLICATION_CORE, OTHER_CORE)
             core = OTHER_CORE if scenario.pinned else None
             driver = Driver(contender, row.load, here, connections, core)
-            contender.probe(row.load)
+            contender.probe(driver.load)
             pairs.append((driver, _outcome(row, driver, _commands(driver, seconds, folder))))
         for turn in range(rounds):
             for driver, outcome in pairs:

@@ -24,6 +24,10 @@ class Contender(ManagedResource):
     def versions(self) -> dict[str, str]:
         """Return the versions of what runs, by the names that the report uses."""
 
+    def authorize(self, load: Load) -> Load:
+        """Return the load with the credential that this contender requires."""
+        return load
+
     def probe(self, load: Load) -> None:
         """Post one request, and check that the answer is the one that the load expects.
 
@@ -35,7 +39,7 @@ class Contender(ManagedResource):
             load.path,
             method="POST",
             body=load.body.encode(),
-            headers={"Content-Type": "application/json"},
+            headers=load.headers,
         )
         if answer.status != load.status:
             raise RuntimeError(f"{self} answered {answer.status}: {answer.body[:500]!r}")

@@ -37,13 +37,23 @@ class Load:
     body: str
     status: int = HTTPStatus.CREATED
     """The status of an accepted request."""
+    authorization: str = ""
+    """The value of its Authorization header."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return its headers."""
+        headers = {"Content-Type": "application/json"}
+        return headers | ({"Authorization": self.authorization} if self.authorization else {})
 
     def script(self) -> str:
         """Return the Lua that sets up the request."""
         return (
             'wrk.method = "POST"\n'
-            'wrk.headers["Content-Type"] = "application/json"\n'
-            f"wrk.body = [==[{self.body}]==]\n"
+            + "".join(
+                f'wrk.headers["{name}"] = "{value}"\n' for name, value in self.headers.items()
+            )
+            + f"wrk.body = [==[{self.body}]==]\n"
         )
 
     def write_script(self, folder: Path) -> Path:
