@@ -247,8 +247,8 @@ class Settings:
         "BUSYAPI_TOKENS_FILE",
         "",
         "path",
-        "enables authentication: a TOML file with a table [tokens.NAME] for each token, read again"
-        " when it changes",
+        "enables authentication: a TOML file with a table [tokens.NAME] for each token, or a folder"
+        " of such files *.toml; read again when they change",
     )
     jwt_keys: str = setting(
         "BUSYAPI_JWT_KEYS",

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import structlog
 
 from busyapi.auth.authenticator import Authenticator
-from busyapi.auth.token_file import CredentialFile, parse_token_file, read_token_file
+from busyapi.auth.token_file import CredentialFile
+from busyapi.auth.token_folder import parse_token_files, read_token_files
 from busyapi.errors import ConfigError
 
 log = structlog.get_logger()
@@ -20,11 +21,11 @@ CHECK_SECONDS = 5.0
 
 
 class TokenFileWatcher:
-    """Watches the file of credentials. A bad new file changes nothing."""
+    """Watches the file of credentials, or a folder of them. A bad new file changes nothing."""
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._content = b""
+        self._contents: dict[str, bytes] = {}
         self._problem = ""
         self.on_failure: Callable[[], None] = lambda: None
         """Called for each content that cannot be used."""
@@ -35,8 +36,8 @@ class TokenFileWatcher:
         Raises:
             ConfigError: it cannot be used.
         """
-        self._content = read_token_file(self._path)
-        file = parse_token_file(self._content)
+        self._contents = read_token_files(self._path)
+        file = parse_token_files(self._contents)
         if file.has_old_format:
             log.warning("token_file_format_old", file=self._path)
         return file
@@ -54,15 +55,15 @@ class TokenFileWatcher:
     def reload(self) -> CredentialFile | None:
         """Return the new credentials; None if they are unchanged or cannot be used."""
         try:
-            content = read_token_file(self._path)
-            if content == self._content:
+            contents = read_token_files(self._path)
+            if contents == self._contents:
                 self._problem = ""
                 return None
-            file = parse_token_file(content)
+            file = parse_token_files(contents)
         except ConfigError as error:
             self._record_failure(str(error))
             return None
-        self._content, self._problem = content, ""
+        self._contents, self._problem = contents, ""
         return file
 
     def _record_failure(self, problem: str) -> None:

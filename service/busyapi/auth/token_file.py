@@ -1,4 +1,4 @@
-"""The file of credentials, BUSYAPI_TOKENS_FILE: a TOML table for each.
+"""The file of credentials, BUSYAPI_TOKENS_FILE or one in this folder: a TOML table for each.
 
     [tokens.clinic-reader]
     sha256 = "9f86d0…"                 # of the token; a list while it is replaced

@@ -1,0 +1,68 @@
+"""BUSYAPI_TOKENS_FILE as a folder: every `*.toml` in it is a file of credentials.
+
+So each Secret of a cluster can be a file of its own. Other names are ignored: a file that an editor
+left behind could have a revoked token.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from busyapi.auth.credential import Credential
+from busyapi.auth.token_file import CredentialFile, parse_token_file, read_token_file
+from busyapi.errors import ConfigError
+
+MAX_FILES = 1000
+
+
+def read_token_files(path: str) -> dict[str, bytes]:
+    """Return the content of the file, or of each file in the folder, by its name.
+
+    Raises:
+        ConfigError: one cannot be read, or there is none.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return {folder.name: read_token_file(path)}
+    try:
+        files = sorted(folder.glob("*.toml"))
+    except OSError as error:
+        raise ConfigError(f"BUSYAPI_TOKENS_FILE cannot be read: {error}") from None
+    if not 1 <= len(files) <= MAX_FILES:
+        raise ConfigError(
+            f"BUSYAPI_TOKENS_FILE is a folder with {len(files)} files *.toml: it must have 1 to"
+            f" {MAX_FILES}"
+        )
+    return {file.name: read_token_file(str(file)) for file in files}
+
+
+def parse_token_files(contents: Mapping[str, bytes]) -> CredentialFile:
+    """Return the credentials of all files as one.
+
+    Raises:
+        ConfigError: a file is invalid, or two have the same credential.
+    """
+    tokens: dict[bytes, Credential] = {}
+    certificates: dict[tuple[str, str], Credential] = {}
+    ids: set[str] = set()
+    has_old_format = False
+    for name, content in contents.items():
+        file = _parse(name, content)
+        new_ids = {entry.id for entry in (*file.tokens.values(), *file.certificates.values())}
+        is_known = tokens.keys() & file.tokens or certificates.keys() & file.certificates
+        if is_known or ids & new_ids:
+            raise ConfigError(
+                f"BUSYAPI_TOKENS_FILE: {name} has a name or a credential that another file has too"
+            )
+        ids |= new_ids
+        tokens |= file.tokens
+        certificates |= file.certificates
+        has_old_format |= file.has_old_format
+    return CredentialFile(tokens, certificates, has_old_format)
+
+
+def _parse(name: str, content: bytes) -> CredentialFile:
+    try:
+        return parse_token_file(content)
+    except ConfigError as error:
+        problem = str(error)
+    raise ConfigError(f"{problem} (in {name})")
