@@ -5,15 +5,17 @@ goes to Sanic's route. So this parser accepts less than the RFC allows, and neve
 """
 
 import re
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from busyapi.web.head import is_authority
 from busyapi.web.request_id import extract
 
+_T = TypeVar("_T")
+
 MAX_HEAD_BYTES = 2048
 """Larger heads go to Sanic, and are not cached."""
 CACHE_SIZE = 1024
-"""Heads in the cache, at most 2 MiB of them. A device sends the same head each time."""
+"""Heads in each cache, at most 2 MiB of them. A device sends the same head each time."""
 
 _HEAD = re.compile(rb"POST /api/usages HTTP/1\.1(?:\r\n[!#$%&'*+.^_`|~\w-]+:[\t\x20-\x7e]*)+")
 _LENGTH = re.compile(rb"[0-9]{1,8}")
@@ -55,26 +57,44 @@ HEAD_CACHE: dict[bytes, OrdinaryHead] = {}
 """Each cached head, without its X-Request-ID and the Authorization that was taken out of it."""
 
 
-def read_head(
-    head: bytes, *, with_authorization: bool
-) -> tuple[OrdinaryHead | None, bytes | None, bytes | None]:
-    """Return a head's parse result, from the cache if possible, its Authorization and request id.
+class HeadParts(NamedTuple):
+    """What the fast path needs of a head."""
 
-    Without a parse result, Sanic must parse the head.
-    """
-    authorization = request_id = None
-    head = head.removeprefix(b"\r\n")
+    ordinary: OrdinaryHead | None
+    """None: Sanic must parse the head."""
+    authorization: bytes | None = None
+    request_id: bytes | None = None
+
+
+AUTHORIZED_HEADS: dict[bytes, HeadParts] = {}
+"""Complete heads with an Authorization: a client sends the same one many times."""
+
+
+def read_head(head: bytes, *, with_authorization: bool) -> HeadParts:
+    """Return the parts of a head, from the caches if possible."""
     if with_authorization:
-        head, authorization = take_authorization(head)
-    ordinary = HEAD_CACHE.get(head)
+        if parts := AUTHORIZED_HEADS.get(head):
+            return parts
+        rest, authorization = take_authorization(head.removeprefix(b"\r\n"))
+    else:
+        rest, authorization = head.removeprefix(b"\r\n"), None
+    request_id = None
+    ordinary = HEAD_CACHE.get(rest)
     if ordinary is None:
-        head, request_id = extract(head)
-        ordinary = HEAD_CACHE.get(head)
-    if ordinary is None and (ordinary := parse_ordinary_head(head)) is not None:
-        if len(HEAD_CACHE) >= CACHE_SIZE:
-            HEAD_CACHE.clear()  # the next request of each client adds its head again
-        HEAD_CACHE[head] = ordinary
-    return ordinary, authorization, request_id
+        rest, request_id = extract(rest)
+        ordinary = HEAD_CACHE.get(rest)
+    if ordinary is None and (ordinary := parse_ordinary_head(rest)) is not None:
+        _add(HEAD_CACHE, rest, ordinary)
+    parts = HeadParts(ordinary, authorization, request_id)
+    if ordinary is not None and authorization is not None and request_id is None:
+        _add(AUTHORIZED_HEADS, head, parts)
+    return parts
+
+
+def _add(cache: dict[bytes, _T], head: bytes, entry: _T) -> None:
+    if len(cache) >= CACHE_SIZE:
+        cache.clear()  # the next request of each client adds its head again
+    cache[head] = entry
 
 
 def take_authorization(head: bytes) -> tuple[bytes, bytes | None]:

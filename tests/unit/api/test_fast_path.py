@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from busyapi.api import request_head
 from busyapi.api.archive_client import ArchiveClient
 from busyapi.api.auth import RequestAuthorizer
 from busyapi.api.context import ApiContext
@@ -194,3 +195,24 @@ def test_a_response_that_cannot_be_written_ends_only_its_connection(
             "request_id": "7-1",
         }
     ]
+
+
+def test_a_complete_head_is_cached_with_its_authorization_but_not_with_an_id() -> None:
+    head = ORDINARY + b"\r\nX: unique-7\r\nAuthorization: Bearer a"
+    first = read_head(head, with_authorization=True)
+    assert first == ((85, 0), b"Bearer a", None)
+    assert read_head(bytes(bytearray(head)), with_authorization=True) is first
+    other = read_head(head[:-1] + b"b", with_authorization=True)
+    assert other == ((85, 0), b"Bearer b", None)
+    for number in (b"1", b"2"):
+        with_id = head + b"\r\nX-Request-ID: " + number
+        assert read_head(with_id, with_authorization=True) == ((85, 0), b"Bearer a", number)
+    assert len(request_head.AUTHORIZED_HEADS) <= request_head.CACHE_SIZE
+
+
+def test_the_caches_of_heads_are_bounded() -> None:
+    for number in range(3 * request_head.CACHE_SIZE):
+        head = ORDINARY + b"\r\nX: %d\r\nAuthorization: Bearer %d" % (number, number)
+        read_head(head, with_authorization=True)
+        for cache in (request_head.HEAD_CACHE, request_head.AUTHORIZED_HEADS):
+            assert len(cache) <= request_head.CACHE_SIZE
