@@ -158,15 +158,25 @@ class Flusher(Process):
     """`busyapi flusher --partition N`."""
 
     def __init__(
-        self, folder: Path, partition: int, port: int, settings: Mapping[str, str]
+        self,
+        folder: Path,
+        partition: int,
+        port: int,
+        settings: Mapping[str, str],
+        archive_port: int | None = None,
     ) -> None:
         self.partition = partition
         self.port = port
+        self.archive_port = archive_port or reserve_port()
         super().__init__(
             folder,
             f"flusher-{partition}",
             ["flusher", "--partition", str(partition)],
-            {**settings, "BUSYAPI_FLUSHER_PORT": str(port)},
+            {
+                **settings,
+                "BUSYAPI_FLUSHER_PORT": str(port),
+                "BUSYAPI_ARCHIVE_PORT": str(self.archive_port),
+            },
         )
 
     @property
@@ -200,16 +210,19 @@ class Stack(ManagedResource):
         self.partitions = partitions
         self.archive = folder / "archive"
         self.archive.mkdir(parents=True, exist_ok=True)
-        flusher_ports = [reserve_port() for _ in range(partitions)]
+        archive_ports = [reserve_port() for _ in range(partitions)]
+        scheme = "https" if (settings or {}).get("BUSYAPI_ARCHIVE_CERT_FILE") else "http"
         common = {
             "BUSYAPI_DRAIN_DELAY": "0",
             "BUSYAPI_PARTITIONS": str(partitions),
             "BUSYAPI_ARCHIVE_DIR": str(self.archive),
-            "BUSYAPI_FLUSHER_URLS": ",".join(f"http://127.0.0.1:{p}" for p in flusher_ports),
+            "BUSYAPI_FLUSHER_URLS": ",".join(f"{scheme}://127.0.0.1:{p}" for p in archive_ports),
             **store.settings(),
             **(settings or {}),
         }
-        self.flushers = [Flusher(folder, n, port, common) for n, port in enumerate(flusher_ports)]
+        self.flushers = [
+            Flusher(folder, n, reserve_port(), common, port) for n, port in enumerate(archive_ports)
+        ]
         self.apis = [Api(folder, f"api-{n}", self.port, common) for n in range(apis)]
 
     @property

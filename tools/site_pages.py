@@ -17,6 +17,7 @@ PAGES_OUTSIDE_DOCS = {
     "charts/busyapi/README.md": "reference/chart.md",
     "service/busyapi/api/openapi.json": "reference/openapi.json",
     "service/busyapi/archive/FORMAT.md": "reference/archive-format.md",
+    "service/busyapi/audit/FORMAT.md": "reference/audit-format.md",
 }
 """Files outside of docs/ that are pages too: path in the repository -> path on the site."""
 

@@ -176,6 +176,20 @@ ARCHIVE = Row(
             alerts=["BusyapiArchiveNotVerified"],
         ),
         Lines(
+            title="Audit records",
+            about="Entries of the audit trail that were put on disk, and events that API processes"
+            " did not record, in each interval. Failing: the trail cannot be written, and reads get"
+            " 503 unless config.audit allows them.",
+            unit="short",
+            width=24,
+            queries=[
+                Query(total(increase("busyapi_audit_records_total", of=FLUSHER)), "recorded"),
+                Query(total(increase("busyapi_audit_dropped_total")), "not recorded"),
+                Query(total(select("busyapi_audit_failing", of=FLUSHER)), "failing"),
+            ],
+            alerts=["BusyapiAuditFailing"],
+        ),
+        Lines(
             title="Duration of the verification",
             about="How long the last verification took. Grows with the archive. Near"
             " config.verifyInterval: raise it.",

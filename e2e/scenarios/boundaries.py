@@ -22,6 +22,7 @@ PORTS = {
     "api": (NAME, 80),
     "api metrics": ("", 9090),
     "flusher": (f"{NAME}-flusher-0.{NAME}-flusher", 9100),
+    "flusher lookups": (f"{NAME}-flusher-0.{NAME}-flusher", 9101),
     "valkey": (f"{NAME}-valkey", 6379),
 }
 HIDDEN = ("/metrics", "/livez", "/readyz", "/usages/1", "/api/../metrics")

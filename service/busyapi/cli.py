@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from busyapi.archive_cli import commands as archive_commands
+from busyapi.audit_cli import commands as audit_commands
 from busyapi.auth import token_command
 from busyapi.dev import command as dev_command
 from busyapi.errors import BusyapiError, ConfigError
@@ -29,7 +30,7 @@ All of them: docs/reference/settings.md
 """
 FLUSHER_EPILOG = """\
 Other settings are environment variables, and so are the port and the folder. For example
-  BUSYAPI_FLUSHER_PORT=9101 BUSYAPI_ARCHIVE_DIR=/srv/archive busyapi flusher --partition 0
+  BUSYAPI_FLUSHER_PORT=9200 BUSYAPI_ARCHIVE_DIR=/srv/archive busyapi flusher --partition 0
 All of them: docs/reference/settings.md
 """
 
@@ -92,7 +93,8 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
         "--partition", type=int, required=True, metavar="N", help="its number, from 0"
     )
     flusher.set_defaults(run=_flusher, role="flusher")
-    archive_commands.add_commands(commands, Path(settings.archive_dir))
+    archive_commands.add_commands(commands, Path(settings.archive_dir), settings.audit)
+    audit_commands.add_commands(commands, Path(settings.archive_dir))
     dev_command.add_command(commands, settings, os.environ)
     sizing_command.add_command(commands)
     token_command.add_command(commands)
@@ -133,6 +135,8 @@ def _flusher(options: argparse.Namespace, settings: Settings) -> int:
             f"--partition must be from 0 to {settings.partitions - 1}:"
             f" BUSYAPI_PARTITIONS is {settings.partitions}"
         )
+    if settings.flusher_port == settings.archive_port != 0:
+        raise ConfigError("BUSYAPI_FLUSHER_PORT and BUSYAPI_ARCHIVE_PORT must differ")
     context = {"role": "flusher", "partition": options.partition, "pod": socket.gethostname()}
     logs.configure_logging(settings.log_level, **context)
     warn_of_old_names(os.environ)

@@ -10,6 +10,7 @@
     │   ├── RedisUnavailable            Redis does not answer or cannot write
     │   ├── CredentialKeysUnavailable   the provider's keys, which verify JWTs, were never fetched
     │   ├── DurabilityNotMet            Redis does not meet the durability tier
+    │   ├── AuditUnavailable            a read cannot be recorded, so it is not answered
     │   └── UnknownVersion              another version of busyapi wrote the stored data
     ├── OutcomeUnknown                  the reply was lost: the usage may be stored
     ├── IdempotencyKeyConflict          an Idempotency-Key was sent with another body
@@ -112,6 +113,10 @@ class CredentialKeysUnavailable(Refused):
 
 class DurabilityNotMet(Refused):
     """The storage backend does not meet the configured durability tier."""
+
+
+class AuditUnavailable(Refused):
+    """Reads are unavailable, because they cannot be recorded."""
 
 
 class UnknownVersion(Refused):

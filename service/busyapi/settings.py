@@ -14,6 +14,7 @@ TIERS = ("fsync", "replicated", "memory")
 SWITCH = ("on", "off")
 CERTIFICATE_FORMS = ("envoy", "nginx")
 ANONYMOUS_SCOPES = ("write,read", "write", "read")
+AUDIT_MODES = ("auto", "required", "background", "off")
 VALIDATIONS = ("strict", "lenient")
 MAX_PORT = 65535
 MIN_DEADLINE_SECONDS = 0.1
@@ -79,14 +80,52 @@ class Settings:
         "BUSYAPI_FLUSHER_PORT",
         9100,
         "TCP port",
-        "the flusher's probes, metrics and lookups, without authentication: do not expose it",
+        "the flusher's probes and metrics, without authentication: do not expose it",
         maximum=MAX_PORT,
+    )
+    archive_port: int = setting(
+        "BUSYAPI_ARCHIVE_PORT",
+        9101,
+        "TCP port",
+        "the flusher's port for the API: lookups in the archive, and the audit trail",
+        maximum=MAX_PORT,
+    )
+    archive_secret_file: str = setting(
+        "BUSYAPI_ARCHIVE_SECRET_FILE",
+        "",
+        "path",
+        "the secret of that port, one per line: the API sends the first, the flusher accepts each."
+        " Without it, the port serves every process that can connect",
+    )
+    archive_cert_file: str = setting(
+        "BUSYAPI_ARCHIVE_CERT_FILE", "", "path", "the flusher's certificate: the port uses TLS"
+    )
+    archive_key_file: str = setting(
+        "BUSYAPI_ARCHIVE_KEY_FILE", "", "path", "the key of that certificate"
+    )
+    archive_client_ca_file: str = setting(
+        "BUSYAPI_ARCHIVE_CLIENT_CA_FILE",
+        "",
+        "path",
+        "for the flusher: clients of that port need a certificate of this CA",
+    )
+    archive_ca_file: str = setting(
+        "BUSYAPI_ARCHIVE_CA_FILE",
+        "",
+        "path",
+        "for the API: the CA of the flushers' certificates, if the system does not trust it",
+    )
+    archive_client_cert_file: str = setting(
+        "BUSYAPI_ARCHIVE_CLIENT_CERT_FILE", "", "path", "the API's certificate for that port"
+    )
+    archive_client_key_file: str = setting(
+        "BUSYAPI_ARCHIVE_CLIENT_KEY_FILE", "", "path", "the key of that certificate"
     )
     flusher_urls: str = setting(
         "BUSYAPI_FLUSHER_URLS",
-        "http://127.0.0.1:9100",
+        "http://127.0.0.1:9101",
         "URL, or one for each partition, separated by commas; {partition} is replaced",
-        "where the API looks up archived usages",
+        "where the API reaches the flushers: BUSYAPI_ARCHIVE_PORT; https for TLS",
     )
     redis_url: str = setting(
         "BUSYAPI_REDIS_URL",
@@ -376,6 +415,21 @@ class Settings:
     )
     retention_days: int = setting(
         "BUSYAPI_RETENTION_DAYS", 0, "days", "older segments are deleted; 0 keeps all"
+    )
+    audit: str = setting(
+        "BUSYAPI_AUDIT",
+        "auto",
+        "",
+        "required: a read is answered after its record is on the flusher's disk, and gets 503 if"
+        " that fails. background: reads do not wait for it. auto: required if reading needs a"
+        " credential, otherwise off",
+        choices=AUDIT_MODES,
+    )
+    audit_retention_days: int = setting(
+        "BUSYAPI_AUDIT_RETENTION_DAYS",
+        0,
+        "days",
+        "older files of the audit trail are deleted; 0 keeps all",
     )
     verify_interval: float = setting(
         "BUSYAPI_VERIFY_INTERVAL", 604_800.0, "seconds", "between verifications; 0: none"

@@ -33,14 +33,16 @@ def fresh(values: Json) -> dict[str, str]:
 @pytest.mark.parametrize("mode", MODES, ids=mode_name)
 def test_two_renders_are_equal_with_an_existing_secret(mode: Path) -> None:
     values = values_of(mode)
-    values["valkey"] = (values.get("valkey") or {}) | {"auth": {"existingSecret": "s"}}
+    for part in ("valkey", "flusher"):
+        values[part] = (values.get(part) or {}) | {"auth": {"existingSecret": "s"}}
     assert fresh(values) == fresh(values)
 
 
 def test_two_renders_differ_only_in_passwords_without_one() -> None:
     first, second = fresh({}), fresh({})
     assert {name for name in first if first[name] != second[name]} == {
-        "busyapi/templates/valkey/secret.yaml"
+        "busyapi/templates/flusher/secret.yaml",
+        "busyapi/templates/valkey/secret.yaml",
     }
 
 

@@ -137,10 +137,11 @@ def test_null_for_any_value_gives_its_default(name: str, parent: Path) -> None:
 
 
 def manifests(values: Json, chart: Path) -> dict[str, str]:
-    """Return the text of each template, except of the one that generates passwords."""
+    """Return the text of each template, except of those that generate passwords."""
     whole = texts(values, chart=chart)
     names = {path.partition("/templates/")[2]: path for path in whole}
-    return {name: whole[path] for name, path in names.items() if name != "valkey/secret.yaml"}
+    generated = {"flusher/secret.yaml", "valkey/secret.yaml"}
+    return {name: whole[path] for name, path in names.items() if name not in generated}
 
 
 def value_paths() -> list[str]:

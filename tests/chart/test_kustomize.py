@@ -27,8 +27,8 @@ def build(path: str) -> list[Json]:
     return parse(process.stdout)
 
 
-def make_secret(**environment: str) -> Json:
-    """Return the Secret that k8s/secret prints."""
+def make_secrets(**environment: str) -> dict[str, Json]:
+    """Return the Secrets that k8s/secret prints, by name."""
     process = subprocess.run(
         [str(K8S / "secret")],
         check=True,
@@ -37,8 +37,12 @@ def make_secret(**environment: str) -> Json:
         timeout=20,
         env={"PATH": os.environ["PATH"]} | environment,
     )
-    (secret_object,) = parse(process.stdout)
-    return secret_object
+    return {document["metadata"]["name"]: document for document in parse(process.stdout)}
+
+
+def make_secret(**environment: str) -> Json:
+    """Return the Secret with the passwords of Valkey."""
+    return make_secrets(**environment)["busyapi-valkey"]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -63,7 +67,7 @@ def test_no_password_is_in_the_repository(path: str) -> None:
     documents = build(path)
     assert of_kind(documents, "Secret") == []
     mounted = re.findall(r"'secretName': '([^']+)'", str([*pods(documents)]))
-    assert set(mounted) == {"busyapi-valkey"}
+    assert set(mounted) == {"busyapi-archive", "busyapi-valkey"}
 
 
 @pytest.mark.parametrize("path", ["base", *(f"overlays/{overlay}" for overlay in OVERLAYS)])
@@ -79,7 +83,7 @@ def test_pods_refer_to_the_generated_config_maps(path: str) -> None:
 def test_base_has_all_objects_of_the_chart_except_the_secret() -> None:
     base = {re.sub(r"-[a-z0-9]{10}$", "", key(document)) for document in build("base")}
     chart = {key(document) for document in render({"tests": {"enabled": False}})}
-    assert chart - base == {"Secret/busyapi-valkey"}
+    assert chart - base == {"Secret/busyapi-archive", "Secret/busyapi-valkey"}
     assert base <= chart
     assert "Helm" not in str(build("base"))
 
@@ -124,6 +128,14 @@ def test_secret_is_new_each_time_and_has_the_rights_of_the_chart() -> None:
         rights = rights.replace(f"{role.upper()}_DIGEST", digest)
     assert first["users.acl"] == rights
     assert "DIGEST" not in rights
+
+
+def test_secret_of_the_flushers_is_new_each_time() -> None:
+    first, second = (make_secrets()["busyapi-archive"]["stringData"] for _ in range(2))
+    assert first["secret"] != second["secret"]
+    assert len(first["secret"]) == 32
+    given = make_secrets(ARCHIVE_SECRET="three")["busyapi-archive"]
+    assert given["stringData"] == {"secret": "three"}
 
 
 def test_given_passwords_are_used() -> None:

@@ -172,26 +172,44 @@ def test_existing_secrets_are_used_and_no_secret_is_created() -> None:
             "valkey": {"enabled": False},
             "externalRedis": {"host": "r", "tls": tls} | login,
             "auth": {"existingSecret": "tokens", "existingSecretKey": "t"},
+            "flusher": {"auth": {"existingSecret": "archive"}},
         }
     )
     assert of_kind(documents, "Secret") == []
-    redis = [make_item("mine", "pw", "password"), make_item("ca", "c", "ca.crt")]
-    assert mounted_secrets(documents, "StatefulSet", "busyapi-flusher") == redis
+    shared = [
+        make_item("mine", "pw", "password"),
+        make_item("ca", "c", "ca.crt"),
+        make_item("archive", "secret", "secret"),
+    ]
+    assert mounted_secrets(documents, "StatefulSet", "busyapi-flusher") == shared
     assert mounted_secrets(documents, "Deployment", "busyapi") == [
-        *redis,
+        *shared,
         make_item("tokens", "t", "tokens"),
     ]
 
 
 def test_valkey_uses_an_existing_secret() -> None:
     documents = render({"valkey": {"auth": {"existingSecret": "mine"}}})
-    assert of_kind(documents, "Secret") == []
+    (secret,) = of_kind(documents, "Secret")
+    assert secret["metadata"]["name"] == "busyapi-archive"
     for kind, name, key, path in (
         ("StatefulSet", "busyapi-valkey", "users.acl", "users.acl"),
         ("StatefulSet", "busyapi-flusher", "flusher-password", "password"),
         ("Deployment", "busyapi", "api-password", "password"),
     ):
-        assert mounted_secrets(documents, kind, name) == [make_item("mine", key, path)]
+        assert mounted_secrets(documents, kind, name)[0] == make_item("mine", key, path)
+
+
+def test_api_and_flusher_share_one_secret_that_is_kept(tmp_path: Path) -> None:
+    chart = with_lookup(tmp_path, "Secret", '(dict "data" (dict "secret" "b2xk"))')
+    documents = render(chart=chart)
+    assert find_object(documents, "Secret", "busyapi-archive")["data"] == {"secret": "b2xk"}
+    for kind, name in (("StatefulSet", "busyapi-flusher"), ("Deployment", "busyapi")):
+        assert make_item("busyapi-archive", "secret", "secret") in mounted_secrets(
+            documents, kind, name
+        )
+    generated = find_object(render(), "Secret", "busyapi-archive")["data"]["secret"]
+    assert len(b64decode(generated)) == 32
 
 
 def test_new_tokens_roll_out_the_api_and_only_their_digest_is_shown() -> None:

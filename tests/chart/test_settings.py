@@ -36,6 +36,7 @@ CHANGED = {
     "validation": "lenient",
     "logLevel": "debug",
     "fastPath": "off",
+    "audit": "required",
     "corsOrigins": "https://a.example",
 }
 
@@ -172,7 +173,7 @@ def test_flusher_url_is_that_of_its_pod_in_its_service() -> None:
     url = find_object(documents, "ConfigMap", "usages")["data"]["BUSYAPI_FLUSHER_URLS"]
     spec = find_object(documents, "StatefulSet", "usages-flusher")["spec"]
     assert find_object(documents, "Service", spec["serviceName"])["spec"]["clusterIP"] == "None"
-    assert url == f"http://usages-flusher-{{partition}}.{spec['serviceName']}:9100"
+    assert url == f"http://usages-flusher-{{partition}}.{spec['serviceName']}:9101"
 
 
 def variables(documents: list[Json], component: str) -> dict[str, object]:

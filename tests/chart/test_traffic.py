@@ -186,7 +186,7 @@ def test_api_accepts_given_peers_and_is_scraped_only_by_monitoring() -> None:
 def test_api_reaches_only_redis_flushers_and_dns() -> None:
     assert render_policy("api")["egress"] == [
         {"to": [make_peer("valkey")], "ports": [{"port": "redis"}]},
-        {"to": [make_peer("flusher")], "ports": [{"port": "http"}]},
+        {"to": [make_peer("flusher")], "ports": [{"port": "archive"}]},
         *DNS,
     ]
 
@@ -195,7 +195,7 @@ def test_flusher_accepts_the_api_and_reaches_only_redis_and_dns() -> None:
     spec = render_policy("flusher")
     assert spec["ingress"][0] == {
         "from": [make_peer("api"), make_peer("test")],
-        "ports": [{"port": "http"}],
+        "ports": [{"port": "archive"}],
     }
     assert spec["egress"] == [{"to": [make_peer("valkey")], "ports": [{"port": "redis"}]}, *DNS]
 
@@ -211,7 +211,8 @@ def test_test_pod_reaches_api_flushers_and_dns_and_accepts_nothing() -> None:
     spec = render_policy("test")
     assert spec["ingress"] == []
     assert spec["egress"] == [
-        {"to": [make_peer("api"), make_peer("flusher")], "ports": [{"port": "http"}]},
+        {"to": [make_peer("api")], "ports": [{"port": "http"}]},
+        {"to": [make_peer("flusher")], "ports": [{"port": "archive"}]},
         *DNS,
     ]
     assert not of_kind(render(POLICY | {"tests": {"enabled": False}}), "Pod")

@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
+from busyapi.audit.record import encode_entry
 from busyapi.failpoints import VARIABLE
 from busyapi.stream.keys import PartitionKeys
 from testkit.api_client import USAGE, check_stored, send
+from testkit.audit import make_entry
 from testkit.docs.runbooks import pages
+from testkit.http1 import fetch
 from testkit.monitored_stack import MonitoredStack, run_monitored_stack
 from testkit.verification import pause_verification
 from testkit.volume import fill_volume
@@ -145,6 +148,17 @@ def test_slow_fsync_fires_an_alert(monitored: MonitoredStack) -> None:
             restart(monitored, "archive-sync=sleep:0.8")
         restart(monitored, "")
         monitored.prometheus.wait_until_resolved("BusyapiArchiveFsyncSlow")
+
+
+def test_failing_audit_trail_fires_an_alert(monitored: MonitoredStack) -> None:
+    restart(monitored, "audit-before-write=eio")
+    monitored.flusher.wait_until_ready()
+    body = encode_entry(make_entry())
+    with monitored.fault("BusyapiAuditFailing"):
+        answer = fetch(monitored.flusher.archive_port, "/audit", method="POST", body=body)
+        assert answer.status == 503
+    restart(monitored, "")
+    monitored.prometheus.wait_until_resolved("BusyapiAuditFailing")
 
 
 def test_quarantined_entry_fires_an_alert(monitored: MonitoredStack) -> None:

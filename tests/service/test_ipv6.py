@@ -28,13 +28,15 @@ def test_usage_is_archived_and_metrics_are_served_with_ipv6_alone(tmp_path: Path
         .replace("/etc/valkey", str(tmp_path))
         .replace("dir /data", f"dir {tmp_path}")
     )
+    files["archive-secret"] = "secret-of-the-flushers"
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     settings = find_object(render(EXTERNAL), "ConfigMap", "busyapi")["data"]
     assert settings["BUSYAPI_REDIS_URL"] == "redis://[::1]:6379"
     settings |= {
         "BUSYAPI_KEY_PREFIX": "busyapi",
-        "BUSYAPI_FLUSHER_URLS": "http://[::1]:9100",
+        "BUSYAPI_FLUSHER_URLS": "http://[::1]:9101",
+        "BUSYAPI_ARCHIVE_SECRET_FILE": str(tmp_path / "archive-secret"),
         "BUSYAPI_ARCHIVE_DIR": str(tmp_path / "archive"),
         "PORT": "3000",
     }
@@ -50,6 +52,7 @@ def test_usage_is_archived_and_metrics_are_served_with_ipv6_alone(tmp_path: Path
     smoke = {
         "API_URL": "http://[::1]:3000",
         "FLUSHER_URLS": settings["BUSYAPI_FLUSHER_URLS"],
+        "ARCHIVE_SECRET_FILE": settings["BUSYAPI_ARCHIVE_SECRET_FILE"],
         "HOSTNAME": "ipv6",
         "PARTITIONS": "1",
         "TIMEOUT_SECONDS": str(SECONDS),

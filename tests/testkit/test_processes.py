@@ -84,5 +84,9 @@ def test_settings_of_the_shell_do_not_reach_a_process(
         for name, value in flusher.environment.items()
         if name.startswith("BUSYAPI_") or name == "PORT"
     }
-    assert settings == {"BUSYAPI_PARTITIONS": "3", "BUSYAPI_FLUSHER_PORT": str(flusher.port)}
+    assert settings == {
+        "BUSYAPI_PARTITIONS": "3",
+        "BUSYAPI_FLUSHER_PORT": str(flusher.port),
+        "BUSYAPI_ARCHIVE_PORT": str(flusher.archive_port),
+    }
     assert flusher.environment["PATH"]

@@ -31,6 +31,7 @@ COMPONENT = "app.kubernetes.io/component"
 
 BASE: Json = {
     "valkey": {"auth": {"existingSecret": f"{NAME}-valkey"}},
+    "flusher": {"auth": {"existingSecret": f"{NAME}-archive"}},
     "tests": {"enabled": False},
 }
 EXTRAS: dict[str, tuple[str, Json]] = {

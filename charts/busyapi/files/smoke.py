@@ -40,6 +40,12 @@ def authorization(right: str) -> dict[str, str]:
     sys.exit(f"auth: no token has the right {right}, which this test needs: add one")
 
 
+def archive_authorization() -> dict[str, str]:
+    """Return a header with the secret of the flushers."""
+    secret = Path(os.environ["ARCHIVE_SECRET_FILE"]).read_text(encoding="ascii").split()[0]
+    return {"Authorization": f"Bearer {secret}"}
+
+
 def look_up_connect_to() -> None:
     """Connect to the given address, whatever the name in the URL: as `curl --connect-to` does."""
     host, _, port = CONNECT_TO.rpartition(":")
@@ -97,7 +103,7 @@ def main() -> None:
     # An id is (seq - 1) * partitions + partition + 1.
     seq, partition = (usage_id - 1) // PARTITIONS + 1, (usage_id - 1) % PARTITIONS
     flusher = FLUSHERS.replace("{partition}", str(partition))
-    archived = json.loads(request(f"{flusher}/usages/{seq}", {}))
+    archived = json.loads(request(f"{flusher}/usages/{seq}", archive_authorization()))
     if not lookup["usage"] == archived["usage"] == USAGE or archived["id"] != usage_id:
         sys.exit(f"posted {USAGE}, read {lookup}, archived {archived}")
     print(f"usage {usage_id} is in the archive of partition {partition}")  # noqa: T201

@@ -30,7 +30,7 @@ from busyapi.commit.committer import Committer
 from busyapi.errors import describe_for_log
 from busyapi.web.connection_refusal import ConnectionRefuser
 from busyapi.web.connections import ConnectionTable, close_idle_connections
-from busyapi.web.metrics_port import MetricsPort
+from busyapi.web.metrics_port import make_metrics_port
 from busyapi.web.protocol import ConnectionLimits
 from busyapi.web.request import BufferedRequest
 from busyapi.web.server import (
@@ -118,10 +118,12 @@ async def _open(app: Sanic[Any, Any]) -> None:
         stop_app(app, lambda: context.draining)
 
     context.committers.open(stop_on_error)
+    if context.audit:
+        context.audit.open()
     _connect_gauges(context)
     settings = context.settings
     app.ctx.reloading = [asyncio.create_task(_reload(run, stop_on_error)) for run in context.reload]
-    app.ctx.metrics_port = MetricsPort(
+    app.ctx.metrics_port = make_metrics_port(
         context.metrics.choose_renderer,
         ConnectionLimits(settings.request_deadline, settings.max_header, context.budget),
     )
@@ -197,6 +199,8 @@ async def _close(app: Sanic[Any, Any]) -> None:
     await context.committers.close(context.settings.stop_timeout)
     for reader in context.readers:
         await reader.close()
+    if context.audit:
+        await context.audit.close()
     await context.archive.close()
     await app.ctx.metrics_port.close()
     log.info("api_stopped")

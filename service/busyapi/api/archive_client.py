@@ -1,13 +1,19 @@
-"""A client of the flushers' ports, which return usages that have left Redis."""
+"""A client of the flushers' ports for the API: archived usages, and the audit trail."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
+from ssl import SSLContext
+from typing import NamedTuple
 
 import aiohttp
 import structlog
 
-from busyapi.errors import ConfigError, Refused, UsageExpired
+from busyapi.audit.record import AuditEntry, encode_entry
+from busyapi.errors import AuditUnavailable, ConfigError, Refused, UsageExpired
 from busyapi.ids import Seq
+from busyapi.web.internal_headers import AUDIT_HEADER, AUDITED_HEADER
 from busyapi.web.request_id import HEADER
+from busyapi.web.shared_secret import SharedSecret
 
 log = structlog.get_logger()
 
@@ -18,44 +24,122 @@ class ArchiveUnavailable(Refused):
     """The archive is unavailable."""
 
 
-class ArchiveClient:
-    """Reads archived usages from the flusher of each partition."""
+class _Reply(NamedTuple):
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
-    def __init__(self, urls: str, partitions: int) -> None:
-        self._urls = _parse_urls(urls, partitions)
+
+class ArchiveClient:
+    """Asks the flusher of each partition."""
+
+    def __init__(
+        self,
+        urls: str,
+        partitions: int,
+        secret: SharedSecret | None = None,
+        tls: SSLContext | None = None,
+    ) -> None:
+        self._urls = parse_urls(urls, partitions)
+        self._secret, self._tls = secret, tls
         self._session: aiohttp.ClientSession | None = None
 
-    async def find_line(self, partition: int, seq: Seq, request_id: str) -> bytes | None:
+    async def find_line(
+        self, partition: int, seq: Seq, request_id: str, entry: AuditEntry | None = None
+    ) -> bytes | None:
         """Return an archived line, or None if no usage has this seq (a gap).
 
-        The flusher may log the request's id.
+        The flusher may log the request's id. If an entry for the audit trail is passed, the flusher
+        has recorded it when this returns, and also when it raises UsageExpired.
 
         Raises:
             ArchiveUnavailable: the flusher does not answer.
+            AuditUnavailable: the entry is not recorded.
             UsageExpired: retention has deleted the usage.
         """
-        if self._session is None:
-            timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS)
-            self._session = aiohttp.ClientSession(timeout=timeout)
-        url = f"{self._urls[partition]}/usages/{seq}"
-        try:
-            async with self._session.get(url, headers={HEADER: request_id}) as response:
-                if response.status == HTTPStatus.OK:
-                    return await response.read()
-                if response.status == HTTPStatus.NOT_FOUND:
-                    return None
-                if response.status == HTTPStatus.GONE:
-                    raise UsageExpired
-                detail = f"it answered {response.status}"
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            detail = _describe_failure(error)
-        log.warning("flusher_unreachable", partition=partition, detail=detail)
+        headers = {HEADER: request_id}
+        if entry:
+            headers[AUDIT_HEADER] = encode_entry(entry).decode()
+        reply = await self._send("GET", partition, f"/usages/{seq}", headers)
+        if reply.status in {HTTPStatus.OK, HTTPStatus.NOT_FOUND, HTTPStatus.GONE}:
+            if entry and AUDITED_HEADER not in reply.headers:
+                _log_failure(partition, "its version records no reads")
+                raise AuditUnavailable
+            if reply.status == HTTPStatus.GONE:
+                raise UsageExpired
+            return reply.body if reply.status == HTTPStatus.OK else None
+        _log_failure(partition, f"it answered {reply.status}")
+        if entry and reply.headers.get(AUDITED_HEADER) == "no":
+            raise AuditUnavailable
         raise ArchiveUnavailable
+
+    async def record(self, partition: int, entries: bytes) -> None:
+        """Put lines of entries on the disk of a flusher.
+
+        Raises:
+            AuditUnavailable: they may not be recorded.
+        """
+        try:
+            reply = await self._send("POST", partition, "/audit", {}, entries)
+        except ArchiveUnavailable:
+            raise AuditUnavailable from None
+        if reply.status != HTTPStatus.NO_CONTENT:
+            _log_failure(partition, f"it answered {reply.status} to entries of the audit trail")
+            raise AuditUnavailable
 
     async def close(self) -> None:
         """Close the connections."""
         if self._session:
             await self._session.close()
+
+    async def _send(
+        self,
+        method: str,
+        partition: int,
+        path: str,
+        headers: dict[str, str],
+        body: bytes | None = None,
+    ) -> _Reply:
+        """Send a request, with each secret in turn until the flusher accepts one."""
+        url = self._urls[partition] + path
+        secrets = self._secret.value if self._secret else []
+        try:
+            reply = await self._exchange(method, url, headers | _authorize(secrets[:1]), body)
+            for secret in secrets[1:]:
+                if reply.status != HTTPStatus.UNAUTHORIZED:
+                    break
+                reply = await self._exchange(method, url, headers | _authorize([secret]), body)
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            _log_failure(partition, _describe_failure(error))
+            raise ArchiveUnavailable from None
+        return reply
+
+    async def _exchange(
+        self, method: str, url: str, headers: dict[str, str], body: bytes | None
+    ) -> _Reply:
+        try:
+            return await self._exchange_once(method, url, headers, body)
+        except aiohttp.ServerDisconnectedError:
+            # The flusher closed an idle connection. An entry that is recorded twice does no harm.
+            return await self._exchange_once(method, url, headers, body)
+
+    async def _exchange_once(
+        self, method: str, url: str, headers: dict[str, str], body: bytes | None
+    ) -> _Reply:
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS)
+            connector = aiohttp.TCPConnector(ssl=self._tls or True)
+            self._session = aiohttp.ClientSession(timeout=timeout, connector=connector)
+        async with self._session.request(method, url, headers=headers, data=body) as response:
+            return _Reply(response.status, response.headers, await response.read())
+
+
+def _authorize(secrets: list[str]) -> dict[str, str]:
+    return {"Authorization": f"Bearer {secrets[0]}"} if secrets else {}
+
+
+def _log_failure(partition: int, detail: str) -> None:
+    log.warning("flusher_unreachable", partition=partition, detail=detail)
 
 
 def _describe_failure(error: Exception) -> str:
@@ -63,6 +147,9 @@ def _describe_failure(error: Exception) -> str:
     # that it is not a flusher of another installation, which has taken the address over.
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return f"the DNS lookup of {error.host} failed: {error.os_error.strerror}"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        reason = getattr(error.certificate_error, "verify_message", "it is not trusted")
+        return f"the certificate of {error.host}:{error.port} is refused: {reason}"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"no connection to {error.host}:{error.port}: {error.os_error.strerror}"
     if isinstance(error, TimeoutError):
@@ -70,7 +157,12 @@ def _describe_failure(error: Exception) -> str:
     return type(error).__name__
 
 
-def _parse_urls(text: str, partitions: int) -> list[str]:
+def parse_urls(text: str, partitions: int) -> list[str]:
+    """Return the URL of each partition.
+
+    Raises:
+        ConfigError: their number is wrong.
+    """
     urls = [url.strip().rstrip("/") for url in text.split(",")]
     if len(urls) == 1:
         return [urls[0].replace("{partition}", str(p)) for p in range(partitions)]

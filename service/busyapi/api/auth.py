@@ -139,6 +139,8 @@ class RequestAuthorizer:
 
     async def _authenticate(self, request: Request, scopes: tuple[str, ...]) -> Credential:
         credential = await self._identify(request)
+        if credential is not None:
+            request.ctx.credential_name = credential.name  # for the audit trail
         if credential is not None and not credential.scopes.isdisjoint(scopes):
             return credential
         # A valid credential passes, whatever its address sends: clients of a proxy share one.
@@ -193,9 +195,13 @@ class RequestAuthorizer:
             client, cost, already_charged=already_charged, rate=rate, burst=rate * BURST_SECONDS
         )
 
-    def _find_network(self, request: Request) -> str:
+    def find_address(self, request: Request) -> str:
+        """Return the address of the client, behind trusted proxies."""
         forwarded_for = request.headers.getall("x-forwarded-for", [])
-        return client_network(self._proxies.find_client(str(request.ip), forwarded_for))
+        return self._proxies.find_client(str(request.ip), forwarded_for)
+
+    def _find_network(self, request: Request) -> str:
+        return client_network(self.find_address(request))
 
     def _log_refused(self, address: str) -> None:
         now = monotonic()

@@ -11,6 +11,7 @@ from sanic.http import Http
 from sanic.response import HTTPResponse
 
 from busyapi.api.archive_client import ArchiveClient
+from busyapi.api.audit import REFUSED_STATUSES, AuditTrail
 from busyapi.api.auth import RequestAuthorizer
 from busyapi.api.cors import Cors
 from busyapi.api.decode_scheduler import DecodeScheduler
@@ -42,6 +43,7 @@ class ApiContext:
     metrics: ApiMetrics
     authorizer: RequestAuthorizer = field(default_factory=RequestAuthorizer)
     reload: list[Reload] = field(default_factory=list)
+    audit: AuditTrail | None = None
     connections: ConnectionTable = field(default_factory=ConnectionTable)
     cors: Cors | None = None
     budget: ReceiveBudget = field(default_factory=ReceiveBudget)
@@ -69,6 +71,9 @@ class ApiContext:
         """Count the response to an exception."""
         self.record_refusal(error)
         self._record_status(request, status)
+        if self.audit and status in REFUSED_STATUSES:
+            name = getattr(request.ctx, "credential_name", "")
+            self.audit.record_refusal(request, name, status)
 
     def record_refusal(self, error: Exception) -> None:
         """Count the reason why a usage was not stored, or may not be stored."""

@@ -5,6 +5,7 @@ import asyncio
 from sanic import Request
 from sanic.response import HTTPResponse
 
+from busyapi.api.audit import ReadAudit
 from busyapi.api.context import ApiContext, make_handler
 from busyapi.api.responses import JSON, make_json_response
 from busyapi.errors import NotSeeded, RedisUnavailable, UsageExpired
@@ -20,18 +21,24 @@ NO_SUCH_USAGE = "No usage has this id."
 @make_handler
 async def get_usage(context: ApiContext, request: Request, usage: int) -> HTTPResponse:
     """Return one usage from Redis or the archive."""
-    await context.authorizer.authorize(request, "read")
+    credential = await context.authorizer.authorize(request, "read")
     if not 1 <= usage <= MAX_ID:
         raise Problem(404, NO_SUCH_USAGE)
     partition, seq = split_usage_id(UsageId(usage), context.settings.partitions)
+    audit = ReadAudit(context.audit, request, credential.name, usage, partition)
     is_redis_down = False
     try:
         stamped = await _find_buffered(context, UsageId(usage), partition, seq)
     except RedisUnavailable:
         # The archive may have the usage.
         stamped, is_redis_down = None, True
-    if stamped is None:
-        stamped = await _find_archived(context, request, partition, seq)
+    except Problem as problem:
+        await audit.record(problem.status)
+        raise
+    if stamped is not None:
+        await audit.record(200)
+    else:
+        stamped = await _find_archived(context, audit, partition, seq)
     if stamped is None:
         raise RedisUnavailable if is_redis_down else Problem(404, NO_SUCH_USAGE)
     return HTTPResponse(stamped.usage, 200, NO_STORE_HEADERS, JSON)
@@ -50,12 +57,15 @@ async def _find_buffered(
 
 
 async def _find_archived(
-    context: ApiContext, request: Request, partition: int, seq: Seq
+    context: ApiContext, audit: ReadAudit, partition: int, seq: Seq
 ) -> StampedUsage | None:
+    request_id = request_id_of(audit.request)
     try:
-        line = await context.archive.find_line(partition, seq, request_id_of(request))
+        line = await context.archive.find_line(partition, seq, request_id, audit.take_required())
     except UsageExpired:
+        await audit.record(410)
         raise Problem(410, "The usage is no longer kept.") from None
+    await audit.record(404 if line is None else 200)
     return split_archived_stamp(line) if line else None
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from busyapi.archive_cli import restore
 from busyapi.archive_cli.accept_loss import accept_loss
 from busyapi.archive_cli.export import export_parquet
+from busyapi.archive_cli.export_record import record_before, record_export
 from busyapi.archive_cli.ls import render_table
 from busyapi.archive_cli.partitions import find_partitions
 from busyapi.archive_cli.progress import Progress
@@ -33,8 +34,10 @@ Handler = Callable[[argparse.Namespace], int]
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 
-def add_commands(commands: Any, archive_dir: Path) -> None:
+def add_commands(commands: Any, archive_dir: Path, audit_mode: str = "auto") -> None:
     """Add `archive` and its commands; `archive_dir` is the default of --dir.
+
+    `audit_mode` is BUSYAPI_AUDIT: whether `cat` and `export` are recorded.
 
     Each command sets `run`, which takes the options and the settings and returns an exit code:
     0 for success, 1 for a failure or problems found, 2 for wrong usage or no archive.
@@ -63,13 +66,15 @@ def add_commands(commands: Any, archive_dir: Path) -> None:
             metavar="PATH",
             help="the folder that holds p00 (default: BUSYAPI_ARCHIVE_DIR, now %(default)s)",
         )
-        parser.set_defaults(run=_handle_errors(handler))
+        may_stop_early = handler in (_ls, _cat)
+        run = handle_errors(handler, may_stop_early=may_stop_early)
+        parser.set_defaults(run=run, audit_mode=audit_mode)
         return parser
 
     add_partition_option(add("ls", _ls, "  busyapi archive ls\n"))
     cat = add("cat", _cat, _CAT_EXAMPLES)
     cat.add_argument(
-        "--id", type=_parse_id, metavar="ID", help="the one usage with this id; no other option"
+        "--id", type=parse_id, metavar="ID", help="the one usage with this id; no other option"
     )
     add_query_options(cat)
     verify = add("verify", _verify, _VERIFY_EXAMPLES)
@@ -98,7 +103,7 @@ def add_commands(commands: Any, archive_dir: Path) -> None:
     )
     accept.add_argument("--reason", required=True, metavar="TEXT", help="recorded in the archive")
     accept.add_argument("--yes", action="store_true", help="record without asking")
-    restore.add_command(add, _parse_id)
+    restore.add_command(add, parse_id)
 
 
 _CAT_EXAMPLES = """\
@@ -141,9 +146,11 @@ def _cat(options: argparse.Namespace) -> int:
     """
     if options.id is not None:
         require_no_query(options)
+        record_export(options)
         return _cat_id(options)
     selection = Selection(options)
-    for lines in selection.read_lines("reading", stdout_has_data=True):
+    blocks = selection.read_lines("reading", stdout_has_data=True)
+    for lines in record_before(options, blocks):
         if lines:
             write_output(b"\n".join(lines) + b"\n")
     return EXIT_FAILED if selection.has_errors else EXIT_OK
@@ -186,7 +193,9 @@ def _export(options: argparse.Namespace) -> int:
     `.venv/bin/pip install -e '.[parquet]'`.
     """
     selection = Selection(options)
-    rows = export_parquet(selection.read_lines("exporting"), options.file)
+    # The record follows the checks of the target, before the first usage is read.
+    blocks = record_before(options, selection.read_lines("exporting"))
+    rows = export_parquet(blocks, options.file)
     write_output(f"{rows} usages in {options.file}\n")
     return EXIT_FAILED if selection.has_errors else EXIT_OK
 
@@ -237,8 +246,13 @@ def _render_json(report: PartitionReport) -> str:
     return json.dumps(members)
 
 
-def _handle_errors(handler: Handler) -> Callable[[argparse.Namespace, object], int]:
-    """Return the handler with its errors turned into a sentence on stderr and an exit code."""
+def handle_errors(
+    handler: Handler, *, may_stop_early: bool
+) -> Callable[[argparse.Namespace, object], int]:
+    """Return the handler with its errors turned into a sentence on stderr and an exit code.
+
+    The reader of a list may stop early; a result or a question must be read to its end.
+    """
 
     def run(options: argparse.Namespace, _settings: object) -> int:
         try:
@@ -246,8 +260,7 @@ def _handle_errors(handler: Handler) -> Callable[[argparse.Namespace, object], i
             flush_output()
         except BrokenPipeError:
             discard_output()
-            # The reader of a list may stop early; a result or a question must be read to its end.
-            if handler in (_ls, _cat):
+            if may_stop_early:
                 return EXIT_OK
             print_error("the output was cut off, so the result was not fully reported")
             return EXIT_FAILED
@@ -267,7 +280,8 @@ def _handle_errors(handler: Handler) -> Callable[[argparse.Namespace, object], i
     return run
 
 
-def _parse_id(text: str) -> UsageId:
+def parse_id(text: str) -> UsageId:
+    """Parse the id of a usage, as an argument type."""
     if not text.isdecimal() or not 1 <= int(text) <= MAX_ID:
         raise argparse.ArgumentTypeError(f"{text!r} is not an id: an id is a whole number from 1")
     return UsageId(int(text))

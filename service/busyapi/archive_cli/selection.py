@@ -35,12 +35,12 @@ def add_query_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from",
         dest="since",
-        type=_parse_time,
+        type=parse_time,
         metavar="TIME",
         help="received at this time or later (RFC 3339)",
     )
     parser.add_argument(
-        "--to", dest="until", type=_parse_time, metavar="TIME", help="received before this time"
+        "--to", dest="until", type=parse_time, metavar="TIME", help="received before this time"
     )
     parser.add_argument("--patient", metavar="ID", help="with this patientId")
 
@@ -139,7 +139,7 @@ class Selection:
         return reason
 
 
-def _parse_time(text: str) -> int:
+def parse_time(text: str) -> int:
     """Return the milliseconds since 1970 of an RFC 3339 time, or of a date's midnight in UTC."""
     try:
         moment = datetime.fromisoformat(text)

@@ -24,7 +24,7 @@ EPILOG = """\
 Settings of the parts are environment variables: see docs/reference/settings.md.
 BUSYAPI_METRICS_PORT is the metrics port of the first API process and BUSYAPI_FLUSHER_PORT the port
 of the first flusher; the others use the ports that follow. The addresses of Redis and of the
-flushers, and the archive's folder, are set here and not by the environment.
+flushers, with their secret, and the archive's folder are set here and not by the environment.
 
 examples:
   busyapi dev

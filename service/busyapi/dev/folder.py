@@ -1,12 +1,14 @@
 """The state folder: its contents, and who may use it.
 
 dev.lock        held by the one `busyapi dev` that runs here
+archive-secret  what API processes send to flushers
 children.lock   held by it and, inherited, by every child: as long as one of them lives a new start
                 must wait, because two Valkeys would write one append-only file
 """
 
 import fcntl
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,6 +57,17 @@ class StateFolder:
         if log.exists():
             log.replace(log.with_suffix(".log.1"))
         return log
+
+    @staticmethod
+    def ensure_secret(path: Path) -> None:
+        """Create the secret that API processes and flushers share, in the first run."""
+        if not path.exists():
+            temporary = path.with_suffix(".tmp")
+            temporary.unlink(missing_ok=True)
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(fd, "w") as file:
+                file.write(secrets.token_urlsafe(32) + "\n")
+            temporary.rename(path)
 
     def record(self, name: str, pid: int) -> None:
         """Record the pid of a child, for a start that finds it left over."""

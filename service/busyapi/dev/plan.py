@@ -1,6 +1,6 @@
 """The plan of a run: names, ports, folders and settings, all known before anything starts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -103,10 +103,18 @@ class Plan:
         """Return the port of a flusher."""
         return self.settings.flusher_port + partition
 
-    def child_environment(self, redis_url: str) -> dict[str, str]:
+    @property
+    def archive_secret(self) -> Path:
+        """Return the file with the secret that API processes and flushers share."""
+        return self.state / "archive-secret"
+
+    def child_environment(self, redis_url: str, archive_ports: Sequence[int]) -> dict[str, str]:
         """Return the environment of API processes and flushers."""
-        urls = [f"http://127.0.0.1:{self.flusher_port(p)}" for p in range(self.partitions)]
+        urls = [f"http://127.0.0.1:{port}" for port in archive_ports]
+        tls = ("CERT", "KEY", "CA", "CLIENT_CA", "CLIENT_CERT", "CLIENT_KEY")
         shared = {
+            **{f"BUSYAPI_ARCHIVE_{name}_FILE": "" for name in tls},
+            "BUSYAPI_ARCHIVE_SECRET_FILE": str(self.archive_secret),
             "PORT": str(self.port),
             "BUSYAPI_HOST": LOOPBACK,
             "BUSYAPI_PARTITIONS": str(self.partitions),

@@ -78,13 +78,19 @@ def _valkey_binary() -> str:
     return str(get_binary_path())
 
 
-def flusher_program(plan: Plan, folder: StateFolder, redis_url: str, partition: int) -> Program:
-    """Describe the flusher of a partition."""
+def flusher_program(
+    plan: Plan, folder: StateFolder, environment: Mapping[str, str], partition: int, archive: int
+) -> Program:
+    """Describe the flusher of a partition; `archive` is its port for the API."""
     port = plan.flusher_port(partition)
     return Program(
         name=f"flusher-{partition}",
         command=(*BUSYAPI, "flusher", "--partition", str(partition)),
-        environment={**plan.child_environment(redis_url), "BUSYAPI_FLUSHER_PORT": str(port)},
+        environment={
+            **environment,
+            "BUSYAPI_FLUSHER_PORT": str(port),
+            "BUSYAPI_ARCHIVE_PORT": str(archive),
+        },
         log=folder.rotate_log(f"flusher-{partition}"),
         address=f"port {port}",
         probe=partial(probe_flusher, port),
@@ -93,14 +99,16 @@ def flusher_program(plan: Plan, folder: StateFolder, redis_url: str, partition: 
     )
 
 
-def api_program(plan: Plan, folder: StateFolder, redis_url: str, number: int) -> Program:
+def api_program(
+    plan: Plan, folder: StateFolder, environment: Mapping[str, str], number: int
+) -> Program:
     """Describe one of the API processes."""
     metrics = plan.metrics_port(number)
     return Program(
         name=f"api-{number}",
         command=(*BUSYAPI, "api"),
         environment={
-            **plan.child_environment(redis_url),
+            **environment,
             "BUSYAPI_HOST": plan.host,
             "BUSYAPI_METRICS_PORT": str(metrics),
         },

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from time import monotonic
 
 from busyapi.dev.command_text import format_path, format_program
@@ -30,11 +31,14 @@ def run(plan: Plan) -> int:
         BusyapiError: it cannot start; the message says what to change.
     """
     screen = Screen(sys.stdout)
-    with lock_state_folder(plan.state, screen.say) as folder, reserve_port() as valkey_port:
+    with lock_state_folder(plan.state, screen.say) as folder, ExitStack() as ports:
+        valkey_port = ports.enter_context(reserve_port())
+        archive_ports = [ports.enter_context(reserve_port()) for _ in range(plan.partitions)]
+        folder.ensure_secret(plan.archive_secret)
         # After the folder: children of an earlier run may have held the ports until now.
         for port in plan.ports():
             require_free(port)
-        stack = Stack(plan, folder, valkey_port, screen.say)
+        stack = Stack(plan, folder, valkey_port, archive_ports, screen.say)
         return asyncio.run(_run(plan, folder, stack, screen))
 
 

@@ -26,11 +26,22 @@ POLL_SECONDS = 5.0
 class Stack:
     """The children of one `busyapi dev`."""
 
-    def __init__(self, plan: Plan, folder: StateFolder, valkey_port: int, say: Say) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        folder: StateFolder,
+        valkey_port: int,
+        archive_ports: Sequence[int],
+        say: Say,
+    ) -> None:
         url = plan.redis_url or f"redis://127.0.0.1:{valkey_port}"
         valkeys = [] if plan.redis_url else [valkey_program(plan, folder, valkey_port)]
-        flushers = [flusher_program(plan, folder, url, p) for p in range(plan.partitions)]
-        apis = [api_program(plan, folder, url, n) for n in range(plan.processes)]
+        environment = plan.child_environment(url, archive_ports)
+        flushers = [
+            flusher_program(plan, folder, environment, partition, port)
+            for partition, port in enumerate(archive_ports)
+        ]
+        apis = [api_program(plan, folder, environment, n) for n in range(plan.processes)]
         self._valkey = [Child(program, folder, say) for program in valkeys]
         self._flushers = [Child(program, folder, say) for program in flushers]
         self._apis = [Child(program, folder, say) for program in apis]

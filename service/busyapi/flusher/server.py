@@ -1,4 +1,4 @@
-"""A flusher's own port: probes, metrics, and the lookups that the API forwards."""
+"""A flusher's server: probes and metrics on one port, and what the API asks for on another."""
 
 import asyncio
 from contextlib import suppress
@@ -8,16 +8,18 @@ import structlog
 from sanic import Request, Sanic
 from sanic.response import HTTPResponse
 
-from busyapi.errors import ArchiveError, UnknownVersion, UsageExpired, describe_for_log
+from busyapi.errors import describe_for_log
+from busyapi.flusher.archive_port import ArchivePortConfig, make_archive_port
+from busyapi.flusher.audit import AuditKeeper
+from busyapi.flusher.lookup import LookupHandler
 from busyapi.flusher.loop import Flusher
 from busyapi.flusher.verifier import Verifier
-from busyapi.ids import Seq
 from busyapi.telemetry.metrics import FlusherMetrics
 from busyapi.web.connection_refusal import ConnectionRefuser
 from busyapi.web.connections import ConnectionTable, close_idle_connections
 from busyapi.web.metrics_port import MetricsHandler
-from busyapi.web.problems import NO_STORE_HEADERS, Problem, ProblemHandler
-from busyapi.web.protocol import ConnectionLimits, DeadlineProtocol, request_id_of
+from busyapi.web.problems import Problem, ProblemHandler
+from busyapi.web.protocol import ConnectionLimits, DeadlineProtocol
 from busyapi.web.request import BufferedRequest
 from busyapi.web.server import (
     PortUnavailable,
@@ -35,7 +37,6 @@ FINAL_SCRAPE_SECONDS = 20.0
 failed."""
 MAX_BODY_BYTES = 65_536
 """A request needs no body; a larger one is refused."""
-RETRY_HEADERS = {"Retry-After": "2"}
 TEXT = "text/plain; charset=utf-8"
 
 
@@ -43,11 +44,19 @@ class FlusherServer:
     """The flusher's Sanic application and its lifecycle."""
 
     def __init__(
-        self, flusher: Flusher, verifier: Verifier, metrics: FlusherMetrics, deadline: float
+        self,
+        flusher: Flusher,
+        verifier: Verifier,
+        keeper: AuditKeeper,
+        metrics: FlusherMetrics,
+        archive: ArchivePortConfig,
     ) -> None:
         self.error: BaseException | None = None
-        self._flusher, self._verifier = flusher, verifier
+        self._flusher, self._verifier, self._keeper = flusher, verifier, keeper
+        self._archive = archive
+        self._lookup = LookupHandler(flusher, keeper)
         self._stopping = False
+        self._auditing: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._verifying: asyncio.Task[None] | None = None
         app = self.app = Sanic(
@@ -60,7 +69,6 @@ class FlusherServer:
             ACCESS_LOG=False,
             GRACEFUL_SHUTDOWN_TIMEOUT=1.0,
             KEEP_ALIVE_TIMEOUT=60,
-            REQUEST_TIMEOUT=deadline,
             REQUEST_MAX_SIZE=MAX_BODY_BYTES,
         )
         scrape = MetricsHandler(metrics.choose_renderer)
@@ -75,18 +83,25 @@ class FlusherServer:
 
     def serve(self, port: int, host: str, max_connections: int, bounds: ConnectionLimits) -> int:
         """Flush and serve until SIGTERM; return the process's exit code."""
+        self.app.config.update(REQUEST_TIMEOUT=bounds.deadline)
         try:
             sock = open_listener(port, "BUSYAPI_FLUSHER_PORT", host=host)
+            self.app.ctx.archive_socket = open_listener(
+                self._archive.port, "BUSYAPI_ARCHIVE_PORT", host=host, shared=False
+            )
         except PortUnavailable as error:
             error.log()
             return 1
         probes = {b"/livez": self._render_liveness, b"/readyz": self._render_readiness}
+        # Both ports may have all their connections at the same time.
+        allowed = raise_open_files_limit(2 * max_connections) // 2
         members = {
             **bounds._asdict(),
-            "connection_table": ConnectionTable(
-                raise_open_files_limit(max_connections), ConnectionRefuser(probes)
-            ),
+            "connection_table": ConnectionTable(allowed, ConnectionRefuser(probes)),
         }
+        self.app.ctx.archive_port = make_archive_port(
+            self._archive, self._lookup, self._keeper, allowed, bounds
+        )
         self.app.run(
             sock=sock,
             protocol=type("FlusherProtocol", (DeadlineProtocol,), members),
@@ -102,6 +117,10 @@ class FlusherServer:
         # A task of the loop: Sanic would cancel its own tasks at SIGTERM in the middle of a flush.
         self._task = asyncio.get_running_loop().create_task(self._run_flusher())
         self._verifying = asyncio.get_running_loop().create_task(self._verifier.run())
+        self._auditing = asyncio.get_running_loop().create_task(self._keeper.run())
+        await app.ctx.archive_port.open(app.ctx.archive_socket, self._archive.tls)
+        if self._archive.is_open:
+            log.warning("archive_port_open", port=self._archive.port)
 
     async def _run_flusher(self) -> None:
         try:
@@ -123,6 +142,10 @@ class FlusherServer:
             await asyncio.wait([self._verifying], timeout=STOP_TIMEOUT_SECONDS)
         if self._task:
             await asyncio.wait([self._task], timeout=STOP_TIMEOUT_SECONDS)
+        await app.ctx.archive_port.close()
+        self._keeper.stop()
+        if self._auditing:
+            await asyncio.wait([self._auditing], timeout=STOP_TIMEOUT_SECONDS)
         close_idle_connections()
         log.info("flusher_stopped")
 
@@ -142,19 +165,10 @@ class FlusherServer:
         )
 
     async def _find_line(self, request: Request, seq: int) -> HTTPResponse:
-        writer = self._flusher.writer
-        if writer is None:
-            raise Problem(503, "The archive is not open.", RETRY_HEADERS)
-        try:
-            line = await asyncio.to_thread(writer.find_line, Seq(seq))
-        except UsageExpired:
-            raise Problem(410, "The usage is no longer kept.") from None
-        except (ArchiveError, UnknownVersion, OSError) as error:
-            log.warning(
-                "lookup_failed", error=type(error).__name__, request_id=request_id_of(request)
-            )
-            self._flusher.report_damage(writer)
-            raise Problem(503, "The archive cannot be read.", RETRY_HEADERS) from None
-        if line is None:
-            raise Problem(404, "No usage has this seq.")
-        return HTTPResponse(line, 200, NO_STORE_HEADERS, "application/json")
+        """Serve an API process of 0.2.0, unless lookups are protected.
+
+        It takes a 404 for "no such usage", and anything but 200, 404 and 410 for "unavailable".
+        """
+        if not self._archive.is_open:
+            raise Problem(403, "Lookups are served on BUSYAPI_ARCHIVE_PORT.")
+        return await self._lookup(request, seq)

@@ -4,6 +4,7 @@ Tests check that each log call has a row and each row has a call.
 """
 
 from busyapi.telemetry.log_event import NO_ACTION, LogEvent
+from busyapi.telemetry.log_events_audit import AUDIT_EVENTS
 from busyapi.telemetry.log_events_auth import AUTH_EVENTS
 
 EVENTS = (
@@ -249,6 +250,7 @@ EVENTS = (
         "the archive could not be read for a lookup",
         "the runbook of BusyapiArchiveDamaged",
     ),
+    *AUDIT_EVENTS,
     LogEvent("flusher_stopped", "info", (), "a flusher closed its archive and stopped", NO_ACTION),
     LogEvent(
         "library_log",

@@ -8,6 +8,7 @@ from busyapi.telemetry.metric_defs import (
     Label,
     MetricDef,
 )
+from busyapi.telemetry.metric_defs_audit import DROPPED
 
 COUNT_BUCKETS = (1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
 
@@ -17,6 +18,7 @@ POST_STATUSES = (201, 500, 503)
 
 REFUSAL_REASONS = (
     "ArchiveUnavailable",
+    "AuditUnavailable",
     "BufferFull",
     "CredentialKeysUnavailable",
     "IdempotencyKeysFull",
@@ -73,7 +75,8 @@ USAGES = MetricDef(
 REFUSED = MetricDef(
     "busyapi_refused",
     "counter",
-    "Requests answered with 503. BufferFull, ArchiveUnavailable (lookups): check the flusher."
+    "Requests answered with 503. BufferFull, ArchiveUnavailable, AuditUnavailable (lookups):"
+    " check the flusher."
     " NotSeeded, RedisUnavailable, DurabilityNotMet: check Redis. Overloaded: add API pods."
     " OutcomeUnknown: replies of Redis were lost. CredentialKeysUnavailable: check the provider of"
     " the JWTs. UnknownVersion (lookups): start the newer"
@@ -194,6 +197,7 @@ METRICS = (
         COMMITTER_FAILURES,
         COMMITTED_SEQ,
     ),
+    DROPPED,
     *(CONNECTIONS, CONNECTIONS_REFUSED, RECEIVING_BYTES, ACCEPT_QUEUE_OVERFLOWS),
     CREDENTIAL_RELOAD_FAILURES,
 )

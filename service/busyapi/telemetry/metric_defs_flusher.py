@@ -1,6 +1,6 @@
 """The metrics of a flusher: each has its partition as a label."""
 
-from busyapi.telemetry import metric_defs_verify
+from busyapi.telemetry import metric_defs_audit, metric_defs_verify
 from busyapi.telemetry.metric_defs import (
     BUILD_INFO,
     DURABILITY_HELD,
@@ -276,6 +276,7 @@ METRICS = (
         RETENTION_REFUSED,
     ),
     *metric_defs_verify.METRICS,
+    *metric_defs_audit.FLUSHER_METRICS,
     *(
         SEGMENT_BYTES,
         SEGMENTS_FINISHED,

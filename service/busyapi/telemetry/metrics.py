@@ -21,6 +21,7 @@ from busyapi.errors import BusyapiError
 from busyapi.telemetry import (
     metric_defs,
     metric_defs_api,
+    metric_defs_audit,
     metric_defs_flusher,
     metric_defs_verify,
 )
@@ -182,6 +183,7 @@ class ApiMetrics(Metrics):
         self.connections_refused = self._counter(metric_defs_api.CONNECTIONS_REFUSED)
         self.receiving_bytes = self._gauge(metric_defs_api.RECEIVING_BYTES)
         self.credential_reload_failures = self._counters(metric_defs_api.CREDENTIAL_RELOAD_FAILURES)
+        self.audit_dropped = self._counter(metric_defs_audit.DROPPED)
         self.registry.register(AcceptQueue(metric_defs_api.ACCEPT_QUEUE_OVERFLOWS))
 
     def _by_partition(self, definition: MetricDef) -> Gauge:
@@ -225,6 +227,8 @@ class FlusherMetrics(Metrics):
         self.verify_problems = self._gauge(metric_defs_verify.VERIFY_PROBLEMS)
         self.verify_seconds = self._gauge(metric_defs_verify.VERIFY_SECONDS)
         self.verify_interval_seconds = self._gauge(metric_defs_verify.VERIFY_INTERVAL)
+        self.audit_failing = self._gauge(metric_defs_audit.FAILING)
+        self.audit_records = self._counter(metric_defs_audit.RECORDS)
         self.retention_refused = self._gauge(metric_defs_flusher.RETENTION_REFUSED)
         self.segment_bytes = self._gauge(metric_defs_flusher.SEGMENT_BYTES)
         self.segments_finished = self._counter(metric_defs_flusher.SEGMENTS_FINISHED)

@@ -50,7 +50,8 @@ class RefusedConnection(asyncio.Protocol):
         if self._make_message:
             make_message, self._make_message = self._make_message, None
             self._transport.write(make_message(data))
-            self._transport.write_eof()
+            if self._transport.can_write_eof():  # TLS has no half close
+                self._transport.write_eof()
 
     def _close(self) -> None:
         if self._make_message:

@@ -212,7 +212,7 @@ class HalfCloseProtocol(HttpProtocol):
         """Keep the connection open until its requests are answered."""
         self._at_end = True
         self._data_received.set()  # wakes `receive_more`
-        return True
+        return self.transport is not None and bool(self.transport.can_write_eof())  # not with TLS
 
     async def receive_more(self) -> None:
         """Wait for more bytes; close the connection if the client has shut down its side."""
@@ -242,6 +242,8 @@ class HalfCloseProtocol(HttpProtocol):
         transport = self.transport
         if transport is None or transport.is_closing() or self._at_end:
             return
+        if not transport.can_write_eof():
+            return  # TLS has no half close
         transport.write_eof()
         try:
             async with asyncio.timeout(LINGER_SECONDS):

@@ -6,21 +6,19 @@ most a tenth of its time. A response is always rendered after its request arrive
 """
 
 import asyncio
-import socket
 from collections.abc import Callable
 from time import perf_counter
 
 import structlog
-from sanic import Request, Sanic
+from sanic import Request
 from sanic.response import HTTPResponse
-from sanic.server import AsyncioServer
 
 from busyapi.errors import locate_error
 from busyapi.web.connection_refusal import ConnectionRefuser
 from busyapi.web.connections import ConnectionTable
-from busyapi.web.problems import Problem, ProblemHandler
-from busyapi.web.protocol import ConnectionLimits, DeadlineProtocol
-from busyapi.web.request import BufferedRequest
+from busyapi.web.problems import Problem
+from busyapi.web.protocol import ConnectionLimits
+from busyapi.web.secondary_port import SecondaryPort
 
 log = structlog.get_logger()
 
@@ -79,48 +77,9 @@ class MetricsHandler:
         self._next_render_at = asyncio.get_running_loop().time() + RENDER_PAUSE_FACTOR * seconds
 
 
-class MetricsPort:
-    """A port for metrics alone, separate from the port for devices."""
-
-    def __init__(self, choose_renderer: RendererChooser, limits: ConnectionLimits) -> None:
-        self._server: AsyncioServer | None = None
-        app = self._app = Sanic(
-            "busyapi-metrics",
-            configure_logging=False,
-            error_handler=ProblemHandler(),
-            request_class=BufferedRequest,
-        )
-        # TOUCHUP is off: the process's first application has prepared Sanic's methods for both.
-        app.config.update(
-            ACCESS_LOG=False,
-            TOUCHUP=False,
-            REQUEST_TIMEOUT=limits.deadline,
-            REQUEST_MAX_SIZE=MAX_BODY_BYTES,
-        )
-        app.add_route(
-            MetricsHandler(choose_renderer).__call__,
-            "/metrics",
-            methods=["GET", "HEAD"],
-            name="metrics",
-        )
-        members = {
-            **limits._asdict(),
-            "connection_table": ConnectionTable(
-                MAX_CONNECTIONS, ConnectionRefuser({}), has_grace_period=False
-            ),
-        }
-        self._protocol = type("MetricsProtocol", (DeadlineProtocol,), members)
-
-    async def open(self, sock: socket.socket) -> None:
-        """Serve on a socket that is bound to the port."""
-        self._server = await self._app.create_server(
-            sock=sock, protocol=self._protocol, return_asyncio_server=True
-        )
-        assert self._server  # noqa: S101 - with a socket there is always a server
-        await self._server.startup()  # type: ignore[no-untyped-call]
-        await self._server.start_serving()  # type: ignore[no-untyped-call]
-
-    async def close(self) -> None:
-        """Close the port. Its open connections end with the process."""
-        if self._server:
-            self._server.close()  # type: ignore[no-untyped-call]
+def make_metrics_port(choose_renderer: RendererChooser, limits: ConnectionLimits) -> SecondaryPort:
+    """Return a port for metrics alone, separate from the port for devices."""
+    table = ConnectionTable(MAX_CONNECTIONS, ConnectionRefuser({}), has_grace_period=False)
+    port = SecondaryPort("metrics", MAX_BODY_BYTES, limits, table)
+    port.add_route(MetricsHandler(choose_renderer).__call__, "/metrics", ["GET", "HEAD"])
+    return port

@@ -2,6 +2,9 @@
 
 from busyapi.api.app import serve
 from busyapi.api.archive_client import ArchiveClient
+from busyapi.api.audit import AuditTrail
+from busyapi.api.audit_sender import EntrySender
+from busyapi.api.auth import RequestAuthorizer
 from busyapi.api.context import ApiContext
 from busyapi.api.cors import parse_origins
 from busyapi.commit.committer import Committer
@@ -11,6 +14,8 @@ from busyapi.settings import Settings
 from busyapi.stream.reader import PartitionReader
 from busyapi.telemetry.metrics import ApiMetrics
 from busyapi.web.budget import ReceiveBudget
+from busyapi.web.shared_secret import read_shared_secret
+from busyapi.web.tls import make_client_context
 from busyapi.wiring.auth import make_authorizer
 from busyapi.wiring.redis import make_endpoint
 
@@ -36,15 +41,44 @@ def run_api(settings: Settings) -> int:
     ]
     authorizer, reload = make_authorizer(settings, metrics)
     max_body = max(settings.max_body, settings.max_batch_bytes)
+    archive = _make_archive_client(settings)
     context = ApiContext(
         settings=settings,
         committers=CommitterPool(committers, admission),
         readers=[PartitionReader(endpoint, partition) for partition in partitions],
-        archive=ArchiveClient(settings.flusher_urls, settings.partitions),
+        archive=archive,
         metrics=metrics,
         authorizer=authorizer,
         reload=reload,
+        audit=_make_audit_trail(settings, archive, metrics, authorizer),
         cors=parse_origins(settings.cors_origins),
         budget=ReceiveBudget(max(settings.receiving_bytes, 2 * max_body)),
     )
     return serve(context)
+
+
+def _make_archive_client(settings: Settings) -> ArchiveClient:
+    tls = None
+    if "https://" in settings.flusher_urls:
+        tls = make_client_context(
+            settings.archive_ca_file,
+            settings.archive_client_cert_file,
+            settings.archive_client_key_file,
+        )
+    secret = read_shared_secret(settings.archive_secret_file, "BUSYAPI_ARCHIVE_SECRET_FILE")
+    return ArchiveClient(settings.flusher_urls, settings.partitions, secret, tls)
+
+
+def _make_audit_trail(
+    settings: Settings, archive: ArchiveClient, metrics: ApiMetrics, authorizer: RequestAuthorizer
+) -> AuditTrail | None:
+    mode = settings.audit
+    if mode == "auto":
+        mode = "off" if "read" in authorizer.anonymous.scopes else "required"
+    if mode == "off":
+        return None
+    senders = [
+        EntrySender(archive, partition, metrics.audit_dropped.inc)
+        for partition in range(settings.partitions)
+    ]
+    return AuditTrail(senders, authorizer.find_address, required=mode == "required")

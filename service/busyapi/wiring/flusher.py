@@ -4,6 +4,9 @@ from pathlib import Path
 
 from busyapi.archive.config import ArchiveConfig
 from busyapi.archive.unrecovered_folder import UnrecoveredFolder
+from busyapi.audit.writer import AuditWriter
+from busyapi.flusher.archive_port import ArchivePortConfig
+from busyapi.flusher.audit import AuditKeeper
 from busyapi.flusher.idempotency import IdempotencyKeeper
 from busyapi.flusher.loop import Flusher
 from busyapi.flusher.ownership import PartitionConfig
@@ -14,6 +17,8 @@ from busyapi.stream.partition import OwnedPartition
 from busyapi.telemetry.metrics import FlusherMetrics
 from busyapi.web.budget import ReceiveBudget
 from busyapi.web.protocol import ConnectionLimits
+from busyapi.web.shared_secret import read_shared_secret
+from busyapi.web.tls import make_server_context
 from busyapi.wiring.redis import make_endpoint
 
 MIN_KEY_MARGIN_SECONDS = 60
@@ -48,7 +53,21 @@ def run_flusher(settings: Settings, partition: int) -> int:
     flusher = Flusher(config, folder, connect, metrics, idempotency_keys)
     archive_dir = Path(settings.archive_dir)
     verifier = Verifier(archive_dir, partition, settings.verify_interval, flusher, metrics)
-    server = FlusherServer(flusher, verifier, metrics, settings.request_deadline)
+    keeper = AuditKeeper(
+        AuditWriter(archive_dir, partition, settings.audit_retention_days), metrics
+    )
+    server = FlusherServer(flusher, verifier, keeper, metrics, _make_port_config(settings))
     budget = ReceiveBudget(settings.receiving_bytes)
     limits = ConnectionLimits(settings.request_deadline, settings.max_header, budget)
     return server.serve(settings.flusher_port, settings.host, settings.max_connections, limits)
+
+
+def _make_port_config(settings: Settings) -> ArchivePortConfig:
+    return ArchivePortConfig(
+        settings.archive_port,
+        read_shared_secret(settings.archive_secret_file, "BUSYAPI_ARCHIVE_SECRET_FILE"),
+        make_server_context(
+            settings.archive_cert_file, settings.archive_key_file, settings.archive_client_ca_file
+        ),
+        bool(settings.archive_client_ca_file),
+    )

@@ -39,18 +39,20 @@ def test_the_replicated_tier_needs_an_external_server() -> None:
 
 
 def test_each_partition_has_a_flusher_and_the_api_has_its_url() -> None:
-    environment = make_plan(partitions=3).child_environment("redis://127.0.0.1:1")
+    environment = make_plan(partitions=3).child_environment(
+        "redis://127.0.0.1:1", [7001, 7002, 7003]
+    )
     assert environment["BUSYAPI_PARTITIONS"] == "3"
     assert environment["BUSYAPI_FLUSHER_URLS"] == (
-        "http://127.0.0.1:9100,http://127.0.0.1:9101,http://127.0.0.1:9102"
+        "http://127.0.0.1:7001,http://127.0.0.1:7002,http://127.0.0.1:7003"
     )
 
 
 def test_a_login_for_an_external_server_is_not_used_for_the_own_one() -> None:
     login = {"BUSYAPI_REDIS_PASSWORD": "secret", "BUSYAPI_RATE_LIMIT": "5"}
-    own = make_plan(environment=login).child_environment("redis://127.0.0.1:1")
+    own = make_plan(environment=login).child_environment("redis://127.0.0.1:1", [1])
     external = make_plan(environment=login, redis_url="redis://there").child_environment(
-        "redis://there"
+        "redis://there", [1]
     )
     assert own["BUSYAPI_REDIS_PASSWORD"] == ""
     assert external["BUSYAPI_REDIS_PASSWORD"] == "secret"
@@ -69,7 +71,7 @@ def test_a_login_for_an_external_server_is_not_used_for_the_own_one() -> None:
 def test_only_the_api_listens_at_the_given_address(host: str, reachable: str, in_url: str) -> None:
     plan = make_plan(host=host)
     assert (plan.reachable_host, plan.url_host) == (reachable, in_url)
-    assert plan.child_environment("")["BUSYAPI_HOST"] == "127.0.0.1"
+    assert plan.child_environment("", [1])["BUSYAPI_HOST"] == "127.0.0.1"
 
 
 def test_a_name_is_no_address() -> None:
@@ -88,5 +90,5 @@ def test_a_name_is_no_address() -> None:
 def test_without_credentials_everything_is_allowed(
     settings: Settings, anonymous: str | None
 ) -> None:
-    environment = make_plan(settings=settings).child_environment("")
+    environment = make_plan(settings=settings).child_environment("", [1])
     assert environment.get("BUSYAPI_ANONYMOUS") == anonymous

@@ -1,4 +1,4 @@
-"""Fixtures of the archive's tests."""
+"""Fixtures of the unit tests."""
 
 import shutil
 import tempfile

@@ -1,0 +1,126 @@
+"""What an API process records in the audit trail: reads, and requests that it refused.
+
+A read is recorded before it is answered, or the answer is 503. With BUSYAPI_AUDIT=background it
+does not wait. A refusal never waits. Nothing here delays or refuses a write.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from sanic import Request
+
+from busyapi.api.audit_sender import EntrySender
+from busyapi.api.rate_limit import client_network
+from busyapi.api.refusal_sampler import INTERVAL_SECONDS, RefusalSampler
+from busyapi.audit.record import MAX_TEXT, AuditEntry, format_time
+from busyapi.web.protocol import request_id_of
+
+REFUSED_STATUSES = frozenset({401, 403, 429})
+CLOSE_SECONDS = 5.0
+
+
+class AuditTrail:
+    """The audit trail, as one API process writes it."""
+
+    def __init__(
+        self,
+        senders: Sequence[EntrySender],
+        find_address: Callable[[Request], str],
+        *,
+        required: bool,
+    ) -> None:
+        self.required = required
+        """Whether a read waits until it is recorded."""
+        self._senders = senders
+        self._find_address = find_address
+        self._sampler = RefusalSampler()
+        self._sampling: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        """Start to record refusals."""
+        self._sampling = asyncio.get_running_loop().create_task(self._sample())
+
+    async def close(self) -> None:
+        """Record what is pending."""
+        if self._sampling:
+            self._sampling.cancel()
+        self._flush_refusals()
+        await asyncio.gather(*(sender.close(CLOSE_SECONDS) for sender in self._senders))
+
+    def make_entry(self, request: Request, action: str, resource: str, name: str) -> AuditEntry:
+        """Return the entry of a request whose status is not known yet."""
+        return AuditEntry(
+            time=format_time(time.time()),
+            action=action,
+            resource=resource,
+            name=name[:MAX_TEXT],
+            address=self._find_address(request)[:MAX_TEXT],
+            request_id=request_id_of(request),
+        )
+
+    async def record_read(self, partition: int, entry: AuditEntry) -> None:
+        """Record a read before it is answered, unless reads do not wait.
+
+        Raises:
+            AuditUnavailable: it may not be recorded, and must not be answered.
+        """
+        if self.required:
+            await self._senders[partition].send(entry)
+        else:
+            self._senders[partition].send_later(entry)
+
+    def record_refusal(self, request: Request, name: str, status: int) -> None:
+        """Record that a request was refused."""
+        entry = self.make_entry(request, "refused", _describe_resource(request), name)
+        entry = replace(entry, status=status)
+        self._sampler.add((client_network(entry.address), name, status, request.method), entry)
+
+    async def _sample(self) -> None:
+        while True:
+            await asyncio.sleep(INTERVAL_SECONDS)
+            self._flush_refusals()
+
+    def _flush_refusals(self) -> None:
+        entries, dropped = self._sampler.take()
+        sender = self._senders[0]
+        sender.count_dropped(dropped)
+        for entry in entries:
+            sender.send_later(entry)
+
+
+class ReadAudit:
+    """The record of one lookup: written once, by the flusher that looks up or by `record`."""
+
+    def __init__(
+        self, trail: AuditTrail | None, request: Request, name: str, usage: int, partition: int
+    ) -> None:
+        self.request = request
+        self._trail, self._partition = trail, partition
+        self._entry = trail.make_entry(request, "read", f"usage/{usage}", name) if trail else None
+
+    def take_required(self) -> AuditEntry | None:
+        """Return the entry for the flusher to record, in the request that looks up the usage.
+
+        None if there is nothing to record, or if reads do not wait for their record.
+        """
+        if self._trail is None or not self._trail.required:
+            return None
+        entry, self._entry = self._entry, None
+        return entry
+
+    async def record(self, status: int) -> None:
+        """Record how the lookup is answered, unless the flusher has.
+
+        Raises:
+            AuditUnavailable: it must not be answered.
+        """
+        if self._trail and self._entry:
+            await self._trail.record_read(self._partition, replace(self._entry, status=status))
+
+
+def _describe_resource(request: Request) -> str:
+    """Return what a request asked for. A path that no route has is not quoted."""
+    usage = request.match_info.get("usage") if request.route else None
+    return "usages" if usage is None else f"usage/{usage}"

@@ -1,0 +1,123 @@
+"""Sends entries of the audit trail to the flusher of a partition, many at a time.
+
+    send        ──┐                                       ┌──> recorded: the read is answered
+                  ├──> pending ──one POST at a time──> flusher
+    send_later  ──┘                                       └──> failed: the read is refused
+
+While one POST is under way, the next entries gather. Entries that nothing waits for are sent again
+until the flusher has them; their number is bounded, and those that were dropped are counted.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+from busyapi.api.archive_client import ArchiveClient
+from busyapi.audit.record import AuditEntry, encode_entry
+from busyapi.errors import AuditUnavailable
+
+MAX_PENDING = 10_000
+"""Entries that wait to be sent, in each process for each partition."""
+MAX_BATCH = 500
+RETRY_SECONDS = 1.0
+
+
+class _Pending(NamedTuple):
+    entry: AuditEntry
+    recorded: asyncio.Future[None] | None
+    """None: nothing waits for it."""
+
+
+class EntrySender:
+    """The entries for one partition's trail."""
+
+    def __init__(
+        self, archive: ArchiveClient, partition: int, on_dropped: Callable[[int], object]
+    ) -> None:
+        self._archive, self._partition, self._on_dropped = archive, partition, on_dropped
+        self._pending: deque[_Pending] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._dropped = 0
+        self._closing = False
+
+    async def send(self, entry: AuditEntry) -> None:
+        """Send an entry, and return when it is on the flusher's disk.
+
+        Raises:
+            AuditUnavailable: it may not be recorded.
+        """
+        if len(self._pending) >= MAX_PENDING:
+            raise AuditUnavailable
+        recorded = asyncio.get_running_loop().create_future()
+        self._enqueue(_Pending(entry, recorded))
+        await recorded
+
+    def send_later(self, entry: AuditEntry) -> None:
+        """Send an entry without waiting; if too many wait, count it as dropped."""
+        if len(self._pending) >= MAX_PENDING:
+            self.count_dropped(entry.count + entry.dropped)
+        else:
+            self._enqueue(_Pending(entry, None))
+
+    def count_dropped(self, events: int) -> None:
+        """Count events that are not recorded; the next entry has their number."""
+        self._dropped += events
+        if events:
+            self._on_dropped(events)
+
+    async def close(self, seconds: float) -> None:
+        """Send what is pending, within this time."""
+        self._closing = True
+        self._wake.set()
+        if self._task:
+            await asyncio.wait([self._task], timeout=seconds)
+            self._task.cancel()
+
+    def _enqueue(self, pending: _Pending) -> None:
+        self._pending.append(pending)
+        if pending.recorded:
+            self._wake.set()
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        while self._pending:
+            batch = [self._pending.popleft() for _ in range(min(MAX_BATCH, len(self._pending)))]
+            dropped, self._dropped = self._dropped, 0
+            entries = [pending.entry for pending in batch]
+            entries[0] = replace(entries[0], dropped=entries[0].dropped + dropped)
+            try:
+                body = b"\n".join(map(encode_entry, entries))
+                await self._archive.record(self._partition, body)
+            except AuditUnavailable:
+                self._dropped += dropped
+                self._fail(batch)
+                await self._pause()
+            else:
+                for pending in batch:
+                    if pending.recorded and not pending.recorded.done():
+                        pending.recorded.set_result(None)
+
+    def _fail(self, batch: list[_Pending]) -> None:
+        """Refuse the reads of a batch, and keep its other entries for the next attempt."""
+        for pending in reversed(batch):
+            if pending.recorded is None and not self._closing:
+                self._pending.appendleft(pending)
+            elif pending.recorded is None:
+                self.count_dropped(pending.entry.count)
+            elif not pending.recorded.done():
+                pending.recorded.set_exception(AuditUnavailable())
+
+    async def _pause(self) -> None:
+        """Wait before the next attempt, unless a read waits."""
+        self._wake.clear()
+        if any(pending.recorded for pending in self._pending) or self._closing:
+            return
+        try:
+            async with asyncio.timeout(RETRY_SECONDS):
+                await self._wake.wait()
+        except TimeoutError:
+            pass

@@ -1,0 +1,41 @@
+"""Samples refused requests for the audit trail, so that a flood of them cannot fill its disk.
+
+Refusals of one network with the same status and credential become one entry per interval, with
+their number. Each interval has a limited number of entries; refusals beyond it are only counted.
+"""
+
+from collections.abc import Hashable
+from dataclasses import replace
+
+from busyapi.audit.record import AuditEntry
+
+INTERVAL_SECONDS = 5.0
+MAX_ENTRIES = 25
+"""Entries per interval and process: under any flood at most 2 KB per second."""
+
+
+class RefusalSampler:
+    """The refusals since the last `take`."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Hashable, AuditEntry] = {}
+        self._counts: dict[Hashable, int] = {}
+        self._dropped = 0
+
+    def add(self, source: Hashable, entry: AuditEntry) -> None:
+        """Add a refusal; the first one of a source is the sample of the others."""
+        if source in self._entries:
+            self._counts[source] += 1
+        elif len(self._entries) < MAX_ENTRIES:
+            self._entries[source], self._counts[source] = entry, 1
+        else:
+            self._dropped += 1
+
+    def take(self) -> tuple[list[AuditEntry], int]:
+        """Return the entries, and the number of refusals that are in none; forget them."""
+        entries = [
+            replace(entry, count=self._counts[source]) for source, entry in self._entries.items()
+        ]
+        dropped, self._dropped = self._dropped, 0
+        self._entries, self._counts = {}, {}
+        return entries, dropped

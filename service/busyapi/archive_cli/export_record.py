@@ -1,0 +1,95 @@
+"""Records in the audit trail what a command prints or exports, before it does.
+
+The record is beside the archive, in the trail that the flusher of the partition writes. An archive
+that cannot be written to is read all the same, with a warning.
+"""
+
+import argparse
+import getpass
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlencode
+
+from busyapi.archive_cli.partitions import find_partitions
+from busyapi.archive_cli.selection import print_error
+from busyapi.audit.files import audit_folder
+from busyapi.audit.patients import create_salt, digest_patient
+from busyapi.audit.record import AuditEntry, format_time
+from busyapi.audit.writer import AuditWriter
+from busyapi.errors import ArchiveError
+from busyapi.ids import split_usage_id
+from busyapi.usage_json import format_received_at
+
+
+def record_before(
+    options: argparse.Namespace, blocks: Iterator[list[bytes]]
+) -> Iterator[list[bytes]]:
+    """Yield these blocks of lines, after the export is recorded."""
+    record_export(options)
+    yield from blocks
+
+
+def record_export(options: argparse.Namespace) -> None:
+    """Record an export in each partition that it may read, as BUSYAPI_AUDIT says.
+
+    `auto` records where a trail exists already, `required` and `background` everywhere.
+    """
+    if options.audit_mode == "off":
+        return
+    for partition in _find_partitions(options):
+        folder = audit_folder(options.dir, partition)
+        if options.audit_mode == "auto" and not folder.is_dir():
+            continue
+        try:
+            entry = _make_entry(options, folder)
+            AuditWriter(options.dir, partition, retention_days=0).append([entry])
+        except (ArchiveError, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            print_error(f"this is not recorded in the audit trail: {folder}: {reason}")
+
+
+def _find_partitions(options: argparse.Namespace) -> list[int]:
+    readable = [status.partition for status in find_partitions(options.dir, options.only)]
+    partitions = [partition.identity for partition in readable if partition]
+    usage_id = getattr(options, "id", None)
+    if usage_id is None:
+        return [identity.partition for identity in partitions]
+    return [
+        identity.partition
+        for identity in partitions
+        if split_usage_id(usage_id, identity.partitions)[0] == identity.partition
+    ]
+
+
+def _make_entry(options: argparse.Namespace, folder: Path) -> AuditEntry:
+    return AuditEntry(
+        time=format_time(time.time()),
+        action="export",
+        resource=_describe_resource(options, folder),
+        name=f"os:{_user_name()}",
+        address=socket.gethostname(),
+    )
+
+
+def _describe_resource(options: argparse.Namespace, folder: Path) -> str:
+    if getattr(options, "id", None) is not None:
+        return f"usage/{options.id}"
+    conditions = {}
+    if options.since is not None:
+        conditions["from"] = format_received_at(options.since)
+    if options.until is not None:
+        conditions["to"] = format_received_at(options.until)
+    if options.patient is not None:
+        create_salt(folder)
+        conditions["patient"] = digest_patient(folder, options.patient)
+    return "query?" + urlencode(conditions, safe=":")
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user has no name
+        return str(os.getuid())

@@ -1,0 +1,1 @@
+"""`busyapi audit …`: the commands with which an auditor works on the trail."""

@@ -1,0 +1,51 @@
+"""The log events of the audit trail, and of the port and the files that protect it."""
+
+from busyapi.telemetry.log_event import NO_ACTION, LogEvent
+
+AUDIT_EVENTS = (
+    LogEvent(
+        "archive_port_open",
+        "warning",
+        ("port",),
+        "BUSYAPI_ARCHIVE_PORT serves every process that can connect: there is no shared secret and"
+        " no authority for client certificates",
+        "set BUSYAPI_ARCHIVE_SECRET_FILE for the flushers and the API",
+    ),
+    LogEvent(
+        "files_reloaded",
+        "info",
+        ("files",),
+        "a secret or a certificate was replaced; new requests and connections use it",
+        NO_ACTION,
+    ),
+    LogEvent(
+        "files_not_reloaded",
+        "warning",
+        ("detail",),
+        "a secret or a certificate was replaced by one that cannot be used; the old one stays in"
+        " force",
+        "correct the file that `detail` names",
+    ),
+    LogEvent(
+        "audit_failed",
+        "error",
+        ("error", "detail"),
+        "the flusher cannot write its audit trail; with BUSYAPI_AUDIT=required reads are refused",
+        "the runbook of BusyapiAuditFailing",
+    ),
+    LogEvent(
+        "audit_resumed",
+        "info",
+        ("failed",),
+        "the audit trail can be written again; `failed` entries were refused meanwhile",
+        NO_ACTION,
+    ),
+    LogEvent(
+        "audit_head",
+        "info",
+        ("file", "seq", "hash"),
+        "a file of the audit trail is complete, or the flusher stops (`file` is empty): `hash` is"
+        " that of its last record, `seq`",
+        "keep these lines away from the volume: `busyapi audit verify --expect HASH` checks them",
+    ),
+)

@@ -1,0 +1,32 @@
+"""The metrics of the audit trail."""
+
+from busyapi.telemetry.metric_defs import PARTITION, MetricDef
+
+FAILING = MetricDef(
+    "busyapi_audit_failing",
+    "gauge",
+    "1 while the flusher cannot write its audit trail: with BUSYAPI_AUDIT=required, reads are"
+    " refused. See the log event audit_failed.",
+    (
+        "BusyapiAuditFailing",
+        "Data path",
+    ),
+    (PARTITION,),
+)
+RECORDS = MetricDef(
+    "busyapi_audit_records",
+    "counter",
+    "Entries that the flusher put on disk. One takes about 300 bytes.",
+    ("Data path",),
+    (PARTITION,),
+)
+DROPPED = MetricDef(
+    "busyapi_audit_dropped",
+    "counter",
+    "Events that this process did not record: refusals beyond the limit, or, with"
+    " BUSYAPI_AUDIT=background, reads while a flusher was unavailable. The next record has their"
+    " number.",
+    ("Data path",),
+)
+
+FLUSHER_METRICS = (FAILING, RECORDS)
