@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m bench",
         description="Measure how fast busyapi is on this machine, compared with a no-op of Sanic.",
         epilog=EPILOG
-        + "".join(f"  {scenario.name:10}{scenario.about}\n" for scenario in SCENARIOS),
+        + "".join(f"  {scenario.name:12}{scenario.about}\n" for scenario in SCENARIOS),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
