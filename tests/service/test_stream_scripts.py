@@ -253,7 +253,7 @@ async def test_budget_refuses_only_new_keys(seeded: Seeded) -> None:
     assert await seeded.commit(make_keyed("a", "body"), make_batch(1)) == [-1, 3]
     # Keys in every hash count, and a key is known in any of them.
     client = seeded.server.client()
-    client.hset(KEYS.state, "keys", 6)
+    client.hset(KEYS.state, "keys_generation", 6)
     client.delete(KEYS.idempotency_hashes[0])
     client.hset(KEYS.idempotency_hashes[1], "x", "body 1 ")
     assert await seeded.commit(make_keyed("c", "body")) == [4]

@@ -18,7 +18,7 @@ end
 
 local function check_commit()
   local state = redis.call(
-    'HMGET', KEYS[1], 'epoch', 'run_id', 'bound', 'archived', 'keys', 'keys_max')
+    'HMGET', KEYS[1], 'epoch', 'run_id', 'bound', 'archived', 'keys_generation', 'keys_max')
   local seq = redis.call('GET', KEYS[2])
   if state[1] ~= ARGV[1] or not seq then
     return nil, redis.error_reply('EPOCH not the epoch that this connection was checked for')

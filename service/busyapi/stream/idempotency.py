@@ -64,7 +64,7 @@ class IdempotencyStore:
 
     async def read_rotation(self) -> RotationState:
         """Return the state of the rotation."""
-        fields = ("keys", "keys_age", "keys_epoch")
+        fields = ("keys_generation", "keys_age", "keys_epoch")
         generation, age, epoch = await self._run(("HMGET", self._key_names.state, *fields))
         return RotationState(int(generation or 0), int(age or 0), (epoch or b"").decode())
 

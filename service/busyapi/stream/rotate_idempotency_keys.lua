@@ -16,14 +16,14 @@ if holder ~= ARGV[1] then
 end
 local hashes = #KEYS - 3
 local new = tonumber(ARGV[2])
-local old = redis.call('HMGET', KEYS[1], 'keys', 'keys_age', 'keys_max')
+local old = redis.call('HMGET', KEYS[1], 'keys_generation', 'keys_age', 'keys_max')
 if old[1] then
   for generation = math.max(tonumber(old[1]) + 1, new - hashes + 1), new do
     redis.call('PEXPIRE', KEYS[4 + generation % hashes], -1)
   end
 end
 if old[1] ~= ARGV[2] or old[2] ~= ARGV[3] or old[3] ~= ARGV[4] then
-  redis.call('HSET', KEYS[1], 'keys', ARGV[2], 'keys_age', ARGV[3], 'keys_max', ARGV[4])
+  redis.call('HSET', KEYS[1], 'keys_generation', ARGV[2], 'keys_age', ARGV[3], 'keys_max', ARGV[4])
 end
 redis.call('XTRIM', KEYS[3], 'MINID', '=', string.format('%.0f-0', tonumber(ARGV[5]) + 1))
 local count = 0
