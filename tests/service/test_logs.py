@@ -280,6 +280,9 @@ def test_an_unreadable_archive_is_logged_with_the_request(valkey: Server, stacks
     assert answer.headers["x-request-id"] == "night-3"
     check_unavailable(fetch(stack.port, f"/api/usages/{number}"), "no")
     flusher = stack.flushers[0]
+    (rejected,) = [line for line in read_log(stack.apis[0]) if "rejected" in str(line["event"])]
+    assert (rejected["event"], rejected["request_id"]) == ("read_rejected", "night-3")
+    assert "stored" not in rejected
     failures = [line for line in read_log(flusher) if line["event"] == "lookup_failed"]
     assert failures[0]["request_id"] == "night-3"
     (damaged,) = [line for line in read_log(flusher) if line["event"] == "archive_damaged"]

@@ -22,6 +22,8 @@ metrics count those.
 | `pod` | every line | the host name, which in Kubernetes is the pod's name |
 | `partition` | lines of a flusher or a committer | the partition's number |
 | `request_id` | errors of one request | the `X-Request-ID` of the answer |
+| `reason` | some warnings and errors | the name of an error, one word: the same as in metrics |
+| `detail`, `why` | some lines | a sentence, for a person |
 | `repeated` | some warnings and errors | how many equal lines this line represents |
 
 If a warning or an error repeats, equal in everything but time and request, the first one is written

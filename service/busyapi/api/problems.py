@@ -3,7 +3,6 @@
 A problem contains no payload value, patient id or stack trace: its detail is a fixed sentence.
 """
 
-import random
 from http import HTTPStatus
 from math import inf
 from time import monotonic
@@ -24,7 +23,7 @@ from busyapi.errors import (
     UnsupportedContentEncoding,
     UnsupportedMediaType,
 )
-from busyapi.web.problems import Problem, ProblemHandler, map_general_error
+from busyapi.web.problems import Problem, ProblemHandler, make_retry_headers, map_general_error
 
 log = structlog.get_logger()
 
@@ -38,19 +37,20 @@ STATUSES: dict[type[InvalidRequest] | type[IdempotencyKeyConflict], int] = {
 }
 
 TIMEOUT_DETAIL = "The response took too long. The usage may already be stored."
-RETRY_SECONDS = (1, 5)
+READ_METHODS = {"GET", "HEAD"}
 LOG_INTERVAL_SECONDS = 10.0
 """503s of one reason are logged at most once in this time."""
-_logged: dict[str, tuple[float, int]] = {}
-"""By reason (the name of an exception class): the last time, and the number of 503s since."""
+_logged: dict[tuple[str, str], tuple[float, int]] = {}
+"""By kind of request and reason (an exception class): the last time, and the 503s since."""
 
 
-def map_error(error: Exception, request_id: str = "") -> Problem:
+def map_error(error: Exception, request_id: str = "", *, is_read: bool = False) -> Problem:
     """Return the problem for an exception; log one that an operator must see."""
     match error:
         case Refused() | OutcomeUnknown():
             stored = "no" if isinstance(error, Refused) else "unknown"
-            return _service_unavailable(error, _public_detail(error), stored, request_id)
+            _log_rejection(type(error).__name__, stored, request_id, is_read=is_read)
+            return _service_unavailable(_public_detail(error), stored)
         case InvalidUsage():
             errors = [entry._asdict() for entry in error.errors]
             return Problem(422, str(error), errors=errors)
@@ -60,7 +60,8 @@ def map_error(error: Exception, request_id: str = "") -> Problem:
         case InvalidRequest() | IdempotencyKeyConflict():
             return Problem(STATUSES[type(error)], str(error))
         case ServiceUnavailable():
-            return _service_unavailable(error, TIMEOUT_DETAIL, "unknown", request_id)
+            _log_rejection(type(error).__name__, "unknown", request_id, is_read=is_read)
+            return _service_unavailable(TIMEOUT_DETAIL, "unknown")
     problem = map_general_error(error, request_id)
     if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         problem.detail += " The usage may already be stored."
@@ -72,25 +73,31 @@ def _public_detail(error: BusyapiError) -> str:
     return str(type(error)())
 
 
-def _service_unavailable(error: Exception, detail: str, stored: str, request_id: str) -> Problem:
-    _log_rejection(type(error).__name__, stored, request_id)
-    # Jitter: devices that were refused together must not retry together.
-    seconds = random.randint(*RETRY_SECONDS)  # noqa: S311
-    return Problem(503, detail, {"Retry-After": str(seconds)}, stored=stored)
+def _service_unavailable(detail: str, stored: str) -> Problem:
+    return Problem(503, detail, make_retry_headers(), stored=stored)
 
 
-def _log_rejection(reason: str, stored: str, request_id: str) -> None:
+def _log_rejection(reason: str, stored: str, request_id: str, *, is_read: bool) -> None:
     # Sampled here, not by `logs.SamplingHandler`: in an overload that would cost more than the
     # response.
     now = monotonic()
-    last, count = _logged.get(reason, (-inf, 0))
+    key = ("read" if is_read else "write", reason)
+    last, count = _logged.get(key, (-inf, 0))
     if now - last < LOG_INTERVAL_SECONDS:
-        _logged[reason] = (last, count + 1)
+        _logged[key] = (last, count + 1)
         return
-    _logged[reason] = (now, 0)
-    log.warning(
-        "write_rejected", reason=reason, stored=stored, requests=count + 1, request_id=request_id
-    )
+    _logged[key] = (now, 0)
+    requests = count + 1
+    if is_read:
+        log.warning("read_rejected", reason=reason, requests=requests, request_id=request_id)
+    else:
+        log.warning(
+            "write_rejected",
+            reason=reason,
+            stored=stored,
+            requests=requests,
+            request_id=request_id,
+        )
 
 
 class ApiProblemHandler(ProblemHandler):
@@ -98,6 +105,7 @@ class ApiProblemHandler(ProblemHandler):
 
     def map_error(self, request: Request, error: Exception, request_id: str) -> Problem:
         """Return the problem for an exception, and count it."""
-        problem = map_error(error, request_id)
+        is_read = request.method in READ_METHODS
+        problem = map_error(error, request_id, is_read=is_read)
         request.app.ctx.context.record_error(request, error, problem.status)
         return problem

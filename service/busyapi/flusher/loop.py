@@ -190,7 +190,7 @@ class Flusher:
         log.info("partition_seeded", why=why, cursor=writer.cursor)
         if why not in {"same history", "fresh install"}:
             self._metrics.epoch_jumps.inc()
-            log.warning("ids_skipped", why=why, before=cursor, after=writer.cursor)
+            log.warning("ids_skipped", why=why, before_seq=cursor, after_seq=writer.cursor)
         self._buffer = FlushBuffer(writer.cursor, self._idempotency_keys)
 
     async def run_cycle(self) -> None:
@@ -212,7 +212,7 @@ class Flusher:
         if bad_entry:
             entry, why = bad_entry
             self._metrics.quarantined_usages.inc(entry.last - entry.first + 1)
-            log.error("entry_quarantined", first=entry.first, last=entry.last, why=why)
+            log.error("entry_quarantined", first_seq=entry.first, last_seq=entry.last, why=why)
         times = StageTimes(started, filled, written, monotonic())
         record_flush(self._metrics, usages, appends, times)
         self._caught_up = issued <= writer.cursor

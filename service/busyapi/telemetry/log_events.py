@@ -102,16 +102,24 @@ EVENTS = (
         "write_rejected",
         "warning",
         ("reason", "stored", "requests", "request_id"),
-        "requests of devices get a 503: writes, lookups and counts, but not probes. `stored` is"
-        " about writes only. At most one line per `reason` in ten seconds, with the id of one"
-        " request; `requests` counts those since the previous line."
+        "posts of usages get a 503. At most one line per `reason` in ten seconds, with the id of"
+        " one request; `requests` counts those since the previous line."
         " The last ones of an outage appear in the next outage's line; metrics count all",
         "RedisUnavailable, OutcomeUnknown: the runbook of BusyapiRedisUnreachable. NotSeeded:"
         " BusyapiPartitionNotSeeded. DurabilityNotMet: BusyapiDurabilityNotHeld."
         " IdempotencyKeysFull: BusyapiIdempotencyKeysFilling. BufferFull,"
-        " Overloaded: the alert of that name. ArchiveUnavailable: BusyapiFlusherStuck."
-        " UnknownVersion: BusyapiFlusherHalted. CredentialKeysUnavailable: see"
-        " `credentials_not_reloaded`",
+        " Overloaded: the alert of that name. UnknownVersion: BusyapiFlusherHalted."
+        " CredentialKeysUnavailable: see `credentials_not_reloaded`",
+    ),
+    LogEvent(
+        "read_rejected",
+        "warning",
+        ("reason", "requests", "request_id"),
+        "lookups of usages and counts get a 503, but not probes. At most one line per `reason` in"
+        " ten seconds, as for `write_rejected`",
+        "ArchiveUnavailable: the runbook of BusyapiFlusherStuck. RedisUnavailable:"
+        " BusyapiRedisUnreachable. NotSeeded: BusyapiPartitionNotSeeded. UnknownVersion:"
+        " BusyapiFlusherHalted. Others: as for `write_rejected`",
     ),
     LogEvent(
         "archive_recovered",
@@ -175,8 +183,9 @@ EVENTS = (
     LogEvent(
         "ids_skipped",
         "warning",
-        ("why", "before", "after"),
-        "Redis may have lost usages: ids continue at a much higher number, and the gap is recorded",
+        ("why", "before_seq", "after_seq"),
+        "Redis may have lost usages: ids continue at a much higher number, and the gap is recorded."
+        " `before_seq` and `after_seq` are the last seq of the archive before and after that",
         "the runbook of BusyapiEpochJump",
     ),
     LogEvent(
@@ -204,8 +213,9 @@ EVENTS = (
     LogEvent(
         "entry_quarantined",
         "error",
-        ("first", "last", "why"),
-        "an entry of the stream is damaged: it is kept unchanged in a quarantine file",
+        ("first_seq", "last_seq", "why"),
+        "an entry of the stream is damaged: it is kept unchanged in a quarantine file. It has the"
+        " seqs from `first_seq` to `last_seq`",
         "the runbook of BusyapiUsagesQuarantined",
     ),
     LogEvent(

@@ -7,21 +7,19 @@ never see the response. A refusal needs no task, parser or buffer, and lasts at 
 """
 
 import asyncio
-import random
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from sanic.response import HTTPResponse
 
-from busyapi.web.problems import Problem, render_problem
+from busyapi.web.problems import Problem, make_retry_headers, render_problem
 from busyapi.web.request_id import generate
 from busyapi.web.responses import render_response
 
 LINGER_SECONDS = 1.0
 MAX_REFUSALS = 256
 """Refusals at one time on one port. Further connections are closed without a response."""
-RETRY_SECONDS = (1, 5)
 FULL_DETAIL = "This process has reached its limit of connections."
 
 _PROBE = re.compile(rb"GET (/[a-z]+) HTTP/1\.[01]\r\n")
@@ -89,6 +87,5 @@ class ConnectionRefuser:
         match = _PROBE.match(data)
         if match and (probe := self._probes.get(match[1])):
             return render_response(probe(), generate(), close=True)
-        seconds = random.randint(*RETRY_SECONDS)  # noqa: S311
-        problem = Problem(503, FULL_DETAIL, {"Retry-After": str(seconds)}, **self._members)
+        problem = Problem(503, FULL_DETAIL, make_retry_headers(), **self._members)
         return render_response(render_problem(problem), generate(), close=True)

@@ -3,6 +3,7 @@
 A problem contains no payload value, patient id or stack trace: its detail is a fixed sentence.
 """
 
+import random
 from http import HTTPStatus
 from typing import Any
 
@@ -31,7 +32,9 @@ DETAILS_BY_STATUS = {
 CLIENT_CLOSED_REQUEST = 499
 NO_STORE_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 """For usages and errors: by default a cache may keep a 404, and the next usage may get that id."""
-RETRY_SECONDS = "2"
+RETRY_AFTER_SECONDS = (1, 5)
+"""The range of Retry-After in a 503 of any port: random, so that clients that were refused together
+do not retry together."""
 
 
 class Problem(Exception):
@@ -66,13 +69,18 @@ def render_problem(problem: Problem) -> HTTPResponse:
     )
 
 
+def make_retry_headers() -> dict[str, str]:
+    """Return the header that says when a client may retry."""
+    return {"Retry-After": str(random.randint(*RETRY_AFTER_SECONDS))}  # noqa: S311
+
+
 def map_general_error(error: Exception, request_id: str = "") -> Problem:
     """Return the problem for an exception on any port; log an unexpected one."""
     match error:
         case Problem():
             return error
         case Refused():
-            return Problem(503, str(type(error)()), {"Retry-After": RETRY_SECONDS})
+            return Problem(503, str(type(error)()), make_retry_headers())
         case RequestCancelled():
             # No client reads this response; nginx introduced the status.
             return Problem(CLIENT_CLOSED_REQUEST, "The client closed the connection.")

@@ -7,8 +7,16 @@ from sanic.exceptions import BadRequest, SanicException, ServiceUnavailable
 from structlog.testing import capture_logs
 
 from busyapi import errors
+from busyapi.api import problems
 from busyapi.api.problems import STATUSES, map_error
-from busyapi.errors import BusyapiError, InvalidRequest, InvalidUsage, Refused, ValidationError
+from busyapi.errors import (
+    BusyapiError,
+    InvalidRequest,
+    InvalidUsage,
+    RedisUnavailable,
+    Refused,
+    ValidationError,
+)
 from busyapi.web.problems import Problem, render_problem
 
 SECRET = "zq-secret"
@@ -62,6 +70,19 @@ def test_a_response_timeout_has_an_unknown_outcome() -> None:
     problem = map_error(ServiceUnavailable("Response Timeout"))
     assert (problem.status, problem.members) == (503, {"stored": "unknown"})
     assert "Retry-After" in problem.headers
+
+
+def test_refused_reads_and_writes_are_logged_separately(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(problems, "_logged", {})
+    with capture_logs() as logs:
+        for _ in range(2):
+            map_error(RedisUnavailable(), "a", is_read=True)
+            map_error(RedisUnavailable(), "b")
+    fields = {"reason": "RedisUnavailable", "requests": 1, "log_level": "warning"}
+    assert logs == [
+        {"event": "read_rejected", "request_id": "a", **fields},
+        {"event": "write_rejected", "request_id": "b", "stored": "no", **fields},
+    ]
 
 
 def test_499_has_a_title_although_no_standard_defines_it() -> None:
