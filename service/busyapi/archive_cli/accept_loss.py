@@ -16,6 +16,10 @@ class NothingMissing(ArchiveError):
     """The archive is complete up to that seq: there is nothing to accept."""
 
 
+class SeqTooHigh(ArchiveError):
+    """No usage can have that seq."""
+
+
 class NotConfirmed(ArchiveError):
     """Nothing was recorded, because it was not confirmed."""
 
@@ -32,7 +36,8 @@ def accept_loss(
         ArchiveNotFound: the folder does not hold this partition.
         ArchiveDamaged: the partition's identity cannot be read.
         ArchiveLocked: a flusher holds the partition.
-        NothingMissing: `through` is not above the cursor, or is above the highest id.
+        NothingMissing: `through` is not above the cursor.
+        SeqTooHigh: `through` is above the seq of the highest id.
         NotConfirmed: the operator did not type the number.
     """
     partition = _find_partition(root, number)
@@ -42,12 +47,13 @@ def accept_loss(
     )
     writer = recover_for_command(root, partition, advice)
     try:
-        beyond = writer.cursor < through <= MAX_ID // partition.identity.partitions
-        if not beyond and not replaces:
+        _check_seq(through, partition.identity.partitions)
+        has_missing = through > writer.cursor
+        if not has_missing and not replaces:
             raise NothingMissing(
                 f"partition {number} is complete up to seq {writer.cursor}: set --through above it"
             )
-        holes = writer.find_holes(through) if beyond else []
+        holes = writer.find_holes(through) if has_missing else []
         for hole in holes:
             write_output(
                 f"will be recorded as lost: seqs {hole.first} to {hole.last},"
@@ -60,13 +66,22 @@ def accept_loss(
             )
         if replaces:
             writer.update_identity(replaces=replaces)
-        if beyond:
+        if has_missing:
             writer.record_gap(through, f"accepted by an operator: {reason}")
         write_output(f"recorded: partition {number} now ends at seq {writer.cursor}\n")
         if writer.stats.highest_seq > writer.cursor:
             write_output(f"usages are still missing, up to seq {writer.stats.highest_seq}\n")
     finally:
         writer.close()
+
+
+def _check_seq(through: Seq, partitions: int) -> None:
+    highest = MAX_ID // partitions
+    if through > highest:
+        raise SeqTooHigh(
+            f"--through {through} is above {highest}, the highest seq that an id can have: copy the"
+            " number from the flusher's message"
+        )
 
 
 def _find_partition(root: Path, number: int) -> ArchivePartition:

@@ -14,7 +14,7 @@ def render_table(partition: ArchivePartition) -> Iterator[str]:
     identity = partition.identity
     yield (
         f"partition {identity.partition} of {identity.partitions}, archive {identity.archive_id},"
-        f" bound {identity.bound}, kept from id {partition.id_of(identity.kept_from)}"
+        f" bound {identity.bound}, oldest id kept {partition.id_of(identity.kept_from)}"
     )
     files = partition.list_files().files
     segments = [file for file in files if file.kind is FileKind.SEGMENT]

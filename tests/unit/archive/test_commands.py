@@ -273,7 +273,6 @@ def test_accept_loss_can_also_replace_another_archive(run: Run, root: Path, thro
     ("arguments", "code"),
     [
         (["--partition", "0", "--through", "11"], 1),
-        (["--partition", "0", "--through", str(2**53 + 1)], 1),
         (["--partition", "1", "--through", "20"], 2),
         (["--partition", "-1", "--through", "20"], 2),
     ],
@@ -285,6 +284,17 @@ def test_accept_loss_refuses_invalid_arguments(
     result = run("accept-loss", *arguments, "--reason", "x", "--yes")
     assert result.code == code
     assert result.err.startswith("busyapi: ")
+    assert sorted(root.rglob("gap*")) == before
+
+
+def test_accept_loss_refuses_a_seq_that_no_id_can_have(run: Run, root: Path) -> None:
+    before = sorted(root.rglob("gap*"))
+    result = run(
+        "accept-loss", "--partition", "0", "--through", str(2**53 + 1), "--reason", "x", "--yes"
+    )  # fmt: skip
+    assert result.code == 1
+    assert "is above" in result.err
+    assert "copy the number from the flusher's message" in result.err
     assert sorted(root.rglob("gap*")) == before
 
 
