@@ -59,7 +59,7 @@ COMMIT = Row(
         Lines(
             title="Refused requests by reason",
             about="503 responses per second by reason. Normal: none. BufferFull: the flusher is"
-            " too slow or down. Overloaded: add pods. NotSeeded: the flusher has not approved"
+            " too slow or down. Overloaded: add pods. NotSeeded: the flusher has not accepted"
             " Redis yet.",
             unit="reqps",
             no_data="No refusals",
@@ -202,8 +202,8 @@ BUFFER = Row(
         ),
         Number(
             title="Seeded partitions",
-            about="Partitions whose flusher has compared Redis with the archive and approved"
-            " it. Fewer than all: the API answers 503 NotSeeded for the others.",
+            about="Partitions whose flusher has compared Redis with the archive and accepted it,"
+            " and is ready. Fewer than all: new API processes may answer 503 NotSeeded for others.",
             unit="short",
             steps=[(LOWEST, RED), (1, GREEN)],
             queries=[Query(f"sum({select('busyapi_seeded', of=FLUSHER)})")],

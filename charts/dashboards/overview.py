@@ -213,7 +213,7 @@ STORAGE = Row(
         ),
         Lines(
             title="Seeded and halted partitions",
-            about="Partitions whose Redis a flusher has approved, and partitions whose flusher"
+            about="Partitions whose flusher is ready, and partitions whose flusher"
             " has halted. Normal: all and 0. A halted one: read its runbook first.",
             unit="short",
             decimals=0,

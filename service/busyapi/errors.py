@@ -5,7 +5,7 @@
     ├── Refused                         nothing was stored; a retry is safe
     │   ├── BufferFull                  the bound is reached, or memory is full
     │   ├── IdempotencyKeysFull         the limit of known Idempotency-Keys is reached
-    │   ├── NotSeeded                   no flusher has checked this Redis server yet
+    │   ├── NotSeeded                   no flusher has accepted this Redis server yet
     │   ├── Overloaded                  too many usages are pending in this process
     │   ├── RedisUnavailable            Redis does not answer or cannot write
     │   ├── CredentialKeysUnavailable   the provider's keys, which verify JWTs, were never fetched
@@ -25,7 +25,7 @@
     └── ArchiveError
         ├── ArchiveLocked               another process writes to this archive
         ├── ArchiveTakenOver            another process may have taken over this archive: recover it
-        ├── PartitionMismatch           archive, Redis and settings have different partition numbers
+        ├── PartitionMismatch           a setting that is fixed at install was changed
         ├── LossSuspected               usages may be lost: an operator must decide
         ├── ArchiveDamaged              a file is damaged, and to continue could lose more
         ├── ArchiveFull                 the volume has no space: wait and try again
@@ -187,7 +187,7 @@ class ArchiveTakenOver(ArchiveError):
 
 
 class PartitionMismatch(ArchiveError):
-    """Settings, Redis and archive have different numbers of partitions."""
+    """The settings differ from what is fixed at install: partition, partitions or key prefix."""
 
 
 class LossSuspected(ArchiveError):

@@ -167,7 +167,7 @@ class Settings:
         1_000_000,
         "usages",
         "the largest allowed backlog of a partition: usages that are issued and not archived yet."
-        " At the bound posts get 503; Redis needs memory for so many",
+        " At the bound posts get 503; Redis must have memory for this many",
         minimum=1,
         maximum=MAX_BOUND_USAGES,
     )

@@ -81,7 +81,7 @@ async def count_usages(context: ApiContext) -> dict[str, int]:
 
     Raises:
         RedisUnavailable: the Redis of a partition does not answer.
-        NotSeeded: no flusher has prepared the Redis of a partition, as after a loss of its data.
+        NotSeeded: no flusher has accepted the Redis of a partition, as after a loss of its data.
             The counts are unknown, not 0.
     """
     states = await asyncio.gather(*(reader.read_state() for reader in context.readers))

@@ -2,12 +2,12 @@
 
     settings   CONFIG GET: the values that the tier requires
     replicas   INFO: `replicated` waits for a number of them, and no more may be connected
-    log        INFO: `appendonly yes` does not yet mean that a restart reads what is written now
+    AOF        INFO: `appendonly yes` does not yet mean that a restart reads what is written now
 
 After `CONFIG SET appendonly yes`, and on a replica after a full resync, the files that a restart
-reads have no data until the first rewrite of the append-only log has ended. INFO looks the same
-then as during later rewrites, when the log is active. WAITAOF distinguishes the two. Redis 7.0
-lacks WAITAOF: there the log counts as active if it was active at the last check and cannot have
+reads have no data until the first rewrite of the append-only file has ended. INFO looks the same
+then as during later rewrites, when the file is active. WAITAOF distinguishes the two. Redis 7.0
+lacks WAITAOF: there the file counts as active if it was active at the last check and cannot have
 been off since.
 """
 
@@ -38,11 +38,11 @@ connection."""
 PROBE_TTL_SECONDS = 60
 
 AOF_WRITE_FAILED = (
-    "the last write to the append-only log failed: the disk of Redis is full or failing."
+    "the last write to the append-only file failed: the disk of Redis is full or failing."
     " Give it space (INFO persistence: aof_last_write_status)"
 )
 AOF_NOT_ACTIVE = (
-    "the append-only log is not active yet: wait until its rewrite has ended"
+    "the append-only file is not active yet: wait until its rewrite has ended"
     " (INFO persistence: aof_rewrite_in_progress, aof_rewrite_scheduled)"
 )
 
@@ -65,7 +65,7 @@ class ServerInfo(NamedTuple):
 
 
 class DurabilityInspector:
-    """Inspector of one partition's server. It keeps the last known state of the append-only log."""
+    """Inspector of one partition's server. It keeps the last known state of its AOF."""
 
     def __init__(self, tier: str, key_names: PartitionKeys, replicas: int = 1) -> None:
         self.tier = tier
@@ -131,7 +131,7 @@ class DurabilityInspector:
     ) -> list[str]:
         """Return why a restart may lose what is written now."""
         if facts.get("aof_enabled") != "1":
-            return ["the append-only log is off (INFO persistence: aof_enabled)"]
+            return ["the append-only file is off (INFO persistence: aof_enabled)"]
         if facts.get("aof_last_write_status") != "ok":
             return [AOF_WRITE_FAILED]
         changes = _count_calls(facts, "config|set")

@@ -12,7 +12,7 @@ Redis have different prefixes.
     busyapi:{0}:keys:<0…3>  hashes: Idempotency-Keys and the seqs of their usages, by age
     busyapi:{0}:keyed     one entry per new key, until the archive has it
     busyapi:{0}:key:…     an Idempotency-Key that 0.2.0 wrote; read until it expires
-    busyapi:{0}:probe     a small write that shows whether the append-only log is active
+    busyapi:{0}:probe     a small write that shows whether the append-only file is active
 """
 
 import re
@@ -75,7 +75,7 @@ class PartitionKeys:
 
     @property
     def probe(self) -> str:
-        """The key that is written to check whether the append-only log is active."""
+        """The key that is written to check whether the append-only file is active."""
         return self._key("probe")
 
     def legacy_idempotency_key(self, digest: str) -> str:

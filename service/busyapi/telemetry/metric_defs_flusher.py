@@ -69,7 +69,8 @@ OLDEST_UNARCHIVED_SECONDS = MetricDef(
 SEEDED = MetricDef(
     "busyapi_seeded",
     "gauge",
-    "1 if the flusher has accepted the Redis server. 0: posts are refused; see /readyz.",
+    "1 if the flusher has accepted the Redis server and is ready. 0 for any other reason, which"
+    " /readyz names. Posts are refused only if it has not accepted the server.",
     (
         "BusyapiPartitionNotSeeded",
         "BusyapiRedisUnreachable",

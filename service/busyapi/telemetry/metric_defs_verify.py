@@ -5,8 +5,8 @@ from busyapi.telemetry.metric_defs import PARTITION, MetricDef
 VERIFIED_TIMESTAMP = MetricDef(
     "busyapi_archive_verified_timestamp_seconds",
     "gauge",
-    "When the last complete verification of the archive ended; before the first one, when the"
-    " flusher started. Old: read the runbook.",
+    "When the last complete verification of the archive ended. If there was no verification yet:"
+    " when the flusher started. Old: read the runbook.",
     (
         "BusyapiArchiveNotVerified",
         "Data path",
