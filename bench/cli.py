@@ -16,7 +16,7 @@ from bench.markdown import render
 from bench.plot import plot
 from bench.progress import print_progress
 from bench.report import Report
-from bench.scenarios import SCENARIOS, Scenario, before, measure, select_scenarios
+from bench.scenarios import SCENARIOS, Scenario, make_comparisons, measure, select_scenarios
 from busyapi.argument_types import whole_number
 from perf import wrk
 from perf.machine import describe_machine
@@ -90,7 +90,7 @@ def _run(options: argparse.Namespace) -> Report:
 
 def _scenarios(options: argparse.Namespace) -> list[Scenario]:
     # --before runs alone unless other scenarios are named: it compares two checkouts.
-    compared = before(options.before) if options.before else ()
+    compared = make_comparisons(options.before) if options.before else ()
     return [
         *compared,
         *(select_scenarios(options.scenario) if options.scenario or not compared else ()),

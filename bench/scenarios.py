@@ -133,7 +133,7 @@ SCENARIOS = (
 )
 
 
-def before(checkout: Path) -> tuple[Scenario, ...]:
+def make_comparisons(checkout: Path) -> tuple[Scenario, ...]:
     """Return scenarios that compare the service of another checkout with this one's."""
     older = {"PYTHONPATH": str((checkout / "service").resolve())}
     loads: tuple[tuple[str, str, Load, dict[str, str]], ...] = (

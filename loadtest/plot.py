@@ -97,9 +97,9 @@ def _backlog(axes: Axes, result: Json) -> None:
 
 def _memory(axes: Axes, result: Json) -> None:
     for name in _parts(result, "resident"):
-        had = [entry for entry in result["samples"] if name in entry["resident"]]
-        held = [entry["resident"][name] / MIB for entry in had]
-        axes.plot([entry["at"] for entry in had], held, label=name)
+        samples = [entry for entry in result["samples"] if name in entry["resident"]]
+        resident_mib = [entry["resident"][name] / MIB for entry in samples]
+        axes.plot([entry["at"] for entry in samples], resident_mib, label=name)
     axes.set_ylabel("resident MiB")
     _from_zero(axes)
 
@@ -109,10 +109,10 @@ def _cpu(axes: Axes, result: Json) -> None:
         result["openloop"]["elapsed"], result["openloop"]["seconds"]
     )
     for name in _parts(result, "cpu"):
-        had = [entry for entry in result["samples"] if name in entry["cpu"]]
+        samples = [entry for entry in result["samples"] if name in entry["cpu"]]
         points = [
             (new["at"], (new["cpu"][name] - old["cpu"][name]) / (new["at"] - old["at"]) / rate)
-            for old, new in pairwise(had)
+            for old, new in pairwise(samples)
             if new["at"] > old["at"]
         ]
         axes.plot(
@@ -123,8 +123,10 @@ def _cpu(axes: Axes, result: Json) -> None:
 
 
 def _replicas(axes: Axes, result: Json) -> None:
-    had = [entry for entry in result["samples"] if entry["replicas"] is not None]
-    axes.step([s["at"] for s in had], [s["replicas"] for s in had], where="post", color="#7048e8")
+    samples = [entry for entry in result["samples"] if entry["replicas"] is not None]
+    axes.step(
+        [s["at"] for s in samples], [s["replicas"] for s in samples], where="post", color="#7048e8"
+    )
     axes.set_ylabel("ready API pods")
     _from_zero(axes)
 
@@ -133,29 +135,29 @@ def _parts(result: Json, what: str) -> Iterable[str]:
     return dict.fromkeys(name for entry in result["samples"] for name in entry[what])
 
 
-def _sampled(what: str) -> Callable[[Json], bool]:
+def _has_samples(what: str) -> Callable[[Json], bool]:
     return lambda result: any(entry[what] not in (None, {}) for entry in result["samples"])
 
 
-def _ran(result: Json) -> bool:
+def _has_openloop(result: Json) -> bool:
     return bool(result["openloop"])
 
 
-def _answered(result: Json) -> bool:
-    return _ran(result) and result["openloop"]["created"] > 0
+def _has_created(result: Json) -> bool:
+    return _has_openloop(result) and result["openloop"]["created"] > 0
 
 
-def _cost_known(result: Json) -> bool:
-    return _answered(result) and bool(compute_cost(result))
+def _has_cost(result: Json) -> bool:
+    return _has_created(result) and bool(compute_cost(result))
 
 
 PICTURES: dict[str, tuple[str, Callable[[Json], bool], Draw]] = {
-    "Offered and achieved": ("rate", _ran, _rates),
-    "Latency of a 201": ("latency", _answered, _latencies),
-    "Refused, unknown, not sent": ("errors", _ran, _errors),
-    "Backlog": ("backlog", _sampled("backlog"), _backlog),
-    "Memory": ("memory", _sampled("resident"), _memory),
-    "CPU a usage": ("cpu", _cost_known, _cpu),
-    "Replicas": ("replicas", _sampled("replicas"), _replicas),
+    "Offered and achieved": ("rate", _has_openloop, _rates),
+    "Latency of a 201": ("latency", _has_created, _latencies),
+    "Refused, unknown, not sent": ("errors", _has_openloop, _errors),
+    "Backlog": ("backlog", _has_samples("backlog"), _backlog),
+    "Memory": ("memory", _has_samples("resident"), _memory),
+    "CPU a usage": ("cpu", _has_cost, _cpu),
+    "Replicas": ("replicas", _has_samples("replicas"), _replicas),
 }
 """Title -> the file's name, whether there is data, and the function that draws."""

@@ -72,18 +72,18 @@ def ages(samples: Sequence[Sample]) -> list[float]:
     The time at which a seq was issued is interpolated between two samples. A usage that was issued
     before the first sample has its age from there.
     """
-    ages_ = []
+    result = []
     # Both counters only grow, so the search continues at the sample where the last one ended.
     seen = 0
     for sample in samples:
         oldest = sample.archived + 1
         if sample.issued < oldest:
-            ages_.append(0.0)
+            result.append(0.0)
             continue
         while samples[seen].issued < oldest:
             seen += 1
-        ages_.append(sample.at - _issued_at(samples, seen, oldest))
-    return ages_
+        result.append(sample.at - _issued_at(samples, seen, oldest))
+    return result
 
 
 def _issued_at(samples: Sequence[Sample], seen: int, seq: int) -> float:

@@ -28,7 +28,7 @@ MARKERS = {
     "testkit": "tools",
     "tools": "tools",
     "unit/archive/test_crash.py": "servers",
-    "unit/archive/test_full.py": "servers",
+    "unit/archive/test_full_volume.py": "servers",
     "unit/bench": "tools",
     "unit/perf": "tools",
 }

@@ -22,7 +22,7 @@ class Complaint(NamedTuple):
     resource: str
 
 
-def complaints(folder: Path) -> list[Complaint]:
+def run_checkov(folder: Path) -> list[Complaint]:
     """Return checkov's complaints about the YAML files of a folder. It sends no requests."""
     command = [CHECKOV, "-d", folder, "--framework", "kubernetes", "--skip-download"]
     process = subprocess.run(
@@ -59,7 +59,7 @@ def without_skip(failures: Iterable[Complaint]) -> list[Complaint]:
     ]
 
 
-def unused(failures: Iterable[Complaint]) -> list[str]:
+def find_unused_skips(failures: Iterable[Complaint]) -> list[str]:
     """Return the skips that match no complaint."""
     all_complaints = list(failures)
     return [

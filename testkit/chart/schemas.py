@@ -27,7 +27,7 @@ def name(document: Json) -> str:
     return f"{document['apiVersion']} {document['kind']}"
 
 
-def problem(document: Json, version: str) -> str:
+def find_schema_error(document: Json, version: str) -> str:
     """Return why this version of Kubernetes, or the CRD, refuses an object, or nothing."""
     try:
         if is_foreign(document):
@@ -39,10 +39,10 @@ def problem(document: Json, version: str) -> str:
         return f"{'.'.join(map(str, error.absolute_path))}: {error.message}"
     except utils.SchemaNotFoundError as error:
         return str(error.message)
-    return nulls(document, "")
+    return find_null(document, "")
 
 
-def nulls(value: object, path: str) -> str:
+def find_null(value: object, path: str) -> str:
     """Return the path of a null. Schemas accept it, but servers drop it, so diffs never end."""
     if value is None:
         return f"{path}: null"
@@ -51,4 +51,4 @@ def nulls(value: object, path: str) -> str:
         children = [*value.items()]
     elif isinstance(value, list):
         children = [*enumerate(value)]
-    return next(filter(None, (nulls(child, f"{path}.{key}") for key, child in children)), "")
+    return next(filter(None, (find_null(child, f"{path}.{key}") for key, child in children)), "")

@@ -17,7 +17,7 @@ from testkit.chart.rendering import (
     render,
     values_of,
 )
-from testkit.chart.schemas import VERSIONS, problem
+from testkit.chart.schemas import VERSIONS, find_schema_error
 from tests.chart.test_kustomize import build
 
 FOLDER = ROOT / "k8s" / "data-protection"
@@ -47,11 +47,11 @@ def claims(documents: list[Json]) -> list[Json]:
 
 @pytest.mark.parametrize("version", VERSIONS[FIRST:])
 def test_policies_and_class_are_valid_for_each_kubernetes_version(version: str) -> None:
-    assert [problem(document, version) for document in [*POLICIES, CLASS]] == [""] * 5
+    assert [find_schema_error(document, version) for document in [*POLICIES, CLASS]] == [""] * 5
 
 
 def test_policies_are_too_new_for_older_versions_as_the_pages_say() -> None:
-    assert all(problem(document, VERSIONS[FIRST - 1]) for document in POLICIES)
+    assert all(find_schema_error(document, VERSIONS[FIRST - 1]) for document in POLICIES)
     for page in (FOLDER / "README.md", FOLDER / "policy.yaml", ROOT / "docs/how-to/keep-data.md"):
         assert "Kubernetes 1.30 or newer" in page.read_text()
 

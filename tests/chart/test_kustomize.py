@@ -12,7 +12,7 @@ import yaml
 from testkit.chart.pod_security import violations
 from testkit.chart.programs import kubectl
 from testkit.chart.rendering import ROOT, Json, find_object, key, of_kind, parse, pods, render
-from testkit.chart.schemas import VERSIONS, problem
+from testkit.chart.schemas import VERSIONS, find_schema_error
 
 K8S = ROOT / "k8s"
 OVERLAYS = ["local", "production"]
@@ -48,7 +48,10 @@ def make_secret(**environment: str) -> Json:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 @pytest.mark.parametrize("version", [VERSIONS[0], VERSIONS[-1]])
 def test_overlay_is_valid_for_kubernetes(overlay: str, version: str) -> None:
-    wrong = {key(document): problem(document, version) for document in build(f"overlays/{overlay}")}
+    wrong = {
+        key(document): find_schema_error(document, version)
+        for document in build(f"overlays/{overlay}")
+    }
     assert not any(wrong.values()), wrong
 
 

@@ -22,7 +22,7 @@ from testkit.chart.rendering import (
     render,
     values_of,
 )
-from testkit.chart.schemas import VERSIONS, problem
+from testkit.chart.schemas import VERSIONS, find_schema_error
 from tools.chart_release import find_archives
 
 NAME, INSTANCE, COMPONENT = (
@@ -168,7 +168,7 @@ def test_release_name_that_no_service_can_have_is_refused(release: str) -> None:
     with pytest.raises(helm_python.HelmError, match="Set fullnameOverride"):
         render(release=release)
     documents = render({"fullnameOverride": "usages"}, release=release)
-    assert not any(problem(document, VERSIONS[0]) for document in documents)
+    assert not any(find_schema_error(document, VERSIONS[0]) for document in documents)
     for document in documents:
         assert document["metadata"]["labels"][INSTANCE] == release
 
@@ -176,7 +176,7 @@ def test_release_name_that_no_service_can_have_is_refused(release: str) -> None:
 @pytest.mark.parametrize("name", ["null", "yes", "on", "e1"])
 def test_name_that_yaml_reads_as_something_else_stays_text(name: str) -> None:
     documents = render({"fullnameOverride": name, "nameOverride": name})
-    assert not any(problem(document, VERSIONS[0]) for document in documents)
+    assert not any(find_schema_error(document, VERSIONS[0]) for document in documents)
     assert find_object(documents, "Deployment", name)["metadata"]["labels"][NAME] == name
 
 

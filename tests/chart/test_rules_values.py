@@ -6,7 +6,7 @@ import pytest
 
 from testkit.chart.promtool import alerts, groups
 from testkit.chart.rendering import CHART, ROOT, Json, find_object, of_kind, render, values_of
-from testkit.chart.schemas import problem
+from testkit.chart.schemas import find_schema_error
 
 FULL = "BusyapiBufferFull"
 
@@ -103,10 +103,10 @@ def test_monitors_add_the_release_to_every_series(kind: str, field: str) -> None
 
 def test_rule_that_the_operator_refuses_is_found() -> None:
     (good,) = of_kind(render({"metrics": {"prometheusRule": {"enabled": True}}}), "PrometheusRule")
-    assert problem(good, "1.34") == ""
+    assert find_schema_error(good, "1.34") == ""
     bad = {"alert": "A", "expr": "1", "form": "5m"}
     wrong = good | {"spec": {"groups": [{"name": "g", "rules": [bad]}]}}
-    assert "form" in problem(wrong, "1.34")
+    assert "form" in find_schema_error(wrong, "1.34")
 
 
 def test_alert_on_traffic_is_off_by_default_and_with_values_of_an_older_release() -> None:
@@ -134,7 +134,7 @@ ROUTE: Json = {
 def targets(**values: Any) -> Any:
     """Return the URLs of the Probe with these values."""
     (probe,) = of_kind(render(values), "Probe")
-    assert problem(probe, "1.34") == ""
+    assert find_schema_error(probe, "1.34") == ""
     static = probe["spec"]["targets"]["staticConfig"]
     assert static["labels"] == {"namespace": "usages", "release": "busyapi"}
     return static["static"]

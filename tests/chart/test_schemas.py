@@ -14,7 +14,14 @@ from testkit.chart.rendering import (
     render,
     values_of,
 )
-from testkit.chart.schemas import BUNDLED_VERSIONS, CRDS, VERSIONS, is_foreign, name, problem
+from testkit.chart.schemas import (
+    BUNDLED_VERSIONS,
+    CRDS,
+    VERSIONS,
+    find_schema_error,
+    is_foreign,
+    name,
+)
 
 POD = {"name": "c", "image": "i"}
 DEPLOYMENT: Json = {
@@ -40,7 +47,7 @@ def test_every_object_is_valid_for_each_kubernetes_version(mode: Path, version: 
     if version == "1.29" and "trafficDistribution" in (values.get("service") or {}):
         # The only option that 1.29 does not have, as values.yaml says.
         del values["service"]["trafficDistribution"]
-    problems = {key(document): problem(document, version) for document in render(values)}
+    problems = {key(document): find_schema_error(document, version) for document in render(values)}
     assert not any(problems.values()), {name: text for name, text in problems.items() if text}
 
 
@@ -71,19 +78,19 @@ def test_every_kind_of_a_crd_is_rendered_in_some_mode() -> None:
     ],
 )
 def test_wrong_object_is_found(document: Json, message: str) -> None:
-    assert problem(DEPLOYMENT, "1.34") == ""
-    assert message in problem(document, "1.34")
+    assert find_schema_error(DEPLOYMENT, "1.34") == ""
+    assert message in find_schema_error(document, "1.34")
 
 
 def test_field_that_is_too_new_is_found() -> None:
     sleep = with_container(lifecycle={"preStop": {"sleep": {"seconds": 1}}})
-    assert "sleep" in problem(sleep, "1.28")
-    assert problem(sleep, "1.30") == ""
+    assert "sleep" in find_schema_error(sleep, "1.28")
+    assert find_schema_error(sleep, "1.30") == ""
 
 
 def test_wrong_object_of_a_crd_is_found() -> None:
     problems = [
-        problem(document | {"spec": document["spec"] | {"selektor": {}}}, "1.34")
+        find_schema_error(document | {"spec": document["spec"] | {"selektor": {}}}, "1.34")
         for mode in MODES
         for document in render(values_of(mode))
         if is_foreign(document)
@@ -100,4 +107,4 @@ def test_number_instead_of_text_in_a_trigger_is_found() -> None:
         "metadata": {"name": "k", "namespace": "n", "labels": {}},
         "spec": {"scaleTargetRef": {"name": "k"}, "triggers": [trigger]},
     }
-    assert "5 is not of type 'string'" in problem(document, "1.34")
+    assert "5 is not of type 'string'" in find_schema_error(document, "1.34")

@@ -24,7 +24,7 @@ class CommitterId:
         self._number = 0
 
     async def register(self, session: Session) -> bool:
-        """Register the committer if the server does not know it; return whether that was so.
+        """Register the committer if the server does not know it; return whether it did so.
 
         It then has a new id that no command ever had. The server refuses a command with the old id
         that arrives later; with the same id it could store it a second time.

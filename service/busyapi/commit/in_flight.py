@@ -20,8 +20,8 @@ from busyapi.stream.entry import encode_entry, encode_stamped_entry
 from busyapi.stream.keys import PartitionKeys
 from busyapi.stream.session import CommitCommand, CommitResult
 
-MAX_BATCH_USAGES = 10_000
-MAX_BATCH_BYTES = 1 << 20
+MAX_COMMIT_BATCH_USAGES = 10_000
+MAX_COMMIT_BATCH_BYTES = 1 << 20
 """The size limit of a batch. A larger request is a batch of its own."""
 MAX_KEYED_WRITES = 256
 
@@ -103,8 +103,8 @@ def form_batch(queued: deque[PendingWrite], identity: BatchIdentity) -> InFlight
     while queued and (
         not count
         or (
-            count + queued[0].count <= MAX_BATCH_USAGES
-            and size + queued[0].size <= MAX_BATCH_BYTES
+            count + queued[0].count <= MAX_COMMIT_BATCH_USAGES
+            and size + queued[0].size <= MAX_COMMIT_BATCH_BYTES
             and keyed < MAX_KEYED_WRITES
         )
     ):

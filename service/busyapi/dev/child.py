@@ -75,9 +75,11 @@ class Child:
             DidNotStart: it has; the message has the end of its log.
         """
         if self._process and self._process.returncode is not None:
-            raise self.failed_start(f"{_describe(self._process.returncode)} before it was ready")
+            raise self.make_start_error(
+                f"{_describe(self._process.returncode)} before it was ready"
+            )
 
-    def failed_start(self, problem: str) -> DidNotStart:
+    def make_start_error(self, problem: str) -> DidNotStart:
         """Return an error for a child that did not become ready."""
         log = self.program.log
         note = self._describe_full_volume()

@@ -31,14 +31,14 @@ def run(plan: Plan) -> int:
         BusyapiError: it cannot start; the message says what to change.
     """
     screen = Screen(sys.stdout)
-    with lock_state_folder(plan.state, screen.say) as folder, ExitStack() as ports:
+    with lock_state_folder(plan.state, screen.print_lines) as folder, ExitStack() as ports:
         valkey_port = ports.enter_context(reserve_port())
         archive_ports = [ports.enter_context(reserve_port()) for _ in range(plan.partitions)]
         folder.ensure_secret(plan.archive_secret)
         # After the folder: children of an earlier run may have held the ports until now.
         for port in plan.ports():
             require_free(port)
-        stack = Stack(plan, folder, valkey_port, archive_ports, screen.say)
+        stack = Stack(plan, folder, valkey_port, archive_ports, screen.print_lines)
         return asyncio.run(_run(plan, folder, stack, screen))
 
 
@@ -50,14 +50,14 @@ async def _run(plan: Plan, folder: StateFolder, stack: Stack, screen: Screen) ->
     stopped_cleanly = await stack.stop()
     if not work.cancelled():
         work.result()  # it never returns: this raises its error
-    screen.say(f"stopped; all data is kept in {format_path(folder.path)}")
+    screen.print_lines(f"stopped; all data is kept in {format_path(folder.path)}")
     return 0 if stopped_cleanly else 1
 
 
 def _handle_signals(work: asyncio.Task[None], stack: Stack, screen: Screen) -> None:
     def stop() -> None:
         if work.cancel():
-            screen.say("stopping; press Ctrl-C again to stop at once")
+            screen.print_lines("stopping; press Ctrl-C again to stop at once")
         else:
             stack.kill()
 
@@ -73,7 +73,7 @@ async def _run_stack(plan: Plan, folder: StateFolder, stack: Stack, screen: Scre
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(stack.run_forever())
         await stack.ready.wait()
-        screen.say(_format_greeting(plan, folder))
+        screen.print_lines(_format_greeting(plan, folder))
         tasks.create_task(_show_status(plan, stack, screen))
 
 

@@ -19,14 +19,14 @@ class Screen:
         self._out = out
         self._status = ""
 
-    def say(self, text: str) -> None:
+    def print_lines(self, text: str) -> None:
         """Print lines that stay."""
         self._write(f"{CLEAR}{text}\n{self._status}" if self.live else f"{text}\n")
 
     def status(self, text: str) -> None:
         """Show a status: in place on a terminal, as a line that stays elsewhere."""
         if not self.live:
-            self.say(text)
+            self.print_lines(text)
             return
         # A status line that wraps cannot be cleared.
         self._status = text[: shutil.get_terminal_size().columns - 1]

@@ -86,7 +86,7 @@ class Stack:
     def _timed_out(self) -> Exception:
         child = next(child for child in self.children if self._monitor.reason(child))
         reason = self._monitor.reason(child)
-        return child.failed_start(f"is not ready after {READY_SECONDS:.0f} s: {reason}")
+        return child.make_start_error(f"is not ready after {READY_SECONDS:.0f} s: {reason}")
 
     async def run_forever(self) -> None:
         """Restart each child that ends, and print which are not ready, until this is cancelled."""

@@ -116,7 +116,7 @@ class TrackedProtocol(HalfCloseProtocol):
         self._accepted_at = self._time
 
     def make_room(self, idle_since: float) -> bool:
-        """Close the connection if it never sent a byte, or is idle since this time; return that."""
+        """Close it if it never sent a byte or is idle since this time; return whether it was."""
         http = self.http
         if http is not None and http.stage is not Stage.IDLE:
             return False

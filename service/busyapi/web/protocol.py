@@ -48,18 +48,18 @@ class ConnectionLimits(NamedTuple):
 class RequestTrackingHttp(StrictHttp):
     """Sanic's side of one connection; its requests have numbers and ids."""
 
-    __slots__ = ("_request_id", "request_number", "shed")
+    __slots__ = ("_request_id", "refuses_next", "request_number")
 
     def __init__(self, protocol: Any) -> None:
         super().__init__(protocol)
         self.request_number = 0
-        self.shed = False
+        self.refuses_next = False
         """Whether the next request is refused before it is parsed."""
         self._request_id = ""
 
     async def http1_request_header(self) -> None:
-        """Receive a head, unless its request is shed."""
-        if self.shed:
+        """Receive a head, unless the next request is to be refused."""
+        if self.refuses_next:
             raise Overloaded
         await super().http1_request_header()
 
@@ -114,7 +114,7 @@ def request_id_of(request: Request) -> str:
 
 
 class DeadlineProtocol(TrackedProtocol):
-    """Sanic's protocol with that deadline, and with a part in the process's receive budget."""
+    """Sanic's protocol with a deadline for each request, and a part in the receive budget."""
 
     HTTP_CLASS = RequestTrackingHttp
     deadline: float = 15.0
@@ -213,7 +213,7 @@ class DeadlineProtocol(TrackedProtocol):
             return True
         if http.stage is Stage.IDLE and len(self.recv_buffer) > FREE_BYTES:
             # The request has just arrived and its task has not run, so there is nothing to cancel.
-            http.shed = True
+            http.refuses_next = True
             return True
         if self.unread_bytes() > FREE_BYTES:
             self.abort()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.cli import main
-from bench.scenarios import Row, before
+from bench.scenarios import Row, make_comparisons
 from perf import archive_ids
 from perf.archive_ids import Archived
 from perf.stack import BusyapiStack
@@ -55,7 +55,7 @@ def test_another_checkout_is_measured_with_this_one(tmp_path: Path) -> None:
     service = Path(shutil.copytree(SERVICE, tmp_path / "older" / "service"))
     module = service / "busyapi" / "telemetry" / "metrics.py"
     module.write_text(module.read_text().replace('version("busyapi")', '"older"'))
-    rows = before(tmp_path / "older")[0].rows
+    rows = make_comparisons(tmp_path / "older")[0].rows
     assert [read_version(row, tmp_path / str(n)) for n, row in enumerate(rows)] == [
         version("busyapi"),
         "older",

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from busyapi.commit.in_flight import (
-    MAX_BATCH_BYTES,
-    MAX_BATCH_USAGES,
+    MAX_COMMIT_BATCH_BYTES,
+    MAX_COMMIT_BATCH_USAGES,
     MAX_KEYED_WRITES,
     BatchIdentity,
     InFlightBatch,
@@ -88,15 +88,17 @@ def test_each_key_is_a_separate_command() -> None:
 
 
 def test_batch_ends_at_the_maximum_of_usages() -> None:
-    queued = deque([make_plain_write(MAX_BATCH_USAGES - 1), make_plain_write(), make_plain_write()])
-    assert form_batch(queued, IDENTITY).commands[0][0].usage_count == MAX_BATCH_USAGES
+    queued = deque(
+        [make_plain_write(MAX_COMMIT_BATCH_USAGES - 1), make_plain_write(), make_plain_write()]
+    )
+    assert form_batch(queued, IDENTITY).commands[0][0].usage_count == MAX_COMMIT_BATCH_USAGES
     assert len(queued) == 1
 
 
 def test_batch_ends_at_the_maximum_of_bytes() -> None:
     queued = deque(
         [
-            make_plain_write(size=MAX_BATCH_BYTES - 1),
+            make_plain_write(size=MAX_COMMIT_BATCH_BYTES - 1),
             make_plain_write(size=1),
             make_plain_write(size=1),
         ]
@@ -112,7 +114,7 @@ def test_batch_ends_at_the_maximum_of_keys() -> None:
 
 
 def test_request_larger_than_a_batch_is_sent_alone() -> None:
-    queued = deque([make_plain_write(size=5 * MAX_BATCH_BYTES), make_plain_write()])
+    queued = deque([make_plain_write(size=5 * MAX_COMMIT_BATCH_BYTES), make_plain_write()])
     assert form_batch(queued, IDENTITY).commands[0][0].usage_count == 1
     assert len(queued) == 1
 
@@ -132,8 +134,8 @@ def test_every_write_is_sent_once_and_within_the_limits(cases: list[tuple[int, i
         batch_writes = list(batch.writes())
         assert batch_writes
         assert len(batch_writes) == 1 or (
-            sum(write.count for write in batch_writes) <= MAX_BATCH_USAGES
-            and sum(write.size for write in batch_writes) <= MAX_BATCH_BYTES
+            sum(write.count for write in batch_writes) <= MAX_COMMIT_BATCH_USAGES
+            and sum(write.size for write in batch_writes) <= MAX_COMMIT_BATCH_BYTES
         )
         for command, command_writes in batch.commands:
             assert command.usage_count == sum(write.count for write in command_writes)

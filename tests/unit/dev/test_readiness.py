@@ -36,7 +36,7 @@ class Part:
     def require_running(self) -> None:
         pass
 
-    def failed_start(self, problem: str) -> DidNotStart:
+    def make_start_error(self, problem: str) -> DidNotStart:
         return DidNotStart(f"{self.name} {problem}")
 
     async def start(self) -> None:

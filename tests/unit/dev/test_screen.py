@@ -15,7 +15,7 @@ def test_on_a_terminal_a_line_goes_above_the_status_and_the_status_stays_one_lin
     terminal = Terminal()
     screen = Screen(terminal)
     screen.status("1 usage")
-    screen.say("api-0 died")
+    screen.print_lines("api-0 died")
     screen.status("2 usages")
     screen.clear_status()
     expected = ["1 usage", "api-0 died\n1 usage", "2 usages", ""]
@@ -33,9 +33,9 @@ def test_without_a_terminal_every_line_stays() -> None:
     screen = Screen(out)
     screen.status("1 usage")
     screen.clear_status()
-    screen.say("done")
+    screen.print_lines("done")
     assert out.getvalue() == "1 usage\ndone\n"
 
 
 def test_a_closed_output_is_no_error() -> None:
-    Screen(Closed()).say("hello")
+    Screen(Closed()).print_lines("hello")
