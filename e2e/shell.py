@@ -15,13 +15,12 @@ from testkit.docs.runbook_shell import Shell, on_cluster
 def open_shell(release: Release, *, has_busyapi: bool = False) -> Iterator[Shell]:
     """Provide a bash whose kubectl and helm work on the release.
 
-    With `has_busyapi` it also has busyapi's command line, and a folder for files in `WORK`.
+    With `has_busyapi` it also has busyapi's command line.
     """
     with tempfile.TemporaryDirectory() as folder:
         bash = on_cluster(
             Path(folder), kubectl(), helm3(), release.target.kubeconfig, release.namespace
         )
         if has_busyapi:
-            bash.settings["WORK"] = folder
             bash.add_program("busyapi", f'#!/bin/sh\nexec {sys.executable} -m busyapi "$@"\n')
         yield bash

@@ -1,6 +1,6 @@
 """Install on an external Redis with three Sentinels, and on a Cluster, and fail each over.
 
-With the tier `replicated`, a 201 means that two disks have the usage, so a failover must lose
+With the tier `replicated`, a 201 means that two servers have the usage, so a failover must lose
 nothing.
 """
 

@@ -1,4 +1,4 @@
-"""Follow the procedures of docs/how-to under load, with the commands of the pages.
+"""Follow the procedures of docs/how-to, and one of a runbook, with the commands of the pages.
 
 Most procedures must lose nothing. After a restored backup or a lost Redis, the lost usages must be
 exactly those that the page counts.
@@ -20,7 +20,7 @@ from e2e.shell import open_shell
 from e2e.target import ROOT
 from testkit.checker import Defect, Verdict, check_history
 from testkit.docs.runbook_shell import Shell
-from testkit.docs.runbooks import Block, parse
+from testkit.docs.runbooks import RUNBOOKS, Block, parse
 from testkit.history import History, Outcome
 
 RATE = 60.0
@@ -35,6 +35,7 @@ SMALL = {
 REPORTED_LOSS = re.compile(
     r"usages up to seq (\d+) were archived, but this archive ends at seq (\d+)"
 )
+SEEDED_FROM_OTHER = "Redis was seeded from archive"
 RENEWED_SECONDS = 150
 """A kubelet renews a pod's files within a minute or two."""
 
@@ -101,6 +102,63 @@ def read_volume(release: Release) -> str:
         f"archive-{FLUSHER}", release.namespace
     )
     return str(claim.spec.volume_name)
+
+
+def mount_right_volume(release: Release, report: Report) -> None:
+    """Mount an empty volume, and follow the runbook back to the right one.
+
+    No request may fail.
+    """
+    with (
+        report.row("wrong volume mounted, and the right one by the runbook") as row,
+        open_shell(release) as bash,
+    ):
+        blocks = find_runbook_blocks("BusyapiFlusherHalted", "mount_right_volume")
+        right = read_volume(release)
+        with release.load(RATE) as load:
+            time.sleep(STEADY_SECONDS)
+            scale_flushers(release, 0)
+            mount_empty_volume(release, right)
+            wait_for(lambda: SEEDED_FROM_OTHER in read_flusher_log(release), "the flusher to halt")
+            for block in blocks:
+                if failures := bash.run(block.text.replace("VOLUME", right)).failures:
+                    raise ScenarioFailed(str(failures))
+            release.kube.wait_until_settled()
+            time.sleep(STEADY_SECONDS)
+            row.figures = load.stop()
+        if read_volume(release) != right:
+            raise ScenarioFailed(f"the flusher is on {read_volume(release)}, not on {right}")
+        row.verdict = release.audit()
+        require_none_failed(row.figures)
+
+
+def find_runbook_blocks(name: str, test: str) -> list[Block]:
+    """Return the blocks of a runbook that name this scenario as their test."""
+    page = parse(name, (RUNBOOKS / f"{name}.md").read_text())
+    blocks = [b for b in page.blocks if b.marks[1:] == [f"e2e/scenarios/operations.py::{test}"]]
+    assert blocks, test
+    return blocks
+
+
+def mount_empty_volume(release: Release, right: str) -> None:
+    """Keep the right volume, delete its claim, and start the flusher on a new one."""
+    core = release.kube.core
+    policy = {"spec": {"persistentVolumeReclaimPolicy": "Retain"}}
+    core.patch_persistent_volume(right, policy)
+    core.delete_namespaced_persistent_volume_claim(f"archive-{FLUSHER}", release.namespace)
+    wait_for(
+        lambda: core.read_persistent_volume(right).status.phase == "Released",
+        "the claim to be deleted",
+    )
+    scale_flushers(release, 1)
+
+
+def read_flusher_log(release: Release) -> str:
+    """Return the flusher's log, "" before it runs."""
+    runs = [pod for pod in release.kube.pods("flusher") if pod.status.phase == "Running"]
+    if not runs:
+        return ""
+    return str(release.kube.core.read_namespaced_pod_log(FLUSHER, release.namespace))
 
 
 def rotate_passwords(release: Release, report: Report) -> None:
@@ -182,9 +240,7 @@ def restore_archive(release: Release, report: Report) -> None:
 
 def find_reported_loss(release: Release) -> re.Match[str] | None:
     """Return the loss that the flusher reports, if any."""
-    runs = [pod for pod in release.kube.pods("flusher") if pod.status.phase == "Running"]
-    log = release.kube.core.read_namespaced_pod_log(FLUSHER, release.namespace) if runs else ""
-    return REPORTED_LOSS.search(log)
+    return REPORTED_LOSS.search(read_flusher_log(release))
 
 
 def lose_redis(release: Release, report: Report) -> None:
@@ -262,6 +318,7 @@ def count_missing(verdict: Verdict) -> int:
 SCENARIOS: tuple[Callable[[Release, Report], None], ...] = (
     install_release,
     move_volume,
+    mount_right_volume,
     rotate_passwords,
     restore_archive,
     lose_redis,

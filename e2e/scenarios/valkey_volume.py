@@ -84,6 +84,7 @@ def move_volume(release: Release, report: Report) -> None:
             release.kube.wait_until_settled()
             time.sleep(STEADY_SECONDS)
             row.figures = load.stop()
+        run_blocks(bash, "move-valkey-finish")
         row.notes += describe_failures(row.figures)
         row.verdict = release.audit()
 

@@ -18,12 +18,19 @@ from busyapi.settings import Settings
 from busyapi.telemetry.log_events import EVENTS
 from busyapi.telemetry.metrics import ApiMetrics, FlusherMetrics
 from testkit.docs.links import find_broken_links
-from testkit.docs.runbooks import RECOVERY, RUNBOOKS, Page
+from testkit.docs.runbooks import RECOVERY, RUNBOOKS, Block, Page
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "busyapi"
 MODULES = sorted((ROOT / "service" / "busyapi").rglob("*.py"))
 HEADINGS = ["Meaning", "Impact", "Diagnose", "Fix", "Do not", RECOVERY, "Escalate"]
+LABELS = {
+    "": "",
+    "reads": "",
+    "changes": "**Changes the release:**",
+    "decides": "**Cannot be undone:**",
+}
+"""Mark of a block -> the line above it."""
 BOARDS = "Overview|Data path|Autoscaling and resources"
 FOREIGN_METRICS = {
     "up",
@@ -44,7 +51,9 @@ _LOGGED = re.compile(r"kubectl .*?logs .*?\| grep (?:-E )?'?([a-z_|]+)'?|log eve
 _ARCHIVE = re.compile(r"-- (busyapi archive [^|>&\n]+)")
 _REASONS = re.compile(r"^ *\| *reason .*\n(?: *\|.*\n)+", re.MULTILINE)
 _MESSAGES = re.compile(r"^ *\| (?:message contains|why) .*\n(?: *\|.*\n)+", re.MULTILINE)
-_DECIDES = re.compile(r"(\S+\.py)::(\w+)")
+_TEST = re.compile(r"(\S+\.py)::(\w+)")
+_USED = re.compile(r"\$\{?([A-Z]+)\b")
+_ASSIGNED = re.compile(r"\b([A-Z]+)=")
 
 
 @dataclass(frozen=True)
@@ -66,8 +75,8 @@ class Known:
     """The source of all modules of the service."""
 
 
-def known() -> Known:
-    """Collect the known names from their sources."""
+def collect_known_names() -> Known:
+    """Collect the names that a runbook may use from their sources."""
     return Known(
         alerts=_alerts(),
         panels=dict(_boards()),
@@ -128,10 +137,17 @@ def _metrics() -> Iterator[str]:
             yield from (family.name + end for end in ("", "_total", "_bucket", "_sum", "_count"))
 
 
-def complaints(page: Page, known: Known) -> list[str]:
-    """Check a page against every rule."""
-    rules = (_check_structure, _check_names, _check_commands, _check_decisions, _check_links)
-    return [complaint for rule in rules for complaint in rule(page, known)]
+def check_page(page: Page, known: Known) -> list[str]:
+    """Check a page against every rule, and return its problems."""
+    rules = (
+        _check_structure,
+        _check_marks,
+        _check_variables,
+        _check_names,
+        _check_commands,
+        _check_links,
+    )
+    return [problem for rule in rules for problem in rule(page, known)]
 
 
 def _check_structure(page: Page, known: Known) -> Iterator[str]:
@@ -144,12 +160,59 @@ def _check_structure(page: Page, known: Known) -> Iterator[str]:
     if not page.of("promql"):
         yield "no query"
     for section in ("Diagnose", RECOVERY):
-        if not any(block.kind == "sh" and block.section == section for block in page.blocks):
+        if not any(
+            block.kind == "sh" and block.section == section and not _is_export(block)
+            for block in page.blocks
+        ):
             yield f"no command under {section}"
     for section in {block.section for block in page.blocks if block.marks} - {"Fix"}:
         yield f"a command under {section} changes something"
-    for mark in {block.marks[0] for block in page.blocks if block.marks} - {"changes", "decides"}:
-        yield f"a block is marked {mark}"
+
+
+def _is_export(block: Block) -> bool:
+    return block.text.startswith("export ")
+
+
+def _check_marks(page: Page, known: Known) -> Iterator[str]:
+    """Check that a reader sees what a command does, and that a named test exists.
+
+    A command that cannot be undone, or that has a word to replace, names the test that runs it.
+    """
+    del known
+    for block in page.blocks:
+        mark, *test = block.marks or [""]
+        if mark not in LABELS:
+            yield f"a block is marked {mark}"
+        elif (label := LABELS[mark]) != block.label and (label or block.label in LABELS.values()):
+            yield f"above a block marked {mark} is {block.label!r}, not {label!r}"
+        if test or mark in {"reads", "decides"}:
+            yield from _check_test(" ".join(test))
+
+
+def _check_test(text: str) -> Iterator[str]:
+    test = _TEST.fullmatch(text)
+    path = ROOT / test[1] if test else None
+    if test is None or path is None or not path.exists():
+        yield f"a command names no test: {text!r}"
+    elif f"def {test[2]}(" not in path.read_text():
+        yield f"there is no {test[2]} in {test[1]}"
+
+
+def _check_variables(page: Page, known: Known) -> Iterator[str]:
+    """Check that *Diagnose* begins with the variables that the commands of the page use.
+
+    An alert links to the page itself, so its reader has seen no other page.
+    """
+    del known
+    first = next((block for block in page.blocks if block.section == "Diagnose"), None)
+    if first is None or not _is_export(first):
+        yield "Diagnose does not begin with the variables"
+        return
+    exported = set(_ASSIGNED.findall(first.text))
+    for block in page.blocks:
+        if block.kind == "sh":
+            used = set(_USED.findall(block.text)) - set(_ASSIGNED.findall(block.text))
+            yield from (f"nothing sets ${name}" for name in sorted(used - exported))
 
 
 def _check_names(page: Page, known: Known) -> Iterator[str]:
@@ -218,20 +281,6 @@ def _check_commands(page: Page, known: Known) -> Iterator[str]:
             cli._parser(Settings.from_environment({})).parse_args(words)
         except (SystemExit, ConfigError):
             yield f"busyapi has no command {command}"
-
-
-def _check_decisions(page: Page, known: Known) -> Iterator[str]:
-    """Check that each irreversible command names a test that runs it."""
-    del known
-    for block in page.blocks:
-        if block.marks[:1] != ["decides"]:
-            continue
-        test = _DECIDES.fullmatch(" ".join(block.marks[1:]))
-        path = ROOT / test[1] if test else None
-        if test is None or path is None or not path.exists():
-            yield f"an irreversible command names no test: {block.marks}"
-        elif f"def {test[2]}(" not in path.read_text():
-            yield f"there is no {test[2]} in {test[1]}"
 
 
 def _check_links(page: Page, known: Known) -> Iterator[str]:

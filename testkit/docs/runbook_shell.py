@@ -43,6 +43,7 @@ while [ $# -gt 0 ]; do
         *component=api*) exec cat {api_logs} ;;
         *) exec cat {redis_log} ;;
       esac ;;
+    cp) exec cp "$2" "${{3#*:}}" ;;
     port-forward) exec /bin/sleep 30 ;;
     get) [ "$2" != secret ] || printf %s {password} | base64; exit 0 ;;
     *) exit 0 ;;
@@ -64,7 +65,7 @@ class Shell:
 
     def __init__(self, folder: Path, settings: dict[str, str]) -> None:
         self.folder = folder
-        self.settings = settings
+        self.settings = {"WORK": str(folder), **settings}
         self.ports: dict[str, int] = {}
         """Port on a page -> port on this machine."""
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,9 @@
 """Parse runbooks: headings, and the blocks of commands, queries and output.
 
 ```sh                    only reads
+```sh reads FILE::TEST   only reads, with a word to replace: that test runs it
 ```sh changes            changes a release, and can be undone
+```sh changes FILE::TEST the same, with a word to replace: that test runs it
 ```sh decides FILE::TEST cannot be undone: that test does the same
 ```promql                a query
 ```text                  the output of the command block above; … stands for what differs
@@ -26,6 +28,8 @@ class Block:
     marks: list[str]
     section: str
     text: str
+    label: str = ""
+    """The line above the block: a reader of the rendered page does not see the marks."""
     expected: list[str] = field(default_factory=list)
     """Lines of its output, in this order, with any lines between them."""
 
@@ -65,28 +69,30 @@ def parse(name: str, text: str) -> Page:
         ValueError: A block does not end, or output has no command above it.
     """
     page = Page(name, text)
-    info, lines, section = None, list[str](), ""
+    info, lines, section, label = None, list[str](), "", ""
     for line in text.splitlines():
         fence = _FENCE.match(line)
         if fence and info is None:
             info, lines = fence[1].split(), []
         elif fence and info is not None:
-            _add(page, info, section, dedent("\n".join(lines)))
-            info = None
+            _add(page, info, section, label, dedent("\n".join(lines)))
+            info, label = None, ""
         elif info is not None:
             lines.append(line)
         elif line.startswith("## "):
             section = line[3:]
             page.headings.append(section)
+        if line.strip() and info is None:
+            label = line.strip()
     if info is not None:
         raise ValueError(f"{name}: a block does not end")
     return page
 
 
-def _add(page: Page, info: list[str], section: str, text: str) -> None:
+def _add(page: Page, info: list[str], section: str, label: str, text: str) -> None:
     kind, *marks = info or [""]
     if kind != "text":
-        page.blocks.append(Block(kind, marks, section, text))
+        page.blocks.append(Block(kind, marks, section, text, label))
         return
     above = page.blocks[-1] if page.blocks else None
     if above is None or above.kind != "sh" or above.section != section:
