@@ -52,8 +52,8 @@ _ARCHIVE = re.compile(r"-- (busyapi archive [^|>&\n]+)")
 _REASONS = re.compile(r"^ *\| *reason .*\n(?: *\|.*\n)+", re.MULTILINE)
 _MESSAGES = re.compile(r"^ *\| (?:message contains|why) .*\n(?: *\|.*\n)+", re.MULTILINE)
 _TEST = re.compile(r"(\S+\.py)::(\w+)")
-_USED = re.compile(r"\$\{?([A-Z]+)\b")
-_ASSIGNED = re.compile(r"\b([A-Z]+)=")
+_USED = re.compile(r"\$\{?([A-Z][A-Z_]*)\b")
+_ASSIGNED = re.compile(r"\b([A-Z][A-Z_]*)=")
 
 
 @dataclass(frozen=True)
