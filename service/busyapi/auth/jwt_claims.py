@@ -13,7 +13,7 @@ from typing import Any
 from busyapi.auth.credential import SCOPES, Credential, make_id
 from busyapi.errors import ConfigError, InvalidCredential
 
-MAX_TEXT_LENGTH = 256
+MAX_TEXT_LENGTH = 128
 """Maximum length of a claim that is kept."""
 NAME_CLAIMS = ("client_id", "azp", "appid")
 """Claims that name the application, in RFC 9068, OpenID Connect and Entra ID."""
@@ -126,6 +126,10 @@ def _read_text(claims: Mapping[str, Any], name: str) -> str | None:
     # A limit that is not understood is not ignored.
     if not isinstance(claim, str) or not 1 <= len(claim) <= MAX_TEXT_LENGTH:
         raise InvalidCredential
+    try:
+        claim.encode()
+    except UnicodeEncodeError:  # JSON can write halves of characters, which no usage can hold
+        raise InvalidCredential from None
     return claim
 
 
