@@ -8,20 +8,23 @@ from typing import Any
 
 from busyapi.api import app, request_head
 from busyapi.api.decode_scheduler import DecodeScheduler
-from busyapi.api.fast_path import FastPathProtocol
+from busyapi.api.fast_path import FastPathProtocol, FastPathWrite
 from busyapi.archive.block_builder import AppendStats
 from busyapi.archive.format import UsageBatch
 from busyapi.archive.writer import PartitionWriter
+from busyapi.commit import in_flight
 from busyapi.commit.connection_state import ConnectionState
 from busyapi.commit.in_flight import InFlightBatch
 from busyapi.decode.incremental import Incremental
 from busyapi.errors import RedisUnavailable, Refused
 from busyapi.failpoints import failpoint
 from busyapi.flusher.buffer import FlushBuffer
+from busyapi.stamp import encode_stamp, split_stamp
 from busyapi.stream import session
 from busyapi.stream.connection import RedisConnection
 from busyapi.stream.durability import DurabilityInspector, ServerInfo
 from busyapi.stream.endpoint import Endpoint
+from busyapi.stream.entry import encode_stamped_entry
 from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.scripts import COMMIT, COMMIT_KEYED
 from busyapi.stream.session import Session
@@ -61,6 +64,18 @@ def refuse_after_lost_replies() -> None:
             write.fail(RedisUnavailable())
 
     replace(InFlightBatch, "mark_uncertain", refuse)
+
+
+def give_all_one_stamp() -> None:
+    """Put the stamp of an entry's first stamped usage behind all of its usages."""
+
+    def encode(lines: list[bytes], received_ms: int) -> bytes:
+        split = [split_stamp(line) for line in lines]
+        first = next(stamp for _, stamp in split if stamp)
+        alike = [usage + encode_stamp(first) for usage, _ in split]
+        return encode_stamped_entry(alike, received_ms)
+
+    replace(in_flight, "encode_stamped_entry", encode)
 
 
 def publish_before_writing() -> None:
@@ -121,6 +136,15 @@ def raise_one_refusal_twice() -> None:
 def shorten_idle_time() -> None:
     """Close a connection after one idle second. Correct by itself."""
     replace(app, "KEEP_ALIVE_SECONDS", 1)
+
+
+def forget_stamps() -> None:
+    """Store usages of the fast path without a stamp."""
+
+    def add_stamp(self: FastPathWrite, stamp: bytes) -> None:
+        del self, stamp
+
+    replace(FastPathWrite, "add_stamp", add_stamp)
 
 
 def count_waiting_as_idle() -> None:

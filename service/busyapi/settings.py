@@ -384,6 +384,14 @@ class Settings:
         " nginx: ssl-client-verify and ssl-client-subject-dn, as ingress-nginx",
         choices=CERTIFICATE_FORMS,
     )
+    writer_salt_file: str = setting(
+        "BUSYAPI_WRITER_SALT_FILE",
+        "",
+        "path",
+        "a file with a secret of at least 32 bytes, the same for all API processes: a usage that is"
+        " posted with a credential then keeps its tenant and a salted digest of the credential, for"
+        " the scopes read:own and read:tenant",
+    )
     rate_limit: float = setting(
         "BUSYAPI_RATE_LIMIT",
         0.0,

@@ -18,6 +18,7 @@ from testkit.log_leaks import MARK
 from testkit.processes import Stack
 from testkit.readers import Readers
 from testkit.servers import Server
+from testkit.stamping import SALT
 from testkit.volume import fill_volume, mount_small_volume
 from testkit.waiting import wait_until
 from tests.conftest import Stacks
@@ -85,6 +86,35 @@ def test_buffered_and_archived_reads_are_recorded_before_their_answer(stack: Sta
     assert {record["name"] for record in records} == {"clinic-a"}
     assert {record["from"] for record in records} <= {"127.0.0.1", "::ffff:127.0.0.1"}
     assert not verify(stack.archive).problems
+
+
+def test_read_of_a_hidden_usage_is_recorded_as_it_is_answered(
+    stacks: Stacks, valkey: Server, tmp_path: Path
+) -> None:
+    settings = make_settings(tmp_path)
+    with Path(settings["BUSYAPI_TOKENS_FILE"]).open("a") as file:
+        for name in ("own", "other"):
+            digest = sha256(name.encode()).hexdigest()
+            file.write(TABLE.format(name=name, digest=digest, scopes=["write", "read:own"]))
+    salt = tmp_path / "salt"
+    salt.write_bytes(SALT)
+    stack = stacks(valkey, settings={**settings, "BUSYAPI_WRITER_SALT_FILE": str(salt)})
+    usage = check_stored(send(stack.port, USAGE, authorization="Bearer own"))
+
+    def look() -> list[int]:
+        return [
+            read(stack, usage, authorization=f"Bearer {name}").status for name in ("own", "other")
+        ]
+
+    assert look() == [200, 404]
+    wait_until_archived(stack, usage)
+    assert look() == [200, 404]
+    records = find_records(stack, "read")
+    assert [(record["name"], record["status"]) for record in records] == [
+        ("own", 200),
+        ("other", 404),
+    ] * 2
+    assert {record["resource"] for record in records} == {f"usage/{usage}"}
 
 
 def test_trail_holds_no_patient_and_no_token(stack: Stack) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -31,11 +32,13 @@ from testkit.api_client import (
     render_request,
     send,
 )
+from testkit.archive_reader import read_archive
 from testkit.broken_build import Mutant, broken_build
 from testkit.differential import Case, Observation, are_alike, make_case, play_case
 from testkit.http1 import fetch
 from testkit.processes import Stack
 from testkit.servers import Server
+from testkit.stamping import SALT
 from testkit.waiting import wait_until
 from tests.conftest import Stacks
 
@@ -186,10 +189,13 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     folder = tmp_path_factory.mktemp("guarded")
     tokens = folder / "tokens"
     write_tokens(tokens, TOKENS)
+    salt = folder / "salt"
+    salt.write_bytes(SALT)
     settings = {
         "BUSYAPI_TOKENS_FILE": str(tokens),
         "BUSYAPI_ANONYMOUS": "read",
         "BUSYAPI_TRUSTED_PROXIES": "127.0.0.0/8",
+        "BUSYAPI_WRITER_SALT_FILE": str(salt),
     }
     with ExitStack() as running:
         yield Guarded(_pair(running, folder, {}, settings), tokens)
@@ -203,6 +209,16 @@ def test_any_credential_is_answered_alike(guarded: Guarded, cases: int) -> None:
         guarded.pair,
         {number: make_case(number, CREDENTIALS) for number in range(FIRST, FIRST + cases)},
     )
+    writers, others = map(_count_writers, guarded.pair)
+    assert writers == others, "they put different stamps behind the usages"
+    assert len(writers) >= 2
+    assert "" not in writers
+
+
+def _count_writers(stack: Stack) -> Counter[str]:
+    """Return how many archived usages have the stamp of each writer."""
+    stack.wait_until_archived()
+    return Counter(line.writer for line in read_archive(stack.archive).partition(0).lines)
 
 
 def _post_in_turns(stack: Stack, token: str, times: int) -> list[int]:

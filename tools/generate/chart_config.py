@@ -43,6 +43,7 @@ WITHOUT_CONFIG_KEY = {
     "BUSYAPI_REDIS_CA_FILE": "computed from externalRedis.tls",
     "BUSYAPI_INSTALLATION": "computed from the release's namespace and name",
     "BUSYAPI_TOKENS_FILE": "computed from auth",
+    "BUSYAPI_WRITER_SALT_FILE": "a Secret; the chart does not set it yet",
     "BUSYAPI_HOST": "fixed: the Service, probes and monitors need every address of the pod",
     "BUSYAPI_ANONYMOUS": "set it with extraEnv",
     "BUSYAPI_TRUSTED_PROXIES": "set it with extraEnv",

@@ -15,6 +15,8 @@ from busyapi.api.audit import REFUSED_STATUSES, AuditTrail
 from busyapi.api.auth import RequestAuthorizer
 from busyapi.api.cors import Cors
 from busyapi.api.decode_scheduler import DecodeScheduler
+from busyapi.api.stamper import Stamper
+from busyapi.auth.credential import Credential
 from busyapi.commit.pool import CommitterPool
 from busyapi.errors import OutcomeUnknown, Refused
 from busyapi.settings import Settings
@@ -42,6 +44,8 @@ class ApiContext:
     archive: ArchiveClient
     metrics: ApiMetrics
     authorizer: RequestAuthorizer = field(default_factory=RequestAuthorizer)
+    stamper: Stamper | None = None
+    """None: usages get no stamps."""
     reload: list[Reload] = field(default_factory=list)
     audit: AuditTrail | None = None
     connections: ConnectionTable = field(default_factory=ConnectionTable)
@@ -57,6 +61,10 @@ class ApiContext:
     def __post_init__(self) -> None:
         self.strict = self.settings.validation == "strict"
         self.decode_scheduler = DecodeScheduler(self.settings.commit_deadline)
+
+    def make_stamp(self, credential: Credential) -> bytes:
+        """Return the stamp to put behind a credential's usages, b"" for none."""
+        return self.stamper.encode(credential) if self.stamper and credential.id else b""
 
     def start_timer(self, request: Request) -> None:
         """Restart the timer once the body is complete: a device may have sent it slowly."""

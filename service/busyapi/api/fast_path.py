@@ -119,6 +119,8 @@ class FastPathProtocol(DeadlineProtocol):
         if line is None or not self._admit(credential, line):
             return False
         write = FastPathWrite(self, line, request_id or generate())
+        if context.stamper is not None and credential.id:
+            write.add_stamp(context.stamper.encode(credential))
         try:
             context.committers.submit(write)
         except Refused as error:
@@ -214,6 +216,12 @@ class FastPathWrite(PendingWrite):
         self.is_waiting = True
         self.partition = 0
         self.request_id = request_id
+
+    def add_stamp(self, stamp: bytes) -> None:
+        """Put a stamp behind the usage."""
+        self.lines = (self.lines[0] + stamp,)
+        self.size += len(stamp)
+        self.is_stamped = True
 
     def complete(self, last: int, *, replayed: bool = False) -> None:
         """Send a 201."""

@@ -7,9 +7,11 @@ from sanic.response import HTTPResponse
 
 from busyapi.api.audit import ReadAudit
 from busyapi.api.context import ApiContext, make_handler
+from busyapi.api.read_access import READ_SCOPES, may_read
 from busyapi.api.responses import JSON, make_json_response
+from busyapi.auth.credential import Credential
 from busyapi.errors import NotSeeded, RedisUnavailable, UsageExpired
-from busyapi.ids import MAX_ID, Seq, UsageId, split_usage_id
+from busyapi.ids import MAX_ID, UsageId, split_usage_id
 from busyapi.stamp import StampedUsage, split_archived_stamp
 from busyapi.usage_json import render_usage
 from busyapi.web.problems import NO_STORE_HEADERS, Problem
@@ -21,32 +23,47 @@ NO_SUCH_USAGE = "No usage has this id."
 @make_handler
 async def get_usage(context: ApiContext, request: Request, usage: int) -> HTTPResponse:
     """Return one usage from Redis or the archive."""
-    credential = await context.authorizer.authorize(request, "read")
+    credential = await context.authorizer.authorize(request, *READ_SCOPES)
     if not 1 <= usage <= MAX_ID:
         raise Problem(404, NO_SUCH_USAGE)
-    partition, seq = split_usage_id(UsageId(usage), context.settings.partitions)
+    partition, _ = split_usage_id(UsageId(usage), context.settings.partitions)
     audit = ReadAudit(context.audit, request, credential.name, usage, partition)
-    is_redis_down = False
     try:
-        stamped = await _find_buffered(context, UsageId(usage), partition, seq)
-    except RedisUnavailable:
-        # The archive may have the usage.
-        stamped, is_redis_down = None, True
+        line = await _find_readable(context, credential, audit, UsageId(usage))
     except Problem as problem:
         await audit.record(problem.status)
         raise
-    if stamped is not None:
-        await audit.record(200)
-    else:
-        stamped = await _find_archived(context, audit, partition, seq)
+    await audit.record(200)
+    return HTTPResponse(line, 200, NO_STORE_HEADERS, JSON)
+
+
+async def _find_readable(
+    context: ApiContext, credential: Credential, audit: ReadAudit, usage_id: UsageId
+) -> bytes:
+    """Return a usage without its stamp, if the credential may read it.
+
+    Raises:
+        Problem: 404 or 410.
+        RedisUnavailable, ArchiveUnavailable: where the usage may be does not answer.
+        AuditUnavailable: as `ArchiveClient.find_line`.
+    """
+    is_redis_down = False
+    try:
+        stamped = await _find_buffered(context, usage_id)
+    except RedisUnavailable:
+        # The archive may have the usage.
+        stamped, is_redis_down = None, True
+    if stamped is None:
+        stamped = await _find_archived(context, credential, audit, usage_id)
     if stamped is None:
         raise RedisUnavailable if is_redis_down else Problem(404, NO_SUCH_USAGE)
-    return HTTPResponse(stamped.usage, 200, NO_STORE_HEADERS, JSON)
+    if not may_read(credential, stamped.stamp, context.stamper):
+        raise Problem(404, NO_SUCH_USAGE)
+    return stamped.usage
 
 
-async def _find_buffered(
-    context: ApiContext, usage_id: UsageId, partition: int, seq: Seq
-) -> StampedUsage | None:
+async def _find_buffered(context: ApiContext, usage_id: UsageId) -> StampedUsage | None:
+    partition, seq = split_usage_id(usage_id, context.settings.partitions)
     state, entry = await context.readers[partition].find_usage(seq)
     if entry:
         line = render_usage(usage_id, entry.received_ms, entry.line)
@@ -57,15 +74,19 @@ async def _find_buffered(
 
 
 async def _find_archived(
-    context: ApiContext, audit: ReadAudit, partition: int, seq: Seq
+    context: ApiContext, credential: Credential, audit: ReadAudit, usage_id: UsageId
 ) -> StampedUsage | None:
-    request_id = request_id_of(audit.request)
+    partition, seq = split_usage_id(usage_id, context.settings.partitions)
+    reads_all = "read" in credential.scopes
+    # The flusher records the read with the status that it finds. Whether another credential gets
+    # that status is known only when its stamp is compared.
+    entry = audit.take_required() if reads_all else None
     try:
-        line = await context.archive.find_line(partition, seq, request_id, audit.take_required())
+        line = await context.archive.find_line(partition, seq, request_id_of(audit.request), entry)
     except UsageExpired:
-        await audit.record(410)
+        if not reads_all:  # nothing shows whose it was
+            raise Problem(404, NO_SUCH_USAGE) from None
         raise Problem(410, "The usage is no longer kept.") from None
-    await audit.record(404 if line is None else 200)
     return split_archived_stamp(line) if line else None
 
 

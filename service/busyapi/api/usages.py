@@ -44,7 +44,9 @@ async def post_usage(context: ApiContext, request: BufferedRequest) -> HTTPRespo
     line = await context.decode_scheduler.run(work, client)
     request.release_body()
     key = parse_key(request, [line], credential.id) if KEY_HEADER in headers else None
-    result, partition = await _commit(context, AwaitedWrite((line,), key))
+    stamp = context.make_stamp(credential)
+    line += stamp
+    result, partition = await _commit(context, AwaitedWrite((line,), key, is_stamped=bool(stamp)))
     usage = make_usage_id(Seq(result.last), partition, settings.partitions)
     if not result.replayed and not context.cors:  # CORS adds headers
         return CreatedResponse(usage)
@@ -76,7 +78,9 @@ async def post_batch(context: ApiContext, request: BufferedRequest) -> HTTPRespo
     request.release_body()  # only the lines wait for Redis: with the body, twice the memory
     context.authorizer.charge_batch(request, credential, len(lines))
     key = parse_key(request, lines, credential.id) if KEY_HEADER in headers else None
-    result, partition = await _commit(context, AwaitedWrite(lines, key))
+    if stamp := context.make_stamp(credential):
+        lines = [line + stamp for line in lines]
+    result, partition = await _commit(context, AwaitedWrite(lines, key, is_stamped=bool(stamp)))
     ids = context.committers.make_ids(result.last, len(lines), partition)
     return make_json_response({"ids": ids}, 201, REPLAYED_HEADERS if result.replayed else None)
 

@@ -7,6 +7,7 @@ from busyapi.api.audit_sender import EntrySender
 from busyapi.api.auth import RequestAuthorizer
 from busyapi.api.context import ApiContext
 from busyapi.api.cors import parse_origins
+from busyapi.api.stamper import make_stamper
 from busyapi.commit.committer import Committer
 from busyapi.commit.pending import AdmissionControl
 from busyapi.commit.pool import CommitterPool
@@ -51,6 +52,7 @@ def run_api(settings: Settings) -> int:
         authorizer=authorizer,
         reload=reload,
         audit=_make_audit_trail(settings, archive, metrics, authorizer),
+        stamper=make_stamper(settings.writer_salt_file),
         cors=parse_origins(settings.cors_origins),
         budget=ReceiveBudget(max(settings.receiving_bytes, 2 * max_body)),
     )

@@ -1,12 +1,15 @@
 """Builds the Redis endpoint that both roles use."""
 
+from dataclasses import replace
+
 from busyapi.settings import Settings
 from busyapi.stream.endpoint import Endpoint, parse_redis_url
+from busyapi.stream.entry import STAMPED_VERSION, VERSION
 
 
 def make_endpoint(settings: Settings) -> Endpoint:
     """Return the endpoint that the settings describe."""
-    return parse_redis_url(
+    endpoint = parse_redis_url(
         settings.redis_url,
         username=settings.redis_username,
         password=settings.redis_password,
@@ -15,3 +18,5 @@ def make_endpoint(settings: Settings) -> Endpoint:
         prefix=settings.key_prefix,
         installation=settings.installation,
     )
+    version = STAMPED_VERSION if settings.writer_salt_file else VERSION
+    return replace(endpoint, entry_version=int(version))
