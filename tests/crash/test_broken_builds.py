@@ -10,10 +10,12 @@ from testkit import mutants
 from testkit.archive.command import run_busyapi
 from testkit.broken_build import Mutant, broken_build
 from testkit.checker import Defect, Verdict
+from testkit.history import History
 from testkit.load import Load
 from testkit.processes import Flusher, Stack
 from testkit.proxy import Proxy
 from testkit.servers import Server
+from testkit.stamping import configure_stamps
 from testkit.waiting import wait_until
 
 ACCEPT = re.compile(r"busyapi (archive accept-loss .*) --reason")
@@ -67,6 +69,39 @@ def test_trial_finds_what_is_broken(
 ) -> None:
     build = broken_build(*broken) if broken else {}
     verdict = run_trial(tmp_path, valkey, build)
+    assert set(verdict.defects) == defects, verdict
+
+
+@pytest.mark.mutants
+@pytest.mark.parametrize(
+    ("broken", "defects"),
+    [((), set()), ((mutants.give_all_one_stamp,), {Defect.WRONG_WRITER})],
+    ids=["sound", "one stamp for all"],
+)
+def test_usage_with_the_stamp_of_another_writer_is_found(
+    tmp_path: Path, valkey: Server, broken: tuple[Mutant, ...], defects: set[Defect]
+) -> None:
+    build = broken_build(*broken) if broken else {}
+    stack = Stack(tmp_path / "stack", valkey, settings=build)
+    clients = configure_stamps(stack, tmp_path, ["one", "two"])
+    history, loads = History(), list[Load]()
+    with stack, ExitStack() as running:
+        for client in clients:
+            load = Load(
+                stack.port,
+                connections=8,
+                requests=200,
+                history=history,
+                token=client.token,
+                writer=client.writer,
+            )
+            running.enter_context(load)
+            loads.append(load)
+        for load in loads:
+            load.finish()
+        stack.wait_until_archived()
+        stack.stop()
+        verdict = stack.check_history(history)
     assert set(verdict.defects) == defects, verdict
 
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from testkit.history import History
 from testkit.load import Load
 from testkit.processes import Stack
 from testkit.servers import FLAVOURS, Flavour, Server
+from testkit.stamping import StampedClient, configure_stamps
 from testkit.topologies import SentinelSet
 
 SHORT_SECONDS = 10.0
@@ -35,6 +37,7 @@ SEED = int(os.environ.get("BUSYAPI_TEST_KILL_SEED", time.time_ns()))
 
 KINDS = ((0, False), (0, True), (20, False), (20, True))
 """Batch size (0: single) and use of keys, for every kind of post."""
+UNSTAMPED = StampedClient("", "")
 
 
 def make_lengths(full: float) -> list[object]:
@@ -131,12 +134,17 @@ class SentinelKiller(Killer):
 
 
 def run_trial(folder: Path, flavour: Flavour, seconds: float) -> None:
-    """Kill for this long, and check the archive against the answers."""
-    with (
-        Server(folder / "server", flavour) as server,
-        Stack(folder / "stack", server, apis=2) as stack,
-    ):
-        verdict = kill_and_check(ServerKiller(stack, server, SEED), stack, flavour, seconds)
+    """Kill for this long, and check the archive against the answers.
+
+    Some clients have a credential and some have none: usages with and without a stamp share
+    entries.
+    """
+    with Server(folder / "server", flavour) as server:
+        stack = Stack(folder / "stack", server, apis=2)
+        clients = configure_stamps(stack, folder, ["one", "two"])
+        with stack:
+            killer = ServerKiller(stack, server, SEED)
+            verdict = kill_and_check(killer, stack, flavour, seconds, clients)
     # Redis answers after its fsync, so it loses nothing, and ids never jump.
     assert verdict.skipped == 0, f"BUSYAPI_TEST_KILL_SEED={SEED} on {flavour}\n{verdict}"
 
@@ -151,18 +159,26 @@ def run_sentinel_trial(folder: Path, flavour: Flavour, seconds: float) -> None:
         kill_and_check(SentinelKiller(stack, sentinels, SEED), stack, flavour, seconds)
 
 
-def kill_and_check(killer: Killer, stack: Stack, flavour: Flavour, seconds: float) -> Verdict:
+def kill_and_check(
+    killer: Killer,
+    stack: Stack,
+    flavour: Flavour,
+    seconds: float,
+    clients: Sequence[StampedClient] = (),
+) -> Verdict:
     """Kill under load of every kind, wait until all recover, and return the checker's verdict."""
     history = History()
     with ExitStack() as running:
-        for batch, keys in KINDS:
+        for (batch, keys), client in product(KINDS, [UNSTAMPED, *clients]):
             load = Load(
                 stack.port,
-                connections=3,
+                connections=1 if clients else 3,
                 batch=batch,
                 keys=keys,
                 pause_after_201=0,
                 history=history,
+                token=client.token,
+                writer=client.writer,
             )
             running.enter_context(load)
         killer.run(seconds)
