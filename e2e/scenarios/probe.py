@@ -1,7 +1,12 @@
 """Let a blackbox-exporter of this machine probe the API from outside, as the chart's Probe says."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from kubernetes import client
 
 from e2e.kube import wait_for
 from e2e.release import Release
@@ -10,6 +15,7 @@ from e2e.scenarios.observability import LOADED_SECONDS, query, wait_firing, wait
 from testkit.blackbox import MODULE, PROGRAM, BlackboxExporter, find_program
 
 ALERT = "BusyapiProbeFailing"
+MONITORING, PROMETHEUS = "monitoring", "main"
 
 
 def probe_from_outside(release: Release, report: Report) -> None:
@@ -21,6 +27,7 @@ def probe_from_outside(release: Release, report: Report) -> None:
             return
         address = release.kube.node_addresses()[0]
         with (
+            selected_probes(release),
             tempfile.TemporaryDirectory(prefix="busyapi-e2e-") as folder,
             # No DNS knows the host of the Ingress.
             BlackboxExporter(Path(folder), host=address, headers={"Host": release.host}) as prober,
@@ -49,3 +56,25 @@ def query_probes(release: Release) -> list[float]:
     text = f'probe_success{{namespace="{release.namespace}"}}'
     result = query(release, "/query", query=text)["result"]
     return [float(series["value"][1]) for series in result]
+
+
+@contextmanager
+def selected_probes(release: Release) -> Iterator[None]:
+    """Let the cluster's Prometheus select every Probe, which it does not by itself."""
+    customs: Any = client.CustomObjectsApi(release.kube.api)
+
+    def select(selector: dict[str, str] | None) -> None:
+        customs.patch_namespaced_custom_object(
+            "monitoring.coreos.com",
+            "v1",
+            MONITORING,
+            "prometheuses",
+            PROMETHEUS,
+            {"spec": {"probeSelector": selector, "probeNamespaceSelector": selector}},
+        )
+
+    select({})
+    try:
+        yield
+    finally:
+        select(None)
