@@ -10,6 +10,7 @@ from e2e.report import Report
 from e2e.scenarios import (
     autoscale,
     boundaries,
+    closed,
     dns,
     external,
     faults,
@@ -69,6 +70,7 @@ FULL = (
     Part("retention", (retention.delete_old_usages,)),
     Part("observability", (*observability.SCENARIOS, probe.probe_from_outside)),
     Part("boundaries", boundaries.SCENARIOS, partitions=boundaries.PARTITIONS),
+    Part("closed", closed.SCENARIOS),
     Part("sentinel", (external.run_with_sentinels,)),
     Part("rotation", rotation.SCENARIOS),
     Part("cluster", (external.run_with_cluster,), partitions=external.PARTITIONS),

@@ -24,6 +24,8 @@ CHART = ROOT / "charts" / "busyapi"
 NAME = "busyapi"
 HELM_SECONDS = 240
 GATEWAY = "/apis/gateway.networking.k8s.io/v1/namespaces/ingress/gateways/gateway"
+OPEN = {"auth": {"allowAnonymousWrites": True, "allowAnonymousReads": True}}
+"""Loads and checks have no credential, except in the part `closed`."""
 EXAMPLE = (ROOT / "data.json").read_bytes()
 """The usage that the README posts with curl."""
 
@@ -45,6 +47,7 @@ class Release:
         self.history = History()
         self.example_ids: set[int] = set()
         self.values: dict[str, Any] = {}
+        self.token = ""
 
     def __enter__(self) -> Self:
         self.kube.create_namespace()
@@ -56,14 +59,14 @@ class Release:
         self.kube.delete_namespace()
 
     def install(self, values: dict[str, Any] | None = None, chart: Path = CHART) -> None:
-        """Run `helm install --wait`."""
-        self.values = values or {}
+        """Run `helm install --wait`. Without other values the release is open to everyone."""
+        self.values = _open(values or {}, chart)
         self.helm.install(chart, NAME, self.values, wait="watcher", timeout=HELM_SECONDS)
         self.kube.wait_until_settled()
 
     def upgrade(self, values: dict[str, Any], chart: Path = CHART) -> None:
         """Run `helm upgrade --wait`, with these values merged into the current ones."""
-        self.values = merge_values(self.values, values)
+        self.values = _open(merge_values(self.values, values), chart)
         self.helm.upgrade(chart, NAME, self.values, wait="watcher", timeout=HELM_SECONDS)
         self.kube.wait_until_settled()
 
@@ -88,9 +91,13 @@ class Release:
         hosts = {"Ingress": self.host, "Gateway": self.gateway_host}
         return {kind: host for kind, host in hosts.items() if host}
 
-    def request(self, path: str, *, body: bytes | None = None, host: str = "") -> Answer:
-        """Send a request through the ingress controller, by default for the release's host."""
+    def request(
+        self, path: str, *, body: bytes | None = None, host: str = "", token: str | None = None
+    ) -> Answer:
+        """Send a request through the ingress controller, by default with the release's host."""
         headers = {"Host": host or self.host}
+        if token := self.token if token is None else token:
+            headers["Authorization"] = f"Bearer {token}"
         if body is not None:
             headers["Content-Type"] = "application/json"
         return fetch(
@@ -119,9 +126,13 @@ class Release:
         answer = self.request("/api/usages", body=EXAMPLE, host=host)
         assert answer.status == 201, answer
         number: int = answer.json()["id"]
+        self.add_example(number, sent)
+        return number
+
+    def add_example(self, number: int, sent: float) -> None:
+        """Add to the history the README's usage, posted with this id."""
         self.example_ids.add(number)
         self.record(name_example(number), number, sent)
-        return number
 
     def record(self, name: bytes, number: int, sent: float) -> None:
         """Add to the history a usage that was not posted by a load."""
@@ -202,6 +213,11 @@ class Release:
                 for line in part.lines
             ]
         return archive
+
+
+def _open(values: dict[str, Any], chart: Path) -> dict[str, Any]:
+    """Return values of a release that is open unless they say otherwise. Older charts are."""
+    return merge_values(OPEN, values) if chart == CHART else values
 
 
 def name_example(number: int) -> bytes:

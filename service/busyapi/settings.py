@@ -364,8 +364,7 @@ class Settings:
         "BUSYAPI_ANONYMOUS",
         "",
         "",
-        "the scopes of a request without a credential; empty: none if credentials are configured,"
-        " otherwise write,read",
+        "what a request without a credential may do; empty: nothing",
         choices=ANONYMOUS_SCOPES,
     )
     trusted_proxies: str = setting(
@@ -445,6 +444,11 @@ class Settings:
     log_level: str = setting(
         "BUSYAPI_LOG_LEVEL", "info", "", "how much to log", choices=("debug", "info", "warning")
     )
+
+    @property
+    def anonymous_scopes(self) -> frozenset[str]:
+        """Scopes of a request without a credential."""
+        return frozenset(filter(None, self.anonymous.split(",")))
 
     @property
     def has_credentials(self) -> bool:

@@ -8,6 +8,15 @@ FIXED: Json = {"autoscaling": {"enabled": False}}
 SENTINEL: Json = {"mode": "sentinel", "hosts": ["s.example.org:26379"]}
 MEMORY: Json = {"config": {"durability": "memory"}}
 
+EXPOSED: dict[str, Json] = {
+    "ingress.enabled=true": {"ingress": {"enabled": True, "hosts": [{"host": ""}]}},
+    "httpRoute.enabled=true": {"httpRoute": {"enabled": True, "parentRefs": [{"name": "g"}]}},
+    "service.type=NodePort": {"service": {"type": "NodePort"}},
+    "service.type=LoadBalancer": {"service": {"type": "LoadBalancer"}},
+}
+"""Values that make the API reachable from outside, by what the message names."""
+TOKENS: Json = {"auth": {"existingSecret": "s"}}
+
 
 def external(**options: object) -> Json:
     """Return values with an external Redis."""
@@ -40,9 +49,22 @@ REFUSALS: list[tuple[str, Json]] = [
     ("config.durability is replicated", {"config": {"durability": "replicated"}}),
     ("flusher.persistence.enabled is false", {"flusher": {"persistence": {"enabled": False}}}),
     ("valkey.persistence.enabled is false", {"valkey": {"persistence": {"enabled": False}}}),
+    *(
+        (f"{setting} makes the API reachable from outside the cluster", values)
+        for setting, values in EXPOSED.items()
+    ),
     (
-        "auth.tokens and auth.existingSecret",
-        {"auth": {"tokens": "read t", "existingSecret": "s"}},
+        "auth.jwt.keys is set without the issuer",
+        {"auth": {"jwt": {"keys": "https://p.example.org/jwks.json", "issuer": "i"}}},
+    ),
+    ("auth.jwt has no keys", {"auth": {"jwt": {"issuer": "i", "audience": "a"}}}),
+    (
+        "auth.clientCertificates is set, and no proxy is believed",
+        {"auth": {"clientCertificates": "envoy", "existingSecret": "s"}},
+    ),
+    (
+        "auth.clientCertificates is set, and no certificate has a name",
+        {"auth": {"clientCertificates": "envoy", "trustedProxies": ["10.0.0.0/8"]}},
     ),
     (
         "autoscaling.enabled and keda.enabled",
@@ -76,8 +98,8 @@ REFUSALS: list[tuple[str, Json]] = [
         {"priorityClass": {"create": True, "api": {"name": "a"}, "data": {"name": "a"}}},
     ),
     ("terminationGracePeriodSeconds must be above", {"terminationGracePeriodSeconds": 20}),
-    ("ingress.enabled is true without a host", {"ingress": {"enabled": True}}),
-    ("httpRoute.enabled is true without a Gateway", {"httpRoute": {"enabled": True}}),
+    ("ingress.enabled is true without a host", TOKENS | {"ingress": {"enabled": True}}),
+    ("httpRoute.enabled is true without a Gateway", TOKENS | {"httpRoute": {"enabled": True}}),
     ("service.nodePort is set", {"service": {"nodePort": 30080}}),
     (
         "metrics.annotations.enabled and metrics.podMonitor.enabled are all true",

@@ -21,6 +21,8 @@ CHART = ROOT / "charts" / "busyapi"
 MODES = sorted(CHART.glob("ci/*-values.yaml"))
 NAMESPACE = "usages"
 NOTES = "busyapi/templates/NOTES.txt"
+OPEN: Json = {"auth": {"allowAnonymousWrites": True, "allowAnonymousReads": True}}
+"""Values of an installation that everyone may post to and read from."""
 TEMPLATED = {"Deployment", "StatefulSet", "DaemonSet", "Job"}
 
 

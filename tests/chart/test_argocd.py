@@ -33,6 +33,7 @@ def fresh(values: Json) -> dict[str, str]:
 @pytest.mark.parametrize("mode", MODES, ids=mode_name)
 def test_two_renders_are_equal_with_an_existing_secret(mode: Path) -> None:
     values = values_of(mode)
+    values["tests"] = (values.get("tests") or {}) | {"existingSecret": "s"}
     for part in ("valkey", "flusher"):
         values[part] = (values.get(part) or {}) | {"auth": {"existingSecret": "s"}}
     assert fresh(values) == fresh(values)
@@ -42,6 +43,7 @@ def test_two_renders_differ_only_in_passwords_without_one() -> None:
     first, second = fresh({}), fresh({})
     assert {name for name in first if first[name] != second[name]} == {
         "busyapi/templates/flusher/secret.yaml",
+        "busyapi/templates/tests/secret.yaml",
         "busyapi/templates/valkey/secret.yaml",
     }
 
@@ -58,10 +60,9 @@ def test_application_renders_the_same_each_time_and_no_secret() -> None:
 def test_application_is_of_this_chart_and_has_the_names_of_its_secrets() -> None:
     assert (ROOT / APPLICATION["spec"]["source"]["path"]).samefile(CHART)
     documents = render(HELM["valuesObject"], release=HELM["releaseName"])
-    for workload, secret in (
-        (find_object(documents, "Deployment", "busyapi"), "busyapi-tokens"),
-        (find_object(documents, "StatefulSet", "busyapi-valkey"), "busyapi-valkey"),
-    ):
-        (watched,) = workload["metadata"]["annotations"].values()
-        assert watched == secret
-        assert secret in str(workload["spec"]["template"]["spec"]["volumes"])
+    workload = find_object(documents, "StatefulSet", "busyapi-valkey")
+    (watched,) = workload["metadata"]["annotations"].values()
+    assert watched == "busyapi-valkey"
+    assert watched in str(workload["spec"]["template"]["spec"]["volumes"])
+    api = find_object(documents, "Deployment", "busyapi")
+    assert "busyapi-tokens" in str(api["spec"]["template"]["spec"]["volumes"])

@@ -4,9 +4,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import yaml
 
 from testkit.chart.rendering import (
+    CHART,
     MODES,
     ROOT,
     Json,
@@ -102,10 +102,9 @@ def test_production_overlay_keeps_every_disk() -> None:
     assert CLASS["reclaimPolicy"] == "Retain"
     used = {claim["spec"]["storageClassName"] for claim in claims(build("overlays/production"))}
     assert used == {CLASS["metadata"]["name"]}
-    install = (ROOT / "docs" / "how-to" / "install.md").read_text()
-    (block,) = (part for part in install.split("\n\n") if "persistence:" in part)
-    values = yaml.safe_load(block)
-    assert values["flusher"]["persistence"]["storageClass"] == CLASS["metadata"]["name"]
+    values = values_of(CHART / "values-production.yaml")
+    for part in ("flusher", "valkey"):
+        assert values[part]["persistence"]["storageClass"] == CLASS["metadata"]["name"]
 
 
 @pytest.mark.parametrize("mode", MODES, ids=mode_name)

@@ -140,7 +140,7 @@ def manifests(values: Json, chart: Path) -> dict[str, str]:
     """Return the text of each template, except of those that generate passwords."""
     whole = texts(values, chart=chart)
     names = {path.partition("/templates/")[2]: path for path in whole}
-    generated = {"flusher/secret.yaml", "valkey/secret.yaml"}
+    generated = {"flusher/secret.yaml", "tests/secret.yaml", "valkey/secret.yaml"}
     return {name: whole[path] for name, path in names.items() if name not in generated}
 
 

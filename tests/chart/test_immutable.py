@@ -12,6 +12,7 @@ from testkit.chart.immutable_fields import IMMUTABLE_DATA, conflicts
 from testkit.chart.rendering import (
     CHART,
     MODES,
+    OPEN,
     Json,
     load_chart,
     mode_name,
@@ -54,7 +55,7 @@ ALLOWED: dict[str, Json] = {
     "another image": {"image": {"tag": "next"}, "valkey": {"image": {"tag": "9.0"}}},
     "a label": {"commonLabels": {"team": "inhalers"}, "podLabels": {"a": "b"}},
     "other resources": {"flusher": {"resources": {"requests": {"cpu": "1"}}}},
-    "another service": {"service": {"type": "NodePort"}},
+    "another service": OPEN | {"service": {"type": "NodePort"}},
     "another scaler": {"autoscaling": {"enabled": False}, "replicaCount": 5},
 }
 

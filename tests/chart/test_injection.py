@@ -178,7 +178,7 @@ LABELS = [
 ]
 ANNOTATIONS = [
     *(f"prometheus.io/{name}" for name in ("scrape", "port", "path")),
-    *(f"checksum/{name}" for name in ("config", "tokens", "users")),
+    *(f"checksum/{name}" for name in ("config", "users")),
     "helm.sh/hook",
     "helm.sh/hook-delete-policy",
 ]

@@ -4,11 +4,13 @@ import hashlib
 import os
 import re
 import subprocess
+from collections.abc import Iterator
 from functools import cache
 
 import pytest
 import yaml
 
+from busyapi.auth.token_file import parse_token_file
 from testkit.chart.pod_security import violations
 from testkit.chart.programs import kubectl
 from testkit.chart.rendering import ROOT, Json, find_object, key, of_kind, parse, pods, render
@@ -65,12 +67,21 @@ def test_overlay_is_restricted_and_in_its_namespace(overlay: str) -> None:
     assert {document["metadata"]["namespace"] for document in others} == {"busyapi"}
 
 
+def mounted_secrets(documents: list[Json]) -> Iterator[str]:
+    """Yield the names of the Secrets that pods mount, including projected ones."""
+    for _, pod in pods(documents):
+        for volume in pod["spec"]["volumes"]:
+            for source in (volume, *(volume.get("projected") or {}).get("sources", [])):
+                if secret := source.get("secret"):
+                    yield secret.get("secretName") or secret["name"]
+
+
 @pytest.mark.parametrize("path", ["base", *(f"overlays/{overlay}" for overlay in OVERLAYS)])
 def test_no_password_is_in_the_repository(path: str) -> None:
     documents = build(path)
     assert of_kind(documents, "Secret") == []
-    mounted = re.findall(r"'secretName': '([^']+)'", str([*pods(documents)]))
-    assert set(mounted) == {"busyapi-archive", "busyapi-valkey"}
+    names = {"busyapi-archive", "busyapi-tokens", "busyapi-valkey"}
+    assert set(mounted_secrets(documents)) == names
 
 
 @pytest.mark.parametrize("path", ["base", *(f"overlays/{overlay}" for overlay in OVERLAYS)])
@@ -97,11 +108,21 @@ def test_local_overlay_has_no_autoscaler_and_uses_the_port_of_kind() -> None:
     assert not of_kind(documents, "PodDisruptionBudget")
     (port,) = find_object(documents, "Service", "busyapi")["spec"]["ports"]
     assert port["nodePort"] == PORT
+    assert read_settings(documents)["BUSYAPI_ANONYMOUS"] == "write,read"
     config = yaml.safe_load((K8S / "kind" / "cluster.yaml").read_text())
     first, *workers = config["nodes"]
     assert first["extraPortMappings"][0]["containerPort"] == PORT
     assert first["extraPortMappings"][0]["listenAddress"] == "127.0.0.1"
     assert len({worker["labels"][ZONE] for worker in workers}) == 2
+
+
+def read_settings(documents: list[Json]) -> dict[str, str]:
+    """Return the settings of the service in an overlay."""
+    (config_map,) = (
+        document for document in of_kind(documents, "ConfigMap") if "valkey" not in key(document)
+    )
+    data: dict[str, str] = config_map["data"]
+    return data
 
 
 def test_production_overlay_matches_its_comments() -> None:
@@ -112,13 +133,10 @@ def test_production_overlay_matches_its_comments() -> None:
     assert [metric["type"] for metric in metrics] == ["Resource", "Pods"]
     (rule,) = find_object(documents, "Ingress", "busyapi")["spec"]["rules"]
     assert rule["host"] == "usages.example.org"
-    (settings,) = (
-        config_map
-        for config_map in of_kind(documents, "ConfigMap")
-        if "valkey" not in key(config_map)
-    )
-    assert settings["data"]["BUSYAPI_RETENTION_DAYS"] == "400"
-    assert settings["data"]["BUSYAPI_PARTITIONS"] == "1"
+    settings = read_settings(documents)
+    assert settings["BUSYAPI_RETENTION_DAYS"] == "400"
+    assert settings["BUSYAPI_PARTITIONS"] == "1"
+    assert settings["BUSYAPI_ANONYMOUS"] == ""
 
 
 def test_secret_is_new_each_time_and_has_the_rights_of_the_chart() -> None:
@@ -131,6 +149,11 @@ def test_secret_is_new_each_time_and_has_the_rights_of_the_chart() -> None:
         rights = rights.replace(f"{role.upper()}_DIGEST", digest)
     assert first["users.acl"] == rights
     assert "DIGEST" not in rights
+
+
+def test_secret_for_credentials_has_none_and_is_a_valid_file() -> None:
+    data = make_secrets()["busyapi-tokens"]["stringData"]
+    assert not parse_token_file(data["tokens"].encode()).tokens
 
 
 def test_secret_of_the_flushers_is_new_each_time() -> None:

@@ -9,6 +9,7 @@ import pytest
 from testkit.chart.lookups import with_lookup
 from testkit.chart.rendering import (
     MODES,
+    OPEN,
     Json,
     find_object,
     mode_name,
@@ -26,8 +27,8 @@ WARNINGS = {
     "valkey.persistence.enabled is false": MEMORY | {"valkey": NOT_KEPT},
 }
 ON: dict[str, Json] = {
-    "authentication": {"auth": {"existingSecret": "s"}},
-    "access from outside": {"ingress": {"enabled": True, "hosts": [{"host": ""}]}},
+    "credentials": {"auth": {"existingSecret": "s"}},
+    "access from outside": OPEN | {"ingress": {"enabled": True, "hosts": [{"host": ""}]}},
     "network policies": {"networkPolicy": {"enabled": True}},
     "metrics": {"metrics": {"podMonitor": {"enabled": True}}},
     "scaling": {},
@@ -92,15 +93,52 @@ def test_port_forward_names_the_service_and_its_port() -> None:
     ],
 )
 def test_curl_line_uses_the_host_of_the_ingress_or_route(values: Json, url: str) -> None:
-    text = notes(values)
+    text = notes(OPEN | values)
     assert command(text, "curl")[-1] == f"{url}/api/usages"
     assert "port-forward" not in text
 
 
-def test_curl_line_has_a_token_with_authentication_only() -> None:
-    words = command(notes({"auth": {"existingSecret": "s"}}), "curl")
-    assert "Authorization: Bearer $TOKEN" in words
-    assert not any("Authorization" in word for word in command(notes(), "curl"))
+def test_curl_line_has_the_token_of_helm_test_unless_everyone_may_post() -> None:
+    assert "Authorization: Bearer $TOKEN" in command(notes(), "curl")
+    for values in ({}, {"tests": {"existingSecret": "mine"}}):
+        secret = command(notes(values), "TOKEN=$(kubectl")[5]
+        mounted = find_object(render(values), "Pod", "busyapi-test")["spec"]["volumes"]
+        assert secret in {volume["secret"]["secretName"] for volume in mounted}
+    without = {"tests": {"enabled": False}}
+    assert command(notes(without), "TOKEN=") == ["TOKEN=…"]
+    assert "Authorization: Bearer $TOKEN" in command(notes(without), "curl")
+    writes: Json = {"auth": {"allowAnonymousWrites": True}}
+    assert not any("Authorization" in word for word in command(notes(writes), "curl"))
+    assert "TOKEN" not in notes(OPEN)
+
+
+def test_notes_say_how_to_give_a_client_a_credential() -> None:
+    text = notes()
+    words = command(text, "helm upgrade")
+    assert words[-2:] == ["--set-file", "auth.credentials=credentials.toml"]
+    assert (Path(__file__).parents[2] / "docs" / "how-to" / "authentication.md").exists()
+    existing = notes({"auth": {"existingSecret": "mine", "existingSecretKey": "k"}})
+    assert "to the key k of the Secret mine" in existing
+    assert "--set-file" not in existing
+    assert "Give a client" not in notes(OPEN)
+
+
+@pytest.mark.parametrize(
+    ("setting", "warning"),
+    [
+        ("allowAnonymousWrites", "may post usages."),
+        ("allowAnonymousReads", "may read the usages of every"),
+    ],
+)
+def test_anonymous_requests_are_warned_of(setting: str, warning: str) -> None:
+    text = notes({"auth": {setting: True}})
+    assert text.count("WARNING: auth.allowAnonymous") == 1
+    assert f"WARNING: auth.{setting} is true. Everyone who can reach the API {warning}" in text
+    assert "WARNING: auth." not in notes()
+
+
+def test_old_format_of_tokens_is_warned_of() -> None:
+    assert "WARNING: auth.tokens has the format of 0.2.0" in notes({"auth": {"tokens": "read t"}})
 
 
 def test_notes_have_a_command_for_each_partition() -> None:

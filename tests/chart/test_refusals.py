@@ -57,7 +57,7 @@ def test_each_message_in_the_templates_has_a_test_and_vice_versa(tmp_path: Path)
 
 def test_several_contradictions_are_reported_together() -> None:
     both = {"ingress": {"enabled": True}, "httpRoute": {"enabled": True}}
-    assert len(find_refusals(both)) == 2
+    assert len(find_refusals(both)) == 3
 
 
 def test_changed_number_of_partitions_is_refused_on_upgrade(tmp_path: Path) -> None:

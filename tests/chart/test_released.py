@@ -11,9 +11,11 @@ import yaml
 
 from testkit.chart.immutable_fields import conflicts
 from testkit.chart.lookups import with_lookup
+from testkit.chart.refused_values import EXPOSED
 from testkit.chart.rendering import (
     CHART,
     MODES,
+    OPEN,
     ROOT,
     Json,
     load_chart,
@@ -57,6 +59,11 @@ def released(values: Json, archive: Path) -> list[Json] | None:
         return None
 
 
+def say_that_it_is_open(values: Json) -> Json:
+    """Return the values of an older release with what this chart needs for an open API."""
+    return values | {"auth": (values.get("auth") or {}) | OPEN["auth"]}
+
+
 @pytest.mark.parametrize("archive", find_archives(), ids=lambda path: path.stem)
 def test_values_of_a_release_render_in_this_chart(archive: Path, tmp_path: Path) -> None:
     defaults = default_values(archive)
@@ -68,14 +75,27 @@ def test_values_of_a_release_render_in_this_chart(archive: Path, tmp_path: Path)
         if old is None:
             continue
         tried.add(mode_name(mode))
+        values = say_that_it_is_open(values)
         # helm upgrade --reuse-values
         assert conflicts(old, render(values, chart=reused, upgrade=True)) == []
         # helm get values --all > values.yaml; helm upgrade -f values.yaml
-        complete = load_chart(archive).merge_values(values)
+        complete = say_that_it_is_open(load_chart(archive).merge_values(values))
         assert conflicts(old, render(complete, upgrade=True)) == []
     assert tried >= {"default", "external-redis-standalone", "keda", "everything"} - (
         {"everything"} if "0.1.0" in archive.name else set()
     )
+
+
+@pytest.mark.parametrize("exposed", EXPOSED.values(), ids=EXPOSED)
+def test_exposed_release_without_credentials_is_refused_until_it_is_said_to_be_open(
+    exposed: Json,
+) -> None:
+    archive = find_archives()[-1]
+    assert released(exposed, archive)
+    complete = load_chart(archive).merge_values(exposed)
+    with pytest.raises(helm_python.HelmError, match=r"set auth\.allowAnonymousWrites=true"):
+        render(complete, upgrade=True)
+    assert render(say_that_it_is_open(complete), upgrade=True)
 
 
 def charts() -> list[tuple[str, Path]]:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from testkit.chart.promtool import alerts, groups
-from testkit.chart.rendering import CHART, ROOT, Json, find_object, of_kind, render, values_of
+from testkit.chart.rendering import CHART, OPEN, ROOT, Json, find_object, of_kind, render, values_of
 from testkit.chart.schemas import find_schema_error
 
 FULL = "BusyapiBufferFull"
@@ -133,7 +133,7 @@ ROUTE: Json = {
 
 def targets(**values: Any) -> Any:
     """Return the URLs of the Probe with these values."""
-    (probe,) = of_kind(render(values), "Probe")
+    (probe,) = of_kind(render(OPEN | values), "Probe")
     assert find_schema_error(probe, "1.34") == ""
     static = probe["spec"]["targets"]["staticConfig"]
     assert static["labels"] == {"namespace": "usages", "release": "busyapi"}
@@ -142,7 +142,7 @@ def targets(**values: Any) -> Any:
 
 def test_probe_requests_each_host_that_is_one_name() -> None:
     probe: Json = {"probe": {"enabled": True}}
-    assert not of_kind(render({"ingress": INGRESS}), "Probe")
+    assert not of_kind(render(OPEN | {"ingress": INGRESS}), "Probe")
     assert targets(ingress=INGRESS | TLS, httpRoute=ROUTE, metrics=probe) == [
         "https://busyapi.example.org/openapi.json",
         "http://u.example.org/openapi.json",
@@ -153,7 +153,8 @@ def test_probe_requests_each_host_that_is_one_name() -> None:
 
 def outside_url(**values: Any) -> str | None:
     """Return the URL of the test pod that posts from outside, if there is one."""
-    pods = {document["metadata"]["name"]: document for document in of_kind(render(values), "Pod")}
+    documents = of_kind(render(OPEN | values), "Pod")
+    pods = {document["metadata"]["name"]: document for document in documents}
     if not (pod := pods.get("busyapi-test-outside")):
         return None
     (container,) = pod["spec"]["containers"]

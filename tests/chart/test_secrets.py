@@ -33,12 +33,6 @@ SECRETS = (PASSWORD, TOKENS.split()[1])
 @pytest.mark.parametrize(
     ("values", "workload", "key"),
     [
-        ({"auth": {"existingSecret": "s"}}, ("Deployment", "busyapi"), "tokens"),
-        (
-            {"auth": {"existingSecret": "s", "existingSecretKey": "k"}},
-            ("Deployment", "busyapi"),
-            "k",
-        ),
         (
             {"valkey": {"auth": {"existingSecret": "s"}}},
             ("StatefulSet", "busyapi-valkey"),
@@ -60,7 +54,6 @@ def test_changed_existing_secret_rolls_the_pods_that_read_it_at_start(
     rolled = {name for name, (old, new, _) in templates.items() if old != new}
     assert rolled == {workload}
     without = [template for _, _, template in templates.values()]
-    assert "checksum/tokens" not in str(without)
     assert "checksum/users" not in str(without)
 
 
@@ -173,6 +166,7 @@ def test_existing_secrets_are_used_and_no_secret_is_created() -> None:
             "externalRedis": {"host": "r", "tls": tls} | login,
             "auth": {"existingSecret": "tokens", "existingSecretKey": "t"},
             "flusher": {"auth": {"existingSecret": "archive"}},
+            "tests": {"existingSecret": "test"},
         }
     )
     assert of_kind(documents, "Secret") == []
@@ -184,12 +178,15 @@ def test_existing_secrets_are_used_and_no_secret_is_created() -> None:
     assert mounted_secrets(documents, "StatefulSet", "busyapi-flusher") == shared
     assert mounted_secrets(documents, "Deployment", "busyapi") == [
         *shared,
-        make_item("tokens", "t", "tokens"),
+        make_item("tokens", "t", "existing.toml"),
+        make_item("test", "credential.toml", "helm-test.toml"),
     ]
 
 
 def test_valkey_uses_an_existing_secret() -> None:
-    documents = render({"valkey": {"auth": {"existingSecret": "mine"}}})
+    documents = render(
+        {"valkey": {"auth": {"existingSecret": "mine"}}, "tests": {"existingSecret": "test"}}
+    )
     (secret,) = of_kind(documents, "Secret")
     assert secret["metadata"]["name"] == "busyapi-archive"
     for kind, name, key, path in (
@@ -210,14 +207,3 @@ def test_api_and_flusher_share_one_secret_that_is_kept(tmp_path: Path) -> None:
         )
     generated = find_object(render(), "Secret", "busyapi-archive")["data"]["secret"]
     assert len(b64decode(generated)) == 32
-
-
-def test_new_tokens_roll_out_the_api_and_only_their_digest_is_shown() -> None:
-    def checksum(tokens: str) -> str:
-        documents = render({"auth": {"tokens": tokens}})
-        template = find_object(documents, "Deployment", "busyapi")["spec"]["template"]
-        digest: str = template["metadata"]["annotations"]["checksum/tokens"]
-        return digest
-
-    assert checksum("read a\n") != checksum("read b\n")
-    assert checksum(TOKENS) == hashlib.sha256(TOKENS.encode()).hexdigest()

@@ -7,6 +7,7 @@ import pytest
 
 from testkit.chart.rendering import (
     MODES,
+    OPEN,
     Json,
     find_object,
     key,
@@ -18,8 +19,8 @@ from testkit.chart.rendering import (
 )
 
 PUBLIC = {("/api", "Prefix"), ("/", "Exact"), ("/openapi.json", "Exact")}
-INGRESS: Json = {"ingress": {"enabled": True, "hosts": [{"host": "usages.example.org"}]}}
-ROUTE: Json = {"httpRoute": {"enabled": True, "parentRefs": [{"name": "gateway"}]}}
+INGRESS: Json = OPEN | {"ingress": {"enabled": True, "hosts": [{"host": "usages.example.org"}]}}
+ROUTE: Json = OPEN | {"httpRoute": {"enabled": True, "parentRefs": [{"name": "gateway"}]}}
 POLICY: Json = {"networkPolicy": {"enabled": True}}
 EXTERNAL: Json = {"valkey": {"enabled": False}, "externalRedis": {"host": "redis.example.org"}}
 OPENSHIFT = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "openshift-dns"}}}
@@ -105,7 +106,7 @@ def test_api_service_has_one_port() -> None:
     ],
 )
 def test_service_options_are_applied(service: Json, expected: Json) -> None:
-    spec = find_object(render({"service": service}), "Service", "busyapi")["spec"]
+    spec = find_object(render(OPEN | {"service": service}), "Service", "busyapi")["spec"]
     assert expected.items() <= spec.items()
     assert spec["ports"][0].get("nodePort") == service.get("nodePort")
 
@@ -118,7 +119,7 @@ def test_ingress_routes_the_public_paths() -> None:
 
 def test_ingress_accepts_any_host_and_given_paths() -> None:
     host = {"host": "", "paths": [{"path": "/api/usages", "pathType": "Exact"}]}
-    (ingress,) = of_kind(render({"ingress": {"enabled": True, "hosts": [host]}}), "Ingress")
+    (ingress,) = of_kind(render(OPEN | {"ingress": {"enabled": True, "hosts": [host]}}), "Ingress")
     (rule,) = ingress["spec"]["rules"]
     assert "host" not in rule
     assert [path["path"] for path in rule["http"]["paths"]] == ["/api/usages"]
@@ -131,7 +132,7 @@ def test_ingress_has_class_tls_annotations_and_labels() -> None:
         "annotations": {"cert-manager.io/cluster-issuer": "letsencrypt"},
         "labels": {"team": "inhalers"},
     }
-    (ingress,) = of_kind(render({"ingress": INGRESS["ingress"] | options}), "Ingress")
+    (ingress,) = of_kind(render(OPEN | {"ingress": INGRESS["ingress"] | options}), "Ingress")
     assert ingress["spec"]["ingressClassName"] == options["className"]
     assert ingress["spec"]["tls"] == options["tls"]
     assert ingress["metadata"]["annotations"] == options["annotations"]
@@ -140,7 +141,7 @@ def test_ingress_has_class_tls_annotations_and_labels() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"matches": []}])
 def test_route_without_matches_routes_the_public_paths(options: Json) -> None:
-    (route,) = of_kind(render({"httpRoute": ROUTE["httpRoute"] | options}), "HTTPRoute")
+    (route,) = of_kind(render(OPEN | {"httpRoute": ROUTE["httpRoute"] | options}), "HTTPRoute")
     (rule,) = route["spec"]["rules"]
     kinds = {"PathPrefix": "Prefix", "Exact": "Exact"}
     paths = [match["path"] for match in rule["matches"]]
@@ -155,7 +156,7 @@ def test_route_has_all_options() -> None:
         "timeouts": {"request": "20s"},
         "annotations": {"a": "b"},
     }
-    (route,) = of_kind(render({"httpRoute": ROUTE["httpRoute"] | options}), "HTTPRoute")
+    (route,) = of_kind(render(OPEN | {"httpRoute": ROUTE["httpRoute"] | options}), "HTTPRoute")
     (rule,) = route["spec"]["rules"]
     assert route["spec"]["hostnames"] == ["busyapi.example.org"]
     assert {name: rule[name] for name in ("matches", "filters", "timeouts")} == {

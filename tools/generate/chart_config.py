@@ -45,10 +45,10 @@ WITHOUT_CONFIG_KEY = {
     "BUSYAPI_TOKENS_FILE": "computed from auth",
     "BUSYAPI_WRITER_SALT_FILE": "a Secret; the chart does not set it yet",
     "BUSYAPI_HOST": "fixed: the Service, probes and monitors need every address of the pod",
-    "BUSYAPI_ANONYMOUS": "set it with extraEnv",
-    "BUSYAPI_TRUSTED_PROXIES": "set it with extraEnv",
-    "BUSYAPI_CLIENT_CERTIFICATES": "set it with extraEnv",
-    **{f"BUSYAPI_JWT_{name}": "set it with extraEnv" for name in JWT},
+    "BUSYAPI_ANONYMOUS": "computed from auth",
+    "BUSYAPI_TRUSTED_PROXIES": "computed from auth",
+    "BUSYAPI_CLIENT_CERTIFICATES": "computed from auth",
+    **{f"BUSYAPI_JWT_{name}": "computed from auth.jwt" for name in JWT},
     "BUSYAPI_ARCHIVE_DIR": "fixed: on the archive's volume",
 }
 """Variables that no `config` key sets, and why."""

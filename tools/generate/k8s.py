@@ -32,6 +32,7 @@ COMPONENT = "app.kubernetes.io/component"
 BASE: Json = {
     "valkey": {"auth": {"existingSecret": f"{NAME}-valkey"}},
     "flusher": {"auth": {"existingSecret": f"{NAME}-archive"}},
+    "auth": {"existingSecret": f"{NAME}-tokens"},
     "tests": {"enabled": False},
 }
 EXTRAS: dict[str, tuple[str, Json]] = {

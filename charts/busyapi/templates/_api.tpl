@@ -25,30 +25,6 @@
 {{- end }}
 {{- end }}
 
-{{- define "busyapi.authEnabled" -}}
-{{- if or .Values.auth.tokens .Values.auth.existingSecret }}true{{ end }}
-{{- end }}
-
-{{/* The volume with the tokens, for the API and for `helm test`. */}}
-{{- define "busyapi.tokensVolume" -}}
-{{- if include "busyapi.authEnabled" . }}
-- name: tokens
-  secret:
-    secretName: {{ .Values.auth.existingSecret | default (printf "%s-tokens" (include "busyapi.fullname" .)) | quote }}
-    items:
-      - key: {{ ternary .Values.auth.existingSecretKey "tokens" (not (empty .Values.auth.existingSecret)) | quote }}
-        path: tokens
-{{- end }}
-{{- end }}
-
-{{- define "busyapi.tokensMount" -}}
-{{- if include "busyapi.authEnabled" . }}
-- name: tokens
-  mountPath: /etc/busyapi/auth
-  readOnly: true
-{{- end }}
-{{- end }}
-
 {{/* The paths that are reachable from outside. Metrics have their own port, and probes are for the
 kubelet only. */}}
 {{- define "busyapi.publicPaths" -}}

@@ -1,9 +1,10 @@
 """Who sends a request, what that client may do, and how much.
 
 `auth` verifies credentials; this module connects it to requests. A request without a credential has
-the scopes of BUSYAPI_ANONYMOUS. Without any configured credential these are all, in this release.
+the scopes of BUSYAPI_ANONYMOUS, by default none.
 """
 
+from collections.abc import Iterable
 from math import ceil, inf
 from time import monotonic
 
@@ -21,8 +22,6 @@ from busyapi.web.problems import Problem
 
 log = structlog.get_logger()
 
-OPEN_SCOPES = ("write", "read")
-"""What a request without a credential may do if no credential is configured."""
 BURST_SECONDS = 2.0
 """After a pause a device may send as many usages at once as its rate allows in this time."""
 FAILURE_RATE, FAILURE_BURST = 1.0, 60.0
@@ -32,13 +31,13 @@ LOG_INTERVAL_SECONDS = 10.0
 
 
 class RequestAuthorizer:
-    """Checks each request. By default everything is allowed; a `rate` of 0 is no limit."""
+    """Checks each request. By default nothing is allowed; a `rate` of 0 is no limit."""
 
     def __init__(
         self,
         authenticator: Authenticator | None = None,
         *,
-        anonymous: tuple[str, ...] = OPEN_SCOPES,
+        anonymous: Iterable[str] = (),
         rate: float = 0.0,
         proxies: TrustedProxies | None = None,
         certificates: ClientCertificates | None = None,
@@ -209,13 +208,6 @@ class RequestAuthorizer:
         if now - self._logged_at >= LOG_INTERVAL_SECONDS:
             log.warning("credentials_refused", address=address, requests=self._unlogged_count)
             self._logged_at, self._unlogged_count = now, 0
-
-
-def choose_anonymous_scopes(setting: str, *, has_credentials: bool) -> tuple[str, ...]:
-    """Return what a request without a credential may do, from BUSYAPI_ANONYMOUS."""
-    if setting:
-        return tuple(setting.split(","))
-    return () if has_credentials else OPEN_SCOPES
 
 
 def _over_rate(seconds: float) -> Problem:

@@ -38,6 +38,13 @@ SECURITY_SCHEME = {
     "scheme": "bearer",
     "description": "A token. Its scopes: `write` to post usages, `read` to read and count them.",
 }
+OPERATIONS = (
+    ("write", "/api/usages", "post"),
+    ("write", "/api/usages/batch", "post"),
+    ("read", "/api/usages/{id}", "get"),
+    ("read", "/api/usages/count", "get"),
+)
+"""The operations that need a scope."""
 AUTHORIZATION = ' -H "Authorization: Bearer $TOKEN"'
 
 
@@ -45,11 +52,12 @@ AUTHORIZATION = ' -H "Authorization: Bearer $TOKEN"'
 def render_landing_page(settings: Settings) -> str:
     """Render the landing page. Without JavaScript it shows everything but the counts."""
     page = (files("busyapi.api") / "landing.html").read_text(encoding="utf-8")
+    may_post = "write" in settings.anonymous_scopes
     values = {
         "version": escape(version("busyapi")),
         "port": str(settings.port),
-        "token": CREDENTIAL_FIELD if settings.has_credentials else "",
-        "authorization": AUTHORIZATION if settings.has_credentials else "",
+        "token": "" if may_post else CREDENTIAL_FIELD,
+        "authorization": "" if may_post else AUTHORIZATION,
         "rows": _render_rows(describe_api(settings)),
     }
     for name, value in values.items():
@@ -89,15 +97,15 @@ def describe_api(settings: Settings) -> dict[str, Any]:
     )
     if settings.validation == "lenient":
         schemas["Usage"] = schemas["UsageForm"] = {"type": "object"}
-    if settings.has_credentials:
+    guarded = [
+        paths[path][method]
+        for scope, path, method in OPERATIONS
+        if scope not in settings.anonymous_scopes
+    ]
+    for operation in guarded:
+        operation["security"] = [{"token": []}]
+    if guarded:
         document["components"]["securitySchemes"] = {"token": SECURITY_SCHEME}
-        for operation in (
-            batch,
-            paths["/api/usages"]["post"],
-            paths["/api/usages/{id}"]["get"],
-            paths["/api/usages/count"]["get"],
-        ):
-            operation["security"] = [{"token": []}]
     _add_head_operations(document)
     return document
 

@@ -3,7 +3,7 @@
 from functools import partial
 from typing import TYPE_CHECKING
 
-from busyapi.api.auth import RequestAuthorizer, choose_anonymous_scopes
+from busyapi.api.auth import RequestAuthorizer
 from busyapi.api.context import Reload
 from busyapi.auth.authenticator import Authenticator
 from busyapi.auth.client_certificate import ClientCertificates
@@ -32,9 +32,7 @@ def make_authorizer(
     proxies = parse_trusted_proxies(settings.trusted_proxies)
     authorizer = RequestAuthorizer(
         authenticator,
-        anonymous=choose_anonymous_scopes(
-            settings.anonymous, has_credentials=settings.has_credentials
-        ),
+        anonymous=settings.anonymous_scopes,
         rate=settings.rate_limit,
         proxies=proxies,
         certificates=_make_certificates(settings, proxies),

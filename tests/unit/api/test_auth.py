@@ -5,12 +5,13 @@ from time import time
 
 import pytest
 
-from busyapi.api.auth import OPEN_SCOPES, RequestAuthorizer, choose_anonymous_scopes
+from busyapi.api.auth import RequestAuthorizer
 from busyapi.api.request_head import AUTHORIZATION, CERTIFICATE
 from busyapi.auth.authenticator import Authenticator
 from busyapi.auth.credential import Credential
 from busyapi.auth.proxies import parse_trusted_proxies
 from busyapi.auth.token_file import CredentialFile
+from busyapi.settings import Settings
 
 WRITER = Credential("w", "writer", frozenset({"write"}))
 READER = Credential("r", "reader", frozenset({"read"}))
@@ -22,24 +23,24 @@ def make_authenticator(**tokens: Credential) -> Authenticator:
 
 
 @pytest.mark.parametrize(
-    ("setting", "has_credentials", "scopes"),
-    [
-        ("", False, OPEN_SCOPES),
-        ("", True, ()),
-        ("write", False, ("write",)),
-        ("write,read", True, ("write", "read")),
-    ],
+    ("setting", "scopes"),
+    [("", set()), ("write", {"write"}), ("read", {"read"}), ("write,read", {"write", "read"})],
 )
 def test_without_a_credential_a_request_has_the_scopes_of_the_setting(
-    setting: str,
-    has_credentials: bool,  # noqa: FBT001
-    scopes: tuple[str, ...],
+    setting: str, scopes: set[str]
 ) -> None:
-    assert choose_anonymous_scopes(setting, has_credentials=has_credentials) == scopes
+    settings = Settings.from_environment({"BUSYAPI_ANONYMOUS": setting})
+    assert settings.anonymous_scopes == scopes
+    assert RequestAuthorizer(anonymous=settings.anonymous_scopes).anonymous.scopes == scopes
+
+
+def test_by_default_nothing_is_allowed() -> None:
+    assert Settings().anonymous_scopes == frozenset()
+    assert RequestAuthorizer().find_writer(None, 0) is None
 
 
 def test_an_open_process_knows_every_writer() -> None:
-    authorizer = RequestAuthorizer()
+    authorizer = RequestAuthorizer(anonymous=("write", "read"))
     for kinds in (0, AUTHORIZATION, CERTIFICATE):
         assert authorizer.find_writer(None, kinds) is authorizer.anonymous
     assert not authorizer.is_limited(authorizer.anonymous)

@@ -43,7 +43,7 @@ def make_context(
         readers=[],
         archive=ArchiveClient("http://127.0.0.1:1", 1),
         metrics=ApiMetrics("fsync"),
-        authorizer=authorizer or RequestAuthorizer(),
+        authorizer=authorizer or RequestAuthorizer(anonymous=("write",)),
     )
 
 
