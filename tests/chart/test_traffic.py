@@ -36,12 +36,17 @@ def make_peer(component: str) -> Json:
 
 
 def dns(port: int, *to: Json) -> Json:
-    """Return a rule for queries to this port, anywhere if no peers are given."""
-    rule: Json = {"ports": [{"port": port, "protocol": "UDP"}, {"port": port, "protocol": "TCP"}]}
-    return rule | ({"to": [*to]} if to else {})
+    """Return a rule for queries to this port of these peers."""
+    ports = [{"port": port, "protocol": "UDP"}, {"port": port, "protocol": "TCP"}]
+    return {"ports": ports, "to": [*to]}
 
 
-DNS = [dns(53), dns(5353, OPENSHIFT)]
+KUBE_DNS = {
+    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+    "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+}
+NODE_CACHE = {"ipBlock": {"cidr": "169.254.20.10/32"}}
+DNS = [dns(53, KUBE_DNS, NODE_CACHE), dns(5353, OPENSHIFT)]
 
 
 def render_policy(component: str, values: Json | None = None) -> Json:
@@ -246,10 +251,56 @@ def test_dns_can_be_restricted_to_given_servers(component: str, peers: list[Json
 
 @pytest.mark.parametrize("mode", MODES, ids=mode_name)
 def test_no_policy_names_an_address_by_itself(mode: Path) -> None:
-    """A rule with addresses of one IP family would close the other."""
+    """A rule with addresses of one IP family would close the other. DNS also has pods."""
     given = str(values_of(mode))
     for document in of_kind(render(values_of(mode) | POLICY), "NetworkPolicy"):
-        assert "ipBlock" not in str(document) or "ipBlock" in given
+        text = str(document).replace(str(NODE_CACHE), "")
+        assert "ipBlock" not in text or "ipBlock" in given
+
+
+@pytest.mark.parametrize("mode", MODES, ids=mode_name)
+def test_every_rule_names_ports_and_every_connection_to_dns_names_servers(mode: Path) -> None:
+    given = str(values_of(mode))
+    for document in of_kind(render(values_of(mode) | POLICY), "NetworkPolicy"):
+        for rule in document["spec"].get("egress") or []:
+            is_open = document["metadata"]["name"].endswith("-test-outside")
+            assert is_open or rule.get("ports") or str(rule.get("to")) in given, rule
+            ports = {port["port"] for port in rule.get("ports") or []}
+            assert not ports & {53, 5353} or rule["to"]
+
+
+@pytest.mark.parametrize("mode", MODES, ids=mode_name)
+def test_what_no_policy_allows_is_denied_to_every_pod(mode: Path) -> None:
+    documents = render(values_of(mode) | POLICY)
+    spec = find_object(documents, "NetworkPolicy", "busyapi-deny")["spec"]
+    assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
+    assert not spec.keys() & {"ingress", "egress"}
+    selector = spec["podSelector"]["matchLabels"].items()
+    for name, pod in pods(documents):
+        assert selector <= pod["metadata"]["labels"].items(), name
+    off = render(values_of(mode) | {"networkPolicy": {"enabled": False}})
+    assert "busyapi-deny" not in {document["metadata"]["name"] for document in off}
+
+
+@pytest.mark.parametrize(
+    ("keys", "to", "rule"),
+    [
+        ("https://p.example.org/jwks.json", [], {"ports": [{"port": 443}]}),
+        ("https://p.example.org:8443/jwks.json", [], {"ports": [{"port": 8443}]}),
+        ("https://[fd00::6]:8443/", [], {"ports": [{"port": 8443}]}),
+        ("https://[fd00::6]/", [OPENSHIFT], {"ports": [{"port": 443}], "to": [OPENSHIFT]}),
+        ("/etc/keys/jwks.json", [], None),
+    ],
+)
+def test_only_the_api_reaches_the_provider_of_jwts(
+    keys: str, to: list[Json], rule: Json | None
+) -> None:
+    jwt = {"keys": keys, "issuer": "i", "audience": "a"}
+    values = {"auth": {"jwt": jwt}, "networkPolicy": {"enabled": True, "jwtTo": to}}
+    for component in ("api", "flusher", "valkey"):
+        plain, more = render_policy(component)["egress"], render_policy(component, values)["egress"]
+        added = [entry for entry in more if entry not in plain]
+        assert added == ([rule] if rule and component == "api" else [])
 
 
 def test_policies_allow_the_address_of_an_external_redis() -> None:
@@ -262,6 +313,23 @@ def test_policies_allow_the_address_of_an_external_redis() -> None:
         document["metadata"]["labels"]["app.kubernetes.io/component"]
         for document in of_kind(render(POLICY | EXTERNAL), "NetworkPolicy")
     }
+
+
+@pytest.mark.parametrize(
+    ("external", "ports"),
+    [
+        ({"host": "r", "port": 6380}, [6380]),
+        ({"mode": "sentinel", "hosts": ["a:26380", "[fd00::6]:26381"]}, [26380, 26381, 6379]),
+        ({"mode": "sentinel", "hosts": ["a", "b"]}, [26379, 6379]),
+        ({"mode": "cluster", "hosts": ["a:7000", "b:7000", "c"]}, [7000, 6379]),
+    ],
+)
+def test_policies_allow_the_ports_of_an_external_redis(external: Json, ports: list[int]) -> None:
+    values = {"valkey": {"enabled": False}, "externalRedis": external}
+    for component in ("api", "flusher"):
+        assert render_policy(component, values)["egress"][0] == {
+            "ports": [{"port": port} for port in ports]
+        }
 
 
 @pytest.mark.parametrize("component", ["api", "flusher", "valkey"])
