@@ -80,13 +80,15 @@ def start_partitions(release: Release, report: Report) -> None:
 def check_network(release: Release, report: Report) -> None:
     """Check that another pod reaches only the API with policies, and everything without them.
 
-    By default only Valkey has a policy. It is disabled once, to show that the probe works.
+    By default all pods have a policy. They are disabled once, to show that the probe works.
     """
     with report.row("NetworkPolicy: a pod outside the release reaches only the API") as row:
         release.kube.apply(make_outside_pod())
         wait_for(lambda: _is_running(release.kube, OUTSIDE_POD), "the outside pod to run", 60)
+        wait_for(lambda: list_reached_ports(release) == OPEN_TO_ALL, "the default policies", 30)
+        release.upgrade({"networkPolicy": {"enabled": False}})
         wait_for(
-            lambda: list_reached_ports(release) == set(PORTS) - {"valkey"}, "the default policy", 30
+            lambda: list_reached_ports(release) == set(PORTS) - {"valkey"}, "Valkey's policy", 30
         )
         release.upgrade({"networkPolicy": {"valkey": {"enabled": False}}})
         wait_for(

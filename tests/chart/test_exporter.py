@@ -58,8 +58,8 @@ def test_image_and_secret_are_values() -> None:
 @pytest.mark.parametrize(
     ("monitor", "kinds"),
     [
-        ("serviceMonitor", {"Deployment", "Service", "ServiceMonitor"}),
-        ("podMonitor", {"Deployment", "PodMonitor"}),
+        ("serviceMonitor", {"Deployment", "NetworkPolicy", "Service", "ServiceMonitor"}),
+        ("podMonitor", {"Deployment", "NetworkPolicy", "PodMonitor"}),
     ],
 )
 def test_monitors_find_the_exporter(monitor: str, kinds: set[str]) -> None:

@@ -181,7 +181,7 @@ def test_no_warning_appears_when_not_due(mode: Path) -> None:
 
 
 def test_notes_list_only_disabled_features() -> None:
-    fixed: Json = {"autoscaling": {"enabled": False}}
+    fixed: Json = {"autoscaling": {"enabled": False}, "networkPolicy": {"enabled": False}}
     everything_off = notes(fixed).partition("\nNot enabled\n")[2]
     assert all(f"\n- {name}" in everything_off for name in ON)
     for name, values in ON.items():

@@ -21,6 +21,7 @@ from testkit.chart.rendering import (
 PUBLIC = {("/api", "Prefix"), ("/", "Exact"), ("/openapi.json", "Exact")}
 INGRESS: Json = OPEN | {"ingress": {"enabled": True, "hosts": [{"host": "usages.example.org"}]}}
 ROUTE: Json = OPEN | {"httpRoute": {"enabled": True, "parentRefs": [{"name": "gateway"}]}}
+NO_POLICY: Json = {"networkPolicy": {"enabled": False}}
 POLICY: Json = {"networkPolicy": {"enabled": True}}
 EXTERNAL: Json = {"valkey": {"enabled": False}, "externalRedis": {"host": "redis.example.org"}}
 OPENSHIFT = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "openshift-dns"}}}
@@ -187,6 +188,18 @@ def test_api_accepts_given_peers_and_is_scraped_only_by_monitoring() -> None:
         "http": [make_peer("test"), devices],
         "metrics": [{"namespaceSelector": {"matchLabels": monitoring}}],
     }
+
+
+def test_by_default_policies_are_on_and_everyone_may_connect_to_the_api_only() -> None:
+    assert of_kind(render(), "NetworkPolicy") == of_kind(render(POLICY), "NetworkPolicy")
+    first, *others = render_policy("api")["ingress"]
+    assert first == {"ports": [{"port": "http"}]}
+    rules = [rule for name in ("flusher", "valkey") for rule in render_policy(name)["ingress"]]
+    assert all(rule["from"] for rule in [*others, *rules])
+    names = {
+        document["metadata"]["name"] for document in of_kind(render(NO_POLICY), "NetworkPolicy")
+    }
+    assert names == {"busyapi-valkey"}
 
 
 def test_api_reaches_only_redis_flushers_and_dns() -> None:

@@ -82,9 +82,10 @@ def is_accepting(server: Server) -> bool:
     [
         ({}, True),
         ({"networkPolicy": {"enabled": True, "valkey": {"enabled": False}}}, True),
-        ({"networkPolicy": {"valkey": {"enabled": False}}}, False),
+        ({"networkPolicy": {"enabled": False}}, True),
+        ({"networkPolicy": {"enabled": False, "valkey": {"enabled": False}}}, False),
         # The values of `helm upgrade --reuse-values` from 0.2.0.
-        ({"networkPolicy": {"valkey": {"enabled": None}}}, True),
+        ({"networkPolicy": {"enabled": False, "valkey": {"enabled": None}}}, True),
     ],
 )
 def test_only_this_release_may_connect_to_valkey(values: Json, *, exists: bool) -> None:

@@ -34,6 +34,7 @@ BASE: Json = {
     "flusher": {"auth": {"existingSecret": f"{NAME}-archive"}},
     "auth": {"existingSecret": f"{NAME}-tokens"},
     "tests": {"enabled": False},
+    "networkPolicy": {"enabled": False},
 }
 EXTRAS: dict[str, tuple[str, Json]] = {
     "ingress": ("Ingress", {"ingress": {"enabled": True, "hosts": [{"host": ""}]}}),
