@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from busyapi.ids import MAX_ID
 from testkit.api_client import USAGE, check_problem, check_stored, check_unavailable, send
 from testkit.archive.command import run_busyapi
 from testkit.audit import read_records, read_resources, verify
@@ -144,6 +145,29 @@ def test_refusals_are_recorded_without_delay_for_the_client(stack: Stack) -> Non
         ("usages", 401),
     }
     assert len(records) <= 4
+
+
+@pytest.mark.parametrize(
+    ("mode", "usage"),
+    [("required", "9" * 600), ("background", "9" * 600), ("required", str(MAX_ID + 1))],
+    ids=["required", "background", "after the last id"],
+)
+def test_refusal_of_an_impossible_id_does_not_stop_the_trail(
+    stacks: Stacks, valkey: Server, tmp_path: Path, mode: str, usage: str
+) -> None:
+    stack = stacks(valkey, settings=make_settings(tmp_path, BUSYAPI_AUDIT=mode))
+    stored = post(stack)
+    check_problem(fetch(stack.port, f"/api/usages/{usage}"), 401)
+    wait_until(lambda: find_records(stack, "refused"), "the refusal to be recorded")
+    assert find_records(stack, "refused")[0]["resource"] == "usages"
+    assert read(stack, stored).status == 200
+    wait_until(lambda: find_records(stack, "read"), "the read to be recorded")
+    check_problem(fetch(stack.port, "/api/usages/7"), 401)
+    stack.apis[0].stop()
+    assert [record["resource"] for record in find_records(stack, "refused")] == [
+        "usages",
+        "usage/7",
+    ]
 
 
 def test_refused_credential_is_named(stack: Stack) -> None:

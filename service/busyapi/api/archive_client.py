@@ -9,7 +9,13 @@ import aiohttp
 import structlog
 
 from busyapi.audit.record import AuditEntry, encode_entry
-from busyapi.errors import AuditUnavailable, ConfigError, Refused, UsageExpired
+from busyapi.errors import (
+    AuditUnavailable,
+    BusyapiError,
+    ConfigError,
+    Refused,
+    UsageExpired,
+)
 from busyapi.ids import Seq
 from busyapi.web.internal_headers import AUDIT_HEADER, AUDITED_HEADER
 from busyapi.web.request_id import HEADER
@@ -18,10 +24,16 @@ from busyapi.web.shared_secret import SharedSecret
 log = structlog.get_logger()
 
 REQUEST_TIMEOUT_SECONDS = 3.0
+RETRIED_STATUSES = frozenset({401, 403, 404, 408, 429})
+"""Client errors that are about the sender, the address or the moment, not about the entries."""
 
 
 class ArchiveUnavailable(Refused):
     """The archive is unavailable."""
+
+
+class EntriesRefused(BusyapiError):
+    """The flusher refuses entries of the audit trail, and would refuse them again."""
 
 
 class _Reply(NamedTuple):
@@ -78,6 +90,7 @@ class ArchiveClient:
 
         Raises:
             AuditUnavailable: they may not be recorded.
+            EntriesRefused: none is recorded, because at least one of them is invalid.
         """
         try:
             reply = await self._send("POST", partition, "/audit", {}, entries)
@@ -85,6 +98,8 @@ class ArchiveClient:
             raise AuditUnavailable from None
         if reply.status != HTTPStatus.NO_CONTENT:
             _log_failure(partition, f"it answered {reply.status} to entries of the audit trail")
+            if 400 <= reply.status < 500 and reply.status not in RETRIED_STATUSES:  # noqa: PLR2004
+                raise EntriesRefused(f"the flusher answered {reply.status}")
             raise AuditUnavailable
 
     async def close(self) -> None:

@@ -15,6 +15,7 @@ from busyapi.api.audit_sender import EntrySender
 from busyapi.api.rate_limit import client_network
 from busyapi.api.refusal_sampler import INTERVAL_SECONDS, RefusalSampler
 from busyapi.audit.record import MAX_TEXT, AuditEntry, format_time
+from busyapi.ids import MAX_ID
 from busyapi.web.protocol import request_id_of
 
 REFUSED_STATUSES = frozenset({401, 403, 429})
@@ -54,7 +55,7 @@ class AuditTrail:
         return AuditEntry(
             time=format_time(time.time()),
             action=action,
-            resource=resource,
+            resource=resource[:MAX_TEXT],
             name=name[:MAX_TEXT],
             address=self._find_address(request)[:MAX_TEXT],
             request_id=request_id_of(request),
@@ -121,6 +122,6 @@ class ReadAudit:
 
 
 def _describe_resource(request: Request) -> str:
-    """Return what a request asked for. A path that no route has is not quoted."""
-    usage = request.match_info.get("usage") if request.route else None
-    return "usages" if usage is None else f"usage/{usage}"
+    """Return what a request asked for. A path without a possible id is not quoted."""
+    usage = request.match_info.get("usage", 0) if request.route else 0
+    return f"usage/{usage}" if 1 <= usage <= MAX_ID else "usages"

@@ -5,7 +5,8 @@
     send_later  ──┘                                       └──> failed: the read is refused
 
 While one POST is under way, the next entries gather. Entries that nothing waits for are sent again
-until the flusher has them; their number is bounded, and those that were dropped are counted.
+until the flusher has them; their number is bounded, and those that were dropped are counted. An
+entry that the flusher refuses is dropped too.
 """
 
 import asyncio
@@ -14,9 +15,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from busyapi.api.archive_client import ArchiveClient
+import structlog
+
+from busyapi.api.archive_client import ArchiveClient, EntriesRefused
 from busyapi.audit.record import AuditEntry, encode_entry
-from busyapi.errors import AuditUnavailable
+from busyapi.errors import AuditUnavailable, describe_for_log
+
+log = structlog.get_logger()
 
 MAX_PENDING = 10_000
 """Entries that wait to be sent, in each process for each partition."""
@@ -75,6 +80,7 @@ class EntrySender:
         if self._task:
             await asyncio.wait([self._task], timeout=seconds)
             self._task.cancel()
+            await asyncio.wait([self._task])
 
     def _enqueue(self, pending: _Pending) -> None:
         self._pending.append(pending)
@@ -84,22 +90,83 @@ class EntrySender:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
-        while self._pending:
-            batch = [self._pending.popleft() for _ in range(min(MAX_BATCH, len(self._pending)))]
-            dropped, self._dropped = self._dropped, 0
+        try:
+            while self._pending:
+                batch = [self._pending.popleft() for _ in range(min(MAX_BATCH, len(self._pending)))]
+                if not await self._deliver(batch):
+                    await self._pause()
+        finally:
+            # A task that is cancelled leaves entries.
+            abandoned = list(self._pending)
+            self._pending.clear()
+            self._fail(abandoned)
+
+    async def _deliver(self, batch: list[_Pending]) -> bool:
+        """Send a batch; return False if it could not be sent. Its entries are then kept, or failed.
+
+        If the flusher refuses a batch, its entries are sent one by one: a single invalid one must
+        neither hold up the others nor be sent again for ever.
+        """
+        try:
+            await self._post(batch)
+        except EntriesRefused as error:
+            if len(batch) == 1:
+                self._refuse(batch[0], error)
+                return True
+            return await self._deliver_each(deque(batch))
+        except AuditUnavailable:
+            self._fail(batch)
+            return False
+        except Exception as error:  # noqa: BLE001 - reads must not wait for a task that has ended
+            log.error(
+                "audit_delivery_failed",
+                partition=self._partition,
+                error=type(error).__name__,
+                detail=describe_for_log(error),
+            )
+            self._fail(batch)
+            return False
+        except BaseException:
+            self._fail(batch)
+            raise
+        return True
+
+    async def _deliver_each(self, rest: deque[_Pending]) -> bool:
+        try:
+            while rest:
+                if not await self._deliver([rest.popleft()]):
+                    return False
+        finally:
+            self._fail(list(rest))
+        return True
+
+    async def _post(self, batch: list[_Pending]) -> None:
+        """Send a batch in one request, with the number of dropped events, and answer its reads."""
+        dropped, self._dropped = self._dropped, 0
+        try:
             entries = [pending.entry for pending in batch]
             entries[0] = replace(entries[0], dropped=entries[0].dropped + dropped)
-            try:
-                body = b"\n".join(map(encode_entry, entries))
-                await self._archive.record(self._partition, body)
-            except AuditUnavailable:
-                self._dropped += dropped
-                self._fail(batch)
-                await self._pause()
-            else:
-                for pending in batch:
-                    if pending.recorded and not pending.recorded.done():
-                        pending.recorded.set_result(None)
+            await self._archive.record(self._partition, b"\n".join(map(encode_entry, entries)))
+        except BaseException:
+            self._dropped += dropped
+            raise
+        for pending in batch:
+            if pending.recorded and not pending.recorded.done():
+                pending.recorded.set_result(None)
+
+    def _refuse(self, pending: _Pending, error: EntriesRefused) -> None:
+        """Drop an entry that the flusher refuses, and refuse its read."""
+        entry = pending.entry
+        log.error(
+            "audit_entry_refused",
+            partition=self._partition,
+            action=entry.action,
+            request_id=entry.request_id,
+            detail=str(error),
+        )
+        self.count_dropped(entry.count + entry.dropped)
+        if pending.recorded and not pending.recorded.done():
+            pending.recorded.set_exception(AuditUnavailable())
 
     def _fail(self, batch: list[_Pending]) -> None:
         """Refuse the reads of a batch, and keep its other entries for the next attempt."""
@@ -107,7 +174,7 @@ class EntrySender:
             if pending.recorded is None and not self._closing:
                 self._pending.appendleft(pending)
             elif pending.recorded is None:
-                self.count_dropped(pending.entry.count)
+                self.count_dropped(pending.entry.count + pending.entry.dropped)
             elif not pending.recorded.done():
                 pending.recorded.set_exception(AuditUnavailable())
 

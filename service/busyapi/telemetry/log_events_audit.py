@@ -41,6 +41,22 @@ AUDIT_EVENTS = (
         NO_ACTION,
     ),
     LogEvent(
+        "audit_entry_refused",
+        "error",
+        ("partition", "action", "request_id", "detail"),
+        "the flusher refuses an entry of the audit trail as invalid: it is dropped, and counted in"
+        " `busyapi_audit_dropped_total`. If it was a read, its client got a 503",
+        "report a defect with the line: the API made an entry that its flusher does not accept",
+    ),
+    LogEvent(
+        "audit_delivery_failed",
+        "error",
+        ("partition", "error", "detail"),
+        "an API process could not send entries of the audit trail, for an unexpected reason. It"
+        " tries again; reads that waited for them got a 503",
+        "report a defect with `error` and `detail`",
+    ),
+    LogEvent(
         "audit_head",
         "info",
         ("file", "seq", "hash"),
