@@ -337,7 +337,7 @@ class Settings:
         "BUSYAPI_JWT_PATIENT_CLAIM",
         "patient",
         "name or path",
-        "the claim with the only patient whose usages may be sent",
+        "the claim with the only patient whose usages may be sent or read",
     )
     jwt_rate_claim: str = setting(
         "BUSYAPI_JWT_RATE_CLAIM", "rate", "name or path", "the claim with usages per second"

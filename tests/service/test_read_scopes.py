@@ -18,6 +18,7 @@ from testkit.servers import Server
 from tests.conftest import Stacks
 
 BATCH = "/api/usages/batch"
+PATIENT = USAGE["patientId"]
 CREDENTIALS = {
     "device": ('["write", "read:own"]', "north"),
     "neighbour": ('["write", "read:own", "read:tenant"]', "north"),
@@ -26,15 +27,19 @@ CREDENTIALS = {
     "clinic": ('["read:tenant"]', "north"),
     "doctor": ('["read"]', ""),
     "sender": ('["write"]', "north"),
+    "patient": ('["read"]', ""),
+    "other-patient": ('["read", "read:own", "read:tenant"]', "north"),
 }
 """Scopes and tenant of each credential."""
-READERS = ("device", "neighbour", "stranger", "single", "clinic", "doctor")
+PATIENTS = {"patient": PATIENT, "other-patient": "another"}
+"""The patients that credentials are bound to."""
+READERS = ("device", "neighbour", "stranger", "single", "clinic", "doctor", *PATIENTS)
 VISIBLE = {
-    "device": {"device", "neighbour", "clinic", "doctor"},
-    "neighbour": {"neighbour", "clinic", "doctor"},
-    "stranger": {"stranger", "doctor"},
-    "single": {"single", "doctor"},
-    "nobody": {"doctor"},
+    "device": {"device", "neighbour", "clinic", "doctor", "patient"},
+    "neighbour": {"neighbour", "clinic", "doctor", "patient"},
+    "stranger": {"stranger", "doctor", "patient"},
+    "single": {"single", "doctor", "patient"},
+    "nobody": {"doctor", "patient"},
 }
 """By the poster of a usage: the readers that may see it."""
 
@@ -73,7 +78,9 @@ def start_guarded(stack: Stack, folder: Path, **settings: str) -> Api:
     for name, (scopes, tenant) in CREDENTIALS.items():
         digest = hashlib.sha256(token_of(name).encode()).hexdigest()
         table = f'[tokens.{name}]\nsha256 = "{digest}"\nscopes = {scopes}\n'
-        tables.append(table + (f'tenant = "{tenant}"\n' if tenant else ""))
+        table += f'tenant = "{tenant}"\n' if tenant else ""
+        table += f'patient_id = "{PATIENTS[name]}"\n' if name in PATIENTS else ""
+        tables.append(table)
     tokens.write_text("\n".join(tables))
     port = reserve_port()
     environment = {
@@ -129,8 +136,9 @@ def test_each_scope_sees_its_usages_in_the_buffer_and_in_the_archive(guarded: Gu
     flusher.start()
     stack.wait_until_archived()
     assert look() == expected
-    # Without the scope read, an id that was never given out looks the same in the archive.
-    assert check_problem(read(port, "single", max(posters) + 1), 404) == missing
+    # To these, an id that was never given out looks the same in the archive.
+    for name in ("single", "patient"):
+        assert check_problem(read(port, name, max(posters) + 1), 404) == missing
 
 
 def test_writer_without_a_scope_to_read_sees_nothing_and_counts_need_read(

@@ -7,7 +7,7 @@ from sanic.response import HTTPResponse
 
 from busyapi.api.audit import ReadAudit
 from busyapi.api.context import ApiContext, make_handler
-from busyapi.api.read_access import READ_SCOPES, may_read
+from busyapi.api.read_access import READ_SCOPES, may_read, reads_all
 from busyapi.api.responses import JSON, make_json_response
 from busyapi.auth.credential import Credential
 from busyapi.errors import NotSeeded, RedisUnavailable, UsageExpired
@@ -57,7 +57,7 @@ async def _find_readable(
         stamped = await _find_archived(context, credential, audit, usage_id)
     if stamped is None:
         raise RedisUnavailable if is_redis_down else Problem(404, NO_SUCH_USAGE)
-    if not may_read(credential, stamped.stamp, context.stamper):
+    if not may_read(credential, stamped, context.stamper):
         raise Problem(404, NO_SUCH_USAGE)
     return stamped.usage
 
@@ -77,14 +77,13 @@ async def _find_archived(
     context: ApiContext, credential: Credential, audit: ReadAudit, usage_id: UsageId
 ) -> StampedUsage | None:
     partition, seq = split_usage_id(usage_id, context.settings.partitions)
-    reads_all = "read" in credential.scopes
     # The flusher records the read with the status that it finds. Whether another credential gets
-    # that status is known only when its stamp is compared.
-    entry = audit.take_required() if reads_all else None
+    # that status is known only when its stamp and its patient are compared.
+    entry = audit.take_required() if reads_all(credential) else None
     try:
         line = await context.archive.find_line(partition, seq, request_id_of(audit.request), entry)
     except UsageExpired:
-        if not reads_all:  # nothing shows whose it was
+        if not reads_all(credential):  # nothing shows whose it was
             raise Problem(404, NO_SUCH_USAGE) from None
         raise Problem(410, "The usage is no longer kept.") from None
     return split_archived_stamp(line) if line else None
@@ -93,7 +92,9 @@ async def _find_archived(
 @make_handler
 async def get_count(context: ApiContext, request: Request) -> HTTPResponse:
     """Return how many usages have an id, are in the archive, and wait in Redis."""
-    await context.authorizer.authorize(request, "read")
+    credential = await context.authorizer.authorize(request, "read")
+    if not reads_all(credential):
+        raise Problem(403, "This credential may read usages of one patient only.")
     return make_json_response(await count_usages(context))
 
 

@@ -1,4 +1,7 @@
-"""A credential may be bound to one patient: it may send usages of that patient only."""
+"""A credential may be bound to one patient: it may send usages of that patient only.
+
+`read_access` does the same for lookups.
+"""
 
 from itertools import islice
 

@@ -1,20 +1,34 @@
 """Which usages a credential may read: all, those of its tenant, or its own.
 
+A credential that is bound to a patient reads only usages of this patient, whatever its scopes.
+
 A usage that a credential may not read is answered as one that does not exist: ids count up, and a
 403 would tell how many usages others have posted.
 """
 
+import msgspec
+
 from busyapi.api.stamper import Stamper
 from busyapi.auth.credential import Credential
-from busyapi.stamp import Stamp
+from busyapi.decode.patient_id import extract_rendered_patient_id
+from busyapi.stamp import StampedUsage
 
 READ_SCOPES = ("read", "read:own", "read:tenant")
 """A lookup needs one of these."""
 
 
-def may_read(credential: Credential, stamp: Stamp | None, stamper: Stamper | None) -> bool:
-    """Return whether a credential may read a usage with this stamp, or without one."""
-    scopes = credential.scopes
+def reads_all(credential: Credential) -> bool:
+    """Return whether a credential may read every usage."""
+    return "read" in credential.scopes and credential.patient_id is None
+
+
+def may_read(credential: Credential, stamped: StampedUsage, stamper: Stamper | None) -> bool:
+    """Return whether a credential may read a rendered usage with this stamp, or without one."""
+    scopes, patient, stamp = credential.scopes, credential.patient_id, stamped.stamp
+    if patient is not None and extract_rendered_patient_id(stamped.usage) != msgspec.json.encode(
+        patient
+    ):
+        return False
     if "read" in scopes:
         return True
     if stamp is None:

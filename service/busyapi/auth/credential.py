@@ -19,7 +19,7 @@ class Credential:
     scopes: frozenset[str]
     tenant: str = ""
     patient_id: str | None = None
-    """The only patient whose usages it may send. None: any."""
+    """The only patient whose usages it may send and read. None: any."""
     rate: float = 0.0
     """Usages per second. 0: the default of the installation."""
     expires_at: float = inf

@@ -45,7 +45,7 @@ def add_command(commands: Any) -> None:
     create.add_argument("--tenant", metavar="NAME", help="the tenant that it belongs to")
     create.add_argument("--rate", metavar="N", type=float, help="usages per second")
     create.add_argument(
-        "--patient-id", metavar="ID", help="the only patient whose usages it may send"
+        "--patient-id", metavar="ID", help="the only patient whose usages it may send or read"
     )
     create.set_defaults(run=_create)
 

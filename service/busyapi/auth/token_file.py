@@ -6,7 +6,7 @@
     expires = 2027-01-01T00:00:00Z     # this and all below are optional
     tenant = "north"
     rate = 50                          # usages per second
-    patient_id = "100"                 # the only patient whose usages it may send
+    patient_id = "100"                 # the only patient whose usages it may send or read
 
     [certificates.gateway]
     uri = "spiffe://cluster.local/ns/clinic/sa/gateway"     # or subject = "CN=…,O=…"

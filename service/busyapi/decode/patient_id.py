@@ -9,7 +9,12 @@ class _PatientOnly(msgspec.Struct):
     patientId: Any = None  # noqa: N815 - as devices send it
 
 
+class _Rendered(msgspec.Struct):
+    usage: _PatientOnly
+
+
 _decoder = msgspec.json.Decoder(_PatientOnly)
+_rendered_decoder = msgspec.json.Decoder(_Rendered)
 
 
 def extract_patient_id(line: bytes) -> bytes:
@@ -17,5 +22,13 @@ def extract_patient_id(line: bytes) -> bytes:
 
     This process has checked and rendered the line, so a typed struct may skip the rest of it.
     """
-    patient = _decoder.decode(line).patientId
+    return _encode(_decoder.decode(line).patientId)
+
+
+def extract_rendered_patient_id(line: bytes) -> bytes:
+    """Return the patient id of a usage as lookups render it, in the same form."""
+    return _encode(_rendered_decoder.decode(line).usage.patientId)
+
+
+def _encode(patient: Any) -> bytes:
     return msgspec.json.encode(str(patient) if type(patient) is int else patient)
