@@ -21,8 +21,8 @@ BLOCK_SECONDS = 300
 _FORWARD = re.compile(r"(port-forward \S+) (\d+)(?::(\d+))?")
 
 RECORDER = """#!/bin/bash
-# Records a failure. The block itself ends a port-forward.
-case " $* " in *" port-forward "*) exec {program} "$@" ;; esac
+# Records a failure. The block itself ends a port-forward. Only a restarted pod has a previous log.
+case " $* " in *" port-forward "* | *" --previous "*) exec {program} "$@" ;; esac
 {program} "$@"
 code=$?
 [ $code = 0 ] || echo "$code: {name} $*" >> "$FAILURES"
