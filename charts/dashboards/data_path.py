@@ -106,6 +106,7 @@ COMMIT = Row(
                     "{{source}}",
                 )
             ],
+            alerts=["BusyapiCredentialsNotReloaded"],
         ),
         Lines(
             title="Committer failures by reason",

@@ -106,7 +106,12 @@ REQUESTS = Row(
             stacked=True,
             colors=[("200", BLUE), ("201", GREEN), ("4", YELLOW), ("5", RED), ("503", ORANGE)],
             queries=[Query(total(rate("busyapi_requests_total"), "status") + " > 0", "{{status}}")],
-            alerts=["BusyapiAvailabilityBurn", "BusyapiTrafficGone", "BusyapiProbeFailing"],
+            alerts=[
+                "BusyapiAvailabilityBurn",
+                "BusyapiTrafficGone",
+                "BusyapiProbeFailing",
+                "BusyapiCredentialsRefused",
+            ],
         ),
         Lines(
             title="Error rate",

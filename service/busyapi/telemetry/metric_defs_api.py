@@ -44,6 +44,7 @@ REQUESTS = MetricDef(
     "Requests answered. Many with 503: see busyapi_refused_total for the reason.",
     (
         "BusyapiAvailabilityBurn",
+        "BusyapiCredentialsRefused",
         "BusyapiTrafficGone",
         "Autoscaling and resources",
         "Overview",
@@ -183,7 +184,7 @@ CREDENTIAL_RELOAD_FAILURES = MetricDef(
     "counter",
     "Attempts to reload credentials that failed: the last good ones stay in use. file: see the log"
     " event `credentials_not_reloaded`. keys: check the provider of the JWTs.",
-    ("Data path",),
+    ("BusyapiCredentialsNotReloaded", "Data path"),
     (Label("source", "2", CREDENTIAL_SOURCES),),
 )
 
