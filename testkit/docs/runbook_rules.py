@@ -48,6 +48,8 @@ REASONS = {name for name in (*vars(errors), *vars(archive_client)) if name[0].is
 }
 _PANELS = re.compile(rf"anels? ((?:\*[^*]+\*(?:, | and )?)+) of \*({BOARDS})\*")
 _LOGGED = re.compile(r"kubectl .*?logs .*?\| grep (?:-E )?'?([a-z_|]+)'?|log event\s+`([a-z_]+)`")
+_LITERAL = re.compile(r"--set [\w.]+=\d|\"\w+\":\d|--replicas=[1-9]")
+"""A number in a command: on-call would paste it, whatever the present value is."""
 _ARCHIVE = re.compile(r"-- (busyapi archive [^|>&\n]+)")
 _REASONS = re.compile(r"^ *\| *reason .*\n(?: *\|.*\n)+", re.MULTILINE)
 _MESSAGES = re.compile(r"^ *\| (?:message contains|why) .*\n(?: *\|.*\n)+", re.MULTILINE)
@@ -185,6 +187,8 @@ def _check_marks(page: Page, known: Known) -> Iterator[str]:
             yield f"a block is marked {mark}"
         elif (label := LABELS[mark]) != block.label and (label or block.label in LABELS.values()):
             yield f"above a block marked {mark} is {block.label!r}, not {label!r}"
+        if mark and (number := _LITERAL.search(block.text)):
+            yield f"a command that changes something has a number, not a word: {number[0]}"
         if test or mark in {"reads", "decides"}:
             yield from _check_test(" ".join(test))
 

@@ -75,6 +75,14 @@ BREAKS = {
         "| message contains | do |\n|---|---|\n| no space at all | wait |\n\n## Do not",
     ),
     "changes something": ("## Do not", "## Do not\n\n```sh changes\nls\n```"),
+    "has a number, not a word: --set config.bound=2": (
+        'patch pvc archive-busyapi-flusher-$P -p \'{"spec"',
+        'upgrade busyapi --set config.bound=2 \'{"spec"',
+    ),
+    'has a number, not a word: "maxReplicas":1': (
+        '{"requests":{"storage":"SIZE"}}',
+        '{"maxReplicas":12}',
+    ),
     "busyapi has no command": ("busyapi archive ls", "busyapi archive list"),
     "names no test": ("runbooks.py::grow_volume", "books.py::grow"),
     "there is no grown": ("runbooks.py::grow_volume", "runbooks.py::grown"),
