@@ -53,7 +53,8 @@ def promtool(name: str, *arguments: str | Path) -> str:
 def groups(values: Json | None = None, release: str = "busyapi") -> list[Json]:
     """Return the groups of the PrometheusRule with these values, and all alerts by default."""
     every = {"enabled": True, "trafficGone": {"enabled": True}}
-    metrics = {"metrics": {"prometheusRule": {**every, **(values or {})}}}
+    probe = {"enabled": True, "targets": ["https://usages.example.org/openapi.json"]}
+    metrics = {"metrics": {"prometheusRule": {**every, **(values or {})}, "probe": probe}}
     (rule,) = of_kind(render(metrics, release=release), "PrometheusRule")
     rule_groups: list[Json] = rule["spec"]["groups"]
     return rule_groups

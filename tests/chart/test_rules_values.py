@@ -9,6 +9,7 @@ from testkit.chart.rendering import CHART, OPEN, ROOT, Json, find_object, of_kin
 from testkit.chart.schemas import find_schema_error
 
 FULL = "BusyapiBufferFull"
+PROBE_FAILING = "BusyapiProbeFailing"
 
 
 def rule(name: str, **values: Any) -> Json:
@@ -120,6 +121,19 @@ def test_alert_on_traffic_is_off_by_default_and_with_values_of_an_older_release(
     optional = (ROOT / "k8s" / "observability" / "rules-traffic.yaml").read_text()
     assert name in optional
     assert name not in (ROOT / "k8s" / "observability" / "rules.yaml").read_text()
+
+
+def test_missing_probe_has_an_alert_only_with_the_probe_of_the_chart() -> None:
+    probe = {"enabled": True, "targets": ["https://usages.example.org/"]}
+    for metrics, rules in (({"probe": probe}, 2), ({}, 1), ({"probe": None}, 1)):
+        documents = render({"metrics": {"prometheusRule": {"enabled": True}, **metrics}})
+        (document,) = of_kind(documents, "PrometheusRule")
+        named = [a for a in alerts(document["spec"]["groups"]) if a["alert"] == PROBE_FAILING]
+        assert len(named) == rules
+        assert ("absent(probe_success" in str(named)) == (rules == 2)
+    for name in ("rules.yaml", "rules-traffic.yaml"):
+        plain = (ROOT / "k8s" / "observability" / name).read_text()
+        assert "absent(probe_success" not in plain
 
 
 INGRESS: Json = {"enabled": True, "hosts": [{"host": "{{ .Release.Name }}.example.org"}]}

@@ -1,4 +1,4 @@
-"""The probe of a real blackbox-exporter cannot reach the API, and fires its alert."""
+"""The alert fires if a real blackbox-exporter cannot reach the API, or gives no result."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,9 @@ def probe_job(exporter: BlackboxExporter, url: str) -> dict[str, Any]:
     }
 
 
-def test_api_that_cannot_be_reached_fires_an_alert(tmp_path: Path, rules: dict[str, Any]) -> None:
+def test_api_that_cannot_be_reached_and_probe_without_result_fire_an_alert(
+    tmp_path: Path, rules: dict[str, Any]
+) -> None:
     with (
         BlackboxExporter(tmp_path) as exporter,
         Server(tmp_path / "redis") as server,
@@ -49,3 +51,7 @@ def test_api_that_cannot_be_reached_fires_an_alert(tmp_path: Path, rules: dict[s
             prometheus.wait_until_firing(ALERT)
             api.start()
             prometheus.wait_until_resolved(ALERT)
+            exporter.stop()
+            prometheus.wait_until_firing(ALERT)
+            (alert,) = (a for a in prometheus.alerts() if a["labels"]["alertname"] == ALERT)
+            assert alert["labels"]["severity"] == "warning"  # no result is not an outage

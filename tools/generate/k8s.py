@@ -26,6 +26,9 @@ OPTIONAL = """
   # Only for traffic that is about the same every day: the chart leaves this group out unless
   # metrics.prometheusRule.trafficGone.enabled is true.
   - name: busyapi-traffic"""
+PROBE = """
+  # Only with the chart's Probe: the chart leaves this group out unless metrics.probe.enabled
+  # is true."""
 HELM_LABELS = ("helm.sh/chart", "app.kubernetes.io/managed-by")
 COMPONENT = "app.kubernetes.io/component"
 
@@ -149,6 +152,8 @@ def render_rules(chart: Path) -> tuple[str, str]:
     ):
         assert old in text, old  # noqa: S101 - the chart decides, no user
         text = text.replace(old, new)
+    # absent() cannot name a release there, and would fire wherever no API is probed.
+    text, _ = text.split(PROBE)
     always, optional = text.split(OPTIONAL)
     return HEAD_RULES + always, f"{HEAD_RULES}groups:\n  - name: busyapi-traffic{optional}"
 
