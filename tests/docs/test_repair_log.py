@@ -87,6 +87,9 @@ def test_only_the_damage_is_cut_out_and_the_flusher_names_what_is_missing(tmp_pa
         bytes_cut = size - (log / FILE).stat().st_size
         assert f"bytes cut: {bytes_cut}\n" in repair.stdout
         assert DAMAGED_BYTES <= bytes_cut < 5 * DAMAGED_BYTES
+        entries = re.findall(r"^entry \w+ the cut: (\d+)-(\d+)$", repair.stdout, re.MULTILINE)
+        (last_before, _), (last_after, count) = [(int(a), int(b)) for a, b in entries]
+        first_after = last_after - count + 1
 
         server.start()
         flusher.resume()
@@ -99,3 +102,4 @@ def test_only_the_damage_is_cut_out_and_the_flusher_names_what_is_missing(tmp_pa
         )
         assert halted
         assert int(halted[1]) - int(halted[2]) == lost
+        assert (int(halted[1]), int(halted[2])) == (first_after, last_before + 1)
