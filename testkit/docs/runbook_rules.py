@@ -31,6 +31,8 @@ LABELS = {
     "decides": "**Cannot be undone:**",
 }
 """Mark of a block -> the line above it."""
+NAMESPACE_SELECTOR = 'namespace="busyapi"'
+"""In each selector of a query: the namespace that `export NAMESPACE=busyapi` sets."""
 BOARDS = "Overview|Data path|Autoscaling and resources"
 FOREIGN_METRICS = {
     "up",
@@ -54,6 +56,11 @@ _ARCHIVE = re.compile(r"-- (busyapi archive [^|>&\n]+)")
 _REASONS = re.compile(r"^ *\| *reason .*\n(?: *\|.*\n)+", re.MULTILINE)
 _MESSAGES = re.compile(r"^ *\| (?:message contains|why) .*\n(?: *\|.*\n)+", re.MULTILINE)
 _TEST = re.compile(r"(\S+\.py)::(\w+)")
+_INTO_QUERIES = re.compile(
+    r"^Set the variables? from the labels? of the alert, "
+    r"and write its namespace into the queries\.$",
+    re.MULTILINE,
+)
 _USED = re.compile(r"\$\{?([A-Z][A-Z_]*)\b")
 _ASSIGNED = re.compile(r"\b([A-Z][A-Z_]*)=")
 
@@ -145,6 +152,7 @@ def check_page(page: Page, known: Known) -> list[str]:
         _check_structure,
         _check_marks,
         _check_variables,
+        _check_queries,
         _check_names,
         _check_commands,
         _check_links,
@@ -217,6 +225,21 @@ def _check_variables(page: Page, known: Known) -> Iterator[str]:
         if block.kind == "sh":
             used = set(_USED.findall(block.text)) - set(_ASSIGNED.findall(block.text))
             yield from (f"nothing sets ${name}" for name in sorted(used - exported))
+
+
+def _check_queries(page: Page, known: Known) -> Iterator[str]:
+    """Check that a query reads only series of the namespace of the alert.
+
+    A Prometheus may scrape several releases.
+    """
+    del known
+    for block in page.of("promql"):
+        for name in sorted(_series(block.text)):
+            for selector in re.findall(rf"(?<![\w:]){name}(?![\w:])(\{{[^}}]*\}})?", block.text):
+                if NAMESPACE_SELECTOR not in selector:
+                    yield f"{name} is read in all namespaces"
+    if not _INTO_QUERIES.search(page.text):
+        yield "nothing says that the queries need the namespace"
 
 
 def _check_names(page: Page, known: Known) -> Iterator[str]:

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from testkit.docs.runbook_rules import FOREIGN_METRICS, ROOT
+from testkit.docs.runbook_rules import FOREIGN_METRICS, NAMESPACE_SELECTOR, ROOT
 from testkit.docs.runbook_shell import StackShell
 from testkit.docs.runbooks import RECOVERY, Page, pages, parse
 from testkit.processes import Stack
-from testkit.prometheus import Prometheus
+from testkit.prometheus import NAMESPACE, Prometheus
 from testkit.servers import Server
 from testkit.waiting import wait_until
 
@@ -18,7 +18,7 @@ PAGES = {page.name: page for page in pages(index=True)}
 SAME_IN_FAULT = {"BusyapiTargetsMissing"}
 """Pages whose commands print the same during the fault."""
 RULES = ROOT / "k8s" / "observability" / "rules.yaml"
-GROWING = {"busyapi:buffer_left:seconds"}
+GROWING = {f"busyapi:buffer_left:seconds{{{NAMESPACE_SELECTOR}}}"}
 """Queries with a value only while the backlog grows: tests/observability/test_flusher_faults.py."""
 
 
@@ -93,7 +93,8 @@ def test_query_returns_data(page: str, query: str, prometheus: Prometheus) -> No
     del page
     # The processes have not run for a minute.
     expression = query.replace(" offset 1m", "").replace(" offset 1d", "").replace(" offset 2d", "")
-    foreign = any(prefix in query for prefix in FOREIGN_METRICS - {"up"}) or query == "up == 0"
+    expression = expression.replace(NAMESPACE_SELECTOR, f'namespace="{NAMESPACE}"')
+    foreign = any(name in query for name in FOREIGN_METRICS - {"up"}) or query.startswith("up{")
     if foreign or query in GROWING:
         prometheus.query(expression)
     else:

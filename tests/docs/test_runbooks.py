@@ -62,6 +62,8 @@ BREAKS = {
     ),
     "no metric busyapi_errors_total": ("busyapi_archive_errors_total", "busyapi_errors_total"),
     "no metric busyapi:errors:max": ("busyapi_archive_errors_total", "busyapi:errors:max"),
+    "busyapi_archive_errors_total is read in all": ('{namespace="busyapi", kind', "{kind"),
+    "nothing says that the queries": (", and write its namespace into the queries", ""),
     "a curl has no timeout": ("curl -s -m 5", "curl -s"),
     "no setting BUSYAPI_BOUNDS": ("its bound.\n", "`BUSYAPI_BOUNDS`.\n"),
     "no value config.keepDays": ("config.retentionDays", "config.keepDays"),
