@@ -1,7 +1,12 @@
 """The rules for the claims of a JWT, and the credential that they make.
 
-No claim is logged or returned. The name of the credential is that of the client application: a
-subject may be a patient.
+No claim is logged or returned but the client application's, within the name of the credential. A
+subject may be a patient, so the name has a digest of it:
+
+    jwt:clinic-app/3f9c0d21ab47
+        client     subject
+
+Only such a name has a colon: no client can have the name of a token, or of requests without one.
 """
 
 import re
@@ -18,7 +23,12 @@ MAX_TEXT_LENGTH = 128
 NAME_CLAIMS = ("client_id", "azp", "appid")
 """Claims that name the application, in RFC 9068, OpenID Connect and Entra ID."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,63}")
+MAX_CLIENT_LENGTH = 64
+"""Maximum length of a client within a name."""
+NAME_DIGITS = 12
+"""Digits of a subject's digest within a name."""
+
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]")
 
 
 @dataclass(frozen=True)
@@ -70,20 +80,25 @@ def make_credential(rules: ClaimRules, claims: Mapping[str, Any]) -> Credential:
         if claim is None or (value is not None and value not in _as_list(claim)):
             raise InvalidCredential
     client = next((claims[name] for name in NAME_CLAIMS if name in claims), None)
-    subject = claims.get("sub", client)
+    # A client without a subject is not the subject with the same text.
+    kind, subject = ("jwt", claims["sub"]) if "sub" in claims else ("jwt-client", client)
     if not isinstance(subject, str) or not subject:
         raise InvalidCredential
-    identity = make_id("jwt", rules.issuer, subject)
-    is_name = isinstance(client, str) and _NAME.fullmatch(client)
+    identity = make_id(kind, rules.issuer, subject)
     return Credential(
         id=identity,
-        name=str(client) if is_name else f"jwt-{identity[:12]}",
+        name=_make_name(client, identity),
         scopes=_read_scopes(rules, claims),
         tenant=_read_text(claims, rules.tenant) or "",
         patient_id=_read_text(claims, rules.patient),
         rate=_read_rate(claims, rules.rate),
         expires_at=int(claims["exp"]) + rules.leeway,
     )
+
+
+def _make_name(client: object, identity: str) -> str:
+    text = client[:MAX_CLIENT_LENGTH] if isinstance(client, str) else ""
+    return f"jwt:{_NOT_IN_NAMES.sub('_', text)}/{identity[:NAME_DIGITS]}"
 
 
 def _find(claims: Mapping[str, Any], name: str) -> Any:

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from busyapi.auth.credential import make_anonymous
 from busyapi.auth.jwt_claims import ClaimRules, make_credential, parse_required_claims
+from busyapi.auth.token_file import parse_token_file
 from busyapi.errors import ConfigError, InvalidCredential
 from testkit.jwt_issuer import AUDIENCE, ISSUER, make_claims
 
@@ -15,7 +17,7 @@ RULES = ClaimRules(ISSUER, (AUDIENCE,), leeway=10)
 def test_the_usual_claims_make_a_credential() -> None:
     claims = make_claims(scope="openid write read:own", tenant="north", patient=100, rate=2.5)
     credential = make_credential(RULES, claims)
-    assert credential.name == "clinic"
+    assert credential.name == f"jwt:clinic/{credential.id[:12]}"
     assert credential.scopes == frozenset({"write", "read:own"})
     assert (credential.tenant, credential.patient_id, credential.rate) == ("north", "100", 2.5)
     assert credential.expires_at == claims["exp"] + 10
@@ -29,26 +31,42 @@ def test_the_id_stays_over_renewals_and_differs_between_subjects_and_issuers() -
     assert identify() != identify(sub="other")
     assert identify() != identify(ClaimRules("https://other", (AUDIENCE,)))
     assert identify(sub=None) == identify(sub=None, exp=10**10)
+    assert identify(sub=None) != identify(sub="clinic"), "a user may choose the text of a client"
 
 
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
-        ({"client_id": None, "azp": "https://app/1"}, "https://app/1"),
-        ({"client_id": None, "azp": "app/1"}, "app/1"),
-        ({"client_id": None}, "jwt-"),
-        ({"client_id": "two words"}, "jwt-"),
-        ({"client_id": "a\nb"}, "jwt-"),
-        ({"client_id": "x" * 65}, "jwt-"),
-        ({"client_id": ["clinic"]}, "jwt-"),
+        ({"client_id": None, "azp": "https://app/1"}, "https___app_1"),
+        ({"client_id": None, "azp": "a.b-c_D"}, "a.b-c_D"),
+        ({"client_id": None}, ""),
+        ({"client_id": "two words"}, "two_words"),
+        ({"client_id": "a\nb\ud800"}, "a_b_"),
+        ({"client_id": "os:root"}, "os_root"),
+        ({"client_id": "x" * 65}, "x" * 64),
+        ({"client_id": ["clinic"]}, ""),
     ],
 )
-def test_the_name_is_that_of_the_application_never_the_subject(
+def test_the_name_has_the_application_and_a_digest_of_the_subject(
     changes: dict[str, Any], name: str
 ) -> None:
     credential = make_credential(RULES, make_claims(sub="patient@example.org", **changes))
-    assert credential.name.startswith(name)
-    assert "patient" not in credential.name
+    assert credential.name == f"jwt:{name}/{credential.id[:12]}"
+
+
+def test_two_subjects_of_an_application_have_different_names() -> None:
+    names = {make_credential(RULES, make_claims(sub=sub)).name for sub in ("a", "b", "a")}
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize("name", ["anonymous", "token-7", "os:root", "jwt:clinic/0123456789ab"])
+def test_no_token_has_the_name_of_a_jwt_and_no_jwt_that_of_a_token(name: str) -> None:
+    credential = make_credential(RULES, make_claims(client_id=name))
+    assert credential.name != name
+    for table in (f'[tokens."{credential.name}"]\n', f'[certificates."{credential.name}"]\n'):
+        with pytest.raises(ConfigError, match="a name in"):
+            parse_token_file(table.encode())
+    assert ":" not in make_anonymous(()).name
 
 
 @pytest.mark.parametrize(
@@ -128,7 +146,7 @@ def test_required_claims_must_be_there_with_their_value() -> None:
     assert required == {"azp": "clinic", "email_verified": None, "groups": "devices"}
     rules = ClaimRules(ISSUER, (AUDIENCE,), required)
     claims = {"azp": "clinic", "email_verified": False, "groups": ["users", "devices"]}
-    assert make_credential(rules, make_claims(**claims)).name == "clinic"
+    assert make_credential(rules, make_claims(**claims)).name.startswith("jwt:clinic/")
     for change in (
         {"azp": "other"},
         {"azp": None},

@@ -52,7 +52,7 @@ def test_a_token_of_the_issuer_is_accepted(
 ) -> None:
     token = issuer.issue(algorithm, header={"typ": kind})
     for _ in range(2):
-        assert verifier.verify(token.encode()).name == "clinic"
+        assert verifier.verify(token.encode()).name.startswith("jwt:clinic/")
 
 
 def test_without_an_id_the_only_key_of_an_algorithm_is_used(

@@ -54,7 +54,7 @@ async def test_without_keys_a_token_is_neither_valid_nor_invalid(
     assert authenticator.problem
     await source.refresh()
     assert not authenticator.problem
-    assert (await authenticator.verify(issuer.issue(EC).encode())).name == "clinic"
+    assert (await authenticator.verify(issuer.issue(EC).encode())).name.startswith("jwt:clinic/")
 
 
 async def test_an_unknown_key_causes_one_fetch_in_a_while_for_all_who_wait(
@@ -68,7 +68,7 @@ async def test_an_unknown_key_causes_one_fetch_in_a_while_for_all_who_wait(
     token = new.issue(EDDSA, header={"kid": "new"}).encode()
     # The timer has just fetched, and yet a new key is found at once.
     verified = await asyncio.gather(*(authenticator.verify(token) for _ in range(9)))
-    assert {entry.name for entry in verified} == {"clinic"}
+    assert len({entry.name for entry in verified}) == 1
     path.unlink()
     strange = new.issue(EDDSA, header={"kid": "strange"}).encode()
     failures: list[None] = []
