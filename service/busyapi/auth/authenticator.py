@@ -6,7 +6,9 @@
                                                       └─ no ──> InvalidCredential
 
 A credential is remembered by the bytes of its header until it expires or the configuration changes.
-So the fast path needs one lookup, and an invalid credential cannot fill the memory.
+So the fast path needs one lookup, and an invalid credential cannot fill the memory. Only
+`Bearer <token>` in this spelling is remembered: others are verified each time, so that one token
+has one entry.
 
 The digest of an unknown token is looked up in a table of digests: how long that takes depends on no
 token. The remembered bytes are compared only if their hashes, with this process's secret, are
@@ -85,7 +87,8 @@ class Authenticator:
             credential = await self._verify(authorization)
             if credential.expires_at <= time():
                 raise InvalidCredential
-            self._remember(authorization, credential)
+            if authorization == b"Bearer " + _take_token(authorization):
+                self._remember(authorization, credential)
         return credential
 
     def find_certificate(self, names: Iterable[CertificateName]) -> Credential:
@@ -101,10 +104,7 @@ class Authenticator:
         raise InvalidCredential
 
     async def _verify(self, authorization: bytes) -> Credential:
-        scheme, _, token = authorization.partition(b" ")
-        if scheme.lower() != b"bearer":
-            raise InvalidCredential
-        token = token.strip(b" \t")
+        token = _take_token(authorization)
         if credential := self._file.tokens.get(sha256(token).digest()):
             return credential
         if self._jwt is None or token.count(b".") != JWT_DOTS:
@@ -117,3 +117,10 @@ class Authenticator:
         while self._remembered_bytes > MAX_REMEMBERED_BYTES:
             oldest, _ = self._remembered.popitem(last=False)
             self._remembered_bytes -= len(oldest) + ENTRY_BYTES
+
+
+def _take_token(authorization: bytes) -> bytes:
+    scheme, _, token = authorization.partition(b" ")
+    if scheme.lower() != b"bearer":
+        raise InvalidCredential
+    return token.strip(b" \t")
