@@ -18,7 +18,8 @@ from busyapi.errors import ConfigError
 
 MAX_KEYS = 100
 MAX_KEY_ID_LENGTH = 256
-RSA_BITS = range(2048, 8193)
+RSA_BITS = range(2048, 4097)
+"""A signature of a larger key takes too long to verify."""
 ALGORITHMS = {"RSA": ("RS256", "PS256"), "EC": ("ES256",), "OKP": ("EdDSA",)}
 """By the type of a key."""
 
@@ -29,16 +30,20 @@ class KeySet:
     """Public keys, by id and algorithm."""
 
     def __init__(self, keys: Mapping[tuple[str, str], PublicKey]) -> None:
-        self._keys = keys
+        self.keys = keys
+
+    def has_same_keys(self, other: "KeySet") -> bool:
+        """Return whether another set has the same keys with the same ids and algorithms."""
+        return self.keys == other.keys
 
     def __len__(self) -> int:
-        return len({id(key) for key in self._keys.values()})
+        return len({id(key) for key in self.keys.values()})
 
     def find(self, key_id: str | None, algorithm: str) -> PublicKey | None:
         """Return the key of a token's header. A token without an id needs a single candidate."""
         if key_id is not None:
-            return self._keys.get((key_id, algorithm))
-        candidates = [key for (_, use), key in self._keys.items() if use == algorithm]
+            return self.keys.get((key_id, algorithm))
+        candidates = [key for (_, use), key in self.keys.items() if use == algorithm]
         return candidates[0] if len(candidates) == 1 else None
 
 

@@ -80,15 +80,21 @@ class KeySource:
         try:
             content = await self._fetch()
             if content != self._content:
-                keys = parse_key_set(content)
-                self._content, self._keys = content, keys
-                self.on_change(keys)
-                log.info("credentials_reloaded", source="keys", credentials=len(keys))
+                self._replace_keys(parse_key_set(content))
+                self._content = content
             self._fetched_at, self._problem = monotonic(), ""
         except (aiohttp.ClientError, OSError, TimeoutError, ConfigError) as error:
             self._record_failure(f"{type(error).__name__}: {error}")
         finally:
             self._refreshing = None
+
+    def _replace_keys(self, keys: KeySet) -> None:
+        # A provider may write the same keys in another way at each fetch. All tokens would be
+        # verified again.
+        if self._keys is None or not keys.has_same_keys(self._keys):
+            self._keys = keys
+            self.on_change(keys)
+            log.info("credentials_reloaded", source="keys", credentials=len(keys))
 
     def _record_failure(self, problem: str) -> None:
         self.on_failure()

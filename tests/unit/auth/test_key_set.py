@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from busyapi.auth.key_set import MAX_KEYS, parse_key_set
@@ -44,6 +45,7 @@ def test_without_an_id_a_key_must_be_the_only_candidate(issuer: Issuer) -> None:
 
 def unusable(issuer: Issuer) -> list[Any]:
     rsa, curve = issuer.public_key(RSA), issuer.public_key(EC)
+    large = RSAAlgorithm.to_jwk(RSAPublicNumbers(65537, (1 << 4096) + 1).public_key(), as_dict=True)
     small = RSAAlgorithm.to_jwk(generate_key(RSA, 1024).public_key(), as_dict=True)
     other_curve = ec.generate_private_key(ec.SECP384R1()).public_key()
     private = RSAAlgorithm.to_jwk(issuer.keys[RSA], as_dict=True)
@@ -66,6 +68,7 @@ def unusable(issuer: Issuer) -> list[Any]:
         rsa | {"key_ops": "verify"},
         {name: value for name, value in rsa.items() if name != "n"},
         small | {"alg": RSA},
+        large | {"alg": RSA},
         private,
         curve | {"x": curve["y"]},
         curve | {"crv": "P-384"},

@@ -1,6 +1,7 @@
 """When keys are fetched, and how long they are used."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from busyapi.auth.jwt_claims import ClaimRules
 from busyapi.auth.key_set import KeySet
 from busyapi.auth.key_source import KeySource, make_key_source
 from busyapi.errors import ConfigError, CredentialKeysUnavailable, InvalidCredential
-from testkit.jwt_issuer import AUDIENCE, EC, EDDSA, ISSUER, Issuer
+from testkit.jwt_issuer import AUDIENCE, EC, EDDSA, ISSUER, PSS, RSA, Issuer
 
 RULES = ClaimRules(ISSUER, (AUDIENCE,))
 
@@ -152,3 +153,21 @@ def test_a_bad_authority_is_an_error(tmp_path: Path) -> None:
             make_key_source(
                 "https://provider", ca_file=str(ca_file), refresh_seconds=1, keep_seconds=1
             )
+
+
+async def test_the_same_keys_written_in_another_way_change_nothing(path: Path) -> None:
+    changes: list[KeySet | None] = []
+    source = make_source(path)
+    source.on_change = changes.append
+    await source.refresh()
+    document = json.loads(path.read_text())
+    for keys in (document["keys"][::-1], [key | {"x5t": "new"} for key in document["keys"]]):
+        path.write_text(json.dumps({"keys": keys}, indent=1))
+        await source.refresh()
+        assert len(changes) == 1
+    swapped = {RSA: PSS, PSS: RSA}
+    renamed = [key | {"kid": swapped.get(key["kid"], key["kid"])} for key in document["keys"]]
+    for number, keys in enumerate((document["keys"][:-1], renamed), 2):
+        path.write_text(json.dumps({"keys": keys}))
+        await source.refresh()
+        assert len(changes) == number
