@@ -31,6 +31,7 @@ from busyapi.errors import ConfigError
 MAX_FILE_BYTES = 16_777_216
 MAX_TEXT_LENGTH = 128
 """Maximum length of a tenant and a patient id."""
+MAX_RATE = 1e9
 CERTIFICATE_NAMES = ("uri", "subject")
 
 _IS_TOML = re.compile(r"^[ \t]*\[", re.MULTILINE)
@@ -53,24 +54,31 @@ class CredentialFile:
     has_old_format: bool = False
 
 
+class UnreadableCredentials(ConfigError):
+    """BUSYAPI_TOKENS_FILE is not there, or cannot be read."""
+
+
 def read_token_file(path: str) -> bytes:
     """Return the content of the file.
 
     Raises:
-        ConfigError: it cannot be read.
+        UnreadableCredentials: it cannot be read.
+        ConfigError: it is too large.
     """
     try:
         with Path(path).open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"BUSYAPI_TOKENS_FILE cannot be read: {error}") from None
+        raise UnreadableCredentials(f"BUSYAPI_TOKENS_FILE cannot be read: {error}") from None
     if len(content) > MAX_FILE_BYTES:
         raise ConfigError(f"BUSYAPI_TOKENS_FILE is larger than {MAX_FILE_BYTES} bytes")
     return content
 
 
-def parse_token_file(content: bytes) -> CredentialFile:
+def parse_token_file(content: bytes, *, may_be_empty: bool = False) -> CredentialFile:
     """Return the credentials of a file.
+
+    An empty `[tokens]` is always accepted, a file without any line only if `may_be_empty`.
 
     Raises:
         ConfigError: the message says which line or table is invalid.
@@ -80,7 +88,12 @@ def parse_token_file(content: bytes) -> CredentialFile:
     except UnicodeDecodeError:
         raise ConfigError("BUSYAPI_TOKENS_FILE cannot be read: it is not UTF-8") from None
     if not _IS_TOML.search(text):
-        return CredentialFile(parse_token_lines(text), has_old_format=True)
+        tokens_of_lines = parse_token_lines(text)
+        if not tokens_of_lines and not may_be_empty:
+            raise ConfigError(
+                "BUSYAPI_TOKENS_FILE has no token, so every request would get 401. Add one."
+            )
+        return CredentialFile(tokens_of_lines, has_old_format=bool(tokens_of_lines))
     document = _parse_toml(text)
     if unknown := document.keys() - _MEMBERS.keys():
         raise ConfigError(
@@ -103,7 +116,7 @@ def _parse_toml(text: str) -> dict[str, Any]:
     # Raise below, not in the handler: the parser's error has the text.
     try:
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a long number is a ValueError of Python
         place = _TOML_PLACE.search(str(error))
     where = f"line {place[1]}" if place else "at its end"
     raise ConfigError(
@@ -142,7 +155,8 @@ def _add(table: dict[Any, Credential], key: Any, credential: Credential) -> None
 def _make_credential(kind: str, name: str, table: dict[str, Any]) -> Credential:
     group = f"{kind}s"
     rate = table.get("rate", 0)
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < inf:
+    # No float is as large as some numbers of TOML.
+    if type(rate) not in {int, float} or not 0 <= rate <= MAX_RATE:
         raise _error(group, name, "rate must be a number of usages per second")
     return Credential(
         id=make_id(kind, name),

@@ -25,8 +25,17 @@ AUTH_EVENTS = (
         "error",
         ("source", "detail"),
         "the credentials changed and cannot be used, or the keys cannot be fetched; the last good"
-        " ones stay in use, so a revocation has no effect",
+        " ones stay in use, so a revocation has no effect. While the file cannot be read, they"
+        " are used for 5 minutes, the keys for BUSYAPI_JWT_KEEP_KEYS",
         "correct what `detail` names; `credentials_reloaded` follows within seconds",
+    ),
+    LogEvent(
+        "credentials_all_revoked",
+        "error",
+        ("file",),
+        "BUSYAPI_TOKENS_FILE has no entry, or could not be read for 5 minutes: no token and no"
+        " client certificate is accepted",
+        "if this is not intended, restore the file: it is read again within seconds",
     ),
     LogEvent(
         "token_file_format_old",

@@ -1,11 +1,15 @@
 """The file of credentials: its syntax, its old format, and the errors about it."""
 
-from datetime import UTC, datetime
+import json
+from contextlib import suppress
+from datetime import UTC, date, datetime
 from hashlib import sha256
 from math import inf
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from busyapi.auth.token_file import MAX_FILE_BYTES, parse_token_file, read_token_file
 from busyapi.errors import ConfigError
@@ -119,6 +123,8 @@ ENTRY = f'[tokens.a]\nsha256 = "{ONE}"\nscopes = ["write"]\n'
             "[certificates.a]: it needs either",
         ),
         ("[" * 3000, "line 1: "),
+        (ENTRY + f"rate = 1{'0' * 400}\n", "[tokens.a]: rate must"),
+        (ENTRY + f"rate = 1{'0' * 5000}\n", "BUSYAPI_TOKENS_FILE"),
     ],
 )
 def test_an_error_names_the_place_and_quotes_nothing(text: str, message: str) -> None:
@@ -128,6 +134,48 @@ def test_an_error_names_the_place_and_quotes_nothing(text: str, message: str) ->
     assert "secret" not in str(error.value)
     assert ONE not in str(error.value)
     assert error.value.__cause__ is None
+
+
+NAMES = st.text(max_size=3) | st.sampled_from(
+    "tokens certificates a b sha256 uri subject scopes expires tenant rate patient_id".split()
+)
+VALUES = st.recursive(
+    st.none().map(lambda _: f'"{ONE}"')
+    | st.sampled_from(['["write"]', "nan", "-inf", "1e400", "1_0", "0001-01-01T00:00:00+23:59"])
+    | st.integers().map(str)
+    | st.integers(min_value=0, max_value=6000).map(lambda digits: "1" + "0" * digits)
+    | st.floats().map(repr)
+    | st.booleans().map(lambda value: str(value).lower())
+    | st.text(max_size=5).map(json.dumps)
+    | st.datetimes(timezones=st.none() | st.timezones()).map(datetime.isoformat)
+    | st.dates().map(date.isoformat),
+    lambda values: st.lists(values, max_size=3).map(lambda items: f"[{', '.join(items)}]"),
+    max_leaves=4,
+)
+MEMBERS = st.builds(lambda name, value: f"{json.dumps(name)} = {value}\n", NAMES, VALUES)
+TABLES = st.builds(
+    lambda names, members: f"[{'.'.join(map(json.dumps, names))}]\n{''.join(members)}",
+    st.lists(NAMES, min_size=1, max_size=3),
+    st.lists(MEMBERS, max_size=4),
+)
+RIGHTS = st.builds(
+    lambda member, value: f"{ENTRY}{member} = {value}\n",
+    st.sampled_from(["rate", "expires", "tenant", "patient_id"]),
+    VALUES,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(TABLES, max_size=3).map("".join) | RIGHTS)
+def test_any_toml_is_credentials_or_a_configuration_error(text: str) -> None:
+    with suppress(ConfigError):
+        parse_token_file(text.encode())
+
+
+@given(st.binary() | st.text().map(str.encode))
+def test_any_bytes_are_credentials_or_a_configuration_error(content: bytes) -> None:
+    with suppress(ConfigError):
+        parse_token_file(content)
 
 
 def test_a_file_that_cannot_be_read_or_is_too_large_is_an_error(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from busyapi.auth.reload import TokenFileWatcher
+from busyapi.auth.token_file import UnreadableCredentials
 from busyapi.auth.token_folder import parse_token_files, read_token_files
 from busyapi.errors import ConfigError
 
@@ -62,6 +63,14 @@ def test_an_error_names_the_file(tmp_path: Path) -> None:
 def test_a_folder_without_files_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="a folder with 0 files"):
         load_names(tmp_path)
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableCredentials):
+        read_token_files(str(tmp_path / ("x" * 300)))  # as EACCES, not one of "it is not there"
+    (tmp_path / "a.toml").mkdir()
+    with pytest.raises(UnreadableCredentials):
+        read_token_files(str(tmp_path))
 
 
 def test_a_file_that_is_added_or_removed_is_noticed(tmp_path: Path) -> None:
