@@ -145,6 +145,44 @@ def test_mutated_tokens_are_refused_and_log_no_exception(
         check_stored(post(guarded, token.decode()))
 
 
+def exhaust_failures(api: Api, address: str) -> None:
+    """Send requests without a credential from an address until it gets 429."""
+    headers = {"x-forwarded-for": address}
+    for _ in range(300):
+        if fetch(api.port, "/api/usages/1", headers=headers).status == 429:
+            return
+    raise AssertionError("the address has no limit")
+
+
+def test_jwts_of_an_address_that_failed_too_often_are_refused_before_they_are_verified(
+    guarded: Api, issuer: Issuer
+) -> None:
+    address, other = "203.0.113.7", "203.0.113.8"
+    known = issuer.issue(sub="known")
+    check_stored(post(guarded, known))
+    exhaust_failures(guarded, address)
+    statuses = set()
+    for number in range(5):  # a refill allows one request in a second
+        statuses.add(
+            post(guarded, issuer.issue(sub=f"new-{number}"), x_forwarded_for=address).status
+        )
+        exhaust_failures(guarded, address)
+    assert 429 in statuses
+    check_stored(post(guarded, known, x_forwarded_for=address))
+    check_stored(post(guarded, issuer.issue(sub="new"), x_forwarded_for=other))
+    # The bucket of a proxy that names no client is that of all its clients.
+    exhaust_failures(guarded, "127.0.0.1")
+    check_stored(post(guarded, issuer.issue(sub="newest")))
+
+
+def test_without_trusted_proxies_a_valid_jwt_always_passes(
+    start_api: StartApi, issuer: Issuer, keys: Path
+) -> None:
+    api = start_api(**issuer.settings(str(keys)))
+    exhaust_failures(api, "203.0.113.7")
+    check_stored(post(api, issuer.issue(), x_forwarded_for="203.0.113.7"))
+
+
 def make_mutants(chance: random.Random, valid: list[bytes]) -> Iterator[bytes]:
     """Yield posts with a token in which visible characters changed, each from its own address."""
     alphabet = bytes(range(0x21, 0x7F))
@@ -248,6 +286,9 @@ class TestProvider:
             assert b"credentials: " in fetch(api.port, "/readyz").body
             check_unavailable(post(api, Issuer(EC).issue(EC)), "no")
             check_problem(post(api, "no-jwt"), 401)
+            token = Issuer(EC).issue(EC)
+            statuses = {post(api, token).status for _ in range(150)}
+            assert statuses == {503, 429}, "it counts as a failure"
             provider.start()
             api.wait_until_ready()
             check_stored(post(api, provider.log_in("device-7")))

@@ -5,6 +5,7 @@ the scopes of BUSYAPI_ANONYMOUS, by default none.
 """
 
 from collections.abc import Iterable
+from functools import partial
 from math import ceil, inf
 from time import monotonic
 
@@ -12,12 +13,12 @@ import structlog
 from sanic import Request
 
 from busyapi.api.rate_limit import RateLimiter, RefusedClients, client_network
-from busyapi.api.request_head import AUTHORIZATION, CERTIFICATE
+from busyapi.api.request_head import AUTHORIZATION, AUTHORIZED_HEADS, CERTIFICATE
 from busyapi.auth.authenticator import Authenticator
 from busyapi.auth.client_certificate import CertificateName, ClientCertificates
 from busyapi.auth.credential import Credential, make_anonymous
 from busyapi.auth.proxies import TrustedProxies
-from busyapi.errors import InvalidCredential
+from busyapi.errors import CredentialKeysUnavailable, InvalidCredential
 from busyapi.web.problems import Problem
 
 log = structlog.get_logger()
@@ -43,6 +44,8 @@ class RequestAuthorizer:
         certificates: ClientCertificates | None = None,
     ) -> None:
         self.authenticator = authenticator
+        if authenticator:
+            authenticator.on_forget = AUTHORIZED_HEADS.clear
         self.anonymous = make_anonymous(anonymous)
         self.reads_credentials = AUTHORIZATION * bool(authenticator) | CERTIFICATE * bool(
             certificates
@@ -143,19 +146,43 @@ class RequestAuthorizer:
         if credential is not None and not credential.scopes.isdisjoint(scopes):
             return credential
         # A valid credential passes, whatever its address sends: clients of a proxy share one.
-        address = self._find_network(request)
-        if seconds := self._failure_limiter.charge(address, 1):
-            self._log_refused(address)
-            raise _too_many_requests(
-                "Too many requests from this address had no valid token. Wait, then send one.",
-                seconds,
-            )
+        self._charge_failure(self._find_network(request))
         if credential is not None and credential.id:
             raise Problem(403, f"This token has no right to {scopes[0]} usages.")
         raise Problem(
             401,
             "The request has no valid token. Send `Authorization: Bearer <token>`.",
             {"WWW-Authenticate": 'Bearer realm="busyapi"'},
+        )
+
+    def _charge_failure(self, network: str) -> None:
+        if seconds := self._failure_limiter.charge(network, 1):
+            raise self._refuse_network(network, seconds)
+
+    def _check_before_signature(self, request: Request) -> None:
+        """Refuse a JWT from an address that has used up its failures, before it is verified.
+
+        This bounds what forged JWTs cost. Tokens of the file, which cost less than the rest of a
+        request, and remembered JWTs pass in any case. What may starve: a JWT that is not remembered
+        yet, while another client of its address, such as one behind the same NAT, sends failures.
+        Only failures are charged, so it passes in the first moment after each refill.
+
+        Without BUSYAPI_TRUSTED_PROXIES the address may be that of a proxy, and one stranger could
+        lock out all clients. The same holds for a trusted proxy that names no client. There each
+        JWT is verified.
+        """
+        address = self.find_address(request)
+        if not self._proxies or self._proxies.includes(address):
+            return
+        network = client_network(address)
+        level = self._failure_limiter.read_level(network)
+        if level < 1:
+            raise self._refuse_network(network, (1 - level) / FAILURE_RATE)
+
+    def _refuse_network(self, network: str, seconds: float) -> Problem:
+        self._log_refused(network)
+        return _too_many_requests(
+            "Too many requests from this address had no valid token. Wait, then send one.", seconds
         )
 
     async def _identify(self, request: Request) -> Credential | None:
@@ -169,11 +196,17 @@ class RequestAuthorizer:
         try:
             if values:
                 # Sanic decodes invalid UTF-8 to surrogates.
-                return await authenticator.authenticate(values[0].encode(errors="surrogateescape"))
+                return await authenticator.authenticate(
+                    values[0].encode(errors="surrogateescape"),
+                    partial(self._check_before_signature, request),
+                )
             names = self._read_certificate(request)
             return self.anonymous if names is None else authenticator.find_certificate(names)
         except InvalidCredential:
             return None
+        except CredentialKeysUnavailable:
+            self._charge_failure(self._find_network(request))
+            raise
 
     def _read_certificate(self, request: Request) -> list[CertificateName] | None:
         if self._certificates is None:

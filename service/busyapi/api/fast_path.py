@@ -27,7 +27,13 @@ from sanic.http.constants import Stage
 from busyapi.api.context import ABORTED_STATUS, ApiContext
 from busyapi.api.patient_binding import is_bound_to
 from busyapi.api.problems import map_error
-from busyapi.api.request_head import HEAD_CACHE, MAX_HEAD_BYTES, read_head
+from busyapi.api.request_head import (
+    AUTHORIZED_HEADS,
+    HEAD_CACHE,
+    MAX_HEAD_BYTES,
+    cache_authorized_head,
+    read_head,
+)
 from busyapi.api.responses import render_created
 from busyapi.auth.credential import Credential
 from busyapi.commit.pending import PendingWrite
@@ -89,19 +95,18 @@ class FastPathProtocol(DeadlineProtocol):
         """Return how many received bytes this process has not parsed."""
         return len(self.recv_buffer) + len(self._held)
 
-    def _submit(self, data: bytes) -> bool:
+    def _submit(self, data: bytes) -> bool:  # noqa: C901 - each call would cost every request
         """Submit a packet's usage; return False, and consume no byte, if Sanic must handle it."""
         end = data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)
         if end <= 0 or self._is_busy():
             return False
         context = self.context
         authorizer = context.authorizer
-        head, authorization, request_id = data[:end], None, None
+        head, authorization, request_id, parts = data[:end], None, None, None
         ordinary = HEAD_CACHE.get(head)
         if ordinary is None:
-            ordinary, authorization, request_id = read_head(
-                head, with_authorization=authorizer.reads_credentials != 0
-            )
+            parts = read_head(head, with_authorization=authorizer.reads_credentials != 0)
+            ordinary, authorization, request_id = parts
             if ordinary is None:
                 return False
         length, credentials = ordinary
@@ -110,6 +115,8 @@ class FastPathProtocol(DeadlineProtocol):
         credential = authorizer.find_writer(authorization, credentials)
         if credential is None:
             return False
+        if parts and authorization is not None and head not in AUTHORIZED_HEADS:
+            cache_authorized_head(head, parts)
         body = data[end + 4 :]
         if len(body) != length:
             # A device may send a line end after its body.

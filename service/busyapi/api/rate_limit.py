@@ -36,6 +36,12 @@ class RateLimiter:
             del self._buckets[next(iter(self._buckets))]
         return missing / rate if missing > 0 else 0.0
 
+    def read_level(self, name: str) -> float:
+        """Return how much a bucket has, by the common rate; negative: it is in debt."""
+        now = monotonic()
+        level, updated_at = self._buckets.get(name, (self._burst, now))
+        return min(self._burst, level + (now - updated_at) * self._rate)
+
 
 class RefusedClients:
     """The time until which each client is refused, in a table of the same bounded size."""

@@ -67,7 +67,7 @@ class HeadParts(NamedTuple):
 
 
 AUTHORIZED_HEADS: dict[bytes, HeadParts] = {}
-"""Complete heads with an Authorization: a client sends the same one many times."""
+"""Complete heads with a verified Authorization: a client sends the same one many times."""
 
 
 def read_head(head: bytes, *, with_authorization: bool) -> HeadParts:
@@ -85,10 +85,13 @@ def read_head(head: bytes, *, with_authorization: bool) -> HeadParts:
         ordinary = HEAD_CACHE.get(rest)
     if ordinary is None and (ordinary := parse_ordinary_head(rest)) is not None:
         _add(HEAD_CACHE, rest, ordinary)
-    parts = HeadParts(ordinary, authorization, request_id)
-    if ordinary is not None and authorization is not None and request_id is None:
+    return HeadParts(ordinary, authorization, request_id)
+
+
+def cache_authorized_head(head: bytes, parts: HeadParts) -> None:
+    """Cache a head whose credential was recalled. What no client has verified is not kept."""
+    if parts.request_id is None:
         _add(AUTHORIZED_HEADS, head, parts)
-    return parts
 
 
 def _add(cache: dict[bytes, _T], head: bytes, entry: _T) -> None:

@@ -16,7 +16,7 @@ equal.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from time import time
 from typing import TYPE_CHECKING
@@ -48,6 +48,8 @@ class Authenticator:
         self._jwt = jwt
         if jwt:
             jwt.on_change = self.forget_all
+        self.on_forget: Callable[[], None] = lambda: None
+        """Called when a credential that was valid may no longer be."""
         self._remembered: OrderedDict[bytes, Credential] = OrderedDict()
         self._remembered_bytes = 0
 
@@ -65,6 +67,7 @@ class Authenticator:
         """Verify every credential again."""
         self._remembered.clear()
         self._remembered_bytes = 0
+        self.on_forget()
 
     def recall(self, authorization: bytes) -> Credential | None:
         """Return the credential of an Authorization header that was verified before, or None."""
@@ -75,8 +78,12 @@ class Authenticator:
         self._remembered_bytes -= len(authorization) + ENTRY_BYTES
         return None
 
-    async def authenticate(self, authorization: bytes) -> Credential:
+    async def authenticate(
+        self, authorization: bytes, before_signature: Callable[[], None] = lambda: None
+    ) -> Credential:
         """Return the credential of an Authorization header.
+
+        `before_signature` is called before a signature is verified, and may raise instead.
 
         Raises:
             InvalidCredential: it has no valid credential.
@@ -84,7 +91,7 @@ class Authenticator:
         """
         credential = self.recall(authorization)
         if credential is None:
-            credential = await self._verify(authorization)
+            credential = await self._verify(authorization, before_signature)
             if credential.expires_at <= time():
                 raise InvalidCredential
             if authorization == b"Bearer " + _take_token(authorization):
@@ -103,12 +110,15 @@ class Authenticator:
                 return credential
         raise InvalidCredential
 
-    async def _verify(self, authorization: bytes) -> Credential:
+    async def _verify(
+        self, authorization: bytes, before_signature: Callable[[], None]
+    ) -> Credential:
         token = _take_token(authorization)
         if credential := self._file.tokens.get(sha256(token).digest()):
             return credential
         if self._jwt is None or token.count(b".") != JWT_DOTS:
             raise InvalidCredential
+        before_signature()
         return await self._jwt.verify(token)
 
     def _remember(self, authorization: bytes, credential: Credential) -> None:

@@ -25,8 +25,8 @@ log = structlog.get_logger()
 
 CHECK_SECONDS = 5.0
 KEEP_SECONDS = 300.0
-"""How long the last credentials are used while the file cannot be read. A volume may be away for
-a while, and an operator may delete the file to revoke them."""
+"""How long the last credentials are used while the file cannot be read. A volume may be unavailable
+for a while, and an operator may delete the file to revoke them."""
 
 
 class TokenFileWatcher:

@@ -20,6 +20,7 @@ from busyapi.api.fast_path import (
 from busyapi.api.request_head import (
     AUTHORIZATION,
     CERTIFICATE,
+    cache_authorized_head,
     parse_ordinary_head,
     read_head,
     take_authorization,
@@ -200,19 +201,24 @@ def test_a_response_that_cannot_be_written_ends_only_its_connection(
 def test_a_complete_head_is_cached_with_its_authorization_but_not_with_an_id() -> None:
     head = ORDINARY + b"\r\nX: unique-7\r\nAuthorization: Bearer a"
     first = read_head(head, with_authorization=True)
-    assert first == ((85, 0), b"Bearer a", None)
+    assert tuple(first) == ((85, 0), b"Bearer a", None)
+    assert head not in request_head.AUTHORIZED_HEADS, "nothing is verified yet"
+    cache_authorized_head(head, first)
     assert read_head(bytes(bytearray(head)), with_authorization=True) is first
     other = read_head(head[:-1] + b"b", with_authorization=True)
     assert other == ((85, 0), b"Bearer b", None)
     for number in (b"1", b"2"):
         with_id = head + b"\r\nX-Request-ID: " + number
-        assert read_head(with_id, with_authorization=True) == ((85, 0), b"Bearer a", number)
+        parts = read_head(with_id, with_authorization=True)
+        assert tuple(parts) == ((85, 0), b"Bearer a", number)
+        cache_authorized_head(with_id, parts)
+        assert with_id not in request_head.AUTHORIZED_HEADS
     assert len(request_head.AUTHORIZED_HEADS) <= request_head.CACHE_SIZE
 
 
 def test_the_caches_of_heads_are_bounded() -> None:
     for number in range(3 * request_head.CACHE_SIZE):
         head = ORDINARY + b"\r\nX: %d\r\nAuthorization: Bearer %d" % (number, number)
-        read_head(head, with_authorization=True)
+        cache_authorized_head(head, read_head(head, with_authorization=True))
         for cache in (request_head.HEAD_CACHE, request_head.AUTHORIZED_HEADS):
             assert len(cache) <= request_head.CACHE_SIZE

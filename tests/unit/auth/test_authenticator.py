@@ -1,14 +1,20 @@
 """Which credentials are accepted, and how long they are remembered."""
 
+from contextlib import suppress
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 
 from busyapi.auth import authenticator as module
 from busyapi.auth.authenticator import ENTRY_BYTES, Authenticator
 from busyapi.auth.credential import Credential
+from busyapi.auth.jwt_authenticator import JwtAuthenticator
+from busyapi.auth.jwt_claims import ClaimRules
+from busyapi.auth.key_source import make_key_source
 from busyapi.auth.token_file import CredentialFile
 from busyapi.errors import InvalidCredential
+from testkit.jwt_issuer import AUDIENCE, ISSUER, Issuer
 
 SCOPES = frozenset({"write"})
 
@@ -85,6 +91,21 @@ async def test_a_remembered_credential_ends_when_it_is_revoked() -> None:
     with pytest.raises(InvalidCredential):
         await authenticator.authenticate(b"Bearer a")
     assert (await authenticator.authenticate(b"Bearer b")).name == "b"
+
+
+async def test_only_a_signature_is_announced(issuer: Issuer, tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(issuer.key_set())
+    source = make_key_source(str(path), ca_file="", refresh_seconds=60, keep_seconds=60)
+    jwt = JwtAuthenticator(ClaimRules(ISSUER, (AUDIENCE,)), source)
+    await source.refresh()
+    authenticator = Authenticator(make_file("a.b.c"), jwt)
+    announced: list[None] = []
+    token = issuer.issue(exp=4_000_000_000)
+    for header in (b"Bearer a.b.c", b"Bearer no-jwt", f"Bearer {token}".encode()) * 2:
+        with suppress(InvalidCredential):
+            await authenticator.authenticate(header, lambda: announced.append(None))
+    assert len(announced) == 1
 
 
 async def test_the_memory_is_bounded_in_bytes_and_drops_the_first(

@@ -134,7 +134,7 @@ def test_a_deleted_file_revokes_all_after_a_while(path: Path, clock: Clock) -> N
     clock.now += KEEP_SECONDS
     assert watcher.reload() is None
     path.write_text(ONE)
-    assert watcher.reload() is None, "it was away for a moment"
+    assert watcher.reload() is None, "it was gone for a moment"
     path.unlink()
     clock.now += KEEP_SECONDS
     assert watcher.reload() is None
@@ -167,9 +167,8 @@ async def test_a_revocation_of_all_is_logged_as_an_error(
     authenticator = Authenticator(watcher.load())
     assert await authenticator.authenticate(b"Bearer one")
     path.write_text("")
-    with capture_logs() as logs:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(watcher.run(authenticator), 1)
+    with capture_logs() as logs, suppress(TimeoutError):
+        await asyncio.wait_for(watcher.run(authenticator), 1)
     assert [entry["event"] for entry in logs] == ["credentials_reloaded", "credentials_all_revoked"]
     with pytest.raises(InvalidCredential):
         await authenticator.authenticate(b"Bearer one")
