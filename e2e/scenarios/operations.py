@@ -89,11 +89,20 @@ def move_volume(release: Release, report: Report) -> None:
             release.kube.wait_until_settled()
             time.sleep(STEADY_SECONDS)
             row.figures = load.stop()
+        require_retained(release, before)
         run_blocks(bash, "move-finish")
-        if read_volume(release) == before:
+        if (now := read_volume(release)) == before:
             raise ScenarioFailed(f"the flusher is still on {before}")
+        require_retained(release, now)
         row.verdict = release.audit()
         require_none_failed(row.figures)
+
+
+def require_retained(release: Release, volume: str) -> None:
+    """Check that a volume outlives its claim."""
+    policy = release.kube.core.read_persistent_volume(volume).spec.persistent_volume_reclaim_policy
+    if policy != "Retain":
+        raise ScenarioFailed(f"{volume} has policy {policy}")
 
 
 def read_volume(release: Release) -> str:
