@@ -4,8 +4,11 @@
 
 kills the process (SIGKILL) at the third hit of `archive-sync`, and fails each hit of
 `archive-write` with that errno. `sleep:2` sleeps for two seconds. With `@n` the action runs only at
-the n-th hit, without it at every hit. This is the only module below the command line that reads the
-environment: a failpoint is not a setting, and without one it must cost no more than a call.
+the n-th hit, without it at every hit.
+
+A failpoint is not a setting: its variable is read here, when this module is imported. No other
+module below the command line reads the environment. Without the variable, a failpoint costs one
+call.
 """
 
 import errno

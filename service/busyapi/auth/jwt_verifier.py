@@ -15,7 +15,7 @@ import jwt
 
 from busyapi.auth.credential import Credential
 from busyapi.auth.jwt_claims import ClaimRules, make_credential
-from busyapi.auth.key_set import MAX_KEY_ID_LENGTH, KeySet, PublicKey
+from busyapi.auth.key_set import ALGORITHMS, MAX_KEY_ID_LENGTH, KeySet, PublicKey
 from busyapi.errors import InvalidCredential
 
 MAX_TOKEN_BYTES = 6144
@@ -26,7 +26,7 @@ HEADER_CACHE_SIZE = 64
 _PART = r"(?:[\w-]{4})*+(?:[\w-][AQgw]|[\w-]{2}[AEIMQUYcgkosw048])?"
 _TOKEN = re.compile(rf"({_PART})\.{_PART}\.{_PART}", re.ASCII)
 _TYPES = {"jwt", "at+jwt", "application/at+jwt"}
-_ALGORITHMS = {"RS256", "PS256", "ES256", "EdDSA"}
+_ALGORITHMS = {name for names in ALGORITHMS.values() for name in names}
 
 
 class UnknownKey(InvalidCredential):

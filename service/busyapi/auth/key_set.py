@@ -21,7 +21,7 @@ MAX_KEY_ID_LENGTH = 256
 RSA_BITS = range(2048, 4097)
 """A signature of a larger key takes too long to verify."""
 ALGORITHMS = {"RSA": ("RS256", "PS256"), "EC": ("ES256",), "OKP": ("EdDSA",)}
-"""By the type of a key."""
+"""The algorithms that a token may have, by the type of a key."""
 
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 

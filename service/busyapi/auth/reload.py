@@ -23,7 +23,7 @@ from busyapi.errors import ConfigError
 
 log = structlog.get_logger()
 
-CHECK_SECONDS = 5.0
+TOKEN_FILE_CHECK_SECONDS = 5.0
 KEEP_SECONDS = 300.0
 """How long the last credentials are used while the file cannot be read. A volume may be unavailable
 for a while, and an operator may delete the file to revoke them."""
@@ -55,7 +55,7 @@ class TokenFileWatcher:
     async def run(self, authenticator: Authenticator) -> None:
         """Watch the file until this is cancelled."""
         while True:
-            await asyncio.sleep(CHECK_SECONDS)
+            await asyncio.sleep(TOKEN_FILE_CHECK_SECONDS)
             # In a thread: a large file takes seconds.
             file = await asyncio.to_thread(self.reload)
             if file is not None:

@@ -16,12 +16,15 @@ from busyapi.flusher.audit import AuditKeeper
 from busyapi.flusher.loop import Flusher
 from busyapi.ids import Seq
 from busyapi.web.internal_headers import AUDIT_HEADER, AUDITED_HEADER
-from busyapi.web.problems import NO_STORE_HEADERS, Problem, render_problem
+from busyapi.web.problems import (
+    NO_STORE_HEADERS,
+    Problem,
+    make_retry_headers,
+    render_problem,
+)
 from busyapi.web.protocol import request_id_of
 
 log = structlog.get_logger()
-
-RETRY_HEADERS = {"Retry-After": "2"}
 
 
 class LookupHandler:
@@ -43,7 +46,7 @@ class LookupHandler:
             try:
                 await self._keeper.record([replace(entry, status=response.status)])
             except AuditUnavailable as error:
-                headers = RETRY_HEADERS | {AUDITED_HEADER: "no"}
+                headers = make_retry_headers() | {AUDITED_HEADER: "no"}
                 raise Problem(503, str(error), headers) from None
             response.headers[AUDITED_HEADER] = "yes"
         return response
@@ -51,7 +54,7 @@ class LookupHandler:
     async def _find(self, request: Request, seq: Seq) -> HTTPResponse:
         writer = self._flusher.writer
         if writer is None:
-            raise Problem(503, "The archive is not open.", RETRY_HEADERS)
+            raise Problem(503, "The archive is not open.", make_retry_headers())
         try:
             line = await asyncio.to_thread(writer.find_line, seq)
         except UsageExpired:
@@ -61,7 +64,7 @@ class LookupHandler:
                 "lookup_failed", error=type(error).__name__, request_id=request_id_of(request)
             )
             self._flusher.report_damage(writer)
-            raise Problem(503, "The archive cannot be read.", RETRY_HEADERS) from None
+            raise Problem(503, "The archive cannot be read.", make_retry_headers()) from None
         if line is None:
             raise Problem(404, "No usage has this seq.")
         return HTTPResponse(line, 200, NO_STORE_HEADERS, "application/json")

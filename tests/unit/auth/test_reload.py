@@ -162,7 +162,7 @@ def test_an_invalid_file_keeps_the_credentials(path: Path, clock: Clock) -> None
 async def test_a_revocation_of_all_is_logged_as_an_error(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(module, "TOKEN_FILE_CHECK_SECONDS", 0.01)
     watcher = TokenFileWatcher(str(path))
     authenticator = Authenticator(watcher.load())
     assert await authenticator.authenticate(b"Bearer one")
