@@ -158,7 +158,7 @@ def test_page_shows_the_output_on_a_full_volume(tmp_path: Path) -> None:
 
 
 def copy_off_and_remove(
-    page: Page, file: Path, path: str, shell: StackShell, *, word: str = "PATH"
+    page: Page, file: Path, path: str, shell: StackShell, *, word: str = "FILE_PATH"
 ) -> None:
     """Run the blocks of a page that copy a file off the volume and remove it."""
     content = file.read_bytes()
@@ -206,11 +206,11 @@ def test_foreign_file_is_copied_and_removed_as_its_page_says(
     foreign.write_bytes(b"not of the archive")
     path = str(foreign.relative_to(stack.archive.parent))
     (copies,) = PAGES[FULL].of("sh", "reads")
-    result = shell.run(copies.text.replace("PATH", path))
+    result = shell.run(copies.text.replace("FILE_PATH", path))
     assert result.failures == []
     assert foreign.name in result.output
     (removes,) = (b for b in PAGES[FULL].of("sh", "decides") if "rm -r" in b.text)
-    assert shell.run(removes.text.replace("PATH", path)).failures == []
+    assert shell.run(removes.text.replace("FILE_PATH", path)).failures == []
     assert not foreign.exists()
     assert has_content(shell.folder / "foreign.tar", b"not of the archive")
 

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from busyapi.telemetry.metrics import ApiMetrics
 from testkit.docs.runbook_rules import check_page, collect_known_names
 from testkit.docs.runbooks import RUNBOOKS, Page, pages, parse
 
@@ -37,6 +38,14 @@ def read_index() -> str:
 
 def test_every_page_is_linked_from_a_panel_and_every_link_exists() -> None:
     assert KNOWN.links.keys() == PAGES.keys()
+
+
+def test_every_reason_of_a_refusal_has_a_row_that_says_what_to_do() -> None:
+    text = PAGES["BusyapiAvailabilityBurn"].text
+    (table,) = re.findall(r"^ *\| reason \|.*\n(?: *\|.*\n)+", text, re.MULTILINE)
+    rows = (row.split("|")[1] for row in table.splitlines()[2:])
+    named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(named) == sorted(ApiMetrics("fsync").refused)
 
 
 BREAKS = {
