@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from busyapi.stream.entry import MAX_VERSION
 from busyapi.stream.keys import PartitionKeys
 from busyapi.stream.partition import OwnedPartition
 from testkit.archive_reader import read_archive
@@ -201,9 +202,12 @@ async def test_flusher_that_halts_with_the_lease_releases_it(
     async with stack.run() as (flusher, committer):
         await stack.post(committer, "a", 3)
         await stack.wait_until_archived(3)
-        stack.server.client().xadd(KEYS.stream, {"u": b"2 of another version"}, id="4-1")
+        unknown = MAX_VERSION + 1
+        stack.server.client().xadd(KEYS.stream, {"u": b"%d of another version" % unknown}, id="4-1")
         stack.server.command("INCRBY", KEYS.seq, 1)
-        await poll_until(lambda: "has version 2" in flusher.not_ready_reason, "the flusher to halt")
+        await poll_until(
+            lambda: f"has version {unknown}" in flusher.not_ready_reason, "the flusher to halt"
+        )
         await poll_until(
             lambda: not stack.server.command("EXISTS", KEYS.lease), "the lease to be free"
         )
