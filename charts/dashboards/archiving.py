@@ -179,13 +179,18 @@ ARCHIVE = Row(
             title="Audit records",
             about="Entries of the audit trail that were put on disk, and events that API processes"
             " did not record, in each interval. Failing: the trail cannot be written, and reads get"
-            " 503 unless config.audit allows them.",
+            " 503 unless config.audit allows them. Failed deliveries: requests of API processes to"
+            " flushers.",
             unit="short",
             width=24,
             queries=[
                 Query(total(increase("busyapi_audit_records_total", of=FLUSHER)), "recorded"),
                 Query(total(increase("busyapi_audit_dropped_total")), "not recorded"),
                 Query(total(select("busyapi_audit_failing", of=FLUSHER)), "failing"),
+                Query(
+                    total(increase("busyapi_audit_deliveries_total", 'outcome="failed"')),
+                    "failed deliveries",
+                ),
             ],
             alerts=["BusyapiAuditFailing"],
         ),

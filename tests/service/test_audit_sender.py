@@ -26,8 +26,9 @@ class Sender(EntrySender):
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
         self.dropped: list[int] = []
+        self.deliveries: list[str] = []
         self.client = ArchiveClient(f"http://127.0.0.1:{stack.flushers[0].archive_port}", 1)
-        super().__init__(self.client, 0, self.dropped.append)
+        super().__init__(self.client, 0, self.dropped.append, self.deliveries.append)
 
     def list_requests(self) -> list[str]:
         """Return the request ids of the recorded entries."""
@@ -62,6 +63,7 @@ async def test_refused_entry_is_dropped_and_the_others_are_recorded(sender: Send
     assert outcomes == ["recorded", "refused", "recorded"]
     assert sender.list_requests() == ["r-1", "r-2", "r-3", "r-4"]
     assert sender.dropped == [1, 1]
+    assert set(sender.deliveries) == {"recorded"}
     records = read_records(sender.stack.archive)
     assert sum(record.get("dropped", 0) for record in records) == 2
     assert not verify(sender.stack.archive).problems
@@ -76,6 +78,8 @@ async def test_flusher_that_stops_within_a_refused_batch_loses_no_entry(sender: 
     await asyncio.to_thread(flusher.start)
     assert await try_to_send(sender, make_entry(5)) == "recorded"
     assert sender.list_requests() == ["r-1", "r-3", "r-5"]
+    assert sender.deliveries[0] == "failed"
+    assert sender.deliveries[-1] == "recorded"
 
 
 async def test_unexpected_exception_refuses_the_read_and_not_the_next_one(sender: Sender) -> None:

@@ -39,9 +39,14 @@ class EntrySender:
     """The entries for one partition's trail."""
 
     def __init__(
-        self, archive: ArchiveClient, partition: int, on_dropped: Callable[[int], object]
+        self,
+        archive: ArchiveClient,
+        partition: int,
+        on_dropped: Callable[[int], object],
+        on_delivery: Callable[[str], object],
     ) -> None:
-        self._archive, self._partition, self._on_dropped = archive, partition, on_dropped
+        self._archive, self._partition = archive, partition
+        self._on_dropped, self._on_delivery = on_dropped, on_delivery
         self._pending: deque[_Pending] = deque()
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
@@ -115,6 +120,7 @@ class EntrySender:
                 return True
             return await self._deliver_each(deque(batch))
         except AuditUnavailable:
+            self._on_delivery("failed")
             self._fail(batch)
             return False
         except Exception as error:  # noqa: BLE001 - reads must not wait for a task that has ended
@@ -124,6 +130,7 @@ class EntrySender:
                 error=type(error).__name__,
                 detail=describe_for_log(error),
             )
+            self._on_delivery("failed")
             self._fail(batch)
             return False
         except BaseException:
@@ -150,6 +157,7 @@ class EntrySender:
         except BaseException:
             self._dropped += dropped
             raise
+        self._on_delivery("recorded")
         for pending in batch:
             if pending.recorded and not pending.recorded.done():
                 pending.recorded.set_result(None)

@@ -8,7 +8,7 @@ from busyapi.telemetry.metric_defs import (
     Label,
     MetricDef,
 )
-from busyapi.telemetry.metric_defs_audit import DROPPED
+from busyapi.telemetry.metric_defs_audit import DELIVERIES, DROPPED
 
 COUNT_BUCKETS = (1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
 
@@ -198,7 +198,7 @@ METRICS = (
         COMMITTER_FAILURES,
         COMMITTED_SEQ,
     ),
-    DROPPED,
+    *(DROPPED, DELIVERIES),
     *(CONNECTIONS, CONNECTIONS_REFUSED, RECEIVING_BYTES, ACCEPT_QUEUE_OVERFLOWS),
     CREDENTIAL_RELOAD_FAILURES,
 )

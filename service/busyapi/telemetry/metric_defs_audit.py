@@ -1,6 +1,6 @@
 """The metrics of the audit trail."""
 
-from busyapi.telemetry.metric_defs import PARTITION, MetricDef
+from busyapi.telemetry.metric_defs import PARTITION, Label, MetricDef
 
 FAILING = MetricDef(
     "busyapi_audit_failing",
@@ -23,10 +23,21 @@ RECORDS = MetricDef(
 DROPPED = MetricDef(
     "busyapi_audit_dropped",
     "counter",
-    "Events that this process did not record: refusals beyond the limit, or, with"
-    " BUSYAPI_AUDIT=background, reads while a flusher was unavailable. The next record has their"
-    " number.",
+    "Events that this process did not record: refusals beyond the limit, entries that the flusher"
+    " refuses as invalid, or, with BUSYAPI_AUDIT=background, reads while a flusher was unavailable."
+    " The next record has their number.",
     ("Data path",),
+)
+DELIVERIES = MetricDef(
+    "busyapi_audit_deliveries",
+    "counter",
+    "Requests with entries of the audit trail to the flusher of a partition. failed: the entries"
+    " are sent again, or their reads got 503. See the log event flusher_unreachable.",
+    (
+        "BusyapiAuditFailing",
+        "Data path",
+    ),
+    (PARTITION, Label("outcome", "2", ("recorded", "failed"))),
 )
 
 FLUSHER_METRICS = (FAILING, RECORDS)

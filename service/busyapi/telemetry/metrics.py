@@ -184,6 +184,10 @@ class ApiMetrics(Metrics):
         self.receiving_bytes = self._gauge(metric_defs_api.RECEIVING_BYTES)
         self.credential_reload_failures = self._counters(metric_defs_api.CREDENTIAL_RELOAD_FAILURES)
         self.audit_dropped = self._counter(metric_defs_audit.DROPPED)
+        row = metric_defs_audit.DELIVERIES
+        self.audit_deliveries = PrometheusCounter(
+            row.name, row.help, _all_label_names(row), registry=self.registry
+        )
         self.registry.register(AcceptQueue(metric_defs_api.ACCEPT_QUEUE_OVERFLOWS))
 
     def _by_partition(self, definition: MetricDef) -> Gauge:
@@ -191,6 +195,14 @@ class ApiMetrics(Metrics):
         return Gauge(
             definition.name, definition.help, labels, unit=definition.unit, registry=self.registry
         )
+
+    def make_delivery_counter(self, partition: int) -> Callable[[str], None]:
+        """Return a function that counts a delivery to a partition's audit trail by its outcome."""
+        (outcomes,) = (label.values for label in metric_defs_audit.DELIVERIES.labels[1:])
+        counters = {
+            outcome: self.audit_deliveries.labels(str(partition), outcome) for outcome in outcomes
+        }
+        return lambda outcome: counters[outcome].inc()
 
     def record_commit(self, usages: int, seconds: float) -> None:
         """Count a commit. A repeat has 0 usages."""

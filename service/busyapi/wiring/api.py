@@ -80,7 +80,12 @@ def _make_audit_trail(
     if mode == "off":
         return None
     senders = [
-        EntrySender(archive, partition, metrics.audit_dropped.inc)
+        EntrySender(
+            archive,
+            partition,
+            metrics.audit_dropped.inc,
+            metrics.make_delivery_counter(partition),
+        )
         for partition in range(settings.partitions)
     ]
     return AuditTrail(senders, authorizer.find_address, required=mode == "required")
