@@ -69,7 +69,10 @@ class _TrailCheck:
         self._head_matches = False
         self._anchor: Head | None = None
         """The record before the oldest file, unless this file begins the trail."""
-        self._expired: set[Head] = set()
+        self._expired: dict[Head, str] = {}
+        """The last records that retention removed, and when."""
+        self._boundaries: set[Head] = set()
+        """The last record before each file."""
         self._last = Head(0, GENESIS_HASH)
         self._trail = ""
 
@@ -84,7 +87,8 @@ class _TrailCheck:
             self._check_file(link, stop)
         self._check_anchor()
         self._check_head(has_files=bool(links))
-        self._report.unseen = self._expected - {head.hash for head in self._expired}
+        self._check_expired()
+        self._report.unseen = self._expected
         self._report.last, self._report.head = self._last
         return self._report
 
@@ -126,6 +130,7 @@ class _TrailCheck:
         if self._trail not in {"", trail}:
             self._add("exchanged", name, "it is of another trail")
         self._trail = trail
+        self._boundaries.add(Head(begin.seq - 1, previous_hash(begin)))
         if before is None:
             self._report.first = begin.seq
             if begin.seq != 1 or link.after:
@@ -180,12 +185,32 @@ class _TrailCheck:
             self._head_matches = True
         if record.action == "expire":
             through = record.members.get("through"), record.members.get("through_hash")
-            self._expired.add(Head(int(through[0] or 0), str(through[1])))
+            last_removed = Head(int(through[0] or 0), str(through[1]))
+            self._expired[last_removed] = str(record.members.get("time"))
 
     def _check_anchor(self) -> None:
         if self._anchor and self._anchor not in self._expired:
             detail = f"records 1 to {self._anchor.seq} are gone, and no retention is recorded"
             self._add("missing", "", detail)
+        elif self._anchor and self._anchor.hash in self._expected:
+            # Its content is gone: nothing proves it but the record of its removal.
+            self._expected.discard(self._anchor.hash)
+            self._report.notes.append(
+                f"the expected hash {self._anchor.hash} is in records 1 to {self._anchor.seq},"
+                f" which retention of {self._expired[self._anchor]} removed"
+            )
+
+    def _check_expired(self) -> None:
+        """Check that what an `expire` says was removed is not there."""
+        for last, time in self._expired.items():
+            # Before the files are deleted, or if the process dies then, the last one is there.
+            if last.seq >= self._report.first and last not in self._boundaries:
+                self._add(
+                    "changed",
+                    "",
+                    f"an expire of {time} says that records up to {last.seq} were removed, and"
+                    f" records from {self._report.first} are there",
+                )
 
     def _check_head(self, *, has_files: bool) -> None:
         if self._head is None:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import pytest
 
 from busyapi.audit.files import audit_folder
+from busyapi.audit.head import Head, write_head
+from busyapi.audit.record import seal_members
 from busyapi.audit_cli import commands
 from testkit.audit import list_paths, make_entry, open_writer, read_records, verify, write_reads
 
@@ -140,6 +142,22 @@ def test_appended_record_is_found(root: Path) -> None:
     assert "exchanged" in kinds(root)
 
 
+def append_expire(root: Path, through: int, digest: str) -> None:
+    """Append an `expire` that fits into the chain, as whoever can write to the volume can."""
+    path, last = list_paths(root)[-1], read_records(root)[-1]
+    members = {
+        "seq": last["seq"] + 1,
+        "time": "2026-11-29T00:00:00.000Z",
+        "action": "expire",
+        "files": 1,
+        "through": through,
+        "through_hash": digest,
+    }
+    line, sealed = seal_members(members, last["hash"])
+    edit(path, lambda data: data + line)
+    write_head(audit_folder(root, 0), Head(last["seq"] + 1, sealed), sync=False)
+
+
 class Result(NamedTuple):
     code: int
     out: str
@@ -202,6 +220,31 @@ class TestCommands:
         result = run("verify", "--expect", kept)
         assert result.code == 1
         assert f"no record has the expected hash {kept}" in result.out
+
+    @pytest.mark.parametrize("through", [0, 1, 5, 9, 1000])
+    def test_forged_expire_does_not_replace_a_hash_that_was_kept_elsewhere(
+        self, run: Run, root: Path, through: int
+    ) -> None:
+        kept = read_records(root)[4]["hash"]
+        for path in audit_folder(root, 0).iterdir():
+            path.unlink()
+        write_reads(root, 1, 6)
+        append_expire(root, through, kept)
+        result = run("verify", "--expect", kept)
+        assert result.code == 1
+        assert f"no record has the expected hash {kept}" in result.out
+        report = verify(root)
+        assert [problem.kind for problem in report.problems] == ["changed"] * (through > 0)
+
+    def test_hash_of_an_expired_record_is_accepted_with_a_note(self, run: Run, root: Path) -> None:
+        expired, before = read_records(root)[2], read_records(root)[1]
+        append_expire(root, expired["seq"], expired["hash"])
+        assert run("verify").code == 0, "a process may die before it deletes the file"
+        list_paths(root)[0].unlink()
+        result = run("verify", "--expect", expired["hash"])
+        assert result.code == 0
+        assert f"the expected hash {expired['hash']} is in records 1 to 3, which" in result.out
+        assert run("verify", "--expect", before["hash"]).code == 1
 
     @pytest.mark.parametrize(
         ("arguments", "records"),
