@@ -1,12 +1,12 @@
 """Records in the audit trail what a command prints or exports, before it does.
 
 The record is beside the archive, in the trail that the flusher of the partition writes. An archive
-that cannot be written to is read all the same, with a warning.
+that cannot be written to is read all the same, with a warning, unless BUSYAPI_AUDIT is `required`.
 """
 
 import argparse
-import getpass
 import os
+import pwd
 import socket
 import time
 from collections.abc import Iterator
@@ -17,11 +17,15 @@ from busyapi.archive_cli.partitions import find_partitions
 from busyapi.archive_cli.selection import print_error
 from busyapi.audit.files import audit_folder
 from busyapi.audit.patients import create_salt, digest_patient
-from busyapi.audit.record import AuditEntry, format_time
+from busyapi.audit.record import MAX_TEXT, AuditEntry, format_time
 from busyapi.audit.writer import AuditWriter
 from busyapi.errors import ArchiveError
 from busyapi.ids import split_usage_id
 from busyapi.usage_json import format_received_at
+
+
+class NotRecorded(ArchiveError):
+    """The export cannot be recorded in the audit trail."""
 
 
 def record_before(
@@ -36,6 +40,9 @@ def record_export(options: argparse.Namespace) -> None:
     """Record an export in each partition that it may read, as BUSYAPI_AUDIT says.
 
     `auto` records where a trail exists already, `required` and `background` everywhere.
+
+    Raises:
+        NotRecorded: the export is not recorded, and `required` forbids that.
     """
     if options.audit_mode == "off":
         return
@@ -48,6 +55,12 @@ def record_export(options: argparse.Namespace) -> None:
             AuditWriter(options.dir, partition, retention_days=0).append([entry])
         except (ArchiveError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
+            if options.audit_mode == "required":
+                raise NotRecorded(
+                    "nothing is read, because the audit trail cannot be written:"
+                    f" {folder}: {reason}. With BUSYAPI_AUDIT=required, each export is recorded"
+                    " first"
+                ) from None
             print_error(f"this is not recorded in the audit trail: {folder}: {reason}")
 
 
@@ -68,8 +81,8 @@ def _make_entry(options: argparse.Namespace, folder: Path) -> AuditEntry:
     return AuditEntry(
         time=format_time(time.time()),
         action="export",
-        resource=_describe_resource(options, folder),
-        name=f"os:{_user_name()}",
+        resource=_describe_resource(options, folder)[:MAX_TEXT],
+        name=f"os:{_user_name()}"[:MAX_TEXT],
         address=socket.gethostname(),
     )
 
@@ -89,7 +102,8 @@ def _describe_resource(options: argparse.Namespace, folder: Path) -> str:
 
 
 def _user_name() -> str:
+    # Not from the environment, which the user sets.
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user has no name
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's user has no name
         return str(os.getuid())
