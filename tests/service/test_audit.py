@@ -1,5 +1,7 @@
 """Every read that is answered is in the audit trail, and no patient is."""
 
+import os
+import pwd
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -170,6 +172,21 @@ def test_refusal_of_an_impossible_id_does_not_stop_the_trail(
     ]
 
 
+def test_scan_is_recorded_with_its_first_and_last_id(stack: Stack) -> None:
+    for usage in (20, *range(1, 300, 20), 300, 40):
+        check_problem(fetch(stack.port, f"/api/usages/{usage}"), 401)
+    stack.apis[0].stop()
+    records = find_records(stack, "refused")
+    assert sum(record.get("count", 1) for record in records) == 18
+    ids = [
+        int(record[member].removeprefix("usage/"))
+        for record in records
+        for member in ("resource", "last")
+        if member in record
+    ]
+    assert (min(ids), max(ids)) == (1, 300)
+
+
 def test_refused_credential_is_named(stack: Stack) -> None:
     refused = fetch(stack.port, "/api/usages/7", headers={"authorization": f"Bearer {DEVICE}"})
     check_problem(refused, 403)
@@ -200,6 +217,41 @@ def test_commands_are_recorded_beside_a_running_flusher(stack: Stack) -> None:
     for record in find_records(stack, "export"):
         assert record["name"].startswith("os:")
     assert run_busyapi(stack.archive, "audit", "verify") == 0
+
+
+def test_export_names_the_user_of_the_process_and_not_of_its_environment(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = post(stack)
+    wait_until_archived(stack, usage)
+    assert read(stack, usage).status == 200
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(variable, "someone-else")
+    assert run_busyapi(stack.archive, "archive", "cat") == 0
+    (record,) = find_records(stack, "export")
+    assert record["name"] == f"os:{pwd.getpwuid(os.getuid()).pw_name}"
+
+
+@pytest.mark.parametrize(("mode", "code"), [("required", 1), ("background", 0)])
+def test_export_that_cannot_be_recorded_prints_nothing_if_records_are_required(
+    stack: Stack,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    mode: str,
+    code: int,
+) -> None:
+    usage = post(stack)
+    wait_until_archived(stack, usage)
+    monkeypatch.setenv("BUSYAPI_AUDIT", mode)
+    monkeypatch.setenv("BUSYAPI_FAILPOINTS", "audit-before-write=enospc")
+    target = stack.archive.parent / "usages.parquet"
+    for command in (["cat"], ["cat", "--id", str(usage)], ["export", str(target)]):
+        capfd.readouterr()
+        assert run_busyapi(stack.archive, "archive", *command) == code
+        out, err = capfd.readouterr()
+        assert bool(out) == (code == 0)
+        assert ("nothing is read, because the audit trail cannot be written" in err) == bool(code)
+    assert target.exists() == (code == 0)
 
 
 def wait_for_more(readers: Readers, reads: int) -> None:

@@ -74,9 +74,11 @@ class AuditTrail:
 
     def record_refusal(self, request: Request, name: str, status: int) -> None:
         """Record that a request was refused."""
-        entry = self.make_entry(request, "refused", _describe_resource(request), name)
-        entry = replace(entry, status=status)
-        self._sampler.add((client_network(entry.address), name, status, request.method), entry)
+        usage = _find_usage_id(request)
+        resource = "usages" if usage is None else f"usage/{usage}"
+        entry = replace(self.make_entry(request, "refused", resource, name), status=status)
+        source = (client_network(entry.address), name, status, request.method, usage is None)
+        self._sampler.add(source, entry, usage)
 
     async def _sample(self) -> None:
         while True:
@@ -121,7 +123,7 @@ class ReadAudit:
             await self._trail.record_read(self._partition, replace(self._entry, status=status))
 
 
-def _describe_resource(request: Request) -> str:
-    """Return what a request asked for. A path without a possible id is not quoted."""
+def _find_usage_id(request: Request) -> int | None:
+    """Return the id that a request asked for; None without a possible one."""
     usage = request.match_info.get("usage", 0) if request.route else 0
-    return f"usage/{usage}" if 1 <= usage <= MAX_ID else "usages"
+    return usage if 1 <= usage <= MAX_ID else None

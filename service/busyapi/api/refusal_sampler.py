@@ -1,7 +1,8 @@
 """Samples refused requests for the audit trail, so that a flood of them cannot fill its disk.
 
 Refusals of one network with the same status and credential become one entry per interval, with
-their number. Each interval has a limited number of entries; refusals beyond it are only counted.
+their number and the lowest and the highest id that they asked for. Each interval has a limited
+number of entries; refusals beyond it are only counted.
 """
 
 from collections.abc import Hashable
@@ -20,22 +21,37 @@ class RefusalSampler:
     def __init__(self) -> None:
         self._entries: dict[Hashable, AuditEntry] = {}
         self._counts: dict[Hashable, int] = {}
+        self._ids: dict[Hashable, tuple[int, int]] = {}
+        """The lowest and the highest id of a source that asked for usages."""
         self._dropped = 0
 
-    def add(self, source: Hashable, entry: AuditEntry) -> None:
-        """Add a refusal; the first one of a source is the sample of the others."""
+    def add(self, source: Hashable, entry: AuditEntry, usage: int | None) -> None:
+        """Add a refusal; the first one of a source is the sample of the others.
+
+        All refusals of a source have an id, or none has.
+        """
         if source in self._entries:
             self._counts[source] += 1
         elif len(self._entries) < MAX_ENTRIES:
             self._entries[source], self._counts[source] = entry, 1
         else:
             self._dropped += 1
+            return
+        if usage is not None:
+            lowest, highest = self._ids.get(source, (usage, usage))
+            self._ids[source] = min(lowest, usage), max(highest, usage)
 
     def take(self) -> tuple[list[AuditEntry], int]:
         """Return the entries, and the number of refusals that are in none; forget them."""
-        entries = [
-            replace(entry, count=self._counts[source]) for source, entry in self._entries.items()
-        ]
+        entries = [self._summarize(source, entry) for source, entry in self._entries.items()]
         dropped, self._dropped = self._dropped, 0
-        self._entries, self._counts = {}, {}
+        self._entries, self._counts, self._ids = {}, {}, {}
         return entries, dropped
+
+    def _summarize(self, source: Hashable, entry: AuditEntry) -> AuditEntry:
+        entry = replace(entry, count=self._counts[source])
+        if source not in self._ids:
+            return entry
+        lowest, highest = self._ids[source]
+        last = f"usage/{highest}" if highest != lowest else ""
+        return replace(entry, resource=f"usage/{lowest}", last=last)

@@ -51,6 +51,8 @@ class AuditEntry:
     """How many equal events this entry stands for: refusals are sampled."""
     dropped: int = 0
     """How many other events the sender could not record before this one."""
+    last: str = ""
+    """`usage/<highest id>`, if `count` refusals are about several; `resource` has the lowest."""
 
 
 def format_time(seconds: float) -> str:
@@ -80,7 +82,7 @@ def decode_entry(line: bytes) -> AuditEntry:
         entry = AuditEntry(**{_FIELDS.get(name, name): value for name, value in members.items()})
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise InvalidEntry("not the members of an entry") from None
-    texts = (entry.resource, entry.name, entry.address, entry.request_id)
+    texts = (entry.resource, entry.name, entry.address, entry.request_id, entry.last)
     if not all(isinstance(text, str) and len(text) <= MAX_TEXT for text in texts):
         raise InvalidEntry("a text is too long or of a wrong type")
     numbers = (entry.status, entry.count, entry.dropped)
@@ -111,6 +113,8 @@ def _to_members(entry: AuditEntry) -> dict[str, Any]:
         del members["count"]
     if not entry.dropped:
         del members["dropped"]
+    if not entry.last:
+        del members["last"]
     return members
 
 
