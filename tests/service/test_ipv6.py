@@ -2,6 +2,7 @@
 
 import sys
 from base64 import b64decode
+from hashlib import sha256
 from pathlib import Path
 
 from testkit.chart.rendering import CHART, Json, find_object, render
@@ -10,6 +11,11 @@ from testkit.servers import find_program
 
 EXTERNAL: Json = {"valkey": {"enabled": False}, "externalRedis": {"host": "::1"}}
 SECONDS = 60
+TOKENS = """
+[tokens.helm-test]
+sha256 = "{digest}"
+scopes = ["write", "read"]
+"""
 SCRAPE = """
 import re, sys, urllib.request
 for url, name in (pair.split() for pair in sys.argv[1:]):
@@ -29,6 +35,8 @@ def test_usage_is_archived_and_metrics_are_served_with_ipv6_alone(tmp_path: Path
         .replace("dir /data", f"dir {tmp_path}")
     )
     files["archive-secret"] = "secret-of-the-flushers"
+    files["token"] = "token-of-helm-test"
+    files["tokens.toml"] = TOKENS.format(digest=sha256(files["token"].encode()).hexdigest())
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     settings = find_object(render(EXTERNAL), "ConfigMap", "busyapi")["data"]
@@ -38,6 +46,7 @@ def test_usage_is_archived_and_metrics_are_served_with_ipv6_alone(tmp_path: Path
         "BUSYAPI_FLUSHER_URLS": "http://[::1]:9101",
         "BUSYAPI_ARCHIVE_SECRET_FILE": str(tmp_path / "archive-secret"),
         "BUSYAPI_ARCHIVE_DIR": str(tmp_path / "archive"),
+        "BUSYAPI_TOKENS_FILE": str(tmp_path / "tokens.toml"),
         "PORT": "3000",
     }
 
@@ -53,6 +62,8 @@ def test_usage_is_archived_and_metrics_are_served_with_ipv6_alone(tmp_path: Path
         "API_URL": "http://[::1]:3000",
         "FLUSHER_URLS": settings["BUSYAPI_FLUSHER_URLS"],
         "ARCHIVE_SECRET_FILE": settings["BUSYAPI_ARCHIVE_SECRET_FILE"],
+        "TOKEN_FILE": str(tmp_path / "token"),
+        "ANONYMOUS_SCOPES": "",
         "HOSTNAME": "ipv6",
         "PARTITIONS": "1",
         "TIMEOUT_SECONDS": str(SECONDS),
