@@ -97,7 +97,11 @@ class Loaded(NamedTuple):
 def loaded(tmp_path_factory: pytest.TempPathFactory, rules: Mapping[str, Any]) -> Iterator[Loaded]:
     """Run a stack that stored, archived, answered and refused, with a firing alert."""
     folder = tmp_path_factory.mktemp("panels")
-    settings = {"BUSYAPI_SEGMENT_AGE": "3", "BUSYAPI_VERIFY_INTERVAL": "2"}
+    settings = {
+        "BUSYAPI_AUDIT": "required",
+        "BUSYAPI_SEGMENT_AGE": "3",
+        "BUSYAPI_VERIFY_INTERVAL": "2",
+    }
     with run_monitored_stack(folder, rules, **settings) as monitored:
         with (
             monitored.load(),
