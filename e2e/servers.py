@@ -64,7 +64,7 @@ exec "$@" --cluster-enabled yes --cluster-config-file /data/nodes.conf \\
 USER, CA, FILES = "busyapi", "redis-ca", "redis-tls"
 """The user and the Secrets of the server with TLS."""
 RIGHTS = (
-    "~busyapi:* +evalsha +script|load +info +config|get +waitaof +get +set +pexpire +exists"
+    "~busyapi:* +evalsha +script|load +info +config|get +waitaof +time +get +set +pexpire +exists"
     " +hget +hlen +hmget +hset +hdel +hexists +incrby +xadd +xrange +xread +xtrim"
 )
 """The rights that the chart's page lists for this user."""

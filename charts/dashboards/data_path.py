@@ -109,6 +109,18 @@ COMMIT = Row(
             alerts=["BusyapiCredentialsNotReloaded"],
         ),
         Lines(
+            title="Requests over a limit",
+            about="Requests with 429 per second, by the limit that their client exceeds: of its"
+            " credential, its tenant or its address. Local: withdrawals from the buckets of rates"
+            " that Redis did not execute; meanwhile each pod allows its own share of a rate.",
+            unit="reqps",
+            no_data="None",
+            queries=[
+                Query(total(rate("busyapi_rate_limited_total"), "limit"), "{{limit}}"),
+                Query(total(rate("busyapi_rate_lease_failures_total")), "local"),
+            ],
+        ),
+        Lines(
             title="Committer failures by reason",
             about="How often a committer had no usable connection to Redis. Normal: none; a"
             " failover causes some. DurabilityNotMet: Redis does not meet the durability tier.",

@@ -395,8 +395,16 @@ class Settings:
         "BUSYAPI_RATE_LIMIT",
         0.0,
         "usages per second",
-        "for each credential without its own rate, or for each address without a credential; an"
-        " HTTP batch counts its usages, a read counts one; 0: no limit",
+        "for each credential without its own rate, over all processes; or for each address without"
+        " a credential, in each process. An HTTP batch counts its usages, a read counts one. 0: no"
+        " limit",
+    )
+    tenant_rate_limit: float = setting(
+        "BUSYAPI_TENANT_RATE_LIMIT",
+        0.0,
+        "usages per second",
+        "for all credentials of a tenant together, over all processes, unless [tenants.NAME] in"
+        " BUSYAPI_TOKENS_FILE has its rate; 0: no limit",
     )
     cors_origins: str = setting(
         "BUSYAPI_CORS_ORIGINS",

@@ -18,7 +18,7 @@ import structlog
 from sanic import Request, Sanic
 from sanic.response import HTTPResponse
 
-from busyapi.api.context import ApiContext, Reload, make_handler
+from busyapi.api.context import ApiContext, BackgroundTask, make_handler
 from busyapi.api.cors import Cors
 from busyapi.api.fast_path import ROUTE, make_protocol
 from busyapi.api.lookup import get_count, get_usage
@@ -122,7 +122,9 @@ async def _open(app: Sanic[Any, Any]) -> None:
         context.audit.open()
     _connect_gauges(context)
     settings = context.settings
-    app.ctx.reloading = [asyncio.create_task(_reload(run, stop_on_error)) for run in context.reload]
+    app.ctx.background = [
+        asyncio.create_task(_run_in_background(run, stop_on_error)) for run in context.background
+    ]
     app.ctx.metrics_port = make_metrics_port(
         context.metrics.choose_renderer,
         ConnectionLimits(settings.request_deadline, settings.max_header, context.budget),
@@ -136,7 +138,9 @@ async def _open(app: Sanic[Any, Any]) -> None:
     )
 
 
-async def _reload(run: Reload, stop_on_error: Callable[[BaseException], None]) -> None:
+async def _run_in_background(
+    run: BackgroundTask, stop_on_error: Callable[[BaseException], None]
+) -> None:
     """Run until cancelled. A process that no longer sees revoked credentials must not continue."""
     try:
         await run()
@@ -194,11 +198,14 @@ async def _drain(app: Sanic[Any, Any]) -> None:
 
 async def _close(app: Sanic[Any, Any]) -> None:
     context: ApiContext = app.ctx.context
-    for task in app.ctx.reloading:
+    for task in app.ctx.background:
         task.cancel()
+    await asyncio.gather(*app.ctx.background, return_exceptions=True)
     await context.committers.close(context.settings.stop_timeout)
     for reader in context.readers:
         await reader.close()
+    if context.leases:
+        await context.leases.close()
     if context.audit:
         await context.audit.close()
     await context.archive.close()

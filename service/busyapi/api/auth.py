@@ -12,7 +12,9 @@ from time import monotonic
 import structlog
 from sanic import Request
 
-from busyapi.api.rate_limit import RateLimiter, RefusedClients, client_network
+from busyapi.api.client_limits import TENANT, ClientLimits
+from busyapi.api.rate_headers import make_headers, render_lines
+from busyapi.api.rate_limit import Excess, RateLimiter, RefusedClients, client_network
 from busyapi.api.request_head import AUTHORIZATION, AUTHORIZED_HEADS, CERTIFICATE
 from busyapi.auth.authenticator import Authenticator
 from busyapi.auth.client_certificate import CertificateName, ClientCertificates
@@ -23,8 +25,6 @@ from busyapi.web.problems import Problem
 
 log = structlog.get_logger()
 
-BURST_SECONDS = 2.0
-"""After a pause a device may send as many usages at once as its rate allows in this time."""
 FAILURE_RATE, FAILURE_BURST = 1.0, 60.0
 """Requests per second, and at once, that each address may send without a valid credential."""
 LOG_INTERVAL_SECONDS = 10.0
@@ -32,14 +32,14 @@ LOG_INTERVAL_SECONDS = 10.0
 
 
 class RequestAuthorizer:
-    """Checks each request. By default nothing is allowed; a `rate` of 0 is no limit."""
+    """Checks each request. By default nothing is allowed, and nothing is limited."""
 
     def __init__(
         self,
         authenticator: Authenticator | None = None,
         *,
         anonymous: Iterable[str] = (),
-        rate: float = 0.0,
+        limits: ClientLimits | None = None,
         proxies: TrustedProxies | None = None,
         certificates: ClientCertificates | None = None,
     ) -> None:
@@ -53,8 +53,8 @@ class RequestAuthorizer:
         """The kinds of credentials that this process reads."""
         self._proxies = proxies or TrustedProxies()
         self._certificates = certificates
-        self._rate = rate
-        self._rate_limiter = RateLimiter(rate, rate * BURST_SECONDS)
+        self._limits = limits
+        self._rate = limits.rate if limits else 0.0
         self._refused_clients = RefusedClients()
         self._failure_limiter = RateLimiter(FAILURE_RATE, FAILURE_BURST)
         self._logged_at, self._unlogged_count = -inf, 0
@@ -68,8 +68,7 @@ class RequestAuthorizer:
             CredentialKeysUnavailable: it has a JWT, and there are no keys to verify it.
         """
         credential = await self._authenticate(request, scopes)
-        if seconds := self._charge(request, credential, 1):
-            raise _over_rate(seconds)
+        await self._charge(request, credential, 1)
         return credential
 
     async def check_batch(self, request: Request) -> Credential:
@@ -84,25 +83,22 @@ class RequestAuthorizer:
                 passed.
         """
         credential = await self._authenticate(request, ("write",))
-        if seconds := self._refused_clients.remaining_seconds(
-            self.name_client(request, credential)
-        ):
-            raise _over_rate(seconds)
-        if seconds := self._charge(request, credential, 1):
-            raise _over_rate(seconds)
+        if refusal := self._refused_clients.find(self.name_client(request, credential)):
+            raise self._refuse(request, credential, refusal)
+        await self._charge(request, credential, 1)
         return credential
 
-    def charge_batch(self, request: Request, credential: Credential, usages: int) -> None:
+    async def charge_batch(self, request: Request, credential: Credential, usages: int) -> None:
         """Charge the usages of a batch, except the first, which `check_batch` has charged.
 
         Raises:
             Problem: 429 over the rate.
         """
-        if seconds := self._charge(request, credential, usages - 1, already_charged=1):
-            refusal = _over_rate(seconds)
-            client = self.name_client(request, credential)
-            self._refused_clients.add(client, int(refusal.headers["Retry-After"]))
-            raise refusal
+        try:
+            await self._charge(request, credential, usages - 1, already_charged=1)
+        except OverRate as refusal:
+            self._refused_clients.add(self.name_client(request, credential), refusal.excess)
+            raise
 
     @property
     def problem(self) -> str:
@@ -124,16 +120,26 @@ class RequestAuthorizer:
         return credential if credential is not None and "write" in credential.scopes else None
 
     def is_limited(self, credential: Credential) -> bool:
-        """Return whether a credential has a rate."""
-        return bool(self._rate or credential.rate)
+        """Return whether a credential has a limit."""
+        # On the way of every post: without another call.
+        return bool(self._rate or credential.rate or credential.tenant_rate)
 
     def charge_usage(self, credential: Credential, peer: str) -> bool:
         """Charge one usage and return True; return False, and charge nothing, if this cannot."""
-        if not credential.id and self._proxies:
+        if self._limits is None or (not credential.id and self._proxies):
             return False  # the client's address is in a header
-        client = credential.id or client_network(peer)
-        rate = credential.rate or self._rate
-        return not self._rate_limiter.charge(client, 1, rate=rate, burst=rate * BURST_SECONDS)
+        return self._limits.try_charge(credential, peer)
+
+    def render_limits(self, credential: Credential, address: str) -> bytes:
+        """Return the header lines about the limits of a client that `charge_usage` has charged."""
+        return render_lines(self._limits.describe(credential, address)) if self._limits else b""
+
+    def limit_headers_of(self, request: Request, credential: Credential) -> dict[str, str]:
+        """Return the headers about the limits of the client of a request, if it has any."""
+        if self._limits is None or not self._limits.is_limited(credential):
+            return {}
+        address = "" if credential.id else self.find_address(request)
+        return make_headers(self._limits.describe(credential, address))
 
     def name_client(self, request: Request, credential: Credential) -> str:
         """Return the name of a client in tables: of its credential, or of its network."""
@@ -215,17 +221,24 @@ class RequestAuthorizer:
             str(request.ip), lambda name: request.headers.getall(name, [])
         )
 
-    def _charge(
+    async def _charge(
         self, request: Request, credential: Credential, cost: int, *, already_charged: int = 0
-    ) -> float:
-        """Charge a client; return the seconds to wait if it is over its rate."""
-        if not self.is_limited(credential):
-            return 0.0
-        client = self.name_client(request, credential)
-        rate = credential.rate or self._rate
-        return self._rate_limiter.charge(
-            client, cost, already_charged=already_charged, rate=rate, burst=rate * BURST_SECONDS
-        )
+    ) -> None:
+        limits = self._limits
+        if limits is None or not limits.is_limited(credential):
+            return
+        address = "" if credential.id else self.find_address(request)
+        excess = await limits.charge(credential, address, cost, already_charged=already_charged)
+        if excess:
+            raise self._refuse(request, credential, excess)
+
+    def _refuse(self, request: Request, credential: Credential, excess: Excess) -> "OverRate":
+        limits = self._limits
+        if limits is None:
+            return OverRate(excess, {})
+        limits.record_refusal(excess.policy)
+        described = limits.describe(credential, self.find_address(request))
+        return OverRate(excess, make_headers(described, excess))
 
     def find_address(self, request: Request) -> str:
         """Return the address of the client, behind trusted proxies."""
@@ -243,8 +256,14 @@ class RequestAuthorizer:
             self._logged_at, self._unlogged_count = now, 0
 
 
-def _over_rate(seconds: float) -> Problem:
-    return _too_many_requests("This device exceeds its rate limit.", seconds)
+class OverRate(Problem):
+    """The 429 of a client that exceeds a limit."""
+
+    def __init__(self, excess: Excess, headers: dict[str, str]) -> None:
+        owner = "The tenant of this device" if excess.policy == TENANT else "This device"
+        retry = {"Retry-After": str(excess.retry_after)}
+        super().__init__(429, f"{owner} exceeds its rate limit.", retry | headers)
+        self.excess = excess
 
 
 def _too_many_requests(detail: str, seconds: float) -> Problem:

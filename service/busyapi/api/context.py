@@ -15,6 +15,7 @@ from busyapi.api.audit import REFUSED_STATUSES, AuditTrail
 from busyapi.api.auth import RequestAuthorizer
 from busyapi.api.cors import Cors
 from busyapi.api.decode_scheduler import DecodeScheduler
+from busyapi.api.rate_leases import RateLeases
 from busyapi.api.stamper import Stamper
 from busyapi.auth.credential import Credential
 from busyapi.commit.pool import CommitterPool
@@ -27,8 +28,8 @@ from busyapi.web.connections import ConnectionTable
 
 ABORTED_STATUS = 500
 
-Reload = Callable[[], Coroutine[Any, Any, None]]
-"""Keeps credentials current until it is cancelled."""
+BackgroundTask = Callable[[], Coroutine[Any, Any, None]]
+"""Runs until it is cancelled, such as what keeps credentials current."""
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R", bound=Request)
@@ -46,7 +47,8 @@ class ApiContext:
     authorizer: RequestAuthorizer = field(default_factory=RequestAuthorizer)
     stamper: Stamper | None = None
     """None: usages get no stamps."""
-    reload: list[Reload] = field(default_factory=list)
+    leases: RateLeases | None = None
+    background: list[BackgroundTask] = field(default_factory=list)
     audit: AuditTrail | None = None
     connections: ConnectionTable = field(default_factory=ConnectionTable)
     cors: Cors | None = None

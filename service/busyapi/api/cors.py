@@ -20,7 +20,9 @@ PREFLIGHT_CACHE_SECONDS = 7200
 _ORIGIN = re.compile(r"https?://([^/*]+)")
 _ALLOWED_METHODS = "GET, HEAD, POST"
 _ALLOWED_HEADERS = "Authorization, Content-Encoding, Content-Type, Idempotency-Key, X-Request-ID"
-_EXPOSED_HEADERS = "Idempotency-Replayed, Location, Retry-After, X-Request-ID"
+_EXPOSED_HEADERS = (
+    "Idempotency-Replayed, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
+)
 
 
 class Cors:

@@ -24,6 +24,7 @@ import sanic
 import structlog
 from sanic.http.constants import Stage
 
+from busyapi.api.client_limits import UNLIMITED, Client
 from busyapi.api.context import ABORTED_STATUS, ApiContext
 from busyapi.api.patient_binding import is_bound_to
 from busyapi.api.problems import map_error
@@ -123,9 +124,9 @@ class FastPathProtocol(DeadlineProtocol):
             body = body[:length] if body[length:] in EMPTY_LINES else b""
         # If the body does not begin with this bracket, its meaning depends on the Content-Type.
         line = decode_fast(body, strict=context.strict) if body[:1] == b"{" else None
-        if line is None or not self._admit(credential, line):
+        if line is None or (client := self._admit(credential, line)) is None:
             return False
-        write = FastPathWrite(self, line, request_id or generate())
+        write = FastPathWrite(self, line, request_id or generate(), client)
         if context.stamper is not None and credential.id:
             write.add_stamp(context.stamper.encode(credential))
         try:
@@ -138,17 +139,16 @@ class FastPathProtocol(DeadlineProtocol):
         self._pending = write
         return True
 
-    def _admit(self, credential: Credential, line: bytes) -> bool:
-        """Charge the rate of a credential; return False, and charge nothing, if Sanic must decide.
-
-        This allows what the route allows. The route composes the refusals.
-        """
+    def _admit(self, credential: Credential, line: bytes) -> Client | None:
+        """Charge a client's limits and return it; None, and no charge, if the route must decide."""
         if credential.patient_id is not None and not is_bound_to(line, credential.patient_id):
-            return False
+            return None
         authorizer, peer = self.context.authorizer, self.conn_info
         if not authorizer.is_limited(credential):
-            return True
-        return peer is not None and authorizer.charge_usage(credential, str(peer.client_ip))
+            return UNLIMITED
+        if peer is None or not authorizer.charge_usage(credential, str(peer.client_ip)):
+            return None
+        return credential, str(peer.client_ip)
 
     def _is_busy(self) -> bool:
         """Return whether Sanic has, or may have, a part of an earlier request."""
@@ -207,11 +207,13 @@ class FastPathProtocol(DeadlineProtocol):
 class FastPathWrite(PendingWrite):
     """The usage of a request that is answered without a handler."""
 
-    __slots__ = ("_protocol", "is_waiting", "request_id")
+    __slots__ = ("_protocol", "client", "is_waiting", "request_id")
 
     is_waiting: bool
 
-    def __init__(self, protocol: FastPathProtocol, line: bytes, request_id: bytes) -> None:
+    def __init__(
+        self, protocol: FastPathProtocol, line: bytes, request_id: bytes, client: Client = UNLIMITED
+    ) -> None:
         # The same as the parent's, at half of its cost, which each request would pay.
         self.lines = (line,)
         self.count = 1
@@ -221,6 +223,7 @@ class FastPathWrite(PendingWrite):
         self.created_at = monotonic()
         self._protocol = protocol
         self.is_waiting = True
+        self.client = client
         self.partition = 0
         self.request_id = request_id
 
@@ -240,7 +243,9 @@ class FastPathWrite(PendingWrite):
             usage = make_usage_id(Seq(last), self.partition, context.settings.partitions)
             close = context.draining
             self._record_status(201)
-            protocol.send_response(render_created(usage, self.request_id, close=close), close=close)
+            limits = context.authorizer.render_limits(*self.client) if self.client else b""
+            message = render_created(usage, self.request_id, limits, close=close)
+            protocol.send_response(message, close=close)
         except Exception as error:  # noqa: BLE001 - it would end the committer for all requests
             self._abort(error)
 

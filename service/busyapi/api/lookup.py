@@ -34,7 +34,8 @@ async def get_usage(context: ApiContext, request: Request, usage: int) -> HTTPRe
         await audit.record(problem.status)
         raise
     await audit.record(200)
-    return HTTPResponse(line, 200, NO_STORE_HEADERS, JSON)
+    limits = context.authorizer.limit_headers_of(request, credential)
+    return HTTPResponse(line, 200, NO_STORE_HEADERS | limits, JSON)
 
 
 async def _find_readable(
@@ -95,7 +96,9 @@ async def get_count(context: ApiContext, request: Request) -> HTTPResponse:
     credential = await context.authorizer.authorize(request, "read")
     if not reads_all(credential):
         raise Problem(403, "This credential may read usages of one patient only.")
-    return make_json_response(await count_usages(context))
+    counts = await count_usages(context)
+    limits = context.authorizer.limit_headers_of(request, credential)
+    return make_json_response(counts, headers=limits)
 
 
 async def count_usages(context: ApiContext) -> dict[str, int]:

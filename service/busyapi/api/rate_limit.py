@@ -1,12 +1,28 @@
-"""Rate limits: one token bucket for each client, in a table of bounded size."""
+"""The rate limits of addresses: a token bucket for each, in this process's own bounded table."""
 
 from ipaddress import IPv6Address, ip_address, ip_network
+from math import ceil
 from time import monotonic
+from typing import NamedTuple
 
 MAX_CLIENTS = 100_000
 """Over this, the client that was inactive longest is dropped."""
 IPV6_NETWORK_BITS = 64
 """The usual network of one site. A bucket for each of its addresses would be no limit."""
+
+
+class Excess(NamedTuple):
+    """A limit that refuses a request."""
+
+    policy: str
+    """What the limit belongs to: `credential`, `tenant` or `address`."""
+    seconds: float
+    """When the request would be allowed."""
+
+    @property
+    def retry_after(self) -> int:
+        """Return whole seconds, for the client."""
+        return max(1, ceil(self.seconds))
 
 
 class RateLimiter:
@@ -17,27 +33,23 @@ class RateLimiter:
         self._burst = max(1.0, burst)
         self._buckets: dict[str, tuple[float, float]] = {}
 
-    def charge(
-        self, name: str, cost: int, *, already_charged: int = 0, rate: float = 0.0, burst: float = 0
-    ) -> float:
+    def charge(self, name: str, cost: int, *, already_charged: int = 0) -> float:
         """Charge a cost and return 0, or charge nothing and return the seconds to wait.
 
         A cost above the burst is charged to a full bucket, which goes into debt: later requests
         wait longer, so the rate holds. `already_charged` is what the same request has paid before.
-        A name may have its own `rate` and `burst`.
         """
         now = monotonic()
-        rate, burst = (rate, max(1.0, burst)) if rate else (self._rate, self._burst)
-        level, updated_at = self._buckets.pop(name, (burst, now))
-        level = min(burst, level + (now - updated_at) * rate)
-        missing = min(cost + already_charged, burst) - (level + already_charged)
+        level, updated_at = self._buckets.pop(name, (self._burst, now))
+        level = min(self._burst, level + (now - updated_at) * self._rate)
+        missing = min(cost + already_charged, self._burst) - (level + already_charged)
         self._buckets[name] = (level if missing > 0 else level - cost, now)
         if len(self._buckets) > MAX_CLIENTS:
             del self._buckets[next(iter(self._buckets))]
-        return missing / rate if missing > 0 else 0.0
+        return missing / self._rate if missing > 0 else 0.0
 
     def read_level(self, name: str) -> float:
-        """Return how much a bucket has, by the common rate; negative: it is in debt."""
+        """Return how much a bucket has; negative: it is in debt."""
         now = monotonic()
         level, updated_at = self._buckets.get(name, (self._burst, now))
         return min(self._burst, level + (now - updated_at) * self._rate)
@@ -47,22 +59,22 @@ class RefusedClients:
     """The time until which each client is refused, in a table of the same bounded size."""
 
     def __init__(self) -> None:
-        self._ends: dict[str, float] = {}
+        self._ends: dict[str, tuple[str, float]] = {}
 
-    def add(self, name: str, seconds: float) -> None:
-        """Refuse a client for this time from now."""
+    def add(self, name: str, excess: Excess) -> None:
+        """Refuse a client until the Retry-After of an excess."""
         self._ends.pop(name, None)
-        self._ends[name] = monotonic() + seconds
+        self._ends[name] = (excess.policy, monotonic() + excess.retry_after)
         if len(self._ends) > MAX_CLIENTS:
             del self._ends[next(iter(self._ends))]
 
-    def remaining_seconds(self, name: str) -> float:
-        """Return for how many more seconds a client is refused, or 0."""
-        seconds = self._ends.get(name, 0.0) - monotonic()
-        if seconds > 0:
-            return seconds
+    def find(self, name: str) -> Excess | None:
+        """Return what refuses a client now, and for how many more seconds."""
+        policy, end = self._ends.get(name, ("", 0.0))
+        if end > (now := monotonic()):
+            return Excess(policy, end - now)
         self._ends.pop(name, None)
-        return 0.0
+        return None
 
 
 def client_network(address: str) -> str:

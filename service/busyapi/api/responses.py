@@ -25,11 +25,12 @@ _CLOSE = (b"connection", b"close")
 
 
 class CreatedResponse(HTTPResponse):
-    """A 201 with one id."""
+    """A 201 with one id, and headers about the client's limits."""
 
-    __slots__ = ("_location",)
+    __slots__ = ("_limits", "_location")
 
-    def __init__(self, usage_id: UsageId) -> None:  # without the parent's: its cost is avoided here
+    def __init__(self, usage_id: UsageId, limits: dict[str, str]) -> None:
+        # Without the parent's: its cost is avoided here.
         number = b"%d" % usage_id
         self.asgi = False
         self.body = b'{"id":%b}' % number
@@ -39,6 +40,7 @@ class CreatedResponse(HTTPResponse):
         self.headers: Any = {}
         self._cookies = None
         self._location = b"/api/usages/" + number
+        self._limits = limits
 
     @property
     def processed_headers(self) -> Iterable[tuple[bytes, bytes]]:  # type: ignore[override]
@@ -51,17 +53,24 @@ class CreatedResponse(HTTPResponse):
             (b"x-request-id", headers[HEADER].encode()),
             (b"content-length", b"%d" % headers["content-length"]),
             _KEEP_ALIVE if headers["connection"] == "keep-alive" else _CLOSE,
+            *((name.encode(), value.encode()) for name, value in self._limits.items()),
         )
 
 
-def render_created(usage_id: UsageId, request_id: bytes, *, close: bool) -> bytes:
-    """Render a complete message, byte for byte the one that `CreatedResponse` leads to."""
+def render_created(
+    usage_id: UsageId, request_id: bytes, limits: bytes = b"", *, close: bool
+) -> bytes:
+    """Render a complete message, byte for byte the one that `CreatedResponse` leads to.
+
+    `limits` are lines about the client's limits, as `rate_headers.render_lines` returns them.
+    """
     number = b"%d" % usage_id
     return _created_template(int(time())) % (
         number,
         request_id,
         7 + len(number),
         b"close" if close else b"keep-alive",
+        limits,
         number,
     )
 
@@ -73,7 +82,7 @@ def _created_template(second: int) -> bytes:
     return (
         b"HTTP/1.1 201 Created\r\ncontent-type: application/json\r\ndate: " + date + b"\r\n"
         b"location: /api/usages/%b\r\nx-request-id: %b\r\ncontent-length: %d\r\n"
-        b'connection: %b\r\n\r\n{"id":%b}'
+        b'connection: %b%b\r\n\r\n{"id":%b}'
     )
 
 

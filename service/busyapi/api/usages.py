@@ -48,10 +48,11 @@ async def post_usage(context: ApiContext, request: BufferedRequest) -> HTTPRespo
     line += stamp
     result, partition = await _commit(context, AwaitedWrite((line,), key, is_stamped=bool(stamp)))
     usage = make_usage_id(Seq(result.last), partition, settings.partitions)
+    limits = context.authorizer.limit_headers_of(request, credential)
     if not result.replayed and not context.cors:  # CORS adds headers
-        return CreatedResponse(usage)
-    location = {"Location": f"/api/usages/{usage}"} | (REPLAYED_HEADERS if result.replayed else {})
-    return make_json_response({"id": usage}, 201, location)
+        return CreatedResponse(usage, limits)
+    more = {"Location": f"/api/usages/{usage}"} | (REPLAYED_HEADERS if result.replayed else {})
+    return make_json_response({"id": usage}, 201, more | limits)
 
 
 @make_handler
@@ -76,13 +77,15 @@ async def post_batch(context: ApiContext, request: BufferedRequest) -> HTTPRespo
     client = partial(context.authorizer.name_client, request, credential)
     lines = await context.decode_scheduler.run(work, client)
     request.release_body()  # only the lines wait for Redis: with the body, twice the memory
-    context.authorizer.charge_batch(request, credential, len(lines))
+    await context.authorizer.charge_batch(request, credential, len(lines))
     key = parse_key(request, lines, credential.id) if KEY_HEADER in headers else None
     if stamp := context.make_stamp(credential):
         lines = [line + stamp for line in lines]
     result, partition = await _commit(context, AwaitedWrite(lines, key, is_stamped=bool(stamp)))
     ids = context.committers.make_ids(result.last, len(lines), partition)
-    return make_json_response({"ids": ids}, 201, REPLAYED_HEADERS if result.replayed else None)
+    limits = context.authorizer.limit_headers_of(request, credential)
+    more = REPLAYED_HEADERS if result.replayed else {}
+    return make_json_response({"ids": ids}, 201, more | limits)
 
 
 async def _commit(context: ApiContext, write: AwaitedWrite) -> tuple[CommitResult, int]:

@@ -17,6 +17,7 @@ equal.
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from hashlib import sha256
 from time import time
 from typing import TYPE_CHECKING
@@ -42,9 +43,14 @@ class Authenticator:
     """The credentials of one process."""
 
     def __init__(
-        self, file: CredentialFile | None = None, jwt: "JwtAuthenticator | None" = None
+        self,
+        file: CredentialFile | None = None,
+        jwt: "JwtAuthenticator | None" = None,
+        *,
+        tenant_rate: float = 0.0,
     ) -> None:
         self._file = file or CredentialFile()
+        self._tenant_rate = tenant_rate
         self._jwt = jwt
         if jwt:
             jwt.on_change = self.forget_all
@@ -91,7 +97,8 @@ class Authenticator:
         """
         credential = self.recall(authorization)
         if credential is None:
-            credential = await self._verify(authorization, before_signature)
+            verified = await self._verify(authorization, before_signature)
+            credential = self._add_tenant_rate(verified)
             if credential.expires_at <= time():
                 raise InvalidCredential
             if authorization == b"Bearer " + _take_token(authorization):
@@ -107,8 +114,14 @@ class Authenticator:
         for name in names:
             credential = self._file.certificates.get(name)
             if credential is not None and credential.expires_at > time():
-                return credential
+                return self._add_tenant_rate(credential)
         raise InvalidCredential
+
+    def _add_tenant_rate(self, credential: Credential) -> Credential:
+        if not credential.tenant:
+            return credential
+        rate = self._file.tenants.get(credential.tenant, self._tenant_rate)
+        return replace(credential, tenant_rate=rate) if rate else credential
 
     async def _verify(
         self, authorization: bytes, before_signature: Callable[[], None]

@@ -22,6 +22,8 @@ class Credential:
     """The only patient whose usages it may send and read. None: any."""
     rate: float = 0.0
     """Usages per second. 0: the default of the installation."""
+    tenant_rate: float = 0.0
+    """Usages per second of all credentials of the tenant. 0: no limit."""
     expires_at: float = inf
     """Seconds since 1970."""
 

@@ -12,6 +12,9 @@
     uri = "spiffe://cluster.local/ns/clinic/sa/gateway"     # or subject = "CN=…,O=…"
     scopes = ["write"]
 
+    [tenants.north]
+    rate = 1000                        # usages per second of all its credentials; 0: no limit
+
 The file has digests, not tokens. A message about it names the table, and quotes no value.
 """
 
@@ -32,6 +35,8 @@ MAX_FILE_BYTES = 16_777_216
 MAX_TEXT_LENGTH = 128
 """Maximum length of a tenant and a patient id."""
 MAX_RATE = 1e9
+MAX_TENANT_LENGTH = 256
+"""As of a claim."""
 CERTIFICATE_NAMES = ("uri", "subject")
 
 _IS_TOML = re.compile(r"^[ \t]*\[", re.MULTILINE)
@@ -40,7 +45,11 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TOML_PLACE = re.compile(r"line (\d+), column \d+")
 _RIGHTS = frozenset({"scopes", "expires", "tenant", "rate", "patient_id"})
-_MEMBERS = {"tokens": _RIGHTS | {"sha256"}, "certificates": _RIGHTS | {*CERTIFICATE_NAMES}}
+_MEMBERS = {
+    "tokens": _RIGHTS | {"sha256"},
+    "certificates": _RIGHTS | {*CERTIFICATE_NAMES},
+    "tenants": {"rate"},
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,8 @@ class CredentialFile:
     """By the SHA-256 of the token."""
     certificates: Mapping[tuple[str, str], Credential] = field(default_factory=dict)
     """By `uri` or `subject`, and its value."""
+    tenants: Mapping[str, float] = field(default_factory=dict)
+    """The rates of tenants that have their own, 0 for no limit."""
     has_old_format: bool = False
 
 
@@ -97,8 +108,8 @@ def parse_token_file(content: bytes, *, may_be_empty: bool = False) -> Credentia
     document = _parse_toml(text)
     if unknown := document.keys() - _MEMBERS.keys():
         raise ConfigError(
-            f"BUSYAPI_TOKENS_FILE has {len(unknown)} unknown tables: write [tokens.NAME] or"
-            " [certificates.NAME]"
+            f"BUSYAPI_TOKENS_FILE has {len(unknown)} unknown tables: write [tokens.NAME],"
+            " [certificates.NAME] or [tenants.NAME]"
         )
     tokens: dict[bytes, Credential] = {}
     certificates: dict[tuple[str, str], Credential] = {}
@@ -109,7 +120,10 @@ def parse_token_file(content: bytes, *, may_be_empty: bool = False) -> Credentia
     for name, table in _tables(document, "certificates"):
         credential = _make_credential("certificate", name, table)
         _add(certificates, _read_certificate_name(name, table), credential)
-    return CredentialFile(tokens, certificates)
+    tenants = {
+        name: _read_rate("tenants", name, table) for name, table in _tables(document, "tenants")
+    }
+    return CredentialFile(tokens, certificates, tenants)
 
 
 def _parse_toml(text: str) -> dict[str, Any]:
@@ -129,7 +143,11 @@ def _tables(document: dict[str, Any], kind: str) -> list[tuple[str, dict[str, An
     if not isinstance(tables, dict):
         raise ConfigError(f"BUSYAPI_TOKENS_FILE: {kind} must be tables [{kind}.NAME]")
     for name, table in tables.items():
-        if not _NAME.fullmatch(name):
+        if kind == "tenants":
+            is_valid = 1 <= len(name) <= MAX_TENANT_LENGTH  # a JWT may name any
+        else:
+            is_valid = bool(_NAME.fullmatch(name))
+        if not is_valid:
             raise ConfigError(
                 f"BUSYAPI_TOKENS_FILE: a name in [{kind}.NAME] is invalid: use up to 64 letters,"
                 " digits and . _ -"
@@ -154,19 +172,23 @@ def _add(table: dict[Any, Credential], key: Any, credential: Credential) -> None
 
 def _make_credential(kind: str, name: str, table: dict[str, Any]) -> Credential:
     group = f"{kind}s"
-    rate = table.get("rate", 0)
-    # No float is as large as some numbers of TOML.
-    if type(rate) not in {int, float} or not 0 <= rate <= MAX_RATE:
-        raise _error(group, name, "rate must be a number of usages per second")
     return Credential(
         id=make_id(kind, name),
         name=name,
         scopes=_read_scopes(group, name, table),
         tenant=_read_text(group, name, table, "tenant") or "",
         patient_id=_read_text(group, name, table, "patient_id"),
-        rate=float(rate),
+        rate=_read_rate(group, name, table),
         expires_at=_read_expiry(group, name, table.get("expires")),
     )
+
+
+def _read_rate(kind: str, name: str, table: dict[str, Any]) -> float:
+    rate = table.get("rate", 0)
+    # No float is as large as some numbers of TOML.
+    if type(rate) not in {int, float} or not 0 <= rate <= MAX_RATE:
+        raise _error(kind, name, "rate must be a number of usages per second")
+    return float(rate)
 
 
 def _read_scopes(kind: str, name: str, table: dict[str, Any]) -> frozenset[str]:

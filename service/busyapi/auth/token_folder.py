@@ -59,21 +59,23 @@ def parse_token_files(
         raise _wrong_number(0)
     tokens: dict[bytes, Credential] = {}
     certificates: dict[tuple[str, str], Credential] = {}
+    tenants: dict[str, float] = {}
     ids: set[str] = set()
     has_old_format = False
     for name, content in contents.items():
         file = _parse(name, content, may_be_empty=may_be_empty)
         new_ids = {entry.id for entry in (*file.tokens.values(), *file.certificates.values())}
         is_known = tokens.keys() & file.tokens or certificates.keys() & file.certificates
-        if is_known or ids & new_ids:
+        if is_known or ids & new_ids or tenants.keys() & file.tenants:
             raise ConfigError(
                 f"BUSYAPI_TOKENS_FILE: {name} has a name or a credential that another file has too"
             )
         ids |= new_ids
         tokens |= file.tokens
         certificates |= file.certificates
+        tenants |= file.tenants
         has_old_format |= file.has_old_format
-    return CredentialFile(tokens, certificates, has_old_format)
+    return CredentialFile(tokens, certificates, tenants, has_old_format)
 
 
 def _parse(name: str, content: bytes, *, may_be_empty: bool) -> CredentialFile:

@@ -12,6 +12,7 @@ Redis have different prefixes.
     busyapi:{0}:keys:<0…3>  hashes: Idempotency-Keys and the seqs of their usages, by age
     busyapi:{0}:keyed     one entry per new key, until the archive has it
     busyapi:{0}:key:…     an Idempotency-Key that 0.2.0 wrote; read until it expires
+    busyapi:{0}:rate:…    the bucket of a credential's or a tenant's rate, with an expiry
     busyapi:{0}:probe     a small write that shows whether the append-only file is active
 """
 
@@ -77,6 +78,10 @@ class PartitionKeys:
     def probe(self) -> str:
         """The key that is written to check whether the append-only file is active."""
         return self._key("probe")
+
+    def rate_bucket(self, digest: str) -> str:
+        """Return the key of a credential's or a tenant's bucket, by digest."""
+        return self._key(f"rate:{digest}")
 
     def legacy_idempotency_key(self, digest: str) -> str:
         """Return the key under which 0.2.0 stored an Idempotency-Key, by digest."""

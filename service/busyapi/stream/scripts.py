@@ -29,8 +29,9 @@ REVOKE_SEEN_EPOCH = Script("revoke_seen_epoch")
 RECORD_DOUBT = Script("record_doubt")
 REVOKE_EPOCH = Script("revoke_epoch")
 SET_EXPIRING = Script("set_expiring")
+TAKE_RATE = Script("take_rate")
 ALL_SCRIPTS = (
-    *(COMMIT, COMMIT_KEYED, SET_EXPIRING, REVOKE_SEEN_EPOCH),
+    *(COMMIT, COMMIT_KEYED, SET_EXPIRING, REVOKE_SEEN_EPOCH, TAKE_RATE),
     *(
         REVOKE_EPOCH,
         PUBLISH,

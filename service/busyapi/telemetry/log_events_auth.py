@@ -44,4 +44,20 @@ AUTH_EVENTS = (
         "BUSYAPI_TOKENS_FILE has lines of rights and token, which the next release does not read",
         "write a TOML table for each token: `docs/how-to/authentication.md`",
     ),
+    LogEvent(
+        "rates_local",
+        "warning",
+        ("partition", "detail"),
+        "Redis did not answer, or refused, when this process asked for a part of clients' rates."
+        " It now allows each client its own share: the rate at which that client sent to it, at"
+        " least a tenth of the client's rate",
+        "check Redis; if `detail` names the command `time`, grant `+time` to the API's user",
+    ),
+    LogEvent(
+        "rates_shared",
+        "info",
+        ("partition",),
+        "Redis answers again: the rates of credentials and tenants hold over all processes",
+        NO_ACTION,
+    ),
 )

@@ -188,6 +188,23 @@ CREDENTIAL_RELOAD_FAILURES = MetricDef(
     (Label("source", "2", CREDENTIAL_SOURCES),),
 )
 
+LIMIT_POLICIES = ("credential", "tenant", "address")
+RATE_LIMITED = MetricDef(
+    "busyapi_rate_limited",
+    "counter",
+    "Requests that got 429 because their client exceeds a limit: of its credential, its tenant, or"
+    " its address.",
+    ("Data path",),
+    (Label("limit", "3", LIMIT_POLICIES),),
+)
+RATE_LEASE_FAILURES = MetricDef(
+    "busyapi_rate_lease_failures",
+    "counter",
+    "Withdrawals from the buckets of rates that Redis did not execute. Meanwhile this process"
+    " allows its own share: see the log event `rates_local`.",
+    ("Data path",),
+)
+
 METRICS = (
     *(BUILD_INFO, DURABILITY_HELD, REQUESTS, REQUEST_SECONDS, USAGES, REFUSED),
     *(
@@ -200,5 +217,5 @@ METRICS = (
     ),
     *(DROPPED, DELIVERIES),
     *(CONNECTIONS, CONNECTIONS_REFUSED, RECEIVING_BYTES, ACCEPT_QUEUE_OVERFLOWS),
-    CREDENTIAL_RELOAD_FAILURES,
+    *(CREDENTIAL_RELOAD_FAILURES, RATE_LIMITED, RATE_LEASE_FAILURES),
 )

@@ -7,11 +7,13 @@ from busyapi.api.audit_sender import EntrySender
 from busyapi.api.auth import RequestAuthorizer
 from busyapi.api.context import ApiContext
 from busyapi.api.cors import parse_origins
+from busyapi.api.rate_leases import RateLeases
 from busyapi.api.stamper import make_stamper
 from busyapi.commit.committer import Committer
 from busyapi.commit.pending import AdmissionControl
 from busyapi.commit.pool import CommitterPool
 from busyapi.settings import Settings
+from busyapi.stream.rate_buckets import RateBuckets
 from busyapi.stream.reader import PartitionReader
 from busyapi.telemetry.metrics import ApiMetrics
 from busyapi.web.budget import ReceiveBudget
@@ -40,7 +42,9 @@ def run_api(settings: Settings) -> int:
         )
         for partition in partitions
     ]
-    authorizer, reload = make_authorizer(settings, metrics)
+    buckets = [RateBuckets(endpoint, partition) for partition in partitions]
+    leases = RateLeases(buckets, metrics.rate_lease_failures.inc)
+    authorizer, background = make_authorizer(settings, metrics, leases)
     max_body = max(settings.max_body, settings.max_batch_bytes)
     archive = _make_archive_client(settings)
     context = ApiContext(
@@ -50,7 +54,8 @@ def run_api(settings: Settings) -> int:
         archive=archive,
         metrics=metrics,
         authorizer=authorizer,
-        reload=reload,
+        leases=leases,
+        background=[*background, leases.run],
         audit=_make_audit_trail(settings, archive, metrics, authorizer),
         stamper=make_stamper(settings.writer_salt_file),
         cors=parse_origins(settings.cors_origins),

@@ -1,10 +1,13 @@
 """Builds the credentials of an API process from settings."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from busyapi.api.auth import RequestAuthorizer
-from busyapi.api.context import Reload
+from busyapi.api.client_limits import ClientLimits
+from busyapi.api.context import BackgroundTask
+from busyapi.api.rate_leases import RateLeases
 from busyapi.auth.authenticator import Authenticator
 from busyapi.auth.client_certificate import ClientCertificates
 from busyapi.auth.proxies import TrustedProxies, parse_trusted_proxies
@@ -18,26 +21,30 @@ if TYPE_CHECKING:
 
 
 def make_authorizer(
-    settings: Settings, metrics: ApiMetrics
-) -> tuple[RequestAuthorizer, list[Reload]]:
+    settings: Settings, metrics: ApiMetrics, leases: RateLeases
+) -> tuple[RequestAuthorizer, list[BackgroundTask]]:
     """Return the authorizer, and what keeps its credentials current.
 
     Raises:
         ConfigError: the file or a setting is invalid.
     """
-    reload: list[Reload] = []
+    background: list[BackgroundTask] = []
     authenticator = None
     if settings.has_credentials:
-        authenticator = _make_authenticator(settings, metrics, reload)
+        authenticator = _make_authenticator(settings, metrics, background)
     proxies = parse_trusted_proxies(settings.trusted_proxies)
     authorizer = RequestAuthorizer(
         authenticator,
         anonymous=settings.anonymous_scopes,
-        rate=settings.rate_limit,
+        limits=ClientLimits(leases, settings.rate_limit, _count_refusals(metrics)),
         proxies=proxies,
         certificates=_make_certificates(settings, proxies),
     )
-    return authorizer, reload
+    return authorizer, background
+
+
+def _count_refusals(metrics: ApiMetrics) -> Callable[[str], None]:
+    return lambda policy: metrics.rate_limited[policy].inc()
 
 
 def _make_certificates(settings: Settings, proxies: TrustedProxies) -> ClientCertificates | None:
@@ -52,19 +59,21 @@ def _make_certificates(settings: Settings, proxies: TrustedProxies) -> ClientCer
 
 
 def _make_authenticator(
-    settings: Settings, metrics: ApiMetrics, reload: list[Reload]
+    settings: Settings, metrics: ApiMetrics, background: list[BackgroundTask]
 ) -> Authenticator:
     watcher = TokenFileWatcher(settings.tokens_file) if settings.tokens_file else None
     file = watcher.load() if watcher else None
-    jwt = _make_jwt(settings, metrics, reload) if settings.jwt_keys else None
-    authenticator = Authenticator(file, jwt)
+    jwt = _make_jwt(settings, metrics, background) if settings.jwt_keys else None
+    authenticator = Authenticator(file, jwt, tenant_rate=settings.tenant_rate_limit)
     if watcher:
         watcher.on_failure = metrics.credential_reload_failures["file"].inc
-        reload.append(partial(watcher.run, authenticator))
+        background.append(partial(watcher.run, authenticator))
     return authenticator
 
 
-def _make_jwt(settings: Settings, metrics: ApiMetrics, reload: list[Reload]) -> "JwtAuthenticator":
+def _make_jwt(
+    settings: Settings, metrics: ApiMetrics, background: list[BackgroundTask]
+) -> "JwtAuthenticator":
     # Their libraries take 10 MiB and a part of the start, so only a process with JWTs loads them.
     from busyapi.auth.jwt_authenticator import JwtAuthenticator  # noqa: PLC0415
     from busyapi.auth.jwt_claims import ClaimRules, parse_required_claims  # noqa: PLC0415
@@ -88,7 +97,7 @@ def _make_jwt(settings: Settings, metrics: ApiMetrics, reload: list[Reload]) -> 
         keep_seconds=settings.jwt_keep_keys,
     )
     source.on_failure = metrics.credential_reload_failures["keys"].inc
-    reload.append(source.run)
+    background.append(source.run)
     return JwtAuthenticator(rules, source)
 
 

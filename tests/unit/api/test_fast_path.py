@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sanic.headers import format_http1_response
 from structlog.testing import capture_logs
 
 from busyapi.api import request_head
@@ -25,11 +26,14 @@ from busyapi.api.request_head import (
     read_head,
     take_authorization,
 )
+from busyapi.api.responses import CreatedResponse, render_created
 from busyapi.commit.pending import AdmissionControl
 from busyapi.commit.pool import CommitterPool
 from busyapi.errors import Overloaded
+from busyapi.ids import UsageId
 from busyapi.settings import Settings
 from busyapi.telemetry.metrics import ApiMetrics
+from busyapi.web.dates import current_http_date
 from busyapi.web.protocol import DeadlineProtocol
 
 START = b"POST /api/usages HTTP/1.1\r\n"
@@ -222,3 +226,20 @@ def test_the_caches_of_heads_are_bounded() -> None:
         cache_authorized_head(head, read_head(head, with_authorization=True))
         for cache in (request_head.HEAD_CACHE, request_head.AUTHORIZED_HEADS):
             assert len(cache) <= request_head.CACHE_SIZE
+
+
+LIMITS = {"ratelimit-policy": '"a";q=1;w=2', "ratelimit": '"a";r=0;t=1'}
+
+
+@pytest.mark.parametrize("limits", [{}, LIMITS])
+def test_both_paths_render_the_same_201(limits: dict[str, str]) -> None:
+    response = CreatedResponse(UsageId(12), limits)
+    response.headers |= {
+        "x-request-id": "request",
+        "date": current_http_date(),
+        "content-length": len(response.body or b""),  # Sanic sets a number
+        "connection": "keep-alive",
+    }
+    slow = format_http1_response(201, response.processed_headers) + (response.body or b"")
+    lines = b"".join(f"\r\n{name}: {value}".encode() for name, value in limits.items())
+    assert render_created(UsageId(12), b"request", lines, close=False) == slow

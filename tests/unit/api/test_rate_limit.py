@@ -3,7 +3,7 @@
 import pytest
 
 from busyapi.api import rate_limit
-from busyapi.api.rate_limit import RateLimiter, RefusedClients, client_network
+from busyapi.api.rate_limit import Excess, RateLimiter, RefusedClients, client_network
 
 
 class Clock:
@@ -81,23 +81,30 @@ def test_a_client_is_an_ipv4_address_or_an_ipv6_network(address: str, common: st
     assert client_network(address) == common
 
 
-def test_a_hold_ends_with_its_time_and_applies_to_one_name(clock: Clock) -> None:
+def test_the_level_of_a_bucket_is_read_without_a_charge(clock: Clock) -> None:
+    buckets = RateLimiter(2, 4)
+    assert buckets.read_level("a") == 4
+    assert buckets.charge("a", 7) == 0
+    assert buckets.read_level("a") == -3
+    clock.now += 2
+    assert buckets.read_level("a") == 1
+    clock.now += 10
+    assert buckets.read_level("a") == 4
+
+
+def test_a_refusal_ends_with_its_time_and_applies_to_one_name(clock: Clock) -> None:
     refused = RefusedClients()
-    refused.add("a", 2)
-    assert (refused.remaining_seconds("a"), refused.remaining_seconds("b")) == (2.0, 0.0)
+    refused.add("a", Excess("tenant", 1.3))
+    assert (refused.find("a"), refused.find("b")) == (Excess("tenant", 2.0), None)
     clock.now += 1.5
-    assert refused.remaining_seconds("a") == 0.5
+    assert refused.find("a") == Excess("tenant", 0.5)
     clock.now += 0.5
-    assert refused.remaining_seconds("a") == 0.0
+    assert refused.find("a") is None
 
 
-def test_the_table_of_holds_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_of_refusals_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("busyapi.api.rate_limit.MAX_CLIENTS", 2)
     refused = RefusedClients()
     for name in ("a", "b", "c"):
-        refused.add(name, 60)
-    assert [bool(refused.remaining_seconds(name)) for name in ("a", "b", "c")] == [
-        False,
-        True,
-        True,
-    ]
+        refused.add(name, Excess("credential", 60))
+    assert [bool(refused.find(name)) for name in ("a", "b", "c")] == [False, True, True]

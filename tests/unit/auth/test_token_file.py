@@ -40,6 +40,12 @@ scopes = ["write"]
 [certificates.device]
 subject = "CN=device-7,O=Clinic"
 scopes = ["write"]
+
+[tenants.north]
+rate = 1000
+
+[tenants."Clinic of Łódź"]
+rate = 0.5
 """
 
 
@@ -59,6 +65,7 @@ def test_a_table_is_a_credential() -> None:
         ("uri", "spiffe://cluster.local/ns/clinic/sa/gateway"): "mesh",
         ("subject", "CN=device-7,O=Clinic"): "device",
     }
+    assert file.tenants == {"north": 1000, "Clinic of Łódź": 0.5}
     ids = {entry.id for entry in (*file.tokens.values(), *file.certificates.values())}
     assert len(ids) == 5
 

@@ -46,11 +46,19 @@ def test_a_single_file_may_have_any_name(tmp_path: Path) -> None:
         (make_token("a", "same"), make_token("b", "same")),
         (make_certificate("a"), make_certificate("b")),
         (b"write same\n", make_token("a", "same")),
+        (b"[tenants.a]\nrate = 1\n", b"[tenants.a]\nrate = 2\n"),
     ],
 )
 def test_two_files_with_the_same_name_or_credential_are_refused(one: bytes, two: bytes) -> None:
     with pytest.raises(ConfigError, match=r"two\.toml has a name or a credential"):
         parse_token_files({"one.toml": one, "two.toml": two})
+
+
+def test_tenants_of_all_files_have_their_rates() -> None:
+    file = parse_token_files(
+        {"a.toml": b"[tenants.a]\nrate = 1\n", "b.toml": b"[tenants.b]\nrate = 2\n"}
+    )
+    assert file.tenants == {"a": 1, "b": 2}
 
 
 def test_an_error_names_the_file(tmp_path: Path) -> None:

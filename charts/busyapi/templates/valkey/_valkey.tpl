@@ -84,6 +84,6 @@ user probe on nopass resetchannels -@all +ping
 {{- if .exporter }}
 user exporter on #{{ .exporter }} resetchannels -@all +ping +info +client|setname +latency|latest +latency|histogram +slowlog|len
 {{- end }}
-user api on #{{ .api }} resetchannels ~{{ .prefix }}:* -@all +evalsha +script|load +info +config|get +waitaof +get +set +exists +hget +hlen +hmget +hset +hdel +incrby +xadd +xrange
+user api on #{{ .api }} resetchannels ~{{ .prefix }}:* -@all +evalsha +script|load +info +config|get +waitaof +time +get +set +exists +hget +hlen +hmget +hset +hdel +incrby +xadd +xrange
 user flusher on #{{ .flusher }} resetchannels ~{{ .prefix }}:* -@all +evalsha +script|load +info +config|get +waitaof +get +set +pexpire +pttl +exists +hget +hlen +hmget +hset +hdel +hexists +xread +xtrim
 {{- end }}
