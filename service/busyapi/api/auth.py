@@ -55,6 +55,11 @@ class RequestAuthorizer:
         self._certificates = certificates
         self._limits = limits
         self._rate = limits.rate if limits else 0.0
+        # The fast path reads these two for each request without a credential.
+        self.anonymous_writer = self.anonymous if "write" in self.anonymous.scopes else None
+        """The credential of a post without one. None: such a post is refused."""
+        self.unlimited_writer = None if self._rate else self.anonymous_writer
+        """The same without a limit, so that `charge_usage` need not be called."""
         self._refused_clients = RefusedClients()
         self._failure_limiter = RateLimiter(FAILURE_RATE, FAILURE_BURST)
         self._logged_at, self._unlogged_count = -inf, 0
@@ -112,11 +117,10 @@ class RequestAuthorizer:
         is known once `authorize` has verified it, until it expires or is revoked.
         """
         if authorization is None:
-            credential = None if credentials & self.reads_credentials else self.anonymous
-        elif credentials & AUTHORIZATION or self.authenticator is None:
+            return None if credentials & self.reads_credentials else self.anonymous_writer
+        if credentials & AUTHORIZATION or self.authenticator is None:
             return None
-        else:
-            credential = self.authenticator.recall(authorization)
+        credential = self.authenticator.recall(authorization)
         return credential if credential is not None and "write" in credential.scopes else None
 
     def is_limited(self, credential: Credential) -> bool:

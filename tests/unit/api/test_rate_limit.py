@@ -75,6 +75,7 @@ def test_the_table_is_bounded_and_drops_the_longest_unused(
         ("fe80::1%eth0", "fe80::/64"),
         ("", ""),
         ("unix", "unix"),
+        ("::" + "1" * 44, "::" + "1" * 44),
     ],
 )
 def test_a_client_is_an_ipv4_address_or_an_ipv6_network(address: str, common: str) -> None:
