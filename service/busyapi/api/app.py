@@ -20,11 +20,12 @@ from sanic.response import HTTPResponse
 
 from busyapi.api.context import ApiContext, BackgroundTask, make_handler
 from busyapi.api.cors import Cors
-from busyapi.api.fast_path import ROUTE, make_protocol
+from busyapi.api.fast_path import ROUTE
 from busyapi.api.lookup import get_count, get_usage
 from busyapi.api.pages import get_landing, get_openapi
 from busyapi.api.probes import get_livez, get_readyz, make_overload_probes
 from busyapi.api.problems import ApiProblemHandler
+from busyapi.api.protocol import make_protocol
 from busyapi.api.usages import post_batch, post_usage
 from busyapi.commit.committer import Committer
 from busyapi.errors import describe_for_log

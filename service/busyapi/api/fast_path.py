@@ -20,7 +20,6 @@ usage.
 from time import monotonic
 from typing import Any, ClassVar
 
-import sanic
 import structlog
 from sanic.http.constants import Stage
 
@@ -49,9 +48,6 @@ from busyapi.web.request_id import generate
 from busyapi.web.responses import render_response
 
 log = structlog.get_logger()
-
-SANIC_VERSION = "25.12.1"
-"""The Sanic version this was tested with. Any other version disables the fast path."""
 
 ROUTE = "/api/usages"
 MAX_HELD_BYTES = 65_536
@@ -286,22 +282,3 @@ class FastPathWrite(PendingWrite):
         kind, request_id = type(error).__name__, self.request_id.decode()
         log.error("unexpected_error", error=kind, where="fast path", request_id=request_id)
         self._protocol.abort()
-
-
-def make_protocol(context: ApiContext, version: str = sanic.__version__) -> type[DeadlineProtocol]:
-    """Return the protocol class of this process, with the fast path if it may be used."""
-    settings = context.settings
-    fast = settings.fast_path == "on"
-    if fast and version != SANIC_VERSION:
-        log.warning("fast_path_disabled", sanic=version, tested=SANIC_VERSION)
-        fast = False
-    members = {
-        "connection_table": context.connections,
-        "max_header": settings.max_header,
-        "deadline": settings.request_deadline,
-        "budget": context.budget,
-        "context": context,
-        "route_tally": context.metrics.requests.route(ROUTE),
-        "on_abort": staticmethod(context.record_abort),
-    }
-    return type("Protocol", (FastPathProtocol if fast else DeadlineProtocol,), members)

@@ -13,11 +13,10 @@ from busyapi.api.auth import RequestAuthorizer
 from busyapi.api.context import ApiContext
 from busyapi.api.fast_path import (
     ROUTE,
-    SANIC_VERSION,
     FastPathProtocol,
     FastPathWrite,
-    make_protocol,
 )
+from busyapi.api.protocol import SANIC_VERSION, make_protocol
 from busyapi.api.request_head import (
     AUTHORIZATION,
     CERTIFICATE,
