@@ -22,7 +22,7 @@ MAX_BLOCK_BYTES = 1 << 20
 FLUSH_SECONDS = 1.0
 """How long a usage may wait for others to share its fsync."""
 POLL_INTERVAL_SECONDS = 0.05
-MAX_BLOCK_LINES = 10_000
+MAX_BLOCK_LINES = 20_000
 """Lines per block: a line takes more memory than its bytes while it is rendered."""
 
 
