@@ -12,6 +12,7 @@ from typing import Any
 import helm_python
 import yaml
 
+from busyapi.settings import Settings
 from testkit.chart.programs import helm3
 
 Json = dict[str, Any]
@@ -162,6 +163,21 @@ def environment(container: Json) -> dict[str, Any]:
         variable["name"]: variable.get("value", variable.get("valueFrom"))
         for variable in container.get("env") or []
     }
+
+
+def pod_spec(documents: list[Json], kind: str, name: str) -> Json:
+    """Return the spec of the pods of a workload."""
+    spec: Json = find_object(documents, kind, name)["spec"]
+    if kind in TEMPLATED:
+        spec = spec["template"]["spec"]
+    return spec
+
+
+def settings_of(documents: list[Json], kind: str = "Deployment", name: str = "busyapi") -> Settings:
+    """Return the settings of a workload's first container, by default of API pods."""
+    data = find_object(documents, "ConfigMap", "busyapi")["data"]
+    container, *_ = pod_spec(documents, kind, name)["containers"]
+    return Settings.from_environment(data | environment(container))
 
 
 def strings(value: Any) -> Iterator[str]:

@@ -25,7 +25,9 @@ from testkit.chart.rendering import (
     load_chart,
     notes,
     of_kind,
+    pod_spec,
     render,
+    settings_of,
     values_of,
 )
 
@@ -40,8 +42,7 @@ EVERYTHING: Json = values_of(CHART / "ci" / "everything-values.yaml")
 
 
 def api_spec(documents: list[Json]) -> Json:
-    spec: Json = find_object(documents, "Deployment", "busyapi")["spec"]["template"]["spec"]
-    return spec
+    return pod_spec(documents, "Deployment", "busyapi")
 
 
 def read_secret(documents: list[Json], name: str) -> dict[str, bytes]:
@@ -59,13 +60,6 @@ def mounted_files(documents: list[Json]) -> dict[str, bytes]:
         for source in volumes["credentials"]["projected"]["sources"]
         for item in source["secret"]["items"]
     }
-
-
-def settings_of(documents: list[Json]) -> Settings:
-    """Return the settings of an API pod."""
-    data = find_object(documents, "ConfigMap", "busyapi")["data"]
-    container, *_ = api_spec(documents)["containers"]
-    return Settings.from_environment(data | environment(container))
 
 
 def test_by_default_only_helm_test_may_post_and_read() -> None:
