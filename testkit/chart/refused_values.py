@@ -67,6 +67,18 @@ REFUSALS: list[tuple[str, Json]] = [
         {"auth": {"clientCertificates": "envoy", "trustedProxies": ["10.0.0.0/8"]}},
     ),
     (
+        "auth.writerSalt.existingSecret is set, and no usage",
+        {"auth": {"writerSalt": {"existingSecret": "s"}}},
+    ),
+    (
+        "archivePort.tls has no certificate of the flushers",
+        {"archivePort": {"tls": {"clientSecret": "s"}}},
+    ),
+    (
+        "archivePort.tls has no certificate of the flushers",
+        {"archivePort": {"tls": {"caSecret": "s"}}},
+    ),
+    (
         "autoscaling.enabled and keda.enabled",
         {"keda": {"enabled": True, "serverAddress": "http://p:9090"}},
     ),

@@ -36,12 +36,16 @@ def test_two_renders_are_equal_with_an_existing_secret(mode: Path) -> None:
     values["tests"] = (values.get("tests") or {}) | {"existingSecret": "s"}
     for part in ("valkey", "flusher"):
         values[part] = (values.get(part) or {}) | {"auth": {"existingSecret": "s"}}
+    if salt := values.get("auth", {}).get("writerSalt"):
+        salt["existingSecret"] = "s"
     assert fresh(values) == fresh(values)
 
 
 def test_two_renders_differ_only_in_passwords_without_one() -> None:
-    first, second = fresh({}), fresh({})
+    values: Json = {"auth": {"writerSalt": {"enabled": True}}}
+    first, second = fresh(values), fresh(values)
     assert {name for name in first if first[name] != second[name]} == {
+        "busyapi/templates/api/writer-salt-secret.yaml",
         "busyapi/templates/flusher/secret.yaml",
         "busyapi/templates/tests/secret.yaml",
         "busyapi/templates/valkey/secret.yaml",

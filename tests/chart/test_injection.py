@@ -178,9 +178,10 @@ LABELS = [
 ]
 ANNOTATIONS = [
     *(f"prometheus.io/{name}" for name in ("scrape", "port", "path")),
-    *(f"checksum/{name}" for name in ("config", "users")),
+    *(f"checksum/{name}" for name in ("config", "users", "writer-salt")),
     "helm.sh/hook",
     "helm.sh/hook-delete-policy",
+    "helm.sh/resource-policy",
 ]
 
 

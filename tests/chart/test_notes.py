@@ -29,6 +29,8 @@ WARNINGS = {
 ON: dict[str, Json] = {
     "credentials": {"auth": {"existingSecret": "s"}},
     "access from outside": OPEN | {"ingress": {"enabled": True, "hosts": [{"host": ""}]}},
+    "reading of own usages": {"auth": {"writerSalt": {"enabled": True}}},
+    "TLS between API and flushers": {"archivePort": {"tls": {"existingSecret": "s"}}},
     "network policies": {"networkPolicy": {"enabled": True}},
     "metrics": {"metrics": {"podMonitor": {"enabled": True}}},
     "scaling": {},

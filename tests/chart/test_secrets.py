@@ -38,6 +38,11 @@ SECRETS = (PASSWORD, TOKENS.split()[1])
             ("StatefulSet", "busyapi-valkey"),
             "users.acl",
         ),
+        (
+            {"auth": {"writerSalt": {"enabled": True, "existingSecret": "s"}}},
+            ("Deployment", "busyapi"),
+            "salt",
+        ),
     ],
 )
 def test_changed_existing_secret_rolls_the_pods_that_read_it_at_start(
@@ -54,7 +59,7 @@ def test_changed_existing_secret_rolls_the_pods_that_read_it_at_start(
     rolled = {name for name, (old, new, _) in templates.items() if old != new}
     assert rolled == {workload}
     without = [template for _, _, template in templates.values()]
-    assert "checksum/users" not in str(without)
+    assert not re.search("checksum/(users|writer-salt)", str(without))
 
 
 def find_leaks(documents: list[Json], secrets: tuple[str, ...]) -> list[str]:
@@ -164,7 +169,11 @@ def test_existing_secrets_are_used_and_no_secret_is_created() -> None:
         {
             "valkey": {"enabled": False},
             "externalRedis": {"host": "r", "tls": tls} | login,
-            "auth": {"existingSecret": "tokens", "existingSecretKey": "t"},
+            "auth": {
+                "existingSecret": "tokens",
+                "existingSecretKey": "t",
+                "writerSalt": {"enabled": True, "existingSecret": "salt"},
+            },
             "flusher": {"auth": {"existingSecret": "archive"}},
             "tests": {"existingSecret": "test"},
         }
@@ -178,6 +187,7 @@ def test_existing_secrets_are_used_and_no_secret_is_created() -> None:
     assert mounted_secrets(documents, "StatefulSet", "busyapi-flusher") == shared
     assert mounted_secrets(documents, "Deployment", "busyapi") == [
         *shared,
+        make_item("salt", "salt", "salt"),
         make_item("tokens", "t", "existing.toml"),
         make_item("test", "credential.toml", "helm-test.toml"),
     ]

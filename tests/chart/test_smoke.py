@@ -1,6 +1,7 @@
 """The program of `helm test`, with the credential that the chart makes, on real processes."""
 
 import os
+import shutil
 import subprocess
 import sys
 from base64 import b64decode
@@ -8,13 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from testkit.chart.rendering import environment, find_object, render
+from testkit.certificates import Certificates, make_certificates
+from testkit.chart.rendering import environment, find_object, pod_spec, render
 from testkit.processes import OPEN, Stack
 from testkit.servers import Server
 from tests.conftest import Stacks
 
 DOCUMENTS = render()
 SECONDS = 30
+TLS = render({"archivePort": {"tls": {"existingSecret": "flusher-tls", "clientSecret": "api-tls"}}})
+ROLES = {"api": ("Deployment", "busyapi"), "flusher": ("StatefulSet", "busyapi-flusher")}
 
 
 def write_secret(name: str, folder: Path) -> Path:
@@ -33,8 +37,29 @@ def secrets(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(stacks: Stacks, valkey: Server, secrets: Path, anonymous: str) -> Stack:
-    settings = {
+def mount_certificates(folder: Path, role: str) -> dict[str, str]:
+    """Write the certificates of a role as its volume has them, and return its settings."""
+    spec = pod_spec(TLS, *ROLES[role])
+    (volume,) = (volume for volume in spec["volumes"] if volume["name"] == "archive-tls")
+    (folder / role).mkdir()
+    for source in volume["projected"]["sources"]:
+        made = folder / source["secret"]["name"]
+        if not made.exists():
+            made.mkdir()
+            make_certificates(made)
+        files = Certificates(*(made / name for name in ("ca.pem", "server.pem", "server.key")))
+        contents = dict(zip(("ca.crt", "tls.crt", "tls.key"), files, strict=True))
+        for item in source["secret"]["items"]:
+            (folder / role / item["path"]).write_bytes(contents[item["key"]].read_bytes())
+    return {
+        name: str(folder / role / Path(value).name)
+        for name, value in environment(spec["containers"][0]).items()
+        if str(value).startswith("/etc/busyapi/archive-tls/")
+    }
+
+
+def start(stacks: Stacks, valkey: Server, secrets: Path, anonymous: str, **settings: str) -> Stack:
+    settings |= {
         "BUSYAPI_TOKENS_FILE": str(secrets / "busyapi-test"),
         "BUSYAPI_ARCHIVE_SECRET_FILE": str(secrets / "busyapi-archive" / "secret"),
     }
@@ -92,3 +117,21 @@ def test_installation_that_is_open_without_being_said_to_be_fails(
     assert failed.returncode == 1
     assert "answered 200 to a request without a credential" in failed.stderr
     assert run(stack, secrets, ANONYMOUS_SCOPES=OPEN).returncode == 0
+
+
+def test_usage_is_found_through_the_certificates_of_the_chart(
+    stacks: Stacks, valkey: Server, secrets: Path
+) -> None:
+    settings = mount_certificates(secrets, "api") | mount_certificates(secrets, "flusher")
+    assert len(settings) == 6
+    stack = start(stacks, valkey, secrets, "", **settings)
+    port = stack.flushers[0].archive_port
+    folder = Path(shutil.copytree(secrets / "api", secrets / "test"))
+    changes = {"FLUSHER_URLS": f"https://127.0.0.1:{port}", "ARCHIVE_TLS_FOLDER": str(folder)}
+    process = run(stack, secrets, **changes)
+    assert process.returncode == 0, process.stderr
+    assert "usage 1 is in the archive of partition 0" in process.stdout
+    (folder / "tls.crt").unlink()
+    refused = run(stack, secrets, TIMEOUT_SECONDS="2", **changes)
+    assert refused.returncode == 1
+    assert f"https://127.0.0.1:{port}/usages/2 did not answer 2xx" in refused.stderr

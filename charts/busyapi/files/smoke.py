@@ -26,6 +26,7 @@ DEADLINE = time.monotonic() + float(os.environ["TIMEOUT_SECONDS"])
 TOKEN = os.environ["TOKEN_FILE"]
 TIMEOUT_SECONDS = 5.0
 RETRY_SECONDS = 0.5
+ARCHIVE_TLS = os.environ.get("ARCHIVE_TLS_FOLDER", "")
 # The usage is not archived yet; the API's pods do not have the new credential yet.
 LATER = (HTTPStatus.NOT_FOUND, HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS)
 ANONYMOUS = os.environ["ANONYMOUS_SCOPES"].split(",")
@@ -54,12 +55,25 @@ def look_up_connect_to() -> None:
     socket.getaddrinfo = replaced
 
 
-def tls() -> ssl.SSLContext:
-    """Return the context for https."""
+def tls(url: str) -> ssl.SSLContext | None:
+    """Return the context for a URL. With a folder of certificates, only flushers have https."""
+    if not url.startswith("https"):
+        return None
+    if ARCHIVE_TLS:
+        return archive_tls(Path(ARCHIVE_TLS))
     context = ssl.create_default_context()
     if not VERIFY:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def archive_tls(folder: Path) -> ssl.SSLContext:
+    """Return the context for flushers, with the certificate of API pods if they have one."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(folder / "ca.crt")
+    if (folder / "tls.crt").exists():
+        context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
     return context
 
 
@@ -69,7 +83,7 @@ def request(url: str, headers: dict[str, str], body: bytes | None = None) -> byt
         try:
             attempt = urllib.request.Request(url, body, headers)  # noqa: S310 - http, from the chart
             with urllib.request.urlopen(  # noqa: S310
-                attempt, timeout=TIMEOUT_SECONDS, context=tls() if url.startswith("https") else None
+                attempt, timeout=TIMEOUT_SECONDS, context=tls(url)
             ) as response:
                 return bytes(response.read())
         except urllib.error.HTTPError as error:
@@ -87,7 +101,7 @@ def require_refusal(url: str) -> None:
     """Exit unless a read without a credential is refused."""
     try:
         with urllib.request.urlopen(  # noqa: S310 - http, from the chart
-            url, timeout=TIMEOUT_SECONDS, context=tls() if url.startswith("https") else None
+            url, timeout=TIMEOUT_SECONDS, context=tls(url)
         ) as response:
             sys.exit(f"{url} answered {response.status} to a request without a credential")
     except urllib.error.HTTPError as error:

@@ -1,26 +1,88 @@
-{{/* The secret of the flushers' port for the API: made once by the chart, or an existing one. It is read
-again when it changes, so that it can be rotated. */}}
+{{/* The flushers' port for API pods: its shared secret and its certificates. Processes read all of them again
+when they change, so that they can be rotated. */}}
 
+{{/* The shared secret: made once by the chart, or an existing one. */}}
 {{- define "busyapi.archiveSecret" -}}
 {{- .Values.flusher.auth.existingSecret | default (printf "%s-archive" (include "busyapi.fullname" .)) }}
 {{- end }}
 
+{{/* The URL of the port. {partition} is for the API. */}}
+{{- define "busyapi.flusherUrls" -}}
+{{- $fullname := include "busyapi.fullname" . }}
+{{- ternary "http" "https" (empty .Values.archivePort.tls.existingSecret) }}://{{ $fullname }}-flusher-{partition}.{{ $fullname }}-flusher:9101
+{{- end }}
+
+{{/* Each role has the key of its own certificate, and only the CA of the other one.
+Arguments: root, role. */}}
+{{- define "busyapi.archiveTlsSources" -}}
+{{- $tls := .root.Values.archivePort.tls }}
+{{- $own := $tls.clientSecret }}
+{{- $other := $tls.existingSecret }}
+{{- if eq .role "flusher" }}{{ $own = $tls.existingSecret }}{{ $other = $tls.clientSecret }}{{ end }}
+{{- if $tls.existingSecret }}
+{{- with $own }}
+- secret:
+    name: {{ . | quote }}
+    items:
+      - key: tls.crt
+        path: tls.crt
+      - key: tls.key
+        path: tls.key
+{{- end }}
+{{- if $other }}
+- secret:
+    name: {{ $tls.caSecret | default $other | quote }}
+    items:
+      - key: ca.crt
+        path: ca.crt
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Arguments: root, role. */}}
 {{- define "busyapi.archiveEnv" -}}
 - name: BUSYAPI_ARCHIVE_SECRET_FILE
   value: /etc/busyapi/archive/secret
+{{- $tls := .root.Values.archivePort.tls }}
+{{- if $tls.existingSecret }}
+{{- $settings := dict "BUSYAPI_ARCHIVE_CA_FILE" "ca.crt" }}
+{{- if eq .role "flusher" }}
+{{- $settings = dict "BUSYAPI_ARCHIVE_CERT_FILE" "tls.crt" "BUSYAPI_ARCHIVE_KEY_FILE" "tls.key" }}
+{{- if $tls.clientSecret }}{{ $_ := set $settings "BUSYAPI_ARCHIVE_CLIENT_CA_FILE" "ca.crt" }}{{ end }}
+{{- else if $tls.clientSecret }}
+{{- $_ := set $settings "BUSYAPI_ARCHIVE_CLIENT_CERT_FILE" "tls.crt" }}
+{{- $_ := set $settings "BUSYAPI_ARCHIVE_CLIENT_KEY_FILE" "tls.key" }}
+{{- end }}
+{{- range $name, $file := $settings }}
+- name: {{ $name }}
+  value: /etc/busyapi/archive-tls/{{ $file }}
+{{- end }}
+{{- end }}
 {{- end }}
 
-{{- define "busyapi.archiveMount" -}}
+{{- define "busyapi.archiveMounts" -}}
 - name: archive-secret
   mountPath: /etc/busyapi/archive
   readOnly: true
+{{- if .Values.archivePort.tls.existingSecret }}
+- name: archive-tls
+  mountPath: /etc/busyapi/archive-tls
+  readOnly: true
+{{- end }}
 {{- end }}
 
-{{- define "busyapi.archiveVolume" -}}
+{{/* Arguments: root, role. */}}
+{{- define "busyapi.archiveVolumes" -}}
 - name: archive-secret
   secret:
-    secretName: {{ include "busyapi.archiveSecret" . | quote }}
+    secretName: {{ include "busyapi.archiveSecret" .root | quote }}
     items:
       - key: secret
         path: secret
+{{- with include "busyapi.archiveTlsSources" . }}
+- name: archive-tls
+  projected:
+    sources:
+      {{- . | nindent 6 }}
+{{- end }}
 {{- end }}

@@ -28,6 +28,11 @@
 {{- include "busyapi.fullname" . }}-tokens
 {{- end }}
 
+{{/* The Secret with the salt of the digests of writers. */}}
+{{- define "busyapi.writerSaltSecret" -}}
+{{- .Values.auth.writerSalt.existingSecret | default (printf "%s-writer-salt" (include "busyapi.fullname" .)) }}
+{{- end }}
+
 {{/* The Secret with the credential of `helm test`. */}}
 {{- define "busyapi.testSecret" -}}
 {{- .Values.tests.existingSecret | default (printf "%s-test" (include "busyapi.fullname" .)) }}
@@ -74,6 +79,10 @@
 - name: BUSYAPI_JWT_CA_FILE
   value: /etc/busyapi/jwt-ca/ca.crt
 {{- end }}
+{{- if .Values.auth.writerSalt.enabled }}
+- name: BUSYAPI_WRITER_SALT_FILE
+  value: /etc/busyapi/writer-salt/salt
+{{- end }}
 {{- end }}
 
 {{- define "busyapi.authMounts" -}}
@@ -85,6 +94,11 @@
 {{- if .Values.auth.jwt.caSecret }}
 - name: jwt-ca
   mountPath: /etc/busyapi/jwt-ca
+  readOnly: true
+{{- end }}
+{{- if .Values.auth.writerSalt.enabled }}
+- name: writer-salt
+  mountPath: /etc/busyapi/writer-salt
   readOnly: true
 {{- end }}
 {{- end }}
@@ -105,6 +119,14 @@
       - key: {{ .caSecretKey | quote }}
         path: ca.crt
 {{- end }}
+{{- end }}
+{{- if .Values.auth.writerSalt.enabled }}
+- name: writer-salt
+  secret:
+    secretName: {{ include "busyapi.writerSaltSecret" . | quote }}
+    items:
+      - key: salt
+        path: salt
 {{- end }}
 {{- end }}
 
