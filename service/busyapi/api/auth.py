@@ -14,6 +14,7 @@ from sanic import Request
 
 from busyapi.api.client_limits import TENANT, ClientLimits
 from busyapi.api.rate_headers import make_headers, render_lines
+from busyapi.api.rate_leases import RateLeases
 from busyapi.api.rate_limit import Excess, RateLimiter, RefusedClients, client_network
 from busyapi.api.request_head import AUTHORIZATION, AUTHORIZED_HEADS, CERTIFICATE
 from busyapi.auth.authenticator import Authenticator
@@ -53,13 +54,11 @@ class RequestAuthorizer:
         """The kinds of credentials that this process reads."""
         self._proxies = proxies or TrustedProxies()
         self._certificates = certificates
-        self._limits = limits
-        self._rate = limits.rate if limits else 0.0
-        # The fast path reads these two for each request without a credential.
-        self.anonymous_writer = self.anonymous if "write" in self.anonymous.scopes else None
+        self._limits = limits or ClientLimits(RateLeases(()))
+        self._anonymous_writer = self.anonymous if "write" in self.anonymous.scopes else None
         """The credential of a post without one. None: such a post is refused."""
-        self.unlimited_writer = None if self._rate else self.anonymous_writer
-        """The same without a limit, so that `charge_usage` need not be called."""
+        self.unlimited_writer = None if self.is_limited(self.anonymous) else self._anonymous_writer
+        """The same without a limit. The fast path compares it for each request."""
         self._refused_clients = RefusedClients()
         self._failure_limiter = RateLimiter(FAILURE_RATE, FAILURE_BURST)
         self._logged_at, self._unlogged_count = -inf, 0
@@ -117,7 +116,7 @@ class RequestAuthorizer:
         is known once `authorize` has verified it, until it expires or is revoked.
         """
         if authorization is None:
-            return None if credentials & self.reads_credentials else self.anonymous_writer
+            return None if credentials & self.reads_credentials else self._anonymous_writer
         if credentials & AUTHORIZATION or self.authenticator is None:
             return None
         credential = self.authenticator.recall(authorization)
@@ -125,22 +124,21 @@ class RequestAuthorizer:
 
     def is_limited(self, credential: Credential) -> bool:
         """Return whether a credential has a limit."""
-        # On the way of every post: without another call.
-        return bool(self._rate or credential.rate or credential.tenant_rate)
+        return self._limits.is_limited(credential)
 
     def charge_usage(self, credential: Credential, peer: str) -> bool:
         """Charge one usage and return True; return False, and charge nothing, if this cannot."""
-        if self._limits is None or (not credential.id and self._proxies):
+        if not credential.id and self._proxies:
             return False  # the client's address is in a header
         return self._limits.try_charge(credential, peer)
 
     def render_limits(self, credential: Credential, address: str) -> bytes:
         """Return the header lines about the limits of a client that `charge_usage` has charged."""
-        return render_lines(self._limits.describe(credential, address)) if self._limits else b""
+        return render_lines(self._limits.describe(credential, address))
 
     def limit_headers_of(self, request: Request, credential: Credential) -> dict[str, str]:
         """Return the headers about the limits of the client of a request, if it has any."""
-        if self._limits is None or not self._limits.is_limited(credential):
+        if not self.is_limited(credential):
             return {}
         address = "" if credential.id else self.find_address(request)
         return make_headers(self._limits.describe(credential, address))
@@ -228,20 +226,18 @@ class RequestAuthorizer:
     async def _charge(
         self, request: Request, credential: Credential, cost: int, *, already_charged: int = 0
     ) -> None:
-        limits = self._limits
-        if limits is None or not limits.is_limited(credential):
+        if not self.is_limited(credential):
             return
         address = "" if credential.id else self.find_address(request)
-        excess = await limits.charge(credential, address, cost, already_charged=already_charged)
+        excess = await self._limits.charge(
+            credential, address, cost, already_charged=already_charged
+        )
         if excess:
             raise self._refuse(request, credential, excess)
 
     def _refuse(self, request: Request, credential: Credential, excess: Excess) -> "OverRate":
-        limits = self._limits
-        if limits is None:
-            return OverRate(excess, {})
-        limits.record_refusal(excess.policy)
-        described = limits.describe(credential, self.find_address(request))
+        self._limits.record_refusal(excess.policy)
+        described = self._limits.describe(credential, self.find_address(request))
         return OverRate(excess, make_headers(described, excess))
 
     def find_address(self, request: Request) -> str:

@@ -12,8 +12,9 @@ from busyapi.api.rate_leases import RateLeases
 from busyapi.api.rate_limit import Excess, RateLimiter, client_network
 from busyapi.api.rate_portion import BURST_SECONDS, Portion
 from busyapi.auth.credential import Credential
+from busyapi.telemetry.metric_defs_api import LIMIT_POLICIES
 
-CREDENTIAL, TENANT, ADDRESS = "credential", "tenant", "address"
+CREDENTIAL, TENANT, ADDRESS = LIMIT_POLICIES
 """The names of the limits, in headers and metrics."""
 
 Client = tuple[Credential, str] | tuple[()]
@@ -36,7 +37,9 @@ class ClientLimits:
         self.leases = leases
         self.record_refusal = on_refused
         self.rate = rate
-        self._addresses = RateLimiter(rate, rate * BURST_SECONDS)
+        self._burst = max(1.0, rate * BURST_SECONDS)
+        self._policy = render_policy(ADDRESS, rate, self._burst) if rate else b""
+        self._addresses = RateLimiter(rate, self._burst)
 
     def is_limited(self, credential: Credential) -> bool:
         """Return whether a credential has a limit."""
@@ -51,8 +54,11 @@ class ClientLimits:
     async def charge(
         self, credential: Credential, network: str, cost: int, *, already_charged: int = 0
     ) -> Excess | None:
-        """Charge a cost; return the limit that it exceeds. A batch may have paid a part before."""
-        if cost <= 0 or not self.is_limited(credential):
+        """Charge a client that has limits; return the one that the cost exceeds.
+
+        A batch may have paid a part before.
+        """
+        if cost <= 0:
             return None
         if credential.id:
             portions = self._find_portions(credential)
@@ -66,10 +72,8 @@ class ClientLimits:
         if credential.id:
             now = monotonic()
             return [portion.describe(now) for portion in self._find_portions(credential)]
-        burst = max(1.0, self.rate * BURST_SECONDS)
-        policy = render_policy(ADDRESS, self.rate, burst)
         level = self._addresses.read_level(client_network(network))
-        return [describe_bucket(ADDRESS, policy, level, self.rate, burst)]
+        return [describe_bucket(ADDRESS, self._policy, level, self.rate, self._burst)]
 
     def _find_portions(self, credential: Credential) -> list[Portion]:
         portions = []

@@ -92,7 +92,7 @@ class FastPathProtocol(DeadlineProtocol):
         """Return how many received bytes this process has not parsed."""
         return len(self.recv_buffer) + len(self._held)
 
-    def _submit(self, data: bytes) -> bool:  # noqa: C901, PLR0912 - calls cost every request
+    def _submit(self, data: bytes) -> bool:  # noqa: C901 - each call would cost every request
         """Submit a packet's usage; return False, and consume no byte, if Sanic must handle it."""
         end = data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)
         if end <= 0 or self._is_busy():
@@ -109,10 +109,7 @@ class FastPathProtocol(DeadlineProtocol):
         length, credentials = ordinary
         if length > context.settings.max_body or context.draining:
             return False
-        if authorization is None and not credentials & authorizer.reads_credentials:
-            credential = authorizer.anonymous_writer
-        else:
-            credential = authorizer.find_writer(authorization, credentials)
+        credential = authorizer.find_writer(authorization, credentials)
         if credential is None:
             return False
         if parts and authorization is not None and head not in AUTHORIZED_HEADS:
@@ -123,12 +120,7 @@ class FastPathProtocol(DeadlineProtocol):
             body = body[:length] if body[length:] in EMPTY_LINES else b""
         # If the body does not begin with this bracket, its meaning depends on the Content-Type.
         line = decode_fast(body, strict=context.strict) if body[:1] == b"{" else None
-        if line is None:
-            return False
-        client: Client | None = UNLIMITED
-        if credential is not authorizer.unlimited_writer:
-            client = self._admit(credential, line)
-        if client is None:
+        if line is None or (client := self._admit(credential, line)) is None:
             return False
         write = FastPathWrite(self, line, request_id or generate(), client)
         if context.stamper is not None and credential.id:
@@ -145,9 +137,11 @@ class FastPathProtocol(DeadlineProtocol):
 
     def _admit(self, credential: Credential, line: bytes) -> Client | None:
         """Charge a client's limits and return it; None, and no charge, if the route must decide."""
+        authorizer, peer = self.context.authorizer, self.conn_info
+        if credential is authorizer.unlimited_writer:
+            return UNLIMITED  # most posts of an open installation
         if credential.patient_id is not None and not is_bound_to(line, credential.patient_id):
             return None
-        authorizer, peer = self.context.authorizer, self.conn_info
         if not authorizer.is_limited(credential):
             return UNLIMITED
         if peer is None or not authorizer.charge_usage(credential, str(peer.client_ip)):

@@ -161,8 +161,9 @@ class RateLeases:
 
     async def close(self) -> None:
         """Return the portions. Call it after `run` has ended."""
+        portions: dict[PortionRenewal, list[Portion]] = {entry: [] for entry in self._renewals}
+        for portion in self._portions.values():
+            portion.stop()
+            portions[self._find_renewal(portion)].append(portion)
         for renewal in self._renewals:
-            portions = [p for p in self._portions.values() if self._find_renewal(p) is renewal]
-            for portion in portions:
-                portion.stop()
-            await renewal.close(portions)
+            await renewal.close(portions[renewal])

@@ -144,13 +144,15 @@ def _tables(document: dict[str, Any], kind: str) -> list[tuple[str, dict[str, An
         raise ConfigError(f"BUSYAPI_TOKENS_FILE: {kind} must be tables [{kind}.NAME]")
     for name, table in tables.items():
         if kind == "tenants":
-            is_valid = 1 <= len(name) <= MAX_TENANT_LENGTH  # a JWT may name any
+            # A JWT may name any.
+            is_valid = 1 <= len(name) <= MAX_TENANT_LENGTH
+            rule = f"1 to {MAX_TENANT_LENGTH} characters"
         else:
             is_valid = bool(_NAME.fullmatch(name))
+            rule = "up to 64 letters, digits and . _ -"
         if not is_valid:
             raise ConfigError(
-                f"BUSYAPI_TOKENS_FILE: a name in [{kind}.NAME] is invalid: use up to 64 letters,"
-                " digits and . _ -"
+                f"BUSYAPI_TOKENS_FILE: a name in [{kind}.NAME] is invalid: use {rule}"
             )
         if not isinstance(table, dict) or table.keys() - _MEMBERS[kind]:
             allowed = ", ".join(sorted(_MEMBERS[kind]))

@@ -121,6 +121,10 @@ ENTRY = f'[tokens.a]\nsha256 = "{ONE}"\nscopes = ["write"]\n'
         (ENTRY + "tenant = ''\n", "[tokens.a]: tenant must"),
         (ENTRY + "patient_id = 100\n", "[tokens.a]: patient_id must"),
         (ENTRY.replace("tokens.a", "tokens.'secret secret'"), "a name in [tokens.NAME]"),
+        (
+            f'[tenants."{"n" * 257}"]',
+            "a name in [tenants.NAME] is invalid: use 1 to 256 characters",
+        ),
         (ENTRY + ENTRY.replace("tokens.a", "tokens.b"), "a and b are the same"),
         ("[tokens]\na = 'secret'\n", "[tokens.a]: it may have only"),
         ("tokens = 'secret'\n[certificates]\n", "tokens must be tables"),
