@@ -9,12 +9,13 @@ import json
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 from itertools import count
 
 from e2e.measure import Figures, Sample, summarise
 from testkit.child_process import ManagedResource
 from testkit.history import History, Outcome, Request, digest
-from testkit.http1 import Connection, NotSent
+from testkit.http1 import Connection, NotSent, Tls
 from testkit.load import classify_answer
 from testkit.threads import CoroutineThread
 
@@ -29,18 +30,34 @@ BATCH_USAGES = 5
 """Usages in a batch of a mixed load."""
 
 
-def render(path: str, host: str, body: bytes, key: str = "") -> bytes:
+def render(path: str, host: str, body: bytes, *, key: str = "", token: str = "") -> bytes:
     """Render a POST for a host of the ingress."""
     head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
     head += f"Idempotency-Key: {key}\r\n" if key else ""
+    head += f"Authorization: Bearer {token}\r\n" if token else ""
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 class OpenLoop(ManagedResource):
     """A load in its own thread, within a `with`."""
 
-    def __init__(self, port: int, host: str, rate: float, *, mixed: bool = False) -> None:
+    def __init__(
+        self,
+        port: int,
+        host: str,
+        rate: float,
+        *,
+        mixed: bool = False,
+        tls: Tls | None = None,
+        tokens: Sequence[str] = (),
+        keep_alive: bool = True,
+    ) -> None:
         self.port = port
+        self.tls = tls
+        self.tokens = tuple(tokens)
+        """The credentials that requests have in turn. They may be changed during the run."""
+        self.keep_alive = keep_alive
+        """Whether a connection is used again. Otherwise each request has a new one."""
         self.mixed = mixed
         """Whether the load alternates between single posts and batches, with and without a key."""
         self.host = host
@@ -108,11 +125,12 @@ class OpenLoop(ManagedResource):
         path = "/api/usages/batch" if batch else "/api/usages"
         body = json.dumps(usages if batch else usages[0]).encode()
         key = uuid.uuid4().hex if turn % 2 else ""
-        return render(path, self.host, body, key), batch, usages
+        token = self.tokens[self.offered % len(self.tokens)] if self.tokens else ""
+        return render(path, self.host, body, key=key, token=token), batch, usages
 
     async def _post(self, due: float) -> None:
         message, batch, usages = self._request()
-        connection = self._idle.pop() if self._idle else Connection(self.port)
+        connection = self._idle.pop() if self._idle else Connection(self.port, tls=self.tls)
         sent, answer = time.monotonic(), None
         try:
             answer = await connection.ask(message, REQUEST_TIMEOUT_SECONDS)
@@ -136,4 +154,7 @@ class OpenLoop(ManagedResource):
             )
         )
         self.samples.append(Sample(due, answered, outcome, status))
-        self._idle.append(connection)
+        if self.keep_alive:
+            self._idle.append(connection)
+        else:
+            connection.close()

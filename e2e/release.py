@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
@@ -18,14 +18,14 @@ from e2e.target import ROOT, Target
 from testkit.archive_reader import Archive
 from testkit.checker import Verdict, check_history
 from testkit.history import History, Outcome, Request, digest
-from testkit.http1 import Answer, fetch
+from testkit.http1 import Answer, Tls, fetch
 
 CHART = ROOT / "charts" / "busyapi"
 NAME = "busyapi"
 HELM_SECONDS = 240
 GATEWAY = "/apis/gateway.networking.k8s.io/v1/namespaces/ingress/gateways/gateway"
 OPEN = {"auth": {"allowAnonymousWrites": True, "allowAnonymousReads": True}}
-"""Loads and checks have no credential, except in the part `closed`."""
+"""Loads and checks have no credential, except in the parts `closed` and `production`."""
 EXAMPLE = (ROOT / "data.json").read_bytes()
 """The usage that the README posts with curl."""
 
@@ -48,6 +48,11 @@ class Release:
         self.example_ids: set[int] = set()
         self.values: dict[str, Any] = {}
         self.token = ""
+        """The credential of requests."""
+        self.tokens: tuple[str, ...] = ()
+        """The credentials that requests of a load have in turn."""
+        self.tls: Tls | None = None
+        """How clients verify the ingress controller's certificate. None: they use HTTP."""
 
     def __enter__(self) -> Self:
         self.kube.create_namespace()
@@ -91,6 +96,11 @@ class Release:
         hosts = {"Ingress": self.host, "Gateway": self.gateway_host}
         return {kind: host for kind, host in hosts.items() if host}
 
+    @property
+    def port(self) -> int:
+        """The port of the ingress controller that clients use."""
+        return self.target.tls_port if self.tls else self.target.port
+
     def request(
         self, path: str, *, body: bytes | None = None, host: str = "", token: str | None = None
     ) -> Answer:
@@ -101,12 +111,13 @@ class Release:
         if body is not None:
             headers["Content-Type"] = "application/json"
         return fetch(
-            self.target.port,
+            self.port,
             path,
             method="GET" if body is None else "POST",
             body=body,
             headers=headers,
             seconds=20,
+            tls=self.tls,
         )
 
     def wait_until_routed(self, host: str = "") -> None:
@@ -168,9 +179,24 @@ class Release:
         return self.kube.run(pod, *command)
 
     @contextmanager
-    def load(self, rate: float, *, mixed: bool = False) -> Iterator[OpenLoop]:
+    def load(
+        self,
+        rate: float,
+        *,
+        mixed: bool = False,
+        keep_alive: bool = True,
+        tokens: Sequence[str] | None = None,
+    ) -> Iterator[OpenLoop]:
         """Run a load through the ingress, and add its answers to the history."""
-        loop = OpenLoop(self.target.port, self.host, rate, mixed=mixed)
+        loop = OpenLoop(
+            self.port,
+            self.host,
+            rate,
+            mixed=mixed,
+            tls=self.tls,
+            tokens=self.tokens if tokens is None else tokens,
+            keep_alive=keep_alive,
+        )
         try:
             with loop:
                 yield loop

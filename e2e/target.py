@@ -36,6 +36,8 @@ class Target:
     """The program that runs the cluster, if it is on this machine."""
     port: int = int(os.environ.get("E2E_INGRESS_PORT", "8080"))
     """The port of the ingress controller on 127.0.0.1."""
+    tls_port: int = int(os.environ.get("E2E_INGRESS_TLS_PORT", "8443"))
+    """Its port for TLS."""
 
     def cluster(self, *arguments: str | Path) -> None:
         """Run a command of the program that runs the cluster."""

@@ -4,12 +4,22 @@ import asyncio
 import contextlib
 import http.client
 import json
+import socket
+import ssl
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
 
 class NotSent(ConnectionError):
     """There was no connection, so not a byte was sent."""
+
+
+class Tls(NamedTuple):
+    """What a client needs to verify a server's certificate."""
+
+    context: ssl.SSLContext
+    name: str
+    """The host in the certificate, which may differ from the address."""
 
 
 class Answer(NamedTuple):
@@ -28,9 +38,10 @@ class Answer(NamedTuple):
 class Connection:
     """A keep-alive connection. It connects with the first request, and again after a close."""
 
-    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+    def __init__(self, port: int, host: str = "127.0.0.1", tls: Tls | None = None) -> None:
         self.port = port
         self.host = host
+        self.tls = tls
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, request: bytes, seconds: float) -> Answer:
@@ -60,7 +71,12 @@ class Connection:
         if not self._streams:
             try:
                 async with asyncio.timeout(seconds):
-                    self._streams = await asyncio.open_connection(self.host, self.port)
+                    self._streams = await asyncio.open_connection(
+                        self.host,
+                        self.port,
+                        ssl=self.tls and self.tls.context,
+                        server_hostname=self.tls and self.tls.name,
+                    )
             except OSError as error:  # TimeoutError is one
                 raise NotSent(str(error)) from error
         return self._streams
@@ -111,6 +127,7 @@ def fetch(
     headers: Mapping[str, str] | None = None,
     seconds: float = 20.0,
     host: str = "127.0.0.1",
+    tls: Tls | None = None,
 ) -> Answer:
     """Send one request on a new connection, and return the answer.
 
@@ -119,6 +136,9 @@ def fetch(
     """
     connection = http.client.HTTPConnection(host, port, timeout=seconds)
     with contextlib.closing(connection):
+        if tls:
+            plain = socket.create_connection((host, port), seconds)
+            connection.sock = tls.context.wrap_socket(plain, server_hostname=tls.name)
         connection.request(method, path, body, dict(headers or {}))
         answer = connection.getresponse()
         fields = {name.lower(): value for name, value in answer.getheaders()}

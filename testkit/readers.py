@@ -8,7 +8,7 @@ from itertools import count
 from typing import NamedTuple
 
 from testkit.child_process import ManagedResource
-from testkit.http1 import fetch
+from testkit.http1 import Tls, fetch
 
 
 class Read(NamedTuple):
@@ -24,9 +24,17 @@ class Readers(ManagedResource):
     """Threads that read these usages in turn, until the end of a `with`."""
 
     def __init__(
-        self, port: int, usages: list[int], headers: Mapping[str, str], threads: int = 3
+        self,
+        port: int,
+        usages: list[int],
+        headers: Mapping[str, str],
+        *,
+        threads: int = 3,
+        pause_seconds: float = 0.01,
+        tls: Tls | None = None,
     ) -> None:
         self.reads: list[Read] = []
+        self._pause_seconds, self._tls = pause_seconds, tls
         self._port, self._usages, self._headers = port, usages, dict(headers)
         self._stop = threading.Event()
         self._threads = [
@@ -51,11 +59,12 @@ class Readers(ManagedResource):
 
     def _read(self, number: int) -> None:
         for at in count():
-            if self._stop.wait(0.01):
+            if self._stop.wait(self._pause_seconds):
                 return
             usage = self._usages[at % len(self._usages)]
             request_id, status = f"reader-{number}-{at}", 0
             with suppress(OSError, HTTPException):
                 headers = {**self._headers, "x-request-id": request_id}
-                status = fetch(self._port, f"/api/usages/{usage}", headers=headers).status
+                path = f"/api/usages/{usage}"
+                status = fetch(self._port, path, headers=headers, tls=self._tls).status
             self.reads.append(Read(request_id, usage, status))
