@@ -18,9 +18,12 @@ def open_shell(release: Release, *, has_busyapi: bool = False) -> Iterator[Shell
     With `has_busyapi` it also has busyapi's command line.
     """
     with tempfile.TemporaryDirectory() as folder:
-        bash = on_cluster(
-            Path(folder), kubectl(), helm3(), release.target.kubeconfig, release.namespace
-        )
-        if has_busyapi:
-            bash.add_program("busyapi", f'#!/bin/sh\nexec {sys.executable} -m busyapi "$@"\n')
-        yield bash
+        yield make_shell(release, Path(folder), has_busyapi=has_busyapi)
+
+
+def make_shell(release: Release, folder: Path, *, has_busyapi: bool) -> Shell:
+    """Return such a bash, with a folder for its files."""
+    bash = on_cluster(folder, kubectl(), helm3(), release.target.kubeconfig, release.namespace)
+    if has_busyapi:
+        bash.add_program("busyapi", f'#!/bin/sh\nexec {sys.executable} -m busyapi "$@"\n')
+    return bash

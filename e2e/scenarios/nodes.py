@@ -6,10 +6,10 @@ from collections.abc import Callable
 from e2e.kube import wait_for
 from e2e.machine import can_switch_off, switched_off
 from e2e.measure import require_short_outage
+from e2e.pages import run_blocks
 from e2e.release import Release
 from e2e.report import Report
 from e2e.scenarios.faults import describe_failures, is_node_ready, move_pods_to
-from e2e.scenarios.operations import run_blocks
 from e2e.shell import open_shell
 
 RATE = 60.0

@@ -12,20 +12,18 @@ from collections.abc import Callable
 from e2e import pod_archive
 from e2e.kube import wait_for
 from e2e.measure import ScenarioFailed, require_none_failed
+from e2e.pages import run_blocks, run_timed
 from e2e.release import NAME, Release
 from e2e.report import Report
 from e2e.scenarios.boundaries import ask_valkey
 from e2e.scenarios.faults import describe_failures, require_recovery
 from e2e.shell import open_shell
-from e2e.target import ROOT
 from testkit.checker import Defect, Verdict, check_history
-from testkit.docs.runbook_shell import Shell
 from testkit.docs.runbooks import RUNBOOKS, Block, parse
 from testkit.history import History, Outcome
 
 RATE = 60.0
 STEADY_SECONDS = 3.0
-HOW_TO = ROOT / "docs" / "how-to"
 FLUSHER = f"{NAME}-flusher-0"
 SMALL = {
     "config": {"segmentAge": 2},
@@ -38,35 +36,6 @@ REPORTED_LOSS = re.compile(
 SEEDED_FROM_OTHER = "Redis was seeded from archive"
 RENEWED_SECONDS = 150
 """A kubelet renews a pod's files within a minute or two."""
-
-
-def run_blocks(bash: Shell, mark: str) -> str:
-    """Run the blocks with a mark in order, and return their output.
-
-    Raises:
-        ScenarioFailed: A command failed, or there is no such block.
-    """
-    blocks = find_blocks(mark)
-    results = [bash.run(block.text) for block in blocks]
-    failed = [failure for result in results for failure in result.failures]
-    if failed or not blocks:
-        raise ScenarioFailed(
-            f"{mark}, {len(blocks)} blocks: {failed} {[e.output for e in results]}"
-        )
-    return "".join(result.output for result in results)
-
-
-def find_blocks(mark: str) -> list[Block]:
-    """Return the blocks with a mark, which are all on one page."""
-    pages = (parse(path.stem, path.read_text()) for path in sorted(HOW_TO.glob("*.md")))
-    return [block for page in pages for block in page.of("sh", mark)]
-
-
-def run_timed(bash: Shell, mark: str) -> str:
-    """Run the blocks with a mark, and return a note with the duration."""
-    began = time.monotonic()
-    run_blocks(bash, mark)
-    return f"{mark}: {time.monotonic() - began:.0f} s"
 
 
 def install_release(release: Release, report: Report) -> None:

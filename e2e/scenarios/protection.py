@@ -15,9 +15,10 @@ from kubernetes.client import ApiException
 
 from e2e.kube import RESTRICTED, wait_for
 from e2e.measure import ScenarioFailed
+from e2e.pages import run_blocks
 from e2e.release import CHART, HELM_SECONDS, NAME, Release
 from e2e.report import Report
-from e2e.scenarios.operations import SMALL, run_blocks
+from e2e.scenarios.operations import SMALL
 from e2e.shell import open_shell
 from e2e.target import ROOT
 

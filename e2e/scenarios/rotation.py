@@ -13,17 +13,12 @@ from typing import Any
 from e2e import certificates, servers
 from e2e.kube import is_ready, wait_for
 from e2e.measure import ScenarioFailed, require_short_outage
+from e2e.pages import run_blocks, run_timed
 from e2e.release import EXAMPLE, Release
 from e2e.report import Report, Row
 from e2e.scenarios.external import SMALL, list_redis_pods
 from e2e.scenarios.faults import describe_failures
-from e2e.scenarios.operations import (
-    RATE,
-    RENEWED_SECONDS,
-    STEADY_SECONDS,
-    run_blocks,
-    run_timed,
-)
+from e2e.scenarios.operations import RATE, RENEWED_SECONDS, STEADY_SECONDS
 from e2e.shell import open_shell
 from testkit.docs.runbook_shell import Shell
 

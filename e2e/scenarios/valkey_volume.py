@@ -11,10 +11,10 @@ from kubernetes.client import ApiException
 
 from e2e.kube import is_ready, wait_for
 from e2e.measure import ScenarioFailed, require_short_outage
+from e2e.pages import run_blocks
 from e2e.release import NAME, Release
 from e2e.report import Report
 from e2e.scenarios.faults import LABEL, describe_failures
-from e2e.scenarios.operations import run_blocks
 from e2e.shell import open_shell
 
 RATE = 60.0

@@ -120,7 +120,8 @@ def on_cluster(folder: Path, kubectl: Path, helm: Path, kubeconfig: Path, namesp
     shell = Shell(folder, {"KUBECONFIG": str(kubeconfig), "NAMESPACE": namespace, "P": "0"})
     shell.record_failures("kubectl", kubectl)
     shell.record_failures("helm", helm)
-    shell.record_failures("curl", shutil.which("curl") or "curl")
+    for name in ("curl", "openssl"):
+        shell.record_failures(name, shutil.which(name) or name)
     return shell
 
 
