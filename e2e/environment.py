@@ -4,6 +4,7 @@ import os
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -24,8 +25,21 @@ def name_image(version: str) -> str:
 
 def valkey_image() -> str:
     """Return the image of the bundled Valkey."""
-    values = yaml.safe_load((CHART / "values.yaml").read_text())["valkey"]["image"]
-    return f"{values['registry']}/{values['repository']}:{values['tag']}"
+    return _name(_read_values()["valkey"]["image"])
+
+
+def exporter_image() -> str:
+    """Return the image of the bundled Valkey's exporter."""
+    return _name(_read_values()["valkey"]["metrics"]["image"])
+
+
+def _read_values() -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
+    return values
+
+
+def _name(image: dict[str, str]) -> str:
+    return f"{image['registry']}/{image['repository']}:{image['tag']}"
 
 
 def collect_facts(kube: Kube) -> dict[str, str]:

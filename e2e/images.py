@@ -17,6 +17,12 @@ SOURCES = ("service/Dockerfile", "service/busyapi", "pyproject.toml")
 LOCK = "requirements.lock"
 BASE = "localhost/python:3.13-slim-trixie"
 TIMEOUT_SECONDS = 900
+EXPORTER = f"""\
+FROM {BASE}
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus-redis-exporter
+USER 59000:59000
+ENTRYPOINT ["prometheus-redis-exporter"]
+"""
 
 
 def digest_sources() -> str:
@@ -112,6 +118,17 @@ def _environment() -> dict[str, str]:
         "BUILDAH_LAYERS": "true",
     }
     return {**settings, **os.environ}
+
+
+def build_exporter(target: Target, tag: str, *, present: bool) -> None:
+    """Build the image of Valkey's exporter, from a package of Debian, where it cannot be pulled."""
+    if not target.program or present:
+        return
+    target.cluster("base")
+    with tempfile.TemporaryDirectory() as folder:
+        dockerfile = Path(folder) / "Dockerfile"
+        dockerfile.write_text(EXPORTER)
+        target.cluster("build", folder, "-f", dockerfile, "-t", tag)
 
 
 def build_valkey(target: Target, tag: str, present: bool) -> None:  # noqa: FBT001

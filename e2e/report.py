@@ -93,11 +93,22 @@ class Report:
     rows: list[Row] = field(default_factory=list)
     pictures: list[tuple[str, str]] = field(default_factory=list)
     """The titles and file names of the pictures."""
+    prefix: str = ""
+    """What precedes the names of new rows: the release that a scenario runs on."""
+
+    @contextmanager
+    def prefixed(self, prefix: str) -> Iterator[None]:
+        """Name the rows of scenarios that another part runs too."""
+        before, self.prefix = self.prefix, prefix
+        try:
+            yield
+        finally:
+            self.prefix = before
 
     @contextmanager
     def row(self, name: str) -> Iterator[Row]:
         """Add a row for a scenario, with its time and the error that it raises."""
-        row, began = Row(name), monotonic()
+        row, began = Row(self.prefix + name), monotonic()
         self.rows.append(row)
         try:
             yield row

@@ -78,7 +78,7 @@ def _make_scaling(cpu: int | None, requests: int | None) -> dict[str, Any]:
     }
 
 
-def scale_by_requests(release: Release, report: Report) -> None:
+def scale_by_requests(release: Release, report: Report, *, picture: str = "requests") -> None:
     """Scale by an HPA on a Pods metric, with the rule of k8s/observability."""
     with report.row("autoscaling on requests a second") as row:
         if release.target.program is None:
@@ -95,7 +95,7 @@ def scale_by_requests(release: Release, report: Report) -> None:
             wait_for(
                 lambda: _is_metric_served(release), f"the adapter to serve {METRIC}", LOADED_SECONDS
             )
-            measure_scaling(release, report, row, "requests", NEEDED_PODS)
+            measure_scaling(release, report, row, picture, NEEDED_PODS)
 
 
 def scale_by_cpu(release: Release, report: Report) -> None:
@@ -131,7 +131,7 @@ def measure_scaling(
     release: Release, report: Report, row: Row, name: str, needed: tuple[int, int]
 ) -> None:
     """Raise and lower the load. Check that pods follow in time and no request fails."""
-    wait_for(lambda: _is_scaled_down(release), f"{MIN_PODS} API pods", SCALE_DOWN_SECONDS)
+    wait_for(lambda: _is_scaled_down(release), "the fewest API pods", SCALE_DOWN_SECONDS)
     with release.load(LOW_RATE) as load, timeline.Recorder(release, load) as recorder:
         rises = [_rise_and_fall(release, row, load, recorder, needed) for _ in range(RISES)]
         row.figures = load.stop()
@@ -155,19 +155,20 @@ def _rise_and_fall(
     needed: tuple[int, int],
 ) -> tuple[float, float]:
     """Return after how many seconds the first additional pod was ready, and enough pods were."""
+    fewest = count_fewest_pods(release)
     time.sleep(10)
     load.rate, began = HIGH_RATE, time.monotonic()
-    first = _seconds_until(release, began, MIN_PODS + 1)
+    first = _seconds_until(release, began, fewest + 1)
     every = _seconds_until(release, began, needed[0])
     steady = len(recorder.points)
     time.sleep(STEADY_SECONDS)
     desired = [point.desired for point in recorder.points[steady:]]
     load.rate, began = LOW_RATE, time.monotonic()
-    wait_for(lambda: _is_scaled_down(release), f"{MIN_PODS} API pods", SCALE_DOWN_SECONDS)
+    wait_for(lambda: _is_scaled_down(release), "the fewest API pods", SCALE_DOWN_SECONDS)
     row.notes.append(
         f"first additional pod ready after {first:.1f} s, {needed[0]} after {every:.1f} s;"
         f" desired then {min(desired)} to {max(desired)};"
-        f" {MIN_PODS} again {time.monotonic() - began:.0f} s after the load fell"
+        f" {fewest} again {time.monotonic() - began:.0f} s after the load fell"
     )
     if sorted(desired) != desired or max(desired) > needed[1]:
         raise ScenarioFailed(f"too many pods, or fewer under load: {desired}")
@@ -183,9 +184,17 @@ def _seconds_until(release: Release, began: float, count: int) -> float:
     return time.monotonic() - began
 
 
+def count_fewest_pods(release: Release) -> int:
+    """Return the minimum of the release's autoscaler."""
+    keda = release.values.get("keda", {})
+    scaler = keda if keda.get("enabled") else release.values["autoscaling"]
+    return int(scaler["minReplicas"])
+
+
 def _is_scaled_down(release: Release) -> bool:
     scale = release.kube.apps.read_namespaced_deployment(NAME, release.namespace)
-    return bool(scale.spec.replicas == MIN_PODS and len(release.kube.pods("api")) == MIN_PODS)
+    fewest = count_fewest_pods(release)
+    return bool(scale.spec.replicas == fewest and len(release.kube.pods("api")) == fewest)
 
 
 def _is_metric_served(release: Release) -> bool:
