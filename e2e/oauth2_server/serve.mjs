@@ -15,4 +15,5 @@ server.service.on("beforeTokenSigning", ({ payload }, { body }) => {
   const exp = payload.iat + LIFETIME_SECONDS;
   Object.assign(payload, { client_id: body.client_id, rate: Number(body.rate), exp });
 });
+server.issuer.url = `https://${host}:${port}`;
 await server.start(Number(port), host);
