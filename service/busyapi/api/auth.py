@@ -59,6 +59,8 @@ class RequestAuthorizer:
         """The credential of a post without one. None: such a post is refused."""
         self.unlimited_writer = None if self.is_limited(self.anonymous) else self._anonymous_writer
         """The same without a limit. The fast path compares it for each request."""
+        self._only_writer = None if authenticator else self.unlimited_writer
+        """The same if there are no other credentials: then a post needs no check."""
         self._refused_clients = RefusedClients()
         self._failure_limiter = RateLimiter(FAILURE_RATE, FAILURE_BURST)
         self._logged_at, self._unlogged_count = -inf, 0
@@ -71,6 +73,8 @@ class RequestAuthorizer:
                 rate.
             CredentialKeysUnavailable: it has a JWT, and there are no keys to verify it.
         """
+        if self._only_writer and scopes == ("write",):
+            return self._only_writer
         credential = await self._authenticate(request, scopes)
         await self._charge(request, credential, 1)
         return credential
@@ -86,6 +90,8 @@ class RequestAuthorizer:
             Problem: as for `authorize`; 429 until the Retry-After of the last refused batch has
                 passed.
         """
+        if self._only_writer:
+            return self._only_writer
         credential = await self._authenticate(request, ("write",))
         if refusal := self._refused_clients.find(self.name_client(request, credential)):
             raise self._refuse(request, credential, refusal)

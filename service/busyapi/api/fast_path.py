@@ -109,9 +109,14 @@ class FastPathProtocol(DeadlineProtocol):
         length, credentials = ordinary
         if length > context.settings.max_body or context.draining:
             return False
-        credential = authorizer.find_writer(authorization, credentials)
+        # Most posts of an open installation have no credential and no limit.
+        is_unlimited = authorization is None and not credentials
+        credential = authorizer.unlimited_writer if is_unlimited else None
         if credential is None:
-            return False
+            is_unlimited = False
+            credential = authorizer.find_writer(authorization, credentials)
+            if credential is None:
+                return False
         if parts and authorization is not None and head not in AUTHORIZED_HEADS:
             cache_authorized_head(head, parts)
         body = data[end + 4 :]
@@ -120,7 +125,10 @@ class FastPathProtocol(DeadlineProtocol):
             body = body[:length] if body[length:] in EMPTY_LINES else b""
         # If the body does not begin with this bracket, its meaning depends on the Content-Type.
         line = decode_fast(body, strict=context.strict) if body[:1] == b"{" else None
-        if line is None or (client := self._admit(credential, line)) is None:
+        if line is None:
+            return False
+        client = UNLIMITED if is_unlimited else self._admit(credential, line)
+        if client is None:
             return False
         write = FastPathWrite(self, line, request_id or generate(), client)
         if context.stamper is not None and credential.id:
@@ -138,8 +146,6 @@ class FastPathProtocol(DeadlineProtocol):
     def _admit(self, credential: Credential, line: bytes) -> Client | None:
         """Charge a client's limits and return it; None, and no charge, if the route must decide."""
         authorizer, peer = self.context.authorizer, self.conn_info
-        if credential is authorizer.unlimited_writer:
-            return UNLIMITED  # most posts of an open installation
         if credential.patient_id is not None and not is_bound_to(line, credential.patient_id):
             return None
         if not authorizer.is_limited(credential):
@@ -158,19 +164,22 @@ class FastPathProtocol(DeadlineProtocol):
         if http is None:
             return False  # Sanic's task has not started
         # After an error the rest of a body may be unread although the response is sent.
-        if http.stage is not _IDLE or not http.keep_alive or http.has_unread_body:
+        if http.stage is not _IDLE or not http.keep_alive or http.request_body:
             return True
         http.empty_lines = 0  # Sanic counts them since the last request
         return False
 
-    def send_response(self, message: bytes, *, close: bool) -> None:
-        """Send the pending write's response, then handle the bytes that were held back."""
+    def send_response(self, message: bytes, now: float, *, close: bool) -> None:
+        """Send the pending write's response, then handle the bytes that were held back.
+
+        `now` is the time of the monotonic clock.
+        """
         self._pending = None
         transport = self.transport
         if transport is None or transport.is_closing():
             return
         transport.write(message)
-        self._time = monotonic()  # Sanic's keep-alive counts from here
+        self._time = now  # Sanic's keep-alive counts from here
         if close:
             self.close()
         elif self._held:
@@ -240,10 +249,10 @@ class FastPathWrite(PendingWrite):
             context = protocol.context
             usage = make_usage_id(Seq(last), self.partition, context.settings.partitions)
             close = context.draining
-            self._record_status(201)
+            now = self._record_status(201)
             limits = context.authorizer.render_limits(*self.client) if self.client else b""
             message = render_created(usage, self.request_id, limits, close=close)
-            protocol.send_response(message, close=close)
+            protocol.send_response(message, now, close=close)
         except Exception as error:  # noqa: BLE001 - it would end the committer for all requests
             self._abort(error)
 
@@ -256,9 +265,9 @@ class FastPathWrite(PendingWrite):
             problem = map_error(error, self.request_id.decode())
             close = context.draining
             context.record_refusal(error)
-            self._record_status(problem.status)
+            now = self._record_status(problem.status)
             message = render_response(render_problem(problem), self.request_id, close=close)
-            self._protocol.send_response(message, close=close)
+            self._protocol.send_response(message, now, close=close)
         except Exception as defect:  # noqa: BLE001 - it would end the committer too
             self._abort(defect)
 
@@ -267,9 +276,12 @@ class FastPathWrite(PendingWrite):
         # Without a transport this process cut it, because a stop took too long.
         self._record_status(CLIENT_CLOSED_REQUEST if self._protocol.transport else ABORTED_STATUS)
 
-    def _record_status(self, status: int) -> None:
+    def _record_status(self, status: int) -> float:
+        """Count the response, and return the time."""
         self.is_waiting = False
-        self._protocol.route_tally.record(status, monotonic() - self.created_at)
+        now = monotonic()
+        self._protocol.route_tally.record(status, now - self.created_at)
+        return now
 
     def _abort(self, error: Exception) -> None:
         self.is_waiting = False

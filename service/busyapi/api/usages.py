@@ -7,7 +7,12 @@ from sanic.response import HTTPResponse
 from busyapi.api.context import ApiContext, make_handler
 from busyapi.api.idempotency import KEY_HEADER, parse_key
 from busyapi.api.patient_binding import check_batch, check_single
-from busyapi.api.responses import CreatedResponse, make_json_response
+from busyapi.api.responses import (
+    make_batch_response,
+    make_json_response,
+    make_single_response,
+)
+from busyapi.auth.credential import Credential
 from busyapi.commit.pending import AwaitedWrite
 from busyapi.decode.body import (
     check_batch_type,
@@ -16,6 +21,7 @@ from busyapi.decode.body import (
     read_batch,
     read_single,
 )
+from busyapi.decode.usage import decode_fast
 from busyapi.ids import Seq, make_usage_id
 from busyapi.stream.session import CommitResult
 from busyapi.web.request import BufferedRequest
@@ -31,17 +37,7 @@ async def post_usage(context: ApiContext, request: BufferedRequest) -> HTTPRespo
     check_content_encoding(headers.get("content-encoding", ""))
     await request.receive_whole_body(settings.max_body, partial(check_single_type, headers))
     context.start_timer(request)
-    work = read_single(
-        request.body,
-        headers.get("content-type", ""),
-        headers.get("content-encoding", ""),
-        strict=context.strict,
-        max_bytes=settings.max_body,
-    )
-    if credential.patient_id is not None:
-        work = check_single(work, credential.patient_id)
-    client = partial(context.authorizer.name_client, request, credential)
-    line = await context.decode_scheduler.run(work, client)
+    line = await _decode_single(context, request, credential)
     request.release_body()
     key = parse_key(request, [line], credential.id) if KEY_HEADER in headers else None
     stamp = context.make_stamp(credential)
@@ -50,7 +46,7 @@ async def post_usage(context: ApiContext, request: BufferedRequest) -> HTTPRespo
     usage = make_usage_id(Seq(result.last), partition, settings.partitions)
     limits = context.authorizer.limit_headers_of(request, credential)
     if not result.replayed and not context.cors:  # CORS adds headers
-        return CreatedResponse(usage, limits)
+        return make_single_response(usage, limits)
     more = {"Location": f"/api/usages/{usage}"} | (REPLAYED_HEADERS if result.replayed else {})
     return make_json_response({"id": usage}, 201, more | limits)
 
@@ -84,8 +80,33 @@ async def post_batch(context: ApiContext, request: BufferedRequest) -> HTTPRespo
     result, partition = await _commit(context, AwaitedWrite(lines, key, is_stamped=bool(stamp)))
     ids = context.committers.make_ids(result.last, len(lines), partition)
     limits = context.authorizer.limit_headers_of(request, credential)
+    if not result.replayed and not context.cors:
+        return make_batch_response(ids, limits)
     more = REPLAYED_HEADERS if result.replayed else {}
     return make_json_response({"ids": ids}, 201, more | limits)
+
+
+async def _decode_single(
+    context: ApiContext, request: BufferedRequest, credential: Credential
+) -> bytes:
+    body, headers = request.body, request.headers
+    encoding = headers.get("content-encoding", "")
+    # As `read_single` does with such a body, without its steps and their scheduler.
+    if body[:1] == b"{" and not encoding and credential.patient_id is None:
+        line = decode_fast(body, strict=context.strict)
+        if line is not None:
+            return line
+    work = read_single(
+        body,
+        headers.get("content-type", ""),
+        encoding,
+        strict=context.strict,
+        max_bytes=context.settings.max_body,
+    )
+    if credential.patient_id is not None:
+        work = check_single(work, credential.patient_id)
+    client = partial(context.authorizer.name_client, request, credential)
+    return await context.decode_scheduler.run(work, client)
 
 
 async def _commit(context: ApiContext, write: AwaitedWrite) -> tuple[CommitResult, int]:

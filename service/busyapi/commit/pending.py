@@ -122,6 +122,9 @@ class AdmissionControl:
 
     def release(self, writes: Iterable[PendingWrite]) -> None:
         """Count out writes that were answered."""
+        count = size = 0
         for write in writes:
-            self.count -= write.count
-            self.bytes -= write.size
+            count += write.count
+            size += write.size
+        self.count -= count
+        self.bytes -= size

@@ -33,17 +33,12 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class HistogramTally:
-    """A histogram of plain integers."""
+    """A histogram of plain integers. `RouteTally.record` adds to it."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bucket_bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
-
-    def observe(self, value: float) -> None:
-        """Count one observation."""
-        self.counts[bisect_left(self.bucket_bounds, value)] += 1
-        self.total += value
 
     def cumulative_buckets(self) -> list[tuple[str, float]]:
         """Return cumulative counts by upper bound, as Prometheus expects."""
@@ -64,7 +59,9 @@ class RouteTally:
     def record(self, status: int, seconds: float) -> None:
         """Count one request."""
         self.statuses[status] = self.statuses.get(status, 0) + 1
-        self.seconds.observe(seconds)
+        tally = self.seconds
+        tally.counts[bisect_left(tally.bucket_bounds, seconds)] += 1
+        tally.total += seconds
 
 
 class RequestCollector(Collector):

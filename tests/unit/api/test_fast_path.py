@@ -25,7 +25,7 @@ from busyapi.api.request_head import (
     read_head,
     take_authorization,
 )
-from busyapi.api.responses import CreatedResponse, render_created
+from busyapi.api.responses import make_single_response, render_created
 from busyapi.commit.pending import AdmissionControl
 from busyapi.commit.pool import CommitterPool
 from busyapi.errors import Overloaded
@@ -170,7 +170,7 @@ class Unwritable:
     context = make_context()
     route_tally = context.metrics.requests.route(ROUTE)
 
-    def send_response(self, message: bytes, *, close: bool) -> None:
+    def send_response(self, message: bytes, now: float, *, close: bool) -> None:
         raise RuntimeError(message)
 
     def abort(self) -> None:
@@ -232,7 +232,7 @@ LIMITS = {"ratelimit-policy": '"a";q=1;w=2', "ratelimit": '"a";r=0;t=1'}
 
 @pytest.mark.parametrize("limits", [{}, LIMITS])
 def test_both_paths_render_the_same_201(limits: dict[str, str]) -> None:
-    response = CreatedResponse(UsageId(12), limits)
+    response = make_single_response(UsageId(12), limits)
     response.headers |= {
         "x-request-id": "request",
         "date": current_http_date(),
