@@ -37,21 +37,17 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # docs/reference/tests.md lists the tiers, and why a test is in a later one.
 SEPARATE := long or release
-LATER := chart or alerts or mutants or tools or full
+LATER := chart or alerts or mutants or tools or faults or full or alone
 
 # Tests wait more than they compute: six at a time keep two cores busy, and four where each needs much
 # of a core for long (helm, promtool, mutants). In the order of their folders short files come last, so
-# that no long one ends alone. What measures time or CPU runs afterwards, one test at a time. A part of
-# the tests (-k, -m or a path) takes one process, which is ready when six still start.
+# that no long one ends alone. What measures CPU is in `test-later`, at its end and one test at a time.
+# A part of the tests (-k, -m or a path) takes one process, which is ready when six still start.
 PART := $(filter -k -m tests/%,$(ARGS))
 PARALLEL := 4
 test: PARALLEL := 6
 WORKERS = -n $(PARALLEL) --dist loadfile --no-loadscope-reorder
-ifdef PART
-run_tests = $(PYTEST) -m "$(1)" $(ARGS)
-else
-run_tests = $(PYTEST) -m "($(1)) and not alone" $(WORKERS) $(ARGS) && $(PYTEST) -m "($(1)) and alone" $(ARGS)
-endif
+run_tests = $(PYTEST) -m "$(1)" $(if $(PART),,$(WORKERS)) $(ARGS)
 
 check: lint  ## ruff, mypy, fresh generated files and the unit tests, in a minute; needs no system packages
 	$(PYTEST) -m "not (servers or $(LATER) or $(SEPARATE))" -n 2 tests/unit tests/docs
@@ -62,7 +58,12 @@ test: $(VENV)/.test  ## the tests of each change, on real servers; ARGS="-k deco
 
 test-later: $(VENV)/.test $(VENV)/.chart  ## what make test leaves out: chart, alerts, mutants, tools, full lengths
 	@.ci/system-packages
+ifdef PART
 	$(call run_tests,($(LATER)) and not ($(SEPARATE)))
+else
+	$(call run_tests,($(LATER)) and not ($(SEPARATE) or alone))
+	$(PYTEST) -m alone $(ARGS)
+endif
 
 test-all: test test-later  ## make test, then make test-later
 
