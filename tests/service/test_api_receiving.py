@@ -115,6 +115,22 @@ class TestHeaderAlone:
             client.send(b"10001\r\n")
             check_problem(client.read_answer(), 413)
 
+    @pytest.mark.parametrize("pause", [0.0, 0.05])
+    @pytest.mark.parametrize(("start", "status"), [(b"10001\r\n", 413), (b"1\r\n<", 415)])
+    def test_the_first_of_two_errors_is_reported_in_one_packet_or_two(
+        self, contract: Stack, start: bytes, status: int, pause: float
+    ) -> None:
+        headers = ("Transfer-Encoding: chunked", "Content-Type: text/plain")
+        head = render_request("POST", "/api/usages", headers=headers)
+        with RawConnection(contract.port) as client:
+            if pause:
+                client.send(head + start)
+                time.sleep(pause)
+                client.send(b"x" * 0x10001 + b"malformed\r\n")
+            else:
+                client.send(head + start + b"x" * 0x10001 + b"malformed\r\n")
+            check_problem(client.read_answer(), status)
+
     def test_a_type_and_a_first_byte_that_cannot_be_a_usage_are_415(self, contract: Stack) -> None:
         for path in ("/api/usages", BATCH):
             with RawConnection(contract.port) as client:

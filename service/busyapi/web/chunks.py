@@ -39,7 +39,8 @@ class ChunkDecoder:
         self._bytes_left = 0
         self._chunk_started = False  # the CRLF after the chunk's data is due
         self._in_trailers = False
-        self._failed = False
+        self.failed = False
+        """The body is malformed after what was returned: the next call raises."""
 
     def decode(self, received: bytes) -> tuple[int, bytes]:
         """Return how many bytes were used, and the data in them.
@@ -47,17 +48,14 @@ class ChunkDecoder:
         Once `done`, the unused bytes belong to the next request. Until then they are an incomplete
         line: pass them again, together with the bytes received next.
 
-        Raises:
-            MalformedChunk: the body is refused, in this call and in all later ones.
-        """
-        if self._failed:
-            raise MalformedChunk
-        self._failed = True
-        used, data = self._decode(received)
-        self._failed = False
-        return used, data
+        What comes before a malformed place is returned first, so that the response to a body with
+        two errors does not depend on the packets in which it arrived.
 
-    def _decode(self, received: bytes) -> tuple[int, bytes]:
+        Raises:
+            MalformedChunk: the body is refused at its first unused byte.
+        """
+        if self.failed:
+            raise MalformedChunk
         at = 0
         parts: list[bytes] = []
         while not self.done:
@@ -69,11 +67,17 @@ class ChunkDecoder:
                 at += len(part)
                 self._bytes_left -= len(part)
                 continue
-            used = (
-                self._read_trailer_line(received, at)
-                if self._in_trailers
-                else self._read_size_line(received, at)
-            )
+            try:
+                used = (
+                    self._read_trailer_line(received, at)
+                    if self._in_trailers
+                    else self._read_size_line(received, at)
+                )
+            except MalformedChunk:
+                self.failed = True
+                if not at:
+                    raise
+                break
             if not used:
                 break
             at += used

@@ -183,7 +183,8 @@ class StrictHttp(Http):
                 self.request_body = None
             if part or chunks.done:
                 return part
-            await self._receive_more()
+            if not chunks.failed:
+                await self._receive_more()
 
     def _check_size(self) -> None:
         if self.request_bytes > self.request_max_size:

@@ -63,6 +63,8 @@ def test_an_ambiguous_body_is_refused_however_it_arrives(raw: bytes, size: int) 
             held += body[at : at + size]
             held = held[chunks.decode(held)[0] :]
             assert not chunks.done
+        assert chunks.failed, "what comes before the malformed place is returned first"
+        chunks.decode(held)
 
     with pytest.raises(MalformedChunk):
         decode_in_pieces()
@@ -84,3 +86,11 @@ def test_the_size_of_a_body_is_known_before_its_data() -> None:
     chunks = ChunkDecoder(MAX_OVERHEAD)
     chunks.decode(b"FFFFFFFF\r\n")
     assert chunks.announced_bytes == 2**32 - 1
+
+
+def test_data_before_a_malformed_place_is_returned_before_it_is_refused() -> None:
+    chunks = ChunkDecoder(MAX_OVERHEAD)
+    assert chunks.decode(b"2\r\nabX") == (5, b"ab")
+    assert chunks.failed
+    with pytest.raises(MalformedChunk):
+        chunks.decode(b"X")
