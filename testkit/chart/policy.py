@@ -45,7 +45,7 @@ def matches_skip(skip: dict[str, str], complaint: Complaint) -> bool:
     """Return whether this skip matches that complaint."""
     return (
         skip["check"] == complaint.check
-        and skip.get("mode", complaint.mode) == complaint.mode
+        and bool(re.fullmatch(skip.get("mode", ".*"), complaint.mode))
         and bool(re.fullmatch(skip["resource"], complaint.resource))
     )
 

@@ -46,6 +46,21 @@ REFUSALS: list[tuple[str, Json]] = [
     ("externalRedis.password and", external(password="p", existingSecret="s")),
     ("externalRedis.tls.caSecret", external(tls={"caSecret": "ca"})),
     ("externalRedis has a login or TLS", {"externalRedis": {"username": "u"}}),
+    (
+        "valkey.tls.enabled is true, and the bundled Valkey is off",
+        {
+            "valkey": {"enabled": False, "tls": {"enabled": True}},
+            "externalRedis": {"host": "r.example.org"},
+        },
+    ),
+    *(
+        ("valkey.tls names a certificate or a CA, and TLS is off", {"valkey": {"tls": tls}})
+        for tls in ({"existingSecret": "s"}, {"issuerRef": {"name": "i"}}, {"caSecret": "s"})
+    ),
+    (
+        "valkey.tls.existingSecret and valkey.tls.issuerRef.name both",
+        {"valkey": {"tls": {"enabled": True, "existingSecret": "s", "issuerRef": {"name": "i"}}}},
+    ),
     ("config.durability is replicated", {"config": {"durability": "replicated"}}),
     ("flusher.persistence.enabled is false", {"flusher": {"persistence": {"enabled": False}}}),
     ("valkey.persistence.enabled is false", {"valkey": {"persistence": {"enabled": False}}}),

@@ -38,17 +38,24 @@ def test_two_renders_are_equal_with_an_existing_secret(mode: Path) -> None:
         values[part] = (values.get(part) or {}) | {"auth": {"existingSecret": "s"}}
     if salt := values.get("auth", {}).get("writerSalt"):
         salt["existingSecret"] = "s"
+    tls = values["valkey"].get("tls") or {}
+    if not (tls.get("issuerRef") or {}).get("name"):
+        tls["existingSecret"] = "s" if tls.get("enabled") else ""
     assert fresh(values) == fresh(values)
 
 
 def test_two_renders_differ_only_in_passwords_without_one() -> None:
-    values: Json = {"auth": {"writerSalt": {"enabled": True}}}
+    values: Json = {
+        "auth": {"writerSalt": {"enabled": True}},
+        "valkey": {"tls": {"enabled": True}},
+    }
     first, second = fresh(values), fresh(values)
     assert {name for name in first if first[name] != second[name]} == {
         "busyapi/templates/api/writer-salt-secret.yaml",
         "busyapi/templates/flusher/secret.yaml",
         "busyapi/templates/tests/secret.yaml",
         "busyapi/templates/valkey/secret.yaml",
+        "busyapi/templates/valkey/tls-secret.yaml",
     }
 
 

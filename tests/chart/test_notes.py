@@ -31,6 +31,7 @@ ON: dict[str, Json] = {
     "access from outside": OPEN | {"ingress": {"enabled": True, "hosts": [{"host": ""}]}},
     "reading of own usages": {"auth": {"writerSalt": {"enabled": True}}},
     "TLS between API and flushers": {"archivePort": {"tls": {"existingSecret": "s"}}},
+    "TLS to Valkey": {"valkey": {"tls": {"enabled": True}}},
     "network policies": {"networkPolicy": {"enabled": True}},
     "metrics": {"metrics": {"podMonitor": {"enabled": True}}},
     "scaling": {},

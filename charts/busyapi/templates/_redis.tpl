@@ -7,9 +7,9 @@
 
 {{- define "busyapi.redisUrl" -}}
 {{- $external := .Values.externalRedis }}
-{{- $scheme := ternary "rediss" "redis" $external.tls.enabled }}
+{{- $scheme := ternary "rediss" "redis" (ternary .Values.valkey.tls.enabled $external.tls.enabled .Values.valkey.enabled) }}
 {{- if .Values.valkey.enabled -}}
-redis://{{ include "busyapi.fullname" . }}-valkey:6379
+{{ $scheme }}://{{ include "busyapi.fullname" . }}-valkey:6379
 {{- else if eq $external.mode "standalone" -}}
 {{ $scheme }}://{{ include "busyapi.redisHost" $external.host }}:{{ $external.port | int64 }}
 {{- else if eq $external.mode "sentinel" -}}
@@ -65,6 +65,22 @@ items:
 {{- end }}
 {{- end }}
 
+{{/* The Secret and key with the CA of Redis; nothing if it is one of the system's, or without TLS. */}}
+{{- define "busyapi.redisCa" -}}
+{{- $external := .Values.externalRedis.tls }}
+{{- if include "busyapi.valkeyTls" . }}
+secretName: {{ .Values.valkey.tls.caSecret | default (include "busyapi.valkeyTlsSecret" .) | quote }}
+items:
+  - key: ca.crt
+    path: ca.crt
+{{- else if $external.caSecret }}
+secretName: {{ $external.caSecret | quote }}
+items:
+  - key: {{ $external.caSecretKey | quote }}
+    path: ca.crt
+{{- end }}
+{{- end }}
+
 {{- define "busyapi.redisEnv" -}}
 {{- $root := .root }}
 {{- $external := $root.Values.externalRedis }}
@@ -76,7 +92,7 @@ items:
 - name: BUSYAPI_REDIS_PASSWORD_FILE
   value: /etc/busyapi/redis/password
 {{- end }}
-{{- if $external.tls.caSecret }}
+{{- if include "busyapi.redisCa" $root }}
 - name: BUSYAPI_REDIS_CA_FILE
   value: /etc/busyapi/redis-ca/ca.crt
 {{- end }}
@@ -88,11 +104,7 @@ items:
   mountPath: /etc/busyapi/redis
   readOnly: true
 {{- end }}
-{{- if .root.Values.externalRedis.tls.caSecret }}
-- name: redis-ca
-  mountPath: /etc/busyapi/redis-ca
-  readOnly: true
-{{- end }}
+{{- include "busyapi.redisCaMount" .root }}
 {{- end }}
 
 {{- define "busyapi.redisVolumes" -}}
@@ -101,14 +113,21 @@ items:
   secret:
     {{- . | nindent 4 }}
 {{- end }}
-{{- with .root.Values.externalRedis.tls }}
-{{- if .caSecret }}
+{{- include "busyapi.redisCaVolume" .root }}
+{{- end }}
+
+{{- define "busyapi.redisCaMount" -}}
+{{- if include "busyapi.redisCa" . }}
+- name: redis-ca
+  mountPath: /etc/busyapi/redis-ca
+  readOnly: true
+{{- end }}
+{{- end }}
+
+{{- define "busyapi.redisCaVolume" -}}
+{{- with include "busyapi.redisCa" . }}
 - name: redis-ca
   secret:
-    secretName: {{ .caSecret | quote }}
-    items:
-      - key: {{ .caSecretKey | quote }}
-        path: ca.crt
-{{- end }}
+    {{- . | nindent 4 }}
 {{- end }}
 {{- end }}

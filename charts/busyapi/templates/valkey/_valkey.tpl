@@ -53,7 +53,17 @@ the limit: with less, the kernel kills Valkey before it refuses a write. Below 9
 {{- with .Values.valkey.extraConfig }}
 {{- . | trim }}
 {{ end -}}
+{{- if include "busyapi.valkeyTls" . -}}
+port 0
+tls-port 6379
+tls-cert-file /etc/valkey-tls/tls.crt
+tls-key-file /etc/valkey-tls/tls.key
+tls-protocols TLSv1.3
+# Clients have passwords instead.
+tls-auth-clients no
+{{- else -}}
 port 6379
+{{- end }}
 protected-mode yes
 dir /data
 aclfile /etc/valkey/users.acl
@@ -74,6 +84,8 @@ maxclients 10000
 The ACL, from the SHA-256 of each role's password and the prefix of the keys. A script runs as its
 caller, so a role needs every command that its scripts call. The probe may only PING, so it needs no
 password. The exporter reads no key, no setting and no command of others: SLOWLOG GET would show usages.
+tls-reload sets the certificate. CONFIG SET allows more than that, so only a container in Valkey's own pod,
+which has the data anyway, has its password.
 
 No client can log in as default, but it must have every right: Valkey and Redis replay their append-only
 file as that user, and silently drop commands that it may not run (valkey#3983, redis#14541).
@@ -83,6 +95,9 @@ user default off ~* &* +@all
 user probe on nopass resetchannels -@all +ping
 {{- if .exporter }}
 user exporter on #{{ .exporter }} resetchannels -@all +ping +info +client|setname +latency|latest +latency|histogram +slowlog|len
+{{- end }}
+{{- with get . "tls-reload" }}
+user tls-reload on #{{ . }} resetchannels -@all +config|set
 {{- end }}
 user api on #{{ .api }} resetchannels ~{{ .prefix }}:* -@all +evalsha +script|load +info +config|get +waitaof +time +get +set +exists +hget +hlen +hmget +hset +hdel +incrby +xadd +xrange
 user flusher on #{{ .flusher }} resetchannels ~{{ .prefix }}:* -@all +evalsha +script|load +info +config|get +waitaof +get +set +pexpire +pttl +exists +hget +hlen +hmget +hset +hdel +hexists +xread +xtrim

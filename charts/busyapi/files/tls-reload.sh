@@ -1,0 +1,16 @@
+# Runs in Valkey's pod: lets Valkey read its certificate again when the files have changed, and once at the
+# start. Connections stay open. A reply is printed once.
+trap exit TERM
+files=/etc/valkey-tls loaded= printed=
+while true; do
+  certificate=$(cat $files/tls.crt)
+  if [ "$certificate" != "$loaded" ]; then
+    reply=$(REDISCLI_AUTH=$(cat /etc/tls-reload/password) valkey-cli --tls --insecure --no-auth-warning --user tls-reload \
+      config set tls-cert-file $files/tls.crt tls-key-file $files/tls.key 2>&1)
+    if [ "$reply" = OK ]; then loaded=$certificate printed=; echo "Valkey has read the certificate"
+    elif [ "$reply" != "$printed" ]; then printed=$reply; echo "Valkey has not read the certificate: $reply"; fi
+  fi
+  # In the foreground, it would delay the end of the pod.
+  sleep 5 &
+  wait $!
+done
