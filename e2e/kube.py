@@ -157,17 +157,19 @@ class Kube:
     def run(
         self, pod: str, *command: str, container: str | None = None, check: bool = True
     ) -> bytes:
-        """Run a command in a pod and return its standard output.
+        """Run a command in a pod, by default in its first container, and return its output.
 
         Raises:
             ExecFailed: The exit code is not 0.
         """
+        if container is None:
+            container = self.core.read_namespaced_pod(pod, self.namespace).spec.containers[0].name
         answer = stream(
             self._exec.connect_get_namespaced_pod_exec,
             pod,
             self.namespace,
             command=list(command),
-            **({"container": container} if container else {}),
+            container=container,
             stdout=True,
             stderr=True,
             binary=True,

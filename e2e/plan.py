@@ -25,6 +25,7 @@ from e2e.scenarios import (
     retention,
     rotation,
     runbooks,
+    valkey_tls,
     valkey_volume,
 )
 from e2e.target import Target
@@ -67,6 +68,7 @@ FULL = (
     Part("runbooks", runbooks.SCENARIOS),
     Part("operations", operations.SCENARIOS),
     Part("protection", protection.SCENARIOS),
+    Part("valkey-tls", valkey_tls.SCENARIOS),
     Part("valkey-volume", valkey_volume.SCENARIOS),
     Part("retention", (retention.delete_old_usages,)),
     Part("observability", (*observability.SCENARIOS, probe.probe_from_outside)),
