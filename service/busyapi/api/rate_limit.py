@@ -6,6 +6,8 @@ from math import ceil
 from time import monotonic
 from typing import NamedTuple
 
+from busyapi.api.token_bucket import charge_bucket, refill
+
 MAX_CLIENTS = 100_000
 """Over this, the client that was inactive longest is dropped."""
 IPV6_NETWORK_BITS = 64
@@ -38,25 +40,21 @@ class RateLimiter:
         self._buckets: dict[str, tuple[float, float]] = {}
 
     def charge(self, name: str, cost: int, *, already_charged: int = 0) -> float:
-        """Charge a cost and return 0, or charge nothing and return the seconds to wait.
-
-        A cost above the burst is charged to a full bucket, which goes into debt: later requests
-        wait longer, so the rate holds. `already_charged` is what the same request has paid before.
-        """
+        """Charge a cost and return 0, or charge nothing and return the seconds to wait."""
         now = monotonic()
         level, updated_at = self._buckets.pop(name, (self._burst, now))
-        level = min(self._burst, level + (now - updated_at) * self._rate)
-        missing = min(cost + already_charged, self._burst) - (level + already_charged)
-        self._buckets[name] = (level if missing > 0 else level - cost, now)
+        level = refill(level, now - updated_at, self._rate, self._burst)
+        level, seconds = charge_bucket(level, cost, self._rate, self._burst, already_charged)
+        self._buckets[name] = (level, now)
         if len(self._buckets) > MAX_CLIENTS:
             del self._buckets[next(iter(self._buckets))]
-        return missing / self._rate if missing > 0 else 0.0
+        return seconds
 
     def read_level(self, name: str) -> float:
         """Return how much a bucket has; negative: it is in debt."""
         now = monotonic()
         level, updated_at = self._buckets.get(name, (self._burst, now))
-        return min(self._burst, level + (now - updated_at) * self._rate)
+        return refill(level, now - updated_at, self._rate, self._burst)
 
 
 class RefusedClients:

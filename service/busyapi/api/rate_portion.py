@@ -26,6 +26,7 @@ from math import ceil, floor
 from typing import NamedTuple
 
 from busyapi.api.rate_headers import Limit, describe_bucket, render_policy
+from busyapi.api.token_bucket import charge_bucket, refill
 from busyapi.stream.rate_buckets import Balance, Withdrawal
 
 BURST_SECONDS = 2.0
@@ -175,15 +176,14 @@ class Portion:
         The process continues with its own share: the rate at which it allowed usages of this
         client before, at least a tenth of the rate.
         """
-        burst = max(1.0, self._local_rate * BURST_SECONDS)
-        refill = (now - self._refilled_at) * self._local_rate
-        self.level = min(burst, self.level + refill)
+        rate = self._local_rate
+        burst = max(1.0, rate * BURST_SECONDS)
+        level = refill(self.level, now - self._refilled_at, rate, burst)
         self._refilled_at = now
-        missing = min(cost + already_charged, burst) - (self.level + already_charged)
-        if missing > 0:
-            return missing / self._local_rate
-        self.take(cost)
-        return 0.0
+        self.level, seconds = charge_bucket(level, cost, rate, burst, already_charged)
+        if not seconds:
+            self._used += cost
+        return seconds
 
     def fail_withdrawal(self, now: float) -> None:
         """Answer waiting requests without Redis."""
@@ -222,8 +222,7 @@ class Portion:
         self._idle_checks = IDLE_CHECKS
 
     def _estimate_balance(self, now: float) -> float:
-        refill = max(0.0, now - self._balance_at) * self.rate
-        return min(self.burst, self._balance + refill)
+        return refill(self._balance, max(0.0, now - self._balance_at), self.rate, self.burst)
 
     def _target(self) -> float:
         """Return how many usages the portion should have."""

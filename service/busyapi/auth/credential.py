@@ -5,7 +5,11 @@ from dataclasses import dataclass
 from hashlib import sha256
 from math import inf
 
+from busyapi.stamp import MAX_TENANT_CHARACTERS
+
 SCOPES = frozenset({"write", "read", "read:own", "read:tenant", "erase", "admin"})
+MAX_TEXT_LENGTH = MAX_TENANT_CHARACTERS
+"""Maximum length of a tenant and a patient id, in a file and in a claim: a stamp must hold it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,9 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
-from busyapi.auth.credential import SCOPES, Credential, make_id
+from busyapi.auth.credential import MAX_TEXT_LENGTH, SCOPES, Credential, make_id
 from busyapi.errors import ConfigError, InvalidCredential
 
-MAX_TEXT_LENGTH = 128
-"""Maximum length of a claim that is kept."""
 NAME_CLAIMS = ("client_id", "azp", "appid")
 """Claims that name the application, in RFC 9068, OpenID Connect and Entra ID."""
 

@@ -27,16 +27,12 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from busyapi.auth.credential import SCOPES, Credential, make_id
+from busyapi.auth.credential import MAX_TEXT_LENGTH, SCOPES, Credential, make_id
 from busyapi.auth.token_lines import parse_token_lines
 from busyapi.errors import ConfigError
 
 MAX_FILE_BYTES = 16_777_216
-MAX_TEXT_LENGTH = 128
-"""Maximum length of a tenant and a patient id."""
 MAX_RATE = 1e9
-MAX_TENANT_LENGTH = 256
-"""As of a claim."""
 CERTIFICATE_NAMES = ("uri", "subject")
 
 _IS_TOML = re.compile(r"^[ \t]*\[", re.MULTILINE)
@@ -145,8 +141,8 @@ def _tables(document: dict[str, Any], kind: str) -> list[tuple[str, dict[str, An
     for name, table in tables.items():
         if kind == "tenants":
             # A JWT may name any.
-            is_valid = 1 <= len(name) <= MAX_TENANT_LENGTH
-            rule = f"1 to {MAX_TENANT_LENGTH} characters"
+            is_valid = 1 <= len(name) <= MAX_TEXT_LENGTH
+            rule = f"1 to {MAX_TEXT_LENGTH} characters"
         else:
             is_valid = bool(_NAME.fullmatch(name))
             rule = "up to 64 letters, digits and . _ -"

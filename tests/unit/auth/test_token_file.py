@@ -122,8 +122,8 @@ ENTRY = f'[tokens.a]\nsha256 = "{ONE}"\nscopes = ["write"]\n'
         (ENTRY + "patient_id = 100\n", "[tokens.a]: patient_id must"),
         (ENTRY.replace("tokens.a", "tokens.'secret secret'"), "a name in [tokens.NAME]"),
         (
-            f'[tenants."{"n" * 257}"]',
-            "a name in [tenants.NAME] is invalid: use 1 to 256 characters",
+            f'[tenants."{"n" * 129}"]',
+            "a name in [tenants.NAME] is invalid: use 1 to 128 characters",
         ),
         (ENTRY + ENTRY.replace("tokens.a", "tokens.b"), "a and b are the same"),
         ("[tokens]\na = 'secret'\n", "[tokens.a]: it may have only"),
