@@ -10,6 +10,7 @@ import pytest
 from testkit.chart.lookups import with_lookup
 from testkit.chart.rendering import (
     MODES,
+    ROOT,
     Json,
     find_object,
     mode_name,
@@ -217,3 +218,47 @@ def test_api_and_flusher_share_one_secret_that_is_kept(tmp_path: Path) -> None:
         )
     generated = find_object(render(), "Secret", "busyapi-archive")["data"]["secret"]
     assert len(b64decode(generated)) == 32
+
+
+KEPT = {"busyapi-writer-salt", "busyapi-valkey-tls"}
+"""Usages on kept volumes, and programs that trust the CA, depend on these. All others are made
+again, on both sides, from values or at random: docs/how-to/uninstall.md says why for each."""
+
+
+@pytest.mark.parametrize("mode", MODES, ids=mode_name)
+def test_only_a_secret_that_something_kept_depends_on_outlives_an_uninstall(mode: Path) -> None:
+    page = (ROOT / "docs" / "how-to" / "uninstall.md").read_text()
+    for document in render(values_of(mode)):
+        annotations = document["metadata"].get("annotations") or {}
+        name = document["metadata"]["name"]
+        is_kept = annotations.get("helm.sh/resource-policy") == "keep"
+        assert is_kept == (document["kind"] == "Secret" and name in KEPT), name
+        if document["kind"] == "Secret":
+            (row,) = (line for line in page.splitlines() if f"`{name}`" in line.partition(" | ")[0])
+            assert ("| stays |" in row) == is_kept
+
+
+def test_without_the_old_secrets_both_ends_of_each_connection_get_new_ones() -> None:
+    """After an uninstall nothing is looked up, and Valkey's volume holds no password."""
+    before, after = render(), render(upgrade=True)
+    for name, keys in (
+        ("busyapi-valkey", ("api-password", "flusher-password")),
+        ("busyapi-archive", ("secret",)),
+        ("busyapi-test", ("token",)),
+    ):
+        old, new = read_secret(before, name), read_secret(after, name)
+        for key in keys:
+            assert old[key] != new[key]
+            readers = [pod for _, pod in pods(after) if f"'{name}'" in str(pod)]
+            assert readers
+    data = read_secret(after, "busyapi-valkey")
+    for role in ("api", "flusher"):
+        assert hashlib.sha256(data[f"{role}-password"].encode()).hexdigest() in data["users.acl"]
+    spec = find_object(after, "StatefulSet", "busyapi-valkey")["spec"]["template"]["spec"]
+    configuration = find_object(after, "ConfigMap", "busyapi-valkey")["data"]["valkey.conf"]
+    (line,) = (line for line in configuration.splitlines() if line.startswith("aclfile "))
+    folder = str(Path(line.split()[1]).parent)
+    (mount,) = (m for m in spec["containers"][0]["volumeMounts"] if m["mountPath"] == folder)
+    (volume,) = (volume for volume in spec["volumes"] if volume["name"] == mount["name"])
+    sources = volume["projected"]["sources"]
+    assert [s["secret"]["name"] for s in sources if "secret" in s] == ["busyapi-valkey"]
