@@ -32,6 +32,8 @@ INGRESS_SECRET, PROVIDER_SECRET, CLIENTS_SECRET = (
     "busyapi-provider-ca",
     "busyapi-clients",
 )
+CHECKED = {"example.org/disks": "of-a-test"}
+"""The annotation that the values ask for: disks of a test cluster are not encrypted."""
 VOLUME = "1Gi"
 TOKEN_RATE = 1000
 """Usages per second of a client with a token."""
@@ -58,6 +60,7 @@ def make_values(*, host: str, jwt: Json, addresses: list[str], storage: str, nod
             ],
             "jwtTo": [{"ipBlock": {"cidr": f"{provider}/32"}}],
         },
+        "storageClassCheck": {"parameters": None, "annotations": CHECKED},
         "flusher": disk,
         "valkey": {**disk, "nodeSelector": {LABEL: node}},
         # No DNS knows this host.
@@ -128,7 +131,7 @@ class Production:
         )
         document: Json = yaml.safe_load(STORAGE_CLASS.read_text())
         return document | {
-            "metadata": {"name": self.storage},
+            "metadata": {"name": self.storage, "annotations": CHECKED},
             "provisioner": default.provisioner,
             "parameters": default.parameters or {},
         }

@@ -10,8 +10,8 @@ from testkit.chart.rendering import CHART
 def with_lookup(folder: Path, kind: str, answer: str) -> Path:
     """Return a copy of the chart whose `lookup` of a kind returns this template expression."""
     chart = Path(shutil.copytree(CHART, folder / "busyapi"))
-    argument = r"(\([^)]*\)|[$.\w]+)"
-    call = re.compile(rf'lookup "[a-z0-9/]+" "{kind}" {argument} {argument}')
+    argument = r'(\([^)]*\)|[$.\w]+|"")'
+    call = re.compile(rf'lookup "[a-z0-9./]+" "{kind}" {argument} {argument}')
     changed = 0
     for template in (chart / "templates").rglob("*.*"):
         text, count = call.subn(lambda _: answer, template.read_text())

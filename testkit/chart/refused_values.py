@@ -1,8 +1,12 @@
 """Values for each contradiction that the templates refuse."""
 
 import re
+from pathlib import Path
 
-from testkit.chart.rendering import CHART, Json
+import helm_python
+
+from testkit.chart.lookups import with_lookup
+from testkit.chart.rendering import CHART, Json, render
 
 FIXED: Json = {"autoscaling": {"enabled": False}}
 SENTINEL: Json = {"mode": "sentinel", "hosts": ["s.example.org:26379"]}
@@ -166,6 +170,42 @@ _TEXT = r'\(?(?:printf )?"((?:[^"\\]|\\.)*)"'
 _MESSAGE = re.compile(rf"(?:append \$errors|fail|required) {_TEXT}")
 _FORMAT = "\n\n  busyapi: %s\n"
 """The format that joins the messages. It is not a message."""
+
+
+def find_refusals(values: Json, chart: Path = CHART) -> list[str]:
+    """Return the messages that these values are refused with.
+
+    Raises:
+        AssertionError: they are not refused.
+    """
+    try:
+        render(values, chart=chart)
+    except helm_python.HelmError as error:
+        text = str(error)
+    else:
+        raise AssertionError("not refused")
+    messages_listed = re.findall(r"^  busyapi: (.*)", text, re.MULTILINE)
+    return messages_listed or [re.sub(r"^execution error at \(.*?\): ", "", text.splitlines()[-1])]
+
+
+def make_storage_chart(folder: Path, *classes: str) -> Path:
+    """Return the chart with a cluster that has these StorageClasses, as template expressions."""
+    return with_lookup(folder, "StorageClass", f'(dict "items" (list {" ".join(classes)}))')
+
+
+PLAIN_CLASS = '(dict "metadata" (dict "name" "plain"))'
+
+
+def find_storage_refusals(folder: Path) -> list[str]:
+    """Return a message of each kind about StorageClasses."""
+    check: Json = {"parameters": {"encrypted": "true"}}
+    plain, missing = ({"storageClass": name} for name in ("plain", "missing"))
+    values: Json = {
+        "storageClassCheck": check,
+        "flusher": {"persistence": plain},
+        "valkey": {"persistence": missing},
+    }
+    return find_refusals(values, make_storage_chart(folder, PLAIN_CLASS))
 
 
 def messages() -> list[str]:

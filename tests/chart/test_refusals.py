@@ -4,23 +4,18 @@ import re
 from base64 import b64decode, b64encode
 from pathlib import Path
 
-import helm_python
 import pytest
 
 from testkit.chart.lookups import with_lookup
-from testkit.chart.refused_values import REFUSALS, messages
-from testkit.chart.rendering import CHART, Json, find_object, render
+from testkit.chart.refused_values import (
+    REFUSALS,
+    find_refusals,
+    find_storage_refusals,
+    messages,
+)
+from testkit.chart.rendering import Json, find_object, render
 
 PASSWORDS = {"api-password": "an-old-one", "flusher-password": "another-old-one"}
-
-
-def find_refusals(values: Json, chart: Path = CHART) -> list[str]:
-    """Return the messages that these values are refused with."""
-    with pytest.raises(helm_python.HelmError) as caught:
-        render(values, chart=chart)
-    text = str(caught.value)
-    messages_listed = re.findall(r"^  busyapi: (.*)", text, re.MULTILINE)
-    return messages_listed or [re.sub(r"^execution error at \(.*?\): ", "", text.splitlines()[-1])]
 
 
 def make_installed_chart(folder: Path) -> Path:
@@ -50,6 +45,7 @@ def find_unmatched(patterns: list[str], messages_given: list[str]) -> list[str]:
 def test_each_message_in_the_templates_has_a_test_and_vice_versa(tmp_path: Path) -> None:
     messages_given = [message for _, values in REFUSALS for message in find_refusals(values)]
     messages_given += find_refusals({"config": {"partitions": 2}}, make_installed_chart(tmp_path))
+    messages_given += find_storage_refusals(tmp_path / "storage")
     assert find_unmatched(messages(), messages_given) == []
     assert find_unmatched([*messages(), "a new one"], messages_given) == ["a new one"]
     assert find_unmatched(messages()[1:], messages_given)

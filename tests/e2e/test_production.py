@@ -29,6 +29,7 @@ CHANGED = (
     "ingress.",
     "networkPolicy.httpFrom",
     "networkPolicy.jwtTo",
+    "storageClassCheck.",
     "flusher.persistence.",
     "valkey.persistence.",
     "valkey.nodeSelector.",
