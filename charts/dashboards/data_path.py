@@ -109,6 +109,18 @@ COMMIT = Row(
             alerts=["BusyapiCredentialsNotReloaded"],
         ),
         Lines(
+            title="JWT signatures",
+            about="Signatures of JWTs that were verified, per second. valid: each token once per"
+            " pod. invalid: normally none; many: someone sends forged tokens, or the provider"
+            " has other keys.",
+            unit="suffix: signatures/s",
+            no_data="None",
+            queries=[
+                Query(total(rate("busyapi_jwt_signatures_total"), "result"), "{{result}}"),
+            ],
+            alerts=["BusyapiCredentialsRefused"],
+        ),
+        Lines(
             title="Requests over a limit",
             about="Requests with 429 per second, by the limit that their client exceeds: of its"
             " credential, its tenant or its address. Local: withdrawals from the buckets of rates"

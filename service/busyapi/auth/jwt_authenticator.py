@@ -11,11 +11,17 @@ from busyapi.errors import CredentialKeysUnavailable
 
 
 class JwtAuthenticator:
-    """Verifies the JWTs of a provider."""
+    """Verifies the JWTs of a provider. `record_signature` gets each signature's result."""
 
-    def __init__(self, rules: ClaimRules, source: KeySource) -> None:
+    def __init__(
+        self,
+        rules: ClaimRules,
+        source: KeySource,
+        record_signature: Callable[[bool], None] = lambda _: None,
+    ) -> None:
         self._rules = rules
         self._source = source
+        self._record_signature = record_signature
         self._verifier: JwtVerifier | None = None
         self._had_keys = False
         self.on_change: Callable[[], None] = lambda: None
@@ -47,6 +53,6 @@ class JwtAuthenticator:
         return self._verifier
 
     def _replace_keys(self, keys: KeySet | None) -> None:
-        self._verifier = JwtVerifier(self._rules, keys) if keys else None
+        self._verifier = JwtVerifier(self._rules, keys, self._record_signature) if keys else None
         self._had_keys = self._had_keys or keys is not None
         self.on_change()

@@ -67,6 +67,18 @@ def parse_required_claims(text: str) -> dict[str, str | None]:
     return claims
 
 
+def may_be_valid(rules: ClaimRules, claims: object, now: float) -> bool:
+    """Return False for claims whose token is refused in any case, whatever its signature is."""
+    if not isinstance(claims, dict) or claims.get("iss") != rules.issuer:
+        return False
+    try:
+        expires_at = int(claims["exp"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return False
+    audiences = _as_list(claims.get("aud"))
+    return expires_at > now - rules.leeway and any(name in rules.audiences for name in audiences)
+
+
 def make_credential(rules: ClaimRules, claims: Mapping[str, Any]) -> Credential:
     """Return the credential of a token whose signature, issuer, audience and times are valid.
 

@@ -188,6 +188,16 @@ CREDENTIAL_RELOAD_FAILURES = MetricDef(
     (Label("source", "2", CREDENTIAL_SOURCES),),
 )
 
+JWT_SIGNATURES = MetricDef(
+    "busyapi_jwt_signatures",
+    "counter",
+    "Signatures of JWTs that were verified, which costs more than the rest of a refusal. valid:"
+    " once for each token, process and change of keys. invalid: forged tokens, or a provider with"
+    " other keys.",
+    ("Data path",),
+    (Label("result", "2", ("valid", "invalid")),),
+)
+
 LIMIT_POLICIES = ("credential", "tenant", "address")
 RATE_LIMITED = MetricDef(
     "busyapi_rate_limited",
@@ -217,5 +227,10 @@ METRICS = (
     ),
     *(DROPPED, DELIVERIES),
     *(CONNECTIONS, CONNECTIONS_REFUSED, RECEIVING_BYTES, ACCEPT_QUEUE_OVERFLOWS),
-    *(CREDENTIAL_RELOAD_FAILURES, RATE_LIMITED, RATE_LEASE_FAILURES),
+    *(
+        CREDENTIAL_RELOAD_FAILURES,
+        JWT_SIGNATURES,
+        RATE_LIMITED,
+        RATE_LEASE_FAILURES,
+    ),
 )

@@ -98,7 +98,12 @@ def _make_jwt(
     )
     source.on_failure = metrics.credential_reload_failures["keys"].inc
     background.append(source.run)
-    return JwtAuthenticator(rules, source)
+    signatures = metrics.jwt_signatures
+    return JwtAuthenticator(
+        rules,
+        source,
+        lambda is_valid: signatures["valid" if is_valid else "invalid"].inc(),
+    )
 
 
 def _split(text: str) -> tuple[str, ...]:
