@@ -1,7 +1,7 @@
-"""Refused and unreadable credentials fire their alerts."""
+"""Refused, misused and unreadable credentials fire their alerts."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -11,20 +11,21 @@ from testkit.http1 import fetch
 from testkit.monitored_stack import run_monitored_stack
 
 REFUSED, NOT_RELOADED = "BusyapiCredentialsRefused", "BusyapiCredentialsNotReloaded"
-TABLE = f'[tokens.device]\nsha256 = "{sha256(b"t").hexdigest()}"\nscopes = ["write"]\n'
+SEQUENTIAL = "BusyapiSequentialReads"
+TABLE = f'[tokens.device]\nsha256 = "{sha256(b"t").hexdigest()}"\nscopes = ["write", "read"]\n'
 
 
 @contextmanager
-def strangers(port: int) -> Iterator[None]:
-    """Ask for usages without a credential, each time from another address."""
+def lookups(port: int, make_request: Callable[[int], tuple[int, dict[str, str]]]) -> Iterator[None]:
+    """Ask for usages all the time, by the id and the headers of each request."""
     stop = threading.Event()
 
     def ask() -> None:
-        for number in range(1 << 24):
+        for number in range(1, 1 << 24):
             if stop.is_set():
                 return
-            address = f"198.{number >> 16}.{number >> 8 & 255}.{number & 255}"
-            fetch(port, "/api/usages/1", headers={"X-Forwarded-For": address})
+            usage, headers = make_request(number)
+            fetch(port, f"/api/usages/{usage}", headers=headers)
 
     thread = threading.Thread(target=ask)
     thread.start()
@@ -35,7 +36,18 @@ def strangers(port: int) -> Iterator[None]:
         thread.join(30)
 
 
-def test_refused_and_unreadable_credentials_fire_their_alerts(
+def ask_as_stranger(number: int) -> tuple[int, dict[str, str]]:
+    """Have no credential, and each time another address."""
+    address = f"198.{number >> 16}.{number >> 8 & 255}.{number & 255}"
+    return 1, {"X-Forwarded-For": address}
+
+
+def ask_for_next(number: int) -> tuple[int, dict[str, str]]:
+    """Count through the ids."""
+    return number, {"Authorization": "Bearer t"}
+
+
+def test_refused_misused_and_unreadable_credentials_fire_their_alerts(
     tmp_path: Path, rules: Mapping[str, Any]
 ) -> None:
     tokens = tmp_path / "tokens.toml"
@@ -47,11 +59,16 @@ def test_refused_and_unreadable_credentials_fire_their_alerts(
         "BUSYAPI_AUDIT": "off",
     }
     with run_monitored_stack(tmp_path, {"groups": [group]}, **settings) as monitored:
-        monitored.expect_quiet(REFUSED, NOT_RELOADED)
-        with strangers(monitored.stack.port):
+        port = monitored.stack.port
+        monitored.expect_quiet(REFUSED, SEQUENTIAL, NOT_RELOADED)
+        with lookups(port, ask_as_stranger):
             monitored.prometheus.wait_until_firing(REFUSED)
-            monitored.expect_quiet(NOT_RELOADED)
+            monitored.expect_quiet(SEQUENTIAL, NOT_RELOADED)
         monitored.prometheus.wait_until_resolved(REFUSED)
+        with lookups(port, ask_for_next):
+            monitored.prometheus.wait_until_firing(SEQUENTIAL)
+            monitored.expect_quiet(REFUSED, NOT_RELOADED)
+        monitored.prometheus.wait_until_resolved(SEQUENTIAL)
         tokens.write_text("[tokens.device]\n")
         monitored.prometheus.wait_until_firing(NOT_RELOADED)
         tokens.write_text(TABLE)

@@ -16,6 +16,7 @@ from busyapi.api.auth import RequestAuthorizer
 from busyapi.api.cors import Cors
 from busyapi.api.decode_scheduler import DecodeScheduler
 from busyapi.api.rate_leases import RateLeases
+from busyapi.api.sequential_lookups import SequentialLookups
 from busyapi.api.stamper import Stamper
 from busyapi.auth.credential import Credential
 from busyapi.commit.pool import CommitterPool
@@ -50,6 +51,7 @@ class ApiContext:
     leases: RateLeases | None = None
     background: list[BackgroundTask] = field(default_factory=list)
     audit: AuditTrail | None = None
+    sequential_lookups: SequentialLookups = field(default_factory=SequentialLookups)
     connections: ConnectionTable = field(default_factory=ConnectionTable)
     cors: Cors | None = None
     budget: ReceiveBudget = field(default_factory=ReceiveBudget)

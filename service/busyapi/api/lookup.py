@@ -2,12 +2,14 @@
 
 import asyncio
 
+import structlog
 from sanic import Request
 from sanic.response import HTTPResponse
 
 from busyapi.api.audit import ReadAudit
 from busyapi.api.context import ApiContext, make_handler
-from busyapi.api.read_access import READ_SCOPES, may_read, reads_all
+from busyapi.api.rate_limit import client_network
+from busyapi.api.read_access import READ_SCOPES, is_writer, may_read, reads_all
 from busyapi.api.responses import JSON, make_json_response
 from busyapi.auth.credential import Credential
 from busyapi.errors import NotSeeded, RedisUnavailable, UsageExpired
@@ -16,6 +18,8 @@ from busyapi.stamp import StampedUsage, split_archived_stamp
 from busyapi.usage_json import render_usage
 from busyapi.web.problems import NO_STORE_HEADERS, Problem
 from busyapi.web.protocol import request_id_of
+
+log = structlog.get_logger()
 
 NO_SUCH_USAGE = "No usage has this id."
 
@@ -29,19 +33,34 @@ async def get_usage(context: ApiContext, request: Request, usage: int) -> HTTPRe
     partition, _ = split_usage_id(UsageId(usage), context.settings.partitions)
     audit = ReadAudit(context.audit, request, credential.name, usage, partition)
     try:
-        line = await _find_readable(context, credential, audit, UsageId(usage))
+        stamped = await _find_readable(context, credential, audit, UsageId(usage))
     except Problem as problem:
+        _record_lookup(context, request, credential, usage)
         await audit.record(problem.status)
         raise
+    is_own = is_writer(credential, stamped.stamp, context.stamper)
+    if not is_own and credential.patient_id is None:
+        _record_lookup(context, request, credential, usage)
     await audit.record(200)
     limits = context.authorizer.limit_headers_of(request, credential)
-    return HTTPResponse(line, 200, NO_STORE_HEADERS | limits, JSON)
+    return HTTPResponse(stamped.usage, 200, NO_STORE_HEADERS | limits, JSON)
+
+
+def _record_lookup(
+    context: ApiContext, request: Request, credential: Credential, usage: int
+) -> None:
+    """Count a lookup if its client counts through the ids."""
+    client = context.authorizer.name_client(request, credential)
+    if context.sequential_lookups.add(client, usage):
+        context.metrics.sequential_lookups.inc()
+        network = client_network(context.authorizer.find_address(request))
+        log.warning("sequential_lookup", credential=credential.name, address=network)
 
 
 async def _find_readable(
     context: ApiContext, credential: Credential, audit: ReadAudit, usage_id: UsageId
-) -> bytes:
-    """Return a usage without its stamp, if the credential may read it.
+) -> StampedUsage:
+    """Return a usage, if the credential may read it.
 
     Raises:
         Problem: 404 or 410.
@@ -60,7 +79,7 @@ async def _find_readable(
         raise RedisUnavailable if is_redis_down else Problem(404, NO_SUCH_USAGE)
     if not may_read(credential, stamped, context.stamper):
         raise Problem(404, NO_SUCH_USAGE)
-    return stamped.usage
+    return stamped
 
 
 async def _find_buffered(context: ApiContext, usage_id: UsageId) -> StampedUsage | None:

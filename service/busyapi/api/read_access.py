@@ -11,7 +11,7 @@ import msgspec
 from busyapi.api.stamper import Stamper
 from busyapi.auth.credential import Credential
 from busyapi.decode.patient_id import extract_rendered_patient_id
-from busyapi.stamp import StampedUsage
+from busyapi.stamp import Stamp, StampedUsage
 
 READ_SCOPES = ("read", "read:own", "read:tenant")
 """A lookup needs one of these."""
@@ -33,6 +33,11 @@ def may_read(credential: Credential, stamped: StampedUsage, stamper: Stamper | N
         return True
     if stamp is None:
         return False
-    is_own = "read:own" in scopes and stamper and stamper.is_writer(credential, stamp)
+    is_own = "read:own" in scopes and is_writer(credential, stamp, stamper)
     is_of_tenant = "read:tenant" in scopes and credential.tenant == stamp.tenant != ""
-    return bool(is_own or is_of_tenant)
+    return is_own or is_of_tenant
+
+
+def is_writer(credential: Credential, stamp: Stamp | None, stamper: Stamper | None) -> bool:
+    """Return whether a usage with this stamp, or without one, was posted with a credential."""
+    return bool(stamper and stamp and stamper.is_writer(credential, stamp))

@@ -12,6 +12,14 @@ AUTH_EVENTS = (
         "find the client by its address: an old token, or a client that guesses tokens",
     ),
     LogEvent(
+        "sequential_lookup",
+        "warning",
+        ("credential", "address"),
+        "a client that has asked for many ids close to each other asked for one more; `credential`"
+        " is the name of its credential, `address` its address or network",
+        "find out whether this client may count through the ids: `BusyapiSequentialReads`",
+    ),
+    LogEvent(
         "credentials_reloaded",
         "info",
         ("source", "credentials"),

@@ -197,6 +197,13 @@ JWT_SIGNATURES = MetricDef(
     ("Data path",),
     (Label("result", "2", ("valid", "invalid")),),
 )
+SEQUENTIAL_LOOKUPS = MetricDef(
+    "busyapi_sequential_lookups",
+    "counter",
+    "Lookups by clients that ask for many ids close to each other, without those of usages that a"
+    " client posted itself. See the log event `sequential_lookup` for the client.",
+    ("BusyapiSequentialReads", "Overview"),
+)
 
 LIMIT_POLICIES = ("credential", "tenant", "address")
 RATE_LIMITED = MetricDef(
@@ -230,6 +237,7 @@ METRICS = (
     *(
         CREDENTIAL_RELOAD_FAILURES,
         JWT_SIGNATURES,
+        SEQUENTIAL_LOOKUPS,
         RATE_LIMITED,
         RATE_LEASE_FAILURES,
     ),

@@ -186,6 +186,7 @@ class ApiMetrics(Metrics):
             row.name, row.help, _all_label_names(row), registry=self.registry
         )
         self.jwt_signatures = self._counters(metric_defs_api.JWT_SIGNATURES)
+        self.sequential_lookups = self._counter(metric_defs_api.SEQUENTIAL_LOOKUPS)
         self.rate_limited = self._counters(metric_defs_api.RATE_LIMITED)
         self.rate_lease_failures = self._counter(metric_defs_api.RATE_LEASE_FAILURES)
         self.registry.register(AcceptQueue(metric_defs_api.ACCEPT_QUEUE_OVERFLOWS))
