@@ -27,6 +27,7 @@ MARKERS = {
     "observability": "alerts",
     "release": "tools",
     "service/test_api_openapi.py": "faults",
+    "service/test_api_rates.py": "faults",
     "service/test_commit_replicated.py": "faults",
     "service/test_dev_failures.py": "faults",
     "service/test_dns.py": "faults",

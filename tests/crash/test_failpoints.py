@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from testkit.archive.command import run_verify
 from testkit.history import History
 from testkit.load import PAUSE_AFTER_201_SECONDS, Load
@@ -106,6 +108,7 @@ def test_crash_at_every_step_loses_nothing_and_repeats_nothing(
     assert run_verify(stack.archive) == 0
 
 
+@pytest.mark.faults
 def test_failing_disk_loses_nothing_and_ends_the_flusher_on_a_failed_fsync(
     valkey: Server, stacks: Stacks
 ) -> None:

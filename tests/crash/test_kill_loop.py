@@ -199,6 +199,7 @@ def test_nothing_acknowledged_is_lost_and_no_id_comes_twice(tmp_path: Path, seco
     run_on_both_servers(run_trial, tmp_path, seconds)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("seconds", make_lengths(FULL_SECONDS / 2))
 def test_a_failover_loses_nothing_and_stores_nothing_twice(tmp_path: Path, seconds: float) -> None:
     run_on_both_servers(run_sentinel_trial, tmp_path, seconds)

@@ -203,6 +203,7 @@ def make_mutants(chance: random.Random, valid: list[bytes]) -> Iterator[bytes]:
         yield render_request("POST", "/api/usages", BODY, headers=lines)
 
 
+@pytest.mark.faults
 def test_keys_in_a_file_are_replaced_while_the_process_runs(
     start_api: StartApi, tmp_path: Path
 ) -> None:
@@ -221,6 +222,7 @@ def test_keys_in_a_file_are_replaced_while_the_process_runs(
     check_problem(post(api, before), 401)
 
 
+@pytest.mark.faults
 class TestProvider:
     """A real OpenID provider, its rotation and its outages."""
 

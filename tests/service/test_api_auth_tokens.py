@@ -193,6 +193,7 @@ class TestBoundPatient:
             assert post(lenient, "bound", [{"patientId": PATIENT}, {}], BATCH).status == 403
 
 
+@pytest.mark.faults
 class TestReload:
     """The file is read again when its content changes."""
 

@@ -170,6 +170,7 @@ BEGUN = {
 class TestArrivingBodies:
     """Two hundred bodies of 4 MiB are more than a process may hold."""
 
+    @pytest.mark.faults
     @pytest.mark.parametrize("kind", BEGUN)
     def test_memory_is_bounded_and_freed_and_a_complete_batch_is_stored(
         self, contract: Stack, start_api: StartApi, kind: str

@@ -81,6 +81,7 @@ class TestSecret:
         assert "it answered 401" in secured.apis[0].log.read_text()
         assert OLD not in secured.apis[0].log.read_text()
 
+    @pytest.mark.faults
     @pytest.mark.parametrize("first", ["api", "flusher"])
     def test_secret_is_rotated_under_load_without_a_failed_lookup(
         self, secured: Stack, tmp_path: Path, first: str
@@ -216,6 +217,7 @@ class TestTls:
         check_unavailable(fetch(tls.port, f"/api/usages/{usage}"), "no")
         assert "is refused" in api.log.read_text()
 
+    @pytest.mark.faults
     def test_certificate_is_replaced_without_a_failed_lookup(
         self, tls: Stack, tmp_path: Path
     ) -> None:

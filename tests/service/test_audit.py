@@ -149,6 +149,7 @@ def test_refusals_are_recorded_without_delay_for_the_client(stack: Stack) -> Non
     assert len(records) <= 4
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("mode", "usage"),
     [("required", "9" * 600), ("background", "9" * 600), ("required", str(MAX_ID + 1))],
@@ -259,6 +260,7 @@ def wait_for_more(readers: Readers, reads: int) -> None:
     wait_until(lambda: readers.count_answered() >= target, f"{reads} reads", seconds=20)
 
 
+@pytest.mark.faults
 def test_kill_of_the_flusher_loses_no_record_of_an_answered_read(stack: Stack) -> None:
     usages = [post(stack) for _ in range(3)]
     wait_until_archived(stack, usages[-1])
@@ -299,6 +301,7 @@ def failing_disk(stack: Stack, failpoint: str) -> Iterator[None]:
     flusher.restart()
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("failpoint", ["audit-before-write=enospc", "audit-after-write=eio"])
 def test_failing_audit_disk_refuses_reads_and_no_writes(stack: Stack, failpoint: str) -> None:
     usage = post(stack)
@@ -317,6 +320,7 @@ def test_failing_audit_disk_refuses_reads_and_no_writes(stack: Stack, failpoint:
     assert len(find_records(stack, "read")) == 1
 
 
+@pytest.mark.faults
 def test_full_volume_refuses_reads_and_no_writes_until_it_has_space(
     stacks: Stacks, valkey: Server, tmp_path: Path
 ) -> None:

@@ -97,6 +97,7 @@ def test_one_on_its_metrics_port_prints_the_setting_to_type(dev: Dev, tmp_path: 
     assert is_free(int(first) + 1)
 
 
+@pytest.mark.faults
 def test_after_a_kill_of_everything_the_next_start_continues_and_the_archive_is_complete(
     tmp_path: Path,
 ) -> None:

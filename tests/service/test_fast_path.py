@@ -410,6 +410,7 @@ def test_a_fast_path_that_is_not_alike_is_caught(
         wait_until(is_caught, "a difference", seconds=60)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("path", ["on", "off"])
 def test_refusal_is_alike_and_counted_once_on_both_paths(tmp_path: Path, path: str) -> None:
     settings = {"BUSYAPI_FAST_PATH": path}
