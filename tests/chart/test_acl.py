@@ -154,11 +154,67 @@ def test_rights_of_0_2_0_refuse_only_posts_with_a_key(
         stack.wait_until_archived()
 
 
+def read_documented_rights() -> str:
+    """Return the rights that the README asks for on an external Redis."""
+    (rights,) = re.findall(r"^    (\+evalsha .*)$", README, re.MULTILINE)
+    return str(rights)
+
+
 def test_documented_rights_for_an_external_redis_are_those_of_both_roles() -> None:
-    documented = set(re.findall(r"^    (\+evalsha .*)$", README, re.MULTILINE)[0].split())
+    documented = set(read_documented_rights().split())
     lines = [line for line in read_chart_secret()["users.acl"].splitlines() if " on #" in line]
     granted = {word for line in lines for word in line.split() if word.startswith("+")}
     assert documented | {"+waitaof"} == granted
+
+
+def test_user_of_an_external_redis_gains_nothing_from_the_servers_passwords(
+    tmp_path: Path, flavour: Flavour
+) -> None:
+    """Set up users as the README says. `+config|get` reveals every password in the settings."""
+    (replication_rights,) = re.findall(r"`masteruser`, `([^`]+)`", README)
+    acl = (
+        DEFAULT,
+        OPERATOR,
+        f"user busyapi on >busyapi resetchannels ~busyapi:* -@all {read_documented_rights()}",
+        f"user replica on >of-replicas resetchannels {replication_rights}",
+    )
+
+    def make(name: str, primary: Server | None = None) -> Server:
+        return Server(
+            tmp_path / name,
+            flavour,
+            username="operator",
+            password="operator",
+            acl=acl,
+            # The last lines of a setting win: these replace the login of `operator`.
+            config=("masteruser replica", "masterauth of-replicas"),
+            replica_of=primary,
+        )
+
+    primary = make("primary")
+    copy = make("copy", primary)
+    with primary, copy:
+        assert copy.replication()["master_link_status"] == "up"
+        as_busyapi = connect(primary, "busyapi", "busyapi")
+        passwords = [as_busyapi.config_get(name) for name in ("requirepass", "masterauth")]
+        assert passwords == [{"requirepass": ""}, {"masterauth": "of-replicas"}]
+        as_busyapi.close()
+        as_replica = connect(primary, "replica", "of-replicas")
+        for command in (*REFUSED, ("GET", "busyapi:{0}:seq"), ("ACL", "WHOAMI")):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                as_replica.execute_command(*command)  # type: ignore[no-untyped-call]
+        as_replica.close()
+
+
+def connect(server: Server, username: str, password: str) -> redis.Redis:
+    """Return a client that is logged in as a user and does not retry."""
+    return redis.Redis(
+        port=server.port,
+        username=username,
+        password=password,
+        decode_responses=True,
+        retry=Retry(NoBackoff(), 0),
+    )
 
 
 def test_every_command_of_the_service_is_granted() -> None:
@@ -205,12 +261,7 @@ def test_each_role_has_the_rights_that_idempotency_keys_need(tmp_path: Path) -> 
 def test_role_is_refused_all_other_commands(tmp_path: Path, role: str) -> None:
     credentials = read_chart_secret()
     with make_server(tmp_path, "valkey", credentials["users.acl"]) as server:
-        client = redis.Redis(
-            port=server.port,
-            username=role,
-            password=credentials[f"{role}-password"],
-            retry=Retry(NoBackoff(), 0),
-        )
+        client = connect(server, role, credentials[f"{role}-password"])
         for command in REFUSED:
             with pytest.raises(redis.exceptions.NoPermissionError):
                 client.execute_command(*command)  # type: ignore[no-untyped-call]
