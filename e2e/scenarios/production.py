@@ -18,7 +18,7 @@ from e2e.production import Production
 from e2e.relay import relay
 from e2e.release import Release
 from e2e.report import Report, Row
-from e2e.scenarios import autoscale, faults, install, renewal, revocation
+from e2e.scenarios import autoscale, faults, install, renewal, revocation, valkey_tls
 from e2e.scenarios.boundaries import HIDDEN
 from e2e.scenarios.closed import Client, check_statuses
 from testkit.http1 import fetch
@@ -148,6 +148,7 @@ REPEATED: tuple[Callable[[Release, Report], None], ...] = (
     install.roll_back,
     *(scenario for scenario in faults.SCENARIOS if scenario is not faults.install_release),
     scale_by_requests,
+    valkey_tls.rotate,
 )
 OWN: tuple[Callable[[Production, Report], None], ...] = (
     revocation.revoke_token,
