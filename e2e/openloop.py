@@ -17,6 +17,7 @@ from testkit.child_process import ManagedResource
 from testkit.history import History, Outcome, Request, digest
 from testkit.http1 import Connection, NotSent, Tls
 from testkit.load import classify_answer
+from testkit.stamping import StampedClient
 from testkit.threads import CoroutineThread
 
 REQUEST_TIMEOUT_SECONDS = 20.0
@@ -26,6 +27,7 @@ MAX_PENDING = 2000
 MAX_CATCH_UP_SECONDS = 1.0
 """A request that is due longer ago than this is dropped."""
 
+ANONYMOUS = StampedClient("", "")
 BATCH_USAGES = 5
 """Usages in a batch of a mixed load."""
 
@@ -49,13 +51,13 @@ class OpenLoop(ManagedResource):
         *,
         mixed: bool = False,
         tls: Tls | None = None,
-        tokens: Sequence[str] = (),
+        clients: Sequence[StampedClient] = (),
         keep_alive: bool = True,
     ) -> None:
         self.port = port
         self.tls = tls
-        self.tokens = tuple(tokens)
-        """The credentials that requests have in turn. They may be changed during the run."""
+        self.clients = tuple(clients)
+        """The clients whose credentials requests have in turn. They may change during the run."""
         self.keep_alive = keep_alive
         """Whether a connection is used again. Otherwise each request has a new one."""
         self.mixed = mixed
@@ -117,7 +119,7 @@ class OpenLoop(ManagedResource):
             "marker": f"{self._name}-{next(self._numbers)}",
         }
 
-    def _request(self) -> tuple[bytes, int, list[dict[str, str]]]:
+    def _request(self, client: StampedClient) -> tuple[bytes, int, list[dict[str, str]]]:
         """Return the next message, the size of its batch (0 for a single post) and its usages."""
         turn = self.offered % 4 if self.mixed else 0
         batch = BATCH_USAGES if turn > 1 else 0
@@ -125,11 +127,11 @@ class OpenLoop(ManagedResource):
         path = "/api/usages/batch" if batch else "/api/usages"
         body = json.dumps(usages if batch else usages[0]).encode()
         key = uuid.uuid4().hex if turn % 2 else ""
-        token = self.tokens[self.offered % len(self.tokens)] if self.tokens else ""
-        return render(path, self.host, body, key=key, token=token), batch, usages
+        return render(path, self.host, body, key=key, token=client.token), batch, usages
 
     async def _post(self, due: float) -> None:
-        message, batch, usages = self._request()
+        client = self.clients[self.offered % len(self.clients)] if self.clients else ANONYMOUS
+        message, batch, usages = self._request(client)
         connection = self._idle.pop() if self._idle else Connection(self.port, tls=self.tls)
         sent, answer = time.monotonic(), None
         try:
@@ -151,6 +153,7 @@ class OpenLoop(ManagedResource):
                 status=status,
                 sent=sent,
                 answered=answered,
+                writer=client.writer,
             )
         )
         self.samples.append(Sample(due, answered, outcome, status))

@@ -3,23 +3,26 @@
 import re
 import subprocess
 import sys
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
 import yaml
 from kubernetes import client
 
+from busyapi.auth.credential import Credential, make_id
 from e2e import environment, images
 from e2e.certificates import Authority, CertificateFiles, trust
 from e2e.jwt_provider import JwtProvider
 from e2e.pages import run_blocks
-from e2e.release import CHART, Release, merge_values
+from e2e.release import CHART, NAME, Release, merge_values
 from e2e.scenarios.closed import CLOSED
 from e2e.scenarios.faults import LABEL
 from e2e.scenarios.protection import set_volumes_to_delete
 from e2e.shell import make_shell
 from e2e.target import ROOT
 from testkit.http1 import Tls
+from testkit.stamping import StampedClient, find_writer
 
 Json = dict[str, Any]
 
@@ -34,6 +37,9 @@ INGRESS_SECRET, PROVIDER_SECRET, CLIENTS_SECRET = (
 )
 CHECKED = {"example.org/disks": "of-a-test"}
 """The annotation that the values ask for: disks of a test cluster are not encrypted."""
+SALT_SECRET = f"{NAME}-writer-salt"
+CLINIC, DEVICE, TEST_CLIENT = "clinic-app", "device-7", "helm-test"
+"""The client with JWTs, that with a token, and the chart's own."""
 VOLUME = "1Gi"
 TOKEN_RATE = 1000
 """Usages per second of a client with a token."""
@@ -144,7 +150,7 @@ class Production:
         run_blocks(self.bash, "ingress-certificate")
         return files
 
-    def create_token(self, name: str, *scopes: str) -> str:
+    def create_token(self, name: str, *scopes: str) -> None:
         """Create a client with a token. It is accepted after `store_tokens`."""
         command = (sys.executable, "-m", "busyapi", "token", "create", name)
         options = ("--scopes", ",".join(scopes), "--rate", str(TOKEN_RATE))
@@ -154,7 +160,27 @@ class Production:
         token, entry = output.split("\n\n", 1)
         self.entries[name] = entry.partition("\n")[2]
         self.tokens[name] = token.splitlines()[1]
-        return self.tokens[name]
+
+    def find_client(self, name: str) -> StampedClient:
+        """Return a client with a token."""
+        return StampedClient(self.tokens[name], self._find_writer("token", name))
+
+    def issue_client(self, name: str, scope: str, *, key_name: str = "") -> StampedClient:
+        """Return a client with a new JWT, whose usages belong to issuer and client."""
+        token = self.provider.issue(name, scope, key_name=key_name)
+        return StampedClient(token, self._find_writer("jwt-client", self.provider.url, name))
+
+    def _find_writer(self, kind: str, *names: str) -> str:
+        secret = self.release.kube.core.read_namespaced_secret(SALT_SECRET, self.release.namespace)
+        salt = b64decode(secret.data["salt"])
+        return find_writer(salt.strip(), Credential(make_id(kind, *names), names[-1], frozenset()))
+
+    def start_clients(self) -> None:
+        """Let requests and loads have credentials: a JWT of one client, and a token of another."""
+        reader = self.issue_client(CLINIC, "write read")
+        self.release.token = reader.token
+        self.release.clients = (reader, self.find_client(DEVICE))
+        self.release.test_writer = self._find_writer("token", TEST_CLIENT)
 
     def store_tokens(self) -> None:
         """Store the tables of all clients in their Secret."""

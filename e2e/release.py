@@ -19,6 +19,7 @@ from testkit.archive_reader import Archive
 from testkit.checker import Verdict, check_history
 from testkit.history import History, Outcome, Request, digest
 from testkit.http1 import Answer, Tls, fetch
+from testkit.stamping import StampedClient
 
 CHART = ROOT / "charts" / "busyapi"
 NAME = "busyapi"
@@ -49,8 +50,10 @@ class Release:
         self.values: dict[str, Any] = {}
         self.token = ""
         """The credential of requests."""
-        self.tokens: tuple[str, ...] = ()
-        """The credentials that requests of a load have in turn."""
+        self.clients: tuple[StampedClient, ...] = ()
+        """The clients whose credentials the requests of a load have in turn."""
+        self.test_writer = ""
+        """The writer in the stamps of the usages of `helm test`, "" without stamps."""
         self.tls: Tls | None = None
         """How clients verify the ingress controller's certificate. None: they use HTTP."""
 
@@ -145,7 +148,7 @@ class Release:
         self.example_ids.add(number)
         self.record(name_example(number), number, sent)
 
-    def record(self, name: bytes, number: int, sent: float) -> None:
+    def record(self, name: bytes, number: int, sent: float, *, writer: str = "") -> None:
         """Add to the history a usage that was not posted by a load."""
         self.history.add(
             Request(
@@ -155,6 +158,7 @@ class Release:
                 status=201,
                 sent=sent,
                 answered=time.monotonic(),
+                writer=writer,
             )
         )
 
@@ -170,7 +174,7 @@ class Release:
             number = int(line.rsplit(" ", 1)[1])
             wait_for(lambda: self.read_archived_line(number), "the usage in the archive")  # noqa: B023
             usage = json.loads(self.read_archived_line(number))["usage"]
-            self.record(digest(usage), number, sent)
+            self.record(digest(usage), number, sent, writer=self.test_writer)
 
     def read_archived_line(self, number: int) -> bytes:
         """Return the archived line of an id, with the README's command."""
@@ -185,7 +189,7 @@ class Release:
         *,
         mixed: bool = False,
         keep_alive: bool = True,
-        tokens: Sequence[str] | None = None,
+        clients: Sequence[StampedClient] | None = None,
     ) -> Iterator[OpenLoop]:
         """Run a load through the ingress, and add its answers to the history."""
         loop = OpenLoop(
@@ -194,7 +198,7 @@ class Release:
             rate,
             mixed=mixed,
             tls=self.tls,
-            tokens=self.tokens if tokens is None else tokens,
+            clients=self.clients if clients is None else clients,
             keep_alive=keep_alive,
         )
         try:

@@ -50,6 +50,11 @@ def _render_table(token: str) -> str:
 
 
 def _make_client(token: str, credential: Credential) -> StampedClient:
-    stamp = split_stamp(b"{}" + Stamper(SALT).encode(credential)).stamp
+    return StampedClient(token, find_writer(SALT, credential))
+
+
+def find_writer(salt: bytes, credential: Credential) -> str:
+    """Return the writer in the stamps of a credential's usages."""
+    stamp = split_stamp(b"{}" + Stamper(salt).encode(credential)).stamp
     assert stamp
-    return StampedClient(token, stamp.writer)
+    return stamp.writer

@@ -14,7 +14,7 @@ from e2e.certificates import Authority
 from e2e.jwt_provider import JwtProvider, has_node
 from e2e.kube import is_ready
 from e2e.measure import ScenarioFailed, require_none_failed
-from e2e.production import Production
+from e2e.production import DEVICE, Production
 from e2e.relay import relay
 from e2e.release import Release
 from e2e.report import Report, Row
@@ -26,8 +26,6 @@ from testkit.http1 import fetch
 PREFIX = "production: "
 RATE = 60.0
 LOAD_SECONDS = 8.0
-CLINIC, DEVICE = "clinic-app", "device-7"
-"""The client with JWTs, and that with a token."""
 
 
 def run_in_production(release: Release, report: Report) -> None:
@@ -56,15 +54,14 @@ def install_production(production: Production, report: Report) -> None:
     """Create the Secrets, install, and check who may do what."""
     release = production.release
     with report.row("install, restricted namespace, Ingress with TLS, JWT and token") as row:
-        token = production.create_token(DEVICE, "write")
+        production.create_token(DEVICE, "write")
         production.create_token(revocation.REVOKED, "write")
         production.prepare()
         release.install(production.make_values())
-        release.token = production.provider.issue(CLINIC, "write read")
-        release.tokens = (release.token, token)
+        production.start_clients()
         release.wait_until_routed()
         row.notes.append(describe_objects(release))
-        check_access(release, token)
+        check_access(release, production.tokens[DEVICE])
         with release.load(RATE) as load:
             time.sleep(LOAD_SECONDS)
             row.figures = load.stop()

@@ -23,15 +23,15 @@ MAX_SECONDS = 60.0
 """How long a revoked credential may be accepted."""
 WAIT_SECONDS = 150.0
 REFUSED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS}
-REVOKED = "device-8"
+REVOKED, ROTATED = "device-8", "rotation-app"
 
 
 def revoke_token(production: Production, report: Report) -> None:
     """Remove the table of a token. It ends in time, and no other client gets an error."""
     release = production.release
     with report.row("token revoked") as row:
-        token, pods = production.tokens[REVOKED], list_api_pods(release)
-        with release.load(RATE) as load, release.load(ENDED_RATE, tokens=(token,)) as ended:
+        client, pods = production.find_client(REVOKED), list_api_pods(release)
+        with release.load(RATE) as load, release.load(ENDED_RATE, clients=(client,)) as ended:
             time.sleep(STEADY_SECONDS)
             since = time.monotonic()
             del production.entries[REVOKED]
@@ -54,19 +54,19 @@ def rotate_provider_key(production: Production, report: Report) -> None:
     A token of the new key is accepted at once. A token of the removed key ends in time.
     """
     release, provider = production.release, production.provider
-    client = "rotation-app"
     with report.row("key of the provider rotated") as row:
-        old, (jwt, *others) = provider.issue(client, "write"), release.tokens
-        with release.load(RATE, tokens=(jwt, old, *others)) as load:
+        jwt, device = release.clients
+        old = production.issue_client(ROTATED, "write")
+        with release.load(RATE, clients=(jwt, old, device)) as load:
             time.sleep(STEADY_SECONDS)
             provider.key_names = (*provider.key_names, "second")
             provider.restart()
-            new = provider.issue(client, "write")
-            load.tokens = (new, jwt, old, *others)
+            new = production.issue_client(ROTATED, "write")
+            load.clients = (new, jwt, old, device)
             time.sleep(STEADY_SECONDS)
-            release.token = provider.issue("clinic-app", "write read")
-            load.tokens = (new, release.token, *others)
-            with release.load(ENDED_RATE, tokens=(old,)) as ended:
+            production.start_clients()
+            load.clients = (new, *release.clients)
+            with release.load(ENDED_RATE, clients=(old,)) as ended:
                 time.sleep(STEADY_SECONDS)
                 since = time.monotonic()
                 provider.key_names = provider.key_names[-1:]
@@ -74,7 +74,6 @@ def rotate_provider_key(production: Production, report: Report) -> None:
                 wait_until_ended(ended, since)
                 ended.stop()
             row.figures = load.stop()
-        release.tokens = (release.token, *others)
         seconds = measure_end(ended.samples, since)
         row.notes.append(f"tokens of the old key refused {seconds:.1f} s after its removal")
         row.verdict = release.audit()

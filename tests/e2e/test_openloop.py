@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from testkit.http1 import Tls
 from testkit.ports import reserve_port
 from testkit.processes import Stack
 from testkit.servers import Server
+from testkit.stamping import StampedClient
 from testkit.threads import LoopThread
 from testkit.waiting import wait_until
 
@@ -110,14 +112,17 @@ def test_the_rate_does_not_depend_on_replies() -> None:
 
 
 def test_requests_have_the_tokens_in_turn(server: BadServer) -> None:
-    with OpenLoop(server.port, "somewhere.test", RATE, tokens=("one", "two")) as load:
+    clients = [StampedClient(name, f"writer {name}") for name in ("one", "two", "three")]
+    with OpenLoop(server.port, "somewhere.test", RATE, clients=clients[:2]) as load:
         wait_until(lambda: load.offered >= 20, "twenty requests")
-        load.tokens = ("three",)
+        load.clients = tuple(clients[2:])
         wait_until(lambda: server.tokens[-1:] == ["three"], "a request with the new token")
         load.stop()
     turns = server.tokens[: server.tokens.index("three")]
     assert abs(turns.count("one") - turns.count("two")) <= 2
     assert set(turns) == {"one", "two"}
+    writers = Counter(request.writer for request in load.history.requests)
+    assert writers == Counter(f"writer {name}" for name in server.tokens)
 
 
 @pytest.mark.parametrize("keep_alive", [True, False])
