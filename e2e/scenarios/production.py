@@ -10,13 +10,15 @@ from contextlib import ExitStack
 from http import HTTPStatus
 from pathlib import Path
 
+import yaml
+
 from e2e.certificates import Authority
 from e2e.jwt_provider import JwtProvider, has_node
 from e2e.kube import is_ready
 from e2e.measure import ScenarioFailed, require_none_failed
 from e2e.production import DEVICE, Production
 from e2e.relay import relay
-from e2e.release import Release
+from e2e.release import CHART, Release
 from e2e.report import Report, Row
 from e2e.scenarios import autoscale, faults, install, renewal, revocation, valkey_tls
 from e2e.scenarios.boundaries import HIDDEN
@@ -26,6 +28,11 @@ from testkit.http1 import fetch
 PREFIX = "production: "
 RATE = 60.0
 LOAD_SECONDS = 8.0
+SMALL_REQUEST = "80m"
+BY_CPU = autoscale.Needed(4, 20, seconds=30, first_seconds=30)
+BY_REQUESTS = autoscale.Needed(7, 8, seconds=20, first_seconds=20)
+"""Three pods need a fourth at a higher rate than two a third. So the HPA sees later that the load
+has risen, and then asks for nearly all pods at once."""
 
 
 def run_in_production(release: Release, report: Report) -> None:
@@ -130,20 +137,28 @@ def check_read(release: Release, row: Row) -> None:
     row.notes.append(f"usage {number}, from the archive: {answer.status}")
 
 
+def scale_by_cpu(release: Release, report: Report) -> None:
+    """Scale on CPU, as the file does; with its CPU request, this machine could not send enough."""
+    scaling = {"behavior": {"scaleDown": autoscale.FAST_SCALE_DOWN}}
+    release.upgrade({"autoscaling": scaling, "resources": {"requests": {"cpu": SMALL_REQUEST}}})
+    with report.row("autoscaling on CPU alone") as row:
+        autoscale.measure_scaling(release, report, row, "production-cpu", BY_CPU)
+    default = yaml.safe_load((CHART / "values.yaml").read_text())["resources"]["requests"]["cpu"]
+    release.upgrade({"resources": {"requests": {"cpu": default}}})
+
+
 def scale_by_requests(release: Release, report: Report) -> None:
-    """Scale on requests a second: values-production.yaml has CPU only, which needs no adapter."""
-    scaling = {
-        "targetRequestsPerSecond": autoscale.REQUESTS_PER_POD,
-        "behavior": {"scaleDown": autoscale.FAST_SCALE_DOWN},
-    }
+    """Scale on requests a second too. The file leaves it out, because it needs an adapter."""
+    scaling = {"targetRequestsPerSecond": autoscale.REQUESTS_PER_POD}
     release.upgrade({"autoscaling": scaling})
-    autoscale.scale_by_requests(release, report, picture="production")
+    autoscale.scale_by_requests(release, report, picture="production", needed=BY_REQUESTS)
 
 
 REPEATED: tuple[Callable[[Release, Report], None], ...] = (
     install.upgrade,
     install.roll_back,
     *(scenario for scenario in faults.SCENARIOS if scenario is not faults.install_release),
+    scale_by_cpu,
     scale_by_requests,
     valkey_tls.rotate,
 )
