@@ -13,18 +13,14 @@ from busyapi.auth.jwt_verifier import JwtVerifier
 from busyapi.auth.key_set import parse_key_set
 from busyapi.errors import InvalidCredential
 from testkit.jwt_issuer import (
+    ALGORITHMS,
     AUDIENCE,
-    EC,
-    EDDSA,
     ISSUER,
-    PSS,
-    RSA,
     Issuer,
     encode_part,
     make_claims,
 )
 
-ALGORITHMS = (RSA, PSS, EC, EDDSA)
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 TOKENS, ROUNDS = 1000, 5
 

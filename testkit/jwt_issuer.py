@@ -12,7 +12,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from testkit.api_client import USAGE
 
 ISSUER, AUDIENCE = "https://issuer.example", "busyapi"
-RSA, PSS, EC, EDDSA = ("RS256", "PS256", "ES256", "EdDSA")
+ALGORITHMS = RSA, PSS, EC, EDDSA = ("RS256", "PS256", "ES256", "EdDSA")
 PATIENT = USAGE["patientId"]
 
 _KINDS: dict[str, Any] = {
@@ -36,7 +36,7 @@ class Issuer:
     """A private key of each algorithm; the id of a key is the name of its algorithm."""
 
     def __init__(self, *algorithms: str) -> None:
-        self.keys = {name: generate_key(name) for name in algorithms or (RSA, PSS, EC, EDDSA)}
+        self.keys = {name: generate_key(name) for name in algorithms or ALGORITHMS}
 
     def settings(self, keys: str) -> dict[str, str]:
         """Return the settings of a process that accepts its tokens."""

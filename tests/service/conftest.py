@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from busyapi.settings import SWITCH
+from testkit.jwt_issuer import Issuer
 from testkit.ports import reserve_port
 from testkit.processes import Api, Stack
 from testkit.proxied_server import ProxiedServer, set_reply_timeout
@@ -50,6 +51,26 @@ def start_api(contract: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iter
             return running.enter_context(Api(folder, f"api-{port}", port, environment))
 
         yield make
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Issuer:
+    """An issuer of JWTs with keys of its own."""
+    return Issuer()
+
+
+@pytest.fixture(scope="module")
+def jwks(issuer: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the issuer's keys."""
+    path = tmp_path_factory.mktemp("keys") / "jwks.json"
+    path.write_text(issuer.key_set())
+    return path
+
+
+@pytest.fixture(scope="module")
+def jwt_api(start_api: StartApi, issuer: Issuer, jwks: Path) -> Api:
+    """A process that accepts the issuer's tokens. Each request may have its own address."""
+    return start_api(**issuer.settings(str(jwks)), BUSYAPI_TRUSTED_PROXIES="127.0.0.0/8")
 
 
 @pytest.fixture

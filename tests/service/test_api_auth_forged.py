@@ -6,32 +6,13 @@ from pathlib import Path
 import pytest
 
 from testkit.api_client import USAGE, check_stored, send
-from testkit.jwt_issuer import EC, EDDSA, PSS, RSA, Issuer, encode_part, make_claims
+from testkit.jwt_issuer import ALGORITHMS, EC, Issuer, encode_part, make_claims
 from testkit.processes import Api
 from tests.service.conftest import StartApi
 
-ALGORITHMS = (RSA, PSS, EC, EDDSA)
 LIMIT = 60
 """Refusals at once for each address."""
 REQUESTS = 4 * LIMIT
-
-
-@pytest.fixture(scope="module")
-def issuer() -> Issuer:
-    return Issuer()
-
-
-@pytest.fixture(scope="module")
-def keys(issuer: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("keys") / "jwks.json"
-    path.write_text(issuer.key_set())
-    return path
-
-
-@pytest.fixture(scope="module")
-def guarded(start_api: StartApi, issuer: Issuer, keys: Path) -> Api:
-    """A process behind a proxy that names the client."""
-    return start_api(**issuer.settings(str(keys)), BUSYAPI_TRUSTED_PROXIES="127.0.0.0/8")
 
 
 def post(api: Api, token: str, address: str) -> int:
@@ -52,28 +33,28 @@ def forge(issuer: Issuer, algorithm: str, number: int) -> str:
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_address_that_failed_too_often_has_no_more_signatures_verified(
-    guarded: Api, issuer: Issuer, algorithm: str
+    jwt_api: Api, issuer: Issuer, algorithm: str
 ) -> None:
     address = f"203.0.113.{10 + ALGORITHMS.index(algorithm)}"
-    before = count_signatures(guarded, "invalid")
+    before = count_signatures(jwt_api, "invalid")
     statuses = Counter(
-        post(guarded, forge(issuer, algorithm, number), address) for number in range(REQUESTS)
+        post(jwt_api, forge(issuer, algorithm, number), address) for number in range(REQUESTS)
     )
     assert statuses.keys() == {401, 429}
     assert statuses[401] >= LIMIT
     # A 429 has cost no signature. How many there are depends on how fast the requests come.
-    assert count_signatures(guarded, "invalid") - before == statuses[401]
+    assert count_signatures(jwt_api, "invalid") - before == statuses[401]
 
 
-def test_valid_token_has_its_signature_verified_once(guarded: Api, issuer: Issuer) -> None:
-    before = count_signatures(guarded, "valid")
+def test_valid_token_has_its_signature_verified_once(jwt_api: Api, issuer: Issuer) -> None:
+    before = count_signatures(jwt_api, "valid")
     token = issuer.issue(sub="once")
-    assert {post(guarded, token, "203.0.113.1") for _ in range(5)} == {201}
-    assert count_signatures(guarded, "valid") == before + 1
+    assert {post(jwt_api, token, "203.0.113.1") for _ in range(5)} == {201}
+    assert count_signatures(jwt_api, "valid") == before + 1
 
 
 def test_token_that_is_refused_for_its_claims_has_no_signature_verified(
-    guarded: Api, issuer: Issuer
+    jwt_api: Api, issuer: Issuer
 ) -> None:
     now = make_claims()["iat"]
     header, claims, signature = issuer.issue().split(".")
@@ -87,17 +68,17 @@ def test_token_that_is_refused_for_its_claims_has_no_signature_verified(
         f"{header}.{encode_part(b'{')}.{signature}",
         f"{header}.{claims[:-2]}.{signature}",
     ]
-    before = [count_signatures(guarded, result) for result in ("valid", "invalid")]
-    assert [post(guarded, token, "203.0.113.2") for token in tokens] == [401] * len(tokens)
-    assert [count_signatures(guarded, result) for result in ("valid", "invalid")] == before
-    assert post(guarded, issuer.issue(exp=now + 600), "203.0.113.2") == 201
+    before = [count_signatures(jwt_api, result) for result in ("valid", "invalid")]
+    assert [post(jwt_api, token, "203.0.113.2") for token in tokens] == [401] * len(tokens)
+    assert [count_signatures(jwt_api, result) for result in ("valid", "invalid")] == before
+    assert post(jwt_api, issuer.issue(exp=now + 600), "203.0.113.2") == 201
 
 
 def test_without_trusted_proxies_each_signature_is_verified(
-    start_api: StartApi, issuer: Issuer, keys: Path
+    start_api: StartApi, issuer: Issuer, jwks: Path
 ) -> None:
     """The address may be that of a proxy, whose clients must not lock each other out."""
-    api = start_api(**issuer.settings(str(keys)))
+    api = start_api(**issuer.settings(str(jwks)))
     statuses = Counter(
         post(api, forge(issuer, EC, number), "203.0.113.3") for number in range(REQUESTS)
     )

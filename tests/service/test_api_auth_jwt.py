@@ -21,7 +21,7 @@ from testkit.api_client import (
     send,
 )
 from testkit.http1 import Answer, fetch
-from testkit.jwt_issuer import EC, EDDSA, PATIENT, PSS, RSA, Issuer, make_claims
+from testkit.jwt_issuer import ALGORITHMS, EC, EDDSA, PATIENT, RSA, Issuer, make_claims
 from testkit.jwt_provider import Provider
 from testkit.ports import reserve_port
 from testkit.processes import Api, Stack
@@ -34,74 +34,56 @@ BATCH = "/api/usages/batch"
 SHORT, LONG = 3_000, 100_000
 
 
-@pytest.fixture(scope="module")
-def issuer() -> Issuer:
-    return Issuer()
-
-
-@pytest.fixture(scope="module")
-def keys(issuer: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("keys") / "jwks.json"
-    path.write_text(issuer.key_set())
-    return path
-
-
-@pytest.fixture(scope="module")
-def guarded(start_api: StartApi, issuer: Issuer, keys: Path) -> Api:
-    """A process that accepts the issuer's tokens. Each request may have its own address."""
-    return start_api(**issuer.settings(str(keys)), BUSYAPI_TRUSTED_PROXIES="127.0.0.0/8")
-
-
 def post(api: Api, token: str, path: str = "/api/usages", **more: str) -> Answer:
     """Post a usage with a token."""
     body = [USAGE] if path == BATCH else USAGE
     return send(api.port, body, path, authorization=f"Bearer {token}", **more)
 
 
-@pytest.mark.parametrize("algorithm", [RSA, PSS, EC, EDDSA])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_each_algorithm_is_accepted_the_first_time_and_later(
-    contract: Stack, guarded: Api, issuer: Issuer, algorithm: str
+    contract: Stack, jwt_api: Api, issuer: Issuer, algorithm: str
 ) -> None:
     number = check_stored(send(contract.port, USAGE))
     token = issuer.issue(algorithm, scope="openid write read")
     for _ in range(3):
-        check_stored(post(guarded, token))
-        assert post(guarded, token, BATCH).status == 201
+        check_stored(post(jwt_api, token))
+        assert post(jwt_api, token, BATCH).status == 201
         headers = {"authorization": f"Bearer {token}"}
-        assert fetch(guarded.port, f"/api/usages/{number}", headers=headers).status == 200
+        assert fetch(jwt_api.port, f"/api/usages/{number}", headers=headers).status == 200
 
 
-def test_claims_give_scopes_and_bind_the_patient(guarded: Api, issuer: Issuer) -> None:
-    check_stored(post(guarded, issuer.issue(patient=PATIENT)))
+def test_claims_give_scopes_and_bind_the_patient(jwt_api: Api, issuer: Issuer) -> None:
+    check_stored(post(jwt_api, issuer.issue(patient=PATIENT)))
     for _ in range(2):
-        refused = check_problem(post(guarded, issuer.issue(patient="another")), 403)
+        refused = check_problem(post(jwt_api, issuer.issue(patient="another")), 403)
         assert refused["errors"][0]["pointer"] == "/patientId"
-        check_problem(post(guarded, issuer.issue(scope="read")), 403)
-        check_problem(post(guarded, issuer.issue(rate="fast")), 401)
+        check_problem(post(jwt_api, issuer.issue(scope="read")), 403)
+        check_problem(post(jwt_api, issuer.issue(rate="fast")), 401)
     limited = issuer.issue(rate=0.01, sub="slow")
-    assert [post(guarded, limited).status for _ in range(3)] == [201, 429, 429]
+    assert [post(jwt_api, limited).status for _ in range(3)] == [201, 429, 429]
     # Another token of the same subject has the same bucket.
-    assert post(guarded, issuer.issue(rate=0.01, sub="slow", jti="2")).status == 429
+    assert post(jwt_api, issuer.issue(rate=0.01, sub="slow", jti="2")).status == 429
 
 
-def test_a_key_belongs_to_the_subject_not_to_the_token(guarded: Api, issuer: Issuer) -> None:
+def test_a_key_belongs_to_the_subject_not_to_the_token(jwt_api: Api, issuer: Issuer) -> None:
     one, renewed, other = (
         issuer.issue(sub=f"subject-{sub}", jti=jti) for sub, jti in ("aa", "ab", "ba")
     )
-    first = check_stored(post(guarded, one, idempotency_key="jwt-1"))
-    assert check_stored(post(guarded, renewed, idempotency_key="jwt-1")) == first
-    assert check_stored(post(guarded, other, idempotency_key="jwt-1")) != first
+    first = check_stored(post(jwt_api, one, idempotency_key="jwt-1"))
+    assert check_stored(post(jwt_api, renewed, idempotency_key="jwt-1")) == first
+    assert check_stored(post(jwt_api, other, idempotency_key="jwt-1")) != first
 
 
-def test_an_expired_token_is_refused_after_its_leeway(guarded: Api, issuer: Issuer) -> None:
+def test_an_expired_token_is_refused_after_its_leeway(jwt_api: Api, issuer: Issuer) -> None:
     token = issuer.issue(exp=make_claims()["iat"] + 3)
-    post(guarded, token)  # remembered, unless the machine is very slow
+    post(jwt_api, token)  # remembered, unless the machine is very slow
     headers = {"x_forwarded_for": "198.51.100.77"}
-    wait_until(lambda: post(guarded, token, **headers).status == 401, "its end", every=0.25)
+    wait_until(lambda: post(jwt_api, token, **headers).status == 401, "its end", every=0.25)
 
 
 def test_tokens_of_other_issuers_are_401_and_nothing_is_stored(
-    contract: Stack, guarded: Api, issuer: Issuer
+    contract: Stack, jwt_api: Api, issuer: Issuer
 ) -> None:
     stranger = Issuer(RSA)
     with check_nothing_stored(contract.port):
@@ -113,11 +95,11 @@ def test_tokens_of_other_issuers_are_401_and_nothing_is_stored(
             issuer.issue().rpartition(".")[0] + ".",
         ):
             for path in ("/api/usages", BATCH):
-                check_problem(post(guarded, token, path, x_forwarded_for="198.51.100.2"), 401)
+                check_problem(post(jwt_api, token, path, x_forwarded_for="198.51.100.2"), 401)
 
 
-def test_a_token_too_large_is_401_or_413(start_api: StartApi, issuer: Issuer, keys: Path) -> None:
-    api = start_api(**issuer.settings(str(keys)), BUSYAPI_MAX_HEADER_BYTES="65536")
+def test_a_token_too_large_is_401_or_413(start_api: StartApi, issuer: Issuer, jwks: Path) -> None:
+    api = start_api(**issuer.settings(str(jwks)), BUSYAPI_MAX_HEADER_BYTES="65536")
     check_stored(post(api, issuer.issue(filler="x" * 3000)))
     for size in (6_000, 20_000, 40_000):
         check_problem(post(api, issuer.issue(filler="x" * size)), 401)
@@ -128,21 +110,21 @@ def test_a_token_too_large_is_401_or_413(start_api: StartApi, issuer: Issuer, ke
     "tokens", [SHORT, pytest.param(LONG, marks=[pytest.mark.full, pytest.mark.timeout(900)])]
 )
 def test_mutated_tokens_are_refused_and_log_no_exception(
-    contract: Stack, guarded: Api, issuer: Issuer, tokens: int
+    contract: Stack, jwt_api: Api, issuer: Issuer, tokens: int
 ) -> None:
     valid = {algorithm: issuer.issue(algorithm).encode() for algorithm in (RSA, EC, EDDSA)}
     requests = islice(make_mutants(random.Random(7), list(valid.values())), tokens)
     statuses: dict[int, int] = {}
-    with check_nothing_stored(contract.port), RawConnection(guarded.port, 60) as device:
+    with check_nothing_stored(contract.port), RawConnection(jwt_api.port, 60) as device:
         while group := list(islice(requests, 200)):
             device.send(b"".join(group))
             for _ in group:
                 status = device.read_answer().status
                 statuses[status] = statuses.get(status, 0) + 1
     assert statuses == {401: tokens}
-    assert b"unexpected_error" not in guarded.log.read_bytes()
+    assert b"unexpected_error" not in jwt_api.log.read_bytes()
     for token in valid.values():
-        check_stored(post(guarded, token.decode()))
+        check_stored(post(jwt_api, token.decode()))
 
 
 def exhaust_failures(api: Api, address: str) -> None:
@@ -155,30 +137,30 @@ def exhaust_failures(api: Api, address: str) -> None:
 
 
 def test_jwts_of_an_address_that_failed_too_often_are_refused_before_they_are_verified(
-    guarded: Api, issuer: Issuer
+    jwt_api: Api, issuer: Issuer
 ) -> None:
     address, other = "203.0.113.7", "203.0.113.8"
     known = issuer.issue(sub="known")
-    check_stored(post(guarded, known))
-    exhaust_failures(guarded, address)
+    check_stored(post(jwt_api, known))
+    exhaust_failures(jwt_api, address)
     statuses = set()
     for number in range(5):  # a refill allows one request in a second
         statuses.add(
-            post(guarded, issuer.issue(sub=f"new-{number}"), x_forwarded_for=address).status
+            post(jwt_api, issuer.issue(sub=f"new-{number}"), x_forwarded_for=address).status
         )
-        exhaust_failures(guarded, address)
+        exhaust_failures(jwt_api, address)
     assert 429 in statuses
-    check_stored(post(guarded, known, x_forwarded_for=address))
-    check_stored(post(guarded, issuer.issue(sub="new"), x_forwarded_for=other))
+    check_stored(post(jwt_api, known, x_forwarded_for=address))
+    check_stored(post(jwt_api, issuer.issue(sub="new"), x_forwarded_for=other))
     # The bucket of a proxy that names no client is that of all its clients.
-    exhaust_failures(guarded, "127.0.0.1")
-    check_stored(post(guarded, issuer.issue(sub="newest")))
+    exhaust_failures(jwt_api, "127.0.0.1")
+    check_stored(post(jwt_api, issuer.issue(sub="newest")))
 
 
 def test_without_trusted_proxies_a_valid_jwt_always_passes(
-    start_api: StartApi, issuer: Issuer, keys: Path
+    start_api: StartApi, issuer: Issuer, jwks: Path
 ) -> None:
-    api = start_api(**issuer.settings(str(keys)))
+    api = start_api(**issuer.settings(str(jwks)))
     exhaust_failures(api, "203.0.113.7")
     check_stored(post(api, issuer.issue(), x_forwarded_for="203.0.113.7"))
 

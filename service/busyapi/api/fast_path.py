@@ -110,13 +110,11 @@ class FastPathProtocol(DeadlineProtocol):
         if length > context.settings.max_body or context.draining:
             return False
         # Most posts of an open installation have no credential and no limit.
-        is_unlimited = authorization is None and not credentials
-        credential = authorizer.unlimited_writer if is_unlimited else None
+        is_open = authorization is None and not credentials
+        unlimited_writer = authorizer.unlimited_writer if is_open else None
+        credential = unlimited_writer or authorizer.find_writer(authorization, credentials)
         if credential is None:
-            is_unlimited = False
-            credential = authorizer.find_writer(authorization, credentials)
-            if credential is None:
-                return False
+            return False
         if parts and authorization is not None and head not in AUTHORIZED_HEADS:
             cache_authorized_head(head, parts)
         body = data[end + 4 :]
@@ -127,7 +125,7 @@ class FastPathProtocol(DeadlineProtocol):
         line = decode_fast(body, strict=context.strict) if body[:1] == b"{" else None
         if line is None:
             return False
-        client = UNLIMITED if is_unlimited else self._admit(credential, line)
+        client = UNLIMITED if unlimited_writer else self._admit(credential, line)
         if client is None:
             return False
         write = FastPathWrite(self, line, request_id or generate(), client)

@@ -15,11 +15,10 @@ from busyapi.auth.jwt_verifier import MAX_TOKEN_BYTES, JwtVerifier, UnknownKey
 from busyapi.auth.key_set import parse_key_set
 from busyapi.errors import InvalidCredential
 from testkit.jwt_issuer import (
+    ALGORITHMS,
     AUDIENCE,
     EC,
-    EDDSA,
     ISSUER,
-    PSS,
     RSA,
     Issuer,
     encode_part,
@@ -28,7 +27,6 @@ from testkit.jwt_issuer import (
 )
 
 LEEWAY = 30.0
-ALGORITHMS = (RSA, PSS, EC, EDDSA)
 
 
 @pytest.fixture(scope="module")

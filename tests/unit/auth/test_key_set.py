@@ -10,7 +10,7 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from busyapi.auth.key_set import MAX_KEYS, parse_key_set
 from busyapi.errors import ConfigError
-from testkit.jwt_issuer import EC, EDDSA, PSS, RSA, Issuer, generate_key
+from testkit.jwt_issuer import ALGORITHMS, EC, EDDSA, PSS, RSA, Issuer, generate_key
 
 
 def parse(*keys: Any) -> Any:
@@ -20,9 +20,9 @@ def parse(*keys: Any) -> Any:
 def test_each_key_is_for_the_algorithm_that_it_names(issuer: Issuer) -> None:
     keys = parse_key_set(issuer.key_set().encode())
     assert len(keys) == 4
-    for name in (RSA, PSS, EC, EDDSA):
+    for name in ALGORITHMS:
         assert keys.find(name, name) is not None
-        assert sum(keys.find(name, other) is not None for other in (RSA, PSS, EC, EDDSA)) == 1
+        assert sum(keys.find(name, other) is not None for other in ALGORITHMS) == 1
         assert keys.find(None, name) is keys.find(name, name), "there is one candidate"
     assert keys.find("other", RSA) is None
     assert keys.find(RSA, "HS256") is None
