@@ -3,11 +3,13 @@
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
 from busyapi.archive.compression import read_content_size
 from busyapi.archive.reader import scan_blocks
+from busyapi.flusher.buffer import POLL_INTERVAL_SECONDS
 from busyapi.stream.entry import encode_entry
 from busyapi.stream.keys import PartitionKeys
 from testkit.archive_reader import read_archive
@@ -141,6 +143,19 @@ async def test_link_that_fails_in_the_middle_is_read_in_smaller_parts(
                 await asyncio.sleep(0.7)
                 await asyncio.to_thread(link.reset)
             await poll_until(lambda: stack.read_state()["archived"] == str(last), "it", seconds=20)
+    assert stack.read_archived_ids() == list(range(1, last + 1))
+
+
+async def test_entries_that_arrive_one_by_one_are_read_together(stack: InProcessStack) -> None:
+    """A read for each of them would cost Redis more than the entry itself."""
+    async with run_flusher(stack.make_flusher(bound=100_000)):
+        stack.server.command("CONFIG", "RESETSTAT")
+        started = monotonic()
+        last = await asyncio.to_thread(fill, stack.server, 3000, 1, 100)
+        await poll_until(lambda: stack.read_state()["archived"] == str(last), "it", seconds=20)
+        calls = stack.server.client().info("commandstats")["cmdstat_evalsha"]["calls"]
+    # Besides the reads, a few calls a second publish the cursor and renew the lease.
+    assert calls < 2 * (monotonic() - started) / POLL_INTERVAL_SECONDS + 10
     assert stack.read_archived_ids() == list(range(1, last + 1))
 
 

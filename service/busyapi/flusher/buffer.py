@@ -84,10 +84,11 @@ class FlushBuffer:
         """Read until the buffer should be flushed, or a second has passed without entries."""
         end = monotonic() + FLUSH_SECONDS
         while not self.should_flush and (self._entries or monotonic() < end):
-            # A read for every new entry would cost Redis more than the entry itself.
-            if not await self.read(partition):
+            await self.read(partition)
+            if partition.reached_end:
                 if stopping.is_set():
                     return
+                # A read for every new entry would cost Redis more than the entry itself.
                 await asyncio.sleep(POLL_INTERVAL_SECONDS)
             await partition.renew_lease_if_due()
 

@@ -57,6 +57,8 @@ class OwnedPartition:
         self._lease_observer = LeaseObserver()
         self._renewed_at = 0.0
         self._read_size = ReadSizeLimit()
+        self.reached_end = False
+        """Whether the last `read` returned the newest entry."""
         self._server_id = ""
         """The server that the last `read_snapshot` read."""
         self._connection: RedisConnection | None = None
@@ -232,19 +234,21 @@ class OwnedPartition:
                 await self.close()
                 raise RedisUnavailable("an entry of the stream changed while it was read")
             value += reply[0][4]
+        self.reached_end = False  # the reply may have had more entries
         return [_make_entry(entry_id, fields, name, length, value)]
 
     async def _read(self, after: Seq, offset: int) -> list[list[Any]]:
         limit, started = self._read_size.max_bytes, monotonic()
-        stream = self.key_names.stream
-        command = make_evalsha(READ_ENTRIES, [stream], after, offset, limit, MAX_ENTRIES)
+        arguments = after, offset, limit, MAX_ENTRIES
+        command = make_evalsha(READ_ENTRIES, [self.key_names.stream], *arguments)
         try:
-            reply: list[list[Any]] = await self._run(command, large=True)
+            reply: tuple[int, list[list[Any]]] = await self._run(command, large=True)
         except RedisUnavailable:
             self._read_size.record_failure()
             raise
-        self._read_size.record(sum(len(item[4]) for item in reply), monotonic() - started)
-        return reply
+        self.reached_end, entries = bool(reply[0]), reply[1]
+        self._read_size.record(sum(len(item[4]) for item in entries), monotonic() - started)
+        return entries
 
     async def publish(self, archived: Seq) -> Seq:
         """Publish the archive's cursor, trim, and renew the lease; return the last issued seq.

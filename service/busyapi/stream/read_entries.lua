@@ -5,7 +5,8 @@
 -- ARGV  1 the last seq that was read  2 offset into the value of the first entry
 --       3 maximum bytes  4 maximum entries
 --
--- Returns for each entry: id, number of fields and values, first field, bytes of its value, value.
+-- Returns whether these were the last entries (1 or 0), and for each entry: id, number of fields and
+-- values, first field, bytes of its value, value.
 -- Only the first value may be partial: the bytes from ARGV[2] on that fit.
 --
 -- XREAD's COUNT alone does not bound a reply: an entry has a hundred bytes or many megabytes, and a
@@ -18,7 +19,7 @@ local out, size, count = {}, 0, 1
 while entries_left > 0 do
   local reply = redis.call('XREAD', 'COUNT', math.min(count, entries_left), 'STREAMS', KEYS[1], after)
   if not reply then
-    return out
+    return {1, out}
   end
   for _, entry in ipairs(reply[1][2]) do
     local fields = entry[2]
@@ -27,7 +28,7 @@ while entries_left > 0 do
     if #out == 0 then
       value = string.sub(value, ARGV[2] + 1, ARGV[2] + max_bytes)
     elseif size + length > max_bytes then
-      return out
+      return {0, out}
     end
     out[#out + 1] = {entry[1], #fields, fields[1] or '', length, value}
     size = size + length
@@ -35,8 +36,8 @@ while entries_left > 0 do
     after = entry[1]
   end
   if size >= max_bytes then
-    return out
+    return {0, out}
   end
   count = math.min(MAX_COUNT, count * 2)
 end
-return out
+return {0, out}
