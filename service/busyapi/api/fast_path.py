@@ -247,7 +247,10 @@ class FastPathWrite(PendingWrite):
             context = protocol.context
             usage = make_usage_id(Seq(last), self.partition, context.settings.partitions)
             close = context.draining
-            now = self._record_status(201)
+            # As `_record_status`, without its call.
+            self.is_waiting = False
+            now = monotonic()
+            protocol.route_tally.record(201, now - self.created_at)
             limits = context.authorizer.render_limits(*self.client) if self.client else b""
             message = render_created(usage, self.request_id, limits, close=close)
             protocol.send_response(message, now, close=close)

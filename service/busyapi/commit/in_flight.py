@@ -100,19 +100,18 @@ def form_batch(queued: deque[PendingWrite], identity: BatchIdentity) -> InFlight
     """Move the oldest writes, at least one, from `queued` into a batch."""
     writes: list[PendingWrite] = []
     count = size = keyed = 0
-    while queued and (
-        not count
-        or (
-            count + queued[0].count <= MAX_COMMIT_BATCH_USAGES
-            and size + queued[0].size <= MAX_COMMIT_BATCH_BYTES
-            and keyed < MAX_KEYED_WRITES
-        )
-    ):
-        write = queued.popleft()
+    for write in queued:
         count += write.count
         size += write.size
-        keyed += write.key is not None
+        if writes and (count > MAX_COMMIT_BATCH_USAGES or size > MAX_COMMIT_BATCH_BYTES):
+            break
         writes.append(write)
+        if write.key is not None:
+            keyed += 1
+            if keyed == MAX_KEYED_WRITES:
+                break
+    for _ in writes:
+        queued.popleft()
     return InFlightBatch(_make_commands(writes, identity))
 
 
