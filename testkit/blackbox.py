@@ -24,12 +24,21 @@ class BlackboxExporter(Child):
     """One exporter with the module that the chart's Probe asks for, on a free port."""
 
     def __init__(
-        self, folder: Path, *, host: str = "127.0.0.1", headers: dict[str, str] | None = None
+        self,
+        folder: Path,
+        *,
+        host: str = "127.0.0.1",
+        headers: dict[str, str] | None = None,
+        verify: bool = True,
     ) -> None:
         program = find_program()
         assert program, f"{PROGRAM} is missing: run .ci/system-packages"
         self.host, self.port = host, reserve_port()
-        http: dict[str, Any] = {"preferred_ip_protocol": "ip4", "headers": headers or {}}
+        http: dict[str, Any] = {
+            "preferred_ip_protocol": "ip4",
+            "headers": headers or {},
+            "tls_config": {"insecure_skip_verify": not verify},
+        }
         config = folder / "blackbox.yml"
         config.write_text(yaml.safe_dump({"modules": {MODULE: {"prober": "http", "http": http}}}))
         super().__init__(

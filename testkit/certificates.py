@@ -19,13 +19,13 @@ class Certificates(NamedTuple):
     key: Path
 
 
-def make_certificates(folder: Path) -> Certificates:
+def make_certificates(folder: Path, *, days: int = 1) -> Certificates:
     """Create an authority, and with it a certificate for 127.0.0.1 and localhost."""
     files = Certificates(folder / "ca.pem", folder / "server.pem", folder / "server.key")
     ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     ca_name = _name("busyapi tests")
     ca = (
-        _certificate(ca_name, ca_name, ca_key.public_key())
+        _certificate(ca_name, ca_name, ca_key.public_key(), days)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         # Python 3.13 requires it of an authority (VERIFY_X509_STRICT).
         .add_extension(
@@ -46,7 +46,7 @@ def make_certificates(folder: Path) -> Certificates:
     )
     here = [x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("localhost")]
     server = (
-        _certificate(_name("localhost"), ca_name, key.public_key())
+        _certificate(_name("localhost"), ca_name, key.public_key(), days)
         .add_extension(x509.SubjectAlternativeName(here), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
@@ -70,7 +70,7 @@ def _name(common: str) -> x509.Name:
 
 
 def _certificate(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
@@ -80,6 +80,6 @@ def _certificate(
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )

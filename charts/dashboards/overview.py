@@ -110,6 +110,7 @@ REQUESTS = Row(
                 "BusyapiAvailabilityBurn",
                 "BusyapiTrafficGone",
                 "BusyapiProbeFailing",
+                "BusyapiCertificateExpiring",
                 "BusyapiCredentialsRefused",
             ],
         ),

@@ -39,6 +39,7 @@ FOREIGN_METRICS = {
     "container_cpu_cfs_throttled_periods_total",
     "kube_horizontalpodautoscaler_",
     "kubelet_volume_stats_",
+    "probe_ssl_earliest_cert_expiry",
     "probe_success",
 }
 """Prefixes of metrics of cAdvisor, the kubelet, kube-state-metrics, blackbox-exporter and

@@ -30,9 +30,7 @@ WINDOWS = {
     ("3d", "6h"): ("1", "warning"),
 }
 BUDGETS = {"Availability": "0.001", "Latency": "0.01", "Archiving": "0.001"}
-SERIES = re.compile(
-    r"\b(?:up|ALERTS|probe_success|(?:busyapi|container|kube)[_:][\w:]*)\b(?!\")(.?)"
-)
+SERIES = re.compile(r"\b(?:up|ALERTS|probe_\w+|(?:busyapi|container|kube)[_:][\w:]*)\b(?!\")(.?)")
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
