@@ -1,13 +1,23 @@
 """The ids accepted from a request, and its header without them."""
 
 import re
+from itertools import pairwise
 
 import pytest
 
 from busyapi.web.request_id import accept_or_generate, extract, generate
 
 START = b"POST /api/usages HTTP/1.1"
-GENERATED = re.compile(r"[0-9a-f]{12}-[0-9a-f]+")
+GENERATED = re.compile(r"[0-9a-f]{20}")
+
+
+def test_generated_ids_do_not_tell_how_many_there_were() -> None:
+    numbers = [int(generate(), 16) for _ in range(4000)]
+    # Each bit is set in about half of them, and each changes in about half of all steps.
+    steps = [a ^ b for a, b in pairwise(numbers)]
+    for values in (numbers, steps):
+        for bit in range(80):
+            assert 1600 < sum(value >> bit & 1 for value in values) < 2400, bit
 
 
 def test_generated_ids_differ_and_would_be_accepted() -> None:
