@@ -140,4 +140,5 @@ def test_after_a_slow_last_step_others_are_served_before_the_next_turn(fails: bo
         serving.cancel()
         return count
 
-    assert asyncio.run(run_both()) >= 2
+    # Once is certain: their timer is due before the pause ends, however late both are noticed.
+    assert asyncio.run(run_both()) >= 1
