@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from busyapi.errors import ArchiveDamaged
+from busyapi.json_float import parse_float
 from busyapi.stamp import split_archived_stamp
 
 
@@ -23,7 +24,7 @@ class ArchivedUsage(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     tenant: str | None = None
 
 
-_decoder = msgspec.json.Decoder(ArchivedUsage)
+_decoder = msgspec.json.Decoder(ArchivedUsage, float_hook=parse_float)
 
 
 def parse_line(line: bytes) -> ArchivedUsage:

@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from busyapi.json_float import parse_float
+
 DEPTH_LIMIT = 60
 """Levels of objects and arrays; the usage itself is the first. Of the common parsers the one with
 the lowest limit (System.Text.Json) allows 64, and the archive and the API add one level."""
@@ -22,7 +24,7 @@ SHALLOW_BYTES = 2 * DEPTH_LIMIT
 
 _encoder = msgspec.json.Encoder()
 
-parse: Callable[[bytes], Any] = msgspec.json.Decoder().decode
+parse: Callable[[bytes], Any] = msgspec.json.Decoder(float_hook=parse_float).decode
 render: Callable[[Any], bytes] = _encoder.encode
 
 
