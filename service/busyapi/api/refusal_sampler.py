@@ -2,9 +2,11 @@
 
 Refusals of one network with the same status and credential become one entry per interval, with
 their number and the lowest and the highest id that they asked for. Each interval has a limited
-number of entries; refusals beyond it are only counted.
+number of entries; refusals beyond it are only counted. Refused credentials have places of their
+own: requests without one, which anybody can send, cannot hide them.
 """
 
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import replace
 
@@ -12,7 +14,8 @@ from busyapi.audit.record import AuditEntry
 
 INTERVAL_SECONDS = 5.0
 MAX_ENTRIES = 25
-"""Entries per interval and process: under any flood at most 2 KB per second."""
+"""Entries per interval and process with a name, and as many without: under any flood at most 4 KB
+per second."""
 
 
 class RefusalSampler:
@@ -23,6 +26,8 @@ class RefusalSampler:
         self._counts: dict[Hashable, int] = {}
         self._ids: dict[Hashable, tuple[int, int]] = {}
         """The lowest and the highest id of a source that asked for usages."""
+        self._places: Counter[bool] = Counter()
+        """How many entries have a name, and how many have none."""
         self._dropped = 0
 
     def add(self, source: Hashable, entry: AuditEntry, usage: int | None) -> None:
@@ -32,8 +37,9 @@ class RefusalSampler:
         """
         if source in self._entries:
             self._counts[source] += 1
-        elif len(self._entries) < MAX_ENTRIES:
+        elif self._places[has_name := bool(entry.name)] < MAX_ENTRIES:
             self._entries[source], self._counts[source] = entry, 1
+            self._places[has_name] += 1
         else:
             self._dropped += 1
             return
@@ -46,6 +52,7 @@ class RefusalSampler:
         entries = [self._summarize(source, entry) for source, entry in self._entries.items()]
         dropped, self._dropped = self._dropped, 0
         self._entries, self._counts, self._ids = {}, {}, {}
+        self._places.clear()
         return entries, dropped
 
     def _summarize(self, source: Hashable, entry: AuditEntry) -> AuditEntry:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from busyapi.audit.files import AuditFile, list_files
 from busyapi.audit.head import Head, read_head
-from busyapi.audit.record import GENESIS_HASH, TRAIL_ACTIONS, parse_time
+from busyapi.audit.record import GENESIS_HASH, HEAD_MISSING, TRAIL_ACTIONS, parse_time
 from busyapi.audit.scan import previous_hash, read_begin, scan_lines
 from busyapi.failpoints import failpoint
 
@@ -53,6 +53,8 @@ def find_end(folder: Path, partition: int) -> TrailEnd:
         return TrailEnd(position, "records are missing", head)
     if position.file is None:
         return TrailEnd(position, "new trail")
+    if head is None:
+        return TrailEnd(position, HEAD_MISSING)
     return TrailEnd(position, "unconfirmed bytes" if has_rest else "")
 
 

@@ -15,12 +15,17 @@ ACTIONS = frozenset({"read", "export", "erase", "refused"})
 """The actions of clients and operators."""
 TRAIL_ACTIONS = frozenset({"begin", "resume", "expire"})
 """What the trail records of itself."""
+HEAD_MISSING = "the head is missing"
+"""Why a file begins, if only the head could have shown that the end of the trail was cut off."""
 GENESIS_HASH = "0" * 64
 """The hash before the first record of a trail."""
 MAX_LINE_BYTES = 4096
 """The longest line. A longer one is damage, and is not read into memory as a whole."""
+MAX_ENTRY_BYTES = MAX_LINE_BYTES - 512
+"""An entry becomes longer in the trail: by its number, its hash and its newline."""
 MAX_TEXT = 512
 MAX_COUNT = 1 << 53
+FIRST_YEAR = 1970
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 _HASH_MEMBER = b',"hash":"'
@@ -77,6 +82,8 @@ def decode_entry(line: bytes) -> AuditEntry:
     Raises:
         InvalidEntry: it is not an entry.
     """
+    if len(line) > MAX_ENTRY_BYTES:
+        raise InvalidEntry("too long")
     try:
         members = json.loads(line)
         entry = AuditEntry(**{_FIELDS.get(name, name): value for name, value in members.items()})
@@ -97,10 +104,10 @@ def _is_time(text: Any) -> bool:
     if not isinstance(text, str) or not _TIME.fullmatch(text):
         return False
     try:
-        datetime.fromisoformat(text)
+        # No device is older, and some platforms have no earlier times.
+        return datetime.fromisoformat(text).year >= FIRST_YEAR
     except ValueError:
         return False
-    return True
 
 
 _NAMES = {"address": "from", "request_id": "request"}

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from busyapi.audit.files import AuditFile, list_files
 from busyapi.audit.head import Head, read_head
-from busyapi.audit.record import FORMAT_VERSION, GENESIS_HASH, SealedRecord
+from busyapi.audit.record import FORMAT_VERSION, GENESIS_HASH, HEAD_MISSING, SealedRecord
 from busyapi.audit.scan import previous_hash, read_begin, scan_lines
 
 
@@ -140,10 +140,18 @@ class _TrailCheck:
         elif link.after[0] != before.file.name:
             self._add("missing", link.after[0], f"{name} continues this file, which is missing")
             self._last = Head(begin.seq - 1, previous_hash(begin))
+        self._report_loss(link)
+
+    def _report_loss(self, link: _Link) -> None:
+        """Report what the writer missed when it began a file."""
+        begin, name = link.begin, link.file.name
+        when = begin.members.get("time")
+        if begin.members.get("why") == HEAD_MISSING:
+            why = f"the head was gone when the writer looked at {when}"
+            self._add("missing", name, f"{why}: records before this file may have been cut off")
         missing = begin.members.get("missing")
         if isinstance(missing, dict):
             span = f"records {missing.get('from')} to {missing.get('through')}"
-            when = begin.members.get("time")
             self._add("missing", name, f"{span} were gone when the writer looked at {when}")
 
     def _check_file(self, link: _Link, stop: int | None) -> None:

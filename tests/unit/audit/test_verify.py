@@ -122,6 +122,17 @@ def test_deleted_head_is_found(root: Path) -> None:
     assert verify(root).problems[0].detail == "the head"
 
 
+def test_end_that_is_cut_with_the_head_stays_reported_after_the_writer_has_continued(
+    root: Path,
+) -> None:
+    edit(list_paths(root)[-1], lambda data: b"".join(data.splitlines(keepends=True)[:-1]))
+    (audit_folder(root, 0) / "head").unlink()
+    write_reads(root, 7, 9)
+    (problem,) = verify(root).problems
+    assert problem.kind == "missing"
+    assert problem.detail.startswith("the head was gone when the writer looked")
+
+
 def test_all_files_deleted_is_found(root: Path) -> None:
     for path in list_paths(root):
         path.unlink()

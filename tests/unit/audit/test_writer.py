@@ -227,6 +227,8 @@ def test_entry_survives_its_encoding() -> None:
         {"count": -1},
         {"name": None},
         {"name": "x" * 513},
+        {"name": "\U0001f600" * 512},
+        {"time": "0001-01-01T00:00:00.000Z"},
     ],
 )
 def test_false_entry_is_refused(change: dict[str, Any]) -> None:
