@@ -3,6 +3,8 @@
 Each mutant imports what it replaces, so mypy checks its type and a rename finds it.
 """
 
+import asyncio
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,6 +34,7 @@ from busyapi.stream.state import PartitionState
 from busyapi.web import http1
 from busyapi.web.head import Head, MalformedHead, parse_head
 from busyapi.web.http1 import HalfCloseProtocol, StrictHttp
+from busyapi.web.protocol import DeadlineProtocol
 from busyapi.web.read_turns import PausedConnection, ReadTurns
 from testkit.broken_build import replace, replace_in_script
 
@@ -200,6 +203,26 @@ def read_all_in_one_turn() -> None:
         connection.transport.resume_reading()
 
     replace(ReadTurns, "request", request)
+
+
+def report_turns() -> None:
+    """Print how many bytes each iteration of the loop receives. This breaks nothing."""
+    receive = DeadlineProtocol.data_received
+    size = 0
+
+    def end_turn() -> None:
+        nonlocal size
+        sys.stderr.write(f"turn: {size}\n")
+        size = 0
+
+    def data_received(self: DeadlineProtocol, data: bytes) -> None:
+        nonlocal size
+        if not size:
+            asyncio.get_running_loop().call_soon(end_turn)
+        size += len(data)
+        receive(self, data)
+
+    replace(DeadlineProtocol, "data_received", data_received)
 
 
 def forget_paused_connections() -> None:

@@ -6,12 +6,15 @@ A paused connection is read again whatever happens to the others: some stop, som
 import base64
 import gzip
 import random
+import re
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache
 
 import pytest
 
+from busyapi.web.read_turns import MAX_BYTES_PER_TURN
 from testkit import mutants
 from testkit.api_client import (
     BODY,
@@ -22,7 +25,7 @@ from testkit.api_client import (
     fetch_count,
     render_request,
 )
-from testkit.broken_build import broken_build
+from testkit.broken_build import Mutant, broken_build
 from testkit.http1 import Answer
 from testkit.processes import Api, Stack
 from testkit.waiting import wait_until
@@ -193,3 +196,47 @@ def test_a_connection_that_waits_for_its_turn_still_has_its_deadline(start_api: 
         for device in devices:
             check_problem(device.read_answer(), 404)
             assert device.read_answer().status == 200
+
+
+def measure_share_of_large_turns(start_api: StartApi, *defects: Mutant) -> float:
+    """Return the share of bytes that are received in turns of four times the limit and more.
+
+    Many bodies arrive at once. The first bytes of each are received before it waits for a turn.
+    """
+    build = broken_build(mutants.report_turns, *defects)
+    api = start_api(**build, BUSYAPI_RECEIVING_BYTES=str(512 << 20))
+    with ExitStack() as clients:
+        devices = [clients.enter_context(RawConnection(api.port, 60)) for _ in range(40)]
+        for device in devices:
+            device.send(plain()[:1000])
+        wait_until(lambda: not any(device.count_unread() for device in devices), "the heads")
+        senders = [
+            threading.Thread(target=device.send, args=(plain()[1000:],)) for device in devices
+        ]
+        api.pause()
+        try:
+            for sender in senders:
+                sender.start()
+            wait_until(lambda: all(device.count_unread() > 0 for device in devices), "the bodies")
+        finally:
+            api.resume()
+        for sender in senders:
+            sender.join()
+        for device in devices:
+            # A slow machine may be too late to decode the last ones.
+            assert device.read_answer().status in {201, 503}
+    turns = [
+        int(size) for size in re.findall(rb"^turn: (\d+)$", api.log.read_bytes(), re.MULTILINE)
+    ]
+    assert sum(turns) >= 40 * len(usages())
+    return sum(size for size in turns if size > 4 * MAX_BYTES_PER_TURN) / sum(turns)
+
+
+def test_few_bytes_are_received_in_each_turn(start_api: StartApi) -> None:
+    """So other clients, which are served between the turns, wait only for these."""
+    assert measure_share_of_large_turns(start_api) < 0.25
+
+
+@pytest.mark.mutants
+def test_bodies_that_are_all_read_in_one_turn_are_found(start_api: StartApi) -> None:
+    assert measure_share_of_large_turns(start_api, mutants.read_all_in_one_turn) > 0.25
