@@ -1,6 +1,7 @@
 """A backlog of large batches is archived with bounded memory, over any link, in small blocks."""
 
 import asyncio
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -9,13 +10,17 @@ import pytest
 
 from busyapi.archive.compression import read_content_size
 from busyapi.archive.reader import scan_blocks
-from busyapi.flusher.buffer import POLL_INTERVAL_SECONDS
+from busyapi.flusher.buffer import POLL_INTERVAL_SECONDS, FlushBuffer
+from busyapi.flusher.idempotency import IdempotencyKeeper
+from busyapi.ids import Seq
 from busyapi.stream.entry import encode_entry
 from busyapi.stream.keys import PartitionKeys
+from busyapi.stream.partition import OwnedPartition
 from testkit.archive_reader import read_archive
 from testkit.in_process import (
     endpoint_of,
     make_flusher,
+    open_archive,
     poll_until,
     run_flusher,
     wait_until_flushing,
@@ -157,6 +162,24 @@ async def test_entries_that_arrive_one_by_one_are_read_together(stack: InProcess
     # Besides the reads, a few calls a second publish the cursor and renew the lease.
     assert calls < 2 * (monotonic() - started) / POLL_INTERVAL_SECONDS + 10
     assert stack.read_archived_ids() == list(range(1, last + 1))
+
+
+async def test_flusher_that_stops_reads_all_that_waits(stack: InProcessStack) -> None:
+    async with run_flusher(stack.make_flusher(bound=100_000)):
+        pass
+    last = fill(stack.server, 3000, 1, 100)  # more than fit into some replies
+    stopping = asyncio.Event()
+    stopping.set()
+    with closing(open_archive(stack.archive, bound=100_000)) as writer:
+        archive_id = writer.identity.archive_id
+        partition = OwnedPartition(endpoint_of(stack.server), 0, "fsync", archive_id)
+        await partition.connect()
+        await partition.acquire_lease()
+        buffer = FlushBuffer(Seq(0), IdempotencyKeeper(3600, 1000))
+        await buffer.fill(partition, stopping)
+        usages, _ = await buffer.flush(writer, partition)
+        await partition.release()
+    assert usages == last
 
 
 def test_flusher_killed_between_two_blocks_of_an_entry_repeats_and_loses_nothing(

@@ -188,8 +188,8 @@ def _verify(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     """Write archived usages into a Parquet file.
 
-    Columns: id, received_at, patient_id, medication, timestamp, and usage, which is the whole
-    usage as JSON. The file appears when it is complete. Needs pyarrow: in a clone, run
+    Columns: id, received_at, patient_id, medication, timestamp, usage (all of it, as JSON), writer
+    and tenant. The file appears when it is complete. Needs pyarrow: in a clone, run
     `.venv/bin/pip install -e '.[parquet]'`.
     """
     selection = Selection(options)

@@ -34,8 +34,8 @@ class TrailEnd(NamedTuple):
     """The record that the head names, if the files end before it."""
 
 
-def find_end(folder: Path, partition: int) -> TrailEnd:
-    """Find the end of a trail.
+def find_end(folder: Path, partition: int, known: Head | None = None) -> TrailEnd:
+    """Find the end of a trail. `known`: a record that the caller has put there itself.
 
     Only the newest file with a record is read. A file whose first record is not valid was begun by
     a process that died or whose disk failed, and nothing in it was confirmed.
@@ -49,8 +49,9 @@ def find_end(folder: Path, partition: int) -> TrailEnd:
             position, has_rest = position_of
             has_rest = has_rest or file is not files[-1]
             break
-    if head and head.seq > position.seq:
-        return TrailEnd(position, "records are missing", head)
+    newest = max(filter(None, (head, known)), default=None)
+    if newest and newest.seq > position.seq:
+        return TrailEnd(position, "records are missing", newest)
     if position.file is None:
         return TrailEnd(position, "new trail")
     if head is None:

@@ -161,7 +161,7 @@ class AuditWriter:
         """Return the end that this process knows, or search it if the files are others."""
         if self._end and self._is_current(self._end):
             return self._end
-        self._end = find_end(self.folder, self._partition)
+        self._end = find_end(self.folder, self._partition, self.head)
         return self._end
 
     def _is_current(self, end: TrailEnd) -> bool:

@@ -113,7 +113,7 @@ Post a usage:
     curl -X POST -H "Content-Type: application/json" --data '{USAGE}' {url}/api/usages
 Open the page:
     {url}/
-Prove that every usage is in the archive ({archive}) exactly once:
+When no usage is waiting, prove that each one is in the archive ({archive}) exactly once:
     {format_program()} archive verify --dir {archive}
 Logs are in {format_path(folder.logs)}. Ctrl-C stops everything.
 """

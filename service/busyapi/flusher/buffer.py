@@ -85,7 +85,7 @@ class FlushBuffer:
         end = monotonic() + FLUSH_SECONDS
         while not self.should_flush and (self._entries or monotonic() < end):
             await self.read(partition)
-            if partition.reached_end:
+            if partition.reached_end and not self.should_flush:
                 if stopping.is_set():
                     return
                 # A read for every new entry would cost Redis more than the entry itself.

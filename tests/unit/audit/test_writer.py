@@ -1,5 +1,6 @@
 """What is appended is on disk in one chain, whoever appends and whatever failed before."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from busyapi.audit import writer as writer_module
 from busyapi.audit.files import audit_folder, list_files
-from busyapi.audit.head import read_head
+from busyapi.audit.head import Head, read_head, write_head
 from busyapi.audit.record import InvalidEntry, decode_entry, encode_entry
 from busyapi.errors import ArchiveFull, FsyncFailed
 from testkit.audit import (
@@ -187,6 +188,26 @@ def test_trail_whose_files_are_gone_continues_after_its_head(fast_path: Path) ->
     assert [record["seq"] for record in read_records(fast_path)] == [5, 6]
     report = verify(fast_path)
     assert any("records 1 to 4 were gone" in problem.detail for problem in report.problems)
+
+
+@pytest.mark.parametrize("has_head", [True, False])
+def test_running_writer_notices_that_its_last_records_are_gone(
+    fast_path: Path, *, has_head: bool
+) -> None:
+    writer = open_writer(fast_path)
+    writer.append([make_entry(number) for number in range(1, 4)])
+    (path,) = list_paths(fast_path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:2]))
+    head = audit_folder(fast_path, 0) / "head"
+    head.unlink()
+    if has_head:
+        digest = json.loads(lines[1])["hash"]
+        write_head(audit_folder(fast_path, 0), Head(2, digest), sync=True)
+    writer.append([make_entry(4)])
+    writer.close()
+    (problem,) = verify(fast_path).problems
+    assert problem.detail.startswith("records 3 to 4 were gone when the writer looked")
 
 
 def test_head_survives_a_torn_line(fast_path: Path) -> None:

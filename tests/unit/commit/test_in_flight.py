@@ -113,6 +113,14 @@ def test_batch_ends_at_the_maximum_of_keys() -> None:
     assert len(queued) == 1
 
 
+def test_writes_without_a_key_do_not_count_as_keys() -> None:
+    plain = [make_plain_write() for _ in range(2 * MAX_KEYED_WRITES)]
+    queued = deque([*plain, make_keyed_write("a"), *plain])
+    batch = form_batch(queued, BatchIdentity(KEYS, "me", 7))
+    assert not queued
+    assert sorted(len(writes) for _, writes in batch.commands) == [1, 4 * MAX_KEYED_WRITES]
+
+
 def test_request_larger_than_a_batch_is_sent_alone() -> None:
     queued = deque([make_plain_write(size=5 * MAX_COMMIT_BATCH_BYTES), make_plain_write()])
     assert form_batch(queued, IDENTITY).commands[0][0].usage_count == 1
