@@ -24,7 +24,7 @@ TIMEOUT_SECONDS = 20.0
 """A case without an answer fails after this time."""
 
 ID = re.compile(rb'(?i)(?<="id":)\d+|(?<=location: /api/usages/)\d+|(?<="ids":\[)[\d,]+')
-REQUEST_ID = re.compile(rb"(?<=x-request-id: )[0-9a-f]{12}-[0-9a-f]+(?=\r)")
+REQUEST_ID = re.compile(rb"(?<=x-request-id: )[0-9a-f]{20}(?=\r)")
 WAIT = re.compile(rb"(?<=retry-after: )\d+")
 DATE = re.compile(rb"(?<=\r\ndate: )[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} [\d:]{8} GMT(?=\r\n)")
 LENGTH = re.compile(rb"content-length: (\d+)")

@@ -9,7 +9,7 @@ from testkit.api_client import BODY, USAGE, RawConnection, render_request, send
 from testkit.http1 import fetch
 from testkit.processes import Stack
 
-GENERATED = re.compile(r"[0-9a-f]{12}-[0-9a-f]+")
+GENERATED = re.compile(r"[0-9a-f]{20}")
 PATHS = ("/", "/openapi.json", "/livez", "/readyz", "/api/usages/count", "/nowhere", "/api/usages")
 numbers = count()
 
