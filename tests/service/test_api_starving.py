@@ -1,7 +1,8 @@
 """While one client attacks a port, other clients wait little longer than without the attack.
 
 A busy machine may be slow at any moment, so quiet and attacked times alternate, and the best of
-some rounds counts: an attack that starves other clients does so in every round.
+some rounds counts: an attack that starves other clients does so in every round. A wait for one step
+of decoding is not starving: on a fast, idle machine it is more than three times as long as a post.
 """
 
 import gzip
@@ -12,9 +13,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from statistics import quantiles
+from typing import NamedTuple
 
 import pytest
 
+from busyapi.decode.body import read_single
+from busyapi.errors import InvalidRequest
 from testkit import mutants
 from testkit.api_client import BODY, RawConnection, check_stored, render_request
 from testkit.broken_build import broken_build
@@ -180,30 +184,69 @@ ATTACKS: dict[str, Attack] = {
 }
 
 
-def measure_ratios(api: Api, attack: Attack, posts: int = POSTS) -> Iterator[float]:
-    """Yield the ratio of the p99 under the attack to the p99 just before it."""
+class Waits(NamedTuple):
+    """Times of one round, in seconds."""
+
+    quiet: float
+    """The p99 just before the attack."""
+    attacked: float
+    """The p99 under the attack."""
+    step: float
+    """The longest step of decoding a crafted usage, on this machine at this time."""
+
+    @property
+    def ratio(self) -> float:
+        """Return how many times as long other clients wait."""
+        return self.attacked / self.quiet
+
+    @property
+    def is_allowed(self) -> bool:
+        """Return whether others wait little longer, or for hardly more than one step."""
+        return self.ratio <= MAX_RATIO or self.attacked <= self.quiet + 1.5 * self.step
+
+
+def measure_longest_step() -> float:
+    """Return the longest of the steps that decode crafted usages; each body's best of three."""
+    return max(min(time_steps(body) for _ in range(3)) for body in SINGLES.values())
+
+
+def time_steps(body: bytes) -> float:
+    """Return the seconds of the longest step that decodes a usage."""
+    work = read_single(body, "", "", strict=True, max_bytes=len(body))
+    longest = 0.0
+    while True:
+        started = time.thread_time()
+        try:
+            next(work)
+        except (StopIteration, InvalidRequest):
+            return max(longest, time.thread_time() - started)
+        longest = max(longest, time.thread_time() - started)
+
+
+def measure_waits(api: Api, attack: Attack, posts: int = POSTS) -> Iterator[Waits]:
+    """Yield the times of each round."""
     for _ in range(ROUNDS):
-        quiet = measure_p99(api)
+        quiet, step = measure_p99(api), measure_longest_step()
         with ExitStack() as clients:
             attack(api, clients)
-            yield measure_p99(api, posts) / quiet
+            yield Waits(quiet, measure_p99(api, posts), step)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_other_clients_are_not_starved(attacked_api: Api, name: str) -> None:
-    ratios = []
-    for ratio in measure_ratios(attacked_api, ATTACKS[name]):
-        ratios.append(ratio)
-        if ratio <= MAX_RATIO:
+    rounds = []
+    for waits in measure_waits(attacked_api, ATTACKS[name]):
+        rounds.append(waits)
+        if waits.is_allowed:
             return
-    pytest.fail(f"with the attack, other clients wait {ratios} times as long")
+    pytest.fail(f"with the attack, other clients wait too long: {rounds}")
 
 
 def test_an_attack_that_starves_other_clients_is_found(attacked_api: Api) -> None:
-    """The process pauses repeatedly, each time for ten times the p99."""
+    """The process pauses repeatedly, each time for ten times the p99 and the longest step."""
 
     def stop_repeatedly(api: Api, clients: ExitStack) -> None:
-        seconds = 10 * measure_p99(api)
+        seconds = 10 * (measure_p99(api) + measure_longest_step())
 
         def stop() -> None:
             api.pause()
@@ -212,7 +255,7 @@ def test_an_attack_that_starves_other_clients_is_found(attacked_api: Api) -> Non
 
         clients.enter_context(repeat_in_background(stop, seconds / 10))
 
-    assert min(next(measure_ratios(attacked_api, stop_repeatedly)) for _ in range(2)) > MAX_RATIO
+    assert not any(next(measure_waits(attacked_api, stop_repeatedly)).is_allowed for _ in range(2))
 
 
 @pytest.mark.mutants
@@ -223,4 +266,4 @@ def test_crafted_batches_that_are_read_without_a_break_are_found(
     tokens.write_text("write good\n")
     api = start_api(BUSYAPI_TOKENS_FILE=str(tokens), **broken_build(mutants.read_without_a_break))
     # Each post waits for a whole batch.
-    assert next(measure_ratios(api, ATTACKS["crafted batches"], posts=10)) > MAX_RATIO
+    assert not next(measure_waits(api, ATTACKS["crafted batches"], posts=10)).is_allowed

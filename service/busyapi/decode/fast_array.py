@@ -8,7 +8,14 @@ one comma separates two values.
 
 from busyapi.decode.incremental import Incremental
 from busyapi.decode.json_line import DEPTH_LIMIT, SHALLOW_BYTES, parse, render_all
-from busyapi.decode.limits import count_brackets, max_containers, max_containers_in_batch
+from busyapi.decode.limits import (
+    LONG_BYTES,
+    MAX_LARGE_EXPONENTS,
+    count_brackets,
+    count_large_exponents,
+    max_containers,
+    max_containers_in_batch,
+)
 from busyapi.decode.validation import is_object, is_usage
 
 _MAX_FIRST_NAME_BYTES = 64
@@ -68,12 +75,20 @@ def decode_items_fast(items: bytes, brackets: int, *, strict: bool) -> list[byte
         usages = parse(b"[%b]" % items)
         if all(map(is_usage if strict else is_object, usages)):
             lines = render_all(usages)
+            if len(items) > LONG_BYTES and _may_have_too_many_exponents(items, lines):
+                return None
             # Each usage has one bracket. Only the others can make one of them deep or dense.
             if brackets <= len(lines) + DEPTH_LIMIT or not any(map(_has_many_brackets, lines)):
                 return lines
     except (ValueError, RecursionError):
         pass
     return None
+
+
+def _may_have_too_many_exponents(items: bytes, lines: list[bytes]) -> bool:
+    # Each of them has four bytes or more in its line.
+    longest = max(map(len, lines), default=0)
+    return longest > 4 * MAX_LARGE_EXPONENTS and count_large_exponents(items) > MAX_LARGE_EXPONENTS
 
 
 def _has_many_brackets(line: bytes) -> bool:

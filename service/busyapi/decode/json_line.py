@@ -25,6 +25,8 @@ SHALLOW_BYTES = 2 * DEPTH_LIMIT
 _encoder = msgspec.json.Encoder()
 
 parse: Callable[[bytes], Any] = msgspec.json.Decoder(float_hook=parse_float).decode
+parse_small_exponents: Callable[[bytes], Any] = msgspec.json.Decoder().decode
+"""Ten times as fast for floats, but slow for those with an exponent of three digits."""
 render: Callable[[Any], bytes] = _encoder.encode
 
 

@@ -2,14 +2,26 @@
 
 from busyapi.decode.diagnose import BYTE_ORDER_MARK, Unreadable, find_errors, parse_json
 from busyapi.decode.incremental import Incremental, run_to_completion
-from busyapi.decode.json_line import DEPTH_LIMIT, SHALLOW_BYTES, measure_depth, parse, render
-from busyapi.decode.limits import MAX_STEP_BYTES, TOO_DENSE, is_too_dense, max_containers
+from busyapi.decode.json_line import (
+    DEPTH_LIMIT,
+    SHALLOW_BYTES,
+    measure_depth,
+    parse,
+    parse_small_exponents,
+    render,
+)
+from busyapi.decode.limits import (
+    LONG_BYTES,
+    MAX_LARGE_EXPONENTS,
+    MAX_STEP_BYTES,
+    TOO_DENSE,
+    TOO_MANY_EXPONENTS,
+    count_large_exponents,
+    is_too_dense,
+    max_containers,
+)
 from busyapi.decode.validation import is_object, is_usage
 from busyapi.errors import InvalidUsage, MalformedBody, ValidationError
-
-_LONG_BYTES = 8_192
-"""Bytes that the full parser reads without a break: up to 1 ms. For a longer usage, each pass over
-it is one step."""
 
 
 def decode_usage(raw: bytes, *, strict: bool) -> bytes:
@@ -58,15 +70,20 @@ def read_line(raw: bytes, *, strict: bool, fast_decoder_failed: bool = False) ->
 
 def decode_fast(raw: bytes, *, strict: bool, max_bytes: int = MAX_STEP_BYTES) -> bytes | None:
     """Return the line of an ordinary usage; None if it needs the full parser, `read_line`."""
-    brackets, size = 0, len(raw)
+    brackets, size, read = 0, len(raw), parse
     # A shorter usage can hold neither too many brackets nor too deep ones.
     if size > SHALLOW_BYTES:
         # Not `count_brackets`: every post runs this code, and a call costs time.
         brackets = raw.count(b"{") + raw.count(b"[")
         if size > max_bytes or (brackets > DEPTH_LIMIT and brackets > max_containers(size)):
             return None
+        if size > LONG_BYTES:
+            exponents = count_large_exponents(raw)
+            if exponents > MAX_LARGE_EXPONENTS:
+                return None
+            read = read if exponents else parse_small_exponents
     try:
-        value = parse(raw)
+        value = read(raw)
         if (is_usage(value) if strict else is_object(value)) and (
             brackets <= DEPTH_LIMIT or measure_depth(value) <= DEPTH_LIMIT
         ):
@@ -77,8 +94,10 @@ def decode_fast(raw: bytes, *, strict: bool, max_bytes: int = MAX_STEP_BYTES) ->
 
 
 def _decode_with_diagnosis(raw: bytes, *, strict: bool) -> Incremental[bytes]:
-    is_long = len(raw) > _LONG_BYTES
+    is_long = len(raw) > LONG_BYTES
     if is_long:
+        if count_large_exponents(raw) > MAX_LARGE_EXPONENTS:
+            raise InvalidUsage([ValidationError("", TOO_MANY_EXPONENTS)])
         yield
     value = parse_json(raw)
     if is_long:

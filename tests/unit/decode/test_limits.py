@@ -12,9 +12,13 @@ from busyapi.decode.incremental import run_to_completion
 from busyapi.decode.limits import (
     BYTES_PER_CONTAINER,
     FREE_CONTAINERS,
+    LONG_BYTES,
+    MAX_LARGE_EXPONENTS,
     MAX_STEP_BYTES,
     TOO_DENSE,
+    TOO_MANY_EXPONENTS,
     count_containers,
+    count_large_exponents,
 )
 from busyapi.decode.usage import decode_usage, read_usage
 from busyapi.errors import InvalidRequest, InvalidUsage, MalformedBody, ValidationError
@@ -121,6 +125,44 @@ def test_a_usage_with_the_maximum_of_containers_is_accepted_and_one_more_is_not(
     assert decode_array(pack([refused, USAGE * 1, USAGE, USAGE])) == [
         ValidationError("/0", TOO_DENSE)
     ]
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (b"1e300", 1),
+        (b"1E+300", 1),
+        (b"1.5e-0300", 1),
+        (b"-1e99", 0),
+        (b"1e+22", 0),
+        (b"300", 0),
+        (b"1.7976931348623157E308", 1),
+    ],
+)
+def test_numbers_with_an_exponent_of_three_digits_are_counted(number: bytes, expected: int) -> None:
+    raw = b'{"medication":"Albuterol","value":[' + b",".join([number] * 7) + b"]}"
+    assert count_large_exponents(raw) == 7 * expected
+
+
+@pytest.mark.parametrize("number", [b"1e300", b"10.0E0299", b"4.9e-324", b"0e300"])
+def test_a_long_usage_with_too_many_large_exponents_is_refused(number: bytes) -> None:
+    def make(count: int) -> bytes:
+        return b'{"a":[%b],"b":"%b"}' % (b",".join([number] * count), b"x" * LONG_BYTES)
+
+    accepted = make(MAX_LARGE_EXPONENTS)
+    refused = make(MAX_LARGE_EXPONENTS + 1)
+    line = decode_usage(accepted, strict=False)
+    assert json.loads(line) == json.loads(accepted)
+    with pytest.raises(InvalidUsage) as caught:
+        decode_usage(refused, strict=False)
+    assert caught.value.errors == [ValidationError("", TOO_MANY_EXPONENTS)]
+    assert decode_array(pack([accepted, accepted])) == [line, line]
+    assert decode_array(pack([USAGE, refused])) == [ValidationError("/1", TOO_MANY_EXPONENTS)]
+    # A short usage may hold as many as fit.
+    short = b'{"a":[' + b",".join([b"1e300"] * (MAX_LARGE_EXPONENTS + 200)) + b"]}"
+    assert len(short) < LONG_BYTES
+    assert decode_usage(short, strict=False) == short
+    assert decode_array(pack([short, short])) == [short, short]
 
 
 def test_a_batch_of_too_many_containers_is_refused_as_a_whole() -> None:
