@@ -7,8 +7,15 @@ one comma separates two values.
 """
 
 from busyapi.decode.incremental import Incremental
-from busyapi.decode.json_line import DEPTH_LIMIT, SHALLOW_BYTES, parse, render_all
+from busyapi.decode.json_line import (
+    DEPTH_LIMIT,
+    SHALLOW_BYTES,
+    parse,
+    parse_small_exponents,
+    render_all,
+)
 from busyapi.decode.limits import (
+    BYTES_PER_LARGE_EXPONENT,
     LONG_BYTES,
     MAX_LARGE_EXPONENTS,
     count_brackets,
@@ -72,7 +79,8 @@ def decode_items_fast(items: bytes, brackets: int, *, strict: bool) -> list[byte
     if brackets > max_containers(len(items)):
         return None
     try:
-        usages = parse(b"[%b]" % items)
+        has_few = count_large_exponents(items) <= len(items) // BYTES_PER_LARGE_EXPONENT
+        usages = (parse_small_exponents if has_few else parse)(b"[%b]" % items)
         if all(map(is_usage if strict else is_object, usages)):
             lines = render_all(usages)
             if len(items) > LONG_BYTES and _may_have_too_many_exponents(items, lines):

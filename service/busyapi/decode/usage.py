@@ -11,6 +11,7 @@ from busyapi.decode.json_line import (
     render,
 )
 from busyapi.decode.limits import (
+    BYTES_PER_LARGE_EXPONENT,
     LONG_BYTES,
     MAX_LARGE_EXPONENTS,
     MAX_STEP_BYTES,
@@ -81,7 +82,8 @@ def decode_fast(raw: bytes, *, strict: bool, max_bytes: int = MAX_STEP_BYTES) ->
             exponents = count_large_exponents(raw)
             if exponents > MAX_LARGE_EXPONENTS:
                 return None
-            read = read if exponents else parse_small_exponents
+            if exponents <= size // BYTES_PER_LARGE_EXPONENT:
+                read = parse_small_exponents
     try:
         value = read(raw)
         if (is_usage(value) if strict else is_object(value)) and (
