@@ -2,7 +2,7 @@
 
 msgspec reads most floats in 20 ns, but takes 10 µs for one near the limits of a double, as `1e300`:
 six bytes with its comma. A batch of them would cost fifty times as much as other batches of its
-size. So its decoders of usages have this function as `float_hook`: 0.3 µs for any float.
+size. With this function as its `float_hook` it takes 0.3 µs for any float.
 """
 
 from math import isinf

@@ -7,16 +7,8 @@ one comma separates two values.
 """
 
 from busyapi.decode.incremental import Incremental
-from busyapi.decode.json_line import (
-    DEPTH_LIMIT,
-    SHALLOW_BYTES,
-    parse,
-    parse_small_exponents,
-    render_all,
-)
+from busyapi.decode.json_line import DEPTH_LIMIT, SHALLOW_BYTES, choose_parser, render_all
 from busyapi.decode.limits import (
-    BYTES_PER_LARGE_EXPONENT,
-    LONG_BYTES,
     MAX_LARGE_EXPONENTS,
     count_brackets,
     count_large_exponents,
@@ -75,28 +67,20 @@ def _find_last_item_end(text: bytes, head: bytes, start: int, end: int) -> int:
 
 def decode_items_fast(items: bytes, brackets: int, *, strict: bool) -> list[bytes] | None:
     """Return the lines of ordinary usages between commas; None if they need the full parser."""
+    exponents = count_large_exponents(items)
     # This counts the usages' own brackets too: an ordinary usage is longer than eight bytes.
-    if brackets > max_containers(len(items)):
+    if brackets > max_containers(len(items)) or exponents > MAX_LARGE_EXPONENTS:
         return None
     try:
-        has_few = count_large_exponents(items) <= len(items) // BYTES_PER_LARGE_EXPONENT
-        usages = (parse_small_exponents if has_few else parse)(b"[%b]" % items)
+        usages = choose_parser(len(items), exponents)(b"[%b]" % items)
         if all(map(is_usage if strict else is_object, usages)):
             lines = render_all(usages)
-            if len(items) > LONG_BYTES and _may_have_too_many_exponents(items, lines):
-                return None
             # Each usage has one bracket. Only the others can make one of them deep or dense.
             if brackets <= len(lines) + DEPTH_LIMIT or not any(map(_has_many_brackets, lines)):
                 return lines
     except (ValueError, RecursionError):
         pass
     return None
-
-
-def _may_have_too_many_exponents(items: bytes, lines: list[bytes]) -> bool:
-    # Each of them has four bytes or more in its line.
-    longest = max(map(len, lines), default=0)
-    return longest > 4 * MAX_LARGE_EXPONENTS and count_large_exponents(items) > MAX_LARGE_EXPONENTS
 
 
 def _has_many_brackets(line: bytes) -> bool:

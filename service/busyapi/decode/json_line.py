@@ -25,9 +25,18 @@ SHALLOW_BYTES = 2 * DEPTH_LIMIT
 _encoder = msgspec.json.Encoder()
 
 parse: Callable[[bytes], Any] = msgspec.json.Decoder(float_hook=parse_float).decode
-parse_small_exponents: Callable[[bytes], Any] = msgspec.json.Decoder().decode
+_parse_small_exponents: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 """Ten times as fast for floats, but slow for those with an exponent of three digits."""
+_BYTES_PER_LARGE_EXPONENT = 512
+"""With fewer such numbers, all together cost less than the rest of the body, however slow they are
+to read."""
 render: Callable[[Any], bytes] = _encoder.encode
+
+
+def choose_parser(size: int, large_exponents: int) -> Callable[[bytes], Any]:
+    """Return the faster parser for JSON with this number of exponents of three digits."""
+    has_few = large_exponents <= size // _BYTES_PER_LARGE_EXPONENT
+    return _parse_small_exponents if has_few else parse
 
 
 def render_all(values: list[Any]) -> list[bytes]:

@@ -24,10 +24,6 @@ MAX_LARGE_EXPONENTS = 1024
 """Numbers with an exponent of three digits that a usage of more than LONG_BYTES may hold. Reading
 one takes 0.4 µs, ten times as long as other numbers of its size."""
 
-BYTES_PER_LARGE_EXPONENT = 512
-"""With fewer such numbers, all together cost less than the rest of the body, however slow they are
-to read."""
-
 LONG_BYTES = 8_192
 """Bytes that the full parser reads without a break: up to 1 ms. For a longer usage, each pass over
 it is one step."""

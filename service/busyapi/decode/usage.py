@@ -5,13 +5,12 @@ from busyapi.decode.incremental import Incremental, run_to_completion
 from busyapi.decode.json_line import (
     DEPTH_LIMIT,
     SHALLOW_BYTES,
+    choose_parser,
     measure_depth,
     parse,
-    parse_small_exponents,
     render,
 )
 from busyapi.decode.limits import (
-    BYTES_PER_LARGE_EXPONENT,
     LONG_BYTES,
     MAX_LARGE_EXPONENTS,
     MAX_STEP_BYTES,
@@ -82,8 +81,7 @@ def decode_fast(raw: bytes, *, strict: bool, max_bytes: int = MAX_STEP_BYTES) ->
             exponents = count_large_exponents(raw)
             if exponents > MAX_LARGE_EXPONENTS:
                 return None
-            if exponents <= size // BYTES_PER_LARGE_EXPONENT:
-                read = parse_small_exponents
+            read = choose_parser(size, exponents)
     try:
         value = read(raw)
         if (is_usage(value) if strict else is_object(value)) and (
