@@ -110,8 +110,8 @@ class FastPathProtocol(DeadlineProtocol):
         if length > context.settings.max_body or context.draining:
             return False
         # Most posts of an open installation have no credential and no limit.
-        is_open = authorization is None and not credentials
-        unlimited_writer = authorizer.unlimited_writer if is_open else None
+        is_anonymous = authorization is None and not credentials
+        unlimited_writer = authorizer.unlimited_writer if is_anonymous else None
         credential = unlimited_writer or authorizer.find_writer(authorization, credentials)
         if credential is None:
             return False
@@ -247,10 +247,7 @@ class FastPathWrite(PendingWrite):
             context = protocol.context
             usage = make_usage_id(Seq(last), self.partition, context.settings.partitions)
             close = context.draining
-            # As `_record_status`, without its call.
-            self.is_waiting = False
-            now = monotonic()
-            protocol.route_tally.record(201, now - self.created_at)
+            now = self._record_status(201)
             limits = context.authorizer.render_limits(*self.client) if self.client else b""
             message = render_created(usage, self.request_id, limits, close=close)
             protocol.send_response(message, now, close=close)

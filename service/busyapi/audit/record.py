@@ -104,7 +104,7 @@ def _is_time(text: Any) -> bool:
     if not isinstance(text, str) or not _TIME.fullmatch(text):
         return False
     try:
-        # No device is older, and some platforms have no earlier times.
+        # Retention subtracts days, and the calendar of `datetime` begins with the year 1.
         return datetime.fromisoformat(text).year >= FIRST_YEAR
     except ValueError:
         return False
