@@ -239,11 +239,16 @@ SINGLES = {
     "nested arrays": usage(b'"x":' + array(NESTED, MAX_USAGE_BYTES)),
     "objects, read twice": usage(b'"x":%b,%b' % (array(b'{"":0},11,"aaaa"', 64_000), AGAIN)),
     "texts, read twice": usage(b'"x":%b,%b' % (array(b'"a"', 64_000), AGAIN)),
+    "fractions, read twice": usage(b'"x":%b,%b' % (array(b"1.5", 64_000), AGAIN)),
+    "texts beside an escape": usage(
+        b'"x":%b,"z":"\\ud83d\\ude00",%b' % (array(b'"a"', 64_000), AGAIN)
+    ),
     "numbers too large": usage(b'"x":' + array(b"1e400", MAX_USAGE_BYTES)),
     "large numbers": usage(b'"x":' + array(b"1e300", 65_000)),
     "4,300 digits": usage(b'"x":' + array(b"9" * 4_300, MAX_USAGE_BYTES)),
     "escaped quotes": b'{"' + b'\\"' * 32_000,
     "form": b"&".join(b"f%d=%%41%b" % (n, b"%C3%A9" * 9) for n in range(999)),
+    "form of one field": b"f=" + b"%41" * 21_000,
     "form of signs": b"&=" * 32_000,
 }
 

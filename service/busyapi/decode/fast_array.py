@@ -9,11 +9,10 @@ one comma separates two values.
 from busyapi.decode.incremental import Incremental
 from busyapi.decode.json_line import DEPTH_LIMIT, SHALLOW_BYTES, choose_parser, render_all
 from busyapi.decode.limits import (
-    MAX_LARGE_EXPONENTS,
     count_brackets,
-    count_large_exponents,
     max_containers,
     max_containers_in_batch,
+    scan_numbers,
 )
 from busyapi.decode.validation import is_object, is_usage
 
@@ -67,12 +66,12 @@ def _find_last_item_end(text: bytes, head: bytes, start: int, end: int) -> int:
 
 def decode_items_fast(items: bytes, brackets: int, *, strict: bool) -> list[bytes] | None:
     """Return the lines of ordinary usages between commas; None if they need the full parser."""
-    exponents = count_large_exponents(items)
+    numbers = scan_numbers(items)
     # This counts the usages' own brackets too: an ordinary usage is longer than eight bytes.
-    if brackets > max_containers(len(items)) or exponents > MAX_LARGE_EXPONENTS:
+    if brackets > max_containers(len(items)) or numbers.excess:
         return None
     try:
-        usages = choose_parser(len(items), exponents)(b"[%b]" % items)
+        usages = choose_parser(len(items), numbers.large_exponents)(b"[%b]" % items)
         if all(map(is_usage if strict else is_object, usages)):
             lines = render_all(usages)
             # Each usage has one bracket. Only the others can make one of them deep or dense.

@@ -6,7 +6,7 @@ Errors about a form use its words: it has fields, and every value is text.
 import json
 from collections import Counter
 from collections.abc import Iterable
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_to_bytes
 
 from busyapi.decode.diagnose import MAX_ERRORS, extend_pointer
 from busyapi.decode.incremental import Incremental
@@ -17,6 +17,10 @@ from busyapi.errors import InvalidUsage, MalformedBody, ValidationError
 
 MAX_FIELDS = 1000
 """Fields in one form. Parsing a field takes about a microsecond."""
+_STEP_BYTES = 8_192
+"""Bytes of fields that one step decodes: 0.5 ms if all of them are escapes."""
+_FIELD_BYTES = 16
+"""Bytes of escapes that take as long as a field without any."""
 INVALID = "The body is a form, but not a usage."
 
 _FIELD_RULES = {
@@ -35,11 +39,11 @@ def read_form(body: bytes, *, strict: bool) -> Incremental[bytes]:
         MalformedBody: as `form_to_json`.
         InvalidUsage: every error, in the words of a form.
     """
-    size, body = len(body), form_to_json(body)
-    if size > MAX_STEP_BYTES:
+    text = yield from form_to_json(body)
+    if len(body) > MAX_STEP_BYTES:
         yield
     try:
-        line = yield from read_usage(body, strict=strict)
+        line = yield from read_usage(text, strict=strict)
     except InvalidUsage as error:
         errors = error.errors
     else:
@@ -47,8 +51,8 @@ def read_form(body: bytes, *, strict: bool) -> Incremental[bytes]:
     raise _make_error(map(_reword, errors))
 
 
-def form_to_json(body: bytes) -> bytes:
-    """Return a form's fields as a JSON object of strings.
+def form_to_json(body: bytes) -> Incremental[bytes]:
+    """Return a form's fields as a JSON object of strings, in steps.
 
     A field that is sent twice is refused: forms, unlike JSON, have no convention for which counts.
 
@@ -56,7 +60,12 @@ def form_to_json(body: bytes) -> bytes:
         MalformedBody: no fields, a field without `=`, too many fields, or not UTF-8.
         InvalidUsage: a field is sent more than once.
     """
-    fields = _parse_fields(body)
+    fields = yield from _parse_fields(body)
+    if fields is None:
+        # Not raised where the parser fails, because its errors hold the payload.
+        raise MalformedBody(
+            f"The body is not a form of 1 to {MAX_FIELDS} fields name=value in UTF-8."
+        )
     repeated = [name for name, times in Counter(name for name, _ in fields).items() if times > 1]
     if repeated:
         detail = "is sent more than once"
@@ -78,22 +87,47 @@ def _make_error(errors: Iterable[ValidationError]) -> InvalidUsage:
     return InvalidUsage(list(errors), INVALID)
 
 
-def _parse_fields(body: bytes) -> list[tuple[str, str]]:
-    # Raise below, not in the handler: the parser's errors hold the payload.
-    try:
-        fields = parse_qsl(
-            body.decode().rstrip(
-                "\r\n"
-            ),  # a file ends with a newline, which is not part of its last field
-            keep_blank_values=True,
-            strict_parsing=True,
-            errors="strict",
-            max_num_fields=MAX_FIELDS,
-        )
-    except ValueError:
-        fields = []
-    if not fields:
-        raise MalformedBody(
-            f"The body is not a form of 1 to {MAX_FIELDS} fields name=value in UTF-8."
-        )
+def _parse_fields(body: bytes) -> Incremental[list[tuple[str, str]] | None]:
+    """Return the names and values; None if the body is not a form (WHATWG URL, section 5)."""
+    body = body.rstrip(b"\r\n")  # a file ends with a newline, which is not part of its last field
+    if body.count(b"&") >= MAX_FIELDS or not _is_utf8(body):
+        return None
+    fields = []
+    size = 0
+    for text in body.replace(b"+", b" ").split(b"&"):
+        size += len(text) + _FIELD_BYTES
+        if size > _STEP_BYTES:
+            size = 0
+            yield
+        name, equals, value = text.partition(b"=")
+        if not equals:
+            return None
+        try:
+            field = (yield from _decode(name)), (yield from _decode(value))
+        except UnicodeDecodeError:
+            return None
+        fields.append(field)
     return fields
+
+
+def _decode(text: bytes) -> Incremental[str]:
+    if len(text) <= _STEP_BYTES:
+        return unquote_to_bytes(text).decode()
+    pieces = []
+    while text:
+        yield
+        # An escape has three bytes: none is cut if it does not begin in the last two.
+        end = _STEP_BYTES
+        percent = text.find(b"%", end - 2, end)
+        end = percent if percent >= 0 else end
+        pieces.append(unquote_to_bytes(text[:end]))
+        text = text[end:]
+    return b"".join(pieces).decode()
+
+
+def _is_utf8(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -6,6 +6,7 @@ it, a body of brackets alone would cost ten times as much as an ordinary body of
 """
 
 import re
+from typing import NamedTuple
 
 MAX_STEP_BYTES = 32_768
 """Bytes that are parsed or decompressed without a break. The worst body of this size takes about
@@ -20,22 +21,31 @@ FREE_CONTAINERS_PER_USAGE = 16
 BYTES_PER_CONTAINER = 8
 """Bytes of body that each further object or array needs."""
 
+LONG_BYTES = 8_192
+"""Bytes that the full parser reads without a break: up to 1 ms. For a longer usage, each pass over
+it is one step or more."""
+
 MAX_LARGE_EXPONENTS = 1024
 """Numbers with an exponent of three digits that a usage of more than LONG_BYTES may hold. Reading
 one takes 0.4 µs, ten times as long as other numbers of its size."""
 
-LONG_BYTES = 8_192
-"""Bytes that the full parser reads without a break: up to 1 ms. For a longer usage, each pass over
-it is one step."""
+MAX_DIGITS = 500
+"""Digits in a row that a number in a usage of more than LONG_BYTES may have. The time to read and
+write an integer grows with the square of its digits: 0.3 ms for 4,300 of them."""
 
 TOO_MANY_EXPONENTS = (
     f"is larger than {LONG_BYTES} bytes and holds more than {MAX_LARGE_EXPONENTS} numbers with an"
     " exponent of three digits"
 )
+TOO_MANY_DIGITS = (
+    f"is larger than {LONG_BYTES} bytes and holds a number with more than {MAX_DIGITS} digits in"
+    " a row"
+)
 
 TOO_DENSE = "holds too many objects and arrays for its size"
 
 _DIGITS = bytes.maketrans(b"E0123456789", b"e0000000000")
+_MANY_DIGITS = b"0" * 64  # of 100 or more, Python's search takes quadratic time in crafted bodies
 
 # A string without an end matches to the end of the body. Otherwise the search would start again at
 # every quote inside it, and a body of escaped quotes would take quadratic time.
@@ -53,9 +63,41 @@ def count_containers(raw: bytes) -> int:
     return count_brackets(_STRING.sub(b"", raw))
 
 
-def count_large_exponents(raw: bytes) -> int:
-    """Return the number of exponents of three digits or more: at least that of such numbers."""
-    return raw.translate(_DIGITS, b"+-").count(b"0e000")
+class Numbers(NamedTuple):
+    """What makes the numbers of some JSON slow to read."""
+
+    large_exponents: int
+    """Exponents of three digits or more."""
+    has_many_digits: bool
+
+    @property
+    def excess(self) -> str:
+        """Return which limit of a long usage they exceed, as an error's text, or ""."""
+        if self.large_exponents > MAX_LARGE_EXPONENTS:
+            return TOO_MANY_EXPONENTS
+        return TOO_MANY_DIGITS if self.has_many_digits else ""
+
+
+def scan_numbers(raw: bytes) -> Numbers:
+    """Return what the numbers are at most: what looks like one inside a string counts too."""
+    marked = raw.translate(_DIGITS, b"+-")
+    return Numbers(marked.count(b"0e000"), _has_many_digits(marked))
+
+
+def _has_many_digits(marked: bytes) -> bool:
+    at = marked.find(_MANY_DIGITS)
+    while at >= 0:
+        digits = marked[at : at + MAX_DIGITS + 1]
+        count = len(digits) - len(digits.lstrip(b"0"))
+        if count > MAX_DIGITS:
+            return True
+        at = marked.find(_MANY_DIGITS, at + count)
+    return False
+
+
+def find_slow_numbers(raw: bytes) -> str:
+    """Return which limit the numbers of a long usage exceed, as an error's text, or ""."""
+    return scan_numbers(raw).excess and scan_numbers(_STRING.sub(b'""', raw)).excess
 
 
 def max_containers(size: int) -> int:

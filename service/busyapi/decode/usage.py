@@ -12,13 +12,12 @@ from busyapi.decode.json_line import (
 )
 from busyapi.decode.limits import (
     LONG_BYTES,
-    MAX_LARGE_EXPONENTS,
     MAX_STEP_BYTES,
     TOO_DENSE,
-    TOO_MANY_EXPONENTS,
-    count_large_exponents,
+    find_slow_numbers,
     is_too_dense,
     max_containers,
+    scan_numbers,
 )
 from busyapi.decode.validation import is_object, is_usage
 from busyapi.errors import InvalidUsage, MalformedBody, ValidationError
@@ -78,10 +77,10 @@ def decode_fast(raw: bytes, *, strict: bool, max_bytes: int = MAX_STEP_BYTES) ->
         if size > max_bytes or (brackets > DEPTH_LIMIT and brackets > max_containers(size)):
             return None
         if size > LONG_BYTES:
-            exponents = count_large_exponents(raw)
-            if exponents > MAX_LARGE_EXPONENTS:
+            numbers = scan_numbers(raw)
+            if numbers.excess:
                 return None
-            read = choose_parser(size, exponents)
+            read = choose_parser(size, numbers.large_exponents)
     try:
         value = read(raw)
         if (is_usage(value) if strict else is_object(value)) and (
@@ -96,15 +95,15 @@ def decode_fast(raw: bytes, *, strict: bool, max_bytes: int = MAX_STEP_BYTES) ->
 def _decode_with_diagnosis(raw: bytes, *, strict: bool) -> Incremental[bytes]:
     is_long = len(raw) > LONG_BYTES
     if is_long:
-        if count_large_exponents(raw) > MAX_LARGE_EXPONENTS:
-            raise InvalidUsage([ValidationError("", TOO_MANY_EXPONENTS)])
+        if excess := find_slow_numbers(raw):
+            raise InvalidUsage([ValidationError("", excess)])
         yield
     value = parse_json(raw)
     if is_long:
         yield
     if is_too_dense(raw):
         raise InvalidUsage([ValidationError("", TOO_DENSE)])
-    errors = find_errors(value, raw, strict=strict)
+    errors = yield from find_errors(value, raw, strict=strict)
     if errors:
         raise InvalidUsage(errors)
     if is_long:

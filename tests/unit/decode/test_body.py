@@ -3,13 +3,14 @@
 import gzip
 import json
 import re
+from urllib.parse import parse_qsl, unquote
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from busyapi.decode.body import read_batch, read_single
-from busyapi.decode.form import MAX_FIELDS
+from busyapi.decode.form import MAX_FIELDS, form_to_json
 from busyapi.decode.incremental import run_to_completion
 from busyapi.errors import (
     BodyTooLarge,
@@ -193,6 +194,43 @@ def test_field_sent_twice_is_named(strict: bool) -> None:  # noqa: FBT001
 def test_invalid_form_is_malformed(form: bytes) -> None:
     with pytest.raises(MalformedBody):
         decode_single(form, FORM, strict=False)
+
+
+_PARTS = st.lists(
+    st.sampled_from(["a", "=", "+", "%", "%4", "%41", "%C3%A9", "%c3", "%zz", "é", "%26", "%00"]),
+    max_size=6,
+).map("".join)
+
+
+@given(
+    fields=st.lists(_PARTS, min_size=1, max_size=5),
+    lengths=st.lists(st.integers(8_180, 8_200), max_size=3),
+)
+@settings(max_examples=300)
+def test_form_is_read_as_the_standard_library_reads_it(
+    fields: list[str], lengths: list[int]
+) -> None:
+    # Some values are longer than one step.
+    fields += [
+        f"{name}=" + "x" * (length % 3) + "%41" * length for name, length in enumerate(lengths)
+    ]
+    text = "&".join(fields)
+    try:
+        fields_read = dict(
+            parse_qsl(text, keep_blank_values=True, strict_parsing=True, errors="strict")
+        )
+    except ValueError:
+        fields_read = {}
+    expected: object = fields_read or MalformedBody
+    try:
+        found: object = json.loads(run_to_completion(form_to_json(text.encode())))
+    except MalformedBody:
+        found = MalformedBody
+    except InvalidUsage:
+        names = [unquote(field.partition("=")[0].replace("+", " ")) for field in fields]
+        assert len(set(names)) < len(names)
+        return
+    assert found == expected
 
 
 def test_form_with_the_maximum_of_fields_is_accepted_and_one_more_is_not() -> None:

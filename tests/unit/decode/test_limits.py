@@ -8,17 +8,20 @@ from hypothesis import strategies as st
 
 from busyapi.decode import split
 from busyapi.decode.batch import BatchLimits, decode_batch
+from busyapi.decode.form import form_to_json
 from busyapi.decode.incremental import run_to_completion
 from busyapi.decode.limits import (
     BYTES_PER_CONTAINER,
     FREE_CONTAINERS,
     LONG_BYTES,
+    MAX_DIGITS,
     MAX_LARGE_EXPONENTS,
     MAX_STEP_BYTES,
     TOO_DENSE,
+    TOO_MANY_DIGITS,
     TOO_MANY_EXPONENTS,
     count_containers,
-    count_large_exponents,
+    scan_numbers,
 )
 from busyapi.decode.usage import decode_usage, read_usage
 from busyapi.errors import InvalidRequest, InvalidUsage, MalformedBody, ValidationError
@@ -141,7 +144,7 @@ def test_a_usage_with_the_maximum_of_containers_is_accepted_and_one_more_is_not(
 )
 def test_numbers_with_an_exponent_of_three_digits_are_counted(number: bytes, expected: int) -> None:
     raw = b'{"medication":"Albuterol","value":[' + b",".join([number] * 7) + b"]}"
-    assert count_large_exponents(raw) == 7 * expected
+    assert scan_numbers(raw).large_exponents == 7 * expected
 
 
 @pytest.mark.parametrize("number", [b"1e300", b"10.0E0299", b"4.9e-324", b"0e300"])
@@ -163,6 +166,38 @@ def test_a_long_usage_with_too_many_large_exponents_is_refused(number: bytes) ->
     assert len(short) < LONG_BYTES
     assert decode_usage(short, strict=False) == short
     assert decode_array(pack([short, short])) == [short, short]
+
+
+@pytest.mark.parametrize("before", [b"", b"-", b"0.", b"1e"])
+@pytest.mark.parametrize("others", [0, 63, 64, 65])
+def test_a_long_usage_with_a_number_of_too_many_digits_is_refused(
+    before: bytes, others: int
+) -> None:
+    """`others`: digits of other numbers, of which some alone make a closer look necessary."""
+
+    def make(digits: int) -> bytes:
+        number = before + (b"0" if before == b"1e" else b"9") * digits
+        rest = b'"x":1%b,"b":"%b"' % (b"0" * others, b"x" * LONG_BYTES)
+        return b'{"a":[%b],%b}' % (number, rest)
+
+    accepted = make(MAX_DIGITS)
+    refused = make(MAX_DIGITS + 1)
+    line = decode_usage(accepted, strict=False)
+    assert json.loads(line) == json.loads(accepted)
+    with pytest.raises(InvalidUsage) as caught:
+        decode_usage(refused, strict=False)
+    assert caught.value.errors == [ValidationError("", TOO_MANY_DIGITS)]
+    assert decode_array(pack([accepted, accepted])) == [line, line]
+    assert decode_array(pack([USAGE, refused])) == [ValidationError("/1", TOO_MANY_DIGITS)]
+    short = refused.replace(b"x" * LONG_BYTES, b"x")
+    assert decode_array(pack([short])) == [decode_usage(short, strict=False)]
+
+
+@pytest.mark.parametrize("text", [b"9" * 70_000, b"1e300" * 2_000, b'\\"9' + b"9" * 600])
+def test_digits_in_strings_are_no_numbers(text: bytes) -> None:
+    raw = b'{"a":"%b","b":"%b"}' % (text, b"x" * LONG_BYTES)
+    assert decode_usage(raw, strict=False) == raw
+    assert decode_array(pack([raw, raw]), max_item_bytes=100_000) == [raw, raw]
 
 
 def test_a_batch_of_too_many_containers_is_refused_as_a_whole() -> None:
@@ -212,5 +247,27 @@ def test_a_long_usage_that_the_fast_decoder_refuses_is_read_in_steps(size: int) 
     """The fast decoder does not accept 1e400, and the second member replaces it."""
     raw = b'{"x":[%b1],"y":1e400,"y":1}' % (b"1," * (size // 2))
     steps = list(read_usage(raw, strict=False))
-    assert len(steps) == (3 if size > 8_192 else 0)
+    assert len(steps) == (4 if size > 8_192 else 0)
     assert decode_usage(raw, strict=False).endswith(b'"y":1}')
+
+
+@pytest.mark.parametrize("item", [b'{"":0}', b"[1]", b'"a"'])
+def test_a_search_for_errors_takes_steps(item: bytes) -> None:
+    """The escape makes a closer look at each text necessary."""
+    start = b'{"z":"\\ud83d\\ude00","y":1e400,"x":[%b],"y":' % b",".join(
+        [item + b",11111111"] * 2_100
+    )
+    assert sum(1 for _ in read_usage(start + b"1}", strict=False)) >= 4 + 2_000 // 500
+    steps = 0
+    try:
+        for _ in read_usage(start + b"1e400}", strict=False):
+            steps += 1
+    except InvalidUsage as error:
+        assert [found.pointer for found in error.errors] == ["/y"]  # noqa: PT017
+    assert steps >= 3 + 2_000 // 500
+
+
+def test_a_long_form_is_read_in_steps() -> None:
+    for form in (b"&".join(b"f%d=" % n + b"%41" * 20 for n in range(990)), b"f=" + b"%41" * 20_000):
+        steps = sum(1 for _ in form_to_json(form))
+        assert steps >= len(form) // MAX_STEP_BYTES * 4
