@@ -10,7 +10,8 @@ from typing import Any
 
 from busyapi.api import app, request_head
 from busyapi.api.decode_scheduler import DecodeScheduler
-from busyapi.api.fast_path import FastPathProtocol, FastPathWrite
+from busyapi.api.fast_path import FastPathProtocol
+from busyapi.api.fast_path_write import FastPathWrite
 from busyapi.archive.block_builder import AppendStats
 from busyapi.archive.format import UsageBatch
 from busyapi.archive.writer import PartitionWriter

@@ -16,7 +16,7 @@ from busyapi.api.client_limits import TENANT, ClientLimits
 from busyapi.api.rate_headers import make_headers, render_lines
 from busyapi.api.rate_leases import RateLeases
 from busyapi.api.rate_limit import Excess, RateLimiter, RefusedClients, client_network
-from busyapi.api.request_head import AUTHORIZATION, AUTHORIZED_HEADS, CERTIFICATE
+from busyapi.api.request_head import AUTHORIZATION, CERTIFICATE
 from busyapi.auth.authenticator import Authenticator
 from busyapi.auth.client_certificate import CertificateName, ClientCertificates
 from busyapi.auth.credential import Credential, make_anonymous
@@ -45,8 +45,6 @@ class RequestAuthorizer:
         certificates: ClientCertificates | None = None,
     ) -> None:
         self.authenticator = authenticator
-        if authenticator:
-            authenticator.on_forget = AUTHORIZED_HEADS.clear
         self.anonymous = make_anonymous(anonymous)
         self.reads_credentials = AUTHORIZATION * bool(authenticator) | CERTIFICATE * bool(
             certificates

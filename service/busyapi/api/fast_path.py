@@ -1,6 +1,7 @@
-"""The fast path: one complete `POST /api/usages` in one packet, handled without Sanic.
+"""The fast path: one complete, ordinary `POST /api/usages`, handled without Sanic.
 
     packet ──complete, ordinary, valid──> committer ──> response
+       ├──ordinary, the body follows────> kept, and handled with the next packet
        └──────anything else──> Sanic, unchanged
 
 Most of the cost of a request is Sanic's task, header objects, router and response. The fast path
@@ -8,6 +9,9 @@ parses a packet once. If it is exactly one ordinary request that Sanic's route w
 201, its usage goes to the committer, and the committer's callback writes the response. Every other
 packet goes to Sanic unchanged, so Sanic's route defines the response to unusual and invalid
 requests. `tests/service/test_fast_path.py` compares the two.
+
+Some clients and proxies send the body in a packet of its own. If the head is ordinary, the first
+packet is kept until the rest arrives, but not for long: then Sanic gets it, with its deadline.
 
 A credential is accepted here if the route has verified the same bytes before, and it is still
 valid. The first request of each credential takes the route.
@@ -17,42 +21,33 @@ keep the order of their requests. A client that disconnects cancels nothing: the
 usage.
 """
 
+import asyncio
 from time import monotonic
 from typing import Any, ClassVar
 
-import structlog
 from sanic.http.constants import Stage
 
 from busyapi.api.client_limits import UNLIMITED, Client
-from busyapi.api.context import ABORTED_STATUS, ApiContext
+from busyapi.api.context import ApiContext
+from busyapi.api.fast_path_write import FastPathWrite
 from busyapi.api.patient_binding import is_bound_to
-from busyapi.api.problems import map_error
-from busyapi.api.request_head import (
-    AUTHORIZED_HEADS,
-    HEAD_CACHE,
-    MAX_HEAD_BYTES,
-    cache_authorized_head,
-    read_head,
-)
-from busyapi.api.responses import render_created
+from busyapi.api.request_head import MAX_HEAD_BYTES, HeadParts, HeadReader
 from busyapi.auth.credential import Credential
-from busyapi.commit.pending import PendingWrite
 from busyapi.decode.usage import decode_fast
 from busyapi.errors import Refused
-from busyapi.ids import Seq, make_usage_id
 from busyapi.telemetry.metrics import RouteTally
+from busyapi.web.budget import FREE_BYTES
 from busyapi.web.http1 import EMPTY_LINES
-from busyapi.web.problems import CLIENT_CLOSED_REQUEST, render_problem
 from busyapi.web.protocol import DeadlineProtocol
 from busyapi.web.request_id import generate
-from busyapi.web.responses import render_response
-
-log = structlog.get_logger()
 
 ROUTE = "/api/usages"
 MAX_HELD_BYTES = 65_536
 """Bytes of later requests that one connection may send before its reading is paused."""
+START_SECONDS = 0.05
+"""Time for the rest of a request whose head has arrived."""
 
+_BODY_STARTS = (b"{", b"")
 _IDLE = Stage.IDLE  # Python 3.11 looks up an enum's member slowly
 
 
@@ -60,6 +55,7 @@ class FastPathProtocol(DeadlineProtocol):
     """Sanic's protocol, with the fast path in front."""
 
     context: ClassVar[ApiContext]
+    head_reader: ClassVar[HeadReader]
     route_tally: ClassVar[RouteTally]
 
     def __init__(self, **arguments: Any) -> None:
@@ -67,12 +63,21 @@ class FastPathProtocol(DeadlineProtocol):
         self._pending: FastPathWrite | None = None
         self._held = bytearray()
         self._eof_held = False
+        self._start = b""
+        """The start of a request, or b""."""
+        self._start_timer: asyncio.TimerHandle | None = None
+        self._last_head = b""
+        """The last head without a credential, which may be revoked. Most devices repeat it."""
+        self._last_parts: HeadParts | None = None
 
     def data_received(self, data: bytes) -> None:
         """Submit a packet's usage, hold the packet back, or pass it to Sanic."""
         if self._pending:
             self._hold_back(data)
-        elif not self._submit(data):
+            return
+        if self._start:
+            data = self._take_start() + data
+        if not self._submit(data):
             super().data_received(data)
 
     def eof_received(self) -> bool:
@@ -80,7 +85,24 @@ class FastPathProtocol(DeadlineProtocol):
         if self._pending:
             self._eof_held = True
             return True
+        self._pass_on_start()
         return super().eof_received()
+
+    def _keep_start(self, data: bytes) -> None:
+        self._start = data
+        self._start_timer = self.loop.call_later(START_SECONDS, self._pass_on_start)
+
+    def _take_start(self) -> bytes:
+        start, self._start = self._start, b""
+        if self._start_timer:
+            self._start_timer.cancel()
+            self._start_timer = None
+        return start
+
+    def _pass_on_start(self) -> None:
+        """Pass the start of a request to Sanic, which waits for the rest."""
+        if self._start:
+            super().data_received(self._take_start())
 
     def _hold_back(self, data: bytes) -> None:
         self._held += data
@@ -92,21 +114,23 @@ class FastPathProtocol(DeadlineProtocol):
         """Return how many received bytes this process has not parsed."""
         return len(self.recv_buffer) + len(self._held)
 
-    def _submit(self, data: bytes) -> bool:  # noqa: C901 - each call would cost every request
+    def _submit(self, data: bytes) -> bool:  # noqa: C901, PLR0912 - a call costs time
         """Submit a packet's usage; return False, and consume no byte, if Sanic must handle it."""
         end = data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)
         if end <= 0 or self._is_busy():
             return False
         context = self.context
         authorizer = context.authorizer
-        head, authorization, request_id, parts = data[:end], None, None, None
-        ordinary = HEAD_CACHE.get(head)
-        if ordinary is None:
-            parts = read_head(head, with_authorization=authorizer.reads_credentials != 0)
-            ordinary, authorization, request_id = parts
-            if ordinary is None:
-                return False
-        length, credentials = ordinary
+        head = data[:end]
+        if head == self._last_head:
+            parts = self._last_parts
+        else:
+            parts = self.head_reader.read(head)
+            if parts is not None and parts.authorization is None:
+                self._last_head, self._last_parts = head, parts
+        if parts is None:
+            return False
+        length, credentials, authorization, request_id = parts
         if length > context.settings.max_body or context.draining:
             return False
         # Most posts of an open installation have no credential and no limit.
@@ -115,14 +139,17 @@ class FastPathProtocol(DeadlineProtocol):
         credential = unlimited_writer or authorizer.find_writer(authorization, credentials)
         if credential is None:
             return False
-        if parts and authorization is not None and head not in AUTHORIZED_HEADS:
-            cache_authorized_head(head, parts)
         body = data[end + 4 :]
+        # If the body does not begin with this bracket, its meaning depends on the Content-Type.
+        if body[:1] not in _BODY_STARTS:
+            return False
         if len(body) != length:
+            if len(body) < length and end + 4 + length <= FREE_BYTES:
+                self._keep_start(data)
+                return True
             # A device may send a line end after its body.
             body = body[:length] if body[length:] in EMPTY_LINES else b""
-        # If the body does not begin with this bracket, its meaning depends on the Content-Type.
-        line = decode_fast(body, strict=context.strict) if body[:1] == b"{" else None
+        line = decode_fast(body, strict=context.strict) if body else None
         if line is None:
             return False
         client = UNLIMITED if unlimited_writer else self._admit(credential, line)
@@ -188,6 +215,7 @@ class FastPathProtocol(DeadlineProtocol):
             # Sanic handles it and resumes reading.
             self.data_received(held)
         if self._eof_held and not self._pending:
+            self._pass_on_start()
             super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -195,94 +223,16 @@ class FastPathProtocol(DeadlineProtocol):
         if self._pending:
             self._pending.record_disconnect()
             self._pending = None
+        self._take_start()
         self._held.clear()
         super().connection_lost(exc)
 
     def check_timeouts(self) -> None:
         """Keep Sanic, which got no request, from closing the connection as idle."""
-        if self._pending:
+        if self._pending or self._start:
             self._time = monotonic()
         super().check_timeouts()  # type: ignore[no-untyped-call]
 
     def close_if_idle(self) -> bool:
-        """Close the connection unless a request is pending."""
-        return False if self._pending else bool(super().close_if_idle())
-
-
-class FastPathWrite(PendingWrite):
-    """The usage of a request that is answered without a handler."""
-
-    __slots__ = ("_protocol", "client", "is_waiting", "request_id")
-
-    is_waiting: bool
-
-    def __init__(
-        self, protocol: FastPathProtocol, line: bytes, request_id: bytes, client: Client = UNLIMITED
-    ) -> None:
-        # The same as the parent's, at half of its cost, which each request would pay.
-        self.lines = (line,)
-        self.count = 1
-        self.size = len(line)
-        self.key = None
-        self.is_stamped = False
-        self.created_at = monotonic()
-        self._protocol = protocol
-        self.is_waiting = True
-        self.client = client
-        self.partition = 0
-        self.request_id = request_id
-
-    def add_stamp(self, stamp: bytes) -> None:
-        """Put a stamp behind the usage."""
-        self.lines = (self.lines[0] + stamp,)
-        self.size += len(stamp)
-        self.is_stamped = True
-
-    def complete(self, last: int, *, replayed: bool = False) -> None:
-        """Send a 201."""
-        if not self.is_waiting:
-            return
-        try:
-            protocol = self._protocol
-            context = protocol.context
-            usage = make_usage_id(Seq(last), self.partition, context.settings.partitions)
-            close = context.draining
-            now = self._record_status(201)
-            limits = context.authorizer.render_limits(*self.client) if self.client else b""
-            message = render_created(usage, self.request_id, limits, close=close)
-            protocol.send_response(message, now, close=close)
-        except Exception as error:  # noqa: BLE001 - it would end the committer for all requests
-            self._abort(error)
-
-    def fail(self, error: Exception) -> None:
-        """Send the problem for an error."""
-        if not self.is_waiting:
-            return
-        try:
-            context = self._protocol.context
-            problem = map_error(error, self.request_id.decode())
-            close = context.draining
-            context.record_refusal(error)
-            now = self._record_status(problem.status)
-            message = render_response(render_problem(problem), self.request_id, close=close)
-            self._protocol.send_response(message, now, close=close)
-        except Exception as defect:  # noqa: BLE001 - it would end the committer too
-            self._abort(defect)
-
-    def record_disconnect(self) -> None:
-        """Count the request of a connection that ended; its response is dropped."""
-        # Without a transport this process cut it, because a stop took too long.
-        self._record_status(CLIENT_CLOSED_REQUEST if self._protocol.transport else ABORTED_STATUS)
-
-    def _record_status(self, status: int) -> float:
-        """Count the response, and return the time."""
-        self.is_waiting = False
-        now = monotonic()
-        self._protocol.route_tally.record(status, now - self.created_at)
-        return now
-
-    def _abort(self, error: Exception) -> None:
-        self.is_waiting = False
-        kind, request_id = type(error).__name__, self.request_id.decode()
-        log.error("unexpected_error", error=kind, where="fast path", request_id=request_id)
-        self._protocol.abort()
+        """Close the connection unless a request is pending or arriving."""
+        return False if self._pending or self._start else bool(super().close_if_idle())

@@ -4,7 +4,8 @@ import sanic
 import structlog
 
 from busyapi.api.context import ApiContext
-from busyapi.api.fast_path import ROUTE, FastPathProtocol
+from busyapi.api.fast_path import FastPathProtocol
+from busyapi.api.request_head import HeadReader
 from busyapi.web.protocol import DeadlineProtocol
 
 log = structlog.get_logger()
@@ -26,7 +27,8 @@ def make_protocol(context: ApiContext, version: str = sanic.__version__) -> type
         "deadline": settings.request_deadline,
         "budget": context.budget,
         "context": context,
-        "route_tally": context.metrics.requests.route(ROUTE),
+        "head_reader": HeadReader(reads_authorization=context.authorizer.reads_credentials != 0),
+        "route_tally": context.metrics.requests.fast_path,
         "on_abort": staticmethod(context.record_abort),
     }
     return type("Protocol", (FastPathProtocol if fast else DeadlineProtocol,), members)

@@ -54,8 +54,6 @@ class Authenticator:
         self._jwt = jwt
         if jwt:
             jwt.on_change = self.forget_all
-        self.on_forget: Callable[[], None] = lambda: None
-        """Called when a credential that was valid may no longer be."""
         self._remembered: OrderedDict[bytes, Credential] = OrderedDict()
         self._remembered_bytes = 0
 
@@ -73,7 +71,6 @@ class Authenticator:
         """Verify every credential again."""
         self._remembered.clear()
         self._remembered_bytes = 0
-        self.on_forget()
 
     def recall(self, authorization: bytes) -> Credential | None:
         """Return the credential of an Authorization header that was verified before, or None."""

@@ -53,6 +53,13 @@ REQUESTS = MetricDef(
     ),
     (ROUTE, STATUS),
 )
+FAST_PATH_REQUESTS = MetricDef(
+    "busyapi_fast_path_requests",
+    "counter",
+    "Posts of single usages answered by the fast path, at a third of the CPU of the route. Fewer"
+    " than 99 % of them: see which headers the proxy adds, with BUSYAPI_FAST_PATH.",
+    ("Autoscaling and resources", "benchmark"),
+)
 REQUEST_SECONDS = MetricDef(
     "busyapi_request_seconds",
     "histogram",
@@ -223,7 +230,7 @@ RATE_LEASE_FAILURES = MetricDef(
 )
 
 METRICS = (
-    *(BUILD_INFO, DURABILITY_HELD, REQUESTS, REQUEST_SECONDS, USAGES, REFUSED),
+    *(BUILD_INFO, DURABILITY_HELD, REQUESTS, FAST_PATH_REQUESTS, REQUEST_SECONDS, USAGES, REFUSED),
     *(
         BATCH_USAGES,
         COMMIT_SECONDS,

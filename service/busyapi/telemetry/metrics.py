@@ -63,11 +63,22 @@ class RouteTally:
         tally.counts[bisect_left(tally.bucket_bounds, seconds)] += 1
         tally.total += seconds
 
+    def add(self, other: "RouteTally") -> None:
+        """Add the requests of another tally."""
+        for status, count in list(other.statuses.items()):
+            self.statuses[status] = self.statuses.get(status, 0) + count
+        counts = self.seconds.counts
+        for index, count in enumerate(other.seconds.counts):
+            counts[index] += count
+        self.seconds.total += other.seconds.total
+
 
 class RequestCollector(Collector):
     """Requests by route and status, and their durations."""
 
     def __init__(self) -> None:
+        self.fast_path = RouteTally()
+        """Posts of single usages that the fast path answered; their route does not count them."""
         self._routes = {
             route: RouteTally(metric_defs_api.POST_STATUSES)
             for route in metric_defs_api.POST_ROUTES
@@ -81,11 +92,21 @@ class RequestCollector(Collector):
         """Convert the tallies to metrics."""
         row = metric_defs_api.REQUESTS
         total = CounterMetricFamily(row.name, row.help, labels=_all_label_names(row))
-        routes = list(self._routes.items())
+        routes = []
+        for route, tally in list(self._routes.items()):
+            merged = RouteTally()
+            merged.add(tally)
+            if route == metric_defs_api.POST_ROUTES[0]:
+                merged.add(self.fast_path)
+            routes.append((route, merged))
         for route, tally in routes:
-            for status, count in list(tally.statuses.items()):
+            for status, count in tally.statuses.items():
                 total.add_metric([route, str(status)], count)
         yield total
+        row = metric_defs_api.FAST_PATH_REQUESTS
+        fast = CounterMetricFamily(row.name, row.help)
+        fast.add_metric([], sum(self.fast_path.statuses.values()))
+        yield fast
         row = metric_defs_api.REQUEST_SECONDS
         durations = HistogramMetricFamily(
             row.name, row.help, labels=_all_label_names(row), unit=row.unit

@@ -9,11 +9,7 @@ from busyapi.api.client_limits import ClientLimits
 from busyapi.api.rate_leases import RateLeases
 from busyapi.api.request_head import (
     AUTHORIZATION,
-    AUTHORIZED_HEADS,
     CERTIFICATE,
-    HeadParts,
-    OrdinaryHead,
-    cache_authorized_head,
 )
 from busyapi.auth.authenticator import Authenticator
 from busyapi.auth.credential import Credential
@@ -68,15 +64,6 @@ async def test_a_writer_is_known_once_its_token_was_verified() -> None:
     assert authorizer.find_writer(b"Bearer w", AUTHORIZATION) is None, "there are two"
     assert authorizer.find_writer(None, 0) is None
     assert authorizer.find_writer(None, AUTHORIZATION) is None
-
-
-async def test_no_head_is_kept_after_a_revocation() -> None:
-    authenticator = make_authenticator(w=WRITER)
-    RequestAuthorizer(authenticator, anonymous=())
-    cache_authorized_head(b"head", HeadParts(OrdinaryHead(1, 0), b"Bearer w"))
-    assert AUTHORIZED_HEADS
-    authenticator.replace_file(CredentialFile())
-    assert not AUTHORIZED_HEADS
 
 
 async def test_a_process_with_tokens_may_be_open_to_others() -> None:

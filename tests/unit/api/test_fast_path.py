@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sanic.headers import format_http1_response
 from structlog.testing import capture_logs
 
@@ -11,19 +13,15 @@ from busyapi.api import request_head
 from busyapi.api.archive_client import ArchiveClient
 from busyapi.api.auth import RequestAuthorizer
 from busyapi.api.context import ApiContext
-from busyapi.api.fast_path import (
-    ROUTE,
-    FastPathProtocol,
-    FastPathWrite,
-)
+from busyapi.api.fast_path import FastPathProtocol
+from busyapi.api.fast_path_write import FastPathWrite
 from busyapi.api.protocol import SANIC_VERSION, make_protocol
 from busyapi.api.request_head import (
     AUTHORIZATION,
     CERTIFICATE,
-    cache_authorized_head,
-    parse_ordinary_head,
-    read_head,
-    take_authorization,
+    MAX_PATTERNS,
+    HeadParts,
+    HeadReader,
 )
 from busyapi.api.responses import make_single_response, render_created
 from busyapi.commit.pending import AdmissionControl
@@ -51,6 +49,15 @@ def make_context(
     )
 
 
+def read(head: bytes, *, reads_authorization: bool = True) -> HeadParts | None:
+    """Return the parts of a head, which must not depend on whether its pattern is known."""
+    reader = HeadReader(reads_authorization=reads_authorization)
+    parts = reader.read(head)
+    for known in (head, b"\r\n" + head):
+        assert reader.read(known) == parts
+    return parts
+
+
 @pytest.mark.parametrize(
     "head",
     [
@@ -61,7 +68,7 @@ def make_context(
     ],
 )
 def test_an_ordinary_header_gives_its_length(head: bytes) -> None:
-    assert parse_ordinary_head(START + head) == (85, 0)
+    assert read(START + head) == HeadParts(85, 0)
 
 
 @pytest.mark.parametrize(
@@ -92,11 +99,11 @@ def test_an_ordinary_header_gives_its_length(head: bytes) -> None:
     ],
 )
 def test_any_other_header_is_for_sanic(head: bytes) -> None:
-    assert parse_ordinary_head(START + b"Host: a\r\n" + head) is None
+    assert read(START + b"Host: a\r\n" + head) is None
 
 
 def test_a_header_without_a_host_is_for_sanic() -> None:
-    assert parse_ordinary_head(START + b"Content-Length: 85") is None
+    assert read(START + b"Content-Length: 85") is None
 
 
 ORDINARY = START + b"Host: a\r\nContent-Length: 85"
@@ -112,39 +119,126 @@ ORDINARY = START + b"Host: a\r\nContent-Length: 85"
         (b"Ssl-Client-Subject-Dn: CN=a\r\nAuthorization: Bearer a", AUTHORIZATION | CERTIFICATE),
     ],
 )
-def test_kinds_of_credentials_are_part_of_a_cached_head(line: bytes, kinds: int) -> None:
+def test_kinds_of_credentials_are_part_of_a_head(line: bytes, kinds: int) -> None:
     head = ORDINARY + b"\r\n" + line
-    for _ in range(2):
-        assert read_head(head, with_authorization=False) == ((85, kinds), None, None)
+    assert read(head, reads_authorization=False) == HeadParts(85, kinds)
 
 
 @pytest.mark.parametrize("name", [b"Authorization", b"authorization"])
 @pytest.mark.parametrize("after", [b"", b"\r\nX: y"])
 def test_authorization_is_taken_out_of_a_head(name: bytes, after: bytes) -> None:
     head = ORDINARY + b"\r\n" + name + b": Bearer a-b" + after
-    assert take_authorization(head) == (ORDINARY + after, b"Bearer a-b")
-    ordinary, authorization, _ = read_head(head, with_authorization=True)
-    assert ordinary == (85, 0)
-    assert authorization == b"Bearer a-b"
+    assert read(head) == HeadParts(85, 0, b"Bearer a-b")
 
 
 @pytest.mark.parametrize(
-    "lines",
+    ("lines", "first"),
     [
-        b"Authorization: Bearer a\r\nAuthorization: Bearer b",
-        b"Authorization: Bearer a\r\nAUTHORIZATION: Bearer b",
-        b"authorization: Bearer a\r\nAuthorization: Bearer b",
+        (b"Authorization: Bearer a\r\nAuthorization: Bearer b", b"Bearer a"),
+        (b"Authorization: Bearer a\r\nAUTHORIZATION: Bearer b", b"Bearer a"),
+        (b"AUTHORIZATION: Bearer a\r\nauthorization: Bearer b", b"Bearer b"),
+        (b"Authorization:Bearer a\r\nX: y", None),
     ],
 )
-def test_a_second_authorization_stays_in_the_head(lines: bytes) -> None:
-    ordinary, authorization, _ = read_head(ORDINARY + b"\r\n" + lines, with_authorization=True)
-    assert authorization is not None
-    assert ordinary == (85, AUTHORIZATION)
+def test_another_authorization_is_a_kind_of_credential(lines: bytes, first: bytes | None) -> None:
+    assert read(ORDINARY + b"\r\n" + lines) == HeadParts(85, AUTHORIZATION, first)
 
 
-def test_both_ids_of_a_request_are_taken_out_of_its_head() -> None:
+def test_a_request_id_is_taken_out_of_a_head() -> None:
     head = ORDINARY + b"\r\nX-Request-ID: 7\r\nAuthorization: Bearer a"
-    assert read_head(head, with_authorization=True) == ((85, 0), b"Bearer a", b"7")
+    assert read(head) == HeadParts(85, 0, b"Bearer a", b"7")
+    assert read(head + b"\r\nx-request-id: 7") is None
+
+
+LINES = [
+    b"Host: a.b:80",
+    b"host: c",
+    b"Content-Length: 85",
+    b"content-length:7",
+    b"Connection: keep-alive",
+    b"connection:  Keep-Alive",
+    b"Connection: close",
+    b"Authorization: Bearer a",
+    b"authorization:  Bearer b ",
+    b"AUTHORIZATION: x",
+    b"X-Request-ID: r-1",
+    b"x-request-id:\ttwo words",
+    b"X-Forwarded-For: 10.0.0.1, 10.0.0.2",
+    b"X-Forwarded-Client-Cert: By=a",
+    b"Traceparent: 00-4bf92f3577b34da6-00",
+    b"X.[a](b)*|?: ^$",
+    b"X:",
+    b"Expect: 100-continue",
+    b"Idempotency-Key: k",
+]
+edits = st.tuples(st.integers(0, 400), st.integers(0, 2), st.binary(max_size=2))
+
+
+@given(
+    lines=st.lists(st.sampled_from(LINES), max_size=8),
+    edits=st.lists(
+        edits
+        | st.tuples(
+            st.integers(0, 400),
+            st.just(1),
+            st.sampled_from(
+                [b"0", b"9", b" ", b"\t", b"\r", b"\n", b"\r\n", b":", b"\x7f", b"\xff", b"a", b""]
+            ),
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    reads_authorization=st.booleans(),
+)
+@settings(max_examples=1500)
+def test_a_known_pattern_changes_no_result(
+    lines: list[bytes],
+    edits: list[tuple[int, int, bytes]],
+    reads_authorization: bool,  # noqa: FBT001
+) -> None:
+    head = b"\r\n".join([START[:-2], *LINES[:3:2], *lines])
+    reader = HeadReader(reads_authorization=reads_authorization)
+    reader.read(head)
+    for place, length, text in edits:
+        at = place % len(head)
+        changed = head[:at] + text + head[at + length :]
+        fresh = HeadReader(reads_authorization=reads_authorization)
+        assert reader.read(changed) == fresh.read(changed)
+
+
+def test_heads_of_one_kind_share_a_pattern_and_patterns_are_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(request_head, "_SECONDS_PER_PATTERN", 0)
+    made = []
+    make_pattern = request_head._make_pattern
+
+    def count(head: bytes, parts: HeadParts) -> object:
+        made.append(head)
+        return make_pattern(head, parts)
+
+    monkeypatch.setattr(request_head, "_make_pattern", count)
+    reader = HeadReader(reads_authorization=True)
+    head = ORDINARY + b"\r\nX-Forwarded-For: %d\r\nAuthorization: Bearer %d\r\nX-Request-ID: %d"
+    for number in range(100):
+        parts = reader.read(head % ((number,) * 3))
+        assert parts == HeadParts(85, 0, b"Bearer %d" % number, b"%d" % number)
+    assert len(made) == 1
+    for number in range(3 * MAX_PATTERNS):
+        assert reader.read(ORDINARY + b"\r\nX-%d: a" % number) == HeadParts(85, 0)
+        assert len(reader._patterns) <= MAX_PATTERNS
+    assert len(made) == 1 + 3 * MAX_PATTERNS
+
+
+def test_a_client_cannot_make_a_process_compile_pattern_after_pattern() -> None:
+    reader = HeadReader(reads_authorization=True)
+    for number in range(50):
+        assert reader.read(ORDINARY + b"\r\nX-%d: a" % number) == HeadParts(85, 0)
+    assert len(reader._patterns) == 1
+    for more in (b"\r\nX: y" * 40, b"\r\nX: " + b"y" * 2048):
+        reader = HeadReader(reads_authorization=True)
+        assert reader.read(ORDINARY + more) == HeadParts(85, 0)
+        assert not reader._patterns
 
 
 def test_another_release_of_sanic_disables_it_and_is_logged() -> None:
@@ -168,7 +262,7 @@ class Unwritable:
 
     aborted = False
     context = make_context()
-    route_tally = context.metrics.requests.route(ROUTE)
+    route_tally = context.metrics.requests.fast_path
 
     def send_response(self, message: bytes, now: float, *, close: bool) -> None:
         raise RuntimeError(message)
@@ -199,32 +293,6 @@ def test_a_response_that_cannot_be_written_ends_only_its_connection(
             "request_id": "7-1",
         }
     ]
-
-
-def test_a_complete_head_is_cached_with_its_authorization_but_not_with_an_id() -> None:
-    head = ORDINARY + b"\r\nX: unique-7\r\nAuthorization: Bearer a"
-    first = read_head(head, with_authorization=True)
-    assert tuple(first) == ((85, 0), b"Bearer a", None)
-    assert head not in request_head.AUTHORIZED_HEADS, "nothing is verified yet"
-    cache_authorized_head(head, first)
-    assert read_head(bytes(bytearray(head)), with_authorization=True) is first
-    other = read_head(head[:-1] + b"b", with_authorization=True)
-    assert other == ((85, 0), b"Bearer b", None)
-    for number in (b"1", b"2"):
-        with_id = head + b"\r\nX-Request-ID: " + number
-        parts = read_head(with_id, with_authorization=True)
-        assert tuple(parts) == ((85, 0), b"Bearer a", number)
-        cache_authorized_head(with_id, parts)
-        assert with_id not in request_head.AUTHORIZED_HEADS
-    assert len(request_head.AUTHORIZED_HEADS) <= request_head.CACHE_SIZE
-
-
-def test_the_caches_of_heads_are_bounded() -> None:
-    for number in range(3 * request_head.CACHE_SIZE):
-        head = ORDINARY + b"\r\nX: %d\r\nAuthorization: Bearer %d" % (number, number)
-        cache_authorized_head(head, read_head(head, with_authorization=True))
-        for cache in (request_head.HEAD_CACHE, request_head.AUTHORIZED_HEADS):
-            assert len(cache) <= request_head.CACHE_SIZE
 
 
 LIMITS = {"ratelimit-policy": '"a";q=1;w=2', "ratelimit": '"a";r=0;t=1'}

@@ -223,14 +223,14 @@ def test_form_is_read_as_the_standard_library_reads_it(
         fields_read = {}
     expected: object = fields_read or MalformedBody
     try:
-        found: object = json.loads(run_to_completion(form_to_json(text.encode())))
+        result: object = json.loads(run_to_completion(form_to_json(text.encode())))
     except MalformedBody:
-        found = MalformedBody
+        result = MalformedBody
     except InvalidUsage:
         names = [unquote(field.partition("=")[0].replace("+", " ")) for field in fields]
         assert len(set(names)) < len(names)
         return
-    assert found == expected
+    assert result == expected
 
 
 def test_form_with_the_maximum_of_fields_is_accepted_and_one_more_is_not() -> None:

@@ -263,7 +263,7 @@ def test_a_search_for_errors_takes_steps(item: bytes) -> None:
         for _ in read_usage(start + b"1e400}", strict=False):
             steps += 1
     except InvalidUsage as error:
-        assert [found.pointer for found in error.errors] == ["/y"]  # noqa: PT017
+        assert [one.pointer for one in error.errors] == ["/y"]  # noqa: PT017
     assert steps >= 3 + 2_000 // 500
 
 
