@@ -8,6 +8,7 @@ from charts.dashboards.board import Dashboard, Row
 from charts.dashboards.panels import RED, YELLOW, Lines, Number, Query
 from charts.dashboards.queries import PODS, largest, rate, select, total
 
+SINGLE_POSTS = 'route="/api/usages"'
 STATE = "kube-state-metrics"
 CADVISOR = "cAdvisor (the kubelet's /metrics/cadvisor)"
 HPA = 'namespace="$namespace", horizontalpodautoscaler=~"(keda-hpa-)?$release.*"'
@@ -95,6 +96,22 @@ SCALING = Row(
             unit="reqps",
             width=12,
             queries=[Query(total(rate("busyapi_requests_total"), "pod"), "{{pod}}")],
+        ),
+        Lines(
+            title="Single posts on the fast path",
+            about="Share of single posts that pods answer at a third of the usual CPU. Normal:"
+            " above 99 %. Lower: clients or proxies send posts that it leaves to the route, for"
+            " example with an Idempotency-Key or in chunks.",
+            unit="percentunit",
+            width=12,
+            maximum=1,
+            queries=[
+                Query(
+                    f"{total(rate('busyapi_fast_path_requests_total'), 'pod')}"
+                    f" / ({total(rate('busyapi_requests_total', SINGLE_POSTS), 'pod')} > 0)",
+                    "{{pod}}",
+                )
+            ],
         ),
         Lines(
             title="Ready pods",

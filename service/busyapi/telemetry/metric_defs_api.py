@@ -56,8 +56,8 @@ REQUESTS = MetricDef(
 FAST_PATH_REQUESTS = MetricDef(
     "busyapi_fast_path_requests",
     "counter",
-    "Posts of single usages answered by the fast path, at a third of the CPU of the route. Fewer"
-    " than 99 % of them: see which headers the proxy adds, with BUSYAPI_FAST_PATH.",
+    "Posts of single usages answered by the fast path, at a third of the CPU of the route. Many"
+    " take the route if clients send chunks, an Idempotency-Key, or headers above 4 KiB.",
     ("Autoscaling and resources", "benchmark"),
 )
 REQUEST_SECONDS = MetricDef(

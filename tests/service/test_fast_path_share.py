@@ -1,0 +1,191 @@
+"""Which requests take the fast path: those of devices, and those that proxies pass on.
+
+The metric of the fast path is compared with the number of posts.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from busyapi.api.fast_path import START_SECONDS
+from testkit.api_client import BODY, RawConnection, check_stored, fetch_count, render_request
+from testkit.processes import Stack
+from testkit.servers import Server
+from testkit.waiting import wait_until
+from tests.service.test_fast_path import write_tokens
+
+POSTS = 40
+DEADLINE_SECONDS = 2.0
+AUTHORIZATION = "Authorization: Bearer any"
+
+
+def as_nginx(number: int) -> tuple[str, ...]:
+    return (
+        "Connection: keep-alive",
+        f"X-Request-ID: {number:032x}",
+        f"X-Real-IP: 10.42.0.{number}",
+        f"X-Forwarded-For: 192.0.2.{number}, 10.42.0.{number}",
+        "X-Forwarded-Host: busyapi.example.com",
+        "X-Forwarded-Port: 443",
+        "X-Forwarded-Proto: https",
+        "X-Forwarded-Scheme: https",
+        "X-Scheme: https",
+        AUTHORIZATION,
+        "accept: */*",
+        "user-agent: okhttp/4.12.0",
+        "content-type: application/json; charset=utf-8",
+    )
+
+
+def as_haproxy(number: int) -> tuple[str, ...]:
+    return (
+        f"user-agent: inhaler/{number}",
+        "accept: */*",
+        AUTHORIZATION.replace("A", "a", 1),
+        f"x-forwarded-for: 2001:db8::{number:x}",
+        "x-forwarded-proto: https",
+        f"traceparent: 00-{number:032x}-{number:016x}-01",
+    )
+
+
+def as_traefik(number: int) -> tuple[str, ...]:
+    return (
+        "User-Agent: Dart/3.4 (dart:io)",
+        AUTHORIZATION,
+        "Content-Type: application/json",
+        "Accept-Encoding: gzip",
+        f"X-Forwarded-For: 192.0.2.{number}",
+        "X-Forwarded-Host: busyapi.example.com",
+        "X-Forwarded-Port: 443",
+        "X-Forwarded-Proto: https",
+        "X-Forwarded-Server: traefik-5d78f4b7c9-x2x7k",
+        f"X-Real-Ip: 192.0.2.{number}",
+    )
+
+
+def as_envoy(number: int) -> tuple[str, ...]:
+    return (
+        "accept: */*",
+        "content-type: application/json",
+        AUTHORIZATION.replace("A", "a", 1),
+        f"x-forwarded-for: 192.0.2.{number}",
+        "x-forwarded-proto: https",
+        "x-envoy-external-address: 192.0.2.1",
+        f"x-request-id: 6f1d2c3b-4a59-4687-9695-{number:012x}",
+        "x-envoy-expected-rq-timeout-ms: 15000",
+    )
+
+
+def as_device(number: int) -> tuple[str, ...]:
+    del number
+    return (AUTHORIZATION,)
+
+
+SENDERS: tuple[Callable[[int], tuple[str, ...]], ...] = (
+    as_device,
+    as_nginx,
+    as_haproxy,
+    as_traefik,
+    as_envoy,
+)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack that requires a token to write."""
+    folder = tmp_path_factory.mktemp("share")
+    tokens = folder / "tokens"
+    write_tokens(tokens, ["any"])
+    settings = {
+        "BUSYAPI_TOKENS_FILE": str(tokens),
+        "BUSYAPI_ANONYMOUS": "read",
+        "BUSYAPI_REQUEST_DEADLINE": str(DEADLINE_SECONDS),
+    }
+    with ExitStack() as running:
+        server = running.enter_context(Server(folder / "valkey"))
+        stack = running.enter_context(Stack(folder / "stack", server, settings=settings))
+        with RawConnection(stack.port) as device:
+            device.send(post())  # from now on its token is known
+            check_stored(device.read_answer())
+        yield stack
+
+
+def post(headers: tuple[str, ...] = (AUTHORIZATION,), body: bytes = BODY) -> bytes:
+    return render_request("POST", "/api/usages", body, headers=headers)
+
+
+def count_fast(stack: Stack) -> int:
+    return int(stack.apis[0].read_metric("busyapi_fast_path_requests_total"))
+
+
+@pytest.mark.parametrize("sender", SENDERS)
+@pytest.mark.parametrize("cut", [0, len(BODY), len(BODY) - 1, 1])
+def test_differing_headers_and_bodies_in_a_packet_of_their_own_take_it(
+    stack: Stack, sender: Callable[[int], tuple[str, ...]], cut: int
+) -> None:
+    """`cut`: the number of bytes in the second packet."""
+    before, stored = count_fast(stack), fetch_count(stack.port)
+    with RawConnection(stack.port) as device:
+        for number in range(1, POSTS + 1):
+            request = post(sender(number))
+            device.send(request[: len(request) - cut])
+            if cut:
+                time.sleep(0.002)  # or both are often read at once
+                device.send(request[len(request) - cut :])
+            check_stored(device.read_answer())
+    assert fetch_count(stack.port) - stored == POSTS
+    # On a busy machine a few second packets may come late.
+    assert count_fast(stack) - before >= POSTS * (0.9 if cut else 1)
+
+
+def test_a_body_that_follows_late_is_read_by_the_route(stack: Stack) -> None:
+    before = count_fast(stack)
+    with RawConnection(stack.port) as device:
+        request = post()
+        device.send(request[:-5])
+        time.sleep(2 * START_SECONDS)
+        device.send(request[-5:])
+        check_stored(device.read_answer())
+        assert count_fast(stack) == before
+        device.send(post())
+        check_stored(device.read_answer())
+    assert count_fast(stack) == before + 1
+
+
+def test_a_body_that_never_follows_gets_408(stack: Stack) -> None:
+    with RawConnection(stack.port) as device:
+        device.send(post()[:-5])
+        assert device.read_answer().status == 408
+        assert device.is_closed_within(2)
+
+
+def test_a_body_that_ends_early_is_refused(stack: Stack) -> None:
+    stored = fetch_count(stack.port)
+    with RawConnection(stack.port) as device:
+        device.send(post()[:-5])
+        device.finish_sending()
+        assert device.is_closed_within(2 * DEADLINE_SECONDS)
+    assert fetch_count(stack.port) == stored
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        post((AUTHORIZATION, "Idempotency-Key: k")),
+        post(("Authorization: Bearer unknown",)),
+        post(body=b"[]"),
+        post(body=BODY[:-1]),
+        post(body=BODY[:-1] + b',"x":"' + b"y" * 9000 + b'"}')[:-20],
+    ],
+)
+def test_other_requests_take_the_route(stack: Stack, request_bytes: bytes) -> None:
+    before = count_fast(stack)
+    with RawConnection(stack.port) as device:
+        device.send(request_bytes)
+        if b"yyy" in request_bytes:  # too long to be kept
+            wait_until(lambda: not device.count_unread(), "the first packet to be read")
+            device.send(b"y" * 18 + b'"}')
+        device.read_answer()
+    assert count_fast(stack) == before
