@@ -151,6 +151,8 @@ HEADERS = (
     "Transfer-Encoding: chunked",
     "Transfer-Encoding: identity",
     "Idempotency-Key: not one\tword",
+    "Idempotency-Key: \u00ff",
+    "Idempotency-Key: " + "k" * 129,
     "Authorization: Bearer abc",
     "X-Forwarded-For: 10.0.0.1, 10.0.0.2",
     "X-Real-Ip: 10.0.0.1",
@@ -172,6 +174,12 @@ HEADERS = (
     "",
     "X-Long: " + "x" * 3000,
     "X-Longer: " + "x" * 9000,
+)
+KEY_LINES = (
+    *["Idempotency-Key: {}"] * 6,
+    "idempotency-key:\t{}",
+    "Idempotency-Key: {} ",
+    "IDEMPOTENCY-KEY:{0}\r\nIdempotency-Key: {0}",
 )
 BODIES = (
     *[BODY] * 10,
@@ -212,8 +220,9 @@ def make_case(seed: int, credentials: Sequence[str] = ()) -> Case:
     if credentials:
         address = f"{seed >> 16 & 255}.{seed >> 8 & 255}.{seed & 255}"
         more = [f"X-Forwarded-For: 198.{address}", chance.choice(credentials)]
+    key = f"{MARK}-{chance.randrange(1 << 60)}"
     stream = b"".join(
-        _make_message(chance, [line for line in more if chance.random() < 0.95])
+        _make_message(chance, [line for line in more if chance.random() < 0.95], key)
         for _ in range(chance.choice((1, 1, 1, 1, 2, 3, 8)))
     )
     if chance.random() < 0.15:
@@ -221,11 +230,12 @@ def make_case(seed: int, credentials: Sequence[str] = ()) -> Case:
     return Case(tuple(split_stream(chance, stream, (0, 0, 0, 1, 2, 5))))
 
 
-def _make_message(chance: random.Random, more: Sequence[str]) -> bytes:
+def _make_message(chance: random.Random, more: Sequence[str], key: str) -> bytes:
     body = chance.choice(BODIES)
     lines = [*chance.sample(HEADERS, chance.choice((0, 0, 1, 1, 2, 3, 13))), *more]
-    if chance.random() < 0.1:
-        lines.append(f"Idempotency-Key: {MARK}-{chance.randrange(1 << 60)}")
+    if chance.random() < 0.15:
+        # No two cases have the same one: the order in which they are played differs.
+        lines.append(chance.choice(KEY_LINES).format(key))
     if "Transfer-Encoding: chunked" in lines and chance.random() < 0.9:
         body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
         lines += [] if chance.random() < 0.9 else [f"Content-Length: {len(body)}"]

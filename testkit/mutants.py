@@ -4,11 +4,12 @@ Each mutant imports what it replaces, so mypy checks its type and a rename finds
 """
 
 import asyncio
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from busyapi.api import app, request_head
+from busyapi.api import app, fast_path, request_head
 from busyapi.api.decode_scheduler import DecodeScheduler
 from busyapi.api.fast_path import FastPathProtocol
 from busyapi.api.fast_path_write import FastPathWrite
@@ -170,10 +171,18 @@ def lose_order() -> None:
     replace(FastPathProtocol, "data_received", data_received)
 
 
+def take_any_key() -> None:
+    """Accept any Idempotency-Key on the fast path."""
+    replace(request_head, "_KEY", re.compile(b".*"))
+
+
 def ignore_keys() -> None:
     """Ignore Idempotency-Key on the fast path."""
-    headers = request_head._SLOW_PATH_HEADERS - {b"idempotency-key"}
-    replace(request_head, "_SLOW_PATH_HEADERS", headers)
+
+    def make_key(key: bytes, path: bytes, lines: list[bytes], credential: str) -> None:
+        del key, path, lines, credential
+
+    replace(fast_path, "make_key", make_key)
 
 
 def ignore_close() -> None:

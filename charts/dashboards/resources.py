@@ -101,7 +101,7 @@ SCALING = Row(
             title="Single posts on the fast path",
             about="Share of single posts that pods answer at a third of the usual CPU. Normal:"
             " above 99 %. Lower: clients or proxies send posts that it leaves to the route, for"
-            " example with an Idempotency-Key or in chunks.",
+            " example in chunks or with gzip.",
             unit="percentunit",
             width=12,
             maximum=1,

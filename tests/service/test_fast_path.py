@@ -389,8 +389,12 @@ def test_a_fast_path_that_loses_the_order_is_caught(valkey: Server, stacks: Stac
 @pytest.mark.mutants
 @pytest.mark.parametrize(
     ("broken", "header"),
-    [(mutants.ignore_keys, "Idempotency-Key: a b"), (mutants.ignore_close, "Connection: close")],
-    ids=["keys", "close"],
+    [
+        (mutants.take_any_key, "Idempotency-Key: a b"),
+        (mutants.ignore_keys, "Idempotency-Key: a"),
+        (mutants.ignore_close, "Connection: close"),
+    ],
+    ids=["any key", "keys", "close"],
 )
 def test_a_fast_path_that_is_not_alike_is_caught(
     tmp_path: Path, broken: Mutant, header: str

@@ -173,7 +173,7 @@ def test_a_body_that_ends_early_is_refused(stack: Stack) -> None:
 @pytest.mark.parametrize(
     "request_bytes",
     [
-        post((AUTHORIZATION, "Idempotency-Key: k")),
+        post((AUTHORIZATION, "Idempotency-Key: two words")),
         post(("Authorization: Bearer unknown",)),
         post(body=b"[]"),
         post(body=BODY[:-1]),

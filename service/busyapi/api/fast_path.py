@@ -30,6 +30,7 @@ from sanic.http.constants import Stage
 from busyapi.api.client_limits import UNLIMITED, Client
 from busyapi.api.context import ApiContext
 from busyapi.api.fast_path_write import FastPathWrite
+from busyapi.api.idempotency import make_key
 from busyapi.api.patient_binding import is_bound_to
 from busyapi.api.request_head import MAX_HEAD_BYTES, HeadParts, HeadReader
 from busyapi.auth.credential import Credential
@@ -42,6 +43,7 @@ from busyapi.web.protocol import DeadlineProtocol
 from busyapi.web.request_id import generate
 
 ROUTE = "/api/usages"
+PATH = ROUTE.encode()
 MAX_HELD_BYTES = 65_536
 """Bytes of later requests that one connection may send before its reading is paused."""
 START_SECONDS = 0.25
@@ -130,7 +132,7 @@ class FastPathProtocol(DeadlineProtocol):
                 self._last_head, self._last_parts = head, parts
         if parts is None:
             return False
-        length, credentials, authorization, request_id = parts
+        length, credentials, authorization, request_id, key = parts
         if length > context.settings.max_body or context.draining:
             return False
         # Most posts of an open installation have no credential and no limit.
@@ -156,6 +158,8 @@ class FastPathProtocol(DeadlineProtocol):
         if client is None:
             return False
         write = FastPathWrite(self, line, request_id or generate(), client)
+        if key is not None:
+            write.key = make_key(key, PATH, [line], credential.id)
         if context.stamper is not None and credential.id:
             write.add_stamp(context.stamper.encode(credential))
         try:

@@ -64,7 +64,7 @@ class FastPathWrite(PendingWrite):
             close = context.draining
             now = self._record_status(201)
             limits = context.authorizer.render_limits(*self.client) if self.client else b""
-            message = render_created(usage, self.request_id, limits, close=close)
+            message = render_created(usage, self.request_id, limits, replayed=replayed, close=close)
             protocol.send_response(message, now, close=close)
         except Exception as error:  # noqa: BLE001 - it would end the committer for all requests
             self._abort(error)

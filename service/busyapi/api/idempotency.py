@@ -34,9 +34,12 @@ def parse_key(request: Request, lines: list[bytes], credential: str) -> Idempote
     values = [value.strip(" \t") for value in request.headers.getall(KEY_HEADER)]
     if len(values) != 1 or not KEY_PATTERN.fullmatch(values[0]):
         raise Problem(400, "Idempotency-Key must be one header of 1 to 128 visible characters.")
+    return make_key(values[0].encode(), request.path.rstrip("/").encode(), lines, credential)
+
+
+def make_key(key: bytes, path: bytes, lines: list[bytes], credential: str) -> IdempotencyKey:
+    """Return the digests of a key and of a request to a path with these usages."""
     # The digest includes the path: a batch of one usage is not the same request as that usage.
-    path = request.path.rstrip("/").encode()
-    key = values[0].encode()
     return IdempotencyKey(
         key_digest=_digest(_key_owner(lines, credential), key),
         body_digest=_digest(path, *lines),

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import NamedTuple
 
+from busyapi.api.idempotency import KEY_PATTERN
 from busyapi.web.head import is_authority
 from busyapi.web.request_id import VALID_ID
 
@@ -29,9 +30,11 @@ _SECONDS_PER_PATTERN = 1.0
 _HEAD = re.compile(rb"POST /api/usages HTTP/1\.1(?:\r\n[!#$%&'*+.^_`|~\w-]+:[\t\x20-\x7e]*)+")
 _START = rb"(?:\r\n)?+POST /api/usages HTTP/1\.1"
 _LENGTH = re.compile(rb"[0-9]{1,8}")
+_KEY = re.compile(KEY_PATTERN.pattern.encode())
 _ANY_VALUE = rb"[\t\x20-\x7e]*+"
 _GROUPS = {
     b"content-length": rb"(?P<length>[0-9]{1,8})",
+    b"idempotency-key": b"(?P<key>" + _KEY.pattern + b"+)",
     b"x-request-id": rb"(?P<id>[A-Za-z0-9._:-]{1,128}+)",
     b"authorization": b"(?P<authorization>" + _ANY_VALUE + b")",
 }
@@ -39,7 +42,6 @@ _GROUPS = {
 _SLOW_PATH_HEADERS = {
     b"content-encoding",
     b"expect",
-    b"idempotency-key",
     b"origin",
     b"transfer-encoding",
     b"upgrade",
@@ -71,6 +73,8 @@ class HeadParts(NamedTuple):
     """The value of its first Authorization, which is not checked: it is valid only if it equals one
     that was verified."""
     request_id: bytes | None = None
+    key: bytes | None = None
+    """The Idempotency-Key."""
 
 
 class _Pattern(NamedTuple):
@@ -94,8 +98,8 @@ class HeadReader:
             if match := match_head(head):
                 if index:
                     self._patterns.insert(0, self._patterns.pop(index))
-                length, authorization, request_id = match.group("length", "authorization", "id")
-                return HeadParts(int(length), credentials, authorization, request_id)
+                length, *values = match.group("length", "authorization", "id", "key")
+                return HeadParts(int(length), credentials, *values)
         head = head.removeprefix(b"\r\n")
         parts = _parse(head, reads_authorization=self._reads_authorization)
         if parts and len(head) <= _MAX_PATTERN_BYTES and head.count(b"\n") <= _MAX_PATTERN_LINES:
@@ -112,7 +116,7 @@ def _parse(  # noqa: C901, PLR0912 - one pass
 ) -> HeadParts | None:
     if not _HEAD.fullmatch(head):
         return None
-    length = connection = host = authorization = request_id = None
+    length = connection = host = authorization = request_id = key = None
     credentials = 0
     for line in head.split(b"\r\n")[1:]:
         name, _, value = line.partition(b":")
@@ -136,13 +140,17 @@ def _parse(  # noqa: C901, PLR0912 - one pass
             if request_id is not None or not VALID_ID.fullmatch(value.decode()):
                 return None
             request_id = value
+        elif name == b"idempotency-key":
+            if key is not None or not _KEY.fullmatch(value):
+                return None
+            key = value
         elif reads_authorization and authorization is None and line.startswith(_AUTHORIZATIONS):
             authorization = line[len(_AUTHORIZATIONS[0]) :]
         else:
             credentials |= _CREDENTIAL_HEADERS.get(name, 0)
     if length is None or host is None:
         return None
-    return HeadParts(length, credentials, authorization, request_id)
+    return HeadParts(length, credentials, authorization, request_id, key)
 
 
 def _make_pattern(head: bytes, parts: HeadParts) -> _Pattern:
@@ -165,7 +173,7 @@ def _make_pattern(head: bytes, parts: HeadParts) -> _Pattern:
         else:
             pattern += b"\r\n" + re.escape(name) + b":" + _ANY_VALUE
     # A group that is missing here gets one that takes part in no match.
-    for name in (b"authorization", b"id"):
+    for name in (b"authorization", b"id", b"key"):
         if b"(?P<%b>" % name not in pattern:
             pattern += b"(?P<%b>(?!))?" % name
     return _Pattern(re.compile(pattern).fullmatch, parts.credentials)

@@ -22,6 +22,8 @@ JSON = "application/json"
 _CONTENT_TYPE = (b"content-type", b"application/json")
 _KEEP_ALIVE = (b"connection", b"keep-alive")
 _CLOSE = (b"connection", b"close")
+_REPLAYED = (b"idempotency-replayed", b"true")
+"""An earlier request with the same Idempotency-Key stored the usages."""
 _LENGTH_LINES = [
     b"\r\ncontent-length: %d\r\nconnection: " % len(f'{{"id":{"9" * digits}}}')
     for digits in range(len(str(MAX_ID)) + 1)
@@ -63,21 +65,30 @@ class CreatedResponse(HTTPResponse):
         )
 
 
-def make_single_response(usage_id: UsageId, limits: dict[str, str]) -> CreatedResponse:
+def make_single_response(
+    usage_id: UsageId, limits: dict[str, str], *, replayed: bool = False
+) -> CreatedResponse:
     """Return the 201 of a single usage."""
     number = b"%d" % usage_id
-    return CreatedResponse(
-        b'{"id":%b}' % number, ((b"location", b"/api/usages/" + number),), limits
-    )
+    own = ((b"location", b"/api/usages/" + number), *[_REPLAYED] * replayed)
+    return CreatedResponse(b'{"id":%b}' % number, own, limits)
 
 
-def make_batch_response(usage_ids: list[UsageId], limits: dict[str, str]) -> CreatedResponse:
+def make_batch_response(
+    usage_ids: list[UsageId], limits: dict[str, str], *, replayed: bool = False
+) -> CreatedResponse:
     """Return the 201 of a batch."""
-    return CreatedResponse(msgspec.json.encode({"ids": usage_ids}), (), limits)
+    body = msgspec.json.encode({"ids": usage_ids})
+    return CreatedResponse(body, (_REPLAYED,) * replayed, limits)
 
 
 def render_created(
-    usage_id: UsageId, request_id: bytes, limits: bytes = b"", *, close: bool
+    usage_id: UsageId,
+    request_id: bytes,
+    limits: bytes = b"",
+    *,
+    replayed: bool = False,
+    close: bool,
 ) -> bytes:
     """Render a complete message, byte for byte the one that `make_single_response` leads to.
 
@@ -89,7 +100,9 @@ def render_created(
         (
             _render_created_start(int(time())),
             number,
-            b"\r\nx-request-id: ",
+            b"\r\nidempotency-replayed: true\r\nx-request-id: "
+            if replayed
+            else b"\r\nx-request-id: ",
             request_id,
             _LENGTH_LINES[len(number)],
             b"close" if close else b"keep-alive",

@@ -45,8 +45,8 @@ async def post_usage(context: ApiContext, request: BufferedRequest) -> HTTPRespo
     result, partition = await _commit(context, AwaitedWrite((line,), key, is_stamped=bool(stamp)))
     usage = make_usage_id(Seq(result.last), partition, settings.partitions)
     limits = context.authorizer.limit_headers_of(request, credential)
-    if not result.replayed and not context.cors:  # CORS adds headers
-        return make_single_response(usage, limits)
+    if not context.cors:  # which adds headers
+        return make_single_response(usage, limits, replayed=result.replayed)
     more = {"Location": f"/api/usages/{usage}"} | (REPLAYED_HEADERS if result.replayed else {})
     return make_json_response({"id": usage}, 201, more | limits)
 
@@ -80,8 +80,8 @@ async def post_batch(context: ApiContext, request: BufferedRequest) -> HTTPRespo
     result, partition = await _commit(context, AwaitedWrite(lines, key, is_stamped=bool(stamp)))
     ids = context.committers.make_ids(result.last, len(lines), partition)
     limits = context.authorizer.limit_headers_of(request, credential)
-    if not result.replayed and not context.cors:
-        return make_batch_response(ids, limits)
+    if not context.cors:
+        return make_batch_response(ids, limits, replayed=result.replayed)
     more = REPLAYED_HEADERS if result.replayed else {}
     return make_json_response({"ids": ids}, 201, more | limits)
 

@@ -57,7 +57,7 @@ FAST_PATH_REQUESTS = MetricDef(
     "busyapi_fast_path_requests",
     "counter",
     "Posts of single usages answered by the fast path, at a third of the CPU of the route. Many"
-    " take the route if clients send chunks, an Idempotency-Key, or headers above 4 KiB.",
+    " take the route if clients send chunks, gzip, or headers above 4 KiB.",
     ("Autoscaling and resources", "benchmark"),
 )
 REQUEST_SECONDS = MetricDef(

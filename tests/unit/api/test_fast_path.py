@@ -87,7 +87,8 @@ def test_an_ordinary_header_gives_its_length(head: bytes) -> None:
         b"Content-Length: 85\r\nTransfer-Encoding: chunked",
         b"Content-Length: 85\r\nexpect: 100-continue",
         b"Content-Length: 85\r\nContent-Encoding: gzip",
-        b"Content-Length: 85\r\nIdempotency-Key: a",
+        b"Content-Length: 85\r\nIdempotency-Key: a b",
+        b"Content-Length: 85\r\nIdempotency-Key: a\r\nidempotency-key: a",
         b"Content-Length: 85\r\nUpgrade: websocket",
         b"Content-Length: 85\r\nno colon",
         b"Content-Length: 85\r\n folded: line",
@@ -170,6 +171,7 @@ LINES = [
     b"X:",
     b"Expect: 100-continue",
     b"Idempotency-Key: k",
+    b"idempotency-key:\tk ",
 ]
 edits = st.tuples(st.integers(0, 400), st.integers(0, 2), st.binary(max_size=2))
 
@@ -299,8 +301,9 @@ LIMITS = {"ratelimit-policy": '"a";q=1;w=2', "ratelimit": '"a";r=0;t=1'}
 
 
 @pytest.mark.parametrize("limits", [{}, LIMITS])
-def test_both_paths_render_the_same_201(limits: dict[str, str]) -> None:
-    response = make_single_response(UsageId(12), limits)
+@pytest.mark.parametrize("replayed", [False, True])
+def test_both_paths_render_the_same_201(limits: dict[str, str], *, replayed: bool) -> None:
+    response = make_single_response(UsageId(12), limits, replayed=replayed)
     response.headers |= {
         "x-request-id": "request",
         "date": current_http_date(),
@@ -309,4 +312,6 @@ def test_both_paths_render_the_same_201(limits: dict[str, str]) -> None:
     }
     slow = format_http1_response(201, response.processed_headers) + (response.body or b"")
     lines = b"".join(f"\r\n{name}: {value}".encode() for name, value in limits.items())
-    assert render_created(UsageId(12), b"request", lines, close=False) == slow
+    fast = render_created(UsageId(12), b"request", lines, replayed=replayed, close=False)
+    assert fast == slow
+    assert (b"\r\nidempotency-replayed: true\r\n" in fast) == replayed
