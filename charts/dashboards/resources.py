@@ -107,7 +107,7 @@ SCALING = Row(
             maximum=1,
             queries=[
                 Query(
-                    f"{total(rate('busyapi_fast_path_requests_total'), 'pod')}"
+                    f"{total(rate('busyapi_fast_path_requests_total', SINGLE_POSTS), 'pod')}"
                     f" / ({total(rate('busyapi_requests_total', SINGLE_POSTS), 'pod')} > 0)",
                     "{{pod}}",
                 )

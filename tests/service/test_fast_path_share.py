@@ -116,8 +116,8 @@ def post(headers: tuple[str, ...] = (AUTHORIZATION,), body: bytes = BODY) -> byt
     return render_request("POST", "/api/usages", body, headers=headers)
 
 
-def count_fast(stack: Stack) -> int:
-    return int(stack.apis[0].read_metric("busyapi_fast_path_requests_total"))
+def count_fast(stack: Stack, route: str = "/api/usages") -> int:
+    return int(stack.apis[0].read_metric("busyapi_fast_path_requests_total", route=route))
 
 
 @pytest.mark.parametrize("sender", SENDERS)
@@ -189,3 +189,50 @@ def test_other_requests_take_the_route(stack: Stack, request_bytes: bytes) -> No
             device.send(b"y" * 18 + b'"}')
         device.read_answer()
     assert count_fast(stack) == before
+
+
+BATCH = "/api/usages/batch"
+
+
+def post_batch(body: bytes, *headers: str) -> bytes:
+    return render_request("POST", BATCH, body, headers=(AUTHORIZATION, *headers))
+
+
+def make_batch(count: int, usage: bytes = BODY) -> bytes:
+    return b"[" + b",".join([usage] * count) + b"]"
+
+
+@pytest.mark.parametrize("count", [1, 7, 200])
+def test_short_batches_of_flat_usages_take_it(stack: Stack, count: int) -> None:
+    before, stored = count_fast(stack, BATCH), fetch_count(stack.port)
+    with RawConnection(stack.port) as device:
+        for number in range(1, 11):
+            device.send(post_batch(make_batch(count), f"X-Forwarded-For: 192.0.2.{number}"))
+            answer = device.read_answer()
+            assert answer.status == 201, answer
+            ids = answer.json()["ids"]
+            assert ids == list(range(ids[0], ids[0] + count))
+    assert fetch_count(stack.port) - stored == 10 * count
+    assert count_fast(stack, BATCH) - before == 10
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (post_batch(make_batch(400)), 201),
+        (post_batch(make_batch(2, BODY[:-1] + b',"x":[1]}')), 201),
+        (post_batch(make_batch(2, BODY[:-1] + b',"x":1e300}')), 201),
+        (post_batch(make_batch(2), "Idempotency-Key: k"), 201),
+        (post_batch(BODY, "Content-Type: application/x-ndjson"), 201),
+        (post_batch(make_batch(2), "Content-Type: application/x-ndjson"), 422),
+        (post_batch(b"[]"), 422),
+        (post_batch(make_batch(2)[:-1]), 400),
+        (post_batch(make_batch(2, b"{}")), 422),
+    ],
+)
+def test_other_batches_take_the_route(stack: Stack, request_bytes: bytes, status: int) -> None:
+    before = count_fast(stack, BATCH)
+    with RawConnection(stack.port) as device:
+        device.send(request_bytes)
+        assert device.read_answer().status == status
+    assert count_fast(stack, BATCH) == before

@@ -1,4 +1,4 @@
-"""The fast path: one complete, ordinary `POST /api/usages`, handled without Sanic.
+"""The fast path: one complete, ordinary post of a usage or a short batch, handled without Sanic.
 
     packet ──complete, ordinary, valid──> committer ──> response
        ├──ordinary, the body follows────> kept, and handled with the next packet
@@ -29,11 +29,12 @@ from sanic.http.constants import Stage
 
 from busyapi.api.client_limits import UNLIMITED, Client
 from busyapi.api.context import ApiContext
-from busyapi.api.fast_path_write import FastPathWrite
+from busyapi.api.fast_path_write import FastPathBatch, FastPathWrite
 from busyapi.api.idempotency import make_key
 from busyapi.api.patient_binding import is_bound_to
 from busyapi.api.request_head import MAX_HEAD_BYTES, HeadParts, HeadReader
 from busyapi.auth.credential import Credential
+from busyapi.decode.fast_array import decode_flat_array
 from busyapi.decode.usage import decode_fast
 from busyapi.errors import Refused
 from busyapi.telemetry.metrics import RouteTally
@@ -42,14 +43,14 @@ from busyapi.web.http1 import EMPTY_LINES
 from busyapi.web.protocol import DeadlineProtocol
 from busyapi.web.request_id import generate
 
-ROUTE = "/api/usages"
+ROUTE, BATCH_ROUTE = "/api/usages", "/api/usages/batch"
 PATH = ROUTE.encode()
 MAX_HELD_BYTES = 65_536
 """Bytes of later requests that one connection may send before its reading is paused."""
 START_SECONDS = 0.25
 """Time for the rest of a request whose head has arrived. Nagle's algorithm may delay it by 0.04."""
 
-_BODY_STARTS = (b"{", b"")
+_SINGLE_STARTS, _BATCH_STARTS = (b"{", b""), (b"[", b"")
 _IDLE = Stage.IDLE  # Python 3.11 looks up an enum's member slowly
 
 
@@ -59,6 +60,7 @@ class FastPathProtocol(DeadlineProtocol):
     context: ClassVar[ApiContext]
     head_reader: ClassVar[HeadReader]
     route_tally: ClassVar[RouteTally]
+    batch_tally: ClassVar[RouteTally]
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -132,8 +134,11 @@ class FastPathProtocol(DeadlineProtocol):
                 self._last_head, self._last_parts = head, parts
         if parts is None:
             return False
-        length, credentials, authorization, request_id, key = parts
-        if length > context.settings.max_body or context.draining:
+        length, credentials, authorization, request_id, key, is_batch = parts
+        settings = context.settings
+        if length > (settings.max_batch_bytes if is_batch else settings.max_body):
+            return False
+        if context.draining:
             return False
         # Most posts of an open installation have no credential and no limit.
         is_anonymous = authorization is None and not credentials
@@ -143,7 +148,7 @@ class FastPathProtocol(DeadlineProtocol):
             return False
         body = data[end + 4 :]
         # If the body does not begin with this bracket, its meaning depends on the Content-Type.
-        if body[:1] not in _BODY_STARTS:
+        if body[:1] not in (_BATCH_STARTS if is_batch else _SINGLE_STARTS):
             return False
         if len(body) != length:
             if len(body) < length and end + 4 + length <= FREE_BYTES:
@@ -151,7 +156,11 @@ class FastPathProtocol(DeadlineProtocol):
                 return True
             # A device may send a line end after its body.
             body = body[:length] if body[length:] in EMPTY_LINES else b""
-        line = decode_fast(body, strict=context.strict) if body else None
+        if not body:
+            return False
+        if is_batch:
+            return key is None and self._submit_batch(body, credential, request_id)
+        line = decode_fast(body, strict=context.strict)
         if line is None:
             return False
         client = UNLIMITED if unlimited_writer else self._admit(credential, line)
@@ -162,15 +171,35 @@ class FastPathProtocol(DeadlineProtocol):
             write.key = make_key(key, PATH, [line], credential.id)
         if context.stamper is not None and credential.id:
             write.add_stamp(context.stamper.encode(credential))
+        self._commit(write)
+        return True
+
+    def _submit_batch(self, body: bytes, credential: Credential, request_id: bytes | None) -> bool:
+        """Submit the usages of a batch, as `_submit`: without patients to check, or a limit."""
+        context = self.context
+        settings = context.settings
+        if credential.patient_id is not None or context.authorizer.is_limited(credential):
+            return False
+        lines = decode_flat_array(
+            body, settings.max_batch_items, settings.max_body, strict=context.strict
+        )
+        if lines is None:
+            return False
+        stamp = context.make_stamp(credential)
+        if stamp:
+            lines = [line + stamp for line in lines]
+        self._commit(FastPathBatch(self, lines, request_id or generate(), is_stamped=bool(stamp)))
+        return True
+
+    def _commit(self, write: FastPathWrite) -> None:
         try:
-            context.committers.submit(write)
+            self.context.committers.submit(write)
         except Refused as error:
             # While Redis is down, devices retry. A refusal must not cost more CPU than a stored
             # usage: the autoscaler would add pods that cannot store anything either.
             write.fail(error)
-            return True
-        self._pending = write
-        return True
+        else:
+            self._pending = write
 
     def _admit(self, credential: Credential, line: bytes) -> Client | None:
         """Charge a client's limits and return it; None, and no charge, if the route must decide."""

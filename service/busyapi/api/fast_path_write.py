@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from busyapi.api.client_limits import UNLIMITED, Client
-from busyapi.api.context import ABORTED_STATUS
+from busyapi.api.context import ABORTED_STATUS, ApiContext
 from busyapi.api.problems import map_error
-from busyapi.api.responses import render_created
+from busyapi.api.responses import make_batch_response, render_created
 from busyapi.commit.pending import PendingWrite
 from busyapi.ids import Seq, make_usage_id
 from busyapi.web.problems import CLIENT_CLOSED_REQUEST, render_problem
@@ -23,7 +23,7 @@ log = structlog.get_logger()
 class FastPathWrite(PendingWrite):
     """The usage of a request that is answered without a handler."""
 
-    __slots__ = ("_protocol", "client", "is_waiting", "request_id")
+    __slots__ = ("_protocol", "_tally", "client", "is_waiting", "request_id")
 
     is_waiting: bool
 
@@ -42,6 +42,7 @@ class FastPathWrite(PendingWrite):
         self.is_stamped = False
         self.created_at = monotonic()
         self._protocol = protocol
+        self._tally = protocol.route_tally
         self.is_waiting = True
         self.client = client
         self.partition = 0
@@ -59,15 +60,17 @@ class FastPathWrite(PendingWrite):
             return
         try:
             protocol = self._protocol
-            context = protocol.context
-            usage = make_usage_id(Seq(last), self.partition, context.settings.partitions)
-            close = context.draining
+            close = protocol.context.draining
             now = self._record_status(201)
-            limits = context.authorizer.render_limits(*self.client) if self.client else b""
-            message = render_created(usage, self.request_id, limits, replayed=replayed, close=close)
+            message = self._render(protocol.context, last, replayed=replayed, close=close)
             protocol.send_response(message, now, close=close)
         except Exception as error:  # noqa: BLE001 - it would end the committer for all requests
             self._abort(error)
+
+    def _render(self, context: ApiContext, last: int, *, replayed: bool, close: bool) -> bytes:
+        usage = make_usage_id(Seq(last), self.partition, context.settings.partitions)
+        limits = context.authorizer.render_limits(*self.client) if self.client else b""
+        return render_created(usage, self.request_id, limits, replayed=replayed, close=close)
 
     def fail(self, error: Exception) -> None:
         """Send the problem for an error."""
@@ -93,7 +96,7 @@ class FastPathWrite(PendingWrite):
         """Count the response, and return the time."""
         self.is_waiting = False
         now = monotonic()
-        self._protocol.route_tally.record(status, now - self.created_at)
+        self._tally.record(status, now - self.created_at)
         return now
 
     def _abort(self, error: Exception) -> None:
@@ -101,3 +104,29 @@ class FastPathWrite(PendingWrite):
         kind, request_id = type(error).__name__, self.request_id.decode()
         log.error("unexpected_error", error=kind, where="fast path", request_id=request_id)
         self._protocol.abort()
+
+
+class FastPathBatch(FastPathWrite):
+    """The usages of a batch that is answered without a handler."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        protocol: "FastPathProtocol",
+        lines: list[bytes],
+        request_id: bytes,
+        *,
+        is_stamped: bool,
+    ) -> None:
+        PendingWrite.__init__(self, lines, is_stamped=is_stamped)
+        self._protocol = protocol
+        self._tally = protocol.batch_tally
+        self.is_waiting = True
+        self.client = UNLIMITED
+        self.request_id = request_id
+
+    def _render(self, context: ApiContext, last: int, *, replayed: bool, close: bool) -> bytes:
+        ids = context.committers.make_ids(last, self.count, self.partition)
+        response = make_batch_response(ids, {}, replayed=replayed)
+        return render_response(response, self.request_id, close=close)

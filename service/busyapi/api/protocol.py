@@ -4,7 +4,7 @@ import sanic
 import structlog
 
 from busyapi.api.context import ApiContext
-from busyapi.api.fast_path import FastPathProtocol
+from busyapi.api.fast_path import BATCH_ROUTE, ROUTE, FastPathProtocol
 from busyapi.api.request_head import HeadReader
 from busyapi.web.protocol import DeadlineProtocol
 
@@ -28,7 +28,8 @@ def make_protocol(context: ApiContext, version: str = sanic.__version__) -> type
         "budget": context.budget,
         "context": context,
         "head_reader": HeadReader(reads_authorization=context.authorizer.reads_credentials != 0),
-        "route_tally": context.metrics.requests.fast_path,
+        "route_tally": context.metrics.requests.fast_path[ROUTE],
+        "batch_tally": context.metrics.requests.fast_path[BATCH_ROUTE],
         "on_abort": staticmethod(context.record_abort),
     }
     return type("Protocol", (FastPathProtocol if fast else DeadlineProtocol,), members)

@@ -1,4 +1,4 @@
-"""The head of an ordinary post, which the fast path reads in one pass.
+"""The head of an ordinary post of a usage or a batch, which the fast path reads in one pass.
 
 A head that `web/head.py` would refuse, or with a header that changes the meaning of the request,
 goes to Sanic's route. So this parser accepts less than the RFC allows, and never more.
@@ -27,8 +27,9 @@ _MAX_PATTERN_BYTES = 2048
 _SECONDS_PER_PATTERN = 1.0
 """Making a pattern takes a millisecond or less, and any client can send a new order of headers."""
 
-_HEAD = re.compile(rb"POST /api/usages HTTP/1\.1(?:\r\n[!#$%&'*+.^_`|~\w-]+:[\t\x20-\x7e]*)+")
-_START = rb"(?:\r\n)?+POST /api/usages HTTP/1\.1"
+_HEAD = re.compile(
+    rb"POST /api/usages(/batch)? HTTP/1\.1(?:\r\n[!#$%&'*+.^_`|~\w-]+:[\t\x20-\x7e]*)+"
+)
 _LENGTH = re.compile(rb"[0-9]{1,8}")
 _KEY = re.compile(KEY_PATTERN.pattern.encode())
 _ANY_VALUE = rb"[\t\x20-\x7e]*+"
@@ -38,7 +39,8 @@ _GROUPS = {
     b"x-request-id": rb"(?P<id>[A-Za-z0-9._:-]{1,128}+)",
     b"authorization": b"(?P<authorization>" + _ANY_VALUE + b")",
 }
-"""The values that a pattern returns, by header."""
+_VALUES = ("length", "authorization", "id", "key")
+"""The values that a pattern returns, by header, and their names."""
 _SLOW_PATH_HEADERS = {
     b"content-encoding",
     b"expect",
@@ -75,11 +77,13 @@ class HeadParts(NamedTuple):
     request_id: bytes | None = None
     key: bytes | None = None
     """The Idempotency-Key."""
+    is_batch: bool = False
 
 
 class _Pattern(NamedTuple):
     match: Callable[[bytes], re.Match[bytes] | None]
     credentials: int
+    is_batch: bool
 
 
 class HeadReader:
@@ -94,12 +98,12 @@ class HeadReader:
 
     def read(self, head: bytes) -> HeadParts | None:
         """Return the parts of a head, or None if Sanic must parse the head."""
-        for index, (match_head, credentials) in enumerate(self._patterns):
+        for index, (match_head, credentials, is_batch) in enumerate(self._patterns):
             if match := match_head(head):
                 if index:
                     self._patterns.insert(0, self._patterns.pop(index))
-                length, *values = match.group("length", "authorization", "id", "key")
-                return HeadParts(int(length), credentials, *values)
+                length, authorization, request_id, key = match.group(*_VALUES)
+                return HeadParts(int(length), credentials, authorization, request_id, key, is_batch)
         head = head.removeprefix(b"\r\n")
         parts = _parse(head, reads_authorization=self._reads_authorization)
         if parts and len(head) <= _MAX_PATTERN_BYTES and head.count(b"\n") <= _MAX_PATTERN_LINES:
@@ -114,8 +118,10 @@ class HeadReader:
 def _parse(  # noqa: C901, PLR0912 - one pass
     head: bytes, *, reads_authorization: bool
 ) -> HeadParts | None:
-    if not _HEAD.fullmatch(head):
+    match = _HEAD.fullmatch(head)
+    if not match:
         return None
+    is_batch = match[1] is not None
     length = connection = host = authorization = request_id = key = None
     credentials = 0
     for line in head.split(b"\r\n")[1:]:
@@ -144,28 +150,33 @@ def _parse(  # noqa: C901, PLR0912 - one pass
             if key is not None or not _KEY.fullmatch(value):
                 return None
             key = value
+        elif is_batch and name == b"content-type":
+            if b"ndjson" in value.lower():
+                return None
         elif reads_authorization and authorization is None and line.startswith(_AUTHORIZATIONS):
             authorization = line[len(_AUTHORIZATIONS[0]) :]
         else:
             credentials |= _CREDENTIAL_HEADERS.get(name, 0)
     if length is None or host is None:
         return None
-    return HeadParts(length, credentials, authorization, request_id, key)
+    return HeadParts(length, credentials, authorization, request_id, key, is_batch)
 
 
 def _make_pattern(head: bytes, parts: HeadParts) -> _Pattern:
     """Return a pattern of the heads that differ from an ordinary one only in some values.
 
-    Whatever matches it would be parsed with the same result: the values of Host and Connection are
-    equal, and all others are of the kind that the parser accepts.
+    Whatever matches it would be parsed with the same result: the values of Host and Connection, and
+    of a batch's Content-Type, are equal, and all others are of the kind that the parser accepts.
     """
-    pattern, groups = _START, dict(_GROUPS)
+    first, *lines = head.split(b"\r\n")
+    pattern, groups = rb"(?:\r\n)?+" + re.escape(first), dict(_GROUPS)
+    fixed = (b"host", b"connection", b"content-type" if parts.is_batch else b"")
     if parts.authorization is None:
         del groups[b"authorization"]
-    for line in head.split(b"\r\n")[1:]:
+    for line in lines:
         name, _, value = line.partition(b":")
         kind = name.lower()
-        if kind in (b"host", b"connection"):
+        if kind in fixed:
             pattern += b"\r\n" + re.escape(line)
         elif kind in groups and (kind != b"authorization" or line.startswith(_AUTHORIZATIONS)):
             blanks = value[: len(value) - len(value.lstrip())] if kind != b"authorization" else b" "
@@ -176,4 +187,4 @@ def _make_pattern(head: bytes, parts: HeadParts) -> _Pattern:
     for name in (b"authorization", b"id", b"key"):
         if b"(?P<%b>" % name not in pattern:
             pattern += b"(?P<%b>(?!))?" % name
-    return _Pattern(re.compile(pattern).fullmatch, parts.credentials)
+    return _Pattern(re.compile(pattern).fullmatch, parts.credentials, parts.is_batch)

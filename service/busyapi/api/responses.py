@@ -59,7 +59,7 @@ class CreatedResponse(HTTPResponse):
             (b"date", headers["date"].encode()),
             *self._own,
             (b"x-request-id", headers[HEADER].encode()),
-            (b"content-length", b"%d" % headers["content-length"]),
+            (b"content-length", str(headers["content-length"]).encode()),
             _KEEP_ALIVE if headers["connection"] == "keep-alive" else _CLOSE,
             *self._limits,
         )

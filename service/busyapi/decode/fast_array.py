@@ -6,9 +6,10 @@ beginning. If every piece is a list of usages, the array is the list of the same
 one comma separates two values.
 """
 
-from busyapi.decode.incremental import Incremental
+from busyapi.decode.incremental import Incremental, run_to_completion
 from busyapi.decode.json_line import DEPTH_LIMIT, SHALLOW_BYTES, choose_parser, render_all
 from busyapi.decode.limits import (
+    MAX_STEP_BYTES,
     count_brackets,
     max_containers,
     max_containers_in_batch,
@@ -17,6 +18,8 @@ from busyapi.decode.limits import (
 from busyapi.decode.validation import is_object, is_usage
 
 _MAX_FIRST_NAME_BYTES = 64
+_MIN_USAGE_BYTES = 48
+"""Bytes of the shortest usage of an ordinary batch."""
 _SEPARATORS = (b"},", b"}, ", b"},\n")
 """What encoders write between two usages, in front of the bytes that a usage begins with."""
 
@@ -53,6 +56,24 @@ def decode_array_fast(
     # `at` is smaller if nothing follows the last comma.
     complete = at == end + 1 and brackets <= max_containers_in_batch(len(raw), len(lines))
     return lines if complete else None
+
+
+def decode_flat_array(
+    raw: bytes, max_items: int, max_item_bytes: int, *, strict: bool
+) -> list[bytes] | None:
+    """Return the lines of an array of usages without objects or arrays in them, in one step.
+
+    None if it needs `decode_batch`, which spreads what takes long over several steps.
+    """
+    if (
+        len(raw) > min(MAX_STEP_BYTES, max_item_bytes)
+        or raw.count(b"[") > 1
+        or raw.count(b"{") > len(raw) // _MIN_USAGE_BYTES
+        or not scan_numbers(raw).are_plain
+    ):
+        return None
+    lines = run_to_completion(decode_array_fast(raw, max_items, max_item_bytes, strict=strict))
+    return lines or None
 
 
 def _find_last_item_end(text: bytes, head: bytes, start: int, end: int) -> int:

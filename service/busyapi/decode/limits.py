@@ -71,6 +71,11 @@ class Numbers(NamedTuple):
     has_many_digits: bool
 
     @property
+    def are_plain(self) -> bool:
+        """Return whether all of them are fast to read."""
+        return not (self.large_exponents or self.has_many_digits)
+
+    @property
     def excess(self) -> str:
         """Return which limit of a long usage they exceed, as an error's text, or ""."""
         if self.large_exponents > MAX_LARGE_EXPONENTS:

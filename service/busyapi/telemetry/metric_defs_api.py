@@ -56,9 +56,10 @@ REQUESTS = MetricDef(
 FAST_PATH_REQUESTS = MetricDef(
     "busyapi_fast_path_requests",
     "counter",
-    "Posts of single usages answered by the fast path, at a third of the CPU of the route. Many"
-    " take the route if clients send chunks, gzip, or headers above 4 KiB.",
+    "Posts answered by the fast path, a single usage at a third of the CPU of the route. Many take"
+    " the route if clients send chunks, gzip, or headers above 4 KiB.",
     ("Autoscaling and resources", "benchmark"),
+    (Label("route", "2: single usages and batches", POST_ROUTES),),
 )
 REQUEST_SECONDS = MetricDef(
     "busyapi_request_seconds",

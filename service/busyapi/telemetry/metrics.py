@@ -77,8 +77,8 @@ class RequestCollector(Collector):
     """Requests by route and status, and their durations."""
 
     def __init__(self) -> None:
-        self.fast_path = RouteTally()
-        """Posts of single usages that the fast path answered; their route does not count them."""
+        self.fast_path = {route: RouteTally() for route in metric_defs_api.POST_ROUTES}
+        """Posts that the fast path answered; their routes do not count them."""
         self._routes = {
             route: RouteTally(metric_defs_api.POST_STATUSES)
             for route in metric_defs_api.POST_ROUTES
@@ -96,16 +96,17 @@ class RequestCollector(Collector):
         for route, tally in list(self._routes.items()):
             merged = RouteTally()
             merged.add(tally)
-            if route == metric_defs_api.POST_ROUTES[0]:
-                merged.add(self.fast_path)
+            if route in self.fast_path:
+                merged.add(self.fast_path[route])
             routes.append((route, merged))
         for route, tally in routes:
             for status, count in tally.statuses.items():
                 total.add_metric([route, str(status)], count)
         yield total
         row = metric_defs_api.FAST_PATH_REQUESTS
-        fast = CounterMetricFamily(row.name, row.help)
-        fast.add_metric([], sum(self.fast_path.statuses.values()))
+        fast = CounterMetricFamily(row.name, row.help, labels=_all_label_names(row))
+        for route, tally in self.fast_path.items():
+            fast.add_metric([route], sum(tally.statuses.values()))
         yield fast
         row = metric_defs_api.REQUEST_SECONDS
         durations = HistogramMetricFamily(

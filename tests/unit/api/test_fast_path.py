@@ -13,7 +13,7 @@ from busyapi.api import request_head
 from busyapi.api.archive_client import ArchiveClient
 from busyapi.api.auth import RequestAuthorizer
 from busyapi.api.context import ApiContext
-from busyapi.api.fast_path import FastPathProtocol
+from busyapi.api.fast_path import ROUTE, FastPathProtocol
 from busyapi.api.fast_path_write import FastPathWrite
 from busyapi.api.protocol import SANIC_VERSION, make_protocol
 from busyapi.api.request_head import (
@@ -103,6 +103,25 @@ def test_any_other_header_is_for_sanic(head: bytes) -> None:
     assert read(START + b"Host: a\r\n" + head) is None
 
 
+BATCH_HEAD = b"POST /api/usages/batch HTTP/1.1\r\nHost: a\r\nContent-Length: 85"
+
+
+@pytest.mark.parametrize(
+    ("line", "is_ordinary"),
+    [
+        (b"", True),
+        (b"\r\ncontent-type: application/json", True),
+        (b"\r\nContent-Type: application/x-ndjson", False),
+        (b"\r\nContent-Type: application/json\r\ncontent-type:Application/X-NDJSON", False),
+    ],
+)
+def test_the_head_of_a_batch_has_a_type(line: bytes, *, is_ordinary: bool) -> None:
+    assert read(BATCH_HEAD + line) == (HeadParts(85, 0, is_batch=True) if is_ordinary else None)
+    reader = HeadReader(reads_authorization=True)
+    assert reader.read(BATCH_HEAD + b"\r\nContent-Type: application/json")
+    assert (reader.read(BATCH_HEAD + line) is not None) == is_ordinary
+
+
 def test_a_header_without_a_host_is_for_sanic() -> None:
     assert read(START + b"Content-Length: 85") is None
 
@@ -169,6 +188,8 @@ LINES = [
     b"Traceparent: 00-4bf92f3577b34da6-00",
     b"X.[a](b)*|?: ^$",
     b"X:",
+    b"Content-Type: application/json",
+    b"content-type: application/x-ndjson",
     b"Expect: 100-continue",
     b"Idempotency-Key: k",
     b"idempotency-key:\tk ",
@@ -191,14 +212,17 @@ edits = st.tuples(st.integers(0, 400), st.integers(0, 2), st.binary(max_size=2))
         max_size=3,
     ),
     reads_authorization=st.booleans(),
+    is_batch=st.booleans(),
 )
 @settings(max_examples=1500)
 def test_a_known_pattern_changes_no_result(
     lines: list[bytes],
     edits: list[tuple[int, int, bytes]],
     reads_authorization: bool,  # noqa: FBT001
+    is_batch: bool,  # noqa: FBT001
 ) -> None:
-    head = b"\r\n".join([START[:-2], *LINES[:3:2], *lines])
+    start = BATCH_HEAD.partition(b"\r\n")[0] if is_batch else START[:-2]
+    head = b"\r\n".join([start, *LINES[:3:2], *lines])
     reader = HeadReader(reads_authorization=reads_authorization)
     reader.read(head)
     for place, length, text in edits:
@@ -264,7 +288,7 @@ class Unwritable:
 
     aborted = False
     context = make_context()
-    route_tally = context.metrics.requests.fast_path
+    route_tally = context.metrics.requests.fast_path[ROUTE]
 
     def send_response(self, message: bytes, now: float, *, close: bool) -> None:
         raise RuntimeError(message)
