@@ -15,6 +15,7 @@ from busyapi.decode.diagnose import BYTE_ORDER_MARK, MAX_ERRORS, NotJson, Unread
 from busyapi.decode.fast_array import decode_array_fast, decode_items_fast
 from busyapi.decode.incremental import Incremental
 from busyapi.decode.limits import (
+    LONG_BYTES,
     MAX_STEP_BYTES,
     TOO_DENSE,
     count_brackets,
@@ -25,6 +26,8 @@ from busyapi.decode.split import split_array
 from busyapi.decode.usage import decode_fast, read_line
 from busyapi.errors import InvalidUsage, MalformedBody, ValidationError
 
+_SLOW_FACTOR = 4
+"""How many times as long as the fast decoder the full parser takes for a byte, at most."""
 _GROUP_ITEMS = 256
 """Items in a group. Ordinary usages make this about MAX_STEP_BYTES bytes."""
 
@@ -122,10 +125,11 @@ class _BatchReader:
                 yield
                 size = len(text)
             if len(text) <= max_bytes and (
-                line := decode_fast(text, strict=strict, max_bytes=max_bytes)
+                line := decode_fast(text, strict=strict, max_bytes=LONG_BYTES)
             ):
                 self.lines.append(line)
                 continue
+            size += _SLOW_FACTOR * len(text)
             try:
                 yield from self._read(index, text)
             except Unreadable as error:
@@ -159,8 +163,13 @@ class _BatchReader:
     def _read_one_by_one(self, at: int, group: Sequence[Any]) -> Incremental[None]:
         """Decode one by one the items of a group that could not be decoded in one call."""
         fast_decoder_failed = len(group) == 1
+        size = 0
         for index, item in enumerate(group, at):
             syntax_error = ""
+            size += _SLOW_FACTOR * len(item)
+            if size > MAX_STEP_BYTES:
+                yield
+                size = _SLOW_FACTOR * len(item)
             try:
                 yield from self._read(index, bytes(item), fast_decoder_failed=fast_decoder_failed)
             except NotJson as error:

@@ -6,19 +6,20 @@ refused for what only the fast parser cannot read (a byte order mark, for exampl
 
 Python's parser accepts some values that no line of UTF-8 JSON can reproduce. They are refused:
 NaN and Infinity, a number beyond a double (1e999), an unpaired surrogate (\ud800), and nesting
-beyond DEPTH_LIMIT. Integers may have as many digits as Python's own limit allows (4,300); `limits`
-allows fewer in a long usage.
+beyond DEPTH_LIMIT. Integers may have as many digits as Python's own limit allows (4,300).
+
+A long usage does not get here: see `long_usage`.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import reduce
+from itertools import islice
 from math import inf
 from typing import Any, NamedTuple
 
-from busyapi.decode.incremental import Incremental
 from busyapi.decode.json_line import DEPTH_LIMIT, measure_depth, render
-from busyapi.decode.limits import LONG_BYTES, count_brackets
+from busyapi.decode.limits import count_brackets
 from busyapi.decode.validation import find_rule_errors
 from busyapi.errors import ValidationError
 
@@ -29,11 +30,8 @@ MAX_POINTER_BYTES = 200
 """Bytes of one pointer in a response. The names come from the device: a longer pointer ends at an
 ancestor."""
 
-_NODES_IN_STEP = 500
-"""Values that one step of the search for errors visits: up to 1 ms."""
-
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # RFC 8259, section 8.1, lets a parser ignore it
-_TOO_DEEP = f"is nested deeper than {DEPTH_LIMIT} levels"
+TOO_DEEP = f"is nested deeper than {DEPTH_LIMIT} levels"
 
 
 class Unreadable(ValueError):
@@ -75,8 +73,8 @@ def parse_json(raw: bytes) -> object:
         if not error.doc.strip():
             reason = "is empty"
     except RecursionError:
-        reason = _TOO_DEEP
-    raise Unreadable(reason) if reason == _TOO_DEEP else NotJson(reason)
+        reason = TOO_DEEP
+    raise Unreadable(reason) if reason == TOO_DEEP else NotJson(reason)
 
 
 def _parse_text(text: str) -> object:
@@ -90,8 +88,8 @@ def _parse_text(text: str) -> object:
     return _LONG_INTEGER_DECODER.decode(text)
 
 
-def find_errors(value: object, raw: bytes, *, strict: bool) -> Incremental[list[ValidationError]]:
-    """Return the errors, up to MAX_ERRORS, of a value that `parse_json` read from `raw`, in steps.
+def find_errors(value: object, raw: bytes, *, strict: bool) -> list[ValidationError]:
+    """Return the errors, up to MAX_ERRORS, of a value that `parse_json` read from `raw`.
 
     Raises:
         Unreadable: the value is not an object, or is nested too deep.
@@ -101,19 +99,11 @@ def find_errors(value: object, raw: bytes, *, strict: bool) -> Incremental[list[
     # A walk of its own, which few bodies need: the walk below ends at MAX_ERRORS, and must not
     # miss what is nested too deep after them.
     if count_brackets(raw) > DEPTH_LIMIT and measure_depth(value) > DEPTH_LIMIT:
-        raise Unreadable(_TOO_DEEP)
-    if len(raw) > LONG_BYTES:
-        yield
+        raise Unreadable(TOO_DEEP)
     errors = list(find_rule_errors(value)) if strict else []
     # UTF-8 cannot encode a surrogate, so one can only come from an escape.
     surrogates = b"\\ud" in raw or b"\\uD" in raw
-    for error in _find_unsupported(value, surrogates=surrogates):
-        if error is None:
-            yield
-            continue
-        errors.append(error)
-        if len(errors) == MAX_ERRORS:
-            break
+    errors.extend(islice(_find_unsupported(value, surrogates=surrogates), MAX_ERRORS - len(errors)))
     return errors
 
 
@@ -133,21 +123,13 @@ class _Node(NamedTuple):
         return reduce(extend_pointer, reversed(names), "")
 
 
-def _find_unsupported(usage: object, *, surrogates: bool) -> Iterator[ValidationError | None]:
-    """Yield the errors in the order of the text, and None after each _NODES_IN_STEP values."""
+def _find_unsupported(usage: object, *, surrogates: bool) -> Iterator[ValidationError]:
     # Most containers hold only values of these types, and a set finds that out at the speed of C.
     supported = _SUPPORTED_TYPES if surrogates else _SUPPORTED_TYPES | {str}
     supported_or_float = supported | {float}
-    stack = [iter((_Node(None, "", usage),))]
-    visited = 0
+    stack = [_Node(None, "", usage)]
     while stack:
-        node = next(stack[-1], None)
-        if node is None:
-            stack.pop()
-            continue
-        visited += 1
-        if visited % _NODES_IN_STEP == 0:
-            yield None
+        node = stack.pop()
         value = node.value
         if type(value) is dict:
             if not (all(map(str.isascii, value)) or all(map(_is_unicode, value))):
@@ -166,15 +148,8 @@ def _find_unsupported(usage: object, *, surrogates: bool) -> Iterator[Validation
             or -inf in members
         ):
             named: Any = value.items() if type(value) is dict else enumerate(members)
-            stack.append(_make_nodes(node, named, supported))
-
-
-def _make_nodes(
-    parent: _Node, named: Iterable[tuple[str | int, object]], supported: frozenset[object]
-) -> Iterator[_Node]:
-    for name, value in named:
-        if value and type(value) not in supported:
-            yield _Node(parent, name, value)
+            nodes = [_Node(node, n, m) for n, m in named if m and type(m) not in supported]
+            stack += nodes[::-1]  # so that the first is popped first
 
 
 def _unsupported_reason(value: object) -> str:

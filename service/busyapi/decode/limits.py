@@ -22,8 +22,8 @@ BYTES_PER_CONTAINER = 8
 """Bytes of body that each further object or array needs."""
 
 LONG_BYTES = 8_192
-"""Bytes that the full parser reads without a break: up to 1 ms. For a longer usage, each pass over
-it is one step or more."""
+"""Bytes that the full parser reads, without a break: up to 1 ms. `long_usage` reads a longer usage
+in steps."""
 
 MAX_LARGE_EXPONENTS = 1024
 """Numbers with an exponent of three digits that a usage of more than LONG_BYTES may hold. Reading
@@ -60,7 +60,7 @@ def count_brackets(raw: bytes) -> int:
 
 def count_containers(raw: bytes) -> int:
     """Return the number of opening brackets outside strings."""
-    return count_brackets(_STRING.sub(b"", raw))
+    return count_brackets(strip_strings(raw))
 
 
 class Numbers(NamedTuple):
@@ -100,9 +100,9 @@ def _has_many_digits(marked: bytes) -> bool:
     return False
 
 
-def find_slow_numbers(raw: bytes) -> str:
-    """Return which limit the numbers of a long usage exceed, as an error's text, or ""."""
-    return scan_numbers(raw).excess and scan_numbers(_STRING.sub(b'""', raw)).excess
+def strip_strings(raw: bytes) -> bytes:
+    """Return JSON with every string empty."""
+    return _STRING.sub(b'""', raw)
 
 
 def max_containers(size: int) -> int:

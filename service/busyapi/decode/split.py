@@ -54,10 +54,10 @@ def split_array(raw: bytes, max_items: int) -> Incremental[list[Any]]:
     try:
         items = _all_items(raw)
     except (msgspec.DecodeError, RecursionError) as error:
-        message = _describe_error(raw, 0, error)
+        message = describe_error(raw, 0, error)
     else:
         return items
-    raise MalformedBody(message)
+    raise _make_error(message)
 
 
 def _skip_blanks(raw: bytes, at: int) -> Incremental[int]:
@@ -90,7 +90,7 @@ def _split_one_by_one(raw: bytes, scanned: bytes, max_items: int) -> Incremental
     rest = raw[at:]
     if end != b"]" or rest.strip(_BLANKS):
         position = at - 1 if end != b"]" else at + len(rest) - len(rest.lstrip(_BLANKS))
-        raise MalformedBody(_describe_position(raw, position))
+        raise _make_error(_describe_position(raw, position))
     return items
 
 
@@ -102,33 +102,49 @@ def _find_value_end(raw: bytes, view: memoryview, at: int) -> int:
         # msgspec reports it only in this way: it skips one value and refuses the bytes after it.
         if trailing := _TRAILING.search(str(error)):
             return at + int(trailing[1]) - 1
-        message = _describe_error(raw, at, error)
+        message = describe_error(raw, at, error)
     else:
         message = _describe_position(raw, len(raw))
-    raise MalformedBody(message)
+    raise _make_error(message)
 
 
 def _check_json(raw: bytes) -> None:
+    if message := find_syntax_error(raw):
+        raise _make_error(message)
+
+
+def find_syntax_error(raw: bytes) -> str:
+    """Return what is wrong with the syntax of some JSON, as the end of "The body …", or ""."""
     try:
         _first_item(raw)
     except (msgspec.DecodeError, RecursionError) as error:
-        message = _describe_error(raw, 0, error)
-    else:
-        return
-    raise MalformedBody(message)
+        return describe_error(raw, 0, error)
+    return ""
 
 
-def _describe_error(raw: bytes, at: int, error: Exception) -> str:
-    """Return a message with the place where msgspec, which parsed from a position on, failed.
+def replace_surrogates(raw: bytes) -> bytes:
+    """Return JSON with other characters in place of escaped surrogates, and of the same length.
+
+    msgspec refuses an unpaired surrogate without its position.
+    """
+    return raw.replace(b"\\ud", b"\\u0").replace(b"\\uD", b"\\u0")
+
+
+def _make_error(message: str) -> MalformedBody:
+    return MalformedBody(f"The body {message}.")
+
+
+def describe_error(raw: bytes, at: int, error: Exception) -> str:
+    """Return where msgspec, which parsed from a position on, failed, as `find_syntax_error` does.
 
     The text of msgspec's error does not get out. The caller gets a message and not an exception:
     an exception in a local variable is in a cycle with its own traceback, and would keep the body
     in memory until the collector runs.
     """
     if isinstance(error, RecursionError):
-        return f"The body is nested deeper than {DEPTH_LIMIT} levels."
+        return f"is nested deeper than {DEPTH_LIMIT} levels"
     if not raw.strip(_BLANKS):
-        return "The body is empty."
+        return "is empty"
     position = _POSITION.search(str(error))
     offset = at + int(position[1]) if position else len(raw)
     return _describe_position(raw, offset - 1 if _TRAILING.search(str(error)) else offset)
@@ -138,4 +154,4 @@ def _describe_position(raw: bytes, at: int) -> str:
     before = raw[:at]
     line, begin = before.count(b"\n") + 1, before.rfind(b"\n") + 1
     column = len(before[begin:].decode(errors="replace")) + 1
-    return f"The body is not JSON, at line {line}, column {column}."
+    return f"is not JSON, at line {line}, column {column}"

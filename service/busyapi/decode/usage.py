@@ -14,11 +14,11 @@ from busyapi.decode.limits import (
     LONG_BYTES,
     MAX_STEP_BYTES,
     TOO_DENSE,
-    find_slow_numbers,
     is_too_dense,
     max_containers,
     scan_numbers,
 )
+from busyapi.decode.long_usage import read_long_usage
 from busyapi.decode.validation import is_object, is_usage
 from busyapi.errors import InvalidUsage, MalformedBody, ValidationError
 
@@ -61,10 +61,11 @@ def read_line(raw: bytes, *, strict: bool, fast_decoder_failed: bool = False) ->
         InvalidUsage: as read_usage raises it.
     """
     raw = raw.removeprefix(BYTE_ORDER_MARK)
-    line = None if fast_decoder_failed else decode_fast(raw, strict=strict, max_bytes=len(raw))
-    if line is None:
-        line = yield from _decode_with_diagnosis(raw, strict=strict)
-    return line
+    if len(raw) > LONG_BYTES:
+        line = yield from read_long_usage(raw, strict=strict)
+        return line
+    fast_line = None if fast_decoder_failed else decode_fast(raw, strict=strict)
+    return fast_line or _decode_with_diagnosis(raw, strict=strict)
 
 
 def decode_fast(raw: bytes, *, strict: bool, max_bytes: int = MAX_STEP_BYTES) -> bytes | None:
@@ -92,20 +93,11 @@ def decode_fast(raw: bytes, *, strict: bool, max_bytes: int = MAX_STEP_BYTES) ->
     return None
 
 
-def _decode_with_diagnosis(raw: bytes, *, strict: bool) -> Incremental[bytes]:
-    is_long = len(raw) > LONG_BYTES
-    if is_long:
-        if excess := find_slow_numbers(raw):
-            raise InvalidUsage([ValidationError("", excess)])
-        yield
+def _decode_with_diagnosis(raw: bytes, *, strict: bool) -> bytes:
     value = parse_json(raw)
-    if is_long:
-        yield
     if is_too_dense(raw):
         raise InvalidUsage([ValidationError("", TOO_DENSE)])
-    errors = yield from find_errors(value, raw, strict=strict)
+    errors = find_errors(value, raw, strict=strict)
     if errors:
         raise InvalidUsage(errors)
-    if is_long:
-        yield
     return render(value)
