@@ -174,6 +174,8 @@ def lose_order() -> None:
 def take_any_key() -> None:
     """Accept any Idempotency-Key on the fast path."""
     replace(request_head, "_KEY", re.compile(b".*"))
+    groups = request_head._GROUPS | {b"idempotency-key": b"(?P<key>.*)"}
+    replace(request_head, "_GROUPS", groups)
 
 
 def ignore_keys() -> None:

@@ -6,12 +6,14 @@ The metric of the fast path is compared with the number of posts.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from busyapi.api.fast_path import START_SECONDS
 from testkit.api_client import BODY, RawConnection, check_stored, fetch_count, render_request
-from testkit.processes import Stack
+from testkit.ports import reserve_port
+from testkit.processes import Api, Stack
 from testkit.servers import Server
 from testkit.waiting import wait_until
 from tests.service.test_fast_path import write_tokens
@@ -106,10 +108,15 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with ExitStack() as running:
         server = running.enter_context(Server(folder / "valkey"))
         stack = running.enter_context(Stack(folder / "stack", server, settings=settings))
-        with RawConnection(stack.port) as device:
-            device.send(post())  # from now on its token is known
-            check_stored(device.read_answer())
+        learn_token(stack.port)
         yield stack
+
+
+def learn_token(port: int) -> None:
+    """Post once: the route verifies the token, and from then on it is known."""
+    with RawConnection(port) as device:
+        device.send(post())
+        check_stored(device.read_answer())
 
 
 def post(headers: tuple[str, ...] = (AUTHORIZATION,), body: bytes = BODY) -> bytes:
@@ -159,6 +166,83 @@ def test_a_body_that_never_follows_gets_408(stack: Stack) -> None:
         device.send(post()[:-5])
         assert device.read_answer().status == 408
         assert device.is_closed_within(2)
+
+
+@pytest.mark.parametrize("first", [0, len(BODY) - 1])
+def test_a_body_that_drips_gets_408(stack: Stack, first: int) -> None:
+    """Each byte comes before the time for the rest has passed."""
+    padding = b" " * 200
+    request = post(body=BODY[:-1] + padding + b"}")
+    at = len(request) - len(BODY) - len(padding) + first
+    with RawConnection(stack.port) as device:
+        device.send(request[:at])
+        began = time.monotonic()
+        device.drip(request[at:], START_SECONDS / 2)
+        assert device.read_answer().status == 408
+        assert time.monotonic() - began < 3 * DEADLINE_SECONDS
+
+
+def test_a_stranger_does_not_take_others_off_it(stack: Stack) -> None:
+    for authorization in ("Authorization:Bearer any", "Authorization: Bearer unknown"):
+        time.sleep(1.1)  # a process learns one kind of header a second
+        with RawConnection(stack.port) as stranger:
+            stranger.send(post((authorization, "X-Other: 1")))
+            stranger.read_answer()
+    before = count_fast(stack)
+    with RawConnection(stack.port) as device:
+        for number in range(20):
+            device.send(post((AUTHORIZATION, f"X-Other: {number}")))
+            check_stored(device.read_answer())
+    assert count_fast(stack) - before == 20
+
+
+@pytest.fixture
+def start_api(stack: Stack, tmp_path: Path) -> Iterator[Callable[..., Api]]:
+    """Start an API process on the same partition, with other settings."""
+    with ExitStack() as running:
+
+        def start(**settings: str) -> Api:
+            environment = {**(stack.apis[0].environment or {}), **settings}
+            api = running.enter_context(Api(tmp_path, "api", reserve_port(), environment))
+            learn_token(api.port)
+            return api
+
+        yield start
+
+
+@pytest.mark.parametrize("size", [500, 1100, 3000])
+def test_a_header_above_the_limit_is_refused(start_api: Callable[..., Api], size: int) -> None:
+    api = start_api(BUSYAPI_MAX_HEADER_BYTES="1024")
+    with RawConnection(api.port) as device:
+        device.send(post((AUTHORIZATION, "X-Long: " + "x" * size)))
+        assert device.read_answer().status == (201 if size == 500 else 413)
+
+
+def test_a_connection_is_not_idle_while_its_body_is_awaited(start_api: Callable[..., Api]) -> None:
+    api = start_api(BUSYAPI_MAX_CONNECTIONS="8")
+    with RawConnection(api.port) as device, ExitStack() as others:
+        request = post()
+        device.send(request[:-5])
+        time.sleep(START_SECONDS / 5)  # it is read
+        for _ in range(16):
+            others.enter_context(RawConnection(api.port))
+        time.sleep(START_SECONDS / 5)  # they are accepted
+        device.send(request[-5:])
+        check_stored(device.read_answer())
+
+
+def test_a_body_that_follows_during_the_drain_is_stored(start_api: Callable[..., Api]) -> None:
+    api = start_api(BUSYAPI_DRAIN_DELAY="0")
+    with RawConnection(api.port) as device:
+        request = post()
+        device.send(request[:-5])
+        time.sleep(START_SECONDS / 5)  # it is read
+        api.terminate()
+        time.sleep(START_SECONDS / 5)  # the drain begins
+        device.send(request[-5:])
+        answer = device.read_answer()
+        check_stored(answer)
+        assert answer.headers["connection"] == "close"
 
 
 def test_a_body_that_ends_early_is_refused(stack: Stack) -> None:

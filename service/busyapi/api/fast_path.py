@@ -32,7 +32,7 @@ from busyapi.api.context import ApiContext
 from busyapi.api.fast_path_write import FastPathBatch, FastPathWrite
 from busyapi.api.idempotency import make_key
 from busyapi.api.patient_binding import is_bound_to
-from busyapi.api.request_head import MAX_HEAD_BYTES, HeadParts, HeadReader
+from busyapi.api.request_head import HeadParts, HeadReader
 from busyapi.auth.credential import Credential
 from busyapi.decode.fast_array import decode_flat_array
 from busyapi.decode.usage import decode_fast
@@ -50,6 +50,8 @@ MAX_HELD_BYTES = 65_536
 START_SECONDS = 0.25
 """Time for the rest of a request whose head has arrived. Nagle's algorithm may delay it by 0.04."""
 
+MAX_LAST_HEAD_BYTES = 1024
+_NO_VALUES = (None, None, None)
 _SINGLE_STARTS, _BATCH_STARTS = (b"{", b""), (b"[", b"")
 _IDLE = Stage.IDLE  # Python 3.11 looks up an enum's member slowly
 
@@ -59,6 +61,7 @@ class FastPathProtocol(DeadlineProtocol):
 
     context: ClassVar[ApiContext]
     head_reader: ClassVar[HeadReader]
+    max_head_bytes: ClassVar[int]
     route_tally: ClassVar[RouteTally]
     batch_tally: ClassVar[RouteTally]
 
@@ -71,7 +74,7 @@ class FastPathProtocol(DeadlineProtocol):
         """The start of a request, or b""."""
         self._start_timer: asyncio.TimerHandle | None = None
         self._last_head = b""
-        """The last head without a credential, which may be revoked. Most devices repeat it."""
+        """The last head with nothing that a client changes or an operator revokes."""
         self._last_parts: HeadParts | None = None
 
     def data_received(self, data: bytes) -> None:
@@ -79,9 +82,10 @@ class FastPathProtocol(DeadlineProtocol):
         if self._pending:
             self._hold_back(data)
             return
-        if self._start:
+        is_first = not self._start
+        if not is_first:
             data = self._take_start() + data
-        if not self._submit(data):
+        if not self._submit(data, keep=is_first):
             super().data_received(data)
 
     def eof_received(self) -> bool:
@@ -118,9 +122,13 @@ class FastPathProtocol(DeadlineProtocol):
         """Return how many received bytes this process has not parsed."""
         return len(self.recv_buffer) + len(self._held)
 
-    def _submit(self, data: bytes) -> bool:  # noqa: C901, PLR0912 - a call costs time
-        """Submit a packet's usage; return False, and consume no byte, if Sanic must handle it."""
-        end = data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)
+    def _submit(self, data: bytes, *, keep: bool = True) -> bool:  # noqa: C901, PLR0912 - a call costs time
+        """Submit a packet's usage; return False, and consume no byte, if Sanic must handle it.
+
+        `keep`: the packet may be kept until the next one. A request in more packets has a deadline
+        at Sanic, which a client that sends byte by byte must not avoid.
+        """
+        end = data.find(b"\r\n\r\n", 0, self.max_head_bytes)
         if end <= 0 or self._is_busy():
             return False
         context = self.context
@@ -130,7 +138,7 @@ class FastPathProtocol(DeadlineProtocol):
             parts = self._last_parts
         else:
             parts = self.head_reader.read(head)
-            if parts is not None and parts.authorization is None:
+            if parts and len(head) <= MAX_LAST_HEAD_BYTES and parts[2:5] == _NO_VALUES:
                 self._last_head, self._last_parts = head, parts
         if parts is None:
             return False
@@ -146,12 +154,14 @@ class FastPathProtocol(DeadlineProtocol):
         credential = unlimited_writer or authorizer.find_writer(authorization, credentials)
         if credential is None:
             return False
+        if head is self.head_reader.unknown_head:
+            self.head_reader.learn(head, parts)
         body = data[end + 4 :]
         # If the body does not begin with this bracket, its meaning depends on the Content-Type.
         if body[:1] not in (_BATCH_STARTS if is_batch else _SINGLE_STARTS):
             return False
         if len(body) != length:
-            if len(body) < length and end + 4 + length <= FREE_BYTES:
+            if len(body) < length and keep and end + 4 + length <= FREE_BYTES:
                 self._keep_start(data)
                 return True
             # A device may send a line end after its body.

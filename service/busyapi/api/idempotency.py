@@ -30,8 +30,7 @@ def parse_key(request: Request, lines: list[bytes], credential: str) -> Idempote
     Raises:
         Problem: the key is malformed.
     """
-    # Sanic keeps the whitespace after a value, which does not belong to it (RFC 9110, section 5.5).
-    values = [value.strip(" \t") for value in request.headers.getall(KEY_HEADER)]
+    values = request.headers.getall(KEY_HEADER)
     if len(values) != 1 or not KEY_PATTERN.fullmatch(values[0]):
         raise Problem(400, "Idempotency-Key must be one header of 1 to 128 visible characters.")
     return make_key(values[0].encode(), request.path.rstrip("/").encode(), lines, credential)

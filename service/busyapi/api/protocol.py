@@ -5,7 +5,7 @@ import structlog
 
 from busyapi.api.context import ApiContext
 from busyapi.api.fast_path import BATCH_ROUTE, ROUTE, FastPathProtocol
-from busyapi.api.request_head import HeadReader
+from busyapi.api.request_head import MAX_HEAD_BYTES, HeadReader
 from busyapi.web.protocol import DeadlineProtocol
 
 log = structlog.get_logger()
@@ -28,6 +28,7 @@ def make_protocol(context: ApiContext, version: str = sanic.__version__) -> type
         "budget": context.budget,
         "context": context,
         "head_reader": HeadReader(reads_authorization=context.authorizer.reads_credentials != 0),
+        "max_head_bytes": min(MAX_HEAD_BYTES, settings.max_header),
         "route_tally": context.metrics.requests.fast_path[ROUTE],
         "batch_tally": context.metrics.requests.fast_path[BATCH_ROUTE],
         "on_abort": staticmethod(context.record_abort),

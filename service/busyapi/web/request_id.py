@@ -11,7 +11,6 @@ from itertools import chain, repeat
 HEADER = "x-request-id"
 VALID_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
-_HEADER_LINE = b"\r\nx-request-id:"
 _ID_DIGITS = 20
 """80 random bits: of a billion ids, two are equal with a probability of one in a million."""
 _IDS_PER_BLOCK = 512
@@ -34,20 +33,3 @@ generate: Callable[[], bytes] = chain.from_iterable(
 def accept_or_generate(sent: str | None) -> str:
     """Return the id that a client sent if it is valid, or a new one."""
     return sent if sent and VALID_ID.fullmatch(sent) else generate().decode()
-
-
-def extract(head: bytes) -> tuple[bytes, bytes | None]:
-    """Remove a valid id from a head, so that heads that differ only in it become equal.
-
-    Return the head and the id. An invalid id stays in the head, and so does a second one.
-    """
-    at = head.lower().find(_HEADER_LINE)
-    if at < 0:
-        return head, None
-    end = head.find(b"\r\n", at + 2)
-    end = len(head) if end < 0 else end
-    # Strip no other whitespace: to some proxies a line feed here would end the line.
-    sent = head[at + len(_HEADER_LINE) : end].lstrip(b" \t")
-    if not VALID_ID.fullmatch(sent.decode("latin-1")):
-        return head, None
-    return head[:at] + head[end:], sent
