@@ -124,7 +124,8 @@ def _find_ids(answer: bytes) -> Iterator[int]:
 
 # --- cases --------------------------------------------------------------------------------------
 
-PATHS = (*["/api/usages"] * 12, "/api/usages/", "/api/usages?a=1", "/api/usages/batch", "/nowhere")
+BATCH = "/api/usages/batch"
+PATHS = (*["/api/usages"] * 12, *[BATCH] * 4, "/api/usages/", "/api/usages?a=1", "/nowhere")
 METHODS = (*["POST"] * 12, "GET", "PUT", "post")
 VERSIONS = (*["HTTP/1.1"] * 14, "HTTP/1.0", "HTTP/2.0", "http/1.1")
 HEADERS = (
@@ -135,6 +136,7 @@ HEADERS = (
     "Content-Type: application/json",
     "content-type: application/json; charset=utf-8",
     "CONTENT-TYPE: text/plain",
+    "Content-Type: application/x-ndjson",
     "Content-Type: application/x-www-form-urlencoded",
     "Connection: keep-alive",
     "connection: Keep-Alive",
@@ -209,6 +211,24 @@ BODIES = (
 )
 
 
+BATCHES = (
+    *[b"[" + b",".join([BODY] * count) + b"]" for count in (1, 2, 3, 20, 20, 400)],
+    b"[" + BODY + b",\n" + BODY + b"]\n",
+    b" [" + BODY + b"]",
+    BODY + b"\n" + BODY,
+    b"[]",
+    b"[" + BODY + b",]",
+    b"[" + BODY + b",{}]",
+    b"[" + BODY + b",1]",
+    b"[" + BODY[:-1] + b',"x":[1]}]',
+    b"[" + BODY[:-1] + b',"x":{}}]',
+    b"[" + BODY[:-1] + b',"x":1e300}]',
+    b"[" + BODY[:-1] + b',"x":"[{"}]',
+    b"[" + BODY[:-1] + b',"x":"' + b"7" * 70_000 + b'"}]',
+    gzip.compress(b"[" + BODY + b"]", mtime=0),
+)
+
+
 def make_case(seed: int, credentials: Sequence[str] = ()) -> Case:
     """Make the case of a seed: mostly requests that a device might send.
 
@@ -231,7 +251,8 @@ def make_case(seed: int, credentials: Sequence[str] = ()) -> Case:
 
 
 def _make_message(chance: random.Random, more: Sequence[str], key: str) -> bytes:
-    body = chance.choice(BODIES)
+    path = chance.choice(PATHS)
+    body = chance.choice(BATCHES if path == BATCH and chance.random() < 0.9 else BODIES)
     lines = [*chance.sample(HEADERS, chance.choice((0, 0, 1, 1, 2, 3, 13))), *more]
     if chance.random() < 0.15:
         # No two cases have the same one: the order in which they are played differs.
@@ -244,7 +265,7 @@ def _make_message(chance: random.Random, more: Sequence[str], key: str) -> bytes
     if chance.random() < 0.97:
         lines.append("Host: 127.0.0.1")
     chance.shuffle(lines)
-    first = f"{chance.choice(METHODS)} {chance.choice(PATHS)} {chance.choice(VERSIONS)}"
+    first = f"{chance.choice(METHODS)} {path} {chance.choice(VERSIONS)}"
     return "\r\n".join([first, *lines, "", ""]).encode("latin-1") + body
 
 

@@ -123,8 +123,12 @@ def _assert_alike(pair: Pair, cases: dict[int, Case]) -> None:
 
 def _count_statuses(stack: Stack) -> dict[str, float]:
     """Return the number of posts by status, for statuses that do not depend on timing."""
-    metric = partial(stack.apis[0].read_metric, "busyapi_requests_total", route="/api/usages")
-    return {status: metric(status=status) for status in ("201", "400", "401", "403", "415", "422")}
+    metric = partial(stack.apis[0].read_metric, "busyapi_requests_total")
+    return {
+        f"{route} {status}": metric(status=status, route=route)
+        for route in ("/api/usages", "/api/usages/batch")
+        for status in ("201", "400", "401", "403", "415", "422")
+    }
 
 
 @pytest.mark.parametrize(
