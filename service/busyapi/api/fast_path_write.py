@@ -1,7 +1,7 @@
 """The usage of a request on the fast path, and its response."""
 
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import Any, ClassVar, Protocol
 
 import structlog
 
@@ -11,13 +11,26 @@ from busyapi.api.problems import map_error
 from busyapi.api.responses import make_batch_response, render_created
 from busyapi.commit.pending import PendingWrite
 from busyapi.ids import Seq, make_usage_id
+from busyapi.telemetry.metrics import RouteTally
 from busyapi.web.problems import CLIENT_CLOSED_REQUEST, render_problem
 from busyapi.web.responses import render_response
 
-if TYPE_CHECKING:
-    from busyapi.api.fast_path import FastPathProtocol
-
 log = structlog.get_logger()
+
+
+class FastPathConnection(Protocol):
+    """The connection of a request: `FastPathProtocol`."""
+
+    context: ClassVar[ApiContext]
+    route_tally: ClassVar[RouteTally]
+    batch_tally: ClassVar[RouteTally]
+    transport: Any
+
+    def send_response(self, message: bytes, now: float, *, close: bool) -> None:
+        """Send the pending write's response."""
+
+    def abort(self) -> None:
+        """Abort the connection."""
 
 
 class FastPathWrite(PendingWrite):
@@ -29,7 +42,7 @@ class FastPathWrite(PendingWrite):
 
     def __init__(
         self,
-        protocol: "FastPathProtocol",
+        protocol: FastPathConnection,
         line: bytes,
         request_id: bytes,
         client: Client = UNLIMITED,
@@ -113,7 +126,7 @@ class FastPathBatch(FastPathWrite):
 
     def __init__(
         self,
-        protocol: "FastPathProtocol",
+        protocol: FastPathConnection,
         lines: list[bytes],
         request_id: bytes,
         *,
