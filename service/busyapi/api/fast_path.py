@@ -52,7 +52,7 @@ START_SECONDS = 0.25
 
 MAX_LAST_HEAD_BYTES = 1024
 _NO_VALUES = (None, None, None)
-_SINGLE_STARTS, _BATCH_STARTS = (b"{", b""), (b"[", b"")
+_START, _BATCH_START = b"{["
 _IDLE = Stage.IDLE  # Python 3.11 looks up an enum's member slowly
 
 
@@ -82,10 +82,11 @@ class FastPathProtocol(DeadlineProtocol):
         if self._pending:
             self._hold_back(data)
             return
-        is_first = not self._start
-        if not is_first:
+        if self._start:
             data = self._take_start() + data
-        if not self._submit(data, keep=is_first):
+            if not self._submit(data, keep=False):
+                super().data_received(data)
+        elif not self._submit(data):
             super().data_received(data)
 
     def eof_received(self) -> bool:
@@ -144,9 +145,9 @@ class FastPathProtocol(DeadlineProtocol):
             return False
         length, credentials, authorization, request_id, key, is_batch = parts
         settings = context.settings
-        if length > (settings.max_batch_bytes if is_batch else settings.max_body):
-            return False
-        if context.draining:
+        if context.draining or (
+            length > settings.max_body and not (is_batch and length <= settings.max_batch_bytes)
+        ):
             return False
         # Most posts of an open installation have no credential and no limit.
         is_anonymous = authorization is None and not credentials
@@ -158,7 +159,7 @@ class FastPathProtocol(DeadlineProtocol):
             self.head_reader.learn(head, parts)
         body = data[end + 4 :]
         # If the body does not begin with this bracket, its meaning depends on the Content-Type.
-        if body[:1] not in (_BATCH_STARTS if is_batch else _SINGLE_STARTS):
+        if body and body[0] != (_BATCH_START if is_batch else _START):
             return False
         if len(body) != length:
             if len(body) < length and keep and end + 4 + length <= FREE_BYTES:
@@ -181,7 +182,14 @@ class FastPathProtocol(DeadlineProtocol):
             write.key = make_key(key, PATH, [line], credential.id)
         if context.stamper is not None and credential.id:
             write.add_stamp(context.stamper.encode(credential))
-        self._commit(write)
+        try:
+            context.committers.submit(write)
+        except Refused as error:
+            # While Redis is down, devices retry. A refusal must not cost more CPU than a stored
+            # usage: the autoscaler would add pods that cannot store anything either.
+            write.fail(error)
+            return True
+        self._pending = write
         return True
 
     def _submit_batch(self, body: bytes, credential: Credential, request_id: bytes | None) -> bool:
@@ -198,18 +206,14 @@ class FastPathProtocol(DeadlineProtocol):
         stamp = context.make_stamp(credential)
         if stamp:
             lines = [line + stamp for line in lines]
-        self._commit(FastPathBatch(self, lines, request_id or generate(), is_stamped=bool(stamp)))
-        return True
-
-    def _commit(self, write: FastPathWrite) -> None:
+        write = FastPathBatch(self, lines, request_id or generate(), is_stamped=bool(stamp))
         try:
-            self.context.committers.submit(write)
+            context.committers.submit(write)
         except Refused as error:
-            # While Redis is down, devices retry. A refusal must not cost more CPU than a stored
-            # usage: the autoscaler would add pods that cannot store anything either.
             write.fail(error)
         else:
             self._pending = write
+        return True
 
     def _admit(self, credential: Credential, line: bytes) -> Client | None:
         """Charge a client's limits and return it; None, and no charge, if the route must decide."""

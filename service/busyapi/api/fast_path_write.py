@@ -75,12 +75,12 @@ class FastPathWrite(PendingWrite):
             protocol = self._protocol
             close = protocol.context.draining
             now = self._record_status(201)
-            message = self._render(protocol.context, last, replayed=replayed, close=close)
+            message = self._render(protocol.context, last, replayed, close)
             protocol.send_response(message, now, close=close)
         except Exception as error:  # noqa: BLE001 - it would end the committer for all requests
             self._abort(error)
 
-    def _render(self, context: ApiContext, last: int, *, replayed: bool, close: bool) -> bytes:
+    def _render(self, context: ApiContext, last: int, replayed: bool, close: bool) -> bytes:  # noqa: FBT001 - each post calls it
         usage = make_usage_id(Seq(last), self.partition, context.settings.partitions)
         limits = context.authorizer.render_limits(*self.client) if self.client else b""
         return render_created(usage, self.request_id, limits, replayed=replayed, close=close)
@@ -139,7 +139,7 @@ class FastPathBatch(FastPathWrite):
         self.client = UNLIMITED
         self.request_id = request_id
 
-    def _render(self, context: ApiContext, last: int, *, replayed: bool, close: bool) -> bytes:
+    def _render(self, context: ApiContext, last: int, replayed: bool, close: bool) -> bytes:  # noqa: FBT001 - each post calls it
         ids = context.committers.make_ids(last, self.count, self.partition)
         response = make_batch_response(ids, {}, replayed=replayed)
         return render_response(response, self.request_id, close=close)
