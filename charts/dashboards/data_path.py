@@ -226,13 +226,13 @@ BUFFER = Row(
             alerts=["BusyapiEpochJump"],
         ),
         Number(
-            title="Seeded partitions",
-            about="Partitions whose flusher has compared Redis with the archive and accepted it,"
-            " and is ready. Fewer than all: new API processes may answer 503 NotSeeded for others.",
+            title="Ready flushers",
+            about="Flushers that are ready: each has compared Redis with the archive and accepted it."
+            " Fewer than all: new API processes may answer 503 NotSeeded for the others.",
             unit="short",
             steps=[(LOWEST, RED), (1, GREEN)],
-            queries=[Query(f"sum({select('busyapi_seeded', of=FLUSHER)})")],
-            alerts=["BusyapiPartitionNotSeeded"],
+            queries=[Query(f"sum({select('busyapi_flusher_ready', of=FLUSHER)})")],
+            alerts=["BusyapiFlusherNotReady"],
         ),
         Number(
             title="Committers ready",

@@ -228,16 +228,16 @@ STORAGE = Row(
             queries=[Query(f"count by (version) ({select('busyapi_build_info')})", "{{version}}")],
         ),
         Lines(
-            title="Seeded and halted partitions",
-            about="Partitions whose flusher is ready, and partitions whose flusher"
-            " has halted. Normal: all and 0. A halted one: read its runbook first.",
+            title="Ready and halted flushers",
+            about="Flushers that are ready, and flushers that have halted."
+            " Normal: all and 0. A halted one: read its runbook first.",
             unit="short",
             decimals=0,
             queries=[
-                Query(f"sum({select('busyapi_seeded', of=FLUSHER)})", "seeded"),
+                Query(f"sum({select('busyapi_flusher_ready', of=FLUSHER)})", "ready"),
                 Query(f"sum({select('busyapi_halted', of=FLUSHER)})", "halted"),
             ],
-            alerts=["BusyapiPartitionNotSeeded", "BusyapiFlusherHalted"],
+            alerts=["BusyapiFlusherNotReady", "BusyapiFlusherHalted"],
         ),
     ],
 )

@@ -22,15 +22,15 @@ LATE = ("ArchivingBurn/1h", "ArchivingBurn/6h", "ArchivingBurn/1d")
 # Fault: the alerts that it fires at some time, and those that page.
 FAULTS: dict[str, tuple[tuple[str, ...], set[str]]] = {
     "redis-lost": (
-        ("RedisUnreachable", "PartitionNotSeeded", "FlusherStuck", "LatencyBurn/1h", *BURN, *LATE),
+        ("RedisUnreachable", "FlusherNotReady", "FlusherStuck", "LatencyBurn/1h", *BURN, *LATE),
         {"RedisUnreachable"},
     ),
     "redis-weak": (
-        ("DurabilityNotHeld", "PartitionNotSeeded", "RedisUnreachable", "FlusherStuck", *BURN),
+        ("DurabilityNotHeld", "FlusherNotReady", "RedisUnreachable", "FlusherStuck", *BURN),
         {"DurabilityNotHeld"},
     ),
     "flusher-halted": (
-        ("FlusherHalted", "ArchiveDamaged", "PartitionNotSeeded", "FlusherStuck", *LATE),
+        ("FlusherHalted", "ArchiveDamaged", "FlusherNotReady", "FlusherStuck", *LATE),
         {"FlusherHalted"},
     ),
     "flusher-gone": (("TargetsMissing", "FlusherStuck", *LATE), {"TargetsMissing"}),

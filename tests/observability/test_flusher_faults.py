@@ -209,7 +209,7 @@ def test_damaged_segment_fires_alerts(monitored: MonitoredStack) -> None:
         content = segment.read_bytes()
         segment.write_bytes(content[: len(content) // 3] + b"?" + content[len(content) // 3 + 1 :])
         monitored.flusher.spawn()
-    monitored.expect_quiet("BusyapiPartitionNotSeeded")
+    monitored.expect_quiet("BusyapiFlusherNotReady")
     monitored.flusher.stop()
     # Remove the damaged file and what recovery saved of it, and put the original back.
     for path in {*segments(monitored), *monitored.stack.archive.rglob("*.damaged")} - files:

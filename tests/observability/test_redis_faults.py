@@ -57,7 +57,7 @@ def test_weakened_server_fires_durability_alerts(monitored: MonitoredStack) -> N
         monitored.server.client().config_set("appendfsync", "everysec")
         for process in monitored.stack.processes:
             wait_until(partial(reports_weak_redis, process), f"{process} to report it", seconds=30)
-    monitored.expect_quiet("BusyapiPartitionNotSeeded", "BusyapiRedisUnreachable")
+    monitored.expect_quiet("BusyapiFlusherNotReady", "BusyapiRedisUnreachable")
     monitored.server.client().config_set("appendfsync", "always")
     monitored.prometheus.wait_until_resolved(*alerts)
 
@@ -86,7 +86,7 @@ def test_lost_redis_fires_alerts_and_an_empty_one_an_epoch_jump(monitored: Monit
     with monitored.load():
         with monitored.fault(*alerts):
             monitored.server.kill9()
-        monitored.expect_quiet("BusyapiPartitionNotSeeded", "BusyapiFlusherStuck")
+        monitored.expect_quiet("BusyapiFlusherNotReady", "BusyapiFlusherStuck")
         with monitored.fault("BusyapiEpochJump"):
             monitored.server.wipe()
             monitored.server.start()
@@ -102,7 +102,7 @@ def test_stopped_api_processes_fire_an_alert(monitored: MonitoredStack) -> None:
 
 def test_flusher_that_cannot_reach_redis_fires_an_alert(monitored: MonitoredStack) -> None:
     """The API is still connected, so that no other alert names the cause."""
-    alert = "BusyapiPartitionNotSeeded"
+    alert = "BusyapiFlusherNotReady"
     url = monitored.flusher.environment["BUSYAPI_REDIS_URL"]
     with monitored.fault(alert):
         monitored.flusher.stop()

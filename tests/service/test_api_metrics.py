@@ -151,7 +151,7 @@ def test_a_refusal_and_a_lost_connection_are_counted_by_reason(
     assert api.read_metric("busyapi_committed_seq", partition="0") == 10
     age = "busyapi_oldest_unarchived_seconds"
     wait_until(lambda: flusher.read_metric(age) == 0, "the flusher to have checked")
-    assert flusher.read_metric("busyapi_seeded") == 1
+    assert flusher.read_metric("busyapi_flusher_ready") == 1
     assert flusher.read_metric("busyapi_halted") == 0
     lost = api.read_metric("busyapi_committer_failures_total", reason="RedisUnavailable")
     valkey.kill9()
@@ -160,7 +160,7 @@ def test_a_refusal_and_a_lost_connection_are_counted_by_reason(
         "the committer to see that Redis died",
     )
     assert api.read_metric("busyapi_committer_failures_total", reason="RedisUnavailable") > lost
-    wait_until(lambda: flusher.read_metric("busyapi_seeded") == 0, "the flusher to see it too")
+    wait_until(lambda: flusher.read_metric("busyapi_flusher_ready") == 0, "the flusher to see it too")
     # No usage waits, but the flusher cannot know that without Redis.
     wait_until(lambda: flusher.read_metric(age) > 3, "the age to grow while Redis is down")
 

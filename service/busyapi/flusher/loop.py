@@ -156,7 +156,7 @@ class Flusher:
             await self._resources.abandon()
 
     async def _mark_not_ready(self, error: Exception, seconds: float) -> None:
-        self._metrics.seeded.set(0)
+        self._metrics.flusher_ready.set(0)
         reason = describe_for_log(error)
         if reason != self.not_ready_reason:
             log.warning("flusher_not_ready", reason=type(error).__name__, detail=reason)
@@ -254,7 +254,7 @@ class Flusher:
             else:
                 log.info("flusher_ready", cursor=writer.cursor)
         self.not_ready_reason = self._durability_error
-        self._metrics.seeded.set(0 if self._durability_error else 1)
+        self._metrics.flusher_ready.set(0 if self._durability_error else 1)
         self._metrics.halted.set(0)
         self._metrics.issued_seq.set(issued)
         self._metrics.archived_seq.set(writer.cursor)

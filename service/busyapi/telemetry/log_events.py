@@ -106,7 +106,7 @@ EVENTS = (
         " one request; `requests` counts those since the previous line."
         " The last ones of an outage appear in the next outage's line; metrics count all",
         "RedisUnavailable, OutcomeUnknown: the runbook of BusyapiRedisUnreachable. NotSeeded:"
-        " BusyapiPartitionNotSeeded. DurabilityNotMet: BusyapiDurabilityNotHeld."
+        " BusyapiFlusherNotReady. DurabilityNotMet: BusyapiDurabilityNotHeld."
         " IdempotencyKeysFull: BusyapiIdempotencyKeysFilling. BufferFull,"
         " Overloaded: the alert of that name. UnknownVersion: BusyapiFlusherHalted."
         " CredentialKeysUnavailable: see `credentials_not_reloaded`",
@@ -118,7 +118,7 @@ EVENTS = (
         "lookups of usages and counts get a 503, but not probes. At most one line per `reason` in"
         " ten seconds, as for `write_rejected`",
         "ArchiveUnavailable: the runbook of BusyapiFlusherStuck. RedisUnavailable:"
-        " BusyapiRedisUnreachable. NotSeeded: BusyapiPartitionNotSeeded. UnknownVersion:"
+        " BusyapiRedisUnreachable. NotSeeded: BusyapiFlusherNotReady. UnknownVersion:"
         " BusyapiFlusherHalted. Others: as for `write_rejected`",
     ),
     LogEvent(

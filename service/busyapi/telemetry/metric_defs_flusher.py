@@ -66,13 +66,13 @@ OLDEST_UNARCHIVED_SECONDS = MetricDef(
     ),
     (PARTITION,),
 )
-SEEDED = MetricDef(
-    "busyapi_seeded",
+FLUSHER_READY = MetricDef(
+    "busyapi_flusher_ready",
     "gauge",
     "1 if the flusher has accepted the Redis server and is ready. 0 for any other reason, which"
     " /readyz names. Posts are refused only if it has not accepted the server.",
     (
-        "BusyapiPartitionNotSeeded",
+        "BusyapiFlusherNotReady",
         "BusyapiRedisUnreachable",
         "Data path",
         "Overview",
@@ -262,7 +262,7 @@ METRICS = (
         ARCHIVED_SEQ,
         BOUND_USAGES,
         OLDEST_UNARCHIVED_SECONDS,
-        SEEDED,
+        FLUSHER_READY,
         HALTED,
         EPOCH_JUMPS,
         QUARANTINED_USAGES,
