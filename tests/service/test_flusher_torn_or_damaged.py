@@ -62,7 +62,7 @@ def test_a_published_last_block_that_has_changed_is_reported_and_kept(
     assert len(run_archive(stack.archive, "cat")[1].splitlines()) == 5
 
 
-def test_a_block_that_was_not_published_is_archived_again_without_an_alarm(
+def test_a_block_that_was_not_published_is_archived_again_without_a_damage_report(
     valkey: Server, stacks: Stacks
 ) -> None:
     """Control: the partial write that a kill leaves is no damage, however often it happens."""

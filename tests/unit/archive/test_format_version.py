@@ -90,7 +90,7 @@ def test_rot_in_the_version_of_an_open_segment_of_one_block_is_damage(tmp_path: 
     assert not path.exists()
 
 
-def test_lookup_in_a_segment_of_a_later_version_fails_and_raises_no_report_damage(
+def test_lookup_in_a_segment_of_a_later_version_fails_and_reports_no_damage(
     tmp_path: Path,
 ) -> None:
     path = finish(tmp_path)

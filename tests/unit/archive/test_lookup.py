@@ -131,7 +131,7 @@ def test_a_damaged_block_is_not_returned(tmp_path: Path, where: str) -> None:
     abandon_writer(writer)
 
 
-def test_a_bad_sector_in_a_lookup_is_an_alarm_and_other_errors_are_not(
+def test_a_bad_sector_in_a_lookup_is_reported_as_damage_and_other_errors_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = recover_writer(tmp_path)

@@ -98,7 +98,7 @@ def test_a_published_last_block_that_was_cut_off_halts(root: Path, cut: str) -> 
 
 
 @pytest.mark.parametrize("mark", [3, None])
-def test_a_last_block_that_was_not_published_is_kept_in_doubt_without_an_report_damage(
+def test_a_last_block_that_was_not_published_is_kept_in_doubt_without_a_damage_report(
     root: Path, mark: int | None
 ) -> None:
     data = change_last_block(root, 70)
