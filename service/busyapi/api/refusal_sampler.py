@@ -14,8 +14,8 @@ from busyapi.audit.record import AuditEntry
 
 INTERVAL_SECONDS = 5.0
 MAX_ENTRIES = 25
-"""Entries per interval and process with a name, and as many without: under any flood at most 4 KB
-per second."""
+"""Entries per interval and process with a name, and as many without: under any flood at most 5 KB
+per second, with request ids of 128 characters and names of 100."""
 
 
 class RefusalSampler:
