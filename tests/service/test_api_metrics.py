@@ -160,7 +160,9 @@ def test_a_refusal_and_a_lost_connection_are_counted_by_reason(
         "the committer to see that Redis died",
     )
     assert api.read_metric("busyapi_committer_failures_total", reason="RedisUnavailable") > lost
-    wait_until(lambda: flusher.read_metric("busyapi_flusher_ready") == 0, "the flusher to see it too")
+    wait_until(
+        lambda: flusher.read_metric("busyapi_flusher_ready") == 0, "the flusher to see it too"
+    )
     # No usage waits, but the flusher cannot know that without Redis.
     wait_until(lambda: flusher.read_metric(age) > 3, "the age to grow while Redis is down")
 
