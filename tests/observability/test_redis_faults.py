@@ -46,17 +46,17 @@ def test_slow_redis_fires_latency_and_then_overload_alerts(monitored: MonitoredS
         monitored.prometheus.wait_until_resolved("BusyapiLatencyBurn/1h", *overload, seconds=60)
 
 
-def reports_weak_redis(process: Process) -> bool:
+def reports_unmet_tier(process: Process) -> bool:
     """Return whether a process reports that the server does not meet the tier."""
     return process.read_metric("busyapi_durability_held") == 0
 
 
-def test_weakened_server_fires_durability_alerts(monitored: MonitoredStack) -> None:
+def test_server_below_its_tier_fires_durability_alerts(monitored: MonitoredStack) -> None:
     alerts = ("BusyapiDurabilityNotHeld",)
     with monitored.fault(*alerts):
         monitored.server.client().config_set("appendfsync", "everysec")
         for process in monitored.stack.processes:
-            wait_until(partial(reports_weak_redis, process), f"{process} to report it", seconds=30)
+            wait_until(partial(reports_unmet_tier, process), f"{process} to report it", seconds=30)
     monitored.expect_quiet("BusyapiFlusherNotReady", "BusyapiRedisUnreachable")
     monitored.server.client().config_set("appendfsync", "always")
     monitored.prometheus.wait_until_resolved(*alerts)

@@ -121,7 +121,7 @@ def test_after_a_promotion_longer_than_every_deadline_usages_are_stored_again(
     )
 
 
-def test_readyz_fails_and_names_the_setting_that_is_weaker_than_the_tier(
+def test_readyz_fails_and_names_the_setting_that_does_not_meet_the_tier(
     stack: Stack, store: Server
 ) -> None:
     check_stored(send(stack.port, USAGE))

@@ -352,7 +352,7 @@ async def test_flushed_scripts_are_loaded_again(proxied: ProxiedServer) -> None:
     assert proxied.read_entry_ids() == ["1-1"]
 
 
-async def test_server_weakened_while_it_runs_is_refused_until_it_is_repaired(
+async def test_server_set_below_its_tier_while_it_runs_is_refused_until_it_is_repaired(
     proxied: ProxiedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("busyapi.commit.committer.RECHECK_INTERVAL_SECONDS", 0.2)

@@ -1,4 +1,4 @@
-"""Entries of another version, entries that begin below the cursor, and entries on a weak server."""
+"""Entries of another version, that begin below the cursor, or on a server below its tier."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -178,7 +178,7 @@ async def test_rest_of_a_broken_entry_is_set_aside_from_the_cursor_on(
 # --- draining needs no tier, committing does ------------------------------------------------
 
 
-async def test_promoted_server_that_is_weak_is_drained_before_it_accepts_commits(
+async def test_promoted_server_below_its_tier_is_drained_before_it_accepts_commits(
     stack: InProcessStack, tmp_path: Path
 ) -> None:
     weak = ["appendfsync everysec"]
@@ -206,7 +206,7 @@ async def test_promoted_server_that_is_weak_is_drained_before_it_accepts_commits
     assert stack.read_gaps() == [(4, last + BOUND + 1)]
 
 
-async def test_restarted_server_that_is_weak_is_drained_and_keeps_its_history(
+async def test_restarted_server_below_its_tier_is_drained_and_keeps_its_history(
     stack: InProcessStack,
 ) -> None:
     async with stack.run() as (_, committer):

@@ -1,4 +1,4 @@
-"""A Redis that is weaker than its tier is refused, and the error names the setting to change."""
+"""A Redis that does not meet its tier is refused, and the error names the setting to change."""
 
 import os
 import signal
@@ -39,7 +39,7 @@ async def open_session(
 
 
 @pytest.mark.parametrize(
-    ("setting", "weak"),
+    ("setting", "value"),
     [
         ("appendonly", "no"),
         ("appendfsync", "everysec"),
@@ -48,20 +48,20 @@ async def open_session(
         ("maxmemory-policy", "allkeys-lru"),
     ],
 )
-async def test_weak_setting_is_named_with_the_value_to_set(
-    seeded: Server, setting: str, weak: str
+async def test_setting_below_the_tier_is_named_with_the_value_to_set(
+    seeded: Server, setting: str, value: str
 ) -> None:
     right = str(seeded.client().config_get(setting)[setting])
-    seeded.client().config_set(setting, weak)
+    seeded.client().config_set(setting, value)
     with pytest.raises(DurabilityNotMet) as refused:
         await open_session(seeded)
-    assert f"{setting} is {weak}: set `{setting} {right}`" in str(refused.value)
+    assert f"{setting} is {value}: set `{setting} {right}`" in str(refused.value)
     seeded.client().config_set(setting, right)
     wait_until(lambda: not is_rewriting(seeded), "the log to be active")
     await open_session(seeded)
 
 
-async def test_each_weak_setting_is_named(seeded: Server) -> None:
+async def test_each_setting_below_the_tier_is_named(seeded: Server) -> None:
     seeded.client().config_set("appendfsync", "everysec")
     seeded.client().config_set("maxmemory-policy", "volatile-ttl")
     with pytest.raises(DurabilityNotMet, match=r"appendfsync always.*maxmemory-policy noeviction"):
@@ -182,7 +182,7 @@ async def test_log_that_was_off_between_two_checks_is_not_active(slow: Server) -
         await open_session(slow, inspector=inspector)
 
 
-def test_processes_are_not_ready_on_a_weak_server_until_it_is_repaired(
+def test_processes_are_not_ready_on_a_server_below_its_tier_until_it_is_repaired(
     tmp_path: Path, valkey: Server
 ) -> None:
     valkey.client().config_set("appendfsync", "everysec")
@@ -202,7 +202,7 @@ def test_processes_are_not_ready_on_a_weak_server_until_it_is_repaired(
             process.wait_until_ready()
         assert post(api.port) == (201, "")
 
-        # Made weaker while it runs: noticed within one recheck of the committer.
+        # Changed while it runs: noticed within one recheck of the committer.
         valkey.client().config_set("appendfsync", "everysec")
         started = time.monotonic()
         wait_until(lambda: post(api.port) == (503, "no"), "a refusal", seconds=15)

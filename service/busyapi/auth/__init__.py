@@ -1,1 +1,1 @@
-"""Credentials: who sends a request, and what that client may do."""
+"""Credentials: verify which client sends a request."""

@@ -29,7 +29,7 @@ from busyapi.stream.session import Session
 
 EXPIRY_INTERVAL_SECONDS = 0.1
 RECHECK_INTERVAL_SECONDS = 5.0
-"""How often an open connection is checked again: an operator may weaken the server's settings."""
+"""How often an open connection is checked again: an operator may change the server's settings."""
 RETRY_BACKOFF_SECONDS = (0.05, 1.0)
 
 

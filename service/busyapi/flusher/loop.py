@@ -237,13 +237,13 @@ class Flusher:
             return
         self._next_inspect = monotonic() + INSPECT_INTERVAL_SECONDS
         server = await partition.inspect()
-        # Committers refuse a weak server; the flusher still archives what they stored before.
+        # Committers refuse a server below its tier; the flusher still archives what they stored.
         self._durability_error = server.durability_error
         self._metrics.durability_held.set(0 if server.durability_error else 1)
         self._metrics.redis_memory_bytes.set(server.memory_bytes)
         self._metrics.redis_memory_max_bytes.set(server.memory_max_bytes)
         self._idempotency_keys.report(server.memory_max_bytes, self._metrics)
-        why = "weaker than its tier for a while" if server.durability_error else ""
+        why = "it did not meet its durability tier for a while" if server.durability_error else ""
         if why := why or doubt_reason(server, self._config.tier):
             await partition.record_doubt(why)
 

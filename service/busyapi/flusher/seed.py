@@ -113,7 +113,8 @@ async def _seed_fresh_install(
 
 
 def _require_tier(server: ServerInfo) -> None:
-    # The flusher archives a weak server's usages, which are in danger, but allows no new commits.
+    # The flusher archives the usages of a server below its tier, which are in danger, but allows no
+    # new commits.
     if server.durability_error:
         raise DurabilityNotMet(server.durability_error)
 

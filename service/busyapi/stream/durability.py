@@ -103,12 +103,13 @@ class DurabilityInspector:
             int(facts.get("maxmemory", 0)),
         )
         return server._replace(
-            durability_error=await self._find_weakness(connection, config, facts, server)
+            durability_error=await self._describe_unmet_settings(connection, config, facts, server)
         )
 
-    async def _find_weakness(
+    async def _describe_unmet_settings(
         self, connection: RedisConnection, config: object, facts: dict[str, str], server: ServerInfo
     ) -> str:
+        """Return what does not meet the tier, with what to set; "" if all does."""
         if not isinstance(config, list):
             return f"Redis does not allow CONFIG GET to check tier {self.tier}: allow it in the ACL"
         texts = [text.decode() for text in config]
@@ -124,7 +125,7 @@ class DurabilityInspector:
             lines += await self._check_aof(connection, facts, server) if not lines else []
         if not lines:
             return ""
-        return f"Redis is weaker than BUSYAPI_DURABILITY={self.tier}: {'; '.join(lines)}"
+        return f"Redis does not meet BUSYAPI_DURABILITY={self.tier}: {'; '.join(lines)}"
 
     async def _check_aof(
         self, connection: RedisConnection, facts: dict[str, str], server: ServerInfo
