@@ -43,9 +43,9 @@ from testkit.broken_build import replace, replace_in_script
 # --- usages that are lost or stored twice ---------------------------------------------------
 
 
-def store_repeats_again() -> None:
-    """Store a repeated batch as a new one."""
-    replace_in_script(COMMIT, "is_repeat", "return false")
+def store_retries_again() -> None:
+    """Store a retried batch as a new one."""
+    replace_in_script(COMMIT, "is_retry", "return false")
 
 
 def skip_writes() -> None:

@@ -53,13 +53,13 @@ def run_trial(folder: Path, server: Server, build: dict[str, str]) -> Verdict:
     ("broken", "defects"),
     [
         ((), set()),
-        ((mutants.store_repeats_again,), {Defect.ARCHIVED_TWICE}),
+        ((mutants.store_retries_again,), {Defect.ARCHIVED_TWICE}),
         (
             (mutants.refuse_after_lost_replies, mutants.skip_writes),
             {Defect.REFUSED_PRESENT, Defect.MISSING},
         ),
     ],
-    ids=["sound", "repeats", "lies and losses"],
+    ids=["sound", "retries", "lies and losses"],
 )
 def test_trial_finds_what_is_broken(
     tmp_path: Path,

@@ -74,7 +74,7 @@ async def test_usage_reported_as_not_stored_is_not_sent_again_with_later_ones(
     assert proxied.read_usages().count(B) == half
 
 
-async def test_batch_that_may_be_stored_is_repeated_unchanged(proxied: ProxiedServer) -> None:
+async def test_batch_that_may_be_stored_is_retried_unchanged(proxied: ProxiedServer) -> None:
     # Without A it would be another batch with a number that the server knows, or a second B.
     async with run_committer(proxied.endpoint, deadline=3.0) as committer:
         await committer.wait_until_ready()

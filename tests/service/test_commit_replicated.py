@@ -52,17 +52,17 @@ async def test_answered_usage_is_on_the_replica(pair: Pair) -> None:
         await committer.wait_until_ready()
         assert await committer.post(b"{}", b"{}") == 2
         assert pair.entries(pair.replica) == ["2-2"]
-        # The value is negative if the committer had to repeat it.
+        # The value is negative if the committer had to retry it.
         assert abs(await committer.post(b"{}", key=IdempotencyKey("a", "body"))) == 3
         assert pair.entries(pair.replica) == ["2-2", "3-1"]
 
 
 @pytest.mark.parametrize("pair", FLAVOURS, indirect=True)
 @pytest.mark.parametrize("key", [None, IdempotencyKey("a", "body")])
-async def test_repeat_is_not_confirmed_by_a_replica_that_lacks_it(
+async def test_retry_is_not_confirmed_by_a_replica_that_lacks_it(
     pair: Pair, key: IdempotencyKey | None
 ) -> None:
-    # The repeat is the first command on its connection. If it wrote nothing, WAIT would have
+    # The retry is the first command on its connection. If it wrote nothing, WAIT would have
     # nothing to wait for and would count the paused replica.
     async with run_committer(pair.where, tier="replicated", deadline=5.0) as committer:
         await committer.wait_until_ready()

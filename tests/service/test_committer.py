@@ -33,7 +33,7 @@ from testkit.servers import FLAVOURS
 
 
 @pytest.mark.parametrize("proxied", FLAVOURS, indirect=True)
-async def test_commit_whose_answer_is_lost_is_repeated_and_stored_once(
+async def test_commit_whose_answer_is_lost_is_retried_and_stored_once(
     proxied: ProxiedServer,
 ) -> None:
     async with run_committer(proxied.endpoint) as committer:
@@ -61,7 +61,7 @@ async def test_commit_whose_answer_is_lost_three_times_is_stored_once(
     assert proxied.read_entry_ids() == ["2-2"]
 
 
-async def test_keyed_commit_whose_answer_is_lost_is_repeated(proxied: ProxiedServer) -> None:
+async def test_keyed_commit_whose_answer_is_lost_is_retried(proxied: ProxiedServer) -> None:
     async with run_committer(proxied.endpoint) as committer:
         await committer.wait_until_ready()
         proxied.proxy.lose_answer(COMMIT_DIGESTS)
@@ -81,7 +81,7 @@ async def test_keyed_commit_whose_answer_is_lost_is_repeated(proxied: ProxiedSer
     assert proxied.read_entry_ids() == ["1-1", "2-1", "3-1"]
 
 
-async def test_own_repeat_of_a_keyed_usage_is_not_a_replay(proxied: ProxiedServer) -> None:
+async def test_own_retry_of_a_keyed_usage_is_not_a_replay(proxied: ProxiedServer) -> None:
     async with run_committer(proxied.endpoint) as committer:
         await committer.wait_until_ready()
         proxied.proxy.lose_answer(COMMIT_DIGESTS)
@@ -158,7 +158,7 @@ async def test_over_the_deadline_without_a_connection_nothing_is_stored(
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_late_commit_is_not_stored_in_addition_to_its_repeat(proxied: ProxiedServer) -> None:
+async def test_late_commit_is_not_stored_in_addition_to_its_retry(proxied: ProxiedServer) -> None:
     async with run_committer(proxied.endpoint) as committer:
         await committer.wait_until_ready()
         proxied.proxy.hold()
@@ -172,7 +172,7 @@ async def test_late_commit_is_not_stored_in_addition_to_its_repeat(proxied: Prox
 async def test_commit_that_arrives_after_a_later_one_is_never_stored(
     proxied: ProxiedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Longer than the deadline, so the commit is not repeated.
+    # Longer than the deadline, so the commit is not retried.
     set_reply_timeout(monkeypatch, 1.5)
     async with run_committer(proxied.endpoint, deadline=1.0) as committer:
         await committer.wait_until_ready()

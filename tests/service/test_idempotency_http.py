@@ -61,7 +61,7 @@ def test_key_belongs_to_its_credential_and_keys_have_a_budget(stack: Stack) -> N
     assert flusher.read_metric("busyapi_idempotency_keys_max") == BUDGET
 
 
-def test_own_repeat_after_a_lost_answer_is_not_a_replay(tmp_path: Path, valkey: Server) -> None:
+def test_own_retry_after_a_lost_answer_is_not_a_replay(tmp_path: Path, valkey: Server) -> None:
     with Proxy(valkey.port) as proxy, Stack(tmp_path / "stack", valkey) as stack:
         (api,) = stack.apis
         api.stop()

@@ -172,22 +172,22 @@ def test_usages_posted_before_the_salt_or_with_another_one_are_not_found_by_thei
         assert read(unsalted.port, "clinic", stamped).status == 200
 
 
-def test_repeat_of_an_idempotency_key_has_the_same_id_with_and_without_stamps(
+def test_retry_with_an_idempotency_key_has_the_same_id_with_and_without_stamps(
     guarded: Guarded, tmp_path: Path
 ) -> None:
-    def repeat(port: int, key: str) -> tuple[int, str | None]:
+    def retry(port: int, key: str) -> tuple[int, str | None]:
         answer = send(port, BODY, **bearer("device"), idempotency_key=key)
         return check_stored(answer), answer.headers.get("idempotency-replayed")
 
     # Forked from one server, the processes of a test give their requests the same tokens.
-    repeat(guarded.port, "none")
+    retry(guarded.port, "none")
     with start_guarded(guarded.stack, tmp_path) as unsalted:
-        plain, replayed = repeat(unsalted.port, "one")
+        plain, replayed = retry(unsalted.port, "one")
         assert replayed is None
-        assert repeat(guarded.port, "one") == (plain, "true")
-        stamped, replayed = repeat(guarded.port, "two")
+        assert retry(guarded.port, "one") == (plain, "true")
+        stamped, replayed = retry(guarded.port, "two")
         assert replayed is None
-        assert repeat(unsalted.port, "two") == repeat(guarded.port, "two") == (stamped, "true")
+        assert retry(unsalted.port, "two") == retry(guarded.port, "two") == (stamped, "true")
     # A usage has the stamp of its first post.
     assert read(guarded.port, "device", plain).status == 404
     assert read(guarded.port, "device", stamped).status == 200

@@ -141,7 +141,7 @@ async def test_commit_is_one_entry_with_its_seqs_in_its_id(seeded: Seeded) -> No
     assert decode_entry(entries[0]).lines == [b'{"n":"-1-0"}', b'{"n":"-1-1"}', b'{"n":"-1-2"}']
 
 
-async def test_repeat_of_a_batch_number_gets_its_answer_and_stores_nothing(seeded: Seeded) -> None:
+async def test_retry_of_a_batch_number_gets_its_answer_and_stores_nothing(seeded: Seeded) -> None:
     assert await seeded.commit(make_batch(1, 3)) == [3]
     assert await seeded.commit(make_batch(1, committer="other")) == [4]
     before = seeded.read_all()
@@ -149,7 +149,7 @@ async def test_repeat_of_a_batch_number_gets_its_answer_and_stores_nothing(seede
     assert seeded.read_all() == before
 
 
-async def test_repeat_on_a_new_connection_gets_its_answer(seeded: Seeded) -> None:
+async def test_retry_on_a_new_connection_gets_its_answer(seeded: Seeded) -> None:
     assert await seeded.commit(make_batch(1, 2)) == [2]
     await seeded.session.close()
     seeded.session = await seeded.open(2)
@@ -157,7 +157,7 @@ async def test_repeat_on_a_new_connection_gets_its_answer(seeded: Seeded) -> Non
     assert seeded.entries() == ["2-2"]
 
 
-async def test_repeat_gets_its_answer_even_if_the_buffer_is_full_by_then(seeded: Seeded) -> None:
+async def test_retry_gets_its_answer_even_if_the_buffer_is_full_by_then(seeded: Seeded) -> None:
     assert await seeded.commit(make_batch(1, BOUND)) == [BOUND]
     assert await seeded.commit(make_batch(1, BOUND)) == [-BOUND]
     assert await seeded.commit_refused(make_batch(2)) == "FULL"
@@ -213,19 +213,19 @@ async def test_key_with_another_body_is_refused(seeded: Seeded) -> None:
     assert await seeded.commit_refused(make_keyed("k", "another")) == "KEYREUSED"
 
 
-async def test_own_repeat_of_a_request_is_not_a_replay(seeded: Seeded) -> None:
+async def test_own_retry_of_a_request_is_not_a_replay(seeded: Seeded) -> None:
     assert await seeded.commit(make_keyed("k", "body", token="a1")) == [1]
     assert await seeded.commit(make_keyed("k", "body", token="a1")) == [1]
     assert await seeded.commit(make_keyed("k", "body", token="a2"), make_keyed("k", "body")) == [
         -1,
         -1,
     ]
-    # A request without a token has no own repeat.
+    # A request without a token has no own retry.
     assert await seeded.commit(make_keyed("other", "body")) == [2]
     assert await seeded.commit(make_keyed("other", "body")) == [-2]
 
 
-async def test_new_key_leaves_an_entry_for_the_archive_and_a_repeat_none(seeded: Seeded) -> None:
+async def test_new_key_leaves_an_entry_for_the_archive_and_a_retry_none(seeded: Seeded) -> None:
     assert await seeded.commit(
         make_batch(1, 2), make_keyed("k", "body", 3), make_keyed("k", "body", 3)
     ) == [
@@ -435,7 +435,7 @@ async def test_flusher_that_has_lost_its_lease_deletes_no_keys(seeded: Seeded) -
     assert await seeded.commit(make_keyed("k", "body")) == [-1]
 
 
-async def test_repeat_of_a_stored_usage_is_answered_when_memory_is_full(seeded: Seeded) -> None:
+async def test_retry_of_a_stored_usage_is_answered_when_memory_is_full(seeded: Seeded) -> None:
     assert await seeded.commit(make_keyed("k", "body"), make_batch(1)) == [1, 2]
     seeded.server.command("SET", KEYS.legacy_idempotency_key("old-before"), "body 1", "EX", 60)
     seeded.server.command("CONFIG", "SET", "maxmemory", 1)
@@ -443,7 +443,7 @@ async def test_repeat_of_a_stored_usage_is_answered_when_memory_is_full(seeded: 
     assert await seeded.commit(*again) == [-1, -1, -2]
     assert await seeded.commit_refused(make_keyed("new", "body")) == "OOM"
     assert await seeded.commit_refused(make_batch(2)) == "OOM"
-    # With replicas to wait for, a repeat needs a write, so its outcome is unknown, not refused.
+    # With replicas to wait for, a retry needs a write, so its outcome is unknown, not refused.
     seeded.session._replicas = 1
     for command in again[:2]:
         (reply,) = await seeded.session._connection.pipeline(

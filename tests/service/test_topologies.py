@@ -106,7 +106,7 @@ def test_failover_repeats_no_id_and_loses_only_what_its_tier_allows(
         with Stack(tmp_path / "stack", store, apis=2, settings=settings) as stack:
             with (
                 Load(stack.port, connections=4) as load,
-                # Each is repeated until it is answered, and none may be stored twice.
+                # Each is retried until it is answered, and none may be stored twice.
                 Load(stack.port, connections=4, keys=True, history=load.history),
             ):
                 wait_until(lambda: load.history.acknowledged > 100, "usages")

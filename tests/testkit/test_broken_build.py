@@ -100,8 +100,8 @@ def test_a_script_without_the_function_is_refused(source: str) -> None:
 
 def test_a_function_of_a_script_gets_another_body() -> None:
     script = Script("commit_checks", "commit")
-    replace_in_script(script, "is_repeat", "return false")
-    assert b"local function is_repeat(token)\n  return false\nend\n" in script.source
+    replace_in_script(script, "is_retry", "return false")
+    assert b"local function is_retry(token)\n  return false\nend\n" in script.source
     assert script.sha1 != COMMIT.sha1
     assert len(script.source.split(b"\n")) == len(COMMIT.source.split(b"\n"))
 

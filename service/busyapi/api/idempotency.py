@@ -2,7 +2,7 @@
 
 A key belongs to the credential that sent it, so the keys of two devices never collide. Without
 authentication it belongs to the patients of the request. A batch's key belongs to all its patients,
-in any order and with any number of usages: if a client reorders the usages of a batch, the repeat
+in any order and with any number of usages: if a client reorders the usages of a batch, the retry
 is refused as a different body, and is not stored as another batch.
 """
 

@@ -1,9 +1,9 @@
 """A committer: one task, one connection, one batch at a time.
 
     submit ──> queued ──form──> batch ──send──> replies ──> responses
-                  ^                │ connection lost: repeat with the same number
+                  ^                │ connection lost: retry with the same number
                   └──── expire ────┘ deadline: 503, with "stored": "unknown" if the usages may be
-                                     stored; else "no", and they leave the batch before a repeat
+                                     stored; else "no", and they leave the batch before a retry
 
 The committer sends all queued writes as soon as it has the replies to its previous batch. There is
 no timer: while Redis fsyncs, the next batch grows. Requests never touch the connection, so a device
@@ -153,10 +153,10 @@ class Committer:
         self._next_check = monotonic() + RECHECK_INTERVAL_SECONDS
         if (batch := self._batch) and batch.is_uncertain and batch.epoch != session.epoch:
             # Redis lost ids in the meantime, and with them the batch number. The old server may
-            # have stored the batch, and the flusher may have archived it: a repeat could store the
+            # have stored the batch, and the flusher may have archived it: a retry could store the
             # usages a second time.
             self._fail_batch(batch, OutcomeUnknown())
-        # After a refusal, the repeated batch shows whether Redis accepts writes again. If all of it
+        # After a refusal, the retried batch shows whether Redis accepts writes again. If all of it
         # has expired, the next usage must show it, so new writes have to be admitted.
         if not self._was_refused or not (self._batch or self._queued):
             self._mark_recovered()
@@ -182,7 +182,7 @@ class Committer:
     async def _register(self, session: Session) -> None:
         if await self._id.register(session) and (batch := self._batch):
             if batch.is_uncertain:
-                # The server lost the batch number, and could not detect a repeat.
+                # The server lost the batch number, and could not detect a retry.
                 self._fail_batch(batch, OutcomeUnknown())
             else:
                 batch.is_outdated = True
@@ -232,11 +232,11 @@ class Committer:
     def _apply_replies(
         self, batch: InFlightBatch, replies: list[object], seconds: float
     ) -> ServerError | None:
-        """Record the stored writes, fail the refused ones; return why to repeat the rest."""
+        """Record the stored writes, fail the refused ones; return why to retry the rest."""
         outcome = apply_replies(batch, replies)
         for command, _, result in outcome.stored:
             self.highest_seq = Seq(max(self.highest_seq, result.last))
-            # This process sent a repeated batch before; another one may have sent a repeated key.
+            # This process sent a retried batch before; another one may have sent the key before.
             is_own = not result.replayed or command.mode == "batch"
             self._observer.record_commit(command.usage_count if is_own else 0, seconds)
         self._stored_not_completed += outcome.stored

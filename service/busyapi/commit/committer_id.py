@@ -10,11 +10,11 @@ from busyapi.stream.session import Session
 
 
 class CommitterId:
-    """Numbers a committer's batches, so that the server can detect a repeat.
+    """Numbers a committer's batches, so that the server can detect a retry.
 
     The server stores the last number under a key that expires. The expiry only cleans up after
     committers that have ended, because the server refuses a batch with an id that it does not know.
-    So if the clock steps, a repeat may get no result, but it is never stored twice.
+    So if the clock steps, a retry may get no result, but it is never stored twice.
     """
 
     def __init__(self, key_names: PartitionKeys, entry_version: int) -> None:

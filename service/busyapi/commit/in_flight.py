@@ -2,9 +2,9 @@
 
     writes ──form_batch──> one command for all without a key, one for each with a key ──> replies
 
-A batch is repeated until it is answered or its writes expire. Repeats are safe: the script knows
+A batch is retried until it is answered or its writes expire. Retries are safe: the script knows
 the committer's batch number, and the key of a keyed command. A command that may be stored is only
-repeated unchanged. A command that was refused is sent again with a new number and without its
+retried unchanged. A command that was refused is sent again with a new number and without its
 expired writes, which were answered "not stored".
 """
 
@@ -74,7 +74,7 @@ class InFlightBatch:
 
         The returned writes leave the batch: they get the response "not stored", so they must not
         be in what is sent next. If the batch may be stored, expired writes get "unknown" here and
-        stay in it, because such a command is only repeated unchanged.
+        stay in it, because such a command is only retried unchanged.
         """
         expired = [write for write in self.writes() if write.created_at < before]
         if self.is_uncertain or self.is_sending:
@@ -176,13 +176,13 @@ class BatchOutcome(NamedTuple):
 
     stored: list[StoredCommand]
     refused: list[tuple[list[PendingWrite], Exception]]
-    """Refused for good: a repeat would get the same reply."""
+    """Refused for good: a retry would get the same reply."""
     retry_reason: ServerError | None
-    """Why the commands that stay in the batch must be repeated; None if there are no such ones."""
+    """Why the commands that stay in the batch must be retried; None if there are no such ones."""
 
 
 def apply_replies(batch: InFlightBatch, replies: list[object]) -> BatchOutcome:
-    """Sort the commands of a batch by their replies; those to be repeated stay in it."""
+    """Sort the commands of a batch by their replies; those to be retried stay in it."""
     outcome = BatchOutcome([], [], None)
     remaining = []
     retry_reason = None
@@ -201,7 +201,7 @@ def apply_replies(batch: InFlightBatch, replies: list[object]) -> BatchOutcome:
 
 
 def classify_refusal(reply: ServerError, uncertain: bool) -> Exception | None:  # noqa: FBT001
-    """Return the error that a refusal means for the requests; None if a repeat may succeed.
+    """Return the error that a refusal means for the requests; None if a retry may succeed.
 
     After an unanswered send, no error may mean "not stored": the server may still receive that
     send.
@@ -224,6 +224,6 @@ def classify_refusal(reply: ServerError, uncertain: bool) -> Exception | None:  
         case "STALE" | "KNOWN":
             return OutcomeUnknown()
         case "UNREGISTERED" if uncertain:
-            # The server lost the batch number, and could not have detected a repeat.
+            # The server lost the batch number, and could not have detected a retry.
             return OutcomeUnknown()
     return None

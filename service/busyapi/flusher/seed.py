@@ -2,7 +2,7 @@
 
     the record names this server            continue
     one standalone server that restarted,   continue: every acknowledged usage is still there, so
-      appendfsync always since it started     the epoch stays, and committers may repeat batches
+      appendfsync always since it started     the epoch stays, and committers may retry batches
     Redis and archive are empty,            a fresh install: seq 0
       and no id was ever issued
     another archive, or one that is         halt: usages may be lost, and an operator decides
@@ -211,7 +211,7 @@ async def _jump_ids(
     _require_tier(snapshot.server)
     next_seq = Seq(max(snapshot.state.seq or 0, writer.cursor + writer.identity.bound) + 1)
     await partition.await_with_lease(asyncio.to_thread(writer.record_gap, next_seq, why))
-    # After the gap record, which shows the lost usages, and before the epoch, under which repeats
+    # After the gap record, which shows the lost usages, and before the epoch, under which retries
     # may arrive.
     await idempotency_keys.restore(partition, writer)
     record = _make_record(snapshot, writer, config, partition.installation)

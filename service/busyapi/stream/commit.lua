@@ -5,11 +5,11 @@
 --       7 value of the entry
 -- Returns the last seq, negative if an earlier call stored this batch.
 --
--- The last batch is compared before the bound is checked: the repeat of a stored batch must get its
+-- The last batch is compared before the bound is checked: the retry of a stored batch must get its
 -- reply even if the buffer or the server's memory has filled up since. If the committer waits for
--- replicas, a repeat writes the last batch again although nothing changes: WAIT covers only the
+-- replicas, a retry writes the last batch again although nothing changes: WAIT covers only the
 -- writes of its own connection, so without this write it would confirm a batch that no replica has.
-local function is_repeat(token)
+local function is_retry(token)
   return token == ARGV[4]
 end
 
@@ -21,11 +21,11 @@ end
 local last_batch = redis.call('GET', KEYS[4])
 if not last_batch then
   -- The committer writes this key before its first commit, so somebody deleted it, or it expired
-  -- after a clock step. Whether this call repeats a stored one is unknown.
+  -- after a clock step. Whether this call retries a stored one is unknown.
   return redis.error_reply('UNREGISTERED the server has no last batch of this committer')
 end
 local token, last = string.match(last_batch, '^(%S+) (%d+)$')
-if is_repeat(token) then
+if is_retry(token) then
   if ARGV[3] ~= '' then
     redis.call('SET', KEYS[4], last_batch, 'KEEPTTL')
   end

@@ -6,7 +6,7 @@
 -- Returns the last seq, negative if an earlier request stored the usages.
 --
 -- A known key is a field of one of the hashes: `<digest of the body> <last seq> <request token>`.
--- The token distinguishes a committer that repeats a request from a device that sends a new one. The
+-- The token distinguishes a committer that retries a request from a device that sends a new one. The
 -- flusher empties the hashes in turn by its own clock, so keys do not depend on the server's clock.
 --
 -- The key also goes to the archive, through the stream `keyed`, so that a flusher can restore it on
@@ -14,11 +14,11 @@
 -- the entry in the same step as the usages and after them: if the archive had a key without its
 -- usages, the key would answer for usages that do not exist.
 --
--- Known keys are looked up before the bound and the maximum are checked: the repeat of a stored
+-- Known keys are looked up before the bound and the maximum are checked: the retry of a stored
 -- request must get its reply even if the buffer or the server's memory has filled up since. If the
--- committer waits for replicas, a repeat writes its field again although nothing changes: WAIT
+-- committer waits for replicas, a retry writes its field again although nothing changes: WAIT
 -- covers only the writes of its own connection. A server that cannot write, for example because its
--- memory is full, cannot answer such a repeat and replies KNOWN.
+-- memory is full, cannot answer such a retry and replies KNOWN.
 local seq, record = check_commit()
 if not seq then
   return record

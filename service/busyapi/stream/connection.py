@@ -1,6 +1,6 @@
 """One connection to one Redis server, without hidden retries.
 
-By default redis-py repeats a failed command, and a repeated write is a second write; its streams
+By default redis-py retries a failed command, and a retried write is a second write; its streams
 also cost the commit path more than the commands do. This connection sends commands exactly once, in
 one packet, and closes after any failure: the outcome of commands in flight is then unknown, and the
 caller reports that. Only this folder imports redis or hiredis.

@@ -8,7 +8,7 @@ Redis have different prefixes.
     busyapi:{0}:seq       the last issued seq; INCRBY issues the next ones
     busyapi:{0}:stream    one entry per batch; its id is <last seq>-<number of usages>
     busyapi:{0}:lease     the flusher that owns the partition, with an expiry
-    busyapi:{0}:lane:…    the last batch of one committer, which detects a repeat
+    busyapi:{0}:lane:…    the last batch of one committer, which detects a retry
     busyapi:{0}:keys:<0…3>  hashes: Idempotency-Keys and the seqs of their usages, by age
     busyapi:{0}:keyed     one entry per new key, until the archive has it
     busyapi:{0}:key:…     an Idempotency-Key that 0.2.0 wrote; read until it expires

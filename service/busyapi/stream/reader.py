@@ -66,7 +66,7 @@ class PartitionReader:
             raise RedisUnavailable from None
 
     async def _execute_once(self, commands: tuple[Command, ...]) -> list[Any]:
-        # Reads are safe to repeat: this one is, once, on a new connection.
+        # Reads are safe to retry: this one is retried, once, on a new connection.
         if self._connection and not self._connection.is_closed:
             try:
                 await self._endpoint.recheck(self._connection, self._key_names.partition)

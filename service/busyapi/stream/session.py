@@ -35,16 +35,16 @@ class CommitCommand(NamedTuple):
     entry: bytes
     usage_count: int
     dedup_key: str
-    """The Redis key that recognizes a repeat. Mode `batch`: the committer's, which holds its last
+    """The Redis key that recognizes a retry. Mode `batch`: the committer's, which holds its last
     batch number. Mode `key`: the Idempotency-Key's, under the name that version 0.2.0 gave it."""
     mode: str
     """`batch` (deduplicated by the committer's batch number) or `key` (by an Idempotency-Key)."""
     dedup_token: str
-    """What a repeat has in common: the batch number, or in mode `key` the digest of the body."""
+    """What a retry has in common with the first command: the batch number, or in mode `key` the digest of the body."""
     key_digest: str = ""
     """Digest of the Idempotency-Key and its owner, a field of the hashes of known keys."""
     request_token: str = ""
-    """Identifies the request, so that a repeat by the committer does not count as a replay."""
+    """Identifies the request, so that a retry by the committer does not count as a replay."""
     received_ms: int = 0
 
 
@@ -54,7 +54,7 @@ class CommitResult(NamedTuple):
     last: int
     """The seq of the last of its usages."""
     replayed: bool
-    """An earlier command stored the usages: this one repeated it and stored nothing."""
+    """An earlier command stored the usages: this one retried it and stored nothing."""
 
 
 class Session:

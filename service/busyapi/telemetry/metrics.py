@@ -228,7 +228,7 @@ class ApiMetrics(Metrics):
         return lambda outcome: counters[outcome].inc()
 
     def record_commit(self, usages: int, seconds: float) -> None:
-        """Count a commit. A repeat has 0 usages."""
+        """Count a commit. A retry has 0 usages."""
         self.commit_seconds.observe(seconds)
         if usages:
             self.batch_usages.observe(usages)
