@@ -9,7 +9,7 @@ from testkit.checker import Defect, Verdict
 from testkit.history import Outcome
 
 LOST = (Defect.MISSING, Defect.QUARANTINED)
-REPEATED = (Defect.ARCHIVED_TWICE, Defect.ID_ANSWERED_TWICE, Defect.UNKNOWN_TWICE)
+DUPLICATES = (Defect.ARCHIVED_TWICE, Defect.ID_ANSWERED_TWICE, Defect.UNKNOWN_TWICE)
 
 
 class Sample(NamedTuple):

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import monotonic
 
-from e2e.measure import LOST, REPEATED, Figures, count_defects
+from e2e.measure import DUPLICATES, LOST, Figures, count_defects
 from testkit.checker import Verdict
 
 INTRO = """# On a real cluster
@@ -19,7 +19,7 @@ so far with the whole archive.
 
 - *Failed*: requests that were not answered with 201, including reset ones.
 - *Lost*: usages that were answered with 201 and that the archive lacks.
-- *Repeated*: usages that the archive has twice.
+- *Duplicates*: usages that the archive has twice.
 - *Silence*: the longest time without a 201.
 """
 
@@ -43,9 +43,9 @@ class Row:
         return None if self.verdict is None else count_defects(self.verdict, LOST)
 
     @property
-    def repeated(self) -> int | None:
+    def duplicates(self) -> int | None:
         """Return the usages that the archive has twice, if it was checked."""
-        return None if self.verdict is None else count_defects(self.verdict, REPEATED)
+        return None if self.verdict is None else count_defects(self.verdict, DUPLICATES)
 
     def __str__(self) -> str:
         return " | ".join(cell for cell in self.cells() if cell)
@@ -58,7 +58,7 @@ class Row:
             if load_figures
             else [""] * 3
         )
-        defects = ["" if entry is None else str(entry) for entry in (self.lost, self.repeated)]
+        defects = ["" if entry is None else str(entry) for entry in (self.lost, self.duplicates)]
         quiet = (
             [f"{load_figures.silence:.1f}", f"{load_figures.p99 * 1000:.0f}"]
             if load_figures
@@ -75,7 +75,7 @@ class Row:
             "left_out": self.skipped,
             "load": asdict(self.figures) if self.figures else None,
             "lost": self.lost,
-            "repeated": self.repeated,
+            "duplicates": self.duplicates,
             "archived": self.verdict.archived if self.verdict else None,
             "seconds": round(self.seconds, 1),
             "notes": self.notes,
@@ -133,7 +133,7 @@ class Report:
 
     def markdown(self) -> str:
         """Return the report as Markdown."""
-        heads = ["scenario", "", "sent", "answered", "failed", "lost", "repeated"]
+        heads = ["scenario", "", "sent", "answered", "failed", "lost", "duplicates"]
         heads += ["silence s", "p99 ms", "duration s"]
         table = [heads, ["---", "---", *["---:"] * 8], *(row.cells() for row in self.rows)]
         lines = [INTRO, "## Setup", ""]

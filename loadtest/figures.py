@@ -62,7 +62,7 @@ def summarise(run: Generator | Native, valid: Sequence[bool]) -> dict[str, Any]:
         "unknown": outcomes[UNKNOWN],
         "not_sent": outcomes[NOT_SENT],
         "unexpected": unexpected,
-        "repeated": len(run.ids) - len(set(run.ids)),
+        "duplicates": len(run.ids) - len(set(run.ids)),
         "statuses": dict(sorted(Counter(run.statuses).items())),
         "elapsed": round(run.elapsed, 3),
         "longest_queue": run.longest_queue,

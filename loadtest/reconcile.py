@@ -26,7 +26,7 @@ class ToolCounts:
     """Planned, but never sent."""
     unexpected: int = 0
     """Requests with an unexpected answer: 201 for an invalid body, an error for a valid one."""
-    repeated: int = 0
+    duplicates: int = 0
     """201s with the id of another 201."""
 
 
@@ -40,10 +40,10 @@ class Row:
     refused: int
     unknown: int
     stored: int
-    """Ids given out during the run, by the API's count."""
+    """Ids issued during the run, by the API's count."""
     archived: int
     """New lines in the archive."""
-    repeated: int
+    duplicates: int
     missing: int
     damaged: int
     proven: bool
@@ -65,7 +65,7 @@ def reconcile(counts: ToolCounts, before: State, after: State) -> Row:
         unknown=counts.unknown,
         stored=after.count - before.count,
         archived=archived,
-        repeated=counts.repeated + new.repeated,
+        duplicates=counts.duplicates + new.repeated,
         missing=max(new.missing, counts.created - archived, 0),
         damaged=new.damaged,
         proven=proven,
@@ -85,8 +85,8 @@ def find_disagreements(counts: ToolCounts, row: Row) -> list[str]:
     if row.archived > row.created + row.unknown:
         extra = row.archived - row.created - row.unknown
         problems.append(f"{extra:,} are archived but were not sent, or another load ran as well")
-    if row.repeated:
-        problems.append(f"{row.repeated:,} ids were given out or archived twice")
+    if row.duplicates:
+        problems.append(f"{row.duplicates:,} ids were issued or archived twice")
     if row.stored != row.archived:
         problems.append(
             f"the API stored {row.stored:,} usages, but the archive has {row.archived:,} new lines"
@@ -100,13 +100,13 @@ def find_disagreements(counts: ToolCounts, row: Row) -> list[str]:
     return problems
 
 
-HEAD = ("tool", "sent", "201", "refused", "unknown", "stored", "archived", "repeated", "missing")
+HEAD = ("tool", "sent", "201", "refused", "unknown", "stored", "archived", "duplicates", "missing")
 
 
 def cells(row: Row) -> tuple[str, ...]:
     """Return the cells of a row."""
     numbers = (row.sent, row.created, row.refused, row.unknown, row.stored, row.archived)
-    return (row.tool, *(f"{entry:,}" for entry in (*numbers, row.repeated, row.missing)))
+    return (row.tool, *(f"{entry:,}" for entry in (*numbers, row.duplicates, row.missing)))
 
 
 def table(rows: list[Row]) -> str:

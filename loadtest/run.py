@@ -147,7 +147,7 @@ def _make_counts(tool: str, figures: dict[str, Any]) -> ToolCounts:
         unknown=figures["unknown"],
         not_sent=figures["not_sent"],
         unexpected=figures["unexpected"],
-        repeated=figures["repeated"],
+        duplicates=figures["duplicates"],
     )
 
 

@@ -66,7 +66,7 @@ def test_all_planned_requests_are_sent(engine: str) -> None:
     assert [second["planned"] for second in result["series"][:2]] == [200, 200]
     assert result["statuses"] == {201: 400}
     assert result["elapsed"] >= 1.99
-    assert (result["unexpected"], result["unknown"], result["repeated"]) == (0, 0, 0)
+    assert (result["unexpected"], result["unknown"], result["duplicates"]) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -119,7 +119,7 @@ def test_each_answer_has_its_outcome(engine: str) -> None:
     summary = summarise(generator, [True, False, True, True, True, True, True])
     assert (summary["created"], summary["refused"], summary["unknown"]) == (2, 2, 3)
     assert summary["unexpected"] == 1, "the third was valid and refused"
-    assert summary["repeated"] == 1
+    assert summary["duplicates"] == 1
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -43,7 +43,7 @@ def test_the_counts_and_series_are_in_the_json(report: Path) -> None:
     assert (warm["tool"], row["tool"]) == ("warm-up", "open loop")
     assert row["sent"] == result["openloop"]["planned"] == 300
     assert row["created"] == row["archived"] == row["stored"]
-    assert row["refused"] > 0 == row["missing"] == row["repeated"] == row["unknown"]
+    assert row["refused"] > 0 == row["missing"] == row["duplicates"] == row["unknown"]
     assert row["proven"]
     assert len(result["openloop"]["series"]) >= 3
     assert result["samples"][-1]["resident"].keys() == {"api-0", "flusher", "valkey"}

@@ -40,7 +40,7 @@ class CommitCommand(NamedTuple):
     mode: str
     """`batch` (deduplicated by the committer's batch number) or `key` (by an Idempotency-Key)."""
     dedup_token: str
-    """What a retry has in common with the first command: the batch number, or in mode `key` the digest of the body."""
+    """The same in a retry: the batch number, or in mode `key` the digest of the body."""
     key_digest: str = ""
     """Digest of the Idempotency-Key and its owner, a field of the hashes of known keys."""
     request_token: str = ""
