@@ -227,8 +227,8 @@ BUFFER = Row(
         ),
         Number(
             title="Ready flushers",
-            about="Flushers that are ready: each has compared Redis with the archive and accepted it."
-            " Fewer than all: new API processes may answer 503 NotSeeded for the others.",
+            about="Flushers that are ready: each has compared Redis with the archive, and accepted"
+            " it. Fewer than all: new API processes may answer 503 NotSeeded for the others.",
             unit="short",
             steps=[(LOWEST, RED), (1, GREEN)],
             queries=[Query(f"sum({select('busyapi_flusher_ready', of=FLUSHER)})")],
