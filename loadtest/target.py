@@ -78,7 +78,7 @@ class State:
     """All counts of a target at one time."""
 
     count: int
-    """Ids given out, by GET /api/usages/count."""
+    """Ids issued, by GET /api/usages/count."""
     archived: int
     """Archived usages, by the same answer."""
     verified: Verified | None

@@ -111,10 +111,10 @@ _PAIRS_OF_A_WORKER = 500
 
 
 def find_two_ports() -> int:
-    """Return the first of two consecutive free ports, below those that the kernel gives out.
+    """Return the first of two consecutive free ports, below those that the kernel assigns.
 
     Each worker has ports of its own: two that look for a free one at the same moment would find the
-    same. A worker gives out a pair again only after all others.
+    same. A worker assigns a pair again only after all others.
     """
     for candidate in islice(_candidates, _PAIRS_OF_A_WORKER):
         pair = _WORKER * _PAIRS_OF_A_WORKER + candidate % _PAIRS_OF_A_WORKER

@@ -31,7 +31,7 @@ export function keyed() {
   send(single(), { "Idempotency-Key": key });
 }
 
-// On an empty stack id 1 may not be given out yet.
+// On an empty stack id 1 may not be issued yet.
 export function reader() {
   read("/api/usages/count", [200]);
   read("/api/usages/1", [200, 404, 410]);

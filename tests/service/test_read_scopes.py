@@ -136,7 +136,7 @@ def test_each_scope_sees_its_usages_in_the_buffer_and_in_the_archive(guarded: Gu
     flusher.start()
     stack.wait_until_archived()
     assert look() == expected
-    # To these, an id that was never given out looks the same in the archive.
+    # To these, an id that was never issued looks the same in the archive.
     for name in ("single", "patient"):
         assert check_problem(read(port, name, max(posters) + 1), 404) == missing
 

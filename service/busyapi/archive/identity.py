@@ -26,11 +26,11 @@ class Identity(NamedTuple):
     partition: int
     partitions: int
     bound: int
-    """The largest bound ever used: no id beyond cursor + bound was ever given out."""
+    """The largest bound ever used: no id beyond cursor + bound was ever issued."""
     kept_from: Seq
     """The floor of retention, which deleted the usages below this seq."""
     is_seeded: bool = False
-    """Ids may have been given out for this archive: an empty Redis has lost data."""
+    """Ids may have been issued for this archive: an empty Redis has lost data."""
     replaces: str = ""
     """The archive that an operator replaced with this one."""
     file_birth: str = ""
@@ -44,7 +44,7 @@ class Identity(NamedTuple):
 def claim_identity(folder: Path, partition: int, partitions: int, bound: int) -> Identity:
     """Read the identity, or create one in a folder without files; raise its bound if necessary.
 
-    The bound is on disk when this returns, before any id is given out under it.
+    The bound is on disk when this returns, before any id is issued under it.
 
     Raises:
         PartitionMismatch: the folder has another partition or number of partitions.

@@ -88,7 +88,7 @@ class PartitionWriter:
         )
 
     def adopt_copy(self) -> None:
-        """Make a copy the original: no id beyond it was given out, or can be given out again.
+        """Make a copy the original: no id beyond it was issued, or can be issued again.
 
         Raises:
             ArchiveFull, FsyncFailed: as append.

@@ -1,6 +1,6 @@
 """`archive confirm-restore`: the operator names the last id, to use a restored archive again.
 
-A backup ends at some seq, and higher ids were given out after it was made. "No id can exceed cursor
+A backup ends at some seq, and higher ids were issued after it was made. "No id can exceed cursor
 + bound" holds for the original archive, not for its backup. If Redis is lost as well, only sources
 outside know the highest id: clients, logs, or a system to which the usages were passed on.
 """
@@ -55,10 +55,10 @@ def _run(options: argparse.Namespace) -> int:
     """Continue with an archive that was restored from a backup.
 
     Needed if Redis has lost its data too, and after a restore from a volume snapshot. Name the
-    highest id that was ever given out: look into clients' logs and into systems to which usages
-    were passed on. In doubt, name a higher one: skipped ids cost nothing, but an id that is given
-    out twice belongs to two usages. The seqs up to this id that the archive does not hold are
-    recorded as lost.
+    highest id that was ever issued: look into clients' logs and into systems to which usages
+    were passed on. In doubt, name a higher one: skipped ids cost nothing, but an id that is issued
+    twice belongs to two usages. The seqs up to this id that the archive does not hold are recorded
+    as lost.
     """
     confirm_restore(options.dir, options.last_id, options.partition, confirmed=options.yes)
     return 0
@@ -67,7 +67,7 @@ def _run(options: argparse.Namespace) -> int:
 def confirm_restore(
     root: Path, last_id: UsageId, numbers: list[int] | None, *, confirmed: bool
 ) -> None:
-    """Record in each partition that its ids up to `last_id` were given out, and end its copy state.
+    """Record in each partition that its ids up to `last_id` were issued, and end its copy state.
 
     All locks are held while the operator decides. If this process dies halfway, the remaining
     partitions are still marked as copies, and the operator can repeat the command.
