@@ -165,8 +165,8 @@ REQUESTS = Row(
         Lines(
             title="Sequential lookups",
             about="Lookups per second by clients that ask for many ids close to each other,"
-            " without usages that they posted themselves. Normal: none. Someone may count"
-            " through the ids: the log event sequential_lookup names the client.",
+            " without usages that they posted themselves. Normal: none. Someone may enumerate"
+            " ids: the log event sequential_lookup names the client.",
             unit="reqps",
             no_data="None",
             queries=[Query(total(rate("busyapi_sequential_lookups_total")), "lookups")],

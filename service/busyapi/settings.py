@@ -371,8 +371,8 @@ class Settings:
         "BUSYAPI_TRUSTED_PROXIES",
         "",
         "networks, separated by commas",
-        "proxies whose headers about a client are believed, such as 10.1.0.0/16: X-Forwarded-For,"
-        " and those of BUSYAPI_CLIENT_CERTIFICATES",
+        "trusted proxies, such as 10.1.0.0/16: their headers about a client are used,"
+        " X-Forwarded-For and those of BUSYAPI_CLIENT_CERTIFICATES",
     )
     client_certificates: str = setting(
         "BUSYAPI_CLIENT_CERTIFICATES",

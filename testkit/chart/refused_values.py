@@ -78,7 +78,7 @@ REFUSALS: list[tuple[str, Json]] = [
     ),
     ("auth.jwt has no keys", {"auth": {"jwt": {"issuer": "i", "audience": "a"}}}),
     (
-        "auth.clientCertificates is set, and no proxy is believed",
+        "auth.clientCertificates is set, and no proxy is trusted",
         {"auth": {"clientCertificates": "envoy", "existingSecret": "s"}},
     ),
     (

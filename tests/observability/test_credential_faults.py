@@ -43,7 +43,7 @@ def ask_as_stranger(number: int) -> tuple[int, dict[str, str]]:
 
 
 def ask_for_next(number: int) -> tuple[int, dict[str, str]]:
-    """Count through the ids."""
+    """Enumerate ids."""
     return number, {"Authorization": "Bearer t"}
 
 

@@ -1,4 +1,4 @@
-"""Clients that count through the ids are counted, in a metric without ids and clients."""
+"""Clients that enumerate ids are counted, in a metric without ids and clients."""
 
 import json
 from collections.abc import Iterable
@@ -67,7 +67,7 @@ def count_lookups(api: Api) -> int:
     return int(api.read_metric("busyapi_sequential_lookups_total"))
 
 
-def test_only_a_client_that_counts_through_the_ids_is_counted(api: Api) -> None:
+def test_only_a_client_that_enumerates_ids_is_counted(api: Api) -> None:
     own = post(api, "device", IDS)
     programs = post(api, "program", IDS)
     assert own == list(range(1, IDS + 1))

@@ -27,7 +27,7 @@ from busyapi.web.problems import Problem
 log = structlog.get_logger()
 
 FAILURE_RATE, FAILURE_BURST = 1.0, 60.0
-"""Requests per second, and at once, that each address may send without a valid credential."""
+"""Requests per second, and in a burst, that each address may send without a valid credential."""
 LOG_INTERVAL_SECONDS = 10.0
 """Refusals over that rate are logged at most once in this time."""
 

@@ -49,7 +49,7 @@ async def get_usage(context: ApiContext, request: Request, usage: int) -> HTTPRe
 def _record_lookup(
     context: ApiContext, request: Request, credential: Credential, usage: int
 ) -> None:
-    """Count a lookup if its client counts through the ids."""
+    """Count a lookup if its client enumerates ids."""
     client = context.authorizer.name_client(request, credential)
     if context.sequential_lookups.add(client, usage):
         context.metrics.sequential_lookups.inc()

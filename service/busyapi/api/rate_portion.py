@@ -30,7 +30,7 @@ from busyapi.api.token_bucket import charge_bucket, refill
 from busyapi.stream.rate_buckets import Balance, Withdrawal
 
 BURST_SECONDS = 2.0
-"""After a pause a client may send as many usages at once as its rate allows in this time."""
+"""After a pause a client may send a burst of as many usages as its rate allows in this time."""
 CREDIT_SHARE = 0.02
 """The credit as a part of the burst. At least one usage: else every first one would wait."""
 HORIZON_SECONDS = 0.5

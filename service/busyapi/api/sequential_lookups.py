@@ -1,4 +1,4 @@
-"""Detects clients that count through the ids, and so read usages of everybody.
+"""Detects clients that enumerate ids, and so read usages of other clients.
 
 The ids are divided into blocks. For each client and block, this process remembers which ids the
 client asked for: its credential, or without one its network. After some ids of a block, each

@@ -1,4 +1,4 @@
-"""The proxies whose word about a client is believed: its address, and its certificate."""
+"""Trusted proxies: those whose headers about a client's address and certificate are used."""
 
 from collections.abc import Iterable
 from functools import lru_cache

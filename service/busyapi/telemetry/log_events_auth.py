@@ -17,7 +17,7 @@ AUTH_EVENTS = (
         ("credential", "address"),
         "a client that has asked for many ids close to each other asked for one more; `credential`"
         " is the name of its credential, `address` its address or network",
-        "find out whether this client may count through the ids: `BusyapiSequentialReads`",
+        "find out whether this client may enumerate ids: `BusyapiSequentialReads`",
     ),
     LogEvent(
         "credentials_reloaded",

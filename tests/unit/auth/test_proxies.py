@@ -1,4 +1,4 @@
-"""Whose X-Forwarded-For is believed, and which of its addresses is the client's."""
+"""Which proxies' X-Forwarded-For is used, and which of its addresses is the client's."""
 
 import pytest
 
@@ -39,7 +39,7 @@ def test_only_so_many_addresses_are_read() -> None:
     assert parse_trusted_proxies(PROXIES).find_client("10.0.0.2", values) == "10.0.0.1"
 
 
-def test_without_the_setting_no_proxy_is_believed() -> None:
+def test_without_the_setting_no_proxy_is_trusted() -> None:
     proxies = parse_trusted_proxies(" , ")
     assert not proxies
     assert proxies.find_client("127.0.0.1", ["198.51.100.1"]) == "127.0.0.1"
