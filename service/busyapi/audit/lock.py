@@ -19,8 +19,8 @@ LOCK_SECONDS = 2.0
 """How long to wait for another process, which holds the lock for one write and one fsync."""
 _POLL_SECONDS = 0.005
 _NO_FLOCK = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
-"""Errors of file systems without locks. Two writers at once would then break the chain, which
-`audit verify` reports."""
+"""Errors of file systems without locks. Then two writers at the same time would break the chain,
+which `audit verify` reports."""
 
 
 @contextmanager

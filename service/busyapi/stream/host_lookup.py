@@ -60,7 +60,7 @@ class HostLookup:
         self._lookups: dict[str, _Lookup] = {}
 
     def start_all(self, hosts: Iterable[str]) -> None:
-        """Start the lookups of several hosts, so that `resolve` waits for all of them at once."""
+        """Start the lookups of several hosts, so that `resolve` waits for all of them together."""
         for host in hosts:
             if not _is_address(host):
                 self._start(host)
