@@ -2,7 +2,8 @@
 
 Only one long body is decoded at a time. If two hundred took turns, a request could wait for two
 hundred steps, and all their lines would be in memory at the same time. A short body does not wait.
-Clients take turns: one with forty long bodies in the queue delays another by one body, not by forty.
+Clients take turns: one with forty long bodies in the queue delays another by one body, not by
+forty.
 
 Slow decoding gets at most a quarter of the event loop: after each slow step, also the last, there
 is a pause three times as long. So a usage of another client waits for at most one step in total: if
