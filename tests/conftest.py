@@ -37,7 +37,7 @@ MARKERS = {
     "service/test_flusher_torn_or_damaged.py": "faults",
     "service/test_flusher_verify.py": "faults",
     "service/test_large_bodies.py": "faults",
-    "service/test_rate_leases.py": "faults",
+    "service/test_portion_pool.py": "faults",
     "service/test_stream_durability.py": "faults",
     "service/test_stream_lease.py": "faults",
     "service/test_topologies.py": "faults",

@@ -129,7 +129,7 @@ COMMIT = Row(
             no_data="None",
             queries=[
                 Query(total(rate("busyapi_rate_limited_total"), "limit"), "{{limit}}"),
-                Query(total(rate("busyapi_rate_lease_failures_total")), "local"),
+                Query(total(rate("busyapi_rate_withdrawal_failures_total")), "local"),
             ],
         ),
         Lines(

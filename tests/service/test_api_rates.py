@@ -265,4 +265,4 @@ def test_after_a_restart_of_redis_the_rate_is_shared_again(
             wait_until_logged(api, "rates_shared", {201, 429})
         stored, elapsed = measure(valkey, [flood(api, ["limited"], 60) for api in apis])
         assert 0.9 * RATE * elapsed <= stored <= BURST + RATE * elapsed + 2 * CREDIT
-        assert all(api.read_metric("busyapi_rate_lease_failures_total") for api in apis)
+        assert all(api.read_metric("busyapi_rate_withdrawal_failures_total") for api in apis)

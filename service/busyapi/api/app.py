@@ -205,8 +205,8 @@ async def _close(app: Sanic[Any, Any]) -> None:
     await context.committers.close(context.settings.stop_timeout)
     for reader in context.readers:
         await reader.close()
-    if context.leases:
-        await context.leases.close()
+    if context.portion_pool:
+        await context.portion_pool.close()
     if context.audit:
         await context.audit.close()
     await context.archive.close()

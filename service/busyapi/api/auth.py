@@ -13,8 +13,8 @@ import structlog
 from sanic import Request
 
 from busyapi.api.client_limits import TENANT, ClientLimits
+from busyapi.api.portion_pool import PortionPool
 from busyapi.api.rate_headers import make_headers, render_lines
-from busyapi.api.rate_leases import RateLeases
 from busyapi.api.rate_limit import Excess, RateLimiter, RefusedClients, client_network
 from busyapi.api.request_head import AUTHORIZATION, CERTIFICATE
 from busyapi.auth.authenticator import Authenticator
@@ -52,7 +52,7 @@ class RequestAuthorizer:
         """The kinds of credentials that this process reads."""
         self._proxies = proxies or TrustedProxies()
         self._certificates = certificates
-        self._limits = limits or ClientLimits(RateLeases(()))
+        self._limits = limits or ClientLimits(PortionPool(()))
         self._anonymous_writer = self.anonymous if "write" in self.anonymous.scopes else None
         """The credential of a post without one. None: such a post is refused."""
         self.unlimited_writer = None if self.is_limited(self.anonymous) else self._anonymous_writer

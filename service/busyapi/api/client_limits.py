@@ -7,8 +7,8 @@ without a credential, is this process's own.
 from collections.abc import Callable
 from time import monotonic
 
+from busyapi.api.portion_pool import PortionPool
 from busyapi.api.rate_headers import Limit, describe_bucket, render_policy
-from busyapi.api.rate_leases import RateLeases
 from busyapi.api.rate_limit import Excess, RateLimiter, client_network
 from busyapi.api.rate_portion import BURST_SECONDS, Portion
 from busyapi.auth.credential import Credential
@@ -30,11 +30,11 @@ class ClientLimits:
 
     def __init__(
         self,
-        leases: RateLeases,
+        portion_pool: PortionPool,
         rate: float = 0.0,
         on_refused: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.leases = leases
+        self.portion_pool = portion_pool
         self.record_refusal = on_refused
         self.rate = rate
         self._burst = max(1.0, rate * BURST_SECONDS)
@@ -48,7 +48,7 @@ class ClientLimits:
     def try_charge(self, credential: Credential, network: str) -> bool:
         """Charge one usage; return False, and charge nothing, if `charge` must decide."""
         if credential.id:
-            return self.leases.try_charge(self._find_portions(credential), 1)
+            return self.portion_pool.try_charge(self._find_portions(credential), 1)
         return not self._addresses.charge(client_network(network), 1)
 
     async def charge(
@@ -62,7 +62,7 @@ class ClientLimits:
             return None
         if credential.id:
             portions = self._find_portions(credential)
-            return await self.leases.charge(portions, cost, already_charged)
+            return await self.portion_pool.charge(portions, cost, already_charged)
         name = client_network(network)
         seconds = self._addresses.charge(name, cost, already_charged=already_charged)
         return Excess(ADDRESS, seconds) if seconds else None
@@ -78,7 +78,9 @@ class ClientLimits:
     def _find_portions(self, credential: Credential) -> list[Portion]:
         portions = []
         if rate := credential.rate or self.rate:
-            portions.append(self.leases.find(CREDENTIAL, credential.id, rate))
+            portions.append(self.portion_pool.find(CREDENTIAL, credential.id, rate))
         if credential.tenant_rate:
-            portions.append(self.leases.find(TENANT, credential.tenant, credential.tenant_rate))
+            portions.append(
+                self.portion_pool.find(TENANT, credential.tenant, credential.tenant_rate)
+            )
         return portions

@@ -15,7 +15,7 @@ from busyapi.api.audit import REFUSED_STATUSES, AuditTrail
 from busyapi.api.auth import RequestAuthorizer
 from busyapi.api.cors import Cors
 from busyapi.api.decode_scheduler import DecodeScheduler
-from busyapi.api.rate_leases import RateLeases
+from busyapi.api.portion_pool import PortionPool
 from busyapi.api.sequential_lookups import SequentialLookups
 from busyapi.api.stamper import Stamper
 from busyapi.auth.credential import Credential
@@ -48,7 +48,7 @@ class ApiContext:
     authorizer: RequestAuthorizer = field(default_factory=RequestAuthorizer)
     stamper: Stamper | None = None
     """None: usages get no stamps."""
-    leases: RateLeases | None = None
+    portion_pool: PortionPool | None = None
     background: list[BackgroundTask] = field(default_factory=list)
     audit: AuditTrail | None = None
     sequential_lookups: SequentialLookups = field(default_factory=SequentialLookups)

@@ -222,8 +222,8 @@ RATE_LIMITED = MetricDef(
     ("Data path",),
     (Label("limit", "3", LIMIT_POLICIES),),
 )
-RATE_LEASE_FAILURES = MetricDef(
-    "busyapi_rate_lease_failures",
+RATE_WITHDRAWAL_FAILURES = MetricDef(
+    "busyapi_rate_withdrawal_failures",
     "counter",
     "Withdrawals from the buckets of rates that Redis did not execute. Meanwhile this process"
     " allows its own share: see the log event `rates_local`.",
@@ -247,6 +247,6 @@ METRICS = (
         JWT_SIGNATURES,
         SEQUENTIAL_LOOKUPS,
         RATE_LIMITED,
-        RATE_LEASE_FAILURES,
+        RATE_WITHDRAWAL_FAILURES,
     ),
 )

@@ -210,7 +210,7 @@ class ApiMetrics(Metrics):
         self.jwt_signatures = self._counters(metric_defs_api.JWT_SIGNATURES)
         self.sequential_lookups = self._counter(metric_defs_api.SEQUENTIAL_LOOKUPS)
         self.rate_limited = self._counters(metric_defs_api.RATE_LIMITED)
-        self.rate_lease_failures = self._counter(metric_defs_api.RATE_LEASE_FAILURES)
+        self.rate_withdrawal_failures = self._counter(metric_defs_api.RATE_WITHDRAWAL_FAILURES)
         self.registry.register(AcceptQueue(metric_defs_api.ACCEPT_QUEUE_OVERFLOWS))
 
     def _by_partition(self, definition: MetricDef) -> Gauge:

@@ -7,7 +7,7 @@ from busyapi.api.audit_sender import EntrySender
 from busyapi.api.auth import RequestAuthorizer
 from busyapi.api.context import ApiContext
 from busyapi.api.cors import parse_origins
-from busyapi.api.rate_leases import RateLeases
+from busyapi.api.portion_pool import PortionPool
 from busyapi.api.stamper import make_stamper
 from busyapi.commit.committer import Committer
 from busyapi.commit.pending import AdmissionControl
@@ -43,8 +43,8 @@ def run_api(settings: Settings) -> int:
         for partition in partitions
     ]
     buckets = [RateBuckets(endpoint, partition) for partition in partitions]
-    leases = RateLeases(buckets, metrics.rate_lease_failures.inc)
-    authorizer, background = make_authorizer(settings, metrics, leases)
+    portion_pool = PortionPool(buckets, metrics.rate_withdrawal_failures.inc)
+    authorizer, background = make_authorizer(settings, metrics, portion_pool)
     max_body = max(settings.max_body, settings.max_batch_bytes)
     archive = _make_archive_client(settings)
     context = ApiContext(
@@ -54,8 +54,8 @@ def run_api(settings: Settings) -> int:
         archive=archive,
         metrics=metrics,
         authorizer=authorizer,
-        leases=leases,
-        background=[*background, leases.run],
+        portion_pool=portion_pool,
+        background=[*background, portion_pool.run],
         audit=_make_audit_trail(settings, archive, metrics, authorizer),
         stamper=make_stamper(settings.writer_salt_file),
         cors=parse_origins(settings.cors_origins),

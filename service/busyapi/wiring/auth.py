@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from busyapi.api.auth import RequestAuthorizer
 from busyapi.api.client_limits import ClientLimits
 from busyapi.api.context import BackgroundTask
-from busyapi.api.rate_leases import RateLeases
+from busyapi.api.portion_pool import PortionPool
 from busyapi.auth.authenticator import Authenticator
 from busyapi.auth.client_certificate import ClientCertificates
 from busyapi.auth.proxies import TrustedProxies, parse_trusted_proxies
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def make_authorizer(
-    settings: Settings, metrics: ApiMetrics, leases: RateLeases
+    settings: Settings, metrics: ApiMetrics, portion_pool: PortionPool
 ) -> tuple[RequestAuthorizer, list[BackgroundTask]]:
     """Return the authorizer, and what keeps its credentials current.
 
@@ -36,7 +36,7 @@ def make_authorizer(
     authorizer = RequestAuthorizer(
         authenticator,
         anonymous=settings.anonymous_scopes,
-        limits=ClientLimits(leases, settings.rate_limit, _count_refusals(metrics)),
+        limits=ClientLimits(portion_pool, settings.rate_limit, _count_refusals(metrics)),
         proxies=proxies,
         certificates=_make_certificates(settings, proxies),
     )

@@ -6,7 +6,7 @@ import pytest
 
 from busyapi.api.auth import RequestAuthorizer
 from busyapi.api.client_limits import ClientLimits
-from busyapi.api.rate_leases import RateLeases
+from busyapi.api.portion_pool import PortionPool
 from busyapi.api.request_head import (
     AUTHORIZATION,
     CERTIFICATE,
@@ -75,7 +75,7 @@ async def test_a_process_with_tokens_may_be_open_to_others() -> None:
 
 def make_limits(rate: float) -> ClientLimits:
     """Return limits of a process that has not connected to Redis yet."""
-    return ClientLimits(RateLeases([RateBuckets(parse_redis_url("redis://127.0.0.1:1"), 0)]), rate)
+    return ClientLimits(PortionPool([RateBuckets(parse_redis_url("redis://127.0.0.1:1"), 0)]), rate)
 
 
 async def test_before_redis_answers_each_credential_has_its_credit() -> None:

@@ -1,6 +1,6 @@
 """Portions of one rate in several processes, against real servers.
 
-Each `RateLeases` here is what one API process has. The clock is the server's own: how much was
+Each `PortionPool` here is what one API process has. The clock is the server's own: how much was
 allowed is compared with what the bucket had in the time between two `TIME` of the server.
 """
 
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 from structlog.testing import capture_logs
 
-from busyapi.api.rate_leases import RateLeases
+from busyapi.api.portion_pool import PortionPool
 from busyapi.api.rate_portion import BURST_SECONDS
 from busyapi.stream.endpoint import Endpoint, parse_redis_url
 from busyapi.stream.rate_buckets import RateBuckets
@@ -25,32 +25,32 @@ from testkit.servers import Server
 from testkit.topologies import ClusterOfThree
 
 CLIENT = f"{MARK}-client"
-Traffic = Callable[[RateLeases], Awaitable[int]]
+Traffic = Callable[[PortionPool], Awaitable[int]]
 """Sends for a while and returns how many usages were allowed."""
 
 
 @asynccontextmanager
-async def run_leases(
+async def run_pools(
     endpoint: Endpoint, processes: int = 1, partitions: int = 1
-) -> AsyncIterator[list[RateLeases]]:
+) -> AsyncIterator[list[PortionPool]]:
     """Run what several processes have. An exception in it fails the test."""
-    leases = [
-        RateLeases([RateBuckets(endpoint, partition) for partition in range(partitions)])
+    pools = [
+        PortionPool([RateBuckets(endpoint, partition) for partition in range(partitions)])
         for _ in range(processes)
     ]
-    tasks = [asyncio.create_task(entry.run()) for entry in leases]
-    yield leases
+    tasks = [asyncio.create_task(entry.run()) for entry in pools]
+    yield pools
     for task in tasks:
         assert not task.done(), task
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    for entry in leases:
+    for entry in pools:
         await entry.close()
 
 
-async def send(leases: RateLeases, rate: float, cost: int = 1, client: str = CLIENT) -> bool:
+async def send(pool: PortionPool, rate: float, cost: int = 1, client: str = CLIENT) -> bool:
     """Send one request as the route does; return whether it is allowed."""
-    return await leases.charge([leases.find("credential", client, rate)], cost) is None
+    return await pool.charge([pool.find("credential", client, rate)], cost) is None
 
 
 def read_clock(server: Server) -> float:
@@ -74,20 +74,20 @@ def read_record(server: Server) -> Record:
     return Record(level, at / 1000, taken)
 
 
-async def flood(leases: RateLeases, rate: float, seconds: float, pause: float) -> int:
+async def flood(pool: PortionPool, rate: float, seconds: float, pause: float) -> int:
     """Send one request after another; return how many were allowed."""
     end, allowed = asyncio.get_running_loop().time() + seconds, 0
     while asyncio.get_running_loop().time() < end:
-        allowed += await send(leases, rate)
+        allowed += await send(pool, rate)
         await asyncio.sleep(pause)
     return allowed
 
 
-async def visit_in_turn(leases: list[RateLeases], rate: float, seconds: float) -> int:
+async def visit_in_turn(pools: list[PortionPool], rate: float, seconds: float) -> int:
     """Use the credit of each process again and again, with pauses."""
     end, allowed = asyncio.get_running_loop().time() + seconds, 0
     while asyncio.get_running_loop().time() < end:
-        for entry in random.sample(leases, len(leases)):
+        for entry in random.sample(pools, len(pools)):
             for _ in range(random.randint(1, 4)):
                 allowed += await send(entry, rate)
             await asyncio.sleep(random.uniform(0, 0.3))
@@ -98,13 +98,13 @@ async def visit_in_turn(leases: list[RateLeases], rate: float, seconds: float) -
 async def test_several_processes_allow_the_rate_and_no_more(valkey: Server, rate: float) -> None:
     """Uneven: one process has nearly all of the traffic, one has pauses, and one client moves."""
     processes = 4
-    async with run_leases(endpoint_of(valkey), processes) as leases:
+    async with run_pools(endpoint_of(valkey), processes) as pools:
         before = read_clock(valkey)
         counts = await asyncio.gather(
-            flood(leases[0], rate, 6, 0.0002),
-            flood(leases[1], rate, 6, 0.05),
-            flood(leases[2], rate, 3, 0.002),
-            visit_in_turn(leases, rate, 6),
+            flood(pools[0], rate, 6, 0.0002),
+            flood(pools[1], rate, 6, 0.05),
+            flood(pools[2], rate, 3, 0.002),
+            visit_in_turn(pools, rate, 6),
         )
         elapsed, record = read_clock(valkey) - before, read_record(valkey)
     burst = max(1, rate * BURST_SECONDS)
@@ -118,10 +118,10 @@ async def test_several_processes_allow_the_rate_and_no_more(valkey: Server, rate
 
 async def test_after_a_pause_a_client_gets_its_burst_and_then_its_rate(valkey: Server) -> None:
     rate = 20.0
-    async with run_leases(endpoint_of(valkey), 2) as (leases, _):
+    async with run_pools(endpoint_of(valkey), 2) as (pool, _):
         for _ in range(2):
             before = read_clock(valkey)
-            counts = [await send(leases, rate) for _ in range(200)]
+            counts = [await send(pool, rate) for _ in range(200)]
             elapsed = read_clock(valkey) - before
             burst = round(rate * BURST_SECONDS)
             assert counts[:burst] == [True] * burst
@@ -131,27 +131,27 @@ async def test_after_a_pause_a_client_gets_its_burst_and_then_its_rate(valkey: S
 
 async def test_each_usage_is_paid_for_and_what_is_unused_is_returned(valkey: Server) -> None:
     rate, sent = 50.0, 60
-    async with run_leases(endpoint_of(valkey), 2) as leases:
+    async with run_pools(endpoint_of(valkey), 2) as pools:
         for _ in range(sent // 2):
-            assert await send(leases[0], rate)
-            assert await send(leases[1], rate)
+            assert await send(pools[0], rate)
+            assert await send(pools[1], rate)
         await poll_until(
-            lambda: not any(entry.portion_count for entry in leases), "portions to be forgotten"
+            lambda: not any(entry.portion_count for entry in pools), "portions to be forgotten"
         )
     assert read_record(valkey).taken == sent
 
 
 async def test_a_process_that_stops_pays_and_returns(valkey: Server) -> None:
-    async with run_leases(endpoint_of(valkey)) as (leases,):
+    async with run_pools(endpoint_of(valkey)) as (pool,):
         for _ in range(30):
-            assert await send(leases, 50.0)
+            assert await send(pool, 50.0)
     assert read_record(valkey).taken == 30
 
 
 async def test_keys_name_no_client_and_expire(valkey: Server) -> None:
-    async with run_leases(endpoint_of(valkey)) as (leases,):
-        assert await send(leases, 5.0)
-        assert await leases.charge([leases.find("tenant", CLIENT, 5.0)], 1) is None
+    async with run_pools(endpoint_of(valkey)) as (pool,):
+        assert await send(pool, 5.0)
+        assert await pool.charge([pool.find("tenant", CLIENT, 5.0)], 1) is None
     keys = valkey.command("KEYS", "*rate*")
     assert len(keys) == 2, "a credential and a tenant of one name are two clients"
     for key in keys:
@@ -163,10 +163,10 @@ async def test_keys_name_no_client_and_expire(valkey: Server) -> None:
 
 async def test_a_batch_is_all_or_none_and_a_large_one_leaves_a_debt(valkey: Server) -> None:
     rate = 10.0
-    async with run_leases(endpoint_of(valkey), 2) as (one, two):
+    async with run_pools(endpoint_of(valkey), 2) as (one, two):
         assert await send(one, rate, 500)
-        for leases in (one, two):
-            excess = await leases.charge([leases.find("credential", CLIENT, rate)], 30)
+        for pool in (one, two):
+            excess = await pool.charge([pool.find("credential", CLIENT, rate)], 30)
             assert excess is not None
             assert 45 < excess.seconds <= 49, "until half of a full bucket"
         assert read_record(valkey).taken == 500
@@ -177,44 +177,44 @@ async def test_a_batch_is_all_or_none_and_a_large_one_leaves_a_debt(valkey: Serv
 async def test_the_limit_that_refuses_is_named_and_the_other_is_not_charged(
     valkey: Server,
 ) -> None:
-    async with run_leases(endpoint_of(valkey)) as (leases,):
-        wide, narrow = leases.find("credential", "wide", 50.0), leases.find("tenant", "n", 0.5)
-        assert await leases.charge([wide, narrow], 1) is None
+    async with run_pools(endpoint_of(valkey)) as (pool,):
+        wide, narrow = pool.find("credential", "wide", 50.0), pool.find("tenant", "n", 0.5)
+        assert await pool.charge([wide, narrow], 1) is None
         for _ in range(30):
-            excess = await leases.charge([wide, narrow], 1)
+            excess = await pool.charge([wide, narrow], 1)
             assert excess is not None
             assert excess.policy == "tenant"
-            assert not leases.try_charge([wide, narrow], 1)
+            assert not pool.try_charge([wide, narrow], 1)
         assert wide.describe(asyncio.get_running_loop().time()).remaining > 90
 
 
 async def test_without_redis_a_process_allows_its_share(valkey: Server) -> None:
     rate = 20.0
-    async with run_leases(endpoint_of(valkey), 2) as leases:
-        await asyncio.gather(*(flood(entry, rate, 2, 0.005) for entry in leases))
+    async with run_pools(endpoint_of(valkey), 2) as pools:
+        await asyncio.gather(*(flood(entry, rate, 2, 0.005) for entry in pools))
         valkey.kill9()
         loop = asyncio.get_running_loop()
         began = loop.time()
         counts = await asyncio.gather(
-            flood(leases[0], rate, 3, 0.005), flood(leases[1], rate, 3, 0.005)
+            flood(pools[0], rate, 3, 0.005), flood(pools[1], rate, 3, 0.005)
         )
         elapsed = loop.time() - began
         # Each has at least a tenth, and both together about what they had before.
         assert all(count >= 0.1 * rate * 2 for count in counts)
         assert sum(counts) <= 2 * rate * BURST_SECONDS + 1.2 * rate * elapsed
         valkey.start()
-        await poll_until(lambda: not leases[0].is_local, "the rate to be shared again")
+        await poll_until(lambda: not pools[0].is_local, "the rate to be shared again")
         before = read_clock(valkey)
-        allowed = sum(await asyncio.gather(*(flood(entry, rate, 2, 0.005) for entry in leases)))
+        allowed = sum(await asyncio.gather(*(flood(entry, rate, 2, 0.005) for entry in pools)))
         elapsed = read_clock(valkey) - before
         assert allowed <= rate * BURST_SECONDS * 2 + rate * elapsed
 
 
 async def test_a_process_that_redis_never_answered_allows_the_whole_rate() -> None:
     rate = 20.0
-    async with run_leases(parse_redis_url(f"redis://127.0.0.1:{reserve_port()}")) as (leases,):
-        counts = [await send(leases, rate) for _ in range(200)]
-        assert leases.is_local
+    async with run_pools(parse_redis_url(f"redis://127.0.0.1:{reserve_port()}")) as (pool,):
+        counts = [await send(pool, rate) for _ in range(200)]
+        assert pool.is_local
         burst = round(rate * BURST_SECONDS)
         assert counts[: burst - 1] == [True] * (burst - 1)
         assert not all(counts)
@@ -224,11 +224,11 @@ async def test_a_missing_right_is_logged_and_leaves_the_whole_rate(tmp_path: Pat
     """Cover an upgrade in which the API's user may not run TIME yet."""
     acl = ("user default on nopass ~* &* +@all -time",)
     with Server(tmp_path / "server", "valkey", acl=acl) as server:
-        async with run_leases(endpoint_of(server)) as (leases,):
+        async with run_pools(endpoint_of(server)) as (pool,):
             with capture_logs() as logs:
-                counts = [await send(leases, 20.0) for _ in range(30)]
+                counts = [await send(pool, 20.0) for _ in range(30)]
             assert all(counts)
-            assert leases.is_local
+            assert pool.is_local
     (event,) = logs
     assert event["event"] == "rates_local"
     assert "'time'" in event["detail"]
@@ -237,24 +237,24 @@ async def test_a_missing_right_is_logged_and_leaves_the_whole_rate(tmp_path: Pat
 async def test_a_silent_server_delays_one_request_by_a_second_and_no_other(
     valkey: Server,
 ) -> None:
-    async with run_leases(endpoint_of(valkey)) as (leases,):
-        assert await send(leases, 0.01)
+    async with run_pools(endpoint_of(valkey)) as (pool,):
+        assert await send(pool, 0.01)
         valkey.pause()
-        assert not await send(leases, 0.01)
-        await poll_until(lambda: leases.is_local, "the process to decide by itself")
+        assert not await send(pool, 0.01)
+        await poll_until(lambda: pool.is_local, "the process to decide by itself")
         for _ in range(100):
-            assert not await send(leases, 0.01)
+            assert not await send(pool, 0.01)
         valkey.resume()
-        await poll_until(lambda: not leases.is_local or not leases.portion_count, "Redis")
+        await poll_until(lambda: not pool.is_local or not pool.portion_count, "Redis")
 
 
 async def test_buckets_are_spread_over_the_partitions_of_a_cluster(tmp_path: Path) -> None:
     with ClusterOfThree(tmp_path) as cluster:
-        async with run_leases(endpoint_of(cluster), 2, partitions=4) as leases:
+        async with run_pools(endpoint_of(cluster), 2, partitions=4) as pools:
             clients = [f"client-{n}" for n in range(40)]
             for client in clients:
                 # Four usages of a burst of two.
-                counts = [await send(entry, 1.0, client=client) for entry in leases * 2]
+                counts = [await send(entry, 1.0, client=client) for entry in pools * 2]
                 assert 2 <= sum(counts) <= 3
         keys = [node.command("KEYS", "*rate*") for node in cluster.primaries]
     assert sum(map(len, keys)) == len(clients)

@@ -21,7 +21,7 @@ WAIT_SECONDS = 1.0
 """How long a request waits for Redis before this process decides by itself."""
 
 
-class RateLeases:
+class PortionPool:
     """What this process may allow by itself, for each credential and tenant with a rate."""
 
     def __init__(
