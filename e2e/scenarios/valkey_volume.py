@@ -49,7 +49,7 @@ def fill_volume(release: Release, report: Report) -> None:
             release.kube.run(VALKEY, "sh", "-c", BALLAST, check=False)
             wait_for(lambda: is_full(release), "Valkey to name the reason", FULL_SECONDS)
             # Valkey runs only for seconds between its restarts, so the page's pod gives it space.
-            run_blocks(bash, "repair-log")
+            run_blocks(bash, "repair-aof")
             release.kube.run("valkey-shell", "rm", "/data/ballast")
             run_blocks(bash, "repair-start")
             release.kube.wait_until_settled()

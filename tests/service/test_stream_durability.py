@@ -57,7 +57,7 @@ async def test_setting_below_the_tier_is_named_with_the_value_to_set(
         await open_session(seeded)
     assert f"{setting} is {value}: set `{setting} {right}`" in str(refused.value)
     seeded.client().config_set(setting, right)
-    wait_until(lambda: not is_rewriting(seeded), "the log to be active")
+    wait_until(lambda: not is_rewriting(seeded), "the AOF to be active")
     await open_session(seeded)
 
 
@@ -90,11 +90,11 @@ async def test_server_that_hides_its_settings_is_refused(
         await open_session(server)
 
 
-# --- whether the log is active ------------------------------------------------------------
+# --- whether the AOF is active ------------------------------------------------------------
 
 
 def slow_down_rewrites(server: Server) -> None:
-    """Make a rewrite of the log take half a minute."""
+    """Make a rewrite of the AOF take half a minute."""
     server.command("DEBUG", "POPULATE", 300, "other", 10)
     server.command("CONFIG", "SET", "rdb-key-save-delay", 100_000)
 
@@ -150,7 +150,7 @@ async def test_enabled_log_is_not_active_until_its_first_rewrite_ends(
 async def test_waitaof_checks_only_writes_of_its_own_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The control of the check: without a write, WAITAOF confirms a log that is not active.
+    # The control of the check: without a write, WAITAOF confirms an AOF that is not active.
     monkeypatch.setattr("busyapi.stream.durability.FSYNC_TIMEOUT_MS", 300)
     with Server(tmp_path / "server", config=["enable-debug-command yes"]) as server:
         slow_down_rewrites(server)

@@ -40,7 +40,7 @@ def test_no_value_is_smaller_than_in_the_chart(per_minute: int) -> None:
     valkey = VALUES["valkey"]
     for gib, default in (
         (plan.redis_gib, valkey["resources"]["limits"]["memory"]),
-        (plan.log_gib, valkey["persistence"]["size"]),
+        (plan.aof_gib, valkey["persistence"]["size"]),
         (plan.volume_gib, VALUES["flusher"]["persistence"]["size"]),
     ):
         assert f"{gib}Gi" == default
@@ -65,11 +65,11 @@ def test_the_requested_outage_fits_into_bound_and_memory() -> None:
 
 def test_a_log_and_its_rewrite_fit_into_the_volume() -> None:
     plan = make_plan(PlanRequest(10 * MILLION, is_batched=True))
-    assert plan.log_gib * GIB > plan.bound * (
-        BATCHED_POST_COST.log_bytes + BATCHED_POST_COST.redis_bytes
+    assert plan.aof_gib * GIB > plan.bound * (
+        BATCHED_POST_COST.aof_bytes + BATCHED_POST_COST.redis_bytes
     )
     longer_plan = make_plan(PlanRequest(MILLION, outage_minutes=60))
-    assert longer_plan.log_gib > make_plan(PlanRequest(MILLION)).log_gib > 8
+    assert longer_plan.aof_gib > make_plan(PlanRequest(MILLION)).aof_gib > 8
 
 
 def test_keys_need_memory_and_log_while_they_are_kept() -> None:
@@ -79,7 +79,7 @@ def test_keys_need_memory_and_log_while_they_are_kept() -> None:
     )
     assert (bare.keys, keyed.keys) == (0, 80 * MILLION)
     assert (keyed.redis_gib - bare.redis_gib) * GIB >= keyed.keys * VALKEY_KEY_BYTES
-    assert keyed.log_gib > 2 * bare.log_gib
+    assert keyed.aof_gib > 2 * bare.aof_gib
     assert make_plan(PlanRequest(MILLION, keyed_percent=100, key_seconds=60)).keys == 1_333_334
     assert make_plan(PlanRequest(MILLION, keyed_percent=100, is_batched=True)).keys == 80_000
 
@@ -111,7 +111,7 @@ def test_longer_usages_need_more_of_everything(is_batched: bool) -> None:  # noq
     assert longer.flusher_cores > bare.flusher_cores
     further = 1000 * bare.bound / GIB
     assert longer.redis_gib - bare.redis_gib > further
-    assert longer.log_gib - bare.log_gib > 2 * further
+    assert longer.aof_gib - bare.aof_gib > 2 * further
     assert longer.disk_gib_per_day > 10 * bare.disk_gib_per_day
     assert make_plan(request._replace(body_bytes=1)) == bare
 

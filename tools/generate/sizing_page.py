@@ -5,7 +5,7 @@ from pathlib import Path
 
 from busyapi.sizing.costs import (
     BATCHED_POST_COST,
-    KEY_LOG_BYTES,
+    KEY_AOF_BYTES,
     KEY_WAITING_BYTES,
     REDIS_KEY_BYTES,
     SINGLE_POST_COST,
@@ -39,7 +39,7 @@ def render_plans() -> str:
                 f"| {millions:,} million | {posted} | {plan.pods} | {plan.partitions}"
                 f" | {plan.redis_cores:.2f}, {plan.flusher_cores:.2f} cores"
                 f" | {plan.redis_gib:.1f} GiB | {keyed.redis_gib:.1f} GiB"
-                f" | {math.ceil(plan.log_gib)} GiB | {math.ceil(keyed.log_gib)} GiB"
+                f" | {math.ceil(plan.aof_gib)} GiB | {math.ceil(keyed.aof_gib)} GiB"
                 f" | {plan.disk_gib_per_day:,.0f} GiB |\n"
             )
     return HEAD + "".join(lines)
@@ -52,7 +52,7 @@ def render_costs() -> str:
         ("by the thousand", BATCHED_POST_COST),
     )
     head = (
-        "| posted | API µs | Redis µs | flusher µs | bytes in Redis | bytes of its log"
+        "| posted | API µs | Redis µs | flusher µs | bytes in Redis | bytes of its AOF"
         " | bytes in the archive |\n|---|---:|---:|---:|---:|---:|---:|\n"
     )
     lines = [
@@ -64,7 +64,7 @@ def render_costs() -> str:
         f"| memory of Valkey 9 | {VALKEY_KEY_BYTES} |\n"
         f"| memory of Redis 7.0 | {REDIS_KEY_BYTES} |\n"
         f"| more memory while its usage waits | {KEY_WAITING_BYTES} |\n"
-        f"| a rewritten log | {KEY_LOG_BYTES} |\n"
+        f"| a rewritten AOF | {KEY_AOF_BYTES} |\n"
     )
     return head + "".join(lines) + key
 

@@ -113,7 +113,7 @@ def render_plan(plan: Plan, keyed: Plan, nodes: int) -> str:
 
     `keyed` is the plan for the same rate where each post has an Idempotency-Key.
     """
-    log, volume = math.ceil(plan.log_gib), math.ceil(plan.volume_gib)
+    aof_gib, volume = math.ceil(plan.aof_gib), math.ceil(plan.volume_gib)
     room, label = plan_node_room(plan, nodes), f"room on each of {nodes:,} nodes"
     return f"""\
 API pods of one core        {plan.pods:,}
@@ -121,7 +121,7 @@ partitions                  {plan.partitions:,}
 Redis CPU per partition     {plan.redis_cores:.2f} cores
 Redis memory per partition  {_mib(plan):,} MiB, with {plan.keys:,} Idempotency-Keys
                             {_mib(keyed):,} MiB if every post has a key (--keyed 100)
-Redis disk per partition    {log:,} GiB, {math.ceil(keyed.log_gib):,} GiB with --keyed 100
+Redis disk per partition    {aof_gib:,} GiB, {math.ceil(keyed.aof_gib):,} GiB with --keyed 100
 CPU of each flusher         {plan.flusher_cores:.2f} cores
 archive, all partitions     {plan.disk_gib_per_day:,.1f} GiB per day
 volume of each flusher      {volume:,} GiB
@@ -133,17 +133,17 @@ values of the chart:
   config.bound: {plan.bound}
   config.idempotencyKeys: {plan.keys or 0}
   flusher.persistence.size: {volume}Gi
-  {_render_redis_values(plan, log)}"""
+  {_render_redis_values(plan, aof_gib)}"""
 
 
-def _render_redis_values(plan: Plan, log: int) -> str:
+def _render_redis_values(plan: Plan, aof_gib: int) -> str:
     if plan.partitions > 1:
         return (
             "externalRedis.mode: cluster   (one core for each partition; a single server has one)"
         )
     return f"""\
 valkey.resources.limits.memory: {_mib(plan)}Mi
-  valkey.persistence.size: {log}Gi"""
+  valkey.persistence.size: {aof_gib}Gi"""
 
 
 def _mib(plan: Plan) -> int:

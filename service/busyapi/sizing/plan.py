@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 from busyapi.settings import MAX_BOUND_USAGES, Settings
 from busyapi.sizing.costs import (
+    AOF_COPIES,
     BATCHED_POST_COST,
-    KEY_LOG_BYTES,
+    KEY_AOF_BYTES,
     KEY_WAITING_BYTES,
-    LOG_COPIES,
     MEASURED_BODY_BYTES,
     REDIS_KEY_BYTES,
     SINGLE_POST_COST,
@@ -22,7 +22,7 @@ GIB = 2**30
 # The defaults of the chart: no plan is smaller.
 MIN_BOUND_USAGES = 1_000_000
 MIN_REDIS_GIB = 1
-MIN_LOG_GIB = 8
+MIN_AOF_GIB = 8
 MIN_VOLUME_GIB = 10
 MIN_PODS = 2
 
@@ -31,7 +31,7 @@ TARGET_UTILIZATION = 0.7
 REDIS_HEADROOM = 4 / 3
 """In the chart, data gets three quarters of the memory of the Valkey container."""
 DATA_HEADROOM = 1.25
-"""Memory for data, for fragmentation and the rewrite of the log."""
+"""Memory for data, for fragmentation and the rewrite of the AOF."""
 DISK_HEADROOM = 1.2
 POD_GIB = 0.5
 """The chart's memory limit of an API pod and of a flusher."""
@@ -68,7 +68,7 @@ class Plan(NamedTuple):
     """Memory limit of each partition's server."""
     keys: int
     """Idempotency-Keys known at a time, per partition."""
-    log_gib: float
+    aof_gib: float
     """Disk of each partition's server."""
     flusher_cores: float
     """CPU of each flusher."""
@@ -122,7 +122,7 @@ def make_plan(request: PlanRequest) -> Plan:
         redis_cores=rate / parts * cost.redis_us / 1e6,
         redis_gib=max(MIN_REDIS_GIB, _memory_gib(cost, bound, keys, waiting_keys, parts)),
         keys=keys,
-        log_gib=max(MIN_LOG_GIB, _log_gib(cost, bound, keys)),
+        aof_gib=max(MIN_AOF_GIB, _aof_gib(cost, bound, keys)),
         flusher_cores=rate / parts * cost.flusher_us / 1e6,
         disk_gib_per_day=a_day,
         volume_gib=max(MIN_VOLUME_GIB, a_day * request.retention_days * DISK_HEADROOM / parts),
@@ -143,8 +143,8 @@ def _memory_gib(cost: UsageCost, bound: int, keys: int, waiting: float, parts: i
     return data * DATA_HEADROOM * REDIS_HEADROOM / GIB
 
 
-def _log_gib(cost: UsageCost, bound: int, keys: int) -> float:
-    # All waiting usages as appended, plus the rewritten log, which packs them: no more than their
+def _aof_gib(cost: UsageCost, bound: int, keys: int) -> float:
+    # All waiting usages as appended, plus the rewritten AOF, which packs them: no more than their
     # size in memory.
-    usage = cost.log_bytes + cost.redis_bytes
-    return (bound * usage + keys * KEY_LOG_BYTES * LOG_COPIES) * DISK_HEADROOM / GIB
+    usage = cost.aof_bytes + cost.redis_bytes
+    return (bound * usage + keys * KEY_AOF_BYTES * AOF_COPIES) * DISK_HEADROOM / GIB

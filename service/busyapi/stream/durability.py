@@ -33,7 +33,7 @@ REQUIRED_SETTINGS = {
 }
 
 FSYNC_TIMEOUT_MS = 3000
-"""How long an fsync may take while the log is rewritten. It is below the reply timeout of a
+"""How long an fsync may take while the AOF is rewritten. It is below the reply timeout of a
 connection."""
 PROBE_TTL_SECONDS = 60
 
@@ -73,7 +73,7 @@ class DurabilityInspector:
         """How many replicas must confirm, and the most that may be connected."""
         self._key_names = key_names
         self._aof_active_at: tuple[str, int] | None = None
-        """The server, and its number of CONFIG SETs, when the log was last seen active."""
+        """The server, and its number of CONFIG SETs, when the AOF was last seen active."""
 
     async def inspect(self, connection: RedisConnection) -> ServerInfo:
         """Return a server's identity, and compare its settings and state with the tier.
@@ -159,7 +159,7 @@ class DurabilityInspector:
         return bool(wait_reply[0] >= 1)
 
     def _was_aof_active(self, server: ServerInfo, changes: int) -> bool:
-        """Return whether the log was active at the last check, and has not been off since.
+        """Return whether the AOF was active at the last check, and has not been off since.
 
         Switching it off and on again takes two CONFIG SETs.
         """

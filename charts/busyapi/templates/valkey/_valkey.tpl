@@ -22,7 +22,7 @@
 
 {{/*
 Three quarters of the memory limit, but at most the limit less 64Mi. What maxmemory does not cover, such as the
-program itself, fragmentation and the pages that change while the log is rewritten, does not shrink with
+program itself, fragmentation and the pages that change while the AOF is rewritten, does not shrink with
 the limit: with less, the kernel kills Valkey before it refuses a write. Below 96Mi there is no room for data.
 */}}
 {{- define "busyapi.maxmemory" -}}

@@ -1,4 +1,4 @@
-"""The steps of repair-valkey-log.md, with the real program on the log of a real server."""
+"""The steps of repair-valkey-aof.md, with the real program on the AOF of a real server."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from testkit.processes import Stack
 from testkit.servers import Server, find_program
 from testkit.waiting import wait_until
 
-PAGE = ROOT / "docs" / "how-to" / "repair-valkey-log.md"
+PAGE = ROOT / "docs" / "how-to" / "repair-valkey-aof.md"
 USAGES = 300
 DAMAGED_BYTES = 464
 FILE = "appendonly.aof.1.incr.aof"
@@ -27,7 +27,7 @@ def find_block(mark: str) -> str:
 
 
 def run(text: str, folder: Path, programs: Path) -> subprocess.CompletedProcess[str]:
-    """Run commands in the folder of the log."""
+    """Run commands in the folder of the AOF."""
     environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
     return subprocess.run(
         ["bash", "-c", text],
@@ -49,7 +49,7 @@ def link_program(folder: Path) -> Path:
 
 
 def damage(path: Path) -> None:
-    """Overwrite bytes in the middle of the log."""
+    """Overwrite bytes in the middle of the AOF."""
     with path.open("r+b") as file:
         file.seek(path.stat().st_size // 2)
         file.write(b"\0" * DAMAGED_BYTES)
@@ -75,7 +75,7 @@ def test_only_the_damage_is_cut_out_and_the_flusher_names_what_is_missing(tmp_pa
             r"filename=(\S+), size=\d+, ok_up_to=(\d+), .*diff=(\d+)", check.stdout
         )
         assert name == FILE
-        # --fix cuts everything after the damage, here nearly half of the log.
+        # --fix cuts everything after the damage, here nearly half of the AOF.
         fix = run(f"valkey-check-aof --fix {FILE}", copy, programs)
         assert fix.returncode == 0, fix.stdout
         assert size - (copy / FILE).stat().st_size == int(diff) > 50 * DAMAGED_BYTES
