@@ -25,7 +25,7 @@ def can_switch_off(target: Target, node: str) -> bool:
 
 
 @contextmanager
-def switched_off(target: Target, node: str) -> Iterator[None]:
+def switch_off_node(target: Target, node: str) -> Iterator[None]:
     """Switch a node off, and on again at the end: its daemons run, and none of its pods."""
     daemons = [pid for daemon in DAEMONS if (pid := target.pid(f"{node}-{daemon}"))]
     for pid in daemons:

@@ -36,7 +36,7 @@ class InProcessStack:
         self.archive = archive
         self._monkeypatch = monkeypatch
         # A flush waits this long for work. A whole second in each test adds up.
-        monkeypatch.setattr("busyapi.flusher.buffer.FLUSH_SECONDS", 0.1)
+        monkeypatch.setattr("busyapi.flusher.buffer.MAX_FLUSH_WAIT_SECONDS", 0.1)
 
     @asynccontextmanager
     async def run_committer(self) -> AsyncIterator[CommitterHarness]:

@@ -39,7 +39,7 @@ class Needed(NamedTuple):
     """What the high load needs."""
 
     pods: int
-    most_pods: int
+    max_pods: int
     """The HPA may not want more."""
     seconds: float
     """From a rise of the load until `pods` are ready."""
@@ -187,7 +187,7 @@ def _rise_and_fall(
         f" desired then {min(desired)} to {max(desired)};"
         f" {fewest} again {time.monotonic() - began:.0f} s after the load fell"
     )
-    if sorted(desired) != desired or max(desired) > needed.most_pods:
+    if sorted(desired) != desired or max(desired) > needed.max_pods:
         raise ScenarioFailed(f"too many pods, or fewer under load: {desired}")
     return first, every
 

@@ -30,7 +30,7 @@ def restart_valkey_without_dns(release: Release, report: Report) -> None:
             row.skipped = True
             row.notes.append(f"needs a cluster whose DNS is Deployment {DNS} of {DNS_NAMESPACE}")
             return
-        with stopped_dns(release.kube):
+        with stop_dns(release.kube):
             end = time.monotonic() + WITHOUT_DNS_SECONDS
             restarts = count_restarts(release.kube)
             # Process 1 of the container: it starts again in the same pod, with the same address.
@@ -64,7 +64,7 @@ def count_restarts(kube: Kube) -> int:
 
 
 @contextmanager
-def stopped_dns(kube: Kube) -> Iterator[None]:
+def stop_dns(kube: Kube) -> Iterator[None]:
     """Stop the cluster's DNS, and start it again at the end."""
     replicas = kube.apps.read_namespaced_deployment(DNS, DNS_NAMESPACE).spec.replicas
     scale_dns(kube, 0)

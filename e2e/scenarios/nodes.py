@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from e2e.kube import wait_for
-from e2e.machine import can_switch_off, switched_off
+from e2e.machine import can_switch_off, switch_off_node
 from e2e.measure import require_short_outage
 from e2e.pages import run_blocks
 from e2e.release import Release
@@ -39,7 +39,7 @@ def lose_node(release: Release, report: Report) -> None:
         with release.load(RATE) as load:
             time.sleep(STEADY_SECONDS)
             began = time.monotonic()
-            with switched_off(release.target, node):
+            with switch_off_node(release.target, node):
                 wait_for(lambda: not is_node_ready(release.kube, node), f"{node} to be not ready")
                 detected = time.monotonic() - began
                 run_blocks(bash, "lost-node-look")

@@ -74,7 +74,7 @@ class FastPathProtocol(DeadlineProtocol):
         """The start of a request, or b""."""
         self._start_timer: asyncio.TimerHandle | None = None
         self._last_head = b""
-        """The last head with nothing that a client changes or an operator revokes."""
+        """The last head without Authorization, X-Request-ID and Idempotency-Key."""
         self._last_parts: HeadParts | None = None
 
     def data_received(self, data: bytes) -> None:

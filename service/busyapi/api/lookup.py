@@ -64,7 +64,7 @@ async def _find_readable(
 
     Raises:
         Problem: 404 or 410.
-        RedisUnavailable, ArchiveUnavailable: where the usage may be does not answer.
+        RedisUnavailable, ArchiveUnavailable: the store that may have the usage does not answer.
         AuditUnavailable: as `ArchiveClient.find_line`.
     """
     is_redis_down = False

@@ -112,8 +112,8 @@ class HeadReader:
     def learn(self, head: bytes, parts: HeadParts) -> None:
         """Make a pattern of a head that `read` did not know.
 
-        Only of a head whose client may post: a stranger must not displace the patterns of others,
-        nor use up the one of each second.
+        Call it only for a client that may post. Otherwise a stranger could displace other patterns,
+        or use the one new pattern per second.
         """
         self.unknown_head = None
         now = monotonic()
@@ -194,7 +194,8 @@ def _make_pattern(head: bytes, parts: HeadParts, *, reads_authorization: bool) -
         if kind in fixed:
             pattern += b"\r\n" + re.escape(line)
         elif kind == b"authorization" and reads_authorization:
-            # Another one than the first, or in another spelling, is a kind of credential.
+            # A second Authorization header, or another spelling, only sets a bit in `credentials`;
+            # its value is not captured.
             if line.startswith(_AUTHORIZATIONS) and kind in groups:
                 pattern += start + b" " + groups.pop(kind)
             else:

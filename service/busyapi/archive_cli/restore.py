@@ -88,19 +88,19 @@ def confirm_restore(
             )
             stack.callback(writer.close)
             writers.append((partition, writer))
-        throughs = [_last_seq_up_to(partition, writer, last_id) for partition, writer in writers]
+        last_seqs = [_last_seq_up_to(partition, writer, last_id) for partition, writer in writers]
         lost = sum(
-            _describe(partition, writer, through)
-            for (partition, writer), through in zip(writers, throughs, strict=True)
+            _describe(partition, writer, last_seq)
+            for (partition, writer), last_seq in zip(writers, last_seqs, strict=True)
         )
         if not confirmed:
             require_confirmation(
                 last_id, f"Type {last_id}, the last id, to record {lost} seqs as lost for good: "
             )
-        for (partition, writer), through in zip(writers, throughs, strict=True):
-            if through > writer.cursor:
+        for (partition, writer), last_seq in zip(writers, last_seqs, strict=True):
+            if last_seq > writer.cursor:
                 writer.record_gap(
-                    through, f"restored from a backup; operator gave last id {last_id}"
+                    last_seq, f"restored from a backup; operator gave last id {last_id}"
                 )
             writer.adopt_copy()
             number = partition.identity.partition
@@ -126,17 +126,17 @@ def _select_partitions(root: Path, numbers: list[int] | None) -> list[ArchivePar
 def _last_seq_up_to(partition: ArchivePartition, writer: PartitionWriter, last_id: UsageId) -> Seq:
     """Return the last seq of a partition whose id is not above `last_id`."""
     number, seq = split_usage_id(last_id, partition.identity.partitions)
-    through = seq if partition.identity.partition <= number else Seq(seq - 1)
-    if through < writer.stats.highest_seq:
+    last_seq = seq if partition.identity.partition <= number else Seq(seq - 1)
+    if last_seq < writer.stats.highest_seq:
         raise WrongLastId(
             f"partition {partition.identity.partition} already holds id"
             f" {partition.id_of(writer.stats.highest_seq)}, so {last_id} was not the last id."
             " Nothing was recorded; give the highest id that any client or log knows"
         )
-    return through
+    return last_seq
 
 
-def _describe(partition: ArchivePartition, writer: PartitionWriter, through: Seq) -> int:
+def _describe(partition: ArchivePartition, writer: PartitionWriter, last_seq: Seq) -> int:
     """Print what will be recorded for a partition; return the number of seqs given up."""
     number = partition.identity.partition
     copy = "a copy" if writer.identity.is_copy else "not known as a copy"
@@ -146,7 +146,7 @@ def _describe(partition: ArchivePartition, writer: PartitionWriter, through: Seq
         if writer.cursor
         else f"partition {number} ({copy}) holds no usage\n"
     )
-    holes = list(writer.find_holes(through)) if through > writer.cursor else []
+    holes = list(writer.find_holes(last_seq)) if last_seq > writer.cursor else []
     for hole in holes:
         write_output(
             f"  will be recorded as lost: seqs {hole.first} to {hole.last},"

@@ -48,10 +48,10 @@ class ArchivePartition(NamedTuple):
         listing = paths.list_files(self.folder, self.identity.partition)
         for _ in range(_TRIES):
             # A folder that changes while it is listed may show a renamed file twice or never.
-            again = paths.list_files(self.folder, self.identity.partition)
-            if again == listing:
+            second_listing = paths.list_files(self.folder, self.identity.partition)
+            if second_listing == listing:
                 break
-            listing = again
+            listing = second_listing
         return listing
 
     @contextmanager

@@ -43,7 +43,7 @@ def _patterns(day: str, second: str) -> tuple[str, str, str]:
 # The pattern alone decides for a day that every month has and without a leap second. It has no
 # named groups: they cost time, and one pattern cannot have the same name three times.
 _PLAIN = "|".join(_patterns("(?:0[1-9]|1[0-9]|2[0-8])", "[0-5][0-9]"))
-is_plain = re.compile(re.sub(r"\?P<\w+>", "?:", _PLAIN)).fullmatch
+match_plain_timestamp = re.compile(re.sub(r"\?P<\w+>", "?:", _PLAIN)).fullmatch
 """Match the text of most timestamps. What it does not match may still be one."""
 
 _FORMS = [
@@ -59,7 +59,7 @@ def is_timestamp(value: object) -> bool:
     month in UTC. The months that had one are not checked, because their list still grows.
     """
     if type(value) is str:
-        return is_plain(value) is not None or any(
+        return match_plain_timestamp(value) is not None or any(
             _exists_in_calendar(match) for fullmatch in _FORMS if (match := fullmatch(value))
         )
     # `type`, not `isinstance`: True is an int.

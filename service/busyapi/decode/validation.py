@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from busyapi.decode.timestamp import is_plain, is_timestamp
+from busyapi.decode.timestamp import is_timestamp, match_plain_timestamp
 from busyapi.errors import ValidationError
 from busyapi.ids import MAX_ID
 
@@ -35,7 +35,8 @@ def is_usage(value: object) -> bool:
             return False
     elif not is_patient_id(patient):
         return False
-    return (type(timestamp) is str and is_plain(timestamp) is not None) or is_timestamp(timestamp)
+    is_plain = type(timestamp) is str and match_plain_timestamp(timestamp) is not None
+    return is_plain or is_timestamp(timestamp)
 
 
 def is_patient_id(value: object) -> bool:

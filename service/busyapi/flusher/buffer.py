@@ -19,7 +19,7 @@ from busyapi.stream.entry import BadEntry, CheckedEntry, Entry, check_entry, spl
 from busyapi.stream.partition import OwnedPartition
 
 MAX_BLOCK_BYTES = 1 << 20
-FLUSH_SECONDS = 1.0
+MAX_FLUSH_WAIT_SECONDS = 1.0
 """How long a usage may wait for others to share its fsync."""
 POLL_INTERVAL_SECONDS = 0.05
 MAX_BLOCK_LINES = 20_000
@@ -54,7 +54,7 @@ class FlushBuffer:
     def should_flush(self) -> bool:
         """True when the buffer should be flushed."""
         is_due = self._filled_since is not None and (
-            monotonic() - self._filled_since >= FLUSH_SECONDS
+            monotonic() - self._filled_since >= MAX_FLUSH_WAIT_SECONDS
         )
         return (
             self.quarantined is not None
@@ -82,7 +82,7 @@ class FlushBuffer:
 
     async def fill(self, partition: OwnedPartition, stopping: asyncio.Event) -> None:
         """Read until the buffer should be flushed, or a second has passed without entries."""
-        end = monotonic() + FLUSH_SECONDS
+        end = monotonic() + MAX_FLUSH_WAIT_SECONDS
         while not self.should_flush and (self._entries or monotonic() < end):
             await self.read(partition)
             if partition.reached_end and not self.should_flush:

@@ -128,16 +128,16 @@ class Endpoint:
         if self.mode == "standalone":
             return self.hosts[0], None
         problems: dict[str, None] = {}  # in order, each once
-        asked = set()
+        queried_nodes = set()
         self._lookup.start_all(host for host, _ in self.hosts)
         for may_use_last in (False, True):
             for node in self.hosts:
-                if node in asked:
+                if node in queried_nodes:
                     continue
                 target = await self._lookup.resolve(node[0])
                 if target.failure and not may_use_last:
                     continue
-                asked.add(node)
+                queried_nodes.add(node)
                 try:
                     address = await self._query_host(node, target, partition)
                 except (RedisUnavailable, ServerError) as error:

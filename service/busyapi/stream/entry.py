@@ -123,9 +123,9 @@ def check_entry(entry: Entry) -> CheckedEntry:
     return CheckedEntry(entry.first, entry.last, received_ms, entry.value, start)
 
 
-def _unknown_version(entry: Entry, what: str) -> UnknownVersion:
+def _unknown_version(entry: Entry, difference: str) -> UnknownVersion:
     return UnknownVersion(
-        f"the stream's entry of seqs {entry.first} to {entry.last} has {what}, and busyapi"
+        f"the stream's entry of seqs {entry.first} to {entry.last} has {difference}, and busyapi"
         f" {version('busyapi')} reads versions {b' and '.join(READABLE_VERSIONS).decode()} only:"
         " start the busyapi that wrote it, or a later one. The entry stays in Redis until then"
     )
