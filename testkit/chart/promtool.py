@@ -50,7 +50,7 @@ def promtool(name: str, *arguments: str | Path) -> str:
     return f"{process.stdout}{process.stderr}" if process.returncode else ""
 
 
-def groups(values: Json | None = None, release: str = "busyapi") -> list[Json]:
+def list_groups(values: Json | None = None, release: str = "busyapi") -> list[Json]:
     """Return the groups of the PrometheusRule with these values, and all alerts by default."""
     every = {"enabled": True, "trafficGone": {"enabled": True}}
     probe = {"enabled": True, "targets": ["https://usages.example.org/openapi.json"]}
@@ -69,11 +69,11 @@ def write_groups(rule_groups: list[Json], folder: Path) -> list[Path]:
     return paths
 
 
-def alerts(rule_groups: list[Json]) -> list[Json]:
+def list_alerts(rule_groups: list[Json]) -> list[Json]:
     """Return the alerts of these groups."""
     return [rule for group in rule_groups for rule in group["rules"] if "alert" in rule]
 
 
-def cases() -> list[Json]:
+def list_cases() -> list[Json]:
     """Return all cases of all files."""
     return [case for path in CASES for case in yaml.safe_load(path.read_text())["tests"]]

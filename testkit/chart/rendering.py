@@ -63,11 +63,11 @@ def load_chart(chart: Path) -> helm_python.Chart:
 
 
 @cache
-def _texts(chart: Path, values: str, options: str) -> dict[str, str]:
+def _render_texts(chart: Path, values: str, options: str) -> dict[str, str]:
     return load_chart(chart).render(json.loads(values), **json.loads(options))
 
 
-def texts(
+def render_texts(
     values: Json | None = None,
     *,
     release: str = "busyapi",
@@ -81,25 +81,25 @@ def texts(
         "is_install": not upgrade,
         "is_upgrade": upgrade,
     }
-    return _texts(chart, json.dumps(values or {}, sort_keys=True), json.dumps(options))
+    return _render_texts(chart, json.dumps(values or {}, sort_keys=True), json.dumps(options))
 
 
 def render(values: Json | None = None, **options: Any) -> list[Json]:
-    """Render the objects with Helm 4, with the options of `texts`."""
+    """Render the objects with Helm 4, with the options of `render_texts`."""
     return [
         document
-        for name, text in texts(values, **options).items()
+        for name, text in render_texts(values, **options).items()
         if name.endswith(".yaml")
         for document in parse(text)
     ]
 
 
-def notes(values: Json | None = None, **options: Any) -> str:
+def render_notes(values: Json | None = None, **options: Any) -> str:
     """Return the notes that `helm install` prints."""
-    return texts(values, **options)[NOTES]
+    return render_texts(values, **options)[NOTES]
 
 
-def render3(
+def render_with_helm3(
     values: Json | None = None, *, release: str = "busyapi", chart: Path = CHART
 ) -> list[Json]:
     """Render the objects with Helm 3."""
@@ -111,7 +111,7 @@ def render3(
     return parse(process.stdout)
 
 
-def key(document: Json) -> str:
+def object_key_of(document: Json) -> str:
     """Return kind and name, for messages and comparison."""
     return f"{document['kind']}/{document['metadata']['name']}"
 
@@ -123,7 +123,7 @@ def of_kind(documents: list[Json], kind: str) -> list[Json]:
 
 def find_object(documents: list[Json], kind: str, name: str) -> Json:
     """Return the only object of this kind and name."""
-    (match,) = (document for document in documents if key(document) == f"{kind}/{name}")
+    (match,) = (document for document in documents if object_key_of(document) == f"{kind}/{name}")
     return match
 
 
@@ -144,11 +144,11 @@ def pods(documents: list[Json]) -> Iterator[tuple[str, Json]]:
     """Yield the name and the pod (metadata, spec) of each object that creates pods."""
     for document in documents:
         if document["kind"] in TEMPLATED:
-            yield key(document), document["spec"]["template"]
+            yield object_key_of(document), document["spec"]["template"]
         elif document["kind"] == "CronJob":
-            yield key(document), document["spec"]["jobTemplate"]["spec"]["template"]
+            yield object_key_of(document), document["spec"]["jobTemplate"]["spec"]["template"]
         elif document["kind"] == "Pod":
-            yield key(document), document
+            yield object_key_of(document), document
 
 
 def containers(pod: Json) -> list[Json]:
@@ -180,14 +180,14 @@ def settings_of(documents: list[Json], kind: str = "Deployment", name: str = "bu
     return Settings.from_environment(data | environment(container))
 
 
-def strings(value: Any) -> Iterator[str]:
+def list_strings(value: Any) -> Iterator[str]:
     """Yield every string at any depth, including keys."""
     if isinstance(value, dict):
         for name, child in value.items():
             yield str(name)
-            yield from strings(child)
+            yield from list_strings(child)
     elif isinstance(value, list):
         for child in value:
-            yield from strings(child)
+            yield from list_strings(child)
     elif isinstance(value, str):
         yield value

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from testkit.alertmanager import Alertmanager, amtool
-from testkit.chart.promtool import alerts, cases, groups
+from testkit.chart.promtool import list_alerts, list_cases, list_groups
 from testkit.chart.rendering import ROOT, Json
 
 EXAMPLE = ROOT / "k8s" / "observability" / "alertmanager.yaml"
@@ -62,7 +62,7 @@ def name_of(labels: Json) -> str:
 def fired() -> dict[str, Json]:
     """Return the labels of each alert as promtool's cases expect them, in partition 0."""
     labels: dict[str, Json] = {}
-    for case in cases():
+    for case in list_cases():
         for test in case["alert_rule_test"]:
             for alert in test["exp_alerts"]:
                 values = {"alertname": test["alertname"], **alert["exp_labels"]}
@@ -108,7 +108,7 @@ def test_amtool_accepts_the_example_and_finds_an_error(tmp_path: Path) -> None:
 
 
 def test_rules_name_only_alerts_that_exist() -> None:
-    known = {rule["alert"] for rule in alerts(groups())}
+    known = {rule["alert"] for rule in list_alerts(list_groups())}
     assert unknown_names(RULES, known) == set()
     assert unknown_names([{"source_matchers": ['alertname="BusyapiNew"']}], known) == {"BusyapiNew"}
 

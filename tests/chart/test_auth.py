@@ -23,10 +23,10 @@ from testkit.chart.rendering import (
     environment,
     find_object,
     load_chart,
-    notes,
     of_kind,
     pod_spec,
     render,
+    render_notes,
     settings_of,
     values_of,
 )
@@ -143,7 +143,7 @@ def test_new_credentials_restart_no_pod() -> None:
 def test_entry_of_the_command_in_the_notes_is_a_credential(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (line,) = (line for line in notes().splitlines() if "busyapi token create" in line)
+    (line,) = (line for line in render_notes().splitlines() if "busyapi token create" in line)
     words = shlex.split(line)
     parser = argparse.ArgumentParser()
     token_command.add_command(parser.add_subparsers())

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from charts.dashboards.board import COLUMNS, UIDS
-from testkit.chart.rendering import CHART, ROOT, Json, of_kind, render, render3
+from testkit.chart.rendering import CHART, ROOT, Json, of_kind, render, render_with_helm3
 from testkit.prometheus import PROMTOOL
 from tools.preview.panel_queries import Choice
 from tools.preview.units import format_value
@@ -198,7 +198,7 @@ def test_value_is_formatted_as_in_grafana(value: float, unit: str, text: str) ->
     assert format_value(value, unit) == text
 
 
-@pytest.mark.parametrize("by_helm", [render, render3], ids=["helm 4", "helm 3"])
+@pytest.mark.parametrize("by_helm", [render, render_with_helm3], ids=["helm 4", "helm 3"])
 def test_each_dashboard_has_a_config_map_for_the_sidecar(by_helm: Any) -> None:
     maps = [
         config_map

@@ -17,8 +17,8 @@ from testkit.chart.rendering import (
     of_kind,
     pods,
     render,
-    render3,
-    texts,
+    render_texts,
+    render_with_helm3,
     values_of,
 )
 from testkit.chart.umbrella import copy_chart_with_defaults, umbrella
@@ -94,7 +94,7 @@ def test_globals_of_any_shape_change_nothing(shape: Any, parent: Path) -> None:
     plain = comparable(render())
     assert comparable(render({"global": shape})) == plain
     assert comparable(render({"global": shape}, chart=parent)) == plain
-    assert comparable(render3({"global": shape}, chart=parent)) == plain
+    assert comparable(render_with_helm3({"global": shape}, chart=parent)) == plain
     assert comparable(render({"busyapi": {"global": shape}}, chart=parent)) == plain
 
 
@@ -122,9 +122,9 @@ def test_null_at_every_key_at_once_gives_the_defaults(parent: Path) -> None:
     del values["enabled"]  # Helm reads it as a condition, which a null does not fulfil.
     plain = comparable(render())
     assert comparable(render(values)) == plain
-    assert comparable(render3(values)) == plain
+    assert comparable(render_with_helm3(values)) == plain
     assert comparable(render({"busyapi": values}, chart=parent)) == plain
-    assert comparable(render3({"busyapi": values}, chart=parent)) == plain
+    assert comparable(render_with_helm3({"busyapi": values}, chart=parent)) == plain
 
 
 @pytest.mark.parametrize("name", sorted(load_chart(CHART).values.keys() - {"enabled"}))
@@ -138,7 +138,7 @@ def test_null_for_any_value_gives_its_default(name: str, parent: Path) -> None:
 
 def manifests(values: Json, chart: Path) -> dict[str, str]:
     """Return the text of each template, except of those that generate passwords."""
-    whole = texts(values, chart=chart)
+    whole = render_texts(values, chart=chart)
     names = {path.partition("/templates/")[2]: path for path in whole}
     generated = {"flusher/secret.yaml", "tests/secret.yaml", "valkey/secret.yaml"}
     return {name: whole[path] for name, path in names.items() if name not in generated}

@@ -16,13 +16,13 @@ from testkit.chart.rendering import (
     MODES,
     Json,
     find_object,
+    list_strings,
     load_chart,
     mode_name,
     of_kind,
     pods,
     render,
-    strings,
-    texts,
+    render_texts,
     values_of,
 )
 
@@ -81,7 +81,7 @@ def refused(values: Json) -> list[KeyPath]:
 def is_refused(values: Json) -> bool:
     """Return whether a template refuses the values."""
     try:
-        texts(values)
+        render_texts(values)
     except helm_python.HelmError as error:
         if "busyapi: " not in str(error):
             raise
@@ -162,7 +162,7 @@ def test_text_is_tried_in_nearly_every_value_of_the_mode_with_everything() -> No
 def test_no_number_has_an_exponent(mode: Path) -> None:
     values = load_chart(CHART).merge_values(values_of(mode))
     for group in groups(values, accepted(mode, NUMBER, int, float), NUMBER):
-        manifests = "\n".join(texts(replace(values, group, NUMBER)).values())
+        manifests = "\n".join(render_texts(replace(values, group, NUMBER)).values())
         assert not re.search(r"1\.23\d*e\+?\d", manifests), group
 
 
@@ -265,7 +265,7 @@ def test_common_annotations_are_on_every_object_but_not_on_pods() -> None:
     for document in documents:
         assert document["metadata"]["annotations"]["owner"] == "devices"
         template = (document.get("spec") or {}).get("template") or {}
-        assert "owner" not in set(strings(template))
+        assert "owner" not in set(list_strings(template))
 
 
 def test_workloads_have_annotations_of_their_own() -> None:

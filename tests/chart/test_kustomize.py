@@ -13,7 +13,16 @@ import yaml
 from busyapi.auth.token_file import parse_token_file
 from testkit.chart.pod_security import violations
 from testkit.chart.programs import kubectl
-from testkit.chart.rendering import ROOT, Json, find_object, key, of_kind, parse, pods, render
+from testkit.chart.rendering import (
+    ROOT,
+    Json,
+    find_object,
+    object_key_of,
+    of_kind,
+    parse,
+    pods,
+    render,
+)
 from testkit.chart.schemas import VERSIONS, find_schema_error
 
 K8S = ROOT / "k8s"
@@ -51,7 +60,7 @@ def make_secret(**environment: str) -> Json:
 @pytest.mark.parametrize("version", [VERSIONS[0], VERSIONS[-1]])
 def test_overlay_is_valid_for_kubernetes(overlay: str, version: str) -> None:
     wrong = {
-        key(document): find_schema_error(document, version)
+        object_key_of(document): find_schema_error(document, version)
         for document in build(f"overlays/{overlay}")
     }
     assert not any(wrong.values()), wrong
@@ -95,9 +104,9 @@ def test_pods_refer_to_the_generated_config_maps(path: str) -> None:
 
 
 def test_base_has_all_objects_of_the_chart_except_the_secret() -> None:
-    base = {re.sub(r"-[a-z0-9]{10}$", "", key(document)) for document in build("base")}
+    base = {re.sub(r"-[a-z0-9]{10}$", "", object_key_of(document)) for document in build("base")}
     chart = {
-        key(document)
+        object_key_of(document)
         for document in render({"tests": {"enabled": False}, "networkPolicy": {"enabled": False}})
     }
     assert chart - base == {"Secret/busyapi-archive", "Secret/busyapi-valkey"}
@@ -122,7 +131,9 @@ def test_local_overlay_has_no_autoscaler_and_uses_the_port_of_kind() -> None:
 def read_settings(documents: list[Json]) -> dict[str, str]:
     """Return the settings of the service in an overlay."""
     (config_map,) = (
-        document for document in of_kind(documents, "ConfigMap") if "valkey" not in key(document)
+        document
+        for document in of_kind(documents, "ConfigMap")
+        if "valkey" not in object_key_of(document)
     )
     data: dict[str, str] = config_map["data"]
     return data

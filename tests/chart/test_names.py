@@ -14,9 +14,9 @@ from testkit.chart.rendering import (
     Json,
     containers,
     find_object,
-    key,
     load_chart,
     mode_name,
+    object_key_of,
     of_kind,
     pods,
     render,
@@ -50,7 +50,7 @@ def test_every_object_has_the_recommended_labels(mode: Path) -> None:
     ]
     for document in documents:
         labels = document["metadata"]["labels"]
-        assert labels.keys() >= RECOMMENDED, key(document)
+        assert labels.keys() >= RECOMMENDED, object_key_of(document)
         assert labels["helm.sh/chart"] == f"busyapi-{load_chart(CHART).version}"
         assert labels["app.kubernetes.io/managed-by"] == "Helm"
         assert all(len(value) <= LABEL for value in labels.values())
@@ -84,7 +84,7 @@ def test_each_workload_selects_only_its_own_pods(mode: Path) -> None:
         selector = workload["spec"]["selector"]["matchLabels"].items()
         labels = {name: pod["metadata"]["labels"] for name, pod in pods(documents)}
         selected = [name for name, pod_labels in labels.items() if selector <= pod_labels.items()]
-        assert selected == [key(workload)]
+        assert selected == [object_key_of(workload)]
 
 
 def test_pod_labels_do_not_contain_the_chart_version() -> None:
@@ -95,7 +95,7 @@ def test_pod_labels_do_not_contain_the_chart_version() -> None:
 
 def test_common_labels_are_on_objects_but_not_in_selectors() -> None:
     for document in render({"commonLabels": {"team": "inhalers"}}):
-        assert document["metadata"]["labels"]["team"] == "inhalers", key(document)
+        assert document["metadata"]["labels"]["team"] == "inhalers", object_key_of(document)
         assert "team" not in str((document.get("spec") or {}).get("selector"))
 
 
@@ -125,10 +125,10 @@ def test_names_and_labels_of_a_long_release_fit(values: Json) -> None:
     for document in documents:
         name = document["metadata"]["name"]
         room = LABEL - HASH if document["kind"] == "StatefulSet" else LABEL
-        assert len(name) <= room, key(document)
+        assert len(name) <= room, object_key_of(document)
         assert not name.endswith("-")
         assert all(len(value) <= LABEL for value in document["metadata"]["labels"].values())
-    assert len({key(document) for document in documents}) == len(documents)
+    assert len({object_key_of(document) for document in documents}) == len(documents)
 
 
 def deployment_name(values: Json | None = None, **options: Any) -> str:

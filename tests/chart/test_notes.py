@@ -13,9 +13,9 @@ from testkit.chart.rendering import (
     Json,
     find_object,
     mode_name,
-    notes,
     of_kind,
     render,
+    render_notes,
     values_of,
 )
 
@@ -47,14 +47,14 @@ def command(text: str, start: str) -> list[str]:
 
 @pytest.mark.parametrize("mode", MODES, ids=mode_name)
 def test_notes_of_every_mode_are_complete(mode: Path) -> None:
-    text = notes(values_of(mode))
+    text = render_notes(values_of(mode))
     assert "<no value>" not in text
     assert "%!" not in text
     assert "curl -X POST" in text
 
 
 def test_curl_line_posts_a_valid_usage() -> None:
-    words = command(notes(), "curl")
+    words = command(render_notes(), "curl")
     body = words[words.index("--data") + 1]
     assert words[-1] == "http://localhost:3000/api/usages"
     assert words[1:3] == ["-X", "POST"]
@@ -70,7 +70,7 @@ def test_curl_line_posts_a_valid_usage() -> None:
 
 def test_port_forward_names_the_service_and_its_port() -> None:
     values: Json = {"service": {"port": 8080}, "fullnameOverride": "it"}
-    words = command(notes(values), "kubectl -n usages port-forward")
+    words = command(render_notes(values), "kubectl -n usages port-forward")
     assert words[-2:] == ["service/it", "3000:8080"]
     assert find_object(render(values), "Service", "it")["spec"]["ports"][0]["port"] == 8080
 
@@ -96,34 +96,34 @@ def test_port_forward_names_the_service_and_its_port() -> None:
     ],
 )
 def test_curl_line_uses_the_host_of_the_ingress_or_route(values: Json, url: str) -> None:
-    text = notes(OPEN | values)
+    text = render_notes(OPEN | values)
     assert command(text, "curl")[-1] == f"{url}/api/usages"
     assert "port-forward" not in text
 
 
 def test_curl_line_has_the_token_of_helm_test_unless_everyone_may_post() -> None:
-    assert "Authorization: Bearer $TOKEN" in command(notes(), "curl")
+    assert "Authorization: Bearer $TOKEN" in command(render_notes(), "curl")
     for values in ({}, {"tests": {"existingSecret": "mine"}}):
-        secret = command(notes(values), "TOKEN=$(kubectl")[5]
+        secret = command(render_notes(values), "TOKEN=$(kubectl")[5]
         mounted = find_object(render(values), "Pod", "busyapi-test")["spec"]["volumes"]
         assert secret in {volume["secret"]["secretName"] for volume in mounted}
     without = {"tests": {"enabled": False}}
-    assert command(notes(without), "TOKEN=") == ["TOKEN=…"]
-    assert "Authorization: Bearer $TOKEN" in command(notes(without), "curl")
+    assert command(render_notes(without), "TOKEN=") == ["TOKEN=…"]
+    assert "Authorization: Bearer $TOKEN" in command(render_notes(without), "curl")
     writes: Json = {"auth": {"allowAnonymousWrites": True}}
-    assert not any("Authorization" in word for word in command(notes(writes), "curl"))
-    assert "TOKEN" not in notes(OPEN)
+    assert not any("Authorization" in word for word in command(render_notes(writes), "curl"))
+    assert "TOKEN" not in render_notes(OPEN)
 
 
 def test_notes_say_how_to_give_a_client_a_credential() -> None:
-    text = notes()
+    text = render_notes()
     words = command(text, "helm upgrade")
     assert words[-2:] == ["--set-file", "auth.credentials=credentials.toml"]
     assert (Path(__file__).parents[2] / "docs" / "how-to" / "authentication.md").exists()
-    existing = notes({"auth": {"existingSecret": "mine", "existingSecretKey": "k"}})
+    existing = render_notes({"auth": {"existingSecret": "mine", "existingSecretKey": "k"}})
     assert "to the key k of the Secret mine" in existing
     assert "--set-file" not in existing
-    assert "Give a client" not in notes(OPEN)
+    assert "Give a client" not in render_notes(OPEN)
 
 
 @pytest.mark.parametrize(
@@ -134,18 +134,20 @@ def test_notes_say_how_to_give_a_client_a_credential() -> None:
     ],
 )
 def test_anonymous_requests_are_warned_of(setting: str, warning: str) -> None:
-    text = notes({"auth": {setting: True}})
+    text = render_notes({"auth": {setting: True}})
     assert text.count("WARNING: auth.allowAnonymous") == 1
     assert f"WARNING: auth.{setting} is true. Everyone who can reach the API {warning}" in text
-    assert "WARNING: auth." not in notes()
+    assert "WARNING: auth." not in render_notes()
 
 
 def test_old_format_of_tokens_is_warned_of() -> None:
-    assert "WARNING: auth.tokens has the format of 0.2.0" in notes({"auth": {"tokens": "read t"}})
+    assert "WARNING: auth.tokens has the format of 0.2.0" in render_notes(
+        {"auth": {"tokens": "read t"}}
+    )
 
 
 def test_notes_have_a_command_for_each_partition() -> None:
-    text = notes({"config": {"partitions": 3}})
+    text = render_notes({"config": {"partitions": 3}})
     for partition in range(3):
         assert f"exec busyapi-flusher-{partition} -- busyapi archive ls" in text
     assert "busyapi-flusher-3" not in text
@@ -153,25 +155,25 @@ def test_notes_have_a_command_for_each_partition() -> None:
 
 @pytest.mark.parametrize("warning", WARNINGS)
 def test_warning_appears_when_due(warning: str) -> None:
-    assert warning in notes(WARNINGS[warning])
+    assert warning in render_notes(WARNINGS[warning])
 
 
 @pytest.mark.parametrize("kind", ["prometheusRule", "dashboards"])
 def test_warning_appears_when_runbook_url_is_not_a_url(kind: str) -> None:
     warning = "WARNING: metrics.prometheusRule.runbookUrl"
     on: Json = {kind: {"enabled": True}}
-    text = notes({"metrics": on})
+    text = render_notes({"metrics": on})
     assert warning in text
     (_, option) = command(text, "--set metrics.prometheusRule.runbookUrl=")
     url = option.partition("=")[2]
     rule = on.get("prometheusRule", {}) | {"runbookUrl": url}
-    assert warning not in notes({"metrics": on | {"prometheusRule": rule}})
-    assert warning not in notes()
+    assert warning not in render_notes({"metrics": on | {"prometheusRule": rule}})
+    assert warning not in render_notes()
 
 
 @pytest.mark.parametrize("mode", MODES, ids=mode_name)
 def test_no_warning_appears_when_not_due(mode: Path) -> None:
-    values, text = values_of(mode), notes(values_of(mode))
+    values, text = values_of(mode), render_notes(values_of(mode))
     durability = (values.get("config") or {}).get("durability", "fsync")
     assert ("config.durability is memory" in text) == (durability == "memory")
     stateful = of_kind(render(values), "StatefulSet")
@@ -185,15 +187,15 @@ def test_no_warning_appears_when_not_due(mode: Path) -> None:
 
 def test_notes_list_only_disabled_features() -> None:
     fixed: Json = {"autoscaling": {"enabled": False}, "networkPolicy": {"enabled": False}}
-    everything_off = notes(fixed).partition("\nNot enabled\n")[2]
+    everything_off = render_notes(fixed).partition("\nNot enabled\n")[2]
     assert all(f"\n- {name}" in everything_off for name in ON)
     for name, values in ON.items():
-        assert f"\n- {name}" not in notes(values)
+        assert f"\n- {name}" not in render_notes(values)
 
 
 def test_notes_say_how_to_delete_volumes_if_there_are_any() -> None:
     labels = "app.kubernetes.io/name=busyapi,app.kubernetes.io/instance=busyapi"
-    assert f"kubectl -n usages delete pvc -l {labels}" in notes()
+    assert f"kubectl -n usages delete pvc -l {labels}" in render_notes()
     for document in of_kind(render(), "StatefulSet"):
         for claim in document["spec"]["volumeClaimTemplates"]:
             claim_labels = claim["metadata"]["labels"]
@@ -203,7 +205,7 @@ def test_notes_say_how_to_delete_volumes_if_there_are_any() -> None:
                 if "comp" not in name
             )
     none = MEMORY | {"flusher": NOT_KEPT, "valkey": NOT_KEPT}
-    assert "delete pvc" not in notes(none)
+    assert "delete pvc" not in render_notes(none)
 
 
 SCALED = '(dict "metadata" (dict "labels" dict) "spec" (dict "replicas" %d))'
@@ -219,31 +221,31 @@ def test_warning_appears_for_an_autoscaled_deployment_that_was_scaled_to_0(
     values: Json, replicas: int, tmp_path: Path
 ) -> None:
     chart = with_lookup(tmp_path, "Deployment", SCALED % 0)
-    text = notes(values, chart=chart, upgrade=True)
+    text = render_notes(values, chart=chart, upgrade=True)
     assert "the Deployment busyapi was scaled to 0" in text
     words = command(text, "kubectl -n usages scale")
     assert words[-2:] == ["deployment/busyapi", f"--replicas={replicas}"]
 
 
 def test_no_warning_appears_for_other_deployments(tmp_path: Path) -> None:
-    assert "scaled to 0" not in notes()
+    assert "scaled to 0" not in render_notes()
     running = with_lookup(tmp_path / "running", "Deployment", SCALED % 1)
-    assert "scaled to 0" not in notes(chart=running, upgrade=True)
+    assert "scaled to 0" not in render_notes(chart=running, upgrade=True)
     # An upgrade sets the number of pods again if no autoscaler does.
     stopped = with_lookup(tmp_path / "stopped", "Deployment", SCALED % 0)
     fixed: Json = {"autoscaling": {"enabled": False}}
-    assert "scaled to 0" not in notes(fixed, chart=stopped, upgrade=True)
+    assert "scaled to 0" not in render_notes(fixed, chart=stopped, upgrade=True)
 
 
 def test_warning_about_the_namespace_appears_if_there_are_volumes() -> None:
     warning = "WARNING: kubectl delete namespace usages deletes the volumes"
-    assert warning in notes()
-    assert warning not in notes(MEMORY | {"flusher": NOT_KEPT, "valkey": NOT_KEPT})
+    assert warning in render_notes()
+    assert warning not in render_notes(MEMORY | {"flusher": NOT_KEPT, "valkey": NOT_KEPT})
 
 
 def test_notes_say_what_the_single_valkey_costs() -> None:
     note = "Valkey is one pod. If its node is lost, devices get 503"
-    assert note in notes()
+    assert note in render_notes()
     assert (Path(__file__).parents[2] / "docs" / "how-to" / "lost-node.md").exists()
     external: Json = {"valkey": {"enabled": False}, "externalRedis": {"host": "r.example.org"}}
-    assert note not in notes(external)
+    assert note not in render_notes(external)

@@ -20,8 +20,8 @@ from testkit.chart.rendering import (
     Json,
     load_chart,
     mode_name,
-    notes,
     render,
+    render_notes,
     values_of,
 )
 from testkit.chart.umbrella import copy_chart_with_defaults
@@ -149,7 +149,7 @@ def test_notes_tell_what_the_upgrade_of_an_installed_version_needs(
     installed: str, versions: list[str], tmp_path: Path
 ) -> None:
     chart = with_lookup(tmp_path, "Deployment", INSTALLED % installed)
-    text = " ".join(notes(chart=chart, upgrade=True).split())
+    text = " ".join(render_notes(chart=chart, upgrade=True).split())
     for entry in UPGRADES:
         is_due = entry["version"] in versions
         restarts = f"{entry['version']} restarts these pods: {', '.join(entry['restarts'])}."
@@ -160,4 +160,4 @@ def test_notes_tell_what_the_upgrade_of_an_installed_version_needs(
 
 
 def test_notes_of_an_installation_have_no_upgrade() -> None:
-    assert "Upgrade from" not in notes()
+    assert "Upgrade from" not in render_notes()

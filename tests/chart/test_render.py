@@ -5,7 +5,15 @@ from pathlib import Path
 import helm_python
 import pytest
 
-from testkit.chart.rendering import CHART, MODES, Json, mode_name, render, render3, values_of
+from testkit.chart.rendering import (
+    CHART,
+    MODES,
+    Json,
+    mode_name,
+    render,
+    render_with_helm3,
+    values_of,
+)
 
 REQUIRED = {
     "default",
@@ -54,7 +62,7 @@ def test_lint_finds_a_wrong_value() -> None:
 def test_helm_3_and_helm_4_render_the_same_objects(mode: Path) -> None:
     values = values_of(mode)
     four, three = (
-        sorted(documents, key=sort_key) for documents in (render(values), render3(values))
+        sorted(documents, key=sort_key) for documents in (render(values), render_with_helm3(values))
     )
     assert without_passwords(four) == without_passwords(three)
 

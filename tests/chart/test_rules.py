@@ -13,9 +13,9 @@ from testkit.chart.promtool import (
     PLAIN_RULES,
     PROGRAMS,
     SOURCE,
-    alerts,
-    cases,
-    groups,
+    list_alerts,
+    list_cases,
+    list_groups,
     promtool,
     write_groups,
 )
@@ -38,7 +38,7 @@ SERIES = re.compile(r"\b(?:up|ALERTS|probe_\w+|(?:busyapi|container|kube)[_:][\w
 def test_promtool_accepts_the_rules_of_the_chart(
     tmp_path: Path, program: str, values: Json
 ) -> None:
-    assert not promtool(program, "check", "rules", *write_groups(groups(values), tmp_path))
+    assert not promtool(program, "check", "rules", *write_groups(list_groups(values), tmp_path))
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -52,7 +52,7 @@ def test_promtool_accepts_the_plain_files_and_finds_an_error(tmp_path: Path, pro
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("case", CASES, ids=[case_file.stem for case_file in CASES])
 def test_each_alert_fires_and_is_quiet(tmp_path: Path, program: str, case: Path) -> None:
-    write_groups(groups(), tmp_path)
+    write_groups(list_groups(), tmp_path)
     copy = tmp_path / case.name
     copy.write_text(case.read_text())
     assert not promtool(program, "test", "rules", copy)
@@ -97,7 +97,7 @@ def test_series_of_another_release_fire_no_alert(tmp_path: Path, case: str) -> N
     content = yaml.safe_load(path.read_text())
     copy = tmp_path / path.name
     for release in ("busyapi", "busyapi-2"):
-        write_groups(groups(release=release), tmp_path)
+        write_groups(list_groups(release=release), tmp_path)
         copy.write_text(yaml.safe_dump(without_expected_alerts(content)))
         assert bool(promtool("debian", "test", "rules", copy)) == (release == "busyapi")
 
@@ -111,7 +111,7 @@ def without_expected_alerts(content: Json) -> Json:
 
 
 def test_every_series_is_selected_by_release() -> None:
-    expressions = [rule["expr"] for group in groups() for rule in group["rules"]]
+    expressions = [rule["expr"] for group in list_groups() for rule in group["rules"]]
     assert find_unselected(expressions) == []
     assert find_unselected([*expressions, "sum(busyapi_usages_total) > 0"]) == [
         "busyapi_usages_total"
@@ -159,7 +159,7 @@ def find_uncovered(rules: Sequence[Json], cases_given: Sequence[Json]) -> list[s
 
 
 def test_every_alert_and_window_has_a_case_that_fires_and_one_that_is_quiet() -> None:
-    rules, cases_given = alerts(groups()), cases()
+    rules, cases_given = list_alerts(list_groups()), list_cases()
     assert find_uncovered(rules, cases_given) == []
     new: Json = {"alert": "BusyapiNew", "labels": {"severity": "warning"}}
     assert find_uncovered([new], cases_given) == ["BusyapiNew  fires", "BusyapiNew  quiet"]
@@ -171,7 +171,9 @@ def test_every_alert_and_window_has_a_case_that_fires_and_one_that_is_quiet() ->
 
 def test_burn_alerts_have_the_windows_and_factors_of_their_objectives() -> None:
     for slo, budget in BUDGETS.items():
-        rules = [rule for rule in alerts(groups()) if rule["alert"] == f"Busyapi{slo}Burn"]
+        rules = [
+            rule for rule in list_alerts(list_groups()) if rule["alert"] == f"Busyapi{slo}Burn"
+        ]
         windows_of_rules = [(rule["labels"]["long"], rule["labels"]["short"]) for rule in rules]
         assert windows_of_rules == list(WINDOWS)
         for rule, (windows, (factor, severity)) in zip(rules, WINDOWS.items(), strict=True):
@@ -197,7 +199,7 @@ def find_missing_parts(rule: Json) -> list[str]:
 def test_every_alert_has_summary_description_severity_and_runbook() -> None:
     assert {
         rule["alert"]: find_missing_parts(rule)
-        for rule in alerts(groups())
+        for rule in list_alerts(list_groups())
         if find_missing_parts(rule)
     } == {}
     bare = {"alert": "A", "labels": {}, "annotations": {"description": "It is bad."}}
@@ -206,4 +208,4 @@ def test_every_alert_has_summary_description_severity_and_runbook() -> None:
 
 def test_every_alert_has_a_runbook_and_vice_versa() -> None:
     pages = {path.stem for path in RUNBOOKS.glob("*.md")} - {"README"}
-    assert pages == {rule["alert"] for rule in alerts(groups())}
+    assert pages == {rule["alert"] for rule in list_alerts(list_groups())}

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from testkit.chart.promtool import alerts, groups
+from testkit.chart.promtool import list_alerts, list_groups
 from testkit.chart.rendering import CHART, OPEN, ROOT, Json, find_object, of_kind, render, values_of
 from testkit.chart.schemas import find_schema_error
 
@@ -14,7 +14,7 @@ PROBE_FAILING = "BusyapiProbeFailing"
 
 def rule(name: str, **values: Any) -> Json:
     """Return the only rule of an alert with these values."""
-    (match,) = (alert for alert in alerts(groups(values)) if alert["alert"] == name)
+    (match,) = (alert for alert in list_alerts(list_groups(values)) if alert["alert"] == name)
     return match
 
 
@@ -30,18 +30,20 @@ def test_labels_and_annotations_are_on_the_object() -> None:
 
 
 def test_disabled_alert_is_left_out_alone() -> None:
-    before = [alert["alert"] for alert in alerts(groups())]
-    after = [alert["alert"] for alert in alerts(groups({"disabled": {FULL: True}}))]
+    before = [alert["alert"] for alert in list_alerts(list_groups())]
+    after = [alert["alert"] for alert in list_alerts(list_groups({"disabled": {FULL: True}}))]
     assert after == [name for name in before if name != FULL]
-    assert [alert["alert"] for alert in alerts(groups({"disabled": {FULL: False}}))] == before
+    assert [
+        alert["alert"] for alert in list_alerts(list_groups({"disabled": {FULL: False}}))
+    ] == before
 
 
 def test_recording_rules_are_kept_when_all_alerts_are_disabled() -> None:
-    everything = {alert["alert"]: True for alert in alerts(groups())}
-    left = groups({"disabled": everything})
-    assert alerts(left) == []
+    everything = {alert["alert"]: True for alert in list_alerts(list_groups())}
+    left = list_groups({"disabled": everything})
+    assert list_alerts(left) == []
     assert sum(len(group["rules"] or []) for group in left) == sum(
-        "record" in entry for group in groups() for entry in group["rules"]
+        "record" in entry for group in list_groups() for entry in group["rules"]
     )
 
 
@@ -73,7 +75,9 @@ def test_labels_of_an_override_win_over_labels_of_all_alerts() -> None:
         "additionalRuleLabels": {"team": "devices", "severity": "page"},
         "overrides": {FULL: {"labels": {"team": "storage"}}},
     }
-    labels_by_alert = {alert["alert"]: alert["labels"] for alert in alerts(groups(values))}
+    labels_by_alert = {
+        alert["alert"]: alert["labels"] for alert in list_alerts(list_groups(values))
+    }
     assert labels_by_alert[FULL] == {"team": "storage", "severity": "page"}
     assert labels_by_alert["BusyapiOverloaded"] == {"team": "devices", "severity": "page"}
 
@@ -117,7 +121,7 @@ def test_alert_on_traffic_is_off_by_default_and_with_values_of_an_older_release(
             render({"metrics": {"prometheusRule": rule_values}}), "PrometheusRule"
         )
         assert name not in str(document)
-    assert name in {alert["alert"] for alert in alerts(groups())}
+    assert name in {alert["alert"] for alert in list_alerts(list_groups())}
     optional = (ROOT / "k8s" / "observability" / "rules-traffic.yaml").read_text()
     assert name in optional
     assert name not in (ROOT / "k8s" / "observability" / "rules.yaml").read_text()
@@ -128,7 +132,7 @@ def test_missing_probe_has_an_alert_only_with_the_probe_of_the_chart() -> None:
     for metrics, rules in (({"probe": probe}, 2), ({}, 1), ({"probe": None}, 1)):
         documents = render({"metrics": {"prometheusRule": {"enabled": True}, **metrics}})
         (document,) = of_kind(documents, "PrometheusRule")
-        named = [a for a in alerts(document["spec"]["groups"]) if a["alert"] == PROBE_FAILING]
+        named = [a for a in list_alerts(document["spec"]["groups"]) if a["alert"] == PROBE_FAILING]
         assert len(named) == rules
         assert ("absent(probe_success" in str(named)) == (rules == 2)
     for name in ("rules.yaml", "rules-traffic.yaml"):

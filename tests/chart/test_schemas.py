@@ -8,9 +8,9 @@ from testkit.chart.rendering import (
     CHART,
     MODES,
     Json,
-    key,
     load_chart,
     mode_name,
+    object_key_of,
     render,
     values_of,
 )
@@ -47,7 +47,9 @@ def test_every_object_is_valid_for_each_kubernetes_version(mode: Path, version: 
     if version == "1.29" and "trafficDistribution" in (values.get("service") or {}):
         # The only option that 1.29 does not have, as values.yaml says.
         del values["service"]["trafficDistribution"]
-    problems = {key(document): find_schema_error(document, version) for document in render(values)}
+    problems = {
+        object_key_of(document): find_schema_error(document, version) for document in render(values)
+    }
     assert not any(problems.values()), {name: text for name, text in problems.items() if text}
 
 

@@ -13,11 +13,11 @@ from testkit.chart.rendering import (
     ROOT,
     Json,
     find_object,
+    list_strings,
     mode_name,
     of_kind,
     pods,
     render,
-    strings,
     values_of,
 )
 
@@ -69,7 +69,7 @@ def find_leaks(documents: list[Json], secrets: tuple[str, ...]) -> list[str]:
         f"{document['kind']}/{document['metadata']['name']}"
         for document in documents
         if document["kind"] != "Secret"
-        for text in strings(document)
+        for text in list_strings(document)
         if any(secret in text or secret in decode_base64(text) for secret in secrets)
     ]
 

@@ -19,9 +19,9 @@ from testkit.chart.rendering import (
     find_object,
     load_chart,
     mode_name,
-    notes,
     pods,
     render,
+    render_notes,
     values_of,
 )
 from tools.generate.chart_config import WITHOUT_CONFIG_KEY
@@ -188,8 +188,8 @@ def variables(documents: list[Json], component: str) -> dict[str, object]:
 def test_the_key_of_an_older_release_is_accepted_with_a_warning() -> None:
     values = {"config": {"fastLane": "off"}}
     assert config_map(values)["BUSYAPI_FAST_PATH"] == "off"
-    assert "config.fastLane is renamed to config.fastPath" in notes(values)
-    assert "fastLane" not in notes()
+    assert "config.fastLane is renamed to config.fastPath" in render_notes(values)
+    assert "fastLane" not in render_notes()
 
 
 @pytest.mark.parametrize(("former", "value"), [({"fastLane": "off"}, "off"), ({}, "on")])

@@ -10,8 +10,8 @@ from testkit.chart.rendering import (
     OPEN,
     Json,
     find_object,
-    key,
     mode_name,
+    object_key_of,
     of_kind,
     pods,
     render,
@@ -64,10 +64,10 @@ def test_every_service_targets_an_existing_port_of_existing_pods(mode: Path) -> 
         selected = [
             pod for _, pod in pods(documents) if selector <= pod["metadata"]["labels"].items()
         ]
-        assert len(selected) == 1, key(service)
+        assert len(selected) == 1, object_key_of(service)
         ports = {p["name"] for c in selected[0]["spec"]["containers"] for p in c.get("ports") or []}
         for port in service["spec"]["ports"]:
-            assert port["targetPort"] in ports, key(service)
+            assert port["targetPort"] in ports, object_key_of(service)
             assert port["name"]
             assert port["appProtocol"]
 

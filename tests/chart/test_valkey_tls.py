@@ -17,11 +17,11 @@ from testkit.chart.rendering import (
     Json,
     environment,
     find_object,
-    notes,
     of_kind,
     pod_spec,
     pods,
     render,
+    render_notes,
     settings_of,
     values_of,
 )
@@ -71,7 +71,7 @@ def test_by_default_there_is_no_tls() -> None:
     assert settings_of(documents).redis_url == "redis://busyapi-valkey:6379"
     assert "tls-" not in str(documents)
     assert "rediss" not in str(documents)
-    assert "- TLS to Valkey" in notes()
+    assert "- TLS to Valkey" in render_notes()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -85,7 +85,7 @@ def test_valkey_has_the_certificate_and_clients_the_ca(way: str) -> None:
     for client in CLIENTS:
         files = mounted_keys(documents, client, "/etc/busyapi/redis-ca")
         assert files == {"ca.crt": f"{secret}/ca.crt"}, client
-    assert "- TLS to Valkey" not in notes(with_tls(**tls))
+    assert "- TLS to Valkey" not in render_notes(with_tls(**tls))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -258,8 +258,8 @@ def test_chart_keeps_its_certificate_over_an_upgrade_and_an_uninstall(tmp_path: 
     assert rotate(tmp_path, data, 1) == data
     metadata = find_object(render(with_tls()), "Secret", OWN)["metadata"]
     assert metadata["annotations"]["helm.sh/resource-policy"] == "keep"
-    assert f"The Secret {OWN}" in notes(with_tls())
-    assert f"The Secret {OWN}" not in notes(with_tls(existingSecret="mine"))
+    assert f"The Secret {OWN}" in render_notes(with_tls())
+    assert f"The Secret {OWN}" not in render_notes(with_tls(existingSecret="mine"))
 
 
 def test_pods_that_read_their_files_before_or_after_others_trust_valkey(tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ from testkit.chart.lookups import with_lookup
 from testkit.chart.rendering import (
     Json,
     find_object,
-    key,
-    notes,
+    object_key_of,
     of_kind,
     pod_spec,
     pods,
     render,
+    render_notes,
     settings_of,
 )
 
@@ -71,14 +71,14 @@ def test_only_api_pods_have_the_salt() -> None:
 
 
 def test_existing_secret_is_used_and_none_is_created() -> None:
-    assert f"Secret/{NAME}" not in {key(document) for document in render(EXISTING)}
+    assert f"Secret/{NAME}" not in {object_key_of(document) for document in render(EXISTING)}
     assert len(of_kind(render(EXISTING), "Secret")) == len(of_kind(render(ON), "Secret")) - 1
 
 
 def test_notes_say_that_the_secret_is_kept_or_that_reading_of_own_usages_is_off() -> None:
     kept, off = f"The Secret {NAME} is kept too", "- reading of own usages"
-    assert kept in notes(ON)
-    assert off not in notes(ON)
-    assert kept not in notes(EXISTING)
-    assert kept not in notes()
-    assert off in notes()
+    assert kept in render_notes(ON)
+    assert off not in render_notes(ON)
+    assert kept not in render_notes(EXISTING)
+    assert kept not in render_notes()
+    assert off in render_notes()

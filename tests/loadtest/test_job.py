@@ -8,7 +8,7 @@ import pytest
 from loadtest import k6
 from testkit.chart.pod_security import violations
 from testkit.chart.programs import kubectl
-from testkit.chart.rendering import ROOT, Json, find_object, key, of_kind, parse
+from testkit.chart.rendering import ROOT, Json, find_object, object_key_of, of_kind, parse
 from testkit.chart.schemas import VERSIONS, find_schema_error
 
 
@@ -21,7 +21,7 @@ def built() -> list[Json]:
 
 @pytest.mark.parametrize("version", [VERSIONS[0], VERSIONS[-1]])
 def test_it_is_valid_for_kubernetes(version: str) -> None:
-    errors = {key(document): find_schema_error(document, version) for document in built()}
+    errors = {object_key_of(document): find_schema_error(document, version) for document in built()}
     assert not any(errors.values()), errors
 
 

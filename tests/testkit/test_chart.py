@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from testkit.chart.programs import helm3, kubectl
-from testkit.chart.rendering import ROOT, parse, strings
+from testkit.chart.rendering import ROOT, list_strings, parse
 
 FOLDER = ROOT / "testkit" / "chart"
 
@@ -19,7 +19,7 @@ def test_comments_alone_are_not_an_object() -> None:
 
 
 def test_string_is_found_at_any_depth() -> None:
-    assert "deep" in strings({"a": [{"b": [["deep"]]}]})
+    assert "deep" in list_strings({"a": [{"b": [["deep"]]}]})
 
 
 def test_helm_3_and_kubectl_are_unpacked_once() -> None:
