@@ -1,8 +1,8 @@
 """Switch a node of the cluster off, where its kubelet is a process of this machine.
 
 A machine that is off answers nothing, closes no connection and loses what is in its memory. So its
-network is cut first, and only then are its processes killed: otherwise the kernel would tell each
-peer that a connection was closed.
+network is cut first, and only then are its processes killed: otherwise the kernel would
+close each connection properly, and each peer would notice immediately.
 """
 
 import os

@@ -22,6 +22,11 @@ PROSE = (
     Rule(r"(?:go|goes|going|went|gone) on", "continue", "the flusher goes on"),
     Rule(r"(?:stands?|stood)(?! for)(?!-)", "is", "a rule stands in two places"),
     Rule(r"told|tells|telling", "gets; says; names", "a lane is told no"),
+    Rule(
+        r"(?:would|will|can|could|cannot|may|might|not|it|they) tells?",
+        "reveal; say; distinguish",
+        "a 403 would tell how many",
+    ),
     Rule(r"(?:for|to|of|by|from|with) who", "for clients that", "OpenMetrics for who accepts it"),
     Rule(r"for whom", "name the reader", "for whom a probe is meant"),
     Rule(r"(?:knows?|says?|sees?|notes?) whose", "say which", "it says whose lease it is"),

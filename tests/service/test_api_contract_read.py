@@ -73,7 +73,7 @@ def test_an_expired_usage_is_410(stacks: Stacks, valkey: Server) -> None:
     (day,) = (stack.archive / "p00").glob("????-??-??")
     day.rename(day.with_name(f"{old:%Y-%m-%d}"))
     flusher.start()
-    # A usage of today: without one, retention cannot tell old usages from a wrong clock.
+    # A usage of today: without one, retention cannot distinguish old usages from a wrong clock.
     wait_until(lambda: send(stack.port, USAGE).status == 201, "usages to be stored", seconds=20)
     path = "/api/usages/1"
     wait_until(lambda: fetch(stack.port, path).status == 410, "the old ones to expire", seconds=20)
