@@ -162,7 +162,7 @@ def read_nodes(kube: Kube) -> list[list[str]]:
 
 
 def list_redis_pods(kube: Kube) -> list[Any]:
-    """Return Redis' pods in order."""
+    """Return Redis's pods in order."""
     pods = [pod for pod in kube.pods() if pod.metadata.labels.get("app") == "redis"]
     return sorted(pods, key=lambda pod: str(pod.metadata.name))
 

@@ -134,7 +134,7 @@ class Settings:
         "redis://host:port, redis+sentinel://host:port,host:port/service or"
         " redis+cluster://host:port,host:port; rediss for TLS",
     )
-    redis_username: str = setting("BUSYAPI_REDIS_USERNAME", "", "", "the user of Redis' ACL")
+    redis_username: str = setting("BUSYAPI_REDIS_USERNAME", "", "", "the user of Redis's ACL")
     redis_password: str = setting("BUSYAPI_REDIS_PASSWORD", "", "", "the password of that user")
     redis_password_file: str = setting(
         "BUSYAPI_REDIS_PASSWORD_FILE",
@@ -279,7 +279,7 @@ class Settings:
         0,
         "keys",
         "Idempotency-Keys that a partition may store; above it, a post with a new key gets 503."
-        " 0: half of Redis' maxmemory, divided by the partitions, or 2,000,000 without one",
+        " 0: half of Redis's maxmemory, divided by the partitions, or 2,000,000 without one",
         maximum=MAX_BOUND_USAGES,
     )
     tokens_file: str = setting(
