@@ -15,7 +15,7 @@ from sanic.response import HTTPResponse, json
 from busyapi.web.server import open_listener
 
 # As in `busyapi.api.app`, which is not imported here: its modules would take memory.
-BACKLOG = 4096
+LISTEN_BACKLOG = 4096
 IDLE_SECONDS = 120
 
 LISTENING = "listening"
@@ -50,7 +50,7 @@ def main() -> None:
     port = parser.parse_args().port
     make_app().run(
         sock=open_listener(port, "--port"),
-        backlog=BACKLOG,
+        backlog=LISTEN_BACKLOG,
         single_process=True,
         access_log=False,
         motd=False,

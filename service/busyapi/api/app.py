@@ -50,7 +50,7 @@ GC_THRESHOLD = 5_000
 no collection: reference counts free its objects. With Python's default of 700 one batch starts a
 collection, and a full collection of the modules' 60,000 objects blocks the event loop for 60 ms."""
 
-BACKLOG = 4096
+LISTEN_BACKLOG = 4096
 KEEP_ALIVE_SECONDS = 120
 """Longer than the keep-alive of any ingress, so that the ingress closes the connection first."""
 
@@ -233,7 +233,7 @@ def serve(context: ApiContext) -> int:
     app.run(
         sock=sock,
         protocol=make_protocol(context),
-        backlog=BACKLOG,
+        backlog=LISTEN_BACKLOG,
         single_process=True,
         register_sys_signals=False,
         access_log=False,

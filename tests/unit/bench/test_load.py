@@ -32,4 +32,4 @@ def test_the_script_holds_the_body_unchanged(load: Load) -> None:
 
 
 def test_the_noop_is_configured_like_the_api() -> None:
-    assert (noop.BACKLOG, noop.IDLE_SECONDS) == (app.BACKLOG, app.KEEP_ALIVE_SECONDS)
+    assert (noop.LISTEN_BACKLOG, noop.IDLE_SECONDS) == (app.LISTEN_BACKLOG, app.KEEP_ALIVE_SECONDS)
