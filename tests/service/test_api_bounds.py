@@ -100,6 +100,8 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
     "usages of other texts, read twice": lambda: usages('"é"'.encode(), AGAIN),
     "usages of numbers too large": lambda: usages(b"1e400"),
     "usages of large numbers": lambda: usages(b"1e300"),
+    "usages of 20 digits": lambda: usages(b"35543994774517951114e99"),
+    "usages of exponents": lambda: usages(b"1e23"),
     "usages of tiny numbers": lambda: usages(b"1e-323"),
     "lines: large numbers": lambda: b"\n".join([usage(b'"x":' + array(b"1e300", 300))] * 9_999),
     "usages of 4,300 digits": lambda: usages(b"9" * 4_300),
@@ -243,6 +245,8 @@ SINGLES = {
     "texts beside an escape": usage(
         b'"x":%b,"z":"\\ud83d\\ude00",%b' % (array(b'"a"', 64_000), AGAIN)
     ),
+    "exponents": usage(b'"x":%b' % array(b"1e23", 19_000)),
+    "20 digits": usage(b'"x":%b' % array(b"35543994774517951114e99", 64_000)),
     "numbers too large": usage(b'"x":' + array(b"1e400", MAX_USAGE_BYTES)),
     "large numbers": usage(b'"x":' + array(b"1e300", 65_000)),
     "4,300 digits": usage(b'"x":' + array(b"9" * 4_300, MAX_USAGE_BYTES)),
