@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import pytest
 
+from busyapi.decode.limits import LONG_BYTES
 from testkit.api_client import RawConnection, render_request
 from testkit.http1 import Answer
 from testkit.ports import reserve_port
@@ -50,12 +51,14 @@ def usage(member: bytes) -> bytes:
 
 
 def usages(element: bytes, more: bytes = b'"y":0') -> bytes:
-    """Return a batch of usages of the largest allowed size, full of an element."""
-    inside = array(element, MAX_USAGE_BYTES - 200 - len(more))
+    """Return a batch of usages full of an element, as large as can be read in this way."""
+    size = LONG_BYTES if more == AGAIN else MAX_USAGE_BYTES
+    inside = array(element, size - 200 - len(more))
     return array(usage(b'"x":%b,%b' % (inside, more)))
 
 
-# The first member causes a second, thorough read; the second member makes the usage valid.
+# The first member causes a second, thorough read, of a usage up to LONG_BYTES; the second member
+# makes the usage valid.
 AGAIN = b'"y":1e400,"y":1'
 NESTED = b"[" * 57 + b"]" * 57
 OBJECTS = b'{"a":' * 57 + b"1" + b"}" * 57
