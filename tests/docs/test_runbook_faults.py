@@ -102,7 +102,7 @@ FAULTS: dict[Fault, tuple[str, ...]] = {
     damage_segment: ("BusyapiArchiveDamaged",),
     mount_wrong_volume: ("BusyapiFlusherHalted",),
     kill_redis: ("BusyapiRedisUnreachable", "BusyapiFlusherStuck"),
-    weaken_redis: ("BusyapiDurabilityNotHeld",),
+    weaken_redis: ("BusyapiDurabilityNotMet",),
     empty_redis: ("BusyapiEpochJump",),
 }
 FULL = "BusyapiArchiveDiskFull"

@@ -3,7 +3,7 @@
 from busyapi.telemetry import metric_defs_audit, metric_defs_verify
 from busyapi.telemetry.metric_defs import (
     BUILD_INFO,
-    DURABILITY_HELD,
+    DURABILITY_MET,
     LATENCY_BUCKETS,
     PARTITION,
     Label,
@@ -257,7 +257,7 @@ IDEMPOTENCY_KEYS_MAX = MetricDef(
 METRICS = (
     *(
         BUILD_INFO,
-        DURABILITY_HELD,
+        DURABILITY_MET,
         ISSUED_SEQ,
         ARCHIVED_SEQ,
         BOUND_USAGES,
