@@ -82,7 +82,7 @@ SEEDED = MetricDef(
 HALTED = MetricDef(
     "busyapi_halted",
     "gauge",
-    "1 while the flusher is halted and needs an operator (possible data loss). See /readyz.",
+    "1 while the flusher is halted and needs an operator. /readyz says why, and what to do.",
     (
         "BusyapiFlusherHalted",
         "Data path",
