@@ -26,8 +26,8 @@ FAULTS: dict[str, tuple[tuple[str, ...], set[str]]] = {
         {"RedisUnreachable"},
     ),
     "redis-weak": (
-        ("DurabilityNotHeld", "PartitionNotSeeded", "RedisUnreachable", "FlusherStuck", *BURN),
-        {"DurabilityNotHeld"},
+        ("DurabilityNotMet", "PartitionNotSeeded", "RedisUnreachable", "FlusherStuck", *BURN),
+        {"DurabilityNotMet"},
     ),
     "flusher-halted": (
         ("FlusherHalted", "ArchiveDamaged", "PartitionNotSeeded", "FlusherStuck", *LATE),

@@ -151,7 +151,7 @@ def _connect_gauges(context: ApiContext) -> None:
     metrics.connections.set_function(lambda: len(context.connections.live))
     metrics.receiving_bytes.set_function(lambda: context.budget.used_bytes)
     context.connections.on_refused = metrics.connections_refused.inc
-    metrics.durability_held.set_function(
+    metrics.durability_met.set_function(
         lambda: not any(committer.durability_error for committer in committers)
     )
     for committer in committers:

@@ -3,7 +3,7 @@
 A credential that is bound to a patient reads only usages of this patient, whatever its scopes.
 
 A usage that a credential may not read is answered as one that does not exist: ids count up, and a
-403 would tell how many usages others have posted.
+403 would reveal how many usages others have posted.
 """
 
 import msgspec

@@ -23,7 +23,7 @@ def _make_block(count: int) -> list[bytes]:
     return [digits[at : at + _ID_DIGITS] for at in range(0, len(digits), _ID_DIGITS)]
 
 
-# Not a counter: each answer would tell a stranger how many requests others have sent.
+# Not a counter: each answer would reveal to a stranger how many requests others have sent.
 generate: Callable[[], bytes] = chain.from_iterable(
     map(_make_block, repeat(_IDS_PER_BLOCK))
 ).__next__
