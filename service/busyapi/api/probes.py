@@ -10,9 +10,9 @@ from sanic.response import HTTPResponse
 from busyapi.api.context import ApiContext, make_handler
 from busyapi.web.connection_refusal import ProbeResponses
 
-_START_SECONDS = 1.0
+_START_SECONDS = 2.0
 """Less than the timeout of the readiness probe in the chart."""
-_START_CHECKS = 50
+_START_CHECKS = 100
 _START_ENDS = monotonic() + _START_SECONDS
 TEXT = "text/plain; charset=utf-8"
 
