@@ -12,7 +12,7 @@ from typing import Any
 from sanic import Request, Sanic
 from sanic.response import HTTPResponse, json
 
-from busyapi.web.server import open_listener
+from busyapi.web.listener import open_listener
 
 # As in `busyapi.api.app`, which is not imported here: its modules would take memory.
 LISTEN_BACKLOG = 4096

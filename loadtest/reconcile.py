@@ -1,4 +1,4 @@
-"""Compares all counts; a disagreement makes a run fail.
+"""Compare all counts; a disagreement makes a run fail.
 
 sent = 201 + refused + unknown, and 201 ≤ archived ≤ 201 + unknown. A request without an answer (the
 tool ended, the connection broke) may or may not be stored. A usage that was answered with 201 is

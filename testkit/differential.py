@@ -213,6 +213,7 @@ BODIES = (
 
 BATCHES = (
     *[b"[" + b",".join([BODY] * count) + b"]" for count in (1, 2, 3, 20, 20, 400)],
+    b"[%b]" % b",".join(json.dumps({**USAGE, "patientId": n}).encode() for n in range(30)),
     b"[" + BODY + b",\n" + BODY + b"]\n",
     b" [" + BODY + b"]",
     BODY + b"\n" + BODY,

@@ -141,7 +141,7 @@ COMMIT = Row(
             queries=[
                 Query(total(increase("busyapi_committer_failures_total"), "reason"), "{{reason}}")
             ],
-            alerts=["BusyapiRedisUnreachable", "BusyapiDurabilityNotHeld"],
+            alerts=["BusyapiRedisUnreachable", "BusyapiDurabilityNotMet"],
         ),
     ],
 )
@@ -260,8 +260,8 @@ BUFFER = Row(
             unit="short",
             steps=[(LOWEST, RED), (1, GREEN)],
             value_texts=[(0, "not met"), (1, "met")],
-            queries=[Query(f"min({select('busyapi_durability_held')})")],
-            alerts=["BusyapiDurabilityNotHeld"],
+            queries=[Query(f"min({select('busyapi_durability_met')})")],
+            alerts=["BusyapiDurabilityNotMet"],
         ),
         Number(
             title="Oldest unarchived usage",

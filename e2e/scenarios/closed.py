@@ -14,7 +14,7 @@ from e2e.release import EXAMPLE, Release
 from e2e.report import Report
 
 CLOSED = {"allowAnonymousWrites": False, "allowAnonymousReads": False}
-GUARDED = ("/api/usages/1", "/api/usages/count")
+PROTECTED_PATHS = ("/api/usages/1", "/api/usages/count")
 PUBLIC = ("/", "/openapi.json")
 REVOKED_SECONDS = 150
 """The kubelet takes up to two minutes to update the files of a Secret, the API a few seconds."""
@@ -86,7 +86,7 @@ def require_credentials(release: Release, report: Report) -> None:
 
 def check_statuses(release: Release, host: str, device: Client) -> None:
     """Check what is answered without a token, and to a device that may only post."""
-    expected = dict.fromkeys(GUARDED, (401, 403)) | dict.fromkeys(PUBLIC, (200, 200))
+    expected = dict.fromkeys(PROTECTED_PATHS, (401, 403)) | dict.fromkeys(PUBLIC, (200, 200))
     for path, statuses in expected.items():
         answers = tuple(
             release.request(path, host=host, token=token).status for token in ("", device.token)

@@ -14,6 +14,7 @@ from busyapi.output import OutputFailed, discard_output, flush_output
 from busyapi.renamed_settings import warn_of_old_names
 from busyapi.settings import Settings
 from busyapi.telemetry import logs
+from busyapi.web.listener import PortUnavailable, open_listener
 
 EPILOG = """\
 Settings are environment variables: see docs/reference/settings.md.
@@ -126,13 +127,23 @@ def _describe_unknown(options: argparse.Namespace, unknown: list[str]) -> str:
 
 def _api(_: argparse.Namespace, settings: Settings) -> int:
     """Receive usages on PORT (3000) and serve metrics on BUSYAPI_METRICS_PORT (9090)."""
-    from busyapi.wiring.api import run_api  # noqa: PLC0415 - the archive commands need no web server
-
     if settings.port == settings.metrics_port != 0:
         raise ConfigError("PORT and BUSYAPI_METRICS_PORT must differ")
     logs.configure_logging(settings.log_level, role="api", pod=socket.gethostname())
     warn_of_old_names(os.environ)
-    return run_api(settings)
+    host = settings.host
+    try:
+        sock = open_listener(settings.port, "PORT", host=host, early=True)
+        metrics = open_listener(
+            settings.metrics_port, "BUSYAPI_METRICS_PORT", host=host, shared=False
+        )
+    except PortUnavailable as error:
+        error.log()
+        return 1
+    # After the port is open, because it takes most of the start; and no tool needs a web server.
+    from busyapi.wiring.api import run_api  # noqa: PLC0415
+
+    return run_api(settings, sock, metrics)
 
 
 def _flusher(options: argparse.Namespace, settings: Settings) -> int:

@@ -88,7 +88,7 @@ class Refused(BusyapiError):
 
 
 class BufferFull(Refused):
-    """The buffer is full: too many usages wait to be archived, or memory is full."""
+    """The storage backend is full. Try again later."""
 
 
 class IdempotencyKeysFull(Refused):
@@ -104,7 +104,7 @@ class Overloaded(Refused):
 
 
 class RedisUnavailable(Refused):
-    """The storage backend is unavailable."""
+    """The storage backend is unavailable. Try again later."""
 
 
 class CredentialKeysUnavailable(Refused):
@@ -112,19 +112,19 @@ class CredentialKeysUnavailable(Refused):
 
 
 class DurabilityNotMet(Refused):
-    """The storage backend does not meet the configured durability tier."""
+    """The storage backend cannot store usages safely now. Try again later."""
 
 
 class AuditUnavailable(Refused):
-    """Reads are unavailable, because they cannot be recorded."""
+    """The audit trail is unavailable, so reads are refused. Try again later."""
 
 
 class UnknownVersion(Refused):
-    """Another version of the service wrote this. This version cannot read it."""
+    """The stored usage has a format that this version cannot read. Try again later."""
 
 
 class OutcomeUnknown(BusyapiError):
-    """The reply of the storage backend was lost. The usage may be stored."""
+    """The usage may be stored: the reply was lost. Send it again with the same Idempotency-Key."""
 
 
 class IdempotencyKeyConflict(BusyapiError):

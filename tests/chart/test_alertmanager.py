@@ -26,8 +26,8 @@ FAULTS: dict[str, tuple[tuple[str, ...], set[str]]] = {
         {"RedisUnreachable"},
     ),
     "redis-weak": (
-        ("DurabilityNotHeld", "FlusherNotReady", "RedisUnreachable", "FlusherStuck", *BURN),
-        {"DurabilityNotHeld"},
+        ("DurabilityNotMet", "FlusherNotReady", "RedisUnreachable", "FlusherStuck", *BURN),
+        {"DurabilityNotMet"},
     ),
     "flusher-halted": (
         ("FlusherHalted", "ArchiveDamaged", "FlusherNotReady", "FlusherStuck", *LATE),

@@ -102,7 +102,7 @@ FAULTS: dict[Fault, tuple[str, ...]] = {
     damage_segment: ("BusyapiArchiveDamaged",),
     mount_wrong_volume: ("BusyapiFlusherHalted",),
     kill_redis: ("BusyapiRedisUnreachable", "BusyapiFlusherStuck"),
-    weaken_redis: ("BusyapiDurabilityNotHeld",),
+    weaken_redis: ("BusyapiDurabilityNotMet",),
     empty_redis: ("BusyapiEpochJump",),
 }
 FULL = "BusyapiArchiveDiskFull"
@@ -245,9 +245,9 @@ def stack(tmp_path: Path) -> Iterator[tuple[Stack, StackShell]]:
         yield stack, StackShell(tmp_path / "bin", stack, server, stack.archive)
 
 
-def find_changing_block(test: str) -> str:
+def find_block(test: str) -> str:
     """Return the block of BusyapiFlusherHalted that names this test."""
-    blocks = PAGES[HALTED].of("sh", "changes")
+    blocks = PAGES[HALTED].of("sh", "decides")
     (text,) = (block.text for block in blocks if block.marks[1].endswith(f"::{test}"))
     return text
 
@@ -284,7 +284,7 @@ def put_back(segment: Path, backup: Path, shell: StackShell) -> None:
     """Run the blocks of the page that copy a file from a backup to its place."""
     page = PAGES[HALTED]
     (copies,) = (block for block in page.of("sh", "changes") if "cp FILE" in block.text)
-    (moves,) = (block for block in page.of("sh", "decides") if "-- mv " in block.text)
+    (moves,) = (block for block in page.of("sh", "decides") if "/FILE /var" in block.text)
     for block in (copies, moves):
         text = block.text.replace("FILE", segment.name).replace("DAY", segment.parent.name)
         assert shell.run(f"cd {backup}\n{text}").failures == []
@@ -303,7 +303,7 @@ def test_identity_is_put_back_as_its_page_says(
     assert identity.read_text() != good
     flusher.spawn()
     wait_until_halted(processes, "its checksum does not match")
-    text = find_changing_block("test_identity_is_put_back_as_its_page_says")
+    text = find_block("test_identity_is_put_back_as_its_page_says")
     assert shell.run(f"cd {tmp_path}\n{text}").failures == []
     flusher.wait_until_ready()
     # Only the time differs at which the file system created it, and so the checksum.
@@ -321,7 +321,7 @@ def test_open_segment_is_copied_as_its_page_says(stack: tuple[Stack, StackShell]
     flusher.kill9()
     (segment,) = processes.archive.rglob("*.open")
     assert segment.stat().st_size % 512
-    text = find_changing_block("test_open_segment_is_copied_as_its_page_says")
+    text = find_block("test_open_segment_is_copied_as_its_page_says")
     assert shell.run(text.replace("OPEN", str(segment))).failures == []
     assert segment.stat().st_size % 512 == 0
     flusher.start()

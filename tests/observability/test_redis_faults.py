@@ -48,11 +48,11 @@ def test_slow_redis_fires_latency_and_then_overload_alerts(monitored: MonitoredS
 
 def reports_unmet_tier(process: Process) -> bool:
     """Return whether a process reports that the server does not meet the tier."""
-    return process.read_metric("busyapi_durability_held") == 0
+    return process.read_metric("busyapi_durability_met") == 0
 
 
 def test_server_below_its_tier_fires_durability_alerts(monitored: MonitoredStack) -> None:
-    alerts = ("BusyapiDurabilityNotHeld",)
+    alerts = ("BusyapiDurabilityNotMet",)
     with monitored.fault(*alerts):
         monitored.server.client().config_set("appendfsync", "everysec")
         for process in monitored.stack.processes:

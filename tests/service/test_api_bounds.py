@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import pytest
 
+from busyapi.decode.limits import LONG_BYTES
 from testkit.api_client import RawConnection, render_request
 from testkit.http1 import Answer
 from testkit.ports import reserve_port
@@ -50,12 +51,14 @@ def usage(member: bytes) -> bytes:
 
 
 def usages(element: bytes, more: bytes = b'"y":0') -> bytes:
-    """Return a batch of usages of the largest allowed size, full of an element."""
-    inside = array(element, MAX_USAGE_BYTES - 200 - len(more))
+    """Return a batch of usages full of an element, as large as can be read in this way."""
+    size = LONG_BYTES if more == AGAIN else MAX_USAGE_BYTES
+    inside = array(element, size - 200 - len(more))
     return array(usage(b'"x":%b,%b' % (inside, more)))
 
 
-# The first member causes a second, thorough read; the second member makes the usage valid.
+# The first member causes a second, thorough read, of a usage up to LONG_BYTES; the second member
+# makes the usage valid.
 AGAIN = b'"y":1e400,"y":1'
 NESTED = b"[" * 57 + b"]" * 57
 OBJECTS = b'{"a":' * 57 + b"1" + b"}" * 57
@@ -100,6 +103,8 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
     "usages of other texts, read twice": lambda: usages('"é"'.encode(), AGAIN),
     "usages of numbers too large": lambda: usages(b"1e400"),
     "usages of large numbers": lambda: usages(b"1e300"),
+    "usages of 20 digits": lambda: usages(b"35543994774517951114e99"),
+    "usages of exponents": lambda: usages(b"1e23"),
     "usages of tiny numbers": lambda: usages(b"1e-323"),
     "lines: large numbers": lambda: b"\n".join([usage(b'"x":' + array(b"1e300", 300))] * 9_999),
     "usages of 4,300 digits": lambda: usages(b"9" * 4_300),
@@ -243,6 +248,8 @@ SINGLES = {
     "texts beside an escape": usage(
         b'"x":%b,"z":"\\ud83d\\ude00",%b' % (array(b'"a"', 64_000), AGAIN)
     ),
+    "exponents": usage(b'"x":%b' % array(b"1e23", 19_000)),
+    "20 digits": usage(b'"x":%b' % array(b"35543994774517951114e99", 64_000)),
     "numbers too large": usage(b'"x":' + array(b"1e400", MAX_USAGE_BYTES)),
     "large numbers": usage(b'"x":' + array(b"1e300", 65_000)),
     "4,300 digits": usage(b'"x":' + array(b"9" * 4_300, MAX_USAGE_BYTES)),

@@ -4,13 +4,18 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from testkit.processes import Stack
+from testkit.api_client import RawConnection, render_request
+from testkit.http1 import fetch
+from testkit.ports import reserve_port
+from testkit.processes import Api, Stack
+from testkit.waiting import wait_until
 
 
 @pytest.fixture
@@ -65,3 +70,54 @@ def test_another_number_of_partitions_is_refused_with_both_numbers(contract: Sta
     run = start(contract, BUSYAPI_PARTITIONS="2", BUSYAPI_FLUSHER_URLS=urls)
     assert run.returncode == 1
     assert "this installation has 1 partitions, BUSYAPI_PARTITIONS says 2" in run.stdout
+
+
+@contextmanager
+def starting(stack: Stack, folder: Path, port: int) -> Iterator[Api]:
+    """Start a process as a container does, and do not wait until it is ready."""
+    api = Api(folder, f"api-{port}", port, stack.apis[0].environment)
+    api.is_forked = False
+    api.spawn()
+    try:
+        yield api
+    finally:
+        api.stop()
+
+
+def has_started(api: Api) -> bool:
+    return "api_started" in api.log.read_text()
+
+
+def count_listeners(port: int) -> int:
+    """Return how many sockets listen on a port."""
+    lines = [
+        line.split()
+        for name in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
+    ]
+    return sum(line[1].endswith(f":{port:04X}") and line[3] == "0A" for line in lines)
+
+
+def test_a_probe_that_comes_early_waits_and_gets_200(contract: Stack, tmp_path: Path) -> None:
+    with starting(contract, tmp_path, reserve_port()) as api:
+        wait_until(lambda: count_listeners(api.port) == 1, "the port to be open")
+        assert not has_started(api)
+        with RawConnection(api.port, 30) as kubelet:
+            kubelet.send(render_request("GET", "/readyz"))
+            assert kubelet.read_answer().status == 200
+
+
+def test_a_process_takes_no_connection_from_another_before_it_serves(
+    contract: Stack, tmp_path: Path
+) -> None:
+    port = contract.port
+    before = count_listeners(port)
+    with starting(contract, tmp_path, port) as api:
+        deadline = time.monotonic() + 30
+        while not has_started(api) and time.monotonic() < deadline:
+            count = count_listeners(port)
+            if has_started(api):
+                break
+            assert count == before
+            assert fetch(port, "/livez").status == 200
+        wait_until(lambda: count_listeners(port) == before + 1, "the second to listen")

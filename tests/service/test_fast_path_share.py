@@ -320,3 +320,48 @@ def test_other_batches_take_the_route(stack: Stack, request_bytes: bytes, status
         device.send(request_bytes)
         assert device.read_answer().status == status
     assert count_fast(stack, BATCH) == before
+
+
+@pytest.mark.parametrize("switch", ["on", "off"])
+@pytest.mark.parametrize(
+    ("settings", "taken", "refused", "status"),
+    [
+        ({"BUSYAPI_MAX_BATCH_ITEMS": "3"}, make_batch(3), make_batch(4), 422),
+        (
+            {"BUSYAPI_MAX_BATCH_BYTES": str(2 * len(BODY) + 3)},
+            make_batch(2),
+            make_batch(2) + b"  ",
+            413,
+        ),
+        (
+            {"BUSYAPI_MAX_BODY_BYTES": str(3 * len(BODY))},
+            make_batch(3),
+            make_batch(1, BODY[:-1] + b" " * 2 * len(BODY) + b" }"),
+            422,
+        ),
+    ],
+)
+def test_both_ways_have_the_same_limits(
+    start_api: Callable[..., Api],
+    settings: dict[str, str],
+    *,
+    taken: bytes,
+    refused: bytes,
+    status: int,
+    switch: str,
+) -> None:
+    api = start_api(**settings, BUSYAPI_FAST_PATH=switch)
+    for body, expected in ((taken, 201), (refused, status)):
+        with RawConnection(api.port) as device:
+            device.send(post_batch(body))
+            assert device.read_answer().status == expected
+    count = int(api.read_metric("busyapi_fast_path_requests_total", route=BATCH))
+    assert count == (1 if switch == "on" else 0)
+
+
+def test_a_lenient_batch_of_many_tiny_usages_takes_the_route(start_api: Callable[..., Api]) -> None:
+    api = start_api(BUSYAPI_VALIDATION="lenient")
+    with RawConnection(api.port) as device:
+        device.send(post_batch(make_batch(500, b'{"a":1}')))
+        assert device.read_answer().status == 201
+    assert not api.read_metric("busyapi_fast_path_requests_total", route=BATCH)

@@ -1,8 +1,20 @@
-"""The text of an exception in a log."""
+"""The text of an exception, for logs and for clients."""
+
+import re
 
 import pytest
 
-from busyapi.errors import BufferFull, BusyapiError, RedisUnavailable, describe_for_log
+from busyapi.api.archive_client import ArchiveUnavailable
+from busyapi.errors import (
+    AuditUnavailable,
+    BufferFull,
+    BusyapiError,
+    DurabilityNotMet,
+    OutcomeUnknown,
+    RedisUnavailable,
+    UnknownVersion,
+    describe_for_log,
+)
 
 
 def fail(error: Exception) -> None:
@@ -28,7 +40,19 @@ def test_only_type_and_place_of_other_errors_are_logged(error: Exception) -> Non
     assert describe_for_log(caught.value).startswith(f"{type(error).__name__} in fail:")
 
 
-def test_a_full_buffer_is_not_blamed_on_the_archive_alone() -> None:
-    """Devices also get this sentence when Redis has no memory left."""
-    assert "too many usages wait to be archived" in describe_for_log(BufferFull())
-    assert "or memory is full" in describe_for_log(BufferFull())
+@pytest.mark.parametrize(
+    "error",
+    [
+        BufferFull,
+        RedisUnavailable,
+        ArchiveUnavailable,
+        DurabilityNotMet,
+        AuditUnavailable,
+        UnknownVersion,
+        OutcomeUnknown,
+    ],
+)
+def test_message_for_clients_says_what_to_do_and_names_no_part(error: type[BusyapiError]) -> None:
+    message = str(error())
+    assert re.search(r"\. (Try|Send it) again", message)
+    assert not re.search(r"redis|valkey|flusher|buffer|partition|tier|memory", message.lower())

@@ -1,4 +1,4 @@
-"""Draws a dashboard: each panel in its place."""
+"""Draw a dashboard: each panel in its place."""
 
 import io
 from pathlib import Path

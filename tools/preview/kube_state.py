@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 Get = Callable[[str], Any]
-"""Gets a path from the API server."""
+"""A function that gets a path from the API server."""
 
 SCALER = ("namespace", "horizontalpodautoscaler")
 POD = ("namespace", "pod")

@@ -1,4 +1,4 @@
-"""Draws each kind of panel from the curves of its queries."""
+"""Draw each kind of panel from the curves of its queries."""
 
 import math
 import re

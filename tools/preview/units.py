@@ -1,4 +1,4 @@
-"""Formats values as Grafana does, in the units that the dashboards have."""
+"""Format values as Grafana does, in the units that the dashboards have."""
 
 from collections.abc import Sequence
 

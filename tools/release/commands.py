@@ -1,4 +1,4 @@
-"""Runs other programs."""
+"""Run other programs."""
 
 import os
 import shutil

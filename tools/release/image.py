@@ -1,4 +1,4 @@
-"""Builds the container image into an OCI archive, and reads its files."""
+"""Build the container image into an OCI archive, and read its files."""
 
 import json
 import shutil

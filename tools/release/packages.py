@@ -1,4 +1,4 @@
-"""Builds the Python packages and the chart. Two builds of one commit give equal bytes."""
+"""Build the Python packages and the chart. Two builds of one commit give equal bytes."""
 
 import sys
 from pathlib import Path

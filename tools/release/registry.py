@@ -1,4 +1,4 @@
-"""Pushes image, chart and signatures to an OCI registry, and pulls image and chart if signed.
+"""Push image, chart and signatures to an OCI registry, and pull image and chart if signed.
 
 The signature of the manifest `sha256:abc…` is an image with the tag `sha256-abc….sig`, as cosign
 makes it. Its only layer contains the signed JSON; the layer's annotation is the signature.

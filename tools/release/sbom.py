@@ -1,4 +1,4 @@
-"""Writes the contents of the lock and of the image as CycloneDX 1.6 in JSON."""
+"""Write the contents of the lock and of the image as CycloneDX 1.6 in JSON."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Signs with an ECDSA P-256 key, in the formats that openssl and cosign verify.
+"""Sign with an ECDSA P-256 key, in the formats that openssl and cosign verify.
 
 A signature is base64 of an ECDSA signature in DER over SHA-256. For an image or a chart in a
 registry the signed content is cosign's "simple signing" JSON, which names the manifest's digest.

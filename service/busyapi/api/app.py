@@ -10,6 +10,7 @@ Each step is a Sanic listener.
 
 import asyncio
 import gc
+import socket
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -31,16 +32,11 @@ from busyapi.commit.committer import Committer
 from busyapi.errors import describe_for_log
 from busyapi.web.connection_refusal import ConnectionRefuser
 from busyapi.web.connections import ConnectionTable, close_idle_connections
+from busyapi.web.listener import LISTEN_BACKLOG
 from busyapi.web.metrics_port import make_metrics_port
 from busyapi.web.protocol import ConnectionLimits
 from busyapi.web.request import BufferedRequest
-from busyapi.web.server import (
-    PortUnavailable,
-    install_stop_signals,
-    open_listener,
-    raise_open_files_limit,
-    stop_app,
-)
+from busyapi.web.server import install_stop_signals, raise_open_files_limit, stop_app
 
 log = structlog.get_logger()
 
@@ -50,7 +46,6 @@ GC_THRESHOLD = 5_000
 no collection: reference counts free its objects. With Python's default of 700 one batch starts a
 collection, and a full collection of the modules' 60,000 objects blocks the event loop for 60 ms."""
 
-LISTEN_BACKLOG = 4096
 KEEP_ALIVE_SECONDS = 120
 """Longer than the keep-alive of any ingress, so that the ingress closes the connection first."""
 
@@ -156,7 +151,7 @@ def _connect_gauges(context: ApiContext) -> None:
     metrics.connections.set_function(lambda: len(context.connections.live))
     metrics.receiving_bytes.set_function(lambda: context.budget.used_bytes)
     context.connections.on_refused = metrics.connections_refused.inc
-    metrics.durability_held.set_function(
+    metrics.durability_met.set_function(
         lambda: not any(committer.durability_error for committer in committers)
     )
     for committer in committers:
@@ -214,18 +209,11 @@ async def _close(app: Sanic[Any, Any]) -> None:
     log.info("api_stopped")
 
 
-def serve(context: ApiContext) -> int:
+def serve(context: ApiContext, sock: socket.socket, metrics_socket: socket.socket) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code of the process."""
     app = make_app(context)
     settings = context.settings
-    try:
-        sock = open_listener(settings.port, "PORT", host=settings.host)
-        app.ctx.metrics_socket = open_listener(
-            settings.metrics_port, "BUSYAPI_METRICS_PORT", host=settings.host, shared=False
-        )
-    except PortUnavailable as error:
-        error.log()
-        return 1
+    app.ctx.metrics_socket = metrics_socket
     max_connections = raise_open_files_limit(settings.max_connections)
     context.connections = ConnectionTable(
         max_connections, ConnectionRefuser(make_overload_probes(context), stored="no")

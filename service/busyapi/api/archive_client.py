@@ -29,7 +29,7 @@ RETRIED_STATUSES = frozenset({401, 403, 404, 408, 429})
 
 
 class ArchiveUnavailable(Refused):
-    """The archive is unavailable."""
+    """Archived usages are unavailable. Try again later."""
 
 
 class EntriesRefused(BusyapiError):

@@ -35,6 +35,7 @@ from busyapi.api.patient_binding import is_bound_to
 from busyapi.api.request_head import HeadParts, HeadReader
 from busyapi.auth.credential import Credential
 from busyapi.decode.fast_array import decode_flat_array
+from busyapi.decode.limits import MAX_STEP_BYTES
 from busyapi.decode.usage import decode_fast
 from busyapi.errors import Refused
 from busyapi.telemetry.metrics import RouteTally
@@ -145,9 +146,10 @@ class FastPathProtocol(DeadlineProtocol):
             return False
         length, credentials, authorization, request_id, key, is_batch = parts
         settings = context.settings
-        if context.draining or (
-            length > settings.max_body and not (is_batch and length <= settings.max_batch_bytes)
-        ):
+        limit = settings.max_body
+        if is_batch:
+            limit = min(settings.max_batch_bytes, MAX_STEP_BYTES)
+        if length > limit or context.draining:
             return False
         # Most posts of an open installation have no credential and no limit.
         is_anonymous = authorization is None and not credentials
@@ -194,6 +196,7 @@ class FastPathProtocol(DeadlineProtocol):
 
     def _submit_batch(self, body: bytes, credential: Credential, request_id: bytes | None) -> bool:
         """Submit the usages of a batch, as `_submit`: without patients to check, or a limit."""
+        began = monotonic()
         context = self.context
         settings = context.settings
         if credential.patient_id is not None or context.authorizer.is_limited(credential):
@@ -207,6 +210,7 @@ class FastPathProtocol(DeadlineProtocol):
         if stamp:
             lines = [line + stamp for line in lines]
         write = FastPathBatch(self, lines, request_id or generate(), is_stamped=bool(stamp))
+        write.created_at = began  # the time to decode them is a part of the response's
         try:
             context.committers.submit(write)
         except Refused as error:

@@ -1,6 +1,8 @@
 """Handlers of GET /livez and /readyz. A response has one line for each check."""
 
+import asyncio
 from collections.abc import Iterable
+from time import monotonic
 
 from sanic import Request
 from sanic.response import HTTPResponse
@@ -8,6 +10,10 @@ from sanic.response import HTTPResponse
 from busyapi.api.context import ApiContext, make_handler
 from busyapi.web.connection_refusal import ProbeResponses
 
+_START_SECONDS = 2.0
+"""Less than the timeout of the readiness probe in the chart."""
+_START_CHECKS = 100
+_START_ENDS = monotonic() + _START_SECONDS
 TEXT = "text/plain; charset=utf-8"
 
 
@@ -33,8 +39,16 @@ async def get_readyz(context: ApiContext, _: Request) -> HTTPResponse:
     once, and devices would get the error of the ingress instead of this service's. A Redis that
     does not meet the durability tier does fail it: every write is refused until an operator changes
     a setting.
+
+    While the process starts, a probe waits until it is ready: the next one comes a second later.
     """
-    return render_checks(check_readiness(context))
+    checks = check_readiness(context)
+    for _check in range(_START_CHECKS):
+        if monotonic() > _START_ENDS or not any(problem for _, problem in checks):
+            break
+        await asyncio.sleep(_START_SECONDS / _START_CHECKS)
+        checks = check_readiness(context)
+    return render_checks(checks)
 
 
 def check_readiness(context: ApiContext) -> list[tuple[str, str]]:

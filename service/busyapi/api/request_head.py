@@ -119,11 +119,11 @@ class HeadReader:
         now = monotonic()
         if now < self._next_pattern_at:
             return
-        self._next_pattern_at = now + _SECONDS_PER_PATTERN
         pattern = _make_pattern(
             head.removeprefix(b"\r\n"), parts, reads_authorization=self._reads_authorization
         )
         if len(pattern) <= _MAX_PATTERN_BYTES:
+            self._next_pattern_at = now + _SECONDS_PER_PATTERN
             compiled = re.compile(pattern)
             re.purge()  # its cache would keep 500 patterns that were dropped here
             del self._patterns[MAX_PATTERNS - 1 :]

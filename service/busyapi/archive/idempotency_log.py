@@ -86,7 +86,7 @@ class IdempotencyLog:
 
     @property
     def is_empty(self) -> bool:
-        """True if no file holds a key."""
+        """Return whether no file holds a key."""
         return not any(_file_size(part) for part in self.parts)
 
     def append(self, records: Sequence[IdempotencyRecord]) -> None:

@@ -82,7 +82,9 @@ class Recovery:
             self._salvage(file, file.last)
         for one, other in find_overlaps(self.files):
             raise ArchiveDamaged(
-                f"{one.path} and {other.path} in {self._folder} hold the same seqs: move one away"
+                f"{one.path} and {other.path} in {self._folder} hold the same seqs. If you restored"
+                " one of them from a backup, keep it and move the other one off the volume, as the"
+                " runbook of BusyapiFlusherHalted says (Fix, step 3)"
             )
         self._delete_archived_doubtful()
         return self.files

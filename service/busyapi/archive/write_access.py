@@ -23,7 +23,7 @@ class WriteAccess:
 
     @property
     def is_usable(self) -> bool:
-        """True while the folder is locked and no failure or takeover was detected."""
+        """Return whether the folder is locked, and no failure or takeover was detected."""
         return self.is_held and not self._failure and not self._takeover
 
     def require_usable(self) -> None:

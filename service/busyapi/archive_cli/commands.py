@@ -45,8 +45,9 @@ def add_commands(commands: Any, archive_dir: Path, audit_mode: str = "auto") -> 
     archive = commands.add_parser(
         "archive",
         help="list, read, verify and export the archive",
-        description="Work on the archive. All commands but accept-loss and confirm-restore only"
-        " read, also while flushers run.",
+        description="Work on the archive, also while flushers run. accept-loss and confirm-restore"
+        " change it, and need a flusher that is halted or stopped. cat and export record themselves"
+        " in the audit trail (BUSYAPI_AUDIT). All other commands only read.",
     )
     subcommands = archive.add_subparsers(required=True, metavar="COMMAND")
 

@@ -1,7 +1,7 @@
 """Records in the audit trail what a command prints or exports, before it does.
 
-The record is beside the archive, in the trail that the flusher of the partition writes. An archive
-that cannot be written to is read all the same, with a warning, unless BUSYAPI_AUDIT is `required`.
+The record is in the trail of the partition, to which its flusher writes too. An archive that cannot
+be written to is read all the same, with a warning, unless BUSYAPI_AUDIT is `required`.
 """
 
 import argparse

@@ -1,1 +1,1 @@
-"""The audit trail: who read, exported or was refused, in hash-chained files beside the archive."""
+"""The audit trail: who read, exported or was refused, in hash-chained files of each partition."""

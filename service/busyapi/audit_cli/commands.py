@@ -42,8 +42,8 @@ def add_commands(commands: Any, archive_dir: Path) -> None:
     audit = commands.add_parser(
         "audit",
         help="verify and read the audit trail",
-        description="Work on the audit trail, also while flushers run. It lies beside the archive,"
-        " one trail for each partition. Nothing is changed.",
+        description="Work on the audit trail, also while flushers run. Each partition has a trail,"
+        " in its folder `audit` (`p00/audit`). Nothing is changed.",
     )
     subcommands = audit.add_subparsers(required=True, metavar="COMMAND")
 
@@ -96,9 +96,10 @@ def _verify(options: argparse.Namespace) -> int:
     """Verify that the audit trail is complete and unchanged.
 
     Each record must match its hash, which includes the record before it; files may be missing only
-    if the trail records that their retention ended; the head must name the last record. Who can
-    write to the volume can replace a whole trail by another one: to notice that, keep hashes
-    elsewhere and name them with --expect. Exit code 0: all of this holds, 1: not, 2: no trail.
+    if the trail records that their retention ended; the head must name the last record. A
+    process that can write to the volume can replace the whole trail. To detect this, store hashes
+    outside the volume and pass them with --expect. Exit code 0: all of this holds, 1: not, 2: no
+    trail.
     """
     reports = [
         verify_trail(folder, number, options.expect)

@@ -30,7 +30,7 @@ from busyapi.stream.session import Session
 EXPIRY_INTERVAL_SECONDS = 0.1
 RECHECK_INTERVAL_SECONDS = 5.0
 """How often an open connection is checked again: an operator may change the server's settings."""
-RETRY_BACKOFF_SECONDS = (0.05, 1.0)
+MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.05, 1.0
 
 
 class Committer:
@@ -65,7 +65,7 @@ class Committer:
         self.connection_state = ConnectionState(partition)
         # Redis refused the last batch on a checked connection, and may refuse the next one too.
         self._was_refused = False
-        self._backoff = RETRY_BACKOFF_SECONDS[0]
+        self._backoff = MIN_BACKOFF_SECONDS
         self._next_check = 0.0
 
     # --- for requests, probes and metrics -----------------------------------------------
@@ -163,12 +163,12 @@ class Committer:
 
     async def _back_off(self) -> None:
         await asyncio.sleep(self._backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-        self._backoff = min(self._backoff * 2, RETRY_BACKOFF_SECONDS[1])
+        self._backoff = min(self._backoff * 2, MAX_BACKOFF_SECONDS)
 
     def _mark_recovered(self) -> None:
         self.connection_state.mark_connected()
         self._was_refused = False
-        self._backoff = RETRY_BACKOFF_SECONDS[0]
+        self._backoff = MIN_BACKOFF_SECONDS
 
     async def _recheck(self, session: Session) -> None:
         self._next_check = monotonic() + RECHECK_INTERVAL_SECONDS

@@ -7,8 +7,15 @@ one comma separates two values.
 """
 
 from busyapi.decode.incremental import Incremental, run_to_completion
-from busyapi.decode.json_line import DEPTH_LIMIT, SHALLOW_BYTES, choose_parser, render_all
+from busyapi.decode.json_line import (
+    DEPTH_LIMIT,
+    SHALLOW_BYTES,
+    choose_parser,
+    has_few_slow_numbers,
+    render_all,
+)
 from busyapi.decode.limits import (
+    LONG_BYTES,
     MAX_STEP_BYTES,
     count_brackets,
     max_containers,
@@ -65,15 +72,17 @@ def decode_flat_array(
 
     None if it needs `decode_batch`, which spreads what takes long over several steps.
     """
+    braces = raw.count(b"{")
     if (
-        len(raw) > min(MAX_STEP_BYTES, max_item_bytes)
+        len(raw) > MAX_STEP_BYTES
+        or braces > len(raw) // _MIN_USAGE_BYTES
         or raw.count(b"[") > 1
-        or raw.count(b"{") > len(raw) // _MIN_USAGE_BYTES
-        or not scan_numbers(raw).are_plain
+        or scan_numbers(raw).slow
     ):
         return None
-    lines = run_to_completion(decode_array_fast(raw, max_items, max_item_bytes, strict=strict))
-    return lines or None
+    max_bytes = min(MAX_STEP_BYTES, max_item_bytes)
+    lines = run_to_completion(decode_array_fast(raw, max_items, max_bytes, strict=strict))
+    return lines if lines and len(lines) == braces else None
 
 
 def _find_last_item_end(text: bytes, head: bytes, start: int, end: int) -> int:
@@ -91,8 +100,11 @@ def decode_items_fast(items: bytes, brackets: int, *, strict: bool) -> list[byte
     # This counts the usages' own brackets too: an ordinary usage is longer than eight bytes.
     if brackets > max_containers(len(items)) or numbers.excess:
         return None
+    # Its usages one by one, with pauses between them, if it has more slow numbers than are fast.
+    if len(items) > LONG_BYTES and not has_few_slow_numbers(len(items), numbers.slow):
+        return None
     try:
-        usages = choose_parser(len(items), numbers.large_exponents)(b"[%b]" % items)
+        usages = choose_parser(len(items), numbers.slow)(b"[%b]" % items)
         if all(map(is_usage if strict else is_object, usages)):
             lines = render_all(usages)
             # Each usage has one bracket. Only the others can make one of them deep or dense.

@@ -25,26 +25,32 @@ LONG_BYTES = 8_192
 """Bytes that the full parser reads, without a break: up to 1 ms. `long_usage` reads a longer usage
 in steps."""
 
-MAX_LARGE_EXPONENTS = 1024
-"""Numbers with an exponent of three digits that a usage of more than LONG_BYTES may hold. Reading
-one takes 0.4 µs, ten times as long as other numbers of its size."""
+SLOW_DIGITS = 20
+MAX_SLOW_NUMBERS = 128
+"""Numbers with an exponent of three digits, or of SLOW_DIGITS, that a usage of more than LONG_BYTES
+may hold. msgspec takes up to 10 µs for one near the limits of a double, and 3 µs for one of 20
+digits halfway between two doubles; 20 ns for others, or 0.3 µs with an exponent of two digits."""
+
+MAX_EXPONENTS = 4096
+"""Numbers with an exponent of two digits that such a usage may hold."""
 
 MAX_DIGITS = 500
-"""Digits in a row that a number in a usage of more than LONG_BYTES may have. The time to read and
+"""Digits that a number in a usage of more than LONG_BYTES may have. The time to read and
 write an integer grows with the square of its digits: 0.3 ms for 4,300 of them."""
 
-TOO_MANY_EXPONENTS = (
-    f"is larger than {LONG_BYTES} bytes and holds more than {MAX_LARGE_EXPONENTS} numbers with an"
-    " exponent of three digits"
+TOO_MANY_SLOW_NUMBERS = (
+    f"is larger than {LONG_BYTES} bytes and holds more than {MAX_SLOW_NUMBERS} numbers with an"
+    f" exponent of three digits, or of {SLOW_DIGITS} digits, or more than {MAX_EXPONENTS} with an"
+    " exponent of two digits"
 )
 TOO_MANY_DIGITS = (
-    f"is larger than {LONG_BYTES} bytes and holds a number with more than {MAX_DIGITS} digits in"
-    " a row"
+    f"is larger than {LONG_BYTES} bytes and holds a number with more than {MAX_DIGITS} digits"
 )
 
 TOO_DENSE = "holds too many objects and arrays for its size"
 
 _DIGITS = bytes.maketrans(b"E0123456789", b"e0000000000")
+_SLOW_DIGITS = b"0" * SLOW_DIGITS
 _MANY_DIGITS = b"0" * 64  # of 100 or more, Python's search takes quadratic time in crafted bodies
 
 # A string without an end matches to the end of the body. Otherwise the search would start again at
@@ -66,27 +72,29 @@ def count_containers(raw: bytes) -> int:
 class Numbers(NamedTuple):
     """What makes the numbers of some JSON slow to read."""
 
-    large_exponents: int
-    """Exponents of three digits or more."""
+    slow: int
+    """Exponents of three digits or more, and 20 digits."""
+    exponents: int
+    """Exponents of two digits or more."""
     has_many_digits: bool
-
-    @property
-    def are_plain(self) -> bool:
-        """Return whether all of them are fast to read."""
-        return not (self.large_exponents or self.has_many_digits)
 
     @property
     def excess(self) -> str:
         """Return which limit of a long usage they exceed, as an error's text, or ""."""
-        if self.large_exponents > MAX_LARGE_EXPONENTS:
-            return TOO_MANY_EXPONENTS
-        return TOO_MANY_DIGITS if self.has_many_digits else ""
+        if self.has_many_digits:
+            return TOO_MANY_DIGITS
+        too_many = self.slow > MAX_SLOW_NUMBERS or self.exponents > MAX_EXPONENTS
+        return TOO_MANY_SLOW_NUMBERS if too_many else ""
 
 
 def scan_numbers(raw: bytes) -> Numbers:
     """Return what the numbers are at most: what looks like one inside a string counts too."""
-    marked = raw.translate(_DIGITS, b"+-")
-    return Numbers(marked.count(b"0e000"), _has_many_digits(marked))
+    marked = raw.translate(_DIGITS, b"+-.")
+    return Numbers(
+        slow=marked.count(b"0e000") + marked.count(_SLOW_DIGITS),
+        exponents=marked.count(b"0e00"),
+        has_many_digits=_has_many_digits(marked),
+    )
 
 
 def _has_many_digits(marked: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""A long usage, in steps: each is one pass over its bytes, of 2 ms or less whatever they are.
+"""A long usage, in steps: each is one pass over its bytes, of about 2 ms or less.
 
 Python's parser would find the place of every error, but some usages take it three times as long. So
 msgspec alone reads a long usage, and what it refuses gets one error without a pointer.
@@ -8,7 +8,12 @@ import msgspec
 
 from busyapi.decode.diagnose import TOO_DEEP, NotJson, Unreadable
 from busyapi.decode.incremental import Incremental
-from busyapi.decode.json_line import DEPTH_LIMIT, choose_parser, measure_depth, render
+from busyapi.decode.json_line import (
+    DEPTH_LIMIT,
+    measure_depth,
+    parse_few_slow_numbers,
+    render,
+)
 from busyapi.decode.limits import (
     LONG_BYTES,
     TOO_DENSE,
@@ -47,7 +52,7 @@ def read_long_usage(raw: bytes, *, strict: bool) -> Incremental[bytes]:
     if is_too_dense(raw):
         raise _make_error(raw, TOO_DENSE)
     yield
-    value = _parse(raw, numbers.large_exponents)
+    value, is_paired = yield from _parse(raw)
     if not isinstance(value, dict):
         raise Unreadable("is not a JSON object")
     yield
@@ -55,38 +60,59 @@ def read_long_usage(raw: bytes, *, strict: bool) -> Incremental[bytes]:
         if measure_depth(value) > DEPTH_LIMIT:
             raise Unreadable(TOO_DEEP)
         yield
+    if not is_paired:
+        raise InvalidUsage([ValidationError("", UNPAIRED_SURROGATE)])
     errors = list(find_rule_errors(value)) if strict else []
     if errors:
         raise InvalidUsage(errors)
     return render(value)
 
 
-def _parse(raw: bytes, large_exponents: int) -> object:
-    parse = choose_parser(len(raw), large_exponents)
-    # Raise below, not in the handlers: the parser's errors hold the payload. As the context of the
-    # new error, they could get into a log.
-    try:
-        return parse(raw)
-    except UnicodeDecodeError:
-        reason = "is not UTF-8"
-    except msgspec.ValidationError:  # of plain values, nothing else is validated
-        reason = ""
-    except (msgspec.DecodeError, RecursionError) as error:
-        reason = describe_error(raw, 0, error)
-    if not reason:
+def _parse(raw: bytes) -> Incremental[tuple[object, bool]]:
+    """Return the value, and whether its surrogates are paired."""
+    reason, value = _try(raw)
+    if reason is None:
+        return value, True
+    if reason == _NUMBER:
         raise _make_error(raw, NUMBER_TOO_LARGE)
-    if (scanned := replace_surrogates(raw)) != raw:
-        try:
-            parse(scanned)
-        except (ValueError, RecursionError):
-            pass
-        else:
-            raise InvalidUsage([ValidationError("", UNPAIRED_SURROGATE)])
-    raise _make_unreadable(reason)
+    scanned = replace_surrogates(raw)
+    if scanned == raw or reason == _NOT_UTF8:
+        raise _make_unreadable(reason)
+    # An unpaired surrogate has no position, and hides what else is wrong.
+    yield
+    reason, value = _try(scanned)
+    if reason == _NUMBER:
+        raise _make_error(raw, NUMBER_TOO_LARGE)
+    if reason is not None:
+        raise _make_unreadable(reason)
+    return value, False
+
+
+_NUMBER = "number"
+_NOT_UTF8 = "is not UTF-8"
+
+
+def _try(raw: bytes) -> tuple[str | None, object]:
+    """Return the value, or why there is none: in words, because errors hold the payload.
+
+    As the context of a new error, they could get into a log.
+    """
+    try:
+        return None, parse_few_slow_numbers(raw)
+    except UnicodeDecodeError:
+        return _NOT_UTF8, None
+    except msgspec.ValidationError:  # of plain values, nothing else is validated
+        return _NUMBER, None
+    except (msgspec.DecodeError, RecursionError) as error:
+        return describe_error(raw, 0, error), None
 
 
 def _make_error(raw: bytes, detail: str) -> Exception:
-    """Return the error of bytes that break a limit, or that are not a JSON object."""
+    """Return the error of bytes that break a limit, or that are not a JSON object in UTF-8."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return _make_unreadable(_NOT_UTF8)
     if reason := find_syntax_error(replace_surrogates(raw)):
         return _make_unreadable(reason)
     if not raw.lstrip(b" \t\r\n").startswith(b"{"):

@@ -82,7 +82,7 @@ def make_archive_port(
     table = ConnectionTable(max_connections, ConnectionRefuser({}))
     port = SecondaryPort("archive", MAX_BODY_BYTES, limits, table)
 
-    def guard(handle: Handler) -> Handler:
+    def require_secret(handle: Handler) -> Handler:
         @wraps(handle)
         async def handle_authorized(request: Request, **parameters: Any) -> HTTPResponse:
             header = request.headers.get("authorization", "")
@@ -96,9 +96,13 @@ def make_archive_port(
 
         return handle_authorized
 
-    port.add_route(guard(lookup.__call__), "/usages/<seq:int>", ["GET", "HEAD"])
+    port.add_route(require_secret(lookup.__call__), "/usages/<seq:int>", ["GET", "HEAD"])
     # With `stream` the secret is checked before the body is received.
     port.app.add_route(
-        guard(AuditHandler(keeper).__call__), "/audit", methods=["POST"], name="audit", stream=True
+        require_secret(AuditHandler(keeper).__call__),
+        "/audit",
+        methods=["POST"],
+        name="audit",
+        stream=True,
     )
     return port

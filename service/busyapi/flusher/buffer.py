@@ -52,7 +52,7 @@ class FlushBuffer:
 
     @property
     def should_flush(self) -> bool:
-        """True when the buffer should be flushed."""
+        """Return whether the buffer should be flushed."""
         is_due = self._filled_since is not None and (
             monotonic() - self._filled_since >= MAX_FLUSH_WAIT_SECONDS
         )

@@ -107,7 +107,7 @@ class Flusher:
         except (RedisUnavailable, NotSeeded, LeaseLost, DurabilityNotMet) as error:
             # The next step reads again from the cursor: Redis still has what is not archived.
             if isinstance(error, DurabilityNotMet):
-                self._metrics.durability_held.set(0)
+                self._metrics.durability_met.set(0)
             await self._mark_not_ready(error, RETRY_INTERVAL_SECONDS)
             self._buffer = None
         except ArchiveFull as error:
@@ -239,7 +239,7 @@ class Flusher:
         server = await partition.inspect()
         # Committers refuse a server below its tier; the flusher still archives what they stored.
         self._durability_error = server.durability_error
-        self._metrics.durability_held.set(0 if server.durability_error else 1)
+        self._metrics.durability_met.set(0 if server.durability_error else 1)
         self._metrics.redis_memory_bytes.set(server.memory_bytes)
         self._metrics.redis_memory_max_bytes.set(server.memory_max_bytes)
         self._idempotency_keys.report(server.memory_max_bytes, self._metrics)

@@ -17,17 +17,12 @@ from busyapi.flusher.verifier import Verifier
 from busyapi.telemetry.metrics import FlusherMetrics
 from busyapi.web.connection_refusal import ConnectionRefuser
 from busyapi.web.connections import ConnectionTable, close_idle_connections
+from busyapi.web.listener import PortUnavailable, open_listener
 from busyapi.web.metrics_port import MetricsHandler
 from busyapi.web.problems import Problem, ProblemHandler
 from busyapi.web.protocol import ConnectionLimits, DeadlineProtocol
 from busyapi.web.request import BufferedRequest
-from busyapi.web.server import (
-    PortUnavailable,
-    install_stop_signals,
-    open_listener,
-    raise_open_files_limit,
-    stop_app,
-)
+from busyapi.web.server import install_stop_signals, raise_open_files_limit, stop_app
 
 log = structlog.get_logger()
 

@@ -173,7 +173,7 @@ class RedisConnection:
 
     @property
     def is_closed(self) -> bool:
-        """True when the connection can no longer be used."""
+        """Return whether the connection can no longer be used."""
         return self._replies.transport is None
 
     async def load_scripts(self) -> None:

@@ -106,7 +106,7 @@ EVENTS = (
         " one request; `requests` counts those since the previous line."
         " The last ones of an outage appear in the next outage's line; metrics count all",
         "RedisUnavailable, OutcomeUnknown: the runbook of BusyapiRedisUnreachable. NotSeeded:"
-        " BusyapiFlusherNotReady. DurabilityNotMet: BusyapiDurabilityNotHeld."
+        " BusyapiFlusherNotReady. DurabilityNotMet: BusyapiDurabilityNotMet."
         " IdempotencyKeysFull: BusyapiIdempotencyKeysFilling. BufferFull,"
         " Overloaded: the alert of that name. UnknownVersion: BusyapiFlusherHalted."
         " CredentialKeysUnavailable: see `credentials_not_reloaded`",
@@ -237,7 +237,7 @@ EVENTS = (
         "warning",
         ("detail",),
         "Redis does not meet the configured durability tier",
-        "the runbook of BusyapiDurabilityNotHeld",
+        "the runbook of BusyapiDurabilityNotMet",
     ),
     LogEvent(
         "fsync_failed",

@@ -62,6 +62,6 @@ AUDIT_EVENTS = (
         ("file", "seq", "hash"),
         "a file of the audit trail is complete, or the flusher stops (`file` is empty): `hash` is"
         " that of its last record, `seq`",
-        "keep these lines away from the volume: `busyapi audit verify --expect HASH` checks them",
+        "store these lines outside the volume: `busyapi audit verify --expect HASH` checks them",
     ),
 )

@@ -72,14 +72,14 @@ BUILD_INFO = MetricDef(
         Label("role", "2", ("api", "flusher")),
     ),
 )
-DURABILITY_HELD = MetricDef(
-    "busyapi_durability_held",
+DURABILITY_MET = MetricDef(
+    "busyapi_durability_met",
     "gauge",
     "1 while Redis meets the configured durability tier. 0: requests are refused with the reason"
     " DurabilityNotMet, and a flusher logs `durability_not_met`; /readyz names the setting to"
     " change.",
     (
-        "BusyapiDurabilityNotHeld",
+        "BusyapiDurabilityNotMet",
         "BusyapiRedisUnreachable",
         "Data path",
     ),

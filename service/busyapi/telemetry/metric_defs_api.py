@@ -2,7 +2,7 @@
 
 from busyapi.telemetry.metric_defs import (
     BUILD_INFO,
-    DURABILITY_HELD,
+    DURABILITY_MET,
     LATENCY_BUCKETS,
     PARTITION,
     Label,
@@ -87,7 +87,8 @@ REFUSED = MetricDef(
     "Requests answered with 503. BufferFull, ArchiveUnavailable, AuditUnavailable (lookups):"
     " check the flusher."
     " NotSeeded, RedisUnavailable, DurabilityNotMet: check Redis. Overloaded: add API pods."
-    " OutcomeUnknown: replies of Redis were lost. CredentialKeysUnavailable: check the provider of"
+    " OutcomeUnknown: replies of Redis were lost. IdempotencyKeysFull: read the runbook of"
+    " BusyapiIdempotencyKeysFilling. CredentialKeysUnavailable: check the provider of"
     " the JWTs. UnknownVersion (lookups): start the newer"
     " version of busyapi again.",
     (
@@ -95,7 +96,7 @@ REFUSED = MetricDef(
         "BusyapiOverloaded",
         "Data path",
     ),
-    (Label("reason", "10", REFUSAL_REASONS),),
+    (Label("reason", str(len(REFUSAL_REASONS)), REFUSAL_REASONS),),
 )
 BATCH_USAGES = MetricDef(
     "busyapi_batch_usages",
@@ -231,7 +232,7 @@ RATE_WITHDRAWAL_FAILURES = MetricDef(
 )
 
 METRICS = (
-    *(BUILD_INFO, DURABILITY_HELD, REQUESTS, FAST_PATH_REQUESTS, REQUEST_SECONDS, USAGES, REFUSED),
+    *(BUILD_INFO, DURABILITY_MET, REQUESTS, FAST_PATH_REQUESTS, REQUEST_SECONDS, USAGES, REFUSED),
     *(
         BATCH_USAGES,
         COMMIT_SECONDS,

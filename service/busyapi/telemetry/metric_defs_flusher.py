@@ -3,7 +3,7 @@
 from busyapi.telemetry import metric_defs_audit, metric_defs_verify
 from busyapi.telemetry.metric_defs import (
     BUILD_INFO,
-    DURABILITY_HELD,
+    DURABILITY_MET,
     LATENCY_BUCKETS,
     PARTITION,
     Label,
@@ -82,7 +82,7 @@ FLUSHER_READY = MetricDef(
 HALTED = MetricDef(
     "busyapi_halted",
     "gauge",
-    "1 while the flusher is halted and needs an operator (possible data loss). See /readyz.",
+    "1 while the flusher is halted and needs an operator. /readyz says why, and what to do.",
     (
         "BusyapiFlusherHalted",
         "Data path",
@@ -257,7 +257,7 @@ IDEMPOTENCY_KEYS_MAX = MetricDef(
 METRICS = (
     *(
         BUILD_INFO,
-        DURABILITY_HELD,
+        DURABILITY_MET,
         ISSUED_SEQ,
         ARCHIVED_SEQ,
         BOUND_USAGES,

@@ -128,8 +128,8 @@ class Metrics:
             metric_defs.BUILD_INFO, [version("busyapi"), platform.python_version(), role]
         )
         build.set(1)
-        self.durability_held = self._gauge(metric_defs.DURABILITY_HELD, [tier])
-        self.durability_held.set(1)
+        self.durability_met = self._gauge(metric_defs.DURABILITY_MET, [tier])
+        self.durability_met.set(1)
 
     def choose_renderer(self, accept: str) -> tuple[Callable[[], bytes], str]:
         """Return a renderer and its content type: OpenMetrics if the client accepts it."""

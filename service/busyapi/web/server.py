@@ -1,17 +1,13 @@
-"""Listening sockets, the limit of open files, and a reliable stop."""
+"""The limit of open files, and a reliable stop."""
 
 import asyncio
-import errno
 import resource
 import signal
-import socket
 from collections.abc import Callable
 from typing import Any
 
 import structlog
 from sanic import Sanic
-
-from busyapi.errors import BusyapiError
 
 log = structlog.get_logger()
 
@@ -51,68 +47,6 @@ def install_stop_signals(app: Sanic[Any, Any], stopping: Callable[[], bool]) -> 
 
     for number in signals:
         signal.signal(number, stop_once)
-
-
-class PortUnavailable(BusyapiError):
-    """A port cannot be opened."""
-
-    def __init__(self, port: int, setting: str, error: OSError, host: str = "") -> None:
-        at, other = (f" of {host}", ", or BUSYAPI_HOST to another address") if host else ("", "")
-        super().__init__(
-            f"port {port}{at} cannot be opened: {error.strerror}. Set {setting} to another port"
-            f"{other}, or stop the program that uses this one"
-        )
-        self.port, self.setting = port, setting
-
-    def log(self) -> None:
-        """Log that the process cannot run."""
-        reason, detail = type(self).__name__, str(self)
-        log.error("fatal_error", reason=reason, detail=detail, port=self.port, setting=self.setting)
-
-
-def open_listener(port: int, setting: str, *, host: str = "", shared: bool = True) -> socket.socket:
-    """Bind a port; other processes of this machine may bind a shared port too.
-
-    Without a `host`, bind all addresses of IPv6 and IPv4. `setting` is the name of the setting that
-    has the port. Open every port before Sanic starts: it would log an error during its start as one
-    of a library.
-
-    Raises:
-        PortUnavailable: a program that does not share the port uses it, or this user may not.
-    """
-    if host:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            return _bind(family, (host, port), shared=shared)
-        except OSError as error:
-            raise PortUnavailable(port, setting, error, host) from None
-    try:
-        return _bind(socket.AF_INET6, ("::", port), shared=shared)
-    except OSError as error:
-        # A machine without IPv6 has no such sockets, or no such address.
-        if error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.ENOPROTOOPT}:
-            raise PortUnavailable(port, setting, error) from None
-    try:
-        return _bind(socket.AF_INET, ("0.0.0.0", port), shared=shared)  # noqa: S104 - a server
-    except OSError as error:
-        raise PortUnavailable(port, setting, error) from None
-
-
-def _bind(family: socket.AddressFamily, address: tuple[str, int], *, shared: bool) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
-        sock.bind(address)
-        if not shared:
-            # Two processes may bind the port at the same time; only one may then listen.
-            sock.listen()
-    except OSError:
-        sock.close()
-        raise
-    return sock
 
 
 def raise_open_files_limit(connections: int) -> int:

@@ -1,5 +1,7 @@
 """Builds the API from settings."""
 
+import socket
+
 from busyapi.api.app import serve
 from busyapi.api.archive_client import ArchiveClient
 from busyapi.api.audit import AuditTrail
@@ -23,8 +25,8 @@ from busyapi.wiring.auth import make_authorizer
 from busyapi.wiring.redis import make_endpoint
 
 
-def run_api(settings: Settings) -> int:
-    """Run an API process. Return its exit code."""
+def run_api(settings: Settings, sock: socket.socket, metrics_socket: socket.socket) -> int:
+    """Run an API process on two bound sockets. Return its exit code."""
     endpoint = make_endpoint(settings)
     metrics = ApiMetrics(settings.durability)
     admission = AdmissionControl(settings.pending_max, settings.pending_bytes)
@@ -61,7 +63,7 @@ def run_api(settings: Settings) -> int:
         cors=parse_origins(settings.cors_origins),
         budget=ReceiveBudget(max(settings.receiving_bytes, 2 * max_body)),
     )
-    return serve(context)
+    return serve(context, sock, metrics_socket)
 
 
 def _make_archive_client(settings: Settings) -> ArchiveClient:

@@ -7,6 +7,7 @@ from bench import noop
 from busyapi.api import app
 from busyapi.decode.body import read_batch, read_single
 from busyapi.decode.incremental import run_to_completion
+from busyapi.web import listener
 from perf.load import BATCHES, SINGLE, Load
 
 
@@ -32,4 +33,7 @@ def test_the_script_holds_the_body_unchanged(load: Load) -> None:
 
 
 def test_the_noop_is_configured_like_the_api() -> None:
-    assert (noop.LISTEN_BACKLOG, noop.IDLE_SECONDS) == (app.LISTEN_BACKLOG, app.KEEP_ALIVE_SECONDS)
+    assert (noop.LISTEN_BACKLOG, noop.IDLE_SECONDS) == (
+        listener.LISTEN_BACKLOG,
+        app.KEEP_ALIVE_SECONDS,
+    )

@@ -15,11 +15,12 @@ from busyapi.decode.limits import (
     FREE_CONTAINERS,
     LONG_BYTES,
     MAX_DIGITS,
-    MAX_LARGE_EXPONENTS,
+    MAX_EXPONENTS,
+    MAX_SLOW_NUMBERS,
     MAX_STEP_BYTES,
     TOO_DENSE,
     TOO_MANY_DIGITS,
-    TOO_MANY_EXPONENTS,
+    TOO_MANY_SLOW_NUMBERS,
     count_containers,
     scan_numbers,
 )
@@ -131,41 +132,58 @@ def test_a_usage_with_the_maximum_of_containers_is_accepted_and_one_more_is_not(
 
 
 @pytest.mark.parametrize(
-    ("number", "expected"),
+    ("number", "slow", "exponents"),
     [
-        (b"1e300", 1),
-        (b"1E+300", 1),
-        (b"1.5e-0300", 1),
-        (b"-1e99", 0),
-        (b"1e+22", 0),
-        (b"300", 0),
-        (b"1.7976931348623157E308", 1),
+        (b"1e300", 1, 1),
+        (b"1E+300", 1, 1),
+        (b"1.5e-0300", 1, 1),
+        (b"-1e99", 0, 1),
+        (b"1e+22", 0, 1),
+        (b"1e5", 0, 0),
+        (b"300", 0, 0),
+        (b"1.7976931348623157E308", 1, 1),
+        (b"35543994774517951114e99", 1, 1),
+        (b"0.3554399477451795111", 1, 0),
+        (b"35543994774.51795111", 0, 0),
+        (b"1478009511000000000", 0, 0),
     ],
 )
-def test_numbers_with_an_exponent_of_three_digits_are_counted(number: bytes, expected: int) -> None:
+def test_slow_numbers_are_counted(number: bytes, slow: int, exponents: int) -> None:
     raw = b'{"medication":"Albuterol","value":[' + b",".join([number] * 7) + b"]}"
-    assert scan_numbers(raw).large_exponents == 7 * expected
+    numbers = scan_numbers(raw)
+    assert (numbers.slow, numbers.exponents) == (7 * slow, 7 * exponents)
 
 
-@pytest.mark.parametrize("number", [b"1e300", b"10.0E0299", b"4.9e-324", b"0e300"])
-def test_a_long_usage_with_too_many_large_exponents_is_refused(number: bytes) -> None:
+@pytest.mark.parametrize(
+    ("number", "most"),
+    [
+        (b"1e300", MAX_SLOW_NUMBERS),
+        (b"10.0E0299", MAX_SLOW_NUMBERS),
+        (b"4.9e-324", MAX_SLOW_NUMBERS),
+        (b"0e300", MAX_SLOW_NUMBERS),
+        (b"35543994774517951114e9", MAX_SLOW_NUMBERS),
+        (b"1e23", MAX_EXPONENTS),
+    ],
+)
+def test_a_long_usage_with_too_many_slow_numbers_is_refused(number: bytes, most: int) -> None:
     def make(count: int) -> bytes:
         return b'{"a":[%b],"b":"%b"}' % (b",".join([number] * count), b"x" * LONG_BYTES)
 
-    accepted = make(MAX_LARGE_EXPONENTS)
-    refused = make(MAX_LARGE_EXPONENTS + 1)
+    accepted = make(most)
+    refused = make(most + 1)
     line = decode_usage(accepted, strict=False)
     assert json.loads(line) == json.loads(accepted)
     with pytest.raises(InvalidUsage) as caught:
         decode_usage(refused, strict=False)
-    assert caught.value.errors == [ValidationError("", TOO_MANY_EXPONENTS)]
+    assert caught.value.errors == [ValidationError("", TOO_MANY_SLOW_NUMBERS)]
     assert decode_array(pack([accepted, accepted])) == [line, line]
-    assert decode_array(pack([USAGE, refused])) == [ValidationError("/1", TOO_MANY_EXPONENTS)]
+    assert decode_array(pack([USAGE, refused])) == [ValidationError("/1", TOO_MANY_SLOW_NUMBERS)]
     # A short usage may hold as many as fit.
-    short = b'{"a":[' + b",".join([b"1e300"] * (MAX_LARGE_EXPONENTS + 200)) + b"]}"
+    short = b'{"a":[' + b",".join([number] * min(most + 200, LONG_BYTES // 25)) + b"]}"
     assert len(short) < LONG_BYTES
-    assert decode_usage(short, strict=False) == short
-    assert decode_array(pack([short, short])) == [short, short]
+    line = decode_usage(short, strict=False)
+    assert json.loads(line) == json.loads(short)
+    assert decode_array(pack([short] * 5)) == [line] * 5
 
 
 @pytest.mark.parametrize("before", [b"", b"-", b"0.", b"1e"])
@@ -176,6 +194,7 @@ def test_a_long_usage_with_a_number_of_too_many_digits_is_refused(
     """`others`: digits of other numbers, of which some alone make a closer look necessary."""
 
     def make(digits: int) -> bytes:
+        digits -= before.count(b"0")
         number = before + (b"0" if before == b"1e" else b"9") * digits
         rest = b'"x":1%b,"b":"%b"' % (b"0" * others, b"x" * LONG_BYTES)
         return b'{"a":[%b],%b}' % (number, rest)
