@@ -13,10 +13,11 @@ from pathlib import Path
 import redis
 
 from bench.markdown import render
+from bench.measure import measure
 from bench.plot import plot
 from bench.progress import print_progress
 from bench.report import Report
-from bench.scenarios import SCENARIOS, Scenario, make_comparisons, measure, select_scenarios
+from bench.scenarios import SCENARIOS, Scenario, make_comparisons, select_scenarios
 from busyapi.argument_types import whole_number
 from perf import wrk
 from perf.machine import describe_machine
