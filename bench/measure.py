@@ -19,6 +19,7 @@ def measure(
     scenario: Scenario, folder: Path, *, rounds: int, seconds: int, connections: int
 ) -> list[Outcome]:
     """Start the contenders, measure them in turns, reconcile, and stop them."""
+    connections = scenario.connections or connections
     with ExitStack() as running:
         pairs = []
         for number, row in enumerate(scenario.rows):

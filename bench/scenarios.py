@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from bench.peers import contenders as peers
+from bench.peers.proxies import HAPROXY, NGINX, TRAEFIK, ProxiedStack
 from bench.reference import Noop
 from perf.contender import Contender
 from perf.guarded_stack import GuardedStack
-from perf.load import BATCHES, SINGLE, Load
+from perf.load import BATCHES, DEPLOYED, FORWARDED_SINGLE, SINGLE, Load
 from perf.stack import BusyapiStack
 
 
@@ -35,10 +36,13 @@ class Scenario:
     """Whether the application runs on one core, and load and storage on the other."""
     is_optional: bool = False
     """Whether it runs only if it is named."""
+    connections: int | None = None
+    """Connections of wrk, if not those of the command line."""
 
 
 DISK = "on disk (fsync)"
 MEMORY = "in memory"
+PROXIED_CONNECTIONS = 64
 
 
 def _durable(folder: Path) -> BusyapiStack:
@@ -104,6 +108,34 @@ SCENARIOS = (
             Row("a JWT", partial(GuardedStack, kind="jwt"), SINGLE, DISK),
         ),
         pinned=True,
+    ),
+    Scenario(
+        "deployed",
+        "single posts, the application alone on its core: as from wrk, and as from an ingress",
+        (
+            Row("plain wrk", _durable, SINGLE, DISK),
+            Row("14 differing headers", _durable, FORWARDED_SINGLE, DISK),
+            Row("a token, plain wrk", partial(GuardedStack, kind="token"), SINGLE, DISK),
+            Row(
+                f"a token, 14 differing headers, {DEPLOYED.patients:,} patients",
+                partial(GuardedStack, kind="token"),
+                DEPLOYED,
+                DISK,
+            ),
+        ),
+        pinned=True,
+    ),
+    Scenario(
+        "proxies",
+        f"single posts, one API process behind a proxy, {PROXIED_CONNECTIONS} connections",
+        (
+            Row("direct", _durable, SINGLE, DISK),
+            Row("behind nginx", partial(ProxiedStack, proxy=NGINX), SINGLE, DISK),
+            Row("behind HAProxy", partial(ProxiedStack, proxy=HAPROXY), SINGLE, DISK),
+            Row("behind Traefik", partial(ProxiedStack, proxy=TRAEFIK), SINGLE, DISK),
+            Row("TLS at nginx", partial(ProxiedStack, proxy=NGINX, has_tls=True), SINGLE, DISK),
+        ),
+        connections=PROXIED_CONNECTIONS,
     ),
     Scenario(
         "peers",
