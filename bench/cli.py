@@ -13,10 +13,11 @@ from pathlib import Path
 import redis
 
 from bench.markdown import render
+from bench.measure import measure
 from bench.plot import plot
 from bench.progress import print_progress
 from bench.report import Report
-from bench.scenarios import SCENARIOS, Scenario, make_comparisons, measure, select_scenarios
+from bench.scenarios import SCENARIOS, Scenario, make_comparisons, select_scenarios
 from busyapi.argument_types import whole_number
 from perf import wrk
 from perf.machine import describe_machine
@@ -24,8 +25,8 @@ from perf.machine import describe_machine
 EPILOG = """\
 The benchmark starts all programs on free ports and in a temporary folder, and removes them at its
 end. Runs of different programs take turns, each after a warm-up of two seconds, and the table shows
-the median. With the defaults it takes about eight minutes, the scenario `peers` alone six. Nothing
-else should run on the machine.
+the median. With the defaults it takes about fifteen minutes, the scenario `peers` alone six.
+Nothing else should run on the machine.
 
 The exit code only covers correctness: 0 if every usage that was answered with 201 is in the archive
 once and there was no other answer; 1 if not; 2 if the benchmark cannot run. The report shows
@@ -141,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
         type=whole_number(wrk.THREADS),
         default=256,
         metavar="N",
-        help="number of connections that wrk uses (default 256)",
+        help="connections of wrk (default 256); the scenario `proxies` always has 64",
     )
     parser.add_argument(
         "--folder",

@@ -81,7 +81,7 @@ class Filler:
 
     def post_in_parallel(self) -> int:
         """Post single usages over many connections, and return the number of answers."""
-        line = wrk.command(SINGLE, self._script, self._contender.port, SLICE_SECONDS, CONNECTIONS)
+        line = wrk.command(SINGLE, self._script, self._contender.origin, SLICE_SECONDS, CONNECTIONS)
         result = wrk.run(line, self._folder / "wrk.log", SLICE_SECONDS)
         if result.not_2xx or result.socket_errors:
             raise RuntimeError(f"wrk saw {result.not_2xx + result.socket_errors} errors")

@@ -37,6 +37,7 @@ def _rates(rows: Iterable[Outcome]) -> str:
         "p99 ms",
         "lag s",
         "behind",
+        "fast path",
         "errors",
         "kept",
     )
@@ -54,6 +55,7 @@ def _rate_cells(row: Outcome) -> tuple[str, ...]:
         f"{run.wrk.p99_ms:.1f}",
         f"{max(lag.seconds for lag in lags):.1f}" if lags else "",
         f"{max(lag.usages for lag in lags):,}" if lags else "",
+        "" if run.fast_path_share is None else f"{100 * run.fast_path_share:.1f} %",
         f"{row.not_201:,}",
         row.keeps,
     )

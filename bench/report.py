@@ -1,6 +1,7 @@
 """The result, for `markdown` and for JSON."""
 
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from typing import Any
 
 from bench import goals
@@ -61,6 +62,10 @@ class Report:
             judged += self._references()
         if "credentials" in rates:
             judged += self._credentials()
+        if "deployed" in rates:
+            judged += self._deployed()
+        if "proxies" in rates:
+            judged += self._proxies()
         if lags := [run.lag.seconds for row in self.rows for run in row.runs if run.lag]:
             judged.append(goals.judge_lag(max(lags)))
         return judged
@@ -68,20 +73,32 @@ class Report:
     def _references(self) -> list[Goal]:
         fast, plain, aiohttp, webdis, nginx = self.scenarios["pinned"]
         return [
-            goals.judge_ratio(row.title, other.title, ratio(row, other), threshold)
-            for row, other, threshold in (
-                (fast, aiohttp, goals.MIN_RATIO_TO_AIOHTTP),
-                (fast, webdis, goals.MIN_RATIO_TO_WEBDIS),
-                (fast, nginx, goals.MIN_RATIO_TO_NGINX),
-                (plain, aiohttp, goals.MIN_PLAIN_RATIO_TO_AIOHTTP),
-            )
+            _judge_ratio(fast, aiohttp, goals.MIN_RATIO_TO_AIOHTTP),
+            _judge_ratio(fast, webdis, goals.MIN_RATIO_TO_WEBDIS),
+            _judge_cpu(fast, nginx, goals.MAX_CPU_RATIO_TO_NGINX),
+            _judge_ratio(plain, aiohttp, goals.MIN_PLAIN_RATIO_TO_AIOHTTP),
         ]
 
     def _credentials(self) -> list[Goal]:
         without, *others = self.scenarios["credentials"]
+        return [_judge_ratio(row, without, goals.MIN_RATIO_WITH_CREDENTIAL) for row in others]
+
+    def _deployed(self) -> list[Goal]:
+        plain, headers, _, deployed = self.scenarios["deployed"]
         return [
-            goals.judge_credential(row.title, ratio(row, without), goals.MIN_RATIO_WITH_CREDENTIAL)
-            for row in others
+            _judge_ratio(headers, plain, goals.MIN_RATIO_WITH_HEADERS),
+            _judge_ratio(deployed, plain, goals.MIN_RATIO_AS_DEPLOYED),
+        ]
+
+    def _proxies(self) -> list[Goal]:
+        direct, nginx, haproxy, *others = self.scenarios["proxies"]
+        limit = goals.MAX_CPU_RATIO_BEHIND_PROXY
+        return [
+            *(_judge_cpu(row, direct, limit) for row in (nginx, haproxy)),
+            *(
+                goals.judge_fast_path(row.title, min(run.fast_path_share or 0 for run in row.runs))
+                for row in (nginx, haproxy, *others)
+            ),
         ]
 
     def _flusher_rate(self) -> float:
@@ -107,3 +124,12 @@ class Report:
 def ratio(row: Outcome, other: Outcome) -> float:
     """Return the median of the rounds' ratios."""
     return round(median_ratio(row.runs, other.runs), 3)
+
+
+def _judge_ratio(row: Outcome, other: Outcome, threshold: float) -> Goal:
+    return goals.judge_ratio(row.title, other.title, ratio(row, other), threshold)
+
+
+def _judge_cpu(row: Outcome, other: Outcome, threshold: float) -> Goal:
+    cpu = round(median_ratio(row.runs, other.runs, attrgetter("server_cpu")), 3)
+    return goals.judge_cpu(row.title, other.title, cpu, threshold)

@@ -1,15 +1,16 @@
 """One run of a contender, and the median of several."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from perf import procfs, wrk
 from perf.contender import Contender
 from perf.lag import Lag, summarise
 from perf.load import Load
-from perf.stack import BusyapiStack
+from perf.stack import BusyapiStack, Totals
 from perf.wrk import Result
 
 WARM_UP_SECONDS = 2
@@ -26,6 +27,13 @@ class Run:
     cpu_per_million: dict[str, float]
     """CPU seconds of each process for a million usages, until the last one is archived."""
     lag: Lag | None
+    fast_path_share: float | None = None
+    """The share of the requests that the fast path answered."""
+
+    @property
+    def server_cpu(self) -> float:
+        """Return the CPU of the first process: the API, or the server that it is compared with."""
+        return next(iter(self.cpu_per_million.values()))
 
 
 @dataclass
@@ -59,7 +67,9 @@ class Driver:
 
     def command(self, seconds: int) -> list[str]:
         """Return the command line of a run."""
-        line = wrk.command(self.load, self._script, self.contender.port, seconds, self._connections)
+        line = wrk.command(
+            self.load, self._script, self.contender.origin, seconds, self._connections
+        )
         return [*self._prefix, *line]
 
     def drive(self, seconds: int) -> Result:
@@ -75,17 +85,26 @@ class Driver:
             return self._measure_durable(self.contender, seconds)
         before = _cpu(self.contender)
         result = self.drive(seconds)
-        return self._run(result, before, result.accepted, None)
+        return self._run(result, before, result.accepted)
 
     def _measure_durable(self, contender: BusyapiStack, seconds: int) -> Run:
-        stored = contender.settle(self.load).stored
+        start = contender.settle(self.load)
         before = _cpu(contender)
         with contender.sample_lag() as sampler:
             result = self.drive(seconds)
-            stored = contender.settle(self.load).stored - stored
-        return self._run(result, before, stored, summarise(sampler.samples, sampler.missed))
+            end = contender.settle(self.load)
+        lag = summarise(sampler.samples, sampler.missed)
+        stored, share = end.stored - start.stored, fast_path_share(start, end)
+        return self._run(result, before, stored, lag, share)
 
-    def _run(self, result: Result, before: dict[str, float], usages: int, lag: Lag | None) -> Run:
+    def _run(
+        self,
+        result: Result,
+        before: dict[str, float],
+        usages: int,
+        lag: Lag | None = None,
+        share: float | None = None,
+    ) -> Run:
         processes = self.contender.processes
         million = max(usages, 1) / 1e6
         return Run(
@@ -97,11 +116,20 @@ class Driver:
                 for name, seconds in _cpu(self.contender).items()
             },
             lag=lag,
+            fast_path_share=share,
         )
 
 
 def _cpu(contender: Contender) -> dict[str, float]:
     return {name: procfs.cpu_seconds(process.pid) for name, process in contender.processes.items()}
+
+
+def fast_path_share(start: Totals, end: Totals) -> float | None:
+    """Return the share of the answers between two times that were the fast path's."""
+    answers = end.statuses.total() - start.statuses.total()
+    if start.fast_path is None or end.fast_path is None or not answers:
+        return None
+    return (end.fast_path - start.fast_path) / answers
 
 
 def median_run(runs: Sequence[Run]) -> Run:
@@ -112,12 +140,14 @@ def median_run(runs: Sequence[Run]) -> Run:
     return sorted(runs, key=lambda run: run.usages_per_second)[(len(runs) - 1) // 2]
 
 
-def median_ratio(runs: Sequence[Run], references: Sequence[Run]) -> float:
-    """Return the median of each run's rate divided by the rate of its reference run.
+def median_ratio(
+    runs: Sequence[Run],
+    references: Sequence[Run],
+    figure: Callable[[Run], float] = attrgetter("usages_per_second"),
+) -> float:
+    """Return the median of each run's figure divided by that of its reference run.
 
     Both runs of a pair are within seconds of each other, so other load affects both.
     """
     pairs = zip(runs, references, strict=True)
-    return statistics.median(
-        run.usages_per_second / reference.usages_per_second for run, reference in pairs
-    )
+    return statistics.median(figure(run) / figure(reference) for run, reference in pairs)

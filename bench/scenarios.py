@@ -1,22 +1,16 @@
 """The scenarios, in the order in which they are measured."""
 
-import shlex
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench.outcome import Outcome
 from bench.peers import contenders as peers
-from bench.progress import print_progress
+from bench.peers.proxies import HAPROXY, NGINX, TRAEFIK, ProxiedStack
 from bench.reference import Noop
-from bench.runs import Driver
 from perf.contender import Contender
 from perf.guarded_stack import GuardedStack
-from perf.load import BATCHES, SINGLE, Load
-from perf.machine import durability
-from perf.reconcile import find_disagreements
+from perf.load import BATCHES, DEPLOYED, FORWARDED_SINGLE, SINGLE, Load
 from perf.stack import BusyapiStack
 
 
@@ -42,11 +36,13 @@ class Scenario:
     """Whether the application runs on one core, and load and storage on the other."""
     is_optional: bool = False
     """Whether it runs only if it is named."""
+    connections: int | None = None
+    """Connections of wrk, if not those of the command line."""
 
 
 DISK = "on disk (fsync)"
 MEMORY = "in memory"
-APPLICATION_CORE, OTHER_CORE = 0, 1
+PROXIED_CONNECTIONS = 64
 
 
 def _durable(folder: Path) -> BusyapiStack:
@@ -114,6 +110,34 @@ SCENARIOS = (
         pinned=True,
     ),
     Scenario(
+        "deployed",
+        "single posts, the application alone on its core: as from wrk, and as from an ingress",
+        (
+            Row("plain wrk", _durable, SINGLE, DISK),
+            Row("14 differing headers", _durable, FORWARDED_SINGLE, DISK),
+            Row("a token, plain wrk", partial(GuardedStack, kind="token"), SINGLE, DISK),
+            Row(
+                f"a token, 14 differing headers, {DEPLOYED.patients:,} patients",
+                partial(GuardedStack, kind="token"),
+                DEPLOYED,
+                DISK,
+            ),
+        ),
+        pinned=True,
+    ),
+    Scenario(
+        "proxies",
+        f"single posts, one API process behind a proxy, {PROXIED_CONNECTIONS} connections",
+        (
+            Row("direct", _durable, SINGLE, DISK),
+            Row("behind nginx", partial(ProxiedStack, proxy=NGINX), SINGLE, DISK),
+            Row("behind HAProxy", partial(ProxiedStack, proxy=HAPROXY), SINGLE, DISK),
+            Row("behind Traefik", partial(ProxiedStack, proxy=TRAEFIK), SINGLE, DISK),
+            Row("TLS at nginx", partial(ProxiedStack, proxy=NGINX, has_tls=True), SINGLE, DISK),
+        ),
+        connections=PROXIED_CONNECTIONS,
+    ),
+    Scenario(
         "peers",
         "single posts on the whole machine, one process each unless stated:"
         " compared with public servers",
@@ -164,80 +188,6 @@ def make_comparisons(checkout: Path) -> tuple[Scenario, ...]:
         )
         for name, what, load, settings in loads
     )
-
-
-def measure(
-    scenario: Scenario, folder: Path, *, rounds: int, seconds: int, connections: int
-) -> list[Outcome]:
-    """Start the contenders, measure them in turns, reconcile, and stop them."""
-    with ExitStack() as running:
-        pairs = []
-        for number, row in enumerate(scenario.rows):
-            here = folder / f"{scenario.name}-{number}"
-            print_progress(f"{scenario.name}: starting: {row.title}")
-            contender = running.enter_context(row.make(here))
-            if scenario.pinned:
-                contender.pin(APPLICATION_CORE, OTHER_CORE)
-            core = OTHER_CORE if scenario.pinned else None
-            driver = Driver(contender, row.load, here, connections, core)
-            contender.probe(driver.load)
-            pairs.append((driver, _outcome(row, driver, _commands(driver, seconds, folder))))
-        for turn in range(rounds):
-            for driver, outcome in pairs:
-                run = driver.measure(seconds)
-                outcome.runs.append(run)
-                print_progress(
-                    f"{scenario.name}: round {turn + 1} of {rounds}: {outcome.title}:"
-                    f" {run.usages_per_second:,.0f} usages/s"
-                )
-        for driver, outcome in pairs:
-            _reconcile(driver, outcome, connections)
-        return [outcome for _, outcome in pairs]
-
-
-def _outcome(row: Row, driver: Driver, commands: list[str]) -> Outcome:
-    contender = driver.contender
-    outcome = Outcome(
-        title=row.title,
-        usages_per_request=row.load.usages,
-        commands=commands,
-        keeps=row.keeps,
-        versions=driver.contender.versions(),
-    )
-    if isinstance(contender, BusyapiStack):
-        outcome.durability = durability(contender.server)
-    return outcome
-
-
-def _commands(driver: Driver, seconds: int, folder: Path) -> list[str]:
-    """Return the command lines without the paths of this machine."""
-    argvs = [process.argv for process in driver.contender.processes.values()]
-    return [
-        shlex.join([Path(program).name, *rest]).replace(str(folder), "FOLDER")
-        for program, *rest in [*argvs, driver.command(seconds)]
-    ]
-
-
-def _reconcile(driver: Driver, outcome: Outcome, connections: int) -> None:
-    contender, load, tally = driver.contender, driver.load, driver.tally
-    if not isinstance(contender, BusyapiStack):
-        if tally.errors:
-            outcome.failures.append(f"wrk saw {tally.errors:,} errors")
-        return
-    print_progress(f"reconciling: {outcome.title}")
-    counts = contender.finish(
-        load,
-        # One more than wrk's: the probe.
-        seen=(tally.answered + 1) * load.usages,
-        cut_off=tally.runs * connections * load.usages,
-        errors=tally.errors,
-    )
-    outcome.counts = counts
-    outcome.failures += find_disagreements(counts)
-    if outcome.failures:
-        for process in contender.processes.values():
-            # The folder is removed after the run.
-            print_progress(process.tail())
 
 
 def select_scenarios(names: Sequence[str]) -> list[Scenario]:

@@ -5,15 +5,22 @@ from abc import abstractmethod
 from perf import procfs
 from perf.load import Load
 from testkit.child_process import Child, ManagedResource
-from testkit.http1 import fetch
+from testkit.http1 import Tls, fetch
 
 
 class Contender(ManagedResource):
     """A program under load within a `with`; the benchmark owns all its processes."""
 
     port: int
+    tls: Tls | None = None
+    """What a client needs if the port has TLS."""
     dependencies: frozenset[str] = frozenset({"valkey", "flusher"})
     """Processes that are not the application. They may be pinned to another core."""
+
+    @property
+    def origin(self) -> str:
+        """Return scheme, address and port."""
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     @property
     @abstractmethod
@@ -40,6 +47,7 @@ class Contender(ManagedResource):
             method="POST",
             body=load.body.encode(),
             headers=load.headers,
+            tls=self.tls,
         )
         if answer.status != load.status:
             raise RuntimeError(f"{self} answered {answer.status}: {answer.body[:500]!r}")

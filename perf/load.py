@@ -1,7 +1,7 @@
 """The request of a load, and the script with which wrk posts it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 
@@ -26,6 +26,9 @@ def _batch_body() -> str:
     return json.dumps(usages, separators=(",", ":"))
 
 
+FORWARDED = Path(__file__).with_name("forwarded.lua")
+
+
 @dataclass(frozen=True)
 class Load:
     """One request. A run repeats it, so that wrk runs no Lua for each request."""
@@ -39,6 +42,10 @@ class Load:
     """The status of an accepted request."""
     authorization: str = ""
     """The value of its Authorization header."""
+    is_forwarded: bool = False
+    """Whether it has a proxy's headers, with other values in each request."""
+    patients: int = 1
+    """The patients of whom a forwarded request chooses one."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -48,12 +55,14 @@ class Load:
 
     def script(self) -> str:
         """Return the Lua that sets up the request."""
+        forwarded = f"PATIENTS = {self.patients}\n{FORWARDED.read_text()}"
         return (
             'wrk.method = "POST"\n'
             + "".join(
                 f'wrk.headers["{name}"] = "{value}"\n' for name, value in self.headers.items()
             )
             + f"wrk.body = [==[{self.body}]==]\n"
+            + (forwarded if self.is_forwarded else "")
         )
 
     def write_script(self, folder: Path) -> Path:
@@ -64,4 +73,6 @@ class Load:
 
 
 SINGLE = Load("single", "/api/usages", 1, SINGLE_BODY)
+FORWARDED_SINGLE = replace(SINGLE, name="forwarded", is_forwarded=True)
+DEPLOYED = replace(FORWARDED_SINGLE, name="deployed", patients=100_000)
 BATCHES = Load(f"batch-{BATCH}", "/api/usages/batch", BATCH, _batch_body())

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from http import HTTPStatus
 from pathlib import Path
@@ -34,6 +34,8 @@ class Totals(NamedTuple):
 
     statuses: Counter[int]
     """Requests of the load's path by status."""
+    fast_path: int | None
+    """Those that the fast path answered; None if the version does not count them."""
     stored: int
     counted: int
     archived: int
@@ -86,13 +88,14 @@ class BusyapiStack(Contender):
         return Totals(
             # The requests of this function use other paths.
             statuses=sum((count_statuses(scrape, load.path) for scrape in scrapes), Counter()),
+            fast_path=count_fast_path(scrapes, load.path),
             stored=sum(int(api.read_metric("busyapi_usages_total")) for api in self.stack.apis),
             counted=count["count"],
             archived=count["archived"],
         )
 
     def _count(self) -> dict[str, int]:
-        answer = fetch(self.port, "/api/usages/count")
+        answer = fetch(self.stack.port, "/api/usages/count")
         if answer.status != HTTPStatus.OK:
             raise RuntimeError(f"{self} does not count: {answer.status} {answer.body!r}")
         count: dict[str, int] = answer.json()
@@ -142,3 +145,15 @@ def count_statuses(scrape: str, path: str) -> Counter[int]:
             if sample.name == "busyapi_requests_total" and sample.labels["route"] == path:
                 counts[int(sample.labels["status"])] += int(sample.value)
     return counts
+
+
+def count_fast_path(scrapes: Sequence[str], path: str) -> int | None:
+    """Count the answers of the fast path to a path; return None if no scrape has the metric."""
+    values = [
+        int(sample.value)
+        for scrape in scrapes
+        for family in text_string_to_metric_families(scrape)
+        for sample in family.samples
+        if sample.name == "busyapi_fast_path_requests_total" and sample.labels["route"] == path
+    ]
+    return sum(values) if values else None

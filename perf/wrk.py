@@ -75,7 +75,7 @@ def version() -> str:
     return (run.stdout + run.stderr).partition(" [")[0].removeprefix("wrk").strip()
 
 
-def command(load: Load, script: Path, port: int, seconds: int, connections: int) -> list[str]:
+def command(load: Load, script: Path, origin: str, seconds: int, connections: int) -> list[str]:
     """Return the command line of one run."""
     return [
         "wrk",
@@ -85,7 +85,7 @@ def command(load: Load, script: Path, port: int, seconds: int, connections: int)
         "--latency",
         f"--timeout={REQUEST_TIMEOUT_SECONDS}s",
         f"--script={script}",
-        f"http://127.0.0.1:{port}{load.path}",
+        f"{origin}{load.path}",
     ]
 
 

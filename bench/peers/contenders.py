@@ -102,16 +102,25 @@ class Peer(Contender):
         return True
 
 
+OTHER_FOLDERS = f"{Path(sys.executable).parent}:/usr/sbin"
+"""Folders for programs that are not always on PATH: that of Python's environment has Traefik."""
+INSTALLED_BY = {
+    "node": "apt-get install --no-install-recommends nodejs npm",
+    "traefik": "make bench",
+}
+"""What installs a program if it is not Debian's package of that name."""
+
+
 def find_program(name: str) -> str:
     """Return the path of a program.
 
     Raises:
         RuntimeError: The program is not installed. The message says what to type.
     """
-    path = shutil.which(name) or shutil.which(name, path="/usr/sbin")
+    path = shutil.which(name) or shutil.which(name, path=OTHER_FOLDERS)
     if path is None:
-        package = {"node": "nodejs npm", "npm": "npm"}.get(name, name)
-        raise RuntimeError(f"{name} is missing: apt-get install --no-install-recommends {package}")
+        line = INSTALLED_BY.get(name, f"apt-get install --no-install-recommends {name}")
+        raise RuntimeError(f"{name} is missing: {line}")
     return path
 
 

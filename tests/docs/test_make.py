@@ -31,7 +31,7 @@ def test_a_lock_has_every_dependency_of_its_extras(name: str) -> None:
     assert names <= set(read_lock(name))
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", [*LOCKS, "bench/requirements.lock"])
 def test_a_lock_names_no_registry_and_no_machine(name: str) -> None:
     assert not re.search(r"://|^-|/(home|root|tmp|work)/", (ROOT / name).read_text(), re.MULTILINE)
 

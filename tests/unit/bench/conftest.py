@@ -18,7 +18,14 @@ def _logs_go_with_their_folder() -> Iterator[None]:
     STARTED_LOGS.intersection_update(before)
 
 
-def make_run(rate: float, *, lag: float | None = None, p50: float = 1.0) -> Run:
+def make_run(
+    rate: float,
+    *,
+    lag: float | None = None,
+    p50: float = 1.0,
+    cpu: float = 12.5,
+    share: float | None = None,
+) -> Run:
     result = Result(
         requests=int(rate),
         requests_per_second=rate,
@@ -29,4 +36,6 @@ def make_run(rate: float, *, lag: float | None = None, p50: float = 1.0) -> Run:
         timeouts=0,
     )
     lag_result = None if lag is None else Lag(lag, 0.0, 1234, 40, 0)
-    return Run(result, rate, {"api-0": 50 << 20}, {"api-0": 12.5}, lag_result)
+    # Only the first process is the server.
+    processes = {"api-0": cpu, "proxy": 99.0}
+    return Run(result, rate, dict.fromkeys(processes, 50 << 20), processes, lag_result, share)

@@ -31,6 +31,7 @@ def test_a_short_run_agrees_with_itself_and_leaves_nothing(
     assert row["counts"]["lines"] == row["counts"]["stored"] > 100
     assert row["durability"]["appendfsync"] == "always"
     assert [run["lag"]["missed"] for run in row["runs"]] == [0]
+    assert row["median"]["fast_path_share"] > 0.99
     assert "| agree |" in capsys.readouterr().out
     assert not list(work.iterdir())
 

@@ -7,8 +7,9 @@ import pytest
 
 from bench.peers import contenders
 from bench.peers.contenders import Peer
+from bench.peers.proxies import HAPROXY, NGINX, TRAEFIK, ProxiedStack, Proxy
 from perf import procfs
-from perf.load import Load
+from perf.load import SINGLE, Load
 from testkit.waiting import wait_until
 
 PEERS = [
@@ -35,6 +36,25 @@ def test_a_peer_answers_and_ends(make: Callable[[Path], Peer], tmp_path: Path) -
     wait_until(
         lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "all processes to end"
     )
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("proxy", "has_tls"), [(NGINX, False), (NGINX, True), (HAPROXY, False), (TRAEFIK, False)]
+)
+def test_posts_behind_a_proxy_take_the_fast_path(
+    proxy: Proxy,
+    has_tls: bool,  # noqa: FBT001
+    tmp_path: Path,
+) -> None:
+    with ProxiedStack(tmp_path, proxy, has_tls=has_tls) as contender:
+        assert contender.origin.startswith("https:" if has_tls else "http:")
+        for _ in range(5):
+            contender.probe(SINGLE)
+        totals = contender.settle(SINGLE)
+        assert totals.stored == totals.fast_path == 5
+        assert all(contender.versions().values())
+        assert procfs.resident_bytes(contender.processes[proxy.name].pid) > 1 << 20
 
 
 def test_a_peer_that_answers_something_else_is_not_measured(tmp_path: Path) -> None:

@@ -74,15 +74,50 @@ def test_only_goals_of_the_scenarios_that_ran_are_judged() -> None:
     assert [goal.what for goal in actual] == [goal.what for goal in expected]
 
 
+def judge(**scenarios: list[Outcome]) -> dict[str, bool]:
+    """Return which goals of a report are met."""
+    return {goal.what: goal.met for goal in make_report(**scenarios).goals}
+
+
 def test_each_reference_has_its_own_goal() -> None:
-    rates = {"fast": 70, "plain": 24, "aiohttp": 20, "webdis": 50, "nginx": 100}
+    rates = {"fast": 80, "plain": 26, "aiohttp": 20, "webdis": 51, "nginx": 100}
+    cpu = {"fast": 12, "nginx": 8}
+    rows = [
+        Outcome(name, 1, [], [make_run(rate, cpu=cpu.get(name, 1))] * 3)
+        for name, rate in rates.items()
+    ]
+    assert judge(pinned=rows) == {
+        "fast / aiohttp": True,
+        "fast / webdis": False,
+        "server's CPU for a usage, fast / nginx": True,
+        "plain / aiohttp": True,
+    }
+
+
+def test_posts_as_deployed_are_compared_with_plain_ones() -> None:
+    rates = {"plain": 100, "headers": 91, "token": 10, "deployed": 85}
     rows = [Outcome(name, 1, [], [make_run(rate)] * 3) for name, rate in rates.items()]
-    results = {goal.what: goal.met for goal in make_report(pinned=rows).goals}
-    assert results == {
-        "on a faster machine: fast / aiohttp": True,
-        "on a faster machine: fast / webdis": False,
-        "on a faster machine: fast / nginx": True,
-        "on a faster machine: plain / aiohttp": True,
+    assert judge(deployed=rows) == {"headers / plain": False, "deployed / plain": True}
+
+
+def test_behind_proxies_the_cpu_of_the_api_and_the_worst_share_are_judged() -> None:
+    rows = [
+        Outcome(
+            name, 1, [], [make_run(10, cpu=cpu, share=0.995), make_run(10, cpu=cpu, share=share)]
+        )
+        for name, cpu, share in (
+            ("direct", 10, 1),
+            ("nginx", 11, 0.99),
+            ("haproxy", 11.2, 0.989),
+            ("tls", 99, 1),
+        )
+    ]
+    assert judge(proxies=rows) == {
+        "server's CPU for a usage, nginx / direct": True,
+        "server's CPU for a usage, haproxy / direct": False,
+        "share on the fast path, nginx": True,
+        "share on the fast path, haproxy": False,
+        "share on the fast path, tls": True,
     }
 
 

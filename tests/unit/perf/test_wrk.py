@@ -93,6 +93,6 @@ def test_a_missing_wrk_is_named_with_the_line_to_type(monkeypatch: pytest.Monkey
 
 
 def test_a_port_without_a_listener_is_a_failure_with_the_message_of_wrk(tmp_path: Path) -> None:
-    argv = wrk.command(SINGLE, SINGLE.write_script(tmp_path), 1, 1, 2)
+    argv = wrk.command(SINGLE, SINGLE.write_script(tmp_path), "http://127.0.0.1:1", 1, 2)
     with pytest.raises(WrkFailed, match="unable to connect"):
         wrk.run(argv, tmp_path / "wrk.log", 1)
