@@ -20,6 +20,9 @@ WORDS = {
     "NEW_MEMORY": "1536Mi",
     "NEW_BOUND": "2000000",
     "KEY_SECONDS": "1800",
+    "MONITOR_LABEL": "release",
+    "LABEL_VALUE": "prometheus",
+    "PROMETHEUS_NAMESPACE": "monitoring",
 }
 """Words to replace in commands that change the release -> values for the release under test."""
 SETTLE_SECONDS = 90

@@ -133,7 +133,11 @@ class StackShell(Shell):
             folder, {"NAMESPACE": "here", "P": "0", "BUSYAPI_ARCHIVE_DIR": str(archive)}
         )
         self.archive = archive
-        self.ports = {"3000": stack.port, "9100": stack.flushers[0].port}
+        self.ports = {
+            "3000": stack.port,
+            "9090": stack.apis[0].metrics_port,
+            "9100": stack.flushers[0].port,
+        }
         stand_in = folder / "stand-in"
         self.add_program(
             "stand-in",

@@ -12,6 +12,7 @@ LEASE_TTL_SECONDS = 10.0
 RENEW_INTERVAL_SECONDS = 0.7
 """The age at which a flusher renews its lease, so that it does so at least once a second."""
 STALE_SECONDS = 2.0
+"""The silence after which a flusher of the same archive replaces a lease."""
 _RENEWAL_THRESHOLD_SECONDS = 0.2
 """More than the jitter of a server's reply."""
 
