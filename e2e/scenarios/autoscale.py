@@ -144,6 +144,9 @@ def scale_by_keda(release: Release, report: Report) -> None:
         release.upgrade(
             {"autoscaling": {**_make_scaling(None, None), "enabled": False}, "keda": keda}
         )
+        wait_for(
+            lambda: _is_scraped(release), "Prometheus to have the API's series", LOADED_SECONDS
+        )
         measure_scaling(release, report, row, "keda", BY_REQUESTS)
 
 
