@@ -5,13 +5,13 @@ import exec from "k6/execution";
 import { Gauge } from "k6/metrics";
 import { single } from "./lib/bodies.js";
 import { send } from "./lib/checks.js";
-import { duration, options as made, ramp, rate } from "./lib/options.js";
+import { duration, options as makeOptions, ramp, rate } from "./lib/options.js";
 
 const FIRST = 100;
 const most = rate(20000);
 const reached = new Gauge("rate_reached");
 
-export const options = made(
+export const options = makeOptions(
   { breakpoint: ramp(FIRST, [[most, duration("5m")]]) },
   {
     http_req_failed: [{ threshold: "rate<0.01", abortOnFail: true, delayAbortEval: "5s" }],

@@ -2,13 +2,13 @@
 // readers. RATE is that of the devices.
 import { batch, single } from "./lib/bodies.js";
 import { read, send } from "./lib/checks.js";
-import { arrivals, duration, options as made, rate, thresholds } from "./lib/options.js";
+import { arrivals, duration, options as makeOptions, rate, thresholds } from "./lib/options.js";
 
 const devices = rate(200);
 const length = duration("30s");
 const share = (part) => Math.max(1, Math.round(devices * part));
 
-export const options = made(
+export const options = makeOptions(
   {
     devices: arrivals(devices, length, "device"),
     gateways: arrivals(share(0.02), length, "gateway"),

@@ -1,7 +1,7 @@
 // A quiet phase, then five times the rate within two seconds, and back.
 import { single } from "./lib/bodies.js";
 import { send } from "./lib/checks.js";
-import { duration, options as made, ramp, rate, thresholds } from "./lib/options.js";
+import { duration, options as makeOptions, ramp, rate, thresholds } from "./lib/options.js";
 
 const low = rate(400);
 const stages = [
@@ -12,7 +12,7 @@ const stages = [
   [low, duration("20s")],
 ];
 
-export const options = made({ spike: ramp(low, stages) }, thresholds(250, 1000));
+export const options = makeOptions({ spike: ramp(low, stages) }, thresholds(250, 1000));
 
 export default function () {
   send(single());

@@ -2,9 +2,9 @@
 // cannot offer the rate, it drops iterations and crosses their threshold.
 import { single } from "./lib/bodies.js";
 import { send } from "./lib/checks.js";
-import { arrivals, duration, options as made, rate, thresholds } from "./lib/options.js";
+import { arrivals, duration, options as makeOptions, rate, thresholds } from "./lib/options.js";
 
-export const options = made({ target: arrivals(rate(16667), duration("60s")) }, thresholds(25, 50));
+export const options = makeOptions({ target: arrivals(rate(16667), duration("60s")) }, thresholds(25, 50));
 
 export default function () {
   send(single());

@@ -194,7 +194,9 @@ class RequestAuthorizer:
     def _refuse_network(self, network: str, seconds: float) -> Problem:
         self._log_refused(network)
         return _too_many_requests(
-            "Too many requests from this address had no valid token. Wait, then send one.", seconds
+            "Too many requests from this address had no valid credential, or lacked its scope."
+            " Wait, then send one that has both.",
+            seconds,
         )
 
     async def _identify(self, request: Request) -> Credential | None:

@@ -1,4 +1,4 @@
-"""The log of the Idempotency-Keys of about the last hour: FORMAT.md, "Keys".
+"""The log of the Idempotency-Keys that may still be known: FORMAT.md, "Keys".
 
     recover ──> append | begin_generation | drop_generations ──> close       read_part: at any time
 

@@ -94,9 +94,10 @@ EVENTS = (
         "flusher_unreachable",
         "warning",
         ("partition", "detail"),
-        "a usage was looked up in the archive of a partition, and its flusher did not answer",
-        "check the DNS, the network or the flusher that `detail` names: the runbook of"
-        " BusyapiFlusherStuck",
+        "a lookup in the archive, or the delivery of audit entries, failed: the flusher of the"
+        " partition did not answer, or answered with an error; `detail` says which",
+        "check what `detail` names. The DNS, the network or the flusher: the runbook of"
+        " BusyapiFlusherStuck; a 401, a 404 or a certificate: BusyapiAuditFailing, step 3",
     ),
     LogEvent(
         "write_rejected",

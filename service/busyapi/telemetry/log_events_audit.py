@@ -30,7 +30,8 @@ AUDIT_EVENTS = (
         "audit_failed",
         "error",
         ("error", "detail"),
-        "the flusher cannot write its audit trail; with BUSYAPI_AUDIT=required reads are refused",
+        "the flusher cannot write its audit trail; reads are refused with BUSYAPI_AUDIT=required,"
+        " or with auto (the default) if reading needs a credential",
         "the runbook of BusyapiAuditFailing",
     ),
     LogEvent(

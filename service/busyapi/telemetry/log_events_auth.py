@@ -7,8 +7,8 @@ AUTH_EVENTS = (
         "credentials_refused",
         "warning",
         ("address", "requests"),
-        "`requests` requests without a known token got a 429 because their address or"
-        " network had used up its allowance for them; the last came from `address`",
+        "`requests` requests got a 429 because their address or network had sent too many without"
+        " a valid credential or its scope; the last came from `address`",
         "find the client by its address: an old token, or a client that guesses tokens",
     ),
     LogEvent(

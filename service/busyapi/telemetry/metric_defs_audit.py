@@ -5,8 +5,9 @@ from busyapi.telemetry.metric_defs import PARTITION, Label, MetricDef
 FAILING = MetricDef(
     "busyapi_audit_failing",
     "gauge",
-    "1 while the flusher cannot write its audit trail: with BUSYAPI_AUDIT=required, reads are"
-    " refused. See the log event audit_failed.",
+    "1 while the flusher cannot write its audit trail: reads are refused with"
+    " BUSYAPI_AUDIT=required, or with auto (the default) if reading needs a credential."
+    " See the log event audit_failed.",
     (
         "BusyapiAuditFailing",
         "Data path",
