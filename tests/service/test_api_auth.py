@@ -122,7 +122,12 @@ class TestAuthentication:
     ) -> None:
         path = tmp_path / "tokens"
         path.write_text("write good-secret\n\nadmin other-secret\n")
-        environment = {**(contract.apis[0].environment or {}), "BUSYAPI_TOKENS_FILE": str(path)}
+        environment = {
+            **(contract.apis[0].environment or {}),
+            "BUSYAPI_TOKENS_FILE": str(path),
+            "PORT": "0",
+            "BUSYAPI_METRICS_PORT": "0",
+        }
         run = subprocess.run(
             [sys.executable, "-m", "busyapi", "api"],
             env=environment,
