@@ -51,7 +51,8 @@ def test_a_panel_that_lacks_data_is_reported(tmp_path: Path) -> None:
 def test_a_panel_that_needs_a_cluster_may_be_without_data(tmp_path: Path) -> None:
     dashboard = board("resources")
     assert draw_dashboard(dashboard, {}, CHOICE, tmp_path / "picture.png") == [
-        "Requests per second by pod"
+        "Requests per second by pod",
+        "Single posts on the fast path",
     ]
     undescribed = copy.deepcopy(dashboard)
     for panel in undescribed["panels"]:
