@@ -196,8 +196,13 @@ def ignore_close() -> None:
 def read_without_a_break() -> None:
     """Decode a long body without a pause while other requests wait."""
 
-    async def run(self: DecodeScheduler, work: Incremental[Any], sender: Callable[[], str]) -> Any:
-        del self, sender
+    async def run(
+        self: DecodeScheduler,
+        work: Incremental[Any],
+        sender: Callable[[], str],
+        slow_seconds: float = 0.0,
+    ) -> Any:
+        del self, sender, slow_seconds
         try:
             while True:
                 next(work)

@@ -249,6 +249,7 @@ SINGLES = {
         b'"x":%b,"z":"\\ud83d\\ude00",%b' % (array(b'"a"', 64_000), AGAIN)
     ),
     "exponents": usage(b'"x":%b' % array(b"1e23", 19_000)),
+    "large numbers, short": usage(b'"x":%b' % array(b"1e300", 8_000)),
     "20 digits": usage(b'"x":%b' % array(b"35543994774517951114e99", 64_000)),
     "numbers too large": usage(b'"x":' + array(b"1e400", MAX_USAGE_BYTES)),
     "large numbers": usage(b'"x":' + array(b"1e300", 65_000)),

@@ -6,8 +6,9 @@ Clients take turns: one with forty long bodies in the queue delays another by on
 forty.
 
 Slow decoding gets at most a quarter of the event loop: after each slow step, also the last, there
-is a pause three times as long. So a usage of another client waits for at most one step in total: if
-that step delays the reading of its request, no second step delays its response.
+is a pause three times as long. For a long single usage nearly each step counts as slow. So a usage
+of another client waits for at most one step in total: if that step delays the reading of its
+request, no second step delays its response.
 """
 
 import asyncio
@@ -22,7 +23,10 @@ from busyapi.errors import Overloaded
 _T = TypeVar("_T")
 
 SLOW_STEP_SECONDS = 0.001
-"""A step over ordinary usages takes a third of this."""
+"""A step over an ordinary batch takes a third of this."""
+SLOW_SINGLE_STEP_SECONDS = 0.0001
+"""For a single usage, almost each step is slow: those that are long enough to have steps are rare,
+and three clients that send nothing else would keep the event loop busy."""
 PAUSE_FACTOR = 3
 """The pause after a slower step is this many times as long as the step."""
 
@@ -36,8 +40,15 @@ class DecodeScheduler:
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
         """By client; the first is the next. The number of connections bounds it."""
 
-    async def run(self, work: Incremental[_T], sender: Callable[[], str]) -> _T:
+    async def run(
+        self,
+        work: Incremental[_T],
+        sender: Callable[[], str],
+        slow_seconds: float = SLOW_STEP_SECONDS,
+    ) -> _T:
         """Do the work and return its result; `sender` is called only if the work is long.
+
+        `slow_seconds`: after a step of this length or more there is a pause.
 
         Raises:
             Overloaded: the turn did not come within the timeout.
@@ -48,14 +59,14 @@ class DecodeScheduler:
             seconds = 0.0
             try:
                 while True:
-                    await asyncio.sleep(_pause_seconds(seconds))
+                    await asyncio.sleep(_pause_seconds(seconds, slow_seconds))
                     start = thread_time()  # without the time that other processes take
                     try:
                         next(work)
                     finally:
                         seconds = thread_time() - start
             finally:
-                self._release_after(seconds)
+                self._release_after(_pause_seconds(seconds, slow_seconds))
         except StopIteration as end:
             result: _T = end.value
         return result
@@ -76,9 +87,9 @@ class DecodeScheduler:
                 raise Overloaded from None
             raise
 
-    def _release_after(self, seconds: float) -> None:
-        """Release the turn, after a pause if the last step was slow."""
-        if pause := _pause_seconds(seconds):
+    def _release_after(self, pause: float) -> None:
+        """Release the turn after a pause."""
+        if pause:
             # The response does not wait for this. If the loop stops first, nothing is lost.
             asyncio.get_running_loop().call_later(pause, self._release)
         else:
@@ -98,5 +109,5 @@ class DecodeScheduler:
         self._busy = False
 
 
-def _pause_seconds(seconds: float) -> float:
-    return PAUSE_FACTOR * seconds if seconds > SLOW_STEP_SECONDS else 0.0
+def _pause_seconds(seconds: float, slow_seconds: float) -> float:
+    return PAUSE_FACTOR * seconds if seconds > slow_seconds else 0.0

@@ -35,7 +35,7 @@ from busyapi.api.patient_binding import is_bound_to
 from busyapi.api.request_head import HeadParts, HeadReader
 from busyapi.auth.credential import Credential
 from busyapi.decode.fast_array import decode_flat_array
-from busyapi.decode.limits import MAX_STEP_BYTES
+from busyapi.decode.limits import LONG_BYTES, MAX_STEP_BYTES
 from busyapi.decode.usage import decode_fast
 from busyapi.errors import Refused
 from busyapi.telemetry.metrics import RouteTally
@@ -146,10 +146,11 @@ class FastPathProtocol(DeadlineProtocol):
             return False
         length, credentials, authorization, request_id, key, is_batch = parts
         settings = context.settings
-        limit = settings.max_body
+        limit, longest = settings.max_body, LONG_BYTES
         if is_batch:
-            limit = min(settings.max_batch_bytes, MAX_STEP_BYTES)
-        if length > limit or context.draining:
+            limit, longest = settings.max_batch_bytes, MAX_STEP_BYTES
+        # A longer body is decoded in steps, in turn with those of other clients.
+        if length > limit or length > longest or context.draining:
             return False
         # Most posts of an open installation have no credential and no limit.
         is_anonymous = authorization is None and not credentials

@@ -5,6 +5,7 @@ from functools import partial
 from sanic.response import HTTPResponse
 
 from busyapi.api.context import ApiContext, make_handler
+from busyapi.api.decode_scheduler import SLOW_SINGLE_STEP_SECONDS
 from busyapi.api.idempotency import KEY_HEADER, parse_key
 from busyapi.api.patient_binding import check_batch, check_single
 from busyapi.api.responses import (
@@ -106,7 +107,7 @@ async def _decode_single(
     if credential.patient_id is not None:
         work = check_single(work, credential.patient_id)
     client = partial(context.authorizer.name_client, request, credential)
-    return await context.decode_scheduler.run(work, client)
+    return await context.decode_scheduler.run(work, client, SLOW_SINGLE_STEP_SECONDS)
 
 
 async def _commit(context: ApiContext, write: AwaitedWrite) -> tuple[CommitResult, int]:

@@ -15,7 +15,6 @@ from busyapi.decode.diagnose import BYTE_ORDER_MARK, MAX_ERRORS, NotJson, Unread
 from busyapi.decode.fast_array import decode_array_fast, decode_items_fast
 from busyapi.decode.incremental import Incremental
 from busyapi.decode.limits import (
-    LONG_BYTES,
     MAX_STEP_BYTES,
     TOO_DENSE,
     count_brackets,
@@ -124,9 +123,7 @@ class _BatchReader:
             if size > MAX_STEP_BYTES and index:
                 yield
                 size = len(text)
-            if len(text) <= max_bytes and (
-                line := decode_fast(text, strict=strict, max_bytes=LONG_BYTES)
-            ):
+            if len(text) <= max_bytes and (line := decode_fast(text, strict=strict)):
                 self.lines.append(line)
                 continue
             size += _SLOW_FACTOR * len(text)

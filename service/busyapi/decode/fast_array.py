@@ -72,12 +72,13 @@ def decode_flat_array(
 
     None if it needs `decode_batch`, which spreads what takes long over several steps.
     """
-    braces = raw.count(b"{")
+    braces, numbers = raw.count(b"{"), scan_numbers(raw)
     if (
         len(raw) > MAX_STEP_BYTES
         or braces > len(raw) // _MIN_USAGE_BYTES
         or raw.count(b"[") > 1
-        or scan_numbers(raw).slow
+        or numbers.slow
+        or numbers.exponents
     ):
         return None
     max_bytes = min(MAX_STEP_BYTES, max_item_bytes)

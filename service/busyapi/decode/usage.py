@@ -12,7 +12,6 @@ from busyapi.decode.json_line import (
 )
 from busyapi.decode.limits import (
     LONG_BYTES,
-    MAX_STEP_BYTES,
     TOO_DENSE,
     is_too_dense,
     max_containers,
@@ -71,20 +70,17 @@ def read_line(raw: bytes, *, strict: bool, fast_decoder_failed: bool = False) ->
     return fast_line or _decode_with_diagnosis(raw, strict=strict)
 
 
-def decode_fast(raw: bytes, *, strict: bool, max_bytes: int = MAX_STEP_BYTES) -> bytes | None:
+def decode_fast(raw: bytes, *, strict: bool) -> bytes | None:
     """Return the line of an ordinary usage; None if it needs the full parser, `read_line`."""
     brackets, size, read = 0, len(raw), parse
     # A shorter usage can hold neither too many brackets nor too deep ones.
     if size > SHALLOW_BYTES:
         # Not `count_brackets`: every post runs this code, and a call costs time.
         brackets = raw.count(b"{") + raw.count(b"[")
-        if size > max_bytes or (brackets > DEPTH_LIMIT and brackets > max_containers(size)):
+        if size > LONG_BYTES or (brackets > DEPTH_LIMIT and brackets > max_containers(size)):
             return None
         if size > _UNSCANNED_BYTES:
-            numbers = scan_numbers(raw)
-            if size > LONG_BYTES and numbers.excess:
-                return None
-            read = choose_parser(size, numbers.slow)
+            read = choose_parser(size, scan_numbers(raw).slow)
     try:
         value = read(raw)
         if (is_usage(value) if strict else is_object(value)) and (
