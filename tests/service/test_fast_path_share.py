@@ -223,7 +223,7 @@ def test_a_connection_is_not_idle_while_its_body_is_awaited(start_api: Callable[
     with RawConnection(api.port) as device, ExitStack() as others:
         request = post()
         device.send(request[:-5])
-        time.sleep(START_SECONDS / 5)  # it is read
+        wait_until(lambda: not device.count_unread(), "the start to be read", every=0.002)
         for _ in range(16):
             others.enter_context(RawConnection(api.port))
         time.sleep(START_SECONDS / 5)  # they are accepted
