@@ -124,7 +124,7 @@ class FastPathProtocol(DeadlineProtocol):
         """Return how many received bytes this process has not parsed."""
         return len(self.recv_buffer) + len(self._held)
 
-    def _submit(self, data: bytes, *, keep: bool = True) -> bool:  # noqa: C901, PLR0912 - a call costs time
+    def _submit(self, data: bytes, *, keep: bool = True) -> bool:  # noqa: C901, PLR0912, PLR0915 - a call costs time
         """Submit a packet's usage; return False, and consume no byte, if Sanic must handle it.
 
         `keep`: the packet may be kept until the next one. A request in more packets has a deadline
@@ -173,18 +173,22 @@ class FastPathProtocol(DeadlineProtocol):
         if not body:
             return False
         if is_batch:
-            return key is None and self._submit_batch(body, credential, request_id)
-        line = decode_fast(body, strict=context.strict)
-        if line is None:
-            return False
-        client = UNLIMITED if unlimited_writer else self._admit(credential, line)
-        if client is None:
-            return False
-        write = FastPathWrite(self, line, request_id or generate(), client)
-        if key is not None:
-            write.key = make_key(key, PATH, [line], credential.id)
-        if context.stamper is not None and credential.id:
-            write.add_stamp(context.stamper.encode(credential))
+            batch = None if key else self._make_batch(body, credential, request_id)
+            if batch is None:
+                return False
+            write: FastPathWrite = batch
+        else:
+            line = decode_fast(body, strict=context.strict)
+            if line is None:
+                return False
+            client = UNLIMITED if unlimited_writer else self._admit(credential, line)
+            if client is None:
+                return False
+            write = FastPathWrite(self, line, request_id or generate(), client)
+            if key is not None:
+                write.key = make_key(key, PATH, [line], credential.id)
+            if context.stamper is not None and credential.id:
+                write.add_stamp(context.stamper.encode(credential))
         try:
             context.committers.submit(write)
         except Refused as error:
@@ -195,30 +199,26 @@ class FastPathProtocol(DeadlineProtocol):
         self._pending = write
         return True
 
-    def _submit_batch(self, body: bytes, credential: Credential, request_id: bytes | None) -> bool:
-        """Submit the usages of a batch, as `_submit`: without patients to check, or a limit."""
+    def _make_batch(
+        self, body: bytes, credential: Credential, request_id: bytes | None
+    ) -> FastPathBatch | None:
+        """Return the write of a batch without patients to check, or a limit; else None."""
         began = monotonic()
         context = self.context
         settings = context.settings
         if credential.patient_id is not None or context.authorizer.is_limited(credential):
-            return False
+            return None
         lines = decode_flat_array(
             body, settings.max_batch_items, settings.max_body, strict=context.strict
         )
         if lines is None:
-            return False
+            return None
         stamp = context.make_stamp(credential)
         if stamp:
             lines = [line + stamp for line in lines]
         write = FastPathBatch(self, lines, request_id or generate(), is_stamped=bool(stamp))
         write.created_at = began  # the time to decode them is a part of the response's
-        try:
-            context.committers.submit(write)
-        except Refused as error:
-            write.fail(error)
-        else:
-            self._pending = write
-        return True
+        return write
 
     def _admit(self, credential: Credential, line: bytes) -> Client | None:
         """Charge a client's limits and return it; None, and no charge, if the route must decide."""

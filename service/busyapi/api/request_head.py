@@ -33,9 +33,9 @@ _LENGTH = re.compile(rb"[0-9]{1,8}")
 _KEY = re.compile(KEY_PATTERN.pattern.encode())
 _ANY_VALUE = rb"[\t\x20-\x7e]*+"
 _GROUPS = {
-    b"content-length": rb"(?P<length>[0-9]{1,8})",
+    b"content-length": b"(?P<length>" + _LENGTH.pattern + b")",
     b"idempotency-key": b"(?P<key>" + _KEY.pattern + b"+)",
-    b"x-request-id": rb"(?P<id>[A-Za-z0-9._:-]{1,128}+)",
+    b"x-request-id": b"(?P<id>" + VALID_ID.pattern.encode() + b"+)",
     b"authorization": b"(?P<authorization>" + _ANY_VALUE + b")",
 }
 _VALUES = ("length", "authorization", "id", "key")

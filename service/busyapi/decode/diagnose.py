@@ -31,6 +31,7 @@ MAX_POINTER_BYTES = 200
 ancestor."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # RFC 8259, section 8.1, lets a parser ignore it
+NOT_UTF8 = "is not UTF-8"
 TOO_DEEP = f"is nested deeper than {DEPTH_LIMIT} levels"
 
 
@@ -40,6 +41,20 @@ class Unreadable(ValueError):
 
 class NotJson(Unreadable):
     """The bytes are not JSON in UTF-8."""
+
+
+def make_unreadable(reason: str) -> Unreadable:
+    """Return the error for a reason; what is nested too deep may still be JSON."""
+    return Unreadable(reason) if reason == TOO_DEEP else NotJson(reason)
+
+
+def is_utf8(raw: bytes) -> bool:
+    """Return whether bytes are UTF-8, without an error that would hold them."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 _SUPPORTED_TYPES = frozenset((int, bool, type(None)))
@@ -67,14 +82,14 @@ def parse_json(raw: bytes) -> object:
     try:
         return _parse_text(raw.decode())
     except UnicodeDecodeError:
-        reason = "is not UTF-8"
+        reason = NOT_UTF8
     except json.JSONDecodeError as error:
         reason = f"is not JSON, at line {error.lineno}, column {error.colno}"
         if not error.doc.strip():
             reason = "is empty"
     except RecursionError:
         reason = TOO_DEEP
-    raise Unreadable(reason) if reason == TOO_DEEP else NotJson(reason)
+    raise make_unreadable(reason)
 
 
 def _parse_text(text: str) -> object:

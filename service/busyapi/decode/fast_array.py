@@ -32,11 +32,17 @@ _SEPARATORS = (b"},", b"}, ", b"},\n")
 
 
 def decode_array_fast(
-    raw: bytes, max_items: int, max_piece_bytes: int, *, strict: bool
+    raw: bytes,
+    max_items: int,
+    max_piece_bytes: int,
+    *,
+    strict: bool,
+    has_plain_numbers: bool = False,
 ) -> Incremental[list[bytes] | None]:
     """Return the lines of an array of up to `max_items` usages; None if it needs the full parser.
 
-    A piece has up to `max_piece_bytes` bytes, so no usage in it is larger.
+    A piece has up to `max_piece_bytes` bytes, so no usage in it is larger. `has_plain_numbers`:
+    with any number that `limits.Numbers` counts, it needs the full parser.
     """
     text = raw.strip(b" \t\r\n")
     at, end = 1, len(text) - 1
@@ -54,7 +60,9 @@ def decode_array_fast(
         )
         piece = text[at:stop]
         piece_brackets = count_brackets(piece)
-        piece_lines = decode_items_fast(piece, piece_brackets, strict=strict)
+        piece_lines = decode_items_fast(
+            piece, piece_brackets, strict=strict, has_plain_numbers=has_plain_numbers
+        )
         if not piece_lines or len(lines) + len(piece_lines) > max_items:
             return None
         lines += piece_lines
@@ -72,17 +80,13 @@ def decode_flat_array(
 
     None if it needs `decode_batch`, which spreads what takes long over several steps.
     """
-    braces, numbers = raw.count(b"{"), scan_numbers(raw)
-    if (
-        len(raw) > MAX_STEP_BYTES
-        or braces > len(raw) // _MIN_USAGE_BYTES
-        or raw.count(b"[") > 1
-        or numbers.slow
-        or numbers.exponents
-    ):
+    braces = raw.count(b"{")
+    if len(raw) > MAX_STEP_BYTES or braces > len(raw) // _MIN_USAGE_BYTES or raw.count(b"[") > 1:
         return None
     max_bytes = min(MAX_STEP_BYTES, max_item_bytes)
-    lines = run_to_completion(decode_array_fast(raw, max_items, max_bytes, strict=strict))
+    lines = run_to_completion(
+        decode_array_fast(raw, max_items, max_bytes, strict=strict, has_plain_numbers=True)
+    )
     return lines if lines and len(lines) == braces else None
 
 
@@ -95,9 +99,13 @@ def _find_last_item_end(text: bytes, head: bytes, start: int, end: int) -> int:
     return start
 
 
-def decode_items_fast(items: bytes, brackets: int, *, strict: bool) -> list[bytes] | None:
+def decode_items_fast(
+    items: bytes, brackets: int, *, strict: bool, has_plain_numbers: bool = False
+) -> list[bytes] | None:
     """Return the lines of ordinary usages between commas; None if they need the full parser."""
     numbers = scan_numbers(items)
+    if has_plain_numbers and (numbers.slow or numbers.exponents):
+        return None
     # This counts the usages' own brackets too: an ordinary usage is longer than eight bytes.
     if brackets > max_containers(len(items)) or numbers.excess:
         return None

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from urllib.parse import unquote_to_bytes
 
-from busyapi.decode.diagnose import MAX_ERRORS, extend_pointer
+from busyapi.decode.diagnose import MAX_ERRORS, extend_pointer, is_utf8
 from busyapi.decode.incremental import Incremental
 from busyapi.decode.usage import read_usage
 from busyapi.decode.validation import IS_REQUIRED, MAX_MEDICATION_LENGTH, MAX_PATIENT_ID_LENGTH
@@ -87,7 +87,7 @@ def _make_error(errors: Iterable[ValidationError]) -> InvalidUsage:
 def _parse_fields(body: bytes) -> Incremental[list[tuple[str, str]] | None]:
     """Return the names and values; None if the body is not a form (WHATWG URL, section 5)."""
     body = body.rstrip(b"\r\n")  # a file ends with a newline, which is not part of its last field
-    if body.count(b"&") >= MAX_FIELDS or not _is_utf8(body):
+    if body.count(b"&") >= MAX_FIELDS or not is_utf8(body):
         return None
     fields = []
     size = 0
@@ -120,11 +120,3 @@ def _decode(text: bytes) -> Incremental[str]:
         pieces.append(unquote_to_bytes(text[:end]))
         text = text[end:]
     return b"".join(pieces).decode()
-
-
-def _is_utf8(body: bytes) -> bool:
-    try:
-        body.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -6,7 +6,7 @@ msgspec alone reads a long usage, and what it refuses gets one error without a p
 
 import msgspec
 
-from busyapi.decode.diagnose import TOO_DEEP, NotJson, Unreadable
+from busyapi.decode.diagnose import NOT_UTF8, TOO_DEEP, Unreadable, is_utf8, make_unreadable
 from busyapi.decode.incremental import Incremental
 from busyapi.decode.json_line import (
     DEPTH_LIMIT,
@@ -32,6 +32,9 @@ NUMBER_TOO_LARGE = (
 UNPAIRED_SURROGATE = (
     f"is larger than {LONG_BYTES} bytes and holds an unpaired surrogate, which is not a character"
 )
+
+_NUMBER = "number"
+"""What `_try` returns for a number beyond a double."""
 
 
 def read_long_usage(raw: bytes, *, strict: bool) -> Incremental[bytes]:
@@ -76,20 +79,16 @@ def _parse(raw: bytes) -> Incremental[tuple[object, bool]]:
     if reason == _NUMBER:
         raise _make_error(raw, NUMBER_TOO_LARGE)
     scanned = replace_surrogates(raw)
-    if scanned == raw or reason == _NOT_UTF8:
-        raise _make_unreadable(reason)
+    if scanned == raw or reason == NOT_UTF8:
+        raise make_unreadable(reason)
     # An unpaired surrogate has no position, and hides what else is wrong.
     yield
     reason, value = _try(scanned)
     if reason == _NUMBER:
         raise _make_error(raw, NUMBER_TOO_LARGE)
     if reason is not None:
-        raise _make_unreadable(reason)
+        raise make_unreadable(reason)
     return value, False
-
-
-_NUMBER = "number"
-_NOT_UTF8 = "is not UTF-8"
 
 
 def _try(raw: bytes) -> tuple[str | None, object]:
@@ -100,7 +99,7 @@ def _try(raw: bytes) -> tuple[str | None, object]:
     try:
         return None, parse_few_slow_numbers(raw)
     except UnicodeDecodeError:
-        return _NOT_UTF8, None
+        return NOT_UTF8, None
     except msgspec.ValidationError:  # of plain values, nothing else is validated
         return _NUMBER, None
     except (msgspec.DecodeError, RecursionError) as error:
@@ -109,16 +108,10 @@ def _try(raw: bytes) -> tuple[str | None, object]:
 
 def _make_error(raw: bytes, detail: str) -> Exception:
     """Return the error of bytes that break a limit, or that are not a JSON object in UTF-8."""
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        return _make_unreadable(_NOT_UTF8)
+    if not is_utf8(raw):
+        return make_unreadable(NOT_UTF8)
     if reason := find_syntax_error(replace_surrogates(raw)):
-        return _make_unreadable(reason)
+        return make_unreadable(reason)
     if not raw.lstrip(b" \t\r\n").startswith(b"{"):
         return Unreadable("is not a JSON object")
     return InvalidUsage([ValidationError("", detail)])
-
-
-def _make_unreadable(reason: str) -> Unreadable:
-    return Unreadable(reason) if reason == TOO_DEEP else NotJson(reason)

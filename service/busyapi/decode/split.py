@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
+from busyapi.decode.diagnose import TOO_DEEP
 from busyapi.decode.incremental import Incremental
-from busyapi.decode.json_line import DEPTH_LIMIT
 from busyapi.errors import MalformedBody
 
 _ONE_CALL_BYTES = 524_288
@@ -142,7 +142,7 @@ def describe_error(raw: bytes, at: int, error: Exception) -> str:
     in memory until the collector runs.
     """
     if isinstance(error, RecursionError):
-        return f"is nested deeper than {DEPTH_LIMIT} levels"
+        return TOO_DEEP
     if not raw.strip(_BLANKS):
         return "is empty"
     position = _POSITION.search(str(error))

@@ -154,6 +154,17 @@ def test_slow_numbers_are_counted(number: bytes, slow: int, exponents: int) -> N
     assert (numbers.slow, numbers.exponents) == (7 * slow, 7 * exponents)
 
 
+def check_limit(accepted: bytes, refused: bytes, detail: str) -> None:
+    """Check that one usage is at a limit and the other beyond it, alone and in a batch."""
+    line = decode_usage(accepted, strict=False)
+    assert json.loads(line) == json.loads(accepted)
+    with pytest.raises(InvalidUsage) as caught:
+        decode_usage(refused, strict=False)
+    assert caught.value.errors == [ValidationError("", detail)]
+    assert decode_array(pack([accepted, accepted])) == [line, line]
+    assert decode_array(pack([USAGE, refused])) == [ValidationError("/1", detail)]
+
+
 @pytest.mark.parametrize(
     ("number", "most"),
     [
@@ -169,15 +180,7 @@ def test_a_long_usage_with_too_many_slow_numbers_is_refused(number: bytes, most:
     def make(count: int) -> bytes:
         return b'{"a":[%b],"b":"%b"}' % (b",".join([number] * count), b"x" * LONG_BYTES)
 
-    accepted = make(most)
-    refused = make(most + 1)
-    line = decode_usage(accepted, strict=False)
-    assert json.loads(line) == json.loads(accepted)
-    with pytest.raises(InvalidUsage) as caught:
-        decode_usage(refused, strict=False)
-    assert caught.value.errors == [ValidationError("", TOO_MANY_SLOW_NUMBERS)]
-    assert decode_array(pack([accepted, accepted])) == [line, line]
-    assert decode_array(pack([USAGE, refused])) == [ValidationError("/1", TOO_MANY_SLOW_NUMBERS)]
+    check_limit(make(most), make(most + 1), TOO_MANY_SLOW_NUMBERS)
     # A short usage may hold as many as fit.
     short = b'{"a":[' + b",".join([number] * min(most + 200, LONG_BYTES // 25)) + b"]}"
     assert len(short) < LONG_BYTES
@@ -199,15 +202,8 @@ def test_a_long_usage_with_a_number_of_too_many_digits_is_refused(
         rest = b'"x":1%b,"b":"%b"' % (b"0" * others, b"x" * LONG_BYTES)
         return b'{"a":[%b],%b}' % (number, rest)
 
-    accepted = make(MAX_DIGITS)
     refused = make(MAX_DIGITS + 1)
-    line = decode_usage(accepted, strict=False)
-    assert json.loads(line) == json.loads(accepted)
-    with pytest.raises(InvalidUsage) as caught:
-        decode_usage(refused, strict=False)
-    assert caught.value.errors == [ValidationError("", TOO_MANY_DIGITS)]
-    assert decode_array(pack([accepted, accepted])) == [line, line]
-    assert decode_array(pack([USAGE, refused])) == [ValidationError("/1", TOO_MANY_DIGITS)]
+    check_limit(make(MAX_DIGITS), refused, TOO_MANY_DIGITS)
     short = refused.replace(b"x" * LONG_BYTES, b"x")
     assert decode_array(pack([short])) == [decode_usage(short, strict=False)]
 
