@@ -22,6 +22,7 @@ from busyapi.errors import BusyapiError, Refused
 from busyapi.flusher.idempotency import IdempotencyKeeper
 from busyapi.flusher.loop import Flusher
 from busyapi.flusher.ownership import PartitionConfig, acquire_lease
+from busyapi.flusher.replicas import ReplicaKeeper
 from busyapi.flusher.seed import seed_partition
 from busyapi.settings import Settings
 from busyapi.stream.endpoint import Endpoint
@@ -95,7 +96,7 @@ class CommitterHarness:
         endpoint: Endpoint,
         *,
         tier: str = "fsync",
-        replicas: int = 1,
+        min_replicas: int = 1,
         deadline: float = 10.0,
     ) -> None:
         self.failures = RecordingObserver()
@@ -105,7 +106,7 @@ class CommitterHarness:
             0,
             1,
             tier=tier,
-            replicas=replicas,
+            min_replicas=min_replicas,
             deadline=deadline,
             admission=self.admission,
             observer=self.failures,
@@ -169,16 +170,19 @@ async def seed_once(
     *,
     bound: int = 1000,
     tier: str = "fsync",
-    replicas: int = 1,
 ) -> str:
     """Seed the partition as a flusher does at its start, release it, and return the reason."""
     writer = open_archive(archive, bound=bound)
-    partition = OwnedPartition(endpoint, 0, tier, writer.identity.archive_id, replicas)
+    partition = OwnedPartition(endpoint, 0, tier, writer.identity.archive_id)
     try:
         config = PartitionConfig(0, 1, bound, tier)
         await partition.connect()
         await acquire_lease(partition, writer.identity, config)
-        return await seed_partition(partition, writer, config, IdempotencyKeeper(3600, 1000))
+        replicas = ReplicaKeeper(endpoint, writer._folder, tier, 1)
+        await replicas.require_holder(partition)
+        why = await seed_partition(partition, writer, config, IdempotencyKeeper(3600, 1000))
+        await replicas.update(partition)
+        return why
     finally:
         writer.close()
         await partition.release()
@@ -195,18 +199,21 @@ def make_flusher(
     retention_days: int = 0,
     key_seconds: float = 3600,
     max_keys: int = 1000,
+    min_replicas: int = 1,
 ) -> Flusher:
     """Return a flusher of partition 0."""
-    folder = UnrecoveredFolder(
-        ArchiveConfig(archive, 0, partitions, bound, segment_bytes, 3600.0, retention_days)
+    archive_config = ArchiveConfig(
+        archive, 0, partitions, bound, segment_bytes, 3600.0, retention_days
     )
+    folder = UnrecoveredFolder(archive_config)
 
     def connect(archive_id: str) -> OwnedPartition:
         return OwnedPartition(endpoint, 0, tier, archive_id)
 
     config = PartitionConfig(0, partitions, bound, tier)
     keys = IdempotencyKeeper(key_seconds, max_keys)
-    return Flusher(config, folder, connect, FlusherMetrics(tier), keys)
+    replicas = ReplicaKeeper(endpoint, archive_config.folder, tier, min_replicas)
+    return Flusher(config, folder, connect, FlusherMetrics(tier), keys, replicas=replicas)
 
 
 @asynccontextmanager

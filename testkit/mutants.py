@@ -25,9 +25,8 @@ from busyapi.failpoints import failpoint
 from busyapi.flusher.buffer import FlushBuffer
 from busyapi.stamp import encode_stamp, split_stamp
 from busyapi.stream import session
-from busyapi.stream.connection import RedisConnection
-from busyapi.stream.durability import DurabilityInspector, ServerInfo
-from busyapi.stream.endpoint import Endpoint
+from busyapi.stream.connection import Command
+from busyapi.stream.durability import ServerInfo
 from busyapi.stream.entry import encode_stamped_entry
 from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.scripts import COMMIT, COMMIT_KEYED
@@ -110,19 +109,17 @@ def commit_on_any_server() -> None:
 
 def wait_for_no_replica() -> None:
     """Answer 201 before a replica has confirmed."""
-    initialize = Session.__init__
 
-    def forget_replicas(
-        self: Session,
-        connection: RedisConnection,
-        endpoint: Endpoint,
-        partition: int,
-        inspector: DurabilityInspector,
-    ) -> None:
-        initialize(self, connection, endpoint, partition, inspector)
-        self._replicas = 0
+    def wait_for_none(self: Session) -> list[Command]:
+        del self
+        return []
 
-    replace(Session, "__init__", forget_replicas)
+    def accept(self: Session, replies: list[Any]) -> str:
+        del self, replies
+        return ""
+
+    replace(Session, "_confirm_commands", wait_for_none)
+    replace(Session, "_find_unconfirmed", accept)
 
 
 def raise_one_refusal_twice() -> None:

@@ -1,4 +1,4 @@
-"""Groups of servers: a primary and a replica with three sentinels, and a cluster."""
+"""Groups of servers: a primary and its replicas with three sentinels, and a cluster."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -50,7 +50,7 @@ class Sentinel(Child):
 
 
 class SentinelSet(ManagedResource):
-    """A primary, a replica and three sentinels, two of which must agree."""
+    """A primary, its replicas and three sentinels, two of which must agree."""
 
     service = "busyapi"
 
@@ -62,6 +62,7 @@ class SentinelSet(ManagedResource):
         config: Sequence[str] = (),
         password: str = "",
         down_after_ms: int = 1000,
+        replicas: int = 1,
     ) -> None:
         self.folder = folder
         self.down_after_ms = down_after_ms
@@ -69,10 +70,12 @@ class SentinelSet(ManagedResource):
             # A primary that returns becomes a replica, and must be able to log in.
             config = [*config, f"masterauth {password}"]
         first = Server(folder / "first", flavour, config=config, password=password)
-        second = Server(
-            folder / "second", flavour, config=config, password=password, replica_of=first
-        )
-        self.servers = [first, second]
+        self.servers = [first]
+        for name in ("second", "third")[:replicas]:
+            replica = Server(
+                folder / name, flavour, config=config, password=password, replica_of=first
+            )
+            self.servers.append(replica)
         self.sentinels: list[Sentinel] = []
 
     def __repr__(self) -> str:
@@ -89,7 +92,7 @@ class SentinelSet(ManagedResource):
         return self.servers[0].settings() | {"BUSYAPI_REDIS_URL": self.url}
 
     def start(self) -> None:
-        """Start all five and wait until every sentinel knows the replica and the two others."""
+        """Start all and wait until every sentinel knows the replicas and the two others."""
         for server in self.servers:
             server.start()
         # Created only now: a sentinel that starts before its primary reports the primary down.
@@ -109,7 +112,8 @@ class SentinelSet(ManagedResource):
             state: Any = sentinel.client.sentinel_master(self.service)
         except redis.RedisError:
             return False
-        return bool(state["num-slaves"] == 1 and state["num-other-sentinels"] == 2)
+        replicas = len(self.servers) - 1
+        return bool(state["num-slaves"] == replicas and state["num-other-sentinels"] == 2)
 
     def primary(self) -> Server:
         """Return the server that most sentinels name as the primary."""
@@ -125,20 +129,23 @@ class SentinelSet(ManagedResource):
         return self.servers[1 - self.servers.index(server)]
 
     def wait_for_failover(self, old: Server, seconds: float = 30.0) -> Server:
-        """Wait until every sentinel names the other server and it is a primary; return it."""
-        new = self.other(old)
+        """Wait until every sentinel names one other server and it is a primary; return it."""
         wait_until(
-            lambda: (
-                all(self._ask_primary(sentinel) == new.port for sentinel in self.sentinels)
-                and new.replication()["role"] == "master"
-            ),
-            f"{self} to make {new} the primary",
+            lambda: self._find_new_primary(old),
+            f"{self} to make another than {old} the primary",
             seconds=seconds,
         )
-        return new
+        return self.primary()
+
+    def _find_new_primary(self, old: Server) -> Server | None:
+        ports = {self._ask_primary(sentinel) for sentinel in self.sentinels}
+        for server in self.servers:
+            if server is not old and ports == {server.port}:
+                return server if server.replication()["role"] == "master" else None
+        return None
 
     def close(self) -> None:
-        """End all five, whatever their state."""
+        """End all, whatever their state."""
         for sentinel in self.sentinels:
             sentinel.close()
         for server in self.servers:

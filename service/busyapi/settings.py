@@ -176,8 +176,16 @@ class Settings:
         "BUSYAPI_REPLICAS",
         1,
         "replicas",
-        "with the tier `replicated`: the number of replicas that confirm each commit. Do not"
-        " connect more: a failover could promote one that did not confirm",
+        "with the tier `replicated`: the number of replicas that the installation has. While fewer"
+        " confirm, an alert fires",
+        minimum=1,
+        maximum=MAX_REPLICAS,
+    )
+    min_replicas: int = setting(
+        "BUSYAPI_MIN_REPLICAS",
+        1,
+        "replicas",
+        "with the tier `replicated`: while fewer replicas than this can confirm, posts get 503",
         minimum=1,
         maximum=MAX_REPLICAS,
     )

@@ -43,7 +43,7 @@ class Committer:
         partitions: int,
         *,
         tier: str,
-        replicas: int = 1,
+        min_replicas: int = 1,
         deadline: float,
         admission: AdmissionControl,
         observer: CommitObserver,
@@ -51,7 +51,7 @@ class Committer:
         self.partition = partition
         self._endpoint = endpoint
         self._partitions = partitions
-        self._inspector = DurabilityInspector(tier, endpoint.key_names(partition), replicas)
+        self._inspector = DurabilityInspector(tier, endpoint.key_names(partition), min_replicas)
         self._deadline = deadline
         self._admission = admission
         self._observer = observer

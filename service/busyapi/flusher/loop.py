@@ -38,6 +38,7 @@ from busyapi.failpoints import failpoint
 from busyapi.flusher.buffer import FlushBuffer
 from busyapi.flusher.idempotency import IdempotencyKeeper
 from busyapi.flusher.ownership import PartitionConfig
+from busyapi.flusher.replicas import ReplicaKeeper
 from busyapi.flusher.resources import FlusherResources
 from busyapi.flusher.seed import doubt_reason, seed_partition
 from busyapi.flusher.stats import StageTimes, record_flush
@@ -63,16 +64,19 @@ class Flusher:
         connect: Callable[[str], OwnedPartition],
         metrics: FlusherMetrics,
         idempotency_keys: IdempotencyKeeper,
+        *,
+        replicas: ReplicaKeeper,
     ) -> None:
         self.not_ready_reason = "starting"
         """Why this flusher is not ready, "" if it is ready."""
         self._config = config
         self._resources = FlusherResources(config, folder, connect)
         self._metrics, self._idempotency_keys = metrics, idempotency_keys
+        self._replicas = replicas
         self._buffer: FlushBuffer | None = None
         self._stopping = asyncio.Event()
         self._next_inspect = 0.0
-        self._durability_error = ""
+        self._durability_error = self._replica_error = ""
         self._retention_refused = False
         metrics.bound_usages.set(config.bound)
         self._archived_until = time.time()
@@ -108,8 +112,10 @@ class Flusher:
             # The next step reads again from the cursor: Redis still has what is not archived.
             if isinstance(error, DurabilityNotMet):
                 self._metrics.durability_met.set(0)
-            await self._mark_not_ready(error, RETRY_INTERVAL_SECONDS)
             self._buffer = None
+            if isinstance(error, RedisUnavailable) and self.writer:
+                await self._replicas.fail_over()
+            await self._mark_not_ready(error, RETRY_INTERVAL_SECONDS)
         except ArchiveFull as error:
             self._metrics.archive_errors["full"].inc()
             self._measure_volume()
@@ -186,11 +192,13 @@ class Flusher:
 
     async def _seed(self, partition: OwnedPartition, writer: PartitionWriter) -> None:
         cursor = writer.cursor
+        await self._replicas.require_holder(partition)
         why = await seed_partition(partition, writer, self._config, self._idempotency_keys)
         log.info("partition_seeded", why=why, cursor=writer.cursor)
         if why not in {"same history", "fresh install"}:
             self._metrics.epoch_jumps.inc()
             log.warning("ids_skipped", why=why, before_seq=cursor, after_seq=writer.cursor)
+        await self._update_replicas(partition)
         self._buffer = FlushBuffer(writer.cursor, self._idempotency_keys)
 
     async def run_cycle(self) -> None:
@@ -233,19 +241,26 @@ class Flusher:
 
     async def _inspect(self, partition: OwnedPartition) -> None:
         """Check that the server still meets the tier, and whether a restart could hide a loss."""
-        if monotonic() < self._next_inspect:
+        replica_error = await self._update_replicas(partition)
+        if monotonic() < self._next_inspect and replica_error == self._replica_error:
             return
+        self._replica_error = replica_error
         self._next_inspect = monotonic() + INSPECT_INTERVAL_SECONDS
         server = await partition.inspect()
         # Committers refuse a server below its tier; the flusher still archives what they stored.
-        self._durability_error = server.durability_error
-        self._metrics.durability_met.set(0 if server.durability_error else 1)
+        self._durability_error = server.durability_error or replica_error
+        self._metrics.durability_met.set(0 if self._durability_error else 1)
         self._metrics.redis_memory_bytes.set(server.memory_bytes)
         self._metrics.redis_memory_max_bytes.set(server.memory_max_bytes)
         self._idempotency_keys.report(server.memory_max_bytes, self._metrics)
         why = "it did not meet its durability tier for a while" if server.durability_error else ""
         if why := why or doubt_reason(server, self._config.tier):
             await partition.record_doubt(why)
+
+    async def _update_replicas(self, partition: OwnedPartition) -> str:
+        refusal = await self._replicas.update(partition)
+        self._metrics.replicas_confirming.set(len(self._replicas.confirming))
+        return refusal
 
     def _mark_ready(self, writer: PartitionWriter, issued: int) -> None:
         if self.not_ready_reason != self._durability_error:

@@ -3,8 +3,7 @@
 --
 -- KEYS  1 state  2 seq
 -- ARGV  1 epoch  2 the highest seq that this process received
---       3 number of replicas that must confirm, which is also the most that may be connected;
---         '' for any number
+--       3 '' if the committer does not wait for replicas
 --
 -- `check_commit` returns the counter and the record (bound, archived, generation and maximum number
 -- of Idempotency-Keys), or nil and the error reply.
@@ -33,10 +32,6 @@ local function check_commit()
       or not has_history(replication, history) then
     return nil, redis.error_reply(
       'EPOCH the replication history of the server differs from the record')
-  end
-  if ARGV[3] ~= ''
-      and tonumber(string.match(replication, 'connected_slaves:(%d+)')) > tonumber(ARGV[3]) then
-    return nil, redis.error_reply('REPLICAS more replicas are connected than must confirm')
   end
   return tonumber(seq), {
     bound = tonumber(state[3]),

@@ -1,7 +1,7 @@
 """Checks whether a Redis server meets the configured durability tier.
 
     settings   CONFIG GET: the values that the tier requires
-    replicas   INFO: `replicated` waits for a number of them, and no more may be connected
+    replicas   INFO and the flusher's record: those that must confirm are connected (`replicas`)
     AOF        INFO: `appendonly yes` does not yet mean that a restart reads what is written now
 
 After `CONFIG SET appendonly yes`, and on a replica after a full resync, the files that a restart
@@ -16,6 +16,13 @@ from typing import NamedTuple
 from busyapi.errors import RedisUnavailable
 from busyapi.stream.connection import Command, RedisConnection, ServerError, make_evalsha
 from busyapi.stream.keys import PartitionKeys
+from busyapi.stream.replicas import (
+    VIEW_COMMAND,
+    ReplicaView,
+    describe_unconfirmed,
+    parse_record,
+    parse_view,
+)
 from busyapi.stream.scripts import SET_EXPIRING
 
 # `everysec` can lose acknowledged writes even when only the process dies, and
@@ -32,6 +39,7 @@ REQUIRED_SETTINGS = {
     "memory": {"maxmemory-policy": "noeviction"},
 }
 
+FIRST_WITH_WAITAOF = (7, 2)
 FSYNC_TIMEOUT_MS = 3000
 """How long an fsync may take while the AOF is rewritten. It is below the reply timeout of a
 connection."""
@@ -60,6 +68,10 @@ class ServerInfo(NamedTuple):
     memory_bytes: int
     memory_max_bytes: int
     """0 if there is no limit."""
+    can_confirm_aof: bool = False
+    """The server has WAITAOF."""
+    view: ReplicaView | None = None
+    """The replicas, if commits must wait for them."""
     durability_error: str = ""
     """The settings that do not meet the tier, "" if all do."""
 
@@ -67,10 +79,11 @@ class ServerInfo(NamedTuple):
 class DurabilityInspector:
     """Inspector of one partition's server. It keeps the last known state of its AOF."""
 
-    def __init__(self, tier: str, key_names: PartitionKeys, replicas: int = 1) -> None:
+    def __init__(self, tier: str, key_names: PartitionKeys, min_replicas: int = 1) -> None:
         self.tier = tier
-        self.replicas = replicas if tier == "replicated" else 0
-        """How many replicas must confirm, and the most that may be connected."""
+        self._min_replicas = min_replicas if tier == "replicated" else 0
+        """How many replicas must confirm. 0: they are not checked, as in a flusher, which decides
+        about them itself."""
         self._key_names = key_names
         self._aof_active_at: tuple[str, int] | None = None
         """The server, and its number of CONFIG SETs, when the AOF was last seen active."""
@@ -82,14 +95,21 @@ class DurabilityInspector:
             RedisUnavailable: the connection failed, or the server refuses INFO.
         """
         sections = "server", "replication", "memory", "persistence", "commandstats"
+        replica_commands: list[Command] = []
+        if self._min_replicas:
+            replica_commands = [VIEW_COMMAND, ("GET", self._key_names.replicas)]
         *infos, config = await connection.pipeline(
-            *(("INFO", section) for section in sections), ("CONFIG", "GET", *ALWAYS_SETTINGS)
+            *replica_commands,
+            *(("INFO", section) for section in sections),
+            ("CONFIG", "GET", *ALWAYS_SETTINGS),
         )
+        view_reply, record = infos[: len(replica_commands)] or (None, None)
+        infos = infos[len(replica_commands) :]
         facts: dict[str, str] = {}
         for reply in infos:
             if isinstance(reply, ServerError):
                 raise RedisUnavailable(f"Redis at {connection.address} refuses INFO: {reply.code}")
-            facts |= _parse_info(reply)
+            facts |= parse_info(reply)
         if not {"run_id", "role", "master_replid"} <= facts.keys():
             raise RedisUnavailable(
                 f"Redis at {connection.address} does not report its run_id: is it a proxy?"
@@ -101,10 +121,22 @@ class DurabilityInspector:
             facts.get("master_replid2", "0").strip("0") != "",
             int(facts.get("used_memory", 0)),
             int(facts.get("maxmemory", 0)),
+            has_waitaof(facts),
+            parse_view(view_reply) if isinstance(view_reply, bytes) else None,
         )
-        return server._replace(
-            durability_error=await self._describe_unmet_settings(connection, config, facts, server)
+        error = await self._describe_unmet_settings(connection, config, facts, server)
+        if not error and self._min_replicas:
+            error = self._describe_replicas(server, record)
+        return server._replace(durability_error=error)
+
+    def _describe_replicas(self, server: ServerInfo, record: object) -> str:
+        if isinstance(record, ServerError) or server.view is None:
+            return "Redis does not allow to check the replicas: allow INFO and GET in the ACL"
+        value = record if isinstance(record, bytes) else None
+        problem = describe_unconfirmed(
+            parse_record(value), server.view, server.server_id, self._min_replicas
         )
+        return f"Redis does not meet BUSYAPI_DURABILITY={self.tier}: {problem}" if problem else ""
 
     async def _describe_unmet_settings(
         self, connection: RedisConnection, config: object, facts: dict[str, str], server: ServerInfo
@@ -120,7 +152,6 @@ class DurabilityInspector:
             if settings.get(name) != value
         ]
         if server.role == "master" and self.tier != "memory":
-            lines += _check_replicas(self.replicas, facts) if self.replicas else []
             # This check costs a write, so it is made only when it decides.
             lines += await self._check_aof(connection, facts, server) if not lines else []
         if not lines:
@@ -169,22 +200,11 @@ class DurabilityInspector:
         return server_id == server.server_id and 0 <= changes - earlier < 2  # noqa: PLR2004 - see above
 
 
-def _check_replicas(required: int, facts: dict[str, str]) -> list[str]:
-    connected = int(facts.get("connected_slaves", 0))
-    online = sum(
-        ",state=online," in value for name, value in facts.items() if name.startswith("slave")
-    )
-    if connected > required:
-        problem = (
-            f"{connected} replicas are connected, and a failover may promote one of those that"
-        )
-        advice = f"set BUSYAPI_REPLICAS={connected}, or disconnect the extra replicas"
-        return [f"{problem} need not confirm: {advice}"]
-    if connected == 0:
-        return ["no replica is connected: add one"]
-    if online < required:
-        return [f"{online} replicas are online, BUSYAPI_REPLICAS is {required}: add replicas"]
-    return []
+def has_waitaof(facts: dict[str, str]) -> bool:
+    """Return whether a server has WAITAOF, by the reply to INFO server."""
+    # Valkey reports the version of Redis that it is compatible with.
+    major, minor, *_ = (*facts.get("redis_version", "0.0").split("."), "0")
+    return (int(major), int(minor)) >= FIRST_WITH_WAITAOF
 
 
 def _count_calls(facts: dict[str, str], command: str) -> int:
@@ -192,6 +212,7 @@ def _count_calls(facts: dict[str, str], command: str) -> int:
     return int(calls.removeprefix("calls=") or 0)
 
 
-def _parse_info(raw: bytes) -> dict[str, str]:
+def parse_info(raw: bytes) -> dict[str, str]:
+    """Parse a reply to INFO."""
     lines = (line.partition(":") for line in raw.decode(errors="replace").splitlines())
     return {name: value for name, _, value in lines}

@@ -7,13 +7,14 @@ connection to one server, so that "which server answered" has one meaning (see `
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import structlog
 from redis.crc import key_slot
 
 from busyapi.errors import ConfigError, RedisUnavailable
-from busyapi.stream.connection import Login, RedisConnection, ServerError
+from busyapi.stream.connection import Command, Login, RedisConnection, ServerError
 from busyapi.stream.host_lookup import HostAddresses, HostLookup, LookupFailure
 from busyapi.stream.keys import PREFIX, PartitionKeys, check_prefix
 
@@ -50,7 +51,7 @@ class Endpoint:
 
     def key_names(self, partition: int) -> PartitionKeys:
         """Return the names of a partition's keys."""
-        return PartitionKeys(partition, self.prefix)
+        return PartitionKeys(partition, self.prefix, partition if self.mode == "cluster" else 0)
 
     async def connect(self, partition: int, archive_id: str = "") -> RedisConnection:
         """Connect to the server that owns the partition now, and load the scripts.
@@ -118,6 +119,14 @@ class Endpoint:
                 f"{connection.lookup_failure}; the server at the last address, {connection.ip}, may"
                 f" be another one: {problem}"
             )
+
+    async def query(self, address: Address, *commands: Command, login: bool = True) -> list[Any]:
+        """Send commands to any server, on their own connection; raises as `pipeline` does."""
+        connection = await self._open(address, login=login)
+        try:
+            return await connection.pipeline(*commands)
+        finally:
+            await connection.close()
 
     async def _find_primary(self, partition: int) -> tuple[Address, LookupFailure | None]:
         """Return an address, and why the lookup of the node that knows it failed.

@@ -13,6 +13,7 @@ Redis have different prefixes.
     busyapi:{0}:keyed     one entry per new key, until the archive has it
     busyapi:{0}:key:…     an Idempotency-Key that 0.2.0 wrote; read until it expires
     busyapi:{0}:rate:…    the bucket of a credential's or a tenant's rate, with an expiry
+    busyapi:{0}:replicas  which replicas must confirm; one key for each server, see `replicas`
     busyapi:{0}:probe     a small write that shows whether the append-only file is active
 """
 
@@ -36,6 +37,9 @@ class PartitionKeys:
 
     partition: int
     prefix: str = PREFIX
+    decider: int | None = None
+    """The partition whose flusher decides which replicas must confirm, None for this one. All
+    partitions of one server have the same, so that one flusher decides."""
 
     def _key(self, name: str) -> str:
         return f"{self.prefix}:{{{self.partition}}}:{name}"
@@ -78,6 +82,17 @@ class PartitionKeys:
     def probe(self) -> str:
         """The key that is written to check whether the append-only file is active."""
         return self._key("probe")
+
+    @property
+    def is_decider(self) -> bool:
+        """Return whether this partition's flusher decides which replicas must confirm."""
+        return self.decider in {None, self.partition}
+
+    @property
+    def replicas(self) -> str:
+        """The record of the replicas that must confirm."""
+        decider = self.partition if self.decider is None else self.decider
+        return f"{self.prefix}:{{{decider}}}:replicas"
 
     def rate_bucket(self, digest: str) -> str:
         """Return the key of a credential's or a tenant's bucket, by digest."""

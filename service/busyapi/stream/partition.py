@@ -24,6 +24,7 @@ from busyapi.stream.lease import (
     LeaseObserver,
 )
 from busyapi.stream.read_size import MAX_ENTRIES, ReadSizeLimit
+from busyapi.stream.replica_store import ReplicaStore
 from busyapi.stream.scripts import (
     PUBLISH,
     READ_ENTRIES,
@@ -44,14 +45,12 @@ LEASE_TTL_MS = int(LEASE_TTL_SECONDS * 1000)
 class OwnedPartition:
     """One flusher's connection to its partition. One task at a time may use it."""
 
-    def __init__(
-        self, endpoint: Endpoint, partition: int, tier: str, archive_id: str, replicas: int = 1
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, partition: int, tier: str, archive_id: str) -> None:
         self.key_names = endpoint.key_names(partition)
         self.is_standalone = endpoint.mode == "standalone"
         self.installation = endpoint.installation
         self._endpoint = endpoint
-        self._inspector = DurabilityInspector(tier, self.key_names, replicas)
+        self._inspector = DurabilityInspector(tier, self.key_names, min_replicas=0)
         self._archive_id = archive_id
         self._lease = f"{archive_id}:{token_hex(8)}"
         self._lease_observer = LeaseObserver()
@@ -59,10 +58,11 @@ class OwnedPartition:
         self._read_size = ReadSizeLimit()
         self.reached_end = False
         """Whether the last `read` returned the newest entry."""
-        self._server_id = ""
-        """The server that the last `read_snapshot` read."""
+        self._server_id = ""  # of the last `read_snapshot`
         self._connection: RedisConnection | None = None
-        self.idempotency = IdempotencyStore(self.key_names, self._lease, self._run)
+        names, lease = self.key_names, self._lease
+        self.replicas = ReplicaStore(endpoint, names, lease, lambda: self._open_connection)
+        self.idempotency = IdempotencyStore(names, lease, self._run)
 
     async def connect(self) -> None:
         """Open a new connection, without acquiring the lease.

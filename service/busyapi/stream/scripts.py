@@ -27,6 +27,7 @@ READ_ENTRIES = Script("read_entries")
 SEED = Script("seed")
 REVOKE_SEEN_EPOCH = Script("revoke_seen_epoch")
 RECORD_DOUBT = Script("record_doubt")
+RECORD_REPLICAS = Script("record_replicas")
 REVOKE_EPOCH = Script("revoke_epoch")
 SET_EXPIRING = Script("set_expiring")
 TAKE_RATE = Script("take_rate")
@@ -40,6 +41,7 @@ ALL_SCRIPTS = (
         READ_ENTRIES,
         SEED,
         RECORD_DOUBT,
+        RECORD_REPLICAS,
         ROTATE_KEYS,
         RESTORE_KEYS,
         DELETE_KEYS,

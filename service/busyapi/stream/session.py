@@ -17,6 +17,7 @@ from busyapi.ids import Seq
 from busyapi.stream.connection import Command, RedisConnection, ServerError, make_evalsha
 from busyapi.stream.durability import DurabilityInspector, ServerInfo
 from busyapi.stream.endpoint import Endpoint
+from busyapi.stream.replicas import ReplicaView, find_unconfirmed, make_confirm_commands
 from busyapi.stream.scripts import COMMIT, COMMIT_KEYED, REVOKE_SEEN_EPOCH, SET_EXPIRING
 from busyapi.stream.state import PartitionState, parse_state, state_commands
 
@@ -26,7 +27,8 @@ committers that ended: the script refuses a committer whose number has expired, 
 depends on the server's clock."""
 
 REPLICA_WAIT_MS = 2000
-"""How long replicas may take to confirm a batch before the committer sends it again."""
+"""How long replicas may take to receive a batch, and again to sync it, before the committer sends
+it again. Twice this time is below the reply timeout of a connection."""
 
 
 class CommitCommand(NamedTuple):
@@ -71,7 +73,9 @@ class Session:
         self._endpoint = endpoint
         self._key_names = endpoint.key_names(partition)
         self._inspector = inspector
-        self._replicas = inspector.replicas
+        self._view: ReplicaView | None = None
+        """The replicas as they were checked; None if commits do not wait for replicas."""
+        self._can_confirm_aof = False
         self._installation = endpoint.installation
         self.epoch = ""
 
@@ -140,6 +144,7 @@ class Session:
         if server.role != "master" or not is_seeded_for(state, server):
             raise NotSeeded(f"partition {self._key_names.partition} is not seeded for this server")
         self.epoch = state.epoch
+        self._view, self._can_confirm_aof = server.view, server.can_confirm_aof
 
     async def recheck(self, partitions: int, highest: Seq) -> None:
         """Check again on the same connection; raises as `open` does."""
@@ -184,7 +189,7 @@ class Session:
             [key_names.state, key_names.seq, key_names.stream, command.dedup_key],
             self.epoch,
             highest,
-            self._replicas or "",
+            "" if self._view is None else 1,
             command.dedup_token,
             command.usage_count,
             COMMITTER_MEMORY_SECONDS,
@@ -205,7 +210,7 @@ class Session:
             ],
             self.epoch,
             highest,
-            self._replicas or "",
+            "" if self._view is None else 1,
             command.key_digest,
             command.dedup_token,
             command.request_token,
@@ -223,9 +228,18 @@ class Session:
             RedisUnavailable: the connection is closed; nothing was sent.
         """
         packet = [self.make_command(command, highest) for command in commands]
-        if self._replicas:
-            packet.append(("WAIT", self._replicas, REPLICA_WAIT_MS))
+        packet += self._confirm_commands()
         return self._connection.send(packet)
+
+    def _confirm_commands(self) -> list[Command]:
+        """Return the commands that wait for every online replica, and then list the replicas.
+
+        WAITAOF alone would take a second: a replica answers with what it had synced before it
+        received the batch. WAIT makes it sync and answer, and WAITAOF behind it asks again.
+        """
+        if self._view is None:
+            return []
+        return make_confirm_commands(self._view, REPLICA_WAIT_MS, aof=self._can_confirm_aof)
 
     async def wait_replies(self, sent: asyncio.Future[list[Any]]) -> list[object]:
         """Return a `CommitResult` or a `ServerError` for each command, in order.
@@ -235,14 +249,16 @@ class Session:
                 may be stored.
         """
         replies = await self._connection.wait_replies(sent)
-        if self._replicas:
-            confirmed = replies.pop()
-            if isinstance(confirmed, ServerError) or confirmed < self._replicas:
-                raise RedisUnavailable("too few replicas confirmed the batch")
+        count = len(replies) - len(self._confirm_commands())
+        if problem := self._find_unconfirmed(replies[count:]):
+            raise RedisUnavailable(f"the batch is not confirmed: {problem}")
         return [
             CommitResult(abs(reply), reply < 0) if isinstance(reply, int) else reply
-            for reply in replies
+            for reply in replies[:count]
         ]
+
+    def _find_unconfirmed(self, replies: list[Any]) -> str:
+        return "" if self._view is None else find_unconfirmed(self._view, replies)
 
     async def revoke_epoch(self) -> None:
         """Revoke the epoch: the stream is ahead of the counter, so this server lost writes."""

@@ -241,6 +241,21 @@ EVENTS = (
         "the runbook of BusyapiDurabilityNotMet",
     ),
     LogEvent(
+        "replicas_changed",
+        "warning",
+        ("confirming", "holders", "detail"),
+        "the replicas that must confirm each commit changed; `holders` may be promoted by a"
+        " failover, and `detail` is why commits are refused",
+        "the runbook of BusyapiReplicasDegraded",
+    ),
+    LogEvent(
+        "failover_started",
+        "warning",
+        ("down", "chosen"),
+        "the Sentinels found the primary down, and the flusher chose the server to promote",
+        "the runbook of BusyapiReplicasDegraded",
+    ),
+    LogEvent(
         "fsync_failed",
         "error",
         ("detail",),

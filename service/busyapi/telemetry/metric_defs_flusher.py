@@ -53,6 +53,28 @@ BOUND_USAGES = MetricDef(
     ),
     (PARTITION,),
 )
+REPLICAS_CONFIRMING = MetricDef(
+    "busyapi_replicas_confirming",
+    "gauge",
+    "The replicas that must confirm each commit, in the tier `replicated`. 0 while commits are"
+    " refused, in other tiers, and if the flusher of partition 0 decides.",
+    (
+        "BusyapiReplicasDegraded",
+        "Data path",
+    ),
+    (PARTITION,),
+)
+REPLICAS_EXPECTED = MetricDef(
+    "busyapi_replicas_expected",
+    "gauge",
+    "The replicas that the installation has (BUSYAPI_REPLICAS), in the tier `replicated`; 0 in"
+    " other tiers, and if the flusher of partition 0 decides.",
+    (
+        "BusyapiReplicasDegraded",
+        "Data path",
+    ),
+    (PARTITION,),
+)
 OLDEST_UNARCHIVED_SECONDS = MetricDef(
     "busyapi_oldest_unarchived_seconds",
     "gauge",
@@ -262,6 +284,8 @@ METRICS = (
         ARCHIVED_SEQ,
         BOUND_USAGES,
         OLDEST_UNARCHIVED_SECONDS,
+        REPLICAS_CONFIRMING,
+        REPLICAS_EXPECTED,
         FLUSHER_READY,
         HALTED,
         EPOCH_JUMPS,

@@ -248,6 +248,8 @@ class FlusherMetrics(Metrics):
         self.archived_seq = self._gauge(metric_defs_flusher.ARCHIVED_SEQ)
         self.bound_usages = self._gauge(metric_defs_flusher.BOUND_USAGES)
         self.oldest_unarchived_seconds = self._gauge(metric_defs_flusher.OLDEST_UNARCHIVED_SECONDS)
+        self.replicas_confirming = self._gauge(metric_defs_flusher.REPLICAS_CONFIRMING)
+        self.replicas_expected = self._gauge(metric_defs_flusher.REPLICAS_EXPECTED)
         self.flusher_ready = self._gauge(metric_defs_flusher.FLUSHER_READY)
         self.halted = self._gauge(metric_defs_flusher.HALTED)
         self.epoch_jumps = self._counter(metric_defs_flusher.EPOCH_JUMPS)

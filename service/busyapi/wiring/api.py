@@ -37,7 +37,7 @@ def run_api(settings: Settings, sock: socket.socket, metrics_socket: socket.sock
             partition,
             settings.partitions,
             tier=settings.durability,
-            replicas=settings.replicas,
+            min_replicas=settings.min_replicas,
             deadline=settings.commit_deadline,
             admission=admission,
             observer=metrics,

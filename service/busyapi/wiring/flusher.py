@@ -10,6 +10,7 @@ from busyapi.flusher.audit import AuditKeeper
 from busyapi.flusher.idempotency import IdempotencyKeeper
 from busyapi.flusher.loop import Flusher
 from busyapi.flusher.ownership import PartitionConfig
+from busyapi.flusher.replicas import ReplicaKeeper
 from busyapi.flusher.server import FlusherServer
 from busyapi.flusher.verifier import Verifier
 from busyapi.settings import Settings
@@ -30,27 +31,29 @@ def run_flusher(settings: Settings, partition: int) -> int:
     endpoint = make_endpoint(settings)
     metrics = FlusherMetrics(settings.durability, partition)
     config = PartitionConfig(partition, settings.partitions, settings.bound, settings.durability)
-    folder = UnrecoveredFolder(
-        ArchiveConfig(
-            Path(settings.archive_dir),
-            partition,
-            settings.partitions,
-            bound=settings.bound,
-            segment_bytes=settings.segment_bytes,
-            segment_age=settings.segment_age,
-            retention_days=settings.retention_days,
-        )
+    archive_config = ArchiveConfig(
+        Path(settings.archive_dir),
+        partition,
+        settings.partitions,
+        bound=settings.bound,
+        segment_bytes=settings.segment_bytes,
+        segment_age=settings.segment_age,
+        retention_days=settings.retention_days,
     )
+    folder = UnrecoveredFolder(archive_config)
+    replicas = ReplicaKeeper(
+        endpoint, archive_config.folder, settings.durability, settings.min_replicas
+    )
+    if settings.durability == "replicated" and endpoint.key_names(partition).is_decider:
+        metrics.replicas_expected.set(settings.replicas)
 
     def connect(archive_id: str) -> OwnedPartition:
-        return OwnedPartition(
-            endpoint, partition, settings.durability, archive_id, settings.replicas
-        )
+        return OwnedPartition(endpoint, partition, settings.durability, archive_id)
 
     # A key must be known for longer than its usage can be retried, or a retry stores it again.
     seconds = max(settings.idempotency_ttl, settings.commit_deadline + MIN_KEY_MARGIN_SECONDS)
     idempotency_keys = IdempotencyKeeper(seconds, settings.idempotency_keys, settings.partitions)
-    flusher = Flusher(config, folder, connect, metrics, idempotency_keys)
+    flusher = Flusher(config, folder, connect, metrics, idempotency_keys, replicas=replicas)
     archive_dir = Path(settings.archive_dir)
     verifier = Verifier(archive_dir, partition, settings.verify_interval, flusher, metrics)
     keeper = AuditKeeper(

@@ -1,0 +1,111 @@
+"""The replicas of a partition's server, on its flusher's connection."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from busyapi.errors import RedisUnavailable
+from busyapi.stream.connection import RedisConnection, ServerError, make_evalsha
+from busyapi.stream.durability import has_waitaof, parse_info
+from busyapi.stream.endpoint import Endpoint
+from busyapi.stream.keys import PartitionKeys
+from busyapi.stream.replica_server import PRIORITY, UNPROMOTABLE, set_priority
+from busyapi.stream.replicas import (
+    VIEW_COMMAND,
+    ReplicaRecord,
+    ReplicaView,
+    find_unconfirmed,
+    make_confirm_commands,
+    parse_record,
+    parse_view,
+)
+from busyapi.stream.scripts import RECORD_REPLICAS
+
+CONFIRM_TIMEOUT_MS = 400
+"""How long replicas may take to confirm a record. The flusher renews its lease afterwards."""
+
+
+class PrimaryReplicas(NamedTuple):
+    """A primary with its replicas, and what is recorded about them."""
+
+    address: str
+    server_id: str
+    view: ReplicaView
+    record: ReplicaRecord | None
+    can_confirm_aof: bool
+
+
+class ReplicaStore:
+    """The record of the replicas that must confirm. Its flusher must hold the lease to write it."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        key_names: PartitionKeys,
+        lease: str,
+        connection: Callable[[], RedisConnection],
+    ) -> None:
+        self.endpoint = endpoint
+        self.is_decider = key_names.is_decider
+        self._key_names, self._lease, self._open_connection = key_names, lease, connection
+
+    @property
+    def connection(self) -> RedisConnection:
+        """The flusher's connection to the primary."""
+        return self._open_connection()
+
+    async def read(self) -> PrimaryReplicas:
+        """Return the primary, its replicas and the record.
+
+        Raises:
+            RedisUnavailable: the connection failed, or the server refuses.
+        """
+        connection = self.connection
+        view, server, record = await connection.pipeline(
+            VIEW_COMMAND, ("INFO", "server"), ("GET", self._key_names.replicas)
+        )
+        for reply in (view, server, record):
+            if isinstance(reply, ServerError):
+                raise RedisUnavailable(f"Redis refuses reads: {reply}")
+        facts = parse_info(server) | parse_info(view)
+        return PrimaryReplicas(
+            connection.address,
+            f"{facts['run_id']}-{facts['master_replid']}",
+            parse_view(view),
+            parse_record(record),
+            has_waitaof(facts),
+        )
+
+    async def write(self, record: ReplicaRecord, primary: PrimaryReplicas) -> str:
+        """Write the record, and return why the replicas of a view have not confirmed it.
+
+        A replica that confirms the record has everything that was committed before it.
+
+        Raises:
+            RedisUnavailable: the reply was lost, or the flusher does not hold the lease.
+        """
+        names = self._key_names
+        wait = make_confirm_commands(primary.view, CONFIRM_TIMEOUT_MS, aof=primary.can_confirm_aof)
+        written, *replies = await self.connection.pipeline(
+            make_evalsha(
+                RECORD_REPLICAS, [names.replicas, names.lease], self._lease, record.encode()
+            ),
+            *wait,
+        )
+        if isinstance(written, ServerError):
+            raise RedisUnavailable(f"Redis refuses the record of replicas: {written}")
+        return find_unconfirmed(primary.view, replies)
+
+    async def make_primary_unpromotable(self) -> str:
+        """Set the primary's own priority to 0, so that no Sentinel promotes it after its loss.
+
+        Return why it has another, "" if it has not.
+        """
+        connection = self.connection
+        (reply,) = await connection.pipeline(("CONFIG", "GET", PRIORITY))
+        if isinstance(reply, list) and reply[1:] == [str(UNPROMOTABLE).encode()]:
+            return ""
+        try:
+            await set_priority(self.endpoint, connection.address, UNPROMOTABLE)
+        except RedisUnavailable as error:
+            return str(error)
+        return ""
