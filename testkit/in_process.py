@@ -181,7 +181,9 @@ async def seed_once(
         replicas = ReplicaKeeper(endpoint, writer._folder, tier, 1)
         await replicas.require_holder(partition)
         why = await seed_partition(partition, writer, config, IdempotencyKeeper(3600, 1000))
-        await replicas.update(partition)
+        end = time.monotonic() + 5
+        while await replicas.update(partition) and time.monotonic() < end:
+            await asyncio.sleep(0.05)  # a new replica writes its first append-only file
         return why
     finally:
         writer.close()

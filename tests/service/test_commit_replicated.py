@@ -14,14 +14,17 @@ from testkit.servers import FLAVOURS, Flavour, Server
 from testkit.waiting import wait_until
 
 KEYS = PartitionKeys(0)
+UNPROMOTABLE = ["replica-priority 0"]
 
 
 class Pair:
     """A seeded primary and its replica."""
 
     def __init__(self, folder: Path, flavour: Flavour) -> None:
-        self.primary = Server(folder / "primary", flavour)
-        self.replica = Server(folder / "replica", flavour, replica_of=self.primary)
+        self.primary = Server(folder / "primary", flavour, config=UNPROMOTABLE)
+        self.replica = Server(
+            folder / "replica", flavour, config=UNPROMOTABLE, replica_of=self.primary
+        )
         self.where = endpoint_of(self.primary)
 
     def entries(self, server: Server) -> list[str]:
@@ -87,7 +90,7 @@ async def test_paused_replica_delays_the_answer_and_the_usage_is_stored_once(pai
 
 
 async def test_without_a_replica_nothing_is_stored_and_the_error_gives_the_reason(
-    pair: Pair,
+    pair: Pair, tmp_path: Path
 ) -> None:
     async with run_committer(pair.where, tier="replicated", deadline=3.0) as committer:
         await committer.wait_until_ready()
@@ -100,61 +103,11 @@ async def test_without_a_replica_nothing_is_stored_and_the_error_gives_the_reaso
         answers = await gather_results([sent, waiting])
         assert isinstance(answers[0], OutcomeUnknown)
         assert isinstance(answers[1], DurabilityNotMet)
-        assert "no replica is connected: add one" in str(answers[1])
+        assert "must confirm and is not connected" in str(answers[1])
         pair.replica.start()
+        await committer.wait_until_failed()
+        assert "has not inspected it yet" in str(committer.committer.durability_error)
+        await seed_once(pair.where, tmp_path / "archive", tier="replicated")
         await committer.wait_until_ready()
         assert await committer.post(b"{}") == 2
         assert pair.entries(pair.replica) == ["1-1", "2-1"]
-
-
-# --- more replicas than confirm --------------------------------------------------------------
-
-
-@pytest.mark.parametrize("pair", FLAVOURS, indirect=True)
-async def test_replica_that_is_not_awaited_stops_commits_until_it_is(
-    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The commit itself must detect it, because a failover could promote the second one.
-    monkeypatch.setattr("busyapi.commit.committer.RECHECK_INTERVAL_SECONDS", 3600.0)
-    second = Server(tmp_path / "second", pair.primary.flavour, replica_of=pair.primary)
-    async with run_committer(pair.where, tier="replicated", deadline=2.0) as one:
-        await one.wait_until_ready()
-        assert await one.post(b"{}") == 1
-        with second:
-            wait_until(
-                lambda: count_online_replicas(pair.primary) == 2, "the second replica to be online"
-            )
-            answers = await gather_results([one.post(b"[]")])
-            assert isinstance(answers[0], DurabilityNotMet)
-            assert "set BUSYAPI_REPLICAS=2, or disconnect" in str(answers[0])
-            async with run_committer(pair.where, tier="replicated", replicas=2) as both:
-                await both.wait_until_ready()
-                assert await both.post(b'"both"') == 2
-                assert pair.entries(pair.replica) == pair.entries(second) == ["1-1", "2-1"]
-        await one.wait_until_ready()
-        assert await one.post(b"{}") == 3
-
-
-async def test_each_of_two_replicas_must_confirm(pair: Pair, tmp_path: Path) -> None:
-    second = Server(tmp_path / "second", replica_of=pair.primary)
-    tier = {"tier": "replicated", "replicas": 2}
-    with second:
-        wait_until(
-            lambda: count_online_replicas(pair.primary) == 2, "the second replica to be online"
-        )
-        async with run_committer(pair.where, deadline=2.0, **tier) as committer:
-            await committer.wait_until_ready()
-            second.pause()
-            answers = await gather_results([committer.post(b"{}")])
-            assert isinstance(answers[0], OutcomeUnknown)
-            second.resume()
-            await committer.wait_until_ready()
-            assert await committer.post(b"{}") == 2
-            assert pair.entries(second) == ["1-1", "2-1"]
-    async with run_committer(pair.where, deadline=1.0, **tier) as committer:
-        await poll_until(
-            lambda: committer.committer.durability_error, "the committer to be refused"
-        )
-        assert "1 replicas are online, BUSYAPI_REPLICAS is 2" in str(
-            committer.committer.durability_error
-        )

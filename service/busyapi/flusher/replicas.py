@@ -134,11 +134,15 @@ class ReplicaKeeper:
     ) -> str:
         for address in primary.view.online:
             server = servers[address]
-            if server.was_reached and server.problem:
+            if server.was_reached and server.problem and not server.is_settling:
                 return server.problem
         if len(confirming) < self._minimum:
-            problems = [server.problem for server in servers.values() if server.problem]
-            return "; ".join([describe_too_few(confirming, self._minimum), *problems])
+            reasons = [
+                server.problem or f"{server.address} loads data or rewrites its append-only file"
+                for server in servers.values()
+                if server.problem or server.is_settling
+            ]
+            return "; ".join([describe_too_few(confirming, self._minimum), *reasons])
         if lost := holders.raised - confirming - {primary.address}:
             return (
                 f"{describe_servers(lost)} may still be promoted by the last failover, and does not"

@@ -1,0 +1,196 @@
+"""Which replicas must confirm: the set shrinks and grows, and is never too small."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from busyapi.archive.holders import Holders, read_holders, write_holders
+from busyapi.errors import DurabilityNotMet
+from busyapi.flusher import replicas
+from testkit.in_process import (
+    endpoint_of,
+    gather_results,
+    make_flusher,
+    poll_until,
+    run_committer,
+    run_flusher,
+    seed_once,
+)
+from testkit.servers import FLAVOURS, Flavour, Server
+from testkit.waiting import wait_until
+
+CONFIG = ["replica-priority 0", "repl-ping-replica-period 1", "repl-timeout 2"]
+"""`repl-timeout` is how long a silent replica delays commits."""
+
+
+class Trio:
+    """A primary, two replicas, and the folder of an archive."""
+
+    def __init__(self, folder: Path, flavour: Flavour) -> None:
+        self.primary = Server(folder / "primary", flavour, config=CONFIG)
+        self.replicas = [
+            Server(folder / name, flavour, config=CONFIG, replica_of=self.primary)
+            for name in ("one", "two")
+        ]
+        self.archive = folder / "archive"
+        self.where = endpoint_of(self.primary)
+
+    @property
+    def holders(self) -> set[Server]:
+        """The servers that the archive names."""
+        named = read_holders(self.archive / "p00").holders
+        return {
+            server
+            for server in (self.primary, *self.replicas)
+            if f"127.0.0.1:{server.port}" in named
+        }
+
+
+@pytest.fixture(params=FLAVOURS)
+async def trio(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Trio]:
+    monkeypatch.setattr(replicas, "INSPECT_INTERVAL_SECONDS", 0.5)
+    monkeypatch.setattr("busyapi.commit.committer.RECHECK_INTERVAL_SECONDS", 0.5)
+    trio = Trio(tmp_path, request.param)
+    with ExitStack() as running:
+        for server in (trio.primary, *trio.replicas):
+            running.enter_context(server)
+        wait_until(lambda: count_online(trio.primary) == 2, "two replicas to be online")
+        yield trio
+
+
+def count_online(primary: Server) -> int:
+    values = primary.replication().values()
+    return sum(isinstance(value, dict) and value["state"] == "online" for value in values)
+
+
+async def test_set_shrinks_without_a_lost_replica_and_grows_when_it_is_back(trio: Trio) -> None:
+    lost, kept = trio.replicas
+    flusher = make_flusher(trio.where, trio.archive, tier="replicated")
+    async with (
+        run_flusher(flusher),
+        run_committer(trio.where, tier="replicated") as committer,
+    ):
+        assert await committer.post(b"{}") == 1
+        assert trio.holders == {trio.primary, lost, kept}
+        lost.kill9()
+        assert await committer.post(b"{}")
+        assert trio.holders == {trio.primary, kept}
+        lost.wipe()
+        lost.start()
+        await poll_until(lambda: lost in trio.holders, "the replica to hold everything again")
+        assert await committer.post(b"{}")
+        assert lost.client().get("busyapi:{0}:seq") == trio.primary.client().get("busyapi:{0}:seq")
+
+
+async def test_silent_replica_is_confirmed_without_only_after_it_left_the_holders(
+    trio: Trio,
+) -> None:
+    silent, kept = trio.replicas
+    flusher = make_flusher(trio.where, trio.archive, tier="replicated")
+    async with (
+        run_flusher(flusher),
+        run_committer(trio.where, tier="replicated", deadline=20.0) as committer,
+    ):
+        assert await committer.post(b"{}") == 1
+        silent.pause()
+        answer = committer.post(b"{}")
+        while not answer.done():
+            before = trio.holders
+            await asyncio.sleep(0.005)
+        assert before == trio.holders == {trio.primary, kept}
+        assert await answer
+        silent.resume()
+        await poll_until(lambda: silent in trio.holders, "the replica to hold everything again")
+
+
+async def test_fewer_replicas_than_the_minimum_are_refused_and_stay_holders(trio: Trio) -> None:
+    lost, _ = trio.replicas
+    flusher = make_flusher(trio.where, trio.archive, tier="replicated", min_replicas=2)
+    async with (
+        run_flusher(flusher),
+        run_committer(trio.where, tier="replicated", min_replicas=2, deadline=2.0) as committer,
+    ):
+        assert await committer.post(b"{}") == 1
+        lost.kill9()
+        await poll_until(lambda: "BUSYAPI_MIN_REPLICAS is 2" in flusher.not_ready_reason, "it")
+        await poll_until(lambda: committer.committer.durability_error, "the committer to refuse")
+        (refused,) = await gather_results([committer.post(b"{}")])
+        assert isinstance(refused, DurabilityNotMet)
+        assert "1 replicas can confirm, BUSYAPI_MIN_REPLICAS is 2" in str(refused)
+        assert trio.holders == {trio.primary, *trio.replicas}
+        lost.start()
+        await committer.wait_until_ready()
+        assert await committer.post(b"{}")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "right"),
+    [
+        ("appendfsync", "everysec", "always"),
+        ("no-appendfsync-on-rewrite", "yes", "no"),
+        ("appendonly", "no", "yes"),
+    ],
+)
+async def test_replica_with_a_weak_setting_stops_commits_and_is_named(
+    trio: Trio, setting: str, value: str, right: str
+) -> None:
+    weak = trio.replicas[0]
+    flusher = make_flusher(trio.where, trio.archive, tier="replicated")
+    async with (
+        run_flusher(flusher),
+        run_committer(trio.where, tier="replicated", deadline=2.0) as committer,
+    ):
+        assert await committer.post(b"{}") == 1
+        weak.client().config_set(setting, value)
+        await poll_until(lambda: committer.committer.durability_error, "commits to be refused")
+        expected = f"replica 127.0.0.1:{weak.port} must not confirm: {setting} is {value}"
+        assert expected in str(committer.committer.durability_error)
+        weak.client().config_set(setting, right)
+        await committer.wait_until_ready()
+        assert await committer.post(b"{}")
+
+
+async def test_priority_of_every_server_becomes_0_and_survives_a_restart(trio: Trio) -> None:
+    for server in (trio.primary, *trio.replicas):
+        server.client().config_set("replica-priority", 100)
+    await seed_once(trio.where, trio.archive, tier="replicated")
+    for server in (trio.primary, *trio.replicas):
+        assert server.client().config_get("replica-priority") == {"replica-priority": "0"}
+    (replica, _) = trio.replicas
+    replica.kill9()
+    replica.start()
+    assert replica.client().config_get("replica-priority") == {"replica-priority": "0"}
+
+
+async def test_commits_wait_until_the_flusher_has_inspected_a_new_connection(trio: Trio) -> None:
+    await seed_once(trio.where, trio.archive, tier="replicated")
+    async with run_committer(trio.where, tier="replicated", deadline=2.0) as committer:
+        await committer.wait_until_ready()
+        assert await committer.post(b"{}") == 1
+        # Nothing is lost between the two: it is online again with all data. But on Redis 7.0 it
+        # could also be online without an active append-only file.
+        trio.replicas[0].kill9()
+        trio.replicas[0].start()
+        await committer.wait_until_failed()
+        assert "has not inspected it yet" in str(committer.committer.durability_error)
+        await seed_once(trio.where, trio.archive, tier="replicated")
+        await committer.wait_until_ready()
+        assert await committer.post(b"{}")
+
+
+async def test_other_tiers_forget_the_holders(trio: Trio) -> None:
+    await seed_once(trio.where, trio.archive, tier="replicated")
+    assert trio.holders
+    await seed_once(trio.where, trio.archive)
+    assert not trio.holders
+
+
+def test_holders_survive_in_their_file(tmp_path: Path) -> None:
+    holders = Holders(frozenset({"a:1", "b:2"}), frozenset({"b:2"}))
+    write_holders(tmp_path, holders)
+    assert read_holders(tmp_path) == holders
