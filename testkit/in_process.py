@@ -182,7 +182,7 @@ async def seed_once(
         await replicas.require_holder(partition)
         why = await seed_partition(partition, writer, config, IdempotencyKeeper(3600, 1000))
         end = time.monotonic() + 5
-        while await replicas.update(partition) and time.monotonic() < end:
+        while await replicas.update(partition) and time.monotonic() < end:  # noqa: ASYNC110
             await asyncio.sleep(0.05)  # a new replica writes its first append-only file
         return why
     finally:

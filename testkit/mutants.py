@@ -7,6 +7,7 @@ import asyncio
 import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from busyapi.api import app, fast_path, request_head
@@ -15,6 +16,7 @@ from busyapi.api.fast_path import FastPathProtocol
 from busyapi.api.fast_path_write import FastPathWrite
 from busyapi.archive.block_builder import AppendStats
 from busyapi.archive.format import UsageBatch
+from busyapi.archive.holders import Holders, read_holders, write_holders
 from busyapi.archive.writer import PartitionWriter
 from busyapi.commit import in_flight
 from busyapi.commit.connection_state import ConnectionState
@@ -22,7 +24,9 @@ from busyapi.commit.in_flight import InFlightBatch
 from busyapi.decode.incremental import Incremental
 from busyapi.errors import RedisUnavailable, Refused
 from busyapi.failpoints import failpoint
+from busyapi.flusher import replicas
 from busyapi.flusher.buffer import FlushBuffer
+from busyapi.flusher.replicas import ReplicaKeeper
 from busyapi.stamp import encode_stamp, split_stamp
 from busyapi.stream import session
 from busyapi.stream.connection import Command
@@ -120,6 +124,38 @@ def wait_for_no_replica() -> None:
 
     replace(Session, "_confirm_commands", wait_for_none)
     replace(Session, "_find_unconfirmed", accept)
+
+
+def wait_for_one_replica() -> None:
+    """Answer 201 when one replica has confirmed, whatever their number."""
+
+    def wait_for_one(self: Session) -> list[Command]:
+        del self
+        return [("WAIT", 1, session.REPLICA_WAIT_MS)]
+
+    def accept_one(self: Session, replies: list[Any]) -> str:
+        del self
+        return "" if replies[0] >= 1 else "no replica has received it"
+
+    replace(Session, "_confirm_commands", wait_for_one)
+    replace(Session, "_find_unconfirmed", accept_one)
+
+
+def keep_all_holders() -> None:
+    """Let a failover promote every server that ever held everything."""
+
+    def keep(folder: Path, holders: Holders) -> None:
+        known = read_holders(folder).holders
+        write_holders(folder, holders._replace(holders=holders.holders | known))
+
+    replace(replicas, "write_holders", keep)
+    # It must not forget them in memory either.
+    replace(ReplicaKeeper, "_read_holders", read_again)
+
+
+async def read_again(self: ReplicaKeeper) -> Holders:
+    """Return what the file says."""
+    return read_holders(self._folder)
 
 
 def raise_one_refusal_twice() -> None:

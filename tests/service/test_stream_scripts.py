@@ -16,6 +16,7 @@ from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.entry import decode_entry, encode_entry
 from busyapi.stream.keys import PartitionKeys
 from busyapi.stream.partition import OwnedPartition
+from busyapi.stream.replicas import ReplicaView
 from busyapi.stream.scripts import REVOKE_SEEN_EPOCH
 from busyapi.stream.session import CommitCommand, CommitResult, Session
 from testkit.in_process import endpoint_of
@@ -444,7 +445,7 @@ async def test_retry_of_a_stored_usage_is_answered_when_memory_is_full(seeded: S
     assert await seeded.commit_refused(make_keyed("new", "body")) == "OOM"
     assert await seeded.commit_refused(make_batch(2)) == "OOM"
     # With replicas to wait for, a retry needs a write, so its outcome is unknown, not refused.
-    seeded.session._replicas = 1
+    seeded.session._view = ReplicaView((), "")
     for command in again[:2]:
         (reply,) = await seeded.session._connection.pipeline(
             seeded.session.make_command(command, Seq(0))

@@ -1,0 +1,171 @@
+"""A primary with two replicas under Sentinels, and a stack in the tier `replicated` under load."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+import redis
+
+from busyapi.archive.holders import read_holders
+from testkit.archive.command import run_verify
+from testkit.checker import Verdict
+from testkit.history import History
+from testkit.load import Load
+from testkit.processes import Stack
+from testkit.proxy import Proxy
+from testkit.servers import Flavour, Server
+from testkit.topologies import SentinelSet
+from testkit.waiting import wait_until
+
+SILENCE_SECONDS = 3
+"""How long a primary keeps a silent replica (`repl-timeout`). Commits wait for it until then."""
+UNPROMOTABLE = ("replica-priority 0",)
+CONFIG = (*UNPROMOTABLE, "repl-ping-replica-period 1", f"repl-timeout {SILENCE_SECONDS}")
+SETTINGS = {
+    "BUSYAPI_DURABILITY": "replicated",
+    "BUSYAPI_REPLICAS": "2",
+    "BUSYAPI_BOUND": "10000",
+    "BUSYAPI_COMMIT_DEADLINE": "3",
+}
+KINDS = ((0, False), (0, True), (20, False), (20, True))
+"""Batch size (0: single) and use of keys, for every kind of post."""
+STEP_SECONDS = 60
+SERVERS = 3
+
+EndFault = Callable[[], object]
+Fault = Callable[[Server, Server], EndFault]
+
+
+class ReplicatedStack:
+    """Three servers, three Sentinels and a stack."""
+
+    def __init__(
+        self, folder: Path, flavour: Flavour, build: Mapping[str, str] | None = None
+    ) -> None:
+        self.sentinels = SentinelSet(folder / "sentinels", flavour, config=CONFIG, replicas=2)
+        self.history = History()
+        self._folder, self._build = folder, build or {}
+        self._stack: Stack | None = None
+
+    @property
+    def stack(self) -> Stack:
+        """The processes; they exist while this runs, because they must know the Sentinels."""
+        assert self._stack
+        return self._stack
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Start everything, and wait until all three servers hold everything."""
+        with self.sentinels:
+            settings = SETTINGS | dict(self._build)
+            self._stack = Stack(self._folder / "stack", self.sentinels, settings=settings)
+            with self._stack:
+                self.wait_for_holders()
+                yield
+
+    @contextmanager
+    def posting(self) -> Iterator[None]:
+        """Post usages of every kind."""
+        with ExitStack() as loads:
+            for batch, keys in KINDS:
+                load = Load(
+                    self.stack.port, connections=1, batch=batch, keys=keys, history=self.history
+                )
+                loads.enter_context(load)
+            self.wait_for_usages()
+            yield
+
+    def holders(self) -> set[Server]:
+        """Return the servers that the archive names as holders of every usage."""
+        named = read_holders(self.stack.archive / "p00").holders
+        return {server for server in self.sentinels.servers if f"127.0.0.1:{server.port}" in named}
+
+    def replicas(self) -> list[Server]:
+        """Return the servers that are not the primary."""
+        primary = self.sentinels.primary()
+        return [server for server in self.sentinels.servers if server is not primary]
+
+    def wait_for_holders(self, count: int = SERVERS) -> None:
+        """Wait until this many servers hold everything."""
+        wait_until(lambda: len(self.holders()) == count, f"{count} holders", seconds=STEP_SECONDS)
+
+    def wait_for_usages(self, count: int = 20) -> None:
+        """Wait until further requests are acknowledged."""
+        goal = self.history.acknowledged + count
+        wait_until(lambda: self.history.acknowledged >= goal, "usages", seconds=STEP_SECONDS)
+
+    def finish(self) -> Verdict:
+        """Archive everything, stop, and compare the archive with the answers."""
+        self.stack.wait_until_archived(STEP_SECONDS)
+        codes = self.stack.stop()
+        if set(codes.values()) != {0} or run_verify(self.stack.archive) != 0:
+            raise RuntimeError(f"the archive is damaged, or a process failed: {codes}")
+        return self.stack.check_history(self.history)
+
+
+def lose(server: Server) -> None:
+    """Kill a server and delete its volume."""
+    server.kill9()
+    server.wipe()
+
+
+def return_empty(server: Server, primary: Server) -> None:
+    """Start a server without data as a replica, as an orchestrator does."""
+    server.spawn()
+    wait_until(partial(follow, server, primary.port), f"{server} to follow {primary}")
+
+
+def follow(server: Server, port: int) -> bool:
+    """Make a server a replica of a port; return whether it answered."""
+    try:
+        server.command("REPLICAOF", "127.0.0.1", port)
+        server.command("CONFIG", "REWRITE")
+    except redis.RedisError:
+        return False
+    return True
+
+
+class ReplicaFaults:
+    """Faults of one replica. Each begins at once, and returns what ends it."""
+
+    def __init__(self, stack: ReplicatedStack, running: ExitStack) -> None:
+        self._stack, self._running = stack, running
+        self.kinds: list[Fault] = [self.none, self.pause, self.lag, self.cut_off, self.resync]
+
+    def none(self, replica: Server, primary: Server) -> EndFault:
+        """Do nothing."""
+        del replica, primary
+        return lambda: None
+
+    def pause(self, replica: Server, primary: Server) -> EndFault:
+        """Stop its process."""
+        del primary
+        replica.pause()
+        return replica.resume
+
+    def lag(self, replica: Server, primary: Server) -> EndFault:
+        """Delay all bytes between it and its primary."""
+        link = self._connect_by_proxy(replica, primary)
+        link.latency = 0.3
+        return link.close
+
+    def cut_off(self, replica: Server, primary: Server) -> EndFault:
+        """Drop all bytes from its primary. It confirms what came before."""
+        link = self._connect_by_proxy(replica, primary)
+        wait_until(lambda: link.connections, f"{replica} to connect")
+        self._stack.wait_for_usages()
+        link.mute()
+        return link.close
+
+    def resync(self, replica: Server, primary: Server) -> EndFault:
+        """Delete its data, so that it copies everything."""
+        lose(replica)
+        return_empty(replica, primary)
+        return lambda: None
+
+    def _connect_by_proxy(self, replica: Server, primary: Server) -> Proxy:
+        link = self._running.enter_context(Proxy(primary.port))
+        # Not written to its configuration: Sentinels correct it after some seconds.
+        replica.command("REPLICAOF", "127.0.0.1", link.port)
+        return link

@@ -1,0 +1,218 @@
+"""Kill the primary and delete its volume in the tier `replicated`: nothing acknowledged is lost.
+
+The first test does so again and again, each time during another fault of a replica. To repeat a
+failed run, set BUSYAPI_TEST_KILL_SEED to the seed in its message. The others are scripts with one
+outcome, which a build without the protection fails every time.
+"""
+
+import os
+import random
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from testkit import mutants
+from testkit.broken_build import broken_build
+from testkit.checker import Defect, Verdict
+from testkit.load import Load
+from testkit.processes import Stack
+from testkit.proxy import Proxy
+from testkit.replicated import (
+    CONFIG,
+    SILENCE_SECONDS,
+    STEP_SECONDS,
+    ReplicaFaults,
+    ReplicatedStack,
+    lose,
+    return_empty,
+)
+from testkit.servers import FLAVOURS, Flavour, Server
+from testkit.waiting import wait_until
+
+SHORT_ROUNDS = 10
+FULL_ROUNDS = 100
+ROUNDS = os.environ.get("BUSYAPI_TEST_ROUNDS")
+"""Replaces both."""
+ROUND_SECONDS = 30
+"""More than a round takes on a busy machine."""
+SEED = int(os.environ.get("BUSYAPI_TEST_KILL_SEED", time.time_ns()))
+
+
+def make_rounds() -> list[object]:
+    """Return the number of rounds in `make test-later` and `make soak`."""
+    return [
+        pytest.param(
+            int(ROUNDS or rounds), marks=[mark, pytest.mark.timeout(120 + ROUND_SECONDS * rounds)]
+        )
+        for rounds, mark in (
+            (SHORT_ROUNDS, pytest.mark.faults),
+            (FULL_ROUNDS, pytest.mark.long),
+        )
+    ]
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("rounds", make_rounds())
+def test_nothing_is_lost_when_primaries_and_their_volumes_are(
+    tmp_path: Path, flavour: Flavour, rounds: int
+) -> None:
+    chance = random.Random(SEED)
+    replicated = ReplicatedStack(tmp_path, flavour)
+    with replicated.running():
+        with replicated.posting():
+            for number in range(rounds):
+                with describe_failure(f"round {number}, BUSYAPI_TEST_KILL_SEED={SEED}"):
+                    play_round(replicated, chance)
+                    replicated.wait_for_holders()
+                    replicated.wait_for_usages()
+        verdict = replicated.finish()
+    assert verdict.ok, f"BUSYAPI_TEST_KILL_SEED={SEED}\n{verdict}"
+
+
+@contextmanager
+def describe_failure(text: str) -> Iterator[None]:
+    """Add a text to the exception of a round."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(text)
+        raise
+
+
+def play_round(replicated: ReplicatedStack, chance: random.Random) -> None:
+    """Lose the primary at a random moment of a random fault."""
+    old = replicated.sentinels.primary()
+    replica = chance.choice(replicated.replicas())
+    with ExitStack() as running:
+        fault = chance.choice(ReplicaFaults(replicated, running).kinds)
+        running.enter_context(
+            describe_failure(f"{fault.__name__} of {replica}, then the loss of {old}")
+        )
+        end_fault = fault(replica, old)
+        # A silent replica leaves the set in between, or does not.
+        time.sleep(chance.uniform(0, SILENCE_SECONDS + 2))
+        lose(old)
+        if chance.random() < 0.5:
+            end_fault()  # the Sentinels could promote it
+        new = replicated.sentinels.wait_for_failover(old, STEP_SECONDS)
+        end_fault()
+        return_empty(old, new)
+
+
+# --- scripts, and builds that fail them -----------------------------------------------------
+
+
+def lose_primary_before_a_replica_confirms(folder: Path, build: dict[str, str]) -> Verdict:
+    """Cut a replica off, lose the primary at once, and let only that replica be promoted."""
+    replicated = ReplicatedStack(folder, "valkey", build)
+    with replicated.running(), ExitStack() as running:
+        with replicated.posting():
+            old, (behind, other) = replicated.sentinels.primary(), replicated.replicas()
+            end_fault = ReplicaFaults(replicated, running).cut_off(behind, old)
+            time.sleep(1.5)  # less than the time after which it would leave the set
+            lose(old)
+            other.pause()
+            assert replicated.sentinels.wait_for_failover(old, STEP_SECONDS) is behind
+            end_fault()
+            other.resume()
+            return_empty(old, behind)
+            replicated.wait_for_holders()
+            replicated.wait_for_usages()
+        return replicated.finish()
+
+
+@pytest.mark.faults
+def test_usage_that_one_replica_lacks_is_not_acknowledged(tmp_path: Path) -> None:
+    verdict = lose_primary_before_a_replica_confirms(tmp_path, {})
+    assert verdict.ok, verdict
+
+
+@pytest.mark.mutants
+def test_build_that_waits_for_one_of_two_replicas_is_caught(tmp_path: Path) -> None:
+    build = broken_build(mutants.wait_for_one_replica)
+    verdict = lose_primary_before_a_replica_confirms(tmp_path, build)
+    assert Defect.MISSING in verdict.defects, verdict
+
+
+def lose_primary_after_a_replica_left(folder: Path, build: dict[str, str]) -> Verdict:
+    """Pause a replica until it has left the set; then lose the primary, and pause the other."""
+    replicated = ReplicatedStack(folder, "valkey", build)
+    with replicated.running():
+        with replicated.posting():
+            old, (behind, other) = replicated.sentinels.primary(), replicated.replicas()
+            behind.pause()
+            time.sleep(SILENCE_SECONDS + 1)
+            replicated.wait_for_usages(100)
+            lose(old)
+            other.pause()
+            behind.resume()
+            time.sleep(5)  # the Sentinels find the primary down and try
+            if behind.replication()["role"] == "slave":
+                other.resume()
+            new = replicated.sentinels.wait_for_failover(old, STEP_SECONDS)
+            other.resume()
+            return_empty(old, new)
+            replicated.wait_for_holders()
+            replicated.wait_for_usages()
+        return replicated.finish()
+
+
+@pytest.mark.faults
+def test_replica_that_left_the_set_is_not_promoted(tmp_path: Path) -> None:
+    verdict = lose_primary_after_a_replica_left(tmp_path, {})
+    assert verdict.ok, verdict
+
+
+@pytest.mark.mutants
+def test_build_that_ignores_the_set_at_a_failover_is_caught(tmp_path: Path) -> None:
+    build = broken_build(mutants.keep_all_holders)
+    verdict = lose_primary_after_a_replica_left(tmp_path, build)
+    assert Defect.MISSING in verdict.defects, verdict
+
+
+# --- an old primary that is cut off ---------------------------------------------------------
+
+
+def is_synced(replica: Server) -> bool:
+    """Return whether a replica is connected to its primary."""
+    return bool(replica.replication()["master_link_status"] == "up")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("direction", ["to replicas", "from replicas", "both"])
+def test_cut_off_primary_acknowledges_nothing(
+    tmp_path: Path, flavour: Flavour, direction: str
+) -> None:
+    primary = Server(tmp_path / "primary", flavour, config=CONFIG)
+    links = [Proxy(primary.port), Proxy(primary.port)]
+    replicas = [
+        Server(tmp_path / f"replica-{n}", flavour, config=CONFIG, replica_of=primary)
+        for n in range(2)
+    ]
+    settings = {"BUSYAPI_DURABILITY": "replicated", "BUSYAPI_COMMIT_DEADLINE": "1"}
+    with ExitStack() as running:
+        for part in (primary, *links, *replicas):
+            running.enter_context(part)
+        for replica, link in zip(replicas, links, strict=True):
+            replica.command("REPLICAOF", "127.0.0.1", link.port)
+            wait_until(partial(is_synced, replica), f"{replica} to follow through its proxy")
+        stack = running.enter_context(Stack(tmp_path / "stack", primary, settings=settings))
+        with Load(stack.port, connections=8) as load:
+            wait_until(lambda: load.history.acknowledged > 100, "usages")
+            for link in links:
+                link.refuse()
+                if direction != "from replicas":
+                    link.mute()
+                if direction != "to replicas":
+                    link.hold()
+            time.sleep(0.5)  # what was confirmed before is answered
+            before = load.history.acknowledged
+            replicas[0].command("REPLICAOF", "NO", "ONE")
+            replicas[1].command("REPLICAOF", "127.0.0.1", replicas[0].port)
+            time.sleep(SILENCE_SECONDS + 3)
+            assert load.history.acknowledged == before
