@@ -264,6 +264,19 @@ BUFFER = Row(
             alerts=["BusyapiDurabilityNotMet"],
         ),
         Number(
+            title="Replicas",
+            about="The replicas that confirm each usage, and how many the installation has; tier"
+            " replicated only. Fewer: a replica is missing, and the flusher's log says which"
+            " ones confirm.",
+            unit="short",
+            steps=[],
+            queries=[
+                Query(f"max({select('busyapi_replicas_confirming', of=FLUSHER)})", "confirming"),
+                Query(f"max({select('busyapi_replicas_expected', of=FLUSHER)})", "expected"),
+            ],
+            alerts=["BusyapiReplicasDegraded"],
+        ),
+        Number(
             title="Oldest unarchived usage",
             about="Age of the oldest usage that is in Redis and not yet in the archive. Normal:"
             " below a few seconds. The objective is 60 s.",

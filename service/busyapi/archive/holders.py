@@ -27,7 +27,7 @@ class Holders(NamedTuple):
 
 
 def read_holders(folder: Path) -> Holders:
-    """Return what the file says; nobody if there is none.
+    """Return the content of the file; no holders if there is none.
 
     Raises:
         ArchiveDamaged: it cannot be read.

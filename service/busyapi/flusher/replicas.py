@@ -243,10 +243,10 @@ class ReplicaKeeper:
 async def _inspect_all(
     endpoint: Endpoint, addresses: frozenset[str], *, lower: bool
 ) -> dict[str, ReplicaServer]:
-    found = await asyncio.gather(
+    servers = await asyncio.gather(
         *(inspect_replica(endpoint, address, lower=lower) for address in addresses)
     )
-    return {server.address: server for server in found}
+    return {server.address: server for server in servers}
 
 
 def _may_confirm(server: ReplicaServer, primary: PrimaryReplicas) -> bool:

@@ -1,6 +1,6 @@
 """The metrics of a flusher: each has its partition as a label."""
 
-from busyapi.telemetry import metric_defs_audit, metric_defs_verify
+from busyapi.telemetry import metric_defs_audit, metric_defs_replicas, metric_defs_verify
 from busyapi.telemetry.metric_defs import (
     BUILD_INFO,
     DURABILITY_MET,
@@ -50,28 +50,6 @@ BOUND_USAGES = MetricDef(
         "Autoscaling and resources",
         "Data path",
         "Overview",
-    ),
-    (PARTITION,),
-)
-REPLICAS_CONFIRMING = MetricDef(
-    "busyapi_replicas_confirming",
-    "gauge",
-    "The replicas that must confirm each commit, in the tier `replicated`. 0 while commits are"
-    " refused, in other tiers, and if the flusher of partition 0 decides.",
-    (
-        "BusyapiReplicasDegraded",
-        "Data path",
-    ),
-    (PARTITION,),
-)
-REPLICAS_EXPECTED = MetricDef(
-    "busyapi_replicas_expected",
-    "gauge",
-    "The replicas that the installation has (BUSYAPI_REPLICAS), in the tier `replicated`; 0 in"
-    " other tiers, and if the flusher of partition 0 decides.",
-    (
-        "BusyapiReplicasDegraded",
-        "Data path",
     ),
     (PARTITION,),
 )
@@ -284,8 +262,6 @@ METRICS = (
         ARCHIVED_SEQ,
         BOUND_USAGES,
         OLDEST_UNARCHIVED_SECONDS,
-        REPLICAS_CONFIRMING,
-        REPLICAS_EXPECTED,
         FLUSHER_READY,
         HALTED,
         EPOCH_JUMPS,
@@ -301,6 +277,7 @@ METRICS = (
         RETENTION_REFUSED,
     ),
     *metric_defs_verify.METRICS,
+    *metric_defs_replicas.METRICS,
     *metric_defs_audit.FLUSHER_METRICS,
     *(
         SEGMENT_BYTES,

@@ -23,6 +23,7 @@ from busyapi.telemetry import (
     metric_defs_api,
     metric_defs_audit,
     metric_defs_flusher,
+    metric_defs_replicas,
     metric_defs_verify,
 )
 from busyapi.telemetry.accept_queue import AcceptQueue
@@ -248,8 +249,8 @@ class FlusherMetrics(Metrics):
         self.archived_seq = self._gauge(metric_defs_flusher.ARCHIVED_SEQ)
         self.bound_usages = self._gauge(metric_defs_flusher.BOUND_USAGES)
         self.oldest_unarchived_seconds = self._gauge(metric_defs_flusher.OLDEST_UNARCHIVED_SECONDS)
-        self.replicas_confirming = self._gauge(metric_defs_flusher.REPLICAS_CONFIRMING)
-        self.replicas_expected = self._gauge(metric_defs_flusher.REPLICAS_EXPECTED)
+        self.replicas_confirming = self._gauge(metric_defs_replicas.REPLICAS_CONFIRMING)
+        self.replicas_expected = self._gauge(metric_defs_replicas.REPLICAS_EXPECTED)
         self.flusher_ready = self._gauge(metric_defs_flusher.FLUSHER_READY)
         self.halted = self._gauge(metric_defs_flusher.HALTED)
         self.epoch_jumps = self._counter(metric_defs_flusher.EPOCH_JUMPS)
