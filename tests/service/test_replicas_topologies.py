@@ -1,0 +1,89 @@
+"""The tier `replicated` with Sentinels and several partitions, and on a cluster."""
+
+from pathlib import Path
+
+import pytest
+
+from busyapi.archive.holders import Holders, write_holders
+from testkit.in_process import endpoint_of, make_flusher, poll_until, run_flusher, seed_once
+from testkit.load import Load
+from testkit.processes import Stack
+from testkit.replicated import CONFIG, SETTINGS, return_empty
+from testkit.servers import FLAVOURS, Flavour
+from testkit.topologies import ClusterOfThree, SentinelSet
+from testkit.waiting import wait_until
+
+
+async def test_primary_that_is_no_holder_is_not_seeded(tmp_path: Path) -> None:
+    with SentinelSet(tmp_path / "sentinels", config=CONFIG) as sentinels:
+        where, archive = endpoint_of(sentinels), tmp_path / "archive"
+        await seed_once(where, archive, tier="replicated")
+        write_holders(archive / "p00", Holders(frozenset({"10.0.0.1:6379"})))
+        flusher = make_flusher(where, archive, tier="replicated")
+        async with run_flusher(flusher, ready=False):
+            await poll_until(
+                lambda: "may lack acknowledged usages" in flusher.not_ready_reason, "it to refuse"
+            )
+            assert "only 10.0.0.1:6379 have all" in flusher.not_ready_reason
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_all_partitions_of_a_server_follow_one_decision(tmp_path: Path, flavour: Flavour) -> None:
+    with (
+        SentinelSet(tmp_path / "s", flavour, config=CONFIG, replicas=2) as sentinels,
+        Stack(tmp_path / "stack", sentinels, partitions=2, settings=SETTINGS) as stack,
+    ):
+        with Load(stack.port, connections=8) as load:
+            wait_until(lambda: load.history.acknowledged > 50, "usages")
+            old = sentinels.primary()
+            old.kill9()
+            new = sentinels.wait_for_failover(old)
+            return_empty(old, new)
+            for process in stack.processes:
+                process.wait_until_ready(60)
+            before = load.history.acknowledged
+            wait_until(lambda: load.history.acknowledged > before + 50, "usages", seconds=30)
+        stack.wait_until_archived(30)
+        assert set(stack.stop().values()) == {0}
+        verdict = stack.check_history(load.history)
+        assert verdict.ok, verdict
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_every_replica_that_a_cluster_knows_must_confirm(tmp_path: Path, flavour: Flavour) -> None:
+    settings = SETTINGS | {"BUSYAPI_REPLICAS": "1", "BUSYAPI_COMMIT_DEADLINE": "1"}
+    with (
+        ClusterOfThree(tmp_path / "c", flavour, config=CONFIG[1:], replicas=True) as cluster,
+        Stack(tmp_path / "stack", cluster, settings=settings) as stack,
+    ):
+        with Load(stack.port, connections=4) as load:
+            wait_until(lambda: load.history.acknowledged > 50, "usages")
+            primary = cluster.primary_of("busyapi:{0}:state")
+            replica = cluster.replicas[cluster.primaries.index(primary)]
+            replica.kill9()
+            (flusher,) = stack.flushers
+            wait_until(lambda: not flusher.is_ready(), "the flusher to refuse", seconds=20)
+            before = load.history.acknowledged
+            wait_until(lambda: refused(load) > 20, "refusals")
+            assert load.history.acknowledged == before
+            assert "the cluster may promote" in flusher.log.read_text()
+            replica.start()
+            wait_until(lambda: load.history.acknowledged > before, "usages", seconds=30)
+
+            primary.kill9()
+            primary.wipe()
+            wait_until(lambda: replica.replication()["role"] == "master", "a failover", seconds=30)
+            primary.start()
+            before = load.history.acknowledged
+            wait_until(lambda: load.history.acknowledged > before + 20, "usages", seconds=60)
+        stack.wait_until_archived(30)
+        assert set(stack.stop().values()) == {0}
+        verdict = stack.check_history(load.history)
+        assert verdict.ok, verdict
+
+
+def refused(load: Load) -> int:
+    """Return how many requests were not acknowledged."""
+    return len(load.history.requests) - load.history.acknowledged
