@@ -86,9 +86,15 @@ class ReplicatedStack:
         primary = self.sentinels.primary()
         return [server for server in self.sentinels.servers if server is not primary]
 
-    def wait_for_holders(self, count: int = SERVERS) -> None:
-        """Wait until this many servers hold everything."""
-        wait_until(lambda: len(self.holders()) == count, f"{count} holders", seconds=STEP_SECONDS)
+    def wait_for_holders(self) -> None:
+        """Wait until all servers hold everything, and all replicas confirm."""
+        wait_until(self._is_complete, "all servers to hold everything", seconds=STEP_SECONDS)
+
+    def _is_complete(self) -> bool:
+        # Without enough replicas the former holders stay on record.
+        (flusher,) = self.stack.flushers
+        confirming = flusher.read_metric("busyapi_replicas_confirming", partition="0")
+        return confirming == SERVERS - 1 and len(self.holders()) == SERVERS
 
     def wait_for_usages(self, count: int = 20) -> None:
         """Wait until further requests are acknowledged."""

@@ -24,6 +24,7 @@ from testkit.child_process import Child
 from testkit.history import History
 from testkit.load import Load
 from testkit.processes import Stack
+from testkit.replicated import UNPROMOTABLE
 from testkit.servers import FLAVOURS, Flavour, Server
 from testkit.stamping import StampedClient, configure_stamps
 from testkit.topologies import SentinelSet
@@ -153,7 +154,7 @@ def run_sentinel_trial(folder: Path, flavour: Flavour, seconds: float) -> None:
     """Do the same to a replicated pair, which has every acknowledged usage twice."""
     settings = {"BUSYAPI_DURABILITY": "replicated", "BUSYAPI_BOUND": "10000"}
     with (
-        SentinelSet(folder / "sentinels", flavour) as sentinels,
+        SentinelSet(folder / "sentinels", flavour, config=UNPROMOTABLE) as sentinels,
         Stack(folder / "stack", sentinels, apis=2, settings=settings) as stack,
     ):
         kill_and_check(SentinelKiller(stack, sentinels, SEED), stack, flavour, seconds)

@@ -77,7 +77,7 @@ async def test_tier_memory_requires_no_file_but_forbids_eviction(seeded: Server)
 
 
 async def test_tier_replicated_requires_a_replica(seeded: Server) -> None:
-    with pytest.raises(DurabilityNotMet, match="no replica is connected"):
+    with pytest.raises(DurabilityNotMet, match="not yet recorded which replicas"):
         await open_session(seeded, "replicated")
 
 
