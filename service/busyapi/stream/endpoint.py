@@ -5,7 +5,9 @@ connection to one server, so that "which server answered" has one meaning (see `
 """
 
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -44,6 +46,7 @@ class Endpoint:
     """The installation's id, "" if it has no id. It is compared with the partition's record."""
     entry_version: int = 1
     """The highest version of stream entries that this process writes."""
+    _turns: Iterator[int] = field(default_factory=count, repr=False, compare=False)
     _lookup: HostLookup = field(default_factory=HostLookup, repr=False, compare=False)
     _archives: dict[int, str] = field(default_factory=dict, repr=False, compare=False)
     """By partition: the archive in its record, as last read from a server that was found by name or
@@ -139,8 +142,10 @@ class Endpoint:
         problems: dict[str, None] = {}  # in order, each once
         queried_nodes = set()
         self._lookup.start_all(host for host, _ in self.hosts)
+        # Each time another node first: a Sentinel may name a former primary for long.
+        first = next(self._turns) % len(self.hosts)
         for may_use_last in (False, True):
-            for node in self.hosts:
+            for node in self.hosts[first:] + self.hosts[:first]:
                 if node in queried_nodes:
                     continue
                 target = await self._lookup.resolve(node[0])
