@@ -91,8 +91,10 @@ class ReplicatedStack:
         wait_until(self._is_complete, "all servers to hold everything", seconds=STEP_SECONDS)
 
     def _is_complete(self) -> bool:
-        # Without enough replicas the former holders stay on record.
+        # Until it is ready, and without enough replicas, former holders stay on record.
         (flusher,) = self.stack.flushers
+        if not flusher.is_ready():
+            return False
         confirming = flusher.read_metric("busyapi_replicas_confirming", partition="0")
         return confirming == SERVERS - 1 and len(self.holders()) == SERVERS
 

@@ -5,18 +5,15 @@ connection to one server, so that "which server answered" has one meaning (see `
 """
 
 import ssl
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import structlog
 from redis.crc import key_slot
 
 from busyapi.errors import ConfigError, RedisUnavailable
-from busyapi.stream.connection import Command, Login, RedisConnection, ServerError
+from busyapi.stream.connection import Login, RedisConnection, ServerError
 from busyapi.stream.host_lookup import HostAddresses, HostLookup, LookupFailure
 from busyapi.stream.keys import PREFIX, PartitionKeys, check_prefix
 
@@ -46,7 +43,8 @@ class Endpoint:
     """The installation's id, "" if it has no id. It is compared with the partition's record."""
     entry_version: int = 1
     """The highest version of stream entries that this process writes."""
-    _turns: Iterator[int] = field(default_factory=count, repr=False, compare=False)
+    _failures: list[int] = field(default_factory=lambda: [0], repr=False, compare=False)
+    """One number: how often the primary could not be reached."""
     _lookup: HostLookup = field(default_factory=HostLookup, repr=False, compare=False)
     _archives: dict[int, str] = field(default_factory=dict, repr=False, compare=False)
     """By partition: the archive in its record, as last read from a server that was found by name or
@@ -65,7 +63,12 @@ class Endpoint:
             RedisUnavailable: no server was found, or it cannot be reached.
         """
         address, failure = await self._find_primary(partition)
-        connection = await self._open(address)
+        try:
+            connection = await self.open_server(address)
+        except RedisUnavailable:
+            # Ask another Sentinel next: one may name a former primary until that is back.
+            self._failures[0] += 1
+            raise
         connection.lookup_failure = failure or connection.lookup_failure
         await self._check_owner(connection, partition, archive_id)
         if connection.lookup_failure:
@@ -123,14 +126,6 @@ class Endpoint:
                 f" be another one: {problem}"
             )
 
-    async def query(self, address: Address, *commands: Command, login: bool = True) -> list[Any]:
-        """Send commands to any server, on their own connection; raises as `pipeline` does."""
-        connection = await self._open(address, login=login)
-        try:
-            return await connection.pipeline(*commands)
-        finally:
-            await connection.close()
-
     async def _find_primary(self, partition: int) -> tuple[Address, LookupFailure | None]:
         """Return an address, and why the lookup of the node that knows it failed.
 
@@ -142,8 +137,7 @@ class Endpoint:
         problems: dict[str, None] = {}  # in order, each once
         queried_nodes = set()
         self._lookup.start_all(host for host, _ in self.hosts)
-        # Each time another node first: a Sentinel may name a former primary for long.
-        first = next(self._turns) % len(self.hosts)
+        first = self._failures[0] % len(self.hosts)
         for may_use_last in (False, True):
             for node in self.hosts[first:] + self.hosts[:first]:
                 if node in queried_nodes:
@@ -168,7 +162,7 @@ class Endpoint:
         self, node: Address, target: HostAddresses, partition: int
     ) -> Address | None:
         # Sentinels have no password of their own, as in the common charts.
-        connection = await self._open(node, target, login=self.mode == "cluster")
+        connection = await self.open_server(node, target, login=self.mode == "cluster")
         try:
             return await self._query_primary(connection, node, partition)
         finally:
@@ -187,9 +181,10 @@ class Endpoint:
                 return ((primary[0] or b"").decode() or node[0], int(primary[1]))
         return None
 
-    async def _open(
+    async def open_server(
         self, address: Address, target: HostAddresses | None = None, *, login: bool = True
     ) -> RedisConnection:
+        """Connect to any server, without the scripts; raises as `RedisConnection.open` does."""
         secret = self._read_password() if login else ""
         host, port = address
         target = target or await self._lookup.resolve(host)

@@ -5,12 +5,12 @@ every server has it, and the flusher raises it for the one server that a failove
 """
 
 import asyncio
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from busyapi.errors import RedisUnavailable
-from busyapi.stream.connection import ServerError
+from busyapi.stream.connection import Command, ServerError
 from busyapi.stream.durability import ALWAYS_SETTINGS, AOF_WRITE_FAILED, parse_info
-from busyapi.stream.endpoint import Endpoint
+from busyapi.stream.endpoint import Address, Endpoint
 
 INSPECT_TIMEOUT_SECONDS = 1.0
 PRIORITY = "replica-priority"
@@ -35,6 +35,21 @@ class ReplicaServer(NamedTuple):
     """How far it has its primary's data."""
 
 
+async def query_server(
+    endpoint: Endpoint, address: Address, *commands: Command, login: bool = True
+) -> list[Any]:
+    """Send commands on a connection of their own; return the replies.
+
+    Raises:
+        RedisUnavailable: the server cannot be reached, or refuses the login.
+    """
+    connection = await endpoint.open_server(address, login=login)
+    try:
+        return await connection.pipeline(*commands)
+    finally:
+        await connection.close()
+
+
 async def inspect_replica(endpoint: Endpoint, address: str, *, lower: bool) -> ReplicaServer:
     """Return what a replica's settings and state are; `lower` its priority to 0 if it has another.
 
@@ -49,7 +64,8 @@ async def inspect_replica(endpoint: Endpoint, address: str, *, lower: bool) -> R
 
 
 async def _inspect(endpoint: Endpoint, address: str, *, lower: bool) -> ReplicaServer:
-    replication, persistence, config = await endpoint.query(
+    replication, persistence, config = await query_server(
+        endpoint,
         _split(address),
         ("INFO", "replication"),
         ("INFO", "persistence"),
@@ -97,8 +113,8 @@ async def set_priority(endpoint: Endpoint, address: str, priority: int) -> None:
     Raises:
         RedisUnavailable: the server cannot be reached, or refuses.
     """
-    changed, written = await endpoint.query(
-        _split(address), ("CONFIG", "SET", PRIORITY, priority), ("CONFIG", "REWRITE")
+    changed, written = await query_server(
+        endpoint, _split(address), ("CONFIG", "SET", PRIORITY, priority), ("CONFIG", "REWRITE")
     )
     # A server without a configuration file has its settings from its command line.
     if isinstance(changed, ServerError) or (

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from busyapi.errors import RedisUnavailable
 from busyapi.stream.connection import ServerError
 from busyapi.stream.endpoint import Address, Endpoint
+from busyapi.stream.replica_server import query_server
 
 ASK_TIMEOUT_SECONDS = 1.0
 _UNREACHABLE = {"s_down", "o_down", "disconnected"}
@@ -38,8 +39,8 @@ async def find_down_primary(endpoint: Endpoint) -> DownPrimary | None:
 async def start_failover(endpoint: Endpoint, node: Address) -> str:
     """Make a Sentinel start a failover now; return why it does not, "" if it does."""
     try:
-        (reply,) = await endpoint.query(
-            node, ("SENTINEL", "FAILOVER", endpoint.service), login=False
+        (reply,) = await query_server(
+            endpoint, node, ("SENTINEL", "FAILOVER", endpoint.service), login=False
         )
     except RedisUnavailable as error:
         return str(error)
@@ -61,7 +62,9 @@ async def _ask(endpoint: Endpoint, node: Address, word: str) -> Any:
     """Return a Sentinel's reply, None if it does not answer."""
     try:
         async with asyncio.timeout(ASK_TIMEOUT_SECONDS):
-            (reply,) = await endpoint.query(node, ("SENTINEL", word, endpoint.service), login=False)
+            (reply,) = await query_server(
+                endpoint, node, ("SENTINEL", word, endpoint.service), login=False
+            )
     except (RedisUnavailable, TimeoutError):
         return None
     return None if isinstance(reply, ServerError) else reply
