@@ -10,6 +10,7 @@ from testkit.load import Load
 from testkit.processes import Flusher, Stack
 from testkit.prometheus import Prometheus
 from testkit.proxy import Proxy
+from testkit.replicated import UNPROMOTABLE
 from testkit.servers import Server
 from testkit.volume import mount_small_volume
 
@@ -24,6 +25,7 @@ class MonitoredStack(NamedTuple):
     """Between the stack and the server."""
     stack: Stack
     prometheus: Prometheus
+    replicas: list[Server]
 
     @property
     def flusher(self) -> Flusher:
@@ -62,15 +64,25 @@ class MonitoredStack(NamedTuple):
 
 @contextmanager
 def run_monitored_stack(
-    folder: Path, rules: Mapping[str, Any], size: str = "8m", **settings: str
+    folder: Path,
+    rules: Mapping[str, Any],
+    size: str = "8m",
+    replicas: int = 0,
+    /,
+    **settings: str,
 ) -> Iterator[MonitoredStack]:
     """Run all parts."""
     with ExitStack() as parts:
         stack_folder = folder / "stack"
         parts.enter_context(mount_small_volume(stack_folder / "archive", size))
-        server = parts.enter_context(Server(folder / "valkey"))
+        config = UNPROMOTABLE if replicas else ()
+        server = parts.enter_context(Server(folder / "valkey", config=config))
+        copies = [
+            parts.enter_context(Server(folder / f"replica-{n}", config=config, replica_of=server))
+            for n in range(replicas)
+        ]
         proxy = parts.enter_context(Proxy(server.port))
         settings = {"BUSYAPI_REDIS_URL": proxy.url, **settings}
         stack = parts.enter_context(Stack(stack_folder, server, settings=settings))
         prometheus = Prometheus(folder / "prometheus", stack, rules)
-        yield MonitoredStack(server, proxy, stack, parts.enter_context(prometheus))
+        yield MonitoredStack(server, proxy, stack, parts.enter_context(prometheus), copies)

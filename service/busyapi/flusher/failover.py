@@ -35,8 +35,8 @@ async def promote_holder(
         *(inspect_replica(endpoint, address, lower=False) for address in candidates)
     )
     chosen = choose_holder(list(servers), holders.raised)
-    if chosen is None or chosen.is_primary:
-        return  # no holder is reachable, or the Sentinels have promoted one and do not say so yet
+    if chosen is None:
+        return
     try:
         if chosen.address not in holders.raised or chosen.is_unpromotable:
             # If the process dies after this, the server cannot leave the holders: see `replicas`.
@@ -51,11 +51,11 @@ async def promote_holder(
 def choose_holder(servers: list[ReplicaServer], raised: frozenset[str]) -> ReplicaServer | None:
     """Return the holder to promote: the one chosen before, else the one with most data.
 
-    Every holder has all acknowledged usages. More data are usages whose answer was lost.
+    Every holder has all acknowledged usages. More data are usages whose answer was lost. Return
+    None if no holder is reachable, or one is promoted already and the Sentinels do not say so yet.
     """
-    reached = [server for server in servers if server.was_reached]
-    return max(
-        reached,
-        key=lambda server: (server.address in raised, server.is_primary, server.offset),
-        default=None,
-    )
+    if any(server.is_primary and server.address in raised for server in servers):
+        return None
+    # A holder that restarted as a primary, by its own configuration, has no offset to compare.
+    replicas = [server for server in servers if server.was_reached and not server.is_primary]
+    return max(replicas, key=lambda server: (server.address in raised, server.offset), default=None)

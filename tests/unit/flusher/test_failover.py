@@ -22,7 +22,11 @@ def test_another_one_is_chosen_if_the_first_is_lost() -> None:
 
 def test_no_other_is_chosen_once_one_is_promoted() -> None:
     promoted = BEHIND._replace(is_primary=True)
-    assert choose_holder([promoted, AHEAD], frozenset({"a:1"})) == promoted
+    assert choose_holder([promoted, AHEAD], frozenset({"a:1"})) is None
+
+
+def test_holder_that_calls_itself_a_primary_is_passed_over() -> None:
+    assert choose_holder([AHEAD._replace(is_primary=True), BEHIND], frozenset()) == BEHIND
 
 
 def test_none_is_chosen_if_none_is_reached() -> None:
