@@ -21,7 +21,7 @@ from time import monotonic
 import structlog
 
 from busyapi.archive.holders import Holders, delete_holders, read_holders, write_holders
-from busyapi.errors import ArchiveDamaged, ArchiveFull, DurabilityNotMet
+from busyapi.errors import ArchiveDamaged, ArchiveFull, DurabilityNotMet, NotSeeded
 from busyapi.flusher.failover import promote_holder
 from busyapi.stream.cluster import list_replicas
 from busyapi.stream.endpoint import Endpoint
@@ -54,7 +54,7 @@ class ReplicaKeeper:
         self._holders: Holders | None = None
         self._last: PrimaryReplicas | None = None
         """What the last decision was about, with the record that it wrote."""
-        self._refusal = ""
+        self._refusal = self._server_id = ""
         self._next_decision = 0.0
         self._lowered_at: dict[str, float] = {}
 
@@ -69,6 +69,7 @@ class ReplicaKeeper:
             await asyncio.to_thread(delete_holders, self._folder)
             return
         primary = await partition.replicas.read()
+        self._server_id = primary.server_id
         if not partition.replicas.is_decider:
             if primary.record is None or primary.record.server_id != primary.server_id:
                 raise DurabilityNotMet(
@@ -89,11 +90,15 @@ class ReplicaKeeper:
 
         Raises:
             RedisUnavailable: the connection failed, or the lease is lost.
+            NotSeeded: the server has another history than at `require_holder`.
             ArchiveFull, FsyncFailed: the holders could not be written.
         """
         if not self._is_enabled:
             return ""
         primary = await partition.replicas.read()
+        if primary.server_id != self._server_id:
+            # It was a replica in between: the holders must not be compared with what it lists.
+            raise NotSeeded("the server's replication history has changed")
         if not partition.replicas.is_decider:
             return describe_unconfirmed(
                 primary.record, primary.view, primary.server_id, self._minimum
@@ -114,7 +119,8 @@ class ReplicaKeeper:
         servers = await partition.await_with_lease(
             _inspect_all(endpoint, addresses, lower=not is_cluster)
         )
-        holders = await self._clear_raised(holders, primary, servers)
+        if not refusal:
+            holders = await self._clear_raised(holders, primary, servers)
         confirming = frozenset(
             address for address in primary.view.online if _may_confirm(servers[address], primary)
         )

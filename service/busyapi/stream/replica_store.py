@@ -57,7 +57,7 @@ class ReplicaStore:
         """Return the primary, its replicas and the record.
 
         Raises:
-            RedisUnavailable: the connection failed, or the server refuses.
+            RedisUnavailable: the connection failed, or the server refuses or is not a primary.
         """
         connection = self.connection
         view, server, record = await connection.pipeline(
@@ -67,6 +67,9 @@ class ReplicaStore:
             if isinstance(reply, ServerError):
                 raise RedisUnavailable(f"Redis refuses reads: {reply}")
         facts = parse_info(server) | parse_info(view)
+        if facts.get("role") != "master":
+            # What it lists are replicas of a replica.
+            raise RedisUnavailable(f"Redis at {connection.address} is a replica")
         return PrimaryReplicas(
             connection.address,
             f"{facts['run_id']}-{facts['master_replid']}",
