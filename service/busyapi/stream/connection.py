@@ -13,12 +13,12 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import hiredis
 
 from busyapi.errors import RedisUnavailable
+from busyapi.stream.connect import connect
 from busyapi.stream.host_lookup import LookupFailure, describe_failure
 from busyapi.stream.scripts import ALL_SCRIPTS, Script
 
@@ -51,8 +51,8 @@ class Login(NamedTuple):
 class _ReplyProtocol(asyncio.Protocol):
     """Collector of the replies to the commands that were sent last."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(replyError=ServerError)
         self._replies: list[Any] = []
         self._expected = 0
@@ -147,7 +147,7 @@ class RedisConnection:
         address = f"{host}:{port}"
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
-                replies, ip = await _connect(host, port, ips, context)
+                replies, ip = await connect(_ReplyProtocol, host, port, ips, context)
         except (OSError, TimeoutError, UnicodeError) as error:
             why = describe_failure(error, CONNECT_TIMEOUT_SECONDS)
             raise RedisUnavailable(f"no connection to Redis at {address}: {why}") from None
@@ -268,27 +268,6 @@ class RedisConnection:
     async def close(self) -> None:
         """Close at once; never raises."""
         self._replies.fail("closed")
-
-
-async def _connect(
-    host: str, port: int, ips: Sequence[str], context: ssl.SSLContext | None
-) -> tuple[_ReplyProtocol, str]:
-    loop = asyncio.get_running_loop()
-    failure: OSError | None = None
-    for ip in ips:
-        try:
-            _, replies = await loop.create_connection(
-                partial(_ReplyProtocol, loop),
-                ip,
-                port,
-                ssl=context,
-                server_hostname=host if context else None,
-            )
-        except OSError as error:
-            failure = failure or error
-        else:
-            return replies, ip
-    raise failure or OSError(f"{host} has no address")
 
 
 def _is_login_error(reply: ServerError) -> bool:
