@@ -5,7 +5,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-FIRST_TRIES_SECONDS = (0.25, 0.5)
+FIRST_TRIES_SECONDS = (0.2, 0.2, 0.2, 0.4)
 """The kernel repeats a lost SYN only after a second. But those of a new pod are dropped until the
 network policies know its address, and a node that is off never answers: so each address is tried
 again, and the next one, before that. The last try ends when the caller cancels it."""
