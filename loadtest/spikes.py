@@ -23,6 +23,7 @@ FACTOR = 2
 """A spike's p99 is above this many median p99s."""
 EXTRA_SECONDS = 0.1
 SCHEDULER, EARLIER, UNKNOWN = "scheduler", "earlier spike", "unknown"
+NOTHING = "nothing"
 OFF_THE_PATH = {"flusher"}
 """No answer waits for these processes."""
 
@@ -67,12 +68,13 @@ def find_spikes(result: Json) -> list[Spike]:
 
 
 def summarise_causes(result: Json) -> list[Cause]:
-    """Return what each cause cost, and the seconds without any."""
+    """Return the p99s of the seconds of each cause, and of those in which nothing happened."""
     limit = find_limit(result)
     causes = _list_causes(result)
+    spikes = {spike.at: spike.causes for spike in find_spikes(result)}
     groups: dict[str, list[float]] = {}
     for row in _complete_seconds(result):
-        for name in causes.get(row["at"]) or ["none of these"]:
+        for name in spikes.get(row["at"]) or causes.get(row["at"]) or [NOTHING]:
             groups.setdefault(name, []).append(row["p99"])
     return [
         Cause(name, len(p99), sum(ms > limit for ms in p99), round(median(p99), 3), max(p99))
@@ -91,22 +93,22 @@ def _list_causes(result: Json) -> dict[int, list[str]]:
     rows = _complete_seconds(result)
     seconds = [row["at"] for row in rows]
     shortest_ms = median(row["p99"] for row in rows)
-    found: dict[int, list[str]] = {second: [] for second in seconds}
+    causes: dict[int, list[str]] = {second: [] for second in seconds}
     for event in result["events"]:
         if event["longest_ms"] is None or event["longest_ms"] >= shortest_ms:
             # What lasts exactly until the next second is not in it.
             last = max(event["at"], event["at"] + event["seconds"] - 1e-6)
             for second in range(int(event["at"] // 1), int(last // 1) + 1):
-                _add(found, second, event["name"])
+                _add(causes, second, event["name"])
     for name, total in _list_counters(result):
         for second in _find_high_seconds(seconds, total):
-            _add(found, second, name)
-    return found
+            _add(causes, second, name)
+    return causes
 
 
-def _add(found: dict[int, list[str]], second: int, name: str) -> None:
-    if second in found and name not in found[second]:
-        found[second].append(name)
+def _add(causes: dict[int, list[str]], second: int, name: str) -> None:
+    if second in causes and name not in causes[second]:
+        causes[second].append(name)
 
 
 def _list_counters(result: Json) -> Iterator[tuple[str, Callable[[float], float]]]:

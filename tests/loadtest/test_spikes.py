@@ -100,9 +100,10 @@ def test_a_cause_counts_also_the_seconds_that_it_did_not_slow_down() -> None:
     rolls: list[tuple[str, float, float, float | None]] = [
         (ROLL, at, 0.1, None) for at in (3, 6, 9)
     ]
-    assert summarise_causes(make_result({3: HIGH}, rolls)) == [
-        Cause("none of these", 16, 0, QUIET, QUIET),
+    assert summarise_causes(make_result({3: HIGH, 12: HIGH}, rolls)) == [
+        Cause("nothing", 15, 0, QUIET, QUIET),
         Cause(ROLL, 3, 1, QUIET, HIGH),
+        Cause("unknown", 1, 1, HIGH, HIGH),
     ]
 
 
