@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from loadtest.events import LATENCY_THRESHOLD_MS, list_rewrites, list_rolls, name_delay
+from loadtest.spikes import OTHERS, STEAL
 from loadtest.target import Event, Sample, Target
 from perf import procfs
 from perf.guarded_stack import GuardedStack
@@ -35,7 +36,7 @@ class Local(Target):
             {name: procfs.resident_bytes(pid) for name, pid in pids.items()},
             {name: procfs.cpu_seconds(pid) for name, pid in pids.items()},
             # The stack and the generator are descendants of this process.
-            outside={"steal": stolen, "other programs": busy - procfs.cpu_seconds(os.getpid())},
+            outside={STEAL: stolen, OTHERS: busy - procfs.cpu_seconds(os.getpid())},
             waiting={
                 **{name: procfs.waiting_seconds(pid) for name, pid in pids.items()},
                 "generator": sum(map(procfs.waiting_seconds, _list_generator(pids.values()))),

@@ -106,7 +106,8 @@ def _spikes(result: Json) -> str:
     if not any(sample["outside"] for sample in result["samples"]):
         return ""
     rows = [
-        (cause.name, *map(format_number, astuple(cause)[1:])) for cause in summarise_causes(result)
+        (group.causes, *map(format_number, astuple(group)[1:]))
+        for group in summarise_causes(result)
     ]
     head = ("what happened", "seconds", "spikes", "median p99, ms", "maximum p99, ms")
     note = f"<p class=faint>A spike: a p99 above {find_limit(result):.1f} ms, twice the median.</p>"

@@ -9,28 +9,33 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from loadtest.events import COMMAND, FSYNC, REWRITE, ROLL, WRITE
+from loadtest.events import REWRITE, ROLL
 from loadtest.result import Json, compute_cost
-from loadtest.spikes import EARLIER, SCHEDULER, UNKNOWN, find_limit, find_spikes
+from loadtest.spikes import ORDER, find_limit, find_spikes
 
 MIB = 2**20
 SIZE = (8.4, 3.2)
 SECONDS_AN_INCH = 40
 """A picture of a longer run is wider."""
 QUANTILES = {"p50": "#74b816", "p95": "#1c7ed6", "p99": "#f08c00", "p999": "#e03131"}
-CAUSES = {
-    ROLL: "#7048e8",
-    REWRITE: "#e64980",
-    FSYNC: "#1c7ed6",
-    WRITE: "#0b7285",
-    COMMAND: "#5c940d",
-    "steal": "#212529",
-    "other programs": "#868e96",
-    SCHEDULER: "#f59f00",
-    EARLIER: "#ced4da",
-    UNKNOWN: "#e03131",
-}
-"""The colours of the causes, the most specific cause first."""
+CAUSES = dict(
+    zip(
+        ORDER,
+        [
+            "#7048e8",
+            "#e64980",
+            "#1c7ed6",
+            "#0b7285",
+            "#5c940d",
+            "#212529",
+            "#868e96",
+            "#f59f00",
+            "#ced4da",
+            "#e03131",
+        ],
+        strict=True,
+    )
+)
 ANSWERED, OFFERED, EXIT_FAILED, REFUSED = "#2b8a3e", "#868e96", "#e03131", "#f08c00"
 
 Draw = Callable[[Axes, Json], None]
@@ -110,8 +115,8 @@ def _spikes(axes: Axes, result: Json) -> None:
     axes.axhline(limit, color=OFFERED, linewidth=0.8, linestyle="--", label="2 x median p99")
     spikes = find_spikes(result)
     for name, colour in CAUSES.items():
-        # A spike with several causes has the colour of the first in this order.
-        points = [(s.at, s.p99) for s in spikes if next(n for n in CAUSES if n in s.causes) == name]
+        # A spike with several causes has the colour of the first.
+        points = [(spike.at, spike.p99) for spike in spikes if spike.causes[0] == name]
         if points:
             at, p99 = zip(*points, strict=True)
             axes.plot(at, p99, ".", markersize=9, color=colour, label=name)

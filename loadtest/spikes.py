@@ -17,12 +17,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from loadtest.events import COMMAND, FSYNC, REWRITE, ROLL, WRITE
 from loadtest.result import Json
 
 FACTOR = 2
 """A spike's p99 is above this many median p99s."""
 EXTRA_SECONDS = 0.1
 SCHEDULER, EARLIER, UNKNOWN = "scheduler", "earlier spike", "unknown"
+STEAL, OTHERS = "steal", "other programs"
+ORDER = (ROLL, REWRITE, FSYNC, WRITE, COMMAND, STEAL, OTHERS, SCHEDULER, EARLIER, UNKNOWN)
+"""The causes, those first that are events."""
 NOTHING = "nothing"
 OFF_THE_PATH = {"flusher"}
 """No answer waits for these processes."""
@@ -38,10 +42,10 @@ class Spike:
 
 
 @dataclass(frozen=True)
-class Cause:
-    """All seconds with one cause, be they spikes or not."""
+class Group:
+    """All seconds in which the same happened, be they spikes or not."""
 
-    name: str
+    causes: str
     seconds: int
     spikes: int
     p99_median: float
@@ -62,23 +66,23 @@ def find_spikes(result: Json) -> list[Spike]:
         at = row["at"]
         if row["p99"] > limit:
             follows = bool(spikes) and spikes[-1].at == at - 1
-            names = causes.get(at) or [EARLIER if follows else UNKNOWN]
+            names = causes[at] or [EARLIER if follows else UNKNOWN]
             spikes.append(Spike(at, row["p99"], tuple(names)))
     return spikes
 
 
-def summarise_causes(result: Json) -> list[Cause]:
-    """Return the p99s of the seconds of each cause, and of those in which nothing happened."""
+def summarise_causes(result: Json) -> list[Group]:
+    """Return the p99s of the seconds in which the same happened, the most frequent group first."""
     limit = find_limit(result)
     causes = _list_causes(result)
     spikes = {spike.at: spike.causes for spike in find_spikes(result)}
     groups: dict[str, list[float]] = {}
     for row in _complete_seconds(result):
-        for name in spikes.get(row["at"]) or causes.get(row["at"]) or [NOTHING]:
-            groups.setdefault(name, []).append(row["p99"])
+        names = spikes.get(row["at"]) or causes[row["at"]] or [NOTHING]
+        groups.setdefault(", ".join(names), []).append(row["p99"])
     return [
-        Cause(name, len(p99), sum(ms > limit for ms in p99), round(median(p99), 3), max(p99))
-        for name, p99 in sorted(groups.items())
+        Group(names, len(p99), sum(ms > limit for ms in p99), round(median(p99), 3), max(p99))
+        for names, p99 in sorted(groups.items(), key=lambda group: -len(group[1]))
     ]
 
 
@@ -89,7 +93,7 @@ def _complete_seconds(result: Json) -> list[Json]:
 
 
 def _list_causes(result: Json) -> dict[int, list[str]]:
-    """Return what happened in each second, in the order of this module's text."""
+    """Return what happened in each second."""
     rows = _complete_seconds(result)
     seconds = [row["at"] for row in rows]
     shortest_ms = median(row["p99"] for row in rows)
@@ -103,7 +107,7 @@ def _list_causes(result: Json) -> dict[int, list[str]]:
     for name, total in _list_counters(result):
         for second in _find_high_seconds(seconds, total):
             _add(causes, second, name)
-    return causes
+    return {second: sorted(names, key=ORDER.index) for second, names in causes.items()}
 
 
 def _add(causes: dict[int, list[str]], second: int, name: str) -> None:

@@ -1,7 +1,7 @@
 """Each spike is named after what happened in its second. Events come from a real stack."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from loadtest.__main__ import print_progress
 from loadtest.events import FSYNC, REWRITE, ROLL
 from loadtest.local import Local, start_local
 from loadtest.run import Plan, run
-from loadtest.spikes import Cause, find_limit, find_spikes, summarise_causes
+from loadtest.spikes import Group, find_limit, find_spikes, summarise_causes
 from testkit.waiting import wait_until
 
 QUIET, HIGH = 4.0, 9.0
@@ -19,7 +19,7 @@ QUIET, HIGH = 4.0, 9.0
 
 def make_result(
     high: dict[int, float],
-    events: list[tuple[str, float, float, float | None]] | None = None,
+    events: Sequence[tuple[str, float, float, float | None]] = (),
     growth: dict[tuple[str, str], dict[int, float]] | None = None,
 ) -> dict[str, Any]:
     """Make a result of 20 seconds: the high p99s, events, and what counters grew by in a second."""
@@ -39,7 +39,7 @@ def make_result(
         },
         "events": [
             {"name": name, "at": at, "seconds": seconds, "longest_ms": longest}
-            for name, at, seconds, longest in events or []
+            for name, at, seconds, longest in events
         ],
         "samples": [
             {
@@ -97,13 +97,13 @@ def test_a_spike_without_a_cause_after_another_is_its_queue() -> None:
 
 
 def test_a_cause_counts_also_the_seconds_that_it_did_not_slow_down() -> None:
-    rolls: list[tuple[str, float, float, float | None]] = [
-        (ROLL, at, 0.1, None) for at in (3, 6, 9)
-    ]
-    assert summarise_causes(make_result({3: HIGH, 12: HIGH}, rolls)) == [
-        Cause("nothing", 15, 0, QUIET, QUIET),
-        Cause(ROLL, 3, 1, QUIET, HIGH),
-        Cause("unknown", 1, 1, HIGH, HIGH),
+    rolls = [(ROLL, at, 0.1, None) for at in (3.0, 6.0, 9.0)]
+    result = make_result({3: HIGH, 12: HIGH}, [*rolls, (REWRITE, 9.0, 0.1, None)])
+    assert summarise_causes(result) == [
+        Group("nothing", 15, 0, QUIET, QUIET),
+        Group(ROLL, 2, 1, (QUIET + HIGH) / 2, HIGH),
+        Group(f"{ROLL}, {REWRITE}", 1, 0, QUIET, QUIET),
+        Group("unknown", 1, 1, HIGH, HIGH),
     ]
 
 
