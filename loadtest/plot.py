@@ -18,24 +18,8 @@ SIZE = (8.4, 3.2)
 SECONDS_AN_INCH = 40
 """A picture of a longer run is wider."""
 QUANTILES = {"p50": "#74b816", "p95": "#1c7ed6", "p99": "#f08c00", "p999": "#e03131"}
-CAUSES = dict(
-    zip(
-        ORDER,
-        [
-            "#7048e8",
-            "#e64980",
-            "#1c7ed6",
-            "#0b7285",
-            "#5c940d",
-            "#212529",
-            "#868e96",
-            "#f59f00",
-            "#ced4da",
-            "#e03131",
-        ],
-        strict=True,
-    )
-)
+CAUSES = {name: f"C{number}" for number, name in enumerate(ORDER)}
+"""matplotlib has ten such colours."""
 ANSWERED, OFFERED, EXIT_FAILED, REFUSED = "#2b8a3e", "#868e96", "#e03131", "#f08c00"
 
 Draw = Callable[[Axes, Json], None]
@@ -119,11 +103,12 @@ def _spikes(axes: Axes, result: Json) -> None:
         points = [(spike.at, spike.p99) for spike in spikes if spike.causes[0] == name]
         if points:
             at, p99 = zip(*points, strict=True)
-            axes.plot(at, p99, ".", markersize=9, color=colour, label=name)
+            axes.plot(at, p99, "o", ms=4.5, color=colour, mec="black", mew=0.6, label=name)
     for height, name in enumerate((ROLL, REWRITE)):
         starts = [event["at"] for event in result["events"] if event["name"] == name]
         heights = [0.02 + 0.04 * height] * len(starts)
-        axes.plot(starts, heights, "|", color=CAUSES[name], transform=axes.get_xaxis_transform())
+        below = axes.get_xaxis_transform()
+        axes.plot(starts, heights, "|", color=CAUSES[name], transform=below, label=f"{name}s")
     axes.set_xlim(0, result["openloop"]["seconds"])
 
 
