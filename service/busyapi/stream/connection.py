@@ -13,13 +13,14 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import hiredis
 
 from busyapi.errors import RedisUnavailable
 from busyapi.stream.connect import connect
-from busyapi.stream.host_lookup import LookupFailure, describe_failure
+from busyapi.stream.credentials import Login
+from busyapi.stream.host_lookup import LookupFailure, describe_close, describe_failure
 from busyapi.stream.scripts import ALL_SCRIPTS, Script
 
 CONNECT_TIMEOUT_SECONDS = 2.0
@@ -41,13 +42,6 @@ class ServerError(Exception):
         self.code = text.split(" ", 1)[0]
 
 
-class Login(NamedTuple):
-    """Credentials for AUTH. Without a username the password is the default user's."""
-
-    username: str
-    password: str
-
-
 class _ReplyProtocol(asyncio.Protocol):
     """Collector of the replies to the commands that were sent last."""
 
@@ -57,6 +51,7 @@ class _ReplyProtocol(asyncio.Protocol):
         self._replies: list[Any] = []
         self._expected = 0
         self._future: asyncio.Future[list[Any]] | None = None
+        self._has_replied = False
         self.transport: asyncio.Transport | None = None
         self.closed_reason = ""
         """Why the transport was closed."""
@@ -75,6 +70,7 @@ class _ReplyProtocol(asyncio.Protocol):
         return self._future
 
     def data_received(self, data: bytes) -> None:
+        self._has_replied = True
         if self.on_bytes:
             self.on_bytes()
         try:
@@ -102,8 +98,9 @@ class _ReplyProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         # A server that hangs up may have sent the reason in place of a reply.
         reply = self._replies[-1] if self._future and self._replies else None
-        reason = str(reply) if isinstance(reply, ServerError) else "it closed the connection"
-        self.fail(type(exc).__name__ if exc else reason)
+        is_tls = self.transport is not None and self.transport.get_extra_info("ssl_object")
+        reason = describe_close(exc, is_unanswered_tls=bool(is_tls and not self._has_replied))
+        self.fail(str(reply) if isinstance(reply, ServerError) and not exc else reason)
 
     def fail(self, reason: str) -> None:
         """Close the connection, and fail the future that waits for replies."""

@@ -51,7 +51,7 @@ class OwnedPartition:
         self.is_standalone = endpoint.mode == "standalone"
         self.installation = endpoint.installation
         self._endpoint = endpoint
-        self._inspector = DurabilityInspector(tier, self.key_names, replicas)
+        self._inspector = DurabilityInspector(tier, self.key_names, replicas, endpoint.trust)
         self._archive_id = archive_id
         self._lease = f"{archive_id}:{token_hex(8)}"
         self._lease_observer = LeaseObserver()
