@@ -7,7 +7,7 @@ from zlib import crc32
 
 from busyapi.commit.committer import Committer
 from busyapi.commit.pending import AdmissionControl, IdempotencyKey, PendingWrite
-from busyapi.ids import Seq, UsageId, make_usage_id
+from busyapi.ids import UsageId, make_usage_id
 
 
 class CommitterPool:
@@ -56,9 +56,10 @@ class CommitterPool:
             Refused: they were not taken; nothing will be stored.
         """
         committer = self.committers[0] if len(self.committers) == 1 else self._pick(write.key)
-        if committer.connection_state.refuses_writes:
+        state = committer.connection_state
+        if state.disconnected_since is not None and state.refuses_writes:
             # Not by way of a local: frame and exception would keep each other, and the request.
-            raise committer.connection_state.last_error
+            raise state.last_error
         self.admission.admit(write.count, write.size)
         write.partition = committer.partition
         committer.submit(write)
@@ -66,7 +67,7 @@ class CommitterPool:
     def make_ids(self, last: int, count: int, partition: int) -> list[UsageId]:
         """Return the ids of the `count` usages that end at a seq."""
         total = len(self.committers)
-        first = make_usage_id(Seq(last - count + 1), partition, total)
+        first = make_usage_id(last - count + 1, partition, total)
         return [*range(first, first + count * total, total)]
 
     def _pick(self, key: IdempotencyKey | None) -> Committer:
