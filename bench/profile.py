@@ -117,22 +117,22 @@ def divide(counts: Counter[str], total: float) -> dict[str, float]:
 
 def plot(parts: dict[str, float], steps: dict[str, float], path: Path) -> None:
     """Write a PNG: one bar of all parts, one of the steps within the interpreter's."""
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
-    axes = figure.subplots()
-    for row, bars in enumerate((parts, steps)):
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    rows = figure.subplots(2, sharex=True)
+    titles = ("one post", "of that, the interpreter's steps")
+    for axes, title, bars in zip(rows, titles, (parts, steps), strict=True):
         left = 0.0
-        for number, (name, microseconds) in enumerate(bars.items()):
-            colour = f"C{number % 10}" if row == 0 else f"C{(number + 5) % 10}"
-            axes.barh(row, microseconds, left=left, color=colour, edgecolor="white")
-            if microseconds > 0.03 * sum(parts.values()):
-                label = f"{name.replace(': ', chr(10))}\n{microseconds:.1f}"
-                axes.text(left + microseconds / 2, row, label, ha="center", va="center", fontsize=7)
+        for name, microseconds in bars.items():
+            axes.barh(
+                0, microseconds, left=left, edgecolor="white", label=f"{microseconds:.2f}  {name}"
+            )
             left += microseconds
-    axes.set_yticks([0, 1], ["one post", "of that, the\ninterpreter's steps"])
-    axes.invert_yaxis()
-    axes.set_xlabel("CPU µs of the API process for one post")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.set_yticks([])
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
+    rows[-1].set_xlabel("CPU µs of the API process for one post")
+    figure.savefig(path, dpi=100)
 
 
 def _sample(folder: Path, seconds: int, connections: int) -> tuple[float, str, str, str]:

@@ -74,8 +74,7 @@ class FastPathWrite(PendingWrite):
         try:
             protocol = self._protocol
             close = protocol.context.draining
-            self.is_waiting, now = False, monotonic()
-            self._tally.record(201, now - self.created_at)
+            now = self._record_status(201)
             message = self._render(protocol.context, last, replayed, close)
             protocol.send_response(message, now, close=close)
         except Exception as error:  # noqa: BLE001 - it would end the committer for all requests

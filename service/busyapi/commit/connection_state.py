@@ -19,8 +19,7 @@ class ConnectionState:
         self._partition = partition
         self._last_error: Refused = NotSeeded()
         """Never raised or returned: it stays for as long as Redis is down."""
-        self.disconnected_since: float | None = monotonic()
-        """When the connection was lost, None while it is connected and checked."""
+        self._disconnected_since: float | None = monotonic()
 
     @property
     def last_error(self) -> Refused:
@@ -30,27 +29,27 @@ class ConnectionState:
     @property
     def refuses_writes(self) -> bool:
         """Return whether a new request is refused at once."""
-        since = self.disconnected_since
+        since = self._disconnected_since
         return since is not None and monotonic() - since >= RECONNECT_GRACE_SECONDS
 
     def mark_connected(self) -> None:
         """Record that the connection is checked."""
-        if self.disconnected_since is not None:
+        if self._disconnected_since is not None:
             log.info("redis_connected", partition=self._partition)
-            self.disconnected_since = None
+            self._disconnected_since = None
         # If a usage expires unsent after this, the reason is that the server stopped replying.
         self._last_error = RedisUnavailable()
 
     def mark_disconnected(self, error: Refused) -> None:
         """Record that there is no checked connection, and why."""
-        if self.disconnected_since is None or str(error) != str(self._last_error):
+        if self._disconnected_since is None or str(error) != str(self._last_error):
             reason, detail = type(error).__name__, str(error)
             log.warning(
                 "redis_disconnected", partition=self._partition, reason=reason, detail=detail
             )
         self._last_error = copy_error(error)
-        self.disconnected_since = self.disconnected_since or monotonic()
+        self._disconnected_since = self._disconnected_since or monotonic()
 
     def mark_stopped(self) -> None:
         """Refuse every request at once from now on: there will be no further connection."""
-        self.disconnected_since = float("-inf")
+        self._disconnected_since = float("-inf")

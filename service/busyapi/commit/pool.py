@@ -56,10 +56,9 @@ class CommitterPool:
             Refused: they were not taken; nothing will be stored.
         """
         committer = self.committers[0] if len(self.committers) == 1 else self._pick(write.key)
-        state = committer.connection_state
-        if state.disconnected_since is not None and state.refuses_writes:
+        if committer.connection_state.refuses_writes:
             # Not by way of a local: frame and exception would keep each other, and the request.
-            raise state.last_error
+            raise committer.connection_state.last_error
         self.admission.admit(write.count, write.size)
         write.partition = committer.partition
         committer.submit(write)
