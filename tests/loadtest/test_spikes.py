@@ -12,6 +12,7 @@ from loadtest.events import FSYNC, REWRITE, ROLL
 from loadtest.local import Local, start_local
 from loadtest.run import Plan, run
 from loadtest.spikes import Group, find_limit, find_spikes, summarise_causes
+from perf.stack import REWRITE_SIZE
 from testkit.waiting import wait_until
 
 QUIET, HIGH = 4.0, 9.0
@@ -136,6 +137,10 @@ def test_a_stack_with_a_token_accepts_only_posts_with_it(
     monkeypatch.setattr(guarded, "authorization", "")
     refused = run(guarded, replace(PLAN, seconds=1), print_progress)
     assert refused.openloop["statuses"] == {"401": 50}
+
+
+def test_the_aof_is_rewritten_at_the_size_of_the_bundled_valkey(guarded: Local) -> None:
+    assert guarded.stack.server.client().config_get(REWRITE_SIZE) == {REWRITE_SIZE: "16777216"}
 
 
 def test_a_rewrite_and_a_roll_have_their_times(guarded: Local) -> None:
