@@ -143,7 +143,7 @@ async def test_trust_is_refused_once_a_background_fsync_was_seen(
     tmp_path: Path, flavour: Flavour
 ) -> None:
     server = make_server(tmp_path / "server", flavour, "acl", ["appendfsync everysec"])
-    slow_down_fsync(server, 20)
+    slow_down_fsync(server, 300)
     with server:
         connection = await endpoint_of(server).connect(0)
         inspector = DurabilityInspector("fsync", KEYS, trust="appendfsync")
