@@ -75,7 +75,7 @@ test-release: $(VENV)/.test  ## build, push, pull and verify a release; BASE= wh
 	.ci/system-packages release
 	BASE=$(BASE) $(PYTEST) -m release tests/release $(ARGS)
 
-e2e: $(VENV)/.test  ## scenarios on a real cluster, the one of KUBECONFIG; ARGS="--short"
+e2e: $(VENV)/.test $(VENV)/.chart  ## scenarios on a real cluster, the one of KUBECONFIG; ARGS="--short"
 	$(BIN)/python -m e2e $(ARGS)
 
 lint: $(VENV)/.test  ## ruff, mypy and fresh generated files
@@ -172,7 +172,7 @@ $(VENV)/.test: requirements-test.lock pyproject.toml | $(BIN)/python
 	@$(INSTALL_BUSYAPI)
 	@touch $@ $(VENV)/.run $(VENV)/.redis
 
-# Traefik, 50 MB, which only the benchmark uses.
+# What only the benchmark uses: Traefik (50 MB) and py-spy.
 $(VENV)/.bench: bench/requirements.lock $(VENV)/.test
 	@$(INSTALL) bench/requirements.lock --no-deps
 	@touch $@

@@ -57,7 +57,9 @@ def _target(options: argparse.Namespace) -> Iterator[Target]:
 
         with tempfile.TemporaryDirectory(prefix="busyapi-loadtest-") as folder:
             print_progress(f"starting Valkey, a flusher and {options.processes} API processes")
-            with start_local(Path(folder), options.processes) as target:
+            with start_local(
+                Path(folder), options.processes, token=getattr(options, "token", False)
+            ) as target:
                 yield target
 
 

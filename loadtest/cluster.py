@@ -29,7 +29,7 @@ class Cluster(Target):
         self.namespace = namespace
         self.release = release
         self._cpu_seconds: dict[str, float] = {}
-        self._last = 0.0
+        self._last: float | None = None
 
     def _kubectl(self, *arguments: str) -> dict[str, Any]:
         command = ["kubectl", "--namespace", self.namespace, *arguments]
@@ -76,9 +76,10 @@ class Cluster(Target):
             for entry in self._kubectl("get", "--raw", path)["items"]
         }
         names = {p["metadata"]["name"] for p in self._pods()} & usage.keys()
+        elapsed = 0.0 if self._last is None else at - self._last
         for name in names:
             cores = sum(parse_quantity(entry["usage"]["cpu"]) for entry in usage[name])
-            self._cpu_seconds[name] = self._cpu_seconds.get(name, 0.0) + cores * (at - self._last)
+            self._cpu_seconds[name] = self._cpu_seconds.get(name, 0.0) + cores * elapsed
         self._last = at
         resident = {
             name: int(sum(parse_quantity(entry["usage"]["memory"]) for entry in usage[name]))

@@ -64,6 +64,7 @@ def summarise(run: Generator | Native, valid: Sequence[bool]) -> dict[str, Any]:
         "unexpected": unexpected,
         "duplicates": len(run.ids) - len(set(run.ids)),
         "statuses": dict(sorted(Counter(run.statuses).items())),
+        "started": run.started,
         "elapsed": round(run.elapsed, 3),
         "longest_queue": run.longest_queue,
         "reopened": run.reopened,

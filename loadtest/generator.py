@@ -54,6 +54,8 @@ class Generator:
         self.longest_queue = 0
         self.reopened = 0
         self.elapsed = 0.0
+        self.started = 0.0
+        """The time of the start, by the monotonic clock, which all processes share."""
         self._address = (host, port)
         self._requests = requests
         self._epoll = select.epoll()
@@ -74,12 +76,12 @@ class Generator:
     def run(self, grace: float) -> None:
         """Send all requests, and wait at most `grace` seconds for the last answers."""
         gc.disable()  # a collection would delay requests
-        start = time.perf_counter() + LEAD_SECONDS
+        start = self.started = time.monotonic() + LEAD_SECONDS
         try:
             self._run(start, grace)
         finally:
             gc.enable()
-            self.elapsed = time.perf_counter() - start
+            self.elapsed = time.monotonic() - start
             for entry in self._all.values():
                 entry.sock.close()
             self._epoll.close()
@@ -88,7 +90,7 @@ class Generator:
         due, planned, number, now = self.due, len(self.due), 0, 0.0
         end, reopen = due[-1] + grace, 0.0
         while now < end:
-            now = time.perf_counter() - start
+            now = time.monotonic() - start
             while number < planned and due[number] <= now:
                 self._waiting.append(number)
                 number += 1
@@ -134,7 +136,7 @@ class Generator:
             return
         number, connection.number = connection.number, -1
         self._pending -= 1
-        self.latencies[number] = time.perf_counter() - start - self.due[number]
+        self.latencies[number] = time.monotonic() - start - self.due[number]
         self.statuses[number] = answer.status
         if answer.status == CREATED:
             self.outcomes[number] = OK

@@ -63,6 +63,7 @@ class Native:
         self.longest_queue = 0
         self.reopened = 0
         self.elapsed = 0.0
+        self.started = 0.0
         self._command = [str(program), host, str(port)]
         self._requests = requests
         self._connections = connections
@@ -84,12 +85,9 @@ class Native:
                 timeout=self.due[-1] + grace + COMPILE_SPARE_SECONDS,
             )
             self._read((folder / "out").read_bytes())
-        elapsed, longest, reopened = process.stdout.split()
-        self.elapsed, self.longest_queue, self.reopened = (
-            float(elapsed),
-            int(longest),
-            int(reopened),
-        )
+        elapsed, longest, reopened, started = process.stdout.split()
+        self.elapsed, self.started = float(elapsed), float(started)
+        self.longest_queue, self.reopened = int(longest), int(reopened)
 
     def _read(self, out: bytes) -> None:
         for latency, usage, status, what in _outcome.iter_unpack(out):

@@ -230,6 +230,6 @@ int main(int count, char **words) {
     double elapsed = now() - start;
     FILE *out = fopen(words[7], "wb");
     if (!out || fwrite(outcomes, sizeof *outcomes, planned, out) != planned || fclose(out)) fail(words[7]);
-    printf("%f %zu %d\n", elapsed, longest, reopened);
+    printf("%f %zu %d %f\n", elapsed, longest, reopened, start);
     return 0;
 }

@@ -33,6 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--host", default="", help="Host header (default: that of --connect)"
     )
     options_parser.add_argument("--path", default="/api/usages")
+    options_parser.add_argument("--authorization", default="", help="Authorization header")
     options_parser.add_argument("--rate", type=above_zero, default=16_667, help="requests a second")
     options_parser.add_argument("--seconds", type=above_zero, default=60)
     options_parser.add_argument("--connections", type=whole_number(1), default=256)
@@ -57,6 +58,8 @@ def render_requests(options: argparse.Namespace) -> tuple[list[bytes], list[bool
     mix = Mix(options.devices, options.invalid)
     host = options.host or options.connect
     head = f"POST {options.path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    if options.authorization:
+        head += f"Authorization: {options.authorization}\r\n"
     # Not more than planned: otherwise the share of invalid requests would differ.
     entries = make_bodies(
         mix, min(MAX_DIFFERENT_REQUESTS, max(1, int(options.rate * options.seconds)))

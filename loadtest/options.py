@@ -68,6 +68,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         for name in ("archive", "host", "namespace"):
             if getattr(options, name):
                 command.error(f"--{name} needs --url: it describes a running busyapi")
+        if options.command == "run" and options.token and options.k6:
+            command.error("--token needs --k6 without a name: the scripts have no token")
+    elif options.command == "run" and options.token:
+        command.error("--token is for a temporary stack: it needs a run without --url")
     return options
 
 
@@ -131,6 +135,11 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{name}", type=kind, default=default, metavar="N", help=f"{what} ({default:,})"
         )
+    parser.add_argument(
+        "--token",
+        action="store_true",
+        help="posts to the temporary stack need a token; use --k6 without a name",
+    )
     parser.add_argument("--even", action="store_true", help="even arrivals, not Poisson")
     parser.add_argument(
         "--k6",

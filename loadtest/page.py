@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import astuple
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from loadtest.compare import format_number, list_figures
 from loadtest.k6 import read_thresholds
 from loadtest.reconcile import HEAD, Row, cells
 from loadtest.result import Json
+from loadtest.spikes import find_limit, summarise_causes
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#212529;max-width:1000px}
@@ -35,6 +37,7 @@ def render_page(result: Json, pictures: Mapping[str, Path]) -> str:
         _section("Thresholds", limits),
         _section("Open loop", _pairs(list_figures(result), format_number)),
         _section("Over time", "".join(map(_image, pictures, pictures.values()))),
+        _section("Spikes", _spikes(result)),
         _section("Cores used on this machine", _pairs(result["cores"].items(), "{:.2f}".format)),
         _section("k6", _k6(result["k6"])),
         _section("Setup", _pairs(result["about"].items(), str)),
@@ -97,6 +100,18 @@ def _counts(result: Json) -> str:
     proven = all(row.proven for row in rows)
     how = "by busyapi archive verify" if proven else "by the API; its archive cannot be reached"
     return _table(HEAD, map(cells, rows)) + f"<p class=faint>Archived: {how}.</p>"
+
+
+def _spikes(result: Json) -> str:
+    if not any(sample["outside"] for sample in result["samples"]):
+        return ""
+    rows = [
+        (group.causes, *map(format_number, astuple(group)[1:]))
+        for group in summarise_causes(result)
+    ]
+    head = ("what happened", "seconds", "spikes", "median p99, ms", "maximum p99, ms")
+    note = f"<p class=faint>A spike: a p99 above {find_limit(result):.1f} ms, twice the median.</p>"
+    return _table(head, rows) + note
 
 
 def _image(title: str, path: Path) -> str:

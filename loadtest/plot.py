@@ -9,11 +9,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from loadtest.events import REWRITE, ROLL
 from loadtest.result import Json, compute_cost
+from loadtest.spikes import ORDER, find_limit, find_spikes
 
 MIB = 2**20
 SIZE = (8.4, 3.2)
+SECONDS_AN_INCH = 40
+"""A picture of a longer run is wider."""
 QUANTILES = {"p50": "#74b816", "p95": "#1c7ed6", "p99": "#f08c00", "p999": "#e03131"}
+CAUSES = {name: f"C{number}" for number, name in enumerate(ORDER)}
+"""matplotlib has ten such colours."""
 ANSWERED, OFFERED, EXIT_FAILED, REFUSED = "#2b8a3e", "#868e96", "#e03131", "#f08c00"
 
 Draw = Callable[[Axes, Json], None]
@@ -30,7 +36,9 @@ def draw_pictures(result: Json, folder: Path) -> dict[str, Path]:
 
 
 def _picture(title: str, draw: Draw, result: Json, path: Path) -> None:
-    figure = Figure(figsize=SIZE, layout="constrained")
+    width, height = SIZE
+    width = max(width, result["openloop"]["seconds"] / SECONDS_AN_INCH)
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     draw(axes, result)
     axes.set_title(title, loc="left", fontsize=10)
@@ -63,14 +71,18 @@ def _rates(axes: Axes, result: Json) -> None:
 
 
 def _latencies(axes: Axes, result: Json) -> None:
-    for name, colour in QUANTILES.items():
+    _plot_quantiles(axes, result, QUANTILES)
+
+
+def _plot_quantiles(axes: Axes, result: Json, names: Iterable[str]) -> None:
+    for name in names:
         label = name.replace("p999", "p99.9")
         at, latencies = _series(result, name)
         # A second without a 201 has no latency, which differs from 0.
         axes.plot(
             at,
             [latency or math.nan for latency in latencies],
-            color=colour,
+            color=QUANTILES[name],
             label=label,
             linewidth=1.2,
         )
@@ -79,6 +91,25 @@ def _latencies(axes: Axes, result: Json) -> None:
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel("ms from the planned time")
+
+
+def _spikes(axes: Axes, result: Json) -> None:
+    _plot_quantiles(axes, result, ("p50", "p99", "p999"))
+    limit = find_limit(result)
+    axes.axhline(limit, color=OFFERED, linewidth=0.8, linestyle="--", label="2 x median p99")
+    spikes = find_spikes(result)
+    for name, colour in CAUSES.items():
+        # A spike with several causes has the colour of the first.
+        points = [(spike.at, spike.p99) for spike in spikes if spike.causes[0] == name]
+        if points:
+            at, p99 = zip(*points, strict=True)
+            axes.plot(at, p99, "o", ms=4.5, color=colour, mec="black", mew=0.6, label=name)
+    for height, name in enumerate((ROLL, REWRITE)):
+        starts = [event["at"] for event in result["events"] if event["name"] == name]
+        heights = [0.02 + 0.04 * height] * len(starts)
+        below = axes.get_xaxis_transform()
+        axes.plot(starts, heights, "|", color=CAUSES[name], transform=below, label=f"{name}s")
+    axes.set_xlim(0, result["openloop"]["seconds"])
 
 
 def _errors(axes: Axes, result: Json) -> None:
@@ -147,6 +178,10 @@ def _has_created(result: Json) -> bool:
     return _has_openloop(result) and result["openloop"]["created"] > 0
 
 
+def _has_spikes(result: Json) -> bool:
+    return _has_created(result) and any(sample["outside"] for sample in result["samples"])
+
+
 def _has_cost(result: Json) -> bool:
     return _has_created(result) and bool(compute_cost(result))
 
@@ -154,6 +189,7 @@ def _has_cost(result: Json) -> bool:
 PICTURES: dict[str, tuple[str, Callable[[Json], bool], Draw]] = {
     "Offered and achieved": ("rate", _has_openloop, _rates),
     "Latency of a 201": ("latency", _has_created, _latencies),
+    "Latency of each second, its spikes (dots) and their causes": ("spikes", _has_spikes, _spikes),
     "Refused, unknown, not sent": ("errors", _has_openloop, _errors),
     "Backlog": ("backlog", _has_samples("backlog"), _backlog),
     "Memory": ("memory", _has_samples("resident"), _memory),

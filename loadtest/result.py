@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.reconcile import Row
-from loadtest.target import Sample
+from loadtest.target import Event, Sample
 
 VERSION = 1
 
@@ -23,6 +23,8 @@ class Result:
     """The generator's figures (figures.py)."""
     samples: list[Sample] = field(default_factory=list)
     """Samples of the parts during the open loop."""
+    events: list[Event] = field(default_factory=list)
+    """Events during the open loop that may have delayed answers."""
     cores: dict[str, float] = field(default_factory=dict)
     """Cores that each program of this machine used during the open loop."""
     k6: dict[str, Json] = field(default_factory=dict)

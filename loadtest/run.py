@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from http.client import HTTPException
 from pathlib import Path
@@ -24,7 +24,7 @@ from perf.sampler import Sampler
 
 Say = Callable[[str], None]
 
-START_SECONDS = 60.0
+START_SECONDS, START_SECONDS_A_REQUEST = 60.0, 1e-5
 """The time that the generator needs on a slow machine to make requests and to summarise."""
 SAMPLE_ERRORS = (
     OSError,
@@ -74,7 +74,14 @@ def run(target: Target, plan: Plan, say: Say) -> Result:
     result.about["generator"] = result.openloop["engine"]
     result.cores = programs.cores_used(before, programs.read_cpu_seconds(), elapsed)
     result.cores["the generator"] = round(result.openloop["cpu"] / elapsed, 3)
-    result.samples = sampler.samples
+    began = result.openloop.pop("started")
+    # The generator needs seconds to plan a long load. They are not part of it.
+    result.samples = [
+        replace(sample, at=round(sample.at - began, 2))
+        for sample in sampler.samples
+        if sample.at > began - target.interval_seconds
+    ]
+    result.events = target.list_events(time.time() - time.monotonic() + began)
     result.about["samples that failed"] = sampler.missed
     state = _reconcile(result, _make_counts("open loop", result.openloop), state, target, say)
     for script in plan.scripts:
@@ -87,12 +94,7 @@ def run(target: Target, plan: Plan, say: Say) -> Result:
 
 
 def _sample(target: Target) -> Sampler[Sample]:
-    began = time.monotonic()
-    return Sampler(
-        lambda: target.sample(round(time.monotonic() - began, 2)),
-        target.interval_seconds,
-        *SAMPLE_ERRORS,
-    )
+    return Sampler(lambda: target.sample(time.monotonic()), target.interval_seconds, *SAMPLE_ERRORS)
 
 
 def _reconcile(
@@ -115,6 +117,7 @@ def _openloop(target: Target, plan: Plan, rate: float, seconds: float) -> dict[s
         options: dict[str, Any] = {
             "connect": target.connect,
             "host": target.host,
+            "authorization": target.authorization,
             "rate": rate,
             "seconds": seconds,
             "connections": plan.connections,
@@ -124,7 +127,7 @@ def _openloop(target: Target, plan: Plan, rate: float, seconds: float) -> dict[s
         }
         words = [f"--{name}={value}" for name, value in options.items() if value != ""]
         command = [sys.executable, "-m", "loadtest.openloop", *words]
-        limit = seconds + GRACE_SECONDS + START_SECONDS
+        limit = seconds + GRACE_SECONDS + START_SECONDS + START_SECONDS_A_REQUEST * rate * seconds
         # If there are figures, they say more than the exit code.
         process = subprocess.run(
             [*command, *(["--even"] if plan.even else [])],

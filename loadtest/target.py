@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -113,6 +113,26 @@ class Sample:
     cpu: dict[str, float] = field(default_factory=dict)
     """CPU seconds until then, by process or pod."""
     replicas: int | None = None
+    waiting: dict[str, float] = field(default_factory=dict)
+    """Seconds for which threads were ready and had no core, until then, by process."""
+    outside: dict[str, float] = field(default_factory=dict)
+    """CPU seconds that others used, until then: other programs, the hypervisor."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """What may have delayed answers."""
+
+    name: str
+    at: float
+    """The start, in seconds since the load began."""
+    seconds: float
+    longest_ms: float | None = None
+    """For how long it held up others at most, if that is known."""
+
+    def shift(self, seconds: float) -> "Event":
+        """Return it with a time from another origin."""
+        return replace(self, at=self.at + seconds)
 
 
 class Target:
@@ -133,6 +153,8 @@ class Target:
             raise Unreachable(f"{url}: {error}") from None
         self.host = host
         self.archive = archive
+        self.authorization = ""
+        """The Authorization header of a post."""
 
     def fetch_counts(self) -> dict[str, int]:
         """GET /api/usages/count.
@@ -183,6 +205,10 @@ class Target:
     def sample(self, at: float) -> Sample:
         """Sample the backlog, which is visible from outside."""
         return Sample(at, self.fetch_counts()["buffered"])
+
+    def list_events(self, since: float) -> list[Event]:
+        """List what may have delayed answers; `since` is the start of the load as a time."""
+        return []
 
     def about(self) -> dict[str, str]:
         """Return a description of the target."""

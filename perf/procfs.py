@@ -36,6 +36,20 @@ def cpu_seconds(pid: int) -> float:
     return seconds
 
 
+def waiting_seconds(pid: int) -> float:
+    """Return for how long threads of a process were ready to run and had no core."""
+    seconds = 0.0
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            seconds += parse_waiting((task / "schedstat").read_text())
+    return seconds
+
+
+def machine_seconds() -> tuple[float, float]:
+    """Return the CPU time of all programs, and what the hypervisor took from this machine."""
+    return parse_machine(Path("/proc/stat").read_text())
+
+
 def pin(pid: int, core: int) -> None:
     """Pin all threads of a process and its descendants to a core. New threads inherit it."""
     for entry in [pid, *descendants(pid)]:
@@ -61,3 +75,14 @@ def parse_cpu(stat: str, ticks: int = TICKS) -> float:
     fields = stat.rpartition(")")[2].split()
     # utime, stime, and those of ended children (Valkey rewrites its AOF in one): 14 to 17, from 1.
     return sum(int(field) for field in fields[11:15]) / ticks
+
+
+def parse_waiting(schedstat: str) -> float:
+    """Read the wait for a core from /proc/PID/schedstat."""
+    return int(schedstat.split()[1]) / 1e9
+
+
+def parse_machine(stat: str, ticks: int = TICKS) -> tuple[float, float]:
+    """Read the CPU time of all programs, and the stolen time, from /proc/stat."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, stat.split()[1:9])
+    return (user + nice + system + irq + softirq) / ticks, steal / ticks

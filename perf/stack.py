@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from busyapi.dev.program import VALKEY
 from perf import archive_ids
 from perf.contender import Contender
 from perf.lag import Sample, sample_lag
@@ -22,6 +23,8 @@ from testkit.http1 import fetch
 from testkit.processes import Stack
 from testkit.servers import Server
 
+REWRITE_SIZE = "auto-aof-rewrite-min-size"
+"""The setting that the bundled Valkey has and a server of the tests has not."""
 SETTLE_SECONDS = 90.0
 """A full buffer of a million usages is archived in less time, also on a slow disk."""
 MAX_UNCHANGED_SECONDS = 10.0
@@ -50,7 +53,8 @@ class BusyapiStack(Contender):
     """A complete stack with default settings."""
 
     def __init__(self, folder: Path, apis: int, settings: Mapping[str, str] | None = None) -> None:
-        self.server = Server(folder / "valkey")
+        rewrite = f"{REWRITE_SIZE} {VALKEY[REWRITE_SIZE]}"
+        self.server = Server(folder / "valkey", config=[rewrite])
         self.stack = Stack(folder / "stack", self.server, apis=apis, settings=settings)
         self.port = self.stack.port
         self._running = ExitStack()

@@ -60,12 +60,38 @@ def find_program(flavour: Flavour) -> Path:
     return REDIS
 
 
+def make_tls_lines(port: int, certificates: Certificates, *, clients: bool) -> list[str]:
+    """Return the settings of a server or a Sentinel that accepts TLS only."""
+    return [
+        "port 0",
+        f"tls-port {port}",
+        f"tls-ca-cert-file {certificates.ca}",
+        f"tls-cert-file {certificates.certificate}",
+        f"tls-key-file {certificates.key}",
+        f"tls-auth-clients {'yes' if clients else 'no'}",
+        "tls-replication yes",
+    ]
+
+
+def make_tls_options(certificates: Certificates | None) -> dict[str, Any]:
+    """Return the arguments with which `redis.Redis` connects to such a server."""
+    if certificates is None:
+        return {}
+    return {
+        "ssl": True,
+        "ssl_ca_certs": str(certificates.ca),
+        "ssl_certfile": str(certificates.certificate),
+        "ssl_keyfile": str(certificates.key),
+    }
+
+
 class Server(Child):
     """One server with its own port and folder, which stay the same over restarts.
 
     The lines of `config` come last, so they override the defaults. `client` and busyapi log in
     with `username` and `password`. `acl` has the lines of an ACL file; without them the password
-    is that of the default user. With `certificates` the server accepts TLS only.
+    is that of the default user. With `certificates` the server accepts TLS only, and with
+    `client_certificates` only clients that have one of the same authority.
     """
 
     def __init__(
@@ -78,6 +104,7 @@ class Server(Child):
         password: str = "",
         acl: Sequence[str] = (),
         certificates: Certificates | None = None,
+        client_certificates: bool = False,
         replica_of: "Server | None" = None,
     ) -> None:
         if certificates and flavour == "valkey":
@@ -91,6 +118,7 @@ class Server(Child):
         self.username = username
         self.password = password
         self.certificates = certificates
+        self.client_certificates = client_certificates
         self.replica_of = replica_of
         self._client: redis.Redis | None = None
         lines = [*DURABLE_CONFIG, *TEST_CONFIG, f"dir {folder}", *self._make_port_lines()]
@@ -106,15 +134,7 @@ class Server(Child):
     def _make_port_lines(self) -> list[str]:
         if not self.certificates:
             return [f"port {self.port}"]
-        return [
-            "port 0",
-            f"tls-port {self.port}",
-            f"tls-ca-cert-file {self.certificates.ca}",
-            f"tls-cert-file {self.certificates.certificate}",
-            f"tls-key-file {self.certificates.key}",
-            "tls-auth-clients no",
-            "tls-replication yes",
-        ]
+        return make_tls_lines(self.port, self.certificates, clients=self.client_certificates)
 
     @staticmethod
     def _make_replica_lines(primary: "Server") -> list[str]:
@@ -142,6 +162,9 @@ class Server(Child):
             settings["BUSYAPI_REDIS_PASSWORD"] = self.password
         if self.certificates:
             settings["BUSYAPI_REDIS_CA_FILE"] = str(self.certificates.ca)
+        if self.certificates and self.client_certificates:
+            settings["BUSYAPI_REDIS_CERT_FILE"] = str(self.certificates.certificate)
+            settings["BUSYAPI_REDIS_KEY_FILE"] = str(self.certificates.key)
         return settings
 
     def client(self) -> redis.Redis:
@@ -151,9 +174,8 @@ class Server(Child):
                 port=self.port,
                 username=self.username or None,
                 password=self.password or None,
-                ssl=self.certificates is not None,
-                ssl_ca_certs=str(self.certificates.ca) if self.certificates else None,
                 decode_responses=True,
+                **make_tls_options(self.certificates),
                 retry=Retry(NoBackoff(), 0),
             )
         return self._client

@@ -8,22 +8,43 @@ from typing import Any
 import redis
 from redis.cluster import RedisCluster
 
+from testkit.certificates import Certificates
 from testkit.child_process import Child, ManagedResource
 from testkit.ports import reserve_port
-from testkit.servers import Flavour, Server, find_program
+from testkit.servers import (
+    Flavour,
+    Server,
+    find_program,
+    make_tls_lines,
+    make_tls_options,
+)
 from testkit.waiting import wait_until
 
 SLOTS = 16_384
 
 
 class Sentinel(Child):
-    """One sentinel process that monitors `primary` under the name `service`."""
+    """One sentinel process that monitors `primary` under the name `service`.
 
-    def __init__(self, folder: Path, primary: Server, service: str, down_after_ms: int) -> None:
+    `acl` has the lines of its own users, of which the Sentinels use the first to ask each other.
+    TLS is that of `primary`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        primary: Server,
+        service: str,
+        down_after_ms: int,
+        *,
+        password: str = "",
+        acl: Sequence[str] = (),
+    ) -> None:
         folder.mkdir(parents=True)
         self.port = reserve_port()
         lines = [
-            f"port {self.port}",
+            *self._make_port_lines(primary),
+            *self._make_login_lines(password, acl),
             "bind 127.0.0.1",
             "protected-mode no",
             f"dir {folder}",
@@ -41,7 +62,26 @@ class Sentinel(Child):
         path.write_text("".join(f"{line}\n" for line in lines))
         argv: list[str | Path] = [find_program(primary.flavour), path, "--sentinel"]
         super().__init__(argv, log=folder / "sentinel.log")
-        self.client = redis.Redis(port=self.port, decode_responses=True)
+        self.client = redis.Redis(
+            port=self.port,
+            username=acl[0].split()[1] if acl else None,
+            password=password or None,
+            decode_responses=True,
+            **make_tls_options(primary.certificates),
+        )
+
+    def _make_port_lines(self, primary: Server) -> list[str]:
+        if not primary.certificates:
+            return [f"port {self.port}"]
+        clients = primary.client_certificates
+        return make_tls_lines(self.port, primary.certificates, clients=clients)
+
+    @staticmethod
+    def _make_login_lines(password: str, acl: Sequence[str]) -> list[str]:
+        if acl:
+            user = acl[0].split()[1]
+            return [*acl, f"sentinel sentinel-user {user}", f"sentinel sentinel-pass {password}"]
+        return [f"requirepass {password}", f"sentinel sentinel-pass {password}"] if password else []
 
     def close(self) -> None:
         """End it."""
@@ -50,7 +90,11 @@ class Sentinel(Child):
 
 
 class SentinelSet(ManagedResource):
-    """A primary, its replicas and three sentinels, two of which must agree."""
+    """A primary, its replicas and three sentinels, two of which must agree.
+
+    `sentinel_password` is that of the Sentinels' default user, or of the first user of
+    `sentinel_acl`.
+    """
 
     service = "busyapi"
 
@@ -63,19 +107,27 @@ class SentinelSet(ManagedResource):
         password: str = "",
         down_after_ms: int = 1000,
         replicas: int = 1,
+        sentinel_password: str = "",
+        sentinel_acl: Sequence[str] = (),
+        certificates: Certificates | None = None,
     ) -> None:
         self.folder = folder
         self.down_after_ms = down_after_ms
+        self.sentinel_password, self.sentinel_acl = sentinel_password, sentinel_acl
         if password:
             # A primary that returns becomes a replica, and must be able to log in.
             config = [*config, f"masterauth {password}"]
-        first = Server(folder / "first", flavour, config=config, password=password)
-        self.servers = [first]
-        for name in ("second", "third")[:replicas]:
-            replica = Server(
-                folder / name, flavour, config=config, password=password, replica_of=first
-            )
-            self.servers.append(replica)
+        server = partial(
+            Server,
+            flavour=flavour,
+            config=config,
+            password=password,
+            certificates=certificates,
+            client_certificates=certificates is not None,
+        )
+        first = server(folder / "first")
+        names = ("second", "third")[:replicas]
+        self.servers = [first, *(server(folder / name, replica_of=first) for name in names)]
         self.sentinels: list[Sentinel] = []
 
     def __repr__(self) -> str:
@@ -85,11 +137,17 @@ class SentinelSet(ManagedResource):
     def url(self) -> str:
         """The addresses of the sentinels, and the name of the service."""
         addresses = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
-        return f"redis+sentinel://{addresses}/{self.service}"
+        scheme = "rediss" if self.servers[0].certificates else "redis"
+        return f"{scheme}+sentinel://{addresses}/{self.service}"
 
     def settings(self) -> dict[str, str]:
         """Return the settings with which busyapi connects to these sentinels."""
-        return self.servers[0].settings() | {"BUSYAPI_REDIS_URL": self.url}
+        settings = self.servers[0].settings() | {"BUSYAPI_REDIS_URL": self.url}
+        if self.sentinel_password:
+            settings["BUSYAPI_REDIS_SENTINEL_PASSWORD"] = self.sentinel_password
+        if self.sentinel_acl:
+            settings["BUSYAPI_REDIS_SENTINEL_USERNAME"] = self.sentinel_acl[0].split()[1]
+        return settings
 
     def start(self) -> None:
         """Start all and wait until every sentinel knows the replicas and the two others."""
@@ -99,7 +157,14 @@ class SentinelSet(ManagedResource):
         for n in range(3):
             folder = self.folder / f"sentinel-{n}"
             self.sentinels.append(
-                Sentinel(folder, self.servers[0], self.service, self.down_after_ms)
+                Sentinel(
+                    folder,
+                    self.servers[0],
+                    self.service,
+                    self.down_after_ms,
+                    password=self.sentinel_password,
+                    acl=self.sentinel_acl,
+                )
             )
         for sentinel in self.sentinels:
             sentinel.start()

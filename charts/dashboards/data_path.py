@@ -277,6 +277,16 @@ BUFFER = Row(
             alerts=["BusyapiReplicasDegraded"],
         ),
         Number(
+            title="Durability trusted",
+            about="Whether config.redisTrust takes the place of a check, because Redis refuses"
+            " CONFIG GET. Checked: every setting is as the tier requires. Trusted: nothing shows"
+            " whether Redis keeps what a 201 promises, except what its operator knows.",
+            unit="short",
+            steps=[(LOWEST, GREEN), (1, YELLOW)],
+            value_texts=[(0, "checked"), (1, "trusted")],
+            queries=[Query(f"max({select('busyapi_durability_trusted')})")],
+        ),
+        Number(
             title="Oldest unarchived usage",
             about="Age of the oldest usage that is in Redis and not yet in the archive. Normal:"
             " below a few seconds. The objective is 60 s.",

@@ -12,7 +12,7 @@ MAX_ID = 2**53
 """The largest integer that every JSON reader keeps exact (RFC 8259, section 6)."""
 
 
-def make_usage_id(seq: Seq, partition: int, partitions: int) -> UsageId:
+def make_usage_id(seq: int, partition: int, partitions: int) -> UsageId:
     """Return the id of a seq. With one partition it equals the seq."""
     # Without the call of UsageId, which every post would pay.
     return (seq - 1) * partitions + partition + 1  # type: ignore[return-value]

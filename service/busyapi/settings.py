@@ -11,6 +11,7 @@ from busyapi.errors import ConfigError
 from busyapi.renamed_settings import apply_new_names
 
 TIERS = ("fsync", "replicated", "memory")
+REDIS_TRUSTS = ("appendfsync", "service-log")
 SWITCH = ("on", "off")
 CERTIFICATE_FORMS = ("envoy", "nginx")
 ANONYMOUS_SCOPES = ("write,read", "write", "read")
@@ -144,6 +145,41 @@ class Settings:
     )
     redis_ca_file: str = setting(
         "BUSYAPI_REDIS_CA_FILE", "", "path", "the CA of a server that the system does not trust"
+    )
+    redis_cert_file: str = setting(
+        "BUSYAPI_REDIS_CERT_FILE",
+        "",
+        "path",
+        "the certificate that Redis and its Sentinels ask clients for; this and the next file are"
+        " read for every connection",
+    )
+    redis_key_file: str = setting(
+        "BUSYAPI_REDIS_KEY_FILE", "", "path", "the key of that certificate, without a password"
+    )
+    redis_sentinel_username: str = setting(
+        "BUSYAPI_REDIS_SENTINEL_USERNAME", "", "", "the user of the Sentinels' ACL"
+    )
+    redis_sentinel_password: str = setting(
+        "BUSYAPI_REDIS_SENTINEL_PASSWORD",
+        "",
+        "",
+        "the password of the Sentinels: they do not get that of Redis",
+    )
+    redis_sentinel_password_file: str = setting(
+        "BUSYAPI_REDIS_SENTINEL_PASSWORD_FILE",
+        "",
+        "path",
+        "a file with the password of the Sentinels, read for every connection",
+    )
+    redis_trust: str = setting(
+        "BUSYAPI_REDIS_TRUST",
+        "",
+        "",
+        "what you know of a Redis that refuses CONFIG GET, and busyapi then does not check."
+        " appendfsync: `appendfsync always` and `no-appendfsync-on-rewrite no`. service-log: the"
+        " service stores each write in a durable log of its own before it replies, without an"
+        " append-only file. Empty: nothing, such a Redis is refused",
+        choices=REDIS_TRUSTS,
     )
     key_prefix: str = setting(
         "BUSYAPI_KEY_PREFIX",

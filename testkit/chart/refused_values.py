@@ -48,7 +48,13 @@ REFUSALS: list[tuple[str, Json]] = [
         external(host="", masterName="", **SENTINEL),
     ),
     ("externalRedis.password and", external(password="p", existingSecret="s")),
+    (
+        "externalRedis.sentinel.password and",
+        external(host="", sentinel={"password": "p", "existingSecret": "s"}, **SENTINEL),
+    ),
+    ("externalRedis.sentinel has a login", external(sentinel={"username": "u"})),
     ("externalRedis.tls.caSecret", external(tls={"caSecret": "ca"})),
+    ("externalRedis.tls.clientSecret", external(tls={"clientSecret": "c"})),
     ("externalRedis has a login or TLS", {"externalRedis": {"username": "u"}}),
     (
         "valkey.tls.enabled is true, and the bundled Valkey is off",

@@ -206,6 +206,41 @@ def test_user_of_an_external_redis_gains_nothing_from_the_servers_passwords(
         as_replica.close()
 
 
+def test_user_without_config_get_reads_no_password_and_needs_trust(
+    tmp_path: Path, flavour: Flavour
+) -> None:
+    rights = read_documented_rights().replace(" +config|get", "")
+    rights += " +waitaof" if flavour == "valkey" else ""
+    server = Server(
+        tmp_path / "server",
+        flavour,
+        username="operator",
+        password="operator",
+        acl=(DEFAULT, OPERATOR, f"user busyapi on >b resetchannels ~busyapi:* -@all {rights}"),
+        config=("requirepass of-default", "masterauth of-replicas"),
+    )
+    settings = {
+        "BUSYAPI_REDIS_USERNAME": "busyapi",
+        "BUSYAPI_REDIS_PASSWORD": "b",
+        "BUSYAPI_REDIS_TRUST": "appendfsync",
+    }
+    with server, Stack(tmp_path / "stack", server, settings=settings) as stack:
+        assert server.client().config_get("masterauth") == {"masterauth": "of-replicas"}
+        as_busyapi = connect(server, "busyapi", "b")
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            as_busyapi.config_get("masterauth")
+        as_busyapi.close()
+        with Load(stack.port, requests=50, keys=True) as load:
+            load.finish()
+        stack.wait_until_archived()
+        for process in stack.processes:
+            process.stop()
+        stack.start()
+        check_stored(send(stack.port, USAGE))
+        denied = {row["object"] for row in server.command("ACL", "LOG")}
+        assert denied - {"client|setinfo"} == {"config|get"}  # redis-py sends the other one
+
+
 def connect(server: Server, username: str, password: str) -> redis.Redis:
     """Return a client that is logged in as a user and does not retry."""
     return redis.Redis(

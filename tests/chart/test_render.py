@@ -22,6 +22,8 @@ REQUIRED = {
     "keda",
     "external-redis-standalone",
     "external-redis-sentinel",
+    "external-redis-sentinel-tls",
+    "external-redis-managed",
     "external-redis-cluster",
     "ingress",
     "httproute",

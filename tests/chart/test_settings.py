@@ -36,6 +36,7 @@ CHANGED = {
     "validation": "lenient",
     "logLevel": "debug",
     "fastPath": "off",
+    "redisTrust": "appendfsync",
     "audit": "required",
     "corsOrigins": "https://a.example",
 }

@@ -6,6 +6,7 @@ from typing import Any
 import helm_python
 import pytest
 
+from busyapi.dev import program
 from testkit.chart.rendering import (
     MODES,
     Json,
@@ -272,6 +273,7 @@ def test_extra_config_cannot_weaken_durability() -> None:
     assert last["appendonly"] == "yes"
     assert last["appendfsync"] == "always"
     assert last["no-appendfsync-on-rewrite"] == "no"
+    assert last["auto-aof-rewrite-min-size"] == program.VALKEY["auto-aof-rewrite-min-size"]
     assert last["maxmemory-policy"] == "noeviction"
 
 

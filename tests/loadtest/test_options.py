@@ -31,6 +31,8 @@ CLOSED = "--url=http://127.0.0.1:1"
         ("run --processes 0", "'0' is not a whole number from 1"),
         ("run --k6 nonsense", "invalid choice: 'nonsense'"),
         ("run --archive /tmp", "--archive needs --url: it describes a running busyapi"),
+        ("run --token", "--token needs --k6 without a name: the scripts have no token"),
+        ("run --token --url http://x", "--token is for a temporary stack"),
         ("k6 smoke --host x", "--host needs --url: it describes a running busyapi"),
         ("k6 smoke --namespace x", "--namespace needs --url: it describes a running busyapi"),
         ("k6 nonsense", "invalid choice: 'nonsense'"),

@@ -53,12 +53,13 @@ def test_the_counts_and_series_are_in_the_json(report: Path) -> None:
 def test_the_page_has_every_picture_and_fetches_nothing(report: Path) -> None:
     text = (report / "index.html").read_text()
     pictures = {path.stem for path in report.glob("*.png")}
-    assert pictures == {"rate", "latency", "errors", "backlog", "memory", "cpu"}
+    assert pictures == {"rate", "latency", "spikes", "errors", "backlog", "memory", "cpu"}
     assert text.count('src="data:image/png;base64,') == len(pictures)
     assert not re.search(r'(src|href)="(?!data:)', text)
     assert "All counts agree, and there were no thresholds." in text
     assert "There were no thresholds: no k6 script ran." in text
     assert "<td>p99.9 ms</td>" in text
+    assert "<th>maximum p99, ms</th>" in text
 
 
 def test_latencies_are_plain_numbers_and_the_incomplete_last_second_is_left_out(

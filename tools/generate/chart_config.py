@@ -41,6 +41,11 @@ WITHOUT_CONFIG_KEY = {
     "BUSYAPI_REDIS_PASSWORD": "the chart uses the file, so that the password can be rotated",
     "BUSYAPI_REDIS_PASSWORD_FILE": "computed from valkey and externalRedis",
     "BUSYAPI_REDIS_CA_FILE": "computed from externalRedis.tls",
+    "BUSYAPI_REDIS_CERT_FILE": "computed from externalRedis.tls",
+    "BUSYAPI_REDIS_KEY_FILE": "computed from externalRedis.tls",
+    "BUSYAPI_REDIS_SENTINEL_USERNAME": "computed from externalRedis.sentinel",
+    "BUSYAPI_REDIS_SENTINEL_PASSWORD": "the chart uses the file, so that it can be rotated",
+    "BUSYAPI_REDIS_SENTINEL_PASSWORD_FILE": "computed from externalRedis.sentinel",
     "BUSYAPI_INSTALLATION": "computed from the release's namespace and name",
     "BUSYAPI_TOKENS_FILE": "computed from auth",
     "BUSYAPI_WRITER_SALT_FILE": "computed from auth.writerSalt",
@@ -146,7 +151,9 @@ def make_rule(name: str, setting: Field[Any]) -> dict[str, Any]:
     """
     meta, kind = setting.metadata, type(setting.default)
     if meta["choices"]:
-        return {"type": "string", "enum": list(meta["choices"])}
+        # With an empty default, it may also be that none is chosen.
+        none = [""] if setting.default == "" else []
+        return {"type": "string", "enum": [*none, *meta["choices"]]}
     if kind is str:
         if name not in PATTERNS:
             raise ValueError(

@@ -65,6 +65,34 @@ items:
 {{- end }}
 {{- end }}
 
+{{/* The same for the Sentinels, which have users of their own. Both roles use the same one. */}}
+{{- define "busyapi.sentinelPassword" -}}
+{{- $sentinel := .Values.externalRedis.sentinel }}
+{{- if $sentinel.existingSecret }}
+secretName: {{ $sentinel.existingSecret | quote }}
+items:
+  - key: {{ $sentinel.existingSecretPasswordKey | quote }}
+    path: password
+{{- else if $sentinel.password }}
+secretName: {{ include "busyapi.fullname" . }}-redis
+items:
+  - key: sentinel-password
+    path: password
+{{- end }}
+{{- end }}
+
+{{/* The Secret and keys with the certificate for Redis; nothing if it asks for none. */}}
+{{- define "busyapi.redisClientCertificate" -}}
+{{- with .Values.externalRedis.tls.clientSecret }}
+secretName: {{ . | quote }}
+items:
+  - key: tls.crt
+    path: tls.crt
+  - key: tls.key
+    path: tls.key
+{{- end }}
+{{- end }}
+
 {{/* The Secret and key with the CA of Redis; nothing if it is one of the system's, or without TLS. */}}
 {{- define "busyapi.redisCa" -}}
 {{- $external := .Values.externalRedis.tls }}
@@ -96,6 +124,20 @@ items:
 - name: BUSYAPI_REDIS_CA_FILE
   value: /etc/busyapi/redis-ca/ca.crt
 {{- end }}
+{{- if include "busyapi.redisClientCertificate" $root }}
+- name: BUSYAPI_REDIS_CERT_FILE
+  value: /etc/busyapi/redis-tls/tls.crt
+- name: BUSYAPI_REDIS_KEY_FILE
+  value: /etc/busyapi/redis-tls/tls.key
+{{- end }}
+{{- with $external.sentinel.username }}
+- name: BUSYAPI_REDIS_SENTINEL_USERNAME
+  value: {{ . | quote }}
+{{- end }}
+{{- if include "busyapi.sentinelPassword" $root }}
+- name: BUSYAPI_REDIS_SENTINEL_PASSWORD_FILE
+  value: /etc/busyapi/redis-sentinel/password
+{{- end }}
 {{- end }}
 
 {{- define "busyapi.redisMounts" -}}
@@ -104,12 +146,32 @@ items:
   mountPath: /etc/busyapi/redis
   readOnly: true
 {{- end }}
+{{- if include "busyapi.sentinelPassword" .root }}
+- name: redis-sentinel-password
+  mountPath: /etc/busyapi/redis-sentinel
+  readOnly: true
+{{- end }}
+{{- if include "busyapi.redisClientCertificate" .root }}
+- name: redis-tls
+  mountPath: /etc/busyapi/redis-tls
+  readOnly: true
+{{- end }}
 {{- include "busyapi.redisCaMount" .root }}
 {{- end }}
 
 {{- define "busyapi.redisVolumes" -}}
 {{- with include "busyapi.redisPassword" . }}
 - name: redis-password
+  secret:
+    {{- . | nindent 4 }}
+{{- end }}
+{{- with include "busyapi.sentinelPassword" .root }}
+- name: redis-sentinel-password
+  secret:
+    {{- . | nindent 4 }}
+{{- end }}
+{{- with include "busyapi.redisClientCertificate" .root }}
+- name: redis-tls
   secret:
     {{- . | nindent 4 }}
 {{- end }}

@@ -154,6 +154,9 @@ def _connect_gauges(context: ApiContext) -> None:
     metrics.durability_met.set_function(
         lambda: not any(committer.durability_error for committer in committers)
     )
+    metrics.durability_trusted.set_function(
+        lambda: any(committer.inspector.trust for committer in committers)
+    )
     for committer in committers:
         partition = committer.partition
         metrics.committers_ready.labels(partition).set_function(partial(_read_ready, committer))

@@ -1,11 +1,11 @@
 """A client of the flushers' ports for the API: archived usages, and the audit trail."""
 
-from collections.abc import Mapping
+import asyncio
 from http import HTTPStatus
+from importlib import import_module
 from ssl import SSLContext
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-import aiohttp
 import structlog
 
 from busyapi.audit.record import AuditEntry, encode_entry
@@ -21,9 +21,11 @@ from busyapi.web.internal_headers import AUDIT_HEADER, AUDITED_HEADER
 from busyapi.web.request_id import HEADER
 from busyapi.web.shared_secret import SharedSecret
 
+if TYPE_CHECKING:
+    from busyapi.api.flusher_http import FlusherHttp, Reply
+
 log = structlog.get_logger()
 
-REQUEST_TIMEOUT_SECONDS = 3.0
 RETRIED_STATUSES = frozenset({401, 403, 404, 408, 429})
 """Client errors that are about the sender, the address or the moment, not about the entries."""
 
@@ -34,12 +36,6 @@ class ArchiveUnavailable(Refused):
 
 class EntriesRefused(BusyapiError):
     """The flusher refuses entries of the audit trail, and would refuse them again."""
-
-
-class _Reply(NamedTuple):
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
 
 
 class ArchiveClient:
@@ -54,7 +50,7 @@ class ArchiveClient:
     ) -> None:
         self._urls = parse_urls(urls, partitions)
         self._secret, self._tls = secret, tls
-        self._session: aiohttp.ClientSession | None = None
+        self._http: FlusherHttp | None = None
 
     async def find_line(
         self, partition: int, seq: Seq, request_id: str, entry: AuditEntry | None = None
@@ -104,8 +100,8 @@ class ArchiveClient:
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._session:
-            await self._session.close()
+        if self._http:
+            await self._http.close()
 
     async def _send(
         self,
@@ -114,39 +110,28 @@ class ArchiveClient:
         path: str,
         headers: dict[str, str],
         body: bytes | None = None,
-    ) -> _Reply:
+    ) -> "Reply":
         """Send a request, with each secret in turn until the flusher accepts one."""
+        http = self._http or await self._open_http()
         url = self._urls[partition] + path
         secrets = self._secret.value if self._secret else []
         try:
-            reply = await self._exchange(method, url, headers | _authorize(secrets[:1]), body)
+            reply = await http.exchange(method, url, headers | _authorize(secrets[:1]), body)
             for secret in secrets[1:]:
                 if reply.status != HTTPStatus.UNAUTHORIZED:
                     break
-                reply = await self._exchange(method, url, headers | _authorize([secret]), body)
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            _log_failure(partition, _describe_failure(error))
+                reply = await http.exchange(method, url, headers | _authorize([secret]), body)
+        except ConnectionError as error:
+            _log_failure(partition, str(error))
             raise ArchiveUnavailable from None
         return reply
 
-    async def _exchange(
-        self, method: str, url: str, headers: dict[str, str], body: bytes | None
-    ) -> _Reply:
-        try:
-            return await self._exchange_once(method, url, headers, body)
-        except aiohttp.ServerDisconnectedError:
-            # The flusher closed an idle connection. An entry that is recorded twice does no harm.
-            return await self._exchange_once(method, url, headers, body)
-
-    async def _exchange_once(
-        self, method: str, url: str, headers: dict[str, str], body: bytes | None
-    ) -> _Reply:
-        if self._session is None:
-            timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS)
-            connector = aiohttp.TCPConnector(ssl=self._tls or True)
-            self._session = aiohttp.ClientSession(timeout=timeout, connector=connector)
-        async with self._session.request(method, url, headers=headers, data=body) as response:
-            return _Reply(response.status, response.headers, await response.read())
+    async def _open_http(self) -> "FlusherHttp":
+        # In a thread: other requests need not wait for the import.
+        module = await asyncio.to_thread(import_module, "busyapi.api.flusher_http")
+        if self._http is None:  # another request may have opened it meanwhile
+            self._http = module.FlusherHttp(self._tls)
+        return self._http
 
 
 def _authorize(secrets: list[str]) -> dict[str, str]:
@@ -155,21 +140,6 @@ def _authorize(secrets: list[str]) -> dict[str, str]:
 
 def _log_failure(partition: int, detail: str) -> None:
     log.warning("flusher_unreachable", partition=partition, detail=detail)
-
-
-def _describe_failure(error: Exception) -> str:
-    # There is no fallback to the last address, as for Redis: nothing in a flusher's answer shows
-    # that it is not a flusher of another installation, which has taken the address over.
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return f"the DNS lookup of {error.host} failed: {error.os_error.strerror}"
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        reason = getattr(error.certificate_error, "verify_message", "it is not trusted")
-        return f"the certificate of {error.host}:{error.port} is refused: {reason}"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return f"no connection to {error.host}:{error.port}: {error.os_error.strerror}"
-    if isinstance(error, TimeoutError):
-        return f"no answer within {REQUEST_TIMEOUT_SECONDS:g} s, with the DNS lookup of its host"
-    return type(error).__name__
 
 
 def parse_urls(text: str, partitions: int) -> list[str]:

@@ -69,14 +69,15 @@ class FastPathProtocol(DeadlineProtocol):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._pending: FastPathWrite | None = None
-        self._held = bytearray()
-        self._eof_held = False
+        self._held, self._eof_held = bytearray(), False
         self._start = b""
         """The start of a request, or b""."""
         self._start_timer: asyncio.TimerHandle | None = None
         self._last_head = b""
         """The last head without Authorization, X-Request-ID and Idempotency-Key."""
         self._last_parts: HeadParts | None = None
+        self._is_idle = False
+        """Whether Sanic was not busy when it was last asked, and got nothing since."""
 
     def data_received(self, data: bytes) -> None:
         """Submit a packet's usage, hold the packet back, or pass it to Sanic."""
@@ -86,9 +87,13 @@ class FastPathProtocol(DeadlineProtocol):
         if self._start:
             data = self._take_start() + data
             if not self._submit(data, keep=False):
-                super().data_received(data)
+                self._pass_on(data)
         elif not self._submit(data):
-            super().data_received(data)
+            self._pass_on(data)
+
+    def _pass_on(self, data: bytes) -> None:
+        self._is_idle = False
+        super().data_received(data)
 
     def eof_received(self) -> bool:
         """Hold back the end of the client's requests, as any later bytes."""
@@ -112,7 +117,7 @@ class FastPathProtocol(DeadlineProtocol):
     def _pass_on_start(self) -> None:
         """Pass the start of a request to Sanic, which waits for the rest."""
         if self._start:
-            super().data_received(self._take_start())
+            self._pass_on(self._take_start())
 
     def _hold_back(self, data: bytes) -> None:
         self._held += data
@@ -124,21 +129,20 @@ class FastPathProtocol(DeadlineProtocol):
         """Return how many received bytes this process has not parsed."""
         return len(self.recv_buffer) + len(self._held)
 
-    def _submit(self, data: bytes, *, keep: bool = True) -> bool:  # noqa: C901, PLR0912, PLR0915 - a call costs time
+    def _submit(self, data: bytes, *, keep: bool = True) -> bool:  # noqa: C901, PLR0912 - a call costs time
         """Submit a packet's usage; return False, and consume no byte, if Sanic must handle it.
 
         `keep`: the packet may be kept until the next one. A request in more packets has a deadline
         at Sanic, which a client that sends byte by byte must not avoid.
         """
         end = data.find(b"\r\n\r\n", 0, self.max_head_bytes)
-        if end <= 0 or self._is_busy():
+        if end <= 0 or not (self._is_idle or self._ask_idle()):
             return False
         context = self.context
         authorizer = context.authorizer
         head = data[:end]
-        if head == self._last_head:
-            parts = self._last_parts
-        else:
+        parts = self._last_parts
+        if head != self._last_head:
             parts = self.head_reader.read(head)
             if parts and len(head) <= MAX_LAST_HEAD_BYTES and parts[2:5] == _NO_VALUES:
                 self._last_head, self._last_parts = head, parts
@@ -231,20 +235,26 @@ class FastPathProtocol(DeadlineProtocol):
             return None
         return credential, str(peer.client_ip)
 
-    def _is_busy(self) -> bool:
-        """Return whether Sanic has, or may have, a part of an earlier request."""
-        if self.recv_buffer or not self._task or not self._can_write.is_set():
-            return True
+    def _ask_idle(self) -> bool:
+        """Return whether Sanic neither has nor may have a part of an earlier request."""
         transport, http = self.transport, self.http
+        if self.recv_buffer or not self._task or not self._can_write.is_set():
+            return False
         if transport is None or transport.is_closing():
-            return True
+            return False
         if http is None:
-            return False  # Sanic's task has not started
+            return True  # Sanic's task has not started
         # After an error the rest of a body may be unread although the response is sent.
         if http.stage is not _IDLE or not http.keep_alive or http.request_body:
-            return True
+            return False
         http.empty_lines = 0  # Sanic counts them since the last request
-        return False
+        self._is_idle = True
+        return True
+
+    def pause_writing(self) -> None:
+        """Ask again before the next request whether the client reads its responses."""
+        self._is_idle = False
+        super().pause_writing()  # type: ignore[no-untyped-call]
 
     def send_response(self, message: bytes, now: float, *, close: bool) -> None:
         """Send the pending write's response, then handle the bytes that were held back.

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Iterable
 from time import monotonic
+from typing import NamedTuple
 
 from sanic import Request
 from sanic.response import HTTPResponse
 
 from busyapi.api.context import ApiContext, make_handler
+from busyapi.stream.unchecked_settings import describe_trust
 from busyapi.web.connection_refusal import ProbeResponses
 
 _START_SECONDS = 2.0
@@ -17,18 +19,27 @@ _START_ENDS = monotonic() + _START_SECONDS
 TEXT = "text/plain; charset=utf-8"
 
 
-def render_checks(checks: Iterable[tuple[str, str]]) -> HTTPResponse:
+class Check(NamedTuple):
+    """One check of a probe."""
+
+    name: str
+    problem: str
+    """Why it fails, "" if it does not."""
+    success: str = "ok"
+
+
+def render_checks(checks: Iterable[Check]) -> HTTPResponse:
     """Return 200 if no check has a problem, else 503."""
     rows = list(checks)
-    body = "".join(f"{name}: {problem or 'ok'}\n" for name, problem in rows)
-    failed = any(problem for _, problem in rows)
+    body = "".join(f"{check.name}: {check.problem or check.success}\n" for check in rows)
+    failed = any(check.problem for check in rows)
     return HTTPResponse(body, 503 if failed else 200, content_type=TEXT)
 
 
 @make_handler
 async def get_livez(_context: ApiContext, _request: Request) -> HTTPResponse:
     """Report that the event loop runs. Redis is not checked: a restart would not repair it."""
-    return render_checks([("loop", "")])
+    return render_checks([Check("loop", "")])
 
 
 @make_handler
@@ -44,19 +55,19 @@ async def get_readyz(context: ApiContext, _: Request) -> HTTPResponse:
     """
     checks = check_readiness(context)
     for _check in range(_START_CHECKS):
-        if monotonic() > _START_ENDS or not any(problem for _, problem in checks):
+        if monotonic() > _START_ENDS or not any(check.problem for check in checks):
             break
         await asyncio.sleep(_START_SECONDS / _START_CHECKS)
         checks = check_readiness(context)
     return render_checks(checks)
 
 
-def check_readiness(context: ApiContext) -> list[tuple[str, str]]:
-    """Return the readiness checks, each with its problem or ""."""
+def check_readiness(context: ApiContext) -> list[Check]:
+    """Return the readiness checks."""
     return [
-        ("draining", "draining" if context.draining else ""),
-        ("partition", _check_partition(context)),
-        ("durability", _check_durability(context)),
+        Check("draining", "draining" if context.draining else ""),
+        Check("partition", _check_partition(context)),
+        _check_durability(context),
         *_check_credentials(context),
     ]
 
@@ -64,7 +75,7 @@ def check_readiness(context: ApiContext) -> list[tuple[str, str]]:
 def make_overload_probes(context: ApiContext) -> ProbeResponses:
     """Return the probes' responses while the process is at its limit of connections."""
     return {
-        b"/livez": lambda: render_checks([("loop", "")]),
+        b"/livez": lambda: render_checks([Check("loop", "")]),
         b"/readyz": lambda: render_checks(check_readiness(context)),
     }
 
@@ -76,18 +87,15 @@ def _check_partition(context: ApiContext) -> str:
     return str(context.committers.committers[0].last_error)
 
 
-def _check_credentials(context: ApiContext) -> list[tuple[str, str]]:
+def _check_credentials(context: ApiContext) -> list[Check]:
     """Fail until keys were fetched once: a new pod must not take traffic from one that has some."""
     problem = context.authorizer.problem
-    return [("credentials", problem)] if problem else []
+    return [Check("credentials", problem)] if problem else []
 
 
-def _check_durability(context: ApiContext) -> str:
-    return next(
-        (
-            str(committer.durability_error)
-            for committer in context.committers.committers
-            if committer.durability_error
-        ),
-        "",
-    )
+def _check_durability(context: ApiContext) -> Check:
+    committers = context.committers.committers
+    errors = (committer.durability_error for committer in committers)
+    problem = next((str(error) for error in errors if error), "")
+    trusts = (committer.inspector.trust for committer in committers)
+    return Check("durability", problem, describe_trust(next(filter(None, trusts), "")))

@@ -49,13 +49,13 @@ class Committer:
         observer: CommitObserver,
     ) -> None:
         self.partition = partition
-        self._endpoint = endpoint
-        self._partitions = partitions
-        self._inspector = DurabilityInspector(tier, endpoint.key_names(partition), min_replicas)
+        self._endpoint, self._partitions = endpoint, partitions
+        key_names = endpoint.key_names(partition)
+        self.inspector = DurabilityInspector(tier, key_names, min_replicas, endpoint.trust)
         self._deadline = deadline
         self._admission = admission
         self._observer = observer
-        self._id = CommitterId(endpoint.key_names(partition), endpoint.entry_version)
+        self._id = CommitterId(key_names, endpoint.entry_version)
         self.highest_seq = Seq(0)  # the highest that Redis has given to this process
         self._queued: deque[PendingWrite] = deque()
         self._batch: InFlightBatch | None = None
@@ -142,7 +142,7 @@ class Committer:
     async def _connect(self) -> None:
         try:
             session = await Session.open(
-                self._endpoint, self.partition, self._partitions, self._inspector, self.highest_seq
+                self._endpoint, self.partition, self._partitions, self.inspector, self.highest_seq
             )
             await self._register(session)
         except (RedisUnavailable, NotSeeded, DurabilityNotMet) as error:

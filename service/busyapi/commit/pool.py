@@ -7,7 +7,7 @@ from zlib import crc32
 
 from busyapi.commit.committer import Committer
 from busyapi.commit.pending import AdmissionControl, IdempotencyKey, PendingWrite
-from busyapi.ids import Seq, UsageId, make_usage_id
+from busyapi.ids import UsageId, make_usage_id
 
 
 class CommitterPool:
@@ -66,7 +66,7 @@ class CommitterPool:
     def make_ids(self, last: int, count: int, partition: int) -> list[UsageId]:
         """Return the ids of the `count` usages that end at a seq."""
         total = len(self.committers)
-        first = make_usage_id(Seq(last - count + 1), partition, total)
+        first = make_usage_id(last - count + 1, partition, total)
         return [*range(first, first + count * total, total)]
 
     def _pick(self, key: IdempotencyKey | None) -> Committer:

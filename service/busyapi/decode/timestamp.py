@@ -20,13 +20,15 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 _MONTH_NUMBER = {name: f"{number:02}" for number, name in enumerate(_MONTHS, 1)}
 
 
-def _patterns(day: str, second: str) -> tuple[str, str, str]:
-    """Return the patterns of the three textual forms, from those of a day and a second."""
+def _patterns(
+    day: str, second: str, zone_character: str = r"[^\x00-\x1f\x7f]"
+) -> tuple[str, str, str]:
+    """Return the patterns of the three textual forms, from those of their parts."""
     hour, minute = "(?:[01][0-9]|2[0-3])", "[0-5][0-9]"
     weekday, month = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)", f"(?P<month>{'|'.join(_MONTHS)})"
     year, clock = "(?P<year>[0-9]{4})", f"(?P<clock>{hour}:{minute})"
     # The name of a zone may hold brackets: "(Central Standard Time (Mexico))".
-    zone_name = r"\([^\x00-\x1f\x7f]{1,100}\)"
+    zone_name = rf"\({zone_character}{{1,100}}\)"
     # ECMAScript has no leap seconds.
     date_string = (
         f"{weekday} {month} {day} {year} {clock}:(?P<second>[0-5][0-9])"
@@ -40,11 +42,18 @@ def _patterns(day: str, second: str) -> tuple[str, str, str]:
     return date_string, rfc_3339, imf_fixdate
 
 
-# The pattern alone decides for a day that every month has and without a leap second. It has no
-# named groups: they cost time, and one pattern cannot have the same name three times.
-_PLAIN = "|".join(_patterns("(?:0[1-9]|1[0-9]|2[0-8])", "[0-5][0-9]"))
-match_plain_timestamp = re.compile(re.sub(r"\?P<\w+>", "?:", _PLAIN)).fullmatch
-"""Match the text of most timestamps. What it does not match may still be one."""
+def make_plain_pattern(*zone_character: str) -> str:
+    """Return a pattern of the text of most timestamps. What it does not match may still be one.
+
+    The pattern alone decides for a day that every month has and without a leap second. It has no
+    named groups: they cost time, and one pattern cannot have the same name three times.
+    `zone_character`: the pattern of a character in the name of a zone, if not the default.
+    """
+    forms = _patterns("(?:0[1-9]|1[0-9]|2[0-8])", "[0-5][0-9]", *zone_character)
+    return re.sub(r"\?P<\w+>", "?:", "|".join(forms))
+
+
+match_plain_timestamp = re.compile(make_plain_pattern()).fullmatch
 
 _FORMS = [
     re.compile(form).fullmatch

@@ -1,5 +1,6 @@
 """One usage: from bytes to its canonical line, or to every error."""
 
+from busyapi.decode.canonical import match_canonical
 from busyapi.decode.diagnose import BYTE_ORDER_MARK, Unreadable, find_errors, parse_json
 from busyapi.decode.incremental import Incremental, run_to_completion
 from busyapi.decode.json_line import (
@@ -72,6 +73,8 @@ def read_line(raw: bytes, *, strict: bool, fast_decoder_failed: bool = False) ->
 
 def decode_fast(raw: bytes, *, strict: bool) -> bytes | None:
     """Return the line of an ordinary usage; None if it needs the full parser, `read_line`."""
+    if strict and match_canonical(raw):
+        return raw
     brackets, size, read = 0, len(raw), parse
     # A shorter usage can hold neither too many brackets nor too deep ones.
     if size > SHALLOW_BYTES:

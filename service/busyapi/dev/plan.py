@@ -126,8 +126,10 @@ class Plan:
         }
         if not self.redis_url:
             # The Valkey started here has no users: it would refuse a login for another server.
-            logins = ("USERNAME", "PASSWORD", "PASSWORD_FILE", "CA_FILE")
-            shared |= {f"BUSYAPI_REDIS_{name}": "" for name in logins}
+            logins = ("USERNAME", "PASSWORD", "PASSWORD_FILE")
+            names = (*logins, *(f"SENTINEL_{name}" for name in logins), "TRUST")
+            files = ("CA_FILE", "CERT_FILE", "KEY_FILE")
+            shared |= {f"BUSYAPI_REDIS_{name}": "" for name in (*names, *files)}
         if not self.settings.has_credentials and not self.settings.anonymous:
             shared["BUSYAPI_ANONYMOUS"] = "write,read"
         return {**self.environment, **shared}

@@ -69,6 +69,8 @@ class Flusher:
     ) -> None:
         self.not_ready_reason = "starting"
         """Why this flusher is not ready, "" if it is ready."""
+        self.durability_trust = ""
+        """The value of BUSYAPI_REDIS_TRUST if this flusher's Redis needs it."""
         self._config = config
         self._resources = FlusherResources(config, folder, connect)
         self._metrics, self._idempotency_keys = metrics, idempotency_keys
@@ -250,6 +252,8 @@ class Flusher:
         # Committers refuse a server below its tier; the flusher still archives what they stored.
         self._durability_error = server.durability_error or replica_error
         self._metrics.durability_met.set(0 if self._durability_error else 1)
+        self.durability_trust = server.trust
+        self._metrics.durability_trusted.set(1 if server.trust else 0)
         self._metrics.redis_memory_bytes.set(server.memory_bytes)
         self._metrics.redis_memory_max_bytes.set(server.memory_max_bytes)
         self._idempotency_keys.report(server.memory_max_bytes, self._metrics)

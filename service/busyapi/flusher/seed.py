@@ -154,6 +154,9 @@ def doubt_reason(server: ServerInfo, tier: str) -> str:
     if server.replicas:
         # A replica that is promoted and restarted would look like this server after a restart.
         return "it has had replicas"
+    if server.trust:
+        # If the trust was wrong, a restart has lost usages, and their ids must not come again.
+        return "its durability is trusted, not checked"
     return ""
 
 

@@ -14,6 +14,7 @@ from busyapi.flusher.audit import AuditKeeper
 from busyapi.flusher.lookup import LookupHandler
 from busyapi.flusher.loop import Flusher
 from busyapi.flusher.verifier import Verifier
+from busyapi.stream.unchecked_settings import describe_trust
 from busyapi.telemetry.metrics import FlusherMetrics
 from busyapi.web.connection_refusal import ConnectionRefuser
 from busyapi.web.connections import ConnectionTable, close_idle_connections
@@ -154,10 +155,11 @@ class FlusherServer:
         return HTTPResponse("loop: ok\n", content_type=TEXT)
 
     def _render_readiness(self) -> HTTPResponse:
-        reason = self._flusher.not_ready_reason
-        return HTTPResponse(
-            f"flusher: {reason or 'ok'}\n", 503 if reason else 200, content_type=TEXT
-        )
+        reason, trust = self._flusher.not_ready_reason, self._flusher.durability_trust
+        body = f"flusher: {reason or 'ok'}\n"
+        if trust and not reason:
+            body += f"durability: {describe_trust(trust)}\n"
+        return HTTPResponse(body, 503 if reason else 200, content_type=TEXT)
 
     async def _find_line(self, request: Request, seq: int) -> HTTPResponse:
         """Serve an API process of 0.2.0, unless lookups are protected.

@@ -13,13 +13,14 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import hiredis
 
 from busyapi.errors import RedisUnavailable
-from busyapi.stream.host_lookup import LookupFailure, describe_failure
+from busyapi.stream.connect import connect
+from busyapi.stream.credentials import Login
+from busyapi.stream.host_lookup import LookupFailure, describe_close, describe_failure
 from busyapi.stream.scripts import ALL_SCRIPTS, Script
 
 CONNECT_TIMEOUT_SECONDS = 2.0
@@ -41,22 +42,16 @@ class ServerError(Exception):
         self.code = text.split(" ", 1)[0]
 
 
-class Login(NamedTuple):
-    """Credentials for AUTH. Without a username the password is the default user's."""
-
-    username: str
-    password: str
-
-
 class _ReplyProtocol(asyncio.Protocol):
     """Collector of the replies to the commands that were sent last."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(replyError=ServerError)
         self._replies: list[Any] = []
         self._expected = 0
         self._future: asyncio.Future[list[Any]] | None = None
+        self._has_replied = False
         self.transport: asyncio.Transport | None = None
         self.closed_reason = ""
         """Why the transport was closed."""
@@ -75,6 +70,7 @@ class _ReplyProtocol(asyncio.Protocol):
         return self._future
 
     def data_received(self, data: bytes) -> None:
+        self._has_replied = True
         if self.on_bytes:
             self.on_bytes()
         try:
@@ -102,8 +98,9 @@ class _ReplyProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         # A server that hangs up may have sent the reason in place of a reply.
         reply = self._replies[-1] if self._future and self._replies else None
-        reason = str(reply) if isinstance(reply, ServerError) else "it closed the connection"
-        self.fail(type(exc).__name__ if exc else reason)
+        is_tls = self.transport is not None and self.transport.get_extra_info("ssl_object")
+        reason = describe_close(exc, is_unanswered_tls=bool(is_tls and not self._has_replied))
+        self.fail(str(reply) if isinstance(reply, ServerError) and not exc else reason)
 
     def fail(self, reason: str) -> None:
         """Close the connection, and fail the future that waits for replies."""
@@ -147,7 +144,7 @@ class RedisConnection:
         address = f"{host}:{port}"
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
-                replies, ip = await _connect(host, port, ips, context)
+                replies, ip = await connect(_ReplyProtocol, host, port, ips, context)
         except (OSError, TimeoutError, UnicodeError) as error:
             why = describe_failure(error, CONNECT_TIMEOUT_SECONDS)
             raise RedisUnavailable(f"no connection to Redis at {address}: {why}") from None
@@ -268,27 +265,6 @@ class RedisConnection:
     async def close(self) -> None:
         """Close at once; never raises."""
         self._replies.fail("closed")
-
-
-async def _connect(
-    host: str, port: int, ips: Sequence[str], context: ssl.SSLContext | None
-) -> tuple[_ReplyProtocol, str]:
-    loop = asyncio.get_running_loop()
-    failure: OSError | None = None
-    for ip in ips:
-        try:
-            _, replies = await loop.create_connection(
-                partial(_ReplyProtocol, loop),
-                ip,
-                port,
-                ssl=context,
-                server_hostname=host if context else None,
-            )
-        except OSError as error:
-            failure = failure or error
-        else:
-            return replies, ip
-    raise failure or OSError(f"{host} has no address")
 
 
 def _is_login_error(reply: ServerError) -> bool:

@@ -1,6 +1,7 @@
 """Checks whether a Redis server meets the configured durability tier.
 
-    settings   CONFIG GET: the values that the tier requires
+    settings   CONFIG GET: the values that the tier requires; if it is refused, INFO, and what the
+               operator said that may be trusted (`unchecked_settings`)
     replicas   INFO and the flusher's record: those that must confirm are connected (`replicas`)
     AOF        INFO: `appendonly yes` does not yet mean that a restart reads what is written now
 
@@ -13,6 +14,8 @@ been off since.
 
 from typing import NamedTuple
 
+import structlog
+
 from busyapi.errors import RedisUnavailable
 from busyapi.stream.connection import Command, RedisConnection, ServerError, make_evalsha
 from busyapi.stream.keys import PartitionKeys
@@ -24,6 +27,9 @@ from busyapi.stream.replicas import (
     parse_view,
 )
 from busyapi.stream.scripts import SET_EXPIRING
+from busyapi.stream.unchecked_settings import SettingsReport, read_settings
+
+log = structlog.get_logger()
 
 # `everysec` can lose acknowledged writes even when only the process dies, and
 # `no-appendfsync-on-rewrite yes` skips the fsync even under `always`.
@@ -53,6 +59,11 @@ AOF_NOT_ACTIVE = (
     "the append-only file is not active yet: wait until its rewrite has ended"
     " (INFO persistence: aof_rewrite_in_progress, aof_rewrite_scheduled)"
 )
+FSYNC_NOT_ALWAYS = (
+    "Redis syncs its append-only file after its replies (WAITAOF, INFO persistence:"
+    " aof_pending_bio_fsync), so BUSYAPI_REDIS_TRUST is wrong: set `appendfsync always` and"
+    " `no-appendfsync-on-rewrite no`"
+)
 
 
 class ServerInfo(NamedTuple):
@@ -74,19 +85,28 @@ class ServerInfo(NamedTuple):
     """The replicas, if commits must wait for them."""
     durability_error: str = ""
     """The settings that do not meet the tier, "" if all do."""
+    trust: str = ""
+    """The value of BUSYAPI_REDIS_TRUST if this server needs it, "" if all settings are checked."""
 
 
 class DurabilityInspector:
     """Inspector of one partition's server. It keeps the last known state of its AOF."""
 
-    def __init__(self, tier: str, key_names: PartitionKeys, min_replicas: int = 1) -> None:
+    def __init__(
+        self, tier: str, key_names: PartitionKeys, min_replicas: int = 1, trust: str = ""
+    ) -> None:
         self.tier = tier
+        self.trust = ""
+        """As `ServerInfo.trust`, at the last check."""
+        self._allowed_trust = trust
         self._min_replicas = min_replicas if tier == "replicated" else 0
         """How many replicas must confirm. 0: they are not checked, as in a flusher, which decides
         about them itself."""
         self._key_names = key_names
         self._aof_active_at: tuple[str, int] | None = None
         """The server, and its number of CONFIG SETs, when the AOF was last seen active."""
+        self._late_fsync_at: tuple[str, int] | None = None
+        """The same when an fsync after a reply was last seen, although the server is trusted."""
 
     async def inspect(self, connection: RedisConnection) -> ServerInfo:
         """Return a server's identity, and compare its settings and state with the tier.
@@ -124,10 +144,13 @@ class DurabilityInspector:
             has_waitaof(facts),
             parse_view(view_reply) if isinstance(view_reply, bytes) else None,
         )
-        error = await self._describe_unmet_settings(connection, config, facts, server)
+        report = read_settings(config, facts, self._allowed_trust)
+        is_trusted = not report.trusted.isdisjoint(REQUIRED_SETTINGS[self.tier])
+        self._set_trust(self._allowed_trust if is_trusted else "")
+        error = await self._describe_unmet_settings(connection, report, facts, server)
         if not error and self._min_replicas:
             error = self._describe_replicas(server, record)
-        return server._replace(durability_error=error)
+        return server._replace(trust=self.trust, durability_error=error)
 
     def _describe_replicas(self, server: ServerInfo, record: object) -> str:
         if isinstance(record, ServerError) or server.view is None:
@@ -138,22 +161,26 @@ class DurabilityInspector:
         )
         return f"Redis does not meet BUSYAPI_DURABILITY={self.tier}: {problem}" if problem else ""
 
+    def _set_trust(self, trust: str) -> None:
+        if trust and trust != self.trust:
+            log.warning("durability_trusted", trust=trust, tier=self.tier)
+        self.trust = trust
+
     async def _describe_unmet_settings(
-        self, connection: RedisConnection, config: object, facts: dict[str, str], server: ServerInfo
+        self,
+        connection: RedisConnection,
+        report: SettingsReport,
+        facts: dict[str, str],
+        server: ServerInfo,
     ) -> str:
         """Return what does not meet the tier, with what to set; "" if all does."""
-        if not isinstance(config, list):
-            return f"Redis does not allow CONFIG GET to check tier {self.tier}: allow it in the ACL"
-        texts = [text.decode() for text in config]
-        settings = dict(zip(texts[::2], texts[1::2], strict=True))
-        lines = [
-            f"{name} is {settings.get(name, 'unknown')}: set `{name} {value}`"
-            for name, value in REQUIRED_SETTINGS[self.tier].items()
-            if settings.get(name) != value
-        ]
-        if server.role == "master" and self.tier != "memory":
-            # This check costs a write, so it is made only when it decides.
-            lines += await self._check_aof(connection, facts, server) if not lines else []
+        lines = report.describe_unmet(REQUIRED_SETTINGS[self.tier])
+        is_primary = server.role == "master" and self.tier != "memory"
+        # These checks cost writes, so they are made only when they decide.
+        if is_primary and not lines and "appendonly" not in report.trusted:
+            lines += await self._check_aof(connection, facts, server)
+            if not lines and "appendfsync" in report.trusted:
+                lines += await self._check_fsync(connection, facts, server)
         if not lines:
             return ""
         return f"Redis does not meet BUSYAPI_DURABILITY={self.tier}: {'; '.join(lines)}"
@@ -176,15 +203,38 @@ class DurabilityInspector:
         self._aof_active_at = server.server_id, changes
         return []
 
+    async def _check_fsync(
+        self, connection: RedisConnection, facts: dict[str, str], server: ServerInfo
+    ) -> list[str]:
+        """Return why the trusted `appendfsync always` is not in force, if that shows.
+
+            no          WAITAOF does not confirm a write
+            everysec    once per second a thread syncs, for milliseconds; INFO shows it then
+
+        WAITAOF cannot show `everysec`: Valkey 9 confirms a write that is not synced, because its
+        `flushAppendOnlyFile` takes an empty buffer for a synced file. So what INFO has shown once
+        counts until a CONFIG SET or a restart.
+        """
+        state = server.server_id, _count_calls(facts, "config|set")
+        is_synced = await self._probe_aof(connection)
+        (persistence,) = await connection.pipeline(("INFO", "persistence"))
+        after = {} if isinstance(persistence, ServerError) else parse_info(persistence)
+        pending = {info.get("aof_pending_bio_fsync", "0") for info in (facts, after)}
+        if is_synced is False or pending != {"0"}:
+            self._late_fsync_at = state
+        return [FSYNC_NOT_ALWAYS] if self._late_fsync_at == state else []
+
+    def _make_probe(self) -> Command:
+        return make_evalsha(SET_EXPIRING, [self._key_names.probe], "1", PROBE_TTL_SECONDS)
+
     async def _probe_aof(self, connection: RedisConnection) -> bool | None:
         """Write a probe and return what WAITAOF confirms, None if the server refuses either.
 
         WAITAOF covers only the writes of its own connection: without the probe it would confirm
         nothing.
         """
-        probe = make_evalsha(SET_EXPIRING, [self._key_names.probe], "1", PROBE_TTL_SECONDS)
         wait: Command = ("WAITAOF", 1, 0, FSYNC_TIMEOUT_MS)
-        probe_reply, wait_reply = await connection.pipeline(probe, wait)
+        probe_reply, wait_reply = await connection.pipeline(self._make_probe(), wait)
         if isinstance(probe_reply, ServerError) or isinstance(wait_reply, ServerError):
             return None
         return bool(wait_reply[0] >= 1)

@@ -4,16 +4,14 @@ Only the search for it differs between the three modes. Afterwards there is alwa
 connection to one server, so that "which server answered" has one meaning (see `session`).
 """
 
-import ssl
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import structlog
-from redis.crc import key_slot
 
 from busyapi.errors import ConfigError, RedisUnavailable
-from busyapi.stream.connection import Login, RedisConnection, ServerError
+from busyapi.stream.connection import RedisConnection, ServerError
+from busyapi.stream.credentials import DEFAULT_TLS_FILES, NO_LOGIN, Credentials, TlsFiles
 from busyapi.stream.host_lookup import HostAddresses, HostLookup, LookupFailure
 from busyapi.stream.keys import PREFIX, PartitionKeys, check_prefix
 
@@ -32,11 +30,13 @@ class Endpoint:
     mode: str
     hosts: tuple[Address, ...]
     service: str = ""
-    username: str = ""
-    password: str = field(default="", repr=False)
-    password_file: str = ""
+    login: Credentials = NO_LOGIN
+    sentinel_login: Credentials = NO_LOGIN
+    """The login of the Sentinels, which do not know the users of their servers."""
     tls: bool = False
-    ca_file: str = ""
+    tls_files: TlsFiles = DEFAULT_TLS_FILES
+    trust: str = ""
+    """What is not checked if the server refuses CONFIG GET (see `unchecked_settings`)."""
     prefix: str = PREFIX
     """The first word of every key."""
     installation: str = ""
@@ -64,7 +64,7 @@ class Endpoint:
         """
         address, failure = await self._find_primary(partition)
         try:
-            connection = await self.open_server(address)
+            connection = await self.open_server(address, self.login)
         except RedisUnavailable:
             # Ask another Sentinel next: one may name a former primary until that is back.
             self._failures[0] += 1
@@ -161,8 +161,8 @@ class Endpoint:
     async def _query_host(
         self, node: Address, target: HostAddresses, partition: int
     ) -> Address | None:
-        # Sentinels have no password of their own, as in the common charts.
-        connection = await self.open_server(node, target, login=self.mode == "cluster")
+        login = self.sentinel_login if self.mode == "sentinel" else self.login
+        connection = await self.open_server(node, login, target)
         try:
             return await self._query_primary(connection, node, partition)
         finally:
@@ -174,6 +174,9 @@ class Endpoint:
         if self.mode == "sentinel":
             reply = await connection.execute("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
             return (reply[0].decode(), int(reply[1])) if reply else None
+        # 6 MiB and a tenth of a second of CPU, which only a Redis Cluster needs.
+        from redis.crc import key_slot  # noqa: PLC0415
+
         slot = key_slot(self.key_names(partition).state.encode())
         for low, high, primary, *_ in await connection.execute("CLUSTER", "SLOTS"):
             if low <= slot <= high:
@@ -182,10 +185,14 @@ class Endpoint:
         return None
 
     async def open_server(
-        self, address: Address, target: HostAddresses | None = None, *, login: bool = True
+        self, address: Address, credentials: Credentials, target: HostAddresses | None = None
     ) -> RedisConnection:
-        """Connect to any server, without the scripts; raises as `RedisConnection.open` does."""
-        secret = self._read_password() if login else ""
+        """Connect to any server, without the scripts.
+
+        Raises:
+            RedisUnavailable: it cannot be reached, or the login fails.
+        """
+        login = credentials.read_login()
         host, port = address
         target = target or await self._lookup.resolve(host)
         if not target.addresses:
@@ -195,8 +202,8 @@ class Endpoint:
                 host,
                 port,
                 target.addresses,
-                login=Login(self.username, secret) if secret or (login and self.username) else None,
-                context=self._ssl_context() if self.tls else None,
+                login=login,
+                context=self.tls_files.make_context() if self.tls else None,
             )
         except RedisUnavailable as error:
             if not target.failure:
@@ -210,29 +217,6 @@ class Endpoint:
             self._lookup.remember(host, connection.ip)
         return connection
 
-    def _ssl_context(self) -> ssl.SSLContext:
-        # The default context checks certificate and name, and trusts the system's CAs.
-        context = ssl.create_default_context()
-        if self.ca_file:
-            try:
-                context.load_verify_locations(self.ca_file)
-            except OSError as error:  # includes an invalid certificate
-                raise RedisUnavailable(
-                    f"BUSYAPI_REDIS_CA_FILE: {error.strerror or error}"
-                ) from None
-        return context
-
-    def _read_password(self) -> str:
-        # Read at every connection, so that a rotated Secret takes effect without a restart.
-        if not self.password_file:
-            return self.password
-        try:
-            return Path(self.password_file).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise RedisUnavailable(f"BUSYAPI_REDIS_PASSWORD_FILE: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise RedisUnavailable("BUSYAPI_REDIS_PASSWORD_FILE is not UTF-8") from None
-
 
 def parse_redis_url(
     url: str,
@@ -240,14 +224,15 @@ def parse_redis_url(
     username: str = "",
     password: str = "",
     password_file: str = "",
-    ca_file: str = "",
+    tls_files: TlsFiles = DEFAULT_TLS_FILES,
     prefix: str = PREFIX,
     installation: str = "",
 ) -> Endpoint:
     """Parse a Redis URL.
 
     Raises:
-        ConfigError: the URL has none of the three forms; the message shows them.
+        ConfigError: the URL has none of the three forms; the message shows them. Or the files of
+            TLS do not fit.
     """
     # Not urlsplit: newer versions accept brackets (IPv6) in the first host only.
     scheme, _, rest = url.partition("://")
@@ -260,6 +245,7 @@ def parse_redis_url(
             "BUSYAPI_REDIS_URL must look like redis://host:6379,"
             " redis+sentinel://host:26379,host:26379/service or redis+cluster://host:6379,host:6379"
         )
+    tls_files.check(tls=tls)
     userinfo, _, hosts = netloc.rpartition("@")
     user, _, secret = userinfo.partition(":")
     addresses = tuple(_parse_address(host, DEFAULT_PORTS[mode]) for host in hosts.split(","))
@@ -276,11 +262,13 @@ def parse_redis_url(
         mode=mode,
         hosts=addresses,
         service=service,
-        username=username or unquote(user),
-        password=password or unquote(secret),
-        password_file=password_file,
+        login=Credentials(
+            username=username or unquote(user),
+            password=password or unquote(secret),
+            password_file=password_file,
+        ),
         tls=tls,
-        ca_file=ca_file,
+        tls_files=tls_files,
         prefix=check_prefix(prefix),
         installation=installation,
     )

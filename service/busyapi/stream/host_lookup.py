@@ -125,6 +125,32 @@ def describe_failure(error: BaseException, timeout_seconds: float) -> str:
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
         return os.strerror(error.errno)
+    return _describe_alert(error)
+
+
+def describe_close(error: BaseException | None, *, is_unanswered_tls: bool) -> str:
+    """Return why a connection was closed.
+
+    With TLS 1.3 a server checks the client certificate only after the handshake. Its alert takes
+    the place of the first reply, and is lost if the reset of the connection overtakes it.
+    """
+    reason = _describe_alert(error) if error else "it closed the connection"
+    if is_unanswered_tls and "BUSYAPI_REDIS_CERT_FILE" not in reason:
+        reason += (
+            " before its first reply; a server that asks for a client certificate"
+            " (BUSYAPI_REDIS_CERT_FILE), or refuses it, does this"
+        )
+    return reason
+
+
+def _describe_alert(error: BaseException) -> str:
+    """Return what a server says of the client certificate; if nothing, the error's type."""
+    reason = str(getattr(error, "reason", None) or "")
+    if "CERTIFICATE_REQUIRED" in reason:
+        return "it asks for a client certificate (BUSYAPI_REDIS_CERT_FILE)"
+    if "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
+        alert = reason.partition("ALERT_")[2].lower().replace("_", " ")
+        return f"it refuses the client certificate (BUSYAPI_REDIS_CERT_FILE): {alert}"
     return type(error).__name__
 
 

@@ -50,7 +50,7 @@ class OwnedPartition:
         self.is_standalone = endpoint.mode == "standalone"
         self.installation = endpoint.installation
         self._endpoint = endpoint
-        self._inspector = DurabilityInspector(tier, self.key_names, min_replicas=0)
+        self._inspector = DurabilityInspector(tier, self.key_names, 0, endpoint.trust)
         self._archive_id = archive_id
         self._lease = f"{archive_id}:{token_hex(8)}"
         self._lease_observer = LeaseObserver()

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from busyapi.errors import RedisUnavailable
 from busyapi.stream.connection import Command, ServerError
+from busyapi.stream.credentials import Credentials
 from busyapi.stream.durability import ALWAYS_SETTINGS, AOF_WRITE_FAILED, parse_info
 from busyapi.stream.endpoint import Address, Endpoint
 
@@ -36,14 +37,14 @@ class ReplicaServer(NamedTuple):
 
 
 async def query_server(
-    endpoint: Endpoint, address: Address, *commands: Command, login: bool = True
+    endpoint: Endpoint, address: Address, credentials: Credentials, *commands: Command
 ) -> list[Any]:
     """Send commands on a connection of their own; return the replies.
 
     Raises:
         RedisUnavailable: the server cannot be reached, or refuses the login.
     """
-    connection = await endpoint.open_server(address, login=login)
+    connection = await endpoint.open_server(address, credentials)
     try:
         return await connection.pipeline(*commands)
     finally:
@@ -67,6 +68,7 @@ async def _inspect(endpoint: Endpoint, address: str, *, lower: bool) -> ReplicaS
     replication, persistence, config = await query_server(
         endpoint,
         _split(address),
+        endpoint.login,
         ("INFO", "replication"),
         ("INFO", "persistence"),
         ("CONFIG", "GET", *ALWAYS_SETTINGS, PRIORITY),
@@ -114,7 +116,11 @@ async def set_priority(endpoint: Endpoint, address: str, priority: int) -> None:
         RedisUnavailable: the server cannot be reached, or refuses.
     """
     changed, written = await query_server(
-        endpoint, _split(address), ("CONFIG", "SET", PRIORITY, priority), ("CONFIG", "REWRITE")
+        endpoint,
+        _split(address),
+        endpoint.login,
+        ("CONFIG", "SET", PRIORITY, priority),
+        ("CONFIG", "REWRITE"),
     )
     # A server without a configuration file has its settings from its command line.
     if isinstance(changed, ServerError) or (

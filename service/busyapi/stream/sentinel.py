@@ -40,7 +40,7 @@ async def start_failover(endpoint: Endpoint, node: Address) -> str:
     """Make a Sentinel start a failover now; return why it does not, "" if it does."""
     try:
         (reply,) = await query_server(
-            endpoint, node, ("SENTINEL", "FAILOVER", endpoint.service), login=False
+            endpoint, node, endpoint.sentinel_login, ("SENTINEL", "FAILOVER", endpoint.service)
         )
     except RedisUnavailable as error:
         return str(error)
@@ -63,7 +63,7 @@ async def _ask(endpoint: Endpoint, node: Address, word: str) -> Any:
     try:
         async with asyncio.timeout(ASK_TIMEOUT_SECONDS):
             (reply,) = await query_server(
-                endpoint, node, ("SENTINEL", word, endpoint.service), login=False
+                endpoint, node, endpoint.sentinel_login, ("SENTINEL", word, endpoint.service)
             )
     except (RedisUnavailable, TimeoutError):
         return None

@@ -256,6 +256,13 @@ EVENTS = (
         "the runbook of BusyapiReplicasDegraded",
     ),
     LogEvent(
+        "durability_trusted",
+        "warning",
+        ("trust", "tier"),
+        "Redis refuses CONFIG GET, so whether it meets the tier is trusted, not checked",
+        "none, if what BUSYAPI_REDIS_TRUST says is true of this Redis",
+    ),
+    LogEvent(
         "fsync_failed",
         "error",
         ("detail",),

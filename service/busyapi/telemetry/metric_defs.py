@@ -85,3 +85,10 @@ DURABILITY_MET = MetricDef(
     ),
     (TIER,),
 )
+DURABILITY_TRUSTED = MetricDef(
+    "busyapi_durability_trusted",
+    "gauge",
+    "1 while Redis refuses CONFIG GET, and BUSYAPI_REDIS_TRUST takes the place of the check whether"
+    " it meets the durability tier. 0: every setting is checked.",
+    ("Data path",),
+)

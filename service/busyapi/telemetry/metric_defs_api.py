@@ -3,6 +3,7 @@
 from busyapi.telemetry.metric_defs import (
     BUILD_INFO,
     DURABILITY_MET,
+    DURABILITY_TRUSTED,
     LATENCY_BUCKETS,
     PARTITION,
     Label,
@@ -232,7 +233,16 @@ RATE_WITHDRAWAL_FAILURES = MetricDef(
 )
 
 METRICS = (
-    *(BUILD_INFO, DURABILITY_MET, REQUESTS, FAST_PATH_REQUESTS, REQUEST_SECONDS, USAGES, REFUSED),
+    *(
+        BUILD_INFO,
+        DURABILITY_MET,
+        DURABILITY_TRUSTED,
+        REQUESTS,
+        FAST_PATH_REQUESTS,
+        REQUEST_SECONDS,
+        USAGES,
+        REFUSED,
+    ),
     *(
         BATCH_USAGES,
         COMMIT_SECONDS,

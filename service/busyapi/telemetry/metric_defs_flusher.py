@@ -4,6 +4,7 @@ from busyapi.telemetry import metric_defs_audit, metric_defs_replicas, metric_de
 from busyapi.telemetry.metric_defs import (
     BUILD_INFO,
     DURABILITY_MET,
+    DURABILITY_TRUSTED,
     LATENCY_BUCKETS,
     PARTITION,
     Label,
@@ -258,6 +259,7 @@ METRICS = (
     *(
         BUILD_INFO,
         DURABILITY_MET,
+        DURABILITY_TRUSTED,
         ISSUED_SEQ,
         ARCHIVED_SEQ,
         BOUND_USAGES,

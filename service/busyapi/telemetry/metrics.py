@@ -131,6 +131,7 @@ class Metrics:
         build.set(1)
         self.durability_met = self._gauge(metric_defs.DURABILITY_MET, [tier])
         self.durability_met.set(1)
+        self.durability_trusted = self._gauge(metric_defs.DURABILITY_TRUSTED)
 
     def choose_renderer(self, accept: str) -> tuple[Callable[[], bytes], str]:
         """Return a renderer and its content type: OpenMetrics if the client accepts it."""

@@ -1,5 +1,6 @@
 """The options that `busyapi dev` refuses before it starts anything."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,9 @@ def test_a_login_for_an_external_server_is_not_used_for_the_own_one() -> None:
     assert own["BUSYAPI_REDIS_PASSWORD"] == ""
     assert external["BUSYAPI_REDIS_PASSWORD"] == "secret"
     assert own["BUSYAPI_RATE_LIMIT"] == external["BUSYAPI_RATE_LIMIT"] == "5"
+    names = {field.metadata["name"] for field in fields(Settings)}
+    redis = {name for name in names if name.startswith("BUSYAPI_REDIS_")} - {"BUSYAPI_REDIS_URL"}
+    assert {own.get(name) for name in redis} == {""}
 
 
 @pytest.mark.parametrize(

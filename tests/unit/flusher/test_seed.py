@@ -108,6 +108,7 @@ def test_restart_is_doubtful_without_fsync_or_with_replicas() -> None:
     assert doubt_reason(SERVER, "fsync") == ""
     assert doubt_reason(SERVER, "memory")
     assert doubt_reason(SERVER._replace(replicas=1), "replicated")
+    assert doubt_reason(SERVER._replace(trust="appendfsync"), "fsync")
 
 
 def test_missing_seqs_that_whole_files_follow_are_named(tmp_path: Path) -> None:

@@ -4,11 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from redis.crc import key_slot
 
 from busyapi.errors import ConfigError, RedisUnavailable
+from busyapi.stream.credentials import Credentials, Login, TlsFiles
 from busyapi.stream.endpoint import Endpoint, parse_redis_url
 from busyapi.stream.keys import PartitionKeys
+from testkit.certificates import make_certificates
+
+
+def make_login(username: str, password: str) -> Credentials:
+    return Credentials(username=username, password=password)
 
 
 @pytest.mark.parametrize(
@@ -19,17 +26,20 @@ from busyapi.stream.keys import PartitionKeys
         ("redis://one:7000/0", {"hosts": (("one", 7000),)}),
         ("redis://[::1]:7000", {"hosts": (("::1", 7000),)}),
         ("rediss://one:7000", {"mode": "standalone", "tls": True}),
-        ("redis://user:pa%40ss%2F@one", {"username": "user", "password": "pa@ss/"}),
-        ("redis://:secret@one", {"username": "", "password": "secret"}),
+        ("redis://user:pa%40ss%2F@one", {"login": make_login("user", "pa@ss/")}),
+        ("redis://:secret@one", {"login": make_login("", "secret")}),
         (
             "redis://user:a@b@one",
-            {"username": "user", "password": "a@b", "hosts": (("one", 6379),)},
+            {"login": make_login("user", "a@b"), "hosts": (("one", 6379),)},
         ),
         (
             "redis+sentinel://one,two:7000/main",
             {"mode": "sentinel", "service": "main", "hosts": (("one", 26379), ("two", 7000))},
         ),
-        ("rediss+sentinel://:pw@one/main", {"mode": "sentinel", "tls": True, "password": "pw"}),
+        (
+            "rediss+sentinel://:pw@one/main",
+            {"mode": "sentinel", "tls": True, "login": make_login("", "pw")},
+        ),
         (
             "redis+cluster://one:7000,two:7001,[::1]:7002",
             {"mode": "cluster", "hosts": (("one", 7000), ("two", 7001), ("::1", 7002))},
@@ -74,18 +84,47 @@ def test_error_about_a_wrong_url_does_not_quote_its_password(url: str, message: 
 
 def test_separate_settings_override_the_url() -> None:
     endpoint = parse_redis_url("redis://user:old@one", username="other", password="new")
-    assert (endpoint.username, endpoint.password) == ("other", "new")
+    assert endpoint.login == make_login("other", "new")
 
 
 def test_password_file_is_read_again_each_time(tmp_path: Path) -> None:
     file = tmp_path / "password"
     endpoint = parse_redis_url("redis://one", password_file=str(file))
     with pytest.raises(RedisUnavailable, match="BUSYAPI_REDIS_PASSWORD_FILE: No such file"):
-        endpoint._read_password()
-    file.write_text("first\n")
-    assert endpoint._read_password() == "first"
-    file.write_text("second")
-    assert endpoint._read_password() == "second"
+        endpoint.login.read_login()
+    for text in ("first\n", "second"):
+        file.write_text(text)
+        assert endpoint.login.read_login() == Login("", text.strip())
+
+
+@pytest.mark.parametrize(
+    ("url", "files", "message"),
+    [
+        ("rediss://one", {"cert_file": "c"}, "or neither"),
+        ("rediss://one", {"key_file": "k"}, "or neither"),
+        ("redis://one", {"cert_file": "c", "key_file": "k"}, "begin BUSYAPI_REDIS_URL with rediss"),
+    ],
+)
+def test_a_client_certificate_needs_its_key_and_tls(
+    url: str, files: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_redis_url(url, tls_files=TlsFiles(**files))
+
+
+def test_a_key_with_a_password_is_refused_without_asking_for_it(tmp_path: Path) -> None:
+    certificates = make_certificates(tmp_path)
+    key = serialization.load_pem_private_key(certificates.key.read_bytes(), None)
+    certificates.key.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    files = TlsFiles(cert_file=str(certificates.certificate), key_file=str(certificates.key))
+    with pytest.raises(RedisUnavailable, match="the key has a password"):
+        files.make_context()
 
 
 def test_keys_of_a_partition_share_a_slot_and_those_of_four_do_not() -> None:

@@ -70,6 +70,8 @@ aclfile /etc/valkey/users.acl
 appendonly yes
 appendfsync {{ ternary "everysec" "always" (eq .Values.config.durability "memory") }}
 no-appendfsync-on-rewrite no
+# After a rewrite the old file is deleted, and an fsync waits for that: 10 ms for 64 MB.
+auto-aof-rewrite-min-size 16mb
 save ""
 maxmemory {{ include "busyapi.maxmemory" . }}
 maxmemory-policy noeviction
