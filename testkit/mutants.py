@@ -24,9 +24,9 @@ from busyapi.commit.in_flight import InFlightBatch
 from busyapi.decode.incremental import Incremental
 from busyapi.errors import RedisUnavailable, Refused
 from busyapi.failpoints import failpoint
-from busyapi.flusher import replicas
+from busyapi.flusher import holder_record
 from busyapi.flusher.buffer import FlushBuffer
-from busyapi.flusher.replicas import ReplicaKeeper
+from busyapi.flusher.holder_record import HolderRecord
 from busyapi.stamp import encode_stamp, split_stamp
 from busyapi.stream import session
 from busyapi.stream.connection import Command
@@ -145,16 +145,17 @@ def keep_all_holders() -> None:
     """Let a failover promote every server that ever held everything."""
 
     def keep(folder: Path, holders: Holders) -> None:
-        known = read_holders(folder).holders
-        write_holders(folder, holders._replace(holders=holders.holders | known))
+        known = read_holders(folder).processes
+        write_holders(folder, holders._replace(processes={**known, **holders.processes}))
 
-    replace(replicas, "write_holders", keep)
+    replace(holder_record, "write_holders", keep)
     # It must not forget them in memory either.
-    replace(ReplicaKeeper, "_read_holders", read_again)
+    replace(HolderRecord, "read", read_again)
 
 
-async def read_again(self: ReplicaKeeper) -> Holders:
+async def read_again(self: HolderRecord, *, again: bool = False) -> Holders:
     """Return what the file says."""
+    del again
     return read_holders(self._folder)
 
 

@@ -78,7 +78,7 @@ class ReplicatedStack:
 
     def holders(self) -> set[Server]:
         """Return the servers that the archive names as holders of every usage."""
-        named = read_holders(self.stack.archive / "p00").holders
+        named = read_holders(self.stack.archive / "p00").processes
         return {server for server in self.sentinels.servers if f"127.0.0.1:{server.port}" in named}
 
     def replicas(self) -> list[Server]:

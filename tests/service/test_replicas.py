@@ -10,6 +10,7 @@ import pytest
 from busyapi.archive.holders import Holders, read_holders, write_holders
 from busyapi.errors import DurabilityNotMet
 from busyapi.flusher import replicas
+from busyapi.ids import Seq
 from testkit.in_process import (
     endpoint_of,
     gather_results,
@@ -18,6 +19,7 @@ from testkit.in_process import (
     run_committer,
     run_flusher,
     seed_once,
+    wait_until_flushing,
 )
 from testkit.servers import FLAVOURS, Flavour, Server
 from testkit.waiting import wait_until
@@ -41,7 +43,7 @@ class Trio:
     @property
     def holders(self) -> set[Server]:
         """The servers that the archive names."""
-        named = read_holders(self.archive / "p00").holders
+        named = read_holders(self.archive / "p00").processes
         return {
             server
             for server in (self.primary, *self.replicas)
@@ -155,16 +157,15 @@ async def test_replica_with_a_weak_setting_stops_commits_and_is_named(
         assert await committer.post(b"{}")
 
 
-async def test_priority_of_every_server_becomes_0_and_survives_a_restart(trio: Trio) -> None:
-    for server in (trio.primary, *trio.replicas):
-        server.client().config_set("replica-priority", 100)
-    await seed_once(trio.where, trio.archive, tier="replicated")
-    for server in (trio.primary, *trio.replicas):
-        assert server.client().config_get("replica-priority") == {"replica-priority": "0"}
-    (replica, _) = trio.replicas
-    replica.kill9()
-    replica.start()
-    assert replica.client().config_get("replica-priority") == {"replica-priority": "0"}
+async def test_commits_are_refused_while_a_server_has_another_priority_than_0(trio: Trio) -> None:
+    flusher = make_flusher(trio.where, trio.archive, tier="replicated")
+    async with run_flusher(flusher):
+        for server in (trio.primary, trio.replicas[0]):
+            server.client().config_set("replica-priority", 100)
+            named = f"set `replica-priority 0` on 127.0.0.1:{server.port}"
+            await poll_until(lambda: named in flusher.not_ready_reason, "it to be named")  # noqa: B023
+            server.client().config_set("replica-priority", 0)
+            await wait_until_flushing(flusher)
 
 
 async def test_commits_wait_until_the_flusher_has_inspected_a_new_connection(trio: Trio) -> None:
@@ -191,6 +192,6 @@ async def test_other_tiers_forget_the_holders(trio: Trio) -> None:
 
 
 def test_holders_survive_in_their_file(tmp_path: Path) -> None:
-    holders = Holders(frozenset({"a:1", "b:2"}), frozenset({"b:2"}))
+    holders = Holders({"a:1": "one", "b:2": "two"}, frozenset({"b:2"}), Seq(7))
     write_holders(tmp_path, holders)
     assert read_holders(tmp_path) == holders

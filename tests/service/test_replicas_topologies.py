@@ -18,13 +18,15 @@ async def test_primary_that_is_no_holder_is_not_seeded(tmp_path: Path) -> None:
     with SentinelSet(tmp_path / "sentinels", config=CONFIG) as sentinels:
         where, archive = endpoint_of(sentinels), tmp_path / "archive"
         await seed_once(where, archive, tier="replicated")
-        write_holders(archive / "p00", Holders(frozenset({"10.0.0.1:6379"})))
+        write_holders(archive / "p00", Holders({"10.0.0.1:6379": "another process"}))
         flusher = make_flusher(where, archive, tier="replicated")
         async with run_flusher(flusher, ready=False):
             await poll_until(
                 lambda: "may lack acknowledged usages" in flusher.not_ready_reason, "it to refuse"
             )
-            assert "only 10.0.0.1:6379 have all" in flusher.not_ready_reason
+            assert "it is none of the servers that confirmed them" in flusher.not_ready_reason
+            assert "had all of them: 10.0.0.1:6379" in flusher.not_ready_reason
+            assert "busyapi archive accept-primary --partition 0" in flusher.not_ready_reason
 
 
 @pytest.mark.faults

@@ -5,6 +5,7 @@
                highwater                                            the largest seq it ever held
                verified.json                                        the last scheduled verification
                holders.json                                         who has every acknowledged usage
+               accepted-primary.json                                what an operator accepts
                .reserve                                             space for deletions, no data
                2026-11-23/usages-p00-<first>-<last>.ndjson.zst      a finished segment
                           usages-p00-<first>.ndjson.zst.open        the open segment
@@ -33,6 +34,7 @@ RESERVE_NAME = ".reserve"
 HIGH_WATER_NAME = "highwater"
 VERIFIED_NAME = "verified.json"
 HOLDERS_NAME = "holders.json"
+ACCEPTED_PRIMARY_NAME = "accepted-primary.json"
 UNKNOWN_SEQ = Seq(0)
 """The last seq of an open segment, whose name does not contain it."""
 TEMPORARY_SUFFIX = ".tmp"

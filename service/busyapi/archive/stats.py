@@ -49,6 +49,15 @@ class ArchiveStats:
         ]
 
     @property
+    def last_usage(self) -> Seq:
+        """The last seq up to the cursor that is not in a gap record, 0 if there is none."""
+        seq = self.cursor
+        for gap in reversed(self.gaps):
+            if gap.last == seq:
+                seq = Seq(gap.first - 1)
+        return seq
+
+    @property
     def finished_segments(self) -> int:
         """The number of finished segments."""
         return sum(file.kind is FileKind.SEGMENT for file in self._lookup.files)

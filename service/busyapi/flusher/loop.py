@@ -50,6 +50,7 @@ log = structlog.get_logger()
 INSPECT_INTERVAL_SECONDS = 1.0
 HALT_RETRY_SECONDS = 3.0
 RETRY_INTERVAL_SECONDS = 0.3
+HALTING_ERRORS = LossSuspected, PartitionMismatch, ArchiveLocked, ArchiveDamaged, UnknownVersion
 MAX_IDLE_CYCLE_SECONDS = 3.0
 """A cycle without new usages takes a second. A longer one could not read the stream."""
 
@@ -109,20 +110,7 @@ class Flusher:
     async def _handle_step(self) -> None:
         """Run one step, and handle each kind of failure."""
         try:
-            await self._step()
-        except (RedisUnavailable, NotSeeded, LeaseLost, DurabilityNotMet) as error:
-            # The next step reads again from the cursor: Redis still has what is not archived.
-            if isinstance(error, DurabilityNotMet):
-                self._metrics.durability_met.set(0)
-            self._buffer = None
-            if isinstance(error, RedisUnavailable) and self.writer:
-                await self._replicas.fail_over()
-            await self._mark_not_ready(error, RETRY_INTERVAL_SECONDS)
-        except ArchiveFull as error:
-            self._metrics.archive_errors["full"].inc()
-            self._measure_volume()
-            await self._renew_lease()
-            await self._mark_not_ready(error, RETRY_INTERVAL_SECONDS)
+            await self._try_step()
         except FsyncFailed as error:
             self._metrics.archive_errors["sync"].inc()
             self.not_ready_reason = str(error)
@@ -130,17 +118,29 @@ class Flusher:
             self._buffer = None
             await self._resources.abandon()
             raise
+
+    async def _try_step(self) -> None:
+        try:
+            await self._step()
+        except (RedisUnavailable, NotSeeded, LeaseLost, DurabilityNotMet) as error:
+            # The next step reads again from the cursor: Redis still has what is not archived.
+            if isinstance(error, DurabilityNotMet):
+                self._metrics.durability_met.set(0)
+            self._buffer = None
+            blocked = ""
+            if isinstance(error, RedisUnavailable) and self.writer:
+                blocked = await self._replicas.fail_over(self.writer)
+            await self._mark_not_ready(error, RETRY_INTERVAL_SECONDS, blocked)
+        except ArchiveFull as error:
+            self._metrics.archive_errors["full"].inc()
+            self._measure_volume()
+            await self._stay_owner()
+            await self._mark_not_ready(error, RETRY_INTERVAL_SECONDS)
         except ArchiveTakenOver as error:
             self._buffer = None
             await self._resources.abandon()
             await self._mark_not_ready(error, RETRY_INTERVAL_SECONDS)
-        except (
-            LossSuspected,
-            PartitionMismatch,
-            ArchiveLocked,
-            ArchiveDamaged,
-            UnknownVersion,
-        ) as error:
+        except HALTING_ERRORS as error:
             # Lock and lease are released so that an operator can repair; the next step rereads all.
             self._buffer = None
             await self._resources.close()
@@ -152,20 +152,23 @@ class Flusher:
             await self._resources.close()
             await self._mark_not_ready(error, HALT_RETRY_SECONDS)
 
-    async def _renew_lease(self) -> None:
-        """Stay the owner, and report the last issued seq, while nothing can be archived."""
+    async def _stay_owner(self) -> None:
+        """Keep the lease, and let replicas connect and leave, while nothing can be archived."""
+        partition = self._resources.partition
         try:
-            if self._resources.partition:
-                self._metrics.issued_seq.set(await self._resources.partition.renew_lease())
-        except (RedisUnavailable, LeaseLost, NotSeeded):
+            if partition:
+                self._metrics.issued_seq.set(await partition.renew_lease())
+            if partition and self._buffer:
+                await self._update_replicas(partition)
+        except (RedisUnavailable, LeaseLost, NotSeeded, ArchiveDamaged, ArchiveFull):
             self._buffer = None
         except ArchiveTakenOver:
             self._buffer = None
             await self._resources.abandon()
 
-    async def _mark_not_ready(self, error: Exception, seconds: float) -> None:
+    async def _mark_not_ready(self, error: Exception, seconds: float, detail: str = "") -> None:
         self._metrics.flusher_ready.set(0)
-        reason = describe_for_log(error)
+        reason = "; ".join(filter(None, (describe_for_log(error), detail)))
         if reason != self.not_ready_reason:
             log.warning("flusher_not_ready", reason=type(error).__name__, detail=reason)
         self.not_ready_reason = reason
@@ -194,7 +197,7 @@ class Flusher:
 
     async def _seed(self, partition: OwnedPartition, writer: PartitionWriter) -> None:
         cursor = writer.cursor
-        await self._replicas.require_holder(partition)
+        await self._replicas.require_holder(partition, writer)
         why = await seed_partition(partition, writer, self._config, self._idempotency_keys)
         log.info("partition_seeded", why=why, cursor=writer.cursor)
         if why not in {"same history", "fresh install"}:
@@ -262,7 +265,8 @@ class Flusher:
             await partition.record_doubt(why)
 
     async def _update_replicas(self, partition: OwnedPartition) -> str:
-        refusal = await self._replicas.update(partition)
+        assert self.writer  # noqa: S101 - it owns the partition
+        refusal = await self._replicas.update(partition, self.writer)
         self._metrics.replicas_confirming.set(len(self._replicas.confirming))
         return refusal
 

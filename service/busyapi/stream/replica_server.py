@@ -8,15 +8,36 @@ import asyncio
 from typing import Any, NamedTuple
 
 from busyapi.errors import RedisUnavailable
+from busyapi.ids import Seq
 from busyapi.stream.connection import Command, ServerError
 from busyapi.stream.credentials import Credentials
 from busyapi.stream.durability import ALWAYS_SETTINGS, AOF_WRITE_FAILED, parse_info
 from busyapi.stream.endpoint import Address, Endpoint
+from busyapi.stream.keys import PartitionKeys
 
 INSPECT_TIMEOUT_SECONDS = 1.0
 PRIORITY = "replica-priority"
 UNPROMOTABLE, PROMOTABLE = 0, 1
 REWRITE_STATES = ("in_progress", "scheduled")
+_UNCHANGED_FILE = (
+    "without a config file",
+    "Read-only file system",
+    "Permission denied",
+    "Device or resource busy",
+)
+"""Replies to CONFIG REWRITE of a server that can never write its configuration file. Then a
+Sentinel, which asks the same server for it, has not written a raised priority there either."""
+
+
+class ServerData(NamedTuple):
+    """What shows how far a server has the data of a partition."""
+
+    run_id: str = ""
+    """The process, "" if it was not reached."""
+    archive_id: str = ""
+    """The archive in the partition's record, "" if the server has no record."""
+    seq: Seq | None = None
+    """The last issued seq, None if the server has none or refuses to say."""
 
 
 class ReplicaServer(NamedTuple):
@@ -34,6 +55,9 @@ class ReplicaServer(NamedTuple):
     is_primary: bool = False
     offset: int = 0
     """How far it has its primary's data."""
+    replid: str = ""
+    """The replication history of its data."""
+    data: ServerData = ServerData()
 
 
 async def query_server(
@@ -51,46 +75,59 @@ async def query_server(
         await connection.close()
 
 
-async def inspect_replica(endpoint: Endpoint, address: str, *, lower: bool) -> ReplicaServer:
-    """Return what a replica's settings and state are; `lower` its priority to 0 if it has another.
+def data_commands(key_names: PartitionKeys) -> tuple[Command, Command]:
+    """Return the commands whose replies `parse_data` parses."""
+    return ("HMGET", key_names.state, "archive_id"), ("GET", key_names.seq)
+
+
+def parse_data(run_id: str, record: Any, seq: Any) -> ServerData:
+    """Parse the replies to `data_commands`; a reply that is an error counts as no data."""
+    archive_id = record[0].decode() if isinstance(record, list) and record[0] else ""
+    return ServerData(run_id, archive_id, Seq(int(seq)) if isinstance(seq, bytes) else None)
+
+
+async def inspect_replica(
+    endpoint: Endpoint, address: str, key_names: PartitionKeys
+) -> ReplicaServer:
+    """Return what a replica's settings, state and data are.
 
     Never raises: a server that cannot be inspected has a problem.
     """
     try:
         async with asyncio.timeout(INSPECT_TIMEOUT_SECONDS):
-            return await _inspect(endpoint, address, lower=lower)
+            return await _inspect(endpoint, address, key_names)
     except (RedisUnavailable, TimeoutError) as error:
         why = str(error) or f"no reply in {INSPECT_TIMEOUT_SECONDS:g} s"
         return ReplicaServer(address, problem=f"{address} cannot be inspected: {why}")
 
 
-async def _inspect(endpoint: Endpoint, address: str, *, lower: bool) -> ReplicaServer:
-    replication, persistence, config = await query_server(
+async def _inspect(endpoint: Endpoint, address: str, key_names: PartitionKeys) -> ReplicaServer:
+    *infos, config, record, seq = await query_server(
         endpoint,
-        _split(address),
+        split_address(address),
         endpoint.login,
-        ("INFO", "replication"),
-        ("INFO", "persistence"),
+        *(("INFO", section) for section in ("server", "replication", "persistence")),
         ("CONFIG", "GET", *ALWAYS_SETTINGS, PRIORITY),
+        *data_commands(key_names),
     )
-    for reply in (replication, persistence, config):
+    facts: dict[str, str] = {}
+    for reply in (*infos, config):
         if isinstance(reply, ServerError):
             raise RedisUnavailable(f"it refuses to be inspected: {reply}")
-    facts = parse_info(replication) | parse_info(persistence)
+    for info in infos:
+        facts |= parse_info(info)
     settings = _parse_pairs(config)
-    is_unpromotable = settings.get(PRIORITY) == str(UNPROMOTABLE)
-    if lower and not is_unpromotable:
-        await set_priority(endpoint, address, UNPROMOTABLE)
-        is_unpromotable = True
     return ReplicaServer(
         address,
         was_reached=True,
         problem=_describe_problem(address, settings, facts),
         is_settling=facts.get("master_link_status") != "up"
         or "1" in {facts.get(f"aof_rewrite_{state}") for state in REWRITE_STATES},
-        is_unpromotable=is_unpromotable,
+        is_unpromotable=settings.get(PRIORITY) == str(UNPROMOTABLE),
         is_primary=facts.get("role") == "master",
         offset=int(facts.get("slave_repl_offset", 0)),
+        replid=facts.get("master_replid", ""),
+        data=parse_data(facts.get("run_id", ""), record, seq),
     )
 
 
@@ -109,30 +146,57 @@ def _describe_problem(address: str, settings: dict[str, str], facts: dict[str, s
     return f"replica {address} must not confirm: {'; '.join(lines)}" if lines else ""
 
 
-async def set_priority(endpoint: Endpoint, address: str, priority: int) -> None:
-    """Set a server's priority, and write it to its configuration file if it has one.
+async def raise_priority(endpoint: Endpoint, address: str) -> None:
+    """Let Sentinels promote a server.
+
+    The configuration file keeps 0: after a restart the server is not promoted.
 
     Raises:
         RedisUnavailable: the server cannot be reached, or refuses.
     """
-    changed, written = await query_server(
-        endpoint,
-        _split(address),
-        endpoint.login,
-        ("CONFIG", "SET", PRIORITY, priority),
-        ("CONFIG", "REWRITE"),
+    (changed,) = await query_server(
+        endpoint, split_address(address), endpoint.login, ("CONFIG", "SET", PRIORITY, PROMOTABLE)
     )
-    # A server without a configuration file has its settings from its command line.
-    if isinstance(changed, ServerError) or (
-        isinstance(written, ServerError) and "without a config file" not in str(written)
+    if isinstance(changed, ServerError):
+        raise RedisUnavailable(_describe_refusal(address, PROMOTABLE, changed))
+
+
+async def lower_priority(endpoint: Endpoint, address: str) -> str:
+    """Set a server's priority to 0 for good; return why that failed, "" if it did not.
+
+    A Sentinel writes the configuration file of a server that it promotes, with the raised priority.
+    So the file must be written again, or a restart brings it back.
+    """
+    try:
+        async with asyncio.timeout(INSPECT_TIMEOUT_SECONDS):
+            replies = await query_server(
+                endpoint,
+                split_address(address),
+                endpoint.login,
+                ("CONFIG", "SET", PRIORITY, UNPROMOTABLE),
+                ("CONFIG", "REWRITE"),
+            )
+    except (RedisUnavailable, TimeoutError) as error:
+        return f"{address} cannot be reached to set `{PRIORITY} 0`: {error}"
+    changed, written = replies
+    if isinstance(changed, ServerError):
+        return _describe_refusal(address, UNPROMOTABLE, changed)
+    if isinstance(written, ServerError) and not any(
+        text in str(written) for text in _UNCHANGED_FILE
     ):
-        refusal = changed if isinstance(changed, ServerError) else written
-        raise RedisUnavailable(
-            f"set `{PRIORITY} {priority}` on {address}: the flusher may not do it ({refusal})"
+        return (
+            f"write `{PRIORITY} 0` to the configuration file of {address}: the flusher may not, or"
+            f" cannot ({written})"
         )
+    return ""
 
 
-def _split(address: str) -> tuple[str, int]:
+def _describe_refusal(address: str, priority: int, error: ServerError) -> str:
+    return f"set `{PRIORITY} {priority}` on {address}: the flusher may not do it ({error})"
+
+
+def split_address(address: str) -> Address:
+    """Split `host:port`."""
     host, _, port = address.rpartition(":")
     return host, int(port)
 

@@ -8,7 +8,13 @@ from busyapi.stream.connection import RedisConnection, ServerError, make_evalsha
 from busyapi.stream.durability import has_waitaof, parse_info
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.keys import PartitionKeys
-from busyapi.stream.replica_server import PRIORITY, UNPROMOTABLE, set_priority
+from busyapi.stream.replica_server import (
+    PRIORITY,
+    UNPROMOTABLE,
+    ServerData,
+    data_commands,
+    parse_data,
+)
 from busyapi.stream.replicas import (
     VIEW_COMMAND,
     ReplicaRecord,
@@ -32,6 +38,16 @@ class PrimaryReplicas(NamedTuple):
     view: ReplicaView
     record: ReplicaRecord | None
     can_confirm_aof: bool
+    data: ServerData
+
+    @property
+    def replid(self) -> str:
+        """The replication history that its replicas have too."""
+        return self.server_id.partition("-")[2]
+
+    def is_unchanged(self, other: "PrimaryReplicas | None") -> bool:
+        """Return whether only the data differs."""
+        return other is not None and self._replace(data=other.data) == other
 
 
 class ReplicaStore:
@@ -60,8 +76,11 @@ class ReplicaStore:
             RedisUnavailable: the connection failed, or the server refuses or is not a primary.
         """
         connection = self.connection
-        view, server, record = await connection.pipeline(
-            VIEW_COMMAND, ("INFO", "server"), ("GET", self._key_names.replicas)
+        view, server, record, *data = await connection.pipeline(
+            VIEW_COMMAND,
+            ("INFO", "server"),
+            ("GET", self._key_names.replicas),
+            *data_commands(self._key_names),
         )
         for reply in (view, server, record):
             if isinstance(reply, ServerError):
@@ -76,6 +95,7 @@ class ReplicaStore:
             parse_view(view),
             parse_record(record),
             has_waitaof(facts),
+            parse_data(facts["run_id"], *data),
         )
 
     async def write(self, record: ReplicaRecord, primary: PrimaryReplicas) -> str:
@@ -98,17 +118,15 @@ class ReplicaStore:
             raise RedisUnavailable(f"Redis refuses the record of replicas: {written}")
         return find_unconfirmed(primary.view, replies)
 
-    async def make_primary_unpromotable(self) -> str:
-        """Set the primary's own priority to 0, so that no Sentinel promotes it after its loss.
-
-        Return why it has another, "" if it has not.
-        """
+    async def find_promotable_primary(self) -> str:
+        """Return what to set so that no Sentinel promotes the primary after its loss."""
         connection = self.connection
         (reply,) = await connection.pipeline(("CONFIG", "GET", PRIORITY))
         if isinstance(reply, list) and reply[1:] == [str(UNPROMOTABLE).encode()]:
             return ""
-        try:
-            await set_priority(self.endpoint, connection.address, UNPROMOTABLE)
-        except RedisUnavailable as error:
-            return str(error)
-        return ""
+        return describe_promotable(connection.address)
+
+
+def describe_promotable(address: str) -> str:
+    """Return what to set so that no Sentinel promotes a server by itself."""
+    return f"set `{PRIORITY} {UNPROMOTABLE}` on {address}, and in its configuration file"

@@ -1,4 +1,4 @@
-"""What Sentinels say about the primary, and a failover by them.
+"""What Sentinels say about the primary and its replicas, and a failover by them.
 
 In the tier `replicated` every server has `replica-priority 0`, so Sentinels see that the primary is
 down but promote no server until the flusher has raised the priority of one.
@@ -20,42 +20,82 @@ class DownPrimary(NamedTuple):
     """A primary that the Sentinels agree is down."""
 
     address: str
-    sentinel: Address
-    """A Sentinel that says so."""
+    sentinels: tuple[Address, ...]
+    """The Sentinels that say so."""
     failover_timeout_seconds: float
 
 
+class SentinelView(NamedTuple):
+    """The replicas that the Sentinels know, all of them together."""
+
+    listed: frozenset[str]
+    promotable: frozenset[str]
+    """The ones that a Sentinel reaches and may promote by itself. Its knowledge of a priority is up
+    to ten seconds old."""
+
+
 async def find_down_primary(endpoint: Endpoint) -> DownPrimary | None:
-    """Return the primary if a Sentinel says that a quorum of them finds it down."""
+    """Return the primary if Sentinels say that a quorum of them finds it down."""
     replies = await asyncio.gather(*(_ask(endpoint, node, "MASTER") for node in endpoint.hosts))
-    for node, reply in zip(endpoint.hosts, replies, strict=True):
-        facts = _parse(reply or [])
-        if "o_down" in facts.get("flags", "").split(","):
-            seconds = int(facts["failover-timeout"]) / 1000
-            return DownPrimary(f"{facts['ip']}:{facts['port']}", node, seconds)
-    return None
-
-
-async def start_failover(endpoint: Endpoint, node: Address) -> str:
-    """Make a Sentinel start a failover now; return why it does not, "" if it does."""
-    try:
-        (reply,) = await query_server(
-            endpoint, node, endpoint.sentinel_login, ("SENTINEL", "FAILOVER", endpoint.service)
-        )
-    except RedisUnavailable as error:
-        return str(error)
-    return str(reply) if isinstance(reply, ServerError) else ""
-
-
-async def list_promotable(endpoint: Endpoint) -> frozenset[str]:
-    """Return the replicas that a Sentinel reaches and may promote by itself."""
-    replies = await asyncio.gather(*(_ask(endpoint, node, "REPLICAS") for node in endpoint.hosts))
-    replicas = [_parse(replica) for reply in replies for replica in reply or []]
-    return frozenset(
-        f"{facts['ip']}:{facts['port']}"
-        for facts in replicas
-        if facts["slave-priority"] != "0" and not _UNREACHABLE & set(facts["flags"].split(","))
+    known = [
+        (node, _parse(reply)) for node, reply in zip(endpoint.hosts, replies, strict=True) if reply
+    ]
+    down = [(node, facts) for node, facts in known if "o_down" in facts["flags"].split(",")]
+    if not down:
+        return None
+    facts = down[0][1]
+    return DownPrimary(
+        f"{facts['ip']}:{facts['port']}",
+        tuple(node for node, _ in down),
+        int(facts["failover-timeout"]) / 1000,
     )
+
+
+async def start_failover(endpoint: Endpoint, down: DownPrimary) -> str:
+    """Make one of the Sentinels start a failover now; return why none does, "" if one does."""
+    reasons = []
+    for host, port in down.sentinels:
+        try:
+            async with asyncio.timeout(ASK_TIMEOUT_SECONDS):
+                (reply,) = await query_server(
+                    endpoint,
+                    (host, port),
+                    endpoint.sentinel_login,
+                    ("SENTINEL", "FAILOVER", endpoint.service),
+                )
+        except (RedisUnavailable, TimeoutError) as error:
+            reply = error
+        if not isinstance(reply, Exception):
+            return ""
+        reasons.append(f"Sentinel {host}:{port}: {reply or 'no reply'}")
+    return "; ".join(reasons)
+
+
+async def read_view(endpoint: Endpoint) -> SentinelView | None:
+    """Return what the Sentinels know about replicas, None if none of them answers."""
+    replies = await asyncio.gather(*(_ask(endpoint, node, "REPLICAS") for node in endpoint.hosts))
+    if all(reply is None for reply in replies):
+        return None
+    replicas = [_parse(replica) for reply in replies for replica in reply or ()]
+    return SentinelView(
+        frozenset(map(_address_of, replicas)),
+        frozenset(_address_of(replica) for replica in replicas if _is_promotable(replica)),
+    )
+
+
+def _is_promotable(replica: dict[str, str]) -> bool:
+    # A Sentinel that has not yet read the INFO of a replica assumes priority 100, but does not
+    # promote the replica either.
+    is_known = replica["info-refresh"] != "0" or replica["slave-repl-offset"] != "0"
+    return (
+        is_known
+        and replica["slave-priority"] != "0"
+        and not _UNREACHABLE & set(replica["flags"].split(","))
+    )
+
+
+def _address_of(facts: dict[str, str]) -> str:
+    return f"{facts['ip']}:{facts['port']}"
 
 
 async def _ask(endpoint: Endpoint, node: Address, word: str) -> Any:

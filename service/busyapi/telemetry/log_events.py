@@ -256,6 +256,28 @@ EVENTS = (
         "the runbook of BusyapiReplicasDegraded",
     ),
     LogEvent(
+        "failover_blocked",
+        "warning",
+        ("detail",),
+        "the Sentinels found the primary down, and no failover starts",
+        "read `detail`; the runbook of BusyapiDurabilityNotMet",
+    ),
+    LogEvent(
+        "primary_accepted",
+        "warning",
+        ("server",),
+        "the flusher forgot who held every usage, because an operator ran"
+        " `busyapi archive accept-primary`",
+        NO_ACTION,
+    ),
+    LogEvent(
+        "holders_deleted",
+        "warning",
+        ("detail",),
+        "the tier is not `replicated` any more, and every server still has `replica-priority 0`",
+        "set the priority that each server should have",
+    ),
+    LogEvent(
         "durability_trusted",
         "warning",
         ("trust", "tier"),

@@ -1,0 +1,274 @@
+"""The servers around a primary as one decision sees them: inspected, listed, and who may promote.
+
+the primary     which replicas are connected to it
+each server     its settings and state
+the Sentinels   which replicas they know, and which ones they may promote by themselves
+the cluster     which replicas its nodes know, each of which they may promote
+"""
+
+import asyncio
+from time import monotonic
+from typing import NamedTuple
+
+from busyapi.archive.holders import Holders
+from busyapi.flusher.holder_record import HolderRecord
+from busyapi.stream.cluster import list_replicas
+from busyapi.stream.endpoint import Endpoint
+from busyapi.stream.partition import OwnedPartition
+from busyapi.stream.replica_server import (
+    ReplicaServer,
+    ServerData,
+    inspect_replica,
+    lower_priority,
+)
+from busyapi.stream.replica_store import PrimaryReplicas, describe_promotable
+from busyapi.stream.replicas import describe_servers, describe_too_few
+from busyapi.stream.sentinel import SentinelView, read_view
+
+
+class ServerReport(NamedTuple):
+    """What an inspection of all servers found."""
+
+    servers: dict[str, ReplicaServer]
+    refusal: str = ""
+    """Why the primary itself allows no commit."""
+    mode: str = "standalone"
+    """As `Endpoint.mode`."""
+    view: SentinelView | None = None
+    """None without Sentinels, or if none of them answers."""
+    cluster: frozenset[str] = frozenset()
+    """The replicas that a cluster may promote."""
+
+
+class ReplicaServers:
+    """Inspects the servers around a primary, and changes their priorities."""
+
+    def __init__(self, endpoint: Endpoint, record: HolderRecord) -> None:
+        self._endpoint, self._record = endpoint, record
+        self._tested: set[str] = set()
+        """The processes whose priority the flusher may set, by run_id."""
+        self._failover_seconds = 360.0
+        """How long a Sentinel may continue a failover: twice its `failover-timeout`."""
+        self._lowered_at: dict[str, float] = {}
+
+    def expect_failover(self, address: str, failover_seconds: float) -> None:
+        """Remember that Sentinels may promote a server from now on."""
+        self._failover_seconds = 2 * failover_seconds
+        self._lowered_at.pop(address, None)
+
+    async def inspect(
+        self, partition: OwnedPartition, primary: PrimaryReplicas, holders: Holders
+    ) -> ServerReport:
+        """Inspect every server that the primary lists or that may be promoted.
+
+        Raises:
+            RedisUnavailable, LeaseLost, ArchiveTakenOver: as `await_with_lease`.
+        """
+        endpoint, store = self._endpoint, partition.replicas
+        is_sentinel = endpoint.mode == "sentinel"
+        view, cluster, refusal = None, frozenset[str](), ""
+        if is_sentinel:
+            view = await partition.await_with_lease(read_view(endpoint))
+        if endpoint.mode == "cluster":
+            nodes = list_replicas(endpoint, store.connection)
+            cluster = await partition.await_with_lease(nodes)
+        elif primary.address not in holders.raised:
+            refusal = await store.find_promotable_primary()
+        promotable = view.promotable if view else frozenset()
+        addresses = (primary.view.listed | holders.raised | promotable) - {primary.address}
+        inspected = await partition.await_with_lease(
+            _inspect_all(endpoint, addresses, partition, primary)
+        )
+        servers = {server.address: server for server in inspected}
+        if is_sentinel and not refusal:
+            refusal = await self._test_rights(primary.address, primary.data)
+            for server in inspected:
+                is_healthy = not server.problem and server.replid == primary.replid
+                if is_healthy and server.is_unpromotable:
+                    problem = await self._test_rights(server.address, server.data)
+                    servers[server.address] = server._replace(problem=problem)
+        return ServerReport(servers, refusal, endpoint.mode, view, cluster)
+
+    async def _test_rights(self, address: str, data: ServerData) -> str:
+        """Return why a failover could not change the priority of a server, which is 0.
+
+        Each process is asked once: missing rights must show before they are needed.
+        """
+        if data.run_id in self._tested or address in self._lowered_at:
+            return ""
+        if problem := await lower_priority(self._endpoint, address):
+            return problem
+        self._tested.add(data.run_id)
+        return ""
+
+    async def clear_raised(
+        self, holders: Holders, primary: PrimaryReplicas, report: ServerReport
+    ) -> tuple[Holders, str]:
+        """Set the priority of raised servers back to 0, and forget them once that is final.
+
+        A server is forgotten when its priority is 0 for good, and no Sentinel can still be
+        executing the failover. Return the holders, and why the primary's priority is not 0.
+
+        Raises:
+            ArchiveFull, FsyncFailed: the holders could not be written.
+        """
+        cleared, problem, now = set(), "", monotonic()
+        for address in holders.raised:
+            is_primary = address == primary.address
+            server = report.servers.get(address)
+            if not is_primary and not (server and _is_same_server(server, primary, holders)):
+                self._lowered_at.pop(address, None)
+                continue
+            if server and not server.is_unpromotable:
+                self._lowered_at.pop(address, None)
+            if address not in self._lowered_at:
+                if failure := await lower_priority(self._endpoint, address):
+                    problem = problem or failure
+                    continue
+                self._lowered_at[address] = now
+            if is_primary or now - self._lowered_at[address] > self._failover_seconds:
+                cleared.add(address)
+        if cleared:
+            for address in cleared:
+                self._lowered_at.pop(address)
+            holders = await self._record.remove(holders._replace(raised=holders.raised - cleared))
+        return holders, problem
+
+
+def _is_same_server(server: ReplicaServer, primary: PrimaryReplicas, holders: Holders) -> bool:
+    """Return whether the server at an address is the one that was a holder there."""
+    return server.was_reached and (
+        server.replid == primary.replid or server.data.run_id in holders.processes.values()
+    )
+
+
+async def _inspect_all(
+    endpoint: Endpoint,
+    addresses: frozenset[str],
+    partition: OwnedPartition,
+    primary: PrimaryReplicas,
+) -> list[ReplicaServer]:
+    servers = await asyncio.gather(
+        *(inspect_replica(endpoint, address, partition.key_names) for address in addresses)
+    )
+    return [_check_history(server, primary) for server in servers]
+
+
+def _check_history(server: ReplicaServer, primary: PrimaryReplicas) -> ReplicaServer:
+    """Add a problem if another server is at the address: behind NAT, or after a change of pods."""
+    is_other = server.was_reached and server.replid != primary.replid
+    if server.problem or server.is_settling or not is_other:
+        return server
+    problem = (
+        f"the server at {server.address} does not replicate the primary, which lists this address:"
+        " set `replica-announce-ip` on its replica"
+    )
+    return server._replace(problem=problem)
+
+
+def find_confirming(report: ServerReport, primary: PrimaryReplicas) -> frozenset[str]:
+    """Return the replicas that are online and may confirm commits."""
+    return frozenset(
+        address
+        for address in primary.view.online
+        if _may_confirm(report.servers[address], primary)
+        and (_is_known(address, primary) or not _find_unlisted(address, report))
+    )
+
+
+def _is_known(address: str, primary: PrimaryReplicas) -> bool:
+    """Return whether a replica must confirm already, on the connection that was inspected."""
+    record = primary.record
+    return (
+        record is not None
+        and record.server_id == primary.server_id
+        and record.syncs == primary.view.syncs
+        and address in record.confirming
+    )
+
+
+def _may_confirm(server: ReplicaServer, primary: PrimaryReplicas) -> bool:
+    is_known = _is_known(server.address, primary)
+    if not server.was_reached:
+        return is_known
+    # A rewrite of the append-only file is harmless later: then the file is active.
+    return not server.problem and (is_known or not server.is_settling)
+
+
+def _find_unlisted(address: str, report: ServerReport) -> str:
+    """Return why Sentinels could not promote a replica under its address."""
+    if report.mode != "sentinel":
+        return ""
+    if report.view is None:
+        return "no Sentinel says which replicas it knows"
+    if address in report.view.listed:
+        return ""
+    return (
+        f"the primary lists {address}, and the Sentinels list"
+        f" {describe_servers(report.view.listed) or 'no replica'}: a new one appears there within"
+        " ten seconds. If not, make all use the same addresses (`replica-announce-ip`,"
+        " `sentinel announce-hostnames`)"
+    )
+
+
+def find_refusal(
+    report: ServerReport,
+    primary: PrimaryReplicas,
+    holders: Holders,
+    confirming: frozenset[str],
+    minimum: int,
+) -> str:
+    """Return why no commit may be allowed, "" if commits may."""
+    if refusal := report.refusal or _find_promotable(report, holders, confirming):
+        return refusal
+    for address in primary.view.online:
+        server = report.servers[address]
+        if server.was_reached and server.problem and not server.is_settling:
+            return server.problem
+    if len(confirming) < minimum:
+        reasons = [
+            _describe_waiting(server, report)
+            for server in report.servers.values()
+            if server.address not in confirming
+        ]
+        return "; ".join([describe_too_few(confirming, minimum), *filter(None, reasons)])
+    if lost := holders.raised - confirming - {primary.address}:
+        return (
+            f"{describe_servers(lost)} may still be promoted by the last failover, and does not"
+            " confirm: start it. If it is lost for good, run `busyapi archive accept-primary`"
+        )
+    return ""
+
+
+def _describe_waiting(server: ReplicaServer, report: ServerReport) -> str:
+    if server.problem:
+        return server.problem
+    if server.is_settling:
+        return f"{server.address} loads data or rewrites its append-only file"
+    return _find_unlisted(server.address, report)
+
+
+def _find_promotable(report: ServerReport, holders: Holders, confirming: frozenset[str]) -> str:
+    """Return which server may be promoted without the flusher, "" if there is none."""
+    if others := report.cluster - confirming:
+        return (
+            f"the cluster may promote {describe_servers(others)}, which cannot confirm: repair it"
+            " on every node, or remove it with CLUSTER FORGET on every node"
+        )
+    if report.mode == "cluster":
+        return ""
+    for server in report.servers.values():
+        if server.address in holders.raised:
+            continue
+        if server.was_reached and not server.is_unpromotable:
+            return describe_promotable(server.address)
+        is_unknown = report.mode == "sentinel" and report.view is None
+        if is_unknown and not server.was_reached and server.address not in confirming:
+            return server.problem
+    promotable = report.view.promotable if report.view else frozenset()
+    if others := promotable - confirming - holders.raised:
+        return (
+            f"the Sentinels may promote {describe_servers(others)}, which does not confirm: set"
+            " `replica-priority 0` there. They notice it within ten seconds"
+        )
+    return ""
