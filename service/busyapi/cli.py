@@ -104,7 +104,24 @@ def _add_tools(commands: Any, settings: Settings) -> None:
     from busyapi.dev import command as dev_command  # noqa: PLC0415
     from busyapi.sizing import command as sizing_command  # noqa: PLC0415
 
-    archive_commands.add_commands(commands, Path(settings.archive_dir), settings.audit)
+    def accept_primary(options: argparse.Namespace) -> int:
+        """Continue on a primary that may lack acknowledged usages, in the tier `replicated`.
+
+        Needed if the servers that hold all usages are lost for good, or have other addresses now.
+        Prints what each server holds. Usages that the primary lacks are lost, unless they are
+        archived. The flusher need not be stopped.
+        """
+        from busyapi.wiring.flusher import run_accept_primary  # noqa: PLC0415 - likewise
+
+        run_accept_primary(settings, options.dir, options.partition, confirmed=options.yes)
+        return 0
+
+    archive_commands.add_commands(
+        commands,
+        Path(settings.archive_dir),
+        settings.audit,
+        accept_primary,
+    )
     audit_commands.add_commands(commands, Path(settings.archive_dir))
     dev_command.add_command(commands, settings, os.environ)
     sizing_command.add_command(commands)

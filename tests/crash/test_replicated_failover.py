@@ -19,7 +19,7 @@ from testkit import mutants
 from testkit.broken_build import broken_build
 from testkit.checker import Defect, Verdict
 from testkit.load import Load
-from testkit.processes import Stack
+from testkit.processes import Flusher, Stack
 from testkit.proxy import Proxy
 from testkit.replicated import (
     CONFIG,
@@ -172,6 +172,99 @@ def test_build_that_ignores_the_set_at_a_failover_is_caught(tmp_path: Path) -> N
     build = broken_build(mutants.keep_all_holders)
     verdict = lose_primary_after_a_replica_left(tmp_path, build)
     assert Defect.MISSING in verdict.defects, verdict
+
+
+# --- servers that are back without their volume ----------------------------------------------
+
+
+def lose_power(folder: Path, build: dict[str, str]) -> Verdict:
+    """Lose the power of all servers: the primary is lost, one replica is back without its volume.
+
+    Both replicas then report the same offset. The empty one answers first.
+    """
+    replicated = ReplicatedStack(folder, "valkey", build)
+    with replicated.running():
+        with replicated.posting():
+            old, (empty, full) = replicated.sentinels.primary(), replicated.replicas()
+            for server in (old, empty, full):
+                server.kill9()
+            old.wipe()
+            empty.wipe()
+            empty.spawn()
+            time.sleep(8)  # the Sentinels find the primary down
+            full.spawn()
+            new = replicated.sentinels.wait_for_failover(old, STEP_SECONDS)
+            return_empty(old, new)
+            replicated.wait_for_holders()
+            replicated.wait_for_usages()
+        return replicated.finish()
+
+
+@pytest.mark.faults
+def test_replica_that_is_back_without_its_volume_is_not_promoted(tmp_path: Path) -> None:
+    verdict = lose_power(tmp_path, {})
+    assert verdict.ok, verdict
+
+
+@pytest.mark.mutants
+def test_build_that_compares_offsets_only_is_caught(tmp_path: Path) -> None:
+    verdict = lose_power(tmp_path, broken_build(mutants.trust_every_holder))
+    assert Defect.MISSING in verdict.defects, verdict
+
+
+# --- the decider dies at each step ------------------------------------------------------------
+
+DECIDER = (
+    "holders-before-write=kill",
+    "holders-after-write=kill",
+    "replicas-before-record=kill",
+    "replicas-after-record=kill",
+)
+FAILOVER = ("failover-after-choice=kill", "failover-after-raise=kill")
+
+
+@pytest.mark.faults
+def test_flusher_that_dies_at_a_step_of_a_decision_loses_nothing(tmp_path: Path) -> None:
+    replicated = ReplicatedStack(tmp_path, "valkey")
+    with replicated.running():
+        (flusher,) = replicated.stack.flushers
+        with replicated.posting():
+            for spec in DECIDER:
+                old = replicated.sentinels.primary()
+                restart_with_failpoint(flusher, spec)
+                time.sleep(1)
+                replica = replicated.replicas()[0]
+                replica.kill9()  # it leaves, or joins, and the flusher writes both records
+                replica.wipe()
+                replica.spawn()
+                assert flusher.wait(30) == -9, spec
+                lose(old)  # while no flusher runs
+                flusher.spawn()
+                new = replicated.sentinels.wait_for_failover(old, STEP_SECONDS)
+                return_empty(old, new)
+                replicated.wait_for_holders()
+                replicated.wait_for_usages()
+            for spec in FAILOVER:
+                old = replicated.sentinels.primary()
+                restart_with_failpoint(flusher, spec)
+                replicated.wait_for_holders()
+                lose(old)
+                assert flusher.wait(30) == -9, spec
+                flusher.spawn()
+                new = replicated.sentinels.wait_for_failover(old, STEP_SECONDS)
+                return_empty(old, new)
+                replicated.wait_for_holders()
+                replicated.wait_for_usages()
+        verdict = replicated.finish()
+    assert verdict.ok, verdict
+
+
+def restart_with_failpoint(flusher: Flusher, spec: str) -> None:
+    """Kill a flusher and start it with a failpoint."""
+    flusher.kill9()
+    flusher.environment["BUSYAPI_FAILPOINTS"] = spec
+    flusher.spawn()
+    del flusher.environment["BUSYAPI_FAILPOINTS"]
 
 
 # --- an old primary that is cut off ---------------------------------------------------------

@@ -9,13 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from busyapi.flusher import replicas
 from busyapi.settings import SWITCH
 from testkit.jwt_issuer import Issuer
 from testkit.ports import reserve_port
 from testkit.processes import Api, Stack
 from testkit.proxied_server import ProxiedServer, set_reply_timeout
 from testkit.proxy import Proxy
-from testkit.servers import Flavour, Server
+from testkit.servers import FLAVOURS, Flavour, Server
+from testkit.trio import Trio, count_online
+from testkit.waiting import wait_until
 
 StartApi = Callable[..., Api]
 
@@ -86,3 +89,18 @@ async def proxied(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drop a connection to a silent server after half a second."""
     set_reply_timeout(monkeypatch, 0.5)
+
+
+@pytest.fixture(params=FLAVOURS)
+async def trio(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Trio]:
+    """Run a primary with two replicas, and inspect them twice per second."""
+    monkeypatch.setattr(replicas, "INSPECT_INTERVAL_SECONDS", 0.5)
+    monkeypatch.setattr("busyapi.commit.committer.RECHECK_INTERVAL_SECONDS", 0.5)
+    trio = Trio(tmp_path, request.param)
+    with ExitStack() as running:
+        for server in (trio.primary, *trio.replicas):
+            running.enter_context(server)
+        wait_until(lambda: count_online(trio.primary) == 2, "two replicas to be online")
+        yield trio

@@ -1,18 +1,11 @@
 """Which replicas must confirm: the set shrinks and grows, and is never too small."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
-from busyapi.archive.holders import Holders, read_holders, write_holders
 from busyapi.errors import DurabilityNotMet
-from busyapi.flusher import replicas
-from busyapi.ids import Seq
 from testkit.in_process import (
-    endpoint_of,
     gather_results,
     make_flusher,
     poll_until,
@@ -21,53 +14,7 @@ from testkit.in_process import (
     seed_once,
     wait_until_flushing,
 )
-from testkit.servers import FLAVOURS, Flavour, Server
-from testkit.waiting import wait_until
-
-CONFIG = ["replica-priority 0", "repl-ping-replica-period 1", "repl-timeout 2"]
-"""`repl-timeout` is how long a silent replica delays commits."""
-
-
-class Trio:
-    """A primary, two replicas, and the folder of an archive."""
-
-    def __init__(self, folder: Path, flavour: Flavour) -> None:
-        self.primary = Server(folder / "primary", flavour, config=CONFIG)
-        self.replicas = [
-            Server(folder / name, flavour, config=CONFIG, replica_of=self.primary)
-            for name in ("one", "two")
-        ]
-        self.archive = folder / "archive"
-        self.where = endpoint_of(self.primary)
-
-    @property
-    def holders(self) -> set[Server]:
-        """The servers that the archive names."""
-        named = read_holders(self.archive / "p00").processes
-        return {
-            server
-            for server in (self.primary, *self.replicas)
-            if f"127.0.0.1:{server.port}" in named
-        }
-
-
-@pytest.fixture(params=FLAVOURS)
-async def trio(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Trio]:
-    monkeypatch.setattr(replicas, "INSPECT_INTERVAL_SECONDS", 0.5)
-    monkeypatch.setattr("busyapi.commit.committer.RECHECK_INTERVAL_SECONDS", 0.5)
-    trio = Trio(tmp_path, request.param)
-    with ExitStack() as running:
-        for server in (trio.primary, *trio.replicas):
-            running.enter_context(server)
-        wait_until(lambda: count_online(trio.primary) == 2, "two replicas to be online")
-        yield trio
-
-
-def count_online(primary: Server) -> int:
-    values = primary.replication().values()
-    return sum(isinstance(value, dict) and value["state"] == "online" for value in values)
+from testkit.trio import Trio
 
 
 async def test_set_shrinks_without_a_lost_replica_and_grows_when_it_is_back(trio: Trio) -> None:
@@ -189,9 +136,3 @@ async def test_other_tiers_forget_the_holders(trio: Trio) -> None:
     assert trio.holders
     await seed_once(trio.where, trio.archive)
     assert not trio.holders
-
-
-def test_holders_survive_in_their_file(tmp_path: Path) -> None:
-    holders = Holders({"a:1": "one", "b:2": "two"}, frozenset({"b:2"}), Seq(7))
-    write_holders(tmp_path, holders)
-    assert read_holders(tmp_path) == holders

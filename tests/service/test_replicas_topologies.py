@@ -4,8 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from busyapi.archive.holders import Holders, write_holders
-from testkit.in_process import endpoint_of, make_flusher, poll_until, run_flusher, seed_once
+from busyapi.archive.holders import Holders, read_holders, write_holders
+from testkit.in_process import (
+    endpoint_of,
+    make_flusher,
+    poll_until,
+    run_flusher,
+    seed_once,
+    wait_until_flushing,
+)
 from testkit.load import Load
 from testkit.processes import Stack
 from testkit.replicated import CONFIG, SETTINGS, return_empty
@@ -24,9 +31,53 @@ async def test_primary_that_is_no_holder_is_not_seeded(tmp_path: Path) -> None:
             await poll_until(
                 lambda: "may lack acknowledged usages" in flusher.not_ready_reason, "it to refuse"
             )
-            assert "it is none of the servers that confirmed them" in flusher.not_ready_reason
+            assert "it is not one of the servers that confirmed them" in flusher.not_ready_reason
             assert "had all of them: 10.0.0.1:6379" in flusher.not_ready_reason
             assert "busyapi archive accept-primary --partition 0" in flusher.not_ready_reason
+
+
+async def test_failover_that_cannot_start_is_reported_with_its_reason(tmp_path: Path) -> None:
+    with SentinelSet(tmp_path / "sentinels", config=CONFIG) as sentinels:
+        where, archive = endpoint_of(sentinels), tmp_path / "archive"
+        primary, replica = sentinels.servers
+        flusher = make_flusher(where, archive, tier="replicated")
+        async with run_flusher(flusher):
+            replica.kill9()
+            primary.kill9()
+            expected = f"no failover: 127.0.0.1:{replica.port} cannot be inspected"
+            await poll_until(lambda: expected in flusher.not_ready_reason, "the reason", seconds=20)
+            replica.spawn()
+            await wait_until_flushing(flusher, 60)
+            assert sentinels.primary() is replica
+
+
+async def test_right_that_a_failover_needs_is_missed_while_all_is_well(tmp_path: Path) -> None:
+    with SentinelSet(tmp_path / "sentinels", config=CONFIG) as sentinels:
+        where, archive = endpoint_of(sentinels), tmp_path / "archive"
+        replica = sentinels.servers[1]
+        replica.command("ACL", "SETUSER", "default", "-config|set")
+        flusher = make_flusher(where, archive, tier="replicated")
+        async with run_flusher(flusher, ready=False):
+            expected = f"set `replica-priority 0` on 127.0.0.1:{replica.port}: the flusher may not"
+            await poll_until(lambda: expected in flusher.not_ready_reason, "a refusal")
+            replica.command("ACL", "SETUSER", "default", "+config|set")
+            await wait_until_flushing(flusher)
+
+
+async def test_replica_that_sentinels_know_by_another_address_does_not_confirm(
+    tmp_path: Path,
+) -> None:
+    with SentinelSet(tmp_path / "sentinels", config=CONFIG) as sentinels:
+        where, archive = endpoint_of(sentinels), tmp_path / "archive"
+        primary, replica = sentinels.servers
+        replica.command("CONFIG", "SET", "replica-announce-ip", "localhost")
+        replica.command("REPLICAOF", "NO", "ONE")
+        replica.command("REPLICAOF", "127.0.0.1", primary.port)
+        flusher = make_flusher(where, archive, tier="replicated")
+        async with run_flusher(flusher, ready=False):
+            expected = f"the primary lists localhost:{replica.port}, and the Sentinels list"
+            await poll_until(lambda: expected in flusher.not_ready_reason, "a refusal")
+        assert f"localhost:{replica.port}" not in read_holders(archive / "p00").addresses
 
 
 @pytest.mark.faults

@@ -34,10 +34,16 @@ Handler = Callable[[argparse.Namespace], int]
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 
-def add_commands(commands: Any, archive_dir: Path, audit_mode: str = "auto") -> None:
+def add_commands(
+    commands: Any,
+    archive_dir: Path,
+    audit_mode: str = "auto",
+    accept_primary: Handler | None = None,
+) -> None:
     """Add `archive` and its commands; `archive_dir` is the default of --dir.
 
-    `audit_mode` is BUSYAPI_AUDIT: whether `cat` and `export` are recorded.
+    `audit_mode` is BUSYAPI_AUDIT: whether `cat` and `export` are recorded. `accept_primary` runs
+    that command, which needs Redis.
 
     Each command sets `run`, which takes the options and the settings and returns an exit code:
     0 for success, 1 for a failure or problems found, 2 for wrong usage or no archive.
@@ -46,8 +52,9 @@ def add_commands(commands: Any, archive_dir: Path, audit_mode: str = "auto") -> 
         "archive",
         help="list, read, verify and export the archive",
         description="Work on the archive, also while flushers run. accept-loss and confirm-restore"
-        " change it, and need a flusher that is halted or stopped. cat and export record themselves"
-        " in the audit trail (BUSYAPI_AUDIT). All other commands only read.",
+        " change it, and need a flusher that is halted or stopped. accept-primary changes what a"
+        " running flusher does. cat and export record themselves in the audit trail"
+        " (BUSYAPI_AUDIT). All other commands only read.",
     )
     subcommands = archive.add_subparsers(required=True, metavar="COMMAND")
 
@@ -67,8 +74,7 @@ def add_commands(commands: Any, archive_dir: Path, audit_mode: str = "auto") -> 
             metavar="PATH",
             help="the folder that holds p00 (default: BUSYAPI_ARCHIVE_DIR, now %(default)s)",
         )
-        may_stop_early = handler in (_ls, _cat)
-        run = handle_errors(handler, may_stop_early=may_stop_early)
+        run = handle_errors(handler, may_stop_early=handler in (_ls, _cat))
         parser.set_defaults(run=run, audit_mode=audit_mode)
         return parser
 
@@ -105,6 +111,10 @@ def add_commands(commands: Any, archive_dir: Path, audit_mode: str = "auto") -> 
     accept.add_argument("--reason", required=True, metavar="TEXT", help="recorded in the archive")
     accept.add_argument("--yes", action="store_true", help="record without asking")
     restore.add_command(add, parse_id)
+    if accept_primary:
+        accepting = add("accept-primary", accept_primary, "  busyapi archive accept-primary\n")
+        accepting.add_argument("--partition", type=int, default=0, metavar="N", help="from 0")
+        accepting.add_argument("--yes", action="store_true", help="record without asking")
 
 
 _CAT_EXAMPLES = """\

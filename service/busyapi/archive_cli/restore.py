@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from busyapi.archive import paths
+from busyapi.archive.holders import delete_holders
 from busyapi.archive.ranges import SeqRange
 from busyapi.archive.writer import PartitionWriter
 from busyapi.archive_cli.accept_loss import recover_for_command, require_confirmation
@@ -102,8 +104,10 @@ def confirm_restore(
                 writer.record_gap(
                     last_seq, f"restored from a backup; operator gave last id {last_id}"
                 )
-            writer.adopt_copy()
             number = partition.identity.partition
+            # It names the Redis servers that held every usage when the backup was made.
+            delete_holders(paths.partition_folder(root, number))
+            writer.adopt_copy()
             write_output(f"recorded: partition {number} now ends at seq {writer.cursor}\n")
 
 

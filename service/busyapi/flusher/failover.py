@@ -15,6 +15,7 @@ import structlog
 
 from busyapi.archive.holders import Holders
 from busyapi.errors import RedisUnavailable
+from busyapi.failpoints import failpoint
 from busyapi.flusher.holder_check import ArchiveEvidence, find_missing_data, has_restarted
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.replica_server import ReplicaServer, inspect_replica, raise_priority
@@ -75,6 +76,7 @@ class HolderPromoter:
                 # `replicas`.
                 await self._record_choice(chosen.address, down.failover_timeout_seconds)
                 await raise_priority(endpoint, chosen.address)
+                failpoint("failover-after-raise")
                 log.warning("failover_started", down=down.address, chosen=chosen.address)
         except RedisUnavailable as error:
             return str(error)  # another one may be reachable at the next call

@@ -26,7 +26,7 @@ class ArchiveEvidence(NamedTuple):
 
 
 def has_restarted(data: ServerData, holders: Holders) -> bool:
-    """Return whether a process is none of those that became holders."""
+    """Return whether a process is another one than those that became holders."""
     return data.run_id not in holders.processes.values()
 
 

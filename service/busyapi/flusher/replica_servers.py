@@ -81,11 +81,13 @@ class ReplicaServers:
         )
         servers = {server.address: server for server in inspected}
         if is_sentinel and not refusal:
-            refusal = await self._test_rights(primary.address, primary.data)
+            test = self._test_rights(primary.address, primary.data)
+            refusal = await partition.await_with_lease(test)
             for server in inspected:
                 is_healthy = not server.problem and server.replid == primary.replid
                 if is_healthy and server.is_unpromotable:
-                    problem = await self._test_rights(server.address, server.data)
+                    test = self._test_rights(server.address, server.data)
+                    problem = await partition.await_with_lease(test)
                     servers[server.address] = server._replace(problem=problem)
         return ServerReport(servers, refusal, endpoint.mode, view, cluster)
 

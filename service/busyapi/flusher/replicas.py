@@ -37,6 +37,8 @@ log = structlog.get_logger()
 INSPECT_INTERVAL_SECONDS = 5.0
 """How often unchanged replicas are inspected: their settings may be changed at any time."""
 RETRY_INTERVAL_SECONDS = 0.2
+MIN_BLOCKED_SECONDS = 3.0
+"""How long a failover may be impossible before that is logged."""
 MAX_UNCONFIRMED_SECONDS = 5.0
 """How long replicas may take to become holders before that is reported."""
 
@@ -57,6 +59,7 @@ class ReplicaKeeper:
         self._refusal = self._server_id = self._blocked = ""
         self._next_decision = 0.0
         self._unconfirmed_since: float | None = None
+        self._blocked_since: float | None = None
         self._logged: object = None
 
     async def require_holder(self, partition: OwnedPartition, writer: PartitionWriter) -> None:
@@ -107,7 +110,7 @@ class ReplicaKeeper:
             and primary.address not in holders.addresses
             and has_restarted(primary.data, holders)
         ):
-            return "it is none of the servers that confirmed them"
+            return "it is not one of the servers that confirmed them"
         return find_missing_data(primary.data, holders, _read_evidence(writer))
 
     async def update(self, partition: OwnedPartition, writer: PartitionWriter) -> str:
@@ -124,7 +127,7 @@ class ReplicaKeeper:
         if primary.server_id != self._server_id:
             # It was a replica in between: the holders must not be compared with what it lists.
             raise NotSeeded("the server's replication history has changed")
-        self._blocked = ""
+        self._blocked, self._blocked_since = "", None
         if not partition.replicas.is_decider:
             return describe_unconfirmed(
                 primary.record, primary.view, primary.server_id, self._minimum
@@ -181,11 +184,11 @@ class ReplicaKeeper:
             seq = Seq(max(holders.seq, primary.data.seq or 0))
             grown = holders._replace(processes=processes, seq=seq)
             holders = await self._record.add(grown, partition, writer)
-            if await self._record.is_accepted(primary.server_id):
-                await self._record.end_acceptance()
         self._report(primary, holders, confirming, refusal)
         self._last = primary._replace(record=record)
         is_settled = not refusal and not problem and holders.processes == processes
+        if is_settled and await self._record.is_accepted(primary.server_id):
+            await self._record.end_acceptance()
         self._next_decision = monotonic() + (
             INSPECT_INTERVAL_SECONDS if is_settled else RETRY_INTERVAL_SECONDS
         )
@@ -237,10 +240,19 @@ class ReplicaKeeper:
             blocked = await self._promoter.promote(holders, _read_evidence(writer))
         except (ArchiveFull, ArchiveDamaged) as error:
             blocked = str(error)
-        if blocked and blocked != self._blocked:
-            log.warning("failover_blocked", detail=blocked)
-        self._blocked = blocked
+        self._report_blocked(blocked)
         return f"no failover: {blocked}" if blocked else ""
+
+    def _report_blocked(self, blocked: str) -> None:
+        """Log why no failover starts, if that lasts longer than a Sentinel takes to notice."""
+        now = monotonic()
+        if not blocked:
+            self._blocked_since = None
+        elif self._blocked_since is None:
+            self._blocked_since = now
+        elif blocked != self._blocked and now - self._blocked_since > MIN_BLOCKED_SECONDS:
+            log.warning("failover_blocked", detail=blocked)
+            self._blocked = blocked
 
     async def _raise(self, address: str, failover_seconds: float) -> None:
         self._servers.expect_failover(address, failover_seconds)

@@ -24,7 +24,11 @@ async def list_replicas(endpoint: Endpoint, connection: RedisConnection) -> froz
         raise RedisUnavailable(f"Redis refuses to list its nodes: {reply}")
     nodes = _parse_nodes(reply)
     own = next(fields[0] for fields in nodes if "myself" in fields[2])
-    voters = [_address_of(fields) for fields in nodes if "master" in fields[2] and fields[0] != own]
+    voters = [
+        _address_of(fields)
+        for fields in nodes
+        if "master" in fields[2] and "noaddr" not in fields[2] and fields[0] != own
+    ]
     others = await asyncio.gather(*(_ask_nodes(endpoint, address) for address in voters))
     return frozenset(
         _address_of(fields) for known in (nodes, *others) for fields in known if fields[3] == own

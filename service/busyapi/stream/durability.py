@@ -12,7 +12,7 @@ lacks WAITAOF: there the file counts as active if it was active at the last chec
 been off since.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -117,13 +117,19 @@ class DurabilityInspector:
         sections = "server", "replication", "memory", "persistence", "commandstats"
         replica_commands: list[Command] = []
         if self._min_replicas:
-            replica_commands = [VIEW_COMMAND, ("GET", self._key_names.replicas)]
+            replica_commands = [
+                VIEW_COMMAND,
+                ("GET", self._key_names.replicas),
+                # Without the right to wait, each batch would be stored and never confirmed.
+                ("WAIT", 0, 1),
+                ("WAITAOF", 0, 0, 1),
+            ]
         *infos, config = await connection.pipeline(
             *replica_commands,
             *(("INFO", section) for section in sections),
             ("CONFIG", "GET", *ALWAYS_SETTINGS),
         )
-        view_reply, record = infos[: len(replica_commands)] or (None, None)
+        replica_replies = infos[: len(replica_commands)]
         infos = infos[len(replica_commands) :]
         facts: dict[str, str] = {}
         for reply in infos:
@@ -142,19 +148,27 @@ class DurabilityInspector:
             int(facts.get("used_memory", 0)),
             int(facts.get("maxmemory", 0)),
             has_waitaof(facts),
-            parse_view(view_reply) if isinstance(view_reply, bytes) else None,
+            _read_view(replica_replies),
         )
         report = read_settings(config, facts, self._allowed_trust)
         is_trusted = not report.trusted.isdisjoint(REQUIRED_SETTINGS[self.tier])
         self._set_trust(self._allowed_trust if is_trusted else "")
         error = await self._describe_unmet_settings(connection, report, facts, server)
         if not error and self._min_replicas:
-            error = self._describe_replicas(server, record)
+            error = self._describe_replicas(server, *replica_replies[1:])
         return server._replace(trust=self.trust, durability_error=error)
 
-    def _describe_replicas(self, server: ServerInfo, record: object) -> str:
+    def _describe_replicas(
+        self, server: ServerInfo, record: object, wait: object, wait_aof: object
+    ) -> str:
         if isinstance(record, ServerError) or server.view is None:
             return "Redis does not allow to check the replicas: allow INFO and GET in the ACL"
+        for refused in (wait, wait_aof if server.can_confirm_aof else None):
+            if isinstance(refused, ServerError) and server.role == "master":
+                return (
+                    "Redis does not allow to wait for replicas: allow `+wait +waitaof` in the ACL"
+                    f" ({refused})"
+                )
         value = record if isinstance(record, bytes) else None
         problem = describe_unconfirmed(
             parse_record(value), server.view, server.server_id, self._min_replicas
@@ -248,6 +262,10 @@ class DurabilityInspector:
             return False
         server_id, earlier = self._aof_active_at
         return server_id == server.server_id and 0 <= changes - earlier < 2  # noqa: PLR2004 - see above
+
+
+def _read_view(replies: list[Any]) -> ReplicaView | None:
+    return parse_view(replies[0]) if replies and isinstance(replies[0], bytes) else None
 
 
 def has_waitaof(facts: dict[str, str]) -> bool:

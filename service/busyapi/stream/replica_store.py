@@ -124,6 +124,8 @@ class ReplicaStore:
         (reply,) = await connection.pipeline(("CONFIG", "GET", PRIORITY))
         if isinstance(reply, list) and reply[1:] == [str(UNPROMOTABLE).encode()]:
             return ""
+        if isinstance(reply, ServerError):
+            return f"Redis does not allow CONFIG GET, so {PRIORITY} cannot be checked ({reply})"
         return describe_promotable(connection.address)
 
 

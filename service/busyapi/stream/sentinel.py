@@ -65,7 +65,8 @@ async def start_failover(endpoint: Endpoint, down: DownPrimary) -> str:
                 )
         except (RedisUnavailable, TimeoutError) as error:
             reply = error
-        if not isinstance(reply, Exception):
+        is_running = isinstance(reply, ServerError) and reply.code == "INPROG"
+        if is_running or not isinstance(reply, Exception):
             return ""
         reasons.append(f"Sentinel {host}:{port}: {reply or 'no reply'}")
     return "; ".join(reasons)

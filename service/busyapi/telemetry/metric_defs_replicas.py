@@ -5,8 +5,9 @@ from busyapi.telemetry.metric_defs import PARTITION, MetricDef
 REPLICAS_CONFIRMING = MetricDef(
     "busyapi_replicas_confirming",
     "gauge",
-    "The replicas that must confirm each commit, in the tier `replicated`. 0 while commits are"
-    " refused, in other tiers, and if the flusher of partition 0 decides.",
+    "The replicas that must confirm each commit and hold every acknowledged usage, in the tier"
+    " `replicated`. 0 while commits are refused, in other tiers, and if the flusher of partition 0"
+    " decides.",
     (
         "BusyapiReplicasDegraded",
         "Data path",

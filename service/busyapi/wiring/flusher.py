@@ -5,6 +5,7 @@ from pathlib import Path
 from busyapi.archive.config import ArchiveConfig
 from busyapi.archive.unrecovered_folder import UnrecoveredFolder
 from busyapi.audit.writer import AuditWriter
+from busyapi.flusher.accept_primary import accept_primary
 from busyapi.flusher.archive_port import ArchivePortConfig
 from busyapi.flusher.audit import AuditKeeper
 from busyapi.flusher.idempotency import IdempotencyKeeper
@@ -63,6 +64,13 @@ def run_flusher(settings: Settings, partition: int) -> int:
     budget = ReceiveBudget(settings.receiving_bytes)
     limits = ConnectionLimits(settings.request_deadline, settings.max_header, budget)
     return server.serve(settings.flusher_port, settings.host, settings.max_connections, limits)
+
+
+def run_accept_primary(
+    settings: Settings, archive_dir: Path, partition: int, *, confirmed: bool
+) -> None:
+    """Run `busyapi archive accept-primary`; raises as `accept_primary`."""
+    accept_primary(make_endpoint(settings), archive_dir, partition, confirmed=confirmed)
 
 
 def _make_port_config(settings: Settings) -> ArchivePortConfig:
