@@ -11,6 +11,7 @@ from busyapi.archive.holders import Holders, read_accepted, read_holders, write_
 from busyapi.archive.writer import PartitionWriter
 from busyapi.cli import main
 from busyapi.errors import ArchiveFull, LeaseLost
+from busyapi.flusher import replicas
 from busyapi.flusher.accept_primary import PrimaryNotAccepted, accept_primary
 from busyapi.flusher.holder_record import HolderRecord
 from busyapi.flusher.ownership import PartitionConfig, acquire_lease
@@ -180,6 +181,22 @@ async def test_user_that_may_not_wait_stores_nothing(trio: Trio) -> None:
         assert "allow `+wait +waitaof`" in str(committer.committer.durability_error)
         trio.primary.command("ACL", "SETUSER", "default", "+wait")
         await committer.wait_until_ready()
+
+
+async def test_replicas_that_never_become_holders_are_reported(
+    trio: Trio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replicas, "MAX_UNCONFIRMED_SECONDS", 0.5)
+    trio.primary.command("ACL", "SETUSER", "default", "-wait")
+    flusher = make_flusher(trio.where, trio.archive, tier="replicated")
+    async with run_flusher(flusher, ready=False):
+        expected = "the replicas do not confirm the record of the flusher: Redis refuses to wait"
+        await poll_until(lambda: expected in flusher.not_ready_reason, "it to be reported")
+        assert trio.holders == set()
+        assert flusher._metrics.replicas_confirming._value.get() == 0
+        trio.primary.command("ACL", "SETUSER", "default", "+wait")
+        await wait_until_flushing(flusher)
+        assert flusher._metrics.replicas_confirming._value.get() == 2
 
 
 def test_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from busyapi.errors import DurabilityNotMet
 from testkit.in_process import (
@@ -134,5 +135,7 @@ async def test_commits_wait_until_the_flusher_has_inspected_a_new_connection(tri
 async def test_other_tiers_forget_the_holders(trio: Trio) -> None:
     await seed_once(trio.where, trio.archive, tier="replicated")
     assert trio.holders
-    await seed_once(trio.where, trio.archive)
+    with capture_logs() as logs:
+        await seed_once(trio.where, trio.archive)
     assert not trio.holders
+    assert "holders_deleted" in [line["event"] for line in logs]

@@ -49,6 +49,8 @@ async def test_failover_that_cannot_start_is_reported_with_its_reason(tmp_path: 
             replica.spawn()
             await wait_until_flushing(flusher, 60)
             assert sentinels.primary() is replica
+        # The Sentinel wrote the raised priority there.
+        assert "replica-priority 0\n" in (replica.folder / "server.conf").read_text()
 
 
 async def test_right_that_a_failover_needs_is_missed_while_all_is_well(tmp_path: Path) -> None:

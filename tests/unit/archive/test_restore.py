@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from busyapi.archive.holders import Holders, read_holders, write_holders
 from busyapi.archive_cli import commands
 from busyapi.archive_cli.verify import verify_archive
 from busyapi.cli import main
@@ -181,3 +182,9 @@ def test_a_snapshot_that_is_not_recognized_as_a_copy_is_recorded_too(tmp_path: P
     assert (writer.cursor, writer.stats.skipped_seqs) == (9, 6)
     assert writer.find_line(Seq(3)) is not None
     writer.close()
+
+
+def test_restored_archive_forgets_which_servers_held_every_usage(root: Path) -> None:
+    write_holders(root / "p00", Holders({"10.0.0.1:6379": "process"}))
+    assert run_restored("--last-id", "38", "--yes") == 0
+    assert read_holders(root / "p00") == Holders()
