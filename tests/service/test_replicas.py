@@ -1,6 +1,7 @@
 """Which replicas must confirm: the set shrinks and grows, and is never too small."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -15,7 +16,9 @@ from testkit.in_process import (
     seed_once,
     wait_until_flushing,
 )
-from testkit.trio import Trio
+from testkit.servers import Server
+from testkit.trio import Trio, count_online
+from testkit.waiting import wait_until
 
 
 async def test_set_shrinks_without_a_lost_replica_and_grows_when_it_is_back(trio: Trio) -> None:
@@ -139,3 +142,27 @@ async def test_other_tiers_forget_the_holders(trio: Trio) -> None:
         await seed_once(trio.where, trio.archive)
     assert not trio.holders
     assert "holders_deleted" in [line["event"] for line in logs]
+
+
+async def test_server_that_answers_for_a_replica_is_not_taken_for_it(
+    trio: Trio, tmp_path: Path
+) -> None:
+    replica = trio.replicas[0]
+    other = Server(tmp_path / "other")
+    stranger = Server(tmp_path / "stranger", config=["replica-priority 0"], replica_of=other)
+    with other, stranger:
+        replica.command("CONFIG", "SET", "replica-announce-port", stranger.port)
+        replica.command("REPLICAOF", "NO", "ONE")
+        replica.command("REPLICAOF", "127.0.0.1", trio.primary.port)
+        wait_until(lambda: count_online(trio.primary) == 2, "it to be online again")
+        flusher = make_flusher(trio.where, trio.archive, tier="replicated")
+        async with run_flusher(flusher, ready=False):
+            expected = f"the server at 127.0.0.1:{stranger.port} does not replicate the primary"
+            await poll_until(lambda: expected in flusher.not_ready_reason, "a refusal")
+
+
+async def test_long_timeout_of_silent_replicas_is_logged(trio: Trio) -> None:
+    trio.primary.client().config_set("repl-timeout", 60)
+    with capture_logs() as logs:
+        await seed_once(trio.where, trio.archive, tier="replicated")
+    assert [line["seconds"] for line in logs if line["event"] == "replica_timeout_long"] == [60]

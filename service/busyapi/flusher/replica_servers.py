@@ -10,20 +10,29 @@ import asyncio
 from time import monotonic
 from typing import NamedTuple
 
+import structlog
+
 from busyapi.archive.holders import Holders
 from busyapi.flusher.holder_record import HolderRecord
 from busyapi.stream.cluster import list_replicas
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.replica_server import (
+    PRIORITY,
+    UNPROMOTABLE,
     ReplicaServer,
     ServerData,
     inspect_replica,
     lower_priority,
 )
-from busyapi.stream.replica_store import PrimaryReplicas, describe_promotable
+from busyapi.stream.replica_store import SILENCE, PrimaryReplicas, describe_promotable
 from busyapi.stream.replicas import describe_servers, describe_too_few
 from busyapi.stream.sentinel import SentinelView, read_view
+
+log = structlog.get_logger()
+
+LONG_SILENCE_SECONDS = 10
+"""Longer than a short interruption of the network."""
 
 
 class ServerReport(NamedTuple):
@@ -50,6 +59,7 @@ class ReplicaServers:
         self._failover_seconds = 360.0
         """How long a Sentinel may continue a failover: twice its `failover-timeout`."""
         self._lowered_at: dict[str, float] = {}
+        self._logged_seconds = 0
 
     def expect_failover(self, address: str, failover_seconds: float) -> None:
         """Remember that Sentinels may promote a server from now on."""
@@ -72,8 +82,8 @@ class ReplicaServers:
         if endpoint.mode == "cluster":
             nodes = list_replicas(endpoint, store.connection)
             cluster = await partition.await_with_lease(nodes)
-        elif primary.address not in holders.raised:
-            refusal = await store.find_promotable_primary()
+        else:
+            refusal = self._check_primary(primary.address, holders, await store.read_settings())
         promotable = view.promotable if view else frozenset()
         addresses = (primary.view.listed | holders.raised | promotable) - {primary.address}
         inspected = await partition.await_with_lease(
@@ -90,6 +100,17 @@ class ReplicaServers:
                     problem = await partition.await_with_lease(test)
                     servers[server.address] = server._replace(problem=problem)
         return ServerReport(servers, refusal, endpoint.mode, view, cluster)
+
+    def _check_primary(self, address: str, holders: Holders, settings: dict[str, str]) -> str:
+        """Return why a Sentinel could promote the primary after its loss, "" if none could."""
+        if not settings:
+            return f"Redis does not allow CONFIG GET on {address}, so {PRIORITY} cannot be checked"
+        seconds = int(settings[SILENCE])
+        if seconds > LONG_SILENCE_SECONDS and seconds != self._logged_seconds:
+            log.warning("replica_timeout_long", seconds=seconds)
+        self._logged_seconds = seconds
+        is_promotable = settings[PRIORITY] != str(UNPROMOTABLE) and address not in holders.raised
+        return describe_promotable(address) if is_promotable else ""
 
     async def _test_rights(self, address: str, data: ServerData) -> str:
         """Return why a failover could not change the priority of a server, which is 0.

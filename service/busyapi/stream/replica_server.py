@@ -116,7 +116,7 @@ async def _inspect(endpoint: Endpoint, address: str, key_names: PartitionKeys) -
             raise RedisUnavailable(f"it refuses to be inspected: {reply}")
     for info in infos:
         facts |= parse_info(info)
-    settings = _parse_pairs(config)
+    settings = parse_pairs(config)
     return ReplicaServer(
         address,
         was_reached=True,
@@ -201,6 +201,7 @@ def split_address(address: str) -> Address:
     return host, int(port)
 
 
-def _parse_pairs(reply: list[bytes]) -> dict[str, str]:
+def parse_pairs(reply: list[bytes]) -> dict[str, str]:
+    """Parse a reply to CONFIG GET."""
     texts = [text.decode() for text in reply]
     return dict(zip(texts[::2], texts[1::2], strict=True))

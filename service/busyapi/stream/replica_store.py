@@ -14,6 +14,7 @@ from busyapi.stream.replica_server import (
     ServerData,
     data_commands,
     parse_data,
+    parse_pairs,
 )
 from busyapi.stream.replicas import (
     VIEW_COMMAND,
@@ -26,6 +27,8 @@ from busyapi.stream.replicas import (
 )
 from busyapi.stream.scripts import RECORD_REPLICAS
 
+SILENCE = "repl-timeout"
+"""How long a silent replica stays connected, in seconds. Commits wait for it."""
 CONFIRM_TIMEOUT_MS = 400
 """How long replicas may take to confirm a record. The flusher renews its lease afterwards."""
 
@@ -118,15 +121,14 @@ class ReplicaStore:
             raise RedisUnavailable(f"Redis refuses the record of replicas: {written}")
         return find_unconfirmed(primary.view, replies)
 
-    async def find_promotable_primary(self) -> str:
-        """Return what to set so that no Sentinel promotes the primary after its loss."""
-        connection = self.connection
-        (reply,) = await connection.pipeline(("CONFIG", "GET", PRIORITY))
-        if isinstance(reply, list) and reply[1:] == [str(UNPROMOTABLE).encode()]:
-            return ""
-        if isinstance(reply, ServerError):
-            return f"Redis does not allow CONFIG GET, so {PRIORITY} cannot be checked ({reply})"
-        return describe_promotable(connection.address)
+    async def read_settings(self) -> dict[str, str]:
+        """Return the primary's settings about replicas, none if it does not allow CONFIG GET.
+
+        Raises:
+            RedisUnavailable: the connection failed.
+        """
+        (reply,) = await self.connection.pipeline(("CONFIG", "GET", PRIORITY, SILENCE))
+        return {} if isinstance(reply, ServerError) else parse_pairs(reply)
 
 
 def describe_promotable(address: str) -> str:

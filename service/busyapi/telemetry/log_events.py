@@ -263,6 +263,13 @@ EVENTS = (
         "read `detail`; the runbook of BusyapiDurabilityNotMet",
     ),
     LogEvent(
+        "replica_timeout_long",
+        "warning",
+        ("seconds",),
+        "`repl-timeout` of Redis is long: commits wait this long for a replica that is silent",
+        "set `repl-timeout` to a few seconds, above `repl-ping-replica-period`",
+    ),
+    LogEvent(
         "primary_accepted",
         "warning",
         ("server",),
