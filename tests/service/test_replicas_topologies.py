@@ -1,5 +1,6 @@
 """The tier `replicated` with Sentinels and several partitions, and on a cluster."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -47,8 +48,9 @@ async def test_failover_that_cannot_start_is_reported_with_its_reason(tmp_path: 
             expected = f"no failover: 127.0.0.1:{replica.port} cannot be inspected"
             await poll_until(lambda: expected in flusher.not_ready_reason, "the reason", seconds=20)
             replica.spawn()
+            await poll_until(lambda: sentinels.primary() is replica, "a failover", seconds=30)
+            await asyncio.to_thread(return_empty, primary, replica)
             await wait_until_flushing(flusher, 60)
-            assert sentinels.primary() is replica
         # The Sentinel wrote the raised priority there.
         assert "replica-priority 0\n" in (replica.folder / "server.conf").read_text()
 
