@@ -53,14 +53,14 @@ def accept_primary(endpoint: Endpoint, root: Path, partition: int, *, confirmed:
     if not (folder / paths.IDENTITY_NAME).exists():
         raise PrimaryNotAccepted(f"partition {partition} is not in {root}")
     holders = read_holders(folder)
-    found = asyncio.run(_inspect(endpoint, key_names, holders))
-    for server in found.inspected:
-        is_primary = server.address == found.address
+    servers = asyncio.run(_inspect(endpoint, key_names, holders))
+    for server in servers.inspected:
+        is_primary = server.address == servers.address
         write_output(f"{_describe(server, holders, is_primary=is_primary)}\n")
     if not confirmed:
-        _require_address(found.address)
-    write_accepted(folder, found.server_id)
-    write_output(f"recorded: the flusher accepts {found.address} within seconds\n")
+        _require_address(servers.address)
+    write_accepted(folder, servers.server_id)
+    write_output(f"recorded: the flusher accepts {servers.address} within seconds\n")
 
 
 async def _inspect(endpoint: Endpoint, key_names: PartitionKeys, holders: Holders) -> Servers:

@@ -6,6 +6,7 @@ Tests check that each log call has a row and each row has a call.
 from busyapi.telemetry.log_event import NO_ACTION, LogEvent
 from busyapi.telemetry.log_events_audit import AUDIT_EVENTS
 from busyapi.telemetry.log_events_auth import AUTH_EVENTS
+from busyapi.telemetry.log_events_replicas import REPLICA_EVENTS
 
 EVENTS = (
     LogEvent(
@@ -240,50 +241,7 @@ EVENTS = (
         "Redis does not meet the configured durability tier",
         "the runbook of BusyapiDurabilityNotMet",
     ),
-    LogEvent(
-        "replicas_changed",
-        "warning",
-        ("confirming", "holders", "detail"),
-        "the replicas that must confirm each commit changed; `holders` may be promoted by a"
-        " failover, and `detail` is why commits are refused",
-        "the runbook of BusyapiReplicasDegraded",
-    ),
-    LogEvent(
-        "failover_started",
-        "warning",
-        ("down", "chosen"),
-        "the Sentinels found the primary down, and the flusher chose the server to promote",
-        "the runbook of BusyapiReplicasDegraded",
-    ),
-    LogEvent(
-        "failover_blocked",
-        "warning",
-        ("detail",),
-        "the Sentinels found the primary down, and no failover starts",
-        "read `detail`; the runbook of BusyapiDurabilityNotMet",
-    ),
-    LogEvent(
-        "replica_timeout_long",
-        "warning",
-        ("seconds",),
-        "`repl-timeout` of Redis is long: commits wait this long for a replica that is silent",
-        "set `repl-timeout` to a few seconds, above `repl-ping-replica-period`",
-    ),
-    LogEvent(
-        "primary_accepted",
-        "warning",
-        ("server",),
-        "the flusher forgot who held every usage, because an operator ran"
-        " `busyapi archive accept-primary`",
-        NO_ACTION,
-    ),
-    LogEvent(
-        "holders_deleted",
-        "warning",
-        ("detail",),
-        "the tier is not `replicated` any more, and every server still has `replica-priority 0`",
-        "set the priority that each server should have",
-    ),
+    *REPLICA_EVENTS,
     LogEvent(
         "durability_trusted",
         "warning",

@@ -12,7 +12,7 @@ from busyapi.stream.sentinel import SentinelView
 
 PRIMARY, ONE, TWO = "10.0.0.1:6379", "10.0.0.2:6379", "10.0.0.3:6379"
 VIEW = ReplicaView(((ONE, "online"), (TWO, "online")), "2-0")
-FOUND = PrimaryReplicas(
+LISTED = PrimaryReplicas(
     PRIMARY, "run-history", VIEW, None, can_confirm_aof=True, data=ServerData("run", "a", Seq(1))
 )
 GOOD = ReplicaServer(ONE, was_reached=True, is_unpromotable=True, replid="history")
@@ -29,42 +29,42 @@ def report(
     return ServerReport({server.address: server for server in servers}, mode=mode, view=known)
 
 
-def refuse(found: ServerReport, *, raised: str = "", minimum: int = 1) -> str:
+def refuse(inspected: ServerReport, *, raised: str = "", minimum: int = 1) -> str:
     """Return why no commit is allowed."""
     holders = Holders({PRIMARY: "run"}, frozenset(filter(None, [raised])))
-    confirming = find_confirming(found, FOUND)
-    return find_refusal(found, FOUND, holders, confirming, minimum)
+    confirming = find_confirming(inspected, LISTED)
+    return find_refusal(inspected, LISTED, holders, confirming, minimum)
 
 
 def test_replicas_that_are_in_order_confirm() -> None:
-    found = report(GOOD, OTHER)
-    assert find_confirming(found, FOUND) == BOTH
-    assert refuse(found, minimum=2) == ""
+    inspected = report(GOOD, OTHER)
+    assert find_confirming(inspected, LISTED) == BOTH
+    assert refuse(inspected, minimum=2) == ""
 
 
 def test_replica_that_sentinels_list_under_another_address_does_not_confirm() -> None:
-    found = report(GOOD, OTHER, view=SentinelView(frozenset({ONE, "two:6379"}), frozenset()))
-    assert find_confirming(found, FOUND) == {ONE}
-    assert refuse(found) == ""
+    inspected = report(GOOD, OTHER, view=SentinelView(frozenset({ONE, "two:6379"}), frozenset()))
+    assert find_confirming(inspected, LISTED) == {ONE}
+    assert refuse(inspected) == ""
     expected = f"the primary lists {TWO}, and the Sentinels list {ONE}, two:6379"
-    assert expected in refuse(found, minimum=2)
+    assert expected in refuse(inspected, minimum=2)
 
 
 def test_replica_joins_only_if_a_sentinel_answers() -> None:
-    found = report(GOOD, OTHER)._replace(view=None)
-    assert find_confirming(found, FOUND) == frozenset()
-    assert "no Sentinel says which replicas it knows" in refuse(found)
+    inspected = report(GOOD, OTHER)._replace(view=None)
+    assert find_confirming(inspected, LISTED) == frozenset()
+    assert "no Sentinel says which replicas it knows" in refuse(inspected)
 
 
 def test_replica_that_confirms_already_stays_without_sentinels() -> None:
-    known = FOUND._replace(record=ReplicaRecord("run-history", BOTH, "2-0"))
+    known = LISTED._replace(record=ReplicaRecord("run-history", BOTH, "2-0"))
     assert find_confirming(report(GOOD, LOST)._replace(view=None), known) == BOTH
 
 
 @pytest.mark.parametrize("mode", ["standalone", "cluster"])
 def test_addresses_are_compared_only_with_those_of_sentinels(mode: str) -> None:
-    found = report(GOOD, OTHER, mode=mode)._replace(view=None)
-    assert find_confirming(found, FOUND) == BOTH
+    inspected = report(GOOD, OTHER, mode=mode)._replace(view=None)
+    assert find_confirming(inspected, LISTED) == BOTH
 
 
 def test_server_that_sentinels_may_promote_must_confirm() -> None:
@@ -84,10 +84,10 @@ def test_unreachable_replica_stops_commits_if_no_sentinel_says_its_priority() ->
 
 
 def test_other_priority_than_0_stops_commits_unless_the_flusher_raised_it() -> None:
-    found = report(GOOD, OTHER._replace(is_unpromotable=False))
-    assert refuse(found).startswith(f"set `replica-priority 0` on {TWO}")
-    assert refuse(found, raised=TWO) == ""
-    assert refuse(found._replace(mode="cluster")) == ""
+    inspected = report(GOOD, OTHER._replace(is_unpromotable=False))
+    assert refuse(inspected).startswith(f"set `replica-priority 0` on {TWO}")
+    assert refuse(inspected, raised=TWO) == ""
+    assert refuse(inspected._replace(mode="cluster")) == ""
 
 
 def test_raised_server_that_is_lost_is_named_with_the_way_out() -> None:
@@ -97,8 +97,8 @@ def test_raised_server_that_is_lost_is_named_with_the_way_out() -> None:
 
 
 def test_node_that_a_cluster_may_promote_must_confirm() -> None:
-    found = report(GOOD, LOST, mode="cluster")._replace(cluster=BOTH)
-    assert f"the cluster may promote {TWO}" in refuse(found)
+    inspected = report(GOOD, LOST, mode="cluster")._replace(cluster=BOTH)
+    assert f"the cluster may promote {TWO}" in refuse(inspected)
 
 
 def test_too_few_name_each_reason() -> None:

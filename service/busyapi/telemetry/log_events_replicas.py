@@ -1,0 +1,50 @@
+"""The log events of the tier `replicated`: who must confirm, and who is promoted."""
+
+from busyapi.telemetry.log_event import NO_ACTION, LogEvent
+
+REPLICA_EVENTS = (
+    LogEvent(
+        "replicas_changed",
+        "warning",
+        ("confirming", "holders", "detail"),
+        "the replicas that must confirm each commit changed; `holders` may be promoted by a"
+        " failover, and `detail` is why commits are refused",
+        "the runbook of BusyapiReplicasDegraded",
+    ),
+    LogEvent(
+        "failover_started",
+        "warning",
+        ("down", "chosen"),
+        "the Sentinels found the primary down, and the flusher chose the server to promote",
+        "the runbook of BusyapiReplicasDegraded",
+    ),
+    LogEvent(
+        "failover_blocked",
+        "warning",
+        ("detail",),
+        "the Sentinels found the primary down, and no failover starts",
+        "read `detail`; the runbook of BusyapiDurabilityNotMet",
+    ),
+    LogEvent(
+        "replica_timeout_long",
+        "warning",
+        ("seconds",),
+        "`repl-timeout` of Redis is long: commits wait this long for a replica that is silent",
+        "set `repl-timeout` to a few seconds, above `repl-ping-replica-period`",
+    ),
+    LogEvent(
+        "primary_accepted",
+        "warning",
+        ("server",),
+        "the flusher forgot who held every usage, because an operator ran"
+        " `busyapi archive accept-primary`",
+        NO_ACTION,
+    ),
+    LogEvent(
+        "holders_deleted",
+        "warning",
+        ("detail",),
+        "the tier is not `replicated` any more, and every server still has `replica-priority 0`",
+        "set the priority that each server should have",
+    ),
+)
