@@ -120,7 +120,8 @@ async def test_raised_server_that_is_gone_for_good_is_given_up_by_an_operator(tr
 
 async def test_restored_copy_forgets_the_holders_of_its_time(trio: Trio, tmp_path: Path) -> None:
     await post_some(trio)
-    write_holders(trio.archive / "p00", Holders({"10.0.0.1:6379": "other"}))
+    former = "10.0.0.1:6379"
+    write_holders(trio.archive / "p00", Holders({former: "other"}, frozenset({former})))
     copy = tmp_path / "copy"
     shutil.copytree(trio.archive, copy)
     assert await seed_once(trio.where, copy, tier="replicated") == "same history"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from busyapi.archive.holders import Holders, read_holders, write_holders
+from busyapi.stream.cluster import list_replicas
 from testkit.in_process import (
     endpoint_of,
     make_flusher,
@@ -144,3 +145,17 @@ def test_every_replica_that_a_cluster_knows_must_confirm(tmp_path: Path, flavour
 def refused(load: Load) -> int:
     """Return how many requests were not acknowledged."""
     return len(load.history.requests) - load.history.acknowledged
+
+
+async def test_replica_that_only_other_primaries_know_is_listed(tmp_path: Path) -> None:
+    with ClusterOfThree(tmp_path / "c", config=CONFIG[1:], replicas=True) as cluster:
+        where = endpoint_of(cluster)
+        primary = cluster.primary_of("busyapi:{0}:state")
+        replica = cluster.replicas[cluster.primaries.index(primary)]
+        primary.command("CLUSTER", "FORGET", replica.command("CLUSTER", "MYID"))
+        assert str(replica.port) not in str(primary.command("CLUSTER", "NODES"))
+        connection = await where.connect(0)
+        try:
+            assert await list_replicas(where, connection) == {f"127.0.0.1:{replica.port}"}
+        finally:
+            await connection.close()
