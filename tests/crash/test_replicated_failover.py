@@ -46,7 +46,8 @@ def make_rounds() -> list[object]:
     """Return the number of rounds in `make test-later` and `make soak`."""
     return [
         pytest.param(
-            int(ROUNDS or rounds), marks=[mark, pytest.mark.timeout(120 + ROUND_SECONDS * rounds)]
+            int(ROUNDS or rounds),
+            marks=[mark, pytest.mark.timeout(120 + ROUND_SECONDS * int(ROUNDS or rounds))],
         )
         for rounds, mark in (
             (SHORT_ROUNDS, pytest.mark.faults),
