@@ -171,8 +171,9 @@ def measure_growth(api: Api, count: int, stored: str) -> int:
     post_refused(api, FEW // 4)
     before = resident_bytes(api.pid)
     outcomes = post_refused(api, count)
-    # Between two lost answers some are stored, or refused because of the lost connection.
-    assert outcomes.count(stored) > len(outcomes) // 4, outcomes
+    # Between two lost answers some are stored, or refused because of the lost connection: on a fast
+    # machine five of six.
+    assert outcomes.count(stored) > len(outcomes) // 8, outcomes
     return resident_bytes(api.pid) - before
 
 
