@@ -180,8 +180,10 @@ def measure_growth(api: Api, count: int, stored: str) -> int:
 @pytest.mark.parametrize("kind", KINDS)
 def test_refused_requests_leave_no_memory_behind(tmp_path: Path, kind: str) -> None:
     make, stored = KINDS[kind]
+    # A sixth of these have that outcome, and a leak of so many must exceed the limit.
+    count = 2 * FEW if stored == "unknown" else FEW
     with make(tmp_path) as api:
-        assert measure_growth(api, FEW, stored) < MAX_GROWTH
+        assert measure_growth(api, count, stored) < MAX_GROWTH
 
 
 @pytest.mark.long
