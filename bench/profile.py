@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from bench.cli import make_temporary_folder
 from bench.measure import APPLICATION_CORE, OTHER_CORE
 from bench.progress import print_progress
-from bench.runs import Driver
+from bench.runs import WARM_UP_SECONDS, Driver
 from busyapi.argument_types import whole_number
 from perf import procfs, wrk
 from perf.load import SINGLE
@@ -28,7 +28,6 @@ from perf.machine import describe_machine, versions
 from perf.stack import BusyapiStack
 from testkit.child_process import Child
 
-WARM_UP_SECONDS = 2
 PERF_HERTZ, PYTHON_HERTZ = 1999, 500
 TOOL_GRACE_SECONDS = 60
 
@@ -65,12 +64,12 @@ def classify_samples(script: Iterable[str]) -> Counter[str]:
     for stack in _split_stacks(script):
         leaf = stack[0]["object"]
         if "kernel" in leaf or leaf.startswith("[guest"):
-            calls = [
+            calls = (
                 name
                 for name, symbol in _SYSTEM_CALLS
                 if any(symbol.match(frame["symbol"]) for frame in stack)
-            ]
-            counts[calls[0] if calls else OTHER_KERNEL] += 1
+            )
+            counts[next(calls, OTHER_KERNEL)] += 1
         else:
             counts[next((name for part, name in _LIBRARIES if part in leaf), OTHER)] += 1
     return counts

@@ -11,7 +11,7 @@ from loadtest.compare import format_number, list_figures
 from loadtest.k6 import read_thresholds
 from loadtest.reconcile import HEAD, Row, cells
 from loadtest.result import Json
-from loadtest.spikes import find_limit, summarise_causes
+from loadtest.spikes import find_limit, has_causes, summarise_causes
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#212529;max-width:1000px}
@@ -103,7 +103,7 @@ def _counts(result: Json) -> str:
 
 
 def _spikes(result: Json) -> str:
-    if not any(sample["outside"] for sample in result["samples"]):
+    if not has_causes(result):
         return ""
     rows = [
         (group.causes, *map(format_number, astuple(group)[1:]))

@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from loadtest.events import REWRITE, ROLL
 from loadtest.result import Json, compute_cost
-from loadtest.spikes import ORDER, find_limit, find_spikes
+from loadtest.spikes import ORDER, find_limit, find_spikes, has_causes
 
 MIB = 2**20
 SIZE = (8.4, 3.2)
@@ -179,7 +179,7 @@ def _has_created(result: Json) -> bool:
 
 
 def _has_spikes(result: Json) -> bool:
-    return _has_created(result) and any(sample["outside"] for sample in result["samples"])
+    return _has_created(result) and has_causes(result)
 
 
 def _has_cost(result: Json) -> bool:

@@ -52,6 +52,11 @@ class Group:
     p99_max: float
 
 
+def has_causes(result: Json) -> bool:
+    """Return whether the run recorded what the causes are read from: that of a temporary stack."""
+    return any(sample["outside"] for sample in result["samples"])
+
+
 def find_limit(result: Json) -> float:
     """Return the p99 above which a second is a spike."""
     return FACTOR * float(median(row["p99"] for row in _complete_seconds(result)))

@@ -171,16 +171,19 @@ def measure_growth(api: Api, count: int, stored: str) -> int:
     post_refused(api, FEW // 4)
     before = resident_bytes(api.pid)
     outcomes = post_refused(api, count)
-    # Between two lost answers some are stored, or refused because of the lost connection.
-    assert outcomes.count(stored) > len(outcomes) // 4, outcomes
+    # Between two lost answers some are stored, or refused because of the lost connection: on a fast
+    # machine five of six.
+    assert outcomes.count(stored) > len(outcomes) // 8, outcomes
     return resident_bytes(api.pid) - before
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_refused_requests_leave_no_memory_behind(tmp_path: Path, kind: str) -> None:
     make, stored = KINDS[kind]
+    # A sixth of these have that outcome, and a leak of so many must exceed the limit.
+    count = 2 * FEW if stored == "unknown" else FEW
     with make(tmp_path) as api:
-        assert measure_growth(api, FEW, stored) < MAX_GROWTH
+        assert measure_growth(api, count, stored) < MAX_GROWTH
 
 
 @pytest.mark.long

@@ -112,16 +112,16 @@ class ArchiveClient:
         body: bytes | None = None,
     ) -> "Reply":
         """Send a request, with each secret in turn until the flusher accepts one."""
-        http = self._http or await self._open_http()
         url = self._urls[partition] + path
         secrets = self._secret.value if self._secret else []
         try:
+            http = self._http or await self._open_http()
             reply = await http.exchange(method, url, headers | _authorize(secrets[:1]), body)
             for secret in secrets[1:]:
                 if reply.status != HTTPStatus.UNAUTHORIZED:
                     break
                 reply = await http.exchange(method, url, headers | _authorize([secret]), body)
-        except ConnectionError as error:
+        except OSError as error:  # also from the import, if no file can be opened
             _log_failure(partition, str(error))
             raise ArchiveUnavailable from None
         return reply

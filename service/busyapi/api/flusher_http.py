@@ -35,7 +35,7 @@ class FlusherHttp:
         """Send a request, and return the reply.
 
         Raises:
-            ConnectionError: there is none; the text says why.
+            ConnectionError: no reply arrived; the text says why.
         """
         try:
             try:

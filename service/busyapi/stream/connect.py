@@ -1,6 +1,7 @@
 """Connecting to one of a host's addresses, which may drop the first packets."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -9,7 +10,6 @@ FIRST_TRIES_SECONDS = (0.2, 0.2, 0.2, 0.4)
 """The kernel repeats a lost SYN only after a second. But those of a new pod are dropped until the
 network policies know its address, and a node that is off never answers: so each address is tried
 again, and the next one, before that. The last try ends when the caller cancels it."""
-
 
 _Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 
@@ -32,16 +32,18 @@ async def connect(
         is_silent = False
         for ip in ips:
             try:
-                async with asyncio.timeout(seconds):
-                    _, protocol = await loop.create_connection(
-                        make_protocol,
-                        ip,
-                        port,
-                        ssl=context,
-                        server_hostname=host if context else None,
-                    )
+                sock = await _connect_socket(ip, port, seconds)
             except TimeoutError:
                 is_silent = True
+                continue
+            except OSError as error:
+                failure = failure or error
+                continue
+            try:
+                # The handshake may take longer than a try: a server that is slow has answered.
+                _, protocol = await loop.create_connection(
+                    make_protocol, sock=sock, ssl=context, server_hostname=host if context else None
+                )
             except OSError as error:
                 failure = failure or error
             else:
@@ -49,3 +51,22 @@ async def connect(
         if not is_silent:
             break
     raise failure or OSError(f"{host} has no address")
+
+
+async def _connect_socket(ip: str, port: int, seconds: float | None) -> socket.socket:
+    """Return a connected socket.
+
+    Raises:
+        TimeoutError: nothing answered in time.
+        OSError: the address refuses the connection.
+    """
+    sock = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)  # noqa: FBT003 - the standard library's
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        async with asyncio.timeout(seconds):
+            await asyncio.get_running_loop().sock_connect(sock, (ip, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -33,7 +33,7 @@ class Credentials:
     """The setting of the file, for error messages."""
 
     def read_login(self) -> Login | None:
-        """Return the login with the password as the file has it now, None if there is none.
+        """Return the login, with the current password of the file; None without credentials.
 
         Raises:
             RedisUnavailable: the file cannot be read.

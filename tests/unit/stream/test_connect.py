@@ -2,12 +2,17 @@
 
 import asyncio
 import socket
+import ssl
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
-from busyapi.stream.connect import connect
+from busyapi.stream.connect import FIRST_TRIES_SECONDS, connect
+from testkit.certificates import Certificates, make_certificates
 
 GOOD, OTHER = "127.0.0.1", "127.0.0.2"
 SECONDS = 10
@@ -58,3 +63,37 @@ async def test_an_address_that_was_silent_is_tried_again() -> None:
             assert pending
             server.accept()[0].close()
             assert await connecting == GOOD
+
+
+@contextmanager
+def serve_tls(certificates: Certificates, pause: float) -> Iterator[tuple[int, list[str]]]:
+    """Accept connections, and begin each TLS handshake after a pause; list who connected."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.certificate, certificates.key)
+    accepted: list[str] = []
+
+    def serve(server: socket.socket) -> None:
+        with suppress(OSError):  # the test has closed it
+            while True:
+                sock, address = server.accept()
+                accepted.append(address[0])
+                time.sleep(pause)
+                with suppress(OSError):
+                    context.wrap_socket(sock, server_side=True)
+
+    with socket.create_server((GOOD, 0)) as server:
+        thread = threading.Thread(target=serve, args=(server,), daemon=True)
+        thread.start()
+        yield server.getsockname()[1], accepted
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(SECONDS)
+
+
+async def test_a_slow_handshake_is_not_begun_again(tmp_path: Path) -> None:
+    certificates = make_certificates(tmp_path)
+    context = ssl.create_default_context(cafile=certificates.ca)
+    with serve_tls(certificates, 3 * max(FIRST_TRIES_SECONDS)) as (port, accepted):
+        async with asyncio.timeout(SECONDS):
+            _, ip = await connect(asyncio.Protocol, "localhost", port, [GOOD, OTHER], context)
+        assert ip == GOOD
+        assert len(accepted) == 1
