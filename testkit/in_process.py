@@ -62,12 +62,17 @@ class RecordingObserver:
         self.errors: list[BusyapiError] = []
         self.usages = 0
         self.calls = 0
+        self.confirmations: list[float] = []
 
     def record_commit(self, usages: int, seconds: float) -> None:
         """Count one commit."""
         del seconds
         self.usages += usages
         self.calls += 1
+
+    def record_confirmation(self, seconds: float) -> None:
+        """Record how long a batch waited for the replicas."""
+        self.confirmations.append(seconds)
 
     def record_disconnect(self, error: BusyapiError) -> None:
         """Record the error that ended the committer's connection."""

@@ -41,6 +41,18 @@ COMMIT = Row(
             alerts=["BusyapiLatencyBurn"],
         ),
         Lines(
+            title="Confirmation by the replicas",
+            about="How long a commit that is on the disk of the primary waits for its replicas:"
+            " the part of the commit duration that the tier replicated adds. Normal: a few"
+            " milliseconds. Higher: the disk of a replica or the network to it is slow.",
+            unit="s",
+            no_data="Only in the tier replicated",
+            queries=[
+                Query(quantile(0.5, "busyapi_confirm_seconds"), "p50"),
+                Query(quantile(0.99, "busyapi_confirm_seconds"), "p99"),
+            ],
+        ),
+        Lines(
             title="Commits",
             about="Commits per second by pod. A committer has one commit in flight at a time:"
             " the longer a commit takes, the fewer and larger they are.",

@@ -208,6 +208,8 @@ class Committer:
                     await asyncio.sleep(0)  # uvloop writes at the end of an iteration, in any order
                     self._complete_stored()
                 replies = await session.wait_replies(sent)
+                if session.confirm_seconds is not None:
+                    self._observer.record_confirmation(session.confirm_seconds)
                 failpoint("api-after-commit")
             except RedisUnavailable as error:
                 self._complete_stored()

@@ -52,6 +52,8 @@ class _ReplyProtocol(asyncio.Protocol):
         self._expected = 0
         self._future: asyncio.Future[list[Any]] | None = None
         self._has_replied = False
+        self.first_reply_at = 0.0
+        """When the first reply to the last commands arrived, by the clock of the loop."""
         self.transport: asyncio.Transport | None = None
         self.closed_reason = ""
         """Why the transport was closed."""
@@ -71,6 +73,8 @@ class _ReplyProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._has_replied = True
+        if not self._replies:
+            self.first_reply_at = self._loop.time()
         if self.on_bytes:
             self.on_bytes()
         try:
@@ -172,6 +176,11 @@ class RedisConnection:
     def is_closed(self) -> bool:
         """Return whether the connection can no longer be used."""
         return self._replies.transport is None
+
+    @property
+    def first_reply_at(self) -> float:
+        """When the first reply to the last commands arrived, by the clock of the loop."""
+        return self._replies.first_reply_at
 
     async def load_scripts(self) -> None:
         """Load every script: a server that restarts forgets them.

@@ -76,6 +76,9 @@ class Session:
         self._view: ReplicaView | None = None
         """The replicas as they were checked; None if commits do not wait for replicas."""
         self._can_confirm_aof = False
+        self.confirm_seconds: float | None = None
+        """How long the last batch, which the primary had stored, waited for its replicas; None if
+        commits do not wait for replicas."""
         self._installation = endpoint.installation
         self.epoch = ""
 
@@ -249,6 +252,9 @@ class Session:
                 may be stored.
         """
         replies = await self._connection.wait_replies(sent)
+        if self._view is not None:
+            now = asyncio.get_running_loop().time()
+            self.confirm_seconds = now - self._connection.first_reply_at
         count = len(replies) - len(self._confirm_commands())
         if problem := self._find_unconfirmed(replies[count:]):
             raise RedisUnavailable(f"the batch is not confirmed: {problem}")

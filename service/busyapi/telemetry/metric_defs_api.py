@@ -116,6 +116,14 @@ COMMIT_SECONDS = MetricDef(
     ),
     buckets=LATENCY_BUCKETS,
 )
+CONFIRM_SECONDS = MetricDef(
+    "busyapi_confirm_seconds",
+    "histogram",
+    "Part of busyapi_commit_seconds, in the tier `replicated`: the time that a batch, which is on"
+    " the disk of the primary, waits for the replicas. High: check their disks and the network.",
+    ("Data path",),
+    buckets=LATENCY_BUCKETS,
+)
 PENDING_USAGES = MetricDef(
     "busyapi_pending_usages",
     "gauge",
@@ -246,6 +254,7 @@ METRICS = (
     *(
         BATCH_USAGES,
         COMMIT_SECONDS,
+        CONFIRM_SECONDS,
         PENDING_USAGES,
         COMMITTERS_READY,
         COMMITTER_FAILURES,

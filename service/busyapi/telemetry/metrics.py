@@ -196,6 +196,7 @@ class ApiMetrics(Metrics):
         self.refused = self._counters(metric_defs_api.REFUSED)
         self.batch_usages = self._histogram(metric_defs_api.BATCH_USAGES)
         self.commit_seconds = self._histogram(metric_defs_api.COMMIT_SECONDS)
+        self.confirm_seconds = self._histogram(metric_defs_api.CONFIRM_SECONDS)
         self.pending_usages = self._gauge(metric_defs_api.PENDING_USAGES)
         self.committers_ready = self._by_partition(metric_defs_api.COMMITTERS_READY)
         self.last_seq = self._by_partition(metric_defs_api.COMMITTED_SEQ)
@@ -235,6 +236,10 @@ class ApiMetrics(Metrics):
         if usages:
             self.batch_usages.observe(usages)
             self.usages.inc(usages)
+
+    def record_confirmation(self, seconds: float) -> None:
+        """Observe how long a batch that the primary had stored waited for its replicas."""
+        self.confirm_seconds.observe(seconds)
 
     def record_disconnect(self, error: BusyapiError) -> None:
         """Count a failure of a committer."""
