@@ -207,6 +207,7 @@ def make_flusher(
     key_seconds: float = 3600,
     max_keys: int = 1000,
     min_replicas: int = 1,
+    metrics: FlusherMetrics | None = None,
 ) -> Flusher:
     """Return a flusher of partition 0."""
     archive_config = ArchiveConfig(
@@ -220,7 +221,8 @@ def make_flusher(
     config = PartitionConfig(0, partitions, bound, tier)
     keys = IdempotencyKeeper(key_seconds, max_keys)
     replicas = ReplicaKeeper(endpoint, archive_config.folder, tier, min_replicas)
-    return Flusher(config, folder, connect, FlusherMetrics(tier), keys, replicas=replicas)
+    metrics = metrics or FlusherMetrics(tier)
+    return Flusher(config, folder, connect, metrics, keys, replicas=replicas)
 
 
 @asynccontextmanager

@@ -289,6 +289,17 @@ BUFFER = Row(
             alerts=["BusyapiReplicasDegraded"],
         ),
         Number(
+            title="Failover",
+            about="Whether the loss of the primary now would lead to a failover; tier replicated"
+            " with Sentinels. Impossible: too few Sentinels answer, or no server with all"
+            " usages can be promoted.",
+            unit="short",
+            steps=[(LOWEST, GREEN), (1, RED)],
+            value_texts=[(0, "possible"), (1, "impossible")],
+            queries=[Query(f"max({select('busyapi_failover_impossible', of=FLUSHER)})")],
+            alerts=["BusyapiFailoverImpossible"],
+        ),
+        Number(
             title="Durability trusted",
             about="Whether config.redisTrust takes the place of a check, because Redis refuses"
             " CONFIG GET. Checked: every setting is as the tier requires. Trusted: nothing shows"

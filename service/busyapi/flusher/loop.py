@@ -78,15 +78,15 @@ class Flusher:
         self._replicas = replicas
         self._buffer: FlushBuffer | None = None
         self._stopping = asyncio.Event()
-        self._next_inspect = 0.0
+        self._next_inspect, self._retention_refused = 0.0, False
         self._durability_error = self._replica_error = ""
-        self._retention_refused = False
         metrics.bound_usages.set(config.bound)
         self._archived_until = time.time()
         """Every usage received before this time is archived, as of the last cycle."""
         self._caught_up = True
         """The last cycle archived every issued seq."""
         metrics.oldest_unarchived_seconds.set_function(self._oldest_seconds)
+        metrics.failover_impossible.set_function(lambda: bool(replicas.failover_obstacle))
 
     @property
     def writer(self) -> PartitionWriter | None:

@@ -25,7 +25,12 @@ from busyapi.failpoints import failpoint
 from busyapi.flusher.failover import HolderPromoter
 from busyapi.flusher.holder_check import ArchiveEvidence, find_missing_data, has_restarted
 from busyapi.flusher.holder_record import HolderRecord
-from busyapi.flusher.replica_servers import ReplicaServers, find_confirming, find_refusal
+from busyapi.flusher.replica_servers import (
+    ReplicaServers,
+    ServerReport,
+    find_confirming,
+    find_refusal,
+)
 from busyapi.ids import Seq
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.partition import OwnedPartition
@@ -49,6 +54,8 @@ class ReplicaKeeper:
     def __init__(self, endpoint: Endpoint, folder: Path, tier: str, minimum: int) -> None:
         self.confirming: frozenset[str] = frozenset()
         """The replicas that must confirm and hold everything; none while commits are refused."""
+        self.failover_obstacle = ""
+        """Why no failover is possible, "" if one is, or the flusher starts none."""
         self._endpoint, self._minimum = endpoint, minimum
         self._is_enabled = tier == "replicated"
         self._record = HolderRecord(folder)
@@ -144,6 +151,7 @@ class ReplicaKeeper:
             # The operator has given up the server that a failover may still promote.
             holders = await self._record.remove(holders._replace(raised=frozenset()))
         report = await self._servers.inspect(partition, primary, holders)
+        self._note_obstacle(report)
         holders, problem = await self._servers.clear_raised(holders, primary, report)
         confirming = find_confirming(report, primary)
         refusal = problem or find_refusal(report, primary, holders, confirming, self._minimum)
@@ -241,7 +249,20 @@ class ReplicaKeeper:
         except (ArchiveFull, ArchiveDamaged) as error:
             blocked = str(error)
         self._report_blocked(blocked)
+        self.failover_obstacle = blocked
         return f"no failover: {blocked}" if blocked else ""
+
+    def _note_obstacle(self, report: ServerReport) -> None:
+        """Keep why the loss of the primary now would not lead to a failover, and log a reason.
+
+        Without Sentinels no failover is expected; the nodes of a cluster are not asked.
+        """
+        obstacle = report.view.failover_obstacle if report.view else "no Sentinel answers"
+        if report.mode != "sentinel":
+            obstacle = ""
+        if obstacle and obstacle != self.failover_obstacle:
+            log.warning("failover_impossible", detail=obstacle)
+        self.failover_obstacle = obstacle
 
     def _report_blocked(self, blocked: str) -> None:
         """Log why no failover starts, if that lasts longer than a Sentinel takes to notice."""

@@ -32,6 +32,8 @@ class SentinelView(NamedTuple):
     promotable: frozenset[str]
     """The ones that a Sentinel reaches and may promote by itself. Its knowledge of a priority is up
     to ten seconds old."""
+    failover_obstacle: str = ""
+    """Why no Sentinel could start a failover now, "" if one could."""
 
 
 async def find_down_primary(endpoint: Endpoint) -> DownPrimary | None:
@@ -55,16 +57,7 @@ async def start_failover(endpoint: Endpoint, down: DownPrimary) -> str:
     """Make one of the Sentinels start a failover now; return why none does, "" if one does."""
     reasons = []
     for host, port in down.sentinels:
-        try:
-            async with asyncio.timeout(ASK_TIMEOUT_SECONDS):
-                (reply,) = await query_server(
-                    endpoint,
-                    (host, port),
-                    endpoint.sentinel_login,
-                    ("SENTINEL", "FAILOVER", endpoint.service),
-                )
-        except (RedisUnavailable, TimeoutError) as error:
-            reply = error
+        reply = await _query(endpoint, (host, port), "FAILOVER")
         is_running = isinstance(reply, ServerError) and reply.code == "INPROG"
         if is_running or not isinstance(reply, Exception):
             return ""
@@ -74,13 +67,28 @@ async def start_failover(endpoint: Endpoint, down: DownPrimary) -> str:
 
 async def read_view(endpoint: Endpoint) -> SentinelView | None:
     """Return what the Sentinels know about replicas, None if none of them answers."""
-    replies = await asyncio.gather(*(_ask(endpoint, node, "REPLICAS") for node in endpoint.hosts))
+    replies, obstacle = await asyncio.gather(
+        asyncio.gather(*(_ask(endpoint, node, "REPLICAS") for node in endpoint.hosts)),
+        _find_obstacle(endpoint),
+    )
     if all(reply is None for reply in replies):
         return None
     replicas = [_parse(replica) for reply in replies for replica in reply or ()]
     return SentinelView(
         frozenset(map(_address_of, replicas)),
         frozenset(_address_of(replica) for replica in replicas if _is_promotable(replica)),
+        obstacle,
+    )
+
+
+async def _find_obstacle(endpoint: Endpoint) -> str:
+    """Return why no Sentinel has a quorum and a majority, "" if one has both."""
+    replies = await asyncio.gather(*(_query(endpoint, node, "CKQUORUM") for node in endpoint.hosts))
+    if not all(isinstance(reply, Exception) for reply in replies):
+        return ""
+    return "; ".join(
+        f"Sentinel {host}:{port}: {reply or 'no reply'}"
+        for (host, port), reply in zip(endpoint.hosts, replies, strict=True)
     )
 
 
@@ -100,15 +108,21 @@ def _address_of(facts: dict[str, str]) -> str:
 
 
 async def _ask(endpoint: Endpoint, node: Address, word: str) -> Any:
-    """Return a Sentinel's reply, None if it does not answer."""
+    """Return a Sentinel's reply, None if it does not answer or refuses."""
+    reply = await _query(endpoint, node, word)
+    return None if isinstance(reply, Exception) else reply
+
+
+async def _query(endpoint: Endpoint, node: Address, word: str) -> Any:
+    """Return a Sentinel's reply, or the exception that took its place."""
     try:
         async with asyncio.timeout(ASK_TIMEOUT_SECONDS):
             (reply,) = await query_server(
                 endpoint, node, endpoint.sentinel_login, ("SENTINEL", word, endpoint.service)
             )
-    except (RedisUnavailable, TimeoutError):
-        return None
-    return None if isinstance(reply, ServerError) else reply
+    except (RedisUnavailable, TimeoutError) as error:
+        return error
+    return reply
 
 
 def _parse(reply: list[bytes]) -> dict[str, str]:

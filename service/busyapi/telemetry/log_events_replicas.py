@@ -26,6 +26,13 @@ REPLICA_EVENTS = (
         "read `detail`; the runbook of BusyapiDurabilityNotMet",
     ),
     LogEvent(
+        "failover_impossible",
+        "warning",
+        ("detail",),
+        "no Sentinel could start a failover now; the primary still works",
+        "the runbook of BusyapiFailoverImpossible",
+    ),
+    LogEvent(
         "replica_timeout_long",
         "warning",
         ("seconds",),

@@ -257,6 +257,7 @@ class FlusherMetrics(Metrics):
         self.oldest_unarchived_seconds = self._gauge(metric_defs_flusher.OLDEST_UNARCHIVED_SECONDS)
         self.replicas_confirming = self._gauge(metric_defs_replicas.REPLICAS_CONFIRMING)
         self.replicas_expected = self._gauge(metric_defs_replicas.REPLICAS_EXPECTED)
+        self.failover_impossible = self._gauge(metric_defs_replicas.FAILOVER_IMPOSSIBLE)
         self.flusher_ready = self._gauge(metric_defs_flusher.FLUSHER_READY)
         self.halted = self._gauge(metric_defs_flusher.HALTED)
         self.epoch_jumps = self._counter(metric_defs_flusher.EPOCH_JUMPS)
