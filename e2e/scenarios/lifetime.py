@@ -62,12 +62,15 @@ def upgrade(release: Release, report: Report) -> None:
             return
         release.install(values, chart)
         release.wait_until_routed()
-        change_under_load(release, row, lambda: release.upgrade({}))
+        # 0.2.0 must be able to read the archive after the rollback.
+        keep_format = {"config": {"archiveFormat": 1}}
+        change_under_load(release, row, lambda: release.upgrade(keep_format))
         row.notes.append(f"from {chart.name}")
     with report.row("rollback to the previous release") as row:
         change_under_load(release, row, lambda: roll_back(release))
     with report.row("upgrade to this release again") as row:
-        change_under_load(release, row, lambda: release.upgrade({}))
+        newest_format = {"config": {"archiveFormat": 2}}
+        change_under_load(release, row, lambda: release.upgrade(newest_format))
 
 
 def roll_back(release: Release) -> None:

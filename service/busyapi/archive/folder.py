@@ -46,7 +46,9 @@ def open_folder(config: ArchiveConfig, lock: FolderLock | None) -> OpenedFolder:
             make_folder(folder)
             lock = FolderLock(folder)
         try:
-            current = identity.claim_identity(folder, partition, config.partitions, config.bound)
+            current = identity.claim_identity(
+                folder, partition, config.partitions, config.bound, config.format
+            )
             try:
                 recovery = _recover(folder, current)
             except ArchiveFull:
@@ -81,7 +83,7 @@ def _delete_expired(
     if not days or has_hole:
         return current
     identities = [current]
-    Retention(folder, damage_reports, set()).delete_expired(
+    Retention(folder, current.ids, damage_reports, set()).delete_expired(
         current, files, days, None, identities.append
     )
     return identities[-1]

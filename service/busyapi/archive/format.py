@@ -1,8 +1,10 @@
-"""The bytes of a segment. Only this module encodes and decodes them; FORMAT.md describes them.
+"""The lines and blocks of a segment, and the bytes of format 1. FORMAT.md describes them.
 
-    block header | zstd frame | block header | zstd frame | … | footer
+    format 1    block header | zstd frame | block header | zstd frame | … | footer
+    format 2    zstd frame | zstd frame | …         and an index in a file of its own
 
-Headers and footer are skippable frames: every zstd reader skips them.
+Headers and footer are skippable frames, which not every zstd reader skips. `frames` and
+`index_file` have the bytes of format 2.
 """
 
 import struct
@@ -11,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 from zlib import crc32
 
-from busyapi.ids import Seq, make_usage_id
+from busyapi.ids import Seq, UsageId, make_usage_id, split_usage_id
 from busyapi.usage_json import format_received_at
 
 MAGIC = b"busyapi\x01"
@@ -49,8 +51,26 @@ class UsageBatch(NamedTuple):
     usages: list[bytes]
 
 
+class IdScheme(NamedTuple):
+    """How the seqs of a partition become ids: only this maps one to the other in a segment."""
+
+    partition: int
+    partitions: int
+
+    def id_of(self, seq: Seq) -> UsageId:
+        """Return the id of a seq."""
+        return make_usage_id(seq, self.partition, self.partitions)
+
+    def seq_of(self, usage_id: int) -> Seq | None:
+        """Return the seq of an id; None if it is of another partition."""
+        if usage_id < 1:
+            return None
+        partition, seq = split_usage_id(UsageId(usage_id), self.partitions)
+        return seq if partition == self.partition else None
+
+
 class BlockHeader(NamedTuple):
-    """A block header, which describes the zstd frame that follows it."""
+    """A description of a zstd frame. In format 1 it is stored before the frame."""
 
     partition: int
     partitions: int
@@ -64,14 +84,16 @@ class BlockHeader(NamedTuple):
     """CRC-32 of the zstd frame."""
 
     @property
-    def size(self) -> int:
-        """Bytes of header and frame."""
-        return BLOCK_SIZE + self.length
+    def ids(self) -> IdScheme:
+        """Whose seqs the frame holds."""
+        return IdScheme(self.partition, self.partitions)
 
 
 class IndexEntry(NamedTuple):
     """The offset of a block in its segment, and what it holds."""
 
+    position: int
+    """The number of the block in its segment, from 0."""
     offset: int
     first: Seq
     last: Seq
@@ -90,7 +112,7 @@ class SegmentIndex:
 
     def __getitem__(self, at: int) -> IndexEntry:
         offset, first, last, earliest, latest = _ENTRY.unpack_from(self.packed, at * _ENTRY.size)
-        return IndexEntry(offset, Seq(first), Seq(last), earliest, latest)
+        return IndexEntry(at, offset, Seq(first), Seq(last), earliest, latest)
 
     def __iter__(self) -> Iterator[IndexEntry]:
         return (self[at] for at in range(len(self)))
@@ -107,8 +129,8 @@ class SegmentIndex:
         return self[at] if at >= 0 and seq <= self[at].last else None
 
 
-class Footer(NamedTuple):
-    """The footer at the end of a finished segment."""
+class SegmentSummary(NamedTuple):
+    """What a finished segment holds: the footer of format 1, the index file of format 2."""
 
     partition: int
     partitions: int
@@ -119,8 +141,17 @@ class Footer(NamedTuple):
     """Bytes of all lines, uncompressed."""
     block_index: SegmentIndex
     offset: int
-    """The offset of the footer, which is the end of the last block."""
+    """The end of the last block. In format 1 the footer is there, in format 2 the file ends."""
     sha256: bytes
+    """Of the file up to the digest itself; in format 2 of the whole file."""
+    format: int = 1
+
+    def end_of(self, entry: IndexEntry) -> int:
+        """Return the end of a block."""
+        following = entry.position + 1
+        if following < len(self.block_index):
+            return self.block_index[following].offset
+        return self.offset
 
 
 def render_lines(batches: Sequence[UsageBatch], partition: int, partitions: int) -> bytes:
@@ -160,7 +191,7 @@ def footer_length(block_count: int) -> int:
     return _FOOTER.size + block_count * _ENTRY.size + _CRC.size + TRAILER_SIZE
 
 
-def encode_footer(footer: Footer) -> bytes:
+def encode_footer(footer: SegmentSummary) -> bytes:
     """Encode a footer up to its SHA-256, which covers these bytes too."""
     block_count = len(footer.block_index)
     size = footer_length(block_count) - _PREFIX
@@ -182,7 +213,7 @@ def parse_footer_size(tail: bytes) -> int | None:
     return int(size) if magic == MAGIC else None
 
 
-def decode_footer(raw: bytes, offset: int) -> Footer | None:
+def decode_footer(raw: bytes, offset: int) -> SegmentSummary | None:
     """Decode a footer that was read at this offset; return None if it is not a valid one."""
     body = len(raw) - TRAILER_SIZE - _CRC.size
     if body < _FOOTER.size or _CRC.unpack_from(raw, body)[0] != crc32(raw[:body]):
@@ -194,4 +225,4 @@ def decode_footer(raw: bytes, offset: int) -> Footer | None:
     if (frame, size + _PREFIX, magic) != (_FOOTER_MAGIC, len(raw), MAGIC) or len(index) != entries:
         return None
     sha256 = raw[body + _CRC.size :][:SHA_SIZE]
-    return Footer(p, partitions, first, last, usages, lines, index, offset, sha256)
+    return SegmentSummary(p, partitions, first, last, usages, lines, index, offset, sha256)

@@ -9,12 +9,13 @@ from typing import Any, BinaryIO, NamedTuple
 from busyapi.archive import disk_reserve, high_water, paths
 from busyapi.archive.checksum import MEMBER, add_checksum, has_valid_checksum
 from busyapi.archive.file_birth import matches_birth, read_birth
-from busyapi.archive.format_version import require_known_format
+from busyapi.archive.format import IdScheme
+from busyapi.archive.format_version import NEWEST_FORMAT, require_known_format
 from busyapi.archive.fsync import translate_full_volume, write_small_file
 from busyapi.errors import ArchiveDamaged, ArchiveFull, PartitionMismatch
 from busyapi.ids import Seq
 
-FORMAT_VERSION = 1
+KNOWN_FORMATS = range(1, NEWEST_FORMAT + 1)
 LEGACY_PREFIX = "busyapi"
 """The key prefix of 0.2.0, which does not record it and drops one that is recorded."""
 
@@ -39,12 +40,23 @@ class Identity(NamedTuple):
     """The file is a copy: usages that the original archived later are not in this archive."""
     prefix: str = ""
     """The prefix of the Redis keys under which it was seeded; empty before that."""
+    format: int = NEWEST_FORMAT
+    """The format of new segments. No segment is of a later one: 0.2.0, which reads format 1 only,
+    refuses the whole archive instead of taking its segments for damaged ones."""
+
+    @property
+    def ids(self) -> IdScheme:
+        """How its seqs become ids."""
+        return IdScheme(self.partition, self.partitions)
 
 
-def claim_identity(folder: Path, partition: int, partitions: int, bound: int) -> Identity:
-    """Read the identity, or create one in a folder without files; raise its bound if necessary.
+def claim_identity(
+    folder: Path, partition: int, partitions: int, bound: int, newest: int = NEWEST_FORMAT
+) -> Identity:
+    """Read the identity, or create one in a folder without files; raise bound and format.
 
-    The bound is on disk when this returns, before any id is issued under it.
+    Both are on disk when this returns, before any id is issued under the bound, and before any
+    segment of the format exists.
 
     Raises:
         PartitionMismatch: the folder has another partition or number of partitions.
@@ -57,11 +69,15 @@ def claim_identity(folder: Path, partition: int, partitions: int, bound: int) ->
                 f"{folder / paths.IDENTITY_NAME} is missing, but the folder has, or had, segments"
             )
         current = write_identity(
-            folder, Identity(token_hex(16), partition, partitions, bound, Seq(1))
+            folder, Identity(token_hex(16), partition, partitions, bound, Seq(1), format=newest)
         )
     require_partition(current, folder, partition, partitions)
     if bound > current.bound:
         current = write_identity(folder, current._replace(bound=bound))
+    if newest > current.format:
+        # On a full volume the writer stays with the old format: deleting must not need space.
+        with suppress(ArchiveFull):
+            current = write_identity(folder, current._replace(format=newest))
     if not current.file_birth:
         # 0.2.0 wrote the file. On a full volume it stays as it is, and a copy is not recognized.
         with suppress(ArchiveFull):
@@ -100,8 +116,8 @@ def read_identity(folder: Path) -> Identity | None:
             raise ArchiveDamaged(
                 f"{path}: its checksum does not match. If you edited the file, remove {MEMBER}"
             )
-        if members["format"] != FORMAT_VERSION:
-            raise ArchiveDamaged(f"{path} is of format {members['format']}, not {FORMAT_VERSION}")
+        if type(members["format"]) is not int or members["format"] not in KNOWN_FORMATS:
+            raise ArchiveDamaged(f"{path} is of format {members['format']}, which never existed")
         numbers = [members[name] for name in ("partition", "partitions", "bound", "keptFrom")]
         if not all(type(number) is int and number >= 0 for number in numbers):
             raise ArchiveDamaged(f"{path} cannot be read: its numbers must be integers from 0")
@@ -117,6 +133,7 @@ def read_identity(folder: Path) -> Identity | None:
             home,
             is_copy,
             str(members.get("prefix", LEGACY_PREFIX if members["seeded"] else "")),
+            members["format"],
         )
     except FileNotFoundError:
         return None
@@ -174,7 +191,7 @@ def write_identity(folder: Path, identity: Identity) -> Identity:
 
 def _make_members(identity: Identity) -> dict[str, Any]:
     return {
-        "format": FORMAT_VERSION,
+        "format": identity.format,
         "archive": identity.archive_id,
         "partition": identity.partition,
         "partitions": identity.partitions,

@@ -5,6 +5,8 @@
     a block of full length, wrong checksum     doubtful
     anything else                              doubtful
 
+In format 2 a block is a zstd frame, and an end that does not decompress is not its beginning.
+
 Either of the two doubtful ends has one of two causes: a power cut kept only some pages of a block,
 or the block was complete once and has changed. A killed process always leaves one of the first two
 ends, because the file grows as bytes are copied into it. The scan cannot determine whether the
@@ -18,11 +20,13 @@ from busyapi.archive.format import (
     BLOCK_SIZE,
     BLOCK_START,
     BlockHeader,
+    IdScheme,
     decode_block_header,
     footer_length,
     footer_start,
 )
-from busyapi.archive.reader import read_footer, scan_blocks
+from busyapi.archive.frames import is_partial_frame
+from busyapi.archive.reader import read_footer, read_format, scan_blocks
 from busyapi.ids import Seq
 
 _CHUNK_BYTES = 1 << 20
@@ -38,7 +42,7 @@ class OpenSegmentScan(NamedTuple):
     is_explained_by_crash: bool
     """There are no such bytes, or a killed writer left them. Otherwise the end is doubtful."""
     next_header: BlockHeader | None
-    """The header at their beginning, if it is valid."""
+    """The header at their beginning, if it is valid. Format 2 has none."""
 
     def first_seq(self, in_name: Seq) -> Seq:
         """Return the smallest of the seqs of the complete blocks and the seq in the file's name."""
@@ -49,12 +53,25 @@ class OpenSegmentScan(NamedTuple):
         return max((header.last for header in self.headers), default=default)
 
 
-def scan_open_segment(fd: int) -> OpenSegmentScan:
-    """Scan an open segment."""
+def scan_open_segment(fd: int, first: Seq, ids: IdScheme) -> OpenSegmentScan:
+    """Scan an open segment whose name begins with a seq."""
     headers, end = [], 0
-    for block in scan_blocks(fd):
+    for block in scan_blocks(fd, ids):
         headers.append(block.header)
         end = block.end
+    if read_format(fd) == 1:
+        return _examine_end(fd, headers, end)
+    size = max(0, os.fstat(fd).st_size - end)
+    next_seq = Seq(headers[-1].last + 1) if headers else first
+    next_line = b'{"id":%d,"receivedAt":"' % ids.id_of(next_seq)
+    is_explained = (
+        not size or is_partial_frame(fd, end, end + size, next_line) or _only_zeros(fd, end)
+    )
+    return OpenSegmentScan(headers, size, is_explained, next_header=None)
+
+
+def _examine_end(fd: int, headers: list[BlockHeader], end: int) -> OpenSegmentScan:
+    """Examine the end of an open segment of format 1."""
     footer = read_footer(fd)  # present if the writer died before the rename
     if footer and footer.offset == end:
         return OpenSegmentScan(headers, 0, is_explained_by_crash=True, next_header=None)
@@ -62,7 +79,7 @@ def scan_open_segment(fd: int) -> OpenSegmentScan:
     head = os.pread(fd, BLOCK_SIZE, end)
     following = decode_block_header(head)
     if following:
-        is_explained = size < following.size
+        is_explained = size < BLOCK_SIZE + following.length
     else:
         is_explained = _is_partial_write(head, size, len(headers)) or _only_zeros(fd, end)
     return OpenSegmentScan(headers, size, is_explained, following)

@@ -9,6 +9,7 @@
       damaged, or shorter than  set aside; published usages are missing
         the high-water mark
     file set aside            its complete blocks go into new segments; between them are holes
+    index                     rebuilt if it does not match its segment; removed without one
 
 Recovery never appends to an open file: after a failed fsync the page cache may differ from the
 disk, so only a new file with its own fsync is known to be on disk. A hole stays until an operator
@@ -30,18 +31,13 @@ from busyapi.archive.compression import read_content_size
 from busyapi.archive.format_version import require_known_version
 from busyapi.archive.fsync import rename_file, sync_folder
 from busyapi.archive.identity import Identity
+from busyapi.archive.index_file import replace_index
 from busyapi.archive.open_segment import OpenSegmentScan, scan_open_segment
 from busyapi.archive.paths import TEMPORARY_SUFFIX, ArchiveFile, FileKind
 from busyapi.archive.ranges import SeqRange, find_holes, find_overlaps
-from busyapi.archive.reader import (
-    Block,
-    matches_file,
-    read_footer,
-    require_block_at,
-    scan_blocks,
-    verify_sha256,
-)
+from busyapi.archive.reader import Block, read_block_again, scan_blocks
 from busyapi.archive.segment import Segment
+from busyapi.archive.segment_state import inspect_segment
 from busyapi.errors import ArchiveDamaged
 from busyapi.failpoints import failpoint
 from busyapi.ids import Seq
@@ -62,6 +58,7 @@ class Recovery:
         self.high_water = high_water
         """The high-water mark: all seqs up to it were on disk once."""
         self._doubtful: list[ArchiveFile] = []
+        self._index_paths: list[str] = []
         self._folder = folder
         self._identity = identity
 
@@ -87,12 +84,17 @@ class Recovery:
                 " runbook of BusyapiFlusherHalted says (Fix, step 3)"
             )
         self._delete_archived_doubtful()
+        self._delete_stray_indexes()
         return self.files
 
     def _list_files(self) -> None:
-        files, others = paths.list_files(self._folder, self._identity.partition)
+        files, others, self._index_paths = paths.list_files(self._folder, self._identity.partition)
         self._doubtful = [file for file in files if file.kind is FileKind.DOUBTFUL]
-        self.files = [file for file in files if file.kind is not FileKind.DOUBTFUL]
+        self.files = sorted(
+            self._hide(file) if file.kind is FileKind.OPEN else file
+            for file in files
+            if file.kind is not FileKind.DOUBTFUL
+        )
         for path in others:
             if path.endswith(TEMPORARY_SUFFIX):
                 (self._folder / path).unlink()
@@ -101,6 +103,18 @@ class Recovery:
         newest = [*self.files[-CHECKED_SEGMENTS:], *self._files_of(FileKind.OPEN)]
         for day in {file.day for file in newest}:
             sync_folder(self._folder / day)
+
+    def _hide(self, file: ArchiveFile) -> ArchiveFile:
+        """Give an open segment a name that does not match the pattern of finished ones.
+
+        Otherwise a reader of this pattern would find its usages twice, here and in the copy.
+        """
+        hidden = paths.name_file(FileKind.OPEN, file.day, self._identity.partition, file.first)
+        if hidden.path == file.path or (self._folder / hidden.path).exists():
+            return file
+        failpoint("archive-recover-hide")
+        (self._folder / file.path).rename(self._folder / hidden.path)
+        return hidden
 
     def _files_of(self, kind: FileKind) -> list[ArchiveFile]:
         return [file for file in self.files if file.kind is kind]
@@ -139,19 +153,20 @@ class Recovery:
         return True
 
     def _is_intact(self, file: ArchiveFile) -> bool:
-        """Return whether a finished segment is as its writer left it."""
+        """Return whether a finished segment is as its writer left it; repair its index."""
         with self._open_file(file) as fd:
-            footer = read_footer(fd)
-            return (
-                footer is not None
-                and matches_file(footer, file, self._identity.partition, self._identity.partitions)
-                and verify_sha256(fd, footer)
-            )
+            state = inspect_segment(fd, self._folder, file, self._identity.ids)
+        if state.problem:
+            self.damage_reports.append(f"{self._folder / file.path} {state.problem}")
+        if state.new_index:
+            with suppress(OSError):  # on a full volume lookups do without it
+                replace_index(self._folder, file, state.new_index)
+        return state.is_readable
 
     def _copy_blocks(self, file: ArchiveFile) -> OpenSegmentScan:
         """Copy the complete blocks of an open segment that no finished file holds."""
         with self._open_file(file) as fd:
-            scan = scan_open_segment(fd)
+            scan = scan_open_segment(fd, file.first, self._identity.ids)
         self._salvage(file._replace(first=scan.first_seq(file.first)), scan.last_seq(Seq(0)))
         return scan
 
@@ -172,8 +187,7 @@ class Recovery:
             self._keep_doubtful(file, scan, Seq(last + 1))
 
     def _is_own_block(self, block: Block) -> bool:
-        owner = (block.header.partition, block.header.partitions)
-        return owner == (self._identity.partition, self._identity.partitions)
+        return block.header.ids == self._identity.ids
 
     def _salvage(self, file: ArchiveFile, last: Seq) -> None:
         """Copy the complete blocks that fill holes into finished segments, one for each run."""
@@ -182,11 +196,11 @@ class Recovery:
             return
         with self._open_file(file) as fd:
             runs: list[list[Block]] = []
-            for block in scan_blocks(fd):
+            for block in scan_blocks(fd, self._identity.ids):
                 if self._is_own_block(block) and _fills(block, missing):
                     if not runs or block.header.first != runs[-1][-1].header.last + 1:
                         runs.append([])
-                    runs[-1].append(block._replace(data=b""))
+                    runs[-1].append(block._replace(data=b"", content=b""))
             for run in runs:
                 self._copy_run(fd, file.day, run)
 
@@ -195,7 +209,7 @@ class Recovery:
         copy = Segment(self._folder, self._identity, day, run[0].header.first, TEMPORARY_SUFFIX)
         try:
             for position in run:
-                block = require_block_at(fd, position.offset, f"a segment of {day}")
+                block = read_block_again(fd, position, f"a segment of {day}")
                 written = copy.write(block.header, block.data)
                 copy.accept(block.header, written, read_content_size(block.data))
             failpoint("archive-recover-copied")
@@ -249,6 +263,13 @@ class Recovery:
             if not any(find_holes(archived, max(file.first, self._identity.kept_from), file.last)):
                 with suppress(OSError):  # the next recovery tries again
                     (self._folder / file.path).unlink()
+
+    def _delete_stray_indexes(self) -> None:
+        """Delete the indexes without a segment: a crash left them, or the segment was set aside."""
+        used = {paths.index_path(file) for file in self._files_of(FileKind.SEGMENT)}
+        for path in set(self._index_paths) - used:
+            with suppress(OSError):  # the next recovery tries again
+                (self._folder / path).unlink()
 
     def _unlink(self, file: ArchiveFile) -> None:
         (self._folder / file.path).unlink()

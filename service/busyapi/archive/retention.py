@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from busyapi.archive import identity, paths
+from busyapi.archive.format import IdScheme
 from busyapi.archive.fsync import sync_folder
 from busyapi.archive.identity import Identity
 from busyapi.archive.paths import ArchiveFile, FileKind, utc_day
-from busyapi.archive.reader import read_footer, read_latest_received
+from busyapi.archive.reader import read_format, read_latest_received, read_summary, summarize_blocks
 from busyapi.errors import ArchiveDamaged, ArchiveError, ArchiveFull, FsyncFailed
 from busyapi.failpoints import failpoint
 from busyapi.ids import Seq
@@ -44,13 +45,15 @@ class ExpiredFiles(NamedTuple):
 class Retention:
     """Retention of one partition."""
 
-    def __init__(self, folder: Path, damage_reports: list[str], failed: set[Seq]) -> None:
+    def __init__(
+        self, folder: Path, ids: IdScheme, damage_reports: list[str], failed: set[Seq]
+    ) -> None:
         """Report each file that is skipped, and add its first seq to `failed`."""
         self.refusal = ""
         """Why old files are not deleted; empty if they are."""
         self._failed = failed
         self._damage_reports = damage_reports
-        self._folder = folder
+        self._folder, self._ids = folder, ids
         self._done_on = ""
         self._next_try = 0.0
         self._has_clock_skew = False
@@ -168,15 +171,17 @@ class Retention:
         fd = os.open(self._folder / file.path, os.O_RDONLY)
         try:
             if file.kind is FileKind.OPEN:
-                return read_latest_received(fd)
-            footer = read_footer(fd)
+                return read_latest_received(fd, self._ids)
+            summary = read_summary(fd, self._folder, file)
+            if summary is None and read_format(fd) > 1:
+                summary = summarize_blocks(fd, file, self._ids)
         finally:
             os.close(fd)
-        if footer is None:
-            raise ArchiveDamaged("its footer is damaged")
-        if len(footer.block_index) == 0:
+        if summary is None:
+            raise ArchiveDamaged("its blocks or its footer are damaged")
+        if len(summary.block_index) == 0:
             raise ArchiveDamaged("its footer has no blocks")
-        return max(entry.latest_ms for entry in footer.block_index)
+        return max(entry.latest_ms for entry in summary.block_index)
 
     def _delete(self, files: Iterable[ArchiveFile]) -> list[ArchiveFile]:
         """Unlink files, and then the empty day folders; return the deleted files."""
@@ -185,6 +190,8 @@ class Retention:
             try:
                 failpoint("archive-retention-unlink")
                 (self._folder / file.path).unlink(missing_ok=True)
+                # Recovery deletes an index without a segment, if the process dies here.
+                (self._folder / paths.index_path(file)).unlink(missing_ok=True)
             except OSError as error:
                 self._report_damage(
                     file.first,

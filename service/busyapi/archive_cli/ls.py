@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from busyapi.archive.paths import ArchiveFile, FileKind
 from busyapi.archive.ranges import SeqRange
-from busyapi.archive.reader import read_footer
+from busyapi.archive.reader import read_format, read_summary
 from busyapi.archive_cli.snapshot import ArchivePartition
 
 
@@ -34,11 +34,12 @@ def _describe_times(partition: ArchivePartition, file: ArchiveFile) -> str:
     if file.kind is not FileKind.SEGMENT:
         return ""
     with partition.open_file(file) as opened:
-        footer = read_footer(opened[0]) if opened else None
-    if footer is None:
-        return "footer damaged: see verify"
-    earliest = min(entry.earliest_ms for entry in footer.block_index)
-    latest = max(entry.latest_ms for entry in footer.block_index)
+        summary = read_summary(opened[0], partition.folder, file) if opened else None
+        is_framed = opened is not None and read_format(opened[0]) > 1
+    if summary is None:
+        return "no index: see verify" if is_framed else "footer damaged: see verify"
+    earliest = min(entry.earliest_ms for entry in summary.block_index)
+    latest = max(entry.latest_ms for entry in summary.block_index)
     return f"{_format_second(earliest)} {_format_second(latest)}"
 
 

@@ -12,7 +12,14 @@ from typing import NamedTuple
 from busyapi.archive import high_water, identity
 from busyapi.archive.paths import ArchiveFile, FileKind
 from busyapi.archive.ranges import COVERING_KINDS, SeqRange, find_holes, find_overlaps, intersect
-from busyapi.archive.reader import Block, matches_file, read_block_at, read_footer, scan_blocks
+from busyapi.archive.reader import (
+    Block,
+    matches_file,
+    read_format,
+    read_indexed_block,
+    read_summary,
+    scan_blocks,
+)
 from busyapi.archive_cli.snapshot import ArchivePartition
 from busyapi.errors import ArchiveDamaged
 from busyapi.ids import MAX_ID, Seq
@@ -98,31 +105,34 @@ class OrderedReader:
             self._report(f"{file.path}: {error}")
 
     def _select_blocks(self, fd: int, file: ArchiveFile, span: SeqRange) -> Iterator[Block]:
-        own = self._partition.identity
-        footer = read_footer(fd) if file.kind is FileKind.SEGMENT else None
-        if footer and matches_file(footer, file, own.partition, own.partitions):
+        summary = (
+            read_summary(fd, self._partition.folder, file)
+            if file.kind is FileKind.SEGMENT
+            else None
+        )
+        if summary and matches_file(summary, file, *self._partition.identity.ids):
             self._next_seq = Seq(file.last + 1)
-            for entry in footer.block_index:
+            for entry in summary.block_index:
                 if not self._may_match_block(entry.earliest_ms, entry.latest_ms):
                     continue
-                block = read_block_at(fd, entry.offset)
-                if block and (block.header.first, block.header.last) == (entry.first, entry.last):
+                block = read_indexed_block(fd, summary, entry)
+                if block:
                     yield block
                 else:
                     self._report_unreadable(file, SeqRange(entry.first, entry.last), span)
             return
-        if file.kind is FileKind.SEGMENT:
+        if file.kind is FileKind.SEGMENT and read_format(fd) == 1:
             self._report(f"{file.path}: its footer is damaged, or belongs to another file")
         yield from self._scan_blocks(fd, file, span)
 
     def _scan_blocks(self, fd: int, file: ArchiveFile, span: SeqRange) -> Iterator[Block]:
-        """Yield the complete blocks of a file that has no reliable footer."""
-        own = self._partition.identity
-        for block in scan_blocks(fd):
+        """Yield the complete blocks of a file that has no reliable footer or index."""
+        ids = self._partition.identity.ids
+        for block in scan_blocks(fd, ids):
             header = block.header
             self._report_unreadable(file, SeqRange(self._next_seq, Seq(header.first - 1)), span)
             self._next_seq = Seq(header.last + 1)
-            if (header.partition, header.partitions) != (own.partition, own.partitions):
+            if header.ids != ids:
                 self._report(
                     f"{file.path}: the block at {block.offset} belongs to another partition"
                 )

@@ -1,0 +1,51 @@
+"""The state of a finished segment, by its own bytes and by its index or footer.
+
+In format 2 the segment counts, and the index is only a statement about it: a missing index, or one
+of another file, does not make a segment damaged.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from busyapi.archive import paths
+from busyapi.archive.format import IdScheme, SegmentSummary
+from busyapi.archive.paths import ArchiveFile
+from busyapi.archive.reader import (
+    matches_file,
+    read_format,
+    read_summary,
+    summarize_blocks,
+    verify_sha256,
+)
+
+
+class SegmentState(NamedTuple):
+    """What was found."""
+
+    is_readable: bool
+    """All its usages can be read."""
+    problem: str = ""
+    """What an operator should know of a readable segment: the rest of a sentence."""
+    new_index: SegmentSummary | None = None
+    """What its index should state, if it states something else."""
+
+
+def inspect_segment(fd: int, folder: Path, file: ArchiveFile, ids: IdScheme) -> SegmentState:
+    """Read a finished segment completely, and compare it with its index or footer."""
+    stated = read_summary(fd, folder, file)
+    if stated and not matches_file(stated, file, *ids):
+        stated = None
+    if stated and verify_sha256(fd, stated):
+        return SegmentState(is_readable=True)
+    summary = summarize_blocks(fd, file, ids) if read_format(fd) > 1 else None
+    if summary is None:
+        return SegmentState(is_readable=False)
+    if stated and stated.block_index.packed == summary.block_index.packed:
+        # The index stays: it proves that a byte has changed, although all blocks can be read.
+        return SegmentState(
+            is_readable=True,
+            problem="has changed: its usages can be read, but its SHA-256 does not match",
+        )
+    had_index = (folder / paths.index_path(file)).exists()
+    problem = "had an index of another file, or a damaged one, which was replaced"
+    return SegmentState(True, problem if had_index else "", summary)  # noqa: FBT003 - a field
