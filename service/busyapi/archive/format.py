@@ -85,7 +85,7 @@ class BlockHeader(NamedTuple):
 
     @property
     def ids(self) -> IdScheme:
-        """Whose seqs the frame holds."""
+        """How the seqs of its lines become ids."""
         return IdScheme(self.partition, self.partitions)
 
 

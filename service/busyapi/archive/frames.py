@@ -1,6 +1,6 @@
 """The zstd frames of a segment of format 2, which hold lines and nothing else.
 
-A frame has no header of ours. Its length follows from the headers of its zstd blocks, zstd's
+busyapi adds no header to a frame. Its length follows from the headers of its zstd blocks, zstd's
 checksum protects its content, and its lines say which seqs it holds and when they were received.
 """
 

@@ -105,7 +105,7 @@ class Recovery:
             sync_folder(self._folder / day)
 
     def _hide(self, file: ArchiveFile) -> ArchiveFile:
-        """Give an open segment a name that does not match the pattern of finished ones.
+        """Rename an open segment, so that it does not match the pattern of finished ones.
 
         Otherwise a reader of this pattern would find its usages twice, here and in the copy.
         """
