@@ -121,8 +121,11 @@ def read_block_again(fd: int, block: Block, name: str) -> Block:
     Raises:
         ArchiveDamaged: it has changed; the message names the file.
     """
-    if block.size == block.header.length:
-        again = read_frame_block(fd, block.offset, block.end, block.header.ids)
+    again: Block | None = None
+    if block.size == block.header.length:  # format 2: the scan has read and decompressed it
+        data = os.pread(fd, block.size, block.offset)
+        if len(data) == block.size and crc32(data) == block.header.checksum:
+            again = block._replace(data=data)
     else:
         again = read_block_at(fd, block.offset)
     if again is None or again.header != block.header:
