@@ -1,6 +1,6 @@
 """A primary with two replicas under Sentinels, and a stack in the tier `replicated` under load."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,8 @@ KINDS = ((0, False), (0, True), (20, False), (20, True))
 """Batch size (0: single) and use of keys, for every kind of post."""
 STEP_SECONDS = 60
 SERVERS = 3
+RESYNC_SECONDS = 20
+"""How long the primary takes to send a copy: longer than it lives after that."""
 
 EndFault = Callable[[], object]
 Fault = Callable[[Server, Server], EndFault]
@@ -41,11 +43,18 @@ class ReplicatedStack:
     """Three servers, three Sentinels and a stack."""
 
     def __init__(
-        self, folder: Path, flavour: Flavour, build: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        flavour: Flavour,
+        build: Mapping[str, str] | None = None,
+        *,
+        links: Sequence[Proxy] = (),
     ) -> None:
-        self.sentinels = SentinelSet(folder / "sentinels", flavour, config=CONFIG, replicas=2)
+        self.sentinels = SentinelSet(
+            folder / "sentinels", flavour, config=CONFIG, replicas=2, links=links
+        )
         self.history = History()
-        self._folder, self._build = folder, build or {}
+        self._folder, self._settings = folder, SETTINGS | dict(build or {})
         self._stack: Stack | None = None
 
     @property
@@ -58,11 +67,13 @@ class ReplicatedStack:
     def running(self) -> Iterator[None]:
         """Start everything, and wait until all three servers hold everything."""
         with self.sentinels:
-            settings = SETTINGS | dict(self._build)
-            self._stack = Stack(self._folder / "stack", self.sentinels, settings=settings)
+            self._stack = self._make_stack()
             with self._stack:
                 self.wait_for_holders()
                 yield
+
+    def _make_stack(self) -> Stack:
+        return Stack(self._folder / "stack", self.sentinels, settings=self._settings)
 
     @contextmanager
     def posting(self) -> Iterator[None]:
@@ -79,7 +90,11 @@ class ReplicatedStack:
     def holders(self) -> set[Server]:
         """Return the servers that the archive names as holders of every usage."""
         named = read_holders(self.stack.archive / "p00").processes
-        return {server for server in self.sentinels.servers if f"127.0.0.1:{server.port}" in named}
+        return {
+            server
+            for server in self.sentinels.servers
+            if f"127.0.0.1:{server.announced_port}" in named
+        }
 
     def replicas(self) -> list[Server]:
         """Return the servers that are not the primary."""
@@ -134,12 +149,23 @@ def follow(server: Server, port: int) -> bool:
     return True
 
 
+def _is_copying(replica: Server) -> bool:
+    return bool(replica.replication()["master_sync_in_progress"])
+
+
 class ReplicaFaults:
     """Faults of one replica. Each begins at once, and returns what ends it."""
 
     def __init__(self, stack: ReplicatedStack, running: ExitStack) -> None:
         self._stack, self._running = stack, running
-        self.kinds: list[Fault] = [self.none, self.pause, self.lag, self.cut_off, self.resync]
+        self.kinds: list[Fault] = [
+            self.none,
+            self.pause,
+            self.lag,
+            self.cut_off,
+            self.return_without_data,
+            self.resync,
+        ]
 
     def none(self, replica: Server, primary: Server) -> EndFault:
         """Do nothing."""
@@ -166,10 +192,19 @@ class ReplicaFaults:
         link.mute()
         return link.close
 
-    def resync(self, replica: Server, primary: Server) -> EndFault:
-        """Delete its data, so that it copies everything."""
+    def return_without_data(self, replica: Server, primary: Server) -> EndFault:
+        """Delete its data, so that it copies everything, which takes less than a second."""
         lose(replica)
         return_empty(replica, primary)
+        return lambda: None
+
+    def resync(self, replica: Server, primary: Server) -> EndFault:
+        """Delete its data, and let it copy for as long as the primary lives."""
+        lose(replica)
+        delay_us = RESYNC_SECONDS * 1_000_000 // primary.command("DBSIZE")
+        primary.command("CONFIG", "SET", "rdb-key-save-delay", delay_us)
+        return_empty(replica, primary)
+        wait_until(partial(_is_copying, replica), f"{replica} to copy from {primary}")
         return lambda: None
 
     def _connect_by_proxy(self, replica: Server, primary: Server) -> Proxy:
