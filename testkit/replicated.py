@@ -39,41 +39,19 @@ EndFault = Callable[[], object]
 Fault = Callable[[Server, Server], EndFault]
 
 
-class ReplicatedStack:
-    """Three servers, three Sentinels and a stack."""
+class LoadedStack:
+    """A stack under load, and the history of that load."""
 
-    def __init__(
-        self,
-        folder: Path,
-        flavour: Flavour,
-        build: Mapping[str, str] | None = None,
-        *,
-        links: Sequence[Proxy] = (),
-    ) -> None:
-        self.sentinels = SentinelSet(
-            folder / "sentinels", flavour, config=CONFIG, replicas=2, links=links
-        )
+    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
         self.history = History()
-        self._folder, self._settings = folder, SETTINGS | dict(build or {})
+        self._folder, self._settings = folder, SETTINGS | dict(settings)
         self._stack: Stack | None = None
 
     @property
     def stack(self) -> Stack:
-        """The processes; they exist while this runs, because they must know the Sentinels."""
+        """The processes; they exist while this runs, because they must know the servers."""
         assert self._stack
         return self._stack
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Start everything, and wait until all three servers hold everything."""
-        with self.sentinels:
-            self._stack = self._make_stack()
-            with self._stack:
-                self.wait_for_holders()
-                yield
-
-    def _make_stack(self) -> Stack:
-        return Stack(self._folder / "stack", self.sentinels, settings=self._settings)
 
     @contextmanager
     def posting(self) -> Iterator[None]:
@@ -86,6 +64,48 @@ class ReplicatedStack:
                 loads.enter_context(load)
             self.wait_for_usages()
             yield
+
+    def wait_for_usages(self, count: int = 20) -> None:
+        """Wait until further requests are acknowledged."""
+        goal = self.history.acknowledged + count
+        wait_until(lambda: self.history.acknowledged >= goal, "usages", seconds=STEP_SECONDS)
+
+    def finish(self) -> Verdict:
+        """Archive everything, stop, and compare the archive with the answers."""
+        self.stack.wait_until_archived(STEP_SECONDS)
+        codes = self.stack.stop()
+        if set(codes.values()) != {0} or run_verify(self.stack.archive) != 0:
+            raise RuntimeError(f"the archive is damaged, or a process failed: {codes}")
+        return self.stack.check_history(self.history)
+
+
+class ReplicatedStack(LoadedStack):
+    """Three servers, three Sentinels and a stack."""
+
+    def __init__(
+        self,
+        folder: Path,
+        flavour: Flavour,
+        build: Mapping[str, str] | None = None,
+        *,
+        links: Sequence[Proxy] = (),
+    ) -> None:
+        super().__init__(folder, build or {})
+        self.sentinels = SentinelSet(
+            folder / "sentinels", flavour, config=CONFIG, replicas=2, links=links
+        )
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Start everything, and wait until all three servers hold everything."""
+        with self.sentinels:
+            self._stack = self._make_stack()
+            with self._stack:
+                self.wait_for_holders()
+                yield
+
+    def _make_stack(self) -> Stack:
+        return Stack(self._folder / "stack", self.sentinels, settings=self._settings)
 
     def holders(self) -> set[Server]:
         """Return the servers that the archive names as holders of every usage."""
@@ -101,9 +121,9 @@ class ReplicatedStack:
         primary = self.sentinels.primary()
         return [server for server in self.sentinels.servers if server is not primary]
 
-    def wait_for_holders(self) -> None:
+    def wait_for_holders(self, seconds: float = STEP_SECONDS) -> None:
         """Wait until all servers hold everything, and all replicas confirm."""
-        wait_until(self._is_complete, "all servers to hold everything", seconds=STEP_SECONDS)
+        wait_until(self._is_complete, "all servers to hold everything", seconds=seconds)
 
     def _is_complete(self) -> bool:
         # Until it is ready, and without enough replicas, former holders stay on record.
@@ -112,19 +132,6 @@ class ReplicatedStack:
             return False
         confirming = flusher.read_metric("busyapi_replicas_confirming", partition="0")
         return confirming == SERVERS - 1 and len(self.holders()) == SERVERS
-
-    def wait_for_usages(self, count: int = 20) -> None:
-        """Wait until further requests are acknowledged."""
-        goal = self.history.acknowledged + count
-        wait_until(lambda: self.history.acknowledged >= goal, "usages", seconds=STEP_SECONDS)
-
-    def finish(self) -> Verdict:
-        """Archive everything, stop, and compare the archive with the answers."""
-        self.stack.wait_until_archived(STEP_SECONDS)
-        codes = self.stack.stop()
-        if set(codes.values()) != {0} or run_verify(self.stack.archive) != 0:
-            raise RuntimeError(f"the archive is damaged, or a process failed: {codes}")
-        return self.stack.check_history(self.history)
 
 
 def lose(server: Server) -> None:
@@ -156,7 +163,7 @@ def _is_copying(replica: Server) -> bool:
 class ReplicaFaults:
     """Faults of one replica. Each begins at once, and returns what ends it."""
 
-    def __init__(self, stack: ReplicatedStack, running: ExitStack) -> None:
+    def __init__(self, stack: LoadedStack, running: ExitStack) -> None:
         self._stack, self._running = stack, running
         self.kinds: list[Fault] = [
             self.none,

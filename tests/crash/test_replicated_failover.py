@@ -91,7 +91,12 @@ def play_round(replicated: ReplicatedStack, chance: random.Random) -> None:
         end_fault = fault(replica, old)
         # A silent replica leaves the set in between, or does not.
         time.sleep(chance.uniform(0, SILENCE_SECONDS + 2))
+        (flusher,) = replicated.stack.flushers
+        if chance.random() < 0.5:
+            flusher.pause()  # what is acknowledged now is in no archive when the primary is lost
+            time.sleep(0.5)
         lose(old)
+        flusher.resume()
         if chance.random() < 0.5:
             end_fault()  # the Sentinels could promote it
         new = replicated.sentinels.wait_for_failover(old, STEP_SECONDS)
