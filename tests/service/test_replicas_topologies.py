@@ -1,6 +1,7 @@
 """The tier `replicated` with Sentinels and several partitions, and on a cluster."""
 
 import asyncio
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from structlog.testing import capture_logs
 
 from busyapi.archive.holders import Holders, read_holders, write_holders
 from busyapi.stream.cluster import list_replicas
+from busyapi.stream.sentinel import DownPrimary, start_failover
 from busyapi.telemetry.metrics import FlusherMetrics
 from testkit.in_process import (
     endpoint_of,
@@ -51,7 +53,11 @@ async def test_failover_that_cannot_start_is_reported_with_its_reason(tmp_path: 
             replica.kill9()
             primary.kill9()
             expected = f"no failover: 127.0.0.1:{replica.port} cannot be inspected"
-            await poll_until(lambda: expected in flusher.not_ready_reason, "the reason", seconds=20)
+            with capture_logs() as logs:
+                await poll_until(
+                    lambda: "failover_blocked" in {line["event"] for line in logs}, "it", seconds=20
+                )
+            assert expected in flusher.not_ready_reason
             replica.spawn()
             await poll_until(lambda: sentinels.primary() is replica, "a failover", seconds=30)
             await asyncio.to_thread(return_empty, primary, replica)
@@ -105,6 +111,59 @@ async def test_right_that_a_failover_needs_is_missed_while_all_is_well(tmp_path:
             await poll_until(lambda: expected in flusher.not_ready_reason, "a refusal")
             replica.command("ACL", "SETUSER", "default", "+config|set")
             await wait_until_flushing(flusher)
+
+
+async def test_priority_that_cannot_be_written_to_the_configuration_is_refused(
+    tmp_path: Path,
+) -> None:
+    with SentinelSet(tmp_path / "sentinels", config=CONFIG) as sentinels:
+        where, archive = endpoint_of(sentinels), tmp_path / "archive"
+        replica = sentinels.servers[1]
+        path = replica.folder / "server.conf"
+        path.unlink()
+        path.mkdir()  # it can be read as an empty file, and not be replaced
+        flusher = make_flusher(where, archive, tier="replicated")
+        async with run_flusher(flusher, ready=False):
+            expected = (
+                f"write `replica-priority 0` to the configuration file of 127.0.0.1:{replica.port}"
+            )
+            await poll_until(lambda: expected in flusher.not_ready_reason, "a refusal")
+            path.rmdir()
+            await wait_until_flushing(flusher)
+        assert "replica-priority 0\n" in path.read_text()
+
+
+async def test_configuration_that_can_never_be_written_is_logged(tmp_path: Path) -> None:
+    sentinels = SentinelSet(tmp_path / "sentinels", config=CONFIG)
+    replica = sentinels.servers[1]
+    lines = (replica.folder / "server.conf").read_text().splitlines()
+    words = [word for line in lines for word in shlex.split(f"--{line}")]
+    replica.argv = [replica.argv[0], *words]
+    with sentinels, capture_logs() as logs:
+        where, archive = endpoint_of(sentinels), tmp_path / "archive"
+        async with run_flusher(make_flusher(where, archive, tier="replicated")):
+            await poll_until(
+                lambda: "priority_not_saved" in {line["event"] for line in logs}, "it to be logged"
+            )
+    named = {line["server"] for line in logs if line["event"] == "priority_not_saved"}
+    assert named == {f"127.0.0.1:{replica.port}"}
+
+
+async def test_next_sentinel_is_asked_for_a_failover_if_the_first_refuses(tmp_path: Path) -> None:
+    with SentinelSet(tmp_path / "sentinels") as sentinels:
+        where = endpoint_of(sentinels)
+        first, second, third = sentinels.sentinels
+        addresses = tuple(("127.0.0.1", part.port) for part in (first, second, third))
+        down = DownPrimary("not asked for", addresses, 3.0)
+        for sentinel in (first, third):
+            sentinel.client.acl_setuser("default", commands=["-sentinel|failover"])
+        old, other = sentinels.servers
+        assert await start_failover(where, down) == ""
+        await poll_until(lambda: sentinels.primary() is other, "a failover", seconds=20)
+        second.client.acl_setuser("default", commands=["-sentinel|failover"])
+        reasons = await start_failover(where, down)
+        assert reasons.count("refuses the user") == len(addresses)
+        assert sentinels.primary() is not old
 
 
 async def test_replica_that_sentinels_know_by_another_address_does_not_confirm(

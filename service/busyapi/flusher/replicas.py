@@ -20,7 +20,13 @@ import structlog
 
 from busyapi.archive.holders import Holders
 from busyapi.archive.writer import PartitionWriter
-from busyapi.errors import ArchiveDamaged, ArchiveFull, DurabilityNotMet, NotSeeded
+from busyapi.errors import (
+    ArchiveDamaged,
+    ArchiveFull,
+    DurabilityNotMet,
+    NotSeeded,
+    RedisUnavailable,
+)
 from busyapi.failpoints import failpoint
 from busyapi.flusher.failover import HolderPromoter
 from busyapi.flusher.holder_check import ArchiveEvidence, find_missing_data, has_restarted
@@ -36,6 +42,7 @@ from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.replica_store import PrimaryReplicas
 from busyapi.stream.replicas import ReplicaRecord, describe_servers, describe_unconfirmed
+from busyapi.stream.sentinel import find_down_primary
 
 log = structlog.get_logger()
 
@@ -124,24 +131,41 @@ class ReplicaKeeper:
         """Inspect the replicas if due, and record changes; return why no commit is allowed.
 
         Raises:
-            RedisUnavailable: the connection failed, or the lease is lost.
+            RedisUnavailable: the connection failed, the lease is lost, or a failover is needed.
             NotSeeded: the server has another history than at `require_holder`.
             ArchiveFull, FsyncFailed: the holders could not be written.
         """
         if not self._is_enabled:
             return ""
+        await self._require_reachable(partition)
         primary = await partition.replicas.read()
         if primary.server_id != self._server_id:
             # It was a replica in between: the holders must not be compared with what it lists.
             raise NotSeeded("the server's replication history has changed")
         self._blocked, self._blocked_since = "", None
         if not partition.replicas.is_decider:
-            return describe_unconfirmed(
+            self._refusal = describe_unconfirmed(
                 primary.record, primary.view, primary.server_id, self._minimum
             )
-        if not primary.is_unchanged(self._last) or monotonic() >= self._next_decision:
+        elif not primary.is_unchanged(self._last) or monotonic() >= self._next_decision:
             self._refusal = await self._decide(partition, writer, primary)
         return self._refusal
+
+    async def _require_reachable(self, partition: OwnedPartition) -> None:
+        """While commits are refused, check that the Sentinels do not find the primary down.
+
+        The network may have failed between it and all other servers, and not between it and this
+        process: without a failover, commits would be refused until the network is repaired.
+
+        Raises:
+            RedisUnavailable: the Sentinels find the primary down.
+        """
+        if not self._refusal or self._endpoint.mode != "sentinel":
+            return
+        if down := await partition.await_with_lease(find_down_primary(self._endpoint)):
+            raise RedisUnavailable(
+                f"the Sentinels find the primary {down.address} down: {self._refusal}"
+            )
 
     async def _decide(
         self, partition: OwnedPartition, writer: PartitionWriter, primary: PrimaryReplicas

@@ -33,6 +33,14 @@ REPLICA_EVENTS = (
         "the runbook of BusyapiFailoverImpossible",
     ),
     LogEvent(
+        "priority_not_saved",
+        "warning",
+        ("server", "detail"),
+        "a server cannot write its configuration file: after a restart it has the"
+        " `replica-priority` that the file has now",
+        "see that the file has `replica-priority 0`",
+    ),
+    LogEvent(
         "replica_timeout_long",
         "warning",
         ("seconds",),
