@@ -41,6 +41,22 @@ REPLICA_EVENTS = (
         "see that the file has `replica-priority 0`",
     ),
     LogEvent(
+        "handover_started",
+        "warning",
+        ("primary", "chosen"),
+        "the primary is about to stop, or an operator ran `busyapi hand-over`: the flusher chose"
+        " the server that replaces it",
+        NO_ACTION,
+    ),
+    LogEvent(
+        "handover_refused",
+        "warning",
+        ("primary", "detail"),
+        "`primary` asked to be replaced, and `detail` is why it is not yet. The flusher tries again"
+        " until the request expires",
+        "the runbook of BusyapiReplicasDegraded",
+    ),
+    LogEvent(
         "replica_timeout_long",
         "warning",
         ("seconds",),
