@@ -9,7 +9,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -58,7 +58,9 @@ def play(system: System, title: str, kills: Sequence[str]) -> Record:
                 system.wait_until_whole()
                 _wait_for_usages(history)
                 print_progress(f"{title}: {kill} {number + 1} of {len(kills)}")
-        verdict = system.check(history)
+        # `busyapi archive verify` prints what it finds.
+        with redirect_stdout(sys.stderr):
+            verdict = system.check(history)
     return Record(title, len(kills), verdict, list(find_silences(history, killed)))
 
 

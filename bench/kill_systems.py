@@ -106,7 +106,11 @@ class Busyapi(System):
 
     def wait_until_whole(self) -> None:
         """Wait until every server has everything."""
-        self._replicated.wait_for_holders()
+        try:
+            self._replicated.wait_for_holders()
+        except TimeoutError as error:
+            (flusher,) = self._replicated.stack.flushers
+            raise TimeoutError(f"{error}\n{flusher.tail()}") from None
 
     def check(self, history: History) -> Verdict:
         """Compare the archive with the answers, at the end."""
