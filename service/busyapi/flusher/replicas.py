@@ -13,6 +13,7 @@ server may leave, because no Sentinel promotes it: every server has `replica-pri
 this flusher raises it (`failover`). docs/explanation/replication.md gives the reasons.
 """
 
+import asyncio
 from pathlib import Path
 from time import monotonic
 
@@ -20,11 +21,16 @@ import structlog
 
 from busyapi.archive.holders import Holders
 from busyapi.archive.writer import PartitionWriter
-from busyapi.errors import ArchiveDamaged, ArchiveFull, DurabilityNotMet, NotSeeded
+from busyapi.errors import DurabilityNotMet, NotSeeded
 from busyapi.failpoints import failpoint
-from busyapi.flusher.failover import HolderPromoter
+from busyapi.flusher.failover import Failover, HolderPromoter
 from busyapi.flusher.handover import Handover
-from busyapi.flusher.holder_check import ArchiveEvidence, find_missing_data, has_restarted
+from busyapi.flusher.holder_check import (
+    find_missing_data,
+    find_predecessors,
+    has_restarted,
+    read_evidence,
+)
 from busyapi.flusher.holder_record import HolderRecord
 from busyapi.flusher.replica_servers import ReplicaServers, find_confirming, find_refusal
 from busyapi.flusher.retry import DecisionTimer, LastingProblem
@@ -33,13 +39,12 @@ from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.replica_store import PrimaryReplicas
 from busyapi.stream.replicas import ReplicaRecord, describe_servers, describe_unconfirmed
+from busyapi.stream.sentinel import read_primary
 
 log = structlog.get_logger()
 
 LOOK_INTERVAL_SECONDS = 0.1
 """How often the replicas are read while the flusher waits for usages."""
-MIN_BLOCKED_SECONDS = 3.0
-"""How long a failover may be impossible before that is logged."""
 MAX_UNCONFIRMED_SECONDS = 5.0
 """How long replicas may take to become holders before that is reported."""
 
@@ -54,18 +59,23 @@ class ReplicaKeeper:
         self._is_enabled = tier == "replicated"
         self._record = HolderRecord(folder)
         self._servers = ReplicaServers(endpoint, self._record)
-        self._promoter = HolderPromoter(endpoint, self._raise)
+        self._failover = Failover(HolderPromoter(endpoint, self._raise), self._record)
         self._handover = Handover(endpoint, self._raise)
         self._last: PrimaryReplicas | None = None
         """What the last decision was about, with the record that it wrote."""
-        self._refusal = self._server_id = self._blocked = ""
+        self._refusal = self._server_id = ""
+        self._predecessors: tuple[str, ...] = ()
         self._timer, self._next_look = DecisionTimer(), 0.0
         self._unconfirmed = LastingProblem(MAX_UNCONFIRMED_SECONDS)
-        self._blocking = LastingProblem(MIN_BLOCKED_SECONDS)
         self._logged: object = None
 
-    async def require_holder(self, partition: OwnedPartition, writer: PartitionWriter) -> None:
+    async def require_holder(
+        self, partition: OwnedPartition, writer: PartitionWriter
+    ) -> tuple[str, ...]:
         """Check, before the partition is seeded, that its server has all acknowledged usages.
+
+        Return the ids of the servers for which that is proven: it is the process that confirmed
+        each of their commits.
 
         Raises:
             DurabilityNotMet: it may lack some.
@@ -74,11 +84,13 @@ class ReplicaKeeper:
         if not self._is_enabled:
             if await self._record.delete():
                 log.warning("holders_deleted", detail="Sentinels promote no server by themselves")
-            return
+            return ()
         if writer.identity.is_copy:
             # The copy names the holders of another time. `seed` requires the server that the
             # original was seeded on, or an operator.
             await self._record.delete()
+        if self._endpoint.mode == "sentinel":
+            partition.replicas.connection.is_replaced = self._is_replaced
         primary = await partition.replicas.read()
         self._server_id = primary.server_id
         if not partition.replicas.is_decider:
@@ -87,13 +99,14 @@ class ReplicaKeeper:
                     "the flusher of partition 0 has not yet accepted the server"
                     f" {primary.address}: see its /readyz"
                 )
-            return
+            return primary.record.predecessors
         if await self._record.is_accepted(primary.server_id):
             # The operator's file stays until all servers hold what this one has.
             only = Holders({primary.address: primary.data.run_id})
             await self._record.add(only, partition, writer)
             log.warning("primary_accepted", server=primary.address)
-            return
+            self._predecessors = ()
+            return self._predecessors
         holders = await self._record.read()
         if holders.processes and (doubt := self._find_doubt(primary, holders, writer)):
             raise DurabilityNotMet(
@@ -102,6 +115,8 @@ class ReplicaKeeper:
                 " the primary. If all are lost, run `busyapi archive accept-primary --partition"
                 f" {partition.key_names.partition}`"
             )
+        self._predecessors = find_predecessors(primary, holders)
+        return self._predecessors
 
     def _find_doubt(
         self, primary: PrimaryReplicas, holders: Holders, writer: PartitionWriter
@@ -113,7 +128,7 @@ class ReplicaKeeper:
             and has_restarted(primary.data, holders)
         ):
             return "it is not one of the servers that confirmed them"
-        return find_missing_data(primary.data, holders, _read_evidence(writer))
+        return find_missing_data(primary.data, holders, read_evidence(writer))
 
     async def update(self, partition: OwnedPartition, writer: PartitionWriter) -> str:
         """Inspect the replicas if due, and record changes; return why no commit is allowed.
@@ -129,8 +144,7 @@ class ReplicaKeeper:
         if primary.server_id != self._server_id:
             # It was a replica in between: the holders must not be compared with what it lists.
             raise NotSeeded("the server's replication history has changed")
-        self._blocked = ""
-        self._blocking.has_lasted("")
+        self._failover.end()
         if not partition.replicas.is_decider:
             self._endpoint.successors.update(primary.view.listed)
             self._refusal = describe_unconfirmed(
@@ -192,7 +206,9 @@ class ReplicaKeeper:
         """Write both records in the order that keeps the rule."""
         holders = await self._record.read()
         confirming = frozenset(processes) - {primary.address}
-        record = ReplicaRecord(primary.server_id, confirming, primary.view.syncs, refusal)
+        record = ReplicaRecord(
+            primary.server_id, confirming, primary.view.syncs, refusal, self._predecessors
+        )
         is_done = record == primary.record and (refusal or holders.processes == processes)
         if not is_done and not refusal:
             # First: from here on the server that leaves is never promoted.
@@ -240,31 +256,28 @@ class ReplicaKeeper:
                 detail=refusal,
             )
 
-    async def fail_over(self, writer: PartitionWriter) -> str:
-        """If the Sentinels find the primary down, make them promote a holder; never waits long.
+    async def fail_over(
+        self, writer: PartitionWriter, stopping: asyncio.Event, *, is_lost: bool
+    ) -> str:
+        """If the Sentinels find the primary down, make them promote a holder; wait some seconds.
 
-        Return why no failover starts although it should, "" otherwise.
+        `is_lost` is as for `HolderPromoter.promote`. Return why no failover starts although it
+        should, "" otherwise.
 
         Raises:
             FsyncFailed: what the disk holds is unknown.
         """
         if not self._is_enabled or self._endpoint.mode != "sentinel" or writer.identity.is_copy:
             return ""
-        try:
-            holders = await self._record.read(again=True)
-            if not holders.processes:  # another flusher decides, or none has decided yet
-                return ""
-            blocked = await self._promoter.promote(holders, _read_evidence(writer))
-        except (ArchiveFull, ArchiveDamaged) as error:
-            blocked = str(error)
-        self._report_blocked(blocked)
-        return f"no failover: {blocked}" if blocked else ""
+        run_id = self._server_id.partition("-")[0]
+        return await self._failover.run(writer, stopping, run_id, is_lost=is_lost)
 
-    def _report_blocked(self, blocked: str) -> None:
-        """Log why no failover starts, if that lasts longer than a Sentinel takes to notice."""
-        if self._blocking.has_lasted(blocked) and blocked != self._blocked:
-            log.warning("failover_blocked", detail=blocked)
-            self._blocked = blocked
+    async def _is_replaced(self) -> bool:
+        """Return whether the primary, which does not reply, is down or has been replaced."""
+        primary = await read_primary(self._endpoint)
+        if primary is not None and primary.is_suspected:
+            return True
+        return await self._endpoint.has_successor()
 
     async def _raise(self, address: str, failover_seconds: float) -> None:
         self._servers.expect_failover(address, failover_seconds)
@@ -274,7 +287,3 @@ class ReplicaKeeper:
         self._endpoint.successors.clear()
         self._endpoint.successors.add(address)
         failpoint("failover-after-choice")
-
-
-def _read_evidence(writer: PartitionWriter) -> ArchiveEvidence:
-    return ArchiveEvidence(writer.identity.archive_id, writer.stats.last_usage)
