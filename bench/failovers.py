@@ -2,9 +2,11 @@
 
     python -m bench.failovers --kind crash --rounds 30
     python -m bench.failovers --kind planned --rounds 30
+    python -m bench.failovers --kind silent --rounds 30
 
 Three servers and three Sentinels, an API and a flusher on this machine, and about 200 posts a
-second. `crash` kills the primary with SIGKILL. `planned` does what a server does before it stops:
+second. `crash` kills the primary with SIGKILL. `silent` stops its process, so that it does not
+answer, as a lost node. `planned` does what a server does before it stops:
 it asks the flusher to replace it, waits until it is a replica, and stops. At the end the archive is
 compared with every answer.
 """
@@ -42,6 +44,11 @@ def crash(server: Server) -> None:
     server.kill9()
 
 
+def freeze(server: Server) -> None:
+    """Stop a primary without a word: its connections stay open, and nothing answers."""
+    server.pause()
+
+
 def hand_over(server: Server) -> None:
     """Do what a server does before it stops, as docs/explanation/replication.md says."""
     server.client().set("busyapi:{0}:handover", f"127.0.0.1:{server.port}", ex=REQUEST_SECONDS)
@@ -56,7 +63,11 @@ def hand_over(server: Server) -> None:
     server.stop()
 
 
-KINDS: dict[str, Callable[[Server], None]] = {"crash": crash, "planned": hand_over}
+KINDS: dict[str, Callable[[Server], None]] = {
+    "crash": crash,
+    "planned": hand_over,
+    "silent": freeze,
+}
 
 
 def find_silence(times: list[float], started: float, ended: float) -> float:
@@ -88,6 +99,7 @@ def run(kind: str, rounds: int, flavour: str, folder: Path) -> dict[str, object]
                 new = replicated.sentinels.wait_for_failover(old)
                 replicated.wait_for_usages()
                 intervals.append((started, time.monotonic()))
+                old.kill9()
                 old.spawn()
                 wait_until(lambda: follow(old, new.port), f"{old} to follow {new}")  # noqa: B023
                 replicated.wait_for_holders()

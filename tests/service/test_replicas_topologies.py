@@ -203,6 +203,7 @@ def test_all_partitions_of_a_server_follow_one_decision(tmp_path: Path, flavour:
         assert set(stack.stop().values()) == {0}
         verdict = stack.check_history(load.history)
         assert verdict.ok, verdict
+        assert not verdict.skipped
 
 
 @pytest.mark.faults

@@ -21,7 +21,7 @@ from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.replica_server import ReplicaServer, inspect_replica, raise_priority
 from busyapi.stream.replica_store import PrimaryReplicas, ReplicaStore
-from busyapi.stream.sentinel import Start, read_failover_seconds, start_handover
+from busyapi.stream.sentinel import Start, read_primary, start_handover
 
 log = structlog.get_logger()
 
@@ -106,14 +106,14 @@ class Handover:
             *(inspect_replica(self._endpoint, address, key_names) for address in sorted(online))
         )
         able = [server for server in servers if is_able(server, primary, holders)]
-        seconds = await read_failover_seconds(self._endpoint)
-        if seconds is None:
+        named = await read_primary(self._endpoint)
+        if named is None:
             return "no Sentinel answers"
         if not able:
             reasons = [server.problem for server in servers if server.problem]
             return "; ".join(reasons) or "no replica holds every acknowledged usage"
         best = max(able, key=lambda server: (server.address in holders.raised, server.offset))
-        await self._record_choice(best.address, seconds)
+        await self._record_choice(best.address, named.failover_timeout_seconds)
         await raise_priority(self._endpoint, best.address)
         failpoint("handover-after-raise")
         self.chosen = best.address

@@ -41,7 +41,7 @@ from busyapi.flusher.ownership import PartitionConfig
 from busyapi.flusher.replicas import ReplicaKeeper
 from busyapi.flusher.resources import FlusherResources
 from busyapi.flusher.retry import RETRY_INTERVAL_SECONDS, RetryDelay
-from busyapi.flusher.seed import doubt_reason, seed_partition
+from busyapi.flusher.seed import WITHOUT_JUMP, doubt_reason, seed_partition
 from busyapi.flusher.stats import StageTimes, measure_volume, record_flush
 from busyapi.stream.partition import OwnedPartition
 from busyapi.telemetry.metrics import FlusherMetrics
@@ -87,7 +87,7 @@ class Flusher:
         self._caught_up = True
         """The last cycle archived every issued seq."""
         metrics.oldest_unarchived_seconds.set_function(self._oldest_seconds)
-        metrics.failover_impossible.set_function(lambda: bool(replicas.obstacle.reason))
+        metrics.failover_impossible.set_function(lambda: bool(replicas.failover.obstacle))
 
     @property
     def writer(self) -> PartitionWriter | None:
@@ -130,7 +130,9 @@ class Flusher:
             self._buffer = None
             blocked = ""
             if isinstance(error, RedisUnavailable) and self.writer:
-                blocked = await self._replicas.fail_over(self.writer)
+                blocked = await self._replicas.fail_over(
+                    self.writer, self._stopping, is_lost=self._retry.is_lost
+                )
             await self._mark_not_ready(error, self._retry.next_seconds(error), blocked)
         except ArchiveFull as error:
             self._metrics.archive_errors["full"].inc()
@@ -198,10 +200,12 @@ class Flusher:
 
     async def _seed(self, partition: OwnedPartition, writer: PartitionWriter) -> None:
         cursor = writer.cursor
-        await self._replicas.require_holder(partition, writer)
-        why = await seed_partition(partition, writer, self._config, self._idempotency_keys)
+        predecessors = await self._replicas.require_holder(partition, writer)
+        why = await seed_partition(
+            partition, writer, self._config, self._idempotency_keys, predecessors
+        )
         log.info("partition_seeded", why=why, cursor=writer.cursor)
-        if why not in {"same history", "fresh install"}:
+        if why not in WITHOUT_JUMP:
             self._metrics.epoch_jumps.inc()
             log.warning("ids_skipped", why=why, before_seq=cursor, after_seq=writer.cursor)
         await self._update_replicas(partition)

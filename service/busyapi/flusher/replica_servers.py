@@ -129,8 +129,8 @@ class ReplicaServers:
     ) -> tuple[Holders, str]:
         """Set the priority of raised servers but `keep` back to 0, and forget them once final.
 
-        A server is forgotten when its priority is 0 for good, and no Sentinel can still be
-        executing the failover. Return the holders, and why the primary's priority is not 0.
+        A server is forgotten when its priority is 0 for good and no Sentinel executes the failover:
+        all say so, or its time is over. Return the holders, and why the primary's is not 0.
 
         Raises:
             ArchiveFull, FsyncFailed: the holders could not be written.
@@ -144,12 +144,14 @@ class ReplicaServers:
                 continue
             if server and not server.is_unpromotable:
                 self._lowered_at.pop(address, None)
-            if address not in self._lowered_at:
+            was_lowered = address in self._lowered_at
+            if not was_lowered:
                 if failure := await lower_priority(self._endpoint, address):
                     problem = problem or failure
                     continue
                 self._lowered_at[address] = now
-            if is_primary or now - self._lowered_at[address] > self._failover_seconds:
+            is_idle = was_lowered and report.view is not None and address in report.view.idle
+            if is_primary or is_idle or now - self._lowered_at[address] > self._failover_seconds:
                 cleared.add(address)
         if cleared:
             for address in cleared:

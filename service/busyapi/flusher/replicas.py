@@ -13,6 +13,7 @@ server may leave, because no Sentinel promotes it: every server has `replica-pri
 this flusher raises it (`failover`). docs/explanation/replication.md gives the reasons.
 """
 
+import asyncio
 from pathlib import Path
 from time import monotonic
 
@@ -20,18 +21,16 @@ import structlog
 
 from busyapi.archive.holders import Holders
 from busyapi.archive.writer import PartitionWriter
-from busyapi.errors import (
-    ArchiveDamaged,
-    ArchiveFull,
-    DurabilityNotMet,
-    NotSeeded,
-    RedisUnavailable,
-)
+from busyapi.errors import DurabilityNotMet, NotSeeded
 from busyapi.failpoints import failpoint
-from busyapi.flusher.failover import HolderPromoter
-from busyapi.flusher.failover_obstacle import FailoverObstacle
+from busyapi.flusher.failover import Failover, HolderPromoter
 from busyapi.flusher.handover import Handover
-from busyapi.flusher.holder_check import ArchiveEvidence, find_missing_data, has_restarted
+from busyapi.flusher.holder_check import (
+    find_missing_data,
+    find_predecessors,
+    has_restarted,
+    read_evidence,
+)
 from busyapi.flusher.holder_record import HolderRecord
 from busyapi.flusher.replica_servers import ReplicaServers, find_confirming, find_refusal
 from busyapi.flusher.retry import DecisionTimer, LastingProblem
@@ -40,7 +39,7 @@ from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.replica_store import PrimaryReplicas
 from busyapi.stream.replicas import ReplicaRecord, describe_servers, describe_unconfirmed
-from busyapi.stream.sentinel import find_down_primary
+from busyapi.stream.sentinel import read_primary
 
 log = structlog.get_logger()
 
@@ -56,22 +55,27 @@ class ReplicaKeeper:
     def __init__(self, endpoint: Endpoint, folder: Path, tier: str, minimum: int) -> None:
         self.confirming: frozenset[str] = frozenset()
         """The replicas that must confirm and hold everything; none while commits are refused."""
-        self.obstacle = FailoverObstacle()
         self._endpoint, self._minimum = endpoint, minimum
         self._is_enabled = tier == "replicated"
         self._record = HolderRecord(folder)
+        self.failover = Failover(HolderPromoter(endpoint, self._raise), self._record)
         self._servers = ReplicaServers(endpoint, self._record)
-        self._promoter = HolderPromoter(endpoint, self._raise)
         self._handover = Handover(endpoint, self._raise)
         self._last: PrimaryReplicas | None = None
         """What the last decision was about, with the record that it wrote."""
         self._refusal = self._server_id = ""
+        self._predecessors: tuple[str, ...] = ()
         self._timer, self._next_look = DecisionTimer(), 0.0
         self._unconfirmed = LastingProblem(MAX_UNCONFIRMED_SECONDS)
         self._logged: object = None
 
-    async def require_holder(self, partition: OwnedPartition, writer: PartitionWriter) -> None:
+    async def require_holder(
+        self, partition: OwnedPartition, writer: PartitionWriter
+    ) -> tuple[str, ...]:
         """Check, before the partition is seeded, that its server has all acknowledged usages.
+
+        Return the ids of the servers for which that is proven: it is the process that confirmed
+        each of their commits.
 
         Raises:
             DurabilityNotMet: it may lack some.
@@ -80,11 +84,13 @@ class ReplicaKeeper:
         if not self._is_enabled:
             if await self._record.delete():
                 log.warning("holders_deleted", detail="Sentinels promote no server by themselves")
-            return
+            return ()
         if writer.identity.is_copy:
             # The copy names the holders of another time. `seed` requires the server that the
             # original was seeded on, or an operator.
             await self._record.delete()
+        if self._endpoint.mode == "sentinel":
+            partition.replicas.connection.is_replaced = self._is_replaced
         primary = await partition.replicas.read()
         self._server_id = primary.server_id
         if not partition.replicas.is_decider:
@@ -93,13 +99,14 @@ class ReplicaKeeper:
                     "the flusher of partition 0 has not yet accepted the server"
                     f" {primary.address}: see its /readyz"
                 )
-            return
+            return primary.record.predecessors
         if await self._record.is_accepted(primary.server_id):
             # The operator's file stays until all servers hold what this one has.
             only = Holders({primary.address: primary.data.run_id})
             await self._record.add(only, partition, writer)
             log.warning("primary_accepted", server=primary.address)
-            return
+            self._predecessors = ()
+            return self._predecessors
         holders = await self._record.read()
         if holders.processes and (doubt := self._find_doubt(primary, holders, writer)):
             raise DurabilityNotMet(
@@ -108,6 +115,8 @@ class ReplicaKeeper:
                 " the primary. If all are lost, run `busyapi archive accept-primary --partition"
                 f" {partition.key_names.partition}`"
             )
+        self._predecessors = find_predecessors(primary, holders)
+        return self._predecessors
 
     def _find_doubt(
         self, primary: PrimaryReplicas, holders: Holders, writer: PartitionWriter
@@ -119,7 +128,7 @@ class ReplicaKeeper:
             and has_restarted(primary.data, holders)
         ):
             return "it is not one of the servers that confirmed them"
-        return find_missing_data(primary.data, holders, _read_evidence(writer))
+        return find_missing_data(primary.data, holders, read_evidence(writer))
 
     async def update(self, partition: OwnedPartition, writer: PartitionWriter) -> str:
         """Inspect the replicas if due, and record changes; return why no commit is allowed.
@@ -131,12 +140,11 @@ class ReplicaKeeper:
         """
         if not self._is_enabled:
             return ""
-        await self._require_reachable(partition)
         primary = await partition.replicas.read()
         if primary.server_id != self._server_id:
             # It was a replica in between: the holders must not be compared with what it lists.
             raise NotSeeded("the server's replication history has changed")
-        self.obstacle.end_blocked()
+        self.failover.end()
         if not partition.replicas.is_decider:
             self._endpoint.successors.update(primary.view.listed)
             self._refusal = describe_unconfirmed(
@@ -149,22 +157,6 @@ class ReplicaKeeper:
             holders = await self._record.read()
             await self._handover.run_step(partition, primary, holders, self._refusal)
         return self._refusal
-
-    async def _require_reachable(self, partition: OwnedPartition) -> None:
-        """While commits are refused, check that the Sentinels do not find the primary down.
-
-        The network may have failed between it and all other servers, and not between it and this
-        process: without a failover, commits would be refused until the network is repaired.
-
-        Raises:
-            RedisUnavailable: the Sentinels find the primary down.
-        """
-        if not self._refusal or self._endpoint.mode != "sentinel":
-            return
-        if down := await partition.await_with_lease(find_down_primary(self._endpoint)):
-            raise RedisUnavailable(
-                f"the Sentinels find the primary {down.address} down: {self._refusal}"
-            )
 
     async def is_due(self, partition: OwnedPartition) -> bool:
         """Return whether `update` has something to do; it asks the primary ten times a second.
@@ -192,7 +184,7 @@ class ReplicaKeeper:
             # The operator has given up the server that a failover may still promote.
             holders = await self._record.remove(holders._replace(raised=frozenset()))
         report = await self._servers.inspect(partition, primary, holders)
-        self.obstacle.note_report(report)
+        self.failover.note_report(report)
         holders, problem = await self._servers.clear_raised(
             holders, primary, report, keep=self._handover.chosen
         )
@@ -215,7 +207,9 @@ class ReplicaKeeper:
         """Write both records in the order that keeps the rule."""
         holders = await self._record.read()
         confirming = frozenset(processes) - {primary.address}
-        record = ReplicaRecord(primary.server_id, confirming, primary.view.syncs, refusal)
+        record = ReplicaRecord(
+            primary.server_id, confirming, primary.view.syncs, refusal, self._predecessors
+        )
         is_done = record == primary.record and (refusal or holders.processes == processes)
         if not is_done and not refusal:
             # First: from here on the server that leaves is never promoted.
@@ -263,25 +257,28 @@ class ReplicaKeeper:
                 detail=refusal,
             )
 
-    async def fail_over(self, writer: PartitionWriter) -> str:
-        """If the Sentinels find the primary down, make them promote a holder; never waits long.
+    async def fail_over(
+        self, writer: PartitionWriter, stopping: asyncio.Event, *, is_lost: bool
+    ) -> str:
+        """If the Sentinels find the primary down, make them promote a holder; wait some seconds.
 
-        Return why no failover starts although it should, "" otherwise.
+        `is_lost` is as for `HolderPromoter.promote`. Return why no failover starts although it
+        should, "" otherwise.
 
         Raises:
             FsyncFailed: what the disk holds is unknown.
         """
         if not self._is_enabled or self._endpoint.mode != "sentinel" or writer.identity.is_copy:
             return ""
-        try:
-            holders = await self._record.read(again=True)
-            if not holders.processes:  # another flusher decides, or none has decided yet
-                return ""
-            blocked = await self._promoter.promote(holders, _read_evidence(writer))
-        except (ArchiveFull, ArchiveDamaged) as error:
-            blocked = str(error)
-        self.obstacle.note_blocked(blocked)
-        return f"no failover: {blocked}" if blocked else ""
+        run_id = self._server_id.partition("-")[0]
+        return await self.failover.run(writer, stopping, run_id, is_lost=is_lost)
+
+    async def _is_replaced(self) -> bool:
+        """Return whether the primary, which does not reply, is down or has been replaced."""
+        primary = await read_primary(self._endpoint)
+        if primary is not None and primary.is_suspected:
+            return True
+        return await self._endpoint.has_successor()
 
     async def _raise(self, address: str, failover_seconds: float) -> None:
         self._servers.expect_failover(address, failover_seconds)
@@ -291,7 +288,3 @@ class ReplicaKeeper:
         self._endpoint.successors.clear()
         self._endpoint.successors.add(address)
         failpoint("failover-after-choice")
-
-
-def _read_evidence(writer: PartitionWriter) -> ArchiveEvidence:
-    return ArchiveEvidence(writer.identity.archive_id, writer.stats.last_usage)

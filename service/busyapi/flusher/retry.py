@@ -8,6 +8,9 @@ RETRY_INTERVAL_SECONDS = 0.3
 FIRST_INTERVAL_SECONDS = 0.05
 """The interval in the first seconds without Redis: a failover may end at any moment."""
 FIRST_RETRIES = 200
+LOST_SECONDS = 0.3
+"""Sentinels close all connections to a server that they promote. A holder whose priority is raised
+because of that must confirm until the Sentinels know that it is 0 again, even if it stops."""
 
 SETTLED_INTERVAL_SECONDS = 5.0
 """How often unchanged replicas are inspected: their settings may be changed at any time."""
@@ -21,14 +24,21 @@ class RetryDelay:
 
     def __init__(self) -> None:
         self._retries = 0
+        self._since: float | None = None
+
+    @property
+    def is_lost(self) -> bool:
+        """Return whether Redis has been unavailable for longer than a closed connection takes."""
+        return self._since is not None and monotonic() - self._since > LOST_SECONDS
 
     def reset(self) -> None:
         """Record a success."""
-        self._retries = 0
+        self._retries, self._since = 0, None
 
     def next_seconds(self, error: Exception) -> float:
         """Return how long to wait after an error."""
         self._retries += 1
+        self._since = self._since or monotonic()
         is_first = self._retries <= FIRST_RETRIES and not isinstance(error, DurabilityNotMet)
         return FIRST_INTERVAL_SECONDS if is_first else RETRY_INTERVAL_SECONDS
 
@@ -70,7 +80,7 @@ class LastingProblem:
         self._since: float | None = None
 
     def has_lasted(self, problem: str) -> bool:
-        """Return whether there has been a problem for long enough; "" is none."""
+        """Return whether there has been a problem for long enough; "" means no problem."""
         now = monotonic()
         self._since = (self._since or now) if problem else None
         return self._since is not None and now - self._since > self._seconds

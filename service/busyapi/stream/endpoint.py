@@ -14,7 +14,7 @@ from busyapi.stream.connection import RedisConnection, ServerError
 from busyapi.stream.credentials import DEFAULT_TLS_FILES, NO_LOGIN, Credentials, TlsFiles
 from busyapi.stream.host_lookup import HostAddresses, HostLookup, LookupFailure
 from busyapi.stream.keys import PREFIX, PartitionKeys, check_prefix
-from busyapi.stream.successor import open_primary
+from busyapi.stream.successor import has_promoted, open_primary
 
 log = structlog.get_logger()
 
@@ -189,6 +189,10 @@ class Endpoint:
                 # An empty host is the node that was asked.
                 return ((primary[0] or b"").decode() or node[0], int(primary[1]))
         return None
+
+    async def has_successor(self) -> bool:
+        """Return whether one of the known servers has replaced the primary."""
+        return await has_promoted(self._open, self.successors)
 
     async def _open(self, address: Address) -> RedisConnection:
         return await self.open_server(address, self.login)

@@ -19,13 +19,19 @@ _FINAL = {"NOGOODSLAVE", "INPROG"}
 _UNREACHABLE = {"s_down", "o_down", "disconnected"}
 
 
-class DownPrimary(NamedTuple):
-    """A primary that the Sentinels agree is down."""
+class SentinelPrimary(NamedTuple):
+    """The primary as the Sentinels that answer see it, all of them together."""
 
     address: str
     sentinels: tuple[Address, ...]
-    """The Sentinels that say so."""
+    """The Sentinels that answer."""
     failover_timeout_seconds: float
+    is_suspected: bool = False
+    """A Sentinel finds it down."""
+    is_down: bool = False
+    """A quorum of Sentinels finds it down."""
+    is_failing_over: bool = False
+    """A Sentinel executes a failover."""
 
 
 class SentinelView(NamedTuple):
@@ -37,30 +43,35 @@ class SentinelView(NamedTuple):
     to ten seconds old."""
     failover_obstacle: str = ""
     """Why no Sentinel could start a failover now, "" if one could."""
+    idle: frozenset[str] = frozenset()
+    """The ones that no Sentinel promotes: each Sentinel knows that the priority is 0, and executes
+    no failover. Empty if a Sentinel does not answer."""
 
 
-async def find_down_primary(endpoint: Endpoint) -> DownPrimary | None:
-    """Return the primary if Sentinels say that a quorum of them finds it down."""
+async def read_primary(endpoint: Endpoint) -> SentinelPrimary | None:
+    """Return what the Sentinels say about the primary, None if none of them answers.
+
+    They ask each other once a second. Here their answers are counted at once.
+    """
     replies = await _ask_all(endpoint, "MASTER")
     known = [
         (node, _parse(reply)) for node, reply in zip(endpoint.hosts, replies, strict=True) if reply
     ]
-    down = [(node, facts) for node, facts in known if "o_down" in facts["flags"].split(",")]
-    if not down:
+    if not known:
         return None
-    facts = down[0][1]
-    return DownPrimary(
-        f"{facts['ip']}:{facts['port']}",
-        tuple(node for node, _ in down),
+    down = [facts for _, facts in known if {"s_down", "o_down"} & _flags_of(facts)]
+    facts = down[0] if down else known[0][1]
+    address = _address_of(facts)
+    count = sum(_address_of(other) == address for other in down)
+    flags = {flag for _, other in known for flag in _flags_of(other)}
+    return SentinelPrimary(
+        address,
+        tuple(node for node, _ in known),
         int(facts["failover-timeout"]) / 1000,
+        is_suspected=bool(down),
+        is_down="o_down" in flags or count >= int(facts["quorum"]),
+        is_failing_over="failover_in_progress" in flags,
     )
-
-
-async def read_failover_seconds(endpoint: Endpoint) -> float | None:
-    """Return the `failover-timeout` of the Sentinels, None if none of them answers."""
-    replies = await _ask_all(endpoint, "MASTER")
-    seconds = [int(_parse(reply)["failover-timeout"]) / 1000 for reply in replies if reply]
-    return max(seconds, default=None)
 
 
 class Start(NamedTuple):
@@ -72,7 +83,7 @@ class Start(NamedTuple):
     """The primary takes part: it pauses its writes until the other server has them."""
 
 
-async def start_failover(endpoint: Endpoint, down: DownPrimary) -> str:
+async def start_failover(endpoint: Endpoint, down: SentinelPrimary) -> str:
     """Make one of the Sentinels start a failover now; return why none does, "" if one does."""
     return (await _start(endpoint, down.sentinels, ())).refusal
 
@@ -102,8 +113,10 @@ async def _start(endpoint: Endpoint, sentinels: Sequence[Address], words: Comman
 
 async def read_view(endpoint: Endpoint) -> SentinelView | None:
     """Return what the Sentinels know about replicas, None if none of them answers."""
-    lists, primaries, obstacle = await asyncio.gather(
-        _ask_all(endpoint, "REPLICAS"), _ask_all(endpoint, "MASTER"), _find_obstacle(endpoint)
+    # In this order: a Sentinel that knows of priority 0 begins no failover afterwards.
+    lists = await _ask_all(endpoint, "REPLICAS")
+    primaries, obstacle = await asyncio.gather(
+        _ask_all(endpoint, "MASTER"), _find_obstacle(endpoint)
     )
     if not any(reply is not None for reply in lists):
         return None
@@ -114,6 +127,7 @@ async def read_view(endpoint: Endpoint) -> SentinelView | None:
         frozenset(map(_address_of, servers)),
         frozenset(_address_of(replica) for replica in replicas if _is_promotable(replica)),
         obstacle,
+        _find_idle(endpoint, lists, primaries),
     )
 
 
@@ -128,15 +142,29 @@ async def _find_obstacle(endpoint: Endpoint) -> str:
     )
 
 
+def _find_idle(endpoint: Endpoint, lists: list[Any], primaries: list[Any]) -> frozenset[str]:
+    idle: list[set[str]] = []
+    for replicas, primary in zip(lists, primaries, strict=True):
+        if replicas is None or primary is None:
+            return frozenset()
+        facts = _parse(primary)
+        knows_others = int(facts["num-other-sentinels"]) == len(endpoint.hosts) - 1
+        if not knows_others or {"failover_in_progress", "o_down"} & _flags_of(facts):
+            return frozenset()
+        listed = map(_parse, replicas)
+        idle.append({_address_of(other) for other in listed if other["slave-priority"] == "0"})
+    return frozenset(set.intersection(*idle)) if idle else frozenset()
+
+
 def _is_promotable(replica: dict[str, str]) -> bool:
     # A Sentinel that has not yet read the INFO of a replica assumes priority 100, but does not
     # promote the replica either.
     is_known = replica["info-refresh"] != "0" or replica["slave-repl-offset"] != "0"
-    return (
-        is_known
-        and replica["slave-priority"] != "0"
-        and not _UNREACHABLE & set(replica["flags"].split(","))
-    )
+    return is_known and replica["slave-priority"] != "0" and not _UNREACHABLE & _flags_of(replica)
+
+
+def _flags_of(facts: dict[str, str]) -> set[str]:
+    return set(facts["flags"].split(","))
 
 
 def _address_of(facts: dict[str, str]) -> str:

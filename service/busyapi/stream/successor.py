@@ -8,6 +8,7 @@ flusher that it holds every acknowledged usage.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from busyapi.errors import RedisUnavailable
 from busyapi.stream.connection import RedisConnection, ServerError
@@ -15,7 +16,17 @@ from busyapi.stream.connection import RedisConnection, ServerError
 Open = Callable[[tuple[str, int]], Awaitable[RedisConnection]]
 """Connects to an address."""
 
+
+class _Server(NamedTuple):
+    """A connection, the server's role, and the primary that it names."""
+
+    connection: RedisConnection
+    role: str
+    primary: str
+
+
 ASK_TIMEOUT_SECONDS = 0.5
+POLL_SECONDS = 0.1
 HEAD_START_SECONDS = 0.3
 """How long the server that the Sentinels name may take to accept before others are asked."""
 
@@ -28,68 +39,78 @@ async def open_primary(
     Raises:
         RedisUnavailable: it cannot be reached, and no other is known.
     """
-    named = asyncio.ensure_future(open_server(address))
+    named = asyncio.create_task(_open(open_server, address))
+    others = successors - {f"{address[0]}:{address[1]}"}
     other: RedisConnection | None = None
     try:
-        await asyncio.wait({named}, timeout=HEAD_START_SECONDS if successors else None)
-        if not named.done() or named.exception():
-            others = successors - {f"{address[0]}:{address[1]}"}
+        await asyncio.wait({named}, timeout=HEAD_START_SECONDS if others else None)
+        while others and not other and (not named.done() or named.exception()):
             other = await _find_promoted(open_server, others)
+            if named.done():
+                break
+            await asyncio.wait({named}, timeout=POLL_SECONDS)
     except BaseException:
         await _discard(named)
         raise
     if other:
         await _discard(named)
         return other
-    connection = await named
-    role, successor = await _ask_role(connection)
-    if role == "slave" and (other := await _find_promoted(open_server, {successor})):
-        await connection.close()
+    server = await named
+    if server.role == "slave" and (other := await _find_promoted(open_server, {server.primary})):
+        await server.connection.close()
         return other
-    return connection
+    return server.connection
 
 
 async def _find_promoted(open_server: Open, addresses: set[str]) -> RedisConnection | None:
     """Return a connection to the first server that is a primary, None if none is."""
     tasks = [asyncio.create_task(_open_if_primary(open_server, address)) for address in addresses]
-    found: RedisConnection | None = None
+    promoted: RedisConnection | None = None
     for connection in await asyncio.gather(*tasks):
-        if found and connection:
+        if promoted and connection:
             await connection.close()
-        found = found or connection
-    return found
+        promoted = promoted or connection
+    return promoted
 
 
 async def _open_if_primary(open_server: Open, address: str) -> RedisConnection | None:
     host, _, port = address.rpartition(":")
     try:
         async with asyncio.timeout(ASK_TIMEOUT_SECONDS):
-            connection = await open_server((host, int(port)))
-            try:
-                role, _ = await _ask_role(connection)
-            except BaseException:
-                await connection.close()
-                raise
+            server = await _open(open_server, (host, int(port)))
     except (RedisUnavailable, TimeoutError, ValueError):
         return None
-    if role == "master":
-        return connection
-    await connection.close()
+    if server.role == "master":
+        return server.connection
+    await server.connection.close()
     return None
 
 
-async def _ask_role(connection: RedisConnection) -> tuple[str, str]:
-    """Return a server's role, and the address of its primary."""
-    (reply,) = await connection.pipeline(("INFO", "replication"))
+async def _open(open_server: Open, address: tuple[str, int]) -> _Server:
+    connection = await open_server(address)
+    try:
+        (reply,) = await connection.pipeline(("INFO", "replication"))
+    except BaseException:
+        await connection.close()
+        raise
     if isinstance(reply, ServerError):
-        return "", ""
+        return _Server(connection, "", "")
     lines = reply.decode(errors="replace").splitlines()
     facts = {name: value for name, _, value in (line.partition(":") for line in lines)}
-    return facts.get("role", ""), f"{facts.get('master_host')}:{facts.get('master_port')}"
+    primary = f"{facts.get('master_host')}:{facts.get('master_port')}"
+    return _Server(connection, facts.get("role", ""), primary)
 
 
-async def _discard(task: "asyncio.Future[RedisConnection]") -> None:
+async def _discard(task: asyncio.Task[_Server]) -> None:
     task.cancel()
     (result,) = await asyncio.gather(task, return_exceptions=True)
-    if isinstance(result, RedisConnection):
-        await result.close()
+    if isinstance(result, _Server):
+        await result.connection.close()
+
+
+async def has_promoted(open_server: Open, addresses: set[str]) -> bool:
+    """Return whether one of these servers is a primary."""
+    connection = await _find_promoted(open_server, addresses)
+    if connection:
+        await connection.close()
+    return connection is not None
