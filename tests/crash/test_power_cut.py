@@ -4,8 +4,6 @@ They are back one after the other, in every order. The flusher has archived noth
 second. A server without data starts as a replica, as the documentation requires.
 """
 
-import os
-import random
 import time
 from itertools import permutations
 from pathlib import Path
@@ -17,9 +15,9 @@ from testkit import mutants
 from testkit.broken_build import broken_build
 from testkit.checker import Defect
 from testkit.replicated import ReplicatedStack
+from testkit.rounds import SEED, describe_failure, make_chance, make_rounds
 from testkit.servers import FLAVOURS, Flavour, Server
 
-SEED = int(os.environ.get("BUSYAPI_TEST_KILL_SEED", time.time_ns()))
 RETURN_SECONDS = 4
 """Between two servers. The Sentinels find the primary down after one second."""
 RECOVERY_SECONDS = 120
@@ -70,27 +68,18 @@ def start_as_replica(server: Server, other: Server) -> None:
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
-@pytest.mark.parametrize(
-    "count",
-    [
-        pytest.param(2, marks=[pytest.mark.faults, pytest.mark.timeout(400)]),
-        pytest.param(len(POWER_CUTS), marks=[pytest.mark.long, pytest.mark.timeout(1500)]),
-    ],
-)
+@pytest.mark.parametrize("rounds", make_rounds(2, len(POWER_CUTS), 2 * RECOVERY_SECONDS))
 def test_nothing_is_lost_when_all_servers_lose_their_power(
-    tmp_path: Path, flavour: Flavour, count: int
+    tmp_path: Path, flavour: Flavour, rounds: int
 ) -> None:
     replicated = ReplicatedStack(tmp_path, flavour)
     with replicated.running():
         with replicated.posting():
-            for cut in random.Random(SEED).sample(POWER_CUTS, count):
-                try:
+            for cut in make_chance().sample(POWER_CUTS, min(rounds, len(POWER_CUTS))):
+                with describe_failure(cut):
                     cut_power(replicated, cut)
                     replicated.wait_for_holders(RECOVERY_SECONDS)
                     replicated.wait_for_usages()
-                except BaseException as error:
-                    error.add_note(f"{cut}, BUSYAPI_TEST_KILL_SEED={SEED}")
-                    raise
         verdict = replicated.finish()
     assert verdict.ok, f"BUSYAPI_TEST_KILL_SEED={SEED}\n{verdict}"
 

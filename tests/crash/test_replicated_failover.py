@@ -5,11 +5,9 @@ failed run, set BUSYAPI_TEST_KILL_SEED to the seed in its message. The others ar
 outcome, which a build without the protection fails every time.
 """
 
-import os
 import random
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -26,57 +24,26 @@ from testkit.replicated import (
     lose,
     return_empty,
 )
+from testkit.rounds import SEED, describe_failure, make_chance, make_rounds
 from testkit.servers import FLAVOURS, Flavour
-
-SHORT_ROUNDS = 10
-FULL_ROUNDS = 100
-ROUNDS = os.environ.get("BUSYAPI_TEST_ROUNDS")
-"""Replaces both."""
-ROUND_SECONDS = 30
-"""More than a round takes on a busy machine."""
-SEED = int(os.environ.get("BUSYAPI_TEST_KILL_SEED", time.time_ns()))
-
-
-def make_rounds() -> list[object]:
-    """Return the number of rounds in `make test-later` and `make soak`."""
-    return [
-        pytest.param(
-            int(ROUNDS or rounds),
-            marks=[mark, pytest.mark.timeout(120 + ROUND_SECONDS * int(ROUNDS or rounds))],
-        )
-        for rounds, mark in (
-            (SHORT_ROUNDS, pytest.mark.faults),
-            (FULL_ROUNDS, pytest.mark.long),
-        )
-    ]
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
-@pytest.mark.parametrize("rounds", make_rounds())
+@pytest.mark.parametrize("rounds", make_rounds(10, 100))
 def test_nothing_is_lost_when_primaries_and_their_volumes_are(
     tmp_path: Path, flavour: Flavour, rounds: int
 ) -> None:
-    chance = random.Random(SEED)
+    chance = make_chance()
     replicated = ReplicatedStack(tmp_path, flavour)
     with replicated.running():
         with replicated.posting():
             for number in range(rounds):
-                with describe_failure(f"round {number}, BUSYAPI_TEST_KILL_SEED={SEED}"):
+                with describe_failure(f"round {number}"):
                     play_round(replicated, chance)
                     replicated.wait_for_holders()
                     replicated.wait_for_usages()
         verdict = replicated.finish()
     assert verdict.ok, f"BUSYAPI_TEST_KILL_SEED={SEED}\n{verdict}"
-
-
-@contextmanager
-def describe_failure(text: str) -> Iterator[None]:
-    """Add a text to the exception of a round."""
-    try:
-        yield
-    except BaseException as error:
-        error.add_note(text)
-        raise
 
 
 def play_round(replicated: ReplicatedStack, chance: random.Random) -> None:
