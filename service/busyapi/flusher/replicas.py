@@ -44,6 +44,9 @@ log = structlog.get_logger()
 INSPECT_INTERVAL_SECONDS = 5.0
 """How often unchanged replicas are inspected: their settings may be changed at any time."""
 RETRY_INTERVAL_SECONDS = 0.2
+MIN_REFUSED_SECONDS = 1.0
+"""How long commits may be refused before the Sentinels are asked about the primary. After a
+failover they are for less."""
 MIN_BLOCKED_SECONDS = 3.0
 """How long a failover may be impossible before that is logged."""
 MAX_UNCONFIRMED_SECONDS = 5.0
@@ -65,6 +68,7 @@ class ReplicaKeeper:
         """What the last decision was about, with the record that it wrote."""
         self._refusal = self._server_id = self._blocked = ""
         self._next_decision = 0.0
+        self._refused_since: float | None = None
         self._unconfirmed_since: float | None = None
         self._blocked_since: float | None = None
         self._logged: object = None
@@ -85,6 +89,8 @@ class ReplicaKeeper:
             # original was seeded on, or an operator.
             await self._record.delete()
         primary = await partition.replicas.read()
+        if primary.server_id != self._server_id:
+            self._refused_since = None
         self._server_id = primary.server_id
         if not partition.replicas.is_decider:
             if primary.record is None or primary.record.server_id != primary.server_id:
@@ -142,6 +148,7 @@ class ReplicaKeeper:
             )
         elif not primary.is_unchanged(self._last) or monotonic() >= self._next_decision:
             self._refusal = await self._decide(partition, writer, primary)
+        self._refused_since = (self._refused_since or monotonic()) if self._refusal else None
         return self._refusal
 
     async def _require_reachable(self, partition: OwnedPartition) -> None:
@@ -153,7 +160,10 @@ class ReplicaKeeper:
         Raises:
             RedisUnavailable: the Sentinels find the primary down.
         """
-        if not self._refusal or self._endpoint.mode != "sentinel":
+        since = self._refused_since
+        if since is None or self._endpoint.mode != "sentinel":
+            return
+        if monotonic() - since < MIN_REFUSED_SECONDS:
             return
         if down := await partition.await_with_lease(find_down_primary(self._endpoint)):
             raise RedisUnavailable(
