@@ -7,7 +7,7 @@ outcome, which a build without the protection fails every time.
 
 import random
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,11 @@ from testkit.replicated import (
     return_empty,
 )
 from testkit.rounds import SEED, describe_failure, make_chance, make_rounds
-from testkit.servers import FLAVOURS, Flavour
+from testkit.servers import FLAVOURS, Flavour, Server
+from testkit.topologies import SentinelSet
+
+ALONE_SECONDS = 8
+"""More than a failover to the only holder takes."""
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
@@ -49,7 +53,7 @@ def test_nothing_is_lost_when_primaries_and_their_volumes_are(
 def play_round(replicated: ReplicatedStack, chance: random.Random) -> None:
     """Lose the primary at a random moment of a random fault."""
     old = replicated.sentinels.primary()
-    replica = chance.choice(replicated.replicas())
+    replica, other = chance.sample(replicated.replicas(), 2)
     with ExitStack() as running:
         fault = chance.choice(ReplicaFaults(replicated, running).kinds)
         running.enter_context(
@@ -66,9 +70,19 @@ def play_round(replicated: ReplicatedStack, chance: random.Random) -> None:
         flusher.resume()
         if chance.random() < 0.5:
             end_fault()  # the Sentinels could promote it
+            if chance.random() < 0.5:
+                wait_without(other, replicated.sentinels, old)
         new = replicated.sentinels.wait_for_failover(old, STEP_SECONDS)
         end_fault()
         return_empty(old, new)
+
+
+def wait_without(other: Server, sentinels: SentinelSet, old: Server) -> None:
+    """Let only the replica that had a fault be promoted; if it is no holder, no server is."""
+    other.pause()
+    with suppress(TimeoutError):
+        sentinels.wait_for_failover(old, ALONE_SECONDS)
+    other.resume()
 
 
 # --- scripts, and builds that fail them -----------------------------------------------------
