@@ -142,18 +142,27 @@ def lose(server: Server) -> None:
 
 def return_empty(server: Server, primary: Server) -> None:
     """Start a server without data as a replica, as an orchestrator does."""
+    start_as_replica(server, primary)
+    wait_until(partial(_is_following, server), f"{server} to follow {primary}")
+
+
+def start_as_replica(server: Server, primary: Server) -> None:
+    """Start a server as a replica from its first moment on.
+
+    Sentinels assume the default priority for a server that starts as a primary.
+    """
+    path = server.folder / "server.conf"
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("replicaof")]
+    lines.append(f"replicaof 127.0.0.1 {primary.announced_port}")
+    path.write_text("".join(f"{line}\n" for line in lines))
     server.spawn()
-    wait_until(partial(follow, server, primary.port), f"{server} to follow {primary}")
 
 
-def follow(server: Server, port: int) -> bool:
-    """Make a server a replica of a port; return whether it answered."""
+def _is_following(server: Server) -> bool:
     try:
-        server.command("REPLICAOF", "127.0.0.1", port)
-        server.command("CONFIG", "REWRITE")
+        return bool(server.replication()["role"] == "slave")
     except redis.RedisError:
         return False
-    return True
 
 
 def _is_copying(replica: Server) -> bool:

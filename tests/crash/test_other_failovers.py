@@ -168,16 +168,15 @@ class LoadedTrio(LoadedStack):
             seconds=STEP_SECONDS,
         )
 
-    def promote(self, chance: random.Random) -> Server:
-        """Promote a holder, as an operator does; return the former primary."""
-        old, new = self.primary, chance.choice(self.holders())
+    def promote(self, new: Server) -> None:
+        """Promote a holder, as an operator does."""
+        old = self.primary
         (other,) = (server for server in self.replicas if server is not new)
         new.command("REPLICAOF", "NO", "ONE")
         other.command("REPLICAOF", "127.0.0.1", new.port)
         self.primary, self.replicas = new, [other, old]
         self.front.target = new.port
         self.front.reset()
-        return old
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
@@ -202,7 +201,8 @@ def promote_after_loss(loaded: LoadedTrio, chance: random.Random) -> None:
     with ExitStack() as running:
         fault = chance.choice(ReplicaFaults(loaded, running).kinds)
         with describe_failure(fault.__name__):
-            end_fault = fault(chance.choice(loaded.replicas), old)
+            replica, other = chance.sample(loaded.replicas, 2)
+            end_fault = fault(replica, old)
             time.sleep(chance.uniform(0, SILENCE_SECONDS + 2))
             (flusher,) = loaded.stack.flushers
             flusher.pause()
@@ -210,7 +210,7 @@ def promote_after_loss(loaded: LoadedTrio, chance: random.Random) -> None:
             lose(old)
             flusher.resume()
             end_fault()
-            loaded.promote(chance)
+            loaded.promote(replica if replica in loaded.holders() else other)
             return_empty(old, loaded.primary)
             loaded.wait_for_holders()
             loaded.wait_for_usages()

@@ -14,9 +14,9 @@ import pytest
 from testkit import mutants
 from testkit.broken_build import broken_build
 from testkit.checker import Defect
-from testkit.replicated import ReplicatedStack
+from testkit.replicated import ReplicatedStack, start_as_replica
 from testkit.rounds import SEED, describe_failure, make_chance, make_rounds
-from testkit.servers import FLAVOURS, Flavour, Server
+from testkit.servers import FLAVOURS, Flavour
 
 RETURN_SECONDS = 4
 """Between two servers. The Sentinels find the primary down after one second."""
@@ -53,18 +53,12 @@ def cut_power(replicated: ReplicatedStack, cut: PowerCut) -> None:
         server.kill9()
     flusher.resume()
     servers[cut.empty].wipe()
-    if cut.empty == PRIMARY:
-        start_as_replica(servers[PRIMARY], servers[FIRST])
     for n in cut.order:
-        servers[n].spawn()
+        if n == PRIMARY == cut.empty:
+            start_as_replica(servers[PRIMARY], servers[FIRST])
+        else:
+            servers[n].spawn()
         time.sleep(RETURN_SECONDS)
-
-
-def start_as_replica(server: Server, other: Server) -> None:
-    """Let a server start as a replica."""
-    path = server.folder / "server.conf"
-    lines = [line for line in path.read_text().splitlines() if not line.startswith("replicaof")]
-    path.write_text("\n".join([*lines, f"replicaof 127.0.0.1 {other.port}", ""]))
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)

@@ -5,11 +5,12 @@ import shlex
 from pathlib import Path
 
 import pytest
+from redis.exceptions import ResponseError
 from structlog.testing import capture_logs
 
 from busyapi.archive.holders import Holders, read_holders, write_holders
 from busyapi.stream.cluster import list_replicas
-from busyapi.stream.sentinel import DownPrimary, start_failover
+from busyapi.stream.sentinel import DownPrimary, read_view, start_failover
 from testkit.in_process import (
     endpoint_of,
     make_flusher,
@@ -127,6 +128,39 @@ async def test_next_sentinel_is_asked_for_a_failover_if_the_first_refuses(tmp_pa
         reasons = await start_failover(where, down)
         assert reasons.count("refuses the user") == len(addresses)
         assert sentinels.primary() is not old
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+async def test_commits_are_refused_while_a_sentinel_promotes_a_server_chosen_before(
+    tmp_path: Path, flavour: Flavour
+) -> None:
+    with SentinelSet(tmp_path / "sentinels", flavour, config=CONFIG, replicas=2) as sentinels:
+        where, archive = endpoint_of(sentinels), tmp_path / "archive"
+        chosen = sentinels.servers[1]
+        sentinel = sentinels.sentinels[0].client
+        sentinel.sentinel_set(sentinels.service, "failover-timeout", 30_000)
+        # It obeys no Sentinel yet, so the failover does not end.
+        chosen.command("ACL", "SETUSER", "default", "-replicaof", "-slaveof")
+        chosen.client().config_set("replica-priority", 1)
+        await poll_until(lambda: begin_failover(sentinels), "a failover", seconds=20)
+        chosen.client().config_set("replica-priority", 0)
+        while (view := await read_view(where)) and view.promotable:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+        flusher = make_flusher(where, archive, tier="replicated")
+        async with run_flusher(flusher, ready=False):
+            expected = "a Sentinel is promoting another server"
+            await poll_until(lambda: expected in flusher.not_ready_reason, "a refusal")
+            sentinel.sentinel_set(sentinels.service, "failover-timeout", 1000)
+            await wait_until_flushing(flusher, 30)
+
+
+def begin_failover(sentinels: SentinelSet) -> bool:
+    """Make the first Sentinel start a failover; return whether it does."""
+    try:
+        sentinels.sentinels[0].client.sentinel_failover(sentinels.service)
+    except ResponseError:  # it does not know the priority yet
+        return False
+    return True
 
 
 async def test_replica_that_sentinels_know_by_another_address_does_not_confirm(

@@ -244,6 +244,8 @@ def find_refusal(
     """Return why no commit may be allowed, "" if commits may."""
     if refusal := report.refusal or _find_promotable(report, holders, confirming):
         return refusal
+    if report.view and (replacement := report.view.find_replacement(primary.address)):
+        return replacement
     for address in primary.view.online:
         server = report.servers[address]
         if server.was_reached and server.problem and not server.is_settling:

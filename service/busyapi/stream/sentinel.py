@@ -13,6 +13,7 @@ from busyapi.stream.endpoint import Address, Endpoint
 from busyapi.stream.replica_server import query_server
 
 ASK_TIMEOUT_SECONDS = 1.0
+_PROMOTING = {"send_slaveof_noone", "wait_promotion"}
 _UNREACHABLE = {"s_down", "o_down", "disconnected"}
 
 
@@ -25,6 +26,16 @@ class DownPrimary(NamedTuple):
     failover_timeout_seconds: float
 
 
+class NamedPrimary(NamedTuple):
+    """What one Sentinel says about the primary."""
+
+    address: str
+    epoch: int
+    """The number of the failover that made it the primary."""
+    is_promoting: bool
+    """It has chosen another server, and has not promoted it yet."""
+
+
 class SentinelView(NamedTuple):
     """The replicas that the Sentinels know, all of them together."""
 
@@ -32,6 +43,23 @@ class SentinelView(NamedTuple):
     promotable: frozenset[str]
     """The ones that a Sentinel reaches and may promote by itself. Its knowledge of a priority is up
     to ten seconds old."""
+    primaries: tuple[NamedPrimary, ...] = ()
+    """What each Sentinel said after that: one may promote a server that was promotable before."""
+
+    def find_replacement(self, address: str) -> str:
+        """Return why a primary may no longer be the primary soon, "" if it stays.
+
+        Behind the newest failover, a Sentinel may name a former primary for some seconds.
+        """
+        epoch = max(
+            (named.epoch for named in self.primaries if named.address == address), default=-1
+        )
+        for named in self.primaries:
+            if named.is_promoting:
+                return "a Sentinel is promoting another server"
+            if named.address != address and named.epoch > epoch:
+                return f"a Sentinel names {named.address} as the primary, after {address}"
+        return ""
 
 
 async def find_down_primary(endpoint: Endpoint) -> DownPrimary | None:
@@ -73,14 +101,38 @@ async def start_failover(endpoint: Endpoint, down: DownPrimary) -> str:
 
 
 async def read_view(endpoint: Endpoint) -> SentinelView | None:
-    """Return what the Sentinels know about replicas, None if none of them answers."""
-    replies = await asyncio.gather(*(_ask(endpoint, node, "REPLICAS") for node in endpoint.hosts))
-    if all(reply is None for reply in replies):
+    """Return what the Sentinels know, None if none of them answers."""
+    replies = await asyncio.gather(*(_ask_view(endpoint, node) for node in endpoint.hosts))
+    answered = [reply for reply in replies if reply is not None]
+    if not answered:
         return None
-    replicas = [_parse(replica) for reply in replies for replica in reply or ()]
+    replicas = [_parse(replica) for listed, _, _ in answered for replica in listed]
     return SentinelView(
         frozenset(map(_address_of, replicas)),
         frozenset(_address_of(replica) for replica in replicas if _is_promotable(replica)),
+        tuple(_parse_primary(master, address) for _, master, address in answered if address),
+    )
+
+
+async def _ask_view(endpoint: Endpoint, node: Address) -> list[Any] | None:
+    """Return a Sentinel's replicas, then its primary, in this order; None without an answer."""
+    words = ("REPLICAS", "MASTER", "GET-MASTER-ADDR-BY-NAME")
+    commands = [("SENTINEL", word, endpoint.service) for word in words]
+    try:
+        async with asyncio.timeout(ASK_TIMEOUT_SECONDS):
+            replies = await query_server(endpoint, node, endpoint.sentinel_login, *commands)
+    except (RedisUnavailable, TimeoutError):
+        return None
+    return None if any(isinstance(reply, ServerError) for reply in replies) else replies
+
+
+def _parse_primary(master: list[bytes], address: list[bytes]) -> NamedPrimary:
+    facts = _parse(master)
+    host, port = address
+    return NamedPrimary(
+        f"{host.decode()}:{int(port)}",
+        int(facts["config-epoch"]),
+        facts.get("failover-state") in _PROMOTING,
     )
 
 
