@@ -27,7 +27,7 @@ import redis
 
 from testkit.history import Outcome
 from testkit.load import Load
-from testkit.replicated import ReplicatedStack, follow
+from testkit.replicated import ReplicatedStack, return_to
 from testkit.servers import FLAVOURS, Server
 from testkit.waiting import wait_until
 
@@ -100,8 +100,7 @@ def run(kind: str, rounds: int, flavour: str, folder: Path) -> dict[str, object]
                 replicated.wait_for_usages()
                 intervals.append((started, time.monotonic()))
                 old.kill9()
-                old.spawn()
-                wait_until(lambda: follow(old, new.port), f"{old} to follow {new}")  # noqa: B023
+                return_to(old, new)
                 replicated.wait_for_holders()
                 time.sleep(SETTLE_SECONDS)
                 silence = _silences(replicated, intervals)[-1]

@@ -18,7 +18,7 @@ from bench.peers.nats_http import SUBJECT
 from testkit.archive_reader import Archive, Line
 from testkit.checker import Verdict, check_history
 from testkit.history import History, digest
-from testkit.replicated import STEP_SECONDS, ReplicatedStack, lose, return_empty
+from testkit.replicated import STEP_SECONDS, ReplicatedStack, lose, return_to
 from testkit.servers import Server
 from testkit.waiting import wait_until
 
@@ -85,7 +85,7 @@ class Busyapi(System):
         """Kill the primary and delete its volume; return it when another server leads."""
         old = self._sentinels.primary()
         lose(old)
-        return_empty(old, self._sentinels.wait_for_failover(old, STEP_SECONDS))
+        return_to(old, self._sentinels.wait_for_failover(old, STEP_SECONDS))
 
     def promote_paused(self) -> None:
         """Let a follower take over that was paused before."""
@@ -95,7 +95,7 @@ class Busyapi(System):
         paused.resume()
         new = self._sentinels.wait_for_failover(old, STEP_SECONDS)
         other.resume()
-        return_empty(old, new)
+        return_to(old, new)
 
     def _pause_follower(self) -> tuple[Server, Server, Server]:
         """Pause a replica for a while; return the primary, that replica, and the other one."""

@@ -140,20 +140,29 @@ def lose(server: Server) -> None:
     server.wipe()
 
 
-def return_empty(server: Server, primary: Server) -> None:
-    """Start a server without data as a replica, as an orchestrator does."""
+def return_to(server: Server, primary: Server) -> None:
+    """Start a server, which may have lost its data, as a replica, as an orchestrator does."""
+    start_as_replica(server, primary)
+    wait_until(partial(_is_following, server), f"{server} to follow {primary}")
+
+
+def start_as_replica(server: Server, primary: Server) -> None:
+    """Start a server as a replica from its first moment on.
+
+    Sentinels assume the default priority for a server that starts as a primary.
+    """
+    path = server.folder / "server.conf"
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("replicaof")]
+    lines.append(f"replicaof 127.0.0.1 {primary.announced_port}")
+    path.write_text("".join(f"{line}\n" for line in lines))
     server.spawn()
-    wait_until(partial(follow, server, primary.port), f"{server} to follow {primary}")
 
 
-def follow(server: Server, port: int) -> bool:
-    """Make a server a replica of a port; return whether it answered."""
+def _is_following(server: Server) -> bool:
     try:
-        server.command("REPLICAOF", "127.0.0.1", port)
-        server.command("CONFIG", "REWRITE")
+        return bool(server.replication()["role"] == "slave")
     except redis.RedisError:
         return False
-    return True
 
 
 def _is_copying(replica: Server) -> bool:
@@ -202,7 +211,7 @@ class ReplicaFaults:
     def return_without_data(self, replica: Server, primary: Server) -> EndFault:
         """Delete its data, so that it copies everything, which takes less than a second."""
         lose(replica)
-        return_empty(replica, primary)
+        return_to(replica, primary)
         return lambda: None
 
     def resync(self, replica: Server, primary: Server) -> EndFault:
@@ -210,7 +219,7 @@ class ReplicaFaults:
         lose(replica)
         delay_us = RESYNC_SECONDS * 1_000_000 // primary.command("DBSIZE")
         primary.command("CONFIG", "SET", "rdb-key-save-delay", delay_us)
-        return_empty(replica, primary)
+        return_to(replica, primary)
         wait_until(partial(_is_copying, replica), f"{replica} to copy from {primary}")
         return lambda: None
 

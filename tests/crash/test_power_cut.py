@@ -4,8 +4,6 @@ They are back one after the other, in every order. The flusher has archived noth
 second. A server without data starts as a replica, as the documentation requires.
 """
 
-import os
-import random
 import time
 from itertools import permutations
 from pathlib import Path
@@ -16,10 +14,10 @@ import pytest
 from testkit import mutants
 from testkit.broken_build import broken_build
 from testkit.checker import Defect
-from testkit.replicated import ReplicatedStack
-from testkit.servers import FLAVOURS, Flavour, Server
+from testkit.replicated import ReplicatedStack, start_as_replica
+from testkit.rounds import SEED, describe_failure, make_chance, make_rounds
+from testkit.servers import FLAVOURS, Flavour
 
-SEED = int(os.environ.get("BUSYAPI_TEST_KILL_SEED", time.time_ns()))
 RETURN_SECONDS = 4
 """Between two servers. The Sentinels find the primary down after one second."""
 RECOVERY_SECONDS = 120
@@ -55,42 +53,27 @@ def cut_power(replicated: ReplicatedStack, cut: PowerCut) -> None:
         server.kill9()
     flusher.resume()
     servers[cut.empty].wipe()
-    if cut.empty == PRIMARY:
-        start_as_replica(servers[PRIMARY], servers[FIRST])
     for n in cut.order:
-        servers[n].spawn()
+        if n == PRIMARY == cut.empty:
+            start_as_replica(servers[PRIMARY], servers[FIRST])
+        else:
+            servers[n].spawn()
         time.sleep(RETURN_SECONDS)
 
 
-def start_as_replica(server: Server, other: Server) -> None:
-    """Let a server start as a replica."""
-    path = server.folder / "server.conf"
-    lines = [line for line in path.read_text().splitlines() if not line.startswith("replicaof")]
-    path.write_text("\n".join([*lines, f"replicaof 127.0.0.1 {other.port}", ""]))
-
-
 @pytest.mark.parametrize("flavour", FLAVOURS)
-@pytest.mark.parametrize(
-    "count",
-    [
-        pytest.param(2, marks=[pytest.mark.faults, pytest.mark.timeout(400)]),
-        pytest.param(len(POWER_CUTS), marks=[pytest.mark.long, pytest.mark.timeout(1500)]),
-    ],
-)
+@pytest.mark.parametrize("rounds", make_rounds(2, len(POWER_CUTS), 2 * RECOVERY_SECONDS))
 def test_nothing_is_lost_when_all_servers_lose_their_power(
-    tmp_path: Path, flavour: Flavour, count: int
+    tmp_path: Path, flavour: Flavour, rounds: int
 ) -> None:
     replicated = ReplicatedStack(tmp_path, flavour)
     with replicated.running():
         with replicated.posting():
-            for cut in random.Random(SEED).sample(POWER_CUTS, count):
-                try:
+            for cut in make_chance().sample(POWER_CUTS, min(rounds, len(POWER_CUTS))):
+                with describe_failure(cut):
                     cut_power(replicated, cut)
                     replicated.wait_for_holders(RECOVERY_SECONDS)
                     replicated.wait_for_usages()
-                except BaseException as error:
-                    error.add_note(f"{cut}, BUSYAPI_TEST_KILL_SEED={SEED}")
-                    raise
         verdict = replicated.finish()
     assert verdict.ok, f"BUSYAPI_TEST_KILL_SEED={SEED}\n{verdict}"
 

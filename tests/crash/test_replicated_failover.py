@@ -5,11 +5,9 @@ failed run, set BUSYAPI_TEST_KILL_SEED to the seed in its message. The others ar
 outcome, which a build without the protection fails every time.
 """
 
-import os
 import random
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -24,44 +22,27 @@ from testkit.replicated import (
     ReplicaFaults,
     ReplicatedStack,
     lose,
-    return_empty,
+    return_to,
 )
-from testkit.servers import FLAVOURS, Flavour
+from testkit.rounds import SEED, describe_failure, make_chance, make_rounds
+from testkit.servers import FLAVOURS, Flavour, Server
+from testkit.topologies import SentinelSet
 
-SHORT_ROUNDS = 10
-FULL_ROUNDS = 100
-ROUNDS = os.environ.get("BUSYAPI_TEST_ROUNDS")
-"""Replaces both."""
-ROUND_SECONDS = 30
-"""More than a round takes on a busy machine."""
-SEED = int(os.environ.get("BUSYAPI_TEST_KILL_SEED", time.time_ns()))
-
-
-def make_rounds() -> list[object]:
-    """Return the number of rounds in `make test-later` and `make soak`."""
-    return [
-        pytest.param(
-            int(ROUNDS or rounds),
-            marks=[mark, pytest.mark.timeout(120 + ROUND_SECONDS * int(ROUNDS or rounds))],
-        )
-        for rounds, mark in (
-            (SHORT_ROUNDS, pytest.mark.faults),
-            (FULL_ROUNDS, pytest.mark.long),
-        )
-    ]
+ALONE_SECONDS = 8
+"""More than a failover to the only holder takes."""
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
-@pytest.mark.parametrize("rounds", make_rounds())
+@pytest.mark.parametrize("rounds", make_rounds(10, 100))
 def test_nothing_is_lost_when_primaries_and_their_volumes_are(
     tmp_path: Path, flavour: Flavour, rounds: int
 ) -> None:
-    chance = random.Random(SEED)
+    chance = make_chance()
     replicated = ReplicatedStack(tmp_path, flavour)
     with replicated.running():
         with replicated.posting():
             for number in range(rounds):
-                with describe_failure(f"round {number}, BUSYAPI_TEST_KILL_SEED={SEED}"):
+                with describe_failure(f"round {number}"):
                     play_round(replicated, chance)
                     replicated.wait_for_holders()
                     replicated.wait_for_usages()
@@ -69,20 +50,10 @@ def test_nothing_is_lost_when_primaries_and_their_volumes_are(
     assert verdict.ok, f"BUSYAPI_TEST_KILL_SEED={SEED}\n{verdict}"
 
 
-@contextmanager
-def describe_failure(text: str) -> Iterator[None]:
-    """Add a text to the exception of a round."""
-    try:
-        yield
-    except BaseException as error:
-        error.add_note(text)
-        raise
-
-
 def play_round(replicated: ReplicatedStack, chance: random.Random) -> None:
     """Lose the primary at a random moment of a random fault."""
     old = replicated.sentinels.primary()
-    replica = chance.choice(replicated.replicas())
+    replica, other = chance.sample(replicated.replicas(), 2)
     with ExitStack() as running:
         fault = chance.choice(ReplicaFaults(replicated, running).kinds)
         running.enter_context(
@@ -99,9 +70,19 @@ def play_round(replicated: ReplicatedStack, chance: random.Random) -> None:
         flusher.resume()
         if chance.random() < 0.5:
             end_fault()  # the Sentinels could promote it
+            if chance.random() < 0.5:
+                wait_without(other, replicated.sentinels, old)
         new = replicated.sentinels.wait_for_failover(old, STEP_SECONDS)
         end_fault()
-        return_empty(old, new)
+        return_to(old, new)
+
+
+def wait_without(other: Server, sentinels: SentinelSet, old: Server) -> None:
+    """Let only the replica that had a fault be promoted; if it is no holder, no server is."""
+    other.pause()
+    with suppress(TimeoutError):
+        sentinels.wait_for_failover(old, ALONE_SECONDS)
+    other.resume()
 
 
 # --- scripts, and builds that fail them -----------------------------------------------------
@@ -120,7 +101,7 @@ def lose_primary_before_a_replica_confirms(folder: Path, build: dict[str, str]) 
             assert replicated.sentinels.wait_for_failover(old, STEP_SECONDS) is behind
             end_fault()
             other.resume()
-            return_empty(old, behind)
+            return_to(old, behind)
             replicated.wait_for_holders()
             replicated.wait_for_usages()
         return replicated.finish()
@@ -156,7 +137,7 @@ def lose_primary_after_a_replica_left(folder: Path, build: dict[str, str]) -> Ve
                 other.resume()
             new = replicated.sentinels.wait_for_failover(old, STEP_SECONDS)
             other.resume()
-            return_empty(old, new)
+            return_to(old, new)
             replicated.wait_for_holders()
             replicated.wait_for_usages()
         return replicated.finish()
@@ -195,7 +176,7 @@ def lose_power(folder: Path, build: dict[str, str]) -> Verdict:
             time.sleep(8)  # the Sentinels find the primary down
             full.spawn()
             new = replicated.sentinels.wait_for_failover(old, STEP_SECONDS)
-            return_empty(old, new)
+            return_to(old, new)
             replicated.wait_for_holders()
             replicated.wait_for_usages()
         return replicated.finish()
@@ -242,7 +223,7 @@ def test_flusher_that_dies_at_a_step_of_a_decision_loses_nothing(tmp_path: Path)
                 lose(old)  # while no flusher runs
                 flusher.spawn()
                 new = replicated.sentinels.wait_for_failover(old, STEP_SECONDS)
-                return_empty(old, new)
+                return_to(old, new)
                 replicated.wait_for_holders()
                 replicated.wait_for_usages()
             for spec in FAILOVER:
@@ -253,7 +234,7 @@ def test_flusher_that_dies_at_a_step_of_a_decision_loses_nothing(tmp_path: Path)
                 assert flusher.wait(30) == -9, spec
                 flusher.spawn()
                 new = replicated.sentinels.wait_for_failover(old, STEP_SECONDS)
-                return_empty(old, new)
+                return_to(old, new)
                 replicated.wait_for_holders()
                 replicated.wait_for_usages()
         verdict = replicated.finish()

@@ -13,7 +13,7 @@ from testkit import mutants
 from testkit.broken_build import broken_build
 from testkit.checker import Defect, Verdict
 from testkit.forgetful_disk import ForgetfulDisk
-from testkit.replicated import STEP_SECONDS, ReplicatedStack, lose, return_empty
+from testkit.replicated import STEP_SECONDS, ReplicatedStack, lose, return_to
 from testkit.servers import FLAVOURS, Flavour
 
 NOTICE_SECONDS = 12
@@ -48,7 +48,7 @@ def lose_all_but_an_unsynced_replica(
             new = replicated.sentinels.wait_for_failover(old, STEP_SECONDS)
             assert new is unsynced
             for server in (old, other):
-                return_empty(server, new)
+                return_to(server, new)
             replicated.wait_for_holders()
             replicated.wait_for_usages()
         return acknowledged, replicated.finish()

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 from structlog.testing import capture_logs
 
 from busyapi.archive.holders import Holders, read_holders, write_holders
 from busyapi.stream.cluster import list_replicas
-from busyapi.stream.sentinel import DownPrimary, start_failover
+from busyapi.stream.sentinel import SentinelPrimary, read_view, start_failover
 from busyapi.telemetry.metrics import FlusherMetrics
 from testkit.in_process import (
     endpoint_of,
@@ -23,7 +24,7 @@ from testkit.in_process import (
 )
 from testkit.load import Load
 from testkit.processes import Stack
-from testkit.replicated import CONFIG, SETTINGS, return_empty
+from testkit.replicated import CONFIG, SETTINGS, return_to
 from testkit.servers import FLAVOURS, Flavour
 from testkit.topologies import ClusterOfThree, SentinelSet
 from testkit.waiting import wait_until
@@ -60,7 +61,7 @@ async def test_failover_that_cannot_start_is_reported_with_its_reason(tmp_path: 
             assert expected in flusher.not_ready_reason
             replica.spawn()
             await poll_until(lambda: sentinels.primary() is replica, "a failover", seconds=30)
-            await asyncio.to_thread(return_empty, primary, replica)
+            await asyncio.to_thread(return_to, primary, replica)
             await wait_until_flushing(flusher, 60)
         # The Sentinel wrote the raised priority there.
         assert "replica-priority 0\n" in (replica.folder / "server.conf").read_text()
@@ -154,7 +155,7 @@ async def test_next_sentinel_is_asked_for_a_failover_if_the_first_refuses(tmp_pa
         where = endpoint_of(sentinels)
         first, second, third = sentinels.sentinels
         addresses = tuple(("127.0.0.1", part.port) for part in (first, second, third))
-        down = DownPrimary("not asked for", addresses, 3.0)
+        down = SentinelPrimary("not asked for", addresses, 3.0)
         for sentinel in (first, third):
             sentinel.client.acl_setuser("default", commands=["-sentinel|failover"])
         old, other = sentinels.servers
@@ -164,6 +165,39 @@ async def test_next_sentinel_is_asked_for_a_failover_if_the_first_refuses(tmp_pa
         reasons = await start_failover(where, down)
         assert reasons.count("refuses the user") == len(addresses)
         assert sentinels.primary() is not old
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+async def test_commits_are_refused_while_a_sentinel_promotes_a_server_chosen_before(
+    tmp_path: Path, flavour: Flavour
+) -> None:
+    with SentinelSet(tmp_path / "sentinels", flavour, config=CONFIG, replicas=2) as sentinels:
+        where, archive = endpoint_of(sentinels), tmp_path / "archive"
+        chosen = sentinels.servers[1]
+        sentinel = sentinels.sentinels[0].client
+        sentinel.sentinel_set(sentinels.service, "failover-timeout", 30_000)
+        # It obeys no Sentinel yet, so the failover does not end.
+        chosen.command("ACL", "SETUSER", "default", "-replicaof", "-slaveof")
+        chosen.client().config_set("replica-priority", 1)
+        await poll_until(lambda: begin_failover(sentinels), "a failover", seconds=20)
+        chosen.client().config_set("replica-priority", 0)
+        while (view := await read_view(where)) and view.promotable:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+        flusher = make_flusher(where, archive, tier="replicated")
+        async with run_flusher(flusher, ready=False):
+            expected = "a Sentinel is promoting another server"
+            await poll_until(lambda: expected in flusher.not_ready_reason, "a refusal")
+            sentinel.sentinel_set(sentinels.service, "failover-timeout", 1000)
+            await wait_until_flushing(flusher, 30)
+
+
+def begin_failover(sentinels: SentinelSet) -> bool:
+    """Make the first Sentinel start a failover; return whether it does."""
+    try:
+        sentinels.sentinels[0].client.sentinel_failover(sentinels.service)
+    except ResponseError:  # it does not know the priority yet
+        return False
+    return True
 
 
 async def test_replica_that_sentinels_know_by_another_address_does_not_confirm(
@@ -194,7 +228,7 @@ def test_all_partitions_of_a_server_follow_one_decision(tmp_path: Path, flavour:
             old = sentinels.primary()
             old.kill9()
             new = sentinels.wait_for_failover(old)
-            return_empty(old, new)
+            return_to(old, new)
             for process in stack.processes:
                 process.wait_until_ready(60)
             before = load.history.acknowledged

@@ -13,7 +13,7 @@ from testkit.history import History
 from testkit.load import Load
 from testkit.ports import reserve_port
 from testkit.processes import Api, Flusher, Stack, Store
-from testkit.replicated import CONFIG
+from testkit.replicated import CONFIG, start_as_replica
 from testkit.servers import Flavour, Server
 from testkit.topologies import ClusterOfThree, SentinelSet
 from testkit.waiting import wait_until
@@ -116,8 +116,7 @@ def test_failover_repeats_no_id_and_loses_only_what_its_tier_allows(
                 old.kill9()
                 new = sentinels.wait_for_failover(old)
                 # The replicated tier needs a replica; sentinels would take ten seconds.
-                old.start()
-                old.command("REPLICAOF", "127.0.0.1", new.port)
+                start_as_replica(old, new)
                 for process in stack.processes:
                     process.wait_until_ready()
                 before = load.history.acknowledged

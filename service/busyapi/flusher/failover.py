@@ -27,6 +27,7 @@ from busyapi.flusher.holder_record import HolderRecord
 from busyapi.flusher.replica_servers import ServerReport
 from busyapi.flusher.retry import LastingProblem
 from busyapi.stream.endpoint import Endpoint
+from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.replica_server import ReplicaServer, inspect_replica, raise_priority
 from busyapi.stream.sentinel import read_primary, start_failover
 
@@ -39,6 +40,9 @@ FAILOVER_INTERVAL_SECONDS = 0.05
 """How often the Sentinels are asked during a failover."""
 MAX_FAILOVER_STEP_SECONDS = 3.0
 """How long the flusher waits for a failover before it tries to connect again."""
+MIN_REFUSED_SECONDS = 1.0
+"""How long commits may be refused before the Sentinels are asked about the primary. After a
+failover they are for less."""
 MIN_BLOCKED_SECONDS = 3.0
 """How long a failover may be impossible before that is logged."""
 
@@ -118,8 +122,9 @@ class HolderPromoter:
 class Failover:
     """The failover that is under way, if any."""
 
-    def __init__(self, promoter: HolderPromoter, record: HolderRecord) -> None:
-        self._promoter, self._record = promoter, record
+    def __init__(self, endpoint: Endpoint, promoter: HolderPromoter, record: HolderRecord) -> None:
+        self._endpoint, self._promoter, self._record = endpoint, promoter, record
+        self._refused = LastingProblem(MIN_REFUSED_SECONDS)
         self.obstacle = ""
         """Why no failover is possible, "" if one is, or none is expected."""
         self._logged = ""
@@ -136,6 +141,23 @@ class Failover:
         if obstacle and obstacle != self.obstacle:
             log.warning("failover_impossible", detail=obstacle)
         self.obstacle = obstacle
+
+    async def require_reachable(self, partition: OwnedPartition, refusal: str) -> None:
+        """While commits are refused, check that the Sentinels do not find the primary down.
+
+        The network may have failed between it and all other servers, and not between it and this
+        process: without a failover, commits would be refused until the network is repaired.
+
+        Raises:
+            RedisUnavailable: the Sentinels find the primary down.
+        """
+        if not self._refused.has_lasted(refusal) or self._endpoint.mode != "sentinel":
+            return
+        primary = await partition.await_with_lease(read_primary(self._endpoint))
+        if primary and primary.is_down:
+            raise RedisUnavailable(
+                f"the Sentinels find the primary {primary.address} down: {refusal}"
+            )
 
     def end(self) -> None:
         """Record that the primary answers."""

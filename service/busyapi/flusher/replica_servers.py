@@ -56,10 +56,9 @@ class ReplicaServers:
         self._endpoint, self._record = endpoint, record
         self._tested: set[str] = set()
         """The processes whose priority the flusher may set, by run_id."""
-        self._failover_seconds = 360.0
-        """How long a Sentinel may continue a failover: twice its `failover-timeout`."""
+        self._failover_seconds, self._logged_seconds = 360.0, 0
+        """The first: how long a Sentinel may continue a failover, twice its `failover-timeout`."""
         self._lowered_at: dict[str, float] = {}
-        self._logged_seconds = 0
 
     def expect_failover(self, address: str, failover_seconds: float) -> None:
         """Remember that Sentinels may promote a server from now on."""
@@ -245,7 +244,8 @@ def find_refusal(
 ) -> str:
     """Return why no commit may be allowed, "" if commits may."""
     complete = confirming | {primary.address}
-    if refusal := report.refusal or _find_promotable(report, holders, complete):
+    replacement = report.view.find_replacement(primary.address) if report.view else ""
+    if refusal := report.refusal or _find_promotable(report, holders, complete) or replacement:
         return refusal
     for address in primary.view.online:
         server = report.servers[address]

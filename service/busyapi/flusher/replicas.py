@@ -58,7 +58,7 @@ class ReplicaKeeper:
         self._endpoint, self._minimum = endpoint, minimum
         self._is_enabled = tier == "replicated"
         self._record = HolderRecord(folder)
-        self.failover = Failover(HolderPromoter(endpoint, self._raise), self._record)
+        self.failover = Failover(endpoint, HolderPromoter(endpoint, self._raise), self._record)
         self._servers = ReplicaServers(endpoint, self._record)
         self._handover = Handover(endpoint, self._raise)
         self._last: PrimaryReplicas | None = None
@@ -92,6 +92,8 @@ class ReplicaKeeper:
         if self._endpoint.mode == "sentinel":
             partition.replicas.connection.is_replaced = self._is_replaced
         primary = await partition.replicas.read()
+        if primary.server_id != self._server_id:
+            self._refused_since = None
         self._server_id = primary.server_id
         if not partition.replicas.is_decider:
             if primary.record is None or primary.record.server_id != primary.server_id:
@@ -140,6 +142,7 @@ class ReplicaKeeper:
         """
         if not self._is_enabled:
             return ""
+        await self.failover.require_reachable(partition, self._refusal)
         primary = await partition.replicas.read()
         if primary.server_id != self._server_id:
             # It was a replica in between: the holders must not be compared with what it lists.

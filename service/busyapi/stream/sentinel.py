@@ -16,6 +16,7 @@ from busyapi.stream.replica_server import query_server
 ASK_TIMEOUT_SECONDS = 1.0
 _FINAL = {"NOGOODSLAVE", "INPROG"}
 """Refusals of a failover that do not depend on how it is asked for."""
+_PROMOTING = {"send_slaveof_noone", "wait_promotion"}
 _UNREACHABLE = {"s_down", "o_down", "disconnected"}
 
 
@@ -34,6 +35,16 @@ class SentinelPrimary(NamedTuple):
     """A Sentinel executes a failover."""
 
 
+class NamedPrimary(NamedTuple):
+    """What one Sentinel says about the primary."""
+
+    address: str
+    epoch: int
+    """The number of the failover that made it the primary."""
+    is_promoting: bool
+    """It has chosen another server, and has not promoted it yet."""
+
+
 class SentinelView(NamedTuple):
     """The servers that the Sentinels know, all of them together."""
 
@@ -46,6 +57,23 @@ class SentinelView(NamedTuple):
     idle: frozenset[str] = frozenset()
     """The ones that no Sentinel promotes: each Sentinel knows that the priority is 0, and executes
     no failover. Empty if a Sentinel does not answer."""
+    primaries: tuple[NamedPrimary, ...] = ()
+    """What each Sentinel said after that: one may promote a server that was promotable before."""
+
+    def find_replacement(self, address: str) -> str:
+        """Return why a primary may no longer be the primary soon, "" if it stays.
+
+        Behind the newest failover, a Sentinel may name a former primary for some seconds.
+        """
+        epoch = max(
+            (named.epoch for named in self.primaries if named.address == address), default=-1
+        )
+        for named in self.primaries:
+            if named.is_promoting:
+                return "a Sentinel is promoting another server"
+            if named.address != address and named.epoch > epoch:
+                return f"a Sentinel names {named.address} as the primary, after {address}"
+        return ""
 
 
 async def read_primary(endpoint: Endpoint) -> SentinelPrimary | None:
@@ -112,22 +140,23 @@ async def _start(endpoint: Endpoint, sentinels: Sequence[Address], words: Comman
 
 
 async def read_view(endpoint: Endpoint) -> SentinelView | None:
-    """Return what the Sentinels know about replicas, None if none of them answers."""
-    # In this order: a Sentinel that knows of priority 0 begins no failover afterwards.
-    lists = await _ask_all(endpoint, "REPLICAS")
-    primaries, obstacle = await asyncio.gather(
-        _ask_all(endpoint, "MASTER"), _find_obstacle(endpoint)
+    """Return what the Sentinels know, None if none of them answers."""
+    views, obstacle = await asyncio.gather(
+        asyncio.gather(*(_ask_view(endpoint, node) for node in endpoint.hosts)),
+        _find_obstacle(endpoint),
     )
-    if not any(reply is not None for reply in lists):
+    answered = [view for view in views if view is not None]
+    if not answered:
         return None
-    replicas = [_parse(replica) for reply in lists for replica in reply or ()]
+    replicas = [_parse(replica) for listed, _, _ in answered for replica in listed]
     # Right after a failover, the Sentinels still list a former primary as the primary.
-    servers = replicas + [_parse(reply) for reply in primaries if reply]
+    servers = replicas + [_parse(primary) for _, primary, _ in answered]
     return SentinelView(
         frozenset(map(_address_of, servers)),
         frozenset(_address_of(replica) for replica in replicas if _is_promotable(replica)),
         obstacle,
-        _find_idle(endpoint, lists, primaries),
+        _find_idle(endpoint, views),
+        tuple(_parse_primary(primary, address) for _, primary, address in answered if address),
     )
 
 
@@ -142,11 +171,38 @@ async def _find_obstacle(endpoint: Endpoint) -> str:
     )
 
 
-def _find_idle(endpoint: Endpoint, lists: list[Any], primaries: list[Any]) -> frozenset[str]:
+async def _ask_view(endpoint: Endpoint, node: Address) -> list[Any] | None:
+    """Return a Sentinel's replicas, its primary, and that one's address; None without an answer.
+
+    In this order: a Sentinel that knows of priority 0 begins no failover afterwards, and one that
+    has begun it before shows that.
+    """
+    words = ("REPLICAS", "MASTER", "GET-MASTER-ADDR-BY-NAME")
+    commands = [("SENTINEL", word, endpoint.service) for word in words]
+    try:
+        async with asyncio.timeout(ASK_TIMEOUT_SECONDS):
+            replies = await query_server(endpoint, node, endpoint.sentinel_login, *commands)
+    except (RedisUnavailable, TimeoutError):
+        return None
+    return None if any(isinstance(reply, ServerError) for reply in replies) else replies
+
+
+def _parse_primary(master: list[bytes], address: list[bytes]) -> NamedPrimary:
+    facts = _parse(master)
+    host, port = address
+    return NamedPrimary(
+        f"{host.decode()}:{int(port)}",
+        int(facts["config-epoch"]),
+        facts.get("failover-state") in _PROMOTING,
+    )
+
+
+def _find_idle(endpoint: Endpoint, views: list[list[Any] | None]) -> frozenset[str]:
     idle: list[set[str]] = []
-    for replicas, primary in zip(lists, primaries, strict=True):
-        if replicas is None or primary is None:
+    for view in views:
+        if view is None:
             return frozenset()
+        replicas, primary, _ = view
         facts = _parse(primary)
         knows_others = int(facts["num-other-sentinels"]) == len(endpoint.hosts) - 1
         if not knows_others or {"failover_in_progress", "o_down"} & _flags_of(facts):
