@@ -135,6 +135,7 @@ class Handover:
         while monotonic() < end:
             role, state = await store.read_role()
             if role != "master":
+                await store.end_pause()
                 raise RedisUnavailable("the primary has been replaced")
             if state == "waiting-for-sync":
                 polls += 1

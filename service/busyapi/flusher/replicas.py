@@ -14,6 +14,7 @@ this flusher raises it (`failover`). docs/explanation/replication.md gives the r
 """
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -90,7 +91,8 @@ class ReplicaKeeper:
             # original was seeded on, or an operator.
             await self._record.delete()
         if self._endpoint.mode == "sentinel":
-            partition.replicas.connection.is_replaced = self._is_replaced
+            connection = partition.replicas.connection
+            connection.is_replaced = partial(self._is_replaced, connection.address)
         primary = await partition.replicas.read()
         if primary.server_id != self._server_id:
             self._refused_since = None
@@ -276,12 +278,12 @@ class ReplicaKeeper:
         run_id = self._server_id.partition("-")[0]
         return await self.failover.run(writer, stopping, run_id, is_lost=is_lost)
 
-    async def _is_replaced(self) -> bool:
+    async def _is_replaced(self, address: str) -> bool:
         """Return whether the primary, which does not reply, is down or has been replaced."""
         primary = await read_primary(self._endpoint)
-        if primary is not None and primary.is_suspected:
+        if primary is not None and primary.is_suspected and primary.address == address:
             return True
-        return await self._endpoint.has_successor()
+        return await self._endpoint.has_successor(address)
 
     async def _raise(self, address: str, failover_seconds: float) -> None:
         self._servers.expect_failover(address, failover_seconds)

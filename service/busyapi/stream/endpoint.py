@@ -190,9 +190,9 @@ class Endpoint:
                 return ((primary[0] or b"").decode() or node[0], int(primary[1]))
         return None
 
-    async def has_successor(self) -> bool:
-        """Return whether one of the known servers has replaced the primary."""
-        return await has_promoted(self._open, self.successors)
+    async def has_successor(self, address: str) -> bool:
+        """Return whether one of the known servers has replaced the primary at an address."""
+        return await has_promoted(self._open, self.successors - {address})
 
     async def _open(self, address: Address) -> RedisConnection:
         return await self.open_server(address, self.login)

@@ -21,6 +21,6 @@ async def is_view_outdated(endpoint: Endpoint, address: str, view: ReplicaView) 
                 endpoint, split_address(address), endpoint.login, VIEW_COMMAND
             )
     except (RedisUnavailable, TimeoutError):
-        return endpoint.mode == "sentinel" and await endpoint.has_successor()
+        return endpoint.mode == "sentinel" and await endpoint.has_successor(address)
     is_primary = isinstance(info, bytes) and b"role:master" in info
     return not is_primary or parse_view(info) != view

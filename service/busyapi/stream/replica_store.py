@@ -162,6 +162,17 @@ class ReplicaStore:
             ("FAILOVER", "ABORT"), ("FAILOVER", "TO", host, port, "FORCE", "TIMEOUT", 1)
         )
 
+    async def end_pause(self) -> None:
+        """Let a former primary follow its successor at once, if allowed.
+
+        A Sentinel also pauses the clients of the primary, for longer than the FAILOVER takes. That
+        pauses what the new primary sends too, so the former one would confirm nothing.
+
+        Raises:
+            RedisUnavailable: the connection failed.
+        """
+        await self.connection.pipeline(("CLIENT", "UNPAUSE"))
+
     async def end_handover(self) -> None:
         """Delete the request; an expiry in the past does it, as the ACL does not allow DEL.
 
