@@ -22,7 +22,7 @@ from busyapi.decode.limits import (
     max_containers_in_batch,
     scan_numbers,
 )
-from busyapi.decode.validation import is_object, is_usage
+from busyapi.decode.validation import is_object, is_ordinary_usage
 
 _MAX_FIRST_NAME_BYTES = 64
 _MIN_USAGE_BYTES = 48
@@ -114,7 +114,7 @@ def decode_items_fast(
         return None
     try:
         usages = choose_parser(len(items), numbers.slow)(b"[%b]" % items)
-        if all(map(is_usage if strict else is_object, usages)):
+        if all(map(is_ordinary_usage if strict else is_object, usages)):
             lines = render_all(usages)
             # Each usage has one bracket. Only the others can make one of them deep or dense.
             if brackets <= len(lines) + DEPTH_LIMIT or not any(map(_has_many_brackets, lines)):

@@ -23,7 +23,7 @@ from busyapi.decode.limits import (
     strip_strings,
 )
 from busyapi.decode.split import describe_error, find_syntax_error, replace_surrogates
-from busyapi.decode.validation import find_rule_errors
+from busyapi.decode.validation import convert_whole_numbers, find_rule_errors
 from busyapi.errors import InvalidUsage, ValidationError
 
 NUMBER_TOO_LARGE = (
@@ -68,6 +68,8 @@ def read_long_usage(raw: bytes, *, strict: bool) -> Incremental[bytes]:
     errors = list(find_rule_errors(value)) if strict else []
     if errors:
         raise InvalidUsage(errors)
+    if strict:
+        convert_whole_numbers(value)
     return render(value)
 
 

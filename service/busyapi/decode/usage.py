@@ -1,5 +1,7 @@
 """One usage: from bytes to its canonical line, or to every error."""
 
+from typing import Any
+
 from busyapi.decode.canonical import match_canonical
 from busyapi.decode.diagnose import BYTE_ORDER_MARK, Unreadable, find_errors, parse_json
 from busyapi.decode.incremental import Incremental, run_to_completion
@@ -19,7 +21,7 @@ from busyapi.decode.limits import (
     scan_numbers,
 )
 from busyapi.decode.long_usage import read_long_usage
-from busyapi.decode.validation import is_object, is_usage
+from busyapi.decode.validation import convert_whole_numbers, is_object, is_ordinary_usage
 from busyapi.errors import InvalidUsage, MalformedBody, ValidationError
 
 _UNSCANNED_BYTES = 512
@@ -29,8 +31,8 @@ _UNSCANNED_BYTES = 512
 def decode_usage(raw: bytes, *, strict: bool) -> bytes:
     """Return a usage as one line of JSON, without a newline.
 
-    The line and the bytes parse to the same value. A usage for which this is not possible is
-    refused, never changed.
+    The line and the bytes parse to the same value, to a parser for which 1 and 1.0 are equal. A
+    usage for which this is not possible is refused, never changed.
 
     Raises:
         MalformedBody, InvalidUsage: as read_usage raises them.
@@ -72,7 +74,10 @@ def read_line(raw: bytes, *, strict: bool, fast_decoder_failed: bool = False) ->
 
 
 def decode_fast(raw: bytes, *, strict: bool) -> bytes | None:
-    """Return the line of an ordinary usage; None if it needs the full parser, `read_line`."""
+    """Return the line of an ordinary usage; None if it needs the full parser, `read_line`.
+
+    The time of a strictly validated line is plausible.
+    """
     if strict and match_canonical(raw):
         return raw
     brackets, size, read = 0, len(raw), parse
@@ -86,7 +91,7 @@ def decode_fast(raw: bytes, *, strict: bool) -> bytes | None:
             read = choose_parser(size, scan_numbers(raw).slow)
     try:
         value = read(raw)
-        if (is_usage(value) if strict else is_object(value)) and (
+        if (is_ordinary_usage(value) if strict else is_object(value)) and (
             brackets <= DEPTH_LIMIT or measure_depth(value) <= DEPTH_LIMIT
         ):
             return render(value)
@@ -96,10 +101,12 @@ def decode_fast(raw: bytes, *, strict: bool) -> bytes | None:
 
 
 def _decode_with_diagnosis(raw: bytes, *, strict: bool) -> bytes:
-    value = parse_json(raw)
+    value: Any = parse_json(raw)
     if is_too_dense(raw):
         raise InvalidUsage([ValidationError("", TOO_DENSE)])
     errors = find_errors(value, raw, strict=strict)
     if errors:
         raise InvalidUsage(errors)
+    if strict:
+        convert_whole_numbers(value)
     return render(value)

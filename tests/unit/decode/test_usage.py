@@ -103,7 +103,9 @@ def test_byte_order_mark_is_skipped() -> None:
     assert decode_usage(b"\xef\xbb\xbf" + USAGE, strict=True) == USAGE
 
 
-@pytest.mark.parametrize("patient", ["1", "x" * 128, "ä" * 128, "😀" * 128, 0, -1, 2**53, -(2**53)])
+@pytest.mark.parametrize(
+    "patient", ["1", "x" * 128, "ä" * 128, "😀" * 128, 0, -1, 2**53 - 1, 1 - 2**53]
+)
 def test_patient_id_within_its_limits_is_accepted(patient: object) -> None:
     assert (
         json.loads(decode_usage(make_body(patientId=patient), strict=True))["patientId"] == patient
@@ -112,7 +114,22 @@ def test_patient_id_within_its_limits_is_accepted(patient: object) -> None:
 
 @pytest.mark.parametrize(
     "patient",
-    ["", "x" * 129, 2**53 + 1, -(2**53) - 1, 10**30, 1.0, True, False, None, [], {}, ["100"]],
+    [
+        "",
+        "x" * 129,
+        2**53,
+        -(2**53),
+        10**30,
+        1.5,
+        -0.5,
+        2.0**53,
+        True,
+        False,
+        None,
+        [],
+        {},
+        ["100"],
+    ],
 )
 def test_patient_id_outside_its_limits_is_named(patient: object) -> None:
     assert list(find_errors(make_body(patientId=patient))) == ["/patientId"]
@@ -129,7 +146,9 @@ def test_medication_outside_its_limits_is_named(medication: object) -> None:
     assert list(find_errors(make_body(medication=medication))) == ["/medication"]
 
 
-@pytest.mark.parametrize("timestamp", ["", "Wed Feb 30 2016 09:11:51 GMT-0500", 1.5, True, None])
+@pytest.mark.parametrize(
+    "timestamp", ["", "Wed Feb 30 2016 09:11:51 GMT-0500", 1.5, 1e16, True, None]
+)
 def test_timestamp_in_no_known_form_is_named(timestamp: object) -> None:
     assert list(find_errors(make_body(timestamp=timestamp))) == ["/timestamp"]
 
