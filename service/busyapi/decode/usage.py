@@ -8,16 +8,18 @@ from busyapi.decode.incremental import Incremental, run_to_completion
 from busyapi.decode.json_line import (
     DEPTH_LIMIT,
     SHALLOW_BYTES,
-    choose_parser,
     measure_depth,
     parse,
+    parse_doubles,
     render,
 )
 from busyapi.decode.limits import (
     LONG_BYTES,
+    MIN_LONG_INTEGER_DIGITS,
     TOO_DENSE,
     is_too_dense,
     max_containers,
+    may_hold_long_integer,
     scan_numbers,
 )
 from busyapi.decode.long_usage import read_long_usage
@@ -25,7 +27,7 @@ from busyapi.decode.validation import convert_whole_numbers, is_object, is_ordin
 from busyapi.errors import InvalidUsage, MalformedBody, ValidationError
 
 _UNSCANNED_BYTES = 512
-"""In a usage up to this size, reading all floats slowly costs less than looking for slow ones."""
+"""In a usage up to this size, reading all floats slowly costs less than scanning the numbers."""
 
 
 def decode_usage(raw: bytes, *, strict: bool) -> bytes:
@@ -88,7 +90,13 @@ def decode_fast(raw: bytes, *, strict: bool) -> bytes | None:
         if size > LONG_BYTES or (brackets > DEPTH_LIMIT and brackets > max_containers(size)):
             return None
         if size > _UNSCANNED_BYTES:
-            read = choose_parser(size, scan_numbers(raw).slow)
+            numbers = scan_numbers(raw)
+            if numbers.may_be_long_integers:
+                return None
+            if not numbers.may_exceed_doubles:
+                read = parse_doubles
+        elif size > MIN_LONG_INTEGER_DIGITS and may_hold_long_integer(raw):
+            return None
     try:
         value = read(raw)
         if (is_ordinary_usage(value) if strict else is_object(value)) and (

@@ -6,6 +6,8 @@ An integer is a number without a fraction, however it is spelled: JSON Schema do
 
 from collections.abc import Iterator
 
+import msgspec
+
 from busyapi.decode.timestamp import (
     MAX_PLAUSIBLE_MS,
     MIN_PLAUSIBLE_MS,
@@ -71,6 +73,8 @@ def is_medication(value: object) -> bool:
 
 def convert_whole_number(value: object) -> object:
     """Return a number without a fraction as an integer, any other value unchanged."""
+    if type(value) is msgspec.Raw:
+        value = float(bytes(value))
     return int(value) if type(value) is float and value.is_integer() else value
 
 
