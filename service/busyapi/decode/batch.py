@@ -8,6 +8,7 @@ A group is at most MAX_STEP_BYTES bytes, or one item; the work yields between gr
 cannot be decoded in one call, its items are decoded one by one, and their errors are reported.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -27,6 +28,8 @@ from busyapi.errors import InvalidUsage, MalformedBody, ValidationError
 
 _SLOW_FACTOR = 4
 """How many times as long as the fast decoder the full parser takes for a byte, at most."""
+_BLANKS = b" \t\r\n"
+_BLANK_LINES = re.compile(rb"\n(?:[ \t\r]*+\n)++")
 _GROUP_ITEMS = 256
 """Items in a group. Ordinary usages make this about MAX_STEP_BYTES bytes."""
 
@@ -76,12 +79,14 @@ def decode_batch(
 def _split_lines(raw: bytes, max_items: int) -> list[bytes]:
     """Split a body at its newlines: parsed together, two broken lines could form a valid usage.
 
-    Blank lines after the last usage do not count; a blank line before it is an invalid item.
+    Blank lines are left out and do not count.
     """
-    raw = raw.rstrip(b" \t\r\n")
-    # Count before splitting: four million empty lines would be four million objects.
-    _check_count(raw.count(b"\n") + 1 if raw else 0, max_items)
-    return raw.split(b"\n")
+    raw = raw.strip(_BLANKS)
+    if raw.count(b"\n") >= max_items:
+        # Before splitting: four million empty lines would be four million objects.
+        raw = _BLANK_LINES.sub(b"\n", raw)
+        _check_count(raw.count(b"\n") + 1, max_items)
+    return [text for text in raw.split(b"\n") if text.strip(_BLANKS)]
 
 
 def _check_count(count: int, max_items: int) -> None:

@@ -105,17 +105,29 @@ def test_usages_keep_the_order_in_which_they_were_sent(ndjson: bool, count: int)
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b"\n\n \n", b"  "])
 @pytest.mark.parametrize("between", [b"\n", b"\r\n"])
-def test_ndjson_may_end_in_blank_lines(between: bytes, end: bytes) -> None:
-    assert decode_all(USAGE + between + USAGE + end, ndjson=True) == [USAGE, USAGE]
+def test_blank_lines_of_ndjson_do_not_count(between: bytes, end: bytes) -> None:
+    for raw in (
+        USAGE + between + USAGE + end,
+        end + between + USAGE + between + end + between + USAGE + end,
+    ):
+        assert decode_all(raw, ndjson=True, max_items=2) == [USAGE, USAGE]
+
+
+def test_a_million_blank_lines_do_not_count() -> None:
+    blank = b"\n" * 500_000 + b"\n \t\r" * 100_000 + b" " * 500_000 + b"\n"
+    assert decode_all(USAGE + blank + USAGE, ndjson=True, max_items=2) == [USAGE, USAGE]
+    assert find_errors(USAGE + blank + USAGE + blank + USAGE, ndjson=True, max_items=2) == [
+        ValidationError("", "must hold 1 to 2 usages")
+    ]
 
 
 def test_only_the_blanks_of_json_are_blank() -> None:
     assert find_pointers(USAGE + b"\n\x0c", ndjson=True) == ["/1"]
 
 
-def test_blank_line_before_a_usage_is_a_bad_item() -> None:
-    errors = find_errors(USAGE + b"\n\n" + USAGE, ndjson=True)
-    assert errors == [ValidationError("/1", "is empty")]
+def test_an_index_counts_usages_and_not_lines() -> None:
+    raw = b"\n" + USAGE + b"\n\n \n" + BAD
+    assert find_pointers(raw, ndjson=True) == ["/1/medication"]
 
 
 @both

@@ -6,6 +6,7 @@ A JSON Schema validator judges the value of a body, as a client would before it 
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import jsonschema
 import pytest
@@ -13,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import busyapi.api
+from busyapi.decode.form import NUMBER, read_form
+from busyapi.decode.incremental import run_to_completion
 from busyapi.decode.limits import LONG_BYTES
 from busyapi.decode.timestamp import FORMS
 from busyapi.decode.usage import decode_usage
@@ -32,6 +35,7 @@ def make_validator(name: str) -> Any:
     return jsonschema.Draft202012Validator(schema)
 
 
+IS_FORM = make_validator("UsageForm").is_valid
 IS_USAGE = make_validator("Usage").is_valid
 
 
@@ -153,9 +157,34 @@ def test_any_usage_is_accepted_exactly_if_the_schema_accepts_it(
             assert is_accepted(raw) is IS_USAGE(usage)
 
 
+_field_texts = st.one_of(
+    _form,
+    _altered(),
+    st.from_regex(NUMBER, fullmatch=True),
+    st.from_regex("-?[0-9]{0,17}", fullmatch=True),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=300),
+)
+
+
+@given(_field_texts, _field_texts, _field_texts)
+@settings(max_examples=300)
+def test_any_form_is_accepted_exactly_if_the_schema_accepts_it(
+    patient: str, time: str, medication: str
+) -> None:
+    form = {"patientId": patient, "timestamp": time, "medication": medication, "other": "x"}
+    try:
+        run_to_completion(read_form(urlencode(form).encode(), strict=True))
+        accepted = True
+    except InvalidUsage:
+        accepted = False
+    assert accepted is IS_FORM(form)
+
+
 def test_the_document_has_the_patterns_of_the_decoder() -> None:
     patterns = [form["pattern"] for form in SCHEMAS["TimestampText"]["anyOf"]]
     assert patterns == [f"^(?:{form})$" for form in FORMS]
+    digits = SCHEMAS["UsageForm"]["properties"]["timestamp"]["anyOf"][1]["pattern"]
+    assert digits == f"^(?:{NUMBER})$"
     # Other engines than Python's know these constructs too: no lookaround, no possessive repeat.
     for form in FORMS:
         assert not any(
