@@ -3,6 +3,7 @@
 import gzip
 import json
 import subprocess
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -136,6 +137,25 @@ def test_whole_numbers_are_stored_as_integers(contract: Stack) -> None:
     answer = fetch(contract.port, f"/api/usages/{number}")
     expected = b'"usage":{"patientId":100,"timestamp":1478009511000,"medication":"a","x":1.0}'
     assert expected in answer.body
+
+
+@pytest.mark.parametrize("timestamp", [1478009511, 1478009511000000, "1970-01-01T00:00:12Z"])
+def test_an_implausible_time_is_stored_with_a_warning(
+    contract: Stack, timestamp: str | int
+) -> None:
+    api = contract.apis[0]
+    count = partial(api.read_metric, "busyapi_implausible_times_total")
+    before = count()
+    answer = send(contract.port, USAGE | {"timestamp": timestamp})
+    number = check_stored(answer)
+    assert answer.headers["usage-warning"] == "implausible-timestamp"
+    assert stored_usage(contract.port, number)["timestamp"] == timestamp
+    assert count() == before + 1
+    assert "usage-warning" not in send(contract.port, USAGE).headers
+    batch = [USAGE, USAGE | {"timestamp": timestamp}, USAGE | {"timestamp": timestamp}]
+    answer = send(contract.port, batch, "/api/usages/batch")
+    assert answer.headers["usage-warning"] == "implausible-timestamp;count=2;first=1"
+    assert count() == before + 3
 
 
 def test_other_members_are_stored_at_any_depth(contract: Stack) -> None:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from busyapi.decode.device_time import has_plausible_time
 from busyapi.decode.diagnose import BYTE_ORDER_MARK, MAX_ERRORS, NotJson, Unreadable
 from busyapi.decode.fast_array import decode_array_fast, decode_items_fast
 from busyapi.decode.incremental import Incremental
@@ -42,10 +43,18 @@ class BatchLimits(NamedTuple):
     """Bytes of one usage, as sent."""
 
 
+class DecodedBatch(NamedTuple):
+    """The lines of a batch, in the order sent."""
+
+    lines: list[bytes]
+    implausible_times: Sequence[int] = ()
+    """The indexes of strictly validated lines with such a time: see `device_time`."""
+
+
 def decode_batch(
     raw: bytes, *, ndjson: bool, strict: bool, limits: BatchLimits
-) -> Incremental[list[bytes]]:
-    """Return the line of each usage, in the order sent.
+) -> Incremental[DecodedBatch]:
+    """Return the line of each usage.
 
     Raises:
         MalformedBody: the body as a whole is not a JSON array in UTF-8.
@@ -61,7 +70,7 @@ def decode_batch(
         max_bytes = min(MAX_STEP_BYTES, limits.max_item_bytes)
         lines = yield from decode_array_fast(raw, limits.max_items, max_bytes, strict=strict)
         if lines:
-            return lines
+            return DecodedBatch(lines)
         items = yield from split_array(raw, limits.max_items)
     _check_count(len(items), limits.max_items)
     max_containers = max_containers_in_batch(len(raw), len(items))
@@ -73,7 +82,7 @@ def decode_batch(
     yield from reader.read_lines(items) if ndjson else reader.read_array(items)
     if reader.errors:
         raise InvalidUsage(reader.errors[:MAX_ERRORS])
-    return reader.lines
+    return DecodedBatch(reader.lines, reader.implausible_times)
 
 
 def _split_lines(raw: bytes, max_items: int) -> list[bytes]:
@@ -119,6 +128,7 @@ class _BatchReader:
         self._strict = strict
         self.lines: list[bytes] = []
         self.errors: list[ValidationError] = []
+        self.implausible_times: list[int] = []
 
     def read_lines(self, texts: Sequence[bytes]) -> Incremental[None]:
         """Decode lines of text one by one."""
@@ -195,6 +205,9 @@ class _BatchReader:
             line = yield from read_line(
                 raw, strict=self._strict, fast_decoder_failed=fast_decoder_failed
             )
+            # The fast decoder accepts only usages with a plausible time.
+            if self._strict and not has_plausible_time(line):
+                self.implausible_times.append(index)
             self.lines.append(line)
         except InvalidUsage as error:
             self.errors += [

@@ -31,7 +31,8 @@ def decode_all(
     max_item_bytes: int = 65_536,
 ) -> list[bytes]:
     limits = BatchLimits(max_items, max_item_bytes)
-    return run_to_completion(decode_batch(raw, ndjson=ndjson, strict=strict, limits=limits))
+    work = decode_batch(raw, ndjson=ndjson, strict=strict, limits=limits)
+    return run_to_completion(work).lines
 
 
 def find_errors(
@@ -216,6 +217,19 @@ def test_item_nested_too_deep_is_named(ndjson: bool) -> None:  # noqa: FBT001
     assert decode_all(raw, ndjson=ndjson, strict=False) == [deepest, deepest]
     errors = find_errors(pack([deepest, deeper], ndjson=ndjson), ndjson=ndjson, strict=False)
     assert errors == [ValidationError("/1", "is nested deeper than 60 levels")]
+
+
+@both
+def test_implausible_times_are_named_by_index(ndjson: bool) -> None:  # noqa: FBT001
+    seconds = USAGE.replace(b'"Tue Nov 01 2016 09:11:51 GMT-0500 (CDT)"', b"1478009511")
+    unset = USAGE.replace(b"Tue Nov 01 2016", b"Thu Jan 01 1970")
+    items = [USAGE, seconds, USAGE, unset, *[USAGE] * 300, seconds]
+    raw = b"\n" * ndjson + pack(items, ndjson=ndjson)
+    for strict, expected in ((True, [1, 3, 304]), (False, [])):
+        limits = BatchLimits(1000, 65_536)
+        work = decode_batch(raw, ndjson=ndjson, strict=strict, limits=limits)
+        batch = run_to_completion(work)
+        assert (batch.lines, list(batch.implausible_times)) == (items, expected)
 
 
 @both

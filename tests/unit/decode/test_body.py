@@ -40,7 +40,7 @@ def decode_items(
     steps = read_batch(
         body, kind, encoding, strict=True, max_bytes=limit, max_items=100, max_item_bytes=limit
     )
-    return run_to_completion(steps)
+    return run_to_completion(steps).lines
 
 
 @given(bodies | bodies.map(gzip.compress), types, encodings, st.booleans())

@@ -37,7 +37,7 @@ def decode_array(raw: bytes, *, max_item_bytes: int = 65_536, max_items: int = 1
         work = decode_batch(
             raw, ndjson=False, strict=False, limits=BatchLimits(max_items, max_item_bytes)
         )
-        return run_to_completion(work)
+        return run_to_completion(work).lines
     except InvalidUsage as error:
         return error.errors
     except InvalidRequest as error:

@@ -99,7 +99,7 @@ def test_in_a_batch_it_is_an_error_of_its_item_unless_it_is_not_json() -> None:
     def decode(raw: bytes) -> list[bytes]:
         limits = BatchLimits(10, 65_536)
         work = decode_batch(b"[%b,%b]" % (USAGE, raw), ndjson=False, strict=True, limits=limits)
-        return run_to_completion(work)
+        return run_to_completion(work).lines
 
     start = USAGE[:-1] + b',"pad":"' + PAD + b'","x":'
     for value, detail in ((b"1e400", NUMBER_TOO_LARGE), (b'"\\ud800"', UNPAIRED_SURROGATE)):

@@ -29,7 +29,8 @@ def make_usage(number: str, pad: int) -> bytes:
 
 def decode_items(raw: bytes) -> list[bytes]:
     limits = BatchLimits(100, 65_536)
-    return run_to_completion(decode_batch(raw, ndjson=False, strict=True, limits=limits))
+    work = decode_batch(raw, ndjson=False, strict=True, limits=limits)
+    return run_to_completion(work).lines
 
 
 @pytest.mark.parametrize("pad", PADS)
