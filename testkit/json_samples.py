@@ -127,4 +127,19 @@ def _is_storable_leaf(leaf: Any) -> bool:
         return math.isfinite(leaf)
     if isinstance(leaf, int):
         return abs(leaf) <= sys.float_info.max
-    return not isinstance(leaf, str) or not any("\ud800" <= char <= "\udfff" for char in leaf)
+    return True
+
+
+def has_unpaired_patient_or_medication(value: dict[str, Any]) -> bool:
+    """Return whether a named text has an unpaired surrogate, which is never changed."""
+    texts = [value.get("patientId"), value.get("medication")]
+    return any(type(text) is str and text != replace_surrogates(text) for text in texts)
+
+
+def replace_surrogates(value: Any) -> Any:
+    """Return a value with U+FFFD in place of each unpaired surrogate."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {replace_surrogates(n): replace_surrogates(v) for n, v in value.items()}
+    return list(map(replace_surrogates, value)) if isinstance(value, list) else value

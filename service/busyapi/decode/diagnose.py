@@ -5,8 +5,8 @@ working device never get here. A usage without an error is accepted after all, s
 refused for what only the fast parser cannot read (a byte order mark, for example).
 
 Python's parser accepts some values that no line of UTF-8 JSON can reproduce for all readers. They
-are refused: NaN and Infinity, a number beyond a double (1e999, or an integer of 310 digits), an
-unpaired surrogate (\ud800), and nesting beyond DEPTH_LIMIT.
+are refused: NaN and Infinity, a number beyond a double (1e999, or an integer of 310 digits), and
+nesting beyond DEPTH_LIMIT. Unpaired surrogates are replaced before: see `surrogates`.
 
 A long usage does not get here: see `long_usage`.
 """
@@ -26,6 +26,7 @@ from busyapi.decode.limits import (
     count_brackets,
     may_hold_long_integer,
 )
+from busyapi.decode.surrogates import find_marked_members
 from busyapi.decode.validation import find_rule_errors
 from busyapi.errors import ValidationError
 
@@ -63,7 +64,7 @@ def is_utf8(raw: bytes) -> bool:
     return True
 
 
-_SUPPORTED_TYPES = frozenset((int, float, bool, type(None), msgspec.Raw))
+_SUPPORTED_TYPES = frozenset((int, float, bool, str, type(None), msgspec.Raw))
 """A parsed value of one of these types can always be stored."""
 
 
@@ -101,8 +102,10 @@ def parse_json(raw: bytes) -> object:
     raise make_unreadable(reason)
 
 
-def find_errors(value: object, raw: bytes, *, strict: bool) -> list[ValidationError]:
+def find_errors(value: object, raw: bytes, mark: str, *, strict: bool) -> list[ValidationError]:
     """Return the errors, up to MAX_ERRORS, of a value that `parse_json` read from `raw`.
+
+    `mark` is in the place of unpaired surrogates.
 
     Raises:
         Unreadable: the value is not an object, or is nested too deep.
@@ -114,9 +117,8 @@ def find_errors(value: object, raw: bytes, *, strict: bool) -> list[ValidationEr
     if count_brackets(raw) > DEPTH_LIMIT and measure_depth(value) > DEPTH_LIMIT:
         raise Unreadable(TOO_DEEP)
     errors = list(find_rule_errors(value)) if strict else []
-    # UTF-8 cannot encode a surrogate, so one can only come from an escape.
-    surrogates = b"\\ud" in raw or b"\\uD" in raw
-    errors.extend(islice(_find_unsupported(value, surrogates=surrogates), MAX_ERRORS - len(errors)))
+    errors += find_marked_members(value, mark)
+    errors.extend(islice(_find_unsupported(value), MAX_ERRORS - len(errors)))
     return errors
 
 
@@ -136,44 +138,24 @@ class _Node(NamedTuple):
         return reduce(extend_pointer, reversed(names), "")
 
 
-def _find_unsupported(usage: object, *, surrogates: bool) -> Iterator[ValidationError]:
-    # Most containers hold only values of these types, and a set finds that out at the speed of C.
-    supported = _SUPPORTED_TYPES if surrogates else _SUPPORTED_TYPES | {str}
+def _find_unsupported(usage: object) -> Iterator[ValidationError]:
     stack = [_Node(None, "", usage)]
     while stack:
         node = stack.pop()
         value = node.value
         if type(value) is dict:
-            if not (all(map(str.isascii, value)) or all(map(_is_unicode, value))):
-                detail = "has a member whose name holds an unpaired surrogate"
-                yield ValidationError(node.pointer(), detail)
             members: Any = value.values()
         elif type(value) is list:
             members = value
         else:
-            if detail := _unsupported_reason(value):
-                yield ValidationError(node.pointer(), detail)
+            if isinstance(value, _UnsupportedNumber):
+                yield ValidationError(node.pointer(), value.reason)
             continue
-        if not supported.issuperset(map(type, members)):
+        # Most containers hold only these types, and a set finds that out at the speed of C.
+        if not _SUPPORTED_TYPES.issuperset(map(type, members)):
             named: Any = value.items() if type(value) is dict else enumerate(members)
-            nodes = [_Node(node, n, m) for n, m in named if m and type(m) not in supported]
+            nodes = [_Node(node, n, m) for n, m in named if m and type(m) not in _SUPPORTED_TYPES]
             stack += nodes[::-1]  # so that the first is popped first
-
-
-def _unsupported_reason(value: object) -> str:
-    if isinstance(value, _UnsupportedNumber):
-        return value.reason
-    if type(value) is str and not (value.isascii() or _is_unicode(value)):
-        return "holds an unpaired surrogate, which is not a character"
-    return ""
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def extend_pointer(pointer: str, name: str) -> str:

@@ -28,14 +28,17 @@ from busyapi.decode.limits import (
     strip_strings,
 )
 from busyapi.decode.split import describe_error, find_syntax_error, replace_surrogates
+from busyapi.decode.surrogates import (
+    find_marked_members,
+    mark_unpaired,
+    may_hold_surrogates,
+    replace_marks,
+)
 from busyapi.decode.validation import convert_whole_numbers, find_rule_errors
 from busyapi.errors import InvalidUsage, ValidationError
 
 NUMBER_TOO_LARGE = (
     f"is larger than {LONG_BYTES} bytes and holds a number beyond the range of a double"
-)
-UNPAIRED_SURROGATE = (
-    f"is larger than {LONG_BYTES} bytes and holds an unpaired surrogate, which is not a character"
 )
 
 _Parser = Callable[[bytes], Any]
@@ -56,7 +59,7 @@ def read_long_usage(raw: bytes, *, strict: bool) -> Incremental[bytes]:
     if is_too_dense(raw):
         raise _make_error(raw, TOO_DENSE)
     yield
-    value, is_paired = yield from _parse(raw, read)
+    value, mark = yield from _parse(raw, read)
     if not isinstance(value, dict):
         raise Unreadable("is not a JSON object")
     yield
@@ -64,14 +67,13 @@ def read_long_usage(raw: bytes, *, strict: bool) -> Incremental[bytes]:
         if measure_depth(value) > DEPTH_LIMIT:
             raise Unreadable(TOO_DEEP)
         yield
-    if not is_paired:
-        raise InvalidUsage([ValidationError("", UNPAIRED_SURROGATE)])
     errors = list(find_rule_errors(value)) if strict else []
+    errors += find_marked_members(value, mark)
     if errors:
         raise InvalidUsage(errors)
     if strict:
         convert_whole_numbers(value)
-    return render(value)
+    return replace_marks(render(value), mark)
 
 
 def _choose_parser(raw: bytes) -> Incremental[_Parser]:
@@ -89,24 +91,25 @@ def _choose_parser(raw: bytes) -> Incremental[_Parser]:
     return parse if numbers.may_exceed_doubles else parse_doubles
 
 
-def _parse(raw: bytes, read: _Parser) -> Incremental[tuple[object, bool]]:
-    """Return the value, and whether its surrogates are paired."""
+def _parse(raw: bytes, read: _Parser) -> Incremental[tuple[object, str]]:
+    """Return the value, and the mark in the place of unpaired surrogates."""
     reason, value = _try(raw, read)
     if reason is None:
-        return value, True
+        return value, ""
     if reason == _NUMBER:
         raise _make_error(raw, NUMBER_TOO_LARGE)
-    scanned = replace_surrogates(raw)
-    if scanned == raw or reason == NOT_UTF8:
+    if reason == NOT_UTF8 or not may_hold_surrogates(raw):
         raise make_unreadable(reason)
     # An unpaired surrogate has no position, and hides what else is wrong.
     yield
-    reason, value = _try(scanned, read)
+    marked, mark = yield from mark_unpaired(raw)
+    yield
+    reason, value = _try(marked, read)
     if reason == _NUMBER:
         raise _make_error(raw, NUMBER_TOO_LARGE)
     if reason is not None:
         raise make_unreadable(reason)
-    return value, False
+    return value, mark
 
 
 def _try(raw: bytes, read: _Parser) -> tuple[str | None, object]:

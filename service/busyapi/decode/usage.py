@@ -23,6 +23,7 @@ from busyapi.decode.limits import (
     scan_numbers,
 )
 from busyapi.decode.long_usage import read_long_usage
+from busyapi.decode.surrogates import mark_unpaired, may_hold_surrogates, replace_marks
 from busyapi.decode.validation import convert_whole_numbers, is_object, is_ordinary_usage
 from busyapi.errors import InvalidUsage, MalformedBody, ValidationError
 
@@ -34,7 +35,8 @@ def decode_usage(raw: bytes, *, strict: bool) -> bytes:
     """Return a usage as one line of JSON, without a newline.
 
     The line and the bytes parse to the same value, to a parser for which 1 and 1.0 are equal. A
-    usage for which this is not possible is refused, never changed.
+    usage for which this is not possible is refused, never changed, except for unpaired surrogates:
+    see `surrogates`.
 
     Raises:
         MalformedBody, InvalidUsage: as read_usage raises them.
@@ -72,7 +74,12 @@ def read_line(raw: bytes, *, strict: bool, fast_decoder_failed: bool = False) ->
         line = yield from read_long_usage(raw, strict=strict)
         return line
     fast_line = None if fast_decoder_failed else decode_fast(raw, strict=strict)
-    return fast_line or _decode_with_diagnosis(raw, strict=strict)
+    if fast_line:
+        return fast_line
+    mark = ""
+    if may_hold_surrogates(raw):
+        raw, mark = yield from mark_unpaired(raw)
+    return replace_marks(_decode_with_diagnosis(raw, mark, strict=strict), mark)
 
 
 def decode_fast(raw: bytes, *, strict: bool) -> bytes | None:
@@ -108,11 +115,11 @@ def decode_fast(raw: bytes, *, strict: bool) -> bytes | None:
     return None
 
 
-def _decode_with_diagnosis(raw: bytes, *, strict: bool) -> bytes:
+def _decode_with_diagnosis(raw: bytes, mark: str, *, strict: bool) -> bytes:
     value: Any = parse_json(raw)
     if is_too_dense(raw):
         raise InvalidUsage([ValidationError("", TOO_DENSE)])
-    errors = find_errors(value, raw, strict=strict)
+    errors = find_errors(value, raw, mark, strict=strict)
     if errors:
         raise InvalidUsage(errors)
     if strict:

@@ -11,7 +11,15 @@ from busyapi.decode.json_line import DEPTH_LIMIT
 from busyapi.decode.limits import LONG_BYTES, MAX_DIGITS
 from busyapi.decode.usage import decode_usage
 from busyapi.errors import InvalidRequest, InvalidUsage, MalformedBody
-from testkit.json_samples import USAGE, NotReadable, bodies, can_be_stored, parse_reference
+from testkit.json_samples import (
+    USAGE,
+    NotReadable,
+    bodies,
+    can_be_stored,
+    has_unpaired_patient_or_medication,
+    parse_reference,
+    replace_surrogates,
+)
 
 GOOD = {"patientId": "100", "timestamp": 1478009511000, "medication": "Albuterol"}
 
@@ -40,6 +48,7 @@ def test_lenient_accepts_exactly_the_objects_that_can_be_stored(raw: bytes) -> N
         # Only numbers have so many digits here.
         has_long_number = len(raw) > LONG_BYTES and re.search(rb"[0-9]{%d}" % (MAX_DIGITS + 1), raw)
         expected = type(value) is dict and can_be_stored(value) and not has_long_number
+        expected = expected and not has_unpaired_patient_or_medication(value)
     except NotReadable:
         expected = False
     try:
@@ -49,7 +58,7 @@ def test_lenient_accepts_exactly_the_objects_that_can_be_stored(raw: bytes) -> N
         return
     assert expected
     # repr also distinguishes 1 from 1.0 and True, -0.0 from 0.0, and the order of members.
-    assert repr(json.loads(line)) == repr(value)
+    assert repr(json.loads(line)) == repr(replace_surrogates(value))
 
 
 @given(bodies)
@@ -163,18 +172,6 @@ def test_all_errors_are_named_at_once() -> None:
 def test_empty_object_is_a_usage_only_when_lenient() -> None:
     assert list(find_errors(b"{}")) == ["/patientId", "/timestamp", "/medication"]
     assert decode_usage(b" {} ", strict=False) == b"{}"
-
-
-@pytest.mark.parametrize("text", [r"\ud800", r"\udfff", r"\ud800A", r"\ude00\ud83d", r"a\ud83d"])
-def test_unpaired_surrogate_is_named_not_changed(text: str) -> None:
-    assert list(find_errors(f'{{"a":["{text}"]}}'.encode(), strict=False)) == ["/a/0"]
-
-
-def test_unpaired_surrogate_in_a_name_is_named_by_its_object() -> None:
-    errors = find_errors(b'{"a":{"\\ud800":{"b":1e999}}}', strict=False)
-    # A pointer in UTF-8 cannot hold the name itself.
-    assert list(errors) == ["/a", "/a/b"]
-    assert "name holds an unpaired surrogate" in errors["/a"]
 
 
 def test_pointer_is_escaped_as_in_rfc_6901() -> None:
