@@ -36,6 +36,8 @@ log = structlog.get_logger()
 WAIT_FOR_HOLDERS_SECONDS = 30.0
 """How long to wait for the other holders if all that are reached have restarted. After a power cut
 they start one after the other, and one of them may have an older volume."""
+CHECK_SECONDS = 0.3
+"""How long a primary may take to answer before it counts as lost."""
 FAILOVER_INTERVAL_SECONDS = 0.05
 """How often the Sentinels are asked during a failover."""
 MAX_FAILOVER_STEP_SECONDS = 3.0
@@ -83,7 +85,11 @@ class HolderPromoter:
         """
         endpoint = self._endpoint
         primary = await read_primary(endpoint)
-        if primary is None or not (primary.is_suspected or is_lost):
+        if (
+            primary is None
+            or not (primary.is_suspected or is_lost)
+            or (not primary.is_down and await self._is_working(primary.address))
+        ):
             self._down_since = None
             return Promotion()
         now = monotonic()
@@ -117,6 +123,19 @@ class HolderPromoter:
         if not primary.is_down or primary.is_failing_over:
             return Promotion(is_pending=primary.is_suspected)
         return Promotion(await start_failover(endpoint, primary), is_pending=True)
+
+    async def _is_working(self, address: str) -> bool:
+        """Return whether the primary answers after all.
+
+        A Sentinel closes the connections to a server that it promotes. And a holder whose priority
+        was raised must confirm until the Sentinels know that it is 0 again.
+        """
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                server = await inspect_replica(self._endpoint, address, self._endpoint.key_names(0))
+        except TimeoutError:
+            return False
+        return server.is_primary
 
 
 class Failover:

@@ -209,6 +209,7 @@ class Flusher:
             self._metrics.epoch_jumps.inc()
             log.warning("ids_skipped", why=why, before_seq=cursor, after_seq=writer.cursor)
         await self._update_replicas(partition)
+        self._retry.reset()
         self._buffer = FlushBuffer(writer.cursor, self._idempotency_keys)
 
     async def run_cycle(self) -> None:

@@ -194,7 +194,7 @@ def find_confirming(report: ServerReport, primary: PrimaryReplicas) -> frozenset
     """Return the replicas that are online and may confirm commits."""
     return frozenset(
         address
-        for address in primary.view.online
+        for address in set(primary.view.online) - primary.silent
         if _may_confirm(report.servers[address], primary)
         and (_is_known(address, primary) or not _find_unlisted(address, report))
     )

@@ -199,7 +199,12 @@ class ReplicaKeeper:
             address: report.servers[address].data.run_id or holders.processes.get(address, "")
             for address in confirming
         }
-        return await self._write(partition, writer, primary, processes, refusal)
+        refusal = await self._write(partition, writer, primary, processes, refusal)
+        if primary.silent and not refusal:
+            # They must not confirm any more. But commits wait for every replica that is online.
+            log.warning("replica_silent", servers=sorted(primary.silent))
+            await partition.replicas.disconnect_replicas()
+        return refusal
 
     async def _write(
         self,

@@ -24,6 +24,7 @@ from busyapi.stream.replicas import (
     find_unconfirmed,
     make_confirm_commands,
     parse_record,
+    parse_silent,
     parse_view,
 )
 from busyapi.stream.scripts import RECORD_REPLICAS
@@ -45,6 +46,8 @@ class PrimaryReplicas(NamedTuple):
     record: ReplicaRecord | None
     can_confirm_aof: bool
     data: ServerData
+    silent: frozenset[str] = frozenset()
+    """The replicas that are online and have acknowledged nothing for seconds."""
 
     @property
     def replid(self) -> str:
@@ -104,6 +107,7 @@ class ReplicaStore:
             parse_record(record),
             has_waitaof(facts),
             parse_data(facts["run_id"], *data),
+            parse_silent(view),
         )
 
     async def write(self, record: ReplicaRecord, primary: PrimaryReplicas) -> str:
@@ -161,6 +165,17 @@ class ReplicaStore:
         await self.connection.pipeline(
             ("FAILOVER", "ABORT"), ("FAILOVER", "TO", host, port, "FORCE", "TIMEOUT", 1)
         )
+
+    async def disconnect_replicas(self) -> None:
+        """Close the connections of all replicas on the primary, if allowed.
+
+        Redis does not say which connection is that of a silent one. Those that work connect again
+        at once, and continue where they were.
+
+        Raises:
+            RedisUnavailable: the connection failed.
+        """
+        await self.connection.pipeline(("CLIENT", "KILL", "TYPE", "replica"))
 
     async def end_pause(self) -> None:
         """Let a former primary follow its successor at once, if allowed.

@@ -22,6 +22,9 @@ ONLINE = "online"
 MAX_PREDECESSORS = 20
 """More failovers than a flusher of another partition misses. It then skips ids."""
 _REPLICA = re.compile(rb"^slave\d+:ip=([^,\r]*),port=(\d+),state=(\w+)", re.MULTILINE)
+_LAG = re.compile(rb"^slave\d+:ip=([^,\r]*),port=(\d+),state=online,.*?lag=(\d+)", re.MULTILINE)
+MAX_SILENCE_SECONDS = 3
+"""A replica acknowledges once a second by itself."""
 _SYNCS = re.compile(rb"^sync_(?:full|partial_ok):(\d+)", re.MULTILINE)
 
 
@@ -89,6 +92,15 @@ def parse_view(info: bytes) -> ReplicaView:
             for host, port, state in _REPLICA.findall(info)
         ),
         b"-".join(_SYNCS.findall(info)).decode(),
+    )
+
+
+def parse_silent(info: bytes) -> frozenset[str]:
+    """Return the online replicas that have acknowledged nothing for seconds."""
+    return frozenset(
+        f"{host.decode()}:{int(port)}"
+        for host, port, lag in _LAG.findall(info)
+        if int(lag) >= MAX_SILENCE_SECONDS
     )
 
 

@@ -57,6 +57,14 @@ REPLICA_EVENTS = (
         "the runbook of BusyapiReplicasDegraded",
     ),
     LogEvent(
+        "replica_silent",
+        "warning",
+        ("servers",),
+        "replicas have acknowledged nothing for three seconds: they need not confirm any more, and"
+        " the flusher closes their connections to the primary, so that commits continue",
+        "the runbook of BusyapiReplicasDegraded",
+    ),
+    LogEvent(
         "replica_timeout_long",
         "warning",
         ("seconds",),
