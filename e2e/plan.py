@@ -25,6 +25,7 @@ from e2e.scenarios import (
     retention,
     rotation,
     runbooks,
+    valkey_ha,
     valkey_tls,
     valkey_volume,
 )
@@ -69,6 +70,8 @@ FULL = (
     Part("operations", operations.SCENARIOS),
     Part("protection", protection.SCENARIOS),
     Part("valkey-tls", valkey_tls.SCENARIOS),
+    Part("valkey-ha", valkey_ha.SCENARIOS),
+    Part("valkey-scale", (valkey_ha.change_servers,)),
     Part("valkey-volume", valkey_volume.SCENARIOS),
     Part("retention", (retention.delete_old_usages,)),
     Part("observability", (*observability.SCENARIOS, probe.probe_from_outside)),
