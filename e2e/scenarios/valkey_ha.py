@@ -5,8 +5,11 @@ A 201 must outlive all of it. The report has how long no request was answered.
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
+
+from kubernetes.client import ApiException
+from urllib3.exceptions import HTTPError
 
 from e2e.kube import is_ready, is_terminating, wait_for
 from e2e.machine import can_switch_off, switch_off_node
@@ -18,7 +21,7 @@ from e2e.scenarios.faults import describe_failures, evict_all, is_node_ready, mo
 RATE = 60.0
 STEADY_SECONDS = 5.0
 SETTLE_SECONDS = 240.0
-LOST_SECONDS = 10.0
+LOST_SECONDS = 15.0
 """One until the Sentinels find the primary down, then their vote, the flusher's choice, and the
 next attempts of committers and flusher to connect."""
 PLANNED_SECONDS = 5.0
@@ -47,12 +50,12 @@ def find_primary(release: Release) -> str:
     answers = []
     for pod in release.kube.pods("valkey"):
         words = ("sh", "-c", WHO_SCRIPT)
-        try:
+        # A pod or its node may be away.
+        with suppress(ApiException, HTTPError, OSError, ValueError):
             reply = release.kube.run(pod.metadata.name, *words, container="sentinel", check=False)
-        except Exception:  # noqa: BLE001 - a pod or its node is away
-            continue
-        if len(parts := reply.decode().split()) == 2 and parts[0].isdigit():
-            answers.append((int(parts[0]), parts[1]))
+            epoch, _, primary = reply.decode().strip().partition(" ")
+            if epoch.isdigit():
+                answers.append((int(epoch), primary))
     return max(answers)[1] if answers else ""
 
 
@@ -166,7 +169,7 @@ def drain_nodes(release: Release, report: Report) -> None:
 
 
 def lose_node(release: Release, report: Report) -> None:
-    """Switch off the node of the primary, and keep it away. The API and the flusher run elsewhere."""
+    """Switch off the node of the primary, and keep it away; API and flusher are elsewhere."""
     with report.row("primary's node lost") as row:
         kept, *others = [entry.metadata.name for entry in release.kube.nodes()]
         # The cluster's own parts are on the first node.

@@ -5,7 +5,9 @@
 # others' by asking them. Where only a minority answers, this waits.
 #
 #   this pod restarts                  the others answer: it starts as a replica of the server that they name
-#   the primary restarts, no failover  they name this server: it starts as the primary, with its data
+#   the primary restarts               they name this server: it waits 10 seconds for another one to take over, because
+#                                      the replicas of a restarted primary must copy everything. Then, or if no other
+#                                      server has data, it starts as the primary, with its data
 #   all pods were down                 the files say which one was the primary. It starts as that, with its data
 #   one that was away is back first    its file is old. It waits for the majority, which has a larger epoch
 #   this volume is empty, a replica    it starts as a replica, and copies everything
@@ -30,6 +32,13 @@ are_others_empty() {
   done
 }
 
+can_other_take_over() {
+  for server in $(others); do
+    case $(call "$server" 6379 pod dbsize) in "" | 0 | *[!0-9]*) ;; *) return 0 ;; esac
+  done
+  return 1
+}
+
 # Set primary, or problem.
 find_primary() {
   primary= problem= highest=-1 answers=0
@@ -39,17 +48,21 @@ find_primary() {
     answers=$((answers + 1))
     if [ "${answer% *}" -gt $highest ]; then highest=${answer% *} primary=${answer#* }; fi
   done
+  override="If all others are lost for good: kubectl exec $HOSTNAME -c valkey -- touch /data/start-as-primary"
   if [ $answers -lt $quorum ]; then
-    problem="Waiting: $answers of $REPLICAS Sentinels say which server is the primary, $quorum must."
+    problem="Waiting: $answers of $REPLICAS Sentinels say which server is the primary, $quorum must. $override"
   elif [ "$primary" = "$HOSTNAME" ] && ! has_data; then
     if [ "$HOSTNAME" = "$NAME-0" ] && are_others_empty; then
       echo "All servers are empty: this one begins as the primary."
     else
-      problem="Waiting: this server was the primary, and its volume is empty. If the flusher runs, it promotes another."
+      problem="Waiting: this server was the primary, and its volume is empty. The flusher promotes another. $override"
     fi
+  elif [ "$primary" = "$HOSTNAME" ] && [ "$(date +%s)" -lt $takeover_end ] && can_other_take_over; then
+    problem="Waiting at most 10 seconds: this server was the primary, and another one may take over."
   fi
 }
 
+takeover_end=$(($(date +%s) + 10))
 while true; do
   find_primary
   [ -n "$problem" ] || break
@@ -59,7 +72,7 @@ while true; do
     primary=$HOSTNAME
     break
   fi
-  say "$problem If the other servers are lost for good: kubectl exec $HOSTNAME -c valkey -- touch /data/start-as-primary"
+  say "$problem"
   pause 1
 done
 
@@ -67,7 +80,7 @@ password=$(sed 's/[\\"]/\\&/g' /etc/valkey-logins/replication-password)
 {
   cat /etc/valkey/valkey.conf
   echo "replica-announce-ip $HOSTNAME"
-  echo "masterauth \"$password\""
+  printf 'masterauth "%s"\n' "$password"
   [ "$primary" = "$HOSTNAME" ] || echo "replicaof $primary 6379"
 } > /run/valkey/valkey.conf
 echo "The primary is $primary."
