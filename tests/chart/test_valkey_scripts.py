@@ -65,12 +65,12 @@ class Pod:
         return text
 
     def keep_data(self) -> None:
-        """Give the volume data."""
+        """Write data to the volume."""
         (self.folder / "data" / "appendonlydir").mkdir()
         (self.folder / "data" / "appendonlydir" / "appendonly.aof.manifest").touch()
 
     def keep_vote(self, epoch: int, primary: str) -> None:
-        """Give the volume the file of a Sentinel."""
+        """Write the file of a Sentinel to the volume."""
         self.sentinel_conf.write_text(
             f"sentinel monitor busyapi {primary} 6379 2\nsentinel config-epoch busyapi {epoch}\n"
             f"sentinel leader-epoch busyapi {epoch + 1}\nsentinel current-epoch {epoch + 2}\n"
@@ -153,7 +153,7 @@ def test_larger_epoch_wins_over_more_answers(one: Pod) -> None:
 
 
 def test_without_a_majority_no_server_starts(zero: Pod) -> None:
-    """The server was away during a failover, and is the first one back."""
+    """The server was down during a failover, and is the first one back."""
     zero.keep_data()
     zero.keep_vote(3, ZERO)
     assert zero.start() == ""
@@ -317,8 +317,8 @@ def test_primary_asks_for_a_handover_until_it_is_a_replica(one: Pod) -> None:
     one.answer(ONE, "role", f"master\n10\n{ZERO}\n6379\n10")
     one.run("stop.sh")
     calls = (one.folder / "log").read_text().splitlines()
-    wanted = f"{ONE} set busyapi:{{0}}:handover {ONE}:6379 EX 60"
-    assert wanted in calls
+    request = f"{ONE} set busyapi:{{0}}:handover {ONE}:6379 EX 60"
+    assert request in calls
     assert (one.folder / "run" / "stopped").exists()
 
 

@@ -20,8 +20,7 @@ busyapi
 {{- .Values.config.durability | default (empty (include "busyapi.hasReplicas" .) | ternary "fsync" "replicated") }}
 {{- end }}
 
-{{/* The DNS names of the bundled Valkey's servers. Each has a Service of its own, with the name of its pod: the
-serviceName of a StatefulSet cannot change, and that of a release with one server is not headless. */}}
+{{/* The DNS names of the bundled Valkey's servers. Each has a Service of its own, with the name of its pod. */}}
 {{- define "busyapi.valkeyServers" -}}
 {{- $root := . }}
 {{- $names := list }}

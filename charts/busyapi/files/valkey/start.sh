@@ -9,7 +9,7 @@
 #                                      the replicas of a restarted primary must copy everything. Then, or if no other
 #                                      server has data, it starts as the primary, with its data
 #   all pods were down                 the files say which one was the primary. It starts as that, with its data
-#   one that was away is back first    its file is old. It waits for the majority, which has a larger epoch
+#   a stale one is back first          its file is old. It waits for the majority, which has a larger epoch
 #   this volume is empty, a replica    it starts as a replica, and copies everything
 #   this volume is empty, the primary  it waits: an empty primary would empty its replicas. The Sentinels find it
 #                                      down, the flusher promotes another server, and this one becomes its replica

@@ -4,7 +4,7 @@ service=busyapi
 quorum=$((REPLICAS / 2 + 1))
 sentinel_conf=/data/sentinel.conf
 
-# Run a command as a user of ours, for at most a second: call HOST PORT USER COMMAND…
+# Run a command as one of the chart's users, for at most a second: call HOST PORT USER COMMAND…
 call() {
   host=$1 port=$2 user=$3
   shift 3
