@@ -21,10 +21,10 @@ from e2e.scenarios.faults import describe_failures, evict_all, is_node_ready, mo
 RATE = 60.0
 STEADY_SECONDS = 5.0
 SETTLE_SECONDS = 240.0
-LOST_SECONDS = 15.0
+LOST_SECONDS = 10.0
 """One until the Sentinels find the primary down, then their vote, the flusher's choice, and the
 next attempts of committers and flusher to connect."""
-PLANNED_SECONDS = 60.0
+PLANNED_SECONDS = 5.0
 UPGRADE_SECONDS = 30.0
 """Between one server and several, the only server restarts."""
 AWAY_SECONDS = 60.0

@@ -40,8 +40,9 @@ from busyapi.flusher.idempotency import IdempotencyKeeper
 from busyapi.flusher.ownership import PartitionConfig
 from busyapi.flusher.replicas import ReplicaKeeper
 from busyapi.flusher.resources import FlusherResources
+from busyapi.flusher.retry import RETRY_INTERVAL_SECONDS, RetryDelay
 from busyapi.flusher.seed import doubt_reason, seed_partition
-from busyapi.flusher.stats import StageTimes, record_flush
+from busyapi.flusher.stats import StageTimes, measure_volume, record_flush
 from busyapi.stream.partition import OwnedPartition
 from busyapi.telemetry.metrics import FlusherMetrics
 
@@ -49,7 +50,6 @@ log = structlog.get_logger()
 
 INSPECT_INTERVAL_SECONDS = 1.0
 HALT_RETRY_SECONDS = 3.0
-RETRY_INTERVAL_SECONDS = 0.3
 HALTING_ERRORS = LossSuspected, PartitionMismatch, ArchiveLocked, ArchiveDamaged, UnknownVersion
 MAX_IDLE_CYCLE_SECONDS = 3.0
 """A cycle without new usages takes a second. A longer one could not read the stream."""
@@ -78,7 +78,7 @@ class Flusher:
         self._replicas = replicas
         self._buffer: FlushBuffer | None = None
         self._stopping = asyncio.Event()
-        self._next_inspect = 0.0
+        self._next_inspect, self._retry = 0.0, RetryDelay()
         self._durability_error = self._replica_error = ""
         self._retention_refused = False
         metrics.bound_usages.set(config.bound)
@@ -130,10 +130,10 @@ class Flusher:
             blocked = ""
             if isinstance(error, RedisUnavailable) and self.writer:
                 blocked = await self._replicas.fail_over(self.writer)
-            await self._mark_not_ready(error, RETRY_INTERVAL_SECONDS, blocked)
+            await self._mark_not_ready(error, self._retry.next_seconds(error), blocked)
         except ArchiveFull as error:
             self._metrics.archive_errors["full"].inc()
-            self._measure_volume()
+            measure_volume(self._metrics, self.writer)
             await self._stay_owner()
             await self._mark_not_ready(error, RETRY_INTERVAL_SECONDS)
         except ArchiveTakenOver as error:
@@ -210,7 +210,7 @@ class Flusher:
         """Run one cycle: read usages, archive them, and publish the cursor."""
         writer, partition, buffer = self._require_running()
         started = monotonic()
-        await buffer.fill(partition, self._stopping)
+        await buffer.fill(partition, self._stopping, lambda: self._replicas.is_due(partition))
         bad_entry, newest_ms = buffer.quarantined, buffer.newest_ms
         filled = monotonic()
         usages, appends = await buffer.flush(writer, partition)
@@ -277,19 +277,14 @@ class Flusher:
             else:
                 log.info("flusher_ready", cursor=writer.cursor)
         self.not_ready_reason = self._durability_error
+        self._retry.reset()
         self._metrics.flusher_ready.set(0 if self._durability_error else 1)
         self._metrics.halted.set(0)
         self._metrics.issued_seq.set(issued)
         self._metrics.archived_seq.set(writer.cursor)
         self._metrics.segment_bytes.set(writer.stats.open_bytes)
         self.report_damage(writer)
-        self._measure_volume()
-
-    def _measure_volume(self) -> None:
-        if self.writer:
-            free, size = self.writer.stats.read_volume_bytes()
-            self._metrics.volume_free_bytes.set(free)
-            self._metrics.volume_size_bytes.set(size)
+        measure_volume(self._metrics, self.writer)
 
     def _oldest_seconds(self) -> float:
         """Return the age of the oldest unarchived usage; if unknown, the largest possible age."""

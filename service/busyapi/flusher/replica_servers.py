@@ -125,9 +125,9 @@ class ReplicaServers:
         return ""
 
     async def clear_raised(
-        self, holders: Holders, primary: PrimaryReplicas, report: ServerReport
+        self, holders: Holders, primary: PrimaryReplicas, report: ServerReport, keep: str
     ) -> tuple[Holders, str]:
-        """Set the priority of raised servers back to 0, and forget them once that is final.
+        """Set the priority of raised servers but `keep` back to 0, and forget them once final.
 
         A server is forgotten when its priority is 0 for good, and no Sentinel can still be
         executing the failover. Return the holders, and why the primary's priority is not 0.
@@ -136,7 +136,7 @@ class ReplicaServers:
             ArchiveFull, FsyncFailed: the holders could not be written.
         """
         cleared, problem, now = set(), "", monotonic()
-        for address in holders.raised:
+        for address in holders.raised - {keep}:
             is_primary = address == primary.address
             server = report.servers.get(address)
             if not is_primary and not (server and _is_same_server(server, primary, holders)):
@@ -242,7 +242,8 @@ def find_refusal(
     minimum: int,
 ) -> str:
     """Return why no commit may be allowed, "" if commits may."""
-    if refusal := report.refusal or _find_promotable(report, holders, confirming):
+    complete = confirming | {primary.address}
+    if refusal := report.refusal or _find_promotable(report, holders, complete):
         return refusal
     for address in primary.view.online:
         server = report.servers[address]
@@ -271,9 +272,9 @@ def _describe_waiting(server: ReplicaServer, report: ServerReport) -> str:
     return _find_unlisted(server.address, report)
 
 
-def _find_promotable(report: ServerReport, holders: Holders, confirming: frozenset[str]) -> str:
-    """Return which server may be promoted without the flusher, "" if there is none."""
-    if others := report.cluster - confirming:
+def _find_promotable(report: ServerReport, holders: Holders, complete: frozenset[str]) -> str:
+    """Return which server that is not complete may be promoted, "" if there is none."""
+    if others := report.cluster - complete:
         return (
             f"the cluster may promote {describe_servers(others)}, which cannot confirm: repair it"
             " on every node, or remove it with CLUSTER FORGET on every node"
@@ -286,10 +287,10 @@ def _find_promotable(report: ServerReport, holders: Holders, confirming: frozens
         if server.was_reached and not server.is_unpromotable:
             return describe_promotable(server.address)
         is_unknown = report.mode == "sentinel" and report.view is None
-        if is_unknown and not server.was_reached and server.address not in confirming:
+        if is_unknown and not server.was_reached and server.address not in complete:
             return server.problem
     promotable = report.view.promotable if report.view else frozenset()
-    if others := promotable - confirming - holders.raised:
+    if others := promotable - complete - holders.raised:
         return (
             f"the Sentinels may promote {describe_servers(others)}, which does not confirm: set"
             " `replica-priority 0` there. They notice it within ten seconds"

@@ -23,9 +23,11 @@ from busyapi.archive.writer import PartitionWriter
 from busyapi.errors import ArchiveDamaged, ArchiveFull, DurabilityNotMet, NotSeeded
 from busyapi.failpoints import failpoint
 from busyapi.flusher.failover import HolderPromoter
+from busyapi.flusher.handover import Handover
 from busyapi.flusher.holder_check import ArchiveEvidence, find_missing_data, has_restarted
 from busyapi.flusher.holder_record import HolderRecord
 from busyapi.flusher.replica_servers import ReplicaServers, find_confirming, find_refusal
+from busyapi.flusher.retry import DecisionTimer, LastingProblem
 from busyapi.ids import Seq
 from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.partition import OwnedPartition
@@ -34,9 +36,8 @@ from busyapi.stream.replicas import ReplicaRecord, describe_servers, describe_un
 
 log = structlog.get_logger()
 
-INSPECT_INTERVAL_SECONDS = 5.0
-"""How often unchanged replicas are inspected: their settings may be changed at any time."""
-RETRY_INTERVAL_SECONDS = 0.2
+LOOK_INTERVAL_SECONDS = 0.1
+"""How often the replicas are read while the flusher waits for usages."""
 MIN_BLOCKED_SECONDS = 3.0
 """How long a failover may be impossible before that is logged."""
 MAX_UNCONFIRMED_SECONDS = 5.0
@@ -54,12 +55,13 @@ class ReplicaKeeper:
         self._record = HolderRecord(folder)
         self._servers = ReplicaServers(endpoint, self._record)
         self._promoter = HolderPromoter(endpoint, self._raise)
+        self._handover = Handover(endpoint, self._raise)
         self._last: PrimaryReplicas | None = None
         """What the last decision was about, with the record that it wrote."""
         self._refusal = self._server_id = self._blocked = ""
-        self._next_decision = 0.0
-        self._unconfirmed_since: float | None = None
-        self._blocked_since: float | None = None
+        self._timer, self._next_look = DecisionTimer(), 0.0
+        self._unconfirmed = LastingProblem(MAX_UNCONFIRMED_SECONDS)
+        self._blocking = LastingProblem(MIN_BLOCKED_SECONDS)
         self._logged: object = None
 
     async def require_holder(self, partition: OwnedPartition, writer: PartitionWriter) -> None:
@@ -68,7 +70,7 @@ class ReplicaKeeper:
         Raises:
             DurabilityNotMet: it may lack some.
         """
-        self._last = None
+        self._last, self._handover.chosen = None, ""
         if not self._is_enabled:
             if await self._record.delete():
                 log.warning("holders_deleted", detail="Sentinels promote no server by themselves")
@@ -127,14 +129,38 @@ class ReplicaKeeper:
         if primary.server_id != self._server_id:
             # It was a replica in between: the holders must not be compared with what it lists.
             raise NotSeeded("the server's replication history has changed")
-        self._blocked, self._blocked_since = "", None
+        self._blocked = ""
+        self._blocking.has_lasted("")
         if not partition.replicas.is_decider:
-            return describe_unconfirmed(
+            self._endpoint.successors.update(primary.view.listed)
+            self._refusal = describe_unconfirmed(
                 primary.record, primary.view, primary.server_id, self._minimum
             )
-        if not primary.is_unchanged(self._last) or monotonic() >= self._next_decision:
+            return self._refusal
+        if not primary.is_unchanged(self._last) or self._timer.is_due:
             self._refusal = await self._decide(partition, writer, primary)
+        if self._handover.is_due(partition):
+            holders = await self._record.read()
+            await self._handover.run_step(partition, primary, holders, self._refusal)
         return self._refusal
+
+    async def is_due(self, partition: OwnedPartition) -> bool:
+        """Return whether `update` has something to do; it asks the primary ten times a second.
+
+        Raises:
+            RedisUnavailable: the connection failed, or the server is not a primary.
+        """
+        now = monotonic()
+        if not self._is_enabled or now < self._next_look:
+            return False
+        self._next_look = now + LOOK_INTERVAL_SECONDS
+        if not partition.replicas.is_decider:
+            return bool(self._refusal)
+        if self._handover.is_due(partition):
+            return True
+        if not self._timer.is_settled:
+            return self._timer.is_due
+        return not (await partition.replicas.read()).is_unchanged(self._last)
 
     async def _decide(
         self, partition: OwnedPartition, writer: PartitionWriter, primary: PrimaryReplicas
@@ -144,7 +170,9 @@ class ReplicaKeeper:
             # The operator has given up the server that a failover may still promote.
             holders = await self._record.remove(holders._replace(raised=frozenset()))
         report = await self._servers.inspect(partition, primary, holders)
-        holders, problem = await self._servers.clear_raised(holders, primary, report)
+        holders, problem = await self._servers.clear_raised(
+            holders, primary, report, keep=self._handover.chosen
+        )
         confirming = find_confirming(report, primary)
         refusal = problem or find_refusal(report, primary, holders, confirming, self._minimum)
         processes = {primary.address: primary.data.run_id} | {
@@ -189,10 +217,10 @@ class ReplicaKeeper:
         is_settled = not refusal and not problem and holders.processes == processes
         if is_settled and await self._record.is_accepted(primary.server_id):
             await self._record.end_acceptance()
-        self._next_decision = monotonic() + (
-            INSPECT_INTERVAL_SECONDS if is_settled else RETRY_INTERVAL_SECONDS
-        )
-        return refusal or self._find_lasting(problem)
+        self._timer.record(settled=is_settled)
+        if self._unconfirmed.has_lasted(problem) and not refusal:
+            return f"the replicas do not confirm the record of the flusher: {problem}"
+        return refusal
 
     def _report(
         self,
@@ -211,17 +239,6 @@ class ReplicaKeeper:
                 holders=sorted(holders.addresses),
                 detail=refusal,
             )
-
-    def _find_lasting(self, problem: str) -> str:
-        """Return why replicas have not become holders, if that lasts."""
-        now = monotonic()
-        if not problem:
-            self._unconfirmed_since = None
-        elif self._unconfirmed_since is None:
-            self._unconfirmed_since = now
-        elif now - self._unconfirmed_since > MAX_UNCONFIRMED_SECONDS:
-            return f"the replicas do not confirm the record of the flusher: {problem}"
-        return ""
 
     async def fail_over(self, writer: PartitionWriter) -> str:
         """If the Sentinels find the primary down, make them promote a holder; never waits long.
@@ -245,12 +262,7 @@ class ReplicaKeeper:
 
     def _report_blocked(self, blocked: str) -> None:
         """Log why no failover starts, if that lasts longer than a Sentinel takes to notice."""
-        now = monotonic()
-        if not blocked:
-            self._blocked_since = None
-        elif self._blocked_since is None:
-            self._blocked_since = now
-        elif blocked != self._blocked and now - self._blocked_since > MIN_BLOCKED_SECONDS:
+        if self._blocking.has_lasted(blocked) and blocked != self._blocked:
             log.warning("failover_blocked", detail=blocked)
             self._blocked = blocked
 
@@ -258,6 +270,9 @@ class ReplicaKeeper:
         self._servers.expect_failover(address, failover_seconds)
         holders = await self._record.read()
         await self._record.remove(holders._replace(raised=holders.raised | {address}))
+        # This flusher waits for this server only: no other may become the primary.
+        self._endpoint.successors.clear()
+        self._endpoint.successors.add(address)
         failpoint("failover-after-choice")
 
 

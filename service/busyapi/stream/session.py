@@ -145,6 +145,9 @@ class Session:
             raise NotSeeded(f"partition {self._key_names.partition} is not seeded for this server")
         self.epoch = state.epoch
         self._view, self._can_confirm_aof = server.view, server.can_confirm_aof
+        if server.view:
+            self._endpoint.successors.clear()
+            self._endpoint.successors.update(server.view.listed)
 
     async def recheck(self, partitions: int, highest: Seq) -> None:
         """Check again on the same connection; raises as `open` does."""

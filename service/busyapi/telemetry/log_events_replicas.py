@@ -26,6 +26,22 @@ REPLICA_EVENTS = (
         "read `detail`; the runbook of BusyapiDurabilityNotMet",
     ),
     LogEvent(
+        "handover_started",
+        "warning",
+        ("primary", "chosen"),
+        "the primary is about to stop, or an operator ran `busyapi hand-over`: the flusher chose"
+        " the server that replaces it",
+        NO_ACTION,
+    ),
+    LogEvent(
+        "handover_refused",
+        "warning",
+        ("primary", "detail"),
+        "`primary` asked to be replaced, and `detail` is why it is not yet. The flusher tries again"
+        " until the request expires",
+        "the runbook of BusyapiReplicasDegraded",
+    ),
+    LogEvent(
         "replica_timeout_long",
         "warning",
         ("seconds",),

@@ -173,8 +173,8 @@ user default off ~* &* +@all
 user probe on nopass resetchannels -@all +ping
 {{- if .replication }}
 user replication on #{{ .replication }} resetchannels -@all +psync +replconf +ping
-user sentinel on #{{ .sentinel }} resetchannels &__sentinel__:hello -@all +ping +info +role +multi +exec +slaveof +config|rewrite +client|setname +client|kill +script|kill +subscribe +publish
-user pod on #{{ .pod }} resetchannels %R~{{ .prefix }}:{0}:replicas %R~{{ .prefix }}:{0}:stay %W~{{ .prefix }}:{0}:stay %W~{{ .prefix }}:{0}:handover -@all +ping +role +dbsize +get +set
+user sentinel on #{{ .sentinel }} resetchannels &__sentinel__:hello -@all +ping +info +role +multi +exec +slaveof +config|rewrite +client|setname +client|kill +script|kill +subscribe +publish +failover
+user pod on #{{ .pod }} resetchannels %R~{{ .prefix }}:{0}:replicas %R~{{ .prefix }}:{0}:stay %W~{{ .prefix }}:{0}:stay %W~{{ .prefix }}:{0}:handover -@all +ping +role +info +dbsize +get +set
 {{- end }}
 {{- if .exporter }}
 user exporter on #{{ .exporter }} resetchannels -@all +ping +info +client|setname +latency|latest +latency|histogram +slowlog|len
@@ -183,7 +183,7 @@ user exporter on #{{ .exporter }} resetchannels -@all +ping +info +client|setnam
 user tls-reload on #{{ . }} resetchannels -@all +config|set
 {{- end }}
 user api on #{{ .api }} resetchannels ~{{ .prefix }}:* -@all +evalsha +script|load +info +config|get{{ if .replication }} +wait{{ end }} +waitaof +time +get +set +exists +hget +hlen +hmget +hset +hdel +incrby +xadd +xrange
-user flusher on #{{ .flusher }} resetchannels ~{{ .prefix }}:* -@all +evalsha +script|load +info +config|get{{ if .replication }} +config|set +config|rewrite +wait{{ end }} +waitaof +get +set +pexpire +pttl +exists +hget +hlen +hmget +hset +hdel +hexists +xread +xtrim
+user flusher on #{{ .flusher }} resetchannels ~{{ .prefix }}:* -@all +evalsha +script|load +info +config|get{{ if .replication }} +config|set +config|rewrite +failover +wait{{ end }} +waitaof +get +set +pexpire +pttl +exists +hget +hlen +hmget +hset +hdel +hexists +xread +xtrim
 {{- end }}
 
 {{/* The users of the Sentinels. They have the passwords of the same users of the servers. */}}
