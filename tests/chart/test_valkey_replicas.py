@@ -156,7 +156,10 @@ def test_roles_have_only_the_rights_that_the_tier_needs() -> None:
         role: rights(three, "users.acl", role) - rights(one, "users.acl", role)
         for role in ("api", "flusher")
     }
-    assert extra == {"api": {"+wait"}, "flusher": {"+wait", "+config|set", "+config|rewrite", "+failover"}}
+    assert extra == {
+        "api": {"+wait"},
+        "flusher": {"+wait", "+config|set", "+config|rewrite", "+failover"},
+    }
     assert rights(three, "users.acl", "replication") == {"+psync", "+replconf", "+ping"}
     assert rights(three, "sentinel.acl", "api") == {"+sentinel|get-master-addr-by-name"}
     assert "sentinel.acl" not in read_secret(render(one), "busyapi-valkey")

@@ -315,6 +315,7 @@ def test_server_that_loads_is_not_ready(one: Pod) -> None:
 
 def test_primary_asks_for_a_handover_until_it_is_a_replica(one: Pod) -> None:
     one.answer(ONE, "role", f"master\n10\n{ZERO}\n6379\n10")
+    (one.folder / "bin" / "date").write_text(DATE.replace("+ 1", "+ 8"))
     one.run("stop.sh")
     calls = (one.folder / "log").read_text().splitlines()
     request = f"{ONE} set busyapi:{{0}}:handover {ONE}:6379 EX 60"

@@ -55,7 +55,7 @@ find_primary() {
     if [ "$HOSTNAME" = "$NAME-0" ] && are_others_empty; then
       echo "All servers are empty: this one begins as the primary."
     else
-      problem="Waiting: this server was the primary, and its volume is empty. The flusher promotes another. $override"
+      problem="Waiting: this server is the primary, and its volume is empty. The flusher promotes another. At the first start, it waits for all $REPLICAS servers. $override"
     fi
   elif [ "$primary" = "$HOSTNAME" ] && [ "$(date +%s)" -lt $takeover_end ] && can_other_take_over; then
     problem="Waiting at most 10 seconds: this server was the primary, and another one may take over."
