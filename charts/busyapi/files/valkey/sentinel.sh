@@ -57,22 +57,28 @@ fi
 } > $sentinel_conf.new
 mv $sentinel_conf.new $sentinel_conf
 
-[ -n "$TLS" ] || exec valkey-server $sentinel_conf --sentinel
-
 # A Sentinel reads its certificate only when it starts. The others stay connected meanwhile: it takes a moment.
-read_certificate() { cat /etc/valkey-tls/tls.crt /etc/busyapi/redis-ca/ca.crt; }
-loaded=$(read_certificate)
-valkey-server $sentinel_conf --sentinel &
-sentinel=$!
-trap 'kill $sentinel; wait $sentinel; exit' TERM
+read_certificate() { [ -z "$TLS" ] || cat /etc/valkey-tls/tls.crt /etc/busyapi/redis-ca/ca.crt; }
+start() {
+  loaded=$(read_certificate)
+  valkey-server $sentinel_conf --sentinel &
+  sentinel=$!
+}
+# It writes each change of its file at once, so it needs no time to stop. On SIGTERM it could take long: it does nothing
+# else while it looks up a name, and the names of servers that the release no longer has do not exist.
+stop() {
+  kill -KILL $sentinel
+  wait $sentinel
+}
+trap 'stop; exit' TERM
+start
 while kill -0 $sentinel 2>/dev/null; do
   if [ "$(read_certificate)" != "$loaded" ]; then
-    loaded=$(read_certificate)
-    kill $sentinel
-    wait $sentinel
-    valkey-server $sentinel_conf --sentinel &
-    sentinel=$!
+    stop
+    start
     echo "The Sentinel has read the certificate."
   fi
   pause 5
 done
+echo "The Sentinel has ended."
+exit 1
