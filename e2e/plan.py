@@ -71,6 +71,7 @@ FULL = (
     Part("protection", protection.SCENARIOS),
     Part("valkey-tls", valkey_tls.SCENARIOS),
     Part("valkey-ha", valkey_ha.SCENARIOS),
+    Part("valkey-ha-tls", valkey_ha.TLS_SCENARIOS),
     Part("valkey-scale", (valkey_ha.change_servers,)),
     Part("valkey-volume", valkey_volume.SCENARIOS),
     Part("retention", (retention.delete_old_usages,)),

@@ -16,6 +16,7 @@ from e2e.machine import can_switch_off, switch_off_node
 from e2e.measure import Figures, ScenarioFailed, require_none_failed, require_short_outage
 from e2e.release import Release
 from e2e.report import Report, Row
+from e2e.scenarios import operations, valkey_tls
 from e2e.scenarios.faults import describe_failures, evict_all, is_node_ready, move_pods_to
 
 RATE = 60.0
@@ -254,11 +255,32 @@ def change_servers(release: Release, report: Report) -> None:
         require_upgrade(row.figures)
 
 
+def install_with_tls(release: Release, report: Report) -> None:
+    """Install three servers with TLS between all of them."""
+    with report.row("three Valkey servers with TLS: installed") as row:
+        if len(release.kube.nodes()) < SERVERS:
+            row.skipped = True
+            row.notes.append("needs three nodes")
+            return
+        values = make_values(release, SERVERS)
+        release.install(values | {"valkey": values["valkey"] | {"tls": {"enabled": True}}})
+        wait_until_complete(release)
+        release.wait_until_routed()
+        release.helm_test()
+        row.verdict = release.audit()
+
+
+TLS_SCENARIOS: tuple[Callable[[Release, Report], None], ...] = (
+    install_with_tls,
+    valkey_tls.rotate,
+    kill_primary,
+)
 SCENARIOS: tuple[Callable[[Release, Report], None], ...] = (
     install_release,
     kill_primary,
     lose_volume,
     roll_servers,
     drain_nodes,
+    operations.rotate_passwords,
     lose_node,
 )
