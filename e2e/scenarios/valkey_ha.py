@@ -3,6 +3,7 @@
 A 201 must outlive all of it. The report has how long no request was answered.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -86,7 +87,22 @@ def disturb(release: Release, report: Report, name: str, check: Check) -> Iterat
         row.notes += [f"{row.figures.silence:.1f} s without a 201", *describe_failures(row.figures)]
         row.verdict = release.audit(failover=True)
         row.notes.append(f"{row.verdict.skipped} ids skipped")
+        require_no_refusal(release)
         check(row.figures)
+
+
+def require_no_refusal(release: Release) -> None:
+    """Check that no server has refused a command of its clients, the Sentinels or a replica.
+
+    Raises:
+        ScenarioFailed: A user lacks a right that it needs.
+    """
+    words = ("sh", "-c", '. /etc/valkey/tier.sh; call "$HOSTNAME" 6379 pod info stats')
+    for pod in release.kube.pods("valkey"):
+        reply = release.kube.run(pod.metadata.name, *words).decode()
+        denied = dict(re.findall(r"acl_access_denied_(\w+):(\d+)", reply))
+        if not denied or set(denied.values()) != {"0"}:
+            raise ScenarioFailed(f"{pod.metadata.name} has refused commands: {denied}")
 
 
 def require_failover(figures: Figures) -> None:

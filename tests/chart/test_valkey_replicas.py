@@ -33,7 +33,8 @@ def with_servers(replicas: int = 3, config: Json | None = None, **valkey: Any) -
 
 def find_container(documents: list[Json], name: str) -> Json:
     """Return a container of Valkey's pods."""
-    (container,) = [c for c in pod_spec(documents, *VALKEY)["containers"] if c["name"] == name]
+    containers = {c["name"]: c for c in pod_spec(documents, *VALKEY)["containers"]}
+    container: Json = containers[name]
     return container
 
 
