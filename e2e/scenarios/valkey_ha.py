@@ -28,7 +28,8 @@ LOST_SECONDS = 10.0
 next attempts of committers and flusher to connect."""
 NODE_SECONDS = 20.0
 """A node that is lost closes no connection: until a timeout, nothing shows that."""
-PLANNED_SECONDS = 5.0
+PLANNED_SECONDS = 10.0
+"""Commits wait for a replica that stops for two seconds, and may do so twice."""
 UPGRADE_SECONDS = 30.0
 """Between one server and several, the only server restarts."""
 AWAY_SECONDS = 60.0
