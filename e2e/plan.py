@@ -26,6 +26,7 @@ from e2e.scenarios import (
     rotation,
     runbooks,
     valkey_ha,
+    valkey_scale,
     valkey_tls,
     valkey_volume,
 )
@@ -71,8 +72,8 @@ FULL = (
     Part("protection", protection.SCENARIOS),
     Part("valkey-tls", valkey_tls.SCENARIOS),
     Part("valkey-ha", valkey_ha.SCENARIOS),
-    Part("valkey-ha-tls", valkey_ha.TLS_SCENARIOS),
-    Part("valkey-scale", (valkey_ha.change_servers,)),
+    Part("valkey-ha-tls", valkey_scale.TLS_SCENARIOS),
+    Part("valkey-scale", (valkey_scale.change_servers,)),
     Part("valkey-volume", valkey_volume.SCENARIOS),
     Part("retention", (retention.delete_old_usages,)),
     Part("observability", (*observability.SCENARIOS, probe.probe_from_outside)),

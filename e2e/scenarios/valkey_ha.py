@@ -17,7 +17,7 @@ from e2e.machine import can_switch_off, switch_off_node
 from e2e.measure import Figures, ScenarioFailed, require_none_failed, require_short_outage
 from e2e.release import Release
 from e2e.report import Report, Row
-from e2e.scenarios import operations, valkey_tls
+from e2e.scenarios import operations
 from e2e.scenarios.faults import describe_failures, evict_all, is_node_ready, move_pods_to
 
 RATE = 60.0
@@ -30,8 +30,6 @@ NODE_SECONDS = 20.0
 """A node that is lost closes no connection: until a timeout, nothing shows that."""
 PLANNED_SECONDS = 10.0
 """Commits wait for a replica that stops for two seconds, and may do so twice."""
-UPGRADE_SECONDS = 30.0
-"""Between one server and several, the only server restarts."""
 AWAY_SECONDS = 60.0
 SERVERS = 3
 WHO_SCRIPT = ". /etc/valkey/tier.sh; for s in $HOSTNAME $(others); do ask_sentinel $s; done"
@@ -114,11 +112,6 @@ def require_failover(figures: Figures) -> None:
 def require_handover(figures: Figures) -> None:
     """Check the silence of planned changes."""
     require_short_outage(figures, PLANNED_SECONDS)
-
-
-def require_upgrade(figures: Figures) -> None:
-    """Check the silence while the number of servers changes."""
-    require_short_outage(figures, UPGRADE_SECONDS)
 
 
 def install_release(release: Release, report: Report) -> None:
@@ -248,50 +241,6 @@ def move_api(release: Release, kept: str) -> None:
             release.kube.cordon(node, on=False)
 
 
-def change_servers(release: Release, report: Report) -> None:
-    """Install one server, make it three, and one again."""
-    with report.row("one Valkey server: installed") as row:
-        if len(release.kube.nodes()) < SERVERS:
-            row.skipped = True
-            row.notes.append("needs three nodes")
-            return
-        release.install(make_values(release, 1))
-        release.wait_until_routed()
-    with disturb(release, report, "one Valkey server becomes three", require_upgrade):
-        release.upgrade({"valkey": {"replicas": SERVERS}})
-    kill_primary(release, report)
-    with report.row("three Valkey servers become one") as row:
-        with release.load(RATE) as load:
-            time.sleep(STEADY_SECONDS)
-            release.upgrade({"valkey": {"replicas": 1}})
-            wait_until_complete(release, 1)
-            time.sleep(STEADY_SECONDS)
-            row.figures = load.stop()
-        row.notes += [f"{row.figures.silence:.1f} s without a 201", *describe_failures(row.figures)]
-        row.verdict = release.audit(failover=True)
-        require_upgrade(row.figures)
-
-
-def install_with_tls(release: Release, report: Report) -> None:
-    """Install three servers with TLS between all of them."""
-    with report.row("three Valkey servers with TLS: installed") as row:
-        if len(release.kube.nodes()) < SERVERS:
-            row.skipped = True
-            row.notes.append("needs three nodes")
-            return
-        values = make_values(release, SERVERS)
-        release.install(values | {"valkey": values["valkey"] | {"tls": {"enabled": True}}})
-        wait_until_complete(release)
-        release.wait_until_routed()
-        release.helm_test()
-        row.verdict = release.audit()
-
-
-TLS_SCENARIOS: tuple[Callable[[Release, Report], None], ...] = (
-    install_with_tls,
-    valkey_tls.rotate,
-    kill_primary,
-)
 SCENARIOS: tuple[Callable[[Release, Report], None], ...] = (
     install_release,
     kill_primary,
