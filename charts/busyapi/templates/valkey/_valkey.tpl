@@ -183,7 +183,7 @@ user exporter on #{{ .exporter }} resetchannels -@all +ping +info +client|setnam
 user tls-reload on #{{ . }} resetchannels -@all +config|set
 {{- end }}
 user api on #{{ .api }} resetchannels ~{{ .prefix }}:* -@all +evalsha +script|load +info +config|get{{ if .replication }} +wait{{ end }} +waitaof +time +get +set +exists +hget +hlen +hmget +hset +hdel +incrby +xadd +xrange
-user flusher on #{{ .flusher }} resetchannels ~{{ .prefix }}:* -@all +evalsha +script|load +info +config|get{{ if .replication }} +config|set +config|rewrite +failover +wait{{ end }} +waitaof +get +set +pexpire +pttl +exists +hget +hlen +hmget +hset +hdel +hexists +xread +xtrim
+user flusher on #{{ .flusher }} resetchannels ~{{ .prefix }}:* -@all +evalsha +script|load +info +config|get{{ if .replication }} +config|set +config|rewrite +failover +client|kill +client|unpause +wait{{ end }} +waitaof +get +set +pexpire +pttl +exists +hget +hlen +hmget +hset +hdel +hexists +xread +xtrim
 {{- end }}
 
 {{/* The users of the Sentinels. They have the passwords of the same users of the servers. */}}
@@ -193,5 +193,5 @@ user probe on nopass resetchannels -@all +ping
 user sentinel on #{{ .sentinel }} resetchannels &__sentinel__:hello -@all +ping +client|setname +publish +sentinel|is-master-down-by-addr
 user pod on #{{ .pod }} resetchannels -@all +sentinel|master
 user api on #{{ .api }} resetchannels -@all +sentinel|get-master-addr-by-name
-user flusher on #{{ .flusher }} resetchannels -@all +sentinel|get-master-addr-by-name +sentinel|master +sentinel|replicas +sentinel|failover
+user flusher on #{{ .flusher }} resetchannels -@all +sentinel|get-master-addr-by-name +sentinel|master +sentinel|replicas +sentinel|failover +sentinel|ckquorum
 {{- end }}
