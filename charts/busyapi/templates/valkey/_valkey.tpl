@@ -183,7 +183,7 @@ user exporter on #{{ .exporter }} resetchannels -@all +ping +info +client|setnam
 user tls-reload on #{{ . }} resetchannels -@all +config|set
 {{- end }}
 user api on #{{ .api }} resetchannels ~{{ .prefix }}:* -@all +evalsha +script|load +info +config|get{{ if .replication }} +wait{{ end }} +waitaof +time +get +set +exists +hget +hlen +hmget +hset +hdel +incrby +xadd +xrange
-user flusher on #{{ .flusher }} resetchannels ~{{ .prefix }}:* -@all +evalsha +script|load +info +config|get{{ if .replication }} +config|set +config|rewrite +failover +wait{{ end }} +waitaof +get +set +pexpire +pttl +exists +hget +hlen +hmget +hset +hdel +hexists +xread +xtrim
+user flusher on #{{ .flusher }} resetchannels ~{{ .prefix }}:* -@all +evalsha +script|load +info +config|get{{ if .replication }} +config|set +config|rewrite +failover +client|kill +client|unpause +wait{{ end }} +waitaof +get +set +pexpire +pttl +exists +hget +hlen +hmget +hset +hdel +hexists +xread +xtrim
 {{- end }}
 
 {{/* The users of the Sentinels. They have the passwords of the same users of the servers. */}}
