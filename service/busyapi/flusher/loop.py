@@ -143,6 +143,8 @@ class Flusher:
             self._buffer = None
             await self._resources.abandon()
             await self._mark_not_ready(error, RETRY_INTERVAL_SECONDS)
+        except FsyncFailed:
+            raise  # not one of the errors after which the same process tries again
         except HALTING_ERRORS as error:
             # Lock and lease are released so that an operator can repair; the next step rereads all.
             self._buffer = None
