@@ -22,16 +22,12 @@ from busyapi.errors import (
     ArchiveDamaged,
     ArchiveError,
     ArchiveFull,
-    ArchiveLocked,
     ArchiveTakenOver,
     DurabilityNotMet,
     FsyncFailed,
     LeaseLost,
-    LossSuspected,
     NotSeeded,
-    PartitionMismatch,
     RedisUnavailable,
-    UnknownVersion,
     describe_for_log,
 )
 from busyapi.failpoints import failpoint
@@ -40,7 +36,12 @@ from busyapi.flusher.idempotency import IdempotencyKeeper
 from busyapi.flusher.ownership import PartitionConfig
 from busyapi.flusher.replicas import ReplicaKeeper
 from busyapi.flusher.resources import FlusherResources
-from busyapi.flusher.retry import RETRY_INTERVAL_SECONDS, RetryDelay
+from busyapi.flusher.retry import (
+    HALT_RETRY_SECONDS,
+    HALTING_ERRORS,
+    RETRY_INTERVAL_SECONDS,
+    RetryDelay,
+)
 from busyapi.flusher.seed import WITHOUT_JUMP, doubt_reason, seed_partition
 from busyapi.flusher.stats import StageTimes, measure_volume, record_flush
 from busyapi.stream.partition import OwnedPartition
@@ -49,8 +50,6 @@ from busyapi.telemetry.metrics import FlusherMetrics
 log = structlog.get_logger()
 
 INSPECT_INTERVAL_SECONDS = 1.0
-HALT_RETRY_SECONDS = 3.0
-HALTING_ERRORS = LossSuspected, PartitionMismatch, ArchiveLocked, ArchiveDamaged, UnknownVersion
 MAX_IDLE_CYCLE_SECONDS = 3.0
 """A cycle without new usages takes a second. A longer one could not read the stream."""
 
