@@ -31,17 +31,12 @@ from busyapi.errors import (
     describe_for_log,
 )
 from busyapi.failpoints import failpoint
+from busyapi.flusher import retry
 from busyapi.flusher.buffer import FlushBuffer
 from busyapi.flusher.idempotency import IdempotencyKeeper
 from busyapi.flusher.ownership import PartitionConfig
 from busyapi.flusher.replicas import ReplicaKeeper
 from busyapi.flusher.resources import FlusherResources
-from busyapi.flusher.retry import (
-    HALT_RETRY_SECONDS,
-    HALTING_ERRORS,
-    RETRY_INTERVAL_SECONDS,
-    RetryDelay,
-)
 from busyapi.flusher.seed import WITHOUT_JUMP, doubt_reason, seed_partition
 from busyapi.flusher.stats import StageTimes, measure_volume, record_flush
 from busyapi.stream.partition import OwnedPartition
@@ -78,7 +73,7 @@ class Flusher:
         self._buffer: FlushBuffer | None = None
         self._stopping = asyncio.Event()
         self._next_inspect, self._retention_refused = 0.0, False
-        self._retry = RetryDelay()
+        self._retry = retry.RetryDelay()
         self._durability_error = self._replica_error = ""
         metrics.bound_usages.set(config.bound)
         self._archived_until = time.time()
@@ -137,24 +132,24 @@ class Flusher:
             self._metrics.archive_errors["full"].inc()
             measure_volume(self._metrics, self.writer)
             await self._stay_owner()
-            await self._mark_not_ready(error, RETRY_INTERVAL_SECONDS)
+            await self._mark_not_ready(error, retry.RETRY_INTERVAL_SECONDS)
         except ArchiveTakenOver as error:
             self._buffer = None
             await self._resources.abandon()
-            await self._mark_not_ready(error, RETRY_INTERVAL_SECONDS)
+            await self._mark_not_ready(error, retry.RETRY_INTERVAL_SECONDS)
         except FsyncFailed:
             raise  # not one of the errors after which the same process tries again
-        except HALTING_ERRORS as error:
+        except retry.HALTING_ERRORS as error:
             # Lock and lease are released so that an operator can repair; the next step rereads all.
             self._buffer = None
             await self._resources.close()
             self._metrics.halted.set(1)
-            await self._mark_not_ready(error, HALT_RETRY_SECONDS)
+            await self._mark_not_ready(error, retry.HALT_RETRY_SECONDS)
         except (ArchiveError, OSError, ValueError) as error:
             self._metrics.archive_errors["io"].inc()
             self._buffer = None
             await self._resources.close()
-            await self._mark_not_ready(error, HALT_RETRY_SECONDS)
+            await self._mark_not_ready(error, retry.HALT_RETRY_SECONDS)
 
     async def _stay_owner(self) -> None:
         """Keep the lease, and let replicas connect and leave, while nothing can be archived."""
