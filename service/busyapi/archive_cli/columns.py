@@ -96,8 +96,8 @@ def _make_times(read: LineColumns) -> tuple[pa.Array, pa.Array]:
         times = pc.coalesce(pc.if_else(in_range, numbers, None).cast(TIME), times)
     if others.null_count < len(others):
         values = [None if text is None else read_value(text) for text in others.to_pylist()]
-        found = pa.array([parse_device_time(value) for value in values], pa.int64())
-        times, texts = pc.coalesce(times, found.cast(TIME)), pc.coalesce(texts, others)
+        parsed = pa.array([parse_device_time(value) for value in values], pa.int64())
+        times, texts = pc.coalesce(times, parsed.cast(TIME)), pc.coalesce(texts, others)
     return times, texts
 
 

@@ -36,7 +36,7 @@ def parse_texts(texts: pa.StringArray, skip: pa.Array | None = None) -> pa.Times
     Texts at which `skip` is not null stay null, too.
     """
     times = pa.nulls(len(texts), _TIME)
-    # The fourth or fifth character tells the forms apart.
+    # Each form has its own fourth and fifth character.
     raw = texts.cast(pa.binary())
     mark = pc.binary_slice(raw, 3, 5)
     left = pc.is_valid(texts)
@@ -51,12 +51,12 @@ def parse_texts(texts: pa.StringArray, skip: pa.Array | None = None) -> pa.Times
         at = pc.indices_nonzero(pc.fill_null(looks_like, fill_value=False))
         if not len(at):
             continue
-        found = texts.take(at)
-        matches = pc.match_substring_regex(found, pattern)
+        chosen = texts.take(at)
+        matches = pc.match_substring_regex(chosen, pattern)
         if not pc.all(matches).as_py():
-            at, found = at.filter(matches), found.filter(matches)
+            at, chosen = at.filter(matches), chosen.filter(matches)
         try:
-            read_times = read(found)
+            read_times = read(chosen)
         except pa.ArrowInvalid:  # a day that its month does not have
             continue
         mask = _make_mask(at, len(texts))
@@ -77,8 +77,8 @@ def _parse_others(
     others = texts.filter(left)
     if not len(others):
         return times
-    found = pa.array([parse_device_time(text) for text in others.to_pylist()], pa.int64())
-    return pc.replace_with_mask(times, left, found.cast(_TIME))
+    chosen = pa.array([parse_device_time(text) for text in others.to_pylist()], pa.int64())
+    return pc.replace_with_mask(times, left, chosen.cast(_TIME))
 
 
 def _read_rfc_3339(texts: pa.StringArray) -> pa.TimestampArray:

@@ -39,7 +39,7 @@ class Query(NamedTuple):
 
     @property
     def has_content_conditions(self) -> bool:
-        """Whether anything in the usage counts, not only when it was received."""
+        """Return whether anything in the usage counts, not only when it was received."""
         has_time = (self.device_since_ms, self.device_until_ms) != (None, None)
         return bool(self.patients or self.medications or has_time)
 
