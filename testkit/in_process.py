@@ -184,8 +184,9 @@ async def seed_once(
         await partition.connect()
         await acquire_lease(partition, writer.identity, config)
         replicas = ReplicaKeeper(endpoint, writer._folder, tier, 1)
-        await replicas.require_holder(partition, writer)
-        why = await seed_partition(partition, writer, config, IdempotencyKeeper(3600, 1000))
+        predecessors = await replicas.require_holder(partition, writer)
+        keys = IdempotencyKeeper(3600, 1000)
+        why = await seed_partition(partition, writer, config, keys, predecessors)
         end = time.monotonic() + 5
         while await replicas.update(partition, writer) and time.monotonic() < end:  # noqa: ASYNC110
             await asyncio.sleep(0.05)  # a new replica writes its first append-only file

@@ -1,6 +1,7 @@
 """Handlers of GET /api/usages/{id} and /api/usages/count."""
 
 import asyncio
+from time import monotonic
 
 import structlog
 from sanic import Request
@@ -13,14 +14,18 @@ from busyapi.api.read_access import READ_SCOPES, is_writer, may_read, reads_all
 from busyapi.api.responses import JSON, make_json_response
 from busyapi.auth.credential import Credential
 from busyapi.errors import NotSeeded, RedisUnavailable, UsageExpired
-from busyapi.ids import MAX_ID, UsageId, split_usage_id
+from busyapi.ids import MAX_ID, Seq, UsageId, split_usage_id
 from busyapi.stamp import StampedUsage, split_archived_stamp
+from busyapi.stream.state import PartitionState
 from busyapi.usage_json import render_usage
 from busyapi.web.problems import NO_STORE_HEADERS, Problem
 from busyapi.web.protocol import request_id_of
 
 log = structlog.get_logger()
 
+MAX_CONFIRM_SECONDS = 3.0
+"""More than the flusher takes to archive a usage."""
+CONFIRM_INTERVAL_SECONDS = 0.05
 NO_SUCH_USAGE = "No usage has this id."
 
 
@@ -86,11 +91,34 @@ async def _find_buffered(context: ApiContext, usage_id: UsageId) -> StampedUsage
     partition, seq = split_usage_id(usage_id, context.settings.partitions)
     state, entry = await context.readers[partition].find_usage(seq)
     if entry:
+        await _wait_until_confirmed(context, partition, seq, state)
         line = render_usage(usage_id, entry.received_ms, entry.line)
         return StampedUsage(line, entry.stamp)
     if state.seq is not None and seq > state.seq:
         raise Problem(404, NO_SUCH_USAGE)
     return None
+
+
+async def _wait_until_confirmed(
+    context: ApiContext, partition: int, seq: Seq, state: PartitionState
+) -> None:
+    """Wait until a usage of the stream cannot be lost, in the tier `replicated`.
+
+    The stream also has usages whose commit no replica has confirmed. If the primary is lost now,
+    another usage gets the id. What a later commit of this process or the archive covers stays.
+
+    Raises:
+        RedisUnavailable: neither covers the usage in time.
+    """
+    if context.settings.durability != "replicated":
+        return
+    committer = context.committers.committers[partition]
+    end = monotonic() + MAX_CONFIRM_SECONDS
+    while seq > max(committer.highest_seq, state.archived):
+        if monotonic() > end:
+            raise RedisUnavailable
+        await asyncio.sleep(CONFIRM_INTERVAL_SECONDS)
+        state = await context.readers[partition].read_state()
 
 
 async def _find_archived(

@@ -11,10 +11,10 @@ that hangs up cannot cancel a commit.
 """
 
 import asyncio
-import random
 from collections import deque
 from time import monotonic
 
+from busyapi.commit.backoff import Backoff
 from busyapi.commit.committer_id import CommitterId
 from busyapi.commit.connection_state import ConnectionState
 from busyapi.commit.in_flight import InFlightBatch, StoredCommand, apply_replies, complete_writes
@@ -30,7 +30,6 @@ from busyapi.stream.session import Session
 EXPIRY_INTERVAL_SECONDS = 0.1
 RECHECK_INTERVAL_SECONDS = 5.0
 """How often an open connection is checked again: an operator may change the server's settings."""
-MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.05, 1.0
 
 
 class Committer:
@@ -65,8 +64,7 @@ class Committer:
         self.connection_state = ConnectionState(partition)
         # Redis refused the last batch on a checked connection, and may refuse the next one too.
         self._was_refused = False
-        self._backoff = MIN_BACKOFF_SECONDS
-        self._next_check = 0.0
+        self._backoff, self._next_check = Backoff(), 0.0
 
     # --- for requests, probes and metrics -----------------------------------------------
 
@@ -162,13 +160,13 @@ class Committer:
             self._mark_recovered()
 
     async def _back_off(self) -> None:
-        await asyncio.sleep(self._backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-        self._backoff = min(self._backoff * 2, MAX_BACKOFF_SECONDS)
+        limit_is_low = self.connection_state.is_lost_recently and not self._was_refused
+        await asyncio.sleep(self._backoff.next_seconds(limit_is_low=limit_is_low))
 
     def _mark_recovered(self) -> None:
         self.connection_state.mark_connected()
         self._was_refused = False
-        self._backoff = MIN_BACKOFF_SECONDS
+        self._backoff.reset()
 
     async def _recheck(self, session: Session) -> None:
         self._next_check = monotonic() + RECHECK_INTERVAL_SECONDS

@@ -8,6 +8,8 @@ from busyapi.errors import NotSeeded, RedisUnavailable, Refused, copy_error
 
 log = structlog.get_logger()
 
+FAILOVER_SECONDS = 10.0
+"""How long a committer tries to connect at short intervals."""
 RECONNECT_GRACE_SECONDS = 1.0
 """New requests wait this long for a lost connection. After that they are refused at once."""
 
@@ -25,6 +27,12 @@ class ConnectionState:
     def last_error(self) -> Refused:
         """Return a new copy of the reason why the connection is not checked, or last was not."""
         return copy_error(self._last_error)
+
+    @property
+    def is_lost_recently(self) -> bool:
+        """Return whether the connection was lost some seconds ago: a failover may be under way."""
+        since = self._disconnected_since
+        return since is not None and monotonic() - since < FAILOVER_SECONDS
 
     @property
     def refuses_writes(self) -> bool:

@@ -22,35 +22,29 @@ from busyapi.errors import (
     ArchiveDamaged,
     ArchiveError,
     ArchiveFull,
-    ArchiveLocked,
     ArchiveTakenOver,
     DurabilityNotMet,
     FsyncFailed,
     LeaseLost,
-    LossSuspected,
     NotSeeded,
-    PartitionMismatch,
     RedisUnavailable,
-    UnknownVersion,
     describe_for_log,
 )
 from busyapi.failpoints import failpoint
+from busyapi.flusher import retry
 from busyapi.flusher.buffer import FlushBuffer
 from busyapi.flusher.idempotency import IdempotencyKeeper
 from busyapi.flusher.ownership import PartitionConfig
 from busyapi.flusher.replicas import ReplicaKeeper
 from busyapi.flusher.resources import FlusherResources
-from busyapi.flusher.seed import doubt_reason, seed_partition
-from busyapi.flusher.stats import StageTimes, record_flush
+from busyapi.flusher.seed import WITHOUT_JUMP, doubt_reason, seed_partition
+from busyapi.flusher.stats import StageTimes, measure_volume, record_flush
 from busyapi.stream.partition import OwnedPartition
 from busyapi.telemetry.metrics import FlusherMetrics
 
 log = structlog.get_logger()
 
 INSPECT_INTERVAL_SECONDS = 1.0
-HALT_RETRY_SECONDS = 3.0
-RETRY_INTERVAL_SECONDS = 0.3
-HALTING_ERRORS = LossSuspected, PartitionMismatch, ArchiveLocked, ArchiveDamaged, UnknownVersion
 MAX_IDLE_CYCLE_SECONDS = 3.0
 """A cycle without new usages takes a second. A longer one could not read the stream."""
 
@@ -79,6 +73,7 @@ class Flusher:
         self._buffer: FlushBuffer | None = None
         self._stopping = asyncio.Event()
         self._next_inspect, self._retention_refused = 0.0, False
+        self._retry = retry.RetryDelay()
         self._durability_error = self._replica_error = ""
         metrics.bound_usages.set(config.bound)
         self._archived_until = time.time()
@@ -86,7 +81,7 @@ class Flusher:
         self._caught_up = True
         """The last cycle archived every issued seq."""
         metrics.oldest_unarchived_seconds.set_function(self._oldest_seconds)
-        metrics.failover_impossible.set_function(lambda: bool(replicas.failover_obstacle))
+        metrics.failover_impossible.set_function(lambda: bool(replicas.failover.obstacle))
 
     @property
     def writer(self) -> PartitionWriter | None:
@@ -129,28 +124,32 @@ class Flusher:
             self._buffer = None
             blocked = ""
             if isinstance(error, RedisUnavailable) and self.writer:
-                blocked = await self._replicas.fail_over(self.writer)
-            await self._mark_not_ready(error, RETRY_INTERVAL_SECONDS, blocked)
+                blocked = await self._replicas.fail_over(
+                    self.writer, self._stopping, is_lost=self._retry.is_lost
+                )
+            await self._mark_not_ready(error, self._retry.next_seconds(error), blocked)
         except ArchiveFull as error:
             self._metrics.archive_errors["full"].inc()
-            self._measure_volume()
+            measure_volume(self._metrics, self.writer)
             await self._stay_owner()
-            await self._mark_not_ready(error, RETRY_INTERVAL_SECONDS)
+            await self._mark_not_ready(error, retry.RETRY_INTERVAL_SECONDS)
         except ArchiveTakenOver as error:
             self._buffer = None
             await self._resources.abandon()
-            await self._mark_not_ready(error, RETRY_INTERVAL_SECONDS)
-        except HALTING_ERRORS as error:
+            await self._mark_not_ready(error, retry.RETRY_INTERVAL_SECONDS)
+        except FsyncFailed:
+            raise  # not one of the errors after which the same process tries again
+        except retry.HALTING_ERRORS as error:
             # Lock and lease are released so that an operator can repair; the next step rereads all.
             self._buffer = None
             await self._resources.close()
             self._metrics.halted.set(1)
-            await self._mark_not_ready(error, HALT_RETRY_SECONDS)
+            await self._mark_not_ready(error, retry.HALT_RETRY_SECONDS)
         except (ArchiveError, OSError, ValueError) as error:
             self._metrics.archive_errors["io"].inc()
             self._buffer = None
             await self._resources.close()
-            await self._mark_not_ready(error, HALT_RETRY_SECONDS)
+            await self._mark_not_ready(error, retry.HALT_RETRY_SECONDS)
 
     async def _stay_owner(self) -> None:
         """Keep the lease, and let replicas connect and leave, while nothing can be archived."""
@@ -197,20 +196,23 @@ class Flusher:
 
     async def _seed(self, partition: OwnedPartition, writer: PartitionWriter) -> None:
         cursor = writer.cursor
-        await self._replicas.require_holder(partition, writer)
-        why = await seed_partition(partition, writer, self._config, self._idempotency_keys)
+        predecessors = await self._replicas.require_holder(partition, writer)
+        why = await seed_partition(
+            partition, writer, self._config, self._idempotency_keys, predecessors
+        )
         log.info("partition_seeded", why=why, cursor=writer.cursor)
-        if why not in {"same history", "fresh install"}:
+        if why not in WITHOUT_JUMP:
             self._metrics.epoch_jumps.inc()
             log.warning("ids_skipped", why=why, before_seq=cursor, after_seq=writer.cursor)
         await self._update_replicas(partition)
+        self._retry.reset()
         self._buffer = FlushBuffer(writer.cursor, self._idempotency_keys)
 
     async def run_cycle(self) -> None:
         """Run one cycle: read usages, archive them, and publish the cursor."""
         writer, partition, buffer = self._require_running()
         started = monotonic()
-        await buffer.fill(partition, self._stopping)
+        await buffer.fill(partition, self._stopping, lambda: self._replicas.is_due(partition))
         bad_entry, newest_ms = buffer.quarantined, buffer.newest_ms
         filled = monotonic()
         usages, appends = await buffer.flush(writer, partition)
@@ -277,19 +279,14 @@ class Flusher:
             else:
                 log.info("flusher_ready", cursor=writer.cursor)
         self.not_ready_reason = self._durability_error
+        self._retry.reset()
         self._metrics.flusher_ready.set(0 if self._durability_error else 1)
         self._metrics.halted.set(0)
         self._metrics.issued_seq.set(issued)
         self._metrics.archived_seq.set(writer.cursor)
         self._metrics.segment_bytes.set(writer.stats.open_bytes)
         self.report_damage(writer)
-        self._measure_volume()
-
-    def _measure_volume(self) -> None:
-        if self.writer:
-            free, size = self.writer.stats.read_volume_bytes()
-            self._metrics.volume_free_bytes.set(free)
-            self._metrics.volume_size_bytes.set(size)
+        measure_volume(self._metrics, self.writer)
 
     def _oldest_seconds(self) -> float:
         """Return the age of the oldest unarchived usage; if unknown, the largest possible age."""

@@ -5,6 +5,9 @@
       appendfsync always since it started     the epoch stays, and committers may retry batches
     Redis and archive are empty,            a fresh install: seq 0
       and no id was ever issued
+    a server that confirmed every commit    continue: no device has an id that it lacks. If the
+      of the server in the record             archive has usages that it lacks, a new epoch, so
+                                              that no committer retries their batches
     another archive, or one that is         halt: usages may be lost, and an operator decides
       behind the record in Redis
     anything else                           jump: a tail may be lost, so no id up to
@@ -14,6 +17,7 @@ docs/explanation/ids-and-epochs.md explains the table. `ownership` makes the che
 """
 
 import asyncio
+from collections.abc import Collection
 from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Any
@@ -34,6 +38,10 @@ from busyapi.stream.entry import MAX_VERSION
 from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.snapshot import PartitionSnapshot
 
+FRESH, SAME = "fresh install", "same history"
+REPLACED = "a server that confirmed every commit"
+WITHOUT_JUMP = frozenset({FRESH, SAME, REPLACED})
+"""The results of `seed_partition` that skip no id."""
 COMMITTER_CHECK_SECONDS = 1.5
 """Longer than a committer ever waits between two checks of a server."""
 
@@ -43,8 +51,11 @@ async def seed_partition(
     writer: PartitionWriter,
     config: PartitionConfig,
     idempotency_keys: IdempotencyKeeper,
+    predecessors: Collection[str] = (),
 ) -> str:
     """Prepare the partition for commits on this server; return what was done and why.
+
+    `predecessors` are the servers whose acknowledged usages this one has, all of them.
 
     Raises:
         LossSuspected: the archive is missing usages that Redis or its own files refer to, or it is
@@ -59,20 +70,26 @@ async def seed_partition(
     idempotency_keys.update_max_keys(snapshot.server.memory_max_bytes)
     if snapshot.is_empty and writer.cursor == 0 and not writer.identity.is_seeded:
         await _seed_fresh_install(partition, writer, config, snapshot)
-        return "fresh install"
-    why = _jump_reason(snapshot, writer, partition.is_standalone)
+        return FRESH
+    state = snapshot.state
+    has_all = state.server_id in predecessors and bool(state.epoch) and state.seq is not None
+    if has_all and (state.seq or 0) < writer.cursor:
+        await _start_epoch(partition, writer, config, REPLACED, idempotency_keys, skip=False)
+        return REPLACED
+    why = "" if has_all else _jump_reason(snapshot, writer, partition.is_standalone)
     if not why and snapshot.state.server_id != snapshot.server.server_id:
         if snapshot.server.durability_error:
             # The server may have the only copy: archive it, but do not allow commits.
             await drain_stream(partition, writer, idempotency_keys)
         _require_tier(snapshot.server)
+    if not why and not has_all and snapshot.state.server_id != snapshot.server.server_id:
         # A committer that received a higher seq than this server has revokes the epoch. Each
         # committer gets the time to check before a process that received fewer may commit here.
         await partition.await_with_lease(asyncio.sleep(COMMITTER_CHECK_SECONDS))
         snapshot = await partition.read_snapshot()
         why = _jump_reason(snapshot, writer, partition.is_standalone)
     if why:
-        await _jump_ids(partition, writer, config, why, idempotency_keys)
+        await _start_epoch(partition, writer, config, why, idempotency_keys, skip=True)
         return why
     record = _make_record(snapshot, writer, config, partition.installation)
     if (await partition.idempotency.read_rotation()).restored_epoch != snapshot.state.epoch:
@@ -80,7 +97,7 @@ async def seed_partition(
         await idempotency_keys.restore(partition, writer)
         record["keys_epoch"] = snapshot.state.epoch
     await _write_record(partition, writer, record)
-    return "same history"
+    return REPLACED if has_all else SAME
 
 
 async def _check_archive(
@@ -109,7 +126,7 @@ async def _seed_fresh_install(
     await asyncio.to_thread(writer.update_identity, seeded=True)
     await partition.idempotency.delete_all()
     record = _make_record(snapshot, writer, config, partition.installation)
-    await _write_record(partition, writer, record | _mint_epoch("fresh install"), seq=Seq(0))
+    await _write_record(partition, writer, record | _mint_epoch(FRESH), seq=Seq(0))
 
 
 def _require_tier(server: ServerInfo) -> None:
@@ -195,13 +212,16 @@ async def _write_record(
     await partition.seed(writer.cursor, record, seq=seq)
 
 
-async def _jump_ids(
+async def _start_epoch(
     partition: OwnedPartition,
     writer: PartitionWriter,
     config: PartitionConfig,
     why: str,
     idempotency_keys: IdempotencyKeeper,
+    *,
+    skip: bool,
 ) -> None:
+    """Mint an epoch; with `skip`, ids jump over all that may have been issued."""
     # Commits stop first: the stream then has everything that this server will ever have of the
     # old history. If the process dies after the gap record, the next start jumps again, which
     # costs only ids.
@@ -212,11 +232,13 @@ async def _jump_ids(
     # Draining needs no tier, because a promoted server may have the only copy. Commits do.
     snapshot = await partition.read_snapshot()
     _require_tier(snapshot.server)
-    next_seq = Seq(max(snapshot.state.seq or 0, writer.cursor + writer.identity.bound) + 1)
-    await partition.await_with_lease(asyncio.to_thread(writer.record_gap, next_seq, why))
+    last_seq = Seq(max(snapshot.state.seq or 0, writer.cursor))
+    if skip:
+        last_seq = Seq(max(last_seq, writer.cursor + writer.identity.bound) + 1)
+        await partition.await_with_lease(asyncio.to_thread(writer.record_gap, last_seq, why))
     # After the gap record, which shows the lost usages, and before the epoch, under which retries
-    # may arrive.
+    # may arrive. Also for usages that the archive has and the server lacks.
     await idempotency_keys.restore(partition, writer)
     record = _make_record(snapshot, writer, config, partition.installation)
     record |= {"doubt": doubt_reason(snapshot.server, config.tier)} | _mint_epoch(why)
-    await _write_record(partition, writer, record, seq=next_seq)
+    await _write_record(partition, writer, record, seq=last_seq)

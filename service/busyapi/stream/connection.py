@@ -12,7 +12,7 @@ caller reports that. Only this folder imports redis or hiredis.
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import hiredis
@@ -22,6 +22,7 @@ from busyapi.stream.connect import connect
 from busyapi.stream.credentials import Login
 from busyapi.stream.host_lookup import LookupFailure, describe_close, describe_failure
 from busyapi.stream.scripts import ALL_SCRIPTS, Script
+from busyapi.stream.silence import SilenceWatch
 
 CONNECT_TIMEOUT_SECONDS = 2.0
 REPLY_TIMEOUT_SECONDS = 5.0
@@ -125,6 +126,8 @@ class RedisConnection:
         self._replies = replies
         self.address = address
         self.ip = ip
+        self.is_replaced: Callable[[], Awaitable[bool]] | None = None
+        """Asked while a reply is overdue. If it returns true, the connection is closed."""
         self.lookup_failure: LookupFailure | None = None
         """Why the server was found by a last address, None if it was not."""
 
@@ -233,6 +236,7 @@ class RedisConnection:
         For a large reply `timeout_seconds` limits the time in which no byte of it arrives.
         """
         loop = asyncio.get_running_loop()
+        watch = SilenceWatch(self.is_replaced, self._replies.fail) if self.is_replaced else None
         try:
             async with asyncio.timeout(timeout_seconds) as limit:
                 if large:
@@ -250,6 +254,8 @@ class RedisConnection:
             raise
         finally:
             self._replies.on_bytes = None
+            if watch:
+                watch.close()
         if isinstance(replies[0], ServerError) and replies[0].code == "NOAUTH":
             # This connection did not log in, because no password is set.
             await self.close()

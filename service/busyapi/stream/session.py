@@ -10,6 +10,7 @@ highest seq that this process received.
 """
 
 import asyncio
+from functools import partial
 from typing import Any, NamedTuple
 
 from busyapi.errors import DurabilityNotMet, NotSeeded, PartitionMismatch, RedisUnavailable
@@ -17,6 +18,7 @@ from busyapi.ids import Seq
 from busyapi.stream.connection import Command, RedisConnection, ServerError, make_evalsha
 from busyapi.stream.durability import DurabilityInspector, ServerInfo
 from busyapi.stream.endpoint import Endpoint
+from busyapi.stream.overdue import is_view_outdated
 from busyapi.stream.replicas import ReplicaView, find_unconfirmed, make_confirm_commands
 from busyapi.stream.scripts import COMMIT, COMMIT_KEYED, REVOKE_SEEN_EPOCH, SET_EXPIRING
 from busyapi.stream.state import PartitionState, parse_state, state_commands
@@ -148,6 +150,12 @@ class Session:
             raise NotSeeded(f"partition {self._key_names.partition} is not seeded for this server")
         self.epoch = state.epoch
         self._view, self._can_confirm_aof = server.view, server.can_confirm_aof
+        if server.view:
+            self._endpoint.successors.clear()
+            self._endpoint.successors.update(server.view.listed)
+            self._connection.is_replaced = partial(
+                is_view_outdated, self._endpoint, self._connection.address, server.view
+            )
 
     async def recheck(self, partitions: int, highest: Seq) -> None:
         """Check again on the same connection; raises as `open` does."""

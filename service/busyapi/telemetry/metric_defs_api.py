@@ -82,6 +82,13 @@ USAGES = MetricDef(
         "benchmark",
     ),
 )
+IMPLAUSIBLE_TIMES = MetricDef(
+    "busyapi_implausible_times",
+    "counter",
+    "Usages answered 201 with a Usage-Warning: their time is not in the years 2000 to 2099. A"
+    " device sends seconds or microseconds instead of milliseconds, or its clock is not set.",
+    ("Overview",),
+)
 REFUSED = MetricDef(
     "busyapi_refused",
     "counter",
@@ -249,6 +256,7 @@ METRICS = (
         FAST_PATH_REQUESTS,
         REQUEST_SECONDS,
         USAGES,
+        IMPLAUSIBLE_TIMES,
         REFUSED,
     ),
     *(

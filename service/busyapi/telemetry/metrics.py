@@ -193,6 +193,7 @@ class ApiMetrics(Metrics):
         self.requests = RequestCollector()
         self.registry.register(self.requests)
         self.usages = self._counter(metric_defs_api.USAGES)
+        self.implausible_times = self._counter(metric_defs_api.IMPLAUSIBLE_TIMES)
         self.refused = self._counters(metric_defs_api.REFUSED)
         self.batch_usages = self._histogram(metric_defs_api.BATCH_USAGES)
         self.commit_seconds = self._histogram(metric_defs_api.COMMIT_SECONDS)
