@@ -1,7 +1,5 @@
 """Handlers of GET /api/usages/{id} and /api/usages/count."""
 
-import asyncio
-
 import structlog
 from sanic import Request
 from sanic.response import HTTPResponse
@@ -13,7 +11,7 @@ from busyapi.api.read_access import READ_SCOPES, is_writer, may_read, reads_all
 from busyapi.api.responses import JSON, make_json_response
 from busyapi.auth.credential import Credential
 from busyapi.errors import NotSeeded, RedisUnavailable, UsageExpired
-from busyapi.ids import MAX_ID, UsageId, split_usage_id
+from busyapi.ids import MAX_ID, Seq, UsageId
 from busyapi.stamp import StampedUsage, split_archived_stamp
 from busyapi.usage_json import render_usage
 from busyapi.web.problems import NO_STORE_HEADERS, Problem
@@ -30,7 +28,7 @@ async def get_usage(context: ApiContext, request: Request, usage: int) -> HTTPRe
     credential = await context.authorizer.authorize(request, *READ_SCOPES)
     if not 1 <= usage <= MAX_ID:
         raise Problem(404, NO_SUCH_USAGE)
-    partition, _ = split_usage_id(UsageId(usage), context.settings.partitions)
+    partition = (usage - 1) % context.settings.partitions  # any of those with a flusher
     audit = ReadAudit(context.audit, request, credential.name, usage, partition)
     try:
         stamped = await _find_readable(context, credential, audit, UsageId(usage))
@@ -74,39 +72,53 @@ async def _find_readable(
         # The archive may have the usage.
         stamped, is_redis_down = None, True
     if stamped is None:
-        stamped = await _find_archived(context, credential, audit, usage_id)
-    if stamped is None:
-        raise RedisUnavailable if is_redis_down else Problem(404, NO_SUCH_USAGE)
+        place = context.finder.locate(usage_id)
+        is_uncertain = is_redis_down or not place.is_certain
+        try:
+            if place.seq is not None:
+                stamped = await _find_archived(
+                    context, credential, audit, usage_id, (place.partition, place.seq)
+                )
+        except UsageExpired:
+            if not place.is_certain:  # it may be another usage
+                raise RedisUnavailable from None
+            if not reads_all(credential):  # nothing shows whose it was
+                raise Problem(404, NO_SUCH_USAGE) from None
+            raise Problem(410, "The usage is no longer kept.") from None
+        if stamped is None:
+            raise RedisUnavailable if is_uncertain else Problem(404, NO_SUCH_USAGE)
     if not may_read(credential, stamped, context.stamper):
         raise Problem(404, NO_SUCH_USAGE)
     return stamped
 
 
 async def _find_buffered(context: ApiContext, usage_id: UsageId) -> StampedUsage | None:
-    partition, seq = split_usage_id(usage_id, context.settings.partitions)
-    state, entry = await context.readers[partition].find_usage(seq)
+    (partition, seq, is_certain), state, entry = await context.finder.find_buffered(usage_id)
+    if not is_certain and partition < context.settings.partitions:
+        raise RedisUnavailable  # a new partition, or one whose Redis has just lost its record
     if entry:
         line = render_usage(usage_id, entry.received_ms, entry.line)
         return StampedUsage(line, entry.stamp)
-    if state.seq is not None and seq > state.seq:
+    if seq is None or (state.seq is not None and seq > state.seq):
         raise Problem(404, NO_SUCH_USAGE)
     return None
 
 
 async def _find_archived(
-    context: ApiContext, credential: Credential, audit: ReadAudit, usage_id: UsageId
+    context: ApiContext,
+    credential: Credential,
+    audit: ReadAudit,
+    usage_id: UsageId,
+    place: tuple[int, Seq],
 ) -> StampedUsage | None:
-    partition, seq = split_usage_id(usage_id, context.settings.partitions)
+    """Return an archived usage; raises as `ArchiveClient.find_line`."""
     # The flusher records the read with the status that it finds. Whether another credential gets
     # that status is known only when its stamp and its patient are compared.
     entry = audit.take_required() if reads_all(credential) else None
-    try:
-        line = await context.archive.find_line(partition, seq, request_id_of(audit.request), entry)
-    except UsageExpired:
-        if not reads_all(credential):  # nothing shows whose it was
-            raise Problem(404, NO_SUCH_USAGE) from None
-        raise Problem(410, "The usage is no longer kept.") from None
-    return split_archived_stamp(line) if line else None
+    line = await context.archive.find_line(*place, request_id_of(audit.request), entry)
+    if line is None or not line.startswith(b'{"id":%d,' % usage_id):
+        return None
+    return split_archived_stamp(line)
 
 
 @make_handler
@@ -128,7 +140,7 @@ async def count_usages(context: ApiContext) -> dict[str, int]:
         NotSeeded: no flusher has accepted the Redis of a partition, as after a loss of its data.
             The counts are unknown, not 0.
     """
-    states = await asyncio.gather(*(reader.read_state() for reader in context.readers))
+    states = await context.finder.read_states()
     if any(state.seq is None or not state.epoch for state in states):
         raise NotSeeded
     count = sum((state.seq or 0) - state.skipped for state in states)

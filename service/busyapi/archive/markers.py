@@ -76,7 +76,7 @@ def _make_header(identity: Identity, span: SeqRange, why: str) -> dict[str, Any]
     return {
         "format": FORMAT_VERSION,
         "partition": identity.partition,
-        "partitions": identity.partitions,
+        "partitions": identity.strides.at(span.first),
         "from": span.first,
         "to": span.last,
         "why": why,
@@ -98,8 +98,10 @@ def _parse_checked(raw: bytes, file: ArchiveFile, identity: Identity) -> dict[st
     try:
         header: dict[str, Any] = json.loads(raw)
         require_known_format(header, file.path)
-        names = [name for name in expected if name not in {"why", "when"}]
+        # An operator can record a gap before the flusher knows the strides of a new volume.
+        names = [name for name in expected if name not in {"partitions", "why", "when"}]
         is_valid = all(header[name] == expected[name] for name in names)
+        is_valid = is_valid and type(header["partitions"]) is int and header["partitions"] > 0
         has_texts = isinstance(header["why"], str) and isinstance(header["when"], str)
     except (ValueError, KeyError, TypeError) as error:
         raise ArchiveDamaged(f"{file.path} cannot be read: {type(error).__name__}") from error

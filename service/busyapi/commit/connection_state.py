@@ -4,12 +4,14 @@ from time import monotonic
 
 import structlog
 
-from busyapi.errors import NotSeeded, RedisUnavailable, Refused, copy_error
+from busyapi.errors import NotSeeded, PartitionPaused, RedisUnavailable, Refused, copy_error
 
 log = structlog.get_logger()
 
 RECONNECT_GRACE_SECONDS = 1.0
 """New requests wait this long for a lost connection. After that they are refused at once."""
+PAUSE_GRACE_SECONDS = 5.0
+"""The same for a partition whose flusher has stopped commits, and will soon allow them again."""
 
 
 class ConnectionState:
@@ -20,6 +22,8 @@ class ConnectionState:
         self._last_error: Refused = NotSeeded()
         """Never raised or returned: it stays for as long as Redis is down."""
         self._disconnected_since: float | None = monotonic()
+        self.is_paused = False
+        """Whether the flusher has stopped commits for a moment."""
 
     @property
     def last_error(self) -> Refused:
@@ -30,7 +34,8 @@ class ConnectionState:
     def refuses_writes(self) -> bool:
         """Return whether a new request is refused at once."""
         since = self._disconnected_since
-        return since is not None and monotonic() - since >= RECONNECT_GRACE_SECONDS
+        grace = PAUSE_GRACE_SECONDS if self.is_paused else RECONNECT_GRACE_SECONDS
+        return since is not None and monotonic() - since >= grace
 
     def mark_connected(self) -> None:
         """Record that the connection is checked."""
@@ -47,7 +52,8 @@ class ConnectionState:
             log.warning(
                 "redis_disconnected", partition=self._partition, reason=reason, detail=detail
             )
-        self._last_error = copy_error(error)
+        self.is_paused = isinstance(error, PartitionPaused)
+        self._last_error = NotSeeded(*error.args) if self.is_paused else copy_error(error)
         self._disconnected_since = self._disconnected_since or monotonic()
 
     def mark_stopped(self) -> None:

@@ -8,7 +8,6 @@ A failed fsync ends the process; the next start writes a new file.
 """
 
 import asyncio
-import time
 from asyncio import to_thread
 from collections.abc import Callable
 from contextlib import suppress
@@ -40,8 +39,9 @@ from busyapi.flusher.idempotency import IdempotencyKeeper
 from busyapi.flusher.ownership import PartitionConfig
 from busyapi.flusher.replicas import ReplicaKeeper
 from busyapi.flusher.resources import FlusherResources
-from busyapi.flusher.seed import doubt_reason, seed_partition
-from busyapi.flusher.stats import StageTimes, record_flush
+from busyapi.flusher.seed import doubt_reason, reseed_wider, seed_partition
+from busyapi.flusher.stats import ArchiveAge, StageTimes, record_flush
+from busyapi.flusher.strides import MAX_BACKLOG_USAGES, find_wider_stride
 from busyapi.stream.partition import OwnedPartition
 from busyapi.telemetry.metrics import FlusherMetrics
 
@@ -51,8 +51,6 @@ INSPECT_INTERVAL_SECONDS = 1.0
 HALT_RETRY_SECONDS = 3.0
 RETRY_INTERVAL_SECONDS = 0.3
 HALTING_ERRORS = LossSuspected, PartitionMismatch, ArchiveLocked, ArchiveDamaged, UnknownVersion
-MAX_IDLE_CYCLE_SECONDS = 3.0
-"""A cycle without new usages takes a second. A longer one could not read the stream."""
 
 
 class Flusher:
@@ -82,10 +80,7 @@ class Flusher:
         self._durability_error = self._replica_error = ""
         self._retention_refused = False
         metrics.bound_usages.set(config.bound)
-        self._archived_until = time.time()
-        """Every usage received before this time is archived, as of the last cycle."""
-        self._caught_up = True
-        """The last cycle archived every issued seq."""
+        self._age = ArchiveAge()
         metrics.oldest_unarchived_seconds.set_function(self._oldest_seconds)
 
     @property
@@ -181,6 +176,17 @@ class Flusher:
             self.report_damage(writer)
             await self._seed(partition, writer)
         await self.run_cycle()
+        await self._widen_stride()
+
+    async def _widen_stride(self) -> None:
+        """Make room for ids of new partitions, when few usages wait: commits stop meanwhile."""
+        writer, partition, _ = self._require_running()
+        if self._age.backlog > MAX_BACKLOG_USAGES or not find_wider_stride(writer, self._config):
+            return
+        await reseed_wider(partition, writer, self._config, self._idempotency_keys)
+        strides = writer.identity.strides.encode()
+        log.info("stride_widened", strides=strides, cursor=writer.cursor)
+        self._buffer = FlushBuffer(writer.cursor, self._idempotency_keys)
 
     def report_damage(self, writer: PartitionWriter) -> None:
         """Log and count damage that was not reported yet."""
@@ -228,11 +234,7 @@ class Flusher:
             log.error("entry_quarantined", first_seq=entry.first, last_seq=entry.last, why=why)
         times = StageTimes(started, filled, written, monotonic())
         record_flush(self._metrics, usages, appends, times)
-        self._caught_up = issued <= writer.cursor
-        if self._caught_up:
-            self._archived_until = time.time()
-        elif newest_ms:
-            self._archived_until = newest_ms / 1000
+        self._age.record_cycle(issued - writer.cursor, newest_ms)
         if await partition.await_with_lease(to_thread(writer.roll_if_due)):
             self._metrics.segments_finished.inc()
         await self._inspect(partition)
@@ -292,9 +294,4 @@ class Flusher:
             self._metrics.volume_size_bytes.set(size)
 
     def _oldest_seconds(self) -> float:
-        """Return the age of the oldest unarchived usage; if unknown, the largest possible age."""
-        oldest = self._buffer.oldest_ms if self._buffer else None
-        age = time.time() - (oldest / 1000 if oldest else self._archived_until)
-        if oldest is None and self._caught_up and age < MAX_IDLE_CYCLE_SECONDS:
-            return 0.0
-        return max(0.0, age)
+        return self._age.seconds(self._buffer.oldest_ms if self._buffer else None)

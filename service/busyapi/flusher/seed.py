@@ -19,7 +19,8 @@ from secrets import token_hex
 from typing import Any
 
 from busyapi.archive.writer import PartitionWriter
-from busyapi.errors import DurabilityNotMet
+from busyapi.errors import ArchiveFull, DurabilityNotMet, NotSeeded
+from busyapi.failpoints import failpoint
 from busyapi.flusher.buffer import drain_stream
 from busyapi.flusher.idempotency import IdempotencyKeeper
 from busyapi.flusher.ownership import (
@@ -28,11 +29,13 @@ from busyapi.flusher.ownership import (
     check_config,
     check_original_known,
 )
+from busyapi.flusher.strides import settle_strides, widen_stride
 from busyapi.ids import Seq
 from busyapi.stream.durability import ServerInfo
 from busyapi.stream.entry import MAX_VERSION
 from busyapi.stream.partition import OwnedPartition
 from busyapi.stream.snapshot import PartitionSnapshot
+from busyapi.stream.state import continue_epoch, record_strides
 
 COMMITTER_CHECK_SECONDS = 1.5
 """Longer than a committer ever waits between two checks of a server."""
@@ -55,11 +58,18 @@ async def seed_partition(
     """
     snapshot = await partition.read_snapshot()
     await _check_archive(partition, writer, config, snapshot)
+    await settle_strides(partition, writer, config, snapshot.state)
     await idempotency_keys.load(partition, writer)
     idempotency_keys.update_max_keys(snapshot.server.memory_max_bytes)
-    if snapshot.is_empty and writer.cursor == 0 and not writer.identity.is_seeded:
+    # A partition that was added begins behind a gap.
+    before_start = writer.cursor in {0, writer.identity.strides.start - 1}
+    if snapshot.is_empty and before_start and not writer.identity.is_seeded:
         await _seed_fresh_install(partition, writer, config, snapshot)
         return "fresh install"
+    if is_paused(snapshot, writer):  # a flusher died while it widened the stride
+        paused = snapshot.state.paused
+        await _end_pause(partition, writer, config, idempotency_keys, paused)
+        return "same history"
     why = _jump_reason(snapshot, writer, partition.is_standalone)
     if not why and snapshot.state.server_id != snapshot.server.server_id:
         if snapshot.server.durability_error:
@@ -105,11 +115,16 @@ async def _seed_fresh_install(
     snapshot: PartitionSnapshot,
 ) -> None:
     _require_tier(snapshot.server)
+    before_start = Seq(writer.identity.strides.start - 1)
+    failpoint("flusher-before-begin")
+    if before_start > writer.cursor:
+        await asyncio.to_thread(writer.record_gap, before_start, "the partition begins after them")
     # This precedes the seed: from now on an empty Redis has lost data.
-    await asyncio.to_thread(writer.update_identity, seeded=True)
+    failpoint("flusher-after-begin")
+    await asyncio.to_thread(writer.update_identity, is_seeded=True)
     await partition.idempotency.delete_all()
     record = _make_record(snapshot, writer, config, partition.installation)
-    await _write_record(partition, writer, record | _mint_epoch("fresh install"), seq=Seq(0))
+    await _write_record(partition, writer, record | _mint_epoch("fresh install"), seq=before_start)
 
 
 def _require_tier(server: ServerInfo) -> None:
@@ -125,7 +140,7 @@ def _jump_reason(snapshot: PartitionSnapshot, writer: PartitionWriter, standalon
         return "Redis has lost its data"
     if not state.epoch:
         return "a process saw that Redis went back"
-    if state.seq < writer.cursor:
+    if state.seq < writer.cursor or state.strides != writer.identity.strides:
         return "Redis is older than the archive"
     if state.server_id == server.server_id:
         return ""
@@ -166,7 +181,8 @@ def _make_record(
     return {
         "installation": installation,
         "run_id": snapshot.server.server_id,
-        "partitions": config.partitions,
+        **record_strides(writer.identity.strides),
+        "paused": "",
         "archive_id": writer.identity.archive_id,
         # The archive has recorded this bound already, so that a later jump is wide enough.
         "bound": config.bound,
@@ -176,9 +192,9 @@ def _make_record(
     }
 
 
-def _mint_epoch(why: str) -> dict[str, Any]:
+def _mint_epoch(why: str, epoch: str = "") -> dict[str, Any]:
     minted = datetime.now(UTC).isoformat(timespec="seconds")
-    epoch = token_hex(8)
+    epoch = epoch or token_hex(8)
     return {"epoch": epoch, "keys_epoch": epoch, "minted_at": minted, "why": why}
 
 
@@ -212,11 +228,71 @@ async def _jump_ids(
     # Draining needs no tier, because a promoted server may have the only copy. Commits do.
     snapshot = await partition.read_snapshot()
     _require_tier(snapshot.server)
-    next_seq = Seq(max(snapshot.state.seq or 0, writer.cursor + writer.identity.bound) + 1)
+    start = writer.identity.strides.start
+    bound = writer.identity.bound
+    next_seq = Seq(max(snapshot.state.seq or 0, writer.cursor + bound, start - 1) + 1)
     await partition.await_with_lease(asyncio.to_thread(writer.record_gap, next_seq, why))
+    await widen_stride(partition, writer, config, Seq(next_seq + 1))
     # After the gap record, which shows the lost usages, and before the epoch, under which retries
     # may arrive.
     await idempotency_keys.restore(partition, writer)
     record = _make_record(snapshot, writer, config, partition.installation)
     record |= {"doubt": doubt_reason(snapshot.server, config.tier)} | _mint_epoch(why)
     await _write_record(partition, writer, record, seq=next_seq)
+
+
+async def reseed_wider(
+    partition: OwnedPartition,
+    writer: PartitionWriter,
+    config: PartitionConfig,
+    idempotency_keys: IdempotencyKeeper,
+) -> None:
+    """Widen the stride of a seeded partition. Its seqs continue without a jump.
+
+    Raises:
+        NotSeeded, RedisUnavailable, LeaseLost, ArchiveTakenOver, DurabilityNotMet: seed again.
+        ArchiveFull: the stride is as it was.
+    """
+    epoch = await partition.revoke_epoch(pause=True)
+    if not epoch:
+        raise NotSeeded("a process saw that Redis went back")
+    failpoint("flusher-after-pause")
+    await _end_pause(partition, writer, config, idempotency_keys, epoch)
+
+
+async def _end_pause(
+    partition: OwnedPartition,
+    writer: PartitionWriter,
+    config: PartitionConfig,
+    idempotency_keys: IdempotencyKeeper,
+    paused: str,
+) -> None:
+    """Widen the stride, if it is not wide enough yet, and continue a paused epoch."""
+    try:
+        await drain_stream(partition, writer, idempotency_keys)
+        snapshot = await partition.read_snapshot()
+        _require_tier(snapshot.server)
+        if not is_paused(snapshot, writer):
+            raise NotSeeded("the server has changed")
+        await widen_stride(partition, writer, config, Seq(writer.cursor + 1))
+    except ArchiveFull:
+        # Partition.json is as it was. Commits continue until the bound.
+        epoch = _mint_epoch("full volume", continue_epoch(paused))
+        await partition.seed(writer.cursor, epoch | {"paused": ""})
+        raise
+    failpoint("flusher-after-widen")
+    record = _make_record(snapshot, writer, config, partition.installation)
+    record |= _mint_epoch("more partitions", continue_epoch(paused))
+    await _write_record(partition, writer, record)
+
+
+def is_paused(snapshot: PartitionSnapshot, writer: PartitionWriter) -> bool:
+    """Return whether this server is as a flusher left it that was about to widen the stride."""
+    state = snapshot.state
+    return (
+        bool(state.paused)
+        and not state.epoch
+        and state.server_id == snapshot.server.server_id
+        and state.seq is not None
+        and state.seq >= writer.cursor
+    )

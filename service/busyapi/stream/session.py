@@ -12,7 +12,13 @@ highest seq that this process received.
 import asyncio
 from typing import Any, NamedTuple
 
-from busyapi.errors import DurabilityNotMet, NotSeeded, PartitionMismatch, RedisUnavailable
+from busyapi.errors import (
+    DurabilityNotMet,
+    NotSeeded,
+    PartitionMismatch,
+    PartitionPaused,
+    RedisUnavailable,
+)
 from busyapi.ids import Seq
 from busyapi.stream.connection import Command, RedisConnection, ServerError, make_evalsha
 from busyapi.stream.durability import DurabilityInspector, ServerInfo
@@ -20,6 +26,7 @@ from busyapi.stream.endpoint import Endpoint
 from busyapi.stream.replicas import ReplicaView, find_unconfirmed, make_confirm_commands
 from busyapi.stream.scripts import COMMIT, COMMIT_KEYED, REVOKE_SEEN_EPOCH, SET_EXPIRING
 from busyapi.stream.state import PartitionState, parse_state, state_commands
+from busyapi.strides import Strides
 
 COMMITTER_MEMORY_SECONDS = 3600
 """How long Redis keeps the last batch number of an idle committer. The expiry only cleans up after
@@ -78,6 +85,7 @@ class Session:
         self._can_confirm_aof = False
         self._installation = endpoint.installation
         self.epoch = ""
+        self.strides = Strides.fixed(1)
 
     @classmethod
     async def open(
@@ -93,7 +101,7 @@ class Session:
         Raises:
             RedisUnavailable: there is no connection.
             NotSeeded: no flusher has seeded the partition on this server; a later try may succeed.
-            PartitionMismatch: the installation has another number of partitions.
+            PartitionMismatch: the installation cannot have so few partitions.
             DurabilityNotMet: Redis does not meet the tier.
         """
         connection = await endpoint.connect(partition)
@@ -113,10 +121,10 @@ class Session:
         if isinstance(record, ServerError) or isinstance(seq, ServerError):
             raise RedisUnavailable(f"Redis at {self._connection.address} refuses reads: {record}")
         state = parse_state(record, seq)
-        if state.partitions not in {None, partitions}:
+        if state.strides and partitions < state.strides.base:
             raise PartitionMismatch(
-                f"this installation has {state.partitions} partitions,"
-                f" BUSYAPI_PARTITIONS says {partitions}: the number is fixed at install"
+                f"this installation was made with {state.strides.base} partitions,"
+                f" BUSYAPI_PARTITIONS says {partitions}: it cannot be less than at install"
             )
         if state.installation not in {"", self._installation}:
             raise NotSeeded(
@@ -130,7 +138,9 @@ class Session:
                 f"the flusher of partition {self._key_names.partition} cannot read stamped usages:"
                 " upgrade it, or unset BUSYAPI_WRITER_SALT_FILE"
             )
-        if not state.epoch or state.seq is None:
+        if state.paused and not state.epoch:
+            raise PartitionPaused(f"partition {self._key_names.partition} gets another stride")
+        if not state.epoch or state.seq is None or state.strides is None:
             raise NotSeeded(f"partition {self._key_names.partition} is not seeded yet")
         if state.seq < highest:
             # The server has lost seqs that this process received. The epoch must be revoked, or a
@@ -143,7 +153,7 @@ class Session:
             )
         if server.role != "master" or not is_seeded_for(state, server):
             raise NotSeeded(f"partition {self._key_names.partition} is not seeded for this server")
-        self.epoch = state.epoch
+        self.epoch, self.strides = state.epoch, state.strides
         self._view, self._can_confirm_aof = server.view, server.can_confirm_aof
 
     async def recheck(self, partitions: int, highest: Seq) -> None:

@@ -374,7 +374,7 @@ def test_the_bound_only_grows_and_is_on_disk_at_once(tmp_path: Path) -> None:
 def test_marks_are_on_disk_at_once_and_do_not_remove_each_other(tmp_path: Path) -> None:
     writer = recover_writer(tmp_path)
     assert (writer.identity.is_seeded, writer.identity.replaces) == (False, "")
-    writer.update_identity(seeded=True)
+    writer.update_identity(is_seeded=True)
     abandon_writer(writer)
     writer = recover_writer(tmp_path, bound=5000)
     assert (writer.identity.is_seeded, writer.identity.replaces) == (True, "")

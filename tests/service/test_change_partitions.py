@@ -1,0 +1,210 @@
+"""The number of partitions changes while devices post: no post fails, and no id comes twice.
+
+As in a rolling upgrade, API processes with both numbers run at the same time, and flushers restart
+one by one. Each API process has a port of its own, as pods have behind a Service.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from testkit.api_client import BODY, check_problem, check_stored, send
+from testkit.archive.command import run_verify
+from testkit.history import History, Outcome
+from testkit.http1 import fetch
+from testkit.load import Load
+from testkit.ports import reserve_port
+from testkit.processes import Api, Flusher, Stack, answers_ok
+from testkit.servers import Server
+from testkit.waiting import wait_until
+
+KEYS = 40
+POSTS = 10_000
+SECONDS = 90.0
+
+
+class Release:
+    """A stack whose number of partitions changes."""
+
+    def __init__(self, folder: Path, store: Server, partitions: int, total: int) -> None:
+        self.folder = folder
+        settings = {"BUSYAPI_PARTITIONS": str(partitions), "BUSYAPI_SEGMENT_BYTES": "200000"}
+        self.stack = Stack(folder, store, apis=0, partitions=total, settings=settings)
+        self.flushers = self.stack.flushers[:partitions]
+        self.history = History()
+        self._processes = ExitStack()
+        self._apis = 0
+
+    def __enter__(self) -> Self:
+        for flusher in self.flushers:
+            self._processes.enter_context(flusher)
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._processes.close()
+
+    @contextmanager
+    def run_api(self, partitions: int) -> Iterator[Api]:
+        """Run an API process that posts to a number of partitions."""
+        self._apis += 1
+        environment = self.stack.flushers[0].environment
+        settings = {n: v for n, v in environment.items() if n.startswith("BUSYAPI_")}
+        settings |= {"BUSYAPI_PARTITIONS": str(partitions), "BUSYAPI_COMMIT_DEADLINE": "20"}
+        api = Api(self.folder, f"api-{self._apis}-of-{partitions}", reserve_port(), settings)
+        with ExitStack() as stack:
+            stack.callback(api.close)
+            api.spawn()
+            wait_until(lambda: answers_ok(api.port, "/readyz"), "the API", seconds=30)
+            yield api
+            api.terminate()
+            assert api.wait(30) == 0
+
+    @contextmanager
+    def post(self, api: Api) -> Iterator[None]:
+        """Post singles, and batches with keys, in the background."""
+        port, history = api.port, self.history
+        with (
+            Load(port, connections=8, pause_after_201=0.002, history=history),
+            Load(port, connections=2, batch=5, keys=True, history=history),
+        ):
+            yield
+
+    def roll(self, partitions: int) -> None:
+        """Restart the flushers one by one with another setting; start those of new partitions."""
+        for flusher in self.stack.flushers:
+            flusher.environment["BUSYAPI_PARTITIONS"] = str(partitions)
+        running = list(reversed(self.flushers))
+        for flusher in self.stack.flushers[len(running) : partitions]:
+            flusher.spawn()
+            self._processes.callback(flusher.close)
+            self.flushers.append(flusher)
+        for flusher in running:
+            flusher.terminate()
+            assert flusher.wait(30) == 0
+            flusher.spawn()
+        for flusher in self.flushers:
+            flusher.wait_until_ready()
+
+    def wait_for_posts(self, count: int) -> None:
+        posts = len(self.history.requests)
+        wait_until(
+            lambda: len(self.history.requests) >= posts + count, f"{count} posts", seconds=SECONDS
+        )
+
+    def strides(self, partition: int) -> str:
+        path = self.stack.archive / f"p{partition:02d}" / "partition.json"
+        strides: str = json.loads(path.read_bytes()).get("strides", "")
+        return strides
+
+
+def send_keyed(port: int, number: int) -> tuple[int, bool]:
+    """Send a post with a key; return its id, and whether it was replayed."""
+    answer = send(port, BODY, idempotency_key=f"key-{number}")
+    return check_stored(answer), "idempotency-replayed" in answer.headers
+
+
+@pytest.mark.timeout(600)
+def test_partitions_grow_and_shrink_under_load_without_a_failed_post(
+    valkey: Server, tmp_path: Path
+) -> None:
+    with Release(tmp_path, valkey, 4, 8) as release, ExitStack() as apis:
+        flushers, stack = release.stack.flushers, release.stack
+        for flusher in release.flushers:
+            flusher.wait_until_ready()
+        first = apis.enter_context(release.run_api(4))
+        keyed = [send_keyed(first.port, number) for number in range(KEYS)]
+        with release.post(first):
+            release.wait_for_posts(POSTS // 5)
+            # New flushers and new API processes start before the old ones have restarted.
+            with release.run_api(8) as second, release.post(second):
+                release.wait_for_posts(POSTS // 20)
+                release.roll(8)
+                wait_until(second.is_ready, "eight partitions", seconds=30)
+                release.wait_for_posts(POSTS // 5)
+                for number, (usage_id, _) in enumerate(keyed):
+                    for api in (first, second):
+                        assert send_keyed(api.port, number) == (usage_id, True)
+        strides = [release.strides(partition) for partition in range(8)]
+        assert [text.split()[-1].split(":")[1] for text in strides] == ["8"] * 8
+        assert strides[5].split()[1].split(":")[0] == strides[1].split()[-1].split(":")[0]
+        with release.run_api(4) as third, release.post(third):
+            release.roll(4)
+            release.wait_for_posts(POSTS // 5)
+            for number, (usage_id, _) in enumerate(keyed):
+                assert send_keyed(third.port, number) == (usage_id, True)
+        with release.run_api(8) as fourth, release.post(fourth):
+            release.roll(8)
+            release.wait_for_posts(POSTS // 5)
+        assert [release.strides(partition) for partition in range(8)] == strides
+        last = apis.enter_context(release.run_api(4))
+        stack.port = last.port
+        stack.wait_until_archived(60)
+        _check_all_ids(release, last, keyed)
+        for flusher in flushers:
+            flusher.terminate()
+        assert {flusher.wait(30) for flusher in flushers} == {0}
+        assert len(release.history.requests) >= POSTS
+        assert release.history.usages[Outcome.REFUSED] == 0, release.history
+        assert release.history.usages[Outcome.UNKNOWN] == 0, release.history
+        assert run_verify(stack.archive) == 0
+
+
+def _check_all_ids(release: Release, api: Api, keyed: list[tuple[int, bool]]) -> None:
+    ids = [i for request in release.history.requests for i in request.ids]
+    assert len(ids) == len(set(ids))
+    ids += [usage_id for usage_id, _ in keyed]
+    for usage_id in ids[:: max(1, len(ids) // 1000)] + ids[-1:]:
+        answer = fetch(api.port, f"/api/usages/{usage_id}")
+        assert answer.status == 200, (usage_id, answer)
+        assert answer.json()["id"] == usage_id
+    counts = fetch(api.port, "/api/usages/count").json()
+    assert counts["count"] == len(ids)
+    check_problem(fetch(api.port, f"/api/usages/{max(ids) + 800}"), 404)
+
+
+@pytest.mark.timeout(240)
+def test_flusher_that_dies_at_any_step_of_a_change_continues_it(
+    valkey: Server, tmp_path: Path
+) -> None:
+    with Release(tmp_path, valkey, 1, 2) as release, release.run_api(2) as api:
+        parent, child = release.stack.flushers
+        parent.wait_until_ready()
+        for flusher in (parent, child):
+            flusher.environment["BUSYAPI_PARTITIONS"] = "2"
+        with release.post(api):
+            release.wait_for_posts(50)
+            for spec in ("flusher-after-pause=kill", "flusher-after-widen=kill"):
+                _crash(parent, spec)
+            parent.spawn()
+            parent.wait_until_ready()
+            for spec in ("flusher-before-begin=kill", "flusher-after-begin=kill"):
+                _crash(child, spec)
+            child.spawn()
+            release._processes.callback(child.close)
+            child.wait_until_ready()
+            release.wait_for_posts(50)
+        release.stack.port = api.port
+        release.stack.wait_until_archived(60)
+        _check_all_ids(release, api, [])
+        for flusher in (parent, child):
+            flusher.terminate()
+            assert flusher.wait(30) == 0
+        verdict = release.stack.check_history(release.history)
+        assert verdict.ok, verdict
+        assert release.history.usages[Outcome.REFUSED] == 0, release.history
+        strides = [release.strides(partition) for partition in range(2)]
+        (first,) = (step.split(":")[0] for step in strides[0].split()[2:])
+        assert strides == [f"1 1:1 {first}:2", f"1 {first}:2"]
+        assert verdict.skipped == int(first) - 1, "ids jumped"
+
+
+def _crash(flusher: Flusher, spec: str) -> None:
+    flusher.close()
+    flusher.environment["BUSYAPI_FAILPOINTS"] = spec
+    flusher.spawn()
+    del flusher.environment["BUSYAPI_FAILPOINTS"]
+    assert flusher.wait(30) == -9, spec
