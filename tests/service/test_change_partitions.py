@@ -202,6 +202,43 @@ def test_flusher_that_dies_at_any_step_of_a_change_continues_it(
         assert verdict.skipped == int(first) - 1, "ids jumped"
 
 
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("step", ["flusher-after-pause", "flusher-after-widen"])
+def test_redis_that_dies_while_a_flusher_widens_its_stride_repeats_no_id(
+    valkey: Server, tmp_path: Path, step: str
+) -> None:
+    with Release(tmp_path, valkey, 1, 2) as release, release.run_api(2) as api:
+        parent, child = release.stack.flushers
+        parent.wait_until_ready()
+        for flusher in (parent, child):
+            flusher.environment["BUSYAPI_PARTITIONS"] = "2"
+        child.spawn()
+        release._processes.callback(child.close)
+        with release.post(api):
+            release.wait_for_posts(50)
+            parent.close()
+            parent.environment["BUSYAPI_FAILPOINTS"] = f"{step}=sleep:3"
+            parent.spawn()
+            del parent.environment["BUSYAPI_FAILPOINTS"]
+            wait_until(lambda: _is_paused(valkey), "the pause", seconds=30)
+            valkey.kill9()
+            valkey.start()
+            parent.wait_until_ready()
+            child.wait_until_ready()
+            release.wait_for_posts(100)
+        release.stack.port = api.port
+        release.stack.wait_until_archived(60)
+        for flusher in (parent, child):
+            flusher.terminate()
+            assert flusher.wait(30) == 0
+        verdict = release.stack.check_history(release.history)
+        assert verdict.ok, verdict
+
+
+def _is_paused(server: Server) -> bool:
+    return bool(server.client().hget("busyapi:{0}:state", "paused"))
+
+
 def _crash(flusher: Flusher, spec: str) -> None:
     flusher.close()
     flusher.environment["BUSYAPI_FAILPOINTS"] = spec

@@ -28,7 +28,8 @@ async def get_usage(context: ApiContext, request: Request, usage: int) -> HTTPRe
     credential = await context.authorizer.authorize(request, *READ_SCOPES)
     if not 1 <= usage <= MAX_ID:
         raise Problem(404, NO_SUCH_USAGE)
-    partition = (usage - 1) % context.settings.partitions  # any of those with a flusher
+    # One of the install: the flusher of a new partition may not be there yet.
+    partition = (usage - 1) % context.finder.base
     audit = ReadAudit(context.audit, request, credential.name, usage, partition)
     try:
         stamped = await _find_readable(context, credential, audit, UsageId(usage))

@@ -35,13 +35,14 @@ class UsageFinder:
         self._strides: dict[int, Strides] = {}
 
     @property
-    def _base(self) -> int:
+    def base(self) -> int:
+        """Return the number of partitions at install, as far as this process knows."""
         strides = next(iter(self._strides.values()), None)
         return strides.base if strides else self._partitions
 
     def locate(self, usage_id: UsageId) -> Place:
         """Return where an id belongs, as far as this process knows."""
-        base = self._base
+        base = self.base
         partition: int = (usage_id - 1) % base
         while strides := self._strides.get(partition):
             seq = strides.find_seq(usage_id, partition)
@@ -78,7 +79,7 @@ class UsageFinder:
         states = await self._read_range(0, self._partitions)
         strides = (strides.stride for strides in self._strides.values())
         states += await self._read_range(self._partitions, max(strides, default=0))
-        base = self._base
+        base = self.base
         return [state for n, state in enumerate(states) if state.strides or n < base]
 
     async def _read_range(self, first: int, end: int) -> list[PartitionState]:
