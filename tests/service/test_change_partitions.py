@@ -147,6 +147,7 @@ def test_partitions_grow_and_shrink_under_load_without_a_failed_post(
         for flusher in flushers:
             flusher.terminate()
         assert {flusher.wait(30) for flusher in flushers} == {0}
+        print(release.history)
         assert len(release.history.requests) >= POSTS
         assert release.history.usages[Outcome.REFUSED] == 0, release.history
         assert release.history.usages[Outcome.UNKNOWN] == 0, release.history

@@ -1,6 +1,6 @@
 """Finds the partition and seq of an id, and reads the partitions' records.
 
-An id tells its partition by the strides that the partition had at the id's seq. They are in the
+An id leads to its partition by the strides that the partition had at the id's seq. They are in the
 record that a lookup reads in any case, so what this process remembers is checked by each lookup.
 While Redis is down it is used as it is: an archived line counts only if it has the id.
 """

@@ -102,7 +102,10 @@ def require_partition(current: Identity, folder: Path, partition: int, partition
         PartitionMismatch: it does not.
     """
     if current.partition != partition:
-        raise PartitionMismatch(f"{folder} is partition {current.partition}, not {partition}")
+        raise PartitionMismatch(
+            f"{folder} is partition {current.partition} of {current.strides.stride}, not"
+            f" {partition}"
+        )
     # A folder that was never seeded has a guess: the setting of its first start.
     if not current.is_new and partitions < current.strides.base:
         raise PartitionMismatch(

@@ -98,10 +98,12 @@ def _parse_checked(raw: bytes, file: ArchiveFile, identity: Identity) -> dict[st
     try:
         header: dict[str, Any] = json.loads(raw)
         require_known_format(header, file.path)
-        # An operator can record a gap before the flusher knows the strides of a new volume.
+        # An operator may have recorded a gap before the flusher knew the strides of a new volume.
         names = [name for name in expected if name not in {"partitions", "why", "when"}]
         is_valid = all(header[name] == expected[name] for name in names)
-        is_valid = is_valid and type(header["partitions"]) is int and header["partitions"] > 0
+        is_valid = is_valid and header["partitions"] in {
+            step.stride for step in identity.strides.steps
+        }
         has_texts = isinstance(header["why"], str) and isinstance(header["when"], str)
     except (ValueError, KeyError, TypeError) as error:
         raise ArchiveDamaged(f"{file.path} cannot be read: {type(error).__name__}") from error
